@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TextIO
 
 from mtfrun import mtf, processes
@@ -81,6 +81,19 @@ def open_output(path: str) -> Iterator[TextIO]:
     else:
         with atomic_open(path) as file:
             yield file
+
+
+def write_files(output: str, files: Mapping[str, bytes]) -> None:
+    """Writes files into the directory FILE_files beside an output FILE.jsonl, each as a whole."""
+    if not files or not processes.is_first():
+        return
+    path = pathlib.Path(output)
+    directory = path.with_name(f"{path.stem}_files")
+    directory.mkdir(exist_ok=True)
+    for name, content in files.items():
+        partial = directory / f"{name}.partial"
+        partial.write_bytes(content)
+        partial.replace(directory / name)
 
 
 def json_line(record: Record, step: int) -> str:

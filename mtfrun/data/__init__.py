@@ -59,6 +59,7 @@ from mtfrun.data.order import Host as Host
 from mtfrun.data.order import Selection as Selection
 from mtfrun.data.pairs_data import DelimitedPairsData as DelimitedPairsData
 from mtfrun.data.pairs_data import SequenceToSequenceData as SequenceToSequenceData
+from mtfrun.data.pixel_data import PixelData as PixelData
 from mtfrun.data.preprocessors.glue import Glue as Glue
 from mtfrun.data.preprocessors.glue import Record as Record
 from mtfrun.data.preprocessors.glue import Wsc as Wsc
@@ -129,6 +130,7 @@ from mtfrun.data.vocabularies.hugging_face_vocabulary import (
     HuggingFaceVocabulary as HuggingFaceVocabulary,
 )
 from mtfrun.data.vocabularies.id_vocabulary import IdVocabulary as IdVocabulary
+from mtfrun.data.vocabularies.pixel_vocabulary import PixelVocabulary as PixelVocabulary
 from mtfrun.data.vocabularies.sentencepiece_vocabulary import (
     SentencePieceVocabulary as SentencePieceVocabulary,
 )

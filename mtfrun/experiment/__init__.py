@@ -15,11 +15,13 @@ from mtfrun.experiment.evaluators import DecodedPairs as DecodedPairs
 from mtfrun.experiment.evaluators import Entropies as Entropies
 from mtfrun.experiment.evaluators import LabelledImages as LabelledImages
 from mtfrun.experiment.evaluators import RankedLabels as RankedLabels
+from mtfrun.experiment.evaluators import SampledImages as SampledImages
 from mtfrun.experiment.evaluators import Samples as Samples
 from mtfrun.experiment.evaluators import ScoredTargets as ScoredTargets
 from mtfrun.experiment.experiment import Experiment as Experiment
 from mtfrun.experiment.experiment import Inference as Inference
 from mtfrun.experiment.experiment import TrainingOnly as TrainingOnly
+from mtfrun.experiment.image_sampling import ImageSampling as ImageSampling
 from mtfrun.experiment.logits import Logits as Logits
 from mtfrun.experiment.records import Images as Images
 from mtfrun.experiment.records import Progress as Progress

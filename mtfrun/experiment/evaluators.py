@@ -33,6 +33,7 @@ from mtfrun.experiment.evaluation import (
     Evaluator,
     prefix_task,
 )
+from mtfrun.experiment.image_sampling import ImageSampling
 from mtfrun.experiment.records import Images, Record, require
 from mtfrun.experiment.scoring import Score
 from mtfrun.models.resnet import CONFUSION_MATRIX
@@ -339,6 +340,27 @@ class LabelledImages(Evaluator):
     @functools.cached_property
     def _first(self) -> list[tuple[np.ndarray, int]]:
         return list(itertools.islice(_image_data(self).images(self.split), self.num_images))
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledImages(Evaluator):
+    """Images that an `ImageSampling` draws for the first `num_images` of a split; 0 for none."""
+
+    num_images: int = 32
+
+    def __post_init__(self) -> None:
+        check_fields(self, INDEX, "num_images")
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        if not self.num_images or not context.is_shown:
+            return EvaluationResult()
+        remedy = "leave it out of Evaluation.evaluators"
+        who = type(self).__name__
+        inference = require(self.experiment.inference, ImageSampling, who, remedy)
+        drawn = inference(inference.first_images(self.split, self.num_images), context.progress)
+        return EvaluationResult(
+            images={"samples": pictures.tile_images([x for images in drawn for x in images])}
+        )
 
 
 def _image_data(evaluator: Evaluator) -> ImageData:

@@ -44,9 +44,11 @@ class Inference(abc.ABC):
 
     Attributes:
       settings: names of the settings that flags of the command line change, such as "top_k".
+      writes_files: whether records have files, so that their lines must be in a file too.
     """
 
     settings: ClassVar[Sequence[str]] = ()
+    writes_files: ClassVar[bool] = False
     experiment: Experiment
 
     @property

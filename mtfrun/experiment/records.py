@@ -18,10 +18,14 @@ Progress = Callable[[int], None]
 
 
 class Record(NamedTuple):
-    """The output for one input: fields of its JSON line, and texts for people, best first."""
+    """The output for one input: fields of its JSON line, and texts for people, best first.
+
+    `files`: contents by name, which are written beside the line, see `Inference.writes_files`.
+    """
 
     fields: dict[str, object]
     texts: Sequence[str] = ()
+    files: Mapping[str, bytes] = {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,6 +21,7 @@ from mtfrun.layers.attention_masks import AttentionBias as AttentionBias
 from mtfrun.layers.attention_masks import AttentionWindow as AttentionWindow
 from mtfrun.layers.attention_masks import BiasTerm as BiasTerm
 from mtfrun.layers.attention_masks import CausalMask as CausalMask
+from mtfrun.layers.attention_masks import ColumnMask as ColumnMask
 from mtfrun.layers.attention_masks import PaddingMask as PaddingMask
 from mtfrun.layers.attention_masks import SegmentMask as SegmentMask
 from mtfrun.layers.attention_masks import TensorBias as TensorBias
@@ -51,6 +52,7 @@ from mtfrun.layers.dropout import AttentionDropout as AttentionDropout
 from mtfrun.layers.dropout import Dropout as Dropout
 from mtfrun.layers.embedding import Embedding as Embedding
 from mtfrun.layers.embedding import PositionalEmbedding as PositionalEmbedding
+from mtfrun.layers.embedding import Positions as Positions
 from mtfrun.layers.embedding import SinusoidPositions as SinusoidPositions
 from mtfrun.layers.layer import Call as Call
 from mtfrun.layers.layer import Layer as Layer

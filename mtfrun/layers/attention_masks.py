@@ -214,6 +214,22 @@ class WindowMask(BiasTerm):
         return _mask(mtf.greater_equal(mtf.abs(distance), self.size), dtype)
 
 
+@dataclasses.dataclass(frozen=True)
+class ColumnMask(BiasTerm):
+    """A query sees memory whose column in an image differs from its by at most `distance`.
+
+    `query` {..., length} and `memory` {..., memory_length} int32 are columns.
+    """
+
+    query: mtf.Tensor
+    memory: mtf.Tensor
+    distance: int
+
+    def value(self, dtype: tf.DType) -> mtf.Tensor:
+        columns = mtf.sub(self.query, self.memory, output_shape=_both(self.query, self.memory))
+        return _mask(mtf.greater(mtf.abs(columns), self.distance), dtype)
+
+
 def causal_mask(mesh: mtf.Mesh, length: mtf.Dimension) -> CausalMask:
     """Returns {length, memory_length}, where i sees 0..i, of ranges: no constant of the program."""
     memory_length = mtf.Dimension("memory_length", length.size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+
 import numpy as np
 
 from mtfrun import mtf
@@ -77,10 +79,20 @@ class Embedding(mtf.Module):
         return mtf.einsum([x, mtf.cast(self.table, dtype)], output_shape=output_shape)
 
 
-class _Positions(mtf.Module):
+class Positions(mtf.Module, abc.ABC):
+    """Vectors of positions below `max_length`, which are added to the vectors of ids."""
+
     def __init__(self, max_length: int) -> None:
         super().__init__()
         self.max_length = max_length
+
+    @abc.abstractmethod
+    def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns the vectors {..., d_model} of int positions {...}."""
+
+    @abc.abstractmethod
+    def first(self, length: mtf.Dimension) -> mtf.Tensor:
+        """Returns the vectors {length, d_model} of positions 0, 1, ...."""
 
     def check_length(self, length: mtf.Dimension) -> None:
         """Raises a ShapeError for a sequence that is longer than `max_length`."""
@@ -91,7 +103,7 @@ class _Positions(mtf.Module):
             )
 
 
-class PositionalEmbedding(_Positions):
+class PositionalEmbedding(Positions):
     """One vector for each absolute position; a ShapeError for longer sequences.
 
     `offset`: the row of position 0 in the table, which has as many rows more. `trainable`: False
@@ -124,20 +136,19 @@ class PositionalEmbedding(_Positions):
         )
 
     def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns the vectors {..., d_model} of int positions {...}."""
         rows = positions + self._offset if self._offset else positions
         vectors = mtf.gather(self.table, rows, self._max_length)
         return mtf.cast(vectors, self._dtypes.activation)
 
     def first(self, length: mtf.Dimension) -> mtf.Tensor:
-        """Returns the vectors {length, d_model} of positions 0, 1, ...: cheaper than a gather."""
+        # Cheaper than a gather.
         self.check_length(length)
         vectors = mtf.slice(self.table, self._offset, length.size, self._max_length.name)
         vectors = mtf.rename_dimension(vectors, self._max_length.name, length.name)
         return mtf.cast(vectors, self._dtypes.activation)
 
 
-class SinusoidPositions(_Positions):
+class SinusoidPositions(Positions):
     """Sines and cosines of the position; Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
 
     All sines come first. The wavelengths end at 2 pi * 10000 exactly, as in Tensor2Tensor, unless
@@ -163,7 +174,6 @@ class SinusoidPositions(_Positions):
         self._num_steps = max(half - 1, 1) if is_exact_end else half
 
     def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns the vectors {..., d_model} of int positions {...}."""
         half = self._d_model.size // 2
         frequency = _LONGEST_WAVE ** (-np.arange(half) / self._num_steps)
         # cos(x) = sin(x + pi / 2)
@@ -174,6 +184,5 @@ class SinusoidPositions(_Positions):
         return mtf.cast(mtf.sin(angle + phase), self._dtypes.activation)
 
     def first(self, length: mtf.Dimension) -> mtf.Tensor:
-        """Returns the vectors {length, d_model} of positions 0, 1, ..."""
         self.check_length(length)
         return self(mtf.range(self._mesh, length), Call())

@@ -51,6 +51,11 @@ OPTIMIZERS: dict[str, Callable[[], optim.SlotOptimizer]] = {
     "schedule_free_adam": lambda: optim.ScheduleFreeAdam(
         optim.Product([0.1, optim.LinearWarmup(3)]), weight_decay=0.1
     ),
+    "shampoo": lambda: optim.Shampoo(
+        optim.Product([0.1, optim.LinearWarmup(3)]),
+        weight_decay=0.1,
+        preconditioning=optim.Preconditioning(epsilon=0.01, every_steps=2),
+    ),
     "sgd": lambda: optim.Sgd(0.1, learning_rate_factors={"bias": 2.0}),
 }
 

@@ -61,6 +61,11 @@ A classifier of images takes PNG and JPEG files, or a split of its data:
   mtfrun decode --model_dir=/tmp/digits --input='photos/**/*.png,more.jpg,list.txt'
   mtfrun decode --model_dir=/tmp/digits --input=split:test --output=labels.jsonl
 
+A model of pixels draws an image for each input, of which ImageSampling.kept_rows are kept, and
+writes it to the folder drawn_files:
+
+  mtfrun decode --model_dir=/tmp/digit_pixels --input=split:test --output=drawn.jsonl
+
 photos is a folder, list.txt has a path in each line. Images of another size than the model's are
 scaled to cover it, and cropped at the centre.
 
@@ -139,7 +144,14 @@ def _check(flags: argparse.Namespace) -> None:
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.cli.inputs import InputSource
     from mtfrun.cli.session import Session
-    from mtfrun.cli.trained_run import as_text, chat_template, json_line, open_output, open_run
+    from mtfrun.cli.trained_run import (
+        as_text,
+        chat_template,
+        json_line,
+        open_output,
+        open_run,
+        write_files,
+    )
     from mtfrun.experiment.runs.opening import restore_model
 
     run, built = open_run(flags, command)
@@ -158,6 +170,8 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     if flags.log_probs is not None:
         settings["log_probs"] = flags.log_probs
     inference = built.experiment.inference.with_settings(settings)
+    if inference.writes_files and (flags.output == "-" or flags.interactive):
+        raise InputError("outputs are images: give --output=FILE.jsonl, and see FILE_files")
     prompts = [os.fsencode(prompt) for prompt in flags.prompt]
     inputs = inference.read(InputSource(flags.input, prompts, conversations=flags.chat))
     step = restore_model(built, run, flags.checkpoint, flags.adapter)
@@ -168,6 +182,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     with open_output(flags.output) as file:
         for record in inference.records(inputs):
             truncated += bool(record.fields.get("truncated_tokens"))
+            write_files(flags.output, record.files)
             if flags.format == "text":
                 file.write("".join(map(as_text, record.texts)))
             else:

@@ -16,3 +16,4 @@ from mtfrun.display.pictures.sweeps import SettingCurve as SettingCurve
 from mtfrun.display.pictures.sweeps import SizeCurve as SizeCurve
 from mtfrun.display.pictures.sweeps import scaling_curves as scaling_curves
 from mtfrun.display.pictures.sweeps import setting_curves as setting_curves
+from mtfrun.display.pictures.tiles import tile_images as tile_images

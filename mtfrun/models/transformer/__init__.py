@@ -31,6 +31,9 @@ from mtfrun.models.transformer.encoder_decoder_attention import (
 from mtfrun.models.transformer.encoder_only import EncoderOnly as EncoderOnly
 from mtfrun.models.transformer.feedforward import FeedForward as FeedForward
 from mtfrun.models.transformer.feedforward import GatedFeedForward as GatedFeedForward
+from mtfrun.models.transformer.image_sequences import ImagePositions as ImagePositions
+from mtfrun.models.transformer.image_sequences import ImageSize as ImageSize
+from mtfrun.models.transformer.image_sequences import LocalImageAttention as LocalImageAttention
 from mtfrun.models.transformer.latent_attention import LatentHeads as LatentHeads
 from mtfrun.models.transformer.latent_attention import LatentSelfAttention as LatentSelfAttention
 from mtfrun.models.transformer.learned_prompt import LearnedPrompts as LearnedPrompts

@@ -9,13 +9,11 @@ from collections.abc import Callable
 from mtfrun import mtf
 from mtfrun.checks import COUNT, INDEX, POSITIVE, check_fields
 from mtfrun.errors import InputError
-from mtfrun.layers import Embedding, PositionalEmbedding, SinusoidPositions
+from mtfrun.layers import Embedding, PositionalEmbedding, Positions
 from mtfrun.models.transformer.token_softmax import TokenLogits, TokenSoftmax
 
-Position = PositionalEmbedding | SinusoidPositions
-
 # Made as `position_class(mesh, max_length, d_model, dtypes)`.
-PositionClass = Callable[..., Position]
+PositionClass = Callable[..., Positions]
 
 # Made as `softmax_class(mesh, num_classes, vocab, d_model, dtypes, tied=embedding, logits=logits)`.
 SoftmaxClass = Callable[..., TokenSoftmax]

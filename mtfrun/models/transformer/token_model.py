@@ -6,12 +6,12 @@ import abc
 from typing import final
 
 from mtfrun import mtf
-from mtfrun.layers import Call, Collector, Embedding, Metric, depends_on_padding
+from mtfrun.layers import Call, Collector, Embedding, Metric, Positions, depends_on_padding
 from mtfrun.models.model import Features, Loss, TextModel
 from mtfrun.models.transformer.distillation import Distillation, Distiller
 from mtfrun.models.transformer.learned_prompt import ReadsPrompt
 from mtfrun.models.transformer.sublayer import SequenceCall
-from mtfrun.models.transformer.token_embedding import Position, TokenEmbedding
+from mtfrun.models.transformer.token_embedding import TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss
 
 
@@ -148,7 +148,7 @@ class TokenModel(TextModel, ReadsPrompt):
         positions: mtf.Tensor | None,
         call: Call,
         embedding: Embedding | None = None,
-        position: Position | None = None,
+        position: Positions | None = None,
     ) -> mtf.Tensor:
         """Returns vectors of ids plus vectors of positions, by default 0, 1, ... along "length".
 

@@ -1,0 +1,142 @@
+"""Images that a model of pixels draws, or completes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from PIL import Image
+
+from mtfrun import decoding
+from mtfrun.checks import COUNT, INDEX, check_fields
+from mtfrun.data import PixelData
+from mtfrun.errors import InputError
+from mtfrun.experiment.decoding import Decoding
+from mtfrun.experiment.experiment import Experiment, Inference
+from mtfrun.experiment.records import Images, Progress, Record, Source, require
+
+_REMEDY = "set Experiment.inference to one that fits, such as @experiment.Decoding"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSampling(Inference):
+    """Draws images value by value; of each input the first rows are kept.
+
+    `mtfrun decode` writes PNG files beside its output.
+
+    Attributes:
+      experiment: has a TextModel and PixelData.
+      batch_size: images of a batch; more if the mesh splits a batch into more parts.
+      kept_rows: first rows of an input that its outputs have; with 0 an input counts only.
+      num_outputs: images for each input.
+      search: with a temperature, since the likeliest image is a dull one.
+    """
+
+    settings: ClassVar[Sequence[str]] = ("num_outputs", "temperature", "top_k", "top_p", "seed")
+    writes_files: ClassVar[bool] = True
+
+    experiment: Experiment
+    batch_size: int
+    kept_rows: int = 0
+    num_outputs: int = 1
+    search: decoding.Search = dataclasses.field(
+        default_factory=lambda: decoding.Search(temperature=1.0)
+    )
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "batch_size", "num_outputs")
+        check_fields(self, INDEX, "kept_rows")
+        rows = self._size[0]
+        if self.kept_rows >= rows:
+            raise InputError(
+                f"ImageSampling.kept_rows={self.kept_rows} leaves nothing to draw of {rows} rows: "
+                f"make it at most {rows - 1}"
+            )
+
+    def __call__(
+        self, images: Iterable[np.ndarray], progress: Progress | None = None
+    ) -> list[list[np.ndarray]]:
+        """Returns `num_outputs` images, uint8 [rows, cols, channels], for each of the same size."""
+        prompts = [image[: self.kept_rows].tobytes() for image in images]
+        answers = self._decoding(prompts, progress)
+        drawn = []
+        for prompt, answer in zip(prompts, answers, strict=True):
+            contents = [prompt + output.text.encode("latin-1") for output in answer.outputs]
+            drawn.append([np.frombuffer(x, np.uint8).reshape(self._size) for x in contents])
+        return drawn
+
+    @property
+    def example(self) -> str:
+        return "--input=split:validation --output=images.jsonl"
+
+    def read(self, source: Source) -> Images:
+        if source.split is None:
+            return source.images(self._data.images.read_image)
+        return self._images_of_split(source.split)
+
+    def records(self, inputs: Images, progress: Progress | None = None) -> list[Record]:
+        """Returns for each input the names of its images, and their PNG files."""
+        all_fields = []
+
+        def pixels() -> Iterator[np.ndarray]:
+            for image, fields in inputs.examples:
+                all_fields.append(fields)
+                yield image
+
+        drawn = self(pixels(), progress)
+        records = []
+        for number, (fields, images) in enumerate(zip(all_fields, drawn, strict=True)):
+            files = {f"{number}_{i}.png": encode_png(image) for i, image in enumerate(images)}
+            names = list(files)
+            records.append(Record({**fields, "images": names}, names, files))
+        return records
+
+    def first_images(self, split: str, number: int) -> Iterator[np.ndarray]:
+        """Yields the first images of a split."""
+        images = (image for image, _ in self._data.images.images(split))
+        return itertools.islice(images, number)
+
+    def _images_of_split(self, split: str) -> Images:
+        number = len(self._data.images.rows(split))
+        images = self.first_images(split, number)
+        fields = ((image, {"split": split, "index": i}) for i, image in enumerate(images))
+        return Images(number, fields)
+
+    def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
+        of_search = {name: value for name, value in settings.items() if name != "num_outputs"}
+        number = settings.get("num_outputs", self.num_outputs)
+        search = dataclasses.replace(self.search, **of_search)
+        return dataclasses.replace(self, num_outputs=number, search=search)
+
+    @functools.cached_property
+    def _data(self) -> PixelData:
+        return require(self.experiment.data, PixelData, type(self).__name__, _REMEDY)
+
+    @functools.cached_property
+    def _size(self) -> list[int]:
+        return self._data.images.image.to_integer_list
+
+    @functools.cached_property
+    def _decoding(self) -> Decoding:
+        rows, *of_row = self._size
+        values = int(np.prod(of_row))
+        return Decoding(
+            self.experiment,
+            self.batch_size,
+            max_length=rows * values,
+            decode_length=(rows - self.kept_rows) * values,
+            num_outputs=self.num_outputs,
+            search=self.search,
+        )
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Returns a PNG file of pixels, uint8 [rows, cols, channels], 1 or 3 channels."""
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,59 @@
+"""Rows of pixels: the values of images, and rows without a loss where a batch has too few."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mtfrun.data import ImageData, ImageExample, ImageSource, PixelData, PixelVocabulary
+
+NUM_IMAGES = 5
+
+
+class Colours(ImageSource):
+    """Images of two rows, one column and three channels."""
+
+    size = (2, 1, 3)
+    label_names = ("any",)
+    splits = ("train", "validation")
+
+    def examples(self, split: str) -> Iterator[ImageExample]:
+        """Yields images whose values are their number, 0, 250, 251, 252, 255."""
+        self.check_split(split)
+        for number in range(NUM_IMAGES):
+            yield ImageExample(bytes([number, 0, 250, 251, 252, 255]), 0)
+
+    def fingerprint(self, split: str) -> object:
+        """Returns the split."""
+        return split
+
+
+DATA = PixelData(ImageData(Colours()))
+
+
+def test_rows_are_images_value_by_value() -> None:
+    batches = list(DATA.evaluation(3, split="validation"))
+    ids = np.concatenate([batch["targets"] for batch in batches])
+    assert ids.dtype == np.int32
+    assert ids[:NUM_IMAGES].tolist() == [[i, 0, 250, 251, 252, 255] for i in range(NUM_IMAGES)]
+    # No value is padding: a row that fills up the last batch has no loss.
+    assert ids[NUM_IMAGES:].tolist() == [[-1] * 6]
+    assert {name: shape.to_integer_list for name, shape in DATA.features.items()} == {
+        "targets": [6]
+    }
+
+
+def test_an_epoch_has_every_image_once() -> None:
+    batches = DATA.train(NUM_IMAGES, seed=3)
+    first, second = next(batches)["targets"], next(batches)["targets"]
+    assert sorted(first[:, 0]) == sorted(second[:, 0]) == list(range(NUM_IMAGES))
+    assert np.any(first != second)
+
+
+def test_bits_per_byte_are_bits_per_value() -> None:
+    assert DATA.bytes_per_id.tolist() == [1] * 256
+    vocabulary = PixelVocabulary()
+    content = bytes(range(256))
+    assert vocabulary.encode(content).tolist() == list(range(256))
+    assert vocabulary.decode(vocabulary.encode(content)).encode("latin-1") == content

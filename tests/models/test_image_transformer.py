@@ -1,0 +1,138 @@
+"""The image transformer: windows of pixels, positions, steps, layouts."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.layers import AttentionBias, AttentionHeads, Call, causal_mask
+from mtfrun.models import transformer
+from mtfrun.models.transformer.sublayer import SequenceCall
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close
+from tests.models.small_model import on_mesh
+from tests.models.step_by_step import logits_step_by_step
+from tests.models.under_layouts import Step, assert_same_step, training_step
+
+# Longer than a block of attention, which has at least 128 positions.
+IMAGE = transformer.ImageSize(10, 6, 3)
+LENGTH = 10 * 6 * 3
+ROWS, COLS = 2, 1
+WIDTH = mtf.Dimension("d_model", 8)
+HEADS = AttentionHeads(2, d_kv=4)
+LAYOUT = "batch:data;d_ff:model;heads:model;vocab:model"
+
+
+def _sees(position: int, other: int) -> bool:
+    """Returns whether a value of the image sees another one, by the definition."""
+    (row, column), (other_row, other_column) = (
+        divmod(i // IMAGE.channels, IMAGE.cols) for i in (position, other)
+    )
+    is_earlier = other <= position and row - other_row <= ROWS
+    in_window = position - other < ROWS * IMAGE.row_length + (COLS + 1) * IMAGE.channels
+    return is_earlier and in_window and abs(column - other_column) <= COLS
+
+
+def test_a_pixel_sees_its_window_and_nothing_else() -> None:
+    mesh = mtf.Mesh()
+    layer = transformer.LocalImageAttention(
+        mesh, WIDTH, image=IMAGE, rows=ROWS, cols=COLS, heads=HEADS
+    )
+    mtf.initialize(layer, 0)
+    length = mtf.Dimension("length", LENGTH)
+    # Row i of the batch differs from the last row at position i.
+    base = np.random.default_rng(0).normal(size=[LENGTH, 8]).astype(np.float32)
+    rows = np.repeat(base[np.newaxis], LENGTH + 1, 0)
+    rows[np.arange(LENGTH), np.arange(LENGTH)] += 1.0
+    x = mtf.import_tf_tensor(mesh, rows, [mtf.Dimension("batch", LENGTH + 1), length, WIDTH])
+    call = SequenceCall(self_attention_bias=AttentionBias.of(causal_mask(mesh, length)))
+    y = mtf.to_numpy(mtf.function(lambda x: layer(x, call))(x))
+    influence = np.abs(y[:-1] - y[-1]).max(-1) > 1e-6
+    expected = [[_sees(position, other) for position in range(LENGTH)] for other in range(LENGTH)]
+    np.testing.assert_array_equal(influence, expected)
+
+
+def _model(mesh: mtf.Mesh, dropout_rate: float = 0.0) -> transformer.DecoderOnly:
+    attention = functools.partial(
+        transformer.LocalImageAttention,
+        image=IMAGE,
+        rows=ROWS,
+        cols=COLS,
+        heads=HEADS,
+        dropout_rate=dropout_rate,
+    )
+    feed_forward = functools.partial(transformer.FeedForward, d_ff=16)
+    model = transformer.DecoderOnly(
+        mesh,
+        256,
+        embedding=transformer.TokenEmbedding(
+            d_model=8,
+            max_length=LENGTH,
+            position=functools.partial(transformer.ImagePositions, image=IMAGE),
+            padding_id=-1,
+        ),
+        stack=functools.partial(transformer.Stack, num_layers=1, layers=[attention, feed_forward]),
+    )
+    mtf.initialize(model, 1)
+    return model
+
+
+def _images(number: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, [number, LENGTH]).astype(np.int32)
+
+
+def test_steps_have_the_logits_of_whole_images() -> None:
+    mesh = mtf.Mesh()
+    model, targets = _model(mesh), _images(2)
+    whole = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": targets})))
+    assert_close(logits_step_by_step(model, mesh, {}, targets), whole, FLOAT32_MODEL_TOLERANCE)
+    # The first half as a prompt, which is read at once.
+    half = LENGTH // 2
+    prompts = np.where(np.arange(LENGTH) < half, targets, -1).astype(np.int32)
+    after = logits_step_by_step(model, mesh, {}, targets, prompts=prompts, first=half)
+    assert_close(after, whole[:, half:], FLOAT32_MODEL_TOLERANCE)
+
+
+@functools.cache
+def _step(mesh_shape: str, layout: str) -> Step:
+    mesh = mtf.Mesh(mesh_shape, layout)
+    return training_step(_model(mesh, dropout_rate=0.2), mesh, {"targets": _images(4)})
+
+
+@pytest.mark.parametrize(
+    ("mesh_shape", "layout"),
+    [
+        pytest.param(shape, LAYOUT, marks=[] if shape == "data:2,model:2" else [pytest.mark.slow])
+        for shape in LAYOUTS
+        if shape != ONE_DEVICE and "4" not in shape and "8" not in shape
+    ]
+    + [pytest.param("data:2,model:2", "batch:data;length:model", marks=pytest.mark.slow)],
+)
+def test_a_layout_changes_neither_loss_nor_gradients(mesh_shape: str, layout: str) -> None:
+    assert_same_step(_step(mesh_shape, layout), _step(ONE_DEVICE, LAYOUT))
+
+
+def test_positions_are_the_sum_of_row_column_and_channel() -> None:
+    mesh = mtf.Mesh()
+    positions = transformer.ImagePositions(mesh, LENGTH, WIDTH, image=IMAGE)
+    mtf.initialize(positions, 0)
+    length = mtf.Dimension("length", LENGTH)
+    vectors = mtf.to_numpy(positions.first(length)).reshape(10, 6, 3, 8)
+    rows, cols, channels = (
+        mtf.to_numpy(table.table) for table in (positions.rows, positions.cols, positions.channels)
+    )
+    expected = rows[:, np.newaxis, np.newaxis] + cols[:, np.newaxis] + channels
+    assert_close(vectors, expected)
+    one = positions(mtf.constant(mesh, 100, dtype=tf.int32), Call())
+    assert_close(mtf.to_numpy(one), expected.reshape(LENGTH, 8)[100])
+
+
+def test_positions_outside_of_the_image_are_an_error() -> None:
+    with pytest.raises(InputError, match=r"max_length=181 .* at most 180"):
+        transformer.ImagePositions(mtf.Mesh(), LENGTH + 1, WIDTH, image=IMAGE)
+    with pytest.raises(InputError, match=r"cols"):
+        transformer.ImageSize(3, 0)
