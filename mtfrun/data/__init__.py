@@ -27,6 +27,7 @@ from mtfrun.data.features import validate_batch as validate_batch
 from mtfrun.data.images.crops import CentreCrop as CentreCrop
 from mtfrun.data.images.crops import Crop as Crop
 from mtfrun.data.images.crops import RandomResizedCrop as RandomResizedCrop
+from mtfrun.data.images.drawn_shapes import DrawnShapes as DrawnShapes
 from mtfrun.data.images.idx_images import IdxImages as IdxImages
 from mtfrun.data.images.image_data import IMAGES as IMAGES
 from mtfrun.data.images.image_data import ImageData as ImageData
@@ -35,7 +36,12 @@ from mtfrun.data.images.image_folders import ImageFolders as ImageFolders
 from mtfrun.data.images.image_source import ImageExample as ImageExample
 from mtfrun.data.images.image_source import ImageSource as ImageSource
 from mtfrun.data.images.image_source import NoImages as NoImages
+from mtfrun.data.images.mask_folders import MaskFolders as MaskFolders
 from mtfrun.data.images.rand_augment import RandAugment as RandAugment
+from mtfrun.data.images.segmentation_data import MASKS as MASKS
+from mtfrun.data.images.segmentation_data import SegmentationData as SegmentationData
+from mtfrun.data.images.segmentation_data import SegmentationSource as SegmentationSource
+from mtfrun.data.images.segmentation_data import SegmentedImage as SegmentedImage
 from mtfrun.data.images.tfds_images import TfdsImages as TfdsImages
 from mtfrun.data.infeed import Infeed as Infeed
 from mtfrun.data.infeed import host_of as host_of

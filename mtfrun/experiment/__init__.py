@@ -29,5 +29,8 @@ from mtfrun.experiment.records import Record as Record
 from mtfrun.experiment.records import Source as Source
 from mtfrun.experiment.scoring import Score as Score
 from mtfrun.experiment.scoring import Scoring as Scoring
+from mtfrun.experiment.segmentation import Segmentation as Segmentation
+from mtfrun.experiment.segmentation_evaluators import SegmentationScores as SegmentationScores
+from mtfrun.experiment.segmentation_evaluators import SegmentedImages as SegmentedImages
 from mtfrun.experiment.training import Training as Training
 from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint as InitCheckpoint

@@ -32,7 +32,7 @@ from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
 
 ALL_DATA = (
     "choose @data.LanguageModelData(), @data.DelimitedPairsData(), "
-    "@data.SequenceToSequenceData(), @data.ImageData() or your class"
+    "@data.SequenceToSequenceData(), @data.ImageData(), @data.SegmentationData() or your class"
 )
 
 

@@ -79,7 +79,7 @@ class Shampoo(SlotOptimizer):
     L^(-1/4) M R^(-1/4) of the average M of gradients: algorithm 1 of Gupta et al. 2018,
     https://arxiv.org/abs/1802.09568, with averages in the place of sums; M R^(-1/2) where one side
     alone has a preconditioner. It has the norm of Adam's direction (grafting, Agarwal et al. 2020,
-    arXiv:2002.11803), so that learning rate, schedule and weight decay are those of AdamW.
+    arXiv:2002.11803), so that AdamW's learning rate, schedule and weight decay fit.
 
     Slots: `m` and `v` as of Adam, and for each side of a matrix the average and its inverse root.
     Every device has the whole matrices of a side, and computes on whole gradients.

@@ -19,7 +19,8 @@ def test_a_drift_without_base_sizes_is_marked_and_is_the_exit_code() -> None:
     assert process.returncode == 5, process.stderr.decode()
     lines = process.stdout.decode().splitlines()
     assert lines[:3] == ["d_model: 64, 256", "heads: 2, 8", "d_ff: 128, 512"]
-    (line,) = [line for line in lines if line.startswith("decoder_stack/blocks/0/feed_forward ")]
+    name = "decoder_stack/blocks/0/gated_feed_forward "
+    (line,) = [line for line in lines if line.startswith(name)]
     assert line.endswith("*")
 
 

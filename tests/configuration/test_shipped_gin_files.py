@@ -68,6 +68,13 @@ IMAGE_FILES = [
     "runs/fashion_mnist.gin",
     "runs/imagenette.gin",
 ]
+SEGMENTATION_FILES = {
+    "models/unet.gin": ["defaults.gin", "models/unet.gin", "data/shapes.gin"],
+    "data/shapes.gin": ["defaults.gin", "models/unet.gin", "data/shapes.gin"],
+    "data/mask_folders.gin": ["defaults.gin", "models/unet.gin", "data/mask_folders.gin"],
+    "runs/shapes.gin": ["runs/shapes.gin"],
+    "runs/volumes.gin": ["runs/volumes.gin"],
+}
 
 SIZES_OF_IMAGE_MODELS = {
     "models/convnext.gin": ["--gin.STAGE_SIZES=[1,1]", "--gin.WIDTHS=[4,8]"],
@@ -192,6 +199,17 @@ def test_a_shipped_file_of_images_builds_tiny(
     assert variables["model/softmax/bias"].shape.to_string == "classes:10"
 
 
+@pytest.mark.parametrize("name", SEGMENTATION_FILES)
+def test_a_shipped_file_of_segmentation_builds_tiny(name: str) -> None:
+    classes = ["--gin.CLASSES=['background', 'cell']"] * (name == "data/mask_folders.gin")
+    sizes = "[4, 8, 8]" if name == "runs/volumes.gin" else "[8, 8]"
+    flags = ["--gin.BATCH_SIZE=8", "--gin.WIDTHS=[2, 4]", f"--gin.SIZES={sizes}", *classes]
+    training = _build(SEGMENTATION_FILES[name], flags)
+    assert training.tokens_per_step == 8
+    bias = training.state.named_variables()["model/softmax/bias"]
+    assert bias.shape.to_string == f"classes:{2 if classes else 4}"
+
+
 @pytest.mark.parametrize("by_flag", [False, True])
 def test_a_file_or_a_flag_may_give_a_class_its_other_name(
     tmp_path: pathlib.Path, *, by_flag: bool
@@ -235,7 +253,10 @@ def _files_with(name: str) -> list[str]:
 TEACHERS = [name for name in FILES if name.startswith("teachers/")]
 
 
-@pytest.mark.parametrize("name", sorted({*FILES} - {*IMAGE_FILES, *FILES_WITH_SUBWORDS, *TEACHERS}))
+@pytest.mark.parametrize(
+    "name",
+    sorted({*FILES} - {*IMAGE_FILES, *SEGMENTATION_FILES, *FILES_WITH_SUBWORDS, *TEACHERS}),
+)
 def test_a_shipped_file_builds_tiny(name: str) -> None:
     files = _files_with(name)
     row, flags = 32, TINY

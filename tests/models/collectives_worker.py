@@ -17,6 +17,7 @@ from mtfrun import layers, mtf
 from mtfrun.layers import Call
 from mtfrun.models.resnet import BasicBlock, Blocking
 from mtfrun.models.transformer import SequenceCall
+from mtfrun.models.vision import UNet, UNetStages
 from mtfrun.tools.planning.collectives import needed_collectives
 from mtfrun.tools.planning.dtensor_programs import take_programs
 from tests.models.moe import mixtures
@@ -116,7 +117,25 @@ def _attend(attention: mtf.Module, x: mtf.Tensor) -> mtf.Tensor:
     return attention.over_sequences(x, x, bias, Call())
 
 
-CASES = {case.name: case for case in (*_mixtures(), *_blocks(), *_attentions())}
+def _unet() -> Case:
+    """Returns a U-Net whose images are split along rows and cols."""
+    image = "rows:16;cols:16;channels:2"
+    make = functools.partial(
+        UNet,
+        num_classes=3,
+        image=mtf.convert_to_shape(image),
+        stages=UNetStages(widths=(4, 4), num_convolutions=1),
+    )
+    layout = "rows:data;cols:model"
+    return Case("U-Net", "data:2,model:2", layout, f"batch:2;{image}", make, _segment)
+
+
+def _segment(model: mtf.Module, x: mtf.Tensor) -> mtf.Tensor:
+    assert isinstance(model, UNet)
+    return model.logits({"images": x})
+
+
+CASES = {case.name: case for case in (*_mixtures(), *_blocks(), *_attentions(), _unet())}
 
 
 def run(case: Case) -> None:

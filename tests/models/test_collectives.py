@@ -84,6 +84,7 @@ def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     cases = [
         case for case in (*MIXTURES, *BLOCKS, *ATTENTION) if any(f"[{case}]" in t for t in texts)
     ]
+    cases += ["U-Net"] * any("u_net" in text for text in texts)
     cases += ["dropless"] * any("move_in_rounds" in text for text in texts)
     names = [f"{QUICK_MESH} {c}" if c in (*MIXTURES, "dropless") else c for c in cases]
     return collectives_of(WORKER, tmp_path_factory.mktemp("programs"), names)
@@ -152,3 +153,13 @@ def test_a_split_length_moves_by_all_to_alls_alone(programs: Programs, case: str
     assert exchanged == [KEYS] * 8
     others = [math.prod(sizes) for kind, _, sizes in over_length if kind != "all-to-all"]
     assert max(others, default=0) <= LENGTH
+
+
+@pytest.mark.slow
+def test_a_u_net_of_split_images_moves_edges_and_gradients_of_filters(programs: Programs) -> None:
+    gathered = [sizes for kind, _, sizes in programs["U-Net"] if kind == "all-gather"]
+    # Of the four quarters of two images: a line of 8 pixels and its ends, at most 8 channels.
+    assert gathered and max(map(math.prod, gathered)) <= 4 * 2 * (8 + 2) * 8
+    summed = [sizes for kind, _, sizes in programs["U-Net"] if kind == "all-reduce"]
+    assert max(map(math.prod, summed)) == 9 * 8 * 4
+    assert len(gathered) + len(summed) == len(programs["U-Net"])

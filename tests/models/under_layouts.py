@@ -29,7 +29,7 @@ def training_step(
     tensors: Mapping[str, mtf.Tensor] = MappingProxyType({}),
 ) -> Step:
     """Returns a step with the random numbers of a fixed key; `tensors`: further features."""
-    variables = model.named_variables()
+    variables = {path: v for path, v in model.named_variables().items() if v.trainable}
 
     def step(features: dict[str, mtf.Tensor]) -> tuple[Loss, dict[str, mtf.Tensor | None]]:
         def total() -> tuple[mtf.Tensor, Loss]:
@@ -45,11 +45,14 @@ def training_step(
 
 
 def assert_same_step(actual: Step, expected: Step) -> None:
-    """Raises unless loss, metrics and gradients agree, and every gradient has an entry."""
+    """Raises unless loss, metrics, updates and gradients agree, and every gradient has an entry."""
     assert_close(actual.loss.total, expected.loss.total, FLOAT32_MODEL_TOLERANCE)
     assert actual.loss.weight == expected.loss.weight
     for name, metric in expected.loss.metrics.items():
         assert_close(actual.loss.metrics[name].total, metric.total, FLOAT32_MODEL_TOLERANCE)
+    assert actual.loss.updates.keys() == expected.loss.updates.keys()
+    for path, update in expected.loss.updates.items():
+        assert_close(actual.loss.updates[path], update, FLOAT32_MODEL_TOLERANCE)
     assert actual.gradients.keys() == expected.gradients.keys()
     for path, gradient in expected.gradients.items():
         assert np.abs(gradient).max() > 0.0, path

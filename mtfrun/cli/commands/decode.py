@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = (
     """\
-Continues or answers prompts, or classifies images: one JSON object each, in order.
+Continues or answers prompts, or classifies or segments images: one JSON object each, in order.
 
   mtfrun decode --model_dir=/tmp/run --prompt="The " --prompt="If "
   mtfrun decode --model_dir=/tmp/run --input=prompts.txt --output=answers.jsonl
@@ -67,7 +67,10 @@ writes it to the folder drawn_files:
   mtfrun decode --model_dir=/tmp/digit_pixels --input=split:test --output=drawn.jsonl
 
 photos is a folder, list.txt has a path in each line. Images of another size than the model's are
-scaled to cover it, and cropped at the centre.
+scaled to cover it, and cropped at the centre. A model of masks reads the same, and writes PNG files
+whose pixels are the indices of classes to the folder masks_files:
+
+  mtfrun decode --model_dir=/tmp/shapes --input=photos --output=masks.jsonl
 
 """
     + RUN_HELP
@@ -171,7 +174,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         settings["log_probs"] = flags.log_probs
     inference = built.experiment.inference.with_settings(settings)
     if inference.writes_files and (flags.output == "-" or flags.interactive):
-        raise InputError("outputs are images: give --output=FILE.jsonl, and see FILE_files")
+        raise InputError("outputs are image files: give --output=FILE.jsonl, and see FILE_files")
     prompts = [os.fsencode(prompt) for prompt in flags.prompt]
     inputs = inference.read(InputSource(flags.input, prompts, conversations=flags.chat))
     step = restore_model(built, run, flags.checkpoint, flags.adapter)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import functools
 import io
 import math
 import os
 import struct
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -58,10 +59,29 @@ def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
     missing, broken, or not a PNG or JPEG.
     """
     rows, cols, channels = size
-    image, _ = _open(read_file(path), channels, path)
-    if image.size != (cols, rows):
-        image = resize_to_cover(image, (rows, cols), Image.Resampling.BICUBIC)
+    image = resize_to_cover(open_image(path, channels), (rows, cols), Image.Resampling.BICUBIC)
     return np.asarray(image).reshape(rows, cols, channels)
+
+
+def open_image(path: str, channels: int) -> Image.Image:
+    """Returns the upright image of a file, grey or in colour; see `read_image`."""
+    return _open(read_file(path), channels, path)[0]
+
+
+def open_mask(path: str) -> Image.Image:
+    """Returns a grey image whose pixels are indices of classes, as in a PNG file of 8 bits or less.
+
+    They are the grey levels, or the places in a palette. Raises DataError as `read_image`.
+    """
+    content = read_file(path)
+    with _decoding(path), Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        mode, pixels = image.mode, np.asarray(image)
+    if mode not in ("1", "L", "P"):
+        raise DataError(
+            f"the mask {path} is {mode}: its pixels must be indices of classes, grey or with a "
+            "palette, in 8 bits"
+        )
+    return Image.fromarray(pixels.astype(np.uint8))
 
 
 def encode_image(content: bytes, channels: int, place: str) -> EncodedImage:
@@ -105,16 +125,22 @@ def _open(content: bytes, channels: int, place: str) -> tuple[Image.Image, bool]
     """Returns an upright image in the mode of `channels`, and whether the file has it as it is."""
     if channels not in _MODES:
         raise DataError(f"images of {channels} channels cannot be read from files, only of 1 or 3")
+    with _decoding(place), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        is_plain = (
+            image.format == "JPEG"
+            and image.mode in _MODES.values()
+            and image.getexif().get(_ORIENTATION, _UPRIGHT) == _UPRIGHT
+        )
+        return _in_mode(ImageOps.exif_transpose(image), _MODES[channels]), is_plain
+
+
+@contextlib.contextmanager
+def _decoding(place: str) -> Iterator[None]:
+    """Raises DataError for what Pillow raises."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                is_plain = (
-                    image.format == "JPEG"
-                    and image.mode in _MODES.values()
-                    and image.getexif().get(_ORIENTATION, _UPRIGHT) == _UPRIGHT
-                )
-                return _in_mode(ImageOps.exif_transpose(image), _MODES[channels]), is_plain
+            yield
     except _SIZE_ERRORS as error:
         raise DataError(f"the image {place} is too large: {error}") from None
     except _DAMAGE_ERRORS as error:
@@ -244,6 +270,8 @@ def resize_to_cover(
 ) -> Image.Image:
     """Returns the largest window in the centre with the form of `size`, scaled to it."""
     rows, cols = size
+    if image.size == (cols, rows):
+        return image
     form = cols / rows
     width, height = float(image.width), float(image.height)
     if width / height >= form:

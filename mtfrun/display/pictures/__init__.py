@@ -12,6 +12,9 @@ from mtfrun.display.pictures.experts import token_experts as token_experts
 from mtfrun.display.pictures.mesh_devices import MOST_DEVICES as MOST_DEVICES
 from mtfrun.display.pictures.mesh_devices import DeviceBar as DeviceBar
 from mtfrun.display.pictures.mesh_devices import mesh_devices as mesh_devices
+from mtfrun.display.pictures.segmentation import SegmentedImage as SegmentedImage
+from mtfrun.display.pictures.segmentation import class_colours as class_colours
+from mtfrun.display.pictures.segmentation import segmented_images as segmented_images
 from mtfrun.display.pictures.sweeps import SettingCurve as SettingCurve
 from mtfrun.display.pictures.sweeps import SizeCurve as SizeCurve
 from mtfrun.display.pictures.sweeps import scaling_curves as scaling_curves

@@ -48,10 +48,16 @@ class ImageInput:
 
     def __call__(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns float32 {batch, rows, cols, channels}; augmentation needs the call's key."""
-        if not images.dtype.is_floating:
-            images = self._normalise(images)
-        if not call.training or not (self.crop_padding or self.flip or self.cutout):
-            return images
+        images = self.normalise(images)
+        return self.augment(images, call) if call.training and self.augments else images
+
+    @property
+    def augments(self) -> bool:
+        """Whether images are changed in training."""
+        return bool(self.crop_padding or self.flip or self.cutout)
+
+    def augment(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns normalised images that are changed at random; needs the call's key."""
         if call.key is None:
             raise InputError("augmentation needs a key in training")
         key = call.key.fold_in("augmentation")
@@ -61,7 +67,10 @@ class ImageInput:
             images = cut_out(images, key.fold_in("cutout"), self.cutout)
         return images
 
-    def _normalise(self, images: mtf.Tensor) -> mtf.Tensor:
+    def normalise(self, images: mtf.Tensor) -> mtf.Tensor:
+        """Returns float32 images {..., channels}; floats are returned as they are."""
+        if images.dtype.is_floating:
+            return images
         channels = images.shape.dims[-1]
         mean, stddev = (
             _per_channel(images.mesh, name, getattr(self, name), channels)

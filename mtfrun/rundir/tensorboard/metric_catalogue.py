@@ -44,6 +44,24 @@ CATALOGUE = (
         "Share of the images whose label is among the five most probable ones.",
     ),
     Entry(
+        "accuracy/mean_(?P<what>dice|iou)",
+        "mean {what} of classes",
+        "How well predicted and true masks overlap, the mean over all classes but the background.",
+        "Masks: means over classes",
+    ),
+    Entry(
+        "dice/(?P<what>.+)",
+        "Dice coefficient of {what}",
+        "2 |A and B| / (|A| + |B|) of the predicted pixels A and the true ones B of this class.",
+        "Masks: Dice coefficients",
+    ),
+    Entry(
+        "iou/(?P<what>.+)",
+        "intersection over union of {what}",
+        "|A and B| / |A or B| of the predicted pixels A and the true ones B of this class.",
+        "Masks: intersections over unions",
+    ),
+    Entry(
         "learning_rate",
         "learning rate",
         "Learning rate of the last step, before any factors.",
@@ -74,6 +92,13 @@ CATALOGUE = (
         "objective",
         "What is differentiated: the loss with smoothing, regularisation and the losses of "
         "layers, such as the balance of experts; a mean per target.",
+    ),
+    Entry(
+        "loss/dice_loss",
+        "Dice loss",
+        "1 - the soft Dice coefficient of the masks of an image, the mean over all classes but the "
+        "background and over images.",
+        "Learning: Dice loss",
     ),
     Entry(
         "loss/distillation",
@@ -301,7 +326,9 @@ CATALOGUE = (
         "How often each class (row) was predicted as each class (column).",
     ),
     Entry(
-        "(.*/)?predictions", "predictions", "Images of the split with predicted and true labels."
+        "(.*/)?predictions",
+        "predictions",
+        "Images of the split with predicted and true labels or masks.",
     ),
     Entry(
         "routing/.+",

@@ -78,14 +78,19 @@ def row_views(
         n + suffix for n in vocabularies for suffix in ("", _SEGMENTATION, _POSITION, _WEIGHTS)
     }
     others = [name for name in batch if name not in shown]
-    images = [name for name in others if batch[name].dtype == np.uint8 and batch[name].ndim == 4]
+    class_names = class_names or {}
+    images = [
+        name
+        for name in others
+        if batch[name].dtype == np.uint8 and batch[name].ndim == 4 and name not in class_names
+    ]
     rows = [{name: values[i] for name, values in batch.items()} for i in range(size)]
     return [
         RowView(
             [_tokens(name, row, vocabulary) for name, vocabulary in vocabularies.items()],
             {name: row[name] for name in images},
             {
-                name: _value_text(row[name], (class_names or {}).get(name))
+                name: _value_text(row[name], class_names.get(name))
                 for name in others
                 if name not in images
             },
@@ -114,6 +119,9 @@ def _tokens(name: str, row: Mapping[str, np.ndarray], vocabulary: Vocabulary) ->
 
 
 def _value_text(values: np.ndarray, class_names: Sequence[str] | None) -> str:
+    if values.ndim and class_names is not None:
+        counts = np.bincount(values.ravel(), minlength=len(class_names)).tolist()
+        return ", ".join(f"{x} {n:,}" for x, n in zip(class_names, counts, strict=True) if n)
     if values.ndim:
         numbers = " ".join(map(str, values.ravel()[:16].tolist()))
         return numbers + " ..." * (values.size > 16)

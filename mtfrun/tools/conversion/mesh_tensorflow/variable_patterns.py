@@ -268,7 +268,7 @@ def _kinds_in(stack: SourceStack, kind: _Kind) -> Iterator[_Variables]:
         examples = tuple(f"{stack.name}/block_000/{name}{x}" for x in in_block)
         yield _Variables(rf"^(?={path}).*{kind.pattern}", examples, path)
     if not layers:
-        # Parts of layers, any but those of other classes.
+        # Parts of layers, of any but other classes.
         examples = tuple(
             f"{stack.name}/block_000/{name}{x}"
             for name, layer in zip(stack.names, stack.layers, strict=True)
