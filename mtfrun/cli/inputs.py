@@ -62,7 +62,7 @@ class InputSource:
     def images(self, read: Callable[[str], np.ndarray]) -> Images:
         if self.path is None:
             raise InputError(
-                "the model is a classifier of images, --prompt and --interactive are for models of "
+                "the model reads images, --prompt and --interactive are for models of "
                 f"text: give images with --input=FILE, a folder, a pattern or {_SPLIT}NAME of the "
                 "data"
             )

@@ -42,6 +42,8 @@ def _masks(
     return records, [np.asarray(Image.open(directory / x["mask"])) for x in records]
 
 
+# By default tests/experiment/test_segmentation.py evaluates and predicts.
+@pytest.mark.slow
 def test_masks_of_a_split_and_of_files_are_png_files(trained: pathlib.Path) -> None:
     (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={trained}"))
     assert {"loss", "accuracy", "dice_loss", "mean_dice", "mean_iou"} <= metrics.keys()

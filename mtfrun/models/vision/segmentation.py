@@ -108,8 +108,10 @@ class SegmentationModel(Model):
 
     def __init__(self, num_classes: int, image_input: ImageInput, loss: SegmentationLoss) -> None:
         super().__init__()
-        if num_classes < 2:
-            raise InputError(f"segmentation needs the background and a class, not {num_classes}")
+        if not 2 <= num_classes <= 256:  # masks are uint8
+            raise InputError(
+                f"segmentation has 2 to 256 classes, the background included, not {num_classes}"
+            )
         if image_input.cutout:
             raise InputError("segmentation has no cutout, whose masks would be wrong: set it to 0")
         self._classes = mtf.Dimension("classes", num_classes)

@@ -128,5 +128,5 @@ def test_settings_without_a_meaning_are_refused() -> None:
         UNet(mesh, 3, IMAGES, image_input=ImageInput(cutout=2))
     with pytest.raises(InputError, match="does not shift and mirror volumes"):
         UNet(mesh, 3, VOLUMES, image_input=ImageInput(flip=True))
-    with pytest.raises(InputError, match="the background and a class, not 1"):
+    with pytest.raises(InputError, match="2 to 256 classes, the background included, not 1"):
         UNet(mesh, 1, IMAGES)

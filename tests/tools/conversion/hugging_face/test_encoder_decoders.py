@@ -34,6 +34,8 @@ from tests.tools.conversion.hugging_face.imported_models import (
 )
 
 NAMES = ["t5_v1_0", "t5_v1_1", "switch", "umt5", "longt5", "bart", "marian", "pegasus"]
+# Their vectors of positions count padding, in transformers too.
+WITH_POSITIONS = ["bart", "marian", "pegasus"]
 SLOW = ["t5_v1_0", "switch"]
 QUICK = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES]
 PROGRAM = pathlib.Path(__file__).with_name("transformers_encoder_decoders.py")
@@ -120,7 +122,7 @@ def test_bfloat16_computes_in_float32_what_transformers_does(tmp_path: pathlib.P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WITH_POSITIONS])
 def test_padding_before_the_inputs_changes_nothing(
     name: str, import_once: Callable[[str], Imported]
 ) -> None:
