@@ -44,6 +44,7 @@ NEUTRAL: Mapping[str, set[str]] = {
         *("profile", "secs_per_loop", "train_steps"),
     },
     "transformer.Stack": {"rematerialise", "scan_blocks"},
+    "transformer.UniversalStack": {"rematerialise"},
 }
 
 # The parameters of classes that the program calls, whose values make the variables of a part of a

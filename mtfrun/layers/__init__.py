@@ -88,6 +88,7 @@ from mtfrun.layers.normalization import layer_norm as layer_norm
 from mtfrun.layers.normalization import rms_norm as rms_norm
 from mtfrun.layers.recompute import differentiated_field as differentiated_field
 from mtfrun.layers.recompute import recompute as recompute
+from mtfrun.layers.recompute import reversible as reversible
 from mtfrun.layers.relative_position import RelativeLogits as RelativeLogits
 from mtfrun.layers.relative_position import RelativePositionBias as RelativePositionBias
 from mtfrun.layers.relative_position import relative_position_bucket as relative_position_bucket

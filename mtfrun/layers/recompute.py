@@ -1,9 +1,9 @@
-"""Rematerialisation of layers: their inner values are computed again in the backward pass."""
+"""Rematerialisation of layers: inner values, and inputs, are computed in the backward pass."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -41,6 +41,39 @@ def recompute(
     stored: "projections" and "attention" of attention layers, the products of "dense" layers, and
     what your layers name with `mtf.keep`.
     """
+    y: mtf.Tensor
+    y, collected = mtf.recompute_grad(
+        _collecting(function, call), [x, *differentiated_tensors(call)], names
+    )
+    if call.collector is not None:
+        call.collector.add_all(collected)
+    return y
+
+
+def reversible(
+    functions: Sequence[Callable[[mtf.Tensor, CallT], mtf.Tensor]],
+    x1: mtf.Tensor,
+    x2: mtf.Tensor,
+    call: CallT,
+) -> tuple[mtf.Tensor, mtf.Tensor]:
+    """Returns x1 and x2 after `x1, x2 = x2, x1 + f(x2, call)` for every f.
+
+    The backward pass computes the inputs of the functions and their inner values again: see
+    `mtf.reversible_residuals`. Gradients reach what `recompute` says.
+    """
+    x1, x2, collected = mtf.reversible_layers(
+        x1, x2, [_collecting(f, call) for f in functions], differentiated_tensors(call)
+    )
+    if call.collector is not None:
+        for of_function in collected:
+            call.collector.add_all(of_function)
+    return x1, x2
+
+
+def _collecting(
+    function: Callable[[mtf.Tensor, CallT], mtf.Tensor], call: CallT
+) -> Callable[..., tuple[mtf.Tensor, Collected]]:
+    """Returns the function of x and the call's differentiated tensors, with what it collects."""
 
     def run(x: mtf.Tensor, *fields: mtf.Tensor) -> tuple[mtf.Tensor, Collected]:
         remaining = iter(fields)
@@ -48,11 +81,7 @@ def recompute(
         inner = map_differentiated(lambda _: next(remaining), call)
         return function(x, dataclasses.replace(inner, collector=collector)), collector.contents
 
-    y: mtf.Tensor
-    y, collected = mtf.recompute_grad(run, [x, *differentiated_tensors(call)], names)
-    if call.collector is not None:
-        call.collector.add_all(collected)
-    return y
+    return run
 
 
 def differentiated_tensors(record: Any) -> list[mtf.Tensor]:

@@ -118,9 +118,10 @@ from mtfrun.mtf.ops.reductions import reduction_fn as reduction_fn
 from mtfrun.mtf.ops.reductions import softmax as softmax
 from mtfrun.mtf.ops.rematerialisation import keep as keep
 from mtfrun.mtf.ops.rematerialisation import recompute_grad as recompute_grad
-from mtfrun.mtf.ops.rematerialisation import reversible_residuals as reversible_residuals
 from mtfrun.mtf.ops.reports import Print as Print
 from mtfrun.mtf.ops.reports import scalar_summary as scalar_summary
+from mtfrun.mtf.ops.reversible import reversible_layers as reversible_layers
+from mtfrun.mtf.ops.reversible import reversible_residuals as reversible_residuals
 from mtfrun.mtf.ops.slicewise import binary_op_with_broadcasting as binary_op_with_broadcasting
 from mtfrun.mtf.ops.slicewise import cwise as cwise
 from mtfrun.mtf.ops.slicewise import slicewise as slicewise

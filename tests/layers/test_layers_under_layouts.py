@@ -290,6 +290,25 @@ CASES = {
         _apply,
         X,
     ),
+    "reversible_stack": Case(
+        lambda mesh: transformer.ReversibleStack(
+            mesh, WIDTH, num_layers=3, layers=[transformer.FeedForward]
+        ),
+        _apply,
+        X,
+    ),
+    "universal_stack": Case(
+        lambda mesh: transformer.UniversalStack(
+            mesh,
+            WIDTH,
+            recurrence=transformer.Recurrence(
+                3, signals=transformer.StepSignals, halting=transformer.Halting
+            ),
+            layers=[transformer.FeedForward],
+        ),
+        _apply,
+        X,
+    ),
     "softmax": Case(
         lambda mesh: transformer.TokenSoftmax(
             mesh, 13, IDS, WIDTH, logits=transformer.TokenLogits(softmax_bias=True, logits_cap=2.0)
@@ -445,6 +464,8 @@ SLOW = [
     "talking_heads_encoder_decoder_attention",
     "transparent_attention",
     "product_key_memory",
+    "reversible_stack",
+    "universal_stack",
     "synthesizer_random",
     "synthesizer_factorized",
     "synthesizer_dense",

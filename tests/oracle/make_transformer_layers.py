@@ -25,6 +25,7 @@ from mesh_tensorflow.transformer import (  # noqa: E402
     memory_layers,
     transformer,
     transformer_layers,
+    universal_transformer,
     vocab_embeddings,
 )
 
@@ -68,6 +69,27 @@ WITH_BIAS = {"relative_attention_type": "bias_shared", "relative_attention_num_b
 FOUR_HEADS = {"num_heads": 4, **WITH_BIAS}
 AROUND = {"min_relative_pos": -1, "max_relative_pos": 2, "output_size": 16}
 BEFORE = {"min_relative_pos": -2, "max_relative_pos": 0, "output_size": 16}
+
+# Trained vectors of steps; nothing of the original adds vectors of positions.
+UNIVERSAL: dict[str, Any] = {
+    "act_type": "basic",
+    "recurrence_type": "basic",
+    "act_max_steps": 2,
+    "act_epsilon": 0.1,
+    "num_rec_steps": 3,
+    "num_inrecurrence_layers": 1,
+    "position_start_index": None,
+    "add_or_concat_timing_signal": "add",
+    "step_timing_signal_type": "learned",
+    "add_position_timing_signal": False,
+    "add_step_timing_signal": True,
+    "mix_with_transformer_before_ut": False,
+    "mix_with_transformer_after_ut": False,
+    "gates_inputs": None,
+    "gate_ffn_layer": "dense",
+    "use_gated_transformer": False,
+    "gating_type": "highway",
+}
 
 # By case: what it is, and lists (class of the original, arguments) of a block's layers.
 CASES: dict[str, dict[str, Any]] = {
@@ -159,6 +181,32 @@ CASES: dict[str, dict[str, Any]] = {
         "num_layers": 1,
         "softmax": ("Mixtape", {"gate_embedding_size": 5, "frequent_token_fraction": 0.3}),
     },
+    "reversible": {
+        "description": "ReversibleLayerStack, whose transforms have no residual",
+        "stack": "ReversibleLayerStack",
+        "encoder": ["SelfAttention", "DenseReluDense"],
+        "decoder": ["SelfAttention", "EncDecAttention", "DenseReluDense"],
+    },
+    **{
+        f"universal_{name}": {
+            "description": f"UTLayerStack, {description}",
+            "stack": "UTLayerStack",
+            "universal": {**UNIVERSAL, **arguments},
+            "encoder": [("SelfAttention", WITH_BIAS), "DenseReluDense"],
+            "decoder": [("SelfAttention", WITH_BIAS), "EncDecAttention", "DenseReluDense"],
+            "num_layers": num_layers,
+        }
+        for name, description, num_layers, arguments in (
+            ("steps", "three steps of two blocks", 2, {}),
+            ("interpolated_halting", "positions halt", 1, {"recurrence_type": "act"}),
+            (
+                "accumulated_halting",
+                "positions halt, and outputs are added",
+                1,
+                {"recurrence_type": "act", "act_type": "accumulated"},
+            ),
+        )
+    },
     "product_key_memory": {
         "description": "ProductKeyValueMemory",
         "encoder": ["SelfAttention", ("ProductKeyValueMemory", MEMORY)],
@@ -234,31 +282,34 @@ def layer_of(entry: Any) -> Any:
     return getattr(module, name)(**(usual | arguments))
 
 
-def stack(layers: list[Any], num_layers: int) -> Any:
+def stack(layers: list[Any], case: dict[str, Any]) -> Any:
     """Returns a stack as `make_layer_stack` names it, with a norm and a residual around layers."""
     made = []
-    for block in range(num_layers):
+    for block in range(case.get("num_layers", 2)):
         for i, entry in enumerate(layers):
             layer = layer_of(entry)
             layer.set_name(f"block_{block:03d}/layer_{i:03d}")
             made.append(layer)
-    return transformer.LayerStack(
-        made,
-        sublayers_initial=[],
-        sublayers_per_layer=[
-            transformer.sublayer_rms_norm,
-            transformer.sublayer_call_layer,
-            transformer.sublayer_residual,
-        ],
-        sublayers_final=[transformer.sublayer_rms_norm],
-    )
+    if case.get("stack") == "UTLayerStack":
+        return universal_transformer.UTLayerStack(made, **case["universal"])
+    around = [transformer.sublayer_rms_norm, transformer.sublayer_call_layer]
+    sublayers: dict[str, Any] = {
+        "sublayers_initial": [],
+        "sublayers_per_layer": [*around, transformer.sublayer_residual],
+        "sublayers_final": [transformer.sublayer_rms_norm],
+    }
+    if case.get("stack") == "ReversibleLayerStack":
+        recomputes = case.get("recompute_grads", True)
+        sublayers |= {"sublayers_per_layer": around, "recompute_grads": recomputes}
+        return transformer.ReversibleLayerStack(made, **sublayers)
+    return transformer.LayerStack(made, **sublayers)
 
 
-def unitransformer(case: dict[str, Any], num_layers: int, name: str) -> Any:
+def unitransformer(case: dict[str, Any], name: str) -> Any:
     """Returns a stack with its embedding."""
     decodes = name == "decoder"
     return transformer.Unitransformer(
-        stack(case[name], num_layers),
+        stack(case[name], case),
         d_model=SIZES["d_model"],
         input_vocab_size=VOCABULARY,
         output_vocab_size=VOCABULARY if decodes else None,
@@ -274,10 +325,8 @@ def unitransformer(case: dict[str, Any], num_layers: int, name: str) -> Any:
 class Program:
     """The original's model in a graph, whose variables have given values."""
 
-    def __init__(self, case: dict[str, Any], num_layers: int) -> None:
-        encoder, decoder = (
-            unitransformer(case, num_layers, name) for name in ("encoder", "decoder")
-        )
+    def __init__(self, case: dict[str, Any]) -> None:
+        encoder, decoder = (unitransformer(case, name) for name in ("encoder", "decoder"))
         self.model = transformer.Bitransformer(encoder, decoder)
         self.softmax = transformer.VocabEmbedding
         if "softmax" in case:
@@ -335,11 +384,10 @@ def named(mesh: Any, array: np.ndarray) -> Any:
 def run_case(name: str, case: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Returns the arrays of a case and the names of their dimensions."""
     rng = np.random.default_rng(len(name))
-    num_layers = case.get("num_layers", 2)
     inputs = rng.integers(2, VOCABULARY, [2, 7]).astype(np.int32)
     targets = rng.integers(2, VOCABULARY, [2, 6]).astype(np.int32)
     inputs[1, 5:] = targets[0, 4:] = 0
-    program = Program(case, num_layers)
+    program = Program(case)
 
     def losses(graph: Any, mesh: Any) -> dict[str, Any]:
         ids = named(mesh, inputs), named(mesh, targets)
@@ -355,7 +403,9 @@ def run_case(name: str, case: dict[str, Any]) -> tuple[dict[str, np.ndarray], di
         }
 
     def decode(graph: Any, mesh: Any) -> dict[str, Any]:
-        return {"ids": program.model.decode(named(mesh, inputs))}
+        # The original cannot decode with a stack that recomputes.
+        model = Program({**case, "recompute_grads": False}).model
+        return {"ids": model.decode(named(mesh, inputs))}
 
     results, weights, dims = program.run(losses, None, rng)
     arrays = {"in/inputs": inputs, "in/targets": targets}

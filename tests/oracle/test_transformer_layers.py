@@ -79,7 +79,8 @@ def _layer(entry: Any, sizes: dict[str, Any], *, masks_start: bool) -> Callable[
     """Returns our class for (class of the original, arguments), or for a name alone."""
     name, hparams = (entry, {}) if isinstance(entry, str) else entry
     heads = t.AttentionHeads(hparams.get("num_heads", sizes["num_heads"]), d_kv=sizes["d_kv"])
-    has_own_bias = name == "SelfAttention" and "relative_attention_type" in hparams
+    # In other stacks the layers have equally many heads, and so one table.
+    has_own_bias = name == "SelfAttention" and bool(hparams) and "stack" not in sizes
     relative = functools.partial(t.RelativePositionBias, num_heads=heads.num_heads, num_buckets=8)
     talking = functools.partial(_talking_heads, hparams)
     if "Conv" in name:
@@ -131,11 +132,21 @@ def _stack(
         stack = t.TransparentEncoder
         if "TransparentEncDecAttention" in str(layers):
             stack = functools.partial(t.TransparentDecoder, mixture=t.EncoderMixture(number))
+    around: list[Any] = [t.RMSNorm, t.MaskPadding, t.CallLayer]
+    transforms = t.StackTransforms(layer=[*around, t.Residual])
+    if sizes.get("stack") == "ReversibleLayerStack":
+        stack, transforms = t.ReversibleStack, t.StackTransforms(layer=around)
+    if sizes.get("stack") == "UTLayerStack":
+        stack = functools.partial(t.UniversalStack, recurrence=_recurrence(sizes["universal"]))
+        transforms = t.StackTransforms(
+            layer=[t.MaskPadding, t.LayerNorm, t.CallLayer, t.Residual],
+            final=[t.LayerNorm, t.MaskPadding],
+        )
     return functools.partial(
         stack,
         num_layers=sizes["num_layers"],
         layers=[_layer(entry, sizes, masks_start=masks_start) for entry in layers],
-        transforms=t.StackTransforms(layer=[t.RMSNorm, t.MaskPadding, t.CallLayer, t.Residual]),
+        transforms=transforms,
         relative_bias=relative if len(heads) == 1 else None,
     )
 
@@ -148,6 +159,23 @@ def _softmax(hparams: dict[str, Any]) -> Callable[..., t.TokenSoftmax]:
         return functools.partial(t.MixtureOfSoftmaxes, **arguments)
     gates = t.MixtapeGates(arguments["gate_embedding_size"], arguments["frequent_token_fraction"])
     return functools.partial(t.Mixtape, gates=gates)
+
+
+def _recurrence(hparams: dict[str, Any]) -> t.Recurrence:
+    halts = hparams["recurrence_type"] == "act"
+    num_trained = hparams["act_max_steps" if halts else "num_rec_steps"]
+    combination = {"basic": "interpolated"}.get(hparams["act_type"], hparams["act_type"])
+    halting = functools.partial(
+        t.Halting, epsilon=hparams["act_epsilon"], combination=combination, loss_weight=0.0
+    )
+    return t.Recurrence(
+        # The original computes one step more.
+        num_trained + halts,
+        signals=functools.partial(
+            t.StepSignals, steps="trained", positions=False, num_trained=num_trained
+        ),
+        halting=halting if halts else None,
+    )
 
 
 @functools.cache

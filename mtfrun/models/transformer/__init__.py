@@ -31,6 +31,7 @@ from mtfrun.models.transformer.encoder_decoder_attention import (
 from mtfrun.models.transformer.encoder_only import EncoderOnly as EncoderOnly
 from mtfrun.models.transformer.feedforward import FeedForward as FeedForward
 from mtfrun.models.transformer.feedforward import GatedFeedForward as GatedFeedForward
+from mtfrun.models.transformer.halting import Halting as Halting
 from mtfrun.models.transformer.image_sequences import ImagePositions as ImagePositions
 from mtfrun.models.transformer.image_sequences import ImageSize as ImageSize
 from mtfrun.models.transformer.image_sequences import LocalImageAttention as LocalImageAttention
@@ -50,12 +51,14 @@ from mtfrun.models.transformer.residual_transforms import StackTransforms as Sta
 from mtfrun.models.transformer.residual_transforms import SublayerDropout as SublayerDropout
 from mtfrun.models.transformer.residual_transforms import Transform as Transform
 from mtfrun.models.transformer.residual_transforms import TransformedLayer as TransformedLayer
+from mtfrun.models.transformer.reversible import ReversibleStack as ReversibleStack
 from mtfrun.models.transformer.self_attention import SelfAttention as SelfAttention
 from mtfrun.models.transformer.softmax_mixtures import Mixtape as Mixtape
 from mtfrun.models.transformer.softmax_mixtures import MixtapeGates as MixtapeGates
 from mtfrun.models.transformer.softmax_mixtures import MixtureOfSoftmaxes as MixtureOfSoftmaxes
 from mtfrun.models.transformer.span_labeler import SpanLabeler as SpanLabeler
 from mtfrun.models.transformer.stack import Stack as Stack
+from mtfrun.models.transformer.step_signals import StepSignals as StepSignals
 from mtfrun.models.transformer.sublayer import DecodingProgress as DecodingProgress
 from mtfrun.models.transformer.sublayer import EncoderMemory as EncoderMemory
 from mtfrun.models.transformer.sublayer import SequenceCall as SequenceCall
@@ -81,3 +84,5 @@ from mtfrun.models.transformer.transient_global_attention import (
 from mtfrun.models.transformer.transparent_attention import EncoderMixture as EncoderMixture
 from mtfrun.models.transformer.transparent_attention import TransparentDecoder as TransparentDecoder
 from mtfrun.models.transformer.transparent_attention import TransparentEncoder as TransparentEncoder
+from mtfrun.models.transformer.universal import Recurrence as Recurrence
+from mtfrun.models.transformer.universal import UniversalStack as UniversalStack

@@ -142,6 +142,7 @@ class DecoderOnly(TokenModel):
             self_attention_bias=bias,
             bidirectional=self._prefix,
             nonpadding=mtf.to_float(mtf.not_equal(read, self.padding_id)),
+            text_positions=self.positions_with_prompt(features.get("targets_position")),
         )
         ids = targets
         if self._reads_start and not is_input:

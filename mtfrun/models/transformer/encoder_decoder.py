@@ -111,6 +111,7 @@ class EncoderDecoder(TokenModel):
             self._encode(features, call),
             self_attention_bias=causal_bias(self._mesh, length, segments),
             nonpadding=weights_nonzero(targets),
+            text_positions=features.get("targets_position"),
         )
         within = None if self._shift_across_segments else segments
         ids = shift_right(targets, length, within, self._start_id)
@@ -149,5 +150,6 @@ class EncoderDecoder(TokenModel):
         positions = features.get("inputs_position")
         x = self._embed(inputs, positions, encoding, self.inputs_embedding, self.inputs_position)
         x = x if self.prompt is None else self.prompt.before(x)
+        encoding = dataclasses.replace(encoding, text_positions=positions)
         output = self.encoder_stack(x, encoding)
         return dataclasses.replace(call, encoder=EncoderMemory(output, bias))

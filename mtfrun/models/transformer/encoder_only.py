@@ -110,6 +110,7 @@ class EncoderOnly(TokenModel):
             types = features.get("inputs_types")
             types = mtf.zeros(inputs.mesh, inputs.shape, tf.int32) if types is None else types
             x = x + self.types(mtf.minimum(types, self._num_types - 1), call)
+        call = dataclasses.replace(call, text_positions=features.get("inputs_position"))
         return self.encoder_stack(x, call)
 
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:

@@ -71,6 +71,15 @@ class ReadsPrompt(mtf.Module):
             return segments
         return self.prompt.before_ids(segments, -1)
 
+    def positions_with_prompt(self, positions: mtf.Tensor | None) -> mtf.Tensor | None:
+        """Returns the positions {..., length} in texts that begin with the prompt."""
+        if positions is None or self.prompt is None:
+            return positions
+        number = self.prompt.length
+        shape = positions.shape.resize_dimension("length", number)
+        first = mtf.range(positions.mesh, mtf.Dimension("length", number))
+        return mtf.concat([mtf.broadcast(first, shape), positions + number], "length")
+
 
 @dataclasses.dataclass(frozen=True)
 class LearnedPrompts(Adapter):

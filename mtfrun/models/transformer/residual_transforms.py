@@ -240,6 +240,10 @@ class TransformedLayer(Sublayer):
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         return self._run(lambda y, state, call: (self.layer(y, call), state), x, (), call)[0]
 
+    def has_transform(self, kind: type[Transform]) -> bool:
+        """Returns whether a transform of this class is around the sublayer."""
+        return any(isinstance(getattr(self, name), kind) for name in self._names)
+
     def tie_to(self, first: Self) -> None:
         self.layer.tie_to(first.layer)
 

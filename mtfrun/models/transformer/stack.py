@@ -25,6 +25,9 @@ from mtfrun.models.transformer.self_attention import (
 )
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 
+# A layer's `step` or `prefill`, called as `run(layer, x, state, call)`.
+RunWithState = Callable[..., tuple[mtf.Tensor, Any]]
+
 # More would take hours to build, whatever their size.
 _MOST_LAYERS = 10_000
 
@@ -152,7 +155,12 @@ class Stack(Sublayer):
         The stack's output is in the place of the last block's.
         """
         x, call = self._begin(x, call)
-        outputs = [x]
+        outputs = [x, *self._run_blocks(x, call)]
+        return [*outputs[:-1], self._transform(self._final, outputs[-1], call)]
+
+    def _run_blocks(self, x: mtf.Tensor, call: SequenceCall) -> list[mtf.Tensor]:
+        """Returns the outputs of the blocks, without the stack's transforms."""
+        outputs = []
         for number, block in enumerate(self.blocks):
             run = functools.partial(_run_layers, block.values())
             of_block = self.call_of_block(number, call)
@@ -161,7 +169,7 @@ class Stack(Sublayer):
             else:
                 x = run(x, of_block)
             outputs.append(x)
-        return [*outputs[:-1], self._transform(self._final, x, call)]
+        return outputs
 
     def call_of_block(self, number: int, call: SequenceCall) -> SequenceCall:
         """Returns the call of a block's sublayers; here the same for all blocks."""
@@ -192,13 +200,16 @@ class Stack(Sublayer):
         return self._with_states(TransformedLayer.prefill, x, state, call)
 
     def _with_states(
-        self,
-        run: Callable[..., tuple[mtf.Tensor, Any]],
-        x: mtf.Tensor,
-        state: Any,
-        call: SequenceCall,
+        self, run: RunWithState, x: mtf.Tensor, state: Any, call: SequenceCall
     ) -> tuple[mtf.Tensor, Any]:
         x, call = self._begin(x, call)
+        x, next_state = self._run_blocks_with_states(run, x, state, call)
+        return self._transform(self._final, x, call), next_state
+
+    def _run_blocks_with_states(
+        self, run: RunWithState, x: mtf.Tensor, state: Any, call: SequenceCall
+    ) -> tuple[mtf.Tensor, Any]:
+        """Returns the last block's output and the next state, by `run` of every layer."""
         next_state = []
         for i, (block, block_state) in enumerate(zip(self.blocks, state, strict=True)):
             of_block = self.call_of_block(i, call)
@@ -206,7 +217,7 @@ class Stack(Sublayer):
             for name, sublayer in block.items():
                 x, results[name] = run(sublayer, x, block_state[name], of_block)
             next_state.append(results)
-        return self._transform(self._final, x, call), next_state
+        return x, next_state
 
     def _in_loop(self, x: mtf.Tensor, call: SequenceCall, size: int) -> mtf.Tensor:
         groups = [

@@ -74,6 +74,8 @@ class SequenceCall(Call):
         padding.
       segments: {batch..., length} int32, the documents of packed rows of an encoder, 0 for padding;
         None for rows of one document.
+      text_positions: {batch..., length} int32, positions in the documents of packed rows; None for
+        positions in rows.
       sublayer_input: {..., d_model}, the input of the transforms around a sublayer; None elsewhere.
     """
 
@@ -83,6 +85,7 @@ class SequenceCall(Call):
     encoder: EncoderMemory | None = None
     nonpadding: mtf.Tensor | None = None
     segments: mtf.Tensor | None = None
+    text_positions: mtf.Tensor | None = None
     sublayer_input: mtf.Tensor | None = None
 
     def positions(self, x: mtf.Tensor) -> mtf.Tensor:

@@ -59,7 +59,7 @@ _T2T_HEAD = r"transformer/{stack}/\w+_{flat}"
 _CONVOLUTION = rf"{_LAYER}/layer(?:/convolution)?"
 _DEPTHWISE = "separable_conv1d/depthwise_conv_hack/depthwise_dense"
 _NORM = r"(?:rms_norm|layer_norm)/scale"
-_LAYER_NORM = r"true_layer_norm/layer_prepostprocess/layer_norm/layer_norm_{part}"
+_LAYER_NORM = r"(?:true_layer_norm/)?layer_prepostprocess/layer_norm/layer_norm_{part}"
 _EMBEDDING = r"(?:shared|decoder|transformer)/embedding"
 _GATE = r"(?:top_2|top_n|switch|switch_max|ntlb|expert_selection)_"
 # A layer of a `Parallel`.
@@ -152,6 +152,12 @@ _TABLE = [
     _Row(
         rf"{_STACK}/mixture_of_outputs",
         [Source(r"{mtf}/block_000/layer_\d+/TransparentEncDecAttention/w")],
+    ),
+    # Universal Transformers.
+    _Row(rf"{_STACK}/signals/table", [Source(r"{mtf}/layer_embedding")]),
+    _Row(
+        rf"{_STACK}/halting/unit/(?P<part>kernel|bias)",
+        [Source(r"{mtf}/sigmoid_activation_for_pondering/dense\w*/{part}")],
     ),
     # Talking heads.
     *(

@@ -17,32 +17,9 @@ Parameters = dict[str, Any]
 # The name of our class, and the parameters of classes by name.
 _Layer = tuple[str, dict[str, Parameters]]
 
-_TRANSFORMS = {
-    "sublayer_rms_norm": ("RMSNorm",),
-    "sublayer_legacy_rms_norm": ("RMSNorm",),
-    "sublayer_legacy_final_rms_norm": ("RMSNorm",),
-    "sublayer_true_layer_norm": ("LayerNorm",),
-    "sublayer_dropout": ("SublayerDropout",),
-    "sublayer_legacy_dropout": ("SublayerDropout",),
-    "sublayer_residual": ("Residual",),
-    "sublayer_mask_padding": ("MaskPadding",),
-    # It sets padding to 0 itself.
-    "sublayer_call_layer": ("MaskPadding", "CallLayer"),
-}
-_LISTS = ("initial", "per_layer", "final")
-_LEGACY = {
-    "initial": ["sublayer_legacy_dropout"],
-    "per_layer": [
-        "sublayer_legacy_rms_norm",
-        "sublayer_call_layer",
-        "sublayer_legacy_dropout",
-        "sublayer_residual",
-    ],
-    "final": ["sublayer_legacy_final_rms_norm", "sublayer_legacy_dropout"],
-}
 _STACK_CLASSES = (
     *("transformer.TransparentEncoder", "transformer.TransparentDecoder"),
-    "parity.TiedBiasStack",
+    *("transformer.ReversibleStack", "transformer.UniversalStack", "parity.TiedBiasStack"),
 )
 ACTIVATIONS = ("relu", "gelu", "swish", "sigmoid", "tanh", "elu", "softplus")
 """Functions of Mesh TensorFlow that have the same name in mtfrun.mtf."""
@@ -104,26 +81,8 @@ def sublayer_paths(stack: SourceStack) -> list[str]:
     ]
 
 
-def read_stack(source: SourceConfig, name: str, scope: str) -> SourceStack:
-    """Counts bindings in `source` that are not supported."""
-    stack = SourceStack(name, scope, has_encoder=bool(scope))
-    stack.num_layers = source.get("make_layer_stack.num_layers", 6, scope=scope)
-    stack.block_scope = source.get("make_layer_stack.block_scope", default=True, scope=scope)
-    entries = source.get("make_layer_stack.layers", [], scope=scope)
-    layers = [_read_layer(source, stack, x, f"layer_{i:03d}") for i, x in enumerate(entries)]
-    _add_layers(source, stack, [layer for layer in layers if layer is not None])
-    layer_stack_class = source.get("make_layer_stack.layer_stack_cls", None, scope=scope)
-    if layer_stack_class is not None and name_of(layer_stack_class) != "LayerStack":
-        why = "only LayerStack is supported"
-        source.refuse("make_layer_stack.layer_stack_cls", why, scope=scope)
-    _add_transforms(source, stack)
-    recomputes = source.get("LayerStack.recompute_grads", default=False, scope=scope)
-    stack.parameters["transformer.Stack"] = {"rematerialise": recomputes}
-    return stack
-
-
 @dataclasses.dataclass
-class _SourceLayer:
+class SourceLayer:
     """A layer of a block; `scope` is ours, for its parameters alone, "" for none.
 
     `part` has what the layer adds to a stack; its scope is where the original looks for values.
@@ -136,9 +95,9 @@ class _SourceLayer:
     parameters: dict[str, Parameters] = dataclasses.field(default_factory=dict)
 
 
-def _read_layer(
+def read_layer(
     source: SourceConfig, stack: SourceStack, entry: Any, name: str
-) -> _SourceLayer | None:
+) -> SourceLayer | None:
     """Reads a class, or a list of a name, arguments and a class, in any order."""
     parts = list(entry) if isinstance(entry, list | tuple) else [entry]
     references = [part for part in parts if isinstance(part, Reference)]
@@ -158,7 +117,7 @@ def _read_layer(
     scopes = references[0].scopes
     where = "/".join(scopes) if scopes else scope
     own = [*scopes, *(f"{key}_{value}" for key, value in arguments.items())]
-    layer = _SourceLayer(name, "", SourceStack(stack.name, where, stack.has_encoder))
+    layer = SourceLayer(name, "", SourceStack(stack.name, where, stack.has_encoder))
     if own:
         layer.scope = re.sub(r"\W+", "_", "_".join([*[scope] * bool(scope), *own])).strip("_")
     if own and kind in _WITHOUT_SCOPE:
@@ -176,7 +135,7 @@ def _read_layer(
     return layer
 
 
-def _add_layers(source: SourceConfig, stack: SourceStack, layers: list[_SourceLayer]) -> None:
+def add_layers(source: SourceConfig, stack: SourceStack, layers: list[SourceLayer]) -> None:
     biases = [layer.part.relative_bias for layer in layers if layer.part.relative_bias is not None]
     if biases and all(bias == biases[0] for bias in biases):
         stack.relative_bias = biases[0]
@@ -564,45 +523,3 @@ _LAYERS: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
 
 # They look at the stack that they are in.
 _WITHOUT_SCOPE = ("LocalSelfAttention", "TransparentEncDecAttention", *CONVOLUTIONS)
-
-
-def _add_transforms(source: SourceConfig, stack: SourceStack) -> None:
-    scope = stack.scope
-    rate = source.get("LayerStack.dropout_rate", None, scope=scope)
-    is_legacy = rate is not None
-    if is_legacy:
-        source.ignore("LayerStack.norm_epsilon", "the original does not use it", scope=scope)
-    else:
-        source.get("LayerStack.norm_epsilon", None, scope=scope)
-    lists = {}
-    for name in _LISTS:
-        target = f"LayerStack.sublayers_{name}"
-        entries = source.get_optional(target, [], scope=scope) or []
-        names = [name_of(entry) for entry in entries if isinstance(entry, Reference)]
-        if is_legacy:
-            source.ignore(target, "LayerStack.dropout_rate selects the original's older lists")
-            names = _LEGACY[name]
-        unknown = [n for n in names if n not in _TRANSFORMS]
-        if unknown:
-            supported = ", ".join(_TRANSFORMS)
-            why = f"{unknown[0]} is not supported, only {supported}"
-            source.refuse(target, why, scope=scope)
-        lists[name] = [ours for n in names for ours in _TRANSFORMS.get(n, ())]
-    if stack.has_encoder:
-        lists["final"].append("MaskPadding")
-    else:
-        # The rows of a language model have no padding for the original, unless they are packed.
-        lists = {name: [x for x in ours if x != "MaskPadding"] for name, ours in lists.items()}
-    renamed = {"initial": "initial", "per_layer": "layer", "final": "final"}
-    stack.parameters["transformer.StackTransforms"] = {
-        renamed[name]: [reference(f"@transformer.{x}") for x in ours]
-        for name, ours in lists.items()
-    }
-    if not is_legacy:
-        rate = source.get("sublayer_dropout.dropout_rate", 0.0, scope=scope)
-    stack.parameters["transformer.SublayerDropout"] = {"rate": rate}
-    used = {x for ours in lists.values() for x in ours}
-    for cls, name in (("RMSNorm", "sublayer_rms_norm"), ("LayerNorm", "sublayer_true_layer_norm")):
-        if cls in used:
-            epsilon = source.get(f"{name}.epsilon", 1e-6, scope=scope)
-            stack.parameters[f"transformer.{cls}"] = {"epsilon": epsilon}

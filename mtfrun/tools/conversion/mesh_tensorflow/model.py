@@ -8,11 +8,12 @@ from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig, name_of
 from mtfrun.tools.conversion.mesh_tensorflow.data import RowForm
 from mtfrun.tools.conversion.mesh_tensorflow.gin import Draft
-from mtfrun.tools.conversion.mesh_tensorflow.layers import Parameters, SourceStack, read_stack
+from mtfrun.tools.conversion.mesh_tensorflow.layers import Parameters, SourceStack
+from mtfrun.tools.conversion.mesh_tensorflow.stacks import read_stack
 from mtfrun.tools.conversion.mesh_tensorflow.variable_patterns import VariablePatterns
 
 LANGUAGE_MODELS = ("lm", "delimited_lm")
-_STACK = "transformer.Stack"
+_STACK, _REVERSIBLE = "transformer.Stack", "transformer.ReversibleStack"
 _EMBEDDING_SCALE = "VocabEmbedding.scale_variable_like_classifier_weights"
 # Parameters of stacks with their only supported values.
 _UNSUPPORTED = (
@@ -224,20 +225,18 @@ def write_model(model: SourceModel, draft: Draft, microbatches: int) -> None:
         cls = "transformer.DecoderOnly"
         if model.of_model["prefix"]:
             cls = "parity.PaddedPrefixDecoderOnly"
-        parts["stack"] = reference("@transformer.Stack")
+        parts["stack"] = reference(f"@{stacks[0].cls}")
         _write_class(draft, cls, parts, model.of_model)
     elif any(stack.relative_bias is None for stack in stacks):
         draft.include("models/encoder_decoder.gin")
     else:
         is_gated = any("transformer.GatedFeedForward" in stack.parameters for stack in stacks)
         draft.include("models/t5.1.1.gin" if is_gated else "models/t5.1.0.gin")
-    if any(stack.cls != _STACK for stack in stacks):
+    if not model.is_language_model and any(stack.cls != _STACK for stack in stacks):
         stacks_of = {stack.scope: reference(f"@{_in_scope(stack.cls, stack)}") for stack in stacks}
         draft.bind("transformer.EncoderDecoder", stacks_of)
     if model.shares_layers:
-        stacks_of = {
-            name: reference(f"@{name}/transformer.Stack") for name in ("encoder", "decoder")
-        }
+        stacks_of = {stack.scope: reference(f"@{_in_scope(stack.cls, stack)}") for stack in stacks}
         _write_class(draft, "parity.SharedLayersEncoderDecoder", {**parts, **stacks_of}, {})
     _write_stacks(model, draft)
     embedding = dict(model.embedding)
@@ -292,9 +291,12 @@ def _write_stacks(model: SourceModel, draft: Draft) -> None:
             parameters = {
                 "num_layers": reference("%NUM_LAYERS"),
                 "transforms": reference("@transformer.StackTransforms()"),
-                "rematerialise": reference("%REMATERIALISE"),
                 **parameters,
             }
+        if stack.cls not in (_STACK, _REVERSIBLE):
+            parameters["rematerialise"] = reference("%REMATERIALISE")
+        if stack.cls == "transformer.UniversalStack":
+            parameters["recurrence"] = reference("@transformer.Recurrence()")
         if stack.cls == "transformer.TransparentDecoder":
             parameters["mixture"] = reference("@transformer.EncoderMixture()")
         draft.bind(target, parameters)

@@ -127,6 +127,15 @@ _KINDS = [
         [f"{_BLOCK}/true_layer_norm/layer_prepostprocess/layer_norm/layer_norm_bias"],
         ["transformer.LayerNorm"],
     ),
+    _Kind(r"_stack/signals/table$", ["layer_embedding"], ["transformer.StepSignals"]),
+    *(
+        _Kind(
+            rf"/halting/unit/{part}$",
+            [f"sigmoid_activation_for_pondering/{name}/{part}"],
+            ["transformer.Halting"],
+        )
+        for part, name in (("kernel", "dense"), ("bias", "dense_1"))
+    ),
     *(
         _Kind(
             rf"/{_snake_case(cls)}\w*/layer/attention/{ours}$",

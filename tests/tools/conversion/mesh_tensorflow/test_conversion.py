@@ -302,6 +302,29 @@ def test_the_written_file_says_what_differs(
             "sublayer_scale_norm is not supported",
         ),
         (
+            "make_layer_stack.layer_stack_cls = @transformer.ReversibleLayerStack\n"
+            "LayerStack.sublayers_per_layer = [@sublayer_call_layer, @sublayer_residual]\n",
+            "LayerStack.sublayers_per_layer",
+            "adds both streams",
+        ),
+        (
+            "make_layer_stack.layer_stack_cls = @mine.Layers\n",
+            "make_layer_stack.layer_stack_cls",
+            "only LayerStack, ReversibleLayerStack, UTLayerStack are supported",
+        ),
+        (
+            "make_layer_stack.layer_stack_cls = @UTLayerStack\n"
+            "UTLayerStack.recurrence_type = 'highway'\n",
+            "UTLayerStack.recurrence_type",
+            "does not share",
+        ),
+        (
+            "make_layer_stack.layer_stack_cls = @UTLayerStack\n"
+            "UTLayerStack.recurrence_type = 'act'\nUTLayerStack.act_type = 'global'\n",
+            "UTLayerStack.act_type",
+            "position-wise",
+        ),
+        (
             "make_bitransformer.encoder_name = 'decoder'\n",
             "make_bitransformer.encoder_name",
             "the same layers by name only",
@@ -388,6 +411,60 @@ TransparentEncDecAttention.decoder_num_modules = 2
         "num_encoder_layers = 2",
     ):
         assert line in written, written
+
+
+def test_reversible_stacks_have_their_class(tmp_path: pathlib.Path) -> None:
+    text = """
+make_layer_stack.layer_stack_cls = @transformer.ReversibleLayerStack
+ReversibleLayerStack.sublayers_per_layer = [@sublayer_rms_norm, @sublayer_call_layer]
+LayerStack.recompute_grads = True
+"""
+    imported = _imported(text, tmp_path)
+    written = _text(imported)
+    for line in (
+        "    encoder = @encoder/transformer.ReversibleStack\n"
+        "    decoder = @decoder/transformer.ReversibleStack",
+        "decoder/transformer.ReversibleStack:\n    num_layers = %NUM_LAYERS",
+        "    layer = [@transformer.RMSNorm, @transformer.MaskPadding, @transformer.CallLayer]\n",
+    ):
+        assert line in written, written
+    assert "rematerialise" not in written
+    # The original's class does not set padding to 0 at the end.
+    assert "    final = " not in written
+    assert "always" in _lists(imported)["ignored"]["LayerStack.recompute_grads"]
+
+
+UNIVERSAL = """
+make_layer_stack.layer_stack_cls = @universal_transformer.UTLayerStack
+UTLayerStack.recurrence_type = 'act'
+UTLayerStack.act_type = 'accumulated'
+UTLayerStack.act_epsilon = 0.01
+UTLayerStack.act_max_steps = 4
+UTLayerStack.num_rec_steps = 8
+UTLayerStack.add_or_concat_timing_signal = 'add'
+UTLayerStack.add_step_timing_signal = True
+UTLayerStack.step_timing_signal_type = 'learned'
+UTLayerStack.add_position_timing_signal = True
+UTLayerStack.dropout_rate = 0.2
+"""
+
+
+def test_universal_stacks_have_their_steps(tmp_path: pathlib.Path) -> None:
+    imported = _imported(UNIVERSAL, tmp_path)
+    written = _text(imported)
+    for line in (
+        "    encoder = @encoder/transformer.UniversalStack\n"
+        "    decoder = @decoder/transformer.UniversalStack",
+        "    recurrence = @transformer.Recurrence()\n",
+        "    num_steps = 5\n    signals = @transformer.StepSignals\n"
+        "    halting = @transformer.Halting\n",
+        "    steps = 'trained'\n    positions = False\n    num_trained = 4\n",
+        "    combination = 'accumulated'\n    loss_weight = 0.0\n",
+        "    final = [@transformer.LayerNorm, @transformer.SublayerDropout, ",
+        "    rate = 0.2\n",
+    ):
+        assert line in written, written
+    assert "no step" in _lists(imported)["ignored"]["UTLayerStack.num_rec_steps"]
 
 
 def test_shared_layers_are_taken_over(tmp_path: pathlib.Path) -> None:
