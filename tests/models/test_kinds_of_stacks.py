@@ -97,6 +97,8 @@ def _step(kind: str, mesh_shape: str) -> Step:
         pytest.param(kind, shape, marks=[pytest.mark.slow])
         for kind in KINDS
         for shape in ("data:2,model:1", "data:1,model:2", "data:2,model:2")
+        # A program of a stack with steps takes long to compile.
+        if shape == "data:2,model:2" or kind in ("reversible", "universal, halting")
     ],
 )
 def test_a_layout_changes_neither_loss_nor_gradients(kind: str, mesh_shape: str) -> None:
