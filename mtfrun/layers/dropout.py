@@ -13,22 +13,20 @@ from mtfrun.layers.layer import Call
 class Dropout(mtf.Module):
     """Sets a share of the elements to 0 in training; Srivastava et al. 2014.
 
-    Draws depend on key, path and element: no layout and no rematerialisation changes them.
+    Draws depend on key, path and element: no layout and no rematerialisation changes them. Along
+    the dimensions named in `same_along` all elements have the same draw.
     """
 
-    def __init__(self, rate: float) -> None:
+    def __init__(self, rate: float, same_along: Collection[str] = ()) -> None:
         super().__init__()
         check_range("dropout_rate", rate, SHARE_BELOW_1)
-        self.rate = rate
+        self.rate, self._same_along = rate, same_along
 
-    def __call__(self, x: mtf.Tensor, call: Call, same_along: Collection[str] = ()) -> mtf.Tensor:
-        """Returns x with dropped elements, the rest scaled to keep the mean.
-
-        Along the dimensions named in `same_along` all elements have the same draw.
-        """
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns x with dropped elements, the rest scaled to keep the mean."""
         if not call.training or self.rate == 0.0:
             return x
-        shape = [dim for dim in x.shape if dim.name not in same_along]
+        shape = [dim for dim in x.shape if dim.name not in self._same_along]
         return mtf.dropout(
             x, training=True, rate=self.rate, key=call.key_of(self), noise_shape=shape
         )

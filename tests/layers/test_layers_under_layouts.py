@@ -415,6 +415,20 @@ CASES = {
         lambda layer, inputs, call: layer(inputs["ids"], call),
         ROWS,
     ),
+    "image_positions": Case(
+        lambda mesh: transformer.ImagePositions(
+            mesh, 16, WIDTH, image=transformer.ImageSize(4, 2, 2)
+        ),
+        lambda layer, inputs, call: layer(inputs["ids"], call),
+        ROWS,
+    ),
+    "local_image_attention": Case(
+        lambda mesh: transformer.LocalImageAttention(
+            mesh, WIDTH, image=transformer.ImageSize(2, 2), rows=1, cols=0, heads=HEADS
+        ),
+        _attend,
+        {**X, **SEGMENTS},
+    ),
     "first_positions": Case(
         lambda mesh: layers.PositionalEmbedding(mesh, 16, WIDTH),
         lambda layer, inputs, call: layer.first(mtf.Dimension("length", 4)),

@@ -13,7 +13,7 @@ from mtfrun.errors import InputError
 from mtfrun.layers import AttentionBias, AttentionHeads, Call, causal_mask
 from mtfrun.models import transformer
 from mtfrun.models.transformer.sublayer import SequenceCall
-from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import on_mesh
 from tests.models.step_by_step import logits_step_by_step
 from tests.models.under_layouts import Step, assert_same_step, training_step
@@ -90,11 +90,6 @@ def test_steps_have_the_logits_of_whole_images() -> None:
     model, targets = _model(mesh), _images(2)
     whole = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": targets})))
     assert_close(logits_step_by_step(model, mesh, {}, targets), whole, FLOAT32_MODEL_TOLERANCE)
-    # The first half as a prompt, which is read at once.
-    half = LENGTH // 2
-    prompts = np.where(np.arange(LENGTH) < half, targets, -1).astype(np.int32)
-    after = logits_step_by_step(model, mesh, {}, targets, prompts=prompts, first=half)
-    assert_close(after, whole[:, half:], FLOAT32_MODEL_TOLERANCE)
 
 
 @functools.cache
@@ -103,14 +98,14 @@ def _step(mesh_shape: str, layout: str) -> Step:
     return training_step(_model(mesh, dropout_rate=0.2), mesh, {"targets": _images(4)})
 
 
+# By default single layers, and prompts that are read on meshes.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh_shape", "layout"),
     [
-        pytest.param(shape, LAYOUT, marks=[] if shape == "data:2,model:2" else [pytest.mark.slow])
-        for shape in LAYOUTS
-        if shape != ONE_DEVICE and "4" not in shape and "8" not in shape
-    ]
-    + [pytest.param("data:2,model:2", "batch:data;length:model", marks=pytest.mark.slow)],
+        *((shape, LAYOUT) for shape in ("data:2,model:1", "data:1,model:2", "data:2,model:2")),
+        ("data:2,model:2", "batch:data;length:model"),
+    ],
 )
 def test_a_layout_changes_neither_loss_nor_gradients(mesh_shape: str, layout: str) -> None:
     assert_same_step(_step(mesh_shape, layout), _step(ONE_DEVICE, LAYOUT))

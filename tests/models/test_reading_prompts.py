@@ -25,6 +25,7 @@ PROMPT_SIZES = np.asarray([5, 7, 5, 9, 13, 6, 11, 8])
 HEADS = t.AttentionHeads(num_heads=4, d_kv=4)
 ONE_MEMORY_HEAD = t.AttentionHeads(num_heads=4, num_memory_heads=1, d_kv=4)
 TWO_MEMORY_HEADS = t.AttentionHeads(num_heads=4, num_memory_heads=2, d_kv=4)
+IMAGE = t.ImageSize(6, 6)
 ATTENTION = functools.partial(t.SelfAttention, heads=HEADS)
 LOCAL_ATTENTION = functools.partial(t.LocalSelfAttention, heads=HEADS)
 RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)
@@ -131,6 +132,12 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
         kind: (ALL_KINDS[kind][0], {}, t.PositionalEmbedding, FEED_FORWARD)
         for kind in ("convolution", "convolution by predicted filters")
     },
+    "windows of an image": (
+        functools.partial(t.LocalImageAttention, heads=HEADS, image=IMAGE, rows=1, cols=2),
+        {},
+        functools.partial(t.ImagePositions, image=IMAGE),
+        FEED_FORWARD,
+    ),
     "compressed": (
         functools.partial(
             parity.CompressedSelfAttention, num_heads=4, d_kv=4, compression_factor=3

@@ -185,11 +185,13 @@ class Mixtape(_Mixture):
             mtf.Variable(mesh, dims, normal, dtypes.master, reduced_dims=())
             for dims in ([self._frequent, self._size], [self._frequent, self._sigmoids])
         )
-        self.product_dropout, self.gate_dropout = (Dropout(gates.dropout_rate) for _ in range(2))
+        self.product_dropout, self.gate_dropout = (
+            Dropout(gates.dropout_rate, _OVER_LENGTH) for _ in range(2)
+        )
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         x = self._input(x, call)
-        products = mtf.to_float(self.product_dropout(self._products(x, call), call, _OVER_LENGTH))
+        products = mtf.to_float(self.product_dropout(self._products(x, call), call))
         left = mtf.sigmoid(self._gates(x, call))
         first, second, third = mtf.unstack(left, self._sigmoids)
         shares = [first * second, first * (1.0 - second)]
@@ -200,7 +202,7 @@ class Mixtape(_Mixture):
     def _gates(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns float32 {..., sigmoids, vocab}."""
         shared = mtf.to_float(self.shared_gate(x, call))
-        vectors = self.gate_dropout(self.gate(x, call), call, _OVER_LENGTH)
+        vectors = self.gate_dropout(self.gate(x, call), call)
         shape = [*shared.shape, self._frequent]
         of_frequent = mtf.to_float(
             mtf.einsum(
