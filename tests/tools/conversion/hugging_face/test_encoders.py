@@ -91,7 +91,8 @@ def test_fine_tuning_on_a_mesh_is_that_on_one_device(
         labels = ["good", "bad", "neither"]
         rows = [f"{text}\t{labels[i % 3]}" for i, text in enumerate(texts)]
         (tmp_path / "rows.tsv").write_text("\n".join(rows) + "\n")
-        files = ["--gin_file=data/tsv_pairs.gin", f"--gin.TSV_FILES='{tmp_path}/*.tsv'"]
+        files = ["--gin_file=data/tsv_pairs.gin", "--gin_file=data/text_classification.gin"]
+        files += [f"--gin.TSV_FILES='{tmp_path}/*.tsv'", f"--gin.LABELS={labels}"]
     elif "spans" in name:
         answer = {"text": ["5"], "answer_start": [0]}
         lines = [
