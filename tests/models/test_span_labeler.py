@@ -64,7 +64,10 @@ def _step(mesh_shape: str, layout: str) -> Step:
 @pytest.mark.parametrize(
     ("mesh_shape", "layout"),
     [
-        ("data:2,model:2", "batch:data;heads:model;d_ff:model;vocab:model"),
+        pytest.param(
+            *("data:2,model:2", "batch:data;heads:model;d_ff:model;vocab:model"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param("data:4,model:1", "batch:data", marks=pytest.mark.slow),
         pytest.param("data:1,model:2", "d_model:model", marks=pytest.mark.slow),
     ],

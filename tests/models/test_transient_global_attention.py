@@ -129,7 +129,6 @@ CASES = {
     "scanned": Case(ONE_DEVICE, stack={"scan_blocks": 1}),
     "scanned in pairs": Case(ONE_DEVICE, stack={"scan_blocks": 2}),
 }
-QUICK = ["batch and heads"]
 
 
 def _model(mesh: mtf.Mesh, case: Case) -> t.EncoderOnly:
@@ -164,9 +163,9 @@ def _step(case: Case, monkeypatch: pytest.MonkeyPatch) -> Step:
     return training_step(_model(mesh, case), mesh, features)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in CASES]
-)
+# By default the layer alone, in tests/layers.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
 def test_no_layout_and_no_loop_changes_loss_or_gradients(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

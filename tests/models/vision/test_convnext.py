@@ -19,7 +19,12 @@ from tests.models.under_layouts import Step, assert_same_step, training_step
 
 LAYOUTS = [
     pytest.param("data:2,model:2", "batch:data;d_ff:model", Blocking(), marks=pytest.mark.slow),
-    ("data:2,model:2", "row_blocks:data;col_blocks:model", Blocking(2, 2)),
+    # By default residual networks are cut into blocks.
+    pytest.param(
+        *("data:2,model:2", "row_blocks:data;col_blocks:model"),
+        Blocking(2, 2),
+        marks=pytest.mark.slow,
+    ),
     pytest.param("data:4,model:1", "batch:data", Blocking(), marks=pytest.mark.slow),
     pytest.param("data:1,model:2", "d_model:model", Blocking(), marks=pytest.mark.slow),
     pytest.param(
