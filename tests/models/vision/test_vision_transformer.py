@@ -45,6 +45,8 @@ def _step(mesh_shape: str, layout: str) -> Step:
     return training_step(_model(mesh), mesh, {}, on_mesh(mesh, image_batch()))
 
 
+# By default its layers, in tests/layers, and layouts of other networks.
+@pytest.mark.slow
 @pytest.mark.parametrize(("mesh_shape", "layout"), LAYOUTS)
 def test_a_layout_changes_neither_loss_nor_gradients(mesh_shape: str, layout: str) -> None:
     assert_same_step(_step(mesh_shape, layout), _step(ONE_DEVICE, ""))

@@ -21,6 +21,8 @@ def few_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "_CALLS", 2)
 
 
+# It compares times, which other programs change.
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_sizes")
 def test_larger_operations_products_and_collectives_take_longer() -> None:
     notes: list[str] = []
