@@ -89,11 +89,15 @@ def write_files(output: str, files: Mapping[str, bytes]) -> None:
         return
     path = pathlib.Path(output)
     directory = path.with_name(f"{path.stem}_files")
-    directory.mkdir(exist_ok=True)
-    for name, content in files.items():
-        partial = directory / f"{name}.partial"
-        partial.write_bytes(content)
-        partial.replace(directory / name)
+    try:
+        directory.mkdir(exist_ok=True)
+        for name, content in files.items():
+            partial = directory / f"{name}.partial"
+            partial.write_bytes(content)
+            partial.replace(directory / name)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"--output={output}: cannot write into {directory}: {reason}") from error
 
 
 def json_line(record: Record, step: int) -> str:

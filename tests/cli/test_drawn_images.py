@@ -72,3 +72,7 @@ def test_what_cannot_be_drawn_is_one_line(trained: pathlib.Path, tmp_path: pathl
     process = mtfrun_here("score", f"--model_dir={trained}", "--input=split:test", output)
     assert "ImageSampling scores no pairs" in error_line(process)
     assert not list(tmp_path.iterdir())
+    (tmp_path / "x_files").touch()
+    process = mtfrun_here(*_decode(trained, "--input=split:test", output))
+    assert "cannot write into" in error_line(process)
+    assert not (tmp_path / "x.jsonl").exists()
