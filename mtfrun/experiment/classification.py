@@ -12,7 +12,6 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_fields
 from mtfrun.data import IMAGES, ImageData
-from mtfrun.display.progress import Work
 from mtfrun.experiment.experiment import Experiment, Inference
 from mtfrun.experiment.records import Images, Progress, Record, Source, require, split_into_batches
 from mtfrun.models import ImageModel
@@ -80,25 +79,8 @@ class Classification(Inference):
         return self._images_of_split(source.split)
 
     def records(self, inputs: Images, progress: Progress | None = None) -> list[Record]:
-        fields_of_images = []
-
-        def pixels() -> Iterator[np.ndarray]:
-            for image, fields in inputs.examples:
-                fields_of_images.append(fields)
-                yield image
-
-        with Work("classifying", len(inputs), "images") as work:
-
-            def report(done: int) -> None:
-                work.move_to(done)
-                if progress is not None:
-                    progress(done)
-
-            predictions = self(pixels(), report)
-        return [
-            _record(fields, prediction)
-            for fields, prediction in zip(fields_of_images, predictions, strict=True)
-        ]
+        pairs = inputs.map(self, "classifying", progress)
+        return [_record(fields, prediction) for fields, prediction in pairs]
 
     @functools.cached_property
     def data(self) -> ImageData:

@@ -81,17 +81,11 @@ class ImageSampling(Inference):
 
     def records(self, inputs: Images, progress: Progress | None = None) -> list[Record]:
         """Returns for each input the names of its images, and their PNG files."""
-        all_fields = []
-
-        def pixels() -> Iterator[np.ndarray]:
-            for image, fields in inputs.examples:
-                all_fields.append(fields)
-                yield image
-
-        drawn = self(pixels(), progress)
+        images, all_fields = inputs.separate()
+        drawn = self(images, progress)
         records = []
-        for number, (fields, images) in enumerate(zip(all_fields, drawn, strict=True)):
-            files = {f"{number}_{i}.png": encode_png(image) for i, image in enumerate(images)}
+        for number, (fields, outputs) in enumerate(zip(all_fields, drawn, strict=True)):
+            files = {f"{number}_{i}.png": encode_png(image) for i, image in enumerate(outputs)}
             names = list(files)
             records.append(Record({**fields, "images": names}, names, files))
         return records

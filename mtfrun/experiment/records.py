@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from mtfrun.display.progress import Work
 from mtfrun.errors import InputError
 
 T = TypeVar("T")
@@ -37,6 +38,35 @@ class Images:
 
     def __len__(self) -> int:
         return self.count
+
+    def separate(self) -> tuple[Iterator[np.ndarray], list[dict[str, object]]]:
+        """Returns the images, and a list that gets the fields of each when it is read."""
+        all_fields: list[dict[str, object]] = []
+
+        def images() -> Iterator[np.ndarray]:
+            for image, fields in self.examples:
+                all_fields.append(fields)
+                yield image
+
+        return images(), all_fields
+
+    def map(
+        self,
+        function: Callable[[Iterator[np.ndarray], Progress], Sequence[T]],
+        title: str,
+        progress: Progress | None,
+    ) -> list[tuple[dict[str, object], T]]:
+        """Returns fields and result of each image; the title is of a bar, "classifying"."""
+        images, all_fields = self.separate()
+        with Work(title, len(self), "images") as work:
+
+            def report(done: int) -> None:
+                work.move_to(done)
+                if progress is not None:
+                    progress(done)
+
+            results = function(images, report)
+        return list(zip(all_fields, results, strict=True))
 
 
 class Prompts(list[bytes]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -15,7 +15,6 @@ from mtfrun import mtf
 from mtfrun.checks import COUNT, check_fields
 from mtfrun.data import IMAGES, SegmentationData
 from mtfrun.display import pictures
-from mtfrun.display.progress import Work
 from mtfrun.experiment.experiment import Experiment, Inference
 from mtfrun.experiment.records import Images, Progress, Record, Source, require, split_into_batches
 from mtfrun.models.vision import SegmentationModel
@@ -78,22 +77,7 @@ class Segmentation(Inference):
 
     def records(self, inputs: Images, progress: Progress | None = None) -> list[Record]:
         """Returns records with the number of pixels by class and the name of the mask's file."""
-        fields_of_images = []
-
-        def pixels() -> Iterator[np.ndarray]:
-            for image, fields in inputs.examples:
-                fields_of_images.append(fields)
-                yield image
-
-        with Work("segmenting", len(inputs), "images") as work:
-
-            def report(done: int) -> None:
-                work.move_to(done)
-                if progress is not None:
-                    progress(done)
-
-            masks = self(pixels(), report)
-        pairs = zip(fields_of_images, masks, strict=True)
+        pairs = inputs.map(self, "segmenting", progress)
         return [self._record(f"{i}.png", *pair) for i, pair in enumerate(pairs)]
 
     def _record(self, name: str, fields: dict[str, object], mask: np.ndarray) -> Record:

@@ -96,6 +96,33 @@ class AdamPart:
     beta2: float = 0.999
     epsilon: float = 1e-8
 
+    def corrections(self, step: mtf.Tensor) -> tuple[Scalar, Scalar]:
+        """Returns the corrections of `adam_direction` in update number `step`, from 0 on."""
+        t = to_float(step) + 1.0
+        return one_minus_power(self.beta1, t), one_minus_power(self.beta2, t)
+
+    def direction(
+        self,
+        variable: mtf.Variable,
+        slots: Mapping[str, mtf.Variable],
+        gradient: mtf.Tensor,
+        corrections: tuple[Scalar, Scalar],
+        updates: dict[mtf.Variable, mtf.Tensor],
+    ) -> mtf.Tensor:
+        """Returns Adam's direction, and adds the next `m` and `v` to the updates."""
+        m, v = slots["m"], slots["v"]
+        direction, updates[m], updates[v] = adam_direction(
+            gradient,
+            mtf.read_variable(m),
+            mtf.read_variable(v),
+            beta1=self.beta1,
+            beta2=self.beta2,
+            epsilon=self.epsilon / variable.growth.fan_out,
+            correction1=corrections[0],
+            correction2=corrections[1],
+        )
+        return direction
+
 
 class Muon(SlotOptimizer):
     """Muon for matrices, see `matrix_sides`, slot `m`; AdamW for other variables, `m` and `v`.
@@ -161,15 +188,15 @@ class Muon(SlotOptimizer):
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
         rates = self.learning_rates(step)
-        t = to_float(step) + 1.0
-        corrections = [one_minus_power(beta, t) for beta in (self._adam.beta1, self._adam.beta2)]
+        corrections = self._adam.corrections(step)
         updates: dict[mtf.Variable, mtf.Tensor] = {}
         for path, variable, gradient in self._match(gradients):
             parameter = read_precisely(variable)
             if variable in self._sides:
                 direction = self._matrix_direction(path, variable, gradient, updates)
             else:
-                direction = self._adam_direction(path, variable, gradient, corrections, updates)
+                slots = self.slots[path]
+                direction = self._adam.direction(variable, slots, gradient, corrections, updates)
             direction = self._add_weight_decay(path, variable, direction, parameter)
             updates[variable] = parameter - direction * rates[path]
         return updates
@@ -187,27 +214,6 @@ class Muon(SlotOptimizer):
         ahead = updates[m] * self._momentum + part if self._nesterov else updates[m]
         rows, columns = self._sides[variable]
         return orthogonalize(ahead, rows, columns) * self._scale(rows.size, columns.size)
-
-    def _adam_direction(
-        self,
-        path: str,
-        variable: mtf.Variable,
-        gradient: mtf.Tensor,
-        corrections: Sequence[Scalar],
-        updates: dict[mtf.Variable, mtf.Tensor],
-    ) -> mtf.Tensor:
-        m, v = self.slots[path]["m"], self.slots[path]["v"]
-        direction, updates[m], updates[v] = adam_direction(
-            gradient,
-            mtf.read_variable(m),
-            mtf.read_variable(v),
-            beta1=self._adam.beta1,
-            beta2=self._adam.beta2,
-            epsilon=self._adam.epsilon / variable.growth.fan_out,
-            correction1=corrections[0],
-            correction2=corrections[1],
-        )
-        return direction
 
     def _scale(self, rows: float, columns: float) -> float:
         if self._rms is None:

@@ -9,11 +9,10 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, POSITIVE, SHARE_BELOW_1, check_fields
-from mtfrun.optim.adam import adam_direction
 from mtfrun.optim.muon import AdamPart, matrix_sides
 from mtfrun.optim.mup import adam_factor
 from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, read_precisely
-from mtfrun.optim.schedules import Schedule, one_minus_power, to_float
+from mtfrun.optim.schedules import Schedule
 from mtfrun.optim.trainable_variables import Factor, matching_paths
 
 # An eigenvalue of 1e-8 of the largest needs 21 iterations to come near 1, and a few more then.
@@ -126,22 +125,12 @@ class Shampoo(SlotOptimizer):
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
         rates = self.learning_rates(step)
-        t = to_float(step) + 1.0
-        corrections = [one_minus_power(beta, t) for beta in (self._adam.beta1, self._adam.beta2)]
+        corrections = self._adam.corrections(step)
         is_due = mtf.equal(step % self._preconditioning.every_steps, 0)
         updates: dict[mtf.Variable, mtf.Tensor] = {}
         for path, variable, gradient in self._match(gradients):
             slots, parameter = self.slots[path], read_precisely(variable)
-            direction, updates[slots["m"]], updates[slots["v"]] = adam_direction(
-                gradient,
-                mtf.read_variable(slots["m"]),
-                mtf.read_variable(slots["v"]),
-                beta1=self._adam.beta1,
-                beta2=self._adam.beta2,
-                epsilon=self._adam.epsilon / variable.growth.fan_out,
-                correction1=corrections[0],
-                correction2=corrections[1],
-            )
+            direction = self._adam.direction(variable, slots, gradient, corrections, updates)
             if variable in self._matrices:
                 matrix = self._matrices[variable]
                 values = {name: mtf.read_variable(slots[name]) for name in matrix.slot_shapes()}

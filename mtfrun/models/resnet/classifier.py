@@ -162,7 +162,6 @@ class ImageClassifier(ImageModel):
     ) -> None:
         super().__init__()
         self._classes = mtf.Dimension("classes", num_classes)
-        self._predicted = mtf.Dimension("predicted", num_classes)
         self._image_input = image_input
         self._loss = loss
 
@@ -184,7 +183,7 @@ class ImageClassifier(ImageModel):
         logits = mtf.to_float(self._classify(images, call))
         loss = self._loss(logits, targets, weights, call)
         if not training and self._classes.size <= _MAX_CONFUSION_CLASSES:
-            confusion = Metric(self._confusion(logits, labels, weights), loss.weight)
+            confusion = Metric(count_confusion(logits, labels, weights), loss.weight)
             loss = loss._replace(metrics={**loss.metrics, CONFUSION_MATRIX: confusion})
         return loss.with_collected(collector)
 
@@ -196,10 +195,15 @@ class ImageClassifier(ImageModel):
     def _classify(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the logits {batch, classes} of normalised images."""
 
-    def _confusion(self, logits: mtf.Tensor, labels: mtf.Tensor, weights: mtf.Tensor) -> mtf.Tensor:
-        """Returns the number of images by class and predicted class; {classes, predicted}."""
-        predicted = mtf.one_hot(mtf.argmax(logits, self._classes), self._predicted)
-        return mtf.einsum(
-            [mtf.one_hot(labels, self._classes) * weights, predicted],
-            output_shape=mtf.Shape([self._classes, self._predicted]),
-        )
+
+def count_confusion(logits: mtf.Tensor, labels: mtf.Tensor, weights: mtf.Tensor) -> mtf.Tensor:
+    """Returns the number of labels by class and predicted class; {classes, predicted}.
+
+    logits: {batch, ..., classes}; labels: {batch, ...}; weights: {batch}.
+    """
+    classes = logits.shape.get_dim_by_name("classes")
+    other = mtf.Dimension("predicted", classes.size)
+    predicted = mtf.one_hot(mtf.argmax(logits, classes), other)
+    return mtf.einsum(
+        [mtf.one_hot(labels, classes) * weights, predicted], output_shape=[classes, other]
+    )

@@ -12,7 +12,7 @@ from mtfrun.checks import NOT_NEGATIVE, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import Call, Collector, Metric
 from mtfrun.models.model import Features, Loss, Model, Reporting
-from mtfrun.models.resnet.classifier import CONFUSION_MATRIX
+from mtfrun.models.resnet.classifier import CONFUSION_MATRIX, count_confusion
 from mtfrun.models.resnet.image_input import ImageInput
 
 _METRICS = ("loss", "accuracy", "dice_loss")
@@ -115,7 +115,6 @@ class SegmentationModel(Model):
         if image_input.cutout:
             raise InputError("segmentation has no cutout, whose masks would be wrong: set it to 0")
         self._classes = mtf.Dimension("classes", num_classes)
-        self._predicted = mtf.Dimension("predicted", num_classes)
         self._image_input = image_input
         self._loss = loss
 
@@ -141,7 +140,7 @@ class SegmentationModel(Model):
         logits = mtf.to_float(self._segment(images, call))
         loss = self._loss(logits, masks, weights)
         if not training:
-            confusion = Metric(self._confusion(logits, masks, weights), loss.weight)
+            confusion = Metric(count_confusion(logits, masks, weights), loss.weight)
             loss = loss._replace(metrics={**loss.metrics, CONFUSION_MATRIX: confusion})
         return loss.with_collected(collector)
 
@@ -165,11 +164,3 @@ class SegmentationModel(Model):
     @abc.abstractmethod
     def _segment(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the logits {batch, *spatial, classes} of normalised images."""
-
-    def _confusion(self, logits: mtf.Tensor, masks: mtf.Tensor, weights: mtf.Tensor) -> mtf.Tensor:
-        """Returns the number of pixels by class and predicted class; {classes, predicted}."""
-        predicted = mtf.one_hot(mtf.argmax(logits, self._classes), self._predicted)
-        return mtf.einsum(
-            [mtf.one_hot(masks, self._classes) * weights, predicted],
-            output_shape=mtf.Shape([self._classes, self._predicted]),
-        )
