@@ -42,6 +42,9 @@ from mtfrun.optim.sgd import Sgd as Sgd
 from mtfrun.optim.shampoo import Preconditioning as Preconditioning
 from mtfrun.optim.shampoo import Shampoo as Shampoo
 from mtfrun.optim.shampoo import inverse_root as inverse_root
+from mtfrun.optim.sophia import Curvature as Curvature
+from mtfrun.optim.sophia import SampledGradients as SampledGradients
+from mtfrun.optim.sophia import Sophia as Sophia
 from mtfrun.optim.trainable_variables import PatternError as PatternError
 from mtfrun.optim.trainable_variables import trainable_variables as trainable_variables
 from mtfrun.optim.weight_average import WeightAverage as WeightAverage

@@ -9,7 +9,12 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.layers import Metric
-from mtfrun.training.microbatches import Features, Gradients, loss_and_gradients
+from mtfrun.training.microbatches import (
+    Features,
+    Gradients,
+    loss_and_gradients,
+    sampled_gradients,
+)
 from mtfrun.training.norms import Norms
 from mtfrun.training.state import TrainState
 
@@ -74,6 +79,7 @@ def train_steps_function(
                 state,
                 step,
                 lambda: loss_and_gradients(state, batch, step, microbatches, products),
+                lambda: sampled_gradients(state, batch, step, microbatches),
                 clip_norm,
                 norms,
                 skip_non_finite=skip_non_finite,
@@ -107,6 +113,7 @@ def _train_step(
     state: TrainState,
     step: mtf.Tensor,
     compute_gradients: Callable[[], tuple[Any, Gradients]],
+    sample: Callable[[], optim.SampledGradients],
     clip_norm: float | None,
     norms: Norms | None,
     *,
@@ -122,7 +129,10 @@ def _train_step(
     if clip_norm is not None:
         gradients, norm = optim.clip_by_global_norm(gradients, clip_norm, norm)
     learning_rate = state.optimizer.learning_rate(step)
-    updates = state.optimizer.update(gradients, step)
+    if isinstance(state.optimizer, optim.Sophia):
+        updates = state.optimizer.update(gradients, step, sample)
+    else:
+        updates = state.optimizer.update(gradients, step)
     values = {
         path: mtf.cast(updates[variable], variable.dtype)
         for path, variable in state.trainable.items()

@@ -57,6 +57,7 @@ OPTIMIZERS: dict[str, Callable[[], optim.SlotOptimizer]] = {
         preconditioning=optim.Preconditioning(epsilon=0.01, every_steps=2),
     ),
     "sgd": lambda: optim.Sgd(0.1, learning_rate_factors={"bias": 2.0}),
+    "sophia": lambda: optim.Sophia(0.1, epsilon=1.0, weight_decay=0.1),
 }
 
 
