@@ -7,7 +7,6 @@ ill-conditioned: the reference was chosen so that perturbations of 1e-6 change l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from mtfrun import mtf
 from mtfrun.layers import Call
 from mtfrun.models import Loss
 from mtfrun.models.parity import SeedResNet
+from mtfrun.tools.conversion.tensor2tensor.resnet import source_name
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.layer_case import ONE_DEVICE, set_variables
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
@@ -59,41 +59,8 @@ def _marks(name: str, mesh_shape: str) -> list[pytest.MarkDecorator]:
     return [] if quick else [pytest.mark.slow]
 
 
-def _names(case: ReferenceCase) -> Iterator[tuple[str, str]]:
-    """Yields (our prefix, the reference's) of every convolution, normalisation and dense layer."""
-    yield "first/kernel", "init_filters"
-    yield "first_norm/", "batch_norm/"
-    block = 0
-    for layer in range(case.hparams["num_layers"]):
-        for stage, num_blocks in enumerate(case.hparams["layer_sizes"]):
-            for i in range(num_blocks):
-                ours = f"blocks/{block}"
-                theirs = f"block_layer_{layer}/block_layer{stage + 1}"
-                parts = ["first", "second", "third"]
-                kernels = ["kernel1", "kernel2", "wide_kernel"]
-                if i == 0:
-                    parts, kernels = ["projection", *parts], ["kernel", *kernels]
-                else:
-                    theirs += f"/bottleneck_{i}"
-                for k, (part, kernel) in enumerate(zip(parts, kernels, strict=True)):
-                    yield f"{ours}/{part}/kernel", f"{theirs}/{kernel}"
-                    yield f"{ours}/{part}_norm/", f"{theirs}/batch_norm{f'_{k}' if k else ''}/"
-                block += 1
-    yield "hidden/", "dense/"
-    yield "softmax/", "logits/"
-
-
 def _reference_name(case: ReferenceCase, path: str) -> str:
-    """Returns the reference's name of the variable at a path of ours."""
-    for ours, theirs in _names(case):
-        if path.startswith(ours):
-            last = path.removeprefix(ours)
-            return (
-                theirs + {"scale": "batch_norm_scale", "bias": "batch_norm_bias"}.get(last, last)
-                if "norm" in ours
-                else theirs + last
-            )
-    raise AssertionError(f"{path} has no counterpart")
+    return source_name(path, case.hparams["layer_sizes"])
 
 
 def _model(case: ReferenceCase, weights: ReferenceCase, mesh: mtf.Mesh) -> SeedResNet:

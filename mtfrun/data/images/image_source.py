@@ -52,6 +52,7 @@ class NoImages(MissingSource[ImageExample], ImageSource):
     Attributes:
       labels: the name of every class.
       channels: of the images to classify; 1 for grey, 3 for colour.
+      rows, cols: of all images; None if they differ.
     """
 
     missing = "images"
@@ -59,10 +60,12 @@ class NoImages(MissingSource[ImageExample], ImageSource):
 
     labels: Sequence[str]
     channels: int = 3
+    rows: int | None = None
+    cols: int | None = None
 
     @property
     def size(self) -> ImageSize:
-        return None, None, self.channels
+        return self.rows, self.cols, self.channels
 
     @property
     def label_names(self) -> tuple[str, ...]:

@@ -189,14 +189,19 @@ def names_of_labels(settings: Settings) -> list[str]:
 
 def write_image_data(settings: Settings, file: GinFile) -> None:
     """Adds the macro for images, and the classes and channels of a model without any."""
+    write_training_images(file)
+    channels = settings.integer("num_channels", 3)
+    file.bind("data.NoImages", {"labels": names_of_labels(settings), "channels": channels})
+
+
+def write_training_images(file: GinFile) -> None:
+    """Adds the macro for images; `data.NoImages` has to be bound."""
     file.macro(
         "TRAINING_IMAGES",
         reference("@data.NoImages()"),
         "or add --gin_file=data/image_folders.gin behind this one",
     )
     file.bind("data.ImageData", {"source": reference("%TRAINING_IMAGES")})
-    channels = settings.integer("num_channels", 3)
-    file.bind("data.NoImages", {"labels": names_of_labels(settings), "channels": channels})
 
 
 def stage_depths(settings: Settings, default: Sequence[int]) -> list[int]:

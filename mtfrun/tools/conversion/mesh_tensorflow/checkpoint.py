@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +50,15 @@ class SourceCheckpoint:
                 return int(self._tensors.shapes[name][0])
         return None
 
-    def values(self, variables: Mapping[str, mtf.Variable]) -> dict[str, np.ndarray]:
-        """See `Imported.values`; ConversionError if values and variables do not correspond."""
+    def values(
+        self,
+        variables: Mapping[str, mtf.Variable],
+        sources: Callable[[str, Sequence[str]], Sequence[Source]] = sources_of,
+    ) -> dict[str, np.ndarray]:
+        """See `Imported.values`; ConversionError if values and variables do not correspond.
+
+        `sources` returns the places of a variable by its path, and all paths of the model.
+        """
         paths = {
             path.removeprefix(_MODEL): variable
             for path, variable in variables.items()
@@ -63,7 +70,7 @@ class SourceCheckpoint:
         used: set[str] = set()
         missing: list[str] = []
         for path, variable in paths.items():
-            match = find_source(sources_of(path, [*order, *paths]), list(self._names))
+            match = find_source(sources(path, [*order, *paths]), list(self._names))
             if match is None:
                 raise ConversionError(f"{self._prefix} has no variable for {path}")
             usual, source = match

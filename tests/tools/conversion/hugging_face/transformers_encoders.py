@@ -33,6 +33,10 @@ T5: dict[str, Any] = {
     **{"vocab_size": 80, "d_model": 16, "d_ff": 24, "d_kv": 4, "num_layers": 2, "num_heads": 4},
     **{"relative_attention_num_buckets": 8, "relative_attention_max_distance": 20},
 }
+LONGT5: dict[str, Any] = {
+    **{**T5, "encoder_attention_type": "transient-global", "feed_forward_proj": "relu"},
+    **{"local_radius": 5, "global_block_size": 4},
+}
 THREE = {"id2label": {0: "good", 1: "bad", 2: "neither"}}
 
 # By name the class without "Config", its configuration, and the end of the class of the model.
@@ -92,6 +96,12 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
     "modernbert, spans": ("ModernBert", {**MODERNBERT, "classifier_bias": True}, SPANS),
     "t5 encoder, gated": ("T5", {**T5, "feed_forward_proj": "gated-gelu"}, ENCODER),
     "mt5 encoder": ("MT5", T5, ENCODER),
+    "longt5 encoder": ("LongT5", LONGT5, ENCODER),
+    "longt5 encoder, local, gated": (
+        "LongT5",
+        {**LONGT5, "encoder_attention_type": "local", "feed_forward_proj": "gated-gelu"},
+        ENCODER,
+    ),
 }
 ROWS, LENGTH = 4, 24
 # Of every row; the others are padding.

@@ -12,8 +12,9 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.experiment import Logits
 from tests.cli.command import mtfrun_here, succeeded
-from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 from tests.oracle.reference_models import padded_to
 from tests.tools.conversion.hugging_face.imported_models import Imported
@@ -31,11 +32,13 @@ NAMES = [pytest.param(x, marks=[] if x in QUICK else [pytest.mark.slow]) for x i
 STEP = 5
 
 
-def _write_run(case: ReferenceCase, directory: pathlib.Path, **changes: Any) -> None:
+def _write_run(
+    case: ReferenceCase, directory: pathlib.Path, model: str = "mtf_transformer", **changes: Any
+) -> None:
     directory.mkdir()
     hparams = {**case.hparams, "train_steps": 100, **changes}
     (directory / "hparams.json").write_text(json.dumps(hparams, sort_keys=True))
-    (directory / "flags.txt").write_text("--problem=translate_ende\n--model=mtf_transformer\n")
+    (directory / "flags.txt").write_text(f"--problem=translate_ende\n--model={model}\n")
     weights: Mapping[str, Any] = {**case.with_role("w"), "global_step": np.int64(STEP)}
     tf.raw_ops.SaveV2(
         prefix=str(directory / f"model.ckpt-{STEP}"),
@@ -90,6 +93,33 @@ def test_an_imported_run_is_trained_and_decoded(tmp_path: pathlib.Path) -> None:
     assert process.returncode == 0, process.stderr.decode()
     (answer,) = succeeded(mtfrun_here("decode", f"--model_dir={model.run}", "--prompt=3 4 5"))
     assert answer["step"] == STEP
+
+
+def test_a_network_for_images_classifies_as_the_original(tmp_path: pathlib.Path) -> None:
+    case = reference_cases("t2t_resnet_2018")["deeper_eval"]
+    _write_run(case, tmp_path / "original", "mtf_resnet")
+    run = tmp_path / "run"
+    process = mtfrun_here("import", f"--from={tmp_path / 'original'}", f"--model_dir={run}")
+    assert process.returncode == 0, process.stderr.decode()
+    assert b"pixels become (pixel - 127.5) / 127.5" in process.stderr
+    for mesh in (ONE_DEVICE, "data:2,model:1"):
+        built = Imported("t2t", tmp_path / "original", run).opened(mesh)
+        images = case.arrays["in/inputs"]
+        assert_close(
+            Logits(built.experiment)({"images": images}),
+            case.arrays["out/logits"][:, 0],
+            FLOAT32_MODEL_TOLERANCE,
+        )
+
+
+def test_sizes_of_a_network_that_cannot_be_are_refused(tmp_path: pathlib.Path) -> None:
+    case = reference_cases("t2t_resnet_2018")["deeper_eval"]
+    _write_run(case, tmp_path / "original", "mtf_resnet", rows_size=40)
+    flags = [f"--from={tmp_path / 'original'}", f"--model_dir={tmp_path / 'run'}"]
+    process = mtfrun_here("import", *flags)
+    assert process.returncode == 2
+    (line,) = process.stderr.decode().strip().splitlines()
+    assert "rows_size=40 and the columns must make blocks of 32 x 96" in line
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import ClassVar
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families.t5 import T5, self_attention_rows
+from mtfrun.tools.conversion.hugging_face.families.t5_encoder import T5Encoder
 from mtfrun.tools.conversion.hugging_face.family import ModelDescription
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import Matrix, Row, Same
@@ -43,12 +44,7 @@ class LongT5(T5):
         if _kind(settings) != "local":
             file.macro("GLOBAL_BLOCK", settings.integer("global_block_size", 16))
             return
-        parameters = {
-            "heads": reference("@transformer.AttentionHeads()"),
-            "window": reference("%ATTENTION_WINDOW"),
-            "dropout_rate": reference("%DROPOUT_RATE"),
-        }
-        file.bind("transformer.LocalSelfAttention", parameters)
+        file.bind("transformer.LocalSelfAttention", _parameters())
 
     def write_layers(self, settings: Settings, file: GinFile) -> str:
         layer = super().write_layers(settings, file)
@@ -79,6 +75,45 @@ class LongT5(T5):
             yield Row(table, f"{ours}/layer/block_bias/table", Matrix())
         norm = f"{ours}/layer/block_norm/scale"
         yield Row(f"{theirs}.global_input_layer_norm.weight", norm, Same())
+
+
+class LongT5Encoder(LongT5, T5Encoder):
+    """LongT5 without its decoder, as `T5Encoder`."""
+
+    architectures: ClassVar[Sequence[str]] = ("LongT5EncoderModel",)
+
+    def title(self, settings: Settings) -> str:
+        return f"{super().title(settings)}, the encoder"
+
+    def attention_class(self, settings: Settings) -> str:
+        return f"transformer.{_ATTENTION[_kind(settings)][1]}"
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        if _kind(settings) == "local":
+            return
+        blocks = {"blocks": reference("@transformer.BlockSums()")}
+        file.bind("transformer.TransientGlobalAttention", _parameters() | blocks)
+        file.bind(
+            "transformer.BlockSums",
+            {
+                "size": reference("%GLOBAL_BLOCK"),
+                "norm": reference("@transformer.RMSNorm"),
+                "relative_bias": reference("@transformer.RelativePositionBias"),
+            },
+        )
+
+    def write_layers(self, settings: Settings, file: GinFile) -> str:
+        return T5Encoder.write_layers(self, settings, file)
+
+
+def _parameters() -> dict[str, object]:
+    """Returns the parameters of both kinds of attention."""
+    return {
+        "heads": reference("@transformer.AttentionHeads()"),
+        "window": reference("%ATTENTION_WINDOW"),
+        "dropout_rate": reference("%DROPOUT_RATE"),
+    }
 
 
 def _kind(settings: Settings) -> str:

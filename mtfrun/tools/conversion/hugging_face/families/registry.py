@@ -21,7 +21,7 @@ from mtfrun.tools.conversion.hugging_face.families.gpt_neox import GPTNeoX
 from mtfrun.tools.conversion.hugging_face.families.gptj import GPTJ
 from mtfrun.tools.conversion.hugging_face.families.granite import Granite
 from mtfrun.tools.conversion.hugging_face.families.llama import Llama, Mistral, Qwen2
-from mtfrun.tools.conversion.hugging_face.families.longt5 import LongT5
+from mtfrun.tools.conversion.hugging_face.families.longt5 import LongT5, LongT5Encoder
 from mtfrun.tools.conversion.hugging_face.families.marian import Marian
 from mtfrun.tools.conversion.hugging_face.families.mixtral import Mixtral
 from mtfrun.tools.conversion.hugging_face.families.modernbert import ModernBert
@@ -51,6 +51,7 @@ FAMILIES: Sequence[Family] = (
     T5Encoder(),
     UMT5(),
     LongT5(),
+    LongT5Encoder(),
     Bart(),
     Marian(),
     Pegasus(),

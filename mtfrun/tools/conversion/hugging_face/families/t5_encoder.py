@@ -45,6 +45,11 @@ class T5Encoder(T5):
     def settings_of(self, model: ModelDescription) -> Settings | None:
         return None
 
+    def attention_class(self, settings: Settings) -> str:
+        """Returns the name of the class of self-attention."""
+        del settings
+        return GLOBAL
+
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         settings.require("pad_token_id", 0)
         file.include("models/t5_encoder.gin", "data/masked_lm.gin")
@@ -56,10 +61,11 @@ class T5Encoder(T5):
         file.macro("DROPOUT_RATE", settings.number("dropout_rate", 0.1))
         write_row_length(settings.integer("n_positions", 512), file)
         write_distances_and_norms(settings, file)
-        layer = self.write_layers(settings, file)
-        if layer != "FeedForward":
-            layers = [reference(f"@{GLOBAL}"), reference(f"@transformer.{layer}")]
+        attention, layer = self.attention_class(settings), self.write_layers(settings, file)
+        if (attention, layer) != (GLOBAL, "FeedForward"):
+            layers = [reference(f"@{attention}"), reference(f"@transformer.{layer}")]
             file.bind("transformer.Stack", {"layers": layers})
+        if layer != "FeedForward":
             parameters = {"d_ff": reference("%D_FF"), "dropout_rate": reference("%DROPOUT_RATE")}
             file.bind(f"transformer.{layer}", parameters)
 
