@@ -198,7 +198,8 @@ def test_other_configurations_compute_what_transformers_does(
     folder = tmp_path / "folder"
     run_program(PROGRAM, "make", name, folder)
     model = imported_folder(str(folder), folder)
-    for mesh in (ONE_DEVICE, MESH):
+    # Three heads cannot be split over two devices.
+    for mesh in (ONE_DEVICE, "data:2,model:1" if "three heads" in name else MESH):
         _assert_same_results(model.opened(mesh), model.case)
     assert_same_folder(exported(model), folder)
 
