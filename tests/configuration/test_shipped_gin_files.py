@@ -240,7 +240,14 @@ def _files_with(name: str) -> list[str]:
     if name == "data/pairs.gin":
         return [*PAIRS_BASE, name]
     folder = name.partition("/")[0] + "/"
-    of_pairs = name.startswith(("models/t5", "models/t2t", "models/encoder_decoder"))
+    of_pairs = name.startswith(
+        (
+            "models/t5",
+            "models/t2t_transformer",
+            "models/t2t_paper_translation",
+            "models/encoder_decoder",
+        )
+    )
     of_pairs |= name in OTHER_MODELS_OF_PAIRS
     if of_pairs or name in FILES_OF_PAIRS:
         return [name if file.startswith(folder) else file for file in PAIRS_BASE]
