@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gin
-from mtfrun.configuration.files import example_flag, shipped_files_with
+from mtfrun.configuration.files import example_flag, shipped_files_with, shipped_gin_files
 from mtfrun.configuration.gin_values import MACRO, Reference, num_parts
 from mtfrun.configuration.published import load_published
 from mtfrun.configuration.statements import Binding, bindings_in, follow, macros_of
@@ -50,6 +50,8 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
     for binding in last:
         target = _target(binding)
         if target not in (used if binding.from_flag else once_used):
+            if _is_shipped_macro(binding):
+                continue
             raise ConfigError(_find_unused(binding, target, used))
         if target in used and any(r.macro == "gin.REQUIRED" for r in binding.references()):
             raise ConfigError(
@@ -219,6 +221,12 @@ def _cycle_text(cycle: Sequence[_Call]) -> str:
         return f"the value of {names[0]} depends on itself: give it another one"
     others = ", ".join([*names[1:6], "..."] if len(names) > 6 else names[1:])
     return f"the value of {names[0]} depends on itself, by way of {others}: give one a value"
+
+
+def _is_shipped_macro(binding: Binding) -> bool:
+    # Such as the mean of photographs' pixels, for a model that does not normalise them.
+    file, _, _ = binding.place.rpartition(":")
+    return binding.selector == MACRO and file in shipped_gin_files()
 
 
 def _find_unused(binding: Binding, target: _Target, used: set[_Target]) -> str:

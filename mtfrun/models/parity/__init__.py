@@ -63,6 +63,7 @@ from mtfrun.models.parity.tensor_functions import corr as corr
 from mtfrun.models.parity.tensor_functions import decode_limits as decode_limits
 from mtfrun.models.parity.tensor_functions import multiplicative_jitter as multiplicative_jitter
 from mtfrun.models.parity.transformers import PaddedPrefixDecoderOnly as PaddedPrefixDecoderOnly
+from mtfrun.models.parity.transformers import RowAndColumnPositions as RowAndColumnPositions
 from mtfrun.models.parity.transformers import (
     SharedLayersEncoderDecoder as SharedLayersEncoderDecoder,
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from mtfrun.models.transformer import DecoderOnly, EncoderDecoder, Stack
+from mtfrun import mtf
+from mtfrun.layers import Call, Embedding, Positions
+from mtfrun.models.transformer import DecoderOnly, EncoderDecoder, ImageSize, Stack
 
 
 class PaddedPrefixDecoderOnly(DecoderOnly):
@@ -35,3 +37,38 @@ class TiedBiasStack(Stack):
     """
 
     ties_relative_biases: ClassVar[bool] = True
+
+
+class RowAndColumnPositions(Positions):
+    """The sum of trained vectors of a value's row and of its place in the row.
+
+    As in Tensor2Tensor's image transformer, channels count as places, and those from the number of
+    rows on, which images of several channels have, have no vector.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        max_length: int,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        image: ImageSize,
+    ) -> None:
+        super().__init__(max_length)
+        self._mesh, self._image = mesh, image
+        self.rows, self.cols = (
+            Embedding(mesh, mtf.Dimension(name, image.rows), d_model, dtypes)
+            for name in ("rows", "cols")
+        )
+
+    def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
+        row, place = positions // self._image.row_length, positions % self._image.row_length
+        last = self._image.rows - 1
+        of_place = self.cols(mtf.minimum(place, last), call)
+        has_vector = mtf.cast(mtf.less_equal(place, last), of_place.dtype)
+        return self.rows(row, call) + of_place * has_vector
+
+    def first(self, length: mtf.Dimension) -> mtf.Tensor:
+        self.check_length(length)
+        return self(mtf.range(self._mesh, length), Call())

@@ -10,7 +10,7 @@ from mtfrun.rundir.checkpoints.variable_names import Source
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.importer import ConversionError, Imported
-from mtfrun.tools.conversion.tensor2tensor import resnet, transformer
+from mtfrun.tools.conversion.tensor2tensor import image_transformer, resnet, transformer
 from mtfrun.tools.conversion.tensor2tensor.optimizer import write_optimizer
 from mtfrun.tools.conversion.tensor2tensor.source_run import SourceRun, names_run, read_run
 from mtfrun.untrusted import escape
@@ -33,6 +33,13 @@ _MODELS = (
         transformer.write_model,
         transformer.notes,
         transformer.sources,
+    ),
+    _Model(
+        "mtf_image_transformer",
+        [image_transformer.POSITIONS],
+        image_transformer.write_model,
+        image_transformer.notes,
+        image_transformer.sources,
     ),
     _Model(
         "mtf_resnet",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from mtfrun import mtf
 from mtfrun.experiment import Logits
@@ -17,7 +18,11 @@ from tests.cli.command import mtfrun_here, succeeded
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 from tests.oracle.reference_models import padded_to
-from tests.tools.conversion.hugging_face.imported_models import Imported
+from tests.tools.conversion.hugging_face.imported_models import (
+    LOSS_TOLERANCE,
+    Imported,
+    logits_and_loss,
+)
 
 CASES = {
     f"{file}/{name}": case
@@ -48,12 +53,19 @@ def _write_run(
     )
 
 
-def _imported(case: ReferenceCase, tmp_path: pathlib.Path, **changes: Any) -> Imported:
-    _write_run(case, tmp_path / "original", **changes)
+def _imported(
+    case: ReferenceCase, tmp_path: pathlib.Path, model: str = "mtf_transformer"
+) -> Imported:
+    _write_run(case, tmp_path / "original", model)
     run = tmp_path / "run"
     process = mtfrun_here("import", f"--from={tmp_path / 'original'}", f"--model_dir={run}")
     assert process.returncode == 0, process.stderr.decode()
-    assert b"the vocabulary of the problem translate_ende is not read" in process.stderr
+    note = {
+        "mtf_transformer": b"the vocabulary of the problem translate_ende is not read",
+        "mtf_image_transformer": b"here dropout draws for each position",
+        "mtf_resnet": b"pixels become (pixel - 127.5) / 127.5",
+    }
+    assert note[model] in process.stderr
     return Imported("t2t", tmp_path / "original", run)
 
 
@@ -97,19 +109,49 @@ def test_an_imported_run_is_trained_and_decoded(tmp_path: pathlib.Path) -> None:
 
 def test_a_network_for_images_classifies_as_the_original(tmp_path: pathlib.Path) -> None:
     case = reference_cases("t2t_resnet_2018")["deeper_eval"]
-    _write_run(case, tmp_path / "original", "mtf_resnet")
-    run = tmp_path / "run"
-    process = mtfrun_here("import", f"--from={tmp_path / 'original'}", f"--model_dir={run}")
-    assert process.returncode == 0, process.stderr.decode()
-    assert b"pixels become (pixel - 127.5) / 127.5" in process.stderr
+    model = _imported(case, tmp_path, "mtf_resnet")
     for mesh in (ONE_DEVICE, "data:2,model:1"):
-        built = Imported("t2t", tmp_path / "original", run).opened(mesh)
-        images = case.arrays["in/inputs"]
         assert_close(
-            Logits(built.experiment)({"images": images}),
+            Logits(model.opened(mesh).experiment)({"images": case.arrays["in/inputs"]}),
             case.arrays["out/logits"][:, 0],
             FLOAT32_MODEL_TOLERANCE,
         )
+
+
+@pytest.mark.parametrize(
+    "mesh", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("name", ["colour", pytest.param("grey", marks=pytest.mark.slow)])
+def test_images_have_the_logits_of_the_original(
+    name: str, mesh: str, tmp_path: pathlib.Path
+) -> None:
+    case = reference_cases("t2t_image_transformer")[name]
+    model = _imported(case, tmp_path, "mtf_image_transformer")
+    targets = case.arrays["in/targets"].reshape(len(case.arrays["in/targets"]), -1)
+    logits, loss = logits_and_loss(model.opened(mesh), {"targets": targets})
+    expected = case.arrays["out/logits"].reshape(*targets.shape, -1)
+    assert_close(logits, expected, FLOAT32_MODEL_TOLERANCE)
+    assert abs(loss - case.arrays["out/loss"]) < LOSS_TOLERANCE
+
+
+@pytest.mark.slow
+def test_imported_models_of_images_train_on_a_mesh(tmp_path: pathlib.Path) -> None:
+    case = reference_cases("t2t_image_transformer")["grey"]
+    model = _imported(case, tmp_path, "mtf_image_transformer")
+    images = tmp_path / "images" / "image"
+    images.mkdir(parents=True)
+    rows, cols, _ = case.arrays["in/targets"].shape[1:]
+    for i in range(40):
+        pixels = np.random.default_rng(i).integers(0, 256, [rows, cols], np.uint8)
+        Image.fromarray(pixels).save(images / f"{i}.png")
+    process = mtfrun_here(
+        *("verify", f"--gin_file={model.run}/config.gin", "--gin_file=data/image_folders.gin"),
+        *(f"--gin.IMAGES_DIR='{tmp_path}/images'", f"--gin.IMAGE_SIZE={rows}"),
+        *(f"--gin.RESIZE={rows}", "--gin.CROP=None", "--gin.data.ImageFolders.channels=1"),
+        *("--cpu", "--mesh=data:2,model:2", "--steps=1", "--json"),
+    )
+    (report,) = succeeded(process)
+    assert report["equal"], report
 
 
 def test_sizes_of_a_network_that_cannot_be_are_refused(tmp_path: pathlib.Path) -> None:
