@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-# Which take less than 4 GB.
-_MOST_TESTS = 50
+# Which take less than 5 GB, also imported models.
+_MOST_TESTS = 30
 _PYTEST = [str(pathlib.Path(sys.executable).with_name("pytest")), "-q", "-m", "slow"]
 
 

@@ -20,7 +20,7 @@ TEXTS = [b"one", b"two three", b"a text of more than sixteen bytes"]
 def _vectors(directory: pathlib.Path, mesh_shape: str) -> tuple[Experiment, TextVectors, Decoding]:
     (directory / "text").write_text("some text\n")
     task = data.Task(data.TextFiles(str(directory / "text")), data.ByteVocabulary())
-    heads = t.AttentionHeads(num_heads=2, d_kv=8)
+    heads = t.AttentionHeads(num_heads=4, d_kv=4)
     experiment = Experiment(
         mtf.Mesh(mesh_shape, "batch:data;heads:model;d_ff:model"),
         functools.partial(
