@@ -107,15 +107,14 @@ def test_an_imported_run_is_trained_and_decoded(tmp_path: pathlib.Path) -> None:
     assert answer["step"] == STEP
 
 
-def test_a_network_for_images_classifies_as_the_original(tmp_path: pathlib.Path) -> None:
+@pytest.mark.parametrize(
+    "mesh", [ONE_DEVICE, pytest.param("data:2,model:1", marks=pytest.mark.slow)]
+)
+def test_a_network_for_images_classifies_as_the_original(mesh: str, tmp_path: pathlib.Path) -> None:
     case = reference_cases("t2t_resnet_2018")["deeper_eval"]
     model = _imported(case, tmp_path, "mtf_resnet")
-    for mesh in (ONE_DEVICE, "data:2,model:1"):
-        assert_close(
-            Logits(model.opened(mesh).experiment)({"images": case.arrays["in/inputs"]}),
-            case.arrays["out/logits"][:, 0],
-            FLOAT32_MODEL_TOLERANCE,
-        )
+    logits = Logits(model.opened(mesh).experiment)({"images": case.arrays["in/inputs"]})
+    assert_close(logits, case.arrays["out/logits"][:, 0], FLOAT32_MODEL_TOLERANCE)
 
 
 @pytest.mark.parametrize(
