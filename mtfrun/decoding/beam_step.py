@@ -217,8 +217,10 @@ def reorder(x: mtf.Tensor, parents: mtf.Tensor, beam: mtf.Dimension) -> mtf.Tens
     """Returns x {batch, beam, ...} at `parents` {batch, beams}, a gather in every row.
 
     Devices exchange no data, whichever other dimensions are split. `beams` may be `beam` itself.
+    The dimensions of x may be in any order, which the result has.
     """
     batch, beams = parents.shape
+    shape = mtf.Shape(beams if dim == beam else dim for dim in x.shape)
     inner = [dim for dim in x.shape if dim not in (batch, beam)]
     x = mtf.transpose(x, [batch, beam, *inner])
     reordered: mtf.Tensor = mtf.slicewise(
@@ -227,7 +229,7 @@ def reorder(x: mtf.Tensor, parents: mtf.Tensor, beam: mtf.Dimension) -> mtf.Tens
         output_shape=mtf.Shape([batch, beams, *inner]),
         splittable_dims=[batch, *inner],
     )
-    return reordered
+    return mtf.transpose(reordered, shape)
 
 
 def reorder_state(state: Any, parents: mtf.Tensor, beam: mtf.Dimension) -> Any:

@@ -21,8 +21,12 @@ ENTRY = "teacher"
 """The entry of a manifest with the teacher."""
 
 # Where the last dimension of a variable is that of a model's vectors: of a factorised embedding the
-# projection's, else the table's.
-_OF_VECTORS = ("model/embedding/projection/kernel", "model/embedding/table")
+# projection's, else the table's; of clusters of a vocabulary the first one's.
+_OF_VECTORS = [
+    f"model/embedding/{table}{name}"
+    for table in ("", "clusters/0/")
+    for name in ("projection/kernel", "table")
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +129,7 @@ def add_distiller(experiment: Experiment, settings: Distillation | None) -> Teac
         tables = [variables[path] for path in _OF_VECTORS if path in variables]
         if not tables:
             raise RunDirError(
-                f"the teacher {teacher.path} has no {_OF_VECTORS[-1]}, whose width its vectors "
+                f"the teacher {teacher.path} has no {_OF_VECTORS[1]}, whose width its vectors "
                 "have: leave out Distillation.hidden_weight"
             )
         width = tables[0].shape[-1]

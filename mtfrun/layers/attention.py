@@ -76,6 +76,12 @@ class AttentionHeads:
         memory_heads = self._num_memory_heads
         return [] if memory_heads == 1 else [mtf.Dimension("heads", memory_heads)]
 
+    def group(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns a bias of logits with the dimensions of grouped queries where it has heads."""
+        if len(self.query_dims) == 1 or "heads" not in x.shape.dimension_names:
+            return x
+        return mtf.replace_dimensions(x, x.shape.get_dim_by_name("heads"), self.query_dims)
+
     @property
     def size_dim(self) -> mtf.Dimension:
         """The dimension of a query, a key or a value."""

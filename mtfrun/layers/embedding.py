@@ -62,9 +62,16 @@ class Embedding(mtf.Module):
     def __call__(self, ids: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the vectors {..., d_model} of int ids {...}; zeros for ids out of range."""
         # Cast after the gather: a few rows, not the whole table.
-        vectors = mtf.cast(mtf.gather(self.table, ids, self._vocab), self._dtypes.activation)
+        outer = self.table.shape - [self._vocab, self.columns]  # of `mtf.stack_variables`
+        shape = [*outer, *ids.shape, self.columns]
+        vectors = mtf.gather(self.table, ids, self._vocab, output_shape=shape)
+        vectors = mtf.cast(vectors, self._dtypes.activation)
         vectors = vectors if self.factor is None else vectors * self.factor
         return vectors if self.projection is None else self.projection(vectors, call)
+
+    def vectors_like(self) -> mtf.Variable:
+        """Returns a table {..., d_model} of vectors in the space of the ids' vectors."""
+        return self.table if self.projection is None else self.projection.kernel
 
     def logits(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns logits {..., vocab} of x: {..., columns}: the table tied to the softmax.

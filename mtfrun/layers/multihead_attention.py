@@ -138,7 +138,7 @@ class MultiHeadAttention(mtf.Module):
             memory.values,
             memory_length=memory_length,
             output_shape=query.shape,
-            bias=bias.map(self._of_grouped_heads).value(query.dtype),
+            bias=bias.map(self.heads.group).value(query.dtype),
             drop=functools.partial(self.dropout, call=call),
         )
         return self._output(mixed, x.shape, None)
@@ -163,7 +163,7 @@ class MultiHeadAttention(mtf.Module):
         keys, values = self._keys_and_values(memory, None, groups, call)
         length, memory_length = query.shape.dims[-2], keys.shape.dims[-2]
         whole = mtf.Dimension("memory_length", memory_length.size)
-        bias = bias.map(self._of_grouped_heads)
+        bias = bias.map(self.heads.group)
         rows = [*(x.shape - [length, self._d_model]), *self._query_heads, length]
         dropout = AttentionDropout.of(self.dropout, call, self._mesh, [*rows, whole])
         if groups is not None:
@@ -206,7 +206,7 @@ class MultiHeadAttention(mtf.Module):
     ) -> BiasedMemory:
         """rows: the dimensions of the logits but for the memory's."""
         contents = self._keys_and_values(further.vectors, None, None, call)
-        bias = further.bias.map(self._of_grouped_heads)
+        bias = further.bias.map(self.heads.group)
         weights = [*rows, contents.keys.shape.dims[-2]]
         dropout = AttentionDropout.of(further.dropout, call, self._mesh, weights)
         if groups is not None:
@@ -291,12 +291,6 @@ class MultiHeadAttention(mtf.Module):
         if position is None:
             position = mtf.range(self._mesh, x.shape.dims[-2])
         return rotate(x, position, self._d_kv, self.rotary)
-
-    def _of_grouped_heads(self, x: mtf.Tensor) -> mtf.Tensor:
-        if len(self._query_heads) == 1 or "heads" not in x.shape.dimension_names:
-            return x
-        heads = x.shape.get_dim_by_name("heads")
-        return mtf.replace_dimensions(x, heads, self._query_heads)
 
     def _project(
         self,

@@ -200,6 +200,7 @@ from mtfrun.mtf.variables import assign_sub as assign_sub
 from mtfrun.mtf.variables import read_once as read_once
 from mtfrun.mtf.variables import read_variable as read_variable
 from mtfrun.mtf.variables import shard_variables as shard_variables
+from mtfrun.mtf.variables import stack_variables as stack_variables
 from mtfrun.mtf.variables import with_values as with_values
 from mtfrun.mtf.widths import Growth as Growth
 from mtfrun.mtf.widths import Widths as Widths

@@ -77,6 +77,25 @@ class LowRankAddend:
     drop: Callable[[Tensor], Tensor] = lambda x: x
 
 
+_OUTER_DIMS: contextvars.ContextVar[tuple[Dimension, ...]] = contextvars.ContextVar(
+    "outer_dims", default=()
+)
+
+
+@contextlib.contextmanager
+def stack_variables(dim: Dimension) -> Iterator[None]:
+    """Gives the variables that are made inside a further dimension, the first of their shape.
+
+    Their initial values differ along it as if they were of so many modules: the members of an
+    ensemble, whose vectors then have the dimension too.
+    """
+    token = _OUTER_DIMS.set((dim, *_OUTER_DIMS.get()))
+    try:
+        yield
+    finally:
+        _OUTER_DIMS.reset(token)
+
+
 class Variable(Arithmetic):
     """A parameter or another value that training updates; operations take it like a tensor.
 
@@ -116,7 +135,8 @@ class Variable(Arithmetic):
         reduced_dims: Iterable[Dimension] | None = None,
     ):
         self.mesh = mesh
-        self.shape: Shape = convert_to_shape(shape)
+        self._outer_dims = _OUTER_DIMS.get()
+        self.shape: Shape = Shape([*self._outer_dims, *convert_to_shape(shape)])
         if reduced_dims is None and isinstance(initializer, KernelInitializer):
             reduced_dims = initializer.reduced_dims
         elif reduced_dims is None and self.shape.ndims <= 1:
@@ -267,7 +287,7 @@ class Variable(Arithmetic):
             return np.broadcast_to(zero, self.shape.to_integer_list)
         digest = hashlib.blake2b(f"{seed}:{self.path}".encode(), digest_size=16).digest()
         rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-        value = np.asarray(self.initializer(self.shape, rng))
+        value = self._draw(rng)
         if self._content.initial_scale != 1.0:
             value = value * np.float32(self._content.initial_scale)
         value = value.astype(self.dtype.as_numpy_dtype)
@@ -276,6 +296,14 @@ class Variable(Arithmetic):
                 f"the initializer of {self.path} returned sizes {value.shape} for {self.shape}"
             )
         return value
+
+    def _draw(self, rng: np.random.Generator) -> np.ndarray:
+        if not self._outer_dims:
+            return np.asarray(self.initializer(self.shape, rng))
+        inner = Shape(self.shape.dims[len(self._outer_dims) :])
+        number = Shape(self._outer_dims).size
+        values = [np.asarray(self.initializer(inner, rng)) for _ in range(number)]
+        return np.stack(values).reshape(self.shape.to_integer_list)
 
     def read(self) -> Tensor:
         """Returns the value as a tensor, with its addend; in `with_values` the value there."""

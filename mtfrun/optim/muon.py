@@ -90,7 +90,7 @@ class AdamPart:
       beta1, beta2, epsilon: see `Adam`.
     """
 
-    dims: Sequence[str] = ("vocab", "classes")
+    dims: Sequence[str] = ("vocab", "first_vocab", "classes")
     paths: Sequence[str] = ()
     beta1: float = 0.9
     beta2: float = 0.999

@@ -26,6 +26,8 @@ _DIRECTORY = "projector"
 class Projector(Evaluator):
     """The vectors of the first ids of a vocabulary, for TensorBoard's projector.
 
+    Of an ensemble the first member's.
+
     An evaluation replaces the files of the one before: the projector shows the newest weights.
 
     Attributes:
@@ -77,14 +79,17 @@ class Projector(Evaluator):
 
         def program(path: str) -> Callable[[], mtf.Tensor]:
             variable = variables[path]
-            vocab = variable.shape[0]
+            *members, vocab, _ = variable.shape.dims
             rows = min(self.num_rows, vocab.size, self._tables[path].size)
             ids = np.arange(rows, dtype=np.int32)
 
             def read() -> mtf.Tensor:
                 dim = mtf.Dimension("projected_ids", rows)
                 index = mtf.constant(self.experiment.mesh, ids, [dim], tf.int32)
-                return mtf.to_float(mtf.gather(variable, index, vocab))
+                table = mtf.read_variable(variable)
+                for dim in members:  # of an ensemble
+                    table = mtf.reduce_first(table, dim)
+                return mtf.to_float(mtf.gather(table, index, vocab))
 
             return mtf.function(read)
 

@@ -101,7 +101,8 @@ FILES_OF_PAIRS = [
     "data/wordnet.gin",
 ]
 OTHER_MODELS_OF_PAIRS = [
-    f"models/{name}.gin" for name in ("bart", "longt5", "marian", "pegasus", "umt5")
+    f"models/{name}.gin"
+    for name in ("bart", "evolved_transformer", "longt5", "marian", "pegasus", "umt5")
 ]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mtfrun import layers, mtf
-from mtfrun.models import transformer
+from mtfrun.models import moe, transformer
 from mtfrun.models.transformer import SequenceCall
 from tests.case_tables import exported, recorded_calls, require_a_case_of_each
 from tests.layers.differentiated import output_and_gradients
@@ -112,6 +112,18 @@ TALKING_HEADS = transformer.TalkingHeads(
     d_v=2,
 )
 
+CLUSTERS = transformer.VocabularyClusters([4, 8], [8, 4, 6], adaptive_softmax=True)
+# Groups of tokens that all meshes divide, of rows and of the memory.
+MIXTURE = functools.partial(
+    moe.MoE1D,
+    num_experts=4,
+    router=functools.partial(moe.Router, gate=moe.Switch()),
+    capacity=moe.Capacity(group_size=6),
+)
+BY_EXPERTS = moe.ExpertProjections(
+    mixture=MIXTURE, experts=functools.partial(moe.Experts, hidden_size=8, dropout_rate=0.3)
+)
+
 KINDS_OF_FILTERS = ("TrainedFilters", "LightweightFilters", "DynamicFilters")
 WINDOW = transformer.ConvolutionWindow(-1, 2, masks_start=True)
 
@@ -144,6 +156,11 @@ def _synthesizer(logits: transformer.SyntheticLogits, mesh: mtf.Mesh) -> transfo
     return transformer.Synthesizer(
         mesh, WIDTH, num_heads=4, d_kv=4, logits=logits, dropout_rate=0.3
     )
+
+
+def _cluster_softmax(mesh: mtf.Mesh) -> transformer.ClusterSoftmax:
+    table = transformer.AdaptiveEmbedding(mesh, IDS, WIDTH, clusters=CLUSTERS)
+    return transformer.ClusterSoftmax(mesh, 13, IDS, WIDTH, tied=table)
 
 
 def _filters(name: str, mesh: mtf.Mesh) -> mtf.Module:
@@ -229,6 +246,31 @@ CASES = {
             transformer.SyntheticLogits("dense", "added", max_length=8),
         )
     },
+    "experts_self_attention": Case(
+        lambda mesh: moe.ExpertsSelfAttention(
+            mesh, WIDTH, heads=HEADS, projections=BY_EXPERTS, dropout_rate=0.3
+        ),
+        _attend,
+        {**X, **SEGMENTS},
+    ),
+    "experts_encoder_decoder_attention": Case(
+        lambda mesh: moe.ExpertsEncoderDecoderAttention(
+            mesh, WIDTH, heads=HEADS, projections=BY_EXPERTS
+        ),
+        _attend_to_encoder,
+        {**X, **MEMORY},
+    ),
+    "heterogeneous_experts": Case(
+        lambda mesh: MIXTURE(
+            mesh,
+            WIDTH,
+            experts=functools.partial(
+                moe.HeterogeneousExperts, sizes=[(1, 8, 2), (3, 5)], dropout_rate=0.3
+            ),
+        ),
+        _apply,
+        X,
+    ),
     "product_key_memory": Case(
         lambda mesh: transformer.ProductKeyMemory(
             mesh, WIDTH, num_keys=6, num_heads=4, key_size=8, num_selected=3
@@ -248,6 +290,17 @@ CASES = {
     ),
     "depthwise_convolution": Case(
         lambda mesh: transformer.DepthwiseConvolution(mesh, WIDTH, window=WINDOW),
+        _convolve,
+        {**X, **SEGMENTS},
+    ),
+    "gated_linear_unit": Case(lambda mesh: transformer.GatedLinearUnit(mesh, WIDTH), _apply, X),
+    "encoder_convolutions": Case(
+        lambda mesh: transformer.EncoderConvolutions(mesh, WIDTH, dropout_rate=0.3),
+        _convolve,
+        {**X, **SEGMENTS},
+    ),
+    "decoder_convolutions": Case(
+        lambda mesh: transformer.DecoderConvolutions(mesh, WIDTH, masks_start=True),
         _convolve,
         {**X, **SEGMENTS},
     ),
@@ -297,6 +350,17 @@ CASES = {
         _apply,
         X,
     ),
+    "funnel_stack": Case(
+        lambda mesh: transformer.FunnelStack(
+            mesh,
+            WIDTH,
+            funnel=transformer.Funnel([1, 1], kind="max"),
+            layers=[functools.partial(transformer.SelfAttention, heads=HEADS)],
+            rematerialise=True,
+        ),
+        _encode,
+        {**X, **DOCUMENTS},
+    ),
     "universal_stack": Case(
         lambda mesh: transformer.UniversalStack(
             mesh,
@@ -326,6 +390,16 @@ CASES = {
         lambda mesh: transformer.Mixtape(
             mesh, 13, IDS, WIDTH, gates=transformer.MixtapeGates(4, 0.3, 0.3, 0.1)
         ),
+        lambda layer, inputs, call: mtf.softmax(layer(inputs["x"], call), IDS),
+        X,
+    ),
+    "adaptive_embedding": Case(
+        lambda mesh: transformer.AdaptiveEmbedding(mesh, IDS, WIDTH, clusters=CLUSTERS, factor=2.0),
+        lambda layer, inputs, call: layer(inputs["ids"], call),
+        ROWS,
+    ),
+    "cluster_softmax": Case(
+        _cluster_softmax,
         lambda layer, inputs, call: mtf.softmax(layer(inputs["x"], call), IDS),
         X,
     ),
@@ -477,14 +551,20 @@ SLOW = [
     "multi_head_attention",
     "talking_heads_encoder_decoder_attention",
     "transparent_attention",
+    "experts_encoder_decoder_attention",
+    "heterogeneous_experts",
     "product_key_memory",
     "reversible_stack",
     "universal_stack",
+    "funnel_stack",
     "synthesizer_random",
     "synthesizer_factorized",
     "synthesizer_dense",
     "convolution",
     "depthwise_convolution",
+    "gated_linear_unit",
+    "decoder_convolutions",
+    "adaptive_embedding",
     *KINDS_OF_FILTERS,
     "conv_1d",
     "conv_3d",

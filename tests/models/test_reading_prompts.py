@@ -130,7 +130,11 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
     ),
     **{
         kind: (ALL_KINDS[kind][0], {}, t.PositionalEmbedding, FEED_FORWARD)
-        for kind in ("convolution", "convolution by predicted filters")
+        for kind in (
+            *("convolution", "convolution by predicted filters"),
+            "branches of convolutions",
+            *("by experts, relative", "grouped queries by experts"),
+        )
     },
     "windows of an image": (
         functools.partial(t.LocalImageAttention, heads=HEADS, image=IMAGE, rows=1, cols=2),

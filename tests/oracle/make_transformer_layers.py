@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
+import re
 import sys
 import types
 from collections.abc import Callable
@@ -19,9 +20,16 @@ import mesh_tensorflow as mtf
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import gin
+
 # The original's data import it; nothing here reads any.
 sys.modules["tensorflow_datasets"] = types.ModuleType("tensorflow_datasets")
 from mesh_tensorflow.transformer import (  # noqa: E402
+    adaptive_softmax,
+    attention,
+    evolved_transformer,
+    funnel_transformer,
+    heterogeneous_moe,
     memory_layers,
     transformer,
     transformer_layers,
@@ -67,8 +75,30 @@ SHORT = {mode: {"attention_kwargs": {"max_length": 16}} for mode in ("random", "
 MEMORY = {"key_size": 8, "n_keys": 5, "n_heads": 2, "knn": 3}
 WITH_BIAS = {"relative_attention_type": "bias_shared", "relative_attention_num_buckets": 8}
 FOUR_HEADS = {"num_heads": 4, **WITH_BIAS}
+# Small capacities, which drop tokens in training, but none of a step.
+MIXTURE: dict[str, Any] = {
+    **{"num_experts": 4, "loss_coef": 0.1, "group_size": 6, "min_expert_capacity": 2},
+    **{"moe_gating": "switch", "switch_policy_train": "argmax", "switch_policy_eval": "argmax"},
+}
+EXPERTS = {**MIXTURE, "hidden_size": 10, "key_value_size": 8, "shared_kv": True}
+# By masks of the smaller ones; of hidden sizes other than 1 the original multiplies masks alone.
+OF_TWO_SIZES: dict[str, Any] = {
+    **MIXTURE,
+    "hidden_size": 1,
+    "heterogeneous_mask_info": [
+        {"percent_number": 0.5, "layers": 1, "width": 8},
+        {"percent_number": 0.5, "layers": 2, "width": 5},
+    ],
+}
 AROUND = {"min_relative_pos": -1, "max_relative_pos": 2, "output_size": 16}
 BEFORE = {"min_relative_pos": -2, "max_relative_pos": 0, "output_size": 16}
+
+CLUSTERS = [
+    {"token_count": 16, "embedding_size": 16},
+    {"token_count": 8, "embedding_size": 6},
+    {"token_count": 16, "embedding_size": 4},
+]
+EVOLVED = {"d_model": 16, "dropout_rate": 0.0}
 
 # Trained vectors of steps; nothing of the original adds vectors of positions.
 UNIVERSAL: dict[str, Any] = {
@@ -181,6 +211,68 @@ CASES: dict[str, dict[str, Any]] = {
         "num_layers": 1,
         "softmax": ("Mixtape", {"gate_embedding_size": 5, "frequent_token_fraction": 0.3}),
     },
+    **{
+        name: {
+            "description": f"vectors and logits of {cls}",
+            "encoder": ["DenseReluDense"],
+            "decoder": ["EncDecAttention"],
+            "num_layers": 1,
+            "softmax": (cls, arguments),
+        }
+        for name, cls, arguments in (
+            ("factorized_embedding", "FactorizedVocabEmbedding", {"inner_dimension_size": 6}),
+            ("adaptive_embedding", "AdaptiveVocabEmbedding", {"clusters": CLUSTERS}),
+            ("adaptive_softmax", "AdaptiveSoftmaxVocabEmbedding", {"clusters": CLUSTERS}),
+        )
+    },
+    "evolved_transformer": {
+        "description": "the layers of the Evolved Transformer",
+        # The original cannot decode as many positions as a filter has.
+        "inputs_length": 9,
+        "encoder": [
+            "GatedLinearUnitLayer",
+            ("EncoderConvolutionalLayer", EVOLVED),
+            "SelfAttention",
+            "DenseReluDense",
+        ],
+        "decoder": [
+            ("DecoderAttentionLayer", {"base_num_heads": 2}),
+            ("DecoderConvolutionalLayer", EVOLVED),
+            "SelfAttention",
+            "EncDecAttention",
+            ("DenseReluDense", {"activation": "swish"}),
+        ],
+        "num_layers": 1,
+    },
+    **{
+        f"experts_of_attention_{projections}": {
+            "description": f"ExpertsSelfAttention with expert_computation {projections}, whose keys"
+            " and values have the memory's positions: see _of_memory",
+            "encoder": [("ExpertsSelfAttention", {**EXPERTS, "expert_computation": projections})],
+            "decoder": [
+                ("ExpertsSelfAttention", {**EXPERTS, "expert_computation": projections}),
+                "EncDecAttention",
+            ],
+            "num_layers": 1,
+            "moe": {"num_experts": 4},
+        }
+        for projections in ("qkv", "q", "kv")
+    },
+    "heterogeneous_experts": {
+        "description": "HeterogeneousMoE1D, experts of two sizes",
+        "encoder": ["SelfAttention", ("HeterogeneousMoE1D", OF_TWO_SIZES)],
+        "decoder": ["EncDecAttention", ("HeterogeneousMoE1D", OF_TWO_SIZES)],
+        "num_layers": 1,
+        "moe": {"num_experts": 4},
+    },
+    "ensemble_of_two": {
+        "description": "two members; the loss is the sum of theirs, the logits the logarithms of"
+        " mean probabilities",
+        **{"ensemble": 2, "stack": "LayerStack"},
+        "encoder": [("SelfAttention", WITH_BIAS), "DenseReluDense"],
+        "decoder": [("SelfAttention", WITH_BIAS), "EncDecAttention", "DenseReluDense"],
+        "num_layers": 1,
+    },
     "reversible": {
         "description": "ReversibleLayerStack, whose transforms have no residual",
         "stack": "ReversibleLayerStack",
@@ -206,6 +298,22 @@ CASES: dict[str, dict[str, Any]] = {
                 {"recurrence_type": "act", "act_type": "accumulated"},
             ),
         )
+    },
+    **{
+        f"funnel_of_{kind}": {
+            "description": f"FunnelTransformerLayerStack, pooling_type {kind}",
+            "inputs_length": 8,
+            "funnel": {
+                "n_blocks": len(sizes),
+                "block_param_size": sizes,
+                "block_repeat_size": [1] * len(sizes),
+                "pooling_type": kind,
+            },
+            "encoder": [("SelfAttention", WITH_BIAS), "DenseReluDense"],
+            "decoder": ["SelfAttention", "EncDecAttention"],
+            "num_layers": 1,
+        }
+        for kind, sizes in (("mean", [1, 2, 1]), ("max", [1, 1]))
     },
     "product_key_memory": {
         "description": "ProductKeyValueMemory",
@@ -266,6 +374,37 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+def _of_memory(parameters: Any, memory: Any) -> Any:
+    """Returns the keys, and values, of attention by experts, with the positions of the memory.
+
+    The original leaves them the queries' dimension "length": the weights of its attention, a
+    softmax over the memory that no key has, then sum up to 1 over the values of a position itself.
+    """
+    del memory
+    length = [dim for dim in parameters._k.shape.dims if dim.name == "length"]
+    if not length:
+        return parameters._k
+    memory_length = mtf.Dimension("memory_length", length[0].size)
+    return mtf.replace_dimensions(parameters._k, length[0], memory_length)
+
+
+attention.ExpertsAttentionParams.compute_kv = _of_memory
+
+
+_call = heterogeneous_moe.HeterogeneousMoE1D.call
+
+
+def _call_again(layer: Any, context: Any, x: Any, losses: Any = None) -> Any:
+    """Returns what the first call does: it changes its arguments, and later ones mask no widths."""
+    arguments = dict(vars(layer._hparams))
+    y = _call(layer, context, x, losses)
+    vars(layer._hparams).update(arguments)
+    return y
+
+
+heterogeneous_moe.HeterogeneousMoE1D.call = _call_again
+
+
 def layer_of(entry: Any) -> Any:
     """Returns a layer of the original for (class, arguments), or for a name with usual sizes."""
     name, arguments = (entry, {}) if isinstance(entry, str) else entry
@@ -276,17 +415,22 @@ def layer_of(entry: Any) -> Any:
     usual: dict[str, Any] = {}
     if name == "DenseReluDense":
         usual = {"hidden_size": SIZES["d_ff"]}
-    if name in ("SelfAttention", "EncDecAttention", "TransparentEncDecAttention", "Synthesizer"):
+    attentions = ("SelfAttention", "EncDecAttention", "TransparentEncDecAttention", "Synthesizer")
+    if name in (*attentions, "ExpertsSelfAttention"):
         usual = {"num_heads": SIZES["num_heads"], "key_value_size": SIZES["d_kv"]}
-    module = memory_layers if name == "ProductKeyValueMemory" else transformer_layers
+    if name == "DecoderAttentionLayer":  # it has no argument for the size
+        gin.bind_parameter("SelfAttention.key_value_size", SIZES["d_kv"])
+    modules = (transformer_layers, memory_layers, evolved_transformer, heterogeneous_moe)
+    module = next(each for each in modules if hasattr(each, name))
     return getattr(module, name)(**(usual | arguments))
 
 
-def stack(layers: list[Any], case: dict[str, Any]) -> Any:
+def stack(name: str, case: dict[str, Any]) -> Any:
     """Returns a stack as `make_layer_stack` names it, with a norm and a residual around layers."""
     made = []
-    for block in range(case.get("num_layers", 2)):
-        for i, entry in enumerate(layers):
+    funnel = case.get("funnel", {}) if name == "encoder" else {}
+    for block in range(sum(funnel.get("block_param_size", [case.get("num_layers", 2)]))):
+        for i, entry in enumerate(case[name]):
             layer = layer_of(entry)
             layer.set_name(f"block_{block:03d}/layer_{i:03d}")
             made.append(layer)
@@ -298,6 +442,8 @@ def stack(layers: list[Any], case: dict[str, Any]) -> Any:
         "sublayers_per_layer": [*around, transformer.sublayer_residual],
         "sublayers_final": [transformer.sublayer_rms_norm],
     }
+    if funnel:
+        return funnel_transformer.FunnelTransformerLayerStack(made, **funnel, **sublayers)
     if case.get("stack") == "ReversibleLayerStack":
         recomputes = case.get("recompute_grads", True)
         sublayers |= {"sublayers_per_layer": around, "recompute_grads": recomputes}
@@ -309,17 +455,28 @@ def unitransformer(case: dict[str, Any], name: str) -> Any:
     """Returns a stack with its embedding."""
     decodes = name == "decoder"
     return transformer.Unitransformer(
-        stack(case[name], case),
+        stack(name, case),
         d_model=SIZES["d_model"],
         input_vocab_size=VOCABULARY,
         output_vocab_size=VOCABULARY if decodes else None,
         autoregressive=decodes,
         max_length=16,
-        shared_embedding_and_softmax_weights="softmax" in case,
+        # The members of an ensemble share an untied softmax, by mistake.
+        shared_embedding_and_softmax_weights="softmax" in case or "ensemble" in case,
+        loss_fn=adaptive_softmax.adaptive_softmax_loss_fn
+        if decodes and has_adaptive_softmax(case)
+        else None,
         vocab_divisor=DIVISOR,
+        layout="",
+        mesh_shape="all:1",
+        ensemble=case.get("ensemble"),
         positional_embedding=False,
         name=name,
     )
+
+
+def has_adaptive_softmax(case: dict[str, Any]) -> bool:
+    return str(case.get("softmax", [""])[0]).startswith("AdaptiveSoftmax")
 
 
 class Program:
@@ -327,11 +484,13 @@ class Program:
 
     def __init__(self, case: dict[str, Any]) -> None:
         encoder, decoder = (unitransformer(case, name) for name in ("encoder", "decoder"))
-        self.model = transformer.Bitransformer(encoder, decoder)
+        kinds = (transformer.Bitransformer, funnel_transformer.BitransformerFunnel)
+        self.model = kinds["funnel" in case](encoder, decoder)
         self.softmax = transformer.VocabEmbedding
         if "softmax" in case:
             cls, arguments = case["softmax"]
-            self.softmax = functools.partial(getattr(vocab_embeddings, cls), **arguments)
+            module = adaptive_softmax if has_adaptive_softmax(case) else vocab_embeddings
+            self.softmax = functools.partial(getattr(module, cls), **arguments)
 
     def run(
         self,
@@ -384,7 +543,7 @@ def named(mesh: Any, array: np.ndarray) -> Any:
 def run_case(name: str, case: dict[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Returns the arrays of a case and the names of their dimensions."""
     rng = np.random.default_rng(len(name))
-    inputs = rng.integers(2, VOCABULARY, [2, 7]).astype(np.int32)
+    inputs = rng.integers(2, VOCABULARY, [2, case.get("inputs_length", 7)]).astype(np.int32)
     targets = rng.integers(2, VOCABULARY, [2, 6]).astype(np.int32)
     inputs[1, 5:] = targets[0, 4:] = 0
     program = Program(case)
@@ -396,6 +555,8 @@ def run_case(name: str, case: dict[str, Any]) -> tuple[dict[str, np.ndarray], di
             _, loss = program.model.call_simple(*ids, compute_loss=True, mode=train)
             gradients = mtf.gradients([loss], [v.outputs[0] for v in graph.trainable_variables])
             variables = list(graph.trainable_variables)
+            # In evaluations it would take logits for vectors, and fail.
+            program.model.decoder._loss_fn = None
             logits, loss_eval = program.model.call_simple(*ids, compute_loss=True, mode=evaluate)
         results = {"out/loss_train": loss, "out/loss_eval": loss_eval, "out/logits_eval": logits}
         return results | {
@@ -425,7 +586,18 @@ def run_case(name: str, case: dict[str, Any]) -> tuple[dict[str, np.ndarray], di
         **{"out/logits_eval": ["batch", "length", "vocab"], "out/greedy_ids": ["batch", "length"]},
         **{f"{role}/{key}": value for key, value in dims.items() for role in ("w", "grad")},
     }
-    return arrays, {key: names[key] for key in arrays}
+    usual = functools.partial(usual_name, case.get("funnel", {}).get("block_param_size", []))
+    return {usual(key): x for key, x in arrays.items()}, {usual(key): names[key] for key in arrays}
+
+
+def usual_name(sizes: list[int], key: str) -> str:
+    """Returns the name that a variable of a funnel's block has in other stacks."""
+    match = re.search(r"funnel_block_(\d+)/param_idx_(\d+)/submodule_(\d+)", key)
+    if match is None:
+        return key
+    part, block, layer = (int(number) for number in match.groups())
+    name = f"block_{sum(sizes[:part]) + block:03d}/layer_{layer:03d}"
+    return key.replace(match[0], name)
 
 
 def main() -> None:

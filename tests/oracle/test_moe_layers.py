@@ -153,7 +153,7 @@ def _layer(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> moe.M
         moe.Experts,
         hidden_size=hparams["moe_hidden_size"],
         activations=[functions[name] for name in names],
-        output_dim=mtf.Dimension("n", case.arrays["out/output"].shape[-1]) if wide else None,
+        output_dims=[mtf.Dimension("n", case.arrays["out/output"].shape[-1])] if wide else (),
     )
     router = functools.partial(moe.Router, gate=_gate(hparams))
     number = hparams["moe_num_experts"]

@@ -14,108 +14,14 @@ from mtfrun.models import parity
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+from tests.oracle.layer_classes import layer_class
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 from tests.oracle.reference_decodes import decodes_of, greedy, on_one_and_several, to_the_end
 from tests.oracle.reference_models import mesh_for, reference_gradient, run, with_weights
 
 CASES = reference_cases("transformer_layers")
 DECODES, _ = decodes_of(CASES)
-_DYNAMIC = {"x": "query", "m": "memory"}
-
-
-def _talking_heads(hparams: dict[str, Any]) -> t.TalkingHeads:
-    key, softmax, value = (
-        [mtf.Dimension(*pair) for pair in hparams[f"{name}_heads_dims"]]
-        for name in ("key", "softmax", "value")
-    )
-    dynamic = hparams.get("dynamic_projections", [])
-    return t.TalkingHeads(
-        *(key, softmax, value),
-        d_k=hparams["key_size"],
-        d_v=hparams["value_size"],
-        dynamic_logits=[_DYNAMIC[each[0]] for each in dynamic if each.endswith("l")],
-        dynamic_weights=[_DYNAMIC[each[0]] for each in dynamic if each.endswith("w")],
-    )
-
-
-def _convolution(name: str, hparams: dict[str, Any], *, masks_start: bool) -> Callable[..., Any]:
-    activation = getattr(mtf, hparams["activation"]) if "activation" in hparams else None
-    if name == "Conv1DLayer":
-        size = hparams["filter_size"]
-        window = t.ConvolutionWindow(-((size - 1) // 2), size // 2)
-        return functools.partial(t.Convolution, window=window, activation=activation)
-    window = t.ConvolutionWindow(
-        hparams["min_relative_pos"], hparams["max_relative_pos"], masks_start=masks_start
-    )
-    name = hparams.get("attention_type", name)
-    filters: Callable[..., Any] = t.TrainedFilters
-    if name.startswith(("Lightweight", "lightweight", "Dynamic", "dynamic")):
-        is_dynamic = name.lower().startswith("dynamic")
-        filters = functools.partial(
-            t.DynamicFilters if is_dynamic else t.LightweightFilters,
-            repeats=hparams.get("num_unique_depth_filters", 1),
-        )
-    depthwise = functools.partial(
-        t.DepthwiseConvolution, window=window, filters=filters, activation=activation
-    )
-    if "attention_type" in hparams:
-        return functools.partial(t.GatedConvolution, convolution=depthwise)
-    return depthwise
-
-
-def _synthesizer(hparams: dict[str, Any], sizes: dict[str, Any]) -> Callable[..., t.Synthesizer]:
-    kind, *combination = hparams["synthesize_mode"].split("_", 1)
-    logits = t.SyntheticLogits(
-        kind,
-        {"plus": "added", "plus_alpha": "gated"}.get("".join(combination)),
-        max_length=hparams.get("attention_kwargs", {}).get("max_length", 512),
-    )
-    return functools.partial(
-        t.Synthesizer, num_heads=sizes["num_heads"], d_kv=sizes["d_kv"], logits=logits
-    )
-
-
-def _layer(entry: Any, sizes: dict[str, Any], *, masks_start: bool) -> Callable[..., t.Sublayer]:
-    """Returns our class for (class of the original, arguments), or for a name alone."""
-    name, hparams = (entry, {}) if isinstance(entry, str) else entry
-    heads = t.AttentionHeads(hparams.get("num_heads", sizes["num_heads"]), d_kv=sizes["d_kv"])
-    # In other stacks the layers have equally many heads, and so one table.
-    has_own_bias = name == "SelfAttention" and bool(hparams) and "stack" not in sizes
-    relative = functools.partial(t.RelativePositionBias, num_heads=heads.num_heads, num_buckets=8)
-    talking = functools.partial(_talking_heads, hparams)
-    if "Conv" in name:
-        return _convolution(name, hparams, masks_start=masks_start)
-    if name == "ParallelLayer":
-        layers = [_layer(each, sizes, masks_start=masks_start) for each in hparams["layer_classes"]]
-        factor = functools.partial(t.ConstantFactor, factor=len(layers) ** -0.5)
-        return functools.partial(t.Parallel, layers=layers, transforms=[t.CallLayer, factor])
-    classes: dict[str, Callable[[], Callable[..., t.Sublayer]]] = {
-        "DenseReluDense": lambda: functools.partial(
-            t.FeedForward, d_ff=hparams.get("hidden_size", sizes["d_ff"])
-        ),
-        "SelfAttention": lambda: functools.partial(
-            t.SelfAttention, heads=heads, relative_bias=relative if has_own_bias else None
-        ),
-        "ProductKeyValueMemory": lambda: functools.partial(
-            t.ProductKeyMemory,
-            num_keys=hparams["n_keys"],
-            num_heads=hparams["n_heads"],
-            key_size=hparams["key_size"],
-            num_selected=hparams["knn"],
-        ),
-        "TransparentEncDecAttention": lambda: functools.partial(
-            t.EncoderDecoderAttention, heads=heads
-        ),
-        "EncDecAttention": lambda: functools.partial(t.EncoderDecoderAttention, heads=heads),
-        "Synthesizer": lambda: _synthesizer(hparams, sizes),
-        "TalkingHeadsSelfAttention": lambda: functools.partial(
-            t.TalkingHeadsSelfAttention, heads=talking()
-        ),
-        "TalkingHeadsEncDecAttention": lambda: functools.partial(
-            t.TalkingHeadsEncoderDecoderAttention, heads=talking()
-        ),
-    }
-    return classes[name]()
+Z_LOSS = 1e-4
 
 
 def _stack(
@@ -136,6 +42,19 @@ def _stack(
     transforms = t.StackTransforms(layer=[*around, t.Residual])
     if sizes.get("stack") == "ReversibleLayerStack":
         stack, transforms = t.ReversibleStack, t.StackTransforms(layer=around)
+    if "funnel" in sizes and layers is sizes["encoder"]:
+        funnel = t.Funnel(
+            sizes["funnel"]["block_param_size"],
+            kind=sizes["funnel"]["pooling_type"],
+            across_documents=True,
+        )
+        return functools.partial(
+            t.FunnelStack,
+            funnel=funnel,
+            layers=[layer_class(entry, sizes, masks_start=masks_start) for entry in layers],
+            transforms=transforms,
+            relative_bias=relative,
+        )
     if sizes.get("stack") == "UTLayerStack":
         stack = functools.partial(t.UniversalStack, recurrence=_recurrence(sizes["universal"]))
         transforms = t.StackTransforms(
@@ -145,9 +64,32 @@ def _stack(
     return functools.partial(
         stack,
         num_layers=sizes["num_layers"],
-        layers=[_layer(entry, sizes, masks_start=masks_start) for entry in layers],
+        layers=[layer_class(entry, sizes, masks_start=masks_start) for entry in layers],
         transforms=transforms,
         relative_bias=relative if len(heads) == 1 else None,
+    )
+
+
+def _embedding(hparams: dict[str, Any]) -> t.TokenEmbedding:
+    softmax, clusters = _softmax(hparams), None
+    name, arguments = hparams.get("softmax", ("", {}))
+    if "clusters" in arguments:
+        sizes = [each["token_count"] for each in arguments["clusters"]]
+        clusters = t.VocabularyClusters(
+            [int(end) for end in np.cumsum(sizes)[:-1]],
+            [each["embedding_size"] for each in arguments["clusters"]],
+            adaptive_softmax=name.startswith("AdaptiveSoftmax"),
+        )
+    if "inner_dimension_size" in arguments:
+        clusters = t.VocabularyClusters([], [arguments["inner_dimension_size"]])
+    if clusters is not None:
+        softmax = functools.partial(t.ClusterSoftmax, tail_z_loss=Z_LOSS)
+    return t.TokenEmbedding(
+        d_model=hparams["d_model"],
+        position=None,
+        tied_softmax="softmax" in hparams or "ensemble" in hparams,
+        softmax=softmax,
+        clusters=clusters,
     )
 
 
@@ -157,6 +99,8 @@ def _softmax(hparams: dict[str, Any]) -> Callable[..., t.TokenSoftmax]:
     name, arguments = hparams["softmax"]
     if name == "MixtureOfSoftmaxes":
         return functools.partial(t.MixtureOfSoftmaxes, **arguments)
+    if name != "Mixtape":
+        return t.TokenSoftmax
     gates = t.MixtapeGates(arguments["gate_embedding_size"], arguments["frequent_token_fraction"])
     return functools.partial(t.Mixtape, gates=gates)
 
@@ -181,20 +125,20 @@ def _recurrence(hparams: dict[str, Any]) -> t.Recurrence:
 @functools.cache
 def _model(name: str, several: bool, *, masks_start: bool = True) -> tuple[TokenModel, mtf.Mesh]:
     case = CASES[name]
-    mesh, hparams = mesh_for(case, several), case.hparams
-    model = t.EncoderDecoder(
-        mesh,
-        hparams["vocab"],
-        embedding=t.TokenEmbedding(
-            d_model=hparams["d_model"],
-            position=None,
-            tied_softmax="softmax" in hparams,
-            softmax=_softmax(hparams),
-        ),
-        loss=t.TokenLoss(z_loss=1e-4),
+    mesh, targets = mesh_for(case, several), case.arrays["in/targets"]
+    # The original adds a mixture's loss to a mean over all positions, padding included.
+    hparams = {**case.hparams, "loss_factor": targets.size / np.count_nonzero(targets)}
+    make = functools.partial(
+        t.EncoderDecoder,
+        embedding=_embedding(hparams),
+        loss=t.TokenLoss(z_loss=Z_LOSS),
         encoder=_stack(hparams["encoder"], hparams, masks_start=False),
         decoder=_stack(hparams["decoder"], hparams, masks_start=masks_start),
     )
+    model: TokenModel = make(mesh, vocabulary_size=hparams["vocab"])
+    if "ensemble" in hparams:
+        sizes = {"size": hparams["ensemble"], "vocabulary_size": hparams["vocab"]}
+        model = t.make_ensemble(mesh, model=make, **sizes)
     return with_weights(model, case), mesh
 
 
@@ -226,12 +170,17 @@ def test_logits_losses_and_gradients(name: str, several: bool) -> None:
         model, mesh, _features(case), with_gradients=True, with_evaluation=True
     )
     expected = case.arrays["out/logits_eval"]
+    if name == "adaptive_softmax":
+        # The original's have the normaliser of the first softmax.
+        logits = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     is_token = case.arrays["in/targets"] != 0
     assert_close(logits[is_token], expected[is_token], FLOAT32_MODEL_TOLERANCE)
     assert evaluation is not None
     size = case.arrays["in/targets"].size
     losses: list[Any] = [training, evaluation]  # of arrays
-    for loss, key in zip(losses, ("out/loss_train", "out/loss_eval"), strict=True):
+    if "ensemble" in case.hparams:
+        losses.pop()  # the original's is the sum of the members' losses, as in training
+    for loss, key in zip(losses, ("out/loss_train", "out/loss_eval"), strict=False):
         assert_close(loss.total / size, case.arrays[key], FLOAT32_MODEL_TOLERANCE)
     variables = model.named_variables()
     for path, gradient in gradients.items():

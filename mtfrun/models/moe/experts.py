@@ -14,8 +14,9 @@ Activation = Callable[[mtf.Tensor], mtf.Tensor] | None
 class Experts(mtf.Module):
     """activation(x * wi) * wo with separate weights for every expert, without biases.
 
-    wi {*expert_dims, d_model, expert_hidden}, wo {*expert_dims, expert_hidden, n}; n is d_model
-    where `output_dim` is None. Several activations make a gated layer, see `DenseProduct`.
+    wi {*expert_dims, d_model, expert_hidden}, wo {*expert_dims, expert_hidden, n}. `output_dims`
+    has n; () for d_model. Several have a wo each, by name, and the result has one output after the
+    other in `output_dim`. Several activations make a gated layer, see `DenseProduct`.
     """
 
     def __init__(
@@ -28,30 +29,67 @@ class Experts(mtf.Module):
         hidden_size: int = 4096,
         activations: Sequence[Activation] = (mtf.relu,),
         dropout_rate: float = 0.0,
-        output_dim: mtf.Dimension | None = None,
+        output_dims: Sequence[mtf.Dimension] = (),
     ) -> None:
         super().__init__()
-        hidden = mtf.Dimension("expert_hidden", hidden_size)
-        self.output_dim = output_dim or d_model
+        outputs = list(output_dims) or [d_model]
+        self._hidden = mtf.Dimension("expert_hidden", hidden_size)
+        self.output_dim = outputs[0]
+        if len(outputs) > 1:
+            # A name without a layout rule.
+            self.output_dim = mtf.Dimension("expert_outputs", sum(dim.size for dim in outputs))
         self.wi = DenseProduct(
-            mesh, [d_model], [hidden], dtypes, expert_dims=expert_dims, activations=activations
+            mesh,
+            [d_model],
+            [self._hidden],
+            dtypes,
+            expert_dims=expert_dims,
+            activations=activations,
         )
         self.dropout = Dropout(dropout_rate)
-        self.wo = Dense(
-            mesh, [hidden], [self.output_dim], dtypes, expert_dims=expert_dims, use_bias=False
-        )
+        wo = {
+            dim.name: Dense(
+                mesh, [self._hidden], [dim], dtypes, expert_dims=expert_dims, use_bias=False
+            )
+            for dim in outputs
+        }
+        self.wo = wo if len(outputs) > 1 else wo[outputs[0].name]
+        self._outputs = list(wo.values())
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {*expert_dims, ..., n} for x {*expert_dims, ..., d_model}."""
-        return self.wo(self.dropout(self.wi(x, call), call), call)
+        return self.apply(x, None, call)
 
     def of_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {rows, n} for x {rows, d_model}, for experts of one dimension.
 
         The first sizes[0] rows belong to expert 0, and so on; rows after these give zeros.
         """
-        hidden = self.dropout(self.wi.of_rows(x, sizes, call), call)
-        return self.wo.of_rows(hidden, sizes, call)
+        return self.apply_to_rows(x, sizes, None, call)
+
+    def apply(self, x: mtf.Tensor, mask: mtf.Tensor | None, call: Call) -> mtf.Tensor:
+        """Returns the result of a call, hidden units times a mask {*expert_dims, expert_hidden}."""
+        hidden = _times(self.dropout(self.wi(x, call), call), mask)
+        return self._join([wo(hidden, call) for wo in self._outputs])
+
+    def apply_to_rows(
+        self, x: mtf.Tensor, sizes: mtf.Tensor, mask: mtf.Tensor | None, call: Call
+    ) -> mtf.Tensor:
+        """Returns the result of `of_rows`, hidden units times a mask {rows, expert_hidden}."""
+        hidden = _times(self.dropout(self.wi.of_rows(x, sizes, call), call), mask)
+        return self._join([wo.of_rows(hidden, sizes, call) for wo in self._outputs])
+
+    def _join(self, outputs: Sequence[mtf.Tensor]) -> mtf.Tensor:
+        if len(outputs) == 1:
+            return outputs[0]
+        name = self.output_dim.name
+        return mtf.concat([mtf.rename_dimension(y, y.shape[-1].name, name) for y in outputs], name)
+
+
+def _times(hidden: mtf.Tensor, mask: mtf.Tensor | None) -> mtf.Tensor:
+    if mask is None:
+        return hidden
+    return mtf.multiply(hidden, mtf.cast(mask, hidden.dtype), output_shape=hidden.shape)
 
 
 def apply_experts(

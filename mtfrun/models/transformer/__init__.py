@@ -13,7 +13,10 @@ from mtfrun.layers.rotary import Llama3Scaling as Llama3Scaling
 from mtfrun.layers.rotary import LongRopeScaling as LongRopeScaling
 from mtfrun.layers.rotary import RotaryPositions as RotaryPositions
 from mtfrun.layers.rotary import YarnScaling as YarnScaling
+from mtfrun.models.transformer.adaptive_embedding import AdaptiveEmbedding as AdaptiveEmbedding
+from mtfrun.models.transformer.adaptive_embedding import VocabularyClusters as VocabularyClusters
 from mtfrun.models.transformer.bottleneck import Bottlenecks as Bottlenecks
+from mtfrun.models.transformer.cluster_softmax import ClusterSoftmax as ClusterSoftmax
 from mtfrun.models.transformer.convolution_filters import DynamicFilters as DynamicFilters
 from mtfrun.models.transformer.convolution_filters import LightweightFilters as LightweightFilters
 from mtfrun.models.transformer.convolution_filters import TrainedFilters as TrainedFilters
@@ -29,8 +32,18 @@ from mtfrun.models.transformer.encoder_decoder_attention import (
     EncoderDecoderAttention as EncoderDecoderAttention,
 )
 from mtfrun.models.transformer.encoder_only import EncoderOnly as EncoderOnly
+from mtfrun.models.transformer.ensemble import make_ensemble as make_ensemble
+from mtfrun.models.transformer.evolved_transformer import (
+    DecoderConvolutions as DecoderConvolutions,
+)
+from mtfrun.models.transformer.evolved_transformer import (
+    EncoderConvolutions as EncoderConvolutions,
+)
+from mtfrun.models.transformer.evolved_transformer import GatedLinearUnit as GatedLinearUnit
 from mtfrun.models.transformer.feedforward import FeedForward as FeedForward
 from mtfrun.models.transformer.feedforward import GatedFeedForward as GatedFeedForward
+from mtfrun.models.transformer.funnel import Funnel as Funnel
+from mtfrun.models.transformer.funnel import FunnelStack as FunnelStack
 from mtfrun.models.transformer.halting import Halting as Halting
 from mtfrun.models.transformer.image_sequences import ImagePositions as ImagePositions
 from mtfrun.models.transformer.image_sequences import ImageSize as ImageSize
@@ -39,6 +52,7 @@ from mtfrun.models.transformer.latent_attention import LatentHeads as LatentHead
 from mtfrun.models.transformer.latent_attention import LatentSelfAttention as LatentSelfAttention
 from mtfrun.models.transformer.learned_prompt import LearnedPrompts as LearnedPrompts
 from mtfrun.models.transformer.local_self_attention import LocalSelfAttention as LocalSelfAttention
+from mtfrun.models.transformer.output_layer import TokenLogits as TokenLogits
 from mtfrun.models.transformer.parallel import Parallel as Parallel
 from mtfrun.models.transformer.product_key_memory import ProductKeyMemory as ProductKeyMemory
 from mtfrun.models.transformer.residual_transforms import CallLayer as CallLayer
@@ -75,7 +89,6 @@ from mtfrun.models.transformer.talking_heads import (
 from mtfrun.models.transformer.token_embedding import TokenEmbedding as TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss as TokenLoss
 from mtfrun.models.transformer.token_model import TokenModel as TokenModel
-from mtfrun.models.transformer.token_softmax import TokenLogits as TokenLogits
 from mtfrun.models.transformer.token_softmax import TokenSoftmax as TokenSoftmax
 from mtfrun.models.transformer.transient_global_attention import BlockSums as BlockSums
 from mtfrun.models.transformer.transient_global_attention import (

@@ -49,7 +49,10 @@ class _CachedConvolution(Sublayer):
 
 
 class Convolution(_CachedConvolution):
-    """A convolution over positions: the sum over taps of x[position + tap] * kernel[tap]."""
+    """A convolution over positions: the sum over taps of x[position + tap] * kernel[tap].
+
+    `channels`: the dimension of the output, by default d_model.
+    """
 
     def __init__(
         self,
@@ -59,22 +62,24 @@ class Convolution(_CachedConvolution):
         *,
         window: ConvolutionWindow = ConvolutionWindow(),
         activation: Activation = None,
+        channels: mtf.Dimension | None = None,
     ) -> None:
-        """Makes the spec of the kernel {relative_position, _d_model, d_model}, without a bias."""
+        """Makes the spec of the kernel {relative_position, _d_model, channels}, without a bias."""
         super().__init__(mesh, d_model, dtypes, window)
         inner = mtf.Dimension(f"_{d_model.name}", d_model.size)
         reduced, scaling = [window.taps, inner], mtf.VarianceScaling(mode="fan_avg")
-        initial = scaling(reduced, [window.taps, d_model])
+        self._channels = d_model if channels is None else channels
+        initial = scaling(reduced, [window.taps, self._channels])
         self._activation, self._inner = activation, inner
         self.kernel = mtf.Variable(
-            mesh, [*reduced, d_model], initial, dtypes.master, reduced_dims=reduced
+            mesh, [*reduced, self._channels], initial, dtypes.master, reduced_dims=reduced
         )
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         inputs = self.window.shift(self._visible(x, call))
         kernels = mtf.unstack(self._cast_kernel(), self.window.taps)
         products = [
-            mtf.einsum([self._rename_channels(x), kernel], output_shape=x.shape)
+            mtf.einsum([self._rename_channels(x), kernel], output_shape=self._output_shape(x))
             for x, kernel in zip(inputs, kernels, strict=True)
         ]
         return self._activate(mtf.add_n(products))
@@ -83,7 +88,9 @@ class Convolution(_CachedConvolution):
         self, x: mtf.Tensor, state: mtf.Tensor, call: SequenceCall
     ) -> tuple[mtf.Tensor, mtf.Tensor]:
         inputs, state = self.window.read(state, self._visible(x, call), call)
-        y = mtf.einsum([self._rename_channels(inputs), self._cast_kernel()], output_shape=x.shape)
+        y = mtf.einsum(
+            [self._rename_channels(inputs), self._cast_kernel()], output_shape=self._output_shape(x)
+        )
         return self._activate(y), state
 
     def _cast_kernel(self) -> mtf.Tensor:
@@ -91,6 +98,9 @@ class Convolution(_CachedConvolution):
 
     def _rename_channels(self, x: mtf.Tensor) -> mtf.Tensor:
         return mtf.rename_dimension(x, self.d_model.name, self._inner.name)
+
+    def _output_shape(self, x: mtf.Tensor) -> mtf.Shape:
+        return x.shape - self.d_model + self._channels
 
     def _activate(self, y: mtf.Tensor) -> mtf.Tensor:
         return y if self._activation is None else self._activation(y)
@@ -109,6 +119,7 @@ class DepthwiseConvolution(_CachedConvolution):
       filters: a class, called as `filters(mesh, d_model, dtypes, taps=...)`, of what channels are
         multiplied by.
       use_bias: of both.
+      channels: the dimension of the output, by default d_model.
     """
 
     def __init__(
@@ -122,6 +133,7 @@ class DepthwiseConvolution(_CachedConvolution):
         activation: Activation = None,
         use_bias: bool = True,
         pointwise_scale: float = 1.0,
+        channels: mtf.Dimension | None = None,
     ) -> None:
         super().__init__(mesh, d_model, dtypes, window)
         self.filters = filters(mesh, d_model, dtypes, taps=window.taps)
@@ -129,7 +141,7 @@ class DepthwiseConvolution(_CachedConvolution):
         self.pointwise = Dense(
             mesh,
             [d_model],
-            [d_model],
+            [d_model if channels is None else channels],
             dtypes,
             use_bias=use_bias,
             activation=activation,

@@ -187,7 +187,7 @@ class DecoderOnly(TokenModel):
             if "targets_prefix" in features:
                 is_marked = mtf.not_equal(features["targets_prefix"], 0)
                 in_prefix = mtf.logical_and(in_prefix, is_marked)
-        call = SequenceCall(bidirectional=self._prefix)
+        call = SequenceCall(bidirectional=self._prefix, members=self.softmax.members)
         return StackDecoder(
             self.decoder_stack,
             targets,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -157,8 +157,7 @@ class StackDecoder:
         """Returns the decoder of a number of positions, after `prompt_lengths` {batch...} ids."""
         learned = 0 if self.reading.learned is None else self.reading.learned.length
         memory_length = mtf.Dimension("memory_length", positions + learned)
-        batch = self._batch if self.beam is None else self._batch + self.beam
-        state = self.stack.initial_state(batch, memory_length, self.call)
+        state = self._empty_state(memory_length, [] if self.beam is None else [self.beam])
         if first_state is not None:
             state = fit_state(first_state, state)
 
@@ -240,13 +239,18 @@ class StackDecoder:
         call = dataclasses.replace(
             self.call, progress=progress, self_attention_bias=bias, nonpadding=nonpadding
         )
-        state = self.stack.initial_state(self._batch, memory_length, self.call)
+        state = self._empty_state(memory_length, [])
         x, state = self.stack.prefill(x, state, call)
         if self.targets.mesh.is_distributed:
             # DTensor refuses a program with a loop that computes nothing needed: the last
             # attention's.
             state = mtf.compute_after(x, state)
         return state
+
+    def _empty_state(self, memory_length: mtf.Dimension, beams: Sequence[mtf.Dimension]) -> Any:
+        members = [] if self.call.members is None else [self.call.members]
+        batch = [*members, *self._batch, *beams]
+        return self.stack.initial_state(batch, memory_length, self.call)
 
     def _positions_read(self, longest: int) -> int:
         """Returns how many positions are read in one pass: all where the mesh splits the length.

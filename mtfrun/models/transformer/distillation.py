@@ -12,9 +12,9 @@ from mtfrun.data.stored_logits import PARTS_OF_1, TEACHER_IDS, TEACHER_PROBABILI
 from mtfrun.errors import InputError
 from mtfrun.layers import Call, Metric, in_call
 from mtfrun.models.model import Features, Loss
+from mtfrun.models.transformer.output_layer import OutputLayer
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.token_loss import LogitsLoss, TokenLoss
-from mtfrun.models.transformer.token_softmax import TokenSoftmax
 
 MEAN_SQUARE, COSINE = "mean_square", "cosine"
 
@@ -144,7 +144,7 @@ class Distiller(mtf.Module):
     def teach(
         self,
         hidden: Callable[[Features, SequenceCall], mtf.Tensor],
-        softmax: TokenSoftmax,
+        softmax: OutputLayer,
     ) -> None:
         """Sets the teacher: a `TokenModel.hidden`, and its softmax; InputError if it has other ids.
 
@@ -162,7 +162,7 @@ class Distiller(mtf.Module):
     def loss(
         self,
         token_loss: TokenLoss,
-        softmax: TokenSoftmax,
+        softmax: OutputLayer,
         x: mtf.Tensor,
         features: Features,
         weights: mtf.Tensor,

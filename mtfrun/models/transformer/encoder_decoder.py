@@ -12,7 +12,7 @@ from mtfrun.decoding import Decoder
 from mtfrun.errors import InputError
 from mtfrun.layers import (
     AttentionBias,
-    Embedding,
+    PaddingMask,
     SegmentMask,
     rename_length_to_memory_length,
     weights_nonzero,
@@ -81,12 +81,7 @@ class EncoderDecoder(TokenModel):
         self._inputs_vocabulary_size = inputs_vocabulary_size
         self.inputs_embedding = self.embedding
         if inputs_vocabulary_size is not None:
-            inputs_vocab = embedding.vocab(inputs_vocabulary_size)
-            self.inputs_embedding = Embedding(
-                *(mesh, inputs_vocab, embedding.width, dtypes),
-                factor=embedding.vectors_factor,
-                d_embedding=embedding.columns,
-            )
+            self.inputs_embedding = embedding.inputs_table(mesh, inputs_vocabulary_size, dtypes)
         self.inputs_position = self.position
         if embedding.inputs_position is not None:
             self.inputs_position = embedding.inputs_position(
@@ -122,7 +117,7 @@ class EncoderDecoder(TokenModel):
         """See `TextModel`. The hypotheses of a beam share the encoder's output."""
         self._check_length(features["targets"])
         unpacked = {name: features[name] for name in ("inputs", "targets")}
-        call = self._encode(unpacked, SequenceCall())
+        call = self._encode(unpacked, SequenceCall(members=self.softmax.members))
         return StackDecoder(
             self.decoder_stack,
             features["targets"],
@@ -142,14 +137,18 @@ class EncoderDecoder(TokenModel):
                 "an encoder's learned prompt sees its text, and so rows have one: set "
                 "--gin.PACKED=False"
             )
-        encoding = encoder_call(self.with_prompt(inputs), segments, call, self.padding_id)
-        bias = encoding.self_attention_bias
-        if segments is not None:
-            memory = rename_length_to_memory_length(segments)
+        ids = self.with_prompt(inputs)
+        encoding = encoder_call(ids, segments, call, self.padding_id)
+        memory = self.encoder_stack.output_entries(ids if segments is None else segments)
+        memory = rename_length_to_memory_length(memory)
+        if segments is None:
+            bias = AttentionBias.of(PaddingMask(memory, self.padding_id))
+        else:
             bias = AttentionBias.of(SegmentMask(features["targets_segmentation"], memory))
         positions = features.get("inputs_position")
         x = self._embed(inputs, positions, encoding, self.inputs_embedding, self.inputs_position)
         x = x if self.prompt is None else self.prompt.before(x)
         encoding = dataclasses.replace(encoding, text_positions=positions)
         output = self.encoder_stack(x, encoding)
-        return dataclasses.replace(call, encoder=EncoderMemory(output, bias))
+        encoder = EncoderMemory(output, bias, encoding.nonpadding)
+        return dataclasses.replace(call, encoder=encoder)

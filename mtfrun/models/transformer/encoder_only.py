@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.decoding import Decoder
+from mtfrun.errors import InputError
 from mtfrun.layers import (
     AttentionBias,
     Embedding,
@@ -91,6 +92,12 @@ class EncoderOnly(TokenModel):
     def hidden(self, features: Features, call: SequenceCall) -> mtf.Tensor:
         call = self._encoder_call(features, call)
         x = self._encode(features, call)
+        number = x.shape.get_dim_by_name("length").size
+        if number != features["inputs"].shape.get_dim_by_name("length").size:
+            raise InputError(
+                f"EncoderOnly has a target for every input, and its stack returns {number} "
+                "positions: use it as the encoder of an EncoderDecoder"
+            )
         for name in self._head:
             x = getattr(self, name)(x, call)
         return x

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from mtfrun import mtf
 from mtfrun.checks import COUNT, NOT_NEGATIVE, SHARE, SHARE_BELOW_1, check_fields, check_range
 from mtfrun.layers import Call, Dense, Dropout, Embedding
-from mtfrun.models.transformer.token_softmax import TokenLogits, TokenSoftmax
+from mtfrun.models.transformer.output_layer import TokenLogits
+from mtfrun.models.transformer.token_softmax import TokenSoftmax
 
 # Of a binary tree of three sigmoids.
 _MIXTAPE_CONTEXTS = 4

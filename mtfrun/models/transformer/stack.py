@@ -158,6 +158,10 @@ class Stack(Sublayer):
         outputs = [x, *self._run_blocks(x, call)]
         return [*outputs[:-1], self._transform(self._final, outputs[-1], call)]
 
+    def output_entries(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns x {..., length} at the positions that the output has; here all of them."""
+        return x
+
     def _run_blocks(self, x: mtf.Tensor, call: SequenceCall) -> list[mtf.Tensor]:
         """Returns the outputs of the blocks, without the stack's transforms."""
         outputs = []

@@ -54,10 +54,14 @@ class DecodingProgress:
 
 @dataclasses.dataclass(frozen=True)
 class EncoderMemory:
-    """The output {batch..., length, d_model} of an encoder, and the bias of the attention to it."""
+    """The output {batch..., length, d_model} of an encoder, and the bias of the attention to it.
+
+    `nonpadding` {batch..., length} float32: 1.0 for its tokens; None for no padding.
+    """
 
     output: mtf.Tensor = differentiated_field()
     bias: AttentionBias = NO_BIAS
+    nonpadding: mtf.Tensor | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +81,7 @@ class SequenceCall(Call):
       text_positions: {batch..., length} int32, positions in the documents of packed rows; None for
         positions in rows.
       sublayer_input: {..., d_model}, the input of the transforms around a sublayer; None elsewhere.
+      members: the dimension of an ensemble, before the batch in all vectors; None for one model.
     """
 
     self_attention_bias: AttentionBias = NO_BIAS
@@ -87,6 +92,11 @@ class SequenceCall(Call):
     segments: mtf.Tensor | None = None
     text_positions: mtf.Tensor | None = None
     sublayer_input: mtf.Tensor | None = None
+    members: mtf.Dimension | None = None
+
+    def of_step(self, step: int) -> SequenceCall:
+        """Returns the call with another key, where layers are applied again: other dropout."""
+        return self if self.key is None else dataclasses.replace(self, key=self.key.fold_in(step))
 
     def positions(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns the positions of x {..., length, d_model} {length}, or the one of a step."""

@@ -10,13 +10,15 @@ from mtfrun import mtf
 from mtfrun.checks import COUNT, INDEX, POSITIVE, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import Embedding, PositionalEmbedding, Positions
-from mtfrun.models.transformer.token_softmax import TokenLogits, TokenSoftmax
+from mtfrun.models.transformer.adaptive_embedding import AdaptiveEmbedding, VocabularyClusters
+from mtfrun.models.transformer.output_layer import OutputLayer, TokenLogits
+from mtfrun.models.transformer.token_softmax import TokenSoftmax
 
 # Made as `position_class(mesh, max_length, d_model, dtypes)`.
 PositionClass = Callable[..., Positions]
 
 # Made as `softmax_class(mesh, num_classes, vocab, d_model, dtypes, tied=embedding, logits=logits)`.
-SoftmaxClass = Callable[..., TokenSoftmax]
+SoftmaxClass = Callable[..., OutputLayer]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,15 +36,23 @@ class TokenTable:
       scaled_vectors: vectors of ids have the factor d_model ** 0.5, before positions are added;
         Vaswani et al. 2017, arXiv:1706.03762, section 3.4; d_embedding ** 0.5 where the table has
         these columns.
+      clusters: tables of different widths for frequent and rare ids, in the place of one table; a
+        tied softmax is then a `ClusterSoftmax`. None for one table.
     """
 
     vocabulary_divisor: int = 1
     d_embedding: int | None = None
     scaled_vectors: bool = False
+    clusters: VocabularyClusters | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, COUNT, "vocabulary_divisor")
         check_fields(self, COUNT, "d_embedding", optional=True)
+        if self.clusters is not None and self.d_embedding is not None:
+            raise InputError(
+                f"TokenEmbedding.d_embedding={self.d_embedding} is of one table, and clusters have "
+                "VocabularyClusters.d_embedding: leave one out"
+            )
 
     @property
     def columns(self) -> mtf.Dimension | None:
@@ -90,6 +100,11 @@ class TokenEmbedding(TokenTable, TokenLogits):
             raise InputError(
                 f"padding_id={self.padding_id} must be 0, or -1 where every id is a token"
             )
+        if self.clusters is not None and self.tied_softmax and not self.scaled_softmax:
+            raise InputError(
+                "TokenEmbedding.scaled_softmax=False: a softmax that is tied to clusters is "
+                "scaled; leave it out, or set tied_softmax=False"
+            )
 
     @property
     def width(self) -> mtf.Dimension:
@@ -101,20 +116,34 @@ class TokenEmbedding(TokenTable, TokenLogits):
 
     def table(
         self, mesh: mtf.Mesh, vocabulary_size: int, dtypes: mtf.DTypePolicy = mtf.DTypePolicy()
-    ) -> Embedding:
+    ) -> Embedding | AdaptiveEmbedding:
         """Returns the vectors of ids, whose table a tied softmax uses."""
         vocab = self.vocab(vocabulary_size)
+        place = (mesh, vocab, self.width, dtypes)
+        if self.clusters is not None:
+            return AdaptiveEmbedding(*place, clusters=self.clusters, factor=self.vectors_factor)
         make = functools.partial(
-            Embedding,
-            *(mesh, vocab, self.width, dtypes),
-            factor=self.vectors_factor,
-            d_embedding=self.columns,
+            Embedding, *place, factor=self.vectors_factor, d_embedding=self.columns
         )
         if self.scaled_softmax or not self.tied_softmax:
             return make()
         # Logits of unit variance, as with a table of unit variance that is scaled.
         initial = mtf.VarianceScaling()([self.columns or self.width], [vocab])
         return make(initializer=initial, logits_scale=1.0)
+
+    def inputs_table(
+        self, mesh: mtf.Mesh, vocabulary_size: int, dtypes: mtf.DTypePolicy = mtf.DTypePolicy()
+    ) -> Embedding:
+        """Returns the vectors of the ids of inputs that have another vocabulary than targets."""
+        if self.clusters is not None:
+            raise InputError(
+                "TokenEmbedding.clusters are of one vocabulary: inputs and targets must share it"
+            )
+        return Embedding(
+            *(mesh, self.vocab(vocabulary_size), self.width, dtypes),
+            factor=self.vectors_factor,
+            d_embedding=self.columns,
+        )
 
     def num_classes(self, vocabulary_size: int) -> int:
         """Returns the number of logits that can be predicted."""

@@ -10,7 +10,7 @@ from mtfrun.checks import AT_LEAST_1, SHARE_BELOW_1, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import Call, Metric, regularised_cross_entropy
 from mtfrun.models.model import Loss
-from mtfrun.models.transformer.token_softmax import TokenSoftmax
+from mtfrun.models.transformer.output_layer import OutputLayer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +68,7 @@ class TokenLoss:
 
     def __call__(
         self,
-        softmax: TokenSoftmax,
+        softmax: OutputLayer,
         x: mtf.Tensor,
         targets: mtf.Tensor,
         weights: mtf.Tensor,

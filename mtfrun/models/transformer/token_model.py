@@ -8,6 +8,7 @@ from typing import final
 from mtfrun import mtf
 from mtfrun.layers import Call, Collector, Embedding, Metric, Positions, depends_on_padding
 from mtfrun.models.model import Features, Loss, TextModel
+from mtfrun.models.transformer.adaptive_embedding import AdaptiveEmbedding
 from mtfrun.models.transformer.distillation import Distillation, Distiller
 from mtfrun.models.transformer.learned_prompt import ReadsPrompt
 from mtfrun.models.transformer.sublayer import SequenceCall
@@ -69,10 +70,10 @@ class TokenModel(TextModel, ReadsPrompt):
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:
-        sizes = {"embedding/table": self._vocabulary_size}
-        if self.softmax.kernel is not self.embedding.table:
-            sizes["softmax/kernel"] = self._num_labels
-        return sizes
+        sizes = {"embedding/table": self._vocabulary_size, "softmax/kernel": self._num_labels}
+        variables = self.named_variables()
+        # A tied softmax has no kernel, and clusters of the vocabulary have several tables.
+        return {path: size for path, size in sizes.items() if path in variables}
 
     @property
     def num_classes(self) -> int:
@@ -128,8 +129,7 @@ class TokenModel(TextModel, ReadsPrompt):
         return self.distiller
 
     def vectors_like(self) -> mtf.Variable:
-        projection = self.embedding.projection
-        return self.embedding.table if projection is None else projection.kernel
+        return self.embedding.vectors_like()
 
     def allows_padding(self, length: int) -> bool:
         """Returns whether all layers ignore padding, and there are positions for the length."""
@@ -147,7 +147,7 @@ class TokenModel(TextModel, ReadsPrompt):
         ids: mtf.Tensor,
         positions: mtf.Tensor | None,
         call: Call,
-        embedding: Embedding | None = None,
+        embedding: Embedding | AdaptiveEmbedding | None = None,
         position: Positions | None = None,
     ) -> mtf.Tensor:
         """Returns vectors of ids plus vectors of positions, by default 0, 1, ... along "length".

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from mtfrun import mtf
-from mtfrun.layers import (
-    MASKED,
-    Call,
-    Dense,
-    Embedding,
-    TokenLosses,
-    dense,
-    loss_in_blocks,
-    soft_cap,
-)
+from mtfrun.layers import Call, Dense, Embedding, TokenLosses, dense, loss_in_blocks
+from mtfrun.models.transformer.output_layer import OutputLayer, TokenLogits
 
 # Kernels of at least this size are transposed for decoding, see `TokenSoftmax.for_steps`.
 TRANSPOSED_FROM = 2**23
@@ -31,38 +20,22 @@ BLOCK_LOGITS = 2**24
 LEAST_BLOCK_TOKENS = 512
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenLogits:
-    """How a model of tokens turns vectors into logits.
-
-    Attributes:
-      tied_softmax: the embedding's table is also the kernel of the softmax.
-      scaled_softmax: a tied softmax has the factor d_model ** -0.5, for a table of unit variance;
-        d_embedding ** -0.5 where the table has these columns.
-      masks_padding: the logits beyond the last id are too low to be predicted and do not contribute
-        to the loss. False: they are ids like any other, as in Mesh TensorFlow and T5, whose
-        softmax is over all rows of its table.
-      softmax_bias: every id has a bias.
-      trains_softmax_bias: False where it is part of a model that was made elsewhere, and constant.
-      logits_cap: logits are limited by `layers.soft_cap`; None for no limit.
-    """
-
-    tied_softmax: bool = True
-    scaled_softmax: bool = True
-    masks_padding: bool = True
-    softmax_bias: bool = False
-    trains_softmax_bias: bool = True
-    logits_cap: float | None = None
+PROBABILITIES, LOGITS = "probabilities", "logits"
 
 
-class TokenSoftmax(mtf.Module):
+class TokenSoftmax(OutputLayer):
     """The logits of a vocabulary; padding is too unlikely to be predicted.
 
     The kernel is {d_model, vocab}, or the table of the embedding `tied`; if that is {vocab,
     d_embedding}, a "projection" maps vectors to d_embedding before the product. Entries of `vocab`
     from `num_classes` on are padding. `dtypes` are the product's too; logits are float32, with a
     "bias" {vocab} and limited as `logits` says.
+
+    Attributes:
+      average: PROBABILITIES or LOGITS: their mean over the members is used outside of training.
     """
+
+    average: str = PROBABILITIES
 
     def __init__(
         self,
@@ -75,13 +48,8 @@ class TokenSoftmax(mtf.Module):
         tied: Embedding | None = None,
         logits: TokenLogits = TokenLogits(),
     ) -> None:
-        super().__init__()
-        self._mesh = mesh
-        self.num_classes = num_classes
-        self.vocab = vocab
-        self._columns = d_model
-        self._activation = dtypes.activation
-        self._tied, self._cap = tied, logits.logits_cap
+        super().__init__(mesh, num_classes, vocab, dtypes, logits)
+        self._columns, self._tied = d_model, tied
         self.projection = None
         if tied is not None:
             self.kernel, self._columns = tied.table, tied.columns
@@ -90,20 +58,25 @@ class TokenSoftmax(mtf.Module):
         else:
             initial = mtf.VarianceScaling()([d_model], [vocab])
             self.kernel = mtf.Variable(mesh, [d_model, vocab], initial, dtypes.master)
-        self.bias = None
-        if logits.softmax_bias:
-            trainable = logits.trains_softmax_bias
-            self.bias = mtf.Variable(
-                mesh, [vocab], dtype=dtypes.master, trainable=trainable, reduced_dims=()
-            )
+        outer = self.kernel.shape - [vocab, self._columns]
+        self.members = outer[0] if outer.ndims else None
+        self._add_bias(logits, dtypes)
 
     @property
     def is_product(self) -> bool:
         """Whether nothing but the projected x and the kernel has gradients, as in blocks."""
-        return self.bias is None or not self.bias.is_trained
+        return self.members is None and (self.bias is None or not self.bias.is_trained)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns the logits {..., vocab} of x {..., d_model}, float32."""
+        """Returns the logits {..., vocab} of x {..., d_model}, float32.
+
+        Of an ensemble's x {members, ..., d_model} each member's in training, otherwise their
+        average.
+        """
+        logits = self._logits(x, call)
+        return logits if self.members is None or call.training else self._of_ensemble(logits)
+
+    def _logits(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         x = self._project(x, call)
         if self._tied is not None:
             return self._complete(self._tied.logits(x))
@@ -123,8 +96,14 @@ class TokenSoftmax(mtf.Module):
 
         x: {tokens..., d_model}; targets and weights: {tokens...}. `losses` takes logits, targets
         and the tensors `by_token` {tokens..., ...}; large logits of a device are computed in
-        blocks, see `layers.loss_in_blocks`.
+        blocks, see `layers.loss_in_blocks`. In the training of an ensemble the sum is over its
+        members, so that each has the gradient of a single model, and further values are means.
         """
+        if self.members is not None and call.training:
+            shape = [self.members, *targets.shape]
+            objective, *further = losses(self(x, call), mtf.broadcast(targets, shape), *by_token)
+            means = [mtf.reduce_mean(value, reduced_dim=self.members) for value in further]
+            return [mtf.reduce_sum(objective * weights), *means]
         num_tokens = math.prod(self._mesh.local_sizes(targets.shape))
         (num_ids,) = self._mesh.local_sizes([self.vocab])
         block_tokens = max(LEAST_BLOCK_TOKENS, BLOCK_LOGITS // num_ids)
@@ -150,7 +129,7 @@ class TokenSoftmax(mtf.Module):
         vocab}. Measured on one core for 32,128 ids and d_model 512: 16 rows 16 to 4.5 ms, 64 rows
         13 to 12 ms. For 8,192 ids and 256 there is nothing to gain.
         """
-        if self.kernel.shape.size < TRANSPOSED_FROM:
+        if self.kernel.shape.size < TRANSPOSED_FROM or self.members is not None:
             return lambda x: self(x, call)
         kernel = mtf.cast(self.kernel, self._activation)
         kernel = mtf.transpose(kernel, [self.vocab, self._columns])
@@ -164,21 +143,17 @@ class TokenSoftmax(mtf.Module):
 
         return logits
 
+    def _of_ensemble(self, logits: mtf.Tensor) -> mtf.Tensor:
+        """Returns {..., vocab}: the logarithms of mean probabilities, or mean logits."""
+        assert self.members is not None
+        if self.average == LOGITS:
+            return mtf.reduce_mean(logits, reduced_dim=self.members)
+        log_probs = mtf.log_softmax(logits, self.vocab)
+        return mtf.reduce_logsumexp(log_probs, self.members) - math.log(self.members.size)
+
     def _project(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         return x if self.projection is None else self.projection(x, call)
 
     def _scale(self, x: mtf.Tensor) -> mtf.Tensor:
         x = mtf.cast(x, self._activation)
         return x if self._tied is None else x * self._tied.logits_scale
-
-    def _complete(self, product: mtf.Tensor) -> mtf.Tensor:
-        """Returns the float32 logits of the product of vectors and kernel."""
-        logits = mtf.to_float(product)
-        if self.bias is not None:
-            logits = logits + mtf.to_float(self.bias)
-        if self._cap is not None:
-            logits = soft_cap(logits, self._cap)
-        if self.vocab.size == self.num_classes:
-            return logits
-        is_padding = np.arange(self.vocab.size) >= self.num_classes
-        return logits + mtf.constant(self._mesh, np.where(is_padding, MASKED, 0.0), [self.vocab])

@@ -87,7 +87,7 @@ class UniversalStack(Stack):
         outputs = []
 
         def apply(step: int, x: mtf.Tensor) -> mtf.Tensor:
-            outputs.append(run_blocks(x, _call_of_step(step, call))[-1])
+            outputs.append(run_blocks(x, call.of_step(step))[-1])
             return outputs[-1]
 
         output = self._run_steps(x, apply, call)
@@ -119,8 +119,3 @@ class UniversalStack(Stack):
         for step in range(self._num_steps):
             x = apply(step, begin(step, x))
         return x
-
-
-def _call_of_step(step: int, call: SequenceCall) -> SequenceCall:
-    """Returns the call with another key, so that dropout differs between steps."""
-    return call if call.key is None else dataclasses.replace(call, key=call.key.fold_in(step))

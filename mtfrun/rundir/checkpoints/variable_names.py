@@ -56,6 +56,8 @@ _LAYER = _STACK + r"/blocks/(?P<block>\d+)/(?P<sublayer>\w+)"
 _MTF_LAYER = r"{mtf}/block_{block:03d}/layer_{layer:03d}"
 _T2T_2018 = r"transformer/{stack}/layer_{block}"
 _T2T_HEAD = r"transformer/{stack}/\w+_{flat}"
+# A mixture as a layer, and of experts in attention.
+_MIXTURE = rf"{_LAYER}/layer/(?:attention/mixture/)?"
 _CONVOLUTION = rf"{_LAYER}/layer(?:/convolution)?"
 _DEPTHWISE = "separable_conv1d/depthwise_conv_hack/depthwise_dense"
 _NORM = r"(?:rms_norm|layer_norm)/scale"
@@ -98,6 +100,15 @@ _TABLE = [
             Source(r"(?:decoder|transformer)/(?:targets_)?embedding"),
             Source(rf"{_EMBEDDING}_embedding_weights"),
         ],
+    ),
+    # Clusters of a vocabulary.
+    *(
+        _Row(rf"embedding/clusters/{path}", [Source(f"{_EMBEDDING}{name}")])
+        for path, name in (
+            *((r"(?P<cluster>\d+)/table", "_{cluster}1?"), ("0/table", "1")),
+            (r"(?P<cluster>\d+)/projection/kernel", "_{cluster}2"),
+            ("0/projection/kernel", "2"),
+        )
     ),
     # Mixtures of softmaxes.
     *(
@@ -185,6 +196,10 @@ _TABLE = [
         for ours, theirs in (
             *(("key_value", "kv"), ("table", "R"), ("factors/0", "R1"), ("factors/1", "R2")),
             *(("dense/kernel", "pi/kernel"), ("gate", "alpha")),
+            # Experts in attention.
+            *(("linear/query", "q"), ("linear/key_value", "kv")),
+            *(("mixture/experts/wo/query/kernel", "q_wo/kernel"),),
+            *(("mixture/experts/wo/key_value/kernel", "k_wo/kernel"),),
         )
     ),
     # Memories of product keys.
@@ -222,6 +237,25 @@ _TABLE = [
         rf"{_LAYER}/layer/output/(?P<part>kernel|bias)",
         [Source(_MTF_LAYER + r"/\w+/local_conv_attn_op_projection/{part}")],
     ),
+    # The Evolved Transformer.
+    _Row(
+        rf"{_LAYER}/layer/unit/factors/(?P<factor>\d)/(?P<part>kernel|bias)",
+        [Source(_MTF_LAYER + r"/\w+/glu_{factor}/{part}")],
+    ),
+    _Row(rf"{_LAYER}/layer/left/kernel", [Source(rf"{_MTF_LAYER}/\w+/conv1x1/dense/kernel")]),
+    _Row(rf"{_LAYER}/layer/right/kernel", [Source(rf"{_MTF_LAYER}/\w+/conv3x1/conv2d/kernel")]),
+    *(
+        _Row(rf"{_LAYER}/layer/{ours}/{path}", [Source(rf"{_MTF_LAYER}/\w+/{theirs}/{name}")])
+        for ours, theirs in (
+            *(("left", "sep_conv11x1"), ("right", "sep_conv7x1_1")),
+            ("output", "sep_conv(?:9x1|7x1_2)"),
+        )
+        for path, name in (
+            (r"filters/taps/(?P<tap>\d+)", f"{_DEPTHWISE}_{{tap}}/kernel"),
+            ("bias", f"{_DEPTHWISE}_0/bias"),
+            ("pointwise/(?P<part>kernel|bias)", "separable_conv1d/pointwise_dense/{part}"),
+        )
+    ),
     _Row(
         rf"{_LAYER}/layer/relative_bias/table",
         [Source(_MTF_LAYER + r"/\w+/relative_attention_bias")],
@@ -229,14 +263,30 @@ _TABLE = [
     _feed_forward("wi", "0"),
     _feed_forward("wo", "1"),
     _Row(
-        rf"{_LAYER}/layer/(?P<router>(?:outer_|inner_)?)router/kernel",
+        rf"{_MIXTURE}(?P<router>(?:outer_|inner_)?)router/kernel",
         [Source(_MTF_LAYER + r"/\w+/(?:{gate}|{router})gating/kernel")],
     ),
     _Row(
-        rf"{_LAYER}/layer/experts/wi/factors/(?P<factor>\d)/kernel",
-        [Source(_MTF_LAYER + r"/\w+/(?:wi|wi_{factor})/kernel")],
+        rf"{_MIXTURE}experts/wi/factors/(?P<factor>\d)/kernel",
+        [Source(_MTF_LAYER + r"/\w+/(?:expert_layer_0/)?(?:wi|wi_{factor})/kernel")],
     ),
-    _Row(rf"{_LAYER}/layer/experts/wo/kernel", [Source(_MTF_LAYER + r"/\w+/wo/kernel")]),
+    _Row(
+        rf"{_MIXTURE}experts/wo/kernel",
+        [Source(_MTF_LAYER + r"/\w+/(?:expert_layer_0/)?wo/kernel")],
+    ),
+    # Experts of several layers.
+    _Row(
+        rf"{_LAYER}/layer/experts/layers/(?P<number>\d+)/wi/factors/(?P<factor>\d)/kernel",
+        [Source(_MTF_LAYER + r"/\w+/expert_layer_{number}/(?:wi|wi_{factor})/kernel")],
+    ),
+    _Row(
+        rf"{_LAYER}/layer/experts/layers/(?P<number>\d+)/wo/kernel",
+        [Source(_MTF_LAYER + r"/\w+/expert_layer_{number}/wo/kernel")],
+    ),
+    _Row(
+        rf"{_LAYER}/layer/experts/norms/(?P<number>\d+)/scale",
+        [Source(_MTF_LAYER + r"/\w+/expert_layer_{number}/rms_norm/scale")],
+    ),
     _Row(
         rf"{_LAYER}/layer/(?P<parameter>wi_0/kernel|wi_1/kernel|wi/bias|wo/bias)",
         [Source(_MTF_LAYER + r"/\w+/{parameter}")],
@@ -254,8 +304,14 @@ def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
         whole, layer, inner = parallel.groups()
         layers = [m[2] for p in paths if (m := _PARALLEL.fullmatch(p)) and m[1] == whole]
         number = list(dict.fromkeys(layers)).index(layer)
-        # The layers may have scopes in the scope of the class, or all the same.
-        scope = rf"/\w+/(?:parallel_layer_{number}/)?"
+        # The layers may have scopes in the scope of the class, or all the same; in the
+        # Evolved Transformer the scopes have names.
+        named = {
+            "self_attention": "self_attention",
+            "encoder_decoder_attention": "enc_dec_attention",
+        }
+        scopes = [f"parallel_layer_{number}", *([named[layer]] if layer in named else [])]
+        scope = rf"/\w+/(?:(?:{'|'.join(scopes)})/)?"
         of_inner = sources_of(f"{whole}{inner}", paths)
         return sources + [s._replace(pattern=s.pattern.replace(r"/\w+/", scope)) for s in of_inner]
     for row in _TABLE:

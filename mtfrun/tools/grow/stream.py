@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers import Embedding, LayerNorm, RMSNorm
-from mtfrun.models.transformer import ConstantFactor, Stack, TokenSoftmax
+from mtfrun.models.transformer import AdaptiveEmbedding, ConstantFactor, Stack, TokenSoftmax
 from mtfrun.tools.grow.dimension_map import DimensionMap, copies, first, placed
 
 D_MODEL, D_EMBEDDING = "d_model", "d_embedding"
@@ -68,6 +68,10 @@ class Stream:
             if D_MODEL in variable.shape.dimension_names
         ]
         writes_centred = _writes_centred(norms, list(new))
+        if len(set(sizes)) > 1 and any(isinstance(x, AdaptiveEmbedding) for x in new.values()):
+            raise InputError(
+                "TokenEmbedding.clusters: with tables of several widths d_model cannot grow"
+            )
         # Networks of images have no such dimension.
         is_multiple = not sizes or max(sizes) % min(sizes) == 0
         with_copies = with_copies or (writes_centred and is_multiple)

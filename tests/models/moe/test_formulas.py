@@ -47,7 +47,7 @@ def _experts(
         moe.Experts,
         hidden_size=10,
         activations=[FUNCTIONS[name] for name in activations],
-        output_dim=None if output_dim == D_MODEL else output_dim,
+        output_dims=() if output_dim == D_MODEL else [output_dim],
     )
 
 

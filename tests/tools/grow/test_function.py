@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.models import transformer as t
+from mtfrun.tools.grow.stream import Stream
 from tests.tools.grow.pairs_of_models import LARGE, MULTIPLES, SMALL, Grown, grow_pair
 
 # Of the largest logit: float32, in sums of other orders.
@@ -194,6 +197,22 @@ def test_the_columns_of_an_embedding_do_not_grow() -> None:
         grow_pair(files, {**SMALL, **FACTORISED}, {**SMALL, COLUMNS: 12})
     with pytest.raises(InputError, match="it has embedding/projection/kernel, softmax"):
         grow_pair(files, SMALL, {**SMALL, **FACTORISED})
+
+
+def test_vectors_of_clusters_do_not_grow() -> None:
+    clusters = t.VocabularyClusters([8], [4, 2])
+    stack = functools.partial(t.Stack, num_layers=1, layers=[t.FeedForward])
+    models = [
+        t.DecoderOnly(
+            mtf.Mesh(),
+            16,
+            embedding=t.TokenEmbedding(size, clusters=clusters, softmax=t.ClusterSoftmax),
+            stack=stack,
+        ).named_modules()
+        for size in (8, 16)
+    ]
+    with pytest.raises(InputError, match="with tables of several widths d_model cannot grow"):
+        Stream.of(*models, with_copies=False)
 
 
 @pytest.mark.slow

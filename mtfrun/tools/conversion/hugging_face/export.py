@@ -104,6 +104,11 @@ def _describe(
     model = experiment.model
     mtf.assign_paths(model)
     variables = model.named_variables()
+    if "embedding/clusters/0/table" in variables:
+        raise ConversionError(
+            "TokenEmbedding.clusters: transformers has no models with tables of several widths; "
+            "export it with --format=safetensors"
+        )
     _check_factors(variables)
     shapes = {path: tuple(v.shape.to_integer_list) for path, v in variables.items()}
     # The names of labels are in the configuration.

@@ -19,6 +19,8 @@ _STEP = "global_step"
 _GROUPED_BIAS = re.compile(r"/relative_attention_bias")
 _GROUPED_BIAS_DIMS = ("heads", "query_heads", "buckets")
 _EMBEDDING = re.compile(r".*/embedding")
+# Tables of clusters of the vocabulary are numbered; _02 is the second factor of table 0.
+_CLUSTER = re.compile(r".*/embedding(?:1|_\d1?)")
 
 
 class SourceCheckpoint:
@@ -44,11 +46,15 @@ class SourceCheckpoint:
 
     @property
     def vocabulary_size(self) -> int | None:
-        """The rows of the embedding with padding; None without one."""
-        for usual, name in self._names.items():
-            if _EMBEDDING.fullmatch(usual) and self._tensors.shapes[name]:
-                return int(self._tensors.shapes[name][0])
-        return None
+        """The rows of the embedding, or of all its tables, with padding; None without one."""
+        rows = {
+            usual: int(self._tensors.shapes[name][0])
+            for usual, name in self._names.items()
+            if self._tensors.shapes[name]
+        }
+        whole = [number for usual, number in rows.items() if _EMBEDDING.fullmatch(usual)]
+        parts = [number for usual, number in rows.items() if _CLUSTER.fullmatch(usual)]
+        return whole[0] if whole else sum(parts) or None
 
     def values(
         self,
@@ -118,7 +124,7 @@ def _usual_name(name: str, stacks: Sequence[SourceStack]) -> str:
         is_of_decoder = path.startswith(("logits/", "embedding", "positional_embedding"))
         if path == name or (is_of_decoder and stack.scope == "encoder"):
             continue
-        match = re.match(r"block_(\d+)/([^/]+)/" if stack.block_scope else r"layer_(\d+)/", path)
+        match = re.match(_block_pattern(stack), path)
         if match is None:
             return f"{usual}/{path}"
         block, layer = _place(match, stack)
@@ -128,7 +134,17 @@ def _usual_name(name: str, stacks: Sequence[SourceStack]) -> str:
     return name
 
 
+def _block_pattern(stack: SourceStack) -> str:
+    if "transformer.Funnel" in stack.parameters:
+        return r"funnel_block_(\d+)/param_idx_(\d+)/submodule_(\d+)/"
+    return r"block_(\d+)/([^/]+)/" if stack.block_scope else r"layer_(\d+)/"
+
+
 def _place(match: re.Match[str], stack: SourceStack) -> tuple[int, int | None]:
+    if "transformer.Funnel" in stack.parameters:
+        part, block, layer_of_block = (int(number) for number in match.groups())
+        sizes = stack.parameters["transformer.Funnel"]["num_layers"]
+        return sum(sizes[:part]) + block, layer_of_block
     if not stack.block_scope:
         return divmod(int(match[1]), len(stack.names))
     layer = stack.names.index(match[2]) if match[2] in stack.names else None

@@ -94,7 +94,7 @@ def _config(
     if model.model_type == "lm":
         row_lengths = {"targets": lengths["targets"]}
     write_data(source, draft, row_lengths, model.row_form)
-    _write_vocabulary(draft, checkpoint)
+    _write_vocabulary(draft, checkpoint, model)
     draft.gap()
     write_mesh(source, mesh, draft)
     draft.gap()
@@ -122,13 +122,15 @@ def _header(
     ]
 
 
-def _write_vocabulary(draft: Draft, checkpoint: SourceCheckpoint | None) -> None:
+def _write_vocabulary(
+    draft: Draft, checkpoint: SourceCheckpoint | None, model: SourceModel
+) -> None:
     size = None if checkpoint is None else checkpoint.vocabulary_size
     if size is None:
         return
     comment = "ids in decimals; or --gin_file=data/sentencepiece.gin"
     draft.macro("VOCABULARY", reference("@data.IdVocabulary()"), comment)
-    draft.bind("data.IdVocabulary", {"size": size})
+    draft.bind("data.IdVocabulary", {"size": size - model.rows_of_clusters})
 
 
 def _write_loop(source: SourceConfig, draft: Draft, tokens_per_batch: int) -> int:

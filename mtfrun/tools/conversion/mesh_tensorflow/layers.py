@@ -9,9 +9,17 @@ from typing import Any
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.models import moe, transformer
 from mtfrun.models.transformer.residual_transforms import distinct_names
+from mtfrun.tools.conversion.mesh_tensorflow.attention import attention, encoder_attention
 from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig, name_of, short_name
 from mtfrun.tools.conversion.mesh_tensorflow.convolutions import CONVOLUTIONS, convolution
-from mtfrun.tools.conversion.mesh_tensorflow.mixtures import mixture
+from mtfrun.tools.conversion.mesh_tensorflow.evolved import EVOLVED, evolved_layer
+from mtfrun.tools.conversion.mesh_tensorflow.experts import (
+    IN_ATTENTION,
+    experts_attention,
+    heterogeneous_mixture,
+    in_scope,
+)
+from mtfrun.tools.conversion.mesh_tensorflow.mixtures import MixtureArguments, mixture
 
 Parameters = dict[str, Any]
 # The name of our class, and the parameters of classes by name.
@@ -19,7 +27,8 @@ _Layer = tuple[str, dict[str, Parameters]]
 
 _STACK_CLASSES = (
     *("transformer.TransparentEncoder", "transformer.TransparentDecoder"),
-    *("transformer.ReversibleStack", "transformer.UniversalStack", "parity.TiedBiasStack"),
+    *("transformer.ReversibleStack", "transformer.UniversalStack", "transformer.FunnelStack"),
+    "parity.TiedBiasStack",
 )
 ACTIVATIONS = ("relu", "gelu", "swish", "sigmoid", "tanh", "elu", "softplus")
 """Functions of Mesh TensorFlow that have the same name in mtfrun.mtf."""
@@ -108,6 +117,9 @@ def read_layer(
         source.refuse(target, f"an entry has {len(references)} classes", scope=scope)
         return None
     kind = short_name(references[0].selector)
+    if kind in _WRONG:
+        source.refuse(target, _WRONG[kind], scope=scope)
+        return None
     if kind not in _LAYERS:
         supported = ", ".join(_LAYERS)
         source.refuse(target, f"{kind} is not supported, only {supported}", scope=scope)
@@ -149,22 +161,8 @@ def add_layers(source: SourceConfig, stack: SourceStack, layers: list[SourceLaye
         scopes = (layer.scope,) if layer.scope else ()
         stack.layers.append(Reference(scopes, layer.cls, called=False))
         stack.add(source, layer.part.parameters)
-        stack.add(source, _in_layer_scope(layer.parameters, layer.scope))
-
-
-def _in_layer_scope(parameters: Mapping[str, Parameters], scope: str) -> Mapping[str, Parameters]:
-    """Returns parameters that hold in a scope alone: references in it need no other ones."""
-    if not scope:
-        return parameters
-    return {
-        f"{scope}/{cls.rpartition('/')[2]}": {
-            name: dataclasses.replace(value, scopes=())
-            if isinstance(value, Reference) and not value.macro
-            else value
-            for name, value in of_class.items()
-        }
-        for cls, of_class in parameters.items()
-    }
+        of_layer = layer.parameters
+        stack.add(source, in_scope(of_layer, layer.scope) if layer.scope else of_layer)
 
 
 def _feed_forward(source: SourceConfig, stack: SourceStack) -> _Layer:
@@ -207,7 +205,7 @@ def activation(source: SourceConfig, target: str, name: Any, scope: str) -> Refe
 
 def _self_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
     cls = "transformer.SelfAttention"
-    parameters = _attention(source, "SelfAttention", cls, stack.scope)
+    parameters = attention(source, "SelfAttention", cls, stack.scope)
     num_heads = parameters["transformer.AttentionHeads"]["num_heads"]
     _add_relative_bias(source, stack, "SelfAttention", num_heads, cls, parameters)
     why = "prompts that are learned are not supported"
@@ -311,71 +309,11 @@ def _local_self_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
     if stack.scope == "encoder":
         why = "in an encoder it sees one position less before than after: not supported"
         source.refuse("make_layer_stack.layers", why, scope=stack.scope)
-    parameters = _attention(source, "LocalSelfAttention", cls, stack.scope)
+    parameters = attention(source, "LocalSelfAttention", cls, stack.scope)
     parameters[cls]["window"] = source.get("LocalSelfAttention.radius", 128, scope=stack.scope)
     rule = ("relative_attention_type", None, "LocalSelfAttention has no logits by distance")
     source.require_defaults("SelfAttention", [rule], scope=stack.scope)
     return cls, parameters
-
-
-def _encoder_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
-    rule = ("relative_attention_type", None, "logits by distance to inputs are not supported")
-    source.require_defaults("EncDecAttention", [rule], scope=stack.scope)
-    for name in ("relative_attention_num_buckets", *_HYPERPROMPTS):
-        why = "attention to an encoder does not read it"
-        source.ignore(f"EncDecAttention.{name}", why, scope=stack.scope)
-    cls, heads = "transformer.EncoderDecoderAttention", "transformer.AttentionHeads"
-    parameters = _attention(source, "EncDecAttention", cls, stack.scope)
-    of_decoder = _attention(source, "SelfAttention", cls, stack.scope)[heads]
-    if parameters[heads] != of_decoder:
-        scoped = f"encoder_attention/{heads}"
-        # None resets the value of the decoder's self-attention.
-        parameters[scoped] = {"num_memory_heads": None, **parameters.pop(heads)}
-        parameters[cls]["heads"] = reference(f"@{scoped}()")
-    return cls, parameters
-
-
-_HYPERPROMPTS = (
-    *("use_hyperprompt", "hyperprompt_mtlshare", "hyperprompt_length_encoder"),
-    *("hyperprompt_length_decoder", "hyperprompt_hidden_dim", "hyperprompt_task_num"),
-)
-
-
-# Parameters of attention with their only supported values; LocalSelfAttention has the first.
-_UNSUPPORTED = (
-    ("shared_kv", False, "keys and values have separate projections"),
-    ("attention_func", None, "only the softmax of dot products is supported"),
-    ("combine_dims", True, "the slots of Adafactor would have other shapes"),
-    ("keep_query_heads_dims", False, "the output has no heads"),
-    ("fold_scaling_into_initializer", True, "the logits are not scaled"),
-    ("z_loss_coeff", None, "attention has no z-loss"),
-    ("use_hyperprompt", False, "prompts that are learned are not supported"),
-)
-
-
-def _attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[str, Parameters]:
-    # EncDecAttention inherits unbound parameters from its base class, SelfAttention.
-    kinds = ["SelfAttention", kind] if kind == "EncDecAttention" else [kind]
-
-    def get(name: str, default: Any) -> Any:
-        for each in kinds:
-            default = source.get(f"{each}.{name}", default, scope=scope)
-        return default
-
-    num_heads = get("num_heads", 8)
-    memory_heads = get("num_memory_heads", 0)
-    for each in kinds:
-        why = "arguments of the attention are not supported"
-        source.require(f"{each}.attention_kwargs", [None, {}], why, scope=scope)
-        rules = _UNSUPPORTED[:1] if kind == "LocalSelfAttention" else _UNSUPPORTED
-        source.require_defaults(each, rules, scope=scope)
-    heads: Parameters = {"num_heads": num_heads, "d_kv": get("key_value_size", 128)}
-    if memory_heads:
-        heads["num_memory_heads"] = memory_heads
-    return {
-        "transformer.AttentionHeads": heads,
-        cls: {"dropout_rate": get("dropout_rate", 0.0)},
-    }
 
 
 def _transparent(source: SourceConfig, stack: SourceStack) -> _Layer:
@@ -395,7 +333,7 @@ def _transparent(source: SourceConfig, stack: SourceStack) -> _Layer:
         sizes[side] = blocks
     rate = source.get(f"{kind}.dropout_rate", 0.0, scope=scope)
     stack.parameters["transformer.TransparentDecoder"] = {}
-    ours, parameters = _encoder_attention(source, stack)
+    ours, parameters = encoder_attention(source, stack.scope)
     # It is the rate of both.
     parameters[ours]["dropout_rate"] = rate
     parameters["transformer.EncoderMixture"] = {
@@ -496,30 +434,61 @@ def _convolution(kind: str) -> Callable[[SourceConfig, SourceStack], _Layer]:
     return read
 
 
+def _read_evolved(kind: str) -> Callable[[SourceConfig, SourceStack], _Layer]:
+    return lambda source, stack: evolved_layer(source, kind, stack.scope)
+
+
+def _functions(source: SourceConfig, target: str, scope: str) -> list[Reference | None]:
+    return [activation(source, target, name, scope) for name in activations(source, target, scope)]
+
+
 def _mixture(source: SourceConfig, stack: SourceStack) -> _Layer:
-    target = "MoE1D.activation"
-    functions = [
-        activation(source, target, name, stack.scope)
-        for name in activations(source, target, stack.scope)
-    ]
-    return "moe.MoE1D", mixture(source, stack.scope, functions)
+    functions = _functions(source, "MoE1D.activation", stack.scope)
+    return "moe.MoE1D", mixture(MixtureArguments(source, stack.scope), functions)
+
+
+def _heterogeneous_mixture(source: SourceConfig, stack: SourceStack) -> _Layer:
+    functions = _functions(source, "HeterogeneousMoE1D.activation", stack.scope)
+    return "moe.MoE1D", heterogeneous_mixture(source, stack.scope, functions)
+
+
+def _experts_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
+    cls, scope = "moe.ExpertsSelfAttention", stack.scope
+    functions = _functions(source, f"{IN_ATTENTION}.activation", scope)
+    parameters = experts_attention(source, scope, functions)
+    of_attention = attention(source, IN_ATTENTION, cls, scope)
+    parameters["transformer.AttentionHeads"] = of_attention["transformer.AttentionHeads"]
+    own = f"{IN_ATTENTION}.relative_attention_type"
+    theirs = IN_ATTENTION if source.has(own, scope=scope) else "SelfAttention"
+    num_heads = parameters["transformer.AttentionHeads"]["num_heads"]
+    _add_relative_bias(source, stack, theirs, num_heads, cls, parameters)
+    return cls, parameters
 
 
 _LAYERS: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
     "SelfAttention": _self_attention,
     "LocalSelfAttention": _local_self_attention,
-    "EncDecAttention": _encoder_attention,
+    "EncDecAttention": lambda source, stack: encoder_attention(source, stack.scope),
     "TransparentEncDecAttention": _transparent,
     "DenseReluDense": _feed_forward,
     "MoE1D": _mixture,
+    "HeterogeneousMoE1D": _heterogeneous_mixture,
+    IN_ATTENTION: _experts_attention,
     "TalkingHeadsSelfAttention": _talking_heads,
     "TalkingHeadsEncDecAttention": _talking_heads_to_encoder,
     "Synthesizer": _synthesizer,
     "ParallelLayer": _parallel,
     "ProductKeyValueMemory": _product_keys,
     **{kind: _convolution(kind) for kind in CONVOLUTIONS},
+    **{kind: _read_evolved(kind) for kind in EVOLVED},
 }
 
 
+# Layers that the original computes other than their names say.
+_WRONG = {
+    "ExpertsEncDecAttention": "in the original it does not read the encoder's output: its keys are"
+    " of the decoder's positions",
+}
+
 # They look at the stack that they are in.
-_WITHOUT_SCOPE = ("LocalSelfAttention", "TransparentEncDecAttention", *CONVOLUTIONS)
+_WITHOUT_SCOPE = ("LocalSelfAttention", "TransparentEncDecAttention", *CONVOLUTIONS, *EVOLVED)

@@ -54,7 +54,10 @@ def read_mesh(source: SourceConfig, lengths: Mapping[str, int]) -> SourceMesh:
 
 
 def write_mesh(source: SourceConfig, mesh: SourceMesh, draft: Draft) -> None:
-    rules = {d: axis for d, axis in mesh.layout.items() if d in _DIMENSIONS}
+    dimensions = list(_DIMENSIONS)
+    if any(source.has("Unitransformer.ensemble", scope=scope) for scope in ("", "decoder")):
+        dimensions.append("ensemble")
+    rules = {d: axis for d, axis in mesh.layout.items() if d in dimensions}
     axes = dict(mesh.axes)
     if math.prod(axes.values()) == 1:
         # One device: the axes that the rules name, for a larger mesh to come.

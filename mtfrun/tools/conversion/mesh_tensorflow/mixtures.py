@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mtfrun.configuration.gin_values import Reference, reference
@@ -35,27 +36,59 @@ _READ_BY = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class MixtureArguments:
+    """The arguments of a mixture in the original.
+
+    Attributes:
+      kind: the class that has them.
+      names: those that `kind` passes on to MoE1D, which has the other ones; () for all.
+      defaults: of `kind`, where they differ from MoE1D's.
+    """
+
+    source: SourceConfig
+    scope: str
+    kind: str = "MoE1D"
+    names: Collection[str] = ()
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def target(self, name: str) -> str:
+        has_it = not self.names or name in self.names
+        return f"{self.kind if has_it else 'MoE1D'}.{name}"
+
+    def get(self, name: str, default: Any = None) -> Any:
+        default = self.defaults.get(name, default)
+        return self.source.get(self.target(name), default, scope=self.scope)
+
+    def require(self, name: str, allowed: Sequence[Any], why: str) -> Any:
+        first = self.defaults.get(name, allowed[0])
+        allowed = sorted(allowed, key=lambda value: value != first)
+        return self.source.require(self.target(name), allowed, why, scope=self.scope)
+
+    def ignore(self, name: str, why: str) -> None:
+        self.source.ignore(self.target(name), why, scope=self.scope)
+
+
 def mixture(
-    source: SourceConfig, scope: str, activations: Sequence[Reference | None]
+    arguments: MixtureArguments, activations: Sequence[Reference | None]
 ) -> dict[str, Parameters]:
     """Returns the parameters of our classes, by class; `activations` are multiplied."""
-    get = source.getter("MoE1D", scope)
-
-    gate = source.require(
-        "MoE1D.moe_gating", list(_GATES), f"only {', '.join(_GATES)}", scope=scope
-    )
+    get = arguments.get
+    gate = arguments.require("moe_gating", list(_GATES), f"only {', '.join(_GATES)}")
     for name, readers in _READ_BY.items():
         if gate not in readers:
-            source.ignore(f"MoE1D.{name}", _UNUSED, scope=scope)
-    rules = (
+            arguments.ignore(name, _UNUSED)
+    for name, value, why in (
         ("output_dim", None, "the output has the size of the input"),
-        ("use_experts_attention", False, "experts of attention are not supported"),
         ("word_embed_mode", None, "routers do not read embeddings"),
         ("use_second_place_expert_prob", None, "routers do not draw second experts"),
-    )
-    source.require_defaults("MoE1D", rules, scope=scope)
-    source.ignore("MoE1D.use_second_place_expert_prob_temp", _UNUSED, scope=scope)
-    router, gates = _router(source, scope, gate)
+    ):
+        arguments.require(name, [value], why)
+    if arguments.kind == "MoE1D":
+        why = "ExpertsSelfAttention has the experts of attention"
+        arguments.require("use_experts_attention", [False], why)
+    arguments.ignore("use_second_place_expert_prob_temp", _UNUSED)
+    router, gates = _router(arguments, gate)
     return {
         "moe.MoE1D": {
             "num_experts": get("num_experts", 16),
@@ -80,18 +113,15 @@ def mixture(
     }
 
 
-def _router(
-    source: SourceConfig, scope: str, gate: str
-) -> tuple[Parameters, dict[str, Parameters]]:
-    get = source.getter("MoE1D", scope)
-
+def _router(arguments: MixtureArguments, gate: str) -> tuple[Parameters, dict[str, Parameters]]:
+    get = arguments.get
     cls = f"moe.{_GATES[gate]}"
     parameters: Parameters = {"z_loss": get("z_loss") or 0.0}
     router: Parameters = {"gate": reference(f"@{cls}()")}
     classes: dict[str, Parameters] = {cls: parameters}
     if gate in ("top_2", "top_n"):
         for phase, ours in (("train", "training"), ("eval", "evaluation")):
-            policy = _second_policy(source, scope, phase, classes)
+            policy = _second_policy(arguments, phase, classes)
             parameters[f"second_policy_{ours}"] = policy
     if gate == "top_2":
         parameters["second_expert_loss"] = get("use_second_place_loss", default=False)
@@ -101,7 +131,7 @@ def _router(
         parameters["top_k"] = get("ntlb_top_k", 4)
     noise = get("switch_policy_train", "input_jitter") if gate in _READ_BY["switch_jitter"] else ""
     if gate in ("switch", "switch_max"):
-        _switch_policies(source, scope, noise, parameters, classes)
+        _switch_policies(arguments, noise, parameters, classes)
     if noise == "input_jitter":
         router["input_noise"] = reference("@moe.Jitter()")
         classes["moe.Jitter"] = {"epsilon": get("switch_jitter", 1e-2)}
@@ -110,52 +140,43 @@ def _router(
         classes["moe.InputDropout"] = {"rate": get("switch_dropout", 0.1)}
     for name, reader in (("switch_jitter", "input_jitter"), ("switch_dropout", "input_dropout")):
         if noise != reader:
-            source.ignore(f"MoE1D.{name}", _UNUSED, scope=scope)
+            arguments.ignore(name, _UNUSED)
     return router, classes
 
 
 def _switch_policies(
-    source: SourceConfig,
-    scope: str,
+    arguments: MixtureArguments,
     training: str,
     parameters: Parameters,
     classes: dict[str, Parameters],
 ) -> None:
-    source.require(
-        "MoE1D.switch_policy_eval",
+    arguments.require(
+        "switch_policy_eval",
         ["input_jitter", "argmax", "input_dropout"],
         "evaluations draw no numbers: sample is not supported there",
-        scope=scope,
     )
     if training == "sample":
         parameters["policy_training"] = reference("@moe.Sample()")
-        temperature = source.get("MoE1D.switch_temperature", 1.0, scope=scope)
-        classes["moe.Sample"] = {"temperature": temperature}
+        classes["moe.Sample"] = {"temperature": arguments.get("switch_temperature", 1.0)}
         return
-    source.ignore("MoE1D.switch_temperature", _UNUSED, scope=scope)
-    source.require(
-        "MoE1D.switch_policy_train",
-        ["input_jitter", "argmax", "input_dropout"],
-        "unknown policy",
-        scope=scope,
-    )
+    arguments.ignore("switch_temperature", _UNUSED)
+    policies = ["input_jitter", "argmax", "input_dropout"]
+    arguments.require("switch_policy_train", policies, "unknown policy")
 
 
 def _second_policy(
-    source: SourceConfig, scope: str, phase: str, classes: dict[str, Parameters]
+    arguments: MixtureArguments, phase: str, classes: dict[str, Parameters]
 ) -> Reference:
-    target, threshold = f"MoE1D.second_policy_{phase}", f"MoE1D.second_threshold_{phase}"
-    policy = source.require(
-        target, ["random", "all", "none", "threshold"], "unknown policy", scope=scope
-    )
+    name, threshold = f"second_policy_{phase}", f"second_threshold_{phase}"
+    policy = arguments.require(name, ["random", "all", "none", "threshold"], "unknown policy")
     if policy in ("all", "none"):
-        source.ignore(threshold, _UNUSED, scope=scope)
+        arguments.ignore(threshold, _UNUSED)
         return reference("@moe.All()" if policy == "all" else "@moe.Never()")
     if policy == "random" and phase == "eval":
-        source.ignore(target, _DETERMINISTIC, scope=scope)
+        arguments.ignore(name, _DETERMINISTIC)
         policy = "threshold"
     cls = "moe.Random" if policy == "random" else "moe.Threshold"
     # Training and evaluation may have different thresholds.
-    name = f"{'training' if phase == 'train' else 'evaluation'}/{cls}"
-    classes[name] = {"threshold": source.get(threshold, 0.2, scope=scope)}
-    return reference(f"@{name}()")
+    scoped = f"{'training' if phase == 'train' else 'evaluation'}/{cls}"
+    classes[scoped] = {"threshold": arguments.get(threshold, 0.2)}
+    return reference(f"@{scoped}()")

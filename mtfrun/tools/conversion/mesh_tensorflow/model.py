@@ -11,15 +11,13 @@ from mtfrun.tools.conversion.mesh_tensorflow.gin import Draft
 from mtfrun.tools.conversion.mesh_tensorflow.layers import Parameters, SourceStack
 from mtfrun.tools.conversion.mesh_tensorflow.stacks import read_stack
 from mtfrun.tools.conversion.mesh_tensorflow.variable_patterns import VariablePatterns
+from mtfrun.tools.conversion.mesh_tensorflow.vocabulary import CLUSTERS, read_vocabulary
 
 LANGUAGE_MODELS = ("lm", "delimited_lm")
 _STACK, _REVERSIBLE = "transformer.Stack", "transformer.ReversibleStack"
 _EMBEDDING_SCALE = "VocabEmbedding.scale_variable_like_classifier_weights"
 # Parameters of stacks with their only supported values.
-_UNSUPPORTED = (
-    ("ensemble", None, "ensembles are not supported"),
-    ("token_dropout_rate", 0.0, "ids are not dropped"),
-)
+_UNSUPPORTED = (("token_dropout_rate", 0.0, "ids are not dropped"),)
 _WITH_D_FF = ("transformer.FeedForward", "transformer.GatedFeedForward")
 _MACROS = {
     ("transformer.AttentionHeads", "num_heads"): "NUM_HEADS",
@@ -42,7 +40,8 @@ _MACROS = {
 class SourceModel:
     """A model: its stacks, and the parameters of TokenEmbedding, TokenLoss and its class.
 
-    `softmax` has the parameters of classes for another softmax than the usual one, by class.
+    `softmax` has the parameters of classes for another embedding or softmax than the usual one, by
+    class; `ensemble` is empty for one model.
     """
 
     model_type: str
@@ -51,6 +50,7 @@ class SourceModel:
     loss: Parameters
     of_model: Parameters
     softmax: Mapping[str, Parameters]
+    ensemble: Parameters
 
     @property
     def is_language_model(self) -> bool:
@@ -60,6 +60,12 @@ class SourceModel:
     def shares_layers(self) -> bool:
         """Whether the decoder has the variables of the encoder."""
         return len({stack.name for stack in self.stacks}) < len(self.stacks)
+
+    @property
+    def rows_of_clusters(self) -> int:
+        """The rows of the embedding's tables that are not of ids."""
+        clusters = self.softmax.get(CLUSTERS, {})
+        return len(clusters["cutoffs"]) if clusters.get("adaptive_softmax") else 0
 
     @property
     def row_form(self) -> RowForm:
@@ -74,6 +80,7 @@ class SourceModel:
             classes.append("transformer.PositionalEmbedding")
         if not self.embedding["tied_softmax"]:
             classes.append("transformer.TokenSoftmax")
+        classes.append(CLUSTERS if CLUSTERS in self.softmax else "transformer.TokenEmbedding")
         return VariablePatterns(classes, self.stacks)
 
 
@@ -86,7 +93,7 @@ def read_model(source: SourceConfig) -> SourceModel:
     for target, value, why in (
         ("unit_scaling_convention.value", False, "variables are not scaled so"),
         (_EMBEDDING_SCALE, False, "embeddings are not scaled so"),
-        ("run.ensemble_inputs", None, "ensembles are not supported"),
+        ("run.ensemble_inputs", None, "the members of an ensemble have the same inputs"),
     ):
         source.require(target, [value], why)
     for name, number in (("bos_id", 0), ("eos_id", 1)):
@@ -104,8 +111,13 @@ def read_model(source: SourceConfig) -> SourceModel:
     else:
         stacks, scope = _two_stacks(source), "decoder"
     embedding = _embedding(source, scope)
-    softmax = _softmax(source, embedding)
-    return SourceModel(model_type, stacks, embedding, _loss(source, scope), of_model, softmax)
+    loss = _loss(source, scope)
+    softmax = read_vocabulary(source, embedding, loss, scope)
+    if softmax.get(CLUSTERS, {}).get("adaptive_softmax"):
+        # The original's loss ignores it.
+        of_model.pop("loss_on_targets_only", None)
+    ensemble = _ensemble(source, [stack.scope for stack in stacks], embedding)
+    return SourceModel(model_type, stacks, embedding, loss, of_model, softmax, ensemble)
 
 
 def _two_stacks(source: SourceConfig) -> list[SourceStack]:
@@ -168,40 +180,34 @@ def _embedding(source: SourceConfig, scope: str) -> Parameters:
     return embedding
 
 
-def _softmax(source: SourceConfig, embedding: Parameters) -> dict[str, Parameters]:
-    """Adds the class of the softmax to the embedding, and returns parameters of our classes."""
-    target = "get_vocab_embedding_cls.cls"
-    cls = source.get(target, None)
-    name = "VocabEmbedding" if cls is None else name_of(cls)
-    if name == "VocabEmbedding":
-        return {}
-    if name not in ("MixtureOfSoftmaxes", "Mixtape"):
-        why = "only VocabEmbedding, MixtureOfSoftmaxes and Mixtape are supported"
-        source.refuse(target, why)
+_AVERAGES = {
+    "reduce_ensemble_logits_mean_prob": "probabilities",
+    "reduce_ensemble_logits_mean_logit": "logits",
+}
+
+
+def _ensemble(source: SourceConfig, scopes: Sequence[str], embedding: Parameters) -> Parameters:
+    """Returns the parameters of our ensemble; {} for one model."""
+    target = "Unitransformer.ensemble"
+    sizes = [source.get_optional(target, 2, scope=scope) for scope in scopes]
+    if any(size != sizes[0] for size in sizes):
+        source.refuse(target, "encoder and decoder differ: not supported", scope="encoder")
+    if not sizes[0]:
         return {}
     if not embedding["tied_softmax"]:
-        source.refuse(target, f"without shared_embedding_and_softmax_weights {name} has no use")
-    embedding["softmax"] = reference(f"@transformer.{name}")
-    get = source.getter(name)
-    if name == "MixtureOfSoftmaxes":
-        return {f"transformer.{name}": {"num_softmaxes": get("num_softmaxes", 1)}}
-    source.require("Mixtape.extra_ids", [0], "the table is not shared where ids change places")
-    gates = {
-        "size": get("gate_embedding_size", 1),
-        "frequent_fraction": get("frequent_token_fraction", 0.1),
-        "dropout_rate": get("dropout_rate", 0.0),
-        "noise": get("noise_std_dev", 0.0),
-    }
-    return {
-        f"transformer.{name}": {"gates": reference("@transformer.MixtapeGates()")},
-        "transformer.MixtapeGates": gates,
-    }
+        why = "the members of the original's ensembles share this softmax: not supported"
+        source.refuse("Unitransformer.shared_embedding_and_softmax_weights", why, scope=scopes[-1])
+    target = "reduce_ensemble_logits.reduce_fn"
+    average = source.get(target, None)
+    name = next(iter(_AVERAGES)) if average is None else name_of(average)
+    if name not in _AVERAGES:
+        source.refuse(target, f"only {' and '.join(_AVERAGES)} are supported")
+    return {"size": sizes[0], "average": _AVERAGES.get(name, "probabilities")}
 
 
 def _loss(source: SourceConfig, scope: str) -> Parameters:
     get = source.getter("Unitransformer", scope)
 
-    source.require("Unitransformer.loss_fn", [None], "only cross entropy is supported", scope=scope)
     denominator = source.get_optional("Unitransformer.loss_denominator", 0, scope=scope)
     loss: Parameters = {
         "label_smoothing": get("label_smoothing", 0.0),
@@ -238,6 +244,10 @@ def write_model(model: SourceModel, draft: Draft, microbatches: int) -> None:
     if model.shares_layers:
         stacks_of = {stack.scope: reference(f"@{_in_scope(stack.cls, stack)}") for stack in stacks}
         _write_class(draft, "parity.SharedLayersEncoderDecoder", {**parts, **stacks_of}, {})
+    if model.ensemble:
+        cls = "transformer.DecoderOnly" if model.is_language_model else "transformer.EncoderDecoder"
+        draft.bind("experiment.Experiment", {"model": reference("@transformer.make_ensemble")})
+        draft.bind("transformer.make_ensemble", {"model": reference(f"@{cls}"), **model.ensemble})
     _write_stacks(model, draft)
     embedding = dict(model.embedding)
     draft.macro("D_MODEL", embedding.pop("d_model"))
@@ -295,6 +305,9 @@ def _write_stacks(model: SourceModel, draft: Draft) -> None:
             }
         if stack.cls not in (_STACK, _REVERSIBLE):
             parameters["rematerialise"] = reference("%REMATERIALISE")
+        if stack.cls == "transformer.FunnelStack":
+            del parameters["num_layers"]
+            parameters["funnel"] = reference("@transformer.Funnel()")
         if stack.cls == "transformer.UniversalStack":
             parameters["recurrence"] = reference("@transformer.Recurrence()")
         if stack.cls == "transformer.TransparentDecoder":

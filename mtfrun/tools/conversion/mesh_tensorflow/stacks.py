@@ -72,6 +72,7 @@ def _reversible(source: SourceConfig, stack: SourceStack) -> None:
     _name_class(source, stack, "transformer.ReversibleStack")
 
 
+_FUNNEL = "FunnelTransformerLayerStack"
 _NO_GATES = "highway networks and gates, whose variables the original does not share, are not"
 _SAME_LAYERS = "the original's further layers have the variables of the steps: not supported"
 # Parameters of UTLayerStack with their only supported values.
@@ -121,6 +122,34 @@ def _universal(source: SourceConfig, stack: SourceStack) -> None:
     _write_universal_transforms(source, stack, kind)
 
 
+def _funnel(source: SourceConfig, stack: SourceStack) -> None:
+    scope = stack.scope
+    get = source.getter(_FUNNEL, scope)
+    if scope != "encoder":
+        why = f"{_FUNNEL} is for encoders: a decoder's positions would see later ones"
+        source.refuse("make_layer_stack.layer_stack_cls", why, scope=scope)
+    sizes = [int(size) for size in get("block_param_size", [])]
+    repeats = list(get("block_repeat_size", []))
+    number = len(stack.layers)
+    source.require(f"{_FUNNEL}.n_submodules", [2], "blocks have two layers", scope=scope)
+    if sum(sizes) != stack.num_layers or get("n_blocks", 0) != len(sizes) or number != 2:
+        why = "the blocks of all parts are make_layer_stack.num_layers, each of two layers"
+        source.refuse(f"{_FUNNEL}.block_param_size", why, scope=scope)
+    if repeats != [1] * len(sizes):
+        why = "the original has no layers for repeated blocks, and stops with an error"
+        source.refuse(f"{_FUNNEL}.block_repeat_size", why, scope=scope)
+    kinds, why = ["mean", "max", "min"], "unknown kind"
+    kind = source.require(f"{_FUNNEL}.pooling_type", kinds, why, scope=scope)
+    _add_transforms(source, stack, _FUNNEL)
+    _name_class(source, stack, "transformer.FunnelStack")
+    stack.parameters["transformer.Funnel"] = {
+        "num_layers": sizes,
+        "pool_size": get("pooling_size", 2),
+        "kind": kind,
+        "across_documents": True,
+    }
+
+
 def _halting(source: SourceConfig, kind: str, scope: str) -> Parameters:
     why = "only position-wise halting is supported: basic and accumulated"
     combination = source.require(f"{kind}.act_type", ["basic", "accumulated"], why, scope=scope)
@@ -158,12 +187,15 @@ _KINDS: dict[str, Callable[[SourceConfig, SourceStack], None]] = {
     "LayerStack": _layer_stack,
     "ReversibleLayerStack": _reversible,
     "UTLayerStack": _universal,
+    _FUNNEL: _funnel,
 }
 
 
 def _target(source: SourceConfig, kind: str, name: str, scope: str) -> str:
     """Returns where a parameter is bound that `kind` inherits from LayerStack."""
     target, inherited = f"{kind}.{name}", f"LayerStack.{name}"
+    if kind == _FUNNEL:
+        return target
     if kind == "LayerStack" or not source.has(target, scope=scope):
         return inherited
     source.ignore(inherited, f"{target} takes its place", scope=scope)
@@ -195,7 +227,7 @@ def _add_transforms(source: SourceConfig, stack: SourceStack, kind: str) -> None
             why = f"{unknown[0]} is not supported, only {supported}"
             source.refuse(target, why, scope=scope)
         lists[name] = [ours for n in names for ours in _TRANSFORMS.get(n, ())]
-    if stack.has_encoder and kind == "LayerStack":
+    if stack.has_encoder and kind in ("LayerStack", _FUNNEL):
         lists["final"].append("MaskPadding")
     if not stack.has_encoder:
         # The rows of a language model have no padding for the original, unless they are packed.

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig
+from mtfrun.tools.conversion.mesh_tensorflow.layer_variables import OF_LAYERS
 from mtfrun.tools.conversion.mesh_tensorflow.layers import SourceStack
 
 _BLOCK = "block_000/layer_000"
@@ -47,68 +48,6 @@ _CLASSES = {
     **{f"transformer.{cls}": theirs for cls, theirs in {**_ATTENTIONS, **_TALKING_HEADS}.items()},
     **{cls: theirs for cls, (_, theirs) in _FEED_FORWARDS.items()},
 }
-
-
-_SEPARABLE = "separable_conv1d"
-# Of layers: the end of our path, the class and the name of the original, and the class of ours.
-_OF_LAYERS = [
-    *(
-        (
-            rf"/product_key_memory\w*/layer/{ours}$",
-            f"ProductKeyValueMemory/{theirs}",
-            "ProductKeyMemory",
-        )
-        for ours, theirs in (
-            *((name, name) for name in ("keys", "values", "query/kernel", "query/bias")),
-            *(
-                (f"norm/{part}", f"layer_prepostprocess/layer_norm/layer_norm_{part}")
-                for part in ("scale", "bias")
-            ),
-        )
-    ),
-    ("mixture_of_outputs$", "TransparentEncDecAttention/w", "TransparentDecoder"),
-    (r"/convolution\w*/layer/kernel$", "Conv1DLayer/conv2d/kernel", "Convolution"),
-    (
-        r"filters/taps/\d+$",
-        f"SeparableConv1DLayer/{_SEPARABLE}/depthwise_conv_hack/depthwise_dense_0/kernel",
-        "TrainedFilters",
-    ),
-    (
-        r"filters/taps/\d+$",
-        "LightweightConv1DLocalAttn/lightwt_depthwise_dense_0/kernel",
-        "LightweightFilters",
-    ),
-    *(
-        (
-            rf"filters/taps/\d+/{part}$",
-            f"DynamicConv1DLocalAttn/dyn_conv_depthwise_dense_0/{part}",
-            "DynamicFilters",
-        )
-        for part in ("kernel", "bias")
-    ),
-    (
-        r"convolution\w*/(layer/)?bias$",
-        f"SeparableConv1DLayer/{_SEPARABLE}/depthwise_conv_hack/depthwise_dense_0/bias",
-        "DepthwiseConvolution",
-    ),
-    *(
-        (rf"{ours}/{part}$", f"{theirs}/{part}", cls)
-        for part in ("kernel", "bias")
-        for ours, theirs, cls in (
-            (
-                "/pointwise",
-                f"SeparableConv1DLayer/{_SEPARABLE}/pointwise_dense",
-                "DepthwiseConvolution",
-            ),
-            (r"/input/factors/\d", "LocalConvAttnBlock/local_conv_inp_0", "GatedConvolution"),
-            (
-                r"/gated_convolution\w*/layer/output",
-                "LocalConvAttnBlock/local_conv_attn_op_projection",
-                "GatedConvolution",
-            ),
-        )
-    ),
-]
 
 
 def _snake_case(name: str) -> str:
@@ -155,14 +94,20 @@ _KINDS = [
         for ours, theirs in _TALKING_KERNELS.items()
     ),
     # Which of them there are depends on its kind.
-    _Kind(
-        r"/synthesizer\w*/layer/attention/",
-        [f"{_BLOCK}/Synthesizer/{name}" for name in ("q", "k", "v", "kv", "o", "R", "pi/kernel")],
-        ["transformer.Synthesizer"],
+    *(
+        _Kind(
+            rf"/{_snake_case(cls.partition('.')[2])}\w*/layer/attention/",
+            [f"{_BLOCK}/{cls.partition('.')[2]}/{name}" for name in names],
+            [cls],
+        )
+        for cls, names in (
+            ("transformer.Synthesizer", ("q", "k", "v", "kv", "o", "R", "pi/kernel")),
+            ("moe.ExpertsSelfAttention", ("q", "kv", "o", "wi/kernel", "q_wo/kernel")),
+        )
     ),
     *(
         _Kind(ours, [f"{_BLOCK}/{theirs}"], [f"transformer.{cls}"])
-        for ours, theirs, cls in _OF_LAYERS
+        for ours, theirs, cls in OF_LAYERS
     ),
     *(
         _Kind(rf"/{name}\w*/layer/.*{ours}$", [f"{_BLOCK}/{their_class}/{theirs}/kernel"], [cls])
@@ -175,7 +120,19 @@ _KINDS = [
         ["transformer.RelativePositionBias"],
     ),
     _Kind(r"/router/kernel$", [f"{_BLOCK}/MoE1D/switch_gating/kernel"], ["moe.MoE1D"]),
-    _Kind(r"embedding/table$", ["shared/embedding", "transformer/embedding"], (), in_stack=False),
+    *(
+        _Kind(
+            rf"embedding/{ours}$",
+            [f"shared/embedding{theirs}", f"transformer/embedding{theirs}"],
+            [f"transformer.{cls}"],
+            in_stack=False,
+        )
+        for ours, theirs, cls in (
+            ("table", "", "TokenEmbedding"),
+            (r"clusters/\d+/table", "_01", "VocabularyClusters"),
+            (r"clusters/\d+/projection/kernel", "_02", "VocabularyClusters"),
+        )
+    ),
     _Kind(
         r"position/table$",
         ["shared/positional_embedding", "transformer/positional_embedding"],
@@ -204,7 +161,7 @@ class _Variables(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class VariablePatterns:
-    """Translates patterns for `classes` outside of stacks: PositionalEmbedding and TokenSoftmax."""
+    """Translates patterns for `classes` outside of stacks, such as PositionalEmbedding."""
 
     classes: Collection[str]
     stacks: Sequence[SourceStack]

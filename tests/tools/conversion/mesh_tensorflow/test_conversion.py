@@ -34,6 +34,12 @@ DENOISE = (
 )
 
 
+BY_EXPERTS = (
+    "encoder/make_layer_stack.layers = [@ExpertsSelfAttention, @MoE1D]\n"
+    "ExpertsSelfAttention.num_experts = 8\nExpertsSelfAttention.hidden_size = 24\n"
+)
+
+
 def _imported(text: str, tmp_path: pathlib.Path, *, partial: bool = False) -> Imported:
     path = tmp_path / "model.gin"
     path.write_text(SMALL + text)
@@ -61,6 +67,15 @@ def _text(imported: Imported) -> str:
         (
             "decoder/DenseReluDense.hidden_size = 64\n",
             ["decoder/transformer.FeedForward:\n    d_ff = 64"],
+        ),
+        (
+            "Unitransformer.ensemble = 4\nrun.mesh_shape = 'ensemble:4,batch:2,model:1'\n"
+            "reduce_ensemble_logits.reduce_fn = @transformer.reduce_ensemble_logits_mean_logit\n",
+            [
+                "experiment.Experiment:\n    model = @transformer.make_ensemble\n",
+                "    model = @transformer.EncoderDecoder\n    size = 4\n    average = 'logits'\n",
+                "LAYOUT = 'ensemble:ensemble;batch:batch;",
+            ],
         ),
         ("Unitransformer.loss_denominator = 233472\n", ["denominator = 233472.0"]),
         ("decoder/Unitransformer.label_smoothing = 0.1\n", ["label_smoothing = 0.1"]),
@@ -157,6 +172,27 @@ def _text(imported: Imported) -> str:
             ],
         ),
         (
+            "SelfAttention.relative_attention_type = None\n"
+            "encoder/make_layer_stack.layers = [\n"
+            "    @evolved_transformer.GatedLinearUnitLayer, @EncoderConvolutionalLayer]\n"
+            "decoder/make_layer_stack.layers = [\n"
+            "    @DecoderAttentionLayer, @DecoderConvolutionalLayer]\n"
+            "EncoderConvolutionalLayer.d_model = %d_model\n"
+            "EncoderConvolutionalLayer.dropout_rate = 0.1\n"
+            "DecoderConvolutionalLayer.d_model = %d_model\n"
+            "DecoderConvolutionalLayer.dropout_rate = 0.1\n"
+            "DecoderAttentionLayer.base_num_heads = 2\n",
+            [
+                'include "models/encoder_decoder.gin"',
+                "    layers = [@transformer.GatedLinearUnit, @transformer.EncoderConvolutions]\n",
+                "    layers = [@transformer.Parallel, @transformer.DecoderConvolutions]\n",
+                "twice_as_many/transformer.AttentionHeads:\n    num_heads = 4\n    d_kv = 8\n",
+                "base_number/transformer.AttentionHeads:\n    num_heads = 2\n    d_kv = 8\n",
+                "    heads = @twice_as_many/transformer.AttentionHeads()\n",
+                "    masks_start = True\n",
+            ],
+        ),
+        (
             "encoder/make_layer_stack.layers = [@SelfAttention, @ProductKeyValueMemory]\n"
             "ProductKeyValueMemory.key_size = 8\nProductKeyValueMemory.n_keys = 16\n"
             "ProductKeyValueMemory.n_heads = 2\nProductKeyValueMemory.knn = 4\n",
@@ -198,6 +234,18 @@ def _text(imported: Imported) -> str:
             ],
         ),
         (
+            "encoder/make_layer_stack.layers = [@SelfAttention, @HeterogeneousMoE1D]\n"
+            "HeterogeneousMoE1D.num_experts = 4\nHeterogeneousMoE1D.hidden_size = 1\n"
+            "HeterogeneousMoE1D.heterogeneous_mask_info = [\n"
+            "    {'percent_number': 0.25, 'layers': 1, 'width': 8},\n"
+            "    {'percent_number': 0.75, 'layers': 2, 'width': 5}]\n"
+            "sublayer_dropout.dropout_rate = 0.0\n",
+            [
+                "experts = @moe.HeterogeneousExperts\n",
+                "moe.HeterogeneousExperts:\n    sizes = [(1, 8, 1), (3, 5, 2)]\n",
+            ],
+        ),
+        (
             "get_vocab_embedding_cls.cls = @MixtureOfSoftmaxes\n"
             "MixtureOfSoftmaxes.num_softmaxes = 3\n",
             ["softmax = @transformer.MixtureOfSoftmaxes", "num_softmaxes = 3"],
@@ -205,6 +253,38 @@ def _text(imported: Imported) -> str:
         (
             "get_vocab_embedding_cls.cls = @Mixtape\nMixtape.gate_embedding_size = 8\n",
             ["transformer.MixtapeGates:\n    size = 8\n", "gates = @transformer.MixtapeGates()"],
+        ),
+        (
+            "get_vocab_embedding_cls.cls = @vocab_embeddings.AdaptiveVocabEmbedding\n"
+            "AdaptiveVocabEmbedding.clusters = [\n"
+            "    {'token_count': 64, 'embedding_size': %d_model},\n"
+            "    {'token_count': 128, 'embedding_size': 8},\n"
+            "    {'token_count': 192, 'embedding_size': 4}]\n",
+            [
+                "    clusters = @transformer.VocabularyClusters()\n"
+                "    softmax = @transformer.ClusterSoftmax\n",
+                "    cutoffs = [64, 192]\n    d_embedding = [16, 8, 4]\n",
+            ],
+        ),
+        (
+            "get_vocab_embedding_cls.cls = @AdaptiveSoftmaxVocabEmbedding\n"
+            "AdaptiveSoftmaxVocabEmbedding.clusters = [\n"
+            "    {'token_count': 64}, {'token_count': 320, 'embedding_size': 8}]\n"
+            "decoder/Unitransformer.loss_fn = @adaptive_softmax.adaptive_softmax_loss_fn\n"
+            "Unitransformer.z_loss = 0.01\nUnitransformer.label_smoothing = 0.1\n",
+            [
+                "    cutoffs = [64]\n    d_embedding = [16, 8]\n    adaptive_softmax = True\n",
+                "tail_z_loss = 0.01",
+            ],
+        ),
+        (
+            "get_vocab_embedding_cls.cls = @FactorizedVocabEmbedding\n"
+            "FactorizedVocabEmbedding.inner_dimension_size = 8\n"
+            "AdafactorOptimizer.exclude_from_parameter_scale = ['shared/embedding']\n",
+            [
+                "    cutoffs = []\n    d_embedding = [8]\n",
+                r"'embedding/clusters/\\d+/table$'",
+            ],
         ),
         (
             f"{DENOISE}preprocessors.denoise.noise_density = 0.15\n"
@@ -258,7 +338,14 @@ def test_the_written_file_says_what_differs(
     ("text", "name", "reason"),
     [
         ("SelfAttention.shared_kv = True\n", "SelfAttention.shared_kv", "projections"),
-        ("Unitransformer.ensemble = 2\n", "Unitransformer.ensemble", "ensembles"),
+        ("decoder/Unitransformer.ensemble = 2\n", "encoder/Unitransformer.ensemble", "differ"),
+        ("run.ensemble_inputs = 2\n", "run.ensemble_inputs", "same inputs"),
+        (
+            "Unitransformer.ensemble = 2\n"
+            "reduce_ensemble_logits.reduce_fn = @reduce_ensemble_logits_select\n",
+            "reduce_ensemble_logits.reduce_fn",
+            "only reduce_ensemble_logits_mean_prob",
+        ),
         ("SelfAttention.colour = 1\n", "SelfAttention.colour", "unknown parameter"),
         ("mine.Layer.size = 1\n", "Layer.size", "unknown class"),
         ("run.optimizer = @mine.Optimizer\n", "run.optimizer", "Optimizer is not supported"),
@@ -275,6 +362,12 @@ def test_the_written_file_says_what_differs(
             "one mixture for every block",
         ),
         (
+            "decoder/make_layer_stack.layers = [@DecoderAttentionLayer]\n"
+            "DecoderAttentionLayer.base_num_heads = 2\n",
+            "SelfAttention.relative_attention_type",
+            "not supported in this layer",
+        ),
+        (
             "encoder/make_layer_stack.layers = [@SeparableConv1DLayer]\n"
             "SeparableConv1DLayer.max_relative_pos = 1\nSeparableConv1DLayer.output_size = 16\n",
             "encoder/SeparableConv1DLayer.min_relative_pos",
@@ -286,9 +379,40 @@ def test_the_written_file_says_what_differs(
             "SelfAttention has no argument colour",
         ),
         (
+            f"{BY_EXPERTS}ExpertsSelfAttention.shared_kv = True\n",
+            "encoder/make_layer_stack.layers",
+            "attends to itself alone",
+        ),
+        (
+            "decoder/make_layer_stack.layers = [@SelfAttention, @ExpertsEncDecAttention]\n",
+            "decoder/make_layer_stack.layers",
+            "does not read the encoder",
+        ),
+        (
+            "encoder/make_layer_stack.layers = [@HeterogeneousMoE1D]\n"
+            "HeterogeneousMoE1D.moe_num_layers = 2\n",
+            "HeterogeneousMoE1D.moe_num_layers",
+            "no dropout between",
+        ),
+        (
             "get_vocab_embedding_cls.cls = @Mixtape\nMixtape.extra_ids = 2\n",
             "Mixtape.extra_ids",
             "change places",
+        ),
+        (
+            "get_vocab_embedding_cls.cls = @AdaptiveSoftmaxVocabEmbedding\n"
+            "AdaptiveSoftmaxVocabEmbedding.clusters = [{'token_count': 64},\n"
+            "    {'token_count': 320, 'length_projection_factor': 0.5}]\n"
+            "decoder/Unitransformer.loss_fn = @adaptive_softmax_loss_fn\n",
+            "AdaptiveSoftmaxVocabEmbedding.clusters",
+            "leaves out targets",
+        ),
+        (
+            "get_vocab_embedding_cls.cls = @AdaptiveSoftmaxVocabEmbedding\n"
+            "AdaptiveSoftmaxVocabEmbedding.clusters = [\n"
+            "    {'token_count': 64}, {'token_count': 320}]\n",
+            "decoder/Unitransformer.loss_fn",
+            "trained with adaptive_softmax_loss_fn",
         ),
         ("EncDecAttention.shared_kv = True\n", "EncDecAttention.shared_kv", "projections"),
         (
@@ -310,7 +434,7 @@ def test_the_written_file_says_what_differs(
         (
             "make_layer_stack.layer_stack_cls = @mine.Layers\n",
             "make_layer_stack.layer_stack_cls",
-            "only LayerStack, ReversibleLayerStack, UTLayerStack are supported",
+            "only LayerStack, ReversibleLayerStack, UTLayerStack, FunnelTransformerLayerStack are",
         ),
         (
             "make_layer_stack.layer_stack_cls = @UTLayerStack\n"
@@ -323,6 +447,19 @@ def test_the_written_file_says_what_differs(
             "UTLayerStack.recurrence_type = 'act'\nUTLayerStack.act_type = 'global'\n",
             "UTLayerStack.act_type",
             "position-wise",
+        ),
+        (
+            "make_layer_stack.layer_stack_cls = @FunnelTransformerLayerStack\n",
+            "make_layer_stack.layer_stack_cls",
+            "for encoders",
+        ),
+        (
+            "encoder/make_layer_stack.layer_stack_cls = @FunnelTransformerLayerStack\n"
+            "FunnelTransformerLayerStack.n_blocks = 1\n"
+            "FunnelTransformerLayerStack.block_param_size = [2]\n"
+            "FunnelTransformerLayerStack.block_repeat_size = [2]\n",
+            "FunnelTransformerLayerStack.block_repeat_size",
+            "stops with an error",
         ),
         (
             "make_bitransformer.encoder_name = 'decoder'\n",
@@ -394,6 +531,23 @@ rows.seed = 1
         assert "TRAINING_DATA and VOCABULARY" in lists["ignored"][name]
 
 
+def test_experts_of_attention_are_apart_from_other_experts(tmp_path: pathlib.Path) -> None:
+    text = f"{BY_EXPERTS}ExpertsSelfAttention.shared_kv = True\nMoE1D.hidden_size = 48\n"
+    written = _text(_imported(text, tmp_path, partial=True))
+    for line in (
+        "layers = [@moe.ExpertsSelfAttention, @moe.MoE1D]",
+        "    projections = @moe.ExpertProjections()\n",
+        "    by_experts = ['query', 'key_value']\n"
+        "    mixture = @encoder_attention_experts/moe.MoE1D\n"
+        "    experts = @encoder_attention_experts/moe.Experts\n",
+        "encoder_attention_experts/moe.MoE1D:\n    num_experts = 8\n",
+        "encoder_attention_experts/moe.Experts:\n    hidden_size = 24\n",
+        "encoder_attention_experts/moe.Router:\n    gate = @moe.Switch()\n",
+        "\nmoe.Experts:\n    hidden_size = 48\n",
+    ):
+        assert line in written, written
+
+
 def test_transparent_attention_has_other_classes_of_stacks(tmp_path: pathlib.Path) -> None:
     text = """
 decoder/make_layer_stack.layers = [@SelfAttention, @TransparentEncDecAttention]
@@ -432,6 +586,36 @@ LayerStack.recompute_grads = True
     # The original's class does not set padding to 0 at the end.
     assert "    final = " not in written
     assert "always" in _lists(imported)["ignored"]["LayerStack.recompute_grads"]
+
+
+FUNNEL = """
+encoder/make_layer_stack.layer_stack_cls = @funnel_transformer.FunnelTransformerLayerStack
+encoder/make_layer_stack.num_layers = 3
+make_bitransformer.bitransformer_cls = @funnel_transformer.BitransformerFunnel
+FunnelTransformerLayerStack.n_blocks = 2
+FunnelTransformerLayerStack.block_param_size = [1, 2]
+FunnelTransformerLayerStack.block_repeat_size = [1, 1]
+FunnelTransformerLayerStack.pooling_type = 'max'
+FunnelTransformerLayerStack.sublayers_initial = [@transformer.sublayer_dropout]
+FunnelTransformerLayerStack.sublayers_per_layer = [
+    @transformer.sublayer_rms_norm, @transformer.sublayer_call_layer,
+    @transformer.sublayer_dropout, @transformer.sublayer_residual]
+FunnelTransformerLayerStack.sublayers_final = [@transformer.sublayer_rms_norm]
+"""
+
+
+def test_funnels_have_their_parts(tmp_path: pathlib.Path) -> None:
+    imported = _imported(FUNNEL, tmp_path)
+    assert not _lists(imported)["not supported"]
+    written = _text(imported)
+    for line in (
+        "transformer.EncoderDecoder:\n    encoder = @encoder/transformer.FunnelStack\n",
+        "    funnel = @transformer.Funnel()\n",
+        "transformer.Funnel:\n    num_layers = [1, 2]\n    pool_size = 2\n    kind = 'max'\n"
+        "    across_documents = True\n",
+        "    relative_bias = @transformer.RelativePositionBias\n",
+    ):
+        assert line in written, written
 
 
 UNIVERSAL = """

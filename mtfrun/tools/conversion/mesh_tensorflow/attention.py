@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from typing import Any
+
+from mtfrun.configuration.gin_values import reference
+from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig
+from mtfrun.tools.conversion.mesh_tensorflow.experts import IN_ATTENTION
+
+Parameters = dict[str, Any]
+
+
+def encoder_attention(source: SourceConfig, scope: str) -> tuple[str, dict[str, Parameters]]:
+    rule = ("relative_attention_type", None, "logits by distance to inputs are not supported")
+    source.require_defaults("EncDecAttention", [rule], scope=scope)
+    for name in ("relative_attention_num_buckets", *_HYPERPROMPTS):
+        why = "attention to an encoder does not read it"
+        source.ignore(f"EncDecAttention.{name}", why, scope=scope)
+    cls, heads = "transformer.EncoderDecoderAttention", "transformer.AttentionHeads"
+    parameters = attention(source, "EncDecAttention", cls, scope)
+    of_decoder = attention(source, "SelfAttention", cls, scope)[heads]
+    if parameters[heads] != of_decoder:
+        scoped = f"encoder_attention/{heads}"
+        # None resets the value of the decoder's self-attention.
+        parameters[scoped] = {"num_memory_heads": None, **parameters.pop(heads)}
+        parameters[cls]["heads"] = reference(f"@{scoped}()")
+    return cls, parameters
+
+
+_HYPERPROMPTS = (
+    *("use_hyperprompt", "hyperprompt_mtlshare", "hyperprompt_length_encoder"),
+    *("hyperprompt_length_decoder", "hyperprompt_hidden_dim", "hyperprompt_task_num"),
+)
+
+
+# Parameters of attention with their only supported values; LocalSelfAttention has the first.
+_UNSUPPORTED: tuple[tuple[str, Any, str], ...] = (
+    ("shared_kv", False, "keys and values have separate projections"),
+    ("attention_func", None, "only the softmax of dot products is supported"),
+    ("combine_dims", True, "the slots of Adafactor would have other shapes"),
+    ("keep_query_heads_dims", False, "the output has no heads"),
+    ("fold_scaling_into_initializer", True, "the logits are not scaled"),
+    ("z_loss_coeff", None, "attention has no z-loss"),
+    ("use_hyperprompt", False, "prompts that are learned are not supported"),
+)
+
+
+_OF_EXPERTS = ("shared_kv", "fold_scaling_into_initializer")
+
+
+def attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[str, Parameters]:
+    # These inherit unbound parameters from their base class, SelfAttention.
+    inherits = kind in ("EncDecAttention", IN_ATTENTION)
+    kinds = ["SelfAttention", kind] if inherits else [kind]
+
+    def get(name: str, default: Any) -> Any:
+        for each in kinds:
+            default = source.get(f"{each}.{name}", default, scope=scope)
+        return default
+
+    num_heads = get("num_heads", 8)
+    memory_heads = get("num_memory_heads", 0)
+    for each in kinds:
+        why = "arguments of the attention are not supported"
+        source.require(f"{each}.attention_kwargs", [None, {}], why, scope=scope)
+        rules = _UNSUPPORTED[:1] if kind == "LocalSelfAttention" else _UNSUPPORTED
+        if kind == IN_ATTENTION:
+            # With experts keys are values, and the logits are scaled.
+            rules = tuple(rule for rule in rules if rule[0] not in _OF_EXPERTS)
+        source.require_defaults(each, rules, scope=scope)
+    heads: Parameters = {"num_heads": num_heads, "d_kv": get("key_value_size", 128)}
+    if memory_heads:
+        heads["num_memory_heads"] = memory_heads
+    return {
+        "transformer.AttentionHeads": heads,
+        cls: {"dropout_rate": get("dropout_rate", 0.0)},
+    }

@@ -1,0 +1,180 @@
+"""Funnel stacks: windows after pooling, encoder-decoders with a funnel, and refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import layers, mtf
+from mtfrun.errors import InputError
+from mtfrun.models import transformer as t
+from tests.layouts import FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close
+from tests.models.small_encoder_decoder import (
+    BATCH,
+    assert_steps_equal_whole_rows,
+    packed_pairs,
+    small_encoder_decoder,
+)
+from tests.models.small_model import LAYOUT, with_dropout
+from tests.models.under_layouts import Step, assert_same_step, training_step
+
+HEADS = t.AttentionHeads(num_heads=4, d_kv=4)
+RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)
+LAYERS = [
+    functools.partial(t.SelfAttention, heads=HEADS, dropout_rate=0.2),
+    functools.partial(t.FeedForward, d_ff=32, dropout_rate=0.2),
+]
+WIDTH = mtf.Dimension("d_model", 16)
+X = np.random.default_rng(0).normal(size=[2, 8, 16]).astype(np.float32)
+# The second document begins inside a window, and so does padding.
+SEGMENTS = np.array([[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 1, 0, 0, 0]], np.int32)
+FIRST = SEGMENTS[:, ::2]
+
+
+def _call(segments: np.ndarray, mesh: mtf.Mesh) -> t.SequenceCall:
+    shape = ["batch:2", f"length:{segments.shape[1]}"]
+    ids = mtf.import_tf_tensor(mesh, segments, shape)
+    bias = layers.mask_segments(layers.NO_BIAS, ids)
+    nonpadding = mtf.to_float(mtf.greater(ids, 0))
+    return t.SequenceCall(
+        self_attention_bias=bias, bidirectional=True, segments=ids, nonpadding=nonpadding
+    )
+
+
+def _import(x: np.ndarray, mesh: mtf.Mesh) -> mtf.Tensor:
+    return mtf.import_tf_tensor(mesh, x, ["batch:2", f"length:{x.shape[1]}", WIDTH])
+
+
+@pytest.mark.parametrize("kind", ["mean", "max", "min"])
+@pytest.mark.parametrize("across_documents", [False, True])
+def test_a_window_is_pooled_over_its_first_document(kind: str, across_documents: bool) -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    funnel = t.Funnel(kind=kind, across_documents=across_documents)
+    pooled = mtf.to_numpy(funnel.pool(_import(X, mesh), _call(SEGMENTS, mesh)))
+    counts = (np.repeat(FIRST, 2, axis=1) == SEGMENTS) | across_documents
+    entries = np.where(counts[..., np.newaxis], X, np.nan).reshape([2, 4, 2, 16])
+    assert_close(pooled, getattr(np, f"nan{kind}")(entries, axis=2), FLOAT32_OP_TOLERANCE)
+
+
+def test_positions_after_pooling_have_the_call_of_their_windows() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    call = _call(SEGMENTS, mesh)
+    positions = np.array([[0, 1, 2, 0, 1, 2, 3, 0], [0, 1, 2, 3, 4, 0, 0, 0]], np.int32)
+    of_texts = mtf.import_tf_tensor(mesh, positions, ["batch:2", "length:8"])
+    call = t.Funnel().shorten(dataclasses.replace(call, text_positions=of_texts))
+    assert call.segments is not None and call.nonpadding is not None
+    np.testing.assert_array_equal(mtf.to_numpy(call.segments), FIRST)
+    np.testing.assert_array_equal(mtf.to_numpy(call.nonpadding), FIRST > 0)
+    np.testing.assert_array_equal(mtf.to_numpy(call.text_positions), positions[:, ::2] // 2)
+    bias = call.self_attention_bias.value()
+    assert bias is not None
+    is_visible = FIRST[:, :, np.newaxis] == FIRST[:, np.newaxis]
+    np.testing.assert_array_equal(mtf.to_numpy(bias) == 0, is_visible)
+
+
+def _stack(mesh: mtf.Mesh, funnel: t.Funnel) -> t.FunnelStack:
+    stack = t.FunnelStack(mesh, WIDTH, funnel=funnel, layers=LAYERS, relative_bias=RELATIVE)
+    mtf.initialize(stack, seed=1)
+    return stack
+
+
+def test_a_document_does_not_depend_on_its_neighbours() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    stack, call = _stack(mesh, t.Funnel([1, 1])), _call(SEGMENTS, mesh)
+    changed = np.where(SEGMENTS[..., np.newaxis] == 1, X, X + 1.0)
+    before, after = (mtf.to_numpy(stack(_import(x, mesh), call)) for x in (X, changed))
+    is_first = FIRST == 1
+    assert_close(after[is_first], before[is_first], FLOAT32_OP_TOLERANCE)
+    assert np.abs(after - before)[FIRST == 2].max() > 0.01
+
+
+def test_repeated_blocks_have_the_same_variables() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    call = _call(SEGMENTS, mesh)
+    stack = _stack(mesh, t.Funnel([1], repeats=[3]))
+    expected = t.UniversalStack(
+        mesh,
+        WIDTH,
+        recurrence=t.Recurrence(3, signals=None),
+        layers=LAYERS,
+        relative_bias=RELATIVE,
+    )
+    expected.share_layers(stack)
+    x = _import(X, mesh)
+    assert_close(mtf.to_numpy(stack(x, call)), mtf.to_numpy(expected(x, call)))
+
+
+def _model(mesh: mtf.Mesh, *, rematerialise: bool = False, **funnel: Any) -> t.EncoderDecoder:
+    encoder = functools.partial(
+        t.FunnelStack,
+        funnel=t.Funnel(**{"num_layers": [1, 1], "repeats": [1, 2], **funnel}),
+        layers=LAYERS,
+        transforms=with_dropout(0.2),
+        relative_bias=RELATIVE,
+        rematerialise=rematerialise,
+    )
+    return small_encoder_decoder(mesh, encoder=encoder)
+
+
+@functools.cache
+def _step(mesh_shape: str, *, rematerialise: bool = False) -> Step:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    return training_step(_model(mesh, rematerialise=rematerialise), mesh, packed_pairs())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh_shape", ["data:2,model:1", "data:1,model:2", "data:2,model:2"])
+def test_a_layout_changes_neither_loss_nor_gradients(mesh_shape: str) -> None:
+    assert_same_step(_step(mesh_shape), _step(ONE_DEVICE))
+
+
+@pytest.mark.slow
+def test_recomputed_values_change_nothing() -> None:
+    assert_same_step(_step(ONE_DEVICE, rematerialise=True), _step(ONE_DEVICE))
+
+
+@pytest.mark.parametrize(
+    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
+)
+def test_a_decoder_attends_to_the_pooled_positions(mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    assert_steps_equal_whole_rows(_model(mesh, across_documents=True), mesh, beams=None)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"num_layers": [2, 0]}, "at least 1"),
+        ({"kind": "sum"}, "'mean' or 'max' or 'min'"),
+        ({"repeats": [1]}, "one for each part"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        t.Funnel(**settings)
+
+
+def test_a_length_that_windows_do_not_divide_is_refused() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    stack = _stack(mesh, t.Funnel([1, 1]))
+    with pytest.raises(InputError, match="7 positions are not a multiple of 2"):
+        stack(_import(X[:, :7], mesh), _call(SEGMENTS[:, :7], mesh))
+
+
+def test_a_decoder_and_an_encoder_of_labels_are_refused() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    stack = functools.partial(t.FunnelStack, funnel=t.Funnel([1, 1]), layers=LAYERS)
+    embedding = t.TokenEmbedding(16, max_length=16)
+    ids = mtf.ones(mesh, [mtf.Dimension("batch", BATCH), "length:8"], tf.int32)
+    features = {"inputs": ids, "targets": ids}
+    decoder = t.DecoderOnly(mesh, 16, embedding=embedding, stack=stack)
+    encoder = t.EncoderOnly(mesh, 16, embedding=embedding, stack=stack)
+    for model, message in ((decoder, "see later ones"), (encoder, "a target for every input")):
+        mtf.initialize(model)
+        with pytest.raises(InputError, match=message):
+            model.logits(features)
