@@ -23,8 +23,8 @@ Imported, they learn to spell numbers:
 
 The encoder-decoder spells all of 512 held-out numbers without any mistake after 500 of these steps,
 four minutes beside other programs on two cores. The language model spells 98.2 to 99.8 % after all
-steps, in runs that differ in rounding alone: nine minutes of CPU time, evaluations included, sixteen beside other programs. Transformers
-loads the folders and gives the same answers.
+steps, in runs that differ in rounding alone: nine minutes of CPU time, evaluations included,
+sixteen beside other programs. Transformers loads the folders and gives the same answers.
 """
 
 from __future__ import annotations
