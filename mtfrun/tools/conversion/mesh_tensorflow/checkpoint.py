@@ -47,10 +47,11 @@ class SourceCheckpoint:
     @property
     def vocabulary_size(self) -> int | None:
         """The rows of the embedding, or of all its tables, with padding; None without one."""
+        # Behind the members of an ensemble.
         rows = {
-            usual: int(self._tensors.shapes[name][0])
+            usual: int(self._tensors.shapes[name][-2])
             for usual, name in self._names.items()
-            if self._tensors.shapes[name]
+            if len(self._tensors.shapes[name]) > 1
         }
         whole = [number for usual, number in rows.items() if _EMBEDDING.fullmatch(usual)]
         parts = [number for usual, number in rows.items() if _CLUSTER.fullmatch(usual)]

@@ -23,11 +23,14 @@ _DEFAULTS = {"moe_gating": "switch", "switch_dropout": 0.0, "hidden_size": 3072}
 
 
 def experts_attention(
-    source: SourceConfig, scope: str, activations: Sequence[Reference | None]
+    source: SourceConfig,
+    scope: str,
+    activations: Sequence[Reference | None],
+    heads: Parameters,
 ) -> dict[str, Parameters]:
-    """Returns the parameters of our classes, by class, but for the heads and logits by distance.
+    """Returns the parameters of our classes, by class, but for the logits by distance.
 
-    The classes of the mixture are in a scope, since feed-forward layers may be others.
+    The heads and the mixture are in a scope, since other layers may have others.
     """
     why = (
         "in the original a position attends to itself alone, since its keys have the dimension of "
@@ -45,19 +48,23 @@ def experts_attention(
     target = f"{IN_ATTENTION}.expert_computation"
     projections = source.require(target, list(_BY_EXPERTS), "unknown projections", scope=scope)
     arguments = MixtureArguments(source, scope, IN_ATTENTION, _ARGUMENTS, _DEFAULTS)
-    of_mixture = f"{scope}_attention_experts".removeprefix("_")
+    classes = mixture(arguments, activations)
+    del classes["moe.MoE1D"]["experts"]  # the attention says which
+    inner = f"{scope}_attention_experts".removeprefix("_")
+    # None resets the value of other attention.
+    classes["transformer.AttentionHeads"] = {"num_memory_heads": None, **heads}
     return {
         "moe.ExpertsSelfAttention": {
-            "heads": reference("@transformer.AttentionHeads()"),
+            "heads": reference(f"@{inner}/transformer.AttentionHeads()"),
             "projections": reference("@moe.ExpertProjections()"),
             "dropout_rate": rate,
         },
         "moe.ExpertProjections": {
             "by_experts": _BY_EXPERTS[projections],
-            "mixture": reference(f"@{of_mixture}/moe.MoE1D"),
-            "experts": reference(f"@{of_mixture}/moe.Experts"),
+            "mixture": reference(f"@{inner}/moe.MoE1D"),
+            "experts": reference(f"@{inner}/moe.Experts"),
         },
-        **in_scope(mixture(arguments, activations), of_mixture),
+        **in_scope(classes, inner),
     }
 
 

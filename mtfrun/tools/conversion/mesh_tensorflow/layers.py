@@ -455,13 +455,11 @@ def _heterogeneous_mixture(source: SourceConfig, stack: SourceStack) -> _Layer:
 def _experts_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
     cls, scope = "moe.ExpertsSelfAttention", stack.scope
     functions = _functions(source, f"{IN_ATTENTION}.activation", scope)
-    parameters = experts_attention(source, scope, functions)
-    of_attention = attention(source, IN_ATTENTION, cls, scope)
-    parameters["transformer.AttentionHeads"] = of_attention["transformer.AttentionHeads"]
+    heads = attention(source, IN_ATTENTION, cls, scope)["transformer.AttentionHeads"]
+    parameters = experts_attention(source, scope, functions, heads)
     own = f"{IN_ATTENTION}.relative_attention_type"
     theirs = IN_ATTENTION if source.has(own, scope=scope) else "SelfAttention"
-    num_heads = parameters["transformer.AttentionHeads"]["num_heads"]
-    _add_relative_bias(source, stack, theirs, num_heads, cls, parameters)
+    _add_relative_bias(source, stack, theirs, heads["num_heads"], cls, parameters)
     return cls, parameters
 
 

@@ -31,9 +31,9 @@ def result_of(name: str) -> dict[str, Any]:
     return result
 
 
-def import_run(source: pathlib.Path, model_dir: pathlib.Path) -> RunDirectory:
+def import_run(source: pathlib.Path, model_dir: pathlib.Path, *flags: str) -> RunDirectory:
     """Returns the run that the command makes of a run of the original."""
-    process = mtfrun_here("import", f"--from={source}", f"--model_dir={model_dir}")
+    process = mtfrun_here("import", f"--from={source}", f"--model_dir={model_dir}", *flags)
     assert process.returncode == 0, process.stderr.decode()
     return RunDirectory(model_dir)
 

@@ -541,6 +541,7 @@ def test_experts_of_attention_are_apart_from_other_experts(tmp_path: pathlib.Pat
         "    mixture = @encoder_attention_experts/moe.MoE1D\n"
         "    experts = @encoder_attention_experts/moe.Experts\n",
         "encoder_attention_experts/moe.MoE1D:\n    num_experts = 8\n",
+        "encoder_attention_experts/transformer.AttentionHeads:\n    num_memory_heads = None\n",
         "encoder_attention_experts/moe.Experts:\n    hidden_size = 24\n",
         "encoder_attention_experts/moe.Router:\n    gate = @moe.Switch()\n",
         "\nmoe.Experts:\n    hidden_size = 48\n",
