@@ -15,7 +15,7 @@ from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, read_precisely
 from mtfrun.optim.schedules import Schedule
 from mtfrun.optim.trainable_variables import Factor, matching_paths
 
-# An eigenvalue of 1e-8 of the largest needs 21 iterations to come near 1, and a few more then.
+# An eigenvalue of 1e-8 of the norm needs 21 iterations to come near 1, and a few more then.
 _ITERATIONS = 28
 _LEFT, _RIGHT = "shampoo_left", "shampoo_right"
 _OTHER = "_other"
@@ -28,13 +28,14 @@ class Preconditioning:
 
     Attributes:
       beta2: decay of the averages of G G^T and G^T G.
-      epsilon: is added to their eigenvalues, times the mean of these.
+      epsilon: is added to their eigenvalues, times the root of the sum of the squares of these. In
+        float32 the roots of gradients of rank 1 diverge from about 1e-7 on.
       every_steps: how often their inverse roots are computed, the first time at the first step.
       largest_side: a longer side of a matrix has no preconditioner.
     """
 
     beta2: float = 0.99
-    epsilon: float = 1e-6
+    epsilon: float = 1e-5
     every_steps: int = 10
     largest_side: int = 4096
 
@@ -206,9 +207,8 @@ class _Matrix:
         # The scale of the averages counts for nothing: neither do they need a correction.
         other = mtf.Dimension(side.name + _OTHER, side.size)
         identity = mtf.one_hot(mtf.range(average.mesh, side), other, dtype=tf.float32)
-        mean = mtf.reduce_sum(average * identity, output_shape=self._batch) * (1.0 / side.size)
-        scale = mtf.maximum(mean, _TINY)
-        normalised = average / scale + identity * self._settings.epsilon
+        norm = mtf.sqrt(mtf.reduce_sum(mtf.square(average), output_shape=self._batch))
+        normalised = average / mtf.maximum(norm, _TINY) + identity * self._settings.epsilon
         return inverse_root(normalised, side, 2 * len(self._sides))
 
     def _square(self, side: mtf.Dimension) -> mtf.Shape:

@@ -43,9 +43,8 @@ def test_roots_are_those_of_eigenvalues(power: int) -> None:
 
 
 def _root(average: np.ndarray, power: int) -> np.ndarray:
-    size = average.shape[-1]
-    mean = np.trace(average, axis1=-2, axis2=-1)[..., np.newaxis, np.newaxis] / size
-    values, vectors = np.linalg.eigh(average / mean + EPSILON * np.eye(size))
+    norm = np.linalg.norm(average, axis=(-2, -1), keepdims=True)
+    values, vectors = np.linalg.eigh(average / norm + EPSILON * np.eye(average.shape[-1]))
     return np.einsum("bij,bj,bkj->bik", vectors, values ** (-1 / power), vectors)
 
 
@@ -97,6 +96,19 @@ def test_ten_updates_are_those_of_the_formulas(every_steps: int) -> None:
     for path in DIMS:
         expected = _expected(path, values[path], gradients[path], every_steps)
         assert_close(after[path], expected.astype(np.float32), FLOAT32_OP_TOLERANCE)
+
+
+def test_gradients_of_rank_1_have_a_root() -> None:
+    rng = np.random.default_rng(2)
+    sides = rng.normal(size=[2, 256]) * np.exp(rng.normal(size=[2, 256]))
+    gradient = np.outer(*sides).astype(np.float32)
+    variables = make_variables(
+        MESH, {"tall": np.zeros_like(gradient)}, DIMS, (), {"tall": ["d_ff"]}
+    )
+    after = run_updates(optim.Shampoo(RATE), variables, {"tall": gradient[np.newaxis]})["tall"]
+    # Along the only singular vectors, with the norm of Adam's first direction, 1 for each entry.
+    expected = -RATE * gradient.size**0.5 * gradient / np.linalg.norm(gradient)
+    assert_close(after[0], expected.astype(np.float32), 1e-3)
 
 
 def test_a_long_side_has_no_preconditioner() -> None:
