@@ -184,6 +184,7 @@ def _images(directory: pathlib.Path, names: list[str]) -> None:
             Image.fromarray(pixels).save(directory / name / f"{i}.png")
 
 
+@pytest.mark.slow
 def test_a_classifier_keeps_the_names_of_its_classes(tmp_path: pathlib.Path) -> None:
     project, run = tmp_path / "project", tmp_path / "run"
     _images(project / "images", ["cat", "dog"])

@@ -60,6 +60,7 @@ def _trained(mesh_shape: str, layout: str) -> Any:
     return _run(_ensemble(mesh, _language_model()), mesh, training=True)
 
 
+@pytest.mark.slow
 def test_members_are_single_models_with_other_values() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     make = _language_model()

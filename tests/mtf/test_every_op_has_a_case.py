@@ -27,6 +27,7 @@ NO_OPERATIONS = {
         "tensor_dim_to_size_per_split",
         "verify_no_new_dims",
     ],
+    "of ensembles: tests/models/test_ensemble.py": ["stack_variables"],
     "of variables and modules; test_variables.py runs them under all layouts": [
         "assign",
         "assign_add",

@@ -77,7 +77,8 @@ def _expected(
     return np.stack(after)
 
 
-@pytest.mark.parametrize("every_steps", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("every_steps", [1, 4])
 def test_ten_updates_are_those_of_the_formulas(every_steps: int) -> None:
     rng = np.random.default_rng(1)
     shapes = {path: [SIZES[name] for name in names] for path, names in DIMS.items()}

@@ -62,6 +62,7 @@ def test_a_layout_changes_neither_loss_nor_gradients(
     assert_same_step(_step(mesh_shape, layout, blocking), _step(ONE_DEVICE, "", Blocking()))
 
 
+@pytest.mark.slow
 def test_rematerialisation_changes_nothing() -> None:
     recomputed = _step(ONE_DEVICE, "", Blocking(), rematerialise=True)
     assert_same_step(recomputed, _step(ONE_DEVICE, "", Blocking()))
