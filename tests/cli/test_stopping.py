@@ -132,6 +132,7 @@ def test_an_evaluation_of_training_ends_between_batches_and_all_is_saved(
     assert RunDirectory(tmp_path / "run").checkpoints().steps() == [2]
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_step_waits_for_nothing(
     flags: list[str],
     tmp_path: pathlib.Path,

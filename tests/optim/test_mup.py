@@ -52,6 +52,7 @@ def _trained(
     return mtf.to_numpy(model.named_variables())
 
 
+@pytest.mark.slow
 @ADAFACTOR_FIRST
 def test_a_model_of_the_base_sizes_stays_as_it_is_to_the_bit(optimizer: str) -> None:
     expected = _trained(optimizer, None)

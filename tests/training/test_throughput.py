@@ -154,6 +154,7 @@ def test_the_peak_is_that_of_the_type_of_most_products(monkeypatch: pytest.Monke
     assert measured == ["bfloat16"]
 
 
+@pytest.mark.slow
 def test_the_peak_and_the_memory_of_this_machine() -> None:
     # Between a slow core that is shared by many and the fastest processor.
     assert 1e8 < throughput.products_per_sec("CPU:0", "float32", 256) < 1e14

@@ -106,6 +106,7 @@ def test_a_template_that_fails_is_one_line(tmp_path: pathlib.Path, text: str, re
     assert reason in str(raised.value) and "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_an_endless_template_is_ended(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -107,9 +107,8 @@ def test_an_imported_run_is_trained_and_decoded(tmp_path: pathlib.Path) -> None:
     assert answer["step"] == STEP
 
 
-@pytest.mark.parametrize(
-    "mesh", [ONE_DEVICE, pytest.param("data:2,model:1", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", [ONE_DEVICE, "data:2,model:1"])
 def test_a_network_for_images_classifies_as_the_original(mesh: str, tmp_path: pathlib.Path) -> None:
     case = reference_cases("t2t_resnet_2018")["deeper_eval"]
     model = _imported(case, tmp_path, "mtf_resnet")
