@@ -76,6 +76,17 @@ class AttentionHeads:
         memory_heads = self._num_memory_heads
         return [] if memory_heads == 1 else [mtf.Dimension("heads", memory_heads)]
 
+    def logits_scale(self, growth: float) -> float:
+        """Returns 1 / sqrt(d_kv) at the base size of d_kv, falling as 1 / d_kv when that grows.
+
+        After some training queries and keys are correlated: Yang et al. 2022, arXiv:2203.03466,
+        definition 4.1. `growth` is d_kv by its base size; `scaled_logits` may say another factor.
+        """
+        scale = float(self.scaled_logits or 1.0)
+        if self.scaled_logits is True:
+            scale = (self.size_dim.size / growth) ** -0.5
+        return scale / growth
+
     def group(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns a bias of logits with the dimensions of grouped queries where it has heads."""
         if len(self.query_dims) == 1 or "heads" not in x.shape.dimension_names:

@@ -264,16 +264,8 @@ class MultiHeadAttention(mtf.Module):
 
     @property
     def logits_scale(self) -> float:
-        """Of queries: 1 / sqrt(d_kv) at the base size of d_kv, falling as 1 / d_kv when that grows.
-
-        After some training queries and keys are correlated: Yang et al. 2022, arXiv:2203.03466,
-        definition 4.1.
-        """
-        growth = self.query.widths.growth([self._d_kv])
-        scale = float(self.heads.scaled_logits or 1.0)
-        if self.heads.scaled_logits is True:
-            scale = (self._d_kv.size / growth) ** -0.5
-        return scale / growth
+        """The factor of queries, see `AttentionHeads.logits_scale`."""
+        return self.heads.logits_scale(self.query.widths.growth([self._d_kv]))
 
     def _normalise(
         self, x: mtf.Tensor, norm: Any, groups: HeadGroups | None, call: Call

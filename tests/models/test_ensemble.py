@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,20 +61,27 @@ def _trained(mesh_shape: str, layout: str) -> Any:
     return _run(_ensemble(mesh, _language_model()), mesh, training=True)
 
 
+def _single_model(make: Callable[..., Any], ensemble: Any, member: int) -> Any:
+    """Returns a model without others, with the values of a member."""
+    values = ensemble.named_variables()
+    mesh = next(iter(values.values())).mesh
+    model = make(mesh, VOCABULARY)
+    mtf.initialize(model)
+    for path, variable in model.named_variables().items():
+        value = mtf.to_numpy(values[path].read())[member]
+        mtf.assign(variable, mtf.import_tf_tensor(mesh, value, variable.shape))
+    return model
+
+
 @pytest.mark.slow
 def test_members_are_single_models_with_other_values() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     make = _language_model()
     ensemble = _ensemble(mesh, make)
     logits, loss, _ = _run(ensemble, mesh, training=False)
-    values = {path: mtf.to_numpy(v.read()) for path, v in ensemble.named_variables().items()}
     probabilities = []
     for member in range(2):
-        model = make(mesh, VOCABULARY)
-        mtf.initialize(model)
-        for path, variable in model.named_variables().items():
-            value = mtf.import_tf_tensor(mesh, values[path][member], variable.shape)
-            mtf.assign(variable, value)
+        model = _single_model(make, ensemble, member)
         of_member, *_ = _run(model, mesh, training=False)
         exp = np.exp(of_member - of_member.max(axis=-1, keepdims=True))
         probabilities.append(exp / exp.sum(axis=-1, keepdims=True))
@@ -92,14 +100,9 @@ def test_every_member_is_trained_as_if_it_were_alone() -> None:
     make = functools.partial(make, stack=layers)  # without dropout
     ensemble = _ensemble(mesh, make)
     _, loss, gradients = _run(ensemble, mesh, training=True)
-    values = {path: mtf.to_numpy(v.read()) for path, v in ensemble.named_variables().items()}
     totals = []
     for member in range(2):
-        model = make(mesh, VOCABULARY)
-        mtf.initialize(model)
-        for path, variable in model.named_variables().items():
-            value = mtf.import_tf_tensor(mesh, values[path][member], variable.shape)
-            mtf.assign(variable, value)
+        model = _single_model(make, ensemble, member)
         _, alone, expected = _run(model, mesh, training=True)
         for path, gradient in expected.items():
             assert_close(gradients[path][member], gradient, FLOAT32_MODEL_TOLERANCE)

@@ -88,6 +88,7 @@ class ExpertsAttention(mtf.Module):
                 "attention by experts has no biases and no norms of heads: leave out use_bias, "
                 "use_output_bias and norm of AttentionHeads"
             )
+        heads = dataclasses.replace(heads, scaled_logits=heads.scaled_logits or True)
         self._mesh, self._d_model, self._dtypes = mesh, d_model, dtypes
         self._heads, self._d_kv, self._projections = heads, heads.size_dim, projections
         names = projections.names
@@ -130,7 +131,7 @@ class ExpertsAttention(mtf.Module):
 
         mixed = mix_values(
             attention_logits(
-                query * self._logits_scale,
+                query * self._heads.logits_scale(self.output.widths.growth([self._d_kv])),
                 keys,
                 memory_length=memory_length,
                 d_kv=self._d_kv,
@@ -152,15 +153,6 @@ class ExpertsAttention(mtf.Module):
         shape = [*batch, *self._heads.memory_dims, memory_length, self._d_kv]
         zeros = mtf.zeros(self._mesh, shape, self._dtypes.activation)
         return dict.fromkeys(self._projections.names[1:], zeros)
-
-    @property
-    def _logits_scale(self) -> float:
-        """See `MultiHeadAttention.logits_scale`."""
-        growth = self.output.widths.growth([self._d_kv])
-        scale = self._heads.scaled_logits
-        if isinstance(scale, bool):
-            scale = (self._d_kv.size / growth) ** -0.5
-        return scale / growth
 
     def _inner(self, name: str) -> list[mtf.Dimension]:
         heads = self._heads.query_dims if name == "query" else self._heads.memory_dims

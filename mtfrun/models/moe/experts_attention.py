@@ -127,9 +127,9 @@ class ExpertsEncoderDecoderAttention(Sublayer):
         )
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        query = self.attention.project(x, lambda mixture: mixture(x, call))["query"]
-        bias = encoder_memory(call).bias
-        return self.attention.attend(query, self._memory(call), bias, call, whole=True)
+        return self._attend(
+            x, lambda mixture: mixture(x, call), self._memory(call), call, whole=True
+        )
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
@@ -138,9 +138,7 @@ class ExpertsEncoderDecoderAttention(Sublayer):
         return self._memory(call)
 
     def step(self, x: mtf.Tensor, state: Vectors, call: SequenceCall) -> tuple[mtf.Tensor, Vectors]:
-        query = self.attention.project(x, lambda mixture: mixture.step(x, (), call)[0])["query"]
-        bias = encoder_memory(call).bias
-        return self.attention.attend(query, state, bias, call, whole=False), state
+        return self._attend(x, lambda mixture: mixture.step(x, (), call)[0], state, call), state
 
     def can_step_in_blocks(self) -> bool:
         return True
@@ -148,9 +146,19 @@ class ExpertsEncoderDecoderAttention(Sublayer):
     def prefill(
         self, x: mtf.Tensor, state: Vectors, call: SequenceCall
     ) -> tuple[mtf.Tensor, Vectors]:
-        query = self.attention.project(x, lambda mixture: mixture.prefill(x, (), call)[0])["query"]
-        bias = encoder_memory(call).bias
-        return self.attention.attend(query, state, bias, call, whole=False), state
+        return self._attend(x, lambda mixture: mixture.prefill(x, (), call)[0], state, call), state
+
+    def _attend(
+        self,
+        x: mtf.Tensor,
+        run: RunMixture,
+        memory: Vectors,
+        call: SequenceCall,
+        *,
+        whole: bool = False,
+    ) -> mtf.Tensor:
+        query, bias = self.attention.project(x, run)["query"], encoder_memory(call).bias
+        return self.attention.attend(query, memory, bias, call, whole=whole)
 
     def _memory(self, call: SequenceCall) -> Vectors:
         encoder = encoder_memory(call)

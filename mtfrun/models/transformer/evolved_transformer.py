@@ -71,19 +71,22 @@ class _ConvolutionBranches(Sublayer):
         }
 
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        next_state = {}
-
-        def apply(name: str, x: mtf.Tensor) -> mtf.Tensor:
-            y, next_state[name] = self._parts[name].step(x, state[name], call)
-            return y
-
-        return self._combine(x, call, apply), next_state
+        return self._with_states(x, state, call, lambda part: part.step)
 
     def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
+        return self._with_states(x, state, call, lambda part: part.prefill)
+
+    def _with_states(
+        self,
+        x: mtf.Tensor,
+        state: Any,
+        call: SequenceCall,
+        method: Callable[[Sublayer], Callable[..., tuple[mtf.Tensor, Any]]],
+    ) -> tuple[mtf.Tensor, Any]:
         next_state = {}
 
         def apply(name: str, x: mtf.Tensor) -> mtf.Tensor:
-            y, next_state[name] = self._parts[name].prefill(x, state[name], call)
+            y, next_state[name] = method(self._parts[name])(x, state[name], call)
             return y
 
         return self._combine(x, call, apply), next_state
