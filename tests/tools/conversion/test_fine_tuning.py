@@ -14,9 +14,8 @@ import mtfrun
 from mtfrun.experiment.runs.run import Run
 from tests.cli.command import ROOT, environment, mtfrun_here
 
-# The share of held-out numbers without any mistake. Runs of the language model that differ in
-# rounding alone end at 0.982 and 0.997.
-RIGHT = {"byt5": 0.99, "llama": 0.97}
+# The least share of held-out numbers without any mistake.
+RIGHT = 0.99
 # Logits, relative to the largest one.
 LOGITS = 1e-4
 
@@ -60,8 +59,9 @@ def _python(*arguments: str | pathlib.Path) -> str:
     return process.stdout
 
 
-# Steps, and rows of a step; a row of the language model holds two pairs.
-LENGTHS = {"byt5": (1500, 64), "llama": (1500, 32)}
+# Steps, and rows of a step; a row of the language model holds two pairs. After 1,500 steps its runs
+# that differ in rounding alone have 0.982 to 0.998.
+LENGTHS = {"byt5": (1500, 64), "llama": (2500, 32)}
 
 
 def _fine_tuned(form: str, directory: pathlib.Path) -> Run:
@@ -98,7 +98,7 @@ def test_an_imported_model_learns_to_spell_numbers_and_is_exported(
     form: str, kind: str, tmp_path: pathlib.Path
 ) -> None:
     run = _fine_tuned(form, tmp_path)
-    assert run.evaluate()["exact_match"] >= RIGHT[form]
+    assert run.evaluate()["exact_match"] >= RIGHT
     flags = [f"--model_dir={run.model_dir}", f"--to={tmp_path / 'out'}", "--format=huggingface"]
     process = mtfrun_here("export", *flags)
     assert process.returncode == 0, process.stderr.decode()

@@ -6,10 +6,8 @@ Started by test_plan.py with the environment that makes DTensor write its progra
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
-import os
-import pathlib
+import statistics
 import sys
 from typing import Any
 
@@ -24,22 +22,24 @@ from mtfrun.experiment.runs.opening import build
 from mtfrun.experiment.runs.settings import ROOTS
 from mtfrun.tools.planning import Plan, Resources, as_json, plan_training
 
+MEASURE = "--measure="
+# All devices of a process have one allocator.
+ALLOCATOR = "CPU:0"
+MEASURED_STEPS = 9
+
 
 def main(folder: str, *arguments: str) -> None:
-    """Prints {"planned": plan, "real": plan}, or with --measure {"peak": bytes, "measured": bytes}.
+    """Prints {"planned": plan, "real": plan}, or {"peak": bytes, "measured": bytes}.
 
-    The other arguments are those of the command plan.
+    The second with `--measure=THREADS`, as many threads that run operations. The other arguments
+    are those of the command plan.
     """
-    measure = "--measure" in arguments
-    flags = parse_flags(["plan", *(x for x in arguments if x != "--measure")])
+    measure = [x.removeprefix(MEASURE) for x in arguments if x.startswith(MEASURE)]
+    flags = parse_flags(["plan", *(x for x in arguments if not x.startswith(MEASURE))])
     config.parse(flags.gin_file, flags.bindings, roots=ROOTS)
     config.override(mtf.Mesh, shape=flags.mesh)
     if measure:
-        # A thread for two devices, whatever the number of processors. With fewer some devices wait
-        # while others are at their peaks; with more the independent parts of a device's step run at
-        # once.
-        devices = mtf.convert_to_shape(flags.mesh).size
-        tf.config.threading.set_inter_op_parallelism_threads(devices // 2)
+        tf.config.threading.set_inter_op_parallelism_threads(int(measure[0]))
         values: dict[str, Any] = dict(_measured(folder))
     else:
         # First the real one, so that there are enough simulated devices.
@@ -68,8 +68,8 @@ def _operations(plan: Plan) -> list[Any]:
     ]
 
 
-def _measured(folder: str) -> dict[str, int]:
-    """Returns the peak that is planned for all devices, and that of the process."""
+def _measured(folder: str) -> dict[str, float]:
+    """Returns the planned peak of all devices, and the median of measured ones, in bytes."""
     experiment, evaluation = build()
     one = config.build(Training, experiment, evaluation)
     plan = plan_training(one, folder)
@@ -88,21 +88,18 @@ def _measured(folder: str) -> dict[str, int]:
     def run(count: int) -> None:
         mtf.to_numpy(steps(features, mtf.constant(one.state.mesh, count, dtype=tf.int32)))
 
+    def peak_of_a_step() -> int:
+        tf.config.experimental.reset_memory_stats(ALLOCATOR)
+        before = tf.config.experimental.get_memory_info(ALLOCATOR)["current"]
+        run(1)
+        return int(tf.config.experimental.get_memory_info(ALLOCATOR)["peak"]) - before
+
     run(0)  # compiles
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _status("VmRSS")
-    run(1)
+    run(1)  # allocates what the first step leaves
     return {
         "peak": plan.peak.num_bytes * plan.mesh.size,
-        "measured": _status("VmHWM") - before,
+        "measured": statistics.median(peak_of_a_step() for _ in range(MEASURED_STEPS)),
     }
-
-
-def _status(name: str) -> int:
-    lines = pathlib.Path(f"/proc/{os.getpid()}/status").read_text().splitlines()
-    (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{name}:"))
-    return int(kilobytes) * 1024
 
 
 if __name__ == "__main__":

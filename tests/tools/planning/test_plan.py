@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.tools.planning.description import variable_lines
-from mtfrun.tools.planning.plan import PROCESS_BYTES
 from tests.cli.command import TINY
 from tests.collectives import collectives_of
 
@@ -56,20 +55,24 @@ SAME = {
     "8x1 digits": ("data:8,model:1", DIGITS),
     "2x2 digits": ("data:2,model:2", DIGITS),
 }
-# Whose measured peaks differ by more, and change with the processor and what else a machine does;
-# docs/planning.md has the figures.
-UNCERTAIN = ("2x2 wide", "1x2 loss in blocks", "2x2 rematerialised")
+# The mesh, the threads that run operations, whatever the number of processors, and flags. With a
+# thread for two devices the independent parts of a device's step rarely run at once. Rematerialised
+# steps have short peaks, which devices that share a thread do not reach together.
 MEASURED = {
-    "4x1": ("data:4,model:1", LONG),
-    "2x2": ("data:2,model:2", LONG),
-    "2x4": ("data:2,model:4", LONG),
-    "8x1": ("data:8,model:1", LONG),
-    "2x2 microbatches": ("data:2,model:2", [*LONG, "--gin.MICROBATCHES=2"]),
-    "2x2 rematerialised": ("data:2,model:2", [*LONG, "--gin.REMATERIALISE=True"]),
-    "2x2 wide": ("data:2,model:2", WIDE),
-    "2x2 mixture": ("data:2,model:2", [*MIXTURE, "--gin.BATCH_SIZE=64"]),
-    "2x2 mixture without a capacity": ("data:2,model:2", [*DROPLESS, "--gin.BATCH_SIZE=64"]),
-    "1x2 loss in blocks": ("data:1,model:2", LARGE_LOGITS),
+    "4x1": ("data:4,model:1", 2, LONG),
+    "2x2": ("data:2,model:2", 2, LONG),
+    "2x4": ("data:2,model:4", 4, LONG),
+    "8x1": ("data:8,model:1", 4, LONG),
+    "2x2 microbatches": ("data:2,model:2", 2, [*LONG, "--gin.MICROBATCHES=2"]),
+    "2x2 rematerialised": ("data:2,model:2", 4, [*LONG, "--gin.REMATERIALISE=True"]),
+    "2x2 wide": ("data:2,model:2", 2, WIDE),
+    "2x2 mixture": ("data:2,model:2", 2, [*MIXTURE, "--gin.BATCH_SIZE=64"]),
+    "2x2 mixture without a capacity": (
+        "data:2,model:2",
+        2,
+        [*DROPLESS, "--gin.BATCH_SIZE=64"],
+    ),
+    "1x2 loss in blocks": ("data:1,model:2", 1, LARGE_LOGITS),
 }
 
 
@@ -83,19 +86,17 @@ def test_a_plan_without_devices_is_that_of_the_real_mesh(name: str, tmp_path: pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[pytest.mark.xfail(strict=False)] if name in UNCERTAIN else [])
-        for name in MEASURED
-    ],
-)
-def test_the_planned_peak_is_near_the_measured_one(name: str, tmp_path: pathlib.Path) -> None:
-    mesh, flags = MEASURED[name]
-    peaks = collectives_of(WORKER, tmp_path, ["--measure", f"--mesh={mesh}", *flags])
-    planned = peaks["peak"] + PROCESS_BYTES
+@pytest.mark.parametrize("name", MEASURED)
+def test_the_planned_peak_is_near_the_measured_one(
+    name: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The allocator that counts its bytes, which TensorFlow takes by itself on some processors only.
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    mesh, threads, flags = MEASURED[name]
+    flags = [f"--measure={threads}", f"--mesh={mesh}", *flags]
+    peaks = collectives_of(WORKER, tmp_path, flags)
     assert peaks["measured"] > 200e6, "too little to compare"
-    assert planned == pytest.approx(peaks["measured"], rel=PEAK_TOLERANCE)
+    assert peaks["peak"] == pytest.approx(peaks["measured"], rel=PEAK_TOLERANCE)
 
 
 def test_a_report_lists_the_parts_of_variables_without_storage() -> None:
