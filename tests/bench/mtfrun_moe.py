@@ -11,6 +11,11 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
+from mtfrun.tensorflow_import import import_tensorflow  # noqa: E402
+
+with import_tensorflow():  # as the program does, without Keras
+    import tensorflow  # noqa: F401
+
 from mtfrun import mtf  # noqa: E402
 from mtfrun.layers import Collector  # noqa: E402
 from mtfrun.models import moe  # noqa: E402
