@@ -75,6 +75,14 @@ SEGMENTATION_FILES = {
     "runs/shapes.gin": ["runs/shapes.gin"],
     "runs/volumes.gin": ["runs/volumes.gin"],
 }
+# Models of the values of pixels.
+PIXEL_FILES = {
+    "models/image_transformer.gin": ["runs/digit_pixels.gin"],
+    "models/t2t_image_transformer.gin": [
+        *("defaults.gin", "models/t2t_image_transformer.gin", "data/digits.gin"),
+    ],
+    "runs/digit_pixels.gin": ["runs/digit_pixels.gin"],
+}
 
 SIZES_OF_IMAGE_MODELS = {
     "models/convnext.gin": ["--gin.STAGE_SIZES=[1,1]", "--gin.WIDTHS=[4,8]"],
@@ -211,6 +219,15 @@ def test_a_shipped_file_of_segmentation_builds_tiny(name: str) -> None:
     assert bias.shape.to_string == f"classes:{2 if classes else 4}"
 
 
+@pytest.mark.parametrize("name", PIXEL_FILES)
+def test_a_shipped_file_of_pixels_builds_tiny(name: str) -> None:
+    sizes = {"IMAGE_ROWS": 8, "IMAGE_COLS": 8, "IMAGE_CHANNELS": 1, "SEQUENCE_LENGTH": 64}
+    training = _build(PIXEL_FILES[name], [*TINY, *(f"--gin.{k}={v}" for k, v in sizes.items())])
+    assert training.tokens_per_step == 8 * 64
+    table = training.state.named_variables()["model/embedding/table"]
+    assert table.shape.to_string == "vocab:256;d_model:16"
+
+
 @pytest.mark.parametrize("by_flag", [False, True])
 def test_a_file_or_a_flag_may_give_a_class_its_other_name(
     tmp_path: pathlib.Path, *, by_flag: bool
@@ -246,6 +263,7 @@ def _files_with(name: str) -> list[str]:
             "models/t5",
             "models/t2t_transformer",
             "models/t2t_paper_translation",
+            "models/t2t_bitransformer",
             "models/encoder_decoder",
         )
     )
@@ -263,7 +281,10 @@ TEACHERS = [name for name in FILES if name.startswith("teachers/")]
 
 @pytest.mark.parametrize(
     "name",
-    sorted({*FILES} - {*IMAGE_FILES, *SEGMENTATION_FILES, *FILES_WITH_SUBWORDS, *TEACHERS}),
+    sorted(
+        {*FILES}
+        - {*IMAGE_FILES, *SEGMENTATION_FILES, *PIXEL_FILES, *FILES_WITH_SUBWORDS, *TEACHERS}
+    ),
 )
 def test_a_shipped_file_builds_tiny(name: str) -> None:
     files = _files_with(name)

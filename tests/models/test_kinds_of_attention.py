@@ -214,6 +214,11 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
         {},
         t.PositionalEmbedding,
     ),
+    "spatial blocks": (
+        functools.partial(parity.SpatialBlockAttention, num_heads=4, d_kv=4, block_length=2),
+        {},
+        t.PositionalEmbedding,
+    ),
     "gated, layer norm after": (
         ATTENTION,
         {

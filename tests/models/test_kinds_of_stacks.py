@@ -11,7 +11,7 @@ import pytest
 
 from mtfrun import decoding, mtf
 from mtfrun.errors import InputError
-from mtfrun.models import moe
+from mtfrun.models import moe, parity
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_encoder_decoder import VOCABULARY, packed_pairs, pairs
@@ -48,6 +48,7 @@ KINDS: dict[str, Callable[..., t.Stack]] = {
         num_layers=2,
         **UNIVERSAL,
     ),
+    "shared layers": functools.partial(parity.SharedLayersStack, num_layers=3, **UNIVERSAL),
     "universal, halting": functools.partial(t.UniversalStack, recurrence=HALTING, **UNIVERSAL),
     "universal, halting, accumulated": functools.partial(
         t.UniversalStack,
@@ -103,6 +104,32 @@ def _step(kind: str, mesh_shape: str) -> Step:
 )
 def test_a_layout_changes_neither_loss_nor_gradients(kind: str, mesh_shape: str) -> None:
     assert_same_step(_step(kind, mesh_shape), _step(kind, ONE_DEVICE))
+
+
+def test_shared_layers_are_one_of_each_class_with_other_dropout_in_every_block() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    stack = parity.SharedLayersStack(
+        *(mesh, mtf.Dimension("d_model", 16)),
+        num_layers=2,
+        layers=[functools.partial(t.FeedForward, d_ff=32, dropout_rate=0.5)] * 2,
+        transforms=t.StackTransforms(initial=[], layer=[t.RMSNorm, t.CallLayer], final=[]),
+    )
+    mtf.initialize(stack, seed=3)
+    assert [*stack.named_variables()] == [
+        "blocks/0/feed_forward_0/norm/scale",
+        "blocks/0/feed_forward_0/layer/wi/kernel",
+        "blocks/0/feed_forward_0/layer/wo/kernel",
+    ]
+    x = mtf.ones(mesh, [mtf.Dimension("length", 3), mtf.Dimension("d_model", 16)])
+    call = t.SequenceCall(training=True, key=mtf.random_key(0))
+    block = stack.blocks[0]["feed_forward_0"]
+    first, second, again = (
+        mtf.to_numpy(block(x, stack.call_of_block(number, call))) for number in (0, 1, 0)
+    )
+    assert_close(first, again, FLOAT32_MODEL_TOLERANCE)
+    assert np.abs(first - second).max() > 0.01
+    with pytest.raises(InputError, match=r"SharedLayersStack\.scan_blocks=1: a loop needs"):
+        parity.SharedLayersStack(mesh, mtf.Dimension("d_model", 16), scan_blocks=1)
 
 
 @pytest.mark.slow

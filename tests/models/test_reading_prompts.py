@@ -156,6 +156,12 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
         t.PositionalEmbedding,
         FEED_FORWARD,
     ),
+    "spatial blocks": (
+        functools.partial(parity.SpatialBlockAttention, num_heads=4, d_kv=4, block_length=3),
+        {},
+        t.PositionalEmbedding,
+        FEED_FORWARD,
+    ),
 }
 # Steps of these do not give the logits of whole sequences: their windows end elsewhere, or mixtures
 # drop tokens.

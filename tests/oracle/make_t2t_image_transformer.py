@@ -36,6 +36,7 @@ HPARAMS: dict[str, Any] = {
 # A window and blocks of one size, as in the published sets, so that steps see the same.
 CASES = {
     "colour": HPARAMS,
+    "spatial": {**HPARAMS, "attention_type": "local1d_spatial", "block_length": 12},
     "grey": {**HPARAMS, "img_len": 16, "num_channels": 1, "block_length": 128},
 }
 
@@ -73,6 +74,10 @@ def _original(path: str) -> Any:
         x, d_ff, False
     )
     mtf.layers.masked_local_attention_1d = lambda x, d_kv, heads, **settings: attention(
+        x, d_kv, heads, False, **settings
+    )
+    spatial = mtf.layers.local_self_attention_spatial_blocks
+    mtf.layers.local_self_attention_spatial_blocks = lambda x, d_kv, heads, **settings: spatial(
         x, d_kv, heads, False, **settings
     )
     spec = importlib.util.spec_from_file_location("mtf_image_transformer", path)

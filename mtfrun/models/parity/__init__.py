@@ -42,6 +42,9 @@ from mtfrun.models.parity.multihead_attention import (
 )
 from mtfrun.models.parity.seed_resnet import SeedResNet as SeedResNet
 from mtfrun.models.parity.spatial_attention import (
+    SpatialBlockAttention as SpatialBlockAttention,
+)
+from mtfrun.models.parity.spatial_attention import (
     attention_bias_local_2d_block as attention_bias_local_2d_block,
 )
 from mtfrun.models.parity.spatial_attention import (
@@ -67,4 +70,5 @@ from mtfrun.models.parity.transformers import RowAndColumnPositions as RowAndCol
 from mtfrun.models.parity.transformers import (
     SharedLayersEncoderDecoder as SharedLayersEncoderDecoder,
 )
+from mtfrun.models.parity.transformers import SharedLayersStack as SharedLayersStack
 from mtfrun.models.parity.transformers import TiedBiasStack as TiedBiasStack

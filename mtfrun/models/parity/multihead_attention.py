@@ -117,7 +117,7 @@ def attend(
     params: AttentionParams,
     *,
     bias: mtf.Tensor | None = None,
-    extra_logit: float | None = None,
+    extra_logit: float | mtf.Tensor | None = None,
     drop: Drop | None = None,
 ) -> mtf.Tensor:
     """Returns the attention of x {..., io_channels} to {..., heads, memory_length, kv_channels}."""

@@ -9,9 +9,82 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.checks import COUNT, check_range
 from mtfrun.errors import InputError
-from mtfrun.layers import MASKED
-from mtfrun.models.parity.multihead_attention import AttentionParams, attend
+from mtfrun.layers import MASKED, KeysAndValues, extend_cache, rename_length_to_memory_length
+from mtfrun.models.parity.multihead_attention import (
+    AttentionParams,
+    ProjectedAttention,
+    attend,
+)
+from mtfrun.models.transformer import SequenceCall
+
+
+class SpatialBlockAttention(ProjectedAttention):
+    """Causal attention to a position's block and to the whole block before it.
+
+    As in Tensor2Tensor's image Transformer with `local1d_spatial`, the softmax of the first block
+    includes a block of zeros; see `local_self_attention_spatial_blocks` with `mask_right`. Steps
+    compute the same. Documents of packed rows attend to each other.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        num_heads: int = 8,
+        d_kv: int = 64,
+        block_length: int = 128,
+    ) -> None:
+        super().__init__(mesh, d_model, dtypes, num_heads=num_heads, d_kv=d_kv)
+        check_range("SpatialBlockAttention.block_length", block_length, COUNT)
+        self._block_length = block_length
+
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        size = x.shape.get_dim_by_name("length").size
+        x = mtf.pad(x, [0, -size % self._block_length], "length")
+        length = x.shape.get_dim_by_name("length")
+        block = mtf.Dimension("block", self._block_length)
+        blocks = [mtf.Dimension("num_w_blocks", length.size // block.size), block]
+        y = local_self_attention_spatial_blocks(
+            mtf.replace_dimensions(x, length, blocks),
+            self.parameters.projections(),
+            mask_right=True,
+        )
+        return mtf.slice(mtf.replace_dimensions(y, blocks, length), 0, size, "length")
+
+    def step(
+        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
+    ) -> tuple[mtf.Tensor, KeysAndValues]:
+        params, position = self.parameters.projections(), call.progress.step_position()
+        entries = KeysAndValues(params.key(x), params.value(x))
+        cache = extend_cache(state, entries, position, call.progress.is_after_prompt())
+        memory_length = cache.keys.shape.get_dim_by_name("memory_length")
+        memory = mtf.range(x.mesh, memory_length)
+        first = (position // self._block_length - 1) * self._block_length
+        is_masked = mtf.logical_or(mtf.less(memory, first), mtf.greater(memory, position))
+        is_after_zeros = mtf.to_float(mtf.greater_equal(position, self._block_length))
+        y = attend(
+            x,
+            cache.keys,
+            cache.values,
+            memory_length,
+            params,
+            bias=mtf.to_float(is_masked) * MASKED,
+            extra_logit=is_after_zeros * MASKED + float(np.log(self._block_length)),
+        )
+        return y, cache
+
+    def prefill(
+        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
+    ) -> tuple[mtf.Tensor, KeysAndValues]:
+        memory = rename_length_to_memory_length(x)
+        return self(x, call), self.parameters.projections().keys_and_values(memory)
+
+    def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
+        return memory_length
 
 
 def local_self_attention_spatial_blocks(

@@ -6,7 +6,13 @@ from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.layers import Call, Embedding, Positions
-from mtfrun.models.transformer import DecoderOnly, EncoderDecoder, ImageSize, Stack
+from mtfrun.models.transformer import (
+    DecoderOnly,
+    EncoderDecoder,
+    ImageSize,
+    SequenceCall,
+    Stack,
+)
 
 
 class PaddedPrefixDecoderOnly(DecoderOnly):
@@ -37,6 +43,20 @@ class TiedBiasStack(Stack):
     """
 
     ties_relative_biases: ClassVar[bool] = True
+
+
+class SharedLayersStack(Stack):
+    """`Stack` whose layers of one class are one layer, and whose layers have one norm.
+
+    Mesh TensorFlow from 0.1.0 on takes two variables of one name for one, and Tensor2Tensor's
+    `mtf_transformer2` gives its layers no names. Dropout differs between blocks. There is no loop
+    over blocks (`scan_blocks`).
+    """
+
+    shares_layers: ClassVar[bool] = True
+
+    def call_of_block(self, number: int, call: SequenceCall) -> SequenceCall:
+        return call.of_step(number)
 
 
 class RowAndColumnPositions(Positions):

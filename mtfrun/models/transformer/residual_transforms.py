@@ -247,6 +247,15 @@ class TransformedLayer(Sublayer):
     def tie_to(self, first: Self) -> None:
         self.layer.tie_to(first.layer)
 
+    def share_transforms(self, other: Self) -> None:
+        """Takes the transforms with variables of another layer; dropout has none."""
+        for name in self._names:
+            transform = getattr(other, name)
+            if transform is other.layer or not isinstance(transform, mtf.Module):
+                continue
+            if transform.named_variables():
+                setattr(self, name, transform)
+
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> Any:

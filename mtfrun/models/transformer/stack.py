@@ -57,9 +57,11 @@ class Stack(Sublayer):
     Attributes:
       ties_relative_biases: whether layers with a relative bias of their own have the first one's of
         its shape; `parity.TiedBiasStack`.
+      shares_layers: whether layers of one class are one layer; `parity.SharedLayersStack`.
     """
 
     ties_relative_biases: ClassVar[bool] = False
+    shares_layers: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -92,6 +94,11 @@ class Stack(Sublayer):
                 f"Stack.scan_blocks={scan_blocks}: a loop has equal blocks, and the first one has "
                 "StackTransforms.first: leave one out"
             )
+        if scan_blocks is not None and self.shares_layers:
+            raise InputError(
+                f"{type(self).__name__}.scan_blocks={scan_blocks}: a loop needs variables of every "
+                "block, and these blocks share theirs; leave it out"
+            )
         recomputed = None if isinstance(rematerialise, bool) else tuple(rematerialise)
         if recomputed is not None and scan_blocks is not None:
             raise InputError(
@@ -118,6 +125,8 @@ class Stack(Sublayer):
         for block in self.blocks[1:]:
             for name, layer in block.items():
                 layer.tie_to(self.blocks[0][name])
+        if self.shares_layers:
+            _share_layers([x for block in self.blocks for x in block.values()])
         if self.ties_relative_biases:
             _tie_relative_biases(x.layer for block in self.blocks for x in block.values())
         self._final = tuple(
@@ -245,6 +254,13 @@ def _run_layers(layers: Iterable[Sublayer], x: mtf.Tensor, call: SequenceCall) -
     for layer in layers:
         x = layer(x, call)
     return x
+
+
+def _share_layers(layers: Sequence[TransformedLayer]) -> None:
+    first: dict[type[Sublayer], Sublayer] = {}
+    for layer in layers:
+        layer.share_transforms(layers[0])
+        layer.layer = first.setdefault(type(layer.layer), layer.layer)
 
 
 def _tie_relative_biases(layers: Iterable[Sublayer]) -> None:

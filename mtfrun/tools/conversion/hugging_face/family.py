@@ -160,6 +160,12 @@ class TextFamily(Family):
 
 
 def write_text_data(file: GinFile, example: str) -> None:
+    """Adds training data as `write_training_texts`, and transformers' beam search."""
+    write_training_texts(file, example)
+    file.bind("decoding.Search", {"as_transformers": True})
+
+
+def write_training_texts(file: GinFile, example: str) -> None:
     """Adds the macro for data, with a comment that names the gin file `example` of data."""
     file.macro(
         "TRAINING_DATA",
@@ -167,7 +173,6 @@ def write_text_data(file: GinFile, example: str) -> None:
         f"none yet: add --gin_file={example}, or another file of data, behind this one",
     )
     file.bind("data.Task", {"source": reference("%TRAINING_DATA")})
-    file.bind("decoding.Search", {"as_transformers": True})
 
 
 # A configuration with more classes names them.

@@ -19,7 +19,11 @@ from mtfrun.tools.conversion.mesh_tensorflow.experts import (
     heterogeneous_mixture,
     in_scope,
 )
-from mtfrun.tools.conversion.mesh_tensorflow.mixtures import MixtureArguments, mixture
+from mtfrun.tools.conversion.mesh_tensorflow.mixtures import (
+    MixtureArguments,
+    mixture,
+    mixture_of_two_levels,
+)
 
 Parameters = dict[str, Any]
 # The name of our class, and the parameters of classes by name.
@@ -28,7 +32,7 @@ _Layer = tuple[str, dict[str, Parameters]]
 _STACK_CLASSES = (
     *("transformer.TransparentEncoder", "transformer.TransparentDecoder"),
     *("transformer.ReversibleStack", "transformer.UniversalStack", "transformer.FunnelStack"),
-    "parity.TiedBiasStack",
+    *("parity.TiedBiasStack", "parity.SharedLayersStack"),
 )
 ACTIVATIONS = ("relu", "gelu", "swish", "sigmoid", "tanh", "elu", "softplus")
 """Functions of Mesh TensorFlow that have the same name in mtfrun.mtf."""
@@ -310,6 +314,8 @@ def _local_self_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
         why = "in an encoder it sees one position less before than after: not supported"
         source.refuse("make_layer_stack.layers", why, scope=stack.scope)
     parameters = attention(source, "LocalSelfAttention", cls, stack.scope)
+    # The shipped files bind the usual class alone.
+    parameters[cls]["heads"] = reference("@transformer.AttentionHeads()")
     parameters[cls]["window"] = source.get("LocalSelfAttention.radius", 128, scope=stack.scope)
     rule = ("relative_attention_type", None, "LocalSelfAttention has no logits by distance")
     source.require_defaults("SelfAttention", [rule], scope=stack.scope)
@@ -447,6 +453,10 @@ def _mixture(source: SourceConfig, stack: SourceStack) -> _Layer:
     return "moe.MoE1D", mixture(MixtureArguments(source, stack.scope), functions)
 
 
+def _mixture_of_two_levels(source: SourceConfig, stack: SourceStack) -> _Layer:
+    return "moe.MoE2D", mixture_of_two_levels(MixtureArguments(source, stack.scope, "MoE2D"))
+
+
 def _heterogeneous_mixture(source: SourceConfig, stack: SourceStack) -> _Layer:
     functions = _functions(source, "HeterogeneousMoE1D.activation", stack.scope)
     return "moe.MoE1D", heterogeneous_mixture(source, stack.scope, functions)
@@ -470,6 +480,7 @@ _LAYERS: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
     "TransparentEncDecAttention": _transparent,
     "DenseReluDense": _feed_forward,
     "MoE1D": _mixture,
+    "MoE2D": _mixture_of_two_levels,
     "HeterogeneousMoE1D": _heterogeneous_mixture,
     IN_ATTENTION: _experts_attention,
     "TalkingHeadsSelfAttention": _talking_heads,

@@ -113,6 +113,16 @@ def mixture(
     }
 
 
+def mixture_of_two_levels(arguments: MixtureArguments) -> dict[str, Parameters]:
+    """Returns the parameters of our classes, by class; both levels have one kind of gate."""
+    classes = mixture(arguments, [reference("@mtf.relu")])
+    parameters = classes.pop("moe.MoE1D")
+    sizes = [arguments.get(name, 8) for name in ("expert_x", "expert_y")]
+    routers = [parameters.pop("router")] * 2
+    classes["moe.Capacity"]["second_level"] = arguments.get("capacity_factor_second_level", 1.0)
+    return {"moe.MoE2D": {**parameters, "num_experts": sizes, "routers": routers}, **classes}
+
+
 def _router(arguments: MixtureArguments, gate: str) -> tuple[Parameters, dict[str, Parameters]]:
     get = arguments.get
     cls = f"moe.{_GATES[gate]}"

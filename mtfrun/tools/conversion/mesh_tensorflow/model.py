@@ -317,7 +317,7 @@ def _write_stacks(model: SourceModel, draft: Draft) -> None:
     classes = dict.fromkeys(cls for stack in stacks for cls in stack.parameters)
     for cls in classes:
         having = [stack for stack in stacks if cls in stack.parameters]
-        for name in having[0].parameters[cls]:
+        for name in dict.fromkeys(name for stack in having for name in stack.parameters[cls]):
             _write_parameter(draft, macros, cls, name, having)
     for name, value in macros.items():
         draft.macro(name, value)
@@ -330,9 +330,12 @@ def _write_parameter(
     draft: Draft, macros: dict[str, Any], cls: str, name: str, stacks: Sequence[SourceStack]
 ) -> None:
     macro = _MACROS.get((cls, name))
-    values = [stack.parameters[cls].get(name) for stack in stacks]
+    # ... stands for a stack without it.
+    values = [stack.parameters[cls].get(name, ...) for stack in stacks]
     is_shared = all(value == values[0] for value in values)
     for stack, value in zip(stacks[:1] if is_shared else stacks, values, strict=False):
+        if value is ...:
+            continue
         target = cls if is_shared else _in_scope(cls, stack)
         if macro is not None and macros.setdefault(macro, value) == value:
             value = reference(f"%{macro}")

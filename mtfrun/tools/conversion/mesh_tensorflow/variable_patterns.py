@@ -42,6 +42,7 @@ _FEED_FORWARDS = {
     "transformer.FeedForward": ("feed_forward", "DenseReluDense"),
     "transformer.GatedFeedForward": ("gated_feed_forward", "DenseReluDense"),
     "moe.MoE1D": ("moe_1d", "MoE1D"),
+    "moe.MoE2D": ("moe_2d", "MoE2D"),
 }
 # The classes of the original, by ours.
 _CLASSES = {
@@ -120,6 +121,10 @@ _KINDS = [
         ["transformer.RelativePositionBias"],
     ),
     _Kind(r"/router/kernel$", [f"{_BLOCK}/MoE1D/switch_gating/kernel"], ["moe.MoE1D"]),
+    *(
+        _Kind(rf"/{level}_router/kernel$", [f"{_BLOCK}/MoE2D/{level}_gating/kernel"], ["moe.MoE2D"])
+        for level in ("outer", "inner")
+    ),
     *(
         _Kind(
             rf"embedding/{ours}$",

@@ -1,4 +1,4 @@
-"""Tensor2Tensor's mtf_image_transformer with local attention along the sequence of values."""
+"""Tensor2Tensor's mtf_image_transformer with attention in blocks of the sequence of values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.tensor2tensor.source_run import SourceRun
 
 POSITIONS = "positional_emb_rows"
-_ATTENTION, _FEED_FORWARD = "masked_local_attention", "feed_forward"
+_FEED_FORWARD = "feed_forward"
+# Our classes by the attention's type, with the parameter of its block.
+_ATTENTIONS = {
+    "local1d": ("parity.MaskedLocalAttention", "window"),
+    "local1d_spatial": ("parity.SpatialBlockAttention", "block_length"),
+}
 _BLOCK = re.compile(r"decoder_stack/blocks/(\d+)/(\w+)/(.+)")
 _NORM = re.compile(r"(?:decoder_stack/final_)?norm/(scale|bias)")
 _PROJECTION = re.compile(r"layer/parameters/w([qkvo])")
@@ -34,7 +39,7 @@ def sources(hparams: Settings, path: str, paths: Sequence[str]) -> list[Source]:
     block = _BLOCK.fullmatch(path)
     if block is not None:
         scope, rest = f"decoder_layer_{block[1]}/", block[3]
-        norm = f"layer_norm_{'att' if block[2] == _ATTENTION else 'ffn'}"
+        norm = f"layer_norm_{'ffn' if block[2] == _FEED_FORWARD else 'att'}"
     of_norm, projection = _NORM.fullmatch(rest), _PROJECTION.fullmatch(rest)
     if of_norm is not None:
         return [Source(f"{scope}{norm}/layer_norm/layer_norm_{of_norm[1]}")]
@@ -55,7 +60,7 @@ def notes(run: SourceRun) -> list[str]:
 def write_model(run: SourceRun, file: GinFile) -> None:
     """Adds the model, and images of its size."""
     hparams = run.hparams
-    hparams.require("attention_type", "local1d")
+    hparams.require("attention_type", *_ATTENTIONS)
     hparams.require("unconditional", *(True,))
     size, channels = hparams.integer("img_len"), hparams.integer("num_channels", 3)
     file.include("defaults.gin", "models/image_transformer.gin")
@@ -90,7 +95,8 @@ def _write_layers(hparams: Settings, file: GinFile) -> None:
         },
     )
     file.bind("parity.RowAndColumnPositions", {"image": reference("@transformer.ImageSize()")})
-    layers = ["@parity.MaskedLocalAttention", "@transformer.FeedForward"]
+    attention, block_parameter = _ATTENTIONS[hparams.text("attention_type", "local1d")]
+    layers = [f"@{attention}", "@transformer.FeedForward"]
     file.bind("transformer.Stack", {"layers": list(map(reference, layers))})
     transforms = ["LayerNorm", "CallLayer", "SublayerDropout", "Residual"]
     file.bind(
@@ -104,10 +110,10 @@ def _write_layers(hparams: Settings, file: GinFile) -> None:
     file.bind("transformer.LayerNorm", {"epsilon": 1e-6})
     file.bind("transformer.FeedForward", {"dropout_rate": hparams.number("dropout", 0.0)})
     file.bind(
-        "parity.MaskedLocalAttention",
+        attention,
         {
             "num_heads": reference("%NUM_HEADS"),
             "d_kv": reference("%D_KV"),
-            "window": hparams.integer("block_length", 128),
+            block_parameter: hparams.integer("block_length", 128),
         },
     )

@@ -7,10 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mtfrun.rundir.checkpoints.variable_names import Source
-from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.importer import ConversionError, Imported
-from mtfrun.tools.conversion.tensor2tensor import image_transformer, resnet, transformer
+from mtfrun.tools.conversion.mesh_tensorflow.gin import Draft
+from mtfrun.tools.conversion.tensor2tensor import (
+    image_transformer,
+    resnet,
+    transformer,
+    transformer2,
+)
 from mtfrun.tools.conversion.tensor2tensor.optimizer import write_optimizer
 from mtfrun.tools.conversion.tensor2tensor.source_run import SourceRun, names_run, read_run
 from mtfrun.untrusted import escape
@@ -21,7 +26,7 @@ class _Model(NamedTuple):
 
     name: str
     variables: Sequence[str]
-    write: Callable[[SourceRun, GinFile], None]
+    write: Callable[[SourceRun, Draft], None]
     notes: Callable[[SourceRun], list[str]]
     sources: Callable[[Settings, str, Sequence[str]], Sequence[Source]]
 
@@ -33,6 +38,13 @@ _MODELS = (
         transformer.write_model,
         transformer.notes,
         transformer.sources,
+    ),
+    *(
+        _Model(name, [norm], transformer2.write_model, transformer2.notes, transformer2.sources)
+        for name, norm in (
+            ("mtf_unitransformer", transformer2.NORM),
+            ("mtf_bitransformer", transformer2.NORM_OF_DECODER),
+        )
     ),
     _Model(
         "mtf_image_transformer",
@@ -96,7 +108,7 @@ def _model_of(run: SourceRun, path: pathlib.Path) -> _Model:
 
 
 def _config(model: _Model, run: SourceRun, path: pathlib.Path, directory: pathlib.Path) -> str:
-    file = GinFile(
+    file = Draft(
         [
             f"Tensor2Tensor's {model.name}, imported from {path}.",
             "",

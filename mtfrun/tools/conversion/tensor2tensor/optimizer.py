@@ -64,7 +64,9 @@ def _factors(hparams: Settings, file: GinFile) -> list[Reference | float]:
             file.bind("optim.TruncatedRsqrt", {"warmup_steps": reference("%WARMUP_STEPS")})
         elif factor == "linear_decay":
             steps = hparams.integer("train_steps")
-            share = min(1.0, hparams.integer("learning_rate_decay_steps", steps) / steps)
+            decay_steps = hparams.integer("learning_rate_decay_steps", steps)
+            share = min(1.0, decay_steps / steps)
+            constant *= min(1.0, steps / decay_steps)  # it has begun to fall before step 0
             factors.append(reference("@optim.LinearDecay()"))
             file.bind(
                 "optim.LinearDecay", {"total_steps": reference("%TRAIN_STEPS"), "fraction": share}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.rundir.checkpoints.variable_names import Source, sources_of
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.family import write_text_data
+from mtfrun.tools.conversion.hugging_face.family import write_training_texts
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.tensor2tensor.source_run import SourceRun
 
@@ -46,7 +46,7 @@ def write_model(run: SourceRun, file: GinFile) -> None:
         layers = _layers(hparams, name, has_encoder=has_encoder)
         _write_stack(file, f"{name}/" if has_encoder else "", layers)
         _write_sublayers(hparams, file, layers)
-    write_text_data(file, "data/tsv_pairs.gin" if has_encoder else "data/text_files.gin")
+    write_training_texts(file, "data/tsv_pairs.gin" if has_encoder else "data/text_files.gin")
     _write_vocabularies(run, file)
 
 
@@ -55,12 +55,16 @@ def notes(run: SourceRun) -> list[str]:
         "the original's loss is the mean over all positions, padding included: here padding has "
         "no loss"
     ]
-    if run.problem:
-        lines.append(
-            f"the vocabulary of the problem {run.problem} is not read: texts are ids in decimals, "
-            "separated by spaces"
-        )
-    return lines
+    return lines + note_vocabulary(run)
+
+
+def note_vocabulary(run: SourceRun) -> list[str]:
+    if not run.problem:
+        return []
+    return [
+        f"the vocabulary of the problem {run.problem} is not read: texts are ids in decimals, "
+        "separated by spaces"
+    ]
 
 
 def _require_computation(hparams: Settings) -> None:
@@ -110,14 +114,19 @@ def _layers(hparams: Settings, stack: str, *, has_encoder: bool) -> list[str]:
     return list(layers) * hparams.integer(f"{stack}_replicate_factor", 1)
 
 
-def _write_stack(file: GinFile, scope: str, layers: Sequence[str]) -> None:
-    """Adds the shortest block of which the layers are repetitions."""
+def block_size(layers: Sequence[str]) -> int:
+    """Returns the length of the shortest block of which the layers are repetitions."""
     number = len(layers)
-    size = next(
+    return next(
         size
         for size in range(1, number + 1)
         if number % size == 0 and list(layers[:size]) * (number // size) == list(layers)
     )
+
+
+def _write_stack(file: GinFile, scope: str, layers: Sequence[str]) -> None:
+    """Adds the shortest block of which the layers are repetitions."""
+    number, size = len(layers), block_size(layers)
     block: list[Reference] = [reference(f"@{_SUBLAYERS[layer]}") for layer in layers[:size]]
     # Of the stack that comes last, the decoder: the encoder's may be others.
     file.macro("NUM_LAYERS", number // size)

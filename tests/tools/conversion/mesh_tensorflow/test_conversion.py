@@ -132,6 +132,21 @@ def _text(imported: Imported) -> str:
             "SelfAttention.num_memory_heads = 1\ndecoder/EncDecAttention.num_memory_heads = 0\n",
             ["encoder_attention/transformer.AttentionHeads:\n    num_memory_heads = None\n"],
         ),
+        (
+            "decoder/SelfAttention.num_memory_heads = 1\n",
+            ["\ndecoder/transformer.AttentionHeads:\n    num_memory_heads = 1\n"],
+        ),
+        (
+            "run.model_type = 'lm'\nmake_layer_stack.layers = [@LocalSelfAttention, @MoE2D]\n"
+            "LocalSelfAttention.num_heads = %num_heads\nMoE2D.expert_x = 4\n"
+            "LocalSelfAttention.key_value_size = %d_kv\n"
+            "SelfAttention.relative_attention_type = None\n",
+            [
+                "    heads = @transformer.AttentionHeads()\n    window = 128\n",
+                "moe.MoE2D:\n    num_experts = [4, 8]\n",
+                "    second_level = 1.0\n",
+            ],
+        ),
         ("EncDecAttention.dropout_rate = 0.3\n", ["EncoderDecoderAttention:\n    dropout_rate"]),
         (
             "encoder/make_layer_stack.layers = [@TalkingHeadsSelfAttention]\n"

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from mtfrun import mtf
 from mtfrun.experiment import Logits
 from tests.cli.command import mtfrun_here, succeeded
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.oracle.reference_cases import ReferenceCase, reference_cases
+from tests.oracle.reference_cases import reference_cases
 from tests.oracle.reference_models import padded_to
-from tests.tools.conversion.hugging_face.imported_models import (
-    LOSS_TOLERANCE,
-    Imported,
-    logits_and_loss,
-)
+from tests.tools.conversion.hugging_face.imported_models import LOSS_TOLERANCE, logits_and_loss
+from tests.tools.conversion.tensor2tensor.imported_runs import STEP, import_case, write_run
 
 CASES = {
     f"{file}/{name}": case
@@ -34,45 +28,12 @@ CASES = {
 # A list of layers with all kinds that have cases, and blocks with two vocabularies.
 QUICK = ("t2t_transformer_head/lm_local_attention", "t2t_transformer_2018/encdec_unshared_short")
 NAMES = [pytest.param(x, marks=[] if x in QUICK else [pytest.mark.slow]) for x in CASES]
-STEP = 5
-
-
-def _write_run(
-    case: ReferenceCase, directory: pathlib.Path, model: str = "mtf_transformer", **changes: Any
-) -> None:
-    directory.mkdir()
-    hparams = {**case.hparams, "train_steps": 100, **changes}
-    (directory / "hparams.json").write_text(json.dumps(hparams, sort_keys=True))
-    (directory / "flags.txt").write_text(f"--problem=translate_ende\n--model={model}\n")
-    weights: Mapping[str, Any] = {**case.with_role("w"), "global_step": np.int64(STEP)}
-    tf.raw_ops.SaveV2(
-        prefix=str(directory / f"model.ckpt-{STEP}"),
-        tensor_names=list(weights),
-        shape_and_slices=[""] * len(weights),
-        tensors=[tf.constant(value) for value in weights.values()],
-    )
-
-
-def _imported(
-    case: ReferenceCase, tmp_path: pathlib.Path, model: str = "mtf_transformer"
-) -> Imported:
-    _write_run(case, tmp_path / "original", model)
-    run = tmp_path / "run"
-    process = mtfrun_here("import", f"--from={tmp_path / 'original'}", f"--model_dir={run}")
-    assert process.returncode == 0, process.stderr.decode()
-    note = {
-        "mtf_transformer": b"the vocabulary of the problem translate_ende is not read",
-        "mtf_image_transformer": b"here dropout draws for each position",
-        "mtf_resnet": b"pixels become (pixel - 127.5) / 127.5",
-    }
-    assert note[model] in process.stderr
-    return Imported("t2t", tmp_path / "original", run)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_are_the_originals(name: str, tmp_path: pathlib.Path) -> None:
     case = CASES[name]
-    model = _imported(case, tmp_path)
+    model = import_case(case, tmp_path)
     for mesh in ("data:1,model:1", "data:1,model:2"):
         built = model.opened(mesh, LAYOUT="d_ff:model")
         features = {
@@ -90,7 +51,7 @@ def test_logits_are_the_originals(name: str, tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.slow
 def test_an_imported_run_is_trained_and_decoded(tmp_path: pathlib.Path) -> None:
-    model = _imported(CASES["t2t_transformer_head/encdec"], tmp_path)
+    model = import_case(CASES["t2t_transformer_head/encdec"], tmp_path)
     rows = [f"3 {i % 9} 5\t6 {i // 9}\n" for i in range(81)]
     (tmp_path / "rows.tsv").write_text("".join(rows))
     tuned = tmp_path / "tuned"
@@ -111,7 +72,7 @@ def test_an_imported_run_is_trained_and_decoded(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize("mesh", [ONE_DEVICE, "data:2,model:1"])
 def test_a_network_for_images_classifies_as_the_original(mesh: str, tmp_path: pathlib.Path) -> None:
     case = reference_cases("t2t_resnet_2018")["deeper_eval"]
-    model = _imported(case, tmp_path, "mtf_resnet")
+    model = import_case(case, tmp_path, "mtf_resnet")
     logits = Logits(model.opened(mesh).experiment)({"images": case.arrays["in/inputs"]})
     assert_close(logits, case.arrays["out/logits"][:, 0], FLOAT32_MODEL_TOLERANCE)
 
@@ -119,12 +80,14 @@ def test_a_network_for_images_classifies_as_the_original(mesh: str, tmp_path: pa
 @pytest.mark.parametrize(
     "mesh", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("name", ["colour", pytest.param("grey", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["colour", *(pytest.param(x, marks=pytest.mark.slow) for x in ("grey", "spatial"))]
+)
 def test_images_have_the_logits_of_the_original(
     name: str, mesh: str, tmp_path: pathlib.Path
 ) -> None:
     case = reference_cases("t2t_image_transformer")[name]
-    model = _imported(case, tmp_path, "mtf_image_transformer")
+    model = import_case(case, tmp_path, "mtf_image_transformer")
     targets = case.arrays["in/targets"].reshape(len(case.arrays["in/targets"]), -1)
     logits, loss = logits_and_loss(model.opened(mesh), {"targets": targets})
     expected = case.arrays["out/logits"].reshape(*targets.shape, -1)
@@ -135,7 +98,7 @@ def test_images_have_the_logits_of_the_original(
 @pytest.mark.slow
 def test_imported_models_of_images_train_on_a_mesh(tmp_path: pathlib.Path) -> None:
     case = reference_cases("t2t_image_transformer")["grey"]
-    model = _imported(case, tmp_path, "mtf_image_transformer")
+    model = import_case(case, tmp_path, "mtf_image_transformer")
     images = tmp_path / "images" / "image"
     images.mkdir(parents=True)
     rows, cols, _ = case.arrays["in/targets"].shape[1:]
@@ -154,7 +117,7 @@ def test_imported_models_of_images_train_on_a_mesh(tmp_path: pathlib.Path) -> No
 
 def test_sizes_of_a_network_that_cannot_be_are_refused(tmp_path: pathlib.Path) -> None:
     case = reference_cases("t2t_resnet_2018")["deeper_eval"]
-    _write_run(case, tmp_path / "original", "mtf_resnet", rows_size=40)
+    write_run(case, tmp_path / "original", "mtf_resnet", rows_size=40)
     flags = [f"--from={tmp_path / 'original'}", f"--model_dir={tmp_path / 'run'}"]
     process = mtfrun_here("import", *flags)
     assert process.returncode == 2
@@ -176,7 +139,7 @@ def test_sizes_of_a_network_that_cannot_be_are_refused(tmp_path: pathlib.Path) -
 def test_what_has_no_counterpart_is_refused(
     changes: dict[str, Any], message: str, tmp_path: pathlib.Path
 ) -> None:
-    _write_run(CASES["t2t_transformer_head/lm"], tmp_path / "original", **changes)
+    write_run(CASES["t2t_transformer_head/lm"], tmp_path / "original", **changes)
     run = tmp_path / "run"
     process = mtfrun_here("import", f"--from={tmp_path / 'original'}", f"--model_dir={run}")
     assert process.returncode == 2
@@ -197,7 +160,7 @@ def test_what_has_no_counterpart_is_refused(
 def test_broken_runs_are_refused(
     file: str, text: str | None, message: str, tmp_path: pathlib.Path
 ) -> None:
-    _write_run(CASES["t2t_transformer_head/lm"], tmp_path / "original")
+    write_run(CASES["t2t_transformer_head/lm"], tmp_path / "original")
     if text is None:
         (tmp_path / "original" / file).unlink()
     else:
