@@ -79,6 +79,8 @@ from mtfrun.data.preprocessors.preprocessor import ParseTsv as ParseTsv
 from mtfrun.data.preprocessors.preprocessor import Preprocessor as Preprocessor
 from mtfrun.data.preprocessors.preprocessor import Rekey as Rekey
 from mtfrun.data.preprocessors.preprocessor import StreamPreprocessor as StreamPreprocessor
+from mtfrun.data.preprocessors.preprocessor import TextPairs as TextPairs
+from mtfrun.data.preprocessors.preprocessor import WordLabels as WordLabels
 from mtfrun.data.preprocessors.pronouns import (
     DefinitePronounResolution as DefinitePronounResolution,
 )
@@ -131,6 +133,11 @@ from mtfrun.data.task import Task as Task
 from mtfrun.data.task_data import TaskData as TaskData
 from mtfrun.data.text_classification_data import LabelVocabulary as LabelVocabulary
 from mtfrun.data.text_classification_data import TextClassificationData as TextClassificationData
+from mtfrun.data.text_regression_data import NumberVocabulary as NumberVocabulary
+from mtfrun.data.text_regression_data import TextRegressionData as TextRegressionData
+from mtfrun.data.token_classification_data import (
+    TokenClassificationData as TokenClassificationData,
+)
 from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary as ByteVocabulary
 from mtfrun.data.vocabularies.hugging_face_vocabulary import (
     HuggingFaceVocabulary as HuggingFaceVocabulary,

@@ -61,10 +61,11 @@ class PromptFormat(abc.ABC):
     """How prompts become batches, and outputs texts.
 
     A row holds at most `longest` ids of the prompt, then the ids `after`. Programs without Python
-    make rows from the attributes likewise.
+    make plain rows from the attributes likewise.
 
     Attributes:
       max_lengths: the longest rows, by feature.
+      has_plain_rows: whether a row is the ids of a prompt as one text, as the attributes say.
       feature: the feature that holds the prompt: the targets, if there are no inputs.
       from_end: whether a longer prompt loses its first ids, not the last.
       mask: the id that a prediction replaces; the targets hold all other ids as well. None where
@@ -74,6 +75,7 @@ class PromptFormat(abc.ABC):
     """
 
     continues: ClassVar[bool] = False
+    has_plain_rows: ClassVar[bool] = True
     mask: int | None = None
     stop: Sequence[str] = ()
     end_ids: Sequence[int] = ()

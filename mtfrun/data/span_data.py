@@ -10,19 +10,14 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.checks import Range, check_fields
-from mtfrun.data.batches import Batch, Places, Rows
+from mtfrun.data.batches import Batch, Rows
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, ids_shape
+from mtfrun.data.joined_texts import SHORTEST_JOINED, TYPES, JoinedRows, TextJoiner
 from mtfrun.data.order import Selection
 from mtfrun.data.prompts import PromptFormat, PromptLimits, PromptRow, ScoredRow, pad_rows
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
-from mtfrun.data.token_cache import TokenCache
-from mtfrun.data.vocabularies.vocabulary import NO_END, Vocabulary
-
-TYPES = "inputs_types"
-# The shortest row has a question, a text and their ends.
-_SHORTEST = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +42,7 @@ class SpanData(TaskData):
     separators: int = 1
 
     def __post_init__(self) -> None:
-        check_fields(self, Range(_SHORTEST, whole=True), "length")
+        check_fields(self, Range(SHORTEST_JOINED, whole=True), "length")
         check_fields(self, Range(1, 2, whole=True), "separators")
 
     @property
@@ -73,60 +68,15 @@ class SpanData(TaskData):
         return _SpanRows(self._cache(task, split), self._joiner)
 
     @property
-    def _joiner(self) -> _Joiner:
-        return _Joiner(self.vocabulary, self.length, self.separators)
+    def _joiner(self) -> TextJoiner:
+        return TextJoiner(self.vocabulary, self.length, self.separators)
 
 
-class _Joiner:
-    """Makes rows of ids of questions and contexts."""
-
-    def __init__(self, vocabulary: Vocabulary, length: int, separators: int) -> None:
-        self.vocabulary, self.length, self.separators = vocabulary, length, separators
-        self._begin = len(vocabulary.encode(""))
-        if vocabulary.end_id == NO_END:
-            raise DataError(
-                f"SpanData: {vocabulary!r} has no end, which divides a row: give it one"
-            )
-
-    def strip_begin(self, ids: np.ndarray) -> np.ndarray:
-        """Returns the ids of a text without what the vocabulary puts before every text."""
-        return ids[self._begin :]
-
-    def room(self, question: np.ndarray) -> int:
-        """Returns how many ids a context behind this question may have."""
-        return self.length - len(self._head(question)) - 1
-
-    def join(self, question: np.ndarray, context: np.ndarray) -> np.ndarray:
-        end = [self.vocabulary.end_id]
-        return np.concatenate([self._head(question), context, end]).astype(np.int32)
-
-    def types(self, rows: np.ndarray) -> np.ndarray:
-        """Returns int32 [rows, length], 1 behind the question and its ends, 0 at padding."""
-        is_end = rows == self.vocabulary.end_id
-        first_end = np.where(is_end.any(-1), is_end.argmax(-1), rows.shape[-1])
-        is_context = np.arange(rows.shape[-1]) >= first_end[:, np.newaxis] + self.separators
-        types: np.ndarray = is_context & (rows != self.vocabulary.pad_id)
-        return types.astype(np.int32)
-
-    def _head(self, question: np.ndarray) -> np.ndarray:
-        ends = [self.vocabulary.end_id] * self.separators
-        return np.concatenate([question[: self.length // 2], ends])
-
-
-class _SpanRows(Rows):
-    """One example a row; without a target where the answer is longer than the context may be."""
-
-    def __init__(self, cache: TokenCache, joiner: _Joiner) -> None:
-        self._cache, self._joiner = cache, joiner
-
-    def __len__(self) -> int:
-        return len(self._cache)
+class _SpanRows(JoinedRows):
+    """Without a target where the answer is longer than the context may be."""
 
     def padding_of(self, feature: str) -> int:
         return {INPUTS: self._joiner.vocabulary.pad_id, TARGETS: -1}.get(feature, 0)
-
-    def find(self, examples: np.ndarray) -> Places:
-        return Places(np.arange(len(examples)), examples, np.zeros_like(examples))
 
     def take(self, selection: Selection) -> Batch:
         rows, targets = zip(*map(self._row, selection.rows.tolist()), strict=True)
@@ -140,14 +90,9 @@ class _SpanRows(Rows):
 
     def _row(self, example: int) -> tuple[np.ndarray, tuple[int, int]]:
         """Returns ids, and the first and last position of the answer."""
-        stops = self._cache.ends[example]
-        first = self._cache.ends[example - 1, -1] if example else 0
-        starts = [first, *stops[:-1]]
-        # Without the end of each.
-        texts = [
-            self._cache.tokens[start : stop - 1] for start, stop in zip(starts, stops, strict=True)
-        ]
-        question, (before, answer, after) = texts[0], map(self._joiner.strip_begin, texts[1:])
+        question, *texts = self._texts(example)
+        question = _cut_question(question, self._joiner)
+        before, answer, after = map(self._joiner.strip_begin, texts)
         context = np.concatenate([before, answer, after])
         room = self._joiner.room(question)
         centre = len(before) + len(answer) // 2
@@ -162,7 +107,9 @@ class _SpanRows(Rows):
 class SpanPrompts(PromptFormat):
     """Prompts are "question<tab>context", and outputs are parts of the context."""
 
-    def __init__(self, joiner: _Joiner, limits: PromptLimits) -> None:
+    has_plain_rows: ClassVar[bool] = False
+
+    def __init__(self, joiner: TextJoiner, limits: PromptLimits) -> None:
         lengths = {INPUTS: joiner.length, TARGETS: limits.decode_length}
         super().__init__(joiner.vocabulary, joiner.vocabulary, lengths)
         self._joiner = joiner
@@ -179,8 +126,9 @@ class SpanPrompts(PromptFormat):
             )
         encode = self.prompt_vocabulary.encode
         of_question, of_context = encode(question), self._joiner.strip_begin(encode(context))
-        ids = self._joiner.join(of_question, of_context[: self._joiner.room(of_question)])
-        read = len(ids) - self._joiner.separators - 1
+        first = _cut_question(of_question, self._joiner)
+        ids = self._joiner.join(first, of_context[: self._joiner.room(first)])
+        read = len(ids) - self._joiner.num_ends
         truncated = len(of_question) + len(of_context) - read
         return PromptRow(ids, read, truncated, 0, self.output_limit(len(ids)))
 
@@ -195,3 +143,7 @@ class SpanPrompts(PromptFormat):
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
         raise DataError("SpanData scores no pairs: its model marks positions of the inputs")
+
+
+def _cut_question(ids: np.ndarray, joiner: TextJoiner) -> np.ndarray:
+    return ids[: joiner.length // 2]

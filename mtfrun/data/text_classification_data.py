@@ -13,13 +13,23 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.checks import Range, check_fields
 from mtfrun.data.batches import Batch, Places, Rows
+from mtfrun.data.cache_directory import EVERY_CACHE, CacheChoice
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, ids_shape
+from mtfrun.data.joined_texts import SHORTEST_JOINED, TYPES, TextJoiner
+from mtfrun.data.labelled_pairs import (
+    CACHED_TEXTS,
+    LabelledPairs,
+    PairClassificationPrompts,
+    has_types,
+    with_split_inputs,
+)
 from mtfrun.data.order import Selection
 from mtfrun.data.prompts import PromptFormat, PromptLimits, TextClassificationPrompts
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
 from mtfrun.data.text_rows import PaddedRows
+from mtfrun.data.token_cache import TokenCache, open_cache
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors import did_you_mean
 
@@ -35,8 +45,14 @@ class TextClassificationData(TaskData):
     model fit; or over the labels alone, see `LabelVocabulary.own_softmax`. A beam search returns
     several labels, best first.
 
+    Inputs may be two texts with a tab between them (section 4.1): a row is "first end second end",
+    and with one separator "inputs_types" are 1 in the second text and its end. Pairs that are too
+    long lose the end of the longer text, or of both, see `TextJoiner.cut`.
+
     Attributes:
       length: ids of a row, the end included.
+      separators: ends behind the first of two texts, 1 in BERT's rows, 2 in RoBERTa's; None if
+        inputs are one text.
       task: of pairs: the inputs are texts, the targets labels.
     """
 
@@ -44,13 +60,20 @@ class TextClassificationData(TaskData):
     texts: ClassVar[Sequence[str]] = (INPUTS, TARGETS)
 
     length: int
+    separators: int | None = None
 
     def __post_init__(self) -> None:
-        check_fields(self, Range(2, whole=True), "length")
+        shortest = 2 if self.separators is None else SHORTEST_JOINED
+        check_fields(self, Range(shortest, whole=True), "length")
+        if self.separators is not None:
+            check_fields(self, Range(1, 2, whole=True), "separators")
 
     @property
     def features(self) -> dict[str, mtf.Shape]:
-        return dict.fromkeys((INPUTS, TARGETS), ids_shape(self.length))
+        names = [INPUTS, TARGETS]
+        if self.separators is not None and has_types(self.separators):
+            names.append(TYPES)
+        return dict.fromkeys(names, ids_shape(self.length))
 
     @property
     def tokens_per_row(self) -> int:
@@ -58,7 +81,8 @@ class TextClassificationData(TaskData):
 
     @property
     def text_limits(self) -> Mapping[str, int]:
-        return {INPUTS: self.length}
+        # The limit of one of two texts depends on the other one.
+        return {INPUTS: self.length} if self.separators is None else {}
 
     def model_arguments(self) -> dict[str, object]:
         """Returns the size of the larger vocabulary, whose ids the other one uses as well.
@@ -73,10 +97,27 @@ class TextClassificationData(TaskData):
         return {"vocabulary_size": max(sizes)}
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
+        joiner = self._joiner
+        if joiner is not None:
+            return PairClassificationPrompts(joiner, self.vocabulary)
         inputs_vocabulary = self.mixture.vocabulary_of(INPUTS)
         return TextClassificationPrompts(inputs_vocabulary, self.vocabulary, self.length)
 
+    @property
+    def _joiner(self) -> TextJoiner | None:
+        if self.separators is None:
+            return None
+        return TextJoiner(self.mixture.vocabulary_of(INPUTS), self.length, self.separators)
+
+    def _cache(self, task: Task, split: str, choice: CacheChoice = EVERY_CACHE) -> TokenCache:
+        if self.separators is None:
+            return super()._cache(task, split, choice)
+        return open_cache(with_split_inputs(task), split, CACHED_TEXTS, choice)
+
     def _rows(self, task: Task, split: str) -> Rows:
+        joiner = self._joiner
+        if joiner is not None:
+            return LabelledPairs(self._cache(task, split), joiner)
         # A label is one id, and its end.
         return LabelledRows(PaddedRows(self._cache(task, split), [self.length, 2]))
 

@@ -9,6 +9,7 @@ from mtfrun.evaluation.task_metrics import BinaryF1 as BinaryF1
 from mtfrun.evaluation.task_metrics import Rouge as Rouge
 from mtfrun.evaluation.task_metrics import bleu as bleu
 from mtfrun.evaluation.task_metrics import chrf as chrf
+from mtfrun.evaluation.task_metrics import entity_f1 as entity_f1
 from mtfrun.evaluation.task_metrics import exact_match as exact_match
 from mtfrun.evaluation.task_metrics import matthews_correlation as matthews_correlation
 from mtfrun.evaluation.task_metrics import mean_f1 as mean_f1

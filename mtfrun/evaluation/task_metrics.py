@@ -41,6 +41,31 @@ def exact_match(targets: Sequence[object], predictions: Sequence[object]) -> dic
     return {"exact_match": float(np.mean([target == prediction for target, prediction in pairs]))}
 
 
+def entity_f1(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+    """Returns "entity_precision", "entity_recall" and "entity_f1" of labels with spaces, 0 to 1.
+
+    As CoNLL-2003 counts (Tjong Kim Sang and De Meulder 2003, https://aclanthology.org/W03-0419): an
+    entity is right if its type and both ends are. It begins with "B-type", or with an "I-type" that
+    continues no entity of its type.
+
+    Examples:
+      >>> entity_f1(["B-PER I-PER O B-LOC"], ["B-PER I-PER O B-ORG"])["entity_f1"]
+      0.5
+    """
+    check_paired("entity_f1", targets, predictions)
+    correct = num_targets = num_predictions = 0
+    for pair in zip(targets, predictions, strict=True):
+        of_target, of_prediction = map(_entities, pair)
+        correct += len(of_target & of_prediction)
+        num_targets += len(of_target)
+        num_predictions += len(of_prediction)
+    return {
+        "entity_precision": correct / max(num_predictions, 1),
+        "entity_recall": correct / max(num_targets, 1),
+        "entity_f1": 2.0 * correct / max(num_targets + num_predictions, 1),
+    }
+
+
 def token_accuracy(targets: Sequence[np.ndarray], predictions: Sequence[np.ndarray]) -> float:
     """Returns the share of the targets' tokens that are at the same position in the prediction."""
     pairs = list(zip(targets, predictions, strict=True))
@@ -232,6 +257,20 @@ def spearman_correlation(
     """Returns "spearman_correlation", -1 to 1, of ranks; equal values have equal ranks."""
     check_paired("spearman_correlation", targets, predictions)
     return {"spearman_correlation": _correlation(_ranks(targets), _ranks(predictions))}
+
+
+def _entities(labels: str) -> set[tuple[str, int, int]]:
+    """Returns the type of every entity, its first word and the word behind it."""
+    entities: set[tuple[str, int, int]] = set()
+    open_type, first = None, 0
+    for place, label in enumerate([*labels.split(), "O"]):
+        prefix, _, entity_type = label.partition("-")
+        if open_type is not None and (prefix != "I" or entity_type != open_type):
+            entities.add((open_type, first, place))
+            open_type = None
+        if open_type is None and prefix in ("B", "I"):
+            open_type, first = entity_type, place
+    return entities
 
 
 def _f1_of(label: object, targets: Sequence[object], predictions: Sequence[object]) -> float:

@@ -52,14 +52,14 @@ class Segmentation(Inference):
         Raises NonFiniteError for logits that are infinite or NaN.
         """
         masks: list[np.ndarray] = []
-        for some in split_into_batches(images, self._rows):
-            shape = self._data.shapes(self._rows)[IMAGES]
+        for some in split_into_batches(images, self.rows):
+            shape = self.data.shapes(self.rows)[IMAGES]
             batch = np.zeros(shape.to_integer_list, np.uint8)
             batch[: len(some)] = some
-            predicted, total = mtf.to_numpy(
-                self._program(mtf.import_tf_tensor(self.experiment.mesh, batch, shape))
+            predicted, totals = mtf.to_numpy(
+                self.program(mtf.import_tf_tensor(self.experiment.mesh, batch, shape))
             )
-            self.experiment.require_finite(total, "logits")
+            self.experiment.require_finite(totals[: len(some)], "logits")
             masks += list(predicted[: len(some)].astype(np.uint8))
             if progress is not None:
                 progress(len(masks))
@@ -67,13 +67,13 @@ class Segmentation(Inference):
 
     def read(self, source: Source) -> Images:
         if source.split is None:
-            return source.images(self._data.read_image)
+            return source.images(self.data.read_image)
         split = source.split
         examples = (
             (image, {"split": split, "index": index})
-            for index, (image, _) in enumerate(self._data.images(split))
+            for index, (image, _) in enumerate(self.data.images(split))
         )
-        return Images(self._data.source.count(split), examples)
+        return Images(self.data.source.count(split), examples)
 
     def records(self, inputs: Images, progress: Progress | None = None) -> list[Record]:
         """Returns records with the number of pixels by class and the name of the mask's file."""
@@ -81,16 +81,20 @@ class Segmentation(Inference):
         return [self._record(f"{i}.png", *pair) for i, pair in enumerate(pairs)]
 
     def _record(self, name: str, fields: dict[str, object], mask: np.ndarray) -> Record:
-        names = self._data.source.class_names
-        counts = np.bincount(mask.ravel(), minlength=len(names)).tolist()
-        pixels = dict(zip(names, counts, strict=True))
+        pixels = self.count_pixels(mask)
         text = ", ".join(f"{name} {count}" for name, count in pixels.items() if count)
         file = f"{fields['file']}\t" if "file" in fields else ""
         record = {**fields, "pixels": pixels, "mask": name}
         return Record(record, [file + text], {name: encode_mask(mask)})
 
+    def count_pixels(self, mask: np.ndarray) -> dict[str, int]:
+        """Returns the number of pixels by the name of their class."""
+        names = self.data.source.class_names
+        counts = np.bincount(mask.ravel(), minlength=len(names)).tolist()
+        return dict(zip(names, counts, strict=True))
+
     @functools.cached_property
-    def _data(self) -> SegmentationData:
+    def data(self) -> SegmentationData:
         return require(self.experiment.data, SegmentationData, type(self).__name__, _REMEDY)
 
     @functools.cached_property
@@ -98,18 +102,19 @@ class Segmentation(Inference):
         return require(self.experiment.model, SegmentationModel, type(self).__name__, _REMEDY)
 
     @functools.cached_property
-    def _rows(self) -> int:
+    def rows(self) -> int:
         return self.experiment.rows_for(self.batch_size)
 
     @functools.cached_property
-    def _program(self) -> Callable[[mtf.Tensor], tuple[mtf.Tensor, mtf.Tensor]]:
-        """The function from images {batch, ...} to masks and the sum of all absolute logits."""
+    def program(self) -> Callable[[mtf.Tensor], tuple[mtf.Tensor, mtf.Tensor]]:
+        """The function from images {batch, ...} to masks, and sums of absolute logits {batch}."""
         return mtf.function(self._predict)
 
     def _predict(self, images: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
         logits = self._model.logits({IMAGES: images})
         classes = logits.shape.dims[-1]
-        return mtf.argmax(logits, classes), mtf.reduce_sum(mtf.abs(logits))
+        totals = mtf.reduce_sum(mtf.abs(logits), output_shape=[logits.shape.dims[0]])
+        return mtf.argmax(logits, classes), totals
 
 
 def encode_mask(mask: np.ndarray) -> bytes:

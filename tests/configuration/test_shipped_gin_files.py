@@ -41,8 +41,13 @@ FILES_OF_OBJECTIVES = {
         *("defaults.gin", "models/prefix_lm.gin", "data/python_docs.gin"),
         "data/prefix_lm_objective.gin",
     ],
-    **{f"data/{name}.gin": ["runs/masked_lm.gin"] for name in ("masked_lm", "spans")},
+    **{
+        f"data/{name}.gin": ["runs/masked_lm.gin"]
+        for name in ("masked_lm", "spans", "token_classification")
+    },
     "data/text_classification.gin": ["runs/masked_lm.gin", "data/tsv_pairs.gin"],
+    "data/text_regression.gin": ["runs/masked_lm.gin", "data/text_classification.gin"],
+    "data/text_pair_classification.gin": ["runs/masked_lm.gin", "data/text_classification.gin"],
     **{
         f"models/{name}.gin": ["runs/masked_lm.gin"]
         for name in ("encoder_only", "bert", "roberta", "distilbert", "modernbert")

@@ -80,7 +80,10 @@ def test_full_targets_are_for_models_that_generate() -> None:
 def test_fingerprints_are_json() -> None:
     fingerprint = json.loads(json.dumps(_masked().fingerprint()))
     assert fingerprint["settings"]["objective"].startswith("MaskedLanguageModel(noise_density=0.15")
-    assert json.loads(json.dumps(_labelled().fingerprint()))["settings"] == {"length": 8}
+    assert json.loads(json.dumps(_labelled().fingerprint()))["settings"] == {
+        "length": 8,
+        "separators": None,
+    }
 
 
 def test_a_label_is_the_target_of_the_first_position() -> None:

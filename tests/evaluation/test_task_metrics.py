@@ -15,6 +15,7 @@ from mtfrun.evaluation import (
     Rouge,
     bleu,
     chrf,
+    entity_f1,
     exact_match,
     matthews_correlation,
     mean_f1,
@@ -215,3 +216,25 @@ def test_spearman_correlation_is_of_ranks_and_equal_values_share_theirs() -> Non
     expected = np.corrcoef([1.0, 2.5, 2.5, 4.0], [2.0, 1.0, 3.5, 3.5])[0, 1]
     metrics = spearman_correlation([1.0, 7.0, 7.0, 9.0], [5.0, 4.0, 6.0, 6.0])
     assert metrics == pytest.approx({"spearman_correlation": float(expected)})
+
+
+@pytest.mark.parametrize(
+    ("target", "prediction", "expected"),
+    [
+        # Precision, recall and F1.
+        ("B-A I-A O B-B", "B-A I-A O B-B", (1, 1, 1)),
+        ("B-A I-A O B-B", "B-A O O B-B", (1 / 2, 1 / 2, 1 / 2)),
+        # Two entities beside each other, and one that begins with "I".
+        ("B-A B-A O", "B-A I-A O", (0, 0, 0)),
+        ("B-A I-A O", "I-A I-A O", (1, 1, 1)),
+        ("B-A I-B I-B", "B-A O O", (1, 1 / 2, 2 / 3)),
+        # An entity at the end, and labels that a cut prompt lacks.
+        ("O B-A B-B", "O B-A", (1, 1 / 2, 2 / 3)),
+        ("O O", "O O", (0, 0, 0)),
+    ],
+)
+def test_entities_are_right_if_their_type_and_both_ends_are(
+    target: str, prediction: str, expected: tuple[float, float, float]
+) -> None:
+    metrics = entity_f1([target], [prediction])
+    assert tuple(metrics.values()) == pytest.approx(expected)

@@ -86,6 +86,7 @@ from mtfrun.models.transformer.talking_heads import (
 from mtfrun.models.transformer.talking_heads import (
     TalkingHeadsSelfAttention as TalkingHeadsSelfAttention,
 )
+from mtfrun.models.transformer.text_regressor import TextRegressor as TextRegressor
 from mtfrun.models.transformer.token_embedding import TokenEmbedding as TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss as TokenLoss
 from mtfrun.models.transformer.token_model import TokenModel as TokenModel

@@ -87,7 +87,8 @@ class EncoderOnly(TokenModel):
         return [["inputs"], self.required_features]
 
     def padding_of(self, feature: str) -> int:
-        return self.padding_id if feature == "targets" else self._inputs_padding_id
+        paddings = {"inputs": self._inputs_padding_id, "targets": self.padding_id}
+        return paddings.get(feature, 0)
 
     def hidden(self, features: Features, call: SequenceCall) -> mtf.Tensor:
         call = self._encoder_call(features, call)

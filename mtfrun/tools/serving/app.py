@@ -19,6 +19,7 @@ from starlette.types import Send
 
 from mtfrun.checks import Range
 from mtfrun.errors import InputError
+from mtfrun.experiment.segmentation import encode_mask
 from mtfrun.tools.serving.completions import (
     Completion,
     read_chat,
@@ -81,6 +82,7 @@ class _Routes:
             self._post("/v1/embeddings", self._embed),
             self._post("/score", self._score),
             self._post("/classify", self._classify),
+            self._post("/segment", self._segment),
         ]
 
     @contextlib.asynccontextmanager
@@ -178,17 +180,29 @@ class _Routes:
             texts = fields.texts("texts", self._limits.prompts)
             predictions = await self._model.classify_texts(texts)
         else:
-            images = fields.texts("images", self._limits.prompts)
-            try:
-                contents = [base64.b64decode(image, validate=True) for image in images]
-            except ValueError as error:
-                raise RequestError(f"an image is not base64: {error}", field="images") from error
-            predictions = await self._model.classify_images(contents, top_k)
+            predictions = await self._model.classify_images(self._images(fields), top_k)
         records = [
             {**prediction._asdict(), "top": [entry._asdict() for entry in prediction.top]}
             for prediction in predictions
         ]
         return JSONResponse({"predictions": records})
+
+    async def _segment(self, fields: Fields) -> Response:
+        fields.check_names(("model", "images"))
+        masks = await self._model.segment_images(self._images(fields))
+        count = self._model.segmentation.count_pixels
+        predictions = [
+            {"pixels": count(mask), "mask": base64.b64encode(encode_mask(mask)).decode()}
+            for mask in masks
+        ]
+        return JSONResponse({"predictions": predictions})
+
+    def _images(self, fields: Fields) -> list[bytes]:
+        images = fields.texts("images", self._limits.prompts)
+        try:
+            return [base64.b64decode(image, validate=True) for image in images]
+        except ValueError as error:
+            raise RequestError(f"an image is not base64: {error}", field="images") from error
 
     async def _generate(self, generation: Generation, form: Form) -> Response:
         prepared = await self._model.prepare(generation)

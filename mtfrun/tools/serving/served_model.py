@@ -14,12 +14,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtfrun.configuration.errors import one_line
-from mtfrun.data import ConversationTemplate, ImageData, PromptRow
+from mtfrun.data import ConversationTemplate, ImageData, PromptRow, SegmentationData
 from mtfrun.data.prompts import TextClassificationPrompts
 from mtfrun.decoding import Decoded, SharedBatch
 from mtfrun.decoding.controls.processors import CountPenalty
 from mtfrun.errors import InputError
-from mtfrun.experiment import Answer, Classification, Decoding, Experiment, Prediction, Score
+from mtfrun.experiment import (
+    Answer,
+    Classification,
+    Decoding,
+    Experiment,
+    Prediction,
+    Score,
+    Segmentation,
+)
 from mtfrun.experiment.classification import LabelProbability
 from mtfrun.experiment.decoding import line_of_draws
 from mtfrun.experiment.records import require
@@ -305,6 +313,19 @@ class ServedModel:
         )
         return await self.worker.run(("classify", top_k), classification, pixels)
 
+    @property
+    def segmentation(self) -> Segmentation:
+        """The inference; InputError if the model does not segment images."""
+        return require(self.inference, Segmentation, self.name, "use /classify")
+
+    async def segment_images(self, images: list[bytes]) -> Sequence[np.ndarray]:
+        """Returns the mask of each image, a file of a known format: uint8 [rows, cols]."""
+        data = self.segmentation.data
+        pixels = await asyncio.to_thread(
+            lambda: [_pixels(data, *image) for image in enumerate(images)]
+        )
+        return await self.worker.run("segment", self.segmentation, pixels)
+
     def _changed_classification(self, settings: tuple[tuple[str, Any], ...]) -> Classification:
         return self.classification.with_settings(dict(settings))
 
@@ -332,7 +353,7 @@ def _until_end(decoded: Decoded | Exception, end_ids: Collection[int]) -> Decode
     return Decoded(decoded.place, ids, log_probs, ended=True, done=True)
 
 
-def _pixels(data: ImageData, number: int, content: bytes) -> np.ndarray:
+def _pixels(data: ImageData | SegmentationData, number: int, content: bytes) -> np.ndarray:
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()

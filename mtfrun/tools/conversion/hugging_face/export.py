@@ -11,7 +11,7 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.configuration import config
 from mtfrun.configuration.gin_values import reference
-from mtfrun.data import LabelVocabulary, Vocabulary
+from mtfrun.data import LabelVocabulary, NumberVocabulary, Vocabulary
 from mtfrun.experiment.runs import settings as run_settings
 from mtfrun.experiment.runs.opening import build
 from mtfrun.rundir import RunDirectory
@@ -111,11 +111,11 @@ def _describe(
         )
     _check_factors(variables)
     shapes = {path: tuple(v.shape.to_integer_list) for path, v in variables.items()}
-    # The names of labels are in the configuration.
+    # The names of labels are in the configuration, and numbers have none.
     vocabularies = {
         v.fingerprint: v
         for v in experiment.data.vocabularies.values()
-        if not isinstance(v, LabelVocabulary)
+        if not isinstance(v, LabelVocabulary | NumberVocabulary)
     }
     description = ModelDescription(parameters, shapes, model.vocabulary_sizes)
     return description, list(vocabularies.values())

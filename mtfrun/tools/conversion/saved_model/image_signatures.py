@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.data import ImageData
 from mtfrun.data.images.crops import CentreCrop
-from mtfrun.experiment import Classification
+from mtfrun.experiment import Classification, Segmentation
 from mtfrun.experiment.records import require
 from mtfrun.models import ImageModel
+from mtfrun.models.vision import SegmentationModel
 from mtfrun.tools.conversion.saved_model.export import Served, Signature, in_batches, signatures_of
 
 _NORMALISED = "floats that are normalised already"
@@ -18,7 +18,7 @@ _NORMALISED = "floats that are normalised already"
 @signatures_of.register
 def _(inference: Classification, *, tensorflow_text: bool = False) -> Served:
     del tensorflow_text
-    graph = _ImageGraph(inference)
+    graph = _LabelGraph(inference)
     pixels = [tf.TensorSpec([None, *graph.image], tf.uint8, "images")]
     floats = [tf.TensorSpec([None, *graph.image], tf.float32, "images")]
     files = [tf.TensorSpec([None], tf.string, "image_bytes")]
@@ -40,23 +40,106 @@ def _(inference: Classification, *, tensorflow_text: bool = False) -> Served:
     return Served(signatures, "classify", settings)
 
 
+@signatures_of.register
+def _(inference: Segmentation, *, tensorflow_text: bool = False) -> Served:
+    del tensorflow_text
+    graph = _MaskGraph(inference)
+    pixels = [tf.TensorSpec([None, *graph.image], tf.uint8, "images")]
+    floats = [tf.TensorSpec([None, *graph.image], tf.float32, "images")]
+    to_masks = "to the class of every pixel"
+    signatures = {
+        "segment": Signature(pixels, graph.segment, f"pixels, 0 to 255, {to_masks}"),
+        "segment_normalised": Signature(floats, graph.segment, f"{_NORMALISED} {to_masks}"),
+        "logits": Signature(pixels, graph.logits, "pixels, 0 to 255, to the logits of all pixels"),
+        "logits_normalised": Signature(
+            floats, graph.logits, f"{_NORMALISED} to the logits of all pixels"
+        ),
+    }
+    if len(graph.image) == 3:  # volumes are not read from files
+        files = [tf.TensorSpec([None], tf.string, "image_bytes")]
+        signatures["segment_encoded"] = Signature(
+            files, graph.segment_files, f"contents of PNG and JPEG files {to_masks}"
+        )
+    settings = {"image": graph.image, "class_names": list(inference.data.source.class_names)}
+    return Served(signatures, "segment", settings)
+
+
 class _ImageGraph:
-    def __init__(self, inference: Classification) -> None:
-        self._inference = inference
-        self._mesh = inference.experiment.mesh
-        model = require(inference.experiment.model, ImageModel, "--format=saved_model", "")
+    """Computes images of one size in batches."""
+
+    def __init__(
+        self,
+        inference: Classification | Segmentation,
+        model: ImageModel | SegmentationModel,
+    ) -> None:
+        self._mesh, self._rows = inference.experiment.mesh, inference.rows
+        self._data = inference.data
         self._logits = mtf.function(lambda images: model.logits({"images": images}))
         self.image = inference.data.image.to_integer_list
+
+    def _in_batches(
+        self,
+        program: Callable[[mtf.Tensor], Sequence[mtf.Tensor]],
+        images: tf.Tensor,
+        outputs: Sequence[tf.TensorSpec],
+    ) -> list[tf.Tensor]:
+        shape = self._data.shapes(self._rows)["images"]
+
+        def compute(batch: tf.Tensor) -> list[tf.Tensor]:
+            batch = tf.ensure_shape(batch, shape.to_integer_list)
+            return [x.value for x in program(mtf.import_tf_tensor(self._mesh, batch, shape))]
+
+        return in_batches(compute, self._rows, [images], outputs)
+
+    def _read(self, image_bytes: tf.Tensor, crop: CentreCrop | None) -> tf.Tensor:
+        spec = tf.TensorSpec(self.image, tf.uint8)
+        return tf.map_fn(
+            lambda x: read_image(self.image, crop, x), image_bytes, fn_output_signature=spec
+        )
+
+
+class _MaskGraph(_ImageGraph):
+    def __init__(self, inference: Segmentation) -> None:
+        model = inference.experiment.model
+        super().__init__(inference, require(model, SegmentationModel, "--format=saved_model", ""))
+        self._program = inference.program
+        self._num_classes = len(inference.data.source.class_names)
+
+    def segment(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        rows = self._rows
+        outputs = [
+            tf.TensorSpec([rows, *self.image[:-1]], tf.int32),
+            tf.TensorSpec([rows], tf.float32),
+        ]
+        masks, totals = self._in_batches(self._program, images, outputs)
+        check = tf.debugging.assert_all_finite(totals, "logits are infinite or not a number")
+        with tf.control_dependencies([check]):
+            return {"masks": tf.cast(masks, tf.uint8)}
+
+    def segment_files(self, image_bytes: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return self.segment(self._read(image_bytes, None))
+
+    def logits(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        output = tf.TensorSpec([self._rows, *self.image[:-1], self._num_classes], tf.float32)
+        (logits,) = self._in_batches(lambda x: [self._logits(x)], images, [output])
+        return {"logits": logits}
+
+
+class _LabelGraph(_ImageGraph):
+    def __init__(self, inference: Classification) -> None:
+        model = inference.experiment.model
+        super().__init__(inference, require(model, ImageModel, "--format=saved_model", ""))
+        self._program, self._crop = inference.program, inference.data.centre_crop
         self._names = [name.encode() for name in inference.data.label_names]
         self._top = min(inference.top_k, len(self._names))
 
     def classify(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        rows = self._inference.rows
+        rows = self._rows
         outputs = [
             tf.TensorSpec([rows, self._top], tf.float32),
             tf.TensorSpec([rows, self._top], tf.int32),
         ]
-        probabilities, numbers = self._in_batches(self._inference.program, images, outputs)
+        probabilities, numbers = self._in_batches(self._program, images, outputs)
         probabilities = tf.debugging.check_numerics(
             probabilities, "probabilities are infinite or not a number"
         )
@@ -69,31 +152,12 @@ class _ImageGraph:
         }
 
     def classify_files(self, image_bytes: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        spec = tf.TensorSpec(self.image, tf.uint8)
-        data = self._inference.data
-        return self.classify(
-            tf.map_fn(lambda x: read_image(data, x), image_bytes, fn_output_signature=spec)
-        )
+        return self.classify(self._read(image_bytes, self._crop))
 
     def logits(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        output = tf.TensorSpec([self._inference.rows, len(self._names)], tf.float32)
+        output = tf.TensorSpec([self._rows, len(self._names)], tf.float32)
         (logits,) = self._in_batches(lambda x: [self._logits(x)], images, [output])
         return {"logits": logits}
-
-    def _in_batches(
-        self,
-        program: Callable[[mtf.Tensor], Sequence[mtf.Tensor]],
-        images: tf.Tensor,
-        outputs: Sequence[tf.TensorSpec],
-    ) -> list[tf.Tensor]:
-        rows = self._inference.rows
-        shape = self._inference.data.shapes(rows)["images"]
-
-        def compute(batch: tf.Tensor) -> list[tf.Tensor]:
-            batch = tf.ensure_shape(batch, shape.to_integer_list)
-            return [x.value for x in program(mtf.import_tf_tensor(self._mesh, batch, shape))]
-
-        return in_batches(compute, rows, [images], outputs)
 
 
 # JPEG files can be decoded at 1/2, 1/4 or 1/8 of their size, as `data.EncodedImage` does.
@@ -102,15 +166,14 @@ _RATIOS = (1, 2, 4, 8)
 _LUMA = (0.299, 0.587, 0.114)
 
 
-def read_image(data: ImageData, content: tf.Tensor) -> tf.Tensor:
+def read_image(image: Sequence[int], crop: CentreCrop | None, content: tf.Tensor) -> tf.Tensor:
     """Returns the pixels of a PNG or JPEG file's content, uint8 [rows, cols, channels].
 
     As `data.ImageData.read_image`, but pixels differ a little (see docs/saved_model.md): TensorFlow
     scales in float32, and Pillow rounds to 8 bits between the two directions. EXIF orientation and
     CMYK colours are ignored.
     """
-    rows, cols, channels = data.image.to_integer_list
-    crop = data.centre_crop
+    rows, cols, channels = image
     if crop is None:
         pixels = tf.cond(
             tf.io.is_jpeg(content),

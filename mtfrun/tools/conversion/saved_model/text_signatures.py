@@ -138,14 +138,12 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
             f"num_outputs={inference.num_outputs}: a SavedModel draws one sample of a prompt: "
             "leave it out, and ask as often as you want"
         )
-    model = inference.experiment.model
-    surplus = {*model.required_features} - {INPUTS, TARGETS}
-    if surplus:
-        raise ConversionError(
-            f"{type(model).__name__} reads {', '.join(sorted(surplus))}, which "
-            "a SavedModel of texts has not: choose --format=huggingface"
-        )
     prompt_format = inference.prompt_format
+    if not prompt_format.has_plain_rows:
+        raise ConversionError(
+            f"a SavedModel makes no rows of the prompts of {type(prompt_format).__name__}: choose "
+            "--format=huggingface"
+        )
     graph = DecodingGraph(inference)
     by_ids = _of_ids(graph)
     encoder = encoder_of(prompt_format.prompt_vocabulary, tensorflow_text=tensorflow_text)

@@ -2,6 +2,9 @@
 
     python transformers_encoders.py make NAME FOLDER   writes a model of `MODELS` and its case.npz,
                                                        or one of `STORED` into tests/oracle/hf
+    python transformers_encoders.py pairs NAME FOLDER  writes a classifier, its tokenizer, and in
+                                                       case.npz pairs of texts, ids and logits
+    python transformers_encoders.py words NAME FOLDER  writes one of words likewise
     python transformers_encoders.py logits FOLDER CASE compares the model of a folder with a case
 
 Tests run it in a process of its own, for torch and TensorFlow do not share one well.
@@ -9,11 +12,13 @@ Tests run it in a process of its own, for torch and TensorFlow do not share one 
 
 from __future__ import annotations
 
+import json
 import pathlib
 import sys
 from typing import Any
 
 import numpy as np
+import tokenizers
 import torch
 import transformers
 
@@ -41,11 +46,12 @@ THREE = {"id2label": {0: "good", 1: "bad", 2: "neither"}}
 
 # By name the class without "Config", its configuration, and the end of the class of the model.
 MASKED, CLASSIFIER, ENCODER = "ForMaskedLM", "ForSequenceClassification", "EncoderModel"
-SPANS = "ForQuestionAnswering"
+SPANS, WORDS = "ForQuestionAnswering", "ForTokenClassification"
 STORED: dict[str, tuple[str, dict[str, Any], str]] = {
     "bert": ("Bert", BERT, MASKED),
     "bert_classifier": ("Bert", {**BERT, **THREE}, CLASSIFIER),
     "bert_spans": ("Bert", BERT, SPANS),
+    "bert_words": ("Bert", {**BERT, **THREE}, WORDS),
     "roberta": ("Roberta", BERT, MASKED),
     "distilbert": ("DistilBert", DISTILBERT, MASKED),
     "modernbert": ("ModernBert", MODERNBERT, MASKED),
@@ -62,6 +68,18 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
         MASKED,
     ),
     "bert, id 0 is a token": ("Bert", {**BERT, "pad_token_id": 7}, MASKED),
+    "bert, a number": ("Bert", {**BERT, "num_labels": 1}, CLASSIFIER),
+    "roberta, a number": (
+        "Roberta",
+        {**BERT, "num_labels": 1, "problem_type": "regression"},
+        CLASSIFIER,
+    ),
+    "distilbert, a number": ("DistilBert", {**DISTILBERT, "num_labels": 1}, CLASSIFIER),
+    "modernbert, a number": (
+        "ModernBert",
+        {**MODERNBERT, "num_labels": 1, "classifier_pooling": "mean"},
+        CLASSIFIER,
+    ),
     "bert, two classes": ("Bert", {**BERT, "classifier_dropout": 0.3}, CLASSIFIER),
     "roberta, padding 0": ("Roberta", {**BERT, "pad_token_id": 0}, MASKED),
     "roberta, three classes": ("Roberta", {**BERT, **THREE}, CLASSIFIER),
@@ -94,6 +112,9 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
     "roberta, spans": ("Roberta", BERT, SPANS),
     "distilbert, spans": ("DistilBert", DISTILBERT, SPANS),
     "modernbert, spans": ("ModernBert", {**MODERNBERT, "classifier_bias": True}, SPANS),
+    "roberta, words": ("Roberta", {**BERT, **THREE, "classifier_dropout": 0.3}, WORDS),
+    "distilbert, words": ("DistilBert", {**DISTILBERT, **THREE}, WORDS),
+    "modernbert, words": ("ModernBert", {**MODERNBERT, **THREE}, WORDS),
     "t5 encoder, gated": ("T5", {**T5, "feed_forward_proj": "gated-gelu"}, ENCODER),
     "mt5 encoder": ("MT5", T5, ENCODER),
     "longt5 encoder": ("LongT5", LONGT5, ENCODER),
@@ -103,6 +124,21 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
         ENCODER,
     ),
 }
+# Pairs of texts for rows of `PAIR_LENGTH` ids: some fit, of others one text is too long, or both.
+PAIRS = [
+    ("The fish ate it.", "It was tasty."),
+    ("The fish ate the worm.", ""),
+    ("It rained, and it rained, and it rained, and it rained.", "It is wet."),
+    ("It is wet.", "It rained, and it rained, and it rained, and it rained."),
+    ("The fish ate the worm, and it was tasty, was it?", "The worm was not, and it was eaten."),
+    ("The worm was eaten by the fish.", "The fish was eaten by the worm."),
+]
+PAIR_LENGTH = 40
+WORD_LISTS = [
+    ["The", "fish", "didn't", "eat", "it", "."],
+    ["It", "rained"] * 12,
+    ["was", "it", "$5.00", "?"],
+]
 ROWS, LENGTH = 4, 24
 # Of every row; the others are padding.
 LENGTHS = (24, 17, 5, 24)
@@ -129,11 +165,14 @@ def make(name: str, folder: pathlib.Path) -> None:
     }
     if task == CLASSIFIER:
         case["labels"] = random.integers(0, config.num_labels, len(mask))
+        if config.num_labels == 1:
+            case["labels"] = random.integers(0, 5001, len(mask)).astype(np.float32) / 1000
     elif task == SPANS:
         case["spans"] = np.sort(random.integers(0, LENGTH, [ROWS, 2]))
     else:
         is_target = mask & (random.random(mask.shape) < 0.3)
-        case["labels"] = np.where(is_target, random.integers(FIRST_ID, 80, mask.shape), -100)
+        first, last = (0, config.num_labels) if task == WORDS else (FIRST_ID, 80)
+        case["labels"] = np.where(is_target, random.integers(first, last, mask.shape), -100)
     if getattr(config, "type_vocab_size", 0) > 1:
         case["types"] = random.integers(0, config.type_vocab_size, mask.shape)
     with torch.no_grad():
@@ -143,6 +182,85 @@ def make(name: str, folder: pathlib.Path) -> None:
         logits, loss = _run(model, case)
     case |= {"logits": logits.numpy(), "loss": loss.numpy().reshape(1)}
     np.savez(folder / "case.npz", **case)
+
+
+def make_pairs(name: str, folder: pathlib.Path) -> None:
+    """Writes a classifier with a tokenizer of its kind, and what both make of `PAIRS`."""
+    tokenizer = _tokenizer(name)
+    first, second = (list(texts) for texts in zip(*PAIRS, strict=True))
+    rows = tokenizer(
+        *(first, second),
+        truncation=True,
+        max_length=PAIR_LENGTH,
+        padding="max_length",
+        return_token_type_ids=True,
+        return_tensors="pt",
+    )
+    model, logits = _classify(name, CLASSIFIER, tokenizer, rows)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    case = {"first": first, "second": second, "logits": logits.numpy()}
+    np.savez(folder / "case.npz", **case, **{x: values.numpy() for x, values in rows.items()})
+
+
+def make_words(name: str, folder: pathlib.Path) -> None:
+    """Writes a model that labels words with its tokenizer, and what both make of `WORD_LISTS`."""
+    tokenizer = _tokenizer(name)
+    rows = tokenizer(
+        WORD_LISTS,
+        is_split_into_words=True,
+        truncation=True,
+        max_length=PAIR_LENGTH,
+        padding="max_length",
+        return_token_type_ids=True,
+        return_tensors="pt",
+    )
+    model, logits = _classify(name, WORDS, tokenizer, rows)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    words = [[-1 if i is None else i for i in rows.word_ids(row)] for row in range(len(WORD_LISTS))]
+    arrays = {x: values.numpy() for x, values in rows.items()}
+    texts = list(map(" ".join, WORD_LISTS))
+    np.savez(folder / "case.npz", texts=texts, words=words, logits=logits.numpy(), **arrays)
+
+
+def _tokenizer(name: str) -> Any:
+    """Returns a small tokenizer as BERT's, or as RoBERTa's."""
+    texts = [text for pair in PAIRS for text in pair]
+    trainer = tokenizers.ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    if name == "roberta":
+        trainer.train_from_iterator(texts, 266, special_tokens=special, show_progress=False)
+        merges = json.loads(trainer.to_str())["model"]["merges"]
+        merges = list(map(tuple, merges))
+        # Words are tokenized behind a space.
+        return transformers.RobertaTokenizer(trainer.get_vocab(), merges, add_prefix_space=True)
+    letters = sorted({letter for text in texts for letter in text.lower() if letter != " "})
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, "the", "fish", "##ate"]
+    tokens += [f"##{letter}" for letter in letters]
+    return transformers.BertTokenizer({token: i for i, token in enumerate(tokens)})
+
+
+def _classify(name: str, task: str, tokenizer: Any, rows: Any) -> tuple[Any, torch.Tensor]:
+    """Returns a random model for a task, and its logits of rows."""
+    kind, values, _ = {
+        "bert": STORED["bert_classifier"],
+        "distilbert": MODELS["distilbert, three classes"],
+        "roberta": MODELS["roberta, three classes"],
+    }[name]
+    # RoBERTa's positions begin at 2.
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": PAIR_LENGTH}
+    sizes["max_position_embeddings"] += 2 * (name == "roberta")
+    torch.manual_seed(len(name))
+    config = getattr(transformers, f"{kind}Config")(**{**values, **sizes})
+    model = getattr(transformers, f"{kind}{task}")(config).eval()
+    arguments = {x: rows[x] for x in ("input_ids", "attention_mask")}
+    if name == "bert":
+        arguments["token_type_ids"] = rows["token_type_ids"]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.08 * torch.randn_like(parameter))
+        return model, model(**arguments).logits
 
 
 def compare(folder: pathlib.Path, path: pathlib.Path) -> None:
@@ -180,5 +298,9 @@ if __name__ == "__main__":
     action, first, second = sys.argv[1:]
     if action == "make":
         make(first, pathlib.Path(second))
+    elif action == "pairs":
+        make_pairs(first, pathlib.Path(second))
+    elif action == "words":
+        make_words(first, pathlib.Path(second))
     else:
         compare(pathlib.Path(first), pathlib.Path(second))

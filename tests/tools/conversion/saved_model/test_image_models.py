@@ -1,4 +1,4 @@
-"""SavedModels of classifiers of images answer as `mtfrun decode` does."""
+"""SavedModels of models of images answer as `mtfrun decode` does."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import mtfrun
+from mtfrun.experiment import Segmentation
 from tests.cli.command import mtfrun_here, succeeded
 from tests.experiment.runs.tiny_runs import files_and_params
 from tests.tools.conversion.saved_model.serving import as_json, exported, responses
@@ -60,3 +61,34 @@ def test_files_and_pixels_get_the_labels_of_decode(
         assert top == pytest.approx(expected_top, abs=TOLERANCE)
         assert next(iter(top)) == prediction["label"]
     assert by_pixel["predictions"] == by_file["predictions"][:1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [[16, 8], [4, 6, 8]])
+def test_images_and_volumes_get_the_masks_of_decode(
+    tmp_path: pathlib.Path, sizes: list[int]
+) -> None:
+    flags = ["--gin_file=runs/shapes.gin", "--gin.WIDTHS=[2,4]", f"--gin.SIZES={sizes}"]
+    files, params = files_and_params([*flags, "--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=4"])
+    run = mtfrun.train(files, tmp_path / "run", gin_params=params)
+    segmentation = run.experiment.inference
+    assert isinstance(segmentation, Segmentation)
+    generator = np.random.default_rng(0)
+    shape = segmentation.data.image.to_integer_list
+    images = generator.integers(0, 256, [3, *shape], np.uint8)
+    directory = exported(tmp_path / "run", tmp_path / "saved")
+    requests = [{"signature_name": "segment", "instances": images.tolist()}]
+    if len(sizes) == 2:
+        for number, image in enumerate(images):
+            Image.fromarray(image[..., 0] if shape[-1] == 1 else image).save(
+                tmp_path / f"{number}.png"
+            )
+        contents = [as_json((tmp_path / f"{number}.png").read_bytes()) for number in range(3)]
+        requests.append({"signature_name": "segment_encoded", "instances": contents})
+    expected = np.stack(segmentation(list(images)))
+    for response in responses(directory, requests):
+        masks = np.array(
+            [x["masks"] if isinstance(x, dict) else x for x in response["predictions"]]
+        )
+        assert np.array_equal(masks, expected)
+    assert len(np.unique(expected)) > 1

@@ -79,7 +79,7 @@ def test_pixels_are_nearly_those_of_decode(
     size = (None, None, channels) if settings else (20, 28, channels)
     images = data.ImageData(_NoExamples(size), **settings)
     read = tf.function(
-        lambda content: read_image(images, content),
+        lambda content: read_image(images.image.to_integer_list, images.centre_crop, content),
         input_signature=[tf.TensorSpec([], tf.string)],
         autograph=False,
     )

@@ -51,13 +51,15 @@ class Bert(TextFamily):
     """`width` to `classifier_rate` are names of settings, `embeddings` to `maps` of tensors.
 
     `layers` is the name of the list of layers, `attention` of queries, keys, values and results,
-    `norms` of the two norms of a layer. `spans` is the head of answers. `kept` are of other heads,
-    and buffers of older files.
+    `norms` of the two norms of a layer. `spans` is the head of answers, `tokens` of labels of
+    words, whose dropout is the setting `tokens_rate`. `kept` are of other heads, and buffers of
+    older files.
     """
 
     model_types: ClassVar[Sequence[str]] = ("bert",)
     architectures: ClassVar[Sequence[str]] = (
         *("BertForMaskedLM", "BertForSequenceClassification", "BertForQuestionAnswering"),
+        "BertForTokenClassification",
     )
     name: ClassVar[str] = "BERT"
     shipped_file: ClassVar[str] = "models/bert.gin"
@@ -87,6 +89,8 @@ class Bert(TextFamily):
     spans: ClassVar[Head] = Head(None, None, "qa_outputs", "qa_outputs.bias")
     spans_rate: ClassVar[str | None] = None
     spans_default_rate: ClassVar[float] = 0.0
+    tokens: ClassVar[Head] = Head(None, None, "classifier", "classifier.bias")
+    tokens_rate: ClassVar[str] = classifier_rate
     classifier_activation: ClassVar[str] = "tanh"
     has_head_bias: ClassVar[bool] = True
     kept: ClassVar[Sequence[str]] = (
@@ -123,8 +127,13 @@ class Bert(TextFamily):
         if has_spans(settings):
             file.include(self.shipped_file, "data/spans.gin")
             file.bind("decoding.Search", {"as_transformers": True})
+        elif labels_words(settings):
+            file.include(self.shipped_file, "data/token_classification.gin")
+            file.bind("decoding.Search", {"as_transformers": True})
         elif is_classifier(settings):
             file.include(self.shipped_file, "data/text_classification.gin")
+            if is_regressor(settings):
+                file.include("data/text_regression.gin")
             write_text_data(file, "data/tsv_pairs.gin")
         else:
             file.include(self.shipped_file, "data/masked_lm.gin")
@@ -163,6 +172,9 @@ class Bert(TextFamily):
         if has_spans(settings):
             self.write_spans(settings, file)
             return
+        if labels_words(settings):
+            self.write_labels(settings, file, [])
+            return
         if is_classifier(settings):
             function = settings.activation("classifier_activation", self.classifier_activation)
             file.bind("transformer.DenseTransform", {"activation": function})
@@ -176,13 +188,22 @@ class Bert(TextFamily):
 
     def write_labels(self, settings: Settings, file: GinFile, head: Sequence[str]) -> None:
         """Adds the labels of a classifier, and its head, which ends with a dropout."""
-        settings.require("problem_type", "single_label_classification")
         transforms = [reference(f"@{name}") for name in (*head, _DROPOUT)]
-        file.bind("transformer.EncoderOnly", {"head": transforms})
+        if is_regressor(settings):
+            values: dict[str, object] = {"head": transforms}
+            if self.num_types:
+                values["num_types"] = reference("%NUM_TYPES")
+            file.bind("transformer.TextRegressor", values)
+        else:
+            settings.require("problem_type", "single_label_classification")
+            file.bind("transformer.EncoderOnly", {"head": transforms})
         rate: object = reference("%DROPOUT_RATE")
-        if settings.values.get(self.classifier_rate) is not None:
-            rate = settings.number(self.classifier_rate)
+        name = self.tokens_rate if labels_words(settings) else self.classifier_rate
+        if settings.values.get(name) is not None:
+            rate = settings.number(name)
         file.bind(_DROPOUT, {"rate": rate})
+        if is_regressor(settings):
+            return
         file.macro("LABELS", names_of_labels(settings))
         file.bind("data.LabelVocabulary", {"own_softmax": True})
 
@@ -235,8 +256,10 @@ class Bert(TextFamily):
     def head(self, settings: Settings) -> Iterator[Row]:
         """Yields the tensors behind the stack."""
         num_labels, head = self.num_labels(settings), self.masked
-        if num_labels:
-            head = self.spans if has_spans(settings) else self.classifier
+        if has_spans(settings):
+            head = self.spans
+        elif num_labels:
+            head = self.tokens if labels_words(settings) else self.classifier
         size = num_labels or settings.integer("vocab_size")
         has_bias = settings.flag("classifier_bias", default=self.has_head_bias)
         if head.dense is not None:
@@ -266,7 +289,8 @@ class Bert(TextFamily):
         if has_spans(settings):
             settings.require("num_labels", 2)
             return 2
-        return len(names_of_labels(settings)) if is_classifier(settings) else 0
+        has_labels = is_classifier(settings) or labels_words(settings)
+        return len(names_of_labels(settings)) if has_labels else 0
 
     def is_tied(self, settings: Settings) -> bool:
         name = f"{self.masked.softmax}.weight"
@@ -288,8 +312,18 @@ def is_classifier(settings: Settings) -> bool:
     return _is_made_for(settings, "SequenceClassification")
 
 
+def is_regressor(settings: Settings) -> bool:
+    """As transformers decides: one label is a number."""
+    is_number = settings.values.get("problem_type") in (None, "regression")
+    return is_classifier(settings) and is_number and len(names_of_labels(settings)) == 1
+
+
 def has_spans(settings: Settings) -> bool:
     return _is_made_for(settings, "QuestionAnswering")
+
+
+def labels_words(settings: Settings) -> bool:
+    return _is_made_for(settings, "TokenClassification")
 
 
 def _is_made_for(settings: Settings, task: str) -> bool:

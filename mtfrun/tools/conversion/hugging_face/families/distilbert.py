@@ -16,6 +16,7 @@ class DistilBert(Bert):
         "DistilBertForMaskedLM",
         "DistilBertForSequenceClassification",
         "DistilBertForQuestionAnswering",
+        "DistilBertForTokenClassification",
     )
     name: ClassVar[str] = "DistilBERT"
     shipped_file: ClassVar[str] = "models/distilbert.gin"
@@ -38,6 +39,7 @@ class DistilBert(Bert):
         *("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias")
     )
     classifier: ClassVar[Head] = Head("pre_classifier", None, "classifier", "classifier.bias")
+    tokens_rate: ClassVar[str] = "dropout"
     spans_rate: ClassVar[str | None] = "qa_dropout"
     spans_default_rate: ClassVar[float] = 0.1
     classifier_activation: ClassVar[str] = "relu"

@@ -12,6 +12,7 @@ from mtfrun.tools.conversion.hugging_face.families.bert import (
     Head,
     has_spans,
     is_classifier,
+    labels_words,
 )
 from mtfrun.tools.conversion.hugging_face.families.llama import FULL, SLIDING, windows_by_type
 from mtfrun.tools.conversion.hugging_face.family import (
@@ -45,6 +46,7 @@ class ModernBert(Bert):
         "ModernBertForMaskedLM",
         "ModernBertForSequenceClassification",
         "ModernBertForQuestionAnswering",
+        "ModernBertForTokenClassification",
     )
     name: ClassVar[str] = "ModernBERT"
     shipped_file: ClassVar[str] = "models/modernbert.gin"
@@ -57,6 +59,7 @@ class ModernBert(Bert):
     masked: ClassVar[Head] = Head("head.dense", "head.norm", "decoder", "decoder.bias")
     classifier: ClassVar[Head] = Head("head.dense", "head.norm", "classifier", "classifier.bias")
     spans: ClassVar[Head] = classifier
+    tokens: ClassVar[Head] = classifier
     spans_rate: ClassVar[str | None] = "classifier_dropout"
     num_types: ClassVar[int] = 0
     has_head_bias: ClassVar[bool] = False
@@ -97,6 +100,9 @@ class ModernBert(Bert):
         head = ["transformer.DenseTransform", "transformer.LayerNorm"]
         if has_spans(settings):
             self.write_spans(settings, file, head)
+            return
+        if labels_words(settings):
+            self.write_labels(settings, file, head)
             return
         if not is_classifier(settings):
             has_bias = settings.flag("decoder_bias", default=True)

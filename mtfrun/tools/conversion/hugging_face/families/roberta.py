@@ -22,6 +22,7 @@ class Roberta(Bert):
         "RobertaForMaskedLM",
         "RobertaForSequenceClassification",
         "RobertaForQuestionAnswering",
+        "RobertaForTokenClassification",
     )
     name: ClassVar[str] = "RoBERTa"
     shipped_file: ClassVar[str] = "models/roberta.gin"

@@ -1,0 +1,108 @@
+"""Two texts with one label: "first<tab>second" as a row of ids, in training and as a prompt."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from mtfrun.data.batches import Batch
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.joined_texts import TYPES, JoinedRows, TextJoiner
+from mtfrun.data.order import Selection
+from mtfrun.data.preprocessors.preprocessor import Fields, field_of
+from mtfrun.data.prompts import PromptRow, ScoredRow, TextClassificationPrompts, pad_rows
+from mtfrun.data.task import Task
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
+
+_FIRST, _SECOND = "first", "second"
+CACHED_TEXTS = (_FIRST, _SECOND, TARGETS)
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitInputs:
+    """Divides inputs "first<tab>second" into these fields."""
+
+    def __call__(self, fields: Fields) -> Fields:
+        first, second = _split("an example", field_of(self, fields, INPUTS))
+        return {**fields, _FIRST: first, _SECOND: second}
+
+
+def with_split_inputs(task: Task) -> Task:
+    """Returns the task with the fields `CACHED_TEXTS`."""
+    of_inputs = task.vocabulary_of(INPUTS)
+    vocabularies = {_FIRST: of_inputs, _SECOND: of_inputs, TARGETS: task.vocabulary_of(TARGETS)}
+    preprocessors = [*task.preprocessors, SplitInputs()]
+    return dataclasses.replace(task, vocabulary=vocabularies, preprocessors=preprocessors)
+
+
+class LabelledPairs(JoinedRows):
+    """One pair a row, its types if there are any, and the id of its label as the first target."""
+
+    def padding_of(self, feature: str) -> int:
+        paddings = {INPUTS: self._joiner.vocabulary.pad_id, TARGETS: self._cache.padding_id}
+        return paddings.get(feature, 0)
+
+    def take(self, selection: Selection) -> Batch:
+        rows, labels = [], []
+        for example in selection.rows.tolist():
+            first, second, label = self._texts(example)
+            pair = self._joiner.cut(first, self._joiner.strip_begin(second))
+            rows.append(self._joiner.join(*pair))
+            labels.append(label[0])
+        inputs = pad_rows(rows, len(rows), self._joiner.length, self.padding_of(INPUTS))
+        targets = np.full_like(inputs, self.padding_of(TARGETS))
+        targets[:, 0] = labels
+        return {INPUTS: inputs, **_types(self._joiner, inputs), TARGETS: targets}
+
+
+class PairClassificationPrompts(TextClassificationPrompts):
+    """Prompts are "first<tab>second", and outputs are one id."""
+
+    has_plain_rows: ClassVar[bool] = False
+
+    def __init__(self, joiner: TextJoiner, labels: Vocabulary) -> None:
+        super().__init__(joiner.vocabulary, labels, joiner.length)
+        self._joiner = joiner
+
+    def row(self, prompt: bytes) -> PromptRow:
+        first, second = map(self.prompt_vocabulary.encode, _split("a prompt", prompt))
+        second = self._joiner.strip_begin(second)
+        ids = self._joiner.join(*self._joiner.cut(first, second))
+        read = len(ids) - self._joiner.num_ends
+        truncated = len(first) + len(second) - read
+        return PromptRow(ids, read, truncated, 0, self.output_limit(len(ids)))
+
+    def features(
+        self, rows: Sequence[PromptRow], batch: int, lengths: Mapping[str, int]
+    ) -> dict[str, np.ndarray]:
+        features = super().features(rows, batch, lengths)
+        return {**features, **_types(self._joiner, features[INPUTS])}
+
+    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
+        row = super().scored_row(inputs, target)
+        types = _types(self._joiner, row.features[INPUTS])
+        lengths = {**row.lengths, **dict.fromkeys(types, row.lengths[INPUTS])}
+        return row._replace(features={**row.features, **types}, lengths=lengths)
+
+
+def has_types(separators: int) -> bool:
+    """Whether rows have types; RoBERTa's, with two ends between the texts, have none."""
+    return separators == 1
+
+
+def _types(joiner: TextJoiner, inputs: np.ndarray) -> dict[str, np.ndarray]:
+    return {TYPES: joiner.types(inputs)} if has_types(joiner.separators) else {}
+
+
+def _split(what: str, text: bytes) -> tuple[bytes, bytes]:
+    first, tab, second = text.partition(b"\t")
+    if not tab:
+        raise DataError(
+            f"{what} is two texts with a tab between them, and this one has no tab: "
+            f"{text[:40].decode('utf-8', 'replace')!r}"
+        )
+    return first, second

@@ -1,0 +1,99 @@
+"""Models that label words read and compute what transformers does."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from mtfrun.data import PromptLimits, TokenClassificationData
+from mtfrun.experiment import Logits
+from tests.cli.command import mtfrun_here, succeeded
+from tests.layouts import assert_close
+from tests.tools.conversion.hugging_face.imported_models import (
+    LOGITS_TOLERANCE,
+    SCORE_TOLERANCE,
+    Imported,
+    imported_folder,
+    run_program,
+)
+
+LABELS = ["good", "bad", "neither"]
+PROGRAM = pathlib.Path(__file__).with_name("transformers_encoders.py")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        "roberta",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("bert", "distilbert")),
+    ],
+)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Imported:
+    """An imported model with its tokenizer; `case` has words and what becomes of them."""
+    folder = tmp_path_factory.mktemp("words") / request.param
+    run_program(PROGRAM, "words", request.param, folder)
+    return imported_folder(str(folder), folder)
+
+
+def _first_ids(model: Imported) -> np.ndarray:
+    """Returns bool [rows, length]: whether a word begins there."""
+    words = model.case["words"]
+    before = np.pad(words[:, :-1], [(0, 0), (1, 0)], constant_values=-1)
+    return np.asarray((words >= 0) & (words != before))
+
+
+def test_ids_and_logits_are_those_of_transformers(model: Imported) -> None:
+    case = model.case
+    built = model.opened()
+    data = built.experiment.data
+    assert isinstance(data, TokenClassificationData)
+    prompts = data.prompt_format(PromptLimits(data.length, 1))
+    rows = [prompts.row(text.encode()) for text in case["texts"].tolist()]
+    lengths = {"inputs": data.length, "targets": data.length}
+    features = prompts.features(rows, len(rows), lengths)
+    mask = case["attention_mask"] > 0
+    np.testing.assert_array_equal(features["inputs"][mask], case["input_ids"][mask])
+    # What is to be predicted.
+    np.testing.assert_array_equal(features["targets"] == -1, _first_ids(model))
+    logits = Logits(built.experiment)({"inputs": features["inputs"]})
+    assert_close(logits[mask], case["logits"][mask], LOGITS_TOLERANCE)
+
+
+@pytest.mark.slow
+def test_decode_prints_the_likeliest_label_of_every_word(
+    model: Imported, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "words.txt").write_text("".join(f"{text}\n" for text in model.case["texts"]))
+    answers = succeeded(
+        mtfrun_here("decode", f"--model_dir={model.run}", f"--input={tmp_path}/words.txt")
+    )
+    logits = model.case["logits"].astype(np.float64)
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    for row, is_first in enumerate(_first_ids(model)):
+        labels = [LABELS[i] for i in logits[row, is_first].argmax(-1)]
+        assert answers[row]["output"].split() == labels
+        score = answers[row]["outputs"][0]["score"]
+        assert abs(score - log_probs[row, is_first].max(-1).sum()) < 10 * SCORE_TOLERANCE
+
+
+@pytest.mark.slow
+def test_a_tuned_model_is_evaluated_and_exported(model: Imported, tmp_path: pathlib.Path) -> None:
+    file, run = tmp_path / "words.jsonl", f"--model_dir={tmp_path}/run"
+    texts = [text.split() for text in model.case["texts"].tolist()]
+    rows = [{"tokens": words, "ner": [i % 3 for i in range(len(words))]} for words in texts]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows * 4))
+    process = mtfrun_here(
+        *("train", f"--gin_file={model.run / 'config.gin'}", run),
+        f"--gin.LOCAL_FILES={dict.fromkeys(('train', 'validation'), str(file))}",
+        *("--gin.BATCH_SIZE=4", "--gin.TRAIN_STEPS=2"),
+    )
+    assert process.returncode == 0, process.stderr.decode()
+    (metrics,) = succeeded(mtfrun_here("eval", run))
+    assert 0 <= metrics["accuracy"] <= 1 and metrics["entity_f1"] == 0
+    exported = mtfrun_here("export", run, "--format=huggingface", f"--to={tmp_path}/folder")
+    assert exported.returncode == 0, exported.stderr.decode()
+    refused = mtfrun_here("export", run, "--format=saved_model", f"--to={tmp_path}/saved")
+    assert refused.returncode == 2 and b"a SavedModel makes no rows" in refused.stderr
