@@ -49,17 +49,24 @@ class Blocks:
         return self.number.size * self.block.size - self.whole.size
 
     def cut(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns x with the blocks and the positions of a block in place of all positions."""
+        """Returns x with the positions of a block in place of all positions, and the blocks first.
+
+        A block is then one piece of memory.
+        """
         if self.whole not in x.shape:
             return x
         padded = mtf.Dimension(self.whole.name, self.whole.size + self.padding)
         if self.padding:
             x = mtf.pad(x, [0, self.padding], self.whole.name)
-        return mtf.replace_dimensions(x, padded, [self.number, self.block])
+        x = mtf.replace_dimensions(x, padded, [self.number, self.block])
+        return mtf.transpose(x, [self.number, *(x.shape - self.number)])
 
     def join(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns x with all positions in place of the blocks."""
         padded = mtf.Dimension(self.whole.name, self.whole.size + self.padding)
+        dims = (x.shape - self.number).dims
+        at = dims.index(self.block)
+        x = mtf.transpose(x, [*dims[:at], self.number, *dims[at:]])
         x = mtf.replace_dimensions(x, [self.number, self.block], padded)
         return mtf.slice(x, 0, self.whole.size, self.whole.name) if self.padding else x
 
@@ -121,7 +128,7 @@ def attention_in_blocks(
 class _Passes:
     """The forward and the backward pass over the blocks.
 
-    Both take query {..., blocks, block, d_kv}, keys and values of the same form, and the tensors of
+    Both take query {blocks, ..., block, d_kv}, keys and values of the same form, and the tensors of
     the bias that have gradients. Bias and dropout belong to all blocks.
     """
 
@@ -207,66 +214,56 @@ class _Passes:
         if of_totals is not None:
             lost = lost - of_totals * totals
         rows = _Rows(largest, totals, gradient, lost)
-        of_query, *of_trained = self._query_gradients(inputs, rows)
-        of_keys, of_values = self._memory_gradients(inputs, rows)
-        return [of_query, of_keys, of_values, *of_trained]
+        return self._gradients(inputs, rows)
 
-    def _query_gradients(self, inputs: Sequence[mtf.Tensor], rows: _Rows) -> list[mtf.Tensor]:
-        query, _, _, *trained = inputs
-        mesh = query.mesh
+    def _gradients(self, inputs: Sequence[mtf.Tensor], rows: _Rows) -> list[mtf.Tensor]:
+        """Returns the gradients of the inputs, from one pass over all blocks.
 
-        def over_memory(i: mtf.Tensor, of_query: mtf.Tensor, *sums: mtf.Tensor) -> Any:
-            def add(j: mtf.Tensor, of_row: mtf.Tensor, *sums: mtf.Tensor) -> Any:
+        Those of a block of keys and values are summed before they are written; those of the queries
+        are summed in place.
+        """
+        query, *memory = inputs[:3]
+        mesh, number = query.mesh, self.memory.number
+        back = AttentionWindow(self.window.after, self.window.before)
+
+        def over_queries(j: mtf.Tensor, *whole: mtf.Tensor) -> list[mtf.Tensor]:
+            of_query, *of_others = whole
+
+            def add(i: mtf.Tensor, of_query: mtf.Tensor, *sums: mtf.Tensor) -> list[mtf.Tensor]:
                 gradients = self._block_gradients(inputs, rows, i, j)
-                spread = [
+                of_block = mtf.to_float(gradients[0])
+                of_query = mtf.add_position(of_query, of_block, self.queries.number, i)
+                placed = [
                     self.memory.place(
                         self.queries.place(g, i, x.shape - self.memory.number), j, x.shape
                     )
-                    for g, x in zip(gradients[3:], trained, strict=True)
+                    for g, x in zip(gradients[3:], inputs[3:], strict=True)
                 ]
-                added = [total + g for total, g in zip(sums, spread, strict=True)]
-                return [j + 1, of_row + mtf.to_float(gradients[0]), *added]
-
-            of_row = mtf.zeros(mesh, query.shape - self.queries.number)
-            first, last = _visible_blocks(i, self.queries, self.memory, self.window)
-            of_row, *sums_after = _loop(mesh, first, last, add, [of_row, *sums])
-            row = mtf.cast(of_row, query.dtype)
-            number = self.queries.number
-            return [i + 1, mtf.write_position(of_query, row, number, i), *sums_after]
-
-        start = [mtf.zeros_like(x) for x in (query, *trained)]
-        return _loop(mesh, 0, self.queries.number.size, over_memory, start)
-
-    def _memory_gradients(self, inputs: Sequence[mtf.Tensor], rows: _Rows) -> list[mtf.Tensor]:
-        memory = inputs[1:3]
-        mesh, number = memory[0].mesh, self.memory.number
-
-        def over_queries(j: mtf.Tensor, *whole: mtf.Tensor) -> Any:
-            def add(i: mtf.Tensor, *sums: mtf.Tensor) -> Any:
-                gradients = self._block_gradients(inputs, rows, i, j)[1:3]
-                added = [x + mtf.to_float(g) for x, g in zip(sums, gradients, strict=True)]
-                return [i + 1, *added]
+                others = [*map(mtf.to_float, gradients[1:3]), *placed]
+                return [i + 1, of_query, *(x + g for x, g in zip(sums, others, strict=True))]
 
             start = [mtf.zeros(mesh, x.shape - number) for x in memory]
-            back = AttentionWindow(self.window.after, self.window.before)
             first, last = _visible_blocks(j, self.memory, self.queries, back)
-            sums = _loop(mesh, first, last, add, start)
+            of_query, *sums = _loop(
+                mesh, first, last, add, [of_query, *start, *of_others[len(memory) :]]
+            )
             written = [
                 mtf.write_position(x, mtf.cast(total, x.dtype), number, j)
-                for x, total in zip(whole, sums, strict=True)
+                for x, total in zip(of_others, sums[: len(memory)], strict=False)
             ]
-            return [j + 1, *written]
+            return [j + 1, of_query, *written, *sums[len(memory) :]]
 
-        start = [mtf.zeros_like(x) for x in memory]
-        return _loop(mesh, 0, number.size, over_queries, start)
+        start = [mtf.mutable_zeros(mesh, query.shape), *map(mtf.zeros_like, inputs[1:])]
+        of_query, *of_others = _loop(mesh, 0, number.size, over_queries, start)
+        return [mtf.cast(of_query, query.dtype), *of_others]
 
     def _block_gradients(
         self, inputs: Sequence[mtf.Tensor], rows: _Rows, i: mtf.Tensor, j: mtf.Tensor
     ) -> list[mtf.Tensor]:
         """Returns a block's gradients of its queries, keys, values and trained bias.
 
-        With the maxima and sums as constants, weights = exp(logits - largest) / total have the
-        gradient of a softmax if their sum has the gradient -lost.
+        Those of the logits are weights * (gradient of the weights - lost), with the weights
+        exp(logits - largest) / total.
         """
         operands = self._block(inputs, i, j)
         query, keys, values, *trained = operands
@@ -275,10 +272,14 @@ class _Passes:
         # The gradients are divided, since they have fewer entries than the weights.
         multiples = mtf.exp(mtf.sub(logits, largest, output_shape=logits.shape))
         mixed = self._mix(multiples, values, i, j)
-        summed = mtf.reduce_sum(multiples, reduced_dim=self.memory.block)
-        gradients = mtf.gradients(
-            [mixed, summed], operands, [mtf.to_float(gradient) / total, -lost / total]
+        of_multiples, of_values = mtf.gradients(
+            [mixed], [multiples, values], [mtf.to_float(gradient) / total]
         )
+        of_logits = multiples * mtf.sub(of_multiples, lost / total, output_shape=logits.shape)
+        of_query, of_keys, *of_trained = mtf.gradients(
+            [logits], [query, keys, *trained], [of_logits]
+        )
+        gradients = [of_query, of_keys, of_values, *of_trained]
         return [
             mtf.zeros_like(x) if g is None else g for g, x in zip(gradients, operands, strict=True)
         ]
@@ -319,7 +320,7 @@ class _Passes:
 
 
 class _Rows(NamedTuple):
-    """What the backward pass needs of every query: {..., blocks, block}, of `gradient` with d_kv.
+    """What the backward pass needs of every query: {blocks, ..., block}, of `gradient` with d_kv.
 
     `largest` and `totals`, see `_Passes.forward`, and `lost`, the mean of the gradients of a
     query's weights, are float32.

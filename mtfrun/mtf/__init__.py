@@ -90,8 +90,10 @@ from mtfrun.mtf.ops.elementwise import to_bfloat16 as to_bfloat16
 from mtfrun.mtf.ops.elementwise import to_float as to_float
 from mtfrun.mtf.ops.elementwise import to_int32 as to_int32
 from mtfrun.mtf.ops.grouped_matmul import grouped_matmul as grouped_matmul
+from mtfrun.mtf.ops.indexing import add_position as add_position
 from mtfrun.mtf.ops.indexing import gather as gather
 from mtfrun.mtf.ops.indexing import gather_rows as gather_rows
+from mtfrun.mtf.ops.indexing import mutable_zeros as mutable_zeros
 from mtfrun.mtf.ops.indexing import write_block as write_block
 from mtfrun.mtf.ops.indexing import write_position as write_position
 from mtfrun.mtf.ops.joining import concat as concat

@@ -146,6 +146,29 @@ def test_write_position_changes_one_position_only(position: int, mesh_shape: str
     np.testing.assert_array_equal(mtf.to_numpy(written), expected)
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_sums_in_place_begin_with_zeros_in_every_run(jit_compile: bool) -> None:
+    mesh = mtf.Mesh("data:1", "")
+    dim = mtf.Dimension("blocks", 3)
+
+    def sums(entry: mtf.Tensor) -> list[mtf.Tensor]:
+        shape = mtf.Shape([dim]) + entry.shape
+
+        def add(i: mtf.Tensor, x: mtf.Tensor, y: mtf.Tensor) -> list[mtf.Tensor]:
+            return [i + 1, mtf.add_position(x, entry, dim, i), mtf.add_position(y, -entry, dim, i)]
+
+        start = [mtf.constant(mesh, 1, dtype=tf.int32)]
+        start += [mtf.mutable_zeros(mesh, shape) for _ in range(2)]
+        return mtf.while_loop(lambda i, *_: mtf.less(i, dim.size), add, start)[1:]
+
+    program = mtf.function(sums, jit_compile=jit_compile)
+    entry = mtf.ones(mesh, "width:2")
+    for _ in range(2):
+        x, y = map(mtf.to_numpy, program(entry))
+        np.testing.assert_array_equal(x, [[0.0, 0.0], [1.0, 1.0], [1.0, 1.0]])
+        np.testing.assert_array_equal(y, -x)
+
+
 @pytest.mark.parametrize("jit", [False, True])
 def test_write_position_leaves_rows_unchanged_where_the_condition_is_false(
     mesh_shape: str, jit: bool

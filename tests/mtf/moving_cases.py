@@ -106,6 +106,14 @@ def _gather(table: mtf.Tensor, ids: mtf.Tensor) -> mtf.Tensor:
     return mtf.gather(table, ids, V)
 
 
+def _added(entry: mtf.Tensor) -> mtf.Tensor:
+    mesh = entry.mesh
+    x = mtf.mutable_zeros(mesh, mtf.Shape([A]) + entry.shape)
+    for position in (3, 5, 3):
+        x = mtf.add_position(x, entry, A, mtf.constant(mesh, position, dtype=tf.int32))
+    return x
+
+
 def _position(x: mtf.Tensor) -> mtf.Tensor:
     return mtf.constant(x.mesh, 3, dtype=tf.int32)
 
@@ -181,6 +189,13 @@ INDEXING = [
         ],
         (ABC, AB, "bool a:8"),
         (DATA_MODEL, "a:data;c:model"),
+    ),
+    OpCase(
+        "add_position",
+        _added,
+        (BC,),
+        ("b:data;c:model", "a:data;c:model"),
+        differentiable=False,
     ),
     OpCase(
         "write_block",

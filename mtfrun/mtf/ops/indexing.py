@@ -11,8 +11,17 @@ from tensorflow.compiler.tf2xla.python import xla
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.gradients import custom_gradient
-from mtfrun.mtf.ops.binary import equal, greater_equal, less, logical_and, sub, where
-from mtfrun.mtf.ops.constants import constant, one_hot, range
+from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.ops.binary import (
+    equal,
+    greater_equal,
+    less,
+    logical_and,
+    multiply,
+    sub,
+    where,
+)
+from mtfrun.mtf.ops.constants import constant, one_hot, range, zeros
 from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.reductions import reduce_sum
 from mtfrun.mtf.ops.structure import reshape
@@ -249,6 +258,37 @@ def write_position(
     dim = convert_to_dimension(dim)
     form = _write_for_xla if is_traced_for_xla(x.mesh) else _composed_write
     return form(x, entry, dim, position, condition)
+
+
+def mutable_zeros(mesh: Mesh, shape: ShapeLike, dtype: tf.DType = tf.float32) -> Tensor:
+    """Returns zeros that `add_position` may change."""
+    x = zeros(mesh, shape, dtype)
+    if mesh.is_distributed or is_traced_for_xla(mesh):
+        return x
+    # Zeros may be a constant of the program, which its next run has too.
+    return lay_out(x, tf.raw_ops.DeepCopy(x=x.value), x.shape)
+
+
+def add_position(x: Tensor, entry: TensorLike, dim: DimensionLike, position: Tensor) -> Tensor:
+    """Returns x with `entry` added at one index along its first dimension.
+
+    x: {dim, ...}, from `mutable_zeros` or this function, and used nowhere else: TensorFlow adds to
+    its memory on one device. entry: the same without `dim`; position: an int32 scalar. It has no
+    gradient.
+    """
+    dim = convert_to_dimension(dim)
+    if x.shape.index(dim):
+        raise ShapeError(f"add_position: {dim} must be the first dimension of {x.shape}")
+    entry = reorder(as_tensor(entry), x.shape - dim)
+    if x.mesh.is_distributed:
+        is_position = one_hot(position, dim, dtype=x.dtype)
+        return x + multiply(is_position, entry, output_shape=x.shape)
+    entries = tf.expand_dims(entry.value, 0)
+    if is_traced_for_xla(x.mesh):
+        value = tf.tensor_scatter_nd_add(x.value, tf.reshape(position.value, [1, 1]), entries)
+    else:
+        value = tf.raw_ops.InplaceAdd(x=x.value, i=tf.reshape(position.value, [1]), v=entries)
+    return lay_out(x, value, x.shape)
 
 
 def _composed_write(
