@@ -126,7 +126,7 @@ class PromptFormat(abc.ABC):
     def features(
         self, rows: Sequence[PromptRow], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
-        """Returns the features [batch, length] of the rows; targets are the outputs' prefixes."""
+        """Returns the features [batch, length] or [batch]; targets are the outputs' prefixes."""
         ids = [row.ids for row in rows]
         if self.feature == TARGETS:
             return {TARGETS: pad_rows(ids, batch, lengths[TARGETS], self.padding)}

@@ -291,7 +291,9 @@ class Decoding(Inference):
         batch_dim = mtf.Dimension("batch", self.rows)
         arrays = self.prompt_format.features(rows, self.rows, dict(shape.lengths))
         features = {
-            name: mtf.import_tf_tensor(mesh, x, [batch_dim, mtf.Dimension("length", x.shape[1])])
+            name: mtf.import_tf_tensor(
+                mesh, x, [batch_dim, *(mtf.Dimension("length", size) for size in x.shape[1:])]
+            )
             for name, x in arrays.items()
         }
         # Rows of padding have the limit 0, so that they are finished from the beginning.

@@ -344,7 +344,10 @@ class LabelledImages(Evaluator):
 
 @dataclasses.dataclass(frozen=True)
 class SampledImages(Evaluator):
-    """Images that an `ImageSampling` draws for the first `num_images` of a split; 0 for none."""
+    """Images that an `ImageSampling` draws for the first `num_images` of a split; 0 for none.
+
+    Where the data have labels, each is of the class of the split's image.
+    """
 
     num_images: int = 32
 
@@ -357,10 +360,9 @@ class SampledImages(Evaluator):
         remedy = "leave it out of Evaluation.evaluators"
         who = type(self).__name__
         inference = require(self.experiment.inference, ImageSampling, who, remedy)
-        drawn = inference(inference.first_images(self.split, self.num_images), context.progress)
-        return EvaluationResult(
-            images={"samples": pictures.tile_images([x for images in drawn for x in images])}
-        )
+        first = inference.images_of_split(self.split, self.num_images)
+        drawn = [image for _, images in inference.draw(first, context.progress) for image in images]
+        return EvaluationResult(images={"samples": pictures.tile_images(drawn)})
 
 
 def _image_data(evaluator: Evaluator) -> ImageData:

@@ -27,7 +27,8 @@ _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Decodi
 class ImageSampling(Inference):
     """Draws images value by value; of each input the first rows are kept.
 
-    `mtfrun decode` writes PNG files beside its output.
+    `mtfrun decode` writes PNG files beside its output. Where the data have labels, each image is
+    drawn of a class, and inputs are the names of classes, or images of a split with their labels.
 
     Attributes:
       experiment: has a TextModel and PixelData.
@@ -59,14 +60,27 @@ class ImageSampling(Inference):
             )
 
     def __call__(
-        self, images: Iterable[np.ndarray], progress: Progress | None = None
+        self,
+        images: Iterable[np.ndarray],
+        progress: Progress | None = None,
+        *,
+        labels: Sequence[str] = (),
     ) -> list[list[np.ndarray]]:
-        """Returns `num_outputs` images, uint8 [rows, cols, channels], for each of the same size."""
-        prompts = [image[: self.kept_rows].tobytes() for image in images]
+        """Returns `num_outputs` images, uint8 [rows, cols, channels], for each of the same size.
+
+        labels: the name of the class of each image, where the data have labels.
+        """
+        beginnings = [image[: self.kept_rows].tobytes() for image in images]
+        names = labels if self._data.with_labels else [""] * len(beginnings)
+        if len(names) != len(beginnings):
+            raise InputError(
+                f"{len(beginnings)} images have {len(names)} labels: give one for each"
+            )
+        prompts = [self._data.prompt(*pair) for pair in zip(beginnings, names, strict=True)]
         answers = self._decoding(prompts, progress)
         drawn = []
-        for prompt, answer in zip(prompts, answers, strict=True):
-            contents = [prompt + output.text.encode("latin-1") for output in answer.outputs]
+        for beginning, answer in zip(beginnings, answers, strict=True):
+            contents = [beginning + output.text.encode("latin-1") for output in answer.outputs]
             drawn.append([np.frombuffer(x, np.uint8).reshape(self._size) for x in contents])
         return drawn
 
@@ -75,31 +89,55 @@ class ImageSampling(Inference):
         return "--input=split:validation --output=images.jsonl"
 
     def read(self, source: Source) -> Images:
-        if source.split is None:
-            return source.images(self._data.images.read_image)
-        return self._images_of_split(source.split)
+        if source.split is not None:
+            return self.images_of_split(source.split)
+        if self._data.with_labels:
+            return self._images_of_labels(source.texts())
+        return source.images(self._data.images.read_image)
 
     def records(self, inputs: Images, progress: Progress | None = None) -> list[Record]:
         """Returns for each input the names of its images, and their PNG files."""
-        images, all_fields = inputs.separate()
-        drawn = self(images, progress)
         records = []
-        for number, (fields, outputs) in enumerate(zip(all_fields, drawn, strict=True)):
+        for number, (fields, outputs) in enumerate(self.draw(inputs, progress)):
             files = {f"{number}_{i}.png": encode_png(image) for i, image in enumerate(outputs)}
             names = list(files)
             records.append(Record({**fields, "images": names}, names, files))
         return records
 
-    def first_images(self, split: str, number: int) -> Iterator[np.ndarray]:
-        """Yields the first images of a split."""
-        images = (image for image, _ in self._data.images.images(split))
-        return itertools.islice(images, number)
+    def draw(
+        self, inputs: Images, progress: Progress | None = None
+    ) -> list[tuple[dict[str, object], list[np.ndarray]]]:
+        """Returns for each input its fields, of which "label" is its class, and its images."""
+        separate, all_fields = inputs.separate()
+        images = list(separate)
+        labels = [str(fields["label"]) for fields in all_fields if "label" in fields]
+        return list(zip(all_fields, self(images, progress, labels=labels), strict=True))
 
-    def _images_of_split(self, split: str) -> Images:
-        number = len(self._data.images.rows(split))
-        images = self.first_images(split, number)
-        fields = ((image, {"split": split, "index": i}) for i, image in enumerate(images))
-        return Images(number, fields)
+    def images_of_split(self, split: str, number: int | None = None) -> Images:
+        """Returns the first images of a split, by default all, with their labels if there are."""
+        images = self._data.images
+        names, size = images.label_names, len(images.rows(split))
+        number = size if number is None else min(number, size)
+
+        def examples() -> Iterator[tuple[np.ndarray, dict[str, object]]]:
+            first = itertools.islice(images.images(split), number)
+            for index, (image, label) in enumerate(first):
+                of_class = {"label": names[label]} if self._data.with_labels else {}
+                yield image, {"split": split, "index": index, **of_class}
+
+        return Images(number, examples())
+
+    def _images_of_labels(self, labels: Sequence[bytes]) -> Images:
+        if self.kept_rows:
+            raise InputError(
+                f"ImageSampling.kept_rows={self.kept_rows} are rows of images, and the inputs are "
+                "labels: set it to 0, or give the images of a split, --input=split:NAME"
+            )
+        names = [label.decode("utf-8", "replace") for label in labels]
+        for name in names:
+            self._data.prompt(b"", name)  # before the model is restored
+        blank = np.zeros(self._size, np.uint8)
+        return Images(len(names), ((blank, {"label": name}) for name in names))
 
     def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
         of_search = {name: value for name, value in settings.items() if name != "num_outputs"}

@@ -89,6 +89,8 @@ class Logits:
         if not fits or not array.size:
             wanted = ", ".join(d.name if d.name in _FREE else str(d.size) for d in dims)
             raise InputError(f'feature "{name}" has sizes {list(array.shape)}, not [{wanted}]')
+        if name in self._experiment.data.class_names:
+            return _classes(name, array, len(self._experiment.data.class_names[name]))
         return self._ids(name, array) if dims[-1].name == "length" else _pixels(name, array)
 
     def _dims(self, name: str) -> mtf.Shape:
@@ -126,6 +128,15 @@ class Logits:
 
     def _padding_of(self, name: str) -> int:
         return self._model.padding_of(name) if name in (INPUTS, TARGETS) else 0
+
+
+def _classes(name: str, array: np.ndarray, number: int) -> np.ndarray:
+    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= number:
+        raise InputError(
+            f'feature "{name}" must be classes, integers from 0, below {number}: it has '
+            f"{array.dtype}, {array.min()} to {array.max()}"
+        )
+    return array.astype(np.int32)
 
 
 def _pixels(name: str, array: np.ndarray) -> np.ndarray:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import mtfrun
+from mtfrun.errors import InputError
 from tests.cli.command import error_line, mtfrun_here
 
 SMALL = [
@@ -17,17 +19,25 @@ SMALL = [
 ]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+def _train(tmp_path_factory: pytest.TempPathFactory, *flags: str) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("pixels")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("tfds")))
-        process = mtfrun_here(
-            "train", "--gin_file=runs/digit_pixels.gin", *SMALL, f"--model_dir={folder / 'run'}"
-        )
+        files = ["--gin_file=runs/digit_pixels.gin", *flags]
+        process = mtfrun_here("train", *files, *SMALL, f"--model_dir={folder / 'run'}")
     assert process.returncode == 0, process.stderr.decode()
     assert b"bits_per_byte" in process.stderr
     return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return _train(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def trained_with_labels(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    return _train(tmp_path_factory, "--gin_file=models/class_conditional.gin")
 
 
 def _decode(trained: pathlib.Path, *flags: str) -> list[str]:
@@ -76,3 +86,62 @@ def test_what_cannot_be_drawn_is_one_line(trained: pathlib.Path, tmp_path: pathl
     process = mtfrun_here(*_decode(trained, "--input=split:test", output))
     assert "cannot write into" in error_line(process)
     assert not (tmp_path / "x.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_images_are_drawn_of_the_classes_of_the_input(
+    trained_with_labels: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    drawn = []
+    mesh = ["--gin.MESH_SHAPE='data:2,model:2'", "--gin.LAYOUT='batch:data;length:model'"]
+    for name, labels, layout in (("a", "3\n7\n", []), ("b", "3\n8\n", []), ("c", "3\n7\n", mesh)):
+        (tmp_path / f"{name}.txt").write_text(labels)
+        output = tmp_path / f"{name}.jsonl"
+        flags = [f"--input={tmp_path / name}.txt", f"--output={output}", *layout]
+        process = mtfrun_here(*_decode(trained_with_labels, *flags))
+        assert process.returncode == 0, process.stderr.decode()
+        lines = [json.loads(line) for line in output.read_text().splitlines()]
+        assert [line["label"] for line in lines] == labels.split()
+        files = [tmp_path / f"{name}_files" / line["images"][0] for line in lines]
+        drawn.append([np.asarray(Image.open(file)) for file in files])
+    # Draws depend on the line of the input: those of the second differ by the class alone.
+    np.testing.assert_array_equal(drawn[0][0], drawn[1][0])
+    assert np.any(drawn[0][1] != drawn[1][1])
+    np.testing.assert_array_equal(drawn[2], drawn[0])
+
+
+@pytest.mark.slow
+def test_logits_of_images_need_classes_that_there_are(trained_with_labels: pathlib.Path) -> None:
+    run = mtfrun.load(trained_with_labels)
+    targets = np.zeros([2, 64], np.int32)
+    logits = run.logits({"targets": targets, "labels": [3, 7]})
+    assert logits.shape == (2, 64, 256)
+    assert np.any(logits[0] != logits[1])
+    with pytest.raises(InputError, match="must be classes, integers from 0, below 10"):
+        run.logits({"targets": targets, "labels": [3, 10]})
+
+
+@pytest.mark.slow
+def test_the_images_of_a_split_have_their_labels(
+    trained_with_labels: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    output = tmp_path / "drawn.jsonl"
+    flags = ["--input=split:test", f"--output={output}", "--gin.KEPT_ROWS=7"]
+    process = mtfrun_here(*_decode(trained_with_labels, *flags))
+    assert process.returncode == 0, process.stderr.decode()
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    assert {line["label"] for line in lines} == set("0123456789")
+    assert [line["index"] for line in lines] == list(range(377))
+
+
+@pytest.mark.slow
+def test_a_class_that_cannot_be_drawn_is_one_line(
+    trained_with_labels: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    output = f"--output={tmp_path / 'x.jsonl'}"
+    process = mtfrun_here(*_decode(trained_with_labels, "--prompt=seven", output))
+    assert '"seven" is none of the 10 classes 0, 1, 2' in error_line(process)
+    flags = ["--prompt=7", output, "--gin.KEPT_ROWS=2"]
+    process = mtfrun_here(*_decode(trained_with_labels, *flags))
+    assert "kept_rows=2 are rows of images, and the inputs are labels" in error_line(process)
+    assert not list(tmp_path.iterdir())

@@ -82,6 +82,7 @@ SEGMENTATION_FILES = {
 }
 # Models of the values of pixels.
 PIXEL_FILES = {
+    "models/class_conditional.gin": ["runs/digit_pixels.gin", "models/class_conditional.gin"],
     "models/image_transformer.gin": ["runs/digit_pixels.gin"],
     "models/t2t_image_transformer.gin": [
         *("defaults.gin", "models/t2t_image_transformer.gin", "data/digits.gin"),

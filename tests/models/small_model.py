@@ -86,10 +86,10 @@ def packed_rows() -> dict[str, np.ndarray]:
 
 
 def on_mesh(mesh: mtf.Mesh, features: Mapping[str, np.ndarray]) -> dict[str, mtf.Tensor]:
-    """Returns arrays [batch, length] of any size as features on the mesh."""
+    """Returns arrays [batch, length] or [batch] of any size as features on the mesh."""
     return {
         name: mtf.import_tf_tensor(
-            mesh, np.asarray(x, np.int32), [("batch", x.shape[0]), ("length", x.shape[1])]
+            mesh, np.asarray(x, np.int32), list(zip(("batch", "length"), x.shape, strict=False))
         )
         for name, x in features.items()
     }

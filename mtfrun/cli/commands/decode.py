@@ -66,6 +66,10 @@ writes it to the folder drawn_files:
 
   mtfrun decode --model_dir=/tmp/digit_pixels --input=split:test --output=drawn.jsonl
 
+If it was trained with labels, an input is the name of a class, or an image of a split:
+
+  mtfrun decode --model_dir=/tmp/labelled_digits --prompt=3 --output=drawn.jsonl
+
 photos is a folder, list.txt has a path in each line. Images of another size than the model's are
 scaled to cover it, and cropped at the centre. A model of masks reads the same, and writes PNG files
 whose pixels are the indices of classes to the folder masks_files:

@@ -1,31 +1,43 @@
-"""Augmentation of images on the devices: random crops, flips and cutout."""
+"""Augmentation of images and volumes on the devices: random crops, flips and cutout."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.models.resnet.mixup_and_cutmix import random_interval
 
 
-def augment(images: mtf.Tensor, key: mtf.Key, *, padding: int, flip: bool) -> mtf.Tensor:
-    """Returns every image shifted and, with probability 1/2, flipped horizontally.
+def augment(images: mtf.Tensor, key: mtf.Key, *, padding: int, flip: Collection[str]) -> mtf.Tensor:
+    """Returns every image {batch, *spatial, channels} shifted and flipped at random.
+
+    It is shifted along all spatial dimensions by up to `padding`, and flipped along each of the
+    dimensions `flip` with probability 1/2.
 
     The random numbers of an image depend on the key and its index in the batch: no
     layout changes the result. Pixels are selected by a contraction with a one-hot matrix, which
     runs under every layout of the batch.
     """
-    batch, rows, cols, _ = images.shape.dims
-    source_rows = _shifted_indices(images.mesh, batch, rows, key.fold_in("rows"), padding)
-    source_cols = _shifted_indices(images.mesh, batch, cols, key.fold_in("cols"), padding)
-    if flip:
-        coin = mtf.random_uniform(images.mesh, [batch], key=key.fold_in("flip"))
-        flipped = mtf.negative(source_cols) + (cols.size - 1)
-        source_cols = mtf.where(
-            mtf.less(coin, 0.5), flipped, source_cols, output_shape=source_cols.shape
-        )
-    images = _select(images, rows, source_rows)
-    return _select(images, cols, source_cols)
+    batch, *spatial, _ = images.shape.dims
+    names = [dim.name for dim in spatial]
+    for name in flip:
+        if name not in names:
+            raise InputError(
+                f'ImageInput.flip has "{name}", and images have {", ".join(names)}: leave it out'
+            )
+    for dim in spatial if padding else [dim for dim in spatial if dim.name in flip]:
+        indices = _shifted_indices(images.mesh, batch, dim, key.fold_in(dim.name), padding)
+        if dim.name in flip:
+            # Horizontal flips have had this key since there were no others.
+            of_coin = key.fold_in("flip" if dim.name == "cols" else f"flip_{dim.name}")
+            coin = mtf.random_uniform(images.mesh, [batch], key=of_coin)
+            flipped = mtf.negative(indices) + (dim.size - 1)
+            indices = mtf.where(mtf.less(coin, 0.5), flipped, indices, output_shape=indices.shape)
+        images = _select(images, dim, indices)
+    return images
 
 
 def cut_out(images: mtf.Tensor, key: mtf.Key, size: int) -> mtf.Tensor:

@@ -16,6 +16,7 @@ from mtfrun.layers.rotary import YarnScaling as YarnScaling
 from mtfrun.models.transformer.adaptive_embedding import AdaptiveEmbedding as AdaptiveEmbedding
 from mtfrun.models.transformer.adaptive_embedding import VocabularyClusters as VocabularyClusters
 from mtfrun.models.transformer.bottleneck import Bottlenecks as Bottlenecks
+from mtfrun.models.transformer.class_conditional import ClassConditional as ClassConditional
 from mtfrun.models.transformer.cluster_softmax import ClusterSoftmax as ClusterSoftmax
 from mtfrun.models.transformer.convolution_filters import DynamicFilters as DynamicFilters
 from mtfrun.models.transformer.convolution_filters import LightweightFilters as LightweightFilters

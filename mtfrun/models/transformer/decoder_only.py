@@ -14,6 +14,7 @@ from mtfrun.decoding import END_ID, Decoder, count_prompt_ids
 from mtfrun.errors import InputError
 from mtfrun.models.model import Features
 from mtfrun.models.transformer.decoder_side import (
+    Embed,
     PromptReading,
     StackDecoder,
     causal_bias,
@@ -148,7 +149,7 @@ class DecoderOnly(TokenModel):
         if self._reads_start and not is_input:
             within = None if self._shift_across_segments else segments
             ids = shift_right(targets, length, within, self._start_id)
-        x = self._embed(mtf.abs(ids), features.get("targets_position"), call)
+        x = self._embedder(features, call)(mtf.abs(ids), features.get("targets_position"))
         x = x if self.prompt is None else self.prompt.before(x)
         x = self.decoder_stack(x, call)
         x = x if self.prompt is None else self.prompt.after(x)
@@ -170,6 +171,10 @@ class DecoderOnly(TokenModel):
 
     def vectors(self, ids: mtf.Tensor) -> mtf.Tensor:
         return self.hidden({"inputs": ids}, SequenceCall())
+
+    def _embedder(self, features: Features, call: SequenceCall) -> Embed:
+        """Returns what makes the first vectors of the stack for rows with these features."""
+        return functools.partial(self._embed, call=call)
 
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
         """See `TextModel`. It can read prompts in one pass, up to the padding of a row.
@@ -193,7 +198,7 @@ class DecoderOnly(TokenModel):
             targets,
             beam,
             call,
-            embed=functools.partial(self._embed, call=call),
+            embed=self._embedder(features, call),
             classify=self.softmax.for_steps(call),
             dtype=self._activation,
             reading=PromptReading(

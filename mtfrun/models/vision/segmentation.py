@@ -95,8 +95,8 @@ class SegmentationModel(Model):
 
     Args:
       num_classes: the number of classes, the background included.
-      image_input: normalises images, and in training shifts and mirrors them together with their
-        masks, two-dimensional ones only.
+      image_input: normalises images, and in training shifts and flips them together with their
+        masks.
     """
 
     reporting: ClassVar[Reporting] = Reporting(

@@ -129,8 +129,6 @@ class UNet(SegmentationModel):
         *spatial, channels = image.dims
         if len(spatial) not in _CONVOLUTIONS:
             raise InputError(f"UNet reads images and volumes with channels, not {image}")
-        if len(spatial) == 3 and image_input.augments:
-            raise InputError("UNet does not shift and mirror volumes: leave it out of ImageInput")
         self._check_sizes(mesh, spatial, stages)
         self._stages, self._num_spatial = stages, len(spatial)
         filters = [mtf.Dimension("filters", width) for width in stages.widths]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,6 @@ from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.vision.small_unet import (
     IMAGES,
     NUM_CLASSES,
-    VOLUMES,
     on_mesh,
     segmented_batch,
     small_unet,
@@ -91,19 +92,33 @@ class _Copy(SegmentationModel):
         return 3.0 * mtf.one_hot(mtf.to_int32(flat), self._classes)
 
 
+_GREY = "rows:8;cols:8;channels:1"
+_GREY_VOLUME = "depth:4;rows:8;cols:8;channels:1"
+_ALL_AXES = ("depth", "rows", "cols")
+
+
 @pytest.mark.parametrize(
-    ("mesh_shape", "layout"),
+    ("mesh_shape", "layout", "size", "flip"),
     [
-        (ONE_DEVICE, ""),
-        pytest.param("data:2,model:2", "rows:data;cols:model", marks=pytest.mark.slow),
+        (ONE_DEVICE, "", _GREY, True),
+        (ONE_DEVICE, "", _GREY_VOLUME, _ALL_AXES),
+        *(
+            pytest.param("data:2,model:2", *case, marks=pytest.mark.slow)
+            for case in [
+                ("rows:data;cols:model", _GREY, True),
+                ("depth:data;rows:model", _GREY_VOLUME, _ALL_AXES),
+            ]
+        ),
     ],
 )
-def test_masks_are_shifted_and_mirrored_with_their_images(mesh_shape: str, layout: str) -> None:
+def test_masks_are_shifted_and_flipped_with_their_images(
+    mesh_shape: str, layout: str, size: str, flip: bool | Sequence[str]
+) -> None:
     mesh = mtf.Mesh(mesh_shape, layout)
-    image = mtf.convert_to_shape("rows:8;cols:8;channels:1")
+    image = mtf.convert_to_shape(size)
     batch = segmented_batch(image)
     batch["images"] = batch["masks"][..., np.newaxis]
-    moving = ImageInput(mean=0.0, stddev=1.0, crop_padding=2, flip=True)
+    moving = ImageInput(mean=0.0, stddev=1.0, crop_padding=2, flip=flip)
     model = _Copy(NUM_CLASSES, moving, SegmentationLoss())
     features = on_mesh(mesh, batch, image)
 
@@ -126,7 +141,5 @@ def test_settings_without_a_meaning_are_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     with pytest.raises(InputError, match="no cutout"):
         UNet(mesh, 3, IMAGES, image_input=ImageInput(cutout=2))
-    with pytest.raises(InputError, match="does not shift and mirror volumes"):
-        UNet(mesh, 3, VOLUMES, image_input=ImageInput(flip=True))
     with pytest.raises(InputError, match="2 to 256 classes, the background included, not 1"):
         UNet(mesh, 1, IMAGES)

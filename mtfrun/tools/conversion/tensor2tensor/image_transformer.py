@@ -61,6 +61,7 @@ def write_model(run: SourceRun, file: GinFile) -> None:
     """Adds the model, and images of its size."""
     hparams = run.hparams
     hparams.require("attention_type", *_ATTENTIONS)
+    # With classes the original fails: it passes `mtf.layers.embedding` arguments that it lacks.
     hparams.require("unconditional", *(True,))
     size, channels = hparams.integer("img_len"), hparams.integer("num_channels", 3)
     file.include("defaults.gin", "models/image_transformer.gin")
