@@ -7,6 +7,7 @@ from mtfrun.layers.attend import BiasedMemory as BiasedMemory
 from mtfrun.layers.attend import attend as attend
 from mtfrun.layers.attend import attend_to_both as attend_to_both
 from mtfrun.layers.attention import AttentionHeads as AttentionHeads
+from mtfrun.layers.attention import AttentionMemory as AttentionMemory
 from mtfrun.layers.attention import KeysAndValues as KeysAndValues
 from mtfrun.layers.attention import attention_logits as attention_logits
 from mtfrun.layers.attention import dot_product_attention as dot_product_attention

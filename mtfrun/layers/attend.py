@@ -6,7 +6,12 @@ import dataclasses
 from collections.abc import Callable
 
 from mtfrun import mtf
-from mtfrun.layers.attention import KeysAndValues, attention_logits, mix_values
+from mtfrun.layers.attention import (
+    AttentionMemory,
+    KeysAndValues,
+    attention_logits,
+    mix_values,
+)
 from mtfrun.layers.attention_in_blocks import attention_in_blocks
 from mtfrun.layers.attention_masks import AttentionBias
 from mtfrun.layers.dropout import AttentionDropout
@@ -15,12 +20,13 @@ from mtfrun.layers.recompute import ATTENTION
 
 def attend(
     query: mtf.Tensor,
-    memory: KeysAndValues,
+    memory: AttentionMemory,
     bias: AttentionBias,
     *,
     block_length: int | None = None,
     dropout: AttentionDropout | None = None,
     cap: float | None = None,
+    extra_logit: float | None = None,
     record: Callable[[mtf.Tensor], None] | None = None,
 ) -> mtf.Tensor:
     """Returns `dot_product_attention` of whole sequences.
@@ -50,13 +56,14 @@ def attend(
             memory_length=memory_length,
             output_shape=query.shape - d_kv + d_v,
             bias=bias.value(query.dtype, [*(query.shape - d_kv), memory_length]),
+            extra_logit=extra_logit,
             drop=record_and_drop,
         )
         return mtf.keep(mixed, ATTENTION)
     # Blocks need queries, keys and values of one size.
     size = mtf.Dimension(d_kv.name, max(d_kv.size, d_v.size))
     query, keys, values = (_with_zeros(x, size) for x in (query, memory.keys, memory.values))
-    mixed, _ = attention_in_blocks(
+    mixed, log_sum = attention_in_blocks(
         query,
         KeysAndValues(keys, values),
         bias,
@@ -67,6 +74,9 @@ def attend(
         dropout=dropout,
         cap=cap,
     )
+    if extra_logit is not None:
+        # The memory's share of a softmax with a further logit.
+        mixed = mixed * mtf.cast(mtf.sigmoid(log_sum - extra_logit), mixed.dtype)
     if size == d_v:
         return mixed
     return mtf.rename_dimension(mtf.slice(mixed, 0, d_v.size, size.name), size.name, d_v.name)
@@ -76,7 +86,7 @@ def attend(
 class BiasedMemory:
     """Keys and values {..., memory_length, d_kv}, the bias of their logits, and dropout."""
 
-    contents: KeysAndValues
+    contents: AttentionMemory
     bias: AttentionBias
     dropout: AttentionDropout | None = None
 
@@ -105,7 +115,7 @@ def _mix_and_sum(
     query: mtf.Tensor, memory: BiasedMemory, block_length: int | None, cap: float | None
 ) -> tuple[mtf.Tensor, mtf.Tensor]:
     """Returns the attention to a memory, and the logarithm of its sum of exp(logits), float32."""
-    keys, values = memory.contents
+    keys, values = memory.contents.keys, memory.contents.values
     (length, d_kv), memory_length = query.shape.dims[-2:], keys.shape.dims[-2]
     if block_length is not None and block_length < max(length.size, memory_length.size):
         return attention_in_blocks(

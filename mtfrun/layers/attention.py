@@ -19,9 +19,31 @@ HeadNormClass = Callable[..., Any]
 _POSITIONS = ("length", "memory_length", "block")
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AttentionLogits:
+    """From products of queries and keys to the softmax.
+
+    Attributes:
+      scaled_logits: logits are divided by the square root of `d_kv`, as in Vaswani et al. 2017,
+        arXiv:1706.03762, equation 1, or have this factor. Otherwise, as in Mesh TensorFlow, this
+        is part of the initial projection of queries.
+      logits_cap: logits are limited by `soft_cap`; None for no limit.
+      extra_logit: a further logit, whose value is 0: attention to nothing; None for none.
+    """
+
+    scaled_logits: bool | float = False
+    logits_cap: float | None = None
+    extra_logit: float | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, POSITIVE, "logits_cap", optional=True)
+
+
 @dataclasses.dataclass(frozen=True)
-class AttentionHeads:
+class AttentionHeads(AttentionLogits):
     """The number and the size of the heads of attention, and what their projections have.
+
+    The attributes of `AttentionLogits` as well.
 
     Attributes:
       num_heads: the number of queries of a position.
@@ -29,36 +51,38 @@ class AttentionHeads:
         for as many. Fewer are shared by queries (Ainslie et al. 2023, arXiv:2305.13245), one by all
         (Shazeer 2019, arXiv:1911.02150).
       d_kv: the size of a query, a key or a value.
-      scaled_logits: logits are divided by the square root of `d_kv`, as in Vaswani et al. 2017,
-        arXiv:1706.03762, equation 1, or have this factor. Otherwise, as in Mesh TensorFlow, this
-        is part of the initial projection of queries.
       use_bias: the projections to queries, keys and values have biases.
       use_output_bias: the projection of the result has one.
       norm: a class, called as `norm(mesh, dims, dtypes, outer_dims=...)`, of queries and of keys
         before they are rotated (Henry et al. 2020, arXiv:2010.04245); None for none.
       norm_heads: "alike": each head is normalised, by one scale {d_kv} for all; "apart": each has
         another scale {heads, d_kv}; "together": they are one vector {heads, d_kv}.
-      logits_cap: logits are limited by `soft_cap`; None for no limit.
+      shared_kv: one projection gives the vectors that are both keys and values, and the cache has
+        them once, as in Mesh TensorFlow; not with `norm` or rotary positions, of keys alone.
     """
 
     num_heads: int = 8
     num_memory_heads: int | None = None
     d_kv: int = 64
-    scaled_logits: bool | float = False
     use_bias: bool = False
     use_output_bias: bool = False
     norm: HeadNormClass | None = None
     norm_heads: str = "alike"
-    logits_cap: float | None = None
+    shared_kv: bool = False
 
     def __post_init__(self) -> None:
-        check_fields(self, POSITIVE, "logits_cap", optional=True)
+        super().__post_init__()
         check_choice("AttentionHeads.norm_heads", self.norm_heads, ("alike", "apart", "together"))
         for name, size in (("heads", self.num_heads), ("d_kv", self.d_kv)):
             mtf.convert_to_dimension((name, size))  # raises a ShapeError
         if self._num_memory_heads < 1 or self.num_heads % self._num_memory_heads:
             raise InputError(
                 f"num_memory_heads={self.num_memory_heads} must divide num_heads={self.num_heads}"
+            )
+        if self.shared_kv and self.norm is not None:
+            raise InputError(
+                "AttentionHeads.shared_kv: keys with a norm are not the values: leave out one of "
+                "shared_kv and norm"
             )
 
     @property
@@ -242,9 +266,24 @@ class KeysAndValues(NamedTuple):
         zeros = mtf.zeros(mesh, shape, dtype)
         return cls(zeros, zeros)
 
-    def map(self, function: Callable[..., mtf.Tensor], *others: KeysAndValues) -> KeysAndValues:
-        """Returns function(keys, ...) and function(values, ...), of several such pairs."""
-        return KeysAndValues(*map(function, self, *others))
+    def map(self, function: Callable[[mtf.Tensor], mtf.Tensor]) -> KeysAndValues:
+        return KeysAndValues(*map(function, self))
+
+
+class SharedKeysAndValues(NamedTuple):
+    """Cached {batch..., heads, memory_length, d_kv} that are keys and values."""
+
+    keys: mtf.Tensor
+
+    @property
+    def values(self) -> mtf.Tensor:
+        return self.keys
+
+    def map(self, function: Callable[[mtf.Tensor], mtf.Tensor]) -> SharedKeysAndValues:
+        return SharedKeysAndValues(function(self.keys))
+
+
+AttentionMemory = KeysAndValues | SharedKeysAndValues
 
 
 def extend_cache(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers.attention import KeysAndValues, soft_cap
+from mtfrun.layers.attention import AttentionMemory, soft_cap
 from mtfrun.layers.attention_masks import AttentionBias, AttentionWindow, PaddingMask
 from mtfrun.layers.dropout import AttentionDropout
 from mtfrun.layers.recompute import ATTENTION, differentiated_tensors, map_differentiated
@@ -87,7 +87,7 @@ class Blocks:
 
 def attention_in_blocks(
     query: mtf.Tensor,
-    memory: KeysAndValues,
+    memory: AttentionMemory,
     bias: AttentionBias,
     *,
     length: mtf.Dimension,
@@ -119,7 +119,7 @@ def attention_in_blocks(
     mixed, largest, totals = mtf.custom_gradient(
         passes.forward,
         passes.backward,
-        [*map(cut, (query, *memory)), *differentiated_tensors(bias)],
+        [*map(cut, (query, memory.keys, memory.values)), *differentiated_tensors(bias)],
     )
     return queries.join(mixed), queries.join(mtf.stop_gradient(largest) + mtf.log(totals))
 
@@ -219,8 +219,8 @@ class _Passes:
     def _gradients(self, inputs: Sequence[mtf.Tensor], rows: _Rows) -> list[mtf.Tensor]:
         """Returns the gradients of the inputs, from one pass over all blocks.
 
-        Those of a block of keys and values are summed before they are written; those of the queries
-        are summed in place.
+        Gradients of a block of keys and values are summed before they are written, gradients of the
+        queries in place.
         """
         query, *memory = inputs[:3]
         mesh, number = query.mesh, self.memory.number
@@ -262,8 +262,8 @@ class _Passes:
     ) -> list[mtf.Tensor]:
         """Returns a block's gradients of its queries, keys, values and trained bias.
 
-        Those of the logits are weights * (gradient of the weights - lost), with the weights
-        exp(logits - largest) / total.
+        The logits have weights * (gradient of the weights - lost), with the weights exp(logits -
+        largest) / total.
         """
         operands = self._block(inputs, i, j)
         query, keys, values, *trained = operands

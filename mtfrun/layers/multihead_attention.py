@@ -9,10 +9,13 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_range
+from mtfrun.errors import InputError
 from mtfrun.layers.attend import BiasedMemory, attend, attend_to_both
 from mtfrun.layers.attention import (
     AttentionHeads,
+    AttentionMemory,
     KeysAndValues,
+    SharedKeysAndValues,
     attention_logits,
     heads_before_positions,
     mix_values,
@@ -56,7 +59,7 @@ class MultiHeadAttention(mtf.Module):
         Grouped heads have {..., heads, query_heads, ...} in query and output, and one memory head
         has {d_model, d_kv} in key and value; see `AttentionHeads`. Biases have what a projection
         maps to: "query_bias" {heads, d_kv}, "output_bias" {d_model}. Norms are "query_norm" and
-        "key_norm".
+        "key_norm". With `shared_kv` there is "key_value" in the place of key and value.
 
         `heads` and `rotary` are attributes as well.
 
@@ -68,6 +71,11 @@ class MultiHeadAttention(mtf.Module):
         """
         super().__init__()
         check_range("block_length", block_length, COUNT, optional=True)
+        if heads.shared_kv and rotary:
+            raise InputError(
+                "AttentionHeads.shared_kv: rotated keys are not the values: leave out one of "
+                "shared_kv and rotary"
+            )
         self._block_length = block_length
         self._mesh = mesh
         self._d_model = d_model
@@ -95,15 +103,23 @@ class MultiHeadAttention(mtf.Module):
             )
 
         self.query = projection([d_model, *inner], query_init, inner, [d_model])
-        self.key = projection([d_model, *memory], fan_in, memory, [d_model])
-        self.value = projection([d_model, *memory], fan_in, memory, [d_model])
+        self.key = self.value = self.key_value = None
+        if heads.shared_kv:
+            self.key_value = projection([d_model, *memory], fan_in, memory, [d_model])
+        else:
+            self.key = projection([d_model, *memory], fan_in, memory, [d_model])
+            self.value = projection([d_model, *memory], fan_in, memory, [d_model])
         self.output = projection([*inner, d_model], output_init, inner, inner)
         self.query_bias = self.key_bias = self.value_bias = self.output_bias = None
+        self.key_value_bias = None
         if heads.use_bias:
             zeros = mtf.initializers.Zeros()
             self.query_bias = projection(inner, zeros, (), ())
-            self.key_bias = projection(memory, zeros, (), ())
-            self.value_bias = projection(memory, zeros, (), ())
+            if heads.shared_kv:
+                self.key_value_bias = projection(memory, zeros, (), ())
+            else:
+                self.key_bias = projection(memory, zeros, (), ())
+                self.value_bias = projection(memory, zeros, (), ())
         if heads.use_output_bias:
             self.output_bias = mtf.Variable(mesh, [d_model], dtype=dtypes.master)
         self.query_norm = heads.make_norm(mesh, self._query_heads, dtypes)
@@ -113,7 +129,7 @@ class MultiHeadAttention(mtf.Module):
     def __call__(
         self,
         x: mtf.Tensor,
-        memory: KeysAndValues,
+        memory: AttentionMemory,
         memory_length: mtf.Dimension,
         bias: AttentionBias,
         call: Call,
@@ -139,6 +155,7 @@ class MultiHeadAttention(mtf.Module):
             memory_length=memory_length,
             output_shape=query.shape,
             bias=bias.map(self.heads.group).value(query.dtype),
+            extra_logit=self.heads.extra_logit,
             drop=functools.partial(self.dropout, call=call),
         )
         return self._output(mixed, x.shape, None)
@@ -160,25 +177,26 @@ class MultiHeadAttention(mtf.Module):
         """
         groups = self._head_groups(x.shape.get_dim_by_name("length"))
         query = self._queries(x, None, groups, call)
-        keys, values = self._keys_and_values(memory, None, groups, call)
-        length, memory_length = query.shape.dims[-2], keys.shape.dims[-2]
+        contents = self._keys_and_values(memory, None, groups, call)
+        length, memory_length = query.shape.dims[-2], contents.keys.shape.dims[-2]
         whole = mtf.Dimension("memory_length", memory_length.size)
         bias = bias.map(self.heads.group)
         rows = [*(x.shape - [length, self._d_model]), *self._query_heads, length]
         dropout = AttentionDropout.of(self.dropout, call, self._mesh, [*rows, whole])
         if groups is not None:
             query = groups.exchange(query, length, QUERY_LENGTH)
-            keys, values = (groups.exchange(y, memory_length, whole.name) for y in (keys, values))
+            exchange = functools.partial(groups.exchange, positions=memory_length, name=whole.name)
+            contents = contents.map(exchange)
             bias, dropout = bias.map(groups.part), dropout and dropout.map(groups.part)
         else:
-            keys, values = (rename_length_to_memory_length(y) for y in (keys, values))
+            contents = contents.map(rename_length_to_memory_length)
         record = None
         if call.recorder is not None and groups is None:
             record = functools.partial(call.recorder.add_attention, self, to_itself=memory is x)
         if further is not None:
             mixed = attend_to_both(
                 query,
-                BiasedMemory(KeysAndValues(keys, values), bias, dropout),
+                BiasedMemory(contents, bias, dropout),
                 self._further_memory(further, rows, groups, call),
                 block_length=self._block_length,
                 cap=self._logits_cap,
@@ -186,11 +204,12 @@ class MultiHeadAttention(mtf.Module):
         else:
             mixed = attend(
                 query,
-                KeysAndValues(keys, values),
+                contents,
                 bias,
                 block_length=self._block_length,
                 dropout=dropout,
                 cap=self._logits_cap,
+                extra_logit=self.heads.extra_logit,
                 record=record,
             )
         if groups is not None:
@@ -216,7 +235,7 @@ class MultiHeadAttention(mtf.Module):
 
     def keys_and_values(
         self, memory: mtf.Tensor, position: mtf.Tensor | None = None
-    ) -> KeysAndValues:
+    ) -> AttentionMemory:
         """Returns the keys and values of {batch..., memory_length, d_model}, or of one position."""
         return self._keys_and_values(memory, position, None, Call())
 
@@ -226,8 +245,13 @@ class MultiHeadAttention(mtf.Module):
         position: mtf.Tensor | None,
         groups: HeadGroups | None,
         call: Call,
-    ) -> KeysAndValues:
+    ) -> AttentionMemory:
         heads = self._memory_heads
+        if self.key is None or self.value is None:
+            assert self.key_value is not None
+            return SharedKeysAndValues(
+                self._project(memory, self.key_value, self.key_value_bias, heads, groups)
+            )
         keys = self._project(memory, self.key, self.key_bias, heads, groups)
         values = self._project(memory, self.value, self.value_bias, heads, groups)
         keys = self._normalise(keys, self.key_norm, groups, call)
@@ -235,10 +259,11 @@ class MultiHeadAttention(mtf.Module):
 
     def empty_cache(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension
-    ) -> KeysAndValues:
+    ) -> AttentionMemory:
         """Returns zeros for the keys and values of positions to come."""
         shape = [*batch, *self._memory_heads, memory_length, self._d_kv]
-        return KeysAndValues.zeros(self._mesh, shape, self._dtypes.activation)
+        cache = KeysAndValues.zeros(self._mesh, shape, self._dtypes.activation)
+        return SharedKeysAndValues(cache.keys) if self.heads.shared_kv else cache
 
     def _head_groups(self, length: mtf.Dimension) -> HeadGroups | None:
         parts = self._mesh.num_splits(length)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from mtfrun import layers, mtf
+from mtfrun.errors import InputError
 from tests.layouts import ONE_DEVICE, assert_close
 
 # 8 bits of mantissa.
@@ -101,6 +104,23 @@ def test_heads_may_share_keys_and_values() -> None:
     )
     expected = _attention(q, k[:, np.newaxis], v[:, np.newaxis], np.zeros([5, 7]))
     assert_close(mtf.to_numpy(output), expected)
+
+
+@pytest.mark.parametrize(
+    ("heads", "options", "message"),
+    [
+        ({"norm": layers.RMSNorm}, {}, "leave out one of shared_kv and norm"),
+        ({}, {"rotary": True}, "leave out one of shared_kv and rotary"),
+    ],
+)
+def test_keys_that_are_not_the_values_are_refused_as_shared(
+    heads: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
+    mesh, width = mtf.Mesh(ONE_DEVICE), mtf.Dimension("d_model", 6)
+    with pytest.raises(InputError, match=message):
+        layers.MultiHeadAttention(
+            mesh, width, heads=layers.AttentionHeads(2, d_kv=4, shared_kv=True, **heads), **options
+        )
 
 
 def test_a_row_that_is_masked_everywhere_attends_uniformly() -> None:

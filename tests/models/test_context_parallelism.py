@@ -22,6 +22,7 @@ NORMED, SCALED = (
     t.AttentionHeads(8, 4, d_kv=4, norm=t.RMSNorm, norm_heads=heads, logits_cap=2.0)
     for heads in ("together", "apart")
 )
+SHARED_KV = t.AttentionHeads(8, 4, d_kv=4, shared_kv=True, extra_logit=0.0)
 RELATIVE = functools.partial(
     layers.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=12
 )
@@ -47,6 +48,7 @@ CASES = {
     "biases": Case("decoder", {"rotary": True}, BIASED),
     "norms of all heads": Case("decoder", {"rotary": True}, NORMED),
     "norms by head": Case("decoder", {"rotary": True}, SCALED),
+    "shared keys and values": Case("pairs", heads=SHARED_KV),
     "prefix": Case("prefix", {"relative_bias": RELATIVE}),
     "window": Case("decoder", window=3),
     "encoder": Case("encoder"),

@@ -42,6 +42,9 @@ NORMED_HEADS = t.AttentionHeads(
 HEADS_WITH_SCALES = t.AttentionHeads(
     4, d_kv=4, norm=functools.partial(t.LayerNorm, use_bias=False), norm_heads="apart"
 )
+SHARED_KV = t.AttentionHeads(
+    4, num_memory_heads=2, d_kv=4, use_bias=True, shared_kv=True, extra_logit=0.5
+)
 TALKING_HEADS = t.TalkingHeads(
     [("key_heads", 3)],
     [("heads", 4)],
@@ -127,6 +130,21 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
         {"relative_bias": RELATIVE},
         None,
     ),
+    # In blocks, but for steps.
+    "shared keys and values, an extra logit": (
+        functools.partial(t.SelfAttention, heads=SHARED_KV, block_length=3),
+        {"relative_bias": RELATIVE},
+        None,
+    ),
+    "local, shared keys and values, an extra logit": (
+        functools.partial(
+            t.LocalSelfAttention,
+            heads=dataclasses.replace(SHARED_KV, num_memory_heads=1),
+            window=3,
+        ),
+        {},
+        t.PositionalEmbedding,
+    ),
     "latent": (
         functools.partial(t.LatentSelfAttention, heads=LATENT_HEADS, rotary=YARN),
         {},
@@ -172,9 +190,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
         functools.partial(
             moe.ExpertsSelfAttention,
             heads=TWO_MEMORY_HEADS,
-            projections=dataclasses.replace(
-                BY_EXPERTS, by_experts=["query"], keys_are_values=False
-            ),
+            projections=dataclasses.replace(BY_EXPERTS, by_experts=["query"], shared_kv=False),
         ),
         {},
         t.PositionalEmbedding,
@@ -289,7 +305,7 @@ def _logits(kind: str) -> np.ndarray:
 
 # Layers that only Mesh TensorFlow had, whose reference values are decoded in each run; blocks.
 SLOW_KINDS = (
-    "latent, in blocks",
+    *("latent, in blocks", "shared keys and values, an extra logit"),
     *("talking heads", "synthetic, gated", "synthetic, predicted"),
     *("convolution", "convolution by predicted filters", "branches of convolutions"),
     *("by experts, relative", "grouped queries by experts"),

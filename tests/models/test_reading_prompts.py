@@ -16,7 +16,7 @@ from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
 from tests.models.test_kinds_of_attention import KINDS as ALL_KINDS
-from tests.models.test_kinds_of_attention import SLOW_KINDS, TALKING_HEADS
+from tests.models.test_kinds_of_attention import SHARED_KV, SLOW_KINDS, TALKING_HEADS
 
 TWO_BY_TWO = "data:2,model:2"
 ROWS, LENGTH, END = 8, 36, decoding.END_ID
@@ -134,8 +134,15 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
             *("convolution", "convolution by predicted filters"),
             "branches of convolutions",
             *("by experts, relative", "grouped queries by experts"),
+            "local, shared keys and values, an extra logit",
         )
     },
+    "shared keys and values, an extra logit": (
+        functools.partial(t.SelfAttention, heads=SHARED_KV),
+        {"relative_bias": RELATIVE},
+        None,
+        FEED_FORWARD,
+    ),
     "windows of an image": (
         functools.partial(t.LocalImageAttention, heads=HEADS, image=IMAGE, rows=1, cols=2),
         {},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -183,6 +184,12 @@ def test_all_layers_have_one_table_of_distances_in_blocks() -> None:
         "encoder_stack/relative_bias/table",
         "encoder_stack/blocks/0/transient_global_attention/layer/block_bias/table",
     ]
+
+
+def test_an_extra_logit_is_refused() -> None:
+    heads = dataclasses.replace(HEADS, extra_logit=0.0)
+    with pytest.raises(InputError, match="has no extra_logit: leave it out"):
+        ATTENTION(mtf.Mesh(ONE_DEVICE), D_MODEL, heads=heads)
 
 
 def test_a_decoder_is_refused() -> None:

@@ -110,7 +110,13 @@ def layer_class(
 ) -> Callable[..., t.Sublayer]:
     """Returns our class for (class of the original, arguments), or for a name alone."""
     name, hparams = (entry, {}) if isinstance(entry, str) else entry
-    heads = t.AttentionHeads(hparams.get("num_heads", sizes["num_heads"]), d_kv=sizes["d_kv"])
+    heads = t.AttentionHeads(
+        hparams.get("num_heads", sizes["num_heads"]),
+        hparams.get("num_memory_heads"),
+        d_kv=sizes["d_kv"],
+        shared_kv=hparams.get("shared_kv", False),
+        extra_logit=hparams.get("attention_kwargs", {}).get("extra_logit"),
+    )
     twice = dataclasses.replace(heads, num_heads=2 * heads.num_heads)
     # In other stacks the layers have equally many heads, and so one table.
     has_one_kind = "stack" in sizes or "funnel" in sizes

@@ -67,6 +67,16 @@ CASES: dict[str, dict[str, Any]] = {
         **{"beam_size": 1, "alpha": 0.6, "sampling_temp": 0.5},
         **{"decode_length_multiplier": 1.5, "decode_length_constant": 10.0},
     },
+    "shared_kv": {
+        **HPARAMS,
+        **{"shared_embedding": True, "extra_logit": True},
+        **{"encoder_num_heads": 2, "encoder_num_memory_heads": 0, "encoder_shared_kv": False},
+        **{"decoder_num_heads": 4, "decoder_num_memory_heads": 1, "decoder_shared_kv": True},
+        "encoder_layers": ["self_att", "drd"],
+        "decoder_layers": ["local_self_att", "enc_att", "self_att", "drd"],
+        **{"beam_size": 2, "alpha": 0.6, "sampling_temp": 0.0},
+        **{"decode_length_multiplier": 1.5, "decode_length_constant": 10.0},
+    },
 }
 
 

@@ -74,6 +74,8 @@ MODES = (
 SHORT = {mode: {"attention_kwargs": {"max_length": 16}} for mode in ("random", "dense_minus")}
 MEMORY = {"key_size": 8, "n_keys": 5, "n_heads": 2, "knn": 3}
 WITH_BIAS = {"relative_attention_type": "bias_shared", "relative_attention_num_buckets": 8}
+SHARED_KV: dict[str, Any] = {"shared_kv": True}
+EXTRA_LOGIT: dict[str, Any] = {"attention_kwargs": {"extra_logit": 0.0}}
 FOUR_HEADS = {"num_heads": 4, **WITH_BIAS}
 # Small capacities, which drop tokens in training, but none of a step.
 MIXTURE: dict[str, Any] = {
@@ -194,6 +196,19 @@ CASES: dict[str, dict[str, Any]] = {
             ("DenseReluDense", {"hidden_size": 12}),
             ("SelfAttention", FOUR_HEADS),
             "EncDecAttention",
+        ],
+        "num_layers": 1,
+    },
+    "shared_kv": {
+        "description": "one projection for keys and values, and an extra logit in the softmax of"
+        " some layers",
+        "stack": "LayerStack",
+        "encoder": [("SelfAttention", {**SHARED_KV, **WITH_BIAS}), "DenseReluDense"],
+        "decoder": [
+            ("SelfAttention", {**SHARED_KV, **EXTRA_LOGIT, **WITH_BIAS}),
+            ("EncDecAttention", {**SHARED_KV, "num_heads": 4, "num_memory_heads": 2}),
+            ("EncDecAttention", {"attention_kwargs": {"extra_logit": -0.7}}),
+            "DenseReluDense",
         ],
         "num_layers": 1,
     },

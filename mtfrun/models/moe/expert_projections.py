@@ -35,13 +35,13 @@ class ExpertProjections:
     Attributes:
       by_experts: of "query" and "key_value", or of "query", "key" and "value". One mixture has an
         output for each of a token's; in Mesh TensorFlow "qkv" is the first two, "q" and "kv" one.
-      keys_are_values: a position has one vector as its key and its value, "key_value".
+      shared_kv: a position has one vector as its key and its value, "key_value".
       mixture: a class, called as `mixture(mesh, d_model, dtypes, experts=...)`.
       experts: a class, called as `experts(mesh, [experts_dim], d_model, dtypes, output_dims=...)`.
     """
 
     by_experts: Sequence[str] = ("query", "key_value")
-    keys_are_values: bool = True
+    shared_kv: bool = True
     mixture: Callable[..., Mixture] = MoE1D
     experts: Callable[..., Experts] = Experts
 
@@ -57,7 +57,7 @@ class ExpertProjections:
     @property
     def names(self) -> tuple[str, ...]:
         """All projections but the output's, the query's first."""
-        return ("query", "key_value") if self.keys_are_values else ("query", "key", "value")
+        return ("query", "key_value") if self.shared_kv else ("query", "key", "value")
 
 
 class ExpertsAttention(mtf.Module):
@@ -87,6 +87,11 @@ class ExpertsAttention(mtf.Module):
             raise InputError(
                 "attention by experts has no biases and no norms of heads: leave out use_bias, "
                 "use_output_bias and norm of AttentionHeads"
+            )
+        if heads.shared_kv:
+            raise InputError(
+                "attention by experts does not read AttentionHeads.shared_kv: set "
+                "ExpertProjections.shared_kv"
             )
         heads = dataclasses.replace(heads, scaled_logits=heads.scaled_logits or True)
         self._mesh, self._d_model, self._dtypes = mesh, d_model, dtypes
@@ -119,8 +124,8 @@ class ExpertsAttention(mtf.Module):
 
         whole: of sequences, whose weights a recorder takes.
         """
-        keys = memory["key_value" if self._projections.keys_are_values else "key"]
-        values = memory["key_value" if self._projections.keys_are_values else "value"]
+        keys = memory["key_value" if self._projections.shared_kv else "key"]
+        values = memory["key_value" if self._projections.shared_kv else "value"]
         memory_length = keys.shape.get_dim_by_name("memory_length")
 
         def drop(weights: mtf.Tensor) -> mtf.Tensor:
@@ -141,6 +146,7 @@ class ExpertsAttention(mtf.Module):
             memory_length=memory_length,
             output_shape=query.shape,
             bias=bias.map(self._heads.group).value(query.dtype),
+            extra_logit=self._heads.extra_logit,
             drop=drop,
         )
         heads = self._heads.query_dims

@@ -89,6 +89,7 @@ def masked_local_attention_1d_incremental(
     zeros. Rows without `condition` do not change.
     """
     entries = KeysAndValues(params.key(x), params.value(x))
+    ring: KeysAndValues
     ring, window = write_to_ring(KeysAndValues(prev_k, prev_v), entries, step_num, condition)
     return attend(x, *ring, window, params), *ring
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
+
+import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_range
@@ -10,7 +13,7 @@ from mtfrun.layers import (
     MASKED,
     AttentionBias,
     AttentionHeads,
-    KeysAndValues,
+    AttentionMemory,
     RotaryPositions,
     TensorBias,
     WindowMask,
@@ -64,7 +67,7 @@ class LocalSelfAttention(SelfAttention):
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
-    ) -> KeysAndValues:
+    ) -> AttentionMemory:
         if call.progress.in_blocks:
             return self.attention.empty_cache(batch, memory_length)
         slots = ring_dimension(min(self._window, memory_length.size))
@@ -74,8 +77,8 @@ class LocalSelfAttention(SelfAttention):
         return type(self).step is LocalSelfAttention.step
 
     def step(
-        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
-    ) -> tuple[mtf.Tensor, KeysAndValues]:
+        self, x: mtf.Tensor, state: AttentionMemory, call: SequenceCall
+    ) -> tuple[mtf.Tensor, AttentionMemory]:
         if call.progress.in_blocks:
             return super().step(x, state, call)
         position = call.progress.step_position()
@@ -85,8 +88,8 @@ class LocalSelfAttention(SelfAttention):
         return self.attention(x, ring, window, bias, call, position=position), ring
 
     def prefill(
-        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
-    ) -> tuple[mtf.Tensor, KeysAndValues]:
+        self, x: mtf.Tensor, state: AttentionMemory, call: SequenceCall
+    ) -> tuple[mtf.Tensor, AttentionMemory]:
         y, memory = super().prefill(x, state, call)
         if call.progress.in_blocks:
             return y, memory
@@ -134,31 +137,32 @@ def ring_positions(window: mtf.Dimension, position: mtf.Tensor) -> mtf.Tensor:
 
 
 def write_to_ring(
-    ring: KeysAndValues,
-    entries: KeysAndValues,
+    ring: Any,
+    entries: Any,
     position: mtf.Tensor,
     condition: mtf.Tensor | None = None,
-) -> tuple[KeysAndValues, mtf.Dimension]:
+) -> tuple[Any, mtf.Dimension]:
     """Returns the ring with the entries of a position, and the dimension of its slots.
 
-    `ring`: {batch..., window_length, ...} each; `entries`: {batch..., ...}. Rows where `condition`
-    {batch...} does not hold do not change.
+    `ring`: nested {batch..., window_length, ...}; `entries`: as nested, {batch..., ...}. Rows where
+    `condition` {batch...} does not hold do not change.
     """
-    window = ring.keys.shape.get_dim_by_name(_WINDOW)
+    window = tf.nest.flatten(ring)[0].shape.get_dim_by_name(_WINDOW)
     slot = position % window.size
-    written = ring.map(
-        lambda memory, entry: mtf.write_position(memory, entry, window, slot, condition), entries
+    written = tf.nest.map_structure(
+        lambda memory, entry: mtf.write_position(memory, entry, window, slot, condition),
+        *(ring, entries),
     )
     return written, window
 
 
-def ring_after(
-    memory: KeysAndValues, length: mtf.Dimension, number: mtf.Tensor, shape: mtf.Shape
-) -> KeysAndValues:
+def ring_after(memory: Any, length: mtf.Dimension, number: mtf.Tensor, shape: mtf.Shape) -> Any:
     """Returns the ring after the first positions were written; zeros in empty slots.
 
-    `memory`: {batch..., length, ...} each; `number` {batch...}: how many positions were written;
+    `memory`: nested {batch..., length, ...}; `number` {batch...}: how many positions were written;
     `shape` has a dimension "window_length" instead of `length`.
     """
     positions = ring_positions(shape.get_dim_by_name(_WINDOW), number - 1)
-    return memory.map(lambda x: mtf.gather(x, positions, length, output_shape=shape))
+    return tf.nest.map_structure(
+        lambda x: mtf.gather(x, positions, length, output_shape=shape), memory
+    )

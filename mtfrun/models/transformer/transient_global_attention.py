@@ -79,6 +79,10 @@ class TransientGlobalAttention(LocalSelfAttention):
             relative_bias=relative_bias,
             dropout_rate=dropout_rate,
         )
+        if heads.extra_logit is not None:
+            raise InputError(
+                "TransientGlobalAttention has no extra_logit: leave it out of AttentionHeads"
+            )
         self._block_size = blocks.size
         make_bias = blocks.relative_bias
         self.block_bias = None if make_bias is None else make_bias(mesh, dtypes)

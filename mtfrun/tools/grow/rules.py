@@ -6,7 +6,7 @@ divided by their number.
 
     d_ff, heads, ...  made by initial values, summed with 0: nothing reads the new units yet
     d_model           0, and read with initial values, see `_Stream`
-    d_kv              queries and values initial, keys and what reads values 0
+    d_kv              queries and values initial, keys and what reads values 0; shared ones 0
     d_embedding       does not grow: a tied table is read and summed over at once
     vocab             the ids' rows by their text, else the mean
     max_length        initial values
@@ -43,8 +43,9 @@ from mtfrun.tools.grow.stream import D_EMBEDDING, D_MODEL, Stream
 _D_KV = "d_kv"
 # Their sizes are what a layer does.
 _FIXED = ("buckets", "filter_height", "filter_width", "channels", "relative_position", D_EMBEDDING)
-_MEMORY = ("key", "value", "key_bias", "value_bias", "key_norm")
-_KEYS = ("key", "key_bias")
+_SHARED = ("key_value", "key_value_bias")
+_MEMORY = ("key", "value", "key_bias", "value_bias", *_SHARED, "key_norm")
+_KEYS = ("key", "key_bias", *_SHARED)
 _D_FF, _HIDDEN = "d_ff", "expert_hidden"
 _EXPERTS, _EXPERT_X, _EXPERT_Y = "experts", "expert_x", "expert_y"
 # Of a router: the experts that it chooses among.
@@ -156,7 +157,7 @@ class Rules:
         old = [mtf.Dimension(_without_split(name), size) for name, size in place.old.shape]
         new = [mtf.Dimension(_without_split(name), size) for name, size in place.new.shape]
         names = {dim.name for dim in (*old, *new)}
-        if place.member in _MEMORY[:4] or HEADS in names:
+        if place.member in _MEMORY[:-1] or HEADS in names:
             return self._view_of_heads(place, old, new)
         if names.isdisjoint((_EXPERTS, _EXPERT_X, _EXPERT_Y)):
             return _View(old, new)

@@ -43,7 +43,7 @@ PROJECTIONS = moe.ExpertProjections(
 KINDS = {
     "all": PROJECTIONS,
     "memory's alone, apart": dataclasses.replace(
-        PROJECTIONS, by_experts=["key", "value"], keys_are_values=False
+        PROJECTIONS, by_experts=["key", "value"], shared_kv=False
     ),
     "query's alone, without a capacity": dataclasses.replace(
         PROJECTIONS,
@@ -135,7 +135,7 @@ def test_one_linear_expert_is_a_linear_projection() -> None:
     experts = functools.partial(moe.Experts, hidden_size=5, activations=[None])
     projections = moe.ExpertProjections(
         ["query", "key", "value"],
-        keys_are_values=False,
+        shared_kv=False,
         mixture=functools.partial(MIXTURE, num_experts=1),
         experts=experts,
     )
@@ -173,7 +173,13 @@ def test_projections_that_do_not_exist_are_refused(options: dict[str, Any], mess
         moe.ExpertProjections(**options)
 
 
-def test_biases_of_heads_are_refused() -> None:
-    heads = AttentionHeads(2, d_kv=4, use_bias=True)
-    with pytest.raises(ValueError, match="leave out use_bias"):
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        (AttentionHeads(2, d_kv=4, use_bias=True), "leave out use_bias"),
+        (AttentionHeads(2, d_kv=4, shared_kv=True), "set ExpertProjections.shared_kv"),
+    ],
+)
+def test_heads_without_a_counterpart_are_refused(heads: AttentionHeads, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         moe.ExpertsSelfAttention(mtf.Mesh(ONE_DEVICE), WIDTH, heads=heads)

@@ -22,6 +22,7 @@ TEXT, PAIRS = "data/python_docs.gin", "data/number_words.gin"
 ALL_SLOTS = {"EVAL_CAPACITY_FACTOR": 8.0, "GROUP_SIZE": 80}
 TWO_LEVELS = {**ALL_SLOTS, "SECOND_LEVEL_CAPACITY_FACTOR": 8.0}
 GROUPED = {"NUM_MEMORY_HEADS": 2}
+SHARED_KV = {"transformer.AttentionHeads.shared_kv": True}
 COLUMNS = "transformer.TokenEmbedding.d_embedding"
 FACTORISED = {COLUMNS: 8}
 
@@ -53,6 +54,13 @@ CASES: dict[str, Case] = {
                 {"with_copies": True},
             ),
             "one memory head": _family("llama", {"NUM_MEMORY_HEADS": 1}, GROUPED),
+            "shared keys and values": _family("lm_tiny", SHARED_KV, SHARED_KV),
+            "copies, shared keys and values": (
+                ["models/lm_tiny.gin", TEXT],
+                {**SMALL, **SHARED_KV},
+                {**MULTIPLES, **SHARED_KV},
+                {"with_copies": True},
+            ),
             "factor of the embedding": _family("gemma", {}, {}),
             "factor of a factorised embedding": _family("gemma", FACTORISED, FACTORISED),
             "factorised embedding": _family("opt", FACTORISED, FACTORISED),

@@ -32,7 +32,7 @@ def main(folder: str, *arguments: str) -> None:
     """Prints {"planned": plan, "real": plan}, or {"peak": bytes, "measured": bytes}.
 
     The second with `--measure=THREADS`, as many threads that run operations. The other arguments
-    are those of the command plan.
+    are flags of the command plan.
     """
     measure = [x.removeprefix(MEASURE) for x in arguments if x.startswith(MEASURE)]
     flags = parse_flags(["plan", *(x for x in arguments if not x.startswith(MEASURE))])

@@ -20,8 +20,7 @@ def encoder_attention(source: SourceConfig, scope: str) -> tuple[str, dict[str, 
     of_decoder = attention(source, "SelfAttention", cls, scope)[heads]
     if parameters[heads] != of_decoder:
         scoped = f"encoder_attention/{heads}"
-        # None resets the value of the decoder's self-attention.
-        parameters[scoped] = {"num_memory_heads": None, **parameters.pop(heads)}
+        parameters[scoped] = parameters.pop(heads)
         parameters[cls]["heads"] = reference(f"@{scoped}()")
     return cls, parameters
 
@@ -32,9 +31,12 @@ _HYPERPROMPTS = (
 )
 
 
-# Parameters of attention with their only supported values; LocalSelfAttention has the first.
+# Of `AttentionHeads`: layers of a stack may differ in them, and one may reset another's.
+OPTIONAL_HEADS: Parameters = {"num_memory_heads": None, "shared_kv": False, "extra_logit": None}
+
+
+# Parameters of attention with their only supported values; LocalSelfAttention has none of them.
 _UNSUPPORTED: tuple[tuple[str, Any, str], ...] = (
-    ("shared_kv", False, "keys and values have separate projections"),
     ("attention_func", None, "only the softmax of dot products is supported"),
     ("combine_dims", True, "the slots of Adafactor would have other shapes"),
     ("keep_query_heads_dims", False, "the output has no heads"),
@@ -42,9 +44,6 @@ _UNSUPPORTED: tuple[tuple[str, Any, str], ...] = (
     ("z_loss_coeff", None, "attention has no z-loss"),
     ("use_hyperprompt", False, "prompts that are learned are not supported"),
 )
-
-
-_OF_EXPERTS = ("shared_kv", "fold_scaling_into_initializer")
 
 
 def attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[str, Parameters]:
@@ -57,19 +56,26 @@ def attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[str
             default = source.get(f"{each}.{name}", default, scope=scope)
         return default
 
-    num_heads = get("num_heads", 8)
-    memory_heads = get("num_memory_heads", 0)
     for each in kinds:
-        why = "arguments of the attention are not supported"
-        source.require(f"{each}.attention_kwargs", [None, {}], why, scope=scope)
-        rules = _UNSUPPORTED[:1] if kind == "LocalSelfAttention" else _UNSUPPORTED
+        rules = () if kind == "LocalSelfAttention" else _UNSUPPORTED
         if kind == IN_ATTENTION:
-            # With experts keys are values, and the logits are scaled.
-            rules = tuple(rule for rule in rules if rule[0] not in _OF_EXPERTS)
+            # With experts the logits are scaled.
+            rules = tuple(rule for rule in rules if rule[0] != "fold_scaling_into_initializer")
         source.require_defaults(each, rules, scope=scope)
-    heads: Parameters = {"num_heads": num_heads, "d_kv": get("key_value_size", 128)}
-    if memory_heads:
-        heads["num_memory_heads"] = memory_heads
+    arguments = get("attention_kwargs", None) or {}
+    extra_logit = arguments.get("extra_logit") if isinstance(arguments, dict) else ...
+    if not isinstance(extra_logit, float | int | None) or set(arguments) - {"extra_logit"}:
+        why = "only extra_logit, a number, is supported"
+        source.refuse(f"{kind}.attention_kwargs", why, scope=scope)
+        extra_logit = None
+    heads: Parameters = {
+        "num_memory_heads": get("num_memory_heads", 0) or None,
+        "num_heads": get("num_heads", 8),
+        "d_kv": get("key_value_size", 128),
+        # Experts have an argument of their own.
+        "shared_kv": kind != IN_ATTENTION and get("shared_kv", default=False),
+        "extra_logit": extra_logit,
+    }
     return {
         "transformer.AttentionHeads": heads,
         cls: {"dropout_rate": get("dropout_rate", 0.0)},

@@ -51,8 +51,7 @@ def experts_attention(
     classes = mixture(arguments, activations)
     del classes["moe.MoE1D"]["experts"]  # the attention says which
     inner = f"{scope}_attention_experts".removeprefix("_")
-    # None resets the value of other attention.
-    classes["transformer.AttentionHeads"] = {"num_memory_heads": None, **heads}
+    classes["transformer.AttentionHeads"] = heads
     return {
         "moe.ExpertsSelfAttention": {
             "heads": reference(f"@{inner}/transformer.AttentionHeads()"),

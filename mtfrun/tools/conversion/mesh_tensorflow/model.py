@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtfrun.configuration.gin_values import reference
+from mtfrun.tools.conversion.mesh_tensorflow.attention import OPTIONAL_HEADS
 from mtfrun.tools.conversion.mesh_tensorflow.config import SourceConfig, name_of
 from mtfrun.tools.conversion.mesh_tensorflow.data import RowForm
 from mtfrun.tools.conversion.mesh_tensorflow.gin import Draft
@@ -314,6 +315,7 @@ def _write_stacks(model: SourceModel, draft: Draft) -> None:
             parameters["mixture"] = reference("@transformer.EncoderMixture()")
         draft.bind(target, parameters)
     _write_relative_bias(model, draft)
+    _drop_usual_heads(stacks)
     classes = dict.fromkeys(cls for stack in stacks for cls in stack.parameters)
     for cls in classes:
         having = [stack for stack in stacks if cls in stack.parameters]
@@ -324,6 +326,20 @@ def _write_stacks(model: SourceModel, draft: Draft) -> None:
     for name in ("NUM_HEADS", "D_KV"):
         if name not in macros:
             draft.macro(name, 1, "no layer of this model uses it")
+
+
+def _drop_usual_heads(stacks: Sequence[SourceStack]) -> None:
+    """Drops what all attention has by default: where one has another value, all say theirs."""
+    heads = [
+        parameters
+        for stack in stacks
+        for cls, parameters in stack.parameters.items()
+        if cls.endswith("transformer.AttentionHeads")
+    ]
+    for name, default in OPTIONAL_HEADS.items():
+        if all(parameters.get(name, default) == default for parameters in heads):
+            for parameters in heads:
+                parameters.pop(name, None)
 
 
 def _write_parameter(

@@ -18,12 +18,14 @@ class _Kind:
     """`pattern`, of our paths, follows the stack's name; `examples` are endings in the original.
 
     `classes` of ours have such variables, all models if empty; `in_stack`: every stack has some.
+    `shared_kv`: attention has them where it has this value; None where it has any.
     """
 
     pattern: str
     examples: Sequence[str]
     classes: Collection[str] = ()
     in_stack: bool = True
+    shared_kv: bool | None = None
 
 
 # The sublayers of ours with attention or matrices, and the classes of the original.
@@ -37,6 +39,7 @@ _TALKING_HEADS = {
     "TalkingHeadsSelfAttention": "TalkingHeadsSelfAttention",
     "TalkingHeadsEncoderDecoderAttention": "TalkingHeadsEncDecAttention",
 }
+_SHARED_KV = {"key": False, "value": False, "key_value": True}
 _TALKING_KERNELS = {**_PROJECTIONS, "output": "y", "logits": "logits", "weights": "weights"}
 _FEED_FORWARDS = {
     "transformer.FeedForward": ("feed_forward", "DenseReluDense"),
@@ -81,9 +84,10 @@ _KINDS = [
             rf"/{_snake_case(cls)}\w*/layer/attention/{ours}$",
             [f"{_BLOCK}/{their_class}/{theirs}"],
             [f"transformer.{cls}"],
+            shared_kv=_SHARED_KV.get(ours),
         )
         for cls, their_class in _ATTENTIONS.items()
-        for ours, theirs in _PROJECTIONS.items()
+        for ours, theirs in {**_PROJECTIONS, "key_value": "kv"}.items()
     ),
     *(
         _Kind(
@@ -222,6 +226,13 @@ def _kinds_in(stack: SourceStack, kind: _Kind) -> Iterator[_Variables]:
     if stack.relative_bias:
         classes.add("transformer.RelativePositionBias")
     if kind.classes and not set(kind.classes) & classes:
+        return
+    shared = {
+        parameters.get("shared_kv", False)
+        for cls, parameters in stack.parameters.items()
+        if cls.endswith("transformer.AttentionHeads")
+    }
+    if kind.shared_kv is not None and kind.shared_kv not in shared:
         return
     in_block = [x.removeprefix(_BLOCK) for x in kind.examples if x.startswith(_BLOCK)]
     others = [x for x in kind.examples if not x.startswith(_BLOCK)]

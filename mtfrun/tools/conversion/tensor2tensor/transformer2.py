@@ -129,7 +129,6 @@ def _source_of_pairs(hparams: Settings) -> SourceConfig:
 
 def _add_sizes(source: SourceConfig, hparams: Settings) -> None:
     """Adds what both stacks have in common."""
-    hparams.require("extra_logit", *(False,))
     for target, value in (
         ("Unitransformer.d_model", hparams.integer("d_model")),
         ("Unitransformer.max_length", hparams.integer("max_length")),
@@ -156,7 +155,7 @@ def _add_sizes(source: SourceConfig, hparams: Settings) -> None:
 
 def _add_stack(source: SourceConfig, hparams: Settings, scope: str) -> None:
     prefix = f"{scope}_" * bool(scope)
-    hparams.require(f"{prefix}shared_kv", *(False,))
+    extra_logit = 0.0 if hparams.flag("extra_logit", default=False) else None
     layers = _layers(hparams, f"{prefix}layers", scope)
     block = layers[: block_size(layers)]
     classes = [reference(f"@{_CLASSES[layer]}") for layer in block]
@@ -168,6 +167,8 @@ def _add_stack(source: SourceConfig, hparams: Settings, scope: str) -> None:
             ("num_heads", hparams.integer(f"{prefix}num_heads")),
             ("num_memory_heads", hparams.non_negative(f"{prefix}num_memory_heads", 0)),
             ("key_value_size", hparams.integer("d_kv")),
+            ("shared_kv", hparams.flag(f"{prefix}shared_kv", default=False)),
+            ("attention_kwargs", {"extra_logit": extra_logit}),
             ("dropout_rate", hparams.number("attention_dropout", 0.0)),
         ):
             source.bind(scope, f"{kind}.{name}", value)

@@ -133,6 +133,16 @@ def _text(imported: Imported) -> str:
             ["encoder_attention/transformer.AttentionHeads:\n    num_memory_heads = None\n"],
         ),
         (
+            "SelfAttention.shared_kv = True\ndecoder/EncDecAttention.shared_kv = False\n"
+            "decoder/SelfAttention.attention_kwargs = {'extra_logit': 0.0}\n",
+            [
+                "\ntransformer.AttentionHeads:\n    shared_kv = True\n",
+                "\ndecoder/transformer.AttentionHeads:\n    extra_logit = 0.0\n",
+                "encoder_attention/transformer.AttentionHeads:\n    num_heads = 2\n"
+                "    d_kv = 8\n    shared_kv = False\n    extra_logit = 0.0\n",
+            ],
+        ),
+        (
             "decoder/SelfAttention.num_memory_heads = 1\n",
             ["\ndecoder/transformer.AttentionHeads:\n    num_memory_heads = 1\n"],
         ),
@@ -232,8 +242,7 @@ def _text(imported: Imported) -> str:
                 "        @encoder_hidden_size_64/transformer.FeedForward,\n",
                 "encoder_num_heads_4/transformer.RelativePositionBias:\n    num_heads = 4\n",
                 "encoder_hidden_size_64/transformer.FeedForward:\n    d_ff = 64\n",
-                "decoder_num_heads_4/transformer.AttentionHeads:\n"
-                "    num_memory_heads = None\n    num_heads = 4\n",
+                "decoder_num_heads_4/transformer.AttentionHeads:\n    num_heads = 4\n",
             ],
         ),
         (
@@ -352,7 +361,17 @@ def test_the_written_file_says_what_differs(
 @pytest.mark.parametrize(
     ("text", "name", "reason"),
     [
-        ("SelfAttention.shared_kv = True\n", "SelfAttention.shared_kv", "projections"),
+        (
+            "SelfAttention.attention_kwargs = {'z_loss_coeff': 1e-4}\n",
+            "SelfAttention.attention_kwargs",
+            "only extra_logit, a number",
+        ),
+        (
+            "decoder/make_layer_stack.layers = [@SelfAttention, @LocalSelfAttention]\n"
+            "SelfAttention.shared_kv = True\n",
+            "decoder/make_layer_stack.layers",
+            "differ in transformer.AttentionHeads.shared_kv",
+        ),
         ("decoder/Unitransformer.ensemble = 2\n", "encoder/Unitransformer.ensemble", "differ"),
         ("run.ensemble_inputs = 2\n", "run.ensemble_inputs", "same inputs"),
         (
@@ -429,7 +448,6 @@ def test_the_written_file_says_what_differs(
             "decoder/Unitransformer.loss_fn",
             "trained with adaptive_softmax_loss_fn",
         ),
-        ("EncDecAttention.shared_kv = True\n", "EncDecAttention.shared_kv", "projections"),
         (
             "AdafactorOptimizer.exclude_from_parameter_scale = [1]\n",
             "AdafactorOptimizer.exclude_from_parameter_scale",
@@ -556,7 +574,7 @@ def test_experts_of_attention_are_apart_from_other_experts(tmp_path: pathlib.Pat
         "    mixture = @encoder_attention_experts/moe.MoE1D\n"
         "    experts = @encoder_attention_experts/moe.Experts\n",
         "encoder_attention_experts/moe.MoE1D:\n    num_experts = 8\n",
-        "encoder_attention_experts/transformer.AttentionHeads:\n    num_memory_heads = None\n",
+        "encoder_attention_experts/transformer.AttentionHeads:\n    num_heads = 2\n",
         "encoder_attention_experts/moe.Experts:\n    hidden_size = 24\n",
         "encoder_attention_experts/moe.Router:\n    gate = @moe.Switch()\n",
         "\nmoe.Experts:\n    hidden_size = 48\n",

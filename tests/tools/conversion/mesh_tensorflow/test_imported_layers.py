@@ -77,6 +77,20 @@ ExpertsSelfAttention.key_value_size = 8
 encoder/make_layer_stack.layers = [@ExpertsSelfAttention]
 decoder/make_layer_stack.layers = [@ExpertsSelfAttention, @EncDecAttention]
 """,
+    "shared_kv": """
+SelfAttention.shared_kv = True
+decoder/SelfAttention.attention_kwargs = {'extra_logit': 0.0}
+EncDecAttention.attention_kwargs = {}
+SelfAttention.relative_attention_type = 'bias_shared'
+SelfAttention.relative_attention_num_buckets = 8
+EncDecAttention.relative_attention_type = None
+second/EncDecAttention.shared_kv = False
+second/EncDecAttention.attention_kwargs = {'extra_logit': -0.7}
+encoder/make_layer_stack.layers = [@SelfAttention, @DenseReluDense]
+decoder/make_layer_stack.layers = [
+    @SelfAttention, ({'num_heads': 4, 'num_memory_heads': 2}, @EncDecAttention),
+    @second/EncDecAttention, @DenseReluDense]
+""",
     "factorized_embedding": f"""{CLUSTERS}
 get_vocab_embedding_cls.cls = @FactorizedVocabEmbedding
 FactorizedVocabEmbedding.inner_dimension_size = 6

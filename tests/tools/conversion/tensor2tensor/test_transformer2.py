@@ -87,14 +87,11 @@ def test_an_imported_model_trains_on_a_mesh_and_searches(tmp_path: pathlib.Path)
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        (QUICK, {"extra_logit": True}, "extra_logit=True is not supported"),
-        (QUICK, {"decoder_shared_kv": True}, "decoder_shared_kv=True is not supported"),
         (QUICK, {"shared_embedding": False}, "shared_embedding=False is not supported"),
         (QUICK, {"encoder_layers": ["local_self_att"]}, "sees one position less before"),
         (QUICK, {"decoder_layers": ["self_att", "conv"]}, "must be a list of self_att, local_self"),
         ("unitransformer", {"layers": ["enc_att"]}, "must be a list of self_att, local_self_att"),
         ("unitransformer", {"autoregressive": False}, "autoregressive=False is not supported"),
-        ("unitransformer", {"shared_kv": True}, "shared_kv=True is not supported"),
     ],
 )
 def test_what_has_no_counterpart_is_refused(
