@@ -23,7 +23,7 @@ Imported, they learn to spell numbers:
 
 The encoder-decoder spells all of 512 held-out numbers without any mistake after 500 of these steps,
 four minutes beside other programs on two cores. The language model spells 99.9 % of 1,024 after all
-steps, in eight minutes on two cores, evaluations included; after 1,500 steps it was 98.2 to 99.8 %, in
+steps, in eight minutes on two cores, evaluations included; after 1,500 steps 98.2 to 99.8 %, in
 runs that differ in rounding alone. Transformers loads the folders and gives the same answers.
 """
 

@@ -30,7 +30,8 @@ def setup(arguments: argparse.Namespace) -> Step:
 
     def step() -> float:
         projected = (x @ query_key_value).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
-        y = F.scaled_dot_product_attention(*projected.unbind(), is_causal=True)
+        query, key, value = projected.unbind()
+        y = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         loss = (y.transpose(1, 2).flatten(2) @ output).square().sum()
         query_key_value.grad = output.grad = None
         loss.backward()
