@@ -45,6 +45,7 @@ def _first_ids(model: Imported) -> np.ndarray:
     return np.asarray((words >= 0) & (words != before))
 
 
+@pytest.mark.slow
 def test_ids_and_logits_are_those_of_transformers(model: Imported) -> None:
     case = model.case
     built = model.opened()
