@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import operator
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
@@ -29,6 +29,7 @@ from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
 from mtfrun.data.text_rows import PackedRows, PaddedRows, batches_by_length
 from mtfrun.data.token_cache import TokenCache, open_cache
+from mtfrun.data.vocabularies.marked_vocabulary import MarkedVocabulary, divide_marked
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 WEIGHTS = f"{TARGETS}_weights"
@@ -111,43 +112,12 @@ class ConversationData(TaskData):
         return CountedBatches(weighted, operator.length_hint(batches))
 
 
-class AnswersVocabulary(Vocabulary):
-    """Conversations in JSON to ids of a vocabulary, larger by its size where an assistant writes.
-
-    So a cache has both in one number.
-    """
+class AnswersVocabulary(MarkedVocabulary):
+    """Conversations in JSON, marked where an assistant writes."""
 
     def __init__(self, vocabulary: Vocabulary, template: ConversationTemplate):
-        self._vocabulary = vocabulary
+        super().__init__(vocabulary)
         self._template = template
-
-    @property
-    def size(self) -> int:
-        return 2 * self._vocabulary.size
-
-    @property
-    def pad_id(self) -> int:
-        return self._vocabulary.pad_id
-
-    @property
-    def end_id(self) -> int:
-        return self._vocabulary.end_id
-
-    @property
-    def unknown_id(self) -> int:
-        return self._vocabulary.unknown_id
-
-    @property
-    def sentinels(self) -> np.ndarray:
-        return np.zeros([0], np.int32)
-
-    @property
-    def bytes_per_id(self) -> np.ndarray:
-        return np.tile(self._vocabulary.bytes_per_id, 2)
-
-    @property
-    def token_bytes(self) -> Sequence[bytes]:
-        return [*self._vocabulary.token_bytes] * 2
 
     @property
     def fingerprint(self) -> str:
@@ -156,11 +126,7 @@ class AnswersVocabulary(Vocabulary):
 
     def encode(self, text: str | bytes) -> np.ndarray:
         data = text.encode() if isinstance(text, str) else text
-        ids, is_answer = encode_conversation(data, self._template, self._vocabulary)
-        return ids + np.int32(self._vocabulary.size) * is_answer
-
-    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        return self._vocabulary.decode(np.asarray(ids) % self._vocabulary.size)
+        return self.mark(*encode_conversation(data, self._template, self._vocabulary))
 
 
 class WeightedRows(Rows):
@@ -188,5 +154,5 @@ class WeightedRows(Rows):
 
 
 def with_weights(batch: Batch, size: int) -> Batch:
-    weights = (batch[TARGETS] >= size).astype(np.int32)
-    return {**batch, TARGETS: batch[TARGETS] - size * weights, WEIGHTS: weights}
+    ids, is_answer = divide_marked(batch[TARGETS], size)
+    return {**batch, TARGETS: ids, WEIGHTS: is_answer.astype(np.int32)}

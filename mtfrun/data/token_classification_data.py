@@ -23,6 +23,7 @@ from mtfrun.data.task_data import TaskData
 from mtfrun.data.text_classification_data import LabelVocabulary
 from mtfrun.data.text_rows import PaddedRows
 from mtfrun.data.token_cache import TokenCache, open_cache
+from mtfrun.data.vocabularies.marked_vocabulary import MarkedVocabulary
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 
@@ -108,38 +109,11 @@ class RequireALabelForEveryWord:
         return fields
 
 
-class WordVocabulary(Vocabulary):
-    """Words with spaces between them to ids of a vocabulary, larger by its size where one begins.
+class WordVocabulary(MarkedVocabulary):
+    """Words with spaces between them, marked where one begins.
 
-    So a cache has both in one number. A word for which the vocabulary has no id is unknown.
+    A word for which the vocabulary has no id is unknown.
     """
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
-
-    @property
-    def size(self) -> int:
-        return 2 * self._vocabulary.size
-
-    @property
-    def pad_id(self) -> int:
-        return self._vocabulary.pad_id
-
-    @property
-    def end_id(self) -> int:
-        return self._vocabulary.end_id
-
-    @property
-    def unknown_id(self) -> int:
-        return self._vocabulary.unknown_id
-
-    @property
-    def sentinels(self) -> np.ndarray:
-        return np.zeros([0], np.int32)
-
-    @property
-    def bytes_per_id(self) -> np.ndarray:
-        return np.tile(self._vocabulary.bytes_per_id, 2)
 
     @property
     def fingerprint(self) -> str:
@@ -152,17 +126,8 @@ class WordVocabulary(Vocabulary):
             ids = self._vocabulary.encode_continuation(b" " + word)
             if not len(ids):
                 ids = np.array([self.unknown_id], np.int32)
-            is_first = np.arange(len(ids)) == 0
-            parts.append(ids + np.int32(self._vocabulary.size) * is_first)
+            parts.append(self.mark(ids, np.arange(len(ids)) == 0))
         return np.concatenate(parts).astype(np.int32)
-
-    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        return self._vocabulary.decode(self.divide(np.asarray(ids))[0])
-
-    def divide(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns ids of the vocabulary, and bool whether a word begins there; same shapes."""
-        is_first = ids >= self._vocabulary.size
-        return np.where(is_first, ids - self._vocabulary.size, ids), is_first
 
 
 class LabelSequenceVocabulary(LabelVocabulary):
