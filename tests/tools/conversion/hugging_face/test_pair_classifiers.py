@@ -30,8 +30,7 @@ PROGRAM = pathlib.Path(__file__).with_name("transformers_encoders.py")
 @pytest.fixture(
     scope="module",
     params=[
-        "bert",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("roberta", "distilbert")),
+        pytest.param(name, marks=pytest.mark.slow) for name in ("bert", "roberta", "distilbert")
     ],
 )
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Imported:
