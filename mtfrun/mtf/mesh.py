@@ -12,7 +12,7 @@ import tensorflow as tf
 from mtfrun import processes
 from mtfrun.errors import LayoutError, did_you_mean
 from mtfrun.mtf import engine
-from mtfrun.mtf.devices import DeviceSettings, choose_devices, describe_devices
+from mtfrun.mtf.devices import DeviceSettings, choose_devices, describe_devices, share_cores
 from mtfrun.mtf.layout import (
     SLOTS,
     WEIGHTS,
@@ -93,6 +93,9 @@ class Mesh:
             return
         settings.apply()
         self.devices = choose_devices(self.shape, devices or None)
+        # Sums of a product have another order with other numbers of threads.
+        if self.size > 1 and self.is_on_cpu and self.batch_parts is None:
+            share_cores(len(self.devices))
         if self.size > 1 or self.batch_parts:
             kind, rules = self.devices[0].partition(":")[0], self.layout.to_string
             if self.size == 1 and not self.is_on_cpu:  # else `choose_devices` has started them

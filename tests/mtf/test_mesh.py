@@ -191,6 +191,28 @@ def test_the_hardware_of_devices_is_described(monkeypatch: pytest.MonkeyPatch) -
     assert describe_hardware(["GPU:1"]) == ""
 
 
+@pytest.mark.parametrize(
+    ("mesh", "chosen", "threads"),
+    [
+        ({"shape": "data:2,model:2"}, 0, [1]),
+        ({"shape": "data:2"}, 0, []),
+        ({"shape": "data:2,model:2"}, 3, []),
+        ({"shape": "data:4", "layout": "batch:data", "reproducible": "data:8"}, 0, []),
+    ],
+    ids=["a device for each core", "fewer devices", "chosen by the program", "reproducible"],
+)
+def test_operations_have_one_thread_where_every_core_has_a_device(
+    mesh: dict[str, Any], chosen: int, threads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    settings = tf.config.threading
+    given: list[int] = []
+    monkeypatch.setattr(settings, "get_intra_op_parallelism_threads", lambda: chosen)
+    monkeypatch.setattr(settings, "set_intra_op_parallelism_threads", given.append)
+    mtf.Mesh(**mesh)
+    assert given == threads
+
+
 def test_a_mesh_of_one_device_without_a_name_hides_no_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

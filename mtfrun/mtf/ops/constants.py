@@ -76,10 +76,11 @@ def one_hot(
     indices = as_tensor(indices)
     dim = convert_to_dimension(output_dim)
     shape = indices.shape + dim
+    dtype = tf.as_dtype(dtype)
+    on, off = tf.cast(on_value, dtype), tf.cast(off_value, dtype)
+    if indices.mesh.num_splits(dim) == 1 and indices.dtype in (tf.int32, tf.int64):
+        # Takes a third of the comparison's time.
+        return lay_out(indices, tf.one_hot(indices.value, dim.size, on, off), shape)
     positions = range(indices.mesh, dim, indices.dtype)
     is_index = tf.equal(align(indices.value, indices.shape, shape), positions.value)
-    dtype = tf.as_dtype(dtype)
-    if dtype == tf.bool:
-        return lay_out(indices, is_index, shape)
-    value = tf.where(is_index, tf.cast(on_value, dtype), tf.cast(off_value, dtype))
-    return lay_out(indices, value, shape)
+    return lay_out(indices, tf.where(is_index, on, off), shape)
