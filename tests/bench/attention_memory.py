@@ -48,7 +48,7 @@ def compare(devices: int, options: Sequence[str]) -> list[dict[str, Any]]:
         plan = planned(number, options)
         line = {"bench": "attention memory", "options": list(options), "devices": number, **largest}
         line |= {f"planned_{name}": value for name, value in plan.items()}
-        for name in ("total_mb", "planned_total_mb"):
+        for name in ("tensors_mb", "total_mb", "planned_total_mb"):
             line[f"{name}_ratio"] = round(line[name] / (lines[0] if lines else line)[name], 3)
         lines.append(line)
     return lines

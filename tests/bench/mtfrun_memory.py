@@ -12,6 +12,7 @@ import gc
 import json
 import pathlib
 import re
+import statistics
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ from mtfrun.training import TrainState, train_steps_function
 
 VOCABULARY = 384
 MB = 1e6
+# Of the device of each process; it counts with oneDNN.
+ALLOCATOR = "CPU:0"
 
 
 # A step of so long sequences, of a model of one layer, is taken before anything is measured: it
@@ -63,8 +66,9 @@ def state_of(mesh: mtf.Mesh, arguments: argparse.Namespace) -> TrainState:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns what this process has measured, in MB.
 
-    "compiled" is what the compilation of a step leaves behind; "step" the largest size of the
-    process during the steps, above that before them. A device needs its variables and a step.
+    "tensors" is the peak of a step by TensorFlow's allocator, above what it has before the step;
+    "step" the largest size of the process during the steps, above that before them; "compiled" what
+    the compilation of a step leaves behind. A device needs its variables and a step.
     """
     mesh = mtf.Mesh(arguments.mesh, arguments.layout)
     short = {"length": SHORT_LENGTH, "num_layers": 1, "block": arguments.block and 64}
@@ -76,12 +80,18 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     compiled = _resident()
     # See proc(5): the largest size becomes the present one.
     pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    losses = [steps.take(1) for _ in range(arguments.steps)]
+    tensors, losses = [], []
+    for _ in range(arguments.steps):
+        tf.config.experimental.reset_memory_stats(ALLOCATOR)
+        before = tf.config.experimental.get_memory_info(ALLOCATOR)["current"]
+        losses.append(steps.take(1))
+        tensors.append(tf.config.experimental.get_memory_info(ALLOCATOR)["peak"] - before)
     in_step = (_status("VmHWM") - compiled) / MB
     variables = _local_bytes(steps.state) / MB
     return {
         "variables_mb": round(variables, 1),
         "compiled_mb": round((compiled - initialised) / MB, 1),
+        "tensors_mb": round(statistics.median(tensors) / MB, 1),
         "step_mb": round(in_step, 1),
         "total_mb": round(variables + in_step, 1),
         "losses": losses,
