@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from mtfrun.data.batches import Places, Rows
@@ -12,6 +14,13 @@ from mtfrun.data.vocabularies.vocabulary import NO_END, Vocabulary
 TYPES = "inputs_types"
 # The shortest row has two texts and their ends.
 SHORTEST_JOINED = 8
+
+
+class JoinedRow(NamedTuple):
+    """The ids of two texts and their ends, and of each its type: 1 behind the first text's ends."""
+
+    ids: np.ndarray
+    types: np.ndarray
 
 
 class TextJoiner:
@@ -50,18 +59,12 @@ class TextJoiner:
         of_first, of_second = (longer, shorter) if sizes[0] > sizes[1] else (shorter, longer)
         return first[: self._begin + of_first], second[:of_second]
 
-    def join(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    def join(self, first: np.ndarray, second: np.ndarray) -> JoinedRow:
+        """Returns int32 ids and types; a text may contain the end itself."""
         end = self.vocabulary.end_id
-        row = np.concatenate([first, [end] * self.separators, second, [end]])
-        return row.astype(np.int32)
-
-    def types(self, rows: np.ndarray) -> np.ndarray:
-        """Returns int32 [..., length], 1 behind the first text and its ends, 0 at padding."""
-        is_end = rows == self.vocabulary.end_id
-        first_end = np.where(is_end.any(-1), is_end.argmax(-1), rows.shape[-1])
-        is_second = np.arange(rows.shape[-1]) >= first_end[..., np.newaxis] + self.separators
-        types: np.ndarray = is_second & (rows != self.vocabulary.pad_id)
-        return types.astype(np.int32)
+        ids = np.concatenate([first, [end] * self.separators, second, [end]])
+        types = np.arange(len(ids)) >= len(first) + self.separators
+        return JoinedRow(ids.astype(np.int32), types.astype(np.int32))
 
 
 class JoinedRows(Rows):

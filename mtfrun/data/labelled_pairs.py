@@ -47,16 +47,18 @@ class LabelledPairs(JoinedRows):
         return paddings.get(feature, 0)
 
     def take(self, selection: Selection) -> Batch:
-        rows, labels = [], []
+        rows, types, labels = [], [], []
         for example in selection.rows.tolist():
             first, second, label = self._texts(example)
             pair = self._joiner.cut(first, self._joiner.strip_begin(second))
-            rows.append(self._joiner.join(*pair))
+            row = self._joiner.join(*pair)
+            rows.append(row.ids)
+            types.append(row.types)
             labels.append(label[0])
         inputs = pad_rows(rows, len(rows), self._joiner.length, self.padding_of(INPUTS))
         targets = np.full_like(inputs, self.padding_of(TARGETS))
         targets[:, 0] = labels
-        return {INPUTS: inputs, **_types(self._joiner, inputs), TARGETS: targets}
+        return {INPUTS: inputs, **_types(self._joiner, types, inputs), TARGETS: targets}
 
 
 class PairClassificationPrompts(TextClassificationPrompts):
@@ -71,22 +73,26 @@ class PairClassificationPrompts(TextClassificationPrompts):
     def row(self, prompt: bytes) -> PromptRow:
         first, second = map(self.prompt_vocabulary.encode, _split("a prompt", prompt))
         second = self._joiner.strip_begin(second)
-        ids = self._joiner.join(*self._joiner.cut(first, second))
+        ids, types = self._joiner.join(*self._joiner.cut(first, second))
         read = len(ids) - self._joiner.num_ends
         truncated = len(first) + len(second) - read
-        return PromptRow(ids, read, truncated, 0, self.output_limit(len(ids)))
+        return PromptRow(ids, read, truncated, 0, self.output_limit(len(ids)), types)
 
     def features(
         self, rows: Sequence[PromptRow], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
         features = super().features(rows, batch, lengths)
-        return {**features, **_types(self._joiner, features[INPUTS])}
+        types = [row.types for row in rows]
+        return {**features, **_types(self._joiner, types, features[INPUTS])}
 
-    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        row = super().scored_row(inputs, target)
-        types = _types(self._joiner, row.features[INPUTS])
-        lengths = {**row.lengths, **dict.fromkeys(types, row.lengths[INPUTS])}
-        return row._replace(features={**row.features, **types}, lengths=lengths)
+    def score_label(self, row: PromptRow, target: bytes) -> ScoredRow:
+        scored = super().score_label(row, target)
+        if not has_types(self._joiner.separators):
+            return scored
+        return scored._replace(
+            features={**scored.features, TYPES: row.types},
+            lengths={**scored.lengths, TYPES: scored.lengths[INPUTS]},
+        )
 
 
 def has_types(separators: int) -> bool:
@@ -94,8 +100,10 @@ def has_types(separators: int) -> bool:
     return separators == 1
 
 
-def _types(joiner: TextJoiner, inputs: np.ndarray) -> dict[str, np.ndarray]:
-    return {TYPES: joiner.types(inputs)} if has_types(joiner.separators) else {}
+def _types(
+    joiner: TextJoiner, types: Sequence[np.ndarray], inputs: np.ndarray
+) -> dict[str, np.ndarray]:
+    return {TYPES: pad_rows(types, *inputs.shape)} if has_types(joiner.separators) else {}
 
 
 def _split(what: str, text: bytes) -> tuple[bytes, bytes]:

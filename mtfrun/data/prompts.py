@@ -47,7 +47,7 @@ class PromptRow(NamedTuple):
     """One prompt as ids of the model's input, of which `read` are tokens of the prompt.
 
     `truncated` tokens of the prompt were cut off; `prefix` ids of it begin the output, which has at
-    most `limit` ids, the prefix included.
+    most `limit` ids, the prefix included. `types` are of the ids of two texts, see `JoinedRow`.
     """
 
     ids: np.ndarray
@@ -55,6 +55,7 @@ class PromptRow(NamedTuple):
     truncated: int
     prefix: int
     limit: int
+    types: np.ndarray = np.zeros([0], np.int32)
 
 
 class PromptFormat(abc.ABC):
@@ -295,7 +296,9 @@ class TextClassificationPrompts(PromptFormat):
         return 1
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        row = self.row(inputs)
+        return self.score_label(self.row(inputs), target)
+
+    def score_label(self, row: PromptRow, target: bytes) -> ScoredRow:
         length = bucket(len(row.ids), self.max_lengths[INPUTS])
         features = {INPUTS: row.ids, TARGETS: self.output_vocabulary.encode(target)}
         return ScoredRow(features, {INPUTS: length, TARGETS: length}, 0, row.truncated)

@@ -13,7 +13,7 @@ from mtfrun.checks import Range, check_fields
 from mtfrun.data.batches import Batch, Rows
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, ids_shape
-from mtfrun.data.joined_texts import SHORTEST_JOINED, TYPES, JoinedRows, TextJoiner
+from mtfrun.data.joined_texts import SHORTEST_JOINED, TYPES, JoinedRow, JoinedRows, TextJoiner
 from mtfrun.data.order import Selection
 from mtfrun.data.prompts import PromptFormat, PromptLimits, PromptRow, ScoredRow, pad_rows
 from mtfrun.data.task import Task
@@ -81,15 +81,14 @@ class _SpanRows(JoinedRows):
     def take(self, selection: Selection) -> Batch:
         rows, targets = zip(*map(self._row, selection.rows.tolist()), strict=True)
         length, padding = self._joiner.length, self.padding_of(INPUTS)
-        inputs = pad_rows(rows, len(rows), length, padding)
         return {
-            INPUTS: inputs,
-            TYPES: self._joiner.types(inputs),
+            INPUTS: pad_rows([row.ids for row in rows], len(rows), length, padding),
+            TYPES: pad_rows([row.types for row in rows], len(rows), length),
             TARGETS: np.array(targets, np.int32),
         }
 
-    def _row(self, example: int) -> tuple[np.ndarray, tuple[int, int]]:
-        """Returns ids, and the first and last position of the answer."""
+    def _row(self, example: int) -> tuple[JoinedRow, tuple[int, int]]:
+        """Returns the row, and the first and last position of the answer."""
         question, *texts = self._texts(example)
         question = _cut_question(question, self._joiner)
         before, answer, after = map(self._joiner.strip_begin, texts)
@@ -127,16 +126,17 @@ class SpanPrompts(PromptFormat):
         encode = self.prompt_vocabulary.encode
         of_question, of_context = encode(question), self._joiner.strip_begin(encode(context))
         first = _cut_question(of_question, self._joiner)
-        ids = self._joiner.join(first, of_context[: self._joiner.room(first)])
+        ids, types = self._joiner.join(first, of_context[: self._joiner.room(first)])
         read = len(ids) - self._joiner.num_ends
         truncated = len(of_question) + len(of_context) - read
-        return PromptRow(ids, read, truncated, 0, self.output_limit(len(ids)))
+        return PromptRow(ids, read, truncated, 0, self.output_limit(len(ids)), types)
 
     def features(
         self, rows: Sequence[PromptRow], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
         features = super().features(rows, batch, lengths)
-        return {**features, TYPES: self._joiner.types(features[INPUTS])}
+        types = [row.types for row in rows]
+        return {**features, TYPES: pad_rows(types, *features[INPUTS].shape)}
 
     def output(self, ids: np.ndarray) -> str:
         return super().output(ids).strip()

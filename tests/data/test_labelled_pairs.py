@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 
 from mtfrun import data
 from tests.data.in_memory import InMemory
@@ -19,9 +20,11 @@ LABELS = ["same", "other"]
 LIMITS = data.PromptLimits(max_length=16, decode_length=1)
 
 
-def _data(*pairs: tuple[bytes, bytes], **settings: Any) -> data.TextClassificationData:
-    vocabulary = {"inputs": VOCABULARY, "targets": data.LabelVocabulary(LABELS)}
-    task = data.Task(InMemory(pairs, ("inputs", "targets")), vocabulary)
+def _data(
+    *pairs: tuple[bytes, bytes], vocabulary: data.Vocabulary = VOCABULARY, **settings: Any
+) -> data.TextClassificationData:
+    vocabularies = {"inputs": vocabulary, "targets": data.LabelVocabulary(LABELS)}
+    task = data.Task(InMemory(pairs, ("inputs", "targets")), vocabularies)
     return data.TextClassificationData(task, **{"length": 16, "separators": 1, **settings})
 
 
@@ -45,6 +48,36 @@ def test_a_row_is_both_texts_and_their_ends(separators: int) -> None:
     expected = types + [0] * (16 - len(types)) if separators == 1 else None
     assert row.get("inputs_types") == expected
     assert row["targets"] == [4] + [0] * 15
+
+
+@pytest.mark.parametrize("pair", ["a [SEP] b\ta", "a\tb [SEP] [PAD] a", "[SEP]\t[SEP]"])
+def test_types_are_those_of_tokenizers_where_a_text_has_special_tokens(
+    tmp_path: pathlib.Path, pair: str
+) -> None:
+    vocabulary, tokenizer = _word_pieces(tmp_path)
+    rows = _data((pair.encode(), b"same"), vocabulary=vocabulary)
+    first, second = pair.split("\t")
+    expected = tokenizer.encode(first, second)
+    row, prompts = _only_row(rows), rows.prompt_format(LIMITS)
+    padding = [0] * (16 - len(expected.ids))
+    assert row["inputs"] == expected.ids + padding
+    assert row["inputs_types"] == expected.type_ids + padding
+    features = prompts.features([prompts.row(pair.encode())], 1, {"inputs": 16, "targets": 1})
+    assert features["inputs_types"].tolist() == [expected.type_ids + padding]
+    scored = prompts.scored_row(pair.encode(), b"same")
+    assert scored.features["inputs_types"].tolist() == expected.type_ids
+
+
+def _word_pieces(folder: pathlib.Path) -> tuple[data.HuggingFaceVocabulary, tokenizers.Tokenizer]:
+    """Returns BERT's tokenizer of two letters, and the library's."""
+    ids = {token: i for i, token in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "b"])}
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(ids, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    made.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    made.add_special_tokens(["[PAD]", "[CLS]", "[SEP]", "[UNK]"])
+    file = str(folder / "tokenizer.json")
+    made.save(file)
+    return data.HuggingFaceVocabulary(file, begin_token="[CLS]"), made
 
 
 @pytest.mark.parametrize(

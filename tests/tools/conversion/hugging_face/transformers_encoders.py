@@ -132,6 +132,7 @@ PAIRS = [
     ("It is wet.", "It rained, and it rained, and it rained, and it rained."),
     ("The fish ate the worm, and it was tasty, was it?", "The worm was not, and it was eaten."),
     ("The worm was eaten by the fish.", "The fish was eaten by the worm."),
+    ("The fish [SEP] the worm.", "It was [SEP] tasty."),
 ]
 PAIR_LENGTH = 40
 WORD_LISTS = [
