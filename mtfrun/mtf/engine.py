@@ -374,3 +374,24 @@ def copy_loop_variable(value: tf.Tensor) -> tf.Tensor:
     DTensor ends the process where a body returns a variable unchanged, or only lays it out again.
     """
     return tf.identity(value)
+
+
+def compute_all_loops(results: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns results of the function that is traced, which wait for the loops they do not need.
+
+    DTensor leaves out a loop of which no result is needed. The functions of loops in its body
+    remain, without a mesh, and the program is refused ("failed to merge mesh cluster"). Shown by
+    tests/mtf/test_programs_with_loops.py::test_no_result_of_a_loop_with_loops_need_be_used.
+    """
+    operations = tf.compat.v1.get_default_graph().get_operations()
+    loops = [op for op in operations if op.type in ("While", "StatelessWhile")]
+    needed: set[tf.Operation] = set()
+    remaining = [x.op for x in results if tf.is_symbolic_tensor(x)] if loops else []
+    while remaining:
+        op = remaining.pop()
+        if op not in needed:
+            needed.add(op)
+            remaining += [*(x.op for x in op.inputs), *op.control_inputs]
+    unneeded = [op for op in loops if op not in needed]
+    with tf.control_dependencies(unneeded):
+        return [tf.identity(x) for x in results] if unneeded else list(results)

@@ -119,7 +119,8 @@ class _Compiled:
         tensors = [x for x in results if isinstance(x, Tensor)]
         tensors += [x for report in self._reports for x in report.tensors]
         self._mesh = next((x.mesh.device_mesh for x in tensors if x.mesh.is_distributed), None)
-        return [x.value for x in tensors]
+        values = [x.value for x in tensors]
+        return values if self._mesh is None else engine.compute_all_loops(values)
 
     def __call__(self, values: list[tf.Tensor]) -> Any:
         results = iter(engine.run_again_if_names_clash(lambda: self._run(values), self._retrace))

@@ -68,6 +68,56 @@ def test_a_body_may_take_gradients_of_its_variables(mesh_shape: str) -> None:
     np.testing.assert_array_equal(mtf.to_numpy(mtf.function(run)(x)), expected)
 
 
+def _triangle(x: mtf.Tensor, rows: int) -> mtf.Tensor:
+    """Returns x times 1 + 2 + ... + rows, from a loop in a loop."""
+
+    def loop(rounds: mtf.TensorLike, add: Callable[[mtf.Tensor], mtf.Tensor]) -> mtf.Tensor:
+        return mtf.while_loop(
+            lambda step, _: mtf.less(step, rounds),
+            lambda step, total: [step + 1, total + add(step)],
+            [mtf.constant(x.mesh, 0, dtype=tf.int32), mtf.zeros_like(x)],
+        )[1]
+
+    return loop(rows, lambda step: loop(step + 1, lambda _: x))
+
+
+def _beside_a_triangle(x: mtf.Tensor) -> mtf.Tensor:
+    _triangle(x, 3)
+    return 2.0 * x
+
+
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+@pytest.mark.parametrize(
+    ("program", "factor"),
+    [
+        pytest.param(lambda x: _triangle(x, 4), 10.0, id="used"),
+        pytest.param(_beside_a_triangle, 2.0, id="in a program"),
+        pytest.param(
+            lambda x: mtf.while_loop(
+                lambda total: mtf.less(mtf.reduce_max(total), 20.0),
+                lambda total: [_beside_a_triangle(total)],
+                [x],
+            )[0],
+            4.0,
+            id="in a body",
+        ),
+        pytest.param(
+            lambda x: mtf.cond(
+                mtf.less(mtf.reduce_max(x), 20.0), lambda: _beside_a_triangle(x), lambda: x
+            ),
+            2.0,
+            id="in a branch",
+        ),
+    ],
+)
+def test_no_result_of_a_loop_with_loops_need_be_used(
+    mesh_shape: str, program: Callable[[mtf.Tensor], mtf.Tensor], factor: float
+) -> None:
+    mesh = mtf.Mesh(mesh_shape, "batch:data;rows:model")
+    x = mtf.import_tf_tensor(mesh, np.arange(8, dtype=np.float32).reshape(2, 4), "batch:2;rows:4")
+    np.testing.assert_array_equal(mtf.to_numpy(mtf.function(program)(x)), factor * mtf.to_numpy(x))
+
+
 @pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 def test_spare_counters_change_no_result(mesh_shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mesh = mtf.Mesh(mesh_shape, "batch:data;columns:model")

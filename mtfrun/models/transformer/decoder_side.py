@@ -240,11 +240,7 @@ class StackDecoder:
             self.call, progress=progress, self_attention_bias=bias, nonpadding=nonpadding
         )
         state = self._empty_state(memory_length, [])
-        x, state = self.stack.prefill(x, state, call)
-        if self.targets.mesh.is_distributed:
-            # DTensor refuses a program with a loop that computes nothing needed: the last
-            # attention's.
-            state = mtf.compute_after(x, state)
+        _, state = self.stack.prefill(x, state, call)
         return state
 
     def _empty_state(self, memory_length: mtf.Dimension, beams: Sequence[mtf.Dimension]) -> Any:

@@ -107,10 +107,13 @@ def _while_loop(
         passed_on = {id(x.value) for x in tf.nest.flatten(before)}
         results = body_fn(*before)
         # The layout of a loop variable must be the same in every round.
-        return [
-            _next_value(x, as_tensor(result), passed_on)
-            for x, result in zip(initial, tf.nest.flatten(results), strict=True)
-        ]
+        return _compute_all_loops(
+            initial,
+            [
+                _next_value(x, as_tensor(result), passed_on)
+                for x, result in zip(initial, tf.nest.flatten(results), strict=True)
+            ],
+        )
 
     counters = engine.spare_counters()
     spare = len(counters)
@@ -140,9 +143,11 @@ def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) 
                 require_expected(keys[i], reports, expected[i])
                 results.append(result)
                 reported[i] = reports
+                flat = tf.nest.flatten(result)
                 # Laid out in both branches, as the results of a program must be.
+                laid_out = [x.mesh.constrain(x.value, x.shape) for x in flat]
                 return [
-                    *(x.mesh.constrain(x.value, x.shape) for x in tf.nest.flatten(result)),
+                    *_compute_all_loops(flat, laid_out),
                     *(y for j in (0, 1) for y in branch_values(expected[j], reports, i == j)),
                 ]
 
@@ -162,6 +167,12 @@ def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) 
     tensors = [Tensor(x.mesh, value, x.shape) for x, value in zip(flat, chosen, strict=False)]
     deliver(with_values([*reported[0], *reported[1]], chosen[len(flat) :]))
     return tf.nest.pack_sequence_as(results[0], tensors)
+
+
+def _compute_all_loops(tensors: Sequence[Tensor], values: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """Returns the values of tensors of one mesh at the end of a body or a branch."""
+    is_distributed = any(x.mesh.is_distributed for x in tensors)
+    return engine.compute_all_loops(values) if is_distributed else list(values)
 
 
 def _to_tensors(variables: Any, values: Sequence[tf.Tensor]) -> Any:
