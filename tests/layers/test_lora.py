@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import string
 from typing import Any
 
@@ -197,6 +198,24 @@ def test_grouped_heads_and_experts_have_thin_factors() -> None:
     assert shapes["parts/0/output/lora_a"] == "heads:2;query_heads:2;d_kv:4;lora_rank:2"
     assert shapes["parts/1/kernel/lora_b"] == "lora_rank:2;experts:3;d_ff:6"
     assert "parts/0/key/lora_a" not in shapes
+
+
+@pytest.mark.parametrize(
+    ("shared_kv", "adapted"), [(False, ["query", "value"]), (True, ["key_value", "query"])]
+)
+def test_the_expression_of_the_paper_finds_shared_keys_and_values(
+    shared_kv: bool, adapted: list[str]
+) -> None:
+    documented = re.search(r'r"(\S+)" as in', str(layers.LoRA.__doc__))
+    assert documented is not None
+    mesh = mtf.Mesh(ONE_DEVICE, "")
+    heads = AttentionHeads(num_heads=4, d_kv=4, shared_kv=shared_kv)
+    model = mtf.Module()
+    model.attention = layers.MultiHeadAttention(mesh, mtf.Dimension("d_model", 8), heads=heads)
+    mtf.assign_paths(model)
+    layers.LoRA(rank=2, variables=documented[1]).attach(model)
+    paths = [path for path, _, _ in layers.low_rank_addends(model)]
+    assert sorted(paths) == [f"attention/{name}" for name in adapted]
 
 
 MIXTURES: dict[str, Any] = {
