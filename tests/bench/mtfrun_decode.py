@@ -9,11 +9,9 @@ import functools  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from mtfrun.tensorflow_import import import_tensorflow  # noqa: E402
+from tests.bench.without_keras import tf  # noqa: E402
 
-with import_tensorflow():  # as the program does, without Keras
-    import tensorflow as tf
-
+# isort: split
 from mtfrun import decoding, mtf  # noqa: E402
 from mtfrun.experiment.decoding_speed import concurrent_map  # noqa: E402
 from mtfrun.models.transformer import (  # noqa: E402

@@ -10,11 +10,9 @@ from collections.abc import Callable, Sequence  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from mtfrun.tensorflow_import import import_tensorflow  # noqa: E402
+from tests.bench.without_keras import tf  # noqa: E402
 
-with import_tensorflow():  # as the program does, without Keras
-    import tensorflow as tf
-
+# isort: split
 from mtfrun import mtf, optim  # noqa: E402
 from mtfrun.models.transformer import (  # noqa: E402
     AttentionHeads,

@@ -11,11 +11,9 @@ from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from mtfrun.tensorflow_import import import_tensorflow  # noqa: E402
+import tests.bench.without_keras  # noqa: E402, F401
 
-with import_tensorflow():  # as the program does, without Keras
-    import tensorflow  # noqa: F401
-
+# isort: split
 from mtfrun import mtf  # noqa: E402
 from mtfrun.layers import Collector  # noqa: E402
 from mtfrun.models import moe  # noqa: E402

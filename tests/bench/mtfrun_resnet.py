@@ -9,11 +9,9 @@ from collections.abc import Callable  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-from mtfrun.tensorflow_import import import_tensorflow  # noqa: E402
+from tests.bench.without_keras import tf  # noqa: E402
 
-with import_tensorflow():  # as the program does, without Keras
-    import tensorflow as tf
-
+# isort: split
 from mtfrun import mtf, optim  # noqa: E402
 from mtfrun.layers import Call, Conv2D, Dense  # noqa: E402
 from mtfrun.models.resnet import (  # noqa: E402
