@@ -142,7 +142,10 @@ class SpanPrompts(PromptFormat):
         return super().output(ids).strip()
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        raise DataError("SpanData scores no pairs: its model marks positions of the inputs")
+        raise DataError(
+            "SpanData scores no pairs: its model marks positions of the inputs: `mtfrun decode` "
+            "prints answers with their log-probability"
+        )
 
 
 def _cut_question(ids: np.ndarray, joiner: TextJoiner) -> np.ndarray:

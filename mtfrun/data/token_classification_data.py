@@ -17,7 +17,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, ids_shape
 from mtfrun.data.order import Selection
 from mtfrun.data.preprocessors.preprocessor import Fields, field_of
-from mtfrun.data.prompts import PromptFormat, PromptLimits, PromptRow, ScoredRow, ends
+from mtfrun.data.prompts import PromptFormat, PromptLimits, PromptRow, ScoredRow, bucket, ends
 from mtfrun.data.task import Task
 from mtfrun.data.task_data import TaskData
 from mtfrun.data.text_classification_data import LabelVocabulary
@@ -192,4 +192,12 @@ class TokenClassificationPrompts(PromptFormat):
         return {INPUTS: inputs.astype(np.int32), TARGETS: targets.astype(np.int32)}
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        raise DataError("TokenClassificationData scores no pairs: a target is a label of one word")
+        """Returns the row with the label of every word that it has; the score is of all labels."""
+        RequireALabelForEveryWord()({INPUTS: inputs, TARGETS: target})
+        row = self.row(inputs)
+        ids, is_first = self._words.divide(row.ids)
+        targets = np.full_like(ids, self._labels.pad_id)
+        targets[is_first] = self._labels.encode(target)[: np.count_nonzero(is_first)]
+        length = bucket(len(ids), self.max_lengths[INPUTS])
+        features = {INPUTS: ids, TARGETS: targets}
+        return ScoredRow(features, dict.fromkeys(features, length), 0, row.truncated)

@@ -66,7 +66,9 @@ class Scoring:
         begin = max(row.begin, self._first)
         total = float(np.sum(log_probs[begin:end], dtype=np.float64))
         self._experiment.require_finite(total, "log-likelihoods")
-        return Score(total, end - begin, row.truncated)
+        # Where a word has several ids, its label is the target of the first one alone.
+        has_target = row.features[TARGETS][begin:end] != self._padding_of(TARGETS)
+        return Score(total, int(np.count_nonzero(has_target)), row.truncated)
 
     def _batch(
         self, rows: Sequence[Mapping[str, np.ndarray]], lengths: Mapping[str, int]

@@ -119,6 +119,11 @@ def test_labels_need_a_softmax_of_their_own() -> None:
         rows.model_arguments()
 
 
-def test_words_are_not_scored() -> None:
-    with pytest.raises(data.DataError, match="scores no pairs"):
-        _data((b"a", b"O")).prompt_format(LIMITS).scored_row(b"a", b"O")
+def test_a_scored_row_has_the_label_of_every_word_that_fits() -> None:
+    prompts = _data((b"a", b"O")).prompt_format(LIMITS)
+    scored = prompts.scored_row(b"Ann  Lee was here", b"B-PER I-PER O O")
+    assert scored.features["inputs"].tolist() == [*_ids(" Ann Lee wa"), END]
+    assert scored.features["targets"].tolist() == [1, *[-1] * 3, 2, *[-1] * 3, 0, *[-1] * 3]
+    assert scored.truncated == len("s here") and set(scored.lengths.values()) == {12}
+    with pytest.raises(data.DataError, match="has 2 words and 1 labels"):
+        prompts.scored_row(b"Ann ran", b"O")

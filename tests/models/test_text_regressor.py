@@ -111,3 +111,9 @@ def test_several_numbers_are_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     with pytest.raises(InputError, match="has one number"):
         _model(mesh).decoder(_on_mesh(mesh), mtf.Dimension("beam", 2))
+
+
+def test_targets_are_not_scored() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    with pytest.raises(InputError, match=r"no probability: `mtfrun decode` prints them"):
+        _model(mesh).target_nats(_on_mesh(mesh))

@@ -78,7 +78,10 @@ class TextRegressor(EncoderOnly):
         return Loss(total, weight, {"loss": Metric(total, weight)}).with_collected(collector)
 
     def target_nats(self, features: Features) -> mtf.Tensor:
-        raise InputError("TextRegressor scores no targets: its numbers have no probability")
+        raise InputError(
+            "TextRegressor scores no targets: its numbers have no probability: `mtfrun decode` "
+            "prints them, and `mtfrun eval` compares them with the targets of a split"
+        )
 
     def learn_from(self, settings: Any, teacher_width: int | None = None) -> Any:
         raise InputError("TextRegressor is no student: distil a model with logits of ids")

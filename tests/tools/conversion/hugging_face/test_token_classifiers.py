@@ -81,6 +81,31 @@ def test_decode_prints_the_likeliest_label_of_every_word(
 
 
 @pytest.mark.slow
+def test_a_score_is_the_log_probability_of_the_labels_of_all_words(
+    model: Imported, tmp_path: pathlib.Path
+) -> None:
+    texts = model.case["texts"].tolist()
+    labels = [
+        [(i + row) % len(LABELS) for i in range(len(x.split()))] for row, x in enumerate(texts)
+    ]
+    lines = [
+        f"{text}\t{' '.join(LABELS[i] for i in of_text)}\n"
+        for text, of_text in zip(texts, labels, strict=True)
+    ]
+    (tmp_path / "pairs.tsv").write_text("".join(lines))
+    scores = succeeded(
+        mtfrun_here("score", f"--model_dir={model.run}", f"--input={tmp_path}/pairs.tsv")
+    )
+    logits = model.case["logits"].astype(np.float64)
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    for row, is_first in enumerate(_first_ids(model)):
+        of_words = log_probs[row, is_first]
+        expected = of_words[np.arange(len(of_words)), labels[row][: len(of_words)]]
+        assert scores[row]["tokens"] == len(of_words)
+        assert abs(scores[row]["log_likelihood"] - expected.sum()) < 10 * SCORE_TOLERANCE
+
+
+@pytest.mark.slow
 def test_a_tuned_model_is_evaluated_and_exported(model: Imported, tmp_path: pathlib.Path) -> None:
     file, run = tmp_path / "words.jsonl", f"--model_dir={tmp_path}/run"
     texts = [text.split() for text in model.case["texts"].tolist()]
