@@ -22,6 +22,7 @@ from mtfrun.mtf.mesh import planned_meshes as planned_meshes
 from mtfrun.mtf.module import Module as Module
 from mtfrun.mtf.module import assign_paths as assign_paths
 from mtfrun.mtf.module import initialize as initialize
+from mtfrun.mtf.ops.batch_normalization import batch_normalize as batch_normalize
 from mtfrun.mtf.ops.batch_parts import sum_over_parts as sum_over_parts
 from mtfrun.mtf.ops.binary import add as add
 from mtfrun.mtf.ops.binary import divide as divide
@@ -103,7 +104,6 @@ from mtfrun.mtf.ops.joining import slice as slice
 from mtfrun.mtf.ops.joining import split as split
 from mtfrun.mtf.ops.joining import stack as stack
 from mtfrun.mtf.ops.joining import unstack as unstack
-from mtfrun.mtf.ops.normalization import batch_normalize as batch_normalize
 from mtfrun.mtf.ops.reductions import add_n as add_n
 from mtfrun.mtf.ops.reductions import binary_reduction_fn as binary_reduction_fn
 from mtfrun.mtf.ops.reductions import cumsum as cumsum

@@ -18,7 +18,7 @@ from mtfrun.rundir import Best, RunDirectory, RunDirError
 from mtfrun.training.actions import Action, ActionContext
 
 FORMATS = ("safetensors", "huggingface", "saved_model", "tensorflow")
-"""Values of --format of `mtfrun export`."""
+"""The values of export's --format that have whole models."""
 
 DIRECTORY = "export"
 _POLL_SECS = 0.2

@@ -1,4 +1,7 @@
-"""Reads checkpoints whose files are all as they were saved, while a trainer may delete them."""
+"""Finds and verifies checkpoints, which a trainer may delete meanwhile.
+
+checkpoint_values.py reads their variables.
+"""
 
 from __future__ import annotations
 

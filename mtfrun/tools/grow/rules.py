@@ -5,7 +5,7 @@ or what sums over them is 0. Where copies are wanted, entries repeat, and what s
 divided by their number.
 
     d_ff, heads, ...  made by initial values, summed with 0: nothing reads the new units yet
-    d_model           0, and read with initial values, see `_Stream`
+    d_model           0, and read with initial values, see stream.py
     d_kv              queries and values initial, keys and what reads values 0; shared ones 0
     d_embedding       does not grow: a tied table is read and summed over at once
     vocab             the ids' rows by their text, else the mean
