@@ -40,14 +40,15 @@ class HuggingFaceImporter:
         copies = _copies(folder, family.ties(settings))
         settings = dataclasses.replace(settings, tensors=frozenset(folder.tensors) - set(copies))
         table = family.table(settings)
-        table.check_names(settings.tensors, path)
-        _check_types(folder, table)
         processors = family.processors(folder, settings)
         notes = [note for processor in processors for note in processor.notes]
         code = [name for name in _CODE if name in settings.values]
         if code:
             notes.append(f"{', '.join(code)} in {CONFIG}: no code of the folder is run")
-        _config(folder, settings, family, processors, path)  # for its errors
+        # Its errors name the setting for which tensors are missing.
+        _config(folder, settings, family, processors, path)
+        table.check_names(settings.tensors, path)
+        _check_types(folder, table)
         origin = origin_of(folder, table, processors, copies)
         return Imported(
             lambda directory: _config(folder, settings, family, processors, directory),

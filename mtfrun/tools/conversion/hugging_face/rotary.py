@@ -20,6 +20,7 @@ _SCALINGS = {
     "yarn": "transformer.YarnScaling",
     "dynamic": "transformer.DynamicScaling",
     "longrope": "transformer.LongRopeScaling",
+    "su": "transformer.LongRopeScaling",  # in the first folders of Phi-3
 }
 
 
@@ -112,7 +113,7 @@ class Rotary:
         original_length = self._original_length()
         longest = self.settings.optional_integer("max_position_embeddings") or original_length
         factor = parameters.number("factor", longest / original_length)
-        if kind == "longrope":
+        if kind in ("longrope", "su"):
             return self._long_rope(original_length, factor)
         arguments = {
             "factor": factor,

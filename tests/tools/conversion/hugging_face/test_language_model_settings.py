@@ -41,6 +41,14 @@ GPT_NEOX = {**LLAMA, "model_type": "gpt_neox"}
 OPT = {**LLAMA, "model_type": "opt", "ffn_dim": 48}
 GPTJ = {"model_type": "gptj", "vocab_size": 160, "n_embd": 32, "n_head": 4, "n_layer": 2}
 GPT2 = {"model_type": "gpt2", "vocab_size": 160, "n_embd": 32, "n_head": 4, "n_layer": 2}
+# As BLOOM's first folders name their sizes.
+BLOOM = {
+    "model_type": "bloom",
+    "vocab_size": 160,
+    "n_embed": 32,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 4,
+}
 GPT_NEO = {
     "model_type": "gpt_neo",
     "vocab_size": 160,
@@ -169,6 +177,14 @@ LAYERS = """transformer.Stack:
             {**PHI3, "partial_rotary_factor": 0.5, "resid_pdrop": 0.1},
             ["ROTATED = 4", "DROPOUT_RATE = 0.1"],
         ),
+        (
+            {
+                **PHI3,
+                "rope_scaling": {"type": "su", "short_factor": [1] * 4, "long_factor": [2] * 4},
+                "original_max_position_embeddings": 16,
+            },
+            ["scaling = @transformer.LongRopeScaling()", "original_length = 16"],
+        ),
         (SMOLLM3, ["NUM_LAYERS = 1  # each of 4 layers", "ROTARY_BASE = 2000000.0"]),
         (
             {**SMOLLM3, "no_rope_layers": [1, 0, 1, 0], "tie_word_embeddings": False},
@@ -218,6 +234,7 @@ LAYERS = """transformer.Stack:
             {**GPT_NEOX, "use_parallel_residual": False, "attention_bias": False},
             ["@transformer.Residual", "layers = [@transformer.SelfAttention", "use_bias = False"],
         ),
+        (BLOOM, ["NUM_LAYERS = 4", "D_MODEL = 32", "NUM_HEADS = 4"]),
         (GPT2, ["D_FF = 128", "DROPOUT_RATE = 0.1", "max_length = 1024"]),
         ({**GPT2, "attn_pdrop": 0.0}, ["ATTENTION_DROPOUT_RATE = 0.0"]),
         ({**GPT2, "tie_word_embeddings": False}, ["tied_softmax = False"]),
@@ -256,7 +273,7 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
             _rotary(rope_type="longrope", short_factor=[0]),
             r"short_factor=\[0\] must be numbers abo",
         ),
-        ({**LLAMA, "rope_scaling": {"type": "su"}}, "rope_scaling=.*'su'.* not supported"),
+        ({**LLAMA, "rope_scaling": {"type": "ntk"}}, "rope_scaling=.*'ntk'.* not supported"),
         (_rotary(full_attention={"rope_type": "default"}), "must be the parameters of all layers"),
         (_rotary(rope_type="default", partial_rotary_factor=0.5), "partial_rotary_factor=0.5"),
         (_rotary(rope_type="linear"), "has no factor"),
@@ -270,7 +287,7 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
             {**QWEN2, "use_sliding_window": True, "layer_types": ["full_attention"]},
             "layer_types=.* must have 4 entries",
         ),
-        ({**PHI3, "rope_scaling": {"type": "su"}}, "'su'.* not supported"),
+        ({**PHI3, "rope_scaling": {"type": "su"}}, "rope_scaling has no short_factor"),
         ({**PHI3, "partial_rotary_factor": 0.1}, "must be a share of 8, the size of a head"),
         ({**SMOLLM3, "no_rope_layers": [1]}, "no_rope_layers=.* must have 4 entries"),
         ({**SMOLLM3, "no_rope_layers": [2] * 4}, "must be a list of 1, with positions, and 0"),

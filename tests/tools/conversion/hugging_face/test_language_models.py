@@ -143,6 +143,23 @@ def test_experts_in_one_tensor_are_imported_and_given_back(tmp_path: pathlib.Pat
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "prefix"), [("bloom", "transformer."), ("opt", "model.")])
+def test_a_folder_of_the_model_without_its_softmax_is_imported_and_given_back(
+    name: str, prefix: str, tmp_path: pathlib.Path
+) -> None:
+    """The larger models of OPT, and BLOOM, were published so."""
+    source, folder = Folder(FOLDERS / name), tmp_path / "folder"
+    tensors = {x.removeprefix(prefix): stored.read() for x, stored in source.tensors.items()}
+    folder.mkdir()
+    write_file(folder / "model.safetensors", tensors, source.metadata)
+    (folder / "config.json").write_text(json.dumps(source.config))
+    model = imported_folder(name, folder)
+    logits = Logits(model.opened().experiment)({"inputs": model.case["inputs"]})
+    assert_close(logits, model.case["logits"], LOGITS_TOLERANCE)
+    assert_same_tensors(exported(model), folder)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_padding_before_a_text_changes_nothing(
     name: str, import_once: Callable[[str], Imported]

@@ -35,6 +35,11 @@ LONGT5: dict[str, Any] = {
     **{"encoder_attention_type": "transient-global", "tie_word_embeddings": False},
     "decoder_start_token_id": 0,
 }
+SWITCH: dict[str, Any] = {
+    **{**UMT5, "num_layers": 4, "num_decoder_layers": 2, "num_experts": 4},
+    **{"num_sparse_encoder_layers": 2, "num_sparse_decoder_layers": 1},
+    **{"decoder_start_token_id": 0, "tie_word_embeddings": False},
+}
 
 # By name the classes of the model and of its configuration, and the configuration. Settings of
 # generation are among the latter.
@@ -118,6 +123,11 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
             **{**LONGT5, "feed_forward_proj": "relu", "num_decoder_layers": 1},
             **{"global_block_size": 16, "local_radius": 2, "layer_norm_epsilon": 1e-3},
         },
+    ),
+    "switch, three embeddings": (
+        "SwitchTransformersForConditionalGeneration",
+        "SwitchTransformersConfig",
+        SWITCH,
     ),
 }
 NEW_TOKENS = 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -10,7 +11,13 @@ from mtfrun.tools.conversion.hugging_face.families.gpt_neox import GPTNeoX
 from mtfrun.tools.conversion.hugging_face.families.phi import LAYERS
 from mtfrun.tools.conversion.hugging_face.family import Blocks
 from mtfrun.tools.conversion.hugging_face.settings import Settings
-from mtfrun.tools.conversion.hugging_face.tensor_table import TensorTable, norm_rows
+from mtfrun.tools.conversion.hugging_face.tensor_table import Row, TensorTable, norm_rows
+
+_OLDER = {
+    "n_embed": "hidden_size",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+}
 
 
 class Bloom(GPTNeoX):
@@ -36,15 +43,26 @@ class Bloom(GPTNeoX):
     kept: ClassVar[str] = ""
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
+        settings = _by_newer_names(settings)
         settings.require("apply_residual_connection_post_layernorm", *(False,))
         super().write_gin(settings, file)
 
     def table(self, settings: Settings) -> TensorTable:
+        return super().table(_by_newer_names(settings))
+
+    def rows(self, settings: Settings) -> Sequence[Row]:
         norm = norm_rows("transformer.word_embeddings_layernorm", "decoder_stack/norm")
-        return TensorTable([*super().table(settings).rows, *norm])
+        return [*super().rows(settings), *norm]
 
     def blocks(self, settings: Settings) -> Blocks:
         return Blocks([LAYERS] * settings.count(self.num_layers))
 
     def write_attention(self, settings: Settings, file: GinFile) -> None:
         """Adds nothing: there are no variants."""
+
+
+def _by_newer_names(settings: Settings) -> Settings:
+    """BLOOM's first folders have other names of sizes, which transformers takes, too."""
+    names = {older: newer for older, newer in _OLDER.items() if older in settings.values}
+    newer = {name: settings.values[older] for older, name in names.items()}
+    return dataclasses.replace(settings, values={**newer, **settings.values})

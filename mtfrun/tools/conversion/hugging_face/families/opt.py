@@ -15,7 +15,6 @@ from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Matrix,
     Row,
     Same,
-    TensorTable,
     norm_rows,
 )
 
@@ -67,13 +66,13 @@ class Opt(Phi):
         if transforms:
             file.bind("transformer.StackTransforms", transforms)
 
-    def table(self, settings: Settings) -> TensorTable:
+    def rows(self, settings: Settings) -> Sequence[Row]:
         rows = [Row(f"{_PREFIX}.embed_positions.weight", "position/table", Same())]
         if _is_factorised(settings):
             for theirs, ours in (("project_in", "embedding"), ("project_out", "softmax")):
                 path = f"{ours}/projection/kernel"
                 rows.append(Row(f"{_PREFIX}.{theirs}.weight", path, Matrix()))
-        return TensorTable([*super().table(settings).rows, *rows])
+        return [*super().rows(settings), *rows]
 
     def has_last_norm(self, settings: Settings) -> bool:
         is_removed = settings.flag("_remove_final_layer_norm", default=False)

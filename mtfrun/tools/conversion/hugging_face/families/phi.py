@@ -5,6 +5,7 @@ Gunasekar et al. 2023, arXiv:2306.11644; Li et al. 2023, arXiv:2309.05463.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
@@ -96,7 +97,20 @@ class Phi(TextFamily):
             file.bind("transformer.TokenEmbedding", {"tied_softmax": tied})
         self.write_attention(settings, file)
 
+    def module_of(self, tensor: str, settings: Settings) -> str:
+        name = super().module_of(tensor, settings)
+        return f"{self._prefix(settings)}{name}"
+
     def table(self, settings: Settings) -> TensorTable:
+        rows, prefix = self.rows(settings), self._prefix(settings)
+        kept = [self.kept.removeprefix(re.escape(prefix))] if self.kept else []
+        return TensorTable(
+            [Row([x.removeprefix(prefix) for x in r.names], r.paths, r.transform) for r in rows],
+            kept,
+        )
+
+    def rows(self, settings: Settings) -> Sequence[Row]:
+        """Returns the rows of the table; the tensors are those of the model with its softmax."""
         size, softmax = settings.integer("vocab_size"), f"{self.softmax}.weight"
         rows = [Row(self.embedding, "embedding/table", VocabularyRows(size))]
         if not self.is_tied(settings):
@@ -116,7 +130,7 @@ class Phi(TextFamily):
                     rows.append(Row(f"{name}.bias", f"{path}/bias", Same()))
         if self.has_last_norm(settings):
             rows += norm_rows(self.last_norm, "decoder_stack/final_norm")
-        return TensorTable(rows, [self.kept] if self.kept else [])
+        return rows
 
     def blocks(self, settings: Settings) -> Blocks:
         return Blocks([(PARALLEL,)] * settings.count(self.num_layers))
@@ -165,3 +179,9 @@ class Phi(TextFamily):
 
     def is_tied(self, settings: Settings) -> bool:
         return bool(self.ties(settings)) and f"{self.softmax}.weight" not in settings.tensors
+
+    def _prefix(self, settings: Settings) -> str:
+        """Returns what the names in a folder of the model without its softmax lack."""
+        prefix = f"{self.embedding.partition('.')[0]}."
+        has_prefix = any(name.startswith(prefix) for name in settings.tensors)
+        return prefix if settings.tensors and not has_prefix else ""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families.t5 import (
+    EMBEDDING_COPIES,
     SOFTMAX,
     T5,
     UNTIED_BUT_SCALED,
@@ -17,7 +19,7 @@ from mtfrun.tools.conversion.hugging_face.families.t5 import (
     write_encoder_decoder,
 )
 from mtfrun.tools.conversion.hugging_face.settings import Settings
-from mtfrun.tools.conversion.hugging_face.tensor_table import Matrix, Row, Stacked
+from mtfrun.tools.conversion.hugging_face.tensor_table import Matrix, Row, Stacked, TensorTable
 
 _SUBLAYERS = {
     "encoder": ("SelfAttention",),
@@ -45,6 +47,9 @@ class SwitchTransformers(T5):
         elif settings.flag("tie_word_embeddings", default=True):
             raise settings.error("tie_word_embeddings", UNTIED_BUT_SCALED)
         write_encoder_decoder(settings, file, "models/t5.1.0.gin", softmax)
+        if _has_two_embeddings(settings):
+            size = {"inputs_vocabulary_size": settings.integer("vocab_size")}
+            file.bind("transformer.EncoderDecoder", size)
         function = settings.activation("dense_act_fn", settings.text("dense_act_fn", "relu"))
         for stack, blocks in zip(_SUBLAYERS, num_blocks(settings), strict=True):
             periods = _Periods.of(settings, stack)
@@ -80,6 +85,15 @@ class SwitchTransformers(T5):
             },
         )
 
+    def table(self, settings: Settings) -> TensorTable:
+        table = super().table(settings)
+        if not _has_two_embeddings(settings):
+            return table
+        shared, *others = table.rows
+        paths = zip(EMBEDDING_COPIES, ("inputs_embedding/table", "embedding/table"), strict=True)
+        rows = [Row(name, path, shared.transform) for name, path in paths]
+        return TensorTable([*rows, *others], list(map(re.escape, shared.names)))
+
     def sublayer_path(self, settings: Settings, stack: str, block: int, sublayer: str) -> str:
         return _Periods.of(settings, stack).path(stack, block, sublayer)
 
@@ -92,6 +106,11 @@ class SwitchTransformers(T5):
             return ours, _mixture(f"{theirs}.mlp", f"{ours}/layer", number)
         ours = self.sublayer_path(settings, stack, block, "feed_forward")
         return ours, kernel_rows(f"{theirs}.mlp", f"{ours}/layer", ["wi", "wo"])
+
+
+def _has_two_embeddings(settings: Settings) -> bool:
+    """Models of version 5 without ties have two, beside a shared one that nothing uses."""
+    return all(name in settings.tensors for name in EMBEDDING_COPIES)
 
 
 def _mixture(theirs: str, ours: str, num_experts: int) -> Iterator[Row]:

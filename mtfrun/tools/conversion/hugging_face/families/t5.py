@@ -29,7 +29,7 @@ _BIAS = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\
 
 # The tables that are one in all models.
 _EMBEDDING = "shared.weight"
-_EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 SOFTMAX = "lm_head.weight"
 
 UNTIED_BUT_SCALED = (
@@ -63,7 +63,7 @@ class T5(TextFamily):
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
         is_tied = settings.flag(_TIED, default=True)
-        return dict.fromkeys([*_EMBEDDING_COPIES, *[SOFTMAX] * is_tied], _EMBEDDING)
+        return dict.fromkeys([*EMBEDDING_COPIES, *[SOFTMAX] * is_tied], _EMBEDDING)
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
         shapes = model.shapes
