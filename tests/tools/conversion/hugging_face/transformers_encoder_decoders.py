@@ -38,7 +38,7 @@ LONGT5: dict[str, Any] = {
 SWITCH: dict[str, Any] = {
     **{**UMT5, "num_layers": 4, "num_decoder_layers": 2, "num_experts": 4},
     **{"num_sparse_encoder_layers": 2, "num_sparse_decoder_layers": 1},
-    **{"decoder_start_token_id": 0, "tie_word_embeddings": False},
+    **{"decoder_start_token_id": 0, "tie_word_embeddings": False, "initializer_factor": 0.1},
 }
 
 # By name the classes of the model and of its configuration, and the configuration. Settings of
@@ -124,7 +124,7 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
             **{"global_block_size": 16, "local_radius": 2, "layer_norm_epsilon": 1e-3},
         },
     ),
-    "switch, three embeddings": (
+    "switch, three tables": (
         "SwitchTransformersForConditionalGeneration",
         "SwitchTransformersConfig",
         SWITCH,
