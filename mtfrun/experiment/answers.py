@@ -118,7 +118,7 @@ class AnswerWriter:
         # A search as transformers' takes only end ids for ends.
         finished = hypothesis.finished or (self.rules.guide is not None and length is not None)
         if length is None:
-            length = int(np.count_nonzero(ids != self.prompt_format.output_vocabulary.pad_id))
+            length = len(ids)  # a model may also choose the id of padding
         text = self.controls.cut(self.prompt_format.output(ids[:length]))
         log_probs = None
         if hypothesis.trace:

@@ -21,7 +21,6 @@ class Outputs(NamedTuple):
     Attributes:
       ids: int32 [batch, num_outputs, longest_output], without the end id.
       lengths: int32, positions before the end or the limit.
-      tokens: int32, the number of tokens, without padding.
       finished: bool, whether the end was reached.
       count: int32 [batch], the number of outputs; the places behind them are empty.
       read: int32 [batch], the ids of the prompt that were read.
@@ -31,7 +30,6 @@ class Outputs(NamedTuple):
     ids: tf.Tensor
     lengths: tf.Tensor
     scores: tf.Tensor
-    tokens: tf.Tensor
     finished: tf.Tensor
     count: tf.Tensor
     read: tf.Tensor
@@ -200,13 +198,10 @@ class DecodingGraph:
         first_end = tf.reduce_min(tf.where(ends, positions, np.iinfo(np.int32).max), axis=-1)
         lengths = tf.minimum(first_end, limits)
         ids = tf.where(positions < lengths[:, :, None], ids, self._pad_id)
-        has_end = tf.reduce_any(ends, axis=-1)
-        not_padding = tf.reduce_sum(tf.cast(ids != self._pad_id, tf.int32), axis=-1)
         return Outputs(
             ids=ids,
             lengths=lengths,
             scores=scores,
-            tokens=tf.where(has_end, lengths, not_padding),
             finished=finished & is_output,
             count=tf.reduce_sum(tf.cast(is_output, tf.int32), axis=-1),
             read=read,

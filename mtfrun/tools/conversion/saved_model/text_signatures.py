@@ -202,12 +202,12 @@ def _of_texts(graph: DecodingGraph, encoder: Encoder, decoder: Decoder) -> Signa
 def _common_outputs(outputs: Outputs) -> dict[str, tf.Tensor]:
     return {
         "scores": outputs.scores,
-        "tokens": outputs.tokens,
+        "tokens": outputs.lengths,
         "outputs_finished": outputs.finished,
         "num_outputs": outputs.count,
         "prompt_tokens": outputs.read,
         "truncated_tokens": outputs.truncated,
-        "output_tokens": outputs.tokens[:, 0],
+        "output_tokens": outputs.lengths[:, 0],
         "finished": outputs.finished[:, 0],
     }
 

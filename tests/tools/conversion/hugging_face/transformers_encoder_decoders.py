@@ -124,7 +124,8 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
             **{"global_block_size": 16, "local_radius": 2, "layer_norm_epsilon": 1e-3},
         },
     ),
-    "switch, three tables": (
+    # It chooses the id of padding in the midst of outputs.
+    "switch, three embeddings": (
         "SwitchTransformersForConditionalGeneration",
         "SwitchTransformersConfig",
         SWITCH,
