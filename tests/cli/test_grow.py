@@ -47,8 +47,11 @@ def test_a_grown_run_begins_where_the_other_ended_and_goes_on(
 def test_slots_and_averages_grow(tmp_path: pathlib.Path) -> None:
     run, grown = tmp_path / "run", tmp_path / "grown"
     flags = [*tiny_experiment(tmp_path), *ADAM, "--gin.AVERAGE_DECAY=0.9"]
+    flags += ["--gin.ACTIVATION_DTYPE='bfloat16'"]
     assert mtfrun_here("train", f"--model_dir={run}", *flags).returncode == 0
-    _grow(run, grown, "--gin.D_FF=64", "--copies")
+    lines = _grow(run, grown, "--gin.D_FF=64", "--copies")
+    assert lines[-2].endswith("the function is the same")
+    assert "bfloat16" in (grown / "config.gin").read_text()
     values = []
     for directory in (run, grown):
         checkpoints = pathlib.Path(directory, "checkpoints")

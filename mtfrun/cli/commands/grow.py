@@ -109,7 +109,10 @@ def _summary(grown: GrownRun) -> list[str]:
         lines.append("logits: of other texts, since the ids mean others")
         return lines
     largest, mean = grown.difference
-    verdict = "the function is the same" if largest <= _ROUNDING else "the function has changed"
+    is_same = largest <= _ROUNDING
+    if not (is_same or grown.notes):
+        lines.append("note: a setting that is not a size differs, such as an activation")
+    verdict = "the function is the same" if is_same else "the function has changed"
     lines.append(
         f"logits: they differ by at most {largest:.1e} of the largest, {mean:.1e} in the mean: "
         f"{verdict}"

@@ -84,9 +84,9 @@ class Router(Layer):
             )
         if bias_rate is not None:
             check_range("Router.bias_rate", bias_rate, POSITIVE)
-        self._gate = gate
+        self.gate = gate
         self._d_model = d_model
-        self._experts = experts
+        self.experts = experts
         self._input_noise = input_noise
         self.kernel = mtf.Variable(
             mesh,
@@ -120,13 +120,13 @@ class Router(Layer):
 
     def experts_per_token(self, capacity_factor: float) -> float:
         """Returns how many experts a token has at most, see `Gate.experts_per_token`."""
-        return self._gate.experts_per_token(self._experts.size, capacity_factor)
+        return self.gate.experts_per_token(self.experts.size, capacity_factor)
 
     def logits(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         x = mtf.to_float(x)
         if self._input_noise is not None and call.training:
             x = self._input_noise(x, call.key_of(self).fold_in("input_noise"))
-        output_shape = (x.shape - self._d_model) + self._experts
+        output_shape = (x.shape - self._d_model) + self.experts
         return mtf.einsum([x, mtf.to_float(self.kernel)], output_shape)
 
     def route(
@@ -142,9 +142,9 @@ class Router(Layer):
         key = None if call.key is None else call.key_of(self)
         bias = None if self.bias is None else mtf.to_float(self.bias)
         gate_context = GateContext(
-            group, self._experts, capacity, importance, training=call.training, key=key, bias=bias
+            group, self.experts, capacity, importance, training=call.training, key=key, bias=bias
         )
-        routing = self._gate(logits, gate_context)
+        routing = self.gate(logits, gate_context)
         if bias is not None and call.training and call.collector is not None:
             self._update_bias(bias, routing, call.collector)
         return routing
@@ -153,9 +153,9 @@ class Router(Layer):
         assert self.bias is not None and self._bias_rate is not None
         loads = mtf.add_n(
             [
-                mtf.einsum([x.selected, mtf.one_hot(x.expert, self._experts)], bias.shape)
+                mtf.einsum([x.selected, mtf.one_hot(x.expert, self.experts)], bias.shape)
                 for x in routing.choices
             ]
         )
-        missing = mtf.reduce_mean(loads, reduced_dim=self._experts) - loads
+        missing = mtf.reduce_mean(loads, reduced_dim=self.experts) - loads
         collector.add_update(self.bias, bias + mtf.sign(missing) * self._bias_rate)

@@ -149,6 +149,8 @@ def _build(former: RunDirectory, settings: Settings) -> tuple[Training, str]:
         text = config.config_text(settings.allowed_imports)
         config.override(mtf.Mesh, shape="data:1", layout="", devices=None)
         config.override(InitCheckpoint, names=None)  # a file that this run does not need
+        # In bfloat16 equal functions differ as much as others may.
+        config.override(mtf.DTypePolicy, activation="float32")
         return build_training(bindings), text
 
 

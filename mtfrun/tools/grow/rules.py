@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,6 +27,7 @@ from mtfrun.errors import InputError
 from mtfrun.layers import LayerNorm, LinearDistanceBias, MultiHeadAttention, RMSNorm
 from mtfrun.layers.linear_distance import alibi_slopes
 from mtfrun.models import Model
+from mtfrun.models.moe import GateContext, Router
 from mtfrun.mtf.widths import plain_name
 from mtfrun.tools.grow.dimension_map import (
     DimensionMap,
@@ -48,6 +50,7 @@ _MEMORY = ("key", "value", "key_bias", "value_bias", *_SHARED, "key_norm")
 _KEYS = ("key", "key_bias", *_SHARED)
 _D_FF, _HIDDEN = "d_ff", "expert_hidden"
 _EXPERTS, _EXPERT_X, _EXPERT_Y = "experts", "expert_x", "expert_y"
+_LEVELS = frozenset((_EXPERTS, _EXPERT_X, _EXPERT_Y))
 # Of a router: the experts that it chooses among.
 _UNSPLIT = "_unsplit"
 
@@ -140,6 +143,9 @@ class Rules:
                 f"{path}: the old model has a dimension {', '.join(sorted(lost))} here, and the "
                 "new one has not"
             )
+        owners = _owner(self._old_modules, source), _owner(self._new_modules, path)
+        if len({type(owner.gate) for owner in owners if isinstance(owner, Router)}) > 1:
+            self.notes["routers have another gate"] = None
         factor, offset = self._factor(place)
         return Plan(view.old, axes, place.new.shape, factor, offset)
 
@@ -159,7 +165,7 @@ class Rules:
         names = {dim.name for dim in (*old, *new)}
         if place.member in _MEMORY[:-1] or HEADS in names:
             return self._view_of_heads(place, old, new)
-        if names.isdisjoint((_EXPERTS, _EXPERT_X, _EXPERT_Y)):
+        if names.isdisjoint(_LEVELS):
             return _View(old, new)
         return self._view_of_experts(place, old, new)
 
@@ -215,22 +221,23 @@ class Rules:
             if "/inner_router/" in place.path:
                 return None
             return _View([_renamed(dim, _EXPERTS, _EXPERT_X) for dim in old], new)
-        if num_x * num_y != sizes[_EXPERTS]:
+        num_old, remainder = divmod(sizes[_EXPERTS], num_x)
+        if remainder or num_old > num_y:
             raise InputError(
                 f"{place.path}: {sizes[_EXPERTS]} experts become groups of experts, so that there "
-                f"must be {sizes[_EXPERTS]} groups or more, or as many experts in all groups, not "
-                f"{num_x} x {num_y}"
+                f"must be {sizes[_EXPERTS]} groups or more, or equal groups with a place for each "
+                f"expert, not {num_x} x {num_y}"
             )
         self.notes["experts of one level are put into groups, which another router chooses"] = None
         place_of = [dim.name for dim in old].index(_EXPERTS)
-        two = [mtf.Dimension(_EXPERT_X, num_x), mtf.Dimension(_EXPERT_Y, num_y)]
+        two = [mtf.Dimension(_EXPERT_X, num_x), mtf.Dimension(_EXPERT_Y, num_old)]
         old = [*old[:place_of], *two, *old[place_of + 1 :]]
         return _View(old, new, frozenset([_EXPERT_Y]))
 
     def _map(self, place: _Place, name: str, old: int | None, new: int) -> DimensionMap:
         """Returns the map of a dimension; `old` is None where the old value has none."""
         plain = plain_name(mtf.Dimension(name, new))
-        if plain in (_EXPERTS, _EXPERT_X, _EXPERT_Y):
+        if plain in _LEVELS:
             return self._map_of_experts(place, name, old, new)
         if old is None:
             raise InputError(
@@ -338,13 +345,13 @@ class Rules:
 
         It makes up for factors in layers that depend on sizes.
         """
-        owner = self._new_modules.get(place.path.rpartition("/")[0])
+        owner = _owner(self._new_modules, place.path)
         if owner is not None and owner is self._stream.final_norm:
             offset = owner.scale_offset if isinstance(owner, RMSNorm) else 0.0
             is_bias = isinstance(owner, LayerNorm) and place.new is owner.bias
             return self._stream.final_factor, 0.0 if is_bias else offset
         if place.attention is None:
-            return 1.0, 0.0
+            return 1.0 / self._weight_of_experts(place), 0.0
         before, after = place.attention
         factor = before.logits_scale / after.logits_scale
         if self._repeats_d_kv(after):
@@ -353,10 +360,36 @@ class Rules:
         offset = after.query_norm.scale_offset if isinstance(after.query_norm, RMSNorm) else 0.0
         return (factor, offset) if place.member in members else (1.0, 0.0)
 
+    def _weight_of_experts(self, place: _Place) -> float:
+        """Returns the sum of the weights of a token's experts, which are copies of a layer.
+
+        It is that of equal logits; 1 for other variables than those that make the outputs.
+        """
+        layer, is_output, _ = place.path.rpartition("/experts/wo/")
+        if not is_output or not _LEVELS.isdisjoint(place.old.shape.dimension_names):
+            return 1.0
+        modules = self._new_modules.items()
+        routers = [x for path, x in modules if path.startswith(layer) and isinstance(x, Router)]
+        return math.prod(_weight_of_equal_experts(router) for router in routers)
+
+
+def _owner(modules: Mapping[str, mtf.Module], path: str) -> mtf.Module | None:
+    """Returns the module that has a variable."""
+    return modules.get(path.rpartition("/")[0])
+
+
+def _weight_of_equal_experts(router: Router) -> float:
+    experts = router.experts
+    group, capacity = mtf.Dimension("group_size", 1), mtf.Dimension("expert_capacity", 1)
+    logits = mtf.zeros(router.kernel.mesh, [group, experts])
+    choices = router.gate(logits, GateContext(group, experts, capacity)).choices
+    return float(sum(mtf.to_numpy(choice.gate).sum() for choice in choices))
+
 
 _OF_MIXTURES = (
-    "a mixture of equal experts is the layer where the weights of its gate add up to 1 (not those "
-    "of Switch), and no token is dropped (CAPACITY_FACTOR, EVAL_CAPACITY_FACTOR)"
+    "a mixture of equal experts is the layer where the weights of its gate have the same sum for "
+    "all tokens (those of Switch nearly), and no token is dropped (CAPACITY_FACTOR, "
+    "EVAL_CAPACITY_FACTOR)"
 )
 _TEXTS = {"zero": "0", "initial": "initial", "mean": "mean"}
 
