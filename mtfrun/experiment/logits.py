@@ -49,9 +49,9 @@ class Logits:
         rows = self._experiment.rows_for(batch)
         tensors = {name: self._tensor(name, x, rows) for name, x in arrays.items()}
         logits: np.ndarray = mtf.to_numpy(self._program(tensors))[:batch]
-        if logits.ndim == 2:
+        ids = arrays.get(TARGETS, arrays.get(INPUTS))
+        if logits.ndim == 2 or ids is None:  # of rows, or of pixels
             return logits
-        ids = arrays["targets" if "targets" in arrays else "inputs"]
         return logits[:, : ids.shape[1], : self._model.num_classes]
 
     def _check_names(self, features: Features) -> None:

@@ -138,7 +138,7 @@ def _train_old(run: pathlib.Path, preset: str, seed: int, budget: Budget) -> dic
         **_SETTINGS,
         "BATCH_SIZE": budget.batch_size,
         "SEQUENCE_LENGTH": budget.sequence_length,
-        "WARMUP_STEPS": budget.steps // 3,
+        "WARMUP_STEPS": min(100, budget.steps // 3),
         "TRAIN_STEPS": budget.steps + budget.further,
         "CHECKPOINT_EVERY": budget.steps,
         "SEED": seed,

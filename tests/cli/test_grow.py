@@ -72,6 +72,19 @@ def test_slots_and_averages_grow(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
+def test_notes_say_why_the_function_changes(
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    for setting, note in (
+        ("MASTER_DTYPE = 'bfloat16'", "values are rounded to bfloat16"),
+        ("FeedForward.activation = @mtf.gelu", "a setting that is not a size differs"),
+    ):
+        lines = _grow(language_model_run, tmp_path, f"--gin_param={setting}", "--dry_run")
+        assert lines[-1].endswith("the function has changed")
+        assert lines[-2].startswith(f"note: {note}")
+
+
+@pytest.mark.slow
 def test_a_vocabulary_may_have_further_ids(
     language_model_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

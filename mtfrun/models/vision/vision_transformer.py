@@ -51,7 +51,11 @@ class VisionTransformer(ImageClassifier):
         self.patches = Dense(mesh, [*inside, channels], [self._d_model], dtypes)
         self._first = mtf.Dimension("length", 1)
         self.first = mtf.Variable(
-            mesh, [self._first, self._d_model], mtf.initializers.RandomNormal(1.0), dtypes.master
+            mesh,
+            [self._first, self._d_model],
+            mtf.initializers.RandomNormal(1.0),
+            dtypes.master,
+            reduced_dims=(),
         )
         number = rows.size * cols.size // patch_size**2 + 1
         self.position = PositionalEmbedding(mesh, number, self._d_model, dtypes)

@@ -141,6 +141,19 @@ def copies(old: int, new: int, *, is_summed: bool) -> DimensionMap:
     return DimensionMap(source, factor, 1.0 / number, rule=rule)
 
 
+def side_by_side(half: DimensionMap, old: int) -> DimensionMap:
+    """Returns the map of two vectors, one behind the other, from the map of one; `old`: its size.
+
+    Examples:
+      >>> side_by_side(copies(1, 2, is_summed=True), 1).source.tolist()
+      [0, 0, 1, 1]
+    """
+    second = np.where(half.is_new, -1, half.source + old)
+    source = np.concatenate([half.source, second])
+    factor, share = np.tile(half.factor, 2), np.tile(half.share, 2)
+    return DimensionMap(source, factor, share, half.fill, rule=half.rule)
+
+
 def broadcast(number: int, rule: str) -> DimensionMap:
     """Returns the map of one entry to `number` equal ones, which share its gradient."""
     return DimensionMap(

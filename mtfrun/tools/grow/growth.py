@@ -212,7 +212,7 @@ def _grow(
         table=variables.table(),
         slots=slots,
         difference=_difference(old, new.experiment) if is_same_text else None,
-        notes=list(rules.notes),
+        notes=[*rules.notes, *_notes_of_rounding(variables)],
         _training=new,
         _config=text,
         _metadata={
@@ -221,6 +221,11 @@ def _grow(
             TRAIN_STEPS: new.options.train_steps,
         },
     )
+
+
+def _notes_of_rounding(variables: GrownVariables) -> list[str]:
+    names = {variable.dtype.name for variable in variables.new.values()} - {"float32"}
+    return [f"values are rounded to {name}" for name in sorted(names)]
 
 
 def _vocabularies(experiment: Experiment) -> Vocabulary | None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -28,6 +29,7 @@ from mtfrun.layers import LayerNorm, LinearDistanceBias, MultiHeadAttention, RMS
 from mtfrun.layers.linear_distance import alibi_slopes
 from mtfrun.models import Model
 from mtfrun.models.moe import GateContext, Router
+from mtfrun.models.vision import UNet
 from mtfrun.mtf.widths import plain_name
 from mtfrun.tools.grow.dimension_map import (
     DimensionMap,
@@ -37,6 +39,7 @@ from mtfrun.tools.grow.dimension_map import (
     first,
     match_places,
     placed,
+    side_by_side,
 )
 from mtfrun.tools.grow.heads import HEADS, QUERY_HEADS, Grouping, Regrouping
 from mtfrun.tools.grow.plan import Plan
@@ -51,6 +54,8 @@ _KEYS = ("key", "key_bias", *_SHARED)
 _D_FF, _HIDDEN = "d_ff", "expert_hidden"
 _EXPERTS, _EXPERT_X, _EXPERT_Y = "experts", "expert_x", "expert_y"
 _LEVELS = frozenset((_EXPERTS, _EXPERT_X, _EXPERT_Y))
+# Of a U-Net: what reads the outputs of two blocks, one behind the other.
+_BLOCK_UP = re.compile(r"up/\d+/convolutions/0/")
 # Of a router: the experts that it chooses among.
 _UNSPLIT = "_unsplit"
 
@@ -263,11 +268,19 @@ class Rules:
             return placed(first(old, new), fill=of_rows, new=f"new {of_rows}")
         if plain == _D_KV and place.attention is not None:
             return self._map_of_d_kv(place, *place.attention, is_summed=is_summed)
+        if is_summed and isinstance(self._new_modules[""], UNet) and _BLOCK_UP.match(place.path):
+            return side_by_side(self._map_of_filters(old // 2, new // 2), old // 2)
         if self._repeats(place, plain, old, new):
             return copies(old, new, is_summed=is_summed)
         source = self._source_of_heads(old, new) if plain == HEADS else first(old, new)
         fill: Fill = "zero" if is_summed else "initial"
         return placed(source, fill=fill, new=f"new {_TEXTS[fill]}")
+
+    def _map_of_filters(self, old: int, new: int) -> DimensionMap:
+        """Returns the map of filters that are summed over."""
+        if self._with_copies:
+            return copies(old, new, is_summed=True)
+        return placed(first(old, new), fill="zero", new="new 0")
 
     def _map_of_experts(self, place: _Place, name: str, old: int | None, new: int) -> DimensionMap:
         if old is None:
@@ -363,7 +376,7 @@ class Rules:
     def _weight_of_experts(self, place: _Place) -> float:
         """Returns the sum of the weights of a token's experts, which are copies of a layer.
 
-        It is that of equal logits; 1 for other variables than those that make the outputs.
+        With equal logits; 1 for variables that do not make the outputs.
         """
         layer, is_output, _ = place.path.rpartition("/experts/wo/")
         if not is_output or not _LEVELS.isdisjoint(place.old.shape.dimension_names):
@@ -388,7 +401,7 @@ def _weight_of_equal_experts(router: Router) -> float:
 
 _OF_MIXTURES = (
     "a mixture of equal experts is the layer where the weights of its gate have the same sum for "
-    "all tokens (those of Switch nearly), and no token is dropped (CAPACITY_FACTOR, "
+    "all tokens (with Switch nearly), and no token is dropped (CAPACITY_FACTOR, "
     "EVAL_CAPACITY_FACTOR)"
 )
 _TEXTS = {"zero": "0", "initial": "initial", "mean": "mean"}

@@ -68,8 +68,9 @@ class GrownVariables:
         if plan is None or old is None:
             factor = _OF_ROUTERS
             if self.origins[path].twin is not None:
-                is_last = variable.reduced_dims and variable.shape.dimension_names[-1] == D_MODEL
-                factor = 0.0 if is_last else 1.0
+                reduced = {dim.name for dim in variable.reduced_dims or ()}
+                written = set(variable.shape.dimension_names) - reduced
+                factor = 0.0 if reduced and D_MODEL in written else 1.0
             return self.initial[path] * np.float32(factor)
         value = plan.of_values(old, self.initial[path])
         if self.noise:

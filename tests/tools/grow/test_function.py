@@ -21,6 +21,11 @@ TOLERANCE = 3e-6
 TEXT, PAIRS = "data/python_docs.gin", "data/number_words.gin"
 ALL_SLOTS = {"EVAL_CAPACITY_FACTOR": 8.0, "GROUP_SIZE": 80}
 TWO_LEVELS = {**ALL_SLOTS, "SECOND_LEVEL_CAPACITY_FACTOR": 8.0}
+DIGITS = {
+    **{"IMAGE_ROWS": 8, "IMAGE_COLS": 8, "IMAGE_CHANNELS": 1},
+    **{"SEQUENCE_LENGTH": 64, "BLOCK_LENGTH": 16},
+}
+OF_PATCHES = {"PATCH_SIZE": 2, "D_KV": 4}
 GROUPED = {"NUM_MEMORY_HEADS": 2}
 SHARED_KV = {"transformer.AttentionHeads.shared_kv": True}
 COLUMNS = "transformer.TokenEmbedding.d_embedding"
@@ -90,6 +95,25 @@ CASES: dict[str, Case] = {
             "logits by distance": (["models/t5.1.1.tiny.gin", PAIRS], SMALL, LARGE, {}),
             "tied encoder-decoder": (["models/t5.1.0.tiny.gin", PAIRS], SMALL, LARGE, {}),
             "encoder": (["runs/masked_lm.gin"], SMALL, LARGE, {}),
+            "attention of Tensor2Tensor": (
+                ["models/t2t_image_transformer.gin", "data/digits.gin"],
+                {**SMALL, **DIGITS},
+                {**LARGE, **DIGITS, "D_KV": 4},
+                {},
+            ),
+            "vision transformer": (
+                ["models/vit.gin", "data/digits.gin"],
+                {**OF_PATCHES, "NUM_LAYERS": 1, "D_MODEL": 16, "D_FF": 32, "NUM_HEADS": 4},
+                {**OF_PATCHES, "NUM_LAYERS": 2, "D_MODEL": 40, "D_FF": 72, "NUM_HEADS": 6},
+                {},
+            ),
+            "U-Net": (["runs/shapes.gin"], {"WIDTHS": [4, 6]}, {"WIDTHS": [6, 12]}, {}),
+            "copies in a U-Net": (
+                ["runs/shapes.gin"],
+                {"WIDTHS": [4, 6]},
+                {"WIDTHS": [6, 12]},
+                {"with_copies": True},
+            ),
             "filters": (
                 ["runs/digits.gin"],
                 {"WIDTHS": [4, 8, 12]},
