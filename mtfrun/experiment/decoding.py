@@ -285,7 +285,7 @@ class Decoding(Inference):
         return Batching(self._model, self.prompt_format, self._common_beginnings, self.rows, share)
 
     def _search_batch(self, all_rows: Sequence[PromptRow], batch: Batch) -> decoding.Hypotheses:
-        """Returns arrays [rows, beam, ...], and then those of rows that pad the batch."""
+        """Returns arrays [rows, beam, ...], and then the arrays of rows that pad the batch."""
         mesh, shape, indices = self.experiment.mesh, batch.shape, batch.rows
         rows = [all_rows[index] for index in indices]
         batch_dim = mtf.Dimension("batch", self.rows)

@@ -118,7 +118,7 @@ def sum_over_devices(
     """Returns the sum of values that differ by device, see `make_device_numbers`, as a binary tree.
 
     Along each of these axes of two devices, the last first, pairs add their values: x + y and y + x
-    have the same bits. `axes` are those of the value's dimensions.
+    have the same bits. `axes` has one for each dimension of the value.
     """
     for axis in reversed(halving_axes):
         both = tf.broadcast_to(value, [2, *value.shape])

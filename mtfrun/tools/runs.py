@@ -151,7 +151,7 @@ def runs_table(
 ) -> list[str]:
     """Like `sweep_table` for any runs, with best values and their steps; a * marks the best.
 
-    Of the settings in `varied` it has the first few whose values are not those of macros.
+    Of the settings in `varied` it has the first few whose values are no macros.
     """
     readable = [x for x in varied if not any(s.config.get(x, "")[:1] == "%" for s in summaries)]
     shown = readable[:_MOST_VARIED]

@@ -59,7 +59,7 @@ def sampled_gradients(
 ) -> optim.SampledGradients:
     """Returns the gradients for targets drawn from the model, of the first microbatch.
 
-    The last dimension of the model's logits is that of classes; there is no dropout. The loss is
+    The last dimension of the model's logits has the classes; there is no dropout. The loss is
     the mean cross entropy, with the weights of `Model.target_weights`.
 
     Raises:

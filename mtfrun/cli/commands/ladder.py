@@ -28,7 +28,7 @@ Fits a scaling law to a sweep over sizes and lengths of training; says what to t
   mtfrun ladder /tmp/ladder --picture=ladder.svg
 
 The law is L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022): L is the sweep's metric at
-the end of a run, N the number of parameters, D that of tokens. It is fitted to finished runs
+the end of a run, N the number of parameters, D of tokens. It is fitted to finished runs
 without those of the largest size, and predicts these: the table has the error. --hold_out=0 fits it
 to all runs, for the best advice.
 

@@ -26,10 +26,10 @@ _PARTS = ("model", "optimizer", "averages")
 class Checkpoints(CheckpointReader):
     """The checkpoints of one run: `ckpt-300.*` by step.
 
-    Files are those of `tf.train.Checkpoint`, which say of every part where in its variable it is: a
-    checkpoint saved from one mesh restores bit for bit onto any other. A checkpoint exists once its
-    manifest `ckpt-300.json` does, which is finished last; partial_files.py says what happens to
-    other files. TensorFlow's `checkpoint` text file is neither written nor read.
+    Files have the format of `tf.train.Checkpoint`, which says of every part where in its variable
+    it is: a checkpoint saved from one mesh restores bit for bit onto any other. A checkpoint exists
+    once its manifest `ckpt-300.json` does, which is finished last; partial_files.py says what
+    happens to other files. TensorFlow's `checkpoint` text file is neither written nor read.
 
     Only the holder of the run's lock may write (`save`, `clean`, `set_best`). Any process may read,
     even while the holder deletes old checkpoints.

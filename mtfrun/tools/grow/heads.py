@@ -63,7 +63,7 @@ class Regrouping(NamedTuple):
         )
 
     def view_of_queries(self, dims: Sequence[mtf.Dimension]) -> list[mtf.Dimension]:
-        """Returns the old dimensions with those of the heads as they are between."""
+        """Returns the old dimensions, with the dimensions of the heads as they are between."""
         return _with_heads(
             dims,
             [

@@ -58,7 +58,7 @@ def _grow(
         is_old = origin.source in old.slots and name in old.slots[origin.source]
         return variables.grow(path, read(f"{origin.source}/{name}") if is_old else None)
     if power == 2 and origin.twin is not None:
-        # Steps of a new block have the size of those of the last old one.
+        # Steps of a new block are as large as steps of the last old one.
         of_path = origin.twin
     source, plan = variables.origins[of_path].source, variables.plans.get(of_path)
     if power is None or plan is None or source is None or source not in old.slots:

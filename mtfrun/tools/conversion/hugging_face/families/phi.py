@@ -110,7 +110,7 @@ class Phi(TextFamily):
         )
 
     def rows(self, settings: Settings) -> Sequence[Row]:
-        """Returns the rows of the table; the tensors are those of the model with its softmax."""
+        """Returns the rows of the table; the tensors are named as in the model with its softmax."""
         size, softmax = settings.integer("vocab_size"), f"{self.softmax}.weight"
         rows = [Row(self.embedding, "embedding/table", VocabularyRows(size))]
         if not self.is_tied(settings):
