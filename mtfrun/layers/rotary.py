@@ -277,6 +277,11 @@ class RotaryPositions:
         return self.scaling.for_length(mesh, unscaled, pairs, length)
 
     @property
+    def depends_on_length(self) -> bool:
+        """Whether the frequencies depend on the length of a row."""
+        return isinstance(self.scaling, LengthScaling)
+
+    @property
     def magnitude(self) -> float:
         """The factor of rotated vectors."""
         return 1.0 if self.scaling is None else self.scaling.magnitude

@@ -107,7 +107,7 @@ class LatentAttention(mtf.Module):
         self._still = mtf.Dimension("d_kv", heads.d_kv)
         self._d_kv = mtf.Dimension("d_kv", heads.d_rotary + heads.d_kv)
         self._d_v = mtf.Dimension("d_v", heads.d_v)
-        self._rotary = dataclasses.replace(rotary, rotated=heads.d_rotary)
+        self.rotary = dataclasses.replace(rotary, rotated=heads.d_rotary)
         dense = functools.partial(Dense, mesh, dtypes=dtypes, use_bias=heads.use_bias)
         self.query_latent: Dense | None = None
         self.query_norm: Any = None
@@ -229,7 +229,7 @@ class LatentAttention(mtf.Module):
     def _rotate(self, x: mtf.Tensor, position: mtf.Tensor | None, dim: mtf.Dimension) -> mtf.Tensor:
         if position is None:
             position = mtf.range(self._mesh, x.shape.dims[-2])
-        return rotate(x, position, dim, self._rotary)
+        return rotate(x, position, dim, self.rotary)
 
     def _project(self, x: mtf.Tensor, kernel: mtf.Variable) -> mtf.Tensor:
         """Returns {batch..., heads, length, size}: nothing to transpose."""
@@ -245,6 +245,8 @@ class LatentSelfAttention(CachedSelfAttention):
     Args:
       relative_bias: as of `SelfAttention`.
     """
+
+    attention: LatentAttention
 
     def __init__(
         self,
@@ -268,3 +270,7 @@ class LatentSelfAttention(CachedSelfAttention):
             block_length=block_length,
         )
         super().__init__(mesh, attention, relative_bias, dtypes)
+
+    @property
+    def depends_on_padding(self) -> bool:
+        return self.attention.rotary.depends_on_length

@@ -140,6 +140,11 @@ class SelfAttention(CachedSelfAttention):
         )
         super().__init__(mesh, attention, relative_bias, dtypes)
 
+    @property
+    def depends_on_padding(self) -> bool:
+        rotary = self.attention.rotary
+        return rotary is not None and rotary.depends_on_length
+
 
 def with_relative_bias(
     relative_bias: RelativeBias, x: mtf.Tensor, call: SequenceCall

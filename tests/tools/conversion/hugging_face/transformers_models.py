@@ -105,11 +105,11 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "llama 3.1": ("Llama", {**SIZES, "rope_parameters": LLAMA3}, False),
     "llama 3.1, version 4": ("Llama", {**SIZES, "rope_parameters": LLAMA3}, True),
     "llama, yarn": ("Llama", {**SIZES, "head_dim": 16, "rope_parameters": YARN}, False),
-    # No longer than its first training: rows are padded, to 64, before they are rotated.
+    # Rows are longer than those of its first training.
     "llama, dynamic": (
         "Llama",
         {
-            **SIZES,
+            **{**SIZES, "max_position_embeddings": 20},
             "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1000.0, "factor": 3.0},
         },
         False,
