@@ -79,6 +79,7 @@ class Phi(TextFamily):
         self.blocks(settings).write_gin(file, self.sublayers)
         if width % num_heads:
             raise settings.error(self.num_heads, f"must divide {width}, the size of all heads")
+        settings.require("head_dim", width // num_heads)
         file.macro("D_MODEL", width)
         file.macro("D_FF", settings.optional_integer(self.d_ff) or 4 * width)
         file.macro("NUM_HEADS", num_heads)
