@@ -11,13 +11,17 @@ import pytest
 
 from mtfrun.experiment import Logits
 from mtfrun.experiment.runs.opening import RunObjects
+from mtfrun.tools.conversion.hugging_face.folder import Folder
+from mtfrun.tools.conversion.hugging_face.safetensors_file import write_file
 from tests.cli.command import mtfrun_here, succeeded
 from tests.layouts import ONE_DEVICE, assert_close
 from tests.tools.conversion.hugging_face.imported_models import (
+    FOLDERS,
     LOGITS_TOLERANCE,
     LOSS_TOLERANCE,
     Imported,
     assert_same_folder,
+    assert_same_tensors,
     exported,
     imported_folder,
     logits_and_loss,
@@ -66,6 +70,23 @@ def test_transformers_loads_an_exported_folder(
     run_program(
         PROGRAM, "logits", exported(model, "--max_shard_size=5KB"), model.folder / "case.npz"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bert_spans", "bert_words"])
+def test_a_pooler_that_no_head_reads_is_kept(name: str, tmp_path: pathlib.Path) -> None:
+    """As in published models whose pretraining had one."""
+    source, folder = Folder(FOLDERS / name), tmp_path / "folder"
+    tensors = {x: stored.read() for x, stored in source.tensors.items()}
+    width = source.config["hidden_size"]
+    tensors["bert.pooler.dense.weight"] = np.ones([width, width], np.float32)
+    tensors["bert.pooler.dense.bias"] = np.ones([width], np.float32)
+    folder.mkdir()
+    write_file(folder / "model.safetensors", tensors, source.metadata)
+    (folder / "config.json").write_text(json.dumps(source.config))
+    model = imported_folder(name, folder)
+    _assert_same_results(model.opened(), model.case)
+    assert_same_tensors(exported(model), folder)
 
 
 @pytest.mark.slow

@@ -255,11 +255,7 @@ class Bert(TextFamily):
 
     def head(self, settings: Settings) -> Iterator[Row]:
         """Yields the tensors behind the stack."""
-        num_labels, head = self.num_labels(settings), self.masked
-        if has_spans(settings):
-            head = self.spans
-        elif num_labels:
-            head = self.tokens if labels_words(settings) else self.classifier
+        num_labels, head = self.num_labels(settings), self._head_of(settings)
         size = num_labels or settings.integer("vocab_size")
         has_bias = settings.flag("classifier_bias", default=self.has_head_bias)
         if head.dense is not None:
@@ -301,11 +297,20 @@ class Bert(TextFamily):
         bias = f"{self.masked.softmax}.bias"
         return bias != self.masked.bias and bias in settings.tensors
 
+    def _head_of(self, settings: Settings) -> Head:
+        if has_spans(settings):
+            return self.spans
+        if labels_words(settings):
+            return self.tokens
+        return self.classifier if is_classifier(settings) else self.masked
+
     def _unused(self, settings: Settings) -> list[str]:
-        if self.num_labels(settings):
-            return []
-        bias = [re.escape(self.masked.bias)] if self._has_two_biases(settings) else []
-        return [rf"{self.prefix}\.pooler\..*", *bias]
+        """A pooler is in many folders whose head does not read it, as it was pretrained."""
+        head, pooler = self._head_of(settings), f"{self.prefix}.pooler"
+        unused = [] if head.dense == f"{pooler}.dense" else [rf"{re.escape(pooler)}\..*"]
+        if not self.num_labels(settings) and self._has_two_biases(settings):
+            unused.append(re.escape(head.bias))
+        return unused
 
 
 def is_classifier(settings: Settings) -> bool:
