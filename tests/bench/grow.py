@@ -55,6 +55,7 @@ PAIRS: Pairs = [
     ("lm_tiny", "lm_small", ()),
     ("lm_tiny", "moe_dropless_tiny", ("--gin.D_FF=512",)),
     ("lm_tiny", "moe_1d_tiny", ("--gin.D_FF=512",)),
+    ("lm_tiny", "moe_1d_tiny", ("--gin.D_FF=512", "--gin.CAPACITY_FACTOR=8.0")),
     ("lm_tiny", "moe_2d_tiny", ("--gin.D_FF=512",)),
     ("lm_tiny", "moe_switch_tiny", ("--gin.D_FF=512",)),
     ("lm_tiny", "moe_switch_tiny", ("--gin.D_FF=512", "--gin.CAPACITY_FACTOR=8.0")),
