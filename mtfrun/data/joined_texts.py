@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from mtfrun.data.batches import Places, Rows
 from mtfrun.data.errors import DataError
+from mtfrun.data.prompts import PromptRow
 from mtfrun.data.token_cache import TokenCache
 from mtfrun.data.vocabularies.vocabulary import NO_END, Vocabulary
 
@@ -65,6 +67,17 @@ class TextJoiner:
         ids = np.concatenate([first, [end] * self.separators, second, [end]])
         types = np.arange(len(ids)) >= len(first) + self.separators
         return JoinedRow(ids.astype(np.int32), types.astype(np.int32))
+
+    def prompt_row(
+        self,
+        texts: tuple[np.ndarray, np.ndarray],
+        parts: tuple[np.ndarray, np.ndarray],
+        limit: Callable[[int], int],
+    ) -> PromptRow:
+        """Returns the row of those parts of two texts that fit; `limit` is of outputs, by ids."""
+        ids, types = self.join(*parts)
+        read = len(ids) - self.num_ends
+        return PromptRow(ids, read, sum(map(len, texts)) - read, 0, limit(len(ids)), types)
 
 
 class JoinedRows(Rows):

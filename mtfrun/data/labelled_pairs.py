@@ -73,10 +73,8 @@ class PairClassificationPrompts(TextClassificationPrompts):
     def row(self, prompt: bytes) -> PromptRow:
         first, second = map(self.prompt_vocabulary.encode, _split("a prompt", prompt))
         second = self._joiner.strip_begin(second)
-        ids, types = self._joiner.join(*self._joiner.cut(first, second))
-        read = len(ids) - self._joiner.num_ends
-        truncated = len(first) + len(second) - read
-        return PromptRow(ids, read, truncated, 0, self.output_limit(len(ids)), types)
+        parts = self._joiner.cut(first, second)
+        return self._joiner.prompt_row((first, second), parts, self.output_limit)
 
     def features(
         self, rows: Sequence[PromptRow], batch: int, lengths: Mapping[str, int]

@@ -126,10 +126,8 @@ class SpanPrompts(PromptFormat):
         encode = self.prompt_vocabulary.encode
         of_question, of_context = encode(question), self._joiner.strip_begin(encode(context))
         first = _cut_question(of_question, self._joiner)
-        ids, types = self._joiner.join(first, of_context[: self._joiner.room(first)])
-        read = len(ids) - self._joiner.num_ends
-        truncated = len(of_question) + len(of_context) - read
-        return PromptRow(ids, read, truncated, 0, self.output_limit(len(ids)), types)
+        parts = first, of_context[: self._joiner.room(first)]
+        return self._joiner.prompt_row((of_question, of_context), parts, self.output_limit)
 
     def features(
         self, rows: Sequence[PromptRow], batch: int, lengths: Mapping[str, int]
