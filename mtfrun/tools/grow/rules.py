@@ -269,18 +269,19 @@ class Rules:
         if plain == _D_KV and place.attention is not None:
             return self._map_of_d_kv(place, *place.attention, is_summed=is_summed)
         if is_summed and isinstance(self._new_modules[""], UNet) and _BLOCK_UP.match(place.path):
-            return side_by_side(self._map_of_filters(old // 2, new // 2), old // 2)
+            half = self._map_of_units(place, plain, old // 2, new // 2, is_summed=True)
+            return side_by_side(half, old // 2)
+        return self._map_of_units(place, plain, old, new, is_summed=is_summed)
+
+    def _map_of_units(
+        self, place: _Place, plain: str, old: int, new: int, *, is_summed: bool
+    ) -> DimensionMap:
+        """Returns the map of entries that nothing reads yet, or of copies."""
         if self._repeats(place, plain, old, new):
             return copies(old, new, is_summed=is_summed)
         source = self._source_of_heads(old, new) if plain == HEADS else first(old, new)
         fill: Fill = "zero" if is_summed else "initial"
         return placed(source, fill=fill, new=f"new {_TEXTS[fill]}")
-
-    def _map_of_filters(self, old: int, new: int) -> DimensionMap:
-        """Returns the map of filters that are summed over."""
-        if self._with_copies:
-            return copies(old, new, is_summed=True)
-        return placed(first(old, new), fill="zero", new="new 0")
 
     def _map_of_experts(self, place: _Place, name: str, old: int | None, new: int) -> DimensionMap:
         if old is None:
