@@ -149,7 +149,7 @@ class _Blocks:
         kernel = mtf.cast(kernel, x.dtype)
         positions = mtf.range(x.mesh, blocks.number)
 
-        def body(i: mtf.Tensor, *of_blocks: mtf.Tensor) -> list[mtf.Tensor]:
+        def body(i: mtf.Tensor, of_x: list[mtf.Tensor], of_kernel: list[mtf.Tensor]) -> list[Any]:
             weights, *labels = (blocks.at(t, i) for t in (self.weights, *self.labels))
             # Copies inside the loop: DTensor would move the custom gradients inside of `losses` to
             # where their operand comes from.
@@ -163,20 +163,17 @@ class _Blocks:
                 for v in values
             ]
             if not with_gradients:
-                return [i + 1, *placed]
+                return [i + 1, of_x, of_kernel, *placed]
             (of_product,) = mtf.gradients([values[0]], [product], [weights])
             assert of_product is not None
             with mtf.count_flops(None):
-                of_x, *of_kernel = self._gradients(block, inner_kernel, of_product)
+                of_block, *more = self._gradients(block, inner_kernel, of_product)
+            sums = [total + mtf.to_float(x) for total, x in zip(of_kernel, more, strict=True)]
             # All move on by one place, so that none is copied.
-            return [i + 1, *of_blocks[1:], of_x, *placed, *map(mtf.to_float, of_kernel)]
+            return [i + 1, [*of_x[1:], of_block], sums, *placed]
 
-        number = blocks.number.size if with_gradients else 0
-        of_block = mtf.Shape(
-            [*(x.shape - [blocks.number, self.d_model]), *self._vocab_parts, self.d_model]
-        )
-        start = [mtf.zeros(x.mesh, of_block, x.dtype) for _ in range(number)]
-        _, *results = mtf.while_loop(
+        start = self._no_gradients(x, kernel) if with_gradients else ([], [])
+        _, of_x, of_kernel, *values = mtf.while_loop(
             lambda i, *_: mtf.less(i, blocks.number.size),
             body,
             [mtf.constant(x.mesh, 0, dtype=tf.int32), *start],
@@ -185,11 +182,21 @@ class _Blocks:
             parallel_iterations=1,
         )
         if not with_gradients:
-            return results, []
-        of_x = mtf.stack(results[:number], blocks.number.name)
-        if not self.trains_kernel:
-            return results[number:], [of_x]
-        return results[number:-1], [of_x, results[-1]]
+            return values, []
+        return values, [mtf.stack(of_x, blocks.number.name), *of_kernel]
+
+    def _no_gradients(
+        self, x: mtf.Tensor, kernel: mtf.Tensor
+    ) -> tuple[list[mtf.Tensor], list[mtf.Tensor]]:
+        """Returns zeros: the gradients of each block of x, and of a trained kernel."""
+        number, parts = self.tokens.blocks.number, self.tokens.parts
+        # Integers, which only a run knows.
+        targets = mtf.reduce_max(self.labels[0], output_shape=parts)
+        shape = [*(x.shape - [number, self.d_model]), *self._vocab_parts, self.d_model]
+        of_x = [mtf.run_time_zeros(targets, shape, x.dtype) for _ in range(number.size)]
+        vocab = x.mesh.parts_of(self.vocab)
+        shape = [*parts, *mtf.replace_dimensions(kernel.shape, self.vocab, vocab)]
+        return of_x, [mtf.run_time_zeros(targets, shape)] if self.trains_kernel else []
 
     def join_x(self, of_x: mtf.Tensor) -> mtf.Tensor:
         """Returns the gradient {tokens..., d_model} of x, of all parts of the vocabulary."""

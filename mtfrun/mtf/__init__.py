@@ -47,6 +47,7 @@ from mtfrun.mtf.ops.constants import one_hot as one_hot
 from mtfrun.mtf.ops.constants import ones as ones
 from mtfrun.mtf.ops.constants import ones_like as ones_like
 from mtfrun.mtf.ops.constants import range as range
+from mtfrun.mtf.ops.constants import run_time_zeros as run_time_zeros
 from mtfrun.mtf.ops.constants import zeros as zeros
 from mtfrun.mtf.ops.constants import zeros_like as zeros_like
 from mtfrun.mtf.ops.contraction import einsum as einsum

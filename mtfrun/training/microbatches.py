@@ -40,7 +40,7 @@ def loss_and_gradients(
         # The mean is differentiated, which saves a pass over all gradients.
         return passes.one(batch, 0, lambda loss: loss.total * _reciprocal(loss.weight))
 
-    zeros = _zeros(state)
+    zeros = _zeros(state, step)
     if parts is None:
         loss, gradients = passes.sums(batch, 0, microbatches, zeros)
     else:
@@ -145,12 +145,15 @@ class _Passes(NamedTuple):
         return loss, gradients
 
 
-def _zeros(state: TrainState) -> tuple[Loss, Gradients]:
+def _zeros(state: TrainState, step: mtf.Tensor) -> tuple[Loss, Gradients]:
     zero = mtf.zeros(state.mesh, [])
     averages = state.model.updated_variables()
     no_updates = {path: mtf.zeros(state.mesh, v.shape) for path, v in averages.items()}
     no_loss = Loss(zero, zero, state.model.no_metrics(state.mesh), no_updates)
-    return no_loss, {path: mtf.zeros_like(v) for path, v in state.trainable.items()}
+    no_gradients = {
+        path: mtf.run_time_zeros(step, v.shape, v.dtype) for path, v in state.trainable.items()
+    }
+    return no_loss, no_gradients
 
 
 def check_microbatches(batch: mtf.Dimension, microbatches: int, mesh: mtf.Mesh) -> None:

@@ -134,6 +134,14 @@ INDEXING = [
         (AB,),
     ),
     OpCase(
+        "run_time_zeros",
+        lambda ids: [
+            mtf.run_time_zeros(ids, ABC),
+            mtf.run_time_zeros(ids, ids.shape, tf.int32),
+        ],
+        ("int a:8;c:8",),
+    ),
+    OpCase(
         "imported_values",
         lambda x: [
             x + mtf.import_tf_tensor(x.mesh, VALUES, AB),

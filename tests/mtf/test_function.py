@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.mtf.function import order_for_caches
@@ -86,6 +88,31 @@ def test_loops_of_many_programs_of_one_process_do_not_clash(mesh: mtf.Mesh) -> N
 
 
 _ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler"
+
+
+def test_run_time_zeros_leave_nothing_in_memory(mesh: mtf.Mesh) -> None:
+    shape = mtf.Shape(["a:1024", "c:4096"])  # 16 MB
+
+    def total(x: mtf.Tensor) -> mtf.Tensor:
+        start = mtf.run_time_zeros(x, shape)
+        _, end = mtf.while_loop(
+            lambda i, _: mtf.less(i, 3),
+            lambda i, sums: [i + 1, sums + mtf.to_float(x)],
+            [mtf.constant(mesh, 0, dtype=tf.int32), start],
+        )
+        return mtf.reduce_sum(end)
+
+    x = mtf.range(mesh, mtf.Dimension("a", 1024))
+    function = mtf.function(total)
+    before = _bytes_in_use()
+    assert_close(mtf.to_numpy(function(x)), np.float32(3.0 * 4096 * 1023 * 512))
+    assert _bytes_in_use() - before < 1e6
+
+
+def _bytes_in_use() -> int:
+    """Returns what TensorFlow's allocator of all simulated devices has handed out."""
+    gc.collect()
+    return int(tf.config.experimental.get_memory_info("CPU:0")["current"])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.ops.structure import broadcast
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import DimensionLike, Shape, ShapeLike, convert_to_dimension, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, align, as_tensor, lay_out
@@ -47,6 +48,17 @@ def _fill(mesh: Mesh, value: int, shape: ShapeLike, dtype: tf.DType) -> Tensor:
 def zeros_like(t: TensorLike) -> Tensor:
     """Returns zeros with the shape and type of t."""
     return zeros(t.mesh, t.shape, t.dtype)
+
+
+def run_time_zeros(x: Tensor, shape: ShapeLike, dtype: tf.DType = tf.float32) -> Tensor:
+    """Returns zeros that a program makes in each of its runs, for sums that it takes.
+
+    Of `zeros` TensorFlow makes a constant, which is in memory as long as the program.
+
+    x: int32, of any value but not constant, with no or some of the dimensions of `shape`.
+    """
+    never = tf.cast(tf.less(x.value, tf.int32.min), dtype)
+    return broadcast(Tensor(x.mesh, never, x.shape), shape)
 
 
 def ones_like(t: TensorLike) -> Tensor:
