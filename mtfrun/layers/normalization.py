@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -20,9 +21,7 @@ def rms_norm(
 
     x: {..., dim}; scale: dimensions of x, float32; the result has x's type.
     """
-    x_float32 = mtf.to_float(x)
-    mean_square = _mean(mtf.square(x_float32), dim)
-    return mtf.cast(x_float32 * mtf.rsqrt(mean_square + epsilon) * scale, x.dtype)
+    return _Norm(dim, epsilon, is_centred=False)([x, scale])
 
 
 def layer_norm(
@@ -36,32 +35,68 @@ def layer_norm(
 
     x: {..., dim}; scale, bias: dimensions of x, float32; the result has x's type.
     """
-    x_float32 = mtf.to_float(x)
-    centred = x_float32 - _mean(x_float32, dim)
-    y = centred * mtf.rsqrt(_mean(mtf.square(centred), dim) + epsilon) * scale
-    return mtf.cast(y if bias is None else y + bias, x.dtype)
+    return _Norm(dim, epsilon, is_centred=True)([x, scale] if bias is None else [x, scale, bias])
 
 
-def _mean(x: mtf.Tensor, dim: Dims) -> mtf.Tensor:
-    return mtf.reduce_mean(x, output_shape=x.shape - mtf.Shape(_as_list(dim)))
+@dataclasses.dataclass(frozen=True)
+class _Norm:
+    """x, scale and perhaps bias to y.
+
+    A step of training stores x and the statistics of its vectors, no other tensors of x's size.
+    """
+
+    dim: Dims
+    epsilon: float
+    is_centred: bool
+
+    def __call__(self, inputs: Sequence[mtf.TensorLike]) -> mtf.Tensor:
+        # Copies: inside of a loop they may be from outside, see docs/dtensor.md.
+        return mtf.custom_gradient(self._forward, self._backward, list(map(mtf.identity, inputs)))[
+            0
+        ]
+
+    def _forward(
+        self, x: mtf.Tensor, scale: mtf.Tensor, *bias: mtf.Tensor
+    ) -> tuple[mtf.Tensor, ...]:
+        """Returns y, and of every vector 1 / std and, if it is centred, the mean."""
+        x_float32 = mtf.to_float(x)
+        means = [self._mean(x_float32)] if self.is_centred else []
+        centred = x_float32 - means[0] if means else x_float32
+        per_std = mtf.rsqrt(self._mean(mtf.square(centred)) + self.epsilon)
+        y = centred * per_std * scale
+        return mtf.cast(y + bias[0] if bias else y, x.dtype), per_std, *means
+
+    def _backward(
+        self,
+        inputs: list[mtf.Tensor],
+        outputs: list[mtf.Tensor],
+        cotangents: list[mtf.Tensor],
+    ) -> list[mtf.Tensor]:
+        x, scale, *bias = inputs
+        _, per_std, *means = outputs
+        of_y = mtf.to_float(cotangents[0])
+        if not x.mesh.is_distributed:
+            # Otherwise a copy of x in float32 would be made, and kept, as soon as x is known.
+            x = mtf.compute_after(of_y, x)
+        centred, of_centred = mtf.to_float(x), of_y * scale
+        if means:
+            mean_of_centred = self._mean(of_centred)
+            # A zero, for the same reason.
+            centred -= means[0] + mtf.minimum(mtf.abs(mean_of_centred), 0.0)
+            of_centred -= mean_of_centred
+        product = of_y * centred
+        of_std = self._mean(product * scale) * mtf.square(per_std)
+        of_x = (of_centred - centred * of_std) * per_std
+        of_scale = mtf.reduce_sum(product * per_std, output_shape=scale.shape)
+        of_bias = [mtf.reduce_sum(of_y, output_shape=b.shape) for b in bias]
+        return [mtf.cast(of_x, x.dtype), of_scale, *of_bias]
+
+    def _mean(self, x: mtf.Tensor) -> mtf.Tensor:
+        return mtf.reduce_mean(x, output_shape=x.shape - mtf.Shape(_as_list(self.dim)))
 
 
 def _as_list(dim: Dims) -> list[mtf.Dimension]:
     return [dim] if isinstance(dim, mtf.Dimension) else list(dim)
-
-
-def _store_input_only(
-    normalise: Callable[..., mtf.Tensor], inputs: Sequence[mtf.Tensor], call: Call
-) -> mtf.Tensor:
-    """Returns normalise(*inputs), whose inner values a step of training computes again.
-
-    Otherwise it stores two tensors of x's sizes in float32, four times x's memory in bfloat16. Not
-    on several devices, where the wait for the backward pass is a collective.
-    """
-    if not call.training or inputs[0].mesh.is_distributed:
-        return normalise(*inputs)
-    y: mtf.Tensor = mtf.recompute_grad(normalise, inputs)
-    return y
 
 
 class RMSNorm(mtf.Module):
@@ -101,12 +136,10 @@ class RMSNorm(mtf.Module):
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns x {..., dim} normalised over `dim`."""
-
-        def normalise(x: mtf.Tensor, scale: mtf.Tensor) -> mtf.Tensor:
-            scale = scale + self.scale_offset if self.scale_offset else scale
-            return rms_norm(x, self._dim, scale, self._epsilon)
-
-        return _store_input_only(normalise, [x, mtf.cast(self.scale, tf.float32)], call)
+        scale = mtf.cast(self.scale, tf.float32)
+        if self.scale_offset:
+            scale += self.scale_offset
+        return rms_norm(x, self._dim, scale, self._epsilon)
 
 
 class LayerNorm(mtf.Module):
@@ -137,10 +170,5 @@ class LayerNorm(mtf.Module):
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns x {..., dim} normalised over `dim`."""
-        trained = [self.scale] if self.bias is None else [self.scale, self.bias]
-
-        def normalise(x: mtf.Tensor, scale: mtf.Tensor, *bias: mtf.Tensor) -> mtf.Tensor:
-            return layer_norm(x, self._dim, scale, bias[0] if bias else None, self._epsilon)
-
-        inputs = [x, *(mtf.cast(variable, tf.float32) for variable in trained)]
-        return _store_input_only(normalise, inputs, call)
+        bias = None if self.bias is None else mtf.cast(self.bias, tf.float32)
+        return layer_norm(x, self._dim, mtf.cast(self.scale, tf.float32), bias, self._epsilon)
