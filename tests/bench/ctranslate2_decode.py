@@ -16,7 +16,7 @@ import ctranslate2  # noqa: E402
 import numpy as np  # noqa: E402
 from ctranslate2.specs import TransformerSpec  # noqa: E402
 
-from tests.bench.decode_configs import ALPHA, CONFIGS, DecodeConfig, inputs, weight  # noqa: E402
+from tests.bench.decode_configs import ALPHA, DecodeConfig, add_sizes, inputs, sizes, weight  # noqa: E402
 from tests.bench.worker import Step, serve  # noqa: E402
 
 
@@ -92,7 +92,7 @@ def _set_attention(spec: Any, path: str, c: DecodeConfig, products: list[tuple[s
 
 def setup(arguments: argparse.Namespace) -> Step:
     """Returns a step, which decodes the batch and blocks until the ids are computed."""
-    config = CONFIGS[arguments.config]
+    config = sizes(arguments)
     with tempfile.TemporaryDirectory() as folder:
         specification(config).save(folder)
         translator = ctranslate2.Translator(
@@ -120,7 +120,7 @@ def setup(arguments: argparse.Namespace) -> Step:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--config", default="small", choices=CONFIGS)
+    add_sizes(parser)
     parser.add_argument("--beam", type=int, default=1)
     parser.add_argument("--compute_type", default="float32")
     parser.add_argument("--parts", type=int, default=1, help="of the batch, decoded concurrently")

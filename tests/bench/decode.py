@@ -12,7 +12,7 @@ import importlib.util
 import os
 
 from tests.bench.alternate import Subject, alternate, report
-from tests.bench.decode_configs import CONFIGS
+from tests.bench.decode_configs import CONFIGS, add_sizes, sizes
 
 HANDWRITTEN, MTFRUN = "tests.bench.handwritten_decode", "tests.bench.mtfrun_decode"
 CTRANSLATE2 = "tests.bench.ctranslate2_decode"
@@ -25,7 +25,7 @@ PARTS = 2
 def main() -> None:
     """Runs the comparisons and prints a JSON line per subject."""
     parser = argparse.ArgumentParser(prog="bin/bench decode", description=__doc__)
-    parser.add_argument("--config", default="small", choices=CONFIGS)
+    add_sizes(parser)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3, help="batches a subject decodes in a round")
     parser.add_argument("--cores", type=int, help="number of cores; by default all")
@@ -38,17 +38,17 @@ def main() -> None:
     if options.cores is not None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     cores = len(os.sched_getaffinity(0))
-    sizes = CONFIGS[options.config]
+    config = sizes(options)
     for name, beam in (("greedy", 1), ("beam4", 4)):
         if options.only not in (None, name):
             continue
-        flags = [f"--config={options.config}", f"--beam={beam}"]
+        flags = [f"--config={options.config}", f"--batch={config.batch}", f"--beam={beam}"]
         programs = [("mtfrun", MTFRUN)]
         if importlib.util.find_spec("ctranslate2"):
             programs.append(("ctranslate2", CTRANSLATE2))
         subjects = [Subject("handwritten", HANDWRITTEN, flags)]
         subjects += [Subject(who, module, flags) for who, module in programs]
-        if cores >= PARTS:
+        if cores >= PARTS and config.batch % PARTS == 0:
             in_parts = [*flags, f"--parts={PARTS}"]
             subjects += [Subject(f"{who} in parts", module, in_parts) for who, module in programs]
         if options.bfloat16:
@@ -58,10 +58,10 @@ def main() -> None:
         results = alternate(subjects, rounds=options.rounds, steps=options.steps)
         report(
             "decode",
-            f"{options.config} {name}",
+            f"{options.config} {name} {config.batch}",
             results,
             "handwritten",
-            tokens=sizes.batch * sizes.targets_length,
+            tokens=config.batch * config.targets_length,
             cores=cores,
         )
     if options.only in (None, "lm"):
@@ -79,13 +79,13 @@ def continue_prompts(options: argparse.Namespace, prompt: int, cores: int) -> No
     ]
     if options.meshes:
         subjects.append(Subject("mtfrun data:2", MTFRUN_LM, [*flags, "--mesh=data:2,model:1"]))
-    sizes = CONFIGS[options.config]
+    config = CONFIGS[options.config]
     report(
         "decode",
         f"{options.config} lm {prompt}",
         alternate(subjects, rounds=options.rounds, steps=options.steps),
         "handwritten",
-        tokens=sizes.batch * sizes.targets_length,
+        tokens=config.batch * config.targets_length,
         cores=cores,
     )
 

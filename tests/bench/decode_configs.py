@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import zlib
 
@@ -45,6 +46,18 @@ CONFIGS = {
 ALPHA = 0.6
 # Not an id, so that every search continues to the full length.
 NO_END = -1
+
+
+def add_sizes(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that `sizes` reads."""
+    parser.add_argument("--config", default="small", choices=CONFIGS)
+    parser.add_argument("--batch", type=int, help="sequences; by default the configuration's")
+
+
+def sizes(arguments: argparse.Namespace) -> DecodeConfig:
+    """Returns the sizes that a program's arguments name."""
+    config = CONFIGS[arguments.config]
+    return dataclasses.replace(config, batch=arguments.batch or config.batch)
 
 
 def weight(path: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorflow.compiler.tf2xla.python import xla  # noqa: E402
 
-from tests.bench.decode_configs import ALPHA, CONFIGS, NO_END, DecodeConfig, inputs, weight  # noqa: E402
+from tests.bench.decode_configs import ALPHA, NO_END, DecodeConfig, add_sizes, inputs, sizes, weight  # noqa: E402
 from tests.bench.worker import Step, serve  # noqa: E402
 
 Tensors = list[tf.Tensor]
@@ -249,7 +249,7 @@ def top_of_blocks(scores: tf.Tensor, number: int) -> tuple[tf.Tensor, tf.Tensor]
 
 def setup(arguments: argparse.Namespace) -> Step:
     """Returns a step, which decodes the batch and blocks until the ids are computed."""
-    config = CONFIGS[arguments.config]
+    config = sizes(arguments)
     search = search_function(config, Weights(config), arguments.beam)
     ids = tf.constant(inputs(config))
     return lambda: float(np.sum(search(ids).numpy()))
@@ -257,7 +257,7 @@ def setup(arguments: argparse.Namespace) -> Step:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--config", default="small", choices=CONFIGS)
+    add_sizes(parser)
     parser.add_argument("--beam", type=int, default=1)
     parsed = parser.parse_args()
     serve(lambda: setup(parsed), STARTED)

@@ -23,7 +23,7 @@ from mtfrun.models.transformer import (  # noqa: E402
     Stack,
     TokenEmbedding,
 )
-from tests.bench.decode_configs import ALPHA, CONFIGS, NO_END, DecodeConfig, inputs, weight  # noqa: E402
+from tests.bench.decode_configs import ALPHA, NO_END, DecodeConfig, add_sizes, inputs, sizes, weight  # noqa: E402
 from tests.bench.worker import Step, serve  # noqa: E402
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
@@ -59,7 +59,7 @@ def set_weights(model: mtf.Module, mesh: mtf.Mesh) -> None:
 
 def setup(arguments: argparse.Namespace) -> Step:
     """Returns a step, which decodes the batch and blocks until the ids are computed."""
-    config = CONFIGS[arguments.config]
+    config = sizes(arguments)
     mesh = mtf.Mesh(arguments.mesh, LAYOUT)
     model = encoder_decoder(mesh, config, arguments.activation)
     search = decoding.Search(beam_size=arguments.beam, alpha=ALPHA)
@@ -93,7 +93,7 @@ def setup(arguments: argparse.Namespace) -> Step:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--config", default="small", choices=CONFIGS)
+    add_sizes(parser)
     parser.add_argument("--beam", type=int, default=1)
     parser.add_argument("--mesh", default="data:1,model:1")
     parser.add_argument("--activation", default="float32")
