@@ -40,9 +40,9 @@ def layer_norm(
 
 @dataclasses.dataclass(frozen=True)
 class _Norm:
-    """x, scale and perhaps bias to y.
+    """The function of x, the scale and, if there is one, the bias.
 
-    A step of training stores x and the statistics of its vectors, no other tensors of x's size.
+    A training step stores x and the statistics of its vectors, no other tensors of x's size.
     """
 
     dim: Dims
@@ -51,9 +51,9 @@ class _Norm:
 
     def __call__(self, inputs: Sequence[mtf.TensorLike]) -> mtf.Tensor:
         # Copies: inside of a loop they may be from outside, see docs/dtensor.md.
-        return mtf.custom_gradient(self._forward, self._backward, list(map(mtf.identity, inputs)))[
-            0
-        ]
+        copies = [mtf.identity(x) for x in inputs]
+        y, *_ = mtf.custom_gradient(self._forward, self._backward, copies)
+        return y
 
     def _forward(
         self, x: mtf.Tensor, scale: mtf.Tensor, *bias: mtf.Tensor
@@ -81,7 +81,7 @@ class _Norm:
         centred, of_centred = mtf.to_float(x), of_y * scale
         if means:
             mean_of_centred = self._mean(of_centred)
-            # A zero, for the same reason.
+            # The last term is 0, and makes the difference wait for the same reason.
             centred -= means[0] + mtf.minimum(mtf.abs(mean_of_centred), 0.0)
             of_centred -= mean_of_centred
         product = of_y * centred

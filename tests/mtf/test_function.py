@@ -74,6 +74,29 @@ def test_xla_gives_the_same_numbers(mesh: mtf.Mesh) -> None:
     assert_close(mtf.to_numpy(mtf.function(fn, jit_compile=True)(x)), expected)
 
 
+@pytest.mark.parametrize("kernel", ["d:8;heads:2;k:4", "heads:2;k:4;d:8"])
+def test_xla_multiplies_a_single_row_by_a_kernel_of_three_dimensions(kernel: str) -> None:
+    mesh = mtf.Mesh("data:1", "")
+    shape = mtf.convert_to_shape(kernel)
+    weights = mtf.random_normal(mesh, shape, key=mtf.random_key(1))
+    reduced = ["d:8"] if kernel.startswith("d") else ["heads:2", "k:4"]
+    x = mtf.random_normal(mesh, ["batch:1", *reduced], key=mtf.random_key(2))
+
+    def product(x: mtf.Tensor, weights: mtf.Tensor) -> list[mtf.Tensor]:
+        y = mtf.einsum([x, weights], reduced_dims=reduced)
+        with_kernel_first = mtf.einsum([weights, x], output_shape=y.shape)
+        (of_weights,) = mtf.gradients([mtf.reduce_sum(mtf.square(y))], [weights])
+        assert of_weights is not None
+        return [y, with_kernel_first, of_weights]
+
+    expected = mtf.function(product)(x, weights)
+    for value, other in zip(
+        mtf.function(product, jit_compile=True)(x, weights), expected, strict=True
+    ):
+        assert value.shape == other.shape
+        assert_close(mtf.to_numpy(value), mtf.to_numpy(other))
+
+
 def test_loops_of_many_programs_of_one_process_do_not_clash(mesh: mtf.Mesh) -> None:
     for number in range(12):
         x = mtf.ones(mesh, f"a:8;c:{number + 1}")
