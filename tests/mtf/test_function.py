@@ -110,9 +110,6 @@ def test_loops_of_many_programs_of_one_process_do_not_clash(mesh: mtf.Mesh) -> N
         assert mtf.to_numpy(total) == 3.0
 
 
-_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler"
-
-
 def test_run_time_zeros_leave_nothing_in_memory(mesh: mtf.Mesh) -> None:
     shape = mtf.Shape(["a:1024", "c:4096"])  # 16 MB
 
@@ -136,6 +133,9 @@ def _bytes_in_use() -> int:
     """Returns what TensorFlow's allocator of all simulated devices has handed out."""
     gc.collect()
     return int(tf.config.experimental.get_memory_info("CPU:0")["current"])
+
+
+_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler"
 
 
 @pytest.mark.parametrize(

@@ -128,11 +128,11 @@ def _single_row(x: Tensor, y: Tensor, shape: Shape) -> Dimension | None:
     XLA on a CPU fuses the reshape with a product of one row and does not vectorise it: 12 times the
     time of two rows for kernels {512, 8, 64}.
     """
-    rows = [d for d in x.shape if d in shape and d not in y.shape]
-    if not rows or len(y.shape) < 3 or not is_traced_for_xla(x.mesh):
+    if len(y.shape) < 3 or not is_traced_for_xla(x.mesh):
         return None
+    rows = [d for d in x.shape if d in shape and d not in y.shape]
     is_vector = all(d.size == 1 or (d in y.shape and d not in shape) for d in x.shape)
-    return rows[0] if is_vector else None
+    return rows[0] if rows and is_vector else None
 
 
 def _pair_product(x: Tensor, y: Tensor, shape: Shape) -> Tensor:
