@@ -243,11 +243,9 @@ def _rounded_softmax(logits: mtf.Tensor, dim: mtf.Dimension, dtype: tf.DType) ->
     def backward(
         inputs: Sequence[mtf.Tensor], outputs: Sequence[mtf.Tensor], grads: Sequence[mtf.Tensor]
     ) -> list[mtf.Tensor]:
-        weights, gradient = outputs[0], mtf.to_float(grads[0])
-        if not weights.mesh.is_distributed:
-            # Otherwise the cast, which needs nothing else, runs in the forward pass.
-            weights = mtf.compute_after(gradient, weights)
-        weights = mtf.to_float(weights)
+        gradient = mtf.to_float(grads[0])
+        # Otherwise the cast, which needs nothing else, runs in the forward pass.
+        weights = mtf.to_float(mtf.compute_after(gradient, outputs[0]))
         mean = mtf.reduce_sum(weights * gradient, reduced_dim=dim)
         return [mtf.cast(weights * (gradient - mean), inputs[0].dtype)]
 

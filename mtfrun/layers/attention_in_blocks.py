@@ -287,7 +287,7 @@ class _Passes:
     def _block(
         self, inputs: Sequence[mtf.Tensor], i: mtf.Tensor, j: mtf.Tensor
     ) -> list[mtf.Tensor]:
-        return [mtf.identity(self.memory.at(self.queries.at(x, i), j)) for x in inputs]
+        return [self.memory.at(self.queries.at(x, i), j) for x in inputs]
 
     def _logits(
         self,

@@ -151,10 +151,8 @@ class _Blocks:
 
         def body(i: mtf.Tensor, of_x: list[mtf.Tensor], of_kernel: list[mtf.Tensor]) -> list[Any]:
             weights, *labels = (blocks.at(t, i) for t in (self.weights, *self.labels))
-            # Copies inside the loop: DTensor would move the custom gradients inside of `losses` to
-            # where their operand comes from.
-            block, inner_kernel = mtf.identity(blocks.at(x, i)), mtf.identity(kernel)
-            product = mtf.einsum([block, inner_kernel], [*weights.shape, self.vocab])
+            block = blocks.at(x, i)
+            product = mtf.einsum([block, kernel], [*weights.shape, self.vocab])
             values = self.losses(mtf.to_float(product), *labels)
             is_block = mtf.equal(positions, i)
             # Not a product: a NaN would spread to the other blocks.
@@ -167,7 +165,7 @@ class _Blocks:
             (of_product,) = mtf.gradients([values[0]], [product], [weights])
             assert of_product is not None
             with mtf.count_flops(None):
-                of_block, *more = self._gradients(block, inner_kernel, of_product)
+                of_block, *more = self._gradients(block, kernel, of_product)
             sums = [total + mtf.to_float(x) for total, x in zip(of_kernel, more, strict=True)]
             # All move on by one place, so that none is copied.
             return [i + 1, [*of_x[1:], of_block], sums, *placed]

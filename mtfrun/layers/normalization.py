@@ -50,9 +50,7 @@ class _Norm:
     is_centred: bool
 
     def __call__(self, inputs: Sequence[mtf.TensorLike]) -> mtf.Tensor:
-        # Copies: inside of a loop they may be from outside, see docs/dtensor.md.
-        copies = [mtf.identity(x) for x in inputs]
-        y, *_ = mtf.custom_gradient(self._forward, self._backward, copies)
+        y, *_ = mtf.custom_gradient(self._forward, self._backward, inputs)
         return y
 
     def _forward(
@@ -75,10 +73,8 @@ class _Norm:
         x, scale, *bias = inputs
         _, per_std, *means = outputs
         of_y = mtf.to_float(cotangents[0])
-        if not x.mesh.is_distributed:
-            # Otherwise a copy of x in float32 would be made, and kept, as soon as x is known.
-            x = mtf.compute_after(of_y, x)
-        centred, of_centred = mtf.to_float(x), of_y * scale
+        # Otherwise a copy of x in float32 would be made, and kept, as soon as x is known.
+        centred, of_centred = mtf.to_float(mtf.compute_after(of_y, x)), of_y * scale
         if means:
             mean_of_centred = self._mean(of_centred)
             # The last term is 0, and makes the difference wait for the same reason.

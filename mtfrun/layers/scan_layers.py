@@ -116,10 +116,7 @@ class _Loop:
         def body(
             i: mtf.Tensor, x: mtf.Tensor, weights: list[Weights], stored: list[mtf.Tensor]
         ) -> list[Any]:
-            # Copies inside the loop: DTensor would move a layer that is recomputed out of the
-            # loop, to where its operand comes from.
-            inner_fields = list(map(mtf.identity, fields))
-            y, self._collected = self._round(i, x, inner_fields, weights[0])
+            y, self._collected = self._round(i, x, fields, weights[0])
             is_round = mtf.equal(self._positions, i)
             placed = [
                 # Not a product: a NaN would spread to the other rounds.

@@ -66,6 +66,15 @@ def _gradient_of(x: TensorLike, value: Any) -> Tensor | None:
     return Tensor(x.mesh, x.mesh.constrain(tf.convert_to_tensor(value), x.shape), x.shape)
 
 
+def copies_on_meshes(tensors: Sequence[Tensor]) -> list[tf.Tensor]:
+    """Returns the values, on several devices copies, for a function with a gradient of its own.
+
+    DTensor would move the function out of a loop's body, to where its operand comes from, see
+    docs/dtensor.md.
+    """
+    return [tf.identity(x.value) if x.mesh.is_distributed else x.value for x in tensors]
+
+
 def custom_gradient(
     fn: Callable[..., Result],
     grad_fn: Callable[..., Sequence[TensorLike | None]],
@@ -101,7 +110,7 @@ def custom_gradient(
 
         return [y.value for y in outputs], backward
 
-    values = on_values(*(x.value for x in inputs))
+    values = on_values(*copies_on_meshes(inputs))
     outputs = tf.nest.flatten(result)
     named = [Tensor(y.mesh, v, y.shape) for y, v in zip(outputs, values, strict=True)]
     return cast(Result, named[0] if isinstance(result, Tensor) else type(result)(named))

@@ -263,8 +263,7 @@ def _sum_of_rounds(
         zeros: list[mtf.Tensor],
     ) -> list[mtf.Tensor]:
         def body(i: mtf.Tensor, *sums: mtf.Tensor) -> list[mtf.Tensor]:
-            # The loop needs copies, see `layers.scan_layers`.
-            terms = add_round(i, list(map(mtf.identity, inputs)))
+            terms = add_round(i, list(inputs))
             return [i + 1, *map(mtf.add, sums, terms)]
 
         first = mtf.constant(rounds.mesh, 0, dtype=tf.int32)

@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from mtfrun.errors import InputError, did_you_mean
+from mtfrun.mtf.gradients import copies_on_meshes
 from mtfrun.mtf.reports import collect_reports
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 from mtfrun.mtf.variables import substitutes, with_values
@@ -120,7 +121,7 @@ def recompute_grad(
 
         return [y.value for y in outputs], backward
 
-    values = on_values(*(x.value for x in inputs))
+    values = on_values(*copies_on_meshes(inputs))
     outputs = tf.nest.flatten(result)
     named = [Tensor(y.mesh, v, y.shape) for y, v in zip(outputs, values, strict=True)]
     return tf.nest.pack_sequence_as(result, named)
