@@ -52,7 +52,8 @@ class Decoding(Inference):
 
     Attributes:
       experiment: has a TextModel and TextData.
-      batch_size: prompts of a batch; more if the mesh splits a batch into more parts.
+      batch_size: prompts of a batch; more if the mesh splits a batch into more parts, or a prompt
+        has more samples.
       max_length: where prompts are continued, maximum number of tokens of prompt and output.
       decode_length: maximum number of tokens of an output.
       decode_length_multiplier, decode_length_constant: where prompts are answered, outputs also
@@ -139,6 +140,9 @@ class Decoding(Inference):
     def example(self) -> str:
         is_chat = self._data.conversation_template is not None
         return "--chat --interactive" if is_chat else "--interactive"
+
+    def for_single_inputs(self) -> Self:
+        return self._replace(self._form, batch_size=1)
 
     def with_controls(self, **changes: Any) -> Self:
         """Returns a copy with other values of some of the search's `Controls`."""
@@ -261,7 +265,7 @@ class Decoding(Inference):
 
     @functools.cached_property
     def rows(self) -> int:
-        return self.experiment.rows_for(self.batch_size)
+        return self.experiment.rows_for(max(self.batch_size, self._samples))
 
     @functools.cached_property
     def prompt_format(self) -> PromptFormat:

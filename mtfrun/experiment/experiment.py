@@ -65,6 +65,10 @@ class Inference(abc.ABC):
                 raise InputError(f"{type(self).__name__} has no setting --{name}: {remedy}")
         return self._replace_settings(settings) if settings else self
 
+    def for_single_inputs(self) -> Self:
+        """Returns a copy whose programs compute one input at a time; by default itself."""
+        return self
+
     @abc.abstractmethod
     def read(self, source: Source) -> Sized:
         """Returns the inputs of a source, for `records`; InputError if they are of another kind."""

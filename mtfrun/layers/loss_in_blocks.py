@@ -190,29 +190,29 @@ class _Blocks:
         number, parts = self.tokens.blocks.number, self.tokens.parts
         # Integers, which only a run knows.
         targets = mtf.reduce_max(self.labels[0], output_shape=parts)
-        shape = [*(x.shape - [number, self.d_model]), *self._vocab_parts, self.d_model]
+        shape = [*(x.shape - [number, self.d_model]), *self._vocab_parts[:-1], self.d_model]
         of_x = [mtf.run_time_zeros(targets, shape, x.dtype) for _ in range(number.size)]
-        vocab = x.mesh.parts_of(self.vocab)
-        shape = [*parts, *mtf.replace_dimensions(kernel.shape, self.vocab, vocab)]
+        shape = [*parts, *mtf.replace_dimensions(kernel.shape, self.vocab, self._vocab_parts)]
         return of_x, [mtf.run_time_zeros(targets, shape)] if self.trains_kernel else []
 
     def join_x(self, of_x: mtf.Tensor) -> mtf.Tensor:
         """Returns the gradient {tokens..., d_model} of x, of all parts of the vocabulary."""
-        return self.tokens.join(mtf.reduce_sum(of_x, output_shape=of_x.shape - self._vocab_parts))
+        total = mtf.reduce_sum(of_x, output_shape=of_x.shape - self._vocab_parts[:-1])
+        return self.tokens.join(total)
 
     def join_kernel(self, of_kernel: mtf.Tensor) -> mtf.Tensor:
         """Returns the gradient of the kernel, of all parts of the tokens."""
         total = mtf.reduce_sum(of_kernel, output_shape=of_kernel.shape - self.tokens.parts)
-        return mtf.replace_dimensions(total, total.mesh.parts_of(self.vocab), self.vocab)
+        return mtf.replace_dimensions(total, self._vocab_parts, self.vocab)
 
     @property
     def _vocab_parts(self) -> list[mtf.Dimension]:
-        return self.weights.mesh.parts_of(self.vocab)[:-1]
+        return self.weights.mesh.parts_of(self.vocab)
 
     def _gradients(
         self, x: mtf.Tensor, kernel: mtf.Tensor, of_product: mtf.Tensor
     ) -> list[mtf.Tensor]:
-        vocab = x.mesh.parts_of(self.vocab)
+        vocab = self._vocab_parts
         of_product = mtf.replace_dimensions(of_product, self.vocab, vocab)
         kernel = mtf.replace_dimensions(kernel, self.vocab, vocab)
         rows = x.shape - self.d_model

@@ -183,7 +183,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     inputs = inference.read(InputSource(flags.input, prompts, conversations=flags.chat))
     step = restore_model(built, run, flags.checkpoint, flags.adapter)
     if flags.interactive:
-        Session(inference, flags.chat, _note_report).run()
+        Session(inference.for_single_inputs(), flags.chat, _note_report).run()
         return 0
     truncated = 0
     with open_output(flags.output) as file:

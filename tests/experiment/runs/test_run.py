@@ -16,6 +16,7 @@ import pytest
 
 import mtfrun
 from mtfrun.errors import InputError
+from mtfrun.experiment import Decoding
 from mtfrun.experiment.answers import record_of
 from mtfrun.experiment.runs.run import Run
 from mtfrun.rundir import RunDirectory
@@ -97,6 +98,22 @@ def test_answers_are_those_of_the_command(run: Run, settings: dict[str, Any]) ->
     expected = _lines(run, "decode", *flags, *(f"--{k}={v}" for k, v in settings.items()))
     as_json = [record_of(answer).fields for answer in answers]
     assert json.loads(json.dumps(as_json)) == expected
+
+
+def test_single_inputs_have_the_same_answers_without_rows_of_padding(run: Run) -> None:
+    batches = run.experiment.inference
+    assert isinstance(batches, Decoding)
+    single = batches.for_single_inputs()
+    assert (single.rows, batches.rows) == (1, batches.batch_size)
+    for settings in ({}, {"temperature": 0.7, "seed": 5, "num_outputs": 3}):
+        changed = single.with_settings(settings)
+        assert changed.rows == settings.get("num_outputs", 1)
+        (answer,), (expected,) = (
+            x([b"line 1"]) for x in (changed, batches.with_settings(settings))
+        )
+        for output, of_batch in zip(answer.outputs, expected.outputs, strict=True):
+            assert output._replace(score=0.0) == of_batch._replace(score=0.0)
+            assert output.score == pytest.approx(of_batch.score, abs=SUM)
 
 
 def test_scores_and_metrics_are_those_of_the_command(run: Run) -> None:
