@@ -287,7 +287,9 @@ class _Passes:
     def _block(
         self, inputs: Sequence[mtf.Tensor], i: mtf.Tensor, j: mtf.Tensor
     ) -> list[mtf.Tensor]:
-        return [self.memory.at(self.queries.at(x, i), j) for x in inputs]
+        # Copies, of which gradients are taken: those of a trained bias, which has no blocks and is
+        # from outside of the loop, would be wrong on one device.
+        return [mtf.identity(self.memory.at(self.queries.at(x, i), j)) for x in inputs]
 
     def _logits(
         self,

@@ -12,9 +12,8 @@ SIZES = ["--block=512", "--d_model=256", "--num_layers=1", "--length=8192"]
 # What a device needs in a step, to what it needs with whole sequences. Beyond a quarter there are
 # the gradients of the variables, and the exchanged heads beside the returned ones.
 LARGEST_PLANNED = 0.28
-# No goal, but notices activations that are whole on a device. Measured at these sizes: 0.38, of
-# which a part is not explained, see docs/long_sequences.md.
-LARGEST_MEASURED = 0.5
+# By TensorFlow's allocator, see docs/long_sequences.md; 0.28 at these sizes.
+LARGEST_MEASURED = 0.3
 
 
 @pytest.mark.slow
@@ -25,10 +24,10 @@ def test_a_device_is_planned_to_need_little_more_than_its_part() -> None:
 
 
 @pytest.mark.slow
-def test_a_process_takes_little_more_than_its_part() -> None:
+def test_the_tensors_of_a_process_take_little_more_than_their_part() -> None:
     sizes = [*SIZES, "--steps=1"]
     (one,) = measured(1, sizes)
     several = measured(DEVICES, sizes)
     for process in several:
         assert process["losses"] == pytest.approx(one["losses"], rel=1e-5)
-        assert process["step_mb"] <= LARGEST_MEASURED * one["step_mb"]
+        assert process["tensors_mb"] <= LARGEST_MEASURED * one["tensors_mb"]

@@ -263,7 +263,8 @@ def _sum_of_rounds(
         zeros: list[mtf.Tensor],
     ) -> list[mtf.Tensor]:
         def body(i: mtf.Tensor, *sums: mtf.Tensor) -> list[mtf.Tensor]:
-            terms = add_round(i, list(inputs))
+            # Copies, of which the gradients are taken, as in `layers.attention_in_blocks`.
+            terms = add_round(i, list(map(mtf.identity, inputs)))
             return [i + 1, *map(mtf.add, sums, terms)]
 
         first = mtf.constant(rounds.mesh, 0, dtype=tf.int32)
