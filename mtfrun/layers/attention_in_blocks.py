@@ -287,8 +287,8 @@ class _Passes:
     def _block(
         self, inputs: Sequence[mtf.Tensor], i: mtf.Tensor, j: mtf.Tensor
     ) -> list[mtf.Tensor]:
-        # Copies, of which gradients are taken: those of a trained bias, which has no blocks and is
-        # from outside of the loop, would be wrong on one device.
+        # Copies, of which gradients are taken: a trained bias has no blocks, and of itself it would
+        # be the gradient of earlier layers too, from which the queries are computed.
         return [mtf.identity(self.memory.at(self.queries.at(x, i), j)) for x in inputs]
 
     def _logits(
