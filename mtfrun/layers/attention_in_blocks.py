@@ -287,8 +287,8 @@ class _Passes:
     def _block(
         self, inputs: Sequence[mtf.Tensor], i: mtf.Tensor, j: mtf.Tensor
     ) -> list[mtf.Tensor]:
-        # Copies, of which gradients are taken: a trained bias has no blocks, and of itself it would
-        # be the gradient of earlier layers too, from which the queries are computed.
+        # Copies, of which gradients are taken: that of a trained bias itself, which has no blocks,
+        # would include those of earlier layers that share it, through the queries.
         return [mtf.identity(self.memory.at(self.queries.at(x, i), j)) for x in inputs]
 
     def _logits(

@@ -44,7 +44,6 @@ def loss_in_blocks(
     """
     tokens, weights = _Tokens.of(targets, block_tokens), mtf.broadcast(weights, targets.shape)
     trains_kernel = not _is_frozen(kernel)
-    kernel = mtf.identity(kernel)
     (d_model,) = x.shape - targets.shape
     (vocab,) = kernel.shape - d_model
     labels = [tokens.cut(label) for label in (targets, *by_token)]

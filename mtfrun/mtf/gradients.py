@@ -49,7 +49,7 @@ def gradients(
 
     `xs` are variables, or tensors that the ys were computed from; `grad_ys` the ys' cotangents, by
     default ones. A gradient has the shape and layout of its x, or is None where no y depends on x.
-    It is that of all ways from the x to the ys, also through what is outside of a loop's body.
+    In a loop's body it includes the ways from the x to the ys through tensors from outside.
     """
     tensors = [as_tensor(y) for y in ys]
     cotangents = [

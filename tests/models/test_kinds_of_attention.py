@@ -303,21 +303,6 @@ def _logits(kind: str) -> np.ndarray:
     return mtf.to_numpy(mtf.function(_model(kind, mesh).logits)(on_mesh(mesh, _rows())))
 
 
-def test_blocks_change_no_gradient_of_a_bias_that_layers_share(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    shared = {"relative_bias": RELATIVE}
-    layer = functools.partial(t.SelfAttention, heads=HEADS)
-    monkeypatch.setitem(KINDS, "at once", (layer, shared, None))
-    in_blocks = functools.partial(layer, block_length=3)
-    monkeypatch.setitem(KINDS, "in blocks", (in_blocks, shared, None))
-    (*_, expected), (*_, actual) = (
-        _whole(kind, ONE_DEVICE, False) for kind in ("at once", "in blocks")
-    )
-    for path, gradient in expected.items():
-        assert_close(actual[path], gradient, FLOAT32_MODEL_TOLERANCE)
-
-
 # Layers that only Mesh TensorFlow had, whose reference values are decoded in each run; blocks.
 SLOW_KINDS = (
     *("latent, in blocks", "shared keys and values, an extra logit"),
@@ -356,6 +341,21 @@ def test_logits_loss_and_gradients_are_the_same_everywhere(
     for path, gradient in gradients.items():
         assert np.abs(gradient).max() > 0.0, path
         assert_close(other_gradients[path], gradient, FLOAT32_MODEL_TOLERANCE)
+
+
+def test_blocks_change_no_gradient_of_a_bias_that_layers_share(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared = {"relative_bias": RELATIVE}
+    layer = functools.partial(t.SelfAttention, heads=HEADS)
+    monkeypatch.setitem(KINDS, "at once", (layer, shared, None))
+    in_blocks = functools.partial(layer, block_length=3)
+    monkeypatch.setitem(KINDS, "in blocks", (in_blocks, shared, None))
+    (*_, expected), (*_, actual) = (
+        _whole(kind, ONE_DEVICE, False) for kind in ("at once", "in blocks")
+    )
+    for path, gradient in expected.items():
+        assert_close(actual[path], gradient, FLOAT32_MODEL_TOLERANCE)
 
 
 @pytest.mark.parametrize(
