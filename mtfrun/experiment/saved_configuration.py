@@ -1,4 +1,4 @@
-"""The data, configuration and versions that checkpoints save, and their comparison."""
+"""The data, configuration, code and versions that checkpoints save, and their comparison."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from mtfrun.data.data import IDS, VOCABULARIES, check_unchanged, check_vocabular
 from mtfrun.differences import Change, changes, list_changes
 from mtfrun.errors import InputError
 from mtfrun.rundir import TRAIN_STEPS, Manifest, run_versions
+from mtfrun.rundir.code import changed_modules, code_summary
 
 TrainingHyperparameters = Mapping[str, Mapping[str, str]]
 """Parameters that change the results of a training, see `training_hyperparameters`."""
 
 # Entries of a manifest, and of its configuration.
-_DATA, _CONFIGURATION, _VERSIONS = "data", "configuration", "versions"
+_DATA, _CONFIGURATION, _CODE, _VERSIONS = "data", "configuration", "code", "versions"
 _HYPERPARAMETERS = "numbers"
 
 
@@ -34,9 +35,10 @@ class SavedConfiguration:
     hyperparameters: TrainingHyperparameters | None
     train_steps: int
     versions: Mapping[str, str] = dataclasses.field(default_factory=run_versions)
+    code: Mapping[str, str] = dataclasses.field(default_factory=code_summary)
 
     def metadata(self) -> dict[str, object]:
-        entries: dict[str, object] = {_VERSIONS: dict(self.versions)}
+        entries: dict[str, object] = {_VERSIONS: dict(self.versions), _CODE: dict(self.code)}
         if self.hyperparameters is not None:
             entries[_CONFIGURATION] = {
                 _HYPERPARAMETERS: self.hyperparameters,
@@ -65,25 +67,34 @@ class SavedConfiguration:
         if versions:
             listed = list_changes(versions, most=len(versions))
             notes.append(f"the versions have changed since {_name(manifest)}: {listed}")
-        saved = manifest.metadata.get(_CONFIGURATION)
-        present = self.hyperparameters
-        if present is None or not isinstance(saved, Mapping) or _HYPERPARAMETERS not in saved:
-            return notes
-        differing = changes_of_hyperparameters(saved[_HYPERPARAMETERS], present)
-        old_steps = saved.get(TRAIN_STEPS)
-        following = [change for change in differing if self._follows_steps(change, old_steps)]
-        changed = [change for change in differing if change not in following]
+        following, changed = self._changed_hyperparameters(manifest)
         if following:
             notes.append(
                 f"the number of steps has changed since {_name(manifest)}, and with it "
                 f"{list_changes(following)}"
             )
-        if changed:
-            what = f"the configuration has changed since {_name(manifest)}: {list_changes(changed)}"
-            if not accept_changes:
-                raise InputError(f"{what}: restore it, or resume with --accept_changes")
-            notes.append(what)
-        return notes
+        modules = changed_modules(manifest.metadata.get(_CODE), self.code)
+        different = [
+            f"the {what} has changed since {_name(manifest)}: {list_changes(found)}"
+            for what, found in (("configuration", changed), ("code", modules))
+            if found
+        ]
+        if different and not accept_changes:
+            them = "it" if len(different) == 1 else "them"
+            raise InputError(
+                f"{'; '.join(different)}: restore {them}, or resume with --accept_changes"
+            )
+        return [*notes, *different]
+
+    def _changed_hyperparameters(self, manifest: Manifest) -> tuple[list[Change], list[Change]]:
+        """Returns the parameters that follow the number of steps, and the others."""
+        saved, present = manifest.metadata.get(_CONFIGURATION), self.hyperparameters
+        if present is None or not isinstance(saved, Mapping) or _HYPERPARAMETERS not in saved:
+            return [], []
+        differing = changes_of_hyperparameters(saved[_HYPERPARAMETERS], present)
+        old_steps = saved.get(TRAIN_STEPS)
+        following = [change for change in differing if self._follows_steps(change, old_steps)]
+        return following, [change for change in differing if change not in following]
 
     def _follows_steps(self, change: Change, old_steps: object) -> bool:
         return (

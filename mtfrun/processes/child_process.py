@@ -4,8 +4,10 @@ import contextlib
 import ctypes
 import json
 import os
+import pathlib
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from typing import IO, Protocol
 
@@ -41,6 +43,15 @@ def end_with_launcher(environment: MutableMapping[str, str] = os.environ) -> lis
         if os.getppid() != launcher["pid"]:  # it has ended before
             os.kill(os.getpid(), signal.SIGTERM)
     return [str(word) for word in launcher["command"]]
+
+
+def python_command() -> list[str]:
+    """Returns the interpreter, for `-m`, which imports from the working directory.
+
+    The script `mtfrun` does not, and neither do its children: the directory may be anybody's.
+    """
+    is_first = sys.path[:1] in ([""], [str(pathlib.Path.cwd())])
+    return [sys.executable] if is_first else [sys.executable, "-P"]
 
 
 def start_child(

@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
-from mtfrun.processes.child_process import LAUNCHER
+from mtfrun.processes.child_process import LAUNCHER, python_command
 from mtfrun.untrusted import open_to_write
 
 SERVER_ERRORS = (AssertionError, EOFError, OSError)
@@ -26,6 +26,8 @@ _FORKS = multiprocessing.get_context("forkserver")
 # A terminal that is closed sends SIGHUP to the server as well; it must not end before its children
 # have saved.
 _BLOCKED = (signal.SIGTERM, signal.SIGHUP)
+# The server and the tracker are `python -c`, which imports from the working directory, without it.
+_SAFE_PATH = "PYTHONSAFEPATH"
 
 
 class ForkedChild:
@@ -44,7 +46,7 @@ class ForkedChild:
         _FORKS.set_forkserver_preload(list(preloaded))
         words = (list(arguments), list(typed), output)
         self._process = _FORKS.Process(target=_run, args=words)
-        with _blocked_signals():
+        with _starting():
             self._process.start()
         self.pid = self._process.pid
 
@@ -62,7 +64,7 @@ def call_forked(function: Callable[..., object], *arguments: object) -> None:
     """Calls a function in a process that is forked from the server, or here without a server."""
     process = _FORKS.Process(target=function, args=arguments)
     try:
-        with _blocked_signals():
+        with _starting():
             process.start()
     except SERVER_ERRORS:
         function(*arguments)
@@ -71,7 +73,10 @@ def call_forked(function: Callable[..., object], *arguments: object) -> None:
 
 
 @contextlib.contextmanager
-def _blocked_signals() -> Iterator[None]:
+def _starting() -> Iterator[None]:
+    is_safe = _SAFE_PATH in os.environ or "-P" not in python_command()
+    if not is_safe:
+        os.environ[_SAFE_PATH] = "1"
     # The server starts this tracker, which would unblock SIGTERM for the server as well.
     multiprocessing.resource_tracker.ensure_running()
     former = signal.pthread_sigmask(signal.SIG_BLOCK, _BLOCKED)
@@ -79,12 +84,15 @@ def _blocked_signals() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        if not is_safe:
+            del os.environ[_SAFE_PATH]
 
 
 def _run(arguments: list[str], typed: list[str], output: pathlib.Path) -> None:
     with open_to_write(output, "ab") as log:
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
+    os.environ.pop(_SAFE_PATH, None)  # for programs that a module of the user starts
     os.setsid()
     server = os.getppid()
     os.environ[LAUNCHER] = json.dumps({"pid": server, "command": typed})
@@ -92,7 +100,7 @@ def _run(arguments: list[str], typed: list[str], output: pathlib.Path) -> None:
     # A lock that another thread of the server held would stay locked here. OpenBLAS ends its
     # threads before a fork.
     if len(list(pathlib.Path(f"/proc/{server}/task").glob("*"))) > 1:
-        os.execv(sys.executable, [sys.executable, "-m", "mtfrun", *arguments])
+        os.execv(sys.executable, [*python_command(), "-m", "mtfrun", *arguments])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.getLogger().handlers.clear()  # that imports have added by logging
     sys.exit(importlib.import_module("mtfrun.cli.main").main(arguments))

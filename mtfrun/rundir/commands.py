@@ -1,4 +1,4 @@
-"""Records of the commands of a run: arguments, versions, the git commit and its changes.
+"""Records of the commands of a run: arguments, versions, hashes of the code.
 
 A training's record also has the step at which it began, its data and hyperparameters.
 """
@@ -15,14 +15,13 @@ import platform
 import re
 import shlex
 import socket
-import subprocess
 import sys
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtfrun.errors import InputError
 from mtfrun.rundir.atomic import atomic_write
+from mtfrun.rundir.code import module_hashes, package_commit
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.untrusted import read_json, read_regular_text
 
@@ -30,9 +29,6 @@ _PACKAGES = (
     *("tensorflow", "tensorflow-datasets", "gin-config", "numpy", "ml-dtypes", "pillow"),
     "sentencepiece",
 )
-# The largest diff that is recorded whole, and the longest list of files, in bytes.
-MAX_DIFF_BYTES, _MAX_LIST_BYTES = 1 << 20, 1 << 14
-_TIMEOUT_SECS = 10.0
 _FILE = re.compile(r"[0-9]{4,9}\.json")
 # Variables of the environment that change the order of sums, or their kernels.
 _ENVIRONMENT = (
@@ -48,18 +44,17 @@ def record_command(
     """Writes all that is needed to reproduce a command to the next `directory/0001.json`.
 
     One JSON object: the command as a list and as it is typed in a shell, date, host, process,
-    working directory, versions, git commit and diff, and the entries of `setup`.
+    working directory, versions, mtfrun's commit, hashes of modules, and the entries of `setup`.
     """
     path = _next_file(directory)
-    place = pathlib.Path.cwd()
     record = {
         "command": list(arguments),
         "shell": shlex.join(arguments),
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "process": os.getpid(),
-        "directory": str(place),
-        **describe_program(place),
+        "directory": str(pathlib.Path.cwd()),
+        **describe_program(),
         **(setup or {}),
     }
     try:
@@ -74,19 +69,16 @@ def record_command(
     return str(path)
 
 
-def describe_program(directory: pathlib.Path) -> dict[str, object]:
-    """Returns what may change the numbers of a run beside its configuration and data.
-
-    The platform, processor, threads, environment and versions, and the git commit and diff of a
-    directory.
-    """
+def describe_program() -> dict[str, object]:
+    """Returns what may change the numbers of a run beside its configuration and data."""
     return {
         "platform": platform.platform(),
         "processor": _processor(),
         "threads": _threads(),
         "environment": {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         "versions": run_versions(),
-        "git": describe_working_tree(directory),
+        "commit": package_commit(),
+        "modules": module_hashes(),
     }
 
 
@@ -166,55 +158,3 @@ def _processor() -> str | None:
         if match := re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE):
             return match[1]
     return platform.processor() or None
-
-
-def describe_working_tree(directory: pathlib.Path) -> dict[str, Any] | None:
-    """{"commit", "diff", "diff_is_whole", "untracked"}; None without git or a repository.
-
-    A diff of more than MAX_DIFF_BYTES is cut. No program that the repository configures is run.
-    """
-    commit = _git_output(directory, "rev-parse", "HEAD", limit=_MAX_LIST_BYTES)
-    if commit is None:
-        return None
-    no_programs = ("--no-ext-diff", "--no-textconv", "--no-color")
-    diff = _git_output(directory, "diff", "HEAD", *no_programs, limit=MAX_DIFF_BYTES) or b""
-    untracked = _git_output(
-        directory, "ls-files", "--others", "--exclude-standard", "-z", limit=_MAX_LIST_BYTES
-    )
-    return {
-        "commit": _decode(commit).strip(),
-        "diff": _decode(diff[:MAX_DIFF_BYTES]),
-        "diff_is_whole": len(diff) <= MAX_DIFF_BYTES,
-        "untracked": [_decode(name) for name in (untracked or b"").split(b"\0")[:-1]],
-    }
-
-
-def _git_output(directory: pathlib.Path, *arguments: str, limit: int) -> bytes | None:
-    """Returns what git prints, at most limit + 1 bytes; None if it fails or takes too long."""
-    try:
-        process = subprocess.Popen(
-            ["git", "-c", "core.fsmonitor=false", *arguments],
-            cwd=directory,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-    except OSError:
-        return None
-    assert process.stdout is not None  # a pipe
-    with process:
-        timer = threading.Timer(_TIMEOUT_SECS, process.kill)
-        timer.start()
-        try:
-            output = process.stdout.read(limit + 1)
-            if len(output) > limit:
-                process.kill()
-                return output
-            return output if process.wait() == 0 else None
-        finally:
-            timer.cancel()
-
-
-def _decode(output: bytes) -> str:
-    return output.decode("utf-8", "replace")

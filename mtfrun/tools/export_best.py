@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from mtfrun import processes
 from mtfrun.checks import check_choice, check_intervals
-from mtfrun.processes.child_process import last_error, start_child
+from mtfrun.processes.child_process import last_error, python_command, start_child
 from mtfrun.rundir import Best, RunDirectory, RunDirError
 from mtfrun.training.actions import Action, ActionContext
 
@@ -102,7 +102,7 @@ class _Export:
         command = ["export", f"--model_dir={self._run.path}", f"--checkpoint={self._best.step}"]
         search_path = os.pathsep.join(path for path in sys.path if path)  # of a user's modules
         self._process = start_child(
-            [sys.executable, "-m", "mtfrun", *command, f"--to={self._target}", *self._flags],
+            [*python_command(), "-m", "mtfrun", *command, f"--to={self._target}", *self._flags],
             ["mtfrun", *command],
             {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": search_path},
             stdout=subprocess.DEVNULL,

@@ -183,7 +183,9 @@ class WeightsAndBiases:
         import wandb  # noqa: PLC0415 - an extra, takes seconds
 
         self._run = record.run
-        settings = wandb.Settings(console="off", silent=True)  # its lines would cut the progress
+        # Its lines would cut the progress. git would run programs that the configuration of the
+        # working directory names.
+        settings = wandb.Settings(console="off", silent=True, disable_git=True)
         wandb.setup(settings)
         service = f"wandb {self.entity or ''}/{self.project}"
         run_id = _saved_id(record, service) or secrets.token_hex(8)

@@ -19,7 +19,7 @@ from mtfrun import mtf
 from mtfrun.cli.command import settings_of
 from mtfrun.cli.parser import parse_flags
 from mtfrun.experiment.runs.run_training import prepare
-from mtfrun.rundir import RunDirectory, commands
+from mtfrun.rundir import RunDirectory, code, commands
 from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
 from tests.cli.command import ROOT, mtfrun, mtfrun_here, tiny_experiment
 
@@ -64,9 +64,8 @@ ADAM = ["--gin.Training.optimizer=@optim.Adam()", "--gin.Adam.learning_rate=@opt
 
 @pytest.fixture(autouse=True)
 def no_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets all runs be of one commit, whatever is edited while the tests run."""
-    same = {"commit": "1" * 40, "diff": "", "untracked": []}
-    monkeypatch.setattr(commands, "describe_working_tree", lambda _: same)
+    """Lets all runs be of the same mtfrun, whatever is edited while the tests run."""
+    monkeypatch.setattr(code, "_package_hashes", lambda: {"mtfrun.layers": "1" * 64})
 
 
 @pytest.fixture(scope="module")
@@ -430,12 +429,7 @@ class Environment:
             "versions",
             "tensorflow",
         ),
-        Environment(
-            "describe_working_tree",
-            {"commit": "0" * 40, "diff": "", "untracked": []},
-            "code",
-            "git commit",
-        ),
+        Environment("module_hashes", {"mtfrun.layers": "0" * 64}, "code", "mtfrun.layers"),
     ],
     ids=lambda environment: environment.name,
 )

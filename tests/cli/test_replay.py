@@ -70,9 +70,11 @@ def test_what_has_changed_since_the_steps_is_said(run_copy: pathlib.Path) -> Non
     (path,) = (run_copy / "commands").glob("*.json")
     record = json.loads(path.read_text())
     record["versions"]["numpy"], record["threads"] = "1.0", 99
+    record["modules"]["mtfrun.layers"] = "0" * 64
     path.write_text(json.dumps(record))
-    versions, threads = changes_since(RunDirectory(run_copy), 1)
+    versions, code, threads = changes_since(RunDirectory(run_copy), 1)
     assert versions.startswith("numpy: ") and versions.endswith(", and 1.0 in the run")
+    assert code.startswith("mtfrun.layers: ") and code.endswith(", and 000000000000 in the run")
     assert threads.endswith(", and 99 in the run")
 
 

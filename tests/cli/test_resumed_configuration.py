@@ -12,6 +12,7 @@ import mtfrun as mtfrun_package
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, run_versions
 from mtfrun.rundir.checkpoints import manifest as manifests
+from mtfrun.rundir.code import code_summary
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
 
 MORE = ["--gin.TRAIN_STEPS=3"]
@@ -93,8 +94,18 @@ def test_a_change_that_makes_a_model_incompatible_is_named(flags: list[str]) -> 
     assert "is incompatible" in line and "NUM_LAYERS 1 -> 3" in line
 
 
-def test_other_versions_are_a_note(flags: list[str], run_copy: pathlib.Path) -> None:
-    _rewrite(run_copy, versions={**run_versions(), "tensorflow": "2.1"})
+def test_other_code_needs_the_flag_and_other_versions_are_a_note(
+    flags: list[str], run_copy: pathlib.Path
+) -> None:
+    code = {**code_summary(), "mtfrun": "0.0.9 (0123456789ab)"}
+    _rewrite(run_copy, code=code)
+    line = error_line(mtfrun_here(*flags, *MORE))
+    assert line.startswith(
+        "mtfrun: error: the code has changed since ckpt-2: mtfrun 0.0.9 (0123456789ab) -> "
+    )
+    assert line.endswith("restore it, or resume with --accept_changes")
+    assert RunDirectory(run_copy).checkpoints().latest() == 2
+    _rewrite(run_copy, code={}, versions={**run_versions(), "tensorflow": "2.1"})
     process = mtfrun_here(*flags)
     assert succeeded(process) == []
     assert _notes(process.stderr) == [

@@ -42,10 +42,17 @@ def _manifest(given: dict[str, str], defaults: dict[str, str], train_steps: int 
     return Manifest(7, "ckpt-7", {}, {}, {"configuration": configuration})
 
 
-def _checked(saved: Manifest, given: dict[str, str], defaults: dict[str, str]) -> list[str]:
+def _checked(
+    saved: Manifest,
+    given: dict[str, str],
+    defaults: dict[str, str],
+    *,
+    accept_changes: bool = False,
+) -> list[str]:
     no_data = cast(Data, types.SimpleNamespace(vocabularies={}, fingerprint=dict))
-    present = SavedConfiguration(no_data, {"given": given, "defaults": defaults}, 20, {})
-    return present.check(saved, has_same_variables=True, accept_changes=False)
+    numbers = {"given": given, "defaults": defaults}
+    present = SavedConfiguration(no_data, numbers, 20, {}, {"mtfrun": "2", "mine": "b"})
+    return present.check(saved, has_same_variables=True, accept_changes=accept_changes)
 
 
 def test_a_default_that_one_version_lacks_is_no_change() -> None:
@@ -69,6 +76,19 @@ def test_a_default_that_one_version_lacks_is_no_change() -> None:
 def test_other_values_are_changes(saved: Manifest, given: dict[str, str], listed: str) -> None:
     with pytest.raises(InputError, match=re.escape(listed)):
         _checked(saved, given, {} if "a.B.x" in given else {"a.B.x": "0"})
+
+
+def test_changes_of_code_and_configuration_are_one_error_and_two_notes() -> None:
+    saved = _manifest({"a.B.x": "1"}, {})
+    saved.metadata["code"] = {"mtfrun": "1", "mine": "b", "not_imported": "c"}
+    different = [
+        "the configuration has changed since ckpt-7: a.B.x 1 -> 2",
+        "the code has changed since ckpt-7: mtfrun 1 -> 2",
+    ]
+    text = f"{'; '.join(different)}: restore them, or resume with --accept_changes"
+    with pytest.raises(InputError, match=f"^{re.escape(text)}$"):
+        _checked(saved, {"a.B.x": "2"}, {})
+    assert _checked(saved, {"a.B.x": "2"}, {}, accept_changes=True) == different
 
 
 def test_a_schedule_may_follow_the_number_of_steps() -> None:

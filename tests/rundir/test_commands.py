@@ -57,17 +57,6 @@ def test_a_record_has_what_reproduces_a_command(tmp_path: pathlib.Path) -> None:
     assert before <= datetime.datetime.fromisoformat(record["date"])
 
 
-def test_a_record_without_git_has_no_commit(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    run = RunDirectory(tmp_path / "run")
-    assert "git" not in _record(run.record_command(["mtfrun"]))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert "git" not in _record(run.record_command(["mtfrun"]))
-
-
 def test_a_number_is_never_used_twice(tmp_path: pathlib.Path) -> None:
     run = RunDirectory(tmp_path)
     for _ in range(3):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import pathlib
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from mtfrun.cli.command import Command, check_least, check_names
 from mtfrun.cli.urls import has_urls
 from mtfrun.errors import InputError
 from mtfrun.processes import private_network
+from mtfrun.processes.child_process import python_command
 
 if TYPE_CHECKING:
     from mtfrun.tools.chaos.trial import Trial
@@ -147,7 +147,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     launched = flags.launched
     words = _command_of(launched.command, command)
     program = Program(
-        python=_python(),
+        python=python_command(),
         arguments=["-m", "mtfrun"],
         command=[*words, *["--trusted_network"] * flags.trusted_network],
         model_dir=launched.model_dir,
@@ -188,12 +188,6 @@ def _command_of(name: str, typed: Sequence[str]) -> list[str]:
     arguments = list(typed[typed.index("--") + 1 :])
     arguments.remove(name)
     return [name, *arguments]
-
-
-def _python() -> list[str]:
-    """`python -m` prepends the working directory to the path; the script `mtfrun` does not."""
-    is_first = sys.path[:1] in ([""], [str(pathlib.Path.cwd())])
-    return [sys.executable] if is_first else [sys.executable, "-P"]
 
 
 def _reads_input(launched: argparse.Namespace) -> bool:

@@ -49,9 +49,9 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     run.require()
     steps = step_range(flags.steps)
     assert steps is not None
+    training = prepare(settings_of(flags), run=run).training
     for line in changes_since(run, steps[0]):
         progress.note(f"mtfrun: note: {line}")
-    training = prepare(settings_of(flags), run=run).training
     result = replay(training, run, *steps)
     print(json.dumps(dataclasses.asdict(result)) if flags.json else result.describe())
     return 0 if result.difference is None else ExitCode.NOT_EQUAL

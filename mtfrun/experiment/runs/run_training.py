@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import pathlib
-import re
 import shlex
-import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -267,19 +264,7 @@ def describe_setup(experiment: Experiment, configuration: str) -> dict[str, obje
         "layout": mesh.layout.to_string,
         "devices": mesh.describe_devices(),
         "processes": processes.count(),
-        "modules": _module_hashes(configuration),
     }
-
-
-def _module_hashes(configuration: str) -> dict[str, str]:
-    """Returns the SHA-256 of the files of the user's modules that a configuration imports."""
-    hashes = {}
-    for package, name in re.findall(r"^(?:from (\S+) )?import (\S+)", configuration, re.MULTILINE):
-        module = sys.modules.get(f"{package}.{name}" if package else name)
-        file = getattr(module, "__file__", None)
-        if module is not None and file and not module.__name__.startswith("mtfrun"):
-            hashes[module.__name__] = hashlib.sha256(pathlib.Path(file).read_bytes()).hexdigest()
-    return hashes
 
 
 def command_text(command: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from mtfrun.data import ImageData
 from mtfrun.errors import ConfigError
 from mtfrun.experiment import Evaluation, Experiment, Training
 from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
+from mtfrun.rundir.code import module_hashes
 
 ROOTS = (Experiment, Evaluation, Training)
 """The classes that the program itself calls; a gin file's other objects are their arguments."""
@@ -48,7 +49,7 @@ class Settings:
     def parse(self, run_config: str | None = None) -> list[Binding]:
         """Makes the files, or a run's `run_config`, gin's configuration, inside `config.exclusive`.
 
-        Collective; InputError also if another process has a different configuration.
+        Collective; InputError also if another process has a different configuration or code.
         """
         bindings = config.parse(
             self.files if run_config is None else [run_config],
@@ -60,6 +61,7 @@ class Settings:
         )
         if processes.count() > 1:
             processes.check_same("configuration", _select_shared(values_of(config.config_text())))
+            processes.check_same("code", module_hashes())
         if run_config is not None:
             config.override(InitCheckpoint, names=None)  # a file that only a new run needs
             files = RunFiles.of(pathlib.Path(run_config).parent)

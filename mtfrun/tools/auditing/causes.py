@@ -15,6 +15,7 @@ from mtfrun.configuration.hyperparameters import (
 )
 from mtfrun.differences import NONE, Change, changes
 from mtfrun.errors import InputError
+from mtfrun.rundir.code import changed_modules
 from mtfrun.rundir.commands import read_commands
 from mtfrun.tools.auditing.ledgers import (
     BATCH,
@@ -49,7 +50,6 @@ _OF_UPDATES = re.compile(
 # The key of fingerprints with a hash of the rows, see `mtfrun.data`.
 _IDS = "ids"
 _MESH = ("mesh", "layout", "processes")
-_GIT_LINES = 200  # characters of a changed line that are shown
 
 
 class Cause(NamedTuple):
@@ -125,9 +125,10 @@ def find_causes(
 
 def causes_in_programs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Cause]:
     """Returns what differs in two records of `describe_program`."""
+    modules = changed_modules(old.get("modules"), new.get("modules"))
     return [
         *_of_entries(VERSIONS, old, new, "versions"),
-        *_of_git(old.get("git"), new.get("git")),
+        *(Cause(CODE, change.name, *change.texts) for change in modules),
         *_of_entries(MACHINE, old, new, "platform", "processor"),
         *_of_entries(THREADS, old, new, "threads", "environment"),
     ]
@@ -139,7 +140,6 @@ def _of_records(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Cause]:
         *_of_entries(SEED, old, new, "seed"),
         *_of_entries(DATA, old, new, "data"),
         *causes_in_programs(old, new),
-        *_of_entries(CODE, old, new, "modules"),
         *_of_entries(MACHINE, old, new, *(["devices"] if is_same else [])),
         *_of_entries(MESH, old, new, *_MESH),
     ]
@@ -158,22 +158,6 @@ def _causes(kind: str, found: Iterable[Change]) -> list[Cause]:
         Cause(kind, change._replace(path=change.path[1:] or change.path).name, *change.texts)
         for change in found
     ]
-
-
-def _of_git(old: Any, new: Any) -> list[Cause]:
-    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
-        return []
-    commits = [str(git.get("commit"))[:12] for git in (old, new)]
-    if commits[0] != commits[1]:
-        return [Cause(CODE, "git commit", *commits)]
-    diffs = [
-        [line for line in str(git.get("diff", "")).splitlines() if line[:1] in "+-" and line[1:]]
-        for git in (old, new)
-    ]
-    if diffs[0] == diffs[1]:
-        return []
-    only = [next((line for line in x if line not in y), NONE) for x, y in (diffs, diffs[::-1])]
-    return [Cause(CODE, "changes of the working tree", *(line[:_GIT_LINES] for line in only))]
 
 
 def _of_hyperparameters(

@@ -114,7 +114,8 @@ def train_again(
     if start:
         _copy_checkpoint(run, start, again)
     checkpoints = CheckpointOptions(every_steps=None, every_secs=None, asynchronous=False)
-    saved = SavedConfiguration(experiment.data, None, made.options.train_steps)
+    # `changes_since` tells what has changed.
+    saved = SavedConfiguration(experiment.data, None, made.options.train_steps, code={})
     with again.lock():
         load_base_of_adapters(experiment, run)
         training.train(
@@ -129,9 +130,12 @@ def train_again(
 
 
 def changes_since(run: RunDirectory, step: int) -> list[str]:
-    """Returns lines on the code, versions and machine that have changed since a step's training."""
+    """Returns lines on the code, versions and machine that have changed since a step's training.
+
+    The user's modules have been imported.
+    """
     former = RunRecords.of(run.path).at(step)
     if not former:
         return []
-    causes = causes_in_programs(former, describe_program(pathlib.Path.cwd()))
+    causes = causes_in_programs(former, describe_program())
     return [escape(f"{cause.name}: {cause.b}, and {cause.a} in the run") for cause in causes]

@@ -9,7 +9,6 @@ from typing import Any
 
 from mtfrun.rundir import commands
 
-_HASH_CHARACTERS = 12
 # What reading JSON that is not as it was written raises.
 _DAMAGE = (ValueError, TypeError, KeyError, AttributeError)
 
@@ -58,22 +57,9 @@ def _command(path: pathlib.Path, record: Mapping[str, Any]) -> RecordedCommand:
             "layout": record.get("layout"),
             "seed": record.get("seed"),
             "versions": ", ".join(f"{name} {text}" for name, text in versions.items()),
-            "git": _git(record["git"]) if record.get("git") else None,
+            "commit": record.get("commit"),
         }
         shown = {name: str(value) for name, value in fields.items() if value not in (None, "")}
         return RecordedCommand(path.name, words, str(record["shell"]), shown)
     except _DAMAGE as error:
         raise commands.damaged_record(path, error) from error
-
-
-def _git(git: Mapping[str, Any]) -> str:
-    """Returns "commit 6e4b2d79b42d, 12 changed lines, 1 untracked file"."""
-    diff = str(git.get("diff", "")).splitlines()
-    changed = sum(x.startswith(("+", "-")) and not x.startswith(("+++", "---")) for x in diff)
-    more = "" if git.get("diff_is_whole", True) else "more than "
-    parts = [f"commit {str(git['commit'])[:_HASH_CHARACTERS]}"]
-    if changed:
-        parts.append(f"{more}{changed:,} changed line{'s' * (changed != 1)}")
-    if untracked := len(git.get("untracked", ())):
-        parts.append(f"{untracked:,} untracked file{'s' * (untracked != 1)}")
-    return ", ".join(parts)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mtfrun.rundir import run_versions
-from mtfrun.rundir.commands import describe_working_tree
+from mtfrun.rundir.code import hash_of_package, package_commit
 from mtfrun.tools.runs import RunSummary, metric_of, summary_of
 from mtfrun.tools.sweep.result import ResultState, RunResult
 from mtfrun.tools.sweep.sweep import SEED, Sweep, SweepRun
@@ -109,15 +109,15 @@ def count_memory_kills() -> int:
 
 @functools.cache
 def environment() -> Mapping[str, str]:
-    """Returns versions, processor and git commit; no name of a person or a machine."""
-    tree = describe_working_tree(pathlib.Path.cwd())
-    changed = ", with changes" if tree and (tree["diff"] or not tree["diff_is_whole"]) else ""
+    """Returns versions, processor, commit and code; no name of a person or a machine."""
+    commit = package_commit()
     return {
         **run_versions(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "processor": _fields("/proc/cpuinfo").get("model name", "unknown"),
         **({"gpu": gpu} if (gpu := _gpu()) else {}),
-        **({"git": tree["commit"][:_COMMIT_CHARACTERS] + changed} if tree else {}),
+        **({"git": commit[:_COMMIT_CHARACTERS]} if commit else {}),
+        "code": hash_of_package()[:_COMMIT_CHARACTERS],
     }
 
 

@@ -19,7 +19,13 @@ from tqdm import tqdm
 from mtfrun.display.formats import number_text, shorten_cell
 from mtfrun.display.progress import print_line
 from mtfrun.errors import InputError
-from mtfrun.processes.child_process import Child, forward_signals, last_error, start_child
+from mtfrun.processes.child_process import (
+    Child,
+    forward_signals,
+    last_error,
+    python_command,
+    start_child,
+)
 from mtfrun.processes.forked_child import SERVER_ERRORS, ForkedChild
 from mtfrun.processes.gpus import gpus_of_process
 from mtfrun.rundir import RunDirectory, RunRecord, Status
@@ -28,8 +34,6 @@ from mtfrun.tensorflow_import import import_tensorflow
 from mtfrun.tools.sweep.outcome import Ending, count_memory_kills
 from mtfrun.tools.sweep.result import RunResult
 from mtfrun.untrusted import open_regular, open_to_write
-
-PROGRAM = (sys.executable, "-m", "mtfrun")
 
 LOG = "sweep.log"
 """The file in a run directory with the output of its trainings."""
@@ -116,7 +120,7 @@ class Trainer:
     second one ends them at once. `codes` has the exit codes of the runs that it has not
     stopped itself, by name.
     With `preloaded` modules the processes are forked from one that has imported these, instead of
-    being `program`; not where each gets a part of the GPUs.
+    being `program`, by default `mtfrun`; not where each gets a part of the GPUs.
     """
 
     def __init__(
@@ -127,7 +131,7 @@ class Trainer:
         *,
         metric: str | None = None,
         reason_to_stop: Callable[[TrainedRun], str | None] | None = None,
-        program: Sequence[str] = PROGRAM,
+        program: Sequence[str] = (),
         preloaded: Sequence[str] = (),
     ) -> None:
         self.signal: int | None = None
@@ -137,7 +141,7 @@ class Trainer:
         self._collect = collect
         self._metric = metric
         self._reason_to_stop = reason_to_stop
-        self._program = program
+        self._program = program or [*python_command(), "-m", "mtfrun"]
         self._preloaded = preloaded
         self._slots: dict[int, _Child] = {}
         self._error: InputError | None = None

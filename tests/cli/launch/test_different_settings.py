@@ -23,6 +23,7 @@ REFUSED = {
     "the mesh": (["--gin.MESH_SHAPE='data:4,model:1'"], r"configuration: MESH_SHAPE .*" + _SAME),
     "a flag": (["--accept_changes"], r"command: --accept_changes False -> True" + _SAME),
     "the directory": (["--model_dir={}/other"], r"--model_dir \S+/other than process 0 \(.*share$"),
+    "a module": (["cwd"], r"code: mine \w{12} -> \w{12}" + _SAME),
     "the data": (["cwd"], r"(training data|vocabulary or data): .*" + _SAME),
 }
 QUICK = "a flag"
@@ -55,6 +56,7 @@ def _flags(directory: pathlib.Path) -> list[str]:
     for folder in (directory, directory / "other"):
         folder.mkdir(exist_ok=True)
         flags = tiny_experiment(folder)
+        (folder / "mine.py").write_text(f"# {folder}")
     (directory / "other" / "train.txt").write_text("another text\n" * 100)
     relative = [flag.replace(f"{directory}/other/", "") for flag in flags]
     return [*relative, "--gin.MESH_SHAPE='data:2,model:1'", "--gin.LAYOUT='batch:data'"]
@@ -65,7 +67,8 @@ def _flags(directory: pathlib.Path) -> list[str]:
 )
 def test_a_difference_ends_all_processes_and_is_named(name: str, tmp_path: pathlib.Path) -> None:
     other, message = REFUSED[name]
-    (code, error), (other_code, other_error) = _train(tmp_path, _flags(tmp_path), *other)
+    flags = [*_flags(tmp_path), *["--module_import=mine"] * (name == "a module")]
+    (code, error), (other_code, other_error) = _train(tmp_path, flags, *other)
     assert (code, other_code, other_error) == (2, 2, "")
     (line,) = error.splitlines()
     assert re.match(r"mtfrun: error: process 1 of 2 ", line) and re.search(message, line), line

@@ -42,8 +42,7 @@ RECORD: Mapping[str, Any] = {
     "platform": "Linux",
     "processor": "a",
     "versions": {"tensorflow": "2.21.0"},
-    "git": {"commit": "0" * 40, "diff": "+++ b/a.py\n-x = 1\n+x = 2\n", "untracked": []},
-    "modules": {},
+    "modules": {"mine": "b" * 64, "mtfrun.layers.normalization": "a" * 64},
 }
 VARIABLES = {"model/a": 3, "model/b": 4}
 

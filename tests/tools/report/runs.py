@@ -42,7 +42,7 @@ def write_run(directory: pathlib.Path, text: str = "plain", *, config: str = CON
         "date": "2026-11-28T10:00:00+00:00",
         "host": text,
         "versions": {"mtfrun": text},
-        "git": {"commit": "0123456789abcdef", "diff": "+a\n-b", "untracked": [text]},
+        "commit": "0123456789abcdef",
     }
     write_json(directory / "commands/0001.json", command)
 

@@ -67,7 +67,7 @@ def test_the_commands_say_where_a_run_was_trained(tmp_path: pathlib.Path) -> Non
     write_run(tmp_path / "run", "vm")
     (command,) = read_commands(tmp_path / "run")
     assert command.name == "train" and command.fields["machine"] == "vm"
-    assert command.fields["git"] == "commit 0123456789ab, 2 changed lines, 1 untracked file"
+    assert command.fields["commit"] == "0123456789abcdef"
     write_json(tmp_path / "run/commands/0002.json", {"command": 3})
     with pytest.raises(RunDirError, match=r"0002\.json is damaged"):
         read_commands(tmp_path / "run")
