@@ -100,7 +100,7 @@ def train(
     Args:
       gin_files: a name of a gin file, or several, of which later ones override earlier ones.
       restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
-      accept_changes: resume although the data or the configuration have changed.
+      accept_changes: resume although data, configuration or code have changed.
       profile: record a trace of some steps in `model_dir`.
     """
     directory = path_of(model_dir, "model_dir")

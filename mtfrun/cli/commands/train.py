@@ -82,7 +82,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--accept_changes",
         action="store_true",
-        help="continue although the data or the configuration have changed since the checkpoint",
+        help="continue although data, configuration or code have changed since the checkpoint",
     )
     parser.add_argument(
         "--without",

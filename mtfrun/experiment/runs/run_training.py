@@ -50,7 +50,7 @@ class TrainChoices:
 
     Attributes:
       restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
-      accept_changes: resume although the data or the configuration have changed.
+      accept_changes: resume although data, configuration or code have changed.
       profile: record a trace of some steps.
       max_hours: after which training saves and ends; None for no limit.
       clock: of the training loop, in seconds.
