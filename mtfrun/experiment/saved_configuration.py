@@ -17,7 +17,7 @@ from mtfrun.data.data import IDS, VOCABULARIES, check_unchanged, check_vocabular
 from mtfrun.differences import Change, changes, list_changes
 from mtfrun.errors import InputError
 from mtfrun.rundir import TRAIN_STEPS, Manifest, run_versions
-from mtfrun.rundir.code import changed_modules, code_summary
+from mtfrun.rundir.code import changed_modules, code_summary, module_hashes
 
 TrainingHyperparameters = Mapping[str, Mapping[str, str]]
 """Parameters that change the results of a training, see `training_hyperparameters`."""
@@ -130,9 +130,11 @@ def check_same_vocabularies(manifest: Manifest, data: Data) -> None:
 
 
 def check_same_training_data(data: Data) -> None:
-    """Raises InputError if the processes train on different data. Collective."""
+    """Raises InputError if the processes train on different data or code. Collective."""
     if processes.count() > 1:
         processes.check_same("training data", fingerprint_of(data), identity=IDS)
+        # Constructors may have imported more since the configuration was read.
+        processes.check_same("code", module_hashes())
 
 
 def check_same_split(data: Data, split: str | None) -> None:

@@ -7,7 +7,6 @@ import pathlib
 import subprocess
 import sys
 
-
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """
 import os, subprocess
