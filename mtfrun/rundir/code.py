@@ -45,12 +45,12 @@ def hash_of_package() -> str:
     return hashlib.sha256(repr(sorted(_package_hashes().items())).encode()).hexdigest()
 
 
-def changed_modules(old: object, new: Mapping[str, str]) -> list[Change]:
+def changed_modules(old: object, new: object) -> list[Change]:
     """Returns the modules that differ, several of mtfrun's as one.
 
     Modules that one side lacks are no change: what imports them is, or the configuration.
     """
-    if not isinstance(old, Mapping):
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
         return []
     common = [{name: x.get(name) for name in new if name in old} for x in (old, new)]
     differing = changes(*common)
