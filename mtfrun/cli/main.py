@@ -195,6 +195,11 @@ def terminable() -> Iterator[None]:
             stop, acknowledgement=_acknowledgement, before_exit=remove_outputs_in_progress
         ):
             yield
+    except Exception:
+        # TensorFlow's C++, which calls Python while it compiles, may turn SystemExit into another.
+        if code is None:
+            raise
+        raise SystemExit(code) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, former_alarm)

@@ -77,6 +77,11 @@ class StopSignals:
             if self.abandons and self._recorded is not None:
                 raise Stopped
             yield
+        except Exception:
+            # TensorFlow's C++, which calls Python while it compiles, may turn Stopped into another.
+            if not self.abandons or self._recorded is None:
+                raise
+            raise Stopped from None
         finally:
             self.abandons = False
 

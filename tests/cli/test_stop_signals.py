@@ -42,3 +42,12 @@ def test_nothing_is_raised_without_a_signal() -> None:
     with terminable():
         assert _state() != before
     assert _state() == before
+
+
+def test_what_native_code_makes_of_the_exception_of_a_signal_is_not_a_defect() -> None:
+    with pytest.raises(SystemExit) as caught, terminable():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except SystemExit:
+            raise SystemError("while_loop returned a result with an exception set") from None
+    assert caught.value.code == 128 + signal.SIGTERM

@@ -164,6 +164,14 @@ def test_the_former_handlers_are_restored() -> None:
     assert signal.set_wakeup_fd(-1) == -1
 
 
+def test_what_native_code_makes_of_stopped_is_stopped() -> None:
+    with StopSignals() as stop, pytest.raises(Stopped), stop.abandoning():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except Stopped:
+            raise SystemError("while_loop returned a result with an exception set") from None
+
+
 def test_a_signal_of_another_process_stops_this_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
     of_others: list[int | None] = [None, None]
     monkeypatch.setattr("mtfrun.processes.gather", lambda own, _: [own, *of_others])

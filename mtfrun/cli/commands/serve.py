@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import ipaddress
 import os
 import pathlib
@@ -94,7 +95,7 @@ def _is_this_machine(host: str) -> bool:
         return host == "localhost"
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
     """Returns a socket that uvicorn will listen at; OSError if the port is in use."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -105,7 +106,10 @@ def _bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        raise InputError(f"--host={host} --port={port}: {error.strerror}") from error
+        remedy = ""
+        if error.errno == errno.EADDRINUSE:
+            remedy = "; --port=0 takes one that is free"
+        raise InputError(f"--host={host} --port={port}: {error.strerror}{remedy}") from error
     return listener
 
 
@@ -123,7 +127,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.tools.serving.generation import Limits
     from mtfrun.tools.serving.served_model import ServedModel
 
-    listener = _bind(flags.host, flags.port)
+    listener = bind(flags.host, flags.port)
     run, built = open_run(flags, command)
     step = restore_model(built, run, flags.checkpoint, flags.adapter)
     name = flags.name or ("model" if run is None else pathlib.Path(run.path).resolve().name)
