@@ -124,6 +124,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         ) from error
     from mtfrun.cli.trained_run import chat_template, open_run
     from mtfrun.experiment.runs.opening import restore_model
+    from mtfrun.tools.serving.connections import server_config
     from mtfrun.tools.serving.generation import Limits
     from mtfrun.tools.serving.served_model import ServedModel
 
@@ -144,9 +145,6 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     with progress.waiting("compiling the programs"):
         model.compile()
     app = make_app(model, limits, flags.token)
-    config = uvicorn.Config(
-        app, log_config=None, log_level="warning", access_log=False, timeout_graceful_shutdown=5
-    )
     host, port = listener.getsockname()[:2]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -158,7 +156,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
                 parts.append(f"adapter {escape(adapter)}")
             progress.note(f"{', '.join(parts)}: http://{address}/")
 
-    Server(config).run(sockets=[listener])
+    Server(server_config(app)).run(sockets=[listener])
     return 0
 
 

@@ -11,11 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mtfrun.decoding.controls.pattern_program import MOST_STATES, NO_STATE
 from mtfrun.errors import InputError
-
-NO_STATE = -1
-# More states than the tables of a model's vocabulary have room for.
-_MOST_STATES = 20_000
 
 
 class Automaton(NamedTuple):
@@ -41,6 +38,7 @@ def containing(word: bytes, *, ends: bool) -> Automaton:
     ends: whether the text must end where the word is complete, and may do so anywhere.
     """
     size = len(word)
+    check_size(size)
     after = np.zeros([size + 1, 256], np.int32)
     after[size] = size
     shorter = 0  # the state after the text without its first byte
@@ -69,12 +67,16 @@ def _both(a: Automaton, b: Automaton) -> Automaton:
     for state_a, state_b in pairs:  # which grows
         after_a, after_b = a.after[state_a], b.after[state_b]
         row = np.full([256], NO_STATE, np.int32)
-        for byte in np.flatnonzero((after_a >= 0) & (after_b >= 0)):
-            pair = (int(after_a[byte]), int(after_b[byte]))
+        has_both = (after_a >= 0) & (after_b >= 0)
+        codes = after_a[has_both].astype(np.int64) * len(b.after) + after_b[has_both]
+        targets, inverse = np.unique(codes, return_inverse=True)
+        after = []
+        for pair in (divmod(int(code), len(b.after)) for code in targets):
             if pair not in numbers:
                 numbers[pair] = len(pairs)
                 pairs.append(pair)
-            row[byte] = numbers[pair]
+            after.append(numbers[pair])
+        row[has_both] = np.array(after, np.int32)[inverse]
         rows.append(row)
         check_size(len(pairs))
     of_a, of_b = np.array(pairs).T
@@ -87,8 +89,8 @@ def _both(a: Automaton, b: Automaton) -> Automaton:
 
 def check_size(states: int) -> None:
     """Raises InputError if an automaton has too many states."""
-    if states > _MOST_STATES:
+    if states > MOST_STATES:
         raise InputError(
-            f"the constraints and stop strings need more than {_MOST_STATES:,} states: shorten "
+            f"the constraints and stop strings need more than {MOST_STATES:,} states: shorten "
             "them, or bound fewer repetitions, as {0,200} does"
         )

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
-import importlib
+import importlib.util
 import json
+import zlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
+from mtfrun.decoding.controls import pattern_program
 from mtfrun.decoding.controls.automaton import Automaton, all_of, containing
-from mtfrun.decoding.controls.utf8 import of_characters
-from mtfrun.errors import InputError
+from mtfrun.errors import InputError, shorten
+from mtfrun.processes.answering_child import AnsweringChild, NoAnswerError
+
+MOST_SECS = 25.0
+"""The longest time of an automaton; its process may use less time of a processor."""
+
+_program = AnsweringChild(Path(pattern_program.__file__), MOST_SECS)
 
 
 class Constraint(Protocol):
@@ -50,24 +61,12 @@ class Regex:
     pattern: str
 
     def automaton(self) -> Automaton:
-        interegular = _import("interegular", "Regex")
-        try:
-            machine = interegular.parse_pattern(self.pattern).to_fsm()
-        except Exception as error:
-            reason = " ".join(str(error).split()) or "it is not a regular expression"
-            raise InputError(
-                f"decoding.Regex cannot use {self.pattern!r:.200}: {reason:.200}; write it in "
-                "Python's syntax, without look-behind, back-references and anchors"
-            ) from error
-        states = [machine.initial, *(machine.states - {machine.initial})]
-        numbers = {state: number for number, state in enumerate(states)}
-        other = machine.alphabet.get(interegular.fsm.anything_else)
-        keys = {x: key for x, key in machine.alphabet.items() if isinstance(x, str)}
-        after = [
-            {key: numbers[target] for key, target in machine.map.get(state, {}).items()}
-            for state in numbers
-        ]
-        return of_characters(after, [state in machine.finals for state in numbers], keys, other)
+        return _build(
+            "decoding.Regex",
+            {"pattern": self.pattern},
+            self.pattern,
+            "write it in Python's syntax, without look-behind, back-references and anchors",
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,28 +86,33 @@ class JsonSchema:
     whitespace: str = "[ ]?"
 
     def automaton(self) -> Automaton:
-        # The package can also make automata, but 0.2.14 loses transitions: "(ab)*" has none by "a".
-        outlines = _import("outlines_core.json_schema", "JsonSchema")
         schema = self.schema if isinstance(self.schema, str) else json.dumps(self.schema)
-        try:
-            pattern = outlines.build_regex_from_schema(schema, self.whitespace)
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"decoding.JsonSchema cannot use {schema:.200}: {reason:.200}; correct or simplify "
-                "it"
-            ) from error
-        return Regex(pattern).automaton()
+        request = {"schema": schema, "whitespace": self.whitespace}
+        return _build("decoding.JsonSchema", request, schema, "correct or simplify it")
 
 
-def _import(module: str, user: str) -> Any:
+def _build(user: str, request: Mapping[str, str], text: str, remedy: str) -> Automaton:
+    """Returns an automaton that a process of limited time and memory makes; InputError."""
+    for module in ("interegular", *(["outlines_core"] if "schema" in request else [])):
+        if importlib.util.find_spec(module) is None:
+            package = module.replace("_", "-")
+            raise InputError(f"{user} needs the package {package}: pip install {package}")
     try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0].replace("_", "-")
-        raise InputError(
-            f"decoding.{user} needs the package {package}: pip install {package}"
-        ) from error
+        answer = _program.ask(json.dumps(request))
+    except NoAnswerError:
+        reason = f"it needs more than {pattern_program.MOST_CPU_SECS} s, or too much memory"
+        answer = {"error": reason, "is_too_large": True}
+    if "error" in answer:
+        if answer["is_too_large"]:
+            remedy = "bound fewer repetitions and lengths, as {0,200} does"
+        reason = answer["error"] or "it is not a regular expression"
+        raise InputError(f"{user} cannot use {shorten(text, 200)!r}: {reason}; {remedy}")
+    table = zlib.decompress(base64.b64decode(answer["after"]))
+    size = answer["states"]
+    may_end = np.zeros([size], bool)
+    may_end[answer["may_end"]] = True
+    after = np.frombuffer(table, np.int32).reshape([size, 256])
+    return Automaton(after, may_end, np.zeros([size], bool))
 
 
 def check_texts(name: str, texts: Sequence[str]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 from mtfrun.checks import INDEX, check_range
-from mtfrun.decoding.controls.automaton import all_of, containing
-from mtfrun.decoding.controls.constraints import Constraint, check_texts
+from mtfrun.decoding.controls.automaton import Automaton, all_of, containing
+from mtfrun.decoding.controls.constraints import MOST_SECS, Constraint, check_texts
 from mtfrun.decoding.controls.guide import TokenTexts, make_guide
 from mtfrun.decoding.controls.rules import LogitProcessor, Rules
 from mtfrun.decoding.sampling import TokenFilter
@@ -67,7 +68,7 @@ class Controls:
           tokens: returns what its ids write; for constraints and stop texts.
         """
         end_ids = (end_id, *self.end_ids)
-        automata = [constraint.automaton() for constraint in self.constraints]
+        automata = [*_automata(self.constraints)]
         automata += [containing(text.encode(), ends=True) for text in self.stop]
         if not automata:
             return Rules(end_ids, self.processors, log_probs=self.log_probs)
@@ -79,3 +80,14 @@ class Controls:
         """Returns a text before the first stop text in it."""
         ends = [text.find(stop) for stop in self.stop]
         return text[: min((end for end in ends if end >= 0), default=len(text))]
+
+
+def _automata(constraints: Sequence[Constraint]) -> Iterator[Automaton]:
+    end = time.monotonic() + MOST_SECS
+    for constraint in constraints:
+        yield constraint.automaton()
+        if time.monotonic() > end:
+            raise InputError(
+                f"Controls.constraints, up to {constraint!r:.200}, need more than {MOST_SECS:g} s: "
+                "leave some out"
+            )

@@ -25,10 +25,10 @@ from mtfrun.errors import InputError
 _FAR = 1 << 30
 # Far below `FORBIDDEN`: where processors forbid all that a guide allows, the guide holds.
 _IMPOSSIBLE = -1e30
-# Entries of a table.
-_LARGEST = 1 << 26
-# Entries that are computed together.
-_CHUNK = 1 << 22
+# Entries of a table, which a program holds several times.
+_LARGEST = 1 << 23
+# A column is looked up or computed after each kind of byte.
+_STEPS_PER_COLUMN = 128
 
 
 class TokenTexts(NamedTuple):
@@ -121,34 +121,27 @@ def make_guide(
     dead = size + 1  # after a copy of the first state, which is not reached again
     may_end = np.append(automaton.may_end, [automaton.may_end[0], False])
     must_end = np.append(automaton.must_end, [automaton.must_end[0], False])
-    after = _whole(automaton, dead)
-    columns: dict[bytes, int] = {}
+    columns = _Columns(_whole(automaton, dead), size)
+    classes: dict[bytes, int] = {}
+    numbers: dict[tuple[int, int], int] = {}  # of classes
     class_of_id = np.zeros([len(tokens.texts)], np.int32)
-    chunk = -(-_CHUNK // dead)
-    factors = np.random.default_rng(0).integers(1 << 63, size=[dead + 1, 1], dtype=np.uint64)
-    for begin in range(0, len(tokens.texts), chunk):
-        texts = tokens.texts[begin : begin + chunk]
-        table = _walk(after, texts)
-        table[size] = table[0]
-        if tokens.first_without_space:
-            stripped = [text.removeprefix(b" ") for text in texts]
-            table[size] = _walk(after, stripped, start=0)
-        is_special = np.array([not text for text in texts])
-        table[:, is_special] = np.arange(dead + 1)[:, np.newaxis] if allow_special else dead
-        for end_id in end_ids:
-            if 0 <= end_id - begin < len(texts):
-                table[:, end_id - begin] = np.where(may_end, np.arange(dead + 1), dead)
-        # Equal columns, by a hash of 64 bits: several times as fast as a comparison.
-        hashes = (factors * table.astype(np.uint64)).sum(axis=0)
-        _, first_ids, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-        numbers = [columns.setdefault(table[:, i].tobytes(), len(columns)) for i in first_ids]
-        class_of_id[begin : begin + len(texts)] = np.array(numbers, np.int32)[inverse]
-        if (dead + 1) * len(columns) > _LARGEST:
-            raise InputError(
-                f"the constraints and stop strings, {size:,} states, need a table of more than "
-                f"{_LARGEST:,} entries for the vocabulary: shorten them"
-            )
-    by_class = np.stack([np.frombuffer(column, np.int32) for column in columns], axis=1)
+    for token, text in enumerate(tokens.texts):
+        first = text.removeprefix(b" ") if tokens.first_without_space else text
+        key = columns.number(text), int(columns[columns.number(first)][0])
+        if token in end_ids or not text or key not in numbers:
+            column = columns[key[0]].copy()
+            if token in end_ids:
+                column = np.where(may_end, np.arange(dead + 1), dead).astype(np.int32)
+            elif text:
+                column[size] = key[1]
+            elif not allow_special:
+                column[:] = dead
+            class_of_id[token] = classes.setdefault(column.tobytes(), len(classes))
+            if text and token not in end_ids:
+                numbers[key] = class_of_id[token]
+        else:
+            class_of_id[token] = numbers[key]
+    by_class = np.stack([np.frombuffer(column, np.int32) for column in classes], axis=1)
     distances = _distances(by_class, may_end)
     if distances[size] == _FAR:
         raise InputError(
@@ -172,28 +165,61 @@ def _whole(automaton: Automaton, dead: int) -> np.ndarray:
     return np.where(np.isin(after, too_early), dead, after).astype(np.int32)
 
 
-def _walk(after: np.ndarray, texts: Sequence[bytes], start: int | None = None) -> np.ndarray:
-    """Returns int32 [states, texts], the state after each text; [texts] from one state."""
-    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-    lengths = np.array([len(texts[i]) for i in order])
-    padded = np.zeros([max(1, lengths.max()), len(texts)], np.uint8)
-    for column, i in enumerate(order):
-        padded[: len(texts[i]), column] = np.frombuffer(texts[i], np.uint8)
-    states = np.arange(len(after)) if start is None else np.array([start])
-    table = np.repeat(states.astype(np.int32)[:, np.newaxis], len(texts), axis=1)
-    for position in range(lengths.max()):
-        longer = int(np.count_nonzero(lengths > position))
-        table[:, :longer] = after[table[:, :longer], padded[position, :longer]]
-    result = np.empty_like(table)
-    result[:, order] = table
-    return result if start is None else result[0]
+class _Columns:
+    """The states after texts, int32 [states] each, from each of the states of an automaton.
+
+    Bytes, and beginnings of texts, that lead from every state to the same one are one: there are
+    far fewer of them than ids in a vocabulary.
+
+    Args:
+      after: int32 [states, 256], the state after a byte.
+    """
+
+    def __init__(self, after: np.ndarray, size: int):
+        self._size = size
+        by_kind, self._kinds = np.unique(after, axis=1, return_inverse=True)
+        self._after = by_kind.T.copy()
+        self._columns = [np.arange(len(after), dtype=np.int32)]
+        self._numbers = {self._columns[0].tobytes(): 0}
+        self._next: dict[tuple[int, int], int] = {}
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self._columns[number]
+
+    def number(self, text: bytes) -> int:
+        """Returns the number of the column of a text."""
+        number = 0
+        for kind in self._kinds[np.frombuffer(text, np.uint8)].tolist():
+            after = self._next.get((number, kind))
+            number = self._add(number, kind) if after is None else after
+        return number
+
+    def _add(self, number: int, kind: int) -> int:
+        column = self._after[kind][self._columns[number]]
+        after = self._numbers.setdefault(column.tobytes(), len(self._columns))
+        if after == len(self._columns):
+            self._columns.append(column)
+        self._next[number, kind] = after
+        steps = max(len(self._columns), len(self._next) // _STEPS_PER_COLUMN)
+        if steps * len(column) > _LARGEST:
+            raise InputError(
+                f"the constraints and stop strings, {self._size:,} states, need a table of more "
+                f"than {_LARGEST:,} entries for the vocabulary: shorten them"
+            )
+        return after
 
 
 def _distances(after: np.ndarray, may_end: np.ndarray) -> np.ndarray:
-    """Returns the least number of ids to a state where the text may end, by dynamic programming."""
-    distances = np.where(may_end, 0, _FAR).astype(np.int32)
-    while True:
-        shortest = np.minimum(distances, np.minimum(distances[after].min(axis=1), _FAR - 1) + 1)
-        if np.array_equal(shortest, distances):
-            return distances
-        distances = shortest
+    """Returns the least number of ids to a state where the text may end, breadth first."""
+    states = len(after)
+    sources = np.arange(states)[:, np.newaxis]
+    targets, sources = np.divmod(np.unique(after * np.int64(states) + sources), states)
+    begins = np.searchsorted(targets, np.arange(states + 1))
+    distances = np.full([states], _FAR, np.int32)
+    reached, distance = np.flatnonzero(may_end), 0
+    while reached.size:
+        distances[reached] = distance
+        before = np.concatenate([sources[begins[x] : begins[x + 1]] for x in reached])
+        reached = np.unique(before[distances[before] == _FAR])
+        distance += 1
+    return distances

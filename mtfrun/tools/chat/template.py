@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
-import os
-import select
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +14,7 @@ from mtfrun.data import DataError, Rendered
 from mtfrun.data.errors import import_package
 from mtfrun.data.files import absolute_path
 from mtfrun.errors import InputError, did_you_mean
-from mtfrun.processes.child_process import start_child
+from mtfrun.processes.answering_child import AnsweringChild, NoAnswerError
 from mtfrun.tools.chat.named_templates import NAMED
 from mtfrun.untrusted import parse_json, read_regular
 
@@ -29,7 +22,6 @@ _LARGEST_FILE = 1 << 24
 _RENDERING = Path(__file__).with_name("rendering.py")
 # Of one conversation, which takes about a millisecond.
 _MOST_SECS = 10.0
-_BYTES_PER_READ = 1 << 20
 # Noncharacters that vocabularies and the program for rendering use as marks.
 _MARKS = dict.fromkeys(range(0xFDD0, 0xFDF0), "\ufffd")
 
@@ -85,14 +77,23 @@ class ChatTemplate:
         content = json.dumps(conversation, ensure_ascii=False).translate(_MARKS)
         special = json.dumps(dict(special_tokens))
         request = f'{{"special": {special}, "asks": {json.dumps(asks)}, "conversation": {content}}}'
-        answer = self._renderer.answer(request)
+        try:
+            answer = self._renderer.ask(request)
+        except NoAnswerError:
+            raise DataError(
+                f"the template needs more than {_MOST_SECS:g} s or too much memory for a "
+                "conversation: choose another one"
+            ) from None
+        if "error" in answer:
+            raise DataError(answer["error"])
         # Half a character, which JSON may have, cannot be written in UTF-8.
         text = answer["text"].encode("utf-8", "replace").decode()
         return Rendered(text, [(begin, end) for begin, end in answer["answers"]])
 
     @functools.cached_property
-    def _renderer(self) -> Renderer:
-        return Renderer(self._text)
+    def _renderer(self) -> AnsweringChild:
+        import_package("jinja2", "a chat template")
+        return AnsweringChild(_RENDERING, _MOST_SECS, json.dumps({"template": self._text}))
 
 
 def template_of_name(name: str) -> ChatTemplate:
@@ -151,87 +152,3 @@ def special_tokens_of(config: Mapping[str, Any]) -> dict[str, str]:
         if name.endswith("_token") and isinstance(text, str):
             tokens[name] = text
     return tokens
-
-
-class Renderer:
-    """A process that renders one template; it is started again after one that had to be ended."""
-
-    def __init__(self, template: str):
-        self._template = template
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
-
-    def answer(self, request: str) -> dict[str, Any]:
-        """Returns the answer to a line of JSON; DataError for what fails, or takes too long."""
-        with self._lock:
-            if self._process is None:
-                self._process = self._start()
-            return self._ask(self._process, request)
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        import_package("jinja2", "a chat template")
-        # -P: the folder of the program is no place for imports.
-        arguments = [sys.executable, "-P", str(_RENDERING)]
-        process = start_child(
-            arguments,
-            arguments,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        self._process = process
-        try:
-            self._ask(process, json.dumps({"template": self._template}))
-        except DataError:
-            self._end()
-            raise
-        return process
-
-    def _ask(self, process: subprocess.Popen[bytes], request: str) -> dict[str, Any]:
-        assert process.stdin is not None
-        try:
-            process.stdin.write(request.encode("utf-8", "replace") + b"\n")
-            process.stdin.flush()
-            line = _read_line(process)
-        except BaseException:
-            self._end()
-            raise
-        if not line.endswith(b"\n"):
-            self._end()
-            raise DataError(
-                f"the template needs more than {_MOST_SECS:g} s or too much memory for a "
-                "conversation: choose another one"
-            )
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise DataError(answer["error"])
-        return answer
-
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            for pipe in (process.stdin, process.stdout):
-                with contextlib.suppress(OSError):
-                    pipe.close()  # type: ignore[union-attr]
-            process.wait()
-
-    def __del__(self) -> None:
-        self._end()
-
-
-def _read_line(process: subprocess.Popen[bytes]) -> bytes:
-    """Returns a line, or what there is of it if the process ends or takes too long."""
-    assert process.stdout is not None
-    descriptor, end = process.stdout.fileno(), time.monotonic() + _MOST_SECS
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    parts: list[bytes] = []
-    while not (parts and parts[-1].endswith(b"\n")):
-        if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
-            break
-        part = os.read(descriptor, _BYTES_PER_READ)
-        if not part:
-            break
-        parts.append(part)
-    return b"".join(parts)

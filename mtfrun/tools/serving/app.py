@@ -116,19 +116,11 @@ class _Routes:
         """Returns the route of a request with a JSON object, whose client may go away."""
 
         async def respond(request: Request) -> Response:
-            fields = Fields(await self._body(request))
+            fields = Fields(await request.body())
             self._check_model(fields.text("model"))
             return await _unless_disconnected(request, answer(fields))
 
         return Route(path, respond, methods=["POST"])
-
-    async def _body(self, request: Request) -> bytes:
-        body = bytearray()
-        async for part in request.stream():
-            body += part
-            if len(body) > self._limits.body_bytes:
-                raise RequestError(f"the body has more than {self._limits.body_bytes:,} bytes", 413)
-        return bytes(body)
 
     def _check_model(self, name: str | None) -> None:
         if name not in (None, self._model.name):

@@ -69,25 +69,61 @@ def _host_name(url: str) -> str | None:
 
 
 class Admission:
-    """Refuses requests beyond a number, and ends those that take too long."""
+    """Refuses requests beyond a number, and ends those that take too long.
+
+    They count once their bodies are read: clients that are slow, or send no more, keep nobody out.
+    """
 
     def __init__(self, app: ASGIApp, limits: Limits):
         self._app, self._limits = app, limits
         self._running = 0
+        self._unread = 0  # bytes of bodies that are not whole
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        if self._running >= self._limits.requests:
-            problem = f"{self._running} requests are in progress, the most at a time: try again"
-            await error_response(RequestError(problem, 503))(scope, receive, send)
+        try:
+            body = await self._body(receive)
+            if body is None:
+                return  # the client has gone
+            if self._running >= self._limits.requests:
+                problem = f"{self._running} requests are in progress, the most at a time: try again"
+                raise RequestError(problem, 503)
+        except RequestError as error:
+            await error_response(error)(scope, receive, send)
             return
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive_whole() -> Message:
+            return messages.pop() if messages else await receive()
+
         self._running += 1
         try:
-            await self._in_time(scope, receive, send)
+            await self._in_time(scope, receive_whole, send)
         finally:
             self._running -= 1
+
+    async def _body(self, receive: Receive) -> bytes | None:
+        """Returns the body of a request; None if the client goes away."""
+        body = bytearray()
+        most = self._limits.body_bytes
+        try:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                part = message.get("body", b"")
+                body += part
+                self._unread += len(part)
+                if len(body) > most:
+                    raise RequestError(f"the body has more than {most:,} bytes", 413)
+                if self._unread > most * self._limits.requests:
+                    raise RequestError("too many requests send their bodies: try again", 503)
+                if not message.get("more_body", False):
+                    return bytes(body)
+        finally:
+            self._unread -= len(body)
 
     async def _in_time(self, scope: Scope, receive: Receive, send: Send) -> None:
         content_type: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -59,7 +60,7 @@ def test_automata_together_accept_what_all_accept() -> None:
     "pattern",
     [
         *("(ab)*", "a{2,4}b?", "(a|bb)+", "[^a]*", ".*", "a(ab|(([ab])*)*)", "((.)?|(ab)+)"),
-        "([^a].|(ab)?){2}",
+        *("([^a].|(ab)?){2}", "(?i:A)b{0}", "(?=ab)[ab]+", "(?!b)[ab]{2,}", "(a?|b){3}|ab{2,}"),
     ],
 )
 def test_an_automaton_of_a_regular_expression_accepts_what_it_matches(pattern: str) -> None:
@@ -181,6 +182,17 @@ def test_the_first_id_of_an_answer_may_lose_its_space() -> None:
         assert allowed[TEXTS.index(b"a")]
 
 
+def test_a_free_object_of_a_large_vocabulary_takes_seconds() -> None:
+    """Each state and id would be 50 million steps."""
+    rng = np.random.default_rng(0)
+    words = [bytes(rng.integers(32, 127, size=6).tolist()) for _ in range(30_000)]
+    texts = [b"", b"", *words, *(bytes([x]) for x in range(256))]
+    start = time.process_time()
+    guide = _guide(JsonSchema({"type": "object"}).automaton(), tokens=TokenTexts(texts))
+    assert guide.after.size < 1 << 20
+    assert time.process_time() - start < 10
+
+
 def test_ids_of_the_same_effect_share_a_class() -> None:
     texts = [b"", b"", *(b"%c%c" % (x, y) for x in range(97, 123) for y in range(97, 123))]
     guide = _guide(Regex("[a-z]*").automaton(), tokens=TokenTexts(texts))
@@ -195,7 +207,7 @@ def test_ids_of_the_same_effect_share_a_class() -> None:
             r"decoding\.Regex cannot use '\(': it is not a regular expression",
         ),
         (lambda: Regex("(a)\\1").automaton(), "Group references are not implemented; write it"),
-        (lambda: JsonSchema("{").automaton(), r"decoding\.JsonSchema cannot use \{"),
+        (lambda: JsonSchema("{").automaton(), r"decoding\.JsonSchema cannot use '\{'"),
         (lambda: ForcedWords([]), r"ForcedWords\.words is empty"),
         (lambda: ForcedWords(["a", ""]), r"ForcedWords\.words is \['a', ''\]: it must be a list"),
         (lambda: Controls(stop="end"), r"Controls\.stop is 'end': it must be a list of texts"),
@@ -203,6 +215,13 @@ def test_ids_of_the_same_effect_share_a_class() -> None:
         (
             lambda: Controls(constraints=cast(Any, ["a*"])),
             r"Controls\.constraints has 'a\*', which has no",
+        ),
+        (lambda: Regex("(a{500}){500}").automaton(), "more than 200,000 parts"),
+        (lambda: Regex(".*a.{18}").automaton(), "more than 20,000 states"),
+        (lambda: Regex("(" * 4000 + ")" * 4000).automaton(), "nested too deeply"),
+        (
+            lambda: JsonSchema('{"type": "string", "minLength": 1000000}').automaton(),
+            r"decoding\.JsonSchema cannot use .*minLength.* more than",
         ),
         (lambda: _guide(Regex("z").automaton()), "the vocabulary cannot write any text"),
         (lambda: check_size(20_001), "need more than 20,000 states"),

@@ -1,0 +1,107 @@
+"""A child process that answers lines of JSON, within limits: what it computes may take for ever."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from mtfrun.processes.child_process import start_child
+
+_BYTES_PER_READ = 1 << 20
+
+
+class NoAnswerError(Exception):
+    """The process has ended, or took too long."""
+
+
+class AnsweringChild:
+    """A program that answers lines of JSON; it is started when it is asked, also after its end.
+
+    A signal that raises an exception while it is asked ends it.
+
+    Args:
+      program: a Python file, which limits its memory itself.
+      most_secs: of an answer.
+      greeting: a line that is sent first; an answer with "error" to it ends the process.
+    """
+
+    def __init__(self, program: Path, most_secs: float, greeting: str | None = None):
+        self._program, self._most_secs, self._greeting = program, most_secs, greeting
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, request: str) -> dict[str, Any]:
+        """Returns the answer to a line; NoAnswerError."""
+        with self._lock:
+            if self._process is None:
+                self._process = self._start()
+                if self._greeting is not None:
+                    answer = self._answer(self._process, self._greeting)
+                    if "error" in answer:
+                        self.close()
+                        return answer
+            return self._answer(self._process, request)
+
+    def close(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            for pipe in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError):
+                    pipe.close()  # type: ignore[union-attr]
+            process.wait()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # -P: the folder of the program is no place for imports.
+        arguments = [sys.executable, "-P", str(self._program)]
+        return start_child(
+            arguments,
+            arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _answer(self, process: subprocess.Popen[bytes], request: str) -> dict[str, Any]:
+        assert process.stdin is not None
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it has ended
+                process.stdin.write(request.encode("utf-8", "replace") + b"\n")
+                process.stdin.flush()
+            line = _read_line(process, self._most_secs)
+        except BaseException:
+            self.close()
+            raise
+        if not line.endswith(b"\n"):
+            self.close()
+            raise NoAnswerError
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _read_line(process: subprocess.Popen[bytes], most_secs: float) -> bytes:
+    """Returns a line, or what there is of it if the process ends or takes too long."""
+    assert process.stdout is not None
+    descriptor, end = process.stdout.fileno(), time.monotonic() + most_secs
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    parts: list[bytes] = []
+    while not (parts and parts[-1].endswith(b"\n")):
+        if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+            break
+        part = os.read(descriptor, _BYTES_PER_READ)
+        if not part:
+            break
+        parts.append(part)
+    return b"".join(parts)

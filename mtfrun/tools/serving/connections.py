@@ -1,0 +1,196 @@
+"""Limits of connections: their number, and the time of clients that send or read nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import logging
+import resource
+import time
+from collections.abc import Callable
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mtfrun.display import progress
+
+_CHECK_SECS = 1.0
+_LOG_SECS = 60.0
+# Connections that are accepted before any of them is read.
+_BACKLOG = 128
+_GRACE_SECS = 5
+
+_HEAD, _BODY = "without a whole head", "without a whole body"
+_READER = "of clients that read nothing"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConnectionLimits:
+    """When connections are dropped.
+
+    Attributes:
+      connections: the largest number of open connections; fewer if the process may open few files.
+      head_secs: the longest time until the head of a request is whole.
+      body_secs: the longest time until its body is whole.
+      stalled_secs: the longest time in which a client reads nothing of an answer.
+    """
+
+    connections: int = 512
+    head_secs: float = 10.0
+    body_secs: float = 20.0
+    stalled_secs: float = 20.0
+
+
+class Connections:
+    """The open connections of a server.
+
+    When there are too many, the oldest is dropped that waits for its client: first those that have
+    had no answer yet, so that clients that send nothing do not keep others out. One line a minute
+    says how many were dropped.
+    """
+
+    def __init__(self, limits: ConnectionLimits):
+        self.limits = limits
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = limits.connections
+        if files != resource.RLIM_INFINITY:
+            self._most = min(self._most, files // 2)
+        self._open: set[LimitedProtocol] = set()
+        self._dropped = collections.Counter[str]()
+        self._next_line = 0.0
+        self._is_checked = False
+
+    def add(self, connection: LimitedProtocol) -> None:
+        if len(self._open) >= self._most:
+            waiting = [other for other in self._open if other.longest_secs is not None]
+            victim = min(waiting, key=LimitedProtocol.rank, default=connection)
+            self.drop(victim, f"beyond {self._most:,}")
+        self._open.add(connection)
+        self._check_later(connection.loop)
+
+    def remove(self, connection: LimitedProtocol) -> None:
+        self._open.discard(connection)
+
+    def drop(self, connection: LimitedProtocol, reason: str) -> None:
+        self.count(reason)
+        self._open.discard(connection)
+        connection.transport.abort()
+
+    def count(self, reason: str) -> None:
+        self._dropped[reason] += 1
+
+    def _check_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._is_checked:
+            self._is_checked = True
+            loop.call_later(_CHECK_SECS, self._check, loop)
+
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._is_checked = False
+        now = time.monotonic()
+        for connection in list(self._open):
+            longest = connection.longest_secs
+            if longest is not None and now - connection.since > longest:
+                self.drop(connection, f"{connection.waits_for} in {longest:g} s")
+        if self._dropped and now >= self._next_line:
+            reasons = ", ".join(f"{n:,} {reason}" for reason, n in self._dropped.most_common())
+            progress.note(f"connections dropped: {reasons}")
+            self._dropped.clear()
+            self._next_line = now + _LOG_SECS
+        if self._open or self._dropped:
+            self._check_later(loop)
+
+
+class LimitedProtocol(H11Protocol):
+    """A connection of `connections`, which a subclass has.
+
+    Attributes:
+      waits_for: what its client has not done; None while a request is answered.
+      since: the time from which on it waits.
+    """
+
+    connections_of_server: Connections
+    waits_for: str | None
+    since: float
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._has_been_answered = self._is_stalled = False
+
+    @property
+    def longest_secs(self) -> float | None:
+        """The longest time for which it may wait; None while a request is answered."""
+        limits = self.connections_of_server.limits
+        self._look()
+        secs = {_HEAD: limits.head_secs, _BODY: limits.body_secs, _READER: limits.stalled_secs}
+        return None if self.waits_for is None else secs[self.waits_for]
+
+    def rank(self) -> tuple[bool, bool, float]:
+        """Returns what is least for the connection to drop first."""
+        return self._has_been_answered, self.waits_for != _HEAD, self.since
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.waits_for, self.since = _HEAD, time.monotonic()
+        self.connections_of_server.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connections_of_server.remove(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self.transport.is_closing():
+            super().data_received(data)
+            self._look()
+            # Pipelined requests would wait here, any number of them.
+            if self.waits_for is None and self.conn.trailing_data[0]:
+                self.cycle.keep_alive = False
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._has_been_answered = True
+        self._look()
+        self.since = time.monotonic()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._is_stalled = True
+        self._look()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._is_stalled = False
+        self._look()
+
+    def send_400_response(self, msg: str) -> None:
+        self.connections_of_server.count("without a request of HTTP")
+        super().send_400_response(msg)
+
+    def _look(self) -> None:
+        state = self.conn.their_state
+        waits_for = _HEAD if state is h11.IDLE else _BODY if state is h11.SEND_BODY else None
+        if self._is_stalled or self.transport.is_closing():
+            waits_for = _READER
+        if waits_for != self.waits_for:
+            self.waits_for, self.since = waits_for, time.monotonic()
+
+
+def server_config(
+    app: Callable[..., Any], limits: ConnectionLimits | None = None
+) -> uvicorn.Config:
+    """Returns the settings of a server with limits of connections."""
+    connections = Connections(limits or ConnectionLimits())
+    protocol = type("_Protocol", (LimitedProtocol,), {"connections_of_server": connections})
+    return uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        log_config=None,
+        # Warnings are about single requests.
+        log_level=logging.ERROR,
+        access_log=False,
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=_GRACE_SECS,
+    )
