@@ -95,7 +95,7 @@ def test_requests_beyond_the_largest_number_are_refused_at_once() -> None:
             await PlainTextResponse("answered")(scope, receive, send)
 
         async def receive() -> Any:
-            return {}
+            return {"type": "http.request"}
 
         async def send(message: Any) -> None:
             if message["type"] == "http.response.start":
