@@ -9,6 +9,7 @@ from mtfrun.decoding.controls.constraints import Regex as Regex
 from mtfrun.decoding.controls.controls import Controls as Controls
 from mtfrun.decoding.controls.filters import MinP as MinP
 from mtfrun.decoding.controls.filters import Typical as Typical
+from mtfrun.decoding.controls.guide import Guide as Guide
 from mtfrun.decoding.controls.guide import TokenTexts as TokenTexts
 from mtfrun.decoding.controls.processors import FirstIds as FirstIds
 from mtfrun.decoding.controls.processors import ForbiddenIds as ForbiddenIds

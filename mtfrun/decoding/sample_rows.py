@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeGuard
 
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.decoding.controls.guide import IMPOSSIBLE, Guide
 from mtfrun.decoding.controls.processors import CountPenalty, FrequencyPenalty, PresencePenalty
 from mtfrun.decoding.controls.rules import LogitProcessor, Written
 from mtfrun.decoding.search import Search
@@ -33,6 +34,7 @@ class SampleRows:
       keys: uint32, the bits of each row's key; see `Sample` for the others.
       temperature: float32; 0 for the most likely token.
       frequency_penalty, presence_penalty: float32; 0 for none.
+      allowed: bool {batch, vocab}, the ids that each row's guide allows.
     """
 
     vocab: mtf.Dimension
@@ -43,9 +45,10 @@ class SampleRows:
     top_p: mtf.Tensor
     frequency_penalty: mtf.Tensor
     presence_penalty: mtf.Tensor
+    allowed: mtf.Tensor
 
-    def penalise(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
-        """Returns logits {batch, vocab}, float32, with each row's penalties."""
+    def process(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        """Returns logits {batch, vocab}, float32, with each row's penalties and guide."""
         logits = mtf.to_float(logits)
         penalties = [getattr(self, name) for name in _PENALTIES.values()]
         has_one = functools.reduce(mtf.logical_or, (mtf.not_equal(x, 0.0) for x in penalties))
@@ -56,7 +59,8 @@ class SampleRows:
                 penalised = make_penalty(penalty)(penalised, written)
             return penalised
 
-        return _if_any(has_one, apply, logits)
+        penalised = _if_any(has_one, apply, logits)
+        return mtf.where(self.allowed, penalised, IMPOSSIBLE, logits.shape)
 
     def __call__(self, logits: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
         """Returns ids {batch} for logits {batch, vocab} at positions {batch}."""
@@ -111,7 +115,10 @@ def _noise(logits: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
 class RowSettings:
     """The settings of the rows of a batch, in numpy arrays, for `SampleRows`."""
 
-    def __init__(self, rows: int):
+    def __init__(self, rows: int, vocab: mtf.Dimension):
+        self._vocab = vocab
+        self._guides: dict[int, tuple[Guide, int]] = {}  # with their states, by row
+        self._all_allowed: dict[int, mtf.Tensor] = {}  # by number of rows
         self._arrays = {
             "keys": np.zeros([rows], np.uint32),
             "lines": np.zeros([rows], np.int32),
@@ -121,8 +128,10 @@ class RowSettings:
             **{name: np.zeros([rows], np.float32) for name in _PENALTIES.values()},
         }
 
-    def set(self, row: int, search: Search, line: int) -> None:
+    def set(self, row: int, search: Search, line: int, guide: Guide | None) -> None:
         """Sets a row's settings; of `search` only sampling and the penalties count."""
+        if guide is not None:
+            self._guides[row] = guide, guide.first
         penalties = dict.fromkeys(_PENALTIES.values(), 0.0)
         for processor in search.controls.processors:
             assert may_differ_by_row(processor) and isinstance(processor.penalty, float)
@@ -138,9 +147,45 @@ class RowSettings:
         for name, value in values.items():
             self._arrays[name][row] = value
 
-    def tensors(self, mesh: mtf.Mesh, batch: mtf.Dimension) -> dict[str, mtf.Tensor]:
-        """Returns the arguments of `SampleRows` for the first rows."""
-        return {
+    def clear(self, row: int) -> None:
+        self._guides.pop(row, None)
+
+    def has_guide(self, rows: Iterable[int]) -> bool:
+        """Whether one of the rows has a guide: its ids are allowed for one position only."""
+        return any(row in self._guides for row in rows)
+
+    def advance(self, row: int, ids: np.ndarray) -> bool:
+        """Moves a row's guide after its new ids; returns whether the text is complete."""
+        if row not in self._guides:
+            return False
+        guide, state = self._guides[row]
+        for token in ids:
+            state = int(guide.after[state, guide.class_of_id[token]])
+        self._guides[row] = guide, state
+        return bool(guide.ends[state])
+
+    def tensors(
+        self, mesh: mtf.Mesh, batch: mtf.Dimension, remaining: np.ndarray
+    ) -> dict[str, mtf.Tensor]:
+        """Returns the arguments of `SampleRows` for the first rows.
+
+        remaining: int [rows], the number of ids that each may have yet.
+        """
+        settings = {
             name: mtf.import_tf_tensor(mesh, array[: batch.size].copy(), [batch])
             for name, array in self._arrays.items()
         }
+        return {**settings, "allowed": self._allowed(mesh, batch, remaining)}
+
+    def _allowed(self, mesh: mtf.Mesh, batch: mtf.Dimension, remaining: np.ndarray) -> mtf.Tensor:
+        shape = [batch, self._vocab]
+        if batch.size not in self._all_allowed:
+            allowed = np.ones([batch.size, self._vocab.size], bool)
+            self._all_allowed[batch.size] = mtf.import_tf_tensor(mesh, allowed, shape)
+        if not self.has_guide(range(batch.size)):
+            return self._all_allowed[batch.size]
+        allowed = np.ones([batch.size, self._vocab.size], bool)
+        for row, (guide, state) in self._guides.items():
+            if row < batch.size:
+                allowed[row] = guide.allowed(state, int(remaining[row]))
+        return mtf.import_tf_tensor(mesh, allowed, shape)

@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.decoding.controls.guide import Guide
 from mtfrun.decoding.controls.rules import Written
 from mtfrun.decoding.decoder import Decoder
 from mtfrun.decoding.generate import fit_state
@@ -112,7 +113,7 @@ def take_steps(
         logits, state = _step(decoder, rows, state)
         (vocab,) = logits.shape - shape
         written = Written(rows.ids, rows.position, rows.prompt_lengths, (end_id,), rows.limit)
-        token = choose(choose.penalise(logits, written), rows.position)
+        token = choose(choose.process(logits, written), rows.position)
         token = mtf.where(counts, token, 0)
         log_prob = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
         is_written = mtf.logical_and(
@@ -166,13 +167,15 @@ class Decoded(NamedTuple):
     Attributes:
       place: the row's place, as `SharedBatch.join` has returned it.
       ended: whether the last id is the end id.
-      done: whether it has ended or reached its limit.
+      complete: whether it has ended, with the end id or because its guide lets nothing follow.
+      done: whether it is complete or has reached its limit.
     """
 
     place: int
     ids: np.ndarray
     log_probs: np.ndarray
     ended: bool
+    complete: bool
     done: bool
 
 
@@ -220,7 +223,7 @@ class SharedBatch:
         self._blocks = sorted({min(block, length - first_position) for block in blocks})
         self._rows = {name: np.zeros([places[-1]], np.int32) for name in Rows._fields}
         self._rows["ids"] = np.zeros([places[-1], length], np.int32)
-        self._settings = RowSettings(places[-1])
+        self._settings = RowSettings(places[-1], vocab)
         self._unread: dict[int, _Unread] = {}
         self._taken: set[int] = set()
         jit = self._mesh.decodes_by_xla
@@ -235,12 +238,12 @@ class SharedBatch:
         """Returns whether rows may have these settings: of sampling any, the others by default.
 
         Stop texts and further end ids are left to the caller, who sees the ids. Of the processors a
-        row may have penalties by count.
+        row may have penalties by count; `join` takes the guide of constraints.
         """
         if not all(map(may_differ_by_row, search.controls.processors)):
             return False
         controls = dataclasses.replace(
-            search.controls, processors=(), stop=(), end_ids=(), log_probs=None
+            search.controls, processors=(), constraints=(), stop=(), end_ids=(), log_probs=None
         )
         plain = dataclasses.replace(
             search, temperature=0.0, top_k=0, top_p=1.0, seed=0, controls=controls
@@ -267,7 +270,14 @@ class SharedBatch:
         for size in self._blocks:
             self._call_read(np.zeros([size], np.int32), place=0, start=self._first)
 
-    def join(self, ids: np.ndarray, limit: int, search: Search, line: int = 0) -> int:
+    def join(
+        self,
+        ids: np.ndarray,
+        limit: int,
+        search: Search,
+        line: int = 0,
+        guide: Guide | None = None,
+    ) -> int:
         """Returns the place of a new row, which must be free; `advance` reads its prompt.
 
         ids: of the prompt, at least `first_position`. limit: the largest number of ids of the row,
@@ -275,7 +285,7 @@ class SharedBatch:
         """
         place = next(i for i in range(self.places) if i not in self._taken)
         self._taken.add(place)
-        self._settings.set(place, search, line)
+        self._settings.set(place, search, line, guide)
         self._rows["limit"][place] = limit
         self._rows["prompt_lengths"][place] = len(ids)
         self._rows["ids"][place, : len(ids)] = ids
@@ -288,6 +298,7 @@ class SharedBatch:
         """Frees a place, whether its row is done or not."""
         self._taken.remove(place)
         self._unread.pop(place, None)
+        self._settings.clear(place)
         self._rows["limit"][place] = 0
 
     def advance(self) -> list[Decoded]:
@@ -303,6 +314,8 @@ class SharedBatch:
         size = next(size for size in self._sizes if size > max(active))
         # Rows whose prompts are not read yet decode nothing.
         limits = np.where(np.isin(np.arange(self.places), active), limits, 0)
+        if self._settings.has_guide(active):
+            limits = np.minimum(limits, self._rows["position"] + 1)
         steps = self._call_decode(size, self._length_for(size, limits), limits)
         return [self._take(place, steps) for place in sorted(active)]
 
@@ -320,7 +333,9 @@ class SharedBatch:
         arrays = {**self._rows, "limit": limits}
         ids = self._import(arrays.pop("ids")[:size, :length], [batch, ("length", length)])
         rows = Rows(ids, **{name: self._import(x[:size], [batch]) for name, x in arrays.items()})
-        return mtf.to_numpy(self._decode(rows, self._settings.tensors(self._mesh, batch)))
+        remaining = self._rows["limit"] - self._rows["position"]
+        settings = self._settings.tensors(self._mesh, batch, remaining)
+        return mtf.to_numpy(self._decode(rows, settings))
 
     def _call_read(self, ids: np.ndarray, place: int, start: int) -> None:
         scalars = (self._import(np.asarray(x, np.int32), []) for x in (place, start))
@@ -334,10 +349,11 @@ class SharedBatch:
         rows["position"][place] += number
         rows["previous"][place] = ids[-1]
         ended = bool(steps.ended[place])
-        done = ended or rows["position"][place] >= rows["limit"][place]
+        complete = self._settings.advance(place, ids) or ended
+        done = complete or rows["position"][place] >= rows["limit"][place]
         if done:
             rows["limit"][place] = 0
-        return Decoded(place, ids, log_probs, ended, bool(done))
+        return Decoded(place, ids, log_probs, ended, complete, bool(done))
 
     def _read_some(self, place: int) -> int:
         """Reads a block of a prompt, and returns its size."""

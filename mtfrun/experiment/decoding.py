@@ -382,6 +382,11 @@ class Decoding(Inference):
             end_id, lambda: token_texts(self.prompt_format, self._model.vocab.size)
         )
 
+    @property
+    def guide(self) -> decoding.Guide | None:
+        """The guide of constraints and stop texts, made when it is first asked for."""
+        return self._rules.guide
+
     @functools.cached_property
     def _writer(self) -> AnswerWriter:
         return AnswerWriter(self.prompt_format, self._controls, self._rules)

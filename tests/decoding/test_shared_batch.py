@@ -93,7 +93,7 @@ def _alone(model: t.DecoderOnly, search: Search) -> list[tuple[list[int], float]
     def run(prompts: mtf.Tensor, limits: mtf.Tensor, lines: mtf.Tensor) -> Any:
         decoder = model.decoder({"targets": prompts})
         choose = search.choice(model.vocab, lines)
-        rules = search.controls.rules(END_ID)
+        rules = search.controls.rules(END_ID, lambda: TOKENS)
         return decoding.generate(decoder, prompts, choose, limits=limits, rules=rules)
 
     result = mtf.to_numpy(
@@ -107,6 +107,8 @@ def _alone(model: t.DecoderOnly, search: Search) -> list[tuple[list[int], float]
     for row, prompt in enumerate(PROMPTS):
         new = result.ids[row, len(prompt) : LIMITS[row]].tolist()
         end = new.index(END_ID) + 1 if END_ID in new else len(new)
+        if search.controls.constraints:  # 0 follows
+            end = min(end, len(np.trim_zeros(new, "b")))
         outputs.append((new[:end], float(result.scores[row])))
     return outputs
 
@@ -122,7 +124,8 @@ def _together(
     while waiting or at:
         while waiting and batch.taken < batch.places:
             line = waiting.pop(0)
-            place = batch.join(PROMPTS[line], LIMITS[line], searches[line], line)
+            guide = searches[line].controls.rules(END_ID, lambda: TOKENS).guide
+            place = batch.join(PROMPTS[line], LIMITS[line], searches[line], line, guide)
             at[place], ids[line], log_probs[line] = line, [], 0.0
         for decoded in batch.advance():
             line = at[decoded.place]
@@ -143,6 +146,14 @@ GREEDY, DRAWN = Search(), Search(temperature=0.9, seed=5)
 FROM_SOME = Search(temperature=1.2, top_k=9, top_p=0.8, seed=2)
 PENALTIES = decoding.Controls((decoding.FrequencyPenalty(6.0), decoding.PresencePenalty(-3.0)))
 PENALISED = Search(controls=PENALTIES)
+# Ids from 2 on write a letter.
+TOKENS = decoding.TokenTexts([b"", b"", *(bytes([97 + i]) for i in range(VOCABULARY - 2))])
+GUIDED = Search(controls=decoding.Controls(constraints=(decoding.Regex("[a-h]{2,6}x[^x]*"),)))
+DRAWN_AND_GUIDED = Search(
+    temperature=0.9,
+    seed=5,
+    controls=decoding.Controls(constraints=(decoding.Regex("(ab|c.){3}"),)),
+)
 
 
 def _check(model: t.DecoderOnly, batch: SharedBatch, searches: Sequence[Search]) -> None:
@@ -163,13 +174,14 @@ def test_rows_that_join_and_leave_have_the_ids_that_they_have_alone() -> None:
 )
 def test_settings_of_rows_and_kinds_of_models(kind: str, reads_start: bool) -> None:
     model = _model(ONE_DEVICE, kind, reads_start)
-    _check(model, _shared(model, [1, 2, 4]), [GREEDY, DRAWN, FROM_SOME, PENALISED])
+    searches = [GREEDY, DRAWN, FROM_SOME, PENALISED, GUIDED, DRAWN_AND_GUIDED]
+    _check(model, _shared(model, [1, 2, 4]), searches)
 
 
 @pytest.mark.slow
 def test_a_layout_changes_nothing(mesh_shape: str) -> None:
     model = _model(mesh_shape, "mixture", reads_start=True)
-    _check(model, _shared(model, [8], blocks=[16]), [GREEDY, DRAWN, FROM_SOME, PENALISED])
+    _check(model, _shared(model, [8], blocks=[16]), [GREEDY, DRAWN, FROM_SOME, PENALISED, GUIDED])
 
 
 @pytest.mark.slow

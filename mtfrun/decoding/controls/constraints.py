@@ -115,6 +115,11 @@ def _build(user: str, request: Mapping[str, str], text: str, remedy: str) -> Aut
     return Automaton(after, may_end, np.zeros([size], bool))
 
 
+def stop_building() -> None:
+    """Ends the process, and with an error the automaton that another thread waits for."""
+    _program.close()
+
+
 def check_texts(name: str, texts: Sequence[str]) -> None:
     """Raises InputError unless a setting is a list of texts, none of them empty."""
     is_list = isinstance(texts, list | tuple)

@@ -24,7 +24,7 @@ from mtfrun.errors import InputError
 # More ids than an output can have.
 _FAR = 1 << 30
 # Far below `FORBIDDEN`: where processors forbid all that a guide allows, the guide holds.
-_IMPOSSIBLE = -1e30
+IMPOSSIBLE = -1e30
 # Entries of a table, which a program holds several times.
 _LARGEST = 1 << 23
 # A column is looked up or computed after each kind of byte.
@@ -79,7 +79,13 @@ class Guide:
         allowed = mtf.gather(
             mtf.to_int32(allowed), ids, classes, output_shape=[*state.shape, vocab]
         )
-        return mtf.where(mtf.equal(allowed, 1), logits, _IMPOSSIBLE, logits.shape)
+        return mtf.where(mtf.equal(allowed, 1), logits, IMPOSSIBLE, logits.shape)
+
+    def allowed(self, state: int, remaining: int) -> np.ndarray:
+        """Returns bool [vocab], the ids that `mask` does not forbid."""
+        longest = max(remaining, int(self.distances[state])) - 1
+        is_allowed: np.ndarray = (self.distances[self.after[state]] <= longest)[self.class_of_id]
+        return is_allowed
 
     def advance(self, state: mtf.Tensor, token: mtf.Tensor) -> mtf.Tensor:
         """Returns the states {rows} after ids {rows}."""

@@ -97,6 +97,7 @@ class _Routes:
     async def _health(self, _: Request) -> Response:
         model = self._model
         facts = {"model": model.name, "step": model.step, "adapter": model.adapter}
+        facts["features"] = model.features
         if not model.is_running:
             return JSONResponse({"status": "failed", **facts}, 503)
         return JSONResponse({"status": "ok", **facts})

@@ -28,10 +28,9 @@ from mtfrun.tools.serving.served_model import Piece, Prepared, ServedModel
 
 def read_chat(fields: Fields, limits: Limits) -> Generation:
     """Returns what a request of /v1/chat/completions asks for; RequestError for a bad field."""
-    names = ("messages", "max_completion_tokens", "top_logprobs", "response_format")
+    names = ("messages", "max_completion_tokens", "top_logprobs")
     fields.check_names((*GENERATION_FIELDS, *names))
     fields.refuse("top_logprobs", unless=[0])
-    fields.refuse("response_format", unless=[{"type": "text"}])
     messages = fields.get("messages")
     if not isinstance(messages, list) or not messages:
         raise RequestError(

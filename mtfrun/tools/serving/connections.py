@@ -41,7 +41,7 @@ class ConnectionLimits:
     connections: int = 512
     head_secs: float = 10.0
     body_secs: float = 20.0
-    stalled_secs: float = 20.0
+    stalled_secs: float = 10.0
 
 
 class Connections:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from mtfrun.data import PromptRow
 from mtfrun.decoding import Decoded, Search, SharedBatch
+from mtfrun.decoding.controls.guide import Guide
 
 
 class News(NamedTuple):
@@ -35,6 +36,7 @@ class Ticket:
     search: Search
     line: int
     queue: asyncio.Queue[News]
+    guide: Guide | None = None
     loop: asyncio.AbstractEventLoop = dataclasses.field(default_factory=asyncio.get_running_loop)
     is_cancelled: bool = False
 
@@ -115,8 +117,8 @@ class Engine:
             self._leave([place for place, ticket in self._at.items() if ticket.is_cancelled])
             while self._waiting and self._batch.taken < self._batch.places:
                 ticket = self._waiting.popleft()
-                row = ticket.row
-                place = self._batch.join(row.ids, row.limit, ticket.search, ticket.line)
+                row, search, line = ticket.row, ticket.search, ticket.line
+                place = self._batch.join(row.ids, row.limit, search, line, ticket.guide)
                 self._at[place] = ticket
             return not self._is_stopping
 

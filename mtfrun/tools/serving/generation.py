@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import secrets
 from collections.abc import Mapping
 from typing import Any
 
 from mtfrun.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE_ABOVE_0, Range
+from mtfrun.decoding import Constraint, JsonSchema, Regex
 from mtfrun.decoding.controls.processors import CountPenalty, FrequencyPenalty, PresencePenalty
 from mtfrun.tools.serving.fields import Fields, RequestError
 
@@ -29,9 +31,12 @@ _PENALTY = Range(-2.0, 2.0)
 _SEEDS = Range(-(2**63), 2**63 - 1, whole=True)
 _MOST_STOPS, _LONGEST_STOP = 4, 100
 
+_SCHEMA_FIELDS = {"name", "description", "schema", "strict"}
+
 # The fields of all requests that decode.
 GENERATION_FIELDS = (
     *("model", "max_tokens", "n", "seed", "stop", "stream", "stream_options", "logprobs"),
+    *("response_format", "guided_regex"),
     *_SETTINGS,
     *_PENALTIES,
     *_UNSUPPORTED,
@@ -78,6 +83,7 @@ class Generation:
       num_outputs: of each prompt.
       seed: of the draws; random if the request has none.
       stops: texts before which an output ends.
+      constraints: which texts an output may be, besides the configuration's.
       with_log_probs: of each token.
       is_chat: whether prompts are conversations.
       streaming: how text is sent as it is decoded; None for all at the end.
@@ -89,6 +95,7 @@ class Generation:
     num_outputs: int
     seed: int
     stops: tuple[str, ...]
+    constraints: tuple[Constraint, ...]
     with_log_probs: bool
     streaming: Streaming | None
     is_chat: bool = False
@@ -121,6 +128,7 @@ def read_generation(
         outputs,
         secrets.randbits(31) if seed is None else seed,
         _stops(fields),
+        _constraints(fields),
         log_probs,
         Streaming(bool((stream_options or {}).get("include_usage")))
         if fields.flag("stream")
@@ -144,6 +152,33 @@ def read_texts(fields: Fields, name: str, limits: Limits) -> list[str] | list[li
 
 def _is_id(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**31
+
+
+def _constraints(fields: Fields) -> tuple[Constraint, ...]:
+    """Returns what OpenAI's field response_format, or vLLM's guided_regex, asks for."""
+    expression, form = fields.text("guided_regex"), fields.get("response_format")
+    if expression is not None and form is not None:
+        raise fields.error("guided_regex", "cannot be together with response_format")
+    if expression is not None:
+        return (Regex(expression),)
+    if form is None:
+        return ()
+    kind = form.get("type") if isinstance(form, dict) else None
+    if kind == "text" and form.keys() == {"type"}:
+        return ()
+    if kind == "json_object" and form.keys() == {"type"}:
+        return (JsonSchema('{"type": "object"}'),)
+    if kind == "json_schema" and form.keys() == {"type", "json_schema"}:
+        described = form["json_schema"]
+        if isinstance(described, dict) and described.keys() <= _SCHEMA_FIELDS:
+            schema = described.get("schema")
+            if isinstance(schema, dict):
+                return (JsonSchema(json.dumps(schema)),)
+    raise fields.error(
+        "response_format",
+        'must be {"type": "text"}, {"type": "json_object"} or {"type": "json_schema", '
+        '"json_schema": {"name": TEXT, "schema": {...}}}',
+    )
 
 
 def _stops(fields: Fields) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ import numpy as np
 from mtfrun.configuration.errors import one_line
 from mtfrun.data import ConversationTemplate, ImageData, PromptRow, SegmentationData
 from mtfrun.data.prompts import TextClassificationPrompts
-from mtfrun.decoding import Decoded, SharedBatch
+from mtfrun.decoding import Constraint, Decoded, Guide, SharedBatch
+from mtfrun.decoding.controls.constraints import stop_building
 from mtfrun.decoding.controls.processors import CountPenalty
 from mtfrun.errors import InputError
 from mtfrun.experiment import (
@@ -72,6 +73,7 @@ class Prepared(NamedTuple):
     decoding: Decoding
     rows: list[PromptRow]
     is_shared: bool
+    guide: Guide | None
 
     @property
     def prompt_tokens(self) -> int:
@@ -83,6 +85,8 @@ class _Key(NamedTuple):
 
     settings: tuple[tuple[str, Any], ...]
     penalties: tuple[CountPenalty, ...]
+    constraints: tuple[Constraint, ...]
+    stops: tuple[str, ...]  # which a guide keeps out of what constraints need
     is_chat: bool
 
 
@@ -90,7 +94,11 @@ def _key_of(generation: Generation, *, seed: int | None) -> _Key:
     settings = {**generation.settings, "num_outputs": generation.num_outputs}
     if seed is not None:
         settings["seed"] = seed
-    return _Key(tuple(sorted(settings.items())), generation.penalties, generation.is_chat)
+    stops = generation.stops if generation.constraints else ()
+    return _Key(
+        tuple(sorted(settings.items())),
+        *(generation.penalties, generation.constraints, stops, generation.is_chat),
+    )
 
 
 class ServedModel:
@@ -122,8 +130,11 @@ class ServedModel:
         self.inference = experiment.inference
         self._batch = self.inference.shared_batch(places)
         self.engine = None if self._batch is None else Engine(self._batch, device)
-        self._threads: list[BatchWorker | Engine] = [self.worker]
+        # Makes guides, which may take many seconds.
+        self._builder = BatchWorker(contextlib.nullcontext(), places[-1])
+        self._threads: list[BatchWorker | Engine] = [self.worker, self._builder]
         self._threads += [] if self.engine is None else [self.engine]
+        self._guide_with = functools.lru_cache(_CACHED)(self._guide_of)
         self._decoding_with = functools.lru_cache(_CACHED)(self._decoding_of)
         self._classification_with = functools.lru_cache(_CACHED)(self._changed_classification)
 
@@ -140,6 +151,7 @@ class ServedModel:
         try:
             yield
         finally:
+            stop_building()
             for thread in self._threads:
                 thread.stop()
 
@@ -147,6 +159,12 @@ class ServedModel:
     def is_running(self) -> bool:
         """Whether no thread has ended by a defect."""
         return all(thread.is_running for thread in self._threads)
+
+    @property
+    def features(self) -> list[str]:
+        """What the page offers for this model."""
+        features = [] if self._chat_template is None else ["chat"]
+        return [*features, *([] if self.engine is None else ["logprobs"])]
 
     @property
     def decoding(self) -> Decoding:
@@ -168,7 +186,24 @@ class ServedModel:
         rows = await asyncio.to_thread(
             lambda: [self._row(decoding, prompt) for prompt in generation.prompts]
         )
-        return Prepared(generation, decoding, rows, is_shared)
+        guide = None
+        if decoding.search.controls.constraints:
+            key = _Key((), (), generation.constraints, generation.stops, generation.is_chat)
+            made = await self._builder.run(key, self._guides, [key])
+            if isinstance(made[0], InputError):
+                raise made[0]
+            guide = made[0]
+        return Prepared(generation, decoding, rows, is_shared, guide)
+
+    def _guides(self, keys: list[_Key]) -> list[Guide | InputError | None]:
+        return [self._guide_with(key) for key in keys]
+
+    def _guide_of(self, key: _Key) -> Guide | InputError | None:
+        """Errors are cached too: they may take as long."""
+        try:
+            return self._decoding_of(key).guide
+        except InputError as error:
+            return error
 
     async def outputs(self, prepared: Prepared) -> AsyncGenerator[Piece]:
         """Yields the outputs of all prompts in pieces, which may alternate between outputs.
@@ -207,7 +242,7 @@ class ServedModel:
         tickets = [
             Ticket(
                 *(number, prepared.rows[number // samples], decoding.search),
-                *(line_of_draws(*divmod(number, samples)), queue),
+                *(line_of_draws(*divmod(number, samples)), queue, prepared.guide),
             )
             for number in range(len(prepared.rows) * samples)
         ]
@@ -246,7 +281,7 @@ class ServedModel:
         text = stream.add(ids, is_last=decoded.done)
         finish = None
         if decoded.done or stream.is_stopped:
-            finish = "stop" if decoded.ended or stream.is_stopped else "length"
+            finish = "stop" if decoded.complete or stream.is_stopped else "length"
         tokens: list[Token] = []
         if generation.with_log_probs:
             token_text = self.decoding.prompt_format.output_vocabulary.token_text
@@ -337,8 +372,12 @@ class ServedModel:
             )
         chat = {"chat": self._chat_template} if key.is_chat else {}
         decoding = self.decoding.with_settings({**dict(key.settings), **chat})
-        processors = decoding.search.controls.processors
-        return decoding.with_controls(processors=(*processors, *key.penalties))
+        controls = decoding.search.controls
+        return decoding.with_controls(
+            processors=(*controls.processors, *key.penalties),
+            constraints=(*controls.constraints, *key.constraints),
+            stop=(*controls.stop, *key.stops),
+        )
 
 
 def _until_end(decoded: Decoded | Exception, end_ids: Collection[int]) -> Decoded | Exception:
@@ -350,7 +389,7 @@ def _until_end(decoded: Decoded | Exception, end_ids: Collection[int]) -> Decode
         return decoded
     size = int(ends[0]) + 1
     ids, log_probs = decoded.ids[:size], decoded.log_probs[:size]
-    return Decoded(decoded.place, ids, log_probs, ended=True, done=True)
+    return Decoded(decoded.place, ids, log_probs, ended=True, complete=True, done=True)
 
 
 def _pixels(data: ImageData | SegmentationData, number: int, content: bytes) -> np.ndarray:

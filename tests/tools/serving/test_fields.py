@@ -57,6 +57,13 @@ def _read(body: Any) -> Generation:
         ({"prompt": "a", "stop": list("abcde")}, "stop has 5 entries"),
         ({"prompt": "a", "seed": 2**64}, "seed is"),
         ({"prompt": "a", "logprobs": 5}, "logprobs is 5"),
+        ({"prompt": "a", "guided_regex": 1}, "guided_regex is 1: it must be a text"),
+        ({"prompt": "a", "response_format": "json"}, 'response_format is "json": it must be'),
+        ({"prompt": "a", "response_format": {"type": "json_schema"}}, "it must be"),
+        (
+            {"prompt": "a", "response_format": {"type": "text"}, "guided_regex": "a"},
+            "cannot be together",
+        ),
         ({"prompt": "a", "logit_bias": {"5": 1}}, "it is not supported"),
         ({"prompt": "a", "echo": True}, "echo is true: it is not supported"),
         ({"prompt": "a", "temprature": 1}, "did you mean 'temperature'?"),

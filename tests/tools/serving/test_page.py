@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import pathlib
+import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +17,7 @@ import uvicorn
 
 from mtfrun.tools.serving.app import make_app
 from mtfrun.tools.serving.generation import Generation, Limits
-from mtfrun.tools.serving.served_model import Piece
+from mtfrun.tools.serving.served_model import Piece, Token
 from tests.browser import needs_browser, open_page
 
 
@@ -23,6 +25,7 @@ class _Echo:
     """A model that continues a prompt with its words, one at a time."""
 
     name, step, adapter, engine = "echo", 3, "formal", None
+    features = ("chat", "logprobs")
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -45,7 +48,8 @@ class _Echo:
         words = prepared.generation.prompts[0].split()
         for word in words:
             await asyncio.sleep(0.01)
-            yield Piece(0, f"<b>{word}</b> ", 1, (), None)
+            token = Token(f"<b>{word}</b> ", math.log(0.25))
+            yield Piece(0, token.text, 1, [token], None)
         yield Piece(0, "", 0, (), "stop")
 
 
@@ -69,5 +73,7 @@ def _server() -> Iterator[int]:
 def test_a_browser_shows_what_is_decoded(tmp_path: pathlib.Path) -> None:
     with _server() as port:
         shown = open_page(f"http://127.0.0.1:{port}/#one%20two", tmp_path, secs=5)
-    assert '<span id="output">&lt;b&gt;one&lt;/b&gt; &lt;b&gt;two&lt;/b&gt; </span>' in shown
+    parts = re.findall(r'<span title="(.*?): 25.0 %">(.*?)</span>', shown)
+    assert [text for _, text in parts] == ["&lt;b&gt;one&lt;/b&gt; ", "&lt;b&gt;two&lt;/b&gt; "]
+    assert "access token" in shown and '<p id="modes">' in shown
     assert "echo, step 3, adapter formal" in shown and "2 tokens in" in shown

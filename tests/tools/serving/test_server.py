@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from mtfrun.decoding import JsonSchema, Regex
 from mtfrun.experiment import Decoding
 from mtfrun.tools.chat import ChatTemplate
 from mtfrun.tools.serving.app import make_app
@@ -141,6 +142,66 @@ def test_an_output_ends_before_a_stop(client: TestClient) -> None:
     assert stopped["finish_reason"] == "stop"
 
 
+SCHEMA = {"type": "object", "properties": {"a": {"enum": [1, 22]}}, "required": ["a"]}
+SCHEMA_FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("field", "constraint", "settings"),
+    [
+        ({"guided_regex": "[a-d]{3}( [e-z]{2,4})?"}, Regex("[a-d]{3}( [e-z]{2,4})?"), {}),
+        ({"guided_regex": "[a-d]+e[^e]*"}, Regex("[a-d]+e[^e]*"), {"stop": ["a", "bb"]}),
+        ({"response_format": SCHEMA_FORMAT}, JsonSchema(json.dumps(SCHEMA)), {}),
+        ({"response_format": SCHEMA_FORMAT}, JsonSchema(json.dumps(SCHEMA)), {"beam_size": 2}),
+        (
+            {"response_format": {"type": "json_object"}},
+            JsonSchema('{"type": "object"}'),
+            {"temperature": 1.0, "seed": 4, "num_outputs": 2},
+        ),
+    ],
+)
+def test_constrained_outputs_are_those_of_decode(
+    client: TestClient,
+    model: ServedModel,
+    field: dict[str, Any],
+    constraint: Any,
+    settings: dict[str, Any],
+) -> None:
+    request = {**settings, **field, "prompt": "The ", "max_tokens": 16}
+    request["n"] = request.pop("num_outputs", 1)
+    free = {"prompt": "é", "max_tokens": 16}
+    with ThreadPoolExecutor(2) as pool:  # rows of one batch
+        whole, other = pool.map(lambda x: _complete(client, **x), [request, free])
+    constrained = model.decoding.with_settings({**settings, "decode_length": 16}).with_controls(
+        constraints=[constraint], stop=settings.get("stop", [])
+    )
+    (answer,) = constrained([b"The "])
+    choices = whole["choices"]
+    assert [choice["text"] for choice in choices] == [x.text for x in answer.outputs]
+    ends = ["stop" if x.finished else "length" for x in answer.outputs]
+    assert [choice["finish_reason"] for choice in choices] == ends
+    assert [other["choices"][0]["text"]] == _decode(model, "é", decode_length=16)
+    if "beam_size" not in settings:
+        lines = client.post("/v1/completions", json={**request, "stream": True}).text.split("\n\n")
+        parts = [x for e in lines[:-2] for x in json.loads(e.removeprefix("data: "))["choices"]]
+        for choice in choices:
+            texts = [x["text"] for x in parts if x["index"] == choice["index"]]
+            assert "".join(texts) == choice["text"]
+
+
+@pytest.mark.slow
+def test_json_that_does_not_fit_the_limit_ends_by_length(client: TestClient) -> None:
+    (choice,) = _complete(client, prompt="a", max_tokens=3, response_format=SCHEMA_FORMAT)[
+        "choices"
+    ]
+    assert choice["finish_reason"] == "length"
+    message = {"role": "user", "content": "Hi"}
+    request = {"messages": [message], "max_tokens": 20, "response_format": SCHEMA_FORMAT}
+    (choice,) = client.post("/v1/chat/completions", json=request).json()["choices"]
+    assert json.loads(choice["message"]["content"])["a"] in (1, 22)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("request_fields", "status", "problem"),
@@ -149,6 +210,8 @@ def test_an_output_ends_before_a_stop(client: TestClient) -> None:
         ({"prompt": [400]}, 400, "prompt has the id 400"),
         ({"prompt": "a", "n": 2, "temperature": 0}, 400, "num_outputs=2"),
         ({"prompt": "a", "beam_size": 2, "logprobs": 1}, 400, "logprobs are not available"),
+        ({"prompt": "a", "guided_regex": "a{100000}"}, 400, "more than 20,000 states"),
+        ({"prompt": "a", "guided_regex": "("}, 400, "decoding.Regex cannot use '('"),
         ({"prompt": "a", "model": "other"}, 404, "there is no model 'other'"),
     ],
 )
@@ -162,7 +225,7 @@ def test_what_the_model_cannot_do_is_refused(
 
 @pytest.mark.slow
 def test_other_paths(client: TestClient, model: ServedModel) -> None:
-    facts = {"model": "tiny", "step": 7, "adapter": None}
+    facts = {"model": "tiny", "step": 7, "adapter": None, "features": ["chat", "logprobs"]}
     assert client.get("/health").json() == {"status": "ok", **facts}
     assert client.get("/v1/models").json()["data"][0]["id"] == "tiny"
     assert client.get("/v1/models/other").status_code == 404
