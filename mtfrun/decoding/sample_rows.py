@@ -175,9 +175,9 @@ class RowSettings:
             name: mtf.import_tf_tensor(mesh, array[: batch.size].copy(), [batch])
             for name, array in self._arrays.items()
         }
-        return {**settings, "allowed": self._allowed(mesh, batch, remaining)}
+        return {**settings, "allowed": self._mask(mesh, batch, remaining)}
 
-    def _allowed(self, mesh: mtf.Mesh, batch: mtf.Dimension, remaining: np.ndarray) -> mtf.Tensor:
+    def _mask(self, mesh: mtf.Mesh, batch: mtf.Dimension, remaining: np.ndarray) -> mtf.Tensor:
         shape = [batch, self._vocab]
         if batch.size not in self._all_allowed:
             allowed = np.ones([batch.size, self._vocab.size], bool)
@@ -187,5 +187,5 @@ class RowSettings:
         allowed = np.ones([batch.size, self._vocab.size], bool)
         for row, (guide, state) in self._guides.items():
             if row < batch.size:
-                allowed[row] = guide.allowed(state, int(remaining[row]))
+                allowed[row] = guide.mask_of(state, int(remaining[row]))
         return mtf.import_tf_tensor(mesh, allowed, shape)

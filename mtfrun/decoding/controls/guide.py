@@ -81,7 +81,7 @@ class Guide:
         )
         return mtf.where(mtf.equal(allowed, 1), logits, IMPOSSIBLE, logits.shape)
 
-    def allowed(self, state: int, remaining: int) -> np.ndarray:
+    def mask_of(self, state: int, remaining: int) -> np.ndarray:
         """Returns bool [vocab], the ids that `mask` does not forbid."""
         longest = max(remaining, int(self.distances[state])) - 1
         is_allowed: np.ndarray = (self.distances[self.after[state]] <= longest)[self.class_of_id]

@@ -119,7 +119,7 @@ class _Nondeterministic:
     def _add_group(self, part: Any, begin: int, flags: Any) -> int:
         known = self._patterns.REFlags
         if flags & ~(known.CASE_INSENSITIVE | known.SINGLE_LINE):
-            raise ValueError(f"{flags} is not supported")
+            raise self._patterns.Unsupported(f"{flags} is not supported")
         if part == self._patterns._DOT:
             group = (frozenset("" if flags & known.SINGLE_LINE else "\n"), True)
         else:
@@ -135,7 +135,7 @@ class _Nondeterministic:
         self.moves[begin] = (self.groups.setdefault(group, len(self.groups)), end)
         return end
 
-    def reached(self, states: Iterable[int]) -> frozenset[int]:
+    def closure(self, states: Iterable[int]) -> frozenset[int]:
         """Returns the states that are reached without a character and have a move, or the end."""
         stack, seen = list(states), set(states)
         while stack:
@@ -164,7 +164,7 @@ def machine_of(expression: str) -> Machine:
         for (_, negated), number in parts.groups.items():
             if (number in numbers) != negated:
                 keys_of_group[number].append(key)
-    first = parts.reached([0])
+    first = parts.closure([0])
     sets, numbers_of, after = [first], {first: 0}, list[dict[int, int]]()
     for states in sets:  # which grows
         targets = collections.defaultdict[int, set[int]](set)
@@ -177,7 +177,7 @@ def machine_of(expression: str) -> Machine:
         for key, ends in targets.items():
             same = frozenset(ends)
             if same not in by_targets:
-                reached = parts.reached(same)
+                reached = parts.closure(same)
                 by_targets[same] = numbers_of.setdefault(reached, len(sets))
                 if by_targets[same] == len(sets):
                     sets.append(reached)

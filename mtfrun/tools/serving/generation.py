@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtfrun.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE_ABOVE_0, Range
-from mtfrun.decoding import Constraint, JsonSchema, Regex
-from mtfrun.decoding.controls.processors import CountPenalty, FrequencyPenalty, PresencePenalty
+from mtfrun.decoding import Constraint, Controls, JsonSchema, Regex
+from mtfrun.decoding.controls.processors import FrequencyPenalty, PresencePenalty
 from mtfrun.tools.serving.fields import Fields, RequestError
 
 # Fields of OpenAI's requests that change no output here.
@@ -79,11 +79,9 @@ class Generation:
     Attributes:
       prompts: each a text, or the ids of one.
       settings: of the inference, those that are not the configuration's.
-      penalties: processors of the logits besides the configuration's.
+      controls: penalties, constraints and stop texts besides the configuration's.
       num_outputs: of each prompt.
       seed: of the draws; random if the request has none.
-      stops: texts before which an output ends.
-      constraints: which texts an output may be, besides the configuration's.
       with_log_probs: of each token.
       is_chat: whether prompts are conversations.
       streaming: how text is sent as it is decoded; None for all at the end.
@@ -91,11 +89,9 @@ class Generation:
 
     prompts: list[str] | list[list[int]]
     settings: Mapping[str, Any]
-    penalties: tuple[CountPenalty, ...]
+    controls: Controls
     num_outputs: int
     seed: int
-    stops: tuple[str, ...]
-    constraints: tuple[Constraint, ...]
     with_log_probs: bool
     streaming: Streaming | None
     is_chat: bool = False
@@ -114,6 +110,11 @@ def read_generation(
     tokens = fields.number("max_tokens", allowed) if tokens is None else tokens
     settings = {**settings, "decode_length": tokens}
     penalties = {name: fields.number(name, _PENALTY) for name in _PENALTIES}
+    controls = Controls(
+        tuple(_PENALTIES[name](float(value)) for name, value in penalties.items() if value),
+        constraints=_constraints(fields),
+        stop=_stops(fields),
+    )
     outputs = fields.number("n", Range(1, limits.outputs, whole=True)) or 1
     if (settings["beam_size"] or 1) > limits.outputs:
         raise fields.error("beam_size", f"must be at most {limits.outputs}")
@@ -124,11 +125,9 @@ def read_generation(
     return Generation(
         prompts,
         {name: value for name, value in settings.items() if value is not None},
-        tuple(_PENALTIES[name](float(value)) for name, value in penalties.items() if value),
+        controls,
         outputs,
         secrets.randbits(31) if seed is None else seed,
-        _stops(fields),
-        _constraints(fields),
         log_probs,
         Streaming(bool((stream_options or {}).get("include_usage")))
         if fields.flag("stream")

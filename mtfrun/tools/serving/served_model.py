@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import math
 import tempfile
@@ -16,9 +17,8 @@ import numpy as np
 from mtfrun.configuration.errors import one_line
 from mtfrun.data import ConversationTemplate, ImageData, PromptRow, SegmentationData
 from mtfrun.data.prompts import TextClassificationPrompts
-from mtfrun.decoding import Constraint, Decoded, Guide, SharedBatch
+from mtfrun.decoding import Controls, Decoded, Guide, SharedBatch
 from mtfrun.decoding.controls.constraints import stop_building
-from mtfrun.decoding.controls.processors import CountPenalty
 from mtfrun.errors import InputError
 from mtfrun.experiment import (
     Answer,
@@ -84,9 +84,7 @@ class _Key(NamedTuple):
     """What a program is compiled for."""
 
     settings: tuple[tuple[str, Any], ...]
-    penalties: tuple[CountPenalty, ...]
-    constraints: tuple[Constraint, ...]
-    stops: tuple[str, ...]  # which a guide keeps out of what constraints need
+    controls: Controls
     is_chat: bool
 
 
@@ -94,11 +92,10 @@ def _key_of(generation: Generation, *, seed: int | None) -> _Key:
     settings = {**generation.settings, "num_outputs": generation.num_outputs}
     if seed is not None:
         settings["seed"] = seed
-    stops = generation.stops if generation.constraints else ()
-    return _Key(
-        tuple(sorted(settings.items())),
-        *(generation.penalties, generation.constraints, stops, generation.is_chat),
-    )
+    controls = generation.controls
+    if not controls.constraints:  # whose guide keeps stop texts out of what they need
+        controls = dataclasses.replace(controls, stop=())
+    return _Key(tuple(sorted(settings.items())), controls, generation.is_chat)
 
 
 class ServedModel:
@@ -188,7 +185,9 @@ class ServedModel:
         )
         guide = None
         if decoding.search.controls.constraints:
-            key = _Key((), (), generation.constraints, generation.stops, generation.is_chat)
+            key = _Key(
+                (), dataclasses.replace(generation.controls, processors=()), generation.is_chat
+            )
             made = await self._builder.run(key, self._guides, [key])
             if isinstance(made[0], InputError):
                 raise made[0]
@@ -247,7 +246,7 @@ class ServedModel:
             for number in range(len(prepared.rows) * samples)
         ]
         prompt_format, controls = decoding.prompt_format, decoding.search.controls
-        stops = (*generation.stops, *controls.stop, *prompt_format.stop)
+        stops = (*generation.controls.stop, *controls.stop, *prompt_format.stop)
         streams = [TextStream(prompt_format.output, stops) for _ in tickets]
         end_ids = {*controls.end_ids, *prompt_format.end_ids}
         ended: set[int] = set()
@@ -303,7 +302,7 @@ class ServedModel:
             raise RequestError("prompts of ids are not for this model, or with beams: send texts")
         answers = await self.worker.run(key, answer, list(generation.prompts))
         for number, result in enumerate(x for answer in answers for x in answer.outputs):
-            stream = TextStream(functools.partial(_whole, result.text), generation.stops)
+            stream = TextStream(functools.partial(_whole, result.text), generation.controls.stop)
             text = stream.add([], is_last=True)
             finish = "stop" if result.finished or stream.is_stopped else "length"
             yield Piece(number, text, result.tokens, (), finish)
@@ -372,11 +371,11 @@ class ServedModel:
             )
         chat = {"chat": self._chat_template} if key.is_chat else {}
         decoding = self.decoding.with_settings({**dict(key.settings), **chat})
-        controls = decoding.search.controls
+        configured, asked = decoding.search.controls, key.controls
         return decoding.with_controls(
-            processors=(*controls.processors, *key.penalties),
-            constraints=(*controls.constraints, *key.constraints),
-            stop=(*controls.stop, *key.stops),
+            processors=(*configured.processors, *asked.processors),
+            constraints=(*configured.constraints, *asked.constraints),
+            stop=(*configured.stop, *asked.stop),
         )
 
 

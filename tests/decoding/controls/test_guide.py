@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from mtfrun.decoding import Controls, ForcedWords, JsonSchema, Regex, TokenTexts
-from mtfrun.decoding.controls.automaton import NO_STATE, Automaton, all_of, check_size, containing
+from mtfrun.decoding.controls.automaton import Automaton, all_of, check_size, containing
 from mtfrun.decoding.controls.guide import Guide, make_guide
+from mtfrun.decoding.controls.pattern_program import NO_STATE
 from mtfrun.errors import InputError
 
 END = 1

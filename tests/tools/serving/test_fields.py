@@ -78,12 +78,12 @@ def test_a_bad_request_is_refused_with_its_reason(body: Any, problem: str) -> No
 def test_what_a_request_leaves_out_is_the_configuration_s() -> None:
     generation = _read({"prompt": ["a", "b"], "max_tokens": 5, "user": "me", "logit_bias": {}})
     assert generation.settings == {"decode_length": 5}
-    assert (generation.num_outputs, generation.stops, generation.streaming) == (1, (), None)
+    assert (generation.num_outputs, generation.controls.stop, generation.streaming) == (1, (), None)
 
 
 def test_penalties_are_processors() -> None:
     body = {"prompt": "a", "frequency_penalty": 1, "presence_penalty": 0}
-    assert _read(body).penalties == (FrequencyPenalty(1.0),)
+    assert _read(body).controls.processors == (FrequencyPenalty(1.0),)
 
 
 def test_prompts_are_texts_or_ids() -> None:
