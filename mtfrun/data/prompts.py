@@ -144,10 +144,8 @@ class PromptFormat(abc.ABC):
         return min(self.longest + len(self.after), lengths[TARGETS])
 
     def output(self, ids: np.ndarray) -> str:
-        """Returns the text of the ids behind the prefix of an output."""
-        if self.continues:
-            return self.output_vocabulary.decode_continuation(ids)
-        return self.output_vocabulary.decode(ids)
+        """Returns the text of the ids behind the prefix of an output, without its end."""
+        return self.output_vocabulary.decode_output(ids, continues=self.continues)
 
 
 class LanguageModelPrompts(PromptFormat):

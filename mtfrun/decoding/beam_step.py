@@ -11,7 +11,7 @@ Dimensions:
   vocab: the ids.
   rank: the best next ids of one beam, best first.
   candidates: beam * rank, all continuations that are compared.
-  double_beam: the 2 * beam best of these, best first.
+  double_beam: the 2 * beam best of these, best first; more where several ids end an output.
   pool: beam + double_beam: the finished beams and the candidates that compete for their places.
 """
 
@@ -107,8 +107,9 @@ def grow_topk(
         can be among the best. (Mesh TensorFlow's option, for parity: fewer give other results.)
     """
     batch, beam, length = active.seq.shape
-    double_beam = mtf.Dimension("double_beam", 2 * beam.size)
-    # No beam can have more than 2 * beam of the best ones, so a top_k of each beam's logits finds
+    # As many may end as there are beams and end ids, and as many as there are beams continue.
+    double_beam = mtf.Dimension("double_beam", (1 + len(end_ids)) * beam.size)
+    # No beam can have more of the best ones than there are, so a top_k of each beam's logits finds
     # all of them, and the softmax is computed for these ids alone.
     rank = mtf.Dimension("rank", num_prefilter or min(double_beam.size, vocab.size))
     logits = mtf.to_float(logits)

@@ -243,7 +243,13 @@ class SharedBatch:
         if not all(map(may_differ_by_row, search.controls.processors)):
             return False
         controls = dataclasses.replace(
-            search.controls, processors=(), constraints=(), stop=(), end_ids=(), log_probs=None
+            search.controls,
+            processors=(),
+            constraints=(),
+            stop=(),
+            end_ids=(),
+            vocabulary_end=True,
+            log_probs=None,
         )
         plain = dataclasses.replace(
             search, temperature=0.0, top_k=0, top_p=1.0, seed=0, controls=controls

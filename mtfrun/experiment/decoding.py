@@ -152,7 +152,8 @@ class Decoding(Inference):
     def shared_batch(self, places: Sequence[int]) -> decoding.SharedBatch | None:
         """Returns a batch for rows of `prompt_format`, each with its `Search`."""
         size = self.prompt_format.max_lengths[TARGETS]
-        return make_shared_batch(self.experiment, size, places)
+        end_id = self.search.controls.ends(self._data.vocabulary.end_id)[0]
+        return make_shared_batch(self.experiment, size, places, end_id)
 
     def report(self) -> str | None:
         tokens, steps = map(sum, zip((0, 0), *self._speculated, strict=True))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from mtfrun import decoding, mtf
-from mtfrun.data import TARGETS, TextData
+from mtfrun.data import TARGETS
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.records import require
 from mtfrun.models import TextModel
@@ -16,7 +16,7 @@ _REMEDY = "decode with a model of text"
 
 
 def make_shared_batch(
-    experiment: Experiment, size: int, places: Sequence[int]
+    experiment: Experiment, size: int, places: Sequence[int], end_id: int
 ) -> decoding.SharedBatch | None:
     """Returns a batch for rows of at most `size` ids; None if they must be at one position.
 
@@ -25,7 +25,6 @@ def make_shared_batch(
     only the last number counts.
     """
     model = require(experiment.model, TextModel, "a shared batch", _REMEDY)
-    data = require(experiment.data, TextData, "a shared batch", _REMEDY)
     if not model.shares_beginnings:
         return None
     length = mtf.Dimension("length", size)
@@ -44,5 +43,5 @@ def make_shared_batch(
         length=size,
         places=rows[-1:] if experiment.mesh.is_distributed else rows,
         first_position=int(not model.predicts_first_id),
-        end_id=data.vocabulary.end_id,
+        end_id=end_id,
     )

@@ -14,7 +14,7 @@ from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
 from mtfrun.decoding import BeamSearch, Decoder, Greedy, Hypotheses, Search, generate, n_best
-from mtfrun.decoding.beam_step import reorder_state
+from mtfrun.decoding.beam_step import first_active, grow_active, grow_topk, reorder_state
 from tests.decoding.markov_decoder import LAYOUT, VOCAB, follows, markov_decoder
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 
@@ -178,6 +178,24 @@ def test_reordering_moves_nothing_between_devices() -> None:
     np.testing.assert_array_equal(mtf.to_numpy(without_beam), state[:, 0])
     assert dtensor.fetch_layout(reordered.value) == mesh.device_layout(shape)
     assert dtensor.fetch_layout(without_beam.value) == mesh.device_layout(shape - shape[1])
+
+
+def test_all_beams_continue_where_several_ends_are_likeliest() -> None:
+    mesh, beam = mtf.Mesh(), mtf.Dimension("beam", 2)
+    ends = (1, 2, 3)
+    logits = np.zeros([1, beam.size, VOCAB.size], np.float32)
+    logits[..., ends] = 9.0
+    prompts = mtf.import_tf_tensor(mesh, np.array([[5, 0]], np.int32), "batch:1;length:2")
+    candidates = grow_topk(
+        mtf.constant(mesh, 1, dtype=np.int32),
+        first_active(prompts, beam)._replace(log_probs=mtf.zeros(mesh, "batch:1;beam:2")),
+        mtf.import_tf_tensor(mesh, logits, ["batch:1", beam, VOCAB]),
+        vocab=VOCAB,
+        penalty=mtf.constant(mesh, 1.0),
+        end_ids=ends,
+    )
+    active, _ = grow_active(candidates, beam)
+    assert not np.isin(mtf.to_numpy(active.seq)[..., 1], ends).any()
 
 
 def test_a_beam_of_one_is_greedy() -> None:

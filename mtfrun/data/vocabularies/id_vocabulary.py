@@ -82,5 +82,8 @@ class IdVocabulary(Vocabulary):
         return np.array([int(word) for word in words], np.int32)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        array = before_end(ids, self.end_id)
-        return " ".join(str(i) for i in array if i != self.pad_id)
+        return self.decode_output(before_end(ids, self.end_id), continues=False)
+
+    def decode_output(self, ids: np.ndarray, *, continues: bool) -> str:
+        del continues
+        return " ".join(str(i) for i in ids if i != self.pad_id)

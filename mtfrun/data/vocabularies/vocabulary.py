@@ -108,6 +108,11 @@ class Vocabulary(abc.ABC):
         """Returns the text before the first end id, of ids that continue a text."""
         return self.decode(ids)
 
+    def decode_output(self, ids: np.ndarray, *, continues: bool) -> str:
+        """Returns the text of an output that another id than `end_id` may end."""
+        ids = ids[ids != self.end_id]
+        return self.decode_continuation(ids) if continues else self.decode(ids)
+
     def special_texts(self, of_template: Mapping[str, str]) -> Mapping[str, str]:
         """Returns how a template writes special tokens, by name, so that `encode_spans` reads them.
 

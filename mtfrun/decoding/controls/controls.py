@@ -14,6 +14,8 @@ from mtfrun.decoding.controls.rules import LogitProcessor, Rules
 from mtfrun.decoding.sampling import TokenFilter
 from mtfrun.errors import InputError
 
+_NO_ID = -2
+
 
 @dataclasses.dataclass(frozen=True)
 class Controls:
@@ -26,6 +28,7 @@ class Controls:
       constraints: which texts an output may be: all of them hold.
       stop: texts of which the first to occur ends an output, which it is not part of.
       end_ids: ids that end an output besides the vocabulary's.
+      vocabulary_end: whether the vocabulary's end id ends an output.
       log_probs: the number of most likely ids at each position whose log-probabilities are returned
         with the output's; 0 for the output's only, None for none.
     """
@@ -35,6 +38,7 @@ class Controls:
     constraints: Sequence[Constraint] = ()
     stop: Sequence[str] = ()
     end_ids: Sequence[int] = ()
+    vocabulary_end: bool = True
     log_probs: int | None = None
 
     def __post_init__(self) -> None:
@@ -60,6 +64,10 @@ class Controls:
                     "list objects such as @decoding.Regex()"
                 )
 
+    def ends(self, end_id: int) -> tuple[int, ...]:
+        """Returns the ids that end an output: first the vocabulary's, or what no id equals."""
+        return (end_id if self.vocabulary_end else _NO_ID, *self.end_ids)
+
     def rules(self, end_id: int, tokens: Callable[[], TokenTexts] | None = None) -> Rules:
         """Returns the rules of outputs.
 
@@ -67,7 +75,7 @@ class Controls:
           end_id: the vocabulary's.
           tokens: returns what its ids write; for constraints and stop texts.
         """
-        end_ids = (end_id, *self.end_ids)
+        end_ids = self.ends(end_id)
         automata = [*_automata(self.constraints)]
         automata += [containing(text.encode(), ends=True) for text in self.stop]
         if not automata:

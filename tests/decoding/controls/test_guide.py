@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from mtfrun.data import IdVocabulary
 from mtfrun.decoding import Controls, ForcedWords, JsonSchema, Regex, TokenTexts
 from mtfrun.decoding.controls.automaton import Automaton, all_of, check_size, containing
 from mtfrun.decoding.controls.guide import Guide, make_guide
@@ -231,6 +232,14 @@ def test_ids_of_the_same_effect_share_a_class() -> None:
 def test_what_cannot_be_used_is_refused(make: Any, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         make()
+
+
+def test_the_end_of_texts_need_not_end_outputs() -> None:
+    assert Controls(end_ids=[7]).rules(1).length(np.array([5, 1, 7])) == 1
+    rules = Controls(end_ids=[7], vocabulary_end=False).rules(1)
+    assert rules.length(np.array([5, 1, 7])) == 2
+    # Other vocabularies write no text for it.
+    assert IdVocabulary(9).decode_output(np.array([5, 1]), continues=True) == "5 1"
 
 
 def test_an_output_is_cut_at_the_first_stop_text() -> None:

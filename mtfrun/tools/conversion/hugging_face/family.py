@@ -156,7 +156,7 @@ class TextFamily(Family):
 
     def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
         tokenizer = read_tokenizer(folder, settings, self.pad_id)
-        return [tokenizer, read_generation(folder, settings)]
+        return [tokenizer, read_generation(folder, settings, tokenizer.end_id)]
 
 
 def write_text_data(file: GinFile, example: str) -> None:

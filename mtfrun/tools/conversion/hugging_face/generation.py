@@ -79,8 +79,8 @@ class Generation:
             file.bind(target, parameters)
 
 
-def read_generation(folder: Folder, settings: Settings) -> Generation:
-    """Older folders have the settings in config.json."""
+def read_generation(folder: Folder, settings: Settings, end_id: int | None = None) -> Generation:
+    """Older folders have the settings in config.json. `end_id`: the vocabulary's."""
     if folder.has(GENERATION_CONFIG):
         where = str(folder.path / GENERATION_CONFIG)
         values = Settings(folder.json_of(GENERATION_CONFIG), where)
@@ -96,6 +96,12 @@ def read_generation(folder: Folder, settings: Settings) -> Generation:
         decoding["num_outputs"] = min(outputs, values.integer("num_beams", 1))
     ids = _ids_by_setting(values, is_answer=is_answer)
     controls = _controls(values, ids, is_answer=is_answer, draws="temperature" in search)
+    ends = _ends(values, end_id)
+    if ends:
+        controls = {
+            **controls,
+            "decoding.Controls": {**controls.get("decoding.Controls", {}), **ends},
+        }
     known = {*_TAKEN, *_TAKEN_BY_SAMPLING, *_PROCESSORS, *ids, *_IGNORED}
     others = [
         name
@@ -178,10 +184,17 @@ def _controls(
                 classes[_OF_IDS[setting]] = {"ids": numbers}
         if references:
             controls[name] = references
-    ends = end_ids(values.values)
-    if len(ends) > 1:
-        controls["end_ids"] = ends[1:]
     return {**({"decoding.Controls": controls} if controls else {}), **classes}
+
+
+def _ends(values: Settings, end_id: int | None) -> dict[str, object]:
+    """Returns the parameters of `decoding.Controls` for ends of outputs."""
+    ends = list(dict.fromkeys(end_ids(values.values)))
+    further = [number for number in ends if number != end_id]
+    parameters: dict[str, object] = {"end_ids": further} if further else {}
+    if end_id is not None and end_id not in ends:
+        parameters["vocabulary_end"] = False
+    return parameters
 
 
 def _check_length(values: Settings, new_tokens: int) -> None:

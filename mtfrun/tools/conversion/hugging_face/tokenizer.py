@@ -30,7 +30,7 @@ class Tokenizer:
     """A vocabulary for a gin file: `reference` is such as "@data.SentencePieceVocabulary()".
 
     `parameters` are of its class; `file` is (parameter, file name); `files` has contents by name;
-    `pad_id` is -1 where id 0 is a token.
+    `pad_id` is -1 where id 0 is a token; `end_id` ends a text, None where no id does.
     """
 
     reference: str
@@ -38,6 +38,7 @@ class Tokenizer:
     file: tuple[str, str] | None = None
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     pad_id: int = 0
+    end_id: int | None = None
     notes: Sequence[str] = ()
 
     def with_mask(self, settings: Settings) -> Tokenizer:
@@ -75,9 +76,13 @@ def read_tokenizer(
     """
     files = {name: folder.bytes_of(name) for name in TOKENIZER_FILES if folder.has(name)}
     config = folder.json_of(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
-    generation = folder.json_of(GENERATION_CONFIG) if folder.has(GENERATION_CONFIG) else {}
-    end_id = next(iter([*end_ids(generation), *end_ids(settings.values)]), None)
-    tokens = SpecialTokens(Settings(config, TOKENIZER_CONFIG), end_id)
+    outputs = folder.json_of(GENERATION_CONFIG) if folder.has(GENERATION_CONFIG) else {}
+    is_answer = settings.flag("is_encoder_decoder", default=False)
+    # Encoders read texts with the model's end, whatever ends outputs.
+    ends = [*end_ids(outputs), *end_ids(settings.values)]
+    if is_answer:
+        ends = [*end_ids(settings.values), *end_ids(outputs)]
+    tokens = SpecialTokens(Settings(config, TOKENIZER_CONFIG), ends, is_answer=is_answer)
     pieces = next((name for name in _SENTENCEPIECE if name in files), None)
     sentencepiece = pieces if reads_pieces else None
     if config.get("tokenizer_class") == "ByT5Tokenizer":
@@ -88,7 +93,7 @@ def read_tokenizer(
         tokenizer = _tokenizer_json(folder, settings, tokens, pad_id)
     else:
         has_old_files = pieces is not None or "merges.txt" in files or "vocab.txt" in files
-        tokenizer = _ids(settings, pad_id, has_old_files)
+        tokenizer = _ids(settings, pad_id, ends, has_old_files)
     notes = list(tokenizer.notes)
     if "auto_map" in config:
         notes.append(f"auto_map in {TOKENIZER_CONFIG}: no code of the folder is run")
@@ -101,7 +106,8 @@ def _bytes(settings: Settings) -> Tokenizer:
         is_usual = size == data.ByteVocabulary(size=size).size == data.ByteVocabulary().size
     except InputError as error:
         raise settings.error("vocab_size", f"is too small: {error}") from error
-    return Tokenizer("@data.ByteVocabulary()", {} if is_usual else {"size": size})
+    parameters = {} if is_usual else {"size": size}
+    return Tokenizer("@data.ByteVocabulary()", parameters, end_id=data.ByteVocabulary.end_id)
 
 
 def _sentencepiece(
@@ -121,12 +127,9 @@ def _sentencepiece(
     elif tokens.config.flag("add_bos_token", default=True):
         parameters["puts_begin"] = True
     end_id = _open(data.SentencePieceVocabulary, path, parameters).end_id
-    notes = []
-    if tokens.end_id is not None and end_id != tokens.end_id:
-        notes.append(f"texts end with id {end_id} of {name}, not with eos_token_id={tokens.end_id}")
     file = ("sentencepiece_model_file", name)
     return Tokenizer(
-        "@data.SentencePieceVocabulary()", parameters, file, pad_id=pad_id, notes=notes
+        "@data.SentencePieceVocabulary()", parameters, file, pad_id=pad_id, end_id=end_id
     )
 
 
@@ -140,12 +143,19 @@ def _tokenizer_json(
     content = folder.json_of(TOKENIZER)
     special = {"end_token": tokens.end_token(content), "begin_token": tokens.begin_token(content)}
     parameters |= {name: token for name, token in special.items() if token is not None}
-    _open(data.HuggingFaceVocabulary, path, parameters)
+    end_id = _open(data.HuggingFaceVocabulary, path, parameters).end_id
     file = ("tokenizer_file", TOKENIZER)
-    return Tokenizer("@data.HuggingFaceVocabulary()", parameters, file, pad_id=pad_id)
+    return Tokenizer(
+        "@data.HuggingFaceVocabulary()", parameters, file, pad_id=pad_id, end_id=end_id
+    )
 
 
-def _ids(settings: Settings, pad_id: int, has_old_files: bool) -> Tokenizer:  # noqa: FBT001
+def _ids(
+    settings: Settings,
+    pad_id: int,
+    ends: Sequence[int],
+    has_old_files: bool,  # noqa: FBT001
+) -> Tokenizer:
     note = "there is no tokenizer: texts are ids in decimals, separated by spaces"
     if has_old_files:
         note = (
@@ -153,9 +163,9 @@ def _ids(settings: Settings, pad_id: int, has_old_files: bool) -> Tokenizer:  # 
             "AutoTokenizer.from_pretrained(...).save_pretrained(...): texts are ids in decimals"
         )
     size = settings.integer("vocab_size")
-    end_id = next((x for x in end_ids(settings.values) if pad_id < x < size), None)
+    end_id = next((x for x in ends if pad_id < x < size), None)
     parameters = {"size": size, "end_id": end_id, "pad_id": pad_id}
-    return Tokenizer(_IDS, parameters, pad_id=pad_id, notes=[note])
+    return Tokenizer(_IDS, parameters, pad_id=pad_id, end_id=end_id, notes=[note])
 
 
 def _open(cls: Callable[..., _Opened], path: str, parameters: Mapping[str, object]) -> _Opened:
@@ -169,10 +179,16 @@ def _open(cls: Callable[..., _Opened], path: str, parameters: Mapping[str, objec
 
 @dataclasses.dataclass(frozen=True)
 class SpecialTokens:
-    """The special tokens in tokenizer_config.json (`config`), and the id that ends a text."""
+    """The special tokens in tokenizer_config.json (`config`).
+
+    Attributes:
+      ends: the ids that end outputs, the likeliest one of a text first.
+      is_answer: whether outputs are of a decoder beside an encoder, which reads texts with an end.
+    """
 
     config: Settings
-    end_id: int | None
+    ends: Sequence[int]
+    is_answer: bool
 
     @property
     def are_added(self) -> bool:
@@ -185,9 +201,11 @@ class SpecialTokens:
 
     def end_token(self, tokenizer: Mapping[str, Any]) -> str | None:
         """Returns None for the vocabulary's default."""
-        if self.end_id is None:
-            return self._text("eos_token") or _of_template(tokenizer.get("post_processor"), -1)
-        return tokens_of(tokenizer).get(self.end_id)
+        tokens, end = tokens_of(tokenizer), self._text("eos_token")
+        if self.is_answer and end in tokens.values():
+            return end
+        of_outputs = next((tokens[i] for i in self.ends if i in tokens), None)
+        return of_outputs or end or _of_template(tokenizer.get("post_processor"), -1)
 
     def begin_token(self, tokenizer: Mapping[str, Any]) -> str | None:
         if "add_bos_token" in self.config.values:

@@ -66,7 +66,7 @@ class DecodingGraph:
                 "a SavedModel has neither stop texts nor constraints: export with "
                 "--gin.Controls.stop=[] and --gin.Controls.constraints=[]"
             )
-        self._end_ids = [prompts.output_vocabulary.end_id, *controls.end_ids]
+        self._end_ids = controls.ends(prompts.output_vocabulary.end_id)
         # For every number of ids that are read of a prompt.
         rows = [prompts.row_of(np.zeros([n], np.int32)) for n in range(prompts.longest + 1)]
         shapes = [decoding.shape_of(row) for row in rows]

@@ -23,7 +23,8 @@ def _read(
 ) -> Generation:
     if values is not None:
         (directory / "generation_config.json").write_text(json.dumps(values))
-    return read_generation(Folder(directory), Settings(config))
+    end_id = (values or {}).get("eos_token_id")
+    return read_generation(Folder(directory), Settings(config), end_id)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +78,6 @@ def test_settings_of_decoding_are_taken_over(
 @pytest.mark.parametrize(
     "config, values, controls",
     [
-        (CONTINUES, {"eos_token_id": [2, 7, 5]}, {"decoding.Controls": {"end_ids": [7, 5]}}),
         (
             CONTINUES,
             {"repetition_penalty": 1.2, "no_repeat_ngram_size": 3, "min_p": 0.1},
@@ -146,6 +146,32 @@ def test_controls_are_taken_over(
     controls: dict[str, dict[str, object]],
 ) -> None:
     assert _read(tmp_path, config, values).controls == controls
+
+
+@pytest.mark.parametrize(
+    "config, values, controls",
+    [
+        ({"eos_token_id": 2}, {"eos_token_id": [7, 2, 7, 5]}, {"end_ids": [7, 5]}),
+        (
+            {"eos_token_id": 2},
+            {"eos_token_id": [7, 5]},
+            {"end_ids": [7, 5], "vocabulary_end": False},
+        ),
+        ({"eos_token_id": 2}, {}, {"vocabulary_end": False}),
+        ({"eos_token_id": [2, 5]}, None, {"end_ids": [5]}),
+    ],
+)
+def test_outputs_end_with_the_ids_of_generation_config_or_else_of_config(
+    tmp_path: pathlib.Path,
+    config: dict[str, Any],
+    values: dict[str, Any] | None,
+    controls: dict[str, object],
+) -> None:
+    if values is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(values))
+    settings = Settings({**CONTINUES, **config})
+    generation = read_generation(Folder(tmp_path), settings, end_id=2)
+    assert generation.controls == {"decoding.Controls": controls}
 
 
 def test_settings_of_older_folders_are_in_config_json(tmp_path: pathlib.Path) -> None:

@@ -85,6 +85,21 @@ def test_a_model_of_t5_has_sentinels_and_the_size_of_its_table(tmp_path: pathlib
     assert vocabulary.encode("the <extra_id_1> fox").tolist()[-5:].count(108) == 1
 
 
+@pytest.mark.parametrize("is_answer", [True, False])
+def test_an_encoder_reads_the_tokenizers_end_whatever_ends_outputs(
+    tmp_path: pathlib.Path, is_answer: bool
+) -> None:
+    files = {
+        "tokenizer.json": _json(LLAMA),
+        "tokenizer_config.json": {"eos_token": "</s>"},
+        "generation_config.json": {"eos_token_id": [5, 7]},
+    }
+    folder = _folder(tmp_path, files)
+    assert _read(folder, -1, eos_token_id=2, is_encoder_decoder=is_answer)[0].end_id == (
+        2 if is_answer else 5
+    )
+
+
 def test_a_model_without_room_for_sentinels_has_them_as_pieces(tmp_path: pathlib.Path) -> None:
     folder = _folder(tmp_path, {"spiece.model": trained(90, "nmt_nfkc")})
     assert _read(folder, 0, vocab_size=96)[0].parameters["extra_ids"] == 0
@@ -177,10 +192,8 @@ def test_what_is_not_used_of_a_tokenizer_is_said(tmp_path: pathlib.Path) -> None
     model = trained(90, "identity", **LLAMA_IDS)
     folder = _folder(tmp_path, {"tokenizer.model": model, "tokenizer_config.json": config})
     made, _ = _read(folder, -1, eos_token_id=5)
-    assert made.notes == [
-        "texts end with id 2 of tokenizer.model, not with eos_token_id=5",
-        "auto_map in tokenizer_config.json: no code of the folder is run",
-    ]
+    assert made.end_id == 2
+    assert made.notes == ["auto_map in tokenizer_config.json: no code of the folder is run"]
     made, _ = _read(_folder(tmp_path / "old", {"merges.txt": b""}), -1)
     assert "AutoTokenizer.from_pretrained" in made.notes[0]
 

@@ -66,7 +66,7 @@ class Bart(TextFamily):
         is_zero = settings.non_negative("pad_token_id", self.padding_id) == 0
         pad_id = 0 if is_zero else -1
         tokenizer = read_tokenizer(folder, settings, pad_id, reads_pieces=self.reads_pieces)
-        return [tokenizer, read_generation(folder, settings)]
+        return [tokenizer, read_generation(folder, settings, tokenizer.end_id)]
 
     def module_of(self, tensor: str, settings: Settings) -> str:
         name = super().module_of(tensor, settings)
