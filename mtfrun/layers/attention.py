@@ -57,6 +57,8 @@ class AttentionHeads(AttentionLogits):
         before they are rotated (Henry et al. 2020, arXiv:2010.04245); None for none.
       norm_heads: "alike": each head is normalised, by one scale {d_kv} for all; "apart": each has
         another scale {heads, d_kv}; "together": they are one vector {heads, d_kv}.
+      projection_limit: entries of queries, keys and values are between its negative and it, before
+        a norm; None for no limit (Groeneveld et al. 2024, arXiv:2402.00838, section 2.1).
       shared_kv: one projection gives the vectors that are both keys and values, and the cache has
         them once, as in Mesh TensorFlow; not with `norm` or rotary positions, of keys alone.
     """
@@ -68,10 +70,12 @@ class AttentionHeads(AttentionLogits):
     use_output_bias: bool = False
     norm: HeadNormClass | None = None
     norm_heads: str = "alike"
+    projection_limit: float | None = None
     shared_kv: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_fields(self, POSITIVE, "projection_limit", optional=True)
         check_choice("AttentionHeads.norm_heads", self.norm_heads, ("alike", "apart", "together"))
         for name, size in (("heads", self.num_heads), ("d_kv", self.d_kv)):
             mtf.convert_to_dimension((name, size))  # raises a ShapeError

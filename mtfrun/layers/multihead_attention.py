@@ -327,11 +327,14 @@ class MultiHeadAttention(mtf.Module):
             inner = [groups.groups, *grouped]
         projected = mtf.einsum([mtf.cast(x, dtype), weights], output_shape=inner)
         projected = mtf.keep(projected, PROJECTIONS)
-        if bias is None:
+        if bias is not None:
+            added = mtf.cast(bias, dtype)
+            added = added if groups is None else groups.of_kernel(added)
+            projected = mtf.add(projected, added, output_shape=inner)
+        limit = self.heads.projection_limit
+        if limit is None:
             return projected
-        added = mtf.cast(bias, dtype)
-        added = added if groups is None else groups.of_kernel(added)
-        return mtf.add(projected, added, output_shape=inner)
+        return mtf.minimum(mtf.maximum(projected, -limit), limit)
 
     def _output(self, mixed: mtf.Tensor, shape: mtf.Shape, groups: HeadGroups | None) -> mtf.Tensor:
         output = mtf.cast(self.output, self._dtypes.activation)

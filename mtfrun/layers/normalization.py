@@ -139,7 +139,10 @@ class RMSNorm(mtf.Module):
 
 
 class LayerNorm(mtf.Module):
-    """`layer_norm` with a trained scale and bias; for `dim` and `outer_dims` see `RMSNorm`."""
+    """`layer_norm` with a trained scale and bias; for `dim` and `outer_dims` see `RMSNorm`.
+
+    Without `use_scale` there is neither.
+    """
 
     # The name of the module in a stack: "norm/scale".
     short_name = "norm"
@@ -153,18 +156,23 @@ class LayerNorm(mtf.Module):
         epsilon: float = 1e-6,
         outer_dims: Sequence[mtf.Dimension] = (),
         use_bias: bool = True,
+        use_scale: bool = True,
     ) -> None:
         super().__init__()
         self._dim = dim
         self._epsilon = epsilon
         shape = [*outer_dims, *_as_list(dim)]
         one = mtf.initializers.Ones()
-        self.scale = mtf.Variable(mesh, shape, one, dtypes.master, reduced_dims=())
-        self.bias = None
-        if use_bias:
+        self.scale = self.bias = None
+        if use_scale:
+            self.scale = mtf.Variable(mesh, shape, one, dtypes.master, reduced_dims=())
+        if use_bias and use_scale:
             self.bias = mtf.Variable(mesh, shape, dtype=dtypes.master, reduced_dims=())
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns x {..., dim} normalised over `dim`."""
+        if self.scale is None:
+            one = mtf.constant(x.mesh, 1.0, dtype=tf.float32)
+            return layer_norm(x, self._dim, one, None, self._epsilon)
         bias = None if self.bias is None else mtf.cast(self.bias, tf.float32)
         return layer_norm(x, self._dim, mtf.cast(self.scale, tf.float32), bias, self._epsilon)

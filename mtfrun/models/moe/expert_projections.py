@@ -83,10 +83,11 @@ class ExpertsAttention(mtf.Module):
         dropout_rate: float,
     ) -> None:
         super().__init__()
-        if heads.use_bias or heads.use_output_bias or heads.norm is not None:
+        left_out = (heads.norm, heads.projection_limit)
+        if heads.use_bias or heads.use_output_bias or left_out != (None, None):
             raise InputError(
-                "attention by experts has no biases and no norms of heads: leave out use_bias, "
-                "use_output_bias and norm of AttentionHeads"
+                "attention by experts has no biases, norms and limits of projections: leave out "
+                "use_bias, use_output_bias, norm and projection_limit of AttentionHeads"
             )
         if heads.shared_kv:
             raise InputError(

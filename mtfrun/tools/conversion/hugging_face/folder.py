@@ -32,8 +32,9 @@ PREPROCESSOR_CONFIG = "preprocessor_config.json"
 # Files of configurations are of some kilobytes, tokenizers of some megabytes.
 _LARGEST_FILE = 500_000_000
 _LARGEST_JSON = 50_000_000
-# Of programs that load weights by running the code in a file.
+# Of programs that load weights by running the code in a file, and of llama.cpp.
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_QUANTISED = (".gguf", ".ggml")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +118,8 @@ class Folder:
             raise ConversionError(
                 f"{self.path / INDEX} names {name!r:.80}, which is not a file of the folder"
             )
-        if name.endswith(_PICKLES):
-            raise pickle_error(self.path / name)
+        if is_unreadable(pathlib.Path(name)):
+            raise unreadable_error(self.path / name)
         if not name.endswith(".safetensors"):
             raise ConversionError(
                 f"{self.path / INDEX} names {name!r:.80}, which is not a safetensors file"
@@ -127,9 +128,9 @@ class Folder:
     def _single(self) -> str:
         if self.has(SINGLE):
             return SINGLE
-        pickles = sorted(path.name for path in self.path.iterdir() if is_pickle(path))
-        if pickles:
-            raise pickle_error(self.path / pickles[0])
+        unreadable = sorted(path.name for path in self.path.iterdir() if is_unreadable(path))
+        if unreadable:
+            raise unreadable_error(self.path / unreadable[0])
         raise ConversionError(f"{self.path} has no weights: there is no {SINGLE} and no {INDEX}")
 
     def _header(self, name: str) -> Header:
@@ -168,13 +169,18 @@ class Folder:
             )
 
 
-def is_pickle(path: pathlib.Path) -> bool:
-    """Returns whether a file has the name of one that runs code when it is read."""
-    return path.name.endswith(_PICKLES)
+def is_unreadable(path: pathlib.Path) -> bool:
+    """Returns whether a file has the name of weights in a form that is not read."""
+    return path.name.endswith(_PICKLES + _QUANTISED)
 
 
-def pickle_error(path: pathlib.Path) -> ConversionError:
+def unreadable_error(path: pathlib.Path) -> ConversionError:
+    if path.name.endswith(_QUANTISED):
+        return ConversionError(
+            f"{path} has quantised weights for llama.cpp: import the folder of safetensors that it "
+            "was made from"
+        )
     return ConversionError(
         f"{path} is a pickle file, which can run any code when it is read: convert it to "
-        "safetensors first"
+        "safetensors first, with from_pretrained and save_pretrained of transformers"
     )

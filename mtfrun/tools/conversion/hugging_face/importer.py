@@ -11,7 +11,12 @@ from mtfrun import mtf
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families import family_of
 from mtfrun.tools.conversion.hugging_face.family import Family, Processor
-from mtfrun.tools.conversion.hugging_face.folder import CONFIG, Folder, is_pickle, pickle_error
+from mtfrun.tools.conversion.hugging_face.folder import (
+    CONFIG,
+    Folder,
+    is_unreadable,
+    unreadable_error,
+)
 from mtfrun.tools.conversion.hugging_face.origin import origin_of
 from mtfrun.tools.conversion.hugging_face.safetensors_file import FLOATS, INDEX, SINGLE
 from mtfrun.tools.conversion.hugging_face.settings import Settings
@@ -26,15 +31,19 @@ _CODE = ("auto_map", "trust_remote_code", "custom_pipelines")
 class HuggingFaceImporter:
     def recognises(self, path: pathlib.Path) -> bool:
         folder = Folder(path)
-        return is_pickle(path) or any(folder.has(name) for name in (CONFIG, SINGLE, INDEX))
+        if is_unreadable(path) or any(folder.has(name) for name in (CONFIG, SINGLE, INDEX)):
+            return True
+        return path.is_dir() and any(map(is_unreadable, path.glob("*.gg*")))
 
     def read(
         self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()
     ) -> Imported:
         """The tensors of the folder are read when their values are asked for."""
-        if is_pickle(path):
-            raise pickle_error(path)
+        if is_unreadable(path):
+            raise unreadable_error(path)
         folder = Folder(path)
+        if not folder.has(CONFIG):
+            _ = folder.shards  # says first which weights are not read
         settings = Settings(folder.config, str(path / CONFIG), frozenset(folder.tensors))
         family = family_of(settings)
         copies = _copies(folder, family.ties(settings))

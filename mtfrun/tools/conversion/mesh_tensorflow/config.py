@@ -109,6 +109,8 @@ class SourceConfig:
         for key in self._bindings_of(target, scope):
             self._taken.add(key)
             value = self._resolve(self._values[key])
+        if type(default) is int and isinstance(value, float) and value.is_integer():
+            value = int(value)  # T5's operative configurations have "10000.0"
         kind = _kind(default)
         if kind is not None and kind is not _kind(value):
             raise ConversionError(

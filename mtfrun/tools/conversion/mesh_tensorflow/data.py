@@ -215,8 +215,9 @@ def write_decoding(source: SourceConfig, draft: Draft) -> None:
     if source.has("beam_search.stop_early"):
         search["stop_early"] = source.get("beam_search.stop_early", default=True)
     draft.bind("decoding.Search", search)
-    for name in ("max_decode_length", "decode_length_multiplier", "decode_length_constant"):
-        value = source.get_optional(f"Bitransformer.decode.{name}", 0)
+    limits = {"max_decode_length": 0, "decode_length_multiplier": 0.0, "decode_length_constant": 0}
+    for name, example in limits.items():
+        value = source.get_optional(f"Bitransformer.decode.{name}", example)
         if value is not None:
             draft.bind("experiment.Decoding", {name.removeprefix("max_"): value})
     for name, only in _DECODED_AS_HERE.items():

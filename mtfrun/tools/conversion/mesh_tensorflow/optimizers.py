@@ -198,9 +198,9 @@ class _Product:
                 known = f"only numbers and {', '.join(_SCHEDULES)}"
                 self.source.refuse(_SCHEDULE, f"{name} is not supported, {known}")
 
-    def _steps(self, steps_or_fraction: float) -> float:
+    def _steps(self, steps_or_fraction: float) -> int:
         """The original may have a fraction of all steps."""
-        return steps_or_fraction * (1 if steps_or_fraction > 1 else self.total_steps)
+        return round(steps_or_fraction * (1 if steps_or_fraction > 1 else self.total_steps))
 
     def _decay(self, fraction: float) -> None:
         """Adds a line to 0 over the last fraction of the steps."""

@@ -145,7 +145,7 @@ CASES: dict[str, tuple[Change, str]] = {
     "a task without support": (_config(architectures=["ResNetModel"]), "architectures="),
     "quantised by name": (
         _config(quantization_config={"quant_method": "gptq", "bits": 4}),
-        "'gptq', 'bits': 4} is not supported: convert the weights",
+        "'gptq', 'bits': 4} is not supported: import the folder of the model before it was quant",
     ),
     "quantised weights": (_header(_quantised), "has type I8: only F32, BF16, F16"),
     "no configuration": (lambda folder: (folder / "config.json").unlink(), "config.json: No such"),
@@ -170,6 +170,10 @@ CASES: dict[str, tuple[Change, str]] = {
         "config.json: Too many levels of symbolic links",
     ),
     "a pickle file": (_only_a_pickle, "pytorch_model.bin is a pickle file, which can run any code"),
+    "only a file of llama.cpp": (
+        lambda folder: (folder / WEIGHTS).rename(folder / "resnet-q4.gguf"),
+        "resnet-q4.gguf has quantised weights for llama.cpp",
+    ),
     "an index of pickle files": (_index({"a": "weights.bin"}), "weights.bin is a pickle file"),
     "an index that leaves the folder": (
         _index({"a": "../resnet_basic/model.safetensors"}),

@@ -330,7 +330,18 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
             "classifier_pooling='max' is not supported; supported: 'cls', 'mean'",
         ),
         ({**LLAMA, "quantization_config": {}}, "quantization_config=.* is not supported"),
-        ({**LLAMA, "architectures": ["LlamaForTokenClassification"]}, "LlamaForCausalLM"),
+        (
+            {**LLAMA, "architectures": ["LlamaForTokenClassification"]},
+            "LlamaForCausalLM: import its language model or encoder, and train it for the task",
+        ),
+        ({**LLAMA, "is_causal": False}, "is_causal=False is not supported: for vectors of texts"),
+        ({**LLAMA, "use_bidirectional_attention": True}, "for vectors of texts import an encoder"),
+        ({**LLAMA, "model_type": "lama"}, "is not supported, did you mean 'llama'"),
+        ({**LLAMA, "model_type": "llama4"}, "is not supported: docs/import_export.md has"),
+        (
+            {**LLAMA, "model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}},
+            "reads more than texts, which is not supported: save its model of texts, gemma3_text",
+        ),
     ],
 )
 def test_what_is_not_supported_is_refused_by_name(values: dict[str, Any], message: str) -> None:

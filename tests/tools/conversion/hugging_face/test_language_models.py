@@ -40,7 +40,22 @@ from tests.tools.conversion.hugging_face.imported_models import (
 NAMES = ["gpt2", "gpt_neo", "llama", "mistral", "mixtral", "qwen2"]
 # Smaller ones, of families that have the form of one of these.
 SMALL = [
-    *("qwen3", "phi3", "olmo2", "smollm3", "gemma", "gemma2", "gemma3_text", "granite"),
+    *(
+        "glm",
+        "glm4",
+        "olmo",
+        "olmo3",
+        "starcoder2",
+        "cohere2",
+        "qwen3",
+        "phi3",
+        "olmo2",
+        "smollm3",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "granite",
+    ),
     *("stablelm", "cohere", "phi", "gptj", "gpt_neox", "falcon", "opt", "bloom"),
     *("qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v3"),
 ]

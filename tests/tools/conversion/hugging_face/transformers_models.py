@@ -90,6 +90,8 @@ LONG_ROPE = {
     **{"short_factor": [1.0, 1.1, 1.3, 1.6], "long_factor": [1.2, 2.0, 3.5, 5.0]},
 }
 
+LINEAR = {"rope_type": "linear", "rope_theta": 777.0, "factor": 3.0}
+
 # (the class, its configuration, whether the configuration is written in the form of version 4)
 MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "llama with biases and heads of another size": (
@@ -237,6 +239,49 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
         },
         False,
     ),
+    "olmo3, scaled positions": (
+        "Olmo3",
+        {
+            **{**SIZES, **NO_IDS, "num_hidden_layers": 4, "sliding_window": 7},
+            "rope_parameters": {"full_attention": YARN, "sliding_attention": LINEAR},
+        },
+        False,
+    ),
+    "olmo3, windows at the end, tied": (
+        "Olmo3",
+        {
+            **{**SIZES, **NO_IDS, "sliding_window": 6, "tie_word_embeddings": True},
+            **{"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},
+        },
+        False,
+    ),
+    "olmo, no limit, biases, tied": (
+        "Olmo",
+        {**SIZES, **NO_IDS, "attention_bias": True, "tie_word_embeddings": True},
+        False,
+    ),
+    "starcoder2, no window, no biases": (
+        "Starcoder2",
+        {
+            **{**SIZES, "use_bias": False, "tie_word_embeddings": False, "hidden_act": "relu"},
+            **{"rope_parameters": LINEAR, "num_key_value_heads": 1, "norm_epsilon": 1e-3},
+        },
+        False,
+    ),
+    "glm, whole heads, no biases, tied": (
+        "Glm",
+        {
+            **{**SIZES, **NO_IDS, "attention_bias": False, "head_dim": 12},
+            **{"rope_parameters": {"rope_theta": 99.0, "partial_rotary_factor": 1.0}},
+            "tie_word_embeddings": True,
+        },
+        False,
+    ),
+    "glm4, one memory head": (
+        "Glm4",
+        {**SIZES, **NO_IDS, "head_dim": 8, "num_key_value_heads": 1, "hidden_act": "gelu"},
+        False,
+    ),
     "smollm3": ("SmolLM3", {**SIZES, **NO_IDS, "num_hidden_layers": 4}, False),
     "smollm3, windows": (
         "SmolLM3",
@@ -325,6 +370,20 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
         False,
     ),
     "cohere": ("Cohere", {**SIZES, **NO_IDS, "num_hidden_layers": 2, "logit_scale": 0.3}, False),
+    "cohere2": (
+        "Cohere2",
+        {**SIZES, **NO_IDS, "num_hidden_layers": 4, "sliding_window": 7, "logit_scale": 0.3},
+        False,
+    ),
+    "cohere2, windows in all layers, biases": (
+        "Cohere2",
+        {
+            **{**SIZES, **NO_IDS, "attention_bias": True, "tie_word_embeddings": False},
+            **{"sliding_window": 5, "layer_types": ["sliding_attention"] * 3},
+            "rope_parameters": LINEAR,
+        },
+        False,
+    ),
     "cohere, norms, biases": (
         "Cohere",
         {
@@ -491,7 +550,27 @@ STORED: dict[str, tuple[str, dict[str, Any], bool]] = {
         {**SMALL, "rope_parameters": {"rope_theta": 99.0, "partial_rotary_factor": 0.5}},
         False,
     ),
+    "glm": ("Glm", {**SMALL, "head_dim": 8}, False),
+    "glm4": ("Glm4", {**SMALL, "head_dim": 8}, False),
+    "olmo": ("Olmo", {**SMALL, "clip_qkv": 0.3}, False),
     "olmo2": ("Olmo2", SMALL, False),
+    "olmo3": (
+        "Olmo3",
+        {
+            **{**SMALL, "layer_types": ["sliding_attention", "full_attention"]},
+            **{"sliding_window": 7, "rope_parameters": {"full_attention": YARN}},
+        },
+        False,
+    ),
+    "starcoder2": ("Starcoder2", {**SMALL, "sliding_window": 7}, False),
+    "cohere2": (
+        "Cohere2",
+        {
+            **{**SMALL, "sliding_window": 7, "logit_scale": 0.3},
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        False,
+    ),
     "smollm3": ("SmolLM3", {**SMALL, "no_rope_layer_interval": 2}, False),
     "gemma": ("Gemma", {**SMALL, "head_dim": 6}, False),
     "gemma2": (

@@ -92,6 +92,15 @@ def _text(imported: Imported) -> str:
             ["WARMUP_STEPS = 200", "factors = [%LEARNING_RATE, @optim.LinearWarmup()]"],
         ),
         (
+            f"run.learning_rate_schedule = [@{SCHEDULES}.linear_warmup]\nrun.train_steps = 2e3\n"
+            "linear_warmup.steps_or_fraction = 0.06\n",
+            ["WARMUP_STEPS = 120\n", "TRAIN_STEPS = 2000\n"],
+        ),
+        (
+            "learning_rate_schedule_noam.warmup_steps = 10000.0\n",
+            ["WARMUP_STEPS = 10000\n"],
+        ),
+        (
             "learning_rate_schedule_noam.offset = 1000\nrun.train_steps = 3000\n",
             ["start_step = 1000", "total_steps = 2000"],
         ),

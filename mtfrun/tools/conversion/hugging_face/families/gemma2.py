@@ -10,11 +10,7 @@ from typing import ClassVar
 
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families.gemma import Gemma
-from mtfrun.tools.conversion.hugging_face.families.llama import (
-    Llama,
-    sliding_window,
-    windows_by_type,
-)
+from mtfrun.tools.conversion.hugging_face.families.llama import Llama, windows_in_turn
 from mtfrun.tools.conversion.hugging_face.family import GLOBAL, LOCAL
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import Row, Same
@@ -51,13 +47,7 @@ class Gemma2(Gemma):
         return Llama.activation(self, settings)
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
-        number, window = settings.count("num_hidden_layers"), sliding_window(settings, 4096)
-        if window is None:
-            return [None] * number
-        if settings.values.get("layer_types") is None:
-            every = settings.integer("sliding_window_pattern", self.layers_of_pattern)
-            return [window if (layer + 1) % every else None for layer in range(number)]
-        return windows_by_type(settings, window)
+        return windows_in_turn(settings, self.layers_of_pattern)
 
     def norms(self, theirs: str, outer: Sequence[str], inner: Sequence[str]) -> Iterator[Row]:
         names = ("input", "post_attention", "pre_feedforward", "post_feedforward")

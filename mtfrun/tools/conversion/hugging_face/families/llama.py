@@ -131,7 +131,7 @@ class Llama(TextFamily):
         blocks = self.blocks(settings)
         for layer in range(len(blocks.layers)):
             theirs, outer = f"model.layers.{layer}", blocks.paths(layer)
-            attention, feed_forward = inner = self.inner_paths(outer)
+            attention, feed_forward = inner = self.inner_paths(outer, blocks.layers[layer])
             rows += self.norms(theirs, outer, inner)
             rows += self.attention(settings, f"{theirs}.self_attn", f"{attention}/layer/attention")
             rows += self.feed_forward(settings, theirs, f"{feed_forward}/layer")
@@ -142,8 +142,11 @@ class Llama(TextFamily):
     def blocks(self, settings: Settings) -> Blocks:
         return Blocks.of_windows(self.windows(settings), self.feed_forward_class)
 
-    def inner_paths(self, outer: Sequence[str]) -> Sequence[str]:
-        """Returns the paths of attention and feed-forward layer within the sublayers of a layer."""
+    def inner_paths(self, outer: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+        """Returns the paths of attention and feed-forward layer within the sublayers of a layer.
+
+        names: the sublayers in gin, at the paths `outer`.
+        """
         return outer
 
     def is_tied(self, settings: Settings) -> bool:
@@ -273,6 +276,17 @@ def windows_by_type(settings: Settings, window: int) -> list[int | None]:
     if len(kinds) != number:
         raise settings.error("layer_types", f"must have {number} entries")
     return [window if kind == SLIDING else None for kind in kinds]
+
+
+def windows_in_turn(settings: Settings, every: int) -> list[int | None]:
+    """Returns the window of each layer: by "layer_types", or of all but `every` so many layers."""
+    number, window = settings.count("num_hidden_layers"), sliding_window(settings, 4096)
+    if window is None:
+        return [None] * number
+    if settings.values.get("layer_types") is None:
+        every = settings.integer("sliding_window_pattern", every)
+        return [window if (layer + 1) % every else None for layer in range(number)]
+    return windows_by_type(settings, window)
 
 
 def sliding_window(settings: Settings, default: int | None) -> int | None:

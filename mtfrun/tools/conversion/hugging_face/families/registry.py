@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
-from mtfrun.errors import did_you_mean
 from mtfrun.tools.conversion.hugging_face.families.bart import Bart
 from mtfrun.tools.conversion.hugging_face.families.bert import Bert
 from mtfrun.tools.conversion.hugging_face.families.bloom import Bloom
-from mtfrun.tools.conversion.hugging_face.families.cohere import Cohere
+from mtfrun.tools.conversion.hugging_face.families.cohere import Cohere, Cohere2
 from mtfrun.tools.conversion.hugging_face.families.convnext import ConvNext
 from mtfrun.tools.conversion.hugging_face.families.deepseek_v3 import DeepseekV3
 from mtfrun.tools.conversion.hugging_face.families.distilbert import DistilBert
@@ -25,19 +25,19 @@ from mtfrun.tools.conversion.hugging_face.families.longt5 import LongT5, LongT5E
 from mtfrun.tools.conversion.hugging_face.families.marian import Marian
 from mtfrun.tools.conversion.hugging_face.families.mixtral import Mixtral
 from mtfrun.tools.conversion.hugging_face.families.modernbert import ModernBert
-from mtfrun.tools.conversion.hugging_face.families.olmo2 import Olmo2
+from mtfrun.tools.conversion.hugging_face.families.olmo2 import Olmo2, Olmo3
 from mtfrun.tools.conversion.hugging_face.families.olmoe import Olmoe
 from mtfrun.tools.conversion.hugging_face.families.opt import Opt
 from mtfrun.tools.conversion.hugging_face.families.pegasus import Pegasus
 from mtfrun.tools.conversion.hugging_face.families.phi import Phi
-from mtfrun.tools.conversion.hugging_face.families.phi3 import Phi3
+from mtfrun.tools.conversion.hugging_face.families.phi3 import Glm, Glm4, Phi3
 from mtfrun.tools.conversion.hugging_face.families.qwen2_moe import Qwen2Moe
 from mtfrun.tools.conversion.hugging_face.families.qwen3 import Qwen3
 from mtfrun.tools.conversion.hugging_face.families.qwen3_moe import Qwen3Moe
 from mtfrun.tools.conversion.hugging_face.families.resnet import ResNet
 from mtfrun.tools.conversion.hugging_face.families.roberta import Roberta
 from mtfrun.tools.conversion.hugging_face.families.smollm3 import SmolLM3
-from mtfrun.tools.conversion.hugging_face.families.stablelm import StableLm
+from mtfrun.tools.conversion.hugging_face.families.stablelm import Olmo, StableLm, Starcoder2
 from mtfrun.tools.conversion.hugging_face.families.switch import SwitchTransformers
 from mtfrun.tools.conversion.hugging_face.families.t5 import T5
 from mtfrun.tools.conversion.hugging_face.families.t5_encoder import T5Encoder
@@ -64,14 +64,20 @@ FAMILIES: Sequence[Family] = (
     Qwen2(),
     Qwen3(),
     Phi3(),
+    Glm(),
+    Glm4(),
     Olmo2(),
+    Olmo3(),
     SmolLM3(),
     Gemma(),
     Gemma2(),
     Gemma3(),
     Granite(),
     StableLm(),
+    Olmo(),
+    Starcoder2(),
     Cohere(),
+    Cohere2(),
     Phi(),
     GPTJ(),
     GPTNeoX(),
@@ -92,23 +98,53 @@ FAMILIES: Sequence[Family] = (
 )
 
 
+# Of model types; names that differ in their numbers are of other models.
+_LIKENESS = 0.85
+_QUANTISED = (
+    "is not supported: import the folder of the model before it was quantised, or what "
+    "model.dequantize() and model.save_pretrained() of transformers write"
+)
+_NOT_CAUSAL = "is not supported: for vectors of texts import an encoder, such as BERT's or T5's"
+_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+
+
 def family_of(settings: Settings) -> Family:
     """Raises ConversionError for unsupported model types or classes, and quantised weights."""
     kind = settings.text("model_type")
     families = [family for family in FAMILIES if kind in family.model_types]
     if not families:
-        kinds = list(dict.fromkeys(name for family in FAMILIES for name in family.model_types))
-        hint = did_you_mean(kind, kinds) or f"; supported: {', '.join(kinds)}"
-        raise settings.error("model_type", f"is not supported{hint}")
+        raise settings.error("model_type", _other_families(kind, settings))
     if settings.values.get("quantization_config") is not None:
-        raise settings.error(
-            "quantization_config",
-            "is not supported: convert the weights to float32, bfloat16 or float16 first",
-        )
+        raise settings.error("quantization_config", _QUANTISED)
+    if settings.values.get("use_bidirectional_attention"):
+        raise settings.error("use_bidirectional_attention", _NOT_CAUSAL)
     architectures = settings.values.get("architectures") or [families[0].architectures[0]]
     names = architectures if type(architectures) is list else []
     for family in families:
         if any(name in family.architectures for name in names):
+            if settings.values.get("is_causal") is False and isinstance(family, Llama):
+                raise settings.error("is_causal", _NOT_CAUSAL)
             return family
     supported = ", ".join(name for family in families for name in family.architectures)
-    raise settings.error("architectures", f"is not supported; supported: {supported}")
+    problem = f"is not supported; supported: {supported}"
+    if any(str(name).endswith((*_HEADS, "DoubleHeadsModel")) for name in names):
+        problem += ": import its language model or encoder, and train it for the task"
+    raise settings.error("architectures", problem)
+
+
+def _other_families(kind: str, settings: Settings) -> str:
+    """Returns what can be done with a model type that no family has."""
+    kinds = list(dict.fromkeys(name for family in FAMILIES for name in family.model_types))
+    part = settings.values.get("text_config")
+    if type(part) is dict:
+        of_text = part.get("model_type")
+        remedy = f": save its model of texts, {of_text}, alone" if of_text in kinds else ""
+        return f"reads more than texts, which is not supported{remedy}"
+    near = difflib.get_close_matches(kind.lower(), kinds, n=1, cutoff=_LIKENESS)
+    if near and _letters(near[0]) != _letters(kind):
+        return f"is not supported, did you mean {near[0]!r}?"
+    return "is not supported: docs/import_export.md has the families that are"
+
+
+def _letters(kind: str) -> str:
+    return "".join(filter(str.isalpha, kind))

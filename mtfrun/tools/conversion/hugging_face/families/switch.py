@@ -18,6 +18,9 @@ from mtfrun.tools.conversion.hugging_face.families.t5 import (
     num_blocks,
     write_encoder_decoder,
 )
+from mtfrun.tools.conversion.hugging_face.family import Processor
+from mtfrun.tools.conversion.hugging_face.folder import Folder
+from mtfrun.tools.conversion.hugging_face.generation import Generation
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import Matrix, Row, Stacked, TensorTable
 
@@ -36,6 +39,15 @@ class SwitchTransformers(T5):
 
     def title(self, settings: Settings) -> str:
         return "Switch Transformer"
+
+    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
+        *others, generation = super().processors(folder, settings)
+        assert isinstance(generation, Generation)
+        note = (
+            f"expert_capacity={settings.integer('expert_capacity', 64)}: transformers drops the "
+            "further tokens of a row that choose an expert, here none is dropped"
+        )
+        return [*others, dataclasses.replace(generation, notes=[*generation.notes, note])]
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         settings.require("router_bias", *(False,))
