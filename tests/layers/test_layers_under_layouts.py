@@ -98,6 +98,7 @@ NORMED_HEADS = layers.AttentionHeads(
     d_kv=4,
     norm=functools.partial(layers.RMSNorm, scale_offset=1.0),
     norm_heads="together",
+    projection_limit=0.5,
     logits_cap=2.0,
 )
 

@@ -36,6 +36,9 @@ def test_layer_norm_is_the_formula() -> None:
     centred = X - X.mean(-1, keepdims=True)
     expected = centred / np.sqrt(X.var(-1, keepdims=True) + 0.1) * SCALE + BIAS
     assert_close(mtf.to_numpy(layers.layer_norm(x, DIM, scale, bias, 0.1)), expected)
+    without = layers.LayerNorm(x.mesh, DIM, epsilon=0.1, use_scale=False)
+    assert not without.named_variables()
+    assert_close(mtf.to_numpy(without(x, layers.Call())), (expected - BIAS) / SCALE)
 
 
 def test_several_dimensions_are_normalised_together_or_apart() -> None:

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from mtfrun.tools.conversion.gin_file import GinFile
+from mtfrun.tools.conversion.hugging_face import HuggingFaceImporter
 from mtfrun.tools.conversion.hugging_face.families import family_of
 from mtfrun.tools.conversion.hugging_face.families.t5 import SOFTMAX
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.importer import ConversionError
+from tests.tools.conversion.hugging_face.imported_models import FOLDERS
 
 T5 = {
     "model_type": "t5",
@@ -80,3 +82,8 @@ def _write(values: dict[str, Any]) -> str:
     settings, file = Settings(values, "config.json", tensors), GinFile(["A model."])
     family_of(settings).write_gin(settings, file)
     return file.text()
+
+
+def test_a_note_says_that_no_token_is_dropped() -> None:
+    notes = HuggingFaceImporter().read(FOLDERS / "switch", partial=False).notes
+    assert any("transformers drops the further tokens of a row" in note for note in notes)
