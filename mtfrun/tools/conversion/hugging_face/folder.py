@@ -34,7 +34,7 @@ _LARGEST_FILE = 500_000_000
 _LARGEST_JSON = 50_000_000
 # Of programs that load weights by running the code in a file, and of llama.cpp.
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_QUANTISED = (".gguf", ".ggml")
+_LLAMA_CPP = (".gguf", ".ggml")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,14 +171,13 @@ class Folder:
 
 def is_unreadable(path: pathlib.Path) -> bool:
     """Returns whether a file has the name of weights in a form that is not read."""
-    return path.name.endswith(_PICKLES + _QUANTISED)
+    return path.name.endswith(_PICKLES + _LLAMA_CPP)
 
 
 def unreadable_error(path: pathlib.Path) -> ConversionError:
-    if path.name.endswith(_QUANTISED):
+    if path.name.endswith(_LLAMA_CPP):
         return ConversionError(
-            f"{path} has quantised weights for llama.cpp: import the folder of safetensors that it "
-            "was made from"
+            f"{path} is a file of llama.cpp: import the folder of safetensors that it was made from"
         )
     return ConversionError(
         f"{path} is a pickle file, which can run any code when it is read: convert it to "

@@ -33,7 +33,7 @@ class HuggingFaceImporter:
         folder = Folder(path)
         if is_unreadable(path) or any(folder.has(name) for name in (CONFIG, SINGLE, INDEX)):
             return True
-        return path.is_dir() and any(map(is_unreadable, path.glob("*.gg*")))
+        return any(next(path.glob(name), None) for name in ("*.gguf", "*.ggml", "pytorch_model*"))
 
     def read(
         self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()

@@ -172,7 +172,7 @@ CASES: dict[str, tuple[Change, str]] = {
     "a pickle file": (_only_a_pickle, "pytorch_model.bin is a pickle file, which can run any code"),
     "only a file of llama.cpp": (
         lambda folder: (folder / WEIGHTS).rename(folder / "resnet-q4.gguf"),
-        "resnet-q4.gguf has quantised weights for llama.cpp",
+        "resnet-q4.gguf is a file of llama.cpp: import",
     ),
     "an index of pickle files": (_index({"a": "weights.bin"}), "weights.bin is a pickle file"),
     "an index that leaves the folder": (

@@ -332,7 +332,7 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
         ({**LLAMA, "quantization_config": {}}, "quantization_config=.* is not supported"),
         (
             {**LLAMA, "architectures": ["LlamaForTokenClassification"]},
-            "LlamaForCausalLM: import its language model or encoder, and train it for the task",
+            "LlamaForCausalLM; import the model that this head was put on",
         ),
         ({**LLAMA, "is_causal": False}, "is_causal=False is not supported: for vectors of texts"),
         ({**LLAMA, "use_bidirectional_attention": True}, "for vectors of texts import an encoder"),

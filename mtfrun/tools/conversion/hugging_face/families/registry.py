@@ -128,7 +128,7 @@ def family_of(settings: Settings) -> Family:
     supported = ", ".join(name for family in families for name in family.architectures)
     problem = f"is not supported; supported: {supported}"
     if any(str(name).endswith((*_HEADS, "DoubleHeadsModel")) for name in names):
-        problem += ": import its language model or encoder, and train it for the task"
+        problem += "; import the model that this head was put on, and train it for the task"
     raise settings.error("architectures", problem)
 
 
@@ -136,8 +136,8 @@ def _other_families(kind: str, settings: Settings) -> str:
     """Returns what can be done with a model type that no family has."""
     kinds = list(dict.fromkeys(name for family in FAMILIES for name in family.model_types))
     part = settings.values.get("text_config")
-    if type(part) is dict:
-        of_text = part.get("model_type")
+    if type(part) is dict or "vision_config" in settings.values:
+        of_text = part.get("model_type") if type(part) is dict else None
         remedy = f": save its model of texts, {of_text}, alone" if of_text in kinds else ""
         return f"reads more than texts, which is not supported{remedy}"
     near = difflib.get_close_matches(kind.lower(), kinds, n=1, cutoff=_LIKENESS)
