@@ -49,6 +49,7 @@ def test_several_dimensions_are_normalised_together_or_apart() -> None:
     apart = layers.LayerNorm(mesh, size, epsilon=0.1, outer_dims=[heads], use_bias=False)
     for norm in (together, apart):
         mtf.initialize(norm)
+        assert norm.scale is not None
         mtf.assign(norm.scale, mtf.import_tf_tensor(mesh, SCALE.reshape(4, 4), [heads, size]))
     expected = _rms_norm(X, 0.1) * (SCALE + 1) / SCALE
     assert_close(mtf.to_numpy(together(x, layers.Call())).reshape(4, 16), expected)

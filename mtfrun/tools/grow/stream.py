@@ -58,6 +58,7 @@ class Stream:
             path: module
             for path, module in new.items()
             if isinstance(module, RMSNorm | LayerNorm)
+            and module.scale is not None
             and module.scale.shape.dimension_names == [D_MODEL]
         }
         is_centred = any(isinstance(norm, LayerNorm) for norm in norms.values())
@@ -72,6 +73,10 @@ class Stream:
             raise InputError(
                 "TokenEmbedding.clusters: with tables of several widths d_model cannot grow"
             )
+        if len(set(sizes)) > 1 and any(
+            isinstance(x, LayerNorm) and x.scale is None for x in new.values()
+        ):
+            raise InputError("LayerNorm.use_scale=False: without scales d_model cannot grow")
         # Networks of images have no such dimension.
         is_multiple = not sizes or max(sizes) % min(sizes) == 0
         with_copies = with_copies or (writes_centred and is_multiple)

@@ -129,8 +129,11 @@ def _link_out(folder: pathlib.Path) -> None:
     (folder / WEIGHTS).symlink_to(outside)
 
 
-def _only_a_pickle(folder: pathlib.Path) -> None:
-    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
+def _only(name: str) -> Change:
+    def change(folder: pathlib.Path) -> None:
+        (folder / WEIGHTS).rename(folder / name)
+
+    return change
 
 
 # What is done to a folder, and what the line says.
@@ -169,9 +172,12 @@ CASES: dict[str, tuple[Change, str]] = {
         _instead("config.json", lambda path: path.symlink_to(path)),
         "config.json: Too many levels of symbolic links",
     ),
-    "a pickle file": (_only_a_pickle, "pytorch_model.bin is a pickle file, which can run any code"),
+    "a pickle file": (
+        _only("pytorch_model.bin"),
+        "pytorch_model.bin is a pickle file, which can run any code",
+    ),
     "only a file of llama.cpp": (
-        lambda folder: (folder / WEIGHTS).rename(folder / "resnet-q4.gguf"),
+        _only("resnet-q4.gguf"),
         "resnet-q4.gguf is a file of llama.cpp: import",
     ),
     "an index of pickle files": (_index({"a": "weights.bin"}), "weights.bin is a pickle file"),

@@ -89,7 +89,7 @@ def test_a_model_of_t5_has_sentinels_and_the_size_of_its_table(tmp_path: pathlib
 def test_an_encoder_reads_the_tokenizers_end_whatever_ends_outputs(
     tmp_path: pathlib.Path, is_answer: bool
 ) -> None:
-    files = {
+    files: dict[str, bytes | dict[str, Any]] = {
         "tokenizer.json": _json(LLAMA),
         "tokenizer_config.json": {"eos_token": "</s>"},
         "generation_config.json": {"eos_token_id": [5, 7]},
