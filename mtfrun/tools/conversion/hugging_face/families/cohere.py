@@ -65,7 +65,7 @@ class Cohere(Llama):
 
     def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         size = self.size_of_head(settings)
-        yield from rotated_in_pairs(super().attention(settings, theirs, ours), size, size)
+        yield from reorder_pairs(super().attention(settings, theirs, ours), size, size)
         if settings.flag("use_qk_norm", default=False):
             for name in ("query", "key"):
                 transform = Reordered(HeadRows(), halves_of_pairs(size, size))
@@ -100,7 +100,7 @@ class Cohere2(Cohere):
         return super().size_of_head(dataclasses.replace(settings, values=values))
 
 
-def rotated_in_pairs(rows: Iterable[Row], rotated: int, size: int) -> Iterator[Row]:
+def reorder_pairs(rows: Iterable[Row], rotated: int, size: int) -> Iterator[Row]:
     """Yields rows of attention in which entries that rotate are side by side in a head."""
     order = halves_of_pairs(rotated, size)
     for row in rows:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face.families.cohere import rotated_in_pairs
+from mtfrun.tools.conversion.hugging_face.families.cohere import reorder_pairs
 from mtfrun.tools.conversion.hugging_face.families.llama import (
     Llama,
     output_inputs,
@@ -39,10 +39,10 @@ class Phi3(Llama):
     def write_rotary(self, settings: Settings, file: GinFile) -> None:
         rotary = Rotary.of(settings)
         file.macro("ROTARY_BASE", rotary.base(self.rotary_base))
-        file.macro("ROTATED", self.rotated(settings))
+        file.macro("ROTATED", self.rotary_size(settings))
         rotary.write_scaling(file)
 
-    def rotated(self, settings: Settings) -> int | None:
+    def rotary_size(self, settings: Settings) -> int | None:
         return Rotary.of(settings).rotated(self.size_of_head(settings), self.rotated_share)
 
     def biases(self, settings: Settings) -> tuple[bool, bool]:
@@ -83,7 +83,7 @@ class Glm(Phi3):
     def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         size = self.size_of_head(settings)
         rows = Llama.attention(self, settings, theirs, ours)
-        yield from rotated_in_pairs(rows, self.rotated(settings) or size, size)
+        yield from reorder_pairs(rows, self.rotary_size(settings) or size, size)
 
 
 class Glm4(Glm):
