@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import tensorflow as tf
+
 from mtfrun import mtf, processes
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
@@ -246,8 +248,10 @@ def record_training(
     record = run.record_command(command, setup)
     try:
         yield
-    except Exception:
-        if not _has_begun(finished_steps, first_step):
+    except Exception as error:
+        # TensorFlow crashes where a variable is read after an error of a collective.
+        is_lost = processes.count() > 1 and isinstance(error, tf.errors.OpError)
+        if not is_lost and not _has_begun(finished_steps, first_step):
             for path in files:
                 _restore(path, former.get(path))
             _restore(pathlib.Path(record), None)

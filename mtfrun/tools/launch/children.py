@@ -21,9 +21,9 @@ _OWN = b"mtfrun: "
 class Children:
     """Started processes, of which process 0 alone has standard input and standard output.
 
-    All that remain `grace_secs` after the first failure are killed: they notice it and leave,
-    unless they are stopped or wait in native code. `typed` is the launcher's command line. `codes`
-    are exit codes in the order of the ends, negative for signals.
+    After the first failure those that are stopped (SIGSTOP) are killed, and `grace_secs` later all
+    that remain: they notice it and leave, unless they wait in native code. `typed` is the
+    launcher's command line. `codes` are exit codes in the order of the ends, negative for signals.
     """
 
     def __init__(
@@ -83,10 +83,11 @@ class Children:
         child = self._processes[process]
         return child.pid if child.poll() is None else None
 
-    def kill(self) -> None:
+    def kill(self, *, only_stopped: bool = False) -> None:
         for process in self.running:
-            self._processes[process].kill()
-            self.killed.add(process)
+            if not only_stopped or _is_stopped(self._processes[process].pid):
+                self._processes[process].kill()
+                self.killed.add(process)
 
     def wait(
         self, is_stopping: Callable[[], bool], watch: Callable[[], object] | None = None
@@ -106,8 +107,8 @@ class Children:
                     self.codes[number] = code
                     if code and self._kill_at is None and not is_stopping():
                         self._kill_at = time.monotonic() + self._grace_secs
-            if self._kill_at is not None and time.monotonic() >= self._kill_at:
-                self.kill()
+            if self._kill_at is not None:
+                self.kill(only_stopped=time.monotonic() < self._kill_at)
         # Processes that they have started may keep the streams open: only what is there by now.
         while self._forward_output(0.0):
             pass
@@ -135,6 +136,12 @@ class Children:
             else:
                 self._selector.unregister(key.fileobj)
         return bool(ready)
+
+
+def _is_stopped(pid: int) -> bool:
+    """Returns whether a signal has stopped a child of this process, without waiting for it."""
+    options = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+    return os.waitid(os.P_PID, pid, options) is not None
 
 
 def _forward(source: int, target: IO[bytes]) -> None:

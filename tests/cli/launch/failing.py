@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import signal
+import threading
 
 from mtfrun import processes, training
 
@@ -15,7 +16,8 @@ class FailOnce(training.Action):
     Args:
       process: the number of the process.
       step: where it fails.
-      how: "SIGKILL", "SIGSTOP", "raise", or "SIGTERM", which the process's parent gets.
+      how: "SIGKILL", "SIGSTOP", "raise", "SIGTERM", which the process's parent gets, or "SIGSTOP
+        between actions", some time after the step.
       file: its path; the launcher gives all processes the same one.
     """
 
@@ -34,6 +36,8 @@ class FailOnce(training.Action):
             raise RuntimeError("for a test")
         if self._how == "SIGTERM":
             os.kill(os.getppid(), signal.SIGTERM)
+        elif self._how == "SIGSTOP between actions":
+            threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGSTOP]).start()
         else:
             os.kill(os.getpid(), signal.Signals[self._how])
 

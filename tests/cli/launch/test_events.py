@@ -145,6 +145,34 @@ def test_the_others_end_with_one_line(
     assert RunDirectory(tmp_path / "run").checkpoints().latest() == SAVED_STEP
 
 
+@pytest.mark.parametrize("process", [0, 1])
+@pytest.mark.slow
+def test_a_process_that_stops_while_another_one_waits_in_a_collective_is_named(
+    process: int, flags: list[str], tmp_path: pathlib.Path
+) -> None:
+    failing = _failing(tmp_path, process, "SIGSTOP between actions")
+    endless = ["--gin.TRAIN_STEPS=1000000", "--gin.CHECKPOINT_EVERY=1000000"]
+    endless += ["--gin.LOG_EVERY=1000000", "--gin.ITERATIONS_PER_LOOP=100"]
+    code, lines = _launched(tmp_path, [*flags, *endless, failing], "-n", "2")
+    assert code == 128 + signal.SIGKILL, lines
+    (line,) = [line for line in lines if line.startswith("mtfrun: error:")]
+    expected = rf"process {process} of 2 {_PLACE} has sent no heartbeat"
+    assert re.match("mtfrun: error: " + expected, line), line
+
+
+@pytest.mark.slow
+def test_a_process_that_stops_while_tensorflow_connects_is_named(
+    flags: list[str], tmp_path: pathlib.Path
+) -> None:
+    module = "--module_import=tests.cli.launch.stops_connecting"
+    command = ["train", *flags, module, f"--model_dir={tmp_path}/run"]
+    process = mtfrun("launch", "-n", "2", "--", *command)
+    assert process.returncode == 128 + signal.SIGKILL
+    lines = process.stderr.decode().splitlines()
+    (line,) = [line for line in lines if line.startswith("mtfrun: error:")]
+    assert re.match(f"mtfrun: error: process 1 of 2 {_PLACE} has sent no heartbeat", line), line
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
 def test_a_restart_finishes_with_the_losses_of_an_undisturbed_run(

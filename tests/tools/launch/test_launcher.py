@@ -95,6 +95,7 @@ def launch(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         shrink: Callable[[Launch, int], SmallerMesh] = launcher.shrink,
         max_restarts: int = 0,
         stdin: int | None = None,
+        grace_secs: float = GRACE_SECS,
         **options: Any,
     ) -> Launched:
         file = tmp_path / "program.py"
@@ -105,7 +106,7 @@ def launch(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
             Program([sys.executable], [str(file)], command, model_dir=str(tmp_path), stdin=stdin),
             number,
             max_restarts=max_restarts,
-            grace_secs=GRACE_SECS,
+            grace_secs=grace_secs,
             **options,
         )
         monkeypatch.setattr(launcher, "shrink", shrink)
@@ -150,7 +151,9 @@ def test_a_killed_process_is_named_with_the_last_saved_step(
     ]
 
 
-def test_a_process_that_others_miss_is_the_cause(launch: Callable[..., Launched]) -> None:
+def test_a_stopped_process_that_others_miss_is_the_cause_and_killed_at_once(
+    launch: Callable[..., Launched],
+) -> None:
     program = """
         if process == 1:
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -158,9 +161,10 @@ def test_a_process_that_others_miss_is_the_cause(launch: Callable[..., Launched]
         say("mtfrun: error: process 1 of 2 sends no heartbeat")
         sys.exit(4)
     """
-    launched = launch(program)
+    launched = launch(program, grace_secs=60.0)
     assert launched.lines == ["mtfrun: error: process 1 of 2 sends no heartbeat"]
     assert launched.code == 128 + signal.SIGKILL
+    assert launched.secs < PATIENCE_SECS
 
 
 def test_messages_that_several_processes_print_are_shown_once(
