@@ -95,6 +95,8 @@ def _start_child(flags: argparse.Namespace) -> _Child | None:
         words = [word for word in flags.words if find_gin_file(word, flags.gin_search_paths)]
         files = [[*flags.gin_file, word] for word in words]
     elif flags.command in _OF_RUNS and not files:
+        if getattr(flags, "adapter", None) is not None:  # its configuration is found with the run
+            return None
         directory = flags.model_dir
     elif flags.command not in _OF_FILES | _OF_RUNS:
         return None

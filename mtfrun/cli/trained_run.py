@@ -18,6 +18,7 @@ from mtfrun.data import ConversationTemplate, Data
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.experiment import Record
+from mtfrun.experiment.adapters import find_adapter
 from mtfrun.experiment.runs.opening import RunObjects, build_run, find_trained_run
 from mtfrun.experiment.runs.run_training import describe_setup
 from mtfrun.experiment.saved_configuration import check_same_split
@@ -33,7 +34,7 @@ def open_run(
     """The directory is None without --model_dir."""
     run = None if flags.model_dir is None else find_trained_run(flags.model_dir)
     with progress.waiting("building the model and its data"):
-        built = build_run(run, settings_of(flags))
+        built = build_run(run, settings_of(flags), adapter=flags.adapter)
     if run is not None:
         run.check_shared()
     check_same_split(built.experiment.data, None)
@@ -62,9 +63,14 @@ def chat_template(flags: argparse.Namespace, data: Data) -> ConversationTemplate
     """Returns the template of --chat_template, else the data's, else of the run's tokenizer."""
     if flags.chat_template is not None:
         return template_of_name(flags.chat_template)
-    if data.conversation_template is None and flags.model_dir is not None:
-        return template_of_folder(pathlib.Path(flags.model_dir, TOKENIZER_FOLDER))
-    return data.conversation_template
+    template = data.conversation_template
+    if flags.model_dir is not None:
+        runs = [RunDirectory(flags.model_dir)]
+        if flags.adapter is not None:
+            runs.insert(0, find_adapter(flags.adapter, runs[0]))
+        for run in runs:
+            template = template or template_of_folder(pathlib.Path(run.path, TOKENIZER_FOLDER))
+    return template
 
 
 @contextlib.contextmanager

@@ -166,8 +166,10 @@ def find_adapter(name: str, base: RunDirectory) -> RunDirectory:
 
 
 def _source_path(path: str, saved: BaseModel) -> str:
-    """Returns the checkpoint of the base's step, here or where it was; else the path."""
-    directory, _ = find_checkpoint(path)
+    """Returns a path of one checkpoint; else that of the base's step, here or where it was."""
+    directory, step = find_checkpoint(path)
+    if step is not None:
+        return path
     if directory is not None and saved.step in list_steps(directory):
         return str(directory / f"ckpt-{saved.step}")
     return path if is_url(path) or pathlib.Path(path).exists() else saved.path

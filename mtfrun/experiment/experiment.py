@@ -244,19 +244,25 @@ class Experiment:
             "--checkpoint=STEP"
         )
 
-    def restore(self, run: RunDirectory, step: int | None) -> int:
+    def restore(self, run: RunDirectory, step: int | None, base: str | None = None) -> int:
         """Restores a checkpoint, the newest for None, and returns its step.
 
         With `use_averages` the weights are restored from their averages, if there are any.
         DataError if it was trained with another vocabulary. Of a run of adapters, their model is
-        read from where they began, `init_checkpoint` or the place that the checkpoint names.
+        read from `base`, a run or a checkpoint, or from where they began, `init_checkpoint` or the
+        place that the checkpoint names. RunDirError if `base` is given for another run.
         """
         saved = _adapters_of(run, step)
         if saved is not None:
             self.model.add_adapters(saved.adapters)
+        elif base is not None:
+            raise RunDirError(f"{run.path} is not a run of adapters: name it as --model_dir")
         self._check_compatible(run, step)
         if saved is not None:
-            load_base(self.model, self.init_checkpoint, self.seed, saved.base)
+            source = self.init_checkpoint
+            if base is not None:
+                source = dataclasses.replace(source or InitCheckpoint(), path=base)
+            load_base(self.model, source, self.seed, saved.base)
         return self._restore_saved(run, step)
 
     def restore_adapters(self, run: RunDirectory, step: int | None = None) -> int:

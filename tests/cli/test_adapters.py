@@ -25,16 +25,18 @@ TRAINING = [
 
 def _flags(base: pathlib.Path, *, steps: int = 2) -> list[str]:
     of_base = [f"--gin_file={base}/config.gin", f"--gin.INIT_CHECKPOINT='{base}'"]
-    return [*of_base, *TRAINING, f"--gin.TRAIN_STEPS={steps}"]
+    texts = f"--gin.TEXT_FILES={{'train': '{base}/digits.txt', 'validation': '{base}/digits.txt'}}"
+    return [*of_base, *TRAINING, texts, f"--gin.TRAIN_STEPS={steps}"]
 
 
 @pytest.fixture(scope="module")
 def base(
     untouched_runs: Callable[[str], pathlib.Path], tmp_path_factory: pytest.TempPathFactory
 ) -> pathlib.Path:
-    """A run of two steps, with the adapter "small" of as many in its directory."""
+    """A run of two steps, with the adapter "small" of as many, on other texts, in its directory."""
     run = tmp_path_factory.mktemp("adapters") / "base"
     shutil.copytree(untouched_runs("language model"), run)
+    (run / "digits.txt").write_text("0123456789\n" * 100)
     succeeded(mtfrun_here("train", *_flags(run), f"--model_dir={run}/adapters/small"))
     return run
 
@@ -70,6 +72,8 @@ def test_an_adapter_is_used_by_its_name_and_as_a_run(base: pathlib.Path) -> None
     ):
         (scored,) = succeeded(mtfrun_here("score", *flags, f"--input={pairs}"))
         assert scored["log_likelihood"] == pytest.approx(expected.log_likelihood, rel=1e-5)
+        (evaluated,) = succeeded(mtfrun_here("eval", *flags))
+        assert evaluated["loss"] == pytest.approx(adapted.evaluate()["loss"], rel=1e-5)
     # The weights are there once.
     table = "embedding/table"
     storage = [x.model.named_variables()[table].variable for x in (run, adapted)]

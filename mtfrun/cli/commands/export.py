@@ -105,7 +105,11 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         if flags.format == "saved_model":
             _export_saved_model(flags, run, directory)
         elif flags.format == "huggingface":
-            origin = origin_of_run(run, flags.gin_allow_imports, weights_only=flags.weights_only)
+            origin = origin_of_run(
+                _configured_run(flags, run),
+                flags.gin_allow_imports,
+                weights_only=flags.weights_only,
+            )
             values = _values(flags, run)
             export_folder(directory, values.values, origin, size)
         elif flags.format == "peft":
@@ -120,6 +124,12 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
+def _configured_run(flags: argparse.Namespace, run: RunDirectory) -> RunDirectory:
+    from mtfrun.experiment.adapters import find_adapter
+
+    return run if flags.adapter is None else find_adapter(flags.adapter, run)
+
+
 def _values(flags: argparse.Namespace, run: RunDirectory) -> RunValues:
     """Returns the values of a checkpoint, into which LoRA is merged."""
     from mtfrun.experiment.adapters import is_of_adapters
@@ -128,7 +138,7 @@ def _values(flags: argparse.Namespace, run: RunDirectory) -> RunValues:
 
     if flags.adapter is None and not is_of_adapters(run, flags.checkpoint):
         return conversion.values_of_run(run, flags.checkpoint)
-    built = build_run(run, settings_of(flags), on_one_device=True)
+    built = build_run(run, settings_of(flags), adapter=flags.adapter, on_one_device=True)
     step = restore_model(built, run, flags.checkpoint, flags.adapter)
     return conversion.merged_values(built.experiment, step)
 
@@ -139,7 +149,7 @@ def _export_saved_model(
     from mtfrun.experiment.runs.opening import build_run, restore_model
     from mtfrun.tools.conversion.saved_model import export_saved_model, signatures_of
 
-    built = build_run(run, settings_of(flags), on_one_device=True)
+    built = build_run(run, settings_of(flags), adapter=flags.adapter, on_one_device=True)
     inference = built.experiment.inference.with_settings(inference_settings(flags))
     step = restore_model(built, run, flags.checkpoint, flags.adapter)
     offered = signatures_of(inference, tensorflow_text=flags.tensorflow_text)
@@ -153,10 +163,11 @@ def _export_peft(flags: argparse.Namespace, run: RunDirectory, directory: pathli
     from mtfrun.tools.conversion.hugging_face.peft import export_peft
 
     try:
-        origin = origin_of_run(run, flags.gin_allow_imports, weights_only=True)
+        configured = _configured_run(flags, run)
+        origin = origin_of_run(configured, flags.gin_allow_imports, weights_only=True)
     except conversion.ConversionError as error:
         raise conversion.ConversionError(f"PEFT adapts models of transformers: {error}") from error
-    built = build_run(run, settings_of(flags), on_one_device=True)
+    built = build_run(run, settings_of(flags), adapter=flags.adapter, on_one_device=True)
     restore_model(built, run, flags.checkpoint, flags.adapter)
     export_peft(directory, built.experiment.model, origin)
 

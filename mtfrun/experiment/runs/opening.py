@@ -15,13 +15,15 @@ from mtfrun.configuration.checks import check_taken
 from mtfrun.configuration.hyperparameters import changes_of_variables, describe_changes
 from mtfrun.configuration.run_files import CONFIG
 from mtfrun.configuration.statements import Binding
+from mtfrun.display import progress
 from mtfrun.errors import ConfigError
 from mtfrun.experiment import Evaluation, Experiment, Training
 from mtfrun.experiment.adapters import find_adapter
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.rundir import RunDirectory, RunDirError
 from mtfrun.rundir.errors import IncompatibleError
-from mtfrun.untrusted import read_regular_text
+from mtfrun.rundir.run_directory import CHECKPOINTS
+from mtfrun.untrusted import escape, read_regular_text
 
 _INCLUDE = re.compile(r"^include\b", re.MULTILINE)
 
@@ -70,15 +72,20 @@ def build_run(
     run: RunDirectory | None,
     settings: Settings,
     *,
+    adapter: str | None = None,
     on_one_device: bool = False,
     mesh: mtf.Mesh | None = None,
 ) -> RunObjects:
     """Returns the objects of the named gin files, or of the run's configuration if there are none.
 
-    `on_one_device`, or on this `mesh`: whatever mesh the configuration says. ConfigError if a
-    setting is invalid.
+    With an `adapter` of the run, see `find_adapter`, its configuration takes the run's place: it
+    has the data, the vocabulary and the decoding that belong to the adapter. `on_one_device`, or on
+    this `mesh`: whatever mesh the configuration says. ConfigError if a setting is invalid.
     """
     run_config = None
+    if run is not None and adapter is not None:
+        run = find_adapter(adapter, run)
+        _note_changes(adapter, run, settings)
     if run is not None and not settings.files:
         run.read_config()  # for its error, which names the remedy
         run_config = run.config_path
@@ -93,27 +100,42 @@ def build_run(
     return RunObjects(*built, configuration)
 
 
+def _note_changes(name: str, adapter: RunDirectory, settings: Settings) -> None:
+    """Says whose data and settings an adapter is used with, unless they are the adapter's."""
+    if settings.files:
+        source = f"{', '.join(settings.files)}, not of {adapter.config_path}"
+    elif settings.bindings:
+        changed = ", ".join(flag.partition("=")[0].strip() for flag, _ in settings.bindings)
+        source = f"{adapter.config_path}, changed by {changed}"
+    else:
+        return
+    progress.note(escape(f"mtfrun: adapter {name}: data and settings of {source}"))
+
+
 def restore_model(
     objects: RunObjects,
     run: RunDirectory | None,
     checkpoint: int | str | None,
     adapter: str | None = None,
 ) -> int:
-    """Restores a model, with an adapter, and returns the step of its checkpoint.
+    """Restores a model and returns the step of its checkpoint.
 
     Without a run the model begins with `Experiment.init_checkpoint`. `checkpoint` is a step,
     "best", or "latest" or None for the newest. RunDirError if there is none, or it is incompatible.
-    `adapter`: see `find_adapter`.
+    With an `adapter`, see `find_adapter`, its newest checkpoint is restored upon the run's, which
+    is, for "latest" or None, the one that it was trained for.
     """
     experiment = objects.experiment
     with explain_incompatible(objects.configuration):
         if run is None:
             return experiment.restore_without_run()
+        if adapter is not None and checkpoint in (None, "latest"):
+            return experiment.restore(find_adapter(adapter, run), None, base=run.path)
         step = processes.by_first(lambda: run.checkpoints().named_step(checkpoint))
-        step = experiment.restore(run, step)
         if adapter is not None:
-            experiment.restore_adapters(find_adapter(adapter, run))
-        return step
+            base = f"{run.path}/{CHECKPOINTS}/ckpt-{step}"
+            return experiment.restore(find_adapter(adapter, run), None, base)
+        return experiment.restore(run, step)
 
 
 @contextlib.contextmanager

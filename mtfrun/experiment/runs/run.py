@@ -237,22 +237,26 @@ def load(
         objects = build_run(run, settings)
         step = restore_model(objects, run, checkpoint)
         with_adapters = {
-            name: _with_adapter(objects.experiment, run, settings, find_adapter(path, run))
+            name: _with_adapter(objects.experiment, run, settings, path)
             for name, path in adapters.items()
             if run is not None
         }
     return Run(objects, step, None if run is None else run.path, with_adapters)
 
 
-def _with_adapter(
-    base: Experiment, run: RunDirectory, settings: Settings, adapter: RunDirectory
-) -> Run:
+def _with_adapter(base: Experiment, run: RunDirectory, settings: Settings, name: str) -> Run:
     """Returns the run of a second model, which shares the values of the base."""
-    objects = build_run(run, settings)
+    adapter = find_adapter(name, run)
+    objects = build_run(run, settings, adapter=name, mesh=base.mesh)
     model = objects.experiment.model
     mtf.assign_paths(model)
     values = base.model.named_variables()
     for path, variable in model.named_variables().items():
+        if path not in values:
+            raise InputError(
+                f"adapter {name} is for a model with {path}, which the run does not have: load "
+                f"{adapter.path} instead"
+            )
         variable.share(values[path])
     return Run(objects, objects.experiment.restore_adapters(adapter), adapter.path)
 
