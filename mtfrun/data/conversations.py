@@ -175,6 +175,7 @@ class ConversationPrompts(LanguageModelPrompts):
         end = _turn_end(vocabulary, template)
         # A special token, or what ordinary ids write.
         ids, _ = vocabulary.encode_spans(end, [])
+        self._turn_end = ids
         if len(ids) and vocabulary.bytes_per_id[ids[0]] <= 0:
             self.end_ids = [int(ids[0])]
         elif end:
@@ -202,7 +203,9 @@ class ConversationPrompts(LanguageModelPrompts):
         row = ids[max(0, end - self.max_lengths[TARGETS]) : end]
         cut = end - len(row)
         lengths = {TARGETS: bucket(len(row), self.max_lengths[TARGETS])}
-        return ScoredRow({TARGETS: row}, lengths, max(0, begin - cut), cut)
+        num_ends = len(self._turn_end)
+        num_ends *= np.array_equal(row[len(row) - num_ends :], self._turn_end)
+        return ScoredRow({TARGETS: row}, lengths, max(0, begin - cut), cut, num_ends)
 
     def _encode(
         self, conversation: Mapping[str, Any], *, asks: bool

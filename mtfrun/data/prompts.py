@@ -35,12 +35,16 @@ class PromptLimits:
 
 
 class ScoredRow(NamedTuple):
-    """A pair as features to be padded to `lengths`; the target begins at `begin` in "targets"."""
+    """A pair as features to be padded to `lengths`; the target begins at `begin` in "targets".
+
+    The last `num_ends` of its ids are not of its text: they end it.
+    """
 
     features: dict[str, np.ndarray]
     lengths: dict[str, int]
     begin: int
     truncated: int
+    num_ends: int = 0
 
 
 class PromptRow(NamedTuple):
@@ -182,7 +186,8 @@ class LanguageModelPrompts(PromptFormat):
         input_ids = truncate(input_ids, max_length - len(target_ids), from_end=True)
         ids = np.concatenate([input_ids, target_ids]).astype(np.int32)
         lengths = {TARGETS: bucket(len(ids), max_length)}
-        return ScoredRow({TARGETS: ids}, lengths, len(input_ids), num_tokens - len(ids))
+        truncated, num_ends = num_tokens - len(ids), len(ends(vocabulary))
+        return ScoredRow({TARGETS: ids}, lengths, len(input_ids), truncated, num_ends)
 
 
 class EncoderDecoderPrompts(PromptFormat):
@@ -222,7 +227,7 @@ class EncoderDecoderPrompts(PromptFormat):
             ids[name] = with_end(vocabularies[name], encoded, longest, from_end=from_end)
             lengths[name] = bucket(len(ids[name]), longest)
             truncated += len(encoded) + 1 - len(ids[name])
-        return ScoredRow(ids, lengths, 0, truncated)
+        return ScoredRow(ids, lengths, 0, truncated, len(ends(self.output_vocabulary)))
 
 
 class DecoderOnlyPrompts(PromptFormat):
@@ -246,7 +251,8 @@ class DecoderOnlyPrompts(PromptFormat):
         pair = self._pairs.scored_row(inputs, target)
         row = np.concatenate([pair.features[INPUTS], pair.features[TARGETS]])
         lengths = {TARGETS: bucket(len(row), self.max_lengths[TARGETS])}
-        return ScoredRow({TARGETS: row}, lengths, len(pair.features[INPUTS]), pair.truncated)
+        begin = len(pair.features[INPUTS])
+        return pair._replace(features={TARGETS: row}, lengths=lengths, begin=begin)
 
 
 class MaskedLanguageModelPrompts(PromptFormat):

@@ -186,15 +186,18 @@ class Decoding(Inference):
         examples = self._data.examples(split)
         return [(example.get(INPUTS, b""), example[TARGETS]) for example in examples]
 
-    def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Record]:
+    def scores(
+        self, pairs: Sequence[tuple[bytes, bytes]], *, with_end: bool = True
+    ) -> list[Record]:
+        scores = self.score(pairs, with_end=with_end)
         return [
             Record({"input": _text(inputs), "target": _text(target), **score._asdict()})
-            for (inputs, target), score in zip(pairs, self.score(pairs), strict=True)
+            for (inputs, target), score in zip(pairs, scores, strict=True)
         ]
 
-    def score(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
-        """Returns the score of each target, in order; NonFiniteError for a bad one."""
-        return self._scoring(pairs)
+    def score(self, pairs: Sequence[tuple[bytes, bytes]], *, with_end: bool = True) -> list[Score]:
+        """Returns the score of each target, see `Scoring`."""
+        return self._scoring(pairs, with_end=with_end)
 
     def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
         form = self._form

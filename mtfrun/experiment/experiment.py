@@ -89,8 +89,13 @@ class Inference(abc.ABC):
         """Returns the (input, target) pairs of a split; InputError if it cannot score pairs."""
         raise self._no_scores()
 
-    def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> Sequence[Record]:
-        """Returns the likelihood of each target, in order; errors as `pairs` and `records`."""
+    def scores(
+        self, pairs: Sequence[tuple[bytes, bytes]], *, with_end: bool = True
+    ) -> Sequence[Record]:
+        """Returns the likelihood of each target, in order; errors as `pairs` and `records`.
+
+        `with_end`: whether the end of a text counts.
+        """
         raise self._no_scores()
 
     def _no_scores(self) -> InputError:
@@ -115,7 +120,9 @@ class TrainingOnly(Inference):
             "Experiment.inference says what else to do with it, such as @experiment.Decoding"
         )
 
-    def scores(self, pairs: Sequence[tuple[bytes, bytes]]) -> Sequence[Record]:
+    def scores(
+        self, pairs: Sequence[tuple[bytes, bytes]], *, with_end: bool = True
+    ) -> Sequence[Record]:
         return self.records(pairs)
 
 

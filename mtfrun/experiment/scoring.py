@@ -19,7 +19,7 @@ class Score(NamedTuple):
     """The likelihood of a target under a model.
 
     Attributes:
-      log_likelihood: of the target and its end, in nats.
+      log_likelihood: sum over the target and, unless it is left out, its end, in nats.
       tokens: number of tokens in that sum, without a first one that the model cannot predict.
       truncated_tokens: number of tokens of input and target that were cut off; not in the sum.
     """
@@ -45,8 +45,13 @@ class Scoring:
             lambda features: evaluation.target_log_probs(model, features)
         )
 
-    def __call__(self, pairs: Sequence[tuple[bytes, bytes]]) -> list[Score]:
-        """Returns the score of each (input, target), in order; NonFiniteError for a bad score."""
+    def __call__(
+        self, pairs: Sequence[tuple[bytes, bytes]], *, with_end: bool = True
+    ) -> list[Score]:
+        """Returns the score of each (input, target), in order; NonFiniteError for a bad score.
+
+        `with_end`: whether the end of the target counts.
+        """
         rows = [self._prompt_format.scored_row(*pair) for pair in pairs]
         by_lengths: dict[tuple[tuple[str, int], ...], list[int]] = {}
         for i, row in enumerate(rows):
@@ -57,12 +62,12 @@ class Scoring:
                 for batch in split_into_batches(lines, self._batch_size):
                     log_probs = self._batch([rows[i].features for i in batch], dict(lengths))
                     for i, log_probs_of_row in zip(batch, log_probs, strict=True):
-                        scores[i] = self._score(rows[i], log_probs_of_row)
+                        scores[i] = self._score(rows[i], log_probs_of_row, with_end)
                     work.move_to(len(scores))
         return [scores[i] for i in range(len(rows))]
 
-    def _score(self, row: ScoredRow, log_probs: np.ndarray) -> Score:
-        end = len(row.features[TARGETS])
+    def _score(self, row: ScoredRow, log_probs: np.ndarray, with_end: bool) -> Score:
+        end = len(row.features[TARGETS]) - row.num_ends * (not with_end)
         begin = max(row.begin, self._first)
         total = float(np.sum(log_probs[begin:end], dtype=np.float64))
         self._experiment.require_finite(total, "log-likelihoods")

@@ -17,6 +17,8 @@ A line is an input, a tab and a target, or in .jsonl files {"input": ..., "targe
 have columns called "input" and "target" in the first line. --input=split:validation scores the
 pairs of a split of the configured data, or its texts.
 
+The end of a target counts as a token of it; --without_end leaves it out.
+
 """
     + RUN_HELP
 )
@@ -27,6 +29,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--input",
         help="a file of pairs; - is standard input; or split:NAME of the data",
         metavar="FILE",
+    )
+    parser.add_argument(
+        "--without_end", action="store_true", help="score targets without the token that ends them"
     )
     add_output_flags(parser)
     add_process_flags(parser)
@@ -53,7 +58,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         pairs = inference.pairs(split)
     step = restore_model(built, run, flags.checkpoint, flags.adapter)
     with open_output(flags.output) as file:
-        for record in inference.scores(pairs):
+        for record in inference.scores(pairs, with_end=not flags.without_end):
             file.write(json_line(record, step))
     return 0
 

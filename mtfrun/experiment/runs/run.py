@@ -168,11 +168,16 @@ class Run:
         with self._in_use():
             return self._decoding_with(**chosen)(texts)
 
-    def score(self, pairs: Sequence[tuple[str | bytes, str | bytes]]) -> list[Score]:
-        """Returns the likelihood of each target; the input of a language model may be ""."""
+    def score(
+        self, pairs: Sequence[tuple[str | bytes, str | bytes]], *, with_end: bool = True
+    ) -> list[Score]:
+        """Returns the likelihood of each target; the input of a language model may be "".
+
+        `with_end`: whether the end of a target counts, as lm-evaluation-harness does not.
+        """
         texts = pairs_of(pairs)
         with self._in_use():
-            return self._decoding_with().score(texts)
+            return self._decoding_with().score(texts, with_end=with_end)
 
     def classify(
         self, images: Iterable[np.ndarray | str | os.PathLike[str]], *, top_k: int | None = None

@@ -123,6 +123,10 @@ def test_scores_and_metrics_are_those_of_the_command(run: Run) -> None:
         for line in _lines(run, "score", "--input=-", stdin=pairs)
     ]
     assert [tuple(score) for score in run.score(PAIRS)] == expected
+    without_end = run.score(PAIRS, with_end=False)
+    assert [score.tokens for score in without_end] == [tokens - 1 for _, tokens, _ in expected]
+    lines = _lines(run, "score", "--input=-", "--without_end", stdin=pairs)
+    assert [line["log_likelihood"] for line in lines] == [x.log_likelihood for x in without_end]
     (metrics,) = _lines(run, "eval")
     assert run.evaluate() == run.evaluate("validation") == metrics
     assert run.evaluate("train")["loss"] != metrics["loss"]
