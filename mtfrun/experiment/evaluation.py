@@ -16,6 +16,7 @@ from mtfrun import evaluation
 from mtfrun.checks import COUNT, check_range
 from mtfrun.data import DataError
 from mtfrun.display import progress
+from mtfrun.experiment.class_counts import class_counts
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.records import Progress
 from mtfrun.experiment.saved_configuration import check_same_split
@@ -56,6 +57,7 @@ class EvaluationResult:
       images: uint8 [height, width, 3] by TensorBoard's tag.
       records: outputs of the model with their targets, one JSON object each, for the run directory.
       files: texts by their path in the directory of the evaluation's summaries.
+      examples: the number of examples of each of the metrics, and of the "split".
     """
 
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -63,6 +65,7 @@ class EvaluationResult:
     images: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     records: Sequence[Mapping[str, object]] = ()
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    examples: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def prefix_task(task: str, values: Mapping[str, T]) -> dict[str, T]:
@@ -85,6 +88,10 @@ class Evaluator(abc.ABC):
     @abc.abstractmethod
     def __call__(self, context: EvaluationContext) -> EvaluationResult:
         """Returns the results for the model's present weights."""
+
+    def of_all_examples(self) -> Evaluator:
+        """Returns the evaluator without a limit of the number of examples, if it has one."""
+        return self
 
 
 @dataclasses.dataclass(eq=False)
@@ -139,6 +146,12 @@ class Evaluation:
         ]
         return other
 
+    def of_all_examples(self) -> Evaluation:
+        """Returns an evaluation whose evaluators have no limit, with the same programs."""
+        other = copy.copy(self)
+        other._evaluators = [evaluator.of_all_examples() for evaluator in self._evaluators]
+        return other
+
     def before_first_step(self) -> Evaluation:
         """Returns an evaluation of at most BATCHES_AT_START batches, with the same programs."""
         other = copy.copy(self)
@@ -159,6 +172,7 @@ class Evaluation:
         run: RunDirectory | None = None,
         *,
         with_pictures: bool = True,
+        details: dict[str, object] | None = None,
     ) -> dict[str, float]:
         """Returns the metrics for the model's present weights.
 
@@ -170,6 +184,8 @@ class Evaluation:
           before_batch: called before every batch; may raise to stop.
           run: where decodes and predictions are stored; None stores none.
           with_pictures: whether `summaries` get texts and images besides metrics.
+          details: gets values that are not metrics, as JSON: "examples" of the evaluators, and of
+            a classifier those of `class_counts`.
         """
         of_model, metrics = self._evaluate_model(step, before_batch)
         is_finite = all(map(math.isfinite, of_model.values.values()))
@@ -183,6 +199,14 @@ class Evaluation:
                 with progress.waiting(f"evaluating {type(evaluator).__name__}"):
                     results.append(evaluator(context))
                 metrics |= results[-1].metrics
+        if details is not None:
+            if examples := {name: n for x in results for name, n in x.examples.items()}:
+                details["examples"] = examples
+            if is_finite:
+                with progress.waiting("counting predicted classes"):
+                    details |= class_counts(
+                        self.experiment, self.split, context.tables, context.progress
+                    )
         records = [{"split": self.split, **record} for x in results for record in x.records]
         if run is not None and records:
             run.write_decodes(step, records)

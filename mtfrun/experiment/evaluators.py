@@ -7,7 +7,7 @@ import functools
 import html
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -40,6 +40,8 @@ from mtfrun.models.resnet import CONFUSION_MATRIX
 
 # Number of decodes that TensorBoard shows, and that a file of the run directory has.
 SHOWN_DECODES, SAVED_DECODES = 10, 100
+# The number of all examples among those of metrics.
+SPLIT = "split"
 # Pairs that are scored between two reports of progress.
 _PAIRS_PER_CALL = 1024
 # Characters with a meaning in Markdown, in cells of tables too.
@@ -112,12 +114,17 @@ class DecodedPairs(Evaluator):
         metrics: dict[str, float] = {}
         texts: dict[str, str] = {}
         saved: list[Mapping[str, object]] = []
+        numbers: dict[str, int] = {}
         for name, examples in self._examples.items():
             result = self._evaluate_task(self._parts[name], examples, context)
+            numbers |= _numbers_of_examples(self, name, result.metrics, len(examples))
             metrics |= prefix_task(name, result.metrics)
             texts |= prefix_task(name, result.texts)
             saved += [{"task": name, **record} if name else record for record in result.records]
-        return EvaluationResult(metrics, texts, records=saved)
+        return EvaluationResult(metrics, texts, records=saved, examples=numbers)
+
+    def of_all_examples(self) -> DecodedPairs:
+        return self if self.num_decodes == 0 else dataclasses.replace(self, num_decodes=None)
 
     def _evaluate_task(
         self, data: TextData, examples: Sequence[Fields], context: EvaluationContext
@@ -166,29 +173,35 @@ class RankedLabels(Evaluator):
     al. 2020, https://arxiv.org/abs/2005.14165, section 2.4.) Tasks without `labels` are left out.
 
     Attributes:
-      num_examples: number of examples of every task, the same every time; 0 for none.
+      num_examples: number of examples of every task, the same every time; 0 for none, None for all.
     """
 
-    num_examples: int = 0
+    num_examples: int | None = 0
 
     def __post_init__(self) -> None:
-        if self.num_examples and not self._parts:
+        if self.num_examples != 0 and not self._parts:
             raise InputError(
                 f"RankedLabels.num_examples={self.num_examples} needs a task with labels: set "
                 "Task.labels to all texts that a target may be, or num_examples to 0"
             )
 
     def __call__(self, context: EvaluationContext) -> EvaluationResult:
-        if not self.num_examples:
+        if self.num_examples == 0:
             return EvaluationResult()
         metrics: dict[str, float] = {}
+        numbers: dict[str, int] = {}
         for name, pairs in self._pairs.items():
             labels = [label.encode() for label in self._parts[name].labels]
             targets = [labels.index(target) for _, target in pairs]
             likeliest = list(self._likeliest([inputs for inputs, _ in pairs], labels, context))
             accuracy = float(np.mean(np.equal(targets, likeliest)))
-            metrics |= prefix_task(name, {"ranked_accuracy": accuracy})
-        return EvaluationResult(metrics)
+            of_task = {"ranked_accuracy": accuracy}
+            metrics |= prefix_task(name, of_task)
+            numbers |= _numbers_of_examples(self, name, of_task, len(pairs))
+        return EvaluationResult(metrics, examples=numbers)
+
+    def of_all_examples(self) -> RankedLabels:
+        return self if self.num_examples == 0 else dataclasses.replace(self, num_examples=None)
 
     def _likeliest(
         self, inputs: Sequence[bytes], labels: Sequence[bytes], context: EvaluationContext
@@ -242,12 +255,19 @@ class ScoredTargets(Evaluator):
         if not self.metrics:
             return EvaluationResult()
         metrics: dict[str, float] = {}
+        numbers: dict[str, int] = {}
         for name, examples in self._examples.items():
             references = [self.reference(example) for example in examples]
             scores = list(self._scores(examples, context))
+            of_task: dict[str, float] = {}
             for metrics_of in self.metrics:
-                metrics |= prefix_task(name, metrics_of(references, scores))
-        return EvaluationResult(metrics)
+                of_task |= metrics_of(references, scores)
+            metrics |= prefix_task(name, of_task)
+            numbers |= _numbers_of_examples(self, name, of_task, len(examples))
+        return EvaluationResult(metrics, examples=numbers)
+
+    def of_all_examples(self) -> ScoredTargets:
+        return dataclasses.replace(self, num_examples=None)
 
     def _scores(self, examples: Sequence[Fields], context: EvaluationContext) -> Iterator[Score]:
         for first in range(0, len(examples), _PAIRS_PER_CALL):
@@ -376,6 +396,15 @@ def _texts_by_task(
     who = f"{type(evaluator).__name__}.{setting}"
     parts = evaluator.experiment.data.by_task()
     return {name: require(data, TextData, who, remedy) for name, data in parts.items()}
+
+
+def _numbers_of_examples(
+    evaluator: Evaluator, task: str, metrics: Iterable[str], count: int
+) -> dict[str, int]:
+    """Returns `EvaluationResult.examples` of a task with the same number for all metrics."""
+    caches = evaluator.experiment.data.by_task()[task].caches(evaluator.split)
+    of_split = sum(cached.counts["examples"] for cached in caches)
+    return prefix_task(task, {**dict.fromkeys(metrics, count), SPLIT: of_split})
 
 
 def _numbers(record: Record) -> dict[str, object]:

@@ -62,11 +62,11 @@ class Scoring:
                 for batch in split_into_batches(lines, self._batch_size):
                     log_probs = self._batch([rows[i].features for i in batch], dict(lengths))
                     for i, log_probs_of_row in zip(batch, log_probs, strict=True):
-                        scores[i] = self._score(rows[i], log_probs_of_row, with_end)
+                        scores[i] = self._score(rows[i], log_probs_of_row, with_end=with_end)
                     work.move_to(len(scores))
         return [scores[i] for i in range(len(rows))]
 
-    def _score(self, row: ScoredRow, log_probs: np.ndarray, with_end: bool) -> Score:
+    def _score(self, row: ScoredRow, log_probs: np.ndarray, *, with_end: bool) -> Score:
         end = len(row.features[TARGETS]) - row.num_ends * (not with_end)
         begin = max(row.begin, self._first)
         total = float(np.sum(log_probs[begin:end], dtype=np.float64))

@@ -65,7 +65,14 @@ def metrics(trained: pathlib.Path) -> dict[str, Any]:
 
 
 def test_eval_prints_the_metrics(metrics: dict[str, Any]) -> None:
-    assert metrics.keys() == {"step", "loss", "accuracy", "top_5_accuracy"}
+    assert metrics.keys() == {
+        *("step", "loss", "accuracy", "top_5_accuracy", "confusion", "class_accuracy")
+    }
+    counts = np.array(metrics["confusion"]["counts"])
+    assert counts.shape == (10, 10)
+    assert np.trace(counts) / counts.sum() == pytest.approx(metrics["accuracy"])
+    shares = np.diag(counts) / counts.sum(axis=1)
+    np.testing.assert_allclose(list(metrics["class_accuracy"].values()), shares)
     assert metrics["step"] == 3
     assert 0.0 <= metrics["accuracy"] <= metrics["top_5_accuracy"] <= 1.0
     assert metrics["loss"] > 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,6 +97,23 @@ def test_the_score_of_a_label_is_its_log_probability(labelled: experiment.Experi
         [score.log_likelihood for score in scores], log_probs[3:6], atol=TOLERANCE
     )
     assert [score.tokens for score in scores] == [1, 1, 1]
+
+
+def test_an_evaluation_counts_the_labels_that_are_predicted_for_each(
+    labelled: experiment.Experiment,
+) -> None:
+    details: dict[str, Any] = {}
+    decode = Decoding(labelled, batch_size=2, max_length=LENGTH)
+    labelled.inference = decode
+    metrics = experiment.Evaluation(labelled, batch_size=1)(0, details=details)
+    (answer,) = decode([b"a cat"])
+    assert set(details) == {"confusion", "class_accuracy"}
+    labels, counts = details["confusion"].values()
+    assert np.sum(counts) == 1
+    is_label = answer.output in LABELS
+    predicted = labels.index(answer.output) if is_label else len(LABELS)
+    assert counts[LABELS.index("animal")][predicted] == 1
+    assert details["class_accuracy"] == {"animal": metrics["accuracy"]}
 
 
 def test_an_encoder_of_masked_text_gives_its_weights_to_one_of_labels(

@@ -84,6 +84,22 @@ def test_a_mixture_has_the_models_metrics_over_all_examples_and_of_every_task() 
     assert metrics["loss"] == pytest.approx(sum(losses) / sum(tokens.values()))
 
 
+def test_an_evaluation_says_of_how_many_examples_its_decodes_are() -> None:
+    experiment = _experiment(_mixture())
+    decoded = functools.partial(DecodedPairs, num_decodes=2)
+    ranked = functools.partial(RankedLabels, num_examples=3)
+    evaluation = Evaluation(experiment, batch_size=4, evaluators=[decoded, ranked])
+    for some, numbers in (
+        (evaluation, {"labels/exact_match": 2, "labels/ranked_accuracy": 3, "labels/split": 6}),
+        (evaluation.of_all_examples(), {"labels/exact_match": 6, "labels/ranked_accuracy": 6}),
+    ):
+        details: dict[str, Any] = {}
+        some(0, details=details)
+        examples = details["examples"]
+        assert {name: examples[name] for name in numbers} == numbers
+        assert examples["words/bleu"] == examples["words/split"] == 2
+
+
 def test_one_task_has_metrics_without_its_name() -> None:
     alone = Evaluation(_experiment(_label_task(["yes"] * 6)), batch_size=4)(0)
     mixed = Evaluation(_experiment(_mixture()), batch_size=4)(0)

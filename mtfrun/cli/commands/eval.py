@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtfrun import processes
 from mtfrun.cli.command import RUN_HELP, Command, add_adapter_flag, check_run
@@ -81,6 +81,7 @@ _CONTINUOUS = "eval/continuous"
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.cli.trained_run import open_run
+    from mtfrun.experiment.runs.opening import evaluation_of
     from mtfrun.rundir import RunDirectory
 
     steps: Iterable[int] | None = None
@@ -89,8 +90,9 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         first = list(itertools.islice(appearing, 1))  # a run without checkpoints cannot be opened
         steps = itertools.chain(first, appearing)
     run, built = open_run(flags, command)
+    evaluation = evaluation_of(built)
     if processes.count() > 1:
-        built.evaluation.check_split()
+        evaluation.check_split()
     code = 0
     with contextlib.ExitStack() as stack:
         summaries = None
@@ -101,11 +103,19 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
             name = _CONTINUOUS if flags.continuous else "eval"
             summaries = stack.enter_context(run.summaries(name))
         for step in _restore_each(flags, built, run, steps):
-            metrics = built.evaluation(step, summaries, run=None if summaries is None else run)
-            for line in routing_table(metrics):
+            details: dict[str, Any] = {}
+            metrics = evaluation(
+                step, summaries, run=None if summaries is None else run, details=details
+            )
+            for line in (*routing_table(metrics), *detail_lines(details, evaluation.split)):
                 progress.note(line)
+            if evaluation.max_batches is not None:
+                progress.note(
+                    f"metrics of the model: of at most {evaluation.max_batches:,} batches of "
+                    f"{evaluation.batch_size:,} rows, as Evaluation.max_batches says"
+                )
             non_finite = [name for name, value in metrics.items() if not math.isfinite(value)]
-            fields = {"step": step, **metrics, **dict.fromkeys(non_finite)}
+            fields = {"step": step, **metrics, **details, **dict.fromkeys(non_finite)}
             if processes.is_first():
                 print(json.dumps(fields, allow_nan=False), flush=True)
             if non_finite:
@@ -198,6 +208,28 @@ def restore_steps(
                 print(line, file=sys.stderr, flush=True)
             continue
         yield step
+
+
+def detail_lines(details: Mapping[str, Any], split: str) -> list[str]:
+    """Returns how many examples metrics are of, and a table of the classes of a classifier."""
+    lines, examples = [], details.get("examples", {})
+    for name in (name for name in examples if name.rpartition("/")[2] == "split"):
+        task, _, _ = name.rpartition("/")
+        metrics = [x for x in examples if x.rpartition("/")[0] == task and x != name]
+        count, of_split = examples[metrics[0]], examples[name]
+        number = f"all {count:,}" if count == of_split else f"{count:,} of the {of_split:,}"
+        lines.append(f"{', '.join(metrics)}: of {number} examples of {split}")
+    if "confusion" in details:
+        labels, counts = details["confusion"].values()
+        rows = []
+        for name, row in zip(labels, counts, strict=False):
+            wrong = [(n, other) for n, other in zip(row, labels, strict=True) if other != name]
+            most, other = max(wrong, default=(0, ""))
+            accuracy = details["class_accuracy"].get(name)
+            share = "-" if accuracy is None else f"{accuracy:.4f}"
+            rows.append((name, f"{sum(row):,}", share, f"{other} ({most:,})" if most else ""))
+        lines += table_lines(("class", "examples", "accuracy", "most often taken for"), rows, None)
+    return lines
 
 
 _LEVEL = re.compile(r"(?P<layer>.*)/(?P<level>level_\d+)/load")

@@ -25,6 +25,9 @@ from mtfrun.rundir.errors import IncompatibleError
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.untrusted import escape, read_regular_text
 
+_TEST = "test"
+# Parameters that limit the examples of evaluators.
+_LIMITS = ("num_decodes", "num_examples")
 _INCLUDE = re.compile(r"^include\b", re.MULTILINE)
 
 
@@ -42,6 +45,21 @@ class RunObjects(NamedTuple):
     experiment: Experiment
     evaluation: Evaluation
     configuration: Configuration
+
+
+def evaluation_of(objects: RunObjects, split: str | None = None) -> Evaluation:
+    """Returns the evaluation of a split, None for the configuration's.
+
+    Of a test split every example is decoded, although training decodes fewer of its split, unless a
+    flag limits their number.
+    """
+    evaluation = objects.evaluation if split is None else objects.evaluation.of_split(split)
+    is_limited = any(
+        binding.from_flag and binding.parameter in _LIMITS
+        for binding in objects.configuration.bindings
+    )
+    is_test = evaluation.split.partition("[")[0] == _TEST
+    return evaluation.of_all_examples() if is_test and not is_limited else evaluation
 
 
 def find_trained_run(model_dir: str) -> RunDirectory:

@@ -40,6 +40,7 @@ from mtfrun.experiment.records import require
 from mtfrun.experiment.runs.opening import (
     RunObjects,
     build_run,
+    evaluation_of,
     find_trained_run,
     restore_model,
 )
@@ -83,8 +84,7 @@ class Run:
         self.step = step
         self.model_dir = model_dir
         self.adapters = adapters
-        self._evaluation_of = functools.lru_cache(objects.evaluation.of_split)
-        self._evaluation = objects.evaluation
+        self._evaluation_of = functools.lru_cache(functools.partial(evaluation_of, objects))
         self._logits = Logits(objects.experiment)
         self._decoding_with = functools.lru_cache(_SETTINGS_KEPT)(self._changed_decoding)
         self._classification_with = functools.lru_cache(self._changed_classification)
@@ -193,10 +193,13 @@ class Run:
             return classification(_pixels(image, classification.data) for image in listed)
 
     def evaluate(self, split: str | None = None) -> dict[str, float]:
-        """Returns the metrics over a split, by default the configuration's; nothing is written."""
+        """Returns the metrics over a split, by default the configuration's; nothing is written.
+
+        Of a test split every example is decoded, as by `mtfrun eval`.
+        """
         check_optional_text(split, "split", "validation")
         with self._in_use():
-            evaluation = self._evaluation if split is None else self._evaluation_of(split)
+            evaluation = self._evaluation_of(split)
             evaluation.check_split()
             return evaluation(self.step)
 
