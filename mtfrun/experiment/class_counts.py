@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mtfrun.data import INPUTS, TARGETS, ImageData, TextData
+from mtfrun.data import INPUTS, TARGETS, TextData
+from mtfrun.data.images.image_data import LABELS
 from mtfrun.data.text_classification_data import LabelVocabulary
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.records import Progress
+from mtfrun.experiment.records import Progress, require
 from mtfrun.models.resnet import CONFUSION_MATRIX
 
 CONFUSION, CLASS_ACCURACY = "confusion", "class_accuracy"
@@ -27,12 +28,14 @@ def class_counts(
     split; where a text was predicted that is not a label, these have one more column.
     """
     data = experiment.data
-    if isinstance(data, ImageData) and CONFUSION_MATRIX in tables:
-        return _as_json(tables[CONFUSION_MATRIX], data.label_names)
-    if not isinstance(data, TextData) or not isinstance(data.vocabulary, LabelVocabulary):
+    if LABELS in data.class_names and CONFUSION_MATRIX in tables:
+        return _as_json(tables[CONFUSION_MATRIX], data.class_names[LABELS])
+    labels = data.vocabularies.get(TARGETS)
+    if not isinstance(labels, LabelVocabulary):
         return {}
-    names = data.vocabulary.labels
-    examples = data.evaluated_examples(split, None)
+    names = labels.labels
+    texts = require(data, TextData, "counting classes", "classify texts")
+    examples = texts.evaluated_examples(split, None)
     records = experiment.inference.records([x[INPUTS] for x in examples], progress)
     numbers = {name: i for i, name in enumerate(names)}
     counts = np.zeros([len(names), len(names) + 1])
@@ -40,8 +43,8 @@ def class_counts(
         target = example[TARGETS].decode("utf-8", "replace")
         # One label, or one for each word; words that are cut off have no prediction.
         pair = (target, record.texts[0])
-        labels = [pair] if target in numbers else zip(*map(str.split, pair), strict=False)
-        for label, predicted in labels:
+        words = [pair] if target in numbers else zip(*map(str.split, pair), strict=False)
+        for label, predicted in words:
             if label in numbers:
                 counts[numbers[label], numbers.get(predicted, len(names))] += 1
     return _as_json(counts if counts[:, -1].any() else counts[:, :-1], names)
