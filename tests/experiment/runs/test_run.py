@@ -124,7 +124,7 @@ def test_scores_and_metrics_are_those_of_the_command(run: Run) -> None:
     ]
     assert [tuple(score) for score in run.score(PAIRS)] == expected
     without_end = run.score(PAIRS, with_end=False)
-    assert [score.tokens for score in without_end] == [tokens - 1 for _, tokens, _ in expected]
+    assert [score.tokens + 1 for score in without_end] == [tokens for _, tokens, _ in expected]
     lines = _lines(run, "score", "--input=-", "--without_end", stdin=pairs)
     assert [line["log_likelihood"] for line in lines] == [x.log_likelihood for x in without_end]
     (metrics,) = _lines(run, "eval")
