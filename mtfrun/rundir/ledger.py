@@ -9,6 +9,7 @@ each, which add up to it.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import json
 import os
@@ -212,22 +213,52 @@ def read_variable_digests(
     path = pathlib.Path(directory, VARIABLES)
     sums = {record.step: record.variables for record in records if record.variables}
     digests: dict[int, dict[str, int]] = {}
+    begin = b"{"
+    if len(sums) == 1:  # of many lines, only those of the step are parsed
+        begin = b'{"step": %d, ' % next(iter(sums))
     try:
         with open_regular(path) as file:
             for line in iter(lambda: file.readline(LARGEST_TEXT), b""):
                 if not line.endswith(b"\n"):
                     break  # is being written
-                step, of_step = _variables_of(line)
-                if step not in sums:
-                    continue
-                if sum(of_step.values()) % MODULUS != sums[step]:
-                    raise InputError(f"the digests of step {step:,} are not the ledger's")
-                digests[step] = of_step
+                if line.startswith(begin):
+                    step, of_step = _variables_of(line)
+                    digests[step] = of_step  # the last line of a step counts
+        for step in digests.keys() & sums.keys():
+            if sum(digests[step].values()) % MODULUS != sums[step]:
+                raise InputError(f"the digests of step {step:,} are not the ledger's")
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise RunDirError(f"{path} is damaged or was changed: {reason(error)}") from error
-    return digests
+    return {step: digests[step] for step in sums if step in digests}
+
+
+def recorded_variables(directory: str | os.PathLike[str], step: int) -> dict[str, int]:
+    """Returns the digests of variables after a step by path; empty if the ledger has none.
+
+    The records before it are not read. RunDirError if the step's record or digests are damaged.
+    """
+    path = pathlib.Path(directory, LEDGER)
+    try:
+        with open_regular(path) as file:
+            if file.read(len(_HEADER)) != _HEADER:
+                return {}
+            number = (os.fstat(file.fileno()).st_size - len(_HEADER)) // _SIZE
+            index = bisect.bisect_left(
+                range(number), step, key=lambda i: _read_record(file, i)[0].step
+            )
+            if index == number:
+                return {}
+            record, digest = _read_record(file, index)
+            former = _read_record(file, index - 1)[1] if index else bytes(_HASH_BYTES)
+    except FileNotFoundError:
+        return {}
+    except (OSError, struct.error) as error:
+        raise RunDirError(f"cannot read {path}: {reason(error)}") from error
+    if digest != _chain(former, _FIELDS.pack(*record)):
+        raise RunDirError(f"{path} is damaged or was changed at step {step:,}")
+    return read_variable_digests(directory, [record] if record.step == step else []).get(step, {})
 
 
 def _variables_of(line: bytes) -> tuple[int, dict[str, int]]:

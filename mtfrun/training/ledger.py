@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
 
 from mtfrun import mtf, processes
-from mtfrun.digests import MODULUS, digest_of_part
 from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.checkpoints.recorded_digests import digests_of_variables
 from mtfrun.rundir.ledger import LedgerRecord, LedgerWriter, bits_of
 from mtfrun.training.host_loop import HostRecord
 from mtfrun.training.state import TrainState
@@ -20,7 +20,7 @@ class Ledger:
 
     def __init__(self, state: TrainState, run: RunDirectory) -> None:
         self._state = state
-        self._has_digests = True  # of the variables after the last record's step
+        self._digests: Mapping[str, int] | None = None  # after the last record's step
         self._writer = LedgerWriter(run.path) if processes.is_first() else None
 
     def begin(self, step: int) -> None:
@@ -39,7 +39,7 @@ class Ledger:
         """Writes the records of a host loop. Collective."""
         if self._writer is not None:
             self._writer.append(self._records(host))
-        self._has_digests = False
+        self._digests = None
         if (host.step + host.count) % _DIGEST_EVERY == 0:
             self._add_digests()
 
@@ -61,30 +61,13 @@ class Ledger:
 
     def sync(self) -> None:
         """Forces the records to the disk: a checkpoint of the last one follows. Collective."""
-        if not self._has_digests:
-            self._add_digests()
+        self._add_digests()
         if self._writer is not None:
             self._writer.sync()
 
     def _add_digests(self) -> None:
-        self._has_digests = True
-        digests = digests_of_variables(self._state)
-        if self._writer is not None:
+        digests = digests_of_variables(self._state.storage())
+        # An action may have changed variables since they were recorded.
+        if self._writer is not None and digests != self._digests:
             self._writer.add_digests(digests)
-
-
-def digests_of_variables(state: TrainState) -> dict[str, int]:
-    """Returns the digests of what a checkpoint stores, which no layout changes. Collective."""
-    variables = state.storage()
-    shards = mtf.owned_shards(variables.values())
-    own = [
-        sum(
-            digest_of_part(path, np.asarray(part.value), part.begin, variable.shape.as_list())
-            for part in parts
-        )
-        % MODULUS
-        for (path, variable), parts in zip(variables.items(), shards, strict=True)
-    ]
-    of_processes = processes.gather(own, "digests of the variables")
-    sums = (sum(of_variable) % MODULUS for of_variable in zip(*of_processes, strict=True))
-    return dict(zip(variables, sums, strict=True))
+        self._digests = digests

@@ -11,17 +11,16 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
-import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.cli.command import settings_of
 from mtfrun.cli.parser import parse_flags
 from mtfrun.experiment.runs.run_training import prepare
-from mtfrun.rundir import RunDirectory, code, commands
-from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
+from mtfrun.rundir import code, commands
+from mtfrun.rundir.ledger import VARIABLES
 from tests.cli.command import ROOT, mtfrun, mtfrun_here, tiny_experiment
+from tests.cli.forging import flip_bit
 
 STEPS, SAVED = 6, 2
 EPOCH = 44  # the steps that read every text
@@ -256,20 +255,12 @@ def test_a_bit_of_a_checkpoint_is_named(
 
 
 def _flip_bit(directory: pathlib.Path, step: int, prefix: str, place: int, bit: int) -> str:
-    """Changes a value of a checkpoint, removes the later ones, and returns the variable's name."""
-    checkpoints = RunDirectory(directory).checkpoints()
-    manifest = checkpoints.manifest(step)
-    assert manifest is not None
-    values = CheckpointValues(directory / "checkpoints", manifest)
-    arrays = {name: np.array(values[name]) for name in manifest.variables}
-    path = next(
-        name for name in sorted(arrays) if name.startswith(prefix) and arrays[name].size > 1
-    )
-    arrays[path].reshape(-1).view(np.uint32)[place] ^= 1 << bit
+    """Changes a value of a checkpoint, with its digest, and removes the later ones."""
+    path = flip_bit(directory, step, prefix, place, bit)
+    (directory / VARIABLES).unlink()
     for file in (directory / "checkpoints").glob("ckpt-*"):
-        file.unlink()
-    variables = {name: tf.Variable(array) for name, array in arrays.items()}
-    checkpoints.save(step, variables, metadata=manifest.metadata)
+        if int(file.name.split("-")[1].split(".")[0]) != step:
+            file.unlink()
     return path
 
 

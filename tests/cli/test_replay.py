@@ -12,6 +12,7 @@ from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.ledger import LEDGER, VARIABLES, LedgerWriter, bits_of, read_ledger
 from mtfrun.tools.auditing.replay import changes_since
 from tests.cli.command import error_line, mtfrun_here
+from tests.cli.forging import flip_bit
 
 
 def _replay(run: pathlib.Path, *words: str) -> tuple[int, dict[str, object]]:
@@ -57,6 +58,16 @@ def test_the_first_difference_and_the_variable_are_named(run_copy: pathlib.Path)
     difference = result["difference"]
     assert isinstance(difference, list)
     assert difference[:3] == [2, "batch", "0000000000000005"]
+
+
+def test_steps_after_a_damaged_checkpoint_are_computed_from_the_good_one_before_it(
+    run_copy: pathlib.Path,
+) -> None:
+    path = flip_bit(run_copy, 1, "model/", 0, 20)
+    process = mtfrun_here("replay", f"--model_dir={run_copy}", "--steps=2:2", "--json")
+    assert f"ckpt-1 has other values of {path} than " in process.stderr.decode()
+    result = json.loads(process.stdout)
+    assert (result["start"], result["difference"]) == (0, None)
 
 
 @pytest.mark.slow

@@ -9,9 +9,9 @@ import pytest
 from mtfrun import mtf, optim
 from mtfrun.digests import MODULUS
 from mtfrun.mtf import random_key
+from mtfrun.rundir.checkpoints.recorded_digests import digests_of_variables
 from mtfrun.rundir.ledger import LedgerRecord, bits_of, read_ledger, read_variable_digests
 from mtfrun.training import CheckpointOptions, TrainOptions, TrainState
-from mtfrun.training.ledger import digests_of_variables
 from tests.layouts import ONE_DEVICE
 from tests.training.toy_model import Bigram
 from tests.training.toy_run import LAYOUT, curve, quick_train, toy_train
@@ -36,7 +36,7 @@ def test_a_record_has_what_its_step_has_read_and_computed(tmp_path: pathlib.Path
     # With the checkpoints of steps 4 and 7.
     assert [record.step for record in records if record.variables] == [4, 7]
     digests = read_variable_digests(tmp_path, [initial, *records])
-    assert list(digests) == [0, 4, 7] and digests[7] == digests_of_variables(state)
+    assert list(digests) == [0, 4, 7] and digests[7] == digests_of_variables(state.storage())
     assert initial.variables != records[-1].variables == sum(digests[7].values()) % MODULUS
 
 
@@ -68,5 +68,5 @@ def test_a_layout_does_not_change_the_digest_of_variables() -> None:
         mesh = mtf.Mesh(mesh_shape, LAYOUT)
         state = TrainState(Bigram(mesh), optim.Adam(learning_rate=0.1), mesh, seed=3)
         state.initialize()
-        digests.add(tuple(digests_of_variables(state).items()))
+        digests.add(tuple(digests_of_variables(state.storage()).items()))
     assert len(digests) == 1

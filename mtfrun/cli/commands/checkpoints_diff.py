@@ -85,7 +85,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
             common.append(path)
         else:
             print_lines(f"other shape: {path} is {saved[0][path]} in A, {saved[1][path]} in B")
-    values = [CheckpointValues(stored.directory, stored.manifest) for stored in (first, second)]
+    values = [CheckpointValues(x.directory, x.manifest, compares=False) for x in (first, second)]
     differences = sorted(
         (difference(path, values[0][path], values[1][path]) for path in common),
         key=lambda d: (-d.relative, d.path),

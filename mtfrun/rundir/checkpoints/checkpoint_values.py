@@ -11,6 +11,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from mtfrun.rundir.checkpoints.manifest import Manifest, tensor_key
+from mtfrun.rundir.checkpoints.recorded_digests import RecordedDigests
 from mtfrun.rundir.checkpoints.tensor_index import check_index
 from mtfrun.rundir.errors import RunDirError, reason
 
@@ -34,10 +35,12 @@ def read_variables(prefix: str, what: str, variables: Mapping[str, Any]) -> None
 
 
 class StoredTensors:
-    """The tensors of a checkpoint, each read on access."""
+    """The tensors of a checkpoint, each read on access, and compared with the recorded digests."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, recorded: RecordedDigests | None = None) -> None:
         self.prefix = prefix
+        self._recorded = recorded
+        self._paths = {tensor_key(path): path for path in (recorded.by_path if recorded else ())}
         check_index(prefix)
         self._open()
 
@@ -59,6 +62,8 @@ class StoredTensors:
             raise RunDirError(f"cannot read {name} of {self.prefix}: {reason(error)}") from error
         if value.dtype.kind in "OSUc":
             raise RunDirError(f"{name} of {self.prefix} has no real numbers, but {value.dtype}")
+        if self._recorded is not None and name in self._paths:
+            self._recorded.check_value(self._paths[name], value)
         return value
 
     def step(self, name: str) -> int:
@@ -71,8 +76,12 @@ class StoredTensors:
 class CheckpointValues(StoredTensors):
     """The variables by path, such as "model/embedding/table", read without building the model."""
 
-    def __init__(self, directory: pathlib.Path, manifest: Manifest) -> None:
-        super().__init__(str(directory / manifest.prefix))
+    def __init__(
+        self, directory: pathlib.Path, manifest: Manifest, *, compares: bool = True
+    ) -> None:
+        """compares: whether a value that the run's ledger does not have is an error."""
+        recorded = RecordedDigests.of(directory, manifest.step) if compares else None
+        super().__init__(str(directory / manifest.prefix), recorded)
 
     def __getitem__(self, path: str) -> np.ndarray:
         return super().__getitem__(tensor_key(path))

@@ -12,6 +12,7 @@ from mtfrun.rundir.checkpoints.checkpoint_values import read_variables
 from mtfrun.rundir.checkpoints.manifest import TRAIN_STEPS, Manifest, VariableSpec, describe
 from mtfrun.rundir.checkpoints.partial_files import clean
 from mtfrun.rundir.checkpoints.reader import CheckpointReader
+from mtfrun.rundir.checkpoints.recorded_digests import check_restored
 from mtfrun.rundir.checkpoints.retention import Best, delete_old, read_best, write_best
 from mtfrun.rundir.checkpoints.save import Save
 from mtfrun.rundir.errors import IncompatibleError, RunDirError
@@ -107,7 +108,8 @@ class Checkpoints(CheckpointReader):
 
         Everything is checked before the first variable changes: sizes and hashes of the files, then
         names, shapes and dtypes. With step None a damaged checkpoint is skipped, with a warning,
-        for the next older good one; a wrong model is an error immediately.
+        for the next older good one; a wrong model is an error immediately. Last, the values are
+        compared with the digests in the run's ledger.
 
         Args:
           step: None for the newest good one.
@@ -118,7 +120,7 @@ class Checkpoints(CheckpointReader):
           check: called with the manifest before anything else; may raise to refuse it.
         """
 
-        def read(manifest: Manifest) -> Manifest:
+        def read(manifest: Manifest) -> tuple[Manifest, Mapping[str, Any]]:
             if check is not None:
                 check(manifest)
             instead = {path: p for path, p in (preferred or {}).items() if p in manifest.variables}
@@ -127,9 +129,11 @@ class Checkpoints(CheckpointReader):
             check_compatible(name, manifest.variables, describe(wanted), subset=subset)
             path = str(self._directory / manifest.prefix)
             read_variables(path, f"the variables of {name}", wanted)
-            return manifest
+            return manifest, wanted
 
-        return self.read(step, read)
+        manifest, restored = self.read(step, read)
+        check_restored(self._directory, manifest.step, restored)
+        return manifest
 
     def clean(self) -> list[str]:
         return clean(self._directory)

@@ -17,8 +17,9 @@ from mtfrun.errors import list_some, nearest
 from mtfrun.rundir import mirrors
 from mtfrun.rundir.checkpoints.checkpoint_values import StoredTensors
 from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
-from mtfrun.rundir.checkpoints.manifest import PREFIX
+from mtfrun.rundir.checkpoints.manifest import PREFIX, Manifest
 from mtfrun.rundir.checkpoints.partial_files import list_steps, lost_manifests
+from mtfrun.rundir.checkpoints.recorded_digests import RecordedDigests
 from mtfrun.rundir.checkpoints.variable_names import (
     Names,
     Source,
@@ -140,21 +141,21 @@ class InitCheckpoint:
     ) -> tuple[dict[str, np.ndarray], InitReport]:
         directory, step = find_checkpoint(path)
         if directory is None:
-            return self._values(_prefix(path), variables, vocabulary_sizes)
-        return Checkpoints(directory).read(
-            step,
-            lambda manifest: self._values(
-                str(directory / manifest.prefix), variables, vocabulary_sizes
-            ),
-        )
+            return self._values(StoredTensors(_prefix(path)), variables, vocabulary_sizes)
+
+        def read(manifest: Manifest) -> tuple[dict[str, np.ndarray], InitReport]:
+            recorded = RecordedDigests.of(directory, manifest.step)
+            tensors = StoredTensors(str(directory / manifest.prefix), recorded)
+            return self._values(tensors, variables, vocabulary_sizes)
+
+        return Checkpoints(directory).read(step, read)
 
     def _values(
         self,
-        prefix: str,
+        tensors: StoredTensors,
         variables: Mapping[str, mtf.Variable],
         vocabulary_sizes: Mapping[str, int],
     ) -> tuple[dict[str, np.ndarray], InitReport]:
-        tensors = StoredTensors(prefix)
         names = list(tensors.shapes)
         values, matched, missing, misshaped = {}, {}, [], {}
         used = set()
@@ -179,7 +180,7 @@ class InitCheckpoint:
         unused = sorted(n for n in names if n not in used and not is_bookkeeping(n))
         step = next((tensors.step(n) for n in names if is_step(n)), 0)
         return values, InitReport(
-            prefix, step, matched, missing, misshaped, [] if self.variables else unused
+            tensors.prefix, step, matched, missing, misshaped, [] if self.variables else unused
         )
 
 

@@ -12,7 +12,7 @@ from mtfrun.errors import InputError
 from mtfrun.experiment import Training
 from mtfrun.experiment.training import load_base_of_adapters
 from mtfrun.rundir import RunDirectory
-from mtfrun.tools.auditing.replay import train_again
+from mtfrun.tools.auditing.replay import newest_good, train_again
 from mtfrun.tools.verification import Fault
 from mtfrun.tools.verification.culprit import Deviation, deviation
 from mtfrun.tools.verification.layer_records import Named
@@ -100,7 +100,7 @@ def recompute(
 
 def _restore(training: Training, run: RunDirectory, step: int) -> None:
     """Gives a training the variables of its run after a step, 0 for the initial values."""
-    start = max((s for s in run.checkpoints().steps() if s <= step), default=0)
+    start = newest_good(run, step)
     if start < step:
         with tempfile.TemporaryDirectory() as name:
             train_again(training, run, RunDirectory(name), start, step)

@@ -9,17 +9,21 @@ import tempfile
 from collections.abc import Mapping, Sequence
 
 from mtfrun import training
+from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.experiment import Training
 from mtfrun.experiment.saved_configuration import SavedConfiguration
 from mtfrun.experiment.training import load_base_of_adapters
 from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
 from mtfrun.rundir.checkpoints.manifest import manifest_path
+from mtfrun.rundir.checkpoints.recorded_digests import digests_of_variables
 from mtfrun.rundir.commands import describe_program
+from mtfrun.rundir.errors import DamagedCheckpointError
+from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.tools.auditing.causes import RunRecords, causes_in_programs
 from mtfrun.tools.auditing.ledgers import LedgerComparison, RunLedger, compare_ledgers
 from mtfrun.training import CheckpointOptions
-from mtfrun.training.ledger import digests_of_variables
 from mtfrun.untrusted import escape
 
 
@@ -60,7 +64,7 @@ def replay(made: Training, run: RunDirectory, first: int, last: int) -> Replay:
     recorded = RunLedger.of(run.path).between(first, last)
     if not recorded.records.keys() >= {*range(first, last + 1)}:
         raise InputError(f"the ledger of {run.path} lacks some of the steps {first:,} to {last:,}")
-    start = max((step for step in run.checkpoints().steps() if step < first), default=0)
+    start = newest_good(run, first - 1)
     with tempfile.TemporaryDirectory() as name:
         again = RunDirectory(name)
         digests = [
@@ -72,10 +76,29 @@ def replay(made: Training, run: RunDirectory, first: int, last: int) -> Replay:
     return Replay(**vars(comparison), start=start)
 
 
+def newest_good(run: RunDirectory, last: int) -> int:
+    """Returns the last step until `last` with a good checkpoint, as the ledger has it; 0 for none.
+
+    A damaged one is named in a warning.
+    """
+    directory, checkpoints = pathlib.Path(run.path, CHECKPOINTS), run.checkpoints()
+    for step in reversed([step for step in checkpoints.steps() if step <= last]):
+        try:
+            manifest = checkpoints.verify(step)
+            values = CheckpointValues(directory, manifest)
+            for path in manifest.variables:
+                values[path]  # is compared
+        except DamagedCheckpointError as error:
+            progress.note(progress.warning(f"computing from an earlier checkpoint: {error}"))
+            continue
+        return step
+    return 0
+
+
 def _copy_checkpoint(run: RunDirectory, step: int, to: RunDirectory) -> None:
     manifest = run.checkpoints().manifest(step)
     assert manifest is not None
-    source, target = (pathlib.Path(x.path, "checkpoints") for x in (run, to))
+    source, target = (pathlib.Path(x.path, CHECKPOINTS) for x in (run, to))
     target.mkdir()
     for name in (*manifest.files, manifest_path(source, step).name):
         shutil.copyfile(source / name, target / name)
@@ -98,7 +121,7 @@ class _Digests(training.Action):
 
     def __call__(self, context: training.ActionContext) -> None:
         if context.step == self.every_steps:
-            self.found = digests_of_variables(context.state)
+            self.found = digests_of_variables(context.state.storage())
 
 
 def train_again(
