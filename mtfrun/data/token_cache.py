@@ -110,7 +110,11 @@ class TokenCache:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of the ids and of where texts end."""
-        hashes = self.manifest[FILES]
+        return self.fingerprint_of(self.manifest)
+
+    @staticmethod
+    def fingerprint_of(manifest: Mapping[str, Any]) -> str:
+        hashes = manifest[FILES]
         return hashlib.sha256(f"{hashes[TOKENS]} {hashes[ENDS]}".encode()).hexdigest()
 
 

@@ -140,12 +140,16 @@ def check_same_training_data(data: Data) -> None:
 def check_same_split(data: Data, split: str | None) -> None:
     """Raises InputError if vocabularies differ, or texts unless `split` is None. Collective."""
     if processes.count() > 1:
-        caches = data.caches(split) if split is not None else ()
         value = {
             VOCABULARIES: {name: v.fingerprint for name, v in data.vocabularies.items()},
-            f"split {split}": {cached.title: {IDS: cached.fingerprint} for cached in caches},
+            f"split {split}": {} if split is None else fingerprint_of_split(data, split),
         }
         processes.check_same("vocabulary or data", value, identity=IDS)
+
+
+def fingerprint_of_split(data: Data, split: str) -> dict[str, dict[str, str]]:
+    """Returns the hashes of a split's caches by task."""
+    return {cached.title: {IDS: cached.fingerprint} for cached in data.caches(split)}
 
 
 def fingerprint_of(data: Data) -> Mapping[str, Any]:

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command, add_json, settings_of
 from mtfrun.display.streams import print_lines
-from mtfrun.display.table import terminal_columns
 from mtfrun.errors import ExitCode
 
 if TYPE_CHECKING:
     from mtfrun.rundir import RunDirectory
+    from mtfrun.tools.auditing.bisect import Bisection
     from mtfrun.tools.auditing.recompute import RecomputedStep
 
 _DESCRIPTION = """\
@@ -51,12 +52,15 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.rundir import RunDirectory
     from mtfrun.tools.auditing.bisect import bisect
+    from mtfrun.tools.auditing.causes import DATA
     from mtfrun.tools.auditing.ledgers import BATCH, INITIAL_VALUES, KEY, VARIABLES
 
     a, b = (RunDirectory(name) for name in (flags.first, flags.second))
     for directory in (a, b):
         directory.require()
     result = bisect(a.path, b.path)
+    if any(cause.kind == DATA for cause in result.causes):
+        result = dataclasses.replace(result, documents=_documents(flags, (a, b), result))
     difference = result.comparison.difference
     again = None
     if flags.recompute and difference is not None and difference.what not in (BATCH, KEY):
@@ -67,8 +71,21 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         print(json.dumps({**result.as_json(), **of_step}, allow_nan=False))
     else:
         of_lines = [] if again is None else ["", *again.lines()]
-        print_lines(*result.lines(terminal_columns()), *of_lines)
+        print_lines(*result.lines(), *of_lines)
     return 0 if result.is_equal else ExitCode.NOT_EQUAL
+
+
+def _documents(
+    flags: argparse.Namespace, runs: Sequence[RunDirectory], result: Bisection
+) -> list[str]:
+    from mtfrun.tensorflow_import import import_tensorflow
+
+    with import_tensorflow():
+        from mtfrun.tools.auditing.documents import describe_documents
+
+    is_read = result.first_batch is not None
+    step = result.first_batch or min(result.last)
+    return describe_documents(runs, settings_of(flags), step, is_read=is_read)
 
 
 def _recompute(

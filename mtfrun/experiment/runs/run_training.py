@@ -36,7 +36,11 @@ from mtfrun.experiment.runs.opening import (
     restore_model,
 )
 from mtfrun.experiment.runs.settings import Settings
-from mtfrun.experiment.saved_configuration import TrainingHyperparameters, fingerprint_of
+from mtfrun.experiment.saved_configuration import (
+    TrainingHyperparameters,
+    fingerprint_of,
+    fingerprint_of_split,
+)
 from mtfrun.mtf.devices import unused_gpu
 from mtfrun.rundir import RunDirectory, atomic_write, mirrors
 from mtfrun.rundir.copied_files import keep_origin, write_run_files
@@ -127,7 +131,7 @@ def run_training(
 ) -> TrainResult:
     """Trains in a run directory, which is locked and records the configuration and the command."""
     training, experiment = prepared.training, prepared.objects.experiment
-    configuration = prepared.objects.configuration
+    configuration, split = prepared.objects.configuration, prepared.objects.evaluation.split
     for warning in (*experiment.mesh.misspelt_rules(), unused_gpu()):
         if warning:
             progress.note(progress.warning(warning))
@@ -144,6 +148,7 @@ def run_training(
         of_training = {
             "step": training.state.finished_steps,
             "data": fingerprint_of(experiment.data),
+            "evaluation": {split: fingerprint_of_split(experiment.data, split)},
             "hyperparameters": prepared.training_hyperparameters,
         }
         with contextlib.ExitStack() as stack:

@@ -10,13 +10,18 @@ import math
 import os
 from collections.abc import Sequence
 
-from mtfrun.display.table import table_lines
 from mtfrun.errors import InputError
 from mtfrun.tools.auditing.causes import (
+    ACTS_LATER,
     CODE,
     DATA,
+    LIKELY,
+    MESH,
+    NO_EFFECT,
+    POSSIBLE,
     SEED,
     Cause,
+    Evidence,
     RunRecords,
     find_causes,
     is_same_mesh,
@@ -31,7 +36,12 @@ from mtfrun.tools.auditing.ledgers import (
     steps_with_equal_variables,
 )
 
-_NOTHING = "nothing that the runs have recorded differs:"
+_LABELS = {
+    POSSIBLE: "also differs",
+    ACTS_LATER: "also differs, may act later",
+    NO_EFFECT: "without effect",
+}
+_NOTHING = "nothing that the runs have recorded explains it:"
 # What it must be if the records do not say, by what differs first.
 _OTHERWISE = {
     BATCH: (DATA, f"{_NOTHING} the data's class reads other rows, or in another order"),
@@ -54,6 +64,8 @@ class Bisection:
       last: the last steps of their ledgers.
       comparison: of the steps that both have.
       causes: what differs in the records of the commands, the likely cause first.
+      first_batch: the first step with another batch; None if there is none.
+      documents: lines on the documents that differ.
     """
 
     a: str
@@ -61,6 +73,8 @@ class Bisection:
     last: tuple[int, int]
     comparison: LedgerComparison
     causes: Sequence[Cause] = ()
+    first_batch: int | None = None
+    documents: Sequence[str] = ()
 
     @property
     def is_equal(self) -> bool:
@@ -69,13 +83,13 @@ class Bisection:
     @property
     def likely(self) -> tuple[str, str]:
         """The kind of the likely cause, and a line."""
-        if self.causes:
+        if self.causes and self.causes[0].effect == LIKELY:
             return self.causes[0].kind, str(self.causes[0])
         assert self.comparison.difference is not None
         kind, text = _OTHERWISE.get(self.comparison.difference.what, _UNRECORDED)
         return kind, f"{kind}: {text}"
 
-    def lines(self, columns: int | None) -> list[str]:
+    def lines(self) -> list[str]:
         names = {"A": self.a, "B": self.b}
         lines = [
             f"{name}  {path}, {last:,} steps"
@@ -86,11 +100,15 @@ class Bisection:
             how = "to the bit"
             if not comparison.is_exact:
                 how = f"within {comparison.largest:.1g} of their size, on other meshes"
-            return [*lines, f"{comparison.steps:,} steps are equal {how}"]
-        lines += ["", comparison.difference.describe("in B"), f"likely cause: {self.likely[1]}"]
-        if len(self.causes) > 1:
-            rows = [[cause.kind, cause.name, cause.a, cause.b] for cause in self.causes]
-            lines += ["", *table_lines(("what", "differs", "A", "B"), rows, columns)]
+            lines.append(f"{comparison.steps:,} steps are equal {how}")
+        else:
+            lines += ["", comparison.difference.describe("in B"), f"likely cause: {self.likely[1]}"]
+        of_data = [cause for cause in self.causes if cause.kind == DATA]
+        for cause in self.causes:
+            if cause.effect != LIKELY:
+                lines.append(f"{_LABELS[cause.effect]}: {cause}")
+            if of_data and cause is of_data[0]:
+                lines += [f"  {line}" for line in self.documents]
         return lines
 
     def as_json(self) -> dict[str, object]:
@@ -106,6 +124,7 @@ class Bisection:
             "difference": difference and difference._asdict(),
             "likely_cause": None if difference is None else self.likely[0],
             "causes": [cause._asdict() for cause in self.causes],
+            "documents": list(self.documents),
         }
 
 
@@ -121,9 +140,17 @@ def bisect(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Bisection:
     comparison = compare_ledgers(*ledgers, exact=is_same_mesh(*records))
     if not comparison.steps:
         raise InputError(f"the ledgers of {a} and {b} have no step in common")
-    difference = comparison.difference
-    causes: Sequence[Cause] = ()
-    if difference is not None:
-        causes = find_causes(*records, difference, steps_with_equal_variables(*ledgers))
+    steps = sorted(ledgers[0].records.keys() & ledgers[1].records.keys())
+    evidence = Evidence(
+        comparison.difference,
+        steps_with_equal_variables(*ledgers),
+        next((s for s in steps if len({x.records[s].batch for x in ledgers}) > 1), None),
+        max(steps),
+    )
+    causes = find_causes(*records, evidence)
+    if comparison.difference is None and not comparison.is_exact:
+        causes = [cause for cause in causes if cause.kind != MESH]  # it rounds
     last_a, last_b = (max(ledger.records) for ledger in ledgers)
-    return Bisection(os.fspath(a), os.fspath(b), (last_a, last_b), comparison, causes)
+    return Bisection(
+        os.fspath(a), os.fspath(b), (last_a, last_b), comparison, causes, evidence.first_batch
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -27,29 +28,79 @@ from mtfrun.tools.auditing.ledgers import (
     Difference,
 )
 
-# Kinds of causes; "settings" are those that should change no number.
+# Kinds of causes; "settings" should change no number.
 SEED, DATA, CONFIGURATION, ACTIONS, START = (
     *("randomness (seed)", "data", "configuration", "actions", "initial values"),
 )
-RESTORED, VERSIONS, CODE, MACHINE, THREADS, MESH, SETTINGS = (
-    *("restored values", "versions", "code", "machine", "number of threads", "mesh", "settings"),
+RESTORED, VERSIONS, CODE, MACHINE, THREADS, ENVIRONMENT = (
+    *("restored values", "versions", "code", "machine", "number of threads", "environment"),
 )
-# Which are likely, by what differs first: the first one of a list that the records name.
-_LIKELY: Mapping[str, Sequence[str]] = {
-    INITIAL_VALUES: (SEED, START, CONFIGURATION, DATA, CODE, VERSIONS, ACTIONS, MACHINE, SETTINGS),
-    BATCH: (SEED, DATA, CONFIGURATION, CODE, VERSIONS, SETTINGS, MACHINE),
-    KEY: (SEED, CODE, VERSIONS),
+MESH, SETTINGS, EVALUATION = "mesh", "settings", "evaluation data"
+
+# What a setting acts on first; a cause of another kind acts as its kind.
+_SHAPES, _BATCHES, _MODEL, _GRADIENTS, _UPDATES, _SCHEDULES, _ROUNDING = (
+    *("shapes", "batches", "model", "gradients", "updates", "schedules", "rounding"),
+)
+_LIBRARIES = "libraries"  # versions that hardly change numbers
+# Positions of a difference besides `LOSS`, `GRADIENT_NORM`, ...: the values after restoring, a
+# batch after the first, and numbers after one or two updates, or more.
+_AT_RESTORED, _LATER_BATCH, _AFTER_UPDATES, _LATER = "restored", "later batch", "updates", "later"
+_MACHINES = (ENVIRONMENT, VERSIONS, CODE, MACHINE, THREADS, _ROUNDING, _LIBRARIES)
+# What explains a difference at a position, the likely first. What is missing acts later.
+_EXPLAIN: Mapping[str, Sequence[str]] = {
+    INITIAL_VALUES: (SEED, START, _SHAPES, CODE, VERSIONS, ACTIONS, *_MACHINES, _MODEL),
+    _AT_RESTORED: (RESTORED, ACTIONS, *_MACHINES),
+    BATCH: (SEED, _BATCHES, DATA, CODE, VERSIONS, _LIBRARIES, MACHINE, _SHAPES),
+    _LATER_BATCH: (DATA, _BATCHES, SEED, CODE, VERSIONS, _LIBRARIES, MACHINE),
+    KEY: (SEED, CODE, VERSIONS, _LIBRARIES),
+    LOSS: (_MODEL, RESTORED, *_MACHINES, START, ACTIONS, _SHAPES, MESH),
+    GRADIENT_NORM: (_GRADIENTS, _MODEL, RESTORED, *_MACHINES, START, ACTIONS, _SHAPES, MESH),
+    _AFTER_UPDATES: (
+        *(_UPDATES, _SCHEDULES, ACTIONS, _GRADIENTS, RESTORED, *_MACHINES, _MODEL, START, _SHAPES),
+        MESH,
+    ),
+    _LATER: (
+        *(_SCHEDULES, ACTIONS, RESTORED, *_MACHINES, _UPDATES, _GRADIENTS, _MODEL, START, _SHAPES),
+        MESH,
+    ),
 }
-_LIKELY_OF_NUMBERS = (
-    *(CONFIGURATION, START, ACTIONS, RESTORED, VERSIONS, CODE, MACHINE, THREADS, SETTINGS, MESH),
+# Steps until an update shows in the loss: the first one may have the rate 0.
+_STEPS_UNTIL_UPDATE = 2
+
+# Parameters by what they act on first, the first pattern that matches.
+_ACTS: Sequence[tuple[str, re.Pattern[str]]] = [
+    (name, re.compile(rf"(.*/)?({pattern})"))
+    for name, pattern in (
+        (_GRADIENTS, r".*Training\.frozen"),
+        (
+            _SCHEDULES,
+            r"optim\..*(steps|warmup|schedule|factors|clip|begin|end|total|period|cycle).*"
+            r"|.*TrainOptions\.clip_norm",
+        ),
+        (_UPDATES, r"optim\..*|.*Training\.(optimizer|average_decay)"),
+        (_BATCHES, r".*Training\.(batch_size|without)|data\..*"),
+        # They change no variable's shape and no initial value.
+        (
+            _MODEL,
+            r".*(dropout|rate|epsilon|activation|loss|smoothing|_cap|window|threshold|temperature"
+            r"|noise|masks|causal|prefix|scaled|rotary|capacity|group_size|policy|distill).*",
+        ),
+    )
+]
+_OF_INITIALISERS = re.compile(r".*(init|stddev|[._]scale|gain|master_dtype|Variable).*")
+_OF_ROUNDING = re.compile(
+    r".*(jit_compile|rematerialise|scan_blocks|outer_batch|determin|Mesh\.).*"
 )
-# Parameters of these names do not change the loss of the step with which a training begins.
-_OF_UPDATES = re.compile(
-    r"(.*/)?(optim\..*|.*Training\.(optimizer|average_decay|frozen)|.*TrainOptions\.clip_norm)"
-)
+_OF_SOURCES = re.compile(r"(.*/)?data\..*")
+_OF_LENGTHS = re.compile(r".*length", re.IGNORECASE)
+_NUMERIC_PACKAGES = ("tensorflow", "mtfrun", "ml-dtypes")
+_OF_THREADS = re.compile(r".*(NUM_|THREADS).*")
 # The key of fingerprints with a hash of the rows, see `mtfrun.data`.
 _IDS = "ids"
 _MESH = ("mesh", "layout", "processes")
+
+LIKELY, POSSIBLE, ACTS_LATER, NO_EFFECT = "likely", "possible", "later", "none"
+"""Effects of a cause on the first difference."""
 
 
 class Cause(NamedTuple):
@@ -59,9 +110,26 @@ class Cause(NamedTuple):
     name: str
     a: str
     b: str
+    effect: str = POSSIBLE
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.name}, {self.a} and {self.b}"
+
+
+class Evidence(NamedTuple):
+    """What two ledgers say.
+
+    Attributes:
+      difference: the first one; None if the steps that both have are equal.
+      equal_variables: the steps after which both are known to have the same variables.
+      first_batch: the first step with another batch; None if there is none.
+      last: the last step that both have.
+    """
+
+    difference: Difference | None
+    equal_variables: Collection[int] = ()
+    first_batch: int | None = None
+    last: int = 0
 
 
 class RunRecords(NamedTuple):
@@ -93,34 +161,71 @@ def is_same_mesh(a: RunRecords, b: RunRecords) -> bool:
     return len(meshes) <= 1
 
 
-def find_causes(
-    a: RunRecords, b: RunRecords, difference: Difference, equal: Collection[int] = ()
-) -> list[Cause]:
-    """Returns what differs when the two runs compute the first step that differs, likely first.
+def find_causes(a: RunRecords, b: RunRecords, evidence: Evidence) -> list[Cause]:
+    """Returns what differs when the runs compute the first step that differs, likely first.
 
-    `equal`: the steps after which both runs are known to have the same variables.
+    Of equal runs, what differs without effect when they compute the last step.
     """
-    step, what = difference.step, difference.what
-    if what == VARIABLES and (step in a.starts()) != (step in b.starts()):
-        step += 1  # one of the runs was resumed with others
+    difference = evidence.difference
+    step = evidence.last if difference is None else difference.step
+    if difference is not None and difference.what == VARIABLES:
+        step += (step in a.starts()) != (step in b.starts())  # one was resumed with others
     records = a.at(step), b.at(step)
-    causes, of_updates = _of_hyperparameters(*records)
-    causes += _of_records(*records)
+    acts = {**_of_hyperparameters(*records), **_of_records(*records)}
     began = max((record.get("step", 0) for record in records), default=0)
     is_resumed = [began in x.starts() for x in (a, b)]
-    if step == began + 1 and is_resumed[0] != is_resumed[1] and began not in equal:
+    if (
+        step == began + 1
+        and is_resumed[0] != is_resumed[1]
+        and began not in (evidence.equal_variables)
+    ):
         texts = ("resumed" if x else "not resumed" for x in is_resumed)
-        causes.append(Cause(RESTORED, f"the checkpoint of step {began:,}", *texts))
-    likely = _LIKELY.get(what, _LIKELY_OF_NUMBERS)
-    is_first_loss = step <= began + 1 and what in (LOSS, GRADIENT_NORM)
+        cause = Cause(RESTORED, f"the checkpoint of step {began:,}", *texts)
+        acts[cause] = {RESTORED}
+    without_effect = {EVALUATION, SETTINGS}
+    if evidence.first_batch is None:
+        without_effect |= {DATA, _BATCHES}
+    elif all(cause.kind != DATA for cause in acts):
+        without_effect.add(DATA)  # settings of sources, of the same data
+    if 0 in evidence.equal_variables:
+        without_effect.add(START)
+    explain = [] if difference is None else _EXPLAIN[_position(difference, step, began)]
 
-    def rank(cause: Cause) -> tuple[int, bool, bool]:
-        place = likely.index(cause.kind) if cause.kind in likely else len(likely)
-        # Of another class the parameters are in one of the runs only.
-        is_in_both = NONE not in (cause.a, cause.b)
-        return place, (cause in of_updates) == is_first_loss, not is_in_both
+    def place(cause: Cause) -> int:
+        return min((explain.index(x) for x in acts[cause] if x in explain), default=len(explain))
 
-    return sorted(causes, key=rank)
+    def effect(cause: Cause) -> str:
+        if difference is None or acts[cause] <= without_effect:
+            return NO_EFFECT
+        return POSSIBLE if place(cause) < len(explain) else ACTS_LATER
+
+    causes = [(cause._replace(effect=effect(cause)), place(cause)) for cause in acts]
+    order = (POSSIBLE, ACTS_LATER, NO_EFFECT)
+    # Of another class the parameters are in one of the runs only.
+    causes.sort(
+        key=lambda x: (
+            order.index(x[0].effect),
+            x[1],
+            (x[0].kind != CONFIGURATION) + (x[0].kind == SETTINGS),
+            NONE in (x[0].a, x[0].b),
+        )
+    )
+    ranked = [cause for cause, _ in causes]
+    if ranked and ranked[0].effect == POSSIBLE:
+        ranked[0] = ranked[0]._replace(effect=LIKELY)
+    return ranked
+
+
+def _position(difference: Difference, step: int, began: int) -> str:
+    """Returns where a difference shows first, a key of `_EXPLAIN`."""
+    what, steps = difference.what, step - began - 1
+    if what == VARIABLES and step != difference.step:
+        return _AT_RESTORED
+    if what in (INITIAL_VALUES, KEY) or (what != VARIABLES and steps <= 0):
+        return what
+    if what == BATCH:
+        return _LATER_BATCH
+    return _AFTER_UPDATES if steps <= _STEPS_UNTIL_UPDATE else _LATER
 
 
 def causes_in_programs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Cause]:
@@ -130,19 +235,48 @@ def causes_in_programs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[C
         *_of_entries(VERSIONS, old, new, "versions"),
         *(Cause(CODE, change.name, *change.texts) for change in modules),
         *_of_entries(MACHINE, old, new, "platform", "processor"),
-        *_of_entries(THREADS, old, new, "threads", "environment"),
+        *_of_entries(THREADS, old, new, "threads"),
+        *(
+            cause._replace(kind=THREADS) if _OF_THREADS.fullmatch(cause.name) else cause
+            for cause in _of_entries(ENVIRONMENT, old, new, "environment")
+        ),
     ]
 
 
-def _of_records(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Cause]:
+def _of_records(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[Cause, set[str]]:
+    """Returns the causes outside of the configuration, and what they act on."""
     is_same = all(old.get(name) == new.get(name) for name in _MESH)
-    return [
+    has_evaluation = "evaluation" in old and "evaluation" in new  # not before it was recorded
+    data = [{"data": _short_paths(record.get("data"))} for record in (old, new)]
+    causes = [
         *_of_entries(SEED, old, new, "seed"),
-        *_of_entries(DATA, old, new, "data"),
+        *_of_entries(DATA, data[0], data[1], "data"),
+        *_of_entries(EVALUATION, old, new, *(["evaluation"] if has_evaluation else [])),
         *causes_in_programs(old, new),
         *_of_entries(MACHINE, old, new, *(["devices"] if is_same else [])),
         *_of_entries(MESH, old, new, *_MESH),
     ]
+    return {cause: {_acts_of_record(cause)} for cause in causes}
+
+
+def _acts_of_record(cause: Cause) -> str:
+    if cause.kind == VERSIONS and cause.name not in _NUMERIC_PACKAGES:
+        return _LIBRARIES
+    if cause.kind == DATA and not cause.name.startswith("texts"):
+        return _SHAPES if cause.name.startswith("vocabularies") else _BATCHES
+    return cause.kind
+
+
+def _short_paths(data: Any) -> Any:
+    """Returns a fingerprint with the names of files instead of their paths, if they differ."""
+    if not isinstance(data, Mapping):
+        return data
+    files = data.get("files")
+    short = {name: _short_paths(value) for name, value in data.items()}
+    if isinstance(files, Mapping):
+        names = {pathlib.PurePath(path).name: state for path, state in files.items()}
+        short["files"] = names if len(names) == len(files) else files
+    return short
 
 
 def _of_entries(
@@ -160,10 +294,8 @@ def _causes(kind: str, found: Iterable[Change]) -> list[Cause]:
     ]
 
 
-def _of_hyperparameters(
-    old: Mapping[str, Any], new: Mapping[str, Any]
-) -> tuple[list[Cause], set[Cause]]:
-    """Returns the causes in the configuration, and those that only change updates.
+def _of_hyperparameters(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[Cause, set[str]]:
+    """Returns the causes in the configuration, and what they act on.
 
     A macro stands for the parameters that refer to it.
     """
@@ -179,18 +311,42 @@ def _of_hyperparameters(
         for name in macros or [change.name]:
             shown[name] = bound.get(name, change) if macros else change
             by_name.setdefault(name, []).append(change)
-    causes: list[Cause] = []
-    of_updates = set()
+    acts: dict[Cause, set[str]] = {}
     for name, change in shown.items():
         (cause,) = _causes(CONFIGURATION, [change._replace(path=(name,))])
-        causes.append(cause)
-        if all(_OF_UPDATES.fullmatch(parameter.name) for parameter in by_name[name]):
-            of_updates.add(cause)
+        of_parameters = {_acts_of_parameter(parameter) for parameter in by_name[name]}
+        # A macro of both acts on the model first.
+        first = [x for x in (_SHAPES, _MODEL, _BATCHES, _GRADIENTS) if x in of_parameters]
+        acts[cause] = {*(first[:1] or of_parameters)}
+        if _OF_LENGTHS.fullmatch(name) or _BATCHES in of_parameters:
+            acts[cause] = {*acts[cause], _BATCHES}
     used = {name for change in parameters for name in _macros_of(change.name, texts)}
     for name, change in bound.items():
         if name not in shown and name not in used and name != "SEED":
-            causes += _causes(_kind_of(name), [change])
-    return causes, of_updates
+            names = [name, *(x for x in texts[0] | texts[1] if name in _macros_of(x, texts))]
+            for cause in _causes(_kind_of(name), [change]):
+                acts[cause] = {_acts_of_setting(cause.kind, names)}
+    return acts
+
+
+def _acts_of_parameter(change: Change) -> str:
+    """Returns what a parameter of a training acts on first: shapes, if nothing else is known."""
+    if _OF_INITIALISERS.fullmatch(change.name):
+        return _SHAPES
+    for acts, pattern in _ACTS:
+        if pattern.fullmatch(change.name):
+            return acts
+    is_fraction = any(re.fullmatch(r"-?[\d.]*(\.\d*|e-?\d+)", str(x)) for x in change[1:])
+    return _MODEL if is_fraction or "dtype" in change.name else _SHAPES
+
+
+def _acts_of_setting(kind: str, names: Sequence[str]) -> str:
+    """Returns what a setting acts on that should change no number, by the names that use it."""
+    if kind == SETTINGS and any(map(_OF_ROUNDING.fullmatch, names)):
+        return _ROUNDING
+    if kind == SETTINGS and any(map(_OF_SOURCES.fullmatch, names)):
+        return DATA
+    return kind
 
 
 def _values(configuration: object) -> dict[str, str]:

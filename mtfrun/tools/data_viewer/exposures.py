@@ -121,7 +121,7 @@ def find_exposed(
                 cached.title,
                 int(documents[i]) + 1,
                 hashes_of(cached.texts, documents[i : i + 1])[0],
-                _texts(cached.texts, int(documents[i])),
+                document_texts(cached.texts, int(documents[i])),
                 read,
                 to_come,
                 steps.last,
@@ -168,7 +168,8 @@ def _choose(cache: TokenCache, configured: ConfiguredData, query: Query, most: i
     return np.array(documents[:most], np.int64)
 
 
-def _texts(cache: TokenCache, document: int) -> dict[str, str]:
+def document_texts(cache: TokenCache, document: int) -> dict[str, str]:
+    """Returns the texts of a document by feature, as the vocabularies decode them."""
     ends = cache.ends.reshape(-1)
     first = document * len(cache.features)
     bounds = [int(ends[first - 1]) if first else 0, *cache.ends[document].tolist()]

@@ -18,7 +18,10 @@ A, B = "model/a", "averages/a"
 
 
 def _variables(value: float = 1.0) -> dict[str, tf.Variable]:
-    return {A: tf.Variable(tf.fill([2, 3], float(value))), B: tf.Variable(tf.reshape(tf.range(6.0), [2, 3]))}
+    return {
+        A: tf.Variable(tf.fill([2, 3], float(value))),
+        B: tf.Variable(tf.reshape(tf.range(6.0), [2, 3])),
+    }
 
 
 def _run(directory: pathlib.Path) -> RunDirectory:
@@ -45,7 +48,7 @@ def test_a_value_that_was_changed_with_its_hashes_is_refused(tmp_path: pathlib.P
     manifest = run.checkpoints().manifest(4)
     assert manifest is not None
     values = CheckpointValues(tmp_path / "checkpoints", manifest)
-    with pytest.raises(DamagedCheckpointError, match="than .*ledger has recorded of step 4"):
+    with pytest.raises(DamagedCheckpointError, match=r"than .*ledger has recorded of step 4"):
         values[A]
     np.testing.assert_array_equal(values[B], np.arange(6.0).reshape(2, 3))
     assert run.checkpoints().restore(2, _variables()).step == 2

@@ -31,7 +31,7 @@ def _rate(name: str = "LEARNING_RATE") -> dict[str, Any]:
 def test_equal_runs_have_no_difference(tmp_path: pathlib.Path) -> None:
     result = bisect(write_run(tmp_path / "a"), write_run(tmp_path / "b", steps=6))
     assert result.is_equal and result.comparison.steps == 6
-    assert result.lines(None)[-1] == "6 steps are equal to the bit"
+    assert result.lines()[-1] == "6 steps are equal to the bit"
     assert result.as_json()["last_steps"] == [8, 6]
 
 
@@ -71,6 +71,13 @@ def test_equal_runs_have_no_difference(tmp_path: pathlib.Path) -> None:
             "loss",
             "number of threads",
             "OMP_NUM_THREADS",
+        ),
+        (
+            changed(RECORD, "environment/TF_ENABLE_ONEDNN_OPTS", "0"),
+            {"loss": LOSS},
+            "loss",
+            "environment",
+            "TF_ENABLE_ONEDNN_OPTS",
         ),
         (changed(RECORD, "processor", "b"), {"loss": LOSS}, "loss", "machine", "processor"),
         (
@@ -118,13 +125,78 @@ def test_the_optimizer_cannot_change_the_loss_of_the_first_step(
     assert bisect(write_run(tmp_path / "a"), other).causes[0].name == first
 
 
+SETTINGS = {
+    "transformer.FeedForward.d_ff": "64",
+    "optim.Adam.learning_rate": "0.2",
+    "optim.LinearWarmup.steps": "30",
+    "transformer.RMSNorm.epsilon": "0.1",
+    "experiment.Training.batch_size": "4",
+    "experiment.Training.frozen": "['embedding']",
+}
+D_FF, RATE, WARMUP, ROOT, BATCH_SIZE, FROZEN = SETTINGS
+
+
+def _with_settings(*names: str) -> dict[str, Any]:
+    given = {**RECORD["hyperparameters"]["given"], **{name: SETTINGS[name] for name in names}}
+    return changed(RECORD, GIVEN, given)
+
+
+@pytest.mark.parametrize(
+    ("names", "step", "fields", "later"),
+    [
+        ((D_FF, RATE), 0, {}, True),
+        ((D_FF, ROOT), 0, {}, False),
+        ((D_FF, BATCH_SIZE), 0, {"batch": 5}, True),
+        ((BATCH_SIZE, ROOT), 1, {"batch": 5}, True),
+        ((ROOT, FROZEN), 1, {"loss": LOSS}, True),
+        ((FROZEN, RATE), 1, {"gradient_norm": NORM}, True),
+        ((RATE, WARMUP), 2, {"loss": LOSS}, False),
+        ((WARMUP, RATE), 6, {"loss": LOSS}, False),
+    ],
+)
+def test_of_two_settings_the_one_that_acts_where_the_runs_part_comes_first(
+    names: tuple[str, str], step: int, fields: Mapping[str, int], later: bool, tmp_path: pathlib.Path
+) -> None:
+    variables = VARIABLES if step else {**VARIABLES, "model/b": 5}
+    # The other order in the record.
+    record, change = _with_settings(*names[::-1]), from_step(max(step, 1), **fields)
+    b = write_run(tmp_path / "b", record, change=change, variables=variables)
+    result = bisect(write_run(tmp_path / "a"), b)
+    first, second = result.causes
+    assert (first.name, second.name) == names
+    assert [first.effect, second.effect] == ["likely", "later" if later else "possible"]
+    label = "also differs, may act later" if later else "also differs"
+    assert result.lines()[-1].startswith(f"{label}: configuration: {names[1]}, ")
+
+
+def test_what_cannot_explain_the_first_difference_is_not_its_cause(tmp_path: pathlib.Path) -> None:
+    b = write_run(tmp_path / "b", _rate(), change=from_step(1, batch=5))
+    result = bisect(write_run(tmp_path / "a"), b)
+    assert result.likely[0] == "data"
+    assert [(x.name, x.effect) for x in result.causes] == [("LEARNING_RATE", "later")]
+
+
+def test_what_has_no_effect_on_the_training_is_said(tmp_path: pathlib.Path) -> None:
+    evaluation = {"validation": {"TextFiles": {"ids": "b" * 64}}}
+    base = changed(RECORD, "evaluation/validation/TextFiles/ids", "a" * 64)
+    a = write_run(tmp_path / "a", base)
+    record = with_setting(base, "LOG_EVERY = 10", "LOG_EVERY = 1")
+    record = changed(changed(record, "evaluation", evaluation), "data", OTHER_DATA["data"])
+    equal = bisect(a, write_run(tmp_path / "b", record))
+    assert equal.is_equal and [line[:16] for line in equal.lines()[3:]] == ["without effect: "] * 3
+    assert {cause.kind for cause in equal.causes} == {"evaluation data", "data", "settings"}
+    # Other rows that no step has read are not why the loss differs.
+    parted = bisect(a, write_run(tmp_path / "c", record, change=from_step(3, loss=LOSS)))
+    assert parted.likely[0] == "code" and {cause.effect for cause in parted.causes} == {"none"}
+
+
 def test_a_variable_with_another_initial_value_is_named(tmp_path: pathlib.Path) -> None:
     variables = {**VARIABLES, "model/b": 5}
     result = bisect(write_run(tmp_path / "a"), write_run(tmp_path / "b", variables=variables))
     difference = result.comparison.difference
     assert difference is not None and difference.variables == ("model/b",)
     assert result.likely[0] == "initial values"
-    line = result.lines(None)[3]
+    line = result.lines()[3]
     assert line.startswith("the initial values differ: ") and line.endswith("; of model/b")
 
 
@@ -167,7 +239,7 @@ def test_another_mesh_is_equal_within_a_tolerance(tmp_path: pathlib.Path) -> Non
     change = lambda r: r._replace(loss=close) if r.step == 3 else r  # noqa: E731
     result = bisect(a, write_run(tmp_path / "b", on_mesh, change=change))
     assert result.is_equal and not result.comparison.is_exact
-    assert result.lines(None)[-1].endswith("within 0.0001 of their size, on other meshes")
+    assert result.lines()[-1].endswith("within 0.0001 of their size, on other meshes")
     far = bisect(a, write_run(tmp_path / "c", on_mesh, change=from_step(3, loss=LOSS)))
     assert far.likely == ("mesh", "mesh: mesh, data:1 and data:2")
 
