@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import copy
 import dataclasses
 import functools
 import itertools
@@ -93,6 +94,13 @@ class TaskData(TextData):
                     f"no document of the training split has the hash {text}: `mtfrun data where` "
                     "prints the hashes of documents"
                 )
+        return data
+
+    def with_caches(self, caches: Mapping[str, TokenCache]) -> TaskData:
+        """Returns the data with other caches by task, such as those of a former training."""
+        data = copy.copy(self)
+        vars(data).pop("_removed", None)
+        vars(data)["_cache"] = lambda task, *_: caches[task.title]
         return data
 
     @functools.cached_property

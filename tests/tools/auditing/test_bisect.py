@@ -155,7 +155,11 @@ def _with_settings(*names: str) -> dict[str, Any]:
     ],
 )
 def test_of_two_settings_the_one_that_acts_where_the_runs_part_comes_first(
-    names: tuple[str, str], step: int, fields: Mapping[str, int], later: bool, tmp_path: pathlib.Path
+    names: tuple[str, str],
+    step: int,
+    fields: Mapping[str, int],
+    later: bool,
+    tmp_path: pathlib.Path,
 ) -> None:
     variables = VARIABLES if step else {**VARIABLES, "model/b": 5}
     # The other order in the record.
