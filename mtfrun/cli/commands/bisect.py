@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command, add_json, settings_of
 from mtfrun.display.streams import print_lines
-from mtfrun.errors import ExitCode
+from mtfrun.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
     from mtfrun.rundir import RunDirectory
@@ -24,15 +24,16 @@ Finds the first step at which two trainings part, what parts there, and the like
 Compares the ledgers of two run directories step by step: the initial values, and of every step the
 batch, the random key, the loss, the gradient norm and, where there are digests, all variables. The
 first of these that differs is named; then what differs in the records of the commands that trained
-the runs when they computed that step, the likely cause first: the seed, the data, settings, values
-restored from a checkpoint, versions, the code, the machine, the number of threads, the mesh. On
-different meshes, layouts or numbers of processes losses and norms are equal within 0.001 of their
-size.
+the runs when they computed that step. What explains the first difference comes first: sizes and
+the seed explain initial values, the optimizer what differs after an update. The rest may act later,
+or is without effect, such as other data to evaluate. If texts differ, the document and the row of
+the batch are named. On different meshes, layouts or numbers of processes losses and norms are equal
+within 0.001 of their size.
 
 With --recompute the step is computed again in both configurations, from the nearest checkpoints
 before it: the variables that differ before the step are named, and the first layer whose output
 differs, or its gradient, though the variables of A are in both; with the line of its code. The
-runs' modules must be allowed: --gin_allow_imports.
+runs' modules must be allowed, also to name documents: --gin_allow_imports.
 
 Exit code 5 if the runs differ. `mtfrun ledger show` prints a ledger, `mtfrun replay` computes steps
 again."""
@@ -85,7 +86,10 @@ def _documents(
 
     is_read = result.first_batch is not None
     step = result.first_batch or min(result.last)
-    return describe_documents(runs, settings_of(flags), step, is_read=is_read)
+    try:
+        return describe_documents(runs, settings_of(flags), step, is_read=is_read)
+    except InputError as error:  # such as a module that is not allowed
+        return [f"the documents are not compared: {error}"]
 
 
 def _recompute(

@@ -210,7 +210,10 @@ def _common(a: str, b: str) -> int:
 def _line(texts: Sequence[str | None], rows: Sequence[str]) -> str:
     """Returns the line of a document of several where its texts, or those of a row, differ."""
     a, b = ((text or "").splitlines() for text in texts)
-    part = rows[_A][_common(*rows) :].partition("\n")[0] if rows else ""
+    part = ""
+    if rows:
+        same = _common(*rows)
+        part = rows[_A][:same].rpartition("\n")[2] + rows[_A][same:].partition("\n")[0]
     pairs = enumerate(itertools.zip_longest(a, b), 1)
     differing = [(i, x or "") for i, (x, y) in pairs if x != y]
     if not differing or max(len(a), len(b)) == 1:
