@@ -65,7 +65,7 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
         "vision": {"resnet", "transformer"},
     },
     "mtfrun.tools": {
-        "auditing": {"verification"},
+        "auditing": {"data_viewer", "verification"},
         "chaos": {"auditing", "launch"},
         "grow": {"conversion"},
         "report": {"data_viewer", "sweep"},

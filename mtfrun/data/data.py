@@ -22,7 +22,7 @@ from mtfrun.data.order import ONLY_HOST, Host
 from mtfrun.data.preprocessors.preprocessor import Fields
 from mtfrun.data.prompts import LanguageModelPrompts, PromptFormat, PromptLimits
 from mtfrun.data.task import Metrics
-from mtfrun.data.token_cache import Cached
+from mtfrun.data.token_cache import Cached, TokenCache
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.differences import changes, list_changes
 
@@ -91,6 +91,11 @@ class Data(abc.ABC):
     def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
         """Yields the caches of a split, after building missing ones; none by default."""
         return iter(())
+
+    def with_caches(self, caches: Mapping[str, TokenCache]) -> Data:
+        """Returns the data with other caches of texts by task, such as a former training's."""
+        del caches
+        return self
 
     def densities(self, split: str) -> Mapping[str, Density]:
         """Returns how full a split's training rows are, by task; not if all must be made first."""

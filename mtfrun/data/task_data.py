@@ -97,7 +97,6 @@ class TaskData(TextData):
         return data
 
     def with_caches(self, caches: Mapping[str, TokenCache]) -> TaskData:
-        """Returns the data with other caches by task, such as those of a former training."""
         data = copy.copy(self)
         vars(data).pop("_removed", None)
         vars(data)["_cache"] = lambda task, *_: caches[task.title]

@@ -307,7 +307,12 @@ def _of_hyperparameters(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[
     for change in parameters:
         if change.name.endswith("Experiment.seed"):
             continue
-        macros = [name for name in _macros_of(change.name, texts) if name in bound]
+        # Not those that another value has replaced.
+        macros = [
+            name
+            for name in _macros_of(change.name, texts)
+            if name in bound and None not in bound[name][1:]
+        ]
         for name in macros or [change.name]:
             shown[name] = bound.get(name, change) if macros else change
             by_name.setdefault(name, []).append(change)
@@ -321,6 +326,7 @@ def _of_hyperparameters(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[
         if _OF_LENGTHS.fullmatch(name) or _BATCHES in of_parameters:
             acts[cause] = {*acts[cause], _BATCHES}
     used = {name for change in parameters for name in _macros_of(change.name, texts)}
+    used |= {change.name for change in parameters}
     for name, change in bound.items():
         if name not in shown and name not in used and name != "SEED":
             names = [name, *(x for x in texts[0] | texts[1] if name in _macros_of(x, texts))]
@@ -369,7 +375,8 @@ def _macros_of(name: str, texts: Sequence[Mapping[str, str]]) -> Collection[str]
     while pending:
         one = pending.pop()
         for text in texts:
-            referred = [m for m in re.findall(r"%(\w+)", text.get(one, "")) if m not in macros]
+            value = text.get(one) or text.get(one.rpartition("/")[2], "")  # of any scope
+            referred = [m for m in re.findall(r"%(\w+)", value) if m not in macros]
             macros.update(dict.fromkeys(referred))
             pending += referred
     return macros

@@ -16,7 +16,6 @@ from mtfrun.data.batches import Batches
 from mtfrun.data.cache_directory import MANIFEST, cache_directories
 from mtfrun.data.documents import hashes_of
 from mtfrun.data.files import LARGEST_CONTENT
-from mtfrun.data.task_data import TaskData
 from mtfrun.data.token_cache import TokenCache
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.digests import digest_of_rows
@@ -52,8 +51,7 @@ class _Batch(NamedTuple):
     ) -> _Batch | None:
         """None if it is not the batch in the run's ledger, or cannot be made."""
         with contextlib.suppress(InputError, OSError):
-            if isinstance(configured.data, TaskData):
-                configured = configured._replace(data=configured.data.with_caches(caches))
+            configured = configured._replace(data=configured.data.with_caches(caches))
             batches = configured.batches_at(run, step)
             values = next(batches)
             record = RunLedger.of(run.path).records.get(step)
