@@ -12,7 +12,6 @@ from absl import logging
 
 from mtfrun import mtf, processes
 from mtfrun.digests import MODULUS, digest_of_part
-from mtfrun.rundir.checkpoints.manifest import manifest_path
 from mtfrun.rundir.checkpoints.partial_files import list_steps
 from mtfrun.rundir.errors import DamagedCheckpointError, RunDirError
 from mtfrun.rundir.ledger import LEDGER, recorded_variables
@@ -48,10 +47,8 @@ class RecordedDigests:
         earlier = max((step for step in list_steps(self.directory) if step < self.step), default=0)
         remedy = "train again in another --model_dir"
         if earlier:
-            remedy = (
-                f"remove {manifest_path(self.directory, self.step)} to use the checkpoint of step "
-                f"{earlier}"
-            )
+            files = f"{self.directory}/ckpt-{self.step}.*"
+            remedy = f"move {files} away to use the checkpoint of step {earlier}"
         raise DamagedCheckpointError(
             f"{self.directory}/ckpt-{self.step} has other values of {paths[0]}{more} than "
             f"{self.directory.parent / LEDGER} has recorded of step {self.step}: it was changed "

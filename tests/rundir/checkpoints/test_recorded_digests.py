@@ -42,7 +42,7 @@ def test_a_value_that_was_changed_with_its_hashes_is_refused(tmp_path: pathlib.P
     run = _run(tmp_path)
     assert run.checkpoints().restore(None, _variables()).step == 4
     run.checkpoints().save(4, _variables(4.5))
-    remedy = r"remove .*ckpt-4\.json to use the checkpoint of step 2$"
+    remedy = r"move .*ckpt-4\.\* away to use the checkpoint of step 2$"
     with pytest.raises(DamagedCheckpointError, match=rf"ckpt-4 has .* of model/a than .*{remedy}"):
         run.checkpoints().restore(None, _variables())
     manifest = run.checkpoints().manifest(4)
