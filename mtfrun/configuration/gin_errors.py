@@ -8,9 +8,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 
-from mtfrun.configuration.published import import_statement, parameters_of, public_names
+from mtfrun.configuration.published import (
+    import_statement,
+    module_names,
+    parameters_of,
+    public_names,
+)
 from mtfrun.configuration.statements import short_path
-from mtfrun.errors import ConfigError, did_you_mean
+from mtfrun.errors import ConfigError, did_you_mean, nearest
 
 _PLACE = re.compile(r'\n  In (?:file "(?P<file>.*)",|bindings string) line (?P<line>\d+)\n')
 _CALL = re.compile(r"\n\s+(?:.*\n\s+)*?In call to configurable '(.*?)'")
@@ -91,18 +96,37 @@ def _unknown_parameter(match: re.Match[str], _imports: _ImportedModules) -> str:
 
 def _unknown_name(match: re.Match[str], imports: _ImportedModules) -> str:
     name = match[1]
+    public = public_names(module_names() | imports)
+    if name in public:  # gin looks it up only in files that register what they import
+        statement, full_name = public[name]
+        write = "" if name == full_name else f"write {full_name}, and "
+        return (
+            f"nothing is called {name} in this file; {write}add `from __gin__ import "
+            f"dynamic_registration` and `{statement}` at its top"
+        )
     # "optim.Adm" is compared with "optim.Adam", "Adm" with "Adam".
-    names = [other for other in public_names(imports) if ("." in other) == ("." in name)]
+    names = [other for other in public if ("." in other) == ("." in name)]
     return f"nothing is called {name}{did_you_mean(name, names)}"
 
 
 def _unknown_import(match: re.Match[str], imports: _ImportedModules) -> str:
     name = match[1]
-    if name in imports:
-        remedy = f"; add `{import_statement(name, imports[name])}` at the top of this file"
+    modules = module_names() | imports
+    if name in modules:
+        remedy = f"; add `{import_statement(name, modules[name])}` at the top of this file"
     else:
-        remedy = did_you_mean(name, imports) or "; import its module at the top of this file"
+        remedy = did_you_mean(name, modules) or _module_of(name, modules)
     return f"{name!r} is not imported{remedy}"
+
+
+def _module_of(name: str, modules: _ImportedModules) -> str:
+    """Returns the remedy for a class that is named without its module."""
+    public = public_names(modules)
+    near = nearest(name, public)
+    if near is None:
+        return "; import its module at the top of this file"
+    statement, full_name = public[near]
+    return f"; write {full_name}, with `{statement}` at the top of this file"
 
 
 def _no_module(match: re.Match[str], _imports: _ImportedModules) -> str:

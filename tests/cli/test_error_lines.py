@@ -251,6 +251,11 @@ def test_one_number_instead_of_a_list_of_stages_is_one_line(
             "optim.Adam.beta1 = 0.1",
             "5: 'optim' is not imported; add `from mtfrun import optim` at the top of this file",
         ),
+        (
+            "DecodedPairs.num_decodes = 3",
+            "5: 'DecodedPairs' is not imported; write experiment.DecodedPairs, with `from mtfrun "
+            "import experiment` at the top of this file",
+        ),
         ("from mtfrun import optimm", "5: no module 'mtfrun.optimm', did you mean 'optim'?"),
         ("D_MODLE = 3", "5: macro D_MODLE has no effect: nothing uses it, did you mean 'D_MODEL'?"),
         ("D_MODEL = ", "5: Unable to parse value: D_MODEL ="),
@@ -271,6 +276,18 @@ def test_a_wrong_line_in_a_file_is_named(
         f"# a comment\n{text}\n"
     )
     assert _refused(capsys, [*LM, f"--gin_file={file}"]) == f"{file}:{expected}"
+
+
+def test_a_file_without_imports_is_told_which_to_add(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.gin"
+    file.write_text("transformer.FeedForward.activation = @mtf.swish\n")
+    line = _refused(capsys, ["train", "--dry_run", f"--gin_file={file}", *LM[2:]])
+    assert line == (
+        f"{file}:1: nothing is called mtf.swish in this file; add `from __gin__ import "
+        "dynamic_registration` and `from mtfrun import mtf` at its top"
+    )
 
 
 def test_a_bracket_that_is_left_open_is_one_line(
