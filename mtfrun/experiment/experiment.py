@@ -15,7 +15,7 @@ from mtfrun.checks import INDEX, check_range
 from mtfrun.data import Data, Infeed, host_of, split_batch
 from mtfrun.data.stored_logits import StoredLogits
 from mtfrun.decoding import SharedBatch
-from mtfrun.errors import InputError
+from mtfrun.errors import InputError, LayoutError
 from mtfrun.experiment.adapters import (
     SavedAdapters,
     check_base,
@@ -190,10 +190,17 @@ class Experiment:
         self.inference = inference(self)
 
     def check_batch(self, batch_size: int) -> None:
-        """Raises LayoutError unless the mesh can split a batch of that size."""
+        """Raises LayoutError unless the mesh can split a batch of that size, or by misspelt rules.
+
+        Other dimensions than mtfrun's may appear when a module of the user is computed.
+        """
         for shape in self.feature_shapes(batch_size).values():
             self.mesh.partition(shape)
             self.mesh.check_parts(shape.get_dim_by_name("batch"))
+        modules = {type(module).__module__ for module in self.model.named_modules().values()}
+        if all(name.startswith("mtfrun.") for name in modules):
+            for message in self.mesh.misspelt_rules():
+                raise LayoutError(message)
 
     def rows_for(self, batch_size: int) -> int:
         """Returns the least batch size, `batch_size` or more, that the mesh can split."""

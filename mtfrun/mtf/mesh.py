@@ -26,8 +26,16 @@ from mtfrun.mtf.shape import Dimension, Shape, ShapeLike, convert_to_shape
 
 _DEFAULT_SETTINGS = DeviceSettings()
 _IS_PLANNING = contextvars.ContextVar("is_planning", default=False)
-# Dimensions of some models only: a layout that several models share may have rules for them.
-_OF_SOME_MODELS = {"outer_batch", "experts", "expert_x", "expert_y", "expert_hidden"}
+# Dimensions of computations, which are laid out only when these run, and of some models: a layout
+# that several models share may have rules for them.
+_OF_SOME_MODELS = frozenset(
+    """
+    batch outer_batch length memory_length max_length chunks chunk_length groups group_size
+    group_size_x group_size_y expert_capacity expert_capacity_x expert_capacity_y experts expert_x
+    expert_y expert_hidden experts_per_token beam double_beam tokens vocab classes d_model d_ff d_kv
+    d_v heads head_groups filters rank row_blocks col_blocks rows cols depth
+    """.split()
+)
 
 
 class Mesh:
@@ -305,16 +313,16 @@ class Mesh:
         return [dimension for dimension in self.layout if dimension not in seen]
 
     def misspelt_rules(self) -> list[str]:
-        """Returns a warning for every unused rule whose dimension is probably misspelt."""
-        warnings = []
+        """Returns a message for every unused rule whose dimension is probably misspelt."""
+        messages = []
         for dimension in self.unused_rules():
             hint = did_you_mean(dimension, self.dimension_names_seen | {SLOTS, WEIGHTS})
-            if hint and dimension not in _OF_SOME_MODELS:
-                warnings.append(
+            if hint and dimension.removesuffix("_unsplit") not in _OF_SOME_MODELS:
+                messages.append(
                     f"layout rule {dimension}:{self.layout[dimension]} names no dimension of this "
                     f"model{hint}"
                 )
-        return warnings
+        return messages
 
     def __repr__(self) -> str:
         return f"Mesh({self.shape.to_string!r}, {self.layout.to_string!r})"

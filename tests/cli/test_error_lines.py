@@ -290,6 +290,15 @@ def test_a_file_without_imports_is_told_which_to_add(
     )
 
 
+def test_a_misspelt_layout_rule_is_refused_and_rules_of_other_models_are_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _refused(capsys, [*LM, "--gin.LAYOUT='bacth:data'"]) == (
+        "layout rule bacth:data names no dimension of this model, did you mean 'batch'?"
+    )
+    assert main([*LM, "--gin.LAYOUT='batch:data;experts:model;memory_length:model;x:data'"]) == 0
+
+
 def test_a_bracket_that_is_left_open_is_one_line(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
