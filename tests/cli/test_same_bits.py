@@ -50,21 +50,26 @@ def bits(
 
     @functools.cache
     def train(name: str, processes: int, devices: int) -> tuple[bytes, str]:
-        directory = tmp_path_factory.mktemp("run") / "run"
-        launch = ["launch", "-n", str(processes), "--"] if processes > 1 else []
-        process = mtfrun(
-            *launch,
-            *("train", *RUNS[name], f"--model_dir={directory}"),
-            *(f"--gin.MESH_SHAPE='data:{devices}'", "--gin.LAYOUT='batch:data'"),
-            *("--gin.Mesh.reproducible='data:8'", f"--gin.TRAIN_STEPS={STEPS}"),
-            *("--gin.ITERATIONS_PER_LOOP=50", "--gin.OUTER_BATCH=1"),
-            *("--gin.EVAL_EVERY=None", "--gin.EVAL_AT_START=False", "--gin.Training.actions=[]"),
-            "--gin.Evaluation.max_batches=1",
-        )
-        assert process.returncode == 0, process.stderr.decode()
-        return (directory / LEDGER).read_bytes(), _digest(directory)
+        return _train(tmp_path_factory.mktemp("run") / "run", name, processes, devices)
 
     return train
+
+
+def _train(
+    directory: pathlib.Path, name: str, processes: int, devices: int
+) -> tuple[bytes, str]:
+    launch = ["launch", "-n", str(processes), "--"] if processes > 1 else []
+    process = mtfrun(
+        *launch,
+        *("train", *RUNS[name], f"--model_dir={directory}"),
+        *(f"--gin.MESH_SHAPE='data:{devices}'", "--gin.LAYOUT='batch:data'"),
+        *("--gin.Mesh.reproducible='data:8'", f"--gin.TRAIN_STEPS={STEPS}"),
+        *("--gin.ITERATIONS_PER_LOOP=50", "--gin.OUTER_BATCH=1", "--gin.CHECKPOINT_EVERY=100"),
+        *("--gin.EVAL_EVERY=None", "--gin.EVAL_AT_START=False", "--gin.Training.actions=[]"),
+        "--gin.Evaluation.max_batches=1",
+    )
+    assert process.returncode == 0, process.stderr.decode()
+    return (directory / LEDGER).read_bytes(), _digest(directory)
 
 
 def _digest(directory: pathlib.Path) -> str:
@@ -82,3 +87,13 @@ def test_devices_and_processes_change_no_bit(
     bits: Callable[[str, int, int], tuple[bytes, str]], name: str, processes: int, devices: int
 ) -> None:
     assert bits(name, processes, devices) == bits(name, 1, 1)
+
+
+@pytest.mark.slow
+def test_resuming_on_more_devices_changes_no_bit(
+    bits: Callable[[str, int, int], tuple[bytes, str]], tmp_path: pathlib.Path
+) -> None:
+    _train(tmp_path, "dense", 1, 2)
+    for file in (tmp_path / "checkpoints").glob(f"ckpt-{STEPS}*"):
+        file.unlink()
+    assert _train(tmp_path, "dense", 1, 4) == bits("dense", 1, 1)
