@@ -228,7 +228,8 @@ def operative_config_text() -> str:
 def operative_parameters() -> dict[str, dict[str, Any]]:
     """Returns the arguments of all calls by "scope/module.Class" and the argument's name.
 
-    Macros have their values; references are texts, such as "@encoder/transformer.Stack".
+    Macros and functions of numbers, such as `transformer.head_size`, have their values; other
+    references are texts, such as "@encoder/transformer.Stack".
     """
     bindings = bindings_in(operative_config_text())
     macros = values_of_macros(bindings)
@@ -236,9 +237,17 @@ def operative_parameters() -> dict[str, dict[str, Any]]:
     for binding in bindings:
         if binding.selector != MACRO:
             target = f"{binding.scope}/" * bool(binding.scope) + binding.selector
-            value = with_reference_texts(replace_macros(binding.value, macros))
+            value = replace_macros(binding.value, macros)
+            if isinstance(value, Reference) and value.called and _returns_int(value.selector):
+                with gin.config_scope(list(value.scopes)):
+                    value = target_of(value.selector)()
+            value = with_reference_texts(value)
             parameters.setdefault(target, {})[binding.parameter] = value
     return parameters
+
+
+def _returns_int(selector: str) -> bool:
+    return getattr(target_of(selector), "__annotations__", {}).get("return") in (int, "int")
 
 
 def _read(

@@ -97,7 +97,7 @@ def _too_few_steps(
         if name.endswith("LinearWarmup.warmup_steps") and float(text) > max(1, steps / 2):
             yield (
                 f"WARMUP_STEPS is {text}: the learning rate rises in more than half of the "
-                f"training; --gin.WARMUP_STEPS={max(1, steps // 10)} is a tenth"
+                "training; --gin.WARMUP_STEPS=0.1 is a tenth"
             )
 
 

@@ -12,7 +12,7 @@ from mtfrun.configuration.hyperparameters import (
     changes_of_hyperparameters,
     texts_of_parameters,
 )
-from mtfrun.data import Data
+from mtfrun.data import Data, DataError
 from mtfrun.data.data import IDS, VOCABULARIES, check_unchanged, check_vocabularies
 from mtfrun.differences import Change, changes, list_changes
 from mtfrun.errors import InputError
@@ -25,6 +25,10 @@ TrainingHyperparameters = Mapping[str, Mapping[str, str]]
 # Entries of a manifest, and of its configuration.
 _DATA, _CONFIGURATION, _CODE, _VERSIONS = "data", "configuration", "code", "versions"
 _HYPERPARAMETERS = "numbers"
+
+
+class ChangedError(InputError):
+    """The data, vocabulary or configuration is not that of the checkpoint to resume from."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,16 +53,19 @@ class SavedConfiguration:
     def check(
         self, manifest: Manifest, *, has_same_variables: bool, accept_changes: bool
     ) -> list[str]:
-        """Returns notes on changes since a checkpoint; InputError if one changes the results.
+        """Returns notes on changes since a checkpoint; ChangedError if one changes the results.
 
         A parameter that follows the number of steps, as the end of a schedule does, may change with
         it: to raise the number of steps is to resume with a longer schedule. Entries that the
         manifest lacks have not changed. If variables differ, the restoration explains it.
         `accept_changes` accepts all but other vocabularies.
         """
-        check_same_vocabularies(manifest, self.data)
-        if not accept_changes:
-            check_unchanged(_saved_data(manifest), fingerprint_of(self.data), _name(manifest))
+        try:
+            check_same_vocabularies(manifest, self.data)
+            if not accept_changes:
+                check_unchanged(_saved_data(manifest), fingerprint_of(self.data), _name(manifest))
+        except DataError as error:
+            raise ChangedError(str(error)) from error
         if not has_same_variables:
             return []
         notes = []
@@ -81,7 +88,7 @@ class SavedConfiguration:
         ]
         if different and not accept_changes:
             them = "it" if len(different) == 1 else "them"
-            raise InputError(
+            raise ChangedError(
                 f"{'; '.join(different)}: restore {them}, or resume with --accept_changes"
             )
         return [*notes, *different]

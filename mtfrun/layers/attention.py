@@ -141,6 +141,16 @@ class AttentionHeads(AttentionLogits):
         return self.num_memory_heads or self.num_heads
 
 
+def head_size(d_model: int, num_heads: int) -> int:
+    """Returns d_model / num_heads, as in Vaswani et al. 2017, section 3.2.2, for gin files."""
+    if num_heads < 1 or d_model % num_heads:
+        raise InputError(
+            f"d_model={d_model} is not a multiple of num_heads={num_heads}: change one of them, or "
+            "set the size of a head, D_KV"
+        )
+    return d_model // num_heads
+
+
 def dot_product_attention(
     query: mtf.TensorLike,
     key: mtf.TensorLike,

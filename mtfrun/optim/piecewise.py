@@ -18,7 +18,7 @@ from mtfrun.checks import (
     check_fields,
 )
 from mtfrun.errors import InputError
-from mtfrun.optim.schedules import Scalar, Schedule, maximum, minimum, to_float
+from mtfrun.optim.schedules import Scalar, Schedule, maximum, minimum, to_float, warmup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +39,14 @@ class WarmupStableDecay:
 
     Attributes:
       total_steps: steps until the decay ends.
+      warmup_steps: steps until the value is 1; below 1 a share of `total_steps`.
       decay_fraction: the part of them in which the value falls.
       decay: "sqrt" or "linear".
       minimum: the last value.
     """
 
     total_steps: int
-    warmup_steps: int
+    warmup_steps: float
     decay_fraction: float = 0.1
     decay: str = "sqrt"
     minimum: float = 0.0
@@ -61,7 +62,8 @@ class WarmupStableDecay:
         length = self.decay_fraction * self.total_steps
         p = minimum(maximum(t - (self.total_steps - length), 0.0) / length, 1.0)
         p = _sqrt(p) if self.decay == "sqrt" else p
-        return minimum(t / self.warmup_steps, 1.0) * (1.0 - p * (1.0 - self.minimum))
+        rise = warmup(t, self.warmup_steps, self.total_steps)
+        return rise * (1.0 - p * (1.0 - self.minimum))
 
 
 @dataclasses.dataclass(frozen=True)

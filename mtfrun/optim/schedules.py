@@ -90,6 +90,13 @@ class Constant:
         return self.value
 
 
+def warmup(step: Scalar, warmup_steps: float, total_steps: int | None) -> Scalar:
+    """Returns min(1, t / warmup_steps); below 1 `warmup_steps` is a share of `total_steps`."""
+    if warmup_steps < 1 and total_steps is not None:
+        warmup_steps = max(1.0, warmup_steps * total_steps)
+    return minimum(to_float(step) / warmup_steps, 1.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class LinearWarmup:
     """min(1, t / warmup_steps): rises from 0 to 1, then remains 1.
@@ -97,15 +104,27 @@ class LinearWarmup:
     Examples:
       >>> [LinearWarmup(100)(step) for step in (0, 25, 100, 1000)]
       [0.0, 0.25, 1.0, 1.0]
+      >>> LinearWarmup(0.1, total_steps=60)(3)
+      0.5
+
+    Attributes:
+      warmup_steps: steps until the value is 1; below 1 a share of `total_steps`.
     """
 
-    warmup_steps: int
+    warmup_steps: float
+    total_steps: int | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, POSITIVE, "warmup_steps")
+        check_fields(self, POSITIVE, "total_steps", optional=True)
+        if self.warmup_steps < 1 and self.total_steps is None:
+            raise InputError(
+                f"LinearWarmup.warmup_steps={self.warmup_steps:g} is a share of total_steps: set "
+                "total_steps, or a number of steps"
+            )
 
     def __call__(self, step: Scalar, /) -> Scalar:
-        return minimum(to_float(step) / self.warmup_steps, 1.0)
+        return warmup(step, self.warmup_steps, self.total_steps)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -77,3 +77,10 @@ def test_a_finished_run_says_so_and_is_not_evaluated_again(
     assert process.stderr.decode() == (
         "already finished at step 2; raise TRAIN_STEPS to train more\n"
     )
+
+
+def test_the_directory_of_another_run_is_named(run_copy: pathlib.Path) -> None:
+    process = mtfrun_here("train", "--gin_file=runs/digits.gin", f"--model_dir={run_copy}")
+    line = error_line(process)
+    assert re.search(r"is a run of defaults.gin, .*, and this command is one of runs/digits", line)
+    assert line.endswith("name another --model_dir")

@@ -37,13 +37,16 @@ from mtfrun.experiment.runs.opening import (
 )
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.experiment.saved_configuration import (
+    ChangedError,
     TrainingHyperparameters,
     fingerprint_of,
     fingerprint_of_split,
 )
 from mtfrun.mtf.devices import unused_gpu
 from mtfrun.rundir import RunDirectory, atomic_write, mirrors
+from mtfrun.rundir.commands import read_commands
 from mtfrun.rundir.copied_files import keep_origin, write_run_files
+from mtfrun.rundir.errors import IncompatibleError
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.rundir.tensorboard.hparams import Metric, record_hparams
 from mtfrun.rundir.tensorboard.metric_tags import tag_of
@@ -176,6 +179,7 @@ def run_training(
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(explain_incompatible(configuration))
+        stack.enter_context(_explain_other_run(run, command))
 
         def lock() -> None:
             run.prepare()
@@ -195,6 +199,28 @@ def run_training(
             recording=records,
             clock=choices.clock,
         )
+
+
+@contextlib.contextmanager
+def _explain_other_run(run: RunDirectory, command: Sequence[str]) -> Iterator[None]:
+    """Explains that a checkpoint is incompatible by other gin files, if the run has others."""
+    try:
+        yield
+    except (ChangedError, IncompatibleError) as error:
+        trainings = [record for record in read_commands(run.path).values() if "data" in record]
+        former = _gin_files(trainings[-1].get("command", [])) if trainings else []
+        present = _gin_files(command)
+        if {*former} <= {*present} or {*present} <= {*former}:
+            raise
+        raise InputError(
+            f"--model_dir={run.path} is a run of {', '.join(former)}, and this command is one of "
+            f"{', '.join(present)}: name another --model_dir"
+        ) from error
+
+
+def _gin_files(command: Sequence[str]) -> list[str]:
+    text = "\n".join(map(str, command))
+    return re.findall(r"^--?gin_file[=\n](.+)$", text, re.MULTILINE)
 
 
 def _metrics(prepared: Preparation) -> list[Metric]:

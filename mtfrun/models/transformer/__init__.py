@@ -1,6 +1,7 @@
 """Transformers: models, stacks, sublayers and transforms."""
 
 from mtfrun.layers.attention import AttentionHeads as AttentionHeads
+from mtfrun.layers.attention import head_size as head_size
 from mtfrun.layers.embedding import PositionalEmbedding as PositionalEmbedding
 from mtfrun.layers.embedding import SinusoidPositions as SinusoidPositions
 from mtfrun.layers.linear_distance import LinearDistanceBias as LinearDistanceBias
