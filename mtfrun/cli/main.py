@@ -15,6 +15,7 @@ from mtfrun.cli.command import Command
 from mtfrun.cli.commands.completion import complete
 from mtfrun.cli.commands.plan import program_dump
 from mtfrun.cli.early_check import EarlyCheck
+from mtfrun.cli.paths import check_paths
 from mtfrun.cli.parser import COMMANDS, build_parsers, parse_flags
 from mtfrun.cli.process_flags import join_processes
 from mtfrun.cli.urls import has_urls, local_directories, replace_urls
@@ -94,6 +95,7 @@ def _end_beside_others(code: int) -> None:
 def _parse_and_run(arguments: list[str]) -> int:
     flags = parse_flags(arguments)
     configured = flags.launched or flags
+    check_paths(configured, COMMANDS[configured.command])
     for name in configured.gin_file:
         require_gin_file(name, configured.gin_search_paths)
     command = ["mtfrun", *arguments]

@@ -27,7 +27,10 @@ class LanguageModelData(TaskData):
         documents are cut.
     """
 
-    remedy: ClassVar[str] = "set Experiment.data = @data.SequenceToSequenceData()"
+    remedy: ClassVar[str] = (
+        "add --gin_file=data/span_corruption.gin for an encoder-decoder, or data/masked_lm.gin for "
+        "an encoder"
+    )
     has_text: ClassVar[bool] = True
 
     length: int

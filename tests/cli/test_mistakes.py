@@ -148,7 +148,7 @@ RUNS_AND_DATA = [
     _slow("train --gin_file=runs/digits.gin --gin_file=models/lm_tiny.gin NEW", "or another Exper"),
     _slow("train QUICK --gin_file=models/resnet.gin NEW", "--gin_file=data/digits.gin"),
     _slow("decode --gin_file=runs/digits.gin --prompt=x", "give images with --input=FILE"),
-    _slow("decode --model_dir=RUN --input=photo.png", "give a file with a prompt a line"),
+    _slow("decode --model_dir=RUN --input=PHOTO", "give a file with a prompt a line"),
     _slow("decode --model_dir=RUN --input=RUN/config.gim", "did you mean 'RUN/config.gin'"),
 ]
 ALL = [*COMMANDS, *FLAGS, *OF_T5, *GIN, *VALUES, *FILES_AND_DEVICES, *RUNS_AND_DATA]
@@ -175,6 +175,8 @@ def test_a_mistake_is_answered_with_its_remedy(
         words["RUN"] = str(_run(mistake, request, tmp_path))
     (tmp_path / "binary.gin").write_bytes(bytes(range(256)))
     words["BINARY"] = str(tmp_path / "binary.gin")
+    (tmp_path / "photo.png").touch()
+    words["PHOTO"] = str(tmp_path / "photo.png")
 
     process = _process(shlex.split(_replaced(mistake.typed, words)))
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mtfrun.cli.command import Command, check_least, check_names, require_model_dir
 from mtfrun.cli.commands.data import configure_data
 from mtfrun.display.streams import print_lines
-from mtfrun.errors import InputError
+from mtfrun.errors import ExitCode, InputError
 
 _DESCRIPTION = """\
 Shows where a text went: the documents that contain it, and the steps of a run that read them.
@@ -74,6 +74,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         print_lines(f"{number:,} documents, there may be more: --most shows more")
     elif not number:
         print_lines("no document of the training split is it or contains it")
+        return ExitCode.NOT_EQUAL
     return 0
 
 

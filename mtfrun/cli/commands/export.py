@@ -157,11 +157,17 @@ def _export_saved_model(
 
 
 def _export_peft(flags: argparse.Namespace, run: RunDirectory, directory: pathlib.Path) -> None:
+    from mtfrun.experiment.adapters import is_of_adapters
     from mtfrun.experiment.runs.opening import build_run, restore_model
     from mtfrun.tools import conversion
     from mtfrun.tools.conversion.hugging_face.export import origin_of_run
     from mtfrun.tools.conversion.hugging_face.peft import export_peft
 
+    if flags.adapter is None and not is_of_adapters(run, flags.checkpoint):
+        raise InputError(
+            f"--format=peft writes LoRA, and {run.path} has none: name the run of an adapter with "
+            "--adapter, or export the model with --format=huggingface or safetensors"
+        )
     try:
         configured = _configured_run(flags, run)
         origin = origin_of_run(configured, flags.gin_allow_imports, weights_only=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -8,11 +9,12 @@ from mtfrun.cli.command import Command, check_directories, check_least, check_na
 from mtfrun.display import progress
 from mtfrun.display.formats import bytes_text
 from mtfrun.errors import InputError
+from mtfrun.stores import is_url
 
 _DESCRIPTION = """\
 Writes one HTML file about a run, about several beside each other, or about a sweep.
 
-  mtfrun report /tmp/run --to=report.html
+  mtfrun report /tmp/run
   mtfrun report /tmp/run1 /tmp/run2 --to=report.html
   mtfrun report /tmp/sweep --to=report.html
 
@@ -29,7 +31,7 @@ many runs has the details of some, and says which.
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--to", help="the HTML file to write", metavar="FILE")
+    add("--to", help="the HTML file to write; by default report.html in DIR", metavar="FILE")
     add("--examples", type=int, default=3, help="rows of the data; 3 by default", metavar="N")
 
 
@@ -38,6 +40,8 @@ def _check(flags: argparse.Namespace) -> None:
     if not flags.words:
         raise InputError("report needs a run, or several: mtfrun report /tmp/run --to=report.html")
     check_directories(flags)
+    if flags.to is None and len(flags.words) == 1 and not is_url(flags.words[0]):
+        flags.to = str(pathlib.Path(os.path.expanduser(flags.words[0]), "report.html"))
     if flags.to is None:
         raise InputError("report needs a file to write: --to=report.html")
     check_names(flags, "to")

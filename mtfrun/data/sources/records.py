@@ -28,6 +28,10 @@ class BadRecordError(Exception):
     """A record is malformed; the message says why, without the place of the record."""
 
 
+class MissingFieldError(BadRecordError):
+    """A record lacks a field that is asked for."""
+
+
 class BadRecords:
     """Counts the malformed records of a split, of which at most `limit` are left out."""
 
@@ -35,14 +39,19 @@ class BadRecords:
         self._source, self._split, self._limit = source, split, limit
         self._messages: list[str] = []
 
-    def add(self, message: str) -> None:
-        """Raises DataError for one more than the limit; the message says which it is and why."""
+    def add(self, message: str, *, is_field_unknown: bool = False) -> None:
+        """Raises DataError for one more than the limit; the message says which it is and why.
+
+        `is_field_unknown`: no record before this one has the fields that are asked for.
+        """
         self._messages.append(message)
-        count = len(self._messages)
+        count, name = len(self._messages), type(self._source).__name__
+        if count > self._limit and is_field_unknown:
+            raise DataError(f"{message}: name one of these in {name}.fields, or in its gin macro")
         if count > self._limit:
             raise DataError(
                 f"{message}; correct or delete it, or leave out bad records with "
-                f"{type(self._source).__name__}.skip_bad_records={count} or more"
+                f"{name}.skip_bad_records={count} or more"
             )
 
     def warn(self) -> None:
@@ -69,7 +78,7 @@ class RecordFiles(FileSource):
 
     def examples(self, split: str) -> Iterator[Example]:
         is_in_split = self._in_split(split)
-        bad = BadRecords(self, split, self.skip_bad_records)
+        bad, has_good = BadRecords(self, split, self.skip_bad_records), False
         for path in self.paths(split):
             for number, record in self._numbered_records(path):
                 if not is_in_split(self._key(record)):
@@ -77,8 +86,11 @@ class RecordFiles(FileSource):
                 try:
                     fields = self._fields(record)
                 except BadRecordError as error:
-                    bad.add(f"{self.place.format(path=path, number=number)}: {error}")
+                    is_field_unknown = isinstance(error, MissingFieldError) and not has_good
+                    place = self.place.format(path=path, number=number)
+                    bad.add(f"{place}: {error}", is_field_unknown=is_field_unknown)
                     continue
+                has_good = True
                 if fields is not None and len(fields) > 1:
                     yield Example(fields)
                 elif fields is not None:
@@ -236,7 +248,7 @@ def _inner(record: Mapping[str, object], name: str, value: object, key: str) -> 
         return value
     if isinstance(value, list) and key.isdecimal() and int(key) < len(value):
         return [value[int(key)]]
-    raise BadRecordError(
+    raise MissingFieldError(
         f'it has no field "{name}"; it has {", ".join(record) or "none"}'
         f"{did_you_mean(name, record)}"
     )

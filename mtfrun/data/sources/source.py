@@ -192,7 +192,8 @@ class TextSource(FileSource):
         def report(line: int, byte: int) -> None:
             if start:
                 line += sum(block.count(b"\n") for block in blocks(path, 0, start))
-            text = f"{path}:{line} is not UTF-8 (byte {byte:#04x})"
+            what = "UTF-8" if byte else "text"
+            text = f"{path}:{line} is not {what} (byte {byte:#04x})"
             if self.invalid_utf8 == "refuse":
                 raise DataError(f"{text}: convert the file, or set invalid_utf8 to 'warn'")
             logging.warning(

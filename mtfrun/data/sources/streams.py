@@ -125,11 +125,13 @@ def _check_kind(path: str, block: bytes) -> None:
 
 
 def check_utf8(contents: Iterator[bytes], report: Callable[[int, int], None]) -> Iterator[bytes]:
-    """Yields blocks; calls `report` with the line and the byte of the first invalid UTF-8."""
+    """Yields blocks; calls `report` with the line and the byte of the first invalid UTF-8, or 0."""
     decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
     for block in contents:
         try:
             decoder.decode(block)
+            if b"\0" in block:  # no text, and a frequent byte of other files
+                raise UnicodeDecodeError("utf-8", block, place := block.index(0), place + 1, "zero")
             line += block.count(b"\n")
         except UnicodeDecodeError as error:
             report(line + error.object[: error.start].count(b"\n"), error.object[error.start])

@@ -61,9 +61,14 @@ def replay(made: Training, run: RunDirectory, first: int, last: int) -> Replay:
     if newest is not None and mesh.batch_parts is None:
         entries = {"mesh": mesh.shape.to_string, "layout": mesh.layout.to_string}
         exact = all(newest.metadata.get(name) == entry for name, entry in entries.items())
-    recorded = RunLedger.of(run.path).between(first, last)
+    ledger = RunLedger.of(run.path)
+    recorded = ledger.between(first, last)
     if not recorded.records.keys() >= {*range(first, last + 1)}:
-        raise InputError(f"the ledger of {run.path} lacks some of the steps {first:,} to {last:,}")
+        steps = [step for step in ledger.records if step]
+        has = f"{min(steps):,} to {max(steps):,}" if steps else "none"
+        raise InputError(
+            f"the ledger of {run.path} lacks some of the steps {first:,} to {last:,}; it has {has}"
+        )
     start = newest_good(run, first - 1)
     with tempfile.TemporaryDirectory() as name:
         again = RunDirectory(name)

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.configuration.run_files import CONFIG
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, run_versions
 from mtfrun.rundir.copied_files import (
@@ -23,10 +24,12 @@ from mtfrun.rundir.copied_files import (
     write_run_files,
 )
 from mtfrun.rundir.errors import is_system_error, reason
+from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.tools.conversion.hugging_face import HuggingFaceImporter
 from mtfrun.tools.conversion.importer import ConversionError, Imported, Importer
 from mtfrun.tools.conversion.mesh_tensorflow import MeshTensorFlowImporter
 from mtfrun.tools.conversion.tensor2tensor import Tensor2TensorImporter
+from mtfrun.untrusted import is_directory, is_regular
 
 # Matches names of models on the Hub: "google/flan-t5-small".
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -41,6 +44,12 @@ IMPORTERS: Sequence[Importer] = (
 
 def importer_for(path: pathlib.Path) -> Importer:
     """Raises ConversionError if no importer recognises the files."""
+    run = path if is_directory(path) else path.parent
+    run = run.parent if run.name == CHECKPOINTS else run
+    if is_directory(run / CHECKPOINTS) and is_regular(run / CONFIG):
+        raise ConversionError(
+            f"--from={path} is a run of mtfrun, which needs no import: use it with --model_dir={run}"
+        )
     # Before anything else: the path of a checkpoint is the beginning of its files' names.
     for importer in IMPORTERS:
         if importer.recognises(path):

@@ -78,6 +78,11 @@ def origin_of_run(
             len(vocabularies) == 1 and has_tokenizer_of(origin, vocabularies[0])
         ):
             return without_tokenizer(origin) if weights_only else origin
+    if not vocabularies:
+        raise ConversionError(
+            "the run's model reads no text, and was not imported from a folder of transformers: "
+            "export it with --format=safetensors"
+        )
     if len(vocabularies) != 1:
         raise ConversionError(
             f"transformers has one tokenizer for a model, and the run has {len(vocabularies)} "

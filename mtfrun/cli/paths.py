@@ -1,0 +1,101 @@
+"""Checks of the files and directories that flags name, before TensorFlow is imported."""
+
+# Not pathlib: names are shown as they were typed, and it raises an error for long names.
+# ruff: noqa: PTH100, PTH110, PTH111, PTH112, PTH113, PTH118, PTH120, PTH208
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import glob
+import os
+import re
+
+from mtfrun.cli.command import Command
+from mtfrun.errors import InputError, did_you_mean
+from mtfrun.stores import is_url
+
+# Commands that read the run of --model_dir, besides commands about runs alone.
+_READERS = frozenset(
+    {"eval", "decode", "score", "serve", "export", "config show", "data cache", "data show"}
+    | {"data stats", "data logits"}
+)
+# Flags by what they must name: an existing file or directory, a directory, a new file in one.
+_EXISTING = ("input", "source", "file", "token_file")
+_DIRECTORIES = ("base", "from_run", "adapter", "draft")
+_NEW_FILES = ("output", "html", "picture")
+_STEP = re.compile(r"ckpt-(\d+)\.json")
+_AT_STEP = re.compile(r"@[a-z0-9]+$")
+# A model of the Hugging Face Hub, for which `import` has another remedy.
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def check_paths(flags: argparse.Namespace, command: Command) -> None:
+    """Raises InputError for a path that cannot be read, or written; URLs are opened later."""
+    run = getattr(flags, "model_dir", None)
+    if run is not None and not is_url(run) and not getattr(flags, "continuous", False):
+        run = os.path.expanduser(run)
+        reads = command.subject == "run" or command.name in _READERS
+        if reads and not command.writes_run and not flags.gin_file:
+            _check_run(flags, run)
+    for name in (*_EXISTING, *_DIRECTORIES, *_NEW_FILES):
+        value = getattr(flags, name, None)
+        if not isinstance(value, str) or not value or value == "-" or is_url(value):
+            continue
+        flag = "--from" if name == "source" else f"--{name}"
+        path = os.path.expanduser(value)
+        if name in _NEW_FILES:
+            parent = os.path.dirname(os.path.abspath(path))
+            if command.name != "checkpoints average" and not os.path.isdir(parent):
+                raise InputError(
+                    f"{flag}={value}: {parent} is not a directory: check its name{_nearest(parent)}"
+                )
+        elif name in _DIRECTORIES:
+            _check_directory(flag, value, run)
+        elif not _may_exist(path) and not (name == "source" and _HUB_NAME.fullmatch(value)):
+            raise InputError(f"{flag}={value}: there is no such file{_nearest(path)}")
+
+
+def _check_run(flags: argparse.Namespace, run: str) -> None:
+    if not os.path.isdir(run):
+        remedy = _nearest(run) or (
+            ": check its name, or make it with `mtfrun train --model_dir=...`"
+        )
+        raise InputError(f"--model_dir {run} is not a directory{remedy}")
+    step = getattr(flags, "checkpoint", None)
+    with contextlib.suppress(OSError):  # the command says why it cannot be read
+        names = filter(_STEP.fullmatch, os.listdir(os.path.join(run, "checkpoints")))
+        steps = sorted(int(name[5:-5]) for name in names)
+        if steps and isinstance(step, str) and step.isdecimal() and int(step) not in steps:
+            raise InputError(
+                f"--checkpoint={step}: {run}/checkpoints has none of this step; choose one of the "
+                f"steps {', '.join(map(str, steps))}"
+            )
+
+
+def _check_directory(flag: str, value: str, run: str | None) -> None:
+    path = os.path.expanduser(_AT_STEP.sub("", value))
+    in_run = os.path.join(run or "", "adapters")
+    if value == "lookup" or os.path.isdir(path) or os.path.isdir(os.path.join(in_run, value)):
+        return
+    hint = _nearest(path) or (did_you_mean(value, _names(in_run)) if run else "")
+    raise InputError(f"{flag}={value} is not a directory{hint or ': check its name'}")
+
+
+def _may_exist(path: str) -> bool:
+    """Whether a path exists, or is one of the other forms: a split, a pattern, a list, a prefix."""
+    is_other = path.startswith("split:") or glob.has_magic(path) or "," in path
+    return is_other or os.path.exists(path) or bool(glob.glob(glob.escape(path) + ".*"))
+
+
+def _nearest(path: str) -> str:
+    directory, name = os.path.split(path)
+    near = did_you_mean(name, _names(directory or "."))
+    return near.replace("'", f"'{os.path.join(directory, '')}", 1) if near else ""
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except (OSError, ValueError):
+        return []

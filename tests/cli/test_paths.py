@@ -1,0 +1,58 @@
+"""Paths in flags are checked without TensorFlow, before anything is imported or computed."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from mtfrun.cli.parser import COMMANDS, parse_flags
+from mtfrun.cli.paths import check_paths
+from mtfrun.errors import InputError
+
+
+def _check(typed: str) -> None:
+    flags = parse_flags(typed.split())
+    check_paths(flags, COMMANDS[flags.command])
+
+
+@pytest.fixture(autouse=True)
+def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a directory that has what the checks look at."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/ckpt-20.json").touch()
+    (tmp_path / "prompts.txt").touch()
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("eval --model_dir=rum", "--model_dir rum is not a directory, did you mean 'run'?"),
+        ("replay --model_dir=x --steps=1:2", "--model_dir x is not a directory: check its name"),
+        ("eval --model_dir=run --checkpoint=7", "choose one of the steps 20"),
+        ("decode --model_dir=run --input=prompt.txt", "did you mean 'prompts.txt'?"),
+        ("decode --model_dir=run --prompt=x --output=no/x", "/no is not a directory: check"),
+        ("decode --model_dir=run --prompt=x --adapter=a", "--adapter=a is not a directory: check"),
+        ("import --from=/none --model_dir=new", "--from=/none: there is no such file"),
+    ],
+)
+def test_a_wrong_path_is_refused(typed: str, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        _check(typed)
+    assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "eval --model_dir=new --continuous",
+        "decode --model_dir=run --input=split:test --output=out.jsonl --draft=run@20",
+        "decode --model_dir=run --input=*.png --checkpoint=20 --draft=lookup",
+        "train --gin_file=x.gin --model_dir=new/run",
+        "import --from=google/flan-t5-small --model_dir=new",
+        "eval --model_dir=gs://bucket/run",
+    ],
+)
+def test_paths_that_exist_later_or_elsewhere_are_accepted(typed: str) -> None:
+    _check(typed)
