@@ -15,8 +15,8 @@ from mtfrun.cli.command import Command
 from mtfrun.cli.commands.completion import complete
 from mtfrun.cli.commands.plan import program_dump
 from mtfrun.cli.early_check import EarlyCheck
-from mtfrun.cli.paths import check_paths
 from mtfrun.cli.parser import COMMANDS, build_parsers, parse_flags
+from mtfrun.cli.paths import check_paths
 from mtfrun.cli.process_flags import join_processes
 from mtfrun.cli.urls import has_urls, local_directories, replace_urls
 from mtfrun.configuration.errors import one_line

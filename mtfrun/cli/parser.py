@@ -288,6 +288,8 @@ def _split_launched(arguments: Sequence[str]) -> tuple[list[str], list[str] | No
         raise InputError(
             f"launch: -- comes before the command: mtfrun launch -n 2 -- {command} ..."
         )
+    if launched == []:
+        raise InputError("launch needs a command: mtfrun launch -n 2 -- train ...")
     return before, launched
 
 

@@ -1,7 +1,7 @@
 """Checks of the files and directories that flags name, before TensorFlow is imported."""
 
 # Not pathlib: names are shown as they were typed, and it raises an error for long names.
-# ruff: noqa: PTH100, PTH110, PTH111, PTH112, PTH113, PTH118, PTH120, PTH208
+# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH118, PTH120, PTH208
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _READERS = frozenset(
 )
 # Flags by what they must name: an existing file or directory, a directory, a new file in one.
 _EXISTING = ("input", "source", "file", "token_file")
-_DIRECTORIES = ("base", "from_run", "adapter", "draft")
+_DIRECTORIES = ("base", "from_run", "adapter", "draft", "first", "second")
 _NEW_FILES = ("output", "html", "picture")
 _STEP = re.compile(r"ckpt-(\d+)\.json")
 _AT_STEP = re.compile(r"@[a-z0-9]+$")
@@ -42,18 +42,30 @@ def check_paths(flags: argparse.Namespace, command: Command) -> None:
         value = getattr(flags, name, None)
         if not isinstance(value, str) or not value or value == "-" or is_url(value):
             continue
-        flag = "--from" if name == "source" else f"--{name}"
+        if name in ("first", "second") and run is not None:  # steps of this run
+            continue
+        flag = {"source": "--from=", "first": "", "second": ""}.get(name, f"--{name}=")
         path = os.path.expanduser(value)
         if name in _NEW_FILES:
             parent = os.path.dirname(os.path.abspath(path))
             if command.name != "checkpoints average" and not os.path.isdir(parent):
                 raise InputError(
-                    f"{flag}={value}: {parent} is not a directory: check its name{_nearest(parent)}"
+                    f"{flag}{value}: {parent} is not a directory: check its name{_nearest(parent)}"
                 )
         elif name in _DIRECTORIES:
             _check_directory(flag, value, run)
         elif not _may_exist(path) and not (name == "source" and _HUB_NAME.fullmatch(value)):
-            raise InputError(f"{flag}={value}: there is no such file{_nearest(path)}")
+            raise InputError(f"{flag}{value}: there is no such file{_nearest(path)}")
+        elif name != "source" and os.path.isfile(path) and not os.path.getsize(path):
+            raise InputError(f"{flag}{value} is empty: name another file")
+    _check_new(flags, command)
+
+
+def _check_new(flags: argparse.Namespace, command: Command) -> None:
+    flag = {"export": "to", "data logits": "to", "import": "model_dir"}.get(command.name)
+    value = getattr(flags, flag, None) if flag else None
+    if value and not is_url(value) and _names(os.path.expanduser(value)):
+        raise InputError(f"--{flag}={value} is not empty: name a new directory")
 
 
 def _check_run(flags: argparse.Namespace, run: str) -> None:
@@ -79,7 +91,7 @@ def _check_directory(flag: str, value: str, run: str | None) -> None:
     if value == "lookup" or os.path.isdir(path) or os.path.isdir(os.path.join(in_run, value)):
         return
     hint = _nearest(path) or (did_you_mean(value, _names(in_run)) if run else "")
-    raise InputError(f"{flag}={value} is not a directory{hint or ': check its name'}")
+    raise InputError(f"{flag}{value} is not a directory{hint or ': check its name'}")
 
 
 def _may_exist(path: str) -> bool:

@@ -29,12 +29,7 @@ _IS_PLANNING = contextvars.ContextVar("is_planning", default=False)
 # Dimensions of computations, which are laid out only when these run, and of some models: a layout
 # that several models share may have rules for them.
 _OF_SOME_MODELS = frozenset(
-    """
-    batch outer_batch length memory_length max_length chunks chunk_length groups group_size
-    group_size_x group_size_y expert_capacity expert_capacity_x expert_capacity_y experts expert_x
-    expert_y expert_hidden experts_per_token beam double_beam tokens vocab classes d_model d_ff d_kv
-    d_v heads head_groups filters rank row_blocks col_blocks rows cols depth
-    """.split()
+    ["batch", "outer_batch", "length", "memory_length", "max_length", "chunks", "chunk_length", "groups", "group_size", "group_size_x", "group_size_y", "expert_capacity", "expert_capacity_x", "expert_capacity_y", "experts", "expert_x", "expert_y", "expert_hidden", "experts_per_token", "beam", "double_beam", "tokens", "vocab", "classes", "d_model", "d_ff", "d_kv", "d_v", "heads", "head_groups", "filters", "rank", "row_blocks", "col_blocks", "rows", "cols", "depth"]
 )
 
 
@@ -86,7 +81,8 @@ class Mesh:
             if axis not in axes:
                 raise LayoutError(
                     f"layout rule {dimension}:{axis} names a mesh axis that does not exist "
-                    f"(the mesh is {self.shape.to_string or 'empty'}){did_you_mean(axis, axes)}"
+                    f"(the mesh is {self.shape.to_string or 'empty'})"
+                    f"{did_you_mean(axis, axes) or ': change the rule, or give the mesh the axis'}"
                 )
         self.batch_parts = check_reproducible(
             convert_to_shape(reproducible), self.shape, self.layout

@@ -52,6 +52,6 @@ def test_mistakes_are_one_line(language_model_run: pathlib.Path) -> None:
         ([run, "a", "text"], "data where needs one text in quotes"),
         ([run, "--hash=7"], '"7" is not the hash of a document'),
         ([run, "--row=0"], "--row=0 must be at least 1"),
-        ([run, "--file=/nowhere/text"], "--file=/nowhere/text: cannot read it"),
+        ([run, "--file=/nowhere/text"], "--file=/nowhere/text: there is no such file"),
     ):
         assert problem in error_line(mtfrun_here("data", "where", *words))

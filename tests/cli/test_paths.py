@@ -22,7 +22,8 @@ def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     (tmp_path / "run/checkpoints/ckpt-20.json").touch()
-    (tmp_path / "prompts.txt").touch()
+    (tmp_path / "prompts.txt").write_text("a prompt")
+    (tmp_path / "empty.txt").touch()
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,11 @@ def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("decode --model_dir=run --input=prompt.txt", "did you mean 'prompts.txt'?"),
         ("decode --model_dir=run --prompt=x --output=no/x", "/no is not a directory: check"),
         ("decode --model_dir=run --prompt=x --adapter=a", "--adapter=a is not a directory: check"),
+        ("score --model_dir=run --input=empty.txt", "is empty: name another file"),
+        ("export --model_dir=run --to=run --format=tensorflow", "--to=run is not empty"),
+        ("checkpoints diff rum run", "rum is not a directory, did you mean 'run'?"),
+        ("launch -n 2 --", "launch needs a command"),
+        ("sweep --gin_file=x.gin --model_dir=run", "--model_dir=run is a run: name another"),
         ("import --from=/none --model_dir=new", "--from=/none: there is no such file"),
     ],
 )

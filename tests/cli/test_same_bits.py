@@ -55,9 +55,7 @@ def bits(
     return train
 
 
-def _train(
-    directory: pathlib.Path, name: str, processes: int, devices: int
-) -> tuple[bytes, str]:
+def _train(directory: pathlib.Path, name: str, processes: int, devices: int) -> tuple[bytes, str]:
     launch = ["launch", "-n", str(processes), "--"] if processes > 1 else []
     process = mtfrun(
         *launch,

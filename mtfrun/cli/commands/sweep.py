@@ -104,6 +104,10 @@ def _check(flags: argparse.Namespace) -> None:
         require_gin_files(flags)
     if flags.model_dir is None:
         raise InputError("sweep needs a directory for its runs: --model_dir=/tmp/sweep")
+    if pathlib.Path(flags.model_dir, "checkpoints").is_dir():
+        raise InputError(
+            f"--model_dir={flags.model_dir} is a run: name another directory for the sweep's runs"
+        )
     check_least(flags, 1, "jobs", "seeds", "search")
 
 

@@ -25,6 +25,7 @@ from mtfrun.configuration.hyperparameters import (
 from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.data import Data
 from mtfrun.display import progress
+from mtfrun.errors import InputError
 from mtfrun.experiment import Experiment, Training
 from mtfrun.experiment.distillation import Teacher
 from mtfrun.experiment.runs.opening import (

@@ -101,7 +101,7 @@ class _Lives:
                     break
         if operation.regions:
             self._run_regions(operation, dying)
-        if operation.name not in _SAME_MEMORY | _WITHOUT_MEMORY:
+        if not _shares_memory(operation) and operation.name not in _WITHOUT_MEMORY:
             for result in operation.results:
                 self._add(result, operation.name)
         self._note(operation.name, _transposed_bytes(operation))
@@ -146,6 +146,21 @@ class _Lives:
         self._total -= self._bytes.pop(value, 0)
 
 
+def _shares_memory(operation: Operation) -> bool:
+    """Whether the results are the memory of the operands.
+
+    TensorFlow's Transpose copies nothing if it moves dimensions of size 1 only, such as a batch of
+    one row behind the blocks of its attention; equal sizes may have changed places.
+    """
+    if operation.name != "Transpose":
+        return operation.name in _SAME_MEMORY
+    before, after = (
+        [size for size in value.type.sizes if size > 1]
+        for value in (operation.operands[0], operation.results[0])
+    )
+    return before == after and len({*before}) == len(before)
+
+
 def _transposed_bytes(operation: Operation) -> int:
     """Returns the bytes of the copies that an einsum makes for its product of matrices.
 
@@ -175,7 +190,7 @@ def _roots(operations: Iterable[Operation]) -> dict[Value, Value]:
     """Returns, for values without new memory, the value whose memory they have."""
     roots: dict[Value, Value] = {}
     for operation in operations:
-        if operation.name in _SAME_MEMORY:
+        if _shares_memory(operation):
             for operand, result in zip(operation.operands, operation.results, strict=False):
                 roots[result] = roots.get(operand, operand)
     return roots

@@ -62,6 +62,13 @@ def test_a_reshape_keeps_its_operand() -> None:
     assert _peak(made, reshaped, Operation("Sum", (y,), (z,))) == 4 * 110
 
 
+def test_a_transpose_that_moves_dimensions_of_size_1_copies_nothing() -> None:
+    x, same, moved = _matrix(1, 8, 4), _matrix(8, 1, 4), _matrix(1, 4, 8)
+    made = Operation("Fill", (), (x,))
+    assert _peak(made, Operation("Transpose", (x,), (same,))) == 4 * 32
+    assert _peak(made, Operation("Transpose", (x,), (moved,))) == 4 * 64
+
+
 def test_values_of_variables_and_constants_do_not_count() -> None:
     handle, x, y = Value(next(NUMBERS), TensorType((), "resource")), _value(100), _value(10)
     assert _peak(Operation("ReadVariableOp", (handle,), (x,)), Operation("Sum", (x,), (y,))) == 40
