@@ -1,7 +1,7 @@
 """Checks of the files and directories that flags name, before TensorFlow is imported."""
 
 # Not pathlib: names are shown as they were typed, and it raises an error for long names.
-# ruff: noqa: PTH100, PTH110, PTH112, PTH113, PTH118, PTH120, PTH208
+# ruff: noqa: PTH202, PTH207, PTH100, PTH110, PTH112, PTH113, PTH118, PTH120, PTH208
 
 from __future__ import annotations
 

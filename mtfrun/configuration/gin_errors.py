@@ -96,7 +96,7 @@ def _unknown_parameter(match: re.Match[str], _imports: _ImportedModules) -> str:
 
 def _unknown_name(match: re.Match[str], imports: _ImportedModules) -> str:
     name = match[1]
-    public = public_names(module_names() | imports)
+    public = public_names({**module_names(), **imports})
     if name in public:  # gin looks it up only in files that register what they import
         statement, full_name = public[name]
         write = "" if name == full_name else f"write {full_name}, and "
@@ -111,7 +111,7 @@ def _unknown_name(match: re.Match[str], imports: _ImportedModules) -> str:
 
 def _unknown_import(match: re.Match[str], imports: _ImportedModules) -> str:
     name = match[1]
-    modules = module_names() | imports
+    modules = {**module_names(), **imports}
     if name in modules:
         remedy = f"; add `{import_statement(name, modules[name])}` at the top of this file"
     else:

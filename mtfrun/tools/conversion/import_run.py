@@ -48,7 +48,7 @@ def importer_for(path: pathlib.Path) -> Importer:
     run = run.parent if run.name == CHECKPOINTS else run
     if is_directory(run / CHECKPOINTS) and is_regular(run / CONFIG):
         raise ConversionError(
-            f"--from={path} is a run of mtfrun, which needs no import: use it with --model_dir={run}"
+            f"--from={path} is a run of mtfrun, not to be imported: use --model_dir={run}"
         )
     # Before anything else: the path of a checkpoint is the beginning of its files' names.
     for importer in IMPORTERS:
