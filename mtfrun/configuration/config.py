@@ -235,7 +235,7 @@ def operative_parameters() -> dict[str, dict[str, Any]]:
     macros = values_of_macros(bindings)
     parameters: dict[str, dict[str, Any]] = {}
     for binding in bindings:
-        if binding.selector != MACRO:
+        if binding.selector != MACRO and not _returns_int(binding.selector):
             target = f"{binding.scope}/" * bool(binding.scope) + binding.selector
             value = replace_macros(binding.value, macros)
             if isinstance(value, Reference) and value.called and _returns_int(value.selector):

@@ -28,31 +28,13 @@ _DEFAULT_SETTINGS = DeviceSettings()
 _IS_PLANNING = contextvars.ContextVar("is_planning", default=False)
 # Dimensions of computations, which are laid out only when these run, and of some models: a layout
 # that several models share may have rules for them.
-_OF_SOME_MODELS = frozenset(
-    {
-        *("batch", "outer_batch", "length", "memory_length", "max_length", "chunks"),
-        *(
-            "chunk_length",
-            "groups",
-            "group_size",
-            "group_size_x",
-            "group_size_y",
-            "expert_capacity",
-        ),
-        *(
-            "expert_capacity_x",
-            "expert_capacity_y",
-            "experts",
-            "expert_x",
-            "expert_y",
-            "expert_hidden",
-        ),
-        *("experts_per_token", "beam", "double_beam", "tokens", "vocab", "classes"),
-        *("d_model", "d_ff", "d_kv", "d_v", "heads", "head_groups"),
-        *("filters", "rank", "row_blocks", "col_blocks", "rows", "cols"),
-        *("depth"),
-    }
-)
+_NAMES_OF_SOME_MODELS = """
+    batch outer_batch length memory_length max_length chunks chunk_length groups group_size
+    group_size_x group_size_y expert_capacity expert_capacity_x expert_capacity_y experts expert_x
+    expert_y expert_hidden experts_per_token beam double_beam tokens vocab classes d_model d_ff d_kv
+    d_v heads head_groups filters rank row_blocks col_blocks rows cols depth
+"""
+_OF_SOME_MODELS = frozenset(_NAMES_OF_SOME_MODELS.split())
 
 
 class Mesh:

@@ -59,7 +59,7 @@ def test_a_run_records_its_size_and_cost(trained: pathlib.Path) -> None:
 def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: list[str]) -> None:
     process = mtfrun_here("train", *flags, f"--model_dir={trained}", "--gin.TRAIN_STEPS=3")
     assert process.returncode == 0, process.stderr.decode()
-    changed = "with it optim.CosineDecay.total_steps 2 -> 3, optim.LinearWarmup.total_steps 2 -> 3"
+    changed = "with it optim.CosineDecay.total_steps 2 -> 3; optim.LinearWarmup.total_steps 2 -> 3"
     everything = process.stderr.decode().splitlines()
     lines = [line for line in everything if not line.endswith(changed)]
     assert len(lines) == len(everything) - 1
