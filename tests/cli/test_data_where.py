@@ -40,8 +40,9 @@ def test_a_document_is_told_in_lines(language_model_run: pathlib.Path) -> None:
     first, text, read, *_ = lines.splitlines()
     assert first.endswith(": document 1 of TextFiles")
     assert text.startswith("  targets: ") and read.startswith("  read by ")
-    nothing = mtfrun_here("data", "where", "no such text", run).stdout.decode()
-    assert nothing == "no document of the training split is it or contains it\n"
+    nothing = mtfrun_here("data", "where", "no such text", run)
+    assert nothing.stdout.decode() == "no document of the training split is it or contains it\n"
+    assert nothing.returncode == 5
 
 
 def test_mistakes_are_one_line(language_model_run: pathlib.Path) -> None:

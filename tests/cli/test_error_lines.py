@@ -290,6 +290,14 @@ def test_a_file_without_imports_is_told_which_to_add(
     )
 
 
+def test_the_size_of_a_head_follows_from_the_width(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = [*LM[:3], "--gin_file=models/llama.gin", LM[4], "--gin.D_MODEL=96", "--gin.D_FF=8"]
+    assert main([*flags, "--gin.NUM_LAYERS=1", "--gin.NUM_HEADS=4"]) == 0
+    assert "heads:4;d_kv:24" in capsys.readouterr().out
+    line = _refused(capsys, [*flags, "--gin.NUM_LAYERS=1", "--gin.NUM_HEADS=5"])
+    assert "d_model=96 is not a multiple of num_heads=5" in line
+
+
 def test_a_misspelt_layout_rule_is_refused_and_rules_of_other_models_are_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -217,7 +217,8 @@ def test_a_model_whose_logits_have_no_factors_of_mup_is_exported(tmp_path: pathl
 def test_a_language_model_that_was_trained_here_is_loaded_by_transformers(
     model: str, tmp_path: pathlib.Path
 ) -> None:
-    heads = ["--gin.NUM_MEMORY_HEADS=2"] * (model == "llama")
+    derived = ["--gin.NUM_MEMORY_HEADS=2", "--gin.D_KV=@transformer.head_size()"]
+    heads = derived if model == "llama" else []
     run, target = _trained(tmp_path, model, *heads), tmp_path / "target"
     _export(run, target, "huggingface")
     ids = np.array([[50, 60, 70, 80, 90]])

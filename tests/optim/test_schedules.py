@@ -159,6 +159,7 @@ def test_a_slanted_triangle_stops_at_its_lowest_rate() -> None:
     "make, message",
     [
         (lambda: optim.LinearWarmup(0), "LinearWarmup.warmup_steps is 0: it must be more than 0"),
+        (lambda: optim.LinearWarmup(0.1), "warmup_steps=0.1 is a share of total_steps: set"),
         (lambda: optim.TruncatedRsqrt(-1), r"TruncatedRsqrt.warmup_steps is -1"),
         (lambda: optim.LinearDecay(0), r"LinearDecay.total_steps is 0"),
         (lambda: optim.LinearDecay(10, 1.5), r"LinearDecay.fraction is 1.5: .* at most 1"),

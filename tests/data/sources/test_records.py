@@ -137,3 +137,10 @@ def test_what_json_writes_is_read(tmp_path: Path, records: list[dict[str, object
     assert examples(source) == [
         {name: text(value) for name, value in record.items()} for record in records
     ]
+
+
+def test_a_field_that_no_record_has_is_to_be_corrected_and_not_the_records(tmp_path: Path) -> None:
+    text = message(written(tmp_path, b'{"b": "c"}\n{"b": "d"}', fields=["a"]))
+    assert text.endswith(
+        'it has no field "a"; it has b: name one of these in JsonLines.fields, or in its gin macro'
+    )
