@@ -97,7 +97,7 @@ def _unknown_parameter(match: re.Match[str], _imports: _ImportedModules) -> str:
 def _unknown_name(match: re.Match[str], imports: _ImportedModules) -> str:
     name = match[1]
     public = public_names({**module_names(), **imports})
-    if name in public:  # gin looks it up only in files that register what they import
+    if name in public:  # gin looks it up only in files with dynamic registration
         statement, full_name = public[name]
         write = "" if name == full_name else f"write {full_name}, and "
         return (
