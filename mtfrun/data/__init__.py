@@ -142,6 +142,7 @@ from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary as ByteVocab
 from mtfrun.data.vocabularies.hugging_face_vocabulary import (
     HuggingFaceVocabulary as HuggingFaceVocabulary,
 )
+from mtfrun.data.vocabularies.hugging_face_vocabulary import ids_of_tokens as ids_of_tokens
 from mtfrun.data.vocabularies.id_vocabulary import IdVocabulary as IdVocabulary
 from mtfrun.data.vocabularies.pixel_vocabulary import PixelVocabulary as PixelVocabulary
 from mtfrun.data.vocabularies.sentencepiece_vocabulary import (

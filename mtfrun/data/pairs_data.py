@@ -117,7 +117,10 @@ class SequenceToSequenceData(PairsData):
 
     def model_arguments(self) -> dict[str, object]:
         inputs, targets = self._vocabularies
-        if inputs.fingerprint == targets.fingerprint:
+        # Vocabularies of one file may put other tokens around texts.
+        if inputs.fingerprint == targets.fingerprint or (
+            inputs.files and (inputs.files, inputs.size) == (targets.files, targets.size)
+        ):
             return super().model_arguments()
         return {**super().model_arguments(), "inputs_vocabulary_size": inputs.size}
 

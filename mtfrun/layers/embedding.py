@@ -159,7 +159,8 @@ class SinusoidPositions(Positions):
     """Sines and cosines of the position; Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
 
     All sines come first. The wavelengths end at 2 pi * 10000 exactly, as in Tensor2Tensor, unless
-    `is_exact_end` is False: then, as in the paper, one step before it.
+    `is_exact_end` is False: then, as in the paper, one step before it. The first position counts
+    as `offset`.
     """
 
     def __init__(
@@ -170,18 +171,22 @@ class SinusoidPositions(Positions):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         is_exact_end: bool = True,
+        offset: int = 0,
     ) -> None:
         super().__init__(max_length)
         if d_model.size % 2:
             raise mtf.ShapeError(f"sinusoid positions need an even d_model, not {d_model}")
+        check_range("SinusoidPositions.offset", offset, INDEX)
         self._mesh = mesh
         self._d_model = d_model
         self._dtypes = dtypes
         half = d_model.size // 2
         self._num_steps = max(half - 1, 1) if is_exact_end else half
+        self._offset = offset
 
     def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
         half = self._d_model.size // 2
+        positions = positions + self._offset if self._offset else positions
         frequency = _LONGEST_WAVE ** (-np.arange(half) / self._num_steps)
         # cos(x) = sin(x + pi / 2)
         phase = mtf.constant(self._mesh, np.repeat([0.0, np.pi / 2], half), [self._d_model])

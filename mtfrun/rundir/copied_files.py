@@ -38,6 +38,7 @@ TOKENIZER_FILES = (
     *("spiece.model", "sentencepiece.model", "tokenizer.model", "tokenizer.json"),
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "vocab.txt", "source.spm", "target.spm", "chat_template.jinja"),
+    "sentencepiece.bpe.model",
 )
 """Names of files of a Hugging Face folder, which an export gives back."""
 

@@ -22,6 +22,7 @@ from mtfrun.data.vocabularies.vocabulary import (
     read_vocabulary_file,
 )
 from mtfrun.display.streams import quiet_stderr
+from mtfrun.errors import did_you_mean
 
 # Tokens that end a text, and unknown tokens, in the order in which they are searched.
 _END_TOKENS = (
@@ -68,6 +69,8 @@ class HuggingFaceVocabulary(FileVocabulary):
         <|end_of_text|>, <eos>, <|end|>, <|im_end|> and [SEP] that the file has.
       unknown_token: by default the model's, else <unk>, [UNK] or <|unk|>, else the token of id 0.
       begin_token: the special token before every text that continues no other; None for none.
+      last_token: the special token behind every such text, before its end, as in inputs of mBART,
+        which end with the token of a language; None for none.
       size: the number of ids of a model that was made for this tokenizer; by default the ids,
         rounded up to a multiple of 128.
       pad_id: the id of padding, 0, or -1 where 0 is a token.
@@ -78,6 +81,7 @@ class HuggingFaceVocabulary(FileVocabulary):
     unknown_id: int = 0
     fingerprint: str = ""
     _begin_ids: np.ndarray = np.zeros([0], np.int32)
+    _last_ids: np.ndarray = np.zeros([0], np.int32)
 
     def __init__(
         self,
@@ -86,13 +90,16 @@ class HuggingFaceVocabulary(FileVocabulary):
         unknown_token: str | None = None,
         *,
         begin_token: str | None = None,
+        last_token: str | None = None,
         size: int | None = None,
         pad_id: int = 0,
     ):
         super().__init__(tokenizer_file, pad_id)
         self._arguments: tuple[str | None, ...] = (end_token, unknown_token)
-        if begin_token is not None:
+        if begin_token is not None or last_token is not None:
             self._arguments += (begin_token,)
+        if last_token is not None:
+            self._arguments += (last_token,)
         content = read_vocabulary_file(
             tokenizer_file, "HuggingFaceVocabulary.tokenizer_file", "save_pretrained writes one"
         )
@@ -116,6 +123,9 @@ class HuggingFaceVocabulary(FileVocabulary):
         if begin_token is not None:
             begin_id = self._first_id("begin_token", begin_token, ())
             self._begin_ids = np.array([begin_id], np.int32)
+        if last_token is not None:
+            last_id = self._first_id("last_token", last_token, ())
+            self._last_ids = np.array([last_id], np.int32)
         if self.end_id == self.pad_id:
             raise self._lacks("end_token", f'"{end_token}" is padding')
 
@@ -161,8 +171,12 @@ class HuggingFaceVocabulary(FileVocabulary):
         return self._describe(
             *map(repr, self._arguments[:2]),
             begin_token=self._arguments[2] if len(self._begin_ids) else None,
+            last_token=self._arguments[3] if len(self._last_ids) else None,
             size=None if self.size == padded_size(self.unpadded_size) else self.size,
         )
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        return np.concatenate([super().encode(text), self._last_ids])
 
     def _encode(self, text: str | bytes) -> np.ndarray:
         with _package_errors(*_UNREADABLE):
@@ -193,13 +207,14 @@ class HuggingFaceVocabulary(FileVocabulary):
             encoded = self._tokenizer.encode_batch_fast(
                 [_as_text(text) for text in texts], add_special_tokens=False
             )
-        begin = len(self._begin_ids)
-        lengths = np.array([begin + len(encoding.ids) for encoding in encoded], np.int64)
+        begin, last = len(self._begin_ids), len(self._last_ids)
+        lengths = np.array([begin + len(encoding.ids) + last for encoding in encoded], np.int64)
         ids = np.zeros([lengths.sum()], np.int32)
-        for encoding, end in zip(encoded, np.cumsum(lengths), strict=True):
+        for encoding, end in zip(encoded, np.cumsum(lengths) - last, strict=True):
             first = end - len(encoding.ids)
             ids[first:end] = encoding.ids
             ids[first - begin : first] = self._begin_ids
+            ids[end : end + last] = self._last_ids
         return EncodedTexts(ids, lengths)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
@@ -209,6 +224,12 @@ class HuggingFaceVocabulary(FileVocabulary):
 
     def _token_text(self, token: int) -> str:
         return str(self._tokenizer.id_to_token(token) or "") if token >= 0 else ""
+
+    def id_of(self, token: str) -> int:
+        """Returns the id of a token; DataError if there is none."""
+        if token not in self._tokens:
+            raise DataError(f'{self._file} has no token "{token}"{did_you_mean(token, self._added)}')
+        return self._tokens[token]
 
     def _check_padding(self) -> None:
         token = self._tokenizer.id_to_token(self.pad_id)
@@ -235,6 +256,13 @@ class HuggingFaceVocabulary(FileVocabulary):
             f"{self._file}: {reason}: set HuggingFaceVocabulary.{argument} to one of its special "
             f"tokens, which are {special or 'none'}"
         )
+
+
+def ids_of_tokens(
+    vocabulary: HuggingFaceVocabulary, tokens: Sequence[str | None] = ()
+) -> list[int]:
+    """Returns the ids of tokens, such as the one of a language; None is no token."""
+    return [vocabulary.id_of(token) for token in tokens if token is not None]
 
 
 class _Decoder:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, INDEX, POSITIVE, Range, check_range
@@ -135,12 +136,15 @@ class MinLength:
 
 @dataclasses.dataclass(frozen=True)
 class OfIds(abc.ABC):
-    """Changes the logits of some ids, at least one, and of the others."""
+    """Changes the logits of some ids, `fewest` or more, and of the others."""
+
+    fewest: ClassVar[int] = 1
 
     ids: Sequence[int]
 
     def __post_init__(self) -> None:
-        check_range(f"number of {type(self).__name__}.ids", len(self.ids), COUNT)
+        lengths = Range(self.fewest, whole=True)
+        check_range(f"number of {type(self).__name__}.ids", len(self.ids), lengths)
         for number in self.ids:
             check_range(f"{type(self).__name__}.ids", number, INDEX)
 
@@ -167,9 +171,16 @@ class ForbiddenIds(OfIds):
 
 
 class FirstIds(OfIds):
-    """Outputs begin with one of these ids, of equal logits: a language, or the mark of a text."""
+    """Outputs begin with one of these ids, of equal logits: a language, or the mark of a text.
+
+    Without ids they begin with any.
+    """
+
+    fewest: ClassVar[int] = 0
 
     def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        if not self.ids:
+            return logits
         return self.only(mtf.equal(written.position, written.prompt_lengths), logits, written)
 
 

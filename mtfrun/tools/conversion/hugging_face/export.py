@@ -74,9 +74,7 @@ def origin_of_run(
             settings = run_settings.Settings(bindings=texts)
         original, _ = _describe(imported, settings)
         model.check_computes_as(original, str(imported))
-        if not vocabularies or (
-            len(vocabularies) == 1 and has_tokenizer_of(origin, vocabularies[0])
-        ):
+        if all(has_tokenizer_of(origin, vocabulary) for vocabulary in vocabularies):
             return without_tokenizer(origin) if weights_only else origin
     if not vocabularies:
         raise ConversionError(

@@ -68,7 +68,12 @@ class Tokenizer:
 
 
 def read_tokenizer(
-    folder: Folder, settings: Settings, pad_id: int, *, reads_pieces: bool = True
+    folder: Folder,
+    settings: Settings,
+    pad_id: int,
+    *,
+    reads_pieces: bool = True,
+    is_encoder: bool = False,
 ) -> Tokenizer:
     """Without a tokenizer, returns ids in decimals. Raises ConversionError for damaged files.
 
@@ -82,7 +87,9 @@ def read_tokenizer(
     ends = [*end_ids(outputs), *end_ids(settings.values)]
     if is_answer:
         ends = [*end_ids(settings.values), *end_ids(outputs)]
-    tokens = SpecialTokens(Settings(config, TOKENIZER_CONFIG), ends, is_answer=is_answer)
+    tokens = SpecialTokens(
+        Settings(config, TOKENIZER_CONFIG), ends, is_answer=is_answer, is_encoder=is_encoder
+    )
     pieces = next((name for name in _SENTENCEPIECE if name in files), None)
     sentencepiece = pieces if reads_pieces else None
     if config.get("tokenizer_class") == "ByT5Tokenizer":
@@ -92,7 +99,10 @@ def read_tokenizer(
     elif TOKENIZER in files:
         tokenizer = _tokenizer_json(folder, settings, tokens, pad_id)
     else:
-        has_old_files = pieces is not None or "merges.txt" in files or "vocab.txt" in files
+        old_files = {"merges.txt", "vocab.txt", "sentencepiece.bpe.model"} & files.keys()
+        # Of M2M-100's files, with vocab.json, transformers makes none.
+        is_m2m = "sentencepiece.bpe.model" in files and "vocab.json" in files
+        has_old_files = pieces is not None or (bool(old_files) and not is_m2m)
         tokenizer = _ids(settings, pad_id, ends, has_old_files)
     notes = list(tokenizer.notes)
     if "auto_map" in config:
@@ -184,11 +194,13 @@ class SpecialTokens:
     Attributes:
       ends: the ids that end outputs, the likeliest one of a text first.
       is_answer: whether outputs are of a decoder beside an encoder, which reads texts with an end.
+      is_encoder: whether texts end as the tokenizer's template says.
     """
 
     config: Settings
     ends: Sequence[int]
     is_answer: bool
+    is_encoder: bool
 
     @property
     def are_added(self) -> bool:
@@ -202,16 +214,19 @@ class SpecialTokens:
     def end_token(self, tokenizer: Mapping[str, Any]) -> str | None:
         """Returns None for the vocabulary's default."""
         tokens, end = tokens_of(tokenizer), self._text("eos_token")
+        *_, template_end = None, *special_tokens_around(tokenizer.get("post_processor"))[1]
+        if self.is_encoder and template_end:
+            return template_end
         if self.is_answer and end in tokens.values():
             return end
         of_outputs = next((tokens[i] for i in self.ends if i in tokens), None)
-        return of_outputs or end or _of_template(tokenizer.get("post_processor"), -1)
+        return of_outputs or end or template_end
 
     def begin_token(self, tokenizer: Mapping[str, Any]) -> str | None:
         if "add_bos_token" in self.config.values:
             puts_begin = self.config.flag("add_bos_token", default=False)
             return self._text("bos_token") or None if puts_begin else None
-        return _of_template(tokenizer.get("post_processor"), 0)
+        return next(iter(special_tokens_around(tokenizer.get("post_processor"))[0]), None)
 
     def _text(self, name: str) -> str:
         token = self.config.values.get(name)
@@ -245,18 +260,25 @@ def tokens_of(tokenizer: Mapping[str, Any]) -> dict[int, str]:
     return tokens
 
 
-def _of_template(processor: Any, place: int) -> str | None:
-    """Returns the special token that begins (place 0) or ends (-1) a text; None for none."""
+def special_tokens_around(processor: Any) -> tuple[list[str], list[str]]:
+    """Returns the special tokens that a post-processor puts before and behind a text."""
     if type(processor) is not dict:
-        return None
+        return [], []
     parts = processor.get("processors") if processor.get("type") == "Sequence" else [processor]
     for part in parts if type(parts) is list else ():
         template = part.get("single") if type(part) is dict else None
-        token = template[place] if type(template) is list and template else None
-        if type(token) is dict and type(token.get("SpecialToken")) is dict:
-            return str(token["SpecialToken"].get("id"))
+        if type(template) is list and template:
+            names = [_special_token(piece) for piece in template]
+            text = names.index(None) if None in names else len(names)
+            return [x for x in names[:text] if x], [x for x in names[text:] if x]
         # As in the files of BERT and RoBERTa: a token and its id.
-        token = part.get("sep" if place else "cls") if type(part) is dict else None
-        if type(token) is list and token and type(token[0]) is str:
-            return token[0]
-    return None
+        pairs = [part.get(name) if type(part) is dict else None for name in ("cls", "sep")]
+        if any(type(pair) is list and pair and type(pair[0]) is str for pair in pairs):
+            tokens = [[str(pair[0])] if type(pair) is list and pair else [] for pair in pairs]
+            return tokens[0], tokens[1]
+    return [], []
+
+
+def _special_token(piece: Any) -> str | None:
+    token = piece.get("SpecialToken") if type(piece) is dict else None
+    return str(token.get("id")) if type(token) is dict else None

@@ -34,6 +34,7 @@ from tests.tools.conversion.hugging_face.imported_models import (
 )
 
 NAMES = ["t5_v1_0", "t5_v1_1", "switch", "umt5", "longt5", "bart", "marian", "pegasus"]
+NAMES += ["mbart", "m2m_100"]
 # Their vectors of positions count padding, in transformers too.
 WITH_POSITIONS = ["bart", "marian", "pegasus"]
 SLOW = ["t5_v1_0", "switch", "umt5", "pegasus"]

@@ -38,6 +38,9 @@ NAMES = [
     "distilbert",
     "modernbert",
     "t5_encoder",
+    "xlm_roberta",
+    "camembert",
+    "bert_headless",
 ]
 # Those with most parts that others lack.
 FIRST = ["bert_classifier", "bert_spans", "modernbert"]

@@ -26,6 +26,8 @@ BART: dict[str, Any] = {
 }
 OTHER_DECODER = {"decoder_layers": 1, "decoder_ffn_dim": 20, "decoder_attention_heads": 2}
 MARIAN: dict[str, Any] = {**BART, "pad_token_id": 79, "decoder_start_token_id": 79}
+M2M: dict[str, Any] = {**BART, **OTHER_DECODER, "d_model": 24, "encoder_layers": 1}
+FORCED = {"forced_bos_token_id": 70}
 UMT5: dict[str, Any] = {
     **{"vocab_size": 80, "d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 2, "num_heads": 2},
     **{"relative_attention_num_buckets": 8, "relative_attention_max_distance": 10},
@@ -58,6 +60,15 @@ STORED: dict[str, tuple[str, str, dict[str, Any]]] = {
         },
     ),
     "pegasus": ("PegasusForConditionalGeneration", "PegasusConfig", BART),
+    "mbart": (
+        "MBartForConditionalGeneration",
+        "MBartConfig",
+        {
+            **{**BART, **OTHER_DECODER, "decoder_start_token_id": 71, "scale_embedding": True},
+            "forced_bos_token_id": 70,
+        },
+    ),
+    "m2m_100": ("M2M100ForConditionalGeneration", "M2M100Config", {**M2M, **FORCED}),
     "umt5": ("UMT5ForConditionalGeneration", "UMT5Config", UMT5),
     "longt5": ("LongT5ForConditionalGeneration", "LongT5Config", LONGT5),
 }
@@ -124,6 +135,28 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
             **{"global_block_size": 16, "local_radius": 2, "layer_norm_epsilon": 1e-3},
         },
     ),
+    "mbart, relu, three embeddings, the start of every text": (
+        "MBartForConditionalGeneration",
+        "MBartConfig",
+        {
+            **{**BART, "tie_word_embeddings": False, "activation_function": "relu"},
+            **{"decoder_start_token_id": 2, "d_model": 18, "encoder_attention_heads": 3},
+            **{"decoder_attention_heads": 2, "forced_bos_token_id": 70},
+        },
+    ),
+    "m2m-100, not scaled, gelu, three layers": (
+        "M2M100ForConditionalGeneration",
+        "M2M100Config",
+        {**BART, "scale_embedding": False, "activation_function": "gelu", "decoder_layers": 3},
+    ),
+    "m2m-100, three embeddings, padding 5": (
+        "M2M100ForConditionalGeneration",
+        "M2M100Config",
+        {
+            **{**BART, **FORCED, "tie_word_embeddings": False, "pad_token_id": 5, "d_model": 20},
+            "bad_words_ids": [[5]],  # padding in an output has no position there
+        },
+    ),
     # It chooses the id of padding in the midst of outputs.
     "switch, three embeddings": (
         "SwitchTransformersForConditionalGeneration",
@@ -166,6 +199,9 @@ def make(name: str, folder: pathlib.Path) -> None:
     noise = LONG_NOISE if is_long else NOISE
     inputs, mask = _rows(random, LONG_INPUTS_LENGTHS if is_long else INPUTS_LENGTHS, config)
     labels, is_target = _rows(random, TARGETS_LENGTHS, config)
+    if isinstance(model, transformers.MBartForConditionalGeneration):
+        # Its decoder reads the last label first.
+        labels = np.where(labels == config.eos_token_id, config.decoder_start_token_id, labels)
     case: dict[str, Any] = {
         "inputs": inputs,
         "attention_mask": mask.astype(np.int64),

@@ -46,6 +46,7 @@ THREE = {"id2label": {0: "good", 1: "bad", 2: "neither"}}
 
 # By name the class without "Config", its configuration, and the end of the class of the model.
 MASKED, CLASSIFIER, ENCODER = "ForMaskedLM", "ForSequenceClassification", "EncoderModel"
+HEADLESS = "Model"
 SPANS, WORDS = "ForQuestionAnswering", "ForTokenClassification"
 STORED: dict[str, tuple[str, dict[str, Any], str]] = {
     "bert": ("Bert", BERT, MASKED),
@@ -56,6 +57,9 @@ STORED: dict[str, tuple[str, dict[str, Any], str]] = {
     "distilbert": ("DistilBert", DISTILBERT, MASKED),
     "modernbert": ("ModernBert", MODERNBERT, MASKED),
     "t5_encoder": ("T5", T5, ENCODER),
+    "xlm_roberta": ("XLMRoberta", {**BERT, "type_vocab_size": 1}, MASKED),
+    "camembert": ("Camembert", {**BERT, "type_vocab_size": 1}, MASKED),
+    "bert_headless": ("Bert", BERT, HEADLESS),
 }
 MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
     "bert, a softmax of its own, relu, three types": (
@@ -115,6 +119,21 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
     "roberta, words": ("Roberta", {**BERT, **THREE, "classifier_dropout": 0.3}, WORDS),
     "distilbert, words": ("DistilBert", {**DISTILBERT, **THREE}, WORDS),
     "modernbert, words": ("ModernBert", {**MODERNBERT, **THREE}, WORDS),
+    "xlm-roberta, a softmax of its own, relu, padding 5": (
+        "XLMRoberta",
+        {
+            **{**BERT, "tie_word_embeddings": False, "hidden_act": "relu", "pad_token_id": 5},
+            **{"num_attention_heads": 3, "hidden_size": 18, "num_hidden_layers": 3},
+        },
+        MASKED,
+    ),
+    "xlm-roberta, three classes": ("XLMRoberta", {**BERT, **THREE}, CLASSIFIER),
+    "camembert, words": ("Camembert", {**BERT, **THREE, "hidden_act": "gelu_new"}, WORDS),
+    "camembert, spans": ("Camembert", {**BERT, "type_vocab_size": 1}, SPANS),
+    "roberta, no head": ("Roberta", {**BERT, "type_vocab_size": 1}, HEADLESS),
+    "xlm-roberta, no head": ("XLMRoberta", {**BERT, "num_attention_heads": 2}, HEADLESS),
+    "distilbert, no head": ("DistilBert", DISTILBERT, HEADLESS),
+    "modernbert, no head": ("ModernBert", {**MODERNBERT, "norm_bias": True}, HEADLESS),
     "t5 encoder, gated": ("T5", {**T5, "feed_forward_proj": "gated-gelu"}, ENCODER),
     "mt5 encoder": ("MT5", T5, ENCODER),
     "longt5 encoder": ("LongT5", LONGT5, ENCODER),
@@ -277,13 +296,15 @@ def compare(folder: pathlib.Path, path: pathlib.Path) -> None:
 
 
 def _run(model: Any, case: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns logits and loss; of an encoder without a softmax those by its embedding."""
+    """Returns logits and loss; of a model without a softmax those by its embedding."""
     names = {"inputs": "input_ids", "types": "token_type_ids"}
     tensors = {names.get(x, x): torch.tensor(case[x]) for x in case}
     features = ["input_ids", "attention_mask", "token_type_ids", "labels"]
-    if type(model).__name__.endswith(ENCODER):
-        vectors = model(**{x: tensors[x] for x in features[:2]}).last_hidden_state
-        logits = vectors @ model.shared.weight.T * model.config.d_model**-0.5
+    if type(model).__name__.endswith(HEADLESS):
+        arguments = {x: tensors[x] for x in features[:3] if x in tensors}
+        logits = model(**arguments).last_hidden_state @ model.get_input_embeddings().weight.T
+        if type(model).__name__.endswith(ENCODER):
+            logits *= model.config.d_model**-0.5
         labels = tensors["labels"].flatten()
         return logits, torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels)
     arguments = {x: tensors[x] for x in features if x in tensors}

@@ -1,6 +1,8 @@
-"""BART: an encoder-decoder with learned positions, and norms behind its sublayers.
+"""BART and its kin: encoder-decoders with biases. Lewis et al. 2019, arXiv:1910.13461.
 
-Lewis et al. 2019, arXiv:1910.13461.
+Marian: Junczys-Dowmunt et al. 2018, arXiv:1804.00344; PEGASUS: Zhang et al. 2019,
+arXiv:1912.08777; mBART: Liu et al. 2020, arXiv:2001.08210; M2M-100: Fan et al. 2020,
+arXiv:2010.11125; NLLB: Costa-jussà et al. 2022, arXiv:2207.04672.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.family import Processor, TextFamily, write_text_data
 from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.generation import read_generation
+from mtfrun.tools.conversion.hugging_face.languages import read_languages
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.hugging_face.tensor_table import (
     Flat,
@@ -29,6 +32,8 @@ from mtfrun.tools.conversion.hugging_face.tokenizer import read_tokenizer
 
 _STACKS = ("encoder", "decoder")
 _BIAS, _SOFTMAX = "final_logits_bias", "lm_head.weight"
+_LAYER, _NORM = "transformer.CallLayer", "transformer.LayerNorm"
+_DROPOUT, _RESIDUAL = "transformer.SublayerDropout", "transformer.Residual"
 # Of models/bart.gin.
 _USUAL = "@mtf.exact_gelu"
 # Longer texts are for those who have the memory for them.
@@ -36,8 +41,9 @@ _LONGEST = 1024
 
 
 class Bart(TextFamily):
-    """`padding_id` and `start_id` are for configurations that do not say them.
+    """Learned positions, and norms behind the sublayers.
 
+    `padding_id` to `attention_rate` are for configurations that do not say them.
     `reads_pieces`: see `read_tokenizer`. A stack begins with the norm `first_norm`, and ends with
     `last_norm`; "" for none.
     """
@@ -48,9 +54,14 @@ class Bart(TextFamily):
     shipped_file: ClassVar[str] = "models/bart.gin"
     padding_id: ClassVar[int] = 1
     start_id: ClassVar[int] = 2
+    activation: ClassVar[str] = "gelu"
+    scales: ClassVar[bool] = False
+    attention_rate: ClassVar[float] = 0.0
     reads_pieces: ClassVar[bool] = True
+    has_languages: ClassVar[bool] = False
     first_norm: ClassVar[str] = "layernorm_embedding"
     last_norm: ClassVar[str] = ""
+    kept: ClassVar[Sequence[str]] = ()
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
         if not settings.flag("tie_word_embeddings", default=True):
@@ -66,7 +77,9 @@ class Bart(TextFamily):
         is_zero = settings.non_negative("pad_token_id", self.padding_id) == 0
         pad_id = 0 if is_zero else -1
         tokenizer = read_tokenizer(folder, settings, pad_id, reads_pieces=self.reads_pieces)
-        return [tokenizer, read_generation(folder, settings, tokenizer.end_id)]
+        generation = read_generation(folder, settings, tokenizer.end_id)
+        languages = read_languages(folder, tokenizer, generation) if self.has_languages else None
+        return [tokenizer, generation, *([languages] if languages else [])]
 
     def module_of(self, tensor: str, settings: Settings) -> str:
         name = super().module_of(tensor, settings)
@@ -85,10 +98,10 @@ class Bart(TextFamily):
         self._write_stacks(settings, file)
         rate = settings.number("dropout", 0.1)
         file.macro("DROPOUT_RATE", rate)
-        attention_rate = settings.number("attention_dropout", 0.0)
+        attention_rate = settings.number("attention_dropout", self.attention_rate)
         if attention_rate != rate:
             file.macro("ATTENTION_DROPOUT_RATE", attention_rate)
-        name = settings.text("activation_function", "gelu")
+        name = settings.text("activation_function", self.activation)
         function = settings.activation("activation_function", name)
         inner = {} if str(function) == _USUAL else {"activation": function}
         inner_rate = settings.number("activation_dropout", 0.0)
@@ -96,7 +109,7 @@ class Bart(TextFamily):
         parameters: dict[str, object] = {
             "max_length": max_positions,
             "start_id": settings.non_negative("decoder_start_token_id", self.start_id),
-            "scaled_vectors": settings.flag("scale_embedding", default=False),
+            "scaled_vectors": settings.flag("scale_embedding", default=self.scales),
             "tied_softmax": _SOFTMAX not in settings.tensors,
             "softmax_bias": _BIAS in settings.tensors,
         }
@@ -135,7 +148,7 @@ class Bart(TextFamily):
     def table(self, settings: Settings) -> TensorTable:
         prefix = _prefix(settings)
         words = VocabularyRows(settings.integer("vocab_size"))
-        is_two, kept = _has_two_embeddings(settings), []
+        is_two, kept = _has_two_embeddings(settings), [*self.kept]
         tensor = f"{prefix}shared.weight"
         rows = []
         if is_two:
@@ -165,6 +178,83 @@ class Bart(TextFamily):
     def has_table(self, settings: Settings) -> bool:
         """Whether the vectors of positions are in the folder."""
         return f"{_prefix(settings)}encoder.embed_positions.weight" in settings.tensors
+
+
+class Marian(Bart):
+    """BART with sines and cosines of positions, which some folders store, and no norm before."""
+
+    model_types: ClassVar[Sequence[str]] = ("marian",)
+    architectures: ClassVar[Sequence[str]] = ("MarianMTModel",)
+    name: ClassVar[str] = "Marian"
+    shipped_file: ClassVar[str] = "models/marian.gin"
+    padding_id: ClassVar[int] = 58100
+    start_id: ClassVar[int] = 58100
+    first_norm: ClassVar[str] = ""
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        if self.has_table(settings):
+            file.bind(
+                "transformer.PositionalEmbedding",
+                {"trainable": False},
+                comment="sines and cosines that the folder stores",
+            )
+
+
+class Pegasus(Marian):
+    """Marian's with norms before the sublayers; the id of a piece is its number and 103 more."""
+
+    model_types: ClassVar[Sequence[str]] = ("pegasus",)
+    architectures: ClassVar[Sequence[str]] = ("PegasusForConditionalGeneration",)
+    name: ClassVar[str] = "PEGASUS"
+    shipped_file: ClassVar[str] = "models/pegasus.gin"
+    padding_id: ClassVar[int] = 0
+    start_id: ClassVar[int] = 0
+    reads_pieces: ClassVar[bool] = False
+    last_norm: ClassVar[str] = "layer_norm"
+
+
+class MBart(Bart):
+    """BART with norms before the sublayers as well; outputs begin with the id of a language."""
+
+    model_types: ClassVar[Sequence[str]] = ("mbart",)
+    architectures: ClassVar[Sequence[str]] = ("MBartForConditionalGeneration", "MBartModel")
+    name: ClassVar[str] = "mBART"
+    has_languages: ClassVar[bool] = True
+    start_id: ClassVar[int] = 0
+    reads_pieces: ClassVar[bool] = False
+    last_norm: ClassVar[str] = "layer_norm"
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        layer = [reference(f"@{name}") for name in (_NORM, _LAYER, _DROPOUT, _RESIDUAL)]
+        parameters = {"layer": layer, "final": [reference(f"@{_NORM}")]}
+        file.bind("transformer.StackTransforms", parameters)
+
+
+class M2M100(Bart):
+    """PEGASUS with other wavelengths, whose first position is behind the id of padding; NLLB."""
+
+    model_types: ClassVar[Sequence[str]] = ("m2m_100",)
+    architectures: ClassVar[Sequence[str]] = ("M2M100ForConditionalGeneration", "M2M100Model")
+    name: ClassVar[str] = "M2M-100"
+    shipped_file: ClassVar[str] = "models/pegasus.gin"
+    activation: ClassVar[str] = "relu"
+    scales: ClassVar[bool] = True
+    has_languages: ClassVar[bool] = True
+    attention_rate: ClassVar[float] = 0.1
+    reads_pieces: ClassVar[bool] = False
+    first_norm: ClassVar[str] = ""
+    last_norm: ClassVar[str] = "layer_norm"
+    kept: ClassVar[Sequence[str]] = (r"(model\.)?(en|de)coder\.embed_positions\.weights",)
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        padding = settings.non_negative("pad_token_id", self.padding_id)
+        if settings.non_negative("decoder_start_token_id", self.start_id) == padding:
+            raise settings.error("decoder_start_token_id", "is padding, which has no position")
+        parameters = {"is_exact_end": True, "offset": padding + 1}
+        file.bind("transformer.SinusoidPositions", parameters)
 
 
 def _prefix(settings: Settings) -> str:

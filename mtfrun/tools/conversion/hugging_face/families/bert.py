@@ -1,4 +1,8 @@
-"""BERT: encoders of masked text and classifiers. Devlin et al. 2018, arXiv:1810.04805."""
+"""BERT and its kin: encoders of masked text and classifiers. Devlin et al. 2018, arXiv:1810.04805.
+
+RoBERTa: Liu et al. 2019, arXiv:1907.11692; XLM-RoBERTa: Conneau et al. 2019, arXiv:1911.02116;
+CamemBERT: Martin et al. 2019, arXiv:1911.03894; DistilBERT: Sanh et al. 2019, arXiv:1910.01108.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +39,16 @@ from mtfrun.tools.conversion.hugging_face.tokenizer import read_tokenizer
 _DROPOUT = "head/transformer.SublayerDropout"
 # Of models/bert.gin.
 _USUAL = "@mtf.exact_gelu"
+# Of models/roberta.gin.
+_ROBERTA_OFFSET = 2
+_TASKS = ("MaskedLM", "SequenceClassification", "QuestionAnswering", "TokenClassification")
+
+
+def classes_of(*prefixes: str) -> tuple[str, ...]:
+    """Returns the classes of models, those without a head last: "BertForMaskedLM", "BertModel"."""
+    return tuple(
+        f"{prefix}{end}" for prefix in prefixes for end in (*(f"For{x}" for x in _TASKS), "Model")
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +71,7 @@ class Bert(TextFamily):
     """
 
     model_types: ClassVar[Sequence[str]] = ("bert",)
-    architectures: ClassVar[Sequence[str]] = (
-        *("BertForMaskedLM", "BertForSequenceClassification", "BertForQuestionAnswering"),
-        "BertForTokenClassification",
-    )
+    architectures: ClassVar[Sequence[str]] = classes_of("Bert")
     name: ClassVar[str] = "BERT"
     shipped_file: ClassVar[str] = "models/bert.gin"
     width: ClassVar[str] = "hidden_size"
@@ -93,27 +104,28 @@ class Bert(TextFamily):
     tokens_rate: ClassVar[str] = classifier_rate
     classifier_activation: ClassVar[str] = "tanh"
     has_head_bias: ClassVar[bool] = True
-    kept: ClassVar[Sequence[str]] = (
-        r"bert\.embeddings\.position_ids",
-        r"cls\.seq_relationship\..*",
-    )
+    kept: ClassVar[Sequence[str]] = (r"cls\.seq_relationship\..*",)
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
-        if self.num_labels(settings):
+        if self.num_labels(settings) or is_headless(settings):
             return {}
         head = self.masked
         ties = {f"{head.softmax}.bias": head.bias}
         if settings.flag("tie_word_embeddings", default=True):
-            ties[f"{head.softmax}.weight"] = f"{self.prefix}.{self.words}"
+            ties[f"{head.softmax}.weight"] = f"{self.start(settings)}{self.words}"
         return {name: original for name, original in ties.items() if name != original}
 
     def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
-        tokenizer = read_tokenizer(folder, settings, self.padding_id(settings))
+        tokenizer = read_tokenizer(folder, settings, self.padding_id(settings), is_encoder=True)
         return [tokenizer if self.num_labels(settings) else tokenizer.with_mask(settings)]
 
     def padding_id(self, settings: Settings) -> int:
         """Returns 0, or -1 where 0 is a token: "<s>" of RoBERTa."""
         return 0 if settings.non_negative("pad_token_id", 0) == 0 else -1
+
+    def start(self, settings: Settings) -> str:
+        """Returns the start of the names of tensors: "bert.", but "" in folders without a head."""
+        return "" if self.words in settings.tensors else f"{self.prefix}."
 
     def offset(self, settings: Settings) -> int:
         """Returns the number of rows before the first position."""
@@ -147,7 +159,11 @@ class Bert(TextFamily):
         file.macro("NUM_HEADS", num_heads)
         file.macro("D_KV", width // num_heads)
         self.write_stack(settings, file)
-        self.write_head(settings, file)
+        if is_headless(settings):  # logits are products with the embeddings
+            file.bind("transformer.EncoderOnly", {"head": []})
+            file.bind("transformer.TokenEmbedding", {"softmax_bias": False})
+        else:
+            self.write_head(settings, file)
 
     def write_stack(self, settings: Settings, file: GinFile) -> None:
         """Adds layers, positions, types and norms."""
@@ -227,16 +243,16 @@ class Bert(TextFamily):
         return self.function(settings)
 
     def table(self, settings: Settings) -> TensorTable:
-        prefix, blocks = self.prefix, self.blocks(settings)
-        embeddings = f"{prefix}.embeddings"
+        start, blocks = self.start(settings), self.blocks(settings)
+        embeddings = f"{start}embeddings"
         words = VocabularyRows(settings.integer("vocab_size"))
-        rows = [Row(f"{prefix}.{self.words}", "embedding/table", words)]
+        rows = [Row(f"{start}{self.words}", "embedding/table", words)]
         rows.append(Row(f"{embeddings}.position_embeddings.weight", "position/table", Same()))
         if self.num_types:
             rows.append(Row(f"{embeddings}.token_type_embeddings.weight", "types/table", Same()))
         rows += self.norm(settings, f"{embeddings}.LayerNorm", "encoder_stack/norm")
         for layer in range(len(blocks.layers)):
-            rows += self.layer(settings, f"{prefix}.{self.layers}.{layer}", blocks.paths(layer))
+            rows += self.layer(settings, f"{start}{self.layers}.{layer}", blocks.paths(layer))
         return TensorTable([*rows, *self.head(settings)], [*self.kept, *self._unused(settings)])
 
     def layer(self, settings: Settings, theirs: str, paths: Sequence[str]) -> Iterator[Row]:
@@ -255,6 +271,8 @@ class Bert(TextFamily):
 
     def head(self, settings: Settings) -> Iterator[Row]:
         """Yields the tensors behind the stack."""
+        if is_headless(settings):
+            return
         num_labels, head = self.num_labels(settings), self._head_of(settings)
         size = num_labels or settings.integer("vocab_size")
         has_bias = settings.flag("classifier_bias", default=self.has_head_bias)
@@ -306,11 +324,99 @@ class Bert(TextFamily):
 
     def _unused(self, settings: Settings) -> list[str]:
         """A pooler is in many folders whose head does not read it, as it was pretrained."""
-        head, pooler = self._head_of(settings), f"{self.prefix}.pooler"
-        unused = [] if head.dense == f"{pooler}.dense" else [rf"{re.escape(pooler)}\..*"]
+        head, start = self._head_of(settings), self.start(settings)
+        unused = [rf"{re.escape(start)}embeddings\.position_ids"]
+        if head.dense != f"{start}pooler.dense":
+            unused.append(rf"{re.escape(start)}pooler\..*")
         if not self.num_labels(settings) and self._has_two_biases(settings):
             unused.append(re.escape(head.bias))
         return unused
+
+
+class Roberta(Bert):
+    """BERT under other names, whose positions begin behind the row of the id of padding, 1.
+
+    XLM-RoBERTa and CamemBERT differ in their vocabularies alone.
+    """
+
+    names: ClassVar[Mapping[str, str]] = {
+        "roberta": "RoBERTa",
+        "xlm-roberta": "XLM-RoBERTa",
+        "camembert": "CamemBERT",
+    }
+    model_types: ClassVar[Sequence[str]] = tuple(names)
+    architectures: ClassVar[Sequence[str]] = classes_of("Roberta", "XLMRoberta", "Camembert")
+    shipped_file: ClassVar[str] = "models/roberta.gin"
+    prefix: ClassVar[str] = "roberta"
+    masked: ClassVar[Head] = Head(
+        *("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias")
+    )
+    classifier: ClassVar[Head] = Head(
+        *("classifier.dense", None, "classifier.out_proj", "classifier.out_proj.bias")
+    )
+    kept: ClassVar[Sequence[str]] = ()
+
+    def title(self, settings: Settings) -> str:
+        return self.names[settings.text("model_type")]
+
+    def padding_id(self, settings: Settings) -> int:
+        return 0 if settings.non_negative("pad_token_id", 1) == 0 else -1
+
+    def offset(self, settings: Settings) -> int:
+        return settings.non_negative("pad_token_id", 1) + 1
+
+    def write_stack(self, settings: Settings, file: GinFile) -> None:
+        super().write_stack(settings, file)
+        if self.offset(settings) != _ROBERTA_OFFSET:
+            file.bind("transformer.PositionalEmbedding", {"offset": self.offset(settings)})
+
+    def write_head(self, settings: Settings, file: GinFile) -> None:
+        super().write_head(settings, file)
+        if has_spans(settings):
+            file.macro("SEPARATORS", 2)
+
+    def masked_function(self, settings: Settings) -> Reference:
+        del settings
+        return reference(_USUAL)
+
+
+class DistilBert(Bert):
+    """BERT with fewer layers and by other names, without types of tokens."""
+
+    model_types: ClassVar[Sequence[str]] = ("distilbert",)
+    architectures: ClassVar[Sequence[str]] = classes_of("DistilBert")
+    name: ClassVar[str] = "DistilBERT"
+    shipped_file: ClassVar[str] = "models/distilbert.gin"
+    width: ClassVar[str] = "dim"
+    num_layers: ClassVar[str] = "n_layers"
+    num_heads: ClassVar[str] = "n_heads"
+    d_ff: ClassVar[str] = "hidden_dim"
+    activation: ClassVar[str] = "activation"
+    rates: ClassVar[Sequence[str]] = ("dropout", "attention_dropout")
+    classifier_rate: ClassVar[str] = "seq_classif_dropout"
+    num_types: ClassVar[int] = 0
+    prefix: ClassVar[str] = "distilbert"
+    layers: ClassVar[str] = "transformer.layer"
+    attention: ClassVar[Sequence[str]] = (
+        *("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
+    )
+    maps: ClassVar[Sequence[str]] = ("ffn.lin1", "ffn.lin2")
+    norms: ClassVar[Sequence[str]] = ("sa_layer_norm", "output_layer_norm")
+    masked: ClassVar[Head] = Head(
+        *("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias")
+    )
+    classifier: ClassVar[Head] = Head("pre_classifier", None, "classifier", "classifier.bias")
+    tokens_rate: ClassVar[str] = "dropout"
+    spans_rate: ClassVar[str | None] = "qa_dropout"
+    spans_default_rate: ClassVar[float] = 0.1
+    classifier_activation: ClassVar[str] = "relu"
+    kept: ClassVar[Sequence[str]] = ()
+
+
+def is_headless(settings: Settings) -> bool:
+    """Whether a model ends with its vectors: `BertModel`."""
+    names = settings.values.get("architectures") or []
+    return any(str(name).endswith("Model") for name in names)
 
 
 def is_classifier(settings: Settings) -> bool:

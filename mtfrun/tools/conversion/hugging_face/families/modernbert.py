@@ -10,6 +10,7 @@ from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families.bert import (
     Bert,
     Head,
+    classes_of,
     has_spans,
     is_classifier,
     labels_words,
@@ -42,12 +43,7 @@ class ModernBert(Bert):
     """Norms before the sublayers, but for the first, and three maps in one tensor."""
 
     model_types: ClassVar[Sequence[str]] = ("modernbert",)
-    architectures: ClassVar[Sequence[str]] = (
-        "ModernBertForMaskedLM",
-        "ModernBertForSequenceClassification",
-        "ModernBertForQuestionAnswering",
-        "ModernBertForTokenClassification",
-    )
+    architectures: ClassVar[Sequence[str]] = classes_of("ModernBert")
     name: ClassVar[str] = "ModernBERT"
     shipped_file: ClassVar[str] = "models/modernbert.gin"
     sublayers: ClassVar[Sequence[str]] = (
@@ -117,16 +113,16 @@ class ModernBert(Bert):
         self.write_labels(settings, file, head)
 
     def table(self, settings: Settings) -> TensorTable:
-        prefix, blocks = self.prefix, self.blocks(settings)
+        start, blocks = self.start(settings), self.blocks(settings)
         words = VocabularyRows(settings.integer("vocab_size"))
-        rows = [Row(f"{prefix}.{self.words}", "embedding/table", words)]
-        rows += self.norm(settings, f"{prefix}.embeddings.norm", "encoder_stack/norm")
+        rows = [Row(f"{start}{self.words}", "embedding/table", words)]
+        rows += self.norm(settings, f"{start}embeddings.norm", "encoder_stack/norm")
         for layer in range(len(blocks.layers)):
-            rows += self.layer(settings, f"{prefix}.layers.{layer}", blocks.paths(layer))
+            rows += self.layer(settings, f"{start}layers.{layer}", blocks.paths(layer))
             if layer:
                 path = f"{blocks.paths(layer)[0]}/norm"
-                rows += self.norm(settings, f"{prefix}.layers.{layer}.attn_norm", path)
-        rows += self.norm(settings, f"{prefix}.final_norm", "encoder_stack/final_norm")
+                rows += self.norm(settings, f"{start}layers.{layer}.attn_norm", path)
+        rows += self.norm(settings, f"{start}final_norm", "encoder_stack/final_norm")
         return TensorTable([*rows, *self.head(settings)])
 
     def layer(self, settings: Settings, theirs: str, paths: Sequence[str]) -> Iterator[Row]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from mtfrun.tools.conversion.hugging_face.families.bart import Bart
-from mtfrun.tools.conversion.hugging_face.families.bert import Bert
+from mtfrun.tools.conversion.hugging_face.families.bart import Bart, M2M100, Marian, MBart, Pegasus
+from mtfrun.tools.conversion.hugging_face.families.bert import Bert, DistilBert, Roberta
 from mtfrun.tools.conversion.hugging_face.families.bloom import Bloom
 from mtfrun.tools.conversion.hugging_face.families.cohere import Cohere, Cohere2
 from mtfrun.tools.conversion.hugging_face.families.convnext import ConvNext
 from mtfrun.tools.conversion.hugging_face.families.deepseek_v3 import DeepseekV3
-from mtfrun.tools.conversion.hugging_face.families.distilbert import DistilBert
 from mtfrun.tools.conversion.hugging_face.families.falcon import Falcon
 from mtfrun.tools.conversion.hugging_face.families.gemma import Gemma
 from mtfrun.tools.conversion.hugging_face.families.gemma2 import Gemma2
@@ -22,20 +21,17 @@ from mtfrun.tools.conversion.hugging_face.families.gptj import GPTJ
 from mtfrun.tools.conversion.hugging_face.families.granite import Granite
 from mtfrun.tools.conversion.hugging_face.families.llama import Llama, Mistral, Qwen2
 from mtfrun.tools.conversion.hugging_face.families.longt5 import LongT5, LongT5Encoder
-from mtfrun.tools.conversion.hugging_face.families.marian import Marian
 from mtfrun.tools.conversion.hugging_face.families.mixtral import Mixtral
 from mtfrun.tools.conversion.hugging_face.families.modernbert import ModernBert
 from mtfrun.tools.conversion.hugging_face.families.olmo2 import Olmo2, Olmo3
 from mtfrun.tools.conversion.hugging_face.families.olmoe import Olmoe
 from mtfrun.tools.conversion.hugging_face.families.opt import Opt
-from mtfrun.tools.conversion.hugging_face.families.pegasus import Pegasus
 from mtfrun.tools.conversion.hugging_face.families.phi import Phi
 from mtfrun.tools.conversion.hugging_face.families.phi3 import Glm, Glm4, Phi3
 from mtfrun.tools.conversion.hugging_face.families.qwen2_moe import Qwen2Moe
 from mtfrun.tools.conversion.hugging_face.families.qwen3 import Qwen3
 from mtfrun.tools.conversion.hugging_face.families.qwen3_moe import Qwen3Moe
 from mtfrun.tools.conversion.hugging_face.families.resnet import ResNet
-from mtfrun.tools.conversion.hugging_face.families.roberta import Roberta
 from mtfrun.tools.conversion.hugging_face.families.smollm3 import SmolLM3
 from mtfrun.tools.conversion.hugging_face.families.stablelm import Olmo, StableLm, Starcoder2
 from mtfrun.tools.conversion.hugging_face.families.switch import SwitchTransformers
@@ -55,6 +51,8 @@ FAMILIES: Sequence[Family] = (
     Bart(),
     Marian(),
     Pegasus(),
+    MBart(),
+    M2M100(),
     SwitchTransformers(),
     GPT2(),
     GPTNeo(),
