@@ -50,6 +50,8 @@ from mtfrun.data.mixture import Mixture as Mixture
 from mtfrun.data.mixture import ProportionalToExamples as ProportionalToExamples
 from mtfrun.data.mixture import choose as choose
 from mtfrun.data.mixture import feature_length as feature_length
+from mtfrun.data.multi_label_data import LabelSetVocabulary as LabelSetVocabulary
+from mtfrun.data.multi_label_data import MultiLabelData as MultiLabelData
 from mtfrun.data.objectives.deshuffling import Deshuffling as Deshuffling
 from mtfrun.data.objectives.masked_language_model import MaskedLanguageModel as MaskedLanguageModel
 from mtfrun.data.objectives.mixture_of_denoisers import Denoiser as Denoiser

@@ -16,6 +16,7 @@ from mtfrun.data.order import Selection
 from mtfrun.data.preprocessors.preprocessor import Fields, field_of
 from mtfrun.data.prompts import PromptRow, ScoredRow, TextClassificationPrompts, pad_rows
 from mtfrun.data.task import Task
+from mtfrun.data.token_cache import TokenCache
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 _FIRST, _SECOND = "first", "second"
@@ -40,7 +41,11 @@ def with_split_inputs(task: Task) -> Task:
 
 
 class LabelledPairs(JoinedRows):
-    """One pair a row, its types if there are any, and the id of its label as the first target."""
+    """One pair a row, its types if there are any, and the ids of its labels as first targets."""
+
+    def __init__(self, cache: TokenCache, joiner: TextJoiner, num_targets: int):
+        super().__init__(cache, joiner)
+        self._num_targets = num_targets
 
     def padding_of(self, feature: str) -> int:
         paddings = {INPUTS: self._joiner.vocabulary.pad_id, TARGETS: self._cache.padding_id}
@@ -54,10 +59,10 @@ class LabelledPairs(JoinedRows):
             row = self._joiner.join(*pair)
             rows.append(row.ids)
             types.append(row.types)
-            labels.append(label[0])
+            end = self._cache.tokens[self._cache.ends[example, -1] - 1]
+            labels.append(np.append(label, end)[: self._num_targets])
         inputs = pad_rows(rows, len(rows), self._joiner.length, self.padding_of(INPUTS))
-        targets = np.full_like(inputs, self.padding_of(TARGETS))
-        targets[:, 0] = labels
+        targets = pad_rows(labels, *inputs.shape, self.padding_of(TARGETS))
         return {INPUTS: inputs, **_types(self._joiner, types, inputs), TARGETS: targets}
 
 
@@ -66,8 +71,8 @@ class PairClassificationPrompts(TextClassificationPrompts):
 
     has_plain_rows: ClassVar[bool] = False
 
-    def __init__(self, joiner: TextJoiner, labels: Vocabulary) -> None:
-        super().__init__(joiner.vocabulary, labels, joiner.length)
+    def __init__(self, joiner: TextJoiner, labels: Vocabulary, num_targets: int) -> None:
+        super().__init__(joiner.vocabulary, labels, joiner.length, num_targets)
         self._joiner = joiner
 
     def row(self, prompt: bytes) -> PromptRow:

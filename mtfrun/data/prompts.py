@@ -291,13 +291,16 @@ class MaskedLanguageModelPrompts(PromptFormat):
 
 
 class TextClassificationPrompts(PromptFormat):
-    """Prompts are inputs of at most `length` ids, and outputs are one id."""
+    """Prompts are inputs of at most `length` ids, and outputs are labels of `num_targets` ids."""
 
-    def __init__(self, vocabulary: Vocabulary, labels: Vocabulary, length: int):
-        super().__init__(vocabulary, labels, {INPUTS: length, TARGETS: 1}, after=ends(vocabulary))
+    def __init__(
+        self, vocabulary: Vocabulary, labels: Vocabulary, length: int, num_targets: int = 1
+    ):
+        lengths = {INPUTS: length, TARGETS: num_targets}
+        super().__init__(vocabulary, labels, lengths, after=ends(vocabulary))
 
     def output_limit(self, num_ids: int) -> int:
-        return 1
+        return self.max_lengths[TARGETS]
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
         return self.score_label(self.row(inputs), target)

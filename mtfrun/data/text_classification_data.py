@@ -76,6 +76,11 @@ class TextClassificationData(TaskData):
         return dict.fromkeys(names, ids_shape(self.length))
 
     @property
+    def num_targets(self) -> int:
+        """Number of ids of the labels of a text."""
+        return 1
+
+    @property
     def tokens_per_row(self) -> int:
         return self.length
 
@@ -99,9 +104,11 @@ class TextClassificationData(TaskData):
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
         joiner = self._joiner
         if joiner is not None:
-            return PairClassificationPrompts(joiner, self.vocabulary)
+            return PairClassificationPrompts(joiner, self.vocabulary, self.num_targets)
         inputs_vocabulary = self.mixture.vocabulary_of(INPUTS)
-        return TextClassificationPrompts(inputs_vocabulary, self.vocabulary, self.length)
+        return TextClassificationPrompts(
+            inputs_vocabulary, self.vocabulary, self.length, self.num_targets
+        )
 
     @property
     def _joiner(self) -> TextJoiner | None:
@@ -117,16 +124,17 @@ class TextClassificationData(TaskData):
     def _rows(self, task: Task, split: str) -> Rows:
         joiner = self._joiner
         if joiner is not None:
-            return LabelledPairs(self._cache(task, split), joiner)
+            return LabelledPairs(self._cache(task, split), joiner, self.num_targets)
         # A label is one id, and its end.
-        return LabelledRows(PaddedRows(self._cache(task, split), [self.length, 2]))
+        limits = [self.length, max(2, self.num_targets)]
+        return LabelledRows(PaddedRows(self._cache(task, split), limits), self.num_targets)
 
 
 class LabelledRows(Rows):
-    """One text a row, and the id of its label as the first target; from rows of both."""
+    """One text a row, and the ids of its labels as the first targets; from rows of both."""
 
-    def __init__(self, rows: PaddedRows):
-        self._rows = rows
+    def __init__(self, rows: PaddedRows, num_targets: int):
+        self._rows, self._num_targets = rows, num_targets
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -134,7 +142,7 @@ class LabelledRows(Rows):
     def take(self, selection: Selection) -> Batch:
         batch = self._rows.take(selection)
         targets = np.full_like(batch[INPUTS], self.padding_of(TARGETS))
-        targets[:, 0] = batch[TARGETS][:, 0]
+        targets[:, : self._num_targets] = batch[TARGETS][:, : self._num_targets]
         return {INPUTS: batch[INPUTS], TARGETS: targets}
 
     def padding_of(self, feature: str) -> int:

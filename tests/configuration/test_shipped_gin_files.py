@@ -47,6 +47,7 @@ FILES_OF_OBJECTIVES = {
     },
     "data/text_classification.gin": ["runs/masked_lm.gin", "data/tsv_pairs.gin"],
     "data/text_regression.gin": ["runs/masked_lm.gin", "data/text_classification.gin"],
+    "data/text_multi_label.gin": ["runs/masked_lm.gin", "data/text_classification.gin"],
     "data/text_pair_classification.gin": ["runs/masked_lm.gin", "data/text_classification.gin"],
     **{
         f"models/{name}.gin": ["runs/masked_lm.gin"]

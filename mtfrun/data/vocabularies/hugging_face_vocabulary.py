@@ -228,7 +228,9 @@ class HuggingFaceVocabulary(FileVocabulary):
     def id_of(self, token: str) -> int:
         """Returns the id of a token; DataError if there is none."""
         if token not in self._tokens:
-            raise DataError(f'{self._file} has no token "{token}"{did_you_mean(token, self._added)}')
+            raise DataError(
+                f'{self._file} has no token "{token}"{did_you_mean(token, self._added)}'
+            )
         return self._tokens[token]
 
     def _check_padding(self) -> None:

@@ -54,6 +54,9 @@ from mtfrun.models.transformer.latent_attention import LatentHeads as LatentHead
 from mtfrun.models.transformer.latent_attention import LatentSelfAttention as LatentSelfAttention
 from mtfrun.models.transformer.learned_prompt import LearnedPrompts as LearnedPrompts
 from mtfrun.models.transformer.local_self_attention import LocalSelfAttention as LocalSelfAttention
+from mtfrun.models.transformer.multi_label_classifier import (
+    MultiLabelClassifier as MultiLabelClassifier,
+)
 from mtfrun.models.transformer.output_layer import TokenLogits as TokenLogits
 from mtfrun.models.transformer.parallel import Parallel as Parallel
 from mtfrun.models.transformer.product_key_memory import ProductKeyMemory as ProductKeyMemory

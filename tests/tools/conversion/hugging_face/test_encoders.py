@@ -41,9 +41,10 @@ NAMES = [
     "xlm_roberta",
     "camembert",
     "bert_headless",
+    "bert_labels",
 ]
 # Those with most parts that others lack.
-FIRST = ["bert_classifier", "bert_spans", "modernbert"]
+FIRST = ["bert_labels", "bert_spans", "modernbert"]
 QUICK = [pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow]) for name in NAMES]
 MESH = "data:2,model:2"
 PROGRAM = pathlib.Path(__file__).with_name("transformers_encoders.py")
@@ -112,11 +113,14 @@ def test_fine_tuning_on_a_mesh_is_that_on_one_device(
 ) -> None:
     model = import_once(name)
     texts = [" ".join(map(str, (row + i) % 80)) for i in range(20) for row in model.case["inputs"]]
-    if "classifier" in name:
+    if "classifier" in name or "labels" in name:
         labels = ["good", "bad", "neither"]
+        if "labels" in name:
+            labels = ["sport", "money, law", "art", "food"]
         rows = [f"{text}\t{labels[i % 3]}" for i, text in enumerate(texts)]
         (tmp_path / "rows.tsv").write_text("\n".join(rows) + "\n")
         files = ["--gin_file=data/tsv_pairs.gin", "--gin_file=data/text_classification.gin"]
+        files += ["--gin_file=data/text_multi_label.gin"] * ("labels" in name)
         files += [f"--gin.TSV_FILES='{tmp_path}/*.tsv'", f"--gin.LABELS={labels}"]
     elif "words" in name:
         labels = ["good", "bad", "neither"]
@@ -163,17 +167,28 @@ def _assert_same_results(built: RunObjects, case: Mapping[str, np.ndarray]) -> N
         assert abs(loss - case["loss"][0]) < LOSS_TOLERANCE
         return
     labels = case["labels"]
-    is_classifier = labels.ndim == 1
+    has_sets = labels.ndim == 2 and labels.dtype == np.float32
+    is_classifier = labels.ndim == 1 or has_sets
     logits = Logits(built.experiment)(features)
     found = logits[:, 0] if is_classifier else logits[mask]
     expected = case["logits"] if is_classifier else case["logits"][mask]
-    if labels.dtype == np.float32:  # numbers with three decimals
+    found = found[..., : expected.shape[-1]]
+    if has_sets:
+        labels = np.array([_ids_of_set(row) for row in labels])
+    elif labels.dtype == np.float32:  # numbers with three decimals
         labels, found = np.round(labels * 1000).astype(np.int32), found[..., :1]
     assert_close(found, expected, LOGITS_TOLERANCE)
     targets = np.full_like(features["inputs"], -1)
     if is_classifier:
-        targets[:, 0] = labels
+        labels = labels.reshape(len(labels), -1)
+        targets[:, : labels.shape[1]] = labels
     else:
         targets = np.where(labels >= 0, labels, model.padding_of("targets"))
     _, loss = logits_and_loss(built, {**features, "targets": targets})
     assert abs(loss - case["loss"][0]) < LOSS_TOLERANCE
+
+
+def _ids_of_set(has_label: np.ndarray) -> np.ndarray:
+    """Returns the ids of labels, an end, and padding."""
+    ids = [*np.flatnonzero(has_label), len(has_label)]
+    return np.array([*ids, *[-1] * (len(has_label) + 1 - len(ids))])

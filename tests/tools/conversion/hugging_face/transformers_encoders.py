@@ -43,6 +43,10 @@ LONGT5: dict[str, Any] = {
     **{"local_radius": 5, "global_block_size": 4},
 }
 THREE = {"id2label": {0: "good", 1: "bad", 2: "neither"}}
+SEVERAL: dict[str, Any] = {
+    "id2label": {0: "sport", 1: "money, law", 2: "art", 3: "food"},
+    "problem_type": "multi_label_classification",
+}
 
 # By name the class without "Config", its configuration, and the end of the class of the model.
 MASKED, CLASSIFIER, ENCODER = "ForMaskedLM", "ForSequenceClassification", "EncoderModel"
@@ -59,6 +63,7 @@ STORED: dict[str, tuple[str, dict[str, Any], str]] = {
     "t5_encoder": ("T5", T5, ENCODER),
     "xlm_roberta": ("XLMRoberta", {**BERT, "type_vocab_size": 1}, MASKED),
     "camembert": ("Camembert", {**BERT, "type_vocab_size": 1}, MASKED),
+    "bert_labels": ("Bert", {**BERT, **SEVERAL}, CLASSIFIER),
     "bert_headless": ("Bert", BERT, HEADLESS),
 }
 MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -130,6 +135,13 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
     "xlm-roberta, three classes": ("XLMRoberta", {**BERT, **THREE}, CLASSIFIER),
     "camembert, words": ("Camembert", {**BERT, **THREE, "hidden_act": "gelu_new"}, WORDS),
     "camembert, spans": ("Camembert", {**BERT, "type_vocab_size": 1}, SPANS),
+    "xlm-roberta, several labels": (
+        "XLMRoberta",
+        {**BERT, "num_labels": 5, "problem_type": "multi_label_classification"},
+        CLASSIFIER,
+    ),
+    "distilbert, several labels": ("DistilBert", {**DISTILBERT, **SEVERAL}, CLASSIFIER),
+    "modernbert, several labels": ("ModernBert", {**MODERNBERT, **SEVERAL}, CLASSIFIER),
     "roberta, no head": ("Roberta", {**BERT, "type_vocab_size": 1}, HEADLESS),
     "xlm-roberta, no head": ("XLMRoberta", {**BERT, "num_attention_heads": 2}, HEADLESS),
     "distilbert, no head": ("DistilBert", DISTILBERT, HEADLESS),
@@ -187,6 +199,9 @@ def make(name: str, folder: pathlib.Path) -> None:
         case["labels"] = random.integers(0, config.num_labels, len(mask))
         if config.num_labels == 1:
             case["labels"] = random.integers(0, 5001, len(mask)).astype(np.float32) / 1000
+        elif config.problem_type == "multi_label_classification":
+            case["labels"] = random.integers(0, 2, [len(mask), config.num_labels])
+            case["labels"] = case["labels"].astype(np.float32)
     elif task == SPANS:
         case["spans"] = np.sort(random.integers(0, LENGTH, [ROWS, 2]))
     else:

@@ -41,6 +41,8 @@ _DROPOUT = "head/transformer.SublayerDropout"
 _USUAL = "@mtf.exact_gelu"
 # Of models/roberta.gin.
 _ROBERTA_OFFSET = 2
+# Between the labels of a text.
+_SEPARATORS = ",;|"
 _TASKS = ("MaskedLM", "SequenceClassification", "QuestionAnswering", "TokenClassification")
 
 
@@ -146,6 +148,8 @@ class Bert(TextFamily):
             file.include(self.shipped_file, "data/text_classification.gin")
             if is_regressor(settings):
                 file.include("data/text_regression.gin")
+            elif has_label_sets(settings):
+                file.include("data/text_multi_label.gin")
             write_text_data(file, "data/tsv_pairs.gin")
         else:
             file.include(self.shipped_file, "data/masked_lm.gin")
@@ -205,11 +209,13 @@ class Bert(TextFamily):
     def write_labels(self, settings: Settings, file: GinFile, head: Sequence[str]) -> None:
         """Adds the labels of a classifier, and its head, which ends with a dropout."""
         transforms = [reference(f"@{name}") for name in (*head, _DROPOUT)]
-        if is_regressor(settings):
+        has_sets = has_label_sets(settings)
+        if is_regressor(settings) or has_sets:
             values: dict[str, object] = {"head": transforms}
             if self.num_types:
                 values["num_types"] = reference("%NUM_TYPES")
-            file.bind("transformer.TextRegressor", values)
+            model = "MultiLabelClassifier" if has_sets else "TextRegressor"
+            file.bind(f"transformer.{model}", values)
         else:
             settings.require("problem_type", "single_label_classification")
             file.bind("transformer.EncoderOnly", {"head": transforms})
@@ -220,8 +226,16 @@ class Bert(TextFamily):
         file.bind(_DROPOUT, {"rate": rate})
         if is_regressor(settings):
             return
-        file.macro("LABELS", names_of_labels(settings))
-        file.bind("data.LabelVocabulary", {"own_softmax": True})
+        labels = names_of_labels(settings)
+        file.macro("LABELS", labels)
+        if not has_sets:
+            file.bind("data.LabelVocabulary", {"own_softmax": True})
+            return
+        free = [x for x in _SEPARATORS if not any(x in label for label in labels)]
+        if not free or any(label != label.strip() or not label for label in labels):
+            raise settings.error("id2label", f"needs names without spaces around, or {_SEPARATORS}")
+        if free[0] != _SEPARATORS[0]:
+            file.bind("data.LabelSetVocabulary", {"separator": free[0]})
 
     def write_spans(self, settings: Settings, file: GinFile, head: Sequence[str] = ()) -> None:
         """Adds the head for answers, which ends with a dropout in some models."""
@@ -427,6 +441,11 @@ def is_regressor(settings: Settings) -> bool:
     """As transformers decides: one label is a number."""
     is_number = settings.values.get("problem_type") in (None, "regression")
     return is_classifier(settings) and is_number and len(names_of_labels(settings)) == 1
+
+
+def has_label_sets(settings: Settings) -> bool:
+    is_set = settings.values.get("problem_type") == "multi_label_classification"
+    return is_classifier(settings) and is_set
 
 
 def has_spans(settings: Settings) -> bool:

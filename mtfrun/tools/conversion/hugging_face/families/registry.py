@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from mtfrun.tools.conversion.hugging_face.families.bart import Bart, M2M100, Marian, MBart, Pegasus
+from mtfrun.tools.conversion.hugging_face.families.bart import M2M100, Bart, Marian, MBart, Pegasus
 from mtfrun.tools.conversion.hugging_face.families.bert import Bert, DistilBert, Roberta
 from mtfrun.tools.conversion.hugging_face.families.bloom import Bloom
 from mtfrun.tools.conversion.hugging_face.families.cohere import Cohere, Cohere2
