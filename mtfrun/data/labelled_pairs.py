@@ -62,7 +62,7 @@ class LabelledPairs(JoinedRows):
             end = self._cache.tokens[self._cache.ends[example, -1] - 1]
             labels.append(np.append(label, end)[: self._num_targets])
         inputs = pad_rows(rows, len(rows), self._joiner.length, self.padding_of(INPUTS))
-        targets = pad_rows(labels, *inputs.shape, self.padding_of(TARGETS))
+        targets = pad_rows(labels, len(rows), self._joiner.length, self.padding_of(TARGETS))
         return {INPUTS: inputs, **_types(self._joiner, types, inputs), TARGETS: targets}
 
 

@@ -227,11 +227,7 @@ class HuggingFaceVocabulary(FileVocabulary):
 
     def id_of(self, token: str) -> int:
         """Returns the id of a token; DataError if there is none."""
-        if token not in self._tokens:
-            raise DataError(
-                f'{self._file} has no token "{token}"{did_you_mean(token, self._added)}'
-            )
-        return self._tokens[token]
+        return self._first_id("begin_token", token, ())
 
     def _check_padding(self) -> None:
         token = self._tokenizer.id_to_token(self.pad_id)
@@ -249,7 +245,9 @@ class HuggingFaceVocabulary(FileVocabulary):
                 return self._tokens[name]
         raise self._lacks(
             argument,
-            f'it has no token "{token}"' if token else "none of its tokens is known to end a text",
+            f'it has no token "{token}"{did_you_mean(token, self._added)}'
+            if token
+            else "none of its tokens is known to end a text",
         )
 
     def _lacks(self, argument: str, reason: str) -> DataError:

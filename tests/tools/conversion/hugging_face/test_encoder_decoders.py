@@ -33,11 +33,13 @@ from tests.tools.conversion.hugging_face.imported_models import (
     sum_of_log_probabilities,
 )
 
-NAMES = ["t5_v1_0", "t5_v1_1", "switch", "umt5", "longt5", "bart", "marian", "pegasus"]
-NAMES += ["mbart", "m2m_100"]
+NAMES = [
+    *("t5_v1_0", "t5_v1_1", "switch", "umt5", "longt5", "bart", "marian", "pegasus"),
+    *("mbart", "m2m_100"),
+]
 # Their vectors of positions count padding, in transformers too.
-WITH_POSITIONS = ["bart", "marian", "pegasus"]
-SLOW = ["t5_v1_0", "switch", "umt5", "pegasus"]
+WITH_POSITIONS = ["bart", "marian", "pegasus", "mbart", "m2m_100"]
+SLOW = ["t5_v1_0", "switch", "umt5", "pegasus", "mbart"]
 QUICK = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES]
 PROGRAM = pathlib.Path(__file__).with_name("transformers_encoder_decoders.py")
 MESH = "data:2,model:2"

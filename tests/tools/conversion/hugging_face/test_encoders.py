@@ -76,6 +76,23 @@ def test_transformers_loads_an_exported_folder(
     )
 
 
+def test_labels_with_a_probability_above_one_half_are_decoded(
+    import_once: Callable[[str], Imported],
+) -> None:
+    model = import_once("bert_labels")
+    built, mask = model.opened(), model.case["attention_mask"] > 0
+    inputs = np.where(mask, model.case["inputs"], 0)
+    rows = zip(inputs, mask, strict=True)
+    prompts = [" ".join(map(str, ids[is_id])).encode() for ids, is_id in rows]
+    records = built.experiment.inference.records(prompts)
+    logits = Logits(built.experiment)({"inputs": inputs})[:, 0, :4]
+    for record, odds in zip(records, logits.astype(np.float64), strict=True):
+        names = np.array(["sport", "money, law", "art", "food"])[odds > 0]
+        assert record.texts == ["; ".join(names)]
+        (output,) = record.fields["outputs"]
+        assert_close(output["score"], -np.log1p(np.exp(-odds[odds > 0])).sum(), LOGITS_TOLERANCE)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bert_spans", "bert_words"])
 def test_a_pooler_that_no_head_reads_is_kept(name: str, tmp_path: pathlib.Path) -> None:
