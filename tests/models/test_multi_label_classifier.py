@@ -15,7 +15,7 @@ from tests.models.under_layouts import Step, assert_same_step, training_step
 
 BATCH, LENGTH, VOCABULARY, LABELS = 4, 8, 50, 5
 # Of each row; the third has no loss.
-SETS = ([0, 2], [], None, [1, 2, 4])
+SETS: tuple[list[int] | None, ...] = ([0, 2], [], None, [1, 2, 4])
 
 
 def _model(mesh: mtf.Mesh) -> t.MultiLabelClassifier:
@@ -71,7 +71,7 @@ def test_the_loss_is_the_mean_binary_cross_entropy_of_rows_with_a_target() -> No
     metrics = mtf.function(lambda x: model.loss(x, training=False).metrics)(_on_mesh(mesh))
     odds = mtf.to_numpy(mtf.function(model.logits)(_on_mesh(mesh)))[:, 0, :LABELS]
     rows = [row for row, labels in enumerate(SETS) if labels is not None]
-    has_label = np.array([np.isin(np.arange(LABELS), SETS[row]) for row in rows])
+    has_label = np.array([np.isin(np.arange(LABELS), SETS[row] or []) for row in rows])
     nats = np.logaddexp(0.0, odds[rows]) - odds[rows] * has_label
     is_right = ((odds[rows] > 0) == has_label).all(1)
     for name, expected in (("loss", nats.mean()), ("accuracy", is_right.mean())):
