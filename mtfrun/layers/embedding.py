@@ -87,7 +87,12 @@ class Embedding(mtf.Module):
 
 
 class Positions(mtf.Module, abc.ABC):
-    """Vectors of positions below `max_length`, which are added to the vectors of ids."""
+    """Vectors of positions below `max_length`, which are added to the vectors of ids.
+
+    An id `skipped_id` gets no vector of its position.
+    """
+
+    skipped_id: int | None = None
 
     def __init__(self, max_length: int) -> None:
         super().__init__()
@@ -160,7 +165,7 @@ class SinusoidPositions(Positions):
 
     All sines come first. The wavelengths end at 2 pi * 10000 exactly, as in Tensor2Tensor, unless
     `is_exact_end` is False: then, as in the paper, one step before it. The first position counts
-    as `offset`.
+    as `offset`. `skipped_id`: see `Positions`.
     """
 
     def __init__(
@@ -172,8 +177,10 @@ class SinusoidPositions(Positions):
         *,
         is_exact_end: bool = True,
         offset: int = 0,
+        skipped_id: int | None = None,
     ) -> None:
         super().__init__(max_length)
+        self.skipped_id = skipped_id
         if d_model.size % 2:
             raise mtf.ShapeError(f"sinusoid positions need an even d_model, not {d_model}")
         check_range("SinusoidPositions.offset", offset, INDEX)

@@ -159,10 +159,15 @@ class TokenModel(TextModel, ReadsPrompt):
         if position is None:
             return x
         if positions is None:
-            return x + position.first(ids.shape.get_dim_by_name("length"))
-        if "length" in ids.shape.dimension_names:
-            self._check_length(ids)
-        return x + position(positions, call)
+            vectors = position.first(ids.shape.get_dim_by_name("length"))
+        else:
+            if "length" in ids.shape.dimension_names:
+                self._check_length(ids)
+            vectors = position(positions, call)
+        if position.skipped_id is not None:
+            has_position = mtf.not_equal(ids, position.skipped_id)
+            vectors = mtf.where(has_position, vectors, 0.0, output_shape=x.shape)
+        return x + vectors
 
     def _check_length(self, ids: mtf.Tensor) -> mtf.Dimension:
         """Returns the dimension "length"; a ShapeError if it has positions without a vector."""

@@ -253,7 +253,7 @@ class M2M100(Bart):
         padding = settings.non_negative("pad_token_id", self.padding_id)
         if settings.non_negative("decoder_start_token_id", self.start_id) == padding:
             raise settings.error("decoder_start_token_id", "is padding, which has no position")
-        parameters = {"is_exact_end": True, "offset": padding + 1}
+        parameters = {"is_exact_end": True, "offset": padding + 1, "skipped_id": padding}
         file.bind("transformer.SinusoidPositions", parameters)
 
 
