@@ -58,7 +58,8 @@ _FILTERS: Mapping[str, tuple[str, str, float]] = {
 class Generation:
     """Parameters of `experiment.Decoding` and `decoding.Search`, and notes on the omitted ones.
 
-    `controls` has those of `decoding.Controls` and of the classes that it names.
+    `controls` has those of `decoding.Controls` and of the classes that it names. `start_id` is what
+    a decoder reads first, where config.json does not say it.
     """
 
     decoding: Mapping[str, object] = dataclasses.field(default_factory=dict)
@@ -66,9 +67,12 @@ class Generation:
     controls: Mapping[str, Mapping[str, object]] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    start_id: int = 0
 
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
         del directory
+        if self.start_id:
+            file.bind("transformer.TokenEmbedding", {"start_id": self.start_id})
         if self.decoding:
             file.bind("experiment.Decoding", self.decoding)
         if self.search:
@@ -111,7 +115,11 @@ def read_generation(folder: Folder, settings: Settings, end_id: int | None = Non
     if others:
         notes.append(f"not supported in decoding, and left out: {', '.join(others)}"[:300])
     name = GENERATION_CONFIG if folder.has(GENERATION_CONFIG) else CONFIG
-    return Generation(decoding, search, controls, tuple(f"{name}: {note}" for note in notes))
+    start_id = 0
+    if is_answer and settings.values.get("decoder_start_token_id") is None:
+        start_id = values.non_negative("decoder_start_token_id", 0)
+    lines = tuple(f"{name}: {note}" for note in notes)
+    return Generation(decoding, search, controls, lines, start_id=start_id)
 
 
 def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:

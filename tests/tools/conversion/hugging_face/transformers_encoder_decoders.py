@@ -140,8 +140,8 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "MBartConfig",
         {
             **{**BART, "tie_word_embeddings": False, "activation_function": "relu"},
-            **{"decoder_start_token_id": 2, "d_model": 18, "encoder_attention_heads": 3},
-            **{"decoder_attention_heads": 2, "forced_bos_token_id": 70},
+            **{"d_model": 18, "encoder_attention_heads": 3, "decoder_attention_heads": 2},
+            "forced_bos_token_id": 70,
         },
     ),
     "m2m-100, not scaled, gelu, three layers": (
@@ -198,7 +198,9 @@ def make(name: str, folder: pathlib.Path) -> None:
     labels, is_target = _rows(random, TARGETS_LENGTHS, config)
     if isinstance(model, transformers.MBartForConditionalGeneration):
         # Its decoder reads the last label first.
-        labels = np.where(labels == config.eos_token_id, config.decoder_start_token_id, labels)
+        start_id = config.decoder_start_token_id or config.eos_token_id
+        model.generation_config.decoder_start_token_id = start_id
+        labels = np.where(labels == config.eos_token_id, start_id, labels)
     case: dict[str, Any] = {
         "inputs": inputs,
         "attention_mask": mask.astype(np.int64),
