@@ -11,6 +11,8 @@ import shlex
 import sys
 from collections.abc import Iterable, Sequence
 
+from mtfrun.url_secrets import mask_urls
+
 
 class ExitCode(enum.IntEnum):
     """How the command has ended, besides 0 and 128 + number for a signal."""
@@ -28,7 +30,11 @@ class InputError(ValueError):
 
     The command prints the message alone and exits with code 2. All other exceptions are defects and
     are shown with their traceback. Users' modules may raise InputError for their settings too.
+    Passwords in URLs are masked.
     """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(mask_urls(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class ShapeError(InputError):

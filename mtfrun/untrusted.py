@@ -118,9 +118,9 @@ def read_regular(path: pathlib.Path, largest: int, *, follows_links: bool = True
         return file.read()
 
 
-def read_regular_text(path: pathlib.Path) -> str:
+def read_regular_text(path: pathlib.Path, *, follows_links: bool = True) -> str:
     """Returns UTF-8 text; see `read_regular`."""
-    return read_regular(path, LARGEST_TEXT).decode()
+    return read_regular(path, LARGEST_TEXT, follows_links=follows_links).decode()
 
 
 def read_json(path: pathlib.Path) -> Any:

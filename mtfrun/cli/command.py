@@ -30,7 +30,8 @@ class Command(NamedTuple):
     shows the flags of gin only if the `subject` is a configuration, --model_dir also if it is a
     run. `words` names what is not a flag, such as "DIR ...", and becomes `flags.words`; "" if there
     is nothing. `writes_run`: whether it changes the run of --model_dir, which may be a URL if
-    `takes_url`.
+    `takes_url`. `prints_texts`: whether it prints texts of data or of the model, whose URLs are not
+    masked.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Command(NamedTuple):
     words: str = ""
     writes_run: bool = False
     takes_url: bool = True
+    prints_texts: bool = False
 
 
 GIN_HELP = """\

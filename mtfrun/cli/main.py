@@ -22,7 +22,13 @@ from mtfrun.cli.urls import has_urls, local_directories, replace_urls
 from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.files import require_gin_file
 from mtfrun.display import progress
-from mtfrun.display.streams import discard, named_stdout, unfailing, unfailing_stderr
+from mtfrun.display.streams import (
+    discard,
+    named_stdout,
+    print_unmasked,
+    unfailing,
+    unfailing_stderr,
+)
 from mtfrun.errors import ExitCode, is_input_error
 from mtfrun.processes.child_process import end_with_launcher
 from mtfrun.tensorflow_import import import_tensorflow
@@ -100,6 +106,8 @@ def _parse_and_run(arguments: list[str]) -> int:
         require_gin_file(name, configured.gin_search_paths)
     command = ["mtfrun", *arguments]
     called = COMMANDS[flags.command]
+    if called.prints_texts:
+        print_unmasked()
     if flags.launched is not None:
         if has_urls(flags.launched):
             replace_urls(flags.launched)

@@ -37,6 +37,7 @@ from mtfrun.configuration.statements import (
 )
 from mtfrun.configuration.untrusted_configuration import check_untrusted, name_modules
 from mtfrun.errors import ConfigError, InputError
+from mtfrun.url_secrets import mask_urls
 
 T = TypeVar("T")
 
@@ -216,13 +217,16 @@ def override(cls: type, **arguments: object) -> None:
 
 
 def config_text(allowed_imports: Sequence[str] = ()) -> str:
-    """Returns one gin file without includes; its first line names the modules besides mtfrun's."""
-    return name_modules(gin.config_str(max_line_length=100), allowed_imports)
+    """Returns one gin file without includes; its first line names the modules besides mtfrun's.
+
+    Passwords in URLs are masked, see url_secrets.py.
+    """
+    return name_modules(mask_urls(gin.config_str(max_line_length=100)), allowed_imports)
 
 
 def operative_config_text() -> str:
     """Returns the arguments of all classes and functions that were called, defaults included."""
-    return str(gin.operative_config_str(max_line_length=100))
+    return mask_urls(gin.operative_config_str(max_line_length=100))
 
 
 def operative_parameters() -> dict[str, dict[str, Any]]:

@@ -29,6 +29,7 @@ from mtfrun.differences import changes, list_changes
 from mtfrun.display import progress
 from mtfrun.errors import is_shortage
 from mtfrun.untrusted import open_to_write, read_regular
+from mtfrun.url_secrets import mask_json
 
 T = TypeVar("T")
 MANIFEST = "manifest.json"
@@ -98,7 +99,7 @@ def open_or_build(
     argument is the cache's directory. `open_files` may raise DamagedCacheError. Raises DataError if
     the cache cannot be written, or a source changes during the build.
     """
-    before = origin()
+    before = mask_json(origin())
     directory = place(before)
     if not overwrite:
         with contextlib.suppress(DamagedCacheError):  # damaged or missing
@@ -117,7 +118,7 @@ def open_or_build(
             work.mkdir()
         try:
             counts = build(work, directory)
-            if differing := changes(before, origin()):
+            if differing := changes(before, mask_json(origin())):
                 raise DataError(
                     "the data changed while their cache was built: "
                     f"{list_changes(differing, most=1)}: run the command again once nothing writes "

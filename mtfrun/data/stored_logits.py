@@ -32,6 +32,7 @@ from mtfrun.differences import changes, list_changes
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.untrusted import parse_json, read_regular
+from mtfrun.url_secrets import mask_json
 
 TEACHER_IDS, TEACHER_PROBABILITIES = "teacher_ids", "teacher_probabilities"
 """Features {length, top_k} int32 beside the targets {length}."""
@@ -200,7 +201,7 @@ def _check_fixed(rows: Rows, batch: int) -> None:
 
 
 def _fingerprint(data: Data) -> Any:
-    return json.loads(json.dumps(data.fingerprint()))
+    return mask_json(data.fingerprint())
 
 
 @contextlib.contextmanager

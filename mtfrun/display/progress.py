@@ -19,6 +19,7 @@ from tqdm import tqdm
 from mtfrun import processes
 from mtfrun.display.formats import duration_text
 from mtfrun.untrusted import escape
+from mtfrun.url_secrets import mask_urls
 
 Style = Literal["bold", "dim", "red", "yellow", "green"]
 
@@ -88,7 +89,7 @@ def log_to(file: RawIOBase) -> Iterator[None]:
 def log(text: str) -> None:
     """Writes a line, or several, only to the files of `log_to`."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
-    lines = "".join(f"{now}  {line}\n" for line in _STYLE.sub("", text).splitlines())
+    lines = "".join(f"{now}  {line}\n" for line in mask_urls(_STYLE.sub("", text)).splitlines())
     for file in _logs:
         with contextlib.suppress(OSError):
             file.write(lines.encode("utf-8", "backslashreplace"))
@@ -107,7 +108,7 @@ def print_line(text: str, stream: TextIO | None = None) -> None:
     stream = sys.stderr if stream is None else stream
     if stream is None:  # a closed standard error, where print() does nothing either
         return
-    tqdm.write(text, file=stream)
+    tqdm.write(mask_urls(text), file=stream)
     stream.flush()
 
 

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from mtfrun.errors import InputError
 from mtfrun.untrusted import escape, visible
+from mtfrun.url_secrets import mask_urls
 
 _STANDARD_ERROR = 2
 # The control characters that tqdm writes to move between its bars, and the colours of lines.
@@ -28,14 +29,17 @@ class OutputError(InputError):
 def named_stdout() -> Iterator[None]:
     """Errors of `sys.stdout` become OutputErrors, or BrokenPipeErrors if the reader closed it.
 
-    The system's error has no file name, and an error while Python exits has a traceback.
+    The system's error has no file name, and an error while Python exits has a traceback. Passwords
+    in URLs are masked until `print_unmasked`.
     """
     former = sys.stdout
     if former is None:  # closed: print() does nothing then
         yield
         return
     encoding = former.encoding or "utf-8"
-    sys.stdout = _Stream(former, lambda text: visible(text, encoding), _raise_output_errors)
+    sys.stdout = _Stream(
+        former, lambda text: visible(mask_urls(text), encoding), _raise_output_errors
+    )
     try:
         try:
             yield
@@ -46,6 +50,13 @@ def named_stdout() -> Iterator[None]:
         raise
     finally:
         sys.stdout = former
+
+
+def print_unmasked() -> None:
+    """Leaves URLs as they are: for commands that print the texts of data and of models."""
+    if isinstance(sys.stdout, _Stream):
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout._escape = lambda text: visible(text, encoding)
 
 
 def print_lines(*lines: str) -> None:
@@ -138,11 +149,12 @@ def unfailing_stderr() -> Iterator[None]:
 
 
 def unfailing(stream: TextIO) -> Any:
-    """Escapes control characters, except for bars and, on a terminal, colours."""
+    """Escapes control characters, except for bars and, on a terminal, colours; masks passwords."""
 
     def escape_text(text: str) -> str:
         if _MOVES.fullmatch(text):
             return text
+        text = mask_urls(text)
         start = text[: text.startswith("\r")]
         colours = _COLOURS if stream.isatty() else _NOTHING
         return start + _escape_parts(text[len(start) :], colours, visible)

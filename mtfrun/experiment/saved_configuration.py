@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from mtfrun.differences import Change, changes, list_changes
 from mtfrun.errors import InputError
 from mtfrun.rundir import TRAIN_STEPS, Manifest, run_versions
 from mtfrun.rundir.code import changed_modules, code_summary, module_hashes
+from mtfrun.url_secrets import mask_json
 
 TrainingHyperparameters = Mapping[str, Mapping[str, str]]
 """Parameters that change the results of a training, see `training_hyperparameters`."""
@@ -161,7 +161,7 @@ def fingerprint_of_split(data: Data, split: str) -> dict[str, dict[str, str]]:
 
 def fingerprint_of(data: Data) -> Mapping[str, Any]:
     """Returns what determines the rows of training, as JSON will return it."""
-    fingerprint: Mapping[str, Any] = json.loads(json.dumps(data.fingerprint()))
+    fingerprint: Mapping[str, Any] = mask_json(data.fingerprint())
     return fingerprint
 
 

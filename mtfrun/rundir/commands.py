@@ -24,6 +24,7 @@ from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.code import module_hashes, package_commit
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.untrusted import read_json, read_regular_text
+from mtfrun.url_secrets import mask_json, mask_urls
 
 _PACKAGES = (
     *("tensorflow", "tensorflow-datasets", "gin-config", "numpy", "ml-dtypes", "pillow"),
@@ -47,8 +48,9 @@ def record_command(
     working directory, versions, mtfrun's commit, hashes of modules, and the entries of `setup`.
     """
     path = _next_file(directory)
+    arguments = [mask_urls(argument) for argument in arguments]
     record = {
-        "command": list(arguments),
+        "command": arguments,
         "shell": shlex.join(arguments),
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "host": socket.gethostname(),
@@ -104,7 +106,7 @@ def read_commands(run: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
                 raise InputError("not an object")
         except (OSError, ValueError) as error:
             raise damaged_record(directory / name, error) from error
-        records[name] = record
+        records[name] = mask_json(record)
     return records
 
 

@@ -21,7 +21,7 @@ from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.display import progress
 from mtfrun.rundir import mirrors
-from mtfrun.rundir.atomic import atomic_write, remove_temporary_files
+from mtfrun.rundir.atomic import atomic_replace, atomic_write, remove_temporary_files
 from mtfrun.rundir.checkpoints.partial_files import list_names
 from mtfrun.rundir.commands import read_record, record_command
 from mtfrun.rundir.errors import RunDirError, reason
@@ -77,7 +77,8 @@ class RunDirectory:
         if not processes.is_first():
             return
         try:
-            atomic_write(f"{self.decodes_path}/eval_{step}.jsonl", "".join(lines))
+            with atomic_replace(pathlib.Path(self.decodes_path, f"eval_{step}.jsonl")) as file:
+                file.write("".join(lines))
         except RunDirError as error:
             logging.warning("%s", error)
 

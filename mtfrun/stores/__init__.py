@@ -9,3 +9,4 @@ from mtfrun.stores.store import Store as Store
 from mtfrun.stores.store import StoredFile as StoredFile
 from mtfrun.stores.store import StoreError as StoreError
 from mtfrun.stores.store import is_url as is_url
+from mtfrun.stores.store import reveal_url as reveal_url

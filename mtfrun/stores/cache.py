@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from mtfrun.errors import InputError
 from mtfrun.untrusted import open_to_write
+from mtfrun.url_secrets import mask_urls
 
 _LONGEST_NAME = 100
 
@@ -20,9 +21,10 @@ def cache_directory(kind: str, url: str) -> pathlib.Path:
     """Returns the directory of a URL's copies; its name is the last part of the URL."""
     chosen = os.environ.get("MTFRUN_CACHE_DIR") or "~/.cache/mtfrun"
     root = pathlib.Path(os.path.expanduser(chosen)).absolute()
-    url = url.rstrip("/")
+    url = mask_urls(url.rstrip("/"))
     digest = hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", url.rpartition("/")[2])[-_LONGEST_NAME:].lstrip(".")
+    last = url.partition("?")[0].rpartition("/")[2]
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", last)[-_LONGEST_NAME:].lstrip(".")
     return root / "stores" / kind / digest / (name or "_")
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import logging
+import os
 import pathlib
 import posixpath
 import re
@@ -13,8 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 from mtfrun.errors import InputError
+from mtfrun.untrusted import LARGEST_TEXT, is_special
+from mtfrun.url_secrets import mask_urls
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
+_MASKED = re.compile(r"[/:]\*{3}@|[?&#=]\*{3}(?=[&#]|$)")
+# The whole URLs, separated by spaces, that records have masked.
+_VARIABLE = "MTFRUN_URLS"
 # Packages of the protocols that the extra `stores` brings.
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 # What file systems call that which changes with a file's content, the best first.
@@ -37,7 +44,7 @@ class StoredFile(NamedTuple):
 
 
 def is_url(name: object) -> TypeGuard[str]:
-    """Whether a name begins with a protocol, such as "s3://".
+    """Whether a name begins with a protocol, such as "s3://", or several, which `Store` refuses.
 
     >>> is_url("s3://bucket/run"), is_url("/tmp/run"), is_url(None)
     (True, False, False)
@@ -45,20 +52,39 @@ def is_url(name: object) -> TypeGuard[str]:
     return isinstance(name, str) and _URL.match(name) is not None
 
 
+def reveal_url(url: str) -> str:
+    """Returns the URL of `MTFRUN_URLS` that a masked one stands for; other URLs unchanged."""
+    if not _MASKED.search(url):
+        return url
+    for whole in os.environ.get(_VARIABLE, "").split():
+        if mask_urls(f'"{whole}"') == f'"{url}"':
+            return whole
+    raise InputError(
+        f"{url}: its passwords (***) are not recorded: set {_VARIABLE} to the whole URL in the "
+        "environment, or give the setting again"
+    )
+
+
 class Store:
     """Files by their names below a URL, such as "checkpoints/ckpt-300.json".
 
     A file is there whole, or not at all: objects are written by one request, and file systems with
-    a rename get a file under another name first. What a store raises is a StoreError.
+    a rename get a file under another name first. What a store raises is a StoreError. In a
+    directory of this machine only regular files are read and replaced, and no links followed.
+
+    Attributes:
+      url: the URL without passwords, see url_secrets.py.
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-        self._system, root = _file_system(self.url)
+        self.url = mask_urls(url.rstrip("/"))
+        self._system, root = _file_system(reveal_url(url.rstrip("/")))
         self._root = root.rstrip("/")
         # Object stores, whose file systems are asynchronous, copy and delete, and so does the
         # generic method.
-        is_generic = type(self._system).mv is _fsspec().AbstractFileSystem.mv
+        fsspec = _fsspec()
+        self._is_local = "file" in fsspec.utils.stringify_path(self._system.protocol)
+        is_generic = type(self._system).mv is fsspec.AbstractFileSystem.mv
         self._renames = not (is_generic or self._system.async_impl)
 
     def __repr__(self) -> str:
@@ -86,19 +112,22 @@ class Store:
 
     def describe(self, name: str) -> StoredFile | None:
         """Returns None if there is no such file."""
-        with self._errors(f"cannot read {name} in"):
+        with self._errors("cannot read", name):
             self._system.invalidate_cache()
             try:
                 info = self._system.info(self._path(name))
             except FileNotFoundError:
                 return None
-        return None if _is_folder(info) else _read_info(info)
+        return _read_info(info) if _is_file(info) else None
 
     def read(self, name: str) -> bytes | None:
         """Returns None if there is no such file."""
-        with self._errors(f"cannot read {name} in"):
+        with self._errors("cannot read", name):
             try:
-                content: bytes = self._system.cat_file(self._path(name))
+                path = self._path(name)
+                if self._system.info(path).get("size", 0) > LARGEST_TEXT:
+                    raise OSError(errno.EFBIG, f"it has more than {LARGEST_TEXT} bytes", name)
+                content: bytes = self._system.cat_file(path)
             except FileNotFoundError:
                 return None
             return content
@@ -110,25 +139,25 @@ class Store:
         """
         if not targets:
             return
-        what = next(iter(targets)) if len(targets) == 1 else f"{len(targets)} files"
-        with self._errors(f"cannot read {what} in"):
+        name = next(iter(targets)) if len(targets) == 1 else ""
+        with self._errors("cannot read" if name else f"cannot read {len(targets)} files in", name):
             sources = [self._path(name) for name in targets]
             self._system.get(sources, [str(path) for path in targets.values()])
 
     def upload(self, source: pathlib.Path, name: str) -> None:
         """FileNotFoundError if the local file is not there."""
         source.stat()
-        with self._errors(f"cannot write {name} in"), self._writing(name) as path:
+        with self._errors("cannot write", name), self._writing(name) as path:
             self._system.put_file(str(source), path)
 
     def write(self, name: str, content: bytes) -> None:
         """Replaces a file, if there is one."""
-        with self._errors(f"cannot write {name} in"), self._writing(name) as path:
+        with self._errors("cannot write", name), self._writing(name) as path:
             self._system.pipe_file(path, content)
 
     def create(self, name: str, content: bytes) -> bool:
         """Writes a file unless there is one; False then. Not all stores exclude two writers."""
-        with self._errors(f"cannot write {name} in"):
+        with self._errors("cannot write", name):
             path = self._path(name)
             if self._system.exists(path):
                 return False
@@ -151,11 +180,20 @@ class Store:
         return {
             names[path]: _read_info(info)
             for path, info in listed.items()
-            if path.startswith(self._root) and _is_plain(names[path]) and not _is_folder(info)
+            if path.startswith(self._root) and _is_plain(names[path]) and _is_file(info)
         }
 
     def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
+        path = f"{self._root}/{name}"
+        if self._is_local:
+            parts = name.split("/")
+            for end in range(1, len(parts) + 1):
+                part = pathlib.Path(self._root, *parts[:end])
+                if part.is_symlink():
+                    raise OSError(errno.ELOOP, "it is a link, which is not followed", part)
+            if is_special(part) and not part.is_dir():
+                raise OSError(errno.EINVAL, "it is not a regular file", part)
+        return path
 
     @contextlib.contextmanager
     def _writing(self, name: str) -> Iterator[str]:
@@ -179,15 +217,16 @@ class Store:
             self._system.makedirs(posixpath.dirname(path), exist_ok=True)
 
     @contextlib.contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
+    def _errors(self, what: str, name: str = "") -> Iterator[None]:
         """File systems raise errors of many libraries' classes."""
         try:
             yield
         except (InputError, MemoryError):
             raise
         except Exception as error:
-            reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
-            raise StoreError(f"{what} {self.url}: {reason}") from error
+            reason = " ".join(mask_urls(str(error)).split())[:_LONGEST_REASON]
+            place = f"{self.url}/{name}".rstrip("/")
+            raise StoreError(f"{what} {place}: {reason or type(error).__name__}") from error
 
 
 def _fsspec() -> Any:
@@ -203,10 +242,11 @@ def _fsspec() -> Any:
 
 def _file_system(url: str) -> tuple[Any, str]:
     match = _URL.match(url)
-    assert match is not None, url
-    protocol = match[1]
     if "::" in url:
         raise InputError(f"{url}: URLs within URLs are not read: name the store's")
+    if match is None:
+        raise InputError(f"{url}// names no bucket or directory: name one")
+    protocol = match[1]
     fsspec = _fsspec()
     try:
         # Listings are not cached: other processes write there.
@@ -234,8 +274,8 @@ def _read_info(info: Mapping[str, Any]) -> StoredFile:
     return StoredFile(int(info.get("size") or 0), str(version))
 
 
-def _is_folder(info: Mapping[str, Any]) -> bool:
-    return info.get("type") == "directory"
+def _is_file(info: Mapping[str, Any]) -> bool:
+    return info.get("type", "file") == "file" and not info.get("islink")
 
 
 def _is_plain(name: str) -> bool:

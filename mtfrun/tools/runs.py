@@ -17,6 +17,7 @@ from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
 from mtfrun.rundir.run_record import best_of
 from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
 from mtfrun.untrusted import read_regular_text
+from mtfrun.url_secrets import mask_urls
 
 # How deep below the directory of a command runs are searched for.
 _MOST_LEVELS = 4
@@ -127,7 +128,9 @@ def _newest_checkpoint(directory: pathlib.Path) -> tuple[int | None, str]:
 
 def _config(directory: pathlib.Path) -> dict[str, str]:
     try:
-        return values_of(read_regular_text(directory / "config.gin"))
+        return values_of(
+            mask_urls(read_regular_text(directory / "config.gin", follows_links=False))
+        )
     except (OSError, ValueError, ConfigError):
         return {}
 

@@ -14,6 +14,7 @@ from mtfrun.configuration.run_files import CONFIG
 from mtfrun.errors import InputError, install_command, shorten
 from mtfrun.rundir import RunDirectory, Status, atomic_write
 from mtfrun.rundir.run_record import numbers_as_json
+from mtfrun.stores import reveal_url
 from mtfrun.tools.runs import summary_of
 from mtfrun.training.trackers import TrackerRecord
 from mtfrun.untrusted import read_json
@@ -86,7 +87,7 @@ class MLflow:
         import mlflow  # noqa: PLC0415 - an extra
 
         self._run = record.run
-        client = mlflow.MlflowClient(tracking_uri=self.uri)
+        client = mlflow.MlflowClient(tracking_uri=self.uri and reveal_url(self.uri))
         service = f"mlflow {self.experiment}"
         self._id = _saved_id(record, service) or ""
         try:

@@ -74,5 +74,5 @@ def test_an_unknown_protocol_is_one_line() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_one_line(store: Store, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(StoreError, match=f"cannot read none in {store.url}: "):
+    with pytest.raises(StoreError, match=f"cannot read {store.url}/none: "):
         store.download({"none": tmp_path / "none"})

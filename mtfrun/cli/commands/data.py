@@ -347,7 +347,7 @@ def _run_caches(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 COMMANDS = [
     Command("data cache", _CACHE, _run_cache, _add_cache_flags, _check_cache),
-    Command("data show", _SHOW, _run_show, _add_show_flags, _check_show),
+    Command("data show", _SHOW, _run_show, _add_show_flags, _check_show, prints_texts=True),
     Command("data stats", _STATS, _run_stats, check=require_configuration),
     Command(
         "data caches",

@@ -91,4 +91,15 @@ def _compare(run: RunDirectory, step: int, digest: int) -> tuple[str, bool]:
     )
 
 
-COMMANDS = [Command("data at", _DESCRIPTION, run, _add_flags, _check, subject="run", words="DIR")]
+COMMANDS = [
+    Command(
+        "data at",
+        _DESCRIPTION,
+        run,
+        _add_flags,
+        _check,
+        subject="run",
+        words="DIR",
+        prints_texts=True,
+    )
+]

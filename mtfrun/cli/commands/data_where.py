@@ -90,5 +90,14 @@ def _text(flags: argparse.Namespace) -> str | None:
 
 
 COMMANDS = [
-    Command("data where", _DESCRIPTION, run, _add_flags, _check, subject="run", words="[TEXT]")
+    Command(
+        "data where",
+        _DESCRIPTION,
+        run,
+        _add_flags,
+        _check,
+        subject="run",
+        words="[TEXT]",
+        prints_texts=True,
+    )
 ]

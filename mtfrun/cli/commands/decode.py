@@ -227,4 +227,4 @@ def _note_report(inference: Inference) -> None:
         progress.note(report)
 
 
-COMMANDS = [Command("decode", _DESCRIPTION, run, _add_flags, _check)]
+COMMANDS = [Command("decode", _DESCRIPTION, run, _add_flags, _check, prints_texts=True)]

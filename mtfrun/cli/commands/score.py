@@ -63,4 +63,4 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = [Command("score", _DESCRIPTION, run, _add_flags, _check)]
+COMMANDS = [Command("score", _DESCRIPTION, run, _add_flags, _check, prints_texts=True)]

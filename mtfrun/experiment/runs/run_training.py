@@ -53,6 +53,7 @@ from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.rundir.tensorboard.hparams import Metric, record_hparams
 from mtfrun.rundir.tensorboard.metric_tags import tag_of
 from mtfrun.training import TrainResult
+from mtfrun.url_secrets import mask_urls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,8 +306,11 @@ def describe_setup(experiment: Experiment, configuration: str) -> dict[str, obje
 
 
 def command_text(command: Sequence[str]) -> str:
-    """Returns a command as it is typed in a shell; bytes that are not UTF-8 are replaced."""
-    return os.fsencode(shlex.join(command)).decode("utf-8", "replace")
+    """Returns a command as it is typed in a shell; bytes that are not UTF-8 are replaced.
+
+    Passwords in URLs are masked.
+    """
+    return os.fsencode(shlex.join(map(mask_urls, command))).decode("utf-8", "replace")
 
 
 def _has_begun(finished_steps: Callable[[], int], first_step: int) -> bool:

@@ -15,6 +15,7 @@ from mtfrun.errors import RAISE_THE_LIMIT, InputError, is_shortage
 from mtfrun.rundir.atomic import sync_file
 from mtfrun.rundir.errors import DamagedCheckpointError, RunDirError, reason
 from mtfrun.untrusted import is_plain_name, open_regular, read_json
+from mtfrun.url_secrets import mask_json
 
 FORMAT = 1
 STEP = r"(?:0|[1-9][0-9]{0,17})"
@@ -109,9 +110,9 @@ def record_file(path: pathlib.Path) -> FileRecord:
 
 
 def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the metadata as JSON will return it, lists instead of tuples."""
+    """Returns the metadata as JSON will return it, lists instead of tuples, with masked URLs."""
     try:
-        json_metadata: dict[str, Any] = json.loads(json.dumps(dict(metadata), allow_nan=False))
+        json_metadata: dict[str, Any] = mask_json(dict(metadata))
         return json_metadata
     except (TypeError, ValueError) as error:
         raise RunDirError(

@@ -27,6 +27,8 @@ from mtfrun import processes
 from mtfrun.rundir.atomic import temporary_path
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.tensorboard.curves import check_events
+from mtfrun.untrusted import open_to_write
+from mtfrun.url_secrets import mask_urls
 
 # The values that TensorBoard knows; it has no integers.
 HParam: TypeAlias = bool | float | str
@@ -48,11 +50,13 @@ class Metric(NamedTuple):
 def as_hparams(values: Mapping[str, Any]) -> dict[str, HParam]:
     """Returns values in a form that TensorBoard accepts: numbers, truth values, or else texts.
 
+    Passwords in URLs are masked.
+
     >>> as_hparams({"LEARNING_RATE": 0.1, "WIDTHS": [16, 32], "AVERAGE_DECAY": None})
     {'LEARNING_RATE': 0.1, 'WIDTHS': '[16, 32]', 'AVERAGE_DECAY': 'None'}
     """
     return {
-        name: value if isinstance(value, bool | int | float | str) else str(value)
+        name: value if isinstance(value, bool | int | float) else mask_urls(str(value))
         for name, value in values.items()
     }
 
@@ -239,7 +243,7 @@ def _append(path: pathlib.Path, summaries: Sequence[Summary], *, is_new: bool = 
 
 
 def _write(path: pathlib.Path, events: Sequence[Any]) -> None:
-    with path.open("ab") as file:
+    with open_to_write(path, "ab") as file:
         for event in events:
             RecordWriter(file).write(event.SerializeToString())
 

@@ -19,6 +19,7 @@ from mtfrun.tools.report.commands import RecordedCommand, read_commands
 from mtfrun.tools.report.configuration import Comparison, compare_with_shipped
 from mtfrun.tools.runs import RunSummary, summary_of
 from mtfrun.untrusted import read_json, read_regular_text
+from mtfrun.url_secrets import mask_urls
 
 _ORIGIN = "import.json"
 _TRAIN = "train"
@@ -118,7 +119,7 @@ class _Problems(list[str]):
 
 def _read_configuration(directory: pathlib.Path) -> str:
     try:
-        return read_regular_text(directory / CONFIG)
+        return mask_urls(read_regular_text(directory / CONFIG, follows_links=False))
     except UnicodeDecodeError as error:
         raise InputError(f"{directory / CONFIG} is not UTF-8: restore it from a backup") from error
 

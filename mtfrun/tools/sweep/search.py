@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import math
+import os
 import pathlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mtfrun.configuration.gin_values import value_text
@@ -18,6 +21,8 @@ from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
 from mtfrun.tools.sweep.result import RunResult
 from mtfrun.tools.sweep.sweep import Sweep, SweepRun
 from mtfrun.tools.sweep.trainer import TrainedRun
+from mtfrun.untrusted import LARGEST_TEXT, open_to_write, parse_json, read_regular
+from mtfrun.url_secrets import mask_urls
 
 STUDY = "optuna.journal"
 """The file of Optuna's study, beside the results."""
@@ -54,21 +59,35 @@ class Search:
         optuna = self._optuna
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            backend = optuna.storages.journal.JournalFileBackend(
-                str(path), lock_obj=optuna.storages.journal.JournalFileOpenLock(str(path))
-            )
-            return optuna.create_study(
-                storage=optuna.storages.JournalStorage(backend),
+            study = optuna.create_study(
+                storage=_journal(optuna, path),
                 study_name=_NAME,
                 direction="minimize" if is_lower_better(self._metric) else "maximize",
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=_FIRST_TRIALS),
                 load_if_exists=True,
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._check(study.get_trials(deepcopy=False))
+            return study
+        except Exception as error:  # Optuna checks nothing that it reads
             raise InputError(
                 f"{path} is not a study of Optuna ({reason(error)}): remove it, or name another "
                 "directory"
             ) from error
+
+    def _check(self, trials: Sequence[Any]) -> None:
+        """Raises ValueError for values that this program has not written."""
+        for trial in trials:
+            for name, range_ in trial.distributions.items():
+                value = trial.params[name]
+                expected = _distribution(self._optuna, self._ranges.get(name, ("", [])))
+                if range_ != expected or not range_._contains(range_.to_internal_repr(value)):
+                    raise InputError(f"{name} = {value!r} of trial {trial.number}")
+            is_whole = trial.params.keys() == self._ranges.keys() and len(trial.values or ()) == 1
+            if trial.state is self._optuna.trial.TrialState.COMPLETE and not is_whole:
+                raise InputError(f"trial {trial.number} is not whole")
+            values = [*trial.intermediate_values.values(), *(trial.values or ())]
+            if not all(type(value) is float for value in values):
+                raise InputError(f"a metric of trial {trial.number} is not a number")
 
     def all_runs(self) -> list[SweepRun]:
         """Returns the runs of all trials so far."""
@@ -133,6 +152,34 @@ class Search:
         return {name: _text(best.params[name]) for name in self._ranges}
 
 
+def _journal(optuna: Any, path: pathlib.Path) -> Any:
+    """Returns Optuna's storage in a file that one process reads and writes.
+
+    Optuna's class for files follows links, waits for pipes and needs a lock file. A last line that
+    a killed process has left unfinished is removed.
+    """
+    content = b""
+    with contextlib.suppress(FileNotFoundError):
+        content = read_regular(path, LARGEST_TEXT, follows_links=False)
+    *lines, partial = content.split(b"\n")
+    logs = [parse_json(line) for line in lines]
+    with open_to_write(path, "rb+") as file:
+        file.truncate(len(content) - len(partial))
+
+    class Journal(optuna.storages.journal.BaseJournalBackend):  # type: ignore[misc]
+        def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+            return logs[log_number_from:]
+
+        def append_logs(self, new: list[dict[str, Any]]) -> None:
+            text = "".join(f"{json.dumps(log)}\n" for log in new)
+            with open_to_write(path, "ab") as file:
+                file.write(text.encode())
+                os.fsync(file.fileno())
+            logs.extend(json.loads(line) for line in text.splitlines())
+
+    return optuna.storages.JournalStorage(Journal())
+
+
 def _name(number: int) -> str:
     return f"trial-{number}"
 
@@ -169,11 +216,22 @@ def _read_range(name: str, text: str) -> tuple[str, list[Any]]:
     return kind, parts
 
 
+def _distribution(optuna: Any, range_: tuple[str, list[Any]]) -> Any:
+    """Returns what `_suggest` makes of a range; None for no range."""
+    kind, parts = range_
+    if kind == "choice":
+        return optuna.distributions.CategoricalDistribution([mask_urls(part) for part in parts])
+    if kind == "int":
+        return optuna.distributions.IntDistribution(*parts)
+    return optuna.distributions.FloatDistribution(*parts, log=kind == "log") if kind else None
+
+
 def _suggest(trial: Any, name: str, range_: tuple[str, list[Any]]) -> str:
     """Returns a value as gin writes it."""
     kind, parts = range_
     if kind == "choice":
-        return str(trial.suggest_categorical(name, parts))
+        choices = {mask_urls(part): part for part in parts}
+        return str(choices[trial.suggest_categorical(name, list(choices))])
     if kind == "int":
         return str(trial.suggest_int(name, *parts))
     return _text(trial.suggest_float(name, *parts, log=kind == "log"))

@@ -19,6 +19,7 @@ from mtfrun.errors import InputError, did_you_mean
 from mtfrun.rundir import atomic_write
 from mtfrun.rundir.errors import reason
 from mtfrun.untrusted import read_json
+from mtfrun.url_secrets import mask_json, mask_urls
 
 NAME = "sweep.json"
 """The file in the directory of a sweep that records it."""
@@ -195,7 +196,7 @@ class Sweep(SweepTitle):
                 "that command, or name another --model_dir"
             )
         grid = {  # in the order of the first command, which the names of runs have
-            name: list(dict.fromkeys([*values, *command.grid[name]]))
+            name: list({mask_urls(text): text for text in [*values, *command.grid[name]]}.values())
             for name, values in self.grid.items()
         }
         rows = {**self.rows, **command.rows}
@@ -208,12 +209,12 @@ class Sweep(SweepTitle):
     def _comparable(self, other: Sweep) -> dict[str, Any]:
         """Has the rows that `other` has too."""
         rows = {
-            f"row {name}": {"gin files": ", ".join(row.gin_files), **row.bindings}
+            f"row {name}": mask_json({"gin files": ", ".join(row.gin_files), **row.bindings})
             for name, row in self.rows.items()
             if name in other.rows
         }
         return {
-            **self.bindings,
+            **mask_json(dict(self.bindings)),
             "gin files": ", ".join(self.gin_files),
             "varied": ", ".join(sorted(self.grid)),
             "rows": "given" if self.rows else None,
@@ -280,7 +281,7 @@ class Sweep(SweepTitle):
             if binding.selector != MACRO
         }
         text = json.dumps([sorted(settings.items()), sorted(statements.imports.items())])
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(mask_urls(text).encode()).hexdigest()
 
 
 def _statements(files: Sequence[str], search_paths: Sequence[str]) -> Statements:
@@ -313,7 +314,7 @@ def _plain_name(names: Sequence[str], values: Mapping[str, str], seed: int | Non
 
 
 def _bare(text: str) -> str:
-    return text.strip("@'\"()[] ")
+    return mask_urls(text).strip("@'\"()[] ")
 
 
 def _with_seed(text: str, seed: int | None) -> str:
