@@ -50,11 +50,12 @@ class ConfigError(InputError):
 
 
 def shorten(text: str, most: int, ellipsis: str = "...") -> str:
-    """Returns a text of at most `most` characters.
+    """Returns a text of at most `most` characters; passwords in URLs are masked before.
 
     >>> shorten("a name that has no end", 10)
     'a name ...'
     """
+    text = mask_urls(text)
     return text if len(text) <= most else text[: most - len(ellipsis)] + ellipsis
 
 
@@ -105,7 +106,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 # In errors of libraries when the system lacks files, threads or memory.
 _SHORTAGES = (
-    "can't start new thread",
+    *("can't start new thread", "failed to map segment", "std::bad_alloc", "OOM when allocating"),
     *map(os.strerror, (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)),
 )
 RAISE_THE_LIMIT = "nothing is damaged: raise the limit (ulimit -a), or end other programs"
@@ -119,9 +120,14 @@ def is_shortage(reason: object) -> bool:
 def is_input_error(error: BaseException) -> bool:
     """Returns whether a user can correct an error: an InputError, or one of the operating system.
 
-    A lack of memory counts. All other exceptions of libraries and of users' modules, a plain
-    ValueError too, are defects of a program, whose author needs the traceback.
+    A lack of memory or threads counts. All other exceptions of libraries and of users' modules, a
+    plain ValueError too, are defects of a program, whose author needs the traceback.
     """
-    return isinstance(error, InputError | OSError | MemoryError) or (
-        isinstance(error, RuntimeError) and is_shortage(error)  # no more threads
-    )
+    return isinstance(error, InputError | OSError | MemoryError) or is_shortage_of_library(error)
+
+
+def is_shortage_of_library(error: BaseException) -> bool:
+    """Whether Python or TensorFlow lacks threads or memory, also for an import."""
+    is_of_library = isinstance(error, RuntimeError | ImportError)
+    is_of_tensorflow = type(error).__module__.partition(".")[0] == "tensorflow"
+    return (is_of_library or is_of_tensorflow) and is_shortage(error)

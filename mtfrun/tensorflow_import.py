@@ -6,10 +6,15 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import sys
 from collections.abc import Iterator
 
 from mtfrun.display.streams import quiet_stderr
+from mtfrun.errors import InputError
+
+# With less OpenBLAS ends the process, or it crashes, without a word.
+_LEAST_BYTES = 200 << 20
 
 # TensorFlow imports them for models of Keras, if they are installed.
 _FOR_KERAS = ("h5py", "keras.src.optimizers", "scipy")
@@ -28,6 +33,13 @@ def import_tensorflow() -> Iterator[None]:
     of `mtfrun train` take 2.4 s of a processor instead of 3.5. A user's code may use `tf.keras`,
     which is imported then.
     """
+    for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY and limit < _LEAST_BYTES:
+            raise InputError(
+                f"a limit of {limit >> 20} MiB of memory is less than TensorFlow starts with: raise "
+                "it (ulimit -a)"
+            )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     with quiet_stderr(), _without_collections():

@@ -123,9 +123,9 @@ def read_regular_text(path: pathlib.Path, *, follows_links: bool = True) -> str:
     return read_regular(path, LARGEST_TEXT, follows_links=follows_links).decode()
 
 
-def read_json(path: pathlib.Path) -> Any:
+def read_json(path: pathlib.Path, *, follows_links: bool = True) -> Any:
     """Returns the value of a JSON file; see `read_regular` and `parse_json` for errors."""
-    return parse_json(read_regular(path, LARGEST_TEXT))
+    return parse_json(read_regular(path, LARGEST_TEXT, follows_links=follows_links))
 
 
 def parse_json(content: bytes) -> Any:

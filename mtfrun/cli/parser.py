@@ -46,6 +46,7 @@ from mtfrun.cli.commands import (
 from mtfrun.cli.commands import eval as eval_command
 from mtfrun.cli.other_programs import run_mode_answer, unknown_answer, word_answer
 from mtfrun.errors import InputError, did_you_mean, shorten
+from mtfrun.url_secrets import mask_urls
 
 GIN_PREFIX = "--gin."
 
@@ -272,7 +273,7 @@ def _bindings(
         value = getattr(flags, name)
         if value is not None:
             bindings.append((f"--{name}={value}", f"{name.upper()} = {value!r}"))
-    return bindings
+    return [(mask_urls(flag), text) for flag, text in bindings]
 
 
 def _split_launched(arguments: Sequence[str]) -> tuple[list[str], list[str] | None]:

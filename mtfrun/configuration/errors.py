@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mtfrun.errors import InputError, nearest
+from mtfrun.errors import RAISE_THE_LIMIT, InputError, is_shortage_of_library, nearest
 from mtfrun.untrusted import escape
+from mtfrun.url_secrets import mask_urls
 
 # The text that gin appends to the message of every exception that passes one of its wrappers.
 _GIN_SUFFIX = re.compile(
@@ -24,8 +25,8 @@ _notes: dict[str, str] = {}
 
 
 def one_line(error: BaseException) -> str:
-    """Drops gin's additions, and escapes characters that change a terminal."""
-    text = escape(_text(error))
+    """Drops gin's additions, escapes characters that change a terminal, and masks passwords."""
+    text = escape(mask_urls(_text(error)))
     if len(text) > _LONGEST:
         return f"{text[: _LONGEST - _END]} ... {text[-_END:]}"
     return text
@@ -38,6 +39,9 @@ def _text(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         text = " ".join(str(error).split())
         return f"not enough memory{': ' * bool(text)}{text}; make the model or the batch smaller"
+    if is_shortage_of_library(error):
+        lines = str(error).strip().splitlines()
+        return f"{lines[0]}; {RAISE_THE_LIMIT}, or make the model or the batch smaller"
     text = " ".join(_GIN_SUFFIX.sub("", str(error)).split()) or type(error).__name__
     lost = (path for path in _notes if path in text and not os.path.lexists(path))
     return text + _notes.get(next(lost, ""), "")

@@ -23,6 +23,7 @@ from mtfrun.configuration.gin_values import (
     value_text,
 )
 from mtfrun.errors import ConfigError
+from mtfrun.untrusted import open_regular
 
 _Item = TypeVar("_Item")
 
@@ -138,7 +139,7 @@ class Statements:
     ) -> SourceFile:
         if name not in self.sources:
             path = self.find(name, search_paths, including)
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 content = file.read(_MOST_BYTES + 1)
             if len(content) > _MOST_BYTES:
                 raise ConfigError(f"{short_path(path)} is not a gin file: it is larger than 1 MiB")

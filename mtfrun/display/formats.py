@@ -4,6 +4,7 @@ import textwrap
 import time
 
 from mtfrun.untrusted import escape
+from mtfrun.url_secrets import mask_urls
 
 WIDTH = 80
 """The columns that every terminal has."""
@@ -83,6 +84,7 @@ def shorten_cell(text: str, width: int) -> str:
     >>> shorten_cell("blocks/0/norm/scale", 14), shorten_cell("a long sentence", 8)
     ('…/0/norm/scale', 'a l…ence')
     """
+    text = mask_urls(text)
     if len(text) <= width:
         return text
     end = width - 1 if "/" in text else width // 2
@@ -91,7 +93,7 @@ def shorten_cell(text: str, width: int) -> str:
 
 def wrap_lines(text: str, *, first: str = "", other: str | None = None) -> list[str]:
     lines = textwrap.wrap(
-        text,
+        mask_urls(text),
         WIDTH,
         initial_indent=first,
         subsequent_indent=first if other is None else other,

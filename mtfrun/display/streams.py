@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from mtfrun.errors import InputError
+from mtfrun.errors import InputError, is_input_error
 from mtfrun.untrusted import escape, visible
 from mtfrun.url_secrets import mask_urls
 
@@ -172,7 +172,7 @@ def unfailing(stream: TextIO) -> Any:
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Drops text that is written to standard error inside; prints it if there is an error."""
+    """Drops text that is written to standard error inside; prints it if there is a defect."""
     if sys.stderr is not None:
         sys.stderr.flush()
     stderr_copy = os.dup(2)
@@ -180,7 +180,9 @@ def quiet_stderr() -> Iterator[None]:
         os.dup2(captured.fileno(), 2)
         try:
             yield
-        except Exception:  # not Ctrl-C
+        except Exception as error:  # not Ctrl-C
+            if is_input_error(error):
+                raise
             os.dup2(stderr_copy, 2)
             captured.seek(0)
             with contextlib.suppress(OSError), open(2, "wb", closefd=False) as stderr:

@@ -22,7 +22,7 @@ from typing import Any
 from mtfrun.errors import InputError
 from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.code import module_hashes, package_commit
-from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.errors import RunDirError, reason, refuse_link
 from mtfrun.untrusted import read_json, read_regular_text
 from mtfrun.url_secrets import mask_json, mask_urls
 
@@ -101,7 +101,7 @@ def read_commands(run: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
     for name in sorted(filter(_FILE.fullmatch, names)):
         try:
-            record = read_json(directory / name)
+            record = read_json(directory / name, follows_links=False)
             if not isinstance(record, dict):
                 raise InputError("not an object")
         except (OSError, ValueError) as error:
@@ -131,6 +131,7 @@ def read_record(path: str | os.PathLike[str]) -> str:
 
 def _next_file(directory: pathlib.Path) -> pathlib.Path:
     """Creates an empty file with the first free number: no two processes get the same."""
+    refuse_link(directory)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         number = 1 + sum(path.name.endswith(".json") for path in directory.iterdir())

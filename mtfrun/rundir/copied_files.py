@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 from mtfrun.configuration.run_files import FOLDERS, LARGEST_COPY, RECORD, Copy, RunFiles
 from mtfrun.rundir.atomic import atomic_replace, atomic_write, remove_temporary_files
-from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.errors import RunDirError, reason, refuse_link
 from mtfrun.stores import is_url, local_copy
 from mtfrun.untrusted import read_regular
 
@@ -79,8 +79,7 @@ def keep_origin(source: pathlib.Path, target: pathlib.Path) -> None:
         return
     for directory, names in _ORIGIN_FILES.items():
         for path in (source / directory, target / directory):
-            if path.is_symlink():
-                raise RunDirError(f"{path} is a link, which is not followed: remove it")
+            refuse_link(path)
         for name in names:
             copy_file(source / directory / name, target / directory / name, _LARGEST_ORIGIN_FILE)
     # Last: an export takes the files for whole if there is a record.
@@ -113,8 +112,7 @@ def _copy(run: pathlib.Path, name: str) -> Copy:
     # Characters that records or file systems reject are replaced.
     plain_name = re.sub(r"[^A-Za-z0-9._-]", "_", original.name)[-100:]
     target = run / FOLDERS[0] / f"{sha256[:8]}-{plain_name}"
-    if target.parent.is_symlink():
-        raise RunDirError(f"{target.parent} is a link, which is not followed: remove it")
+    refuse_link(target.parent)
     remove_temporary_files(target)
     with atomic_replace(target) as file:
         file.buffer.write(content)

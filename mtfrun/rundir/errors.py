@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pathlib
 import re
 from collections.abc import Sequence
 
@@ -35,6 +36,12 @@ class IncompatibleError(RunDirError):
         self.name = name
         self.parts = tuple(parts)
         self.remedy = remedy
+
+
+def refuse_link(path: pathlib.Path) -> None:
+    """Raises RunDirError for a link, which may lead anywhere from an untrusted directory."""
+    if path.is_symlink():
+        raise RunDirError(f"{path} is a link, which is not followed: remove it")
 
 
 def reason(error: BaseException) -> str:

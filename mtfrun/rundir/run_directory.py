@@ -24,7 +24,7 @@ from mtfrun.rundir import mirrors
 from mtfrun.rundir.atomic import atomic_replace, atomic_write, remove_temporary_files
 from mtfrun.rundir.checkpoints.partial_files import list_names
 from mtfrun.rundir.commands import read_record, record_command
-from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.errors import RunDirError, reason, refuse_link
 from mtfrun.rundir.lock import is_locked, writer_lock
 from mtfrun.rundir.run_record import RECORD_FILES, RunRecord
 from mtfrun.untrusted import is_directory, open_to_write
@@ -76,8 +76,10 @@ class RunDirectory:
         lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
         if not processes.is_first():
             return
+        folder = pathlib.Path(self.decodes_path)
         try:
-            with atomic_replace(pathlib.Path(self.decodes_path, f"eval_{step}.jsonl")) as file:
+            refuse_link(folder)
+            with atomic_replace(folder / f"eval_{step}.jsonl") as file:
                 file.write("".join(lines))
         except RunDirError as error:
             logging.warning("%s", error)

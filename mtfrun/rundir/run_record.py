@@ -136,7 +136,7 @@ class RunRecord:
     def status(self) -> Status | None:
         """The newest status; None without one that can be read."""
         try:
-            fields = read_json(self._status_path)
+            fields = read_json(self._status_path, follows_links=False)
             names = [f.name for f in dataclasses.fields(RunCost) if f.name in fields]
             cost = RunCost(**{name: fields.pop(name) for name in names})
             status = Status(**{**fields, "values": numbers_from_json(fields["values"])}, cost=cost)
@@ -147,7 +147,7 @@ class RunRecord:
     def metrics(self) -> dict[int, dict[str, float]]:
         """By step and name; empty without the file."""
         try:
-            content = read_regular(self._metrics_path, LARGEST_TEXT)
+            content = read_regular(self._metrics_path, LARGEST_TEXT, follows_links=False)
             lines = [parse_json(line) for line in content.splitlines()]
             return {_step(line.pop("step")): numbers_from_json(line) for line in lines}
         except FileNotFoundError:

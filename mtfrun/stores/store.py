@@ -19,9 +19,6 @@ from mtfrun.untrusted import LARGEST_TEXT, is_special
 from mtfrun.url_secrets import mask_urls
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
-_MASKED = re.compile(r"[/:]\*{3}@|[?&#=]\*{3}(?=[&#]|$)")
-# The whole URLs, separated by spaces, that records have masked.
-_VARIABLE = "MTFRUN_URLS"
 # Packages of the protocols that the extra `stores` brings.
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 # What file systems call that which changes with a file's content, the best first.
@@ -52,15 +49,26 @@ def is_url(name: object) -> TypeGuard[str]:
     return isinstance(name, str) and _URL.match(name) is not None
 
 
+URLS = "MTFRUN_URLS"
+"""The environment variable with the whole URLs, separated by spaces, that records have masked."""
+
+_MASKED = re.compile(r"[/:]\*{3}@|[?&#=]\*{3}(?![^&#\s'\"])")
+
+
+def has_masked_urls(text: str) -> bool:
+    """Whether a text has a URL that `mask_urls` has changed."""
+    return _MASKED.search(text) is not None
+
+
 def reveal_url(url: str) -> str:
-    """Returns the URL of `MTFRUN_URLS` that a masked one stands for; other URLs unchanged."""
-    if not _MASKED.search(url):
+    """Returns the URL of `URLS` that a masked one stands for; other URLs unchanged."""
+    if not has_masked_urls(url):
         return url
-    for whole in os.environ.get(_VARIABLE, "").split():
+    for whole in os.environ.get(URLS, "").split():
         if mask_urls(f'"{whole}"') == f'"{url}"':
             return whole
     raise InputError(
-        f"{url}: its passwords (***) are not recorded: set {_VARIABLE} to the whole URL in the "
+        f"{url}: its passwords (***) are not recorded: set {URLS} to the whole URL in the "
         "environment, or give the setting again"
     )
 

@@ -128,9 +128,8 @@ def _newest_checkpoint(directory: pathlib.Path) -> tuple[int | None, str]:
 
 def _config(directory: pathlib.Path) -> dict[str, str]:
     try:
-        return values_of(
-            mask_urls(read_regular_text(directory / "config.gin", follows_links=False))
-        )
+        text = read_regular_text(directory / "config.gin", follows_links=False)
+        return values_of(mask_urls(text))
     except (OSError, ValueError, ConfigError):
         return {}
 

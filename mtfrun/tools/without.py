@@ -12,6 +12,7 @@ from mtfrun.experiment.runs.run_training import Preparation
 from mtfrun.experiment.saved_configuration import parameter_in, with_parameter
 from mtfrun.rundir import RunDirectory, atomic_write
 from mtfrun.rundir.checkpoints.manifest import manifest_path, manifest_text
+from mtfrun.rundir.errors import refuse_link
 from mtfrun.rundir.ledger import LEDGER, VARIABLES
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.tools.data_viewer.configured import ConfiguredData
@@ -78,6 +79,7 @@ def _copy(prepared: Preparation, former: RunDirectory, step: int, run: RunDirect
     for file in (LEDGER, VARIABLES):
         if pathlib.Path(former.path, file).exists():
             # Training drops the records of later steps.
+            refuse_link(pathlib.Path(former.path, file))
             shutil.copyfile(pathlib.Path(former.path, file), pathlib.Path(run.path, file))
     text = prepared.training_hyperparameters["given"].get(PARAMETER)
     # Last: it makes the checkpoint valid.

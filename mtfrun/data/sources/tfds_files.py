@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from mtfrun.data.errors import DataError
 from mtfrun.errors import RAISE_THE_LIMIT, InputError, is_shortage
-from mtfrun.untrusted import check_record_lengths, open_regular
+from mtfrun.untrusted import check_record_lengths, open_regular, read_regular_text
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
 # Keys under which a description of features names a class. TFDS imports the module of any class
@@ -111,7 +111,7 @@ class PreparedFiles(NamedTuple):
     def _read(self, name: str) -> dict[str, Any]:
         path = self.directory / name
         try:
-            content = json.loads(path.read_bytes().decode())
+            content = json.loads(read_regular_text(path))
         except OSError as error:
             raise self.describe_damage(f"{name}: {error.strerror}") from error
         except (ValueError, RecursionError) as error:

@@ -52,6 +52,7 @@ from mtfrun.rundir.errors import IncompatibleError
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.rundir.tensorboard.hparams import Metric, record_hparams
 from mtfrun.rundir.tensorboard.metric_tags import tag_of
+from mtfrun.stores import URLS, has_masked_urls
 from mtfrun.training import TrainResult
 from mtfrun.url_secrets import mask_urls
 
@@ -141,6 +142,11 @@ def run_training(
     for warning in (*experiment.mesh.misspelt_rules(), unused_gpu()):
         if warning:
             progress.note(progress.warning(warning))
+    if has_masked_urls(configuration.text):
+        progress.note(
+            "mtfrun: config.gin has URLs without their passwords: later commands need the same "
+            f"setting, or the whole URLs in the environment variable {URLS}"
+        )
     texts = {
         "config": configuration.text,
         "operative_config": prepared.operative_config,

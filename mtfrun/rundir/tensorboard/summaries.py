@@ -26,7 +26,7 @@ from tensorboard.util import tensor_util
 
 from mtfrun import processes
 from mtfrun.rundir.atomic import atomic_write
-from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.rundir.errors import RunDirError, reason, refuse_link
 from mtfrun.rundir.tensorboard.metric_tags import description_of
 
 # Called in the first process with the scalars of a step, by tag.
@@ -157,6 +157,7 @@ class Summaries:
 
     def _open(self) -> tf.io.TFRecordWriter:
         self._described.clear()
+        refuse_link(self._directory)
         self._directory.mkdir(parents=True, exist_ok=True)
         writer = tf.io.TFRecordWriter(str(self._directory / self._file_name()))
         first = Event(wall_time=time.time(), file_version="brain.Event:2")

@@ -16,7 +16,7 @@ from mtfrun.data.files import absolute_path
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.processes.answering_child import AnsweringChild, NoAnswerError
 from mtfrun.tools.chat.named_templates import NAMED
-from mtfrun.untrusted import parse_json, read_regular
+from mtfrun.untrusted import escape, parse_json, read_regular
 
 _LARGEST_FILE = 1 << 24
 _RENDERING = Path(__file__).with_name("rendering.py")
@@ -85,7 +85,7 @@ class ChatTemplate:
                 "conversation: choose another one"
             ) from None
         if "error" in answer:
-            raise DataError(answer["error"])
+            raise DataError(escape(answer["error"]))
         # Half a character, which JSON may have, cannot be written in UTF-8.
         text = answer["text"].encode("utf-8", "replace").decode()
         return Rendered(text, [(begin, end) for begin, end in answer["answers"]])

@@ -70,7 +70,7 @@ def read_answers(run: pathlib.Path) -> Answers | None:
         return None
     path = directory / f"eval_{max(steps)}.jsonl"
     try:
-        lines = read_regular(path, LARGEST_TEXT).splitlines()
+        lines = read_regular(path, LARGEST_TEXT, follows_links=False).splitlines()
         answers = [_answer(parse_json(line)) for line in lines if line.strip()]
     except _DAMAGE as error:
         raise RunDirError(f"{path} is damaged ({reason(error)}): remove it") from error

@@ -235,6 +235,8 @@ def _template() -> jinja2.Template:
 
 def _printable(value: object) -> object:
     """Escapes characters that are not seen, or change the direction of writing."""
+    if isinstance(value, pathlib.Path):
+        value = str(value)
     if not isinstance(value, str) or isinstance(value, markupsafe.Markup) or value.isprintable():
         return value
     return "".join(c if c in "\n\t" else escape(c) for c in value)

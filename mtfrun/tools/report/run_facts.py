@@ -132,7 +132,7 @@ def _read_origin(directory: pathlib.Path) -> dict[str, str]:
     path = directory / _ORIGIN
     if not path.exists():
         return {}
-    record: Any = read_json(path)
+    record: Any = read_json(path, follows_links=False)
     if not isinstance(record, dict):
         raise InputError(f"{path} is not an object of JSON: restore it from a backup")
     return {str(name): _text(value) for name, value in record.items()}

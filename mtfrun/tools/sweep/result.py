@@ -67,7 +67,7 @@ class RunResult(RunName, RunCost):
     @classmethod
     def read(cls, path: pathlib.Path) -> RunResult:
         try:
-            fields = read_json(path)
+            fields = read_json(path, follows_links=False)
             numbers = {name: numbers_from_json(fields[name]) for name in ("metrics", "evaluations")}
             steps = {int(step): value for step, value in numbers["evaluations"].items()}
             result = cls(**{**fields, **numbers, "evaluations": steps})

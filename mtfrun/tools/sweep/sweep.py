@@ -116,7 +116,7 @@ class Sweep(SweepTitle):
         """Returns the sweep that a directory records, None without one."""
         path = directory / NAME
         try:
-            fields = read_json(path)
+            fields = read_json(path, follows_links=False)
             rows = {name: SweepRow(**row) for name, row in fields.pop("rows").items()}
             sweep = cls(**fields, rows=rows)
             sweep._check_types()

@@ -13,7 +13,7 @@ from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.importer import ConversionError
 from mtfrun.tools.conversion.mesh_tensorflow.checkpoint import SourceCheckpoint
 from mtfrun.tools.conversion.mesh_tensorflow.importer import newest_checkpoint
-from mtfrun.untrusted import is_directory, is_regular
+from mtfrun.untrusted import is_directory, is_regular, read_regular_text
 
 HPARAMS, _FLAGS = "hparams.json", "flags.txt"
 _CHECKPOINT = re.compile(r"(model\.ckpt-\d+)(\.index)?")
@@ -61,7 +61,7 @@ def _directory(path: pathlib.Path) -> pathlib.Path:
 
 def _read_hparams(path: pathlib.Path) -> Mapping[str, Any]:
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(read_regular_text(path))
     except (ValueError, RecursionError) as error:
         raise ConversionError(f"{path} is not JSON: {error}") from error
     if type(values) is not dict:
