@@ -37,8 +37,8 @@ def import_tensorflow() -> Iterator[None]:
         limit, _ = resource.getrlimit(kind)
         if limit != resource.RLIM_INFINITY and limit < _LEAST_BYTES:
             raise InputError(
-                f"a limit of {limit >> 20} MiB of memory is less than TensorFlow starts with: raise "
-                "it (ulimit -a)"
+                f"a limit of {limit >> 20} MiB of memory is less than TensorFlow starts with: "
+                "raise it (ulimit -a)"
             )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)

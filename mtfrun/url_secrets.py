@@ -56,7 +56,15 @@ def mask_urls(text: str) -> str:
 
 def mask_json(value: Any) -> Any:
     """Returns a value as JSON returns it, with masked URLs; TypeError or ValueError without one."""
-    return json.loads(mask_urls(json.dumps(value, allow_nan=False)))
+    return _mask_texts(json.loads(json.dumps(value, allow_nan=False)))
+
+
+def _mask_texts(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask_urls(value)
+    if isinstance(value, dict):
+        return {mask_urls(name): _mask_texts(item) for name, item in value.items()}
+    return [_mask_texts(item) for item in value] if isinstance(value, list) else value
 
 
 def _read_url(text: str, start: int, before: str) -> str:

@@ -16,6 +16,7 @@ from mtfrun.configuration.gin_values import MACRO, map_parts
 from mtfrun.configuration.statements import Binding, follow
 from mtfrun.errors import ConfigError, InputError
 from mtfrun.untrusted import is_plain_name, parse_json, read_regular
+from mtfrun.url_secrets import mask_json
 
 CONFIG = "config.gin"
 RECORD = "files.json"
@@ -71,7 +72,7 @@ class RunFiles:
         return files
 
     def text(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(mask_json(dataclasses.asdict(self)), indent=1, ensure_ascii=False) + "\n"
 
     def _check(self) -> None:
         summary = self.source_summary

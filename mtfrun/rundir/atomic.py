@@ -17,7 +17,6 @@ from absl import logging
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.stores import is_url
 from mtfrun.untrusted import is_special
-from mtfrun.url_secrets import mask_urls
 
 TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.partial")
 """Names of files that are being written; a killed process leaves them behind."""
@@ -70,12 +69,9 @@ def atomic_replace(path: pathlib.Path, *, is_removed_on_exit: bool = True) -> It
 
 
 def atomic_write(path: str | os.PathLike[str], text: str) -> None:
-    """Writes a record of a run, all of it or nothing; see `atomic_replace`.
-
-    Passwords in URLs are masked.
-    """
+    """Writes a file of a run directory, all of it or nothing; see `atomic_replace`."""
     with atomic_replace(pathlib.Path(path)) as file:
-        file.write(mask_urls(text))
+        file.write(text)
 
 
 def _move_special(path: pathlib.Path) -> None:

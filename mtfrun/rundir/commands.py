@@ -61,7 +61,7 @@ def record_command(
     }
     try:
         # Bytes that are not UTF-8 become surrogates in Python, and escapes in JSON.
-        text = json.dumps({k: v for k, v in record.items() if v is not None}, indent=1)
+        text = json.dumps(mask_json({k: v for k, v in record.items() if v is not None}), indent=1)
         atomic_write(path, f"{text}\n")
     except BaseException:
         # Otherwise the empty file that has reserved the number would remain.

@@ -21,7 +21,7 @@ from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.display import progress
 from mtfrun.rundir import mirrors
-from mtfrun.rundir.atomic import atomic_replace, atomic_write, remove_temporary_files
+from mtfrun.rundir.atomic import atomic_write, remove_temporary_files
 from mtfrun.rundir.checkpoints.partial_files import list_names
 from mtfrun.rundir.commands import read_record, record_command
 from mtfrun.rundir.errors import RunDirError, reason, refuse_link
@@ -79,8 +79,7 @@ class RunDirectory:
         folder = pathlib.Path(self.decodes_path)
         try:
             refuse_link(folder)
-            with atomic_replace(folder / f"eval_{step}.jsonl") as file:
-                file.write("".join(lines))
+            atomic_write(folder / f"eval_{step}.jsonl", "".join(lines))
         except RunDirError as error:
             logging.warning("%s", error)
 

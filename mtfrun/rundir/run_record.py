@@ -23,6 +23,7 @@ from mtfrun.errors import InputError
 from mtfrun.rundir.atomic import atomic_write
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.untrusted import LARGEST_TEXT, parse_json, read_json, read_regular
+from mtfrun.url_secrets import mask_json
 
 _Key = TypeVar("_Key")
 
@@ -124,7 +125,7 @@ class RunRecord:
     def write_status(self, status: Status) -> None:
         fields = {**dataclasses.asdict(status), "values": numbers_as_json(status.values)}
         fields |= fields.pop("cost")
-        self._write(self._status_path, json.dumps(fields, indent=1) + "\n")
+        self._write(self._status_path, json.dumps(mask_json(fields), indent=1) + "\n")
 
     def write_metrics(self, by_step: Mapping[int, Mapping[str, float]]) -> None:
         lines = [

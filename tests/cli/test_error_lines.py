@@ -8,6 +8,7 @@ import pytest
 
 from mtfrun.cli.main import main
 from mtfrun.cli.parser import COMMANDS
+from mtfrun.configuration.errors import one_line
 from mtfrun.data import DataError
 from mtfrun.display.streams import OutputError
 from mtfrun.errors import ConfigError, InputError, is_input_error
@@ -447,6 +448,10 @@ def test_every_error_of_ours_is_the_users_to_correct(kind: type[Exception]) -> N
 def test_errors_of_the_system_are_the_users_to_correct_and_others_are_not() -> None:
     assert is_input_error(FileNotFoundError(2, "No such file", "x"))
     assert is_input_error(MemoryError())
+    for text in ("can't start new thread", "std::bad_alloc"):
+        assert is_input_error(RuntimeError(text)) and not is_input_error(ValueError(text))
+    library = ImportError("libtensorflow_cc.so.2: failed to map segment from shared object")
+    assert is_input_error(library) and "raise the limit" in one_line(library)
     for error in (ValueError("x"), TypeError("x"), KeyError("x"), RuntimeError("x")):
         assert not is_input_error(error)
 

@@ -41,6 +41,19 @@ def test_commands_are_numbered_and_can_be_pasted_into_a_shell(tmp_path: pathlib.
     assert shell.stdout.splitlines() == arguments[2:]
 
 
+def test_a_record_has_no_passwords_and_follows_no_link(tmp_path: pathlib.Path) -> None:
+    arguments = ["mtfrun", "--gin.TEXT_FILES='https://me:s3cr3t@host/a?sig=s3cr3t'"]
+    setup = {"data": {"https://host/a?sig=s3cr3t": 1}}
+    record = _record(RunDirectory(tmp_path).record_command(arguments, setup))
+    assert record["command"][1] == "--gin.TEXT_FILES='https://me:***@host/a?sig=***'"
+    del record["git"]  # has this file
+    assert "s3cr3t" not in json.dumps(record)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "commands").symlink_to(tmp_path / "commands")
+    with pytest.raises(RunDirError, match="is a link, which is not followed"):
+        RunDirectory(tmp_path / "run").record_command(arguments)
+
+
 def test_a_record_has_what_reproduces_a_command(tmp_path: pathlib.Path) -> None:
     before = datetime.datetime.now().astimezone().replace(microsecond=0)
     record = _record(RunDirectory(tmp_path).record_command(["mtfrun"], SETUP))

@@ -16,6 +16,7 @@ from mtfrun.rundir.run_record import numbers_as_json, numbers_from_json
 from mtfrun.tools.runs import RunSummary, summary_of
 from mtfrun.tools.sweep.sweep import NAME, RESULTS, Sweep
 from mtfrun.untrusted import is_directory, read_json
+from mtfrun.url_secrets import mask_json
 
 ResultState = Literal["finished", "stopped", "failed", "killed", "missing"]
 
@@ -62,7 +63,7 @@ class RunResult(RunName, RunCost):
         for name in ("metrics", "evaluations"):
             fields[name] = numbers_as_json(fields[name])
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps(fields, indent=1, allow_nan=False) + "\n")
+        atomic_write(path, json.dumps(mask_json(fields), indent=1) + "\n")
 
     @classmethod
     def read(cls, path: pathlib.Path) -> RunResult:

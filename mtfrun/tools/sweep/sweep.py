@@ -130,7 +130,9 @@ class Sweep(SweepTitle):
             ) from error
 
     def write(self, directory: pathlib.Path) -> None:
-        atomic_write(directory / NAME, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        atomic_write(
+            directory / NAME, json.dumps(mask_json(dataclasses.asdict(self)), indent=1) + "\n"
+        )
 
     def _check_types(self) -> None:
         """Raises InputError for a record that this program has not written."""

@@ -94,6 +94,7 @@ def test_a_turn_that_later_ones_change_is_refused(tmp_path: pathlib.Path) -> Non
         ("{{ 'a' * 10 ** 10 }}", "needs more than 1,024 MiB of memory"),
         ("{% for i in range(99999) %}{{ 'a' * 999 }}{% endfor %}", "writes more than 16,777,216"),
         ("{{ raise_exception('roles\nmust alternate') }}", "refuses it: roles must alternate"),
+        ("{{ raise_exception('a\x1b[31mb') }}", r"refuses it: a\x1b[31mb"),
         ("{{ messages.append(1) }}", "SecurityError"),
         ("{% for m in messages %}", "line 1 of the template: Unexpected end of template"),
         ("{% include 'other' %}", "TypeError: no loader"),

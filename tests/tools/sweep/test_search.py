@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import pathlib
 import sys
 
@@ -54,6 +56,23 @@ def test_a_search_that_is_resumed_makes_the_same_choices(
     assert set(search.best()) == set(SWEEP.search)
 
 
+def test_a_damaged_study_is_refused_and_an_unfinished_line_removed(tmp_path: pathlib.Path) -> None:
+    search = Search(SWEEP, tmp_path, 2, jobs=1)
+    for run in search.runs():
+        search.record(_result(run))
+    study = tmp_path / STUDY
+    lines = study.read_text().splitlines(keepends=True)
+    study.write_text("".join(lines) + lines[0][:20])
+    assert len(Search(SWEEP, tmp_path, 2, jobs=1).all_runs()) == 2
+    assert all(map(json.loads, study.read_text().splitlines()))
+    changes = (("LEARNING_RATE", "OTHER"), ('"values": [', '"values": ["x", '))
+    changes += (('"param_value_internal": ', '"param_value_internal": 9'),)
+    for old, new in changes:
+        study.write_text("".join(lines).replace(old, new))
+        with pytest.raises(InputError, match=r"optuna.journal is not a study of Optuna"):
+            Search(SWEEP, tmp_path, 2, jobs=1)
+
+
 def test_a_run_that_is_worse_than_the_median_is_pruned(tmp_path: pathlib.Path) -> None:
     search = Search(SWEEP, tmp_path, 7, jobs=2)
     reasons = []
@@ -86,6 +105,15 @@ def test_a_search_needs_optuna_and_its_study(
     (tmp_path / STUDY).write_text("no journal\n")
     with pytest.raises(InputError, match=r"optuna.journal is not a study of Optuna"):
         Search(SWEEP, tmp_path, 3, jobs=1)
+    (tmp_path / STUDY).unlink()
+    os.mkfifo(tmp_path / STUDY)
+    with pytest.raises(InputError, match=r"optuna.journal is not a study of Optuna"):
+        Search(SWEEP, tmp_path, 3, jobs=1)
+    (tmp_path / STUDY).unlink()
+    (tmp_path / STUDY).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match=r"optuna.journal is not a study of Optuna"):
+        Search(SWEEP, tmp_path, 3, jobs=1)
+    assert not (tmp_path / "elsewhere").exists()
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"--search needs the package optuna .*mtfrun\[search\]"):
         Search(SWEEP, tmp_path, 3, jobs=1)
