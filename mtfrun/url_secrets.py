@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.parse
 from typing import Any
 
 _MASK = "***"
@@ -11,12 +12,14 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*$")
 # A URL ends at the quote before it, or at a space; punctuation behind it belongs to the sentence.
 _UNQUOTED, _PUNCTUATION = re.compile(r"""[^\s"]*"""), ")]},.;:!'`>"
 # Of a longer URL all is masked: the time stays proportional to the length of a text.
-_LONGEST_SCHEME, _LONGEST = 40, 4096
+_LONGEST_SCHEME, _LONGEST = 40, 2048
 _QUOTED = {
     quote: re.compile(rf"(?:\\.|[^\\\n{quote}]){{0,{_LONGEST}}}+(?={quote})") for quote in "\"'`"
 }
 # What is not a password with a slash: a host, its port, or a user with "@".
 _PORT = re.compile(r"@|^[^:]*$|:\d*$|\]$")
+# A shorter part of a URL occurs in many words.
+_SHORTEST = 3
 _VALUE = re.compile(r"([?&#][\w.~%+\[\]$-]*=)[^&#]*")
 _WITHOUT_NAME = re.compile(r"([?&#])[^=&#]+(?=[&#]|$)")
 # Elsewhere "?" is a character of a pattern of file names.
@@ -30,8 +33,8 @@ def mask_urls(text: str) -> str:
     'cannot read https://me:***@host/a?sig=***&se=***: it is gone'
     """
     masked, position = list[str](), 0
-    while (colon := text.find("://", position)) >= 0:
-        start = colon + len("://")
+    while (colon := text.find(":/", position)) >= 0:  # paths are written with a single slash
+        start = colon + (3 if text.startswith("//", colon + 1) else 2)
         scheme = _SCHEME.search(text[max(position, colon - _LONGEST_SCHEME) : colon])
         masked.append(text[position:start])
         position = start
@@ -46,12 +49,21 @@ def mask_urls(text: str) -> str:
         is_web = scheme[0].lower() in _WEB
         authority, path = _mask_user(url, is_web=is_web)
         masked.append(authority)
-        other = path.find("://")
+        other = path.find(":/")
         if other >= 0 and not re.search("[?#]", path[:other]):
             position -= len(path)  # it has another URL
             continue
         masked.append(_mask_query(path, is_web=is_web))
     return "".join([*masked, text[position:]])
+
+
+def mask_parts(text: str, url: str) -> str:
+    """Masks what is secret in a URL also where a text has only parts of it."""
+    whole, masked = (re.split("[/:@?&=#]", urllib.parse.unquote(x)) for x in (url, mask_urls(url)))
+    for part in sorted({*whole} - {*masked}, key=len, reverse=True):
+        if len(part) >= _SHORTEST:
+            text = text.replace(part, _MASK).replace(urllib.parse.quote(part, safe=""), _MASK)
+    return mask_urls(text)
 
 
 def mask_json(value: Any) -> Any:

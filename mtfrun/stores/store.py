@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from mtfrun.errors import InputError
 from mtfrun.untrusted import LARGEST_TEXT, is_special
-from mtfrun.url_secrets import mask_urls
+from mtfrun.url_secrets import mask_parts, mask_urls
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
 # Packages of the protocols that the extra `stores` brings.
@@ -86,7 +86,8 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = mask_urls(url.rstrip("/"))
-        self._system, root = _file_system(reveal_url(url.rstrip("/")))
+        self._whole_url = reveal_url(url.rstrip("/"))
+        self._system, root = _file_system(self._whole_url)
         self._root = root.rstrip("/")
         # Object stores, whose file systems are asynchronous, copy and delete, and so does the
         # generic method.
@@ -232,7 +233,7 @@ class Store:
         except (InputError, MemoryError):
             raise
         except Exception as error:
-            reason = " ".join(mask_urls(str(error)).split())[:_LONGEST_REASON]
+            reason = " ".join(mask_parts(str(error), self._whole_url).split())[:_LONGEST_REASON]
             place = f"{self.url}/{name}".rstrip("/")
             raise StoreError(f"{what} {place}: {reason or type(error).__name__}") from error
 
@@ -266,9 +267,11 @@ def _file_system(url: str) -> tuple[Any, str]:
     except ValueError as error:
         if "Protocol not known" in str(error):
             raise InputError(f"{url}: fsspec knows no protocol {protocol}://") from error
-        raise InputError(f"{url} is not a URL of a store: {error}") from error
+        reason = mask_parts(str(error), url)
+        raise InputError(f"{url} is not a URL of a store: {reason}") from error
     except Exception as error:
-        raise StoreError(f"cannot open {url}: {' '.join(str(error).split())}") from error
+        reason = " ".join(mask_parts(str(error), url).split())
+        raise StoreError(f"cannot open {url}: {reason}") from error
     # gcsfs logs the errors that it raises, and its retries.
     package = type(files).__module__.partition(".")[0]
     logging.getLogger(package).setLevel(logging.CRITICAL)
