@@ -233,7 +233,8 @@ class Store:
         except (InputError, MemoryError):
             raise
         except Exception as error:
-            reason = " ".join(mask_parts(str(error), self._whole_url).split())[:_LONGEST_REASON]
+            text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            reason = " ".join(mask_parts(text, self._whole_url).split())[:_LONGEST_REASON]
             place = f"{self.url}/{name}".rstrip("/")
             raise StoreError(f"{what} {place}: {reason or type(error).__name__}") from error
 
