@@ -132,7 +132,7 @@ FILES_AND_DEVICES = [
     Mistake("train --gin_file=BINARY NEW", "not a gin file: .* a text such as runs/quickstart.gin"),
     Mistake("train --gin_file=/tmp NEW", "is a directory: name a file in it"),
     Mistake("train --gin_file=models/lm_tiny.gin NEW", "write --gin_file=defaults.gin before"),
-    _slow("train QUICK --model_dir=gs://b/run", "cannot write .lease.json in gs://b/run"),
+    _slow("train QUICK --model_dir=gs://b/run", "cannot write gs://b/run/.lease.json"),
     _slow(
         "train QUICK NEW --gin.Mesh.devices=\"['GPU:7']\"", "no device 'GPU:7'; this machine has"
     ),
