@@ -65,9 +65,12 @@ def test_a_damaged_study_is_refused_and_an_unfinished_line_removed(tmp_path: pat
     study.write_text("".join(lines) + lines[0][:20])
     assert len(Search(SWEEP, tmp_path, 2, jobs=1).all_runs()) == 2
     assert all(map(json.loads, study.read_text().splitlines()))
-    changes = (("LEARNING_RATE", "OTHER"), ('"values": [', '"values": ["x", '))
-    changes += (('"param_value_internal": ', '"param_value_internal": 9'),)
-    for old, new in changes:
+    changes = {
+        "LEARNING_RATE": "OTHER",
+        '"values": [': '"values": ["x", ',
+        '"param_value_internal": ': '"param_value_internal": 9',
+    }
+    for old, new in changes.items():
         study.write_text("".join(lines).replace(old, new))
         with pytest.raises(InputError, match=r"optuna.journal is not a study of Optuna"):
             Search(SWEEP, tmp_path, 2, jobs=1)
