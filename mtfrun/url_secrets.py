@@ -16,7 +16,7 @@ _LONGEST_SCHEME, _LONGEST = 40, 2048
 _QUOTED = {
     quote: re.compile(rf"(?:\\.|[^\\\n{quote}]){{0,{_LONGEST}}}+(?={quote})") for quote in "\"'`"
 }
-# What is not a password with a slash: a host, its port, or a user with "@".
+# A host, its port, or a user with "@"; else the text before "/" begins a password.
 _PORT = re.compile(r"@|^[^:]*$|:\d*$|\]$")
 # A shorter part of a URL occurs in many words.
 _SHORTEST = 3
@@ -58,7 +58,7 @@ def mask_urls(text: str) -> str:
 
 
 def mask_parts(text: str, url: str) -> str:
-    """Masks what is secret in a URL also where a text has only parts of it."""
+    """Masks the secrets of a URL in a text that may have only parts of it."""
     whole, masked = (re.split("[/:@?&=#]", urllib.parse.unquote(x)) for x in (url, mask_urls(url)))
     for part in sorted({*whole} - {*masked}, key=len, reverse=True):
         if len(part) >= _SHORTEST:

@@ -18,7 +18,7 @@ from mtfrun.rundir import RunDirectory, Status
 from mtfrun.tools.report.page import render
 from mtfrun.tools.report.reading import report_of
 from mtfrun.untrusted import visible
-from tests.cli.command import ROOT, environment, mtfrun, mtfrun_here
+from tests.cli.command import ROOT, environment, error_line, mtfrun, mtfrun_here
 from tests.tools.report.runs import write_run
 
 ATTACK = "\x1b[2J\x1b]0;title\x07\x9b31m\u202e\r\nmtfrun: error: forged"
@@ -58,6 +58,9 @@ def test_a_report_follows_no_link_and_escapes_the_names_of_directories(
     page = render(report_of([run], 0))
     assert "s3cr3t" not in page and "SECRET" not in page and "Not a regular file but a link" in page
     assert "\x1b" not in page and r"a\x1b[31mb" in page
+    (run / "report.html").symlink_to(tmp_path / "elsewhere")
+    assert "is a link, which is not followed" in error_line(mtfrun_here("report", str(run)))
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_cells_of_tables_are_one_line() -> None:

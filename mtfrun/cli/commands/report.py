@@ -9,6 +9,7 @@ from mtfrun.cli.command import Command, check_directories, check_least, check_na
 from mtfrun.display import progress
 from mtfrun.display.formats import bytes_text
 from mtfrun.errors import InputError
+from mtfrun.rundir.errors import refuse_link
 from mtfrun.stores import is_url
 
 _DESCRIPTION = """\
@@ -41,7 +42,9 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError("report needs a run, or several: mtfrun report /tmp/run --to=report.html")
     check_directories(flags)
     if flags.to is None and len(flags.words) == 1 and not is_url(flags.words[0]):
-        flags.to = str(pathlib.Path(os.path.expanduser(flags.words[0]), "report.html"))
+        path = pathlib.Path(os.path.expanduser(flags.words[0]), "report.html")
+        refuse_link(path)
+        flags.to = str(path)
     if flags.to is None:
         raise InputError("report needs a file to write: --to=report.html")
     check_names(flags, "to")
