@@ -1,7 +1,7 @@
 """Checks of the files and directories that flags name, before TensorFlow is imported."""
 
 # Not pathlib: names are shown as they were typed, and it raises an error for long names.
-# ruff: noqa: PTH202, PTH207, PTH100, PTH110, PTH112, PTH113, PTH118, PTH120, PTH208
+# ruff: noqa: PTH207, PTH100, PTH110, PTH112, PTH118, PTH120, PTH208
 
 from __future__ import annotations
 
@@ -47,18 +47,21 @@ def check_paths(flags: argparse.Namespace, command: Command) -> None:
         flag = {"source": "--from=", "first": "", "second": ""}.get(name, f"--{name}=")
         path = os.path.expanduser(value)
         if name in _NEW_FILES:
-            parent = os.path.dirname(os.path.abspath(path))
-            if command.name != "checkpoints average" and not os.path.isdir(parent):
-                raise InputError(
-                    f"{flag}{value}: {parent} is not a directory: check its name{_nearest(parent)}"
-                )
+            _check_parents(value, path)
         elif name in _DIRECTORIES:
             _check_directory(flag, value, run)
         elif not _may_exist(path) and not (name == "source" and _HUB_NAME.fullmatch(value)):
             raise InputError(f"{flag}{value}: there is no such file{_nearest(path)}")
-        elif name != "source" and os.path.isfile(path) and not os.path.getsize(path):
-            raise InputError(f"{flag}{value} is empty: name another file")
     _check_new(flags, command)
+
+
+def _check_parents(value: str, path: str) -> None:
+    """Missing directories are made; one of them may not be a file."""
+    parent = os.path.dirname(os.path.abspath(path))
+    while not os.path.exists(parent):
+        parent = os.path.dirname(parent)
+    if not os.path.isdir(parent):
+        raise InputError(f"cannot write {value}: {parent} is not a directory")
 
 
 def _check_new(flags: argparse.Namespace, command: Command) -> None:
@@ -80,8 +83,8 @@ def _check_run(flags: argparse.Namespace, run: str) -> None:
         steps = sorted(int(name[5:-5]) for name in names)
         if steps and isinstance(step, str) and step.isdecimal() and int(step) not in steps:
             raise InputError(
-                f"--checkpoint={step}: {run}/checkpoints has none of this step; choose one of the "
-                f"steps {', '.join(map(str, steps))}"
+                f"no checkpoint of step {step} in {run}/checkpoints; choose one of the steps "
+                f"{', '.join(map(str, steps))}"
             )
 
 

@@ -166,7 +166,7 @@ def find_adapter(name: str, base: RunDirectory) -> RunDirectory:
 
 
 def _source_path(path: str, saved: BaseModel) -> str:
-    """Returns a path of one checkpoint; else that of the base's step, here or where it was."""
+    """Returns a path of one checkpoint; else the path of the base's step, here or where it was."""
     directory, step = find_checkpoint(path)
     if step is not None:
         return path

@@ -184,8 +184,8 @@ class Evaluation:
           before_batch: called before every batch; may raise to stop.
           run: where decodes and predictions are stored; None stores none.
           with_pictures: whether `summaries` get texts and images besides metrics.
-          details: gets values that are not metrics, as JSON: "examples" of the evaluators, and of
-            a classifier those of `class_counts`.
+          details: gets values that are not metrics, as JSON: "examples" of the evaluators,
+            "max_batches" if there is a limit, and the entries of `class_counts` for a classifier.
         """
         of_model, metrics = self._evaluate_model(step, before_batch)
         is_finite = all(map(math.isfinite, of_model.values.values()))
@@ -202,6 +202,8 @@ class Evaluation:
         if details is not None:
             if examples := {name: n for x in results for name, n in x.examples.items()}:
                 details["examples"] = examples
+            if self.max_batches is not None:
+                details["max_batches"] = self.max_batches
             if is_finite:
                 with progress.waiting("counting predicted classes"):
                     details |= class_counts(

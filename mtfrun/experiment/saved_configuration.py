@@ -28,7 +28,7 @@ _HYPERPARAMETERS = "numbers"
 
 
 class ChangedError(InputError):
-    """The data, vocabulary or configuration is not that of the checkpoint to resume from."""
+    """The data, vocabulary or configuration differs from the checkpoint to resume from."""
 
 
 @dataclasses.dataclass(frozen=True)

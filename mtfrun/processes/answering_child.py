@@ -1,4 +1,4 @@
-"""A child process that answers lines of JSON, within limits: what it computes may take for ever."""
+"""A child process that answers lines of JSON, within limits: its work may take for ever."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_a_sweep_trains_its_runs_and_prints_a_table(tmp_path: pathlib.Path) -> N
     log = (tmp_path / "sweep" / "LEARNING_RATE=0.3" / LOG).read_text().splitlines()
     labels = [line.split("  ")[0] for line in log]
     compiling = labels.index("compiling the training step")
-    header = {"run", "devices", "model", "data", "vocabulary", "batch", "curves", "note", "start"}
+    header = {"run", "devices", "model", "data", "vocabulary", "batch", "curves", "start"}
     assert set(labels[:compiling]) == header
     steps = ["step 1/2", "step 2/2", "eval step 2"]
     end = ["finished", "last", "best", "checkpoint", "next", "", ""]

@@ -109,11 +109,6 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
             )
             for line in (*routing_table(metrics), *detail_lines(details, evaluation.split)):
                 progress.note(line)
-            if evaluation.max_batches is not None:
-                progress.note(
-                    f"metrics of the model: of at most {evaluation.max_batches:,} batches of "
-                    f"{evaluation.batch_size:,} rows, as Evaluation.max_batches says"
-                )
             non_finite = [name for name, value in metrics.items() if not math.isfinite(value)]
             fields = {"step": step, **metrics, **details, **dict.fromkeys(non_finite)}
             if processes.is_first():

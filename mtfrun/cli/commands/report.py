@@ -9,7 +9,6 @@ from mtfrun.cli.command import Command, check_directories, check_least, check_na
 from mtfrun.display import progress
 from mtfrun.display.formats import bytes_text
 from mtfrun.errors import InputError
-from mtfrun.rundir.errors import refuse_link
 from mtfrun.stores import is_url
 
 _DESCRIPTION = """\
@@ -37,6 +36,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
+    from mtfrun.rundir.errors import refuse_link
+
     flags.words = [*flags.words, *([flags.model_dir] if flags.model_dir is not None else [])]
     if not flags.words:
         raise InputError("report needs a run, or several: mtfrun report /tmp/run --to=report.html")

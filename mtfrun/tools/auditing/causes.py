@@ -46,7 +46,7 @@ _LIBRARIES = "libraries"  # versions that hardly change numbers
 # batch after the first, and numbers after one or two updates, or more.
 _AT_RESTORED, _LATER_BATCH, _AFTER_UPDATES, _LATER = "restored", "later batch", "updates", "later"
 _MACHINES = (ENVIRONMENT, VERSIONS, CODE, MACHINE, THREADS, _ROUNDING, _LIBRARIES)
-# What explains a difference at a position, the likely first. What is missing acts later.
+# What explains a difference at a position, the likeliest first; a kind that is missing acts later.
 _EXPLAIN: Mapping[str, Sequence[str]] = {
     INITIAL_VALUES: (SEED, START, _SHAPES, CODE, VERSIONS, ACTIONS, *_MACHINES, _MODEL),
     _AT_RESTORED: (RESTORED, ACTIONS, *_MACHINES),
@@ -67,7 +67,7 @@ _EXPLAIN: Mapping[str, Sequence[str]] = {
 # Steps until an update shows in the loss: the first one may have the rate 0.
 _STEPS_UNTIL_UPDATE = 2
 
-# Parameters by what they act on first, the first pattern that matches.
+# Parameters by their first effect: the first pattern that matches counts.
 _ACTS: Sequence[tuple[str, re.Pattern[str]]] = [
     (name, re.compile(rf"(.*/)?({pattern})"))
     for name, pattern in (
@@ -244,7 +244,7 @@ def causes_in_programs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[C
 
 
 def _of_records(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[Cause, set[str]]:
-    """Returns the causes outside of the configuration, and what they act on."""
+    """Returns the causes outside of the configuration, and their effects."""
     is_same = all(old.get(name) == new.get(name) for name in _MESH)
     has_evaluation = "evaluation" in old and "evaluation" in new  # not before it was recorded
     data = [{"data": _short_paths(record.get("data"))} for record in (old, new)]
@@ -295,7 +295,7 @@ def _causes(kind: str, found: Iterable[Change]) -> list[Cause]:
 
 
 def _of_hyperparameters(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[Cause, set[str]]:
-    """Returns the causes in the configuration, and what they act on.
+    """Returns the causes in the configuration, and their effects.
 
     A macro stands for the parameters that refer to it.
     """

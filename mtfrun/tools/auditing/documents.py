@@ -206,7 +206,7 @@ def _common(a: str, b: str) -> int:
 
 
 def _line(texts: Sequence[str | None], rows: Sequence[str]) -> str:
-    """Returns the line of a document of several where its texts, or those of a row, differ."""
+    """Returns the first line of a document, or of a row, at which texts differ."""
     a, b = ((text or "").splitlines() for text in texts)
     part = ""
     if rows:

@@ -128,7 +128,7 @@ class LimitedProtocol(H11Protocol):
         return None if self.waits_for is None else secs[self.waits_for]
 
     def rank(self) -> tuple[bool, bool, float]:
-        """Returns what is least for the connection to drop first."""
+        """Returns a value that is least for the connection to drop first."""
         return self._has_been_answered, self.waits_for != _HEAD, self.since
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

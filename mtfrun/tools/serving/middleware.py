@@ -27,6 +27,8 @@ def error_response(error: RequestError) -> JSONResponse:
     headers = {"Retry-After": str(_RETRY_SECS)} if error.status == 503 else {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
+        # A connection that has had an answer is among the last to be dropped.
+        headers["Connection"] = "close"
     return JSONResponse(error_body(error), error.status, headers)
 
 

@@ -93,7 +93,7 @@ def _key_of(generation: Generation, *, seed: int | None) -> _Key:
     if seed is not None:
         settings["seed"] = seed
     controls = generation.controls
-    if not controls.constraints:  # whose guide keeps stop texts out of what they need
+    if not controls.constraints:  # their guide keeps stop texts out of the required text
         controls = dataclasses.replace(controls, stop=())
     return _Key(tuple(sorted(settings.items())), controls, generation.is_chat)
 

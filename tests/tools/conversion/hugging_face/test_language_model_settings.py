@@ -315,14 +315,6 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
         ({**ROBERTA, "max_position_embeddings": 2}, "max_position_embeddings=2 has no position"),
         (
             {
-                **BERT,
-                "architectures": ["BertForSequenceClassification"],
-                "problem_type": "multi_label_classification",
-            },
-            "problem_type='multi_label_classification' is not supported",
-        ),
-        (
-            {
                 **MODERNBERT,
                 "architectures": ["ModernBertForSequenceClassification"],
                 "classifier_pooling": "max",
