@@ -83,7 +83,7 @@ def test_more_steps_are_what_was_asked_for_and_the_schedule_is_noted(flags: list
 def test_more_steps_of_a_schedule_without_an_end_are_not_noted(
     flags: list[str], run_copy: pathlib.Path
 ) -> None:
-    schedule = ["--gin_param=optim.Product.factors = [0.02, @optim.LinearWarmup()]", "--gin.WARMUP_STEPS=1"]
+    schedule = ["--gin_param=optim.Product.factors = [0.02, @optim.TruncatedRsqrt()]"]
     assert succeeded(mtfrun_here(*flags, *schedule, "--restart")) == []
     process = mtfrun_here(*flags, *schedule, *MORE)
     assert succeeded(process) == [] and _notes(process.stderr) == []
