@@ -8,6 +8,7 @@ import numpy as np
 
 from mtfrun.data import INPUTS, TARGETS, TextData
 from mtfrun.data.images.image_data import LABELS
+from mtfrun.data.multi_label_data import LabelSetVocabulary
 from mtfrun.data.text_classification_data import LabelVocabulary
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.records import Progress, require
@@ -25,7 +26,9 @@ def class_counts(
     """Returns "confusion" and "class_accuracy" of a classifier, as JSON; {} for other models.
 
     "confusion" has the "labels" and the "counts" [classes, predicted] over all examples of the
-    split; where a text was predicted that is not a label, these have one more column.
+    split; where a text was predicted that is not a label, these have one more column. With any
+    number of labels a text there are no counts; the accuracy of a label is the share of texts for
+    which its presence is predicted correctly.
     """
     data = experiment.data
     if LABELS in data.class_names and CONFUSION_MATRIX in tables:
@@ -37,6 +40,13 @@ def class_counts(
     texts = require(data, TextData, "counting classes", "classify texts")
     examples = texts.evaluated_examples(split, None)
     records = experiment.inference.records([x[INPUTS] for x in examples], progress)
+    if isinstance(labels, LabelSetVocabulary):
+        is_right = [
+            np.isin(np.arange(len(names)), labels.encode(example[TARGETS]))
+            == np.isin(np.arange(len(names)), labels.encode(record.texts[0]))
+            for example, record in zip(examples, records, strict=True)
+        ]
+        return {CLASS_ACCURACY: dict(zip(names, np.mean(is_right, axis=0).tolist(), strict=True))}
     numbers = {name: i for i, name in enumerate(names)}
     counts = np.zeros([len(names), len(names) + 1])
     for example, record in zip(examples, records, strict=True):

@@ -224,6 +224,9 @@ def detail_lines(details: Mapping[str, Any], split: str) -> list[str]:
             share = "-" if accuracy is None else f"{accuracy:.4f}"
             rows.append((name, f"{sum(row):,}", share, f"{other} ({most:,})" if most else ""))
         lines += table_lines(("class", "examples", "accuracy", "most often taken for"), rows, None)
+    elif "class_accuracy" in details:
+        rows_of_labels = [(name, f"{x:.4f}") for name, x in details["class_accuracy"].items()]
+        lines += table_lines(("label", "accuracy"), rows_of_labels, None)
     return lines
 
 
