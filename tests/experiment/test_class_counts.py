@@ -11,7 +11,7 @@ from tests.data.in_memory import InMemory
 def test_the_accuracy_of_one_of_several_labels_counts_its_presence() -> None:
     labels = data.LabelSetVocabulary(["sport", "money", "art"])
     vocabulary = {"inputs": data.ByteVocabulary(), "targets": labels}
-    rows = [(b"a", b"art, sport"), (b"b", b""), (b"c", b"money")]
+    rows = ((b"a", b"art, sport"), (b"b", b""), (b"c", b"money"))
     task = data.Task(InMemory(rows, ("inputs", "targets")), vocabulary)
     outputs = {b"a": "art", b"b": "art", b"c": "money"}
 
