@@ -18,10 +18,16 @@ _QUOTED = {
 }
 # A host, its port, or a user with "@"; else the text before "/" begins a password.
 _PORT = re.compile(r"@|^[^:]*$|:\d*$|\]$")
+# Characters that end a URL in a text, and others for them.
+_PRIVATE = {ord(x): 0xE000 + number for number, x in enumerate(' \t\r\n\v\f\u00a0"')}
+_PUBLIC = {private: x for x, private in _PRIVATE.items()}
 # A shorter part of a URL occurs in many words.
 _SHORTEST = 3
 _VALUE = re.compile(r"([?&#][\w.~%+\[\]$-]*=)[^&#]*")
+_WEB_VALUE = re.compile(r"([?&#][^=&#]*=)[^&#]*")
 _WITHOUT_NAME = re.compile(r"([?&#])[^=&#]+(?=[&#]|$)")
+# URLs in a chain of fsspec's, and in lists without spaces.
+_NEXT = re.compile(r"(?:::|[,;|])(?=[A-Za-z][A-Za-z0-9+.-]{0,40}:/)")
 # Elsewhere "?" is a character of a pattern of file names.
 _WEB = ("http", "https", "ftp", "ftps", "ws", "wss")
 
@@ -34,7 +40,9 @@ def mask_urls(text: str) -> str:
     """
     masked, position = list[str](), 0
     while (colon := text.find(":/", position)) >= 0:  # paths are written with a single slash
-        start = colon + (3 if text.startswith("//", colon + 1) else 2)
+        start = colon + 1
+        while text.startswith("/", start):
+            start += 1
         scheme = _SCHEME.search(text[max(position, colon - _LONGEST_SCHEME) : colon])
         masked.append(text[position:start])
         position = start
@@ -57,9 +65,14 @@ def mask_urls(text: str) -> str:
     return "".join([*masked, text[position:]])
 
 
+def mask_url(url: str) -> str:
+    """Masks a URL that is all of a text, with spaces and quotes."""
+    return mask_urls(url.translate(_PRIVATE)).translate(_PUBLIC)
+
+
 def mask_parts(text: str, url: str) -> str:
     """Masks the secrets of a URL in a text that may have only parts of it."""
-    whole, masked = (re.split("[/:@?&=#]", urllib.parse.unquote(x)) for x in (url, mask_urls(url)))
+    whole, masked = (re.split("[/:@?&=#]", urllib.parse.unquote(x)) for x in (url, mask_url(url)))
     for part in sorted({*whole} - {*masked}, key=len, reverse=True):
         if len(part) >= _SHORTEST:
             text = text.replace(part, _MASK).replace(urllib.parse.quote(part, safe=""), _MASK)
@@ -82,10 +95,10 @@ def _mask_texts(value: Any) -> Any:
 def _read_url(text: str, start: int, before: str) -> str:
     """Returns a URL without its scheme; `before` is the character before that."""
     if before in _QUOTED and (match := _QUOTED[before].match(text, start)):
-        return match[0]
+        return _NEXT.split(match[0], maxsplit=1)[0]
     match = _UNQUOTED.match(text, start)
     assert match is not None  # it may be empty
-    return match[0].rstrip(_PUNCTUATION)
+    return _NEXT.split(match[0], maxsplit=1)[0].rstrip(_PUNCTUATION)
 
 
 def _mask_user(text: str, *, is_web: bool) -> tuple[str, str]:
@@ -105,7 +118,7 @@ def _mask_user(text: str, *, is_web: bool) -> tuple[str, str]:
 
 def _mask_query(rest: str, *, is_web: bool) -> str:
     path, query = re.fullmatch(r"([^?#]*)(.*)", rest, re.DOTALL).groups()  # type: ignore[union-attr]
-    query = _VALUE.sub(rf"\1{_MASK}", query)
+    query = (_WEB_VALUE if is_web else _VALUE).sub(rf"\1{_MASK}", query)
     if is_web and query.startswith("?"):
         query = _WITHOUT_NAME.sub(rf"\1{_MASK}", query)
     return path + query

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mtfrun.errors import InputError, shorten
-from mtfrun.url_secrets import mask_urls
+from mtfrun.url_secrets import mask_url, mask_urls
 
 SECRET = "s3cr3t"
 
@@ -29,6 +29,9 @@ SECRET = "s3cr3t"
         "--gin.TEXT_FILES=['https://host/a?x=s3cr3t','https://me:s3cr3t@host/b']",
         r'{"url": "https://host/a?x=a\"s3cr3t"}',
         "a=https://host/a,https://me:s3cr3t@host/b",
+        "zip://a.txt::https://me:s3cr3t@host/a.zip",
+        "https:///me:s3cr3t@host/a",
+        "https://host/a?x:y=s3cr3t",
         "https://host/a?s3cr3t",
         "https://host/a?x=1&s3cr3t",
         "https://host/a#access_token=s3cr3t",
@@ -45,6 +48,11 @@ def test_a_secret_is_masked(text: str) -> None:
     masked = mask_urls(text)
     assert SECRET not in masked and "***" in masked
     assert mask_urls(masked) == masked
+
+
+@pytest.mark.parametrize("password", ["a s3cr3t", 'a"s3cr3t', "a\ts3cr3t"])
+def test_a_secret_of_a_whole_url_is_masked(password: str) -> None:
+    assert mask_url(f"https://me:{password}@host/a b") == "https://me:***@host/a b"
 
 
 @pytest.mark.parametrize(

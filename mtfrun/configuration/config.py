@@ -88,13 +88,14 @@ def parse(
       ConfigError: one line, with the place and the nearest valid name.
     """
     gin.clear_config()
-    statements = _read(files, flags, search_paths)
+    untrusted = None if allowed_imports is None else files[0]
+    statements = _read(files, flags, search_paths, untrusted)
     # Not for directories from elsewhere: importing an optional package would run their files.
     if (allowed_imports is None or allowed_imports or modules) and "" not in sys.path:
         directory = str(Path.cwd())
         sys.path += [directory] * (directory not in sys.path)
-    if allowed_imports is not None:
-        check_untrusted(statements, allowed_imports, statements.sources[files[0]].text)
+    if allowed_imports is not None and untrusted is not None:
+        check_untrusted(statements, allowed_imports, statements.sources[untrusted].text)
     _sources.clear()
     _sources.update(statements.sources)
     for name in files:
@@ -255,10 +256,13 @@ def _returns_int(selector: str) -> bool:
 
 
 def _read(
-    files: Sequence[str], flags: Sequence[tuple[str, str]], search_paths: Sequence[str]
+    files: Sequence[str],
+    flags: Sequence[tuple[str, str]],
+    search_paths: Sequence[str],
+    untrusted: str | None = None,
 ) -> Statements:
     """Reads a flag that is not valid gin syntax as what was probably meant, if that is clear."""
-    statements = Statements()
+    statements = Statements(untrusted=untrusted)
     for name in files:
         statements.add_file(name, search_paths)
     for flag, text in flags:

@@ -60,7 +60,7 @@ class RunFiles:
         if not os.path.lexists(path):
             return None
         try:
-            fields = parse_json(read_regular(path, _LARGEST_RECORD))
+            fields = parse_json(read_regular(path, _LARGEST_RECORD, follows_links=False))
             copies = {name: Copy(**copy) for name, copy in fields.pop("copies").items()}
             files = cls(**fields, copies=copies)
             files._check()

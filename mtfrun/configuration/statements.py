@@ -88,7 +88,8 @@ class Statements:
 
     `imports` are by their names in gin files. `files` has statements without `include`, by file,
     since imported names hold in their file only. Each name in `sources` is looked up and read once.
-    `misspelt` is the error of the first flag in `flags` whose text was corrected.
+    `misspelt` is the error of the first flag in `flags` whose text was corrected. `untrusted` is
+    the file of a run directory, which must not be a link.
     """
 
     bindings: list[Binding] = dataclasses.field(default_factory=list)
@@ -97,6 +98,7 @@ class Statements:
     sources: dict[str, SourceFile] = dataclasses.field(default_factory=dict)
     flags: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     misspelt: ConfigError | None = None
+    untrusted: str | None = None
 
     def add_file(
         self, name: str, search_paths: Sequence[str], including: tuple[Path, ...] = ()
@@ -139,7 +141,7 @@ class Statements:
     ) -> SourceFile:
         if name not in self.sources:
             path = self.find(name, search_paths, including)
-            with open_regular(path) as file:
+            with open_regular(path, follows_links=name != self.untrusted) as file:
                 content = file.read(_MOST_BYTES + 1)
             if len(content) > _MOST_BYTES:
                 raise ConfigError(f"{short_path(path)} is not a gin file: it is larger than 1 MiB")

@@ -117,7 +117,7 @@ def damaged_record(path: pathlib.Path, error: Exception) -> RunDirError:
 def read_record(path: str | os.PathLike[str]) -> str:
     path = pathlib.Path(path)
     try:
-        return read_regular_text(path)
+        return read_regular_text(path, follows_links=False)
     except FileNotFoundError:
         raise RunDirError(
             f"no {path.name} in {path.parent}:"

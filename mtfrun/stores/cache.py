@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from mtfrun.errors import InputError
 from mtfrun.untrusted import open_to_write
-from mtfrun.url_secrets import mask_urls
+from mtfrun.url_secrets import mask_url
 
 _LONGEST_NAME = 100
 
@@ -21,7 +21,7 @@ def cache_directory(kind: str, url: str) -> pathlib.Path:
     """Returns the directory of a URL's copies; its name is the last part of the URL."""
     chosen = os.environ.get("MTFRUN_CACHE_DIR") or "~/.cache/mtfrun"
     root = pathlib.Path(os.path.expanduser(chosen)).absolute()
-    url = mask_urls(url.rstrip("/"))
+    url = mask_url(url.rstrip("/"))
     digest = hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     last = url.partition("?")[0].rpartition("/")[2]
     name = re.sub(r"[^A-Za-z0-9._-]", "_", last)[-_LONGEST_NAME:].lstrip(".")

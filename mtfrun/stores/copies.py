@@ -19,7 +19,7 @@ from mtfrun.display import progress
 from mtfrun.stores.cache import cache_directory, exclusive
 from mtfrun.stores.store import Store, StoredFile, StoreError, reveal_url
 from mtfrun.untrusted import read_json
-from mtfrun.url_secrets import mask_urls
+from mtfrun.url_secrets import mask_url
 
 # "https:", "" and the host.
 _PARTS_OF_HOST = 3
@@ -114,7 +114,7 @@ def _copy(store: Store, files: Mapping[str, StoredFile]) -> pathlib.Path:
             (downloads / _STATE).replace(directory / _STATE)
     for name, file in files.items():
         path = directory / _local(name)
-        origin = Origin(mask_urls(f"{store.url}/{name}"), file)
+        origin = Origin(mask_url(f"{store.url}/{name}"), file)
         _origins.update(dict.fromkeys(map(str, (path, path.resolve())), origin))
     return directory
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from mtfrun.errors import InputError
 from mtfrun.untrusted import LARGEST_TEXT, is_special
-from mtfrun.url_secrets import mask_parts, mask_urls
+from mtfrun.url_secrets import mask_parts, mask_url
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(?:://|::)")
 # Packages of the protocols that the extra `stores` brings.
@@ -65,7 +65,7 @@ def reveal_url(url: str) -> str:
     if not has_masked_urls(url):
         return url
     for whole in os.environ.get(URLS, "").split():
-        if mask_urls(f'"{whole}"') == f'"{url}"':
+        if mask_url(whole) == mask_url(url):
             return whole
     raise InputError(
         f"{url}: its passwords (***) are not recorded: set {URLS} to the whole URL in the "
@@ -85,7 +85,7 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = mask_urls(url.rstrip("/"))
+        self.url = mask_url(url.rstrip("/"))
         self._whole_url = reveal_url(url.rstrip("/"))
         self._system, root = _file_system(self._whole_url)
         self._root = root.rstrip("/")
@@ -253,9 +253,9 @@ def _fsspec() -> Any:
 def _file_system(url: str) -> tuple[Any, str]:
     match = _URL.match(url)
     if "::" in url:
-        raise InputError(f"{url}: URLs within URLs are not read: name the store's")
+        raise InputError(f"{mask_url(url)}: URLs within URLs are not read: name the store's")
     if match is None:
-        raise InputError(f"{url}// names no bucket or directory: name one")
+        raise InputError(f"{mask_url(url)}// names no bucket or directory: name one")
     protocol = match[1]
     fsspec = _fsspec()
     try:
@@ -264,15 +264,17 @@ def _file_system(url: str) -> tuple[Any, str]:
     except ImportError as error:
         package = _PACKAGES.get(protocol)
         remedy = "pip install mtfrun[stores] (fsspec, s3fs, gcsfs)" if package else str(error)
-        raise InputError(f"{url} needs {package or 'another package'}: {remedy}") from error
+        raise InputError(
+            f"{mask_url(url)} needs {package or 'another package'}: {remedy}"
+        ) from error
     except ValueError as error:
         if "Protocol not known" in str(error):
-            raise InputError(f"{url}: fsspec knows no protocol {protocol}://") from error
+            raise InputError(f"{mask_url(url)}: fsspec knows no protocol {protocol}://") from error
         reason = mask_parts(str(error), url)
-        raise InputError(f"{url} is not a URL of a store: {reason}") from error
+        raise InputError(f"{mask_url(url)} is not a URL of a store: {reason}") from error
     except Exception as error:
         reason = " ".join(mask_parts(str(error), url).split())
-        raise StoreError(f"cannot open {url}: {reason}") from error
+        raise StoreError(f"cannot open {mask_url(url)}: {reason}") from error
     # gcsfs logs the errors that it raises, and its retries.
     package = type(files).__module__.partition(".")[0]
     logging.getLogger(package).setLevel(logging.CRITICAL)

@@ -10,6 +10,7 @@ from mtfrun.configuration import config
 from mtfrun.configuration.errors import one_line
 from mtfrun.errors import ConfigError
 from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.tools.report.examples import read_examples
 from tests.faults.fuzzing import CPU_SECS, cpu_limit, some_quick
 
 DEEP = 100_000
@@ -119,6 +120,18 @@ def test_two_thousand_includes_are_refused(directory: pathlib.Path) -> None:
     (directory / "x.gin").write_text("SEED = 1\n")
     (directory / "config.gin").write_text(BEFORE + "include 'x.gin'\n" * 2000)
     assert "one of more than 500 that are included" in refusal(directory / "config.gin")
+
+
+def test_a_link_is_refused(directory: pathlib.Path) -> None:
+    (directory / "secret").write_text("machine host password s3cr3t\n")
+    (directory / "config.gin").symlink_to("secret")
+    assert refusal(directory / "config.gin").endswith("Not a regular file but a link")
+
+
+def test_a_report_has_no_line_of_an_included_file(directory: pathlib.Path) -> None:
+    (directory / "secret").write_text("machine host password s3cr3t\n")
+    (directory / "config.gin").write_text(f"include '{directory}/secret'\n")
+    assert "s3cr3t" not in read_examples(directory, 1, None).note
 
 
 def test_files_that_include_each_other_are_named(directory: pathlib.Path) -> None:

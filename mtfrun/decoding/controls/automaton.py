@@ -6,6 +6,7 @@ several demand together. `guide.py` applies it to ids. All of it is numpy, compu
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ import numpy as np
 
 from mtfrun.decoding.controls.pattern_program import MOST_STATES, NO_STATE
 from mtfrun.errors import InputError
+
+_MOST_SECS = 10.0
 
 
 class Automaton(NamedTuple):
@@ -29,6 +32,13 @@ class Automaton(NamedTuple):
     must_end: np.ndarray
 
 
+def containing_each(words: Sequence[str], *, ends: bool) -> list[Automaton]:
+    """Returns `containing` of the different words; InputError if they are too long together."""
+    encoded = [*dict.fromkeys(word.encode() for word in words)]
+    check_size(sum(map(len, encoded)))
+    return [containing(word, ends=ends) for word in encoded]
+
+
 def containing(word: bytes, *, ends: bool) -> Automaton:
     """Returns the automaton of texts that contain a word, or that end with its first occurrence.
 
@@ -38,7 +48,6 @@ def containing(word: bytes, *, ends: bool) -> Automaton:
     ends: whether the text must end where the word is complete, and may do so anywhere.
     """
     size = len(word)
-    check_size(size)
     after = np.zeros([size + 1, 256], np.int32)
     after[size] = size
     shorter = 0  # the state after the text without its first byte
@@ -55,16 +64,24 @@ def containing(word: bytes, *, ends: bool) -> Automaton:
 
 def all_of(automata: Sequence[Automaton]) -> Automaton:
     """Returns the automaton of the texts that all accept; it must end where one of them must."""
-    product = automata[0]
-    for other in automata[1:]:
-        product = _both(product, other)
-    return product
+    end = time.thread_time() + _MOST_SECS
+    while len(automata) > 1:  # the number of products of many large automata is small
+        pairs = zip(automata[::2], automata[1::2], strict=False)
+        single = automata[len(automata) // 2 * 2 :]
+        automata = [*(_both(a, b, end) for a, b in pairs), *single]
+    return automata[0]
 
 
-def _both(a: Automaton, b: Automaton) -> Automaton:
-    """Returns the product of two automata, of the pairs of states that texts reach."""
+def _both(a: Automaton, b: Automaton, end: float) -> Automaton:
+    """Returns the product of two automata, of the pairs of states that texts reach.
+
+    end: when the time of this thread makes it an InputError.
+    """
     pairs, numbers, rows = [(0, 0)], {(0, 0): 0}, []
     for state_a, state_b in pairs:  # which grows
+        if a.must_end[state_a] or b.must_end[state_b]:  # what follows does not count
+            rows.append(np.full([256], len(rows), np.int32))
+            continue
         after_a, after_b = a.after[state_a], b.after[state_b]
         row = np.full([256], NO_STATE, np.int32)
         has_both = (after_a >= 0) & (after_b >= 0)
@@ -79,6 +96,11 @@ def _both(a: Automaton, b: Automaton) -> Automaton:
         row[has_both] = np.array(after, np.int32)[inverse]
         rows.append(row)
         check_size(len(pairs))
+        if time.thread_time() > end:
+            raise InputError(
+                f"the constraints and stop strings need more than {_MOST_SECS:g} s of a "
+                "processor: leave some out"
+            )
     of_a, of_b = np.array(pairs).T
     return Automaton(
         np.stack(rows),

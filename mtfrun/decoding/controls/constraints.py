@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mtfrun.decoding.controls import pattern_program
-from mtfrun.decoding.controls.automaton import Automaton, all_of, containing
+from mtfrun.decoding.controls.automaton import Automaton, all_of, containing_each
 from mtfrun.errors import InputError, shorten
 from mtfrun.processes.answering_child import AnsweringChild, NoAnswerError
 
@@ -47,7 +47,7 @@ class ForcedWords:
             raise InputError('ForcedWords.words is empty: list texts, such as ["thank you"]')
 
     def automaton(self) -> Automaton:
-        return all_of([containing(word.encode(), ends=False) for word in self.words])
+        return all_of(containing_each(self.words, ends=False))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from mtfrun.checks import INDEX, check_range
-from mtfrun.decoding.controls.automaton import Automaton, all_of, containing
+from mtfrun.decoding.controls.automaton import Automaton, all_of, containing_each
 from mtfrun.decoding.controls.constraints import MOST_SECS, Constraint, check_texts
 from mtfrun.decoding.controls.guide import TokenTexts, make_guide
 from mtfrun.decoding.controls.rules import LogitProcessor, Rules
@@ -77,7 +77,7 @@ class Controls:
         """
         end_ids = self.ends(end_id)
         automata = [*_automata(self.constraints)]
-        automata += [containing(text.encode(), ends=True) for text in self.stop]
+        automata += containing_each(self.stop, ends=True)
         if not automata:
             return Rules(end_ids, self.processors, log_probs=self.log_probs)
         assert tokens is not None

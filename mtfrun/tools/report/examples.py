@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mtfrun.configuration.run_files import CONFIG
 from mtfrun.data import Data, DataError, ImageData
-from mtfrun.errors import is_input_error
+from mtfrun.errors import ConfigError, is_input_error
 from mtfrun.experiment.records import require
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.rundir.errors import reason
@@ -40,6 +40,8 @@ def read_examples(
             _wrong_images(data, answers),
             TOKEN_STYLE,
         )
+    except ConfigError:  # its message may have a line of a file that the configuration includes
+        return Examples(note="The configuration cannot be read here: mtfrun data show says why.")
     except Exception as error:
         if not is_input_error(error):
             raise

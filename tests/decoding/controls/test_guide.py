@@ -13,7 +13,13 @@ import pytest
 
 from mtfrun.data import IdVocabulary
 from mtfrun.decoding import Controls, ForcedWords, JsonSchema, Regex, TokenTexts
-from mtfrun.decoding.controls.automaton import Automaton, all_of, check_size, containing
+from mtfrun.decoding.controls.automaton import (
+    Automaton,
+    all_of,
+    check_size,
+    containing,
+    containing_each,
+)
 from mtfrun.decoding.controls.guide import Guide, make_guide
 from mtfrun.decoding.controls.pattern_program import NO_STATE
 from mtfrun.errors import InputError
@@ -158,6 +164,14 @@ def test_a_stop_text_ends_an_output_though_ids_cross_its_borders() -> None:
         places = [text.find(stop) for stop in (b"bb", b"a:")]
         last = 3  # the longest id
         assert all(place < 0 or place + 2 > len(text) - last for place in places)
+
+
+def test_many_stop_texts_take_a_state_for_each_byte_and_no_minutes() -> None:
+    words = [f"{number:06d}" for number in range(0, 10**6, 4000)]
+    automaton = all_of(containing_each([*words, *words], ends=True))
+    assert _run(automaton, b"11204000")[1] == 8 and len(automaton.may_end) < 1800
+    with pytest.raises(InputError, match="more than 20,000 states"):
+        containing_each(["a" * 100 + word for word in words], ends=True)
 
 
 def test_a_stop_text_does_not_interrupt_what_a_constraint_needs() -> None:
