@@ -30,9 +30,18 @@ from mtfrun.rundir.checkpoints.manifest import DATA_NAME, MANIFEST_NAME, read_ma
 from mtfrun.rundir.errors import RunDirError
 from mtfrun.rundir.lease import Lease, is_leased
 from mtfrun.rundir.lock import is_locked
-from mtfrun.stores import Store, StoredFile, StoreError, cache_directory, exclusive
+from mtfrun.stores import (
+    Store,
+    StoredFile,
+    StoreError,
+    cache_directory,
+    check_room,
+    exclusive,
+)
 from mtfrun.untrusted import read_json
 
+# Of a run's files without data of checkpoints; a sparse file of any size costs its author nothing.
+_MOST_BYTES = 1 << 33
 _STATE, _LOCK, _DOWNLOADS = ".mirror.json", ".mirror.lock", ".downloads"
 WRITER_LOCK = ".mirror.writer"
 """The lock that a training of a run at a URL holds in the local directory."""
@@ -312,6 +321,14 @@ class Mirror:
         if not targets:
             return
         folder.mkdir(exist_ok=True)
+        sizes = {name: self.entries[name].bytes for name in targets}
+        records = sum(size for name, size in sizes.items() if not _is_data(name))
+        if records > _MOST_BYTES:
+            raise RunDirError(
+                f"{self.store.url} has {records:,} bytes besides data of checkpoints, more than "
+                f"{_MOST_BYTES:,}: delete files that are not of the run"
+            )
+        check_room(folder, sum(sizes.values()), self.store.url)
         self.store.download(targets)
         for name, temporary in targets.items():
             path = self.path / name

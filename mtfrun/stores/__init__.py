@@ -1,6 +1,7 @@
 """Files at URLs, in any store that fsspec knows: s3://, gs://, memory://, file://, ..."""
 
 from mtfrun.stores.cache import cache_directory as cache_directory
+from mtfrun.stores.cache import check_room as check_room
 from mtfrun.stores.cache import exclusive as exclusive
 from mtfrun.stores.copies import copy_matching as copy_matching
 from mtfrun.stores.copies import local_copy as local_copy

@@ -8,6 +8,7 @@ import hashlib
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Iterator
 
 from mtfrun.errors import InputError
@@ -26,6 +27,16 @@ def cache_directory(kind: str, url: str) -> pathlib.Path:
     last = url.partition("?")[0].rpartition("/")[2]
     name = re.sub(r"[^A-Za-z0-9._-]", "_", last)[-_LONGEST_NAME:].lstrip(".")
     return root / "stores" / kind / digest / (name or "_")
+
+
+def check_room(directory: pathlib.Path, size: int, url: str) -> None:
+    """Raises InputError if the disk of an existing directory has no room for a download."""
+    free = shutil.disk_usage(directory).free
+    if size > free:
+        raise InputError(
+            f"{url}: its files have {size:,} bytes, and {directory} has room for {free:,}; name "
+            "another place with MTFRUN_CACHE_DIR"
+        )
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mtfrun.display import progress
-from mtfrun.stores.cache import cache_directory, exclusive
+from mtfrun.stores.cache import cache_directory, check_room, exclusive
 from mtfrun.stores.store import Store, StoredFile, StoreError, reveal_url
 from mtfrun.untrusted import read_json
 from mtfrun.url_secrets import mask_url
@@ -101,6 +101,7 @@ def _copy(store: Store, files: Mapping[str, StoredFile]) -> pathlib.Path:
             for name, file in files.items()
             if states.get(_local(name)) != [*file] or _size(directory / _local(name)) != file.bytes
         ]
+        check_room(downloads, sum(files[name].bytes for name in missing), store.url)
         targets = {name: downloads / str(number) for number, name in enumerate(missing)}
         with progress.waiting(f"downloading {len(targets)} file(s) of {store.url}"):
             store.download(targets)

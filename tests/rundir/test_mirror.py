@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import pathlib
 import shutil
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 import fsspec
 import pytest
 
+from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirError, mirrors, uploads
 from mtfrun.rundir import lease as lease_module
 from mtfrun.rundir.checkpoints.manifest import (
@@ -351,3 +353,20 @@ def test_a_command_that_reads_adds_files_and_replaces_none(memory_url: str) -> N
     store = Store(memory_url)
     assert store.read("config.gin") == b"A = 1" and store.read("record.json") == b"{}"
     assert _steps_in(store) == [10]
+
+
+def test_files_without_an_end_are_not_downloaded(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"file://{tmp_path}/run"
+    with mirrors.writing(url) as name:
+        _save(pathlib.Path(name), 10)
+    _move_to(monkeypatch, tmp_path, "another")
+    (data,) = (tmp_path / "run/checkpoints").glob("*.data*")
+    os.truncate(data, 1 << 43)
+    with pytest.raises(InputError, match="has room for"), mirrors.reading(url) as name:
+        mirrors.fetch(pathlib.Path(name, "checkpoints"), [data.name])
+    (tmp_path / "run/config.gin").touch()
+    os.truncate(tmp_path / "run/config.gin", 1 << 43)
+    with pytest.raises(RunDirError, match="besides data of checkpoints"), mirrors.reading(url):
+        pass

@@ -166,7 +166,13 @@ class LimitedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         self.connections_of_server.count("without a request of HTTP")
-        super().send_400_response(msg)
+        if self.cycle is not None and not self.cycle.response_complete:  # its body is wrong
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            super().send_400_response(msg)
+        else:  # an answer has begun
+            self.transport.close()
 
     def _look(self) -> None:
         state = self.conn.their_state

@@ -155,3 +155,22 @@ def test_a_connection_with_more_requests_before_an_answer_is_closed(lines: list[
     with _server(PATIENT) as port, _connect(port, ONE * 50) as connection:
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
     assert answer.count(b"HTTP/1.1 200") == 1
+
+
+@pytest.mark.parametrize("token", ["secret", "wrong"])
+@pytest.mark.parametrize("path", ["/x", "/slow"])
+def test_a_wrong_body_ends_the_request_without_a_traceback(
+    path: str, token: str, lines: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    head = HEAD.format(path).replace("secret", token) + "Transfer-Encoding: chunked\r\n\r\n"
+    with _server(PATIENT) as port:
+        with _connect(port, head + "-1\r\n") as connection:
+            assert connection.recv(100).startswith(b"HTTP/1.1 400")
+        with _connect(port, head) as connection:
+            time.sleep(SECS)
+            connection.sendall(b"-1\r\n")
+            while connection.recv(1000):
+                pass
+        with _client(port) as ask:
+            assert ask() == b"body"
+    assert not caplog.records
