@@ -77,7 +77,7 @@ def _both(a: Automaton, b: Automaton, end: float) -> Automaton:
 
     end: when the time of this thread makes it an InputError.
     """
-    pairs, numbers, rows = [(0, 0)], {(0, 0): 0}, []
+    pairs, numbers, rows = [(0, 0)], {(0, 0): 0}, list[np.ndarray]()
     for state_a, state_b in pairs:  # which grows
         if a.must_end[state_a] or b.must_end[state_b]:  # what follows does not count
             rows.append(np.full([256], len(rows), np.int32))
