@@ -51,8 +51,8 @@ class EarlyCheck:
     Nothing is checked if TensorFlow is imported already.
     """
 
-    def __init__(self, flags: argparse.Namespace):
-        self._child = _start_child(flags)
+    def __init__(self, flags: argparse.Namespace, num_processes: int = 1):
+        self._child = _start_child(flags, num_processes)
 
     def error(self) -> InputError | None:
         """Waits for the end of the check."""
@@ -85,7 +85,7 @@ class EarlyCheck:
             raise error
 
 
-def _start_child(flags: argparse.Namespace) -> _Child | None:
+def _start_child(flags: argparse.Namespace, num_processes: int) -> _Child | None:
     may_appear = getattr(flags, "continuous", False)
     if may_appear or "tensorflow" in sys.modules:
         return None
@@ -100,13 +100,14 @@ def _start_child(flags: argparse.Namespace) -> _Child | None:
         directory = flags.model_dir
     elif flags.command not in _OF_FILES | _OF_RUNS:
         return None
-    return _Child(lambda: _message(flags, files, directory) or "")
+    return _Child(lambda: _message(flags, files, directory, num_processes) or "")
 
 
 def _message(
     flags: argparse.Namespace,
     alternatives: Sequence[Sequence[str]],
     directory: str | None,
+    num_processes: int = 1,
     *,
     imports_modules: bool = False,
 ) -> str | None:
@@ -124,16 +125,27 @@ def _message(
             alternatives = [[path]] if flags.bindings else []
         for files in alternatives:
             modules = config.check_statements(files, flags.bindings, flags.gin_search_paths)
-            if not flags.bindings and len(files) == 1 and (SHIPPED / files[0]).is_file():
+            is_shipped = not flags.bindings and len(files) == 1 and (SHIPPED / files[0]).is_file()
+            if is_shipped and num_processes == 1:
                 continue  # a test checks its types
             roots = {name.partition(".")[0] for name in [*modules, *flags.module_import]}
             if not imports_modules and not roots <= {"mtfrun"}:
                 is_whole = False
                 continue
             dataclasses.replace(settings_of(flags), files=files).parse(path)
+            if num_processes > 1:
+                _check_division(num_processes)
     except InputError as error:
         return str(error)
     return "" if is_whole else None
+
+
+def _check_division(num_processes: int) -> None:
+    from mtfrun import mtf  # noqa: PLC0415 - imports stubs
+    from mtfrun.configuration import config  # noqa: PLC0415 - imports gin
+    from mtfrun.mtf.devices import check_division  # noqa: PLC0415 - imports stubs
+
+    check_division(mtf.convert_to_shape(config.argument(mtf.Mesh, "shape")), num_processes)
 
 
 def first_error(trainings: Sequence[argparse.Namespace]) -> tuple[int, InputError] | None:

@@ -111,7 +111,7 @@ def _parse_and_run(arguments: list[str]) -> int:
     if flags.launched is not None:
         if has_urls(flags.launched):
             replace_urls(flags.launched)
-        elif error := EarlyCheck(flags.launched).error():
+        elif error := EarlyCheck(flags.launched, flags.num_processes or 1).error():
             raise error
     if not called.imports_tensorflow:
         with local_directories(flags, called):

@@ -195,7 +195,7 @@ class LabelVocabulary(Vocabulary):
         if label not in self._id_of:
             raise DataError(
                 f'"{label}" is none of LabelVocabulary.labels, {", ".join(self.labels)}'
-                f"{did_you_mean(label, self.labels)}"
+                f"{did_you_mean(label, self.labels)}: correct the target, or add it to LABELS"
             )
         return np.array([self._id_of[label]], np.int32)
 

@@ -21,6 +21,8 @@ from mtfrun.untrusted import is_regular, open_regular, read_regular_text
 _PACKAGE = pathlib.Path(__file__).parents[1]
 # Packages that training does not depend on.
 _NOT_TRAINING = ("cli", "tools")
+# A command's program, and its name in processes that multiprocessing has started.
+_PROGRAMS = ("__main__", "__mp_main__")
 _STANDARD_LIBRARY = f"{pathlib.Path(os.__file__).parent}{os.sep}"
 _INSTALLED = re.compile(r"[/\\](dist|site)-packages[/\\]")
 
@@ -99,7 +101,7 @@ def _user_hashes() -> dict[str, str]:
     for name, module in sorted(sys.modules.items()):
         # Not by `getattr`, for which some packages import more.
         file = module.__dict__.get("__file__") if isinstance(module, types.ModuleType) else None
-        if not isinstance(file, str) or name.partition(".")[0] in ("__main__", "mtfrun"):
+        if not isinstance(file, str) or name.partition(".")[0] in ("mtfrun", *_PROGRAMS):
             continue
         if file.startswith(_STANDARD_LIBRARY) or _INSTALLED.search(file):
             continue

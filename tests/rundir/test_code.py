@@ -7,6 +7,8 @@ import importlib
 import json
 import pathlib
 import subprocess
+import sys
+import types
 import zipfile
 from collections.abc import Iterator
 
@@ -117,7 +119,11 @@ def test_a_users_modules_are_hashed_with_what_they_import(
         archive.writestr("zipped_code.py", "")
     for path in (tmp_path, tmp_path / "code.zip"):
         monkeypatch.syspath_prepend(path)
+    program = types.ModuleType("__mp_main__")
+    program.__file__ = str(tmp_path / "other_code.py")
+    monkeypatch.setitem(sys.modules, "__mp_main__", program)
     former = module_hashes()
+    assert "__mp_main__" not in former
     importlib.import_module("mtfrun_mine").losses.load()
     hashes = {name: x for name, x in module_hashes().items() if name not in former}
     files = {

@@ -58,7 +58,13 @@ class ImageFolders(ImageSource):
             if not first:
                 raise DataError("ImageFolders.directory is an empty mapping: name a split")
             first = next(iter(first.values()))
-        return tuple(path.name for path in _class_folders(absolute_path(first)))
+        names = tuple(path.name for path in _class_folders(absolute_path(first)))
+        if len(names) == 1:
+            raise DataError(
+                f"the folder {first} has one class, {names[0]}: it must have a folder for each "
+                "class, named after it"
+            )
+        return names
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -267,6 +267,8 @@ def matches(patterns: Patterns) -> dict[str, str]:
         if root == "/" and "**" in pattern:
             raise DataError(f'"{pattern}" searches the whole disk: name a directory before the "*"')
         paths = matching_files(pattern)
+        if not paths and os.path.isdir(pattern):  # noqa: PTH112
+            raise DataError(f'"{pattern}" is a directory: name its files, such as "{pattern}/*"')
         if not paths:
             raise DataError(f'no file matches "{pattern}"; {_nearby(Path(root))}')
         names.update((path, os.path.relpath(path, root)) for path in paths)

@@ -62,6 +62,8 @@ class Tsv(TextSource, LineRecordFiles):
         for name in by_our_name(self.fields).values():
             if names.count(name) > 1:
                 raise DataError(f'{path}: its first line names the column "{name}" twice')
+            if name not in names and len(names) == 1 and ";" in names[0]:
+                raise DataError(f"{path} has semicolons between its values: .csv needs commas")
             if name not in names:
                 raise DataError(
                     f'{path} has no column "{name}"; its first line names '

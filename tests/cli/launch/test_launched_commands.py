@@ -7,6 +7,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -102,13 +103,16 @@ def test_other_programs_cannot_connect_to_the_processes(language_model_run: path
         assert process.wait() == 0
 
 
-@pytest.mark.slow
-def test_an_error_of_all_processes_is_one_line(language_model_run: pathlib.Path) -> None:
-    process = mtfrun("launch", "-n", "3", "--", "eval", f"--model_dir={language_model_run}", *MESH)
-    assert error_line(process) == (
-        "mtfrun: error: --gin.MESH_SHAPE='data:2,model:1': mesh data:2;model:1 has 2 device(s), "
-        "which 3 processes do not divide: change the mesh, or --num_processes"
+@pytest.mark.parametrize("mesh, devices", [(MESH, 2), ((), 1)])
+def test_a_mesh_that_processes_do_not_divide_is_refused_before_they_start(
+    mesh: Sequence[str], devices: int, tmp_path: pathlib.Path
+) -> None:
+    command = ["train", "--gin_file=runs/quickstart.gin", f"--model_dir={tmp_path}/run", *mesh]
+    assert error_line(mtfrun("launch", "-n", "64", "--", *command)) == (
+        f"mtfrun: error: mesh data:{devices};model:1 has {devices} device(s), which 64 processes "
+        "do not divide: change the mesh, or the number of processes"
     )
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -74,12 +74,16 @@ def test_folders_without_images_are_errors_of_one_line(tmp_path: pathlib.Path) -
     (tmp_path / "images").mkdir()
     fails("holds no images in folders")
     (tmp_path / "images" / "cat").mkdir()
+    fails("images has one class, cat: it must have a folder for each class")
+    (tmp_path / "images" / "dog").mkdir()
     fails("cat of a class holds no JPEG or PNG file")
     # Not by its hash in the training split.
-    name = next(f"{i}.jpg" for i in range(99) if split_of(f"cat/{i}.jpg") == "validation")
-    (tmp_path / "images" / "cat" / name).write_bytes(jpeg(photo(9, 9)))
+    for folder in ("cat", "dog"):
+        places = (f"{folder}/{i}.jpg" for i in range(99))
+        place = next(place for place in places if split_of(place) == "validation")
+        (tmp_path / "images" / place).write_bytes(jpeg(photo(9, 9)))
     fails(
-        'split "train" of ImageFolders.* holds no images: .* 80% .* there are 1; add more, or give'
+        'split "train" of ImageFolders.* holds no images: .* 80% .* there are 2; add more, or give'
     )
 
 

@@ -207,6 +207,9 @@ def test_the_error_of_a_pattern_without_a_file_lists_its_directory(tmp_path: Pat
     assert message(TextLines(f"{tmp_path}/none/x.txt"), "train") == (
         f'no file matches "{tmp_path}/none/x.txt"; there is no directory {tmp_path}/none'
     )
+    assert message(TextFiles(str(tmp_path)), "train") == (
+        f'"{tmp_path}" is a directory: name its files, such as "{tmp_path}/*"'
+    )
 
 
 def test_a_pattern_does_not_search_the_whole_disk() -> None:

@@ -107,6 +107,7 @@ def test_csv_has_a_header_and_quotes(tmp_path: Path) -> None:
         ("", 'has no column "inputs"; its first line names none'),
         ("inputs,targets,inputs\n1,2,3\n", 'its first line names the column "inputs" twice'),
         ('inputs,targets\n"1\n2",3\n4\n', "pairs.csv:4: a line needs one comma, between inputs, t"),
+        ("inputs;targets\n1;2\n", "has semicolons between its values: .csv needs commas"),
         ('inputs,targets\n1,"2\n', "pairs.csv:2: unexpected end of data: in CSV"),
     ],
 )
