@@ -57,6 +57,7 @@ class DeviceSettings:
 
 
 def check_division(shape: Shape, num_processes: int) -> None:
+    """Raises a LayoutError if the processes cannot have equal parts of a mesh."""
     if shape.size % num_processes:
         raise LayoutError(
             f"mesh {shape.to_string} has {shape.size} device(s), which {num_processes} "

@@ -114,7 +114,7 @@ def test_a_score_is_that_of_a_label() -> None:
     scored = _labelled().prompt_format(LIMITS).scored_row(b"ab", b"long")
     assert scored.features["targets"].tolist() == [4] and scored.begin == 0
     assert scored.lengths["inputs"] == scored.lengths["targets"] == 8
-    with pytest.raises(DataError, match="none of LabelVocabulary.*: correct the target, or add"):
+    with pytest.raises(DataError, match=r"none of LabelVocabulary.*: correct the target, or add"):
         _labelled().prompt_format(LIMITS).scored_row(b"ab", b"medium")
 
 
