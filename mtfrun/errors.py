@@ -81,6 +81,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     ", did you mean 'model'?"
     >>> did_you_mean("temp", ["top_p", "temperature"])
     ", did you mean 'temperature'?"
+    >>> did_you_mean("train_steps", ["TRAIN_STEPS"])
+    ", did you mean 'TRAIN_STEPS'?"
     """
     near = nearest(name, known)
     return f", did you mean {near!r}?" if near else ""
@@ -100,7 +102,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     begun = [other for other in short if name and other.startswith(name)]
     if len(begun) == 1:
         return begun[0]
-    near = difflib.get_close_matches(name[:_LONGEST], short, n=1)
+    same = [other for other in short if other.lower() == name.lower()]
+    near = same or difflib.get_close_matches(name[:_LONGEST], short, n=1)
     return near[0] if near else None
 
 

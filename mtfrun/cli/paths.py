@@ -10,6 +10,7 @@ import contextlib
 import glob
 import os
 import re
+from collections.abc import Callable
 
 from mtfrun.cli.command import Command
 from mtfrun.errors import InputError, did_you_mean
@@ -73,7 +74,7 @@ def _check_new(flags: argparse.Namespace, command: Command) -> None:
 
 def _check_run(flags: argparse.Namespace, run: str) -> None:
     if not os.path.isdir(run):
-        remedy = _nearest(run) or (
+        remedy = _nearest(run, os.path.isdir) or (
             ": check its name, or make it with `mtfrun train --model_dir=...`"
         )
         raise InputError(f"--model_dir {run} is not a directory{remedy}")
@@ -93,8 +94,9 @@ def _check_directory(flag: str, value: str, run: str | None) -> None:
     in_run = os.path.join(run or "", "adapters")
     if value == "lookup" or os.path.isdir(path) or os.path.isdir(os.path.join(in_run, value)):
         return
-    hint = _nearest(path) or (did_you_mean(value, _names(in_run)) if run else "")
-    raise InputError(f"{flag}{value} is not a directory{hint or ': check its name'}")
+    near = did_you_mean(value, _names(in_run)) if run and flag == "--adapter=" else ""
+    hint = near or _nearest(path, os.path.isdir) or ": check its name"
+    raise InputError(f"{flag}{value} is not a directory{hint}")
 
 
 def _may_exist(path: str) -> bool:
@@ -103,9 +105,10 @@ def _may_exist(path: str) -> bool:
     return is_other or os.path.exists(path) or bool(glob.glob(glob.escape(path) + ".*"))
 
 
-def _nearest(path: str) -> str:
+def _nearest(path: str, fits: Callable[[str], bool] = os.path.exists) -> str:
     directory, name = os.path.split(path)
-    near = did_you_mean(name, _names(directory or "."))
+    names = (entry for entry in _names(directory or ".") if fits(os.path.join(directory, entry)))
+    near = did_you_mean(name, names)
     return near.replace("'", f"'{os.path.join(directory, '')}", 1) if near else ""
 
 

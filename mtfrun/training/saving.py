@@ -102,9 +102,11 @@ class Saver(Action):
     def consider_best(self, step: int, metrics: Mapping[str, float]) -> None:
         """Saves `step`, the present one, if it is the best; InputError if its metric is missing."""
         metric, mode = self.options.best_metric, self.options.best_mode
-        if metric is None or step == 0:  # an untrained model is not worth a checkpoint
+        if metric is None:
             return
         check_metric_exists("CheckpointOptions.best_metric", metric, metrics.keys())
+        if step == 0:  # an untrained model is not worth a checkpoint
+            return
         value = float(metrics.get(metric, math.nan))
         if math.isfinite(value) and (
             self._best is None or is_better(value, self._best.value, mode)

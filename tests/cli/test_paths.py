@@ -21,6 +21,8 @@ def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes a directory that has what the checks look at."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/adapters/prose").mkdir(parents=True)
+    (tmp_path / "proses.sh").touch()
     (tmp_path / "run/checkpoints/ckpt-20.json").touch()
     (tmp_path / "prompts.txt").write_text("a prompt")
 
@@ -34,6 +36,8 @@ def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("decode --model_dir=run --input=prompt.txt", "did you mean 'prompts.txt'?"),
         ("decode --model_dir=run --prompt=x --output=prompts.txt/x", "prompts.txt is not a dir"),
         ("decode --model_dir=run --prompt=x --adapter=a", "--adapter=a is not a directory: check"),
+        ("decode --model_dir=run --prompt=x --adapter=proses", "did you mean 'prose'?"),
+        ("decode --model_dir=run --prompt=x --draft=proses", "--draft=proses is not a directory: che"),
         ("export --model_dir=run --to=run --format=tensorflow", "--to=run is not empty"),
         ("checkpoints diff rum run", "rum is not a directory, did you mean 'run'?"),
         ("launch -n 2 --", "launch needs a command"),

@@ -20,6 +20,7 @@ class AddingMetrics(Action):
 
     def __init__(self, values: Mapping[int, float], name: str = "eval/loss"):
         self.every_steps = 1
+        self.at_start = 0 in values
         self._values = values
         self._name = name
 
@@ -79,6 +80,11 @@ def test_an_unknown_metric_is_an_error_that_names_the_others(
     ):
         _train(tmp_path, 8, {2: 3.0}, best_metric="eval/los")
     assert RunDirectory(tmp_path).checkpoints().verify(2).step == 2
+
+
+def test_an_unknown_metric_is_an_error_before_the_first_step(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(InputError, match="is not one of the metrics"):
+        _train(tmp_path, 8, {0: 3.0}, best_metric="eval/los")
 
 
 def test_one_checkpoint_of_every_hour_is_kept_over_resumptions(
