@@ -29,6 +29,7 @@ from mtfrun.models import FiniteCheck, Model, NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, VariableSpec
 from mtfrun.rundir.checkpoints.checkpoints import check_compatible
 from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
+from mtfrun.rundir.errors import IncompatibleError
 
 ALL_DATA = (
     "choose @data.LanguageModelData(), @data.DelimitedPairsData(), "
@@ -276,7 +277,12 @@ class Experiment:
             source = self.init_checkpoint
             if base is not None:
                 source = dataclasses.replace(source or InitCheckpoint(), path=base)
-            load_base(self.model, source, self.seed, saved.base)
+            try:
+                load_base(self.model, source, self.seed, saved.base)
+            except IncompatibleError:
+                if base is not None:  # another model than the configuration's
+                    check_base("", saved.base, base)
+                raise
         return self._restore_saved(run, step)
 
     def restore_adapters(self, run: RunDirectory, step: int | None = None) -> int:

@@ -37,7 +37,10 @@ def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("decode --model_dir=run --prompt=x --output=prompts.txt/x", "prompts.txt is not a dir"),
         ("decode --model_dir=run --prompt=x --adapter=a", "--adapter=a is not a directory: check"),
         ("decode --model_dir=run --prompt=x --adapter=proses", "did you mean 'prose'?"),
-        ("decode --model_dir=run --prompt=x --draft=proses", "--draft=proses is not a directory: che"),
+        (
+            "decode --model_dir=run --prompt=x --draft=proses",
+            "--draft=proses is not a directory: c",
+        ),
         ("export --model_dir=run --to=run --format=tensorflow", "--to=run is not empty"),
         ("checkpoints diff rum run", "rum is not a directory, did you mean 'run'?"),
         ("launch -n 2 --", "launch needs a command"),
