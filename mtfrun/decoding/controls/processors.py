@@ -170,6 +170,45 @@ class ForbiddenIds(OfIds):
         return mtf.where(is_one, FORBIDDEN, logits, output_shape=logits.shape)
 
 
+@dataclasses.dataclass(frozen=True)
+class ForbiddenFirstIds(OfIds):
+    """Forbids ids at one position of an output: its first one, or behind `position` ids."""
+
+    position: int = 0
+
+    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        is_here = mtf.equal(written.position, written.prompt_lengths + self.position)
+        is_one = self.is_one(logits, written)
+        now = mtf.logical_and(is_here, is_one, output_shape=[*is_here.shape, *is_one.shape])
+        return mtf.where(now, FORBIDDEN, logits, output_shape=logits.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class ForbiddenWords:
+    """Forbids sequences of ids: each one's last id behind the others, the prompt's included."""
+
+    words: Sequence[Sequence[int]]
+
+    def __post_init__(self) -> None:
+        for word in self.words:
+            check_range("number of ids of ForbiddenWords.words", len(word), COUNT)
+            for number in word:
+                check_range("ForbiddenWords.words", number, INDEX)
+
+    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+        ids, length, position = written.ids, written.length, written.position
+        vocab = mtf.range(logits.mesh, written.vocab_of(logits))
+        for *before, last in self.words:
+            is_next = mtf.greater_equal(position, len(before))
+            for distance, number in enumerate(reversed(before[-length.size :]), 1):
+                same = mtf.equal(mtf.gather(ids, position - distance, length), number)
+                is_next = mtf.logical_and(same, is_next, output_shape=same.shape)
+            is_last = mtf.equal(vocab, last)
+            now = mtf.logical_and(is_next, is_last, output_shape=[*is_next.shape, *is_last.shape])
+            logits = mtf.where(now, FORBIDDEN, logits, output_shape=logits.shape)
+        return logits
+
+
 class FirstIds(OfIds):
     """Outputs begin with one of these ids, of equal logits: a language, or the mark of a text.
 

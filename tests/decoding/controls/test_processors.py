@@ -16,7 +16,9 @@ from mtfrun.decoding import (
     FORBIDDEN,
     Controls,
     FirstIds,
+    ForbiddenFirstIds,
     ForbiddenIds,
+    ForbiddenWords,
     FrequencyPenalty,
     LastIds,
     LogitProcessor,
@@ -50,6 +52,8 @@ NEW_IDS = POSITION - PROMPT_LENGTHS
 # The last row may have more ids.
 LIMITS = np.asarray([10, 10, 10, 11], np.int32)
 
+WORDS = [[7], [2, 3, 4, 2, 6], [7, 7, 1], [6, 0], [*range(1, 20)]]
+
 PROCESSORS: Mapping[str, LogitProcessor] = {
     "repetition": RepetitionPenalty(1.3),
     "repetition in outputs": RepetitionPenalty(0.8, with_prompt=False),
@@ -63,6 +67,9 @@ PROCESSORS: Mapping[str, LogitProcessor] = {
     "least length": MinLength(6),
     "least length with the prompt": MinLength(10, with_prompt=True),
     "forbidden ids": ForbiddenIds([2, 5]),
+    "forbidden first ids": ForbiddenFirstIds([2, 5]),
+    "forbidden ids behind the first": ForbiddenFirstIds([2, 5], position=1),
+    "forbidden words": ForbiddenWords(WORDS),
     "first ids": FirstIds([4]),
     "last ids": LastIds([1, 3]),
 }
@@ -101,8 +108,14 @@ def _expected(name: str, row: int) -> np.ndarray:
     if isinstance(processor, NoRepeatNGram):
         logits[list(_ends_of_ngrams(row, processor.size))] = -np.inf
         return logits
-    if isinstance(processor, ForbiddenIds):
-        logits[processor.ids] = -np.inf
+    if isinstance(processor, ForbiddenWords):
+        ids = IDS[row, :POSITION].tolist()
+        logits[[w[-1] for w in WORDS if ids[len(ids) - len(w) + 1 :] == w[:-1]]] = -np.inf
+        return logits
+    if isinstance(processor, ForbiddenIds | ForbiddenFirstIds):
+        place = processor.position if isinstance(processor, ForbiddenFirstIds) else NEW_IDS[row]
+        if NEW_IDS[row] == place:
+            logits[processor.ids] = -np.inf
         return logits
     if isinstance(processor, FirstIds | LastIds):
         at = PROMPT_LENGTHS[row] if isinstance(processor, FirstIds) else LIMITS[row] - 1

@@ -22,6 +22,7 @@ def main() -> None:
         "repetition": t.RepetitionPenaltyLogitsProcessor(1.3),
         **{f"{n}-grams": t.NoRepeatNGramLogitsProcessor(n) for n in (1, 2, 3, 4, 30)},
         "least length with the prompt": t.MinLengthLogitsProcessor(10, ends.tolist()),
+        "forbidden words": t.NoBadWordsLogitsProcessor([[7], [2, 3, 4, 2, 6], [7, 7, 1], [6, 0]]),
         "min_p 0.1": t.MinPLogitsWarper(0.1),
         "min_p 1": t.MinPLogitsWarper(1.0),
         **{f"typical {mass}": t.TypicalLogitsWarper(mass) for mass in (0.2, 0.7, 0.95)},

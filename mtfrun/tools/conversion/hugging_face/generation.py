@@ -42,11 +42,13 @@ _PROCESSORS: Mapping[str, tuple[str, str, float]] = {
     "min_length": ("decoding.MinLength", "length", 0),
     "min_new_tokens": ("decoding.MinLength", "length", 0),
 }
-# As processors of ids.
+# As processors of ids, in transformers' order.
 _OF_IDS: Mapping[str, str] = {
-    "bad_words_ids": "decoding.ForbiddenIds",
+    "bad_words_ids": "decoding.ForbiddenWords",
     "forced_bos_token_id": "decoding.FirstIds",
     "forced_eos_token_id": "decoding.LastIds",
+    "suppress_tokens": "decoding.ForbiddenIds",
+    "begin_suppress_tokens": "decoding.ForbiddenFirstIds",
 }
 _FILTERS: Mapping[str, tuple[str, str, float]] = {
     "min_p": ("decoding.MinP", "share", 0.0),
@@ -147,22 +149,33 @@ def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
     return limits
 
 
-def _ids_by_setting(values: Settings, *, is_answer: bool) -> dict[str, list[int]]:
-    """Returns the ids of those settings of `_OF_IDS` that are supported."""
+def _ids_by_setting(values: Settings, *, is_answer: bool) -> dict[str, dict[str, object]]:
+    """Returns the parameters of those processors of ids that are set, by setting."""
     ids = {name: end_ids(values.values, name) for name in _OF_IDS}
-    words = values.values.get("bad_words_ids")
-    # Words of several ids are not supported.
-    if type(words) is list and all(type(word) is list and len(word) == 1 for word in words):
-        forbidden = [number for word in words for number in end_ids({"word": word}, "word")]
-        ids["bad_words_ids"] = [x for x in forbidden if x not in end_ids(values.values)]
     if not is_answer:
         # It is for prompts of one id there.
         ids["forced_bos_token_id"] = []
-    return {name: numbers for name, numbers in ids.items() if numbers}
+    parameters: dict[str, dict[str, object]] = {x: {"ids": y} for x, y in ids.items() if y}
+    if ids["forced_bos_token_id"] and ids["begin_suppress_tokens"]:
+        # The id behind the forced one.
+        parameters["begin_suppress_tokens"]["position"] = 1
+    parameters.pop("bad_words_ids", None)
+    listed = values.values.get("bad_words_ids")
+    words = [word for word in listed if type(word) is list] if type(listed) is list else []
+    words = [end_ids({"word": word}, "word") for word in words]
+    ends = [[number] for number in end_ids(values.values)]
+    words = [word for word in words if word and word not in ends]
+    if words:
+        parameters["bad_words_ids"] = {"words": words}
+    return parameters
 
 
 def _controls(
-    values: Settings, ids: Mapping[str, list[int]], *, is_answer: bool, draws: bool
+    values: Settings,
+    ids: Mapping[str, dict[str, object]],
+    *,
+    is_answer: bool,
+    draws: bool,
 ) -> dict[str, dict[str, object]]:
     """Returns the parameters by class, those of `decoding.Controls` first."""
     controls: dict[str, object] = {}
@@ -187,9 +200,10 @@ def _controls(
             elif setting == "min_length":
                 classes[target] = {parameter: value, "with_prompt": True}
         if name == "processors":
-            for setting, numbers in ids.items():
-                references.append(reference(f"@{_OF_IDS[setting]}()"))
-                classes[_OF_IDS[setting]] = {"ids": numbers}
+            for setting, target in _OF_IDS.items():
+                if setting in ids:
+                    references.append(reference(f"@{target}()"))
+                    classes[target] = ids[setting]
         if references:
             controls[name] = references
     return {**({"decoding.Controls": controls} if controls else {}), **classes}

@@ -122,17 +122,22 @@ def test_settings_of_decoding_are_taken_over(
             ANSWERS,
             {
                 **{"forced_bos_token_id": 0, "forced_eos_token_id": [2, 7]},
-                **{"bad_words_ids": [[5], [2], [9]], "eos_token_id": 2},
+                **{"bad_words_ids": [[5], [2], [9, 3]], "eos_token_id": 2},
+                **{"suppress_tokens": [8], "begin_suppress_tokens": [4, 2]},
             },
             {
                 "decoding.Controls": {
                     "processors": [
-                        reference("@decoding.ForbiddenIds()"),
+                        reference("@decoding.ForbiddenWords()"),
                         reference("@decoding.FirstIds()"),
                         reference("@decoding.LastIds()"),
+                        reference("@decoding.ForbiddenIds()"),
+                        reference("@decoding.ForbiddenFirstIds()"),
                     ]
                 },
-                "decoding.ForbiddenIds": {"ids": [5, 9]},
+                "decoding.ForbiddenWords": {"words": [[5], [9, 3]]},
+                "decoding.ForbiddenIds": {"ids": [8]},
+                "decoding.ForbiddenFirstIds": {"ids": [4, 2], "position": 1},
                 "decoding.FirstIds": {"ids": [0]},
                 "decoding.LastIds": {"ids": [2, 7]},
             },
@@ -183,7 +188,7 @@ def test_settings_of_older_folders_are_in_config_json(tmp_path: pathlib.Path) ->
     "values, note",
     [
         (
-            {"diversity_penalty": 1.2, "renormalize_logits": False, "bad_words_ids": [[3, 4]]},
+            {"diversity_penalty": 1.2, "renormalize_logits": False, "bad_words_ids": [3, 4]},
             "not supported in decoding, and left out: diversity_penalty, bad_words_ids",
         ),
         ({"num_beams": 2, "length_penalty": 1.0}, "length_penalty=1.0 divides by length^1.0"),
