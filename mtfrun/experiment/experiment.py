@@ -12,7 +12,7 @@ import numpy as np
 
 from mtfrun import mtf, optim
 from mtfrun.checks import INDEX, check_range
-from mtfrun.data import Data, Infeed, host_of, split_batch
+from mtfrun.data import Data, Infeed, LabelVocabulary, host_of, split_batch
 from mtfrun.data.stored_logits import StoredLogits
 from mtfrun.decoding import SharedBatch
 from mtfrun.errors import InputError, LayoutError
@@ -371,10 +371,12 @@ def check_rows(model: Model, data: Data) -> None:
     for name, vocabulary in data.vocabularies.items():
         padding_id = model.padding_of(name)
         if vocabulary.pad_id != padding_id:
+            remedy = f"TokenEmbedding.padding_id={vocabulary.pad_id}, or choose another vocabulary"
+            if isinstance(vocabulary, LabelVocabulary):
+                remedy = "LabelVocabulary.own_softmax=True"
             raise InputError(
                 f"{vocabulary!r} pads rows of {name} with {vocabulary.pad_id}, and "
-                f"{type(model).__name__} takes {padding_id} for padding: set "
-                f"TokenEmbedding.padding_id={vocabulary.pad_id}, or choose another vocabulary"
+                f"{type(model).__name__} takes {padding_id} for padding: set {remedy}"
             )
     if model.reads_pairs and not data.has_rows_of_pairs:
         setting = f" ({model.pairs_needed_by})" if model.pairs_needed_by else ""

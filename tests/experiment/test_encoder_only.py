@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from mtfrun import data, decoding, experiment, mtf
+from mtfrun.errors import InputError
 from mtfrun.experiment.decoding import Decoding
+from mtfrun.experiment.experiment import check_rows
 from mtfrun.models import transformer as t
 from tests.data.in_memory import InMemory, texts_task
 from tests.layouts import ONE_DEVICE
@@ -86,6 +88,16 @@ def test_outputs_are_labels_and_beams_are_the_best_ones(labelled: experiment.Exp
     assert [output.text for output in answer.outputs] == names
     scores = [output.score for output in answer.outputs]
     np.testing.assert_allclose(scores, log_probs[best], atol=TOLERANCE)
+
+
+def test_labels_for_a_model_of_another_padding_have_a_remedy_that_helps(
+    labelled: experiment.Experiment,
+) -> None:
+    encoder = labelled.model
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder, "padding_of", lambda name: -(name == "targets"))
+        with pytest.raises(InputError, match=r"set LabelVocabulary\.own_softmax=True$"):
+            check_rows(encoder, labelled.data)
 
 
 def test_the_score_of_a_label_is_its_log_probability(labelled: experiment.Experiment) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from mtfrun.tools.conversion.gin_file import GinFile
 from mtfrun.tools.conversion.hugging_face.families import family_of
+from mtfrun.tools.conversion.hugging_face.families.bert import is_headless
 from mtfrun.tools.conversion.hugging_face.family import Blocks
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.importer import ConversionError
@@ -339,6 +340,17 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
 def test_what_is_not_supported_is_refused_by_name(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConversionError, match=message):
         _gin(values)
+
+
+@pytest.mark.parametrize(
+    "tensor, is_alone",
+    [
+        ("embeddings.word_embeddings.weight", True),
+        ("bert.embeddings.word_embeddings.weight", False),
+    ],
+)
+def test_tensors_without_a_prefix_are_a_model_without_a_head(tensor: str, is_alone: bool) -> None:
+    assert is_headless(Settings(BERT, tensors=frozenset({tensor}))) == is_alone
 
 
 @pytest.mark.parametrize(

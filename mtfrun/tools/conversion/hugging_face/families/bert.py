@@ -428,8 +428,10 @@ class DistilBert(Bert):
 
 
 def is_headless(settings: Settings) -> bool:
-    """Whether a model ends with its vectors: `BertModel`."""
-    names = settings.values.get("architectures") or []
+    """Whether a model ends with its vectors: `BertModel`; without a name, if its tensors do."""
+    names = settings.values.get("architectures")
+    if not names:
+        return any(name.startswith("embeddings.") for name in settings.tensors)
     return any(str(name).endswith("Model") for name in names)
 
 
