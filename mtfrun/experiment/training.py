@@ -255,6 +255,17 @@ class Training(TrainedVariables, TrainingDocuments):
         ):
             progress.note(f"mtfrun: note: {escape(note)}")
 
+    def differs_from(self, manifest: Manifest, saved: SavedConfiguration) -> bool:
+        """Whether a checkpoint has other variables or parameters, told without reading data."""
+        model = self.state.model.saved_variables()
+        shapes = {f"model/{path}": tuple(v.shape.to_integer_list) for path, v in model.items()}
+        is_same = shapes == {
+            path: spec.shape
+            for path, spec in manifest.variables.items()
+            if path.startswith("model/")
+        }
+        return not is_same or saved.has_other_parameters(manifest)
+
 
 def load_base_of_adapters(
     experiment: Experiment, run: RunDirectory

@@ -89,8 +89,13 @@ def test_a_run_is_not_imported_and_has_no_lora_to_export(
     assert "name the run of an adapter with --adapter" in error_line(mtfrun_here("export", *flags))
 
 
-def test_the_directory_of_another_run_is_named(run_copy: pathlib.Path) -> None:
-    process = mtfrun_here("train", "--gin_file=runs/digits.gin", f"--model_dir={run_copy}")
+def test_the_directory_of_another_run_is_named_before_data_are_prepared(
+    run_copy: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    data, run = tmp_path / "data", f"--model_dir={run_copy}"
+    process = mtfrun_here(
+        "train", "--gin_file=runs/number_words.gin", f"--gin.TFDS_DATA_DIR='{data}'", run
+    )
     line = error_line(process)
-    assert re.search(r"is a run of defaults.gin, .*, and this command is one of runs/digits", line)
-    assert line.endswith("name another --model_dir")
+    assert re.search(r"a run of defaults.gin, .*, and this command is one of runs/number_w", line)
+    assert line.endswith("name another --model_dir") and not data.exists()

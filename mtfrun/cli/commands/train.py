@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import math
 import pathlib
 import re
@@ -138,16 +139,26 @@ def _check_without(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun import processes
-    from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
+    from mtfrun.experiment.runs.run_training import (
+        TrainChoices,
+        check_directory,
+        prepare,
+        run_training,
+    )
     from mtfrun.rundir import RunDirectory
     from mtfrun.tools.planning import describe_dry_run
     from mtfrun.tools.without import begin_without
 
-    preparation = prepare(settings_of(flags), planned=flags.dry_run)
     if flags.dry_run:
+        preparation = prepare(settings_of(flags), planned=True)
         print(describe_dry_run(preparation.training, flags.program_dump))
         return 0
     run = RunDirectory(flags.model_dir)
+    settings = settings_of(flags)
+    if flags.restart or flags.accept_changes:
+        preparation = prepare(settings)
+    else:
+        preparation = prepare(settings, check=functools.partial(check_directory, run, command))
     if flags.from_run is not None:
         former = RunDirectory(flags.from_run)
         processes.by_first(lambda: begin_without(preparation, former, run))

@@ -40,6 +40,7 @@ from mtfrun.experiment.runs.opening import (
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.experiment.saved_configuration import (
     ChangedError,
+    SavedConfiguration,
     TrainingHyperparameters,
     fingerprint_of,
     fingerprint_of_split,
@@ -91,11 +92,16 @@ class Preparation(NamedTuple):
 
 
 def prepare(
-    settings: Settings, *, planned: bool = False, run: RunDirectory | None = None
+    settings: Settings,
+    *,
+    planned: bool = False,
+    run: RunDirectory | None = None,
+    check: Callable[[Training, TrainingHyperparameters], None] = lambda *_: None,
 ) -> Preparation:
     """Builds a configuration and reads a batch; if `planned`, the devices need not exist.
 
-    Without gin files the configuration is the run's.
+    Without gin files the configuration is the run's. `check` is called before data are read or
+    cached, which may take minutes.
     """
     with config.exclusive():
         bindings = settings.parse(run.config_path if run and not settings.files else None)
@@ -105,13 +111,15 @@ def prepare(
         ):
             experiment, evaluation = build()
             training = config.build(Training, experiment, evaluation)
-        check_taken(bindings, config.operative_config_text())
-        with progress.waiting("reading the first batch to evaluate"):
-            evaluation.check_split()
         operative_config = config.operative_config_text()
+        check_taken(bindings, operative_config)
         text = config.config_text(settings.allowed_imports)
         # Data of a user's class that has no fingerprint.
         with_data = type(experiment.data).fingerprint is Data.fingerprint
+        check(training, training_hyperparameters(operative_config, text, with_data=with_data))
+        with progress.waiting("reading the first batch to evaluate"):
+            evaluation.check_split()
+        operative_config = config.operative_config_text()
         in_training = training_hyperparameters(operative_config, text, with_data=with_data)
         hparams = hyperparameters(bindings, settings.files, operative_config)
         if training.teacher is not None and experiment.stored_logits is None:
@@ -210,21 +218,45 @@ def run_training(
         )
 
 
+def check_directory(
+    run: RunDirectory,
+    command: Sequence[str],
+    training: Training,
+    parameters: TrainingHyperparameters,
+) -> None:
+    """Raises InputError if the directory is another run's, as far as can be told without data."""
+    manifest = run.checkpoints().manifest(None)
+    if manifest is None or not (line := _describe_other_run(run, command)):
+        return
+    saved = SavedConfiguration(training.experiment.data, parameters, training.options.train_steps)
+    if training.differs_from(manifest, saved):
+        raise InputError(line)
+
+
 @contextlib.contextmanager
 def _explain_other_run(run: RunDirectory, command: Sequence[str]) -> Iterator[None]:
     """Explains that a checkpoint is incompatible by other gin files, if the run has others."""
     try:
         yield
     except (ChangedError, IncompatibleError) as error:
-        trainings = [record for record in read_commands(run.path).values() if "data" in record]
-        former = _gin_files(trainings[-1].get("command", [])) if trainings else []
-        present = _gin_files(command)
-        if {*former} <= {*present} or {*present} <= {*former}:
+        line = _describe_other_run(run, command)
+        if not line:
             raise
-        raise InputError(
-            f"--model_dir={run.path} is a run of {', '.join(former)}, and this command is one of "
-            f"{', '.join(present)}: name another --model_dir"
-        ) from error
+        raise InputError(line) from error
+
+
+def _describe_other_run(run: RunDirectory, command: Sequence[str]) -> str:
+    """Says that a run and a command have different gin files; "" if one's are among the other's."""
+    trainings = [record for record in read_commands(run.path).values() if "data" in record]
+    former = _gin_files(trainings[-1].get("command", [])) if trainings else []
+    present = _gin_files(command)
+    names, present_names = ({pathlib.Path(f).name for f in files} for files in (former, present))
+    if names <= present_names or present_names <= names or run.config_path in present:
+        return ""
+    return (
+        f"--model_dir={run.path} is a run of {', '.join(former)}, and this command is one of "
+        f"{', '.join(present)}: name another --model_dir"
+    )
 
 
 def _gin_files(command: Sequence[str]) -> list[str]:
