@@ -52,6 +52,12 @@ def _header(name: str) -> str:
     return "\n".join(line.removeprefix("#") for line in lines[:count])
 
 
+@pytest.mark.parametrize("name", ["runs/quickstart.gin", "runs/moe_quickstart.gin"])
+def test_the_warm_up_of_a_short_quickstart_is_a_share_of_its_steps(name: str) -> None:
+    (share,) = re.findall(r"^WARMUP_STEPS = (\S+)", pathlib.Path(SHIPPED, name).read_text(), re.M)
+    assert float(share) < 0.5
+
+
 def _fields(name: str) -> dict[str, str]:
     """Returns the text of every field of a header."""
     parts = re.split(rf"^ ({'|'.join(FIELDS)}):", _header(name), flags=re.MULTILINE)
