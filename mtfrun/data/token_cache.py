@@ -38,6 +38,7 @@ from mtfrun.data.cache_directory import (
     writing,
 )
 from mtfrun.data.errors import DataError
+from mtfrun.data.sources.source import record_warnings, warn_once
 from mtfrun.data.task import Task
 from mtfrun.data.vocabularies.vocabulary import NO_END, EncodedTexts, Vocabulary
 from mtfrun.display import progress
@@ -50,6 +51,8 @@ _BYTES_PER_CALL = 1 << 21
 _TEXTS_PER_CALL = 1 << 14
 TOKENS = "tokens.bin"
 ENDS = "ends.npy"
+# The entry of a manifest with the first warnings about the files, which come at each use.
+_WARNINGS, _MOST_WARNINGS = "warnings", 10
 ID_TYPES = (np.dtype("<u2"), np.dtype("<i4"))
 # Bytes of the header of ends.npy, which is written last; room for any number of examples.
 HEADER_BYTES = 128
@@ -158,15 +161,20 @@ def open_cache(
             raise DamagedCacheError(
                 directory, f"it has id {cache.manifest['largest_id']} of {size} ids"
             )
+        if not isinstance(cache.manifest.get(_WARNINGS, []), list):
+            raise DamagedCacheError(directory, f"{_WARNINGS} is not a list")
         return dataclasses.replace(cache, vocabularies=vocabularies)
 
-    return open_or_build(
+    cache = open_or_build(
         functools.partial(cache_path, choice.cache_dir or task.cache_dir, task.title, split),
         lambda: _origin(task, split, features),
         lambda work, directory: _write_texts(work, directory, task, split, features),
         open_files,
         overwrite=choice.overwrite,
     )
+    for text in cache.manifest.get(_WARNINGS, ()):
+        warn_once(str(text))
+    return cache
 
 
 def _origin(task: Task, split: str, features: Sequence[str]) -> dict[str, Any]:
@@ -188,6 +196,7 @@ def _write_texts(
     with (
         progress.Work(f"caching {task.title} {split}", expected, "B") as caching,
         _Writer(work, directory, vocabularies) as writer,
+        record_warnings() as warnings,
     ):
         for chunk in _chunks(task, split, features):
             writer.write(chunk)
@@ -196,7 +205,8 @@ def _write_texts(
             raise DataError(
                 f'split "{split}" of {task.source} holds nothing: {task.source.why_empty(split)}'
             )
-        return {**writer.finish(), "grain": importlib.metadata.version("grain")}
+        counts = {**writer.finish(), "grain": importlib.metadata.version("grain")}
+        return {**counts, **({_WARNINGS: warnings[:_MOST_WARNINGS]} if warnings else {})}
 
 
 @dataclasses.dataclass

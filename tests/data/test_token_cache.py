@@ -26,7 +26,7 @@ from mtfrun.data.cache_directory import CacheChoice, cache_path, write_manifest
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import file_state
 from mtfrun.data.preprocessors.preprocessor import Fields
-from mtfrun.data.sources.source import Example, Source
+from mtfrun.data.sources.source import Example, Source, warn_once
 from mtfrun.data.sources.text_files import TextLines
 from mtfrun.data.task import Task
 from mtfrun.data.token_cache import TokenCache, open_cache
@@ -301,6 +301,19 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot write the cache"):
         open_cache(task, "train", TARGETS_ONLY)
     assert (tmp_path / "victim").read_text() == "untouched"
+
+
+def test_a_file_that_is_not_text_is_named_whenever_its_cache_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "a.bin").write_bytes(b"text\n\0\0\n")
+    source = TextLines({"train": str(tmp_path / "a.bin")})
+    for _ in range(2):
+        caplog.clear()
+        warn_once.cache_clear()  # as in another process
+        open_cache(Task(source, ByteVocabulary(), cache_dir=str(tmp_path)), "train", TARGETS_ONLY)
+        (record,) = caplog.records
+        assert record.getMessage().startswith(f"{tmp_path}/a.bin:2 is not text (byte 0x00): ")
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import abc
+import contextlib
+import contextvars
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +35,26 @@ Patterns = str | Sequence[str]
 _INVALID_UTF8 = ("warn", "refuse", "keep")
 
 PATTERNS_PER_SPLIT = "{'train': 'a/*', 'validation': 'b/*'}"
+
+_WARNINGS: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar(
+    "warnings", default=None
+)
+
+
+@contextlib.contextmanager
+def record_warnings() -> Iterator[list[str]]:
+    """Yields the list of the warnings about files that are read inside, which a cache stores."""
+    warnings: list[str] = []
+    token = _WARNINGS.set(warnings)
+    try:
+        yield warnings
+    finally:
+        _WARNINGS.reset(token)
+
+
+@functools.cache  # once a process
+def warn_once(text: str) -> None:
+    logging.warning("%s", text)
 
 
 class Example(NamedTuple):
@@ -196,11 +219,13 @@ class TextSource(FileSource):
             text = f"{path}:{line} is not {what} (byte {byte:#04x})"
             if self.invalid_utf8 == "refuse":
                 raise DataError(f"{text}: convert the file, or set invalid_utf8 to 'warn'")
-            logging.warning(
-                "%s: its bytes are read as they are; if another encoding is meant, convert the "
-                "file, such as with iconv -f LATIN1 -t UTF-8",
-                text,
+            text += (
+                ": its bytes are read as they are; if another encoding is meant, convert the file, "
+                "such as with iconv -f LATIN1 -t UTF-8"
             )
+            if (warnings := _WARNINGS.get()) is not None:
+                warnings.append(text)
+            warn_once(text)
 
         return check_utf8(content, report)
 
