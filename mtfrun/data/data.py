@@ -37,12 +37,13 @@ _LONGEST_JSON = 600
 class Data(abc.ABC):
     """Batches of integer features for training and evaluation.
 
-    `remedy` says in messages what to configure instead for a model that reads other features.
+    `remedy` says in messages what to configure instead for a model that reads other features; with
+    several, by a feature that the model reads, "" for any other model.
     With `has_rows_of_pairs` every row holds pairs of texts, each "inputs end targets end". With
     `has_text` splits are running text, which `TextData.text` returns.
     """
 
-    remedy: ClassVar[str] = ""
+    remedy: ClassVar[str | Mapping[str, str]] = ""
     has_text: ClassVar[bool] = False
     has_rows_of_pairs: ClassVar[bool] = False
 

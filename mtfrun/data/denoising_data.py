@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -147,9 +148,10 @@ class MaskedLanguageModelData(ObjectiveData):
     noise. Otherwise see `ObjectiveData`.
     """
 
-    remedy: ClassVar[str] = (
-        "choose @transformer.EncoderOnly, or @data.DenoisingData() for an encoder-decoder"
-    )
+    remedy: ClassVar[Mapping[str, str]] = {
+        "targets_segmentation": "set Experiment.data = @data.DenoisingData()",
+        "": "choose @transformer.EncoderOnly",
+    }
 
     length: int
     objective: MaskedLanguageModel = dataclasses.field(default_factory=MaskedLanguageModel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 from mtfrun import mtf
@@ -27,10 +28,12 @@ class LanguageModelData(TaskData):
         documents are cut.
     """
 
-    remedy: ClassVar[str] = (
-        "add --gin_file=data/span_corruption.gin for an encoder-decoder, or data/masked_lm.gin for "
-        "an encoder"
-    )
+    remedy: ClassVar[Mapping[str, str]] = {
+        "targets_segmentation": (  # of an encoder-decoder
+            "add --gin_file=data/span_corruption.gin behind the file of the texts"
+        ),
+        "": "add --gin_file=data/masked_lm.gin behind the file of the texts",
+    }
     has_text: ClassVar[bool] = True
 
     length: int

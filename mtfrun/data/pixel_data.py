@@ -39,10 +39,11 @@ class PixelData(TextData):
       with_labels: whether rows have a feature "labels" {}, for `transformer.ClassConditional`.
     """
 
-    remedy: ClassVar[str] = (
-        "set PixelData.with_labels=True for transformer.ClassConditional, False for "
-        "transformer.DecoderOnly; texts are in @data.LanguageModelData()"
-    )
+    remedy: ClassVar[Mapping[str, str]] = {
+        "inputs": "choose Experiment.data of texts",
+        "labels": "set PixelData.with_labels=True",
+        "": "set PixelData.with_labels=False",
+    }
 
     images: ImageData
     with_labels: bool = False

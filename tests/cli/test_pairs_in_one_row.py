@@ -220,8 +220,12 @@ IMAGES = ["Experiment.data=@data.ImageData()", "ImageData.source=@data.TfdsImage
         (
             [*T5, *TEXTS],
             'EncoderDecoder reads "inputs", and LanguageModelData makes "targets", '
-            '"targets_segmentation", "targets_position": set Experiment.data = '
-            "@data.SequenceToSequenceData()",
+            '"targets_segmentation", "targets_position": add --gin_file=data/span_corruption.gin '
+            "behind the file of the texts",
+        ),
+        (
+            ["--gin_file=runs/masked_lm.gin", *TEXTS, TEXT_DATA],
+            ": add --gin_file=data/masked_lm.gin behind the file of the texts",
         ),
         (
             [*T5, *PAIRS_IN_ROWS],
