@@ -149,8 +149,9 @@ class _Lives:
 def _shares_memory(operation: Operation) -> bool:
     """Whether the results are the memory of the operands.
 
-    TensorFlow's Transpose copies nothing if it moves dimensions of size 1 only, such as a batch of
-    one row behind the blocks of its attention; equal sizes may have changed places.
+    TensorFlow's Transpose copies nothing if it moves dimensions of size 1 only, as its allocator
+    shows: a batch of one row behind the blocks of its attention. Equal sizes may have changed
+    places.
     """
     if operation.name != "Transpose":
         return operation.name in _SAME_MEMORY

@@ -19,6 +19,7 @@ DROPLESS = [
     *("--gin_file=runs/quickstart.gin", "--gin_file=models/moe_dropless_tiny.gin"),
     "--gin.LAYOUT='batch:data;experts:data;expert_hidden:model;heads:model'",
 ]
+SPLIT = "--gin.LAYOUT='batch:data;length:sequence;max_length:sequence'"
 DIGITS = ["--gin_file=runs/digits.gin", "--gin.LAYOUT='batch:data;filters:model'"]
 SMALL = [*LM, *TINY]
 SPREAD = [*SMALL, "--gin.LAYOUT='batch:data;heads:model;weights:data'"]
@@ -57,7 +58,8 @@ SAME = {
 }
 # The mesh, the threads that run operations, whatever the number of processors, and flags. With a
 # thread for two devices the independent parts of a device's step rarely run at once. Rematerialised
-# steps have short peaks, which devices that share a thread do not reach together.
+# steps, and attention in blocks, have short peaks, which devices that share a thread do not reach
+# together.
 MEASURED = {
     "4x1": ("data:4,model:1", 2, LONG),
     "2x2": ("data:2,model:2", 2, LONG),
@@ -71,6 +73,17 @@ MEASURED = {
         "data:2,model:2",
         2,
         [*DROPLESS, "--gin.BATCH_SIZE=64"],
+    ),
+    "1x4 length split, attention in blocks": (
+        "data:1,sequence:4",
+        4,
+        [
+            *LM,
+            "--gin.BATCH_SIZE=4",
+            "--gin.SEQUENCE_LENGTH=2048",
+            "--gin.ATTENTION_BLOCK=256",
+            SPLIT,
+        ],
     ),
     "1x2 loss in blocks": ("data:1,model:2", 1, LARGE_LOGITS),
 }
