@@ -197,9 +197,11 @@ def run_config(model_dir: str) -> str:
 def check_directories(flags: argparse.Namespace) -> None:
     """Raises InputError for words that name no directory; URLs are opened later."""
     for word in flags.words:
-        path = os.path.expanduser(word)
-        if not (is_url(word) or is_directory(pathlib.Path(path))):
+        path = pathlib.Path(os.path.expanduser(word))
+        if not (is_url(word) or is_directory(path)):
             raise InputError(f"{word} is not a directory: check its name")
+        if not is_url(word) and os.access(path, os.R_OK) and not any(path.iterdir()):
+            raise InputError(f"{word} has no run directory: name one, or a directory above some")
 
 
 def check_names(flags: argparse.Namespace, *names: str) -> None:

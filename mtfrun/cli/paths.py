@@ -53,6 +53,8 @@ def check_paths(flags: argparse.Namespace, command: Command) -> None:
             _check_directory(flag, value, run)
         elif not _may_exist(path) and not (name == "source" and _HUB_NAME.fullmatch(value)):
             raise InputError(f"{flag}{value}: there is no such file{_nearest(path)}")
+        elif name == "source" and os.path.isdir(path) and not _names(path):
+            raise InputError(f"{flag}{value} has no files: name the folder of a model")
     _check_new(flags, command)
 
 

@@ -25,6 +25,7 @@ def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "proses.sh").touch()
     (tmp_path / "run/checkpoints/ckpt-20.json").touch()
     (tmp_path / "prompts.txt").write_text("a prompt")
+    (tmp_path / "nothing").mkdir()
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,9 @@ def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("checkpoints diff rum run", "rum is not a directory, did you mean 'run'?"),
         ("launch -n 2 --", "launch needs a command"),
         ("sweep --gin_file=x.gin --model_dir=run", "--model_dir=run is a run: name another"),
+        ("import --from=nothing --model_dir=new", "--from=nothing has no files"),
+        ("report nothing", "nothing has no run directory: name one"),
+        ("config explain none.gin", "none.gin"),
         ("import --from=/none --model_dir=new", "--from=/none: there is no such file"),
     ],
 )

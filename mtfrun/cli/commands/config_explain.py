@@ -11,6 +11,7 @@ from mtfrun.cli.command import Command, add_json
 from mtfrun.configuration.files import (
     GinHeader,
     find_gin_file,
+    require_gin_file,
     shipped_gin_files,
     shipped_headers,
 )
@@ -42,6 +43,8 @@ def _check(flags: argparse.Namespace) -> None:
     (word,) = flags.words
     if word not in shipped_gin_files() and find_gin_file(word) is not None:
         raise InputError(f"{word} is a gin file: write mtfrun config show --gin_file={word}")
+    if word.endswith(".gin"):
+        require_gin_file(word)
 
 
 class Explanation(NamedTuple):
