@@ -32,7 +32,7 @@ class LanguageModelData(TaskData):
         "targets_segmentation": (  # of an encoder-decoder
             "add --gin_file=data/span_corruption.gin behind the file of the texts"
         ),
-        "": "add --gin_file=data/masked_lm.gin behind the file of the texts",
+        "inputs": "add --gin_file=data/masked_lm.gin behind the file of the texts",
     }
     has_text: ClassVar[bool] = True
 

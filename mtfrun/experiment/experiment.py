@@ -362,7 +362,8 @@ def check_features(model: type[Model], data: Data) -> None:
     remedy = "choose Experiment.data that has these features, or another Experiment.model"
     if data.remedy and not read.isdisjoint(features):
         remedies = {"": data.remedy} if isinstance(data.remedy, str) else data.remedy
-        remedy = next(text for name, text in remedies.items() if not name or name in read)
+        fitting = (text for name, text in remedies.items() if not name or name in read)
+        remedy = next(fitting, remedy)
     makes = f"{type(data).__name__} makes {quote_names(features)}"
     raise InputError(f"{model.__name__} {what}, and {makes}: {remedy}")
 

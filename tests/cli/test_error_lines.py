@@ -283,10 +283,11 @@ def test_a_file_without_imports_is_told_which_to_add(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "mine.gin"
-    file.write_text("transformer.FeedForward.activation = @mtf.swish\n")
+    # A function that no other file of this process has made known to gin.
+    file.write_text("transformer.FeedForward.activation = @mtf.leaky_relu\n")
     line = _refused(capsys, ["train", "--dry_run", f"--gin_file={file}", *LM[2:]])
     assert line == (
-        f"{file}:1: nothing is called mtf.swish in this file; add `from __gin__ import "
+        f"{file}:1: nothing is called mtf.leaky_relu in this file; add `from __gin__ import "
         "dynamic_registration` and `from mtfrun import mtf` at its top"
     )
 

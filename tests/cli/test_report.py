@@ -28,6 +28,7 @@ def test_a_trained_run_has_its_curves_outputs_and_examples(
     # Its directory is the default, which a test must not add to.
     run = shutil.copytree(language_model_run, tmp_path / "run")
     assert mtfrun_here("report", str(run)).returncode == 0
+    assert "--to=report.html" in error_line(mtfrun_here("report", str(run), str(run)))
     page = Page((run / "report.html").read_text())
     text = " ".join(page.texts["main"][0].split())
     for part in ("In the file", "TRAIN_STEPS", "Row 3", "loss on"):
@@ -64,7 +65,6 @@ def test_a_sweep_has_its_table_without_run_directories_too(
 
 def test_mistakes_are_one_line(tmp_path: pathlib.Path) -> None:
     assert "report needs a run, or several" in error_line(mtfrun_here("report"))
-    assert "--to=report.html" in error_line(mtfrun_here("report", str(tmp_path), str(tmp_path)))
     line = error_line(mtfrun_here("report", str(tmp_path), f"--to={tmp_path / 'a.html'}"))
     assert f"{tmp_path} has no run directory" in line
     assert not (tmp_path / "a.html").exists()
