@@ -124,6 +124,7 @@ def image_directory(tmp_path_factory: pytest.TempPathFactory) -> str:
         for builder in (Cifar10, Imagenette, ImagenetResized):
             builder(data_dir=directory).download_and_prepare()
     (directory / "folders" / "cat").mkdir(parents=True)
+    (directory / "folders" / "dog").mkdir()
     for prefix in ("train", "t10k"):
         header = bytes([0, 0, 8, 3, *(0, 0, 0, 1, 0, 0, 0, 28), *(0, 0, 0, 28)])
         (directory / f"{prefix}-images-idx3-ubyte").write_bytes(header + bytes(28 * 28))

@@ -227,7 +227,7 @@ def test_the_adapter_is_trained_and_decoded(folder: pathlib.Path) -> None:
         (
             ["--gin_param=Experiment.data = @data.LanguageModelData()", "--gin.TEXT_FILES='x'"],
             'PairsOfIds reads "targets" and not "targets_segmentation", "targets_position", and '
-            'LanguageModelData makes "targets", "targets_segmentation", "targets_position": choose Exp',
+            'LanguageModelData makes "targets", "targets_segmentation", "targets_position": choose',
         ),
         (
             ["--gin_param=Experiment.data = 5"],

@@ -214,6 +214,8 @@ IMAGES: dict[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("name", some_quick(IMAGES, {"2^62 pixels", "a program"}))
 def test_images(name: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "cat").mkdir()
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "dog/1.png").write_bytes(_plain_png())
     (tmp_path / "cat/1.png").write_bytes(IMAGES[name]())
     folders = data.ImageFolders({"train": str(tmp_path)})
     refused(lambda: drained(folders.examples("train")))
@@ -221,16 +223,20 @@ def test_images(name: str, tmp_path: pathlib.Path) -> None:
 
 def test_folders_with_links_to_themselves_are_read_once(tmp_path: pathlib.Path) -> None:
     (tmp_path / "cat").mkdir()
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "dog/1.png").write_bytes(_plain_png())
     (tmp_path / "cat/1.png").write_bytes(_plain_png())
     (tmp_path / "cat/again").symlink_to(tmp_path)
     (tmp_path / "cat/up").symlink_to("..")
     with cpu_limit(CPU_SECS):
-        assert drained(data.ImageFolders({"train": str(tmp_path)}).examples("train")) == 1
+        assert drained(data.ImageFolders({"train": str(tmp_path)}).examples("train")) == 2
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, link_to_zeros])
 def test_images_that_are_no_files(make: Callable[[str], None], tmp_path: pathlib.Path) -> None:
     (tmp_path / "cat").mkdir()
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "dog/1.png").write_bytes(_plain_png())
     make(str(tmp_path / "cat/1.png"))
     folders = data.ImageFolders({"train": str(tmp_path)})
     refused(lambda: drained(folders.examples("train")))
