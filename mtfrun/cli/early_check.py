@@ -11,6 +11,7 @@ import abc
 import argparse
 import contextlib
 import dataclasses
+import gc
 import importlib.abc
 import importlib.machinery
 import os
@@ -186,6 +187,7 @@ class _Child:
                 with open(os.devnull, "w") as nowhere:  # noqa: PTH123
                     os.dup2(nowhere.fileno(), 1)
                     os.dup2(nowhere.fileno(), 2)
+                gc.disable()  # imports take a fifth longer with it
                 if has_stubs:
                     sys.meta_path.insert(0, _StandIns())
                 with os.fdopen(writer, "wb") as pipe:
