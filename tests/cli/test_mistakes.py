@@ -22,8 +22,8 @@ import pytest
 from tests.cli.command import ROOT, environment
 
 # CPU seconds of all threads: the import of TensorFlow takes about 3 of them. It begins beside the
-# check that finds what is answered quickly, and is interrupted, but not while its library is loaded:
-# 1.2 or 2.3 seconds together.
+# check that finds what is answered quickly, and is interrupted, but not while its library is
+# loaded: 1.2 or 2.3 seconds together.
 QUICK_CPU_SECS, CPU_SECS = 2.8, 12.0
 # CPU seconds of `mtfrun --help` where these bounds hold: on a slower machine they are larger.
 HELP_CPU_SECS = 0.17
