@@ -135,5 +135,5 @@ def test_a_decoder_copies_the_best_span_of_the_context(mesh_shape: str, layout: 
 
 def test_several_answers_are_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    with pytest.raises(InputError, match="finds one answer"):
+    with pytest.raises(InputError, match="has one answer"):
         _model(mesh).decoder(_on_mesh(mesh), mtf.Dimension("beam", 2))

@@ -109,11 +109,11 @@ def test_a_decoder_has_the_nearest_number(mesh_shape: str, layout: str) -> None:
 
 def test_several_numbers_are_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    with pytest.raises(InputError, match="has one number"):
+    with pytest.raises(InputError, match="has one answer"):
         _model(mesh).decoder(_on_mesh(mesh), mtf.Dimension("beam", 2))
 
 
 def test_targets_are_not_scored() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    with pytest.raises(InputError, match=r"no probability: `mtfrun decode` prints them"):
+    with pytest.raises(InputError, match="TextRegressor scores no targets: `mtfrun decode` prints"):
         _model(mesh).target_nats(_on_mesh(mesh))

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 from mtfrun import layers, mtf
 from mtfrun.decoding import FORBIDDEN, Decoder
-from mtfrun.errors import InputError
 from mtfrun.layers import Collector, Metric
-from mtfrun.models.model import Features, Loss, Reporting
-from mtfrun.models.transformer.encoder_only import EncoderOnly
+from mtfrun.models.model import Features, Loss
+from mtfrun.models.transformer.answering_encoder import AnsweringEncoder
 from mtfrun.models.transformer.residual_transforms import TransformClass
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
 
 
-class MultiLabelClassifier(EncoderOnly):
+class MultiLabelClassifier(AnsweringEncoder):
     """Predicts for each label, at the first position, whether a text has it: a sigmoid for each.
 
     Features: "inputs" {batch, length} int32 and "inputs_types" as of `EncoderOnly`, and "targets"
     {batch, length} int32: the ids of a text's labels, then `num_labels`; all others are -1. The
     logits {batch, length, vocab} of the first position are the log-odds of the labels.
     """
-
-    reporting: ClassVar[Reporting] = Reporting("texts", "texts", ("loss",), with_perplexity=False)
-    optional_features: ClassVar[Collection[str]] = ("inputs_types",)
 
     def __init__(
         self,
@@ -42,18 +38,19 @@ class MultiLabelClassifier(EncoderOnly):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         num_types: int = 0,
     ) -> None:
+        # Answers also have an end, and an id that is never likeliest.
         super().__init__(
-            *(mesh, vocabulary_size),
-            embedding=embedding,
-            stack=stack,
-            head=head,
-            dtypes=dtypes,
-            num_types=num_types,
-            num_labels=num_labels,
+            mesh,
+            vocabulary_size,
+            num_labels,
+            num_labels + 2,
+            embedding,
+            stack,
+            head,
+            dtypes,
+            num_types,
         )
-        # Outputs also have an end, and an id that is never likeliest.
-        self._number, self._labels = num_labels, self.vocab
-        self.vocab = embedding.vocab(num_labels + 2)
+        self._number = num_labels
 
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
@@ -65,7 +62,7 @@ class MultiLabelClassifier(EncoderOnly):
         Rows without a target have no loss. "accuracy" is the share of texts without a wrong label.
         """
         collector = Collector()
-        odds = self._log_odds(features, SequenceCall(training, key, collector))
+        odds = self._first_logits(features, SequenceCall(training, key, collector))
         targets = features["targets"]
         length = targets.shape.get_dim_by_name("length")
         weights = mtf.to_float(mtf.greater_equal(mtf.gather(targets, 0, length), 0))
@@ -82,22 +79,10 @@ class MultiLabelClassifier(EncoderOnly):
         metrics = {"loss": Metric(total, weight), "accuracy": Metric(right, weight)}
         return Loss(total, weight, metrics).with_collected(collector)
 
-    def target_nats(self, features: Features) -> mtf.Tensor:
-        raise InputError(
-            "MultiLabelClassifier scores no targets: `mtfrun decode` prints the labels of a text "
-            "and their probability, and `mtfrun eval` compares them with the targets of a split"
-        )
-
-    def learn_from(self, settings: Any, teacher_width: int | None = None) -> Any:
-        raise InputError("MultiLabelClassifier is no student: distil a model with logits of ids")
-
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
         """Returns a decoder of the labels above 0.5, in order, each with its probability."""
-        if beam is not None:
-            raise InputError(
-                "MultiLabelClassifier has one set of labels: leave the beam size and outputs out"
-            )
-        odds = self._log_odds(features)
+        self._check_beam(beam)
+        odds = self._first_logits(features)
         is_likely = self._is_likely(odds)
         place = mtf.cumsum(is_likely, self._labels) * is_likely
         index = mtf.to_float(mtf.range(self._mesh, self._labels))
@@ -124,8 +109,3 @@ class MultiLabelClassifier(EncoderOnly):
         return mtf.to_float(
             mtf.logical_and(mtf.greater(odds, 0.0), is_label, output_shape=odds.shape)
         )
-
-    def _log_odds(self, features: Features, call: SequenceCall = SequenceCall()) -> mtf.Tensor:
-        """Returns {batch, vocab} float32."""
-        logits = self.logits(features, call)
-        return mtf.gather(logits, 0, logits.shape.get_dim_by_name("length"))

@@ -8,10 +8,9 @@ from typing import Any, ClassVar
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_range
 from mtfrun.decoding import FORBIDDEN, Decoder
-from mtfrun.errors import InputError
 from mtfrun.layers import Collector, Metric
 from mtfrun.models.model import Features, Loss, Reporting
-from mtfrun.models.transformer.encoder_only import EncoderOnly
+from mtfrun.models.transformer.answering_encoder import AnsweringEncoder
 from mtfrun.models.transformer.residual_transforms import TransformClass
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import SequenceCall
@@ -21,7 +20,7 @@ from mtfrun.models.transformer.token_embedding import TokenEmbedding
 _BEGIN, _END = range(2)
 
 
-class SpanLabeler(EncoderOnly):
+class SpanLabeler(AnsweringEncoder):
     """Predicts the first and the last position of an answer; Devlin et al. 2018, section 4.2.
 
     Features: "inputs" {batch, length} int32 as of `EncoderOnly`, "inputs_types" of the same shape,
@@ -54,17 +53,9 @@ class SpanLabeler(EncoderOnly):
         max_span: int = 30,
     ) -> None:
         super().__init__(
-            *(mesh, vocabulary_size),
-            embedding=embedding,
-            stack=stack,
-            head=head,
-            dtypes=dtypes,
-            num_types=num_types,
-            num_labels=2,
+            mesh, vocabulary_size, 2, vocabulary_size, embedding, stack, head, dtypes, num_types
         )
         check_range("SpanLabeler.max_span", max_span, COUNT)
-        # A decoder's outputs are ids, unlike the targets.
-        self._labels, self.vocab = self.vocab, embedding.vocab(vocabulary_size)
         self.padding_id = self._inputs_padding_id
         self._end_id, self._max_span = end_id, max_span
 
@@ -99,16 +90,9 @@ class SpanLabeler(EncoderOnly):
     def target_weights(self, features: Features) -> mtf.Tensor:
         return mtf.to_float(mtf.greater_equal(features["targets"], 0))
 
-    def target_nats(self, features: Features) -> mtf.Tensor:
-        raise InputError("SpanLabeler scores no targets: it marks positions of its inputs")
-
-    def learn_from(self, settings: Any, teacher_width: int | None = None) -> Any:
-        raise InputError("SpanLabeler is no student: distil a model with logits of ids")
-
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
         """Returns a decoder that copies the likeliest span, whose first id has its probability."""
-        if beam is not None:
-            raise InputError("SpanLabeler finds one answer: leave the beam size and outputs out")
+        self._check_beam(beam)
         inputs = features["inputs"]
         length = self._check_length(inputs)
         begin, end, log_prob = self._best_span(features)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from mtfrun import layers, mtf
 from mtfrun.decoding import FORBIDDEN, Decoder
-from mtfrun.errors import InputError
 from mtfrun.layers import Collector, Metric
-from mtfrun.models.model import Features, Loss, Reporting
-from mtfrun.models.transformer.encoder_only import EncoderOnly
+from mtfrun.models.model import Features, Loss
+from mtfrun.models.transformer.answering_encoder import AnsweringEncoder
 from mtfrun.models.transformer.residual_transforms import TransformClass
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import SequenceCall
@@ -22,7 +21,7 @@ from mtfrun.models.transformer.token_embedding import TokenEmbedding
 _NO_NUMBER = 1e9
 
 
-class TextRegressor(EncoderOnly):
+class TextRegressor(AnsweringEncoder):
     """Predicts a number at the first position; Devlin et al. 2018, section 4.1, for STS-B of GLUE.
 
     Features: "inputs" {batch, length} int32 and "inputs_types" as of `EncoderOnly`, and "targets"
@@ -32,9 +31,6 @@ class TextRegressor(EncoderOnly):
     Args:
       numbers: [ids] the number of each id.
     """
-
-    reporting: ClassVar[Reporting] = Reporting("texts", "texts", ("loss",), with_perplexity=False)
-    optional_features: ClassVar[Collection[str]] = ("inputs_types",)
 
     def __init__(
         self,
@@ -49,16 +45,8 @@ class TextRegressor(EncoderOnly):
         num_types: int = 0,
     ) -> None:
         super().__init__(
-            *(mesh, vocabulary_size),
-            embedding=embedding,
-            stack=stack,
-            head=head,
-            dtypes=dtypes,
-            num_types=num_types,
-            num_labels=1,
+            mesh, vocabulary_size, 1, len(numbers), embedding, stack, head, dtypes, num_types
         )
-        # A decoder's outputs are ids of numbers, unlike the logits.
-        self._labels, self.vocab = self.vocab, embedding.vocab(len(numbers))
         self._numbers = np.full([self.vocab.size], _NO_NUMBER, np.float32)
         self._numbers[: len(numbers)] = numbers
 
@@ -77,19 +65,9 @@ class TextRegressor(EncoderOnly):
         total, weight = mtf.reduce_sum(error * error * weights), mtf.reduce_sum(weights)
         return Loss(total, weight, {"loss": Metric(total, weight)}).with_collected(collector)
 
-    def target_nats(self, features: Features) -> mtf.Tensor:
-        raise InputError(
-            "TextRegressor scores no targets: its numbers have no probability: `mtfrun decode` "
-            "prints them, and `mtfrun eval` compares them with the targets of a split"
-        )
-
-    def learn_from(self, settings: Any, teacher_width: int | None = None) -> Any:
-        raise InputError("TextRegressor is no student: distil a model with logits of ids")
-
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
         """Returns a decoder of the number that is nearest to the prediction, with probability 1."""
-        if beam is not None:
-            raise InputError("TextRegressor has one number: leave the beam size and outputs out")
+        self._check_beam(beam)
         error = self._prediction(features) - self._of_ids
         nearest = mtf.argmax(mtf.negative(error * error), self.vocab)
 
@@ -105,6 +83,4 @@ class TextRegressor(EncoderOnly):
 
     def _prediction(self, features: Features, call: SequenceCall = SequenceCall()) -> mtf.Tensor:
         """Returns {batch} float32."""
-        logits = self.logits(features, call)
-        first = mtf.gather(logits, 0, logits.shape.get_dim_by_name("length"))
-        return mtf.gather(first, 0, self._labels)
+        return mtf.gather(self._first_logits(features, call), 0, self._labels)
