@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import hashlib
 import io
 import json
 import math
@@ -17,6 +18,7 @@ import pathlib
 import re
 import stat
 import struct
+from collections.abc import Callable
 from typing import IO, Any, BinaryIO, Literal, NoReturn, cast
 
 from mtfrun.errors import InputError
@@ -29,6 +31,9 @@ LONGEST_RECORD = 1 << 28
 
 # Bytes of a name in common file systems.
 _LONGEST_NAME = 255
+
+# Bytes of a file that are hashed at a time.
+_BLOCK = 1 << 20
 
 # A TFRecord has a length and its checksum before the data, and a checksum after them.
 _HEADER, _TRAILER = struct.Struct("<QI"), 4
@@ -116,6 +121,16 @@ def read_regular(path: pathlib.Path, largest: int, *, follows_links: bool = True
         if os.fstat(file.fileno()).st_size > largest:
             raise OSError(errno.EFBIG, f"it has more than {largest} bytes", path)
         return file.read()
+
+
+def hash_of_file(path: pathlib.Path, advance: Callable[[int], object] = lambda _: None) -> str:
+    """Returns the SHA-256 of a regular file; `advance` is called with the size of each block."""
+    digest = hashlib.sha256()
+    with open_regular(path) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            advance(len(block))
+    return digest.hexdigest()
 
 
 def read_regular_text(path: pathlib.Path, *, follows_links: bool = True) -> str:

@@ -28,7 +28,7 @@ from mtfrun.data.files import LARGEST_CONTENT, absolute_path, try_to_write
 from mtfrun.differences import changes, list_changes
 from mtfrun.display import progress
 from mtfrun.errors import is_shortage
-from mtfrun.untrusted import open_to_write, read_regular
+from mtfrun.untrusted import hash_of_file, open_to_write, read_regular
 from mtfrun.url_secrets import mask_json
 
 T = TypeVar("T")
@@ -36,7 +36,6 @@ MANIFEST = "manifest.json"
 _CHECKED = "checked.json"
 # Manifest entries: the SHA-256 of every file by name, and the SHA-256 of all other entries.
 FILES, _SUM = "files", "sum"
-_BLOCK = 1 << 20
 # Maximum characters of a reason in a message.
 _LONGEST_REASON = 200
 # Errors raised by a manifest or an array with unexpected content; the last two are for deep nesting
@@ -206,7 +205,7 @@ def writing(directory: Path) -> Iterator[None]:
 
 def write_manifest(directory: Path, entries: Mapping[str, Any]) -> None:
     names = sorted(path.name for path in directory.iterdir())
-    sums = {name: _sha256(directory / name) for name in names}
+    sums = {name: hash_of_file(directory / name) for name in names}
     manifest = {**entries, FILES: sums}
     manifest[_SUM] = _sum_of(manifest)
     (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -299,17 +298,8 @@ def _compare(directory: Path, sums: Mapping[str, str]) -> None:
     size = sum((directory / name).stat().st_size for name in sums)
     with progress.Work(f"checking the cache {directory.name}", size, "B") as work:
         for name, expected in sums.items():
-            if _sha256(directory / name, work.advance) != expected:
+            if hash_of_file(directory / name, work.advance) != expected:
                 raise DamagedCacheError(directory, f"{name} was changed: its SHA-256 differs")
-
-
-def _sha256(path: Path, advance: Callable[[float], None] = lambda _: None) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            advance(len(block))
-    return digest.hexdigest()
 
 
 def _sum_of(manifest: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ import types
 from collections.abc import Mapping
 
 from mtfrun.differences import Change, changes
-from mtfrun.untrusted import is_regular, open_regular, read_regular_text
+from mtfrun.untrusted import hash_of_file, is_regular, read_regular_text
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 # Packages that training does not depend on.
@@ -116,7 +116,6 @@ def _hash_of(path: pathlib.Path) -> str | None:
     if file is None:
         return None
     try:
-        with open_regular(file) as content:
-            return hashlib.file_digest(content, "sha256").hexdigest()
+        return hash_of_file(file)
     except OSError:
         return None

@@ -14,7 +14,7 @@ from typing import Any
 from mtfrun.errors import RAISE_THE_LIMIT, InputError, is_shortage
 from mtfrun.rundir.atomic import sync_file
 from mtfrun.rundir.errors import DamagedCheckpointError, RunDirError, reason
-from mtfrun.untrusted import is_plain_name, open_regular, read_json
+from mtfrun.untrusted import hash_of_file, is_plain_name, read_json
 from mtfrun.url_secrets import mask_json
 
 FORMAT = 1
@@ -106,7 +106,7 @@ def describe(variables: Mapping[str, Any]) -> dict[str, VariableSpec]:
 
 def record_file(path: pathlib.Path) -> FileRecord:
     sync_file(path)
-    return FileRecord(path.stat().st_size, _sha256(path))
+    return FileRecord(path.stat().st_size, hash_of_file(path))
 
 
 def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def damaged_files(
             yield f"{name} has {size} bytes, {record.bytes} were saved"
     for name in of_right_size if with_hashes else ():
         try:
-            digest = _sha256(directory / name)
+            digest = hash_of_file(directory / name)
         except OSError as error:
             _check_shortage(directory / name, error)
             yield f"{name}: {reason(error)}"
@@ -259,8 +259,3 @@ def _digest(content: dict[str, Any]) -> str:
     # Sorted and without spaces: the digest depends on the contents, not on their formatting.
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

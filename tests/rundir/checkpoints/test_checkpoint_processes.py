@@ -24,11 +24,11 @@ from mtfrun.errors import InputError
 from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from mtfrun.rundir.checkpoints import manifest
 hashed = []
-original = manifest._sha256
+original = manifest.hash_of_file
 def sha256(path):
     hashed.append(path.name)
     return original(path)
-manifest._sha256 = sha256
+manifest.hash_of_file = sha256
 mesh = mtf.Mesh("data:2", "rows:data").device_mesh
 layout = dtensor.Layout(["data", dtensor.UNSHARDED], mesh)
 replicated = dtensor.Layout.replicated(mesh, 2)
