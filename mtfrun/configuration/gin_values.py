@@ -17,6 +17,8 @@ from mtfrun.configuration.gin_syntax import CONSTANTS, better_flag
 from mtfrun.errors import ConfigError
 
 MACRO = "gin.macro"
+A_GIN_FILE = "--gin_file names a text such as runs/quickstart.gin"
+"""The remedy where a file is not of gin."""
 
 # Values of a deeper nesting exceed what Python's functions for copying and printing can do.
 _MAX_DEPTH = 64
@@ -139,7 +141,7 @@ def parse_gin(text: Any, source: str) -> tuple[list[Any], list[tuple[int, Refere
             ) from None
         line = shorten_flag((error.text or "").strip())
         text = f"{message.rstrip('.')}: {line}{hint}"
-        raise ConfigError(f"{source}:{error.lineno}: {text}") from None
+        raise _syntax_error(source, error.lineno or 1, text) from None
     except UnicodeEncodeError:  # by Python 3.12 and newer
         raise ConfigError(f"{shorten_flag(source)}: it has bytes that are not UTF-8") from None
     except tokenize.TokenError as error:
@@ -150,7 +152,13 @@ def parse_gin(text: Any, source: str) -> tuple[list[Any], list[tuple[int, Refere
                 f"{shorten_flag(source)}: not a gin value{_value_hint(source)}"
             ) from None
         message, (line, _) = error.args
-        raise ConfigError(f"{source}:{line}: {message} (is a bracket left open?)") from None
+        raise _syntax_error(source, line, f"{message} (is a bracket left open?)") from None
+
+
+def _syntax_error(source: str, line: int, text: str) -> ConfigError:
+    if source.endswith((".gin", "configuration")):  # a recorded one has no file
+        return ConfigError(f"{source}:{line}: {text}")
+    return ConfigError(f"{source} is not a gin file: line {line}: {text}; {A_GIN_FILE}")
 
 
 def check_size(value: Any, place: str, depth: int = 0) -> None:

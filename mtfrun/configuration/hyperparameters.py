@@ -128,7 +128,22 @@ def changes_of_hyperparameters(saved: Any, present: Any) -> list[Change]:
     in_new = new_given.keys() | new_defaults.keys()
     old = {name: text for name, text in old_defaults.items() if name in in_new} | old_given
     new = {name: text for name, text in new_defaults.items() if name in in_old} | new_given
-    return changes(old, new)
+    return [
+        change
+        for change in changes(old, new)
+        if not all(_is_unused(change.name, texts) for texts in (old, new))
+    ]
+
+
+def _is_unused(name: str, texts: Mapping[str, str]) -> bool:
+    """Whether it is the total of which a warm-up's steps are a share, and they are a number."""
+    target, _, parameter = name.rpartition(".")
+    if not (target.endswith("LinearWarmup") and parameter == "total_steps"):
+        return False
+    try:
+        return float(texts.get(f"{target}.warmup_steps", "")) >= 1
+    except ValueError:
+        return False
 
 
 def texts_of_parameters(parameters: Any) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 from gin import config_parser
 from mtfrun.configuration.files import SHIPPED, require_gin_file
 from mtfrun.configuration.gin_values import (
+    A_GIN_FILE,
     MACRO,
     Reference,
     check_size,
@@ -145,13 +146,17 @@ class Statements:
                 content = file.read(_MOST_BYTES + 1)
             if len(content) > _MOST_BYTES:
                 raise ConfigError(f"{short_path(path)} is not a gin file: it is larger than 1 MiB")
+            if b"\0" in content:
+                raise ConfigError(
+                    f"{short_path(path)} is not a gin file: it is binary; {A_GIN_FILE}"
+                )
             try:
                 text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
                 self.sources[name] = SourceFile(path, text)
             except UnicodeDecodeError as error:
                 raise ConfigError(
                     f"{short_path(path)} is not a gin file: it is not UTF-8 ({error.reason}); "
-                    "--gin_file names a text such as runs/quickstart.gin"
+                    f"{A_GIN_FILE}"
                 ) from None
         return self.sources[name]
 

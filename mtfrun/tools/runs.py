@@ -135,15 +135,19 @@ def _config(directory: pathlib.Path) -> dict[str, str]:
 
 
 def metric_of(
-    evaluations: Iterable[Iterable[str]], name: str | None, place: str = "--metric="
+    evaluations: Iterable[Iterable[str]],
+    name: str | None,
+    place: str = "--metric=",
+    *,
+    is_evaluated: bool = False,
 ) -> str:
     """Returns the metric that tables compare: the named one, loss, or the first of evaluations.
 
-    `place` is where the name has been given.
+    `place` is where the name has been given. With `is_evaluated` an evaluation must have it.
     """
     names = list(dict.fromkeys(metric for metrics in evaluations for metric in metrics))
-    if name is not None and names and name not in names:
-        hint = did_you_mean(name, names) or f"; there are {', '.join(names)}"
+    if name is not None and name not in names and (names or is_evaluated):
+        hint = did_you_mean(name, names) or f"; there are {', '.join(names) or 'none yet'}"
         raise InputError(f"{place}{name}: no evaluation has it{hint}")
     return name or (_LOSS if _LOSS in names or not names else names[0])
 

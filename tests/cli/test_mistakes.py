@@ -131,6 +131,7 @@ VALUES = [
 FILES_AND_DEVICES = [
     _default("train --gin_file=runs/quikstart.gin NEW", "did you mean 'runs/quickstart.gin'"),
     Mistake("train --gin_file=BINARY NEW", "not a gin file: .* a text such as runs/quickstart.gin"),
+    Mistake("train --gin_file=COLUMNS NEW", "not a gin file: line 1: .* such as runs/quickstart.gin"),
     Mistake("train --gin_file=/tmp NEW", "is a directory: name a file in it"),
     Mistake("train --gin_file=models/lm_tiny.gin NEW", "write --gin_file=defaults.gin before"),
     _slow("train QUICK --model_dir=gs://b/run", "cannot write gs://b/run/.lease.json"),
@@ -176,6 +177,8 @@ def test_a_mistake_is_answered_with_its_remedy(
         words["RUN"] = str(_run(mistake, request, tmp_path))
     (tmp_path / "binary.gin").write_bytes(bytes(range(256)))
     words["BINARY"] = str(tmp_path / "binary.gin")
+    (tmp_path / "columns.csv").write_text("input,target\n1,2\n")
+    words["COLUMNS"] = str(tmp_path / "columns.csv")
     (tmp_path / "photo.png").touch()
     words["PHOTO"] = str(tmp_path / "photo.png")
 

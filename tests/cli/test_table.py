@@ -49,6 +49,9 @@ def test_bad_input_is_one_line(sweep: pathlib.Path, tmp_path: pathlib.Path) -> N
     assert "has no sweep.json" in error_line(mtfrun_here("table", str(tmp_path)))
     line = error_line(mtfrun_here("table", str(sweep), "--metric=accuracy"))
     assert "--metric=accuracy: no evaluation has it; there are loss, other" in line
+    write_sweep(tmp_path / "failed", {"baseline": ["loss is NaN"], "new": [None]})
+    line = error_line(mtfrun_here("table", str(tmp_path / "failed"), "--metric=losss"))
+    assert "--metric=losss: no evaluation has it; there are none yet" in line
     line = error_line(mtfrun_here("table", str(sweep), "--title=x"))
     assert "--title is of md, latex, html: leave it out" in line
     result = sweep / "results" / "new,SEED=1.json"

@@ -71,7 +71,7 @@ def _run_list(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
     directory = CheckpointDirectory.of(flags.model_dir)
     evaluations = {e.step: e.metrics for e in RunRecord(directory.run).evaluations()}
-    metric = metric_of(evaluations.values(), flags.metric)
+    metric = metric_of(evaluations.values(), flags.metric, is_evaluated=True)
     checkpoints = list(directory.read_all())[::-1]
     if flags.json:
         print(json.dumps([_as_json(checkpoint, evaluations) for checkpoint in checkpoints]))

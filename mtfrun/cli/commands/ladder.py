@@ -76,12 +76,13 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun.tools.runs import metric_of
     from mtfrun.tools.sweep import results_of
     from mtfrun.tools.sweep.ladder import advise, fit_ladder, ladder_rows
     from mtfrun.tools.sweep.ladder_table import ladder_json, ladder_lines, ladder_picture
 
     sweep, results = results_of(flags.words[0])
-    metric = flags.metric or sweep.metric or "loss"
+    metric = metric_of([x.metrics for x in results], flags.metric or sweep.metric or "loss")
     rows, left_out = ladder_rows(results, metric, flags.hold_out)
     with progress.waiting("fitting the law"):
         ladder = fit_ladder(rows, metric, left_out, draws=_DRAWS, seed=flags.seed)

@@ -46,11 +46,13 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun.tools.runs import metric_of
     from mtfrun.tools.sweep import results_of
     from mtfrun.tools.sweep.optimum import optima, picture
 
     found = results_of(flags.words[0])
-    metric = flags.metric or found.sweep.metric or "loss"
+    name = flags.metric or found.sweep.metric or "loss"
+    metric = metric_of([x.metrics for x in found.results], name)
     by_row = optima(found.results, flags.parameter, metric)
     print_lines(*_lines(by_row, flags.parameter, metric))
     if flags.picture is not None:

@@ -69,7 +69,11 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     summaries = list(by_path.values())
     evaluated = {name for summary in summaries for name in summary.metrics}
     of_sweeps = next((name for name in metrics[1:] if name in evaluated), None)
-    metric = metric_of([s.metrics for s in summaries], flags.metric or of_sweeps)
+    metric = metric_of(
+        [s.metrics for s in summaries],
+        flags.metric or of_sweeps,
+        is_evaluated=flags.metric is not None,
+    )
     varied = ["row"] if all("row" in s.config for s in summaries) else varied_names(summaries)
     summaries.sort(key=_sort_key(flags.sort or "metric", metric))
     if flags.json:

@@ -94,7 +94,11 @@ def compare(
     evaluated = [list(result.metrics) for result in results]
     chosen: Sequence[str | None] = metrics or [sweep.metric]
     place = "--metric=" if metrics else "Sweep.metric = "
-    names = list(dict.fromkeys(metric_of(evaluated, name, place) for name in chosen))
+    names = list(
+        dict.fromkeys(
+            metric_of(evaluated, name, place, is_evaluated=bool(metrics)) for name in chosen
+        )
+    )
     by_row: dict[str, list[RunResult]] = {}
     for result in results:
         by_row.setdefault(result.row, []).append(result)
