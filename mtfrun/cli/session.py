@@ -10,7 +10,7 @@ from typing import Any
 
 from mtfrun import processes
 from mtfrun.cli.inputs import InputSource, agreed_bytes, standard_input
-from mtfrun.cli.trained_run import as_text
+from mtfrun.cli.trained_run import as_text, note_short_outputs
 from mtfrun.data.conversations import ASSISTANT, MESSAGES, SYSTEM, USER, conversation_json
 from mtfrun.display import progress
 from mtfrun.errors import InputError, did_you_mean
@@ -38,6 +38,7 @@ class Session:
     Attributes:
       chat: lines are a user's turns in one conversation, else prompts on their own.
       report: called after every answer.
+      changed: settings of flags and lines.
     """
 
     inference: Inference
@@ -86,6 +87,7 @@ class Session:
         if self.chat:
             self.messages = [*messages, {"role": ASSISTANT, "content": record.texts[0]}]
         self.report(self.inference)
+        note_short_outputs([record], self.changed.get("decode_length"))
 
     def _command(self, text: str) -> None:
         name, _, value = text.strip().partition(" ")

@@ -8,8 +8,8 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TextIO
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TextIO, cast
 
 from mtfrun import mtf, processes
 from mtfrun.cli.command import settings_of
@@ -47,6 +47,21 @@ def open_run(
             problem, _, _ = str(error).partition("; ")
             progress.print_line(progress.warning(f"{problem}; nothing is recorded there"))
     return run, built
+
+
+def note_short_outputs(records: Iterable[Record], decode_length: int | None) -> None:
+    """Says if other limits than a `decode_length` that was asked for have cut outputs off."""
+    if decode_length is None:
+        return
+    outputs = [x for record in records for x in cast(Any, record.fields.get("outputs", ()))]
+    tokens = {x["tokens"] for x in outputs if not x["finished"] and x["tokens"] < decode_length}
+    if tokens:
+        longest = " to ".join(str(number) for number in sorted({min(tokens), max(tokens)}))
+        progress.note(
+            f"mtfrun: note: outputs were cut off after {longest} tokens, before decode_length="
+            f"{decode_length}: Decoding.max_length, decode_length_multiplier and "
+            "decode_length_constant, and TARGETS_LENGTH limit them too"
+        )
 
 
 def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:

@@ -131,7 +131,9 @@ VALUES = [
 FILES_AND_DEVICES = [
     _default("train --gin_file=runs/quikstart.gin NEW", "did you mean 'runs/quickstart.gin'"),
     Mistake("train --gin_file=BINARY NEW", "not a gin file: .* a text such as runs/quickstart.gin"),
-    Mistake("train --gin_file=COLUMNS NEW", "not a gin file: line 1: .* such as runs/quickstart.gin"),
+    Mistake(
+        "train --gin_file=COLUMNS NEW", "not a gin file: line 1: .* such as runs/quickstart.gin"
+    ),
     Mistake("train --gin_file=/tmp NEW", "is a directory: name a file in it"),
     Mistake("train --gin_file=models/lm_tiny.gin NEW", "write --gin_file=defaults.gin before"),
     _slow("train QUICK --model_dir=gs://b/run", "cannot write gs://b/run/.lease.json"),

@@ -19,7 +19,7 @@ from mtfrun.experiment.records import Source
 class Echo(Inference):
     """Answers with the prompt and the settings."""
 
-    settings: ClassVar[Sequence[str]] = ("temperature", "top_k", "chat", "draft")
+    settings: ClassVar[Sequence[str]] = ("temperature", "top_k", "decode_length", "chat", "draft")
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
@@ -31,7 +31,8 @@ class Echo(Inference):
         (text,) = inputs
         if b"refused" in text:
             raise InputError("no such word")
-        return [Record({}, [f"{text.decode()} {dict(self.values)}"])]
+        fields: dict[str, object] = {"outputs": [{"tokens": 3, "finished": False}]}
+        return [Record(fields, [f"{text.decode()} {dict(self.values)}"])]
 
     def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
         if settings.get("temperature", 0) < 0:
@@ -76,6 +77,13 @@ def test_a_line_that_is_refused_ends_nothing(
 ) -> None:
     _, lines, errors = _session(f"{line}\na\n", monkeypatch)
     assert lines == ["a {}"] and f"warning: {reason}" in errors
+
+
+def test_an_output_that_ends_before_its_length_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    *_, errors = _session("/decode_length 8\na\n", monkeypatch)
+    assert "note: outputs were cut off after 3 tokens, before decode_length=8: Decoding." in errors
+    for text in ("/decode_length 3\na\n", "a\n"):
+        assert "cut off" not in _session(text, monkeypatch)[2]
 
 
 def test_a_chat_keeps_the_conversation(monkeypatch: pytest.MonkeyPatch) -> None:

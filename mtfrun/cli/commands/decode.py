@@ -155,6 +155,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         as_text,
         chat_template,
         json_line,
+        note_short_outputs,
         open_output,
         open_run,
         write_files,
@@ -183,11 +184,13 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     inputs = inference.read(InputSource(flags.input, prompts, conversations=flags.chat))
     step = restore_model(built, run, flags.checkpoint, flags.adapter)
     if flags.interactive:
-        Session(inference.for_single_inputs(), flags.chat, _note_report).run()
+        changed = inference_settings(flags)
+        Session(inference.for_single_inputs(), flags.chat, _note_report, changed=changed).run()
         return 0
     truncated = 0
     with open_output(flags.output) as file:
-        for record in inference.records(inputs):
+        records = inference.records(inputs)
+        for record in records:
             truncated += bool(record.fields.get("truncated_tokens"))
             write_files(flags.output, record.files)
             if flags.format == "text":
@@ -195,6 +198,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
             else:
                 file.write(json_line(record, step))
     _note_report(inference)
+    note_short_outputs(records, flags.decode_length)
     if truncated:
         line = progress.warning(
             f"{truncated} prompt(s) have more tokens than the model reads: some "
