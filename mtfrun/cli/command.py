@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 _PICTURES = (".svg", ".png")
 
+PathKind = (
+    Literal["run", "input", "model", "directory", "adapter", "draft", "checkpoint"]
+    | Literal["new file", "new directory"]
+)
+"""What a flag that is declared with `path=` must name; see `check_paths`."""
+
 
 class Command(NamedTuple):
     """A command: its name (one word, or two such as "data show"), its help text, and what it does.
@@ -31,7 +37,8 @@ class Command(NamedTuple):
     run. `words` names what is not a flag, such as "DIR ...", and becomes `flags.words`; "" if there
     is nothing. `writes_run`: whether it changes the run of --model_dir, which may be a URL if
     `takes_url`. `prints_texts`: whether it prints texts of data or of the model, whose URLs are not
-    masked.
+    masked. `model_dir`: what --model_dir must name, unless gin files are given; by default a run if
+    that is the subject, else anything.
     """
 
     name: str
@@ -45,6 +52,7 @@ class Command(NamedTuple):
     writes_run: bool = False
     takes_url: bool = True
     prints_texts: bool = False
+    model_dir: PathKind | None = None
 
 
 GIN_HELP = """\
@@ -72,9 +80,11 @@ describes the model, with the values of any checkpoint that training could start
 --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
 
-def add_shared_flags(parser: argparse.ArgumentParser, subject: str) -> None:
+def add_shared_flags(parser: argparse.ArgumentParser, command: Command) -> None:
+    subject = command.subject
     text = argparse.SUPPRESS if subject == "nothing" else "the directory of the run"
-    parser.add_argument("--model_dir", help=text, metavar="DIR")
+    kind = command.model_dir or ("run" if subject == "run" else None)
+    parser.add_argument("--model_dir", help=text, metavar="DIR", path=kind)
 
     def add(*names: str, **options: Any) -> None:
         hidden = {} if subject == "configuration" else {"help": argparse.SUPPRESS}
@@ -201,7 +211,9 @@ def check_directories(flags: argparse.Namespace) -> None:
         if not (is_url(word) or is_directory(path)):
             raise InputError(f"{word} is not a directory: check its name")
         if not is_url(word) and os.access(path, os.R_OK) and not any(path.iterdir()):
-            raise InputError(f"{word} has no run directory: name one, or a directory above some")
+            from mtfrun.tools.runs import no_run_in
+
+            raise no_run_in(path)
 
 
 def check_names(flags: argparse.Namespace, *names: str) -> None:
@@ -257,6 +269,7 @@ def add_output_flags(parser: argparse.ArgumentParser) -> None:
         default="-",
         help="where to write; - (default) is standard output",
         metavar="FILE",
+        path="new file",
     )
     add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
     add_adapter_flag(parser)
@@ -268,6 +281,7 @@ def add_adapter_flag(parser: argparse.ArgumentParser) -> None:
         help="the run of an adapter that was trained for this model, or its name in "
         "--model_dir/adapters",
         metavar="DIR",
+        path="adapter",
     )
 
 
@@ -337,7 +351,8 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_picture(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--picture", help="a file for the picture (.svg, .png)", metavar="FILE")
+    text = "a file for the picture (.svg, .png)"
+    parser.add_argument("--picture", help=text, metavar="FILE", path="new file")
 
 
 def check_picture(flags: argparse.Namespace) -> None:

@@ -101,7 +101,7 @@ def _end_beside_others(code: int) -> None:
 def _parse_and_run(arguments: list[str]) -> int:
     flags = parse_flags(arguments)
     configured = flags.launched or flags
-    check_paths(configured, COMMANDS[configured.command])
+    check_paths(configured)
     for name in configured.gin_file:
         require_gin_file(name, configured.gin_search_paths)
     command = ["mtfrun", *arguments]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from mtfrun import __version__
-from mtfrun.cli.command import GIN_HELP, Command, add_shared_flags, check_shared
+from mtfrun.cli.command import GIN_HELP, Command, PathKind, add_shared_flags, check_shared
 from mtfrun.cli.commands import (
     bisect,
     checkpoints,
@@ -104,7 +104,24 @@ _FIRST_WORDS = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises InputError where argparse would print its usage and exit."""
+    """An argument parser that raises InputError where argparse would print its usage and exit.
+
+    Attributes:
+      paths: flags that name paths: how they are typed, their attribute, and what they name.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.paths: list[tuple[str, str, PathKind]] = []
+        super().__init__(**options)
+
+    def add_argument(
+        self, *names: str, path: PathKind | None = None, **options: Any
+    ) -> argparse.Action:
+        action = super().add_argument(*names, **options)
+        if path is not None:
+            flag = f"{names[0]}=" if action.option_strings else ""
+            self.paths.append((flag, action.dest, path))
+        return action
 
     def error(self, message: str) -> NoReturn:
         match = re.fullmatch(r"argument (?:\S+/)?(\S+): (.*)", message)
@@ -146,6 +163,7 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     if unknown:
         flags_of = {name: _flag_names(parser) for name, parser in parsers.items()}
         raise InputError(unknown_answer(unknown, name, flags_of))
+    flags.paths = parsers[name].paths
     flags.bindings = _bindings(flags, bindings)
     flags.launched = None if launched is None else parse_flags(launched)
     check_shared(flags)
@@ -200,7 +218,7 @@ def _add_parser(command: Command, words: Any) -> Parser:
     if command.words:
         parser.add_argument("words", nargs="*", metavar=command.words)
     command.add_flags(parser)
-    add_shared_flags(parser, command.subject)
+    add_shared_flags(parser, command)
     return parser
 
 

@@ -9,102 +9,121 @@ import argparse
 import contextlib
 import glob
 import os
+import pathlib
 import re
 from collections.abc import Callable
 
-from mtfrun.cli.command import Command
+from mtfrun.cli.command import PathKind
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.stores import is_url
 
-# Commands that read the run of --model_dir, besides commands about runs alone.
-_READERS = frozenset(
-    {"eval", "decode", "score", "serve", "export", "config show", "data cache", "data show"}
-    | {"data stats", "data logits"}
-)
-# Flags by what they must name: an existing file or directory, a directory, a new file in one.
-_EXISTING = ("input", "source", "file", "token_file")
-_DIRECTORIES = ("base", "from_run", "adapter", "draft", "first", "second")
-_NEW_FILES = ("output", "html", "picture")
-_STEP = re.compile(r"ckpt-(\d+)\.json")
 _AT_STEP = re.compile(r"@[a-z0-9]+$")
 # A model of the Hugging Face Hub, for which `import` has another remedy.
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-def check_paths(flags: argparse.Namespace, command: Command) -> None:
+def check_paths(flags: argparse.Namespace) -> None:
     """Raises InputError for a path that cannot be read, or written; URLs are opened later."""
-    run = getattr(flags, "model_dir", None)
-    if run is not None and not is_url(run) and not getattr(flags, "continuous", False):
-        run = os.path.expanduser(run)
-        reads = command.subject == "run" or command.name in _READERS
-        if reads and not command.writes_run and not flags.gin_file:
-            _check_run(flags, run)
-    for name in (*_EXISTING, *_DIRECTORIES, *_NEW_FILES):
-        value = getattr(flags, name, None)
-        if not isinstance(value, str) or not value or value == "-" or is_url(value):
-            continue
-        if name in ("first", "second") and run is not None:  # steps of this run
-            continue
-        flag = {"source": "--from=", "first": "", "second": ""}.get(name, f"--{name}=")
-        path = os.path.expanduser(value)
-        if name in _NEW_FILES:
-            _check_parents(value, path)
-        elif name in _DIRECTORIES:
-            _check_directory(flag, value, run)
-        elif not _may_exist(path) and not (name == "source" and _HUB_NAME.fullmatch(value)):
-            raise InputError(f"{flag}{value}: there is no such file{_nearest(path)}")
-        elif name == "source" and os.path.isdir(path) and not _names(path):
-            raise InputError(f"{flag}{value} has no files: name the folder of a model")
-    _check_new(flags, command)
+    for flag, name, kind in flags.paths:
+        value = getattr(flags, name)
+        if isinstance(value, str) and value not in ("", "-") and not is_url(value):
+            _CHECKS[kind](flags, flag, value)
 
 
-def _check_parents(value: str, path: str) -> None:
+def _check_input(_: argparse.Namespace, flag: str, value: str) -> None:
+    """Also accepts the other forms of inputs: a split, a pattern, a list, a prefix."""
+    path = os.path.expanduser(value)
+    is_other = path.startswith("split:") or glob.has_magic(path) or "," in path
+    if not (is_other or os.path.exists(path) or glob.glob(glob.escape(path) + ".*")):
+        raise InputError(f"{flag}{value}: there is no such file{_nearest(path)}")
+
+
+def _check_model(flags: argparse.Namespace, flag: str, value: str) -> None:
+    path = os.path.expanduser(value)
+    if not _HUB_NAME.fullmatch(value):
+        _check_input(flags, flag, value)
+    if os.path.isdir(path) and not _names(path):
+        raise InputError(f"{flag}{value} has no files: name the folder of a model")
+
+
+def _check_directory(_: argparse.Namespace, flag: str, value: str) -> None:
+    path = os.path.expanduser(_AT_STEP.sub("", value))
+    if not os.path.isdir(path):
+        hint = _nearest(path, os.path.isdir) or ": check its name"
+        raise InputError(f"{flag}{value} is not a directory{hint}")
+
+
+def _check_adapter(flags: argparse.Namespace, flag: str, value: str) -> None:
+    """Also accepts a name in the run's directory of adapters."""
+    names = [] if flags.model_dir is None else _names(_in_run(flags, "adapters"))
+    if value not in names:
+        try:
+            _check_directory(flags, flag, value)
+        except InputError:
+            if near := did_you_mean(value, names):
+                raise InputError(f"{flag}{value} is not a directory{near}") from None
+            raise
+
+
+def _check_draft(flags: argparse.Namespace, flag: str, value: str) -> None:
+    if value != "lookup":
+        _check_directory(flags, flag, value)
+
+
+def _check_checkpoint(flags: argparse.Namespace, flag: str, value: str) -> None:
+    if flags.model_dir is None:  # else it may be a step of that run
+        _check_directory(flags, flag, value)
+
+
+def _check_new_file(_: argparse.Namespace, __: str, value: str) -> None:
     """Missing directories are made; one of them may not be a file."""
-    parent = os.path.dirname(os.path.abspath(path))
+    parent = os.path.dirname(os.path.abspath(os.path.expanduser(value)))
     while not os.path.exists(parent):
         parent = os.path.dirname(parent)
     if not os.path.isdir(parent):
         raise InputError(f"cannot write {value}: {parent} is not a directory")
 
 
-def _check_new(flags: argparse.Namespace, command: Command) -> None:
-    flag = {"export": "to", "data logits": "to", "import": "model_dir"}.get(command.name)
-    value = getattr(flags, flag, None) if flag else None
-    if value and not is_url(value) and _names(os.path.expanduser(value)):
-        raise InputError(f"--{flag}={value} is not empty: name a new directory")
+def _check_new_directory(_: argparse.Namespace, flag: str, value: str) -> None:
+    if _names(os.path.expanduser(value)):
+        raise InputError(f"{flag}{value} is not empty: name a new directory")
 
 
-def _check_run(flags: argparse.Namespace, run: str) -> None:
-    if not os.path.isdir(run):
+def _check_run(flags: argparse.Namespace, _: str, value: str) -> None:
+    if flags.gin_file or getattr(flags, "continuous", False):
+        return
+    if not os.path.isdir(run := os.path.expanduser(value)):
         remedy = _nearest(run, os.path.isdir) or (
             ": check its name, or make it with `mtfrun train --model_dir=...`"
         )
         raise InputError(f"--model_dir {run} is not a directory{remedy}")
     step = getattr(flags, "checkpoint", None)
-    with contextlib.suppress(OSError):  # the command says why it cannot be read
-        names = filter(_STEP.fullmatch, os.listdir(os.path.join(run, "checkpoints")))
-        steps = sorted(int(name[5:-5]) for name in names)
-        if steps and isinstance(step, str) and step.isdecimal() and int(step) not in steps:
-            raise InputError(
-                f"no checkpoint of step {step} in {run}/checkpoints; choose one of the steps "
-                f"{', '.join(map(str, steps))}"
-            )
+    if isinstance(step, str) and step.isdecimal():
+        # Not at the top, since no other path needs them.
+        from mtfrun.rundir.checkpoints.partial_files import list_steps  # noqa: PLC0415
+        from mtfrun.rundir.errors import MissingStepError  # noqa: PLC0415
+
+        directory = _in_run(flags, "checkpoints")
+        with contextlib.suppress(OSError):  # the command says why it cannot be read
+            if (steps := list_steps(pathlib.Path(directory))) and int(step) not in steps:
+                raise MissingStepError(int(step), directory, steps)
 
 
-def _check_directory(flag: str, value: str, run: str | None) -> None:
-    path = os.path.expanduser(_AT_STEP.sub("", value))
-    in_run = os.path.join(run or "", "adapters")
-    if value == "lookup" or os.path.isdir(path) or os.path.isdir(os.path.join(in_run, value)):
-        return
-    near = did_you_mean(value, _names(in_run)) if run and flag == "--adapter=" else ""
-    hint = near or _nearest(path, os.path.isdir) or ": check its name"
-    raise InputError(f"{flag}{value} is not a directory{hint}")
+_CHECKS: dict[PathKind, Callable[[argparse.Namespace, str, str], None]] = {
+    "run": _check_run,
+    "input": _check_input,
+    "model": _check_model,
+    "directory": _check_directory,
+    "adapter": _check_adapter,
+    "draft": _check_draft,
+    "checkpoint": _check_checkpoint,
+    "new file": _check_new_file,
+    "new directory": _check_new_directory,
+}
 
 
-def _may_exist(path: str) -> bool:
-    """Whether a path exists, or is one of the other forms: a split, a pattern, a list, a prefix."""
-    is_other = path.startswith("split:") or glob.has_magic(path) or "," in path
-    return is_other or os.path.exists(path) or bool(glob.glob(glob.escape(path) + ".*"))
+def _in_run(flags: argparse.Namespace, name: str) -> str:
+    return os.path.join(os.path.expanduser(flags.model_dir), name)
 
 
 def _nearest(path: str, fits: Callable[[str], bool] = os.path.exists) -> str:

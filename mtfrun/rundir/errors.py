@@ -28,6 +28,14 @@ class DeletedCheckpointError(RunDirError):
     """The process that trains the run deleted or replaced a checkpoint while it was read."""
 
 
+class MissingStepError(RunDirError):
+    """A directory of checkpoints has no checkpoint of a step."""
+
+    def __init__(self, step: int, place: object, steps: Sequence[int]) -> None:
+        remedy = choose_step(steps) or "there is none"
+        super().__init__(f"no checkpoint of step {step} in {place}; {remedy}")
+
+
 class IncompatibleError(RunDirError):
     """A checkpoint has other variables than a model."""
 
@@ -36,6 +44,11 @@ class IncompatibleError(RunDirError):
         self.name = name
         self.parts = tuple(parts)
         self.remedy = remedy
+
+
+def choose_step(steps: Sequence[int]) -> str:
+    """Returns a remedy; "" if there are no steps."""
+    return f"choose one of the steps {', '.join(map(str, steps))}" if steps else ""
 
 
 def refuse_link(path: pathlib.Path) -> None:

@@ -99,6 +99,10 @@ def find_runs(directory: pathlib.Path) -> Iterator[pathlib.Path]:
         below[:] = [] if too_deep else sorted(d for d in below if not d.startswith("."))
 
 
+def no_run_in(directory: pathlib.Path) -> InputError:
+    return InputError(f"{directory} has no run directory: name one, or a directory above some")
+
+
 def varied_names(summaries: Sequence[RunSummary]) -> list[str]:
     """Returns the names of the bindings that are not the same in all runs; macros first."""
     configs = [s.config for s in summaries if s.config]

@@ -6,14 +6,13 @@ import pathlib
 
 import pytest
 
-from mtfrun.cli.parser import COMMANDS, parse_flags
+from mtfrun.cli.parser import parse_flags
 from mtfrun.cli.paths import check_paths
 from mtfrun.errors import InputError
 
 
 def _check(typed: str) -> None:
-    flags = parse_flags(typed.split())
-    check_paths(flags, COMMANDS[flags.command])
+    check_paths(parse_flags(typed.split()))
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +47,9 @@ def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("sweep --gin_file=x.gin --model_dir=run", "--model_dir=run is a run: name another"),
         ("import --from=nothing --model_dir=new", "--from=nothing has no files"),
         ("report nothing", "nothing has no run directory: name one"),
+        ("report run --to=prompts.txt/x", "cannot write prompts.txt/x: "),
+        ("checkpoints prune --model_dir=rum --keep=1", "did you mean 'run'?"),
+        ("bisect run rum", "rum is not a directory, did you mean 'run'?"),
         ("config explain none.gin", "none.gin"),
         ("import --from=/none --model_dir=new", "--from=/none: there is no such file"),
     ],

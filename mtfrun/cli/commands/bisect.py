@@ -40,8 +40,10 @@ again."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("first", metavar="A", help="the directory of a run")
-    parser.add_argument("second", metavar="B", help="the directory of the other run")
+    parser.add_argument("first", metavar="A", help="the directory of a run", path="directory")
+    parser.add_argument(
+        "second", metavar="B", help="the directory of the other run", path="directory"
+    )
     parser.add_argument(
         "--recompute",
         action="store_true",

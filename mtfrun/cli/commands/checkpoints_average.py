@@ -31,7 +31,7 @@ has them, are averaged too (Izmailov et al. 2018, https://arxiv.org/abs/1803.054
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--last", type=int, help="how many of the newest", metavar="N")
     parser.add_argument("--steps", help="which ones", metavar="STEPS")
-    parser.add_argument("--output", help="the new run directory", metavar="DIR")
+    parser.add_argument("--output", help="the new run directory", metavar="DIR", path="new file")
 
 
 def _check(flags: argparse.Namespace) -> None:

@@ -34,8 +34,10 @@ the optimizer's and the averages, --match=REGEX takes those in whose path the ex
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("first", metavar="A", help="DIRECTORY, DIRECTORY@STEP or a step")
-    parser.add_argument("second", metavar="B", help="the same")
+    parser.add_argument(
+        "first", metavar="A", help="DIRECTORY, DIRECTORY@STEP or a step", path="checkpoint"
+    )
+    parser.add_argument("second", metavar="B", help="the same", path="checkpoint")
     add_match(parser)
     parser.add_argument("--slots", action="store_true", help="optimizer and averages too")
     parser.add_argument("--rows", type=int, default=20, help="lines of values", metavar="N")

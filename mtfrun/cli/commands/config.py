@@ -249,6 +249,8 @@ COMMANDS = [
         subject="nothing",
         words="[WORD ...]",
     ),
-    Command("config show", _SHOW, _run_show, add_json, _check_show, words="[WORD ...]"),
+    Command(
+        "config show", _SHOW, _run_show, add_json, _check_show, words="[WORD ...]", model_dir="run"
+    ),
     Command("config diff", _DIFF, _run_diff, add_json, _check_diff, words="CONFIG CONFIG"),
 ]

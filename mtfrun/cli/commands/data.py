@@ -128,7 +128,7 @@ def _add_show_flags(parser: argparse.ArgumentParser) -> None:
 def add_row_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--tokens", action="store_true", help="show every token with its id and position")
-    add("--html", help="write a page of HTML instead", metavar="FILE")
+    add("--html", help="write a page of HTML instead", metavar="FILE", path="new file")
 
 
 def _check_show(flags: argparse.Namespace) -> None:
@@ -346,9 +346,17 @@ def _run_caches(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 COMMANDS = [
-    Command("data cache", _CACHE, _run_cache, _add_cache_flags, _check_cache),
-    Command("data show", _SHOW, _run_show, _add_show_flags, _check_show, prints_texts=True),
-    Command("data stats", _STATS, _run_stats, check=require_configuration),
+    Command("data cache", _CACHE, _run_cache, _add_cache_flags, _check_cache, model_dir="run"),
+    Command(
+        "data show",
+        _SHOW,
+        _run_show,
+        _add_show_flags,
+        _check_show,
+        prints_texts=True,
+        model_dir="run",
+    ),
+    Command("data stats", _STATS, _run_stats, check=require_configuration, model_dir="run"),
     Command(
         "data caches",
         _CACHES,

@@ -24,7 +24,12 @@ differ in every epoch and are refused.
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--to", help="the directory to write, which must not exist", metavar="DIR")
+    add(
+        "--to",
+        help="the directory to write, which must not exist",
+        metavar="DIR",
+        path="new directory",
+    )
     add("--top_k", type=int, default=8, help="ids of each target; 8 by default", metavar="K")
     add(
         "--temperature",
@@ -69,4 +74,4 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = [Command("data logits", _DESCRIPTION, run, _add_flags, _check)]
+COMMANDS = [Command("data logits", _DESCRIPTION, run, _add_flags, _check, model_dir="run")]

@@ -32,7 +32,12 @@ segments. --json prints a line for each document, with all steps."""
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--file", help="a file with the text; white space at its ends is ignored", metavar="FILE")
+    add(
+        "--file",
+        help="a file with the text; white space at its ends is ignored",
+        metavar="FILE",
+        path="input",
+    )
     add("--hash", help="hashes of documents, separated by commas", metavar="HASHES")
     add("--row", type=int, help="the number of a document", metavar="N")
     add("--most", type=int, default=20, help="documents, at most; 20 by default", metavar="N")

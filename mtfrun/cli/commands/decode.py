@@ -87,6 +87,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--input",
         help="a file with a prompt a line; - is standard input; or images, or split:NAME",
         metavar="FILE",
+        path="input",
     )
     add("--prompt", action="append", default=[], help="a prompt; repeatable", metavar="TEXT")
     add("--interactive", action="store_true", help="read prompts from the terminal, one by one")
@@ -111,6 +112,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="propose tokens, with the run of a smaller model or, by looking up the last tokens, "
         "with lookup (./lookup is a run)",
         metavar="DIR",
+        path="draft",
     )
     add(
         "--stop",
@@ -231,4 +233,6 @@ def _note_report(inference: Inference) -> None:
         progress.note(report)
 
 
-COMMANDS = [Command("decode", _DESCRIPTION, run, _add_flags, _check, prints_texts=True)]
+COMMANDS = [
+    Command("decode", _DESCRIPTION, run, _add_flags, _check, prints_texts=True, model_dir="run")
+]

@@ -274,4 +274,4 @@ def routing_table(values: Mapping[str, float]) -> list[str]:
     return [*table_lines(_HEADING, rows, None), *experts_per_token] if rows else []
 
 
-COMMANDS = [Command("eval", _DESCRIPTION, run, _add_flags, _check)]
+COMMANDS = [Command("eval", _DESCRIPTION, run, _add_flags, _check, model_dir="run")]

@@ -50,7 +50,12 @@ FORMATS = ("huggingface", "peft", "safetensors", "saved_model", "tensorflow")
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--to", help="the directory to write, which must be new", metavar="DIR")
+    add(
+        "--to",
+        help="the directory to write, which must be new",
+        metavar="DIR",
+        path="new directory",
+    )
     add("--format", choices=FORMATS, help="see above", metavar="FORMAT")
     add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
     add(
@@ -178,4 +183,4 @@ def _export_peft(flags: argparse.Namespace, run: RunDirectory, directory: pathli
     export_peft(directory, built.experiment.model, origin)
 
 
-COMMANDS = [Command("export", _DESCRIPTION, run, _add_flags, _check)]
+COMMANDS = [Command("export", _DESCRIPTION, run, _add_flags, _check, model_dir="run")]

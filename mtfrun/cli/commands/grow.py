@@ -40,7 +40,7 @@ _ROUNDING = 1e-5
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--from_run", help="the run of the smaller model", metavar="DIR")
+    add("--from_run", help="the run of the smaller model", metavar="DIR", path="directory")
     add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
     add(
         "--copies",

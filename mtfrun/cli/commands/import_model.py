@@ -39,11 +39,18 @@ was imported, bit for bit. No code of the folder is run and no pickle file is re
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--from", dest="source", help="a folder or a file of the other program", metavar="PATH")
+    add(
+        "--from",
+        dest="source",
+        help="a folder or a file of the other program",
+        metavar="PATH",
+        path="model",
+    )
     add(
         "--base",
         help="of a folder of PEFT: the run of the model that its LoRA was trained for",
         metavar="DIR",
+        path="directory",
     )
     add(
         "--partial",
@@ -98,4 +105,8 @@ def _build_variables(config_path: pathlib.Path) -> tuple[Mapping[str, mtf.Variab
     return training.state.named_variables(), training.experiment.data.vocabulary_files()
 
 
-COMMANDS = [Command("import", _DESCRIPTION, run, _add_flags, _check, takes_url=False)]
+COMMANDS = [
+    Command(
+        "import", _DESCRIPTION, run, _add_flags, _check, takes_url=False, model_dir="new directory"
+    )
+]

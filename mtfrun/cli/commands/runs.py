@@ -87,7 +87,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 def _runs_below(word: str, *, alone: bool) -> tuple[dict[pathlib.Path, RunSummary], str | None]:
     """Returns the runs, of a sweep also those that have not begun, and the sweep's metric."""
     from mtfrun.rundir import RunDirectory
-    from mtfrun.tools.runs import find_runs, summary_of
+    from mtfrun.tools.runs import find_runs, no_run_in, summary_of
     from mtfrun.tools.sweep import results_of, summary_of_result
     from mtfrun.tools.sweep.sweep import NAME
 
@@ -103,7 +103,7 @@ def _runs_below(word: str, *, alone: bool) -> tuple[dict[pathlib.Path, RunSummar
         name = directory.name if path == directory else str(path.relative_to(directory))
         runs.setdefault(path, summary_of(path, name))
     if not runs:
-        raise InputError(f"{directory} has no run directory: name one, or a directory above some")
+        raise no_run_in(directory)
     if alone:
         return runs, metric
     named = {

@@ -29,6 +29,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--input",
         help="a file of pairs; - is standard input; or split:NAME of the data",
         metavar="FILE",
+        path="input",
     )
     parser.add_argument(
         "--without_end", action="store_true", help="score targets without the token that ends them"
@@ -63,4 +64,6 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = [Command("score", _DESCRIPTION, run, _add_flags, _check, prints_texts=True)]
+COMMANDS = [
+    Command("score", _DESCRIPTION, run, _add_flags, _check, prints_texts=True, model_dir="run")
+]

@@ -41,7 +41,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--metric", help="one or several: loss,accuracy; the sweep's by default", metavar="NAMES")
     add("--baseline", help="the row that others are compared to; the sweep's by default")
     add("--format", choices=FORMATS, default="text", help="see above; text by default")
-    add("--output", help="the file to write; standard output by default", metavar="FILE")
+    add(
+        "--output",
+        help="the file to write; standard output by default",
+        metavar="FILE",
+        path="new file",
+    )
     add("--title", help="of md, latex and html; the sweep's question by default", metavar="TEXT")
 
 

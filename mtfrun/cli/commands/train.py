@@ -94,6 +94,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--from_run",
         help="with --without: a run to begin with, before it has read one of these documents",
         metavar="DIR",
+        path="directory",
     )
     # Set by `mtfrun launch --chaos`.
     parser.add_argument("--clock_file", help=argparse.SUPPRESS, metavar="FILE")

@@ -28,7 +28,7 @@ bytes, for which there are 256 pieces. T5's vocabulary was made with --normaliza
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--size", type=int, help="number of pieces", metavar="N")
-    add("--output", help="the file of the model", metavar="FILE")
+    add("--output", help="the file of the model", metavar="FILE", path="new file")
     add("--split", default="train", help="of the data; train by default", metavar="NAME")
     add(
         "--features",

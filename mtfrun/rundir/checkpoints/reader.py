@@ -27,7 +27,13 @@ from mtfrun.rundir.checkpoints.manifest import (
     read_manifest,
 )
 from mtfrun.rundir.checkpoints.partial_files import list_steps, lost_manifests
-from mtfrun.rundir.errors import DamagedCheckpointError, DeletedCheckpointError, RunDirError
+from mtfrun.rundir.errors import (
+    DamagedCheckpointError,
+    DeletedCheckpointError,
+    MissingStepError,
+    RunDirError,
+    choose_step,
+)
 
 T = TypeVar("T")
 
@@ -167,8 +173,9 @@ class CheckpointReader:
         before = self.identity(step)
         steps = self.steps()
         if step not in steps:
-            where = f"no checkpoint of step {step} in {self._place}"
-            raise RunDirError(f"{where}; {_remedy_of(steps)}" if steps else self._no_checkpoint())
+            if not steps:
+                raise RunDirError(self._no_checkpoint())
+            raise MissingStepError(step, self._place, steps)
         with self._watch(step, before):
             try:
                 manifest = self._verify(step)
@@ -176,7 +183,7 @@ class CheckpointReader:
                 other_steps = [other for other in self.steps() if other != step]
                 raise DamagedCheckpointError(
                     f"checkpoint {step} in {self._place} is damaged: {error};"
-                    f" {_remedy_of(other_steps) or 'there is no other'}"
+                    f" {choose_step(other_steps) or 'there is no other'}"
                 ) from error
             return reader(manifest)
 
@@ -247,7 +254,7 @@ class CheckpointReader:
             change = "replaced" if step in steps else "deleted"
             raise DeletedCheckpointError(
                 f"checkpoint {step} in {self._place} was {change} while it was read;"
-                f" {_remedy_of(steps) or self._no_checkpoint()}"
+                f" {choose_step(steps) or self._no_checkpoint()}"
             ) from error
 
 
@@ -278,7 +285,3 @@ def _check_claims(manifest: Manifest) -> None:
         raise DamagedCheckpointError(
             f"its variables need {claimed} bytes, and its files have {saved}"
         )
-
-
-def _remedy_of(steps: list[int]) -> str:
-    return f"choose one of the steps {', '.join(map(str, steps))}" if steps else ""

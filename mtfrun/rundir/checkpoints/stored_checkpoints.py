@@ -15,7 +15,7 @@ from mtfrun.rundir.checkpoints.manifest import (
     read_manifest,
 )
 from mtfrun.rundir.checkpoints.partial_files import list_steps, lost_manifests
-from mtfrun.rundir.errors import DamagedCheckpointError, RunDirError
+from mtfrun.rundir.errors import DamagedCheckpointError, MissingStepError, RunDirError
 from mtfrun.rundir.run_directory import CHECKPOINTS, RunDirectory
 
 
@@ -66,8 +66,7 @@ class CheckpointDirectory:
     def require(self, step: int) -> None:
         steps = self.steps()
         if step not in steps:
-            listed = ", ".join(map(str, steps)) or "none"
-            raise RunDirError(f"no checkpoint of step {step} in {self.path}; there are {listed}")
+            raise MissingStepError(step, self.path, steps)
 
     def read(self, step: int, *, with_hashes: bool) -> StoredCheckpoint | None:
         """None if a trainer has deleted it meanwhile; RunDirError if a later mtfrun wrote it."""

@@ -16,7 +16,7 @@ from mtfrun.tools.report.configuration import Comparison
 from mtfrun.tools.report.examples import read_examples
 from mtfrun.tools.report.report import Examples, Report
 from mtfrun.tools.report.run_facts import Asked, RunFacts, read_run
-from mtfrun.tools.runs import find_runs
+from mtfrun.tools.runs import find_runs, no_run_in
 from mtfrun.tools.sweep import RunResult, Sweep, results_of, summary_of_result
 from mtfrun.tools.sweep.comparison import compare
 from mtfrun.tools.sweep.table_formats import html_table, table_notes
@@ -115,7 +115,7 @@ def _names_below(directory: pathlib.Path, *, alone: bool) -> dict[pathlib.Path, 
     path = pathlib.Path(above.path)
     paths = list(find_runs(path))
     if not paths:
-        raise InputError(f"{path} has no run directory: name one, or a directory above some")
+        raise no_run_in(path)
     if alone:
         return {x: path.name if x == path else str(x.relative_to(path)) for x in paths}
     return {x: str(pathlib.Path(directory, x.relative_to(path))) for x in paths}
