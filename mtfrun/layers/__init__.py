@@ -62,6 +62,7 @@ from mtfrun.layers.layer import depends_on_padding as depends_on_padding
 from mtfrun.layers.layer import in_call as in_call
 from mtfrun.layers.layer import metric_shapes as metric_shapes
 from mtfrun.layers.layer import present_call as present_call
+from mtfrun.layers.layer import reads_prompts_at_once as reads_prompts_at_once
 from mtfrun.layers.layer import updated_paths as updated_paths
 from mtfrun.layers.linear_distance import LinearDistance as LinearDistance
 from mtfrun.layers.linear_distance import LinearDistanceBias as LinearDistanceBias

@@ -84,6 +84,11 @@ class Layer(mtf.Module):
         return False
 
     @property
+    def reads_prompts_at_once(self) -> bool:
+        """Whether keys of a prompt depend on its length, so that it must be read in one pass."""
+        return False
+
+    @property
     def metric_shapes(self) -> Mapping[str, mtf.Shape]:
         """The shape of the total of every metric, by name."""
         return {}
@@ -121,6 +126,11 @@ def active_shares(root: mtf.Module) -> dict[mtf.Variable, float]:
 def depends_on_padding(root: mtf.Module) -> bool:
     """Returns whether the output of any layer below `root` depends on padding."""
     return any(layer.depends_on_padding for layer in _layers(root))
+
+
+def reads_prompts_at_once(root: mtf.Module) -> bool:
+    """Returns whether any layer below `root` must read prompts in one pass."""
+    return any(layer.reads_prompts_at_once for layer in _layers(root))
 
 
 def _layers(root: mtf.Module) -> list[Layer]:

@@ -167,17 +167,18 @@ class MultiHeadAttention(mtf.Module):
         bias: AttentionBias,
         call: Call,
         further: FurtherMemory | None = None,
+        position: mtf.Tensor | None = None,
     ) -> mtf.Tensor:
         """Returns the attention of every vector of x to whole sequences, in the shape of x.
 
         x: {batch..., length, d_model}; memory: {batch..., length, d_model}, perhaps x itself, or
         with `memory_length`; the logits: {batch..., heads, length, memory_length}. Where the length
         is split over devices, they exchange heads for positions. A `further` memory is in the same
-        softmax.
+        softmax. position: {batch..., length} int32 of both, by default 0, 1, ...
         """
         groups = self._head_groups(x.shape.get_dim_by_name("length"))
-        query = self._queries(x, None, groups, call)
-        contents = self._keys_and_values(memory, None, groups, call)
+        query = self._queries(x, position, groups, call)
+        contents = self._keys_and_values(memory, position, groups, call)
         length, memory_length = query.shape.dims[-2], contents.keys.shape.dims[-2]
         whole = mtf.Dimension("memory_length", memory_length.size)
         bias = bias.map(self.heads.group)

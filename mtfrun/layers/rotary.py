@@ -31,13 +31,14 @@ class RotaryScaling(Protocol):
 class LengthScaling(RotaryScaling, Protocol):
     """A change that depends on the length, the number of positions of a row with its padding.
 
-    In steps of decoding it is the number until the step; keys in the cache stay as they are.
+    Where prompts are read at once it is without padding. In steps of decoding it is the number
+    until the step; keys in the cache stay as they are.
     """
 
     def for_length(
         self, mesh: mtf.Mesh, frequencies: np.ndarray, pairs: mtf.Dimension, length: mtf.Tensor
     ) -> mtf.Tensor:
-        """Returns {pairs}, as `__call__`; length: a float32 scalar."""
+        """Returns {..., pairs}, as `__call__`; length: {...} float32."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,8 @@ class DynamicScaling(LengthScaling):
         growth = mtf.log(ratio * self.factor - (self.factor - 1.0))
         exponents = -np.arange(pairs.size) / (pairs.size - 1)
         powers = mtf.constant(mesh, exponents, [pairs], tf.float32)
-        return mtf.constant(mesh, frequencies, [pairs], tf.float32) * mtf.exp(powers * growth)
+        powers = mtf.multiply(growth, powers, output_shape=[*length.shape, pairs])
+        return mtf.constant(mesh, frequencies, [pairs], tf.float32) * mtf.exp(powers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +116,8 @@ class LongRopeScaling(LengthScaling):
             mtf.constant(mesh, self._divide(frequencies, factors), [pairs], tf.float32)
             for factors in (self.short_factors, self.long_factors)
         )
-        return mtf.where(mtf.greater(length, self.original_length), long, short, short.shape)
+        is_long = mtf.greater(length, self.original_length)
+        return mtf.where(is_long, long, short, [*length.shape, pairs])
 
     def _divide(self, frequencies: np.ndarray, factors: Sequence[float]) -> np.ndarray:
         if len(factors) != frequencies.size:
@@ -268,12 +271,15 @@ class RotaryPositions:
         return frequencies if self.scaling is None else self.scaling(frequencies, self.base)
 
     def at(self, position: mtf.Tensor, pairs: mtf.Dimension) -> mtf.Tensor:
-        """Returns {pairs} radians a position, float32; position: as of `rotate`."""
+        """Returns {pairs} radians a position, float32; position: as of `rotate`.
+
+        Or {batch..., pairs}, if they depend on the length and the position has these dimensions.
+        """
         mesh = position.mesh
         if not isinstance(self.scaling, LengthScaling):
             return mtf.constant(mesh, self.frequencies(2 * pairs.size), [pairs], tf.float32)
         unscaled = dataclasses.replace(self, scaling=None).frequencies(2 * pairs.size)
-        length = mtf.to_float(mtf.reduce_max(position, output_shape=[])) + 1.0
+        length = mtf.to_float(mtf.reduce_max(position, output_shape=position.shape.dims[:-1])) + 1.0
         return self.scaling.for_length(mesh, unscaled, pairs, length)
 
     @property

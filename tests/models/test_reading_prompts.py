@@ -437,3 +437,24 @@ def test_local_attention_keeps_no_more_than_its_window() -> None:
         assert len(states) == 4
         expected = mtf.convert_to_shape(f"batch:{ROWS};heads:4;window_length:{places};d_kv:4")
         assert all(state.shape == expected for state in states)
+
+
+def test_frequencies_by_length_do_not_depend_on_padding() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    rotary = t.RotaryPositions(scaling=t.DynamicScaling(3.0, original_length=4))
+    layer = t.SelfAttention(mesh, mtf.Dimension("d_model", 8), heads=HEADS, rotary=rotary)
+    mtf.initialize(layer, seed=0)
+    x, lengths = np.random.default_rng(0).normal(size=[2, 12, 8]), [6, 8]
+
+    def keys(x: np.ndarray, lengths: list[int]) -> np.ndarray:
+        rows = [mtf.Dimension("batch", len(x)), mtf.Dimension("length", x.shape[1])]
+        vectors = mtf.constant(mesh, x, [*rows, mtf.Dimension("d_model", 8)], tf.float32)
+        progress = t.DecodingProgress(None, mtf.constant(mesh, lengths, rows[:1], tf.int32))
+        _, state = layer.prefill(vectors, None, t.SequenceCall(progress=progress))
+        result: np.ndarray = mtf.to_numpy(state.keys)
+        return result
+
+    together = keys(x, lengths)
+    for row, length in enumerate(lengths):  # the first step reads one id more
+        alone = keys(x[row : row + 1, : length + 1], [length])
+        assert_close(together[row, :, :length], alone[0, :, :length], FLOAT32_MODEL_TOLERANCE)

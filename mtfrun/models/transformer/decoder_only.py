@@ -12,6 +12,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding import END_ID, Decoder, count_prompt_ids
 from mtfrun.errors import InputError
+from mtfrun.layers import reads_prompts_at_once
 from mtfrun.models.model import Features
 from mtfrun.models.transformer.decoder_side import (
     Embed,
@@ -93,13 +94,13 @@ class DecoderOnly(TokenModel):
 
     @property
     def reads_prompts_at_once(self) -> bool:
-        return self._prefix
+        return self._prefix or reads_prompts_at_once(self.decoder_stack)
 
     @property
     def shares_beginnings(self) -> bool:
         stack = self.decoder_stack
         can_read = stack.can_prefill(SequenceCall()) and stack.can_step_in_blocks()
-        return can_read and not self._prefix and self.prompt is None
+        return can_read and not self.reads_prompts_at_once and self.prompt is None
 
     @property
     def cannot_read_prompt(self) -> str:

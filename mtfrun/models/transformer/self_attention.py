@@ -142,8 +142,24 @@ class SelfAttention(CachedSelfAttention):
 
     @property
     def depends_on_padding(self) -> bool:
+        return self.reads_prompts_at_once
+
+    @property
+    def reads_prompts_at_once(self) -> bool:
         rotary = self.attention.rotary
         return rotary is not None and rotary.depends_on_length
+
+    def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
+        if not self.reads_prompts_at_once:
+            return super().prefill(x, state, call)
+        # The length is that of each prompt, whose last id is read by the first step.
+        length, lengths = x.shape.get_dim_by_name("length"), call.progress.prefill_lengths()
+        index = mtf.range(x.mesh, length)
+        is_read = mtf.less(index, lengths, output_shape=[*lengths.shape, length])
+        position = mtf.where(is_read, index, lengths, output_shape=is_read.shape)
+        y = self.attention.over_sequences(x, x, self._bias(x, call), call, position=position)
+        memory, position = map(rename_length_to_memory_length, (x, position))
+        return y, self.attention.keys_and_values(memory, position)
 
 
 def with_relative_bias(
