@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -8,6 +9,7 @@ import re
 import secrets
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, cast
 
 from mtfrun.configuration.run_files import CONFIG
@@ -18,6 +20,7 @@ from mtfrun.stores import reveal_url
 from mtfrun.tools.runs import summary_of
 from mtfrun.training.trackers import TrackerRecord
 from mtfrun.untrusted import read_json
+from mtfrun.url_secrets import mask_parts
 
 # In a run directory: the id of the run at every service.
 _IDS = "trackers.json"
@@ -65,23 +68,27 @@ class MLflow:
     def log(self, record: TrackerRecord) -> None:
         from mlflow.entities import Metric  # noqa: PLC0415 - takes seconds
 
-        if self._client is None:
-            self._open(record)
-        now = int(1000 * time.time())
-        metrics = [Metric(_name(n), value, now, record.step) for n, value in record.values.items()]
-        for start in range(0, len(metrics), _MOST_METRICS):
-            self._client.log_batch(self._id, metrics=metrics[start : start + _MOST_METRICS])
+        with _masked_errors(self.uri):
+            if self._client is None:
+                self._open(record)
+            now = int(1000 * time.time())
+            values = record.values.items()
+            metrics = [Metric(_name(n), value, now, record.step) for n, value in values]
+            for start in range(0, len(metrics), _MOST_METRICS):
+                self._client.log_batch(self._id, metrics=metrics[start : start + _MOST_METRICS])
 
     def close(self) -> None:
         if self._client is None:
             return
         columns, rows = _evaluations(self._run)
-        self._client.log_dict(self._id, {"columns": columns, "data": rows}, "evaluations.json")
-        if report := _report(self._run):
-            self._client.log_text(self._id, report, "report.html")
-        self._log_files()
-        status = self._run.record().status()
-        self._client.set_terminated(self._id, _STATES.get(status.state if status else "", "FAILED"))
+        with _masked_errors(self.uri):
+            self._client.log_dict(self._id, {"columns": columns, "data": rows}, "evaluations.json")
+            if report := _report(self._run):
+                self._client.log_text(self._id, report, "report.html")
+            self._log_files()
+            status = self._run.record().status()
+            state = _STATES.get(status.state if status else "", "FAILED")
+            self._client.set_terminated(self._id, state)
 
     def _open(self, record: TrackerRecord) -> None:
         import mlflow  # noqa: PLC0415 - an extra
@@ -211,6 +218,18 @@ class WeightsAndBiases:
     def _save_files(self) -> None:
         for path in _files(self._run):
             self._wandb_run.save(str(path), base_path=self._run.path, policy="now")
+
+
+@contextlib.contextmanager
+def _masked_errors(uri: str | None) -> Iterator[None]:
+    """Masks the password of a server in its answers, which may repeat what they refuse."""
+    import mlflow  # noqa: PLC0415 - an extra
+
+    try:
+        yield
+    except mlflow.MlflowException as error:
+        url = reveal_url(uri) if uri else mlflow.get_tracking_uri()
+        raise mlflow.MlflowException(mask_parts(str(error), url)) from None
 
 
 def _require(module: str, package: str, user: str) -> None:

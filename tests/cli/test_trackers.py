@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import http.server
 import importlib.util
 import json
 import pathlib
 import re
 import sqlite3
 import sys
+import threading
 
 import pytest
 
+from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.tensorboard.curves import read_curves
+from mtfrun.tools import trackers
+from mtfrun.training import TrackerRecord
 from tests.cli.command import error_line, mtfrun, mtfrun_here, tiny_experiment
 
 GIN = """
@@ -99,6 +105,34 @@ def test_a_service_that_is_not_there_does_not_end_a_training(
     lines = process.stderr.decode()
     assert process.returncode == 0
     assert lines.count("MLflow gets no more records of this training: MlflowException") == 1
+
+
+class _Refusal(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        user = base64.b64decode(self.headers["Authorization"].removeprefix("Basic ")).decode()
+        answer = json.dumps({"error_code": "UNAUTHENTICATED", "message": f"nobody is {user}"})
+        self.send_response(401)
+        self.end_headers()
+        self.wfile.write(answer.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.slow
+@needs_packages
+@pytest.mark.parametrize("is_variable", [True, False])
+def test_a_server_that_repeats_the_password_is_masked(
+    is_variable: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with http.server.HTTPServer(("127.0.0.1", 0), _Refusal) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://me:secret@127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+        tracker = trackers.MLflow(uri=None if is_variable else url)
+        with pytest.raises(Exception, match=r"UNAUTHENTICATED: nobody is me:\*\*\*$"):
+            tracker.log(TrackerRecord(RunDirectory(tmp_path), 0, 1, {"train/loss": 1.0}))
+        server.shutdown()
 
 
 def test_a_missing_package_is_one_line_before_anything_is_trained(
