@@ -233,7 +233,7 @@ def test_every_position_of_a_block_is_processed_by_the_ids_before_it() -> None:
 def test_processors_are_those_of_transformers(
     tmp_path: Path, processed: dict[str, np.ndarray]
 ) -> None:
-    """Frequency and presence penalties, which are OpenAI's, it has not."""
+    """It has no frequency and presence penalties, which are OpenAI's, nor prompts of a row."""
     source, target = tmp_path / "case.npz", tmp_path / "processed.npz"
     np.savez(source, logits=LOGITS, ids=IDS[:, :POSITION], ends=ENDS)
     program = Path(__file__).with_name("transformers_processors.py")
@@ -242,6 +242,7 @@ def test_processors_are_those_of_transformers(
         assert set(expected) == set(processed) - {
             *("repetition in outputs", "frequency", "presence", "least length"),
             *("forbidden ids", "first ids", "last ids"),
+            *("forbidden first ids", "forbidden ids behind the first"),
         }
         for name in expected:
             assert_close(processed[name], expected[name])
