@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import pathlib
 import re
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mtfrun.configuration.arguments import range_of
@@ -39,6 +41,7 @@ class Command(NamedTuple):
     `takes_url`. `prints_texts`: whether it prints texts of data or of the model, whose URLs are not
     masked. `model_dir`: what --model_dir must name, unless gin files are given; by default a run if
     that is the subject, else anything.
+    `around` is a context around a run that imports TensorFlow, entered before the import.
     """
 
     name: str
@@ -53,6 +56,9 @@ class Command(NamedTuple):
     takes_url: bool = True
     prints_texts: bool = False
     model_dir: PathKind | None = None
+    around: Callable[[argparse.Namespace], AbstractContextManager[object]] = lambda _: (
+        contextlib.nullcontext()
+    )
 
 
 GIN_HELP = """\

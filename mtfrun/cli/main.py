@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from mtfrun import __version__, processes
 from mtfrun.cli.command import Command
 from mtfrun.cli.commands.completion import complete
-from mtfrun.cli.commands.plan import program_dump
 from mtfrun.cli.early_check import EarlyCheck
-from mtfrun.cli.parser import COMMANDS, build_parsers, parse_flags
+from mtfrun.cli.parser import all_commands, build_parsers, parse_flags
 from mtfrun.cli.paths import check_paths
 from mtfrun.cli.process_flags import join_processes
 from mtfrun.cli.urls import has_urls, local_directories, replace_urls
@@ -105,7 +104,7 @@ def _parse_and_run(arguments: list[str]) -> int:
     for name in configured.gin_file:
         require_gin_file(name, configured.gin_search_paths)
     command = ["mtfrun", *arguments]
-    called = COMMANDS[flags.command]
+    called = all_commands()[flags.command]
     if called.prints_texts:
         print_unmasked()
     if flags.launched is not None:
@@ -126,8 +125,7 @@ def _parse_and_run(arguments: list[str]) -> int:
             with check.interrupt_import():
                 check = None
         stack.enter_context(local_directories(flags, called))
-        if flags.command == "plan" or (flags.command == "train" and flags.dry_run):
-            flags.program_dump = stack.enter_context(program_dump())
+        stack.enter_context(called.around(flags))
         return _run(called, flags, launcher or command, check)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import shlex
 from collections.abc import Collection, Sequence
@@ -9,7 +10,6 @@ from typing import Any, NoReturn
 from mtfrun import __version__
 from mtfrun.cli.command import GIN_HELP, Command, PathKind, add_shared_flags, check_shared
 from mtfrun.cli.commands import (
-    bisect,
     checkpoints,
     checkpoints_average,
     checkpoints_diff,
@@ -19,32 +19,18 @@ from mtfrun.cli.commands import (
     config_explain,
     curves,
     data,
-    data_at,
-    data_logits,
-    data_where,
     decode,
     export,
-    grow,
     import_model,
-    ladder,
     launch,
-    ledger_show,
-    optimum,
-    plan,
-    replay,
-    report,
     runs,
     score,
-    serve,
-    sweep,
-    table,
     train,
-    verify,
     vocab_train,
-    widths,
 )
 from mtfrun.cli.commands import eval as eval_command
 from mtfrun.cli.other_programs import run_mode_answer, unknown_answer, word_answer
+from mtfrun.configuration.entry_points import distribution_of, load_entry_points
 from mtfrun.errors import InputError, did_you_mean, shorten
 from mtfrun.url_secrets import mask_urls
 
@@ -82,25 +68,48 @@ Lists, shows, verifies, compares, averages and deletes the checkpoints of a run.
 --model_dir may also be a directory of checkpoints itself, such as /tmp/run/checkpoints.1.""",
     "config": "Looks at configurations. Nothing is built, no data are read, no device is used.",
     "data": "Commands about the data of a configuration. They build no model and use no device.",
-    "ledger": "Looks at what every step of a training has read and computed.",
     "vocab": "Makes vocabularies.",
 }
 
 _MODULES = (
-    *(train, eval_command, decode, score, serve),
-    *(import_model, export, grow, launch, plan, verify, widths),
-    *(curves, ledger_show, replay, bisect, completion, sweep, table, optimum, ladder, runs, report),
+    *(train, eval_command, decode, score, launch, import_model, export),
+    *(config, config_explain, data, vocab_train),
     *(checkpoints, checkpoints_show, checkpoints_diff, checkpoints_average),
-    *(config, config_explain, data, data_at, data_logits, data_where, vocab_train),
+    *(runs, curves, completion),
 )
-# By name, in the order of the help text.
-COMMANDS: dict[str, Command] = {
-    command.name: command for module in _MODULES for command in module.COMMANDS
-}
 _ONE_DASH = re.compile(r"-[A-Za-z][A-Za-z_]")
+_GROUP = "mtfrun.commands"
 _TRUE, _FALSE = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
-# What may stand where a command is expected.
-_FIRST_WORDS = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS)
+
+
+@functools.cache
+def all_commands() -> dict[str, Command]:
+    """Returns the commands by name, in the order of the help text: those of the core come first.
+
+    Raises:
+      InputError: two entry points have a command of the same name.
+    """
+    sources = {command.name: "mtfrun" for module in _MODULES for command in module.COMMANDS}
+    commands = {command.name: command for module in _MODULES for command in module.COMMANDS}
+    for entry, module in load_entry_points(_GROUP).items():
+        source = f"{entry!r} of {distribution_of(_GROUP, entry)}"
+        for command in module.COMMANDS:
+            if command.name in commands:
+                raise InputError(
+                    f"the command {command.name!r} is in {sources[command.name]} and in the entry "
+                    f"point {source}: uninstall one of them"
+                )
+            commands[command.name], sources[command.name] = command, source
+    return commands
+
+
+@functools.cache
+def _groups() -> dict[str, str]:
+    """Returns the descriptions of first words that have several commands."""
+    groups = dict(_GROUPS)
+    for module in load_entry_points(_GROUP).values():
+        groups |= getattr(module, "GROUPS", {})
+    return groups
 
 
 class Parser(argparse.ArgumentParser):
@@ -146,17 +155,17 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     root, parsers = build_parsers()
     before, launched = _split_launched(_ask_for_help(arguments))
     plain, bindings = _split_gin_flags(_with_two_dashes(before))
-    answer = run_mode_answer(plain, COMMANDS)
+    answer = run_mode_answer(plain, all_commands())
     if answer is not None:
         raise InputError(answer)
     # Abbreviations of commands and flags are errors with the full name, not silently accepted.
     name, plain = _split_command(plain)
-    if name in COMMANDS and "--version" not in plain:
+    if name in all_commands() and "--version" not in plain:
         plain = _with_plain_switches(plain, _switches(parsers[name]))
     flags, unknown = root.parse_known_args([*name.split(), *plain])
-    if name not in COMMANDS:
+    if name not in all_commands():
         root.error(f"no command: write mtfrun train {shorten(shlex.join(plain), 200)}")
-    if COMMANDS[name].words:
+    if all_commands()[name].words:
         # argparse takes no words after flags if their number is not fixed.
         flags.words += [word for word in unknown if not word.startswith("-")]
         unknown = [word for word in unknown if word.startswith("-")]
@@ -167,7 +176,7 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     flags.bindings = _bindings(flags, bindings)
     flags.launched = None if launched is None else parse_flags(launched)
     check_shared(flags)
-    COMMANDS[name].check(flags)
+    all_commands()[name].check(flags)
     return flags
 
 
@@ -182,10 +191,10 @@ def build_parsers() -> tuple[Parser, dict[str, Parser]]:
     words = root.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     of_group: dict[str, Any] = {"": words}
     parsers = {}
-    for command in COMMANDS.values():
+    for command in all_commands().values():
         group = command.name.rpartition(" ")[0]
         if group not in of_group:
-            text = _GROUPS[group]
+            text = _groups()[group]
             parser = words.add_parser(group, help=_first_line(text), description=text, **_STYLE)
             of_group[group] = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
         parsers[command.name] = _add_parser(command, of_group[group])
@@ -233,7 +242,7 @@ def _ask_for_help(arguments: Sequence[str]) -> Sequence[str]:
         return ["--version"]
     if arguments[0] == "help":
         return [*arguments[1:], "--help"]
-    if arguments[-1] == "help" and " ".join(arguments[:-1]) in {*COMMANDS, *_GROUPS}:
+    if arguments[-1] == "help" and " ".join(arguments[:-1]) in {*all_commands(), *_groups()}:
         return [*arguments[:-1], "--help"]
     return arguments
 
@@ -242,8 +251,8 @@ def _split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
     """Flags may stand before the command. A group's name alone is an error, except for its help."""
     words = [i for i, argument in enumerate(arguments) if not argument.startswith("-")]
     name = " ".join(arguments[i] for i in words[:1])
-    if name in _GROUPS:
-        of_group = [command for command in COMMANDS if command.startswith(f"{name} ")]
+    if name in _groups():
+        of_group = [command for command in all_commands() if command.startswith(f"{name} ")]
         if len(words) > 1:
             name = " ".join(arguments[i] for i in words[:2])
             if name not in of_group:
@@ -251,7 +260,7 @@ def _split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
                 raise InputError(f"no command {name!r}{hint}")
         elif not {"--help", "-h"} & set(arguments):
             raise InputError(f"{name} needs a command: {', '.join(of_group)}")
-    elif name and name not in COMMANDS:
+    elif name and name not in all_commands():
         raise InputError(_no_command(name))
     of_name = words[: len(name.split())]
     return name, [argument for i, argument in enumerate(arguments) if i not in of_name]
@@ -261,8 +270,9 @@ def _no_command(word: str) -> str:
     answer = word_answer(word)
     if answer is not None:
         return f"{answer}, after a command such as mtfrun train"
-    words = [*_FIRST_WORDS, "help", "version"]
-    hint = did_you_mean(word, words) or f"; there are {', '.join(_FIRST_WORDS)}"
+    first_words = dict.fromkeys(name.partition(" ")[0] for name in all_commands())
+    words = [*first_words, "help", "version"]
+    hint = did_you_mean(word, words) or f"; there are {', '.join(first_words)}"
     return f"no command {word!r}{hint}"
 
 

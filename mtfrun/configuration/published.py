@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import gin
+from mtfrun.configuration.entry_points import entry_points
 
 PUBLISHING = (
     "mtfrun.data",
     "mtfrun.decoding",
-    # Before mtfrun.evaluation, which has the short names that both have: "squad", "trivia_qa".
-    "mtfrun.evaluation.t5_metrics",
     "mtfrun.evaluation",
     "mtfrun.experiment",
     "mtfrun.layers",
@@ -21,26 +20,23 @@ PUBLISHING = (
     "mtfrun.models.moe",
     "mtfrun.models.resnet",
     "mtfrun.models.transformer",
-    "mtfrun.models.vision",
     "mtfrun.mtf",
     "mtfrun.mtf.initializers",
     "mtfrun.optim",
-    "mtfrun.models.parity",
-    "mtfrun.tools.chat",
-    "mtfrun.tools.export_best",
-    "mtfrun.tools.histograms",
-    "mtfrun.tools.layer_pictures",
-    "mtfrun.tools.projector",
-    "mtfrun.tools.trackers",
     "mtfrun.training",
 )
-"""The modules whose exports configurations may use. Other modules of mtfrun have functions that
-write files and run commands."""
+"""The core's modules whose exports configurations may use. Other modules of mtfrun have functions
+that write files and run commands."""
 
 
 def module_names() -> dict[str, str]:
-    """Returns the publishing modules by their names in gin files: "optim"."""
-    return {path.rpartition(".")[2]: path for path in PUBLISHING}
+    """Returns the publishing modules by their names in gin files: "optim".
+
+    Those of the core come last, since a short name that two modules have is the last one's: "squad"
+    is that of `evaluation`, not of `t5_metrics`.
+    """
+    modules = {name: entry.value for name, entry in entry_points("mtfrun.gin").items()}
+    return modules | {path.rpartition(".")[2]: path for path in PUBLISHING}
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import sys
 import pytest
 from argcomplete.shell_integration import shellcode
 
-from mtfrun.cli.parser import COMMANDS
+from mtfrun.cli.parser import all_commands
 from tests.cli.command import ROOT, mtfrun_here
 
 # A shell's program that prints one candidate a line for "LINE", after its script was read.
@@ -86,7 +86,7 @@ def test_the_scripts_are_printed() -> None:
 
 
 def test_commands_and_flags_are_offered() -> None:
-    assert {name.partition(" ")[0] for name in COMMANDS} <= set(_candidates("mtfrun "))
+    assert {name.partition(" ")[0] for name in all_commands()} <= set(_candidates("mtfrun "))
     assert _candidates("mtfrun checkpoints prune --de") == ["--debug"]
 
 

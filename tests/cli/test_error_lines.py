@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from mtfrun.cli.main import main
-from mtfrun.cli.parser import COMMANDS
+from mtfrun.cli.parser import all_commands
 from mtfrun.configuration.errors import one_line
 from mtfrun.data import DataError
 from mtfrun.display.streams import OutputError
@@ -463,7 +463,7 @@ def test_too_little_memory_is_one_line(
     def train(flags: object, command: object) -> int:
         raise MemoryError("Unable to allocate 13.6 PiB for an array")
 
-    monkeypatch.setitem(COMMANDS, "train", COMMANDS["train"]._replace(run=train))
+    monkeypatch.setitem(all_commands(), "train", all_commands()["train"]._replace(run=train))
     assert _refused(capsys, LM) == (
         "not enough memory: Unable to allocate 13.6 PiB for an array; make the model or the batch "
         "smaller"

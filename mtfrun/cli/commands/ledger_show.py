@@ -98,6 +98,7 @@ def _cells(record: LedgerRecord) -> list[str]:
     ]
 
 
+GROUPS = {"ledger": "Looks at what every step of a training has read and computed."}
 COMMANDS = [
     Command(
         "ledger show",

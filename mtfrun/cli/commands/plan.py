@@ -183,15 +183,16 @@ def dump_environment(folder: str) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def program_dump() -> Iterator[str]:
+def _dumping_programs(flags: argparse.Namespace) -> Iterator[None]:
     former = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="mtfrun_programs_") as folder:
         os.environ.update(dump_environment(folder))
         try:
-            yield folder
+            flags.program_dump = folder
+            yield
         finally:
             os.environ.clear()
             os.environ.update(former)
 
 
-COMMANDS = [Command("plan", _DESCRIPTION, run, _add_flags, _check)]
+COMMANDS = [Command("plan", _DESCRIPTION, run, _add_flags, _check, around=_dumping_programs)]

@@ -1,0 +1,105 @@
+"""Other distributions add commands and classes; folders that are not installed add nothing."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+_MODULES = {
+    "command": """
+from mtfrun.cli.command import Command
+
+def run(flags, command):
+    print("greetings")
+    return 0
+
+COMMANDS = (Command("greet", "Greets.", run, imports_tensorflow=False, subject="nothing"),)
+""",
+    "tiny_schedules": """
+def constant(value: float = 0.5):
+    return lambda step: value
+""",
+}
+
+
+def _install(directory: pathlib.Path, name: str, entries: str) -> None:
+    package = directory / name
+    package.mkdir(parents=True)
+    for module, text in {"__init__": "", **_MODULES}.items():
+        (package / f"{module}.py").write_text(text)
+    info = directory / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(entries)
+
+
+def _run(
+    *arguments: str, path: pathlib.Path | str = "", cwd: pathlib.Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mtfrun", *arguments],
+        env={**os.environ, "PYTHONPATH": str(path)},
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
+
+
+_GREET = "[mtfrun.commands]\ngreet = {0}.command\n"
+
+
+def test_a_distribution_adds_a_command(tmp_path: pathlib.Path) -> None:
+    _install(tmp_path / "site", "tiny", _GREET.format("tiny"))
+    process = _run("greet", path=tmp_path / "site", cwd=tmp_path)
+    assert (process.returncode, process.stdout) == (0, "greetings\n")
+
+
+def test_a_broken_entry_is_one_warning_with_the_name_of_its_distribution(
+    tmp_path: pathlib.Path,
+) -> None:
+    _install(tmp_path / "site", "tiny", _GREET.format("tiny"))
+    _install(tmp_path / "site", "wrong", "[mtfrun.commands]\nother = wrong.not_there\n")
+    process = _run("greet", path=tmp_path / "site", cwd=tmp_path)
+    assert (process.returncode, process.stdout) == (0, "greetings\n")
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("mtfrun: warning: the distribution wrong has a broken entry point")
+
+
+def test_a_command_that_two_distributions_have_is_an_error_with_both_names(
+    tmp_path: pathlib.Path,
+) -> None:
+    for name in ("one", "two"):
+        entries = f"[mtfrun.commands]\n{name} = {name}.command\n"
+        _install(tmp_path / "site", name, entries)
+    process = _run("greet", path=tmp_path / "site", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "of one" in process.stderr and "of two" in process.stderr
+
+
+@pytest.mark.parametrize("path", ["", ".", "stranger"])
+def test_a_working_directory_adds_nothing(tmp_path: pathlib.Path, path: str) -> None:
+    _install(tmp_path / "stranger", "tiny", _GREET.format("tiny"))
+    path = str(tmp_path / path) if path == "stranger" else path
+    process = _run("greet", path=path, cwd=tmp_path / "stranger")
+    assert process.returncode == 2 and "no command 'greet'" in process.stderr
+
+
+def test_a_distribution_adds_a_module_for_gin(tmp_path: pathlib.Path) -> None:
+    _install(tmp_path / "site", "tiny", "[mtfrun.gin]\ntiny_schedules = tiny.tiny_schedules\n")
+    process = _run(
+        *("config", "show", "--gin_file=runs/quickstart.gin"),
+        *(
+            "--gin.LEARNING_RATE=@tiny_schedules.constant()",
+            "--gin.tiny_schedules.constant.value=0.25",
+        ),
+        path=tmp_path / "site",
+        cwd=tmp_path,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "tiny_schedules.constant" in process.stdout and "value = 0.25" in process.stdout
