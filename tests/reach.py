@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import functools
 import gc
+import itertools
 import pathlib
 import re
 import subprocess
@@ -53,6 +54,29 @@ def runtime_nodes(tree: ast.Module) -> Iterator[ast.AST]:
             queue.extend(ast.iter_child_nodes(node))
 
 
+def names_in_strings(tree: ast.Module) -> set[str]:
+    """Returns modules of mtfrun that are imported by `import_module("...")`, or by -m "...".
+
+    `-m mtfrun` is the whole program, as a user starts it, and no import.
+    """
+    texts = {
+        target.id: ast.unparse(node.value).strip("'")
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    named: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            named += node.args[:1]
+        elif isinstance(node, ast.List | ast.Tuple):
+            pairs = itertools.pairwise(node.elts)
+            named += [b for a, b in pairs if isinstance(a, ast.Constant) and a.value == "-m"]
+    words = {texts.get(name, name) for name in (ast.unparse(x).strip("'") for x in named)}
+    return {word for word in words if word.startswith("mtfrun.")}
+
+
 # These import TensorFlow, or start processes that do.
 TENSORFLOW = {"tensorflow", "tensorflow_datasets", "tensorboard", "torch", "transformers"}
 
@@ -84,6 +108,8 @@ def _names(module: str, *, in_functions: bool, with_types: bool = False) -> froz
     names = set()
     bound: dict[str, str] = {}
     nodes = list(runtime_nodes(tree) if in_functions else _at_import(tree))
+    if in_functions:
+        names |= names_in_strings(tree)
     if with_types:
         nodes = list(ast.walk(tree))
     for node in nodes:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 
 from tests import words
-from tests.reach import ROOT, module_name, parse, runtime_nodes
+from tests.reach import ROOT, module_name, names_in_strings, parse, runtime_nodes
 
 # Suffixes of classes whose instances differ by what a contract says, not by their class.
 KINDS = re.compile(
@@ -42,7 +42,7 @@ def imported_names(path: pathlib.Path) -> set[str]:
                 parts = (*path.relative_to(ROOT).parts[: -node.level], *filter(None, [base]))
                 base = ".".join(parts)
             names |= {f"{base}.{alias.name}" for alias in node.names}
-    return names
+    return names | names_in_strings(TREES[path])
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import pathlib
 from typing import TypeGuard
 
 from tests import words
-from tests.reach import PATHS, ROOT, module_name, runtime_nodes, uses
+from tests.reach import PATHS, ROOT, module_name, names_in_strings, runtime_nodes, uses
 from tests.structure import (
     MODULES,
     SOURCES,
@@ -238,6 +238,8 @@ def test_the_rules_would_notice_a_violation() -> None:
     asked.append("issubclass(model, ImageClassifier if of_text else TokenModel)")
     questions = questions_of_kind(ast.parse("\n".join(asked)))
     assert [call.lineno for call in questions] == [1, 2, 4]
+    started = 'A = "mtfrun.a"\nf([x, "-m", A])\nf([x, "-m", "mtfrun"])\nimport_module("mtfrun.b")\n'
+    assert names_in_strings(ast.parse(started)) == {"mtfrun.a", "mtfrun.b"}
     assert package_of("mtfrun.models.moe.router") == "models"
     assert "mtfrun" in MODULES
     wide = "@dataclass\nclass A:\n  x: int\n  y: int = 0\n  def f(self, a, /, b, *, c): pass\n"

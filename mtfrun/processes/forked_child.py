@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import logging
 import multiprocessing
@@ -15,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from mtfrun.processes.child_process import LAUNCHER, python_command
 from mtfrun.untrusted import open_to_write
@@ -30,21 +30,35 @@ _BLOCKED = (signal.SIGTERM, signal.SIGHUP)
 _SAFE_PATH = "PYTHONSAFEPATH"
 
 
-class ForkedChild:
-    """`mtfrun ARGUMENTS` in a new session, with a file for its output; see `start_child`.
+class Server(NamedTuple):
+    """A process that imports modules once, and is forked for each child.
 
-    The first one starts the server, which imports the modules `preloaded`.
+    Attributes:
+      preloaded: the names of the modules.
+      main: the function that a child calls with its arguments, which returns an exit code.
+      program: the command that does the same in a process of its own.
+    """
+
+    preloaded: Sequence[str]
+    main: Callable[[list[str]], int]
+    program: Sequence[str]
+
+
+class ForkedChild:
+    """A child in a new session, with a file for its output; see `start_child`.
+
+    The first one starts the server.
     """
 
     def __init__(
         self,
+        server: Server,
         arguments: Sequence[str],
         typed: Sequence[str],
         output: pathlib.Path,
-        preloaded: Sequence[str],
     ) -> None:
-        _FORKS.set_forkserver_preload(list(preloaded))
-        words = (list(arguments), list(typed), output)
+        _FORKS.set_forkserver_preload(list(server.preloaded))
+        words = (server.main, [*server.program, *arguments], list(arguments), list(typed), output)
         self._process = _FORKS.Process(target=_run, args=words)
         with _starting():
             self._process.start()
@@ -88,7 +102,13 @@ def _starting() -> Iterator[None]:
             del os.environ[_SAFE_PATH]
 
 
-def _run(arguments: list[str], typed: list[str], output: pathlib.Path) -> None:
+def _run(
+    main: Callable[[list[str]], int],
+    command: list[str],
+    arguments: list[str],
+    typed: list[str],
+    output: pathlib.Path,
+) -> None:
     with open_to_write(output, "ab") as log:
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
@@ -100,10 +120,10 @@ def _run(arguments: list[str], typed: list[str], output: pathlib.Path) -> None:
     # A lock that another thread of the server held would stay locked here. OpenBLAS ends its
     # threads before a fork.
     if len(list(pathlib.Path(f"/proc/{server}/task").glob("*"))) > 1:
-        os.execv(sys.executable, [*python_command(), "-m", "mtfrun", *arguments])
+        os.execv(command[0], command)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.getLogger().handlers.clear()  # that imports have added by logging
-    sys.exit(importlib.import_module("mtfrun.cli.main").main(arguments))
+    sys.exit(main(arguments))
 
 
 def _end_with_parent() -> None:

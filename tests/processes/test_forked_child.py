@@ -16,18 +16,18 @@ from tests.reach import ROOT
 # Prints that it waits, and waits for a signal.
 WAITING = """
 import signal, sys, time
-import mtfrun.cli.main
 def main(arguments):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     print("waits", *arguments, flush=True)
     time.sleep(300)
-mtfrun.cli.main.main = main
 """
 # A signal to the whole group of processes, as systemd and pkill send it, reaches the server too.
 PARENT = """
 import multiprocessing.forkserver, os, pathlib, sys, time
-from mtfrun.processes.forked_child import ForkedChild
-child = ForkedChild(["for it"], ["mtfrun"], pathlib.Path(sys.argv[1]), ["waiting_main"])
+import waiting_main
+from mtfrun.processes.forked_child import ForkedChild, Server
+server = Server(["waiting_main"], waiting_main.main, [sys.executable, "-m", "mtfrun"])
+child = ForkedChild(server, ["for it"], ["mtfrun"], pathlib.Path(sys.argv[1]))
 print(child.pid, flush=True)
 if sys.argv[2] == "waits":
     time.sleep(300)

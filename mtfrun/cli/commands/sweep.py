@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command, check_least, require_gin_files
 from mtfrun.cli.early_check import EarlyCheck, first_error
+from mtfrun.cli.main import main
 from mtfrun.configuration.errors import one_line
 from mtfrun.display import progress
 from mtfrun.display.streams import print_lines
@@ -209,6 +210,8 @@ def _check_configurations(
 def _train(
     flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun], search: Search | None
 ) -> Trainer:
+    from mtfrun.processes.child_process import python_command
+    from mtfrun.processes.forked_child import Server
     from mtfrun.rundir import RunRecord
     from mtfrun.tools.sweep.outcome import Ending, result_of
     from mtfrun.tools.sweep.result import RunResult
@@ -253,6 +256,7 @@ def _train(
             result_of(plan.sweep, planned.run, run.directory, planned.configuration, ending)
         )
 
+    server = Server([_PRELOADED], main, [*python_command(), "-m", "mtfrun"])
     display = Display(flags.search or len(runs))
     num_done = sum(planned.is_done for planned in runs)
     if num_done:
@@ -263,7 +267,7 @@ def _train(
         collect,
         metric=flags.metric or plan.sweep.metric,
         reason_to_stop=reason_to_stop,
-        preloaded=[] if flags.debug else [_PRELOADED],
+        server=None if flags.debug else server,
     )
     trainer.train(start())
     return trainer

@@ -26,7 +26,7 @@ from mtfrun.processes.child_process import (
     python_command,
     start_child,
 )
-from mtfrun.processes.forked_child import SERVER_ERRORS, ForkedChild
+from mtfrun.processes.forked_child import SERVER_ERRORS, ForkedChild, Server
 from mtfrun.processes.gpus import gpus_of_process
 from mtfrun.rundir import RunDirectory, RunRecord, Status
 from mtfrun.rundir.errors import reason
@@ -119,8 +119,8 @@ class Trainer:
     A signal is forwarded to them, so that they save and end; no further run is started then. A
     second one ends them at once. `codes` has the exit codes of the runs that it has not
     stopped itself, by name.
-    With `preloaded` modules the processes are forked from one that has imported these, instead of
-    being `program`, by default `mtfrun`; not where each gets a part of the GPUs.
+    With a `server` the processes are forked from it, instead of being `program`, by default
+    `mtfrun`; not where each gets a part of the GPUs.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Trainer:
         metric: str | None = None,
         reason_to_stop: Callable[[TrainedRun], str | None] | None = None,
         program: Sequence[str] = (),
-        preloaded: Sequence[str] = (),
+        server: Server | None = None,
     ) -> None:
         self.signal: int | None = None
         self.codes: dict[str, int] = {}
@@ -142,7 +142,7 @@ class Trainer:
         self._metric = metric
         self._reason_to_stop = reason_to_stop
         self._program = program or [*python_command(), "-m", "mtfrun"]
-        self._preloaded = preloaded
+        self._server = server
         self._slots: dict[int, _Child] = {}
         self._error: InputError | None = None
 
@@ -199,15 +199,15 @@ class Trainer:
     def _start_process(self, run: TrainedRun, slot: int, log: io.FileIO) -> Child:
         gpus = gpus_of_process(slot, self._jobs, os.environ)
         typed = ["mtfrun", *run.arguments]
-        if self._preloaded and not gpus:
+        if self._server is not None and not gpus:
             try:
-                return ForkedChild(run.arguments, typed, run.directory / LOG, self._preloaded)
+                return ForkedChild(self._server, run.arguments, typed, run.directory / LOG)
             except SERVER_ERRORS as error:
                 self._display.note(
                     "mtfrun: every run imports TensorFlow itself, since trainings cannot be forked:"
                     f" {reason(error) or 'the imports fail'}"
                 )
-                self._preloaded = ()
+                self._server = None
         arguments = [*self._program, *run.arguments]
         return start_child(arguments, typed, gpus, stdout=log, stderr=log)
 

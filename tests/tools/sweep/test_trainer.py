@@ -9,11 +9,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 
 from mtfrun.errors import InputError
+from mtfrun.processes.forked_child import Server
 from mtfrun.rundir import RunDirectory, RunRecord, Status
 from mtfrun.tools.sweep.outcome import Ending, result_of
 from mtfrun.tools.sweep.result import RunResult
@@ -53,7 +54,7 @@ record.write_status(Status("finished", 9, 9))
 
 
 def _trained(
-    directory: pathlib.Path, *names: str, jobs: int = 2, preloaded: Sequence[str] = ()
+    directory: pathlib.Path, *names: str, jobs: int = 2, server: Server | None = None
 ) -> tuple[Trainer, list[TrainedRun], io.StringIO]:
     """Returns a trainer of runs that are the program above, and what it prints."""
     stream = io.StringIO()
@@ -68,7 +69,7 @@ def _trained(
 
     program = [sys.executable, "-c", PROGRAM]
     display = Display(len(names), stream)
-    trainer = Trainer(jobs, display, collect, program=program, preloaded=preloaded)
+    trainer = Trainer(jobs, display, collect, program=program, server=server)
     runs = [
         TrainedRun(number, name, directory / name, [str(directory / name)])
         for number, name in enumerate(names, 1)
@@ -103,7 +104,7 @@ def test_runs_that_cannot_be_forked_are_processes_of_their_own(
         raise OSError("AF_UNIX path too long")
 
     monkeypatch.setattr("mtfrun.tools.sweep.trainer.ForkedChild", fork)
-    trainer, runs, stream = _trained(tmp_path, "a", "b", preloaded=["json"])
+    trainer, runs, stream = _trained(tmp_path, "a", "b", server=Server(["json"], len, []))
     trainer.train(runs)
     assert trainer.codes == {"a": 0, "b": 0}
     assert stream.getvalue().count("since trainings cannot be forked: AF_UNIX path too long") == 1
