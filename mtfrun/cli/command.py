@@ -41,6 +41,7 @@ class Command(NamedTuple):
     `takes_url`. `prints_texts`: whether it prints texts of data or of the model, whose URLs are not
     masked. `model_dir`: what --model_dir must name, unless gin files are given; by default a run if
     that is the subject, else anything.
+    `takes_alternatives`: whether the flags of gin may have several values, separated by commas.
     `around` is a context around a run that imports TensorFlow, entered before the import.
     """
 
@@ -56,6 +57,7 @@ class Command(NamedTuple):
     takes_url: bool = True
     prints_texts: bool = False
     model_dir: PathKind | None = None
+    takes_alternatives: bool = False
     around: Callable[[argparse.Namespace], AbstractContextManager[object]] = lambda _: (
         contextlib.nullcontext()
     )

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from mtfrun import __version__, processes
 from mtfrun.cli.command import Command
 from mtfrun.cli.commands.completion import complete
-from mtfrun.cli.early_check import EarlyCheck
 from mtfrun.cli.parser import all_commands, build_parsers, parse_flags
 from mtfrun.cli.paths import check_paths
 from mtfrun.cli.process_flags import join_processes
@@ -101,40 +100,34 @@ def _parse_and_run(arguments: list[str]) -> int:
     flags = parse_flags(arguments)
     configured = flags.launched or flags
     check_paths(configured)
-    for name in configured.gin_file:
-        require_gin_file(name, configured.gin_search_paths)
+    _check_gin_files(configured)
     command = ["mtfrun", *arguments]
     called = all_commands()[flags.command]
     if called.prints_texts:
         print_unmasked()
-    if flags.launched is not None:
-        if has_urls(flags.launched):
-            replace_urls(flags.launched)
-        elif error := EarlyCheck(flags.launched, flags.num_processes or 1).error():
-            raise error
+    if flags.launched is not None and has_urls(flags.launched):
+        replace_urls(flags.launched)
     if not called.imports_tensorflow:
         with local_directories(flags, called):
             return called.run(flags, command)
     launcher = end_with_launcher()
-    is_local = called.writes_run or not has_urls(flags)  # else its configuration is not here yet
-    check = EarlyCheck(flags) if launcher is None and is_local else None
-    with contextlib.ExitStack() as stack:
-        # Before the check's error, which ends the other processes.
-        stack.enter_context(join_processes(flags))
-        if check is not None and has_urls(flags):  # an error comes before anything is copied
-            with check.interrupt_import():
-                check = None
-        stack.enter_context(local_directories(flags, called))
-        stack.enter_context(called.around(flags))
-        return _run(called, flags, launcher or command, check)
+    with join_processes(flags), local_directories(flags, called), called.around(flags):
+        return _run(called, flags, launcher or command)
 
 
-def _run(
-    called: Command, flags: argparse.Namespace, command: list[str], check: EarlyCheck | None
-) -> int:
+def _check_gin_files(flags: argparse.Namespace) -> None:
+    """Finds the mistakes in gin files and flags that need no import of what they name."""
+    for name in flags.gin_file:
+        require_gin_file(name, flags.gin_search_paths)
+    called = all_commands()[flags.command]
+    if flags.gin_file and not (called.words or called.takes_alternatives):
+        from mtfrun.configuration import config  # noqa: PLC0415 - imports gin
+
+        config.check_statements(flags.gin_file, flags.bindings, flags.gin_search_paths)
+
+
+def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:
     with contextlib.ExitStack() as stack:
-        if check is not None:
-            stack.enter_context(check.interrupt_import())
         if "tensorflow" not in sys.modules:
             stack.enter_context(_starting())
         if not flags.debug:

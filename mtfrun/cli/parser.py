@@ -29,7 +29,6 @@ from mtfrun.cli.commands import (
     vocab_train,
 )
 from mtfrun.cli.commands import eval as eval_command
-from mtfrun.cli.other_programs import run_mode_answer, unknown_answer, word_answer
 from mtfrun.configuration.entry_points import distribution_of, load_entry_points
 from mtfrun.errors import InputError, did_you_mean, shorten
 from mtfrun.url_secrets import mask_urls
@@ -155,9 +154,6 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     root, parsers = build_parsers()
     before, launched = _split_launched(_ask_for_help(arguments))
     plain, bindings = _split_gin_flags(_with_two_dashes(before))
-    answer = run_mode_answer(plain, all_commands())
-    if answer is not None:
-        raise InputError(answer)
     # Abbreviations of commands and flags are errors with the full name, not silently accepted.
     name, plain = _split_command(plain)
     if name in all_commands() and "--version" not in plain:
@@ -170,8 +166,7 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
         flags.words += [word for word in unknown if not word.startswith("-")]
         unknown = [word for word in unknown if word.startswith("-")]
     if unknown:
-        flags_of = {name: _flag_names(parser) for name, parser in parsers.items()}
-        raise InputError(unknown_answer(unknown, name, flags_of))
+        raise InputError(_unknown(unknown[0], name, _flag_names(parsers[name])))
     flags.paths = parsers[name].paths
     flags.bindings = _bindings(flags, bindings)
     flags.launched = None if launched is None else parse_flags(launched)
@@ -267,13 +262,20 @@ def _split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _no_command(word: str) -> str:
-    answer = word_answer(word)
-    if answer is not None:
-        return f"{answer}, after a command such as mtfrun train"
     first_words = dict.fromkeys(name.partition(" ")[0] for name in all_commands())
     words = [*first_words, "help", "version"]
     hint = did_you_mean(word, words) or f"; there are {', '.join(first_words)}"
     return f"no command {word!r}{hint}"
+
+
+def _unknown(text: str, command: str, flags: Sequence[str]) -> str:
+    if text.endswith(".gin"):
+        return f"{text} is a gin file: write --gin_file={shlex.quote(text)}"
+    if not text.startswith("-"):
+        return f"{command} takes no words such as {text!r}, only flags"
+    flag = text.partition("=")[0]
+    hint = did_you_mean(flag, flags) or f"; mtfrun {command} --help lists its flags"
+    return f"no flag {flag}{hint}"
 
 
 def _switches(parser: Parser) -> list[str]:

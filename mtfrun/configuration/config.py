@@ -7,7 +7,7 @@ import importlib
 import re
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -130,11 +130,10 @@ def parse(
 
 def check_statements(
     files: Sequence[str], flags: Sequence[tuple[str, str]], search_paths: Sequence[str]
-) -> Collection[str]:
-    """Returns the modules that files import; finds the errors that need no imports."""
+) -> None:
+    """Raises ConfigError for what is wrong whatever the modules are that files import."""
     statements = _read(files, flags, search_paths)
     check_macros(statements.bindings)
-    return statements.imports.values()
 
 
 def _relocate(statements: Statements, files: Sequence[str]) -> None:

@@ -55,16 +55,6 @@ def _list_spelling(items: str) -> str | None:
     return None if None in spelled else f"[{', '.join(map(str, spelled))}]"
 
 
-def gin_flag(name: str, text: str) -> str | None:
-    r"""Returns a flag for a shell, with the value that a text seems to mean; None if unclear.
-
-    >>> gin_flag("SEED", "1"), gin_flag("EVAL_SPLIT", "test")
-    ('--gin.SEED=1', '--gin.EVAL_SPLIT="\'test\'"')
-    """
-    value = gin_spelling(text)
-    return None if value is None else f"--gin.{name}={_in_shell(value)}"
-
-
 def better_flag(flag: str) -> str | None:
     r"""Returns a corrected flag, whose value gin can read, or None if its meaning is unclear.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -49,3 +50,24 @@ def test_help_imports_nothing_heavy() -> None:
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert process.stderr == "[]\n"
+
+
+def test_a_misspelt_macro_is_found_without_tensorflow_and_the_modules_of_the_user(
+    tmp_path: pathlib.Path,
+) -> None:
+    (tmp_path / "mine.py").write_text("open('imported', 'w')\n")
+    (tmp_path / "mine.gin").write_text("import mine\ninclude 'runs/quickstart.gin'\n")
+    train = ["train", "--gin_file=mine.gin", "--model_dir=run", "--gin.SED=1"]
+    program = (
+        f"import sys; from mtfrun.cli.main import main; code = main({train}); "
+        "assert 'tensorflow' not in sys.modules; sys.exit(code)"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**environment(), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 2 and "did you mean 'SEED'" in process.stderr
+    assert not (tmp_path / "imported").exists()

@@ -7,6 +7,7 @@ import pathlib
 import pytest
 
 from mtfrun.configuration import config
+from mtfrun.experiment.runs.settings import ROOTS
 from tests.configuration.measures import Holder
 
 FILE = """
@@ -42,3 +43,11 @@ def test_functions_keep_their_arguments(
     # What a caller gives goes before what the configuration gives.
     assert first.functions[0](["ab"], 2.0) == first.functions[0](["ab"], factor=2.0)
     assert first.functions[0](["ab"], 2.0) == {"length": 4.0}
+
+
+def test_a_flag_may_name_a_public_function_that_no_file_imports() -> None:
+    with config.exclusive():
+        binding = ("--gin_param", "Task.metrics = [@exact_match]")
+        config.parse(["runs/number_words.gin"], [binding], roots=ROOTS)
+        assert "from mtfrun import evaluation" in config.config_text()
+        assert "metrics = [@evaluation.exact_match]" in config.config_text()

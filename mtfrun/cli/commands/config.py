@@ -17,7 +17,6 @@ from mtfrun.cli.command import (
     run_config,
     settings_of,
 )
-from mtfrun.cli.other_programs import word_answer
 from mtfrun.configuration.files import GinHeader, find_gin_file, shipped_headers
 from mtfrun.display.formats import WIDTH, wrap_lines
 from mtfrun.display.streams import print_lines
@@ -91,7 +90,7 @@ macro, class or description one of them occurs. A parameter that no file names c
 def _check_show(flags: argparse.Namespace) -> None:
     for word in flags.words:
         if word.endswith(".gin") or "/" in word:
-            raise InputError(word_answer(word) or f"{word} is not a word to look for")
+            raise InputError(f"{word} is not a word to look for: write --gin_file or --model_dir")
     require_configuration(flags)
 
 

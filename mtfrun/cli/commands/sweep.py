@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command, check_least, require_gin_files
-from mtfrun.cli.early_check import EarlyCheck, first_error
 from mtfrun.cli.main import main
 from mtfrun.configuration.errors import one_line
 from mtfrun.display import progress
@@ -133,7 +132,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     runs = plan.runs(whole.runs_of(sweep) if flags.search is None else [])
     if not flags.accept_changes:
         plan.check_settings(runs)
-    _check_configurations(flags, plan, runs)
+    _check_rows(flags, plan, runs)
     for row, other in plan.equal_rows(runs):
         text = f"rows {row!r} and {other!r} have the same settings, so that their runs are the same"
         progress.print_line(progress.warning(text))
@@ -165,46 +164,33 @@ def _sweep(flags: argparse.Namespace) -> Sweep:
     from mtfrun.tools.sweep.sweep import Sweep
     from mtfrun.tools.sweep.sweep_file import read_sweep_file, with_flags
 
-    try:
-        named = flags.sweep_file
-        sweep = read_sweep_file(named, flags.gin_search_paths) if named else Sweep([])
-        if flags.seeds is not None:
-            sweep = dataclasses.replace(sweep, seeds=list(range(flags.seeds)))
-        sweep = with_flags(sweep, flags.gin_file, flags.bindings)
-        sweep = sweep.without_search() if flags.search is None else sweep.only_search()
-        sweep.check()
-        return sweep
-    except InputError as error:
-        of_one_run = argparse.Namespace(**{**vars(flags), "command": "train"})
-        wrong = EarlyCheck(of_one_run).error() if flags.gin_file else None
-        place = str(error).partition(": ")[0]
-        raise wrong if wrong is not None and str(wrong).startswith(place) else error from None
+    named = flags.sweep_file
+    sweep = read_sweep_file(named, flags.gin_search_paths) if named else Sweep([])
+    if flags.seeds is not None:
+        sweep = dataclasses.replace(sweep, seeds=list(range(flags.seeds)))
+    sweep = with_flags(sweep, flags.gin_file, flags.bindings)
+    sweep = sweep.without_search() if flags.search is None else sweep.only_search()
+    sweep.check()
+    return sweep
 
 
-def _check_configurations(
-    flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun]
-) -> None:
-    """Raises InputError for a row that cannot be configured, before any run is trained."""
-    of_rows = {planned.run.row: planned for planned in runs if not planned.is_done}
-    trainings = [
-        argparse.Namespace(
-            **{
-                **vars(flags),
-                "command": "train",
-                "gin_file": [*plan.sweep.gin_files, *planned.run.gin_files],
-                "bindings": [
-                    (f"row {row!r}: {name}", f"{name} = {text}")
-                    for name, text in plan.bindings_of(planned.run).items()
-                ],
-            }
-        )
-        for row, planned in of_rows.items()
-    ]
-    if (found := first_error(trainings)) is not None:
-        number, error = found
-        row = f"row {list(of_rows)[number]!r}: "
-        text = str(error)
-        raise InputError(text if text.startswith(row) else row + text)
+def _check_rows(flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun]) -> None:
+    """Raises InputError for mistakes in the gin files and bindings of a row.
+
+    What needs the modules that they name is checked when the row is trained.
+    """
+    from mtfrun.configuration import config
+
+    rows = {planned.run.row: planned.run for planned in runs if not planned.is_done}
+    for row, run in rows.items():
+        place = f"row {row!r}: "
+        files = [*plan.sweep.gin_files, *run.gin_files]
+        bindings = [(place + name, f"{name} = {x}") for name, x in plan.bindings_of(run).items()]
+        try:
+            config.check_statements(files, bindings, flags.gin_search_paths)
+        except InputError as error:
+            text = str(error)
+            raise InputError(text if text.startswith(place) else place + text) from None
 
 
 def _train(
@@ -323,5 +309,6 @@ COMMANDS = [
         _check,
         imports_tensorflow=False,
         takes_url=False,
+        takes_alternatives=True,
     )
 ]
