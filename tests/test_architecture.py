@@ -67,7 +67,6 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
     },
     "mtfrun.tools": {
         "auditing": {"data_viewer", "verification"},
-        "chaos": {"auditing", "launch"},
         "grow": {"conversion"},
         "report": {"data_viewer", "sweep"},
     },

@@ -11,7 +11,7 @@ import pytest
 from tests.faults import results
 
 if TYPE_CHECKING:
-    from mtfrun.tools.chaos.outcome import Outcome
+    from tests.faults.outcome import Outcome
     from tests.faults.training_run import TrainingRun
 
 _MARKER = "faults"
@@ -21,8 +21,8 @@ _MARKER = "faults"
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainingRun], Outcome]:
     """A function that returns what a run ends with if nothing happens to it."""
     # Not above: the process that only distributes tests loads this file, and no TensorFlow.
-    from mtfrun.tools.chaos.outcome import outcome  # noqa: PLC0415
     from tests.faults.forked import finished  # noqa: PLC0415
+    from tests.faults.outcome import outcome  # noqa: PLC0415
 
     @functools.cache
     def train(run: TrainingRun) -> Outcome:

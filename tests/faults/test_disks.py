@@ -11,10 +11,10 @@ from typing import NamedTuple
 import pytest
 
 from mtfrun.rundir import RunDirectory
-from mtfrun.tools.chaos.outcome import Outcome, leftovers, outcome
 from tests.faults.disks import FAULTS, faulty_disk, may_mount, size_of
 from tests.faults.forked import ForkedCommand, Preparation, finished, running
 from tests.faults.hooks import Environment, FailingSummaries, Several
+from tests.faults.outcome import Outcome, leftovers, outcome
 from tests.faults.training_run import TrainingRun
 
 BEGUN, RUN = TrainingRun(steps=20), TrainingRun(steps=60)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import pytest
 
 from mtfrun.rundir import RunDirectory
-from mtfrun.tools.chaos.outcome import Outcome, leftovers, outcome
 from tests.faults.forked import finished, running
 from tests.faults.kills import CountOperations, KillAtOperation
+from tests.faults.outcome import Outcome, leftovers, outcome
 from tests.faults.test_kills import Record
 from tests.faults.training_run import MESHES, SAVES, TrainingRun
 

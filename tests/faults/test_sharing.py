@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
-from mtfrun.tools.chaos.outcome import leftovers, outcome
 from tests.faults.forked import PATIENCE, finished, running
+from tests.faults.outcome import leftovers, outcome
 from tests.faults.training_run import TrainingRun
 
 READS, READERS = 200, 4

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from mtfrun.tools.chaos.outcome import leftovers
 from tests.cli.command import ROOT, TINY, environment
 from tests.faults.forked import PATIENCE, ForkedCommand, finished, running
 from tests.faults.hooks import Announce, Several, SlowDisk
 from tests.faults.load import slowdown
+from tests.faults.outcome import leftovers
 from tests.faults.training_run import TrainingRun
 
 pytestmark = pytest.mark.usefixtures("hangup_not_ignored", "interrupt_not_ignored")

@@ -15,9 +15,9 @@ import pytest
 
 from mtfrun.rundir import RunDirectory
 from mtfrun.stores import Store
-from mtfrun.tools.chaos.outcome import Outcome, leftovers, outcome
 from tests.faults.forked import finished, running
 from tests.faults.hooks import Environment, Setting, Several, SlowStore
+from tests.faults.outcome import Outcome, leftovers, outcome
 from tests.faults.training_run import SAVES, TrainingRun
 from tests.stores.s3_server import BUCKET, S3Server, s3_server
 

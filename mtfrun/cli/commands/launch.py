@@ -4,17 +4,12 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, check_least, check_names
+from mtfrun.cli.command import Command, check_least
 from mtfrun.cli.urls import has_urls
 from mtfrun.errors import InputError
 from mtfrun.processes import private_network
 from mtfrun.processes.child_process import python_command
-
-if TYPE_CHECKING:
-    from mtfrun.tools.chaos.trial import Trial
-    from mtfrun.tools.launch.launcher import Launch
 
 _DESCRIPTION = """\
 Runs a command as several processes on this machine, each with a part of the mesh's devices.
@@ -23,7 +18,6 @@ Runs a command as several processes on this machine, each with a part of the mes
       --model_dir=/tmp/run
   mtfrun launch -n 2 --max_restarts=3 -- train --gin_file=... --model_dir=/tmp/run
   mtfrun launch -n 4 --max_restarts=3 --elastic -- train --gin_file=... --model_dir=/tmp/run
-  mtfrun launch -n 2 --chaos=plan.gin -- train --gin_file=... --model_dir=/tmp/trial
   mtfrun launch -n 2 -- eval --model_dir=/tmp/run
 
 The command is train, eval, decode or score. Its results and its files are the same as of one
@@ -36,12 +30,6 @@ it and the last saved step, and with its exit code (128 + number for a signal). 
 numbers that are not finite (3) come again, and end the run. With --elastic the run then continues
 without the processes that were lost: the mesh axis over which the batch is split becomes smaller.
 The batch is the same, and so are the losses.
-
---chaos=plan.gin makes faults happen to a training, and compares it with an undisturbed one, which
-is trained first, in MODEL_DIR.undisturbed, or named by --against. The plan lists faults, such as
-Chaos.events = [@Kill(), @FlipBit()], at drawn steps or at Kill.at_step; there are Stop, Delay,
-FullDisk, CutConnection and ClockJump too, see docs/chaos.md. Exit code 5 if the runs differ in a
-bit, or a fault did not happen.
 
 SIGTERM, Ctrl-C and SIGHUP are forwarded to all processes: all stop at the same step and save.
 
@@ -84,16 +72,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="start again without the processes that were lost, on a smaller mesh",
     )
-    add(
-        "--chaos",
-        help="a gin file of faults that happen to a training, which is compared with one without",
-        metavar="FILE",
-    )
-    add(
-        "--against",
-        help="with --chaos: a finished run of the same training that was not disturbed",
-        metavar="DIR",
-    )
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -114,7 +92,6 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError("--max_restarts is for train, which resumes from a checkpoint")
     if flags.elastic and not flags.max_restarts:
         raise InputError("--elastic says how to start again: give --max_restarts=N as well")
-    _check_chaos(flags)
     if launched.command == "train" and launched.dry_run:
         raise InputError("--dry_run describes a run of any mesh in one process: leave launch out")
     if has_urls(launched) and _needs_private_network(flags):
@@ -124,20 +101,6 @@ def _check(flags: argparse.Namespace) -> None:
         )
     if launched.num_processes > 1 or launched.coordinator is not None:
         raise InputError("launch itself gives --num_processes, --process_id and --coordinator")
-
-
-def _check_chaos(flags: argparse.Namespace) -> None:
-    check_names(flags, "chaos", "against")
-    if flags.chaos is None:
-        if flags.against is not None:
-            raise InputError("--against names the run to compare with --chaos: give both")
-        return
-    if flags.launched.command != "train":
-        raise InputError(f"--chaos disturbs a training, not {flags.launched.command}")
-    if flags.elastic:
-        raise InputError("--chaos compares bits, which another mesh changes: leave --elastic out")
-    if flags.launched.restart:
-        raise InputError("--chaos needs a new --model_dir: leave --restart out")
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
@@ -162,21 +125,10 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         max_restarts=flags.max_restarts,
         is_elastic=flags.elastic,
     )
-    trial = None if flags.chaos is None else _trial(flags, plan)
     if _needs_private_network(flags):
         private_network.enter()
-    if trial is not None:
-        return trial.run(Output(sys.stderr))
     is_conversation = getattr(launched, "interactive", False)
     return Launcher(plan, Output(sys.stderr, is_conversation=is_conversation)).run()
-
-
-def _trial(flags: argparse.Namespace, launch: Launch) -> Trial:
-    from mtfrun.tools.chaos.plan import read_plan
-    from mtfrun.tools.chaos.trial import Trial
-
-    plan = read_plan(flags.chaos, flags.launched.gin_search_paths)
-    return Trial(launch, plan, flags.against)
 
 
 def _needs_private_network(flags: argparse.Namespace) -> bool:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import math
 import pathlib
@@ -96,8 +95,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         path="directory",
     )
-    # Set by `mtfrun launch --chaos`.
-    parser.add_argument("--clock_file", help=argparse.SUPPRESS, metavar="FILE")
     add_process_flags(parser)
 
 
@@ -165,11 +162,6 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         processes.by_first(lambda: begin_without(preparation, former, run))
     is_profiled = flags.profile and flags.profile_process == processes.index()
     choices = TrainChoices(flags.restart, flags.accept_changes, is_profiled, flags.max_hours)
-    if flags.clock_file is not None:
-        from mtfrun.tools.chaos.jumping_clock import JumpingClock, clock_of
-
-        clock = JumpingClock(clock_of(pathlib.Path(flags.clock_file), processes.index()))
-        choices = dataclasses.replace(choices, clock=clock)
     result = run_training(preparation, run, command, choices)
     if result.signal is not None:
         stopped = f"stopped and saved at step {result.step}"

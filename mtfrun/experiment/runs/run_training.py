@@ -9,7 +9,6 @@ import pathlib
 import re
 import shlex
 import textwrap
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -67,14 +66,12 @@ class TrainChoices:
       accept_changes: resume although data, configuration or code have changed.
       profile: record a trace of some steps.
       max_hours: after which training saves and ends; None for no limit.
-      clock: of the training loop, in seconds.
     """
 
     restart: bool = False
     accept_changes: bool = False
     profile: bool = False
     max_hours: float | None = None
-    clock: Callable[[], float] = time.monotonic
 
 
 class Preparation(NamedTuple):
@@ -214,7 +211,6 @@ def run_training(
             accept_changes=choices.accept_changes,
             hyperparameters=prepared.training_hyperparameters,
             recording=records,
-            clock=choices.clock,
         )
 
 

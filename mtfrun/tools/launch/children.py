@@ -12,7 +12,6 @@ from typing import IO, TextIO
 from mtfrun.processes.child_process import start_child
 
 _POLL_SECS = 0.05
-_POLL_SECS_OF_WATCH = 0.005
 _CHUNK_BYTES = 1 << 16
 _ERROR, _WARNING = b"mtfrun: error: ", b"mtfrun: warning: "
 _OWN = b"mtfrun: "
@@ -72,35 +71,19 @@ class Children:
         for process in self.running:
             self._processes[process].send_signal(number)
 
-    def signal_process(self, process: int, number: int) -> bool:
-        """Returns whether the process was there."""
-        is_running = self.pid(process) is not None
-        self._processes[process].send_signal(number)
-        return is_running
-
-    def pid(self, process: int) -> int | None:
-        """Returns None for a process that has ended."""
-        child = self._processes[process]
-        return child.pid if child.poll() is None else None
-
     def kill(self, *, only_stopped: bool = False) -> None:
         for process in self.running:
             if not only_stopped or _is_stopped(self._processes[process].pid):
                 self._processes[process].kill()
                 self.killed.add(process)
 
-    def wait(
-        self, is_stopping: Callable[[], bool], watch: Callable[[], object] | None = None
-    ) -> None:
+    def wait(self, is_stopping: Callable[[], bool]) -> None:
         """Forwards output until all have ended; after a failure kills all that remain.
 
-        If all were told to end (`is_stopping`), an exit code other than 0 is not a failure. `watch`
-        is called some hundred times a second.
+        If all were told to end (`is_stopping`), an exit code other than 0 is not a failure.
         """
         while self.running:
-            self._forward_output(_POLL_SECS if watch is None else _POLL_SECS_OF_WATCH)
-            if watch is not None:
-                watch()
+            self._forward_output(_POLL_SECS)
             for number in self.running:
                 code = self._processes[number].poll()
                 if code is not None:

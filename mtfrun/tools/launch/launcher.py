@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence, Set
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from mtfrun.errors import ExitCode, InputError
 from mtfrun.processes import TOKEN_VARIABLE
@@ -168,26 +168,10 @@ class Outcome:
         return f"{who} failed with exit code {code}"
 
 
-class Disturbance(Protocol):
-    """Faults that are made from outside, as by `tools.chaos`."""
-
-    def begin(self) -> None:
-        """All processes are about to be started."""
-
-    def act(self, children: Children) -> None:
-        """Called some hundred times a second while they run."""
-
-    def end(self, outcome: Outcome) -> bool:
-        """All have ended; returns whether that was to be expected: they are started again."""
-
-
 class Launcher:
-    def __init__(
-        self, launch: Launch, output: Output, disturbance: Disturbance | None = None
-    ) -> None:
+    def __init__(self, launch: Launch, output: Output) -> None:
         self._launch = launch
         self._output = output
-        self._disturbance = disturbance
         self._children: Children | None = None
         self._signal: int | None = None
 
@@ -196,19 +180,15 @@ class Launcher:
         launch, restarts = self._launch, 0
         with forward_signals(self._forward):
             while True:
-                if self._disturbance is not None:
-                    self._disturbance.begin()
                 outcome = self._run_once(launch)
-                is_expected = self._disturbance is not None and self._disturbance.end(outcome)
                 if outcome.cause is None:
                     return 0
-                if not is_expected or self._signal is not None:
-                    if not outcome.is_transient or restarts == launch.max_restarts:
-                        self._explain(outcome)
-                        break
-                    restarts += 1
+                if not outcome.is_transient or restarts == launch.max_restarts:
+                    self._explain(outcome)
+                    break
+                restarts += 1
                 try:
-                    launch = self._next(launch, outcome, None if is_expected else restarts)
+                    launch = self._next(launch, outcome, restarts)
                 except InputError as error:
                     self._output.error(f"{outcome.describe()}; {error}")
                     break
@@ -227,15 +207,10 @@ class Launcher:
         with contextlib.closing(children):
             if self._signal is not None:  # it came before they were there
                 children.send_signal(self._signal)
-            disturbance = self._disturbance
-            children.wait(
-                is_stopping=lambda: self._signal is not None,
-                watch=None if disturbance is None else lambda: disturbance.act(children),
-            )
+            children.wait(is_stopping=lambda: self._signal is not None)
         return Outcome(children.codes, children.killed, self._signal)
 
-    def _next(self, launch: Launch, outcome: Outcome, number: int | None) -> Launch:
-        """`number` of the restart; None for one that is not counted."""
+    def _next(self, launch: Launch, outcome: Outcome, restart: int) -> Launch:
         step = _newest_step(launch.program.model_dir)
         remaining = launch.num_processes - len(outcome.lost)
         if launch.is_elastic and 0 < remaining < launch.num_processes:
@@ -246,8 +221,8 @@ class Launcher:
             launch = launch.resume()
             plan = "starting all again"
         start = "from the beginning" if step is None else f"from step {step}"
-        counted = f" (restart {number} of {launch.max_restarts})" if number is not None else ""
-        self._output.note(f"{outcome.describe()}; {plan}, {start}{counted}")
+        counted = f"(restart {restart} of {launch.max_restarts})"
+        self._output.note(f"{outcome.describe()}; {plan}, {start} {counted}")
         return launch
 
     def _explain(self, outcome: Outcome) -> None:

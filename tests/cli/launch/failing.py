@@ -40,17 +40,3 @@ class FailOnce(training.Action):
             threading.Timer(1.0, os.kill, [os.getpid(), signal.SIGSTOP]).start()
         else:
             os.kill(os.getpid(), signal.Signals[self._how])
-
-
-class CountCalls(training.Action):
-    """Adds a curve with the number of its calls, which no checkpoint saves."""
-
-    every_steps = 5
-
-    def __init__(self) -> None:
-        self._calls = 0
-
-    def __call__(self, context: training.ActionContext) -> None:
-        """Counts."""
-        self._calls += 1
-        context.summaries.scalars({"calls": self._calls}, context.step)

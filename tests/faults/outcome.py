@@ -23,7 +23,7 @@ class Outcome:
     """The result of a run.
 
     Attributes:
-      step: of its newest checkpoint.
+      step: the step of its newest checkpoint.
       loss: the last point of the loss of training, as `float.hex`.
       curves: all points of training and evaluation, (split/tag, step) to `float.hex`.
       variables: SHA-256 of the bytes of every variable of the newest checkpoint, by path.
@@ -56,7 +56,7 @@ def outcome(model_dir: pathlib.Path, *, with_curves: bool = True) -> Outcome:
     """Returns the outcome of a run, whose files are compared with their hashes.
 
     Args:
-      model_dir: of the run.
+      model_dir: the directory of the run.
       with_curves: False for a run whose summaries could not be written: it has no curves and loss.
     """
     checkpoints = RunDirectory(model_dir).checkpoints()

@@ -1,1 +1,0 @@
-"""`mtfrun launch --chaos`: a training with faults must end like one without."""
