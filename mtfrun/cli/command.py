@@ -18,6 +18,7 @@ from mtfrun.untrusted import is_directory
 
 if TYPE_CHECKING:
     from mtfrun.display.pictures import Canvas
+    from mtfrun.experiment.runs.configured_data import ConfiguredData
     from mtfrun.experiment.runs.settings import Settings
 
 _PICTURES = (".svg", ".png")
@@ -268,6 +269,14 @@ def settings_of(flags: argparse.Namespace) -> Settings:
         [*flags.gin_allow_imports, *flags.module_import],
         flags.module_import,
     )
+
+
+def configured_data(flags: argparse.Namespace) -> ConfiguredData:
+    """Returns the data of the gin files, or else those of the run."""
+    from mtfrun.experiment.runs.configured_data import configure_data
+
+    path = None if flags.gin_file else run_config(flags.model_dir)
+    return configure_data(settings_of(flags), path)
 
 
 def add_output_flags(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@ import shutil
 
 from mtfrun.display import progress
 from mtfrun.errors import InputError
+from mtfrun.experiment.runs.configured_data import ConfiguredData
 from mtfrun.experiment.runs.run_training import Preparation
 from mtfrun.experiment.saved_configuration import parameter_in, with_parameter
 from mtfrun.rundir import RunDirectory, atomic_write
@@ -15,7 +16,6 @@ from mtfrun.rundir.checkpoints.manifest import manifest_path, manifest_text
 from mtfrun.rundir.errors import refuse_link
 from mtfrun.rundir.ledger import LEDGER, VARIABLES
 from mtfrun.rundir.run_directory import CHECKPOINTS
-from mtfrun.tools.data_viewer.configured import ConfiguredData
 from mtfrun.tools.data_viewer.exposures import Query, find_exposed
 
 PARAMETER = "experiment.Training.without"

@@ -10,16 +10,17 @@ from collections.abc import Callable
 import pytest
 
 from mtfrun.digests import digest_of_rows
+from mtfrun.experiment.runs.configured_data import ConfiguredData, configure_data
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.experiment.saved_configuration import fingerprint_of
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.ledger import LEDGER, LedgerWriter, read_ledger
-from mtfrun.tools.data_viewer.configured import ConfiguredData, configure
+from mtfrun.tools.data_viewer.configured import batches_at
 from tests.cli.command import mtfrun_here
 
 
 def _configured(run: pathlib.Path) -> ConfiguredData:
-    return configure(Settings(), f"{run}/config.gin")
+    return configure_data(Settings(), f"{run}/config.gin")
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def with_text(run_copy: pathlib.Path, tmp_path: pathlib.Path) -> Callable[..., p
         path.write_text(json.dumps({**record, "data": fingerprint_of(configured.data)}))
         records = [x for x in read_ledger(run) if x.step <= last]
         for i, x in enumerate(records[1:], 1):
-            batch = next(configured.batches_at(RunDirectory(run), x.step))
+            batch = next(batches_at(configured, RunDirectory(run), x.step))
             digest = digest_of_rows(batch, range(configured.batch_size))
             records[i] = x._replace(batch=digest, variables=0)
         (run / LEDGER).unlink()
@@ -54,7 +55,7 @@ def with_text(run_copy: pathlib.Path, tmp_path: pathlib.Path) -> Callable[..., p
 def _row_of(run: pathlib.Path, step: int) -> tuple[int, str]:
     """Returns the number of a text's line that a step reads first, and the line."""
     configured = _configured(run)
-    batch = next(configured.batches_at(RunDirectory(run), step))
+    batch = next(batches_at(configured, RunDirectory(run), step))
     row = configured.data.vocabularies["targets"].decode(batch["targets"][0])
     number = int(row.split("line ")[1].split(":")[0])
     return number, f"line {number}: the quick"

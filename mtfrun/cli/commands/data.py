@@ -1,12 +1,8 @@
-"""The commands about the data of a configuration, and about the caches on this machine."""
-
 from __future__ import annotations
 
 import argparse
 import contextlib
 import re
-import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,31 +13,22 @@ from mtfrun.cli.command import (
     check_least,
     check_names,
     check_pattern,
+    configured_data,
     require_configuration,
-    run_config,
-    settings_of,
 )
 from mtfrun.display import progress
 from mtfrun.display.formats import bytes_text, time_text
-from mtfrun.display.streams import print_lines, print_styled
+from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
     from mtfrun.data.cache_directory import CacheChoice
-    from mtfrun.tools.data_viewer.configured import ConfiguredData
-    from mtfrun.tools.data_viewer.row_view import RowView
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
     text = "a regular expression for the names of tasks; by default all tasks"
     parser.add_argument("--tasks", help=text, metavar="REGEX")
-
-
-def configure_data(flags: argparse.Namespace) -> ConfiguredData:
-    from mtfrun.tools.data_viewer.configured import configure
-
-    return configure(settings_of(flags), None if flags.gin_file else run_config(flags.model_dir))
 
 
 _CACHE = """\
@@ -83,7 +70,7 @@ def _run_cache(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _print_caches(flags: argparse.Namespace, choice: CacheChoice) -> int:
-    configured = configure_data(flags)
+    configured = configured_data(flags)
     data, splits = configured.data, configured.splits
     if not data.cached_tasks:
         raise InputError(f"{type(data).__name__} is read without a cache: there is none to build")
@@ -99,116 +86,6 @@ def _print_caches(flags: argparse.Namespace, choice: CacheChoice) -> int:
             title = f"{cached.title} {cached.split}"
             print_lines(f"{title}: {counts}, {secs:.1f} s, {cached.directory}")
             start = time.monotonic()
-    return 0
-
-
-_SHOW = """\
-Shows a few rows as the model gets them: texts in segments, and how full the rows are.
-
-  mtfrun data show --gin_file=runs/quickstart.gin
-  mtfrun data show --gin_file=runs/quickstart.gin --tokens
-  mtfrun data show --gin_file=runs/number_words.gin --split=validation --rows=5
-  mtfrun data show --gin_file=runs/digits.gin --html=rows.html
-
-Rows of the split "train" are those that training begins with, shuffled and with their noise; rows
-of other splits are the first ones of an evaluation. Long texts are shortened; --tokens shows whole
-texts, and every token with its id, its position and, unless every token has a loss, its weight.
-Where only some tokens have one, such as an assistant's turns, these are green on a terminal.
---html writes a page with coloured segments, the id and the position of a token on hover, and
-images."""
-
-
-def _add_show_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--split", default="train", help="train (default) or another split", metavar="NAME")
-    add("--rows", type=int, default=3, help="number of rows; 3 by default", metavar="N")
-    add_row_flags(parser)
-
-
-def add_row_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--tokens", action="store_true", help="show every token with its id and position")
-    add("--html", help="write a page of HTML instead", metavar="FILE", path="new file")
-
-
-def _check_show(flags: argparse.Namespace) -> None:
-    require_configuration(flags)
-    check_least(flags, 1, "rows")
-    check_names(flags, "html")
-
-
-def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.data import DataError
-    from mtfrun.tools.data_viewer.row_view import rows_of
-    from mtfrun.tools.data_viewer.statistics import density_lines
-
-    configured = configure_data(flags)
-    data, seed = configured.data, configured.seed
-    rows = list(rows_of(data, flags.split, flags.rows, seed))
-    if not rows:
-        raise DataError(f'split "{flags.split}" has no rows: choose another')
-    summary = [
-        f"{type(data).__name__}, split {flags.split}",
-        *density_lines(data, flags.split, seed),
-    ]
-    print_rows(flags, rows, f"Rows of the split {flags.split}", summary)
-    return 0
-
-
-def print_rows(
-    flags: argparse.Namespace,
-    rows: Sequence[RowView],
-    title: str,
-    summary: Sequence[str],
-    *,
-    first: int = 1,
-    count: int | None = None,
-) -> None:
-    """Prints rows with the flags of `add_row_flags`; for `first` and `count` see `rows_text`."""
-    from mtfrun.rundir import atomic_open
-    from mtfrun.tools.data_viewer.rows_html import rows_html
-    from mtfrun.tools.data_viewer.rows_text import heading_lines, rows_text
-
-    if flags.html is not None:
-        with atomic_open(flags.html) as file:
-            file.writelines(rows_html(rows, title, summary, first=first, count=count))
-        return
-    width = shutil.get_terminal_size().columns
-    print_lines(*summary, "")
-
-    def highlight(text: str) -> str:
-        return progress.apply_style(text, "green", sys.stdout)
-
-    print_styled(
-        *rows_text(
-            rows, width, has_tokens=flags.tokens, highlight=highlight, first=first, count=count
-        )
-    )
-    if not flags.tokens:
-        hint = "--tokens shows whole texts, and every token with its id, position and loss"
-        print_lines(*heading_lines(hint, width))
-
-
-_STATS = """\
-Shows the lengths of a configuration's texts, and how much of them is cut and padded.
-
-  mtfrun data stats --gin_file=runs/quickstart.gin
-  mtfrun data stats --gin_file=my.gin --gin.INPUTS_LENGTH=64 --gin.TARGETS_LENGTH=32
-
-For every task, split and feature: the number of texts, their tokens and bytes, mean, percentiles
-and a histogram of the tokens of a text, and what of them is cut at the configured lengths. For
-every split: the share of the positions of its rows that hold a token."""
-
-
-def _run_stats(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.tools.data_viewer.statistics import density_lines, statistics_of
-
-    configured = configure_data(flags)
-    data = configured.data
-    for split in configured.splits:
-        for cached in data.caches(split):
-            print_lines(*statistics_of(cached, data))
-        print_lines(*density_lines(data, split, configured.seed))
     return 0
 
 
@@ -347,16 +224,6 @@ def _run_caches(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 COMMANDS = [
     Command("data cache", _CACHE, _run_cache, _add_cache_flags, _check_cache, model_dir="run"),
-    Command(
-        "data show",
-        _SHOW,
-        _run_show,
-        _add_show_flags,
-        _check_show,
-        prints_texts=True,
-        model_dir="run",
-    ),
-    Command("data stats", _STATS, _run_stats, check=require_configuration, model_dir="run"),
     Command(
         "data caches",
         _CACHES,

@@ -5,8 +5,14 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, check_least, check_names, require_model_dir
-from mtfrun.cli.commands.data import add_row_flags, configure_data, print_rows
+from mtfrun.cli.command import (
+    Command,
+    check_least,
+    check_names,
+    configured_data,
+    require_model_dir,
+)
+from mtfrun.cli.commands.data_show import add_row_flags, print_rows
 from mtfrun.cli.commands.ledger_show import step_range
 from mtfrun.errors import ExitCode, InputError
 
@@ -51,12 +57,13 @@ def _check(flags: argparse.Namespace) -> None:
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.digests import digest_of_rows
     from mtfrun.rundir import RunDirectory
+    from mtfrun.tools.data_viewer.configured import batches_at
     from mtfrun.tools.data_viewer.row_view import rows_of_tasks
 
     run = RunDirectory(flags.model_dir)
     run.require()
-    configured = configure_data(flags)
-    size, batches = configured.batch_size, configured.batches_at(run, flags.step)
+    configured = configured_data(flags)
+    size, batches = configured.batch_size, batches_at(configured, run, flags.step)
     first, last = step_range(flags.rows or f"1:{size}") or (1, size)
     if first > size:
         raise InputError(f"--rows={flags.rows}: a batch of this run has {size:,} rows")

@@ -5,8 +5,13 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, check_least, check_names, require_model_dir
-from mtfrun.cli.commands.data import configure_data
+from mtfrun.cli.command import (
+    Command,
+    check_least,
+    check_names,
+    configured_data,
+    require_model_dir,
+)
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import ExitCode, InputError
 
@@ -69,7 +74,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         flags.most,
     )
     number = 0
-    for document in find_exposed(configure_data(flags), run, query):
+    for document in find_exposed(configured_data(flags), run, query):
         number += 1
         if flags.json:
             print_lines(json.dumps(document.fields(), ensure_ascii=False))

@@ -3,8 +3,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, check_least, require_gin_files
-from mtfrun.cli.commands.data import configure_data
+from mtfrun.cli.command import Command, check_least, configured_data, require_gin_files
 from mtfrun.errors import InputError
 
 _DESCRIPTION = """\
@@ -86,7 +85,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         normalization=flags.normalization,
         character_coverage=flags.character_coverage,
     )
-    data = configure_data(flags).data
+    data = configured_data(flags).data
     texts = data.source_texts(flags.split, flags.features.split(","))
     with atomic_open(flags.output) as file:  # before the training, which takes longer
         model = train_sentencepiece(texts, training, data.expected_bytes(flags.split))

@@ -20,11 +20,12 @@ from mtfrun.data.token_cache import TokenCache
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.digests import digest_of_rows
 from mtfrun.errors import InputError
+from mtfrun.experiment.runs.configured_data import ConfiguredData, configure_data
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.rundir import RunDirectory
 from mtfrun.tools.auditing.causes import RunRecords
 from mtfrun.tools.auditing.ledgers import RunLedger
-from mtfrun.tools.data_viewer.configured import ConfiguredData, configure
+from mtfrun.tools.data_viewer.configured import batches_at
 from mtfrun.tools.data_viewer.exposures import document_texts
 from mtfrun.untrusted import escape, read_regular
 
@@ -52,7 +53,7 @@ class _Batch(NamedTuple):
         """None if it is not the batch in the run's ledger, or cannot be made."""
         with contextlib.suppress(InputError, OSError):
             configured = configured._replace(data=configured.data.with_caches(caches))
-            batches = configured.batches_at(run, step)
+            batches = batches_at(configured, run, step)
             values = next(batches)
             record = RunLedger.of(run.path).records.get(step)
             digest = digest_of_rows(values, range(configured.batch_size))
@@ -100,7 +101,7 @@ def describe_documents(
     if records[_A].get("vocabularies") != records[_B].get("vocabularies"):
         return []
     texts = [record.get("texts", {}) for record in records]
-    configured = [configure(settings, run.config_path) for run in runs]
+    configured = [configure_data(settings, run.config_path) for run in runs]
     vocabularies = configured[_B].data.vocabularies
     caches = [_find_caches(x, vocabularies) for x in texts]
     batches: list[_Batch | None] = [None, None]

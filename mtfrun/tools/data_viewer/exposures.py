@@ -14,10 +14,11 @@ from mtfrun.data import DataError
 from mtfrun.data.documents import find_hashes, hashes_of
 from mtfrun.data.text_search import find_text
 from mtfrun.data.token_cache import TokenCache
+from mtfrun.experiment.runs.configured_data import ConfiguredData
 from mtfrun.experiment.saved_configuration import SavedConfiguration
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.ledger import newest_recorded_step
-from mtfrun.tools.data_viewer.configured import ConfiguredData
+from mtfrun.tools.data_viewer.configured import batches_at, newest_position
 from mtfrun.tools.data_viewer.row_view import TRAIN
 from mtfrun.untrusted import escape
 
@@ -134,8 +135,8 @@ class _Steps:
 
     def __init__(self, configured: ConfiguredData, run: RunDirectory):
         self._size = configured.batch_size
-        self._base, self._position = configured.newest_position(run)
-        self._batches = configured.batches_at(run, 1)
+        self._base, self._position = newest_position(run)
+        self._batches = batches_at(configured, run, 1)
         status = run.record().status()
         made, train_steps = (0, 0) if status is None else (status.step, status.train_steps)
         self.last = max(self._base, made, newest_recorded_step(run.path))

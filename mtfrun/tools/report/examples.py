@@ -10,9 +10,9 @@ from mtfrun.configuration.run_files import CONFIG
 from mtfrun.data import Data, DataError, ImageData
 from mtfrun.errors import ConfigError, is_input_error
 from mtfrun.experiment.records import require
+from mtfrun.experiment.runs.configured_data import configure_data
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.rundir.errors import reason
-from mtfrun.tools.data_viewer.configured import configure
 from mtfrun.tools.data_viewer.row_view import TRAIN, rows_of
 from mtfrun.tools.data_viewer.rows_html import TOKEN_STYLE, image_element, row_parts
 from mtfrun.tools.report.answers import Answer, Answers
@@ -30,7 +30,7 @@ def read_examples(
         return Examples(note=f"There is no {CONFIG}, which says what the data are.")
     try:
         settings = Settings(allowed_imports=allowed_imports)
-        configured = configure(settings, str(run / CONFIG))
+        configured = configure_data(settings, str(run / CONFIG))
         data = configured.data
         rows = list(rows_of(data, TRAIN, count, configured.seed))
         return Examples(

@@ -1,0 +1,42 @@
+"""The data of a configuration, without its model."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mtfrun.configuration import config
+from mtfrun.data import Data
+from mtfrun.experiment import Evaluation, Experiment, Training
+from mtfrun.experiment.experiment import ALL_DATA
+from mtfrun.experiment.records import require
+from mtfrun.experiment.runs.settings import Settings
+
+_TRAIN = "train"
+
+
+class ConfiguredData(NamedTuple):
+    """`splits`: training and evaluation; `logits_path`: predictions of a teacher, or None."""
+
+    data: Data
+    splits: list[str]
+    seed: int
+    batch_size: int
+    logits_path: str | None = None
+
+
+def configure_data(settings: Settings, run_config: str | None) -> ConfiguredData:
+    """See `Settings.parse` for `run_config`."""
+    with config.exclusive():
+        settings.parse(run_config)
+        data = config.argument(Experiment, "data")
+        require(data, Data, "Experiment.data", ALL_DATA)
+        evaluated = config.argument(Evaluation, "split", "validation")
+        seed = config.argument(Experiment, "seed", 0)
+        batch_size = config.argument(Training, "batch_size", 0)
+        distillation = config.argument(Training, "distillation")
+        without = config.argument(Training, "without")
+    if without:
+        data = data.remove(without)
+    splits = list(dict.fromkeys([_TRAIN, evaluated]))
+    logits_path = None if distillation is None else distillation.logits_path
+    return ConfiguredData(data, splits, seed, batch_size, logits_path)
