@@ -14,10 +14,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from mtfrun.processes.child_process import LAUNCHER, python_command
 from mtfrun.untrusted import open_to_write
+
+_T = TypeVar("_T")
 
 SERVER_ERRORS = (AssertionError, EOFError, OSError)
 """The server cannot be started: its imports fail, or this process may have no children."""
@@ -74,16 +76,35 @@ class ForkedChild:
                 os.kill(self.pid, number)
 
 
-def call_forked(function: Callable[..., object], *arguments: object) -> None:
-    """Calls a function in a process that is forked from the server, or here without a server."""
-    process = _FORKS.Process(target=function, args=arguments)
+def call_forked(
+    preloaded: Sequence[str], function: Callable[..., _T], *arguments: object
+) -> _T | None:
+    """Calls a function in a process that is forked from the server, or here without a server.
+
+    None if the process fails.
+    """
+    _FORKS.set_forkserver_preload(list(preloaded))
+    reader, writer = _FORKS.Pipe(duplex=False)
+    process = _FORKS.Process(target=_send, args=(writer, function, arguments))
     try:
         with _starting():
             process.start()
     except SERVER_ERRORS:
-        function(*arguments)
-    else:
+        return function(*arguments)
+    writer.close()
+    with reader, contextlib.suppress(EOFError):
+        result: _T = reader.recv()
         process.join()
+        return result
+    return None
+
+
+def _send(
+    writer: multiprocessing.connection.Connection,
+    function: Callable[..., object],
+    arguments: Sequence[object],
+) -> None:
+    writer.send(function(*arguments))
 
 
 @contextlib.contextmanager

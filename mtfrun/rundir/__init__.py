@@ -27,3 +27,4 @@ from mtfrun.rundir.run_record import RunRecord as RunRecord
 from mtfrun.rundir.run_record import State as State
 from mtfrun.rundir.run_record import Status as Status
 from mtfrun.rundir.run_record import StepMetrics as StepMetrics
+from mtfrun.rundir.run_record import SweptRun as SweptRun

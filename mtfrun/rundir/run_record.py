@@ -107,6 +107,39 @@ class Status:
 RECORD_FILES = ("status.json", "metrics.jsonl")
 """Names of the files of the record in a run directory."""
 
+SWEPT = "sweep_run.json"
+"""The file in the directory of a sweep's run that the sweep writes, before the run has begun."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SweptRun:
+    """What a sweep knows of its run.
+
+    Attributes:
+      row: the name of its row; "" in a sweep without rows.
+      values: the settings of the row and the grid, as gin writes them.
+      metric: the sweep's metric; None for the loss.
+      state: how the last process of the run ended, "failed" or "killed"; "" before.
+      error: one line about it.
+      step: the last step then.
+    """
+
+    row: str
+    values: Mapping[str, str]
+    metric: str | None = None
+    state: str = ""
+    error: str = ""
+    step: int = 0
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {**({"row": self.row} if self.row else {}), **self.values}
+
+    def is_valid(self) -> bool:
+        texts = [self.row, self.state, self.error, *self.values, *self.values.values()]
+        texts += [] if self.metric is None else [self.metric]
+        return all(type(text) is str for text in texts) and type(self.step) is int
+
 
 class StepMetrics(NamedTuple):
     step: int
@@ -120,7 +153,20 @@ class RunRecord:
         self._status_path, self._metrics_path = (
             pathlib.Path(directory, name) for name in RECORD_FILES
         )
+        self._swept_path = pathlib.Path(directory, SWEPT)
         self._has_warned = False
+
+    def write_swept(self, swept: SweptRun) -> None:
+        fields = mask_json(dataclasses.asdict(swept))
+        self._write(self._swept_path, json.dumps(fields, indent=1) + "\n")
+
+    def swept(self) -> SweptRun | None:
+        """None for a run that is not of a sweep."""
+        try:
+            swept = SweptRun(**read_json(self._swept_path, follows_links=False))
+            return swept if swept.is_valid() else None
+        except (OSError, *_DAMAGE):
+            return None
 
     def write_status(self, status: Status) -> None:
         fields = {**dataclasses.asdict(status), "values": numbers_as_json(status.values)}

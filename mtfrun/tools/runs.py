@@ -12,9 +12,9 @@ from mtfrun.configuration.hyperparameters import values_of
 from mtfrun.display.formats import json_time, number_text, short_number, time_text
 from mtfrun.display.table import table_lines
 from mtfrun.errors import ConfigError, InputError, did_you_mean
-from mtfrun.rundir import RunCost, RunDirectory, Status, StepMetrics
+from mtfrun.rundir import RunCost, RunDirectory, Status, StepMetrics, SweptRun
 from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
-from mtfrun.rundir.run_record import best_of
+from mtfrun.rundir.run_record import SWEPT, best_of
 from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
 from mtfrun.untrusted import read_regular_text
 from mtfrun.url_secrets import mask_urls
@@ -33,6 +33,7 @@ class RunSummary:
     `state` is "running", "finished", "stopped", "killed", "failed", "damaged" or "waiting"; `error`
     is one line, or ""; `status` the newest record, or None; `step` is the newest one of the record,
     the checkpoints and the evaluations, which are by step; `config` is empty if it cannot be read.
+    `swept` is None for a run that is not of a sweep.
     """
 
     name: str
@@ -42,6 +43,11 @@ class RunSummary:
     step: int
     evaluations: Sequence[StepMetrics]
     config: Mapping[str, str]
+    swept: SweptRun | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        return self.status is not None or self.step > 0 or self.state == "running"
 
     def last(self, metric: str) -> float:
         """Returns the metric of the last evaluation that has it; NaN without one."""
@@ -62,9 +68,11 @@ def summary_of(directory: pathlib.Path, name: str) -> RunSummary:
     record = run.record()
     status = record.status()
     step, damage = _newest_checkpoint(directory)
-    evaluations = record.evaluations()
+    evaluations, swept = record.evaluations(), record.swept()
+    config = _config(directory) or (swept.values if swept is not None else {})
     if status is None and step is None and not run.is_training():
-        return RunSummary(name, "waiting", "", None, 0, [], _config(directory))
+        state, error = ("waiting", "") if swept is None else (swept.state or "waiting", swept.error)
+        return RunSummary(name, state, error, None, 0, [], config, swept)
     if run.is_training():
         state, error = "running", ""
     elif damage:
@@ -74,16 +82,12 @@ def summary_of(directory: pathlib.Path, name: str) -> RunSummary:
     else:
         state = "killed" if status.state == "running" else status.state
         error = status.error or ""
-    return RunSummary(
-        name,
-        state,
-        error,
-        status,
-        # A killed run has not written its last status.
-        max([step or 0, status.step if status else 0, *(e.step for e in evaluations[-1:])]),
-        evaluations,
-        _config(directory),
-    )
+    # A killed run has not written its last status.
+    last = max([step or 0, status.step if status else 0, *(e.step for e in evaluations[-1:])])
+    has_failed = state in ("stopped", "killed", "failed")
+    if swept is not None and swept.error and swept.step == last and has_failed:
+        state, error = swept.state, swept.error
+    return RunSummary(name, state, error, status, last, evaluations, config, swept)
 
 
 def find_runs(directory: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -114,7 +118,7 @@ def varied_names(summaries: Sequence[RunSummary]) -> list[str]:
 def _is_run(path: pathlib.Path) -> bool:
     has_config = (path / "config.gin").is_file()
     records = ("commands", "checkpoints", "import.json")
-    return (path / "status.json").is_file() or (
+    return any((path / name).is_file() for name in ("status.json", SWEPT)) or (
         has_config and any((path / name).exists() for name in records)
     )
 

@@ -8,10 +8,9 @@ import pathlib
 import pytest
 
 from mtfrun.display.table import table_lines
-from mtfrun.rundir import RunCost, RunDirectory, RunRecord, State, Status
+from mtfrun.rundir import RunCost, RunDirectory, RunRecord, State, Status, SweptRun
 from mtfrun.tools.runs import find_runs, summary_of, varied_names
 from tests.cli.command import error_line, mtfrun_here
-from tests.tools.sweep.synthetic_sweep import Value, write_sweep
 
 CONFIG = "LEARNING_RATE = {rate}\nTRAIN_STEPS = 10\noptim.Adam.learning_rate = %LEARNING_RATE\n"
 
@@ -119,20 +118,27 @@ def test_json_has_what_the_table_has(runs: pathlib.Path) -> None:
 
 def test_a_sweep_has_all_its_runs_its_rows_and_its_metric(tmp_path: pathlib.Path) -> None:
     error = "the macro D_FG has no effect; leave it out"
-    values: dict[str, list[Value]] = {"base line": [0.5, 0.75], "refused": [error, None]}
-    write_sweep(tmp_path, values, metric="accuracy", baseline=None)
+    for seed, loss in enumerate((2.0, 1.0)):
+        _run(tmp_path / f"base-line,SEED={seed}", "finished", 0.1, loss)
+    for seed, state, text in ((0, "failed", error), (1, "", "")):
+        (tmp_path / f"refused,SEED={seed}").mkdir()
+        swept = SweptRun("refused", {"D_FG": "3"}, "accuracy", state, text)
+        RunRecord(tmp_path / f"refused,SEED={seed}").write_swept(swept)
+    for seed in range(2):
+        swept = SweptRun("base line", {}, "accuracy")
+        RunRecord(tmp_path / f"base-line,SEED={seed}").write_swept(swept)
     heading, *rows, line = _rows(tmp_path)
     assert heading[3:5] == ["best", "accuracy"] and heading[-1] == "row"
     assert [(row[0], row[1], row[3]) for row in rows] == [
-        ("base-line,SEED=1", "finished", "0.7500*"),
+        ("base-line,SEED=1", "finished", "1.0000*"),
         ("base-line,SEED=0", "finished", "0.5000"),
         ("refused,SEED=0", "failed", "-"),
         ("refused,SEED=1", "waiting", "-"),
     ]
     assert rows[0][-2:] == ["base", "line"]
     assert " ".join(line) == "refused,SEED=0: failed: the macro D_FG has no effect"
-    _run(tmp_path / "refused,SEED=1", "running", 0.1, 2.0)
-    states = {row[0]: row[1] for row in _rows(tmp_path, "--metric=other")[1:]}
+    RunRecord(tmp_path / "refused,SEED=1").write_status(Status("running", 5, 10))
+    states = {row[0]: row[1] for row in _rows(tmp_path, "--metric=loss")[1:]}
     assert states["refused,SEED=1"] == "killed"
     several = [row[0] for row in _rows(tmp_path, str(tmp_path))[1:]]
     assert several[0] == str(tmp_path / "base-line,SEED=1")

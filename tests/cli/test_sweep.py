@@ -31,7 +31,7 @@ def test_every_row_is_checked_before_a_run_is_started(tmp_path: pathlib.Path) ->
             'Sweep.gin_files = ["runs/quickstart.gin"]\nSweep.bindings = {"D_FF": 64}\n'
             f'Sweep.rows = {{"baseline": {{}}, "other": {{{row}}}}}\nSweep.seeds = 2\n'
         )
-        return error_line(mtfrun("sweep", *flags))  # the check is left out beside TensorFlow
+        return error_line(mtfrun_here("sweep", *flags))
 
     activation = '"transformer.GatedFeedForward.activation": @mtf.swsh'
     assert "row 'other': transformer.GatedFeedForward.activation: nothing is called" in answer(

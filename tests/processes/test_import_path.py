@@ -12,7 +12,7 @@ PROGRAM = """
 import os, subprocess
 from mtfrun.processes.child_process import python_command
 from mtfrun.processes.forked_child import call_forked
-call_forked(print)
+call_forked([], print)
 subprocess.run([*python_command(), "-m", "mtfrun", "--version"], check=True)
 assert "PYTHONSAFEPATH" not in os.environ
 """

@@ -61,17 +61,18 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     )
 
     by_path: dict[pathlib.Path, RunSummary] = {}
-    metrics = [flags.metric]
     for word in flags.words:
-        below, of_sweep = _runs_below(word, alone=len(flags.words) == 1)
-        by_path = below | by_path
-        metrics.append(of_sweep)
+        by_path = _runs_below(word, alone=len(flags.words) == 1) | by_path
     summaries = list(by_path.values())
     evaluated = {name for summary in summaries for name in summary.metrics}
-    of_sweeps = next((name for name in metrics[1:] if name in evaluated), None)
+    swept = [summary.swept for summary in summaries if summary.swept is not None]
+    if len(flags.words) == 1 and len(swept) == len(summaries):
+        summaries = [
+            dataclasses.replace(x, config=y.settings) for x, y in zip(summaries, swept, strict=True)
+        ]
     metric = metric_of(
         [s.metrics for s in summaries],
-        flags.metric or of_sweeps,
+        flags.metric or next((x.metric for x in swept if x.metric in evaluated), None),
         is_evaluated=flags.metric is not None,
     )
     varied = ["row"] if all("row" in s.config for s in summaries) else varied_names(summaries)
@@ -84,35 +85,23 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-def _runs_below(word: str, *, alone: bool) -> tuple[dict[pathlib.Path, RunSummary], str | None]:
-    """Returns the runs, of a sweep also those that have not begun, and the sweep's metric."""
+def _runs_below(word: str, *, alone: bool) -> dict[pathlib.Path, RunSummary]:
+    """Returns the runs, of a sweep also those that have not begun."""
     from mtfrun.rundir import RunDirectory
     from mtfrun.tools.runs import find_runs, no_run_in, summary_of
-    from mtfrun.tools.sweep import results_of, summary_of_result
-    from mtfrun.tools.sweep.sweep import NAME
 
     directory = pathlib.Path(RunDirectory(word).path)
-    sweep, results = results_of(directory) if (directory / NAME).is_file() else (None, [])
-    metric = None if sweep is None else sweep.metric
-    runs = {directory / x.name: summary_of_result(directory, x, metric) for x in results}
-    if sweep is not None and alone:
-        for x in results:
-            config = {**({"row": x.row} if sweep.rows else {}), **x.values}
-            runs[directory / x.name] = dataclasses.replace(runs[directory / x.name], config=config)
+    runs = {}
     for path in find_runs(directory):
-        name = directory.name if path == directory else str(path.relative_to(directory))
-        runs.setdefault(path, summary_of(path, name))
+        name = str(path.relative_to(directory))
+        if not alone:
+            name = str(pathlib.Path(word, name))
+        elif path == directory:
+            name = directory.name
+        runs[path.resolve()] = summary_of(path, name)
     if not runs:
         raise no_run_in(directory)
-    if alone:
-        return runs, metric
-    named = {
-        path.resolve(): dataclasses.replace(
-            x, name=str(pathlib.Path(word, path.relative_to(directory)))
-        )
-        for path, x in runs.items()
-    }
-    return named, metric
+    return runs
 
 
 def _sort_key(name: str, metric: str) -> Callable[[RunSummary], Any]:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import io
 import itertools
 import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from mtfrun.cli.command import Command, check_least, require_gin_files
 from mtfrun.cli.main import main
@@ -21,7 +23,7 @@ from mtfrun.errors import InputError
 if TYPE_CHECKING:
     from mtfrun.tools.sweep.plan import Plan, PlannedRun
     from mtfrun.tools.sweep.search import Search
-    from mtfrun.tools.sweep.sweep import Sweep
+    from mtfrun.tools.sweep.sweep import Sweep, SweepRun
     from mtfrun.tools.sweep.trainer import Trainer
 
 _PRELOADED = "mtfrun.cli.preloaded"
@@ -149,6 +151,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         for record in records:
             whole.write(record)
         plan.accept_settings(runs)
+        plan.write_all_swept(runs)
         trainer = _train(flags, plan, runs, search)
     ended = plan.runs([planned.run for planned in runs] if search is None else search.all_runs())
     code = _report(flags, plan, ended, trainer)
@@ -175,22 +178,44 @@ def _sweep(flags: argparse.Namespace) -> Sweep:
 
 
 def _check_rows(flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun]) -> None:
-    """Raises InputError for mistakes in the gin files and bindings of a row.
-
-    What needs the modules that they name is checked when the row is trained.
-    """
-    from mtfrun.configuration import config
+    """Raises InputError for a row that cannot be configured, before any run is trained."""
+    from mtfrun.processes.forked_child import call_forked
 
     rows = {planned.run.row: planned.run for planned in runs if not planned.is_done}
-    for row, run in rows.items():
-        place = f"row {row!r}: "
-        files = [*plan.sweep.gin_files, *run.gin_files]
-        bindings = [(place + name, f"{name} = {x}") for name, x in plan.bindings_of(run).items()]
+    settings = {
+        f"row {row!r}: ": (
+            [*plan.sweep.gin_files, *run.gin_files],
+            [(f"row {row!r}: {n}", f"{n} = {x}") for n, x in plan.bindings_of(run).items()],
+            flags.gin_search_paths,
+            (),
+            flags.module_import,
+        )
+        for row, run in rows.items()
+    }
+    if "tensorflow" in sys.modules:
+        mistake = find_mistake(settings)
+    else:
+        with progress.waiting("checking the rows"):
+            mistake = call_forked([_PRELOADED], find_mistake, settings)
+    if mistake:
+        raise InputError(mistake)
+
+
+def find_mistake(settings_by_place: Mapping[str, tuple[Sequence[Any], ...]]) -> str:
+    """Returns the error of the first `Settings` that are wrong, or ""; imports TensorFlow."""
+    from mtfrun.configuration import config
+    from mtfrun.experiment.runs.settings import Settings
+
+    for place, fields in settings_by_place.items():
         try:
-            config.check_statements(files, bindings, flags.gin_search_paths)
+            with config.exclusive(), contextlib.redirect_stdout(io.StringIO()):
+                Settings(*fields).parse()
         except InputError as error:
-            text = str(error)
-            raise InputError(text if text.startswith(place) else place + text) from None
+            text = one_line(error)
+            return text if text.startswith(place) else place + text
+        except Exception:  # the training of the row says so
+            continue
+    return ""
 
 
 def _train(
@@ -214,8 +239,9 @@ def _train(
             plan.check_metric(evaluated, flags.metric)
         return None if search is None else search.reason_to_stop(run)
 
-    def record(result: RunResult) -> RunResult:
+    def record(run: SweepRun, result: RunResult) -> RunResult:
         result.write(plan.path(result.name))
+        plan.write_swept(run, result)
         require_space(result, plan.directory)
         if result.state == "finished":
             plan.check_metric(result.metrics, flags.metric)
@@ -227,9 +253,10 @@ def _train(
         chosen = runs if search is None else map(plan.plan, itertools.count(1), search.runs())
         for planned in chosen:
             if planned.is_new and planned.result is not None:
-                record(planned.result)
+                record(planned.run, planned.result)
             if not planned.is_done:
                 started[planned.run.name] = planned
+                plan.write_swept(planned.run)
                 directory, arguments = (
                     plan.directory / planned.run.name,
                     _arguments(flags, plan, planned),
@@ -239,7 +266,8 @@ def _train(
     def collect(run: TrainedRun, ending: Ending) -> RunResult:
         planned = started[run.name]
         return record(
-            result_of(plan.sweep, planned.run, run.directory, planned.configuration, ending)
+            planned.run,
+            result_of(plan.sweep, planned.run, run.directory, planned.configuration, ending),
         )
 
     server = Server([_PRELOADED], main, [*python_command(), "-m", "mtfrun"])
@@ -279,7 +307,9 @@ def _report(
     if metrics and trainer.codes:
         # Here it would import TensorFlow.
         shown = list(dict.fromkeys([metric, *metrics]))
-        call_forked(describe_sweep, plan.directory, [p.run.values for p in runs], shown)
+        call_forked(
+            [_PRELOADED], describe_sweep, plan.directory, [p.run.values for p in runs], shown
+        )
     names = [planned.run.name for planned in runs]
     return next((trainer.codes[name] for name in names if trainer.codes.get(name)), 0)
 

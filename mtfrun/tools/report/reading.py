@@ -79,7 +79,7 @@ def _report_of_sweep(path: pathlib.Path, examples: int, allowed_imports: Sequenc
 def _run_of_sweep(sweep: pathlib.Path, result: RunResult, metric: str) -> RunFacts:
     facts = read_run(sweep / result.name, result.name)
     summary = summary_of_result(sweep, result, metric)
-    if facts.summary.state != "waiting":
+    if facts.summary.has_begun:
         return dataclasses.replace(facts, summary=summary)
     return RunFacts(
         sweep / result.name,

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from mtfrun.display.table import table_lines
 from mtfrun.errors import InputError, list_some
+from mtfrun.rundir import RunRecord, SweptRun
+from mtfrun.rundir.run_record import SWEPT
 from mtfrun.tools.runs import RunSummary, mark_best, metric_of, metric_text, summary_of
 from mtfrun.tools.sweep.outcome import budget_text, result_of
 from mtfrun.tools.sweep.result import RunResult
@@ -134,6 +136,27 @@ class Plan:
 
     def path(self, name: str) -> pathlib.Path:
         return self.results / f"{name}.json"
+
+    def write_swept(self, run: SweepRun, result: RunResult | None = None) -> None:
+        """Writes what `mtfrun runs` reads of a run that has not begun, or has failed."""
+        directory = self.directory / run.name
+        directory.mkdir(parents=True, exist_ok=True)
+        swept = SweptRun(run.row if self.sweep.rows else "", run.values, self.sweep.metric)
+        if result is not None and result.error:
+            swept = dataclasses.replace(
+                swept, state=result.state, error=result.error, step=result.step
+            )
+        RunRecord(directory).write_swept(swept)
+
+    def write_all_swept(self, runs: Sequence[PlannedRun]) -> None:
+        """Runs of rows that the sweep has no more are not the sweep's."""
+        names = {run.name for run in self.sweep.runs()} if self.sweep.varies else set()
+        for path in self.directory.glob(f"*/{SWEPT}"):
+            if path.parent.name not in names and not self.sweep.search:
+                path.unlink(missing_ok=True)
+        for planned in runs:
+            if not planned.is_done or (self.directory / planned.run.name).is_dir():
+                self.write_swept(planned.run, planned.result)
 
     def table(
         self, runs: Sequence[PlannedRun], metric: str | None, columns: int | None

@@ -100,7 +100,7 @@ def summary_of_result(directory: pathlib.Path, result: RunResult, metric: str | 
     summary = summary_of(directory / result.name, result.name)
     if result.state == "missing":
         return dataclasses.replace(summary, config=summary.config or result.values)
-    if summary.state == "waiting":
+    if not summary.has_begun:
         evaluations = [
             StepMetrics(step, {metric or "loss": x}) for step, x in result.evaluations.items()
         ]
@@ -109,10 +109,7 @@ def summary_of_result(directory: pathlib.Path, result: RunResult, metric: str | 
         return RunSummary(
             result.name, result.state, result.error, None, result.step, evaluations, result.values
         )
-    is_newest = result.step == summary.step and summary.state in ("stopped", "killed", "failed")
-    if not (is_newest and result.error):
-        return summary
-    return dataclasses.replace(summary, state=result.state, error=result.error)
+    return summary
 
 
 def results_of(directory: str | os.PathLike[str]) -> SweepResults:
