@@ -45,14 +45,14 @@ class TaskData(TextData):
     Attributes:
       task: the source, the preprocessors and the vocabulary; or a mixture of tasks, which are
         mixed in training and evaluated one by one.
-      without: hashes of documents that training leaves out, see `remove`.
+      exclude_documents: the hashes of documents that training leaves out, see `remove`.
     """
 
     texts: ClassVar[Sequence[str]] = (TARGETS,)
     shown_texts: ClassVar[Sequence[str] | None] = None
 
     task: Tasks
-    without: Sequence[str] = dataclasses.field(default=(), kw_only=True)
+    exclude_documents: Sequence[str] = dataclasses.field(default=(), kw_only=True)
 
     @functools.cached_property
     def mixture(self) -> Mixture:
@@ -87,7 +87,7 @@ class TaskData(TextData):
         )
 
     def remove(self, hashes: Sequence[str]) -> TaskData:
-        data = dataclasses.replace(self, without=tuple(hashes))
+        data = dataclasses.replace(self, exclude_documents=tuple(hashes))
         for text in hashes:
             if not any(of_task[text].size for of_task in data._removed):
                 raise DataError(
@@ -105,11 +105,11 @@ class TaskData(TextData):
     @functools.cached_property
     def _removed(self) -> list[dict[str, np.ndarray]]:
         """For each task the documents of each hash."""
-        tasks = self.mixture.tasks
-        return [find_hashes(self._cache(task, "train"), self.without) for task in tasks]
+        tasks, hashes = self.mixture.tasks, self.exclude_documents
+        return [find_hashes(self._cache(task, "train"), hashes) for task in tasks]
 
     def _leave_out(self, rows: Sequence[Rows]) -> Sequence[Rows]:
-        if not self.without:
+        if not self.exclude_documents:
             return rows
         documents = [np.concatenate(list(of_task.values())) for of_task in self._removed]
         return list(map(RowsWithHoles, rows, documents))

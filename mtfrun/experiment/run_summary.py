@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import pathlib
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from mtfrun import mtf
 from mtfrun.data import Data
 from mtfrun.display.formats import duration_text
+from mtfrun.display.table import table_lines
 from mtfrun.errors import list_some
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.saved_configuration import TrainingHyperparameters
@@ -82,6 +84,37 @@ class RunSummary:
         microbatches = self.options.microbatches
         parts = f", in {microbatches} microbatches" if microbatches > 1 else ""
         return f"{of_row}{per_step:,} {unit} a step{parts}; {_round(total)} {unit} in all"
+
+
+def variable_lines(mesh: mtf.Mesh, variables: Mapping[str, mtf.Variable]) -> list[str]:
+    """The table has a variable's part and bytes on a device; storage is not needed."""
+    rows = []
+    for path, variable in variables.items():
+        stored = variable.stored_shape
+        sizes = mesh.local_sizes(stored)
+        rows.append(
+            [
+                path,
+                variable.shape.to_string or "scalar",
+                ",".join(axis or "-" for axis in mesh.partition(stored)),
+                "x".join(map(str, sizes)),
+                f"{math.prod(sizes) * variable.dtype.size:,}",
+            ]
+        )
+    headings = ["variable", "dimensions", "layout", "on each device", "bytes"]
+    return table_lines(headings, rows, None)
+
+
+def unused_rules(mesh: mtf.Mesh) -> list[tuple[str, str]]:
+    """Returns labels and lines about layout rules without effect, once the model is built."""
+    unused = mesh.unused_rules()
+    if not unused:
+        return []
+    rules = ", ".join(f"{dimension}:{mesh.layout[dimension]}" for dimension in unused)
+    return [
+        ("rules unused", f"{rules}: no parameter and no batch has such a dimension"),
+        *(("warning", text) for text in mesh.misspelt_rules()),
+    ]
 
 
 def _too_few_steps(

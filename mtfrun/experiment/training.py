@@ -72,15 +72,16 @@ class TrainingDocuments:
     """Which documents a training reads.
 
     Attributes:
-      without: hashes of documents that it leaves out, as `mtfrun data where` prints them; their
-        places in the batches are padding.
+      exclude_documents: hashes of documents that it leaves out, as `mtfrun data where` prints
+        them; their places in the batches are padding.
     """
 
-    without: Sequence[str] = ()
+    exclude_documents: Sequence[str] = ()
 
     def data_of(self, experiment: Experiment) -> Data:
         """Returns the data of the training."""
-        return experiment.data.remove(self.without) if self.without else experiment.data
+        hashes = self.exclude_documents
+        return experiment.data.remove(hashes) if hashes else experiment.data
 
 
 @dataclasses.dataclass(eq=False)

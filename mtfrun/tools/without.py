@@ -6,50 +6,43 @@ import ast
 import pathlib
 import shutil
 
-from mtfrun.display import progress
-from mtfrun.errors import InputError
 from mtfrun.experiment.runs.configured_data import ConfiguredData
 from mtfrun.experiment.runs.run_training import Preparation
 from mtfrun.experiment.saved_configuration import parameter_in, with_parameter
 from mtfrun.rundir import RunDirectory, atomic_write
 from mtfrun.rundir.checkpoints.manifest import manifest_path, manifest_text
+from mtfrun.rundir.copied_files import write_run_files
 from mtfrun.rundir.errors import refuse_link
 from mtfrun.rundir.ledger import LEDGER, VARIABLES
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.tools.data_viewer.exposures import Query, find_exposed
 
-PARAMETER = "experiment.Training.without"
+PARAMETER = "experiment.Training.exclude_documents"
 """The parameter of a training whose value is the hashes of documents that it leaves out."""
 
 # More documents than any data have.
 _ALL = 1 << 40
 
 
-def begin_without(prepared: Preparation, former: RunDirectory, run: RunDirectory) -> None:
-    """Begins a run with the last checkpoint of a former one before their batches differ.
+def exclude_documents(prepared: Preparation, former: RunDirectory, run: RunDirectory) -> int:
+    """Makes a run that resumes from the last checkpoint of another one before their batches differ.
 
-    Until then no step has read a document that only one of the two runs leaves out. If there is no
-    such checkpoint, the run begins at step 0; nothing is done for a run that has begun. In the
-    first of several processes.
+    Until then no step has read a document that only one of the two runs leaves out. Returns the
+    step; 0 if there is no such checkpoint.
     """
     former.require()
     former.checkpoints().require()
-    if run.path == former.path:
-        raise InputError(f"--from_run={former.path} is the --model_dir: name a new directory")
     run.prepare()
     with run.lock():
-        if run.checkpoints().latest() is not None:
-            return
         first = _first_difference(prepared, former)
         steps = former.checkpoints().steps()
         start = max((step for step in steps if first is None or step < first), default=0)
+        run.write_config(prepared.objects.configuration.text)
+        data = prepared.training.experiment.data
+        write_run_files(pathlib.Path(run.path), data.vocabulary_files(), data.source_summary())
         if start:
             _copy(prepared, former, start, run)
-        else:
-            progress.note(
-                f"mtfrun: note: {former.path} has no checkpoint before step {first}, the first "
-                "that reads one of these documents: training begins at step 0"
-            )
+    return start
 
 
 def _first_difference(prepared: Preparation, former: RunDirectory) -> int | None:
@@ -60,7 +53,7 @@ def _first_difference(prepared: Preparation, former: RunDirectory) -> int | None
     training, experiment = prepared.training, prepared.training.experiment
     saved = former.checkpoints().manifest(None)
     old = None if saved is None else parameter_in(saved, PARAMETER)
-    hashes = {*training.without} ^ {*(ast.literal_eval(old) if old else ())}
+    hashes = {*training.exclude_documents} ^ {*(ast.literal_eval(old) if old else ())}
     data = experiment.data.remove([])
     configured = ConfiguredData(data, [], experiment.seed, training.batch_size)
     documents = find_exposed(configured, former, Query(hashes=sorted(hashes), most=_ALL))
@@ -85,4 +78,3 @@ def _copy(prepared: Preparation, former: RunDirectory, step: int, run: RunDirect
     # Last: it makes the checkpoint valid.
     manifest = with_parameter(manifest, PARAMETER, text)
     atomic_write(manifest_path(target, step), manifest_text(manifest))
-    progress.note(f"mtfrun: beginning with step {step:,} of {former.path}")

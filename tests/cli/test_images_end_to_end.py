@@ -95,10 +95,10 @@ def test_tensorboard_shows_the_confusion_matrix_and_images_with_predictions(
 
 
 @pytest.mark.slow
-def test_a_dry_run_counts_images(trained: pathlib.Path) -> None:
+def test_a_plan_counts_images(trained: pathlib.Path) -> None:
     flags = [f"--gin_file={trained / 'config.gin'}"]
     # In a process of its own: TensorFlow reads the flag that dumps programs when it is imported.
-    process = mtfrun("train", *flags, "--dry_run")
+    process = mtfrun("plan", *flags)
     assert process.returncode == 0, process.stderr.decode()
     report = process.stdout.decode()
     assert "batch           64 images a step, in 1 microbatch(es)" in report

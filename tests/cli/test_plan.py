@@ -35,39 +35,34 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return tiny_experiment(tmp_path_factory.mktemp("texts"))
 
 
-@pytest.fixture(scope="module")
-def dry_run(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What is printed by a dry run, with two rules for no dimension."""
-    run = tmp_path_factory.mktemp("dry") / "run"
-    rules = "batch:data;heads:model;d_ff:model;vocab:model;sources:model;outer_batch:model"
-    mesh = ["--gin.MESH_SHAPE='data:2,model:2'", f"--gin.LAYOUT='{rules}'", "--gin.NUM_LAYERS=2"]
-    process = mtfrun("train", *flags, *mesh, f"--model_dir={run}", "--dry_run")
-    assert (process.returncode, process.stderr) == (0, b"")
-    assert not run.exists()
-    return process.stdout.decode()
+RULES = "batch:data;heads:model;d_ff:model;vocab:model;sources:model;outer_batch:model"
+MESH = ["--gin.MESH_SHAPE='data:2,model:2'", f"--gin.LAYOUT='{RULES}'", "--gin.NUM_LAYERS=2"]
 
 
-# By default tests/tools/planning/test_plan.py plans a step on a mesh of 2x2.
-@pytest.mark.slow
-def test_a_dry_run_describes_the_variables_and_the_batch(dry_run: str) -> None:
+def test_a_dry_run_prints_the_variables_and_the_rules_without_a_dimension(
+    flags: list[str], tmp_path: pathlib.Path
+) -> None:
+    process = mtfrun_here("train", *flags, *MESH, f"--model_dir={tmp_path}/run", "--dry_run")
+    assert process.returncode == 0, process.stderr.decode()
+    assert not (tmp_path / "run").exists()
     assert re.search(
         r"^decoder_stack/blocks/1/self_attention/layer/attention/query +"
         r"d_model:16;heads:4;d_kv:4 +-,model,- +16x2x4 +512$",
-        dry_run,
+        process.stdout.decode(),
         re.MULTILINE,
     )
-    assert "256 tokens a step" in dry_run and "2: 512 tokens" in dry_run
-
-
-@pytest.mark.slow
-def test_a_dry_run_names_the_rules_without_a_dimension(dry_run: str) -> None:
     # A layout that models with mixtures share may have the second rule: it is not 'batch' misspelt.
-    assert "rules unused    sources:model, outer_batch:model" in dry_run
+    assert "rules unused: sources:model, outer_batch:model" in process.stdout.decode()
+    wrong = ["--gin.MESH_SHAPE='data:2,model:3'", f"--gin.LAYOUT='{RULES}'"]
+    assert "heads:4 over model:3" in error_line(mtfrun_here("train", *flags, *wrong, "--dry_run"))
 
 
 @pytest.mark.slow
-def test_a_dry_run_counts_the_collectives_of_a_step(dry_run: str) -> None:
-    lines = [line[16:] for line in dry_run.splitlines()]
+def test_a_plan_counts_the_collectives_of_a_step(flags: list[str]) -> None:
+    process = mtfrun("plan", *flags, *MESH)
+    assert (process.returncode, process.stderr) == (0, b"")
+    assert "256 tokens a step" in process.stdout.decode()
+    lines = [line[16:] for line in process.stdout.decode().splitlines()]
     # On each device: 4 rows of 32 tokens, vectors of 16, half of the 384 rows of the vocabulary.
     activations, per_token, half_table = 4 * 32 * 16 * 4, 4 * 32 * 4, 384 // 2 * 16 * 4
     # Over data: the gradients of 19 variables, half of the split ones; that of the embedding's
@@ -84,12 +79,6 @@ def test_a_dry_run_counts_the_collectives_of_a_step(dry_run: str) -> None:
         f"23 all-reduce over data (batch): {gradients:,} bytes on each device",
         f"40 all-reduce over model (d_ff, heads, vocab): {sums:,} bytes on each device",
     ]
-
-
-def test_one_device_has_no_collectives(flags: list[str]) -> None:
-    process = mtfrun_here("train", *flags, "--dry_run")
-    assert process.returncode == 0, process.stderr.decode()
-    assert "collectives     none: one device\n" in process.stdout.decode()
 
 
 def test_all_dimensions_that_do_not_divide_are_named_with_sizes_that_do() -> None:

@@ -28,7 +28,7 @@ if a text of it contains this one as the vocabulary writes it, wherever it is di
 case and spaces count, unless the vocabulary ignores them. --row is the number of a document, from
 1; empty documents do not count.
 
-For every document it prints its hash, by which `train --without` leaves it out, its number, its
+For every document it prints its hash, by which `audit exclude` leaves it out, its number, its
 texts, and the steps that have read it, each with the row and segment of the batch, as `mtfrun data
 at` shows them; then the steps to come until the last one of the run. A document that is longer
 than a row is read in several. In rows of an objective, such as span corruption, documents have no

@@ -93,7 +93,7 @@ def _check(flags: argparse.Namespace) -> None:
     if flags.elastic and not flags.max_restarts:
         raise InputError("--elastic says how to start again: give --max_restarts=N as well")
     if launched.command == "train" and launched.dry_run:
-        raise InputError("--dry_run describes a run of any mesh in one process: leave launch out")
+        raise InputError("--dry_run builds a run of any mesh in one process: leave launch out")
     if has_urls(launched) and _needs_private_network(flags):
         raise InputError(
             f"--model_dir={launched.model_dir} needs the network of this machine, which the "

@@ -4,12 +4,12 @@ import argparse
 import functools
 import math
 import pathlib
-import re
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, check_names, settings_of
+from mtfrun.cli.command import Command, settings_of
 from mtfrun.cli.process_flags import add_process_flags, check_processes
 from mtfrun.display import progress
+from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 
 _DESCRIPTION = """\
@@ -21,10 +21,9 @@ Trains a model, from the newest checkpoint in --model_dir if there is one.
   mtfrun train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin --dry_run
 
 --dry_run takes no step and writes nothing to --model_dir; of the data it reads the first batch that
-is evaluated. It prints every variable with its dimensions, the mesh axis of each, sizes and bytes
-on a device; the totals of parameters, optimizer, batch and steps; the collectives (all-reduce,
-all-gather, ...) that a step will run, with the mesh axes and dimensions that cause them, for which
-the step is compiled; layout rules without effect.
+is evaluated. It builds the model, checks the layout, and prints every variable with its dimensions,
+the mesh axis of each, its part and bytes on a device, and layout rules without effect. `mtfrun
+plan` says what memory and which collectives a step needs.
 
 SIGTERM, Ctrl-C and SIGHUP finish the current steps, about 5 seconds, or the batch of an evaluation,
 save a checkpoint and exit with 143, 130 or 129; the same command continues from there.
@@ -33,13 +32,6 @@ A second SIGTERM or Ctrl-C ends the process immediately. --restart begins again 
 deletes nothing: existing checkpoints are moved to --model_dir/checkpoints.1 (.2, ...).
 
 --max_hours=11.5 saves and ends in time for a queue that allows 12 hours.
-
---without=HASHES trains without documents of these hashes, which `mtfrun data where` prints. Their
-places are padding and have no loss; all other texts keep theirs. With --from_run=RUN a new run, of
-that run's configuration, begins with its last checkpoint before a step has read one of them, and is
-equal to the bit to a run that never does:
-
-  mtfrun train --from_run=/tmp/run --without=12-0123456789abcdef --model_dir=/tmp/without
 
 Training ends with exit code 3, and saves nothing, if the loss, the norm of the gradients or a
 variable is infinite or not a number. The error names the last good checkpoint; nan_step_N.json in
@@ -56,7 +48,9 @@ with its own --process_id, and a --model_dir in a file system that all share."""
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dry_run", action="store_true", help="describe the run: variables, layout, collectives"
+        "--dry_run",
+        action="store_true",
+        help="build the model and print its variables and layout",
     )
     parser.add_argument(
         "--restart",
@@ -84,30 +78,18 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="continue although data, configuration or code have changed since the checkpoint",
     )
-    parser.add_argument(
-        "--without",
-        help="hashes of documents that are not read, separated by commas, or a file with them",
-        metavar="HASHES",
-    )
-    parser.add_argument(
-        "--from_run",
-        help="with --without: a run to begin with, before it has read one of these documents",
-        metavar="DIR",
-        path="directory",
-    )
     add_process_flags(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
     check_processes(flags)
-    _check_without(flags)
     if not flags.gin_file:
         of_run = pathlib.Path(flags.model_dir or "") / "config.gin"
         name = of_run if flags.model_dir and of_run.is_file() else "runs/quickstart.gin"
         raise InputError(f"train needs a configuration: --gin_file={name}")
     if flags.dry_run and flags.num_processes > 1:
         raise InputError(
-            "--dry_run describes a run of any mesh in one process: leave --num_processes out"
+            "--dry_run builds a run of any mesh in one process: leave --num_processes out"
         )
     if flags.profile_process not in range(max(1, flags.num_processes)):
         raise InputError(
@@ -120,23 +102,9 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError("train needs a directory for the run: --model_dir=/tmp/run")
 
 
-def _check_without(flags: argparse.Namespace) -> None:
-    """Adds the binding of --without, and the configuration of --from_run if there is no other."""
-    check_names(flags, "without", "from_run")
-    if flags.from_run is not None:
-        if flags.without is None or flags.restart:
-            raise InputError("--from_run is for --without=HASHES, and not for --restart")
-        flags.gin_file = flags.gin_file or [str(pathlib.Path(flags.from_run, "config.gin"))]
-    if flags.without is not None:
-        hashes = flags.without
-        if pathlib.Path(hashes).is_file():
-            hashes = pathlib.Path(hashes).read_text(encoding="utf-8")
-        names = [name for name in re.split(r"[\s,]+", hashes) if name]
-        flags.bindings.append((f"--without={flags.without}", f"Training.without = {names!r}"))
-
-
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun import processes
+    from mtfrun.experiment.run_summary import unused_rules, variable_lines
     from mtfrun.experiment.runs.run_training import (
         TrainChoices,
         check_directory,
@@ -144,12 +112,13 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         run_training,
     )
     from mtfrun.rundir import RunDirectory
-    from mtfrun.tools.planning import describe_dry_run
-    from mtfrun.tools.without import begin_without
 
     if flags.dry_run:
-        preparation = prepare(settings_of(flags), planned=True)
-        print(describe_dry_run(preparation.training, flags.program_dump))
+        training = prepare(settings_of(flags), planned=True).training
+        mesh = training.experiment.mesh
+        mesh.require_division()
+        lines = variable_lines(mesh, training.state.model.named_variables())
+        print_lines(*lines, *(f"{label}: {text}" for label, text in unused_rules(mesh)))
         return 0
     run = RunDirectory(flags.model_dir)
     settings = settings_of(flags)
@@ -157,9 +126,6 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         preparation = prepare(settings)
     else:
         preparation = prepare(settings, check=functools.partial(check_directory, run, command))
-    if flags.from_run is not None:
-        former = RunDirectory(flags.from_run)
-        processes.by_first(lambda: begin_without(preparation, former, run))
     is_profiled = flags.profile and flags.profile_process == processes.index()
     choices = TrainChoices(flags.restart, flags.accept_changes, is_profiled, flags.max_hours)
     result = run_training(preparation, run, command, choices)

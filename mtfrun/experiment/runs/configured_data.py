@@ -34,9 +34,9 @@ def configure_data(settings: Settings, run_config: str | None) -> ConfiguredData
         seed = config.argument(Experiment, "seed", 0)
         batch_size = config.argument(Training, "batch_size", 0)
         distillation = config.argument(Training, "distillation")
-        without = config.argument(Training, "without")
-    if without:
-        data = data.remove(without)
+        excluded = config.argument(Training, "exclude_documents")
+    if excluded:
+        data = data.remove(excluded)
     splits = list(dict.fromkeys([_TRAIN, evaluated]))
     logits_path = None if distillation is None else distillation.logits_path
     return ConfiguredData(data, splits, seed, batch_size, logits_path)

@@ -11,7 +11,6 @@ from mtfrun.tools.planning.collectives import group_collectives as group_collect
 from mtfrun.tools.planning.description import Replicated as Replicated
 from mtfrun.tools.planning.description import as_json as as_json
 from mtfrun.tools.planning.description import describe as describe
-from mtfrun.tools.planning.description import describe_dry_run as describe_dry_run
 from mtfrun.tools.planning.description import find_replicated as find_replicated
 from mtfrun.tools.planning.estimate import Estimate as Estimate
 from mtfrun.tools.planning.estimate import estimate as estimate

@@ -3,13 +3,12 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from mtfrun import mtf
-from mtfrun.display.table import table_lines
 from mtfrun.experiment import Training
+from mtfrun.experiment.run_summary import unused_rules, variable_lines
 from mtfrun.mtf.layout import SLOTS as SLOTS_RULE
 from mtfrun.mtf.layout import WEIGHTS
 from mtfrun.tools.planning.collectives import group_collectives
@@ -20,7 +19,6 @@ from mtfrun.tools.planning.plan import (
     SLOTS,
     Plan,
     PlannedVariable,
-    plan_training,
     planned_variables,
 )
 from mtfrun.tools.planning.profile import Resources
@@ -43,28 +41,9 @@ def describe(training: Training, plan: Plan | None, resources: Resources) -> lis
             ("seconds", _describe_seconds(plan, resources)),
             ("replicated", map(_describe_replicated, find_replicated(plan))),
         ]
-    sections += _describe_unused_rules(mesh)
+    sections += [(label, [text]) for label, text in unused_rules(mesh)]
     lines = variable_lines(mesh, training.state.model.named_variables())
     return [*lines, "", *itertools.chain(*(_section(*section) for section in sections))]
-
-
-def variable_lines(mesh: mtf.Mesh, variables: Mapping[str, mtf.Variable]) -> list[str]:
-    """The table has a variable's part and bytes on a device; storage is not needed."""
-    rows = []
-    for path, variable in variables.items():
-        stored = variable.stored_shape
-        sizes = mesh.local_sizes(stored)
-        rows.append(
-            [
-                path,
-                variable.shape.to_string or "scalar",
-                ",".join(axis or "-" for axis in mesh.partition(stored)),
-                "x".join(map(str, sizes)),
-                f"{math.prod(sizes) * variable.dtype.size:,}",
-            ]
-        )
-    headings = ["variable", "dimensions", "layout", "on each device", "bytes"]
-    return table_lines(headings, rows, None)
 
 
 def as_json(training: Training, plan: Plan, resources: Resources) -> dict[str, Any]:
@@ -165,17 +144,6 @@ def _describe_replicated(whole: Replicated) -> str:
     )
 
 
-def _describe_unused_rules(mesh: mtf.Mesh) -> list[Section]:
-    unused = mesh.unused_rules()
-    if not unused:
-        return []
-    rules = ", ".join(f"{dimension}:{mesh.layout[dimension]}" for dimension in unused)
-    return [
-        ("rules unused", [f"{rules}: no parameter and no batch has such a dimension"]),
-        *(("warning", [text]) for text in mesh.misspelt_rules()),
-    ]
-
-
 def _section(name: str, lines: Iterable[str]) -> list[str]:
     return [f"{'' if i else name:<{_INDENT}}{line}" for i, line in enumerate(lines)]
 
@@ -184,17 +152,6 @@ def _sizes(variables: Sequence[PlannedVariable]) -> str:
     total = sum(variable.total_bytes for variable in variables)
     local = sum(variable.device_bytes for variable in variables)
     return f"{total:,} bytes, {local:,} on each device"
-
-
-def describe_dry_run(training: Training, program_dump: str) -> str:
-    """Describes a run on a planned mesh; of one device, without its step."""
-    mesh = training.experiment.mesh
-    mesh.require_division()
-    plan = None if mesh.size == 1 else plan_training(training, program_dump)
-    lines = describe(training, plan, Resources())
-    if plan is None:
-        lines += _section("collectives", [_NO_COLLECTIVES])
-    return "\n".join(lines)
 
 
 @dataclasses.dataclass(frozen=True)

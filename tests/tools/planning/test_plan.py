@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.tools.planning.description import variable_lines
+from mtfrun.experiment.run_summary import variable_lines
 from tests.cli.command import TINY
 from tests.collectives import collectives_of
 

@@ -1,4 +1,4 @@
-"""`train --without`: runs that leave out documents."""
+"""`audit exclude`: runs that leave out documents."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ def _train(run: pathlib.Path, *words: str) -> str:
     process = mtfrun_here("train", f"--model_dir={run}", *words)
     assert process.returncode == 0, process.stderr.decode()
     return process.stderr.decode()
+
+
+def _exclude(former: pathlib.Path, run: pathlib.Path, hashes: str) -> str:
+    words = [f"--from_run={former}", f"--hashes={hashes}", f"--model_dir={run}"]
+    process = mtfrun_here("audit", "exclude", *words)
+    assert process.returncode == 0, process.stderr.decode()
+    return process.stdout.decode()
 
 
 @pytest.mark.slow
@@ -38,10 +45,9 @@ def test_a_run_that_begins_with_a_checkpoint_equals_one_without_the_documents(
     later = next(text for text, step in first_steps.items() if step == 4)
     removed = tmp_path / "hashes"
     removed.write_text(f"{later}\n")
-    assert "beginning with step 3 of" in _train(
-        begun, f"--from_run={whole}", f"--without={removed}"
-    )
-    _train(fresh, *flags, f"--without={later}")
+    assert "begins with step 3 of" in _exclude(whole, begun, str(removed))
+    _train(begun, f"--gin_file={begun}/config.gin")
+    _train(fresh, *flags, f"--gin.Training.exclude_documents=['{later}']")
     assert (begun / LEDGER).read_bytes() == (fresh / LEDGER).read_bytes()
     batches = [[r.batch for r in read_ledger(run) if r.step] for run in (whole, begun)]
     assert [a == b for a, b in zip(*batches, strict=True)] == [True, True, True, False, True]
@@ -52,25 +58,23 @@ def test_a_run_that_begins_with_a_checkpoint_equals_one_without_the_documents(
         mtfrun_here("data", "where", f"--model_dir={begun}", "--json", f"--hash={later}")
     )
     assert document["read"] == document["to_come"] == []
-    assert "already finished" in _train(begun, f"--from_run={whole}", f"--without={removed}")
     changed = error_line(mtfrun_here("train", f"--model_dir={begun}", *flags))
-    assert "experiment.Training.without" in changed
+    assert "experiment.Training.exclude_documents" in changed
 
     at_once = next(text for text, step in first_steps.items() if step == 1)
-    note = _train(early, f"--from_run={whole}", f"--without={at_once}", "--gin.TRAIN_STEPS=1")
-    assert "has no checkpoint before step 1" in note
+    assert "begins at step 0" in _exclude(whole, early, at_once)
+    _train(early, f"--gin_file={early}/config.gin", "--gin.TRAIN_STEPS=1")
 
 
 def test_mistakes_are_one_line(language_model_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     run, new = str(language_model_run), f"--model_dir={tmp_path / 'new'}"
+    start = [new, f"--from_run={run}"]
     for words, problem in (
-        ([new, f"--from_run={run}"], "--from_run is for --without=HASHES"),
-        ([new, f"--from_run={run}", "--without="], "--without needs a name"),
-        ([new, f"--from_run={run}", "--without=7"], '"7" is not the hash of a document'),
-        (
-            [new, f"--from_run={run}", f"--without={HASH}"],
-            f"no document of the training split has the hash {HASH}",
-        ),
+        (start, "audit exclude needs documents"),
+        ([*start, "--hashes="], "--hashes needs a name"),
+        ([f"--model_dir={run}", f"--from_run={run}", "--hashes=7"], "is not empty: name a new"),
+        ([*start, "--hashes=7"], '"7" is not the hash of a document'),
+        ([*start, f"--hashes={HASH}"], f"no document of the training split has the hash {HASH}"),
     ):
-        assert problem in error_line(mtfrun_here("train", *words))
+        assert problem in error_line(mtfrun_here("audit", "exclude", *words))
     assert not (tmp_path / "new" / "checkpoints").exists()
