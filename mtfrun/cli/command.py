@@ -42,7 +42,7 @@ class Command(NamedTuple):
     `takes_url`. `prints_texts`: whether it prints texts of data or of the model, whose URLs are not
     masked. `model_dir`: what --model_dir must name, unless gin files are given; by default a run if
     that is the subject, else anything.
-    `takes_alternatives`: whether the flags of gin may have several values, separated by commas.
+    `is_configured`: whether gin files, if there are any, and flags are a whole configuration.
     `around` is a context around a run that imports TensorFlow, entered before the import.
     """
 
@@ -58,7 +58,7 @@ class Command(NamedTuple):
     takes_url: bool = True
     prints_texts: bool = False
     model_dir: PathKind | None = None
-    takes_alternatives: bool = False
+    is_configured: bool = True
     around: Callable[[argparse.Namespace], AbstractContextManager[object]] = lambda _: (
         contextlib.nullcontext()
     )

@@ -120,7 +120,7 @@ def _check_gin_files(flags: argparse.Namespace) -> None:
     for name in flags.gin_file:
         require_gin_file(name, flags.gin_search_paths)
     called = all_commands()[flags.command]
-    if flags.gin_file and not (called.words or called.takes_alternatives):
+    if flags.gin_file and called.is_configured and not called.words:
         from mtfrun.configuration import config  # noqa: PLC0415 - imports gin
 
         config.check_statements(flags.gin_file, flags.bindings, flags.gin_search_paths)

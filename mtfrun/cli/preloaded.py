@@ -10,7 +10,7 @@ from mtfrun.tensorflow_import import import_tensorflow
 
 with import_tensorflow():
     for _name in (
-        *("cli.main", "cli.trained_run", "experiment.runs.run_training", "tools.planning"),
+        *("cli.main", "cli.trained_run", "experiment.runs.run_training"),
         *("models.moe", "models.parity", "models.resnet", "models.transformer"),
         *("tools.export_best", "tools.histograms", "tools.layer_pictures", "tools.projector"),
         "tools.trackers",

@@ -120,4 +120,4 @@ def _summary(grown: GrownRun) -> list[str]:
     return lines
 
 
-COMMANDS = [Command("grow", _DESCRIPTION, run, _add_flags, _check)]
+COMMANDS = [Command("grow", _DESCRIPTION, run, _add_flags, _check, is_configured=False)]

@@ -339,6 +339,6 @@ COMMANDS = [
         _check,
         imports_tensorflow=False,
         takes_url=False,
-        takes_alternatives=True,
+        is_configured=False,
     )
 ]

@@ -141,4 +141,4 @@ def _print(
     print_lines("", *table_lines(headings, rows, terminal_columns()))
 
 
-COMMANDS = [Command("widths", _DESCRIPTION, run, _add_flags, _check, takes_alternatives=True)]
+COMMANDS = [Command("widths", _DESCRIPTION, run, _add_flags, _check, is_configured=False)]
