@@ -19,9 +19,9 @@ from mtfrun.errors import list_some
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.saved_configuration import TrainingHyperparameters
 from mtfrun.mtf.devices import describe_hardware
-from mtfrun.rundir import LOWEST, RunDirectory, StepMetrics, mirrors
+from mtfrun.rundir import RunDirectory, StepMetrics, mirrors
 from mtfrun.rundir.run_directory import CHECKPOINTS
-from mtfrun.rundir.run_record import best_of
+from mtfrun.rundir.tensorboard.metric_catalogue import best_of
 from mtfrun.training import TrainOptions, TrainState
 from mtfrun.untrusted import escape
 
@@ -61,8 +61,8 @@ class RunSummary:
         if evaluations:
             last = evaluations[-1]
             metric = (options.checkpoints.best_metric or "loss").removeprefix("eval/")
-            is_lower = options.checkpoints.best_mode == LOWEST
-            best = best_of(evaluations, metric, is_lower_better=is_lower)
+            mode = options.checkpoints.best_mode
+            best = best_of(evaluations, lambda e: e.value(metric), mode)
             lines["last"] = _evaluation(last, tuple(last.metrics)[:_MOST_METRICS])
             if best is not None:
                 lines["best"] = _evaluation(best, [metric])

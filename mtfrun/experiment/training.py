@@ -32,7 +32,7 @@ from mtfrun.models import NonFiniteError
 from mtfrun.models.transformer import Distillation
 from mtfrun.rundir import Manifest, RunCost, RunDirectory, RunRecord, State, Status
 from mtfrun.rundir.checkpoints.manifest import describe
-from mtfrun.rundir.tensorboard.metric_catalogue import is_better
+from mtfrun.rundir.tensorboard.metric_catalogue import best_mode, is_better
 from mtfrun.rundir.tensorboard.summaries import Summaries
 from mtfrun.untrusted import escape
 
@@ -346,9 +346,9 @@ class _Evaluate(training.Action):
 
     def _is_best(self, name: str, value: float) -> bool:
         best = self.best.get(name)
-        if best is None or is_better(name, value, best):
+        if best is None or is_better(value, best, best_mode(name)):
             self.best[name] = value
-        return best is not None and is_better(name, value, best)
+        return best is not None and is_better(value, best, best_mode(name))
 
 
 @dataclasses.dataclass

@@ -10,12 +10,8 @@ from mtfrun.rundir.atomic import remove_outputs_in_progress as remove_outputs_in
 from mtfrun.rundir.checkpoints.manifest import TRAIN_STEPS as TRAIN_STEPS
 from mtfrun.rundir.checkpoints.manifest import Manifest as Manifest
 from mtfrun.rundir.checkpoints.manifest import VariableSpec as VariableSpec
-from mtfrun.rundir.checkpoints.retention import HIGHEST as HIGHEST
 from mtfrun.rundir.checkpoints.retention import KEPT as KEPT
-from mtfrun.rundir.checkpoints.retention import LOWEST as LOWEST
-from mtfrun.rundir.checkpoints.retention import MODES as MODES
 from mtfrun.rundir.checkpoints.retention import Best as Best
-from mtfrun.rundir.checkpoints.retention import is_better as is_better
 from mtfrun.rundir.commands import run_versions as run_versions
 from mtfrun.rundir.errors import DamagedCheckpointError as DamagedCheckpointError
 from mtfrun.rundir.errors import DeletedCheckpointError as DeletedCheckpointError

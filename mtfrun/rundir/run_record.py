@@ -14,7 +14,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from absl import logging
@@ -145,6 +145,10 @@ class StepMetrics(NamedTuple):
     step: int
     metrics: Mapping[str, float]
 
+    def value(self, metric: str) -> float:
+        """NaN without the metric."""
+        return self.metrics.get(metric, math.nan)
+
 
 class RunRecord:
     """Only the holder of the run's lock may write. A failure to write is a warning, once."""
@@ -225,15 +229,6 @@ class RunRecord:
             if not self._has_warned:
                 logging.warning("cannot record the state of the run: %s", reason(error))
             self._has_warned = True
-
-
-def best_of(
-    evaluations: Sequence[StepMetrics], metric: str, *, is_lower_better: bool
-) -> StepMetrics | None:
-    """Returns the first evaluation with the best finite value of a metric."""
-    finite = [e for e in evaluations if math.isfinite(e.metrics.get(metric, math.nan))]
-    choose = min if is_lower_better else max
-    return choose(finite, key=lambda e: e.metrics[metric], default=None)
 
 
 def numbers_as_json(values: Mapping[_Key, float]) -> dict[_Key, float | None]:

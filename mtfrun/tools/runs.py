@@ -14,8 +14,8 @@ from mtfrun.display.table import table_lines
 from mtfrun.errors import ConfigError, InputError, did_you_mean
 from mtfrun.rundir import RunCost, RunDirectory, Status, StepMetrics, SweptRun
 from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
-from mtfrun.rundir.run_record import SWEPT, best_of
-from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
+from mtfrun.rundir.run_record import SWEPT
+from mtfrun.rundir.tensorboard.metric_catalogue import best_mode, best_of
 from mtfrun.untrusted import read_regular_text
 from mtfrun.url_secrets import mask_urls
 
@@ -55,7 +55,7 @@ class RunSummary:
         return next(values, math.nan)
 
     def best(self, metric: str) -> StepMetrics | None:
-        return best_of(self.evaluations, metric, is_lower_better=is_lower_better(metric))
+        return best_of(self.evaluations, lambda e: e.value(metric), best_mode(metric))
 
     @property
     def metrics(self) -> list[str]:
@@ -224,9 +224,7 @@ def as_json(summary: RunSummary, varied: Sequence[str]) -> dict[str, object]:
 
 def mark_best(values: Sequence[float], metric: str) -> list[str]:
     """Returns the values of a column, with * behind the best one, "-" for infinities and NaN."""
-    finite = [index for index, value in enumerate(values) if math.isfinite(value)]
-    choose = min if is_lower_better(metric) else max
-    best = choose(finite, key=lambda index: values[index], default=None)
+    best = best_of(range(len(values)), values.__getitem__, best_mode(metric))
     marks = ["" if best is None else "*" if i == best else " " for i in range(len(values))]
     return [metric_text(value) + mark for value, mark in zip(values, marks, strict=True)]
 

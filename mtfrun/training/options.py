@@ -6,7 +6,7 @@ import dataclasses
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, POSITIVE, check_choice, check_fields, check_intervals
-from mtfrun.rundir import LOWEST, MODES
+from mtfrun.rundir.tensorboard.metric_catalogue import LOWEST, MODES
 
 STOP, SKIP = "stop", "skip"
 """What `TrainOptions.on_nan` may be."""

@@ -15,9 +15,10 @@ from absl import logging
 from mtfrun import processes
 from mtfrun.data import Infeed
 from mtfrun.models import NonFiniteError
-from mtfrun.rundir import KEPT, Best, Manifest, RunDirectory, RunDirError, is_better
+from mtfrun.rundir import KEPT, Best, Manifest, RunDirectory, RunDirError
 from mtfrun.rundir.checkpoints.manifest import DIMENSIONS
 from mtfrun.rundir.checkpoints.save import Save
+from mtfrun.rundir.tensorboard.metric_catalogue import is_better
 from mtfrun.training.actions import Action, ActionContext, check_metric_exists
 from mtfrun.training.curves import Curves
 from mtfrun.training.finite import FiniteGuard

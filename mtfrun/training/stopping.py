@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Sequence
 
 from mtfrun.checks import COUNT, NOT_NEGATIVE, POSITIVE, check_choice, check_fields, check_range
-from mtfrun.rundir import LOWEST, MODES, is_better
+from mtfrun.rundir.tensorboard.metric_catalogue import LOWEST, MODES, best_of
 from mtfrun.training.actions import Action, ActionContext
 
 _SECS_PER_HOUR = 3600.0
@@ -44,7 +42,7 @@ class EarlyStopping(Action):
 
     def __call__(self, context: ActionContext) -> None:
         history = context.metrics.history(self.metric)
-        best = best_of(history, self.min_delta, self.mode)
+        best = best_of(history, lambda point: point[1], self.mode, self.min_delta)
         later = [step for step, _ in history if best is None or step > best[0]]
         if len(later) < self.patience:
             return
@@ -80,23 +78,3 @@ class MaxHours(Action):
     def __call__(self, context: ActionContext) -> None:
         self.is_over = True
         context.request_stop(f"{self.hours:g} hours are over; the same command resumes there")
-
-
-def best_of(
-    history: Sequence[tuple[int, float]], min_delta: float, mode: str
-) -> tuple[int, float] | None:
-    """Returns the step and the value that no later value is better than by `min_delta`.
-
-    None if no value is finite.
-
-    >>> best_of([(1, 2.0), (2, 1.95), (3, 1.5), (4, 1.6)], 0.1, "lowest")
-    (3, 1.5)
-    """
-    sign = -1.0 if mode == LOWEST else 1.0
-    best: tuple[int, float] | None = None
-    for step, value in history:
-        if math.isfinite(value) and (
-            best is None or is_better(value, best[1] + sign * min_delta, mode)
-        ):
-            best = (step, value)
-    return best

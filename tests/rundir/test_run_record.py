@@ -9,7 +9,7 @@ import pathlib
 import pytest
 
 from mtfrun.rundir import RunCost, RunDirError, RunRecord, Status
-from mtfrun.rundir.run_record import best_of
+from mtfrun.rundir.tensorboard.metric_catalogue import LOWEST, MODES, best_of
 
 
 def test_a_status_is_read_as_it_was_written(tmp_path: pathlib.Path) -> None:
@@ -105,11 +105,10 @@ def test_the_best_is_the_first_of_the_finite_ones(tmp_path: pathlib.Path) -> Non
     values = [2.0, math.nan, 1.0, 1.0, 3.0]
     record.write_metrics({step: {"eval/loss": x} for step, x in enumerate(values)})
     evaluations = record.evaluations()
-    lowest = best_of(evaluations, "loss", is_lower_better=True)
-    highest = best_of(evaluations, "loss", is_lower_better=False)
+    lowest, highest = (best_of(evaluations, lambda e: e.value("loss"), mode) for mode in MODES)
     assert lowest is not None and highest is not None
     assert (lowest.step, highest.step) == (2, 4)
-    assert best_of(evaluations, "bleu", is_lower_better=True) is None
+    assert best_of(evaluations, lambda e: e.value("bleu"), LOWEST) is None
 
 
 def test_a_record_that_cannot_be_written_is_a_warning(

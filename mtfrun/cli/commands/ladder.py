@@ -62,7 +62,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
+    from mtfrun.rundir.tensorboard.metric_catalogue import LOWEST, best_mode
 
     if len(flags.words) != 1:
         raise InputError("ladder needs the directory of one sweep: mtfrun ladder /tmp/ladder")
@@ -70,7 +70,7 @@ def _check(flags: argparse.Namespace) -> None:
     check_least(flags, 0, "hold_out", "seed")
     if flags.budget is not None and flags.budget not in POSITIVE:
         raise InputError(f"--budget={flags.budget:g}: it must be {POSITIVE}, such as 1e15")
-    if flags.metric is not None and not is_lower_better(flags.metric):
+    if flags.metric is not None and best_mode(flags.metric) != LOWEST:
         raise InputError(f"--metric={flags.metric}: more of it is better, and the law is of a loss")
     check_picture(flags)
 

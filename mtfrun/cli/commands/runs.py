@@ -106,12 +106,12 @@ def _runs_below(word: str, *, alone: bool) -> dict[pathlib.Path, RunSummary]:
 
 def _sort_key(name: str, metric: str) -> Callable[[RunSummary], Any]:
     """The best, newest or fastest runs come first."""
-    from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
+    from mtfrun.rundir.tensorboard.metric_catalogue import LOWEST, best_mode
 
     def by_metric(summary: RunSummary) -> tuple[bool, float, str]:
         best = summary.best(metric)
         value = math.nan if best is None else best.metrics[metric]
-        sign = 1.0 if is_lower_better(metric) else -1.0
+        sign = 1.0 if best_mode(metric) == LOWEST else -1.0
         return math.isnan(value), sign * value if math.isfinite(value) else 0.0, summary.name
 
     keys: dict[str, Callable[[RunSummary], Any]] = {

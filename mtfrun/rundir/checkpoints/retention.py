@@ -19,16 +19,7 @@ from mtfrun.untrusted import read_json
 KEPT = "kept"
 """Entry of a manifest, True where no later save may delete the checkpoint."""
 
-LOWEST, HIGHEST = "lowest", "highest"
-MODES = (LOWEST, HIGHEST)
-"""Which value of a metric is the best."""
-
 _BEST = "best.json"
-
-
-def is_better(value: float, other: float, mode: str) -> bool:
-    """NaN is never better."""
-    return value < other if mode == LOWEST else value > other
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +27,14 @@ class Best:
     step: int
     metric: str
     value: float
-    mode: str = LOWEST
+    mode: str = "lowest"
 
     def __post_init__(self) -> None:
         kinds = {"step": int, "metric": str, "value": float, "mode": str}
         for name, kind in kinds.items():
             if type(getattr(self, name)) is not kind:
                 raise InputError(f"{name} is {getattr(self, name)!r}, not {kind.__name__}")
-        if self.step < 0 or not math.isfinite(self.value) or self.mode not in MODES:
+        if self.step < 0 or not math.isfinite(self.value):
             raise InputError("a value is out of its range")
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import NamedTuple, TypeVar
+
+_Item = TypeVar("_Item")
 
 
 class Entry(NamedTuple):
@@ -387,20 +390,44 @@ def _with_curves(title: str, pattern: str, tags: Collection[str]) -> dict[str, s
     return patterns
 
 
+LOWEST, HIGHEST = "lowest", "highest"
+MODES = (LOWEST, HIGHEST)
+"""Which value of a metric is the best."""
+
 # Of these more is worse; of accuracy, BLEU, F1 and a metric of any other name, less.
 _LOWER_IS_BETTER = re.compile(
     r"loss|perplexity|bits_per_byte|entropy|error|distance|edit|dropped|padding|nll|\bwer\b|\bcer\b"
 )
 
 
-def is_lower_better(metric: str) -> bool:
+def best_mode(metric: str) -> str:
     """Decides by the metric's name.
 
-    >>> is_lower_better("eval/loss"), is_lower_better("accuracy"), is_lower_better("bleu")
-    (True, False, False)
+    >>> best_mode("eval/loss"), best_mode("accuracy"), best_mode("bleu")
+    ('lowest', 'highest', 'highest')
     """
-    return bool(_LOWER_IS_BETTER.search(metric.lower()))
+    return LOWEST if _LOWER_IS_BETTER.search(metric.lower()) else HIGHEST
 
 
-def is_better(metric: str, value: float, than: float) -> bool:
-    return value < than if is_lower_better(metric) else value > than
+def is_better(value: float, than: float, mode: str, min_delta: float = 0.0) -> bool:
+    """Whether a value is better by more than `min_delta`; NaN is never better."""
+    return value < than - min_delta if mode == LOWEST else value > than + min_delta
+
+
+def best_of(
+    items: Iterable[_Item], value: Callable[[_Item], float], mode: str, min_delta: float = 0.0
+) -> _Item | None:
+    """Returns the item that no later one is better than by `min_delta`.
+
+    None if no value is finite.
+
+    >>> best_of([2.0, 1.95, 1.5, 1.6], lambda x: x, "lowest", 0.1)
+    1.5
+    """
+    best: _Item | None = None
+    for item in items:
+        if math.isfinite(value(item)) and (
+            best is None or is_better(value(item), value(best), mode, min_delta)
+        ):
+            best = item
+    return best

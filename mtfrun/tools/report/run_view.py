@@ -19,7 +19,7 @@ from mtfrun.display.formats import (
 )
 from mtfrun.rundir import RunCost
 from mtfrun.rundir.tensorboard.curves import choose_steps
-from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
+from mtfrun.rundir.tensorboard.metric_catalogue import LOWEST, best_mode
 from mtfrun.rundir.tensorboard.metric_tags import description_of
 from mtfrun.tools.report.answers import Answer
 from mtfrun.tools.report.commands import RecordedCommand
@@ -202,7 +202,7 @@ def choose_detailed(report: Report, most: int | None) -> list[int]:
     if most is None or most >= len(runs):
         return list(range(len(runs)))
     metric = report.metric or metric_of([run.summary.metrics for run in runs], None)
-    sign = 1 if is_lower_better(metric) else -1
+    sign = 1 if best_mode(metric) == LOWEST else -1
     bests = [run.summary.best(metric) for run in runs]
     values = [math.inf if best is None else sign * best.metrics[metric] for best in bests]
     chosen: dict[int, None] = {}

@@ -12,7 +12,7 @@ import numpy as np
 
 from mtfrun.display.pictures import Canvas, SettingCurve, setting_curves
 from mtfrun.errors import InputError, did_you_mean
-from mtfrun.rundir.tensorboard.metric_catalogue import is_better
+from mtfrun.rundir.tensorboard.metric_catalogue import LOWEST, best_mode
 from mtfrun.tools.sweep.result import RunResult
 
 # Tried values on each side of the best one through which the parabola goes: further away a loss
@@ -81,7 +81,7 @@ def optima(results: Sequence[RunResult], parameter: str, metric: str) -> dict[st
     Raises:
       InputError: no finished run has the metric, or a value of the parameter.
     """
-    sign = 1.0 if is_better(metric, 0.0, 1.0) else -1.0
+    sign = 1.0 if best_mode(metric) == LOWEST else -1.0
     finished = [result for result in results if result.state == "finished"]
     by_row: dict[str, dict[float, dict[int, float]]] = collections.defaultdict(dict)
     for result in finished:

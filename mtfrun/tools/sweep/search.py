@@ -17,7 +17,7 @@ from mtfrun.configuration.statements import Statements
 from mtfrun.errors import InputError, install_command
 from mtfrun.rundir import RunRecord
 from mtfrun.rundir.errors import reason
-from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
+from mtfrun.rundir.tensorboard.metric_catalogue import LOWEST, best_mode
 from mtfrun.tools.sweep.result import RunResult
 from mtfrun.tools.sweep.sweep import Sweep, SweepRun
 from mtfrun.tools.sweep.trainer import TrainedRun
@@ -62,7 +62,7 @@ class Search:
             study = optuna.create_study(
                 storage=_journal(optuna, path),
                 study_name=_NAME,
-                direction="minimize" if is_lower_better(self._metric) else "maximize",
+                direction="minimize" if best_mode(self._metric) == LOWEST else "maximize",
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=_FIRST_TRIALS),
                 load_if_exists=True,
             )

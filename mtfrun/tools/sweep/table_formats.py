@@ -15,13 +15,13 @@ from typing import Any, NamedTuple
 from mtfrun.display.formats import number_text, short_number
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.rundir import RunCost
-from mtfrun.rundir.tensorboard.metric_catalogue import is_lower_better
+from mtfrun.rundir.tensorboard.metric_catalogue import HIGHEST, LOWEST, best_mode
 from mtfrun.tools.sweep.comparison import Comparison
 from mtfrun.tools.sweep.statistics import BOOTSTRAP_FROM, CONFIDENCE, Estimate
 from mtfrun.untrusted import escape
 
 _MOST_DECIMALS = 8
-_ARROWS = {True: "↓", False: "↑"}
+_ARROWS = {LOWEST: "↓", HIGHEST: "↑"}
 
 
 class Cell(NamedTuple):
@@ -63,7 +63,7 @@ def table_cells(comparison: Comparison) -> tuple[list[str], list[list[Cell]]]:
     columns: dict[str, list[Cell]] = {"row": [Cell(row.name, is_number=False) for row in rows]}
     for metric in comparison.metrics:
         measured = [row.metrics[metric] for row in rows]
-        arrow = _ARROWS[is_lower_better(metric)]
+        arrow = _ARROWS[best_mode(metric)]
         columns[f"{metric} {arrow}"] = [Cell(estimate_text(x.mean)) for x in measured]
         if comparison.baselines:
             name = "difference" if len(comparison.metrics) == 1 else f"{metric} difference"
@@ -96,9 +96,9 @@ _COSTS: dict[str, Callable[[RunCost], str]] = {
 
 def table_notes(comparison: Comparison, *, mark: str = "bold") -> list[str]:
     """Returns sentences about the columns; a significant difference is printed in `mark`."""
-    arrows = dict.fromkeys(is_lower_better(metric) for metric in comparison.metrics)
-    meaning = {True: "less is better", False: "more is better"}
-    notes = [f"{'; '.join(f'{_ARROWS[is_lower]}: {meaning[is_lower]}' for is_lower in arrows)}."]
+    modes = dict.fromkeys(best_mode(metric) for metric in comparison.metrics)
+    meaning = {LOWEST: "less is better", HIGHEST: "more is better"}
+    notes = [f"{'; '.join(f'{_ARROWS[mode]}: {meaning[mode]}' for mode in modes)}."]
     counts = [m.mean.count for row in comparison.rows for m in row.metrics.values() if m.mean]
     if max(counts, default=0) == 1:
         notes.append("One seed: no intervals, and no difference is significant.")
@@ -273,7 +273,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         )
     return {
         "question": comparison.question,
-        "is_lower_better": {name: is_lower_better(name) for name in comparison.metrics},
+        "is_lower_better": {name: best_mode(name) == LOWEST for name in comparison.metrics},
         "rows": rows,
         "environment": dict(comparison.environment),
     }
