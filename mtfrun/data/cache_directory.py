@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -28,7 +27,8 @@ from mtfrun.data.files import LARGEST_CONTENT, absolute_path, try_to_write
 from mtfrun.differences import changes, list_changes
 from mtfrun.display import progress
 from mtfrun.errors import is_shortage
-from mtfrun.untrusted import hash_of_file, open_to_write, read_regular
+from mtfrun.stores import lock_file
+from mtfrun.untrusted import hash_of_file, read_regular
 from mtfrun.url_secrets import mask_json
 
 T = TypeVar("T")
@@ -151,13 +151,10 @@ def remove_cache(directory: Path) -> bool:
     """
     match = _CACHE.fullmatch(directory.name)
     lock = directory.with_name(f".{match['name'] if match else directory.name}.lock")
-    with writing(directory), open_to_write(lock, "rb+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+    with writing(directory), contextlib.suppress(BlockingIOError), lock_file(lock, waits=False):
         shutil.rmtree(directory)
         return True
+    return False
 
 
 class DamagedCacheError(DataError):
@@ -269,9 +266,11 @@ def _remove_partial_files(directory: Path) -> None:
         name = partial.name[1:].rpartition(".")[0]
         lock = partial.with_name(f".{name}.lock")
         if partial.is_dir() and not partial.is_symlink() and lock.exists():
-            with contextlib.suppress(OSError), lock.open() as file:
-                if name != directory.name:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = name == directory.name  # and locked
+            with (
+                contextlib.suppress(OSError),
+                contextlib.nullcontext() if is_ours else lock_file(lock, waits=False),
+            ):
                 shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -280,8 +279,7 @@ def _lock(directory: Path) -> Iterator[None]:
     """Holds an exclusive lock, which the system releases when the process ends."""
     with writing(directory):
         directory.parent.mkdir(parents=True, exist_ok=True)
-        file = open_to_write(directory.with_name(f".{directory.name}.lock"), "rb+")
-        fcntl.flock(file, fcntl.LOCK_EX)
+        file = lock_file(directory.with_name(f".{directory.name}.lock"))
     with file:
         yield
 

@@ -10,10 +10,9 @@ import time
 from collections.abc import Iterator
 
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.untrusted import open_regular, open_to_write, read_json
+from mtfrun.stores import lock_file
+from mtfrun.untrusted import open_regular, read_json
 
-_ATTEMPTS = 5
-_PAUSE_SECS = 0.05
 _TIME = "%Y-%m-%d %H:%M:%S"
 
 
@@ -21,29 +20,22 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
     """Holds the lock file `path` during the block; the kernel frees it however the process ends.
 
-    The file is not removed, but emptied: otherwise two processes could lock two files of one name.
     RunDirError names the pid, host and start time of another holder.
     """
     path = pathlib.Path(path)
     try:
-        file = open_to_write(path, "rb+")
+        file = lock_file(path, waits=False)
+    except BlockingIOError:
+        raise RunDirError(
+            f"{path.parent} is in use by {_holder(path)};"
+            " stop that process or name another --model_dir"
+        ) from None
     except OSError as error:
         raise RunDirError(
-            f"cannot make {path}: {reason(error)}; name a --model_dir you may write to"
+            f"cannot lock {path}: {reason(error)}; name a --model_dir you may write to, on a file "
+            "system with locks"
         ) from error
     with file:
-        try:
-            _lock(file.fileno())
-        except BlockingIOError:
-            raise RunDirError(
-                f"{path.parent} is in use by {_holder(path)};"
-                " stop that process or name another --model_dir"
-            ) from None
-        except OSError as error:
-            raise RunDirError(
-                f"cannot lock {path}: {reason(error)};"
-                " use a --model_dir on a file system with locks"
-            ) from error
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime(_TIME)}
         _replace_text(file.fileno(), json.dumps(holder))
         try:
@@ -62,15 +54,6 @@ def is_locked(path: str | os.PathLike[str]) -> bool:
     except OSError:
         return False
     return False
-
-
-def _lock(descriptor: int) -> None:
-    """Tries again, since `is_locked` of another process holds the lock for a moment."""
-    for _ in range(_ATTEMPTS - 1):
-        with contextlib.suppress(BlockingIOError):
-            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        time.sleep(_PAUSE_SECS)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _replace_text(descriptor: int, text: str) -> None:

@@ -3,6 +3,7 @@
 from mtfrun.stores.cache import cache_directory as cache_directory
 from mtfrun.stores.cache import check_room as check_room
 from mtfrun.stores.cache import exclusive as exclusive
+from mtfrun.stores.cache import lock_file as lock_file
 from mtfrun.stores.copies import copy_matching as copy_matching
 from mtfrun.stores.copies import local_copy as local_copy
 from mtfrun.stores.copies import origin_of as origin_of

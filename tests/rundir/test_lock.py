@@ -84,7 +84,7 @@ def test_a_damaged_note_still_gives_a_clear_line(tmp_path: pathlib.Path) -> None
 
 def test_a_lock_that_cannot_be_made_is_one_line(tmp_path: pathlib.Path) -> None:
     with (
-        pytest.raises(RunDirError, match=r"cannot make \S+/.lock: No such file or directory; name"),
+        pytest.raises(RunDirError, match=r"cannot lock \S+/.lock: No such file or directory; name"),
         writer_lock(tmp_path / "missing" / ".lock"),
     ):
         raise AssertionError("locked nothing")
@@ -98,7 +98,7 @@ def test_a_file_system_without_locks_is_one_line(
 
     monkeypatch.setattr("fcntl.flock", refuse)
     with (
-        pytest.raises(RunDirError, match=r"cannot lock \S+: No locks available; use a --model_dir"),
+        pytest.raises(RunDirError, match=r"cannot lock \S+: No locks available; name a --model_dir"),
         writer_lock(tmp_path / ".lock"),
     ):
         raise AssertionError("locked nothing")

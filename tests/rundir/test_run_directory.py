@@ -126,7 +126,7 @@ def test_a_pipe_in_the_place_of_the_lock_is_not_waited_for(tmp_path: pathlib.Pat
     os.mkfifo(tmp_path / ".lock")
     run = RunDirectory(tmp_path)
     assert not run.is_training()
-    with pytest.raises(RunDirError, match=r"cannot make \S+/.lock: "), run.lock():
+    with pytest.raises(RunDirError, match=r"cannot lock \S+/.lock: "), run.lock():
         pass
 
 

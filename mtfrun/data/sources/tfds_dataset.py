@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import io
 import os
@@ -22,6 +21,7 @@ from mtfrun.data.files import absolute_path
 from mtfrun.data.sources.tfds_files import FEATURES_FILE, INFO_FILE, PreparedFiles
 from mtfrun.data.splits import check_split
 from mtfrun.errors import did_you_mean
+from mtfrun.stores import lock_file
 
 Embedded = Mapping[str, type[tfds.core.DatasetBuilder]]
 
@@ -197,8 +197,7 @@ def _prepare_once(
     builder_class: type[tfds.core.DatasetBuilder], data_dir: Path, directory: Path
 ) -> None:
     data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / f".{builder_class.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock_file(data_dir / f".{builder_class.name}.lock"):
         if directory.exists():
             return
         for abandoned in directory.parent.glob("incomplete.*"):  # by killed processes
