@@ -20,8 +20,8 @@ from mtfrun.tools.sweep.scaling_law import (
     draw_errors,
     fit_cost,
     fit_law,
-    interval,
 )
+from mtfrun.tools.sweep.statistics import interval
 
 # Without a budget the advice is for so many times the operations of the largest run.
 _NEXT_BUDGET = 10.0

@@ -18,6 +18,7 @@ from scipy import optimize, stats
 
 from mtfrun.checks import POSITIVE, check_range
 from mtfrun.errors import InputError
+from mtfrun.tools.sweep.statistics import UPPER
 
 _FITTED = 5
 # Of sizes and of numbers of tokens: two parameters and E.
@@ -35,7 +36,6 @@ _STARTS = 12
 # Besiroglu et al. 2024: the minimum is flat, and a fit that stops early reports another law. Of a
 # sum of losses, whose gradient is at most `_DELTA` for a run.
 _GRADIENT_TOLERANCE = 1e-8
-_UPPER = 0.975  # the higher percentile of an interval
 
 
 class TrainingPoints(NamedTuple):
@@ -175,14 +175,8 @@ def draw_errors(
     residuals = np.log(points.losses) - np.log(law.loss(points.parameters, points.tokens))
     freedom = len(residuals) - _FITTED
     scatter = np.sqrt(np.sum(residuals**2) / freedom)
-    scatter *= stats.t.ppf(_UPPER, freedom) / stats.norm.ppf(_UPPER)
+    scatter *= stats.t.ppf(UPPER, freedom) / stats.norm.ppf(UPPER)
     return np.asarray(np.exp(scatter * np.random.default_rng(seed).standard_normal(shape)))
-
-
-def interval(values: np.ndarray | Sequence[float]) -> tuple[float, float]:
-    """Returns the percentiles between which 95 % of the values are."""
-    low, high = np.quantile(values, [1 - _UPPER, _UPPER])
-    return float(low), float(high)
 
 
 def _minimise(start: np.ndarray, points: TrainingPoints) -> tuple[float, ScalingLaw]:

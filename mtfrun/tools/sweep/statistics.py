@@ -10,6 +10,8 @@ import numpy as np
 import scipy
 
 CONFIDENCE = 0.95
+UPPER = (1 + CONFIDENCE) / 2
+"""The higher percentile of an interval."""
 
 BOOTSTRAP_FROM = 10
 """From so many values on intervals are bootstrapped: of fewer a bootstrap's are too narrow."""
@@ -63,9 +65,15 @@ def estimate_mean(values: Sequence[float]) -> Estimate:
         ).confidence_interval
         if math.isfinite(interval.low) and math.isfinite(interval.high):
             return Estimate(mean, count, float(interval.low), float(interval.high))
-    quantile = float(scipy.special.stdtrit(count - 1, (1 + CONFIDENCE) / 2))
+    quantile = float(scipy.special.stdtrit(count - 1, UPPER))
     half_width = quantile * float(array.std(ddof=1)) / math.sqrt(count)
     return Estimate(mean, count, mean - half_width, mean + half_width)
+
+
+def interval(values: np.ndarray | Sequence[float]) -> tuple[float, float]:
+    """Returns the percentiles between which 95 % of the values are."""
+    low, high = np.quantile(values, [1 - UPPER, UPPER])
+    return float(low), float(high)
 
 
 def estimate_difference(

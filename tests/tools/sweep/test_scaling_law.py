@@ -18,8 +18,8 @@ from mtfrun.tools.sweep.scaling_law import (
     check_identified,
     fit_cost,
     fit_law,
-    interval,
 )
+from mtfrun.tools.sweep.statistics import interval
 
 LAW = ScalingLaw(math.log(1.2), math.log(60.0), math.log(2000.0), 0.45, 0.55)
 SIZES = (5e4, 1.5e5, 4e5, 9e5, 1.7e6)
