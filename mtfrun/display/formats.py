@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import textwrap
 import time
 
@@ -33,6 +34,11 @@ def number_text(value: float | None) -> str:
     if value and abs(value) < 1e-3:
         return f"{value:.3e}"
     return f"{value:.0f}" if abs(value) >= 1e5 else f"{value:.4f}"
+
+
+def metric_text(value: float) -> str:
+    """Returns a value as `number_text` does, "-" where it is not finite."""
+    return number_text(value) if math.isfinite(value) else "-"
 
 
 def bytes_text(count: int) -> str:
@@ -70,12 +76,23 @@ def duration_text(secs: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def short_number(number: float) -> str:
-    """Returns "41.2k" for 41200."""
+def short_number(number: float | None) -> str:
+    """Returns "41.2k" for 41200, "-" for None."""
+    if number is None:
+        return "-"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.1f}{letter}"
     return f"{number:.0f}"
+
+
+def four_digits(value: float) -> str:
+    """Returns four digits, of large numbers with zeros behind them.
+
+    >>> four_digits(0.00123456), four_digits(1234567.0)
+    ('0.001235', '1,235,000')
+    """
+    return f"{float(f'{value:.4g}'):,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def shorten_cell(text: str, width: int) -> str:

@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from mtfrun.configuration.hyperparameters import values_of
-from mtfrun.display.formats import json_time, number_text, short_number, time_text
+from mtfrun.display.formats import json_time, metric_text, short_number, time_text
 from mtfrun.display.table import table_lines
 from mtfrun.errors import ConfigError, InputError, did_you_mean
 from mtfrun.rundir import RunCost, RunDirectory, Status, StepMetrics, SweptRun
@@ -239,10 +239,6 @@ def speed_text(summary: RunSummary) -> str:
     if status is None or status.speed is None or not math.isfinite(status.speed):
         return "-"
     return f"{short_number(status.speed)} {status.unit}/s"
-
-
-def metric_text(value: float) -> str:
-    return number_text(value) if math.isfinite(value) else "-"
 
 
 def _finite(value: float) -> float | None:

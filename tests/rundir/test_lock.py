@@ -98,9 +98,7 @@ def test_a_file_system_without_locks_is_one_line(
 
     monkeypatch.setattr("fcntl.flock", refuse)
     with (
-        pytest.raises(
-            RunDirError, match=r"cannot lock \S+: No locks available; name a --model_dir"
-        ),
+        pytest.raises(RunDirError, match=r"cannot lock \S+: No locks available; name a "),
         writer_lock(tmp_path / ".lock"),
     ):
         raise AssertionError("locked nothing")

@@ -14,6 +14,7 @@ import numpy as np
 from mtfrun.display.formats import (
     bytes_text,
     duration_text,
+    metric_text,
     number_text,
     time_text,
 )
@@ -25,7 +26,7 @@ from mtfrun.tools.report.answers import Answer
 from mtfrun.tools.report.commands import RecordedCommand
 from mtfrun.tools.report.report import Examples, Report
 from mtfrun.tools.report.run_facts import RunFacts
-from mtfrun.tools.runs import mark_best, metric_of, metric_text, speed_text
+from mtfrun.tools.runs import mark_best, metric_of, speed_text
 
 _MOST_EVALUATIONS = 20
 _MOST_METRICS = 8

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mtfrun.display.formats import number_text, short_number
+from mtfrun.display.formats import four_digits, number_text, short_number
 from mtfrun.display.pictures import Canvas, SizeCurve, scaling_curves
 from mtfrun.display.table import table_lines
 from mtfrun.tools.sweep.ladder import Advice, FittedValue, Ladder
@@ -89,15 +89,10 @@ def _advice_lines(ladder: Ladder, advice: Advice | None, columns: int | None) ->
 
 def _estimate_lines(estimates: Mapping[str, FittedValue], columns: int | None) -> list[str]:
     texts = [
-        [name, _text(x.value), f"{_text(x.low)} to {_text(x.high)}"]
+        [name, four_digits(x.value), f"{four_digits(x.low)} to {four_digits(x.high)}"]
         for name, x in estimates.items()
     ]
     return table_lines(["", "value", "95 % interval"], texts, columns)
-
-
-def _text(value: float) -> str:
-    """Returns four digits, of large numbers with zeros behind them."""
-    return f"{float(f'{value:.4g}'):,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:.4g}"
 
 
 def ladder_json(ladder: Ladder, advice: Advice | None) -> dict[str, Any]:

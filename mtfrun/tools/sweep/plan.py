@@ -7,11 +7,12 @@ import math
 import pathlib
 from collections.abc import Iterable, Sequence
 
+from mtfrun.display.formats import metric_text
 from mtfrun.display.table import table_lines
 from mtfrun.errors import InputError, list_some
 from mtfrun.rundir import RunRecord, SweptRun
 from mtfrun.rundir.run_record import SWEPT
-from mtfrun.tools.runs import RunSummary, mark_best, metric_of, metric_text, summary_of
+from mtfrun.tools.runs import RunSummary, mark_best, metric_of, summary_of
 from mtfrun.tools.sweep.outcome import budget_text, result_of
 from mtfrun.tools.sweep.result import RunResult
 from mtfrun.tools.sweep.sweep import SEED, Sweep, SweepRun

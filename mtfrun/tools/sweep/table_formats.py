@@ -82,14 +82,10 @@ def _difference(estimate: Estimate | None) -> Cell:
     return Cell(estimate_text(estimate, signed=True), is_bold=is_bold)
 
 
-def _short(value: float | None) -> str:
-    return "-" if value is None else short_number(value)
-
-
 _COSTS: dict[str, Callable[[RunCost], str]] = {
-    "parameters": lambda cost: _short(cost.parameters),
-    "active": lambda cost: _short(cost.active_parameters),
-    "FLOP/token": lambda cost: _short(cost.flops_per_token),
+    "parameters": lambda cost: short_number(cost.parameters),
+    "active": lambda cost: short_number(cost.active_parameters),
+    "FLOP/token": lambda cost: short_number(cost.flops_per_token),
     "seconds": lambda cost: "-" if cost.seconds is None else f"{cost.seconds:.0f}",
 }
 
