@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import socket
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +14,7 @@ from absl import logging
 
 from mtfrun.display import progress
 from mtfrun.rundir.errors import RunDirError
-from mtfrun.stores import Store, StoreError
+from mtfrun.stores import Store, StoreError, Worker
 from mtfrun.untrusted import parse_json
 
 RENEW_SECS = 30.0
@@ -48,8 +47,7 @@ class Lease:
             "host": socket.gethostname(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
-        self._stop = threading.Event()
-        self._write = threading.Lock()
+        self._worker: Worker[None] = Worker(self._renew, "lease")
 
     def acquire(self) -> None:
         """RunDirError if another process holds the lease, which takes up to EXPIRY_SECS to see."""
@@ -62,7 +60,7 @@ class Lease:
             self._store.write(_NAME, self._content())
             self.check()
             break
-        threading.Thread(target=self._renew, name="lease", daemon=True).start()
+        self._worker.start()
 
     def check(self) -> None:
         """RunDirError if another process has taken the lease, because it was not renewed."""
@@ -74,13 +72,12 @@ class Lease:
             )
 
     def release(self) -> None:
-        self._stop.set()
-        with self._write:
-            try:
-                self.check()
-                self._store.delete([_NAME])
-            except (StoreError, RunDirError) as error:
-                logging.warning("the lease of %s remains: %s", self._store.url, error)
+        self._worker.stop()
+        try:
+            self.check()
+            self._store.delete([_NAME])
+        except (StoreError, RunDirError) as error:
+            logging.warning("the lease of %s remains: %s", self._store.url, error)
 
     def _content(self) -> bytes:
         return json.dumps({**self._fields, "time": time.time()}).encode()
@@ -102,17 +99,14 @@ class Lease:
                     )
 
     def _renew(self) -> None:
-        while not self._stop.wait(RENEW_SECS):
-            with self._write:
-                if self._stop.is_set():
-                    return
-                try:
-                    self.check()
-                    self._store.write(_NAME, self._content())
-                except StoreError:
-                    continue  # `check` notices if another process takes the lease meanwhile
-                except RunDirError:
-                    return  # the next `check` of the caller raises the same
+        while not self._worker.pause(RENEW_SECS):
+            try:
+                self.check()
+                self._store.write(_NAME, self._content())
+            except StoreError:
+                continue  # `check` notices if another process takes the lease meanwhile
+            except RunDirError:
+                return  # the next `check` of the caller raises the same
 
 
 def is_leased(store: Store, folder: str = "", clock: Callable[[], float] = time.time) -> bool:

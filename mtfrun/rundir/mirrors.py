@@ -15,7 +15,7 @@ from mtfrun.rundir.errors import RunDirError
 from mtfrun.rundir.lock import writer_lock
 from mtfrun.rundir.mirror import WRITER_LOCK, Mirror, scan
 from mtfrun.rundir.uploads import Uploads
-from mtfrun.stores import StoreError, cache_directory, copy_matching, is_url
+from mtfrun.stores import StoreError, Worker, cache_directory, copy_matching, is_url
 
 # A run, with its checkpoints or one of them behind it.
 _CHECKPOINT_PATH = re.compile(r"(?P<run>.*?)(?P<below>/checkpoints(\.[0-9]+)?(/ckpt-[0-9.]+)?)?")
@@ -45,23 +45,23 @@ def reading(url: str, *, follows: bool = False) -> Iterator[str]:
     with progress.waiting(f"downloading {mirror.store.url}"):
         mirror.pull()
     before = set(scan(mirror.path))
-    ended = threading.Event()
 
     def follow() -> None:
-        while not ended.wait(_FOLLOW_SECS):
+        while not follower.pause(_FOLLOW_SECS):
             try:
                 mirror.pull()
                 mirror.upload_new(before)
             except (StoreError, RunDirError) as error:
                 logging.warning("%s; it is tried again", error)
 
+    follower: Worker[None] = Worker(follow, "follow")
     if follows:
-        threading.Thread(target=follow, name="follow", daemon=True).start()
+        follower.start()
     is_first = _open.setdefault(mirror.path, mirror) is mirror
     try:
         yield str(mirror.path)
     finally:
-        ended.set()
+        follower.stop(0)
         if is_first:
             del _open[mirror.path]
         try:

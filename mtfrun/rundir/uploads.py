@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 from absl import logging
@@ -10,7 +9,7 @@ from absl import logging
 from mtfrun.display import progress
 from mtfrun.rundir.lease import Lease
 from mtfrun.rundir.mirror import Mirror
-from mtfrun.stores import StoreError
+from mtfrun.stores import StoreError, Worker
 
 EVERY_SECS = 30.0
 """How often records and curves are uploaded; checkpoints are, at once."""
@@ -36,42 +35,37 @@ class Uploads:
         self._begun = self._uploaded = 0  # saves
         self._failure: StoreError | None = None
         self._failing_since = 0.0
-        self._error: BaseException | None = None  # has ended the thread
         self._patience = GIVE_UP_SECS
-        self._closing, self._wake = threading.Event(), threading.Event()
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="uploads", daemon=True)
-        self._thread.start()
+        self._worker: Worker[None] = Worker(self._run, "uploads")
+        self._worker.start()
 
     def begin_save(self) -> None:
         """Waits while too many saves are not uploaded; StoreError if the store does not recover.
 
         RunDirError if another process trains the run now.
         """
-        with self._changed:
+        with self._worker.changed:
             if self._is_full():
                 with progress.waiting(f"waiting for {self._mirror.store.url}"):
                     while self._is_full():
-                        self._changed.wait(_LOOK_SECS)
+                        self._worker.changed.wait(_LOOK_SECS)
                         if self._failure is not None and self._has_given_up():
                             raise self._lasting_failure() from self._failure
-            if self._error is not None:
-                raise self._error
+            if self._worker.error is not None:
+                raise self._worker.error
             self._begun += 1
 
     def close(self, *, patience: float | None = None) -> None:
         """Waits until all is uploaded, or has failed for `patience` seconds: then StoreError."""
         self._patience = GIVE_UP_SECS if patience is None else patience
-        self._closing.set()
-        self._wake.set()
         with progress.waiting(f"uploading the last files to {self._mirror.store.url}"):
-            while self._thread.is_alive():
-                self._thread.join(_LOOK_SECS)  # so that signals are handled
-        if self._error is not None:
-            raise self._error
+            while not self._worker.stop(_LOOK_SECS):
+                pass  # so that signals are handled
+        if self._worker.error is not None:
+            raise self._worker.error
 
     def _is_full(self) -> bool:
-        return self._error is None and self._begun - self._uploaded >= MOST_SAVES
+        return self._worker.error is None and self._begun - self._uploaded >= MOST_SAVES
 
     def _has_given_up(self) -> bool:
         return time.monotonic() - self._failing_since >= self._patience
@@ -84,37 +78,32 @@ class Uploads:
 
     def _run(self) -> None:
         pause, last = _FIRST_PAUSE_SECS, -EVERY_SECS
-        try:
-            while True:
-                is_closing, begun = self._closing.is_set(), self._begun
-                is_due = is_closing or time.monotonic() - last >= EVERY_SECS
-                try:
-                    if is_due or self._mirror.has_new_checkpoint():
-                        last = time.monotonic()
-                        self._mirror.upload_changes(self._lease)
-                        pause = _FIRST_PAUSE_SECS
-                        self._succeed(begun)
-                        if is_closing:
-                            return
-                except StoreError as error:
-                    last = -EVERY_SECS
-                    self._fail(error)
-                    if is_closing and self._has_given_up():
-                        raise self._lasting_failure() from error
-                    self._wake.wait(pause)
-                    pause = min(2 * pause, _LONGEST_PAUSE_SECS)
-                self._wake.wait(_LOOK_SECS)
-                self._wake.clear()
-        except BaseException as error:
-            with self._changed:
-                self._error = error
-                self._changed.notify_all()
+        while True:
+            is_closing, begun = self._worker.is_stopping, self._begun
+            wait = time.sleep if is_closing else self._worker.pause
+            is_due = is_closing or time.monotonic() - last >= EVERY_SECS
+            try:
+                if is_due or self._mirror.has_new_checkpoint():
+                    last = time.monotonic()
+                    self._mirror.upload_changes(self._lease)
+                    pause = _FIRST_PAUSE_SECS
+                    self._succeed(begun)
+                    if is_closing:
+                        return
+            except StoreError as error:
+                last = -EVERY_SECS
+                self._fail(error)
+                if is_closing and self._has_given_up():
+                    raise self._lasting_failure() from error
+                wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECS)
+            wait(_LOOK_SECS)
 
     def _succeed(self, begun: int) -> None:
-        with self._changed:
+        with self._worker.changed:
             has_failed, self._failure = self._failure, None
             self._uploaded = begun
-            self._changed.notify_all()
+            self._worker.changed.notify_all()
         if has_failed is not None:
             progress.note(f"mtfrun: uploads to {self._mirror.store.url} continue")
 

@@ -14,3 +14,4 @@ from mtfrun.stores.store import StoreError as StoreError
 from mtfrun.stores.store import has_masked_urls as has_masked_urls
 from mtfrun.stores.store import is_url as is_url
 from mtfrun.stores.store import reveal_url as reveal_url
+from mtfrun.stores.worker import Worker as Worker

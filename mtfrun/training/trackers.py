@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import queue
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol, Self, runtime_checkable
@@ -15,6 +13,7 @@ from mtfrun.display import progress
 from mtfrun.errors import InputError, shorten
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.tensorboard.summaries import Listener
+from mtfrun.stores import Worker
 from mtfrun.untrusted import escape
 
 # Records that wait for a service. Later ones mean that it is slower than the training.
@@ -82,7 +81,7 @@ class Trackers:
         self._run = run
         self._resumed_step = resumed_step
         self._close_secs = close_secs
-        self._workers = [_Worker(tracker) for tracker in trackers] if processes.is_first() else []
+        self._workers = [_Thread(tracker) for tracker in trackers] if processes.is_first() else []
 
     def listener(self, kind: str) -> Listener | None:
         """Returns what takes the scalars of the directory `kind`, "train" or "eval"."""
@@ -105,40 +104,31 @@ class Trackers:
         for worker in self._workers:
             worker.end()
         for worker in self._workers:
-            if not worker.wait(max(0.0, deadline - time.monotonic())):
+            if not worker.end(max(0.0, deadline - time.monotonic())):
                 worker.give_up(f"it has not taken everything in {self._close_secs:.0f} seconds")
 
 
-class _Worker:
+class _Thread:
     """A thread that hands records to a tracker; it starts with the first one."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
-        self._records: queue.Queue[TrackerRecord | None] = queue.Queue()
-        # It does not keep the program from ending.
-        self._thread = threading.Thread(target=self._work, name="tracker", daemon=True)
+        self._worker: Worker[TrackerRecord] = Worker(self._work, "tracker")
         self._error = ""
         self._is_over = False
 
     def put(self, record: TrackerRecord) -> None:
-        if not self._is_over and self._records.qsize() >= _MOST_WAITING:
+        if not self._is_over and len(self._worker.waiting) >= _MOST_WAITING:
             self.give_up(f"{_MOST_WAITING:,} records are waiting for it")
         self._warn()
-        if self._is_over:
-            return
-        self._records.put(record)
-        if not self._thread.ident:
-            self._thread.start()
+        if not self._is_over:
+            self._worker.put(record)
 
-    def end(self) -> None:
-        self._records.put(None)
-
-    def wait(self, secs: float) -> bool:
-        """Returns whether the tracker is closed."""
-        if self._thread.ident:
-            self._thread.join(secs)
+    def end(self, secs: float = 0.0) -> bool:
+        """Returns whether the tracker is closed, after so many seconds at most."""
+        is_closed = self._worker.stop(secs)
         self._warn()
-        return not self._thread.is_alive()
+        return is_closed
 
     def give_up(self, error: str) -> None:
         self._error = self._error or error
@@ -155,7 +145,7 @@ class _Worker:
     def _work(self) -> None:
         try:
             try:
-                while (record := self._records.get()) is not None and not self._is_over:
+                while (record := self._worker.take()) is not None and not self._is_over:
                     self._tracker.log(record)
             except Exception:
                 with contextlib.suppress(Exception):

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from mtfrun.rundir.checkpoints.manifest import (
 )
 from mtfrun.rundir.checkpoints.partial_files import files_of_save, remove_partial_files
 from mtfrun.rundir.errors import RunDirError, reason
+from mtfrun.stores import Worker
 
 # What processes tell each other during a save.
 _PREFIX, _PARTS, _STATE = "prefix of the save", "parts of the save", "state of the save"
@@ -47,21 +47,20 @@ class _Threads:
     """
 
     def __init__(self) -> None:
-        self._idle: list[queue.SimpleQueue[_Call]] = []
+        self._idle: list[Worker[_Call]] = []
         os.register_at_fork(after_in_child=self._idle.clear)
 
     def call(self, function: _Call) -> None:
-        try:
-            calls = self._idle.pop()
-        except IndexError:
-            calls = queue.SimpleQueue()
-            threading.Thread(target=self._work, args=[calls], name="save", daemon=True).start()
-        calls.put(function)
+        def work() -> None:
+            while (call := worker.take()) is not None:
+                call()
+                self._idle.append(worker)
 
-    def _work(self, calls: queue.SimpleQueue[_Call]) -> None:
-        while True:
-            calls.get()()
-            self._idle.append(calls)
+        try:
+            worker = self._idle.pop()
+        except IndexError:
+            worker = Worker(work, "save")
+        worker.put(function)
 
 
 _THREADS = _Threads()

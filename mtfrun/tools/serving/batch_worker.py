@@ -6,10 +6,11 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
-import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from typing import Any
+
+from mtfrun.stores import Worker
 
 Compute = Callable[[list[Any]], Sequence[Any]]
 
@@ -28,37 +29,19 @@ class BatchWorker:
     Args:
       device: held while a program runs.
       most: number of inputs of a call; one request may have more.
+
+    Attributes:
+      thread: it ends after the present call when it is stopped; waiting calls are cancelled.
     """
 
     def __init__(self, device: contextlib.AbstractContextManager[object], most: int):
         self._device, self._most = device, most
-        self._changed = threading.Condition()
-        self._waiting: collections.deque[_Job] = collections.deque()
-        self._is_stopping = False
-        self._thread = threading.Thread(target=self._run, name="batches", daemon=True)
-
-    @property
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Returns when the present call is done; the waiting ones are cancelled."""
-        with self._changed:
-            self._is_stopping = True
-            for job in self._waiting:
-                job.result.cancel()
-            self._changed.notify()
-        self._thread.join()
+        self.thread: Worker[_Job] = Worker(self._run, "batches")
 
     async def run(self, key: Hashable, compute: Compute, inputs: list[Any]) -> Sequence[Any]:
         """Returns compute(inputs); an input for which it raises fails its request alone."""
         job = _Job(key, compute, inputs)
-        with self._changed:
-            self._waiting.append(job)
-            self._changed.notify()
+        self.thread.put(job)
         return await asyncio.wrap_future(job.result)
 
     def _run(self) -> None:
@@ -69,18 +52,21 @@ class BatchWorker:
 
     def _next_jobs(self) -> list[_Job]:
         """Returns the first job that is not cancelled and those with its key; [] to stop."""
-        with self._changed:
+        thread = self.thread
+        with thread.changed:
             while True:
-                self._changed.wait_for(lambda: self._is_stopping or self._waiting)
-                if self._is_stopping:
+                thread.changed.wait_for(lambda: thread.is_stopping or thread.waiting)
+                if thread.is_stopping:
+                    for job in thread.waiting:
+                        job.result.cancel()
                     return []
-                waiting = [job for job in self._waiting if not job.result.cancelled()]
+                waiting = [job for job in thread.waiting if not job.result.cancelled()]
                 jobs: list[_Job] = []
                 for job in waiting:
                     number = sum(len(other.inputs) for other in [*jobs, job])
                     if job.key == waiting[0].key and (not jobs or number <= self._most):
                         jobs.append(job)
-                self._waiting = collections.deque(job for job in waiting if job not in jobs)
+                thread.waiting = collections.deque(job for job in waiting if job not in jobs)
                 jobs = [job for job in jobs if job.result.set_running_or_notify_cancel()]
                 if jobs:
                     return jobs

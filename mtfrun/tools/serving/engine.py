@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import dataclasses
-import threading
 from typing import NamedTuple
 
 from mtfrun.data import PromptRow
 from mtfrun.decoding import Decoded, Search, SharedBatch
 from mtfrun.decoding.controls.guide import Guide
+from mtfrun.stores import Worker
 
 
 class News(NamedTuple):
@@ -51,49 +50,33 @@ class Engine:
 
     Args:
       device: held while a program runs.
+
+    Attributes:
+      thread: it ends after the present steps when it is stopped.
     """
 
     def __init__(self, batch: SharedBatch, device: contextlib.AbstractContextManager[object]):
         self._batch, self._device = batch, device
-        self._changed = threading.Condition()
-        self._waiting: collections.deque[Ticket] = collections.deque()
         self._at: dict[int, Ticket] = {}
-        self._is_stopping = False
-        self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
+        self.thread: Worker[Ticket] = Worker(self._run, "decoding")
 
     @property
     def waiting(self) -> int:
-        return len(self._waiting)
+        return len(self.thread.waiting)
 
     @property
     def active(self) -> int:
         return len(self._at)
 
-    @property
-    def is_running(self) -> bool:
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Returns when the present steps are done."""
-        with self._changed:
-            self._is_stopping = True
-            self._changed.notify()
-        self._thread.join()
-
     def submit(self, ticket: Ticket) -> None:
-        with self._changed:
-            self._waiting.append(ticket)
-            self._changed.notify()
+        self.thread.put(ticket)
 
     def cancel(self, ticket: Ticket) -> None:
         """Frees the row's place before the next steps; nothing happens if it is done."""
-        with self._changed:
+        with self.thread.changed:
             ticket.is_cancelled = True
             with contextlib.suppress(ValueError):
-                self._waiting.remove(ticket)
+                self.thread.waiting.remove(ticket)
 
     def _run(self) -> None:
         while self._assign_places():
@@ -112,15 +95,16 @@ class Engine:
 
         The batch itself is used by this thread only.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._is_stopping or self._waiting or self._at)
+        thread = self.thread
+        with thread.changed:
+            thread.changed.wait_for(lambda: thread.is_stopping or thread.waiting or self._at)
             self._leave([place for place, ticket in self._at.items() if ticket.is_cancelled])
-            while self._waiting and self._batch.taken < self._batch.places:
-                ticket = self._waiting.popleft()
+            while thread.waiting and self._batch.taken < self._batch.places:
+                ticket = thread.waiting.popleft()
                 row, search, line = ticket.row, ticket.search, ticket.line
                 place = self._batch.join(row.ids, row.limit, search, line, ticket.guide)
                 self._at[place] = ticket
-            return not self._is_stopping
+            return not thread.is_stopping
 
     def _leave(self, places: list[int], error: Exception | None = None) -> None:
         for place in places:

@@ -33,6 +33,7 @@ from mtfrun.experiment.classification import LabelProbability
 from mtfrun.experiment.decoding import line_of_draws
 from mtfrun.experiment.records import require
 from mtfrun.experiment.text_vectors import TextVectors
+from mtfrun.stores import Worker
 from mtfrun.tools.serving.batch_worker import BatchWorker
 from mtfrun.tools.serving.engine import Engine, News, Ticket
 from mtfrun.tools.serving.fields import RequestError
@@ -129,8 +130,8 @@ class ServedModel:
         self.engine = None if self._batch is None else Engine(self._batch, device)
         # Makes guides, which may take many seconds.
         self._builder = BatchWorker(contextlib.nullcontext(), places[-1])
-        self._threads: list[BatchWorker | Engine] = [self.worker, self._builder]
-        self._threads += [] if self.engine is None else [self.engine]
+        self._threads: list[Worker[Any]] = [self.worker.thread, self._builder.thread]
+        self._threads += [] if self.engine is None else [self.engine.thread]
         self._guide_with = functools.lru_cache(_CACHED)(self._guide_of)
         self._decoding_with = functools.lru_cache(_CACHED)(self._decoding_of)
         self._classification_with = functools.lru_cache(_CACHED)(self._changed_classification)
