@@ -17,11 +17,9 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.tools.verification.culprit import LIKE_INFINITY
 from mtfrun.tools.verification.layer_records import intercept_calls
 from mtfrun.training import TrainState, train_steps_function
-
-# Logits of at least this size are masks, such as the padding of the vocabulary.
-_LIKE_INFINITY = 1e6
 
 Features = Mapping[str, mtf.Tensor]
 
@@ -76,7 +74,7 @@ def output_sizes(
     after = _outputs(state, features)
     sizes = {}
     for path, x in after.items():
-        is_finite = np.abs(before[path]) < _LIKE_INFINITY
+        is_finite = np.abs(before[path]) < LIKE_INFINITY
         x, change = x[is_finite], (x - before[path])[is_finite]
         sizes[path] = Size(float(np.abs(x).mean()), float(np.abs(change).mean()))
     return sizes

@@ -9,7 +9,14 @@ import numpy as np
 
 from mtfrun.errors import shorten
 from mtfrun.experiment import Record
-from mtfrun.tools.verification.culprit import Fault
+from mtfrun.tools.verification.culprit import (
+    LIKE_INFINITY,
+    LONGEST_VALUE,
+    Fault,
+    entry_errors,
+    largest_deviation,
+    largest_size,
+)
 from mtfrun.tools.verification.observation import Observation, Values
 
 # The kinds of compared values, in the order in which training computes them.
@@ -26,16 +33,12 @@ _LEAST_SHARE_OF_ALL = 1e-2
 _LEAST_SHARE_OF_UPDATE = 1e-2
 # New values are rounded to the variable's type, on each side by half a unit in the last place.
 _ROUNDED_UNITS = 2.0
-# Logits of at least this size are masks, such as the padding of the vocabulary.
-_LIKE_INFINITY = 1e6
 # Metrics of an evaluation below this size are compared absolutely.
 _LEAST_METRIC = 1e-3
 # Log-likelihoods and probabilities of decodes below this size are compared absolutely.
 _LEAST_NUMBER_OF_DECODES = 1.0
 # Differences above the tolerance that are listed; there may be one for every variable and step.
 _MOST_LISTED = 20
-# Decodes are texts: longer ones are cut in lines.
-_LONGEST_VALUE = 60
 
 
 class Difference(NamedTuple):
@@ -101,7 +104,7 @@ def compare(here: Observation, expected: Observation, tolerance: float) -> Compa
 def _of_values(here: Observation, expected: Observation) -> Iterator[Difference]:
     values_here = {**here.averages[0], **here.updated[0]}
     for path, value in {**expected.averages[0], **expected.updated[0]}.items():
-        yield _difference(INITIAL_VALUES, 0, path, values_here[path], value, _size(value))
+        yield _difference(INITIAL_VALUES, 0, path, values_here[path], value, largest_size(value))
 
 
 def _of_losses(here: Observation, expected: Observation) -> Iterator[Difference]:
@@ -116,9 +119,9 @@ def _of_losses(here: Observation, expected: Observation) -> Iterator[Difference]
 
 def _of_gradients(here: Observation, expected: Observation) -> Iterator[Difference]:
     for i, gradients in enumerate(expected.gradients):
-        least = _LEAST_SHARE_OF_ALL * max(map(_size, gradients.values()), default=0.0)
+        least = _LEAST_SHARE_OF_ALL * max(map(largest_size, gradients.values()), default=0.0)
         for path, gradient in reversed(list(gradients.items())):
-            scale = max(_size(gradient), least)
+            scale = max(largest_size(gradient), least)
             yield _difference(GRADIENTS, i + 1, path, here.gradients[i][path], gradient, scale)
 
 
@@ -133,8 +136,8 @@ def _of_updates(
             change_here = here[i + 1][path].astype(np.float64) - before
             # Distances of the entries to the next numbers of their type.
             spacing = np.abs(np.spacing(after).astype(np.float64))
-            error = _error(change_here, change) - _ROUNDED_UNITS * spacing
-            scale = np.maximum(np.abs(change), least_share * _size(change))
+            error = entry_errors(change_here, change) - _ROUNDED_UNITS * spacing
+            scale = np.maximum(np.abs(change), least_share * largest_size(change))
             relative = np.divide(error, scale, where=scale > 0, out=np.where(error > 0, np.inf, 0))
             yield _difference(UPDATES, i + 1, path, change_here, change, 1.0, relative)
 
@@ -144,14 +147,14 @@ def _of_evaluations(here: Observation, expected: Observation) -> Iterator[Differ
         (totals, weights), logits_here = here.evaluations[step]
         for name, total in sums.totals.items():
             mean_here, mean = totals[name] / (weights[name] or 1), total / (sums.weights[name] or 1)
-            error = _error(mean_here, mean)
+            error = entry_errors(mean_here, mean)
             if all((x == np.rint(x)).all() for x in (totals[name], total)):
                 # A count, such as of correct predictions: rounding may decide one of them.
                 error = error - 1.0 / (sums.weights[name] or 1)
-            scale = max(_size(mean), _LEAST_METRIC)
+            scale = max(largest_size(mean), _LEAST_METRIC)
             yield _difference(EVALUATION, step, name, mean_here, mean, scale, error)
         if logits is not None and logits_here is not None:
-            scale = _size(logits[np.abs(logits) < _LIKE_INFINITY])
+            scale = largest_size(logits[np.abs(logits) < LIKE_INFINITY])
             yield _difference(EVALUATION, step, "logits", logits_here, logits, scale)
 
 
@@ -193,36 +196,10 @@ def _difference(
     scale: float,
     error: np.ndarray | None = None,
 ) -> Difference:
-    """Returns the largest difference.
-
-    `error`, |here - expected| by default, is of the entries; a negative one counts as 0.
-    """
     if here.shape != expected.shape:
         shapes = f"shape {list(here.shape)}", f"shape {list(expected.shape)}"
         return Difference(kind, step, name, math.inf, "", *shapes)
-    error = _error(here, expected) if error is None else error
-    index = np.unravel_index(np.argmax(error), error.shape) if error.size else ()
-    largest = max(float(error[index]), 0.0) if error.size else 0.0
-    relative = 0.0 if largest == 0.0 else largest / scale if scale else math.inf
-    numbers = (f"{float(x[index]):.9g}" if x.size else "" for x in (here, expected))
-    place = str([int(i) for i in index]) if error.ndim else ""
-    return Difference(kind, step, name, relative, place, *numbers)
-
-
-def _error(here: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Returns |here - expected|, infinite where one of the two is not finite; float64."""
-    if here.shape != expected.shape:
-        return np.zeros(expected.shape)
-    here, expected = here.astype(np.float64), expected.astype(np.float64)
-    both_finite = np.isfinite(here) & np.isfinite(expected)
-    error = np.abs(np.subtract(here, expected, where=both_finite, out=np.zeros(here.shape)))
-    same = (here == expected) | (np.isnan(here) & np.isnan(expected))
-    return np.where(both_finite | same, error, np.inf)
-
-
-def _size(array: np.ndarray) -> float:
-    finite = array.astype(np.float64)[np.isfinite(array.astype(np.float64))]
-    return float(np.abs(finite).max(initial=0.0))
+    return Difference(kind, step, name, *largest_deviation(here, expected, scale, error))
 
 
 def reference_lines(expected: Observation) -> list[str]:
@@ -286,7 +263,7 @@ def _above_line(difference: Difference) -> str:
     when = f"step {difference.step}" if difference.step else "before"
     size = "" if difference.relative == math.inf else f"{difference.relative:.2g}  "
     here, expected = (
-        shorten(text, _LONGEST_VALUE) for text in (difference.here, difference.expected)
+        shorten(text, LONGEST_VALUE) for text in (difference.here, difference.expected)
     )
     return (
         f"{when}  {difference.kind}  {size}{difference.name} {difference.place}".rstrip()

@@ -18,10 +18,11 @@ from mtfrun.tools.verification.layer_records import (
 
 # Gradients are relative to their largest entry, but at least to this share of the largest of all.
 _LEAST_SHARE_OF_ALL = 1e-4
-# Values of at least this size are masks.
-_LIKE_INFINITY = 1e6
+LIKE_INFINITY = 1e6
+"""Values of at least this size are masks, such as the logits of padding of the vocabulary."""
+
 # Values may be texts.
-_LONGEST = 60
+LONGEST_VALUE = 60
 
 OUTPUT, GRADIENT, UPDATE = "output", "gradient", "update"
 
@@ -38,7 +39,7 @@ class Deviation(NamedTuple):
 
     def __str__(self) -> str:
         """Returns such as "differs by 0.1 at batch 3: 1.1, not 1.0"."""
-        values = f"{shorten(self.here, _LONGEST)}, not {shorten(self.expected, _LONGEST)}"
+        values = f"{shorten(self.here, LONGEST_VALUE)}, not {shorten(self.expected, LONGEST_VALUE)}"
         if self.relative == math.inf:
             return f"differs: {values}"
         at = f" at {self.place}" if self.place else ""
@@ -78,18 +79,47 @@ def deviation(here: Named, expected: Named, least: float = 0.0) -> Deviation:
     """Returns the largest difference; relative to `least` if all entries are smaller."""
     if here.value.shape != expected.value.shape:
         return Deviation(math.inf, "", *(f"shape {_shape(x)}" for x in (here, expected)))
-    a, b = here.value.astype(np.float64), expected.value.astype(np.float64)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    both = np.isfinite(a) & np.isfinite(b)
-    error = np.where(same, 0.0, np.where(both, np.abs(np.where(both, a - b, 0.0)), np.inf))
-    if not error.size or not error.max():
-        return Deviation(0.0, "", "", "")
+    usual = np.isfinite(here.value) & (np.abs(expected.value) < LIKE_INFINITY)
+    scale = max(largest_size(expected.value[usual]), least)
+    return largest_deviation(here.value, expected.value, scale, place=expected.place)
+
+
+def largest_deviation(
+    here: np.ndarray,
+    expected: np.ndarray,
+    scale: float,
+    error: np.ndarray | None = None,
+    place: Callable[[Sequence[int]], str] = str,
+) -> Deviation:
+    """Returns the largest difference of two arrays of one shape, relative to `scale`.
+
+    `error`, |here - expected| by default, is of the entries; a negative one counts as 0.
+    """
+    error = entry_errors(here, expected) if error is None else error
+    if not error.size:
+        return Deviation(0.0, "[]" if error.ndim else "", "", "")
     index = np.unravel_index(np.argmax(error), error.shape)
-    scale = max(np.abs(b[both & (np.abs(b) < _LIKE_INFINITY)]).max(initial=0.0), least)
-    relative = float(error[index] / scale) if scale else math.inf
-    return Deviation(
-        relative, expected.place([*map(int, index)]), f"{a[index]:.9g}", f"{b[index]:.9g}"
-    )
+    largest = max(float(error[index]), 0.0)
+    relative = 0.0 if largest == 0.0 else largest / scale if scale else math.inf
+    numbers = (f"{float(x[index]):.9g}" for x in (here, expected))
+    return Deviation(relative, place([int(i) for i in index]) if index else "", *numbers)
+
+
+def entry_errors(here: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Returns |here - expected| in float64, infinite where one is not finite; 0 of other shapes."""
+    if here.shape != expected.shape:
+        return np.zeros(expected.shape)
+    here, expected = here.astype(np.float64), expected.astype(np.float64)
+    both_finite = np.isfinite(here) & np.isfinite(expected)
+    error = np.abs(np.subtract(here, expected, where=both_finite, out=np.zeros(here.shape)))
+    same = (here == expected) | (np.isnan(here) & np.isnan(expected))
+    return np.where(both_finite | same, error, np.inf)
+
+
+def largest_size(array: np.ndarray) -> float:
+    """Returns the largest finite absolute value; 0 without one."""
+    array = array.astype(np.float64)
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
 
 
 def first_layer(

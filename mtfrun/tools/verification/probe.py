@@ -112,7 +112,7 @@ def find_fault(
     The trainings on a mesh and alone have not run.
     """
     model = alone.state.model
-    largest = Deviation(difference.relative, difference.place, difference.here, difference.expected)
+    largest = Deviation(*difference[-4:])
     if difference.kind == DECODES:
         return Fault("decoder", "", type(model).__name__, largest)
     if difference.kind == INITIAL_VALUES:
