@@ -29,7 +29,7 @@ _MOST_METRICS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class RunSummary:
+class PrintedSummary:
     """The lines, by their labels, that are printed about a training; see `Training`."""
 
     run: RunDirectory

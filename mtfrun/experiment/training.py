@@ -21,7 +21,7 @@ from mtfrun.experiment.adapters import SavedAdapters, as_adapters, load_base, sa
 from mtfrun.experiment.distillation import add_distiller
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.run_summary import RunSummary
+from mtfrun.experiment.run_summary import PrintedSummary
 from mtfrun.experiment.saved_configuration import (
     SavedConfiguration,
     TrainingHyperparameters,
@@ -181,7 +181,7 @@ class Training(TrainedVariables, TrainingDocuments):
         of_teacher = {} if self.teacher is None else self.teacher.metadata()
         saved = SavedConfiguration(experiment.data, hyperparameters, options.train_steps)
         status = _Recording(run.record(), options.train_steps, self._size)
-        summary = RunSummary(run, experiment, self.state, options, self.batch_size)
+        summary = PrintedSummary(run, experiment, self.state, options, self.batch_size)
         limit = None if max_hours is None else training.MaxHours(max_hours)
         newest = run.checkpoints().latest()
         trackers = training.Trackers(self.trackers, run, newest or 0)

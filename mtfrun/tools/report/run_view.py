@@ -26,7 +26,7 @@ from mtfrun.tools.report.answers import Answer
 from mtfrun.tools.report.commands import RecordedCommand
 from mtfrun.tools.report.report import Examples, Report
 from mtfrun.tools.report.run_facts import RunFacts
-from mtfrun.tools.runs import mark_best, metric_of, speed_text
+from mtfrun.tools.runs import RunSummary, mark_best, metric_of, speed_text
 
 _MOST_EVALUATIONS = 20
 _MOST_METRICS = 8
@@ -108,11 +108,41 @@ class RunView:
 
     @property
     def state(self) -> list[tuple[str, str]]:
-        return _state(self.facts)
+        summary, status = self.facts.summary, self.facts.summary.status
+        metric = metric_of([summary.metrics], None)
+        best = summary.best(metric)
+        rows = [("State", summary.state), ("Step", _step(summary))]
+        if summary.evaluations:
+            last = summary.evaluations[-1]
+            rows += [(f"Last {name}", number_text(x)) for name, x in list(last.metrics.items())[:4]]
+        if best is not None:
+            value = number_text(best.metrics[metric])
+            rows.append((f"Best {metric}", f"{value} at step {best.step:,}"))
+        if self.facts.checkpoints:
+            rows.append(("Newest checkpoint", f"step {self.facts.checkpoints[0].step:,}"))
+        if status is not None:
+            rows += [
+                *_cost(status.cost),
+                ("Speed", speed_text(summary)),
+                ("Last record", time_text(status.time)),
+            ]
+        return rows
 
     @property
     def evaluations(self) -> Table:
-        return _evaluations(self.facts)
+        summary = self.facts.summary
+        metric = metric_of([summary.metrics], None)
+        names = [metric, *(name for name in summary.metrics if name != metric)][:_MOST_METRICS]
+        values = {e.step: e.metrics for e in summary.evaluations}
+        best = summary.best(metric)
+        preferred = [] if best is None else [best.step]
+        steps = choose_steps(values, preferred, _MOST_EVALUATIONS)
+        columns = [[values[step].get(name, math.nan) for step in steps] for name in names]
+        texts = [[metric_text(x) for x in column] for column in columns]
+        if texts:
+            texts[0] = mark_best(columns[0], metric)
+        rows = [[f"{step:,}", *(column[i] for column in texts)] for i, step in enumerate(steps)]
+        return Table(["Step", *names], rows, metric)
 
     @property
     def checkpoints(self) -> list[list[str]]:
@@ -135,7 +165,17 @@ class RunView:
 
     @property
     def times(self) -> Times:
-        return _times(self.facts)
+        status = self.facts.summary.status
+        if status is not None and status.cost.seconds_by_cause:
+            return _times_by_cause(status.cost)
+        curves = self.facts.curves["train"]
+        means = {
+            name: float(np.nanmean(list(curves[tag].values())))
+            for name, tag in _SHARES.items()
+            if curves.get(tag)
+        }
+        rows = [(name, share, f"{share:.1%}") for name, share in means.items()]
+        return Times(rows, "Of the time of the steps, without evaluations and checkpoints.")
 
     @property
     def answers(self) -> Sequence[Answer]:
@@ -154,7 +194,20 @@ class RunView:
 
     @property
     def pictures(self) -> list[ShownPicture]:
-        return _pictures(self.facts) if self.limits.with_pictures else []
+        if not self.limits.with_pictures:
+            return []
+        accuracy = self.facts.summary.last("accuracy")
+        right = f"; accuracy {accuracy:.4f}" if math.isfinite(accuracy) else ""
+        return [
+            ShownPicture(
+                description_of(tag).title,
+                picture.step,
+                base64.b64encode(picture.png).decode("ascii"),
+                f"{description_of(tag).text} Step {picture.step}{right}",
+            )
+            for tag, picture in self.facts.events["eval"].pictures.items()
+            if any(wanted in tag for wanted in _PICTURES)
+        ]
 
     @property
     def wrong_images(self) -> list[tuple[markupsafe.Markup, Answer]]:
@@ -237,38 +290,16 @@ def overview_of(runs: Sequence[RunFacts], metric: str | None) -> Table:
         [
             x.name,
             x.state + (f": {x.error.partition('; ')[0]}" if x.error else ""),
-            _step(run),
+            _step(x),
             value,
             "-" if best is None else f"{best.step:,}",
             metric_text(x.last(metric)),
-            speed_text(run.summary),
+            speed_text(x),
         ]
-        for run, x, best, value in zip(runs, summaries, bests, marked, strict=True)
+        for x, best, value in zip(summaries, bests, marked, strict=True)
     ]
     headings = ["Run", "State", "Step", f"Best {metric}", "At step", f"Last {metric}", "Speed"]
     return Table(headings, rows)
-
-
-def _state(facts: RunFacts) -> list[tuple[str, str]]:
-    summary, status = facts.summary, facts.summary.status
-    metric = metric_of([summary.metrics], None)
-    best = summary.best(metric)
-    rows = [("State", summary.state), ("Step", _step(facts))]
-    if summary.evaluations:
-        last = summary.evaluations[-1]
-        rows += [(f"Last {name}", number_text(x)) for name, x in list(last.metrics.items())[:4]]
-    if best is not None:
-        value = number_text(best.metrics[metric])
-        rows.append((f"Best {metric}", f"{value} at step {best.step:,}"))
-    if facts.checkpoints:
-        rows.append(("Newest checkpoint", f"step {facts.checkpoints[0].step:,}"))
-    if status is not None:
-        rows += [
-            *_cost(status.cost),
-            ("Speed", speed_text(facts.summary)),
-            ("Last record", time_text(status.time)),
-        ]
-    return rows
 
 
 def _cost(cost: RunCost) -> list[tuple[str, str]]:
@@ -284,36 +315,6 @@ def _cost(cost: RunCost) -> list[tuple[str, str]]:
     return rows
 
 
-def _evaluations(facts: RunFacts) -> Table:
-    summary = facts.summary
-    metric = metric_of([summary.metrics], None)
-    names = [metric, *(name for name in summary.metrics if name != metric)][:_MOST_METRICS]
-    values = {e.step: e.metrics for e in summary.evaluations}
-    best = summary.best(metric)
-    preferred = [] if best is None else [best.step]
-    steps = choose_steps(values, preferred, _MOST_EVALUATIONS)
-    columns = [[values[step].get(name, math.nan) for step in steps] for name in names]
-    texts = [[metric_text(x) for x in column] for column in columns]
-    if texts:
-        texts[0] = mark_best(columns[0], metric)
-    rows = [[f"{step:,}", *(column[i] for column in texts)] for i, step in enumerate(steps)]
-    return Table(["Step", *names], rows, metric)
-
-
-def _times(facts: RunFacts) -> Times:
-    status = facts.summary.status
-    if status is not None and status.cost.seconds_by_cause:
-        return _times_by_cause(status.cost)
-    curves = facts.curves["train"]
-    means = {
-        name: float(np.nanmean(list(curves[tag].values())))
-        for name, tag in _SHARES.items()
-        if curves.get(tag)
-    }
-    rows = [(name, share, f"{share:.1%}") for name, share in means.items()]
-    return Times(rows, "Of the time of the steps, without evaluations and checkpoints.")
-
-
 def _times_by_cause(cost: RunCost) -> Times:
     named = sum(cost.seconds_by_cause.values())
     total = max(named, cost.seconds or 0.0) or 1.0
@@ -325,25 +326,9 @@ def _times_by_cause(cost: RunCost) -> Times:
     return Times(rows, f"Of {duration_text(total)} in all commands that have trained the run.")
 
 
-def _pictures(facts: RunFacts) -> list[ShownPicture]:
-    accuracy = facts.summary.last("accuracy")
-    right = f"; accuracy {accuracy:.4f}" if math.isfinite(accuracy) else ""
-    return [
-        ShownPicture(
-            description_of(tag).title,
-            picture.step,
-            base64.b64encode(picture.png).decode("ascii"),
-            f"{description_of(tag).text} Step {picture.step}{right}",
-        )
-        for tag, picture in facts.events["eval"].pictures.items()
-        if any(wanted in tag for wanted in _PICTURES)
-    ]
-
-
-def _step(facts: RunFacts) -> str:
-    status = facts.summary.status
-    total = f" of {status.train_steps:,}" if status is not None else ""
-    return f"{facts.summary.step:,}{total}"
+def _step(summary: RunSummary) -> str:
+    total = f" of {summary.status.train_steps:,}" if summary.status else ""
+    return f"{summary.step:,}{total}"
 
 
 def _percent(share: float | None) -> str:
