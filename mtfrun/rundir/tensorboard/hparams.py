@@ -8,11 +8,12 @@ last run in a directory has a description, and the directory of a sweep has one 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pathlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from absl import logging
 from google.protobuf.message import DecodeError
@@ -24,7 +25,7 @@ from tensorboard.plugins.hparams.summary import session_end_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from mtfrun import processes
-from mtfrun.rundir.atomic import temporary_path
+from mtfrun.rundir.atomic import atomic_replace
 from mtfrun.rundir.errors import RunDirError, reason
 from mtfrun.rundir.tensorboard.curves import check_events
 from mtfrun.untrusted import open_to_write
@@ -223,9 +224,8 @@ def _remove_description(path: pathlib.Path) -> None:
             for event in _load(path)
             if not any(value.tag == metadata.EXPERIMENT_TAG for value in event.summary.value)
         ]
-        replacement = temporary_path(path)
-        _write(replacement, events)
-        replacement.replace(path)
+        with atomic_replace(path) as file:
+            _write(file.buffer, events)
     except (OSError, RunDirError, DecodeError) as error:
         _warn(path, error)
 
@@ -235,17 +235,17 @@ def _append(path: pathlib.Path, summaries: Sequence[Summary], *, is_new: bool = 
     if is_new:
         events.insert(0, Event(wall_time=time.time(), file_version="brain.Event:2"))
     try:
-        _write(path, events)
+        with open_to_write(path, "ab") as file:
+            _write(file, events)
     except OSError as error:
         _warn(path, error)
         return False
     return True
 
 
-def _write(path: pathlib.Path, events: Sequence[Any]) -> None:
-    with open_to_write(path, "ab") as file:
-        for event in events:
-            RecordWriter(file).write(event.SerializeToString())
+def _write(file: BinaryIO | io.FileIO, events: Sequence[Any]) -> None:
+    for event in events:
+        RecordWriter(file).write(event.SerializeToString())
 
 
 def _warn(path: pathlib.Path, error: Exception) -> None:
