@@ -15,7 +15,6 @@ from mtfrun.experiment.evaluators import DecodedPairs as DecodedPairs
 from mtfrun.experiment.evaluators import Entropies as Entropies
 from mtfrun.experiment.evaluators import LabelledImages as LabelledImages
 from mtfrun.experiment.evaluators import RankedLabels as RankedLabels
-from mtfrun.experiment.evaluators import SampledImages as SampledImages
 from mtfrun.experiment.evaluators import Samples as Samples
 from mtfrun.experiment.evaluators import ScoredTargets as ScoredTargets
 from mtfrun.experiment.experiment import Experiment as Experiment
@@ -27,6 +26,7 @@ from mtfrun.experiment.records import Images as Images
 from mtfrun.experiment.records import Progress as Progress
 from mtfrun.experiment.records import Record as Record
 from mtfrun.experiment.records import Source as Source
+from mtfrun.experiment.sampled_images import SampledImages as SampledImages
 from mtfrun.experiment.scoring import Score as Score
 from mtfrun.experiment.scoring import Scoring as Scoring
 from mtfrun.experiment.segmentation import Segmentation as Segmentation

@@ -1,4 +1,4 @@
-"""Evaluators: entropies, decodes against references, the likeliest label, samples, images."""
+"""Evaluators: entropies, decodes against references, the likeliest label, samples, predictions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ from mtfrun.experiment.evaluation import (
     Evaluator,
     prefix_task,
 )
-from mtfrun.experiment.image_sampling import ImageSampling
 from mtfrun.experiment.records import Images, Record, require
 from mtfrun.experiment.scoring import Score
 from mtfrun.models.resnet import CONFUSION_MATRIX
@@ -360,29 +359,6 @@ class LabelledImages(Evaluator):
     @functools.cached_property
     def _first(self) -> list[tuple[np.ndarray, int]]:
         return list(itertools.islice(_image_data(self).images(self.split), self.num_images))
-
-
-@dataclasses.dataclass(frozen=True)
-class SampledImages(Evaluator):
-    """Images that an `ImageSampling` draws for the first `num_images` of a split; 0 for none.
-
-    Where the data have labels, each is of the class of the split's image.
-    """
-
-    num_images: int = 32
-
-    def __post_init__(self) -> None:
-        check_fields(self, INDEX, "num_images")
-
-    def __call__(self, context: EvaluationContext) -> EvaluationResult:
-        if not self.num_images or not context.is_shown:
-            return EvaluationResult()
-        remedy = "leave it out of Evaluation.evaluators"
-        who = type(self).__name__
-        inference = require(self.experiment.inference, ImageSampling, who, remedy)
-        first = inference.images_of_split(self.split, self.num_images)
-        drawn = [image for _, images in inference.draw(first, context.progress) for image in images]
-        return EvaluationResult(images={"samples": pictures.tile_images(drawn)})
 
 
 def _image_data(evaluator: Evaluator) -> ImageData:
