@@ -7,8 +7,6 @@ from mtfrun.decoding.controls.constraints import ForcedWords as ForcedWords
 from mtfrun.decoding.controls.constraints import JsonSchema as JsonSchema
 from mtfrun.decoding.controls.constraints import Regex as Regex
 from mtfrun.decoding.controls.controls import Controls as Controls
-from mtfrun.decoding.controls.filters import MinP as MinP
-from mtfrun.decoding.controls.filters import Typical as Typical
 from mtfrun.decoding.controls.guide import Guide as Guide
 from mtfrun.decoding.controls.guide import TokenTexts as TokenTexts
 from mtfrun.decoding.controls.processors import FirstIds as FirstIds
@@ -43,8 +41,10 @@ from mtfrun.decoding.prompt import count_prompt_ids as count_prompt_ids
 from mtfrun.decoding.prompt import worth_reading_at_once as worth_reading_at_once
 from mtfrun.decoding.sampling import ChooseToken as ChooseToken
 from mtfrun.decoding.sampling import Greedy as Greedy
+from mtfrun.decoding.sampling import MinP as MinP
 from mtfrun.decoding.sampling import Sample as Sample
 from mtfrun.decoding.sampling import TokenFilter as TokenFilter
+from mtfrun.decoding.sampling import Typical as Typical
 from mtfrun.decoding.search import Search as Search
 from mtfrun.decoding.shared_batch import Decoded as Decoded
 from mtfrun.decoding.shared_batch import SharedBatch as SharedBatch

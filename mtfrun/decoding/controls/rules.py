@@ -150,7 +150,7 @@ class Rules:
         return mtf.logical_or(is_end, self.guide.has_ended(guided))
 
 
-def check_value(name: str, value: object, allowed: Range) -> None:
+def check_value(name: str, value: object, allowed: Range, *, remedy: str = "") -> None:
     """Raises InputError for a number out of the range; a tensor, one value a row, may be any."""
     if not isinstance(value, mtf.Tensor):
-        check_range(name, value, allowed)
+        check_range(name, value, allowed, remedy=remedy)
