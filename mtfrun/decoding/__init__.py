@@ -46,7 +46,5 @@ from mtfrun.decoding.sampling import Sample as Sample
 from mtfrun.decoding.sampling import TokenFilter as TokenFilter
 from mtfrun.decoding.sampling import Typical as Typical
 from mtfrun.decoding.search import Search as Search
-from mtfrun.decoding.shared_batch import Decoded as Decoded
-from mtfrun.decoding.shared_batch import SharedBatch as SharedBatch
 from mtfrun.decoding.speculative import Speculation as Speculation
 from mtfrun.decoding.speculative import speculate as speculate

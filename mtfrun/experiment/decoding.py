@@ -37,7 +37,6 @@ from mtfrun.experiment.decoding_speed import (
 from mtfrun.experiment.experiment import Experiment, Inference
 from mtfrun.experiment.records import Progress, Prompts, Record, Source, require
 from mtfrun.experiment.scoring import Score, Scoring
-from mtfrun.experiment.shared_decoding import make_shared_batch
 from mtfrun.models import TextModel
 
 # Samples of a prompt use line numbers this far apart, so that they do not collide with prompts.
@@ -97,14 +96,14 @@ class Decoding(Inference):
                 f"num_outputs={self.num_outputs} must be at most beam_size={self.search.beam_size},"
                 " or be drawn at random with a temperature such as 0.8"
             )
-        self.search.check(self._data.vocabulary.size)
+        self.search.check(self.data.vocabulary.size)
         require(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
         if self.speed.draft is not None and self.search.beam_size > 1:
             raise InputError(
                 f"beam_size={self.search.beam_size} and a draft, which is for greedy decoding and"
                 " sampling: leave one of them out"
             )
-        self.speed.check(self._data, self._limits)
+        self.speed.check(self.data, self._limits)
 
     def __call__(self, prompts: Sequence[bytes], progress: Progress | None = None) -> list[Answer]:
         """Answers each prompt; InputError for an empty one that the model cannot continue."""
@@ -138,7 +137,7 @@ class Decoding(Inference):
 
     @property
     def example(self) -> str:
-        is_chat = self._data.conversation_template is not None
+        is_chat = self.data.conversation_template is not None
         return "--chat --interactive" if is_chat else "--interactive"
 
     def for_single_inputs(self) -> Self:
@@ -148,12 +147,6 @@ class Decoding(Inference):
         """Returns a copy with other values of some of the search's `Controls`."""
         controls = dataclasses.replace(self.search.controls, **changes)
         return self._replace(self._form, search=dataclasses.replace(self.search, controls=controls))
-
-    def shared_batch(self, places: Sequence[int]) -> decoding.SharedBatch | None:
-        """Returns a batch for rows of `prompt_format`, each with its `Search`."""
-        size = self.prompt_format.max_lengths[TARGETS]
-        end_id = self.search.controls.ends(self._data.vocabulary.end_id)[0]
-        return make_shared_batch(self.experiment, size, places, end_id)
 
     def report(self) -> str | None:
         tokens, steps = map(sum, zip((0, 0), *self._speculated, strict=True))
@@ -165,7 +158,7 @@ class Decoding(Inference):
         if source.split is None:
             return source.texts()
         prompts, fields = Prompts(), []
-        for index, example in enumerate(self._data.examples(source.split)):
+        for index, example in enumerate(self.data.examples(source.split)):
             prompts.append(example.get(INPUTS, example[TARGETS]))
             target = {"target": _text(example[TARGETS])} if INPUTS in example else {}
             fields.append({"split": source.split, "index": index, **target})
@@ -183,7 +176,7 @@ class Decoding(Inference):
 
     def pairs(self, split: str) -> Sequence[tuple[bytes, bytes]]:
         """Returns the (input, target) pairs of a split; the inputs of running text are empty."""
-        examples = self._data.examples(split)
+        examples = self.data.examples(split)
         return [(example.get(INPUTS, b""), example[TARGETS]) for example in examples]
 
     def scores(
@@ -236,21 +229,21 @@ class Decoding(Inference):
         self, template: ConversationTemplate | None
     ) -> Callable[[PromptLimits], PromptFormat]:
         """Returns the form of conversations, without a template that of texts."""
-        data = self._data
+        data = self.data
         if template is None:
             if data.conversation_template is None:
                 return data.prompt_format
             return functools.partial(LanguageModelPrompts, data.vocabulary)
-        if INPUTS in self._data.features:
+        if INPUTS in self.data.features:
             raise InputError("a chat is for language models, and this one reads pairs of texts")
         return functools.partial(ConversationPrompts, data.vocabulary, template=template)
 
     @functools.cached_property
-    def _data(self) -> TextData:
+    def data(self) -> TextData:
         return require(self.experiment.data, TextData, type(self).__name__, _REMEDY)
 
     @functools.cached_property
-    def _model(self) -> TextModel:
+    def model(self) -> TextModel:
         return require(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
 
     @functools.cached_property
@@ -273,24 +266,24 @@ class Decoding(Inference):
 
     @functools.cached_property
     def prompt_format(self) -> PromptFormat:
-        return (self._form or self._data.prompt_format)(self._limits)
+        return (self._form or self.data.prompt_format)(self._limits)
 
     @property
     def predicts_first_id(self) -> bool:
         """Whether prompts may be empty."""
-        return self._model.predicts_first_id
+        return self.model.predicts_first_id
 
     def shape_of(self, row: PromptRow) -> DecodingShape:
         return self._batching.shape_of(row)
 
     @functools.cached_property
     def _common_beginnings(self) -> CommonBeginnings:
-        return CommonBeginnings(self.experiment, self._model, self.prompt_format)
+        return CommonBeginnings(self.experiment, self.model, self.prompt_format)
 
     @functools.cached_property
     def _batching(self) -> Batching:
         share = self.speed.share_beginnings
-        return Batching(self._model, self.prompt_format, self._common_beginnings, self.rows, share)
+        return Batching(self.model, self.prompt_format, self._common_beginnings, self.rows, share)
 
     def _search_batch(self, all_rows: Sequence[PromptRow], batch: Batch) -> decoding.Hypotheses:
         """Returns arrays [rows, beam, ...], and then the arrays of rows that pad the batch."""
@@ -331,7 +324,7 @@ class Decoding(Inference):
         """
         settings: dict[str, Any] = {
             "longest_prompt": self.prompt_format.longest_prefix(dict(shape.lengths)),
-            "padding_id": self._data.vocabulary.pad_id,
+            "padding_id": self.data.vocabulary.pad_id,
             "rules": self._rules,
         }
 
@@ -342,13 +335,13 @@ class Decoding(Inference):
             beginning: tuple[Any, mtf.Tensor] | None = None,
         ) -> decoding.Hypotheses | decoding.Speculation:
             def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
-                decoder = self._model.decoder(features, beam)
+                decoder = self.model.decoder(features, beam)
                 if beginning is not None:
                     assert decoder.after is not None
                     return decoder.after(decoding.Beginning(*beginning, shape.remaining))
                 return decoder if shape.prefill else decoder.step_by_step()
 
-            prompts, vocab = features[TARGETS], self._model.vocab
+            prompts, vocab = features[TARGETS], self.model.vocab
             with mtf.read_once(self._named_variables()):
                 if self.speed.draft is None:
                     return self.search(
@@ -381,9 +374,9 @@ class Decoding(Inference):
 
     @functools.cached_property
     def _rules(self) -> decoding.Rules:
-        end_id = self._data.vocabulary.end_id
+        end_id = self.data.vocabulary.end_id
         return self._controls.rules(
-            end_id, lambda: token_texts(self.prompt_format, self._model.vocab.size)
+            end_id, lambda: token_texts(self.prompt_format, self.model.vocab.size)
         )
 
     @property
@@ -396,7 +389,7 @@ class Decoding(Inference):
         return AnswerWriter(self.prompt_format, self._controls, self._rules)
 
     def _named_variables(self) -> dict[str, mtf.Variable]:
-        return {**self._model.named_variables(), **self.speed.variables_of_draft()}
+        return {**self.model.named_variables(), **self.speed.variables_of_draft()}
 
 
 def line_of_draws(line: int, sample: int) -> int:

@@ -14,7 +14,6 @@ from mtfrun import mtf, optim
 from mtfrun.checks import INDEX, check_range
 from mtfrun.data import Data, Infeed, LabelVocabulary, host_of, split_batch
 from mtfrun.data.stored_logits import StoredLogits
-from mtfrun.decoding import SharedBatch
 from mtfrun.errors import InputError, LayoutError
 from mtfrun.experiment.adapters import (
     SavedAdapters,
@@ -77,10 +76,6 @@ class Inference(abc.ABC):
     @abc.abstractmethod
     def records(self, inputs: Any, progress: Progress | None = None) -> Sequence[Record]:
         """Returns the record of each input, in order; NonFiniteError for an infinite or NaN one."""
-
-    def shared_batch(self, places: Sequence[int]) -> SharedBatch | None:
-        """Returns a batch that rows join and leave, see `SharedBatch`; None for none."""
-        return None
 
     def report(self) -> str | None:
         """Returns a line about the computations since the last call; None for nothing to say."""

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mtfrun import decoding, mtf
-from mtfrun.decoding import Search, SharedBatch
+from mtfrun.decoding import Search
+from mtfrun.decoding.shared_batch import SharedBatch
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close

@@ -8,8 +8,8 @@ import dataclasses
 from typing import NamedTuple
 
 from mtfrun.data import PromptRow
-from mtfrun.decoding import Decoded, Search, SharedBatch
-from mtfrun.decoding.controls.guide import Guide
+from mtfrun.decoding import Guide, Search
+from mtfrun.decoding.shared_batch import Decoded, SharedBatch
 from mtfrun.stores import Worker
 
 

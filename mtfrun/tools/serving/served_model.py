@@ -17,8 +17,9 @@ import numpy as np
 from mtfrun.configuration.errors import one_line
 from mtfrun.data import ConversationTemplate, ImageData, PromptRow, SegmentationData
 from mtfrun.data.prompts import TextClassificationPrompts
-from mtfrun.decoding import Controls, Decoded, Guide, SharedBatch
+from mtfrun.decoding import Controls, Guide
 from mtfrun.decoding.controls.constraints import stop_building
+from mtfrun.decoding.shared_batch import Decoded, SharedBatch
 from mtfrun.errors import InputError
 from mtfrun.experiment import (
     Answer,
@@ -32,6 +33,7 @@ from mtfrun.experiment import (
 from mtfrun.experiment.classification import LabelProbability
 from mtfrun.experiment.decoding import line_of_draws
 from mtfrun.experiment.records import require
+from mtfrun.experiment.shared_decoding import shared_batch_of
 from mtfrun.experiment.text_vectors import TextVectors
 from mtfrun.stores import Worker
 from mtfrun.tools.serving.batch_worker import BatchWorker
@@ -126,7 +128,9 @@ class ServedModel:
         device = threading.Lock() if experiment.mesh.is_distributed else contextlib.nullcontext()
         self.worker = BatchWorker(device, places[-1])
         self.inference = experiment.inference
-        self._batch = self.inference.shared_batch(places)
+        self._batch = None
+        if isinstance(self.inference, Decoding):
+            self._batch = shared_batch_of(self.inference, places)
         self.engine = None if self._batch is None else Engine(self._batch, device)
         # Makes guides, which may take many seconds.
         self._builder = BatchWorker(contextlib.nullcontext(), places[-1])
