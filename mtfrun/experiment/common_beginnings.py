@@ -35,7 +35,7 @@ class Group(NamedTuple):
     common: int
 
 
-class CommonBeginnings:
+class PrefixCache:
     """Finds common beginnings of prompts, in one call and in consecutive ones, and reads each once.
 
     Thread-safe.

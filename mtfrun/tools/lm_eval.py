@@ -150,7 +150,7 @@ class PairScores:
 
     def __init__(self, decoding: Decoding, prefix_token_id: int | None) -> None:
         self._experiment = decoding.experiment
-        self._rows = decoding.rows
+        self._rows = decoding.experiment.rows_for(decoding.batch_size)
         self._format = decoding.prompt_format
         self._model = require(self._experiment.model, TextModel, "lm_eval", "judge another run")
         # An id that is read predicts the next one; as a target it is predicted.

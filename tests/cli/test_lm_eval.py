@@ -34,7 +34,7 @@ def test_texts_add_up_to_their_contexts_and_continuations(judged: JudgedModel) -
     ((last, is_greedy),) = judged.loglikelihood(_requests(("the quick", " fox")))
     assert whole[0] == pytest.approx(first[0] + last, rel=TOLERANCE)
     assert not is_greedy
-    (score,) = judged._decoding.score([(b"the quick", b" fox")], with_end=False)
+    (score,) = judged._decoding.scoring([(b"the quick", b" fox")], with_end=False)
     assert score.log_likelihood == pytest.approx(last, rel=TOLERANCE)
     assert judged.loglikelihood_rolling(_requests(("the quick fox",))) == pytest.approx(
         [whole[0]], rel=TOLERANCE

@@ -127,7 +127,7 @@ def test_of_a_prompt_that_grows_only_the_new_part_is_read(
     for length in (20, 34, 50, 62):
         _assert_same(shared, [text[:length]])
     # Programs that read a beginning: the first one whole, and those that extend it.
-    assert shared._common_beginnings._program.cache_info()[:2] == (1, 2)
+    assert shared.batches.prefixes._program.cache_info()[:2] == (1, 2)
 
 
 def test_prompts_are_grouped_by_the_ids_with_which_they_begin() -> None:

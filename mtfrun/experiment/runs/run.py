@@ -177,7 +177,7 @@ class Run:
         """
         texts = pairs_of(pairs)
         with self._in_use():
-            return self._decoding_with().score(texts, with_end=with_end)
+            return self._decoding_with().scoring(texts, with_end=with_end)
 
     def classify(
         self, images: Iterable[np.ndarray | str | os.PathLike[str]], *, top_k: int | None = None

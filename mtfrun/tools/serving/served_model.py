@@ -31,7 +31,7 @@ from mtfrun.experiment import (
     Segmentation,
 )
 from mtfrun.experiment.classification import LabelProbability
-from mtfrun.experiment.decoding import line_of_draws
+from mtfrun.experiment.decoding_batches import line_of_draws
 from mtfrun.experiment.records import require
 from mtfrun.experiment.shared_decoding import shared_batch_of
 from mtfrun.experiment.text_vectors import TextVectors
@@ -205,7 +205,7 @@ class ServedModel:
     def _guide_of(self, key: _Key) -> Guide | InputError | None:
         """Errors are cached too: they may take as long."""
         try:
-            return self._decoding_of(key).guide
+            return self._decoding_of(key).writer.rules.guide
         except InputError as error:
             return error
 
@@ -235,7 +235,7 @@ class ServedModel:
                 " or ask for fewer with max_tokens",
                 field="prompt",
             )
-        if not row.prefix and not decoding.predicts_first_id:
+        if not row.prefix and not decoding.model.predicts_first_id:
             raise RequestError("a prompt is empty: this model needs a first token", field="prompt")
         return row
 
@@ -314,7 +314,7 @@ class ServedModel:
 
     async def scores(self, pairs: list[tuple[bytes, bytes]]) -> Sequence[Score]:
         """Returns the likelihood of each target given its input."""
-        return await self.worker.run("score", self.decoding.score, pairs)
+        return await self.worker.run("score", self.decoding.scoring, pairs)
 
     async def vectors(self, texts: list[str] | list[list[int]]) -> tuple[list[np.ndarray], int]:
         """Returns the vector of each text, and the number of all tokens."""
@@ -377,11 +377,14 @@ class ServedModel:
         chat = {"chat": self._chat_template} if key.is_chat else {}
         decoding = self.decoding.with_settings({**dict(key.settings), **chat})
         configured, asked = decoding.search.controls, key.controls
-        return decoding.with_controls(
+        controls = dataclasses.replace(
+            configured,
             processors=(*configured.processors, *asked.processors),
             constraints=(*configured.constraints, *asked.constraints),
             stop=(*configured.stop, *asked.stop),
         )
+        search = dataclasses.replace(decoding.search, controls=controls)
+        return dataclasses.replace(decoding, search=search)
 
 
 def _until_end(decoded: Decoded | Exception, end_ids: Collection[int]) -> Decoded | Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from mtfrun.decoding import JsonSchema, Regex
+from mtfrun.decoding import Controls, JsonSchema, Regex
 from mtfrun.experiment import Decoding
 from mtfrun.tools.chat import ChatTemplate
 from mtfrun.tools.serving.app import make_app
@@ -173,9 +174,10 @@ def test_constrained_outputs_are_those_of_decode(
     free = {"prompt": "é", "max_tokens": 16}
     with ThreadPoolExecutor(2) as pool:  # rows of one batch
         whole, other = pool.map(lambda x: _complete(client, **x), [request, free])
-    constrained = model.decoding.with_settings({**settings, "decode_length": 16}).with_controls(
-        constraints=[constraint], stop=settings.get("stop", [])
-    )
+    constrained = model.decoding.with_settings({**settings, "decode_length": 16})
+    controls = Controls(constraints=[constraint], stop=settings.get("stop", []))
+    search = dataclasses.replace(constrained.search, controls=controls)
+    constrained = dataclasses.replace(constrained, search=search)
     (answer,) = constrained([b"The "])
     choices = whole["choices"]
     assert [choice["text"] for choice in choices] == [x.text for x in answer.outputs]
@@ -235,7 +237,7 @@ def test_other_paths(client: TestClient, model: ServedModel) -> None:
     pairs = [{"input": "a", "target": "b"}, {"target": "cd"}]
     scores = client.post("/score", json={"pairs": pairs}).json()["scores"]
     assert isinstance(model.inference, Decoding)
-    expected = model.inference.score([(b"a", b"b"), (b"", b"cd")])
+    expected = model.inference.scoring([(b"a", b"b"), (b"", b"cd")])
     assert scores == [score._asdict() for score in expected]
     assert client.post("/score", json={"pairs": [1]}).status_code == 400
     text = client.get("/metrics").text

@@ -67,9 +67,11 @@ class DecodingGraph:
                 "--gin.Controls.stop=[] and --gin.Controls.constraints=[]"
             )
         self._end_ids = controls.ends(prompts.output_vocabulary.end_id)
+        batches = self._batches = self._decoding.batches
+        self.batch_size = batches.size
         # For every number of ids that are read of a prompt.
         rows = [prompts.row_of(np.zeros([n], np.int32)) for n in range(prompts.longest + 1)]
-        shapes = [decoding.shape_of(row) for row in rows]
+        shapes = [batches.shape_of(row) for row in rows]
         self._shapes = sorted(set(shapes))
         self._programs = np.array([self._shapes.index(shape) for shape in shapes], np.int32)
         self._prefixes = np.array([row.prefix for row in rows], np.int32)
@@ -80,7 +82,7 @@ class DecodingGraph:
     def __call__(self, ids: tf.Tensor, lengths: tf.Tensor) -> Outputs:
         """ids: int32 [batch, length], without end ids, padded on the right. Traced once."""
         rows = self.rows(ids, lengths)
-        if not self._decoding.predicts_first_id:
+        if not self._decoding.model.predicts_first_id:
             check = tf.debugging.assert_positive(
                 rows.prefix, "a prompt is empty, and the model does not predict a first token"
             )
@@ -108,13 +110,13 @@ class DecodingGraph:
 
     def _hypotheses(self, rows: Rows) -> list[tf.Tensor]:
         """Returns ids [batch, beam, longest], scores and finished [batch, beam] of all rows."""
-        size, beam = self._decoding.rows, self._decoding.search.beam_size
+        size, beam = self.batch_size, self._decoding.search.beam_size
         outputs = [
             tf.TensorSpec([size, beam, self._longest], tf.int32),
             tf.TensorSpec([size, beam], tf.float32),
             tf.TensorSpec([size, beam], tf.bool),
         ]
-        # As in `Decoding`: rows of a program follow each other, the shortest prefix first.
+        # As in `DecodingBatches`: rows of a program follow each other, the shortest prefix first.
         key = rows.program * (int(self._prefixes.max()) + 1) + rows.prefix
         order = tf.argsort(key, stable=True)
         by_program = []
@@ -135,7 +137,7 @@ class DecodingGraph:
         is_row: tf.Tensor,
     ) -> list[tf.Tensor]:
         """Of a full batch; rows of padding have zeros in all arguments."""
-        size, mesh = self._decoding.rows, self._decoding.experiment.mesh
+        size, mesh = self.batch_size, self._decoding.experiment.mesh
         batch = mtf.Dimension("batch", size)
 
         def tensor(x: tf.Tensor, *dims: mtf.Dimension) -> mtf.Tensor:
@@ -147,7 +149,7 @@ class DecodingGraph:
             name: tensor(x, mtf.Dimension("length", x.shape[1]))
             for name, x in self._features(shape, ids, is_row).items()
         }
-        hypotheses = self._decoding.program(shape)(features, tensor(lines), tensor(limits))
+        hypotheses = self._batches.program(shape)(features, tensor(lines), tensor(limits))
         ids, scores, finished = (x.value for x in hypotheses[:3])
         # Rows of padding may have any scores.
         scores = tf.debugging.check_numerics(
@@ -161,7 +163,7 @@ class DecodingGraph:
     ) -> dict[str, tf.Tensor]:
         """Returns the features [rows, length] of a batch, as `PromptFormat.features` does."""
         prompts, lengths = self._prompt_format, dict(shape.lengths)
-        padding = prompts.features([], self._decoding.rows, lengths)
+        padding = prompts.features([], self.batch_size, lengths)
         features = {name: tf.constant(array) for name, array in padding.items()}
         length = lengths[prompts.feature]
         ids = tf.pad(

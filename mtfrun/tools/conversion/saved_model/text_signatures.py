@@ -8,7 +8,6 @@ from mtfrun import mtf
 from mtfrun.data import INPUTS, TARGETS
 from mtfrun.data.prompts import bucket
 from mtfrun.experiment import Decoding, Experiment
-from mtfrun.experiment.records import require
 from mtfrun.models import TextModel
 from mtfrun.tools.conversion.importer import ConversionError
 from mtfrun.tools.conversion.saved_model.decoding_graph import DecodingGraph, Outputs
@@ -155,11 +154,11 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
     signatures = {"decode": by_ids, "decode_ids": by_ids}
     if encoder is not None and decoder is not None:
         signatures["decode"] = _of_texts(graph, encoder, decoder)
-    model = require(inference.experiment.model, TextModel, "--format=saved_model", "set it")
-    signatures |= logits_signatures(inference.experiment, model, inference.rows)
+    model = inference.model
+    signatures |= logits_signatures(inference.experiment, model, graph.batch_size)
     labels = labels_of(prompt_format.output_vocabulary)
     if labels is not None:
-        logits = LogitsGraph(inference.experiment, model, model.required_features, inference.rows)
+        logits = LogitsGraph(inference.experiment, model, model.required_features, graph.batch_size)
         signatures |= _label_signatures(graph, logits, labels, encoder)
     settings = {
         "longest_prompt": prompt_format.longest,
