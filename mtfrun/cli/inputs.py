@@ -17,7 +17,6 @@ from typing import BinaryIO
 import numpy as np
 
 from mtfrun import processes
-from mtfrun.data.conversations import ASSISTANT, MESSAGES, conversation_json, conversation_of
 from mtfrun.data.files import matching_files
 from mtfrun.data.sources.records import BadRecordError, json_value
 from mtfrun.data.sources.streams import blocks, kind_of, whole_lines
@@ -33,14 +32,10 @@ _TARGET_KEYS = ("target", "targets", "output")
 
 @dataclasses.dataclass(frozen=True)
 class InputSource:
-    """The input of `decode`: a file, images or a split of the data (--input), or else prompts.
-
-    With `conversations` lines of `.jsonl` are conversations, see `data.Conversations`.
-    """
+    """The input of `decode`: a file, images or a split of the data (--input), or else prompts."""
 
     path: str | None = None
     prompts: Sequence[bytes] = ()
-    conversations: bool = False
 
     @property
     def split(self) -> str | None:
@@ -55,8 +50,6 @@ class InputSource:
             )
         if self.path is None:
             return self.prompts
-        if self.conversations and kind_of(self.path) == ".jsonl":
-            return read_conversations(self.path)
         return read_prompts(self.path)
 
     def images(self, read: Callable[[str], np.ndarray]) -> Images:
@@ -125,22 +118,6 @@ def read_prompts(path: str) -> list[bytes]:
     if kind == ".jsonl":
         return [_text(path, i, _value(path, i, x), _INPUT_KEYS) for i, x in enumerate(lines, 1)]
     return lines
-
-
-def read_conversations(path: str) -> list[bytes]:
-    """Returns the conversations in the lines of a file, without answers that end them."""
-    conversations = []
-    for number, line in enumerate(read_lines(path), 1):
-        try:
-            conversation = conversation_of(json_value(line))
-        except BadRecordError as error:
-            raise InputError(f"{path}:{number}: {error}") from None
-        while conversation[MESSAGES] and conversation[MESSAGES][-1]["role"] == ASSISTANT:
-            conversation[MESSAGES].pop()
-        if not conversation[MESSAGES]:
-            raise InputError(f"{path}:{number}: there is nothing to answer")
-        conversations.append(conversation_json(conversation))
-    return conversations
 
 
 def read_pairs(path: str) -> list[tuple[bytes, bytes]]:

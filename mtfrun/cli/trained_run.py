@@ -14,17 +14,13 @@ from typing import Any, TextIO, cast
 from mtfrun import mtf, processes
 from mtfrun.cli.command import settings_of
 from mtfrun.configuration import config
-from mtfrun.data import ConversationTemplate, Data
 from mtfrun.display import progress
 from mtfrun.errors import InputError
-from mtfrun.experiment import Record
-from mtfrun.experiment.adapters import find_adapter
+from mtfrun.experiment import Inference, Record
 from mtfrun.experiment.runs.opening import RunObjects, build_run, find_trained_run
 from mtfrun.experiment.runs.run_training import describe_setup
 from mtfrun.experiment.saved_configuration import check_same_split
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
-from mtfrun.rundir.copied_files import TOKENIZER_FOLDER
-from mtfrun.tools.chat.template import template_of_folder, template_of_name
 from mtfrun.untrusted import visible
 
 
@@ -47,6 +43,12 @@ def open_run(
             problem, _, _ = str(error).partition("; ")
             progress.print_line(progress.warning(f"{problem}; nothing is recorded there"))
     return run, built
+
+
+def note_report(inference: Inference) -> None:
+    report = inference.report()
+    if report is not None:
+        progress.note(report)
 
 
 def note_short_outputs(records: Iterable[Record], decode_length: int | None) -> None:
@@ -72,20 +74,6 @@ def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:
             f"process(es) with --devices_per_process={of_each} have {of_each * processes.count()}: "
             "change one of them"
         )
-
-
-def chat_template(flags: argparse.Namespace, data: Data) -> ConversationTemplate | None:
-    """Returns the template of --chat_template, else the data's, else of the run's tokenizer."""
-    if flags.chat_template is not None:
-        return template_of_name(flags.chat_template)
-    template = data.conversation_template
-    if flags.model_dir is not None:
-        runs = [RunDirectory(flags.model_dir)]
-        if flags.adapter is not None:
-            runs.insert(0, find_adapter(flags.adapter, runs[0]))
-        for run in runs:
-            template = template or template_of_folder(pathlib.Path(run.path, TOKENIZER_FOLDER))
-    return template
 
 
 @contextlib.contextmanager

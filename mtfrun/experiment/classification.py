@@ -56,7 +56,7 @@ class Classification(Inference):
 
     @property
     def example(self) -> str:
-        return "--input=split:validation"
+        return "decode --input=split:validation"
 
     def __call__(
         self, images: Iterable[np.ndarray], progress: Progress | None = None

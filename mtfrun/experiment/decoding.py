@@ -117,7 +117,7 @@ class Decoding(Inference):
     @property
     def example(self) -> str:
         is_chat = self.data.conversation_template is not None
-        return "--chat --interactive" if is_chat else "--interactive"
+        return "chat" if is_chat else "decode --interactive"
 
     def for_single_inputs(self) -> Self:
         return dataclasses.replace(self, batch_size=1)

@@ -53,7 +53,7 @@ class Inference(abc.ABC):
 
     @property
     def example(self) -> str:
-        """Flags of `mtfrun decode` to try a trained model; empty for none."""
+        """The command, with flags, to try a trained model; empty for none."""
         return ""
 
     def with_settings(self, settings: Mapping[str, Any]) -> Self:

@@ -86,7 +86,7 @@ class ImageSampling(Inference):
 
     @property
     def example(self) -> str:
-        return "--input=split:validation --output=images.jsonl"
+        return "decode --input=split:validation --output=images.jsonl"
 
     def read(self, source: Source) -> Images:
         if source.split is not None:

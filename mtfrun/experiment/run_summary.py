@@ -68,7 +68,7 @@ class PrintedSummary:
                 lines["best"] = _evaluation(best, [metric])
         model_dir = shlex.quote(mirrors.url_of(self.run.path))
         example = self.experiment.inference.example
-        commands = ["eval", *([f"decode {example}"] if example else []), "curves"]
+        commands = ["eval", *([example] if example else []), "curves"]
         return {
             **lines,
             "checkpoint": f"{mirrors.url_of(self.run.path)}/{CHECKPOINTS}/ckpt-{step}",

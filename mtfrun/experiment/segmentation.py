@@ -42,7 +42,7 @@ class Segmentation(Inference):
 
     @property
     def example(self) -> str:
-        return "--input=split:validation --output=masks.jsonl"
+        return "decode --input=split:validation --output=masks.jsonl"
 
     def __call__(
         self, images: Iterable[np.ndarray], progress: Progress | None = None

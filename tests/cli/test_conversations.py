@@ -16,19 +16,21 @@ CHAT = {"messages": [{"role": "user", "content": "the"}, {"role": "assistant", "
 def test_a_chat_answers_messages_and_conversations(
     language_model_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    flags = ["decode", f"--model_dir={language_model_run}", "--chat", "--chat_template=plain"]
+    flags = ["chat", f"--model_dir={language_model_run}", "--chat_template=plain"]
     file = tmp_path / "chats.jsonl"
     file.write_text(json.dumps(CHAT) + "\n")
     (from_file,) = succeeded(mtfrun_here(*flags, f"--input={file}"))
     (from_flag,) = succeeded(mtfrun_here(*flags, "--prompt=the"))
     assert from_file["output"] == from_flag["output"]
     assert from_flag["prompt_tokens"] == len("User:\nthe\n\nAssistant:\n")
-    line = error_line(mtfrun_here(*flags[:3], "--prompt=the"))
+    line = error_line(mtfrun_here(*flags[:2], "--prompt=the"))
     assert "the run has no chat template: name one, --chat_template=chatml" in line
     file.write_text('{"messages": []}\n')
     assert f"{file}:1: it has no message" in error_line(mtfrun_here(*flags, f"--input={file}"))
-    flags = [*flags[:2], "--chat_template=chatml", "--prompt=the"]
-    assert "--chat_template is about conversations" in error_line(mtfrun_here(*flags))
+    line = error_line(mtfrun_here(*flags, "--prompt=the", f"--input={file}"))
+    assert "--prompt and --input: give one of them" in line
+    line = error_line(mtfrun_here(*flags, f"--output={file}"))
+    assert "a chat answers on the terminal" in line
 
 
 @pytest.mark.slow
@@ -45,9 +47,9 @@ def test_conversations_are_trained_on_and_continued(tmp_path: pathlib.Path) -> N
     assert "train: " in mtfrun_here("data", "stats", *flags).stdout.decode()
     trained = mtfrun_here("train", *flags, f"--model_dir={tmp_path}/run")
     assert succeeded(trained) == []
-    assert b"mtfrun decode --chat --interactive --model_dir=" in trained.stderr
-    session = ["decode", f"--model_dir={tmp_path}/run", "--chat", "--interactive"]
-    process = mtfrun_here(*session, stdin=b"the\n/temperature 0.5\nthe\n")
+    assert b"mtfrun chat --model_dir=" in trained.stderr
+    stdin = b"the\n/temperature 0.5\nthe\n"
+    process = mtfrun_here("chat", f"--model_dir={tmp_path}/run", stdin=stdin)
     assert process.returncode == 0, process.stderr.decode()
     asked = ["decode", f"--model_dir={tmp_path}/run", "--input=split:validation"]
     assert {record["target"] for record in succeeded(mtfrun_here(*asked))} == {"fox"}

@@ -22,7 +22,11 @@ from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
     from mtfrun import mtf
+    from mtfrun.cli.inputs import InputSource
+    from mtfrun.cli.interactive import Session
     from mtfrun.experiment import Inference
+    from mtfrun.experiment.runs.opening import RunObjects
+    from mtfrun.rundir import RunDirectory
 
 _DESCRIPTION = (
     """\
@@ -36,13 +40,6 @@ Continues or answers prompts, or classifies or segments images: one JSON object 
   mtfrun decode --model_dir=/tmp/run --interactive
   mtfrun decode --model_dir=/tmp/run --prompt="The " --draft=/tmp/smaller_run
   mtfrun decode --model_dir=/tmp/run --prompt="The " --draft=lookup
-
-A chat makes a prompt of a user's turn, with the run's chat template, and the answer is the
-assistant's turn. --interactive is then a conversation, and a .jsonl file has one a line:
-
-  mtfrun decode --model_dir=/tmp/run --chat --interactive
-  mtfrun decode --model_dir=/tmp/run --chat --prompt="How are you?" --chat_template=chatml
-  mtfrun decode --model_dir=/tmp/run --chat --input=conversations.jsonl
 
 Lines of --interactive that begin with / change settings, such as /temperature 0.8; see /help.
 
@@ -81,7 +78,8 @@ whose pixels are the indices of classes to the folder masks_files:
 )
 
 
-def _add_flags(parser: argparse.ArgumentParser) -> None:
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of `decode` that `chat` has as well."""
     add = parser.add_argument
     add(
         "--input",
@@ -90,14 +88,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         path="input",
     )
     add("--prompt", action="append", default=[], help="a prompt; repeatable", metavar="TEXT")
-    add("--interactive", action="store_true", help="read prompts from the terminal, one by one")
-    add("--chat", action="store_true", help="prompts are a user's turns, answers an assistant's")
-    add(
-        "--chat_template",
-        help="chatml, llama3, plain or zephyr, or a file of a tokenizer with a chat_template; by "
-        "default the run's",
-        metavar="NAME",
-    )
     add_output_flags(parser)
     add(
         "--format",
@@ -130,17 +120,27 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add_process_flags(parser)
 
 
-def _check(flags: argparse.Namespace) -> None:
+def check(flags: argparse.Namespace) -> None:
+    """Raises InputError for flags of `add_flags` that cannot be used."""
     check_processes(flags)
     check_run(flags, "latest", "best")
-    check_names(flags, "input", "output", "draft", "chat_template")
+    check_names(flags, "input", "output", "draft")
     check_inference(flags)
     check_least(flags, 1, "draft_tokens")
     check_least(flags, 0, "log_probs")
     if flags.draft_tokens is not None and flags.draft is None:
         raise InputError("--draft_tokens is about a draft: give --draft=DIR or --draft=lookup")
-    if flags.chat_template is not None and not flags.chat:
-        raise InputError("--chat_template is about conversations: give --chat")
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add_flags(parser)
+    parser.add_argument(
+        "--interactive", action="store_true", help="read prompts from the terminal, one by one"
+    )
+
+
+def _check(flags: argparse.Namespace) -> None:
+    check(flags)
     sources = [bool(flags.prompt), flags.input is not None, flags.interactive]
     if sum(sources) != 1:
         raise InputError(
@@ -152,42 +152,40 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.cli.inputs import InputSource
-    from mtfrun.cli.session import Session
+    from mtfrun.cli.interactive import Session
+    from mtfrun.cli.trained_run import open_run
+
+    run, built = open_run(flags, command)
+    source = InputSource(flags.input, [os.fsencode(prompt) for prompt in flags.prompt])
+    return decode(flags, run, built, built.experiment.inference, source, Session)
+
+
+def decode(
+    flags: argparse.Namespace,
+    run: RunDirectory | None,
+    built: RunObjects,
+    inference: Inference,
+    source: InputSource,
+    session: type[Session],
+) -> int:
+    """Writes the outputs for the inputs of a source, or answers the lines of a session."""
     from mtfrun.cli.trained_run import (
         as_text,
-        chat_template,
         json_line,
+        note_report,
         note_short_outputs,
         open_output,
-        open_run,
         write_files,
     )
     from mtfrun.experiment.runs.opening import restore_model
 
-    run, built = open_run(flags, command)
-    settings = {
-        **inference_settings(flags),
-        **_draft_settings(flags, built.experiment.mesh),
-    }
-    if flags.chat:
-        settings["chat"] = template = chat_template(flags, built.experiment.data)
-        if template is None:
-            raise InputError(
-                "the run has no chat template: name one, --chat_template=chatml, or its file"
-            )
-    if flags.stop is not None:
-        settings["stop"] = tuple(flags.stop)
-    if flags.log_probs is not None:
-        settings["log_probs"] = flags.log_probs
-    inference = built.experiment.inference.with_settings(settings)
+    inference = inference.with_settings(_settings(flags, built.experiment.mesh))
     if inference.writes_files and (flags.output == "-" or flags.interactive):
         raise InputError("outputs are image files: give --output=FILE.jsonl, and see FILE_files")
-    prompts = [os.fsencode(prompt) for prompt in flags.prompt]
-    inputs = inference.read(InputSource(flags.input, prompts, conversations=flags.chat))
+    inputs = inference.read(source)
     step = restore_model(built, run, flags.checkpoint, flags.adapter)
     if flags.interactive:
-        changed = inference_settings(flags)
-        Session(inference.for_single_inputs(), flags.chat, _note_report, changed=changed).run()
+        session(inference.for_single_inputs(), inference_settings(flags)).run()
         return 0
     truncated = 0
     with open_output(flags.output) as file:
@@ -199,7 +197,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
                 file.write("".join(map(as_text, record.texts)))
             else:
                 file.write(json_line(record, step))
-    _note_report(inference)
+    note_report(inference)
     note_short_outputs(records, flags.decode_length)
     if truncated:
         line = progress.warning(
@@ -208,6 +206,15 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         )
         progress.note(line)
     return 0
+
+
+def _settings(flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]:
+    settings = {**inference_settings(flags), **_draft_settings(flags, mesh)}
+    if flags.stop is not None:
+        settings["stop"] = tuple(flags.stop)
+    if flags.log_probs is not None:
+        settings["log_probs"] = flags.log_probs
+    return settings
 
 
 def _draft_settings(flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]:
@@ -225,12 +232,6 @@ def _draft_settings(flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]
         built = build_run(run, Settings(allowed_imports=flags.gin_allow_imports), mesh=mesh)
     restore_model(built, run, None)
     return {"draft": built.experiment, **tokens}
-
-
-def _note_report(inference: Inference) -> None:
-    report = inference.report()
-    if report is not None:
-        progress.note(report)
 
 
 COMMANDS = [

@@ -43,7 +43,7 @@ examples."""
 
 
 LAUNCHED = ("train", "eval", "decode", "score")
-"""The commands that several processes can run."""
+"""The commands of the core that several processes can run."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +80,7 @@ def _check(flags: argparse.Namespace) -> None:
     if flags.launched is None:
         raise InputError("launch needs a command: mtfrun launch -n 2 -- train ...")
     launched = flags.launched
-    if launched.command not in LAUNCHED:
+    if "coordinator" not in launched:
         raise InputError(f"launch runs {', '.join(LAUNCHED)}, not {launched.command}")
     if flags.num_processes is None:
         raise InputError("launch needs the number of processes: mtfrun launch -n 2 -- ...")

@@ -7,6 +7,7 @@ import os
 import pathlib
 import socket
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import (
     RUN_HELP,
@@ -16,9 +17,13 @@ from mtfrun.cli.command import (
     check_names,
     check_run,
 )
+from mtfrun.configuration.entry_points import load_entry_points
 from mtfrun.display import progress
 from mtfrun.errors import InputError, install_command
 from mtfrun.untrusted import escape
+
+if TYPE_CHECKING:
+    from mtfrun.data import ConversationTemplate, Data
 
 _TOKEN = "MTFRUN_TOKEN"
 
@@ -122,7 +127,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         raise InputError(
             f"serve needs {error.name}, which is not installed: {install_command('mtfrun[serve]')}"
         ) from error
-    from mtfrun.cli.trained_run import chat_template, open_run
+    from mtfrun.cli.trained_run import open_run
     from mtfrun.experiment.runs.opening import restore_model
     from mtfrun.tools.serving.connections import server_config
     from mtfrun.tools.serving.generation import Limits
@@ -133,7 +138,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     step = restore_model(built, run, flags.checkpoint, flags.adapter)
     name = flags.name or ("model" if run is None else pathlib.Path(run.path).resolve().name)
     places = [size for size in (1, 4) if size < flags.places] + [flags.places]
-    template = chat_template(flags, built.experiment.data)
+    template = _template(flags, built.experiment.data)
     adapter = None if flags.adapter is None else pathlib.Path(flags.adapter).resolve().name
     model = ServedModel(built.experiment, name, step, places, template, adapter)
     limits = Limits(
@@ -158,6 +163,17 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
     Server(server_config(app)).run(sockets=[listener])
     return 0
+
+
+def _template(flags: argparse.Namespace, data: Data) -> ConversationTemplate | None:
+    """Returns the template that the command `chat` would take; without it, the data's."""
+    chat = load_entry_points("mtfrun.commands").get("chat")
+    if chat is not None:
+        template: ConversationTemplate | None = chat.find_template(flags, data)
+        return template
+    if flags.chat_template is not None:
+        raise InputError("--chat_template needs the command chat, which is not installed")
+    return data.conversation_template
 
 
 COMMANDS = [Command("serve", _DESCRIPTION, run, _add_flags, _check, model_dir="run")]

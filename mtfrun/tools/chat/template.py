@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtfrun.data import DataError, Rendered
+from mtfrun.data import ConversationTemplate, Data, DataError, Rendered
 from mtfrun.data.errors import import_package
 from mtfrun.data.files import absolute_path
 from mtfrun.errors import InputError, did_you_mean
+from mtfrun.experiment.adapters import find_adapter
 from mtfrun.processes.answering_child import AnsweringChild, NoAnswerError
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.copied_files import TOKENIZER_FOLDER
 from mtfrun.tools.chat.named_templates import NAMED
 from mtfrun.untrusted import escape, parse_json, read_regular
 
@@ -96,9 +99,25 @@ class ChatTemplate:
         return AnsweringChild(_RENDERING, _MOST_SECS, json.dumps({"template": self._text}))
 
 
-def template_of_name(name: str) -> ChatTemplate:
-    """Returns a template by its name, or of a file."""
-    return ChatTemplate(name) if name in NAMED else ChatTemplate(file=name)
+def template_of_run(
+    name: str | None, data: Data, model_dir: str | None, adapter: str | None
+) -> ConversationTemplate | None:
+    """Returns a template.
+
+    Args:
+      name: a name of `ChatTemplate` or a file; None for the data's template, else the one of the
+        tokenizer that an imported run, or the run of its adapter, has.
+    """
+    if name is not None:
+        return ChatTemplate(name) if name in NAMED else ChatTemplate(file=name)
+    template = data.conversation_template
+    if model_dir is not None:
+        runs = [RunDirectory(model_dir)]
+        if adapter is not None:
+            runs.insert(0, find_adapter(adapter, runs[0]))
+        for run in runs:
+            template = template or template_of_folder(Path(run.path, TOKENIZER_FOLDER))
+    return template
 
 
 def template_of_folder(folder: Path) -> ChatTemplate | None:

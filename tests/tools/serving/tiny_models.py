@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtfrun import data, mtf
 from mtfrun.experiment import Decoding, Experiment
 from mtfrun.models import transformer as t
-from mtfrun.tools.chat import ChatTemplate
 from mtfrun.tools.serving.served_model import ServedModel
 
 MAX_LENGTH = 64
@@ -38,7 +39,28 @@ def language_model(directory: pathlib.Path, *, num_layers: int = 1) -> Experimen
     return experiment
 
 
+@dataclasses.dataclass(frozen=True)
+class LineTemplate:
+    """A template of conversations: each message is a line that begins with its role."""
+
+    special_tokens: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fingerprint: str = "lines"
+    files: Sequence[str] = ()
+
+    def __call__(
+        self, conversation: Mapping[str, Any], special_tokens: Mapping[str, str], *, asks: bool
+    ) -> data.Rendered:
+        text, answers = "", []
+        for message in conversation["messages"]:
+            text += f"{message['role']}: "
+            begin = len(text)
+            text += f"{message['content']}\n"
+            if message["role"] == "assistant":
+                answers.append((begin, len(text)))
+        return data.Rendered(text + "assistant: " * asks, answers)
+
+
 def served(directory: pathlib.Path) -> ServedModel:
     """Returns a language model with three places."""
-    template = ChatTemplate("plain")
+    template = LineTemplate()
     return ServedModel(language_model(directory), "tiny", 7, places=[3], chat_template=template)
