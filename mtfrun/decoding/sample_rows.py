@@ -13,6 +13,8 @@ from mtfrun import mtf
 from mtfrun.decoding.controls.guide import IMPOSSIBLE, Guide
 from mtfrun.decoding.controls.processors import CountPenalty, FrequencyPenalty, PresencePenalty
 from mtfrun.decoding.controls.rules import LogitProcessor, Written
+from mtfrun.decoding.decoder import FORBIDDEN
+from mtfrun.decoding.sampling import gumbel, nucleus
 from mtfrun.decoding.search import Search
 
 _PENALTIES: Mapping[type[CountPenalty], str] = {
@@ -74,7 +76,7 @@ class SampleRows:
         scaled = logits / mtf.where(is_drawn, self.temperature, 1.0)
 
         def draw_from_all() -> mtf.Tensor:
-            return mtf.argmax(scaled + _noise(scaled, key), self.vocab)
+            return mtf.argmax(scaled + gumbel(scaled, key), self.vocab)
 
         drawn = _if_any(from_all, draw_from_all, greedy)
         drawn_from_some = _if_any(from_some, lambda: self._draw_from_some(scaled, key), greedy)
@@ -85,11 +87,8 @@ class SampleRows:
         logits, ids = mtf.top_k(logits, self.vocab, rank)
         most = mtf.where(mtf.greater(self.top_k, 0), self.top_k, rank.size)
         among = mtf.less(mtf.range(logits.mesh, rank), most, output_shape=logits.shape)
-        logits = mtf.where(among, logits, -1e9)
-        before = mtf.cumsum(mtf.softmax(logits, rank), rank, exclusive=True)
-        logits = mtf.where(mtf.less(before, self.top_p), logits, -1e9) + _noise(
-            logits, key.fold_in(ids)
-        )
+        logits = nucleus(mtf.where(among, logits, FORBIDDEN), rank, self.top_p)
+        logits = logits + gumbel(logits, key.fold_in(ids))
         return mtf.gather(ids, mtf.argmax(logits, rank), rank)
 
 
@@ -104,12 +103,6 @@ def _if_any(
         return compute()
     result: mtf.Tensor = mtf.cond(mtf.reduce_any(needs), compute, lambda: default)
     return result
-
-
-def _noise(logits: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
-    """Returns Gumbel noise, as in `Sample`."""
-    uniform = mtf.random_uniform(logits.mesh, logits.shape, key=key)
-    return mtf.negative(mtf.log(mtf.negative(mtf.log(uniform))))
 
 
 class RowSettings:

@@ -89,11 +89,11 @@ class Sample:
         logits = mtf.to_float(logits) * (1.0 / self.temperature)
         if not self.top_k and _is(self.top_p, 1.0):
             logits = self._filter(logits, self.vocab)
-            return mtf.argmax(logits + _gumbel(logits, key), self.vocab)
+            return mtf.argmax(logits + gumbel(logits, key), self.vocab)
         rank = mtf.Dimension("rank", self.top_k or self.vocab.size)
         logits, ids = mtf.top_k(logits, self.vocab, rank)
-        logits = self._filter(_nucleus(logits, rank, self.top_p), rank)
-        logits = logits + _gumbel(logits, key.fold_in(ids))
+        logits = self._filter(nucleus(logits, rank, self.top_p), rank)
+        logits = logits + gumbel(logits, key.fold_in(ids))
         return mtf.gather(ids, mtf.argmax(logits, rank), rank)
 
     def _filter(self, logits: mtf.Tensor, dim: mtf.Dimension) -> mtf.Tensor:
@@ -151,7 +151,7 @@ class Typical:
         return mtf.where(is_far, logits + FORBIDDEN, logits)
 
 
-def _nucleus(logits: mtf.Tensor, rank: mtf.Dimension, top_p: float | mtf.Tensor) -> mtf.Tensor:
+def nucleus(logits: mtf.Tensor, rank: mtf.Dimension, top_p: float | mtf.Tensor) -> mtf.Tensor:
     """Masks logits, sorted along `rank`, after the fewest of probability `top_p`, at least one."""
     if _is(top_p, 1.0):
         return logits
@@ -164,7 +164,8 @@ def _is(value: float | mtf.Tensor, neutral: float) -> bool:
     return not isinstance(value, mtf.Tensor) and value == neutral
 
 
-def _gumbel(logits: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
+def gumbel(logits: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
+    """Returns Gumbel noise of the shape of logits."""
     uniform = mtf.random_uniform(logits.mesh, logits.shape, key=key)
     noise = mtf.negative(mtf.log(mtf.negative(mtf.log(uniform))))
     # Where a draw is exactly 0, the noise would be -inf, and a masked token might be chosen.
