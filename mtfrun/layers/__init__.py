@@ -55,6 +55,7 @@ from mtfrun.layers.embedding import Embedding as Embedding
 from mtfrun.layers.embedding import PositionalEmbedding as PositionalEmbedding
 from mtfrun.layers.embedding import Positions as Positions
 from mtfrun.layers.embedding import SinusoidPositions as SinusoidPositions
+from mtfrun.layers.embedding import TokenVectors as TokenVectors
 from mtfrun.layers.layer import Call as Call
 from mtfrun.layers.layer import Layer as Layer
 from mtfrun.layers.layer import active_shares as active_shares

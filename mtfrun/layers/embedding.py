@@ -14,7 +14,19 @@ from mtfrun.layers.layer import Call
 _LONGEST_WAVE = 10000.0
 
 
-class Embedding(mtf.Module):
+class TokenVectors(mtf.Module, abc.ABC):
+    """Vectors of the ids of a vocabulary."""
+
+    @abc.abstractmethod
+    def __call__(self, ids: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns the vectors {..., d_model} of int ids {...}; zeros for ids out of range."""
+
+    @abc.abstractmethod
+    def vectors_like(self) -> mtf.Variable:
+        """Returns a table {..., d_model} of vectors in the space of the ids' vectors."""
+
+
+class Embedding(TokenVectors):
     """One trained vector for each id of a vocabulary."""
 
     def __init__(
@@ -60,7 +72,6 @@ class Embedding(mtf.Module):
         return ((self.columns.size / growth) ** -0.5 if scale is None else scale) / growth
 
     def __call__(self, ids: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns the vectors {..., d_model} of int ids {...}; zeros for ids out of range."""
         # Cast after the gather: a few rows, not the whole table.
         outer = self.table.shape - [self._vocab, self.columns]  # of `mtf.stack_variables`
         shape = [*outer, *ids.shape, self.columns]
@@ -70,7 +81,6 @@ class Embedding(mtf.Module):
         return vectors if self.projection is None else self.projection(vectors, call)
 
     def vectors_like(self) -> mtf.Variable:
-        """Returns a table {..., d_model} of vectors in the space of the ids' vectors."""
         return self.table if self.projection is None else self.projection.kernel
 
     def logits(self, x: mtf.Tensor) -> mtf.Tensor:

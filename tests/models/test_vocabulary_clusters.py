@@ -29,7 +29,8 @@ QUICK = "adaptive"
 def _model(mesh: mtf.Mesh, kind: str, **embedding: Any) -> t.DecoderOnly:
     softmax = functools.partial(t.ClusterSoftmax, tail_z_loss=0.1)
     settings: dict[str, Any] = {"max_length": 16, "vocabulary_divisor": 8, "softmax": softmax}
-    clusters = t.TokenEmbedding(D_MODEL, clusters=KINDS[kind], **settings | embedding)
+    table = functools.partial(t.AdaptiveEmbedding, clusters=KINDS[kind])
+    clusters = t.TokenEmbedding(D_MODEL, table=table, **settings | embedding)
     return small_model(mesh, num_layers=1, embedding=clusters, loss=t.TokenLoss(z_loss=0.1))
 
 
@@ -174,8 +175,8 @@ def test_settings_of_clusters_are_checked(settings: dict[str, Any], message: str
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"softmax": t.TokenSoftmax}, r"have several tables: set TokenEmbedding\.softmax"),
-        ({"tied_softmax": False}, r"set TokenEmbedding\.clusters and tied_softmax=True"),
+        ({"softmax": t.TokenSoftmax}, r"has several tables: set TokenEmbedding\.softmax"),
+        ({"tied_softmax": False}, r"set TokenEmbedding\.table=.* and tied_softmax=True"),
         ({"softmax_bias": True}, "no biases"),
         ({"scaled_softmax": False}, "is scaled"),
         ({"d_embedding": 4}, "leave one out"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
+from mtfrun.layers import Embedding, TokenVectors
 from mtfrun.models import parity
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
@@ -72,6 +73,7 @@ def _stack(
 
 def _embedding(hparams: dict[str, Any]) -> t.TokenEmbedding:
     softmax, clusters = _softmax(hparams), None
+    table: Callable[..., TokenVectors] = Embedding
     name, arguments = hparams.get("softmax", ("", {}))
     if "clusters" in arguments:
         sizes = [each["token_count"] for each in arguments["clusters"]]
@@ -84,12 +86,13 @@ def _embedding(hparams: dict[str, Any]) -> t.TokenEmbedding:
         clusters = t.VocabularyClusters([], [arguments["inner_dimension_size"]])
     if clusters is not None:
         softmax = functools.partial(t.ClusterSoftmax, tail_z_loss=Z_LOSS)
+        table = functools.partial(t.AdaptiveEmbedding, clusters=clusters)
     return t.TokenEmbedding(
         d_model=hparams["d_model"],
         position=None,
         tied_softmax="softmax" in hparams or "ensemble" in hparams,
         softmax=softmax,
-        clusters=clusters,
+        table=table,
     )
 
 

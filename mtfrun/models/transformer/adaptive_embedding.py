@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_range
 from mtfrun.errors import InputError
-from mtfrun.layers import Call, Embedding
+from mtfrun.layers import Call, Embedding, TokenVectors
 
 _FIRST_ROWS = "first_vocab"
 
@@ -68,10 +68,15 @@ class VocabularyClusters:
         return rows
 
 
-class AdaptiveEmbedding(mtf.Module):
+class AdaptiveEmbedding(TokenVectors):
     """Vectors of ids by the tables of `VocabularyClusters`, each by the table of its cluster.
 
-    A tied softmax has the same tables and projections. Initial vectors have unit variance.
+    A tied softmax, a `ClusterSoftmax`, has the same tables and projections. Initial vectors have
+    unit variance.
+
+    Args:
+      factor: the factor of the vectors of ids.
+      d_embedding, unscaled: settings of one table, which are refused.
     """
 
     def __init__(
@@ -83,9 +88,20 @@ class AdaptiveEmbedding(mtf.Module):
         *,
         clusters: VocabularyClusters,
         factor: float | None = None,
+        d_embedding: mtf.Dimension | None = None,
+        **unscaled: object,
     ) -> None:
-        """`factor`: of the vectors of ids."""
         super().__init__()
+        if d_embedding is not None:
+            raise InputError(
+                f"TokenEmbedding.d_embedding={d_embedding.size} is of one table, and clusters have "
+                "VocabularyClusters.d_embedding: leave one out"
+            )
+        if unscaled:
+            raise InputError(
+                "TokenEmbedding.scaled_softmax=False: a softmax that is tied to clusters is "
+                "scaled; leave it out, or set tied_softmax=False"
+            )
         self.settings = clusters
         self._d_model, self._activation = d_model, dtypes.activation
         self.clusters = [
@@ -99,7 +115,6 @@ class AdaptiveEmbedding(mtf.Module):
         ]
 
     def __call__(self, ids: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns the vectors {..., d_model} of int ids {...}; zeros for ids out of range."""
         first_rows = ids
         if self.settings.cutoffs:
             # The rows after these are not of ids.
@@ -113,12 +128,11 @@ class AdaptiveEmbedding(mtf.Module):
     def table(self) -> mtf.Variable:
         """Raises InputError: a softmax that is tied to one table has none here."""
         raise InputError(
-            "TokenEmbedding.clusters have several tables: set TokenEmbedding.softmax="
+            "an AdaptiveEmbedding has several tables: set TokenEmbedding.softmax="
             "@transformer.ClusterSoftmax, or tied_softmax=False"
         )
 
     def vectors_like(self) -> mtf.Variable:
-        """See `Embedding.vectors_like`."""
         return self.clusters[0].vectors_like()
 
     def products(self, x: mtf.Tensor) -> list[mtf.Tensor]:

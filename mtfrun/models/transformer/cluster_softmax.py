@@ -45,8 +45,8 @@ class ClusterSoftmax(OutputLayer):
         check_range("ClusterSoftmax.tail_z_loss", tail_z_loss, NOT_NEGATIVE)
         if not isinstance(tied, AdaptiveEmbedding):
             raise InputError(
-                "ClusterSoftmax uses the tables of the embedding: set TokenEmbedding.clusters and "
-                "tied_softmax=True"
+                "ClusterSoftmax uses the tables of the embedding: set TokenEmbedding.table="
+                "@transformer.AdaptiveEmbedding and tied_softmax=True"
             )
         self._tied, self._clusters, self._tail_z_loss = tied, tied.settings, tail_z_loss
         if num_classes <= self._clusters.first_ids[-1]:

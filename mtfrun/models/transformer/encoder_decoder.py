@@ -81,7 +81,9 @@ class EncoderDecoder(TokenModel):
         self._inputs_vocabulary_size = inputs_vocabulary_size
         self.inputs_embedding = self.embedding
         if inputs_vocabulary_size is not None:
-            self.inputs_embedding = embedding.inputs_table(mesh, inputs_vocabulary_size, dtypes)
+            self.inputs_embedding = embedding.make_table(
+                mesh, inputs_vocabulary_size, dtypes, for_inputs=True
+            )
         self.inputs_position = self.position
         if embedding.inputs_position is not None:
             self.inputs_position = embedding.inputs_position(
@@ -94,9 +96,10 @@ class EncoderDecoder(TokenModel):
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:
-        if self._inputs_vocabulary_size is None:
-            return super().vocabulary_sizes
-        return {**super().vocabulary_sizes, "inputs_embedding/table": self._inputs_vocabulary_size}
+        sizes, path = super().vocabulary_sizes, "inputs_embedding/table"
+        if self._inputs_vocabulary_size is not None and path in self.named_variables():
+            sizes[path] = self._inputs_vocabulary_size
+        return sizes
 
     def hidden(self, features: Features, call: SequenceCall) -> mtf.Tensor:
         targets = features["targets"]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
+from typing import Any
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, INDEX, POSITIVE, check_fields
 from mtfrun.errors import InputError
-from mtfrun.layers import Embedding, PositionalEmbedding, Positions
-from mtfrun.models.transformer.adaptive_embedding import AdaptiveEmbedding, VocabularyClusters
+from mtfrun.layers import Embedding, PositionalEmbedding, Positions, TokenVectors
 from mtfrun.models.transformer.output_layer import OutputLayer, TokenLogits
 from mtfrun.models.transformer.token_softmax import TokenSoftmax
+
+# Made as `table_class(mesh, vocab, d_model, dtypes, factor=factor, d_embedding=columns)`; if a tied
+# softmax is not scaled also with the `initializer` and `logits_scale` of an `Embedding`.
+TableClass = Callable[..., TokenVectors]
 
 # Made as `position_class(mesh, max_length, d_model, dtypes)`.
 PositionClass = Callable[..., Positions]
@@ -36,23 +39,18 @@ class TokenTable:
       scaled_vectors: vectors of ids have the factor d_model ** 0.5, before positions are added;
         Vaswani et al. 2017, arXiv:1706.03762, section 3.4; d_embedding ** 0.5 where the table has
         these columns.
-      clusters: tables of different widths for frequent and rare ids, in the place of one table; a
-        tied softmax is then a `ClusterSoftmax`. None for one table.
+      table: the class of the table, for example of one that has tables of different widths for
+        frequent and rare ids.
     """
 
     vocabulary_divisor: int = 1
     d_embedding: int | None = None
     scaled_vectors: bool = False
-    clusters: VocabularyClusters | None = None
+    table: TableClass = Embedding
 
     def __post_init__(self) -> None:
         check_fields(self, COUNT, "vocabulary_divisor")
         check_fields(self, COUNT, "d_embedding", optional=True)
-        if self.clusters is not None and self.d_embedding is not None:
-            raise InputError(
-                f"TokenEmbedding.d_embedding={self.d_embedding} is of one table, and clusters have "
-                "VocabularyClusters.d_embedding: leave one out"
-            )
 
     @property
     def columns(self) -> mtf.Dimension | None:
@@ -100,11 +98,6 @@ class TokenEmbedding(TokenTable, TokenLogits):
             raise InputError(
                 f"padding_id={self.padding_id} must be 0, or -1 where every id is a token"
             )
-        if self.clusters is not None and self.tied_softmax and not self.scaled_softmax:
-            raise InputError(
-                "TokenEmbedding.scaled_softmax=False: a softmax that is tied to clusters is "
-                "scaled; leave it out, or set tied_softmax=False"
-            )
 
     @property
     def width(self) -> mtf.Dimension:
@@ -114,35 +107,25 @@ class TokenEmbedding(TokenTable, TokenLogits):
     def vectors_factor(self) -> float | None:
         return (self.d_embedding or self.d_model) ** 0.5 if self.scaled_vectors else None
 
-    def table(
-        self, mesh: mtf.Mesh, vocabulary_size: int, dtypes: mtf.DTypePolicy = mtf.DTypePolicy()
-    ) -> Embedding | AdaptiveEmbedding:
-        """Returns the vectors of ids, whose table a tied softmax uses."""
-        vocab = self.vocab(vocabulary_size)
-        place = (mesh, vocab, self.width, dtypes)
-        if self.clusters is not None:
-            return AdaptiveEmbedding(*place, clusters=self.clusters, factor=self.vectors_factor)
-        make = functools.partial(
-            Embedding, *place, factor=self.vectors_factor, d_embedding=self.columns
-        )
-        if self.scaled_softmax or not self.tied_softmax:
-            return make()
-        # Logits of unit variance, as with a table of unit variance that is scaled.
-        initial = mtf.VarianceScaling()([self.columns or self.width], [vocab])
-        return make(initializer=initial, logits_scale=1.0)
-
-    def inputs_table(
-        self, mesh: mtf.Mesh, vocabulary_size: int, dtypes: mtf.DTypePolicy = mtf.DTypePolicy()
-    ) -> Embedding:
-        """Returns the vectors of the ids of inputs that have another vocabulary than targets."""
-        if self.clusters is not None:
-            raise InputError(
-                "TokenEmbedding.clusters are of one vocabulary: inputs and targets must share it"
-            )
-        return Embedding(
-            *(mesh, self.vocab(vocabulary_size), self.width, dtypes),
+    def make_table(
+        self,
+        mesh: mtf.Mesh,
+        vocabulary_size: int,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        for_inputs: bool = False,
+    ) -> TokenVectors:
+        """Returns the vectors of ids; no softmax is tied to those `for_inputs`."""
+        vocab, options = self.vocab(vocabulary_size), dict[str, Any]()
+        if self.tied_softmax and not self.scaled_softmax and not for_inputs:
+            # Logits of unit variance, as with a table of unit variance that is scaled.
+            initial = mtf.VarianceScaling()([self.columns or self.width], [vocab])
+            options = {"initializer": initial, "logits_scale": 1.0}
+        return self.table(
+            *(mesh, vocab, self.width, dtypes),
             factor=self.vectors_factor,
             d_embedding=self.columns,
+            **options,
         )
 
     def num_classes(self, vocabulary_size: int) -> int:

@@ -6,9 +6,8 @@ import abc
 from typing import final
 
 from mtfrun import mtf
-from mtfrun.layers import Call, Collector, Embedding, Metric, Positions, depends_on_padding
+from mtfrun.layers import Call, Collector, Metric, Positions, TokenVectors, depends_on_padding
 from mtfrun.models.model import Features, Loss, TextModel
-from mtfrun.models.transformer.adaptive_embedding import AdaptiveEmbedding
 from mtfrun.models.transformer.distillation import Distillation, Distiller
 from mtfrun.models.transformer.learned_prompt import ReadsPrompt
 from mtfrun.models.transformer.sublayer import SequenceCall
@@ -53,7 +52,7 @@ class TokenModel(TextModel, ReadsPrompt):
         self.vocab = embedding.vocab(self._num_labels)
         self.padding_id = embedding.padding_id
         self._start_id = embedding.start_id
-        self.embedding = embedding.table(mesh, vocabulary_size, dtypes)
+        self.embedding = embedding.make_table(mesh, vocabulary_size, dtypes)
         self.position = None
         if embedding.position is not None:
             self.position = embedding.position(mesh, embedding.max_length, width, dtypes)
@@ -72,7 +71,7 @@ class TokenModel(TextModel, ReadsPrompt):
     def vocabulary_sizes(self) -> dict[str, int]:
         sizes = {"embedding/table": self._vocabulary_size, "softmax/kernel": self._num_labels}
         variables = self.named_variables()
-        # A tied softmax has no kernel, and clusters of the vocabulary have several tables.
+        # A tied softmax has no kernel, and an embedding may have several tables.
         return {path: size for path, size in sizes.items() if path in variables}
 
     @property
@@ -147,7 +146,7 @@ class TokenModel(TextModel, ReadsPrompt):
         ids: mtf.Tensor,
         positions: mtf.Tensor | None,
         call: Call,
-        embedding: Embedding | AdaptiveEmbedding | None = None,
+        embedding: TokenVectors | None = None,
         position: Positions | None = None,
     ) -> mtf.Tensor:
         """Returns vectors of ids plus vectors of positions, by default 0, 1, ... along "length".

@@ -242,9 +242,7 @@ def _map_vocabulary(
     model = new.experiment.model
     shapes = [model.named_variables()[path].shape for path in model.vocabulary_sizes]
     if not shapes:
-        raise InputError(
-            "TokenEmbedding.clusters: tables of clusters do not take another vocabulary"
-        )
+        raise InputError("AdaptiveEmbedding: tables of clusters do not take another vocabulary")
     return map_vocabulary(before, after, shapes[0].get_dim_by_name("vocab").size)
 
 

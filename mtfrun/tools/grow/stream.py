@@ -70,9 +70,7 @@ class Stream:
         ]
         writes_centred = _writes_centred(norms, list(new))
         if len(set(sizes)) > 1 and any(isinstance(x, AdaptiveEmbedding) for x in new.values()):
-            raise InputError(
-                "TokenEmbedding.clusters: with tables of several widths d_model cannot grow"
-            )
+            raise InputError("AdaptiveEmbedding: with tables of several widths d_model cannot grow")
         if len(set(sizes)) > 1 and any(
             isinstance(x, LayerNorm) and x.scale is None for x in new.values()
         ):

@@ -233,12 +233,13 @@ def test_the_columns_of_an_embedding_do_not_grow() -> None:
 
 def test_vectors_of_clusters_do_not_grow() -> None:
     clusters = t.VocabularyClusters([8], [4, 2])
+    table = functools.partial(t.AdaptiveEmbedding, clusters=clusters)
     stack = functools.partial(t.Stack, num_layers=1, layers=[t.FeedForward])
     models = [
         t.DecoderOnly(
             mtf.Mesh(),
             16,
-            embedding=t.TokenEmbedding(size, clusters=clusters, softmax=t.ClusterSoftmax),
+            embedding=t.TokenEmbedding(size, table=table, softmax=t.ClusterSoftmax),
             stack=stack,
         ).named_modules()
         for size in (8, 16)

@@ -109,7 +109,7 @@ def _describe(
     variables = model.named_variables()
     if "embedding/clusters/0/table" in variables:
         raise ConversionError(
-            "TokenEmbedding.clusters: transformers has no models with tables of several widths; "
+            "AdaptiveEmbedding: transformers has no models with tables of several widths; "
             "export it with --format=safetensors"
         )
     _check_factors(variables)

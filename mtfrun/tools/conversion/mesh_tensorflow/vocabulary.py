@@ -11,6 +11,7 @@ from mtfrun.tools.conversion.mesh_tensorflow.layers import Parameters
 _TARGET = "get_vocab_embedding_cls.cls"
 _ADAPTIVE_SOFTMAX = "AdaptiveSoftmaxVocabEmbedding"
 _SOFTMAX = "transformer.ClusterSoftmax"
+_TABLE = "transformer.AdaptiveEmbedding"
 CLUSTERS = "transformer.VocabularyClusters"
 
 
@@ -110,10 +111,13 @@ def _adaptive(kind: str) -> Callable[[SourceConfig, Parameters], dict[str, Param
 def _clusters(
     embedding: Parameters, cutoffs: Sequence[int], sizes: Sequence[Any]
 ) -> dict[str, Parameters]:
-    embedding["clusters"] = reference(f"@{CLUSTERS}()")
+    embedding["table"] = reference(f"@{_TABLE}")
     if embedding["tied_softmax"]:
         embedding["softmax"] = reference(f"@{_SOFTMAX}")
-    return {CLUSTERS: {"cutoffs": list(cutoffs), "d_embedding": list(sizes)}}
+    return {
+        _TABLE: {"clusters": reference(f"@{CLUSTERS}()")},
+        CLUSTERS: {"cutoffs": list(cutoffs), "d_embedding": list(sizes)},
+    }
 
 
 _KINDS: Mapping[str, Callable[[SourceConfig, Parameters], dict[str, Parameters]]] = {

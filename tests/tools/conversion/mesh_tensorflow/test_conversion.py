@@ -294,8 +294,9 @@ def _text(imported: Imported) -> str:
             "    {'token_count': 128, 'embedding_size': 8},\n"
             "    {'token_count': 192, 'embedding_size': 4}]\n",
             [
-                "    clusters = @transformer.VocabularyClusters()\n"
-                "    softmax = @transformer.ClusterSoftmax\n",
+                "    softmax = @transformer.ClusterSoftmax\n"
+                "    table = @transformer.AdaptiveEmbedding\n",
+                "clusters = @transformer.VocabularyClusters()\n",
                 "    cutoffs = [64, 192]\n    d_embedding = [16, 8, 4]\n",
             ],
         ),
