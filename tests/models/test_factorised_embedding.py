@@ -192,7 +192,7 @@ def test_only_a_table_that_grows_has_a_factor_of_mup(
 def test_learned_prompts_are_vectors_of_d_model() -> None:
     model = _model(mtf.Mesh(ONE_DEVICE), "decoder", _embedding("decoder", d_embedding=D_EMBEDDING))
     t.LearnedPrompts(3).attach(model)
-    assert model.prompt is not None
+    assert model.prompt.vectors is not None
     assert model.prompt.vectors.shape == mtf.Shape([("prompt_length", 3), ("d_model", D_MODEL)])
 
 

@@ -100,7 +100,7 @@ class DecoderOnly(TokenModel):
     def shares_beginnings(self) -> bool:
         stack = self.decoder_stack
         can_read = stack.can_prefill(SequenceCall()) and stack.can_step_in_blocks()
-        return can_read and not self.reads_prompts_at_once and self.prompt is None
+        return can_read and not self.reads_prompts_at_once and not self.prompt.length
 
     @property
     def cannot_read_prompt(self) -> str:
@@ -124,7 +124,7 @@ class DecoderOnly(TokenModel):
         targets = features["inputs" if is_input else "targets"]
         segments = features.get("targets_segmentation")
         length = targets.shape.get_dim_by_name("length")
-        read = self.with_prompt(targets)
+        read = self.prompt.before_ids(targets)
         if self._prefix:
             in_prefix = features.get("targets_prefix")
             if in_prefix is None:
@@ -136,24 +136,22 @@ class DecoderOnly(TokenModel):
             bias = causal_bias(
                 self._mesh,
                 read.shape.get_dim_by_name("length"),
-                self.segments_with_prompt(segments),
-                shares_negative=self.prompt is not None,
+                self.prompt.before_segments(segments),
+                shares_negative=bool(self.prompt.length),
             )
         call = dataclasses.replace(
             call,
             self_attention_bias=bias,
             bidirectional=self._prefix,
             nonpadding=mtf.to_float(mtf.not_equal(read, self.padding_id)),
-            text_positions=self.positions_with_prompt(features.get("targets_position")),
+            text_positions=self.prompt.before_positions(features.get("targets_position")),
         )
         ids = targets
         if self._reads_start and not is_input:
             within = None if self._shift_across_segments else segments
             ids = shift_right(targets, length, within, self._start_id)
         x = self._embedder(features, call)(mtf.abs(ids), features.get("targets_position"))
-        x = x if self.prompt is None else self.prompt.before(x)
-        x = self.decoder_stack(x, call)
-        x = x if self.prompt is None else self.prompt.after(x)
+        x = self.prompt.after(self.decoder_stack(self.prompt.before(x), call))
         if not is_input and not self._reads_start:
             # The vector of an id predicts the next one.
             is_first = is_first_id(targets, length, segments)

@@ -21,7 +21,7 @@ from mtfrun.layers import (
     mask_segments,
     rename_length_to_memory_length,
 )
-from mtfrun.models.transformer.learned_prompt import LearnedPrompt
+from mtfrun.models.transformer.prompt_vectors import PromptVectors
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import DecodingProgress, SequenceCall
 
@@ -96,13 +96,13 @@ class PromptReading:
       reads_start: position 0 of the stack reads `start_id`, and position i the id before position i
         of the targets. Otherwise ids are read one position earlier, where they stand.
       learned: a learned prompt, at the first positions of the stack, before the targets' positions.
-        There are neither beginnings nor steps in blocks then.
+        There are neither beginnings nor steps in blocks then, unless it is empty.
     """
 
     at_once: bool = False
     in_prefix: mtf.Tensor | None = None
     reads_start: bool = True
-    learned: LearnedPrompt | None = None
+    learned: PromptVectors = dataclasses.field(default_factory=PromptVectors)
     start_id: int = 0
 
     def ids_at(self, ids: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
@@ -136,11 +136,7 @@ class StackDecoder:
         """Returns the decoder before position 0; an InputError if a prefix lacks a `prefill`."""
         if self.reading.in_prefix is not None:
             self._check_prefill()
-        first_state = (
-            None
-            if self.reading.learned is None
-            else self._after_learned_prompt(self.reading.learned)
-        )
+        first_state = self._after_learned_prompt() if self.reading.learned.length else None
         return self._decoder(first_state, None, self._length.size)
 
     @property
@@ -155,7 +151,7 @@ class StackDecoder:
         self, first_state: Any, prompt_lengths: mtf.Tensor | None, positions: int
     ) -> Decoder:
         """Returns the decoder of a number of positions, after `prompt_lengths` {batch...} ids."""
-        learned = 0 if self.reading.learned is None else self.reading.learned.length
+        learned = self.reading.learned.length
         memory_length = mtf.Dimension("memory_length", positions + learned)
         state = self._empty_state(memory_length, [] if self.beam is None else [self.beam])
         if first_state is not None:
@@ -176,7 +172,7 @@ class StackDecoder:
             return logits, state
 
         can_prefill = self.reading.at_once and self.stack.can_prefill(self.call)
-        can_step_in_blocks = self.stack.can_step_in_blocks() and self.reading.learned is None
+        can_step_in_blocks = self.stack.can_step_in_blocks() and not learned
         return Decoder(
             step,
             state,
@@ -214,16 +210,15 @@ class StackDecoder:
         if self.reading.reads_start:
             length = ids.shape.get_dim_by_name("length")
             ids = shift_right(ids, length, start_id=self.reading.start_id)
-        x = self.embed(mtf.abs(ids), None)
-        x = x if self.reading.learned is None else self.reading.learned.before(x)
+        x = self.reading.learned.before(self.embed(mtf.abs(ids), None))
         state = self._prefill(x, prompt_lengths)
         return self._decoder(state, prompt_lengths, self._length.size)
 
-    def _after_learned_prompt(self, prompt: LearnedPrompt) -> Any:
+    def _after_learned_prompt(self) -> Any:
         """Returns the state of all rows after the learned prompt alone."""
         self._check_prefill()
         lengths = mtf.zeros(self.targets.mesh, self._batch, tf.int32)
-        return self._prefill(prompt.for_rows(self._batch, self.dtype), lengths)
+        return self._prefill(self.reading.learned.for_rows(self._batch, self.dtype), lengths)
 
     def _prefill(self, x: mtf.Tensor, prompt_lengths: mtf.Tensor) -> Any:
         """Returns the state after x {batch..., length, d_model}, without the padding in it."""
@@ -266,7 +261,7 @@ class StackDecoder:
     def _progress(
         self, position: mtf.Tensor | None, prompt_lengths: mtf.Tensor | None
     ) -> DecodingProgress:
-        learned = 0 if self.reading.learned is None else self.reading.learned.length
+        learned = self.reading.learned.length
         if learned and prompt_lengths is None:
             prompt_lengths = mtf.zeros(self.targets.mesh, self._batch, tf.int32)
         if prompt_lengths is not None and not self.reading.reads_start:

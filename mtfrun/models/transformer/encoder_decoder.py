@@ -135,12 +135,12 @@ class EncoderDecoder(TokenModel):
     def _encode(self, features: Features, call: SequenceCall) -> SequenceCall:
         inputs = features["inputs"]
         segments = features.get("inputs_segmentation")
-        if segments is not None and self.prompt is not None:
+        if segments is not None and self.prompt.length:
             raise InputError(
                 "an encoder's learned prompt sees its text, and so rows have one: set "
                 "--gin.PACKED=False"
             )
-        ids = self.with_prompt(inputs)
+        ids = self.prompt.before_ids(inputs)
         encoding = encoder_call(ids, segments, call, self.padding_id)
         memory = self.encoder_stack.output_entries(ids if segments is None else segments)
         memory = rename_length_to_memory_length(memory)
@@ -150,7 +150,7 @@ class EncoderDecoder(TokenModel):
             bias = AttentionBias.of(SegmentMask(features["targets_segmentation"], memory))
         positions = features.get("inputs_position")
         x = self._embed(inputs, positions, encoding, self.inputs_embedding, self.inputs_position)
-        x = x if self.prompt is None else self.prompt.before(x)
+        x = self.prompt.before(x)
         encoding = dataclasses.replace(encoding, text_positions=positions)
         output = self.encoder_stack(x, encoding)
         encoder = EncoderMemory(output, bias, encoding.nonpadding)

@@ -9,13 +9,13 @@ from mtfrun import mtf
 from mtfrun.layers import Call, Collector, Metric, Positions, TokenVectors, depends_on_padding
 from mtfrun.models.model import Features, Loss, TextModel
 from mtfrun.models.transformer.distillation import Distillation, Distiller
-from mtfrun.models.transformer.learned_prompt import ReadsPrompt
+from mtfrun.models.transformer.prompt_vectors import PromptVectors
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss
 
 
-class TokenModel(TextModel, ReadsPrompt):
+class TokenModel(TextModel):
     """A model that gives every position of features["targets"] {batch, length} int32 its logits.
 
     Padding, id 0 unless the embedding says otherwise, has no loss. Negative ids have none either: a
@@ -52,6 +52,7 @@ class TokenModel(TextModel, ReadsPrompt):
         self.vocab = embedding.vocab(self._num_labels)
         self.padding_id = embedding.padding_id
         self._start_id = embedding.start_id
+        self.prompt = PromptVectors()
         self.embedding = embedding.make_table(mesh, vocabulary_size, dtypes)
         self.position = None
         if embedding.position is not None:
@@ -127,8 +128,10 @@ class TokenModel(TextModel, ReadsPrompt):
         self.distiller = Distiller(self._mesh, self.vocab, self._width, settings, teacher_width)
         return self.distiller
 
-    def vectors_like(self) -> mtf.Variable:
-        return self.embedding.vectors_like()
+    @property
+    def cannot_read_prompt(self) -> str:
+        """Why it cannot have a learned prompt as it is configured; "" if it can."""
+        return ""
 
     def allows_padding(self, length: int) -> bool:
         """Returns whether all layers ignore padding, and there are positions for the length."""
