@@ -8,7 +8,7 @@ import itertools
 import json
 import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -32,6 +32,20 @@ from mtfrun.differences import changes, list_changes
 IDS, VOCABULARIES = "ids", "vocabularies"
 # Characters of JSON that are stored; of longer JSON, such as thousands of names of files, a hash.
 _LONGEST_JSON = 600
+
+
+class RowFeatures(Protocol):
+    """Features that the rows of a training have besides those of the data.
+
+    Attributes:
+      features: their shapes in a row, by name.
+    """
+
+    @property
+    def features(self) -> Mapping[str, mtf.Shape]: ...
+
+    def add_to(self, batches: Batches) -> None:
+        """Adds the features to the rows of training batches."""
 
 
 class Data(abc.ABC):

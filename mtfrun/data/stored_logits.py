@@ -196,7 +196,7 @@ def _check_fixed(rows: Rows, batch: int) -> None:
     if any(not np.array_equal(one[name], other[name]) for name in one):
         raise DataError(
             "the rows have other noise in every epoch, so that predictions for them cannot be "
-            "stored: name the teacher's run as Distillation.teacher_path"
+            "stored: name the teacher's run as Teacher.path"
         )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from mtfrun import mtf, optim
 from mtfrun.checks import INDEX, check_range
 from mtfrun.data import Data, Infeed, LabelVocabulary, host_of, split_batch
-from mtfrun.data.stored_logits import StoredLogits
+from mtfrun.data.data import RowFeatures
 from mtfrun.errors import InputError, LayoutError
 from mtfrun.experiment.adapters import (
     SavedAdapters,
@@ -143,10 +143,8 @@ class Experiment:
 
     Attributes:
       model, inference: the objects that the two classes make.
-      stored_logits: of a teacher, which the rows of training have besides; None for none.
+      row_features: further features of the rows of training.
     """
-
-    stored_logits: StoredLogits | None = None
 
     def __init__(
         self,
@@ -173,6 +171,7 @@ class Experiment:
         self.init_checkpoint = init_checkpoint
         self.use_averages = use_averages
         self._outer_batch = outer_batch
+        self.row_features: list[RowFeatures] = []
         self.model = model(mesh, **data.model_arguments())
         check_features(type(self.model), data)
         check_rows(self.model, data)
@@ -215,15 +214,15 @@ class Experiment:
         shapes = self._row_shapes(batch_size)
         host = host_of(self.mesh, next(iter(shapes.values())), self._outer_batch)
         batches = self.data.train(batch_size, seed=self.seed, host=host)
-        if self.stored_logits is not None:
-            self.stored_logits.add_to(batches)
+        for further in self.row_features:
+            further.add_to(batches)
         return Infeed(batches, self.mesh, shapes, self._outer_batch, host=host, with_digests=True)
 
     def _row_shapes(self, batch_size: int) -> dict[str, mtf.Shape]:
         shapes = self.data.shapes(batch_size)
-        if self.stored_logits is not None:
-            rows = mtf.Shape([mtf.Dimension("batch", batch_size)])
-            shapes |= {name: rows + x for name, x in self.stored_logits.features.items()}
+        rows = mtf.Shape([mtf.Dimension("batch", batch_size)])
+        for further in self.row_features:
+            shapes |= {name: rows + shape for name, shape in further.features.items()}
         return shapes
 
     def evaluation_infeed(

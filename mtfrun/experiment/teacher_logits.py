@@ -11,7 +11,7 @@ from mtfrun.checks import POSITIVE, Range, check_range
 from mtfrun.data.batches import Batch
 from mtfrun.data.stored_logits import PARTS_OF_1, store_logits
 from mtfrun.errors import InputError
-from mtfrun.experiment.distillation import Teacher, require_tokens
+from mtfrun.experiment.distillation import TeacherCheckpoint, require_tokens
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.models.transformer import TokenModel
 
@@ -20,7 +20,7 @@ _MOST_UINT16 = 1 << 16
 
 def store_teacher_logits(
     experiment: Experiment,
-    teacher: Teacher,
+    teacher: TeacherCheckpoint,
     path: str,
     *,
     top_k: int,

@@ -18,9 +18,10 @@ from mtfrun.display import pictures, progress
 from mtfrun.display.table import fit_fields, label_lines
 from mtfrun.errors import InputError
 from mtfrun.experiment.adapters import SavedAdapters, as_adapters, load_base, saved_adapters
-from mtfrun.experiment.distillation import add_distiller
 from mtfrun.experiment.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.loss_terms import LossTerm
+from mtfrun.experiment.records import require
 from mtfrun.experiment.run_summary import PrintedSummary
 from mtfrun.experiment.saved_configuration import (
     SavedConfiguration,
@@ -29,7 +30,6 @@ from mtfrun.experiment.saved_configuration import (
 )
 from mtfrun.layers import Adapter
 from mtfrun.models import NonFiniteError
-from mtfrun.models.transformer import Distillation
 from mtfrun.rundir import Manifest, RunCost, RunDirectory, RunRecord, State, Status
 from mtfrun.rundir.checkpoints.manifest import describe
 from mtfrun.rundir.tensorboard.metric_catalogue import best_mode, is_better
@@ -95,10 +95,10 @@ class Training(TrainedVariables, TrainingDocuments):
         `Evaluation.at_start` at the start.
       actions: further actions of the loop, after an evaluation that is due at the same step.
       trackers: take the curves too, see `training.Tracker`.
-      distillation: makes the model the student of a trained one; None for no teacher.
+      loss_terms: terms of the loss besides the model's, such as `distillation.Teacher`.
 
     Attributes:
-      teacher: the teacher's run, with a `distillation`.
+      prepared_terms: the terms of this training.
     """
 
     experiment: Experiment
@@ -109,7 +109,7 @@ class Training(TrainedVariables, TrainingDocuments):
     evaluate_every_steps: int | None = 1000
     actions: Sequence[training.Action] = ()
     trackers: Sequence[training.Tracker] = ()
-    distillation: Distillation | None = None
+    loss_terms: Sequence[LossTerm] = ()
 
     def __post_init__(self) -> None:
         experiment, microbatches = self.experiment, self.options.microbatches
@@ -123,7 +123,11 @@ class Training(TrainedVariables, TrainingDocuments):
         training.check_trackers(self.trackers)
         experiment.model.add_adapters(as_adapters(self.adapters, "Training.adapters"))
         # Behind the adapters, which freeze the variables before them.
-        self.teacher = add_distiller(experiment, self.distillation)
+        remedy = "give a list of terms, such as [@distillation.Teacher()]"
+        self.prepared_terms = [
+            require(term, LossTerm, "Training.loss_terms", remedy).prepare(experiment)
+            for term in self.loss_terms
+        ]
         self.state = self.state_of(experiment, self.optimizer)
         experiment.data = self.data_of(experiment)
 
@@ -178,7 +182,10 @@ class Training(TrainedVariables, TrainingDocuments):
         experiment, options = self.experiment, self.options
         check_same_training_data(experiment.data)
         lines_of_adapters, entry_of_adapters = load_base_of_adapters(experiment, run)
-        of_teacher = {} if self.teacher is None else self.teacher.metadata()
+        entries, lines_of_terms = dict(entry_of_adapters), dict(lines_of_adapters)
+        for term in self.prepared_terms:
+            entries |= term.metadata()
+            lines_of_terms |= term.describe()
         saved = SavedConfiguration(experiment.data, hyperparameters, options.train_steps)
         status = _Recording(run.record(), options.train_steps, self._size)
         summary = PrintedSummary(run, experiment, self.state, options, self.batch_size)
@@ -209,11 +216,10 @@ class Training(TrainedVariables, TrainingDocuments):
                     texts or {},
                     {
                         **summary.before(hyperparameters or {}),
-                        **lines_of_adapters,
-                        **({} if self.teacher is None else {"teacher": self.teacher.describe()}),
+                        **lines_of_terms,
                     },
                     recording,
-                    {**saved.metadata(), **entry_of_adapters, **of_teacher},
+                    {**saved.metadata(), **entries},
                     lambda manifest: self.check_manifest(
                         manifest, saved, accept_changes=accept_changes
                     ),
@@ -248,8 +254,8 @@ class Training(TrainedVariables, TrainingDocuments):
         self, manifest: Manifest, saved: SavedConfiguration, *, accept_changes: bool = False
     ) -> None:
         """Raises InputError if a checkpoint must not be restored; prints what else has changed."""
-        if self.teacher is not None:
-            self.teacher.check_unchanged(manifest, accept_changes=accept_changes)
+        for term in self.prepared_terms:
+            term.check_unchanged(manifest, accept_changes=accept_changes)
         is_same = manifest.variables == describe(self.state.storage())
         for note in saved.check(
             manifest, has_same_variables=is_same, accept_changes=accept_changes

@@ -79,7 +79,7 @@ def test_a_student_is_used_and_read_again_without_its_teacher(
     assert answer["step"] == 3
     # The projection is beside the model.
     of_model = mtfrun.load(run).variables()
-    assert "distiller/projection" not in of_model
+    assert "loss_terms/0/projection" not in of_model
     files = [f"{teacher}/config.gin"]
     begun = mtfrun.load(None, gin_files=files, D_MODEL=8, INIT_CHECKPOINT=str(run))
     assert of_model.keys() == begun.variables().keys()
@@ -99,7 +99,7 @@ def test_the_vectors_of_a_teacher_have_the_width_behind_a_factorised_embedding(
     _train(factorised, run, steps=1)
     manifest = RunDirectory(str(run)).checkpoints().manifest(1)
     assert manifest is not None
-    assert list(manifest.variables["model/distiller/projection"].shape) == [8, 24]
+    assert list(manifest.variables["model/loss_terms/0/projection"].shape) == [8, 24]
 
 
 def test_curves_have_the_divergence_from_the_teacher(student: pathlib.Path) -> None:
@@ -150,7 +150,7 @@ def test_a_mistake_about_stored_logits_is_one_line(
         "store them with `mtfrun data logits": [*train, "--gin.TEACHER_LOGITS='/none'"],
         "are of other training rows": [*train, "--gin.SEQUENCE_LENGTH=16"],
         "have the temperature 2.0": [*train, "--gin.TEMPERATURE=1.0"],
-        "in the place of a teacher_path": [*train, "--gin.Distillation.hidden_weight=1.0"],
+        "in the place of a path": [*train, "--gin.Teacher.hidden_weight=1.0"],
         "exists: name another": [*store, f"--to={logits}"],
         "--top_k is 500": [*store, f"--to={tmp_path}/new", "--top_k=500"],
         "needs a directory to write": store,
@@ -171,7 +171,7 @@ def test_mistakes_are_one_line(
         "no run of a teacher with checkpoints in /none": [*train, "--gin.TEACHER='/none'"],
         f"mtfrun import --from={folder}": [*train, f"--gin.TEACHER='{folder}'"],
         "has no checkpoint of step 7": [*train, "--gin.TEACHER_CHECKPOINT=7"],
-        "Distillation.temperature is 0.0": [*train, "--gin.TEMPERATURE=0.0"],
+        "Teacher.temperature is 0.0": [*train, "--gin.TEMPERATURE=0.0"],
         "they need the same vocabulary": [*train, "--gin.ByteVocabulary.size=300"],
         "and the teacher is step 1 of": [
             *("train", *_flags(teacher, steps=3), f"--model_dir={student}"),
@@ -185,4 +185,4 @@ def test_mistakes_are_one_line(
 def test_a_plan_of_a_student_reads_no_values_of_its_teacher(teacher: pathlib.Path) -> None:
     process = mtfrun_here("train", *_flags(teacher), "--dry_run")
     assert process.returncode == 0, process.stderr.decode()
-    assert "distiller/projection" in process.stdout.decode()
+    assert "loss_terms/0/projection" in process.stdout.decode()

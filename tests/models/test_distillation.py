@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import itertools
 from typing import Any
@@ -16,7 +15,6 @@ from mtfrun.data.stored_logits import PARTS_OF_1, TEACHER_IDS, TEACHER_PROBABILI
 from mtfrun.errors import InputError
 from mtfrun.models.transformer import (
     DecoderOnly,
-    Distillation,
     FeedForward,
     Stack,
     TokenEmbedding,
@@ -24,6 +22,7 @@ from mtfrun.models.transformer import (
     TokenModel,
     token_softmax,
 )
+from mtfrun.models.transformer.distillation import DistillationLoss, Distiller
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close
@@ -40,9 +39,9 @@ from tests.models.under_layouts import Step, assert_same_step, training_step
 # Probabilities are rounded to 1 / PARTS_OF_1.
 STORED_TOLERANCE = 2e-3
 SETTINGS = {
-    "logits": Distillation(temperature=3.0, weight=0.3),
-    "vectors": Distillation(temperature=0.5, weight=1.0, hidden_weight=0.7),
-    "directions": Distillation(weight=0.0, hidden_weight=2.0, hidden_distance="cosine"),
+    "logits": DistillationLoss(temperature=3.0, weight=0.3),
+    "vectors": DistillationLoss(temperature=0.5, weight=1.0, hidden_weight=0.7),
+    "directions": DistillationLoss(weight=0.0, hidden_weight=2.0, hidden_distance="cosine"),
 }
 CASES = list(itertools.product(SETTINGS, [True, False], LAYOUTS))
 QUICK_STORED_CASES = {(False, ONE_DEVICE)}
@@ -67,12 +66,14 @@ def _teacher(mesh: mtf.Mesh, width: int = 24, **embedding: Any) -> DecoderOnly:
 
 
 def _student(
-    mesh: mtf.Mesh, settings: Distillation, teacher: TokenModel | None = None, **options: Any
+    mesh: mtf.Mesh, settings: DistillationLoss, teacher: TokenModel | None = None, **options: Any
 ) -> TokenModel:
     teacher = teacher or _teacher(mesh)
     model = small_model(mesh, num_layers=1, tied_softmax=False, **options)
     (width,) = teacher.embedding.table.shape - teacher.vocab
-    model.learn_from(settings, width.size).teach(teacher.hidden, teacher.softmax)
+    distiller = Distiller(model, settings, width.size)
+    distiller.teach(teacher)
+    model.add_loss_term(distiller)
     mtf.initialize(model, seed=2)
     return model
 
@@ -105,8 +106,9 @@ def test_the_loss_is_the_one_of_the_papers(name: str) -> None:
     share = settings.weight
     expected = (1 - share) * cross_entropy + share * settings.temperature**2 * divergence
     if settings.hidden_weight:
-        assert student.distiller is not None
-        projected = x @ mtf.to_numpy(student.distiller.projection)
+        (distiller,) = student.loss_terms
+        assert isinstance(distiller, Distiller)
+        projected = x @ mtf.to_numpy(distiller.projection)
         distance = ((projected - y) ** 2).mean(-1)
         if settings.hidden_distance == "cosine":
             norms = np.linalg.norm(projected, axis=-1) * np.linalg.norm(y, axis=-1)
@@ -162,7 +164,7 @@ def test_a_teacher_is_neither_trained_nor_saved() -> None:
     state = TrainState(student, optim.Adam(learning_rate=0.1), mesh)
     state.initialize()
     saved = {path for path in state.named_variables() if path.startswith("model/")}
-    assert saved == {f"model/{path}" for path in (*alone, "distiller/projection")}
+    assert saved == {f"model/{path}" for path in (*alone, "loss_terms/0/projection")}
     shape = [("steps", 1), ("batch", 8), ("length", 12)]
     features = {
         name: mtf.import_tf_tensor(mesh, x[np.newaxis].astype(np.int32), shape)
@@ -192,7 +194,7 @@ def _stored_step(k: int, mesh_shape: str, **options: Any) -> tuple[Step, np.ndar
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     student = small_model(mesh, num_layers=1, tied_softmax=False, **options)
     settings = SETTINGS["logits"]
-    student.learn_from(dataclasses.replace(settings, logits_path="/none"))
+    student.add_loss_term(Distiller(student, settings, is_stored=True))
     rows = packed_rows()
     stored, p = _with_likeliest(rows, k, settings.temperature)
     shape = [("batch", 8), ("length", 12), ("top_k", k)]
@@ -238,8 +240,8 @@ def test_all_ids_stored_are_the_teacher_itself() -> None:
     [("temperature", 0.0), ("weight", 1.1), ("hidden_weight", -1.0), ("hidden_distance", "l1")],
 )
 def test_settings_out_of_range_are_errors(field: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"Distillation.{field} is {value!r}: it must be"):
-        Distillation(**{field: value})
+    with pytest.raises(InputError, match=f"DistillationLoss.{field} is {value!r}: it must be"):
+        DistillationLoss(**{field: value})
 
 
 def test_models_of_two_vocabularies_are_an_error() -> None:

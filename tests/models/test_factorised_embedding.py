@@ -13,6 +13,7 @@ from mtfrun import layers, mtf, optim
 from mtfrun.errors import InputError
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer import token_softmax
+from mtfrun.models.transformer.distillation import DistillationLoss, Distiller
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, QUICK_LAYOUTS, assert_close
 from tests.models.small_encoder_decoder import pairs, small_encoder_decoder
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh, packed_rows, small_model
@@ -211,10 +212,11 @@ def test_a_student_compares_logits_and_vectors_of_d_model(
     mesh, rows = mtf.Mesh(mesh_shape, LAYOUT), packed_rows()
     student = _model(mesh, "decoder", _embedding("decoder", d_embedding=D_EMBEDDING))
     teacher = _model(mesh, "decoder", _embedding("decoder", d_embedding=4))
-    settings = t.Distillation(temperature=1.0, hidden_weight=1.0)
-    distiller = student.learn_from(settings, D_MODEL)
+    settings = DistillationLoss(temperature=1.0, hidden_weight=1.0)
+    distiller = Distiller(student, settings, D_MODEL)
     assert distiller.projection is None
-    distiller.teach(teacher.hidden, teacher.softmax)
+    distiller.teach(teacher)
+    student.add_loss_term(distiller)
 
     def run(features: dict[str, mtf.Tensor]) -> Any:
         models = (student, teacher)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from mtfrun.configuration import config
 from mtfrun.data import Data
 from mtfrun.experiment import Evaluation, Experiment, Training
 from mtfrun.experiment.experiment import ALL_DATA
+from mtfrun.experiment.loss_terms import LossTerm
 from mtfrun.experiment.records import require
 from mtfrun.experiment.runs.settings import Settings
 
@@ -15,13 +17,13 @@ _TRAIN = "train"
 
 
 class ConfiguredData(NamedTuple):
-    """`splits`: training and evaluation; `logits_path`: predictions of a teacher, or None."""
+    """`splits`: training and evaluation; `loss_terms`: see `Training`."""
 
     data: Data
     splits: list[str]
     seed: int
     batch_size: int
-    logits_path: str | None = None
+    loss_terms: Sequence[LossTerm] = ()
 
 
 def configure_data(settings: Settings, run_config: str | None) -> ConfiguredData:
@@ -33,10 +35,9 @@ def configure_data(settings: Settings, run_config: str | None) -> ConfiguredData
         evaluated = config.argument(Evaluation, "split", "validation")
         seed = config.argument(Experiment, "seed", 0)
         batch_size = config.argument(Training, "batch_size", 0)
-        distillation = config.argument(Training, "distillation")
+        loss_terms = config.argument(Training, "loss_terms", ())
         excluded = config.argument(Training, "exclude_documents")
     if excluded:
         data = data.remove(excluded)
     splits = list(dict.fromkeys([_TRAIN, evaluated]))
-    logits_path = None if distillation is None else distillation.logits_path
-    return ConfiguredData(data, splits, seed, batch_size, logits_path)
+    return ConfiguredData(data, splits, seed, batch_size, loss_terms)

@@ -27,14 +27,11 @@ from mtfrun.data import Data
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.experiment import Experiment, Training
-from mtfrun.experiment.distillation import Teacher
 from mtfrun.experiment.runs.opening import (
     Configuration,
     RunObjects,
     build,
-    build_run,
     explain_incompatible,
-    restore_model,
 )
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.experiment.saved_configuration import (
@@ -119,23 +116,11 @@ def prepare(
         operative_config = config.operative_config_text()
         in_training = training_hyperparameters(operative_config, text, with_data=with_data)
         hparams = hyperparameters(bindings, settings.files, operative_config)
-        if training.teacher is not None and experiment.stored_logits is None:
-            # Its configuration replaces the present one.
-            _read_teacher(training, training.teacher, planned=planned)
+        for term in training.prepared_terms:
+            # The configuration of another run replaces the present one.
+            term.read(experiment, planned=planned)
     objects = RunObjects(experiment, evaluation, Configuration(text, bindings))
     return Preparation(objects, training, operative_config, in_training, hparams)
-
-
-def _read_teacher(training: Training, teacher: Teacher, *, planned: bool) -> None:
-    """Builds the teacher's model on the student's mesh, and restores it unless `planned`."""
-    student = training.experiment
-    with progress.waiting(f"reading the teacher {teacher.path}"):
-        objects = build_run(teacher.run, Settings(), mesh=student.mesh)
-        teacher.teach(student, objects.experiment)
-        if planned:
-            mtf.initialize(objects.experiment.model)
-        else:
-            restore_model(objects, teacher.run, teacher.step)
 
 
 def run_training(

@@ -28,7 +28,6 @@ from mtfrun.models.transformer.convolutions import DepthwiseConvolution as Depth
 from mtfrun.models.transformer.convolutions import GatedConvolution as GatedConvolution
 from mtfrun.models.transformer.decoder_only import DecoderOnly as DecoderOnly
 from mtfrun.models.transformer.decoder_side import shift_right as shift_right
-from mtfrun.models.transformer.distillation import Distillation as Distillation
 from mtfrun.models.transformer.encoder_decoder import EncoderDecoder as EncoderDecoder
 from mtfrun.models.transformer.encoder_decoder_attention import (
     EncoderDecoderAttention as EncoderDecoderAttention,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
@@ -13,6 +13,7 @@ from mtfrun.models.transformer.residual_transforms import TransformClass
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
+from mtfrun.models.transformer.token_loss import TokenLossTerm
 
 
 class AnsweringEncoder(EncoderOnly):
@@ -58,8 +59,8 @@ class AnsweringEncoder(EncoderOnly):
             "`mtfrun eval` compares them with the targets of a split"
         )
 
-    def learn_from(self, settings: Any, teacher_width: int | None = None) -> Any:
-        raise InputError(f"{type(self).__name__} is no student: distil a model with logits of ids")
+    def add_loss_term(self, term: TokenLossTerm) -> None:
+        raise InputError(f"{type(self).__name__} has no loss of ids, to which terms are added")
 
     def _check_beam(self, beam: mtf.Dimension | None) -> None:
         if beam is not None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from mtfrun import mtf
 from mtfrun.checks import NOT_NEGATIVE, POSITIVE, SHARE, check_choice, check_fields
 from mtfrun.data.stored_logits import PARTS_OF_1, TEACHER_IDS, TEACHER_PROBABILITIES
 from mtfrun.errors import InputError
 from mtfrun.layers import Call, Metric, in_call
-from mtfrun.models.model import Features, Loss
-from mtfrun.models.transformer.output_layer import OutputLayer
+from mtfrun.models.model import Features
 from mtfrun.models.transformer.sublayer import SequenceCall
-from mtfrun.models.transformer.token_loss import LogitsLoss, TokenLoss
+from mtfrun.models.transformer.token_loss import AddedLoss, LogitsLoss, TokenLossTerm
+from mtfrun.models.transformer.token_model import TokenModel
 
 MEAN_SQUARE, COSINE = "mean_square", "cosine"
 
@@ -25,8 +25,8 @@ _DIVERGENCE, _DISTANCE = "distillation", "hidden_distance"
 
 
 @dataclasses.dataclass(frozen=True)
-class Distillation:
-    """How a model of tokens learns from the predictions of a trained model, its teacher.
+class DistillationLoss:
+    """The loss of a model of tokens that learns from the predictions of a trained one, its teacher.
 
     Hinton et al. 2015, arXiv:1503.02531: a step minimises, per target,
 
@@ -36,10 +36,6 @@ class Distillation:
     factor keeps the gradients of both terms comparable for any temperature.
 
     Attributes:
-      teacher_path: the run directory of the teacher, or one of its checkpoints, or their URL.
-      checkpoint: a step of that run, or "best"; None for the newest.
-      logits_path: in the place of these, predictions that `mtfrun data logits` has stored with the
-        same temperature: see `top_k_divergence`.
       temperature: above 1 the smaller probabilities of the teacher matter more.
       weight: the teacher's share of the loss; with 1 the targets only say where there is a loss.
       hidden_weight: factor of the distance between the last vectors of student and teacher, which
@@ -49,9 +45,6 @@ class Distillation:
         Sanh et al. 2019, arXiv:1910.01108.
     """
 
-    teacher_path: str | None = None
-    checkpoint: int | str | None = None
-    logits_path: str | None = None
     temperature: float = 2.0
     weight: float = 0.5
     hidden_weight: float = 0.0
@@ -63,17 +56,12 @@ class Distillation:
         check_fields(self, NOT_NEGATIVE, "hidden_weight")
         name = f"{type(self).__name__}.hidden_distance"
         check_choice(name, self.hidden_distance, [MEAN_SQUARE, COSINE])
-        if self.logits_path and (self.teacher_path or self.hidden_weight):
-            raise InputError(
-                "Distillation.logits_path is in the place of a teacher_path, and has no vectors: "
-                "leave out teacher_path and hidden_weight, or logits_path"
-            )
 
 
 def divergence(
     teacher: mtf.Tensor, student: mtf.Tensor, vocab: mtf.Dimension, temperature: float
 ) -> mtf.Tensor:
-    """Returns KL(p || q) {...} in nats of logits {..., vocab} float32, see `Distillation`.
+    """Returns KL(p || q) {...} in nats of logits {..., vocab} float32, see `DistillationLoss`.
 
     The teacher's logits get no gradient.
     """
@@ -107,89 +95,82 @@ def top_k_divergence(
     return terms + p * (mtf.log(one(p)) - mtf.log(one(q)))
 
 
-class Distiller(mtf.Module):
+class Distiller(TokenLossTerm):
     """A student's part of a distillation; its only variable is the projection, if there is one.
 
     The teacher is not a part of the student: its variables are neither trained nor saved, and it
     has no dropout.
+
+    Args:
+      teacher_width: the size of the teacher's vectors, if their distance counts.
+      is_stored: the teacher's predictions are features of a batch, see `top_k_divergence`.
     """
 
     def __init__(
         self,
-        mesh: mtf.Mesh,
-        vocab: mtf.Dimension,
-        d_model: mtf.Dimension,
-        settings: Distillation,
+        student: TokenModel,
+        settings: DistillationLoss,
         teacher_width: int | None = None,
+        *,
+        is_stored: bool = False,
     ) -> None:
         super().__init__()
-        self.settings = settings
-        self._vocab = vocab
-        self._d_model = d_model
+        self._settings = settings
+        self._is_stored = is_stored
+        self._vocab = student.vocab
+        table = student.embedding.vectors_like()
+        self._d_model = table.shape[-1]
         # Functions: a module in an attribute would be a part of the student.
         self._hidden: Callable[[Features, SequenceCall], mtf.Tensor] | None = None
         self._logits: Callable[[mtf.Tensor, Call], mtf.Tensor] | None = None
         self.projection = None
-        if settings.hidden_weight and teacher_width not in (None, d_model.size):
+        if settings.hidden_weight and teacher_width not in (None, self._d_model.size):
             # Another name than the student's dimension, which has another size.
             width = mtf.Dimension("teacher_width", teacher_width)
-            initial = mtf.VarianceScaling()([d_model], [width])
-            self.projection = mtf.Variable(mesh, [d_model, width], initial)
+            initial = mtf.VarianceScaling()([self._d_model], [width])
+            self.projection = mtf.Variable(table.mesh, [self._d_model, width], initial)
 
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
-        names = [_DIVERGENCE, *([_DISTANCE] if self.settings.hidden_weight else [])]
+        names = [_DIVERGENCE, *([_DISTANCE] if self._settings.hidden_weight else [])]
         return {name: mtf.Shape() for name in names}
 
-    def teach(
-        self,
-        hidden: Callable[[Features, SequenceCall], mtf.Tensor],
-        softmax: OutputLayer,
-    ) -> None:
-        """Sets the teacher: a `TokenModel.hidden`, and its softmax; InputError if it has other ids.
+    def teach(self, teacher: TokenModel) -> None:
+        """Sets the teacher; InputError if it has other ids.
 
-        The variables must keep their values from the first step on.
+        Its variables must keep their values from the first step on.
         """
-        vocab = softmax.vocab
+        vocab = teacher.softmax.vocab
         if vocab != self._vocab:
             raise InputError(
                 f"the teacher's logits have {vocab.size} entries and the student's "
                 f"{self._vocab.size}: they must have one vocabulary, and the same "
                 "TokenEmbedding.vocabulary_divisor"
             )
-        self._hidden, self._logits = hidden, softmax.__call__
+        self._hidden, self._logits = teacher.hidden, teacher.softmax.__call__
 
-    def loss(
-        self,
-        token_loss: TokenLoss,
-        softmax: OutputLayer,
-        x: mtf.Tensor,
-        features: Features,
-        weights: mtf.Tensor,
-        call: Call,
-    ) -> Loss:
-        """Returns `token_loss` with the teacher's terms; x: the student's {batch, length, d_model}.
+    def __call__(self, x: mtf.Tensor, features: Features, weights: mtf.Tensor) -> AddedLoss:
+        """See `TokenLossTerm`.
 
-        Metrics besides: "distillation", the divergence in nats, and "hidden_distance".
+        Metrics: "distillation", the divergence in nats, and "hidden_distance".
         """
-        settings, hidden = self.settings, None
-        compare: Callable[..., mtf.Tensor]
-        if settings.logits_path:
-            compare = self._stored_divergence
+        settings = self._settings
+        if self._is_stored:
             by_token = [features[TEACHER_IDS], features[TEACHER_PROBABILITIES]]
-        else:
-            compare, hidden = self._divergence, self._vectors_of_teacher(features)
-            by_token = [hidden]
-        beside = LogitsLoss(
-            _DIVERGENCE, compare, by_token, settings.weight, settings.temperature**2
-        )
-        loss = token_loss(softmax, x, features["targets"], weights, call, beside)
-        if hidden is None or not settings.hidden_weight:
-            return loss
+            return AddedLoss(self._logits_loss(self._stored_divergence, by_token))
+        hidden = self._vectors_of_teacher(features)
+        of_logits = self._logits_loss(self._divergence, [hidden])
+        if not settings.hidden_weight:
+            return AddedLoss(of_logits)
         distance = mtf.reduce_sum(self._distance(x, hidden) * weights)
-        metrics = {**loss.metrics, _DISTANCE: Metric(distance, mtf.reduce_sum(weights))}
-        total = loss.total + distance * settings.hidden_weight
-        return loss._replace(total=total, metrics=metrics)
+        metric = Metric(distance, mtf.reduce_sum(weights))
+        return AddedLoss(of_logits, distance * settings.hidden_weight, {_DISTANCE: metric})
+
+    def _logits_loss(
+        self, compare: Callable[..., mtf.Tensor], by_token: Sequence[mtf.Tensor]
+    ) -> LogitsLoss:
+        weight, temperature = self._settings.weight, self._settings.temperature
+        return LogitsLoss(_DIVERGENCE, compare, by_token, weight, temperature**2)
 
     def _vectors_of_teacher(self, features: Features) -> mtf.Tensor:
         if self._hidden is None:
@@ -202,13 +183,13 @@ class Distiller(mtf.Module):
         self, logits: mtf.Tensor, ids: mtf.Tensor, parts: mtf.Tensor
     ) -> mtf.Tensor:
         probabilities = mtf.to_float(parts) * (1.0 / PARTS_OF_1)
-        return top_k_divergence(ids, probabilities, logits, self._vocab, self.settings.temperature)
+        return top_k_divergence(ids, probabilities, logits, self._vocab, self._settings.temperature)
 
     def _divergence(self, logits: mtf.Tensor, hidden: mtf.Tensor) -> mtf.Tensor:
         assert self._logits is not None
         with in_call(Call()), mtf.count_flops(None):
             of_teacher = self._logits(hidden, Call())
-        return divergence(of_teacher, logits, self._vocab, self.settings.temperature)
+        return divergence(of_teacher, logits, self._vocab, self._settings.temperature)
 
     def _distance(self, x: mtf.Tensor, hidden: mtf.Tensor) -> mtf.Tensor:
         """Returns the distances {batch, length} of vectors {batch, length, width}, float32."""
@@ -217,7 +198,7 @@ class Distiller(mtf.Module):
             width = self.projection.shape[-1]
             x = mtf.einsum([x, self.projection], x.shape - self._d_model + width)
             hidden = mtf.rename_dimension(hidden, hidden.shape[-1].name, width.name)
-        if self.settings.hidden_distance == MEAN_SQUARE:
+        if self._settings.hidden_distance == MEAN_SQUARE:
             return mtf.reduce_mean(mtf.square(x - hidden), reduced_dim=width)
         squares = [mtf.reduce_sum(mtf.square(v), reduced_dim=width) for v in (x, hidden)]
         product = mtf.reduce_sum(x * hidden, reduced_dim=width)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 
 from mtfrun import mtf
 from mtfrun.checks import AT_LEAST_1, SHARE_BELOW_1, check_fields
 from mtfrun.errors import InputError
 from mtfrun.layers import Call, Metric, regularised_cross_entropy
-from mtfrun.models.model import Loss
+from mtfrun.models.model import Features, Loss
 from mtfrun.models.transformer.output_layer import OutputLayer
 
 
@@ -18,11 +20,12 @@ class LogitsLoss:
     """A loss of logits beside the cross entropy, such as their divergence from a teacher's.
 
     Attributes:
-      name: of its metric, the mean in nats.
+      name: the name of its metric, the mean in nats.
       divergence: takes logits {tokens..., vocab} and the tensors `by_token`, and returns nats
         {tokens...}.
       by_token: {tokens..., ...}.
-      share, factor: the objective is (1 - share) * cross entropy + share * factor * divergence.
+      share, factor: the objective is (1 - share) * cross entropy + share * factor * divergence;
+        of several losses, share is the sum of their shares in the first term.
     """
 
     name: str
@@ -30,6 +33,40 @@ class LogitsLoss:
     by_token: Sequence[mtf.Tensor]
     share: float
     factor: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class AddedLoss:
+    """What a batch adds to the cross entropy of its targets.
+
+    Attributes:
+      of_logits: a loss of the targets' logits, which exist in blocks only.
+      total: a sum over targets, with its metrics.
+    """
+
+    of_logits: LogitsLoss | None = None
+    total: mtf.Tensor | None = None
+    metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
+
+
+class TokenLossTerm(mtf.Module, abc.ABC):
+    """A term of the loss of training besides the cross entropy; evaluations do not have it.
+
+    Its variables are trained and saved with the model's.
+    """
+
+    @property
+    @abc.abstractmethod
+    def metric_shapes(self) -> Mapping[str, mtf.Shape]:
+        """The metrics by name."""
+
+    @abc.abstractmethod
+    def __call__(self, x: mtf.Tensor, features: Features, weights: mtf.Tensor) -> AddedLoss:
+        """Returns the term of a batch.
+
+        x: {batch, length, d_model}, what the softmax makes logits of; weights: {batch, length}, of
+        the targets.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,20 +110,20 @@ class TokenLoss:
         targets: mtf.Tensor,
         weights: mtf.Tensor,
         call: Call,
-        beside: LogitsLoss | None = None,
+        terms: Sequence[AddedLoss] = (),
     ) -> Loss:
         """Returns the sum of the cross entropies of targets {batch, length}, by their weights.
 
         x: {batch, length, d_model}, what the softmax makes logits of. Metrics: "loss", nats per
         token without label smoothing and z-loss; "accuracy", the share of targets that no other
-        id's logit exceeds; and the metric of the loss `beside`. Targets without a weight may be
-        negative.
+        id's logit exceeds; and those of the terms. Targets without a weight may be negative.
         """
         z_loss = self.z_loss if call.training else 0.0
         # With another divisor the total is as in Mesh TensorFlow's evaluations.
         smooths = call.training or not self.is_mean_over_targets
         label_smoothing = self.label_smoothing if smooths else 0.0
         regularised = bool(label_smoothing or z_loss)
+        beside = [term.of_logits for term in terms if term.of_logits is not None]
 
         def losses(logits: mtf.Tensor, ids: mtf.Tensor, *by_token: mtf.Tensor) -> list[mtf.Tensor]:
             vocab = logits.shape.get_dim_by_name("vocab")
@@ -104,21 +141,26 @@ class TokenLoss:
                     z_loss=z_loss,
                 )
             is_right = mtf.to_float(mtf.equal(cross_entropy.margin, 0.0))
-            if beside is None:
-                return [objective, cross_entropy.loss, is_right]
-            divergence = beside.divergence(logits, *by_token)
-            objective = objective * (1.0 - beside.share)
-            objective = objective + divergence * (beside.share * beside.factor)
-            return [objective, cross_entropy.loss, is_right, divergence]
+            if beside:
+                objective = objective * (1.0 - sum(loss.share for loss in beside))
+            tensors, divergences = iter(by_token), []
+            for loss in beside:
+                arguments = itertools.islice(tensors, len(loss.by_token))
+                divergences.append(loss.divergence(logits, *arguments))
+                objective = objective + divergences[-1] * (loss.share * loss.factor)
+            return [objective, cross_entropy.loss, is_right, *divergences]
 
-        by_token = () if beside is None else beside.by_token
+        by_token = [tensor for loss in beside for tensor in loss.by_token]
         total, *values = softmax.loss(x, targets, weights, losses, call, by_token)
         weight = mtf.reduce_sum(weights)
-        names = ["loss", "accuracy", *([] if beside is None else [beside.name])]
+        names = ["loss", "accuracy", *(loss.name for loss in beside)]
         metrics = {
             name: Metric(mtf.reduce_sum(value * weights), weight)
             for name, value in zip(names, values, strict=True)
         }
+        for term in terms:
+            metrics |= term.metrics
+            total = total if term.total is None else total + term.total
         return Loss(total, self._divisor(targets, weight), metrics)
 
     def _divisor(self, targets: mtf.Tensor, weight: mtf.Tensor) -> mtf.Tensor:

@@ -8,11 +8,10 @@ from typing import final
 from mtfrun import mtf
 from mtfrun.layers import Call, Collector, Metric, Positions, TokenVectors, depends_on_padding
 from mtfrun.models.model import Features, Loss, TextModel
-from mtfrun.models.transformer.distillation import Distillation, Distiller
 from mtfrun.models.transformer.prompt_vectors import PromptVectors
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
-from mtfrun.models.transformer.token_loss import TokenLoss
+from mtfrun.models.transformer.token_loss import TokenLoss, TokenLossTerm
 
 
 class TokenModel(TextModel):
@@ -28,10 +27,8 @@ class TokenModel(TextModel):
       num_labels: the number of logits, if they are of labels instead of the ids.
 
     Attributes:
-      distiller: changes the loss in training to a student's; None without a teacher.
+      loss_terms: terms of the loss in training besides that of the targets.
     """
-
-    distiller: Distiller | None = None
 
     def __init__(
         self,
@@ -52,6 +49,7 @@ class TokenModel(TextModel):
         self.vocab = embedding.vocab(self._num_labels)
         self.padding_id = embedding.padding_id
         self._start_id = embedding.start_id
+        self.loss_terms: list[TokenLossTerm] = []
         self.prompt = PromptVectors()
         self.embedding = embedding.make_table(mesh, vocabulary_size, dtypes)
         self.position = None
@@ -65,8 +63,10 @@ class TokenModel(TextModel):
 
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
-        of_teacher = {} if self.distiller is None else self.distiller.metric_shapes
-        return {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **super().metric_shapes, **of_teacher}
+        shapes = {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **super().metric_shapes}
+        for term in self.loss_terms:
+            shapes |= term.metric_shapes
+        return shapes
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:
@@ -88,10 +88,8 @@ class TokenModel(TextModel):
         collector = Collector()
         call = SequenceCall(training, key, collector)
         x, weights = self.hidden(features, call), self.target_weights(features)
-        if training and self.distiller is not None:
-            loss = self.distiller.loss(self._loss, self.softmax, x, features, weights, call)
-        else:
-            loss = self._loss(self.softmax, x, features["targets"], weights, call)
+        terms = [term(x, features, weights) for term in self.loss_terms] if training else []
+        loss = self._loss(self.softmax, x, features["targets"], weights, call, terms)
         loss = loss.with_collected(collector)
         if not training and not self._loss.is_mean_over_targets:
             loss.metrics["objective"] = Metric(loss.total, loss.weight)
@@ -120,13 +118,10 @@ class TokenModel(TextModel):
         _, nats = self.softmax.loss(self.hidden(features, call), targets, weights, losses, call)
         return nats
 
-    def learn_from(self, settings: Distillation, teacher_width: int | None = None) -> Distiller:
-        """Makes this a student; `teacher_width`: of the teacher's vectors, if they count.
-
-        Returns its distiller, for `Distiller.teach` before the first step.
-        """
-        self.distiller = Distiller(self._mesh, self.vocab, self._width, settings, teacher_width)
-        return self.distiller
+    def add_loss_term(self, term: TokenLossTerm) -> None:
+        """Adds a term to the loss of training; InputError if the model has no loss of ids."""
+        self.loss_terms.append(term)
+        mtf.assign_paths(self)
 
     @property
     def cannot_read_prompt(self) -> str:

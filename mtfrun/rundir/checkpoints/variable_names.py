@@ -335,7 +335,7 @@ def is_bookkeeping(name: str) -> bool:
         or _SLOT.search(name)
         or re.search(r"^_CHECKPOINTABLE|^save_counter/", name)
         or name.startswith(("variables/optimizer.S", "variables/averages.S"))
-        or name.startswith("variables/model.Sdistiller.S")  # beside the model, in training only
+        or name.startswith("variables/model.Sloss_terms.S")  # beside the model, in training only
     )
 
 

@@ -113,7 +113,7 @@ CATALOGUE = (
         "loss/hidden_distance",
         "distance from the teacher's vectors",
         "Distance between the last vectors of student and teacher, as "
-        "`Distillation.hidden_distance` says; a mean per target.",
+        "`Teacher.hidden_distance` says; a mean per target.",
     ),
     Entry("tasks/[^/]+/loss", chart="Tasks: loss by task"),
     Entry("tasks/[^/]+/accuracy", chart="Tasks: accuracy by task"),

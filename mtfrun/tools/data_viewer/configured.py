@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mtfrun.checks import COUNT, check_range
 from mtfrun.data.batches import Batches
-from mtfrun.data.stored_logits import StoredLogits
 from mtfrun.experiment.runs.configured_data import ConfiguredData
 from mtfrun.rundir import RunDirectory
 
@@ -13,8 +12,9 @@ def batches_at(configured: ConfiguredData, run: RunDirectory, step: int) -> Batc
     """Returns the batches of a run's training, of which the next one is the step's."""
     check_range("Training.batch_size", configured.batch_size, COUNT)
     batches = configured.data.train(configured.batch_size, seed=configured.seed)
-    if configured.logits_path:
-        StoredLogits.open(configured.logits_path, configured.data).add_to(batches)
+    for term in configured.loss_terms:
+        if (features := term.features(configured.data)) is not None:
+            features.add_to(batches)
     last, position = newest_position(run)
     batches.position = max(0, position + (step - 1 - last) * configured.batch_size)
     return batches

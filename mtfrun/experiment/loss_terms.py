@@ -1,0 +1,47 @@
+"""Terms that a training adds to the loss of its model."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+
+from mtfrun.data import Data
+from mtfrun.data.data import RowFeatures
+from mtfrun.experiment.experiment import Experiment
+from mtfrun.rundir import Manifest
+
+
+class PreparedTerm:
+    """A term of one training, and its source, such as another run; by default without a source."""
+
+    def read(self, experiment: Experiment, *, planned: bool) -> None:
+        """Reads what the steps need from the source; no values if `planned`."""
+
+    def describe(self) -> Mapping[str, str]:
+        """Returns lines of the run summary by their label."""
+        return {}
+
+    def metadata(self) -> Mapping[str, object]:
+        """Returns entries of the checkpoints' manifests."""
+        return {}
+
+    def check_unchanged(self, manifest: Manifest, *, accept_changes: bool) -> None:
+        """Raises InputError if the training of a checkpoint had another source."""
+
+
+class LossTerm(abc.ABC):
+    """A term of the loss of a training, such as the divergence from a teacher."""
+
+    @abc.abstractmethod
+    def prepare(self, experiment: Experiment) -> PreparedTerm:
+        """Adds the term to the model, and to the experiment the features that it reads.
+
+        The variables have no values yet.
+
+        Raises:
+          InputError: the model can have no such term.
+        """
+
+    def features(self, data: Data) -> RowFeatures | None:
+        """Returns the features that rows of training have besides those of the data."""
+        return None
