@@ -43,6 +43,8 @@ class MultiLabelData(TextClassificationData):
 class LabelSetVocabulary(LabelVocabulary):
     """Ids from 0 on of labels; a text is several of them, or none, with `separator` between."""
 
+    has_label_sets = True
+
     def __init__(self, labels: Sequence[str], separator: str = ","):
         super().__init__(labels, own_softmax=True)
         self._separator = separator

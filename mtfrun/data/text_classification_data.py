@@ -166,6 +166,7 @@ class LabelVocabulary(Vocabulary):
     unknown_id: int = 2
     size: int = 0
     fingerprint: str = ""
+    padding_remedy = "LabelVocabulary.own_softmax=True"
     # Labels are not running text.
     sentinels = np.zeros([0], np.int32)
     bytes_per_id = np.zeros([0], np.int32)

@@ -8,8 +8,6 @@ import numpy as np
 
 from mtfrun.data import INPUTS, TARGETS, TextData
 from mtfrun.data.images.image_data import LABELS
-from mtfrun.data.multi_label_data import LabelSetVocabulary
-from mtfrun.data.text_classification_data import LabelVocabulary
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.records import Progress, require
 from mtfrun.models.resnet import CONFUSION_MATRIX
@@ -33,17 +31,17 @@ def class_counts(
     data = experiment.data
     if LABELS in data.class_names and CONFUSION_MATRIX in tables:
         return _as_json(tables[CONFUSION_MATRIX], data.class_names[LABELS])
-    labels = data.vocabularies.get(TARGETS)
-    if not isinstance(labels, LabelVocabulary):
+    vocabulary = data.vocabularies.get(TARGETS)
+    if vocabulary is None or not vocabulary.labels:
         return {}
-    names = labels.labels
+    names = vocabulary.labels
     texts = require(data, TextData, "counting classes", "classify texts")
     examples = texts.evaluated_examples(split, None)
     records = experiment.inference.records([x[INPUTS] for x in examples], progress)
-    if isinstance(labels, LabelSetVocabulary):
+    if vocabulary.has_label_sets:
         is_right = [
-            np.isin(np.arange(len(names)), labels.encode(example[TARGETS]))
-            == np.isin(np.arange(len(names)), labels.encode(record.texts[0]))
+            np.isin(np.arange(len(names)), vocabulary.encode(example[TARGETS]))
+            == np.isin(np.arange(len(names)), vocabulary.encode(record.texts[0]))
             for example, record in zip(examples, records, strict=True)
         ]
         return {CLASS_ACCURACY: dict(zip(names, np.mean(is_right, axis=0).tolist(), strict=True))}

@@ -12,7 +12,7 @@ import numpy as np
 
 from mtfrun import mtf, optim
 from mtfrun.checks import INDEX, check_range
-from mtfrun.data import Data, Infeed, LabelVocabulary, host_of, split_batch
+from mtfrun.data import Data, Infeed, host_of, split_batch
 from mtfrun.data.data import RowFeatures
 from mtfrun.errors import InputError, LayoutError
 from mtfrun.experiment.adapters import (
@@ -367,9 +367,10 @@ def check_rows(model: Model, data: Data) -> None:
     for name, vocabulary in data.vocabularies.items():
         padding_id = model.padding_of(name)
         if vocabulary.pad_id != padding_id:
-            remedy = f"TokenEmbedding.padding_id={vocabulary.pad_id}, or choose another vocabulary"
-            if isinstance(vocabulary, LabelVocabulary):
-                remedy = "LabelVocabulary.own_softmax=True"
+            remedy = (
+                vocabulary.padding_remedy
+                or f"TokenEmbedding.padding_id={vocabulary.pad_id}, or choose another vocabulary"
+            )
             raise InputError(
                 f"{vocabulary!r} pads rows of {name} with {vocabulary.pad_id}, and "
                 f"{type(model).__name__} takes {padding_id} for padding: set {remedy}"

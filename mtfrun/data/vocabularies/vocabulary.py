@@ -28,7 +28,17 @@ class EncodedTexts(NamedTuple):
 
 
 class Vocabulary(abc.ABC):
-    """Text to ids and back, for models, data and decoding."""
+    """Text to ids and back, for models, data and decoding.
+
+    Attributes:
+      labels: the names of classes, of which a text is one; empty if texts are running text.
+      has_label_sets: a text is a set of labels.
+      padding_remedy: the setting that gives padding another id; "" for `TokenEmbedding.padding_id`.
+    """
+
+    labels: Sequence[str] = ()
+    has_label_sets: bool = False
+    padding_remedy: str = ""
 
     @property
     @abc.abstractmethod
