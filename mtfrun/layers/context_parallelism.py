@@ -8,6 +8,7 @@ et al. 2023, arXiv:2309.14509. No device ever has the keys and values of all pos
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from mtfrun import mtf
 
@@ -26,6 +27,24 @@ class HeadGroups:
 
     heads: mtf.Dimension
     number: int
+
+    @classmethod
+    def of(
+        cls, mesh: mtf.Mesh, length: mtf.Dimension, memory_heads: Sequence[mtf.Dimension]
+    ) -> HeadGroups | None:
+        """Returns the groups for a length; None if the mesh does not split it."""
+        parts = mesh.num_splits(length)
+        if parts == 1:
+            return None
+        heads = mtf.Shape(memory_heads or [("heads", 1)])[0]
+        devices = parts * mesh.num_splits(heads)
+        if heads.size % devices:
+            raise mtf.LayoutError(
+                f"{length.name}:{length.size} is split over {parts} devices, which exchange their"
+                f" positions for heads: {devices} must divide the {heads.size} heads of keys and"
+                f" values (num_memory_heads, or num_heads), or drop the rule for {length.name!r}"
+            )
+        return cls(heads, parts)
 
     @property
     def heads_of_group(self) -> mtf.Dimension:

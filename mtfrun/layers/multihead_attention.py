@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, check_range
@@ -17,14 +16,13 @@ from mtfrun.layers.attention import (
     KeysAndValues,
     SharedKeysAndValues,
     attention_logits,
-    heads_before_positions,
     mix_values,
 )
 from mtfrun.layers.attention_masks import AttentionBias, rename_length_to_memory_length
 from mtfrun.layers.context_parallelism import QUERY_LENGTH, HeadGroups
 from mtfrun.layers.dropout import AttentionDropout, Dropout
+from mtfrun.layers.head_projections import HeadProjections
 from mtfrun.layers.layer import Call
-from mtfrun.layers.recompute import PROJECTIONS
 from mtfrun.layers.rotary import RotaryPositions, rotate
 
 
@@ -76,54 +74,27 @@ class MultiHeadAttention(mtf.Module):
                 "AttentionHeads.shared_kv: rotated keys are not the values: leave out one of "
                 "shared_kv and rotary"
             )
+        self._mesh, self._d_model, self._dtypes = mesh, d_model, dtypes
         self._block_length = block_length
-        self._mesh = mesh
-        self._d_model = d_model
-        self._dtypes = dtypes
         self.heads = heads
         self.rotary = RotaryPositions() if rotary is True else rotary or None
-        self._query_heads, self._memory_heads = heads.query_dims, heads.memory_dims
-        self._d_kv = heads.size_dim
-        inner, memory = [*self._query_heads, self._d_kv], [*self._memory_heads, self._d_kv]
-        fan_in = mtf.VarianceScaling()([d_model], memory)
-        self._logits_cap = heads.logits_cap
-        # The factor d_kv ** -0.5 of the logits, where they do not have it themselves.
-        scaling = [] if heads.scaled_logits else [self._d_kv]
-        query_init = mtf.VarianceScaling()([d_model, *scaling], self._query_heads)
-        output_init = mtf.VarianceScaling()(inner, [d_model])
-
-        def projection(
-            shape: mtf.ShapeLike,
-            initializer: mtf.Initializer,
-            merged: Sequence[mtf.Dimension],
-            reduced: Sequence[mtf.Dimension],
-        ) -> mtf.Variable:
-            return mtf.Variable(
-                mesh, shape, initializer, dtypes.master, merged_dims=merged, reduced_dims=reduced
-            )
-
-        self.query = projection([d_model, *inner], query_init, inner, [d_model])
+        self._projections = make = HeadProjections(mesh, d_model, heads, dtypes)
+        self.query = make.query_kernel()
         self.key = self.value = self.key_value = None
         if heads.shared_kv:
-            self.key_value = projection([d_model, *memory], fan_in, memory, [d_model])
+            self.key_value = make.memory_kernel()
         else:
-            self.key = projection([d_model, *memory], fan_in, memory, [d_model])
-            self.value = projection([d_model, *memory], fan_in, memory, [d_model])
-        self.output = projection([*inner, d_model], output_init, inner, inner)
-        self.query_bias = self.key_bias = self.value_bias = self.output_bias = None
-        self.key_value_bias = None
-        if heads.use_bias:
-            zeros = mtf.initializers.Zeros()
-            self.query_bias = projection(inner, zeros, (), ())
-            if heads.shared_kv:
-                self.key_value_bias = projection(memory, zeros, (), ())
-            else:
-                self.key_bias = projection(memory, zeros, (), ())
-                self.value_bias = projection(memory, zeros, (), ())
-        if heads.use_output_bias:
-            self.output_bias = mtf.Variable(mesh, [d_model], dtype=dtypes.master)
-        self.query_norm = heads.make_norm(mesh, self._query_heads, dtypes)
-        self.key_norm = heads.make_norm(mesh, self._memory_heads, dtypes)
+            self.key, self.value = make.memory_kernel(), make.memory_kernel()
+        self.output = make.output_kernel()
+        self.query_bias = make.bias(heads.query_dims)
+        self.key_bias = self.value_bias = self.key_value_bias = None
+        if heads.shared_kv:
+            self.key_value_bias = make.bias(heads.memory_dims)
+        else:
+            self.key_bias, self.value_bias = (make.bias(heads.memory_dims) for _ in range(2))
+        self.output_bias = make.output_bias()
+        self.query_norm = heads.make_norm(mesh, heads.query_dims, dtypes)
+        self.key_norm = heads.make_norm(mesh, heads.memory_dims, dtypes)
         self.dropout = Dropout(dropout_rate)
 
     def __call__(
@@ -143,14 +114,15 @@ class MultiHeadAttention(mtf.Module):
         of the latter two need their int32 `position`.
         """
         query = self._queries(x, position, None, call)
+        logits = attention_logits(
+            query,
+            memory.keys,
+            memory_length=memory_length,
+            d_kv=self.heads.size_dim,
+            cap=self.heads.logits_cap,
+        )
         mixed = mix_values(
-            attention_logits(
-                query,
-                memory.keys,
-                memory_length=memory_length,
-                d_kv=self._d_kv,
-                cap=self._logits_cap,
-            ),
+            logits,
             memory.values,
             memory_length=memory_length,
             output_shape=query.shape,
@@ -176,13 +148,15 @@ class MultiHeadAttention(mtf.Module):
         is split over devices, they exchange heads for positions. A `further` memory is in the same
         softmax. position: {batch..., length} int32 of both, by default 0, 1, ...
         """
-        groups = self._head_groups(x.shape.get_dim_by_name("length"))
+        groups = HeadGroups.of(
+            self._mesh, x.shape.get_dim_by_name("length"), self.heads.memory_dims
+        )
         query = self._queries(x, position, groups, call)
         contents = self._keys_and_values(memory, position, groups, call)
         length, memory_length = query.shape.dims[-2], contents.keys.shape.dims[-2]
         whole = mtf.Dimension("memory_length", memory_length.size)
         bias = bias.map(self.heads.group)
-        rows = [*(x.shape - [length, self._d_model]), *self._query_heads, length]
+        rows = [*(x.shape - [length, self._d_model]), *self.heads.query_dims, length]
         dropout = AttentionDropout.of(self.dropout, call, self._mesh, [*rows, whole])
         if groups is not None:
             query = groups.exchange(query, length, QUERY_LENGTH)
@@ -200,7 +174,7 @@ class MultiHeadAttention(mtf.Module):
                 BiasedMemory(contents, bias, dropout),
                 self._further_memory(further, rows, groups, call),
                 block_length=self._block_length,
-                cap=self._logits_cap,
+                cap=self.heads.logits_cap,
             )
         else:
             mixed = attend(
@@ -209,7 +183,7 @@ class MultiHeadAttention(mtf.Module):
                 bias,
                 block_length=self._block_length,
                 dropout=dropout,
-                cap=self._logits_cap,
+                cap=self.heads.logits_cap,
                 extra_logit=self.heads.extra_logit,
                 record=record,
             )
@@ -247,99 +221,47 @@ class MultiHeadAttention(mtf.Module):
         groups: HeadGroups | None,
         call: Call,
     ) -> AttentionMemory:
-        heads = self._memory_heads
+        project, heads = self._projections.project, self.heads.memory_dims
         if self.key is None or self.value is None:
             assert self.key_value is not None
             return SharedKeysAndValues(
-                self._project(memory, self.key_value, self.key_value_bias, heads, groups)
+                project(memory, self.key_value, self.key_value_bias, heads, groups)
             )
-        keys = self._project(memory, self.key, self.key_bias, heads, groups)
-        values = self._project(memory, self.value, self.value_bias, heads, groups)
-        keys = self._normalise(keys, self.key_norm, groups, call)
+        keys = project(memory, self.key, self.key_bias, heads, groups)
+        keys = self._projections.normalise(keys, self.key_norm, groups, call)
+        values = project(memory, self.value, self.value_bias, heads, groups)
         return KeysAndValues(self._rotate(keys, position), values)
 
     def empty_cache(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension
     ) -> AttentionMemory:
         """Returns zeros for the keys and values of positions to come."""
-        shape = [*batch, *self._memory_heads, memory_length, self._d_kv]
+        shape = [*batch, *self.heads.memory_dims, memory_length, self.heads.size_dim]
         cache = KeysAndValues.zeros(self._mesh, shape, self._dtypes.activation)
         return SharedKeysAndValues(cache.keys) if self.heads.shared_kv else cache
-
-    def _head_groups(self, length: mtf.Dimension) -> HeadGroups | None:
-        parts = self._mesh.num_splits(length)
-        if parts == 1:
-            return None
-        heads = mtf.Shape(self._memory_heads or [("heads", 1)])[0]
-        devices = parts * self._mesh.num_splits(heads)
-        if heads.size % devices:
-            raise mtf.LayoutError(
-                f"{length.name}:{length.size} is split over {parts} devices, which exchange their"
-                f" positions for heads: {devices} must divide the {heads.size} heads of keys and"
-                f" values (num_memory_heads, or num_heads), or drop the rule for {length.name!r}"
-            )
-        return HeadGroups(heads, parts)
 
     def _queries(
         self, x: mtf.Tensor, position: mtf.Tensor | None, groups: HeadGroups | None, call: Call
     ) -> mtf.Tensor:
-        query = self._project(x, self.query, self.query_bias, self._query_heads, groups)
-        query = self._rotate(self._normalise(query, self.query_norm, groups, call), position)
+        query = self._projections.project(
+            x, self.query, self.query_bias, self.heads.query_dims, groups
+        )
+        query = self._projections.normalise(query, self.query_norm, groups, call)
+        query = self._rotate(query, position)
         scale = self.logits_scale
         return query if scale == 1.0 else query * scale
 
     @property
     def logits_scale(self) -> float:
         """The factor of queries, see `AttentionHeads.logits_scale`."""
-        return self.heads.logits_scale(self.query.widths.growth([self._d_kv]))
-
-    def _normalise(
-        self, x: mtf.Tensor, norm: Any, groups: HeadGroups | None, call: Call
-    ) -> mtf.Tensor:
-        if norm is None:
-            return x
-        if groups is None or self.heads.norm_heads == "alike":
-            y: mtf.Tensor = norm(x, call)
-            return y
-        return groups.cut(norm(groups.join(x), call))
+        return self.heads.logits_scale(self.query.widths.growth([self.heads.size_dim]))
 
     def _rotate(self, x: mtf.Tensor, position: mtf.Tensor | None) -> mtf.Tensor:
         if self.rotary is None:
             return x
         if position is None:
             position = mtf.range(self._mesh, x.shape.dims[-2])
-        return rotate(x, position, self._d_kv, self.rotary)
-
-    def _project(
-        self,
-        x: mtf.Tensor,
-        kernel: mtf.Variable,
-        bias: mtf.Variable | None,
-        heads: Sequence[mtf.Dimension],
-        groups: HeadGroups | None = None,
-    ) -> mtf.Tensor:
-        """Returns {groups, batch..., heads (of a group), length, d_kv}: nothing to transpose."""
-        dtype = self._dtypes.activation
-        inner = [*heads_before_positions(x.shape - self._d_model, heads), self._d_kv]
-        weights = mtf.cast(kernel, dtype)
-        if groups is not None:
-            weights = groups.of_kernel(weights)
-            grouped = [groups.heads_of_group if dim == groups.heads else dim for dim in inner]
-            inner = [groups.groups, *grouped]
-        projected = mtf.einsum([mtf.cast(x, dtype), weights], output_shape=inner)
-        projected = mtf.keep(projected, PROJECTIONS)
-        if bias is not None:
-            added = mtf.cast(bias, dtype)
-            added = added if groups is None else groups.of_kernel(added)
-            projected = mtf.add(projected, added, output_shape=inner)
-        limit = self.heads.projection_limit
-        if limit is None:
-            return projected
-        return mtf.minimum(mtf.maximum(projected, -limit), limit)
+        return rotate(x, position, self.heads.size_dim, self.rotary)
 
     def _output(self, mixed: mtf.Tensor, shape: mtf.Shape, groups: HeadGroups | None) -> mtf.Tensor:
-        output = mtf.cast(self.output, self._dtypes.activation)
-        if groups is not None:
-            output = groups.of_kernel(output)
-        y = mtf.keep(mtf.einsum([mixed, output], output_shape=shape), PROJECTIONS)
-        return y if self.output_bias is None else y + mtf.cast(self.output_bias, y.dtype)
+        return self._projections.output(mixed, self.output, self.output_bias, shape, groups)
