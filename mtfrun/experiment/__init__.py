@@ -22,6 +22,8 @@ from mtfrun.experiment.experiment import Inference as Inference
 from mtfrun.experiment.experiment import TrainingOnly as TrainingOnly
 from mtfrun.experiment.image_sampling import ImageSampling as ImageSampling
 from mtfrun.experiment.logits import Logits as Logits
+from mtfrun.experiment.loss_terms import LossTerm as LossTerm
+from mtfrun.experiment.loss_terms import PreparedTerm as PreparedTerm
 from mtfrun.experiment.records import Images as Images
 from mtfrun.experiment.records import Progress as Progress
 from mtfrun.experiment.records import Record as Record

@@ -24,6 +24,7 @@ from mtfrun.models.transformer import (
 )
 from mtfrun.models.transformer.distillation import DistillationLoss, Distiller
 from mtfrun.models.transformer.sublayer import SequenceCall
+from mtfrun.models.transformer.token_loss import AddedLoss, LogitsLoss, TokenLossTerm
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close
 from tests.models.small_model import (
@@ -249,3 +250,43 @@ def test_models_of_two_vocabularies_are_an_error() -> None:
     teacher = _teacher(mesh, vocabulary_divisor=64)
     with pytest.raises(InputError, match="have 64 entries and the student's 16"):
         _student(mesh, SETTINGS["logits"], teacher)
+
+
+class _Uniform(TokenLossTerm):
+    """A user's term: the divergence from a uniform distribution, and the squares of vectors."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self._share = share
+
+    @property
+    def metric_shapes(self) -> dict[str, mtf.Shape]:
+        return {"squares": mtf.Shape(), "uniform": mtf.Shape()}
+
+    def __call__(
+        self, x: mtf.Tensor, features: dict[str, mtf.Tensor], weights: mtf.Tensor
+    ) -> AddedLoss:
+        squares = mtf.reduce_sum(mtf.square(mtf.to_float(x)) * weights)
+
+        def divergence(logits: mtf.Tensor) -> mtf.Tensor:
+            vocab = logits.shape.get_dim_by_name("vocab")
+            return mtf.negative(mtf.reduce_mean(mtf.log_softmax(logits, vocab), reduced_dim=vocab))
+
+        of_logits = LogitsLoss("uniform", divergence, (), self._share)
+        metric = layers.Metric(squares, mtf.reduce_sum(weights))
+        return AddedLoss(of_logits, squares * 0.1, {"squares": metric})
+
+
+def test_a_term_of_a_user_stands_beside_a_teacher() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE, LAYOUT)
+    student = _student(mesh, SETTINGS["logits"])
+    student.add_loss_term(_Uniform(0.2))
+    features = on_mesh(mesh, packed_rows())
+    key = mtf.random_key(5)
+    loss = mtf.to_numpy(mtf.function(lambda x: student.loss(x, training=True, key=key))(features))
+    total = {name: metric.total for name, metric in loss.metrics.items()}
+    share, factor = SETTINGS["logits"].weight, SETTINGS["logits"].temperature ** 2
+    expected = (0.8 - share) * total["loss"] + share * factor * total["distillation"]
+    expected += 0.2 * total["uniform"] + 0.1 * total["squares"]
+    assert_close(loss.total, expected, FLOAT32_MODEL_TOLERANCE)
+    assert set(loss.metrics) == set(student.metric_shapes)

@@ -92,7 +92,10 @@ from mtfrun.models.transformer.talking_heads import (
 )
 from mtfrun.models.transformer.text_regressor import TextRegressor as TextRegressor
 from mtfrun.models.transformer.token_embedding import TokenEmbedding as TokenEmbedding
+from mtfrun.models.transformer.token_loss import AddedLoss as AddedLoss
+from mtfrun.models.transformer.token_loss import LogitsLoss as LogitsLoss
 from mtfrun.models.transformer.token_loss import TokenLoss as TokenLoss
+from mtfrun.models.transformer.token_loss import TokenLossTerm as TokenLossTerm
 from mtfrun.models.transformer.token_model import TokenModel as TokenModel
 from mtfrun.models.transformer.token_softmax import TokenSoftmax as TokenSoftmax
 from mtfrun.models.transformer.transient_global_attention import BlockSums as BlockSums

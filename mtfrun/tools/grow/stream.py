@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Embedding, LayerNorm, RMSNorm
-from mtfrun.models.transformer import AdaptiveEmbedding, ConstantFactor, Stack, TokenSoftmax
+from mtfrun.layers import Embedding, LayerNorm, RMSNorm, TokenVectors
+from mtfrun.models.transformer import ConstantFactor, Stack, TokenSoftmax
 from mtfrun.tools.grow.dimension_map import DimensionMap, copies, first, placed
 
 D_MODEL, D_EMBEDDING = "d_model", "d_embedding"
@@ -69,8 +69,12 @@ class Stream:
             if D_MODEL in variable.shape.dimension_names
         ]
         writes_centred = _writes_centred(norms, list(new))
-        if len(set(sizes)) > 1 and any(isinstance(x, AdaptiveEmbedding) for x in new.values()):
-            raise InputError("AdaptiveEmbedding: with tables of several widths d_model cannot grow")
+        if len(set(sizes)) > 1 and any(
+            isinstance(x, TokenVectors) and not isinstance(x, Embedding) for x in new.values()
+        ):
+            raise InputError(
+                "TokenEmbedding.table: with tables of several widths d_model cannot grow"
+            )
         if len(set(sizes)) > 1 and any(
             isinstance(x, LayerNorm) and x.scale is None for x in new.values()
         ):
