@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 import time
 
+from mtfrun.errors import InputError
 from mtfrun.untrusted import escape
 from mtfrun.url_secrets import mask_urls
 
@@ -12,6 +14,10 @@ WIDTH = 80
 
 # Blanks would not be seen.
 _SIGNS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍", "▁": "␣"}
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?|)B?(?:/s)?")
 
 
 def mark_blanks(text: str) -> str:
@@ -53,6 +59,18 @@ def bytes_text(count: int) -> str:
             break
         size, unit = size / 1000, larger
     return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def parse_size(text: str) -> int:
+    """Returns the bytes of a text such as "16GB", "15.5 GiB", "25GB/s" or "1000000".
+
+    >>> parse_size("1.5GB"), parse_size("2KiB")
+    (1500000000, 2048)
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or not float(match[1]):
+        raise InputError(f"{text!r} is not a number of bytes: write 16GB, 15.5GiB or 25GB/s")
+    return round(float(match[1]) * _UNITS[match[2]])
 
 
 def time_text(secs: float) -> str:

@@ -134,7 +134,8 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _resources(flags: argparse.Namespace, mesh: mtf.Mesh) -> Resources:
-    from mtfrun.tools.planning import Resources, parse_bandwidths, parse_size
+    from mtfrun.display.formats import parse_size
+    from mtfrun.tools.planning import Resources, parse_bandwidths
 
     memory = None if flags.device_memory is None else parse_size(flags.device_memory)
     bandwidths = {} if flags.bandwidth is None else parse_bandwidths(flags.bandwidth)

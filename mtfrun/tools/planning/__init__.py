@@ -29,7 +29,6 @@ from mtfrun.tools.planning.profile import MeasuredNetwork as MeasuredNetwork
 from mtfrun.tools.planning.profile import ProfileError as ProfileError
 from mtfrun.tools.planning.profile import Resources as Resources
 from mtfrun.tools.planning.profile import parse_bandwidths as parse_bandwidths
-from mtfrun.tools.planning.profile import parse_size as parse_size
 from mtfrun.tools.planning.profile import shipped_profiles as shipped_profiles
 from mtfrun.tools.planning.program import Block as Block
 from mtfrun.tools.planning.program import Collective as Collective

@@ -13,6 +13,7 @@ from mtfrun.configuration import config
 from mtfrun.configuration.gin_values import override
 from mtfrun.configuration.statements import Binding, macros_of, name_to_override
 from mtfrun.display import progress
+from mtfrun.display.formats import parse_size
 from mtfrun.display.progress import waiting
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
@@ -31,7 +32,6 @@ from mtfrun.tools.planning import (
     calibrate,
     dimensions_of,
     layouts,
-    parse_size,
     plan_training,
     shipped_profiles,
 )

@@ -7,18 +7,14 @@ import dataclasses
 import itertools
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from mtfrun.checks import NOT_NEGATIVE, POSITIVE, check_fields
+from mtfrun.display.formats import parse_size
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.tools.planning.program import Collective
 from mtfrun.untrusted import parse_json
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
-_UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]i?|)B?(?:/s)?")
 
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter")
 
@@ -290,18 +286,6 @@ class Resources:
 
     device_memory: int | None = None
     bandwidths: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-
-def parse_size(text: str) -> int:
-    """Returns the bytes of a text such as "16GB", "15.5 GiB", "25GB/s" or "1000000".
-
-    >>> parse_size("1.5GB"), parse_size("2KiB")
-    (1500000000, 2048)
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or not float(match[1]):
-        raise InputError(f"{text!r} is not a number of bytes: write 16GB, 15.5GiB or 25GB/s")
-    return round(float(match[1]) * _UNITS[match[2]])
 
 
 def parse_bandwidths(text: str) -> dict[str, float]:

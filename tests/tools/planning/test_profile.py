@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from mtfrun.display.formats import parse_size
 from mtfrun.errors import InputError
 from mtfrun.tools.planning import (
     Collective,
@@ -17,7 +18,6 @@ from mtfrun.tools.planning import (
     MeasuredNetwork,
     ProfileError,
     parse_bandwidths,
-    parse_size,
     shipped_profiles,
 )
 from mtfrun.tools.planning.profile import Network
