@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import gin
-from mtfrun.configuration.entry_points import entry_points
+from mtfrun.configuration.entry_points import load_entry_points
 
 PUBLISHING = (
     "mtfrun.data",
@@ -35,7 +35,7 @@ def module_names() -> dict[str, str]:
     Those of the core come last, since a short name that two modules have is the last one's: "squad"
     is that of `evaluation`, not of `t5_metrics`.
     """
-    modules = {name: entry.value for name, entry in entry_points("mtfrun.gin").items()}
+    modules = {name: x.__name__ for name, x in load_entry_points("mtfrun.gin").items()}
     return modules | {path.rpartition(".")[2]: path for path in PUBLISHING}
 
 

@@ -1,8 +1,9 @@
 """The check of a run directory's configuration, which may come from somebody else.
 
 gin imports every module that a file imports, and calls every function that a value refers to. Files
-on the command line are code. The `config.gin` of a run directory is data: it may use mtfrun's
-published classes and functions; other modules only if --gin_allow_imports names them.
+on the command line are code. The `config.gin` of a run directory is data: it may use the published
+classes and functions of mtfrun and of installed distributions; other modules only if
+--gin_allow_imports names them.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ from typing import Any, NamedTuple
 from gin import config_parser
 from mtfrun.configuration.gin_errors import explain
 from mtfrun.configuration.gin_values import shorten_flag
-from mtfrun.configuration.published import load_published
+from mtfrun.configuration.published import load_published, module_names
 from mtfrun.configuration.statements import SourceStatement, Statements
 from mtfrun.errors import ConfigError
 
 FLAG = "--gin_allow_imports"
 
-_OURS = ("mtfrun",)
 # Callables of gin, by the only name that gin gives them.
 _BUILTIN = ("gin.macro", "gin.constant", "gin.singleton")
 _DYNAMIC_REGISTRATION = "__gin__.dynamic_registration"
@@ -72,7 +72,7 @@ def name_modules(text: str, allowed: Sequence[str]) -> str:
 
 def _unlisted_imports(statements: Statements, allowed: Sequence[str]) -> Iterator[_Unlisted]:
     for statement, place, _ in itertools.chain.from_iterable(statements.files):
-        if _is_import(statement) and not _is_within(statement.module, (*_OURS, *allowed)):
+        if _is_import(statement) and not _is_within(statement.module, _modules(allowed)):
             yield _Unlisted(place, f"imports {statement.module}", statement.module)
 
 
@@ -146,7 +146,7 @@ def _path_of(selector: str, modules: Mapping[str, ModuleType]) -> Iterator[objec
 
 def _unlisted_module(target: object, identities: set[int], allowed: Sequence[str]) -> str | None:
     if isinstance(target, ModuleType):
-        name, prefixes = target.__name__, (*_OURS, *allowed)
+        name, prefixes = target.__name__, _modules(allowed)
     elif id(target) in identities:
         return None
     else:
@@ -161,6 +161,11 @@ def _is_import(statement: Any) -> bool:
 
 def _is_registration(statement: Any) -> bool:
     return getattr(statement, "module", None) == _DYNAMIC_REGISTRATION and statement.is_from
+
+
+def _modules(allowed: Sequence[str]) -> Sequence[str]:
+    """Returns the modules that may be imported, with those below them."""
+    return ("mtfrun", *module_names().values(), *allowed)
 
 
 def _is_within(module: str, prefixes: Sequence[str]) -> bool:

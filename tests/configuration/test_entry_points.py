@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from tests.distributions import install
+
 _MODULES = {
     "command": """
 from mtfrun.cli.command import Command
@@ -26,15 +28,8 @@ def constant(value: float = 0.5):
 }
 
 
-def _install(directory: pathlib.Path, name: str, entries: str) -> None:
-    package = directory / name
-    package.mkdir(parents=True)
-    for module, text in {"__init__": "", **_MODULES}.items():
-        (package / f"{module}.py").write_text(text)
-    info = directory / f"{name}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(entries)
+def _install(site: pathlib.Path, name: str, group: str, entry: str, module: str) -> None:
+    install(site, name, {group: {entry: f"{name}.{module}"}}, _MODULES)
 
 
 def _run(
@@ -51,11 +46,11 @@ def _run(
     )
 
 
-_GREET = "[mtfrun.commands]\ngreet = {0}.command\n"
+_GREET = ("mtfrun.commands", "greet", "command")
 
 
 def test_a_distribution_adds_a_command(tmp_path: pathlib.Path) -> None:
-    _install(tmp_path / "site", "tiny", _GREET.format("tiny"))
+    _install(tmp_path / "site", "tiny", *_GREET)
     process = _run("greet", path=tmp_path / "site", cwd=tmp_path)
     assert (process.returncode, process.stdout) == (0, "greetings\n")
 
@@ -63,8 +58,8 @@ def test_a_distribution_adds_a_command(tmp_path: pathlib.Path) -> None:
 def test_a_broken_entry_is_one_warning_with_the_name_of_its_distribution(
     tmp_path: pathlib.Path,
 ) -> None:
-    _install(tmp_path / "site", "tiny", _GREET.format("tiny"))
-    _install(tmp_path / "site", "wrong", "[mtfrun.commands]\nother = wrong.not_there\n")
+    _install(tmp_path / "site", "tiny", *_GREET)
+    _install(tmp_path / "site", "wrong", "mtfrun.commands", "other", "not_there")
     process = _run("greet", path=tmp_path / "site", cwd=tmp_path)
     assert (process.returncode, process.stdout) == (0, "greetings\n")
     (line,) = process.stderr.splitlines()
@@ -75,8 +70,7 @@ def test_a_command_that_two_distributions_have_is_an_error_with_both_names(
     tmp_path: pathlib.Path,
 ) -> None:
     for name in ("one", "two"):
-        entries = f"[mtfrun.commands]\n{name} = {name}.command\n"
-        _install(tmp_path / "site", name, entries)
+        _install(tmp_path / "site", name, "mtfrun.commands", name, "command")
     process = _run("greet", path=tmp_path / "site", cwd=tmp_path)
     assert process.returncode == 2
     assert "of one" in process.stderr and "of two" in process.stderr
@@ -84,14 +78,14 @@ def test_a_command_that_two_distributions_have_is_an_error_with_both_names(
 
 @pytest.mark.parametrize("path", ["", ".", "stranger"])
 def test_a_working_directory_adds_nothing(tmp_path: pathlib.Path, path: str) -> None:
-    _install(tmp_path / "stranger", "tiny", _GREET.format("tiny"))
+    _install(tmp_path / "stranger", "tiny", *_GREET)
     path = str(tmp_path / path) if path == "stranger" else path
     process = _run("greet", path=path, cwd=tmp_path / "stranger")
     assert process.returncode == 2 and "no command 'greet'" in process.stderr
 
 
 def test_a_distribution_adds_a_module_for_gin(tmp_path: pathlib.Path) -> None:
-    _install(tmp_path / "site", "tiny", "[mtfrun.gin]\ntiny_schedules = tiny.tiny_schedules\n")
+    _install(tmp_path / "site", "tiny", "mtfrun.gin", "tiny_schedules", "tiny_schedules")
     process = _run(
         *("config", "show", "--gin_file=runs/quickstart.gin"),
         *(

@@ -4,19 +4,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from mtfrun.configuration.gin_values import override, references_in, value_text
+from mtfrun.configuration.published import import_statement, module_names
 from mtfrun.untrusted import escape
 
 _LINE = 100
-
-# Where configurations find what they name; all other modules are in mtfrun itself.
-_PARENTS = {
-    "moe": "mtfrun.models",
-    "parity": "mtfrun.models",
-    "resnet": "mtfrun.models",
-    "transformer": "mtfrun.models",
-    "vision": "mtfrun.models",
-    "initializers": "mtfrun.mtf",
-}
 
 
 @dataclasses.dataclass
@@ -97,7 +88,7 @@ class GinFile:
             for target, block in self.blocks.items()
         ]
         imports = ["from __gin__ import dynamic_registration"]
-        imports += [f"from {parent} import {module}" for parent, module in self._modules()]
+        imports += self._imports()
         parts = [
             [f"# {escape(line)}".rstrip() for line in self.header],
             [f'include "{name}"' for name in self.includes],
@@ -107,11 +98,12 @@ class GinFile:
         ]
         return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
-    def _modules(self) -> list[tuple[str, str]]:
+    def _imports(self) -> list[str]:
         statements = [s for s in self.macros if s is not None]
         statements += [s for block in self.blocks.values() for s in block.values()]
         references = [r for s in statements for r in references_in(s.value) if not r.macro]
         selectors = [target.rpartition("/")[2] for target in self.blocks]
         selectors += [reference.selector for reference in references]
-        modules = {selector.split(".")[0] for selector in selectors}
-        return sorted((_PARENTS.get(module, "mtfrun"), module) for module in modules)
+        names = {selector.split(".")[0] for selector in selectors}
+        modules = module_names()
+        return sorted(import_statement(name, modules.get(name, name)) for name in names)
