@@ -49,6 +49,7 @@ LEVELS = {
     "experiment": 6,
     "tools": 7,
     "cli": 8,
+    "extras": 9,
     "api": 9,  # one file: the functions of `import mtfrun`
     "__main__": 9,  # python -m mtfrun
 }

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mtfrun.configuration.arguments import range_of
+from mtfrun.display.formats import parse_size
 from mtfrun.errors import InputError
 from mtfrun.stores import is_url
 from mtfrun.untrusted import is_directory
@@ -361,6 +362,20 @@ def inference_settings(flags: argparse.Namespace) -> dict[str, Any]:
     names = ("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p")
     values = {name: getattr(flags, name) for name in (*names, "decode_length", "seed")}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def add_shard_size_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag that `shard_size` reads."""
+    parser.add_argument(
+        "--max_shard_size",
+        help="the size of the largest file of weights, such as 5GB or 200MB; 50GB by default, or "
+        "the files that were imported",
+        metavar="SIZE",
+    )
+
+
+def shard_size(flags: argparse.Namespace) -> int | None:
+    return None if flags.max_shard_size is None else parse_size(flags.max_shard_size)
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -13,12 +13,10 @@ from collections.abc import Sequence
 
 from mtfrun import processes
 from mtfrun.checks import check_choice, check_intervals
+from mtfrun.configuration.entry_points import entry_points
 from mtfrun.processes.child_process import last_error, python_command, start_child
 from mtfrun.rundir import Best, RunDirectory, RunDirError
 from mtfrun.training.actions import Action, ActionContext
-
-FORMATS = ("safetensors", "huggingface", "saved_model", "tensorflow")
-"""The values of export's --format that have whole models."""
 
 DIRECTORY = "export"
 _POLL_SECS = 0.2
@@ -40,7 +38,7 @@ class ExportBest(Action):
         export_best.ExportBest.format = "safetensors"
 
     Attributes:
-      format: of `mtfrun export`: "safetensors", "huggingface", "saved_model" or "tensorflow".
+      format: a format of `mtfrun export`: "safetensors", "huggingface", "saved_model", ...
       every_steps: steps between two exports; None for the end alone.
       flags: further flags of `mtfrun export`, such as "--gin_allow_imports=my_models".
     """
@@ -53,7 +51,7 @@ class ExportBest(Action):
     after_saving = True
 
     def __post_init__(self) -> None:
-        check_choice("ExportBest.format", self.format, FORMATS)
+        check_choice("ExportBest.format", self.format, list(entry_points("mtfrun.exporters")))
         check_intervals(self)
 
     def __call__(self, context: ActionContext) -> None:

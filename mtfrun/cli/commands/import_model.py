@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import Command
+from mtfrun.configuration.entry_points import load_entry_points
 from mtfrun.display import progress
+from mtfrun.display.formats import wrap_lines
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 from mtfrun.untrusted import escape
@@ -23,15 +25,12 @@ Makes a run directory of a model of another program.
   mtfrun train  --gin_file=/tmp/flan/config.gin --gin_file=data/tsv_pairs.gin \\
                 --gin.TSV_FILES="'pairs/*.tsv'" --model_dir=/tmp/run
 
---from is a folder of Hugging Face: config.json, safetensors in one file or several with an index,
-and perhaps a tokenizer; or a run directory of Mesh TensorFlow or T5, or its operative_config.gin,
-or another of their gin files; or a run directory of Tensor2Tensor's mtf_transformer (hparams.json).
-Files that gin files include are searched in --gin_search_paths (or --gin_location_prefix), then in
-the directories above it.
-
-A folder of PEFT (adapter_config.json) becomes the run of an adapter of --base:
+An adapter becomes a run of adapters for the model of --base:
 
   mtfrun import --from=/models/lora --base=/tmp/llama --model_dir=/tmp/llama/adapters/formal
+
+Files that gin files include are searched in --gin_search_paths (or --gin_location_prefix), then in
+the directories above --from.
 
 The new directory has config.gin, a checkpoint, and import.json, with which export gives back what
 was imported, bit for bit. No code of the folder is run and no pickle file is read."""
@@ -48,7 +47,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--base",
-        help="of a folder of PEFT: the run of the model that its LoRA was trained for",
+        help="the run of the model that an adapter was trained for",
         metavar="DIR",
         path="directory",
     )
@@ -57,6 +56,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave out what is not supported, with a line about it, instead of stopping",
     )
+    classes = load_entry_points("mtfrun.importers").values()
+    texts = [line for x in classes for line in wrap_lines(x.description, first="* ", other="  ")]
+    parser.add_argument_group("--from names one of", "\n".join(texts))
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -72,19 +74,20 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.experiment.runs.opening import find_trained_run
-    from mtfrun.tools.conversion import importer_for, write_run
-    from mtfrun.tools.conversion.hugging_face.peft import is_peft, read_peft
+    from mtfrun.tools.conversion.import_run import importer_for, write_run
 
     source = pathlib.Path(os.path.expanduser(flags.source))
-    if is_peft(source):
-        if flags.base is None:
-            raise InputError(f"{source} is a LoRA: name the run of its model with --base=/tmp/run")
-        imported = read_peft(source, find_trained_run(flags.base))
-    elif flags.base is not None:
-        raise InputError(f"--base is for a folder of PEFT, and {source} has no adapter_config.json")
-    else:
-        importer = importer_for(source)
-        imported = importer.read(source, partial=flags.partial, search_paths=flags.gin_search_paths)
+    importer = importer_for(source)
+    if importer.needs_base and flags.base is None:
+        raise InputError(f"{source} is an adapter: name the run of its model with --base=/tmp/run")
+    if flags.base is not None and not importer.needs_base:
+        raise InputError(f"--base is for adapters, and {source} is a model: leave it out")
+    imported = importer.read(
+        source,
+        partial=flags.partial,
+        search_paths=flags.gin_search_paths,
+        base=None if flags.base is None else find_trained_run(flags.base),
+    )
     run = write_run(imported, flags.model_dir, _build_variables)
     for note in imported.notes:
         progress.note(f"mtfrun: note: {escape(note)}")

@@ -1,19 +1,17 @@
 """Models of other programs: runs made of them, and files for other programs made of runs.
 
 An `Importer` reads a path and returns `Imported`, of which `import_run.write_run` makes a run
-directory: `config.gin` (see `gin_file.GinFile`), a checkpoint and `import.json`. In `hugging_face`
-a `Family` takes a folder's configuration and has one two-way table of its tensors.
+directory: `config.gin` (see `gin_file.GinFile`), a checkpoint and `import.json`. An `Exporter`
+writes an `ExportedRun`. In `hugging_face` a `Family` takes a folder's configuration and has one
+two-way table of its tensors.
 """
 
+from mtfrun.tools.conversion.exporter import ExportedRun as ExportedRun
+from mtfrun.tools.conversion.exporter import Exporter as Exporter
 from mtfrun.tools.conversion.gin_file import GinFile as GinFile
-from mtfrun.tools.conversion.import_run import check_new as check_new
-from mtfrun.tools.conversion.import_run import importer_for as importer_for
-from mtfrun.tools.conversion.import_run import replaced_directory as replaced_directory
 from mtfrun.tools.conversion.import_run import write_run as write_run
 from mtfrun.tools.conversion.importer import ConversionError as ConversionError
 from mtfrun.tools.conversion.importer import Imported as Imported
+from mtfrun.tools.conversion.importer import Importer as Importer
 from mtfrun.tools.conversion.plain_files import RunValues as RunValues
-from mtfrun.tools.conversion.plain_files import export_safetensors as export_safetensors
-from mtfrun.tools.conversion.plain_files import export_tensorflow as export_tensorflow
-from mtfrun.tools.conversion.plain_files import merged_values as merged_values
 from mtfrun.tools.conversion.plain_files import values_of_run as values_of_run

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.configuration.entry_points import distribution_of, load_entry_points
 from mtfrun.configuration.run_files import CONFIG
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, run_versions
@@ -25,25 +26,18 @@ from mtfrun.rundir.copied_files import (
 )
 from mtfrun.rundir.errors import is_system_error, reason
 from mtfrun.rundir.run_directory import CHECKPOINTS
-from mtfrun.tools.conversion.hugging_face import HuggingFaceImporter
 from mtfrun.tools.conversion.importer import ConversionError, Imported, Importer
-from mtfrun.tools.conversion.mesh_tensorflow import MeshTensorFlowImporter
-from mtfrun.tools.conversion.tensor2tensor import Tensor2TensorImporter
 from mtfrun.untrusted import is_directory, is_regular
 
 # Matches names of models on the Hub: "google/flan-t5-small".
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
-# In the order in which they are asked.
-IMPORTERS: Sequence[Importer] = (
-    HuggingFaceImporter(),
-    Tensor2TensorImporter(),
-    MeshTensorFlowImporter(),
-)
+IMPORTERS = "mtfrun.importers"
+"""The group of entry points that name an `Importer`."""
 
 
 def importer_for(path: pathlib.Path) -> Importer:
-    """Raises ConversionError if no importer recognises the files."""
+    """Raises ConversionError if no installed importer recognises the files."""
     run = path if is_directory(path) else path.parent
     run = run.parent if run.name == CHECKPOINTS else run
     if is_directory(run / CHECKPOINTS) and is_regular(run / CONFIG):
@@ -51,7 +45,10 @@ def importer_for(path: pathlib.Path) -> Importer:
             f"--from={path} is a run of mtfrun, not to be imported: use --model_dir={run}"
         )
     # Before anything else: the path of a checkpoint is the beginning of its files' names.
-    for importer in IMPORTERS:
+    classes = load_entry_points(IMPORTERS)
+    by_distribution = sorted(classes, key=lambda x: distribution_of(IMPORTERS, x) == "mtfrun")
+    importers: list[Importer] = [classes[name]() for name in by_distribution]
+    for importer in importers:
         if importer.recognises(path):
             return importer
     try:
@@ -65,9 +62,9 @@ def importer_for(path: pathlib.Path) -> Importer:
                 f"huggingface_hub), and --from={path.name} names it"
             )
         raise ConversionError(f"--from={path}: {reason(error)}; {remedy}") from error
+    descriptions = "; ".join(importer.description for importer in importers)
     raise ConversionError(
-        f"--from={path}: neither a folder of Hugging Face (config.json, *.safetensors) nor a run "
-        "of Mesh TensorFlow (operative_config.gin) or Tensor2Tensor (hparams.json)"
+        f"--from={path}: no importer recognises it; those installed read {descriptions or 'none'}"
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.rundir import RunDirectory
 
 
 class ConversionError(InputError):
@@ -43,10 +44,35 @@ class Imported:
 
 
 class Importer(Protocol):
+    """Reads models of another program; entry points of the group "mtfrun.importers" name classes.
+
+    They are called without arguments, and asked in order, mtfrun's last. Importing the module of a
+    class must not import TensorFlow: every command starts with it.
+
+    Attributes:
+      description: the files that it reads, in one line, for the help text and for errors.
+      needs_base: whether a model is an adapter, for the model of the run that --base names.
+    """
+
+    description: str
+    needs_base: bool
+
     def recognises(self, path: pathlib.Path) -> bool:
-        """Must not read much."""
+        """Returns whether `read` is for these files; must not read much."""
 
     def read(
-        self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()
+        self,
+        path: pathlib.Path,
+        *,
+        partial: bool = False,
+        search_paths: Sequence[str] = (),
+        base: RunDirectory | None = None,
     ) -> Imported:
-        """Raises ConversionError; `partial` leaves out, with a note, what is not supported."""
+        """Raises ConversionError for files that it cannot read.
+
+        Args:
+          path: a folder or a file, untrusted.
+          partial: whether to leave out, with a note, settings that are not supported.
+          search_paths: further directories of files that other files include.
+          base: the run of --base; None unless `needs_base`.
+        """

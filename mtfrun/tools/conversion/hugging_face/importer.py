@@ -28,44 +28,43 @@ _MODEL = "model/"
 _CODE = ("auto_map", "trust_remote_code", "custom_pipelines")
 
 
-class HuggingFaceImporter:
-    def recognises(self, path: pathlib.Path) -> bool:
-        folder = Folder(path)
-        if is_unreadable(path) or any(folder.has(name) for name in (CONFIG, SINGLE, INDEX)):
-            return True
-        return any(next(path.glob(name), None) for name in ("*.gguf", "*.ggml", "pytorch_model*"))
+def is_folder(path: pathlib.Path) -> bool:
+    """Returns whether a path looks like a folder of transformers, or a file that it could have."""
+    folder = Folder(path)
+    if is_unreadable(path) or any(folder.has(name) for name in (CONFIG, SINGLE, INDEX)):
+        return True
+    return any(next(path.glob(name), None) for name in ("*.gguf", "*.ggml", "pytorch_model*"))
 
-    def read(
-        self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()
-    ) -> Imported:
-        """The tensors of the folder are read when their values are asked for."""
-        if is_unreadable(path):
-            raise unreadable_error(path)
-        folder = Folder(path)
-        if not folder.has(CONFIG):
-            _ = folder.shards  # says first which weights are not read
-        settings = Settings(folder.config, str(path / CONFIG), frozenset(folder.tensors))
-        family = family_of(settings)
-        copies = _copies(folder, family.ties(settings))
-        settings = dataclasses.replace(settings, tensors=frozenset(folder.tensors) - set(copies))
-        table = family.table(settings)
-        processors = family.processors(folder, settings)
-        notes = [note for processor in processors for note in processor.notes]
-        code = [name for name in _CODE if name in settings.values]
-        if code:
-            notes.append(f"{', '.join(code)} in {CONFIG}: no code of the folder is run")
-        # Its errors name the setting for which tensors are missing.
-        _config(folder, settings, family, processors, path)
-        table.check_names(settings.tensors, path)
-        _check_types(folder, table)
-        origin = origin_of(folder, table, processors, copies)
-        return Imported(
-            lambda directory: _config(folder, settings, family, processors, directory),
-            lambda variables: _values(folder, table, variables),
-            files=origin.run_files(),
-            record=origin.record(),
-            notes=notes,
-        )
+
+def read_folder(path: pathlib.Path) -> Imported:
+    """The tensors of the folder are read when their values are asked for."""
+    if is_unreadable(path):
+        raise unreadable_error(path)
+    folder = Folder(path)
+    if not folder.has(CONFIG):
+        _ = folder.shards  # says first which weights are not read
+    settings = Settings(folder.config, str(path / CONFIG), frozenset(folder.tensors))
+    family = family_of(settings)
+    copies = _copies(folder, family.ties(settings))
+    settings = dataclasses.replace(settings, tensors=frozenset(folder.tensors) - set(copies))
+    table = family.table(settings)
+    processors = family.processors(folder, settings)
+    notes = [note for processor in processors for note in processor.notes]
+    code = [name for name in _CODE if name in settings.values]
+    if code:
+        notes.append(f"{', '.join(code)} in {CONFIG}: no code of the folder is run")
+    # Its errors name the setting for which tensors are missing.
+    _config(folder, settings, family, processors, path)
+    table.check_names(settings.tensors, path)
+    _check_types(folder, table)
+    origin = origin_of(folder, table, processors, copies)
+    return Imported(
+        lambda directory: _config(folder, settings, family, processors, directory),
+        lambda variables: _values(folder, table, variables),
+        files=origin.run_files(),
+        record=origin.record(),
+        notes=notes,
+    )
 
 
 def _config(

@@ -36,37 +36,30 @@ _NAMED = 3
 _COMMENT_WIDTH = 96
 
 
-class MeshTensorFlowImporter:
+def read_run(path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()) -> Imported:
     """Reads operative_config.gin, or another gin file, and the checkpoint beside it."""
-
-    def recognises(self, path: pathlib.Path) -> bool:
-        return names_run(path)
-
-    def read(
-        self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()
-    ) -> Imported:
-        run = find_run(path)
-        bindings = read_gin_file(run.config, search_paths)
-        source = SourceConfig(bindings, () if run.is_operative else bindings_in(PROGRAM_DEFAULTS))
-        model = read_model(source)
-        checkpoint = None
-        if run.checkpoint is not None:
-            checkpoint = SourceCheckpoint(run.checkpoint, model.stacks)
-        config = functools.partial(_config, source, model, run, checkpoint)
-        config(path)  # for the account
-        account = source.account()
-        _check(account, run, partial=partial)
-        return Imported(
-            config,
-            None if checkpoint is None else checkpoint.values,
-            step=0 if checkpoint is None else checkpoint.step,
-            record={
-                "format": "mesh_tensorflow",
-                "from": escape(str(path)),
-                "bindings": _lists(account),
-            },
-            notes=_notes(account),
-        )
+    run = find_run(path)
+    bindings = read_gin_file(run.config, search_paths)
+    source = SourceConfig(bindings, () if run.is_operative else bindings_in(PROGRAM_DEFAULTS))
+    model = read_model(source)
+    checkpoint = None
+    if run.checkpoint is not None:
+        checkpoint = SourceCheckpoint(run.checkpoint, model.stacks)
+    config = functools.partial(_config, source, model, run, checkpoint)
+    config(path)  # for the account
+    account = source.account()
+    _check(account, run, partial=partial)
+    return Imported(
+        config,
+        None if checkpoint is None else checkpoint.values,
+        step=0 if checkpoint is None else checkpoint.step,
+        record={
+            "format": "mesh_tensorflow",
+            "from": escape(str(path)),
+            "bindings": _lists(account),
+        },
+        notes=_notes(account),
+    )
 
 
 def _config(

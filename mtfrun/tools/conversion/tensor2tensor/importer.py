@@ -17,7 +17,7 @@ from mtfrun.tools.conversion.tensor2tensor import (
     transformer2,
 )
 from mtfrun.tools.conversion.tensor2tensor.optimizer import write_optimizer
-from mtfrun.tools.conversion.tensor2tensor.source_run import SourceRun, names_run, read_run
+from mtfrun.tools.conversion.tensor2tensor.source_run import SourceRun, read_run
 from mtfrun.untrusted import escape
 
 
@@ -64,31 +64,23 @@ _MODELS = (
 _NAMES = ", ".join(model.name for model in _MODELS)
 
 
-class Tensor2TensorImporter:
+def import_run(path: pathlib.Path) -> Imported:
     """Reads the hyperparameters and the checkpoint of a run."""
-
-    def recognises(self, path: pathlib.Path) -> bool:
-        return names_run(path)
-
-    def read(
-        self, path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()
-    ) -> Imported:
-        del partial, search_paths
-        run = read_run(path)
-        model = _model_of(run, path)
-        sources = functools.partial(model.sources, run.hparams)
-        return Imported(
-            lambda directory: _config(model, run, path, directory),
-            lambda variables: run.checkpoint.values(variables, sources),
-            step=run.checkpoint.step,
-            record={
-                "format": "tensor2tensor",
-                "from": escape(str(path)),
-                "model": model.name,
-                "problem": escape(run.problem),
-            },
-            notes=model.notes(run),
-        )
+    run = read_run(path)
+    model = _model_of(run, path)
+    sources = functools.partial(model.sources, run.hparams)
+    return Imported(
+        lambda directory: _config(model, run, path, directory),
+        lambda variables: run.checkpoint.values(variables, sources),
+        step=run.checkpoint.step,
+        record={
+            "format": "tensor2tensor",
+            "from": escape(str(path)),
+            "model": model.name,
+            "problem": escape(run.problem),
+        },
+        notes=model.notes(run),
+    )
 
 
 def _model_of(run: SourceRun, path: pathlib.Path) -> _Model:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from mtfrun.tools.conversion.gin_file import GinFile
-from mtfrun.tools.conversion.hugging_face import HuggingFaceImporter
 from mtfrun.tools.conversion.hugging_face.families import family_of
 from mtfrun.tools.conversion.hugging_face.families.t5 import SOFTMAX
+from mtfrun.tools.conversion.hugging_face.importer import read_folder
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from mtfrun.tools.conversion.importer import ConversionError
 from tests.tools.conversion.hugging_face.imported_models import FOLDERS
@@ -85,5 +85,5 @@ def _write(values: dict[str, Any]) -> str:
 
 
 def test_a_note_says_that_no_token_is_dropped() -> None:
-    notes = HuggingFaceImporter().read(FOLDERS / "switch", partial=False).notes
+    notes = read_folder(FOLDERS / "switch").notes
     assert any("transformers drops the further tokens of a row" in note for note in notes)

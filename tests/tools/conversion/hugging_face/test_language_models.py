@@ -14,9 +14,9 @@ from mtfrun.configuration import config
 from mtfrun.experiment import Logits
 from mtfrun.experiment.runs.opening import RunObjects, build
 from mtfrun.experiment.runs.settings import ROOTS
-from mtfrun.tools.conversion.hugging_face import HuggingFaceImporter
 from mtfrun.tools.conversion.hugging_face.families import family_of
 from mtfrun.tools.conversion.hugging_face.folder import Folder
+from mtfrun.tools.conversion.hugging_face.importer import read_folder
 from mtfrun.tools.conversion.hugging_face.safetensors_file import write_file
 from mtfrun.tools.conversion.hugging_face.settings import Settings
 from tests.cli.command import mtfrun_here, succeeded
@@ -94,9 +94,7 @@ def test_tensors_become_variables_and_these_the_same_tensors(
     folder = Folder(FOLDERS / name)
     settings = Settings(folder.config, name, frozenset(folder.tensors))
     table = family_of(settings).table(settings)
-    (tmp_path / "config.gin").write_text(
-        HuggingFaceImporter().read(folder.path, partial=False).config(tmp_path)
-    )
+    (tmp_path / "config.gin").write_text(read_folder(folder.path).config(tmp_path))
     config.parse([str(tmp_path / "config.gin")], [], roots=ROOTS)
     with mtf.planned_meshes():
         model = build()[0].model

@@ -9,7 +9,7 @@ import pytest
 
 from mtfrun.tools.conversion import ConversionError
 from mtfrun.tools.conversion.importer import Imported
-from mtfrun.tools.conversion.mesh_tensorflow import MeshTensorFlowImporter
+from mtfrun.tools.conversion.mesh_tensorflow.importer import read_run
 from tests.cli.command import error_line, mtfrun_here
 
 LINE = 100
@@ -43,7 +43,7 @@ BY_EXPERTS = (
 def _imported(text: str, tmp_path: pathlib.Path, *, partial: bool = False) -> Imported:
     path = tmp_path / "model.gin"
     path.write_text(SMALL + text)
-    return MeshTensorFlowImporter().read(path, partial=partial)
+    return read_run(path, partial=partial)
 
 
 def _lists(imported: Imported) -> Any:

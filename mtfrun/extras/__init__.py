@@ -1,0 +1,1 @@
+"""Rooms beside the core, each for one purpose; the core finds them by entry points alone."""

@@ -1,0 +1,99 @@
+"""The importers and exporters of Hugging Face; TensorFlow is imported when one is used."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from mtfrun.cli.command import add_shard_size_flag, shard_size
+from mtfrun.errors import InputError
+
+if TYPE_CHECKING:
+    from mtfrun.rundir import RunDirectory
+    from mtfrun.tools.conversion.exporter import ExportedRun
+    from mtfrun.tools.conversion.importer import Imported
+
+
+class HuggingFaceImporter:
+    description = "a folder of Hugging Face (config.json, safetensors, perhaps a tokenizer)"
+    needs_base = False
+
+    def recognises(self, path: pathlib.Path) -> bool:
+        from mtfrun.tools.conversion.hugging_face.importer import is_folder
+        from mtfrun.tools.conversion.hugging_face.peft import is_peft
+
+        return is_folder(path) and not is_peft(path)
+
+    def read(self, path: pathlib.Path, **_: Any) -> Imported:
+        from mtfrun.tools.conversion.hugging_face.importer import read_folder
+
+        return read_folder(path)
+
+
+class PeftImporter:
+    description = "a LoRA of PEFT (adapter_config.json), for the model of --base"
+    needs_base = True
+
+    def recognises(self, path: pathlib.Path) -> bool:
+        from mtfrun.tools.conversion.hugging_face.peft import is_peft
+
+        return is_peft(path)
+
+    def read(self, path: pathlib.Path, *, base: RunDirectory | None = None, **_: Any) -> Imported:
+        from mtfrun.tools.conversion.hugging_face.peft import read_peft
+
+        assert base is not None
+        return read_peft(path, base)
+
+
+class HuggingFaceExporter:
+    description = (
+        "a folder that transformers loads, with its tokenizer: for imported models, and for models "
+        "of models/t5.1.0.gin, t5.1.1.gin, gpt2.gin and llama.gin that were trained here"
+    )
+
+    def add_flags(self, parser: argparse.ArgumentParser) -> None:
+        add_shard_size_flag(parser)
+        parser.add_argument(
+            "--weights_only",
+            action="store_true",
+            help="only the configuration and the weights, without a tokenizer, for a vocabulary "
+            "that transformers cannot express",
+        )
+
+    def export(self, run: ExportedRun, directory: pathlib.Path, flags: argparse.Namespace) -> None:
+        from mtfrun.tools.conversion.hugging_face.export import export_folder, origin_of_run
+
+        allowed = run.settings.allowed_imports
+        origin = origin_of_run(run.configured, allowed, weights_only=flags.weights_only)
+        export_folder(directory, run.values().values, origin, shard_size(flags))
+
+
+class PeftExporter:
+    description = (
+        "the LoRA of a run of adapters, or of --adapter, as a folder that PEFT loads for the model "
+        "of --format=huggingface"
+    )
+
+    def add_flags(self, parser: argparse.ArgumentParser) -> None:
+        del parser
+
+    def export(self, run: ExportedRun, directory: pathlib.Path, flags: argparse.Namespace) -> None:
+        from mtfrun.tools.conversion.hugging_face.export import origin_of_run
+        from mtfrun.tools.conversion.hugging_face.peft import export_peft
+        from mtfrun.tools.conversion.importer import ConversionError
+
+        del flags
+        if not run.has_adapters:
+            raise InputError(
+                f"--format=peft writes LoRA, and {run.run.path} has none: name the run of an "
+                "adapter with --adapter, or export the model with --format=huggingface or "
+                "safetensors"
+            )
+        try:
+            origin = origin_of_run(run.configured, run.settings.allowed_imports, weights_only=True)
+        except ConversionError as error:
+            raise ConversionError(f"PEFT adapts models of transformers: {error}") from error
+        experiment, _ = run.restore()
+        export_peft(directory, experiment.model, origin)
