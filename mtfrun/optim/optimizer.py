@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import tensorflow as tf
 
@@ -12,6 +12,14 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.optim import schedules
 from mtfrun.optim.trainable_variables import Factor, learning_rate_factors, matching_paths
+
+
+class LogitsModel(Protocol):
+    """The methods of a model that an optimizer may call, see `models.Model`."""
+
+    def logits(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor: ...
+
+    def target_weights(self, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor: ...
 
 
 class Optimizer(Protocol):
@@ -41,6 +49,15 @@ class Optimizer(Protocol):
 
     def learning_rate(self, step: mtf.Tensor) -> mtf.Tensor:
         """Returns the learning rate of the update number `step`, counted from 0; a scalar."""
+
+    def extra_gradients(
+        self, model: LogitsModel, features: Mapping[str, mtf.Tensor], key: mtf.Key
+    ) -> Mapping[str, Any]:
+        """Returns further arguments of `update`, by name; most optimizers need none.
+
+        For example a function that computes gradients of another loss than the one that is trained,
+        with the features {batch, ...} of the first microbatch.
+        """
 
     def update(
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
@@ -95,6 +112,12 @@ class SlotOptimizer(abc.ABC):
         self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
         """See `Optimizer`."""
+
+    def extra_gradients(
+        self, model: LogitsModel, features: Mapping[str, mtf.Tensor], key: mtf.Key
+    ) -> Mapping[str, Any]:
+        """See `Optimizer`; none."""
+        return {}
 
     def width_factor(self, path: str, variable: mtf.Variable) -> float:
         """Returns the factor of a variable's learning rate by its `growth`; see `set_base_sizes`.

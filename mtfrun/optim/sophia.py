@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, POSITIVE, SHARE_BELOW_1, check_fields
+from mtfrun.errors import InputError
 from mtfrun.optim.mup import adam_factor
-from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, read_precisely
+from mtfrun.optim.optimizer import LogitsModel, SlotOptimizer, WeightDecay, read_precisely
 from mtfrun.optim.schedules import Schedule
 from mtfrun.optim.trainable_variables import Factor
 
@@ -88,6 +90,13 @@ class Sophia(SlotOptimizer):
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         return {"m": variable.shape, "h": variable.shape}
 
+    def extra_gradients(
+        self, model: LogitsModel, features: Mapping[str, mtf.Tensor], key: mtf.Key
+    ) -> Mapping[str, Callable[[], SampledGradients]]:
+        return {
+            "sample": functools.partial(sampled_gradients, model, self.variables, features, key)
+        }
+
     def update(
         self,
         gradients: Mapping[str, mtf.Tensor | None],
@@ -134,3 +143,39 @@ class Sophia(SlotOptimizer):
         is_due = mtf.equal(step % self._curvature.every_steps, 0)
         after = mtf.cond(is_due, new_averages, lambda: [*before.values()])
         return dict(zip(before, after, strict=True))
+
+
+def sampled_gradients(
+    model: LogitsModel,
+    variables: Mapping[str, mtf.Variable],
+    features: Mapping[str, mtf.Tensor],
+    key: mtf.Key,
+) -> SampledGradients:
+    """Returns the gradients for targets drawn from the model.
+
+    The last dimension of the model's logits has the classes; there is no dropout. The loss is
+    the mean cross entropy, with the weights of `Model.target_weights`.
+
+    Raises:
+      InputError: the model has no logits, or the mesh is reproducible.
+    """
+    if next(iter(features.values())).mesh.batch_parts is not None:
+        raise InputError(
+            "optim.Sophia estimates depend on the number of devices: it cannot be used with "
+            "Mesh.reproducible"
+        )
+    weights = model.target_weights(features)
+
+    def mean_loss() -> tuple[mtf.Tensor, mtf.Tensor]:
+        logits = model.logits(features)
+        classes = logits.shape[-1]
+        targets = mtf.sample_with_temperature(mtf.stop_gradient(logits), classes, key=key)
+        losses = mtf.sparse_softmax_cross_entropy(logits, targets, classes)
+        each = mtf.broadcast(weights, losses.shape)
+        number = mtf.reduce_sum(each)
+        divisor = mtf.maximum(number, 1.0)  # a batch may be padding alone
+        mean = mtf.reduce_sum(losses * each) * mtf.stop_gradient(mtf.reciprocal(divisor))
+        return mean, number
+
+    (_, number), gradients = mtf.value_and_gradients(mean_loss, variables)
+    return SampledGradients(gradients, number)

@@ -1,7 +1,4 @@
-"""The loss and the gradients of a batch, computed whole or in microbatches to save memory.
-
-For `optim.Sophia` also gradients for targets that the model draws.
-"""
+"""The loss and the gradients of a batch, computed whole or in microbatches to save memory."""
 
 from __future__ import annotations
 
@@ -54,40 +51,12 @@ def loss_and_gradients(
     return loss, {path: g * mtf.cast(scale, g.dtype) for path, g in gradients.items()}
 
 
-def sampled_gradients(
-    state: TrainState, batch: Features, step: mtf.Tensor, microbatches: int
-) -> optim.SampledGradients:
-    """Returns the gradients for targets drawn from the model, of the first microbatch.
-
-    The last dimension of the model's logits has the classes; there is no dropout. The loss is
-    the mean cross entropy, with the weights of `Model.target_weights`.
-
-    Raises:
-      InputError: the model has no logits, or the mesh is reproducible.
-    """
-    model = state.model
-    if state.mesh.batch_parts is not None:
-        raise InputError(
-            "optim.Sophia estimates depend on the number of devices: it cannot be used with "
-            "Mesh.reproducible"
-        )
-    if microbatches > 1:
-        parts = mtf.Dimension("microbatches", microbatches)
-        batch = {name: mtf.gather(_split_batch(x, parts), 0, parts) for name, x in batch.items()}
-    weights = model.target_weights(batch)
-    key = mtf.random_key(state.seed, step, "sampled targets")
-
-    def mean() -> tuple[mtf.Tensor, mtf.Tensor]:
-        logits = model.logits(batch)
-        classes = logits.shape[-1]
-        targets = mtf.sample_with_temperature(mtf.stop_gradient(logits), classes, key=key)
-        losses = mtf.sparse_softmax_cross_entropy(logits, targets, classes)
-        each = mtf.broadcast(weights, losses.shape)
-        number = mtf.reduce_sum(each)
-        return mtf.reduce_sum(losses * each) * _reciprocal(number), number
-
-    (_, number), gradients = mtf.value_and_gradients(mean, state.trainable)
-    return optim.SampledGradients(gradients, number)
+def first_microbatch(batch: Features, microbatches: int) -> Features:
+    """Returns the features {batch, ...} of the first of equal parts of a batch."""
+    if microbatches == 1:
+        return batch
+    parts = mtf.Dimension("microbatches", microbatches)
+    return {name: mtf.gather(_split_batch(x, parts), 0, parts) for name, x in batch.items()}
 
 
 class _Passes(NamedTuple):

@@ -12,8 +12,8 @@ from mtfrun.layers import Metric
 from mtfrun.training.microbatches import (
     Features,
     Gradients,
+    first_microbatch,
     loss_and_gradients,
-    sampled_gradients,
 )
 from mtfrun.training.norms import Norms
 from mtfrun.training.state import TrainState
@@ -79,7 +79,11 @@ def train_steps_function(
                 state,
                 step,
                 lambda: loss_and_gradients(state, batch, step, microbatches, products),
-                lambda: sampled_gradients(state, batch, step, microbatches),
+                lambda: state.optimizer.extra_gradients(
+                    state.model,
+                    first_microbatch(batch, microbatches),
+                    mtf.random_key(state.seed, step, "sampled targets"),
+                ),
                 clip_norm,
                 norms,
                 skip_non_finite=skip_non_finite,
@@ -113,7 +117,7 @@ def _train_step(
     state: TrainState,
     step: mtf.Tensor,
     compute_gradients: Callable[[], tuple[Any, Gradients]],
-    sample: Callable[[], optim.SampledGradients],
+    extra_gradients: Callable[[], Mapping[str, Any]],
     clip_norm: float | None,
     norms: Norms | None,
     *,
@@ -129,10 +133,7 @@ def _train_step(
     if clip_norm is not None:
         gradients, norm = optim.clip_by_global_norm(gradients, clip_norm, norm)
     learning_rate = state.optimizer.learning_rate(step)
-    if isinstance(state.optimizer, optim.Sophia):
-        updates = state.optimizer.update(gradients, step, sample)
-    else:
-        updates = state.optimizer.update(gradients, step)
+    updates = state.optimizer.update(gradients, step, **extra_gradients())
     values = {
         path: mtf.cast(updates[variable], variable.dtype)
         for path, variable in state.trainable.items()

@@ -13,7 +13,7 @@ from mtfrun.errors import InputError
 from mtfrun.layers import Metric
 from mtfrun.models.model import Features, Loss, Model
 from mtfrun.training import TrainState, train_steps_function
-from mtfrun.training.microbatches import sampled_gradients
+from mtfrun.training.microbatches import first_microbatch
 from tests.layouts import (
     FLOAT32_MODEL_TOLERANCE,
     FLOAT32_OP_TOLERANCE,
@@ -102,13 +102,22 @@ def _state(mesh: mtf.Mesh, *, every_steps: int = 2) -> TrainState:
     return state
 
 
+def _sample(
+    state: TrainState, features: Features, step: mtf.Tensor | int = 0
+) -> optim.SampledGradients:
+    key = mtf.random_key(state.seed, step)
+    arguments = state.optimizer.extra_gradients(state.model, features, key)
+    sampled: optim.SampledGradients = arguments["sample"]()
+    return sampled
+
+
 def test_estimates_have_the_mean_of_the_gauss_newton_diagonal() -> None:
     state = _state(MESH)
     arrays, features = _features(MESH)
 
     @mtf.function
     def estimate(step: mtf.Tensor) -> mtf.Tensor:
-        sampled = sampled_gradients(state, features, step, microbatches=1)
+        sampled = _sample(state, features, step)
         gradient = sampled.gradients["table"]
         assert gradient is not None
         return mtf.square(gradient) * sampled.number
@@ -151,7 +160,7 @@ def test_a_layout_changes_no_step(mesh_shape: str, microbatches: int) -> None:
 
 def test_estimates_are_made_from_the_first_microbatch() -> None:
     arrays, features = _features(MESH)
-    sampled = sampled_gradients(_state(MESH), features, mtf.constant(MESH, 0), microbatches=2)
+    sampled = _sample(_state(MESH), first_microbatch(features, 2))
     assert mtf.to_numpy(sampled.number) == (arrays["classes"][::2] > 0).sum()
 
 
@@ -160,14 +169,14 @@ def test_models_without_logits_are_refused() -> None:
     state.initialize()
     targets = mtf.zeros(MESH, "batch:2;length:2", tf.int32)
     with pytest.raises(InputError, match=r"^OneVariable has no logits$"):
-        sampled_gradients(state, {"targets": targets}, mtf.constant(MESH, 0), 1)
+        _sample(state, {"targets": targets})
 
 
 def test_reproducible_meshes_are_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE, "batch:data", reproducible="data:4")
     _, features = _features(mesh)
     with pytest.raises(InputError, match=r"^optim\.Sophia .* Mesh\.reproducible"):
-        sampled_gradients(_state(mesh), features, mtf.constant(mesh, 0), 1)
+        _sample(_state(mesh), features)
 
 
 def test_settings_are_checked() -> None:
