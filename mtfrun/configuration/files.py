@@ -39,8 +39,26 @@ class GinHeader:
 
 
 def find_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path | None:
+    """Returns the first file of that name; files of extras need not be named by their extra.
+
+    Raises:
+      ConfigError: only extras have a file of that name, and more than one of them.
+    """
     paths = (directory / name for directory in (Path(), *map(Path, search_paths), SHIPPED))
-    return next((path for path in paths if path.is_file()), None)
+    path = next((path for path in paths if path.is_file()), None)
+    return path or _file_of_an_extra(name)
+
+
+def _file_of_an_extra(name: str) -> Path | None:
+    if Path(name).is_absolute():
+        return None
+    extras = SHIPPED / "extras"
+    paths = [folder / name for folder in (extras, *sorted(extras.glob("*/")))]
+    paths = [path for path in paths if path.is_file()]
+    if len(paths) > 1:
+        names = " or ".join(path.relative_to(SHIPPED).as_posix() for path in paths)
+        raise ConfigError(f"gin file {name} is ambiguous: name {names}")
+    return paths[0] if paths else None
 
 
 def require_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path:

@@ -97,7 +97,7 @@ def runs(model: str, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
         *flags,
         f"--gin_file={settings}",
         '--gin.Samples.prompts=["the |*", "<b>"]',
-        "--gin.LayerPictures.num_tokens=16",
+        *("--gin_file=extras/monitoring/pictures.gin", "--gin.PICTURE_TOKENS=16"),
         "--gin.Projector.num_rows=100",
         *MODELS[model],
         f"--gin.LEARNING_RATE={RATES[0]}",

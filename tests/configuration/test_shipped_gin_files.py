@@ -14,8 +14,9 @@ import tensorflow_datasets as tfds
 from mtfrun import mtf
 from mtfrun.cli.parser import parse_flags
 from mtfrun.configuration import config
-from mtfrun.configuration.files import SHIPPED, shipped_gin_files
+from mtfrun.configuration.files import SHIPPED, find_gin_file, shipped_gin_files
 from mtfrun.data.sources.tfds_dataset import silent_tfds
+from mtfrun.errors import ConfigError
 from mtfrun.experiment import Training
 from mtfrun.experiment.runs.opening import build
 from mtfrun.experiment.runs.settings import ROOTS
@@ -143,6 +144,7 @@ def test_every_kind_of_file_is_shipped() -> None:
         "defaults.gin",
         "models",
         "data",
+        "extras",
         "layouts",
         "optimizers",
         "runs",
@@ -151,6 +153,23 @@ def test_every_kind_of_file_is_shipped() -> None:
         "tasks",
         "teachers",
     }
+
+
+def test_a_file_of_one_extra_is_found_without_the_extra_s_name(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtfrun.configuration.files.SHIPPED", tmp_path)
+    for name in ("a/models/one.gin", "a/models/two.gin", "b/models/two.gin", "sweeps/s.gin"):
+        path = tmp_path / "extras" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    for name, path in (("models/one.gin", "a/models/one.gin"), ("sweeps/s.gin", "sweeps/s.gin")):
+        assert find_gin_file(name) == tmp_path / "extras" / path
+    with pytest.raises(ConfigError, match=r"name extras/a/models/two.gin or extras/b/models/two"):
+        find_gin_file("models/two.gin")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/two.gin").touch()
+    assert find_gin_file("models/two.gin") == tmp_path / "models/two.gin"
 
 
 # TFDS has no types.
