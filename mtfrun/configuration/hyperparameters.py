@@ -36,12 +36,12 @@ _EVALUATION = "experiment.Evaluation"
 # it belongs to a class that only these refer to.
 NEUTRAL: Mapping[str, set[str]] = {
     "experiment.Experiment": {"inference", "outer_batch", "use_averages", "init_checkpoint"},
-    "experiment.Training": {"actions", "evaluate_every_steps", "trackers"},
+    "experiment.Training": {"actions", "evaluate_every_steps"},
     "mtf.DeviceSettings": {"deterministic", "memory_growth"},
     "mtf.Mesh": {"devices", "layout", "shape"},
     "training.TrainOptions": {
-        *("checkpoints", "iterations_per_loop", "jit_compile", "log_every_steps", "on_nan"),
-        *("profile", "secs_per_loop", "train_steps"),
+        *("checkpoints", "default_hooks", "hooks", "iterations_per_loop", "jit_compile"),
+        *("log_every_steps", "on_nan", "profile", "secs_per_loop", "train_steps"),
     },
     "transformer.Stack": {"rematerialise", "scan_blocks"},
     "transformer.UniversalStack": {"rematerialise"},

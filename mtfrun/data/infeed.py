@@ -73,9 +73,9 @@ class Infeed:
         ...}, for layouts that split a batch over two mesh axes.
       with_shorter_rows: whether batches may have shorter rows and lack features.
       host: the rows that `batches` have of every batch, see `host_of`; by default all.
-      with_digests: whether digests of the batches are computed.
 
     Attributes:
+      with_digests: whether digests of the batches are computed; set before they are read.
       wait_secs: time that calls of `next` have waited for the data.
       padding: of each batch that the last `next` returned.
       digests: of the rows of `host` in each of these batches, see `mtfrun.digests`.
@@ -90,8 +90,8 @@ class Infeed:
         *,
         with_shorter_rows: bool = False,
         host: Host = ONLY_HOST,
-        with_digests: bool = False,
     ):
+        self.with_digests = False
         self.wait_secs = 0.0
         self.padding: list[Padding] = []
         self.digests: list[int] = []
@@ -103,7 +103,6 @@ class Infeed:
             split_batch(shape, outer_batch)  # raises before anything is read
         self._with_shorter_rows = with_shorter_rows
         self.host = host
-        self._with_digests = with_digests
         self._position = 0
         self._started: _Producer | None = None
 
@@ -137,7 +136,7 @@ class Infeed:
         stacked = self._producer.next(steps, capacity)
         self.wait_secs += time.monotonic() - start
         self.padding = [ahead.padding for ahead in stacked.batches]
-        self.digests = [ahead.digest for ahead in stacked.batches]
+        self.digests = [x.digest for x in stacked.batches] if self.with_digests else []
         if not stacked.batches:
             return None
         self._position = stacked.batches[-1].position
@@ -196,7 +195,7 @@ class Infeed:
         return _Stacked(batches, features)
 
     def _digest(self, batch: Batch) -> int:
-        if not self._with_digests or not batch:
+        if not self.with_digests or not batch:
             return 0
         size = next(iter(self._shapes.values()))[0].size
         return digest_of_rows(batch, self.host.rows_of(size).tolist())

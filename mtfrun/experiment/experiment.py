@@ -216,7 +216,7 @@ class Experiment:
         batches = self.data.train(batch_size, seed=self.seed, host=host)
         for further in self.row_features:
             further.add_to(batches)
-        return Infeed(batches, self.mesh, shapes, self._outer_batch, host=host, with_digests=True)
+        return Infeed(batches, self.mesh, shapes, self._outer_batch, host=host)
 
     def _row_shapes(self, batch_size: int) -> dict[str, mtf.Shape]:
         shapes = self.data.shapes(batch_size)

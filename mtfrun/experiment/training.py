@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -34,6 +35,7 @@ from mtfrun.rundir import Manifest, RunCost, RunDirectory, RunRecord, State, Sta
 from mtfrun.rundir.checkpoints.manifest import describe
 from mtfrun.rundir.tensorboard.metric_catalogue import best_mode, is_better
 from mtfrun.rundir.tensorboard.summaries import Summaries
+from mtfrun.training.hook import listener
 from mtfrun.untrusted import escape
 
 # An error is recorded as one line of at most so many characters.
@@ -94,7 +96,6 @@ class Training(TrainedVariables, TrainingDocuments):
       evaluate_every_steps: steps between evaluations; None evaluates only at the end, and where
         `Evaluation.at_start` at the start.
       actions: further actions of the loop, after an evaluation that is due at the same step.
-      trackers: take the curves too, see `training.Tracker`.
       loss_terms: terms of the loss besides the model's, such as `distillation.Teacher`.
 
     Attributes:
@@ -108,7 +109,6 @@ class Training(TrainedVariables, TrainingDocuments):
     batch_size: int
     evaluate_every_steps: int | None = 1000
     actions: Sequence[training.Action] = ()
-    trackers: Sequence[training.Tracker] = ()
     loss_terms: Sequence[LossTerm] = ()
 
     def __post_init__(self) -> None:
@@ -120,7 +120,6 @@ class Training(TrainedVariables, TrainingDocuments):
             if microbatches > 1:  # else the check of the layout has more to say
                 training.check_microbatches(batch, microbatches, experiment.mesh)
         training.check_actions(self.actions)
-        training.check_trackers(self.trackers)
         experiment.model.add_adapters(as_adapters(self.adapters, "Training.adapters"))
         # Behind the adapters, which freeze the variables before them.
         remedy = "give a list of terms, such as [@distillation.Teacher()]"
@@ -167,35 +166,36 @@ class Training(TrainedVariables, TrainingDocuments):
         accept_changes: bool = False,
         hyperparameters: TrainingHyperparameters | None = None,
         recording: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
-        clock: Callable[[], float] = time.monotonic,
     ) -> training.TrainResult:
         """Trains; the caller holds the run's lock.
 
         Args:
           texts: Markdown for TensorBoard, by tag.
-          profile: records a trace of this process; `options.profile`, of the first process.
+          profile: whether this process records a trace; `options.profile` is for the first process.
           max_hours, accept_changes: see `TrainChoices`.
-          hyperparameters: of the configuration, compared with the checkpoint's unless None.
+          hyperparameters: the configuration's, compared with the checkpoint's unless None.
           recording: see `training.Description`.
-          clock: of the loop, in seconds.
         """
         experiment, options = self.experiment, self.options
         check_same_training_data(experiment.data)
-        lines_of_adapters, entry_of_adapters = load_base_of_adapters(experiment, run)
-        entries, lines_of_terms = dict(entry_of_adapters), dict(lines_of_adapters)
-        for term in self.prepared_terms:
-            entries |= term.metadata()
-            lines_of_terms |= term.describe()
+        lines, entries = self._read_sources(run)
         saved = SavedConfiguration(experiment.data, hyperparameters, options.train_steps)
-        status = _Recording(run.record(), options.train_steps, self._size)
         summary = PrintedSummary(run, experiment, self.state, options, self.batch_size)
-        limit = None if max_hours is None else training.MaxHours(max_hours)
-        newest = run.checkpoints().latest()
-        trackers = training.Trackers(self.trackers, run, newest or 0)
-        listener = trackers.listener("eval")
+        description = training.Description(
+            texts=texts or {},
+            summary={**summary.before(hyperparameters or {}), **lines},
+            recording=recording,
+            metadata={**saved.metadata(), **entries},
+            check=functools.partial(
+                self.check_manifest, saved=saved, accept_changes=accept_changes
+            ),
+        )
+        status = _Recording(run.record(), options.train_steps, self._size)
+        limits = [] if max_hours is None else [training.MaxHours(max_hours)]
+        newest, hooks = run.checkpoints().latest(), options.make_hooks()
         with (
-            trackers,
-            run.summaries("eval", resumed_step=newest or 0, listener=listener) as summaries,
+            _ending(hooks),
+            self._evaluating(run, newest or 0, hooks) as evaluating,
             status.record_errors(is_resumed=newest is not None),
         ):
             start = time.monotonic()
@@ -204,36 +204,26 @@ class Training(TrainedVariables, TrainingDocuments):
                 experiment.train_infeed(self.batch_size),
                 run,
                 dataclasses.replace(options, profile=profile or self._profiles),
-                actions=[
-                    *([_DrawMesh(experiment.mesh)] if experiment.mesh.size > 1 else []),
-                    self._evaluating(run, summaries),
-                    *self.actions,
-                    status,
-                    *([] if limit is None else [limit]),
-                ],
-                init_checkpoint=None if entry_of_adapters else experiment.init_checkpoint,
-                description=training.Description(
-                    texts or {},
-                    {
-                        **summary.before(hyperparameters or {}),
-                        **lines_of_terms,
-                    },
-                    recording,
-                    {**saved.metadata(), **entries},
-                    lambda manifest: self.check_manifest(
-                        manifest, saved, accept_changes=accept_changes
-                    ),
-                    trackers.listener("train"),
-                ),
+                hooks=hooks,
+                actions=[*self._draw_mesh, evaluating, *self.actions, status, *limits],
+                init_checkpoint=None if experiment.model.adapters else experiment.init_checkpoint,
+                description=description,
                 cost=status.process,
-                clock=clock,
             )
-            is_cut_off = limit is not None and limit.is_over
+            is_cut_off = any(limit.is_over for limit in limits)
             status.record_end(result, is_cut_off=is_cut_off)
         if result.values and result.signal is None and not is_cut_off:
             with run.log():
                 progress.note(label_lines(summary.after(time.monotonic() - start)))
         return result
+
+    def _read_sources(self, run: RunDirectory) -> tuple[dict[str, str], dict[str, object]]:
+        """Reads the model of adapters; returns lines of the summary, and entries of manifests."""
+        lines, entries = load_base_of_adapters(self.experiment, run)
+        for term in self.prepared_terms:
+            lines |= term.describe()
+            entries |= term.metadata()
+        return lines, entries
 
     @property
     def _profiles(self) -> bool:
@@ -245,10 +235,20 @@ class Training(TrainedVariables, TrainingDocuments):
         tokens = self.tokens_per_step
         return RunCost(parameters=total, active_parameters=active, tokens_per_step=tokens)
 
-    def _evaluating(self, run: RunDirectory, summaries: Summaries) -> _Evaluate:
-        uses_averages = self.experiment.use_averages
-        averaged = self.state.swap_averages if uses_averages else contextlib.nullcontext
-        return _Evaluate(self.evaluation, run, summaries, averaged, self.evaluate_every_steps)
+    @property
+    def _draw_mesh(self) -> list[training.Action]:
+        mesh = self.experiment.mesh
+        return [_DrawMesh(mesh)] if mesh.size > 1 else []
+
+    @contextlib.contextmanager
+    def _evaluating(
+        self, run: RunDirectory, resumed_step: int, hooks: Sequence[training.Hook]
+    ) -> Iterator[_Evaluate]:
+        listen = listener(hooks, run, resumed_step, "eval")
+        averages = self.state.swap_averages
+        averaged = averages if self.experiment.use_averages else contextlib.nullcontext
+        with run.summaries("eval", resumed_step=resumed_step, listener=listen) as summaries:
+            yield _Evaluate(self.evaluation, run, summaries, averaged, self.evaluate_every_steps)
 
     def check_manifest(
         self, manifest: Manifest, saved: SavedConfiguration, *, accept_changes: bool = False
@@ -291,6 +291,15 @@ def load_base_of_adapters(
         base = load_base(model, experiment.init_checkpoint, experiment.seed, former_base)
     saved = SavedAdapters(model.adapters, base)
     return {"adapters": saved.describe(model)}, saved.metadata()
+
+
+@contextlib.contextmanager
+def _ending(hooks: Sequence[training.Hook]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.end()
 
 
 @dataclasses.dataclass

@@ -9,9 +9,7 @@ each, which add up to it.
 
 from __future__ import annotations
 
-import bisect
 import hashlib
-import json
 import os
 import pathlib
 import struct
@@ -24,11 +22,12 @@ from absl import logging
 
 from mtfrun.digests import MODULUS
 from mtfrun.errors import InputError
+from mtfrun.rundir.checkpoints.recorded_digests import VARIABLES, format_digests, parse_digests
 from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.untrusted import LARGEST_TEXT, open_regular, open_to_write, parse_json
+from mtfrun.untrusted import LARGEST_TEXT, open_regular, open_to_write
 
-LEDGER, VARIABLES = "ledger", "ledger_variables.jsonl"
-"""The files' names in a run directory."""
+LEDGER = "ledger"
+"""The file's name in a run directory."""
 
 _HEADER = b"mtfrun ledger 2\n"
 _FIELDS = struct.Struct("<QQIIIIQ")
@@ -118,7 +117,7 @@ class LedgerWriter:
             with open_to_write(self._variables, "rb+") as file:
                 end = 0
                 for line in file.read().splitlines(keepends=True):
-                    if not line.endswith(b"\n") or _variables_of(line)[0] >= step:
+                    if not line.endswith(b"\n") or parse_digests(line)[0] >= step:
                         break
                     end += len(line)
                 file.truncate(end)
@@ -149,12 +148,10 @@ class LedgerWriter:
         self._last = self._last._replace(variables=sum(digests.values()) % MODULUS)
         fields = _FIELDS.pack(*self._last)
         self._hash = _chain(self._former_hash, fields)
-        texts = {path: f"{digest:016x}" for path, digest in digests.items()}
-        line = json.dumps({"step": self._last.step, "digests": texts})
         try:
             if not self._has_failed:
                 with open_to_write(self._variables, "ab") as file:
-                    file.write(f"{line}\n".encode())
+                    file.write(format_digests(self._last.step, digests))
                 with open_to_write(self._path, "rb+") as file:
                     file.seek(-_SIZE, os.SEEK_END)
                     file.write(fields + self._hash)
@@ -213,17 +210,13 @@ def read_variable_digests(
     path = pathlib.Path(directory, VARIABLES)
     sums = {record.step: record.variables for record in records if record.variables}
     digests: dict[int, dict[str, int]] = {}
-    begin = b"{"
-    if len(sums) == 1:  # of many lines, only those of the step are parsed
-        begin = b'{"step": %d, ' % next(iter(sums))
     try:
         with open_regular(path) as file:
             for line in iter(lambda: file.readline(LARGEST_TEXT), b""):
                 if not line.endswith(b"\n"):
                     break  # is being written
-                if line.startswith(begin):
-                    step, of_step = _variables_of(line)
-                    digests[step] = of_step  # the last line of a step counts
+                step, digests_of_step = parse_digests(line)
+                digests[step] = digests_of_step  # the last line of a step counts
         for step in digests.keys() & sums.keys():
             if sum(digests[step].values()) % MODULUS != sums[step]:
                 raise InputError(f"the digests of step {step:,} are not the ledger's")
@@ -232,43 +225,6 @@ def read_variable_digests(
     except (OSError, ValueError) as error:
         raise RunDirError(f"{path} is damaged or was changed: {reason(error)}") from error
     return {step: digests[step] for step in sums if step in digests}
-
-
-def recorded_variables(directory: str | os.PathLike[str], step: int) -> dict[str, int]:
-    """Returns the digests of variables after a step by path; empty if the ledger has none.
-
-    The records before it are not read. RunDirError if the step's record or digests are damaged.
-    """
-    path = pathlib.Path(directory, LEDGER)
-    try:
-        with open_regular(path) as file:
-            if file.read(len(_HEADER)) != _HEADER:
-                return {}
-            number = (os.fstat(file.fileno()).st_size - len(_HEADER)) // _SIZE
-            index = bisect.bisect_left(
-                range(number), step, key=lambda i: _read_record(file, i)[0].step
-            )
-            if index == number:
-                return {}
-            record, digest = _read_record(file, index)
-            former = _read_record(file, index - 1)[1] if index else bytes(_HASH_BYTES)
-    except FileNotFoundError:
-        return {}
-    except (OSError, struct.error) as error:
-        raise RunDirError(f"cannot read {path}: {reason(error)}") from error
-    if digest != _chain(former, _FIELDS.pack(*record)):
-        raise RunDirError(f"{path} is damaged or was changed at step {step:,}")
-    return read_variable_digests(directory, [record] if record.step == step else []).get(step, {})
-
-
-def _variables_of(line: bytes) -> tuple[int, dict[str, int]]:
-    """Returns the step and the digests of a line; InputError if it is damaged."""
-    try:
-        fields = parse_json(line)
-        digests = {str(path): int(digest, 16) for path, digest in fields["digests"].items()}
-        return int(fields["step"]), digests
-    except (TypeError, KeyError, AttributeError) as error:
-        raise InputError("a line has other fields") from error
 
 
 def _chain(former: bytes, fields: bytes) -> bytes:

@@ -18,7 +18,7 @@ from mtfrun.rundir import RunDirectory, Status, atomic_write
 from mtfrun.rundir.run_record import numbers_as_json
 from mtfrun.stores import reveal_url
 from mtfrun.tools.runs import summary_of
-from mtfrun.training.trackers import TrackerRecord
+from mtfrun.training import ScalarRecord, Tracker
 from mtfrun.untrusted import read_json
 from mtfrun.url_secrets import mask_parts
 
@@ -36,7 +36,7 @@ _STATES = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
 
 @dataclasses.dataclass(eq=False)
-class MLflow:
+class MLflow(Tracker):
     """Takes a training to MLflow: its curves, settings, files, a table and its report.
 
     A resumed run continues its run there; one that begins again at step 0 has a new one. Settings
@@ -45,7 +45,7 @@ class MLflow:
 
         from mtfrun.tools import trackers
 
-        experiment.Training.trackers = [@trackers.MLflow()]
+        training.TrainOptions.hooks = [@trackers.MLflow()]
         trackers.MLflow.uri = "http://127.0.0.1:5000"
 
     Attributes:
@@ -65,7 +65,7 @@ class MLflow:
         self._run: RunDirectory
         self._id: str
 
-    def log(self, record: TrackerRecord) -> None:
+    def log(self, record: ScalarRecord) -> None:
         from mlflow.entities import Metric  # noqa: PLC0415 - takes seconds
 
         with _masked_errors(self.uri):
@@ -90,7 +90,7 @@ class MLflow:
             state = _STATES.get(status.state if status else "", "FAILED")
             self._client.set_terminated(self._id, state)
 
-    def _open(self, record: TrackerRecord) -> None:
+    def _open(self, record: ScalarRecord) -> None:
         import mlflow  # noqa: PLC0415 - an extra
 
         self._run = record.run
@@ -140,7 +140,7 @@ class MLflow:
 
 
 @dataclasses.dataclass(eq=False)
-class WeightsAndBiases:
+class WeightsAndBiases(Tracker):
     """Takes a training to Weights & Biases: its curves, settings, files, a table and its report.
 
     A resumed run continues its run there, see `MLflow`. `step` is the axis of the charts. W&B's
@@ -148,7 +148,7 @@ class WeightsAndBiases:
 
         from mtfrun.tools import trackers
 
-        experiment.Training.trackers = [@trackers.WeightsAndBiases()]
+        training.TrainOptions.hooks = [@trackers.WeightsAndBiases()]
         trackers.WeightsAndBiases.project = "translation"
 
     Attributes:
@@ -168,7 +168,7 @@ class WeightsAndBiases:
         self._wandb_run: Any = None
         self._run: RunDirectory
 
-    def log(self, record: TrackerRecord) -> None:
+    def log(self, record: ScalarRecord) -> None:
         if self._wandb_run is None:
             self._open(record)
         self._wandb_run.log({**record.values, "step": record.step})
@@ -187,7 +187,7 @@ class WeightsAndBiases:
         is_failed = status is None or status.state == "failed"
         self._wandb_run.finish(exit_code=int(is_failed))
 
-    def _open(self, record: TrackerRecord) -> None:
+    def _open(self, record: ScalarRecord) -> None:
         import wandb  # noqa: PLC0415 - an extra, takes seconds
 
         self._run = record.run
@@ -248,7 +248,7 @@ def _name(name: str) -> str:
     return shorten("/".join(p for p in parts if p not in ("", ".", "..")), _LONGEST_NAME)
 
 
-def _saved_id(record: TrackerRecord, service: str) -> str | None:
+def _saved_id(record: ScalarRecord, service: str) -> str | None:
     """Returns the id of a resumed run at a service, if it has one."""
     identity = _read_ids(record.run).get(service) if record.resumed_step else None
     return identity if isinstance(identity, str) and _ID.fullmatch(identity) else None

@@ -11,9 +11,10 @@ from mtfrun.experiment.runs.run_training import Preparation
 from mtfrun.experiment.saved_configuration import parameter_in, with_parameter
 from mtfrun.rundir import RunDirectory, atomic_write
 from mtfrun.rundir.checkpoints.manifest import manifest_path, manifest_text
+from mtfrun.rundir.checkpoints.recorded_digests import VARIABLES
 from mtfrun.rundir.copied_files import write_run_files
 from mtfrun.rundir.errors import refuse_link
-from mtfrun.rundir.ledger import LEDGER, VARIABLES
+from mtfrun.rundir.ledger import LEDGER
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.tools.data_viewer.exposures import Query, find_exposed
 

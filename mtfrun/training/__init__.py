@@ -1,9 +1,12 @@
-"""Training: the state, the compiled step, the loop around it, and its actions."""
+"""Training: the state, the compiled step, the loop around it, its hooks and actions."""
 
 from mtfrun.training.actions import Action as Action
 from mtfrun.training.actions import ActionContext as ActionContext
 from mtfrun.training.actions import MetricHistory as MetricHistory
 from mtfrun.training.actions import check_actions as check_actions
+from mtfrun.training.hook import Hook as Hook
+from mtfrun.training.hook import HostRecord as HostRecord
+from mtfrun.training.hook import ScalarRecord as ScalarRecord
 from mtfrun.training.loop import Description as Description
 from mtfrun.training.loop import TrainResult as TrainResult
 from mtfrun.training.loop import train as train
@@ -18,6 +21,3 @@ from mtfrun.training.stopping import MaxHours as MaxHours
 from mtfrun.training.throughput import PASSES as PASSES
 from mtfrun.training.throughput import ProcessCost as ProcessCost
 from mtfrun.training.trackers import Tracker as Tracker
-from mtfrun.training.trackers import TrackerRecord as TrackerRecord
-from mtfrun.training.trackers import Trackers as Trackers
-from mtfrun.training.trackers import check_trackers as check_trackers

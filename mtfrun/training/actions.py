@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from mtfrun import processes
@@ -12,6 +11,7 @@ from mtfrun.checks import check_intervals
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.tensorboard.summaries import Summaries
+from mtfrun.training import clock
 from mtfrun.training.microbatches import Features
 from mtfrun.training.state import TrainState
 
@@ -178,17 +178,16 @@ class Every:
 
     steps: int | None = None
     secs: float | None = None
-    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
-        self._last = self.clock()
+        self._last = clock.seconds()
 
     def next_step(self, step: int) -> int | None:
         """Returns the first step after `step` at which it is due; None without `steps`."""
         return None if self.steps is None else (step // self.steps + 1) * self.steps
 
     def is_due(self, before: int, after: int) -> bool:
-        now = self.clock()
+        now = clock.seconds()
         by_step = self.steps is not None and before // self.steps != after // self.steps
         by_time = self.secs is not None and now - self._last >= self.secs
         if by_step or by_time:
@@ -209,10 +208,10 @@ class _Entry:
 class Schedule:
     """Which actions are due when, in the order in which they are listed."""
 
-    def __init__(self, actions: Sequence[Action], clock: Callable[[], float]):
+    def __init__(self, actions: Sequence[Action]):
         check_actions(actions)
         self._entries = [
-            _Entry(action, Every(steps=action.every_steps, secs=action.every_secs, clock=clock))
+            _Entry(action, Every(steps=action.every_steps, secs=action.every_secs))
             for action in actions
         ]
 

@@ -12,7 +12,7 @@ import numpy as np
 from mtfrun import mtf, processes
 from mtfrun.models import FiniteCheck, NonFiniteError
 from mtfrun.rundir import RunDirectory, RunDirError, atomic_write
-from mtfrun.training.host_loop import HostRecord
+from mtfrun.training.hook import HostRecord
 from mtfrun.training.microbatches import Features
 from mtfrun.training.state import TrainState
 

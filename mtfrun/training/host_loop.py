@@ -6,9 +6,8 @@ import contextlib
 import dataclasses
 import importlib.util
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
-import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf, processes
@@ -16,7 +15,9 @@ from mtfrun.data import Infeed, Padding
 from mtfrun.digests import MODULUS
 from mtfrun.display.progress import note, print_line, waiting
 from mtfrun.errors import InputError, install_command
+from mtfrun.training import clock
 from mtfrun.training.curves import LEARNING_RATE, OBJECTIVE, HostMetric, padding_metric
+from mtfrun.training.hook import HostRecord
 from mtfrun.training.microbatches import Features
 from mtfrun.training.norms import GRADIENT, Norms
 from mtfrun.training.options import TrainOptions
@@ -25,33 +26,6 @@ from mtfrun.training.step import StepRecord, train_steps_function
 
 # The first loop compiles, the second one measures a step.
 _PROFILED_LOOP = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class HostRecord:
-    """The steps of one host loop, on the host.
-
-    Attributes:
-      step: finished steps before them.
-      record: arrays [steps, ...].
-      metrics: of the model, the data and reports, by name.
-      values: [steps] by tag, which are not means over examples.
-      device_secs: time in which the devices computed, or waited for other processes.
-      digests: of the batches, see `mtfrun.digests`.
-    """
-
-    step: int
-    count: int
-    record: StepRecord
-    metrics: Mapping[str, HostMetric]
-    values: Mapping[str, np.ndarray]
-    device_secs: float
-    digests: Sequence[int] = ()
-
-    @property
-    def units(self) -> float:
-        """Units of data: tokens, images."""
-        return float(self.record.objective.weight[: self.count].sum())
 
 
 @dataclasses.dataclass
@@ -68,7 +42,6 @@ class HostLoop:
     options: TrainOptions
     directory: str
     products: mtf.FlopCount
-    clock: Callable[[], float]
 
     def __post_init__(self) -> None:
         state, options = self.state, self.options
@@ -101,14 +74,14 @@ class HostLoop:
         num_steps = mtf.constant(self.state.mesh, count, dtype=tf.int32)
         compiling = waiting("compiling the training step", "compiled the training step")
         with compiling if self.loops == 0 else contextlib.nullcontext():
-            start = self.clock()
+            start = clock.seconds()
             with mtf.collect_reports() as reports:
                 record: StepRecord = mtf.to_numpy(self._train_steps(features, num_steps))
-            device_secs = self.clock() - start
+            device_secs = clock.seconds() - start
         self.loops += 1
         capacity = next(iter(features.values())).shape[0].size
         mtf.print_reports(reports, capacity, lambda i: f"step {step + i + 1}: ", note)
-        padding, digests = self._of_all_processes()
+        padding, digests = self._gather_batches()
         metrics = {
             **record.metrics,
             OBJECTIVE: record.objective,
@@ -133,19 +106,23 @@ class HostLoop:
         batch: Features = self._batch_at(self.features, index)
         return batch
 
-    def _of_all_processes(self) -> tuple[list[Padding], list[int]]:
-        """Returns the padding and the digests of the last batches."""
+    def _gather_batches(self) -> tuple[list[Padding], list[int]]:
+        """Returns the padding and the digests of the last batches in all processes."""
         infeed = self.infeed
         rows = infeed.host.rows
-        own = ("" if rows is None else str(rows[0]), infeed.digests, [*map(list, infeed.padding)])
-        of_processes = processes.gather(own, "batches")
+        batches = (
+            "" if rows is None else str(rows[0]),
+            infeed.digests,
+            list(map(list, infeed.padding)),
+        )
+        gathered = processes.gather(batches, "batches")
         padding = [
-            Padding(*map(sum, zip(*of_batch, strict=True)))
-            for of_batch in zip(*(padding for _, _, padding in of_processes), strict=True)
+            Padding(*map(sum, zip(*parts, strict=True)))
+            for parts in zip(*(padding for _, _, padding in gathered), strict=True)
         ]
         # Processes with devices that hold the same part of the batch have read the same rows.
-        parts = {first_row: digests for first_row, digests, _ in of_processes}
-        digests = [sum(of_batch) % MODULUS for of_batch in zip(*parts.values(), strict=True)]
+        by_row = {first_row: digests for first_row, digests, _ in gathered}
+        digests = [sum(parts) % MODULUS for parts in zip(*by_row.values(), strict=True)]
         return padding, digests
 
     @contextlib.contextmanager

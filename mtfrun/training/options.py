@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from mtfrun import mtf
 from mtfrun.checks import COUNT, POSITIVE, check_choice, check_fields, check_intervals
 from mtfrun.rundir.tensorboard.metric_catalogue import LOWEST, MODES
+from mtfrun.training.hook import Hook, check_hooks, load_default_hooks
 
 STOP, SKIP = "stop", "skip"
 """What `TrainOptions.on_nan` may be."""
@@ -97,6 +99,8 @@ class TrainOptions(StepOptions):
       checkpoints: when checkpoints are saved, and which are retained.
       profile: record a profiler trace of one host loop, the third of this process: the first one
         compiles, the second one measures a step.
+      hooks: further hooks, such as `trackers.MLflow`, see `training.Hook`.
+      default_hooks: whether the training has the hooks of installed extras too, such as the ledger.
     """
 
     train_steps: int
@@ -105,8 +109,16 @@ class TrainOptions(StepOptions):
     log_every_steps: int = 100
     checkpoints: CheckpointOptions = CheckpointOptions()
     profile: bool = False
+    hooks: Sequence[Hook] = ()
+    default_hooks: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_hooks(self.hooks)
         check_fields(self, COUNT, "train_steps", "iterations_per_loop", "log_every_steps")
         check_fields(self, POSITIVE, "secs_per_loop")
+
+    def make_hooks(self) -> list[Hook]:
+        """Returns the hooks of a training: those of installed extras, then `hooks`."""
+        defaults = load_default_hooks() if self.default_hooks else []
+        return [*defaults, *self.hooks]

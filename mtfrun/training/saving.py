@@ -7,7 +7,7 @@ import functools
 import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import logging
@@ -22,7 +22,7 @@ from mtfrun.rundir.tensorboard.metric_catalogue import is_better
 from mtfrun.training.actions import Action, ActionContext, check_metric_exists
 from mtfrun.training.curves import Curves
 from mtfrun.training.finite import FiniteGuard
-from mtfrun.training.ledger import Ledger
+from mtfrun.training.hook import Hook
 from mtfrun.training.options import CheckpointOptions
 from mtfrun.training.state import TrainState
 
@@ -38,8 +38,8 @@ class Saver(Action):
 
     A save runs in a thread while the next steps run. Its error is raised by `poll`, `finish` or the
     next save, whichever comes first; the next save waits for it. `guard` checks the variables
-    before they are saved, and its counts are saved. The records of `ledger` are on the disk before
-    its checkpoint. `good_step` is the step of the newest checkpoint whose variables are all finite.
+    before they are saved, and its counts are saved. `good_step` is the step of the newest
+    checkpoint whose variables are all finite.
     """
 
     state: TrainState
@@ -48,7 +48,7 @@ class Saver(Action):
     options: CheckpointOptions
     curves: Curves
     guard: FiniteGuard
-    ledger: Ledger
+    hooks: Sequence[Hook]
     metadata: Mapping[str, object]
 
     at_end = True
@@ -150,7 +150,8 @@ class Saver(Action):
             return
         self.finish()
         self.guard.check_variables(step)
-        self.ledger.sync()
+        for hook in self.hooks:
+            hook.before_save(step)
         mesh = self.state.mesh
         metadata = {
             **self.metadata,

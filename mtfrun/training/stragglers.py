@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable
 
 from mtfrun import processes
 from mtfrun.processes.group import process_name, this_process
+from mtfrun.training import clock
 from mtfrun.training.throughput import products_per_sec
 
 # A process is reported when it is slow in this many consecutive windows of at least this length.
@@ -26,9 +25,8 @@ class Stragglers:
     products on the device of this process, such as "GPU:0".
     """
 
-    def __init__(self, device: str, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, device: str):
         self._device = device
-        self._clock = clock
         self._slow: Counter[tuple[int, str]] = Counter()  # consecutive windows
         self._start_window()
 
@@ -41,7 +39,7 @@ class Stragglers:
         """Returns a line for each process that has become slow. Collective."""
         if processes.count() == 1:
             return []
-        secs = self._clock() - self._start
+        secs = clock.seconds() - self._start
         if processes.agree(secs, "time of a window") < _WINDOW_SECS:
             return []
         host = secs - self._device_secs - (processes.waited_secs() - self._waited_secs)
@@ -67,6 +65,6 @@ class Stragglers:
         return [line for key, line in slow.items() if self._slow[key] == _WINDOWS]
 
     def _start_window(self) -> None:
-        self._start = self._clock()
+        self._start = clock.seconds()
         self._waited_secs = processes.waited_secs()
         self._steps, self._device_secs = 0, 0.0

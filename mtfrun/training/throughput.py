@@ -11,10 +11,12 @@ import resource
 import socket
 import sys
 import time
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 from mtfrun import mtf, processes
+from mtfrun.training import clock
 
 STEPS_PER_SEC = "perf/steps_per_sec"
 DATA_WAIT = "perf/data_wait_fraction"
@@ -49,6 +51,13 @@ class ProcessCost:
 
     def add(self, cause: str, secs: float) -> None:
         self.seconds[cause] = self.seconds.get(cause, 0.0) + secs
+
+    @contextlib.contextmanager
+    def timed(self, cause: str) -> Iterator[None]:
+        """Adds the time of the block, unless it raises an error."""
+        start = clock.seconds()
+        yield
+        self.add(cause, clock.seconds() - start)
 
 
 class Throughput:

@@ -36,7 +36,7 @@ from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_train
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.checkpoints.save import Save
 from mtfrun.rundir.tensorboard.summaries import Summaries
-from mtfrun.training import loop
+from mtfrun.training import log
 from mtfrun.training.finite import FiniteGuard
 from mtfrun.training.ledger import Ledger
 from mtfrun.training.progress import Progress
@@ -49,9 +49,9 @@ GOAL = 0.02
 # Parts of the loop, and what they consist of.
 PARTS: dict[str, list[tuple[Any, str]]] = {
     "checkpoints": [(Saver, "__call__")],
-    "summaries": [(loop, "write_metrics"), (Summaries, "text"), (Summaries, "flush")],
+    "summaries": [(log, "write_metrics"), (Summaries, "text"), (Summaries, "flush")],
     "finite check": [(FiniteGuard, "check_steps"), (FiniteGuard, "check_variables")],
-    "ledger": [(Ledger, "add"), (Ledger, "sync"), (infeed, "digest_of_rows")],
+    "ledger": [(Ledger, "after_steps"), (Ledger, "before_save"), (infeed, "digest_of_rows")],
     "progress line": [(Progress, "line"), (Progress, "advance"), (Progress, "note")],
 }
 _FUNCTIONS = {

@@ -18,7 +18,7 @@ from mtfrun.cli.command import settings_of
 from mtfrun.cli.parser import parse_flags
 from mtfrun.experiment.runs.run_training import prepare
 from mtfrun.rundir import code, commands
-from mtfrun.rundir.ledger import VARIABLES
+from mtfrun.rundir.checkpoints.recorded_digests import VARIABLES
 from tests.cli.command import ROOT, mtfrun, mtfrun_here, tiny_experiment
 from tests.cli.forging import flip_bit
 

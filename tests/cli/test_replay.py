@@ -9,7 +9,8 @@ import pytest
 
 from mtfrun.digests import MODULUS
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.ledger import LEDGER, VARIABLES, LedgerWriter, bits_of, read_ledger
+from mtfrun.rundir.checkpoints.recorded_digests import VARIABLES, format_digests, parse_digests
+from mtfrun.rundir.ledger import LEDGER, LedgerWriter, bits_of, read_ledger
 from mtfrun.tools.auditing.replay import changes_since
 from tests.cli.command import error_line, mtfrun_here
 from tests.cli.forging import flip_bit
@@ -40,14 +41,14 @@ def test_steps_are_identical(language_model_run: pathlib.Path) -> None:
 
 def test_the_first_difference_and_the_variable_are_named(run_copy: pathlib.Path) -> None:
     path = run_copy / VARIABLES
-    first, one, two = path.read_text().splitlines(keepends=True)
+    first, one, two = path.read_bytes().splitlines(keepends=True)
     _change(run_copy, 2, loss=bits_of([2.0])[0], batch=5)
-    digests = json.loads(one)["digests"]
+    _, digests = parse_digests(one)
     name = next(iter(digests))
     # A digest of step 1, whose checkpoint has it too.
-    changed = {**{path: int(digest, 16) for path, digest in digests.items()}, name: 7}
+    changed = {**digests, name: 7}
     _change(run_copy, 1, variables=sum(changed.values()) % MODULUS)
-    path.write_text("".join([first, one.replace(digests[name], f"{7:016x}"), two]))
+    path.write_bytes(first + format_digests(1, changed) + two)
     code, result = _replay(run_copy, "--steps=1:2")
     assert code == 5
     difference = result["difference"]

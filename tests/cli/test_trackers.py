@@ -17,15 +17,15 @@ import pytest
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.tensorboard.curves import read_curves
 from mtfrun.tools import trackers
-from mtfrun.training import TrackerRecord
+from mtfrun.training import ScalarRecord
 from tests.cli.command import error_line, mtfrun, mtfrun_here, tiny_experiment
 
 GIN = """
 from __gin__ import dynamic_registration
-from mtfrun import experiment
+from mtfrun import training
 from mtfrun.tools import trackers
 
-experiment.Training.trackers = [@trackers.MLflow(), @trackers.WeightsAndBiases()]
+training.TrainOptions.hooks = [@trackers.MLflow(), @trackers.WeightsAndBiases()]
 trackers.MLflow.uri = "sqlite:///DIRECTORY/mlflow.db"
 trackers.WeightsAndBiases.mode = "offline"
 """
@@ -100,7 +100,7 @@ def test_a_service_that_is_not_there_does_not_end_a_training(
     text = GIN.replace("sqlite:///DIRECTORY/mlflow.db", "http://127.0.0.1:1")
     (tmp_path / "trackers.gin").write_text(text)
     flags = [*tiny_experiment(tmp_path), f"--gin_file={tmp_path}/trackers.gin"]
-    flags += [f"--model_dir={tmp_path}/run", "--gin.Training.trackers=[@trackers.MLflow()]"]
+    flags += [f"--model_dir={tmp_path}/run", "--gin.TrainOptions.hooks=[@trackers.MLflow()]"]
     process = mtfrun("train", *flags, cwd=tmp_path)
     lines = process.stderr.decode()
     assert process.returncode == 0
@@ -131,7 +131,7 @@ def test_a_server_that_repeats_the_password_is_masked(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
         tracker = trackers.MLflow(uri=None if is_variable else url)
         with pytest.raises(Exception, match=r"UNAUTHENTICATED: nobody is me:\*\*\*$"):
-            tracker.log(TrackerRecord(RunDirectory(tmp_path), 0, 1, {"train/loss": 1.0}))
+            tracker.log(ScalarRecord(RunDirectory(tmp_path), 0, 1, {"train/loss": 1.0}))
         server.shutdown()
 
 

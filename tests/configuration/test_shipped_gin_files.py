@@ -160,9 +160,9 @@ def test_a_file_of_one_extra_is_found_without_the_extra_s_name(
 ) -> None:
     monkeypatch.setattr("mtfrun.configuration.files.SHIPPED", tmp_path)
     for name in ("a/models/one.gin", "a/models/two.gin", "b/models/two.gin", "sweeps/s.gin"):
-        path = tmp_path / "extras" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        file = tmp_path / "extras" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
     for name, path in (("models/one.gin", "a/models/one.gin"), ("sweeps/s.gin", "sweeps/s.gin")):
         assert find_gin_file(name) == tmp_path / "extras" / path
     with pytest.raises(ConfigError, match=r"name extras/a/models/two.gin or extras/b/models/two"):

@@ -7,9 +7,9 @@ import pathlib
 import pytest
 
 from mtfrun.rundir import RunDirError
+from mtfrun.rundir.checkpoints.recorded_digests import VARIABLES, format_digests
 from mtfrun.rundir.ledger import (
     LEDGER,
-    VARIABLES,
     LedgerRecord,
     LedgerWriter,
     read_ledger,
@@ -66,7 +66,7 @@ def test_digests_of_variables_add_up_to_the_ledger_s(tmp_path: pathlib.Path) -> 
     changed = read_variable_digests(tmp_path, read_ledger(tmp_path))
     assert changed == {1: digests[1], 2: digests[2], 3: {"a": 4}}
     path = tmp_path / VARIABLES
-    path.write_text(path.read_text().replace("0000000000000003", "0000000000000004", 1))
+    path.write_bytes(format_digests(1, {"a": 4, "b": 1}))
     with pytest.raises(RunDirError, match="the digests of step 1 are not the ledger's"):
         read_variable_digests(tmp_path, records)
 

@@ -16,7 +16,7 @@ from mtfrun.rundir import RunDirectory
 from mtfrun.training import CheckpointOptions, TrainOptions, TrainState
 from mtfrun.training.curves import HostMetric
 from mtfrun.training.finite import BadStep, FiniteGuard
-from mtfrun.training.host_loop import HostRecord
+from mtfrun.training.hook import HostRecord
 from mtfrun.training.step import StepRecord
 from tests.layouts import ONE_DEVICE
 from tests.training.toy_model import Bigram, batches

@@ -25,7 +25,8 @@ class _Run:
         monkeypatch.setattr(processes, "waited_secs", lambda: self.waited)
         monkeypatch.setattr(processes, "gather", lambda value, _: [value, [*other, "there"]])
         monkeypatch.setattr(stragglers, "products_per_sec", lambda *_: 1e9)
-        self._stragglers = Stragglers("CPU:0", clock=lambda: self.secs)
+        monkeypatch.setattr("mtfrun.training.clock.seconds", lambda: self.secs)
+        self._stragglers = Stragglers("CPU:0")
 
     def window(self, secs: float = WINDOW_SECS) -> list[str]:
         """Returns the lines after a window, in which the process waits for a second."""

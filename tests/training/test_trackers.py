@@ -9,13 +9,13 @@ from collections.abc import Mapping
 
 import pytest
 
-from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory
-from mtfrun.training import TrackerRecord, Trackers, check_trackers
+from mtfrun.training import ScalarRecord, Tracker
+from mtfrun.training.hook import listener
 
 
 @dataclasses.dataclass(eq=False)
-class Listing:
+class Listing(Tracker):
     """Keeps what it takes; it fails, or waits, at a step."""
 
     failing_step: int | None = None
@@ -23,7 +23,7 @@ class Listing:
     taken: list[tuple[int, int, Mapping[str, float]]] = dataclasses.field(default_factory=list)
     closed: int = 0
 
-    def log(self, record: TrackerRecord) -> None:
+    def log(self, record: ScalarRecord) -> None:
         if record.step == self.failing_step:
             raise ConnectionError("no \x1b[31mroute\nto host")
         if self.waits is not None:
@@ -34,14 +34,15 @@ class Listing:
         self.closed += 1
 
 
-def _track(directory: pathlib.Path, *trackers: Listing, close_secs: float = 60.0) -> None:
+def _track(directory: pathlib.Path, *trackers: Listing) -> None:
     """Writes a point of a curve for each of four steps, and one of an evaluation."""
     run = RunDirectory(directory)
-    with Trackers(trackers, run, 7, close_secs) as context:
-        for kind in ("train", "eval"):
-            with run.summaries(kind, listener=context.listener(kind)) as summaries:
-                for step in range(1, 5 if kind == "train" else 2):
-                    summaries.scalars({"loss": 1.0 / step}, step)
+    for kind in ("train", "eval"):
+        with run.summaries(kind, listener=listener(trackers, run, 7, kind)) as summaries:
+            for step in range(1, 5 if kind == "train" else 2):
+                summaries.scalars({"loss": 1.0 / step}, step)
+    for tracker in trackers:
+        tracker.end()
 
 
 def test_a_tracker_takes_the_scalars_of_both_directories_and_is_closed(
@@ -71,20 +72,15 @@ def test_a_tracker_that_fails_is_closed_and_named_once(
 def test_a_service_that_does_not_answer_does_not_keep_a_training_from_its_end(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answer = threading.Event()
-    _track(tmp_path, Listing(waits=answer), close_secs=0.1)
-    answer.set()
+    tracker = Listing(waits=threading.Event())
+    tracker.close_secs = 0.1
+    _track(tmp_path, tracker)
+    assert tracker.waits is not None
+    tracker.waits.set()
     assert "it has not taken everything" in capsys.readouterr().err
 
 
-def test_a_tracker_without_records_is_not_opened(tmp_path: pathlib.Path) -> None:
+def test_a_tracker_without_records_is_not_opened() -> None:
     tracker = Listing()
-    with Trackers([tracker], RunDirectory(tmp_path), 0):
-        pass
+    tracker.end()
     assert not tracker.closed
-
-
-@pytest.mark.parametrize("tracker", [Listing, "mlflow"])
-def test_what_is_not_a_tracker_is_an_error(tracker: object) -> None:
-    with pytest.raises(InputError, match="is not a tracker: give objects"):
-        check_trackers([tracker])  # type: ignore[list-item]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -20,6 +20,7 @@ from mtfrun.training import (
     TrainOptions,
     TrainResult,
     TrainState,
+    clock,
     train,
 )
 from tests.training.toy_model import Bigram, OneVariable, batches
@@ -51,7 +52,7 @@ def toy_train(
     actions: Sequence[Action] = (),
     data: Iterator[Batch] | None = None,
     average_decay: float | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    clock: Callable[[], float] = clock.seconds,
 ) -> tuple[TrainState, TrainResult]:
     """Trains, under the run's lock, and returns the final state and the result."""
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
@@ -59,11 +60,12 @@ def toy_train(
     state = TrainState(model(mesh), optimizer, mesh, seed=7, average_decay=average_decay)
     shape = mtf.convert_to_shape("batch:8;length:6")
     data = batches() if data is None else data
-    infeed = Infeed(data, mesh, {"targets": shape}, with_digests=True)
+    infeed = Infeed(data, mesh, {"targets": shape})
     run = RunDirectory(model_dir)
     run.prepare()
-    with run.lock():
-        return state, train(state, infeed, run, options, actions=actions, clock=clock)
+    hooks = options.make_hooks()
+    with run.lock(), mock.patch("mtfrun.training.clock.seconds", clock):
+        return state, train(state, infeed, run, options, hooks=hooks, actions=actions)
 
 
 def quick_train(

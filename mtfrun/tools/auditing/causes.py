@@ -365,7 +365,7 @@ def _kind_of(setting: str) -> str:
     """Returns the kind of a setting that is not among those that change a training's numbers."""
     if "init_checkpoint" in setting.lower():
         return START
-    return ACTIONS if setting.endswith("Training.actions") else SETTINGS
+    return ACTIONS if setting.endswith(("Training.actions", "TrainOptions.hooks")) else SETTINGS
 
 
 def _macros_of(name: str, texts: Sequence[Mapping[str, str]]) -> Collection[str]:

@@ -24,6 +24,7 @@ from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.tools.auditing.causes import RunRecords, causes_in_programs
 from mtfrun.tools.auditing.ledgers import LedgerComparison, RunLedger, compare_ledgers
 from mtfrun.training import CheckpointOptions
+from mtfrun.training.ledger import Ledger
 from mtfrun.untrusted import escape
 
 
@@ -151,6 +152,7 @@ def train_again(
             experiment.train_infeed(made.batch_size),
             again,
             dataclasses.replace(made.options, checkpoints=checkpoints, profile=False),
+            hooks=[Ledger()],
             actions=[*actions, _StopAt(last)],
             init_checkpoint=None if experiment.model.adapters else experiment.init_checkpoint,
             description=training.Description(check=lambda m: made.check_manifest(m, saved)),

@@ -10,9 +10,13 @@ import tensorflow as tf
 
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
-from mtfrun.rundir.checkpoints.recorded_digests import digests_of_variables
+from mtfrun.rundir.checkpoints.recorded_digests import (
+    VARIABLES,
+    digests_of_variables,
+    read_digests,
+)
 from mtfrun.rundir.errors import DamagedCheckpointError
-from mtfrun.rundir.ledger import LEDGER, VARIABLES, LedgerRecord, LedgerWriter, recorded_variables
+from mtfrun.rundir.ledger import LedgerRecord, LedgerWriter
 
 A, B = "model/a", "averages/a"
 
@@ -67,17 +71,17 @@ def test_what_no_ledger_has_is_restored(
     LedgerWriter(tmp_path).begin(3)  # as after a training that resumed from an earlier step
     assert run.checkpoints().restore(4, _variables()).step == 4
     assert not caplog.records
-    (tmp_path / VARIABLES).write_text('{"step": 2, "digests": {"model/a": "1"}}\n')
+    (tmp_path / VARIABLES).write_text('{"step": 2, "sum": "2", "digests": {"model/a": "1"}}\n')
     assert run.checkpoints().restore(2, _variables()).step == 2
     assert "ckpt-2 is not compared with the ledger: " in caplog.text
 
 
 def test_digests_of_one_step_are_read_without_the_others(tmp_path: pathlib.Path) -> None:
     _run(tmp_path)
-    assert [step for step in range(8) if recorded_variables(tmp_path, step)] == [2, 4]
-    assert recorded_variables(tmp_path, 4) == digests_of_variables(_variables(4.0))
-    (tmp_path / LEDGER).unlink()
-    assert recorded_variables(tmp_path, 4) == {}
+    assert [step for step in range(8) if read_digests(tmp_path, step)] == [2, 4]
+    assert read_digests(tmp_path, 4) == digests_of_variables(_variables(4.0))
+    (tmp_path / VARIABLES).unlink()
+    assert read_digests(tmp_path, 4) == {}
 
 
 def test_the_last_digests_of_a_step_count(tmp_path: pathlib.Path) -> None:
@@ -86,4 +90,4 @@ def test_the_last_digests_of_a_step_count(tmp_path: pathlib.Path) -> None:
     writer.append([LedgerRecord(7, 1, 1, 1, 1, 1)])
     for digest in (3, 4):
         writer.add_digests({A: digest})
-    assert recorded_variables(tmp_path, 7) == {A: 4}
+    assert read_digests(tmp_path, 7) == {A: 4}

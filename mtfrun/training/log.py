@@ -1,0 +1,83 @@
+"""The log of a training: curves in TensorBoard, lines on the terminal, the speed of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mtfrun import mtf
+from mtfrun.data import Infeed
+from mtfrun.display.progress import warning
+from mtfrun.rundir.tensorboard.metric_charts import write_metrics
+from mtfrun.rundir.tensorboard.summaries import Summaries
+from mtfrun.training.curves import SKIPPED_STEPS, Curves, examples_seen
+from mtfrun.training.finite import FiniteGuard
+from mtfrun.training.hook import HostRecord
+from mtfrun.training.options import TrainOptions
+from mtfrun.training.progress import Progress
+from mtfrun.training.state import TrainState
+from mtfrun.training.stragglers import Stragglers
+from mtfrun.training.throughput import STEPS_PER_SEC, Machine, Throughput
+
+
+class Log:
+    """Averages the metrics of steps, measures their speed, and writes both. Collective.
+
+    Args:
+      guard: counts the skipped updates.
+      products: products of a forward pass over a batch, once the step is compiled.
+
+    Attributes:
+      values: the newest values of the curves, by tag; empty before the first window's end.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        infeed: Infeed,
+        options: TrainOptions,
+        guard: FiniteGuard,
+        products: mtf.FlopCount,
+    ) -> None:
+        reporting = state.model.reporting
+        self.values: Mapping[str, float] = {}
+        self.curves = Curves(
+            options.log_every_steps, options.train_steps, with_perplexity=reporting.with_perplexity
+        )
+        self.throughput = Throughput(options.secs_per_loop, reporting.rate)
+        self._machine = Machine(state.mesh, products)
+        self._stragglers = Stragglers(state.mesh.devices[0])
+        self._infeed = infeed
+        self._guard = guard
+
+    def add_speed(self, record: HostRecord, secs: float, wait_secs: float) -> None:
+        """Adds the time of a host loop, of which it has waited `wait_secs` for data."""
+        self.throughput.add(record.count, record.units, secs, wait_secs, record.device_secs)
+        self._stragglers.add(record.count, record.device_secs)
+
+    def write(self, record: HostRecord, summaries: Summaries, progress: Progress) -> None:
+        """Adds the metrics of a host loop, and writes those of the windows that end in it."""
+        has_values = False
+        for step, means in self.curves.add(
+            record.step, record.count, record.metrics, record.values, record.record.skipped
+        ):
+            has_values = True
+            self.values = {**means, **self._speed(), **self._data_until(record, step)}
+            write_metrics(summaries, self.values, step)
+            progress.line(step, self.values)
+        if has_values:
+            self.throughput.start_window()
+        progress.advance(record.count)
+        for line in self._stragglers.find() if has_values else ():
+            progress.note(warning(line))
+        summaries.flush()
+
+    def _speed(self) -> dict[str, float]:
+        rates = self.throughput.rates()
+        return {**rates, **self._machine.speed(rates[STEPS_PER_SEC]), **self._machine.memory()}
+
+    def _data_until(self, record: HostRecord, step: int) -> dict[str, float]:
+        """Returns the numbers of examples and of skipped updates up to a step of a host loop."""
+        steps_ago = record.step + record.count - step
+        seen = examples_seen(self._infeed.examples_seen(steps_ago))
+        skipped = self._guard.count_skipped(step)
+        return seen if skipped is None else {**seen, SKIPPED_STEPS: float(skipped)}
