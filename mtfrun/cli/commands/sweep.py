@@ -193,7 +193,7 @@ def _check_rows(flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun
         for row, run in rows.items()
     }
     if "tensorflow" in sys.modules:
-        mistake = find_mistake(settings)
+        mistake: str | None = find_mistake(settings)
     else:
         with progress.waiting("checking the rows"):
             mistake = call_forked([_PRELOADED], find_mistake, settings)
