@@ -35,7 +35,7 @@ _LONGEST_JSON = 600
 
 
 class RowFeatures(Protocol):
-    """Features that the rows of a training have besides those of the data.
+    """Features that the rows of a training have in addition to the data's.
 
     Attributes:
       features: their shapes in a row, by name.

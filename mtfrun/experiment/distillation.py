@@ -26,7 +26,7 @@ from mtfrun.untrusted import escape
 ENTRY = "teacher"
 """The entry of a manifest with the teacher."""
 
-# Where the last dimension of a variable is that of a model's vectors: of a factorised embedding the
+# Variables whose last dimension is the model's d_model: of a factorised embedding the
 # projection's, else the table's; of clusters of a vocabulary the first one's.
 _OF_VECTORS = [
     f"model/embedding/{table}{name}"
@@ -78,13 +78,12 @@ class Teacher(DistillationLoss, LossTerm):
 
     def prepare(self, experiment: Experiment) -> PreparedTerm:
         """Makes the model a student, with a projection if it needs one."""
-        model, stored = require_tokens(experiment, "distillation.Teacher"), None
-        if self.logits_path:
-            stored = self.features(experiment.data)
+        model = require_tokens(experiment, "distillation.Teacher")
+        stored = self.features(experiment.data)
+        if stored is not None:
             manifest = stored.manifest
-            teacher = TeacherCheckpoint(
-                self.logits_path, manifest[ENTRY]["step"], manifest["sha256"]
-            )
+            path, sha256 = str(self.logits_path), manifest["sha256"]
+            teacher = TeacherCheckpoint(path, manifest[ENTRY]["step"], sha256)
             experiment.row_features.append(stored)
         elif self.path:
             teacher = find_teacher(self.path, self.checkpoint)

@@ -43,5 +43,5 @@ class LossTerm(abc.ABC):
         """
 
     def features(self, data: Data) -> RowFeatures | None:
-        """Returns the features that rows of training have besides those of the data."""
+        """Returns further features of the rows of training; None without any."""
         return None

@@ -28,7 +28,7 @@ from mtfrun.layers.rotary import RotaryPositions, rotate
 
 @dataclasses.dataclass(frozen=True)
 class FurtherMemory:
-    """Vectors {batch..., memory_length, d_model} that queries see besides those of a sequence.
+    """Vectors {batch..., memory_length, d_model} that queries see in addition to a sequence.
 
     bias: of their logits {..., heads, length, memory_length}; dropout: of their weights.
     """

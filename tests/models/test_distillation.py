@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -264,7 +265,7 @@ class _Uniform(TokenLossTerm):
         return {"squares": mtf.Shape(), "uniform": mtf.Shape()}
 
     def __call__(
-        self, x: mtf.Tensor, features: dict[str, mtf.Tensor], weights: mtf.Tensor
+        self, x: mtf.Tensor, features: Mapping[str, mtf.Tensor], weights: mtf.Tensor
     ) -> AddedLoss:
         squares = mtf.reduce_sum(mtf.square(mtf.to_float(x)) * weights)
 

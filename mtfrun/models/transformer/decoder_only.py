@@ -84,6 +84,8 @@ class DecoderOnly(TokenModel):
                 "reads_start=False is for language models without prefix and shift_across_segments"
             )
         self._prefix = prefix
+        if prefix:
+            self.prompt.refusal = "prefix=True, and the inputs of a prefix come first"
         self._loss_on_targets_only = loss_on_targets_only
         self._shift_across_segments = shift_across_segments
         self.decoder_stack = stack(mesh, embedding.width, dtypes)
@@ -101,10 +103,6 @@ class DecoderOnly(TokenModel):
         stack = self.decoder_stack
         can_read = stack.can_prefill(SequenceCall()) and stack.can_step_in_blocks()
         return can_read and not self.reads_prompts_at_once and not self.prompt.length
-
-    @property
-    def cannot_read_prompt(self) -> str:
-        return "prefix=True, and the inputs of a prefix come first" if self._prefix else ""
 
     @property
     def logits_features(self) -> Sequence[Collection[str]]:

@@ -21,7 +21,7 @@ from mtfrun.layers import (
     mask_segments,
     rename_length_to_memory_length,
 )
-from mtfrun.models.transformer.prompt_vectors import PromptVectors
+from mtfrun.models.transformer.learned_prompt import LearnedPrompt
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import DecodingProgress, SequenceCall
 
@@ -102,8 +102,12 @@ class PromptReading:
     at_once: bool = False
     in_prefix: mtf.Tensor | None = None
     reads_start: bool = True
-    learned: PromptVectors = dataclasses.field(default_factory=PromptVectors)
+    learned: LearnedPrompt | None = None
     start_id: int = 0
+
+    @property
+    def learned_length(self) -> int:
+        return 0 if self.learned is None else self.learned.length
 
     def ids_at(self, ids: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
         """Returns what a step at a position reads, of the ids {batch...} before it."""
@@ -136,7 +140,9 @@ class StackDecoder:
         """Returns the decoder before position 0; an InputError if a prefix lacks a `prefill`."""
         if self.reading.in_prefix is not None:
             self._check_prefill()
-        first_state = self._after_learned_prompt() if self.reading.learned.length else None
+        learned, first_state = self.reading.learned, None
+        if learned is not None and learned.length:
+            first_state = self._after_learned_prompt(learned)
         return self._decoder(first_state, None, self._length.size)
 
     @property
@@ -151,7 +157,7 @@ class StackDecoder:
         self, first_state: Any, prompt_lengths: mtf.Tensor | None, positions: int
     ) -> Decoder:
         """Returns the decoder of a number of positions, after `prompt_lengths` {batch...} ids."""
-        learned = self.reading.learned.length
+        learned = self.reading.learned_length
         memory_length = mtf.Dimension("memory_length", positions + learned)
         state = self._empty_state(memory_length, [] if self.beam is None else [self.beam])
         if first_state is not None:
@@ -210,15 +216,16 @@ class StackDecoder:
         if self.reading.reads_start:
             length = ids.shape.get_dim_by_name("length")
             ids = shift_right(ids, length, start_id=self.reading.start_id)
-        x = self.reading.learned.before(self.embed(mtf.abs(ids), None))
+        x = self.embed(mtf.abs(ids), None)
+        x = x if self.reading.learned is None else self.reading.learned.before(x)
         state = self._prefill(x, prompt_lengths)
         return self._decoder(state, prompt_lengths, self._length.size)
 
-    def _after_learned_prompt(self) -> Any:
+    def _after_learned_prompt(self, prompt: LearnedPrompt) -> Any:
         """Returns the state of all rows after the learned prompt alone."""
         self._check_prefill()
         lengths = mtf.zeros(self.targets.mesh, self._batch, tf.int32)
-        return self._prefill(self.reading.learned.for_rows(self._batch, self.dtype), lengths)
+        return self._prefill(prompt.for_rows(self._batch, self.dtype), lengths)
 
     def _prefill(self, x: mtf.Tensor, prompt_lengths: mtf.Tensor) -> Any:
         """Returns the state after x {batch..., length, d_model}, without the padding in it."""
@@ -261,7 +268,7 @@ class StackDecoder:
     def _progress(
         self, position: mtf.Tensor | None, prompt_lengths: mtf.Tensor | None
     ) -> DecodingProgress:
-        learned = self.reading.learned.length
+        learned = self.reading.learned_length
         if learned and prompt_lengths is None:
             prompt_lengths = mtf.zeros(self.targets.mesh, self._batch, tf.int32)
         if prompt_lengths is not None and not self.reading.reads_start:

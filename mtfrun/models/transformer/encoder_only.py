@@ -69,6 +69,7 @@ class EncoderOnly(TokenModel):
         num_labels: int | None = None,
     ) -> None:
         super().__init__(mesh, vocabulary_size, embedding, loss, dtypes, num_labels)
+        self.prompt.refusal = "it predicts a label for every vector that it reads"
         self._inputs_padding_id = embedding.padding_id
         if num_labels is not None:
             self.padding_id = -1
@@ -77,10 +78,6 @@ class EncoderOnly(TokenModel):
             self.types = Embedding(mesh, mtf.Dimension("types", num_types), embedding.width, dtypes)
         self.encoder_stack = stack(mesh, embedding.width, dtypes)
         self._head = add_transforms(self, head, mesh, embedding.width, dtypes, prefix="head_")
-
-    @property
-    def cannot_read_prompt(self) -> str:
-        return "it predicts a label for every vector that it reads"
 
     @property
     def logits_features(self) -> Sequence[Collection[str]]:

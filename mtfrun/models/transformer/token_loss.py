@@ -116,7 +116,7 @@ class TokenLoss:
 
         x: {batch, length, d_model}, what the softmax makes logits of. Metrics: "loss", nats per
         token without label smoothing and z-loss; "accuracy", the share of targets that no other
-        id's logit exceeds; and those of the terms. Targets without a weight may be negative.
+        id's logit exceeds; and the terms' metrics. Targets without a weight may be negative.
         """
         z_loss = self.z_loss if call.training else 0.0
         # With another divisor the total is as in Mesh TensorFlow's evaluations.

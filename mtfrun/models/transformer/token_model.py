@@ -8,7 +8,7 @@ from typing import final
 from mtfrun import mtf
 from mtfrun.layers import Call, Collector, Metric, Positions, TokenVectors, depends_on_padding
 from mtfrun.models.model import Features, Loss, TextModel
-from mtfrun.models.transformer.prompt_vectors import PromptVectors
+from mtfrun.models.transformer.learned_prompt import LearnedPrompt
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.token_embedding import TokenEmbedding
 from mtfrun.models.transformer.token_loss import TokenLoss, TokenLossTerm
@@ -27,7 +27,7 @@ class TokenModel(TextModel):
       num_labels: the number of logits, if they are of labels instead of the ids.
 
     Attributes:
-      loss_terms: terms of the loss in training besides that of the targets.
+      loss_terms: further terms of the loss in training.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class TokenModel(TextModel):
         self.padding_id = embedding.padding_id
         self._start_id = embedding.start_id
         self.loss_terms: list[TokenLossTerm] = []
-        self.prompt = PromptVectors()
+        self.prompt = LearnedPrompt(mesh, width)
         self.embedding = embedding.make_table(mesh, vocabulary_size, dtypes)
         self.position = None
         if embedding.position is not None:
@@ -122,11 +122,6 @@ class TokenModel(TextModel):
         """Adds a term to the loss of training; InputError if the model has no loss of ids."""
         self.loss_terms.append(term)
         mtf.assign_paths(self)
-
-    @property
-    def cannot_read_prompt(self) -> str:
-        """Why it cannot have a learned prompt as it is configured; "" if it can."""
-        return ""
 
     def allows_padding(self, length: int) -> bool:
         """Returns whether all layers ignore padding, and there are positions for the length."""
