@@ -169,7 +169,7 @@ def draw_errors(
 ) -> np.ndarray:
     """Returns losses of runs relative to the law's: log-normal, with the scatter of the points.
 
-    The scatter is larger than that of the residuals, of which the fitted parameters take up a part,
+    The scatter is larger than the residuals', of which the fitted parameters take up a part,
     and, as Student's distribution is wider than the normal one, if there are few.
     """
     residuals = np.log(points.losses) - np.log(law.loss(points.parameters, points.tokens))

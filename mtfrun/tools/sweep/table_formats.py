@@ -155,7 +155,7 @@ def latex_text(comparison: Comparison) -> str:
     """Returns a table for each metric, with a caption and a label; it needs the package booktabs.
 
     The label is tab:NAME, of several metrics tab:NAME-METRIC. Notes are below the table, where
-    their lines are broken; those of rows have numbers.
+    their lines are broken; notes about rows have numbers.
     """
     metrics = comparison.metrics
     if len(metrics) == 1:
