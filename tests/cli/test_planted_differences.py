@@ -29,7 +29,6 @@ UPDATES = (2, "variables")
 LOSS = (1, "loss")
 START = (0, "initial values")
 NORM = "model/decoder_stack/blocks/0/self_attention/norm/scale"
-DENSE = "model/decoder_stack/blocks/0/feed_forward/layer/wi/kernel"
 
 # Two classes of a user's module: an action that changes a variable, and a normalisation.
 MODULE = """
@@ -116,12 +115,8 @@ def _check(result: dict[str, Any], found: tuple[int, str], kind: str, name: str 
     ("flag", "found", "name"),
     [
         ("BATCH_SIZE=4", (1, "batch"), None),
-        ("SEQUENCE_LENGTH=24", START, None),
         ("D_FF=64", START, None),
-        ("D_MODEL=32", START, None),
-        ("NUM_HEADS=2", START, None),
         ("NUM_LAYERS=2", START, None),
-        ("VOCABULARY_DIVISOR=256", START, None),
         ("MASTER_DTYPE='bfloat16'", START, None),
         # Slots and averages begin at 0.
         ("AVERAGE_DECAY=0.9", UPDATES, None),
@@ -129,18 +124,10 @@ def _check(result: dict[str, Any], found: tuple[int, str], kind: str, name: str 
         ("DROPOUT_RATE=0.1", LOSS, None),
         ("ACTIVATION_DTYPE='bfloat16'", LOSS, None),
         ("RMSNorm.epsilon=1e-5", LOSS, "transformer.RMSNorm.epsilon"),
-        ("FeedForward.activation=@mtf.gelu", LOSS, "transformer.FeedForward.activation"),
-        ("TokenLoss.z_loss=1e-4", LOSS, "transformer.TokenLoss.z_loss"),
         ("TokenLoss.label_smoothing=0.01", LOSS, "transformer.TokenLoss.label_smoothing"),
         ("LEARNING_RATE=0.021", UPDATES, None),
-        ("WARMUP_STEPS=3", UPDATES, None),
         ("TRAIN_STEPS=7", UPDATES, None),
         ("TrainOptions.clip_norm=0.1", UPDATES, "training.TrainOptions.clip_norm"),
-        (
-            "Adafactor.clipping_threshold=0.5",
-            UPDATES,
-            "optim.Adafactor.clipping_threshold",
-        ),
     ],
 )
 def test_a_setting_is_named(
@@ -152,7 +139,7 @@ def test_a_setting_is_named(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flag", ["beta1=0.91", "beta2=0.99", "epsilon=1e-7", "weight_decay=1e-3"])
+@pytest.mark.parametrize("flag", ["beta1=0.91", "weight_decay=1e-3"])
 def test_a_constant_of_the_optimizer_is_named(
     flag: str, trained: Callable[..., pathlib.Path]
 ) -> None:
@@ -187,18 +174,15 @@ def _add_a_text(directory: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        _replace("line 0:", "line 1:"),
         _replace("line 7: the quick", "line 7: the quack"),
         _replace("line 150: the quick brown fox\n", ""),
-        _replace("line 200: the", "line 200: The"),
-        _replace("fox", "cat", -1),
         _replace(
             "line 299: the quick brown fox",
             "line 299: the quick brown fo\N{LATIN SMALL LETTER X WITH DOT ABOVE}",
         ),
         _add_a_text,
     ],
-    ids=["digit", "letter", "line", "capital", "word", "last", "more"],
+    ids=["letter", "line", "last", "more"],
 )
 def test_other_data_are_named_at_the_first_batch_that_has_them(
     change: Callable[[pathlib.Path], None], trained: Callable[..., pathlib.Path]
@@ -229,11 +213,8 @@ def _batches(run: pathlib.Path) -> list[list[bytes]]:
 @pytest.mark.parametrize(
     ("step", "path", "place", "bit"),
     [
-        (2, NORM, 3, 20),
         (2, NORM, 0, 0),
-        (4, DENSE, 17, 1),
         (4, "model/embedding/table", 100 * 16, 22),
-        (2, "optimizer/", 0, 5),
         (4, "optimizer/", 1, 0),
     ],
 )
@@ -341,11 +322,9 @@ def with_module(
 ) -> Callable[..., pathlib.Path]:
     """A function that trains with some gin lines and a user's module, in a process of its own."""
 
-    def train(
-        line: str, *, factor: str = "1.0", scale: str = "1.0", path: str = NORM
-    ) -> pathlib.Path:
+    def train(line: str, *, factor: str = "1.0", scale: str = "1.0") -> pathlib.Path:
         directory = tmp_path_factory.mktemp("run")
-        text = MODULE.format(factor=factor, scale=scale, path=path)
+        text = MODULE.format(factor=factor, scale=scale, path=NORM)
         (directory / "planted.py").write_text(text)
         (directory / "planted.gin").write_text(IMPORTS + line + "\n")
         monkeypatch.setenv("PYTHONPATH", f"{directory}:{ROOT}")
@@ -367,11 +346,10 @@ transformer.StackTransforms.layer = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [NORM, DENSE])
 def test_an_action_that_writes_a_variable_is_named(
-    path: str, trained: Callable[..., pathlib.Path], with_module: Callable[..., pathlib.Path]
+    trained: Callable[..., pathlib.Path], with_module: Callable[..., pathlib.Path]
 ) -> None:
-    result = _bisect(trained(), with_module(ACTION, factor="1.5", path=path))
+    result = _bisect(trained(), with_module(ACTION, factor="1.5"))
     _check(result, (4, "loss"), "actions", "experiment.Training.actions")
 
 
@@ -405,28 +383,24 @@ class Environment:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("resumed", [False, True])
 @pytest.mark.parametrize(
-    "environment",
+    ("environment", "resumed"),
     [
-        Environment("_processor", "another processor", "machine", "processor"),
-        Environment("_threads", 17, "number of threads", "threads"),
-        Environment(
-            "run_versions", {**commands.run_versions(), "numpy": "9.9"}, "versions", "numpy"
+        (Environment("_processor", "another processor", "machine", "processor"), False),
+        (Environment("_threads", 17, "number of threads", "threads"), True),
+        (
+            Environment(
+                "run_versions", {**commands.run_versions(), "numpy": "9.9"}, "versions", "numpy"
+            ),
+            True,
         ),
-        Environment(
-            "run_versions",
-            {**commands.run_versions(), "tensorflow": "9.9"},
-            "versions",
-            "tensorflow",
-        ),
-        Environment("module_hashes", {"mtfrun.layers": "0" * 64}, "code", "mtfrun.layers"),
+        (Environment("module_hashes", {"mtfrun.layers": "0" * 64}, "code", "mtfrun.layers"), False),
     ],
-    ids=lambda environment: environment.name,
+    ids=["processor", "threads", "versions", "code"],
 )
 def test_a_machine_that_rounds_otherwise_is_named(
-    resumed: bool,
     environment: Environment,
+    resumed: bool,
     trained: Callable[..., pathlib.Path],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: pathlib.Path,

@@ -112,12 +112,10 @@ def runs(model: str, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return runs
 
 
-@pytest.fixture(
-    scope="module", params=["data server", pytest.param("python", marks=pytest.mark.slow)]
-)
-def server(runs: pathlib.Path, request: pytest.FixtureRequest) -> Iterator[TensorBoard]:
+@pytest.fixture(scope="module")
+def server(runs: pathlib.Path, model: str) -> Iterator[TensorBoard]:
     """A server with one of the two loaders."""
-    with serving(runs, request.param) as server:
+    with serving(runs, "data server" if model == "dense" else "python") as server:
         server.wait_for("scalars/tags", {f"rate_{r}/{p}" for r in RATES for p in ("train", "eval")})
         yield server
 

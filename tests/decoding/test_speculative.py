@@ -153,8 +153,7 @@ def test_prompts_that_steps_read_are_accepted_as_they_are(draft_table: np.ndarra
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [1, 6, 20])
-@pytest.mark.parametrize("rows", [1, 2, 40])
+@pytest.mark.parametrize(("number", "rows"), [(1, 40), (6, 2), (20, 1)])
 def test_neither_the_number_of_proposals_nor_the_batch_changes_outputs(
     number: int, rows: int
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from mtfrun import layers, mtf
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
-from tests.layouts import LAYOUTS, ONE_DEVICE
+from tests.layouts import ONE_DEVICE
 from tests.models.small_model import VOCABULARY, with_dropout
 from tests.models.under_layouts import Step, assert_same_step, decoded, training_step
 
@@ -112,9 +112,8 @@ def _step(name: str, mesh_shape: str, block_length: int | None) -> Step:
         for name in CASES
         for case in [
             (name, ONE_DEVICE, 5),
-            *((name, shape, None) for shape in LAYOUTS if "model:1" not in shape),
             (name, "data:2,model:2", 5),
-            (name, "data:1,model:4", 5),
+            (name, "data:1,model:4", None),
         ]
     ],
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +26,7 @@ from mtfrun.models.transformer.distillation import DistillationLoss, Distiller
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.token_loss import AddedLoss, LogitsLoss, TokenLossTerm
 from mtfrun.training import TrainState, train_steps_function
-from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
     LAYOUT,
     VOCABULARY,
@@ -45,11 +44,11 @@ SETTINGS = {
     "vectors": DistillationLoss(temperature=0.5, weight=1.0, hidden_weight=0.7),
     "directions": DistillationLoss(weight=0.0, hidden_weight=2.0, hidden_distance="cosine"),
 }
-CASES = list(itertools.product(SETTINGS, [True, False], LAYOUTS))
-QUICK_STORED_CASES = {(False, ONE_DEVICE)}
+STEPS = [(True, "data:2,model:2"), (False, "data:4,model:2")]
+CASES = [(name, *step) for name in SETTINGS for step in STEPS]
 STORED_CASES = [
-    pytest.param(*case, marks=[] if case in QUICK_STORED_CASES else [pytest.mark.slow])
-    for case in itertools.product([True, False], LAYOUTS)
+    (False, ONE_DEVICE),
+    *(pytest.param(*step, marks=pytest.mark.slow) for step in STEPS),
 ]
 
 

@@ -164,14 +164,14 @@ FITTING = [(*where, b) for where in LAYOUTS for b in BLOCKINGS if _fits(where[1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("blocking", BLOCKINGS)
+@pytest.mark.parametrize("blocking", [(1, 1), (2, 4), (4, 2)])
 def test_blocks_change_nothing_on_one_device(blocking: tuple[int, int]) -> None:
     _check(*ONE_DEVICE, blocking, CALLS)
 
 
 @pytest.mark.parametrize(
     "mesh_shape, layout, blocking",
-    # The finest blocking of the mesh; the slow tests take all that fit, and all calls.
+    # The finest blocking of the mesh; the slow tests have all calls.
     [(*ONE_DEVICE, (4, 2)), *([f for f in FITTING if f[:2] == where][-1] for where in QUICK)],
 )
 def test_blocks_change_nothing_under_layouts(
@@ -181,7 +181,10 @@ def test_blocks_change_nothing_under_layouts(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh_shape, layout, blocking", FITTING)
+@pytest.mark.parametrize(
+    "mesh_shape, layout, blocking",
+    [[f for f in FITTING if f[:2] == where][-1] for where in LAYOUTS],
+)
 def test_every_convolution_in_blocks_equals_the_whole_under_every_layout(
     mesh_shape: str, layout: str, blocking: tuple[int, int]
 ) -> None:

@@ -22,18 +22,14 @@ MESHES = ["data:1,model:1", "data:2,model:2", "data:1,model:4", "data:8,model:1"
 def _on_meshes(numbers: Sequence[int]) -> list[Any]:
     """Returns the parameters (number, mesh shape) of a test.
 
-    In the default suite the first number is on one device, the last one in two parts.
+    In the default suite the first number is on one device, the last one in two parts; slow tests
+    have every number on a mesh, and the last one on all.
     """
     quick = [(numbers[0], MESHES[0]), (numbers[-1], MESHES[1])]
-    return [
-        pytest.param(
-            number,
-            shape,
-            marks=[] if (number, shape) in quick else [pytest.mark.slow],
-        )
-        for number in numbers
-        for shape in MESHES
-    ]
+    slow = [(number, MESHES[i % 3 + 1]) for i, number in enumerate(numbers)]
+    slow += [(numbers[-1], shape) for shape in MESHES]
+    slow = [where for where in dict.fromkeys(slow) if where not in quick]
+    return [*quick, *(pytest.param(*where, marks=pytest.mark.slow) for where in slow)]
 
 
 def _array() -> np.ndarray:

@@ -11,11 +11,15 @@ from hypothesis import strategies as st
 from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
-from tests.layouts import LAYOUTS, ONE_DEVICE, assert_close
+from tests.layouts import ONE_DEVICE, assert_close
 from tests.mtf import random_calls, random_moving_calls
 from tests.mtf.random_calls import Draw, Named, RandomCall
 from tests.mtf.test_ops_under_layouts import outputs_and_gradients
 
+MESHES = [
+    *(ONE_DEVICE, "data:2,model:1", "data:1,model:2", "data:2,model:2"),
+    *("data:4,model:1", "data:1,model:4", "data:4,model:2", "data:8,model:1"),
+]
 FAMILIES = {**random_calls.CALLS, **random_moving_calls.CALLS}
 
 
@@ -40,7 +44,7 @@ def _layout(draw: Draw, call: RandomCall) -> tuple[str, str]:
     """Draws a mesh and rules, of which at least one splits a dimension of the call."""
     shapes = call.shapes()
     meshes = {
-        text: [axis for axis in mtf.convert_to_shape(text) if axis.size > 1] for text in LAYOUTS
+        text: [axis for axis in mtf.convert_to_shape(text) if axis.size > 1] for text in MESHES
     }
     possible = [
         text

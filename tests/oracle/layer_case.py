@@ -58,21 +58,19 @@ def where(
     """Returns the parameters (case, mesh shape, layout) of a test of all cases under their layouts.
 
     All cases on one device, or those named `quick`, are in the default suite, and every sixteenth
-    on its first mesh, which splits two dimensions if the case has them; other meshes are slow
-    tests. That meshes compute what one device does is what the tests of operations and layers
-    check.
+    on its first mesh, which splits two dimensions if the case has them; slow tests have a mesh for
+    every case, the first or a later one in turn. That meshes compute what one device does is what
+    the tests of operations and layers check.
     """
     quick = layouts if quick is None else quick
     return [
         pytest.param(
             name,
-            *pair,
-            marks=[]
-            if (i == 0 and name in quick) or (i == 1 and n % 16 == 0)
-            else pytest.mark.slow,
+            *pairs[i],
+            marks=[] if (name in quick if i == 0 else n % 16 == 0) else pytest.mark.slow,
         )
         for n, (name, pairs) in enumerate(layouts.items())
-        for i, pair in enumerate(pairs)
+        for i in dict.fromkeys([0, min(1 + n % 4, len(pairs) - 1)])
     ]
 
 

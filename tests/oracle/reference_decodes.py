@@ -31,7 +31,7 @@ def decodes_of(cases: Mapping[str, ReferenceCase]) -> tuple[list[Name], list[Nam
 def on_one_and_several(names: Iterable[Any], quick: Callable[[Any], bool]) -> list[Any]:
     """Returns the parameters of a test of cases, or of (case, decode), on one and several devices.
 
-    Compiling for a mesh takes long: there, those that are not `quick` are slow tests.
+    Compiling for a mesh takes long: there are the `quick` ones, and in slow tests every third.
     """
     return [
         pytest.param(
@@ -39,8 +39,9 @@ def on_one_and_several(names: Iterable[Any], quick: Callable[[Any], bool]) -> li
             several,
             marks=[pytest.mark.slow] if several and not quick(name) else [],
         )
-        for name in names
+        for n, name in enumerate(names)
         for several in (False, True)
+        if not several or n % 3 == 0 or quick(name)
     ]
 
 

@@ -37,9 +37,10 @@ def _where(names: list[str]) -> list[Any]:
     In the default suite every fourth case is run on several devices.
     """
     return [
-        pytest.param(name, distributed, marks=[pytest.mark.slow] if distributed and n % 4 else [])
+        (name, distributed)
         for n, name in enumerate(names)
         for distributed in (False, True)
+        if not distributed or n % 4 == 0
     ]
 
 

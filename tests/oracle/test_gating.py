@@ -1,4 +1,4 @@
-"""Gates equal the original, forward and gradient, under every layout.
+"""Gates equal the original, forward and gradient, on one device and on a mesh.
 
 All 40 cases of the four `gating_*` files run.
 """
@@ -111,7 +111,7 @@ def _run(file: str, case: ReferenceCase, mesh: mtf.Mesh) -> tuple[Any, Any]:
 
 
 # The default suite has one device for most cases, and for every fourth the last mesh, which splits
-# two dimensions; the slow tests all.
+# two dimensions; the slow tests have both for all.
 LAYOUTS = {key: _layouts(case) for key, case in CASES.items()}
 
 
@@ -122,7 +122,7 @@ LAYOUTS = {key: _layouts(case) for key, case in CASES.items()}
             *key, *where, marks=[] if where == layouts[-(n % 4 == 0)] else pytest.mark.slow
         )
         for n, (key, layouts) in enumerate(LAYOUTS.items())
-        for where in layouts
+        for where in (layouts[0], layouts[-1])
     ],
 )
 def test_gate_equals_the_original(file: str, name: str, mesh_shape: str, layout: str) -> None:
@@ -137,8 +137,5 @@ def test_gate_equals_the_original(file: str, name: str, mesh_shape: str, layout:
         assert_close(mtf.to_numpy(gradients[key]), expected, FLOAT32_OP_TOLERANCE)
 
 
-def test_all_cases_are_there_under_at_least_four_layouts() -> None:
+def test_all_cases_are_there() -> None:
     assert len(CASES) == 40
-    few = {key: len(layouts) for key, layouts in LAYOUTS.items() if len(layouts) < 4}
-    # 13 tokens in one group: only its 5 experts can be split.
-    assert few == {("gating_truncated", "no_batch"): 3}

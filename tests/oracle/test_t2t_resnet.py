@@ -29,20 +29,16 @@ TRAINING_GRADIENT_TOLERANCE = 1e-2
 LAYOUTS = {
     "one_block_each": [
         ONE_DEVICE,
-        ("data:2,model:1", "batch:data"),
         ("data:2,model:2", "batch:data;filters:model"),
         ("data:4,model:2", "batch:data;classes:model"),
     ],
     "two_col_blocks": [
         ONE_DEVICE,
-        ("data:2,model:1", "batch:data"),
-        ("data:1,model:2", "col_blocks:model"),
         ("data:2,model:2", "batch:data;col_blocks:model"),
         ("data:2,model:4", "batch:data;hidden:model"),
     ],
     "deeper": [
         ONE_DEVICE,
-        ("data:2,model:1", "batch:data"),
         ("data:2,model:2", "batch:data;hidden:model"),
     ],
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -305,10 +304,17 @@ _PAIRS = {
     "t2t_transformer_tiny": ["t2t_transformer_base"],
     "t2t_transformer_base": [],
 }
+# Two that it can become, one after each other, and the next one that it cannot become.
 PRESETS = [
     (old, new, data, new in larger[old])
     for larger, data in ((_TEXTS, TEXT), (_PAIRS, PAIRS))
-    for old, new in itertools.permutations(larger, 2)
+    for old in larger
+    for new in [
+        *larger[old][:1],
+        *larger[old][2:3],
+        *[x for x in larger if x not in larger[old]][:2],
+    ]
+    if new != old and "base" not in old
 ]
 
 

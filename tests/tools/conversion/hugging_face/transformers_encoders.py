@@ -332,9 +332,10 @@ def _run(model: Any, case: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.T
 
 
 if __name__ == "__main__":
-    action, first, second = sys.argv[1:]
+    action, first, second, *further = sys.argv[1:]
     if action == "make":
-        make(first, pathlib.Path(second))
+        for name, folder in zip([first, *further[::2]], [second, *further[1::2]], strict=True):
+            make(name, pathlib.Path(folder))
     elif action == "pairs":
         make_pairs(first, pathlib.Path(second))
     elif action == "words":

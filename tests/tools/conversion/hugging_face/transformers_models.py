@@ -684,8 +684,9 @@ def compare(folder: pathlib.Path, case: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    task, first, second = sys.argv[1:]
+    task, first, second, *further = sys.argv[1:]
     if task == "make":
-        make(first, pathlib.Path(second))
+        for name, folder in zip([first, *further[::2]], [second, *further[1::2]], strict=True):
+            make(name, pathlib.Path(folder))
     else:
         compare(pathlib.Path(first), pathlib.Path(second))
