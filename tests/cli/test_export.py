@@ -23,6 +23,7 @@ from tests.cli.command import (
 )
 from tests.cli.small_vocabulary import flag_of_small_vocabulary
 from tests.layouts import assert_close
+from tests.oracle.packed import hugging_face_folders
 from tests.tools.conversion.hugging_face.imported_models import (
     LOGITS_TOLERANCE,
     Imported,
@@ -231,7 +232,7 @@ def test_a_language_model_that_was_trained_here_is_loaded_by_transformers(
 def test_an_imported_model_is_exported_with_the_tokenizer_that_it_was_trained_with(
     tmp_path: pathlib.Path,
 ) -> None:
-    source = pathlib.Path(__file__).parents[1] / "oracle" / "hf" / "t5_v1_1"
+    source = hugging_face_folders() / "t5_v1_1"
     imported = tmp_path / "imported"
     process = mtfrun_here("import", f"--from={source}", f"--model_dir={imported}")
     assert process.returncode == 0, process.stderr.decode()
@@ -256,7 +257,7 @@ def test_an_imported_model_is_exported_with_the_tokenizer_that_it_was_trained_wi
 def test_a_fine_tuned_model_is_exported_only_if_it_computes_as_the_imported_one(
     tmp_path: pathlib.Path,
 ) -> None:
-    source = pathlib.Path(__file__).parents[1] / "oracle" / "hf" / "t5_v1_1"
+    source = hugging_face_folders() / "t5_v1_1"
     imported = tmp_path / "imported"
     process = mtfrun_here("import", f"--from={source}", f"--model_dir={imported}")
     assert process.returncode == 0, process.stderr.decode()

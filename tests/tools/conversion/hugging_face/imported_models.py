@@ -23,8 +23,9 @@ from mtfrun.tools.conversion.hugging_face.folder import Folder
 from mtfrun.tools.conversion.hugging_face.safetensors_file import write_file
 from tests.cli.command import mtfrun_here
 from tests.layouts import ONE_DEVICE
+from tests.oracle.packed import hugging_face_folders
 
-FOLDERS = pathlib.Path(__file__).parents[3] / "oracle" / "hf"
+FOLDERS = hugging_face_folders()
 
 # Relative to the largest logit, and absolute: what the issue asks for.
 LOGITS_TOLERANCE, LOSS_TOLERANCE = 1e-4, 1e-5

@@ -16,8 +16,8 @@ from mtfrun.tools.conversion.hugging_face.safetensors_file import write_file
 from mtfrun.untrusted import JsonError, parse_json
 from tests.cli.command import error_line, mtfrun_here
 from tests.faults.fuzzing import CPU_SECS, cpu_limit
+from tests.oracle.packed import hugging_face_folders
 
-ORACLE = pathlib.Path(__file__).parents[3] / "oracle" / "hf"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
@@ -220,7 +220,7 @@ CASES: dict[str, tuple[Change, str]] = {
 def folder(tmp_path: pathlib.Path) -> pathlib.Path:
     """A folder that can be imported, beside which is nothing."""
     target = tmp_path / "from" / "resnet_basic"
-    shutil.copytree(ORACLE / "resnet_basic", target)
+    shutil.copytree(hugging_face_folders() / "resnet_basic", target)
     return target
 
 
@@ -256,7 +256,7 @@ def test_a_folder_of_the_cache_of_the_hub_is_read(tmp_path: pathlib.Path) -> Non
     snapshot = tmp_path / "models--a--b" / "snapshots" / "main"
     blobs = tmp_path / "models--a--b" / "blobs"
     snapshot.mkdir(parents=True)
-    shutil.copytree(ORACLE / "resnet_basic", blobs)
+    shutil.copytree(hugging_face_folders() / "resnet_basic", blobs)
     for path in blobs.iterdir():
         (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
     process = mtfrun_here("import", f"--from={snapshot}", f"--model_dir={tmp_path / 'run'}")
@@ -278,7 +278,7 @@ NAMES = ["a\nTRAIN_STEPS = 5", "a\rTRAIN_STEPS = 5\n#", "b\udcff", "x; touch pwn
 def test_the_name_of_a_folder_adds_no_statement(name: str, tmp_path: pathlib.Path) -> None:
     names = []
     for folder, run in (("plain", "run"), (name, name.rstrip("\\\udcff") + " run")):
-        shutil.copytree(ORACLE / "resnet_basic", tmp_path / folder)
+        shutil.copytree(hugging_face_folders() / "resnet_basic", tmp_path / folder)
         flags = [f"--from={tmp_path / folder}", f"--model_dir={tmp_path / run}"]
         process = mtfrun_here("import", *flags)
         assert process.returncode == 0, process.stderr.decode()

@@ -80,7 +80,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], torch.dtype]] = {
     ),
     "convnext, bfloat16": ("ConvNext", {**CONVNEXT, "drop_path_rate": 0.1}, torch.bfloat16),
 }
-# Of tests/oracle/hf.
+# Of tests/oracle/hf.zip.
 STORED: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("ViT", VIT),
     "convnext": ("ConvNext", CONVNEXT),

@@ -537,7 +537,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
         False,
     ),
 }
-# Those of tests/oracle/hf: smaller, with the parts that make their family.
+# Those of tests/oracle/hf.zip: smaller, with the parts that make their family.
 SMALL: dict[str, Any] = {
     **SIZES,
     **{"vocab_size": 80, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2},

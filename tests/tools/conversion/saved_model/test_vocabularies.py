@@ -13,6 +13,7 @@ from tests.cli.command import mtfrun_here, tiny_experiment, tiny_pairs_experimen
 from tests.data.vocabularies.small_models import t5_like_model
 from tests.experiment.runs.tiny_runs import files_and_params
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+from tests.oracle.packed import hugging_face_folders
 from tests.tools.conversion.saved_model.serving import (
     as_json,
     decoded,
@@ -21,7 +22,6 @@ from tests.tools.conversion.saved_model.serving import (
     responses,
 )
 
-HF = pathlib.Path(__file__).parents[3] / "oracle" / "hf"
 PROMPTS = [b"the quick brown fox", b"", b"train 17", b"<extra_id_0> fox", "é \t".encode()]
 
 pytestmark = pytest.mark.slow
@@ -53,7 +53,9 @@ def test_subwords_answer_as_decode(
 @pytest.mark.parametrize("name", ["llama", "gpt2", "mixtral", "t5_v1_1", "switch"])
 def test_an_imported_folder_has_its_logits_and_decodes(tmp_path: pathlib.Path, name: str) -> None:
     run_directory = tmp_path / "run"
-    process = mtfrun_here("import", f"--from={HF / name}", f"--model_dir={run_directory}")
+    process = mtfrun_here(
+        "import", f"--from={hugging_face_folders() / name}", f"--model_dir={run_directory}"
+    )
     assert process.returncode == 0, process.stderr.decode()
     directory = exported(run_directory, tmp_path / "saved", "--decode_length=8")
     # A beam search and lengths of another folder are its own business: ids alone are compared.
