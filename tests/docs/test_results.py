@@ -14,23 +14,23 @@ from mtfrun.tools.sweep.sweep_file import read_sweep_file
 from mtfrun.tools.sweep.table_formats import markdown_text
 
 ROOT = pathlib.Path(__file__).parents[2]
-RESULTS = sorted(path.parent for path in ROOT.glob("docs/results/*/sweep.json"))
+RESULTS = sorted(ROOT.glob("docs/results/*.jsonl"))
 
 
-@pytest.mark.parametrize("results", RESULTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("results", RESULTS, ids=lambda path: path.stem)
 def test_a_page_is_the_table_of_its_results(results: pathlib.Path) -> None:
     page = results.with_suffix(".md")
-    where = page.relative_to(ROOT)
-    command = ["mtfrun", "table", f"{where.with_suffix('')}", "--format=md", f"--output={where}"]
+    file, where = results.relative_to(ROOT), page.relative_to(ROOT)
+    command = ["mtfrun", "table", f"{file}", "--format=md", f"--output={where}"]
     assert page.read_text() == markdown_text(compare(results, [], None), shlex.join(command))
     index = results.with_name("README.md").read_text()
     assert f"]({page.name})" in index
 
 
-@pytest.mark.parametrize("results", RESULTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("results", RESULTS, ids=lambda path: path.stem)
 def test_results_are_whole_and_of_the_present_settings(results: pathlib.Path) -> None:
     """For a new setting that changes no result, `sweep --accept_changes` writes its hash."""
-    sweep = read_sweep_file(f"sweeps/{results.name}.gin", []).without_search()
+    sweep = read_sweep_file(f"sweeps/{results.stem}.gin", []).without_search()
     recorded = Sweep.read(results)
     assert recorded is not None
     plan = Plan(recorded.continue_with(sweep, results), results, results, [])

@@ -56,7 +56,7 @@ brackets, and so is a text, in quotes within quotes:
 
 Each run is trained as by `mtfrun train`, in a directory of --model_dir that has the name of what
 differs, such as wide,SEED=0; sweep.log in it has its output. When it has ended its result is
-written to results/ in --model_dir, or to --results, a directory that can be committed. --jobs=N
+written to results/ in --model_dir, or to --results, a file of lines that can be committed. --jobs=N
 trains N runs at the same time, which share the machine's GPUs in equal parts. A run that fails does
 not end the sweep; its result has the reason. At the end a table has the last metrics of every run,
 the best one marked by *.
@@ -82,8 +82,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, help="train with SEED = 0 to N - 1", metavar="N")
     add(
         "--results",
-        help="a directory for results, which can be committed; MODEL_DIR/results by default",
-        metavar="DIR",
+        help="a file of lines for results, such as mine.jsonl, which can be committed, or a "
+        "directory; MODEL_DIR/results by default",
+        metavar="FILE",
     )
     add(
         "--search",
@@ -225,7 +226,7 @@ def _train(
     from mtfrun.processes.forked_child import Server
     from mtfrun.rundir import RunRecord
     from mtfrun.tools.sweep.outcome import Ending, result_of
-    from mtfrun.tools.sweep.result import RunResult
+    from mtfrun.tools.sweep.result import Results, RunResult
     from mtfrun.tools.sweep.trainer import Display, TrainedRun, Trainer, require_space
 
     started: dict[str, PlannedRun] = {}
@@ -240,7 +241,7 @@ def _train(
         return None if search is None else search.reason_to_stop(run)
 
     def record(run: SweepRun, result: RunResult) -> RunResult:
-        result.write(plan.path(result.name))
+        Results(plan.results).write(result)
         plan.write_swept(run, result)
         require_space(result, plan.directory)
         if result.state == "finished":

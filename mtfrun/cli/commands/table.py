@@ -16,7 +16,7 @@ Prints a table of a sweep: means over seeds, differences to a baseline, sizes an
   mtfrun table /tmp/sweep
   mtfrun table /tmp/sweep --metric=loss,accuracy --baseline="LEARNING_RATE=0.03"
   mtfrun table /tmp/sweep --format=latex --output=table.tex
-  mtfrun table docs/results/mixtures --format=md --output=docs/results/mixtures.md
+  mtfrun table docs/results/mixtures.jsonl --format=md --output=docs/results/mixtures.md
 
 The directory is a sweep's --model_dir, also while it is trained, or its --results. A row has the
 mean of the last evaluations of its finished runs, and the 95 % confidence interval of the mean: by

@@ -12,7 +12,7 @@ from mtfrun.rundir import RunCost
 from mtfrun.tools.runs import metric_of, summary_of
 from mtfrun.tools.sweep.result import RunResult, results_of
 from mtfrun.tools.sweep.statistics import Estimate, estimate_difference, estimate_mean
-from mtfrun.tools.sweep.sweep import Sweep
+from mtfrun.tools.sweep.sweep import LINES, Sweep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def compare(
         }
         note = _note(directory, runs, names, measured)
         rows.append(ComparedRow(row, compared, measured, _cost(runs), note))
-    name = sweep.name or directory.resolve().name
+    name = sweep.name or directory.resolve().name.removesuffix(LINES)
     seeds = len({result.seed for result in results})
     return Comparison(name, sweep.question or name, names, rows, seeds, _environment(results))
 

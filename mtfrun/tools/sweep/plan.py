@@ -14,7 +14,7 @@ from mtfrun.rundir import RunRecord, SweptRun
 from mtfrun.rundir.run_record import SWEPT
 from mtfrun.tools.runs import RunSummary, mark_best, metric_of, summary_of
 from mtfrun.tools.sweep.outcome import budget_text, result_of
-from mtfrun.tools.sweep.result import RunResult
+from mtfrun.tools.sweep.result import Results, RunResult
 from mtfrun.tools.sweep.sweep import SEED, Sweep, SweepRun
 
 _SECS_PER_MINUTE = 60.0
@@ -61,8 +61,7 @@ class Plan:
         return [self.plan(number, run) for number, run in enumerate(runs, 1)]
 
     def plan(self, number: int, run: SweepRun) -> PlannedRun:
-        path = self.path(run.name)
-        result = RunResult.read(path) if path.exists() else None
+        result = Results(self.results).get(run.name)
         configuration = self.sweep.configuration_hash(run, self.search_paths)
         is_other = (
             result is not None
@@ -82,13 +81,11 @@ class Plan:
 
     def has_begun(self, run: SweepRun) -> bool:
         """Whether a run has taken a step, by its directory or its result."""
-        path = self.path(run.name)
         summary = summary_of(self.directory / run.name, run.name)
-        return (
-            summary.state == "running"
-            or summary.step > 0
-            or (path.exists() and _has_begun(RunResult.read(path)))
-        )
+        if summary.state == "running" or summary.step > 0:
+            return True
+        result = Results(self.results).get(run.name)
+        return result is not None and _has_begun(result)
 
     def bindings_of(self, run: SweepRun) -> dict[str, str]:
         return {**self.sweep.bindings, **run.bindings}
@@ -133,10 +130,7 @@ class Plan:
         for planned in runs:
             if planned.result is not None and planned.has_other_settings:
                 accepted = dataclasses.replace(planned.result, configuration=planned.configuration)
-                accepted.write(self.path(planned.run.name))
-
-    def path(self, name: str) -> pathlib.Path:
-        return self.results / f"{name}.json"
+                Results(self.results).write(accepted)
 
     def write_swept(self, run: SweepRun, result: RunResult | None = None) -> None:
         """Writes what `mtfrun runs` reads of a run that has not begun, or has failed."""

@@ -6,16 +6,16 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
 
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunCost, StepMetrics, atomic_write
 from mtfrun.rundir.errors import reason
 from mtfrun.rundir.run_record import numbers_as_json, numbers_from_json
 from mtfrun.tools.runs import RunSummary, summary_of
-from mtfrun.tools.sweep.sweep import NAME, RESULTS, Sweep
-from mtfrun.untrusted import is_directory, read_json
+from mtfrun.tools.sweep.sweep import LINES, NAME, RESULTS, Sweep, read_lines, write_lines
+from mtfrun.untrusted import LARGEST_TEXT, is_directory, parse_json, read_regular
 from mtfrun.url_secrets import mask_json
 
 ResultState = Literal["finished", "stopped", "failed", "killed", "missing"]
@@ -58,17 +58,24 @@ class RunResult(RunName, RunCost):
     configuration: str = ""
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    def write(self, path: pathlib.Path) -> None:
+    def as_json(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
         for name in ("metrics", "evaluations"):
             fields[name] = numbers_as_json(fields[name])
+        return mask_json(fields)
+
+    def write(self, path: pathlib.Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, json.dumps(mask_json(fields), indent=1) + "\n")
+        atomic_write(path, json.dumps(self.as_json(), indent=1) + "\n")
 
     @classmethod
     def read(cls, path: pathlib.Path) -> RunResult:
+        return cls.parse(lambda: read_regular(path, LARGEST_TEXT, follows_links=False), str(path))
+
+    @classmethod
+    def parse(cls, read: Callable[[], bytes], place: str) -> RunResult:
         try:
-            fields = read_json(path, follows_links=False)
+            fields = parse_json(read())
             numbers = {name: numbers_from_json(fields[name]) for name in ("metrics", "evaluations")}
             steps = {int(step): value for step, value in numbers["evaluations"].items()}
             result = cls(**{**fields, **numbers, "evaluations": steps})
@@ -80,8 +87,47 @@ class RunResult(RunName, RunCost):
             return result
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(
-                f"{path} is not the result of a run ({reason(error)}): remove it, and sweep again"
+                f"{place} is not the result of a run ({reason(error)}): remove it, and sweep again"
             ) from error
+
+
+class Results:
+    """The results of a sweep.
+
+    Args:
+      place: a directory with a file for each run, or a file of lines.
+    """
+
+    def __init__(self, place: pathlib.Path) -> None:
+        self._place = place
+        self._is_file = place.suffix == LINES
+
+    def read(self) -> dict[str, RunResult]:
+        """Returns the results by the names of their runs."""
+        if self._is_file:
+            lines = read_lines(self._place)[1:] if self._place.exists() else []
+            results = [
+                RunResult.parse(lambda line=line: line, f"{self._place}, line {number},")
+                for number, line in enumerate(lines, 2)
+            ]
+            return {result.name: result for result in results}
+        files = {file.stem: file for file in sorted(self._place.glob("*.json"))}
+        return {name: RunResult.read(file) for name, file in files.items() if file.name != NAME}
+
+    def get(self, name: str) -> RunResult | None:
+        if self._is_file:
+            return self.read().get(name)
+        path = self._place / f"{name}.json"
+        return RunResult.read(path) if path.exists() else None
+
+    def write(self, result: RunResult) -> None:
+        if not self._is_file:
+            result.write(self._place / f"{result.name}.json")
+            return
+        results = {**self.read(), result.name: result}
+        (sweep,) = read_lines(self._place)[:1]
+        lines = [json.dumps(x.as_json()).encode() for _, x in sorted(results.items())]
+        write_lines(self._place, [sweep, *lines])
 
 
 class SweepResults(NamedTuple):
@@ -113,16 +159,14 @@ def summary_of_result(directory: pathlib.Path, result: RunResult, metric: str | 
 
 
 def results_of(directory: str | os.PathLike[str]) -> SweepResults:
-    """Reads the directory of a sweep, or one that holds sweep.json and results, as of --results."""
+    """Reads the directory of a sweep, or what --results names: a directory, or a file of lines."""
     path = pathlib.Path(directory)
     sweep = Sweep.read(path)
     if sweep is None:
         raise InputError(f"{path} has no {NAME}: name the directory of a sweep, or of its results")
-    folder = path / RESULTS if is_directory(path / RESULTS) else path
-    files = {file.stem: file for file in sorted(folder.glob("*.json")) if file.name != NAME}
+    by_name = Results(path / RESULTS if is_directory(path / RESULTS) else path).read()
     results = []
     for run in sweep.runs() if sweep.varies else []:
-        file = files.pop(run.name, None)
         missing = RunResult(run.name, run.row, run.seed or 0, run.values, "missing", "not trained")
-        results.append(missing if file is None else RunResult.read(file))
-    return SweepResults(sweep, [*results, *map(RunResult.read, files.values())])
+        results.append(by_name.pop(run.name, missing))
+    return SweepResults(sweep, [*results, *by_name.values()])

@@ -19,7 +19,7 @@ from mtfrun.rundir import RunRecord
 from mtfrun.rundir.errors import reason
 from mtfrun.rundir.tensorboard.metric_catalogue import LOWEST, best_mode
 from mtfrun.tools.sweep.result import RunResult
-from mtfrun.tools.sweep.sweep import Sweep, SweepRun
+from mtfrun.tools.sweep.sweep import LINES, Sweep, SweepRun
 from mtfrun.tools.sweep.trainer import TrainedRun
 from mtfrun.untrusted import LARGEST_TEXT, open_to_write, parse_json, read_regular
 from mtfrun.url_secrets import mask_urls
@@ -53,7 +53,8 @@ class Search:
         self._jobs = jobs
         self._ranges = {name: _read_range(name, text) for name, text in sweep.search.items()}
         self._running: dict[str, Any] = {}  # Optuna's trials by the name of their run
-        self._study = self._open(results / STUDY)
+        is_file = results.suffix == LINES
+        self._study = self._open(results.with_suffix(f".{STUDY}") if is_file else results / STUDY)
 
     def _open(self, path: pathlib.Path) -> Any:
         optuna = self._optuna

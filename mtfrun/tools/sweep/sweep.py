@@ -18,7 +18,7 @@ from mtfrun.differences import changes, list_changes
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.rundir import atomic_write
 from mtfrun.rundir.errors import reason
-from mtfrun.untrusted import read_json
+from mtfrun.untrusted import LARGEST_TEXT, parse_json, read_regular
 from mtfrun.url_secrets import mask_json, mask_urls
 
 NAME = "sweep.json"
@@ -26,6 +26,9 @@ NAME = "sweep.json"
 
 RESULTS = "results"
 """The directory of results in the directory of a sweep."""
+
+LINES = ".jsonl"
+"""A file with this suffix has a sweep in its first line, and a result in each other line."""
 
 SEED = "SEED"
 
@@ -112,11 +115,15 @@ class Sweep(SweepTitle):
     search: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def read(cls, directory: pathlib.Path) -> Sweep | None:
-        """Returns the sweep that a directory records, None without one."""
-        path = directory / NAME
+    def read(cls, place: pathlib.Path) -> Sweep | None:
+        """Returns the sweep that a directory, or a file of lines, records; None without one."""
+        path = place if place.suffix == LINES else place / NAME
         try:
-            fields = read_json(path, follows_links=False)
+            fields = parse_json(
+                read_lines(path)[0]
+                if path == place
+                else read_regular(path, LARGEST_TEXT, follows_links=False)
+            )
             rows = {name: SweepRow(**row) for name, row in fields.pop("rows").items()}
             sweep = cls(**fields, rows=rows)
             sweep._check_types()
@@ -124,15 +131,18 @@ class Sweep(SweepTitle):
             return sweep
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
             raise InputError(
                 f"{path} is not a record of a sweep ({reason(error)}): name another --model_dir"
             ) from error
 
-    def write(self, directory: pathlib.Path) -> None:
-        atomic_write(
-            directory / NAME, json.dumps(mask_json(dataclasses.asdict(self)), indent=1) + "\n"
-        )
+    def write(self, place: pathlib.Path) -> None:
+        fields = mask_json(dataclasses.asdict(self))
+        if place.suffix != LINES:
+            atomic_write(place / NAME, json.dumps(fields, indent=1) + "\n")
+            return
+        results = read_lines(place)[1:] if place.exists() else []
+        write_lines(place, [json.dumps(fields).encode(), *results])
 
     def _check_types(self) -> None:
         """Raises InputError for a record that this program has not written."""
@@ -284,6 +294,15 @@ class Sweep(SweepTitle):
         }
         text = json.dumps([sorted(settings.items()), sorted(statements.imports.items())])
         return hashlib.sha256(mask_urls(text).encode()).hexdigest()
+
+
+def read_lines(path: pathlib.Path) -> list[bytes]:
+    return read_regular(path, LARGEST_TEXT, follows_links=False).splitlines()
+
+
+def write_lines(path: pathlib.Path, lines: Sequence[bytes]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, "".join(f"{line.decode()}\n" for line in lines))
 
 
 def _statements(files: Sequence[str], search_paths: Sequence[str]) -> Statements:

@@ -12,7 +12,7 @@ from mtfrun.rundir import RunRecord, Status
 from mtfrun.rundir.run_record import RunCost
 from mtfrun.tools.sweep.outcome import Ending, budget_text, result_of
 from mtfrun.tools.sweep.plan import Plan, PlannedRun, drop_untrained_rows
-from mtfrun.tools.sweep.result import ResultState, RunResult
+from mtfrun.tools.sweep.result import Results, ResultState, RunResult
 from mtfrun.tools.sweep.sweep import Sweep, SweepRow
 
 SWEEP = Sweep(["runs/quickstart.gin"], grid={"D_FF": ["32", "64"]}, max_minutes=4)
@@ -131,12 +131,13 @@ def test_the_table_tells_metrics_of_earlier_steps_from_final_ones(tmp_path: path
     ]
     for run, (state, step, evaluations) in zip(sweep.runs(), ends, strict=True):
         last = {"loss": evaluations[max(evaluations)]}
-        RunResult(
+        result = RunResult(
             *(run.name, run.row, 0, run.values, state),
             step=step,
             metrics=last,
             evaluations=evaluations,
-        ).write(plan.path(run.name))
+        )
+        Results(tmp_path).write(result)
     heading, *rows = [line.split() for line in plan.table(plan.runs(sweep.runs()), None, None)]
     assert heading == ["D_FF", "state", "step", "evaluated", "at", "loss"]
     assert rows == [

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mtfrun.errors import InputError
-from mtfrun.tools.sweep.result import RunResult, results_of
+from mtfrun.tools.sweep.result import Results, RunResult, results_of
 from mtfrun.tools.sweep.sweep import Sweep, SweepRow
 from mtfrun.tools.sweep.sweep_file import alternatives, read_sweep_file, with_flags
 
@@ -246,6 +246,27 @@ def test_results_are_read_in_the_order_of_the_sweep(tmp_path: pathlib.Path) -> N
         assert results[2] == result
     with pytest.raises(InputError, match=r"has no sweep.json"):
         results_of(tmp_path / "results")
+
+
+def test_a_file_of_lines_has_a_sweep_and_its_results(tmp_path: pathlib.Path) -> None:
+    sweep = Sweep(["a.gin"], grid={"X": ["1", "2"]}, seeds=[0, 1])
+    path = tmp_path / "results" / "sweep.jsonl"
+    assert Sweep.read(path) is None
+    for seeds in ([0], [0, 1]):
+        dataclasses.replace(sweep, seeds=seeds).write(path)
+        for run in sweep.runs()[:2]:
+            result = RunResult(run.name, run.row, 0, run.values, "finished", step=len(seeds))
+            Results(path).write(result)
+    assert [*path.parent.iterdir()] == [path] and len(path.read_text().splitlines()) == 3
+    read = results_of(path)
+    assert read.sweep == sweep and Results(path).get(result.name) == result
+    assert [(r.state, r.step) for r in read.results[::2]] == [("finished", 2), ("missing", 0)]
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": "0"'))
+    with pytest.raises(InputError, match=r"sweep.jsonl, line 2, is not the result of a run"):
+        results_of(path)
+    path.write_text("")
+    with pytest.raises(InputError, match=r"sweep.jsonl is not a record of a sweep"):
+        results_of(path)
 
 
 def test_a_text_of_a_row_or_of_all_runs_may_have_the_seed_in_it() -> None:
