@@ -341,10 +341,6 @@ QUICK_CASES = {
     "tests/oracle/test_tensor2tensor_transformer.py::test_beam_searches": [
         "t2t_transformer_head/encdec-beam3-False",
     ],
-    "tests/tools/conversion/hugging_face/test_encoders.py::"
-    "test_logits_and_loss_are_those_of_transformers": [
-        "modernbert-data:1,model:1",
-    ],
     "tests/tools/grow/test_function.py::test_logits_stay_the_same": [
         *("grouped heads, rotary", "two levels from a layer"),
     ],

@@ -39,6 +39,7 @@ def test_the_tests_of_gpus_look_for_one_before_they_install_anything() -> None:
     assert process.stderr.startswith("bin/test: there is no NVIDIA GPU here ")
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_fails_the_suite_and_ends_it(tmp_path: pathlib.Path) -> None:
     for name in ("first", "second"):
         (tmp_path / f"test_{name}.py").write_text(

@@ -27,6 +27,7 @@ training.CheckpointOptions:
 """
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_kept_exported_and_read(tmp_path: pathlib.Path) -> None:
     """The highest loss is that of the first evaluation."""
     (tmp_path / "best.gin").write_text(GIN)

@@ -139,9 +139,7 @@ def test_explain_a_macro() -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "default"),
     [
-        ("optim.Adafactor", "class", None),
         ("@Adafactor()", "class", None),
-        ("TrainOptions.clip_norm", "parameter", "None"),
         ("max_to_keep", "parameter", "3"),
         ("mtf.relu", "function", None),
     ],

@@ -100,6 +100,7 @@ def test_values_of_flags_that_cannot_be_used_are_refused(flag: str, problem: str
     assert problem in error_line(mtfrun_here("plan", *LM, "--mesh=data:2,model:2", flag))
 
 
+@pytest.mark.slow
 def test_a_plan_is_json_with_a_picture_and_compared_with_the_memory(tmp_path: pathlib.Path) -> None:
     picture = tmp_path / "mesh.html"
     flags = ["--mesh=data:64,model:4", "--gin.BATCH_SIZE=64", "--device_memory=10KB"]

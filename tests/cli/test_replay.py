@@ -61,6 +61,7 @@ def test_the_first_difference_and_the_variable_are_named(run_copy: pathlib.Path)
     assert difference[:3] == [2, "batch", "0000000000000005"]
 
 
+@pytest.mark.slow
 def test_steps_after_a_damaged_checkpoint_are_computed_from_the_good_one_before_it(
     run_copy: pathlib.Path,
 ) -> None:

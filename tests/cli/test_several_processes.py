@@ -71,6 +71,7 @@ def _position(model_dir: pathlib.Path, step: int) -> object:
     return RunDirectory(model_dir).checkpoints().verify(step).metadata["data_position"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(
     language_model_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -105,22 +105,26 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         shell.process.wait()
 
 
+@pytest.mark.slow
 def test_the_import_of_tensorflow_is_said_before_it_begins(interrupted: Shell) -> None:
     first = without_colours(interrupted.text).lstrip("\r")
     assert re.match(r"mtfrun [\d.]+: starting TensorFlow \.\.\. 0:00", first)
     assert "compiling the training step ... 0:00" in first
 
 
+@pytest.mark.slow
 def test_bars_and_waiting_lines_fit_and_leave_nothing(interrupted: Shell) -> None:
     bars = re.findall(r"[^\r\n]*\|[^\r\n]*", without_colours(interrupted.text))
     assert bars and all(len(bar.rstrip(" ^C")) <= 76 for bar in bars)
     assert not [line for line in interrupted.lines() if "|" in line or "..." in line]
 
 
+@pytest.mark.slow
 def test_labels_are_bold(interrupted: Shell) -> None:
     assert "\x1b[1mdevices     \x1b[0mCPU:0, " in interrupted.text
 
 
+@pytest.mark.slow
 def test_the_lines_are_those_of_the_recorded_session(interrupted: Shell) -> None:
     recording = (ROOT / "docs/terminal/interrupt-80.txt").read_text()
     _, *recorded = recorder().stable_lines(recording)

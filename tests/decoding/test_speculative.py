@@ -161,6 +161,7 @@ def test_neither_the_number_of_proposals_nor_the_batch_changes_outputs(
     _assert_same(actual, _decode(Search(), rows=rows))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh_shape", meshes())
 def test_a_layout_changes_nothing(mesh_shape: str) -> None:
     search = SEARCHES["top_k"]

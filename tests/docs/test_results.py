@@ -15,6 +15,7 @@ from mtfrun.tools.sweep.table_formats import markdown_text
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = sorted(ROOT.glob("docs/results/*.jsonl"))
+QUICK = {"mixtures", "precision"}
 
 
 @pytest.mark.parametrize("results", RESULTS, ids=lambda path: path.stem)
@@ -27,7 +28,13 @@ def test_a_page_is_the_table_of_its_results(results: pathlib.Path) -> None:
     assert f"]({page.name})" in index
 
 
-@pytest.mark.parametrize("results", RESULTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "results",
+    [
+        pytest.param(path, marks=[] if path.stem in QUICK else pytest.mark.slow, id=path.stem)
+        for path in RESULTS
+    ],
+)
 def test_results_are_whole_and_of_the_present_settings(results: pathlib.Path) -> None:
     """For a new setting that changes no result, `sweep --accept_changes` writes its hash."""
     sweep = read_sweep_file(f"sweeps/{results.stem}.gin", []).without_search()

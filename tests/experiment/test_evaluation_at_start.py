@@ -102,6 +102,7 @@ def test_a_run_that_is_resumed_has_no_second_one(
     assert list(curve(str(run), split="eval")) == [0, 3, 5]
 
 
+@pytest.mark.slow
 def test_the_evaluation_at_start_reads_few_batches_and_draws_nothing(first: First) -> None:
     assert first.batches == [BATCHES_AT_START, None] == [32, None]
     assert first.shown == [False, True]

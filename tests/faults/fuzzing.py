@@ -14,7 +14,7 @@ from hypothesis import strategies
 from mtfrun.errors import InputError
 
 # Examples of a kind in the default suite, and in slow tests.
-FEW, MANY = 100, 10_000
+FEW, MANY = 100, 2_000
 CPU_SECS = 10.0
 
 # Pieces that readers treat in a special way.

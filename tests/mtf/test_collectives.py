@@ -116,6 +116,7 @@ def _assert_allowed(collectives: Collectives) -> None:
     assert not {name for name, n in gathers.items() if name in ALLOWED and not n}, "not needed"
 
 
+@pytest.mark.slow
 def test_no_operation_gathers_more_than_it_must(collectives: Collectives) -> None:
     _assert_allowed(collectives)
 

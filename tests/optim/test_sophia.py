@@ -149,6 +149,7 @@ def _train(mesh_shape: str, microbatches: int) -> dict[str, np.ndarray]:
     return values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("microbatches", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mesh_shape", meshes())
 def test_a_layout_changes_no_step(mesh_shape: str, microbatches: int) -> None:

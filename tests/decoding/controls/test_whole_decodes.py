@@ -86,6 +86,7 @@ def _of_eight_rows(name: str, mesh_shape: str) -> Any:
     return decode(SEARCHES[name], mesh_shape, prompts=np.tile(PROMPTS, [2, 1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh_shape", meshes())
 @pytest.mark.parametrize(
     "name",

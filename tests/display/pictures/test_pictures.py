@@ -97,6 +97,7 @@ def test_a_mesh_has_its_devices_its_axes_and_what_they_split() -> None:
     assert one.count('id="device_') == 1 and "splits nothing" in one
 
 
+@pytest.mark.slow
 def test_matplotlib_is_imported_by_the_first_picture_only() -> None:
     program = (
         "import sys; from mtfrun.display import pictures; assert 'matplotlib' not in sys.modules;"

@@ -100,6 +100,7 @@ def test_answers_are_those_of_the_command(run: Run, settings: dict[str, Any]) ->
     assert json.loads(json.dumps(as_json)) == expected
 
 
+@pytest.mark.slow
 def test_single_inputs_have_the_same_answers_without_rows_of_padding(run: Run) -> None:
     batches = run.experiment.inference
     assert isinstance(batches, Decoding)
@@ -161,6 +162,7 @@ def test_logits_do_not_depend_on_padding_and_on_other_rows(language_model: Run) 
     np.testing.assert_allclose(following, alone, atol=LOGITS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mesh", ["data:2,model:2", pytest.param("data:4", marks=pytest.mark.slow)])
 def test_a_run_on_a_mesh_has_the_same_logits(language_model: Run, mesh: str) -> None:
     settings = {"layout": "batch:data"} if "model" not in mesh else {}

@@ -96,6 +96,7 @@ def test_the_law_is_not_fitted_to_held_out_sizes(ladder: Ladder) -> None:
     assert sum("  held out  " in line for line in lines) == 3
 
 
+@pytest.mark.slow
 def test_intervals_of_a_run_have_the_scatter_of_runs() -> None:
     rng = np.random.default_rng(0)
     noisy = [_result(n, s, 0, 0.01 * rng.standard_normal()) for n in SIZES for s in STEPS]

@@ -154,6 +154,7 @@ def test_output_is_not_written_through_a_link_or_a_pipe(
     assert (tmp_path / "victim").read_text() == "untouched"
 
 
+@pytest.mark.slow
 def test_a_signal_lets_runs_save_and_starts_no_others(tmp_path: pathlib.Path) -> None:
     trainer, runs, stream = _trained(tmp_path, "waits 1", "waits 2", "a")
 

@@ -38,7 +38,7 @@ NAMES = [
 ]
 # Their vectors of positions count padding, in transformers too.
 WITH_POSITIONS = ["bart", "marian", "pegasus", "mbart", "m2m_100"]
-SLOW = ["t5_v1_0", "switch", "umt5", "pegasus", "mbart"]
+SLOW = ["t5_v1_0", "switch", "umt5", "longt5", "marian", "pegasus", "mbart", "m2m_100"]
 QUICK = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES]
 PROGRAM = pathlib.Path(__file__).with_name("transformers_encoder_decoders.py")
 MESH = "data:2,model:2"

@@ -45,7 +45,7 @@ NAMES = [
     "bert_labels",
 ]
 # Those with most parts that others lack.
-FIRST = ["bert_labels", "bert_spans", "modernbert"]
+FIRST = ["bert_labels", "bert_spans"]
 QUICK = [pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow]) for name in NAMES]
 MESH = "data:2,model:2"
 PROGRAM = pathlib.Path(__file__).with_name("transformers_encoders.py")
@@ -60,7 +60,10 @@ PROGRAM = pathlib.Path(__file__).with_name("transformers_encoders.py")
             for name in NAMES
             if name not in FIRST
         ),
-        *(pytest.param(x, MESH, marks=pytest.mark.slow) for x in [*FIRST, "bert", "t5_encoder"]),
+        *(
+            pytest.param(x, MESH, marks=pytest.mark.slow)
+            for x in [*FIRST, "modernbert", "t5_encoder"]
+        ),
     ],
 )
 def test_logits_and_loss_are_those_of_transformers(
@@ -136,7 +139,7 @@ def test_other_configurations_compute_what_transformers_does(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bert_classifier", "bert_labels", "bert_words", *FIRST[1:]])
+@pytest.mark.parametrize("name", ["bert_classifier", "bert_words", "modernbert", *FIRST])
 def test_fine_tuning_on_a_mesh_is_that_on_one_device(
     name: str, import_once: Callable[[str], Imported], tmp_path: pathlib.Path
 ) -> None:

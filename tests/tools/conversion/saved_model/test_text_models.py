@@ -66,6 +66,7 @@ def _trained(flags: list[str], directory: pathlib.Path) -> pathlib.Path:
     return directory / "run"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("decodes_by_xla")
 def test_a_saved_model_of_a_language_model_answers_as_decode(tmp_path: pathlib.Path) -> None:
     flags = [*tiny_experiment(tmp_path), "--gin.SEQUENCE_LENGTH=16", "--gin.NUM_LAYERS=1"]
