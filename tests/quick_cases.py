@@ -56,13 +56,13 @@ QUICK_CASES = {
         "True",
     ],
     "tests/decoding/test_beam_search.py::test_every_mesh_has_the_same_result": ["data:2,model:2"],
-    "tests/decoding/test_ends_in_prompts.py::"
+    "tests/decoding/test_search.py::"
     "test_an_end_in_a_prompt_ends_its_row_unless_it_is_that_of_inputs": [
         "True-expected0-2-data:1,model:1",
         "False-expected1-1-data:2,model:2",
     ],
-    "tests/decoding/test_generate.py::test_tokens_are_the_same_on_every_mesh": ["data:2,model:2"],
-    "tests/decoding/test_prefilled.py::test_steps_begin_at_the_end_of_the_shortest_prompt": [
+    "tests/decoding/test_search.py::test_tokens_are_the_same_on_every_mesh": ["data:2,model:2"],
+    "tests/decoding/test_search.py::test_steps_begin_at_the_end_of_the_shortest_prompt": [
         "1-data:2,model:2",
     ],
     "tests/decoding/test_sampling.py::test_a_layout_changes_no_token": [
@@ -116,18 +116,18 @@ QUICK_CASES = {
     "tests/models/moe/test_mixtures_under_layouts.py::test_gathers_equal_contractions": [
         "two levels-top_2",
     ],
-    "tests/models/parity/test_microbatches.py::"
+    "tests/models/parity/test_tensor_functions.py::"
     "test_microbatches_sum_to_the_batch_and_concatenate_outputs": [
         "2",
     ],
-    "tests/models/parity/test_spatial_attention.py::"
+    "tests/models/parity/test_tensor_functions.py::"
     "test_a_position_attends_to_its_block_and_the_neighbouring_ones": [
         "False-data:1,model:1-",
         "False-data:2,model:2-h_blocks:data;w_blocks:model",
         "True-data:1,model:1-",
         "True-data:2,model:2-h_blocks:data;w_blocks:model",
     ],
-    "tests/models/resnet/test_collecting_layers.py::"
+    "tests/models/resnet/test_resnet_under_layouts.py::"
     "test_what_layers_collect_reaches_the_training_of_an_image_model": [
         "data:1,model:1-1-True",
         "data:1,model:1-2-False",
@@ -146,8 +146,7 @@ QUICK_CASES = {
         "data:1,model:1-8388608-False-True",
         "data:2,model:2-0-False-True",
     ],
-    "tests/models/test_decoder_only_under_layouts.py::"
-    "test_loss_and_gradients_are_the_same_everywhere": [
+    "tests/models/test_decoder_only.py::test_loss_and_gradients_are_the_same_everywhere": [
         "packed, tied-data:2,model:2-True",
     ],
     "tests/models/test_encoder_decoder.py::"
@@ -223,12 +222,12 @@ QUICK_CASES = {
     "tests/mtf/test_convolution_in_blocks.py::test_blocks_change_nothing_under_layouts": [
         "data:1,model:1--blocking0",
     ],
-    "tests/mtf/test_depthwise.py::test_depthwise_convolution_of_images_is_that_of_tensorflow": [
+    "tests/mtf/test_pooling.py::test_depthwise_convolution_of_images_is_that_of_tensorflow": [
         "data:2,model:2-batch:data-SAME-sizes0",
         "data:2,model:2-batch:data;channels:model-VALID-sizes1",
         "data:2,model:2-batch:data;rows:model-SAME-sizes2",
     ],
-    "tests/mtf/test_depthwise.py::test_depthwise_convolution_sums_shifted_products": [
+    "tests/mtf/test_pooling.py::test_depthwise_convolution_sums_shifted_products": [
         *("data:1,model:1---1-3", "data:1,model:1--1-2"),
         "data:2,model:2-batch:data;channels:model--2-3",
         "data:4,model:2-length:data;channels:model--4-2",
@@ -236,7 +235,7 @@ QUICK_CASES = {
     "tests/mtf/test_function.py::test_loops_of_many_programs_of_one_process_do_not_clash": [
         "data:2,model:2",
     ],
-    "tests/mtf/test_grouped_matmul.py::test_products_and_gradients_equal_a_loop_over_rows": [
+    "tests/mtf/test_top_k_in_blocks.py::test_products_and_gradients_equal_a_loop_over_rows": [
         "False-40-sizes3",
         "False-600-sizes6",
         "True-600-sizes14",
@@ -263,7 +262,7 @@ QUICK_CASES = {
         "data:2,model:2-row_blocks:data;column_blocks:model",
         "data:2,model:2-batch:data;channels:model",
     ],
-    "tests/mtf/test_reversible.py::test_numbers_and_gradients_are_those_of_ordinary_blocks": [
+    "tests/mtf/test_gradients.py::test_numbers_and_gradients_are_those_of_ordinary_blocks": [
         "data:2,model:2",
     ],
     "tests/mtf/test_transposed_convolution.py::test_blocks_change_no_transposed_convolution": [
@@ -307,10 +306,11 @@ QUICK_CASES = {
     "tests/oracle/test_beam_steps.py::test_the_whole_search_equals_the_original": [
         "alpha0_6_model-False",
     ],
-    "tests/oracle/test_decode.py::test_beam_search_equals_the_original": [
+    "tests/oracle/test_beam_steps.py::test_beam_search_equals_the_original": [
         "beam_alpha0_6-False",
     ],
-    "tests/oracle/test_decode.py::test_greedy_decoding_equals_the_original_up_to_each_rows_end": [
+    "tests/oracle/test_beam_steps.py::"
+    "test_greedy_decoding_equals_the_original_up_to_each_rows_end": [
         "greedy_plain-False",
         "greedy_forced_prefix-False",
         "greedy_forced_with_holes-False",
@@ -348,7 +348,7 @@ QUICK_CASES = {
     "test_the_rows_of_a_shipped_sweep_are_configurations": [
         *("sweeps/distillation.gin", "sweeps/mixtures.gin", "sweeps/resnet.gin"),
     ],
-    "tests/rundir/checkpoints/test_checkpoint_meshes.py::test_a_checkpoint_moves_between_meshes": [
+    "tests/rundir/checkpoints/test_checkpoints.py::test_a_checkpoint_moves_between_meshes": [
         *("plain-2x2", "2x2-1x4", "1x4-4x1", "4x1-plain"),
     ],
     "tests/processes/test_membership.py::test_a_lost_process_ends_the_others_with_one_line": [
@@ -373,7 +373,7 @@ QUICK_CASES = {
     "tests/oracle/test_transformer.py::test_logits_losses_and_gradients": [
         "lm_packed-False",
     ],
-    "tests/oracle/test_transformer_training.py::test_steps_of_adafactor": [
+    "tests/oracle/test_transformer.py::test_steps_of_adafactor": [
         "lm-one device",
     ],
 }

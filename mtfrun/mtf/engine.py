@@ -331,7 +331,7 @@ def run_again_if_names_clash(run: Callable[[], ResultT], retrace: Callable[[], N
     refused before it runs ("a different function with the same name already exists"), so that no
     assignment happens twice: one in three of the decoding programs of a process. A loop with
     another number of variables has another size and address: see `spare_counters`. Shown by
-    tests/mtf/test_programs_with_loops.py::test_many_programs_with_loops_work_side_by_side_on_a_mesh
+    tests/mtf/test_function.py::test_many_programs_with_loops_work_side_by_side_on_a_mesh
     """
     for attempt in range(_ATTEMPTS):
         token = _SPARE.set(attempt)
@@ -353,7 +353,7 @@ def spare_counters() -> list[tf.Tensor]:
     Several processes must compile the same programs, and one whose program is refused cannot tell
     the rest, which already run it. There every loop has one variable more than the loop before: of
     40 programs 7 were refused without these variables and none with them. See
-    tests/mtf/test_programs_with_loops.py::test_loops_of_several_processes_have_growing_numbers_of_variables
+    tests/mtf/test_function.py::test_loops_of_several_processes_have_growing_numbers_of_variables
     """
     number = _SPARE.get() + (next(_LOOPS) if processes.count() > 1 else 0)
     # With different values, and incremented: equal or constant variables are optimised away.
@@ -422,7 +422,7 @@ def compute_all_loops(results: Sequence[tf.Tensor]) -> list[tf.Tensor]:
 
     DTensor leaves out a loop of which no result is needed. The functions of loops in its body
     remain, without a mesh, and the program is refused ("failed to merge mesh cluster"). Shown by
-    tests/mtf/test_programs_with_loops.py::test_no_result_of_a_loop_with_loops_need_be_used.
+    tests/mtf/test_function.py::test_no_result_of_a_loop_with_loops_need_be_used.
     """
     operations = tf.compat.v1.get_default_graph().get_operations()
     loops = [op for op in operations if op.type in ("While", "StatelessWhile")]

@@ -1,17 +1,22 @@
-"""A model of pixels: it is trained, draws images into PNG files, and completes others."""
+"""Runs of drawn images, CIFAR-10 and Imagenette."""
 
 from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 
 import mtfrun
+from mtfrun.data.sources.tfds_dataset import silent_tfds
 from mtfrun.errors import InputError
-from tests.cli.command import error_line, mtfrun_here
+from tests.cli.command import error_line, mtfrun_here, succeeded
+from tests.data.images.photos import photo, save_folders
 
 SMALL = [
     *("--gin.NUM_LAYERS=1", "--gin.D_MODEL=16", "--gin.D_FF=16", "--gin.NUM_HEADS=2"),
@@ -145,3 +150,171 @@ def test_a_class_that_cannot_be_drawn_is_one_line(
     process = mtfrun_here(*_decode(trained_with_labels, *flags))
     assert "kept_rows=2 are rows of images, and the inputs are labels" in error_line(process)
     assert not list(tmp_path.iterdir())
+
+
+LABELS = [
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+]
+SIZES = {"train": 40, "test": 11}
+
+
+# TFDS has one of the name, which downloads.
+class Cifar10(  # type: ignore[call-arg]
+    tfds.core.GeneratorBasedBuilder,  # type: ignore[misc]
+    skip_registration=True,
+):
+    """Noise in the form of CIFAR-10: 32x32 pixels of three channels, ten classes."""
+
+    VERSION = tfds.core.Version("3.0.2")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        """The features of TFDS's own cifar10."""
+        features = {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(32, 32, 3)),
+            "label": tfds.features.ClassLabel(names=LABELS),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+        )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Any]]:
+        """Its splits, much smaller."""
+        return {split: self._generate_examples(split) for split in SIZES}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yields noise that is brighter the larger the label."""
+        rng = np.random.default_rng(len(split))
+        for i in range(SIZES[split]):
+            label = i % len(LABELS)
+            image = rng.integers(0, 100, [32, 32, 3]) + 15 * label
+            name = f"{split}_{i:05}"
+            yield name, {"id": name, "image": image.astype(np.uint8), "label": label}
+
+
+def test_the_run_says_what_to_do_where_there_is_no_dataset(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    flags = ["--gin_file=runs/cifar10.gin", f"--model_dir={tmp_path / 'run'}"]
+    line = error_line(mtfrun_here("train", *flags))
+    assert f'TFDS dataset "cifar10" is not prepared in {tmp_path / "tfds"}' in line
+    assert f"tfds build cifar10 --data_dir={tmp_path / 'tfds'}" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_run_trains_evaluates_and_classifies(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    with silent_tfds():
+        Cifar10(data_dir=tmp_path / "tfds").download_and_prepare()
+    flags = ["--gin_file=runs/cifar10.gin", "--gin.TRAIN_STEPS=3", "--gin.BATCH_SIZE=8"]
+    smaller = ["--gin.STAGE_SIZES=[1, 1, 1]", "--gin.ITERATIONS_PER_LOOP=2"]
+    recipe = ["--gin.MIXUP_ALPHA=0.2", "--gin.LABEL_SMOOTHING=0.1", "--gin.AVERAGE_DECAY=0.9"]
+    model_dir = f"--model_dir={tmp_path / 'run'}"
+    process = mtfrun_here("train", *flags, *smaller, *recipe, model_dir)
+    assert process.returncode == 0, process.stderr.decode()
+    (metrics,) = succeeded(mtfrun_here("eval", model_dir))
+    assert metrics["step"] == 3 and np.isfinite(metrics["loss"])
+    lines = succeeded(mtfrun_here("decode", model_dir, "--input=split:test"))
+    assert [line["true_label"] for line in lines].count("airplane") == 2
+    assert {line["label"] for line in lines} <= set(LABELS) and len(lines) == SIZES["test"]
+
+
+IMAGENETTE_LABELS = [f"n{number:08}" for number in range(10)]
+IMAGENETTE_SIZES = {"train": 24, "validation": 11}
+TINY = [
+    "--gin.STAGE_SIZES=[1, 1]",
+    "--gin.WIDTHS=[2, 2]",
+    "--gin.IMAGE_SIZE=16",
+    "--gin.BATCH_SIZE=8",
+    "--gin.TRAIN_STEPS=2",
+    "--gin.ITERATIONS_PER_LOOP=2",
+]
+
+
+# TFDS has one of the name, which downloads.
+class Imagenette(  # type: ignore[call-arg]
+    tfds.core.GeneratorBasedBuilder,  # type: ignore[misc]
+    skip_registration=True,
+):
+    """Smooth noise in the form of imagenette: JPEG files of different sizes, ten classes."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name="160px-v2", description="160px")]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        """The features of TFDS's own imagenette."""
+        features = {
+            "image": tfds.features.Image(encoding_format="jpeg"),
+            "label": tfds.features.ClassLabel(names=IMAGENETTE_LABELS),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            supervised_keys=("image", "label"),
+        )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[Any]]:
+        """Its splits, much smaller."""
+        return {split: self._generate_examples(split) for split in IMAGENETTE_SIZES}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yields images whose shorter side is 160 pixels, as in the dataset."""
+        for i in range(IMAGENETTE_SIZES[split]):
+            rows, cols = (160, 160 + 7 * i) if i % 2 else (160 + 5 * i, 160)
+            yield (
+                f"{split}_{i:05}",
+                {"image": photo(rows, cols, i), "label": i % len(IMAGENETTE_LABELS)},
+            )
+
+
+@pytest.mark.slow
+def test_imagenette_is_trained_on_evaluated_and_classified(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+    with silent_tfds():
+        Imagenette(data_dir=tmp_path / "tfds").download_and_prepare()
+    model_dir = f"--model_dir={tmp_path / 'run'}"
+    recipe = ["--gin.CUTMIX_ALPHA=1.0", "--gin.MIXUP_ALPHA=0.2", "--gin.CUTOUT=4"]
+    process = mtfrun_here("train", "--gin_file=runs/imagenette.gin", *TINY, *recipe, model_dir)
+    assert process.returncode == 0, process.stderr.decode()
+    (metrics,) = succeeded(mtfrun_here("eval", model_dir))
+    assert metrics["step"] == 2 and np.isfinite(metrics["loss"])
+    lines = succeeded(mtfrun_here("decode", model_dir, "--input=split:validation"))
+    expected = [IMAGENETTE_LABELS[i % 10] for i in range(IMAGENETTE_SIZES["validation"])]
+    assert sorted(line["true_label"] for line in lines) == sorted(expected)
+
+
+# By default test_self_contained_runs.py trains on folders, and test_images_end_to_end.py compares
+# the labels of a split with those of its files.
+@pytest.mark.slow
+def test_folders_are_trained_on_and_single_files_classified(tmp_path: pathlib.Path) -> None:
+    save_folders(tmp_path / "train", ["cat", "dog"], 6)
+    save_folders(tmp_path / "val", ["cat", "dog"], 5)
+    directories = {"train": str(tmp_path / "train"), "validation": str(tmp_path / "val")}
+    files = [f"--gin_file={name}.gin" for name in ("defaults", "models/resnet")]
+    flags = [*files, "--gin_file=data/image_folders.gin", f"--gin.IMAGES_DIR={directories}", *TINY]
+    model_dir = f"--model_dir={tmp_path / 'run'}"
+    process = mtfrun_here("train", *flags, model_dir)
+    assert process.returncode == 0, process.stderr.decode()
+    of_split = succeeded(mtfrun_here("decode", model_dir, "--input=split:validation"))
+    assert [line["true_label"] for line in of_split] == ["cat"] * 5 + ["dog"] * 5
+    paths = ",".join(f"{tmp_path}/val/{name}" for name in ("cat", "dog"))
+    of_files = succeeded(mtfrun_here("decode", model_dir, f"--input={paths}"))
+    for one, other in zip(of_split, of_files, strict=True):
+        assert one["label"] == other["label"]
+        assert one["probability"] == pytest.approx(other["probability"], rel=1e-5)
+    Image.fromarray(photo(30, 30)).save(tmp_path / "train" / "cat" / "new.png")
+    line = error_line(mtfrun_here("train", *flags, model_dir, "--gin.TRAIN_STEPS=3"))
+    assert "the data have changed since" in line

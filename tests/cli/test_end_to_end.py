@@ -198,7 +198,7 @@ def test_sampling_depends_on_the_seed_alone(trained: pathlib.Path) -> None:
     assert first[0] != first[1], "each line has its own draws"
 
 
-# By default test_batches_on_meshes.py scores, and tests/decoding decodes, on meshes.
+# By default test_devices.py scores, and tests/decoding decodes, on meshes.
 @pytest.mark.slow
 def test_decoding_on_a_mesh_gives_the_same_text(trained: pathlib.Path) -> None:
     # As Python passes an argument that is not UTF-8.
@@ -226,7 +226,7 @@ def test_a_configuration_that_does_not_fit_leaves_the_run_as_it_was(
     assert (run / "config.gin").read_text() == before
 
 
-# By default test_terminal.py ends a training by Ctrl-C, and test_stopping.py its evaluation.
+# By default test_terminal.py ends a training by Ctrl-C, and test_signals.py its evaluation.
 @pytest.mark.slow
 @pytest.mark.usefixtures("hangup_not_ignored")
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import json
 import lzma
 import os
 import pathlib
@@ -14,6 +15,7 @@ import pytest
 
 from mtfrun.cli.inputs import image_paths, read_pairs, read_prompts
 from mtfrun.errors import InputError
+from tests.cli.command import error_line, mtfrun_here, succeeded
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": bytes,
@@ -193,3 +195,31 @@ def test_a_missing_file_is_an_error(folder: pathlib.Path, argument: str, message
     (folder / "empty.txt").touch()
     with pytest.raises(InputError, match=re.escape(message)):
         image_paths(argument)
+
+
+@pytest.mark.parametrize("command", [pytest.param("decode", marks=pytest.mark.slow), "score"])
+def test_a_split_of_the_data_is_an_input(
+    command: str, quick_run: pathlib.Path, request: pytest.FixtureRequest, tmp_path: pathlib.Path
+) -> None:
+    output = tmp_path / "lines.jsonl"
+    flags = [f"--model_dir={quick_run}", f"--output={output}", "--input=split:validation"]
+    assert succeeded(mtfrun_here(command, *flags)) == []
+    lines = [json.loads(line) for line in output.read_text().splitlines()]
+    has_pairs = request.node.callspec.params["quick_run"] == "encoder-decoder"
+    assert len(lines) == (300 if has_pairs else 1)
+    if command == "score":
+        assert lines[0]["log_likelihood"] < 0
+        assert bool(lines[0]["input"]) == has_pairs and lines[0]["target"]
+    else:
+        assert [line["index"] for line in lines] == list(range(len(lines)))
+        assert {line["split"] for line in lines} == {"validation"}
+        assert all(line["prompt"] for line in lines)
+        assert all(bool(line.get("target")) == has_pairs for line in lines)
+
+
+@pytest.mark.parametrize("command", ["decode", "score"])
+def test_a_split_that_does_not_exist_is_one_line(
+    command: str, language_model_run: pathlib.Path
+) -> None:
+    flags = [f"--model_dir={language_model_run}", "--input=split:tset"]
+    assert 'no split "tset"' in error_line(mtfrun_here(command, *flags))

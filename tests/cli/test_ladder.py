@@ -1,4 +1,4 @@
-"""The command `ladder`."""
+"""Tables of sweeps: differences, ladders, optima."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from mtfrun.cli.commands import ladder
+from mtfrun.cli.commands.table import FORMATS
 from mtfrun.tools.sweep import RunResult, Sweep
 from mtfrun.tools.sweep.scaling_law import ScalingLaw
 from mtfrun.tools.sweep.sweep import SweepRow
 from tests.cli.command import ROOT, error_line, mtfrun_here
+from tests.tools.sweep.synthetic_sweep import write_sweep
 
 LAW = ScalingLaw(math.log(1.2), math.log(60.0), math.log(2000.0), 0.45, 0.55)
 SIZES = {"small": 50_000, "middle": 150_000, "large": 400_000, "largest": 900_000}
@@ -102,3 +104,115 @@ def test_what_cannot_be_fitted_is_one_line(
 ) -> None:
     words = [word.replace("DIR", str(sweep)) for word in flags]
     assert message in error_line(mtfrun_here("ladder", *words))
+
+
+RATES = ["0.0125", "0.025", "0.05", "0.1", "0.2"]
+# Half an octave apart.
+LOWEST = {"narrow": 0.04, "wide": 0.04 / math.sqrt(2)}
+
+
+@pytest.fixture
+def optimum_sweep(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A sweep of two rows and two seeds, whose losses are 2 + 0.1 log2(rate / lowest)^2."""
+    directory = tmp_path / "optimum_sweep"
+    directory.mkdir()
+    rows = {name: SweepRow() for name in LOWEST}
+    optimum_sweep = Sweep(["x.gin"], {}, rows, {"LEARNING_RATE": RATES}, [0, 1], "bits_per_byte")
+    optimum_sweep.write(directory)
+    for run in optimum_sweep.runs():
+        assert run.seed is not None
+        # A fifth of an octave from the optimum of the row, on either side.
+        lowest = LOWEST[run.row.split(",")[0]] * 2 ** (0.2 * (2 * run.seed - 1))
+        loss = 2.0 + 0.1 * math.log2(float(run.values["LEARNING_RATE"]) / lowest) ** 2
+        metrics = {"bits_per_byte": loss, "loss": 5.0 - loss}
+        result = RunResult(run.name, run.row, run.seed, run.values, "finished", metrics=metrics)
+        result.write(directory / "results" / f"{run.name}.json")
+    return directory
+
+
+def test_a_line_has_the_optimum_its_error_and_what_that_of_the_first_row_costs(
+    optimum_sweep: pathlib.Path,
+) -> None:
+    process = mtfrun_here("optimum", str(optimum_sweep))
+    assert process.returncode == 0, process.stderr.decode()
+    heading, narrow, wide = (line.split() for line in process.stdout.decode().splitlines())
+    assert heading[:4] == ["row", "LEARNING_RATE", "error", "bits_per_byte"]
+    # The standard error of the two seeds is 0.2 octaves, the factor 2 ** 0.2; the minimum of their
+    # mean is 0.1 * 0.2 ** 2 above 2.
+    assert narrow == ["narrow", "0.04", "x/", "1.15", "2.0040", "2.0040"]
+    # Half an octave from the optimum: 0.1 / 2 ** 2 more.
+    assert wide == ["wide", "0.02828", "x/", "1.15", "2.0040", "2.0290"]
+
+
+def test_a_best_value_at_the_end_is_not_an_optimum(optimum_sweep: pathlib.Path) -> None:
+    process = mtfrun_here("optimum", str(optimum_sweep), "--metric=loss")
+    (line,) = [x for x in process.stdout.decode().splitlines() if x.startswith("narrow ")]
+    assert "not between 0.0125, 0.2" in line
+
+
+def test_a_picture_is_written(optimum_sweep: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    process = mtfrun_here("optimum", str(optimum_sweep), f"--picture={tmp_path}/x.svg")
+    assert process.returncode == 0, process.stderr.decode()
+    assert ">wide</text>" in (tmp_path / "x.svg").read_text()
+
+
+def test_bad_input_is_one_line(optimum_sweep: pathlib.Path) -> None:
+    assert "optimum needs the directory of a sweep" in error_line(mtfrun_here("optimum"))
+    line = error_line(mtfrun_here("optimum", str(optimum_sweep), "--parameter=LEARNING_RATES"))
+    assert "has no value of 'LEARNING_RATES', did you mean 'LEARNING_RATE'" in line
+
+
+@pytest.fixture
+def table_sweep(tmp_path: pathlib.Path) -> pathlib.Path:
+    write_sweep(tmp_path / "table_sweep", {"baseline": [1.0, 3.0], "new": [0.5, 2.501]})
+    return tmp_path / "table_sweep"
+
+
+def test_a_table_marks_significant_differences(table_sweep: pathlib.Path) -> None:
+    process = mtfrun_here("table", str(table_sweep))
+    assert process.returncode == 0, process.stderr.decode()
+    heading, first, second, *notes = process.stdout.decode().splitlines()
+    assert heading.split()[:4] == ["row", "loss", "↓", "difference"]
+    assert first.split()[:5] == ["baseline", "2", "±", "13", "-"]
+    assert "-0.4995 ± 0.0064*" in second
+    assert notes[-1].startswith("Those whose interval excludes 0 are marked by *")
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_written(
+    name: str, table_sweep: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "below" / "file"
+    process = mtfrun_here("table", str(table_sweep), f"--format={name}", f"--output={file}")
+    assert process.returncode == 0 and process.stdout == b"", process.stderr.decode()
+    assert "baseline" in file.read_text()
+
+
+def test_a_page_has_a_title_and_its_command(
+    table_sweep: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    output = [f"--output={tmp_path / 'a.md'}", "--format=md"]
+    assert mtfrun_here("table", str(table_sweep), *output).returncode == 0
+    page = (tmp_path / "a.md").read_text()
+    assert page.startswith("# sweep\n\n    mtfrun table ")
+    printed = mtfrun_here(
+        "table", str(table_sweep), "--format=md", "--title=Is it?"
+    ).stdout.decode()
+    assert printed.startswith("# Is it?\n") and printed.splitlines()[4:] == page.splitlines()[4:]
+
+
+def test_bad_input_is_one_line_in_table(table_sweep: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    assert "table needs the directory of one sweep" in error_line(mtfrun_here("table"))
+    assert "has no sweep.json" in error_line(mtfrun_here("table", str(tmp_path)))
+    line = error_line(mtfrun_here("table", str(table_sweep), "--metric=accuracy"))
+    assert "--metric=accuracy: no evaluation has it; there are loss, other" in line
+    write_sweep(tmp_path / "failed", {"baseline": ["loss is NaN"], "new": [None]})
+    line = error_line(mtfrun_here("table", str(tmp_path / "failed"), "--metric=losss"))
+    assert "--metric=losss: no evaluation has it; there are none yet" in line
+    line = error_line(mtfrun_here("table", str(table_sweep), "--title=x"))
+    assert "--title is of md, latex, html: leave it out" in line
+    result = table_sweep / "results" / "new,SEED=1.json"
+    result.write_text(result.read_text().replace('"parameters": 1500000', '"parameters": "x"'))
+    assert "new,SEED=1.json is not the result of a run" in error_line(
+        mtfrun_here("table", str(table_sweep))
+    )

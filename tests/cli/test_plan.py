@@ -150,7 +150,7 @@ def test_a_profile_of_another_number_of_devices_is_refused(tmp_path: pathlib.Pat
     assert b"measured with 4 devices, not with 8" in result.stderr
 
 
-# By default tests/tools/planning/test_search.py ranks candidates.
+# By default tests/tools/planning/test_candidates.py ranks candidates.
 @pytest.mark.slow
 def test_the_ranking_is_gin_that_can_be_pasted(tmp_path: pathlib.Path) -> None:
     process = mtfrun(*SEARCH, "--profile=t4", "--candidates=2", "--json")

@@ -1,17 +1,22 @@
-"""A standard error that is closed, full or without a reader does not change the exit code."""
+"""Streams that are closed, full or read by nobody, and warnings as lines."""
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
+import absl.logging
 import pytest
 
+from mtfrun.cli.main import main
+from mtfrun.display.progress import warnings_as_lines
 from mtfrun.display.streams import unfailing_stderr
-from tests.cli.command import ROOT, environment
+from tests.cli.command import ROOT, environment, mtfrun_here
 
 DEV_FULL = pathlib.Path("/dev/full")
 
@@ -68,3 +73,68 @@ def test_a_file_that_is_opened_while_standard_error_is_closed_gets_another_numbe
         preexec_fn=lambda: os.close(2),
     )
     assert process.returncode == 0 and int(process.stdout) > 2
+
+
+LINE = (
+    b"mtfrun: error: cannot write standard output: No space left on device: what was printed is "
+    b"not whole; free space or send it elsewhere\n"
+)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["eval", "--help"]])
+def test_a_full_disk_under_help_and_version_is_one_line(arguments: list[str]) -> None:
+    with DEV_FULL.open("wb") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "mtfrun", *arguments],
+            cwd=ROOT,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
+    assert (process.returncode, process.stderr) == (2, LINE)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["eval"],
+        pytest.param(["decode", "--prompt=x"], marks=pytest.mark.slow),
+        pytest.param(["decode", "--input="], marks=pytest.mark.slow),
+        ["score", "--input="],
+    ],
+)
+def test_a_full_disk_under_results_is_one_line(
+    command: list[str],
+    language_model_run: pathlib.Path,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "input").write_text("a\tb\n")
+    arguments = [a if a != "--input=" else f"--input={tmp_path}/input" for a in command]
+    with DEV_FULL.open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main([*arguments, f"--model_dir={language_model_run}"]) == 2
+        full.flush()  # as Python does when it exits
+    assert capsys.readouterr().err.encode() == LINE
+
+
+@pytest.mark.parametrize("logger", [absl.logging, logging.getLogger("some.library"), logging])
+def test_a_warning_is_a_line_of_mtfrun(logger: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    before = list(logging.getLogger().handlers)
+    with warnings_as_lines():
+        logger.info("not said")
+        logger.warning("cannot remove %s:\n%s", "x", "busy")
+        logger.error("broken")
+    assert capsys.readouterr().err == (
+        "mtfrun: warning: cannot remove x: busy\nmtfrun: error: broken\n"
+    )
+    assert logging.getLogger().handlers == before
+
+
+def test_a_damaged_checkpoint_is_left_out_with_a_warning(run_copy: pathlib.Path) -> None:
+    (run_copy / "checkpoints/ckpt-9.json").write_text("{}")
+    process = mtfrun_here("eval", f"--model_dir={run_copy}")
+    assert process.returncode == 0
+    (line,) = process.stderr.decode().splitlines()
+    assert line.startswith("mtfrun: warning: ") and "ckpt-9" in line

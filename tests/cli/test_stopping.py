@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 
+from mtfrun.cli.main import terminable
 from mtfrun.data import Infeed
 from mtfrun.experiment import Decoding, Scoring
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import microbatches, step
 from tests.cli.command import ROOT, environment, mtfrun_here, tiny_experiment
-
-pytestmark = pytest.mark.usefixtures("hangup_not_ignored")
 
 SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
 SIGNAL_CASES = [SIGNALS[0], *(pytest.param(*s, marks=pytest.mark.slow) for s in SIGNALS[1:])]
@@ -50,6 +49,7 @@ def _without_progress(process: subprocess.CompletedProcess[bytes]) -> list[bytes
     return [x for x in lines if not x.startswith((b"decoding: ", b"scoring: ", b"evaluating "))]
 
 
+@pytest.mark.usefixtures("hangup_not_ignored")
 @pytest.mark.parametrize(("number", "code"), SIGNAL_CASES)
 def test_an_evaluation_ends_between_batches(
     number: int,
@@ -69,6 +69,7 @@ def test_an_evaluation_ends_between_batches(
     )
 
 
+@pytest.mark.usefixtures("hangup_not_ignored")
 @pytest.mark.slow
 def test_decoding_ends_between_batches_and_leaves_no_file(
     language_model_run: pathlib.Path,
@@ -96,6 +97,7 @@ def test_decoding_ends_between_batches_and_leaves_no_file(
 
 
 # By default evaluation and decoding end between batches.
+@pytest.mark.usefixtures("hangup_not_ignored")
 @pytest.mark.slow
 def test_scoring_ends_between_batches(
     language_model_run: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
@@ -109,6 +111,7 @@ def test_scoring_ends_between_batches(
     assert len(calls) == 2
 
 
+@pytest.mark.usefixtures("hangup_not_ignored")
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_an_evaluation_of_training_ends_between_batches_and_all_is_saved(
@@ -132,6 +135,7 @@ def test_an_evaluation_of_training_ends_between_batches_and_all_is_saved(
     assert RunDirectory(tmp_path / "run").checkpoints().steps() == [2]
 
 
+@pytest.mark.usefixtures("hangup_not_ignored")
 @pytest.mark.slow
 def test_a_signal_before_the_first_step_waits_for_nothing(
     flags: list[str],
@@ -156,6 +160,7 @@ def test_a_signal_before_the_first_step_waits_for_nothing(
     assert again.returncode == 0 and RunDirectory(run).checkpoints().steps() == [1]
 
 
+@pytest.mark.usefixtures("hangup_not_ignored")
 @pytest.mark.slow
 def test_a_limit_of_time_stops_a_run(flags: list[str], tmp_path: pathlib.Path) -> None:
     run = tmp_path / "run"
@@ -167,6 +172,7 @@ def test_a_limit_of_time_stops_a_run(flags: list[str], tmp_path: pathlib.Path) -
     assert RunDirectory(run).checkpoints().steps() == [status.step]
 
 
+@pytest.mark.usefixtures("hangup_not_ignored")
 @pytest.mark.slow
 def test_a_second_signal_ends_training_within_a_second(
     flags: list[str], tmp_path: pathlib.Path
@@ -205,3 +211,45 @@ def _wait_for_handler(pid: int) -> None:
             return
         time.sleep(0.1)
     raise AssertionError("no handler after two minutes")
+
+
+LONGEST_SECS = 5.0
+
+
+class _SignalledWhenDeleted:
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0)  # the handler is called between two bytecodes of this method
+
+
+def _state() -> tuple[object, ...]:
+    """Returns what the context changes."""
+    return signal.getsignal(signal.SIGALRM), signal.getsignal(signal.SIGTERM), sys.unraisablehook
+
+
+def test_a_signal_that_arrives_while_an_object_is_deleted_is_not_lost() -> None:
+    before = _state()
+    start = time.monotonic()
+    with pytest.raises(SystemExit) as caught, terminable():
+        _SignalledWhenDeleted()
+        while time.monotonic() - start < LONGEST_SECS:
+            time.sleep(0.001)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert time.monotonic() - start < LONGEST_SECS
+    assert _state() == before
+
+
+def test_nothing_is_raised_without_a_signal() -> None:
+    before = _state()
+    with terminable():
+        assert _state() != before
+    assert _state() == before
+
+
+def test_what_native_code_makes_of_the_exception_of_a_signal_is_not_a_defect() -> None:
+    with pytest.raises(SystemExit) as caught, terminable():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except SystemExit:
+            raise SystemError("while_loop returned a result with an exception set") from None
+    assert caught.value.code == 128 + signal.SIGTERM

@@ -1,14 +1,32 @@
-"""Fingerprints of data: changed data are refused by name."""
+"""Data, tasks, documents, features and prompts."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
+import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 
-from mtfrun.data import ByteVocabulary, DataError
+from mtfrun import data, mtf
+from mtfrun.data import (
+    TARGETS,
+    ByteVocabulary,
+    DataError,
+    LabelNumber,
+    Number,
+    packed_features,
+    padding_of,
+    validate_batch,
+)
 from mtfrun.data.data import check_unchanged, check_vocabularies, short_json
+from mtfrun.data.documents import find_hashes, hashes_of
+from mtfrun.data.prompts import LanguageModelPrompts, PromptLimits
+from mtfrun.data.sources.records import list_fields
+from tests.data.in_memory import pairs_task
+from tests.data.token_caches import token_cache
 
 VOCABULARY = ByteVocabulary()
 SAVED: dict[str, Any] = {
@@ -103,3 +121,186 @@ def test_long_json_is_kept_as_a_hash() -> None:
     assert short_json({"a": [1, 2]}) == {"a": [1, 2]}
     long = [f"file {i}" for i in range(1000)]
     assert len(str(short_json(long))) == 64 and short_json(long) != short_json(long[1:])
+
+
+def test_a_hash_finds_all_documents_of_its_text() -> None:
+    generator = np.random.default_rng(0)
+    pairs = [
+        [[*generator.integers(3, 6, size).tolist(), 1] for size in generator.integers(0, 3, 2)]
+        for _ in range(300)
+    ]
+    cache = token_cache(pairs, ["inputs", "targets"])
+    hashes = hashes_of(cache, np.arange(len(pairs)))
+    found = find_hashes(cache, hashes)
+    for i, text in enumerate(hashes):
+        assert found[text].tolist() == [j for j, pair in enumerate(pairs) if pair == pairs[i]]
+    backwards = hashes_of(cache, np.arange(len(pairs))[::-1])
+    assert backwards == hashes[::-1]
+    assert find_hashes(cache, ["400-0123456789abcdef"])["400-0123456789abcdef"].tolist() == []
+
+
+@pytest.mark.parametrize("text", ["", "12", "0-0123456789abcdef", "12-0123456789ABCDEF", "a b"])
+def test_other_texts_are_not_hashes(text: str) -> None:
+    with pytest.raises(DataError, match="is not the hash of a document"):
+        find_hashes(token_cache([[[5, 1]]], ["targets"]), [text])
+
+
+SHAPES = {name: mtf.convert_to_shape("batch:2;length:4") for name in packed_features(4)}
+
+
+def valid_batch() -> dict[str, np.ndarray]:
+    """Returns a batch that satisfies SHAPES."""
+    return {name: np.zeros([2, 4], np.int32) for name in SHAPES}
+
+
+def test_every_feature_is_batch_by_length() -> None:
+    assert list(SHAPES) == ["targets", "targets_segmentation", "targets_position"]
+    assert set(SHAPES.values()) == {mtf.convert_to_shape("batch:2;length:4")}
+    validate_batch(valid_batch(), SHAPES)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("targets", None, "the wrong features; missing: targets; surplus: none"),
+        (
+            "inputs",
+            np.zeros([2, 4], np.int32),
+            "the wrong features; missing: none; surplus: inputs",
+        ),
+        (
+            "targets",
+            np.zeros([2, 5], np.int32),
+            'feature "targets" has sizes [2, 5], not batch:2;len',
+        ),
+        (
+            "targets",
+            np.zeros([2, 4]),
+            'feature "targets" is float64 where int32 or uint8 is expected',
+        ),
+    ],
+)
+def test_a_malformed_batch_is_an_error(name: str, value: np.ndarray | None, message: str) -> None:
+    batch = {
+        key: array for key, array in {**valid_batch(), name: value}.items() if array is not None
+    }
+    with pytest.raises(DataError) as error:
+        validate_batch(batch, SHAPES)
+    assert message in str(error.value)
+
+
+def test_padding_of_inputs_and_targets_is_counted() -> None:
+    batch = {"inputs": np.array([[5, 1, 0], [5, 5, 1]]), "targets": np.array([[5, 1], [1, 0]])}
+    assert padding_of(batch) == (2, 10)
+
+
+def test_segments_decide_where_there_are_any() -> None:
+    """Targets of a masked language model are 0 where nothing is predicted."""
+    batch = {"targets": np.array([[0, 7, 0, 0]]), "targets_segmentation": np.array([[1, 1, 2, 0]])}
+    assert padding_of(batch) == (1, 4)
+
+
+def test_targets_with_gaps_are_those_of_inputs() -> None:
+    inputs = np.array([[5, 6, 7, 1, 0, 0]])
+    assert padding_of({"inputs": inputs, "targets": np.array([[0, 8, 0, 9, 0, 0]])}) == (4, 12)
+    # Targets of an encoder-decoder have none.
+    assert padding_of({"inputs": inputs, "targets": np.array([[8, 9, 1, 0, 0, 0]])}) == (5, 12)
+
+
+def test_what_is_no_text_has_no_padding() -> None:
+    batch: dict[str, np.ndarray] = {
+        "images": np.zeros([2, 4, 4, 1], np.uint8),
+        "labels": np.zeros([2], np.int32),
+    }
+    assert padding_of(batch) == (0, 0)
+    assert padding_of({"targets": np.zeros([2], np.int32)}) == (0, 0)
+
+
+def test_no_prompt_is_longer_than_its_program_expects() -> None:
+    num_lengths = 0
+    for max_length, decode_length in itertools.product((16, 40, 64, 256), (1, 8, 30, 100, 400)):
+        prompt_format = LanguageModelPrompts(
+            ByteVocabulary(), PromptLimits(max_length, decode_length)
+        )
+        longest: dict[int, int] = {}
+        for size in range(max_length + 20):
+            row = prompt_format.row(b"x" * size)
+            lengths = prompt_format.lengths(row)
+            assert row.limit <= lengths[TARGETS]
+            assert row.prefix <= prompt_format.longest_prefix(lengths) <= lengths[TARGETS]
+            longest[lengths[TARGETS]] = max(row.prefix, longest.get(lengths[TARGETS], 0))
+        for length, prefix in longest.items():
+            # The bound is tight.
+            assert prefix == prompt_format.longest_prefix({TARGETS: length})
+            num_lengths += 1
+    assert num_lengths > 20
+
+
+FIELDS = {
+    "inputs": b"Who?",
+    "targets": b"True",
+    **list_fields("answers", [b"Zo\xc3\xab", b""]),
+    **{"idx/passage": b"3", "idx/query": b"7"},
+}
+TASK = pairs_task([("Who?", "True"), ("What?", "False")])
+
+
+def test_a_reference_is_the_postprocessed_target_or_made_of_all_fields() -> None:
+    labelled = dataclasses.replace(TASK, postprocess=data.LabelNumber(["False", "True"]))
+    assert labelled.reference_of(FIELDS) == 1
+    answered = dataclasses.replace(TASK, reference=data.all_answers)
+    assert answered.reference_of(FIELDS) == ["Zo\u00eb", ""]
+
+
+def test_a_reference_has_the_group_of_its_example() -> None:
+    grouped = data.Grouped(["idx/passage", "idx/query"])
+    assert grouped(FIELDS) == data.GroupedReference((b"3", b"7"), "True")
+    of_answers = data.Grouped(["idx/query"], data.all_answers)
+    assert of_answers(FIELDS) == data.GroupedReference((b"7",), ["Zo\u00eb", ""])
+    with pytest.raises(data.DataError, match=r'data.Grouped: an example has no field "idx"'):
+        data.Grouped(["idx"])(FIELDS)
+
+
+def test_a_possible_referent_is_the_target_with_its_label() -> None:
+    referents = [data.possible_referent({**FIELDS, "label": x}) for x in (b"True", b"False")]
+    assert referents == [("True", True), ("True", False)]
+
+
+def test_a_ranked_class_has_numbers() -> None:
+    fields = {**list_fields("idx", [b"4", b"1"]), "is_correct": b"True"}
+    assert data.ranked_class(fields) == data.RankedClass((4, 1), is_correct=True, weight=1.0)
+    assert data.ranked_class({**fields, "weight": b"0.5"}).weight == 0.5
+    with pytest.raises(data.DataError, match="is not a number"):
+        data.ranked_class({**fields, "weight": b"heavy"})
+
+
+def test_training_may_have_preprocessors_of_its_own() -> None:
+    long_enough = data.FilterByStringLength("targets", 4, 4)
+    keep = data.FilterByStringLength()
+    task = dataclasses.replace(TASK, preprocessors=[data.BySplit(long_enough, keep)])
+    targets = {
+        split: [fields["targets"] for fields, _ in task.examples(split)]
+        for split in ("train", "validation")
+    }
+    assert targets == {"train": [b"True"], "validation": [b"True", b"False"]}
+
+
+def test_labels_have_the_number_of_their_place_and_others_minus_1() -> None:
+    number = LabelNumber(["entailment", "not_entailment"])
+    assert [number(x) for x in ("not_entailment", " entailment ", "Entailment", "")] == [
+        1,
+        0,
+        -1,
+        -1,
+    ]
+
+
+def test_a_label_is_compared_with_or_without_spaces_around_it() -> None:
+    assert [LabelNumber(["no", "yes"], strip)(" yes") for strip in (True, False)] == [1, -1]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("3.2", 3.2), (" -1e2 ", -100.0), ("", -7.0), ("nan", -7.0), ("inf", -7.0)]
+)
+def test_texts_that_are_no_finite_number_get_the_default(text: str, number: float) -> None:
+    assert Number(default=-7.0)(text) == number

@@ -1,4 +1,4 @@
-"""The Python of the README and of the notebook runs, in a process of its own each."""
+"""Programs of the pages run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cli.command import ROOT, environment
+from tests.mtf.test_ops_under_layouts import CASES
 
 
 def _cells() -> list[dict[str, Any]]:
@@ -68,3 +69,48 @@ def test_the_lines_of_the_readme_run(tmp_path: pathlib.Path) -> None:
     assert float(bits) < 8
     assert "def " in output and "'embedding/table': (384, 128)" in output
     assert "log_likelihood" in output
+
+
+DTENSOR_ROOT = pathlib.Path(__file__).parents[2]
+PAGE = (DTENSOR_ROOT / "docs" / "dtensor.md").read_text(encoding="utf-8")
+ROWS = [
+    line.strip("| ").split(" | ")
+    for line in PAGE.splitlines()
+    if line.startswith("|") and not line.startswith(("|---", "| pattern"))
+]
+
+
+def _exists(test: str) -> bool:
+    """Returns whether there is such a case of operations, or such a function `path::name`."""
+    path, _, name = test.rpartition("::")
+    if not path:
+        return name in CASES
+    tree = ast.parse((DTENSOR_ROOT / path).read_text(encoding="utf-8"))
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    return name.startswith("test_") and name in {function.name for function in functions}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_every_pattern_has_a_test_that_exists(row: list[str]) -> None:
+    assert len(row) == 4
+    tests = re.findall(r"`([^`]+)`", row[-1])
+    assert tests
+    assert [test for test in tests if not _exists(test)] == []
+
+
+def test_workarounds_of_the_engine_name_tests_that_exist() -> None:
+    named = set()
+    path = DTENSOR_ROOT / "mtfrun" / "mtf" / "engine.py"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            docstring = ast.get_docstring(node) or ""
+            named |= set(re.findall(r"tests/\S+::test_\w+", docstring))
+            named |= set(re.findall(r"case `(\w+)`", docstring))
+    assert len(named) >= 9
+    assert [test for test in named if not _exists(test)] == []
+
+
+def test_a_test_that_does_not_exist_is_noticed() -> None:
+    assert len(ROWS) > 30
+    assert not _exists("no_such_case")
+    assert not _exists("tests/mtf/test_mesh.py::test_no_such_test")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import functools
 import pathlib
 
+import numpy as np
 import pytest
 
 from mtfrun import data, mtf, optim, training
+from mtfrun.data import EncoderDecoderPrompts, IdVocabulary, PromptLimits
+from mtfrun.decoding import Controls, Hypothesis, Rules
 from mtfrun.errors import InputError
 from mtfrun.experiment import Decoding, Evaluation, Experiment, Training
+from mtfrun.experiment.answers import AnswerWriter
 from mtfrun.models.transformer import (
     AttentionHeads,
     DecoderOnly,
@@ -67,3 +71,13 @@ def test_an_experiment_is_trained_evaluated_restored_and_decoded(tmp_path: pathl
     restored = language_model(text_file)
     assert restored.restore(run, None) == 20
     assert Evaluation(restored, batch_size=4)(20) == pytest.approx(metrics, rel=1e-6)
+
+
+def test_padding_that_the_model_chose_takes_no_token_from_the_end_of_an_output() -> None:
+    vocabulary = IdVocabulary(size=16)
+    limits = PromptLimits(max_length=8, decode_length=4)
+    prompts = EncoderDecoderPrompts(vocabulary, vocabulary, {"inputs": 8, "targets": 8}, limits)
+    writer = AnswerWriter(prompts, Controls(), Rules())
+    found = Hypothesis(np.array([7, 0, 8, 9, 0, 0, 0, 0]), -1.0, finished=False)
+    answer = writer.answer(b"5 6", prompts.row(b"5 6"), [found])
+    assert (answer.output, answer.output_tokens, answer.finished) == ("7 8 9", 4, False)

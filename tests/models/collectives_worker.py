@@ -1,6 +1,6 @@
 """Runs layers on meshes of two axes and prints the collectives of each as JSON.
 
-Started by test_collectives.py with the environment that makes DTensor write programs.
+Started by test_estimate.py with the environment that makes DTensor write programs.
 """
 
 from __future__ import annotations

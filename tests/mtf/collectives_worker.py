@@ -1,6 +1,6 @@
 """A program that runs operations with their gradients and prints their collectives as JSON.
 
-Started by test_collectives.py with the environment that makes DTensor write its programs.
+Started by test_estimate.py with the environment that makes DTensor write its programs.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""Compiled functions of named tensors."""
+"""Compiled functions, with conditions and loops, and the products that they count."""
 
 from __future__ import annotations
 
 import gc
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.mtf import engine
 from mtfrun.mtf.function import order_for_caches
-from tests.layouts import assert_close
+from tests.layouts import ONE_DEVICE, assert_close, meshes
 
 
 @pytest.fixture(params=["data:1,model:1", "data:2,model:2"])
@@ -176,3 +178,231 @@ def test_threads_that_call_a_function_for_the_first_time_share_its_program(
         squares = list(pool.map(call, range(4)))
     np.testing.assert_array_equal(squares, np.square(np.arange(4.0))[:, np.newaxis] * np.ones(64))
     assert len(traces) == 1
+
+
+LAYOUT = "batch:data;d_ff:model"
+BATCH, D_MODEL, D_FF = (
+    mtf.Dimension(name, size) for name, size in (("batch", 8), ("d_model", 6), ("d_ff", 16))
+)
+
+
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, *meshes()])
+def test_cond_computes_one_branch_under_every_layout(mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    values = np.random.default_rng(0).normal(size=[8, 16]).astype(np.float32)
+    x = mtf.import_tf_tensor(mesh, values, [BATCH, D_FF])
+
+    @mtf.function
+    def chosen(x: mtf.Tensor, i: mtf.Tensor) -> dict[str, mtf.Tensor]:
+        def first() -> dict[str, mtf.Tensor]:
+            return {"sum": mtf.reduce_sum(x), "x": x * 2.0}
+
+        def second() -> dict[str, mtf.Tensor]:
+            return {"sum": mtf.zeros(mesh, []), "x": mtf.zeros_like(x)}
+
+        result: dict[str, mtf.Tensor] = mtf.cond(mtf.equal(i, 0), first, second)
+        return result
+
+    for i, factor in ((0, 1.0), (1, 0.0)):
+        result = mtf.to_numpy(chosen(x, mtf.constant(mesh, i, dtype=tf.int32)))
+        assert_close(result["sum"], np.float32(factor * values.sum()))
+        assert_close(result["x"], 2.0 * factor * values)
+
+
+def test_branches_of_other_shapes_are_an_error() -> None:
+    mesh = mtf.Mesh()
+    x = mtf.ones(mesh, [BATCH])
+
+    @mtf.function
+    def chosen(x: mtf.Tensor) -> mtf.Tensor:
+        result: mtf.Tensor = mtf.cond(
+            mtf.equal(mtf.reduce_sum(x), 0.0), lambda: x, lambda: mtf.ones(mesh, [D_FF])
+        )
+        return result
+
+    with pytest.raises(mtf.ShapeError, match="branches of cond"):
+        chosen(x)
+
+
+def _count(mesh_shape: str) -> dict[str, mtf.FlopCount]:
+    """Returns the counts of several functions by name."""
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    x, kernel = mtf.ones(mesh, [BATCH, D_MODEL]), mtf.ones(mesh, [D_MODEL, D_FF])
+    rows, cols, channels = (mtf.Dimension(name, 4) for name in ("rows", "cols", "channels"))
+    image = mtf.ones(mesh, [BATCH, rows, cols, channels])
+    window = [mtf.Dimension("height", 3), mtf.Dimension("width", 3)]
+    out = mtf.Dimension("out", 5)
+
+    def product() -> mtf.Tensor:
+        return mtf.einsum([x, kernel], [BATCH, D_FF])
+
+    def loop() -> mtf.Tensor:
+        first = mtf.constant(mesh, 0, dtype=tf.int32)
+        zero = mtf.zeros(mesh, [BATCH, D_FF])
+        body = lambda i, y: [i + 1, y + product()]  # noqa: E731
+        _, y = mtf.while_loop(lambda i, _: mtf.less(i, 3), body, [first, zero], rounds=3)
+        return y
+
+    functions = {
+        "product": product,
+        "by element": lambda: mtf.einsum([x, x], [BATCH, D_MODEL]),
+        "bfloat16": lambda: mtf.einsum([mtf.cast(y, tf.bfloat16) for y in (x, kernel)], [D_FF]),
+        "loop": loop,
+        "convolution": lambda: mtf.conv2d(image, mtf.ones(mesh, [*window, channels, out])),
+        "transposed": lambda: mtf.conv2d_transpose(
+            image, mtf.ones(mesh, [*window, out, channels]), (2, 2)
+        ),
+        "groups": lambda: mtf.grouped_matmul(
+            mtf.ones(mesh, [BATCH, D_MODEL]),
+            mtf.ones(mesh, [mtf.Dimension("experts", 2), D_MODEL, out]),
+            mtf.constant(mesh, [3, 5], [mtf.Dimension("experts", 2)], tf.int32),
+        ),
+    }
+    counts = {name: mtf.FlopCount() for name in functions}
+    for name, function in functions.items():
+
+        def counted(name: str = name, function=function) -> mtf.Tensor:  # type: ignore[no-untyped-def]
+            with mtf.count_flops(counts[name]):
+                return function()
+
+        mtf.function(counted)()
+    return counts
+
+
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+def test_products_are_counted_once_whatever_the_layout(mesh_shape: str) -> None:
+    counts = _count(mesh_shape)
+    assert {name: count.total for name, count in counts.items()} == {
+        "product": 2 * 8 * 6 * 16,
+        "by element": 0,
+        "bfloat16": 2 * 6 * 16,  # after the sum over the batch
+        "loop": 3 * 2 * 8 * 6 * 16,
+        "convolution": 2 * (8 * 4 * 4 * 5) * (3 * 3 * 4),
+        "transposed": 2 * (8 * 4 * 4 * 4) * (3 * 3 * 5),
+        "groups": 2 * 8 * 6 * 5,
+    }
+    assert list(counts["bfloat16"].by_dtype) == ["bfloat16"]
+
+
+def _power_program(mesh: mtf.Mesh, matrix: mtf.Variable, rounds: int) -> Callable[..., mtf.Tensor]:
+    """Returns a program that multiplies a vector by the matrix `rounds` times."""
+    rows, columns = matrix.shape
+
+    def body(step: mtf.Tensor, x: mtf.Tensor) -> list[mtf.Tensor]:
+        x = mtf.einsum([x, matrix], output_shape=[x.shape[0], columns])
+        return [step + 1, mtf.rename_dimension(x, columns.name, rows.name)]
+
+    def run(x: mtf.Tensor) -> mtf.Tensor:
+        first = mtf.constant(mesh, 0, dtype=tf.int32)
+        return mtf.while_loop(lambda step, _: mtf.less(step, rounds), body, [first, x])[1]
+
+    return mtf.function(run)
+
+
+def _inputs(mesh: mtf.Mesh) -> tuple[mtf.Tensor, mtf.Variable]:
+    matrix = mtf.Variable(mesh, "rows:4;columns:4", mtf.initializers.RandomNormal(0.5))
+    matrix.initialize(0, "matrix")
+    x = mtf.import_tf_tensor(mesh, np.arange(16, dtype=np.float32).reshape(4, 4), "batch:4;rows:4")
+    return x, matrix
+
+
+@pytest.mark.slow
+def test_many_programs_with_loops_work_side_by_side_on_a_mesh() -> None:
+    programs = []
+    for rounds in range(1, 13):
+        mesh = mtf.Mesh(
+            ["data:1,model:4", "data:2,model:2"][rounds % 2], "batch:data;columns:model"
+        )
+        x, matrix = _inputs(mesh)
+        programs.append(_power_program(mesh, matrix, rounds))
+        expected = mtf.to_numpy(x) @ np.linalg.matrix_power(mtf.to_numpy(matrix), rounds)
+        np.testing.assert_allclose(mtf.to_numpy(programs[-1](x)), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+def test_a_body_may_take_gradients_of_its_variables(mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, "batch:data;rows:model")
+    x = mtf.import_tf_tensor(mesh, np.arange(8, dtype=np.float32).reshape(2, 4), "batch:2;rows:4")
+
+    def body(step: mtf.Tensor, x: mtf.Tensor) -> list[mtf.Tensor | None]:
+        mean = mtf.reduce_mean(x, reduced_dim=x.shape[1])
+        return [step + 1, *mtf.gradients([x * mean], [x])]
+
+    def run(x: mtf.Tensor) -> mtf.Tensor:
+        first = mtf.constant(mesh, 0, dtype=tf.int32)
+        for _ in range(2):  # so that one loop's variables come from another
+            x = mtf.while_loop(lambda step, _: mtf.less(step, 3), body, [first, x])[1]
+        return x
+
+    # The gradient of a row's sum times its mean is twice the mean.
+    expected = 64.0 * np.mean(mtf.to_numpy(x), axis=1, keepdims=True) * np.ones([2, 4])
+    np.testing.assert_array_equal(mtf.to_numpy(mtf.function(run)(x)), expected)
+
+
+def _triangle(x: mtf.Tensor, rows: int) -> mtf.Tensor:
+    """Returns x times 1 + 2 + ... + rows, from a loop in a loop."""
+
+    def loop(rounds: mtf.TensorLike, add: Callable[[mtf.Tensor], mtf.Tensor]) -> mtf.Tensor:
+        return mtf.while_loop(
+            lambda step, _: mtf.less(step, rounds),
+            lambda step, total: [step + 1, total + add(step)],
+            [mtf.constant(x.mesh, 0, dtype=tf.int32), mtf.zeros_like(x)],
+        )[1]
+
+    return loop(rows, lambda step: loop(step + 1, lambda _: x))
+
+
+def _beside_a_triangle(x: mtf.Tensor) -> mtf.Tensor:
+    _triangle(x, 3)
+    return 2.0 * x
+
+
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+@pytest.mark.parametrize(
+    ("program", "factor"),
+    [
+        pytest.param(lambda x: _triangle(x, 4), 10.0, id="used"),
+        pytest.param(_beside_a_triangle, 2.0, id="in a program"),
+        pytest.param(
+            lambda x: mtf.while_loop(
+                lambda total: mtf.less(mtf.reduce_max(total), 20.0),
+                lambda total: [_beside_a_triangle(total)],
+                [x],
+            )[0],
+            4.0,
+            id="in a body",
+        ),
+        pytest.param(
+            lambda x: mtf.cond(
+                mtf.less(mtf.reduce_max(x), 20.0), lambda: _beside_a_triangle(x), lambda: x
+            ),
+            2.0,
+            id="in a branch",
+        ),
+    ],
+)
+def test_no_result_of_a_loop_with_loops_need_be_used(
+    mesh_shape: str, program: Callable[[mtf.Tensor], mtf.Tensor], factor: float
+) -> None:
+    mesh = mtf.Mesh(mesh_shape, "batch:data;rows:model")
+    x = mtf.import_tf_tensor(mesh, np.arange(8, dtype=np.float32).reshape(2, 4), "batch:2;rows:4")
+    np.testing.assert_array_equal(mtf.to_numpy(mtf.function(program)(x)), factor * mtf.to_numpy(x))
+
+
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+def test_spare_counters_change_no_result(mesh_shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    mesh = mtf.Mesh(mesh_shape, "batch:data;columns:model")
+    x, matrix = _inputs(mesh)
+    expected = mtf.to_numpy(_power_program(mesh, matrix, 3)(x))
+    program = _power_program(mesh, matrix, 3)
+    monkeypatch.setattr(engine, "spare_counters", lambda: [tf.constant(i) for i in range(2)])
+    np.testing.assert_array_equal(mtf.to_numpy(program(x)), expected)
+
+
+def test_loops_of_several_processes_have_growing_numbers_of_variables(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A process that compiles a program again would use other numbers for its collectives.
+    monkeypatch.setattr("mtfrun.processes.count", lambda: 2)
+    numbers = [len(engine.spare_counters()) for _ in range(3)]
+    assert numbers == [numbers[0], numbers[0] + 1, numbers[0] + 2]

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
+from mtfrun.errors import LayoutError
 from mtfrun.mtf.devices import describe_hardware, unused_gpu
 
 
@@ -270,3 +271,71 @@ def test_local_slices_are_the_parts_of_the_devices() -> None:
     for part, values in zip(parts, expected, strict=True):
         np.testing.assert_array_equal(whole[part], values)
     assert mtf.Mesh().local_slices("batch:4") == [(slice(0, 4),)]
+
+
+@pytest.mark.parametrize(
+    "rules_like",
+    ["batch:data;heads:model", "batch:data, heads:model", [("batch", "data"), ("heads", "model")]],
+)
+def test_rules_are_read_from_texts_and_pairs(rules_like: mtf.LayoutLike) -> None:
+    rules = mtf.convert_to_layout_rules(rules_like)
+    assert dict(rules) == {"batch": "data", "heads": "model"}
+    assert mtf.convert_to_layout_rules(rules.to_string) == rules
+    assert hash(mtf.convert_to_layout_rules(rules_like)) == hash(rules)
+
+
+@pytest.mark.parametrize("text", ["batch", "batch:", ":data", "batch:data:model"])
+def test_a_text_that_is_no_rule_is_an_error_in_one_line(text: str) -> None:
+    with pytest.raises(
+        mtf.LayoutError, match=rf"^'{text}' is not a layout rule: write 'dimension:axis'$"
+    ):
+        mtf.convert_to_layout_rules(text)
+
+
+def test_one_dimension_cannot_be_on_two_axes() -> None:
+    with pytest.raises(
+        mtf.LayoutError, match=r"^layout maps dimension 'batch' to both 'data' and 'model'"
+    ):
+        mtf.convert_to_layout_rules("batch:data;batch:model")
+    assert len(mtf.convert_to_layout_rules("batch:data;batch:data")) == 1
+
+
+def test_the_size_on_one_device_is_known_without_a_mesh() -> None:
+    layout, mesh = "batch:data;heads:model", "data:4;model:2"
+    assert mtf.tensor_dim_to_mesh_dim_size(layout, mesh, mtf.Dimension("batch", 8)) == 4
+    assert mtf.tensor_dim_to_mesh_dim_size(layout, mesh, mtf.Dimension("length", 8)) == 1
+    assert mtf.tensor_dim_to_mesh_dim_size("batch:data", "", mtf.Dimension("batch", 8)) == 1
+    assert mtf.tensor_dim_to_size_per_split(layout, mesh, mtf.Dimension("heads", 6)) == 3
+    with pytest.raises(mtf.LayoutError, match=r"dimension batch:6 cannot be split into 4 parts"):
+        mtf.tensor_dim_to_size_per_split(layout, mesh, mtf.Dimension("batch", 6))
+
+
+BATCH = "batch:data"
+
+
+@pytest.mark.parametrize(
+    ("reproducible", "shape", "layout", "message"),
+    [
+        ("dat:8", "data:2", BATCH, "no axis 'dat', did you mean 'data'"),
+        ("data:8", "data:2", "heads:data", "add the rule batch:data"),
+        ("model:1", "data:2;model:1", BATCH, "into how many parts .* add data:8"),
+        ("data:6", "data:2", BATCH, r"2 device\(s\) along 'data' cannot compute 6 parts"),
+        ("data:2", "data:4", BATCH, r"4 device\(s\) along 'data' cannot compute 2 parts"),
+        ("data:8", "data:2;model:2", BATCH, "2 .* along 'model', not 1; .* data:8,model:2"),
+        ("data:8,model:4", "data:2;model:2", BATCH, "2 .* along 'model', not 4"),
+        ("data:8", "data:2", "batch:data;weights:data", "the rule weights:data"),
+        ("data:8", "data:2", "batch:data;experts:data", "the rule experts:data"),
+    ],
+)
+def test_what_would_change_bits_is_refused(
+    reproducible: str, shape: str, layout: str, message: str
+) -> None:
+    with pytest.raises(LayoutError, match=message):
+        mtf.Mesh(shape, layout, reproducible=reproducible)
+
+
+def test_a_batch_without_equal_parts_is_refused() -> None:
+    mesh = mtf.Mesh("data:2", BATCH, reproducible="data:8")
+    batch = {"x": mtf.zeros(mesh, "batch:12")}
+    with pytest.raises(LayoutError, match="batch:12 cannot be split into the 8 parts"):
+        mtf.sum_over_parts(lambda part, _: part, batch)

@@ -1,6 +1,8 @@
-"""Tensors: operators that broadcast by name, and errors."""
+"""Shapes, tensors, and their way between the host and the devices."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,3 +87,196 @@ def test_the_truth_of_a_tensor_is_not_defined() -> None:
 def test_raw_values_are_refused_with_the_remedy() -> None:
     with pytest.raises(TypeError, match=r"got ndarray: convert it by mtf\.import_tf_tensor"):
         mtf.relu(X)
+
+
+BATCH, LENGTH, HEADS = (mtf.Dimension(n, s) for n, s in [("batch", 8), ("length", 3), ("heads", 2)])
+SHAPE = mtf.Shape([BATCH, LENGTH, HEADS])
+
+
+@pytest.mark.parametrize(
+    "dimension", ["heads:4", " heads : 4 ", ("heads", 4), ["heads", 4], mtf.Dimension("heads", 4)]
+)
+def test_a_dimension_is_read_from_a_text_a_pair_or_itself(dimension: Any) -> None:
+    assert mtf.convert_to_dimension(dimension) == mtf.Dimension("heads", 4)
+
+
+def test_dimensions_are_equal_when_name_and_size_agree() -> None:
+    assert mtf.Dimension("heads", 4) == mtf.Dimension("heads", 4)
+    assert mtf.Dimension("heads", 4) != mtf.Dimension("heads", 8)
+    assert len({mtf.Dimension("a", 2), mtf.Dimension("a", 2), mtf.Dimension("b", 2)}) == 2
+
+
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        ("heads", "'heads' is not a dimension: write 'name:size'"),
+        ("heads:four", "'heads:four' is not a dimension: write 'name:size'"),
+        (7, "7 is not a dimension: give a Dimension, .name, size. or 'name:size'"),
+        (("heads", 0), "dimension 'heads' must have a size of at least 1, got 0"),
+        (("heads", 2.5), "dimension 'heads' must have a size of at least 1, got 2.5"),
+        (("", 2), "a dimension's name must be a non-empty string, got ''"),
+    ],
+)
+def test_a_value_that_is_no_dimension_is_an_error_in_one_line(value: Any, message: str) -> None:
+    with pytest.raises(mtf.ShapeError, match=f"^{message}$"):
+        mtf.convert_to_dimension(value)
+
+
+def test_combined_dimension_has_all_the_entries_and_the_first_name() -> None:
+    rows, columns = mtf.Dimension("rows", 3), mtf.Dimension("columns", 4)
+    assert mtf.combined_dimension([rows, columns]) == mtf.Dimension("rows", 12)
+    assert mtf.combined_dimension([rows, columns], "pixels") == mtf.Dimension("pixels", 12)
+    with pytest.raises(mtf.ShapeError, match="needs at least one dimension"):
+        mtf.combined_dimension([])
+
+
+@pytest.mark.parametrize(
+    "text_or_list",
+    [
+        "batch:8;length:3;heads:2",
+        "batch:8,length:3,heads:2",
+        "batch:8.length:3.heads:2",
+        " batch:8 length:3  heads:2 ",
+        ["batch:8", ("length", 3), HEADS],
+        SHAPE,
+    ],
+)
+def test_a_shape_is_read_from_mesh_tensorflow_texts_and_lists(text_or_list: Any) -> None:
+    assert mtf.convert_to_shape(text_or_list) == SHAPE
+
+
+def test_a_shape_describes_itself() -> None:
+    assert SHAPE.size == 48
+    assert SHAPE.ndims == len(SHAPE) == 3
+    assert SHAPE.to_integer_list == [8, 3, 2]
+    assert SHAPE.dimension_names == ["batch", "length", "heads"]
+    assert mtf.convert_to_shape(SHAPE.to_string) == SHAPE
+    assert list(SHAPE) == SHAPE.dims == [BATCH, LENGTH, HEADS]
+    assert SHAPE[1] == LENGTH
+
+
+def test_the_empty_shape_is_that_of_a_scalar() -> None:
+    assert mtf.convert_to_shape("") == mtf.Shape() == mtf.convert_to_shape(())
+    assert mtf.Shape().size == 1
+
+
+def test_addition_appends_and_subtraction_removes() -> None:
+    assert mtf.Shape([BATCH]) + LENGTH + HEADS == SHAPE
+    assert [BATCH] + mtf.Shape([LENGTH, HEADS]) == SHAPE  # noqa: RUF005 (the operator is tested)
+    assert (SHAPE - LENGTH).dims == [BATCH, HEADS]
+    assert (SHAPE - [HEADS, BATCH]).dims == [LENGTH]
+    assert SHAPE - mtf.Dimension("length", 4) == SHAPE
+    assert SHAPE - None == SHAPE
+
+
+def test_membership_is_of_dimensions_and_order_matters_for_equality() -> None:
+    assert LENGTH in SHAPE
+    assert mtf.Dimension("length", 4) not in SHAPE
+    assert "length" not in SHAPE
+    assert mtf.Shape([LENGTH, BATCH]) != mtf.Shape([BATCH, LENGTH])
+    assert len({mtf.Shape([BATCH]), mtf.Shape([BATCH]), mtf.Shape([LENGTH])}) == 2
+
+
+def test_dimensions_are_renamed_and_resized_in_place() -> None:
+    assert SHAPE.rename_dimension("length", "memory_length") == mtf.convert_to_shape(
+        "batch:8;memory_length:3;heads:2"
+    )
+    assert SHAPE.resize_dimension("length", 5).to_integer_list == [8, 5, 2]
+
+
+def test_a_repeated_name_is_an_error() -> None:
+    with pytest.raises(
+        mtf.ShapeError,
+        match=r"^dimension 'batch' occurs twice in Shape\(batch:8;batch:4\): rename one of them",
+    ):
+        mtf.Shape(["batch:8", "batch:4"])
+
+
+def test_an_unknown_dimension_is_named_with_the_nearest_one() -> None:
+    with pytest.raises(
+        mtf.ShapeError, match=r"^no dimension 'lenght' in Shape\(.*\), did you mean 'length'\?$"
+    ):
+        SHAPE.get_dim_by_name("lenght")
+    with pytest.raises(
+        mtf.ShapeError, match=r"^no dimension length:4 in Shape\(.*\): its 'length' has size 3$"
+    ):
+        SHAPE.index(mtf.Dimension("length", 4))
+
+
+def test_a_number_is_not_a_shape() -> None:
+    with pytest.raises(mtf.ShapeError, match=r"^7 is not a shape"):
+        mtf.convert_to_shape(7)  # type: ignore[call-overload]
+
+
+def test_anonymous_shape_keeps_sizes_only() -> None:
+    assert mtf.anonymous_shape(SHAPE).to_string == "_anonymous_0:8;_anonymous_1:3;_anonymous_2:2"
+
+
+def test_verify_no_new_dims_names_the_new_dimension() -> None:
+    mtf.verify_no_new_dims([SHAPE, "d_ff:4"], "d_ff:4;batch:8")
+    with pytest.raises(mtf.ShapeError, match=r"no dimension d_ff:5 in .*its 'd_ff' has size 4"):
+        mtf.verify_no_new_dims([SHAPE, "d_ff:4"], "d_ff:5;batch:8")
+
+
+def test_is_subsequence_keeps_the_order() -> None:
+    assert mtf.is_subsequence([BATCH, HEADS], SHAPE.dims)
+    assert not mtf.is_subsequence([HEADS, BATCH], SHAPE.dims)
+
+
+ARRAY = np.arange(24, dtype=np.float32).reshape(4, 6)
+TRANSFER_SHAPE = "a:4;b:6"
+
+
+@pytest.fixture(params=["data:1,model:1", "data:2,model:1", "data:4,model:2"])
+def mesh(request: pytest.FixtureRequest) -> mtf.Mesh:
+    return mtf.Mesh(request.param, "a:data;b:model")
+
+
+@pytest.mark.parametrize("value", [ARRAY, ARRAY.tolist(), tf.constant(ARRAY)])
+def test_a_value_is_the_same_after_a_round_trip(mesh: mtf.Mesh, value: Any) -> None:
+    x = mtf.import_tf_tensor(mesh, value, TRANSFER_SHAPE, dtype=tf.float32)
+    assert x.shape == mtf.convert_to_shape(TRANSFER_SHAPE) and x.dtype == tf.float32
+    np.testing.assert_array_equal(mtf.to_numpy(x), ARRAY)
+
+
+def test_a_host_value_becomes_a_constant_inside_a_function(mesh: mtf.Mesh) -> None:
+    x = mtf.import_tf_tensor(mesh, ARRAY, TRANSFER_SHAPE)
+    y = mtf.function(lambda x: x + mtf.import_tf_tensor(mesh, ARRAY, TRANSFER_SHAPE))(x)
+    np.testing.assert_array_equal(mtf.to_numpy(y), 2 * ARRAY)
+
+
+def test_the_type_is_converted(mesh: mtf.Mesh) -> None:
+    x = mtf.import_tf_tensor(mesh, ARRAY, TRANSFER_SHAPE, dtype=tf.bfloat16)
+    assert x.dtype == tf.bfloat16
+    np.testing.assert_array_equal(mtf.to_numpy(x).astype(np.float32), ARRAY)
+
+
+def test_a_value_without_a_shape_has_anonymous_dimensions(mesh: mtf.Mesh) -> None:
+    x = mtf.import_tf_tensor(mesh, ARRAY)
+    assert x.shape.to_string == "_anonymous_0:4;_anonymous_1:6"
+
+
+def test_a_fully_replicated_value_is_laid_out(mesh: mtf.Mesh) -> None:
+    x = mtf.import_fully_replicated(mesh, ARRAY, TRANSFER_SHAPE)
+    np.testing.assert_array_equal(mtf.to_numpy(x), ARRAY)
+
+
+def test_other_sizes_are_an_error(mesh: mtf.Mesh) -> None:
+    with pytest.raises(
+        mtf.ShapeError, match=r"sizes \[4, 6\] cannot have the shape Shape\(a:4;b:5\)"
+    ):
+        mtf.import_tf_tensor(mesh, ARRAY, "a:4;b:5")
+
+
+def test_to_numpy_takes_structures_and_does_not_change_other_leaves(mesh: mtf.Mesh) -> None:
+    x = mtf.import_tf_tensor(mesh, ARRAY, TRANSFER_SHAPE)
+    structure = mtf.to_numpy({"x": [x, x + 1.0], "step": 3})
+    np.testing.assert_array_equal(structure["x"][1], ARRAY + 1.0)
+    assert structure["step"] == 3
+
+
+@pytest.mark.parametrize("value", [2.5, [[1.0, 2.0], [3.0, 4.0]]])
+def test_constants_fill_or_have_their_shape(mesh: mtf.Mesh, value: Any) -> None:
+    mesh = mtf.Mesh(mesh.shape)
+    x = mtf.constant(mesh, value, "a:2;b:2")
+    np.testing.assert_array_equal(mtf.to_numpy(x), np.broadcast_to(np.float32(value), [2, 2]))

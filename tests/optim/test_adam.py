@@ -1,4 +1,4 @@
-"""Adam against the paper's formulas in float64."""
+"""Adam, SGD and Muon compute their formulas."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf, optim
+from mtfrun.errors import InputError
+from mtfrun.models import moe
 from tests.layouts import ONE_DEVICE, assert_close
+from tests.models.small_model import small_model
 from tests.optim.updates import make_variables, run_updates
 
 NUM_STEPS = 20
@@ -75,3 +78,139 @@ def test_a_pattern_that_excludes_nothing_from_decay_is_an_error() -> None:
     optimizer = optim.Adam(0.1, weight_decay=0.1, exclude_from_weight_decay=["kernl"])
     with pytest.raises(optim.PatternError, match=r"'kernl' matches none.*nearest is 'kernel'"):
         optimizer.init(variables)
+
+
+def test_nesterov_equals_sutskever_et_al() -> None:
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=[4]).astype(np.float32)
+    gradients = rng.normal(size=[10, 4]).astype(np.float32)
+    variables = make_variables(mtf.Mesh(ONE_DEVICE), {"w": start}, {"w": ["a"]})
+
+    after = run_updates(optim.Momentum(0.1, 0.9, nesterov=True), variables, {"w": gradients})
+
+    # Equations 3 and 4: theta is the iterate. The variable is theta + mu * v, where gradients are
+    # computed.
+    theta, v = start.astype(np.float64), np.zeros([4])
+    expected = []
+    for gradient in gradients:
+        v = 0.9 * v - 0.1 * gradient
+        theta = theta + v
+        expected.append(theta + 0.9 * v)
+    assert_close(after["w"], np.stack(expected))
+
+
+def test_nesterov_differs_from_plain_momentum() -> None:
+    gradients = {"w": np.ones([3, 2], np.float32)}
+    plain, nesterov = (
+        run_updates(
+            optim.Momentum(0.1, 0.9, nesterov=nesterov),
+            make_variables(mtf.Mesh(ONE_DEVICE), {"w": np.zeros([2], np.float32)}, {"w": ["a"]}),
+            gradients,
+        )["w"]
+        for nesterov in (False, True)
+    )
+    assert_close(plain[:, 0], [-0.1, -0.29, -0.561])
+    assert_close(nesterov[:, 0], [-0.19, -0.461, -0.8049])
+
+
+def test_weight_decay_is_added_to_the_gradient_except_for_excluded_paths() -> None:
+    start = np.array([2.0, -4.0], np.float32)
+    variables = make_variables(
+        mtf.Mesh(ONE_DEVICE), {"w": start, "norm/scale": start}, {"w": ["a"], "norm/scale": ["a"]}
+    )
+    optimizer = optim.Momentum(0.1, 0.9, weight_decay=0.5, exclude_from_weight_decay=["norm/"])
+    gradients = {"w": np.ones([1, 2], np.float32), "norm/scale": np.ones([1, 2], np.float32)}
+    after = run_updates(optimizer, variables, gradients)
+    assert_close(after["w"][0], start - 0.1 * (1.0 + 0.5 * start))
+    assert_close(after["norm/scale"][0], start - 0.1)
+
+
+def test_a_delayed_velocity_is_that_of_the_step_before() -> None:
+    gradients = np.array([[1.0], [2.0], [4.0]], np.float32)
+    variables = make_variables(mtf.Mesh(ONE_DEVICE), {"w": np.zeros([1], np.float32)}, {"w": ["a"]})
+    after = run_updates(optim.Momentum(0.1, 0.5, delayed=True), variables, {"w": gradients})
+    # Velocities 0, 0.1, 0.25.
+    assert_close(after["w"][:, 0], [0.0, -0.1, -0.35])
+
+
+def test_a_delayed_velocity_is_not_nesterov_s() -> None:
+    with pytest.raises(InputError, match="exclude each other"):
+        optim.Momentum(0.1, nesterov=True, delayed=True)
+
+
+MESH = mtf.Mesh(ONE_DEVICE)
+
+
+def _sides(root: mtf.Module) -> dict[str, tuple[str, str]]:
+    """Returns rows and columns of the matrices among the variables, by path."""
+    mtf.assign_paths(root)
+    found = {p: optim.matrix_sides(v, ["vocab"]) for p, v in root.named_variables().items()}
+    return {p: (s[0].to_string, s[1].to_string) for p, s in found.items() if s is not None}
+
+
+def test_the_matrices_of_a_model_are_projections_and_not_embedding_or_softmax() -> None:
+    sides = _sides(small_model(MESH, tied_softmax=False))
+    of_first_block = {
+        path.rpartition("/")[2] if "attention" in path else path.split("/")[-2]: names
+        for path, names in sides.items()
+        if "/blocks/0/" in path
+    }
+    inner, d_model = ["heads", "d_kv"], ["d_model"]
+    names = {
+        name: tuple(mtf.convert_to_shape(side).dimension_names for side in both)
+        for name, both in of_first_block.items()
+    }
+    assert names == {
+        **dict.fromkeys(("query", "key", "value"), (d_model, inner)),
+        "output": (inner, d_model),
+        "wi": (d_model, ["d_ff"]),
+        "wo": (["d_ff"], d_model),
+    }
+    assert all("/blocks/" in path for path in sides)
+
+
+def test_the_kernels_of_experts_are_batches_of_matrices() -> None:
+    experts, d_model = mtf.Dimension("experts", 8), mtf.Dimension("d_model", 32)
+    assert _sides(moe.Experts(MESH, [experts], d_model, hidden_size=48)) == {
+        "wi/factors/0/kernel": ("d_model:32", "expert_hidden:48"),
+        "wo/kernel": ("expert_hidden:48", "d_model:32"),
+    }
+
+
+def test_paths_are_left_to_adam_by_patterns() -> None:
+    reduced = [mtf.Dimension("d_model", 4)]
+    variables = {
+        path: mtf.Variable(MESH, "d_model:4;d_ff:2", reduced_dims=reduced) for path in ("a", "b")
+    }
+    optimizer = optim.Muon(0.1, adam=optim.AdamPart(paths=["^b$"]))
+    optimizer.init(variables)
+    assert [*optimizer.named_slots()] == ["a/m", "b/m", "b/v"]
+    with pytest.raises(optim.PatternError, match=r"AdamPart\.paths: 'c' matches none"):
+        optim.Muon(0.1, adam=optim.AdamPart(paths=["c"])).init(variables)
+
+
+@pytest.mark.parametrize("shape", ["batch:3;rows:6;columns:10", "columns:4;rows:12"])
+def test_singular_values_are_about_one(shape: str) -> None:
+    dims = mtf.convert_to_shape(shape)
+    rows, columns = (mtf.Shape([dims.get_dim_by_name(name)]) for name in ("rows", "columns"))
+    value = np.random.default_rng(0).normal(size=dims.to_integer_list).astype(np.float32)
+    x = mtf.import_tf_tensor(MESH, value, dims)
+    direction = mtf.to_numpy(optim.orthogonalize(x, rows, columns))
+    singular = np.linalg.svd(direction, compute_uv=False)
+    assert singular.min() > 0.6 and singular.max() < 1.3
+    zeros = mtf.to_numpy(optim.orthogonalize(mtf.zeros_like(x), rows, columns))
+    np.testing.assert_array_equal(zeros, 0.0)
+
+
+def test_the_rate_of_a_wide_matrix_bounds_the_spectral_norm() -> None:
+    d_model, d_ff = mtf.Dimension("d_model", 64), mtf.Dimension("d_ff", 256)
+    for rms, expected in ((0.2, 0.5), (None, 1.0)):
+        module = mtf.Module()
+        module.kernel = mtf.Variable(
+            MESH, [d_model, d_ff], mtf.VarianceScaling()([d_model], [d_ff])
+        )
+        optim.set_base_sizes(module, {"d_model": 16, "d_ff": 64})
+        optimizer = optim.Muon(0.1, rms=rms)
+        variables = module.named_variables()
+        optimizer.init(variables)
+        assert optimizer.width_factor("kernel", variables["kernel"]) == pytest.approx(expected)

@@ -1,12 +1,16 @@
-"""Tests of clipping by the global norm."""
+"""Clipped gradients, and the variables that are trained."""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from mtfrun import mtf, optim
+from mtfrun.optim.trainable_variables import learning_rate_factors, matching_paths
 from tests.layouts import ONE_DEVICE, assert_close
 
 GRADIENTS: dict[str, np.ndarray] = {
@@ -73,3 +77,81 @@ def test_the_squares_are_added_in_one_order() -> None:
     kinds = [operation.type for operation in program.graph.get_operations()]
     assert kinds.count("L2Loss") == 5 and kinds.count("Sum") == 1
     assert not {"Add", "AddV2", "AddN"} & set(kinds)
+
+
+PATHS = [
+    "embedding/table",
+    "blocks/0/attention/query",
+    "blocks/0/norm/scale",
+    "blocks/1/norm/scale",
+]
+
+
+def _variables() -> dict[str, mtf.Variable]:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    variables = {path: mtf.Variable(mesh, "d_model:4") for path in PATHS}
+    variables["blocks/1/moving_mean"] = mtf.Variable(mesh, "d_model:4", trainable=False)
+    return variables
+
+
+def test_frozen_variables_are_not_trained() -> None:
+    assert list(optim.trainable_variables(_variables())) == PATHS
+    assert list(optim.trainable_variables(_variables(), ["norm", "^embedding/"])) == [PATHS[1]]
+
+
+def test_frozen_variables_get_no_slots() -> None:
+    optimizer = optim.Adam(0.1)
+    optimizer.init(optim.trainable_variables(_variables(), ["norm", "query$"]))
+    assert list(optimizer.named_slots()) == ["embedding/table/m", "embedding/table/v"]
+
+
+def test_freezing_everything_is_an_error() -> None:
+    with pytest.raises(optim.PatternError, match="matches every variable"):
+        optim.trainable_variables(_variables(), [""])
+
+
+@pytest.mark.parametrize(
+    "pattern, nearest",
+    [("^embeding", "embedding/table"), ("querry", "blocks/0/attention/query"), ("zzz", "")],
+)
+def test_a_pattern_that_matches_nothing_names_the_nearest_path(pattern: str, nearest: str) -> None:
+    message = f"frozen: '{pattern.replace('^', '.')}' matches none of 4 variables; .*'{nearest}"
+    with pytest.raises(optim.PatternError, match=message):
+        optim.trainable_variables(_variables(), [pattern])
+
+
+def test_a_pattern_that_is_no_regular_expression_is_an_error() -> None:
+    with pytest.raises(optim.PatternError, match=r"frozen: '\(' is not a regular expression"):
+        matching_paths(PATHS, ["("], "frozen")
+
+
+def test_the_first_pattern_gives_the_factor() -> None:
+    factors = learning_rate_factors(PATHS, {"/1/": 0.5, "norm": 0.1, "embedding": 0.0})
+    assert factors == dict(zip(PATHS, [0.0, 1.0, 0.1, 0.5], strict=True))
+
+
+def test_a_pattern_that_only_repeats_an_earlier_one_is_no_error() -> None:
+    assert learning_rate_factors(["a/b"], {"a": 2.0, "b": 3.0}) == {"a/b": 2.0}
+
+
+def test_a_factor_or_a_schedule_by_path_scales_the_update() -> None:
+    gradient = np.array([1, -2, 3, 4], np.float32)
+    mesh = mtf.Mesh(ONE_DEVICE)
+    makers: list[Callable[..., optim.SlotOptimizer]] = [
+        optim.Sgd,
+        optim.Momentum,
+        optim.Adam,
+        optim.Adafactor,
+        optim.Lion,
+    ]
+    for make, factor in itertools.product(makers, [4.0, optim.Piecewise([3], [1.0, 4.0])]):
+        variables = {path: mtf.Variable(mesh, "d_model:4") for path in ("head/w", "body/w")}
+        optimizer = make(0.5, learning_rate_factors={"^head": factor})
+        optimizer.init(variables)
+        for path, variable in {**variables, **optimizer.named_slots()}.items():
+            variable.initialize(seed=0, path=path)
+        gradients = {path: mtf.import_tf_tensor(mesh, gradient, "d_model:4") for path in variables}
+        new = optimizer.update(gradients, mtf.import_tf_tensor(mesh, np.int32(3), []))
+        head, body = (mtf.to_numpy(new[variables[path]]) for path in ("head/w", "body/w"))
+        assert np.abs(body).min() > 0
+        np.testing.assert_allclose(head, body * 4.0, rtol=1e-6)

@@ -1,26 +1,31 @@
-"""The balance loss and biases work: a router that begins skewed spreads its tokens."""
+"""The loss of balance, capacities and outer batches of mixtures."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from mtfrun import mtf, optim
+from mtfrun.data import split_batch
 from mtfrun.models import moe
+from mtfrun.models.moe import Capacity, num_groups
 from mtfrun.models.transformer import (
     AttentionHeads,
     DecoderOnly,
     SelfAttention,
     Stack,
+    Sublayer,
     TokenEmbedding,
 )
 from mtfrun.training import TrainState, train_steps_function
-from tests.layouts import ONE_DEVICE
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
+from tests.models.small_model import VOCABULARY, packed_rows
 
 STEPS, WINDOW = 150, 15
-VOCABULARY = 32
+BALANCE_LOSS_VOCABULARY = 32
 NUM_EXPERTS = 4
 # What the first expert's logits are raised by at the start.
 SKEW = 2.0
@@ -29,9 +34,9 @@ SKEW = 2.0
 def _rows(seed: int) -> np.ndarray:
     """Returns ids {steps, batch, length} of a Markov chain: something to learn."""
     rng = np.random.default_rng(seed)
-    following = rng.integers(1, VOCABULARY, [VOCABULARY, 3])
+    following = rng.integers(1, BALANCE_LOSS_VOCABULARY, [BALANCE_LOSS_VOCABULARY, 3])
     rows = np.zeros([STEPS, 8, 32], np.int32)
-    rows[..., 0] = rng.integers(1, VOCABULARY, [STEPS, 8])
+    rows[..., 0] = rng.integers(1, BALANCE_LOSS_VOCABULARY, [STEPS, 8])
     for i in range(1, rows.shape[-1]):
         branch = rng.integers(0, 3, [STEPS, 8])
         rows[..., i] = following[rows[..., i - 1], branch]
@@ -53,7 +58,9 @@ def _busiest_over_mean(seed: int, loss_coef: float, bias_rate: float | None = No
     )
     attention = functools.partial(SelfAttention, heads=AttentionHeads(2, d_kv=8))
     stack = functools.partial(Stack, num_layers=1, layers=[attention, layer])
-    model = DecoderOnly(mesh, VOCABULARY, embedding=TokenEmbedding(16, max_length=32), stack=stack)
+    model = DecoderOnly(
+        mesh, BALANCE_LOSS_VOCABULARY, embedding=TokenEmbedding(16, max_length=32), stack=stack
+    )
     state = TrainState(model, optim.Adam(learning_rate=3e-3), mesh, seed=seed)
     state.initialize()
     _skew_router(model)
@@ -97,3 +104,92 @@ def test_biases_balance_the_load_without_a_loss(seed: int) -> None:
     print(f"seed {seed}: {balanced[0]:.2f} -> {end:.2f}; without {free_end:.2f}")
     assert balanced[0] > 0.7 * NUM_EXPERTS
     assert end < 2.0 < free_end
+
+
+@pytest.mark.parametrize(
+    "tokens, group_size, groups", [(4096, 1024, 4), (18, 8, 2), (20, 8, 2), (21, 8, 3), (5, 8, 1)]
+)
+def test_groups_are_of_equal_size(tokens: int, group_size: int, groups: int) -> None:
+    assert num_groups(tokens, group_size) == groups
+
+
+def test_slots_differ_between_training_evaluation_and_the_second_level() -> None:
+    capacity = Capacity(training=1.25, evaluation=2.0, second_level=1.0)
+    assert capacity.first_level(64, 8, training=True) == 10
+    assert capacity.first_level(64, 8, training=False) == 16
+    assert capacity.of_second_level(64, 8) == 8
+
+
+def test_slots_are_at_most_the_group_and_at_least_the_minimum() -> None:
+    assert Capacity(training=8.0).first_level(6, 2, training=True) == 6
+    assert Capacity(min_expert_capacity=4).first_level(8, 8, training=True) == 4
+
+
+def test_no_slot_is_an_error_with_a_remedy() -> None:
+    with pytest.raises(ValueError, match=r"training=1\.25 leaves no slot in 16 .*\.min_expert_cap"):
+        Capacity().first_level(8, 16, training=True)
+    with pytest.raises(ValueError, match=r"Capacity\.evaluation is 0: it must be more than 0"):
+        Capacity(evaluation=0)
+
+
+def test_groups_without_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Capacity\.group_size is 0: it must be more than 0"):
+        Capacity(group_size=0)
+
+
+LAYOUT = "batch:data;expert_x:data;experts:data;outer_batch:model;expert_y:model"
+EXPERTS = functools.partial(moe.Experts, hidden_size=8)
+MIXTURES = {
+    "one level": functools.partial(
+        moe.MoE1D, num_experts=4, experts=EXPERTS, capacity=moe.Capacity(group_size=12)
+    ),
+    "two levels": functools.partial(
+        moe.MoE2D, num_experts=(2, 2), experts=EXPERTS, capacity=moe.Capacity(group_size=12)
+    ),
+}
+
+
+@functools.cache
+def _two_steps(
+    mixture: str, mesh_shape: str, outer_batch: int, microbatches: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Returns the totals of two steps' metrics, and the variables afterwards."""
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    attention = functools.partial(SelfAttention, heads=AttentionHeads(2, d_kv=4), dropout_rate=0.1)
+    layers: list[Callable[..., Sublayer]] = [attention, MIXTURES[mixture]]
+    stack = functools.partial(Stack, num_layers=1, layers=layers)
+    model = DecoderOnly(mesh, VOCABULARY, embedding=TokenEmbedding(8, max_length=16), stack=stack)
+    state = TrainState(model, optim.Sgd(learning_rate=0.1), mesh, seed=1)
+    state.initialize()
+    shape = mtf.Shape(["batch:8", "length:12"])
+    if outer_batch > 1:
+        shape = split_batch(shape, outer_batch)
+    steps = mtf.Shape(["steps:2"]) + shape
+    features = {
+        name: mtf.import_tf_tensor(mesh, np.stack([x] * 2).reshape(steps.to_integer_list), steps)
+        for name, x in packed_rows().items()
+    }
+    train = train_steps_function(state, microbatches=microbatches)
+    record = mtf.to_numpy(train(features, mtf.constant(mesh, 2, dtype=np.int32)))
+    variables = {path: mtf.to_numpy(v) for path, v in model.named_variables().items()}
+    totals = {name: metric.total for name, metric in record.metrics.items()}
+    return {**totals, "norm": record.gradient_norm}, variables
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mixture, mesh_shape, microbatches",
+    [
+        ("two levels", "data:2,model:2", 1),
+        pytest.param("two levels", ONE_DEVICE, 2, marks=pytest.mark.slow),
+        pytest.param("one level", "data:2,model:2", 1, marks=pytest.mark.slow),
+        pytest.param("two levels", "data:2,model:2", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_an_outer_batch_changes_nothing(mixture: str, mesh_shape: str, microbatches: int) -> None:
+    expected = _two_steps(mixture, ONE_DEVICE, 1, microbatches)
+    actual = _two_steps(mixture, mesh_shape, 2, microbatches)
+    for values, expected_values in zip(actual, expected, strict=True):
+        assert values.keys() == expected_values.keys()
+        for name, value in expected_values.items():
+            assert_close(values[name], value, FLOAT32_MODEL_TOLERANCE)

@@ -1,25 +1,34 @@
-"""Mixtures of every activation and output dimension against formulas in numpy."""
+"""Mixtures compute their formulas: switches, experts of several sizes, biases of routers."""
 
 from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mtfrun import mtf
+from mtfrun import layers, mtf
+from mtfrun.errors import InputError
+from mtfrun.layers import Collector
 from mtfrun.models import moe
 from mtfrun.models.transformer import SequenceCall, Sublayer
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import (
     BATCH,
     D_MODEL,
+    EXPERTS,
+    GATES,
     LAYOUT,
     LENGTH,
+    Result,
+    dropless,
     inputs,
     one_level,
+    padding_mask,
+    run,
     two_levels,
 )
 
@@ -124,3 +133,231 @@ def test_an_output_dimension_keeps_its_name_on_a_mesh(
         assert output.shape == mtf.Shape([*positions, output_dim])
         expected = mtf.to_numpy(outputs[ONE_DEVICE][name])
         assert_close(mtf.to_numpy(output), expected, FLOAT32_MODEL_TOLERANCE)
+
+
+# Of tokens of 6 and experts of 10 hidden units.
+EXPERT = 6 * 10 + 10 * 6
+# How many experts a token has; where experts choose, the capacity factor.
+EXPERTS_PER_TOKEN = {
+    "top_2": 2,
+    "top_2_v1": 2,
+    "truncated_top_2": 2,
+    "switch": 1,
+    "no_token_left_behind": 1,
+    "batch_prioritized": 1,
+    "expert_choice": 1.25,
+    "top_n": 3,
+    "top_k": 2,
+    "top_k_sigmoid": 2,
+    "top_2_random": 2,
+    "switch_sampled": 1,
+}
+
+
+def _active(layer: layers.Layer) -> float:
+    shares = layers.active_shares(layer)
+    return sum(v.shape.size * shares.get(v, 1.0) for v in layer.named_variables().values())
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_of_the_experts_as_many_count_as_a_token_has(gate: str) -> None:
+    router = 6 * 4
+    layer = one_level(mtf.Mesh(), gate=GATES[gate])
+    assert _active(layer) == router + EXPERTS_PER_TOKEN[gate] * EXPERT
+    assert sum(v.shape.size for v in layer.named_variables().values()) == router + 4 * EXPERT
+
+
+def test_without_a_capacity_it_is_the_same() -> None:
+    assert _active(dropless(mtf.Mesh(), gate=moe.TopK(3))) == 6 * 4 + 3 * EXPERT
+
+
+@pytest.mark.parametrize(("gate", "outer", "experts"), [("top_2", 2, 3), ("switch", 1, 1)])
+def test_the_first_choice_of_two_levels_has_all_experts_of_its_gate_and_others_one(
+    gate: str, outer: int, experts: int
+) -> None:
+    # 4 experts of the first level, each of them a router of its own for 2 experts.
+    routers = 6 * 4 + outer * 6 * 2
+    assert _active(two_levels(mtf.Mesh(), gate=GATES[gate])) == routers + experts * EXPERT
+
+
+def test_a_gate_never_has_more_experts_than_there_are() -> None:
+    assert moe.TopN(5).experts_per_token(4, 1.0) == 4
+    assert moe.ExpertChoice().experts_per_token(4, 8.0) == 4
+
+
+SIZES = [(1, 10), (2, 4, 2), (1, 7)]
+SIZES_EXPERTS = functools.partial(moe.HeterogeneousExperts, sizes=SIZES)
+SIZES_A_SLOT_FOR_ALL = moe.Capacity(training=8.0, evaluation=8.0, group_size=12)
+
+
+@functools.cache
+def _run(make: Callable[..., Any], mesh_shape: str) -> Result:
+    options: dict[str, Any] = {} if make is dropless else {"capacity": SIZES_A_SLOT_FOR_ALL}
+    # Losses count groups, and of a mixture without a capacity all tokens are one.
+    make = functools.partial(
+        make, gate=moe.Switch(), experts=SIZES_EXPERTS, loss_coef=0.0, **options
+    )
+    return run(make, mtf.Mesh(mesh_shape, LAYOUT), training=False)
+
+
+def test_experts_have_the_units_and_layers_of_their_sizes() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    layer = one_level(mesh, gate=moe.Switch(), experts=SIZES_EXPERTS, capacity=SIZES_A_SLOT_FOR_ALL)
+    mtf.initialize(layer, seed=1)
+    values = {path: mtf.to_numpy(v.read()) for path, v in layer.named_variables().items()}
+    x = inputs()
+    logits = x @ values["router/kernel"]
+    weights = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    expected = np.zeros_like(x)
+    sizes = [(10, 1), (4, 2), (4, 2), (7, 1)]
+    for expert, (units, num_layers) in enumerate(sizes):
+        wi = values["experts/wi/factors/0/kernel"][expert, :, :units]
+        y = np.maximum(x @ wi, 0.0) @ values["experts/wo/kernel"][expert, :units]
+        if num_layers == 2:
+            normed = y / np.sqrt((y**2).mean(axis=-1, keepdims=True) + 1e-6)
+            wi = values["experts/layers/1/wi/factors/0/kernel"][expert, :, :units]
+            wo = values["experts/layers/1/wo/kernel"][expert, :units]
+            y = y + np.maximum(normed @ wi, 0.0) @ wo
+        is_expert = logits.argmax(axis=-1) == expert
+        expected[is_expert] = (weights[..., expert, np.newaxis] * y)[is_expert]
+        assert is_expert.any()
+    assert_close(_run(one_level, ONE_DEVICE).output, expected, FLOAT32_MODEL_TOLERANCE)
+
+
+def test_hidden_units_behind_a_mask_have_no_gradient() -> None:
+    gradients = _run(one_level, ONE_DEVICE).gradients
+    first, second = (
+        np.abs(gradients[f"experts/{path}"]).max(axis=-1) > 0.0
+        for path in ("wo/kernel", "layers/1/wo/kernel")
+    )
+    assert first[0].any() and not first[1:3, 4:].any() and not first[3, 7:].any()
+    assert second[1, :4].any() and not second[1:3, 4:].any() and not second[[0, 3]].any()
+
+
+def test_they_are_the_same_without_a_capacity() -> None:
+    expected, actual = _run(one_level, ONE_DEVICE), _run(dropless, ONE_DEVICE)
+    assert_close(actual.output, expected.output, FLOAT32_MODEL_TOLERANCE)
+    for path, gradient in expected.gradients.items():
+        assert_close(actual.gradients[path], gradient, FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [one_level, dropless])
+def test_they_are_the_same_on_a_mesh(make: Callable[..., Any]) -> None:
+    expected, actual = _run(make, ONE_DEVICE), _run(make, "data:4,model:2")
+    assert_close(actual.output, expected.output, FLOAT32_MODEL_TOLERANCE)
+    for path, gradient in expected.gradients.items():
+        assert_close(actual.gradients[path], gradient, FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([(3, 8)], "are of 3 experts"),
+        ([(4, 0)], "hidden_size is 0"),
+        ([(4,)], r"must be \(num_experts, hidden_size\)"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(sizes: Any, message: str) -> None:
+    experts = functools.partial(moe.HeterogeneousExperts, sizes=sizes)
+    with pytest.raises(ValueError, match=message):
+        one_level(mtf.Mesh(ONE_DEVICE), experts=experts)
+
+
+RATE = 0.25
+BIAS = np.array([0.9, -0.9, 0.3, 0.0], np.float32)
+GATE = moe.TopK(2, sigmoid=True, scale=1.5)
+GROUPS = moe.TopK(2, sigmoid=True, scale=1.5, num_groups=2, best_of_group=1)
+
+
+def _layer(mesh: mtf.Mesh, kind: str) -> moe.DroplessMoE | moe.MoE1D:
+    gate = GROUPS if kind == "groups" else GATE
+    router = functools.partial(moe.Router, gate=gate, bias_rate=RATE)
+    if kind != "capacity":
+        layer = moe.DroplessMoE(mesh, D_MODEL, num_experts=4, router=router, experts=EXPERTS)
+    else:
+        capacity = moe.Capacity(training=4.0, group_size=12)
+        layer = moe.MoE1D(
+            mesh, D_MODEL, num_experts=4, router=router, experts=EXPERTS, capacity=capacity
+        )
+    mtf.initialize(layer, seed=1)
+    bias = layer.router.bias
+    assert bias is not None and not bias.is_trained
+    mtf.assign(bias, mtf.import_tf_tensor(mesh, BIAS, bias.shape))
+    return layer
+
+
+def _expected(layer: moe.DroplessMoE | moe.MoE1D, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the outputs and the next biases, in numpy."""
+    values = mtf.to_numpy(layer.named_variables())
+    x, mask = inputs(), padding_mask()
+    scores = 1.0 / (1.0 + np.exp(-(x @ values["router/kernel"])))
+    biased = scores + BIAS
+    if kind == "groups":
+        of_groups = biased.reshape([*biased.shape[:-1], 2, 2]).max(axis=-1, keepdims=True)
+        is_chosen = np.repeat(of_groups == of_groups.max(axis=-2, keepdims=True), 2, axis=-1)
+        biased = np.where(is_chosen.reshape(biased.shape), biased, -np.inf)
+    order = np.argsort(-biased, axis=-1)[..., :2]
+    chosen = np.eye(4)[order].sum(axis=-2)
+    weights = scores * chosen * mask[..., np.newaxis]
+    weights = 1.5 * weights / (weights.sum(axis=-1, keepdims=True) + 1e-9)
+    hidden = np.maximum(np.einsum("bld,edh->bleh", x, values["experts/wi/factors/0/kernel"]), 0.0)
+    outputs = np.einsum("bleh,ehd,ble->bld", hidden, values["experts/wo/kernel"], weights)
+    loads = (chosen * mask[..., np.newaxis]).sum(axis=(0, 1))
+    return outputs, BIAS + RATE * np.sign(loads.mean() - loads)
+
+
+@pytest.mark.parametrize(
+    "mesh_shape",
+    [
+        ONE_DEVICE,
+        pytest.param("data:2,model:1", marks=pytest.mark.slow),
+        "data:2,model:2",
+        pytest.param("data:4,model:2", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize(
+    "kind", ["dropless", pytest.param("capacity", marks=pytest.mark.slow), "groups"]
+)
+def test_outputs_and_next_biases_are_the_formula(kind: str, mesh_shape: str) -> None:
+    mesh = mtf.Mesh(mesh_shape, LAYOUT)
+    layer = _layer(mesh, kind)
+    bias = layer.router.bias
+    assert bias is not None
+
+    def compute(x: mtf.Tensor, nonpadding: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
+        collector = Collector()
+        call = SequenceCall(True, mtf.random_key(3), collector, nonpadding=nonpadding)
+        output = layer(x, call)
+        return output, collector.contents.updates[bias.path]
+
+    results = mtf.function(compute)(
+        mtf.import_tf_tensor(mesh, inputs(), [BATCH, LENGTH, D_MODEL]),
+        mtf.import_tf_tensor(mesh, padding_mask(), [BATCH, LENGTH]),
+    )
+    outputs, biases = mtf.to_numpy(results)
+    expected, next_biases = _expected(layer, kind)
+    assert_close(outputs * padding_mask()[..., np.newaxis], expected, FLOAT32_MODEL_TOLERANCE)
+    np.testing.assert_array_equal(biases, next_biases)
+    assert len(set(np.sign(next_biases - BIAS))) > 1
+
+
+def test_groups_that_experts_do_not_fill_are_refused() -> None:
+    with pytest.raises(InputError, match=r"groups_per_token is 3: it must be an integer of at lea"):
+        moe.TopK(num_groups=2, groups_per_token=3)
+    for gate, match in (
+        (moe.TopK(num_groups=3), r"num_groups=3 must divide the 4 experts"),
+        (moe.TopK(3, num_groups=2), r"num_experts=3 must be at most the 2 experts of a group"),
+    ):
+        router = functools.partial(moe.Router, gate=gate)
+        layer = moe.DroplessMoE(mtf.Mesh(), D_MODEL, num_experts=4, router=router, experts=EXPERTS)
+        x = mtf.import_tf_tensor(mtf.Mesh(), inputs(), [BATCH, LENGTH, D_MODEL])
+        mtf.initialize(layer)
+        with pytest.raises(InputError, match=match):
+            layer(x, SequenceCall())
+
+
+def test_a_gate_without_biases_is_refused() -> None:
+    router = functools.partial(moe.Router, gate=moe.Switch(), bias_rate=RATE)
+    with pytest.raises(InputError, match=r"only TopK chooses by biases, and this one is Switch"):
+        moe.DroplessMoE(mtf.Mesh(), D_MODEL, router=router)

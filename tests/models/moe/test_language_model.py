@@ -85,7 +85,7 @@ def _history(
 
 
 CASES = [
-    # Two levels are trained by test_outer_batch.py in the default suite.
+    # Two levels are trained by test_balance_loss.py in the default suite.
     pytest.param("one level", "data:2,model:2", True, 1),
     pytest.param("two levels", "data:2,model:2", False, 1, marks=pytest.mark.slow),
     pytest.param("two levels", "data:2,model:2", True, 1, marks=pytest.mark.slow),

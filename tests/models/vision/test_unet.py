@@ -1,8 +1,9 @@
-"""U-Nets train alike under every layout."""
+"""U-Nets, and the losses and metrics of segmentation."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,16 @@ from mtfrun import mtf, optim
 from mtfrun.data import Infeed
 from mtfrun.errors import InputError
 from mtfrun.evaluation import ModelMetrics
-from mtfrun.layers import LayerNorm
-from mtfrun.models.vision import UNet
+from mtfrun.layers import Call, LayerNorm
+from mtfrun.models import Loss
+from mtfrun.models.resnet import CONFUSION_MATRIX, ImageInput
+from mtfrun.models.vision import SegmentationLoss, SegmentationModel, UNet, soft_dice
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.under_layouts import Step, assert_same_step, training_step
 from tests.models.vision.small_unet import (
     IMAGES,
+    NUM_CLASSES,
     VOLUMES,
     on_mesh,
     segmented_batch,
@@ -137,3 +141,125 @@ def test_a_pixel_sees_its_image_and_no_other_one(image: mtf.Shape) -> None:
     assert before.shape == (*shapes_of(image)["masks"].to_integer_list, 3)
     moved = np.abs(after - before).reshape(len(before), -1).max(axis=1) > 1e-6
     assert moved.tolist() == [True, False, False, False]
+
+
+def _numpy_metrics(logits: np.ndarray, masks: np.ndarray, smoothing: float) -> dict[str, float]:
+    """Returns sums over the images of logits [images, rows, cols, classes]."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    truth = np.eye(logits.shape[-1])[masks]
+    totals = {"loss": 0.0, "accuracy": 0.0, "dice_loss": 0.0}
+    for p, t in zip(probabilities, truth, strict=True):
+        totals["loss"] -= np.log((p * t).sum(axis=-1)).mean()
+        totals["accuracy"] += (p.argmax(axis=-1) == t.argmax(axis=-1)).mean()
+        coefficients = [
+            (2 * (p[..., c] * t[..., c]).sum() + smoothing)
+            / ((p[..., c] ** 2).sum() + t[..., c].sum() + smoothing)
+            for c in range(1, logits.shape[-1])
+        ]
+        totals["dice_loss"] += 1 - np.mean(coefficients)
+    return totals
+
+
+@pytest.mark.parametrize("dice", [0.0, 0.5])
+def test_the_loss_is_that_of_numpy_and_padding_has_none(dice: float) -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((3, 4, 4, NUM_CLASSES)).astype(np.float32)
+    masks = rng.integers(0, 2, (3, 4, 4)).astype(np.int32)  # no pixel of the last class
+    weights = np.array([1, 1, 0], np.float32)
+    loss = SegmentationLoss(2.0, dice, smoothing=0.7)(
+        mtf.import_tf_tensor(mesh, logits, f"batch:3;rows:4;cols:4;classes:{NUM_CLASSES}"),
+        mtf.import_tf_tensor(mesh, masks, "batch:3;rows:4;cols:4"),
+        mtf.import_tf_tensor(mesh, weights, "batch:3"),
+    )
+    expected = _numpy_metrics(logits[:2], masks[:2], 0.7)
+    actual = mtf.to_numpy(loss)
+    assert actual.weight == 2
+    for name, total in expected.items():
+        assert_close(actual.metrics[name].total, total)
+        assert actual.metrics[name].weight == 2
+    assert_close(actual.total, 2 * expected["loss"] + dice * expected["dice_loss"])
+
+
+def test_a_perfect_or_rightly_empty_prediction_has_a_dice_coefficient_of_1() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    truth = mtf.import_tf_tensor(mesh, np.array([[1, 0, 1], [0, 0, 0]], np.float32), "a:2;b:3")
+    shape = mtf.convert_to_shape("a:2")
+    assert mtf.to_numpy(soft_dice(truth, truth, shape)).tolist() == [1.0, 1.0]
+    wrong = mtf.to_numpy(soft_dice(1.0 - truth, truth, shape, smoothing=1e-6))
+    assert_close(wrong, [1e-6 / 3, 1e-6 / 3])
+
+
+def test_an_evaluation_counts_the_pixels_of_images_that_are_not_padding() -> None:
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model, batch = small_unet(mesh, widths=(4, 4)), segmented_batch()
+    features = on_mesh(mesh, batch)
+    loss = mtf.to_numpy(model.loss(features, training=False))
+    predicted = mtf.to_numpy(model.logits(features)).argmax(axis=-1)[:3]
+    expected = np.zeros([NUM_CLASSES, NUM_CLASSES])
+    np.add.at(expected, (batch["masks"][:3], predicted), 1)
+    assert loss.metrics[CONFUSION_MATRIX].total.tolist() == expected.tolist()
+    right = np.trace(expected) / expected.sum()
+    assert_close(loss.metrics["accuracy"].total / 3, right, FLOAT32_MODEL_TOLERANCE)
+
+
+class _Copy(SegmentationModel):
+    """The class of a pixel is its brightness, images being their masks."""
+
+    def _segment(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
+        flat = mtf.reshape(images, images.shape - images.shape.dims[-1])
+        return 3.0 * mtf.one_hot(mtf.to_int32(flat), self._classes)
+
+
+_GREY = "rows:8;cols:8;channels:1"
+_GREY_VOLUME = "depth:4;rows:8;cols:8;channels:1"
+_ALL_AXES = ("depth", "rows", "cols")
+
+
+@pytest.mark.parametrize(
+    ("mesh_shape", "layout", "size", "flip"),
+    [
+        (ONE_DEVICE, "", _GREY, True),
+        (ONE_DEVICE, "", _GREY_VOLUME, _ALL_AXES),
+        *(
+            pytest.param("data:2,model:2", *case, marks=pytest.mark.slow)
+            for case in [
+                ("rows:data;cols:model", _GREY, True),
+                ("depth:data;rows:model", _GREY_VOLUME, _ALL_AXES),
+            ]
+        ),
+    ],
+)
+def test_masks_are_shifted_and_flipped_with_their_images(
+    mesh_shape: str, layout: str, size: str, flip: bool | Sequence[str]
+) -> None:
+    mesh = mtf.Mesh(mesh_shape, layout)
+    image = mtf.convert_to_shape(size)
+    batch = segmented_batch(image)
+    batch["images"] = batch["masks"][..., np.newaxis]
+    moving = ImageInput(mean=0.0, stddev=1.0, crop_padding=2, flip=flip)
+    model = _Copy(NUM_CLASSES, moving, SegmentationLoss())
+    features = on_mesh(mesh, batch, image)
+
+    def losses(features: dict[str, mtf.Tensor]) -> list[Loss]:
+        keys = [mtf.random_key(1), mtf.random_key(2)]
+        trained = [model.loss(features, training=True, key=key) for key in keys]
+        return [*trained, model.loss(features, training=False)]
+
+    moved, others, still = mtf.to_numpy(mtf.function(losses)(features))
+    # Wherever the pixels went, the classes of all are right.
+    assert all(x.metrics["accuracy"].total == 3 for x in (moved, others, still))
+    assert len({float(x.total) for x in (moved, others, still)}) == 3
+
+
+def test_settings_without_a_meaning_are_refused() -> None:
+    with pytest.raises(InputError, match="are both 0"):
+        SegmentationLoss(0.0, 0.0)
+    with pytest.raises(InputError, match="dice"):
+        SegmentationLoss(dice=-1.0)
+    mesh = mtf.Mesh(ONE_DEVICE)
+    with pytest.raises(InputError, match="no cutout"):
+        UNet(mesh, 3, IMAGES, image_input=ImageInput(cutout=2))
+    with pytest.raises(InputError, match="2 to 256 classes, the background included, not 1"):
+        UNet(mesh, 1, IMAGES)

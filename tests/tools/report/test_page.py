@@ -1,4 +1,4 @@
-"""Tests of mtfrun.tools.report.page. TensorFlow is not needed."""
+"""The page of a report: charts, settings, facts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,24 @@ import dataclasses
 import json
 import pathlib
 
+import numpy as np
 import pytest
 
+from mtfrun.configuration import config
+from mtfrun.configuration.files import SHIPPED
+from mtfrun.configuration.hyperparameters import values_of
 from mtfrun.errors import InputError
-from mtfrun.rundir import StepMetrics
+from mtfrun.experiment.runs.settings import Settings
+from mtfrun.rundir import RunDirError, StepMetrics
 from mtfrun.rundir.tensorboard.curves import Events
 from mtfrun.tools.report import page as page_module
+from mtfrun.tools.report.answers import read_answers
+from mtfrun.tools.report.charts import charts_of, distinct_parts, thin_out
+from mtfrun.tools.report.commands import RecordedCommand, read_commands
+from mtfrun.tools.report.configuration import compare_with_shipped
 from mtfrun.tools.report.page import LARGEST_PAGE, render
 from mtfrun.tools.report.report import Examples
+from mtfrun.tools.report.run_facts import read_run
 from mtfrun.tools.report.run_view import choose_detailed
 from tests.tools.report.runs import (
     HOSTILE,
@@ -21,6 +31,7 @@ from tests.tools.report.runs import (
     read_with_curves,
     report_of_runs,
     write_answers,
+    write_json,
     write_run,
 )
 
@@ -157,3 +168,132 @@ def test_a_page_of_many_runs_has_the_details_of_some(
     page = Page(render(report, 0.0))
     assert "no details of runs" in page.texts["p"][0] and "mtfrun report RUN" in page.texts["p"][0]
     assert {run.name for run in runs} <= set(page.texts["th"])
+
+
+def test_training_and_evaluation_are_in_one_chart() -> None:
+    curves = {"train": {"loss": {1: 2.0, 2: 1.0}}, "eval": {"loss": {2: 1.5}}}
+    (chart,) = charts_of([("run", curves)], [0], 100)
+    assert (chart.category, chart.title) == ("Learning", "loss")
+    assert [series.name for series in chart.series] == ["training", "evaluation"]
+    assert chart.table() == (["training", "evaluation"], [[1, 2.0, None], [2, 1.0, 1.5]])
+
+
+def test_the_curves_of_several_runs_have_the_colours_of_their_groups() -> None:
+    runs = [(name, {"train": {"loss": {1: 1.0}}, "eval": {}}) for name in ("a", "b", "c")]
+    (chart,) = charts_of(runs, [0, 1, 1], 100)
+    assert [series.name for series in chart.series] == [f"{x}, training" for x in "abc"]
+    assert [series.colour for series in chart.series] == [0, 1, 1]
+
+
+def test_curves_of_single_layers_are_left_out_beside_other_runs() -> None:
+    tags = {f"norm/gradient/layer_{i}": {1: 1.0} for i in range(8)}
+    curves = {"train": {"loss": {1: 1.0}, **tags}, "eval": {}}
+    assert [x.title for x in charts_of([("a", curves)], [0], 9)] == ["loss", "gradient"]
+    assert [x.title for x in charts_of([("a", curves), ("b", curves)], [0, 1], 9)] == ["loss"]
+
+
+def test_thin_curves_keep_their_peaks_and_ends() -> None:
+    values = np.zeros(10_000)
+    values[1234], values[5000] = 7.0, np.nan
+    chosen = thin_out(values, 100)
+    assert len(chosen) <= 102 and 1234 in chosen and {0, 9999} <= set(chosen.tolist())
+    assert thin_out(values[:50], 100).tolist() == list(range(50))
+
+
+def test_names_of_curves_are_what_distinguishes_them() -> None:
+    tags = ["moe/b_0/level_1/dropped", "moe/b_1/level_1/dropped"]
+    assert distinct_parts(tags) == ["b_0", "b_1"]
+    assert distinct_parts(["norm/gradient", "norm/gradient/a"]) == ["gradient", "gradient/a"]
+    assert distinct_parts(["a", "b"]) == ["a", "b"]
+
+
+def _values(files: list[str], **bindings: str) -> dict[str, str]:
+    """Returns the recorded values of a run with these files and bindings."""
+    flags = [(name, f"{name} = {value}") for name, value in bindings.items()]
+    with config.exclusive():
+        Settings([str(SHIPPED / name) for name in files], flags).parse()
+        return values_of(config.config_text())
+
+
+def test_a_shipped_file_without_a_change_has_no_differences() -> None:
+    comparison = compare_with_shipped(["runs/digits.gin"], _values(["runs/digits.gin"]))
+    assert not comparison.changes and not comparison.note
+
+
+def test_differences_have_the_values_of_both_sides() -> None:
+    files = ["defaults.gin", "models/lm_tiny.gin", "data/text_files.gin"]
+    values = _values(files, TEXT_FILES="'*.txt'", TRAIN_STEPS="7")
+    changes = compare_with_shipped(files, values).changes
+    found = {change.name: (change.old, change.new) for change in changes}
+    assert found == {"TEXT_FILES": (None, "'*.txt'"), "TRAIN_STEPS": ("1000", "7")}
+
+
+@pytest.mark.parametrize("files", [[], ["/tmp/mine.gin"], ["../gin/runs/digits.gin"]])
+def test_files_of_others_are_not_parsed(files: list[str]) -> None:
+    comparison = compare_with_shipped(files, {"N": "1"})
+    assert comparison.note and not comparison.changes
+
+
+def test_a_damaged_run_says_which_files_are_damaged(tmp_path: pathlib.Path) -> None:
+    run = tmp_path / "run"
+    write_run(run)
+    names = ("status.json", "metrics.jsonl", "decodes/eval_20.jsonl", "commands/0001.json")
+    for name in (*names, "import.json"):
+        (run / name).write_text("{")
+    (run / "config.gin").write_bytes(b"\xff")
+    facts = read_run(run, "run")
+    for name in (*names, "config.gin"):
+        assert any(str(run / name) in problem for problem in facts.problems), name
+    listed = Page(render(report_of_runs(facts))).texts["ul"][1]
+    assert all(problem in listed for problem in facts.problems)
+
+
+def test_an_imported_model_without_training_says_its_origin(tmp_path: pathlib.Path) -> None:
+    write_json(tmp_path / "run/import.json", {"from": "/models/t5", "ignored": ["a"] * 20})
+    (tmp_path / "run/config.gin").write_text("N = 1\n")
+    facts = read_run(tmp_path / "run", "run")
+    assert facts.asked.origin == {"from": "/models/t5", "ignored": "20 entries"}
+    assert facts.problems == [] and facts.answers is None
+    assert "An imported model." in Page(render(report_of_runs(facts))).texts["main"][0]
+
+
+def test_wrong_answers_come_first(tmp_path: pathlib.Path) -> None:
+    right = {"input": "1", "target": "one", "output": "one", "task": "spell"}
+    sample = {"input": "2", "output": "anything"}
+    wrong = {"input": "3", "target": "three", "output": "tree"}
+    write_answers(tmp_path, [right, sample, wrong])
+    answers = read_answers(tmp_path)
+    assert answers is not None and [x.input for x in answers.answers] == ["3", "1", "2"]
+    assert (answers.step, answers.wrong, answers.with_targets) == (20, 1, 2)
+
+
+def test_long_answers_are_cut(tmp_path: pathlib.Path) -> None:
+    write_answers(tmp_path, [{"input": "i", "output": "x" * 10_000}])
+    answers = read_answers(tmp_path)
+    assert answers is not None
+    assert answers.answers[0].output.endswith("x… (10,000 characters)")
+    assert len(answers.answers[0].output) < 1000
+
+
+def test_labels_of_images_are_answers(tmp_path: pathlib.Path) -> None:
+    label = {"index": 4, "true_label": "cat", "label": "dog", "probability": 0.75}
+    write_answers(tmp_path, [label])
+    answers = read_answers(tmp_path)
+    assert answers is not None and answers.of_images and answers.wrong == 1
+    assert answers.answers[0].probability == 0.75
+
+
+def test_the_commands_say_where_a_run_was_trained(tmp_path: pathlib.Path) -> None:
+    write_run(tmp_path / "run", "vm")
+    (command,) = read_commands(tmp_path / "run")
+    assert command.name == "train" and command.fields["machine"] == "vm"
+    assert command.fields["commit"] == "0123456789abcdef"
+    write_json(tmp_path / "run/commands/0002.json", {"command": 3})
+    with pytest.raises(RunDirError, match=r"0002\.json is damaged"):
+        read_commands(tmp_path / "run")
+
+
+def test_the_values_of_a_flag_are_found_in_both_forms() -> None:
+    words = ["mtfrun", "train", "--gin_file=a.gin", "--gin_file", "b.gin", "-gin_file=c.gin"]
+    command = RecordedCommand("0001.json", words, "", {})
+    assert command.flag_values("gin_file") == ["a.gin", "b.gin", "c.gin"]
