@@ -21,24 +21,18 @@ QUICK_CASES = {
         "return super().logits(features) * float(targets.mesh.num_splits(batch))",
     ],
     "tests/configuration/test_gin_headers.py::"
-    "test_what_is_commonly_overridden_are_macros_of_the_run": _BUILT,
+    "test_what_is_commonly_overridden_are_macros_of_the_run": [
+        *_BUILT,
+        *("data/masked_lm.gin", "data/span_corruption.gin", "data/text_classification.gin"),
+        *("data/ul2.gin", "layouts/moe_2d_2x2.gin", "layouts/spatial_2x2.gin"),
+        *("models/encoder_decoder.gin", "models/llama.gin", "models/moe_1d_tiny.gin"),
+        *("models/resnet_seed.gin", "models/t2t_transformer_tiny.gin", "models/unet.gin"),
+    ],
     "tests/configuration/test_gin_headers.py::"
     "test_the_command_of_a_header_describes_its_run": _BUILT,
     "tests/configuration/test_gin_headers.py::test_the_number_of_parameters_in_a_header_is_right": [
         *("models/lm_base.gin", "models/moe_2d_base.gin", "models/resnet50.gin"),
         *("models/t2t_transformer_base.gin", "models/t5.1.1.base.gin", "runs/quickstart.gin"),
-    ],
-    "tests/configuration/test_shipped_gin_files.py::test_a_shipped_file_builds_tiny": [
-        *("data/delimited_denoising.gin", "data/masked_lm.gin", "data/number_tasks.gin"),
-        *("data/pairs.gin", "data/prefix_lm_objective.gin", "data/span_corruption.gin"),
-        *("data/text_classification.gin", "data/ul2.gin", "layouts/2x2.gin"),
-        *("layouts/context_parallel_4.gin", "layouts/fsdp_2.gin", "layouts/moe_2d_2x2.gin"),
-        *("models/encoder_decoder.gin", "models/encoder_only.gin", "models/llama.gin"),
-        *("models/moe_1d_tiny.gin", "models/moe_2d_tiny.gin", "models/prefix_lm.gin"),
-        *("models/t2t_transformer_tiny.gin", "models/t5.1.1.tiny.gin", "runs/quickstart.gin"),
-    ],
-    "tests/configuration/test_shipped_gin_files.py::test_a_shipped_file_of_images_builds_tiny": [
-        *("layouts/spatial_2x2.gin", "models/resnet_seed.gin", "runs/digits.gin"),
     ],
     "tests/data/images/test_image_cache.py::test_a_damaged_cache_of_pixels_is_built_anew": [
         "True-images.bin",

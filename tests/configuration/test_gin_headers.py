@@ -231,6 +231,8 @@ def _built_with_macros(name: str, image_directory: str) -> tuple[Training, set[s
     """Returns what a file's command trains, and the macros that have an effect."""
     with pytest.MonkeyPatch.context() as patch:
         training = _built(_with_data(name, image_directory, patch))
+    # A run that is trained with it can be read without --gin_allow_imports.
+    assert "--gin_allow_imports" not in config.config_text()
     return training, set(re.findall(r"^([A-Z_]+) = ", config.config_text(), re.MULTILINE))
 
 
