@@ -16,7 +16,7 @@ import mtfrun
 from mtfrun.data.sources.tfds_dataset import silent_tfds
 from mtfrun.errors import InputError
 from tests.cli.command import error_line, mtfrun_here, succeeded
-from tests.data.images.photos import photo, save_folders
+from tests.data.images.photos import photo
 
 SMALL = [
     *("--gin.NUM_LAYERS=1", "--gin.D_MODEL=16", "--gin.D_FF=16", "--gin.NUM_HEADS=2"),
@@ -294,27 +294,3 @@ def test_imagenette_is_trained_on_evaluated_and_classified(
     lines = succeeded(mtfrun_here("decode", model_dir, "--input=split:validation"))
     expected = [IMAGENETTE_LABELS[i % 10] for i in range(IMAGENETTE_SIZES["validation"])]
     assert sorted(line["true_label"] for line in lines) == sorted(expected)
-
-
-# By default test_self_contained_runs.py trains on folders, and test_images_end_to_end.py compares
-# the labels of a split with those of its files.
-@pytest.mark.slow
-def test_folders_are_trained_on_and_single_files_classified(tmp_path: pathlib.Path) -> None:
-    save_folders(tmp_path / "train", ["cat", "dog"], 6)
-    save_folders(tmp_path / "val", ["cat", "dog"], 5)
-    directories = {"train": str(tmp_path / "train"), "validation": str(tmp_path / "val")}
-    files = [f"--gin_file={name}.gin" for name in ("defaults", "models/resnet")]
-    flags = [*files, "--gin_file=data/image_folders.gin", f"--gin.IMAGES_DIR={directories}", *TINY]
-    model_dir = f"--model_dir={tmp_path / 'run'}"
-    process = mtfrun_here("train", *flags, model_dir)
-    assert process.returncode == 0, process.stderr.decode()
-    of_split = succeeded(mtfrun_here("decode", model_dir, "--input=split:validation"))
-    assert [line["true_label"] for line in of_split] == ["cat"] * 5 + ["dog"] * 5
-    paths = ",".join(f"{tmp_path}/val/{name}" for name in ("cat", "dog"))
-    of_files = succeeded(mtfrun_here("decode", model_dir, f"--input={paths}"))
-    for one, other in zip(of_split, of_files, strict=True):
-        assert one["label"] == other["label"]
-        assert one["probability"] == pytest.approx(other["probability"], rel=1e-5)
-    Image.fromarray(photo(30, 30)).save(tmp_path / "train" / "cat" / "new.png")
-    line = error_line(mtfrun_here("train", *flags, model_dir, "--gin.TRAIN_STEPS=3"))
-    assert "the data have changed since" in line

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from mtfrun.rundir import RunDirectory
@@ -24,7 +23,6 @@ from tests.cli.command import (
     succeeded,
     tiny_experiment,
 )
-from tests.layouts import FLOAT32_MODEL_TOLERANCE
 
 SAME_METRICS = {"loss", "accuracy", "perplexity"}
 
@@ -87,21 +85,6 @@ def test_training_is_silent_but_for_its_progress(trained: pathlib.Path, flags: l
         "eval step 3",
         *("finished", "last", "best", "checkpoint", "next", "", ""),
     ]
-
-
-# By default test_run_directories.py begins a run with the weights of another one.
-@pytest.mark.slow
-def test_a_new_run_starts_from_another_ones_checkpoint(
-    trained: pathlib.Path, flags: list[str], tmp_path: pathlib.Path
-) -> None:
-    start = [*flags, f"--model_dir={tmp_path / 'run'}", "--gin.TRAIN_STEPS=1"]
-    missing = mtfrun_here("train", *start, f"--gin.INIT_CHECKPOINT='{tmp_path}/model.ckpt-1'")
-    assert f"no checkpoint {tmp_path}/model.ckpt-1: there is no file" in error_line(missing)
-    path = trained / "checkpoints/ckpt-2"
-    process = mtfrun_here("train", *start, f"--gin.INIT_CHECKPOINT='{path}'")
-    assert process.returncode == 0, process.stderr.decode()
-    origin = header_of(process)["start"]
-    assert re.fullmatch(rf"step 0 of 1, initialised with \d+ variables from {path}", origin)
 
 
 def test_a_run_records_configuration_and_commands(trained: pathlib.Path) -> None:
@@ -196,23 +179,6 @@ def test_sampling_depends_on_the_seed_alone(trained: pathlib.Path) -> None:
     assert first == second
     assert first != other_seed
     assert first[0] != first[1], "each line has its own draws"
-
-
-# By default test_devices.py scores, and tests/decoding decodes, on meshes.
-@pytest.mark.slow
-def test_decoding_on_a_mesh_gives_the_same_text(trained: pathlib.Path) -> None:
-    # As Python passes an argument that is not UTF-8.
-    decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=caf\udce9"]
-    alone = succeeded(mtfrun_here(*decode))
-    on_mesh = succeeded(mtfrun_here(*decode, "--gin.MESH_SHAPE='data:1,model:2'"))
-    scores, mesh_scores = (
-        [output.pop("score") for answer in answers for output in answer["outputs"]]
-        for answers in (alone, on_mesh)
-    )
-    assert on_mesh == alone
-    assert [answer["prompt"] for answer in alone] == ["the ", "caf\ufffd"]
-    assert [answer["valid_utf8"] for answer in alone] == [True, False]
-    np.testing.assert_allclose(mesh_scores, scores, rtol=FLOAT32_MODEL_TOLERANCE)
 
 
 def test_a_configuration_that_does_not_fit_leaves_the_run_as_it_was(

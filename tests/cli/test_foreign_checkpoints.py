@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 
-import numpy as np
 import pytest
 
 from mtfrun.data import SentencePieceVocabulary
 from tests.cli.command import ROOT, error_line, mtfrun_here, succeeded
-from tests.layouts import FLOAT32_MODEL_TOLERANCE
 from tests.oracle.reference_cases import FOLDER, reference_cases
 
 CASE = reference_cases("transformer")["t5_1_0"]
@@ -70,27 +67,6 @@ def test_decodes_are_those_of_mesh_tensorflow(flags: list[str]) -> None:
     expected = CASE.arrays["out/greedy_ids"].tolist()
     assert [[int(i) for i in answer["output"].split()] for answer in answers] == expected
     assert [answer["step"] for answer in answers] == [0, 0]
-
-
-# By default test_imported_runs.py evaluates an imported model.
-@pytest.mark.slow
-def test_evaluation_and_scores_agree_about_the_targets(
-    flags: list[str], tmp_path: pathlib.Path
-) -> None:
-    flags = [*flags, f"--gin.INIT_CHECKPOINT='{FOLDER / CASE.hparams['checkpoint']}'"]
-    (evaluated,) = succeeded(mtfrun_here("eval", *flags))
-    # The folder's newest checkpoint.
-    assert evaluated["step"] == 3
-    pairs = tmp_path / "pairs.jsonl"
-    lines = zip(_inputs(), _targets(), strict=True)
-    pairs.write_text("".join(json.dumps({"input": i, "target": t}) + "\n" for i, t in lines))
-    scores = succeeded(mtfrun_here("score", *flags, f"--input={pairs}"))
-    assert [score["step"] for score in scores] == [3, 3]
-    nats = -sum(score["log_likelihood"] for score in scores)
-    tokens = sum(score["tokens"] for score in scores)
-    np.testing.assert_allclose(
-        np.log(evaluated["perplexity"]), nats / tokens, rtol=FLOAT32_MODEL_TOLERANCE
-    )
 
 
 def test_a_model_without_a_checkpoint_is_refused(flags: list[str]) -> None:

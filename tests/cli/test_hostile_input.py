@@ -14,7 +14,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from mtfrun.cli.trained_run import as_text
 from tests.cli.command import ROOT, environment, error_line, mtfrun_here, succeeded
 
 # Contents of files, with their numbers of lines.
@@ -65,29 +64,6 @@ def test_an_empty_file_gives_an_empty_file(quick_run: pathlib.Path, tmp_path: pa
     flags = [f"--model_dir={quick_run}", f"--input={tmp_path}/empty", f"--output={output}"]
     succeeded(mtfrun_here("decode", *flags))
     assert output.read_bytes() == b""
-
-
-# By default test_images_end_to_end.py prints texts.
-@pytest.mark.slow
-def test_the_text_format_prints_the_outputs_unchanged(quick_run: pathlib.Path) -> None:
-    flags = [f"--model_dir={quick_run}", "--input=-"]
-    answers = succeeded(mtfrun_here("decode", *flags, stdin=b"a\n\nb\nc"))
-    process = mtfrun_here("decode", *flags, "--format=text", stdin=b"a\n\nb\nc")
-    assert process.returncode == 0, process.stderr.decode()
-    assert process.stdout.decode() == "".join(as_text(answer["output"]) for answer in answers)
-
-
-# By default tests/decoding/test_sampling.py draws several samples.
-@pytest.mark.slow
-def test_samples_differ_and_the_first_equals_a_single_sample(quick_run: pathlib.Path) -> None:
-    flags = [f"--model_dir={quick_run}", "--prompt=the ", "--prompt=quick", "--temperature=1"]
-    ones = succeeded(mtfrun_here("decode", *flags))
-    threes = succeeded(mtfrun_here("decode", *flags, "--num_outputs=3"))
-    for one, three in zip(ones, threes, strict=True):
-        assert three["outputs"][0] == one["outputs"][0] and three["output"] == one["output"]
-        assert len({output["text"] for output in three["outputs"]}) == 3
-    greedy = error_line(mtfrun_here("decode", *flags, "--temperature=0", "--num_outputs=3"))
-    assert "must be at most beam_size=1, or be drawn at random with a temperature" in greedy
 
 
 def test_n_best_outputs_come_best_first(quick_run: pathlib.Path, tmp_path: pathlib.Path) -> None:

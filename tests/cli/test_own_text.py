@@ -15,7 +15,6 @@ from tests.cli.command import (
     tiny_experiment,
     tiny_pairs_experiment,
 )
-from tests.training.toy_run import curve
 
 FLAGS = [
     "--gin_file=defaults.gin",
@@ -103,22 +102,6 @@ def flags(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     (tmp_path / "uncalled.gin").write_text(GIN.format(call=""))
     monkeypatch.syspath_prepend(tmp_path)
     return [*tiny_experiment(tmp_path), "--gin.TRAIN_STEPS=6", f"--model_dir={tmp_path}/run"]
-
-
-# By default tests/training/test_actions.py runs a user's action, and test_tensorboard.py adds one
-# by a gin line.
-@pytest.mark.slow
-def test_a_gin_line_adds_an_action_that_ends_training(
-    flags: list[str], tmp_path: pathlib.Path
-) -> None:
-    mine = [f"--gin_file={tmp_path}/mine.gin", "--gin.Shout.until=4"]
-    process = mtfrun_here("train", *flags, *mine)
-    lines = process.stderr.decode().splitlines()
-    assert process.returncode == 0, lines
-    assert [line for line in lines if "HERE IS" in line] == ["HERE IS STEP 2", "HERE IS STEP 4"]
-    assert "ending at step 4: enough" in lines
-    assert curve(f"{tmp_path}/run", "shouts") == {2: 1.0, 4: 1.0}
-    assert (tmp_path / "run/checkpoints/ckpt-4.json").exists()
 
 
 @pytest.mark.parametrize(

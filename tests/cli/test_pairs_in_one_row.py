@@ -107,32 +107,6 @@ def test_evaluation_compares_answers_with_targets(
     )
 
 
-# By default test_end_to_end.py has such lines, of another model: this one is trained for long.
-@pytest.mark.slow
-def test_every_line_is_answered_in_order_whatever_its_bytes(run: pathlib.Path) -> None:
-    lines = [b"3", *HOSTILE, b"8"]
-    answers = _answers(run, b"\n".join(lines))
-    prompts = [line.removesuffix(b"\r").decode("utf-8", "replace") for line in lines]
-    assert [answer["prompt"] for answer in answers] == prompts
-    assert [answer["valid_utf8"] for answer in answers].count(False) == 1
-    outputs = [answer["output"] for answer in answers]
-    assert [outputs[0], outputs[3], outputs[-1]] == ["three", "seven", "eight"]
-    # One of the 4 ids of inputs is the end.
-    assert [answer["prompt_tokens"] for answer in answers] == [1, 0, 3, 1, 3, 3, 1]
-    assert [answer["truncated_tokens"] for answer in answers] == [0] * 5 + [99_997, 0]
-    assert all(0 <= answer["output_tokens"] <= 8 for answer in answers)
-    assert answers[0]["finished"] and answers[0]["output_tokens"] == len("three")
-
-
-# By default test_concurrency.py has answers that do not depend on the batch.
-@pytest.mark.slow
-@pytest.mark.parametrize("flags", [[], ["--beam_size=3", "--num_outputs=2"]])
-def test_an_answer_does_not_depend_on_the_other_lines(run: pathlib.Path, flags: list[str]) -> None:
-    lines = [b"1", b"x" * 1000, b"", b"4"]
-    together = _answers(run, b"\n".join(lines), *flags)
-    assert _answers(run, lines[3] + b"\n" + lines[1], *flags) == [together[3], together[1]]
-
-
 @pytest.mark.slow
 def test_limits_are_those_of_the_output(run: pathlib.Path) -> None:
     (cut,) = _answers(run, b"3", "--decode_length=2")
@@ -158,21 +132,6 @@ def test_beams_samples_and_formats_are_those_of_any_model(
     capsys.readouterr()
     _succeed("decode", f"--model_dir={run}", "--prompt=6", "--prompt=0", "--format=text")
     assert capsys.readouterr().out == "six\nzero\n"
-
-
-# By default tests/models/test_prefix_language_model.py has such models.
-@pytest.mark.slow
-def test_a_score_is_that_of_the_decoded_answer(run: pathlib.Path) -> None:
-    answers = _answers(run, b"3\n9\nx")
-    pairs = [(answer["prompt"], answer["output"]) for answer in answers]
-    scores = _scores(run, [*pairs, ("x" * 50, "y" * 50), ("", "")])
-    assert [score["tokens"] for score in scores[3:]] == [8, 1]
-    assert [score["truncated_tokens"] for score in scores] == [0, 0, 0, 47 + 43, 0]
-    for answer, score in zip(answers[:2], scores, strict=False):
-        assert answer["finished"] and score["tokens"] == answer["output_tokens"] + 1
-        decoded = answer["outputs"][0]["score"]
-        np.testing.assert_allclose(score["log_likelihood"], decoded, atol=1e-4)
-    assert all(score["log_likelihood"] < 0 for score in scores)
 
 
 @pytest.mark.slow

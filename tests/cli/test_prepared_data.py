@@ -189,18 +189,6 @@ def test_damaged_data_is_one_line_that_says_what_to_delete(
     assert line.endswith(remedy)
 
 
-# By default the last test prepares the data of a directory that has none.
-@pytest.mark.slow
-def test_data_that_was_deleted_as_the_message_says_is_prepared_again(
-    data_dir: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    (path,) = (data_dir / "python_docs").rglob(INFO)
-    content = path.read_bytes()
-    shutil.rmtree(path.parent)
-    succeeded(mtfrun_here("train", *EMBEDDED_FLAGS, f"--model_dir={tmp_path}/run"))
-    assert path.read_bytes() == content
-
-
 def test_damage_in_the_evaluation_split_is_one_line_of_eval(
     prepared: pathlib.Path, data_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtfrun.data import DrawnShapes
-from tests.cli.command import mtfrun_here, succeeded
+from tests.cli.command import mtfrun_here
 
 FLAGS = [
     *("--gin_file=runs/shapes.gin", "--gin.WIDTHS=[2, 4]", "--gin.NUM_CONVOLUTIONS=1"),
@@ -40,24 +39,6 @@ def _masks(
     records = [json.loads(line) for line in output.read_text().splitlines()]
     directory = output.with_name(f"{output.stem}_files")
     return records, [np.asarray(Image.open(directory / x["mask"])) for x in records]
-
-
-# By default tests/experiment/test_segmentation.py evaluates and predicts.
-@pytest.mark.slow
-def test_masks_of_a_split_and_of_files_are_png_files(trained: pathlib.Path) -> None:
-    (metrics,) = succeeded(mtfrun_here("eval", f"--model_dir={trained}"))
-    assert {"loss", "accuracy", "dice_loss", "mean_dice", "mean_iou"} <= metrics.keys()
-    source = DrawnShapes(sizes=(8, 12), num_evaluated=3)
-    examples = [source.example("validation", i) for i in range(3)]
-    for i, (image, _) in enumerate(examples):
-        Image.fromarray(image[..., 0]).save(trained / f"{i}.png")
-    records, masks = _masks(trained, "--input=split:validation", trained / "split.jsonl")
-    _, of_files = _masks(trained, f"--input={trained}/*.png", trained / "files.jsonl")
-    np.testing.assert_array_equal(of_files, masks)
-    right = np.mean([mask == example.mask for mask, example in zip(masks, examples, strict=True)])
-    assert abs(right - metrics["accuracy"]) < 1e-6
-    counts = [int(np.sum(masks[0] == i)) for i in range(4)]
-    assert records[0]["pixels"] == dict(zip(CLASSES, counts, strict=True))
 
 
 @pytest.mark.slow

@@ -96,21 +96,6 @@ def test_the_configuration_has_paths_relative_to_where_the_run_began(
     assert f"TEXT_FILES = ['{moved.parent / 'texts/text.txt'}']" in text
 
 
-# By default test_resumed_configuration.py resumes runs.
-@pytest.mark.slow
-def test_resuming_from_the_configuration_of_the_run_copies_nothing_again(
-    copied: pathlib.Path, moved: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    flags = [
-        *(f"--gin_file={copied / 'config.gin'}", f"--model_dir={copied}", "--gin.TRAIN_STEPS=3"),
-        *("--accept_changes", f"--gin.TEXT_FILES=['{moved.parent / 'texts/text.txt'}']"),
-    ]
-    name = _copy_of_vocabulary(copied).name
-    succeeded(mtfrun_here("train", *flags, cwd=tmp_path))
-    assert _copy_of_vocabulary(copied).name == name
-    succeeded(mtfrun_here("decode", f"--model_dir={copied}", PROMPT, cwd=tmp_path))
-
-
 def _change(file: pathlib.Path) -> None:
     file.write_bytes(file.read_bytes() + b" ")
 

@@ -15,7 +15,7 @@ import pytest
 
 from mtfrun.cli.main import terminable
 from mtfrun.data import Infeed
-from mtfrun.experiment import Decoding, Scoring
+from mtfrun.experiment import Decoding
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import microbatches, step
 from tests.cli.command import ROOT, environment, mtfrun_here, tiny_experiment
@@ -94,21 +94,6 @@ def test_decoding_ends_between_batches_and_leaves_no_file(
     assert (process.returncode, _without_progress(process)) == (143, [])
     assert "mtfrun: interrupted while decoding, stopping; again" in capfd.readouterr().err
     assert len(calls) == 2 and list(output.parent.iterdir()) == []
-
-
-# By default evaluation and decoding end between batches.
-@pytest.mark.usefixtures("hangup_not_ignored")
-@pytest.mark.slow
-def test_scoring_ends_between_batches(
-    language_model_run: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[int] = []
-    monkeypatch.setattr(Scoring, "_batch", _signalling(Scoring._batch, signal.SIGINT, 2, calls))
-    pairs = tmp_path / "pairs.tsv"
-    pairs.write_text("the\tquick\n" * 40)
-    process = mtfrun_here("score", f"--model_dir={language_model_run}", f"--input={pairs}")
-    assert (process.returncode, process.stdout, _without_progress(process)) == (130, b"", [])
-    assert len(calls) == 2
 
 
 @pytest.mark.usefixtures("hangup_not_ignored")

@@ -53,19 +53,6 @@ def test_the_same_texts_give_the_same_file(tmp_path: pathlib.Path) -> None:
     assert SentencePieceVocabulary(str(model)).unpadded_size == 400
 
 
-# By default test_self_contained_runs.py has a run with a vocabulary of its texts.
-@pytest.mark.slow
-def test_a_run_uses_the_vocabulary_that_was_trained_on_its_texts(tmp_path: pathlib.Path) -> None:
-    model = tmp_path / "vocab.model"
-    experiment = [*_experiment(tmp_path), USE_VOCABULARY, _file(model)]
-    _train(experiment, model)
-    vocabulary = SentencePieceVocabulary(str(model))
-    run = f"--model_dir={tmp_path / 'run'}"
-    succeeded(mtfrun_here("train", *experiment, run))
-    (record,) = succeeded(mtfrun_here("decode", run, "--prompt=the quick brown"))
-    assert record["prompt_tokens"] == len(vocabulary.encode("the quick brown"))
-
-
 def test_a_run_refuses_another_vocabulary(run_copy: pathlib.Path, tmp_path: pathlib.Path) -> None:
     experiment = tiny_experiment(tmp_path)  # whose texts are those of the run
     run = f"--model_dir={run_copy}"
