@@ -17,6 +17,12 @@ from tests.gpu.machine import hide_gpus
 from tests.layouts import NUM_DEVICES, ONE_DEVICE, meshes
 from tests.quick_cases import QUICK_CASES
 
+# Programs that import torch and other packages that tests do not need.
+collect_ignore_glob = [
+    *("*/transformers_*.py", "*_process.py", "*/judged_models.py"),
+    *("*/torch_*.py", "*/ctranslate2_*.py"),
+]
+
 # Markers of tests that run only if they are chosen.
 CHOSEN = {
     "gpu": "needs GPUs; run by bin/test --gpu",

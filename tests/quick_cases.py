@@ -62,8 +62,7 @@ QUICK_CASES = {
     "tests/decoding/test_sampling.py::test_a_layout_changes_no_token": [
         *("data:1,model:1-options0", "data:1,model:1-options1", "data:2,model:2-options2"),
     ],
-    "tests/layers/test_activation_scale.py::"
-    "test_a_stack_measures_every_sublayer_in_loops_and_under_layouts": [
+    "tests/layers/test_call.py::test_a_stack_measures_every_sublayer_in_loops_and_under_layouts": [
         "data:1,model:1-1",
     ],
     "tests/layers/test_attention_in_blocks.py::test_blocks_change_neither_output_nor_gradients": [

@@ -25,8 +25,7 @@ from mtfrun.data.data import check_unchanged, check_vocabularies, short_json
 from mtfrun.data.documents import find_hashes, hashes_of
 from mtfrun.data.prompts import LanguageModelPrompts, PromptLimits
 from mtfrun.data.sources.records import list_fields
-from tests.data.in_memory import pairs_task
-from tests.data.token_caches import token_cache
+from tests.data.in_memory import pairs_task, token_cache
 
 VOCABULARY = ByteVocabulary()
 SAVED: dict[str, Any] = {

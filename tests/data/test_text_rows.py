@@ -23,8 +23,7 @@ from mtfrun.data.text_rows import (
 )
 from mtfrun.data.token_cache import open_cache
 from mtfrun.errors import InputError
-from tests.data.in_memory import texts_task
-from tests.data.token_caches import token_cache
+from tests.data.in_memory import texts_task, token_cache
 
 FEATURES = ("inputs", "targets")
 

@@ -18,8 +18,7 @@ from mtfrun.data.text_search import find_text
 from mtfrun.data.token_cache import TokenCache, open_cache
 from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary
 from mtfrun.tools.sentencepiece_training import SentencePieceTraining, train_sentencepiece
-from tests.data.in_memory import InMemory, texts_task
-from tests.data.token_caches import token_cache
+from tests.data.in_memory import InMemory, texts_task, token_cache
 
 PIECES = ["a", "b", "c", "ab", "bca", "cc", "abcab", "ca"]
 FIRST, END = 3, 1

@@ -12,8 +12,7 @@ from mtfrun.data import Infeed
 from mtfrun.evaluation import ModelMetrics, target_log_probs
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import BATCH, NUM_CLASSES, SHAPES, image_batch, small_resnet
-from tests.models.small_encoder_decoder import pairs, small_encoder_decoder
-from tests.models.small_model import LAYOUT, VOCABULARY, small_model
+from tests.models.small_model import LAYOUT, VOCABULARY, pairs, small_encoder_decoder, small_model
 
 ROWS = np.asarray([[7, 1, 9, 9, 9, 9, 9, 1, 0, 0, 0, 0], [7, 7, 1, 9, 1, 0, 0, 0, 0, 0, 0, 0]])
 ENCODER_DECODER_LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"

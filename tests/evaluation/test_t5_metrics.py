@@ -1,4 +1,4 @@
-"""Metrics of T5, against the values of its functions (tests/oracle/make_t5_metrics.py)."""
+"""Metrics of T5, against the values of its functions (tests/oracle/t5_metrics.json)."""
 
 from __future__ import annotations
 

@@ -16,14 +16,18 @@ from mtfrun.models.transformer.bottleneck import Bottleneck
 from mtfrun.models.transformer.token_model import TokenModel
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes
-from tests.models.small_encoder_decoder import (
+from tests.models.small_model import (
+    LAYOUT,
+    VOCABULARY,
     assert_steps_equal_whole_rows,
+    logits_step_by_step,
+    on_mesh,
     packed_pairs,
+    packed_rows,
     pairs,
     small_encoder_decoder,
+    small_model,
 )
-from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh, packed_rows, small_model
-from tests.models.step_by_step import logits_step_by_step
 
 PROMPT, BOTTLENECKS = LearnedPrompts(3), Bottlenecks(4)
 MODELS: dict[str, Any] = {"language model": small_model, "encoder-decoder": small_encoder_decoder}

@@ -12,8 +12,14 @@ from mtfrun import layers, mtf
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
 from tests.layouts import ONE_DEVICE
-from tests.models.small_model import VOCABULARY, with_dropout
-from tests.models.under_layouts import Step, assert_same_step, decoded, training_step
+from tests.models.small_model import (
+    VOCABULARY,
+    Step,
+    assert_same_step,
+    decoded,
+    training_step,
+    with_dropout,
+)
 
 LAYOUT = "batch:data;length:model;max_length:model"
 HEADS, GROUPED = t.AttentionHeads(4, d_kv=4), t.AttentionHeads(8, num_memory_heads=4, d_kv=4)

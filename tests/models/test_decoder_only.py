@@ -14,9 +14,18 @@ from mtfrun.errors import InputError
 from mtfrun.models import Loss
 from mtfrun.models.transformer import DecoderOnly, TokenLoss, shift_right, token_softmax
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh, packed_rows, small_model
-from tests.models.step_by_step import logits_step_by_step
-from tests.models.under_layouts import Step, assert_same_step, decoded, training_step
+from tests.models.small_model import (
+    LAYOUT,
+    VOCABULARY,
+    Step,
+    assert_same_step,
+    decoded,
+    logits_step_by_step,
+    on_mesh,
+    packed_rows,
+    small_model,
+    training_step,
+)
 
 # Two layers of bfloat16 (8 bits of mantissa) against float32.
 BFLOAT16_MODEL_TOLERANCE = 0.05

@@ -30,12 +30,14 @@ from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
     LAYOUT,
     VOCABULARY,
+    Step,
+    assert_same_step,
     on_mesh,
     packed_rows,
     small_model,
+    training_step,
     with_dropout,
 )
-from tests.models.under_layouts import Step, assert_same_step, training_step
 
 # Probabilities are rounded to 1 / PARTS_OF_1.
 STORED_TOLERANCE = 2e-3

@@ -14,15 +14,16 @@ from mtfrun.errors import InputError
 from mtfrun.models.parity import SharedLayersEncoderDecoder
 from mtfrun.models.transformer import EncoderDecoder, SequenceCall, Stack, TokenEmbedding
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_encoder_decoder import (
+from tests.models.small_model import (
     BATCH,
+    LAYOUT,
     VOCABULARY,
     assert_steps_equal_whole_rows,
+    on_mesh,
     packed_pairs,
     pairs,
     small_encoder_decoder,
 )
-from tests.models.small_model import LAYOUT, on_mesh
 
 # A layer each of bfloat16 (8 bits of mantissa) against float32.
 BFLOAT16_MODEL_TOLERANCE = 0.05

@@ -15,8 +15,13 @@ from mtfrun.models import transformer as t
 from mtfrun.models.transformer.token_model import TokenModel
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_encoder_decoder import assert_steps_equal_whole_rows
-from tests.models.small_model import VOCABULARY, on_mesh, packed_rows, with_dropout
+from tests.models.small_model import (
+    VOCABULARY,
+    assert_steps_equal_whole_rows,
+    on_mesh,
+    packed_rows,
+    with_dropout,
+)
 
 TWO_BY_TWO = "data:2,model:2"
 LAYOUTS = ("ensemble:data;heads:model;d_ff:model;vocab:model", "ensemble:model;batch:data")

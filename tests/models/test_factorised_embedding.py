@@ -15,10 +15,19 @@ from mtfrun.models import transformer as t
 from mtfrun.models.transformer import token_softmax
 from mtfrun.models.transformer.distillation import DistillationLoss, Distiller
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, QUICK_LAYOUTS, assert_close
-from tests.models.small_encoder_decoder import pairs, small_encoder_decoder
-from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh, packed_rows, small_model
-from tests.models.step_by_step import logits_step_by_step
-from tests.models.under_layouts import Step, assert_same_step, training_step
+from tests.models.small_model import (
+    LAYOUT,
+    VOCABULARY,
+    Step,
+    assert_same_step,
+    logits_step_by_step,
+    on_mesh,
+    packed_rows,
+    pairs,
+    small_encoder_decoder,
+    small_model,
+    training_step,
+)
 
 D_MODEL, D_EMBEDDING, INPUTS_VOCABULARY = 16, 8, 24
 TABLE, IN, OUT = "embedding/table", "embedding/projection/kernel", "softmax/projection/kernel"

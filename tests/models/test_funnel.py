@@ -14,14 +14,20 @@ from mtfrun import layers, mtf
 from mtfrun.errors import InputError
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_encoder_decoder import (
+from tests.models.small_model import (
     BATCH,
+    LAYOUT,
+    VOCABULARY,
+    Step,
+    assert_same_step,
     assert_steps_equal_whole_rows,
+    on_mesh,
     packed_pairs,
+    packed_rows,
     small_encoder_decoder,
+    training_step,
+    with_dropout,
 )
-from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh, packed_rows, with_dropout
-from tests.models.under_layouts import Step, assert_same_step, training_step
 
 HEADS = t.AttentionHeads(num_heads=4, d_kv=4)
 RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)

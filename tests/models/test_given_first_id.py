@@ -12,9 +12,15 @@ from mtfrun import decoding, mtf
 from mtfrun.errors import InputError
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh, packed_rows
-from tests.models.step_by_step import logits_step_by_step
-from tests.models.under_layouts import assert_same_step, training_step
+from tests.models.small_model import (
+    LAYOUT,
+    VOCABULARY,
+    assert_same_step,
+    logits_step_by_step,
+    on_mesh,
+    packed_rows,
+    training_step,
+)
 
 HEADS = t.AttentionHeads(num_heads=4, d_kv=4, scaled_logits=True)
 TWO_BY_TWO = "data:2,model:2"

@@ -15,9 +15,13 @@ from mtfrun.layers import AttentionBias, AttentionHeads, Call, causal_mask
 from mtfrun.models import transformer
 from mtfrun.models.transformer.sublayer import SequenceCall
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_model import on_mesh
-from tests.models.step_by_step import logits_step_by_step
-from tests.models.under_layouts import Step, assert_same_step, training_step
+from tests.models.small_model import (
+    Step,
+    assert_same_step,
+    logits_step_by_step,
+    on_mesh,
+    training_step,
+)
 
 # Longer than a block of attention, which has at least 128 positions.
 IMAGE = transformer.ImageSize(10, 6, 3)

@@ -14,9 +14,7 @@ from mtfrun.models import moe, parity
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.decoder_side import causal_bias
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_encoder_decoder import TARGETS_LENGTH, pairs
-from tests.models.small_model import LAYOUT, on_mesh
-from tests.models.step_by_step import logits_step_by_step
+from tests.models.small_model import LAYOUT, TARGETS_LENGTH, logits_step_by_step, on_mesh, pairs
 
 VOCABULARY = 16
 # Layers of bfloat16 (8 bits of mantissa) against float32.

@@ -14,10 +14,18 @@ from mtfrun.errors import InputError
 from mtfrun.models import moe, parity
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_encoder_decoder import VOCABULARY, packed_pairs, pairs
-from tests.models.small_model import LAYOUT, on_mesh, with_dropout
-from tests.models.step_by_step import logits_step_by_step
-from tests.models.under_layouts import Step, assert_same_step, training_step
+from tests.models.small_model import (
+    LAYOUT,
+    VOCABULARY,
+    Step,
+    assert_same_step,
+    logits_step_by_step,
+    on_mesh,
+    packed_pairs,
+    pairs,
+    training_step,
+    with_dropout,
+)
 
 HEADS = t.AttentionHeads(num_heads=4, d_kv=4)
 DROPOUT = functools.partial(t.SublayerDropout, rate=0.2)

@@ -11,7 +11,7 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.models import transformer as t
 from tests.layouts import ONE_DEVICE, assert_close
-from tests.models.under_layouts import Step, assert_same_step, training_step
+from tests.models.small_model import Step, assert_same_step, training_step
 
 BATCH, LENGTH, VOCABULARY, LABELS = 4, 8, 50, 5
 # Of each row; the third has no loss.

@@ -24,8 +24,15 @@ from mtfrun.models.transformer import (
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import LAYOUT as MOE_LAYOUT
 from tests.models.moe.mixtures import dropless, inputs, one_level, two_levels
-from tests.models.small_encoder_decoder import pairs, small_encoder_decoder
-from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh, packed_rows, small_model
+from tests.models.small_model import (
+    LAYOUT,
+    VOCABULARY,
+    on_mesh,
+    packed_rows,
+    pairs,
+    small_encoder_decoder,
+    small_model,
+)
 
 MIXTURES = {"one level": one_level, "two levels": two_levels, "dropless": dropless}
 

@@ -15,8 +15,7 @@ from mtfrun.layers.relative_position import relative_position_bucket
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.encoder_only import encoder_call
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_model import VOCABULARY, with_dropout
-from tests.models.under_layouts import Step, assert_same_step, training_step
+from tests.models.small_model import VOCABULARY, Step, assert_same_step, training_step, with_dropout
 
 WINDOW, SIZE = 4, 3
 HEADS = t.AttentionHeads(num_heads=2, d_kv=4)

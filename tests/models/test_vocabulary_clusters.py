@@ -13,9 +13,17 @@ from mtfrun.errors import InputError
 from mtfrun.layers import Call
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh, packed_rows, small_model
-from tests.models.step_by_step import logits_step_by_step
-from tests.models.under_layouts import Step, assert_same_step, training_step
+from tests.models.small_model import (
+    LAYOUT,
+    VOCABULARY,
+    Step,
+    assert_same_step,
+    logits_step_by_step,
+    on_mesh,
+    packed_rows,
+    small_model,
+    training_step,
+)
 
 CUTOFFS, SIZES, D_MODEL = [4, 8], [16, 6, 4], 16
 KINDS = {

@@ -20,8 +20,7 @@ from mtfrun.models.transformer import (
     TokenLoss,
 )
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_encoder_decoder import small_encoder_decoder
-from tests.models.small_model import LAYOUT, on_mesh
+from tests.models.small_model import LAYOUT, on_mesh, small_encoder_decoder
 
 NUM_IDS, PADDED = 13, 16
 MESHES = [ONE_DEVICE, "data:2,model:2"]

@@ -12,7 +12,7 @@ from tensorflow.experimental import dtensor
 from mtfrun import mtf, optim
 from tests.case_tables import exported, require_a_case_of_each
 from tests.layouts import FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close, meshes
-from tests.optim.public_names import is_optimizer
+from tests.optim.test_public_names import is_optimizer
 from tests.optim.updates import make_variables, run_updates
 
 LAYOUT = "d_model:data;d_ff:model;heads:model"

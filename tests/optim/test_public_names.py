@@ -1,11 +1,37 @@
-"""Tests of public_names.py, which finds what the tables of cases must contain."""
+"""Tests of test_public_names.py, which finds what the tables of cases must contain."""
 
 from __future__ import annotations
+
+import inspect
+import typing
+from typing import Any
 
 from mtfrun import mtf, optim
 from mtfrun.configuration.published import exported_names
 from tests.case_tables import exported
-from tests.optim.public_names import is_optimizer, is_schedule
+
+# The members of the interface mtfrun.optim.Optimizer.
+_MEMBERS = ("init", "named_slots", "learning_rate", "update")
+_INTERFACES = (optim.Optimizer, optim.Schedule)
+
+
+def is_optimizer(value: Any) -> bool:
+    """Returns whether it is a class with the members of an optimizer, and not an abstract one."""
+    return (
+        inspect.isclass(value)
+        and value not in _INTERFACES
+        and all(hasattr(value, member) for member in _MEMBERS)
+        and not inspect.isabstract(value)
+    )
+
+
+def is_schedule(value: Any) -> bool:
+    """Returns whether it is a class that is called with a step, or a function of a schedule."""
+    if inspect.isfunction(value):
+        return typing.get_type_hints(value).get("return") is optim.Schedule
+    if not inspect.isclass(value) or value in _INTERFACES or "__call__" not in dir(value):
+        return False
+    return list(inspect.signature(value.__call__).parameters)[1:] == ["step"]
 
 
 class _Halved:

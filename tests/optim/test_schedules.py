@@ -13,7 +13,7 @@ from mtfrun import mtf, optim
 from mtfrun.optim.schedules import one_minus_power
 from tests.case_tables import exported, require_a_case_of_each
 from tests.layouts import ONE_DEVICE, assert_close, meshes
-from tests.optim.public_names import is_schedule
+from tests.optim.test_public_names import is_schedule
 
 STEPS = (0, 1, 5, 10, 11, 50, 99, 100, 150)
 

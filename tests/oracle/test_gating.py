@@ -13,8 +13,7 @@ import pytest
 from mtfrun import mtf
 from mtfrun.models import moe
 from tests.layouts import FLOAT32_OP_TOLERANCE, assert_close
-from tests.oracle.layer_case import Tensors, inputs_of, shape_of
-from tests.oracle.moe_case import layouts_over, policy, top_2_gate
+from tests.oracle.layer_case import Tensors, inputs_of, layouts_over, policy, shape_of, top_2_gate
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 
 FILES = ["gating_top2_v1", "gating_top2_v2", "gating_truncated", "gating_transformer"]

@@ -18,8 +18,7 @@ from mtfrun.layers import Collector, metric_shapes
 from mtfrun.models import moe
 from mtfrun.models.transformer import SequenceCall
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, NUM_DEVICES, assert_close
-from tests.oracle.layer_case import Tensors, inputs_of, set_variables, shape_of
-from tests.oracle.moe_case import top_2_gate
+from tests.oracle.layer_case import Tensors, inputs_of, set_variables, shape_of, top_2_gate
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 
 FILES = ["moe_layer_v1", "moe_layer_v2", "moe_layers_transformer"]

@@ -14,7 +14,7 @@ from mtfrun.data.order import Selection
 from mtfrun.data.packing import Plan, pack
 from mtfrun.data.text_rows import PackedRows, PaddedRows
 from mtfrun.data.token_cache import TokenCache
-from tests.data.token_caches import token_cache
+from tests.data.in_memory import token_cache
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 
 CASES = reference_cases("packing")

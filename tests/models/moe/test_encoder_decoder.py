@@ -20,15 +20,15 @@ from mtfrun.models.transformer import (
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import LAYOUT
-from tests.models.small_encoder_decoder import (
+from tests.models.small_model import (
     BATCH,
     VOCABULARY,
     assert_steps_equal_whole_rows,
+    on_mesh,
     packed_pairs,
     pairs,
     small_encoder_decoder,
 )
-from tests.models.small_model import on_mesh
 
 STEPS = 6
 # A second level of few tokens needs room; where it has, nothing depends on who else is there.

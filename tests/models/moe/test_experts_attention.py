@@ -21,12 +21,12 @@ from mtfrun.models.transformer import (
 )
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import LAYOUT
-from tests.models.small_encoder_decoder import (
+from tests.models.small_model import (
     assert_steps_equal_whole_rows,
+    on_mesh,
     pairs,
     small_encoder_decoder,
 )
-from tests.models.small_model import on_mesh
 
 TWO_BY_TWO = "data:2,model:2"
 HEADS = AttentionHeads(4, d_kv=4)

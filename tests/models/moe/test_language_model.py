@@ -21,8 +21,7 @@ from mtfrun.models.transformer import (
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import LAYOUT
-from tests.models.small_model import VOCABULARY, on_mesh, packed_rows
-from tests.models.step_by_step import logits_step_by_step
+from tests.models.small_model import VOCABULARY, logits_step_by_step, on_mesh, packed_rows
 
 BFLOAT16_LOSS_TOLERANCE = 2e-2
 EXPERTS = functools.partial(moe.Experts, hidden_size=8)

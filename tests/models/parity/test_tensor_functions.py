@@ -20,7 +20,7 @@ from tests.layouts import (
     assert_close,
     meshes,
 )
-from tests.mtf.linear import Linear, X, expected_gradient, linear
+from tests.mtf.test_gradients import Linear, X, expected_gradient, linear
 
 SIZE = 40000
 TENSOR_FUNCTIONS_X = np.random.default_rng(0).normal(size=[6, 10]).astype(np.float32)

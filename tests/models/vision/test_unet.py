@@ -20,7 +20,7 @@ from mtfrun.models.resnet import CONFUSION_MATRIX, ImageInput
 from mtfrun.models.vision import SegmentationLoss, SegmentationModel, UNet, soft_dice
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.under_layouts import Step, assert_same_step, training_step
+from tests.models.small_model import Step, assert_same_step, training_step
 from tests.models.vision.small_unet import (
     IMAGES,
     NUM_CLASSES,

@@ -16,7 +16,7 @@ from mtfrun.models.resnet import Blocking
 from mtfrun.models.vision import ConvNext, ConvNextBlock, ConvNextStages, VisionTransformer
 from tests.layouts import ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import AUGMENTED, NUM_CLASSES, SHAPES, image_batch, on_mesh
-from tests.models.under_layouts import Step, assert_same_step, training_step
+from tests.models.small_model import Step, assert_same_step, training_step
 
 LAYOUTS = [
     ("data:2,model:2", "batch:data;heads:model;d_ff:model"),
