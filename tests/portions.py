@@ -57,8 +57,15 @@ def divide(names: Sequence[str], most: int) -> Iterator[list[str]]:
         yield small
 
 
-def run(portion: Portion) -> bool:
-    """Returns whether the tests pass, and prints a line, skipped ones, or all output."""
+class Outcome(NamedTuple):
+    """Whether the tests of a portion pass, and the greatest memory of its process."""
+
+    has_passed: bool
+    gigabytes: float
+
+
+def run(portion: Portion) -> Outcome:
+    """Runs the tests, and prints a line, skipped ones, or all output."""
     start = time.monotonic()
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(portion.tests))
@@ -84,18 +91,22 @@ def run(portion: Portion) -> bool:
     for line in output.splitlines():
         if code or line.startswith("SKIPPED"):
             print(line, flush=True)
-    return code == 0
+    return Outcome(code == 0, usage.ru_maxrss / 1e6)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit code: 1 where a test fails."""
+    start = time.monotonic()
     portions = [Portion(*x) for x in enumerate(divide(collect(arguments), _MOST_TESTS), 1)]
     print(f"{sum(len(x.tests) for x in portions)} slow tests in {len(portions)} portions")
     with ThreadPoolExecutor(int(os.environ.get("PYTEST_WORKERS", "2"))) as pool:
-        passed = list(pool.map(run, portions))
-    failed = [
-        str(x.number) for x, has_passed in zip(portions, passed, strict=True) if not has_passed
-    ]
+        outcomes = list(pool.map(run, portions))
+    failed = [str(x.number) for x, y in zip(portions, outcomes, strict=True) if not y.has_passed]
+    minutes, seconds = divmod(int(time.monotonic() - start), 60)
+    print(
+        f"{len(portions) - len(failed)} of {len(portions)} portions passed in {minutes} min "
+        f"{seconds} s, each in at most {max((x.gigabytes for x in outcomes), default=0.0):.1f} GB"
+    )
     if failed:
         print(f"slow tests failed in portions {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
