@@ -16,7 +16,7 @@ import pytest
 from mtfrun import mtf
 from tests.cli.command import error_line, mtfrun_here, succeeded
 from tests.experiment.own_classes import Signum
-from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE
+from tests.layouts import FLOAT32_MODEL_TOLERANCE
 from tests.optim.updates import make_variables, run_updates
 from tests.training.toy_run import curve
 
@@ -125,13 +125,6 @@ def test_the_model_decodes_greedily(run: pathlib.Path) -> None:
     assert all(len(answer["outputs"]) == 1 for answer in _decode(run))
 
 
-@pytest.mark.slow
-def test_the_model_decodes_with_beams(run: pathlib.Path) -> None:
-    for best in _decode(run, "--beam_size=3", "--num_outputs=3"):
-        assert len(best["outputs"]) == 3
-        assert best["outputs"][0]["score"] >= best["outputs"][2]["score"]
-
-
 def test_the_source_of_texts_is_shown(folder: pathlib.Path) -> None:
     shown = mtfrun_here("data", "show", f"--gin_file={folder / 'sums.gin'}")
     assert shown.returncode == 0, shown.stderr.decode()
@@ -193,17 +186,6 @@ def test_the_layer_and_the_gate_are_trained_in_a_transformer(folder: pathlib.Pat
     manifest = (run / "checkpoints/ckpt-20.json").read_text()
     for path in ("squared_relu/layer/wi", "moe_1d/layer/router/kernel/momentum"):
         assert path in manifest
-
-
-@pytest.mark.slow
-def test_the_layer_and_the_gate_compute_the_same_on_a_mesh(folder: pathlib.Path) -> None:
-    run = _trained(folder, "transformer.gin", UNMEASURED, *TINY_SIZES)
-    losses = []
-    for mesh_shape in (ONE_DEVICE, "data:2,model:2"):
-        flags = [f"--model_dir={run}", ALLOWED, f"--gin.MESH_SHAPE='{mesh_shape}'"]
-        (metrics,) = succeeded(mtfrun_here("eval", *flags))
-        losses.append(metrics["loss"])
-    np.testing.assert_allclose(losses[1], losses[0], rtol=FLOAT32_MODEL_TOLERANCE)
 
 
 @pytest.mark.slow

@@ -371,18 +371,6 @@ def test_a_program_of_xla_finds_the_same(name: str) -> None:
     _assert_same(actual, _decoded_step_by_step(kind, SEARCHES[name]))
 
 
-# decoding/test_beam_search.py has a quick case of it.
-@pytest.mark.slow
-@pytest.mark.parametrize("name", QUICK_SEARCHES)
-def test_a_row_is_decoded_as_if_it_were_alone(name: str) -> None:
-    mesh, kind = mtf.Mesh(ONE_DEVICE), "local, relative, rotary"
-    model = model_of_kind(mesh, kind)
-    together = _decoded(mesh, model, SEARCHES[name], list(range(ROWS)), at_once=True)
-    for row in (1, 4):
-        alone = _decoded(mesh, model, SEARCHES[name], [row], at_once=True)
-        _assert_same(alone, decoding.Hypotheses(*(x[row : row + 1] for x in together[:3])))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",

@@ -84,20 +84,6 @@ def _trained(
     return losses, metrics, averages
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("where", WHERE)
-def test_twenty_steps_and_the_evaluation_are_those_of_one_device(where: str) -> None:
-    expected_losses, expected_metrics, expected_averages = _trained(ONE_DEVICE, "", 1, 1)
-    losses, metrics, averages = _trained(*WHERE[where])
-    assert expected_losses[-5:].mean() < 0.9 * expected_losses[:5].mean()
-    assert_close(losses, expected_losses, STEPS_TOLERANCE)
-    assert_close(metrics["loss"], expected_metrics["loss"], STEPS_TOLERANCE)
-    assert metrics["accuracy"] == expected_metrics["accuracy"]
-    assert metrics["top_5_accuracy"] == expected_metrics["top_5_accuracy"]
-    for path, average in expected_averages.items():
-        assert_close(averages[path], average, STEPS_TOLERANCE)
-
-
 @functools.cache
 def _first_step(
     mesh_shape: str,

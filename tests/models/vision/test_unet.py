@@ -14,7 +14,7 @@ from mtfrun import mtf, optim
 from mtfrun.data import Infeed
 from mtfrun.errors import InputError
 from mtfrun.evaluation import ModelMetrics
-from mtfrun.layers import Call, LayerNorm
+from mtfrun.layers import Call
 from mtfrun.models import Loss
 from mtfrun.models.resnet import CONFUSION_MATRIX, ImageInput
 from mtfrun.models.vision import SegmentationLoss, SegmentationModel, UNet, soft_dice
@@ -70,12 +70,6 @@ def test_a_layout_changes_neither_loss_nor_gradients(
 @pytest.mark.parametrize("image", [IMAGES, VOLUMES])
 def test_rematerialisation_changes_nothing(image: mtf.Shape) -> None:
     assert_same_step(_step(ONE_DEVICE, "", image, rematerialise=True), _step(ONE_DEVICE, "", image))
-
-
-@pytest.mark.slow
-def test_layer_norms_have_the_same_steps_under_layouts() -> None:
-    where = ("data:2,model:2", "rows:data;filters:model", IMAGES)
-    assert_same_step(_step(*where, norm=LayerNorm), _step(ONE_DEVICE, "", IMAGES, norm=LayerNorm))
 
 
 def _train(mesh_shape: str, layout: str) -> tuple[np.ndarray, dict[str, float], Any]:
