@@ -31,7 +31,7 @@ from mtfrun.models.transformer.token_model import TokenModel
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 
 VOCABULARY = 16
-BATCH, INPUTS_LENGTH, TARGETS_LENGTH = 8, 10, 6
+PAIRS_BATCH, INPUTS_LENGTH, TARGETS_LENGTH = 8, 10, 6
 
 
 def small_encoder_decoder(
@@ -63,9 +63,9 @@ def small_encoder_decoder(
 def pairs() -> dict[str, np.ndarray]:
     """Returns inputs of 7 to 10 and targets of 3 to 6 tokens, padded at the end."""
     rng = np.random.default_rng(1)
-    inputs = rng.integers(1, VOCABULARY, [BATCH, INPUTS_LENGTH])
-    targets = rng.integers(1, VOCABULARY, [BATCH, TARGETS_LENGTH])
-    for row in range(BATCH):
+    inputs = rng.integers(1, VOCABULARY, [PAIRS_BATCH, INPUTS_LENGTH])
+    targets = rng.integers(1, VOCABULARY, [PAIRS_BATCH, TARGETS_LENGTH])
+    for row in range(PAIRS_BATCH):
         inputs[row, 7 + row % 4 :] = 0
         targets[row, 3 + row % 4 :] = 0
     return {"inputs": inputs.astype(np.int32), "targets": targets.astype(np.int32)}
@@ -82,10 +82,10 @@ def packed_pairs() -> dict[str, np.ndarray]:
         padding = length - first - second
         segments = np.asarray([1] * first + [2] * second + [0] * padding, np.int32)
         positions = np.asarray([*range(first), *range(second), *[0] * padding], np.int32)
-        ids = rng.integers(1, VOCABULARY, [BATCH, length]).astype(np.int32)
+        ids = rng.integers(1, VOCABULARY, [PAIRS_BATCH, length]).astype(np.int32)
         rows[name] = ids * (segments > 0)
-        rows[f"{name}_segmentation"] = np.tile(segments, [BATCH, 1])
-        rows[f"{name}_position"] = np.tile(positions, [BATCH, 1])
+        rows[f"{name}_segmentation"] = np.tile(segments, [PAIRS_BATCH, 1])
+        rows[f"{name}_position"] = np.tile(positions, [PAIRS_BATCH, 1])
     return rows
 
 
@@ -95,13 +95,13 @@ def assert_steps_equal_whole_rows(model: EncoderDecoder, mesh: mtf.Mesh, beams: 
     Every beam has targets of its own. No row is padded: while decoding, padding is a token.
     """
     rng = np.random.default_rng(3)
-    rows = [BATCH] if beams is None else [beams, BATCH]
+    rows = [PAIRS_BATCH] if beams is None else [beams, PAIRS_BATCH]
     targets = rng.integers(1, VOCABULARY, [*rows, TARGETS_LENGTH]).astype(np.int32)
     inputs = pairs()["inputs"]
     logits = mtf.function(model.logits)
     whole = [
         mtf.to_numpy(logits(on_mesh(mesh, {"inputs": inputs, "targets": ids})))
-        for ids in targets.reshape([-1, BATCH, TARGETS_LENGTH])
+        for ids in targets.reshape([-1, PAIRS_BATCH, TARGETS_LENGTH])
     ]
     actual = logits_step_by_step(model, mesh, {"inputs": inputs}, targets)
     expected = np.stack(whole).reshape([*rows, TARGETS_LENGTH, VOCABULARY])
@@ -231,7 +231,7 @@ def decoded(
 
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
-SMALL_MODEL_BATCH, LENGTH = mtf.Dimension("batch", 8), mtf.Dimension("length", 12)
+BATCH, LENGTH = mtf.Dimension("batch", 8), mtf.Dimension("length", 12)
 
 
 def with_dropout(rate: float) -> StackTransforms:
@@ -281,13 +281,13 @@ def small_model(
 def packed_rows() -> dict[str, np.ndarray]:
     """Returns rows of two documents of 5 and 4 tokens and 3 of padding."""
     rng = np.random.default_rng(0)
-    targets = rng.integers(1, VOCABULARY, [SMALL_MODEL_BATCH.size, LENGTH.size]).astype(np.int32)
+    targets = rng.integers(1, VOCABULARY, [BATCH.size, LENGTH.size]).astype(np.int32)
     segments = np.asarray([1] * 5 + [2] * 4 + [0] * 3, np.int32)
     positions = np.asarray([*range(5), *range(4), 0, 0, 0], np.int32)
     return {
         "targets": targets * (segments > 0),
-        "targets_segmentation": np.tile(segments, [SMALL_MODEL_BATCH.size, 1]),
-        "targets_position": np.tile(positions, [SMALL_MODEL_BATCH.size, 1]),
+        "targets_segmentation": np.tile(segments, [BATCH.size, 1]),
+        "targets_position": np.tile(positions, [BATCH.size, 1]),
     }
 
 

@@ -15,7 +15,7 @@ from mtfrun.models.parity import SharedLayersEncoderDecoder
 from mtfrun.models.transformer import EncoderDecoder, SequenceCall, Stack, TokenEmbedding
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
-    BATCH,
+    PAIRS_BATCH,
     LAYOUT,
     VOCABULARY,
     assert_steps_equal_whole_rows,
@@ -88,7 +88,7 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_rows(
 def test_beams_share_what_the_encoder_made() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     features = on_mesh(mesh, {"inputs": pairs()["inputs"]})
-    features["targets"] = mtf.zeros(mesh, f"batch:{BATCH};length:6", tf.int32)
+    features["targets"] = mtf.zeros(mesh, f"batch:{PAIRS_BATCH};length:6", tf.int32)
     beam = mtf.Dimension("beam", 3)
     state = small_encoder_decoder(mesh).decoder(features, beam).initial_state
     for block in state:

@@ -15,7 +15,7 @@ from mtfrun.errors import InputError
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
-    BATCH,
+    PAIRS_BATCH,
     LAYOUT,
     VOCABULARY,
     Step,
@@ -176,7 +176,7 @@ def test_a_decoder_and_an_encoder_of_labels_are_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     stack = functools.partial(t.FunnelStack, funnel=t.Funnel([1, 1]), layers=LAYERS)
     embedding = t.TokenEmbedding(16, max_length=16)
-    ids = mtf.ones(mesh, [mtf.Dimension("batch", BATCH), "length:8"], tf.int32)
+    ids = mtf.ones(mesh, [mtf.Dimension("batch", PAIRS_BATCH), "length:8"], tf.int32)
     features = {"inputs": ids, "targets": ids}
     decoder = t.DecoderOnly(mesh, 16, embedding=embedding, stack=stack)
     encoder = t.EncoderOnly(mesh, 16, embedding=embedding, stack=stack)

@@ -170,7 +170,7 @@ def _regressor_on_mesh(mesh: mtf.Mesh) -> dict[str, mtf.Tensor]:
         "inputs_types": rng.integers(0, 2, [REGRESSOR_BATCH, REGRESSOR_LENGTH]),
         "targets": targets,
     }
-    shape = f"batch:{BATCH};length:{LENGTH}"
+    shape = f"batch:{REGRESSOR_BATCH};length:{REGRESSOR_LENGTH}"
     return {
         name: mtf.import_tf_tensor(mesh, values.astype(np.int32), shape)
         for name, values in features.items()
@@ -220,7 +220,7 @@ def test_a_decoder_has_the_nearest_number(mesh_shape: str, layout: str) -> None:
 
     def decode(features: dict[str, mtf.Tensor]) -> mtf.Tensor:
         step = model.decoder(features).step
-        ids = mtf.zeros(mesh, f"batch:{BATCH}", "int32")
+        ids = mtf.zeros(mesh, f"batch:{REGRESSOR_BATCH}", "int32")
         return mtf.log_softmax(step(ids, mtf.constant(mesh, 0, dtype="int32"), ())[0], model.vocab)
 
     log_probs = mtf.to_numpy(mtf.function(decode)(_regressor_on_mesh(mesh)))

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 from mtfrun.errors import InputError
@@ -62,7 +62,8 @@ class RunResult(RunName, RunCost):
         fields = dataclasses.asdict(self)
         for name in ("metrics", "evaluations"):
             fields[name] = numbers_as_json(fields[name])
-        return mask_json(fields)
+        masked: dict[str, Any] = mask_json(fields)
+        return masked
 
     def write(self, path: pathlib.Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,12 +71,16 @@ class RunResult(RunName, RunCost):
 
     @classmethod
     def read(cls, path: pathlib.Path) -> RunResult:
-        return cls.parse(lambda: read_regular(path, LARGEST_TEXT, follows_links=False), str(path))
+        try:
+            content = read_regular(path, LARGEST_TEXT, follows_links=False)
+        except OSError as error:
+            raise _not_a_result(str(path), error) from error
+        return cls.parse(content, str(path))
 
     @classmethod
-    def parse(cls, read: Callable[[], bytes], place: str) -> RunResult:
+    def parse(cls, content: bytes, place: str) -> RunResult:
         try:
-            fields = parse_json(read())
+            fields = parse_json(content)
             numbers = {name: numbers_from_json(fields[name]) for name in ("metrics", "evaluations")}
             steps = {int(step): value for step, value in numbers["evaluations"].items()}
             result = cls(**{**fields, **numbers, "evaluations": steps})
@@ -86,9 +91,13 @@ class RunResult(RunName, RunCost):
                 raise InputError("a text or a cost is invalid")
             return result
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(
-                f"{place} is not the result of a run ({reason(error)}): remove it, and sweep again"
-            ) from error
+            raise _not_a_result(place, error) from error
+
+
+def _not_a_result(place: str, error: Exception) -> InputError:
+    return InputError(
+        f"{place} is not the result of a run ({reason(error)}): remove it, and sweep again"
+    )
 
 
 class Results:
@@ -107,7 +116,7 @@ class Results:
         if self._is_file:
             lines = read_lines(self._place)[1:] if self._place.exists() else []
             results = [
-                RunResult.parse(lambda line=line: line, f"{self._place}, line {number},")
+                RunResult.parse(line, f"{self._place}, line {number},")
                 for number, line in enumerate(lines, 2)
             ]
             return {result.name: result for result in results}

@@ -186,7 +186,7 @@ def test_a_negative_alpha_is_an_error() -> None:
 
 
 CUTMIX_BATCH, ROWS, COLS = 64, 9, 12
-SHAPE = mtf.convert_to_shape(f"batch:{BATCH};rows:{ROWS};cols:{COLS};channels:2")
+SHAPE = mtf.convert_to_shape(f"batch:{CUTMIX_BATCH};rows:{ROWS};cols:{COLS};channels:2")
 WEIGHTS = np.ones([CUTMIX_BATCH], np.float32)
 
 

@@ -30,13 +30,15 @@ def made_folders(
     from tests.tools.conversion.hugging_face.imported_models import run_program  # noqa: PLC0415
 
     chosen = [
-        item.callspec.params["name"]
+        str(item.callspec.params["name"])
         for item in request.session.items
         if isinstance(item, pytest.Function)
         and item.function.__module__ == request.module.__name__
         and item.originalname.startswith("test_other_configurations")
     ]
     folders = {name: tmp_path_factory.mktemp("made") / "folder" for name in chosen}
-    arguments = [argument for item in folders.items() for argument in item]
+    arguments: list[str | pathlib.Path] = []
+    for item in folders.items():
+        arguments += item
     run_program(request.module.PROGRAM, "make", *arguments)
     return folders

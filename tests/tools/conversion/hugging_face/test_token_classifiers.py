@@ -180,8 +180,8 @@ def test_ids_types_and_logits_are_those_of_transformers(pair_model: Imported) ->
 def test_decode_prints_the_likeliest_label(pair_model: Imported, tmp_path: pathlib.Path) -> None:
     (tmp_path / "pairs.txt").write_text("".join(f"{pair}\n" for pair in _pairs(pair_model)))
     process = mtfrun_here(
-        *("decode", f"--model_dir={model.run}", f"--input={tmp_path}/pairs.txt"),
-        f"--gin.SEPARATORS={_separators(model)}",
+        *("decode", f"--model_dir={pair_model.run}", f"--input={tmp_path}/pairs.txt"),
+        f"--gin.SEPARATORS={_separators(pair_model)}",
     )
     answers = succeeded(process)
     logits = pair_model.case["logits"].astype(np.float64)
@@ -199,10 +199,10 @@ def _files_of_pairs(pair_model: Imported, tmp_path: pathlib.Path) -> list[str]:
     file = tmp_path / "pairs.jsonl"
     file.write_text("\n".join(lines * 8) + "\n")
     return [
-        f"--gin_file={model.run / 'config.gin'}",
+        f"--gin_file={pair_model.run / 'config.gin'}",
         "--gin_file=data/text_pair_classification.gin",
         f"--gin.LOCAL_FILES={dict.fromkeys(('train', 'validation'), str(file))}",
-        f"--gin.SEPARATORS={_separators(model)}",
+        f"--gin.SEPARATORS={_separators(pair_model)}",
         "--gin.BATCH_SIZE=8",
     ]
 
