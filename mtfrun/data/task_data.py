@@ -161,7 +161,7 @@ class TaskData(TextData):
         settings: dict[str, object] = {}
         names = [field.name for field in dataclasses.fields(self)]
         # `without` is compared as a parameter of the training: earlier rows are the same.
-        for name in (name for name in names if name not in ("task", "without")):
+        for name in (name for name in names if name not in ("task", "exclude_documents")):
             value = getattr(self, name)
             is_json = value is None or isinstance(value, int | float | str)
             settings[name] = value if is_json else repr(value)

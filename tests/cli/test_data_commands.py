@@ -223,7 +223,7 @@ def _with_signal(number: int) -> object:
 
 def test_two_words_name_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
-        (["data"], "data needs a command: data cache, data show, data stats, data caches, data v"),
+        (["data"], "data needs a command: data cache, data caches, data verify, data at, "),
         (["data", "caches", "--unused_days=-1"], "--unused_days=-1 must be at least 0"),
         (["data", "verify", "--tasks=("], "--tasks=( is not a regular"),
         (["data", "shwo"], "no command 'data shwo', did you mean 'data show'?"),

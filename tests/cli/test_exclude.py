@@ -58,7 +58,8 @@ def test_a_run_that_begins_with_a_checkpoint_equals_one_without_the_documents(
         mtfrun_here("data", "where", f"--model_dir={begun}", "--json", f"--hash={later}")
     )
     assert document["read"] == document["to_come"] == []
-    changed = error_line(mtfrun_here("train", f"--model_dir={begun}", *flags))
+    again = [f"--model_dir={begun}", f"--gin_file={begun}/config.gin"]
+    changed = error_line(mtfrun_here("train", *again, "--gin.Training.exclude_documents=[]"))
     assert "experiment.Training.exclude_documents" in changed
 
     at_once = next(text for text, step in first_steps.items() if step == 1)
