@@ -39,7 +39,7 @@ from mtfrun.models.resnet import CONFUSION_MATRIX
 
 # Number of decodes that TensorBoard shows, and that a file of the run directory has.
 SHOWN_DECODES, SAVED_DECODES = 10, 100
-# The number of all examples among those of metrics.
+# The number of all examples, among the metrics.
 SPLIT = "split"
 # Pairs that are scored between two reports of progress.
 _PAIRS_PER_CALL = 1024

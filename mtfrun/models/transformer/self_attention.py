@@ -152,7 +152,7 @@ class SelfAttention(CachedSelfAttention):
     def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
         if not self.reads_prompts_at_once:
             return super().prefill(x, state, call)
-        # The length is that of each prompt, whose last id is read by the first step.
+        # The length of each prompt counts; the first step reads its last id.
         length, lengths = x.shape.get_dim_by_name("length"), call.progress.prefill_lengths()
         index = mtf.range(x.mesh, length)
         is_read = mtf.less(index, lengths, output_shape=[*lengths.shape, length])
