@@ -151,7 +151,7 @@ def test_a_mistake_about_stored_logits_is_one_line(
         "are of other training rows": [*train, "--gin.SEQUENCE_LENGTH=16"],
         "have the temperature 2.0": [*train, "--gin.TEMPERATURE=1.0"],
         "in the place of a path": [*train, "--gin.Teacher.hidden_weight=1.0"],
-        "exists: name another": [*store, f"--to={logits}"],
+        "is not empty: name a new": [*store, f"--to={logits}"],
         "--top_k is 500": [*store, f"--to={tmp_path}/new", "--top_k=500"],
         "needs a directory to write": store,
     }

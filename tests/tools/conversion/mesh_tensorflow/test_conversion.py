@@ -294,8 +294,8 @@ def _text(imported: Imported) -> str:
             "    {'token_count': 128, 'embedding_size': 8},\n"
             "    {'token_count': 192, 'embedding_size': 4}]\n",
             [
-                "    softmax = @transformer.ClusterSoftmax\n"
-                "    table = @transformer.AdaptiveEmbedding\n",
+                "    table = @transformer.AdaptiveEmbedding\n"
+                "    softmax = @transformer.ClusterSoftmax\n",
                 "clusters = @transformer.VocabularyClusters()\n",
                 "    cutoffs = [64, 192]\n    d_embedding = [16, 8, 4]\n",
             ],
