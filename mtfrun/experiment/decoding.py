@@ -50,9 +50,9 @@ class Decoding(Inference):
       num_outputs: number of outputs for each prompt: at most the search's `beam_size`, or any
         number of samples.
       search: greedy decoding, beam search or sampling.
-      chat: the template that makes conversations of prompts; None for prompts as they are, "data"
-        for the form of the data.
       speed: how time is saved, which changes no output.
+      chat: the template that makes conversations of prompts; None for prompts as they are, "data"
+        for the form of the data. Only `with_settings` changes it, and keeps it.
     """
 
     settings: ClassVar[Sequence[str]] = (
@@ -68,8 +68,10 @@ class Decoding(Inference):
     decode_length_constant: int = 10
     num_outputs: int = 1
     search: decoding.Search = dataclasses.field(default_factory=decoding.Search)
-    chat: ConversationTemplate | Literal["data"] | None = "data"
     speed: DecodingSpeed = dataclasses.field(default_factory=DecodingSpeed)
+    chat: ConversationTemplate | Literal["data"] | None = dataclasses.field(
+        default="data", init=False
+    )
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_length", "decode_length", "num_outputs"):
@@ -86,8 +88,6 @@ class Decoding(Inference):
                 f"beam_size={self.search.beam_size} and a draft, which is for greedy decoding and"
                 " sampling: leave one of them out"
             )
-        if not (self.chat is None or self.chat == "data") and INPUTS in self.data.features:
-            raise InputError("a chat is for language models, and this one reads pairs of texts")
         self.speed.check(self.data, self._limits)
 
     def __call__(self, prompts: Sequence[bytes], progress: Progress | None = None) -> list[Answer]:
@@ -120,7 +120,7 @@ class Decoding(Inference):
         return "chat" if is_chat else "decode --interactive"
 
     def for_single_inputs(self) -> Self:
-        return dataclasses.replace(self, batch_size=1)
+        return self._replace_settings({"batch_size": 1})
 
     def report(self) -> str | None:
         tokens, steps = map(sum, zip((0, 0), *self.batches.accepted, strict=True))
@@ -163,13 +163,17 @@ class Decoding(Inference):
         ]
 
     def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
+        if settings.get("chat") is not None and INPUTS in self.data.features:
+            raise InputError("a chat is for language models, and this one reads pairs of texts")
         if settings.get("beam_size", 1) > 1:
             # Who asks for beams does without the temperature that the configuration has.
             settings = {"temperature": 0.0, **settings}
         controls = _replace_fields(self.search.controls, settings)
         search = _replace_fields(self.search, {**settings, "controls": controls})
         speed = _replace_fields(self.speed, settings)
-        return _replace_fields(self, {**settings, "search": search, "speed": speed})
+        replaced = _replace_fields(self, {**settings, "search": search, "speed": speed})
+        object.__setattr__(replaced, "chat", settings.get("chat", self.chat))
+        return replaced
 
     @functools.cached_property
     def data(self) -> TextData:
@@ -237,7 +241,8 @@ class Decoding(Inference):
 
 def _replace_fields(value: T, settings: Mapping[str, Any]) -> T:
     """Returns a copy of a dataclass with the settings that are its fields."""
-    names = {field.name for field in dataclasses.fields(value)}  # type: ignore[arg-type]
+    fields = dataclasses.fields(value)  # type: ignore[arg-type]
+    names = {field.name for field in fields if field.init}
     changes = {name: x for name, x in settings.items() if name in names}
     return dataclasses.replace(value, **changes)  # type: ignore[type-var]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -11,15 +12,23 @@ from mtfrun.data import TARGETS
 from mtfrun.decoding import Decoder
 from mtfrun.decoding.shared_batch import SharedBatch
 from mtfrun.experiment.decoding import Decoding
+from mtfrun.experiment.experiment import Inference
 
 
-def shared_batch_of(decoding: Decoding, places: Sequence[int]) -> SharedBatch | None:
-    """Returns a batch for rows of `prompt_format`, each with its `Search`.
+@functools.singledispatch
+def shared_batch_of(inference: Inference, places: Sequence[int]) -> SharedBatch | None:
+    """Returns a batch for rows of `prompt_format`, each with its `Search`; None for other models.
 
-    None if all rows must be at one position: rows of encoder-decoders, prefix language models,
-    models with learned prompts, and of layers that read positions one after the other. `places`:
-    see `SharedBatch`; on several devices only the last number counts.
+    All rows must be at one position in encoder-decoders, prefix language models, models with
+    learned prompts, and in layers that read positions one after the other. `places`: see
+    `SharedBatch`; on several devices only the last number counts.
     """
+    del inference, places
+    return None
+
+
+@shared_batch_of.register
+def _(decoding: Decoding, places: Sequence[int]) -> SharedBatch | None:
     experiment, model = decoding.experiment, decoding.model
     if not model.shares_beginnings:
         return None

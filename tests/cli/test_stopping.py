@@ -15,7 +15,7 @@ import pytest
 
 from mtfrun.cli.main import terminable
 from mtfrun.data import Infeed
-from mtfrun.experiment import Decoding
+from mtfrun.experiment.decoding_batches import DecodingBatches
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import microbatches, step
 from tests.cli.command import ROOT, environment, mtfrun_here, tiny_experiment
@@ -78,8 +78,8 @@ def test_decoding_ends_between_batches_and_leaves_no_file(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     calls: list[int] = []
-    search = _signalling(Decoding._search_batch, signal.SIGTERM, 2, calls)
-    monkeypatch.setattr(Decoding, "_search_batch", search)
+    search = _signalling(DecodingBatches._decode_batch, signal.SIGTERM, 2, calls)
+    monkeypatch.setattr(DecodingBatches, "_decode_batch", search)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
     prompts, output = tmp_path / "prompts", tmp_path / "out" / "answers.jsonl"
     prompts.write_text("the\n" * 40)

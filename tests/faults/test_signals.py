@@ -83,7 +83,7 @@ PHASES = {
         call=3,
     ),
     "decode": Phase(
-        "mtfrun.experiment.decoding:Decoding._search_batch",
+        "mtfrun.experiment.decoding_batches:DecodingBatches._decode_batch",
         ["decode", "--model_dir=TRAINED", "--input=PROMPTS", "--output=OUTPUT"],
         call=2,
     ),

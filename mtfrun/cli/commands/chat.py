@@ -22,7 +22,7 @@ Talks with a model: a prompt is a user's turn, the output the assistant's.
 
 Without --prompt and --input the lines of the terminal are one conversation; those that begin with /
 change settings, such as /temperature 0.8, and begin another conversation; see /help. A .jsonl file
-has one conversation a line. All other flags are those of `mtfrun decode`.
+has one conversation a line. The other flags are explained by `mtfrun decode --help`.
 
 Prompts are made by the chat template that the run was trained with, or that an imported model's
 tokenizer has, unless --chat_template names another one. It needs jinja2, the extra "chat".

@@ -53,7 +53,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="the address to listen at; 127.0.0.1", metavar="HOST")
     add("--port", type=int, default=8000, help="8000; 0 for any that is free", metavar="N")
     add("--token_file", help="a file whose first line is the token", metavar="FILE", path="input")
-    add("--name", help="of the model in requests; that of --model_dir", metavar="NAME")
+    add(
+        "--name",
+        help="the name of the model in requests; by default the name of --model_dir",
+        metavar="NAME",
+    )
     add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
     add_adapter_flag(parser)
     add(

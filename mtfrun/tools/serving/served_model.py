@@ -128,9 +128,7 @@ class ServedModel:
         device = threading.Lock() if experiment.mesh.is_distributed else contextlib.nullcontext()
         self.worker = BatchWorker(device, places[-1])
         self.inference = experiment.inference
-        self._batch = None
-        if isinstance(self.inference, Decoding):
-            self._batch = shared_batch_of(self.inference, places)
+        self._batch = shared_batch_of(self.inference, places)
         self.engine = None if self._batch is None else Engine(self._batch, device)
         # Makes guides, which may take many seconds.
         self._builder = BatchWorker(contextlib.nullcontext(), places[-1])
@@ -375,16 +373,16 @@ class ServedModel:
                 "template's file"
             )
         chat = {"chat": self._chat_template} if key.is_chat else {}
-        decoding = self.decoding.with_settings({**dict(key.settings), **chat})
-        configured, asked = decoding.search.controls, key.controls
+        search, asked = self.decoding.search, key.controls
         controls = dataclasses.replace(
-            configured,
-            processors=(*configured.processors, *asked.processors),
-            constraints=(*configured.constraints, *asked.constraints),
-            stop=(*configured.stop, *asked.stop),
+            search.controls,
+            processors=(*search.controls.processors, *asked.processors),
+            constraints=(*search.controls.constraints, *asked.constraints),
+            stop=(*search.controls.stop, *asked.stop),
         )
-        search = dataclasses.replace(decoding.search, controls=controls)
-        return dataclasses.replace(decoding, search=search)
+        search = dataclasses.replace(search, controls=controls)
+        decoding = dataclasses.replace(self.decoding, search=search)
+        return decoding.with_settings({**dict(key.settings), **chat})
 
 
 def _until_end(decoded: Decoded | Exception, end_ids: Collection[int]) -> Decoded | Exception:

@@ -105,15 +105,15 @@ def test_answers_are_those_of_the_command(run: Run, settings: dict[str, Any]) ->
 
 @pytest.mark.slow
 def test_single_inputs_have_the_same_answers_without_rows_of_padding(run: Run) -> None:
-    batches = run.experiment.inference
-    assert isinstance(batches, Decoding)
-    single = batches.for_single_inputs()
-    assert (single.rows, batches.rows) == (1, batches.batch_size)
+    inference = run.experiment.inference
+    assert isinstance(inference, Decoding)
+    single = inference.for_single_inputs()
+    assert (single.batches.size, inference.batches.size) == (1, inference.batch_size)
     for settings in ({}, {"temperature": 0.7, "seed": 5, "num_outputs": 3}):
         changed = single.with_settings(settings)
-        assert changed.rows == settings.get("num_outputs", 1)
+        assert changed.batches.size == settings.get("num_outputs", 1)
         (answer,), (expected,) = (
-            x([b"line 1"]) for x in (changed, batches.with_settings(settings))
+            x([b"line 1"]) for x in (changed, inference.with_settings(settings))
         )
         for output, of_batch in zip(answer.outputs, expected.outputs, strict=True):
             assert output._replace(score=0.0) == of_batch._replace(score=0.0)
