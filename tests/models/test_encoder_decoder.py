@@ -15,8 +15,8 @@ from mtfrun.models.parity import SharedLayersEncoderDecoder
 from mtfrun.models.transformer import EncoderDecoder, SequenceCall, Stack, TokenEmbedding
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
-    PAIRS_BATCH,
     LAYOUT,
+    PAIRS_BATCH,
     VOCABULARY,
     assert_steps_equal_whole_rows,
     on_mesh,

@@ -15,8 +15,8 @@ from mtfrun.errors import InputError
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
-    PAIRS_BATCH,
     LAYOUT,
+    PAIRS_BATCH,
     VOCABULARY,
     Step,
     assert_same_step,

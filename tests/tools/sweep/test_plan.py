@@ -26,8 +26,9 @@ def _planned(directory: pathlib.Path, sweep: Sweep = SWEEP) -> PlannedRun:
 
 def _write(directory: pathlib.Path, state: ResultState, error: str = "") -> None:
     planned = _planned(directory)
-    result = RunResult("", "", 0, {}, state, error, configuration=planned.configuration)
-    result.write(directory / "results" / f"{planned.run.name}.json")
+    name, configuration = planned.run.name, planned.configuration
+    result = RunResult(name, "", 0, {}, state, error, configuration=configuration)
+    Results(directory / "results").write(result)
 
 
 @pytest.mark.parametrize(
