@@ -132,7 +132,7 @@ QUICK_CASES = {
         "True",
     ],
     "tests/models/resnet/test_resnet_under_layouts.py::test_the_first_step_is_that_of_one_device": [
-        *("rematerialised-False", "row_blocks 2 x col_blocks 2-False"),
+        "rematerialised-False",
     ],
     "tests/models/test_decoder_only.py::"
     "test_decoding_step_by_step_gives_the_logits_of_whole_rows": [

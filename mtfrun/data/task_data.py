@@ -160,7 +160,7 @@ class TaskData(TextData):
         """Returns hashes of ids and vocabularies, settings, and sources to name a change."""
         settings: dict[str, object] = {}
         names = [field.name for field in dataclasses.fields(self)]
-        # `without` is compared as a parameter of the training: earlier rows are the same.
+        # `exclude_documents` is compared as a parameter of the training: earlier rows are the same.
         for name in (name for name in names if name not in ("task", "exclude_documents")):
             value = getattr(self, name)
             is_json = value is None or isinstance(value, int | float | str)

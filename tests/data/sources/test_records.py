@@ -127,7 +127,9 @@ TEXTS = strategies.dictionaries(
 )
 
 
-@hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.settings(
+    max_examples=30, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
 @hypothesis.given(strategies.lists(TEXTS))
 def test_what_json_writes_is_read(tmp_path: Path, records: list[dict[str, object]]) -> None:
     source = written(tmp_path, "\n".join(map(json.dumps, records)))

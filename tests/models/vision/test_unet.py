@@ -52,6 +52,7 @@ def _step(mesh_shape: str, layout: str, image: mtf.Shape, **stages: Any) -> Step
     return training_step(model, mesh, {}, on_mesh(mesh, segmented_batch(image), image))
 
 
+@pytest.mark.slow
 def test_a_split_of_rows_and_cols_changes_neither_loss_nor_gradients() -> None:
     sizes = {"widths": (2, 3), "num_convolutions": 1}
     split = _step("data:2,model:2", "rows:data;cols:model", IMAGES, **sizes)
