@@ -74,12 +74,7 @@ def test_greedy_decodes_are_the_same_everywhere() -> None:
 
 LABELS = 5
 QUICK = {("labels", "data:2,model:2")}
-ENCODER_ONLY_UNDER_LAYOUTS_CASES = [
-    pytest.param(kind, layout, marks=[] if (kind, layout) in QUICK else [pytest.mark.slow])
-    for kind in ("masked", "labels", "mean")
-    for layout in LAYOUTS
-    if layout != ONE_DEVICE
-]
+KINDS_OF_ENCODERS = ("masked", "labels", "mean")
 
 
 def _encoder(mesh: mtf.Mesh, kind: str) -> t.EncoderOnly:
@@ -138,18 +133,18 @@ def _features(kind: str) -> dict[str, np.ndarray]:
 
 
 @functools.cache
-def _encoder_only_under_layouts_step(kind: str, mesh_shape: str) -> Step:
+def _encoder_step(kind: str, mesh_shape: str) -> Step:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     return training_step(_encoder(mesh, kind), mesh, _features(kind))
 
 
-@pytest.mark.parametrize("kind, mesh_shape", ENCODER_ONLY_UNDER_LAYOUTS_CASES)
-def test_loss_and_gradients_are_the_same_everywhere_in_encoder_only_under_layouts(
-    kind: str, mesh_shape: str
-) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh_shape", LAYOUTS[1:])
+@pytest.mark.parametrize("kind", KINDS_OF_ENCODERS)
+def test_loss_and_gradients_are_the_same_everywhere_in_encoders(kind: str, mesh_shape: str) -> None:
     assert_same_step(
-        _encoder_only_under_layouts_step(kind, mesh_shape),
-        _encoder_only_under_layouts_step(kind, ONE_DEVICE),
+        _encoder_step(kind, mesh_shape),
+        _encoder_step(kind, ONE_DEVICE),
     )
 
 

@@ -216,18 +216,12 @@ def _conditional_step(mesh_shape: str, layout: str) -> Step:
     return training_step(_conditional_model(mesh), mesh, {"targets": _targets(), "labels": LABELS})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mesh_shape", "layout"),
     [
-        ("data:2,model:2", LAYOUT),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in [
-                ("data:2,model:1", LAYOUT),
-                ("data:2,model:2", "batch:data;length:model"),
-                ("data:2,model:2", "d_model:data;classes:model"),
-            ]
-        ),
+        ("data:2,model:2", "batch:data;length:model"),
+        ("data:2,model:2", "d_model:data;classes:model"),
     ],
 )
 def test_a_layout_changes_neither_loss_nor_gradients_in_conditional(

@@ -191,7 +191,9 @@ def test_a_loop_of_microbatches_on_a_mesh_may_have_loops_over_blocks(
         assert_close(actual[path], value, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+@pytest.mark.parametrize(
+    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
+)
 def test_evaluations_and_scores_have_the_values_of_all_logits(
     mesh_shape: str, request: pytest.FixtureRequest
 ) -> None:

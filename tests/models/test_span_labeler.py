@@ -103,7 +103,12 @@ def test_the_loss_is_the_mean_of_both_positions() -> None:
 
 @pytest.mark.parametrize(
     ("mesh_shape", "layout"),
-    [(ONE_DEVICE, ""), ("data:2,model:2", "batch:data;heads:model;vocab:model")],
+    [
+        (ONE_DEVICE, ""),
+        pytest.param(
+            "data:2,model:2", "batch:data;heads:model;vocab:model", marks=pytest.mark.slow
+        ),
+    ],
 )
 def test_a_decoder_copies_the_best_span_of_the_context(mesh_shape: str, layout: str) -> None:
     mesh = mtf.Mesh(mesh_shape, layout)
