@@ -73,7 +73,6 @@ def test_greedy_decodes_are_the_same_everywhere() -> None:
 
 
 LABELS = 5
-QUICK = {("labels", "data:2,model:2")}
 KINDS_OF_ENCODERS = ("masked", "labels", "mean")
 
 
