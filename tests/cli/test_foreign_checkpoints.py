@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Sequence
 
-import numpy as np
 import pytest
 
-from mtfrun.data import SentencePieceVocabulary, Vocabulary
+from mtfrun.data import SentencePieceVocabulary
 from tests.cli.command import ROOT, error_line, mtfrun_here, succeeded
 from tests.oracle.reference_cases import FOLDER, reference_cases
-
-
-class IdsVocabulary(Vocabulary):
-    """Texts such as "71 16 1" for the ids 71, 16 and 1.
-
-    Attributes:
-      size: the number of ids.
-    """
-
-    size = 0
-    pad_id, end_id, unknown_id = 0, 1, 2
-    sentinels = np.zeros([0], np.int32)
-    bytes_per_id = np.zeros([0], np.int32)
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.bytes_per_id = np.ones([size], np.int32)
-
-    @property
-    def fingerprint(self) -> str:
-        return f"IdsVocabulary {self.size}"
-
-    def encode(self, text: str | bytes) -> np.ndarray:
-        return np.array([int(word) for word in text.split()], np.int32)
-
-    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        return " ".join(str(id_) for id_ in ids)
-
 
 CASE = reference_cases("transformer")["t5_1_0"]
 CONFIG = """

@@ -114,7 +114,7 @@ LOWEST = {"narrow": 0.04, "wide": 0.04 / math.sqrt(2)}
 @pytest.fixture
 def optimum_sweep(tmp_path: pathlib.Path) -> pathlib.Path:
     """A sweep of two rows and two seeds, whose losses are 2 + 0.1 log2(rate / lowest)^2."""
-    directory = tmp_path / "optimum_sweep"
+    directory = tmp_path / "sweep"
     directory.mkdir()
     rows = {name: SweepRow() for name in LOWEST}
     optimum_sweep = Sweep(["x.gin"], {}, rows, {"LEARNING_RATE": RATES}, [0, 1], "bits_per_byte")
@@ -164,8 +164,8 @@ def test_bad_input_is_one_line(optimum_sweep: pathlib.Path) -> None:
 
 @pytest.fixture
 def table_sweep(tmp_path: pathlib.Path) -> pathlib.Path:
-    write_sweep(tmp_path / "table_sweep", {"baseline": [1.0, 3.0], "new": [0.5, 2.501]})
-    return tmp_path / "table_sweep"
+    write_sweep(tmp_path / "sweep", {"baseline": [1.0, 3.0], "new": [0.5, 2.501]})
+    return tmp_path / "sweep"
 
 
 def test_a_table_marks_significant_differences(table_sweep: pathlib.Path) -> None:
