@@ -55,7 +55,7 @@ _COMMENT = re.compile(r"(?:^ *|  )# *(.*)$", re.M)
 
 def pages() -> Iterator[str]:
     """Yields the Markdown pages, without their blocks of code."""
-    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]:
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]:
         text = path.read_text(encoding="utf-8")
         yield re.sub(r"```.*?```|^(?: {4}|\t).*$|`[^`\n]*`", " ", text, flags=re.S | re.M)
 

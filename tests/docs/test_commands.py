@@ -24,7 +24,10 @@ _PAGES = ("README.md", "docs/index.md", "docs/commands.md")
 # A command with the lines that it prints, as the README shows errors.
 _SHOWN = re.compile(r"^    \$ (mtfrun .*)\n((?:    (?!\$).+\n)+)", re.MULTILINE)
 # Replacements that fit small files and short trainings.
-_STAND_INS = {"--gin.EXTRA_IDS=100": "--gin.EXTRA_IDS=28"}
+_STAND_INS = {
+    "--gin.EXTRA_IDS=100": "--gin.EXTRA_IDS=28",
+    "--gin.TRAIN_STEPS=200": "--gin.TRAIN_STEPS=2 --gin.Evaluation.max_batches=1",
+}
 _SHORT = "--gin.TRAIN_STEPS=2 --gin.Evaluation.max_batches=1"
 _PAIRS = [(f"what is {i}", f"it is {i}") for i in range(400)]
 
@@ -59,6 +62,7 @@ def _write_files(folder: pathlib.Path) -> None:
     lines = "".join(f"{a}\t{b}\n" for a, b in _PAIRS)
     for name in ("pairs.tsv", "pairs/all.tsv"):
         (folder / name).write_text(lines)
+    (folder / "pairs.csv").write_text("inputs,targets\n" + "".join(f"{a},{b}\n" for a, b in _PAIRS))
     records = [{"question": a, "answer": b} for a, b in _PAIRS]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(x) + "\n" for x in records))
     pixels = np.random.default_rng(0).integers(0, 256, (80, 40, 40, 3), np.uint8)
@@ -94,7 +98,7 @@ def _run(command: str, folder: pathlib.Path) -> subprocess.CompletedProcess[str]
     for shown, stand_in in _STAND_INS.items():
         command = command.replace(shown, stand_in)
     program = f"{sys.executable} -m mtfrun"
-    command = re.sub(r"(?<=[='\"])/(tmp|models)/", rf"{folder}/\1/", command)
+    command = re.sub(r"(?<=[='\" ])/(tmp|models)/", rf"{folder}/\1/", command)
     return subprocess.run(
         re.sub(r"^mtfrun", program, command),
         shell=True,
@@ -114,6 +118,7 @@ def test_the_commands_of_a_section_run_one_after_the_other(
     _write_files(tmp_path)
     _write_models(tmp_path)
     shutil.copytree(tmp_path / "pairs", tmp_path / "tmp")
+    shutil.copytree(tmp_path / "texts/more", tmp_path / "tmp/texts")
     os.rename(tmp_path / "tmp/all.tsv", tmp_path / "tmp/pairs.tsv")  # noqa: PTH104
     for command in SECTIONS[section]:
         words = command.split("  #")[0]

@@ -63,7 +63,7 @@ def test_the_page_shows_the_example() -> None:
 
 
 def test_every_name_on_the_pages_exists() -> None:
-    ported = (DOCS / "mesh_tensorflow_names.md").read_text(encoding="utf-8")
+    ported = (DOCS / "extras/mesh_tensorflow.md").read_text(encoding="utf-8")
     rows = [line.strip("| ") for line in ported.splitlines() if line.startswith("|")]
     # The first cell of these rows is Mesh TensorFlow's.
     text = "".join(row.partition(" | ")[2] for row in rows)

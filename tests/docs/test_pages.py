@@ -13,7 +13,8 @@ import pytest
 from mtfrun.cli.parser import parse_flags
 
 ROOT = pathlib.Path(__file__).parents[2]
-PAGES = sorted([*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")])
+DOCS = ROOT / "docs"
+PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("extras/*.md"), *ROOT.glob("*.md")])
 SHIPPED = {path.relative_to(ROOT / "gin").as_posix() for path in (ROOT / "gin").rglob("*.gin")}
 # A variable of the shell, or an array of it; or a command.
 _SHELL_LINE = re.compile(
@@ -25,7 +26,9 @@ _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _GIN_NAME = re.compile(r"`((?:runs|models|data|layouts|optimizers|schedules|tasks)/[\w.]+\.gin)`")
 
-every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+every_page = pytest.mark.parametrize(
+    "page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix()
+)
 
 
 def anchors(text: str) -> set[str]:
@@ -72,9 +75,25 @@ def test_links_have_targets(page: pathlib.Path) -> None:
 
 @every_page
 def test_links_of_pages_stay_in_the_site(page: pathlib.Path) -> None:
-    if page.parent.name == "docs":
+    if page.is_relative_to(DOCS):
         links = _LINK.findall(_FENCE.sub("", page.read_text(encoding="utf-8")))
-        assert [link for link in links if link.startswith("..")] == []
+        paths = [(page.parent / link.partition("#")[0]).resolve() for link in links]
+        assert [path for path in paths if not path.is_relative_to(DOCS)] == []
+
+
+def test_navigation_has_at_most_nine_entries_a_group() -> None:
+    lines = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:\n")[2].splitlines()
+    sizes = {len(line) - len(line.lstrip()): 0 for line in lines}
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        sizes |= {deeper: 0 for deeper in sizes if deeper > indent}
+        sizes[indent] += 1
+        assert indent == 2 or sizes[indent] <= 9, line
+
+
+def test_code_on_the_first_page_is_not_cut_off() -> None:
+    lines = (DOCS / "index.md").read_text("utf-8").splitlines()
+    assert [line for line in lines if line.startswith("    ") and len(line) > 94] == []
 
 
 @every_page

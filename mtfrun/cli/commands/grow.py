@@ -29,7 +29,7 @@ Makes a run of a larger model that begins with the function, the step and the op
 The configuration is the run's, then the files and bindings given here. What may grow: d_model,
 d_ff, heads, d_kv, blocks, positions, ids; the filters of a ResNet. Feed-forward layers may become
 mixtures of experts, and these mixtures of two levels. Heads may share keys and values, which
-changes the function. docs/growing.md has the rule of every dimension.
+changes the function. docs/extras/grow.md has the rule of every dimension.
 
 It prints how every variable was made, and how far the logits of some rows are from the run's.
 Nothing of --from_run changes."""

@@ -33,7 +33,7 @@ without those of the largest size, and predicts these: the table has the error. 
 to all runs, for the best advice.
 
 The advice is the N and D with the lowest loss for so many floating-point operations. Intervals
-contain 95 % of the laws that fit losses drawn around this one; docs/scaling_laws.md says more."""
+contain 95 % of the laws that fit losses drawn around this one; docs/extras/sweeps.md says more."""
 
 
 _DRAWS = 400

@@ -47,7 +47,7 @@ with the shortest estimated steps, each with lines for a gin file.
 --profile says how fast the devices are: a file that --calibrate has measured on them, or "a100" or
 "t4", whose numbers are from data sheets.
 
-The peak is of a CPU that runs operations in the order of the program; docs/planning.md
+The peak is of a CPU that runs operations in the order of the program; docs/extras/plan.md
 compares it with what was measured."""
 
 

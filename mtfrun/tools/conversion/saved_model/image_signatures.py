@@ -169,9 +169,9 @@ _LUMA = (0.299, 0.587, 0.114)
 def read_image(image: Sequence[int], crop: CentreCrop | None, content: tf.Tensor) -> tf.Tensor:
     """Returns the pixels of a PNG or JPEG file's content, uint8 [rows, cols, channels].
 
-    As `data.ImageData.read_image`, but pixels differ a little (see docs/saved_model.md): TensorFlow
-    scales in float32, and Pillow rounds to 8 bits between the two directions. EXIF orientation and
-    CMYK colours are ignored.
+    As `data.ImageData.read_image`, but pixels differ a little (docs/extras/saved_model.md):
+    TensorFlow scales in float32, and Pillow rounds to 8 bits between the two directions. EXIF
+    orientation and CMYK colours are ignored.
     """
     rows, cols, channels = image
     if crop is None:

@@ -330,7 +330,7 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
         ({**LLAMA, "is_causal": False}, "is_causal=False is not supported: for vectors of texts"),
         ({**LLAMA, "use_bidirectional_attention": True}, "for vectors of texts import an encoder"),
         ({**LLAMA, "model_type": "lama"}, "is not supported, did you mean 'llama'"),
-        ({**LLAMA, "model_type": "llama4"}, "is not supported: docs/import_export.md has"),
+        ({**LLAMA, "model_type": "llama4"}, "is not supported: docs/extras/huggingface.md has"),
         (
             {**LLAMA, "model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}},
             "reads more than texts, which is not supported: save its model of texts, gemma3_text",

@@ -14,7 +14,7 @@ from tests.cli.command import mtfrun_here, succeeded
 from tests.experiment.runs.tiny_runs import files_and_params
 from tests.tools.conversion.saved_model.serving import as_json, exported, responses
 
-# Of probabilities: pixels of scaled files differ a little, see docs/saved_model.md.
+# Of probabilities: pixels of scaled files differ a little, see docs/extras/saved_model.md.
 TOLERANCE = 0.02
 FLAGS = [
     "--gin_file=runs/digits.gin",

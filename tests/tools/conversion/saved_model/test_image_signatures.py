@@ -17,7 +17,7 @@ from mtfrun.data.images.image_source import ImageExample, ImageSize, ImageSource
 from mtfrun.tools.conversion.saved_model.image_signatures import read_image
 from tests.data.images.photos import photo
 
-# Of values from 0 to 255, see docs/saved_model.md: the mean difference, and the share of pixels
+# Of values from 0 to 255 (docs/extras/saved_model.md): the mean difference, and the share of pixels
 # which differ by more than 1.
 MEAN_TOLERANCE = 0.5
 OUTLIERS = 0.01

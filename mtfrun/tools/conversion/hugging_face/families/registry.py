@@ -141,7 +141,7 @@ def _other_families(kind: str, settings: Settings) -> str:
     near = difflib.get_close_matches(kind.lower(), kinds, n=1, cutoff=_LIKENESS)
     if near and _letters(near[0]) != _letters(kind):
         return f"is not supported, did you mean {near[0]!r}?"
-    return "is not supported: docs/import_export.md has the families that are"
+    return "is not supported: docs/extras/huggingface.md has the families that are"
 
 
 def _letters(kind: str) -> str:
