@@ -170,7 +170,7 @@ def lay_out(x: Tensor, value: tf.Tensor, shape: ShapeLike) -> Tensor:
 
 
 def gather_along(x: Tensor, *dims: Dimension) -> tf.Tensor:
-    """Returns x's value, gathered along those of these dimensions that are split."""
+    """Returns x's value, gathered along these dimensions where they are split."""
     names = [dim.name for dim in dims if x.mesh.num_splits(dim) > 1]
     return x.mesh.constrain(x.value, _unsplit(x.shape, names)) if names else x.value
 

@@ -15,7 +15,7 @@ class Growth(NamedTuple):
     """How much larger the two sides of a variable are than at the base sizes.
 
     `fan_in` is the growth of the dimensions that a product with the variable sums over, `fan_out`
-    that of the other ones. With `is_output` only the former grow with the width of the model.
+    of the other dimensions. With `is_output` only the former grow with the width of the model.
     """
 
     fan_in: float = 1.0

@@ -107,7 +107,7 @@ def _look_up(
     """Returns a gather from a table of which every device holds one part along `dim`, or all.
 
     An index is a part and a position in it. A device looks up all positions in its part, with zeros
-    for those of another part, and adds the gradient there, of another part's zeros too.
+    for another part, and adds the gradient there, of another part's zeros too.
     """
     # With the name of `dim` it is on the axis of `dim`.
     parts = Shape([Dimension(dim.name, num_parts)] if num_parts > 1 else [])

@@ -21,7 +21,7 @@ _NO_MEANS: Mapping[int, Sequence[int]] = MappingProxyType({})
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DimensionMap:
-    """The entries of a dimension of the new model, by those of the old one.
+    """The entries of a dimension of the new model, made from entries of the old model.
 
     Attributes:
       source: int [new size], the old entry whose value an entry has; -1 for a new entry.

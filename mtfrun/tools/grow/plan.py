@@ -1,4 +1,4 @@
-"""How one variable of a larger model, and its slots, come from those of a smaller one."""
+"""How one variable of a larger model, and its slots, are made from a smaller model."""
 
 from __future__ import annotations
 
