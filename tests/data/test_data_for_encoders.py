@@ -54,9 +54,9 @@ def test_masked_rows_are_the_text_where_it_is_no_noise() -> None:
 
 
 def test_the_noise_of_masked_rows_changes_with_the_epoch() -> None:
-    data = _masked()
+    made = _masked()
     rows = -(-len(b"".join(TEXTS)) // 32)
-    batches = data.train(rows, seed=0)
+    batches = made.train(rows, seed=0)
     first, second = (sorted(map(tuple, next(batches)["targets"].tolist())) for _ in range(2))
     assert first != second
 
@@ -132,33 +132,33 @@ def _own_labels() -> TextClassificationData:
 
 
 def test_labels_with_a_softmax_of_their_own_begin_at_0() -> None:
-    data = _own_labels()
-    assert data.model_arguments() == {"vocabulary_size": 20, "num_labels": 2}
-    (batch,) = data.evaluation(3, split="validation")
+    made = _own_labels()
+    assert made.model_arguments() == {"vocabulary_size": 20, "num_labels": 2}
+    (batch,) = made.evaluation(3, split="validation")
     assert batch["inputs"].tolist() == [
         [5, 6, 9, -1, -1, -1, -1, -1],
         [0, 1, 2, 3, 4, 5, 6, 9],
         [-1] * 8,
     ]
     assert batch["targets"][:, 0].tolist() == [0, 1, -1] and (batch["targets"][:, 1:] == -1).all()
-    prompt_format = data.prompt_format(LIMITS)
+    prompt_format = made.prompt_format(LIMITS)
     row = prompt_format.row(b"7")
     features = prompt_format.features([row], 2, prompt_format.lengths(row))
     assert features["inputs"].tolist() == [[7, 9] + [-1] * 6, [9] + [-1] * 7]
     assert (features["targets"] == -1).all()
-    assert [data.vocabulary.decode([number]) for number in range(3)] == [*LABELS, ""]
+    assert [made.vocabulary.decode([number]) for number in range(3)] == [*LABELS, ""]
 
 
 def test_masked_rows_have_the_padding_of_the_vocabulary() -> None:
     vocabulary = IdVocabulary(20, end_id=9, pad_id=-1, mask_id=19)
     source = InMemory(((b"0 1 2 3 4 5 6 7 8 0 1",),), ("text",))
-    data = MaskedLanguageModelData(Task(source, vocabulary), 8, MaskedLanguageModel(0.5, 0.0))
-    (batch,) = data.evaluation(3, split="validation")
+    made = MaskedLanguageModelData(Task(source, vocabulary), 8, MaskedLanguageModel(0.5, 0.0))
+    (batch,) = made.evaluation(3, split="validation")
     inputs, targets = batch["inputs"], batch["targets"]
     is_noise = inputs == 19
     assert is_noise.any() and ((targets >= 0) == is_noise).all()
     assert (inputs[1, 3:] == -1).all() and (inputs[2] == -1).all() and (targets[2] == -1).all()
-    prompt_format = data.prompt_format(LIMITS)
+    prompt_format = made.prompt_format(LIMITS)
     row = prompt_format.row(b"0 19")
     features = prompt_format.features([row], 1, prompt_format.lengths(row))
     assert features["inputs"][0].tolist() == [0, 19] + [-1] * 6
