@@ -55,7 +55,7 @@ class Log:
         self._stragglers.add(record.count, record.device_secs)
 
     def write(self, record: HostRecord, summaries: Summaries, progress: Progress) -> None:
-        """Adds the metrics of a host loop, and writes those of the windows that end in it."""
+        """Adds the metrics of a host loop, and writes the windows that end in it."""
         has_values = False
         for step, means in self.curves.add(
             record.step, record.count, record.metrics, record.values, record.record.skipped

@@ -211,9 +211,9 @@ class _Loop:
             except Stopped:
                 return TrainResult(self.step, {}, self.signals.agree(), is_saved=self.step > 0)
             for hook in self.hooks:
-                with self._timed(hook.cause):
+                with self._measure(hook.cause):
                     hook.after_steps(record)
-            with self._timed("curves"):
+            with self._measure("curves"):
                 if self.guard.check_steps(record):
                     self.progress.note(self.guard.describe_skipped(record, self.host_loop.features))
                 self.log.write(record, self.summaries, self.progress)
@@ -224,7 +224,7 @@ class _Loop:
                 break
 
         self._call(self.schedule.at_end(self.step, self.metrics))
-        with self._timed(self.saver.cause):
+        with self._measure(self.saver.cause):
             self.saver.finish()
         return TrainResult(self.step, self.log.values, self.signals.agree())
 
@@ -273,7 +273,7 @@ class _Loop:
         for action in actions:
             if action.after_saving:
                 self.saver.finish()
-            with self.cost.timed(action.cause), contextlib.suppress(Stopped):
+            with self.cost.measure(action.cause), contextlib.suppress(Stopped):
                 action(context)
             added = self.metrics.at(self.step)
             if added:
@@ -281,10 +281,10 @@ class _Loop:
                 self.saver.consider_best(self.step, added)
 
     @contextlib.contextmanager
-    def _timed(self, cause: str) -> Iterator[None]:
+    def _measure(self, cause: str) -> Iterator[None]:
         """Adds the time of the block to the cost, and to what lowers the speed."""
         start = clock.seconds()
-        with self.cost.timed(cause):
+        with self.cost.measure(cause):
             yield
         self.log.throughput.add_host_secs(clock.seconds() - start)
 

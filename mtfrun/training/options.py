@@ -119,6 +119,6 @@ class TrainOptions(StepOptions):
         check_fields(self, POSITIVE, "secs_per_loop")
 
     def make_hooks(self) -> list[Hook]:
-        """Returns the hooks of a training: those of installed extras, then `hooks`."""
+        """Returns new default hooks, then `hooks`."""
         defaults = load_default_hooks() if self.default_hooks else []
         return [*defaults, *self.hooks]

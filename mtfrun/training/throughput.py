@@ -53,7 +53,7 @@ class ProcessCost:
         self.seconds[cause] = self.seconds.get(cause, 0.0) + secs
 
     @contextlib.contextmanager
-    def timed(self, cause: str) -> Iterator[None]:
+    def measure(self, cause: str) -> Iterator[None]:
         """Adds the time of the block, unless it raises an error."""
         start = clock.seconds()
         yield

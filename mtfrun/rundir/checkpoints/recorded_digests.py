@@ -70,9 +70,9 @@ class RecordedDigests:
 def read_digests(directory: pathlib.Path, step: int) -> dict[str, int]:
     """Returns the digests of a run's variables after a step by path; empty if it has none.
 
-    RunDirError if those of the step are damaged.
+    RunDirError if they are damaged.
     """
-    begin = b'{"step": %d, ' % step  # of many lines, only those of the step are parsed
+    begin = b'{"step": %d, ' % step  # other lines are not parsed
     digests: dict[str, int] = {}
     try:
         with open_regular(directory / VARIABLES) as file:
