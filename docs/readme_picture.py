@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mtfrun.display.pictures.canvas import PALETTE, TEXT, Canvas, points
-from mtfrun.rundir.tensorboard.curves import read_curves
+from mtfrun.metrics.curves import read_curves
 
 # The dimensions of the quickstart's model that the layout splits, with their sizes and axes.
 SIZES = {"batch": 8, "heads": 4, "d_ff": 344, "vocab": 384}

@@ -146,7 +146,7 @@ def _check_arguments(
 
 def _import_runs() -> tuple[ModuleType, ModuleType]:
     """These modules take seconds to import."""
-    from mtfrun.tensorflow_import import import_tensorflow  # noqa: PLC0415 - takes milliseconds
+    from mtfrun.display.tensorflow_import import import_tensorflow  # noqa: PLC0415 - takes milliseconds
 
     with _importing:
         quiet = import_tensorflow() if "tensorflow" not in sys.modules else contextlib.nullcontext()

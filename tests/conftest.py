@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
-from mtfrun.tensorflow_import import import_tensorflow
+from mtfrun.display.tensorflow_import import import_tensorflow
 from tests.gpu.machine import hide_gpus
 from tests.layouts import NUM_DEVICES, ONE_DEVICE, meshes
 from tests.quick_cases import QUICK_CASES

@@ -16,23 +16,39 @@ _BUILT = [
 
 # By a test's path and name: the identifiers of its quick cases, as pytest prints them in brackets.
 QUICK_CASES = {
-    "tests/cli/test_verify.py::test_what_is_wrong_first_is_listed_first": [
+    "tests/extras/audit/commands/test_verify.py::test_what_is_wrong_first_is_listed_first": [
         "Experiment.model = @wrong_classes.WrongLoss-step 1  gradients  1  table [-"
         "return super().logits(features) * float(targets.mesh.num_splits(batch))",
     ],
     "tests/configuration/test_gin_headers.py::"
     "test_what_is_commonly_overridden_are_macros_of_the_run": [
         *_BUILT,
-        *("data/masked_lm.gin", "data/span_corruption.gin", "data/text_classification.gin"),
+        *(
+            "data/masked_lm.gin",
+            "data/span_corruption.gin",
+            "extras/text_tasks/data/text_classification.gin",
+        ),
         *("data/ul2.gin", "layouts/moe_2d_2x2.gin", "layouts/spatial_2x2.gin"),
-        *("models/encoder_decoder.gin", "models/llama.gin", "models/moe_1d_tiny.gin"),
-        *("models/resnet_seed.gin", "models/t2t_transformer_tiny.gin", "models/unet.gin"),
+        *(
+            "models/encoder_decoder.gin",
+            "extras/huggingface/models/llama.gin",
+            "models/moe_1d_tiny.gin",
+        ),
+        *(
+            "extras/mesh_tensorflow/models/resnet_seed.gin",
+            "extras/mesh_tensorflow/models/t2t_transformer_tiny.gin",
+            "extras/vision/models/unet.gin",
+        ),
     ],
     "tests/configuration/test_gin_headers.py::"
     "test_the_command_of_a_header_describes_its_run": _BUILT,
     "tests/configuration/test_gin_headers.py::test_the_number_of_parameters_in_a_header_is_right": [
         *("models/lm_base.gin", "models/moe_2d_base.gin", "models/resnet50.gin"),
-        *("models/t2t_transformer_base.gin", "models/t5.1.1.base.gin", "runs/quickstart.gin"),
+        *(
+            "extras/mesh_tensorflow/models/t2t_transformer_base.gin",
+            "models/t5.1.1.base.gin",
+            "runs/quickstart.gin",
+        ),
     ],
     "tests/data/images/test_image_cache.py::test_a_damaged_cache_of_pixels_is_built_anew": [
         "True-images.bin",
@@ -109,11 +125,11 @@ QUICK_CASES = {
     "tests/models/moe/test_mixtures_under_layouts.py::test_gathers_equal_contractions": [
         "two levels-top_2",
     ],
-    "tests/models/parity/test_tensor_functions.py::"
+    "tests/extras/mesh_tensorflow/parity/test_tensor_functions.py::"
     "test_microbatches_sum_to_the_batch_and_concatenate_outputs": [
         "2",
     ],
-    "tests/models/parity/test_tensor_functions.py::"
+    "tests/extras/mesh_tensorflow/parity/test_tensor_functions.py::"
     "test_a_position_attends_to_its_block_and_the_neighbouring_ones": [
         "False-data:1,model:1-",
         "False-data:2,model:2-h_blocks:data;w_blocks:model",
@@ -334,14 +350,18 @@ QUICK_CASES = {
     "tests/oracle/test_tensor2tensor_transformer.py::test_beam_searches": [
         "t2t_transformer_head/encdec-beam3-False",
     ],
-    "tests/tools/grow/test_function.py::test_logits_stay_the_same": [
+    "tests/extras/grow/test_function.py::test_logits_stay_the_same": [
         *("grouped heads, rotary", "two levels from a layer"),
     ],
-    "tests/tools/sweep/test_shipped_sweeps.py::"
+    "tests/extras/sweeps/test_shipped_sweeps.py::"
     "test_the_rows_of_a_shipped_sweep_are_configurations": [
-        *("sweeps/distillation.gin", "sweeps/mixtures.gin", "sweeps/resnet.gin"),
+        *(
+            "extras/sweeps/distillation.gin",
+            "extras/sweeps/mixtures.gin",
+            "extras/sweeps/resnet.gin",
+        ),
     ],
-    "tests/rundir/checkpoints/test_checkpoints.py::test_a_checkpoint_moves_between_meshes": [
+    "tests/checkpoints/test_checkpoints.py::test_a_checkpoint_moves_between_meshes": [
         *("plain-2x2", "2x2-1x4", "1x4-4x1", "4x1-plain"),
     ],
     "tests/processes/test_membership.py::test_a_lost_process_ends_the_others_with_one_line": [

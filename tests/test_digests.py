@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtfrun.digests import MODULUS, digest_of_part, digest_of_rows
+from mtfrun.files.digests import MODULUS, digest_of_part, digest_of_rows
 
 RNG = np.random.default_rng(0)
 ROWS = {

@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import gc, sys
-from mtfrun.tensorflow_import import import_tensorflow
+from mtfrun.display.tensorflow_import import import_tensorflow
 with import_tensorflow():
     import tensorflow as tf
     import mtfrun.experiment.runs.run_training

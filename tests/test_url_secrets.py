@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mtfrun.errors import InputError, shorten
-from mtfrun.url_secrets import mask_url, mask_urls
+from mtfrun.errors.url_secrets import mask_url, mask_urls
 
 SECRET = "s3cr3t"
 

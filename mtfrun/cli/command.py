@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from mtfrun.configuration.arguments import range_of
 from mtfrun.display.formats import parse_size
 from mtfrun.errors import InputError
-from mtfrun.stores import is_url
-from mtfrun.untrusted import is_directory
+from mtfrun.errors.untrusted import is_directory
+from mtfrun.files import is_url
 
 if TYPE_CHECKING:
     from mtfrun.display.pictures import Canvas
@@ -221,7 +221,7 @@ def check_directories(flags: argparse.Namespace) -> None:
         if not (is_url(word) or is_directory(path)):
             raise InputError(f"{word} is not a directory: check its name")
         if not is_url(word) and os.access(path, os.R_OK) and not any(path.iterdir()):
-            from mtfrun.tools.runs import no_run_in
+            from mtfrun.rundir.run_summary import no_run_in
 
             raise no_run_in(path)
 
@@ -396,7 +396,7 @@ def check_picture(flags: argparse.Namespace) -> None:
 def write_picture(flags: argparse.Namespace, canvas: Canvas) -> None:
     from PIL import Image
 
-    from mtfrun.rundir import atomic_open
+    from mtfrun.files import atomic_open
 
     with atomic_open(flags.picture) as file:
         if flags.picture.endswith(".svg"):

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from mtfrun import __version__, processes
 from mtfrun.cli.command import Command
-from mtfrun.cli.commands.completion import complete
+from mtfrun.cli.completion import complete
 from mtfrun.cli.parser import all_commands, build_parsers, parse_flags
 from mtfrun.cli.paths import check_paths
 from mtfrun.cli.process_flags import join_processes
@@ -27,9 +27,9 @@ from mtfrun.display.streams import (
     unfailing,
     unfailing_stderr,
 )
+from mtfrun.display.tensorflow_import import import_tensorflow
 from mtfrun.errors import ExitCode, is_input_error
 from mtfrun.processes.child_process import end_with_launcher
-from mtfrun.tensorflow_import import import_tensorflow
 
 # Seconds until an exception that Python has ignored is raised again.
 _AGAIN_SECS = 0.01
@@ -168,7 +168,7 @@ def _starting() -> Iterator[None]:
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
     """A signal raises SystemExit(128 + number) after the current batch; a second one, at once."""
-    from mtfrun.rundir import remove_outputs_in_progress  # noqa: PLC0415 - imports TensorFlow
+    from mtfrun.files import remove_outputs_in_progress  # noqa: PLC0415 - imports TensorFlow
     from mtfrun.training.signals import handle_signals  # noqa: PLC0415 - as above
 
     code: int | None = None

@@ -8,20 +8,20 @@ from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from mtfrun import __version__
+from mtfrun.cli import completion
 from mtfrun.cli.command import GIN_HELP, Command, PathKind, add_shared_flags, check_shared
 from mtfrun.cli.commands import (
     checkpoints,
     checkpoints_average,
     checkpoints_diff,
     checkpoints_show,
-    completion,
     config,
     config_explain,
     curves,
     data,
     decode,
     export,
-    import_model,
+    import_run,
     launch,
     runs,
     score,
@@ -31,7 +31,7 @@ from mtfrun.cli.commands import (
 from mtfrun.cli.commands import eval as eval_command
 from mtfrun.configuration.entry_points import distribution_of, load_entry_points
 from mtfrun.errors import InputError, did_you_mean, shorten
-from mtfrun.url_secrets import mask_urls
+from mtfrun.errors.url_secrets import mask_urls
 
 GIN_PREFIX = "--gin."
 
@@ -71,7 +71,7 @@ Lists, shows, verifies, compares, averages and deletes the checkpoints of a run.
 }
 
 _MODULES = (
-    *(train, eval_command, decode, score, launch, import_model, export),
+    *(train, eval_command, decode, score, launch, import_run, export),
     *(config, config_explain, data, vocab_train),
     *(checkpoints, checkpoints_show, checkpoints_diff, checkpoints_average),
     *(runs, curves, completion),

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 from mtfrun.cli.command import PathKind
 from mtfrun.errors import InputError, did_you_mean
-from mtfrun.stores import is_url
+from mtfrun.files import is_url
 
 _AT_STEP = re.compile(r"@[a-z0-9]+$")
 # A model of the Hugging Face Hub, for which `import` has another remedy.
@@ -100,8 +100,8 @@ def _check_run(flags: argparse.Namespace, _: str, value: str) -> None:
     step = getattr(flags, "checkpoint", None)
     if isinstance(step, str) and step.isdecimal():
         # Not at the top, since no other path needs them.
-        from mtfrun.rundir.checkpoints.partial_files import list_steps  # noqa: PLC0415
-        from mtfrun.rundir.errors import MissingStepError  # noqa: PLC0415
+        from mtfrun.checkpoints.partial_files import list_steps  # noqa: PLC0415
+        from mtfrun.files.errors import MissingStepError  # noqa: PLC0415
 
         directory = _in_run(flags, "checkpoints")
         with contextlib.suppress(OSError):  # the command says why it cannot be read

@@ -16,12 +16,13 @@ from mtfrun.cli.command import settings_of
 from mtfrun.configuration import config
 from mtfrun.display import progress
 from mtfrun.errors import InputError
+from mtfrun.errors.untrusted import visible
 from mtfrun.experiment import Inference, Record
 from mtfrun.experiment.runs.opening import RunObjects, build_run, find_trained_run
 from mtfrun.experiment.runs.run_training import describe_setup
 from mtfrun.experiment.saved_configuration import check_same_split
-from mtfrun.rundir import RunDirectory, RunDirError, atomic_open
-from mtfrun.untrusted import visible
+from mtfrun.files import RunDirError, atomic_open
+from mtfrun.rundir import RunDirectory
 
 
 def open_run(

@@ -11,7 +11,7 @@ from mtfrun import processes
 from mtfrun.cli.command import Command
 from mtfrun.display import progress
 from mtfrun.errors import InputError
-from mtfrun.stores import StoreError, is_url, local_copy
+from mtfrun.files import StoreError, is_url, local_copy
 
 # Flags that name a run, or a checkpoint of it as in /tmp/run@100, which is read.
 _READ = ("adapter", "base", "draft", "first", "second")
@@ -25,10 +25,10 @@ def has_urls(flags: argparse.Namespace) -> bool:
 
 def replace_urls(flags: argparse.Namespace) -> None:
     """Replaces URLs by the local directories that other processes will open."""
-    from mtfrun.rundir import mirrors  # noqa: PLC0415 - URLs are rare
+    from mtfrun.checkpoints.mirror import registry  # noqa: PLC0415 - URLs are rare
 
     if is_url(flags.model_dir):
-        flags.model_dir = mirrors.local_path(flags.model_dir)
+        flags.model_dir = registry.local_path(flags.model_dir)
 
 
 @contextlib.contextmanager
@@ -40,25 +40,25 @@ def local_directories(flags: argparse.Namespace, command: Command) -> Iterator[N
     if not has_urls(flags):
         yield
         return
-    from mtfrun.rundir import mirrors  # noqa: PLC0415 - URLs are rare
+    from mtfrun.checkpoints.mirror import registry  # noqa: PLC0415 - URLs are rare
 
     urls: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
 
         def open_mirror(url: str, *, writes: bool) -> str:
-            urls[mirrors.local_path(url)] = url
+            urls[registry.local_path(url)] = url
             if processes.count() > 1:
                 processes.by_first(lambda: enter(url, writes=writes) and None, "mirror of a run")
-                return mirrors.local_path(url)
+                return registry.local_path(url)
             return enter(url, writes=writes)
 
         def enter(url: str, *, writes: bool) -> str:
             if not writes:
                 follows = getattr(flags, "continuous", False)
-                return stack.enter_context(mirrors.reading(url, follows=follows))
+                return stack.enter_context(registry.reading(url, follows=follows))
             # --restart moves the files of old checkpoints.
             is_restarted = getattr(flags, "restart", False)
-            path = stack.enter_context(mirrors.writing(url, downloads_all=is_restarted))
+            path = stack.enter_context(registry.writing(url, downloads_all=is_restarted))
             progress.note(f"mtfrun: {url} is {path} on this machine")
             return path
 

@@ -11,8 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
-from mtfrun import checks
-from mtfrun.errors import InputError
+from mtfrun.errors import InputError, checks
 
 # Numeric parameters of mtfrun by range: a name means the same in all classes. The classes check
 # their arguments too, for users of Python. Of gin's values it is clear which line or flag has set

@@ -37,7 +37,7 @@ from mtfrun.configuration.statements import (
 )
 from mtfrun.configuration.untrusted_configuration import check_untrusted, name_modules
 from mtfrun.errors import ConfigError, InputError
-from mtfrun.url_secrets import mask_urls
+from mtfrun.errors.url_secrets import mask_urls
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mtfrun.errors import RAISE_THE_LIMIT, InputError, is_shortage_of_library, nearest
-from mtfrun.untrusted import escape
-from mtfrun.url_secrets import mask_urls
+from mtfrun.errors.untrusted import escape
+from mtfrun.errors.url_secrets import mask_urls
 
 # The text that gin appends to the message of every exception that passes one of its wrappers.
 _GIN_SUFFIX = re.compile(

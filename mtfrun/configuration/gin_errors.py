@@ -32,7 +32,7 @@ _FILES_WITH = {
     "Experiment.data": "defaults.gin",
     "Task.source": "data/text_files.gin",
     "ImageData.source": "data/digits.gin",
-    "SegmentationData.source": "data/shapes.gin",
+    "SegmentationData.source": "extras/vision/data/shapes.gin",
 }
 
 

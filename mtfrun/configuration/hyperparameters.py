@@ -23,7 +23,7 @@ from mtfrun.configuration.statements import (
     last_part,
     values_of_macros,
 )
-from mtfrun.differences import Change, changes, list_changes
+from mtfrun.errors.differences import Change, changes, list_changes
 
 # The parameter of the data, which have a fingerprint.
 _DATA = ("experiment.Experiment", "data")
@@ -44,7 +44,7 @@ NEUTRAL: Mapping[str, set[str]] = {
         *("log_every_steps", "on_nan", "profile", "secs_per_loop", "train_steps"),
     },
     "transformer.Stack": {"rematerialise", "scan_blocks"},
-    "transformer.UniversalStack": {"rematerialise"},
+    "zoo.UniversalStack": {"rematerialise"},
 }
 
 # The parameters of classes that the program calls, whose values make the variables of a part of a

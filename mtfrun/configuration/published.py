@@ -13,7 +13,7 @@ from mtfrun.configuration.entry_points import load_entry_points
 PUBLISHING = (
     "mtfrun.data",
     "mtfrun.decoding",
-    "mtfrun.evaluation",
+    "mtfrun.metrics",
     "mtfrun.experiment",
     "mtfrun.layers",
     "mtfrun.models",
@@ -21,7 +21,7 @@ PUBLISHING = (
     "mtfrun.models.resnet",
     "mtfrun.models.transformer",
     "mtfrun.mtf",
-    "mtfrun.mtf.initializers",
+    "mtfrun.mtf.parameters.initializers",
     "mtfrun.optim",
     "mtfrun.training",
 )
@@ -69,6 +69,8 @@ def is_configurable(value: object) -> bool:
 
 def exported_names(module: Any) -> list[str]:
     """Returns the names that a package's __init__.py imports, or that another module defines."""
+    if hasattr(module, "__getattr__"):  # its names are lazy
+        return list(module.__all__)
     is_package = hasattr(module, "__path__")
     return [
         name

@@ -15,8 +15,8 @@ from mtfrun.configuration.errors import note_path
 from mtfrun.configuration.gin_values import MACRO, map_parts
 from mtfrun.configuration.statements import Binding, follow
 from mtfrun.errors import ConfigError, InputError
-from mtfrun.untrusted import is_plain_name, parse_json, read_regular
-from mtfrun.url_secrets import mask_json
+from mtfrun.errors.untrusted import is_plain_name, parse_json, read_regular
+from mtfrun.errors.url_secrets import mask_json
 
 CONFIG = "config.gin"
 RECORD = "files.json"

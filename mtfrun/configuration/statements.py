@@ -24,7 +24,7 @@ from mtfrun.configuration.gin_values import (
     value_text,
 )
 from mtfrun.errors import ConfigError
-from mtfrun.untrusted import open_regular
+from mtfrun.errors.untrusted import open_regular
 
 _Item = TypeVar("_Item")
 

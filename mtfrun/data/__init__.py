@@ -1,18 +1,10 @@
 """Sources of text and images, vocabularies, and batches of integer features on a mesh."""
 
-from mtfrun.data.batches import Batch as Batch
-from mtfrun.data.batches import Batches as Batches
-from mtfrun.data.batches import Rows as Rows
-from mtfrun.data.batches import every_row as every_row
-from mtfrun.data.conversation_data import ConversationData as ConversationData
 from mtfrun.data.conversations import ConversationPrompts as ConversationPrompts
 from mtfrun.data.conversations import ConversationTemplate as ConversationTemplate
 from mtfrun.data.conversations import Rendered as Rendered
 from mtfrun.data.data import Data as Data
 from mtfrun.data.data import TextData as TextData
-from mtfrun.data.denoising_data import DelimitedDenoisingData as DelimitedDenoisingData
-from mtfrun.data.denoising_data import DenoisingData as DenoisingData
-from mtfrun.data.denoising_data import MaskedLanguageModelData as MaskedLanguageModelData
 from mtfrun.data.entropy import bz2_bits_per_byte as bz2_bits_per_byte
 from mtfrun.data.entropy import conditional_entropy as conditional_entropy
 from mtfrun.data.errors import DataError as DataError
@@ -27,7 +19,6 @@ from mtfrun.data.features import validate_batch as validate_batch
 from mtfrun.data.images.crops import CentreCrop as CentreCrop
 from mtfrun.data.images.crops import Crop as Crop
 from mtfrun.data.images.crops import RandomResizedCrop as RandomResizedCrop
-from mtfrun.data.images.drawn_shapes import DrawnShapes as DrawnShapes
 from mtfrun.data.images.idx_images import IdxImages as IdxImages
 from mtfrun.data.images.image_data import IMAGES as IMAGES
 from mtfrun.data.images.image_data import ImageData as ImageData
@@ -36,22 +27,12 @@ from mtfrun.data.images.image_folders import ImageFolders as ImageFolders
 from mtfrun.data.images.image_source import ImageExample as ImageExample
 from mtfrun.data.images.image_source import ImageSource as ImageSource
 from mtfrun.data.images.image_source import NoImages as NoImages
-from mtfrun.data.images.mask_folders import MaskFolders as MaskFolders
 from mtfrun.data.images.rand_augment import RandAugment as RandAugment
-from mtfrun.data.images.segmentation_data import MASKS as MASKS
-from mtfrun.data.images.segmentation_data import SegmentationData as SegmentationData
-from mtfrun.data.images.segmentation_data import SegmentationSource as SegmentationSource
-from mtfrun.data.images.segmentation_data import SegmentedImage as SegmentedImage
 from mtfrun.data.images.tfds_images import TfdsImages as TfdsImages
-from mtfrun.data.infeed import Infeed as Infeed
-from mtfrun.data.infeed import host_of as host_of
-from mtfrun.data.language_model_data import LanguageModelData as LanguageModelData
 from mtfrun.data.mixture import Mixture as Mixture
 from mtfrun.data.mixture import ProportionalToExamples as ProportionalToExamples
 from mtfrun.data.mixture import choose as choose
 from mtfrun.data.mixture import feature_length as feature_length
-from mtfrun.data.multi_label_data import LabelSetVocabulary as LabelSetVocabulary
-from mtfrun.data.multi_label_data import MultiLabelData as MultiLabelData
 from mtfrun.data.objectives.deshuffling import Deshuffling as Deshuffling
 from mtfrun.data.objectives.masked_language_model import MaskedLanguageModel as MaskedLanguageModel
 from mtfrun.data.objectives.mixture_of_denoisers import Denoiser as Denoiser
@@ -62,39 +43,16 @@ from mtfrun.data.objectives.objective import RawText as RawText
 from mtfrun.data.objectives.prefix_language_model import PrefixLanguageModel as PrefixLanguageModel
 from mtfrun.data.objectives.span_corruption import IidDenoising as IidDenoising
 from mtfrun.data.objectives.span_corruption import SpanCorruption as SpanCorruption
-from mtfrun.data.order import ONLY_HOST as ONLY_HOST
-from mtfrun.data.order import Host as Host
-from mtfrun.data.order import Selection as Selection
-from mtfrun.data.pairs_data import DelimitedPairsData as DelimitedPairsData
-from mtfrun.data.pairs_data import SequenceToSequenceData as SequenceToSequenceData
-from mtfrun.data.pixel_data import PixelData as PixelData
-from mtfrun.data.preprocessors.glue import Glue as Glue
-from mtfrun.data.preprocessors.glue import Record as Record
-from mtfrun.data.preprocessors.glue import Wsc as Wsc
-from mtfrun.data.preprocessors.made_of_text import FillInTheBlank as FillInTheBlank
-from mtfrun.data.preprocessors.made_of_text import NextSentencePrediction as NextSentencePrediction
-from mtfrun.data.preprocessors.preprocessor import BySplit as BySplit
-from mtfrun.data.preprocessors.preprocessor import Fields as Fields
-from mtfrun.data.preprocessors.preprocessor import FilterByStringLength as FilterByStringLength
-from mtfrun.data.preprocessors.preprocessor import LabelNames as LabelNames
-from mtfrun.data.preprocessors.preprocessor import ParseTsv as ParseTsv
-from mtfrun.data.preprocessors.preprocessor import Preprocessor as Preprocessor
-from mtfrun.data.preprocessors.preprocessor import Rekey as Rekey
-from mtfrun.data.preprocessors.preprocessor import StreamPreprocessor as StreamPreprocessor
-from mtfrun.data.preprocessors.preprocessor import TextPairs as TextPairs
-from mtfrun.data.preprocessors.preprocessor import WordLabels as WordLabels
-from mtfrun.data.preprocessors.pronouns import (
-    DefinitePronounResolution as DefinitePronounResolution,
-)
-from mtfrun.data.preprocessors.pronouns import WnliSimple as WnliSimple
-from mtfrun.data.preprocessors.pronouns import WscSimple as WscSimple
-from mtfrun.data.preprocessors.question_answering import Squad as Squad
-from mtfrun.data.preprocessors.question_answering import SquadSpans as SquadSpans
-from mtfrun.data.preprocessors.question_answering import TriviaQa as TriviaQa
-from mtfrun.data.preprocessors.rank_classification import RankClassification as RankClassification
-from mtfrun.data.preprocessors.translation import MultiTranslate as MultiTranslate
-from mtfrun.data.preprocessors.translation import Summarize as Summarize
-from mtfrun.data.preprocessors.translation import Translate as Translate
+from mtfrun.data.preprocessor import BySplit as BySplit
+from mtfrun.data.preprocessor import Fields as Fields
+from mtfrun.data.preprocessor import FilterByStringLength as FilterByStringLength
+from mtfrun.data.preprocessor import LabelNames as LabelNames
+from mtfrun.data.preprocessor import ParseTsv as ParseTsv
+from mtfrun.data.preprocessor import Preprocessor as Preprocessor
+from mtfrun.data.preprocessor import Rekey as Rekey
+from mtfrun.data.preprocessor import StreamPreprocessor as StreamPreprocessor
+from mtfrun.data.preprocessor import TextPairs as TextPairs
+from mtfrun.data.preprocessor import WordLabels as WordLabels
 from mtfrun.data.prompts import DecoderOnlyPrompts as DecoderOnlyPrompts
 from mtfrun.data.prompts import EncoderDecoderPrompts as EncoderDecoderPrompts
 from mtfrun.data.prompts import LanguageModelPrompts as LanguageModelPrompts
@@ -111,9 +69,15 @@ from mtfrun.data.references import Target as Target
 from mtfrun.data.references import all_answers as all_answers
 from mtfrun.data.references import possible_referent as possible_referent
 from mtfrun.data.references import ranked_class as ranked_class
-from mtfrun.data.sources.conversation_files import Conversations as Conversations
-from mtfrun.data.sources.hugging_face_dataset import HuggingFaceDataset as HuggingFaceDataset
-from mtfrun.data.sources.libreoffice_help import LibreOfficeHelp as LibreOfficeHelp
+from mtfrun.data.rows.batches import Batch as Batch
+from mtfrun.data.rows.batches import Batches as Batches
+from mtfrun.data.rows.batches import Rows as Rows
+from mtfrun.data.rows.batches import every_row as every_row
+from mtfrun.data.rows.infeed import Infeed as Infeed
+from mtfrun.data.rows.infeed import host_of as host_of
+from mtfrun.data.rows.order import ONLY_HOST as ONLY_HOST
+from mtfrun.data.rows.order import Host as Host
+from mtfrun.data.rows.order import Selection as Selection
 from mtfrun.data.sources.named_dataset import named_dataset as named_dataset
 from mtfrun.data.sources.parquet import Parquet as Parquet
 from mtfrun.data.sources.records import JsonLines as JsonLines
@@ -126,27 +90,18 @@ from mtfrun.data.sources.text_files import TextParagraphs as TextParagraphs
 from mtfrun.data.sources.tfds_source import Tfds as Tfds
 from mtfrun.data.sources.tfrecord import Tfrecord as Tfrecord
 from mtfrun.data.sources.tsv import Tsv as Tsv
-from mtfrun.data.sources.wordnet import WordNetGlosses as WordNetGlosses
-from mtfrun.data.sources.wordnet import wordnet_classes as wordnet_classes
-from mtfrun.data.span_data import SpanData as SpanData
 from mtfrun.data.task import LabelNumber as LabelNumber
 from mtfrun.data.task import Number as Number
 from mtfrun.data.task import Task as Task
-from mtfrun.data.task_data import TaskData as TaskData
-from mtfrun.data.text_classification_data import LabelVocabulary as LabelVocabulary
-from mtfrun.data.text_classification_data import TextClassificationData as TextClassificationData
-from mtfrun.data.text_regression_data import NumberVocabulary as NumberVocabulary
-from mtfrun.data.text_regression_data import TextRegressionData as TextRegressionData
-from mtfrun.data.token_classification_data import (
-    TokenClassificationData as TokenClassificationData,
-)
+from mtfrun.data.text.denoising_data import DelimitedDenoisingData as DelimitedDenoisingData
+from mtfrun.data.text.denoising_data import DenoisingData as DenoisingData
+from mtfrun.data.text.denoising_data import MaskedLanguageModelData as MaskedLanguageModelData
+from mtfrun.data.text.language_model_data import LanguageModelData as LanguageModelData
+from mtfrun.data.text.pairs_data import DelimitedPairsData as DelimitedPairsData
+from mtfrun.data.text.pairs_data import SequenceToSequenceData as SequenceToSequenceData
+from mtfrun.data.text.task_data import TaskData as TaskData
 from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary as ByteVocabulary
-from mtfrun.data.vocabularies.hugging_face_vocabulary import (
-    HuggingFaceVocabulary as HuggingFaceVocabulary,
-)
-from mtfrun.data.vocabularies.hugging_face_vocabulary import ids_of_tokens as ids_of_tokens
 from mtfrun.data.vocabularies.id_vocabulary import IdVocabulary as IdVocabulary
-from mtfrun.data.vocabularies.pixel_vocabulary import PixelVocabulary as PixelVocabulary
 from mtfrun.data.vocabularies.sentencepiece_vocabulary import (
     SentencePieceVocabulary as SentencePieceVocabulary,
 )

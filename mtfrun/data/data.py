@@ -13,18 +13,18 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.data.batches import Batch, Batches, CountedBatches, Density
-from mtfrun.data.cache_directory import EVERY_CACHE, CacheChoice
+from mtfrun.data.cache.directory import EVERY_CACHE, CacheChoice
+from mtfrun.data.cache.tokens import Cached, TokenCache
 from mtfrun.data.conversations import ConversationTemplate
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.order import ONLY_HOST, Host
-from mtfrun.data.preprocessors.preprocessor import Fields
+from mtfrun.data.preprocessor import Fields
 from mtfrun.data.prompts import LanguageModelPrompts, PromptFormat, PromptLimits
+from mtfrun.data.rows.batches import Batch, Batches, CountedBatches, Density
+from mtfrun.data.rows.order import ONLY_HOST, Host
 from mtfrun.data.task import Metrics
-from mtfrun.data.token_cache import Cached, TokenCache
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
-from mtfrun.differences import changes, list_changes
+from mtfrun.errors.differences import changes, list_changes
 
 # Entries of fingerprints. "vocabularies": hashes by feature; a model can never be used with another
 # vocabulary. "ids" in a mapping: a hash of what the mapping's other entries determine. While it is

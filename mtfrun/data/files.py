@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from mtfrun.data.errors import DataError
-from mtfrun.stores import is_url, local_copy, origin_of
+from mtfrun.files import is_url, local_copy, origin_of
 
 # Bytes of a file that is read at once.
 LARGEST_CONTENT = 1 << 30

@@ -6,11 +6,11 @@ import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from mtfrun.checks import COUNT, POSITIVE, check_fields, check_range
 from mtfrun.data.errors import DataError
 from mtfrun.data.task import Task
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors import did_you_mean
+from mtfrun.errors.checks import COUNT, POSITIVE, check_fields, check_range
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
-from mtfrun.data.preprocessors.preprocessor import Fields, field_of, required_texts_of
+from mtfrun.data.preprocessor import Fields, field_of, required_texts_of
 
 _ANSWERS = "answers"
 

@@ -9,12 +9,7 @@ from typing import Any
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
-from mtfrun.data.preprocessors.preprocessor import (
-    BySplit,
-    Fields,
-    Preprocessor,
-    StreamPreprocessor,
-)
+from mtfrun.data.preprocessor import BySplit, Fields, Preprocessor, StreamPreprocessor
 from mtfrun.data.sources.source import TEXT, Example, Source
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 

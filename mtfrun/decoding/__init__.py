@@ -22,6 +22,12 @@ from mtfrun.decoding.controls.processors import RepetitionPenalty as RepetitionP
 from mtfrun.decoding.controls.rules import LogitProcessor as LogitProcessor
 from mtfrun.decoding.controls.rules import Rules as Rules
 from mtfrun.decoding.controls.rules import Written as Written
+from mtfrun.decoding.controls.sampling import ChooseToken as ChooseToken
+from mtfrun.decoding.controls.sampling import Greedy as Greedy
+from mtfrun.decoding.controls.sampling import MinP as MinP
+from mtfrun.decoding.controls.sampling import Sample as Sample
+from mtfrun.decoding.controls.sampling import TokenFilter as TokenFilter
+from mtfrun.decoding.controls.sampling import Typical as Typical
 from mtfrun.decoding.controls.trace import Trace as Trace
 from mtfrun.decoding.decoder import EMPTY_BELOW as EMPTY_BELOW
 from mtfrun.decoding.decoder import END_ID as END_ID
@@ -39,12 +45,6 @@ from mtfrun.decoding.generate import fit_state as fit_state
 from mtfrun.decoding.generate import generate as generate
 from mtfrun.decoding.prompt import count_prompt_ids as count_prompt_ids
 from mtfrun.decoding.prompt import worth_reading_at_once as worth_reading_at_once
-from mtfrun.decoding.sampling import ChooseToken as ChooseToken
-from mtfrun.decoding.sampling import Greedy as Greedy
-from mtfrun.decoding.sampling import MinP as MinP
-from mtfrun.decoding.sampling import Sample as Sample
-from mtfrun.decoding.sampling import TokenFilter as TokenFilter
-from mtfrun.decoding.sampling import Typical as Typical
 from mtfrun.decoding.search import Search as Search
 from mtfrun.decoding.speculative import Speculation as Speculation
 from mtfrun.decoding.speculative import speculate as speculate

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.decoding.controls.sampling import ChooseToken
 from mtfrun.decoding.decoder import Decoder
 from mtfrun.decoding.prompt import Prompts
-from mtfrun.decoding.sampling import ChooseToken
 from mtfrun.errors import InputError
 
 

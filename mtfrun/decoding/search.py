@@ -7,14 +7,14 @@ import functools
 from collections.abc import Callable
 
 from mtfrun import mtf
-from mtfrun.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE_ABOVE_0, check_range
 from mtfrun.decoding.beam_search import BeamSearch
 from mtfrun.decoding.controls.controls import Controls
 from mtfrun.decoding.controls.rules import Rules
+from mtfrun.decoding.controls.sampling import ChooseToken, Greedy, Sample
 from mtfrun.decoding.decoder import END_ID, Decoder, Hypotheses
 from mtfrun.decoding.generate import generate
-from mtfrun.decoding.sampling import ChooseToken, Greedy, Sample
 from mtfrun.errors import InputError
+from mtfrun.errors.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE_ABOVE_0, check_range
 
 
 @dataclasses.dataclass(frozen=True)

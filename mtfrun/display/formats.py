@@ -6,8 +6,8 @@ import textwrap
 import time
 
 from mtfrun.errors import InputError
-from mtfrun.untrusted import escape
-from mtfrun.url_secrets import mask_urls
+from mtfrun.errors.untrusted import escape
+from mtfrun.errors.url_secrets import mask_urls
 
 WIDTH = 80
 """The columns that every terminal has."""

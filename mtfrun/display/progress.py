@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from mtfrun import processes
 from mtfrun.display.formats import duration_text
-from mtfrun.untrusted import escape
-from mtfrun.url_secrets import mask_urls
+from mtfrun.errors.untrusted import escape
+from mtfrun.errors.url_secrets import mask_urls
 
 Style = Literal["bold", "dim", "red", "yellow", "green"]
 

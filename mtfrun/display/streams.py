@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from mtfrun.errors import InputError, is_input_error
-from mtfrun.untrusted import escape, visible
-from mtfrun.url_secrets import mask_urls
+from mtfrun.errors.untrusted import escape, visible
+from mtfrun.errors.url_secrets import mask_urls
 
 _STANDARD_ERROR = 2
 # The control characters that tqdm writes to move between its bars, and the colours of lines.

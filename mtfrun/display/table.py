@@ -11,7 +11,7 @@ from typing import TextIO
 
 from mtfrun.display.formats import shorten_cell
 from mtfrun.display.progress import Style, apply_style, is_terminal, terminal_size
-from mtfrun.untrusted import escape
+from mtfrun.errors.untrusted import escape
 
 # Also "3/10", "2.1 MB", "1.5k tok/s", "0.25*", "2.5 ± 0.1" and "2.5 [2.4, 2.7]".
 _NUMBER = re.compile(

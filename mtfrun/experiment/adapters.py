@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtfrun import mtf
+from mtfrun.checkpoints import Manifest
+from mtfrun.checkpoints.mirror import registry
+from mtfrun.checkpoints.partial_files import list_steps
 from mtfrun.errors import InputError, did_you_mean
+from mtfrun.errors.untrusted import escape
+from mtfrun.files import RunDirError, is_url
 from mtfrun.layers import Adapter
 from mtfrun.models import Model
-from mtfrun.rundir import Manifest, RunDirectory, RunDirError, mirrors
-from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint, find_checkpoint
-from mtfrun.rundir.checkpoints.partial_files import list_steps
-from mtfrun.stores import is_url
-from mtfrun.untrusted import escape
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.init_checkpoint import InitCheckpoint, find_checkpoint
 
 ENTRY = "adapters"
 """The entry of a manifest with the adapters and their base."""
@@ -119,7 +121,7 @@ def load_base(
     mtf.initialize(model, seed)
     report = dataclasses.replace(source, path=path)(model.base_variables(), model.vocabulary_sizes)
     assert report is not None
-    place = mirrors.url_of(str(pathlib.Path(report.path).absolute()))
+    place = registry.url_of(str(pathlib.Path(report.path).absolute()))
     base = BaseModel(place, report.step, hash_of_base(model))
     check_base(base.sha256, saved, path)
     return base

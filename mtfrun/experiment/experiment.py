@@ -11,10 +11,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from mtfrun import mtf, optim
-from mtfrun.checks import INDEX, check_range
+from mtfrun.checkpoints import VariableSpec
+from mtfrun.checkpoints.checkpoints import check_compatible
 from mtfrun.data import Data, Infeed, host_of, split_batch
 from mtfrun.data.data import RowFeatures
 from mtfrun.errors import InputError, LayoutError
+from mtfrun.errors.checks import INDEX, check_range
 from mtfrun.experiment.adapters import (
     SavedAdapters,
     check_base,
@@ -24,15 +26,15 @@ from mtfrun.experiment.adapters import (
 )
 from mtfrun.experiment.records import Progress, Record, Source, require
 from mtfrun.experiment.saved_configuration import check_same_vocabularies
+from mtfrun.files import RunDirError
+from mtfrun.files.errors import IncompatibleError
 from mtfrun.models import FiniteCheck, Model, NonFiniteError
-from mtfrun.rundir import RunDirectory, RunDirError, VariableSpec
-from mtfrun.rundir.checkpoints.checkpoints import check_compatible
-from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
-from mtfrun.rundir.errors import IncompatibleError
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.init_checkpoint import InitCheckpoint
 
 ALL_DATA = (
     "choose @data.LanguageModelData(), @data.DelimitedPairsData(), "
-    "@data.SequenceToSequenceData(), @data.ImageData(), @data.SegmentationData() or your class"
+    "@data.SequenceToSequenceData(), @data.ImageData(), @vision.SegmentationData() or your class"
 )
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 
+from mtfrun.checkpoints import Manifest
 from mtfrun.data import Data
 from mtfrun.data.data import RowFeatures
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.rundir import Manifest
 
 
 class PreparedTerm:

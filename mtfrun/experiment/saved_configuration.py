@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from mtfrun import processes
+from mtfrun.checkpoints import TRAIN_STEPS, Manifest
 from mtfrun.configuration.hyperparameters import (
     changes_of_hyperparameters,
     texts_of_parameters,
 )
 from mtfrun.data import Data, DataError
 from mtfrun.data.data import IDS, VOCABULARIES, check_unchanged, check_vocabularies
-from mtfrun.differences import Change, changes, list_changes
 from mtfrun.errors import InputError
-from mtfrun.rundir import TRAIN_STEPS, Manifest, run_versions
+from mtfrun.errors.differences import Change, changes, list_changes
+from mtfrun.errors.url_secrets import mask_json
+from mtfrun.rundir import run_versions
 from mtfrun.rundir.code import changed_modules, code_summary, module_hashes
-from mtfrun.url_secrets import mask_json
 
 TrainingHyperparameters = Mapping[str, Mapping[str, str]]
 """Parameters that change the results of a training, see `training_hyperparameters`."""

@@ -13,30 +13,31 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf, optim, processes, training
-from mtfrun.checks import COUNT, check_range
+from mtfrun.checkpoints import Manifest
+from mtfrun.checkpoints.manifest import describe
 from mtfrun.data import Data
 from mtfrun.display import pictures, progress
 from mtfrun.display.table import fit_fields, label_lines
 from mtfrun.errors import InputError
+from mtfrun.errors.checks import COUNT, check_range
+from mtfrun.errors.untrusted import escape
 from mtfrun.experiment.adapters import SavedAdapters, as_adapters, load_base, saved_adapters
-from mtfrun.experiment.evaluation import Evaluation
+from mtfrun.experiment.evaluation.evaluation import Evaluation
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.loss_terms import LossTerm
+from mtfrun.experiment.printed_summary import PrintedSummary
 from mtfrun.experiment.records import require
-from mtfrun.experiment.run_summary import PrintedSummary
 from mtfrun.experiment.saved_configuration import (
     SavedConfiguration,
     TrainingHyperparameters,
     check_same_training_data,
 )
 from mtfrun.layers import Adapter
+from mtfrun.metrics.catalogue import best_mode, is_better
+from mtfrun.metrics.event_files import Summaries
 from mtfrun.models import NonFiniteError
-from mtfrun.rundir import Manifest, RunCost, RunDirectory, RunRecord, State, Status
-from mtfrun.rundir.checkpoints.manifest import describe
-from mtfrun.rundir.tensorboard.metric_catalogue import best_mode, is_better
-from mtfrun.rundir.tensorboard.summaries import Summaries
-from mtfrun.training.hook import listener
-from mtfrun.untrusted import escape
+from mtfrun.rundir import RunCost, RunDirectory, RunRecord, State, Status
+from mtfrun.training.hooks.hook import listener
 
 # An error is recorded as one line of at most so many characters.
 _ERROR_CHARACTERS = 500

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Collection
 
 from mtfrun import mtf
-from mtfrun.checks import SHARE_BELOW_1, check_range
+from mtfrun.errors.checks import SHARE_BELOW_1, check_range
 from mtfrun.layers.layer import Call
 
 

@@ -7,7 +7,7 @@ import abc
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.checks import INDEX, check_range
+from mtfrun.errors.checks import INDEX, check_range
 from mtfrun.layers.dense import Dense
 from mtfrun.layers.layer import Call
 

@@ -187,7 +187,7 @@ class _Loop:
                 list(map(mtf.add, of_fields, of_inner)),
             ]
 
-        # Counted upwards, as `mtfrun.tools.planning` reads how often a loop runs.
+        # Counted upwards, as `mtfrun.extras.plan` reads how often a loop runs.
         none_done = mtf.constant(stored[0].mesh, 0, dtype=tf.int32)
         _, of_x, of_weights, _, of_fields = mtf.while_loop(
             lambda done, *_: mtf.less(done, self._number),

@@ -1,6 +1,6 @@
 """Base classes of models, means of their metrics, and checks for non-finite values."""
 
-from mtfrun.layers import Metric as Metric
+from mtfrun.layers.collector import Metric as Metric
 from mtfrun.models.model import FiniteCheck as FiniteCheck
 from mtfrun.models.model import ImageModel as ImageModel
 from mtfrun.models.model import Loss as Loss

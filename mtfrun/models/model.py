@@ -14,7 +14,7 @@ from mtfrun import layers, mtf
 from mtfrun.decoding import Decoder
 from mtfrun.errors import InputError
 from mtfrun.layers import Collector, Metric
-from mtfrun.rundir.tensorboard import metric_tags
+from mtfrun.metrics import tags
 
 Features = Mapping[str, mtf.Tensor]
 
@@ -95,7 +95,7 @@ def means(
       >>> means({"loss": 8.0, "accuracy": 3.0}, {"loss": 4.0, "accuracy": 4.0})
       {'loss': 2.0, 'accuracy': 0.75, 'perplexity': 7.38905609893065}
     """
-    values = metric_tags.entries(
+    values = tags.entries(
         {name: total / max(weights[name], 1e-9) for name, total in totals.items()}
     )
     if with_perplexity and "loss" in values:

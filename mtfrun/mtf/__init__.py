@@ -1,28 +1,13 @@
 """Named tensors on a mesh: `from mtfrun import mtf`."""
 
-from mtfrun.errors import LayoutError as LayoutError
-from mtfrun.errors import ShapeError as ShapeError
-from mtfrun.mtf import initializers as initializers
-from mtfrun.mtf.devices import DeviceSettings as DeviceSettings
+from mtfrun.errors.errors import LayoutError as LayoutError
+from mtfrun.errors.errors import ShapeError as ShapeError
 from mtfrun.mtf.flops import FlopCount as FlopCount
 from mtfrun.mtf.flops import count_flops as count_flops
 from mtfrun.mtf.function import function as function
 from mtfrun.mtf.gradients import custom_gradient as custom_gradient
 from mtfrun.mtf.gradients import gradients as gradients
 from mtfrun.mtf.gradients import value_and_gradients as value_and_gradients
-from mtfrun.mtf.initializers import Initializer as Initializer
-from mtfrun.mtf.initializers import VarianceScaling as VarianceScaling
-from mtfrun.mtf.layout import LayoutLike as LayoutLike
-from mtfrun.mtf.layout import LayoutRules as LayoutRules
-from mtfrun.mtf.layout import convert_to_layout_rules as convert_to_layout_rules
-from mtfrun.mtf.layout import tensor_dim_to_mesh_dim_size as tensor_dim_to_mesh_dim_size
-from mtfrun.mtf.layout import tensor_dim_to_size_per_split as tensor_dim_to_size_per_split
-from mtfrun.mtf.mesh import Mesh as Mesh
-from mtfrun.mtf.mesh import planned_meshes as planned_meshes
-from mtfrun.mtf.module import Module as Module
-from mtfrun.mtf.module import assign_paths as assign_paths
-from mtfrun.mtf.module import initialize as initialize
-from mtfrun.mtf.ops.batch_normalization import batch_normalize as batch_normalize
 from mtfrun.mtf.ops.batch_parts import sum_over_parts as sum_over_parts
 from mtfrun.mtf.ops.binary import add as add
 from mtfrun.mtf.ops.binary import divide as divide
@@ -52,15 +37,16 @@ from mtfrun.mtf.ops.constants import zeros as zeros
 from mtfrun.mtf.ops.constants import zeros_like as zeros_like
 from mtfrun.mtf.ops.contraction import einsum as einsum
 from mtfrun.mtf.ops.contraction import matmul as matmul
-from mtfrun.mtf.ops.control import compute_after as compute_after
-from mtfrun.mtf.ops.control import cond as cond
-from mtfrun.mtf.ops.control import optimization_barrier as optimization_barrier
-from mtfrun.mtf.ops.control import while_loop as while_loop
-from mtfrun.mtf.ops.cross_entropy import CrossEntropy as CrossEntropy
-from mtfrun.mtf.ops.cross_entropy import sparse_cross_entropy as sparse_cross_entropy
-from mtfrun.mtf.ops.cross_entropy import (
-    sparse_softmax_cross_entropy as sparse_softmax_cross_entropy,
-)
+from mtfrun.mtf.ops.control_flow.control import compute_after as compute_after
+from mtfrun.mtf.ops.control_flow.control import cond as cond
+from mtfrun.mtf.ops.control_flow.control import optimization_barrier as optimization_barrier
+from mtfrun.mtf.ops.control_flow.control import while_loop as while_loop
+from mtfrun.mtf.ops.control_flow.rematerialisation import keep as keep
+from mtfrun.mtf.ops.control_flow.rematerialisation import recompute_grad as recompute_grad
+from mtfrun.mtf.ops.control_flow.reports import Print as Print
+from mtfrun.mtf.ops.control_flow.reports import scalar_summary as scalar_summary
+from mtfrun.mtf.ops.control_flow.reversible import reversible_layers as reversible_layers
+from mtfrun.mtf.ops.control_flow.reversible import reversible_residuals as reversible_residuals
 from mtfrun.mtf.ops.elementwise import abs as abs
 from mtfrun.mtf.ops.elementwise import cast as cast
 from mtfrun.mtf.ops.elementwise import cos as cos
@@ -91,7 +77,13 @@ from mtfrun.mtf.ops.elementwise import tanh as tanh
 from mtfrun.mtf.ops.elementwise import to_bfloat16 as to_bfloat16
 from mtfrun.mtf.ops.elementwise import to_float as to_float
 from mtfrun.mtf.ops.elementwise import to_int32 as to_int32
-from mtfrun.mtf.ops.grouped_matmul import grouped_matmul as grouped_matmul
+from mtfrun.mtf.ops.fused.batch_normalization import batch_normalize as batch_normalize
+from mtfrun.mtf.ops.fused.cross_entropy import CrossEntropy as CrossEntropy
+from mtfrun.mtf.ops.fused.cross_entropy import sparse_cross_entropy as sparse_cross_entropy
+from mtfrun.mtf.ops.fused.cross_entropy import (
+    sparse_softmax_cross_entropy as sparse_softmax_cross_entropy,
+)
+from mtfrun.mtf.ops.fused.grouped_matmul import grouped_matmul as grouped_matmul
 from mtfrun.mtf.ops.indexing import add_position as add_position
 from mtfrun.mtf.ops.indexing import gather as gather
 from mtfrun.mtf.ops.indexing import gather_rows as gather_rows
@@ -119,12 +111,6 @@ from mtfrun.mtf.ops.reductions import reduce_min as reduce_min
 from mtfrun.mtf.ops.reductions import reduce_sum as reduce_sum
 from mtfrun.mtf.ops.reductions import reduction_fn as reduction_fn
 from mtfrun.mtf.ops.reductions import softmax as softmax
-from mtfrun.mtf.ops.rematerialisation import keep as keep
-from mtfrun.mtf.ops.rematerialisation import recompute_grad as recompute_grad
-from mtfrun.mtf.ops.reports import Print as Print
-from mtfrun.mtf.ops.reports import scalar_summary as scalar_summary
-from mtfrun.mtf.ops.reversible import reversible_layers as reversible_layers
-from mtfrun.mtf.ops.reversible import reversible_residuals as reversible_residuals
 from mtfrun.mtf.ops.slicewise import binary_op_with_broadcasting as binary_op_with_broadcasting
 from mtfrun.mtf.ops.slicewise import cwise as cwise
 from mtfrun.mtf.ops.slicewise import slicewise as slicewise
@@ -167,6 +153,37 @@ from mtfrun.mtf.ops.top_k import nth_smallest_element as nth_smallest_element
 from mtfrun.mtf.ops.top_k import sample_with_temperature as sample_with_temperature
 from mtfrun.mtf.ops.top_k import top_1 as top_1
 from mtfrun.mtf.ops.top_k import top_k as top_k
+from mtfrun.mtf.parameters import initializers as initializers
+from mtfrun.mtf.parameters.initializers import Initializer as Initializer
+from mtfrun.mtf.parameters.initializers import VarianceScaling as VarianceScaling
+from mtfrun.mtf.parameters.module import Module as Module
+from mtfrun.mtf.parameters.module import assign_paths as assign_paths
+from mtfrun.mtf.parameters.module import initialize as initialize
+from mtfrun.mtf.parameters.variables import DTypePolicy as DTypePolicy
+from mtfrun.mtf.parameters.variables import LowRankAddend as LowRankAddend
+from mtfrun.mtf.parameters.variables import Variable as Variable
+from mtfrun.mtf.parameters.variables import assign as assign
+from mtfrun.mtf.parameters.variables import assign_add as assign_add
+from mtfrun.mtf.parameters.variables import assign_sub as assign_sub
+from mtfrun.mtf.parameters.variables import read_once as read_once
+from mtfrun.mtf.parameters.variables import read_variable as read_variable
+from mtfrun.mtf.parameters.variables import shard_variables as shard_variables
+from mtfrun.mtf.parameters.variables import stack_variables as stack_variables
+from mtfrun.mtf.parameters.variables import with_values as with_values
+from mtfrun.mtf.parameters.widths import Growth as Growth
+from mtfrun.mtf.parameters.widths import Widths as Widths
+from mtfrun.mtf.parameters.widths import plain_name as plain_name
+from mtfrun.mtf.parameters.widths import smallest_sizes as smallest_sizes
+from mtfrun.mtf.placement.devices import DeviceSettings as DeviceSettings
+from mtfrun.mtf.placement.layout import LayoutLike as LayoutLike
+from mtfrun.mtf.placement.layout import LayoutRules as LayoutRules
+from mtfrun.mtf.placement.layout import convert_to_layout_rules as convert_to_layout_rules
+from mtfrun.mtf.placement.layout import tensor_dim_to_mesh_dim_size as tensor_dim_to_mesh_dim_size
+from mtfrun.mtf.placement.layout import tensor_dim_to_size_per_split as tensor_dim_to_size_per_split
+from mtfrun.mtf.placement.mesh import Mesh as Mesh
+from mtfrun.mtf.placement.mesh import planned_meshes as planned_meshes
+from mtfrun.mtf.placement.zero import SLOT_RULES as SLOT_RULES
+from mtfrun.mtf.placement.zero import sharded_names as sharded_names
 from mtfrun.mtf.porting import convert_to_dimension as convert_to_dimension
 from mtfrun.mtf.porting import convert_to_shape as convert_to_shape
 from mtfrun.mtf.random import Key as Key
@@ -194,20 +211,3 @@ from mtfrun.mtf.transfer import Shard as Shard
 from mtfrun.mtf.transfer import import_tf_tensor as import_tf_tensor
 from mtfrun.mtf.transfer import owned_shards as owned_shards
 from mtfrun.mtf.transfer import to_numpy as to_numpy
-from mtfrun.mtf.variables import DTypePolicy as DTypePolicy
-from mtfrun.mtf.variables import LowRankAddend as LowRankAddend
-from mtfrun.mtf.variables import Variable as Variable
-from mtfrun.mtf.variables import assign as assign
-from mtfrun.mtf.variables import assign_add as assign_add
-from mtfrun.mtf.variables import assign_sub as assign_sub
-from mtfrun.mtf.variables import read_once as read_once
-from mtfrun.mtf.variables import read_variable as read_variable
-from mtfrun.mtf.variables import shard_variables as shard_variables
-from mtfrun.mtf.variables import stack_variables as stack_variables
-from mtfrun.mtf.variables import with_values as with_values
-from mtfrun.mtf.widths import Growth as Growth
-from mtfrun.mtf.widths import Widths as Widths
-from mtfrun.mtf.widths import plain_name as plain_name
-from mtfrun.mtf.widths import smallest_sizes as smallest_sizes
-from mtfrun.mtf.zero import SLOT_RULES as SLOT_RULES
-from mtfrun.mtf.zero import sharded_names as sharded_names

@@ -10,8 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from mtfrun.mtf import engine
-from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.placement import engine
+from mtfrun.mtf.placement.mesh import Mesh
 from mtfrun.mtf.reports import Report, collect_reports, deliver, with_values
 from mtfrun.mtf.tensor import Tensor
 

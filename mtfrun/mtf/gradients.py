@@ -7,8 +7,8 @@ from typing import Any, TypeVar, cast
 
 import tensorflow as tf
 
+from mtfrun.mtf.parameters.variables import Variable
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, reorder
-from mtfrun.mtf.variables import Variable
 
 # A tensor or a tuple of tensors.
 Result = TypeVar("Result")

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun.errors import InputError
-from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.placement.mesh import Mesh
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Dimension, Shape, ShapeLike, convert_to_shape, union
 from mtfrun.mtf.tensor import Tensor, TensorLike, align, as_tensor

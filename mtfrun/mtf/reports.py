@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from mtfrun import processes
 from mtfrun.mtf.flops import forget_on_error
-from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.placement.mesh import Mesh
 from mtfrun.mtf.shape import Dimension, Shape
 from mtfrun.mtf.tensor import Tensor
 from mtfrun.mtf.transfer import to_numpy

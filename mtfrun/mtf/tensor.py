@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.placement.mesh import Mesh
 from mtfrun.mtf.shape import Dimension, Shape, ShapeLike, broadcast_shape, convert_to_shape
 
 _Op = TypeVar("_Op", bound=Callable[..., Any])

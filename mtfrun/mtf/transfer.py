@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf import engine
-from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.placement import engine
+from mtfrun.mtf.placement.mesh import Mesh
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Shape, ShapeLike, convert_to_shape
 from mtfrun.mtf.tensor import Arithmetic, Tensor, as_tensor

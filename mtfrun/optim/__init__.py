@@ -26,7 +26,6 @@ from mtfrun.optim.piecewise import Cyclic as Cyclic
 from mtfrun.optim.piecewise import Piecewise as Piecewise
 from mtfrun.optim.piecewise import PiecewiseLinear as PiecewiseLinear
 from mtfrun.optim.piecewise import WarmupStableDecay as WarmupStableDecay
-from mtfrun.optim.schedule_free import ScheduleFreeAdam as ScheduleFreeAdam
 from mtfrun.optim.schedules import Constant as Constant
 from mtfrun.optim.schedules import CosineDecay as CosineDecay
 from mtfrun.optim.schedules import LinearDecay as LinearDecay
@@ -39,12 +38,6 @@ from mtfrun.optim.schedules import TruncatedRsqrt as TruncatedRsqrt
 from mtfrun.optim.schedules import noam as noam
 from mtfrun.optim.sgd import Momentum as Momentum
 from mtfrun.optim.sgd import Sgd as Sgd
-from mtfrun.optim.shampoo import Preconditioning as Preconditioning
-from mtfrun.optim.shampoo import Shampoo as Shampoo
-from mtfrun.optim.shampoo import inverse_root as inverse_root
-from mtfrun.optim.sophia import Curvature as Curvature
-from mtfrun.optim.sophia import SampledGradients as SampledGradients
-from mtfrun.optim.sophia import Sophia as Sophia
 from mtfrun.optim.trainable_variables import PatternError as PatternError
 from mtfrun.optim.trainable_variables import trainable_variables as trainable_variables
 from mtfrun.optim.weight_average import WeightAverage as WeightAverage

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.checks import POSITIVE, check_range
+from mtfrun.errors.checks import POSITIVE, check_range
 from mtfrun.optim.schedules import maximum
 
 

@@ -23,8 +23,8 @@ import math
 from collections.abc import Mapping
 
 from mtfrun import mtf
-from mtfrun.checks import COUNT, check_range
 from mtfrun.errors import InputError, did_you_mean
+from mtfrun.errors.checks import COUNT, check_range
 
 
 def initial_scale(growth: mtf.Growth) -> float:

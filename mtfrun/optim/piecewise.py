@@ -8,7 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
-from mtfrun.checks import (
+from mtfrun.errors import InputError
+from mtfrun.errors.checks import (
     COUNT,
     NOT_NEGATIVE,
     POSITIVE,
@@ -17,7 +18,6 @@ from mtfrun.checks import (
     check_choice,
     check_fields,
 )
-from mtfrun.errors import InputError
 from mtfrun.optim.schedules import Scalar, Schedule, maximum, minimum, to_float, warmup
 
 

@@ -20,8 +20,8 @@ from typing import Protocol, TypeAlias
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.checks import POSITIVE, SHARE_ABOVE_0, check_fields
 from mtfrun.errors import InputError
+from mtfrun.errors.checks import POSITIVE, SHARE_ABOVE_0, check_fields
 
 Scalar: TypeAlias = "float | mtf.Tensor"
 """A Python number, or a named tensor without dimensions."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from mtfrun import mtf
-from mtfrun.checks import SHARE_WITHIN, check_range
+from mtfrun.errors.checks import SHARE_WITHIN, check_range
 
 _RAMP = 9.0
 

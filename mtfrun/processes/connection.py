@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from mtfrun.errors import InputError
+from mtfrun.errors.untrusted import escape
 from mtfrun.processes.heartbeat import Timeouts
-from mtfrun.untrusted import escape
 
 _ADDRESS = re.compile(r"\[?(.+?)\]?:(\d{1,5})")
 _PAUSE_SECS = 0.1

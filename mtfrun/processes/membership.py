@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar, cast
 
-from mtfrun.differences import changes, list_changes
 from mtfrun.errors import InputError
+from mtfrun.errors.differences import changes, list_changes
 from mtfrun.processes.connection import Address, ProcessesError
 from mtfrun.processes.coordinator import Coordinator
 from mtfrun.processes.group import DisagreementError, Group, Worker, process_name, this_process

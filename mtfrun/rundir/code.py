@@ -15,8 +15,8 @@ import sys
 import types
 from collections.abc import Mapping
 
-from mtfrun.differences import Change, changes
-from mtfrun.untrusted import hash_of_file, is_regular, read_regular_text
+from mtfrun.errors.differences import Change, changes
+from mtfrun.errors.untrusted import hash_of_file, is_regular, read_regular_text
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 # Packages that training does not depend on.

@@ -20,11 +20,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtfrun.errors import InputError
-from mtfrun.rundir.atomic import atomic_write
+from mtfrun.errors.untrusted import read_json, read_regular_text
+from mtfrun.errors.url_secrets import mask_json, mask_urls
+from mtfrun.files.atomic import atomic_write
+from mtfrun.files.errors import RunDirError, reason, refuse_link
 from mtfrun.rundir.code import module_hashes, package_commit
-from mtfrun.rundir.errors import RunDirError, reason, refuse_link
-from mtfrun.untrusted import read_json, read_regular_text
-from mtfrun.url_secrets import mask_json, mask_urls
 
 _PACKAGES = (
     *("tensorflow", "tensorflow-datasets", "gin-config", "numpy", "ml-dtypes", "pillow"),

@@ -13,10 +13,10 @@ import re
 from collections.abc import Iterable, Mapping
 
 from mtfrun.configuration.run_files import FOLDERS, LARGEST_COPY, RECORD, Copy, RunFiles
-from mtfrun.rundir.atomic import atomic_replace, atomic_write, remove_temporary_files
-from mtfrun.rundir.errors import RunDirError, reason, refuse_link
-from mtfrun.stores import is_url, local_copy
-from mtfrun.untrusted import read_regular
+from mtfrun.errors.untrusted import read_regular
+from mtfrun.files import is_url, local_copy
+from mtfrun.files.atomic import atomic_replace, atomic_write, remove_temporary_files
+from mtfrun.files.errors import RunDirError, reason, refuse_link
 
 ORIGIN_RECORD = "import.json"
 """The file of a run directory that says where its model comes from."""

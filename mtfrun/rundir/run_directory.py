@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING
 from absl import logging
 
 from mtfrun import processes
+from mtfrun.checkpoints.mirror import registry
+from mtfrun.checkpoints.partial_files import list_names
 from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.display import progress
-from mtfrun.rundir import mirrors
-from mtfrun.rundir.atomic import atomic_write, remove_temporary_files
-from mtfrun.rundir.checkpoints.partial_files import list_names
+from mtfrun.errors.untrusted import is_directory, open_to_write
+from mtfrun.files.atomic import atomic_write, remove_temporary_files
+from mtfrun.files.errors import RunDirError, reason, refuse_link
+from mtfrun.files.lock import is_locked, writer_lock
 from mtfrun.rundir.commands import read_record, record_command
-from mtfrun.rundir.errors import RunDirError, reason, refuse_link
-from mtfrun.rundir.lock import is_locked, writer_lock
 from mtfrun.rundir.run_record import RECORD_FILES, RunRecord
-from mtfrun.untrusted import is_directory, open_to_write
 
 if TYPE_CHECKING:
-    from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
-    from mtfrun.rundir.tensorboard.summaries import Listener, Summaries
+    from mtfrun.checkpoints.checkpoints import Checkpoints
+    from mtfrun.metrics.event_files import Listener, Summaries
 
 CHECKPOINTS = "checkpoints"
 """Name of the directory of a run's checkpoints."""
@@ -154,10 +154,10 @@ class RunDirectory:
             remove_temporary_files(self._path / name)
 
     def is_training(self) -> bool:
-        return is_locked(self._lock_path) or mirrors.is_leased(self._path)
+        return is_locked(self._lock_path) or registry.is_leased(self._path)
 
     def checkpoints(self, *, max_to_keep: int | None = 5) -> Checkpoints:
-        from mtfrun.rundir.checkpoints.checkpoints import Checkpoints  # noqa: PLC0415 - imports TensorFlow
+        from mtfrun.checkpoints.checkpoints import Checkpoints  # noqa: PLC0415 - imports TensorFlow
 
         return Checkpoints(self._checkpoints_path, max_to_keep=max_to_keep)
 
@@ -189,7 +189,7 @@ class RunDirectory:
     def summaries(
         self, name: str, *, resumed_step: int | None = None, listener: Listener | None = None
     ) -> Summaries:
-        from mtfrun.rundir.tensorboard.summaries import Summaries  # noqa: PLC0415 - imports TensorFlow
+        from mtfrun.metrics.event_files import Summaries  # noqa: PLC0415 - imports TensorFlow
 
         return Summaries(self._path / name, resumed_step=resumed_step, listener=listener)
 

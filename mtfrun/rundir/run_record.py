@@ -20,10 +20,10 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 from absl import logging
 
 from mtfrun.errors import InputError
-from mtfrun.rundir.atomic import atomic_write
-from mtfrun.rundir.errors import RunDirError, reason
-from mtfrun.untrusted import LARGEST_TEXT, parse_json, read_json, read_regular
-from mtfrun.url_secrets import mask_json
+from mtfrun.errors.untrusted import LARGEST_TEXT, parse_json, read_json, read_regular
+from mtfrun.errors.url_secrets import mask_json
+from mtfrun.files.atomic import atomic_write
+from mtfrun.files.errors import RunDirError, reason
 
 _Key = TypeVar("_Key")
 

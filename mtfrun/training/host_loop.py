@@ -12,12 +12,12 @@ import tensorflow as tf
 
 from mtfrun import mtf, processes
 from mtfrun.data import Infeed, Padding
-from mtfrun.digests import MODULUS
 from mtfrun.display.progress import note, print_line, waiting
 from mtfrun.errors import InputError, install_command
+from mtfrun.files.digests import MODULUS
 from mtfrun.training import clock
 from mtfrun.training.curves import LEARNING_RATE, OBJECTIVE, HostMetric, padding_metric
-from mtfrun.training.hook import HostRecord
+from mtfrun.training.hooks.hook import HostRecord
 from mtfrun.training.microbatches import Features
 from mtfrun.training.norms import GRADIENT, Norms
 from mtfrun.training.options import TrainOptions

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from mtfrun import mtf
 from mtfrun.data import Infeed
 from mtfrun.display.progress import warning
-from mtfrun.rundir.tensorboard.metric_charts import write_metrics
-from mtfrun.rundir.tensorboard.summaries import Summaries
+from mtfrun.metrics.charts import write_metrics
+from mtfrun.metrics.event_files import Summaries
 from mtfrun.training.curves import SKIPPED_STEPS, Curves, examples_seen
-from mtfrun.training.finite import FiniteGuard
-from mtfrun.training.hook import HostRecord
+from mtfrun.training.hooks.finite import FiniteGuard
+from mtfrun.training.hooks.hook import HostRecord
+from mtfrun.training.hooks.progress import Progress
+from mtfrun.training.hooks.stragglers import Stragglers
+from mtfrun.training.hooks.throughput import STEPS_PER_SEC, Machine, Throughput
 from mtfrun.training.options import TrainOptions
-from mtfrun.training.progress import Progress
 from mtfrun.training.state import TrainState
-from mtfrun.training.stragglers import Stragglers
-from mtfrun.training.throughput import STEPS_PER_SEC, Machine, Throughput
 
 
 class Log:

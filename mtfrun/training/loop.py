@@ -8,23 +8,24 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from mtfrun import mtf, processes
+from mtfrun.checkpoints import Manifest
 from mtfrun.data import Infeed
 from mtfrun.display.progress import note, waiting
+from mtfrun.metrics.event_files import Summaries
 from mtfrun.models import NonFiniteError
-from mtfrun.rundir import Manifest, RunDirectory
-from mtfrun.rundir.tensorboard.summaries import Summaries
+from mtfrun.rundir import RunDirectory
 from mtfrun.training import clock
-from mtfrun.training.actions import Action, ActionContext, MetricHistory, Schedule
-from mtfrun.training.finite import BadStep, FiniteGuard
-from mtfrun.training.hook import Hook, HostRecord, listener
+from mtfrun.training.hooks.actions import Action, ActionContext, MetricHistory, Schedule
+from mtfrun.training.hooks.finite import BadStep, FiniteGuard
+from mtfrun.training.hooks.hook import Hook, HostRecord, listener
+from mtfrun.training.hooks.progress import Progress
+from mtfrun.training.hooks.saving import Saver
+from mtfrun.training.hooks.throughput import ProcessCost
 from mtfrun.training.host_loop import HostLoop
 from mtfrun.training.log import Log
 from mtfrun.training.options import TrainOptions
-from mtfrun.training.progress import Progress
-from mtfrun.training.saving import Saver
 from mtfrun.training.signals import Stopped, StopSignals
 from mtfrun.training.state import TrainState
-from mtfrun.training.throughput import ProcessCost
 
 # Called with a model's variables by path, and the vocabulary sizes by the path of embeddings.
 Initialise = Callable[[Mapping[str, mtf.Variable], Mapping[str, int]], object]

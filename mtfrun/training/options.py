@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from mtfrun import mtf
-from mtfrun.checks import COUNT, POSITIVE, check_choice, check_fields, check_intervals
-from mtfrun.rundir.tensorboard.metric_catalogue import LOWEST, MODES
-from mtfrun.training.hook import Hook, check_hooks, load_default_hooks
+from mtfrun.errors.checks import COUNT, POSITIVE, check_choice, check_fields, check_intervals
+from mtfrun.metrics.catalogue import LOWEST, MODES
+from mtfrun.training.hooks.hook import Hook, check_hooks, load_default_hooks
 
 STOP, SKIP = "stop", "skip"
 """What `TrainOptions.on_nan` may be."""

@@ -15,9 +15,9 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from mtfrun.cli.commands.plan import dump_environment
-from mtfrun.tools.launch.children import Output
-from mtfrun.tools.launch.launcher import Launch, Launcher, Program
+from mtfrun.cli.launch.children import Output
+from mtfrun.cli.launch.launcher import Launch, Launcher, Program
+from mtfrun.extras.plan.command import dump_environment
 
 SUBJECT = "tests.bench.mtfrun_memory"
 LAYOUT = "length:sequence;max_length:sequence"

@@ -25,10 +25,13 @@ import numpy as np
 import sentencepiece
 
 from mtfrun import data
-from mtfrun.data.cache_directory import CacheChoice
-from mtfrun.data.text_rows import PackedRows, StreamRows, TextRows
-from mtfrun.data.token_cache import ENDS, TOKENS, TokenCache, open_cache
-from mtfrun.tools.sentencepiece_training import SentencePieceTraining, train_sentencepiece
+from mtfrun.data.cache.directory import CacheChoice
+from mtfrun.data.cache.tokens import ENDS, TOKENS, TokenCache, open_cache
+from mtfrun.data.rows.text_rows import PackedRows, StreamRows, TextRows
+from mtfrun.data.vocabularies.sentencepiece_training import (
+    SentencePieceTraining,
+    train_sentencepiece,
+)
 
 BATCH = 64  # rows of 512
 LENGTH = 512

@@ -29,18 +29,18 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from mtfrun import training
+from mtfrun.checkpoints.save import Save
 from mtfrun.cli.command import settings_of
 from mtfrun.cli.parser import parse_flags
-from mtfrun.data import infeed
+from mtfrun.data.rows import infeed
 from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
+from mtfrun.extras.audit.ledger_hook import Ledger
+from mtfrun.metrics.event_files import Summaries
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.checkpoints.save import Save
-from mtfrun.rundir.tensorboard.summaries import Summaries
 from mtfrun.training import log
-from mtfrun.training.finite import FiniteGuard
-from mtfrun.training.ledger import Ledger
-from mtfrun.training.progress import Progress
-from mtfrun.training.saving import Saver
+from mtfrun.training.hooks.finite import FiniteGuard
+from mtfrun.training.hooks.progress import Progress
+from mtfrun.training.hooks.saving import Saver
 
 BARE, ALL = "bare loop", "all"
 # Of the time of a step, for all parts together.

@@ -13,7 +13,7 @@ from tests.bench.without_keras import tf  # noqa: E402
 
 # isort: split
 from mtfrun import decoding, mtf  # noqa: E402
-from mtfrun.experiment.decoding_speed import concurrent_map  # noqa: E402
+from mtfrun.experiment.inference.decoding_speed import concurrent_map  # noqa: E402
 from mtfrun.models.transformer import (  # noqa: E402
     AttentionHeads,
     EncoderDecoder,

@@ -19,6 +19,8 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf, optim, processes
+from mtfrun.extras.plan.dtensor_programs import take_programs
+from mtfrun.extras.plan.memory import peak_of
 from mtfrun.models.transformer import (
     AttentionHeads,
     DecoderOnly,
@@ -28,8 +30,6 @@ from mtfrun.models.transformer import (
     TokenEmbedding,
 )
 from mtfrun.processes.child_process import end_with_launcher
-from mtfrun.tools.planning.dtensor_programs import take_programs
-from mtfrun.tools.planning.memory import peak_of
 from mtfrun.training import TrainState, train_steps_function
 
 VOCABULARY = 384

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from mtfrun.tools.sweep import results_of
+from mtfrun.extras.sweeps.result import results_of
 
 GOAL = 1.1
 _WORDS = 5000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mtfrun.tensorflow_import import import_tensorflow
+from mtfrun.display.tensorflow_import import import_tensorflow
 
 with import_tensorflow():
     import tensorflow as tf

@@ -7,8 +7,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+from mtfrun.checkpoints.values import CheckpointValues
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
 
 
 def flip_bit(directory: pathlib.Path, step: int, prefix: str, place: int, bit: int) -> str:

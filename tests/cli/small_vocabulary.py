@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pathlib
 
-from mtfrun.tools.sentencepiece_training import SentencePieceTraining, train_sentencepiece
+from mtfrun.data.vocabularies.sentencepiece_training import (
+    SentencePieceTraining,
+    train_sentencepiece,
+)
 
 # Files, or whose commands use files, that read a SentencePiece model.
 FILES_WITH_SUBWORDS = [
     "data/sentencepiece.gin",
     "runs/linux_doc.gin",
-    "runs/translate_help.gin",
-    "runs/wordnet_topics.gin",
-    "runs/wordnet_topics_encoder.gin",
+    "extras/datasets/runs/translate_help.gin",
+    "extras/text_tasks/runs/wordnet_topics.gin",
+    "extras/text_tasks/runs/wordnet_topics_encoder.gin",
 ]
 SIZE = 40
 

@@ -7,8 +7,8 @@ import pathlib
 import pytest
 
 from mtfrun.errors import InputError
+from mtfrun.extras.monitoring.export_best import ExportBest
 from mtfrun.rundir import RunDirectory
-from mtfrun.tools.export_best import ExportBest
 from mtfrun.training import CheckpointOptions, TrainOptions
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
 from tests.training.toy_run import toy_train

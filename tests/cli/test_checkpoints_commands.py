@@ -11,11 +11,11 @@ import sys
 import numpy as np
 import pytest
 
+from mtfrun.checkpoints.checkpoints import Checkpoints
+from mtfrun.checkpoints.retention import Best, write_best
+from mtfrun.checkpoints.values import CheckpointValues
+from mtfrun.files.errors import IncompatibleError
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
-from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
-from mtfrun.rundir.checkpoints.retention import Best, write_best
-from mtfrun.rundir.errors import IncompatibleError
 from tests.cli.command import ROOT, error_line, mtfrun_here, succeeded, tiny_experiment
 
 _TABLE = "model/embedding/table"

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.experiment.decoding_speed import concurrent_map, number_of_threads
+from mtfrun.experiment.inference.decoding_speed import concurrent_map, number_of_threads
 from tests.cli.command import mtfrun_here, succeeded
 
 

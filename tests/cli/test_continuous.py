@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from mtfrun.cli.commands.eval import restore_steps, steps_as_they_appear
-from mtfrun.rundir import DamagedCheckpointError, RunDirectory
+from mtfrun.files import DamagedCheckpointError
+from mtfrun.rundir import RunDirectory
 
 LAST_STEP = 100
 

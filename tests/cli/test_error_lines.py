@@ -12,11 +12,11 @@ from mtfrun.configuration.errors import one_line
 from mtfrun.data import DataError
 from mtfrun.display.streams import OutputError
 from mtfrun.errors import ConfigError, InputError, is_input_error
+from mtfrun.files import RunDirError
 from mtfrun.models import NonFiniteError
 from mtfrun.mtf import LayoutError, ShapeError
 from mtfrun.optim import MissingGradientError
 from mtfrun.optim.trainable_variables import PatternError
-from mtfrun.rundir import RunDirError
 
 LM = [
     "train",
@@ -65,12 +65,12 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         (
             "--gin_file=data/delimited_pairs.gin",
             "data/delimited_pairs.gin:28: macro INPUTS_LENGTH has no value; it has one in "
-            "data/jsonl_pairs.gin, data/libreoffice_help.gin, data/number_tasks.gin, "
-            "data/number_words.gin, data/pairs.gin, data/parquet_pairs.gin, "
-            "data/prefix_lm_objective.gin, data/span_corruption.gin, "
+            "data/jsonl_pairs.gin, data/number_tasks.gin, data/number_words.gin, data/pairs.gin, "
+            "data/parquet_pairs.gin, data/prefix_lm_objective.gin, data/span_corruption.gin, "
             "data/task_feature_lengths.gin, data/tfds_pairs.gin, data/tsv_pairs.gin, "
-            "data/ul2.gin, data/wordnet.gin, runs/translate_help.gin, runs/wordnet_topics.gin, "
-            "tasks/base.gin",
+            "data/ul2.gin, extras/datasets/data/libreoffice_help.gin, "
+            "extras/datasets/runs/translate_help.gin, extras/t5/base.gin, "
+            "extras/text_tasks/data/wordnet.gin, extras/text_tasks/runs/wordnet_topics.gin",
         ),
         (
             "--gin.BATCH_SIZE=%MINE",
@@ -293,7 +293,13 @@ def test_a_file_without_imports_is_told_which_to_add(
 
 
 def test_the_size_of_a_head_follows_from_the_width(capsys: pytest.CaptureFixture[str]) -> None:
-    flags = [*LM[:3], "--gin_file=models/llama.gin", LM[4], "--gin.D_MODEL=96", "--gin.D_FF=8"]
+    flags = [
+        *LM[:3],
+        "--gin_file=extras/huggingface/models/llama.gin",
+        LM[4],
+        "--gin.D_MODEL=96",
+        "--gin.D_FF=8",
+    ]
     assert main([*flags, "--gin.NUM_LAYERS=1", "--gin.NUM_HEADS=4"]) == 0
     assert "heads:4;d_kv:24" in capsys.readouterr().out
     line = _refused(capsys, [*flags, "--gin.NUM_LAYERS=1", "--gin.NUM_HEADS=5"])

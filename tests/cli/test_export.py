@@ -11,9 +11,9 @@ import pytest
 import tensorflow as tf
 
 import mtfrun
+from mtfrun.experiment.conversion import values_of_run
+from mtfrun.extras.huggingface.tables.folder import Folder
 from mtfrun.rundir import RunDirectory
-from mtfrun.tools.conversion import values_of_run
-from mtfrun.tools.conversion.hugging_face.folder import Folder
 from tests.cli.command import (
     error_line,
     mtfrun_here,
@@ -22,14 +22,14 @@ from tests.cli.command import (
     tiny_pairs_experiment,
 )
 from tests.cli.small_vocabulary import flag_of_small_vocabulary
-from tests.layouts import assert_close
-from tests.oracle.packed import hugging_face_folders
-from tests.tools.conversion.hugging_face.imported_models import (
+from tests.extras.huggingface.imported_models import (
     LOGITS_TOLERANCE,
     Imported,
     logits_and_loss,
     logits_of_transformers,
 )
+from tests.layouts import assert_close
+from tests.oracle.packed import hugging_face_folders
 
 
 def _export(run: pathlib.Path, target: pathlib.Path, form: str, *flags: str) -> None:

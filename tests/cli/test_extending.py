@@ -13,8 +13,8 @@ import tomllib
 import numpy as np
 import pytest
 
+from mtfrun.experiment.conversion import values_of_run
 from mtfrun.rundir import RunDirectory
-from mtfrun.tools.conversion import values_of_run
 from tests.cli.command import ROOT, environment, tiny_experiment
 from tests.distributions import install
 

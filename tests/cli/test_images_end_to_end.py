@@ -16,7 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mtfrun.data import ImageData, TfdsImages
-from mtfrun.experiment.classification import LabelProbability, Prediction, _record
+from mtfrun.experiment.inference.classification import LabelProbability, Prediction, _record
 from tests.cli.command import error_line, mtfrun, mtfrun_here, succeeded
 
 

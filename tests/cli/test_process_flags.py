@@ -10,12 +10,12 @@ from mtfrun import processes
 from mtfrun.cli import process_flags
 from mtfrun.cli.commands import launch
 from mtfrun.cli.commands.launch import _command_of
+from mtfrun.cli.launch import launcher
+from mtfrun.cli.launch.launcher import Launch
 from mtfrun.cli.parser import parse_flags
 from mtfrun.cli.process_flags import add_process_flags, check_processes, first_host
 from mtfrun.errors import InputError
 from mtfrun.processes import private_network
-from mtfrun.tools.launch import launcher
-from mtfrun.tools.launch.launcher import Launch
 
 TWO = ["--num_processes=2", "--process_id=0", "--coordinator=a:1"]
 RUN = ["train", "--gin_file=a.gin", "--model_dir=/tmp/x"]

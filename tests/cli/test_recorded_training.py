@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import pytest
 
+from mtfrun.checkpoints.manifest import _digest
 from mtfrun.cli.commands.curves import curve_table
 from mtfrun.cli.main import main
 from mtfrun.data import ByteVocabulary, LanguageModelData, NoSource, Task
 from mtfrun.experiment.runs.run_training import command_text, record_training
+from mtfrun.metrics.curves import choose_steps, read_curves
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.checkpoints.manifest import _digest
-from mtfrun.rundir.tensorboard.curves import choose_steps, read_curves
 from tests.cli.command import error_line, mtfrun_here, tiny_experiment
 
 DATA = LanguageModelData(Task(NoSource(), ByteVocabulary()), length=8)

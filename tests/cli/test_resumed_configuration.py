@@ -9,9 +9,9 @@ import pytest
 import tensorflow as tf
 
 import mtfrun as mtfrun_package
+from mtfrun.checkpoints import manifest as manifests
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory, run_versions
-from mtfrun.rundir.checkpoints import manifest as manifests
 from mtfrun.rundir.code import code_summary
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
 

@@ -9,7 +9,7 @@ import pytest
 
 from mtfrun.display.table import table_lines
 from mtfrun.rundir import RunCost, RunDirectory, RunRecord, State, Status, SweptRun
-from mtfrun.tools.runs import find_runs, summary_of, varied_names
+from mtfrun.rundir.run_summary import find_runs, summary_of, varied_names
 from tests.cli.command import error_line, mtfrun_here
 
 CONFIG = "LEARNING_RATE = {rate}\nTRAIN_STEPS = 10\noptim.Adam.learning_rate = %LEARNING_RATE\n"

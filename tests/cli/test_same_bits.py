@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtfrun.rundir.ledger import LEDGER
+from mtfrun.extras.audit.ledger import LEDGER
 from tests.cli.command import mtfrun
 
 STEPS = 200

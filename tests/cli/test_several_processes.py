@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from mtfrun.extras.audit.ledger import read_ledger
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.ledger import read_ledger
 from tests.cli.command import mtfrun, mtfrun_here, succeeded, tiny_experiment
 from tests.training.toy_run import curve
 

@@ -15,7 +15,7 @@ import pytest
 
 from mtfrun.cli.main import terminable
 from mtfrun.data import Infeed
-from mtfrun.experiment.decoding_batches import DecodingBatches
+from mtfrun.experiment.inference.decoding_batches import DecodingBatches
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import microbatches, step
 from tests.cli.command import ROOT, environment, mtfrun_here, tiny_experiment

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from mtfrun.display.pictures.canvas import HEIGHT, WIDTH
-from mtfrun.rundir.tensorboard.hparams import Metric, record_hparams, write_hparams
+from mtfrun.metrics.hparams import Metric, record_hparams, write_hparams
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
 from tests.cli.tensorboard_server import TensorBoard, serving
 

@@ -14,12 +14,12 @@ import pytest
 
 from mtfrun.display.streams import unfailing
 from mtfrun.display.table import table_lines
+from mtfrun.errors.untrusted import visible
+from mtfrun.extras.report.page import render
+from mtfrun.extras.report.reading import report_of
 from mtfrun.rundir import RunDirectory, Status
-from mtfrun.tools.report.page import render
-from mtfrun.tools.report.reading import report_of
-from mtfrun.untrusted import visible
 from tests.cli.command import ROOT, environment, error_line, mtfrun, mtfrun_here
-from tests.tools.report.runs import write_run
+from tests.extras.report.runs import write_run
 
 ATTACK = "\x1b[2J\x1b]0;title\x07\x9b31m\u202e\r\nmtfrun: error: forged"
 

@@ -7,15 +7,10 @@ import uuid
 
 import pytest
 
+from mtfrun.checkpoints.manifest import Manifest, VariableSpec, manifest_text, record_file
+from mtfrun.checkpoints.mirror import registry
 from mtfrun.cli.main import main
-from mtfrun.rundir import mirrors
-from mtfrun.rundir.checkpoints.manifest import (
-    Manifest,
-    VariableSpec,
-    manifest_text,
-    record_file,
-)
-from mtfrun.stores import Store
+from mtfrun.files import Store
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
 
 
@@ -26,7 +21,7 @@ def url(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def _make_run(url: str) -> None:
-    with mirrors.writing(url) as name:
+    with registry.writing(url) as name:
         folder = pathlib.Path(name, "checkpoints")
         folder.mkdir()
         names = ("ckpt-7.index", "ckpt-7.data-00000-of-00001")

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import mtfrun
-from mtfrun.checks import COUNT, Range
 from mtfrun.configuration.arguments import (
     _OF_NAMES,
     list_of,
@@ -22,6 +21,7 @@ from mtfrun.configuration.arguments import (
 )
 from mtfrun.configuration.published import is_configurable, load_published, signature_of
 from mtfrun.errors import InputError
+from mtfrun.errors.checks import COUNT, Range
 
 
 @pytest.mark.parametrize(

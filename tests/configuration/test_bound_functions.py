@@ -50,4 +50,4 @@ def test_a_flag_may_name_a_public_function_that_no_file_imports() -> None:
         binding = ("--gin_param", "Task.metrics = [@exact_match]")
         config.parse(["runs/number_words.gin"], [binding], roots=ROOTS)
         assert "from mtfrun import evaluation" in config.config_text()
-        assert "metrics = [@evaluation.exact_match]" in config.config_text()
+        assert "metrics = [@metrics.exact_match]" in config.config_text()

@@ -10,7 +10,7 @@ from mtfrun.configuration.hyperparameters import (
     values_of,
 )
 from mtfrun.configuration.statements import Statements
-from mtfrun.differences import Change, changes
+from mtfrun.errors.differences import Change, changes
 
 CONFIG = """
 D_MODEL = {d_model}

@@ -19,7 +19,7 @@ from mtfrun.configuration.checks import check_taken
 from mtfrun.configuration.files import SHIPPED, shipped_gin_files
 from mtfrun.data.sources.tfds_dataset import silent_tfds
 from mtfrun.experiment import Training
-from mtfrun.experiment.run_summary import variable_lines
+from mtfrun.experiment.printed_summary import variable_lines
 from mtfrun.experiment.runs.opening import build
 from mtfrun.experiment.runs.settings import ROOTS
 from tests.cli.command import mtfrun
@@ -29,7 +29,10 @@ FILES = shipped_gin_files()
 # The files of a training; the tests of sweeps build their rows, adapters and teachers need a run.
 NO_TRAININGS = ("sweeps/", "adapters/", "teachers/")
 # Recipes of tasks have the same macros and models: tests/configuration/test_recipes_of_tasks.py.
-SIMILAR = {n for n in FILES if n.startswith("tasks/")} - {"tasks/glue_cola.gin", "tasks/glue.gin"}
+SIMILAR = {n for n in FILES if n.startswith("tasks/")} - {
+    "extras/t5/glue_cola.gin",
+    "extras/t5/glue.gin",
+}
 OF_TRAININGS = [n for n in FILES if not n.startswith(NO_TRAININGS) and n not in SIMILAR]
 COMPILED = [
     *("data/delimited_denoising.gin", "data/image_folders.gin", "data/pairs.gin"),

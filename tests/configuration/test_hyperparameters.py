@@ -11,11 +11,11 @@ from typing import cast
 
 import pytest
 
+from mtfrun.checkpoints import Manifest
 from mtfrun.configuration.hyperparameters import NEUTRAL
 from mtfrun.data import Data
 from mtfrun.errors import InputError
 from mtfrun.experiment.saved_configuration import SavedConfiguration
-from mtfrun.rundir import Manifest
 
 ROOT = pathlib.Path(__file__).parents[2]
 PACKAGES = {"transformer": "mtfrun.models.transformer"}

@@ -87,7 +87,7 @@ def test_a_file_or_a_flag_may_give_a_class_its_other_name(
     file = tmp_path / "a.gin"
     imports = "from __gin__ import dynamic_registration\nfrom mtfrun import layers\n"
     file.write_text(f"{imports}layers.LayerNorm.epsilon = 0.25\n")
-    files = ["defaults.gin", "models/vit.gin", "data/digits.gin"]
+    files = ["defaults.gin", "extras/vision/models/vit.gin", "data/digits.gin"]
     flags = [*TINY_VIT, "--gin.D_KV=4", "--gin.PATCH_SIZE=4"]
     if by_flag:
         training = _build(files, [*flags, "--gin.layers.LayerNorm.epsilon=0.25"])
@@ -122,7 +122,11 @@ def test_shipped_files_name_modules_without_an_alias() -> None:
         (["runs/denoise.gin"], ["runs/number_words.gin"], ["--gin.SEQUENCE_LENGTH=128"]),
         (
             ["runs/masked_lm.gin"],
-            ["runs/masked_lm.gin", "data/tsv_pairs.gin", "data/text_classification.gin"],
+            [
+                "runs/masked_lm.gin",
+                "data/tsv_pairs.gin",
+                "extras/text_tasks/data/text_classification.gin",
+            ],
             [],
         ),
     ],
@@ -273,7 +277,7 @@ decoder/transformer.Stack.layers = [
 moe.MoE1D.num_experts = 4
 moe.MoE1D.router = @moe.Router
 moe.MoE1D.experts = @moe.Experts
-moe.Router.gate = @moe.BatchPrioritized()
+moe.Router.gate = @zoo.BatchPrioritized()
 moe.Experts.hidden_size = %D_FF
 moe.MoE2D.num_experts = (2, 3)
 moe.MoE2D.dispatch = @moe.EinsumDispatch()

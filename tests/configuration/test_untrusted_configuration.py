@@ -147,9 +147,9 @@ _STATEMENTS = "from mtfrun.configuration import statements\n"
         ("from mtfrun.rundir import atomic\n{} = @atomic.secrets.token_hex()", None, "secrets"),
         # mtfrun's own functions write files and run commands.
         (
-            "from mtfrun import rundir\n{} = @rundir.atomic_write()",
-            "rundir.atomic_write",
-            "mtfrun.rundir.atomic",
+            "from mtfrun import rundir\n{} = @files.atomic_write()",
+            "files.atomic_write",
+            "mtfrun.files.atomic",
         ),
         (
             "from mtfrun import rundir\n{} = @rundir.RunDirectory()",
@@ -161,7 +161,7 @@ _STATEMENTS = "from mtfrun.configuration import statements\n"
         ("{} = @experiment.Training.__subclasses__()", None, "builtins"),
         ("{} = @experiment.Training.run.__globals__.get()", None, "mtfrun.experiment.training"),
         (
-            "from mtfrun.tools.planning import estimate\n{} = @estimate.re.compile()",
+            "from mtfrun.extras.plan import estimate\n{} = @estimate.re.compile()",
             None,
             "re",
         ),

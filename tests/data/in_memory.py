@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mtfrun import data
-from mtfrun.data.token_cache import TokenCache
+from mtfrun.data.cache.tokens import TokenCache
 
 # Rows find no stored plan there, and cannot store one.
 NOWHERE = Path("/dev/null/cache")

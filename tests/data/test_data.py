@@ -21,8 +21,8 @@ from mtfrun.data import (
     padding_of,
     validate_batch,
 )
+from mtfrun.data.cache.documents import find_hashes, hashes_of
 from mtfrun.data.data import check_unchanged, check_vocabularies, short_json
-from mtfrun.data.documents import find_hashes, hashes_of
 from mtfrun.data.prompts import LanguageModelPrompts, PromptLimits
 from mtfrun.data.sources.records import list_fields
 from tests.data.in_memory import pairs_task, token_cache

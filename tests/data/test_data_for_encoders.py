@@ -14,14 +14,14 @@ from mtfrun.data import (
     ByteVocabulary,
     DataError,
     IdVocabulary,
-    LabelVocabulary,
     MaskedLanguageModel,
     MaskedLanguageModelData,
     PromptLimits,
     Task,
-    TextClassificationData,
 )
 from mtfrun.errors import InputError
+from mtfrun.extras import text_tasks
+from mtfrun.extras.text_tasks import LabelVocabulary, TextClassificationData
 from tests.data.in_memory import InMemory, texts_task
 
 TEXTS = [b"The first document. ", b"", b"Another one, which is somewhat longer. " * 20]
@@ -198,10 +198,13 @@ def test_the_fingerprint_changes_with_the_order() -> None:
     assert first.fingerprint == LabelVocabulary(tuple(TEXT_LABELS)).fingerprint
 
 
-def _data(*rows: tuple[bytes, bytes], **settings: Any) -> data.TextRegressionData:
-    vocabulary = {"inputs": data.ByteVocabulary(), "targets": data.NumberVocabulary(decimals=1)}
+def _data(*rows: tuple[bytes, bytes], **settings: Any) -> text_tasks.TextRegressionData:
+    vocabulary = {
+        "inputs": data.ByteVocabulary(),
+        "targets": text_tasks.NumberVocabulary(decimals=1),
+    }
     task = data.Task(InMemory(rows, ("inputs", "targets")), vocabulary)
-    return data.TextRegressionData(task, length=8, **settings)
+    return text_tasks.TextRegressionData(task, length=8, **settings)
 
 
 def test_a_number_is_the_target_of_the_first_position() -> None:
@@ -215,20 +218,20 @@ def test_a_number_is_the_target_of_the_first_position() -> None:
 
 
 def test_numbers_are_rounded_and_written_with_their_decimals() -> None:
-    vocabulary = data.NumberVocabulary(-2.0, 2.0, 2)
+    vocabulary = text_tasks.NumberVocabulary(-2.0, 2.0, 2)
     assert vocabulary.encode("-0.504").tolist() == [150] and vocabulary.decode([150]) == "-0.50"
     assert vocabulary.encode(b"1e0").tolist() == [300]
     assert (
         len(vocabulary.numbers) == 401 and vocabulary.decode([401]) == vocabulary.decode([]) == ""
     )
-    fingerprints = {vocabulary.fingerprint, data.NumberVocabulary(-2.0, 2.0, 1).fingerprint}
+    fingerprints = {vocabulary.fingerprint, text_tasks.NumberVocabulary(-2.0, 2.0, 1).fingerprint}
     assert len(fingerprints) == 2
 
 
 @pytest.mark.parametrize("text", ["5.01", "-1", "nan", "inf", "five", ""])
 def test_other_numbers_are_refused(text: str) -> None:
     with pytest.raises(data.DataError, match=r"is not a number from 0.0 to 5.0"):
-        data.NumberVocabulary().encode(text)
+        text_tasks.NumberVocabulary().encode(text)
 
 
 @pytest.mark.parametrize(
@@ -241,28 +244,28 @@ def test_other_numbers_are_refused(text: str) -> None:
 )
 def test_a_vocabulary_needs_a_range(arguments: tuple[float, float, int], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        data.NumberVocabulary(*arguments)
+        text_tasks.NumberVocabulary(*arguments)
 
 
 def test_labels_are_not_numbers() -> None:
-    vocabulary = {"inputs": data.ByteVocabulary(), "targets": data.LabelVocabulary(["a"])}
+    vocabulary = {"inputs": data.ByteVocabulary(), "targets": text_tasks.LabelVocabulary(["a"])}
     task = data.Task(InMemory(((b"ab", b"a"),), ("inputs", "targets")), vocabulary)
     with pytest.raises(data.DataError, match="give them a NumberVocabulary"):
-        data.TextRegressionData(task, length=8).model_arguments()
+        text_tasks.TextRegressionData(task, length=8).model_arguments()
 
 
 VOCABULARY = data.ByteVocabulary()
 END, SPACE = VOCABULARY.end_id, VOCABULARY.encode(" ").tolist()[0]
-WORDS_LABELS = data.LabelVocabulary(["O", "B-PER", "I-PER"], own_softmax=True)
+WORDS_LABELS = text_tasks.LabelVocabulary(["O", "B-PER", "I-PER"], own_softmax=True)
 WORDS_LIMITS = data.PromptLimits(max_length=12, decode_length=12)
 
 
 def _words_data(
     *rows: tuple[bytes, bytes], labels: Any = WORDS_LABELS
-) -> data.TokenClassificationData:
+) -> text_tasks.TokenClassificationData:
     vocabulary = {"inputs": VOCABULARY, "targets": labels}
     task = data.Task(InMemory(rows, ("inputs", "targets")), vocabulary)
-    return data.TokenClassificationData(task, length=12)
+    return text_tasks.TokenClassificationData(task, length=12)
 
 
 def _ids(text: str) -> list[int]:
@@ -317,7 +320,7 @@ def test_a_word_without_ids_is_unknown() -> None:
         InMemory(((b"a * b", b"O B-PER O"),), ("inputs", "targets")),
         {"inputs": _WithoutStars(), "targets": WORDS_LABELS},
     )
-    (batch,) = data.TokenClassificationData(task, length=12).evaluation(1)
+    (batch,) = text_tasks.TokenClassificationData(task, length=12).evaluation(1)
     ids = [*_ids(" a"), VOCABULARY.unknown_id, *_ids(" b"), END]
     assert batch["inputs"][0, : len(ids)].tolist() == ids
     assert batch["targets"][0, : len(ids)].tolist() == [0, -1, 1, 0, -1, -1]
@@ -351,13 +354,13 @@ def test_files_have_lists_of_words_and_of_labels(tmp_path: pathlib.Path) -> None
     ],
 )
 def test_bad_rows_are_refused(tmp_path: pathlib.Path, row: dict[str, Any], message: str) -> None:
-    rows = data.TokenClassificationData(_task(tmp_path, row), length=12)
+    rows = text_tasks.TokenClassificationData(_task(tmp_path, row), length=12)
     with pytest.raises(data.DataError, match=message):
         list(rows.evaluation(1))
 
 
 def test_labels_need_a_softmax_of_their_own() -> None:
-    rows = _words_data((b"a", b"O"), labels=data.LabelVocabulary(["O"]))
+    rows = _words_data((b"a", b"O"), labels=text_tasks.LabelVocabulary(["O"]))
     with pytest.raises(data.DataError, match="with own_softmax=True"):
         rows.model_arguments()
 

@@ -24,8 +24,8 @@ from mtfrun.data import (
     SpanCorruption,
     Vocabulary,
 )
-from mtfrun.data.denoising_data import RawStream
-from mtfrun.data.token_cache import open_cache
+from mtfrun.data.cache.tokens import open_cache
+from mtfrun.data.text.denoising_data import RawStream
 from tests.data.in_memory import texts_task
 
 TEXTS = [b"The first document. ", b"", b"x", b"Another one, which is somewhat longer. " * 7]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mtfrun import data
-from mtfrun.data.documents import hashes_of
+from mtfrun.data.cache.documents import hashes_of
 from mtfrun.data.errors import DataError
 from mtfrun.data.objectives.span_corruption import SpanCorruption
 from tests.data.in_memory import VOCABULARY, pairs_task, texts_task

@@ -20,7 +20,7 @@ from mtfrun.data import (
     LanguageModelData,
     host_of,
 )
-from mtfrun.data import infeed as infeed_module
+from mtfrun.data.rows import infeed as infeed_module
 from mtfrun.errors import InputError
 from tests.data.in_memory import texts_task
 

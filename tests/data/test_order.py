@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtfrun.data.order import Mixing, Order
+from mtfrun.data.rows.order import Mixing, Order
 
 # Of a share that is rounded to 2^-20, over the positions of these tests.
 ROUNDING = 0.01

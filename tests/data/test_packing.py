@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtfrun.data import packing as packing_module
-from mtfrun.data.packing import Plan, pack, stored_plan
+from mtfrun.data.rows import packing as packing_module
+from mtfrun.data.rows.packing import Plan, pack, stored_plan
 
 # Of the scarcest feature, for texts of about 60 tokens in rows of 512.
 LEAST_DENSITY = 0.99

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtfrun.data.batches import Rows, every_row
+from mtfrun.data.cache.tokens import open_cache
 from mtfrun.data.errors import DataError
-from mtfrun.data.order import Selection
 from mtfrun.data.prompts import bucket
-from mtfrun.data.text_rows import (
+from mtfrun.data.rows.batches import Rows, every_row
+from mtfrun.data.rows.order import Selection
+from mtfrun.data.rows.text_rows import (
     PackedRows,
     PaddedRows,
     StreamRows,
     TextRows,
     batches_by_length,
 )
-from mtfrun.data.token_cache import open_cache
 from mtfrun.errors import InputError
 from tests.data.in_memory import texts_task, token_cache
 

@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtfrun.data import token_cache
-from mtfrun.data.cache_directory import CacheChoice, cache_path, write_manifest
+from mtfrun.data.cache import tokens as token_cache
+from mtfrun.data.cache.directory import CacheChoice, cache_path, write_manifest
+from mtfrun.data.cache.tokens import TokenCache, open_cache
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import file_state
-from mtfrun.data.preprocessors.preprocessor import Fields
+from mtfrun.data.preprocessor import Fields
 from mtfrun.data.sources.source import Example, Source, warn_once
 from mtfrun.data.sources.text_files import TextLines
 from mtfrun.data.task import Task
-from mtfrun.data.token_cache import TokenCache, open_cache
 from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.display import progress

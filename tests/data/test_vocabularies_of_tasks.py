@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 
 from mtfrun import data
+from mtfrun.data.cache.tokens import open_cache
 from mtfrun.data.prompts import PromptLimits
-from mtfrun.data.token_cache import open_cache
-from mtfrun.tools.sentencepiece_training import SentencePieceTraining, train_sentencepiece
+from mtfrun.data.vocabularies.sentencepiece_training import (
+    SentencePieceTraining,
+    train_sentencepiece,
+)
 from tests.data.in_memory import InMemory
 from tests.data.vocabularies.small_models import lines
 

@@ -10,7 +10,8 @@ from types import ModuleType
 import pytest
 
 from mtfrun import decoding, layers, mtf
-from mtfrun.models import parity, transformer
+from mtfrun.extras.mesh_tensorflow import parity
+from mtfrun.models import transformer
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 
 DOCS = pathlib.Path(__file__).parents[2] / "docs"

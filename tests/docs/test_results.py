@@ -7,11 +7,11 @@ import shlex
 
 import pytest
 
-from mtfrun.tools.sweep.comparison import compare
-from mtfrun.tools.sweep.plan import Plan
-from mtfrun.tools.sweep.sweep import Sweep
-from mtfrun.tools.sweep.sweep_file import read_sweep_file
-from mtfrun.tools.sweep.table_formats import markdown_text
+from mtfrun.extras.sweeps.analysis.comparison import compare
+from mtfrun.extras.sweeps.analysis.table_formats import markdown_text
+from mtfrun.extras.sweeps.plan import Plan
+from mtfrun.extras.sweeps.sweep import Sweep
+from mtfrun.extras.sweeps.sweep_file import read_sweep_file
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS = sorted(ROOT.glob("docs/results/*.jsonl"))

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from mtfrun.checkpoints import Manifest
 from mtfrun.errors import InputError
 from mtfrun.experiment.adapters import ENTRY, as_adapters, saved_adapters
+from mtfrun.files import RunDirError
 from mtfrun.layers import Adapter, LoRA
 from mtfrun.models.transformer import Bottlenecks
-from mtfrun.rundir import Manifest, RunDirError
 from tests.experiment.own_classes import SublayerScales
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from mtfrun import data, decoding, mtf
 from mtfrun.experiment import Decoding, DecodingSpeed, Experiment
-from mtfrun.experiment.common_beginnings import Group, group_by_beginning
+from mtfrun.experiment.inference.prefix_cache import Group, group_by_beginning
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close

@@ -10,8 +10,9 @@ import pytest
 
 from mtfrun import data, decoding, experiment, mtf
 from mtfrun.errors import InputError
-from mtfrun.experiment.decoding import Decoding
 from mtfrun.experiment.experiment import check_rows
+from mtfrun.experiment.inference.decoding import Decoding
+from mtfrun.extras import text_tasks
 from mtfrun.models import transformer as t
 from tests.data.in_memory import InMemory, texts_task
 from tests.layouts import ONE_DEVICE
@@ -42,9 +43,9 @@ def masked() -> experiment.Experiment:
 @pytest.fixture(scope="module")
 def labelled() -> experiment.Experiment:
     """An untrained encoder of labelled texts."""
-    vocabulary = {"inputs": VOCABULARY, "targets": data.LabelVocabulary(LABELS)}
+    vocabulary = {"inputs": VOCABULARY, "targets": text_tasks.LabelVocabulary(LABELS)}
     source = InMemory(((b"a cat", b"animal"),), ("inputs", "targets"))
-    return _experiment(data.TextClassificationData(data.Task(source, vocabulary), LENGTH))
+    return _experiment(text_tasks.TextClassificationData(data.Task(source, vocabulary), LENGTH))
 
 
 def _log_probs(made: experiment.Experiment, ids: list[int]) -> np.ndarray:

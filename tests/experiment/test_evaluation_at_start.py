@@ -12,9 +12,9 @@ import pytest
 from mtfrun import mtf, optim, training
 from mtfrun.data import Data, Infeed
 from mtfrun.experiment import Evaluation, EvaluationResult, Evaluator, Experiment, Training
-from mtfrun.experiment.evaluation import BATCHES_AT_START, EvaluationContext
+from mtfrun.experiment.evaluation.evaluation import BATCHES_AT_START, EvaluationContext
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
+from mtfrun.rundir.init_checkpoint import InitCheckpoint
 from tests.experiment.test_in_python import language_model
 from tests.training.toy_run import curve
 

@@ -12,7 +12,6 @@ import pytest
 
 from mtfrun import data, mtf
 from mtfrun.errors import InputError
-from mtfrun.evaluation import t5_metrics
 from mtfrun.experiment import (
     DecodedPairs,
     Decoding,
@@ -21,7 +20,9 @@ from mtfrun.experiment import (
     RankedLabels,
     ScoredTargets,
 )
-from mtfrun.experiment.evaluation import EvaluationContext
+from mtfrun.experiment.evaluation.evaluation import EvaluationContext
+from mtfrun.extras import t5
+from mtfrun.extras.t5 import t5_metrics
 from mtfrun.models.transformer import (
     AttentionHeads,
     EncoderDecoder,
@@ -191,7 +192,7 @@ def test_metrics_see_references_of_all_pairs() -> None:
 
 
 def test_the_likeliest_class_of_each_example_is_ranked() -> None:
-    classes = data.RankClassification("{inputs}", ["no", "yes", "may"], label_key="targets")
+    classes = t5.RankClassification("{inputs}", ["no", "yes", "may"], label_key="targets")
     task = _task("ranked", [("a", "0"), ("b", "1"), ("c", "2")], preprocessors=[classes])
     experiment = _experiment(task)
     metrics = [t5_metrics.RankClassificationMetrics(3)]

@@ -13,7 +13,7 @@ from mtfrun.data import EncoderDecoderPrompts, IdVocabulary, PromptLimits
 from mtfrun.decoding import Controls, Hypothesis, Rules
 from mtfrun.errors import InputError
 from mtfrun.experiment import Decoding, Evaluation, Experiment, Training
-from mtfrun.experiment.answers import AnswerWriter
+from mtfrun.experiment.inference.answers import AnswerWriter
 from mtfrun.models.transformer import (
     AttentionHeads,
     DecoderOnly,
@@ -23,7 +23,7 @@ from mtfrun.models.transformer import (
     TokenEmbedding,
 )
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
+from mtfrun.rundir.init_checkpoint import InitCheckpoint
 from tests.layouts import ONE_DEVICE
 
 

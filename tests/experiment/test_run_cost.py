@@ -15,8 +15,8 @@ import pytest
 
 from mtfrun import data, mtf, optim, training
 from mtfrun.data import ByteVocabulary, IdVocabulary
-from mtfrun.data.token_cache import Cached
-from mtfrun.experiment import Evaluation, Experiment, Training, run_summary
+from mtfrun.data.cache.tokens import Cached
+from mtfrun.experiment import Evaluation, Experiment, Training, printed_summary
 from mtfrun.experiment.training import _Recording
 from mtfrun.models import moe
 from mtfrun.models.transformer import (
@@ -127,18 +127,18 @@ def _of_tasks(number: int, files: Sequence[str], examples: int) -> Any:
 
 def test_the_data_are_named_with_their_files_and_sizes() -> None:
     one, two = _of_tasks(1, ["/a/b.txt"], 1), _of_tasks(2, ["c\n.txt", "d.txt"], 20)
-    assert run_summary._data(one) == (
+    assert printed_summary._data(one) == (
         "SimpleNamespace of task_0: 1 example, 300 tokens, 1,000 bytes of /a/b.txt"
     )
-    assert run_summary._data(two) == (
+    assert printed_summary._data(two) == (
         "SimpleNamespace of task_0, task_1: 40 examples, 600 tokens, 2,000 bytes of 2 files: "
         "c\\n.txt, d.txt"
     )
-    assert run_summary._data(_data()) == "SimpleNamespace"
+    assert printed_summary._data(_data()) == "SimpleNamespace"
 
 
 def test_a_mixture_names_its_first_tasks() -> None:
-    assert "of task_0, task_1, task_2 and 2 more: 10 examples" in run_summary._data(
+    assert "of task_0, task_1, task_2 and 2 more: 10 examples" in printed_summary._data(
         _of_tasks(5, [], 2)
     )
 
@@ -146,19 +146,19 @@ def test_a_mixture_names_its_first_tasks() -> None:
 def test_vocabularies_are_named_once_or_by_feature() -> None:
     shared, other = ByteVocabulary(), IdVocabulary(50)
     of_pairs = _data(vocabularies={"inputs": shared, "targets": shared})
-    assert run_summary._vocabulary(of_pairs) == {"vocabulary": "ByteVocabulary, 384 ids"}
+    assert printed_summary._vocabulary(of_pairs) == {"vocabulary": "ByteVocabulary, 384 ids"}
     of_two = _data(vocabularies={"inputs": shared, "targets": other})
-    assert run_summary._vocabulary(of_two) == {
+    assert printed_summary._vocabulary(of_two) == {
         "vocabulary": f"inputs: ByteVocabulary, 384 ids; targets: IdVocabulary, {other.size} ids"
     }
-    assert run_summary._vocabulary(_data(class_names={"labels": ["a"] * 1000})) == {
+    assert printed_summary._vocabulary(_data(class_names={"labels": ["a"] * 1000})) == {
         "classes": "1,000"
     }
-    assert run_summary._vocabulary(_data()) == {}
+    assert printed_summary._vocabulary(_data()) == {}
 
 
 def test_large_numbers_of_tokens_are_rounded() -> None:
-    rounded = [run_summary._round(x) for x in (999_999, 4_096_000, 123_456_789, 2_500_000_000)]
+    rounded = [printed_summary._round(x) for x in (999_999, 4_096_000, 123_456_789, 2_500_000_000)]
     assert rounded == ["999,999", "4.1 million", "123 million", "2.5 billion"]
 
 
@@ -167,8 +167,8 @@ def test_tensorboard_is_called_by_its_path_unless_the_shell_finds_it(
 ) -> None:
     programs = pathlib.Path(sys.executable).parent
     monkeypatch.setenv("PATH", "/nowhere")
-    words = shlex.split(run_summary.tensorboard_command("/tmp/my run"))
+    words = shlex.split(printed_summary.tensorboard_command("/tmp/my run"))
     assert words == [str(programs / "tensorboard"), "--logdir", "/tmp/my run"]
     assert pathlib.Path(words[0]).exists()
     monkeypatch.setenv("PATH", str(programs))
-    assert run_summary.tensorboard_command("/tmp/run") == "tensorboard --logdir /tmp/run"
+    assert printed_summary.tensorboard_command("/tmp/run") == "tensorboard --logdir /tmp/run"

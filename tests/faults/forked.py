@@ -21,7 +21,7 @@ from tests.cli.command import ROOT
 
 _FORKS = multiprocessing.get_context("forkserver")
 # TensorFlow, and all commands.
-_FORKS.set_forkserver_preload(["mtfrun.cli.preloaded", "tests.cli.command"])
+_FORKS.set_forkserver_preload(["mtfrun.extras.sweeps.preloaded", "tests.cli.command"])
 # Seconds after which a process that has not ended fails a test; others may use the machine.
 PATIENCE = 300.0
 _POLL_SECS = 0.002

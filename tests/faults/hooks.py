@@ -213,4 +213,4 @@ class SlowStore:
             return call
 
         for name in ("upload", "write", "delete"):
-            replace(f"mtfrun.stores.store:Store.{name}", slowed)
+            replace(f"mtfrun.files.store:Store.{name}", slowed)

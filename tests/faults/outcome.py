@@ -10,9 +10,10 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
+from mtfrun.checkpoints import Manifest
+from mtfrun.checkpoints.manifest import tensor_key
 from mtfrun.errors import InputError
-from mtfrun.rundir import Manifest, RunDirectory
-from mtfrun.rundir.checkpoints.manifest import tensor_key
+from mtfrun.rundir import RunDirectory
 
 # Curves that are measured in seconds, and so differ between any two runs.
 _MEASURED = "perf/"

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import tensorflow as tf
 
-from mtfrun.rundir import DamagedCheckpointError, Manifest
-from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
+from mtfrun.checkpoints import Manifest
+from mtfrun.checkpoints.checkpoints import Checkpoints
+from mtfrun.files import DamagedCheckpointError
 from tests.cli.command import error_line, mtfrun_here, succeeded
 from tests.faults.training_run import TrainingRun
 

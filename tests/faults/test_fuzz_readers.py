@@ -19,16 +19,17 @@ import tensorflow as tf
 from PIL import Image
 
 from mtfrun import data
+from mtfrun.checkpoints.checkpoints import Checkpoints
+from mtfrun.checkpoints.manifest import _digest, read_manifest
 from mtfrun.cli.inputs import read_pairs, read_prompts
-from mtfrun.data.cache_directory import _sum_of, write_manifest
+from mtfrun.data.cache.directory import _sum_of, write_manifest
+from mtfrun.data.cache.tokens import TokenCache, open_cache
 from mtfrun.data.images.idx_images import read_idx
 from mtfrun.data.images.image_cache import PixelCache
 from mtfrun.data.images.image_files import encode_image, size_of
-from mtfrun.data.packing import Plan, stored_plan
-from mtfrun.data.token_cache import TokenCache, open_cache
+from mtfrun.data.rows.packing import Plan, stored_plan
 from mtfrun.errors import InputError
-from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
-from mtfrun.rundir.checkpoints.manifest import _digest, read_manifest
+from mtfrun.extras import huggingface
 from tests.faults.fuzzing import KINDS, damaged, fuzz
 
 JSONL = [
@@ -239,7 +240,7 @@ def test_vocabularies(kind: str, count: int, tmp_path: pathlib.Path) -> None:
     if kind == "sentencepiece":
         make, valid = data.SentencePieceVocabulary, _sentencepiece(tmp_path)
     else:
-        make, valid = data.HuggingFaceVocabulary, json.dumps(TOKENIZER).encode()
+        make, valid = huggingface.HuggingFaceVocabulary, json.dumps(TOKENIZER).encode()
 
     def read(content: bytes) -> None:
         path.write_bytes(content)

@@ -24,13 +24,14 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.summary.writer.record_writer import masked_crc32c
 
 from mtfrun import data
+from mtfrun.checkpoints.checkpoints import Checkpoints
+from mtfrun.checkpoints.manifest import read_manifest
 from mtfrun.configuration.errors import one_line
 from mtfrun.data.sources.streams import blocks
 from mtfrun.errors import InputError
-from mtfrun.rundir import RunDirError
-from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
-from mtfrun.rundir.checkpoints.manifest import read_manifest
-from mtfrun.rundir.tensorboard.curves import read_curves
+from mtfrun.extras import huggingface
+from mtfrun.files import RunDirError
+from mtfrun.metrics.curves import read_curves
 from tests.faults.fuzzing import CPU_SECS, cpu_limit, some_quick
 
 DEEP = 100_000
@@ -362,7 +363,9 @@ def test_tokenizers_that_panic_are_refused(
 ) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(_plain_tokenizer(**PANICS[name]))
-    assert "tokenizer.json" in refused(lambda: data.HuggingFaceVocabulary(str(path), pad_id=-1))
+    assert "tokenizer.json" in refused(
+        lambda: huggingface.HuggingFaceVocabulary(str(path), pad_id=-1)
+    )
     assert not capfd.readouterr().err
 
 
@@ -370,7 +373,7 @@ def test_a_word_without_an_id_is_one_line(tmp_path: pathlib.Path) -> None:
     model = {"type": "WordLevel", "vocab": {"<pad>": 0, "a": 1, "</s>": 2}, "unk_token": "<unk>"}
     path = tmp_path / "tokenizer.json"
     path.write_bytes(_plain_tokenizer(model=model))
-    vocabulary = data.HuggingFaceVocabulary(str(path))
+    vocabulary = huggingface.HuggingFaceVocabulary(str(path))
     assert "cannot read a text: WordLevel error" in refused(lambda: vocabulary.encode(b"b"))
 
 
@@ -386,6 +389,6 @@ def test_a_regular_expression_that_explodes_ends(tmp_path: pathlib.Path) -> None
     )
     (tmp_path / "tokenizer.json").write_bytes(content)
     with cpu_limit(CPU_SECS):
-        vocabulary = data.HuggingFaceVocabulary(str(tmp_path / "tokenizer.json"))
+        vocabulary = huggingface.HuggingFaceVocabulary(str(tmp_path / "tokenizer.json"))
         with pytest.raises(data.DataError, match="the tokenizer cannot read a text"):
             vocabulary.encode(b"a" * 60 + b"!")

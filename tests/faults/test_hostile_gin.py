@@ -10,7 +10,7 @@ from mtfrun.configuration import config
 from mtfrun.configuration.errors import one_line
 from mtfrun.errors import ConfigError
 from mtfrun.experiment.runs.settings import ROOTS
-from mtfrun.tools.report.examples import read_examples
+from mtfrun.extras.report.examples import read_examples
 from tests.faults.fuzzing import CPU_SECS, cpu_limit, some_quick
 
 DEEP = 100_000

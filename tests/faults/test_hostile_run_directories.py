@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mtfrun.rundir.checkpoints.manifest import _digest
+from mtfrun.checkpoints.manifest import _digest
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
 from tests.faults.fuzzing import some_quick
 

@@ -121,7 +121,10 @@ def test_a_run_killed_in_an_evaluation_evaluates_again(
     run = TrainingRun(steps=60)
     begun = tmp_path / "begun"
     announce = Announce(
-        "mtfrun.experiment.evaluation:Evaluation.__call__", evaluation, str(begun), secs=60.0
+        "mtfrun.experiment.evaluation.evaluation:Evaluation.__call__",
+        evaluation,
+        str(begun),
+        secs=60.0,
     )
     command = run.command(tmp_path, tmp_path / "run")
     with running(command, tmp_path / "killed", announce) as process:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
+from mtfrun.checkpoints.checkpoints import Checkpoints
 from tests.rundir.small_model import names
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
@@ -26,7 +26,7 @@ SCRIPT = """
     import json, os, random, signal, sys, time
     import numpy as np
     import tensorflow as tf
-    from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
+    from mtfrun.checkpoints.checkpoints import Checkpoints
 
     def train(directory, pipe):
         checkpoints = Checkpoints(directory, max_to_keep=2)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mtfrun.rundir.ledger import newest_recorded_step, read_ledger
+from mtfrun.extras.audit.ledger import newest_recorded_step, read_ledger
 from tests.faults.forked import PATIENCE, finished, running
 from tests.faults.hooks import JumpingClock
 from tests.faults.outcome import Outcome, leftovers, outcome

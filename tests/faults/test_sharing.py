@@ -12,8 +12,8 @@ from collections.abc import Callable
 import pytest
 import tensorflow as tf
 
+from mtfrun.checkpoints.checkpoints import Checkpoints
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from tests.faults.forked import PATIENCE, finished, running
 from tests.faults.outcome import leftovers, outcome
 from tests.faults.training_run import TrainingRun

@@ -67,33 +67,33 @@ PHASES = {
         "mtfrun.training.host_loop:HostLoop.run", [*_TRAIN, *_LONG, *_RARELY], call=3
     ),
     "evaluation": Phase(
-        "mtfrun.experiment.evaluation:Evaluation.__call__",
+        "mtfrun.experiment.evaluation.evaluation:Evaluation.__call__",
         [*_TRAIN, "--gin.TRAIN_STEPS=5", "--gin.EVAL_EVERY=4"],
         call=2,  # the first is before the first step
     ),
     "saving": Phase(
-        "mtfrun.rundir.checkpoints.save:Snapshot.write",
+        "mtfrun.checkpoints.save:Snapshot.write",
         [*_TRAIN, "--gin.TRAIN_STEPS=1000000", "--gin.CHECKPOINT_EVERY=10"],
         call=3,
         slow_disk=0.2,
     ),
     "eval": Phase(
-        "mtfrun.data.infeed:Infeed.next",
+        "mtfrun.data.rows.infeed:Infeed.next",
         ["eval", "--model_dir=TRAINED", _TEXTS, "--gin.Evaluation.max_batches=None"],
         call=3,
     ),
     "decode": Phase(
-        "mtfrun.experiment.decoding_batches:DecodingBatches._decode_batch",
+        "mtfrun.experiment.inference.decoding_batches:DecodingBatches._decode_batch",
         ["decode", "--model_dir=TRAINED", "--input=PROMPTS", "--output=OUTPUT"],
         call=2,
     ),
     "scoring": Phase(
-        "mtfrun.experiment.scoring:Scoring._batch",
+        "mtfrun.experiment.inference.scoring:Scoring._batch",
         ["score", "--model_dir=TRAINED", "--input=PAIRS", "--output=OUTPUT"],
         call=2,
     ),
     "building data": Phase(
-        "mtfrun.data.token_cache:_Writer.write", [*_TRAIN], call=2, text="large.txt"
+        "mtfrun.data.cache.tokens:_Writer.write", [*_TRAIN], call=2, text="large.txt"
     ),
     "building a vocabulary": Phase(
         "sentencepiece:SentencePieceTrainer.train",
@@ -101,7 +101,7 @@ PHASES = {
         text="large.txt",
     ),
     "sweep": Phase(
-        "mtfrun.tools.sweep.trainer:Display.advance",
+        "mtfrun.extras.sweeps.trainer:Display.advance",
         ["sweep", *_TRAIN[1:], *_LONG, *_RARELY, "--gin.LEARNING_RATE=0.1,0.2"],
     ),
 }

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from mtfrun.files import Store
 from mtfrun.rundir import RunDirectory
-from mtfrun.stores import Store
 from tests.faults.forked import finished, running
 from tests.faults.hooks import Environment, Setting, Several, SlowStore
 from tests.faults.outcome import Outcome, leftovers, outcome
 from tests.faults.training_run import SAVES, TrainingRun
-from tests.stores.s3_server import BUCKET, S3Server, s3_server
+from tests.files.s3_server import BUCKET, S3Server, s3_server
 
 KILLS = 10
 # Seconds of every upload: most kills come while some file is not uploaded yet.
@@ -42,8 +42,8 @@ def _machine(server: S3Server, directory: pathlib.Path) -> Several:
     return Several(
         [
             Environment({**server.environment, "MTFRUN_CACHE_DIR": str(directory)}),
-            Setting("mtfrun.rundir.lease:EXPIRY_SECS", 0.5),
-            Setting("mtfrun.rundir.uploads:EVERY_SECS", 1.0),
+            Setting("mtfrun.checkpoints.mirror.lease:EXPIRY_SECS", 0.5),
+            Setting("mtfrun.checkpoints.mirror.upload_thread:EVERY_SECS", 1.0),
             SlowStore(_UPLOAD_SECS),
         ]
     )

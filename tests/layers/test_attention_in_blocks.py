@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mtfrun import layers, mtf
 from mtfrun.errors import InputError
-from mtfrun.layers.attention import attention_logits, mix_values
+from mtfrun.layers.attention.dot_product import attention_logits, mix_values
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes
 
 BATCH, HEADS, D_KV = mtf.Dimension("batch", 8), mtf.Dimension("heads", 4), mtf.Dimension("d_kv", 8)

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from mtfrun import layers, mtf
+from mtfrun.extras import huggingface, vision
+from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.models import moe, transformer
 from mtfrun.models.transformer import SequenceCall
 from tests.case_tables import exported, recorded_calls, require_a_case_of_each
@@ -102,10 +104,10 @@ NORMED_HEADS = layers.AttentionHeads(
     logits_cap=2.0,
 )
 
-LATENT_HEADS = transformer.LatentHeads(
+LATENT_HEADS = huggingface.LatentHeads(
     4, d_latent=6, d_query_latent=5, d_kv=4, d_rotary=2, d_v=3, use_bias=True
 )
-TALKING_HEADS = transformer.TalkingHeads(
+TALKING_HEADS = zoo.TalkingHeads(
     [("heads", 4), ("key_heads", 2)],
     [("heads", 4), ("softmax_heads", 3)],
     [("heads", 4), ("key_heads", 2)],
@@ -113,7 +115,7 @@ TALKING_HEADS = transformer.TalkingHeads(
     d_v=2,
 )
 
-CLUSTERS = transformer.VocabularyClusters([4, 8], [8, 4, 6], adaptive_softmax=True)
+CLUSTERS = zoo.VocabularyClusters([4, 8], [8, 4, 6], adaptive_softmax=True)
 # Groups of tokens that all meshes divide, of rows and of the memory.
 MIXTURE = functools.partial(
     moe.MoE1D,
@@ -121,12 +123,12 @@ MIXTURE = functools.partial(
     router=functools.partial(moe.Router, gate=moe.Switch()),
     capacity=moe.Capacity(group_size=6),
 )
-BY_EXPERTS = moe.ExpertProjections(
+BY_EXPERTS = zoo.ExpertProjections(
     mixture=MIXTURE, experts=functools.partial(moe.Experts, hidden_size=8, dropout_rate=0.3)
 )
 
 KINDS_OF_FILTERS = ("TrainedFilters", "LightweightFilters", "DynamicFilters")
-WINDOW = transformer.ConvolutionWindow(-1, 2, masks_start=True)
+WINDOW = zoo.ConvolutionWindow(-1, 2, masks_start=True)
 
 
 class _Transparent(mtf.Module):
@@ -136,13 +138,11 @@ class _Transparent(mtf.Module):
         super().__init__()
         feed_forward = functools.partial(transformer.FeedForward, d_ff=16)
         attention = functools.partial(transformer.EncoderDecoderAttention, heads=HEADS)
-        self.encoder = transformer.TransparentEncoder(
-            mesh, WIDTH, num_layers=2, layers=[feed_forward]
-        )
-        self.decoder = transformer.TransparentDecoder(
+        self.encoder = zoo.TransparentEncoder(mesh, WIDTH, num_layers=2, layers=[feed_forward])
+        self.decoder = zoo.TransparentDecoder(
             mesh,
             WIDTH,
-            mixture=transformer.EncoderMixture(2, dropout_rate=0.3),
+            mixture=zoo.EncoderMixture(2, dropout_rate=0.3),
             num_layers=2,
             layers=[attention],
             rematerialise=True,
@@ -153,15 +153,13 @@ class _Transparent(mtf.Module):
         return self.decoder(x, dataclasses.replace(call, encoder=encoder))
 
 
-def _synthesizer(logits: transformer.SyntheticLogits, mesh: mtf.Mesh) -> transformer.Synthesizer:
-    return transformer.Synthesizer(
-        mesh, WIDTH, num_heads=4, d_kv=4, logits=logits, dropout_rate=0.3
-    )
+def _synthesizer(logits: zoo.SyntheticLogits, mesh: mtf.Mesh) -> zoo.Synthesizer:
+    return zoo.Synthesizer(mesh, WIDTH, num_heads=4, d_kv=4, logits=logits, dropout_rate=0.3)
 
 
-def _cluster_softmax(mesh: mtf.Mesh) -> transformer.ClusterSoftmax:
-    table = transformer.AdaptiveEmbedding(mesh, IDS, WIDTH, clusters=CLUSTERS)
-    return transformer.ClusterSoftmax(mesh, 13, IDS, WIDTH, tied=table)
+def _cluster_softmax(mesh: mtf.Mesh) -> zoo.ClusterSoftmax:
+    table = zoo.AdaptiveEmbedding(mesh, IDS, WIDTH, clusters=CLUSTERS)
+    return zoo.ClusterSoftmax(mesh, 13, IDS, WIDTH, tied=table)
 
 
 def _filters(name: str, mesh: mtf.Mesh) -> mtf.Module:
@@ -194,11 +192,11 @@ CASES = {
         {**X, **SEGMENTS},
     ),
     "transient_global_attention": Case(
-        lambda mesh: transformer.TransientGlobalAttention(
+        lambda mesh: huggingface.TransientGlobalAttention(
             mesh,
             WIDTH,
             window=2,
-            blocks=transformer.BlockSums(
+            blocks=huggingface.BlockSums(
                 2, relative_bias=functools.partial(layers.RelativePositionBias, num_heads=4)
             ),
             heads=HEADS,
@@ -213,21 +211,21 @@ CASES = {
         {**X, **MEMORY},
     ),
     "latent_self_attention": Case(
-        lambda mesh: transformer.LatentSelfAttention(
+        lambda mesh: huggingface.LatentSelfAttention(
             mesh, WIDTH, heads=LATENT_HEADS, dropout_rate=0.3
         ),
         _attend,
         {**X, **SEGMENTS},
     ),
     "talking_heads_self_attention": Case(
-        lambda mesh: transformer.TalkingHeadsSelfAttention(
+        lambda mesh: zoo.TalkingHeadsSelfAttention(
             mesh, WIDTH, heads=TALKING_HEADS, dropout_rate=0.3
         ),
         _attend,
         {**X, **SEGMENTS},
     ),
     "talking_heads_encoder_decoder_attention": Case(
-        lambda mesh: transformer.TalkingHeadsEncoderDecoderAttention(
+        lambda mesh: zoo.TalkingHeadsEncoderDecoderAttention(
             mesh,
             WIDTH,
             heads=dataclasses.replace(
@@ -242,20 +240,20 @@ CASES = {
             functools.partial(_synthesizer, logits), _attend, {**X, **SEGMENTS}
         )
         for logits in (
-            transformer.SyntheticLogits("random", max_length=8),
-            transformer.SyntheticLogits("factorized", None, max_length=8, factor_size=3),
-            transformer.SyntheticLogits("dense", "added", max_length=8),
+            zoo.SyntheticLogits("random", max_length=8),
+            zoo.SyntheticLogits("factorized", None, max_length=8, factor_size=3),
+            zoo.SyntheticLogits("dense", "added", max_length=8),
         )
     },
     "experts_self_attention": Case(
-        lambda mesh: moe.ExpertsSelfAttention(
+        lambda mesh: zoo.ExpertsSelfAttention(
             mesh, WIDTH, heads=HEADS, projections=BY_EXPERTS, dropout_rate=0.3
         ),
         _attend,
         {**X, **SEGMENTS},
     ),
     "experts_encoder_decoder_attention": Case(
-        lambda mesh: moe.ExpertsEncoderDecoderAttention(
+        lambda mesh: zoo.ExpertsEncoderDecoderAttention(
             mesh, WIDTH, heads=HEADS, projections=BY_EXPERTS
         ),
         _attend_to_encoder,
@@ -266,14 +264,14 @@ CASES = {
             mesh,
             WIDTH,
             experts=functools.partial(
-                moe.HeterogeneousExperts, sizes=[(1, 8, 2), (3, 5)], dropout_rate=0.3
+                zoo.HeterogeneousExperts, sizes=[(1, 8, 2), (3, 5)], dropout_rate=0.3
             ),
         ),
         _apply,
         X,
     ),
     "product_key_memory": Case(
-        lambda mesh: transformer.ProductKeyMemory(
+        lambda mesh: zoo.ProductKeyMemory(
             mesh, WIDTH, num_keys=6, num_heads=4, key_size=8, num_selected=3
         ),
         _apply,
@@ -285,34 +283,34 @@ CASES = {
         {**X, **MEMORY},
     ),
     "convolution": Case(
-        lambda mesh: transformer.Convolution(mesh, WIDTH, window=WINDOW, activation=mtf.gelu),
+        lambda mesh: zoo.Convolution(mesh, WIDTH, window=WINDOW, activation=mtf.gelu),
         _convolve,
         {**X, **SEGMENTS},
     ),
     "depthwise_convolution": Case(
-        lambda mesh: transformer.DepthwiseConvolution(mesh, WIDTH, window=WINDOW),
+        lambda mesh: zoo.DepthwiseConvolution(mesh, WIDTH, window=WINDOW),
         _convolve,
         {**X, **SEGMENTS},
     ),
-    "gated_linear_unit": Case(lambda mesh: transformer.GatedLinearUnit(mesh, WIDTH), _apply, X),
+    "gated_linear_unit": Case(lambda mesh: zoo.GatedLinearUnit(mesh, WIDTH), _apply, X),
     "encoder_convolutions": Case(
-        lambda mesh: transformer.EncoderConvolutions(mesh, WIDTH, dropout_rate=0.3),
+        lambda mesh: zoo.EncoderConvolutions(mesh, WIDTH, dropout_rate=0.3),
         _convolve,
         {**X, **SEGMENTS},
     ),
     "decoder_convolutions": Case(
-        lambda mesh: transformer.DecoderConvolutions(mesh, WIDTH, masks_start=True),
+        lambda mesh: zoo.DecoderConvolutions(mesh, WIDTH, masks_start=True),
         _convolve,
         {**X, **SEGMENTS},
     ),
     "gated_convolution": Case(
-        lambda mesh: transformer.GatedConvolution(
+        lambda mesh: zoo.GatedConvolution(
             mesh,
             WIDTH,
             convolution=functools.partial(
-                transformer.DepthwiseConvolution,
+                zoo.DepthwiseConvolution,
                 window=WINDOW,
-                filters=functools.partial(transformer.DynamicFilters, repeats=2),
+                filters=functools.partial(zoo.DynamicFilters, repeats=2),
             ),
         ),
         _convolve,
@@ -345,17 +343,17 @@ CASES = {
         X,
     ),
     "reversible_stack": Case(
-        lambda mesh: transformer.ReversibleStack(
+        lambda mesh: zoo.ReversibleStack(
             mesh, WIDTH, num_layers=3, layers=[transformer.FeedForward]
         ),
         _apply,
         X,
     ),
     "funnel_stack": Case(
-        lambda mesh: transformer.FunnelStack(
+        lambda mesh: zoo.FunnelStack(
             mesh,
             WIDTH,
-            funnel=transformer.Funnel([1, 1], kind="max"),
+            funnel=zoo.Funnel([1, 1], kind="max"),
             layers=[functools.partial(transformer.SelfAttention, heads=HEADS)],
             rematerialise=True,
         ),
@@ -363,12 +361,10 @@ CASES = {
         {**X, **DOCUMENTS},
     ),
     "universal_stack": Case(
-        lambda mesh: transformer.UniversalStack(
+        lambda mesh: zoo.UniversalStack(
             mesh,
             WIDTH,
-            recurrence=transformer.Recurrence(
-                3, signals=transformer.StepSignals, halting=transformer.Halting
-            ),
+            recurrence=zoo.Recurrence(3, signals=zoo.StepSignals, halting=zoo.Halting),
             layers=[transformer.FeedForward],
         ),
         _apply,
@@ -383,19 +379,17 @@ CASES = {
         X,
     ),
     "mixture_of_softmaxes": Case(
-        lambda mesh: transformer.MixtureOfSoftmaxes(mesh, 13, IDS, WIDTH),
+        lambda mesh: zoo.MixtureOfSoftmaxes(mesh, 13, IDS, WIDTH),
         lambda layer, inputs, call: mtf.softmax(layer(inputs["x"], call), IDS),
         X,
     ),
     "mixtape": Case(
-        lambda mesh: transformer.Mixtape(
-            mesh, 13, IDS, WIDTH, gates=transformer.MixtapeGates(4, 0.3, 0.3, 0.1)
-        ),
+        lambda mesh: zoo.Mixtape(mesh, 13, IDS, WIDTH, gates=zoo.MixtapeGates(4, 0.3, 0.3, 0.1)),
         lambda layer, inputs, call: mtf.softmax(layer(inputs["x"], call), IDS),
         X,
     ),
     "adaptive_embedding": Case(
-        lambda mesh: transformer.AdaptiveEmbedding(mesh, IDS, WIDTH, clusters=CLUSTERS, factor=2.0),
+        lambda mesh: zoo.AdaptiveEmbedding(mesh, IDS, WIDTH, clusters=CLUSTERS, factor=2.0),
         lambda layer, inputs, call: layer(inputs["ids"], call),
         ROWS,
     ),
@@ -405,7 +399,7 @@ CASES = {
         X,
     ),
     "parallel": Case(
-        lambda mesh: transformer.Parallel(
+        lambda mesh: huggingface.Parallel(
             mesh,
             WIDTH,
             layers=[
@@ -491,15 +485,13 @@ CASES = {
         ROWS,
     ),
     "image_positions": Case(
-        lambda mesh: transformer.ImagePositions(
-            mesh, 16, WIDTH, image=transformer.ImageSize(4, 2, 2)
-        ),
+        lambda mesh: vision.ImagePositions(mesh, 16, WIDTH, image=vision.ImageSize(4, 2, 2)),
         lambda layer, inputs, call: layer(inputs["ids"], call),
         ROWS,
     ),
     "local_image_attention": Case(
-        lambda mesh: transformer.LocalImageAttention(
-            mesh, WIDTH, image=transformer.ImageSize(2, 2), rows=1, cols=0, heads=HEADS
+        lambda mesh: vision.LocalImageAttention(
+            mesh, WIDTH, image=vision.ImageSize(2, 2), rows=1, cols=0, heads=HEADS
         ),
         _attend,
         {**X, **SEGMENTS},

@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun import layers, mtf
+from mtfrun.extras.plan.collectives import needed_collectives
+from mtfrun.extras.plan.dtensor_programs import take_programs
+from mtfrun.extras.vision import UNet, UNetStages
 from mtfrun.layers import Call
 from mtfrun.models.resnet import BasicBlock, Blocking
 from mtfrun.models.transformer import SequenceCall
-from mtfrun.models.vision import UNet, UNetStages
-from mtfrun.tools.planning.collectives import needed_collectives
-from mtfrun.tools.planning.dtensor_programs import take_programs
 from tests.models.moe import mixtures
 
 

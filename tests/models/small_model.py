@@ -27,7 +27,7 @@ from mtfrun.models.transformer import (
     SublayerDropout,
     TokenEmbedding,
 )
-from mtfrun.models.transformer.token_model import TokenModel
+from mtfrun.models.transformer.tokens.token_model import TokenModel
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 
 VOCABULARY = 16

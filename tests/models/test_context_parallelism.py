@@ -10,7 +10,7 @@ import pytest
 
 from mtfrun import layers, mtf
 from mtfrun.models import transformer as t
-from mtfrun.models.transformer.token_model import TokenModel
+from mtfrun.models.transformer.tokens.token_model import TokenModel
 from tests.layouts import ONE_DEVICE
 from tests.models.small_model import (
     VOCABULARY,

@@ -12,7 +12,8 @@ import tensorflow as tf
 from mtfrun import decoding, mtf
 from mtfrun.errors import InputError
 from mtfrun.models import Loss
-from mtfrun.models.transformer import DecoderOnly, TokenLoss, shift_right, token_softmax
+from mtfrun.models.transformer import DecoderOnly, TokenLoss, shift_right
+from mtfrun.models.transformer.tokens import token_softmax
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
     LAYOUT,

@@ -11,8 +11,9 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import layers, mtf, optim
-from mtfrun.data.stored_logits import PARTS_OF_1, TEACHER_IDS, TEACHER_PROBABILITIES
 from mtfrun.errors import InputError
+from mtfrun.extras.distillation.loss import DistillationLoss, Distiller
+from mtfrun.extras.distillation.stored_logits import PARTS_OF_1, TEACHER_IDS, TEACHER_PROBABILITIES
 from mtfrun.models.transformer import (
     DecoderOnly,
     FeedForward,
@@ -20,11 +21,10 @@ from mtfrun.models.transformer import (
     TokenEmbedding,
     TokenLoss,
     TokenModel,
-    token_softmax,
 )
-from mtfrun.models.transformer.distillation import DistillationLoss, Distiller
 from mtfrun.models.transformer.sublayer import SequenceCall
-from mtfrun.models.transformer.token_loss import AddedLoss, LogitsLoss, TokenLossTerm
+from mtfrun.models.transformer.tokens import token_softmax
+from mtfrun.models.transformer.tokens.token_loss import AddedLoss, LogitsLoss, TokenLossTerm
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (

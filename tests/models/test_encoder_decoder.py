@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.models.parity import SharedLayersEncoderDecoder
+from mtfrun.extras.mesh_tensorflow.parity import SharedLayersEncoderDecoder
 from mtfrun.models.transformer import EncoderDecoder, SequenceCall, Stack, TokenEmbedding
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (

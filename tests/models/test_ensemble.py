@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from mtfrun import decoding, mtf, optim
+from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
-from mtfrun.models.transformer.token_model import TokenModel
+from mtfrun.models.transformer.tokens.token_model import TokenModel
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
@@ -40,7 +41,7 @@ def _language_model(layers: Any = (ATTENTION, FEED_FORWARD), **options: Any) -> 
 
 
 def _ensemble(mesh: mtf.Mesh, model: Any, **options: Any) -> TokenModel:
-    ensemble = t.make_ensemble(mesh, model=model, vocabulary_size=VOCABULARY, **options)
+    ensemble = zoo.make_ensemble(mesh, model=model, vocabulary_size=VOCABULARY, **options)
     mtf.initialize(ensemble, seed=3)
     return ensemble
 
@@ -200,11 +201,11 @@ def test_steps_of_training_are_the_same_on_a_mesh(layout: str) -> None:
     [
         (_language_model([functools.partial(moe.MoE1D, num_experts=2)]), "losses or metrics"),
         (
-            _language_model(embedding=t.TokenEmbedding(softmax=t.MixtureOfSoftmaxes)),
+            _language_model(embedding=t.TokenEmbedding(softmax=zoo.MixtureOfSoftmaxes)),
             "MixtureOfSoftmaxes is not supported",
         ),
     ],
 )
 def test_models_without_members_are_refused(model: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        t.make_ensemble(mtf.Mesh(ONE_DEVICE), model=model, vocabulary_size=VOCABULARY)
+        zoo.make_ensemble(mtf.Mesh(ONE_DEVICE), model=model, vocabulary_size=VOCABULARY)

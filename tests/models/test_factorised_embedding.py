@@ -11,9 +11,9 @@ import pytest
 
 from mtfrun import layers, mtf, optim
 from mtfrun.errors import InputError
+from mtfrun.extras.distillation.loss import DistillationLoss, Distiller
 from mtfrun.models import transformer as t
-from mtfrun.models.transformer import token_softmax
-from mtfrun.models.transformer.distillation import DistillationLoss, Distiller
+from mtfrun.models.transformer.tokens import token_softmax
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, QUICK_LAYOUTS, assert_close
 from tests.models.small_model import (
     LAYOUT,

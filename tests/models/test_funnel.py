@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from mtfrun import layers, mtf
 from mtfrun.errors import InputError
+from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
@@ -60,7 +61,7 @@ def _import(x: np.ndarray, mesh: mtf.Mesh) -> mtf.Tensor:
 @pytest.mark.parametrize("across_documents", [False, True])
 def test_a_window_is_pooled_over_its_first_document(kind: str, across_documents: bool) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    funnel = t.Funnel(kind=kind, across_documents=across_documents)
+    funnel = zoo.Funnel(kind=kind, across_documents=across_documents)
     pooled = mtf.to_numpy(funnel.pool(_import(X, mesh), _call(SEGMENTS, mesh)))
     counts = (np.repeat(FIRST, 2, axis=1) == SEGMENTS) | across_documents
     entries = np.where(counts[..., np.newaxis], X, np.nan).reshape([2, 4, 2, 16])
@@ -72,7 +73,7 @@ def test_positions_after_pooling_have_the_call_of_their_windows() -> None:
     call = _call(SEGMENTS, mesh)
     positions = np.array([[0, 1, 2, 0, 1, 2, 3, 0], [0, 1, 2, 3, 4, 0, 0, 0]], np.int32)
     of_texts = mtf.import_tf_tensor(mesh, positions, ["batch:2", "length:8"])
-    call = t.Funnel().shorten(dataclasses.replace(call, text_positions=of_texts))
+    call = zoo.Funnel().shorten(dataclasses.replace(call, text_positions=of_texts))
     assert call.segments is not None and call.nonpadding is not None
     np.testing.assert_array_equal(mtf.to_numpy(call.segments), FIRST)
     np.testing.assert_array_equal(mtf.to_numpy(call.nonpadding), FIRST > 0)
@@ -83,15 +84,15 @@ def test_positions_after_pooling_have_the_call_of_their_windows() -> None:
     np.testing.assert_array_equal(mtf.to_numpy(bias) == 0, is_visible)
 
 
-def _stack(mesh: mtf.Mesh, funnel: t.Funnel) -> t.FunnelStack:
-    stack = t.FunnelStack(mesh, WIDTH, funnel=funnel, layers=LAYERS, relative_bias=RELATIVE)
+def _stack(mesh: mtf.Mesh, funnel: zoo.Funnel) -> zoo.FunnelStack:
+    stack = zoo.FunnelStack(mesh, WIDTH, funnel=funnel, layers=LAYERS, relative_bias=RELATIVE)
     mtf.initialize(stack, seed=1)
     return stack
 
 
 def test_a_document_does_not_depend_on_its_neighbours() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    stack, call = _stack(mesh, t.Funnel([1, 1])), _call(SEGMENTS, mesh)
+    stack, call = _stack(mesh, zoo.Funnel([1, 1])), _call(SEGMENTS, mesh)
     changed = np.where(SEGMENTS[..., np.newaxis] == 1, X, X + 1.0)
     before, after = (mtf.to_numpy(stack(_import(x, mesh), call)) for x in (X, changed))
     is_first = FIRST == 1
@@ -102,11 +103,11 @@ def test_a_document_does_not_depend_on_its_neighbours() -> None:
 def test_repeated_blocks_have_the_same_variables() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     call = _call(SEGMENTS, mesh)
-    stack = _stack(mesh, t.Funnel([1], repeats=[3]))
-    expected = t.UniversalStack(
+    stack = _stack(mesh, zoo.Funnel([1], repeats=[3]))
+    expected = zoo.UniversalStack(
         mesh,
         WIDTH,
-        recurrence=t.Recurrence(3, signals=None),
+        recurrence=zoo.Recurrence(3, signals=None),
         layers=LAYERS,
         relative_bias=RELATIVE,
     )
@@ -117,8 +118,8 @@ def test_repeated_blocks_have_the_same_variables() -> None:
 
 def _model(mesh: mtf.Mesh, *, rematerialise: bool = False, **funnel: Any) -> t.EncoderDecoder:
     encoder = functools.partial(
-        t.FunnelStack,
-        funnel=t.Funnel(**{"num_layers": [1, 1], "repeats": [1, 2], **funnel}),
+        zoo.FunnelStack,
+        funnel=zoo.Funnel(**{"num_layers": [1, 1], "repeats": [1, 2], **funnel}),
         layers=LAYERS,
         transforms=with_dropout(0.2),
         relative_bias=RELATIVE,
@@ -162,19 +163,19 @@ def test_a_decoder_attends_to_the_pooled_positions(mesh_shape: str) -> None:
 )
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        t.Funnel(**settings)
+        zoo.Funnel(**settings)
 
 
 def test_a_length_that_windows_do_not_divide_is_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    stack = _stack(mesh, t.Funnel([1, 1]))
+    stack = _stack(mesh, zoo.Funnel([1, 1]))
     with pytest.raises(InputError, match="7 positions are not a multiple of 2"):
         stack(_import(X[:, :7], mesh), _call(SEGMENTS[:, :7], mesh))
 
 
 def test_a_decoder_and_an_encoder_of_labels_are_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    stack = functools.partial(t.FunnelStack, funnel=t.Funnel([1, 1]), layers=LAYERS)
+    stack = functools.partial(zoo.FunnelStack, funnel=zoo.Funnel([1, 1]), layers=LAYERS)
     embedding = t.TokenEmbedding(16, max_length=16)
     ids = mtf.ones(mesh, [mtf.Dimension("batch", PAIRS_BATCH), "length:8"], tf.int32)
     features = {"inputs": ids, "targets": ids}
@@ -211,7 +212,7 @@ def test_a_position_halts_as_by_the_formulas(combination: str) -> None:
     mesh, width = mtf.Mesh(ONE_DEVICE), mtf.Dimension("d_model", 8)
     x = np.random.default_rng(0).normal(size=[2, 6, 8]).astype(np.float32)
     unit = np.random.default_rng(1).normal(size=[8]).astype(np.float32) - 0.2
-    halting = t.Halting(mesh, width, epsilon=EPSILON, combination=combination, loss_weight=0.5)
+    halting = zoo.Halting(mesh, width, epsilon=EPSILON, combination=combination, loss_weight=0.5)
     mtf.initialize(halting)
     halting.unit.kernel.variable.assign(unit[:, np.newaxis])
     tokens = np.asarray([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]], np.float32)
@@ -236,13 +237,13 @@ def test_a_position_halts_as_by_the_formulas(combination: str) -> None:
 
 def test_signals_are_of_positions_in_the_texts_of_packed_rows() -> None:
     mesh, rows = mtf.Mesh(ONE_DEVICE), packed_rows()
-    recurrence = t.Recurrence(num_steps=2)
+    recurrence = zoo.Recurrence(num_steps=2)
     attention = functools.partial(t.SelfAttention, heads=t.AttentionHeads(4, d_kv=4))
     model = t.DecoderOnly(
         mesh,
         VOCABULARY,
         embedding=t.TokenEmbedding(16, position=None),
-        stack=functools.partial(t.UniversalStack, recurrence=recurrence, layers=[attention]),
+        stack=functools.partial(zoo.UniversalStack, recurrence=recurrence, layers=[attention]),
     )
     mtf.initialize(model, seed=2)
     packed = mtf.to_numpy(model.logits(on_mesh(mesh, rows)))
@@ -254,10 +255,10 @@ def test_signals_are_of_positions_in_the_texts_of_packed_rows() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: t.Recurrence(num_steps=0),
-        lambda: t.Halting(mtf.Mesh(), mtf.Dimension("d_model", 8), epsilon=1.0),
-        lambda: t.Halting(mtf.Mesh(), mtf.Dimension("d_model", 8), combination="mean"),
-        lambda: t.StepSignals(mtf.Mesh(), mtf.Dimension("d_model", 8), 2, steps="random"),
+        lambda: zoo.Recurrence(num_steps=0),
+        lambda: zoo.Halting(mtf.Mesh(), mtf.Dimension("d_model", 8), epsilon=1.0),
+        lambda: zoo.Halting(mtf.Mesh(), mtf.Dimension("d_model", 8), combination="mean"),
+        lambda: zoo.StepSignals(mtf.Mesh(), mtf.Dimension("d_model", 8), 2, steps="random"),
     ],
 )
 def test_wrong_settings_are_errors(make: functools.partial[object]) -> None:

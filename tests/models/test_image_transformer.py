@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.extras import vision
 from mtfrun.layers import AttentionBias, AttentionHeads, Call, causal_mask
 from mtfrun.models import transformer
 from mtfrun.models.transformer.sublayer import SequenceCall
@@ -24,7 +25,7 @@ from tests.models.small_model import (
 )
 
 # Longer than a block of attention, which has at least 128 positions.
-IMAGE = transformer.ImageSize(10, 6, 3)
+IMAGE = vision.ImageSize(10, 6, 3)
 LENGTH = 10 * 6 * 3
 ROWS, COLS = 2, 1
 WIDTH = mtf.Dimension("d_model", 8)
@@ -44,9 +45,7 @@ def _sees(position: int, other: int) -> bool:
 
 def test_a_pixel_sees_its_window_and_nothing_else() -> None:
     mesh = mtf.Mesh()
-    layer = transformer.LocalImageAttention(
-        mesh, WIDTH, image=IMAGE, rows=ROWS, cols=COLS, heads=HEADS
-    )
+    layer = vision.LocalImageAttention(mesh, WIDTH, image=IMAGE, rows=ROWS, cols=COLS, heads=HEADS)
     mtf.initialize(layer, 0)
     length = mtf.Dimension("length", LENGTH)
     # Row i of the batch differs from the last row at position i.
@@ -63,7 +62,7 @@ def test_a_pixel_sees_its_window_and_nothing_else() -> None:
 
 def _model(mesh: mtf.Mesh, dropout_rate: float = 0.0) -> transformer.DecoderOnly:
     attention = functools.partial(
-        transformer.LocalImageAttention,
+        vision.LocalImageAttention,
         image=IMAGE,
         rows=ROWS,
         cols=COLS,
@@ -77,7 +76,7 @@ def _model(mesh: mtf.Mesh, dropout_rate: float = 0.0) -> transformer.DecoderOnly
         embedding=transformer.TokenEmbedding(
             d_model=8,
             max_length=LENGTH,
-            position=functools.partial(transformer.ImagePositions, image=IMAGE),
+            position=functools.partial(vision.ImagePositions, image=IMAGE),
             padding_id=-1,
         ),
         stack=functools.partial(transformer.Stack, num_layers=1, layers=[attention, feed_forward]),
@@ -118,7 +117,7 @@ def test_a_layout_changes_neither_loss_nor_gradients(mesh_shape: str, layout: st
 
 def test_positions_are_the_sum_of_row_column_and_channel() -> None:
     mesh = mtf.Mesh()
-    positions = transformer.ImagePositions(mesh, LENGTH, WIDTH, image=IMAGE)
+    positions = vision.ImagePositions(mesh, LENGTH, WIDTH, image=IMAGE)
     mtf.initialize(positions, 0)
     length = mtf.Dimension("length", LENGTH)
     vectors = mtf.to_numpy(positions.first(length)).reshape(10, 6, 3, 8)
@@ -133,12 +132,12 @@ def test_positions_are_the_sum_of_row_column_and_channel() -> None:
 
 def test_positions_outside_of_the_image_are_an_error() -> None:
     with pytest.raises(InputError, match=r"max_length=181 .* at most 180"):
-        transformer.ImagePositions(mtf.Mesh(), LENGTH + 1, WIDTH, image=IMAGE)
+        vision.ImagePositions(mtf.Mesh(), LENGTH + 1, WIDTH, image=IMAGE)
     with pytest.raises(InputError, match=r"cols"):
-        transformer.ImageSize(3, 0)
+        vision.ImageSize(3, 0)
 
 
-CONDITIONAL_IMAGE = transformer.ImageSize(6, 4)
+CONDITIONAL_IMAGE = vision.ImageSize(6, 4)
 CONDITIONAL_LENGTH = 24
 NUM_CLASSES = 4
 BATCH = 4
@@ -147,7 +146,7 @@ LABELS = np.array([2, 0, 3, 2], np.int32)
 
 def _settings() -> dict[str, Any]:
     attention = functools.partial(
-        transformer.LocalImageAttention,
+        vision.LocalImageAttention,
         image=CONDITIONAL_IMAGE,
         rows=1,
         cols=1,
@@ -158,7 +157,7 @@ def _settings() -> dict[str, Any]:
         "embedding": transformer.TokenEmbedding(
             d_model=8,
             max_length=CONDITIONAL_LENGTH,
-            position=functools.partial(transformer.ImagePositions, image=CONDITIONAL_IMAGE),
+            position=functools.partial(vision.ImagePositions, image=CONDITIONAL_IMAGE),
             padding_id=-1,
             tied_softmax=False,
         ),
@@ -168,8 +167,8 @@ def _settings() -> dict[str, Any]:
     }
 
 
-def _conditional_model(mesh: mtf.Mesh) -> transformer.ClassConditional:
-    model = transformer.ClassConditional(mesh, 256, NUM_CLASSES, **_settings())
+def _conditional_model(mesh: mtf.Mesh) -> vision.ClassConditional:
+    model = vision.ClassConditional(mesh, 256, NUM_CLASSES, **_settings())
     mtf.initialize(model, 1)
     return model
 

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.models import moe, parity
+from mtfrun.extras import huggingface
+from mtfrun.extras.mesh_tensorflow import parity, zoo
+from mtfrun.models import moe
 from mtfrun.models import transformer as t
-from mtfrun.models.transformer.decoder_side import causal_bias
+from mtfrun.models.transformer.architectures.decoder_side import causal_bias
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, TARGETS_LENGTH, logits_step_by_step, on_mesh, pairs
 
@@ -43,7 +45,7 @@ HEADS_WITH_SCALES = t.AttentionHeads(
 SHARED_KV = t.AttentionHeads(
     4, num_memory_heads=2, d_kv=4, use_bias=True, shared_kv=True, extra_logit=0.5
 )
-TALKING_HEADS = t.TalkingHeads(
+TALKING_HEADS = zoo.TalkingHeads(
     [("key_heads", 3)],
     [("heads", 4)],
     [("value_heads", 2)],
@@ -53,7 +55,7 @@ TALKING_HEADS = t.TalkingHeads(
     dynamic_weights=["query", "memory"],
     dynamic_scale=1.0,
 )
-LATENT_HEADS = t.LatentHeads(
+LATENT_HEADS = huggingface.LatentHeads(
     4, d_latent=6, d_query_latent=5, d_kv=4, d_rotary=2, d_v=3, use_bias=True
 )
 RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)
@@ -65,7 +67,7 @@ MIXTURE = functools.partial(
     router=functools.partial(moe.Router, gate=moe.Switch()),
     capacity=moe.Capacity(evaluation=4.0, group_size=24),
 )
-BY_EXPERTS = moe.ExpertProjections(
+BY_EXPERTS = zoo.ExpertProjections(
     mixture=MIXTURE, experts=functools.partial(moe.Experts, hidden_size=8)
 )
 
@@ -104,7 +106,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     ),
     "in parallel, local, scales of heads": (
         functools.partial(
-            t.Parallel,
+            huggingface.Parallel,
             layers=[
                 functools.partial(t.LocalSelfAttention, heads=HEADS_WITH_SCALES, window=3),
                 functools.partial(t.FeedForward, d_ff=16),
@@ -144,49 +146,51 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
         t.PositionalEmbedding,
     ),
     "latent": (
-        functools.partial(t.LatentSelfAttention, heads=LATENT_HEADS, rotary=YARN),
+        functools.partial(huggingface.LatentSelfAttention, heads=LATENT_HEADS, rotary=YARN),
         {},
         None,
     ),
     "latent, in blocks": (
         functools.partial(
-            t.LatentSelfAttention,
-            heads=t.LatentHeads(4, d_latent=6, d_kv=2, d_rotary=2, d_v=5, logits_scale=0.7),
+            huggingface.LatentSelfAttention,
+            heads=huggingface.LatentHeads(
+                4, d_latent=6, d_kv=2, d_rotary=2, d_v=5, logits_scale=0.7
+            ),
             block_length=3,
         ),
         {"relative_bias": RELATIVE},
         None,
     ),
     "talking heads": (
-        functools.partial(t.TalkingHeadsSelfAttention, heads=TALKING_HEADS),
+        functools.partial(zoo.TalkingHeadsSelfAttention, heads=TALKING_HEADS),
         {"relative_bias": RELATIVE},
         None,
     ),
     "synthetic, gated": (
         functools.partial(
-            t.Synthesizer, num_heads=4, d_kv=4, logits=t.SyntheticLogits(max_length=12)
+            zoo.Synthesizer, num_heads=4, d_kv=4, logits=zoo.SyntheticLogits(max_length=12)
         ),
         {},
         None,
     ),
     "synthetic, predicted": (
         functools.partial(
-            t.Synthesizer,
+            zoo.Synthesizer,
             num_heads=4,
             d_kv=4,
-            logits=t.SyntheticLogits("dense", None, max_length=12),
+            logits=zoo.SyntheticLogits("dense", None, max_length=12),
         ),
         {"relative_bias": RELATIVE},
         None,
     ),
     "by experts, relative": (
-        functools.partial(moe.ExpertsSelfAttention, heads=HEADS, projections=BY_EXPERTS),
+        functools.partial(zoo.ExpertsSelfAttention, heads=HEADS, projections=BY_EXPERTS),
         {"relative_bias": RELATIVE},
         None,
     ),
     "grouped queries by experts": (
         functools.partial(
-            moe.ExpertsSelfAttention,
+            zoo.ExpertsSelfAttention,
             heads=TWO_MEMORY_HEADS,
             projections=dataclasses.replace(BY_EXPERTS, by_experts=["query"], shared_kv=False),
         ),
@@ -194,24 +198,24 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
         t.PositionalEmbedding,
     ),
     "convolution": (
-        functools.partial(t.Convolution, window=t.ConvolutionWindow(-3, -1)),
+        functools.partial(zoo.Convolution, window=zoo.ConvolutionWindow(-3, -1)),
         {},
         t.PositionalEmbedding,
     ),
     "convolution by predicted filters": (
         functools.partial(
-            t.GatedConvolution,
+            zoo.GatedConvolution,
             convolution=functools.partial(
-                t.DepthwiseConvolution,
-                window=t.ConvolutionWindow(-2, 0, masks_start=True),
-                filters=functools.partial(t.DynamicFilters, repeats=2),
+                zoo.DepthwiseConvolution,
+                window=zoo.ConvolutionWindow(-2, 0, masks_start=True),
+                filters=functools.partial(zoo.DynamicFilters, repeats=2),
             ),
         ),
         {},
         t.PositionalEmbedding,
     ),
     "branches of convolutions": (
-        functools.partial(t.DecoderConvolutions, masks_start=True),
+        functools.partial(zoo.DecoderConvolutions, masks_start=True),
         {},
         t.PositionalEmbedding,
     ),

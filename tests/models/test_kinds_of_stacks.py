@@ -11,7 +11,8 @@ import pytest
 
 from mtfrun import decoding, mtf
 from mtfrun.errors import InputError
-from mtfrun.models import moe, parity
+from mtfrun.extras.mesh_tensorflow import parity, zoo
+from mtfrun.models import moe
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
@@ -42,27 +43,29 @@ REVERSIBLE: dict[str, Any] = {
     "transforms": WITHOUT_RESIDUAL,
     "relative_bias": RELATIVE,
 }
-TRAINED_SIGNALS = functools.partial(t.StepSignals, steps="trained", positions=False, num_trained=2)
+TRAINED_SIGNALS = functools.partial(
+    zoo.StepSignals, steps="trained", positions=False, num_trained=2
+)
 UNIVERSAL: dict[str, Any] = {
     "transforms": with_dropout(0.2),
     "relative_bias": RELATIVE,
 }
-HALTING = t.Recurrence(num_steps=3, halting=functools.partial(t.Halting, loss_weight=0.1))
+HALTING = zoo.Recurrence(num_steps=3, halting=functools.partial(zoo.Halting, loss_weight=0.1))
 KINDS: dict[str, Callable[..., t.Stack]] = {
-    "reversible": functools.partial(t.ReversibleStack, **REVERSIBLE),
+    "reversible": functools.partial(zoo.ReversibleStack, **REVERSIBLE),
     "universal, trained signals, two blocks": functools.partial(
-        t.UniversalStack,
-        recurrence=t.Recurrence(num_steps=3, signals=TRAINED_SIGNALS),
+        zoo.UniversalStack,
+        recurrence=zoo.Recurrence(num_steps=3, signals=TRAINED_SIGNALS),
         num_layers=2,
         **UNIVERSAL,
     ),
     "shared layers": functools.partial(parity.SharedLayersStack, num_layers=3, **UNIVERSAL),
-    "universal, halting": functools.partial(t.UniversalStack, recurrence=HALTING, **UNIVERSAL),
+    "universal, halting": functools.partial(zoo.UniversalStack, recurrence=HALTING, **UNIVERSAL),
     "universal, halting, accumulated": functools.partial(
-        t.UniversalStack,
-        recurrence=t.Recurrence(
+        zoo.UniversalStack,
+        recurrence=zoo.Recurrence(
             num_steps=3,
-            halting=functools.partial(t.Halting, combination="accumulated", epsilon=0.2),
+            halting=functools.partial(zoo.Halting, combination="accumulated", epsilon=0.2),
         ),
         rematerialise=True,
         **UNIVERSAL,
@@ -71,7 +74,7 @@ KINDS: dict[str, Callable[..., t.Stack]] = {
 QUICK = ("reversible",)
 
 
-class StoredReversibleStack(t.ReversibleStack):
+class StoredReversibleStack(zoo.ReversibleStack):
     """The same computation, whose backward pass has everything stored."""
 
     def _run_blocks(self, x: mtf.Tensor, call: t.SequenceCall) -> list[mtf.Tensor]:
@@ -142,7 +145,7 @@ def test_recomputed_inputs_change_neither_gradients_nor_dropout_nor_losses() -> 
     assert_same_step(actual, training_step(_model(stored, mesh, EXPERTS), mesh, packed_pairs()))
 
 
-def _gradients(cls: type[t.ReversibleStack]) -> dict[str, np.ndarray]:
+def _gradients(cls: type[zoo.ReversibleStack]) -> dict[str, np.ndarray]:
     """Returns the gradients of a stack, and of what it reads, without a program."""
     mesh, width = mtf.Mesh(ONE_DEVICE), mtf.Dimension("d_model", 8)
     layers = [functools.partial(t.EncoderDecoderAttention, heads=HEADS), FEED_FORWARD]
@@ -166,7 +169,7 @@ def _gradients(cls: type[t.ReversibleStack]) -> dict[str, np.ndarray]:
 
 
 def test_gradients_are_those_of_stored_inputs_and_reach_an_encoder() -> None:
-    expected, actual = _gradients(StoredReversibleStack), _gradients(t.ReversibleStack)
+    expected, actual = _gradients(StoredReversibleStack), _gradients(zoo.ReversibleStack)
     assert expected.keys() == actual.keys() >= {"x", "memory"}
     for path, gradient in expected.items():
         assert np.abs(gradient).max() > 0.0, path
@@ -231,6 +234,6 @@ def test_prompts_that_are_read_at_once_are_continued_as_step_by_step(kind: str) 
 
 def test_a_reversible_stack_refuses_residuals() -> None:
     with pytest.raises(InputError, match=r"leave Residual out of StackTransforms\.layer"):
-        t.ReversibleStack(
+        zoo.ReversibleStack(
             mtf.Mesh(ONE_DEVICE), mtf.Dimension("d_model", 8), transforms=t.StackTransforms()
         )

@@ -9,6 +9,7 @@ import pytest
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.extras import text_tasks
 from mtfrun.models import transformer as t
 from tests.layouts import ONE_DEVICE, assert_close
 from tests.models.small_model import Step, assert_same_step, training_step
@@ -18,13 +19,13 @@ BATCH, LENGTH, VOCABULARY, LABELS = 4, 8, 50, 5
 SETS: tuple[list[int] | None, ...] = ([0, 2], [], None, [1, 2, 4])
 
 
-def _model(mesh: mtf.Mesh) -> t.MultiLabelClassifier:
+def _model(mesh: mtf.Mesh) -> text_tasks.MultiLabelClassifier:
     heads = t.AttentionHeads(num_heads=2, d_kv=4)
     layers = [
         functools.partial(t.SelfAttention, heads=heads, dropout_rate=0.1),
         functools.partial(t.FeedForward, d_ff=8, dropout_rate=0.1),
     ]
-    model = t.MultiLabelClassifier(
+    model = text_tasks.MultiLabelClassifier(
         *(mesh, VOCABULARY, LABELS),
         embedding=t.TokenEmbedding(d_model=8, vocabulary_divisor=8, max_length=LENGTH),
         stack=functools.partial(t.Stack, num_layers=1, layers=layers),

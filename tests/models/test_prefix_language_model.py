@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import decoding, mtf
-from mtfrun.models import parity
+from mtfrun.extras.mesh_tensorflow import parity
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh

@@ -11,7 +11,9 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import decoding, mtf
-from mtfrun.models import moe, parity
+from mtfrun.extras import vision
+from mtfrun.extras.mesh_tensorflow import parity, zoo
+from mtfrun.models import moe
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
@@ -25,7 +27,7 @@ PROMPT_SIZES = np.asarray([5, 7, 5, 9, 13, 6, 11, 8])
 HEADS = t.AttentionHeads(num_heads=4, d_kv=4)
 ONE_MEMORY_HEAD = t.AttentionHeads(num_heads=4, num_memory_heads=1, d_kv=4)
 TWO_MEMORY_HEADS = t.AttentionHeads(num_heads=4, num_memory_heads=2, d_kv=4)
-IMAGE = t.ImageSize(6, 6)
+IMAGE = vision.ImageSize(6, 6)
 ATTENTION = functools.partial(t.SelfAttention, heads=HEADS)
 LOCAL_ATTENTION = functools.partial(t.LocalSelfAttention, heads=HEADS)
 RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)
@@ -115,14 +117,16 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
         FEED_FORWARD,
     ),
     "talking heads": (
-        functools.partial(t.TalkingHeadsSelfAttention, heads=TALKING_HEADS, relative_bias=RELATIVE),
+        functools.partial(
+            zoo.TalkingHeadsSelfAttention, heads=TALKING_HEADS, relative_bias=RELATIVE
+        ),
         {},
         None,
         FEED_FORWARD,
     ),
     "synthetic, gated": (
         functools.partial(
-            t.Synthesizer, num_heads=4, d_kv=4, logits=t.SyntheticLogits(max_length=LENGTH + 4)
+            zoo.Synthesizer, num_heads=4, d_kv=4, logits=zoo.SyntheticLogits(max_length=LENGTH + 4)
         ),
         {},
         None,
@@ -144,9 +148,9 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
         FEED_FORWARD,
     ),
     "windows of an image": (
-        functools.partial(t.LocalImageAttention, heads=HEADS, image=IMAGE, rows=1, cols=2),
+        functools.partial(vision.LocalImageAttention, heads=HEADS, image=IMAGE, rows=1, cols=2),
         {},
-        functools.partial(t.ImagePositions, image=IMAGE),
+        functools.partial(vision.ImagePositions, image=IMAGE),
         FEED_FORWARD,
     ),
     "compressed": (

@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from mtfrun import layers, mtf, optim
 from mtfrun.errors import InputError
-from mtfrun.models.transformer import FeedForward, Stack, TokenLoss, token_softmax
+from mtfrun.models.transformer import FeedForward, Stack, TokenLoss
+from mtfrun.models.transformer.tokens import token_softmax
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close, meshes
 from tests.models.small_model import (

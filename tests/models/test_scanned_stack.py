@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import layers, mtf
-from mtfrun.models import moe, transformer
+from mtfrun.extras.mesh_tensorflow import zoo
+from mtfrun.models import moe
 from mtfrun.models.transformer import (
     AttentionHeads,
     CallLayer,
@@ -181,13 +182,13 @@ def test_a_loop_changes_nothing_in_evaluation(mesh_shape: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 def test_a_loop_changes_nothing_of_layers_that_mesh_tensorflow_had(mesh_shape: str) -> None:
-    heads = transformer.TalkingHeads([("key_heads", 2)], [("heads", 2)], [("value_heads", 2)], 4, 4)
-    filters = functools.partial(transformer.DynamicFilters, repeats=2)
+    heads = zoo.TalkingHeads([("key_heads", 2)], [("heads", 2)], [("value_heads", 2)], 4, 4)
+    filters = functools.partial(zoo.DynamicFilters, repeats=2)
     layers_of_block = [
-        functools.partial(transformer.TalkingHeadsSelfAttention, heads=heads, dropout_rate=0.25),
-        functools.partial(transformer.DepthwiseConvolution, filters=filters),
-        functools.partial(transformer.Synthesizer, num_heads=2, d_kv=4),
-        functools.partial(transformer.TalkingHeadsEncoderDecoderAttention, heads=heads),
+        functools.partial(zoo.TalkingHeadsSelfAttention, heads=heads, dropout_rate=0.25),
+        functools.partial(zoo.DepthwiseConvolution, filters=filters),
+        functools.partial(zoo.Synthesizer, num_heads=2, d_kv=4),
+        functools.partial(zoo.TalkingHeadsEncoderDecoderAttention, heads=heads),
         LIMITED,
     ]
     options: dict[str, Any] = {"layers_of_block": layers_of_block, "num_layers": 2}

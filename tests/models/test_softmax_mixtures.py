@@ -9,6 +9,7 @@ import pytest
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.layers import Call, Embedding
 from mtfrun.models import transformer
 from tests.layouts import FLOAT32_OP_TOLERANCE, assert_close
@@ -38,8 +39,8 @@ def _log_probs(logits: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("cls", "arguments"),
     [
-        (transformer.MixtureOfSoftmaxes, {}),
-        (transformer.Mixtape, {"gates": transformer.MixtapeGates(frequent_fraction=1.0)}),
+        (zoo.MixtureOfSoftmaxes, {}),
+        (zoo.Mixtape, {"gates": zoo.MixtapeGates(frequent_fraction=1.0)}),
     ],
 )
 def test_log_probabilities_have_a_higher_rank_than_vectors(
@@ -51,7 +52,7 @@ def test_log_probabilities_have_a_higher_rank_than_vectors(
 
 
 def test_logits_of_a_mixture_are_log_probabilities_without_padding() -> None:
-    logits = _logits(transformer.MixtureOfSoftmaxes, num_softmaxes=3)
+    logits = _logits(zoo.MixtureOfSoftmaxes, num_softmaxes=3)
     assert np.all(logits[:, NUM_IDS:] < -1e6)
     assert_close(np.exp(logits).sum(-1), np.ones(TOKENS.size), FLOAT32_OP_TOLERANCE)
 
@@ -59,8 +60,8 @@ def test_logits_of_a_mixture_are_log_probabilities_without_padding() -> None:
 def test_ids_that_are_not_frequent_share_their_gates() -> None:
     # With the same rows of the table they have the same logits.
     mesh = mtf.Mesh()
-    gates = transformer.MixtapeGates(frequent_fraction=0.25)
-    softmax = transformer.Mixtape(mesh, 16, VOCAB, WIDTH, gates=gates)
+    gates = zoo.MixtapeGates(frequent_fraction=0.25)
+    softmax = zoo.Mixtape(mesh, 16, VOCAB, WIDTH, gates=gates)
     mtf.initialize(softmax, 0)
     row = np.ones([D_MODEL, VOCAB.size], np.float32)
     mtf.assign(softmax.kernel, mtf.import_tf_tensor(mesh, row, softmax.kernel.shape))
@@ -72,6 +73,6 @@ def test_ids_that_are_not_frequent_share_their_gates() -> None:
 
 def test_sizes_are_checked() -> None:
     with pytest.raises(InputError, match=r"num_softmaxes"):
-        _logits(transformer.MixtureOfSoftmaxes, num_softmaxes=0)
+        _logits(zoo.MixtureOfSoftmaxes, num_softmaxes=0)
     with pytest.raises(InputError, match=r"frequent_fraction"):
-        transformer.MixtapeGates(frequent_fraction=1.5)
+        zoo.MixtapeGates(frequent_fraction=1.5)

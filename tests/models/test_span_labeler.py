@@ -9,6 +9,7 @@ import pytest
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.extras import text_tasks
 from mtfrun.models import transformer as t
 from tests.layouts import ONE_DEVICE, assert_close
 from tests.models.small_model import Step, assert_same_step, training_step
@@ -19,13 +20,13 @@ MAX_SPAN = 3
 CONTEXT, USED = 5, (16, 12, 9, 16)
 
 
-def _model(mesh: mtf.Mesh) -> t.SpanLabeler:
+def _model(mesh: mtf.Mesh) -> text_tasks.SpanLabeler:
     heads = t.AttentionHeads(num_heads=2, d_kv=4)
     layers = [
         functools.partial(t.SelfAttention, heads=heads, dropout_rate=0.1),
         functools.partial(t.FeedForward, d_ff=8, dropout_rate=0.1),
     ]
-    model = t.SpanLabeler(
+    model = text_tasks.SpanLabeler(
         *(mesh, VOCABULARY, END),
         embedding=t.TokenEmbedding(d_model=8, vocabulary_divisor=8, max_length=LENGTH),
         stack=functools.partial(t.Stack, num_layers=1, layers=layers),
@@ -76,7 +77,7 @@ def test_a_layout_changes_neither_loss_nor_gradients(mesh_shape: str, layout: st
     assert_same_step(_step(mesh_shape, layout), _step(ONE_DEVICE, ""))
 
 
-def _log_probabilities(mesh: mtf.Mesh, model: t.SpanLabeler) -> np.ndarray:
+def _log_probabilities(mesh: mtf.Mesh, model: text_tasks.SpanLabeler) -> np.ndarray:
     """Returns [row, first or last, position]."""
     features = {name: x for name, x in _on_mesh(mesh).items() if name != "targets"}
     logits = mtf.to_numpy(mtf.function(model.logits)(features))[..., :2].astype(np.float64)
@@ -150,13 +151,13 @@ NUMBERS = np.linspace(-4.0, 4.0, 81)
 IDS = (80, 3, -1, 0)
 
 
-def _regressor_model(mesh: mtf.Mesh) -> t.TextRegressor:
+def _regressor_model(mesh: mtf.Mesh) -> text_tasks.TextRegressor:
     heads = t.AttentionHeads(num_heads=2, d_kv=4)
     layers = [
         functools.partial(t.SelfAttention, heads=heads, dropout_rate=0.1),
         functools.partial(t.FeedForward, d_ff=8, dropout_rate=0.1),
     ]
-    model = t.TextRegressor(
+    model = text_tasks.TextRegressor(
         *(mesh, REGRESSOR_VOCABULARY, NUMBERS),
         embedding=t.TokenEmbedding(d_model=8, vocabulary_divisor=8, max_length=REGRESSOR_LENGTH),
         stack=functools.partial(t.Stack, num_layers=1, layers=layers),

@@ -11,9 +11,10 @@ import pytest
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers.relative_position import relative_position_bucket
+from mtfrun.extras import huggingface
+from mtfrun.layers.attention.positions.relative_position import relative_position_bucket
 from mtfrun.models import transformer as t
-from mtfrun.models.transformer.encoder_only import encoder_call
+from mtfrun.models.transformer.architectures.encoder_only import encoder_call
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import VOCABULARY, Step, assert_same_step, training_step, with_dropout
 
@@ -25,9 +26,9 @@ RELATIVE = functools.partial(
     t.RelativePositionBias, num_heads=2, num_buckets=BUCKETS, max_distance=FARTHEST
 )
 ATTENTION = functools.partial(
-    t.TransientGlobalAttention,
+    huggingface.TransientGlobalAttention,
     window=WINDOW,
-    blocks=t.BlockSums(SIZE, relative_bias=RELATIVE),
+    blocks=huggingface.BlockSums(SIZE, relative_bias=RELATIVE),
     heads=HEADS,
 )
 # The documents of rows: several with positions after the last block, one shorter than a block.
@@ -79,7 +80,7 @@ def test_it_is_one_softmax_over_near_positions_and_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if in_blocks:
-        name = "mtfrun.models.transformer.local_self_attention._SMALLEST_BLOCK"
+        name = "mtfrun.models.transformer.attention.local_self_attention._SMALLEST_BLOCK"
         monkeypatch.setattr(name, WINDOW + 1)
     mesh, documents = mtf.Mesh(ONE_DEVICE), np.asarray(rows, np.int32)
     attention = ATTENTION(mesh, D_MODEL, relative_bias=RELATIVE)
@@ -150,7 +151,7 @@ def _model(mesh: mtf.Mesh, case: Case) -> t.EncoderOnly:
 
 
 def _step(case: Case, monkeypatch: pytest.MonkeyPatch) -> Step:
-    name = "mtfrun.models.transformer.local_self_attention._SMALLEST_BLOCK"
+    name = "mtfrun.models.transformer.attention.local_self_attention._SMALLEST_BLOCK"
     monkeypatch.setattr(name, case.smallest_block)
     rng = np.random.default_rng(0)
     features = {
@@ -204,7 +205,7 @@ def test_a_decoder_is_refused() -> None:
 
 def test_a_block_has_at_least_one_position() -> None:
     with pytest.raises(InputError, match="size is 0"):
-        t.BlockSums(0)
+        huggingface.BlockSums(0)
 
 
 def test_rows_shorter_than_a_block_have_local_attention() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.layers import Call
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close
@@ -27,17 +28,17 @@ from tests.models.small_model import (
 
 CUTOFFS, SIZES, D_MODEL = [4, 8], [16, 6, 4], 16
 KINDS = {
-    "one softmax": t.VocabularyClusters(CUTOFFS, SIZES),
-    "adaptive": t.VocabularyClusters(CUTOFFS, SIZES, adaptive_softmax=True),
-    "one cluster": t.VocabularyClusters([], [6]),
+    "one softmax": zoo.VocabularyClusters(CUTOFFS, SIZES),
+    "adaptive": zoo.VocabularyClusters(CUTOFFS, SIZES, adaptive_softmax=True),
+    "one cluster": zoo.VocabularyClusters([], [6]),
 }
 QUICK = "adaptive"
 
 
 def _model(mesh: mtf.Mesh, kind: str, **embedding: Any) -> t.DecoderOnly:
-    softmax = functools.partial(t.ClusterSoftmax, tail_z_loss=0.1)
+    softmax = functools.partial(zoo.ClusterSoftmax, tail_z_loss=0.1)
     settings: dict[str, Any] = {"max_length": 16, "vocabulary_divisor": 8, "softmax": softmax}
-    table = functools.partial(t.AdaptiveEmbedding, clusters=KINDS[kind])
+    table = functools.partial(zoo.AdaptiveEmbedding, clusters=KINDS[kind])
     clusters = t.TokenEmbedding(D_MODEL, table=table, **settings | embedding)
     return small_model(mesh, num_layers=1, embedding=clusters, loss=t.TokenLoss(z_loss=0.1))
 
@@ -98,8 +99,8 @@ def test_vectors_and_probabilities_are_those_of_the_tables(kind: str) -> None:
 def test_padding_is_in_no_cluster_and_leaves_the_probabilities_alone() -> None:
     mesh, width = mtf.Mesh(ONE_DEVICE), mtf.Dimension("d_model", D_MODEL)
     vocab = mtf.Dimension("vocab", VOCABULARY)
-    table = t.AdaptiveEmbedding(mesh, vocab, width, clusters=KINDS["adaptive"])
-    softmax = t.ClusterSoftmax(mesh, 13, vocab, width, tied=table)
+    table = zoo.AdaptiveEmbedding(mesh, vocab, width, clusters=KINDS["adaptive"])
+    softmax = zoo.ClusterSoftmax(mesh, 13, vocab, width, tied=table)
     mtf.initialize([table, softmax])
     x = np.random.default_rng(0).normal(size=[5, D_MODEL]).astype(np.float32)
     length = mtf.Dimension("length", 5)
@@ -177,7 +178,7 @@ def test_a_separate_softmax_has_a_kernel() -> None:
 )
 def test_settings_of_clusters_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        t.VocabularyClusters(**{"cutoffs": CUTOFFS, "d_embedding": SIZES, **settings})
+        zoo.VocabularyClusters(**{"cutoffs": CUTOFFS, "d_embedding": SIZES, **settings})
 
 
 @pytest.mark.parametrize(
@@ -200,8 +201,8 @@ def test_models_that_clusters_do_not_fit_are_refused(
 def test_the_vocabulary_has_ids_in_every_cluster() -> None:
     mesh, width = mtf.Mesh(ONE_DEVICE), mtf.Dimension("d_model", D_MODEL)
     with pytest.raises(InputError, match="below the number of ids, 8"):
-        t.AdaptiveEmbedding(mesh, mtf.Dimension("vocab", 8), width, clusters=KINDS["adaptive"])
+        zoo.AdaptiveEmbedding(mesh, mtf.Dimension("vocab", 8), width, clusters=KINDS["adaptive"])
     vocab = mtf.Dimension("vocab", VOCABULARY)
-    table = t.AdaptiveEmbedding(mesh, vocab, width, clusters=KINDS["adaptive"])
+    table = zoo.AdaptiveEmbedding(mesh, vocab, width, clusters=KINDS["adaptive"])
     with pytest.raises(InputError, match="padding only"):
-        t.ClusterSoftmax(mesh, 8, vocab, width, tied=table)
+        zoo.ClusterSoftmax(mesh, 8, vocab, width, tied=table)

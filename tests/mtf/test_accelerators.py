@@ -13,7 +13,7 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
-from mtfrun.mtf import devices, engine
+from mtfrun.mtf.placement import devices, engine
 from tests.cli.command import ROOT
 
 

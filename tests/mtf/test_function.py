@@ -14,8 +14,8 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.mtf import engine
 from mtfrun.mtf.function import order_for_caches
+from mtfrun.mtf.placement import engine
 from tests.layouts import ONE_DEVICE, assert_close, meshes
 
 

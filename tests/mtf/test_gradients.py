@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.mtf import initializers
+from mtfrun.mtf.parameters import initializers
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 
 RNG = np.random.default_rng(2)

@@ -12,7 +12,7 @@ from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
 from mtfrun.errors import LayoutError
-from mtfrun.mtf.devices import describe_hardware, unused_gpu
+from mtfrun.mtf.placement.devices import describe_hardware, unused_gpu
 
 
 def test_a_mesh_of_one_device_uses_no_dtensor() -> None:

@@ -148,7 +148,7 @@ NO_OPERATIONS = {
         "sharded_names",
         "with_values",
     ],
-    "of checkpoints; tests/rundir/checkpoints/test_retention.py has it": ["owned_shards"],
+    "of checkpoints; tests/checkpoints/test_retention.py has it": ["owned_shards"],
     "of meshes without devices; tests/tools/planning has them": ["planned_meshes"],
     "of what programs report; test_progress.py runs them": [
         "Print",

@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
-from mtfrun.mtf import initializers
+from mtfrun.mtf.parameters import initializers
 from tests.layouts import LAYOUTS, ONE_DEVICE, assert_close
 
 

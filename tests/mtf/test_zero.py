@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from mtfrun import mtf
-from mtfrun.mtf.zero import shard_shape
+from mtfrun.mtf.placement.zero import shard_shape
 from tests.optim.updates import Known
 
 MESH = "data:2,model:2"

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mtfrun import layers, mtf, optim
-from mtfrun.models import moe, parity
+from mtfrun.extras.mesh_tensorflow import parity
+from mtfrun.models import moe
 from mtfrun.optim.adafactor import default_learning_rate, factored_sides
 from tests.layouts import ONE_DEVICE, assert_close
 from tests.optim.updates import make_variables, run_updates

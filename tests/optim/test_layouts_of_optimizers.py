@@ -10,6 +10,7 @@ import pytest
 from tensorflow.experimental import dtensor
 
 from mtfrun import mtf, optim
+from mtfrun.extras import optimizers
 from tests.case_tables import exported, require_a_case_of_each
 from tests.layouts import FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close, meshes
 from tests.optim.test_public_names import is_optimizer
@@ -48,16 +49,16 @@ OPTIMIZERS: dict[str, Callable[[], optim.SlotOptimizer]] = {
     "lion": lambda: optim.Lion(0.1, weight_decay=0.1),
     "momentum": lambda: optim.Momentum(0.1, nesterov=True),
     "muon": lambda: optim.Muon(optim.Product([0.1, optim.LinearWarmup(3)]), weight_decay=0.1),
-    "schedule_free_adam": lambda: optim.ScheduleFreeAdam(
+    "schedule_free_adam": lambda: optimizers.ScheduleFreeAdam(
         optim.Product([0.1, optim.LinearWarmup(3)]), weight_decay=0.1
     ),
-    "shampoo": lambda: optim.Shampoo(
+    "shampoo": lambda: optimizers.Shampoo(
         optim.Product([0.1, optim.LinearWarmup(3)]),
         weight_decay=0.1,
-        preconditioning=optim.Preconditioning(epsilon=0.01, every_steps=2),
+        preconditioning=optimizers.Preconditioning(epsilon=0.01, every_steps=2),
     ),
     "sgd": lambda: optim.Sgd(0.1, learning_rate_factors={"bias": 2.0}),
-    "sophia": lambda: optim.Sophia(0.1, epsilon=1.0, weight_decay=0.1),
+    "sophia": lambda: optimizers.Sophia(0.1, epsilon=1.0, weight_decay=0.1),
 }
 
 

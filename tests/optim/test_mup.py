@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from mtfrun import layers, mtf, optim
 from mtfrun.errors import InputError
+from mtfrun.extras import optimizers
 from mtfrun.models import Model
 from mtfrun.training import TrainState, train_steps_function
 from tests.experiment.own_classes import Signum
@@ -114,7 +115,7 @@ def test_the_initial_scale_is_that_of_the_base_by_the_rule_of_the_kind(base: int
     [
         (optim.Adam(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
         (optim.Lion(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
-        (optim.ScheduleFreeAdam(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
+        (optimizers.ScheduleFreeAdam(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
         (optim.Muon(1.0), [1, 1 / 4, 1, 1 / 16, 1 / 4]),
         (optim.Momentum(1.0), [16, 1, 16, 1 / 16, 1]),
         (optim.Adafactor(1.0), [1, 1 / 4, 1, 1, 1 / 4]),

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.errors import InputError
+from mtfrun.extras import optimizers
 from tests.layouts import ONE_DEVICE, assert_close
 
 MESH = mtf.Mesh(ONE_DEVICE)
@@ -18,7 +19,7 @@ Maker: TypeAlias = Callable[[float | optim.Schedule], optim.SlotOptimizer]
 OPTIMIZERS: list[Maker] = [
     *(optim.Sgd, optim.Momentum, optim.Adam, optim.Lion, optim.Muon, optim.Adafactor)
 ]
-OF_FLOAT32: list[Maker] = [*OPTIMIZERS, optim.ScheduleFreeAdam]
+OF_FLOAT32: list[Maker] = [*OPTIMIZERS, optimizers.ScheduleFreeAdam]
 
 
 def _initialized(
@@ -133,4 +134,4 @@ def test_the_learning_rate_is_readable(make: Maker) -> None:
 
 def test_a_schedule_free_optimizer_refuses_bfloat16() -> None:
     with pytest.raises(InputError, match="block/kernel is bfloat16, in which averages over all"):
-        _initialized(optim.ScheduleFreeAdam, tf.bfloat16)
+        _initialized(optimizers.ScheduleFreeAdam, tf.bfloat16)

@@ -8,19 +8,21 @@ from collections.abc import Callable
 from typing import Any
 
 from mtfrun import mtf
+from mtfrun.extras import huggingface
+from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
 
 _DYNAMIC = {"x": "query", "m": "memory"}
 
 
-def _talking_heads(hparams: dict[str, Any]) -> t.TalkingHeads:
+def _talking_heads(hparams: dict[str, Any]) -> zoo.TalkingHeads:
     key, softmax, value = (
         [mtf.Dimension(*pair) for pair in hparams[f"{name}_heads_dims"]]
         for name in ("key", "softmax", "value")
     )
     dynamic = hparams.get("dynamic_projections", [])
-    return t.TalkingHeads(
+    return zoo.TalkingHeads(
         *(key, softmax, value),
         d_k=hparams["key_size"],
         d_v=hparams["value_size"],
@@ -31,42 +33,42 @@ def _talking_heads(hparams: dict[str, Any]) -> t.TalkingHeads:
 
 def _convolution(name: str, hparams: dict[str, Any], *, masks_start: bool) -> Callable[..., Any]:
     if name == "EncoderConvolutionalLayer":
-        return t.EncoderConvolutions
+        return zoo.EncoderConvolutions
     if name == "DecoderConvolutionalLayer":
-        return functools.partial(t.DecoderConvolutions, masks_start=masks_start)
+        return functools.partial(zoo.DecoderConvolutions, masks_start=masks_start)
     activation = getattr(mtf, hparams["activation"]) if "activation" in hparams else None
     if name == "Conv1DLayer":
         size = hparams["filter_size"]
-        window = t.ConvolutionWindow(-((size - 1) // 2), size // 2)
-        return functools.partial(t.Convolution, window=window, activation=activation)
-    window = t.ConvolutionWindow(
+        window = zoo.ConvolutionWindow(-((size - 1) // 2), size // 2)
+        return functools.partial(zoo.Convolution, window=window, activation=activation)
+    window = zoo.ConvolutionWindow(
         hparams["min_relative_pos"], hparams["max_relative_pos"], masks_start=masks_start
     )
     name = hparams.get("attention_type", name)
-    filters: Callable[..., Any] = t.TrainedFilters
+    filters: Callable[..., Any] = zoo.TrainedFilters
     if name.startswith(("Lightweight", "lightweight", "Dynamic", "dynamic")):
         is_dynamic = name.lower().startswith("dynamic")
         filters = functools.partial(
-            t.DynamicFilters if is_dynamic else t.LightweightFilters,
+            zoo.DynamicFilters if is_dynamic else zoo.LightweightFilters,
             repeats=hparams.get("num_unique_depth_filters", 1),
         )
     depthwise = functools.partial(
-        t.DepthwiseConvolution, window=window, filters=filters, activation=activation
+        zoo.DepthwiseConvolution, window=window, filters=filters, activation=activation
     )
     if "attention_type" in hparams:
-        return functools.partial(t.GatedConvolution, convolution=depthwise)
+        return functools.partial(zoo.GatedConvolution, convolution=depthwise)
     return depthwise
 
 
-def _synthesizer(hparams: dict[str, Any], sizes: dict[str, Any]) -> Callable[..., t.Synthesizer]:
+def _synthesizer(hparams: dict[str, Any], sizes: dict[str, Any]) -> Callable[..., zoo.Synthesizer]:
     kind, *combination = hparams["synthesize_mode"].split("_", 1)
-    logits = t.SyntheticLogits(
+    logits = zoo.SyntheticLogits(
         kind,
         {"plus": "added", "plus_alpha": "gated"}.get("".join(combination)),
         max_length=hparams.get("attention_kwargs", {}).get("max_length", 512),
     )
     return functools.partial(
-        t.Synthesizer, num_heads=sizes["num_heads"], d_kv=sizes["d_kv"], logits=logits
+        zoo.Synthesizer, num_heads=sizes["num_heads"], d_kv=sizes["d_kv"], logits=logits
     )
 
 
@@ -86,13 +88,13 @@ def _mixture(hparams: dict[str, Any], sizes: dict[str, Any]) -> Callable[..., mo
 
 
 def _experts_attention(hparams: dict[str, Any], sizes: dict[str, Any]) -> Callable[..., Any]:
-    projections = moe.ExpertProjections(
+    projections = zoo.ExpertProjections(
         _BY_EXPERTS[hparams["expert_computation"]],
         mixture=_mixture(hparams, sizes),
         experts=functools.partial(moe.Experts, hidden_size=hparams["hidden_size"]),
     )
     heads = t.AttentionHeads(sizes["num_heads"], d_kv=hparams["key_value_size"])
-    return functools.partial(moe.ExpertsSelfAttention, heads=heads, projections=projections)
+    return functools.partial(zoo.ExpertsSelfAttention, heads=heads, projections=projections)
 
 
 def _heterogeneous_experts(hparams: dict[str, Any], sizes: dict[str, Any]) -> Callable[..., Any]:
@@ -101,7 +103,7 @@ def _heterogeneous_experts(hparams: dict[str, Any], sizes: dict[str, Any]) -> Ca
         (int(number * group["percent_number"]), group["width"], group["layers"])
         for group in hparams["heterogeneous_mask_info"]
     ]
-    experts = functools.partial(moe.HeterogeneousExperts, sizes=of_experts)
+    experts = functools.partial(zoo.HeterogeneousExperts, sizes=of_experts)
     return functools.partial(_mixture(hparams, sizes), experts=experts)
 
 
@@ -130,16 +132,18 @@ def layer_class(
             layer_class(each, sizes, masks_start=masks_start) for each in hparams["layer_classes"]
         ]
         factor = functools.partial(t.ConstantFactor, factor=len(layers) ** -0.5)
-        return functools.partial(t.Parallel, layers=layers, transforms=[t.CallLayer, factor])
+        return functools.partial(
+            huggingface.Parallel, layers=layers, transforms=[t.CallLayer, factor]
+        )
     classes: dict[str, Callable[[], Callable[..., t.Sublayer]]] = {
         "DenseReluDense": lambda: functools.partial(
             t.FeedForward,
             d_ff=hparams.get("hidden_size", sizes["d_ff"]),
             activation=getattr(mtf, hparams.get("activation", "relu")),
         ),
-        "GatedLinearUnitLayer": lambda: t.GatedLinearUnit,
+        "GatedLinearUnitLayer": lambda: zoo.GatedLinearUnit,
         "DecoderAttentionLayer": lambda: functools.partial(
-            t.Parallel,
+            huggingface.Parallel,
             layers=[
                 functools.partial(t.SelfAttention, heads=twice),
                 functools.partial(t.EncoderDecoderAttention, heads=heads),
@@ -149,7 +153,7 @@ def layer_class(
             t.SelfAttention, heads=heads, relative_bias=relative if has_own_bias else None
         ),
         "ProductKeyValueMemory": lambda: functools.partial(
-            t.ProductKeyMemory,
+            zoo.ProductKeyMemory,
             num_keys=hparams["n_keys"],
             num_heads=hparams["n_heads"],
             key_size=hparams["key_size"],
@@ -163,10 +167,10 @@ def layer_class(
         "ExpertsSelfAttention": lambda: _experts_attention(hparams, sizes),
         "HeterogeneousMoE1D": lambda: _heterogeneous_experts(hparams, sizes),
         "TalkingHeadsSelfAttention": lambda: functools.partial(
-            t.TalkingHeadsSelfAttention, heads=talking()
+            zoo.TalkingHeadsSelfAttention, heads=talking()
         ),
         "TalkingHeadsEncDecAttention": lambda: functools.partial(
-            t.TalkingHeadsEncoderDecoderAttention, heads=talking()
+            zoo.TalkingHeadsEncoderDecoderAttention, heads=talking()
         ),
     }
     return classes[name]()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mtfrun import decoding, mtf
-from mtfrun.models.transformer.token_model import TokenModel
+from mtfrun.models.transformer.tokens.token_model import TokenModel
 from tests.oracle.reference_cases import ReferenceCase
 from tests.oracle.reference_models import on_mesh
 

@@ -12,11 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.models import Loss, moe, parity
+from mtfrun.checkpoints.names import sources_of
+from mtfrun.extras.mesh_tensorflow import parity
+from mtfrun.models import Loss, moe
 from mtfrun.models import transformer as t
-from mtfrun.models.transformer.token_model import TokenModel
-from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint, find_source, fit_value
-from mtfrun.rundir.checkpoints.variable_names import sources_of
+from mtfrun.models.transformer.tokens.token_model import TokenModel
+from mtfrun.rundir.init_checkpoint import InitCheckpoint, find_source, fit_value
 from tests.layouts import ONE_DEVICE
 from tests.oracle.reference_cases import ReferenceCase
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import layers, mtf
-from mtfrun.models import parity
+from mtfrun.extras.mesh_tensorflow import parity
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.layer_case import (
     Tensors,

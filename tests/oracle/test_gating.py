@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
+from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.models import moe
 from tests.layouts import FLOAT32_OP_TOLERANCE, assert_close
 from tests.oracle.layer_case import Tensors, inputs_of, layouts_over, policy, shape_of, top_2_gate
@@ -38,8 +39,8 @@ def _gate(file: str, case: ReferenceCase) -> moe.Gate:
         return top_2_gate(hparams)
     gates: dict[str, moe.Gate] = {
         "switch": moe.Switch(z_loss=z_loss),
-        "switch_max": moe.BatchPrioritized(z_loss=z_loss),
-        "ntlb": moe.NoTokenLeftBehind(top_k=hparams["moe_ntlb_top_k"], z_loss=z_loss),
+        "switch_max": zoo.BatchPrioritized(z_loss=z_loss),
+        "ntlb": zoo.NoTokenLeftBehind(top_k=hparams["moe_ntlb_top_k"], z_loss=z_loss),
         "expert_selection": moe.ExpertChoice(z_loss=z_loss),
         "top_n": moe.TopN(
             num_experts=hparams["moe_top_n_num_experts_per_token"],

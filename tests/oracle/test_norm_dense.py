@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from mtfrun import layers, mtf
-from mtfrun.models import parity, transformer
+from mtfrun.extras.mesh_tensorflow import parity
+from mtfrun.models import transformer
 from tests.layouts import FLOAT32_OP_TOLERANCE
 from tests.oracle.layer_case import (
     Tensors,

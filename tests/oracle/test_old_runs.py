@@ -17,11 +17,11 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import layers, mtf, optim
+from mtfrun.checkpoints.names import sources_of
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
-from mtfrun.models.transformer.token_model import TokenModel
-from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint, find_source, fit_value
-from mtfrun.rundir.checkpoints.variable_names import sources_of
+from mtfrun.models.transformer.tokens.token_model import TokenModel
+from mtfrun.rundir.init_checkpoint import InitCheckpoint, find_source, fit_value
 from mtfrun.training import TrainState
 from mtfrun.training.step import train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close

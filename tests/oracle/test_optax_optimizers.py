@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf, optim
+from mtfrun.extras import optimizers
 from tests.layouts import ONE_DEVICE, assert_close
 from tests.optim.updates import make_variables, run_updates
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
@@ -17,7 +18,7 @@ CASES = reference_cases("optax_optimizers")
 OPTIMIZERS: dict[str, Callable[..., optim.SlotOptimizer]] = {
     "lion": optim.Lion,
     "muon": optim.Muon,
-    "schedule_free_adam": optim.ScheduleFreeAdam,
+    "schedule_free_adam": optimizers.ScheduleFreeAdam,
 }
 # Over which products sum, of Muon's matrices.
 REDUCED = {

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtfrun.data.collate import Texts, collate
-from mtfrun.data.order import Selection
-from mtfrun.data.packing import Plan, pack
-from mtfrun.data.text_rows import PackedRows, PaddedRows
-from mtfrun.data.token_cache import TokenCache
+from mtfrun.data.cache.tokens import TokenCache
+from mtfrun.data.rows.collate import Texts, collate
+from mtfrun.data.rows.order import Selection
+from mtfrun.data.rows.packing import Plan, pack
+from mtfrun.data.rows.text_rows import PackedRows, PaddedRows
 from tests.data.in_memory import token_cache
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
+from mtfrun.extras.mesh_tensorflow.parity import SeedResNet
+from mtfrun.extras.mesh_tensorflow.tensor2tensor.resnet import source_name
 from mtfrun.layers import Call
 from mtfrun.models import Loss
-from mtfrun.models.parity import SeedResNet
-from mtfrun.tools.conversion.tensor2tensor.resnet import source_name
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.layer_case import ONE_DEVICE, set_variables
 from tests.oracle.reference_cases import ReferenceCase, reference_cases

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.models.transformer.token_model import TokenModel
+from mtfrun.models.transformer.tokens.token_model import TokenModel
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 from tests.oracle.reference_decodes import (

@@ -12,8 +12,8 @@ import tensorflow as tf
 from mtfrun import decoding, mtf, optim
 from mtfrun.layers import relative_position_bucket
 from mtfrun.models import Loss
-from mtfrun.models.transformer.token_model import TokenModel
-from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
+from mtfrun.models.transformer.tokens.token_model import TokenModel
+from mtfrun.rundir.init_checkpoint import InitCheckpoint
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.oracle.reference_cases import FOLDER, ReferenceCase, reference_cases
 from tests.oracle.reference_decodes import (

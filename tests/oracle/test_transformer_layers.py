@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
+from mtfrun.extras.mesh_tensorflow import parity, zoo
 from mtfrun.layers import Embedding, TokenVectors
-from mtfrun.models import parity
 from mtfrun.models import transformer as t
-from mtfrun.models.transformer.token_model import TokenModel
+from mtfrun.models.transformer.tokens.token_model import TokenModel
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.layer_classes import layer_class
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
@@ -36,28 +36,28 @@ def _stack(
     decoder = [entry if isinstance(entry, str) else entry[0] for entry in sizes["decoder"]]
     if "TransparentEncDecAttention" in decoder:
         number = sizes["num_layers"]
-        stack = t.TransparentEncoder
+        stack = zoo.TransparentEncoder
         if "TransparentEncDecAttention" in str(layers):
-            stack = functools.partial(t.TransparentDecoder, mixture=t.EncoderMixture(number))
+            stack = functools.partial(zoo.TransparentDecoder, mixture=zoo.EncoderMixture(number))
     around: list[Any] = [t.RMSNorm, t.MaskPadding, t.CallLayer]
     transforms = t.StackTransforms(layer=[*around, t.Residual])
     if sizes.get("stack") == "ReversibleLayerStack":
-        stack, transforms = t.ReversibleStack, t.StackTransforms(layer=around)
+        stack, transforms = zoo.ReversibleStack, t.StackTransforms(layer=around)
     if "funnel" in sizes and layers is sizes["encoder"]:
-        funnel = t.Funnel(
+        funnel = zoo.Funnel(
             sizes["funnel"]["block_param_size"],
             kind=sizes["funnel"]["pooling_type"],
             across_documents=True,
         )
         return functools.partial(
-            t.FunnelStack,
+            zoo.FunnelStack,
             funnel=funnel,
             layers=[layer_class(entry, sizes, masks_start=masks_start) for entry in layers],
             transforms=transforms,
             relative_bias=relative,
         )
     if sizes.get("stack") == "UTLayerStack":
-        stack = functools.partial(t.UniversalStack, recurrence=_recurrence(sizes["universal"]))
+        stack = functools.partial(zoo.UniversalStack, recurrence=_recurrence(sizes["universal"]))
         transforms = t.StackTransforms(
             layer=[t.MaskPadding, t.LayerNorm, t.CallLayer, t.Residual],
             final=[t.LayerNorm, t.MaskPadding],
@@ -77,16 +77,16 @@ def _embedding(hparams: dict[str, Any]) -> t.TokenEmbedding:
     name, arguments = hparams.get("softmax", ("", {}))
     if "clusters" in arguments:
         sizes = [each["token_count"] for each in arguments["clusters"]]
-        clusters = t.VocabularyClusters(
+        clusters = zoo.VocabularyClusters(
             [int(end) for end in np.cumsum(sizes)[:-1]],
             [each["embedding_size"] for each in arguments["clusters"]],
             adaptive_softmax=name.startswith("AdaptiveSoftmax"),
         )
     if "inner_dimension_size" in arguments:
-        clusters = t.VocabularyClusters([], [arguments["inner_dimension_size"]])
+        clusters = zoo.VocabularyClusters([], [arguments["inner_dimension_size"]])
     if clusters is not None:
-        softmax = functools.partial(t.ClusterSoftmax, tail_z_loss=Z_LOSS)
-        table = functools.partial(t.AdaptiveEmbedding, clusters=clusters)
+        softmax = functools.partial(zoo.ClusterSoftmax, tail_z_loss=Z_LOSS)
+        table = functools.partial(zoo.AdaptiveEmbedding, clusters=clusters)
     return t.TokenEmbedding(
         d_model=hparams["d_model"],
         position=None,
@@ -101,25 +101,25 @@ def _softmax(hparams: dict[str, Any]) -> Callable[..., t.TokenSoftmax]:
         return t.TokenSoftmax
     name, arguments = hparams["softmax"]
     if name == "MixtureOfSoftmaxes":
-        return functools.partial(t.MixtureOfSoftmaxes, **arguments)
+        return functools.partial(zoo.MixtureOfSoftmaxes, **arguments)
     if name != "Mixtape":
         return t.TokenSoftmax
-    gates = t.MixtapeGates(arguments["gate_embedding_size"], arguments["frequent_token_fraction"])
-    return functools.partial(t.Mixtape, gates=gates)
+    gates = zoo.MixtapeGates(arguments["gate_embedding_size"], arguments["frequent_token_fraction"])
+    return functools.partial(zoo.Mixtape, gates=gates)
 
 
-def _recurrence(hparams: dict[str, Any]) -> t.Recurrence:
+def _recurrence(hparams: dict[str, Any]) -> zoo.Recurrence:
     halts = hparams["recurrence_type"] == "act"
     num_trained = hparams["act_max_steps" if halts else "num_rec_steps"]
     combination = {"basic": "interpolated"}.get(hparams["act_type"], hparams["act_type"])
     halting = functools.partial(
-        t.Halting, epsilon=hparams["act_epsilon"], combination=combination, loss_weight=0.0
+        zoo.Halting, epsilon=hparams["act_epsilon"], combination=combination, loss_weight=0.0
     )
-    return t.Recurrence(
+    return zoo.Recurrence(
         # The original computes one step more.
         num_trained + halts,
         signals=functools.partial(
-            t.StepSignals, steps="trained", positions=False, num_trained=num_trained
+            zoo.StepSignals, steps="trained", positions=False, num_trained=num_trained
         ),
         halting=halting if halts else None,
     )
@@ -141,7 +141,7 @@ def _model(name: str, several: bool, *, masks_start: bool = True) -> tuple[Token
     model: TokenModel = make(mesh, vocabulary_size=hparams["vocab"])
     if "ensemble" in hparams:
         sizes = {"size": hparams["ensemble"], "vocabulary_size": hparams["vocab"]}
-        model = t.make_ensemble(mesh, model=make, **sizes)
+        model = zoo.make_ensemble(mesh, model=make, **sizes)
     return with_weights(model, case), mesh
 
 

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """
 import os, subprocess
 from mtfrun.processes.child_process import python_command
-from mtfrun.processes.forked_child import call_forked
+from mtfrun.extras.sweeps.forked_child import call_forked
 call_forked([], print)
 subprocess.run([*python_command(), "-m", "mtfrun", "--version"], check=True)
 assert "PYTHONSAFEPATH" not in os.environ

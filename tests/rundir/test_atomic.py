@@ -1,4 +1,4 @@
-"""Tests of mtfrun.rundir.atomic: the old text or the new one, never a part."""
+"""Tests of mtfrun.files.atomic: the old text or the new one, never a part."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pathlib
 
 import pytest
 
-from mtfrun.rundir import RunDirError, atomic_open, atomic_write, remove_outputs_in_progress
-from mtfrun.rundir.atomic import atomic_replace
+from mtfrun.files import RunDirError, atomic_open, atomic_write, remove_outputs_in_progress
+from mtfrun.files.atomic import atomic_replace
 from tests.rundir.small_model import names
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import mtfrun
-from mtfrun.rundir import RunDirectory, RunDirError, run_versions
+from mtfrun.files import RunDirError
+from mtfrun.rundir import RunDirectory, run_versions
 from mtfrun.rundir.copied_files import keep_origin
 
 SETUP = {

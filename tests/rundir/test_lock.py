@@ -1,4 +1,4 @@
-"""Tests of mtfrun.rundir.lock: one trainer at a time, also after one was killed."""
+"""Tests of mtfrun.files.lock: one trainer at a time, also after one was killed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from mtfrun.rundir import RunDirectory, RunDirError, writer_lock
+from mtfrun.files import RunDirError, writer_lock
+from mtfrun.rundir import RunDirectory
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
 HOLDER = """

@@ -15,21 +15,21 @@ from collections.abc import Callable, Iterator
 import fsspec
 import pytest
 
-from mtfrun.errors import InputError
-from mtfrun.rundir import RunDirError, mirrors, uploads
-from mtfrun.rundir import lease as lease_module
-from mtfrun.rundir.checkpoints.manifest import (
+from mtfrun.checkpoints.manifest import (
     Manifest,
     VariableSpec,
     manifest_text,
     read_manifest,
     record_file,
 )
-from mtfrun.rundir.checkpoints.partial_files import list_steps
-from mtfrun.rundir.lease import Lease
-from mtfrun.rundir.mirror import Mirror, scan
-from mtfrun.stores import Store, StoreError
-from tests.stores.s3_server import BUCKET, s3_server
+from mtfrun.checkpoints.mirror import lease as lease_module
+from mtfrun.checkpoints.mirror import registry, upload_thread
+from mtfrun.checkpoints.mirror.copy import Mirror, scan
+from mtfrun.checkpoints.mirror.lease import Lease
+from mtfrun.checkpoints.partial_files import list_steps
+from mtfrun.errors import InputError
+from mtfrun.files import RunDirError, Store, StoreError
+from tests.files.s3_server import BUCKET, s3_server
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ def _steps_in(store: Store) -> list[int]:
 def test_a_run_is_in_the_store_and_on_another_machine(
     url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with mirrors.writing(url) as name:
+    with registry.writing(url) as name:
         run = pathlib.Path(name)
         (run / "config.gin").write_text("A = 1")
         (run / ".lock").touch()
@@ -111,18 +111,18 @@ def test_a_run_is_in_the_store_and_on_another_machine(
         _delete(run, 10)
     assert _steps_in(Store(url)) == [20, 30]
     _move_to(monkeypatch, tmp_path, "machine2")
-    with mirrors.reading(url) as name:
+    with registry.reading(url) as name:
         run = pathlib.Path(name)
         assert (run / "config.gin").read_text() == "A = 1"
         files = read_manifest(run / "checkpoints", 30).files
         assert not (run / "checkpoints" / "ckpt-30.index").exists()
-        mirrors.fetch(run / "checkpoints", files)
+        registry.fetch(run / "checkpoints", files)
         assert [record_file(run / "checkpoints" / file) for file in files] == [*files.values()]
         assert not (run / ".lock").exists()
 
 
 def test_a_checkpoint_is_uploaded_before_the_end(memory_url: str) -> None:
-    with mirrors.writing(memory_url) as name:
+    with registry.writing(memory_url) as name:
         _save(pathlib.Path(name), 10)
         deadline = time.monotonic() + 30
         while _steps_in(Store(memory_url)) != [10]:
@@ -219,14 +219,14 @@ def test_another_machine_continues_from_the_store_and_the_first_one_then_from_it
     mirror.upload_changes(lease)
     _save(mirror.path, 20)  # is not uploaded: the machine is lost
     _move_to(monkeypatch, tmp_path, "machine2")
-    with mirrors.writing(memory_url) as name:
+    with registry.writing(memory_url) as name:
         assert list_steps(pathlib.Path(name, "checkpoints")) == [10]
         _save(pathlib.Path(name), 15)
     with pytest.raises(RunDirError, match="is now trained by another process: this training has"):
         mirror.upload_changes(lease)
     assert _steps_in(Store(memory_url)) == [10, 15]
     _move_to(monkeypatch, tmp_path, "machine1")
-    with mirrors.writing(memory_url) as name:
+    with registry.writing(memory_url) as name:
         assert list_steps(pathlib.Path(name, "checkpoints")) == [10, 15]
 
 
@@ -235,20 +235,20 @@ def test_local_files_that_were_not_uploaded_are_continued(memory_url: str) -> No
     _save(mirror.path, 10)
     mirror.upload_changes(lease)
     _save(mirror.path, 20)  # the process is killed
-    with mirrors.reading(memory_url) as name:
+    with registry.reading(memory_url) as name:
         assert list_steps(pathlib.Path(name, "checkpoints")) == [10, 20]
-    with mirrors.writing(memory_url):
+    with registry.writing(memory_url):
         pass
     assert _steps_in(Store(memory_url)) == [10, 20]
 
 
 def test_a_store_that_has_lost_the_run_deletes_no_local_checkpoint(memory_url: str) -> None:
     """A store may not be mounted, and `memory://` ends with its process."""
-    with mirrors.writing(memory_url) as name:
+    with registry.writing(memory_url) as name:
         _save(pathlib.Path(name), 10)
     store = fsspec.filesystem("memory")
     store.rm(memory_url.removeprefix("memory:/"), recursive=True)
-    for opened in (mirrors.writing, mirrors.reading):
+    for opened in (registry.writing, registry.reading):
         with (
             pytest.raises(RunDirError, match=r"is empty, and .* a checkpoint of step 10: mount or"),
             opened(memory_url),
@@ -259,10 +259,10 @@ def test_a_store_that_has_lost_the_run_deletes_no_local_checkpoint(memory_url: s
 
 def test_files_that_were_deleted_locally_between_trainings_are_restored(memory_url: str) -> None:
     """A program that empties caches deletes nothing in the store."""
-    with mirrors.writing(memory_url) as name:
+    with registry.writing(memory_url) as name:
         _save(pathlib.Path(name), 10)
     shutil.rmtree(pathlib.Path(name, "checkpoints"))
-    with mirrors.writing(memory_url) as name:
+    with registry.writing(memory_url) as name:
         assert list_steps(pathlib.Path(name, "checkpoints")) == [10]
     assert _steps_in(Store(memory_url)) == [10]
 
@@ -272,25 +272,25 @@ def test_a_run_in_use_is_refused(
 ) -> None:
     monkeypatch.setattr(lease_module, "RENEW_SECS", 0.05)
     monkeypatch.setattr(lease_module, "EXPIRY_SECS", 2.0)
-    with mirrors.writing(memory_url):
-        with pytest.raises(RunDirError, match="is in use by process"), mirrors.writing(memory_url):
+    with registry.writing(memory_url):
+        with pytest.raises(RunDirError, match="is in use by process"), registry.writing(memory_url):
             pass
         _move_to(monkeypatch, tmp_path, "machine2")
-        with pytest.raises(RunDirError, match="is in use by process"), mirrors.writing(memory_url):
+        with pytest.raises(RunDirError, match="is in use by process"), registry.writing(memory_url):
             pass
-        with mirrors.reading(memory_url) as name:
-            assert mirrors.is_leased(pathlib.Path(name))
-    with mirrors.reading(memory_url) as name:
-        assert not mirrors.is_leased(pathlib.Path(name))
+        with registry.reading(memory_url) as name:
+            assert registry.is_leased(pathlib.Path(name))
+    with registry.reading(memory_url) as name:
+        assert not registry.is_leased(pathlib.Path(name))
 
 
 def test_a_failing_store_stops_only_the_save_that_finds_the_queue_full(
     memory_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(uploads, "GIVE_UP_SECS", 0.3)
-    monkeypatch.setattr(mirrors, "_SHORT_PATIENCE_SECS", 0.0)
-    monkeypatch.setattr(uploads, "_LOOK_SECS", 0.02)
-    monkeypatch.setattr(uploads, "_FIRST_PAUSE_SECS", 0.02)
+    monkeypatch.setattr(upload_thread, "GIVE_UP_SECS", 0.3)
+    monkeypatch.setattr(registry, "_SHORT_PATIENCE_SECS", 0.0)
+    monkeypatch.setattr(upload_thread, "_LOOK_SECS", 0.02)
+    monkeypatch.setattr(upload_thread, "_FIRST_PAUSE_SECS", 0.02)
     is_down = True
     write = Store.write
 
@@ -301,30 +301,30 @@ def test_a_failing_store_stops_only_the_save_that_finds_the_queue_full(
 
     monkeypatch.setattr(Store, "write", failing)
     problem = "out of order; nothing is lost: what is missing there is in "
-    with pytest.raises(StoreError, match=problem), mirrors.writing(memory_url) as name:
+    with pytest.raises(StoreError, match=problem), registry.writing(memory_url) as name:
         folder = pathlib.Path(name, "checkpoints")
-        for step in range(uploads.MOST_SAVES):
-            mirrors.begin_save(folder)  # at once
+        for step in range(upload_thread.MOST_SAVES):
+            registry.begin_save(folder)  # at once
             _save(pathlib.Path(name), step)
-        mirrors.begin_save(folder)
+        registry.begin_save(folder)
     assert [r.message.partition(";")[2] for r in caplog.records] == [
         " training continues, and it is tried again"
     ]
     assert _steps_in(Store(memory_url)) == []
     is_down = False
-    with mirrors.writing(memory_url) as name:
+    with registry.writing(memory_url) as name:
         pass
-    assert _steps_in(Store(memory_url)) == [*range(uploads.MOST_SAVES)]
+    assert _steps_in(Store(memory_url)) == [*range(upload_thread.MOST_SAVES)]
 
 
 def test_a_command_that_reads_for_long_sees_new_checkpoints_and_keeps_its_files(
     memory_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mirrors, "_FOLLOW_SECS", 0.05)
+    monkeypatch.setattr(registry, "_FOLLOW_SECS", 0.05)
     mirror, lease = _begin(memory_url)
     mirror.upload_changes(lease)
     _move_to(monkeypatch, tmp_path, "machine2")
-    with mirrors.reading(memory_url, follows=True) as name:
+    with registry.reading(memory_url, follows=True) as name:
         curves = pathlib.Path(name, "curves")
         for step in (10, 20):
             with curves.open("a") as file:
@@ -343,10 +343,10 @@ def test_a_command_that_reads_for_long_sees_new_checkpoints_and_keeps_its_files(
 
 
 def test_a_command_that_reads_adds_files_and_replaces_none(memory_url: str) -> None:
-    with mirrors.writing(memory_url) as name:
+    with registry.writing(memory_url) as name:
         pathlib.Path(name, "config.gin").write_text("A = 1")
         _save(pathlib.Path(name), 10)
-    with mirrors.reading(memory_url) as name:
+    with registry.reading(memory_url) as name:
         pathlib.Path(name, "config.gin").write_text("A = 2")
         pathlib.Path(name, "record.json").write_text("{}")
         pathlib.Path(name, "checkpoints/ckpt-10.json").unlink()
@@ -359,14 +359,14 @@ def test_files_without_an_end_are_not_downloaded(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = f"file://{tmp_path}/run"
-    with mirrors.writing(url) as name:
+    with registry.writing(url) as name:
         _save(pathlib.Path(name), 10)
     _move_to(monkeypatch, tmp_path, "another")
     (data,) = (tmp_path / "run/checkpoints").glob("*.data*")
     os.truncate(data, 1 << 43)
-    with pytest.raises(InputError, match="has room for"), mirrors.reading(url) as name:
-        mirrors.fetch(pathlib.Path(name, "checkpoints"), [data.name])
+    with pytest.raises(InputError, match="has room for"), registry.reading(url) as name:
+        registry.fetch(pathlib.Path(name, "checkpoints"), [data.name])
     (tmp_path / "run/config.gin").touch()
     os.truncate(tmp_path / "run/config.gin", 1 << 43)
-    with pytest.raises(RunDirError, match="besides data of checkpoints"), mirrors.reading(url):
+    with pytest.raises(RunDirError, match="besides data of checkpoints"), registry.reading(url):
         pass

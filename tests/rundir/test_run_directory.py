@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 import tensorflow as tf
 
-from mtfrun.rundir import RunDirectory, RunDirError
+from mtfrun.files import RunDirError
+from mtfrun.rundir import RunDirectory
 from tests.rundir.small_model import names
 
 

@@ -8,8 +8,9 @@ import pathlib
 
 import pytest
 
-from mtfrun.rundir import RunCost, RunDirError, RunRecord, Status
-from mtfrun.rundir.tensorboard.metric_catalogue import LOWEST, MODES, best_of
+from mtfrun.files import RunDirError
+from mtfrun.metrics.catalogue import LOWEST, MODES, best_of
+from mtfrun.rundir import RunCost, RunRecord, Status
 
 
 def test_a_status_is_read_as_it_was_written(tmp_path: pathlib.Path) -> None:

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtfrun.data.errors import DataError
-from mtfrun.errors import InputError
-from mtfrun.tools.sentencepiece_training import (
+from mtfrun.data.vocabularies.sentencepiece_training import (
     SentencePieceTraining,
     sample_of,
     sentences,
     train_sentencepiece,
 )
+from mtfrun.errors import InputError
 from tests.data.vocabularies.small_models import lines
 
 

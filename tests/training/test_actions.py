@@ -1,4 +1,4 @@
-"""Tests of mtfrun.training.actions: a user's action in the loop, and when actions are due."""
+"""Tests of mtfrun.training.hooks.actions: a user's action in the loop, and when actions are due."""
 
 from __future__ import annotations
 

@@ -13,9 +13,10 @@ from collections.abc import Callable
 
 import pytest
 
+from mtfrun.checkpoints.save import Snapshot
+from mtfrun.files import RunDirError
 from mtfrun.models import NonFiniteError
-from mtfrun.rundir import RunDirectory, RunDirError
-from mtfrun.rundir.checkpoints.save import Snapshot
+from mtfrun.rundir import RunDirectory
 from mtfrun.training import Action, ActionContext, CheckpointOptions, TrainOptions
 from tests.layouts import ONE_DEVICE
 from tests.training.toy_run import curve, parameters, quick_train

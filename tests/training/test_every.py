@@ -1,10 +1,10 @@
-"""Tests of mtfrun.training.actions.Every; the clock is replaced, so nothing sleeps."""
+"""Tests of mtfrun.training.hooks.actions.Every; the clock is replaced, so nothing sleeps."""
 
 from __future__ import annotations
 
 import pytest
 
-from mtfrun.training.actions import Every
+from mtfrun.training.hooks.actions import Every
 
 
 def test_steps_are_due_when_a_multiple_is_reached_or_passed() -> None:

@@ -1,4 +1,4 @@
-"""Tests of mtfrun.training.finite: no checkpoint has numbers that are not finite."""
+"""Tests of mtfrun.training.hooks.finite: no checkpoint has numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from mtfrun.models import FiniteCheck, NonFiniteError
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import CheckpointOptions, TrainOptions, TrainState
 from mtfrun.training.curves import HostMetric
-from mtfrun.training.finite import BadStep, FiniteGuard
-from mtfrun.training.hook import HostRecord
+from mtfrun.training.hooks.finite import BadStep, FiniteGuard
+from mtfrun.training.hooks.hook import HostRecord
 from mtfrun.training.step import StepRecord
 from tests.layouts import ONE_DEVICE
 from tests.training.toy_model import Bigram, batches

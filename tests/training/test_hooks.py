@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mtfrun.errors import InputError
+from mtfrun.extras.audit.ledger import LEDGER
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.ledger import LEDGER
 from mtfrun.training import CheckpointOptions, Hook, HostRecord, TrainOptions, TrainState
 from tests.training.toy_run import quick_train
 

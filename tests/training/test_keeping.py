@@ -9,8 +9,10 @@ from collections.abc import Mapping
 
 import pytest
 
+from mtfrun.checkpoints import Best
 from mtfrun.errors import InputError
-from mtfrun.rundir import Best, RunDirectory, RunDirError
+from mtfrun.files import RunDirError
+from mtfrun.rundir import RunDirectory
 from mtfrun.training import Action, ActionContext, CheckpointOptions, TrainOptions
 from tests.training.toy_run import quick_train
 
@@ -98,7 +100,7 @@ def test_one_checkpoint_of_every_hour_is_kept_over_resumptions(
 
     # Saves at half past and at the full hours; the run begins at the first half.
     clock = types.SimpleNamespace(time=half_an_hour_later)
-    monkeypatch.setattr("mtfrun.training.saving.time", clock)
+    monkeypatch.setattr("mtfrun.training.hooks.saving.time", clock)
     assert _train(tmp_path, 10, {}, keep_every_hours=1.0) == [4, 8, 10]
     assert _train(tmp_path, 18, {}, keep_every_hours=1.0)[:4] == [4, 8, 12, 16]
 

@@ -7,10 +7,10 @@ import pathlib
 import pytest
 
 from mtfrun import mtf, optim
-from mtfrun.digests import MODULUS
+from mtfrun.checkpoints.recorded_digests import digests_of_variables
+from mtfrun.extras.audit.ledger import LedgerRecord, bits_of, read_ledger, read_variable_digests
+from mtfrun.files.digests import MODULUS
 from mtfrun.mtf import random_key
-from mtfrun.rundir.checkpoints.recorded_digests import digests_of_variables
-from mtfrun.rundir.ledger import LedgerRecord, bits_of, read_ledger, read_variable_digests
 from mtfrun.training import CheckpointOptions, TrainOptions, TrainState
 from tests.layouts import ONE_DEVICE
 from tests.training.toy_model import Bigram

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
-from mtfrun.evaluation import ModelMetrics
+from mtfrun.experiment import ModelMetrics
 from mtfrun.models.model import Model
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import CheckpointOptions, TrainOptions, TrainState, train_steps_function

@@ -15,9 +15,10 @@ import tensorflow as tf
 from tensorflow.experimental import dtensor
 
 from mtfrun import mtf, optim
+from mtfrun.checkpoints.checkpoints import Checkpoints
 from mtfrun.data import Infeed
+from mtfrun.extras import optimizers
 from mtfrun.models import FiniteCheck, Model
-from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
 from mtfrun.training import TrainState, train_steps_function
 from mtfrun.training.norms import Norms
 from tests.collectives import collectives_of
@@ -37,7 +38,7 @@ OPTIMIZERS: dict[str, Callable[[], optim.Optimizer]] = {
     "adam": lambda: optim.Adam(0.05, weight_decay=0.1, exclude_from_weight_decay=["embedding"]),
     "adafactor": lambda: optim.Adafactor(0.05, beta1=0.9, min_dim_size_to_factor=8),
     "muon": lambda: optim.Muon(0.05, weight_decay=0.1),
-    "schedule_free_adam": lambda: optim.ScheduleFreeAdam(0.05),
+    "schedule_free_adam": lambda: optimizers.ScheduleFreeAdam(0.05),
     "momentum": lambda: optim.Momentum(0.05, weight_decay=0.1),
     "sgd": lambda: optim.Sgd(0.05),
 }

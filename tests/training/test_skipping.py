@@ -20,7 +20,7 @@ from mtfrun.models import NonFiniteError
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import CheckpointOptions, TrainOptions, TrainState, train_steps_function
 from mtfrun.training.curves import SKIPPED_STEPS
-from mtfrun.training.finite import MOST_SKIPPED_IN_A_ROW
+from mtfrun.training.hooks.finite import MOST_SKIPPED_IN_A_ROW
 from tests.layouts import ONE_DEVICE
 from tests.training.poisoned_model import IN_GRADIENT, IN_LOSS, NAMED, Poisoned, poisoned
 from tests.training.toy_run import LAYOUT, curve, parameters, toy_train

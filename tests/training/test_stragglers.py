@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mtfrun import processes
-from mtfrun.training import stragglers
-from mtfrun.training.stragglers import Stragglers
+from mtfrun.training.hooks import stragglers
+from mtfrun.training.hooks.stragglers import Stragglers
 
 WINDOW_SECS = 4.0
 

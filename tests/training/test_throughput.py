@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
-from mtfrun.training import TrainOptions, TrainState, throughput, train_steps_function
-from mtfrun.training.throughput import Machine, Throughput
+from mtfrun.training import TrainOptions, TrainState, train_steps_function
+from mtfrun.training.hooks import throughput
+from mtfrun.training.hooks.throughput import Machine, Throughput
 from tests.layouts import ONE_DEVICE
 from tests.models.small_model import BATCH, LENGTH, small_model
 from tests.training.toy_model import batches

@@ -11,7 +11,7 @@ import pytest
 
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import ScalarRecord, Tracker
-from mtfrun.training.hook import listener
+from mtfrun.training.hooks.hook import listener
 
 
 @dataclasses.dataclass(eq=False)

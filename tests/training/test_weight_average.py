@@ -13,6 +13,7 @@ from tensorflow.experimental import dtensor
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
 from mtfrun.errors import InputError
+from mtfrun.extras import optimizers
 from mtfrun.training import (
     Action,
     ActionContext,
@@ -150,7 +151,7 @@ def test_a_model_has_its_averages_in_the_block(mesh_shape: str, layout: str) -> 
 
 def test_averages_of_an_optimizer_are_evaluated_and_saved() -> None:
     mesh = mtf.Mesh()
-    state = TrainState(Bigram(mesh), optim.ScheduleFreeAdam(0.05), mesh)
+    state = TrainState(Bigram(mesh), optimizers.ScheduleFreeAdam(0.05), mesh)
     state.initialize()
     features = Infeed(batches(), mesh, {"targets": mtf.convert_to_shape("batch:8;length:6")}).next(
         3
@@ -165,7 +166,7 @@ def test_averages_of_an_optimizer_are_evaluated_and_saved() -> None:
     for path, value in mtf.to_numpy(state.model.named_variables()).items():
         np.testing.assert_array_equal(value, saved[f"model/{path}"])
     with pytest.raises(InputError, match="ScheduleFreeAdam has averages of the weights itself"):
-        TrainState(Bigram(mesh), optim.ScheduleFreeAdam(0.05), mesh, average_decay=0.9)
+        TrainState(Bigram(mesh), optimizers.ScheduleFreeAdam(0.05), mesh, average_decay=0.9)
 
 
 @pytest.mark.parametrize("decay", [0.0, 1.0, -0.5])

@@ -19,7 +19,7 @@ from mtfrun.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
     from mtfrun.rundir import RunDirectory
-    from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
+    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
 
 
 def add_match(parser: argparse.ArgumentParser) -> None:
@@ -66,8 +66,8 @@ def _add_list_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run_list(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.rundir import RunRecord
-    from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
-    from mtfrun.tools.runs import mark_best, metric_of
+    from mtfrun.rundir.run_summary import mark_best, metric_of
+    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
     directory = CheckpointDirectory.of(flags.model_dir)
     evaluations = {e.step: e.metrics for e in RunRecord(directory.run).evaluations()}
@@ -139,7 +139,7 @@ def _add_verify_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_verify(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
+    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
     directory = CheckpointDirectory.of(flags.model_dir)
     if flags.checkpoint is not None:
@@ -198,9 +198,9 @@ def _check_prune(flags: argparse.Namespace) -> None:
 
 
 def _run_prune(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun.checkpoints.retention import delete_checkpoints
     from mtfrun.rundir import RunDirectory
-    from mtfrun.rundir.checkpoints.retention import delete_checkpoints
-    from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
+    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
     if flags.set_aside:
         return _prune_set_aside(RunDirectory(flags.model_dir), is_dry=flags.dry_run)
@@ -245,7 +245,7 @@ def _choose_steps(
     directory: CheckpointDirectory, steps: Sequence[int] | None, keep: int | None
 ) -> list[int]:
     """The best step and steps of `CheckpointOptions.keep_every_hours` go only if they are named."""
-    from mtfrun.rundir.checkpoints.retention import is_protected
+    from mtfrun.checkpoints.retention import is_protected
 
     for step in steps or ():
         directory.require(step)

@@ -13,8 +13,8 @@ from mtfrun.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from mtfrun.rundir import Manifest
-    from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
+    from mtfrun.checkpoints import Manifest
+    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
 _DESCRIPTION = """\
 Averages the weights of several checkpoints of a run, into a new run directory.
@@ -47,11 +47,11 @@ _WEIGHTS = ("model/", "averages/")
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     import tensorflow as tf
 
+    from mtfrun.checkpoints.checkpoints import Checkpoints
+    from mtfrun.checkpoints.manifest import DIMENSIONS
+    from mtfrun.experiment.conversion.import_run import check_new, replaced_directory
     from mtfrun.rundir import RunDirectory, run_versions
-    from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
-    from mtfrun.rundir.checkpoints.manifest import DIMENSIONS
-    from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
-    from mtfrun.tools.conversion.import_run import check_new, replaced_directory
+    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
     directory = CheckpointDirectory.of(flags.model_dir)
     target = pathlib.Path(RunDirectory(flags.output).path)
@@ -92,8 +92,8 @@ def _copy_files(source: pathlib.Path, target: pathlib.Path) -> None:
 def mean_values(directory: pathlib.Path, manifests: Sequence[Manifest]) -> Mapping[str, np.ndarray]:
     import tensorflow as tf
 
-    from mtfrun.rundir import RunDirError
-    from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
+    from mtfrun.checkpoints.values import CheckpointValues
+    from mtfrun.files import RunDirError
 
     first, *remaining = manifests
     for other in remaining:

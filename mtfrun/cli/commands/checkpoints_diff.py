@@ -15,8 +15,8 @@ from mtfrun.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from mtfrun.rundir import Manifest
-    from mtfrun.rundir.checkpoints.manifest import VariableSpec
+    from mtfrun.checkpoints import Manifest
+    from mtfrun.checkpoints.manifest import VariableSpec
 
 _DESCRIPTION = """\
 Compares the variables of two checkpoints, of one or of two runs.
@@ -69,7 +69,7 @@ class _Stored(NamedTuple):
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
+    from mtfrun.checkpoints.values import CheckpointValues
 
     first, second = (
         _find_checkpoint(name, flags.model_dir) for name in (flags.first, flags.second)
@@ -129,8 +129,8 @@ def _lines(differences: Sequence[Difference], most: int) -> Iterable[str]:
 
 
 def _find_checkpoint(name: str, model_dir: str | None) -> _Stored:
-    from mtfrun.rundir.checkpoints.checkpoints import Checkpoints
-    from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
+    from mtfrun.checkpoints.checkpoints import Checkpoints
+    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
     match = _AT_STEP.fullmatch(name)
     step: int | None = None

@@ -12,13 +12,13 @@ from mtfrun.cli.commands.checkpoints import add_match, check_step
 from mtfrun.display.formats import bytes_text, number_text, time_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
+from mtfrun.display.tensorflow_import import import_tensorflow
 from mtfrun.errors import InputError
-from mtfrun.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
-    from mtfrun.rundir import Manifest
-    from mtfrun.rundir.checkpoints.manifest import VariableSpec
-    from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
+    from mtfrun.checkpoints import Manifest
+    from mtfrun.checkpoints.manifest import VariableSpec
+    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
 
 _DESCRIPTION = """\
 Shows the variables of a checkpoint, and its record.
@@ -63,8 +63,8 @@ class _Row(NamedTuple):
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.rundir.checkpoints.manifest import DIMENSIONS
-    from mtfrun.rundir.checkpoints.stored_checkpoints import CheckpointDirectory
+    from mtfrun.checkpoints.manifest import DIMENSIONS
+    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
     directory = CheckpointDirectory.of(flags.model_dir)
     stored = _find_checkpoint(directory, flags.checkpoint)
@@ -99,7 +99,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _find_checkpoint(directory: CheckpointDirectory, checkpoint: str | None) -> StoredCheckpoint:
-    from mtfrun.rundir import RunDirError
+    from mtfrun.files import RunDirError
 
     if checkpoint is not None:
         directory.require(int(checkpoint))
@@ -134,7 +134,7 @@ def _norms(
     with import_tensorflow():
         import numpy as np
 
-        from mtfrun.rundir.checkpoints.checkpoint_values import CheckpointValues
+        from mtfrun.checkpoints.values import CheckpointValues
 
         values = CheckpointValues(directory.path, manifest, compares=False)
     for path in paths:
@@ -177,7 +177,7 @@ def _totals(manifest: Manifest) -> list[str]:
 
 
 def _as_json(stored: StoredCheckpoint, manifest: Manifest, rows: Sequence[_Row]) -> dict[str, Any]:
-    from mtfrun.rundir.checkpoints.manifest import DIMENSIONS
+    from mtfrun.checkpoints.manifest import DIMENSIONS
 
     metadata = {k: v for k, v in manifest.metadata.items() if k != DIMENSIONS}
     return {

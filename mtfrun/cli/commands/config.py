@@ -24,7 +24,7 @@ from mtfrun.errors import InputError, did_you_mean, shorten
 
 if TYPE_CHECKING:
     from mtfrun.configuration.settings_in_use import Setting
-    from mtfrun.differences import Change
+    from mtfrun.errors.differences import Change
 
 _LIST = """\
 Lists the gin files of the package by folder, with the first line of each.
@@ -208,7 +208,7 @@ def _run_diff(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 def compare_settings(first: Sequence[Setting], second: Sequence[Setting]) -> list[Change]:
     """The path of a change is (class or function, parameter)."""
-    from mtfrun.differences import changes
+    from mtfrun.errors.differences import changes
 
     values: list[dict[str, dict[str, str | None]]] = []
     for settings in (first, second):

@@ -11,7 +11,7 @@ from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 
 if TYPE_CHECKING:
-    from mtfrun.rundir.tensorboard.curves import Curves
+    from mtfrun.metrics.curves import Curves
 
 _DESCRIPTION = """\
 Prints the curves of a run as a table: metrics of training and of its evaluations.
@@ -42,8 +42,9 @@ _EVAL_METRICS = ("loss", "accuracy", "bits_per_byte", "perplexity")
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.rundir import RunDirectory, RunDirError
-    from mtfrun.rundir.tensorboard.curves import read_curves
+    from mtfrun.files import RunDirError
+    from mtfrun.metrics.curves import read_curves
+    from mtfrun.rundir import RunDirectory
 
     run = RunDirectory(flags.model_dir)
     run.require()
@@ -57,8 +58,8 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 def curve_table(train: Curves, evaluations: Curves, rows: int) -> list[str]:
     """Returns a heading and lines for at most `rows` steps, preferably with evaluations."""
-    from mtfrun.rundir.tensorboard.curves import choose_steps
-    from mtfrun.rundir.tensorboard.metric_tags import tag_of
+    from mtfrun.metrics.curves import choose_steps
+    from mtfrun.metrics.tags import tag_of
 
     columns = {f"train {tag}": train[tag] for tag in _TRAIN_METRICS if tag in train}
     further = sorted(tag for tag in evaluations if "/" not in tag and tag not in _EVAL_METRICS)

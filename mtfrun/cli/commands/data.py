@@ -23,7 +23,7 @@ from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
-    from mtfrun.data.cache_directory import CacheChoice
+    from mtfrun.data.cache.directory import CacheChoice
 
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +63,7 @@ def _check_cache(flags: argparse.Namespace) -> None:
 
 
 def _run_cache(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.data.cache_directory import CacheChoice
+    from mtfrun.data.cache.directory import CacheChoice
 
     choice = CacheChoice(flags.tasks or ".*", flags.output_cache_dir, flags.overwrite)
     return _print_caches(flags, choice)
@@ -114,7 +114,7 @@ def _check_verify(flags: argparse.Namespace) -> None:
 
 def _run_verify(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.data import DataError
-    from mtfrun.data.cache_directory import (
+    from mtfrun.data.cache.directory import (
         MANIFEST,
         CacheChoice,
         DamagedCacheError,
@@ -142,8 +142,8 @@ def _run_verify(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _compare(directory: Path) -> None:
+    from mtfrun.data.cache.tokens import TOKENS, TokenCache
     from mtfrun.data.images.image_cache import PIXELS, EncodedCache, PixelCache
-    from mtfrun.data.token_cache import TOKENS, TokenCache
 
     if (directory / TOKENS).exists():
         TokenCache.open(directory, anew=True)
@@ -154,7 +154,7 @@ def _compare(directory: Path) -> None:
 
 
 def _choose_caches(flags: argparse.Namespace) -> list[Path]:
-    from mtfrun.data.cache_directory import cache_directories
+    from mtfrun.data.cache.directory import cache_directories
 
     directories = cache_directories(flags.cache_dir)
     return [x for x in directories if re.fullmatch(flags.tasks or ".*", x.parent.name)]
@@ -198,7 +198,7 @@ def _check_caches(flags: argparse.Namespace) -> None:
 
 
 def _run_caches(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.data.cache_directory import last_use, remove_cache, resolve_cache_dir
+    from mtfrun.data.cache.directory import last_use, remove_cache, resolve_cache_dir
 
     now = time.time()
     rows, total, busy = [], 0, 0

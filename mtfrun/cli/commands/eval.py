@@ -186,7 +186,7 @@ def restore_steps(
     leave_out_damaged: bool = False,
 ) -> Iterator[int]:
     """A line on standard error names a checkpoint that the trainer deletes meanwhile."""
-    from mtfrun.rundir import DamagedCheckpointError, RunDirError
+    from mtfrun.files import DamagedCheckpointError, RunDirError
 
     for step in steps:
         try:
@@ -240,9 +240,9 @@ def routing_table(values: Mapping[str, float]) -> list[str]:
     "busiest" and "idlest" are loads relative to an equal share, "dropped" is the share of choices
     whose expert was full, entropy is in nats. Below are the shares of tokens by number of experts.
     """
-    from mtfrun.rundir.tensorboard import metric_tags
+    from mtfrun.metrics import tags
 
-    vectors = metric_tags.vectors(values)
+    vectors = tags.vectors(values)
     rows = []
     experts_per_token = []
     for name, shares in vectors.items():

@@ -22,7 +22,7 @@ from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
-    from mtfrun.tools.conversion.exporter import ExportedRun, Exporter
+    from mtfrun.experiment.conversion.exporter import ExportedRun, Exporter
 
 _DESCRIPTION = """\
 Writes the model of a run for other programs.
@@ -41,7 +41,7 @@ class SafetensorsExporter:
         add_shard_size_flag(parser)
 
     def export(self, run: ExportedRun, directory: pathlib.Path, flags: argparse.Namespace) -> None:
-        from mtfrun.tools.conversion.plain_files import export_safetensors
+        from mtfrun.experiment.conversion.plain_files import export_safetensors
 
         export_safetensors(directory, run.values(), shard_size(flags))
 
@@ -53,7 +53,7 @@ class TensorFlowExporter:
         del parser
 
     def export(self, run: ExportedRun, directory: pathlib.Path, flags: argparse.Namespace) -> None:
-        from mtfrun.tools.conversion.plain_files import export_tensorflow
+        from mtfrun.experiment.conversion.plain_files import export_tensorflow
 
         del flags
         export_tensorflow(directory, run.values())
@@ -114,9 +114,9 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun.experiment.conversion.exporter import ExportedRun
+    from mtfrun.experiment.conversion.import_run import check_new, replaced_directory
     from mtfrun.rundir import RunDirectory
-    from mtfrun.tools.conversion.exporter import ExportedRun
-    from mtfrun.tools.conversion.import_run import check_new, replaced_directory
 
     target = pathlib.Path(os.path.expanduser(flags.to))
     check_new(target, "--to")

@@ -104,8 +104,8 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    from mtfrun.tools.launch.children import Output
-    from mtfrun.tools.launch.launcher import GinSettings, Launch, Launcher, Program
+    from mtfrun.cli.launch.children import Output
+    from mtfrun.cli.launch.launcher import GinSettings, Launch, Launcher, Program
 
     launched = flags.launched
     words = _command_of(launched.command, command)

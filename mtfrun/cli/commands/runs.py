@@ -14,7 +14,7 @@ from mtfrun.display.table import terminal_columns
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
-    from mtfrun.tools.runs import RunSummary
+    from mtfrun.rundir.run_summary import RunSummary
 
 _DESCRIPTION = """\
 Prints a table of the runs in directories and below them: differences, state, steps, metrics.
@@ -52,13 +52,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.tools.runs import (
-        as_json,
-        error_lines,
-        metric_of,
-        runs_table,
-        varied_names,
-    )
+    from mtfrun.rundir.run_summary import as_json, error_lines, metric_of, runs_table, varied_names
 
     by_path: dict[pathlib.Path, RunSummary] = {}
     for word in flags.words:
@@ -88,7 +82,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 def _runs_below(word: str, *, alone: bool) -> dict[pathlib.Path, RunSummary]:
     """Returns the runs, of a sweep also those that have not begun."""
     from mtfrun.rundir import RunDirectory
-    from mtfrun.tools.runs import find_runs, no_run_in, summary_of
+    from mtfrun.rundir.run_summary import find_runs, no_run_in, summary_of
 
     directory = pathlib.Path(RunDirectory(word).path)
     runs = {}
@@ -106,7 +100,7 @@ def _runs_below(word: str, *, alone: bool) -> dict[pathlib.Path, RunSummary]:
 
 def _sort_key(name: str, metric: str) -> Callable[[RunSummary], Any]:
     """The best, newest or fastest runs come first."""
-    from mtfrun.rundir.tensorboard.metric_catalogue import LOWEST, best_mode
+    from mtfrun.metrics.catalogue import LOWEST, best_mode
 
     def by_metric(summary: RunSummary) -> tuple[bool, float, str]:
         best = summary.best(metric)

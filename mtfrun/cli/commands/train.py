@@ -104,7 +104,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun import processes
-    from mtfrun.experiment.run_summary import unused_rules, variable_lines
+    from mtfrun.experiment.printed_summary import unused_rules, variable_lines
     from mtfrun.experiment.runs.run_training import (
         TrainChoices,
         check_directory,

@@ -75,8 +75,11 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.rundir import atomic_open
-    from mtfrun.tools.sentencepiece_training import SentencePieceTraining, train_sentencepiece
+    from mtfrun.data.vocabularies.sentencepiece_training import (
+        SentencePieceTraining,
+        train_sentencepiece,
+    )
+    from mtfrun.files import atomic_open
 
     training = SentencePieceTraining(
         size=flags.size,

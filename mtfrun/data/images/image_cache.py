@@ -23,7 +23,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from mtfrun.data.cache_directory import (
+from mtfrun.data.cache.directory import (
     EVERY_CACHE,
     CacheChoice,
     cache_path,

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.checks import COUNT, check_fields, check_range
-from mtfrun.data.batches import Batch, Batches, Rows, every_row
-from mtfrun.data.cache_directory import EVERY_CACHE, CacheChoice
+from mtfrun.data.cache.directory import EVERY_CACHE, CacheChoice
+from mtfrun.data.cache.tokens import Cached
 from mtfrun.data.data import Data, short_json
 from mtfrun.data.errors import DataError
 from mtfrun.data.images.crops import CentreCrop, Crop, WholeImage
@@ -25,8 +24,9 @@ from mtfrun.data.images.image_files import (
     read_image,
 )
 from mtfrun.data.images.image_source import ImageSize, ImageSource
-from mtfrun.data.order import ONLY_HOST, Host, Selection
-from mtfrun.data.token_cache import Cached
+from mtfrun.data.rows.batches import Batch, Batches, Rows, every_row
+from mtfrun.data.rows.order import ONLY_HOST, Host, Selection
+from mtfrun.errors.checks import COUNT, check_fields, check_range
 
 IMAGES, LABELS, WEIGHTS = "images", "labels", "weights"
 

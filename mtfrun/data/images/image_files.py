@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import LARGEST_CONTENT
 from mtfrun.data.images.crops import Window
-from mtfrun.untrusted import read_regular
+from mtfrun.errors.untrusted import read_regular
 
 FORMATS = ("PNG", "JPEG")
 _MODES = {1: "L", 3: "RGB"}

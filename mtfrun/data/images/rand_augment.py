@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from mtfrun.checks import COUNT, Range, check_fields
+from mtfrun.errors.checks import COUNT, Range, check_fields
 
 # The magnitude at which an operation is strongest (section 3.1 there).
 MAX_MAGNITUDE = 10

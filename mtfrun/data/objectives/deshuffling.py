@@ -6,8 +6,6 @@ import dataclasses
 
 import numpy as np
 
-from mtfrun.checks import SHARE_ABOVE_0, check_fields
-from mtfrun.data.batches import Batch
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.objectives.objective import (
     FeatureLengths,
@@ -17,7 +15,9 @@ from mtfrun.data.objectives.objective import (
     compact,
     uniform,
 )
+from mtfrun.data.rows.batches import Batch
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.errors.checks import SHARE_ABOVE_0, check_fields
 
 # Behind all keys.
 _LAST = 2.0

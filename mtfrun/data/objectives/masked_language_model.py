@@ -6,8 +6,6 @@ import dataclasses
 
 import numpy as np
 
-from mtfrun.checks import SHARE_WITHIN, check_fields
-from mtfrun.data.batches import Batch
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.objectives.objective import (
@@ -18,7 +16,9 @@ from mtfrun.data.objectives.objective import (
     compact,
     uniform,
 )
+from mtfrun.data.rows.batches import Batch
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.errors.checks import SHARE_WITHIN, check_fields
 
 # Ids that are never drawn: padding, the end, and unknown text.
 _NUM_RESERVED_IDS = 3

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtfrun.data.batches import Batch
 from mtfrun.data.errors import DataError
+from mtfrun.data.rows.batches import Batch
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 Generators = Sequence[np.random.Generator]

@@ -7,8 +7,6 @@ import math
 
 import numpy as np
 
-from mtfrun.checks import AT_LEAST_1, SHARE_WITHIN, check_fields
-from mtfrun.data.batches import Batch
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.objectives.objective import (
     FeatureLengths,
@@ -18,7 +16,9 @@ from mtfrun.data.objectives.objective import (
     compact,
     uniform,
 )
+from mtfrun.data.rows.batches import Batch
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.errors.checks import AT_LEAST_1, SHARE_WITHIN, check_fields
 
 # Standard deviations above the mean: one text in a thousand has more noise.
 _DEVIATIONS = 3.0

@@ -24,7 +24,7 @@ from mtfrun.data.sources.streams import (
     parts,
 )
 from mtfrun.data.splits import SHARES, SPLITS, check_split, record_selector
-from mtfrun.stores import copy_matching, is_url
+from mtfrun.files import copy_matching, is_url
 
 # The field of sources of running text.
 TEXT = "text"

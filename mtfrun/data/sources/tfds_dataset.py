@@ -21,7 +21,7 @@ from mtfrun.data.files import absolute_path
 from mtfrun.data.sources.tfds_files import FEATURES_FILE, INFO_FILE, PreparedFiles
 from mtfrun.data.splits import check_split
 from mtfrun.errors import did_you_mean
-from mtfrun.stores import lock_file
+from mtfrun.files import lock_file
 
 Embedded = Mapping[str, type[tfds.core.DatasetBuilder]]
 

@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from mtfrun.data.errors import DataError
 from mtfrun.errors import RAISE_THE_LIMIT, InputError, is_shortage
-from mtfrun.untrusted import check_record_lengths, open_regular, read_regular_text
+from mtfrun.errors.untrusted import check_record_lengths, open_regular, read_regular_text
 
 INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
 # Keys under which a description of features names a class. TFDS imports the module of any class

@@ -13,7 +13,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.sources.records import BadRecordError, FieldRecords
 from mtfrun.data.sources.streams import check_expansion, is_compressed, naming_the_file, unreadable
 from mtfrun.errors import InputError
-from mtfrun.untrusted import check_record_lengths
+from mtfrun.errors.untrusted import check_record_lengths
 
 
 @dataclasses.dataclass(frozen=True)

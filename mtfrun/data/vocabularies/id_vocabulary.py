@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mtfrun.checks import Range, check_range
 from mtfrun.data.errors import DataError
 from mtfrun.data.vocabularies.vocabulary import NO_END, Vocabulary, before_end
+from mtfrun.errors.checks import Range, check_range
 
 
 class IdVocabulary(Vocabulary):

@@ -12,7 +12,6 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from mtfrun.checks import INDEX, check_range
 from mtfrun.data.errors import DataError
 from mtfrun.data.vocabularies.vocabulary import (
     EncodedTexts,
@@ -21,6 +20,7 @@ from mtfrun.data.vocabularies.vocabulary import (
     model_size,
     read_vocabulary_file,
 )
+from mtfrun.errors.checks import INDEX, check_range
 
 # Its classes are made at import, where a type checker does not see them.
 _PROTOS: Any = sentencepiece_model_pb2

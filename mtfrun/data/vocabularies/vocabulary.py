@@ -11,7 +11,7 @@ import numpy as np
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import LARGEST_CONTENT, absolute_path
-from mtfrun.untrusted import read_regular
+from mtfrun.errors.untrusted import read_regular
 
 NO_END = -2
 """The end id of vocabularies without one: no id equals it."""

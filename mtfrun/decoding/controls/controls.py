@@ -6,13 +6,13 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from mtfrun.checks import INDEX, check_range
 from mtfrun.decoding.controls.automaton import Automaton, all_of, containing_each
 from mtfrun.decoding.controls.constraints import MOST_SECS, Constraint, check_texts
 from mtfrun.decoding.controls.guide import TokenTexts, make_guide
 from mtfrun.decoding.controls.rules import LogitProcessor, Rules
-from mtfrun.decoding.sampling import TokenFilter
+from mtfrun.decoding.controls.sampling import TokenFilter
 from mtfrun.errors import InputError
+from mtfrun.errors.checks import INDEX, check_range
 
 _NO_ID = -2
 

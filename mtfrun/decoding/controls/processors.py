@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from mtfrun import mtf
-from mtfrun.checks import COUNT, INDEX, POSITIVE, Range, check_range
 from mtfrun.decoding.controls.rules import Written, check_value, is_one_of
 from mtfrun.decoding.decoder import FORBIDDEN
+from mtfrun.errors.checks import COUNT, INDEX, POSITIVE, Range, check_range
 
 _FINITE = Range(-1e6, 1e6)
 

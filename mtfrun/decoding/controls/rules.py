@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.checks import Range, check_range
 from mtfrun.decoding.controls.guide import Guide
 from mtfrun.decoding.decoder import END_ID
+from mtfrun.errors.checks import Range, check_range
 
 
 class Written(NamedTuple):

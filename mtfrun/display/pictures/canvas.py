@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mtfrun import errors
+from mtfrun.errors import errors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from mtfrun.configuration import config
 from mtfrun.data import Data
-from mtfrun.experiment import Evaluation, Experiment, Training
-from mtfrun.experiment.experiment import ALL_DATA
+from mtfrun.experiment.evaluation.evaluation import Evaluation
+from mtfrun.experiment.experiment import ALL_DATA, Experiment
 from mtfrun.experiment.loss_terms import LossTerm
 from mtfrun.experiment.records import require
 from mtfrun.experiment.runs.settings import Settings
+from mtfrun.experiment.training import Training
 
 _TRAIN = "train"
 

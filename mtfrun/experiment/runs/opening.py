@@ -17,13 +17,16 @@ from mtfrun.configuration.run_files import CONFIG
 from mtfrun.configuration.statements import Binding
 from mtfrun.display import progress
 from mtfrun.errors import ConfigError
-from mtfrun.experiment import Evaluation, Experiment, Training
+from mtfrun.errors.untrusted import escape, read_regular_text
 from mtfrun.experiment.adapters import find_adapter
+from mtfrun.experiment.evaluation.evaluation import Evaluation
+from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.runs.settings import Settings
-from mtfrun.rundir import RunDirectory, RunDirError
-from mtfrun.rundir.errors import IncompatibleError
+from mtfrun.experiment.training import Training
+from mtfrun.files import RunDirError
+from mtfrun.files.errors import IncompatibleError
+from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.run_directory import CHECKPOINTS
-from mtfrun.untrusted import escape, read_regular_text
 
 _TEST = "test"
 # Parameters that limit the examples of evaluators.

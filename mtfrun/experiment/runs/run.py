@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.checkpoints.mirror import registry
 from mtfrun.configuration.arguments import (
     check_optional_text,
     list_of,
@@ -25,17 +26,13 @@ from mtfrun.configuration.arguments import (
 from mtfrun.configuration.errors import one_line_errors
 from mtfrun.data import ImageData
 from mtfrun.errors import InputError
-from mtfrun.experiment import (
-    Answer,
-    Classification,
-    Decoding,
-    Experiment,
-    Logits,
-    Prediction,
-    Score,
-)
 from mtfrun.experiment.adapters import find_adapter
-from mtfrun.experiment.logits import Features
+from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.inference.answers import Answer
+from mtfrun.experiment.inference.classification import Classification, Prediction
+from mtfrun.experiment.inference.decoding import Decoding
+from mtfrun.experiment.inference.logits import Features, Logits
+from mtfrun.experiment.inference.scoring import Score
 from mtfrun.experiment.records import require
 from mtfrun.experiment.runs.opening import (
     RunObjects,
@@ -46,9 +43,9 @@ from mtfrun.experiment.runs.opening import (
 )
 from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
 from mtfrun.experiment.runs.settings import Settings
+from mtfrun.files import is_url
 from mtfrun.models import Model
-from mtfrun.rundir import RunDirectory, mirrors
-from mtfrun.stores import is_url
+from mtfrun.rundir import RunDirectory
 
 # The devices of a mesh wait for each other: two programs that start in another order on each would
 # wait for ever. All meshes of a process have the same devices.
@@ -232,7 +229,7 @@ def load(
     """See `mtfrun.load`."""
     with one_line_errors(), contextlib.ExitStack() as stack:
         directories = {
-            name: stack.enter_context(mirrors.reading(name))
+            name: stack.enter_context(registry.reading(name))
             for name in (model_dir, *adapters.values())
             if name is not None and is_url(name)
         }
@@ -272,7 +269,7 @@ def _with_adapter(base: Experiment, run: RunDirectory, settings: Settings, name:
 def train(model_dir: str, settings: Settings, choices: TrainChoices) -> Run:
     """See `mtfrun.train`."""
     if is_url(model_dir):
-        with mirrors.writing(model_dir, downloads_all=choices.restart) as directory:
+        with registry.writing(model_dir, downloads_all=choices.restart) as directory:
             return train(directory, settings, choices)
     run = RunDirectory(model_dir)
     command = ["mtfrun", "train", *settings.as_flags(), f"--model_dir={model_dir}"]

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from mtfrun import mtf, processes
+from mtfrun.checkpoints.mirror import registry
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
 from mtfrun.configuration.hyperparameters import (
@@ -26,7 +27,8 @@ from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.data import Data
 from mtfrun.display import progress
 from mtfrun.errors import InputError
-from mtfrun.experiment import Experiment, Training
+from mtfrun.errors.url_secrets import mask_urls
+from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.runs.opening import (
     Configuration,
     RunObjects,
@@ -41,17 +43,17 @@ from mtfrun.experiment.saved_configuration import (
     fingerprint_of,
     fingerprint_of_split,
 )
-from mtfrun.mtf.devices import unused_gpu
-from mtfrun.rundir import RunDirectory, atomic_write, mirrors
+from mtfrun.experiment.training import Training
+from mtfrun.files import URLS, atomic_write, has_masked_urls
+from mtfrun.files.errors import IncompatibleError
+from mtfrun.metrics.hparams import Metric, record_hparams
+from mtfrun.metrics.tags import tag_of
+from mtfrun.mtf.placement.devices import unused_gpu
+from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.commands import read_commands
 from mtfrun.rundir.copied_files import keep_origin, write_run_files
-from mtfrun.rundir.errors import IncompatibleError
 from mtfrun.rundir.run_directory import CHECKPOINTS
-from mtfrun.rundir.tensorboard.hparams import Metric, record_hparams
-from mtfrun.rundir.tensorboard.metric_tags import tag_of
-from mtfrun.stores import URLS, has_masked_urls
 from mtfrun.training import TrainResult
-from mtfrun.url_secrets import mask_urls
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +166,7 @@ def run_training(
                 )
                 start = experiment.init_checkpoint
                 if start is not None and start.path and run.checkpoints().latest() is None:
-                    source = pathlib.Path(os.path.expanduser(mirrors.local_source(start.path)))
+                    source = pathlib.Path(os.path.expanduser(registry.local_source(start.path)))
                     keep_origin(source, pathlib.Path(run.path))
 
             processes.by_first(begin)

@@ -18,9 +18,11 @@ from mtfrun.configuration.run_files import RunFiles
 from mtfrun.configuration.statements import Binding
 from mtfrun.data import ImageData
 from mtfrun.errors import ConfigError
-from mtfrun.experiment import Evaluation, Experiment, Training
-from mtfrun.rundir.checkpoints.init_checkpoint import InitCheckpoint
+from mtfrun.experiment.evaluation.evaluation import Evaluation
+from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.training import Training
 from mtfrun.rundir.code import module_hashes
+from mtfrun.rundir.init_checkpoint import InitCheckpoint
 
 ROOTS = (Experiment, Evaluation, Training)
 """The classes that the program itself calls; a gin file's other objects are their arguments."""

@@ -1,0 +1,34 @@
+"""Folders of Hugging Face: config.json, safetensors, tokenizers; import and export."""
+
+from typing import TYPE_CHECKING
+
+from mtfrun.configuration.lazy_exports import lazy_exports
+
+if TYPE_CHECKING:
+    from mtfrun.extras.huggingface.dataset import HuggingFaceDataset as HuggingFaceDataset
+    from mtfrun.extras.huggingface.layers.latent_attention import LatentHeads as LatentHeads
+    from mtfrun.extras.huggingface.layers.latent_attention import (
+        LatentSelfAttention as LatentSelfAttention,
+    )
+    from mtfrun.extras.huggingface.layers.parallel import Parallel as Parallel
+    from mtfrun.extras.huggingface.layers.transient_global_attention import BlockSums as BlockSums
+    from mtfrun.extras.huggingface.layers.transient_global_attention import (
+        TransientGlobalAttention as TransientGlobalAttention,
+    )
+    from mtfrun.extras.huggingface.tokenizers.vocabulary import (
+        HuggingFaceVocabulary as HuggingFaceVocabulary,
+    )
+    from mtfrun.extras.huggingface.tokenizers.vocabulary import ids_of_tokens as ids_of_tokens
+
+__all__, __getattr__ = lazy_exports(
+    {
+        "BlockSums": "mtfrun.extras.huggingface.layers.transient_global_attention",
+        "HuggingFaceDataset": "mtfrun.extras.huggingface.dataset",
+        "HuggingFaceVocabulary": "mtfrun.extras.huggingface.tokenizers.vocabulary",
+        "LatentHeads": "mtfrun.extras.huggingface.layers.latent_attention",
+        "LatentSelfAttention": "mtfrun.extras.huggingface.layers.latent_attention",
+        "Parallel": "mtfrun.extras.huggingface.layers.parallel",
+        "TransientGlobalAttention": "mtfrun.extras.huggingface.layers.transient_global_attention",
+        "ids_of_tokens": "mtfrun.extras.huggingface.tokenizers.vocabulary",
+    }
+)

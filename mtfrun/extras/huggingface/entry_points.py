@@ -10,9 +10,9 @@ from mtfrun.cli.command import add_shard_size_flag, shard_size
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
+    from mtfrun.experiment.conversion.exporter import ExportedRun
+    from mtfrun.experiment.conversion.importer import Imported
     from mtfrun.rundir import RunDirectory
-    from mtfrun.tools.conversion.exporter import ExportedRun
-    from mtfrun.tools.conversion.importer import Imported
 
 
 class HuggingFaceImporter:
@@ -20,13 +20,13 @@ class HuggingFaceImporter:
     needs_base = False
 
     def recognises(self, path: pathlib.Path) -> bool:
-        from mtfrun.tools.conversion.hugging_face.importer import is_folder
-        from mtfrun.tools.conversion.hugging_face.peft import is_peft
+        from mtfrun.extras.huggingface.importer import is_folder
+        from mtfrun.extras.huggingface.peft import is_peft
 
         return is_folder(path) and not is_peft(path)
 
     def read(self, path: pathlib.Path, **_: Any) -> Imported:
-        from mtfrun.tools.conversion.hugging_face.importer import read_folder
+        from mtfrun.extras.huggingface.importer import read_folder
 
         return read_folder(path)
 
@@ -36,12 +36,12 @@ class PeftImporter:
     needs_base = True
 
     def recognises(self, path: pathlib.Path) -> bool:
-        from mtfrun.tools.conversion.hugging_face.peft import is_peft
+        from mtfrun.extras.huggingface.peft import is_peft
 
         return is_peft(path)
 
     def read(self, path: pathlib.Path, *, base: RunDirectory | None = None, **_: Any) -> Imported:
-        from mtfrun.tools.conversion.hugging_face.peft import read_peft
+        from mtfrun.extras.huggingface.peft import read_peft
 
         assert base is not None
         return read_peft(path, base)
@@ -63,7 +63,7 @@ class HuggingFaceExporter:
         )
 
     def export(self, run: ExportedRun, directory: pathlib.Path, flags: argparse.Namespace) -> None:
-        from mtfrun.tools.conversion.hugging_face.export import export_folder, origin_of_run
+        from mtfrun.extras.huggingface.export import export_folder, origin_of_run
 
         allowed = run.settings.allowed_imports
         origin = origin_of_run(run.configured, allowed, weights_only=flags.weights_only)
@@ -80,9 +80,9 @@ class PeftExporter:
         del parser
 
     def export(self, run: ExportedRun, directory: pathlib.Path, flags: argparse.Namespace) -> None:
-        from mtfrun.tools.conversion.hugging_face.export import origin_of_run
-        from mtfrun.tools.conversion.hugging_face.peft import export_peft
-        from mtfrun.tools.conversion.importer import ConversionError
+        from mtfrun.experiment.conversion.importer import ConversionError
+        from mtfrun.extras.huggingface.export import origin_of_run
+        from mtfrun.extras.huggingface.peft import export_peft
 
         del flags
         if not run.has_adapters:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mtfrun.tools.conversion.importer import Imported
+    from mtfrun.experiment.conversion.importer import Imported
 
 
 class MeshTensorFlowImporter:
@@ -18,7 +18,7 @@ class MeshTensorFlowImporter:
     needs_base = False
 
     def recognises(self, path: pathlib.Path) -> bool:
-        from mtfrun.tools.conversion.mesh_tensorflow.importer import names_run
+        from mtfrun.extras.mesh_tensorflow.importer.importer import names_run
 
         return names_run(path) and not Tensor2TensorImporter().recognises(path)
 
@@ -30,7 +30,7 @@ class MeshTensorFlowImporter:
         search_paths: Sequence[str] = (),
         **_: Any,
     ) -> Imported:
-        from mtfrun.tools.conversion.mesh_tensorflow.importer import read_run
+        from mtfrun.extras.mesh_tensorflow.importer.importer import read_run
 
         return read_run(path, partial=partial, search_paths=search_paths)
 
@@ -40,11 +40,11 @@ class Tensor2TensorImporter:
     needs_base = False
 
     def recognises(self, path: pathlib.Path) -> bool:
-        from mtfrun.tools.conversion.tensor2tensor.source_run import names_run
+        from mtfrun.extras.mesh_tensorflow.tensor2tensor.source_run import names_run
 
         return names_run(path)
 
     def read(self, path: pathlib.Path, **_: Any) -> Imported:
-        from mtfrun.tools.conversion.tensor2tensor.importer import import_run
+        from mtfrun.extras.mesh_tensorflow.tensor2tensor.importer import import_run
 
         return import_run(path)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mtfrun.cli.command import add_inference_flags, check_inference, inference_settings
 
 if TYPE_CHECKING:
-    from mtfrun.tools.conversion.exporter import ExportedRun
+    from mtfrun.experiment.conversion.exporter import ExportedRun
 
 
 class SavedModelExporter:
@@ -28,8 +28,8 @@ class SavedModelExporter:
         add_inference_flags(parser)
 
     def export(self, run: ExportedRun, directory: pathlib.Path, flags: argparse.Namespace) -> None:
-        from mtfrun.tools.conversion.saved_model import image_signatures, text_signatures
-        from mtfrun.tools.conversion.saved_model.export import export_saved_model, signatures_of
+        from mtfrun.extras.saved_model import image_signatures, text_signatures
+        from mtfrun.extras.saved_model.export import export_saved_model, signatures_of
 
         del image_signatures, text_signatures  # which register their signatures
         check_inference(flags)

@@ -11,20 +11,11 @@ from mtfrun.models.moe.dispatch import GatherDispatch as GatherDispatch
 from mtfrun.models.moe.dispatch import combine_tensor as combine_tensor
 from mtfrun.models.moe.dispatch import dispatch_tensor as dispatch_tensor
 from mtfrun.models.moe.dropless import DroplessMoE as DroplessMoE
-from mtfrun.models.moe.expert_projections import ExpertProjections as ExpertProjections
 from mtfrun.models.moe.experts import Experts as Experts
-from mtfrun.models.moe.experts_attention import (
-    ExpertsEncoderDecoderAttention as ExpertsEncoderDecoderAttention,
-)
-from mtfrun.models.moe.experts_attention import ExpertsSelfAttention as ExpertsSelfAttention
-from mtfrun.models.moe.gates.batch_prioritized import BatchPrioritized as BatchPrioritized
+from mtfrun.models.moe.gate import Gate as Gate
+from mtfrun.models.moe.gate import GateContext as GateContext
+from mtfrun.models.moe.gate import make_routing as make_routing
 from mtfrun.models.moe.gates.expert_choice import ExpertChoice as ExpertChoice
-from mtfrun.models.moe.gates.gate import Gate as Gate
-from mtfrun.models.moe.gates.gate import GateContext as GateContext
-from mtfrun.models.moe.gates.gate import make_routing as make_routing
-from mtfrun.models.moe.gates.losses import load_balancing_loss as load_balancing_loss
-from mtfrun.models.moe.gates.losses import router_z_loss as router_z_loss
-from mtfrun.models.moe.gates.no_token_left_behind import NoTokenLeftBehind as NoTokenLeftBehind
 from mtfrun.models.moe.gates.switch import Argmax as Argmax
 from mtfrun.models.moe.gates.switch import Sample as Sample
 from mtfrun.models.moe.gates.switch import Switch as Switch
@@ -40,8 +31,8 @@ from mtfrun.models.moe.gates.top_2 import TruncatedTop2 as TruncatedTop2
 from mtfrun.models.moe.gates.top_2 import truncated_top_2 as truncated_top_2
 from mtfrun.models.moe.gates.top_k import TopK as TopK
 from mtfrun.models.moe.gates.top_k import TopN as TopN
-from mtfrun.models.moe.heterogeneous_experts import ExpertSize as ExpertSize
-from mtfrun.models.moe.heterogeneous_experts import HeterogeneousExperts as HeterogeneousExperts
+from mtfrun.models.moe.losses import load_balancing_loss as load_balancing_loss
+from mtfrun.models.moe.losses import router_z_loss as router_z_loss
 from mtfrun.models.moe.mixture import Mixture as Mixture
 from mtfrun.models.moe.moe_1d import MoE1D as MoE1D
 from mtfrun.models.moe.moe_2d import MoE2D as MoE2D

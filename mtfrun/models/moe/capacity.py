@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from mtfrun import mtf
-from mtfrun.checks import INDEX, POSITIVE, check_fields
 from mtfrun.errors import InputError
-from mtfrun.models.moe.gates.gate import GateContext
+from mtfrun.errors.checks import INDEX, POSITIVE, check_fields
+from mtfrun.models.moe.gate import GateContext
 from mtfrun.models.moe.routing import Choice
 
 # Added to sums of gates before a division.

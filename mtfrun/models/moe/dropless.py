@@ -15,7 +15,7 @@ from mtfrun.layers import Call
 from mtfrun.models.moe.capacity import Candidate, dispatch_in_order
 from mtfrun.models.moe.dispatch import GatherDispatch
 from mtfrun.models.moe.experts import Experts, apply_experts
-from mtfrun.models.moe.gates.gate import GateContext
+from mtfrun.models.moe.gate import GateContext
 from mtfrun.models.moe.mixture import Mixture, shares_of
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.routing import Choice, Routing

@@ -9,10 +9,10 @@ from typing import Protocol
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.checks import POSITIVE, check_range
 from mtfrun.errors import InputError
+from mtfrun.errors.checks import POSITIVE, check_range
 from mtfrun.layers import Call, Collector, Layer
-from mtfrun.models.moe.gates.gate import Gate, GateContext
+from mtfrun.models.moe.gate import Gate, GateContext
 from mtfrun.models.moe.gates.top_2 import Top2
 from mtfrun.models.moe.gates.top_k import TopK
 from mtfrun.models.moe.routing import Routing

@@ -12,7 +12,7 @@ from mtfrun.models.transformer.feedforward import GatedFeedForward
 class SharedExpert(GatedFeedForward):
     """`GatedFeedForward` times a sigmoid of the token: of Qwen1.5-MoE, Qwen Team 2024.
 
-    With a mixture in `transformer.Parallel` its output is added to the chosen experts' output; Dai
+    With a mixture in `huggingface.Parallel` its output is added to the chosen experts' output; Dai
     et al. 2024, arXiv:2401.06066, section 3.2, where a plain `GatedFeedForward` has this place.
     """
 

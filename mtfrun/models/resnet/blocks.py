@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from mtfrun import mtf
-from mtfrun.checks import COUNT, check_fields
+from mtfrun.errors.checks import COUNT, check_fields
 from mtfrun.layers import BatchNorm, Call, Conv2D
 
 

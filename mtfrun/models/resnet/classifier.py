@@ -8,8 +8,8 @@ from collections.abc import Collection
 from typing import ClassVar
 
 from mtfrun import mtf
-from mtfrun.checks import NOT_NEGATIVE, SHARE_BELOW_1, check_fields
 from mtfrun.errors import InputError
+from mtfrun.errors.checks import NOT_NEGATIVE, SHARE_BELOW_1, check_fields
 from mtfrun.layers import Call, Collector, Metric, regularised_cross_entropy
 from mtfrun.models.model import Features, ImageModel, Loss, Reporting
 from mtfrun.models.resnet.image_input import ImageInput

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.checks import INDEX, check_fields
 from mtfrun.errors import InputError
+from mtfrun.errors.checks import INDEX, check_fields
 from mtfrun.layers import Call
 from mtfrun.models.resnet.augmentation import augment, cut_out
 

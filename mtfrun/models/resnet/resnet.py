@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from mtfrun import mtf
-from mtfrun.checks import COUNT, check_fields
 from mtfrun.errors import InputError
+from mtfrun.errors.checks import COUNT, check_fields
 from mtfrun.layers import ActivationScale, BatchNorm, Call, Dense, recompute
 from mtfrun.models.resnet.blocks import BasicBlock, Blocking, ConvolutionNorm, ResidualBlock
 from mtfrun.models.resnet.classifier import ImageClassifier, ImageLoss

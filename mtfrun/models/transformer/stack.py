@@ -9,6 +9,12 @@ from typing import Any, ClassVar
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers import RelativePositionBias, recompute, scan_layers
+from mtfrun.models.transformer.attention.self_attention import (
+    CachedSelfAttention,
+    RelativeBiasClass,
+    SelfAttention,
+    with_relative_bias,
+)
 from mtfrun.models.transformer.feedforward import FeedForward
 from mtfrun.models.transformer.residual_transforms import (
     StackTransforms,
@@ -16,12 +22,6 @@ from mtfrun.models.transformer.residual_transforms import (
     TransformedLayer,
     add_transforms,
     distinct_names,
-)
-from mtfrun.models.transformer.self_attention import (
-    CachedSelfAttention,
-    RelativeBiasClass,
-    SelfAttention,
-    with_relative_bias,
 )
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 

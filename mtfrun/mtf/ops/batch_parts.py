@@ -8,13 +8,13 @@ from typing import Any
 import tensorflow as tf
 
 from mtfrun.errors import InputError
-from mtfrun.mtf import engine
-from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.binary import add
 from mtfrun.mtf.ops.constants import constant, zeros_like
-from mtfrun.mtf.ops.control import shapes_of_results, while_loop
+from mtfrun.mtf.ops.control_flow.control import shapes_of_results, while_loop
 from mtfrun.mtf.ops.indexing import gather
 from mtfrun.mtf.ops.structure import replace_dimensions
+from mtfrun.mtf.placement import engine
+from mtfrun.mtf.placement.mesh import Mesh
 from mtfrun.mtf.shape import Dimension, Shape
 from mtfrun.mtf.tensor import Tensor
 

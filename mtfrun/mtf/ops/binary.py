@@ -10,7 +10,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from mtfrun.mtf import engine
+from mtfrun.mtf.placement import engine
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import ShapeLike, convert_to_shape, union
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary, combine, describe

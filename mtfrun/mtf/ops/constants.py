@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.structure import broadcast
+from mtfrun.mtf.placement.mesh import Mesh
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import DimensionLike, Shape, ShapeLike, convert_to_dimension, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, align, as_tensor, lay_out

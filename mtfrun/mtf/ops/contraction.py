@@ -10,10 +10,10 @@ import tensorflow as tf
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.flops import add_product
 from mtfrun.mtf.function import is_traced_for_xla
-from mtfrun.mtf.low_rank import LowRankSum
 from mtfrun.mtf.ops.joining import pad, slice
 from mtfrun.mtf.ops.reductions import reduce_sum
 from mtfrun.mtf.ops.structure import reshape, transpose
+from mtfrun.mtf.parameters.low_rank import LowRankSum
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import (
     Dimension,

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import tensorflow as tf
 
-from mtfrun.mtf.low_rank import LowRankSum
+from mtfrun.mtf.parameters.low_rank import LowRankSum
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, describe
 

@@ -11,7 +11,6 @@ from tensorflow.compiler.tf2xla.python import xla
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.gradients import custom_gradient
-from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.binary import (
     equal,
     greater_equal,
@@ -25,6 +24,7 @@ from mtfrun.mtf.ops.constants import constant, one_hot, range, zeros
 from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.reductions import reduce_sum
 from mtfrun.mtf.ops.structure import reshape
+from mtfrun.mtf.placement.mesh import Mesh
 from mtfrun.mtf.shape import (
     Dimension,
     DimensionLike,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf import engine
+from mtfrun.mtf.placement import engine
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Dimension, DimensionLike, Shape, convert_to_dimension
 from mtfrun.mtf.tensor import (

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf.mesh import Mesh
+from mtfrun.mtf.placement.mesh import Mesh
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import (
     Dimension,

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from mtfrun.mtf import engine
+from mtfrun.mtf.placement import engine
 
 
 def _stop(kind: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mtfrun.data import DataError, ImageData, ImageFolders, TfdsImages
-from mtfrun.data.cache_directory import CacheChoice
+from mtfrun.data.cache.directory import CacheChoice
 from mtfrun.data.images import image_cache
 from mtfrun.data.images.crops import CentreCrop, Window
 from mtfrun.data.images.image_cache import EncodedCache, PixelCache, open_cache

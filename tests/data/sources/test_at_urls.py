@@ -14,7 +14,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.images.image_folders import ImageFolders
 from mtfrun.data.sources.records import JsonLines
 from mtfrun.data.sources.text_files import TextLines
-from mtfrun.stores import Store, copies
+from mtfrun.files import Store, copies
 
 
 @pytest.fixture

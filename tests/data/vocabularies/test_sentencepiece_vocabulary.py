@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.vocabularies.sentencepiece_vocabulary import SentencePieceVocabulary
-from mtfrun.errors import InputError
-from mtfrun.tools.sentencepiece_training import (
+from mtfrun.data.vocabularies.sentencepiece_training import (
     SentencePieceTraining,
     train_sentencepiece,
 )
+from mtfrun.data.vocabularies.sentencepiece_vocabulary import SentencePieceVocabulary
+from mtfrun.errors import InputError
 from tests.data.vocabularies.small_models import lines, t5_like_model, trained
 
 T5_LIKE, LOSSLESS = "t5_like", "lossless"

@@ -7,8 +7,9 @@ import pathlib
 
 import sentencepiece
 
-from mtfrun.data import ByteVocabulary, IdVocabulary, LabelVocabulary, SentencePieceVocabulary
-from mtfrun.experiment.evaluators import markdown_table
+from mtfrun.data import ByteVocabulary, IdVocabulary, SentencePieceVocabulary
+from mtfrun.experiment.evaluation.evaluators import markdown_table
+from mtfrun.extras.text_tasks import LabelVocabulary
 
 
 def test_special_ids_and_bytes_have_a_text() -> None:

@@ -11,6 +11,7 @@ import pytest
 from mtfrun.display import pictures
 from mtfrun.display.formats import mark_blanks
 from mtfrun.display.pictures.canvas import HEIGHT, PALETTE, WIDTH
+from mtfrun.extras.monitoring.attention_maps import attention_maps
 
 TOKENS = [mark_blanks(c) for c in "def f(x):\n\treturn $猫"]
 
@@ -67,15 +68,14 @@ def test_long_texts_need_more_lines(num_experts: int) -> None:
 
 def test_attention_maps_have_a_map_for_every_head() -> None:
     weights = np.eye(len(TOKENS))
-    one = pictures.attention_maps({"head 0": weights}, TOKENS, TOKENS)
+    one = attention_maps({"head 0": weights}, TOKENS, TOKENS)
     two, three = (
-        pictures.attention_maps({f"head {i}": weights for i in range(n)}, TOKENS, TOKENS)
-        for n in (2, 3)
+        attention_maps({f"head {i}": weights for i in range(n)}, TOKENS, TOKENS) for n in (2, 3)
     )
     assert two.shape == one.shape == (HEIGHT, WIDTH, 3), "side by side"
     assert (two[:, WIDTH // 2 :] != one[:, WIDTH // 2 :]).any()
     assert three.shape[0] > 1.5 * HEIGHT and three.shape[1] == WIDTH, "the third one is below"
-    flat = pictures.attention_maps({"head 0": weights * 0}, TOKENS, TOKENS)
+    flat = attention_maps({"head 0": weights * 0}, TOKENS, TOKENS)
     assert (one != flat).any(axis=2).sum() > len(TOKENS) * 50, "the diagonal is lit"
 
 

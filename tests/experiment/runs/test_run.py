@@ -19,7 +19,7 @@ import mtfrun
 from mtfrun.cli.parser import parse_flags
 from mtfrun.errors import ConfigError, InputError
 from mtfrun.experiment import Decoding
-from mtfrun.experiment.answers import record_of
+from mtfrun.experiment.inference.answers import record_of
 from mtfrun.experiment.runs.run import Run
 from mtfrun.experiment.runs.settings import Settings, literal_bindings
 from mtfrun.rundir import RunDirectory

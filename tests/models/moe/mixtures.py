@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtfrun import mtf
+from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.layers import Collector
 from mtfrun.models import moe
 from mtfrun.models.transformer import SequenceCall, Sublayer
@@ -29,8 +30,8 @@ GATES: dict[str, moe.Gate] = {
     "top_2_v1": moe.Top2V1(second_policy_training=moe.All(), second_expert_loss=True),
     "truncated_top_2": moe.TruncatedTop2(with_balance_loss=True),
     "switch": moe.Switch(z_loss=0.01),
-    "no_token_left_behind": moe.NoTokenLeftBehind(top_k=2),
-    "batch_prioritized": moe.BatchPrioritized(),
+    "no_token_left_behind": zoo.NoTokenLeftBehind(top_k=2),
+    "batch_prioritized": zoo.BatchPrioritized(),
     "expert_choice": moe.ExpertChoice(),
     "top_n": moe.TopN(num_experts=3),
     "top_k": moe.TopK(z_loss=0.01),

@@ -12,6 +12,7 @@ import pytest
 
 from mtfrun import layers, mtf
 from mtfrun.errors import InputError
+from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.layers import Collector
 from mtfrun.models import moe
 from mtfrun.models.transformer import SequenceCall, Sublayer
@@ -186,7 +187,7 @@ def test_a_gate_never_has_more_experts_than_there_are() -> None:
 
 
 SIZES = [(1, 10), (2, 4, 2), (1, 7)]
-SIZES_EXPERTS = functools.partial(moe.HeterogeneousExperts, sizes=SIZES)
+SIZES_EXPERTS = functools.partial(zoo.HeterogeneousExperts, sizes=SIZES)
 SIZES_A_SLOT_FOR_ALL = moe.Capacity(training=8.0, evaluation=8.0, group_size=12)
 
 
@@ -259,7 +260,7 @@ def test_they_are_the_same_on_a_mesh(make: Callable[..., Any]) -> None:
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(sizes: Any, message: str) -> None:
-    experts = functools.partial(moe.HeterogeneousExperts, sizes=sizes)
+    experts = functools.partial(zoo.HeterogeneousExperts, sizes=sizes)
     with pytest.raises(ValueError, match=message):
         one_level(mtf.Mesh(ONE_DEVICE), experts=experts)
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mtfrun import layers, mtf, optim
 from mtfrun.data import Infeed
-from mtfrun.evaluation import ModelMetrics
+from mtfrun.experiment import ModelMetrics
 from mtfrun.models import Loss, Metric
 from mtfrun.models.resnet import (
     Blocking,

@@ -7,9 +7,9 @@ import pathlib
 import pytest
 
 from mtfrun.configuration.gin_values import reference
+from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.configuration.statements import Statements
-from mtfrun.tools.conversion import GinFile
-from mtfrun.tools.conversion.mesh_tensorflow.gin import read_gin_file
+from mtfrun.extras.mesh_tensorflow.importer.gin import read_gin_file
 
 
 def test_a_file_has_its_parts_in_the_order_of_the_files_that_are_shipped() -> None:

@@ -12,8 +12,8 @@ import pytest
 
 import mtfrun
 from mtfrun import mtf
+from mtfrun.experiment.conversion import ConversionError, Imported, values_of_run, write_run
 from mtfrun.experiment.runs.run import Run
-from mtfrun.tools.conversion import ConversionError, Imported, values_of_run, write_run
 from tests.cli.command import ROOT, environment, mtfrun_here
 
 MESH = mtf.Mesh("data:1", "")

@@ -6,7 +6,7 @@ import dataclasses
 
 from mtfrun import mtf
 from mtfrun.models.moe.capacity import rank_tokens
-from mtfrun.models.moe.gates.gate import GateContext, apply_mask, make_routing
+from mtfrun.models.moe.gate import GateContext, apply_mask, make_routing
 from mtfrun.models.moe.routing import Choice, Routing
 
 # Added to the logits of padding.

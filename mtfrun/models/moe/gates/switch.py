@@ -6,10 +6,10 @@ import dataclasses
 from typing import Protocol
 
 from mtfrun import mtf
-from mtfrun.checks import POSITIVE, check_range
+from mtfrun.errors.checks import POSITIVE, check_range
 from mtfrun.models.moe.capacity import Candidate, dispatch_in_order
-from mtfrun.models.moe.gates.gate import GateContext, apply_mask, make_routing
-from mtfrun.models.moe.gates.losses import load_balancing_loss
+from mtfrun.models.moe.gate import GateContext, apply_mask, make_routing
+from mtfrun.models.moe.losses import load_balancing_loss
 from mtfrun.models.moe.routing import Choice, Routing
 
 

@@ -13,8 +13,8 @@ from mtfrun.models.moe.capacity import (
     normalise_gates,
     position_in_expert,
 )
-from mtfrun.models.moe.gates.gate import GateContext, apply_mask, make_routing
-from mtfrun.models.moe.gates.losses import load_balancing_loss
+from mtfrun.models.moe.gate import GateContext, apply_mask, make_routing
+from mtfrun.models.moe.losses import load_balancing_loss
 from mtfrun.models.moe.routing import Choice, Routing
 
 

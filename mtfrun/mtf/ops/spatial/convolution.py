@@ -20,9 +20,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from mtfrun.errors import LayoutError, ShapeError
-from mtfrun.mtf import engine
 from mtfrun.mtf.flops import add_product
-from mtfrun.mtf.mesh import Mesh
 from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
@@ -39,6 +37,8 @@ from mtfrun.mtf.ops.spatial.windows import (
     windows_over,
 )
 from mtfrun.mtf.ops.structure import reshape
+from mtfrun.mtf.placement import engine
+from mtfrun.mtf.placement.mesh import Mesh
 from mtfrun.mtf.shape import Dimension, DimensionLike, Shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, lay_out
 

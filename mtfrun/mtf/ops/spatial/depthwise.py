@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from mtfrun.errors import LayoutError, ShapeError
-from mtfrun.mtf import engine
 from mtfrun.mtf.flops import add_product
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.spatial.halo import add_margins
@@ -31,6 +30,7 @@ from mtfrun.mtf.ops.spatial.windows import (
     windows_over,
 )
 from mtfrun.mtf.ops.structure import reshape, transpose
+from mtfrun.mtf.placement import engine
 from mtfrun.mtf.shape import Dimension, DimensionLike, Shape, convert_to_dimension
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, lay_out
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from mtfrun.errors import ShapeError
-from mtfrun.mtf import engine
 from mtfrun.mtf.flops import add_product
 from mtfrun.mtf.ops.spatial.convolution import (
     check_filter,
@@ -29,6 +28,7 @@ from mtfrun.mtf.ops.spatial.windows import (
     split_spatial_as_blocks,
 )
 from mtfrun.mtf.ops.structure import transpose
+from mtfrun.mtf.placement import engine
 from mtfrun.mtf.shape import DimensionLike, Shape, convert_to_dimension
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, lay_out
 

@@ -1,0 +1,412 @@
+"""Runs at URLs: a local directory that has the same files, where everything is read and written.
+
+A store has no locks, renames and forced writes. So a run is trained in a local directory, with all
+promises that a run directory gives, and a thread of the first process uploads its files, in an
+order in which the store, too, is the directory of a killed run at any moment:
+
+* data of a checkpoint; then records and curves; then the checkpoint's manifest. So a manifest in
+  the store names files that are there whole.
+* Deletions come last: manifests, then data. Data that no manifest names are deleted.
+
+Files are compared with `.mirror.json`, which has the states of both sides when they were last the
+same. Names that begin with a dot, and data that no manifest names yet, stay on their side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+from mtfrun.checkpoints.manifest import DATA_NAME, MANIFEST_NAME, read_manifest
+from mtfrun.checkpoints.mirror.lease import Lease, is_leased
+from mtfrun.errors.untrusted import read_json
+from mtfrun.files import Store, StoredFile, StoreError, cache_directory, check_room, exclusive
+from mtfrun.files.atomic import atomic_write
+from mtfrun.files.errors import RunDirError
+from mtfrun.files.lock import is_locked
+
+# Of a run's files without data of checkpoints; a sparse file of any size costs its author nothing.
+_MOST_BYTES = 1 << 33
+_STATE, _LOCK, _DOWNLOADS = ".mirror.json", ".mirror.lock", ".downloads"
+WRITER_LOCK = ".mirror.writer"
+"""The lock that a training of a run at a URL holds in the local directory."""
+
+_GENERATION = ".generation"
+# How many are remembered: the one of a start that was killed is not in the store.
+_GENERATIONS = 20
+_CHECKPOINTS = "checkpoints"
+_ALL_CHECKPOINTS = re.compile(r"checkpoints(\.[0-9]+)?")
+_TEMPORARY_DIRECTORY = re.compile(r"ckpt-.*_temp\w*")
+
+State = tuple[int, int, int, int]
+"""Inode, size, and times of the last changes of a local file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A file in the store, and the local file that was the same; None if it was not downloaded."""
+
+    version: str
+    bytes: int
+    local: State | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedManifest:
+    """A manifest as it was read: `files` are names below the run; None if it is damaged."""
+
+    state: State
+    content: bytes
+    files: tuple[str, ...] | None
+
+
+class Mirror:
+    """The local directory of a run, or of several runs below each other, at a URL.
+
+    Attributes:
+      path: the local directory.
+      entries: of the files in the store by name, as far as this process knows.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.store = Store(url)
+        self.path = cache_directory("runs", self.store.url)
+        self.entries: dict[str, Entry] = {}
+        self._place, self._generations = secrets.token_hex(8), list[str]()
+        self._manifests: dict[str, SavedManifest] = {}
+        self._seen: set[str] = set()  # names that were here
+        self._added: set[str] = set()  # files of commands that read the run
+        self._reads_only, self._writes = False, False
+
+    def __repr__(self) -> str:
+        return f"Mirror({self.store.url!r})"
+
+    def lease(self) -> Lease:
+        """The caller holds `WRITER_LOCK` of the local directory."""
+        with self._exclusive():
+            self._save()  # the place
+        return Lease(self.store, self._place)
+
+    def begin(self) -> None:
+        """Does what `pull` does for a training that holds the lease, which begins a generation.
+
+        Until another machine trains the run, a later training here continues from local files that
+        were not uploaded.
+        """
+        with self._exclusive():
+            self._writes = True
+            self._reconcile()
+            token = secrets.token_hex(8)
+            self._generations = [*self._generations[-_GENERATIONS:], token]
+            self._save()
+            self.store.write(_GENERATION, token.encode())
+
+    def pull(self) -> None:
+        """Makes the local directory the same as the store, except what was not uploaded yet.
+
+        Local changes are discarded if another machine has trained the run since. Data of
+        checkpoints are not downloaded: see `fetch`. Does nothing while a process on this machine
+        trains the run.
+        """
+        with self._exclusive():
+            if is_locked(self.path / WRITER_LOCK):
+                self._reads_only = True
+                return
+            self._reads_only = False
+            self._reconcile()
+
+    def _reconcile(self) -> None:
+        shutil.rmtree(self.path / _DOWNLOADS, ignore_errors=True)
+        generation = self.store.read(_GENERATION)
+        is_same = generation is not None and generation.decode() in self._generations
+        stored, local = self.store.files(), scan(self.path)
+        if generation is None and self._generations:
+            self._check_that_nothing_is_lost(local)
+        wanted = []
+        for name in {*stored, *self.entries, *local}:
+            file, entry, state = stored.get(name), self.entries.get(name), local.get(name)
+            # Of what was not uploaded, files of commands that read a run are of no generation.
+            is_of_reader = not (self._writes or _is_of_checkpoints(name) or entry)
+            is_kept = is_same or is_of_reader or name in self._added
+            if state is not None and is_kept and (entry is None or entry.local != state):
+                continue
+            if file is None:
+                self._remove(name)
+                self.entries.pop(name, None)
+            elif entry is None or state is None or entry != Entry(file.version, file.bytes, state):
+                self._remove(name)
+                self.entries[name] = Entry(file.version, file.bytes)
+                wanted += [] if _is_data(name) else [name]
+        self._download(wanted)
+        self._seen = set(scan(self.path))
+        self._save()
+
+    def _check_that_nothing_is_lost(self, local: Iterable[str]) -> None:
+        """Raises RunDirError if the store has lost a run of which checkpoints are here."""
+        steps = [_step(name) for name in local if _is_manifest(name)]
+        if steps:
+            raise RunDirError(
+                f"{self.store.url} is empty, and {self.path} has its run with a checkpoint of step "
+                f"{max(steps)}: mount or restore the store; to begin at step 0, move that copy away"
+            )
+
+    def fetch(self, names: Iterable[str]) -> None:
+        """Downloads files that are in the store and not here."""
+        with self._exclusive():
+            missing = [
+                name
+                for name in names
+                if name in self.entries and not os.path.lexists(self.path / name)
+            ]
+            try:
+                self._download(missing)
+            except StoreError:
+                if self._writes or self._reads_only:
+                    raise
+                self._reconcile()  # a trainer has deleted them, or the store fails again
+            if missing:
+                self._save()
+
+    def fetch_all(self) -> None:
+        self.fetch(list(self.entries))
+
+    def is_leased(self, directory: pathlib.Path) -> bool:
+        folder = directory.relative_to(self.path).as_posix()
+        return is_leased(self.store, "" if folder == "." else folder)
+
+    def upload_changes(self, lease: Lease) -> None:
+        """Uploads all that has changed here since the last call, and deletes what was deleted."""
+        local = scan(self.path)
+        manifests = self._read_manifests(local)
+        unsent = [name for name in manifests if not self._is_same(name, local)]
+        complete = [name for name in unsent if self._upload_data(name, manifests[name])]
+        others = [name for name in local if not _is_data(name) and not _is_manifest(name)]
+        late = [name for name in others if _is_of_checkpoints(name)]  # they name a checkpoint
+        early = [name for name in others if name not in late]
+        for name in sorted(early, key=lambda name: local[name][2]):
+            self._upload(name, local[name])
+        lease.check()
+        for name in complete:
+            self.store.write(name, manifests[name].content)
+            self._note(name, manifests[name].state)
+        for name in late:
+            self._upload(name, local[name])
+        self._seen |= local.keys()
+        if len(complete) == len(unsent):
+            self._delete_missing(manifests)
+        self._save()
+
+    def has_new_checkpoint(self) -> bool:
+        """Looks at the checkpoints alone, since this is called twice a second."""
+        found = scan(self.path / _CHECKPOINTS)
+        local = {f"{_CHECKPOINTS}/{name}": state for name, state in found.items()}
+        return any(_is_manifest(name) and not self._is_same(name, local) for name in local)
+
+    def upload_new(self, before: Collection[str]) -> None:
+        """Uploads files that appeared since `before`, outside of checkpoints; replaces none.
+
+        For commands that read a run: the records of commands, curves of an evaluation.
+        """
+        with self._exclusive():
+            if is_locked(self.path / WRITER_LOCK):
+                return  # it uploads them
+            local = scan(self.path)
+            new = [n for n in local if n not in before and not _is_of_checkpoints(n)]
+            stored = self.store.files() if new else {}
+            for name in new:
+                if name not in stored or name in self._added:
+                    self._upload(name, local[name])
+                    self._added.add(name)
+            if new:
+                self._save()
+
+    def _is_same(self, name: str, local: Mapping[str, State]) -> bool:
+        entry = self.entries.get(name)
+        return entry is not None and entry.local == local[name]
+
+    def _upload(self, name: str, state: State) -> bool:
+        """Returns False if the file is gone."""
+        entry = self.entries.get(name)
+        if entry is not None and entry.local == state:
+            return True
+        try:
+            self.store.upload(self.path / name, name)
+        except FileNotFoundError:
+            return False
+        self._note(name, state)
+        return True
+
+    def _note(self, name: str, state: State) -> None:
+        file = self.store.describe(name) or StoredFile(0, "")
+        self.entries[name] = Entry(file.version, file.bytes, state)
+
+    def _upload_data(self, name: str, manifest: SavedManifest) -> bool:
+        """Uploads what a manifest names; False if that is not all here or in the store."""
+        if manifest.files is None:
+            return True
+        for file in manifest.files:
+            try:
+                state = state_of(self.path / file)
+            except FileNotFoundError:
+                if file not in self.entries:
+                    return False
+                continue
+            former = self.entries.get(file)
+            if former is not None and former.local != state and name in self.entries:
+                # Its manifest must not name the new file.
+                self.store.delete([name])
+                del self.entries[name]
+            if not self._upload(file, state):
+                return False
+        return True
+
+    def _read_manifests(self, local: Mapping[str, State]) -> dict[str, SavedManifest]:
+        """Returns the manifests of checkpoints, the newest first; gone ones are left out."""
+        manifests = {}
+        for name in sorted(filter(_is_manifest, local), key=_step, reverse=True):
+            former = self._manifests.get(name)
+            if former is not None and former.state == local[name]:
+                manifests[name] = former
+                continue
+            path = self.path / name
+            with contextlib.suppress(FileNotFoundError):
+                content, files = path.read_bytes(), None
+                with contextlib.suppress(RunDirError):
+                    folder = pathlib.PurePosixPath(name).parent
+                    saved = read_manifest(path.parent, _step(name)).files
+                    files = tuple(str(folder / file) for file in sorted(saved))
+                if state_of(path) == local[name]:  # else it was replaced meanwhile
+                    manifests[name] = SavedManifest(local[name], content, files)
+        self._manifests = manifests
+        return manifests
+
+    def _delete_missing(self, manifests: Mapping[str, SavedManifest]) -> None:
+        """Deletes files that were here before, and data that no manifest names."""
+        named = {file for manifest in manifests.values() for file in manifest.files or ()}
+        unreadable = {_save_of(name) for name, saved in manifests.items() if saved.files is None}
+        gone = []
+        for name in list(self.entries):
+            if _is_data(name):
+                if name not in named and _save_of(name) not in unreadable:
+                    gone.append(name)
+            elif name in self._seen and not os.path.lexists(self.path / name):
+                gone.append(name)
+        gone.sort(key=_is_data)
+        self.store.delete(gone)
+        for name in gone:
+            del self.entries[name]
+
+    def _remove(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            (self.path / name).unlink()
+
+    def _download(self, names: Iterable[str]) -> None:
+        folder = self.path / _DOWNLOADS
+        targets = {name: folder / str(number) for number, name in enumerate(names)}
+        if not targets:
+            return
+        folder.mkdir(exist_ok=True)
+        sizes = {name: self.entries[name].bytes for name in targets}
+        records = sum(size for name, size in sizes.items() if not _is_data(name))
+        if records > _MOST_BYTES:
+            raise RunDirError(
+                f"{self.store.url} has {records:,} bytes besides data of checkpoints, more than "
+                f"{_MOST_BYTES:,}: delete files that are not of the run"
+            )
+        check_room(folder, sum(sizes.values()), self.store.url)
+        self.store.download(targets)
+        for name, temporary in targets.items():
+            path = self.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(path)
+            self.entries[name] = dataclasses.replace(self.entries[name], local=state_of(path))
+
+    @contextlib.contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Holds a lock of this machine, for one process at a time to change `.mirror.json`."""
+        with exclusive(self.path / _LOCK):
+            self._load()
+            yield
+
+    def _load(self) -> None:
+        if self._writes:  # a thread changes the entries, and no other process
+            return
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            saved = read_json(self.path / _STATE)
+            self._place, self._generations = saved["place"], list(saved["generations"])
+            self._added = set(saved["added"])
+            self.entries = {
+                name: Entry(version, size, None if local is None else tuple(local))
+                for name, (version, size, local) in saved["files"].items()
+            }
+
+    def _save(self) -> None:
+        if self._reads_only:
+            return
+        files = {name: dataclasses.astuple(entry) for name, entry in list(self.entries.items())}
+        state = {
+            "url": self.store.url,
+            "place": self._place,
+            "generations": self._generations,
+            "added": sorted(self._added),
+            "files": files,
+        }
+        atomic_write(self.path / _STATE, json.dumps(state))
+
+
+def scan(directory: pathlib.Path) -> dict[str, State]:
+    """Returns the files that a mirror has, by name; links and hidden names are left out."""
+    states = {}
+    for folder, names, files in os.walk(directory):
+        names[:] = [
+            n for n in names if not n.startswith(".") and not _TEMPORARY_DIRECTORY.fullmatch(n)
+        ]
+        for file in files:
+            path = pathlib.Path(folder, file)
+            if not file.startswith("."):
+                with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                    states[path.relative_to(directory).as_posix()] = state_of(path)
+    return states
+
+
+def state_of(path: pathlib.Path) -> State:
+    """IsADirectoryError unless it is a regular file."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise IsADirectoryError(path)
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _is_of_checkpoints(name: str) -> bool:
+    return _ALL_CHECKPOINTS.fullmatch(pathlib.PurePosixPath(name).parent.name) is not None
+
+
+def _is_data(name: str) -> bool:
+    return _is_of_checkpoints(name) and DATA_NAME.fullmatch(_base(name)) is not None
+
+
+def _is_manifest(name: str) -> bool:
+    return _is_of_checkpoints(name) and MANIFEST_NAME.fullmatch(_base(name)) is not None
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _step(manifest: str) -> int:
+    match = MANIFEST_NAME.fullmatch(_base(manifest))
+    return int(match[1]) if match else -1
+
+
+def _save_of(name: str) -> tuple[str, int]:
+    """Returns the folder and the step of a manifest or of data."""
+    match = DATA_NAME.fullmatch(_base(name))
+    return name.rpartition("/")[0], int(match["step"]) if match else _step(name)

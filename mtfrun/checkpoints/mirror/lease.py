@@ -1,0 +1,132 @@
+"""A lock in a store, which has none: an object that its holder renews."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from absl import logging
+
+from mtfrun.display import progress
+from mtfrun.errors.untrusted import parse_json
+from mtfrun.files import Store, StoreError, Worker
+from mtfrun.files.errors import RunDirError
+
+RENEW_SECS = 30.0
+EXPIRY_SECS = 90.0
+"""A lease that does not change for so long is taken over."""
+
+_NAME = ".lease.json"
+# How often a new holder looks whether the former one still renews its lease.
+_LOOK_SECS = 5.0
+
+
+class Lease:
+    """The right to write a run at a URL: the object `.lease.json`, until `release`.
+
+    No clocks are compared: a lease is alive if its object changes while another process looks. Two
+    processes that start at the same moment may both get it where the store cannot create an object
+    only if there is none; each `check` then ends all but the last one.
+
+    Args:
+      place: what two processes on one machine have in common. The caller holds the local lock of
+        that place, so a lease of the same place belongs to a process that was killed.
+    """
+
+    def __init__(self, store: Store, place: str) -> None:
+        self._store = store
+        self._fields = {
+            "holder": secrets.token_hex(8),
+            "place": place,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        self._worker: Worker[None] = Worker(self._renew, "lease")
+
+    def acquire(self) -> None:
+        """RunDirError if another process holds the lease, which takes up to EXPIRY_SECS to see."""
+        while not self._store.create(_NAME, self._content()):
+            other = self._store.read(_NAME)
+            if other is None:
+                continue
+            if _parse(other).get("place") != self._fields["place"]:
+                self._wait_for_expiry(other)
+            self._store.write(_NAME, self._content())
+            self.check()
+            break
+        self._worker.start()
+
+    def check(self) -> None:
+        """RunDirError if another process has taken the lease, because it was not renewed."""
+        content = self._store.read(_NAME)
+        if content is None or _parse(content).get("holder") != self._fields["holder"]:
+            raise RunDirError(
+                f"{self._store.url} is now trained by {describe_holder(content)}: this training "
+                "has ended, its files of the last steps are not uploaded"
+            )
+
+    def release(self) -> None:
+        self._worker.stop()
+        try:
+            self.check()
+            self._store.delete([_NAME])
+        except (StoreError, RunDirError) as error:
+            logging.warning("the lease of %s remains: %s", self._store.url, error)
+
+    def _content(self) -> bytes:
+        return json.dumps({**self._fields, "time": time.time()}).encode()
+
+    def _wait_for_expiry(self, before: bytes) -> None:
+        deadline = time.monotonic() + EXPIRY_SECS
+        holder = describe_holder(before)
+        text = f"waiting up to {EXPIRY_SECS:.0f} s for the end of {holder} at {self._store.url}"
+        with progress.waiting(text):
+            while time.monotonic() < deadline:
+                time.sleep(min(_LOOK_SECS, EXPIRY_SECS / 4))
+                now = self._store.read(_NAME)
+                if now is None:
+                    return
+                if now != before:
+                    raise RunDirError(
+                        f"{self._store.url} is in use by {describe_holder(now)}; stop that process "
+                        "or name another --model_dir"
+                    )
+
+    def _renew(self) -> None:
+        while not self._worker.pause(RENEW_SECS):
+            try:
+                self.check()
+                self._store.write(_NAME, self._content())
+            except StoreError:
+                continue  # `check` notices if another process takes the lease meanwhile
+            except RunDirError:
+                return  # the next `check` of the caller raises the same
+
+
+def is_leased(store: Store, folder: str = "", clock: Callable[[], float] = time.time) -> bool:
+    """Whether a process has renewed the lease of a run lately, by the clocks of both machines."""
+    content = store.read(f"{folder}/{_NAME}" if folder else _NAME)
+    renewed = 0.0 if content is None else _parse(content).get("time")
+    return isinstance(renewed, float) and clock() - renewed < EXPIRY_SECS
+
+
+def describe_holder(content: bytes | None) -> str:
+    fields = {} if content is None else _parse(content)
+    try:
+        return f"process {fields['pid']} on {fields['host']} (since {fields['since']})"
+    except KeyError:
+        return "another process"
+
+
+def _parse(content: bytes) -> Mapping[str, Any]:
+    try:
+        fields = parse_json(content)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}

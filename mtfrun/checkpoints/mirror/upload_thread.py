@@ -1,0 +1,115 @@
+"""A thread that uploads what a training writes."""
+
+from __future__ import annotations
+
+import time
+
+from absl import logging
+
+from mtfrun.checkpoints.mirror.copy import Mirror
+from mtfrun.checkpoints.mirror.lease import Lease
+from mtfrun.display import progress
+from mtfrun.files import StoreError, Worker
+
+EVERY_SECS = 30.0
+"""How often records and curves are uploaded; checkpoints are, at once."""
+
+MOST_SAVES = 4
+"""Saves that may wait for a store that is slow or fails; the next one waits."""
+
+GIVE_UP_SECS = 600.0
+"""How long a store that fails is tried again while a training waits for it."""
+
+_LOOK_SECS = 0.5
+_FIRST_PAUSE_SECS, _LONGEST_PAUSE_SECS = 1.0, 60.0
+
+
+class Uploads:
+    """Uploads the changes of a mirror until `close`. A store that fails is tried again.
+
+    Training goes on meanwhile, but for a save after `MOST_SAVES` that were not uploaded: it waits.
+    """
+
+    def __init__(self, mirror: Mirror, lease: Lease) -> None:
+        self._mirror, self._lease = mirror, lease
+        self._begun = self._uploaded = 0  # saves
+        self._failure: StoreError | None = None
+        self._failing_since = 0.0
+        self._patience = GIVE_UP_SECS
+        self._worker: Worker[None] = Worker(self._run, "uploads")
+        self._worker.start()
+
+    def begin_save(self) -> None:
+        """Waits while too many saves are not uploaded; StoreError if the store does not recover.
+
+        RunDirError if another process trains the run now.
+        """
+        with self._worker.changed:
+            if self._is_full():
+                with progress.waiting(f"waiting for {self._mirror.store.url}"):
+                    while self._is_full():
+                        self._worker.changed.wait(_LOOK_SECS)
+                        if self._failure is not None and self._has_given_up():
+                            raise self._lasting_failure() from self._failure
+            if self._worker.error is not None:
+                raise self._worker.error
+            self._begun += 1
+
+    def close(self, *, patience: float | None = None) -> None:
+        """Waits until all is uploaded, or has failed for `patience` seconds: then StoreError."""
+        self._patience = GIVE_UP_SECS if patience is None else patience
+        with progress.waiting(f"uploading the last files to {self._mirror.store.url}"):
+            while not self._worker.stop(_LOOK_SECS):
+                pass  # so that signals are handled
+        if self._worker.error is not None:
+            raise self._worker.error
+
+    def _is_full(self) -> bool:
+        return self._worker.error is None and self._begun - self._uploaded >= MOST_SAVES
+
+    def _has_given_up(self) -> bool:
+        return time.monotonic() - self._failing_since >= self._patience
+
+    def _lasting_failure(self) -> StoreError:
+        return StoreError(
+            f"{self._failure}; nothing is lost: what is missing there is in {self._mirror.path}, "
+            "from which the same command uploads it"
+        )
+
+    def _run(self) -> None:
+        pause, last = _FIRST_PAUSE_SECS, -EVERY_SECS
+        while True:
+            is_closing, begun = self._worker.is_stopping, self._begun
+            wait = time.sleep if is_closing else self._worker.pause
+            is_due = is_closing or time.monotonic() - last >= EVERY_SECS
+            try:
+                if is_due or self._mirror.has_new_checkpoint():
+                    last = time.monotonic()
+                    self._mirror.upload_changes(self._lease)
+                    pause = _FIRST_PAUSE_SECS
+                    self._succeed(begun)
+                    if is_closing:
+                        return
+            except StoreError as error:
+                last = -EVERY_SECS
+                self._fail(error)
+                if is_closing and self._has_given_up():
+                    raise self._lasting_failure() from error
+                wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE_SECS)
+            wait(_LOOK_SECS)
+
+    def _succeed(self, begun: int) -> None:
+        with self._worker.changed:
+            has_failed, self._failure = self._failure, None
+            self._uploaded = begun
+            self._worker.changed.notify_all()
+        if has_failed is not None:
+            progress.note(f"mtfrun: uploads to {self._mirror.store.url} continue")
+
+    def _fail(self, error: StoreError) -> None:
+        is_first = self._failure is None
+        if is_first:
+            self._failing_since = time.monotonic()
+            logging.warning("%s; training continues, and it is tried again", error)
+        self._failure = error

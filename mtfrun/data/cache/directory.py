@@ -1,0 +1,323 @@
+"""Directories of caches: built beside their place and renamed, so complete or absent; manifests.
+
+A manifest has the sources of a cache and the hashes of its files. Files are compared with their
+hashes when a cache is first opened on a machine, and again whenever one may have changed:
+`checked.json` stores each file's inode, size and times at the last comparison. A copy has another
+inode, and an inode's time of last change (ctime) cannot be set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.files import LARGEST_CONTENT, absolute_path, try_to_write
+from mtfrun.display import progress
+from mtfrun.errors import is_shortage
+from mtfrun.errors.differences import changes, list_changes
+from mtfrun.errors.untrusted import hash_of_file, read_regular
+from mtfrun.errors.url_secrets import mask_json
+from mtfrun.files import lock_file
+
+T = TypeVar("T")
+MANIFEST = "manifest.json"
+_CHECKED = "checked.json"
+# Manifest entries: the SHA-256 of every file by name, and the SHA-256 of all other entries.
+FILES, _SUM = "files", "sum"
+# Maximum characters of a reason in a message.
+_LONGEST_REASON = 200
+# Errors raised by a manifest or an array with unexpected content; the last two are for deep nesting
+# and infinity.
+_DAMAGE_ERRORS = (
+    *(ValueError, KeyError, TypeError, AttributeError, IndexError),
+    *(RecursionError, OverflowError),
+)
+# Matches names of caches, see `cache_path`, and of directories in which caches are built.
+_CACHE = re.compile(r"\.?(?P<name>[^.].*-[0-9a-f]{16})(\.\w+(-replaced)?)?")
+
+
+@dataclasses.dataclass(frozen=True)
+class CacheChoice:
+    """Which caches to build, and where.
+
+    Attributes:
+      tasks: a regular expression that the whole name of a task matches.
+      cache_dir: directory of all caches; None for each task's directory.
+      overwrite: whether to rebuild existing caches.
+      anew: whether to compare caches with their hashes even if they have not changed.
+    """
+
+    tasks: str = ".*"
+    cache_dir: str | None = None
+    overwrite: bool = False
+    anew: bool = False
+
+    def includes(self, title: str) -> bool:
+        return re.fullmatch(self.tasks, title) is not None
+
+
+EVERY_CACHE = CacheChoice()
+
+
+def resolve_cache_dir(cache_dir: str | None) -> Path:
+    chosen = cache_dir or os.environ.get("MTFRUN_CACHE_DIR") or "~/.cache/mtfrun"
+    return absolute_path(chosen)
+
+
+def cache_path(cache_dir: str | None, name: str, split: str, origin: object) -> Path:
+    """Returns the directory of a cache, named after a hash of its origin's JSON."""
+    digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:16]
+    return resolve_cache_dir(cache_dir) / _file_name(name) / f"{_file_name(split)}-{digest}"
+
+
+def open_or_build(
+    place: Callable[[object], Path],
+    origin: Callable[[], Mapping[str, Any]],
+    build: Callable[[Path, Path], Mapping[str, Any]],
+    open_files: Callable[[Path, Mapping[str, Any]], T],
+    *,
+    overwrite: bool = False,
+) -> T:
+    """Opens a cache, after building it if it is missing or damaged.
+
+    Waits while another process builds the same cache. `place` returns the cache's directory for an
+    origin, JSON that identifies the sources, which is made before and after the build. `build`
+    writes the files into an empty directory and returns the counts for the manifest; its second
+    argument is the cache's directory. `open_files` may raise DamagedCacheError. Raises DataError if
+    the cache cannot be written, or a source changes during the build.
+    """
+    before = mask_json(origin())
+    directory = place(before)
+    if not overwrite:
+        with contextlib.suppress(DamagedCacheError):  # damaged or missing
+            return open_files(directory, before)
+    with _lock(directory):
+        if not overwrite:
+            try:
+                return open_files(directory, before)
+            except DamagedCacheError as error:
+                if directory.exists():
+                    text = f"the cache {directory} is damaged ({error.reason}): it is built anew"
+                    progress.note(progress.warning(text))
+        _remove_partial_files(directory)
+        work = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
+        with writing(directory):
+            work.mkdir()
+        try:
+            counts = build(work, directory)
+            if differing := changes(before, mask_json(origin())):
+                raise DataError(
+                    "the data changed while their cache was built: "
+                    f"{list_changes(differing, most=1)}: run the command again once nothing writes "
+                    "to them"
+                )
+            with writing(directory):
+                write_manifest(work, {**counts, **before})
+                _replace(directory, work)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return open_files(directory, before)
+
+
+def cache_directories(cache_dir: str | None) -> list[Path]:
+    """Returns all directories of caches, sorted, including killed builds' partial ones."""
+    root = resolve_cache_dir(cache_dir)
+    if not root.exists():
+        return []
+    try:
+        tasks = [path for path in root.iterdir() if path.is_dir() and not path.is_symlink()]
+        found = [path for task in tasks for path in task.iterdir()]
+    except OSError as error:
+        raise DataError(f"{root} cannot be read: {error.strerror or error}") from error
+    return sorted(path for path in found if _CACHE.fullmatch(path.name) and path.is_dir())
+
+
+def remove_cache(directory: Path) -> bool:
+    """Removes a cache, or a killed build's partial files; returns False if it is being built.
+
+    Processes that read it are not disturbed: mapped files exist until they are unmapped.
+    """
+    match = _CACHE.fullmatch(directory.name)
+    lock = directory.with_name(f".{match['name'] if match else directory.name}.lock")
+    with writing(directory), contextlib.suppress(BlockingIOError), lock_file(lock, waits=False):
+        shutil.rmtree(directory)
+        return True
+    return False
+
+
+class DamagedCacheError(DataError):
+    """The files of a cache differ from those written; `reason` does not name its directory."""
+
+    def __init__(self, directory: Path, reason: object):
+        text = f"{MANIFEST} has no {reason}" if isinstance(reason, KeyError) else str(reason)
+        self.reason = " ".join(text.split())[:_LONGEST_REASON]
+        super().__init__(
+            f"the cache {directory} is damaged ({self.reason}): remove the directory, and it is "
+            "built anew"
+        )
+
+
+@contextlib.contextmanager
+def reading(directory: Path, *damage: type[Exception]) -> Iterator[None]:
+    """Turns errors of damaged files, and `damage`, into DamagedCacheError; else DataError."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DamagedCacheError(directory, f"{error.filename} is missing") from error
+    except OSError as error:
+        # No errno: from array_record. EINVAL, EISDIR: not a regular file.
+        if error.errno in (None, errno.EINVAL, errno.EISDIR):
+            raise DamagedCacheError(directory, error) from error
+        raise _unreadable(directory, error) from error
+    except _DAMAGE_ERRORS + damage as error:
+        if is_shortage(error):
+            raise _unreadable(directory, error) from error
+        raise DamagedCacheError(directory, error) from error
+
+
+@contextlib.contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"cannot write the cache {directory}: {error.strerror or error}; make room there, or "
+            "name another place with MTFRUN_CACHE_DIR"
+        ) from error
+
+
+def write_manifest(directory: Path, entries: Mapping[str, Any]) -> None:
+    names = sorted(path.name for path in directory.iterdir())
+    sums = {name: hash_of_file(directory / name) for name in names}
+    manifest = {**entries, FILES: sums}
+    manifest[_SUM] = _sum_of(manifest)
+    (directory / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    _store_states(directory, {name: _state(directory / name) for name in (*names, MANIFEST)})
+
+
+def read_manifest(
+    directory: Path,
+    files: Iterable[str],
+    check: Callable[[dict[str, Any]], None] | None = None,
+    *,
+    origin: Mapping[str, Any] | None = None,
+    anew: bool = False,
+) -> dict[str, Any]:
+    """Returns a cache's manifest, after comparing its files with their hashes if necessary.
+
+    `check` checks the content after the comparison and may raise DamagedCacheError. `origin` is
+    what the cache must be made from. `anew` compares files even if they have not changed.
+    """
+    manifest: dict[str, Any]
+    with reading(directory):
+        manifest = json.loads(read_regular(directory / MANIFEST, LARGEST_CONTENT))
+        if manifest.pop(_SUM) != _sum_of(manifest):
+            raise DamagedCacheError(directory, f"{MANIFEST} was changed")
+        for name, value in json.loads(json.dumps(origin or {})).items():
+            if manifest[name] != value:
+                raise DamagedCacheError(directory, f"{MANIFEST} belongs to another cache: {name}")
+        sums = {name: manifest[FILES][name] for name in files}
+        states = {name: _state(directory / name) for name in (*sums, MANIFEST)}
+        if anew or states != _stored_states(directory):
+            _compare(directory, sums)
+            if check is not None:
+                check(manifest)
+            _store_states(directory, states)
+    with contextlib.suppress(OSError):  # records the time for `last_use`
+        os.utime(directory / _CHECKED, follow_symlinks=False)
+    return manifest
+
+
+def last_use(directory: Path) -> float:
+    """Returns the Unix time at which a cache was last opened, or else its build started."""
+    path = directory / _CHECKED
+    return (path if path.exists() else directory).stat().st_mtime
+
+
+def _replace(directory: Path, work: Path) -> None:
+    replaced = work.with_name(f"{work.name}-replaced")
+    if directory.exists():  # rename cannot replace a directory that is not empty
+        directory.rename(replaced)
+    work.rename(directory)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _file_name(name: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in name).lstrip(".") or "_"
+
+
+def _remove_partial_files(directory: Path) -> None:
+    """Removes partial files of this cache, and of caches that nobody builds now."""
+    for partial in directory.parent.glob(".*.*"):
+        name = partial.name[1:].rpartition(".")[0]
+        lock = partial.with_name(f".{name}.lock")
+        if partial.is_dir() and not partial.is_symlink() and lock.exists():
+            is_ours = name == directory.name  # and locked
+            with (
+                contextlib.suppress(OSError),
+                contextlib.nullcontext() if is_ours else lock_file(lock, waits=False),
+            ):
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _lock(directory: Path) -> Iterator[None]:
+    """Holds an exclusive lock, which the system releases when the process ends."""
+    with writing(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        file = lock_file(directory.with_name(f".{directory.name}.lock"))
+    with file:
+        yield
+
+
+def _unreadable(directory: Path, error: Exception) -> DataError:
+    text = " ".join(str(error).split())[:_LONGEST_REASON]
+    return DataError(
+        f"the cache {directory} cannot be read: {text}; it is not damaged: raise the limit (ulimit "
+        "-a), or correct the permissions"
+    )
+
+
+def _compare(directory: Path, sums: Mapping[str, str]) -> None:
+    size = sum((directory / name).stat().st_size for name in sums)
+    with progress.Work(f"checking the cache {directory.name}", size, "B") as work:
+        for name, expected in sums.items():
+            if hash_of_file(directory / name, work.advance) != expected:
+                raise DamagedCacheError(directory, f"{name} was changed: its SHA-256 differs")
+
+
+def _sum_of(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _state(path: Path) -> list[int]:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for its other end
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _stored_states(directory: Path) -> object:
+    try:
+        return json.loads(read_regular(directory / _CHECKED, LARGEST_CONTENT))
+    except (OSError, *_DAMAGE_ERRORS):
+        return None
+
+
+def _store_states(directory: Path, states: Mapping[str, list[int]]) -> None:
+    # If this cannot be written, the files are compared each time.
+    try_to_write(directory / _CHECKED, lambda beside: beside.write_text(json.dumps(states)))

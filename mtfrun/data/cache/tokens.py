@@ -1,0 +1,378 @@
+"""Caches of tokenised texts: files that are mapped into memory.
+
+A cache is a directory with the ids of one split of a task:
+
+  tokens.bin     the ids of all texts, each with its end id: of example 0 feature 0, feature 1, then
+                 of example 1, ...; uint16 or int32
+  ends.npy       int64 [examples, features] where each text ends in tokens.bin
+  manifest.json  counts, hashes, and the sources of the cache, see cache_directory.py
+
+It is written beside its place and renamed, so that it is complete or absent. Plans of rows
+(plan-*.npz, see packing.py) are added to it later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtfrun.data.cache.directory import (
+    EVERY_CACHE,
+    FILES,
+    MANIFEST,
+    CacheChoice,
+    DamagedCacheError,
+    cache_path,
+    open_or_build,
+    read_manifest,
+    reading,
+    writing,
+)
+from mtfrun.data.errors import DataError
+from mtfrun.data.sources.source import record_warnings, warn_once
+from mtfrun.data.task import Task
+from mtfrun.data.vocabularies.vocabulary import NO_END, EncodedTexts, Vocabulary
+from mtfrun.display import progress
+
+# Version of the format and of the code that makes it; another one is another cache.
+FORMAT = 2
+# Texts that are tokenised together: enough to amortise the cost of a call, few enough to bound its
+# memory. SentencePiece needs about 20 bytes for a byte of text.
+_BYTES_PER_CALL = 1 << 21
+_TEXTS_PER_CALL = 1 << 14
+TOKENS = "tokens.bin"
+ENDS = "ends.npy"
+# The entry of a manifest with the first warnings about the files, which come at each use.
+_WARNINGS, _MOST_WARNINGS = "warnings", 10
+ID_TYPES = (np.dtype("<u2"), np.dtype("<i4"))
+# Bytes of the header of ends.npy, which is written last; room for any number of examples.
+HEADER_BYTES = 128
+# Lengths of texts that are computed together, to bound the memory.
+_LENGTHS_PER_STEP = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenCache:
+    """The ids of one split of a task, mapped into memory; see the files above.
+
+    `vocabularies` are the features'; none if it was opened without its task.
+    """
+
+    directory: Path
+    tokens: np.ndarray
+    ends: np.ndarray
+    manifest: dict[str, Any]
+    vocabularies: Sequence[Vocabulary] = ()
+
+    @classmethod
+    def open(
+        cls, directory: Path, *, origin: Mapping[str, Any] | None = None, anew: bool = False
+    ) -> TokenCache:
+        """Opens and checks a cache; raises DamagedCacheError for other ids or another origin."""
+        check = functools.partial(_check_content, directory)
+        manifest = read_manifest(directory, (TOKENS, ENDS), check, origin=origin, anew=anew)
+        return cls(directory, *_map_file(directory, manifest), manifest)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the features, in the order of the columns of `ends`."""
+        return tuple(self.manifest["features"])
+
+    @property
+    def padding_id(self) -> int:
+        """The padding of rows in which all features are joined, and of the targets."""
+        return self.vocabularies[-1].pad_id if self.vocabularies else 0
+
+    def padding_of(self, feature: str) -> int:
+        pairs = zip(self.features, self.vocabularies, strict=False)
+        return next((v.pad_id for name, v in pairs if name == feature), self.padding_id)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int32 [examples, features] number of ids of every text, its end included."""
+        lengths = np.empty(self.ends.size, np.int32)
+        ends = self.ends.reshape(-1)
+        for first in range(0, ends.size, _LENGTHS_PER_STEP):
+            last = min(first + _LENGTHS_PER_STEP, ends.size)
+            before = ends[first - 1] if first else 0
+            lengths[first:last] = np.diff(ends[first:last], prepend=before)
+        return lengths.reshape(self.ends.shape)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal SHA-256 of the ids and of where texts end."""
+        return self.fingerprint_of(self.manifest)
+
+    @staticmethod
+    def fingerprint_of(manifest: Mapping[str, Any]) -> str:
+        hashes = manifest[FILES]
+        return hashlib.sha256(f"{hashes[TOKENS]} {hashes[ENDS]}".encode()).hexdigest()
+
+
+class Cached(NamedTuple):
+    """A cache of a task's split.
+
+    `counts` are "examples", "tokens" and "bytes"; `fingerprint` is a hash of the content. `texts`
+    are None for a cache of something else, `files` empty for a source that does not read files.
+    """
+
+    title: str
+    split: str
+    counts: Mapping[str, int]
+    directory: Path
+    fingerprint: str
+    texts: TokenCache | None = None
+    files: Sequence[str] = ()
+
+
+def open_cache(
+    task: Task, split: str, features: Sequence[str], choice: CacheChoice = EVERY_CACHE
+) -> TokenCache:
+    """Returns the ids of a split of a task, after tokenising it if there is no cache of it.
+
+    Waits while another process builds the same cache. `features` are the stored texts: ["targets"]
+    or ["inputs", "targets"]. Raises DataError if the source cannot be read or is empty, or the
+    cache cannot be written.
+    """
+    vocabularies = [task.vocabulary_of(feature) for feature in features]
+    for vocabulary in vocabularies:
+        if vocabulary.end_id == NO_END:
+            raise DataError(
+                f"{vocabulary!r} has no id that ends a text, which rows of texts need: name one, "
+                "end_id=1"
+            )
+    size = max(vocabulary.size for vocabulary in vocabularies)
+
+    def open_files(directory: Path, origin: Mapping[str, Any]) -> TokenCache:
+        cache = TokenCache.open(directory, origin=origin, anew=choice.anew)
+        if cache.manifest["largest_id"] >= size:
+            raise DamagedCacheError(
+                directory, f"it has id {cache.manifest['largest_id']} of {size} ids"
+            )
+        if not isinstance(cache.manifest.get(_WARNINGS, []), list):
+            raise DamagedCacheError(directory, f"{_WARNINGS} is not a list")
+        return dataclasses.replace(cache, vocabularies=vocabularies)
+
+    cache = open_or_build(
+        functools.partial(cache_path, choice.cache_dir or task.cache_dir, task.title, split),
+        lambda: _origin(task, split, features),
+        lambda work, directory: _write_texts(work, directory, task, split, features),
+        open_files,
+        overwrite=choice.overwrite,
+    )
+    for text in cache.manifest.get(_WARNINGS, ()):
+        warn_once(str(text))
+    return cache
+
+
+def _origin(task: Task, split: str, features: Sequence[str]) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "split": split,
+        "features": list(features),
+        "source": task.source.fingerprint(split),
+        "preprocessors": [repr(preprocessor) for preprocessor in task.preprocessors],
+        "vocabularies": [task.vocabulary_of(feature).fingerprint for feature in features],
+    }
+
+
+def _write_texts(
+    work: Path, directory: Path, task: Task, split: str, features: Sequence[str]
+) -> dict[str, Any]:
+    vocabularies = [task.vocabulary_of(feature) for feature in features]
+    expected = task.source.expected_bytes(split)
+    with (
+        progress.Work(f"caching {task.title} {split}", expected, "B") as caching,
+        _Writer(work, directory, vocabularies) as writer,
+        record_warnings() as warnings,
+    ):
+        for chunk in _chunks(task, split, features):
+            writer.write(chunk)
+            caching.move_to(writer.text_bytes, f"{writer.examples:,} examples")
+        if not writer.tokens:
+            raise DataError(
+                f'split "{split}" of {task.source} holds nothing: {task.source.why_empty(split)}'
+            )
+        counts = {**writer.finish(), "grain": importlib.metadata.version("grain")}
+        return {**counts, **({_WARNINGS: warnings[:_MOST_WARNINGS]} if warnings else {})}
+
+
+@dataclasses.dataclass
+class _Chunk:
+    """Texts that are tokenised together, feature by feature of one example after the other.
+
+    `is_continuation` [examples] says whether an example continues the text of the one before,
+    `is_whole` whether the next one does not.
+    """
+
+    texts: list[bytes] = dataclasses.field(default_factory=list)
+    is_whole: list[bool] = dataclasses.field(default_factory=list)
+    is_continuation: list[bool] = dataclasses.field(default_factory=list)
+    text_bytes: int = 0
+
+
+def _chunks(task: Task, split: str, features: Sequence[str]) -> Iterator[_Chunk]:
+    """Yields the texts of all examples; empty documents are left out, empty texts of pairs not."""
+    chunk = _Chunk()
+    is_within_text = False
+    for example in task.examples(split):
+        row = [task.text_of(example.fields, feature) for feature in features]
+        if not example.is_whole and len(features) > 1:
+            raise DataError(
+                f"{task.source}: a text that is too long for one example cannot be one of "
+                f"{', '.join(features)}: choose documents that are lines or paragraphs"
+            )
+        row_bytes = sum(map(len, row))
+        if not row_bytes and len(features) == 1 and not (is_within_text and example.is_whole):
+            continue
+        chunk.texts += row
+        chunk.is_whole.append(example.is_whole)
+        chunk.is_continuation.append(is_within_text)
+        is_within_text = not example.is_whole
+        chunk.text_bytes += row_bytes
+        if chunk.text_bytes >= _BYTES_PER_CALL or len(chunk.texts) >= _TEXTS_PER_CALL:
+            yield chunk
+            chunk = _Chunk()
+    if is_within_text:  # the source promised another part; the text ends here
+        chunk.texts.append(b"")
+        chunk.is_whole.append(True)
+        chunk.is_continuation.append(True)
+    if chunk.texts:
+        yield chunk
+
+
+class _Writer:
+    def __init__(self, work: Path, directory: Path, vocabularies: Sequence[Vocabulary]):
+        self.examples = self.tokens = self.text_bytes = self.largest_id = 0
+        self._directory = directory
+        self._vocabularies = vocabularies
+        largest = max(vocabulary.size for vocabulary in vocabularies)
+        self._dtype = ID_TYPES[largest > 1 << 16]
+        with writing(directory):
+            self._files = {name: (work / name).open("wb") for name in (TOKENS, ENDS)}
+            self._files[ENDS].write(bytes(HEADER_BYTES))
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            with contextlib.suppress(OSError):  # a full disk has been reported by `write`
+                file.close()
+
+    def write(self, chunk: _Chunk) -> None:
+        features = len(self._vocabularies)
+        encoded = _encode(chunk, self._vocabularies)
+        has_end = np.repeat(chunk.is_whole, features)
+        ends = np.cumsum(encoded.lengths + has_end)
+        ids = np.empty(int(ends[-1]), self._dtype)
+        is_id = np.ones(ids.size, bool)
+        is_id[ends[has_end] - 1] = False
+        ids[is_id] = encoded.ids
+        end_ids = np.array([vocabulary.end_id for vocabulary in self._vocabularies])
+        ids[~is_id] = np.tile(end_ids, sum(chunk.is_whole))
+        self._append(TOKENS, ids)
+        self._append(ENDS, (ends + self.tokens)[has_end].astype("<i8"))
+        self.examples += sum(chunk.is_whole)
+        self.tokens += ids.size
+        self.largest_id = max(self.largest_id, int(ids.max(initial=0)))
+        self.text_bytes += chunk.text_bytes
+
+    def finish(self) -> dict[str, Any]:
+        shape = (self.examples, len(self._vocabularies))
+        with writing(self._directory):
+            self._files[ENDS].seek(0)
+            header = {"descr": "<i8", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(self._files[ENDS], header)
+            assert self._files[ENDS].tell() == HEADER_BYTES
+            for file in self._files.values():
+                file.flush()
+                os.fsync(file.fileno())
+        return {
+            "examples": self.examples,
+            "tokens": self.tokens,
+            "text_bytes": self.text_bytes,
+            "largest_id": self.largest_id,
+            "dtype": self._dtype.str,
+        }
+
+    def _append(self, name: str, values: np.ndarray) -> None:
+        data = values.data.cast("B") if values.size else b""
+        with writing(self._directory):
+            self._files[name].write(data)
+
+
+def _encode(chunk: _Chunk, vocabularies: Sequence[Vocabulary]) -> EncodedTexts:
+    features = len(vocabularies)
+    texts = chunk.texts
+    if any(chunk.is_continuation):  # of running text, which has one feature
+        (vocabulary,) = vocabularies
+        ids = [
+            vocabulary.encode_continuation(text) if is_continuation else vocabulary.encode(text)
+            for text, is_continuation in zip(texts, chunk.is_continuation, strict=True)
+        ]
+        lengths = np.array([len(part) for part in ids], np.int64)
+        return _in_range(vocabulary, EncodedTexts(np.concatenate(ids), lengths))
+    if len({id(vocabulary) for vocabulary in vocabularies}) == 1:
+        return _in_range(vocabularies[0], vocabularies[0].encode_texts(texts))
+    columns = [
+        _in_range(vocabulary, vocabulary.encode_texts(texts[column::features]))
+        for column, vocabulary in enumerate(vocabularies)
+    ]
+    lengths = np.stack([column.lengths for column in columns], axis=1).reshape(-1)
+    feature = np.repeat(np.arange(lengths.size) % features, lengths)
+    merged = np.empty(feature.size, np.int32)
+    for column, values in enumerate(columns):
+        merged[feature == column] = values.ids
+    return EncodedTexts(merged, lengths)
+
+
+def _in_range(vocabulary: Vocabulary, encoded: EncodedTexts) -> EncodedTexts:
+    if encoded.ids.size and not 0 <= encoded.ids.min() <= encoded.ids.max() < vocabulary.size:
+        raise DataError(
+            f"{type(vocabulary).__name__} returned ids from {encoded.ids.min()} to "
+            f"{encoded.ids.max()}, though it has {vocabulary.size}"
+        )
+    return encoded
+
+
+def _map_file(directory: Path, manifest: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ids and the ends of the texts as plain arrays: np.memmap slows every access."""
+    with reading(directory):
+        shape = (int(manifest["examples"]), len(manifest["features"]))
+        dtype = {kind.str: kind for kind in ID_TYPES}[manifest["dtype"]]
+        tokens = np.asarray(np.memmap(directory / TOKENS, dtype, "r"))
+        ends = np.asarray(np.memmap(directory / ENDS, "<i8", "r", HEADER_BYTES))
+        return tokens, ends.reshape(shape)
+
+
+def _check_content(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """Raises DamagedCacheError if the files contradict the manifest, even with correct hashes."""
+    tokens, ends = _map_file(directory, manifest)
+    largest, last = -1, 0
+    for first in range(0, tokens.size, _LENGTHS_PER_STEP):
+        part = tokens[first : first + _LENGTHS_PER_STEP]
+        if part.min() < 0:
+            raise DamagedCacheError(directory, f"{TOKENS} has ids below 0")
+        largest = max(largest, int(part.max()))
+    flat = ends.reshape(-1)
+    for first in range(0, flat.size, _LENGTHS_PER_STEP):
+        part = flat[first : first + _LENGTHS_PER_STEP]
+        if np.diff(part, prepend=last).min() < 1:  # every text has an end
+            raise DamagedCacheError(directory, f"{ENDS} does not increase")
+        last = int(part[-1])
+    counts = {"tokens": tokens.size, "largest_id": largest, "text_bytes": manifest["text_bytes"]}
+    if last != tokens.size or {name: manifest[name] for name in counts} != counts:
+        raise DamagedCacheError(directory, f"{TOKENS} and {ENDS} do not fit {MANIFEST}")

@@ -1,1 +1,0 @@
-"""Preprocessors that write texts as T5 does, so that T5's checkpoints recognise them."""

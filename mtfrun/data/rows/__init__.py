@@ -1,0 +1,1 @@
+"""Rows of batches: their texts, their order, packing, collating, and the infeed."""

@@ -1,0 +1,311 @@
+"""Infeed of batches to a mesh; a thread reads and stacks them ahead while the devices work."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import operator
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.data.features import (
+    Padding,
+    padding_of,
+    shapes_of_rows,
+    split_batch,
+    validate_batch,
+)
+from mtfrun.data.rows.batches import Batch, Batches
+from mtfrun.data.rows.order import ONLY_HOST, Host
+from mtfrun.errors.checks import COUNT, Range, check_range
+from mtfrun.files.digests import digest_of_rows
+
+STEPS = "steps"
+# Bytes of batches that are read ahead, at least one batch, and their greatest number.
+_BYTES_AHEAD, _MOST_AHEAD = 1 << 26, 256
+# The next call's batches are stacked ahead up to this size, which the host's memory then holds once
+# more.
+_BYTES_STACKED_AHEAD = 1 << 28
+
+
+def host_of(mesh: mtf.Mesh, shape: mtf.Shape, outer_batch: int = 1) -> Host:
+    """Returns the rows of a batch {batch, ...} that the devices of this process hold."""
+    rows = split_batch(mtf.Shape(shape.dims[:1]), outer_batch)
+    numbers = np.arange(rows.size).reshape(rows.to_integer_list)
+    local = np.unique(np.concatenate([numbers[part].ravel() for part in mesh.local_slices(rows)]))
+    return ONLY_HOST if local.size == numbers.size else Host(local.tolist())
+
+
+class _BatchAhead(NamedTuple):
+    """A batch that was read ahead, with the position of the data after it, in examples."""
+
+    batch: Batch
+    position: int
+    padding: Padding
+    digest: int
+    nbytes: int
+
+
+class _Stacked(NamedTuple):
+    """Batches, and their features {steps, ...} as arrays with their shapes."""
+
+    batches: Sequence[_BatchAhead]
+    features: Mapping[str, tuple[np.ndarray, mtf.Shape]]
+
+
+class Infeed:
+    """Puts the next batches on a mesh, the batches of several steps at a time.
+
+    A thread reads the batches that follow and stacks the next call's, which is expected to be like
+    the last one. The position is the one after the batches that `next` has returned.
+
+    Args:
+      batches: dicts of arrays, int32 or uint8, with the batch as first dimension, e.g.
+        `data.train(batch, seed=0)`.
+      shapes: e.g. `data.shapes(batch)`.
+      outer_batch: parts into which the batch is split; above 1 features are {outer_batch, batch,
+        ...}, for layouts that split a batch over two mesh axes.
+      with_shorter_rows: whether batches may have shorter rows and lack features.
+      host: the rows that `batches` have of every batch, see `host_of`; by default all.
+
+    Attributes:
+      with_digests: whether digests of the batches are computed; set before they are read.
+      wait_secs: time that calls of `next` have waited for the data.
+      padding: of each batch that the last `next` returned.
+      digests: of the rows of `host` in each of these batches, see `mtfrun.files.digests`.
+    """
+
+    def __init__(
+        self,
+        batches: Iterator[Batch],
+        mesh: mtf.Mesh,
+        shapes: Mapping[str, mtf.Shape],
+        outer_batch: int = 1,
+        *,
+        with_shorter_rows: bool = False,
+        host: Host = ONLY_HOST,
+    ):
+        self.with_digests = False
+        self.wait_secs = 0.0
+        self.padding: list[Padding] = []
+        self.digests: list[int] = []
+        self._batches = batches
+        self._mesh = mesh
+        self._shapes = dict(shapes)
+        self._outer_batch = outer_batch
+        for shape in shapes.values():
+            split_batch(shape, outer_batch)  # raises before anything is read
+        self._with_shorter_rows = with_shorter_rows
+        self.host = host
+        self._position = 0
+        self._started: _Producer | None = None
+
+    @property
+    def position(self) -> int:
+        """Number of examples consumed by `next`; may be set for endless batches."""
+        return self._position
+
+    @position.setter
+    def position(self, position: int) -> None:
+        if not isinstance(self._batches, Batches):
+            raise TypeError("only data.Batches have a position")
+        self.close()
+        self._batches.position = self._position = position
+
+    @property
+    def batches_left(self) -> int | None:
+        """Number of batches not yet read, of data that end; None if unknown."""
+        return operator.length_hint(self._batches) or None
+
+    def next(self, steps: int, capacity: int | None = None) -> dict[str, mtf.Tensor] | None:
+        """Returns the next batches' features {steps, [outer_batch,] batch, ...}; None at the end.
+
+        If fewer than `steps` are left, or `capacity` is larger, batches of zeros (padding, loss
+        weight 0) fill up the `capacity` steps: the shape, so the compiled step, stays the same.
+        """
+        capacity = steps if capacity is None else capacity
+        check_range("steps", steps, COUNT)
+        check_range("capacity", capacity, Range(steps, whole=True))
+        start = time.monotonic()
+        stacked = self._producer.next(steps, capacity)
+        self.wait_secs += time.monotonic() - start
+        self.padding = [ahead.padding for ahead in stacked.batches]
+        self.digests = [x.digest for x in stacked.batches] if self.with_digests else []
+        if not stacked.batches:
+            return None
+        self._position = stacked.batches[-1].position
+        if sum(array.nbytes for array, _ in stacked.features.values()) <= _BYTES_STACKED_AHEAD:
+            self._producer.expect(steps, capacity)
+        return {
+            name: mtf.import_tf_tensor(self._mesh, array, shape)
+            for name, (array, shape) in stacked.features.items()
+        }
+
+    def check(self, steps: int, capacity: int) -> None:
+        """Waits until the batches of the next call of `next` are read; raises its error."""
+        self._producer.peek(steps, capacity)
+
+    def examples_seen(self, steps_ago: int = 0) -> Mapping[str, float]:
+        """Returns the examples of every task before the position, `steps_ago` batches earlier.
+
+        By task name, "" if there is only one. Nothing for batches that end.
+        """
+        if not isinstance(self._batches, Batches):
+            return {}
+        return self._batches.examples_before(self._position - steps_ago * self._batches.batch)
+
+    def close(self) -> None:
+        """Ends the thread, after the batch that it reads; the next call of `next` starts one."""
+        if self._started is not None:
+            self._started.stop()
+            self._started = None
+
+    @property
+    def _producer(self) -> _Producer:
+        if self._started is None:
+            self._started = _Producer(self._batches, self._stack, self._digest)
+        return self._started
+
+    def _stack(self, batches: Sequence[_BatchAhead], capacity: int) -> _Stacked:
+        if not batches:
+            return _Stacked(batches, {})
+        first = batches[0].batch
+        local_shapes = {name: self._local_rows(shape) for name, shape in self._shapes.items()}
+        if self._with_shorter_rows:
+            local_shapes = shapes_of_rows(first, local_shapes)
+        for ahead in batches:
+            validate_batch(ahead.batch, local_shapes)
+        features = {}
+        for name, local_shape in local_shapes.items():
+            shape = mtf.Shape([self._shapes[name][0], *local_shape.dims[1:]])
+            rows = self.host.rows_of(shape[0].size)
+            # Memory that is never written, for rows of other hosts, is not used either.
+            stacked = np.zeros([capacity, *shape.to_integer_list], first[name].dtype)
+            for step, ahead in enumerate(batches):
+                stacked[step, rows] = ahead.batch[name]
+            steps = mtf.Shape([mtf.Dimension(STEPS, capacity)])
+            whole_shape = steps + split_batch(shape, self._outer_batch)
+            features[name] = stacked.reshape(whole_shape.to_integer_list), whole_shape
+        return _Stacked(batches, features)
+
+    def _digest(self, batch: Batch) -> int:
+        if not self.with_digests or not batch:
+            return 0
+        size = next(iter(self._shapes.values()))[0].size
+        return digest_of_rows(batch, self.host.rows_of(size).tolist())
+
+    def _local_rows(self, shape: mtf.Shape) -> mtf.Shape:
+        batch, *row_dims = shape
+        local = mtf.Dimension(batch.name, len(self.host.rows_of(batch.size)))
+        return mtf.Shape([local, *row_dims])
+
+
+class _Producer:
+    """Reads batches ahead in a thread, and stacks the next call's when enough are there.
+
+    A call stacks them itself if the thread is still reading: a slow batch delays nobody while
+    enough are ahead. The executor ends its thread before Python does: a thread that still runs
+    native code then would abort the process.
+    """
+
+    def __init__(
+        self,
+        batches: Iterator[Batch],
+        stack: Callable[[Sequence[_BatchAhead], int], _Stacked],
+        digest: Callable[[Batch], int],
+    ):
+        self._batches = batches
+        self._stack, self._digest = stack, digest
+        self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="infeed")
+        self._changed = threading.Condition()  # held for all but reading
+        self._ahead: collections.deque[_BatchAhead] = collections.deque()
+        self._has_ended = False
+        self._error: BaseException | None = None
+        self._expected: tuple[int, int] | None = None  # steps and capacity of the next call
+        self._stacked: tuple[tuple[int, int], _Stacked] | None = None  # the first ones ahead
+        self._is_running = self._is_stopped = False
+
+    def expect(self, steps: int, capacity: int) -> None:
+        with self._changed:
+            self._expected = steps, capacity
+            self._run()
+
+    def peek(self, steps: int, capacity: int) -> _Stacked:
+        with self._changed:
+            self._expected = steps, capacity
+            while len(self._ahead) < steps and not self._has_ended:
+                self._run()
+                self._changed.wait()
+            if len(self._ahead) < steps and self._error is not None:
+                raise self._error
+            return self._stack_first(steps, capacity)
+
+    def next(self, steps: int, capacity: int) -> _Stacked:
+        with self._changed:
+            stacked = self.peek(steps, capacity)
+            for _ in stacked.batches:
+                self._ahead.popleft()
+            self._expected = self._stacked = None
+            self._run()
+            return stacked
+
+    def stop(self) -> None:
+        self._is_stopped = True
+        self._executor.shutdown(cancel_futures=True)
+
+    def _stack_first(self, steps: int, capacity: int) -> _Stacked:
+        if self._stacked is None or self._stacked[0] != (steps, capacity):
+            first = [self._ahead[i] for i in range(min(steps, len(self._ahead)))]
+            self._stacked = (steps, capacity), self._stack(first, capacity)
+        return self._stacked[1]
+
+    def _run(self) -> None:
+        if not self._is_running:
+            self._is_running = True
+            self._executor.submit(self._work)
+
+    def _work(self) -> None:
+        with self._changed:
+            if self._expected is not None and len(self._ahead) >= self._expected[0]:
+                expected, self._expected = self._expected, None
+                with contextlib.suppress(Exception):  # the call raises it again
+                    self._stack_first(*expected)
+            has_enough = len(self._ahead) >= self._most_ahead()
+            self._is_running = not (has_enough or self._has_ended or self._is_stopped)
+            if not self._is_running:
+                return
+        self._read()
+        self._executor.submit(self._work)
+
+    def _most_ahead(self) -> int:
+        nbytes = self._ahead[-1].nbytes if self._ahead else _BYTES_AHEAD
+        most = min(_MOST_AHEAD, max(1, _BYTES_AHEAD // max(nbytes, 1)))
+        num_stacked = len(self._stacked[1].batches) if self._stacked else 0
+        return max(num_stacked + most, self._expected[0] if self._expected else 0)
+
+    def _read(self) -> None:
+        """Reads a batch; holds back an error until the batches before it are consumed."""
+        try:
+            ahead = self._next_batch()
+        except BaseException as error:
+            self._error, ahead = error, None
+        with self._changed:
+            if ahead is None:
+                self._has_ended = True
+            else:
+                self._ahead.append(ahead)
+            self._changed.notify_all()
+
+    def _next_batch(self) -> _BatchAhead | None:
+        batch = next(self._batches, None)
+        if batch is None:
+            return None
+        position = self._batches.position if isinstance(self._batches, Batches) else 0
+        nbytes = sum(values.nbytes for values in batch.values())
+        return _BatchAhead(batch, position, padding_of(batch), self._digest(batch), nbytes)

@@ -1,0 +1,266 @@
+"""Batches of running text that an objective changes: denoising, masked language models."""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.data.cache.tokens import TokenCache
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS, ids_shape
+from mtfrun.data.objectives.masked_language_model import MaskedLanguageModel
+from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText
+from mtfrun.data.prompts import (
+    DecoderOnlyPrompts,
+    EncoderDecoderPrompts,
+    MaskedLanguageModelPrompts,
+    PromptFormat,
+    PromptLimits,
+)
+from mtfrun.data.rows.batches import Batch, Places, Rows
+from mtfrun.data.rows.collate import indices_within
+from mtfrun.data.rows.order import Selection
+from mtfrun.data.task import Task
+from mtfrun.data.text.task_data import TaskData
+from mtfrun.errors.checks import COUNT, check_fields
+
+
+class ObjectiveData(TaskData):
+    """Running text from which an objective makes inputs and targets.
+
+    Documents form one stream of ids without ends, cut into texts that fill the features. Noise
+    differs in every epoch; an evaluation always has the noise of the first.
+    """
+
+    has_text: ClassVar[bool] = True
+
+    objective: Objective
+
+    @property
+    def features(self) -> dict[str, mtf.Shape]:
+        lengths = self.lengths
+        return {INPUTS: ids_shape(lengths.inputs), TARGETS: ids_shape(lengths.targets)}
+
+    @property
+    @abc.abstractmethod
+    def lengths(self) -> FeatureLengths:
+        """The lengths of the features of every row."""
+
+    @functools.cached_property
+    def raw_length(self) -> int:
+        """The number of ids of a text of which the objective makes a row."""
+        lengths = self.lengths
+        return self.objective.raw_length(lengths.inputs, lengths.targets, self.vocabulary)
+
+    def _encoder_decoder_prompts(
+        self, lengths: FeatureLengths, limits: PromptLimits
+    ) -> EncoderDecoderPrompts:
+        max_lengths = {INPUTS: lengths.inputs, TARGETS: lengths.targets}
+        return EncoderDecoderPrompts(self.vocabulary, self.vocabulary, max_lengths, limits)
+
+    def _rows(self, task: Task, split: str) -> Rows:
+        return ObjectiveRows(self._cache(task, split), self)
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoisingData(ObjectiveData):
+    """Inputs and targets that an objective makes of running text, for encoder-decoder models.
+
+    Prompts are inputs as in training: with sentinels, if the vocabulary can encode them, after a
+    mode if the objective has modes. Otherwise see `ObjectiveData`.
+
+    Attributes:
+      inputs_length: maximum number of ids of the inputs, including the end.
+      targets_length: of the targets; by default for the longest text whose inputs fit.
+    """
+
+    remedy: ClassVar[str] = (
+        "set Experiment.data = @data.DelimitedDenoisingData(), which puts both in one row"
+    )
+
+    objective: Objective
+    inputs_length: int
+    targets_length: int | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "inputs_length")
+        check_fields(self, COUNT, "targets_length", optional=True)
+
+    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
+        return self._encoder_decoder_prompts(self.lengths, limits)
+
+    @functools.cached_property
+    def lengths(self) -> FeatureLengths:
+        inputs, targets = self.inputs_length, self.targets_length
+        if targets is None:
+            targets = self.objective.targets_length(inputs, self.vocabulary)
+        return FeatureLengths(inputs, targets, inputs + targets)
+
+
+@dataclasses.dataclass(frozen=True)
+class DelimitedDenoisingData(ObjectiveData):
+    """Rows "inputs end targets end" that an objective makes of running text, for decoders.
+
+    One text a row. For prefix language models, whose inputs see each other, and for causal ones;
+    see `DelimitedPairsData`. Otherwise see `DenoisingData`.
+    """
+
+    remedy: ClassVar[str] = "set Experiment.data = @data.DenoisingData()"
+    has_rows_of_pairs: ClassVar[bool] = True
+
+    objective: Objective
+    length: int
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "length")
+
+    @property
+    def features(self) -> dict[str, mtf.Shape]:
+        return {TARGETS: ids_shape(self.length)}
+
+    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
+        inputs, targets, length = self.lengths
+        inputs = min(inputs, max(length - targets, length // 2))
+        lengths = FeatureLengths(inputs, min(targets, length - inputs), length)
+        return DecoderOnlyPrompts(self._encoder_decoder_prompts(lengths, limits))
+
+    @functools.cached_property
+    def raw_length(self) -> int:
+        return self.objective.raw_length_in_one_row(self.length, self.vocabulary)
+
+    @functools.cached_property
+    def lengths(self) -> FeatureLengths:
+        lengths = self.objective.feature_lengths(self.raw_length, self.vocabulary)
+        return lengths._replace(joined=self.length)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedLanguageModelData(ObjectiveData):
+    """Running text in rows of `length` ids, of which some are masked in the inputs, for encoders.
+
+    Targets are the ids of the noise, and padding elsewhere, so that loss and accuracy are about the
+    noise. Otherwise see `ObjectiveData`.
+    """
+
+    remedy: ClassVar[Mapping[str, str]] = {
+        "targets_segmentation": "set Experiment.data = @data.DenoisingData()",
+        "": "choose @transformer.EncoderOnly",
+    }
+
+    length: int
+    objective: MaskedLanguageModel = dataclasses.field(default_factory=MaskedLanguageModel)
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "length")
+        if self.objective.full_targets:
+            raise DataError(
+                "MaskedLanguageModelData.objective: full_targets is for models that generate text: "
+                "set it to False, or use @data.DenoisingData()"
+            )
+
+    @property
+    def tokens_per_row(self) -> int:
+        return self.length
+
+    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
+        return MaskedLanguageModelPrompts(self.vocabulary, self.length)
+
+    @functools.cached_property
+    def lengths(self) -> FeatureLengths:
+        return FeatureLengths(self.length, self.length, 2 * self.length)
+
+
+class ObjectiveRows(Rows):
+    """Inputs and targets that the objective of `data` makes of the texts of a cache."""
+
+    def __init__(self, cache: TokenCache, data: ObjectiveData):
+        self._texts = RawStream(cache, data.raw_length)
+        self._data = data
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def take(self, selection: Selection) -> Batch:
+        data, text = self._data, self._texts.take(selection.rows)
+        batch = data.objective(text, selection.generators(), data.lengths, data.vocabulary)
+        return self._join(batch) if data.has_rows_of_pairs else batch
+
+    def padding_of(self, feature: str) -> int:
+        return self._data.vocabulary.pad_id
+
+    def find(self, examples: np.ndarray) -> Places:
+        return self._texts.find(examples)
+
+    def _join(self, batch: Batch) -> Batch:
+        """Returns the only feature "targets", with rows "inputs end targets end"."""
+        parts = np.concatenate([batch[INPUTS], batch[TARGETS]], axis=1)
+        row, column = np.nonzero(parts)
+        is_id = parts != 0
+        place = np.cumsum(is_id, axis=1)[row, column] - 1
+        joined = np.zeros([len(parts), self._data.lengths.joined], np.int32)
+        joined[row, place] = parts[row, column]
+        return {TARGETS: joined}
+
+
+class RawStream:
+    """The texts of a cache's only feature, joined without ends and cut every `length` ids.
+
+    As for T5's objectives: Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4.
+    """
+
+    def __init__(self, cache: TokenCache, length: int):
+        self._tokens = cache.tokens
+        self._ends = cache.ends.reshape(-1)
+        self._length = length
+        self._size = cache.tokens.size - self._ends.size
+
+    def __len__(self) -> int:
+        return -(-self._size // self._length)
+
+    def take(self, numbers: np.ndarray) -> RawText:
+        batch, length = len(numbers), self._length
+        starts = numbers * length
+        lengths = np.minimum(self._size - starts, length)
+        # An id stands in the cache after as many ends as there are documents before it.
+        first = self._documents_before(starts)
+        counts = self._documents_before(starts + lengths - 1) - first
+        row = np.repeat(np.arange(batch), counts)
+        nth = indices_within(counts)
+        columns = self._stops(first[row] + nth) - starts[row]
+        ends = np.bincount(row * length + columns, minlength=batch * length)
+        ends_before = first[:, None] + np.cumsum(ends.reshape(batch, length), axis=1)
+        column = np.arange(length)
+        places = starts[:, None] + column + ends_before
+        ids = self._tokens[np.minimum(places, self._tokens.size - 1)].astype(np.int32)
+        ids[column >= lengths[:, None]] = 0
+        return RawText(ids, lengths)
+
+    def find(self, documents: np.ndarray) -> Places:
+        stops = self._stops(documents)
+        starts = np.where(documents > 0, self._stops(documents - 1), 0)
+        first = starts // self._length
+        counts = np.where(stops > starts, (stops - 1) // self._length - first + 1, 0)
+        numbers = np.repeat(np.arange(len(documents)), counts)
+        rows = np.repeat(first, counts) + indices_within(counts)
+        return Places(numbers, rows, np.zeros_like(rows))
+
+    def _stops(self, documents: np.ndarray) -> np.ndarray:
+        stops: np.ndarray = self._ends[documents] - documents - 1
+        return stops
+
+    def _documents_before(self, places: np.ndarray) -> np.ndarray:
+        """By bisection: an array of all `_stops` would take memory."""
+        low = np.zeros_like(places)
+        high = np.full_like(places, self._ends.size)
+        while (is_open := low < high).any():
+            middle = np.minimum((low + high) // 2, self._ends.size - 1)
+            is_before = self._stops(middle) <= places
+            low = np.where(is_open & is_before, middle + 1, low)
+            high = np.where(is_open & ~is_before, middle, high)
+        return low

@@ -1,0 +1,274 @@
+"""Base class of data made of a task's texts."""
+
+from __future__ import annotations
+
+import abc
+import copy
+import dataclasses
+import functools
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from mtfrun.data.cache.directory import EVERY_CACHE, CacheChoice
+from mtfrun.data.cache.documents import find_hashes
+from mtfrun.data.cache.tokens import Cached, TokenCache, open_cache
+from mtfrun.data.data import IDS, VOCABULARIES, TextData, short_json
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.mixture import Mixture, Tasks, mixture_of
+from mtfrun.data.preprocessor import Fields
+from mtfrun.data.rows.batches import (
+    Batch,
+    Batches,
+    CountedBatches,
+    Density,
+    Rows,
+    choose_rows,
+    every_row,
+)
+from mtfrun.data.rows.dropped_documents import RowsWithHoles
+from mtfrun.data.rows.order import ONLY_HOST, Host
+from mtfrun.data.task import Metrics, Task
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.errors.checks import COUNT, check_range
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskData(TextData):
+    """Rows of a task's texts; subclasses say what a row is, and which features are `texts`.
+
+    `shown_texts` are used for prompts and metrics, if others than `texts`.
+
+    Attributes:
+      task: the source, the preprocessors and the vocabulary; or a mixture of tasks, which are
+        mixed in training and evaluated one by one.
+      exclude_documents: the hashes of documents that training leaves out, see `remove`.
+    """
+
+    texts: ClassVar[Sequence[str]] = (TARGETS,)
+    shown_texts: ClassVar[Sequence[str] | None] = None
+
+    task: Tasks
+    exclude_documents: Sequence[str] = dataclasses.field(default=(), kw_only=True)
+
+    @functools.cached_property
+    def mixture(self) -> Mixture:
+        return mixture_of(self.task)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.mixture.vocabulary_of(TARGETS)
+
+    def train(
+        self, batch: int, *, seed: int, host: Host = ONLY_HOST, split: str = "train"
+    ) -> Batches:
+        tasks = self.mixture.tasks
+        rows = [self._rows(task, split) for task in tasks]
+        examples = [self._num_examples(task, split, x) for task, x in zip(tasks, rows, strict=True)]
+        per_row = [count / len(x) for count, x in zip(examples, rows, strict=True)]
+        # A row of many examples is drawn so much less often.
+        rates = [
+            rate * len(x) / count
+            for rate, x, count in zip(
+                self.mixture.example_rates(examples), rows, examples, strict=True
+            )
+        ]
+        return Batches(
+            self._leave_out(rows),
+            batch,
+            seed=seed,
+            rates=rates,
+            max_epochs=self.mixture.epoch_limits,
+            examples_per_row=dict(zip(self.mixture.names, per_row, strict=True)),
+            host=host,
+        )
+
+    def remove(self, hashes: Sequence[str]) -> TaskData:
+        data = dataclasses.replace(self, exclude_documents=tuple(hashes))
+        for text in hashes:
+            if not any(of_task[text].size for of_task in data._removed):
+                raise DataError(
+                    f"no document of the training split has the hash {text}: `mtfrun data where` "
+                    "prints the hashes of documents"
+                )
+        return data
+
+    def with_caches(self, caches: Mapping[str, TokenCache]) -> TaskData:
+        data = copy.copy(self)
+        vars(data).pop("_removed", None)
+        vars(data)["_cache"] = lambda task, *_: caches[task.title]
+        return data
+
+    @functools.cached_property
+    def _removed(self) -> list[dict[str, np.ndarray]]:
+        """For each task the documents of each hash."""
+        tasks, hashes = self.mixture.tasks, self.exclude_documents
+        return [find_hashes(self._cache(task, "train"), hashes) for task in tasks]
+
+    def _leave_out(self, rows: Sequence[Rows]) -> Sequence[Rows]:
+        if not self.exclude_documents:
+            return rows
+        documents = [np.concatenate(list(of_task.values())) for of_task in self._removed]
+        return list(map(RowsWithHoles, rows, documents))
+
+    def evaluation(self, batch: int, *, split: str = "validation") -> Iterator[Batch]:
+        return self._evaluation(batch, split, None)
+
+    def evaluation_subset(self, batch: int, max_batches: int, *, split: str) -> Iterator[Batch]:
+        """Returns a random choice of as many rows, the same every time; of a mixture, per task."""
+        return self._evaluation(batch, split, batch * max_batches)
+
+    def by_task(self) -> Mapping[str, TaskData]:
+        if len(self.mixture.tasks) == 1:
+            return {"": self}
+        return {task.title: dataclasses.replace(self, task=task) for task in self.mixture.tasks}
+
+    @property
+    def cached_tasks(self) -> Sequence[str]:
+        return [task.title for task in self.mixture.tasks]
+
+    def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
+        for task in self.mixture.tasks:
+            if not choice.includes(task.title):
+                continue
+            cache = self._cache(task, split, choice)
+            counts = {
+                "examples": len(cache),
+                "tokens": cache.tokens.size,
+                "bytes": cache.manifest["text_bytes"],
+            }
+            files = task.source.paths(split)
+            hashed = cache.fingerprint
+            yield Cached(task.title, split, counts, cache.directory, hashed, cache, files)
+
+    def densities(self, split: str) -> Mapping[str, Density]:
+        densities = {task.title: self._rows(task, split).density for task in self.mixture.tasks}
+        return {title: density for title, density in densities.items() if density is not None}
+
+    @property
+    def vocabularies(self) -> Mapping[str, Vocabulary]:
+        names = [name for name in (INPUTS, TARGETS) if name in self.texts or name in self.features]
+        return {
+            name: self.mixture.vocabulary_of(name if name in self.texts else TARGETS)
+            for name in names
+        }
+
+    def fingerprint(self) -> dict[str, object]:
+        """Returns hashes of ids and vocabularies, settings, and sources to name a change."""
+        settings: dict[str, object] = {}
+        names = [field.name for field in dataclasses.fields(self)]
+        # `exclude_documents` is compared as a parameter of the training: earlier rows are the same.
+        for name in (name for name in names if name not in ("task", "exclude_documents")):
+            value = getattr(self, name)
+            is_json = value is None or isinstance(value, int | float | str)
+            settings[name] = value if is_json else repr(value)
+        tasks = self.mixture.tasks
+        caches = {task.title: self._cache(task, "train") for task in tasks}
+        if len(tasks) > 1:
+            settings["tasks"] = list(caches)
+            sizes = [cache.manifest["examples"] for cache in caches.values()]
+            settings["rates"] = list(self.mixture.example_rates(sizes))
+            settings["max_epochs"] = list(self.mixture.epoch_limits)
+        return {
+            "texts": {
+                title: {
+                    IDS: cache.fingerprint,
+                    "source": short_json(cache.manifest["source"]),
+                    "preprocessors": short_json(cache.manifest["preprocessors"]),
+                }
+                for title, cache in caches.items()
+            },
+            VOCABULARIES: {name: v.fingerprint for name, v in self.vocabularies.items()},
+            "settings": settings,
+        }
+
+    def source_texts(self, split: str, features: Collection[str]) -> Iterator[bytes]:
+        chosen = [feature for feature in self.texts if feature in features]
+        if not chosen:
+            raise DataError(
+                f"{type(self).__name__} has no texts of {', '.join(features)}: choose among "
+                f"{', '.join(self.texts)}"
+            )
+        texts = (row for task in self.mixture.tasks for row in task.texts(split, chosen))
+        return itertools.chain.from_iterable(texts)
+
+    def expected_bytes(self, split: str) -> int | None:
+        sizes = [task.source.expected_bytes(split) for task in self.mixture.tasks]
+        return None if None in sizes else sum(size for size in sizes if size is not None)
+
+    def text(self, split: str) -> bytes:
+        if not self.has_text:
+            return super().text(split)
+        texts = (text for task in self.mixture.tasks for (text,) in task.texts(split, [TARGETS]))
+        return b"".join(texts)
+
+    def examples(self, split: str) -> Iterator[Mapping[str, bytes]]:
+        """Yields the texts of every example of all tasks, without empty documents."""
+        for task in self.mixture.tasks:
+            names = self.shown_texts or self.texts
+            for texts in task.texts(split, names):
+                if len(texts) > 1 or texts[0]:
+                    yield dict(zip(names, texts, strict=True))
+
+    def evaluated_examples(self, split: str, count: int | None) -> list[Fields]:
+        """Returns as many examples of each task."""
+        if not self.has_pairs:
+            return super().evaluated_examples(split, count)
+        tasks = self.mixture.tasks
+        shares: list[int | None] = [None] * len(tasks)
+        if count is not None:
+            shares = [*np.diff(np.linspace(0, count, len(tasks) + 1).astype(int)).tolist()]
+        return [
+            example
+            for task, share in zip(tasks, shares, strict=True)
+            for example in self._chosen_examples(task, split, share)
+        ]
+
+    @property
+    def metrics(self) -> Sequence[Metrics]:
+        """Of the task; the tasks of a mixture are evaluated by themselves, see `by_task`."""
+        return self.mixture.tasks[0].metrics
+
+    @property
+    def labels(self) -> Sequence[str]:
+        return self.mixture.tasks[0].labels
+
+    def postprocess(self, text: str) -> object:
+        return self.mixture.tasks[0].postprocess(text)
+
+    def reference(self, fields: Fields) -> object:
+        return self.mixture.tasks[0].reference_of(fields)
+
+    def _chosen_examples(self, task: Task, split: str, count: int | None) -> list[Fields]:
+        numbers = choose_rows(self._cache(task, split).manifest["examples"], count).tolist()
+        examples = enumerate(task.examples(split))
+        # Each number takes up the reading where the one before has left it.
+        chosen = [next(x.fields for i, x in examples if i == number) for number in numbers]
+        names = self.shown_texts or self.texts
+        return [{**x, **{name: task.text_of(x, name) for name in names}} for x in chosen]
+
+    def _cache(self, task: Task, split: str, choice: CacheChoice = EVERY_CACHE) -> TokenCache:
+        return open_cache(task, split, self.texts, choice)
+
+    def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
+        return len(rows)
+
+    def _evaluation(self, batch: int, split: str, max_rows: int | None) -> Iterator[Batch]:
+        check_range("batch", batch, COUNT)
+        tasks = self.mixture.tasks
+        # In a list, so that a split that cannot be read is an error now.
+        batches = [self._rows_of_evaluation(task, batch, split, max_rows) for task in tasks]
+        return CountedBatches.chain(batches)
+
+    @abc.abstractmethod
+    def _rows(self, task: Task, split: str) -> Rows:
+        """Returns the training rows."""
+
+    def _rows_of_evaluation(
+        self, task: Task, batch: int, split: str, max_rows: int | None
+    ) -> Iterator[Batch]:
+        """Yields batches of an evaluation, by default of training's rows, or a choice."""
+        return every_row(self._rows(task, split), batch, max_rows)

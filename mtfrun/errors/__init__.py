@@ -1,0 +1,14 @@
+from mtfrun.errors.errors import RAISE_THE_LIMIT as RAISE_THE_LIMIT
+from mtfrun.errors.errors import ConfigError as ConfigError
+from mtfrun.errors.errors import ExitCode as ExitCode
+from mtfrun.errors.errors import InputError as InputError
+from mtfrun.errors.errors import LayoutError as LayoutError
+from mtfrun.errors.errors import ShapeError as ShapeError
+from mtfrun.errors.errors import did_you_mean as did_you_mean
+from mtfrun.errors.errors import install_command as install_command
+from mtfrun.errors.errors import is_input_error as is_input_error
+from mtfrun.errors.errors import is_shortage as is_shortage
+from mtfrun.errors.errors import is_shortage_of_library as is_shortage_of_library
+from mtfrun.errors.errors import list_some as list_some
+from mtfrun.errors.errors import nearest as nearest
+from mtfrun.errors.errors import shorten as shorten

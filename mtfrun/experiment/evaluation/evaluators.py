@@ -1,0 +1,404 @@
+"""Evaluators: entropies, decodes against references, the likeliest label, samples, predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import html
+import itertools
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, cast
+
+import numpy as np
+
+from mtfrun.data import (
+    INPUTS,
+    TARGETS,
+    DataError,
+    Fields,
+    ImageData,
+    TextData,
+    conditional_entropy,
+    ranked_class,
+)
+from mtfrun.data.task import Metrics
+from mtfrun.display import pictures
+from mtfrun.errors import InputError
+from mtfrun.errors.checks import INDEX, check_fields
+from mtfrun.experiment.evaluation.evaluation import (
+    EvaluationContext,
+    EvaluationResult,
+    Evaluator,
+    prefix_task,
+)
+from mtfrun.experiment.inference.scoring import Score
+from mtfrun.experiment.records import Images, Record, require
+from mtfrun.metrics.task_metrics import text_metrics, token_accuracy
+from mtfrun.models.resnet import CONFUSION_MATRIX
+
+# Number of decodes that TensorBoard shows, and that a file of the run directory has.
+SHOWN_DECODES, SAVED_DECODES = 10, 100
+# The number of all examples, among the metrics.
+SPLIT = "split"
+# Pairs that are scored between two reports of progress.
+_PAIRS_PER_CALL = 1024
+# Characters with a meaning in Markdown, in cells of tables too.
+_SPECIAL = re.compile(r"[\\`*_{}\[\]()#+\-.!|~$:]")
+_MOST_CHARACTERS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Entropies(Evaluator):
+    """Conditional entropies of the text: baselines for a model's bits per byte.
+
+    Attributes:
+      orders: for each, the entropy of the split's bytes given that number of preceding bytes, as
+        "order_2_entropy".
+    """
+
+    uses_model: ClassVar[bool] = False
+
+    orders: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if self.orders and not self._data.has_text:
+            raise InputError(
+                f"Entropies.orders={self.orders} needs running text, which "
+                f"{type(self._data).__name__} is not: set it to []"
+            )
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        return EvaluationResult(metrics=self._entropies)
+
+    @property
+    def _data(self) -> TextData:
+        who = f"Entropies.orders={self.orders}"
+        return require(self.experiment.data, TextData, who, "set it to []")
+
+    @functools.cached_property
+    def _entropies(self) -> dict[str, float]:
+        if not self.orders:
+            return {}
+        text = self._data.text(self.split)
+        return {f"order_{order}_entropy": conditional_entropy(text, order) for order in self.orders}
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodedPairs(Evaluator):
+    """Metrics of decodes against their targets; TensorBoard shows the first ones.
+
+    Every task of a mixture has metrics by itself.
+
+    Attributes:
+      num_decodes: number of pairs of every task, the same every time; 0 for none, None for all.
+      metrics: functions of all targets and all predictions that return metrics by name, besides
+        "token_accuracy": for data whose task has none. A metric of the same name as one of the
+        model's replaces that.
+    """
+
+    num_decodes: int | None = 0
+    metrics: Sequence[Metrics] = (text_metrics,)
+
+    def __post_init__(self) -> None:
+        if self.num_decodes != 0 and not all(data.has_pairs for data in self._parts.values()):
+            raise InputError(
+                f"DecodedPairs.num_decodes={self.num_decodes} needs pairs to compare outputs with: "
+                "set it to 0 or use @data.SequenceToSequenceData() or @data.DelimitedPairsData()"
+            )
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        if self.num_decodes == 0:
+            return EvaluationResult()
+        metrics: dict[str, float] = {}
+        texts: dict[str, str] = {}
+        saved: list[Mapping[str, object]] = []
+        numbers: dict[str, int] = {}
+        for name, examples in self._examples.items():
+            result = self._evaluate_task(self._parts[name], examples, context)
+            numbers |= _numbers_of_examples(self, name, result.metrics, len(examples))
+            metrics |= prefix_task(name, result.metrics)
+            texts |= prefix_task(name, result.texts)
+            saved += [{"task": name, **record} if name else record for record in result.records]
+        return EvaluationResult(metrics, texts, records=saved, examples=numbers)
+
+    def of_all_examples(self) -> DecodedPairs:
+        return self if self.num_decodes == 0 else dataclasses.replace(self, num_decodes=None)
+
+    def _evaluate_task(
+        self, data: TextData, examples: Sequence[Fields], context: EvaluationContext
+    ) -> EvaluationResult:
+        records = self.experiment.inference.records([x[INPUTS] for x in examples], context.progress)
+        inputs, targets = (
+            [example[name].decode("utf-8", "replace") for example in examples]
+            for name in (INPUTS, TARGETS)
+        )
+        outputs = [record.texts[0] for record in records]
+        values = [data.reference(x) for x in examples], [data.postprocess(x) for x in outputs]
+        metrics: dict[str, float] = {}
+        for metrics_of in data.metrics or self.metrics:
+            metrics |= metrics_of(*values)
+        encode = data.vocabulary.encode
+        metrics["token_accuracy"] = token_accuracy(
+            [encode(text) for text in targets], [encode(text) for text in outputs]
+        )
+        rows = [
+            [x, target, output, "yes" if output == target else "no"]
+            for x, target, output in zip(inputs, targets, outputs, strict=True)
+        ]
+        shown = markdown_table(["input", "target", "output", "equal"], rows[:SHOWN_DECODES])
+        saved = [
+            {"input": x, "target": target, "output": output, **_numbers(record)}
+            for (x, target, output, _), record in zip(rows[:SAVED_DECODES], records, strict=False)
+        ]
+        return EvaluationResult(metrics, texts={"decodes": shown}, records=saved)
+
+    @functools.cached_property
+    def _parts(self) -> dict[str, TextData]:
+        return _texts_by_task(self, f"num_decodes={self.num_decodes}")
+
+    @functools.cached_property
+    def _examples(self) -> dict[str, list[Fields]]:
+        count = self.num_decodes
+        return {name: x.evaluated_examples(self.split, count) for name, x in self._parts.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class RankedLabels(Evaluator):
+    """The share of examples whose target is the likeliest of the task's labels.
+
+    Every label is scored as the target of the inputs; the log-likelihood is of all its tokens
+    and the end. Unlike a decode, the prediction is always a label. ("Rank classification", Brown et
+    al. 2020, https://arxiv.org/abs/2005.14165, section 2.4.) Tasks without `labels` are left out.
+
+    Attributes:
+      num_examples: number of examples of every task, the same every time; 0 for none, None for all.
+    """
+
+    num_examples: int | None = 0
+
+    def __post_init__(self) -> None:
+        if self.num_examples != 0 and not self._parts:
+            raise InputError(
+                f"RankedLabels.num_examples={self.num_examples} needs a task with labels: set "
+                "Task.labels to all texts that a target may be, or num_examples to 0"
+            )
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        if self.num_examples == 0:
+            return EvaluationResult()
+        metrics: dict[str, float] = {}
+        numbers: dict[str, int] = {}
+        for name, pairs in self._pairs.items():
+            labels = [label.encode() for label in self._parts[name].labels]
+            targets = [labels.index(target) for _, target in pairs]
+            likeliest = list(self._likeliest([inputs for inputs, _ in pairs], labels, context))
+            accuracy = float(np.mean(np.equal(targets, likeliest)))
+            of_task = {"ranked_accuracy": accuracy}
+            metrics |= prefix_task(name, of_task)
+            numbers |= _numbers_of_examples(self, name, of_task, len(pairs))
+        return EvaluationResult(metrics, examples=numbers)
+
+    def of_all_examples(self) -> RankedLabels:
+        return self if self.num_examples == 0 else dataclasses.replace(self, num_examples=None)
+
+    def _likeliest(
+        self, inputs: Sequence[bytes], labels: Sequence[bytes], context: EvaluationContext
+    ) -> Iterator[int]:
+        size = max(1, _PAIRS_PER_CALL // len(labels))
+        for first in range(0, len(inputs), size):
+            some = inputs[first : first + size]
+            records = self.experiment.inference.scores(
+                [(x, label) for x in some for label in labels]
+            )
+            scores = np.array([record.fields["log_likelihood"] for record in records], np.float64)
+            yield from np.argmax(scores.reshape(len(some), len(labels)), axis=1).tolist()
+            context.progress(first + len(some))
+
+    @functools.cached_property
+    def _parts(self) -> dict[str, TextData]:
+        parts = _texts_by_task(self, f"num_examples={self.num_examples}")
+        return {name: data for name, data in parts.items() if data.has_pairs and data.labels}
+
+    @functools.cached_property
+    def _pairs(self) -> dict[str, list[tuple[bytes, bytes]]]:
+        """The examples of every task; DataError if a target is none of the labels."""
+        pairs = {name: x.pairs(self.split, self.num_examples) for name, x in self._parts.items()}
+        for name, pairs_of_task in pairs.items():
+            labels = set(self._parts[name].labels)
+            for _, target in pairs_of_task:
+                if (text := target.decode("utf-8", "replace")) not in labels:
+                    raise DataError(
+                        f'the target "{text}" of {name or "the task"} is none of Task.labels: add '
+                        "it, or set RankedLabels.num_examples to 0"
+                    )
+        return pairs
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredTargets(Evaluator):
+    """Metrics of the log-likelihoods of targets, such as those that `RankClassification` makes.
+
+    Attributes:
+      metrics: functions of all references and all scores (see `Score`) to values by name.
+      reference: from the fields of each example to what they compare its score with.
+      num_examples: number of examples of every task, the first ones of the split, so that the
+        classes of an example stay together; by default all.
+    """
+
+    metrics: Sequence[Metrics] = ()
+    reference: Callable[[Fields], Any] = ranked_class
+    num_examples: int | None = None
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        if not self.metrics:
+            return EvaluationResult()
+        metrics: dict[str, float] = {}
+        numbers: dict[str, int] = {}
+        for name, examples in self._examples.items():
+            references = [self.reference(example) for example in examples]
+            scores = list(self._scores(examples, context))
+            of_task: dict[str, float] = {}
+            for metrics_of in self.metrics:
+                of_task |= metrics_of(references, scores)
+            metrics |= prefix_task(name, of_task)
+            numbers |= _numbers_of_examples(self, name, of_task, len(examples))
+        return EvaluationResult(metrics, examples=numbers)
+
+    def of_all_examples(self) -> ScoredTargets:
+        return dataclasses.replace(self, num_examples=None)
+
+    def _scores(self, examples: Sequence[Fields], context: EvaluationContext) -> Iterator[Score]:
+        for first in range(0, len(examples), _PAIRS_PER_CALL):
+            some = examples[first : first + _PAIRS_PER_CALL]
+            records = self.experiment.inference.scores([(x[INPUTS], x[TARGETS]) for x in some])
+            for record in records:
+                values = cast(Any, [record.fields[name] for name in Score._fields])
+                yield Score(*values)
+            context.progress(first + len(some))
+
+    @functools.cached_property
+    def _examples(self) -> dict[str, list[Fields]]:
+        parts = _texts_by_task(self, "metrics", "set it to []")
+        return {
+            name: data.evaluated_examples(self.split, None)[: self.num_examples]
+            for name, data in parts.items()
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples(Evaluator):
+    """Decodes of some prompts, which TensorBoard shows."""
+
+    prompts: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.prompts:
+            require(self.experiment.data, TextData, "Samples.prompts", "set it to []")
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        if not self.prompts or not context.is_shown:
+            return EvaluationResult()
+        records = self.experiment.inference.records(
+            [prompt.encode() for prompt in self.prompts], context.progress
+        )
+        rows = [[x, y.texts[0]] for x, y in zip(self.prompts, records, strict=True)]
+        saved = [
+            {"input": prompt, "output": output, **_numbers(record)}
+            for (prompt, output), record in zip(rows, records, strict=True)
+        ]
+        return EvaluationResult(
+            texts={"samples": markdown_table(["prompt", "output"], rows)}, records=saved
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfusionMatrix(Evaluator):
+    """The confusion matrix, if the model counts it."""
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        if CONFUSION_MATRIX not in context.tables or not context.is_shown:
+            return EvaluationResult()
+        names = _image_data(self).label_names
+        image = pictures.confusion_matrix(context.tables[CONFUSION_MATRIX], names)
+        return EvaluationResult(images={CONFUSION_MATRIX: image})
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledImages(Evaluator):
+    """The first `num_images` images of a split with their predictions; 0 for none."""
+
+    num_images: int = 12
+
+    def __post_init__(self) -> None:
+        check_fields(self, INDEX, "num_images")
+        _image_data(self)
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        if not self.num_images or not context.is_shown:
+            return EvaluationResult()
+        images = Images(len(self._first), [(image, {}) for image, _ in self._first])
+        records = self.experiment.inference.records(images, context.progress)
+        names = _image_data(self).label_names
+        labelled = [
+            pictures.LabelledImage(
+                image,
+                names[label],
+                str(record.fields["label"]),
+                cast(float, record.fields["probability"]),
+            )
+            for (image, label), record in zip(self._first, records, strict=True)
+        ]
+        saved = [
+            {"index": i, "true_label": names[label], **record.fields}
+            for i, ((_, label), record) in enumerate(zip(self._first, records, strict=True))
+        ]
+        grid = pictures.image_grid(labelled)
+        return EvaluationResult(images={"predictions": grid}, records=saved)
+
+    @functools.cached_property
+    def _first(self) -> list[tuple[np.ndarray, int]]:
+        return list(itertools.islice(_image_data(self).images(self.split), self.num_images))
+
+
+def _image_data(evaluator: Evaluator) -> ImageData:
+    who = f"Evaluation.evaluators: {type(evaluator).__name__}"
+    return require(evaluator.experiment.data, ImageData, who, "leave it out")
+
+
+def _texts_by_task(
+    evaluator: Evaluator, setting: str, remedy: str = "set it to 0"
+) -> dict[str, TextData]:
+    who = f"{type(evaluator).__name__}.{setting}"
+    parts = evaluator.experiment.data.by_task()
+    return {name: require(data, TextData, who, remedy) for name, data in parts.items()}
+
+
+def _numbers_of_examples(
+    evaluator: Evaluator, task: str, metrics: Iterable[str], count: int
+) -> dict[str, int]:
+    """Returns `EvaluationResult.examples` of a task with the same number for all metrics."""
+    caches = evaluator.experiment.data.by_task()[task].caches(evaluator.split)
+    of_split = sum(cached.counts["examples"] for cached in caches)
+    return prefix_task(task, {**dict.fromkeys(metrics, count), SPLIT: of_split})
+
+
+def _numbers(record: Record) -> dict[str, object]:
+    """Returns what a record has beside the texts: scores, numbers of tokens, all outputs."""
+    texts = ("prompt", "output")
+    return {name: value for name, value in record.fields.items() if name not in texts}
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Returns a table whose cells show texts as they are, line breaks and blanks included."""
+    lines = [list(header), ["---"] * len(header), *([_cell(text) for text in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    if len(text) > _MOST_CHARACTERS:
+        text = f"{text[:_MOST_CHARACTERS]}… ({len(text):,} characters)"
+    text = _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", html.escape(text))
+    # Blanks at the beginning of a line, and of two blanks the first, would not be shown.
+    text = re.sub(r"(?m)^ | (?= )", "&nbsp;", text.expandtabs(4))
+    return "<br>".join(text.splitlines())

@@ -1,0 +1,1 @@
+"""Decoding, scoring and classification with a model of an experiment."""

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mtfrun.cli.command import Command, require_model_dir
+from mtfrun.display.formats import number_text
+from mtfrun.display.streams import print_lines
+from mtfrun.display.table import table_lines, terminal_columns
+from mtfrun.errors import InputError
+
+if TYPE_CHECKING:
+    from mtfrun.extras.audit.ledger import LedgerRecord
+
+_DESCRIPTION = """\
+Shows what every step of a training has read and computed, bit by bit.
+
+  mtfrun ledger show --model_dir=/tmp/run
+  mtfrun ledger show --model_dir=/tmp/run --steps=1200:1250
+  mtfrun ledger show --model_dir=/tmp/run --steps=1:1000 --json
+
+A row is a step: digests of its batch and, where a training begins, with checkpoints and every
+thousand steps, of all variables, slots and averages; the bits of its random key; the loss that is
+differentiated, and the norm of the gradients before clipping. Two runs with equal columns have done
+the same. --json prints a line for each step, with the bits of the numbers.
+
+The records are chained by hashes: a record that was changed, or steps that were cut out, are an
+error."""
+
+_SHOWN = 20
+
+
+def step_range(text: str) -> tuple[int, int] | None:
+    """Returns the steps of "100:150"; None for a text of another form."""
+    match = re.fullmatch(r"(\d{1,12}):(\d{1,12})", text)
+    return None if match is None else (int(match[1]), int(match[2]))
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--steps", help=f"the first and the last; the last {_SHOWN} by default", metavar="A:B"
+    )
+    parser.add_argument("--json", action="store_true", help="print a JSON object for every step")
+
+
+def _check(flags: argparse.Namespace) -> None:
+    require_model_dir(flags)
+    if flags.steps is not None and step_range(flags.steps) is None:
+        raise InputError(
+            f"--steps={flags.steps}: give the first and the last step, such as 100:150"
+        )
+
+
+def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun.extras.audit.ledger import read_ledger
+    from mtfrun.rundir import RunDirectory
+
+    run = RunDirectory(flags.model_dir)
+    run.require()
+    records = list(read_ledger(run.path))
+    trained = [record for record in records if record.step]
+    steps = step_range(flags.steps or "")
+    if steps is None:
+        chosen = records[-_SHOWN:]
+    else:
+        chosen = [record for record in records if steps[0] <= record.step <= steps[1]]
+    if not chosen:
+        have = f"{trained[0].step:,} to {trained[-1].step:,}" if trained else "none"
+        raise InputError(f"the ledger of {run.path} has no such steps; it has {have}")
+    if flags.json:
+        print_lines(*(json.dumps(record._asdict()) for record in chosen))
+        return 0
+    columns = ["step", "loss", "gradient norm", "batch", "key", "variables"]
+    print_lines(*table_lines(columns, list(map(_cells, chosen)), terminal_columns()))
+    if trained:
+        missing = trained[-1].step - trained[0].step + 1 - len(trained)
+        note = f", {missing:,} are missing" if missing else ""
+        print(f"{len(trained):,} steps, {trained[0].step:,} to {trained[-1].step:,}{note}")
+    return 0
+
+
+def _cells(record: LedgerRecord) -> list[str]:
+    from mtfrun.extras.audit.ledger import value_of
+
+    variables = f"{record.variables:016x}" if record.variables else ""
+    if not record.step:
+        return ["0", "", "", "", "", variables]
+    return [
+        f"{record.step:,}",
+        number_text(record.mean_loss),
+        number_text(value_of(record.gradient_norm)),
+        f"{record.batch:016x}",
+        f"{record.key:08x}",
+        variables,
+    ]
+
+
+GROUPS = {"ledger": "Looks at what every step of a training has read and computed."}
+COMMANDS = [
+    Command(
+        "ledger show",
+        _DESCRIPTION,
+        run,
+        _add_flags,
+        _check,
+        subject="run",
+        imports_tensorflow=False,
+    )
+]

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mtfrun.cli.command import Command, check_least, require_gin_files, settings_of
+from mtfrun.display.formats import number_text
+from mtfrun.display.streams import print_lines
+from mtfrun.display.table import table_lines, terminal_columns
+from mtfrun.errors import ExitCode, InputError
+
+if TYPE_CHECKING:
+    from mtfrun.extras.audit.verify.width_check import Drift
+
+_DESCRIPTION = """\
+Checks that sizes of activations, and of their changes, do not depend on the width of a model.
+
+  mtfrun widths --gin_file=runs/quickstart.gin --gin.D_MODEL=64,128,256 --gin.D_FF=256,512,1024 \\
+      --gin.NUM_HEADS=2,4,8 --gin.WARMUP_STEPS=1 \\
+      --gin.BASE_SIZES="{'d_model': 128, 'd_ff': 512, 'heads': 4}"
+
+A flag with several values, as in a sweep, has one for every width. Each model is trained for a few
+steps on its first batch. A line for every layer has the mean absolute entry of its output after
+them, and the exponent of the width with which it grows, and with which its change has grown: 0 if
+the parametrization is right for this layer (the coordinate check of Yang et al. 2022, arXiv:
+2203.03466, appendix D.1). Exponents above --tolerance are marked by *, and so are changes that fall
+by more than twice as much: in a wide model values would be too large, or a layer would not learn.
+
+BASE_SIZES is explained in docs/width_transfer.md. Nothing is written. The exit code is 5 if a line
+is marked."""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--steps", type=int, default=4, help="steps of training; 4 by default", metavar="N")
+    add(
+        "--tolerance",
+        type=float,
+        default=0.25,
+        help="the largest exponent that is not marked; 0.25 by default",
+        metavar="T",
+    )
+    add("--json", action="store_true", help="print one JSON object for every layer")
+
+
+def _check(flags: argparse.Namespace) -> None:
+    require_gin_files(flags)
+    if flags.model_dir is not None:
+        raise InputError("widths uses no run: leave --model_dir out")
+    check_least(flags, 1, "steps")
+    if not 0 <= flags.tolerance < math.inf:
+        raise InputError(f"--tolerance={flags.tolerance} must be a number of at least 0")
+    _of_widths(flags.bindings)
+
+
+def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun import mtf
+    from mtfrun.configuration import config
+    from mtfrun.experiment.runs.opening import build_training
+    from mtfrun.extras.audit.verify.width_check import Size, drifts, growing_dims, output_sizes
+
+    shapes, sizes = [], list[dict[str, Size]]()
+    for bindings in _of_widths(flags.bindings):
+        settings = dataclasses.replace(settings_of(flags), bindings=bindings)
+        with config.exclusive():
+            training = build_training(settings.parse())
+        infeed = training.experiment.train_infeed(training.batch_size)
+        with contextlib.closing(infeed):
+            batch = infeed.next(1)
+        assert batch is not None
+        features = {name: mtf.unstack(x, x.shape[0])[0] for name, x in batch.items()}
+        state, clip_norm = training.state, training.options.clip_norm
+        shapes.append([v.shape for v in state.model.named_variables().values()])
+        sizes.append(output_sizes(state, features, flags.steps, clip_norm=clip_norm))
+    growing = growing_dims(shapes)
+    based = next(iter(state.model.named_variables().values())).widths.by_name
+    widths = next(iter(growing.values()))
+    result = drifts(dict(zip(widths, sizes, strict=True)))
+    if flags.json:
+        for drift in result:
+            print(json.dumps(drift._asdict()), flush=True)
+    else:
+        not_based = [name for name in growing if name not in based] if based else []
+        _print(growing, result, flags.tolerance, not_based)
+    return ExitCode.NOT_EQUAL if any(drift.exceeds(flags.tolerance) for drift in result) else 0
+
+
+def _of_widths(bindings: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+    """Returns the bindings of every width: flags with several values have one for each."""
+    from mtfrun.extras.sweeps.sweep_file import alternatives
+
+    names = [text.partition("=")[0].strip() for _, text in bindings]
+    values = [alternatives(flag, text.partition("=")[2].strip()) for flag, text in bindings]
+    number = max(map(len, values), default=1)
+    if number == 1:
+        raise InputError(
+            "there is one width only: give flags several values, as in --gin.D_MODEL=64,128,256"
+        )
+    for name, of_name in zip(names, values, strict=True):
+        if len(of_name) not in (1, number):
+            raise InputError(
+                f"--gin.{name} has {len(of_name)} values, and another flag {number}: give one for "
+                "every width, or one for all"
+            )
+    return [
+        [
+            (flag, f"{name} = {of_name[i % len(of_name)]}")
+            for (flag, _), name, of_name in zip(bindings, names, values, strict=True)
+        ]
+        for i in range(number)
+    ]
+
+
+def _print(
+    growing: dict[str, list[int]],
+    result: Sequence[Drift],
+    tolerance: float,
+    not_based: Sequence[str],
+) -> None:
+    for name, of_name in growing.items():
+        print_lines(f"{name}: {', '.join(map(str, of_name))}")
+    if not_based:
+        print_lines(f"not in BASE_SIZES: {', '.join(not_based)}")
+    widths = next(iter(growing.values()))
+    headings = ["mean size of the output of", *map(str, widths), "exponent", "of its change", ""]
+    rows = [
+        [
+            drift.path,
+            *map(number_text, drift.sizes),
+            f"{drift.slope:.2f}",
+            f"{drift.slope_of_change:.2f}",
+            "*" if drift.exceeds(tolerance) else "",
+        ]
+        for drift in result
+    ]
+    print_lines("", *table_lines(headings, rows, terminal_columns()))
+
+
+COMMANDS = [Command("widths", _DESCRIPTION, run, _add_flags, _check, is_configured=False)]

@@ -1,0 +1,82 @@
+"""Runs that leave out documents, from the last checkpoint before another run has read one."""
+
+from __future__ import annotations
+
+import ast
+import pathlib
+import shutil
+
+from mtfrun.checkpoints.manifest import manifest_path, manifest_text
+from mtfrun.checkpoints.recorded_digests import VARIABLES
+from mtfrun.experiment.runs.configured_data import ConfiguredData
+from mtfrun.experiment.runs.run_training import Preparation
+from mtfrun.experiment.saved_configuration import parameter_in, with_parameter
+from mtfrun.extras.audit.exposures import Query, find_exposed
+from mtfrun.extras.audit.ledger import LEDGER
+from mtfrun.files import atomic_write
+from mtfrun.files.errors import refuse_link
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.copied_files import write_run_files
+from mtfrun.rundir.run_directory import CHECKPOINTS
+
+PARAMETER = "experiment.Training.exclude_documents"
+"""The parameter of a training whose value is the hashes of documents that it leaves out."""
+
+# More documents than any data have.
+_ALL = 1 << 40
+
+
+def exclude_documents(prepared: Preparation, former: RunDirectory, run: RunDirectory) -> int:
+    """Makes a run that resumes from the last checkpoint of another one before their batches differ.
+
+    Until then no step has read a document that only one of the two runs leaves out. Returns the
+    step; 0 if there is no such checkpoint.
+    """
+    former.require()
+    former.checkpoints().require()
+    run.prepare()
+    with run.lock():
+        first = _first_difference(prepared, former)
+        steps = former.checkpoints().steps()
+        start = max((step for step in steps if first is None or step < first), default=0)
+        run.write_config(prepared.objects.configuration.text)
+        data = prepared.training.experiment.data
+        write_run_files(pathlib.Path(run.path), data.vocabulary_files(), data.source_summary())
+        if start:
+            _copy(prepared, former, start, run)
+    return start
+
+
+def _first_difference(prepared: Preparation, former: RunDirectory) -> int | None:
+    """Returns the first step that reads a document that one of the runs leaves out; None if none.
+
+    Until the former run's last step.
+    """
+    training, experiment = prepared.training, prepared.training.experiment
+    saved = former.checkpoints().manifest(None)
+    old = None if saved is None else parameter_in(saved, PARAMETER)
+    hashes = {*training.exclude_documents} ^ {*(ast.literal_eval(old) if old else ())}
+    data = experiment.data.remove([])
+    configured = ConfiguredData(data, [], experiment.seed, training.batch_size)
+    documents = find_exposed(configured, former, Query(hashes=sorted(hashes), most=_ALL))
+    steps = (x.step for document in documents for x in (*document.read, *document.to_come))
+    return min(steps, default=None)
+
+
+def _copy(prepared: Preparation, former: RunDirectory, step: int, run: RunDirectory) -> None:
+    """Copies a checkpoint, as one of the new run, and the ledger until there."""
+    manifest = former.checkpoints().manifest(step)
+    assert manifest is not None
+    source, target = (pathlib.Path(x.path, CHECKPOINTS) for x in (former, run))
+    target.mkdir(exist_ok=True)
+    for name in manifest.files:
+        shutil.copyfile(source / name, target / name)
+    for file in (LEDGER, VARIABLES):
+        if pathlib.Path(former.path, file).exists():
+            # Training drops the records of later steps.
+            refuse_link(pathlib.Path(former.path, file))
+            shutil.copyfile(pathlib.Path(former.path, file), pathlib.Path(run.path, file))
+    text = prepared.training_hyperparameters["given"].get(PARAMETER)
+    # Last: it makes the checkpoint valid.
+    manifest = with_parameter(manifest, PARAMETER, text)
+    atomic_write(manifest_path(target, step), manifest_text(manifest))

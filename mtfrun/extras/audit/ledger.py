@@ -1,0 +1,238 @@
+"""The ledger of a training: a short binary record of every step, chained by hashes.
+
+A record has what a step read and computed, so that two trainings can be compared bit by bit, and a
+step can be computed again and compared. Its hash includes the record before: a record that was
+changed, or a part that was cut out, shows. The record of step 0 has the digest of the initial
+values alone. A second file has a line of JSON for every digest of all variables: the digests of
+each, which add up to it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from absl import logging
+
+from mtfrun.checkpoints.recorded_digests import VARIABLES, format_digests, parse_digests
+from mtfrun.errors import InputError
+from mtfrun.errors.untrusted import LARGEST_TEXT, open_regular, open_to_write
+from mtfrun.files.digests import MODULUS
+from mtfrun.files.errors import RunDirError, reason
+
+LEDGER = "ledger"
+"""The file's name in a run directory."""
+
+_HEADER = b"mtfrun ledger 2\n"
+_FIELDS = struct.Struct("<QQIIIIQ")
+_HASH_BYTES = 16
+_SIZE = _FIELDS.size + _HASH_BYTES
+
+
+class LedgerRecord(NamedTuple):
+    """A step; digests are of `mtfrun.files.digests`, numbers the bits of float32.
+
+    Attributes:
+      step: the number of finished steps after it; 0 for the initial values.
+      batch: a digest of the features' arrays.
+      key: the bits of the step's random key.
+      loss, weight: of the loss that is differentiated, a sum, and what divides it.
+      gradient_norm: before clipping.
+      variables: a digest of all variables, slots and averages after the step; 0 for none.
+    """
+
+    step: int
+    batch: int
+    key: int
+    loss: int
+    weight: int
+    gradient_norm: int
+    variables: int = 0
+
+    @property
+    def mean_loss(self) -> float:
+        return value_of(self.loss) / max(value_of(self.weight), 1.0)
+
+
+def bits_of(values: npt.ArrayLike) -> list[int]:
+    """Returns the bits of each of some float32 values."""
+    bits: list[int] = np.ascontiguousarray(values, np.float32).view(np.uint32).tolist()
+    return bits
+
+
+def value_of(bits: int) -> float:
+    """Returns the float32 value with these bits."""
+    return float(np.uint32(bits).view(np.float32))
+
+
+def newest_recorded_step(directory: str | os.PathLike[str]) -> int:
+    """Returns the last step of a ledger that may be written at present; 0 for none."""
+    try:
+        with open_regular(pathlib.Path(directory, LEDGER)) as file:
+            number = (os.fstat(file.fileno()).st_size - len(_HEADER)) // _SIZE
+            return _read_record(file, number - 1)[0].step if number > 0 else 0
+    except (OSError, struct.error):  # none yet, or it has just become shorter
+        return 0
+
+
+class LedgerWriter:
+    """Appends to the ledger of a run, whose lock is held. A failure to write is a warning, once.
+
+    What a call has written outlives the process, and after `sync` the machine.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self._path = pathlib.Path(directory, LEDGER)
+        self._variables = pathlib.Path(directory, VARIABLES)
+        self._hash = self._former_hash = bytes(_HASH_BYTES)
+        self._last: LedgerRecord | None = None
+        self._has_failed = False
+
+    def begin(self, step: int) -> None:
+        """Drops the records of steps after this one, which are computed again.
+
+        Also the digests of variables after this step, since a training may begin with others.
+        """
+        try:
+            with open_to_write(self._path, "rb+") as file:
+                size = len(_HEADER)
+                if file.read(size) != _HEADER:
+                    file.truncate(0)
+                    file.seek(0)
+                    file.write(_HEADER)
+                number = (os.fstat(file.fileno()).st_size - size) // _SIZE
+                while number and _read_record(file, number - 1)[0].step > step:
+                    number -= 1
+                if number > 1:
+                    _, self._former_hash = _read_record(file, number - 2)
+                if number:
+                    self._last, self._hash = _read_record(file, number - 1)
+                file.truncate(size + number * _SIZE)
+            with open_to_write(self._variables, "rb+") as file:
+                end = 0
+                for line in file.read().splitlines(keepends=True):
+                    if not line.endswith(b"\n") or parse_digests(line)[0] >= step:
+                        break
+                    end += len(line)
+                file.truncate(end)
+        except (OSError, ValueError) as error:
+            self._warn(error)
+
+    def append(self, records: Sequence[LedgerRecord]) -> None:
+        content = bytearray()
+        for record in records:
+            fields = _FIELDS.pack(*record)
+            self._last, self._former_hash = record, self._hash
+            self._hash = _chain(self._hash, fields)
+            content += fields + self._hash
+        try:
+            if not self._has_failed:
+                with open_to_write(self._path, "ab") as file:
+                    file.write(content)
+        except OSError as error:
+            self._warn(error)
+
+    def add_digests(self, digests: Mapping[str, int]) -> None:
+        """Adds digests of all variables by path, after the last record's step, which has their sum.
+
+        The last record is written anew.
+        """
+        if self._last is None:
+            return
+        self._last = self._last._replace(variables=sum(digests.values()) % MODULUS)
+        fields = _FIELDS.pack(*self._last)
+        self._hash = _chain(self._former_hash, fields)
+        try:
+            if not self._has_failed:
+                with open_to_write(self._variables, "ab") as file:
+                    file.write(format_digests(self._last.step, digests))
+                with open_to_write(self._path, "rb+") as file:
+                    file.seek(-_SIZE, os.SEEK_END)
+                    file.write(fields + self._hash)
+        except OSError as error:
+            self._warn(error)
+
+    def sync(self) -> None:
+        """Forces the records to the disk, as for a checkpoint that follows."""
+        try:
+            if not self._has_failed:
+                with open_to_write(self._path, "ab") as file:
+                    os.fsync(file.fileno())
+        except OSError as error:
+            self._warn(error)
+
+    def _warn(self, error: OSError | ValueError) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            logging.warning("cannot write %s: %s; the ledger ends", self._path, reason(error))
+
+
+def read_ledger(directory: str | os.PathLike[str]) -> Iterator[LedgerRecord]:
+    """Yields the records of a run; RunDirError if there are none, or where the chain is broken.
+
+    A record that is being written is left out.
+    """
+    path = pathlib.Path(directory, LEDGER)
+    try:
+        with open_regular(path) as file:
+            if file.read(len(_HEADER)) != _HEADER:
+                raise RunDirError(f"{path} is not a ledger of this version of mtfrun")
+            former, step = bytes(_HASH_BYTES), -1
+            while len(content := file.read(_SIZE)) == _SIZE:
+                fields, former = content[: _FIELDS.size], _chain(former, content[: _FIELDS.size])
+                record = LedgerRecord(*_FIELDS.unpack(fields))
+                if content[_FIELDS.size :] != former or record.step <= step:
+                    raise RunDirError(
+                        f"{path} is damaged or was changed: the record behind step {step:,} does "
+                        "not continue it"
+                    )
+                yield record
+                step = record.step
+    except FileNotFoundError as error:
+        raise RunDirError(f"{directory} has no ledger: train writes it from now on") from error
+    except OSError as error:
+        raise RunDirError(f"cannot read {path}: {reason(error)}") from error
+
+
+def read_variable_digests(
+    directory: str | os.PathLike[str], records: Iterable[LedgerRecord]
+) -> dict[int, dict[str, int]]:
+    """Returns the digests of variables by step and path, where the ledger's records have their sum.
+
+    RunDirError for a line that does not add up to its record.
+    """
+    path = pathlib.Path(directory, VARIABLES)
+    sums = {record.step: record.variables for record in records if record.variables}
+    digests: dict[int, dict[str, int]] = {}
+    try:
+        with open_regular(path) as file:
+            for line in iter(lambda: file.readline(LARGEST_TEXT), b""):
+                if not line.endswith(b"\n"):
+                    break  # is being written
+                step, digests_of_step = parse_digests(line)
+                digests[step] = digests_of_step  # the last line of a step counts
+        for step in digests.keys() & sums.keys():
+            if sum(digests[step].values()) % MODULUS != sums[step]:
+                raise InputError(f"the digests of step {step:,} are not the ledger's")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise RunDirError(f"{path} is damaged or was changed: {reason(error)}") from error
+    return {step: digests[step] for step in sums if step in digests}
+
+
+def _chain(former: bytes, fields: bytes) -> bytes:
+    return hashlib.blake2b(former + fields, digest_size=_HASH_BYTES).digest()
+
+
+def _read_record(file: BinaryIO, index: int) -> tuple[LedgerRecord, bytes]:
+    file.seek(len(_HEADER) + index * _SIZE)
+    content = file.read(_SIZE)
+    fields, digest = content[: _FIELDS.size], content[_FIELDS.size :]
+    return LedgerRecord(*_FIELDS.unpack(fields)), digest

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtfrun.errors import shorten
+from mtfrun.experiment import Record
+from mtfrun.extras.audit.verify.first_difference import (
+    LIKE_INFINITY,
+    LONGEST_VALUE,
+    Fault,
+    entry_errors,
+    largest_deviation,
+    largest_size,
+)
+from mtfrun.extras.audit.verify.observation import Observation, Values
+
+# The kinds of compared values, in the order in which training computes them.
+INITIAL_VALUES, LOSS, GRADIENTS, UPDATES, EVALUATION, DECODES = KINDS = (
+    *("initial values", "loss", "gradients", "updates", "evaluation", "decodes"),
+)
+
+# Gradients of a variable are measured by the largest entry of its gradient, but by at least this
+# share of the largest entry of all gradients. Some gradients are zero but for rounding, such as
+# the gradient of a bias before a normalisation.
+_LEAST_SHARE_OF_ALL = 1e-2
+# Errors of updates are relative to each entry, but at least to this share of the largest entry: a
+# small entry may be the difference of large numbers, and has their rounding errors.
+_LEAST_SHARE_OF_UPDATE = 1e-2
+# New values are rounded to the variable's type, on each side by half a unit in the last place.
+_ROUNDED_UNITS = 2.0
+# Metrics of an evaluation below this size are compared absolutely.
+_LEAST_METRIC = 1e-3
+# Log-likelihoods and probabilities of decodes below this size are compared absolutely.
+_LEAST_NUMBER_OF_DECODES = 1.0
+# Differences above the tolerance that are listed; there may be one for every variable and step.
+_MOST_LISTED = 20
+
+
+class Difference(NamedTuple):
+    """The largest difference of one number, array or decode between a mesh (`here`) and one device.
+
+    `step` counts from 1; 0 is before training. `name` is a variable's path, a loss, a metric, or a
+    place in a decode; `place` is the index of the entry, such as "[3, 0]". `relative`, to the size
+    of the array, is infinite for texts that differ, and where only one number is finite.
+    """
+
+    kind: str
+    step: int
+    name: str
+    relative: float
+    place: str
+    here: str
+    expected: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The largest difference of every variable, loss and decode at every step.
+
+    Gradients of variables that were made last come first, since they are mostly computed first.
+    Values with at most the relative difference `tolerance` are equal.
+    """
+
+    differences: Sequence[Difference]
+    tolerance: float
+
+    @property
+    def above(self) -> list[Difference]:
+        """The differences above the tolerance, in the order of computation."""
+        above = [d for d in self.differences if not d.relative <= self.tolerance]
+        return sorted(above, key=lambda d: (d.step, KINDS.index(d.kind)))
+
+    def largest(self, kind: str) -> Difference | None:
+        """Returns None if nothing of the kind was compared."""
+        of_kind = [d for d in self.differences if d.kind == kind]
+        return max(of_kind, key=lambda difference: difference.relative, default=None)
+
+
+def compare(here: Observation, expected: Observation, tolerance: float) -> Comparison:
+    """Returns the differences between an observation on a mesh (`here`) and on one device.
+
+    Losses are relative to the largest loss on one device, initial values to the largest entry of
+    the variable, gradients to the largest entry of the variable's gradient, and every entry of an
+    update to itself (averages to their largest change), with the exceptions at the top of this
+    file.
+    """
+    differences = [
+        *_of_values(here, expected),
+        *_of_losses(here, expected),
+        *_of_gradients(here, expected),
+        *_of_updates(here.averages, expected.averages, least_share=1.0),
+        *_of_updates(here.updated, expected.updated, least_share=_LEAST_SHARE_OF_UPDATE),
+        *_of_evaluations(here, expected),
+        *_of_decodes(here.decodes, expected.decodes, len(expected.losses)),
+    ]
+    return Comparison(differences, tolerance)
+
+
+def _of_values(here: Observation, expected: Observation) -> Iterator[Difference]:
+    values_here = {**here.averages[0], **here.updated[0]}
+    for path, value in {**expected.averages[0], **expected.updated[0]}.items():
+        yield _difference(INITIAL_VALUES, 0, path, values_here[path], value, largest_size(value))
+
+
+def _of_losses(here: Observation, expected: Observation) -> Iterator[Difference]:
+    for name in expected.losses[0]:
+        scale = max(abs(losses[name]) for losses in expected.losses)
+        for step, (losses, expected_losses) in enumerate(
+            zip(here.losses, expected.losses, strict=True), 1
+        ):
+            value, expected_value = np.array(losses[name]), np.array(expected_losses[name])
+            yield _difference(LOSS, step, name, value, expected_value, scale)
+
+
+def _of_gradients(here: Observation, expected: Observation) -> Iterator[Difference]:
+    for i, gradients in enumerate(expected.gradients):
+        least = _LEAST_SHARE_OF_ALL * max(map(largest_size, gradients.values()), default=0.0)
+        for path, gradient in reversed(list(gradients.items())):
+            scale = max(largest_size(gradient), least)
+            yield _difference(GRADIENTS, i + 1, path, here.gradients[i][path], gradient, scale)
+
+
+def _of_updates(
+    here: Sequence[Values], expected: Sequence[Values], least_share: float
+) -> Iterator[Difference]:
+    """Yields differences relative to each entry, but at least to a share of the largest."""
+    for i, values in enumerate(expected[1:]):
+        for path, after in values.items():
+            before = expected[i][path].astype(np.float64)
+            change = after.astype(np.float64) - before
+            change_here = here[i + 1][path].astype(np.float64) - before
+            # Distances of the entries to the next numbers of their type.
+            spacing = np.abs(np.spacing(after).astype(np.float64))
+            error = entry_errors(change_here, change) - _ROUNDED_UNITS * spacing
+            scale = np.maximum(np.abs(change), least_share * largest_size(change))
+            relative = np.divide(error, scale, where=scale > 0, out=np.where(error > 0, np.inf, 0))
+            yield _difference(UPDATES, i + 1, path, change_here, change, 1.0, relative)
+
+
+def _of_evaluations(here: Observation, expected: Observation) -> Iterator[Difference]:
+    for step, (sums, logits) in expected.evaluations.items():
+        (totals, weights), logits_here = here.evaluations[step]
+        for name, total in sums.totals.items():
+            mean_here, mean = totals[name] / (weights[name] or 1), total / (sums.weights[name] or 1)
+            error = entry_errors(mean_here, mean)
+            if all((x == np.rint(x)).all() for x in (totals[name], total)):
+                # A count, such as of correct predictions: rounding may decide one of them.
+                error = error - 1.0 / (sums.weights[name] or 1)
+            scale = max(largest_size(mean), _LEAST_METRIC)
+            yield _difference(EVALUATION, step, name, mean_here, mean, scale, error)
+        if logits is not None and logits_here is not None:
+            scale = largest_size(logits[np.abs(logits) < LIKE_INFINITY])
+            yield _difference(EVALUATION, step, "logits", logits_here, logits, scale)
+
+
+def _of_decodes(
+    here: Sequence[Record], expected: Sequence[Record], step: int
+) -> Iterator[Difference]:
+    for number, (record, expected_record) in enumerate(zip(here, expected, strict=True), 1):
+        yield max(
+            _of_json(record.fields, expected_record.fields, f"{number}", step),
+            key=lambda difference: difference.relative,
+        )
+
+
+def _of_json(here: Any, expected: Any, name: str, step: int) -> Iterator[Difference]:
+    if (
+        isinstance(expected, Mapping)
+        and isinstance(here, Mapping)
+        and here.keys() == expected.keys()
+    ):
+        for key, value in expected.items():
+            yield from _of_json(here[key], value, f"{name}, {key}", step)
+    elif isinstance(expected, list) and isinstance(here, list) and len(here) == len(expected) > 0:
+        for i, value in enumerate(expected):
+            yield from _of_json(here[i], value, f"{name}, {i}", step)
+    elif isinstance(expected, float) and isinstance(here, float):
+        scale = max(abs(expected), _LEAST_NUMBER_OF_DECODES)
+        yield _difference(DECODES, step, name, np.array(here), np.array(expected), scale)
+    else:
+        relative = 0.0 if here == expected else math.inf
+        yield Difference(DECODES, step, name, relative, "", repr(here), repr(expected))
+
+
+def _difference(
+    kind: str,
+    step: int,
+    name: str,
+    here: np.ndarray,
+    expected: np.ndarray,
+    scale: float,
+    error: np.ndarray | None = None,
+) -> Difference:
+    if here.shape != expected.shape:
+        shapes = f"shape {list(here.shape)}", f"shape {list(expected.shape)}"
+        return Difference(kind, step, name, math.inf, "", *shapes)
+    return Difference(kind, step, name, *largest_deviation(here, expected, scale, error))
+
+
+def reference_lines(expected: Observation) -> list[str]:
+    losses = " ".join(f"{next(iter(step.values())):.6g}" for step in expected.losses)
+    decodes = f"{len(expected.decodes)}" if expected.decodes else f"none: {expected.no_decodes}"
+    return [
+        f"one device      {expected.devices}",
+        f"losses          {losses}",
+        f"decodes         {decodes}",
+    ]
+
+
+def as_lines(here: Observation, comparison: Comparison, fault: Fault | None) -> list[str]:
+    """Returns lines with the largest difference of every kind, and those above the tolerance."""
+    lines = [here.devices, f"  layout          {here.layout or 'nothing is split'}"]
+    for kind in KINDS:
+        largest = comparison.largest(kind)
+        if largest is None:
+            lines.append(f"  {kind:<16}not compared")
+        elif kind == DECODES:
+            of_kind = [d for d in comparison.differences if d.kind == kind]
+            differ = sum(d.relative > comparison.tolerance for d in of_kind)
+            lines.append(f"  {kind:<16}{differ} of {len(of_kind)} differ")
+        else:
+            lines.append(f"  {kind:<16}{_largest_line(largest)}")
+    above = comparison.above
+    if not above:
+        return [*lines, f"  equal within {comparison.tolerance:g}"]
+    if fault is not None:
+        labels = ["at fault", ""]
+        of_fault = zip(labels, fault.lines(), strict=False)
+        lines += [f"  {label:<16}{text.strip()}" for label, text in of_fault]
+    lines.append(f"  NOT equal within {comparison.tolerance:g}, in the order of the computation:")
+    lines += [f"    {_above_line(difference)}" for difference in above[:_MOST_LISTED]]
+    if len(above) > _MOST_LISTED:
+        lines.append(f"    and {len(above) - _MOST_LISTED} more")
+    return lines
+
+
+def as_json(here: Observation, comparison: Comparison, fault: Fault | None) -> dict[str, object]:
+    largest = {kind: comparison.largest(kind) for kind in KINDS}
+    return {
+        "devices": here.devices,
+        "layout": here.layout,
+        "tolerance": comparison.tolerance,
+        "equal": not comparison.above,
+        "at_fault": fault and fault.as_json(),
+        "largest": {kind: d and _fields(d) for kind, d in largest.items()},
+        "above": [_fields(difference) for difference in comparison.above],
+    }
+
+
+def _largest_line(difference: Difference) -> str:
+    if not difference.relative:
+        return "0"
+    at = f"  at step {difference.step}" if difference.step else ""
+    return f"{difference.relative:.2g}{at}  {difference.name}"
+
+
+def _above_line(difference: Difference) -> str:
+    when = f"step {difference.step}" if difference.step else "before"
+    size = "" if difference.relative == math.inf else f"{difference.relative:.2g}  "
+    here, expected = (
+        shorten(text, LONGEST_VALUE) for text in (difference.here, difference.expected)
+    )
+    return (
+        f"{when}  {difference.kind}  {size}{difference.name} {difference.place}".rstrip()
+        + f": {here}, on one device {expected}"
+    )
+
+
+def _fields(difference: Difference) -> dict[str, object]:
+    """JSON has no infinity: null for it."""
+    relative = None if difference.relative == math.inf else difference.relative
+    return {**difference._asdict(), "relative": relative}

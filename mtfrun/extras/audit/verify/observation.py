@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf, optim
+from mtfrun.data import IMAGES, INPUTS, TARGETS, Data
+from mtfrun.data.vocabularies.vocabulary import before_end
+from mtfrun.errors import InputError
+from mtfrun.experiment import Images, Record, Training
+from mtfrun.experiment.model_metrics import ModelMetrics, Sums
+from mtfrun.models import Model, NonFiniteError
+from mtfrun.training import TrainState, train_steps_function
+from mtfrun.training.curves import OBJECTIVE
+
+# The model's loss; OBJECTIVE also has the losses of its layers.
+_LOSS = "loss"
+# At most so many ids of a target are a prompt.
+_MOST_IDS = 16
+
+Values: TypeAlias = Mapping[str, np.ndarray]
+
+
+class FirstRows:
+    """The first rows of training as an `experiment.Source`, which is not a split of the data.
+
+    A text is the first input of a row or, without inputs, the first half of its first target, at
+    most 16 ids. There are fewer than `count` if the first rows are alike. `settings`, such as
+    "decode_length", that the inference lacks are ignored.
+    """
+
+    split: str | None = None
+
+    def __init__(self, data: Data, seed: int, count: int, settings: Mapping[str, object]):
+        self.settings = dict(settings)
+        self._data = data
+        self._seed = seed
+        self._count = count
+
+    def texts(self) -> Sequence[bytes]:
+        batch = self._batch()
+        name = next((name for name in (INPUTS, TARGETS) if name in batch), None)
+        vocabulary = None if name is None else self._data.vocabularies.get(name)
+        if name is None or vocabulary is None:
+            raise InputError(f"the rows of {type(self._data).__name__} have no texts")
+        texts: dict[bytes, None] = {}
+        for row in batch[name]:
+            ids = before_end(np.trim_zeros(row, "b"), vocabulary.end_id)
+            if name == TARGETS:
+                ids = ids[: min(_MOST_IDS, len(ids) // 2)]
+            texts[vocabulary.decode(ids).encode()] = None
+        texts.pop(b"", None)
+        if not texts:
+            raise InputError("the first rows of training have no text to decode")
+        return list(texts)[: self._count]
+
+    def images(self, read: Callable[[str], np.ndarray]) -> Images:
+        pixels = self._batch().get(IMAGES)
+        if pixels is None:
+            raise InputError(f"the rows of {type(self._data).__name__} have no images")
+        first = pixels[: self._count]
+        return Images(len(first), ((image, {"index": i}) for i, image in enumerate(first)))
+
+    def _batch(self) -> Mapping[str, np.ndarray]:
+        # More rows than inputs, since some texts may be equal or empty.
+        return next(self._data.train(4 * self._count, seed=self._seed))
+
+
+class Evaluated(NamedTuple):
+    """`logits`, None if the model has none, show differences that the means of metrics hide."""
+
+    sums: Sums
+    logits: np.ndarray | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Observation:
+    """The results of a training under one layout; index 0 of a list is the first step.
+
+    `losses` are by name; `gradients`, before clipping, by path. `averages` (changed without the
+    optimizer) and `updated` (variables and slots of the optimizer) are by path, before the first
+    and after every step. `evaluations` of a training batch are by the number of finished steps,
+    first and last. `decodes` are records after the last step; `no_decodes` says why there are none.
+    """
+
+    devices: str
+    layout: str
+    losses: Sequence[Mapping[str, float]]
+    gradients: Sequence[Values]
+    averages: Sequence[Values]
+    updated: Sequence[Values]
+    evaluations: Mapping[int, Evaluated]
+    decodes: Sequence[Record] = ()
+    no_decodes: str = ""
+
+    def require_finite(self) -> None:
+        """Raises NonFiniteError if a loss or a gradient is infinite or not a number."""
+        for i, (losses, gradients) in enumerate(zip(self.losses, self.gradients, strict=True)):
+            for what, values in ("loss", losses), ("gradient of", gradients):
+                for name, value in values.items():
+                    if not np.isfinite(np.asarray(value, np.float64)).all():
+                        raise NonFiniteError(
+                            f"step {i + 1} on {self.devices}: the {what} {name} is infinite or not "
+                            "a number: there is nothing to compare with"
+                        )
+
+
+def observe(
+    training: Training,
+    steps: int,
+    inputs: FirstRows | None,
+    expected: Observation | None = None,
+) -> Observation:
+    """Returns the results of the first steps of training, by the program that training runs.
+
+    On a mesh every step, evaluation and decode starts with the values on one device (`expected`),
+    and the optimizer takes the gradients from one device, so that errors do not accumulate and each
+    is attributed to its cause. `training` has not run; initial values may be from a checkpoint.
+    `inputs` are decoded after the last step.
+    """
+    state, options, experiment = training.state, training.options, training.experiment
+    state.initialize()
+    if experiment.init_checkpoint is not None:
+        experiment.init_checkpoint(state.model.base_variables(), state.model.vocabulary_sizes)
+    variables, averages = optimizer_updates(state), state.model.updated_variables()
+    train_steps = train_steps_function(
+        state,
+        microbatches=options.microbatches,
+        clip_norm=options.clip_norm,
+        with_gradients=True,
+        jit_compile=options.uses_xla(state.mesh),
+    )
+    update = _update_function(training)
+    losses, gradients, evaluations = [], [], {}
+    values, updated = [mtf.to_numpy(averages)], [mtf.to_numpy(variables)]
+    one = mtf.constant(state.mesh, 1, dtype=tf.int32)
+
+    def begin(step: int) -> None:
+        if expected is not None:
+            set_values(averages, expected.averages[step])
+            set_values(variables, expected.updated[step])
+
+    with contextlib.closing(experiment.train_infeed(training.batch_size)) as infeed:
+        for step in range(steps):
+            features = infeed.next(1)
+            if features is None:
+                raise InputError("the training data has come to an end: choose fewer --steps")
+            begin(step)
+            batch = features
+            if step == 0:
+                evaluations[0] = _evaluate(state.model, batch)
+            record = mtf.to_numpy(train_steps(batch, one))
+            metrics = {**record.metrics, OBJECTIVE: record.objective}
+            losses.append({n: _mean(*metrics[n]) for n in (_LOSS, OBJECTIVE) if n in metrics})
+            gradients.append({path: x[0] for path, x in record.gradients.items()})
+            values.append(mtf.to_numpy(averages))
+            if expected is not None:
+                begin(step)
+                update(expected.gradients[step], step)
+            updated.append(mtf.to_numpy(variables))
+        begin(steps)
+        evaluations[steps] = _evaluate(state.model, batch)
+    return Observation(
+        experiment.mesh.describe_devices(),
+        experiment.mesh.layout.to_string,
+        losses,
+        gradients,
+        values,
+        updated,
+        evaluations,
+        *_decodes(training, inputs),
+    )
+
+
+def optimizer_updates(state: TrainState) -> dict[str, mtf.Variable]:
+    """Returns the variables, slots and averages that an optimizer changes, by path."""
+    slots, averages = state.optimizer.named_slots(), state.optimizer.named_averages()
+    return {
+        **state.trainable,
+        **{f"optimizer/{path}": slot for path, slot in slots.items()},
+        **{f"averages/{path}": average for path, average in averages.items()},
+    }
+
+
+def _update_function(training: Training) -> Callable[[Values, int], None]:
+    state, clip_norm = training.state, training.options.clip_norm
+
+    @mtf.function
+    def update(gradients: Mapping[str, mtf.Tensor], step: mtf.Tensor) -> None:
+        if clip_norm is not None:
+            gradients, _ = optim.clip_by_global_norm(gradients, clip_norm)
+        for variable, value in state.optimizer.update(gradients, step).items():
+            mtf.assign(variable, mtf.cast(value, variable.dtype))
+
+    def of_arrays(gradients: Values, step: int) -> None:
+        on_mesh = values_on_mesh(gradients, state.trainable)
+        update(on_mesh, mtf.constant(state.mesh, step, dtype=tf.int64))
+
+    return of_arrays
+
+
+def set_values(variables: Mapping[str, mtf.Variable], values: Values) -> None:
+    for path, variable in variables.items():
+        mtf.assign(variable, _on_mesh(values[path], variable))
+
+
+def values_on_mesh(values: Values, variables: Mapping[str, mtf.Variable]) -> dict[str, mtf.Tensor]:
+    """Returns values laid out as the variables of the same paths."""
+    return {path: _on_mesh(values[path], variable) for path, variable in variables.items()}
+
+
+def _on_mesh(value: np.ndarray, variable: mtf.Variable) -> mtf.Tensor:
+    return mtf.import_tf_tensor(variable.mesh, value, variable.shape)
+
+
+def _evaluate(model: Model, features: Mapping[str, mtf.Tensor]) -> Evaluated:
+    """Evaluates features {steps: 1, batch, ...}."""
+    sums = ModelMetrics(model, next(iter(features.values())).mesh).sums_of_batch(features)
+
+    @mtf.function
+    def logits(features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
+        return model.logits({name: mtf.gather(x, 0, x.shape[0]) for name, x in features.items()})
+
+    try:
+        return Evaluated(sums, mtf.to_numpy(logits(features)))
+    except InputError:
+        return Evaluated(sums, None)
+
+
+def _mean(total: np.ndarray, weight: np.ndarray) -> float:
+    """Returns total / weight of the first step; 0 for a batch that is all padding."""
+    return float(total[0] / weight[0]) if weight[0] else 0.0
+
+
+def _decodes(training: Training, inputs: FirstRows | None) -> tuple[Sequence[Record], str]:
+    if inputs is None:
+        return (), "none were asked for"
+    inference = training.experiment.inference
+    settings = {name: x for name, x in inputs.settings.items() if name in inference.settings}
+    try:
+        inference = inference.with_settings(settings)
+        return inference.records(inference.read(inputs)), ""
+    except InputError as error:  # a model that cannot generate, for example
+        return (), str(error)

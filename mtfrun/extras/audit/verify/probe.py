@@ -1,0 +1,191 @@
+"""A step of a training that is computed again with the records of its layers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.experiment import Training
+from mtfrun.extras.audit.verify.comparison import (
+    DECODES,
+    EVALUATION,
+    INITIAL_VALUES,
+    UPDATES,
+    Difference,
+)
+from mtfrun.extras.audit.verify.first_difference import (
+    GRADIENT,
+    OUTPUT,
+    UPDATE,
+    Deviation,
+    Fault,
+    deviation,
+    first_layer,
+    first_operation,
+)
+from mtfrun.extras.audit.verify.layer_records import (
+    LayerCall,
+    Named,
+    OperationCall,
+    record_layers,
+    record_operations,
+    record_update,
+)
+from mtfrun.extras.audit.verify.observation import (
+    Observation,
+    Values,
+    optimizer_updates,
+    set_values,
+    values_on_mesh,
+)
+from mtfrun.training.microbatches import Features, Gradients, loss_and_gradients
+
+
+@dataclasses.dataclass
+class Probe:
+    """The step `step`, counted from 1, of a training that has its values before the step.
+
+    Attributes:
+      features: of the step's batch, {batch, ...}.
+      is_training: whether layers are called as in training, or in an evaluation.
+    """
+
+    training: Training
+    features: Features
+    step: int
+    is_training: bool = True
+
+    @property
+    def _key(self) -> mtf.Key:
+        return mtf.random_key(self.training.state.seed, self.step - 1, 0)
+
+    def layers(self) -> list[LayerCall]:
+        model = self.training.state.model
+        return record_layers(model, self.features, self._key, training=self.is_training)
+
+    def operations(self, path: str) -> list[OperationCall]:
+        """Returns the operations of a module itself, "" for the model's."""
+        model, training = self.training.state.model, self.is_training
+        return record_operations(model, path, self.features, self._key, training=training)
+
+    def gradients(self) -> dict[str, Named]:
+        """Returns the gradients of the trained variables, by path, before clipping."""
+        state, microbatches = self.training.state, self.training.options.microbatches
+
+        @mtf.function
+        def gradients(features: Features) -> Gradients:
+            step = mtf.constant(state.mesh, self.step - 1, dtype=tf.int64)
+            return loss_and_gradients(state, features, step, microbatches)[1]
+
+        found = gradients(self.features)
+        values = mtf.to_numpy(found)
+        return {
+            path: Named(values[path], tuple(x.shape.dimension_names)) for path, x in found.items()
+        }
+
+    def update(self, gradients: Values) -> list[OperationCall]:
+        """Returns the operations of the optimizer, which gets these gradients."""
+        state = self.training.state
+
+        def update(gradients: Mapping[str, mtf.Tensor]) -> None:
+            step = mtf.constant(state.mesh, self.step - 1, dtype=tf.int64)
+            state.optimizer.update(gradients, step)
+
+        return record_update(update, values_on_mesh(gradients, state.trainable))
+
+
+def find_fault(
+    here: Training,
+    alone: Training,
+    expected: Observation,
+    difference: Difference,
+    tolerance: float,
+) -> Fault | None:
+    """Returns the cause of the first difference to `expected`, alone; None if there is none.
+
+    The trainings on a mesh and alone have not run.
+    """
+    model = alone.state.model
+    largest = Deviation(*difference[-4:])
+    if difference.kind == DECODES:
+        return Fault("decoder", "", type(model).__name__, largest)
+    if difference.kind == INITIAL_VALUES:
+        path, _, name = difference.name.rpartition("/")
+        modules = model.named_modules()
+        if path not in modules:
+            return None
+        return Fault(f"initial value of {name}", path, type(modules[path]).__name__, largest)
+    on_mesh, of_one = (_restore_step(x, expected, difference) for x in (here, alone))
+    if difference.kind == UPDATES and difference.name not in expected.averages[0]:
+        gradients = expected.gradients[difference.step - 1]
+        return _find_update_at_fault(on_mesh, of_one, gradients, tolerance)
+    return find_layer_at_fault(on_mesh, of_one, tolerance)
+
+
+def find_layer_at_fault(here: Probe, expected: Probe, tolerance: float) -> Fault | None:
+    """Returns the layer at fault of a step, with the operation, or None if nothing differs."""
+    of_layer = first_layer(here.layers(), expected.layers(), tolerance)
+    what, path, largest = of_layer or (OUTPUT, "", None)
+    calls = [probe.operations(path) for probe in (here, expected)]
+    of_operation = first_operation(calls[0], calls[1], what, tolerance)
+    if of_layer is None and of_operation is None:  # the model itself
+        what = GRADIENT
+        of_operation = first_operation(calls[0], calls[1], what, tolerance)
+    line, of_line = of_operation or ("", largest)
+    largest = largest or of_line
+    if largest is None:
+        return None
+    module = expected.training.state.model.named_modules()[path]
+    return Fault(what, path, type(module).__name__, largest, line)
+
+
+def find_gradient_or_update_at_fault(
+    here: Probe, expected: Probe, tolerance: float
+) -> Fault | None:
+    """Returns the variable whose gradient differs, else the clipping or the update, or None."""
+    gradients, of_here = expected.gradients(), here.gradients()
+    for path in reversed(gradients):  # the nearest to the loss first
+        largest = deviation(of_here[path], gradients[path]) if path in of_here else None
+        if largest is not None and not largest.relative <= tolerance:
+            return Fault(GRADIENT, path, "variable", largest)
+    norms = [str(probe.training.options.clip_norm) for probe in (here, expected)]
+    if norms[0] != norms[1]:
+        return Fault("clipping", "", "gradients", Deviation(math.inf, "", *norms))
+    values = {path: gradient.value for path, gradient in gradients.items()}
+    return _find_update_at_fault(here, expected, values, tolerance)
+
+
+def _find_update_at_fault(
+    here: Probe, expected: Probe, gradients: Values, tolerance: float
+) -> Fault | None:
+    names = [type(probe.training.state.optimizer).__name__ for probe in (here, expected)]
+    if names[0] != names[1]:
+        return Fault(UPDATE, "", names[1], Deviation(math.inf, "", *names))
+    calls = [probe.update(gradients) for probe in (here, expected)]
+    of_operation = first_operation(calls[0], calls[1], OUTPUT, tolerance)
+    if of_operation is None:
+        return None
+    line, largest = of_operation
+    return Fault(UPDATE, "", names[1], largest, line)
+
+
+def _restore_step(training: Training, expected: Observation, difference: Difference) -> Probe:
+    """Returns the step or evaluation of a difference, with the values of `expected` before it."""
+    state, step = training.state, difference.step
+    state.initialize()
+    is_evaluation = difference.kind == EVALUATION
+    index = step if is_evaluation else step - 1
+    set_values(state.model.updated_variables(), expected.averages[index])
+    set_values(optimizer_updates(state), expected.updated[index])
+    with contextlib.closing(training.experiment.train_infeed(training.batch_size)) as infeed:
+        batches = [infeed.next(1) for _ in range(max(step, 1))]
+    if batches[-1] is None:
+        raise InputError("the training data has come to an end: choose fewer --steps")
+    features = {name: mtf.gather(x, 0, x.shape[0]) for name, x in batches[-1].items()}
+    return Probe(training, features, step, is_training=not is_evaluation)

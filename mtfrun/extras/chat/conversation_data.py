@@ -1,0 +1,158 @@
+"""Batches of conversations, with a loss on what an assistant writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import operator
+from collections.abc import Collection, Iterator, Mapping
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.data.cache.directory import EVERY_CACHE, CacheChoice
+from mtfrun.data.cache.tokens import TokenCache, open_cache
+from mtfrun.data.conversations import (
+    ASSISTANT,
+    MESSAGES,
+    ConversationPrompts,
+    ConversationTemplate,
+    conversation_json,
+    encode_conversation,
+    read_conversation,
+)
+from mtfrun.data.features import INPUTS, TARGETS, packed_features
+from mtfrun.data.prompts import PromptFormat, PromptLimits
+from mtfrun.data.rows.batches import Batch, CountedBatches, Density, Places, Rows
+from mtfrun.data.rows.order import Selection
+from mtfrun.data.rows.text_rows import PackedRows, PaddedRows, batches_by_length
+from mtfrun.data.task import Task
+from mtfrun.data.text.task_data import TaskData
+from mtfrun.data.vocabularies.marked_vocabulary import MarkedVocabulary, divide_marked
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.errors.checks import COUNT, check_fields
+
+WEIGHTS = f"{TARGETS}_weights"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConversationData(TaskData):
+    """Conversations in packed rows of `length` ids, for decoder-only models.
+
+    The loss is on the ids that an assistant writes: "targets_weights" is 1 there and 0 elsewhere.
+    Conversations of a row do not attend to each other. Longer ones are truncated, and each has an
+    end id behind it, without a loss. An evaluation has one conversation per row.
+
+    Attributes:
+      task: the field "targets" of its examples is a conversation, see `conversation_of`.
+      template: how a conversation becomes text.
+    """
+
+    template: ConversationTemplate
+    length: int
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "length")
+
+    @property
+    def features(self) -> dict[str, mtf.Shape]:
+        features = packed_features(self.length)
+        return {**features, WEIGHTS: features[TARGETS]}
+
+    @property
+    def text_limits(self) -> Mapping[str, int]:
+        return {TARGETS: self.length}
+
+    @property
+    def conversation_template(self) -> ConversationTemplate:
+        return self.template
+
+    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
+        return ConversationPrompts(self.vocabulary, limits, self.template)
+
+    def vocabulary_files(self) -> list[str]:
+        return [*super().vocabulary_files(), *self.template.files]
+
+    def source_texts(self, split: str, features: Collection[str]) -> Iterator[bytes]:
+        """Yields the texts of a split, without the template's additions."""
+        for text in super().source_texts(split, features):
+            for message in read_conversation(text)[MESSAGES]:
+                yield str(message["content"] or "").encode("utf-8", "replace")
+
+    def examples(self, split: str) -> Iterator[Mapping[str, bytes]]:
+        """Yields the last turn of an assistant as the targets, and as inputs all before it."""
+        for example in super().examples(split):
+            conversation = read_conversation(example[TARGETS])
+            messages = conversation[MESSAGES]
+            turns = [i for i, message in enumerate(messages) if message["role"] == ASSISTANT]
+            if turns:
+                before = {**conversation, MESSAGES: messages[: turns[-1]]}
+                answer = str(messages[turns[-1]]["content"] or "")
+                yield {
+                    INPUTS: conversation_json(before),
+                    TARGETS: answer.encode("utf-8", "replace"),
+                }
+
+    def _cache(self, task: Task, split: str, choice: CacheChoice = EVERY_CACHE) -> TokenCache:
+        vocabulary = AnswersVocabulary(task.vocabulary_of(TARGETS), self.template)
+        task = dataclasses.replace(task, vocabulary=vocabulary)
+        return open_cache(task, split, self.texts, choice)
+
+    def _rows(self, task: Task, split: str) -> Rows:
+        # Joined, so that a long conversation is truncated, not continued in another row.
+        rows = PackedRows(self._cache(task, split), [self.length], joined=self.length)
+        return WeightedRows(rows, self.vocabulary.size)
+
+    def _rows_of_evaluation(
+        self, task: Task, batch: int, split: str, max_rows: int | None
+    ) -> Iterator[Batch]:
+        rows = PaddedRows(self._cache(task, split), [self.length])
+        batches = batches_by_length(rows, batch, max_rows)
+        weighted = (with_weights(features, self.vocabulary.size) for features in batches)
+        return CountedBatches(weighted, operator.length_hint(batches))
+
+
+class AnswersVocabulary(MarkedVocabulary):
+    """Conversations in JSON, marked where an assistant writes."""
+
+    def __init__(self, vocabulary: Vocabulary, template: ConversationTemplate):
+        super().__init__(vocabulary)
+        self._template = template
+
+    @property
+    def fingerprint(self) -> str:
+        parts = f"{self._vocabulary.fingerprint} {self._template.fingerprint}"
+        return hashlib.sha256(parts.encode()).hexdigest()
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        data = text.encode() if isinstance(text, str) else text
+        return self.mark(*encode_conversation(data, self._template, self._vocabulary))
+
+
+class WeightedRows(Rows):
+    """Ids and the weights of their losses, of rows with the ids of an `AnswersVocabulary`."""
+
+    def __init__(self, rows: Rows, size: int):
+        self._rows = rows
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, selection: Selection) -> Batch:
+        return with_weights(self._rows.take(selection), self._size)
+
+    def padding_of(self, feature: str) -> int:
+        return self._rows.padding_of(feature)
+
+    def find(self, examples: np.ndarray) -> Places:
+        return self._rows.find(examples)
+
+    @property
+    def density(self) -> Density | None:
+        return self._rows.density
+
+
+def with_weights(batch: Batch, size: int) -> Batch:
+    ids, is_answer = divide_marked(batch[TARGETS], size)
+    return {**batch, TARGETS: ids, WEIGHTS: is_answer.astype(np.int32)}

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import itertools
+import math
+import shutil
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mtfrun.data import Data, padding_of
+from mtfrun.data.cache.tokens import Cached
+from mtfrun.extras.data_viewer.row_view import TRAIN
+from mtfrun.extras.data_viewer.rows_text import heading_lines
+
+PERCENTILES = (5, 25, 50, 75, 95, 99)
+# Ids whose bytes are counted at a time.
+_IDS_PER_STEP = 1 << 22
+# Rows of which the padding is counted where the data do not count it.
+_SAMPLED_ROWS = 1024
+# Columns of the longest bar.
+_LONGEST_BAR = 50
+
+
+def bytes_of(tokens: np.ndarray, bytes_per_id: Sequence[np.ndarray], ends: np.ndarray) -> list[int]:
+    """Returns the bytes of text that the ids of each feature represent.
+
+    tokens: int [tokens] of all texts, an example's features one after the other. bytes_per_id: of
+    each feature, int [vocabulary]. ends: int [examples, features], in `tokens`.
+    """
+    features = ends.shape[1]
+    totals = [0] * features
+    # Several examples at a time, so that a mapped file is not read into memory as a whole.
+    first, start = 0, 0
+    while first < len(ends):
+        last = int(np.searchsorted(ends[:, -1], start + _IDS_PER_STEP, side="right"))
+        last = max(last, first + 1)
+        flat = ends[first:last].reshape(-1)
+        ids = tokens[start : flat[-1]]
+        lengths = np.diff(flat, prepend=start)
+        feature_of_text = np.tile(np.arange(features), last - first)
+        feature_of_id = np.repeat(feature_of_text, lengths)
+        for feature in range(features):
+            here = ids if features == 1 else ids[feature_of_id == feature]
+            totals[feature] += int(bytes_per_id[feature][here].sum(dtype=np.int64))
+        first, start = last, int(flat[-1])
+    return totals
+
+
+def histogram(lengths: np.ndarray) -> dict[tuple[int, int], int]:
+    """Returns the number of texts by the shortest and the longest length of a bin.
+
+    Bins are 0, 1, 2 to 3, 4 to 7, ...: lengths differ by orders of ten.
+    """
+    bins = [(0, 0)] + [(1 << i, (2 << i) - 1) for i in range(int(lengths.max()).bit_length())]
+    bounds = [first for first, _ in bins] + [bins[-1][1] + 1]
+    counts = np.histogram(lengths, bounds)[0].tolist()
+    occupied = [i for i, count in enumerate(counts) if count]
+    chosen = range(occupied[0], occupied[-1] + 1)
+    return {bins[i]: counts[i] for i in chosen}
+
+
+def statistics_lines(
+    feature: str, lengths: np.ndarray, text_bytes: int, width: int, capacity: int | None = None
+) -> Iterator[str]:
+    """Yields lines about the lengths in tokens, ends included, of the texts of one feature.
+
+    They are cut at `capacity`, None for no limit.
+    """
+    count, tokens = len(lengths), int(lengths.sum())
+    yield from heading_lines(
+        f"{feature}: {count:,} texts, {tokens:,} tokens, {text_bytes:,} bytes, "
+        f"{text_bytes / tokens:.2f} bytes a token",
+        width,
+        "  ",
+    )
+    limits = map(int, np.percentile(lengths, PERCENTILES, method="inverted_cdf"))
+    percentiles = ", ".join(
+        f"{percent}%: {length:,}" for percent, length in zip(PERCENTILES, limits, strict=True)
+    )
+    yield from heading_lines(
+        f"tokens of a text: mean {lengths.mean():,.1f}, {percentiles}, longest "
+        f"{int(lengths.max()):,}",
+        width,
+        "    ",
+    )
+    if capacity is not None:
+        excess = np.maximum(lengths - capacity, 0)
+        cut_texts, cut_tokens = int((excess > 0).sum()), int(excess.sum())
+        yield from heading_lines(
+            f"cut at {capacity:,} tokens: {cut_texts:,} texts ({cut_texts / count:.2%}), "
+            f"{cut_tokens:,} tokens ({cut_tokens / tokens:.2%})",
+            width,
+            "    ",
+        )
+    yield from _bars(histogram(lengths), count, width)
+
+
+def _bars(bins: dict[tuple[int, int], int], count: int, width: int) -> Iterator[str]:
+    labels = [f"{low:,}" if low == high else f"{low:,}-{high:,}" for low, high in bins]
+    label_width = max(map(len, labels))
+    room = max(5, min(_LONGEST_BAR, width - label_width - len("      100.0 %  ")))
+    largest = max(bins.values())
+    for label, number in zip(labels, bins.values(), strict=True):
+        # A bin that is not empty has a bar.
+        bar = "#" * max(round(room * number / largest), int(number > 0))
+        yield f"    {label:>{label_width}} {100 * number / count:5.1f} %  {bar}".rstrip()
+
+
+def density_lines(data: Data, split: str, seed: int) -> list[str]:
+    """Returns lines on how full the rows of training are that a split makes."""
+    densities = data.densities(split)
+    if densities:
+        return [
+            f"{title}: {density.fraction:.2%} of {density.capacity:,} positions hold a token, "
+            f"{density.cut_tokens:,} tokens are cut"
+            for title, density in densities.items()
+        ]
+    rows = 64
+    batches = data.train(rows, seed=seed) if split == TRAIN else data.evaluation(rows, split=split)
+    counts = list(map(padding_of, itertools.islice(batches, math.ceil(_SAMPLED_ROWS / rows))))
+    positions = sum(count.positions for count in counts)
+    if not positions:
+        return []
+    tokens = positions - sum(count.empty for count in counts)
+    return [
+        f"{tokens / positions:.2%} of {positions:,} positions hold a token, "
+        f"in the first {rows * len(counts):,} rows"
+    ]
+
+
+def statistics_of(cached: Cached, data: Data) -> Iterator[str]:
+    counts = ", ".join(f"{number:,} {name}" for name, number in cached.counts.items())
+    yield f"{cached.title} {cached.split}: {counts}"
+    if cached.texts is None:
+        return
+    texts, width = cached.texts, shutil.get_terminal_size().columns
+    bytes_per_id = [vocabulary.bytes_per_id for vocabulary in texts.vocabularies]
+    text_bytes = bytes_of(texts.tokens, bytes_per_id, texts.ends)
+    for column, feature in enumerate(texts.features):
+        lengths, capacity = texts.lengths[:, column], data.text_limits.get(feature)
+        yield from statistics_lines(feature, lengths, text_bytes[column], width, capacity)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from mtfrun.cli.command import RUN_HELP, Command, check_least, check_names, check_run, settings_of
+from mtfrun.errors import InputError
+
+_DESCRIPTION = (
+    """\
+Stores a teacher's predictions for all training rows of its run: the likeliest ids of each target.
+
+  mtfrun data logits --model_dir=/tmp/teacher --to=/tmp/logits --top_k=8 --temperature=2
+
+Students learn from these files without the teacher, on rows of the same texts, lengths and
+vocabulary, and with the same temperature: --gin_file=extras/distillation/stored_logits.gin. A
+target takes 4 bytes for each of the K ids, 6 with a vocabulary of more than 65,536. Rows with
+noise, as of span corruption, differ in every epoch and are refused.
+
+"""
+    + RUN_HELP
+)
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--to",
+        help="the directory to write, which must not exist",
+        metavar="DIR",
+        path="new directory",
+    )
+    add("--top_k", type=int, default=8, help="ids of each target; 8 by default", metavar="K")
+    add(
+        "--temperature",
+        type=float,
+        default=2.0,
+        help="logits are divided by it; 2 by default, as in extras/distillation/stored_logits.gin",
+        metavar="T",
+    )
+    add("--batch_size", type=int, default=64, help="rows at a time; 64 by default", metavar="N")
+    add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
+
+
+def _check(flags: argparse.Namespace) -> None:
+    flags.adapter = None
+    check_run(flags, "latest", "best")
+    check_names(flags, "to")
+    check_least(flags, 1, "top_k", "batch_size")
+    if flags.to is None:
+        raise InputError("data logits needs a directory to write: --to=/tmp/logits")
+    if flags.model_dir is None:
+        raise InputError("data logits needs a teacher: --model_dir=/tmp/teacher")
+
+
+def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun.experiment.runs.opening import build_run, find_trained_run, restore_model
+    from mtfrun.extras.distillation.distillation import find_teacher
+    from mtfrun.extras.distillation.teacher_logits import store_teacher_logits
+
+    run = find_trained_run(flags.model_dir)
+    built = build_run(run, settings_of(flags))
+    teacher = find_teacher(run.path, flags.checkpoint)
+    restore_model(built, run, teacher.step)
+    rows = store_teacher_logits(
+        built.experiment,
+        teacher,
+        flags.to,
+        top_k=flags.top_k,
+        temperature=flags.temperature,
+        batch=flags.batch_size,
+    )
+    print(f"{rows:,} rows in {flags.to}")
+    return 0
+
+
+COMMANDS = [Command("data logits", _DESCRIPTION, run, _add_flags, _check, model_dir="run")]

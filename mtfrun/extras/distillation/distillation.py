@@ -1,0 +1,215 @@
+"""The teacher of a training: its run, and what the checkpoints of the student say about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import pathlib
+
+from mtfrun import mtf
+from mtfrun.checkpoints import Manifest
+from mtfrun.checkpoints.mirror import registry
+from mtfrun.data import Data
+from mtfrun.display import progress
+from mtfrun.errors import InputError
+from mtfrun.errors.untrusted import escape
+from mtfrun.experiment.experiment import Experiment, check_features, check_rows
+from mtfrun.experiment.loss_terms import LossTerm, PreparedTerm
+from mtfrun.experiment.records import require
+from mtfrun.experiment.runs.opening import build_run, restore_model
+from mtfrun.experiment.runs.settings import Settings
+from mtfrun.extras.distillation.loss import DistillationLoss, Distiller
+from mtfrun.extras.distillation.stored_logits import StoredLogits
+from mtfrun.files import RunDirError
+from mtfrun.models.transformer import TokenModel
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.init_checkpoint import find_checkpoint
+
+ENTRY = "teacher"
+"""The entry of a manifest with the teacher."""
+
+# Variables whose last dimension is the model's d_model: of a factorised embedding the
+# projection's, else the table's; of clusters of a vocabulary the first one's.
+_OF_VECTORS = [
+    f"model/embedding/{table}{name}"
+    for table in ("", "clusters/0/")
+    for name in ("projection/kernel", "table")
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherCheckpoint:
+    """A checkpoint of a run, or its stored predictions in the directory `path`, and a hash."""
+
+    path: str
+    step: int
+    sha256: str
+
+    def metadata(self) -> dict[str, object]:
+        """Returns the entry of a manifest."""
+        path = registry.url_of(self.path)
+        return {ENTRY: {"path": path, "step": self.step, "sha256": self.sha256}}
+
+    @property
+    def run(self) -> RunDirectory:
+        return RunDirectory(self.path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher(DistillationLoss, LossTerm):
+    """Makes the model of a training the student of a trained one.
+
+    Attributes:
+      path: the run directory of the teacher, or one of its checkpoints, or their URL.
+      checkpoint: a step of that run, or "best"; None for the newest.
+      logits_path: in the place of these, predictions that `mtfrun data logits` has stored with the
+        same temperature.
+    """
+
+    path: str | None = None
+    checkpoint: int | str | None = None
+    logits_path: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.logits_path and (self.path or self.hidden_weight):
+            raise InputError(
+                "Teacher.logits_path is in the place of a path, and has no vectors: leave out path "
+                "and hidden_weight, or logits_path"
+            )
+
+    def prepare(self, experiment: Experiment) -> PreparedTerm:
+        """Makes the model a student, with a projection if it needs one."""
+        model = require_tokens(experiment, "distillation.Teacher")
+        stored = self.features(experiment.data)
+        if stored is not None:
+            manifest = stored.manifest
+            path, sha256 = str(self.logits_path), manifest["sha256"]
+            teacher = TeacherCheckpoint(path, manifest[ENTRY]["step"], sha256)
+            experiment.row_features.append(stored)
+        elif self.path:
+            teacher = find_teacher(self.path, self.checkpoint)
+        else:
+            raise RunDirError(
+                "a student needs a teacher: name its run with --gin.TEACHER=\"'/tmp/teacher'\" "
+                "(Teacher.path)"
+            )
+        width = _width_of(teacher) if self.hidden_weight else None
+        distiller = Distiller(model, self, width, is_stored=stored is not None)
+        model.add_loss_term(distiller)
+        return _Teaching(teacher, distiller, is_stored=stored is not None)
+
+    def features(self, data: Data) -> StoredLogits | None:
+        """Returns the stored predictions; InputError for another temperature."""
+        if not self.logits_path:
+            return None
+        stored = StoredLogits.open(self.logits_path, data)
+        if stored.manifest["temperature"] != self.temperature:
+            raise InputError(
+                f"the logits in {self.logits_path} have the temperature "
+                f"{stored.manifest['temperature']}, and Teacher.temperature is "
+                f"{self.temperature}: set the same"
+            )
+        return stored
+
+
+@dataclasses.dataclass(frozen=True)
+class _Teaching(PreparedTerm):
+    teacher: TeacherCheckpoint
+    distiller: Distiller
+    is_stored: bool
+
+    def read(self, experiment: Experiment, *, planned: bool) -> None:
+        """Builds the teacher's model on the student's mesh, and restores it unless `planned`."""
+        if self.is_stored:
+            return
+        run = self.teacher.run
+        with progress.waiting(f"reading the teacher {run.path}"):
+            objects = build_run(run, Settings(), mesh=experiment.mesh)
+            self._teach(experiment, objects.experiment)
+            if planned:
+                mtf.initialize(objects.experiment.model)
+            else:
+                restore_model(objects, run, self.teacher.step)
+
+    def _teach(self, student: Experiment, teacher: Experiment) -> None:
+        """Raises InputError if the teacher reads other rows."""
+        path = self.teacher.path
+        model, data = require_tokens(teacher, "the teacher"), student.data
+        try:
+            check_features(type(model), data)
+            check_rows(model, data)
+        except InputError as error:
+            raise InputError(f"the teacher {path}: {error}") from error
+        for name, vocabulary in data.vocabularies.items():
+            of_teacher = teacher.data.vocabularies.get(name)
+            if of_teacher is None or of_teacher.fingerprint != vocabulary.fingerprint:
+                raise InputError(
+                    f"the teacher {path} reads {name} of {of_teacher}, and its student of "
+                    f"{vocabulary}: they need the same vocabulary"
+                )
+        for variable in model.named_variables().values():
+            variable.freeze()
+        self.distiller.teach(model)
+
+    def describe(self) -> dict[str, str]:
+        """Returns {"teacher": "step 1,500 of /tmp/teacher"}."""
+        path = escape(registry.url_of(self.teacher.path))
+        return {"teacher": f"step {self.teacher.step:,} of {path}"}
+
+    def metadata(self) -> dict[str, object]:
+        return self.teacher.metadata()
+
+    def check_unchanged(self, manifest: Manifest, *, accept_changes: bool) -> None:
+        saved, teacher = manifest.metadata.get(ENTRY), self.teacher
+        if not isinstance(saved, dict) or accept_changes or saved.get("sha256") == teacher.sha256:
+            return
+        raise InputError(
+            f"ckpt-{manifest.step} learned from step {escape(str(saved.get('step')))} of "
+            f"{escape(str(saved.get('path')))}, and the teacher is step {teacher.step} of "
+            f"{teacher.path}: name that checkpoint with Teacher.checkpoint, or resume with "
+            "--accept_changes"
+        )
+
+
+def find_teacher(path: str, checkpoint: int | str | None) -> TeacherCheckpoint:
+    """Returns a checkpoint of a run, see `Teacher`; RunDirError if there is none."""
+    directory, step = find_checkpoint(path)
+    if directory is None:
+        remedy = "name a run directory, or one of its checkpoints"
+        if pathlib.Path(path, "config.json").is_file():
+            remedy = (
+                f"make a run of this folder with `mtfrun import --from={path} "
+                "--model_dir=/tmp/teacher`, and name that"
+            )
+        raise RunDirError(f"no run of a teacher with checkpoints in {path}: {remedy}")
+    run = RunDirectory(str(directory.parent))
+    checkpoints = run.checkpoints()
+    if step is None:
+        step = checkpoints.named_step(checkpoint)
+    manifest = checkpoints.manifest(step)
+    if manifest is None:
+        raise RunDirError(f"the teacher {path} has no checkpoint of step {step}")
+    files = {name: file.sha256 for name, file in manifest.files.items()}
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return TeacherCheckpoint(run.path, manifest.step, digest)
+
+
+def require_tokens(experiment: Experiment, who: str) -> TokenModel:
+    """Returns the model of an experiment, a model of tokens; InputError for others."""
+    remedy = "distillation is for @transformer.DecoderOnly, EncoderDecoder and EncoderOnly"
+    return require(experiment.model, TokenModel, who, remedy)
+
+
+def _width_of(teacher: TeacherCheckpoint) -> int:
+    """Returns the size of the teacher's vectors."""
+    manifest = teacher.run.checkpoints().manifest(teacher.step)
+    variables = {} if manifest is None else manifest.variables
+    tables = [variables[path] for path in _OF_VECTORS if path in variables]
+    if not tables:
+        raise RunDirError(
+            f"the teacher {teacher.path} has no {_OF_VECTORS[1]}, whose width its vectors "
+            "have: leave out Teacher.hidden_weight"
+        )
+    return int(tables[0].shape[-1])

@@ -1,0 +1,221 @@
+"""Predictions of a teacher that are stored for every row of training data: its likeliest ids.
+
+A directory with, for every task n of the data, in their order,
+
+  n-ids.npy            uint16 or int32 [rows, length, top_k], the likeliest ids of every target
+  n-probabilities.npy  uint16 of this shape, their probabilities in 65535ths, rounded down
+  manifest.json        the data that they belong to, the temperature, the teacher, and a hash
+
+It is written beside its place and renamed, so that it is complete or absent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.data.cache.directory import MANIFEST
+from mtfrun.data.data import IDS, Data
+from mtfrun.data.errors import DataError
+from mtfrun.data.rows.batches import Batch, Batches, Places, Rows, fill_up
+from mtfrun.data.rows.order import Selection
+from mtfrun.display import progress
+from mtfrun.errors import InputError
+from mtfrun.errors.differences import changes, list_changes
+from mtfrun.errors.untrusted import parse_json, read_regular
+from mtfrun.errors.url_secrets import mask_json
+
+TEACHER_IDS, TEACHER_PROBABILITIES = "teacher_ids", "teacher_probabilities"
+"""Features {length, top_k} int32 beside the targets {length}."""
+
+PARTS_OF_1 = 65535
+"""The unit of probabilities is 1 / PARTS_OF_1."""
+
+_FORMAT = 1
+_LARGEST_MANIFEST = 16_000_000
+_NAMES = ("ids", "probabilities")
+
+# Returns the ids and probabilities [batch, length, top_k] of a batch.
+Predict = Callable[[Batch], tuple[np.ndarray, np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredLogits:
+    """The predictions of all training rows, mapped into memory; see the files above."""
+
+    directory: Path
+    manifest: Mapping[str, Any]
+    tasks: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+    @classmethod
+    def open(cls, path: str, data: Data) -> StoredLogits:
+        """Opens the predictions for the training rows of data; DataError if they are of others."""
+        directory = Path(path).expanduser()
+        try:
+            manifest = parse_json(read_regular(directory / MANIFEST, _LARGEST_MANIFEST))
+            if manifest["format"] != _FORMAT:
+                raise InputError(f"format {manifest['format']}, not {_FORMAT}")
+            tasks = tuple(
+                (_map(directory, number, "ids"), _map(directory, number, "probabilities"))
+                for number in range(manifest["tasks"])
+            )
+            if any(ids.ndim != 3 or ids.shape != other.shape for ids, other in tasks):
+                raise InputError("sizes that differ")
+            saved = manifest["data"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)[:100]
+            raise DataError(
+                f"no logits of a teacher in {path} ({reason}): store them with `mtfrun "
+                f"data logits --model_dir=/tmp/teacher --to={path}`"
+            ) from error
+        differing = changes(saved, _fingerprint(data), identity=IDS)
+        if differing:
+            raise DataError(
+                f"the logits in {path} are of other training rows: {list_changes(differing)}: "
+                "restore these settings of the data, or store the logits again"
+            )
+        return cls(directory, manifest, tasks)
+
+    @property
+    def features(self) -> dict[str, mtf.Shape]:
+        _, length, top_k = self.tasks[0][0].shape
+        shape = mtf.Shape([mtf.Dimension("length", length), mtf.Dimension("top_k", top_k)])
+        return {TEACHER_IDS: shape, TEACHER_PROBABILITIES: shape}
+
+    def add_to(self, batches: Batches) -> None:
+        """Adds the features to the rows of training batches."""
+        components = [
+            _RowsWithLogits(rows, *arrays)
+            for rows, arrays in zip(batches.components, self.tasks, strict=True)
+        ]
+        batches.components = components
+
+
+def store_logits(
+    path: str,
+    data: Data,
+    predict: Predict,
+    *,
+    batch: int,
+    about: Mapping[str, object],
+) -> int:
+    """Writes the predictions for all training rows of data, and returns the number of rows.
+
+    `about` are the manifest's temperature and teacher. DataError if the directory exists, or rows
+    differ between epochs, as with noise.
+    """
+    directory = Path(path).expanduser()
+    components = data.train(batch, seed=0).components
+    total, done, digest = sum(map(len, components)), 0, hashlib.sha256()
+    with (
+        _new_directory(directory) as work,
+        progress.Work("predicting targets", total, "rows") as predicting,
+    ):
+        for number, rows in enumerate(components):
+            _check_fixed(rows, batch)
+            files: list[np.memmap[Any, Any]] = []
+            for first in range(0, len(rows), batch):
+                numbers = np.arange(first, min(first + batch, len(rows)))
+                taken = rows.take(Selection(numbers, np.zeros_like(numbers)))
+                values = [x[: len(numbers)] for x in predict(fill_up(taken, batch, rows))]
+                files = files or _new_files(work, number, len(rows), values)
+                for file, value in zip(files, values, strict=True):
+                    file[numbers] = value
+                    digest.update(np.ascontiguousarray(value).data)
+                done += len(numbers)
+                predicting.move_to(done)
+            for file in files:
+                file.flush()
+        manifest = {
+            "format": _FORMAT,
+            "tasks": len(components),
+            "data": _fingerprint(data),
+            "sha256": digest.hexdigest(),
+            **about,
+        }
+        (work / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+    return total
+
+
+def _new_files(
+    work: Path, number: int, rows: int, values: Sequence[np.ndarray]
+) -> list[np.memmap[Any, Any]]:
+    """Returns files of all rows, for values [batch, ...]."""
+    return [
+        np.lib.format.open_memmap(
+            work / f"{number}-{name}.npy", "w+", value.dtype, (rows, *value.shape[1:])
+        )
+        for name, value in zip(_NAMES, values, strict=True)
+    ]
+
+
+class _RowsWithLogits(Rows):
+    def __init__(self, rows: Rows, ids: np.ndarray, probabilities: np.ndarray):
+        if len(ids) != len(rows):
+            raise DataError(f"there are logits of {len(ids)} rows, and {len(rows)} rows")
+        self._rows, self._ids, self._probabilities = rows, ids, probabilities
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, selection: Selection) -> Batch:
+        return {
+            **self._rows.take(selection),
+            TEACHER_IDS: self._ids[selection.rows].astype(np.int32),
+            TEACHER_PROBABILITIES: self._probabilities[selection.rows].astype(np.int32),
+        }
+
+    def padding_of(self, feature: str) -> int:
+        return self._rows.padding_of(feature)
+
+    def find(self, examples: np.ndarray) -> Places:
+        return self._rows.find(examples)
+
+
+def _map(directory: Path, number: int, name: str) -> np.ndarray:
+    path = directory / f"{number}-{name}.npy"
+    # A plain array: np.memmap slows every access.
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _check_fixed(rows: Rows, batch: int) -> None:
+    """Raises DataError if the targets of rows depend on the epoch or the seed."""
+    numbers = np.arange(min(batch, len(rows)))
+    one, other = (
+        rows.take(Selection(numbers, np.full_like(numbers, epoch), seed=epoch)) for epoch in (0, 1)
+    )
+    if any(not np.array_equal(one[name], other[name]) for name in one):
+        raise DataError(
+            "the rows have other noise in every epoch, so that predictions for them cannot be "
+            "stored: name the teacher's run as Teacher.path"
+        )
+
+
+def _fingerprint(data: Data) -> Any:
+    return mask_json(data.fingerprint())
+
+
+@contextlib.contextmanager
+def _new_directory(directory: Path) -> Iterator[Path]:
+    """Yields a directory to write into, which is renamed at the end, or removed after an error."""
+    if directory.exists():
+        raise DataError(f"{directory} exists: name another directory")
+    work = directory.with_name(f".{directory.name}.partial")
+    try:
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        yield work
+        work.rename(directory)
+    except OSError as error:
+        raise DataError(f"cannot write {directory}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Larger models from a run's checkpoint, by a rule for each dimension."""

@@ -1,0 +1,263 @@
+"""A larger model from the checkpoint of a run, as a new run."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.checkpoints import TRAIN_STEPS, Manifest
+from mtfrun.checkpoints.manifest import DIMENSIONS
+from mtfrun.checkpoints.values import CheckpointValues
+from mtfrun.configuration import config
+from mtfrun.data import Vocabulary
+from mtfrun.errors import InputError
+from mtfrun.experiment import Experiment, Logits, Training
+from mtfrun.experiment.conversion.import_run import check_new, replaced_directory
+from mtfrun.experiment.runs.opening import build_training
+from mtfrun.experiment.runs.settings import ROOTS, Settings
+from mtfrun.experiment.saved_configuration import fingerprint_of
+from mtfrun.extras.grow.dimension_map import DimensionMap
+from mtfrun.extras.grow.rules import Rules
+from mtfrun.extras.grow.slots import Slots, grow_slots
+from mtfrun.extras.grow.variables import GrownVariables
+from mtfrun.extras.grow.vocabularies import is_extended, map_vocabulary
+from mtfrun.rundir import RunDirectory, run_versions
+from mtfrun.rundir.copied_files import write_run_files
+from mtfrun.rundir.init_checkpoint import InitCheckpoint
+from mtfrun.rundir.run_directory import CHECKPOINTS
+
+# Rows of the evaluated split whose logits are compared.
+_ROWS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class GrowOptions:
+    """How a model grows.
+
+    Attributes:
+      checkpoint: a step, "best" or "latest".
+      copies: new units repeat old ones; by default they are new, and nothing reads them yet.
+      noise: the standard deviation of the differences between copies, relative to the values.
+    """
+
+    checkpoint: str = "latest"
+    copies: bool = False
+    noise: float = 0.0
+
+
+class Difference(NamedTuple):
+    """Of the logits of two models, relative to the largest logit."""
+
+    largest: float
+    mean: float
+
+
+@dataclasses.dataclass(frozen=True)
+class GrownRun:
+    """A larger model that has not been saved, see `grow`.
+
+    Attributes:
+      table: see `GrownVariables.table`.
+      difference: of the logits; None where the models cannot read the same rows.
+      notes: why the function may have changed.
+    """
+
+    step: int
+    values: Mapping[str, np.ndarray]
+    table: Sequence[tuple[str, str, str, str]]
+    slots: Slots
+    difference: Difference | None
+    notes: Sequence[str]
+    _training: Training
+    _config: str
+    _metadata: Mapping[str, object]
+
+    @property
+    def train_steps(self) -> int:
+        return self._training.options.train_steps
+
+    def save(self, model_dir: str) -> None:
+        """Makes a run with the checkpoint in a new directory, whole or not at all."""
+        target = pathlib.Path(RunDirectory(model_dir).path)
+        check_new(target, "--model_dir")
+        variables = self._training.state.named_variables()
+        with replaced_directory(target) as directory:
+            run = RunDirectory(directory)
+            run.write_config(self._config)
+            data = self._training.experiment.data
+            write_run_files(directory, data.vocabulary_files(), data.source_summary(), place=target)
+            run.checkpoints().save(
+                self.step,
+                {path: self._stored(path, variable) for path, variable in variables.items()},
+                metadata={
+                    **self._metadata,
+                    DIMENSIONS: {
+                        path: " ".join(variable.shape.dimension_names)
+                        for path, variable in variables.items()
+                    },
+                },
+            )
+
+    def _stored(self, path: str, variable: mtf.Variable) -> tf.Variable:
+        dtype, value = variable.dtype.as_numpy_dtype, self.values.get(path)
+        if value is None:
+            value = np.zeros(variable.shape.to_integer_list, dtype)
+        return tf.Variable(value.astype(dtype))
+
+
+def grow(former: RunDirectory, settings: Settings, options: GrowOptions) -> GrownRun:
+    """Returns the model that settings make of a run's configuration, with the run's function.
+
+    Raises:
+      InputError: the new model is not a larger one of the same kind.
+    """
+    checkpoints = former.checkpoints()
+    allowed = Settings(allowed_imports=settings.allowed_imports, modules=settings.modules)
+    old, _ = _build(former, allowed)
+    new, text = _build(former, settings)
+    for training in (old, new):
+        if training.experiment.model.adapters:
+            raise InputError("adapters do not grow: name the run of their model with --from_run")
+    # Averages are read by themselves.
+    old.experiment.use_averages = False
+    step = old.experiment.restore(former, checkpoints.named_step(options.checkpoint))
+
+    def read(manifest: Manifest) -> GrownRun:
+        directory = pathlib.Path(former.path, CHECKPOINTS)
+        return _grow(old, (new, text), CheckpointValues(directory, manifest), manifest, options)
+
+    return checkpoints.read(step, read)
+
+
+def _build(former: RunDirectory, settings: Settings) -> tuple[Training, str]:
+    """Returns a training on one device, of which nothing has values, and its configuration."""
+    former.read_config()  # for its error, which names the remedy
+    with config.exclusive():
+        bindings = config.parse(
+            [former.config_path, *settings.files],
+            settings.bindings,
+            search_paths=settings.search_paths,
+            roots=ROOTS,
+            allowed_imports=settings.allowed_imports,
+            modules=settings.modules,
+        )
+        text = config.config_text(settings.allowed_imports)
+        config.override(mtf.Mesh, shape="data:1", layout="", devices=None)
+        config.override(InitCheckpoint, names=None)  # a file that this run does not need
+        # In bfloat16 equal functions differ as much as others may.
+        config.override(mtf.DTypePolicy, activation="float32")
+        return build_training(bindings), text
+
+
+def _grow(
+    old: Training,
+    configured: tuple[Training, str],
+    stored: CheckpointValues,
+    manifest: Manifest,
+    options: GrowOptions,
+) -> GrownRun:
+    new, text = configured
+    vocabularies = _vocabularies(old.experiment), _vocabularies(new.experiment)
+    of_vocabulary = _map_vocabulary(new, *vocabularies)
+    rules = Rules(
+        old.experiment.model,
+        new.experiment.model,
+        with_copies=options.copies,
+        vocabulary=of_vocabulary,
+    )
+    variables = GrownVariables.of(
+        old.experiment.model,
+        new.experiment.model,
+        rules,
+        seed=new.experiment.seed,
+        noise=options.noise,
+    )
+    values = {}
+    for path, variable in variables.new.items():
+        source = variables.origins[path].source
+        value = None if source is None else stored[f"model/{source}"]
+        values[path] = variables.grow(path, value)
+        mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, values[path], variable.shape))
+    slots = grow_slots(
+        old.state.optimizer,
+        new.state.optimizer,
+        variables,
+        lambda path: stored[f"optimizer/{path}"],
+    )
+    averages = {}
+    for path in new.state.named_averages():
+        source = variables.origins[path].source
+        is_old = source in old.state.named_averages()
+        of_old = stored[f"averages/{source}"] if is_old else None
+        averages[path] = variables.grow(path, of_old) if is_old else values[path]
+    before, after = vocabularies
+    is_same_text = before is None or after is None or is_extended(before, after)
+    retained = ("seed", "data_position", "data")
+    metadata = {name: manifest.metadata[name] for name in retained if name in manifest.metadata}
+    if of_vocabulary is not None:
+        metadata["data"] = fingerprint_of(new.experiment.data)
+    return GrownRun(
+        step=manifest.step,
+        values={
+            **{f"model/{path}": value for path, value in values.items()},
+            **{f"optimizer/{path}": value for path, value in slots.values.items()},
+            **{f"averages/{path}": value for path, value in averages.items()},
+            "step": np.asarray(manifest.step),
+        },
+        table=variables.table(),
+        slots=slots,
+        difference=_difference(old, new.experiment) if is_same_text else None,
+        notes=[*rules.notes, *_notes_of_rounding(variables)],
+        _training=new,
+        _config=text,
+        _metadata={
+            **metadata,
+            "versions": run_versions(),
+            TRAIN_STEPS: new.options.train_steps,
+        },
+    )
+
+
+def _notes_of_rounding(variables: GrownVariables) -> list[str]:
+    names = {variable.dtype.name for variable in variables.new.values()} - {"float32"}
+    return [f"values are rounded to {name}" for name in sorted(names)]
+
+
+def _vocabularies(experiment: Experiment) -> Vocabulary | None:
+    """Returns the vocabulary of the targets, or of the only feature that has one."""
+    vocabularies = experiment.data.vocabularies
+    return vocabularies.get("targets") or next(iter(vocabularies.values()), None)
+
+
+def _map_vocabulary(
+    new: Training, before: Vocabulary | None, after: Vocabulary | None
+) -> DimensionMap | None:
+    if before is None or after is None or before.fingerprint == after.fingerprint:
+        return None
+    model = new.experiment.model
+    shapes = [model.named_variables()[path].shape for path in model.vocabulary_sizes]
+    if not shapes:
+        raise InputError("AdaptiveEmbedding: tables of clusters do not take another vocabulary")
+    return map_vocabulary(before, after, shapes[0].get_dim_by_name("vocab").size)
+
+
+def _difference(old: Training, new: Experiment) -> Difference:
+    """Returns the difference of the logits of the first rows that the old run evaluates."""
+    experiment, split = old.experiment, old.evaluation.split
+    old.evaluation.check_split()
+    batch = next(iter(experiment.data.evaluation_subset(_ROWS, 1, split=split)))
+    model = experiment.model
+    needed = next(names for names in model.logits_features if set(names) <= batch.keys())
+    names = {*needed, *(model.optional_features or ())}
+    features = {name: batch[name] for name in batch.keys() & names}
+    before, after = Logits(experiment)(features), Logits(new)(features)
+    classes = min(before.shape[-1], after.shape[-1])
+    differences = np.abs(before[..., :classes] - after[..., :classes])
+    size = np.abs(before[..., :classes]).max()
+    return Difference(float(differences.max() / size), float(differences.mean() / size))

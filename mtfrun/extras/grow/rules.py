@@ -1,0 +1,416 @@
+"""The rule of every dimension: which entries are old ones, with which factor, and what others are.
+
+A layer stays the same function if, of every dimension that grows, either what makes its new entries
+or what sums over them is 0. Where copies are wanted, entries repeat, and what sums over them is
+divided by their number.
+
+    d_ff, heads, ...  made by initial values, summed with 0: nothing reads the new units yet
+    d_model           0, and read with initial values, see stream.py
+    d_kv              queries and values initial, keys and what reads values 0; shared ones 0
+    d_embedding       does not grow: a tied table is read and summed over at once
+    vocab             the ids' rows by their text, else the mean
+    max_length        initial values
+    experts           copies of the feed-forward layer or of experts; routers initial
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.extras.grow.dimension_map import (
+    DimensionMap,
+    Fill,
+    broadcast,
+    copies,
+    first,
+    match_places,
+    placed,
+    side_by_side,
+)
+from mtfrun.extras.grow.heads import HEADS, QUERY_HEADS, Grouping, Regrouping
+from mtfrun.extras.grow.plan import Plan
+from mtfrun.extras.grow.stream import D_EMBEDDING, D_MODEL, Stream
+from mtfrun.extras.vision import UNet
+from mtfrun.layers import LayerNorm, LinearDistanceBias, MultiHeadAttention, RMSNorm
+from mtfrun.layers.attention.positions.linear_distance import alibi_slopes
+from mtfrun.models import Model
+from mtfrun.models.moe import GateContext, Router
+from mtfrun.mtf.parameters.widths import plain_name
+
+_D_KV = "d_kv"
+# Their sizes are what a layer does.
+_FIXED = ("buckets", "filter_height", "filter_width", "channels", "relative_position", D_EMBEDDING)
+_SHARED = ("key_value", "key_value_bias")
+_MEMORY = ("key", "value", "key_bias", "value_bias", *_SHARED, "key_norm")
+_KEYS = ("key", "key_bias", *_SHARED)
+_D_FF, _HIDDEN = "d_ff", "expert_hidden"
+_EXPERTS, _EXPERT_X, _EXPERT_Y = "experts", "expert_x", "expert_y"
+_LEVELS = frozenset((_EXPERTS, _EXPERT_X, _EXPERT_Y))
+# Of a U-Net: what reads the outputs of two blocks, one behind the other.
+_BLOCK_UP = re.compile(r"up/\d+/convolutions/0/")
+# Of a router: the experts that it chooses among.
+_UNSPLIT = "_unsplit"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Place:
+    """A variable of the new model, the one that it comes from, and the attention it is part of.
+
+    Attributes:
+      attention: the old one and the new one.
+      member: its attribute in the attention, such as "query"; "" outside of attention.
+    """
+
+    path: str
+    old: mtf.Variable
+    new: mtf.Variable
+    attention: tuple[MultiHeadAttention, MultiHeadAttention] | None = None
+    member: str = ""
+
+    def is_summed(self, name: str) -> bool:
+        """Returns whether products with the variable sum over a dimension of the new value."""
+        reduced = self.new.reduced_dims
+        if reduced is None:
+            raise InputError(
+                f"variable {self.path} does not say over which dimensions products with it sum: "
+                "make it with mtf.Variable(reduced_dims=[...]), [] for a table, a scale or a bias"
+            )
+        names = {_without_split(dim.name) for dim in reduced}
+        return name in names or (name == QUERY_HEADS and HEADS in names)
+
+
+@dataclasses.dataclass(frozen=True)
+class _View:
+    """The dimensions of the old value and of the new one, as the rules see them.
+
+    Attributes:
+      averaged: old dimensions over which the new value is a mean.
+      maps: of dimensions that have no rule of their own.
+    """
+
+    old: list[mtf.Dimension]
+    new: list[mtf.Dimension]
+    averaged: frozenset[str] = frozenset()
+    maps: Mapping[str, DimensionMap] = dataclasses.field(default_factory=dict)
+
+
+class Rules:
+    """The plans of the variables of a larger model.
+
+    Args:
+      with_copies: entries repeat where this keeps the function, instead of being new.
+      vocabulary: the map of "vocab"; None for the same ids.
+
+    Attributes:
+      notes: why some rules do not keep the function.
+    """
+
+    def __init__(
+        self,
+        old: Model,
+        new: Model,
+        *,
+        with_copies: bool = False,
+        vocabulary: DimensionMap | None = None,
+    ) -> None:
+        self._with_copies = with_copies
+        self._vocabulary = vocabulary
+        self._old, self._new = old.named_variables(), new.named_variables()
+        self._old_modules, self._new_modules = old.named_modules(), new.named_modules()
+        self._stream = Stream.of(self._old_modules, self._new_modules, with_copies=with_copies)
+        self.notes: dict[str, None] = {}
+
+    def plan(self, path: str, source: str) -> Plan | None:
+        """Returns the plan of a variable; None if it has its initial value.
+
+        Raises:
+          InputError: a dimension cannot change so.
+        """
+        place = self._place(path, source)
+        view = self._view(place)
+        if view is None:
+            return None
+        sizes = {dim.name: dim.size for dim in view.old}
+        axes: list[tuple[str | None, DimensionMap]] = []
+        for name, size in view.new:
+            of_dim = view.maps.get(name) or self._map(place, name, sizes.get(name), size)
+            axes.append((name if name in sizes else None, of_dim))
+        if lost := sizes.keys() - {name for name, _ in axes} - view.averaged:
+            raise InputError(
+                f"{path}: the old model has a dimension {', '.join(sorted(lost))} here, and the "
+                "new one has not"
+            )
+        owners = _owner(self._old_modules, source), _owner(self._new_modules, path)
+        if len({type(owner.gate) for owner in owners if isinstance(owner, Router)}) > 1:
+            self.notes["routers have another gate"] = None
+        factor, offset = self._factor(place)
+        return Plan(view.old, axes, place.new.shape, factor, offset)
+
+    def _place(self, path: str, source: str) -> _Place:
+        place = _Place(path, self._old[source], self._new[path])
+        names = path.split("/")
+        for number in range(1, len(names)):
+            new = self._new_modules.get("/".join(names[:number]))
+            old = self._old_modules.get(source.removesuffix("/" + "/".join(names[number:])))
+            if isinstance(new, MultiHeadAttention) and isinstance(old, MultiHeadAttention):
+                return dataclasses.replace(place, attention=(old, new), member=names[number])
+        return place
+
+    def _view(self, place: _Place) -> _View | None:
+        old = [mtf.Dimension(_without_split(name), size) for name, size in place.old.shape]
+        new = [mtf.Dimension(_without_split(name), size) for name, size in place.new.shape]
+        names = {dim.name for dim in (*old, *new)}
+        if place.member in _MEMORY[:-1] or HEADS in names:
+            return self._view_of_heads(place, old, new)
+        if names.isdisjoint(_LEVELS):
+            return _View(old, new)
+        return self._view_of_experts(place, old, new)
+
+    def _view_of_heads(
+        self, place: _Place, old: list[mtf.Dimension], new: list[mtf.Dimension]
+    ) -> _View:
+        attention = place.attention or self._first_attention(place.path.partition("/")[0])
+        if attention is None:
+            return _View(old, new)
+        regrouping = Regrouping.find(*map(Grouping.of, attention))
+        if place.member not in _MEMORY:
+            return _View(regrouping.view_of_queries(old), regrouping.new_queries(new))
+        if regrouping.merged > 1:
+            self.notes["keys and values of several heads become their mean"] = None
+        of_memory = regrouping.map_of_memory()
+        return _View(
+            regrouping.view_of_memory(old),
+            regrouping.new_memory(new),
+            frozenset([QUERY_HEADS] if regrouping.merged > 1 else []),
+            {} if of_memory is None else {HEADS: of_memory},
+        )
+
+    def _first_attention(self, stack: str) -> tuple[MultiHeadAttention, MultiHeadAttention] | None:
+        """Returns the attention of a stack, for tables of all heads, such as logits by distance."""
+        first_of = [
+            next(
+                (
+                    module
+                    for path, module in modules.items()
+                    if path.startswith(f"{stack}/") and isinstance(module, MultiHeadAttention)
+                ),
+                None,
+            )
+            for modules in (self._old_modules, self._new_modules)
+        ]
+        old, new = first_of
+        return None if old is None or new is None else (old, new)
+
+    def _view_of_experts(
+        self, place: _Place, old: list[mtf.Dimension], new: list[mtf.Dimension]
+    ) -> _View | None:
+        sizes = dict(old)
+        names = {dim.name for dim in new}
+        if _HIDDEN in names:
+            old = [mtf.Dimension(_HIDDEN if name == _D_FF else name, size) for name, size in old]
+        if _EXPERTS not in sizes or _EXPERTS in names:
+            return _View(old, new)
+        layer = place.path[: place.path.rindex("/layer/")]
+        experts = self._new[f"{layer}/layer/experts/wo/kernel"].shape
+        num_x = experts.get_dim_by_name(_EXPERT_X).size
+        num_y = experts.get_dim_by_name(_EXPERT_Y).size
+        if num_x >= sizes[_EXPERTS]:
+            if "/inner_router/" in place.path:
+                return None
+            return _View([_renamed(dim, _EXPERTS, _EXPERT_X) for dim in old], new)
+        num_old, remainder = divmod(sizes[_EXPERTS], num_x)
+        if remainder or num_old > num_y:
+            raise InputError(
+                f"{place.path}: {sizes[_EXPERTS]} experts become groups of experts, so that there "
+                f"must be {sizes[_EXPERTS]} groups or more, or equal groups with a place for each "
+                f"expert, not {num_x} x {num_y}"
+            )
+        self.notes["experts of one level are put into groups, which another router chooses"] = None
+        place_of = [dim.name for dim in old].index(_EXPERTS)
+        two = [mtf.Dimension(_EXPERT_X, num_x), mtf.Dimension(_EXPERT_Y, num_old)]
+        old = [*old[:place_of], *two, *old[place_of + 1 :]]
+        return _View(old, new, frozenset([_EXPERT_Y]))
+
+    def _map(self, place: _Place, name: str, old: int | None, new: int) -> DimensionMap:
+        """Returns the map of a dimension; `old` is None where the old value has none."""
+        plain = plain_name(mtf.Dimension(name, new))
+        if plain in _LEVELS:
+            return self._map_of_experts(place, name, old, new)
+        if old is None:
+            raise InputError(
+                f"{place.path} has a dimension {name}:{new} that it has not in the old model"
+            )
+        if plain == "vocab" and self._vocabulary is not None:
+            return self._vocabulary
+        if new < old:
+            raise InputError(
+                f"{place.path}: {name} would shrink from {old} to {new}: a model can only grow"
+            )
+        if new == old:
+            return placed(first(old, new), fill="initial", new="")
+        if plain in _FIXED:
+            raise InputError(f"{place.path}: {name} cannot grow from {old} to {new}")
+        is_summed = place.is_summed(name)
+        if plain == D_MODEL:
+            if not self._stream.keeps_function:
+                self.notes["d_model is not a multiple, which its norms need here"] = None
+            return self._stream.map(place.path, place.new, old, new, is_summed=is_summed)
+        if plain in ("vocab", "max_length", "classes"):
+            of_rows: Fill = "mean" if plain == "classes" else "initial"
+            return placed(first(old, new), fill=of_rows, new=f"new {of_rows}")
+        if plain == _D_KV and place.attention is not None:
+            return self._map_of_d_kv(place, *place.attention, is_summed=is_summed)
+        if is_summed and isinstance(self._new_modules[""], UNet) and _BLOCK_UP.match(place.path):
+            half = self._map_of_units(place, plain, old // 2, new // 2, is_summed=True)
+            return side_by_side(half, old // 2)
+        return self._map_of_units(place, plain, old, new, is_summed=is_summed)
+
+    def _map_of_units(
+        self, place: _Place, plain: str, old: int, new: int, *, is_summed: bool
+    ) -> DimensionMap:
+        """Returns the map of entries that nothing reads yet, or of copies."""
+        if self._repeats(place, plain, old, new):
+            return copies(old, new, is_summed=is_summed)
+        source = self._source_of_heads(old, new) if plain == HEADS else first(old, new)
+        fill: Fill = "zero" if is_summed else "initial"
+        return placed(source, fill=fill, new=f"new {_TEXTS[fill]}")
+
+    def _map_of_experts(self, place: _Place, name: str, old: int | None, new: int) -> DimensionMap:
+        if old is None:
+            self.notes[_OF_MIXTURES] = None
+            return broadcast(new, f"{name}:{new} copies")
+        if new < old:
+            raise InputError(
+                f"{place.path}: {name} would shrink from {old} to {new}: a model can only grow"
+            )
+        chooses = place.new.shape.dimension_names[-1] == name + _UNSPLIT
+        if new > old:
+            self.notes["the routers choose among further experts"] = None
+        if chooses or new == old:
+            return placed(first(old, new), fill="initial", new="new initial")
+        return copies(old, new, is_summed=False)
+
+    def _repeats(self, place: _Place, name: str, old: int, new: int) -> bool:
+        """Returns whether a dimension has copies: wanted, or heads with one norm for all."""
+        if name in (HEADS, QUERY_HEADS) and place.attention is not None:
+            _, attention = place.attention
+            if attention.query_norm is not None and attention.heads.norm_heads == "together":
+                if new % old:
+                    self.notes["heads have one norm: their number must be a multiple"] = None
+                return True
+        return self._with_copies and not (name == HEADS and self._has_slopes)
+
+    @functools.cached_property
+    def _has_slopes(self) -> bool:
+        return any(isinstance(x, LinearDistanceBias) for x in self._new_modules.values())
+
+    def _source_of_heads(self, old: int, new: int) -> np.ndarray:
+        """Returns the source of heads, which with linear distances have places by their slopes."""
+        if self._has_slopes:
+            source = match_places(alibi_slopes(old), alibi_slopes(new))
+            if source is not None:
+                return source
+            self.notes["heads have other slopes"] = None
+        return first(old, new)
+
+    def _map_of_d_kv(
+        self,
+        place: _Place,
+        before: MultiHeadAttention,
+        after: MultiHeadAttention,
+        *,
+        is_summed: bool,
+    ) -> DimensionMap:
+        old, new = before.heads.d_kv, after.heads.d_kv
+        if self._repeats_d_kv(after):
+            return copies(old, new, is_summed=is_summed)
+        if after.query_norm is not None:
+            raise InputError(
+                f"{place.path}: d_kv cannot grow from {old} to {new}, for heads have norms and "
+                "rotary positions: choose more heads instead"
+            )
+        source = None
+        if before.rotary is not None and after.rotary is not None and after.rotary.rotated is None:
+            # The pairs are the two halves.
+            half = match_places(before.rotary.frequencies(old), after.rotary.frequencies(new))
+            if half is not None:
+                source = np.concatenate([half, np.where(half < 0, -1, half + old // 2)])
+            else:
+                self.notes["d_kv has other rotary frequencies: choose a multiple of it"] = None
+        fill: Fill = "zero" if is_summed or place.member in _KEYS else "initial"
+        source = first(old, new) if source is None else source
+        return placed(source, fill=fill, new=f"new {_TEXTS[fill]}")
+
+    def _repeats_d_kv(self, attention: MultiHeadAttention) -> bool:
+        """Returns whether d_kv has copies: only so can a norm of heads stay the same."""
+        is_wanted = self._with_copies or attention.query_norm is not None
+        return is_wanted and attention.rotary is None
+
+    def _factor(self, place: _Place) -> tuple[float, float]:
+        """Returns the factor of a variable, and the offset of the value that has it.
+
+        It makes up for factors in layers that depend on sizes.
+        """
+        owner = _owner(self._new_modules, place.path)
+        if owner is not None and owner is self._stream.final_norm:
+            offset = owner.scale_offset if isinstance(owner, RMSNorm) else 0.0
+            is_bias = isinstance(owner, LayerNorm) and place.new is owner.bias
+            return self._stream.final_factor, 0.0 if is_bias else offset
+        if place.attention is None:
+            return 1.0 / self._weight_of_experts(place), 0.0
+        before, after = place.attention
+        factor = before.logits_scale / after.logits_scale
+        if self._repeats_d_kv(after):
+            factor *= before.heads.d_kv / after.heads.d_kv
+        members = ("query", "query_bias") if after.query_norm is None else ("query_norm",)
+        offset = after.query_norm.scale_offset if isinstance(after.query_norm, RMSNorm) else 0.0
+        return (factor, offset) if place.member in members else (1.0, 0.0)
+
+    def _weight_of_experts(self, place: _Place) -> float:
+        """Returns the sum of the weights of a token's experts, which are copies of a layer.
+
+        With equal logits; 1 for variables that do not make the outputs.
+        """
+        layer, is_output, _ = place.path.rpartition("/experts/wo/")
+        if not is_output or not _LEVELS.isdisjoint(place.old.shape.dimension_names):
+            return 1.0
+        modules = self._new_modules.items()
+        routers = [x for path, x in modules if path.startswith(layer) and isinstance(x, Router)]
+        return math.prod(_weight_of_equal_experts(router) for router in routers)
+
+
+def _owner(modules: Mapping[str, mtf.Module], path: str) -> mtf.Module | None:
+    """Returns the module that has a variable."""
+    return modules.get(path.rpartition("/")[0])
+
+
+def _weight_of_equal_experts(router: Router) -> float:
+    experts = router.experts
+    group, capacity = mtf.Dimension("group_size", 1), mtf.Dimension("expert_capacity", 1)
+    logits = mtf.zeros(router.kernel.mesh, [group, experts])
+    choices = router.gate(logits, GateContext(group, experts, capacity)).choices
+    return float(sum(mtf.to_numpy(choice.gate).sum() for choice in choices))
+
+
+_OF_MIXTURES = (
+    "a mixture of equal experts is the layer where the weights of its gate have the same sum for "
+    "all tokens (with Switch nearly), and no token is dropped (CAPACITY_FACTOR, "
+    "EVAL_CAPACITY_FACTOR)"
+)
+_TEXTS = {"zero": "0", "initial": "initial", "mean": "mean"}
+
+
+def _without_split(name: str) -> str:
+    return name.removesuffix(_UNSPLIT)
+
+
+def _renamed(dim: mtf.Dimension, old: str, new: str) -> mtf.Dimension:
+    return mtf.Dimension(new, dim.size) if dim.name == old else dim

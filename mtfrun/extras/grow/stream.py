@@ -1,0 +1,169 @@
+"""The rule of d_model, the size of the vectors between layers, which norms divide by their size."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.extras.grow.dimension_map import DimensionMap, copies, first, placed
+from mtfrun.layers import Embedding, LayerNorm, RMSNorm, TokenVectors
+from mtfrun.models.transformer import ConstantFactor, Stack, TokenSoftmax
+
+D_MODEL, D_EMBEDDING = "d_model", "d_embedding"
+_Norm = RMSNorm | LayerNorm
+_Modules = Mapping[str, mtf.Module]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stream:
+    """What happens to the vectors x between layers, of a entries, when they have b.
+
+    They become c * (x, 0) with c = sqrt(b / a): their mean square, the sum of squares over b, is
+    that of x, and a norm with its epsilon gives c times the old entries. So what writes them has
+    the factor c, and what reads them 1 / c; what reads the zeros may be anything. Without c, a
+    factor in the scales of norms gives the same but for epsilon (Gesmundo and Maile 2023,
+    arXiv:2308.06103, section 3.4).
+
+    Layer normalisation subtracts the mean: there new entries are the mean of the old ones (Wang et
+    al. 2023, arXiv:2310.07999), which becomes 0. Not so where a norm stands behind the sum of a
+    layer and its input, or behind the embedding: then only copies keep the function, of all entries
+    equally many.
+
+    Attributes:
+      copies: entries repeat instead.
+      is_centred: there is layer normalisation.
+      norms: of the vectors, by the path of the module.
+      keeps_function: whether the rule does.
+      embedding_factor: of the tables whose vectors are added up before the first layer, or of the
+        projection behind a table of d_embedding columns.
+      final_norm, final_factor: the last norm before a softmax with the embedding's table, and what
+        makes up for the sum over the table, which has c twice, and for its factor.
+    """
+
+    copies: bool
+    is_centred: bool
+    norms: Mapping[str, _Norm]
+    keeps_function: bool = True
+    embedding_factor: float = 1.0
+    final_norm: _Norm | None = None
+    final_factor: float = 1.0
+
+    @classmethod
+    def of(cls, old: _Modules, new: _Modules, *, with_copies: bool) -> Stream:
+        """Returns the rule for models with these modules."""
+        norms = {
+            path: module
+            for path, module in new.items()
+            if isinstance(module, RMSNorm | LayerNorm)
+            and module.scale is not None
+            and module.scale.shape.dimension_names == [D_MODEL]
+        }
+        is_centred = any(isinstance(norm, LayerNorm) for norm in norms.values())
+        sizes = [
+            variable.shape.get_dim_by_name(D_MODEL).size
+            for modules in (old, new)
+            for variable in modules[""].named_variables().values()
+            if D_MODEL in variable.shape.dimension_names
+        ]
+        writes_centred = _writes_centred(norms, list(new))
+        if len(set(sizes)) > 1 and any(
+            isinstance(x, TokenVectors) and not isinstance(x, Embedding) for x in new.values()
+        ):
+            raise InputError(
+                "TokenEmbedding.table: with tables of several widths d_model cannot grow"
+            )
+        if len(set(sizes)) > 1 and any(
+            isinstance(x, LayerNorm) and x.scale is None for x in new.values()
+        ):
+            raise InputError("LayerNorm.use_scale=False: without scales d_model cannot grow")
+        # Networks of images have no such dimension.
+        is_multiple = not sizes or max(sizes) % min(sizes) == 0
+        with_copies = with_copies or (writes_centred and is_multiple)
+        embedding = _first_factor(old) / _first_factor(new)
+        tied = _tied(new)
+        keeps = is_multiple if with_copies else not writes_centred
+        stream = cls(with_copies, is_centred, norms, keeps, embedding)
+        if tied is None:
+            return stream
+        last = [
+            norm for path, norm in norms.items() if path.rpartition("/")[2].startswith("final_")
+        ]
+        before, after = old[tied], new[tied]
+        assert isinstance(before, Embedding) and isinstance(after, Embedding)
+        (a,), (b,) = (
+            [dim.size for dim in x.table.shape if dim.name == D_MODEL] for x in (before, after)
+        )
+        final = before.logits_scale / (after.logits_scale * b / a * embedding)
+        return dataclasses.replace(
+            stream, final_norm=last[-1] if last else None, final_factor=final
+        )
+
+    def map(
+        self, path: str, variable: mtf.Variable, old: int, new: int, *, is_summed: bool
+    ) -> DimensionMap:
+        """Returns the map for a variable of the new model."""
+        owner, _, name = path.rpartition("/")
+        factor = math.sqrt(new / old)
+        is_table = not is_summed and self._is_table(path, variable)
+        if self.copies:
+            of_dim = copies(old, new, is_summed=is_summed)
+            factor = self.embedding_factor if is_table else 1.0
+            return dataclasses.replace(of_dim, factor=of_dim.factor * factor)
+        source = first(old, new)
+        if is_summed:
+            return placed(source, factor=1.0 / factor, fill="initial", new="new initial")
+        if owner in self.norms:
+            factor = 1.0 if name == "scale" else factor
+            return placed(source, factor=factor, fill="initial", new="new initial")
+        if is_table:
+            factor *= self.embedding_factor
+        if self.is_centred:
+            return placed(source, factor=factor, fill="mean", new="new their mean")
+        return placed(source, factor=factor, fill="zero", new="new 0")
+
+    def _is_table(self, path: str, variable: mtf.Variable) -> bool:
+        reduced = {dim.name for dim in variable.reduced_dims or ()}
+        return "/blocks/" not in path and reduced <= {D_EMBEDDING} and variable.shape.ndims > 1
+
+
+def _writes_centred(norms: Mapping[str, _Norm], paths: Sequence[str]) -> bool:
+    """Returns whether the output of layer normalisation is the vectors, or is added to them."""
+    for path, norm in norms.items():
+        parent, _, name = path.rpartition("/")
+        before = paths[: paths.index(path)]
+        is_behind = "/blocks/" not in path or f"{parent}/layer" in before
+        if isinstance(norm, LayerNorm) and is_behind and not name.startswith("final_"):
+            return True
+    return False
+
+
+def _first_factor(modules: _Modules) -> float:
+    """Returns the factor of the vectors before the first layer, see `ConstantFactor`."""
+    tables = [x for x in modules.values() if isinstance(x, Embedding) and x.projection is None]
+    if any(table.factor is not None for table in tables):
+        raise InputError(
+            "TokenEmbedding.scaled_vectors: the vectors of ids have a factor by their size, and "
+            "vectors of positions have none: d_model cannot grow"
+        )
+    for stack in modules.values():
+        if isinstance(stack, Stack):
+            for name, transform in vars(stack).items():
+                if isinstance(transform, ConstantFactor) and not name.startswith("final_"):
+                    return transform.factor
+    return 1.0
+
+
+def _tied(modules: _Modules) -> str | None:
+    """Returns the path of the embedding whose table {vocab, d_model} a softmax has.
+
+    None for no such softmax: a separate one, or one with a projection, sums over d_model once.
+    """
+    softmaxes = [x for x in modules.values() if isinstance(x, TokenSoftmax)]
+    kernels = [x.kernel for x in softmaxes if x.projection is None]
+    for path, module in modules.items():
+        if isinstance(module, Embedding) and any(module.table is kernel for kernel in kernels):
+            return path
+    return None

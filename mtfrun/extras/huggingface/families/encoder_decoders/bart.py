@@ -1,0 +1,286 @@
+"""BART and its kin: encoder-decoders with biases. Lewis et al. 2019, arXiv:1910.13461.
+
+Marian: Junczys-Dowmunt et al. 2018, arXiv:1804.00344; PEGASUS: Zhang et al. 2019,
+arXiv:1912.08777; mBART: Liu et al. 2020, arXiv:2001.08210; M2M-100: Fan et al. 2020,
+arXiv:2010.11125; NLLB: Costa-jussà et al. 2022, arXiv:2207.04672.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from mtfrun.configuration.gin_values import reference
+from mtfrun.configuration.gin_writer import GinFile
+from mtfrun.extras.huggingface.family import Processor, TextFamily, write_text_data
+from mtfrun.extras.huggingface.generation import read_generation
+from mtfrun.extras.huggingface.tables.folder import Folder
+from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.huggingface.tables.tensor_table import (
+    Flat,
+    Matrix,
+    OneRow,
+    Row,
+    Same,
+    TensorTable,
+    VocabularyRows,
+    dense_rows,
+    norm_rows,
+)
+from mtfrun.extras.huggingface.tokenizers.languages import read_languages
+from mtfrun.extras.huggingface.tokenizers.tokenizer import read_tokenizer
+
+_STACKS = ("encoder", "decoder")
+_BIAS, _SOFTMAX = "final_logits_bias", "lm_head.weight"
+_LAYER, _NORM = "transformer.CallLayer", "transformer.LayerNorm"
+_DROPOUT, _RESIDUAL = "transformer.SublayerDropout", "transformer.Residual"
+# Of extras/huggingface/models/bart.gin.
+_USUAL = "@mtf.exact_gelu"
+# Longer texts are for those who have the memory for them.
+_LONGEST = 1024
+
+
+class Bart(TextFamily):
+    """Learned positions, and norms behind the sublayers.
+
+    `padding_id` to `attention_rate` are for configurations that do not say them.
+    `reads_pieces`: see `read_tokenizer`. A stack begins with the norm `first_norm`, and ends with
+    `last_norm`; "" for none.
+    """
+
+    model_types: ClassVar[Sequence[str]] = ("bart",)
+    architectures: ClassVar[Sequence[str]] = ("BartForConditionalGeneration", "BartModel")
+    name: ClassVar[str] = "BART"
+    shipped_file: ClassVar[str] = "extras/huggingface/models/bart.gin"
+    padding_id: ClassVar[int] = 1
+    start_id: ClassVar[int] = 2
+    activation: ClassVar[str] = "gelu"
+    scales: ClassVar[bool] = False
+    attention_rate: ClassVar[float] = 0.0
+    reads_pieces: ClassVar[bool] = True
+    has_languages: ClassVar[bool] = False
+    first_norm: ClassVar[str] = "layernorm_embedding"
+    last_norm: ClassVar[str] = ""
+    kept: ClassVar[Sequence[str]] = ()
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        if not settings.flag("tie_word_embeddings", default=True):
+            return {}
+        prefix = _prefix(settings)
+        shared = f"{prefix}shared.weight"
+        if shared not in settings.tensors:  # the embeddings of inputs and targets are two
+            return {_SOFTMAX: f"{prefix}decoder.embed_tokens.weight"}
+        names = [_SOFTMAX, *(f"{prefix}{stack}.embed_tokens.weight" for stack in _STACKS)]
+        return dict.fromkeys(names, shared)
+
+    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
+        is_zero = settings.non_negative("pad_token_id", self.padding_id) == 0
+        pad_id = 0 if is_zero else -1
+        tokenizer = read_tokenizer(folder, settings, pad_id, reads_pieces=self.reads_pieces)
+        generation = read_generation(folder, settings, tokenizer.end_id)
+        languages = read_languages(folder, tokenizer, generation) if self.has_languages else None
+        return [tokenizer, generation, *([languages] if languages else [])]
+
+    def module_of(self, tensor: str, settings: Settings) -> str:
+        name = super().module_of(tensor, settings)
+        return name if _prefix(settings) or tensor == _SOFTMAX else f"model.{name}"
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        size = settings.integer("vocab_size")
+        settings.require("decoder_vocab_size", size)
+        file.include(self.shipped_file, "data/pairs.gin")
+        write_text_data(file, "data/tsv_pairs.gin")
+        max_positions = settings.integer("max_position_embeddings", 1024)
+        longest = min(max_positions, _LONGEST)
+        file.macro("INPUTS_LENGTH", longest, "tokens of the longest texts")
+        file.macro("TARGETS_LENGTH", longest)
+        file.gap()
+        self._write_stacks(settings, file)
+        rate = settings.number("dropout", 0.1)
+        file.macro("DROPOUT_RATE", rate)
+        attention_rate = settings.number("attention_dropout", self.attention_rate)
+        if attention_rate != rate:
+            file.macro("ATTENTION_DROPOUT_RATE", attention_rate)
+        name = settings.text("activation_function", self.activation)
+        function = settings.activation("activation_function", name)
+        inner = {} if str(function) == _USUAL else {"activation": function}
+        inner_rate = settings.number("activation_dropout", 0.0)
+        file.bind("transformer.FeedForward", inner | {"dropout_rate": inner_rate})
+        parameters: dict[str, object] = {
+            "max_length": max_positions,
+            "start_id": settings.non_negative("decoder_start_token_id", self.start_id),
+            "scaled_vectors": settings.flag("scale_embedding", default=self.scales),
+            "tied_softmax": _SOFTMAX not in settings.tensors,
+            "softmax_bias": _BIAS in settings.tensors,
+        }
+        if self.has_table(settings):
+            table = reference("@transformer.PositionalEmbedding")
+            parameters |= {"position": table, "inputs_position": table}
+        file.bind("transformer.TokenEmbedding", parameters)
+        if _has_two_embeddings(settings):
+            file.bind("transformer.EncoderDecoder", {"inputs_vocabulary_size": size})
+
+    def _write_stacks(self, settings: Settings, file: GinFile) -> None:
+        """Adds the sizes of the encoder, and what differs in the decoder."""
+        width = settings.integer("d_model")
+        file.macro("NUM_LAYERS", settings.count("encoder_layers", 12))
+        file.macro("D_MODEL", width)
+        file.macro("D_FF", settings.integer("encoder_ffn_dim", 4096))
+        for stack in _STACKS:
+            name = f"{stack}_attention_heads"
+            if width % settings.integer(name, 16):
+                raise settings.error(name, f"must divide {width}, the size of all heads")
+        num_heads = settings.integer("encoder_attention_heads", 16)
+        file.macro("NUM_HEADS", num_heads)
+        file.macro("D_KV", width // num_heads)
+        of_decoder = settings.integer("decoder_attention_heads", 16)
+        if of_decoder != num_heads:
+            heads = {"num_heads": of_decoder, "d_kv": width // of_decoder}
+            file.bind("decoder/transformer.AttentionHeads", heads)
+        for name, default, (target, parameter) in (
+            ("layers", 12, ("Stack", "num_layers")),
+            ("ffn_dim", 4096, ("FeedForward", "d_ff")),
+        ):
+            sizes = [settings.integer(f"{stack}_{name}", default) for stack in _STACKS]
+            if sizes[0] != sizes[1]:
+                file.bind(f"decoder/transformer.{target}", {parameter: sizes[1]})
+
+    def table(self, settings: Settings) -> TensorTable:
+        prefix = _prefix(settings)
+        words = VocabularyRows(settings.integer("vocab_size"))
+        is_two, kept = _has_two_embeddings(settings), [*self.kept]
+        tensor = f"{prefix}shared.weight"
+        rows = []
+        if is_two:
+            kept.append(rf"{prefix}shared\.weight")
+            tensor = f"{prefix}decoder.embed_tokens.weight"
+            of_inputs = f"{prefix}encoder.embed_tokens.weight"
+            rows.append(Row(of_inputs, "inputs_embedding/table", words))
+        rows.append(Row(tensor, "embedding/table", words))
+        if self.has_table(settings):
+            for stack, path in zip(_STACKS, ("inputs_position", "position"), strict=True):
+                name = f"{prefix}{stack}.embed_positions.weight"
+                rows.append(Row(name, f"{path}/table", Same()))
+        for stack in _STACKS:
+            for norm, path in ((self.first_norm, "norm"), (self.last_norm, "final_norm")):
+                if norm:
+                    rows += norm_rows(f"{prefix}{stack}.{norm}", f"{stack}_stack/{path}")
+            for layer in range(settings.count(f"{stack}_layers", 12)):
+                theirs = f"{prefix}{stack}.layers.{layer}"
+                rows += _layer(theirs, f"{stack}_stack/blocks/{layer}", stack)
+        if _SOFTMAX in settings.tensors:
+            kernel = VocabularyRows(words.size, transposed=True)
+            rows.append(Row(_SOFTMAX, "softmax/kernel", kernel))
+        if _BIAS in settings.tensors:
+            rows.append(Row(_BIAS, "softmax/bias", OneRow(words)))
+        return TensorTable(rows, kept)
+
+    def has_table(self, settings: Settings) -> bool:
+        """Whether the vectors of positions are in the folder."""
+        return f"{_prefix(settings)}encoder.embed_positions.weight" in settings.tensors
+
+
+class Marian(Bart):
+    """BART with sines and cosines of positions, which some folders store, and no norm before."""
+
+    model_types: ClassVar[Sequence[str]] = ("marian",)
+    architectures: ClassVar[Sequence[str]] = ("MarianMTModel",)
+    name: ClassVar[str] = "Marian"
+    shipped_file: ClassVar[str] = "extras/huggingface/models/marian.gin"
+    padding_id: ClassVar[int] = 58100
+    start_id: ClassVar[int] = 58100
+    first_norm: ClassVar[str] = ""
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        if self.has_table(settings):
+            file.bind(
+                "transformer.PositionalEmbedding",
+                {"trainable": False},
+                comment="sines and cosines that the folder stores",
+            )
+
+
+class Pegasus(Marian):
+    """Marian's with norms before the sublayers; the id of a piece is its number and 103 more."""
+
+    model_types: ClassVar[Sequence[str]] = ("pegasus",)
+    architectures: ClassVar[Sequence[str]] = ("PegasusForConditionalGeneration",)
+    name: ClassVar[str] = "PEGASUS"
+    shipped_file: ClassVar[str] = "extras/huggingface/models/pegasus.gin"
+    padding_id: ClassVar[int] = 0
+    start_id: ClassVar[int] = 0
+    reads_pieces: ClassVar[bool] = False
+    last_norm: ClassVar[str] = "layer_norm"
+
+
+class MBart(Bart):
+    """BART with norms before the sublayers as well; outputs begin with the id of a language."""
+
+    model_types: ClassVar[Sequence[str]] = ("mbart",)
+    architectures: ClassVar[Sequence[str]] = ("MBartForConditionalGeneration", "MBartModel")
+    name: ClassVar[str] = "mBART"
+    has_languages: ClassVar[bool] = True
+    start_id: ClassVar[int] = 0
+    reads_pieces: ClassVar[bool] = False
+    last_norm: ClassVar[str] = "layer_norm"
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        layer = [reference(f"@{name}") for name in (_NORM, _LAYER, _DROPOUT, _RESIDUAL)]
+        parameters = {"layer": layer, "final": [reference(f"@{_NORM}")]}
+        file.bind("transformer.StackTransforms", parameters)
+
+
+class M2M100(Bart):
+    """PEGASUS with other wavelengths, whose first position is behind the id of padding; NLLB."""
+
+    model_types: ClassVar[Sequence[str]] = ("m2m_100",)
+    architectures: ClassVar[Sequence[str]] = ("M2M100ForConditionalGeneration", "M2M100Model")
+    name: ClassVar[str] = "M2M-100"
+    shipped_file: ClassVar[str] = "extras/huggingface/models/pegasus.gin"
+    activation: ClassVar[str] = "relu"
+    scales: ClassVar[bool] = True
+    has_languages: ClassVar[bool] = True
+    attention_rate: ClassVar[float] = 0.1
+    reads_pieces: ClassVar[bool] = False
+    first_norm: ClassVar[str] = ""
+    last_norm: ClassVar[str] = "layer_norm"
+    kept: ClassVar[Sequence[str]] = (r"(model\.)?(en|de)coder\.embed_positions\.weights",)
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        padding = settings.non_negative("pad_token_id", self.padding_id)
+        if settings.non_negative("decoder_start_token_id", self.start_id) == padding:
+            raise settings.error("decoder_start_token_id", "is padding, which has no position")
+        parameters = {"is_exact_end": True, "offset": padding + 1, "skipped_id": padding}
+        file.bind("transformer.SinusoidPositions", parameters)
+
+
+def _prefix(settings: Settings) -> str:
+    """Folders of the model without its softmax have no prefix."""
+    return "" if "encoder.layers.0.fc1.weight" in settings.tensors else "model."
+
+
+def _has_two_embeddings(settings: Settings) -> bool:
+    return f"{_prefix(settings)}encoder.embed_tokens.weight" in settings.tensors
+
+
+def _layer(theirs: str, ours: str, stack: str) -> Iterator[Row]:
+    yield from _attention(theirs, "self_attn", f"{ours}/self_attention")
+    if stack == "decoder":
+        yield from _attention(theirs, "encoder_attn", f"{ours}/encoder_decoder_attention")
+    for their_name, name in (("fc1", "wi"), ("fc2", "wo")):
+        yield from dense_rows(f"{theirs}.{their_name}", f"{ours}/feed_forward/layer/{name}")
+    yield from norm_rows(f"{theirs}.final_layer_norm", f"{ours}/feed_forward/norm")
+
+
+def _attention(theirs: str, name: str, ours: str) -> Iterator[Row]:
+    path = f"{ours}/layer/attention"
+    for projection in ("query", "key", "value"):
+        tensor = f"{theirs}.{name}.{projection[0]}_proj"
+        yield Row(f"{tensor}.weight", f"{path}/{projection}", Matrix())
+        yield Row(f"{tensor}.bias", f"{path}/{projection}_bias", Flat())
+    yield Row(f"{theirs}.{name}.out_proj.weight", f"{path}/output", Matrix(inputs=2))
+    yield Row(f"{theirs}.{name}.out_proj.bias", f"{path}/output_bias", Same())
+    yield from norm_rows(f"{theirs}.{name}_layer_norm", f"{ours}/norm")

@@ -1,0 +1,463 @@
+"""BERT and its kin: encoders of masked text and classifiers. Devlin et al. 2018, arXiv:1810.04805.
+
+RoBERTa: Liu et al. 2019, arXiv:1907.11692; XLM-RoBERTa: Conneau et al. 2019, arXiv:1911.02116;
+CamemBERT: Martin et al. 2019, arXiv:1911.03894; DistilBERT: Sanh et al. 2019, arXiv:1910.01108.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from mtfrun.configuration.gin_values import Reference, reference
+from mtfrun.configuration.gin_writer import GinFile
+from mtfrun.extras.huggingface.families.gpt.phi import LAYERS
+from mtfrun.extras.huggingface.family import (
+    Blocks,
+    Processor,
+    TextFamily,
+    names_of_labels,
+    write_row_length,
+    write_text_data,
+)
+from mtfrun.extras.huggingface.tables.folder import Folder
+from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.huggingface.tables.tensor_table import (
+    Flat,
+    Matrix,
+    Row,
+    Same,
+    TensorTable,
+    VocabularyRows,
+    dense_rows,
+    norm_rows,
+)
+from mtfrun.extras.huggingface.tokenizers.tokenizer import read_tokenizer
+
+_DROPOUT = "head/transformer.SublayerDropout"
+# Of extras/huggingface/models/bert.gin.
+_USUAL = "@mtf.exact_gelu"
+# Of extras/huggingface/models/roberta.gin.
+_ROBERTA_OFFSET = 2
+# Between the labels of a text.
+_SEPARATORS = ",;|"
+_TASKS = ("MaskedLM", "SequenceClassification", "QuestionAnswering", "TokenClassification")
+
+
+def classes_of(*prefixes: str) -> tuple[str, ...]:
+    """Returns the classes of models, those without a head last: "BertForMaskedLM", "BertModel"."""
+    return tuple(
+        f"{prefix}{end}" for prefix in prefixes for end in (*(f"For{x}" for x in _TASKS), "Model")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Head:
+    """Names of tensors between the stack and the logits; "{}" is the prefix of the whole model."""
+
+    dense: str | None
+    norm: str | None
+    softmax: str
+    bias: str
+
+
+class Bert(TextFamily):
+    """`width` to `classifier_rate` are names of settings, `embeddings` to `maps` of tensors.
+
+    `layers` is the name of the list of layers, `attention` of queries, keys, values and results,
+    `norms` of the two norms of a layer. `spans` is the head of answers, `tokens` of labels of
+    words, whose dropout is the setting `tokens_rate`. `kept` are of other heads, and buffers of
+    older files.
+    """
+
+    model_types: ClassVar[Sequence[str]] = ("bert",)
+    architectures: ClassVar[Sequence[str]] = classes_of("Bert")
+    name: ClassVar[str] = "BERT"
+    shipped_file: ClassVar[str] = "extras/huggingface/models/bert.gin"
+    width: ClassVar[str] = "hidden_size"
+    num_layers: ClassVar[str] = "num_hidden_layers"
+    num_heads: ClassVar[str] = "num_attention_heads"
+    d_ff: ClassVar[str] = "intermediate_size"
+    activation: ClassVar[str] = "hidden_act"
+    rates: ClassVar[Sequence[str]] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    classifier_rate: ClassVar[str] = "classifier_dropout"
+    epsilon: ClassVar[float] = 1e-12
+    num_types: ClassVar[int] = 2
+    prefix: ClassVar[str] = "bert"
+    words: ClassVar[str] = "embeddings.word_embeddings.weight"
+    layers: ClassVar[str] = "encoder.layer"
+    attention: ClassVar[Sequence[str]] = (
+        *("attention.self.query", "attention.self.key", "attention.self.value"),
+        "attention.output.dense",
+    )
+    maps: ClassVar[Sequence[str]] = ("intermediate.dense", "output.dense")
+    norms: ClassVar[Sequence[str]] = ("attention.output.LayerNorm", "output.LayerNorm")
+    masked: ClassVar[Head] = Head(
+        *("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
+        *("cls.predictions.decoder", "cls.predictions.bias"),
+    )
+    classifier: ClassVar[Head] = Head("bert.pooler.dense", None, "classifier", "classifier.bias")
+    spans: ClassVar[Head] = Head(None, None, "qa_outputs", "qa_outputs.bias")
+    spans_rate: ClassVar[str | None] = None
+    spans_default_rate: ClassVar[float] = 0.0
+    tokens: ClassVar[Head] = Head(None, None, "classifier", "classifier.bias")
+    tokens_rate: ClassVar[str] = classifier_rate
+    classifier_activation: ClassVar[str] = "tanh"
+    has_head_bias: ClassVar[bool] = True
+    kept: ClassVar[Sequence[str]] = (r"cls\.seq_relationship\..*",)
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        if self.num_labels(settings) or is_headless(settings):
+            return {}
+        head = self.masked
+        ties = {f"{head.softmax}.bias": head.bias}
+        if settings.flag("tie_word_embeddings", default=True):
+            ties[f"{head.softmax}.weight"] = f"{self.start(settings)}{self.words}"
+        return {name: original for name, original in ties.items() if name != original}
+
+    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
+        tokenizer = read_tokenizer(folder, settings, self.padding_id(settings), is_encoder=True)
+        return [tokenizer if self.num_labels(settings) else tokenizer.with_mask(settings)]
+
+    def padding_id(self, settings: Settings) -> int:
+        """Returns 0, or -1 where 0 is a token: "<s>" of RoBERTa."""
+        return 0 if settings.non_negative("pad_token_id", 0) == 0 else -1
+
+    def start(self, settings: Settings) -> str:
+        """Returns the start of the names of tensors: "bert.", but "" in folders without a head."""
+        return "" if self.words in settings.tensors else f"{self.prefix}."
+
+    def offset(self, settings: Settings) -> int:
+        """Returns the number of rows before the first position."""
+        del settings
+        return 0
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        for name in ("is_decoder", "add_cross_attention"):
+            settings.require(name, *(False,))
+        settings.require("position_embedding_type", "absolute")
+        if has_spans(settings):
+            file.include(self.shipped_file, "extras/text_tasks/data/spans.gin")
+            file.bind("decoding.Search", {"as_transformers": True})
+        elif labels_words(settings):
+            file.include(self.shipped_file, "extras/text_tasks/data/token_classification.gin")
+            file.bind("decoding.Search", {"as_transformers": True})
+        elif is_classifier(settings):
+            file.include(self.shipped_file, "extras/text_tasks/data/text_classification.gin")
+            if is_regressor(settings):
+                file.include("extras/text_tasks/data/text_regression.gin")
+            elif has_label_sets(settings):
+                file.include("extras/text_tasks/data/text_multi_label.gin")
+            write_text_data(file, "data/tsv_pairs.gin")
+        else:
+            file.include(self.shipped_file, "data/masked_lm.gin")
+            write_text_data(file, "data/text_files.gin")
+        file.gap()
+        width, num_heads = settings.integer(self.width), settings.integer(self.num_heads)
+        if width % num_heads:
+            raise settings.error(self.num_heads, f"must divide {width}, the size of all heads")
+        file.macro("D_MODEL", width)
+        file.macro("D_FF", settings.integer(self.d_ff))
+        file.macro("NUM_HEADS", num_heads)
+        file.macro("D_KV", width // num_heads)
+        self.write_stack(settings, file)
+        if is_headless(settings):  # logits are products with the embeddings
+            file.bind("transformer.EncoderOnly", {"head": []})
+            file.bind("transformer.TokenEmbedding", {"softmax_bias": False})
+        else:
+            self.write_head(settings, file)
+
+    def write_stack(self, settings: Settings, file: GinFile) -> None:
+        """Adds layers, positions, types and norms."""
+        self.blocks(settings).write_gin(file, LAYERS)
+        rate, attention_rate = (settings.number(name, 0.1) for name in self.rates)
+        file.macro("DROPOUT_RATE", rate)
+        if attention_rate != rate:
+            file.macro("ATTENTION_DROPOUT_RATE", attention_rate)
+        positions = settings.integer("max_position_embeddings", 512) - self.offset(settings)
+        if positions < 1:
+            raise settings.error("max_position_embeddings", "has no position")
+        write_row_length(positions, file)
+        file.bind("transformer.TokenEmbedding", {"max_length": positions})
+        file.macro("NORM_EPSILON", settings.number("layer_norm_eps", self.epsilon))
+        if self.num_types:
+            file.macro("NUM_TYPES", settings.integer("type_vocab_size", self.num_types))
+        if str(self.function(settings)) != _USUAL:
+            file.bind("transformer.FeedForward", {"activation": self.function(settings)})
+
+    def write_head(self, settings: Settings, file: GinFile) -> None:
+        """Adds what is between the stack and the logits."""
+        if has_spans(settings):
+            self.write_spans(settings, file)
+            return
+        if labels_words(settings):
+            self.write_labels(settings, file, [])
+            return
+        if is_classifier(settings):
+            function = settings.activation("classifier_activation", self.classifier_activation)
+            file.bind("transformer.DenseTransform", {"activation": function})
+            self.write_labels(settings, file, ["transformer.DenseTransform"])
+            return
+        function = self.masked_function(settings)
+        if str(function) != _USUAL:
+            file.bind("transformer.DenseTransform", {"activation": function})
+        if not self.is_tied(settings):
+            file.bind("transformer.TokenEmbedding", {"tied_softmax": False})
+
+    def write_labels(self, settings: Settings, file: GinFile, head: Sequence[str]) -> None:
+        """Adds the labels of a classifier, and its head, which ends with a dropout."""
+        transforms = [reference(f"@{name}") for name in (*head, _DROPOUT)]
+        has_sets = has_label_sets(settings)
+        if is_regressor(settings) or has_sets:
+            values: dict[str, object] = {"head": transforms}
+            if self.num_types:
+                values["num_types"] = reference("%NUM_TYPES")
+            model = "MultiLabelClassifier" if has_sets else "TextRegressor"
+            file.bind(f"transformer.{model}", values)
+        else:
+            settings.require("problem_type", "single_label_classification")
+            file.bind("transformer.EncoderOnly", {"head": transforms})
+        rate: object = reference("%DROPOUT_RATE")
+        name = self.tokens_rate if labels_words(settings) else self.classifier_rate
+        if settings.values.get(name) is not None:
+            rate = settings.number(name)
+        file.bind(_DROPOUT, {"rate": rate})
+        if is_regressor(settings):
+            return
+        labels = names_of_labels(settings)
+        file.macro("LABELS", labels)
+        if not has_sets:
+            file.bind("text_tasks.LabelVocabulary", {"own_softmax": True})
+            return
+        free = [x for x in _SEPARATORS if not any(x in label for label in labels)]
+        if not free or any(label != label.strip() or not label for label in labels):
+            raise settings.error("id2label", f"needs names without spaces around, or {_SEPARATORS}")
+        if free[0] != _SEPARATORS[0]:
+            file.bind("text_tasks.LabelSetVocabulary", {"separator": free[0]})
+
+    def write_spans(self, settings: Settings, file: GinFile, head: Sequence[str] = ()) -> None:
+        """Adds the head for answers, which ends with a dropout in some models."""
+        values: dict[str, object] = {}
+        if self.num_types:
+            values["num_types"] = reference("%NUM_TYPES")
+        if self.spans_rate is not None:
+            file.bind(_DROPOUT, {"rate": settings.number(self.spans_rate, self.spans_default_rate)})
+            values["head"] = [reference(f"@{name}") for name in (*head, _DROPOUT)]
+        if values:
+            file.bind("text_tasks.SpanLabeler", values)
+
+    def function(self, settings: Settings) -> Reference:
+        """Returns the activation of feed-forward layers."""
+        return settings.activation(self.activation, settings.text(self.activation, "gelu"))
+
+    def masked_function(self, settings: Settings) -> Reference:
+        """Returns the activation of the head for masked text."""
+        return self.function(settings)
+
+    def table(self, settings: Settings) -> TensorTable:
+        start, blocks = self.start(settings), self.blocks(settings)
+        embeddings = f"{start}embeddings"
+        words = VocabularyRows(settings.integer("vocab_size"))
+        rows = [Row(f"{start}{self.words}", "embedding/table", words)]
+        rows.append(Row(f"{embeddings}.position_embeddings.weight", "position/table", Same()))
+        if self.num_types:
+            rows.append(Row(f"{embeddings}.token_type_embeddings.weight", "types/table", Same()))
+        rows += self.norm(settings, f"{embeddings}.LayerNorm", "encoder_stack/norm")
+        for layer in range(len(blocks.layers)):
+            rows += self.layer(settings, f"{start}{self.layers}.{layer}", blocks.paths(layer))
+        return TensorTable([*rows, *self.head(settings)], [*self.kept, *self._unused(settings)])
+
+    def layer(self, settings: Settings, theirs: str, paths: Sequence[str]) -> Iterator[Row]:
+        """Yields the tensors of the layer "bert.encoder.layer.0"."""
+        ours = f"{paths[0]}/layer/attention"
+        *inputs, output = self.attention
+        for their_name, name in zip(inputs, ("query", "key", "value"), strict=True):
+            yield Row(f"{theirs}.{their_name}.weight", f"{ours}/{name}", Matrix())
+            yield Row(f"{theirs}.{their_name}.bias", f"{ours}/{name}_bias", Flat())
+        yield Row(f"{theirs}.{output}.weight", f"{ours}/output", Matrix(inputs=2))
+        yield Row(f"{theirs}.{output}.bias", f"{ours}/output_bias", Same())
+        for their_name, name in zip(self.maps, ("wi", "wo"), strict=True):
+            yield from dense_rows(f"{theirs}.{their_name}", f"{paths[1]}/layer/{name}")
+        for their_name, path in zip(self.norms, paths, strict=True):
+            yield from self.norm(settings, f"{theirs}.{their_name}", f"{path}/norm")
+
+    def head(self, settings: Settings) -> Iterator[Row]:
+        """Yields the tensors behind the stack."""
+        if is_headless(settings):
+            return
+        num_labels, head = self.num_labels(settings), self._head_of(settings)
+        size = num_labels or settings.integer("vocab_size")
+        has_bias = settings.flag("classifier_bias", default=self.has_head_bias)
+        if head.dense is not None:
+            yield from dense_rows(head.dense, "head_dense", has_bias=has_bias)
+        if head.norm is not None:
+            yield from self.norm(settings, head.norm, "head_norm")
+        if num_labels or not self.is_tied(settings):
+            kernel = VocabularyRows(size, transposed=True)
+            yield Row(f"{head.softmax}.weight", "softmax/kernel", kernel)
+        if num_labels or settings.flag("decoder_bias", default=True):
+            bias = f"{head.softmax}.bias" if self._has_two_biases(settings) else head.bias
+            yield Row(bias, "softmax/bias", VocabularyRows(size))
+
+    def norm(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        """Yields a layer norm; files of TensorFlow's time have other names of scale and bias."""
+        if f"{theirs}.gamma" not in settings.tensors:
+            yield from norm_rows(theirs, ours)
+        else:
+            yield Row(f"{theirs}.gamma", f"{ours}/scale", Same())
+            yield Row(f"{theirs}.beta", f"{ours}/bias", Same())
+
+    def blocks(self, settings: Settings) -> Blocks:
+        return Blocks([LAYERS] * settings.count(self.num_layers), "encoder_stack")
+
+    def num_labels(self, settings: Settings) -> int:
+        """Returns the number of logits, 0 if every id has one."""
+        if has_spans(settings):
+            settings.require("num_labels", 2)
+            return 2
+        has_labels = is_classifier(settings) or labels_words(settings)
+        return len(names_of_labels(settings)) if has_labels else 0
+
+    def is_tied(self, settings: Settings) -> bool:
+        name = f"{self.masked.softmax}.weight"
+        return settings.flag("tie_word_embeddings", default=True) and name not in settings.tensors
+
+    def _has_two_biases(self, settings: Settings) -> bool:
+        """Whether the softmax has another bias than the head's, which has no use then."""
+        bias = f"{self.masked.softmax}.bias"
+        return bias != self.masked.bias and bias in settings.tensors
+
+    def _head_of(self, settings: Settings) -> Head:
+        if has_spans(settings):
+            return self.spans
+        if labels_words(settings):
+            return self.tokens
+        return self.classifier if is_classifier(settings) else self.masked
+
+    def _unused(self, settings: Settings) -> list[str]:
+        """A pooler is in many folders whose head does not read it, as it was pretrained."""
+        head, start = self._head_of(settings), self.start(settings)
+        unused = [rf"{re.escape(start)}embeddings\.position_ids"]
+        if head.dense != f"{start}pooler.dense":
+            unused.append(rf"{re.escape(start)}pooler\..*")
+        if not self.num_labels(settings) and self._has_two_biases(settings):
+            unused.append(re.escape(head.bias))
+        return unused
+
+
+class Roberta(Bert):
+    """BERT under other names, whose positions begin behind the row of the id of padding, 1.
+
+    XLM-RoBERTa and CamemBERT differ in their vocabularies alone.
+    """
+
+    names: ClassVar[Mapping[str, str]] = {
+        "roberta": "RoBERTa",
+        "xlm-roberta": "XLM-RoBERTa",
+        "camembert": "CamemBERT",
+    }
+    model_types: ClassVar[Sequence[str]] = tuple(names)
+    architectures: ClassVar[Sequence[str]] = classes_of("Roberta", "XLMRoberta", "Camembert")
+    shipped_file: ClassVar[str] = "extras/huggingface/models/roberta.gin"
+    prefix: ClassVar[str] = "roberta"
+    masked: ClassVar[Head] = Head(
+        *("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias")
+    )
+    classifier: ClassVar[Head] = Head(
+        *("classifier.dense", None, "classifier.out_proj", "classifier.out_proj.bias")
+    )
+    kept: ClassVar[Sequence[str]] = ()
+
+    def title(self, settings: Settings) -> str:
+        return self.names[settings.text("model_type")]
+
+    def padding_id(self, settings: Settings) -> int:
+        return 0 if settings.non_negative("pad_token_id", 1) == 0 else -1
+
+    def offset(self, settings: Settings) -> int:
+        return settings.non_negative("pad_token_id", 1) + 1
+
+    def write_stack(self, settings: Settings, file: GinFile) -> None:
+        super().write_stack(settings, file)
+        if self.offset(settings) != _ROBERTA_OFFSET:
+            file.bind("transformer.PositionalEmbedding", {"offset": self.offset(settings)})
+
+    def write_head(self, settings: Settings, file: GinFile) -> None:
+        super().write_head(settings, file)
+        if has_spans(settings):
+            file.macro("SEPARATORS", 2)
+
+    def masked_function(self, settings: Settings) -> Reference:
+        del settings
+        return reference(_USUAL)
+
+
+class DistilBert(Bert):
+    """BERT with fewer layers and by other names, without types of tokens."""
+
+    model_types: ClassVar[Sequence[str]] = ("distilbert",)
+    architectures: ClassVar[Sequence[str]] = classes_of("DistilBert")
+    name: ClassVar[str] = "DistilBERT"
+    shipped_file: ClassVar[str] = "extras/huggingface/models/distilbert.gin"
+    width: ClassVar[str] = "dim"
+    num_layers: ClassVar[str] = "n_layers"
+    num_heads: ClassVar[str] = "n_heads"
+    d_ff: ClassVar[str] = "hidden_dim"
+    activation: ClassVar[str] = "activation"
+    rates: ClassVar[Sequence[str]] = ("dropout", "attention_dropout")
+    classifier_rate: ClassVar[str] = "seq_classif_dropout"
+    num_types: ClassVar[int] = 0
+    prefix: ClassVar[str] = "distilbert"
+    layers: ClassVar[str] = "transformer.layer"
+    attention: ClassVar[Sequence[str]] = (
+        *("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
+    )
+    maps: ClassVar[Sequence[str]] = ("ffn.lin1", "ffn.lin2")
+    norms: ClassVar[Sequence[str]] = ("sa_layer_norm", "output_layer_norm")
+    masked: ClassVar[Head] = Head(
+        *("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias")
+    )
+    classifier: ClassVar[Head] = Head("pre_classifier", None, "classifier", "classifier.bias")
+    tokens_rate: ClassVar[str] = "dropout"
+    spans_rate: ClassVar[str | None] = "qa_dropout"
+    spans_default_rate: ClassVar[float] = 0.1
+    classifier_activation: ClassVar[str] = "relu"
+    kept: ClassVar[Sequence[str]] = ()
+
+
+def is_headless(settings: Settings) -> bool:
+    """Whether a model ends with its vectors: `BertModel`; without a name, if its tensors do."""
+    names = settings.values.get("architectures")
+    if not names:
+        return any(name.startswith("embeddings.") for name in settings.tensors)
+    return any(str(name).endswith("Model") for name in names)
+
+
+def is_classifier(settings: Settings) -> bool:
+    return _is_made_for(settings, "SequenceClassification")
+
+
+def is_regressor(settings: Settings) -> bool:
+    """As transformers decides: one label is a number."""
+    is_number = settings.values.get("problem_type") in (None, "regression")
+    return is_classifier(settings) and is_number and len(names_of_labels(settings)) == 1
+
+
+def has_label_sets(settings: Settings) -> bool:
+    is_set = settings.values.get("problem_type") == "multi_label_classification"
+    return is_classifier(settings) and is_set
+
+
+def has_spans(settings: Settings) -> bool:
+    return _is_made_for(settings, "QuestionAnswering")
+
+
+def labels_words(settings: Settings) -> bool:
+    return _is_made_for(settings, "TokenClassification")
+
+
+def _is_made_for(settings: Settings, task: str) -> bool:
+    names = settings.values.get("architectures") or []
+    return any(str(name).endswith(f"For{task}") for name in names)

@@ -1,0 +1,141 @@
+"""DeepSeek-V3: latent attention, and experts of which a token's are in few groups.
+
+DeepSeek-AI 2024, arXiv:2412.19437.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+from mtfrun.configuration.gin_writer import GinFile
+from mtfrun.extras.huggingface.families.llama.llama import Llama
+from mtfrun.extras.huggingface.families.llama.mixtral import expert_rows, shared_rows, write_mixture
+from mtfrun.extras.huggingface.families.llama.qwen3_moe import num_experts
+from mtfrun.extras.huggingface.family import PARALLEL, Blocks
+from mtfrun.extras.huggingface.tables.rotary import Rotary
+from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.huggingface.tables.tensor_table import (
+    JoinedByHead,
+    Matrix,
+    Row,
+    Same,
+    TensorTable,
+    dense_rows,
+    halves_of_pairs,
+)
+
+_LATENT, _HEADS = "huggingface.LatentSelfAttention", "huggingface.LatentHeads"
+
+
+class DeepseekV3(Llama):
+    model_types: ClassVar[Sequence[str]] = ("deepseek_v3",)
+    architectures: ClassVar[Sequence[str]] = ("DeepseekV3ForCausalLM",)
+    name: ClassVar[str] = "DeepSeek-V3"
+    shipped_file: ClassVar[str] = "extras/huggingface/models/deepseek_v3.gin"
+    sublayers: ClassVar[Sequence[str]] = (_LATENT, PARALLEL)
+    max_positions: ClassVar[int] = 4096
+
+    def write_heads(self, settings: Settings, file: GinFile) -> None:
+        heads = settings.integer("num_attention_heads")
+        settings.require("num_key_value_heads", None, heads)
+        rotated, still = _sizes(settings)
+        file.macro("NUM_HEADS", heads)
+        file.macro("D_LATENT", settings.integer("kv_lora_rank", 512))
+        file.macro("D_QUERY_LATENT", _query_latent(settings))
+        file.macro("D_KV", still)
+        file.macro("D_ROTARY", rotated)
+        file.macro("D_V", settings.integer("v_head_dim", 128))
+        if settings.flag("attention_bias", default=False):
+            file.bind(_HEADS, {"use_bias": True})
+        factor = Rotary.of(settings).logits_factor()
+        if factor != 1.0:
+            file.bind(_HEADS, {"logits_scale": factor * (rotated + still) ** -0.5})
+
+    def biases(self, settings: Settings) -> tuple[bool, bool]:
+        return False, False
+
+    def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
+        super().write_feed_forward(settings, file)
+        size = settings.integer("moe_intermediate_size", 2048)
+        file.macro("EXPERT_D_FF", size)
+        file.macro("SHARED_D_FF", size * settings.integer("n_shared_experts", 1))
+        write_mixture(settings, file, num_experts=_num_experts(settings), choices=8)
+        groups = settings.integer("n_group", 8)
+        chosen = settings.integer("topk_group", 4)
+        gate = {
+            "normalise": settings.flag("norm_topk_prob", default=True),
+            "scale": settings.number("routed_scaling_factor", 2.5),
+            "num_groups": groups,
+            "groups_per_token": chosen,
+        }
+        file.bind("moe.TopK", gate)
+
+    def blocks(self, settings: Settings) -> Blocks:
+        number = settings.count("num_hidden_layers")
+        dense = settings.non_negative("first_k_dense_replace", 3)
+        kinds = [self.feed_forward_class if i < dense else PARALLEL for i in range(number)]
+        return Blocks([(_LATENT, kind) for kind in kinds])
+
+    def table(self, settings: Settings) -> TensorTable:
+        table = super().table(settings)
+        # Layers that predict the ids behind the next one.
+        more = rf"model\.layers\.{settings.count('num_hidden_layers')}\..*"
+        return TensorTable(table.rows, [*table.kept, more])
+
+    def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        has_bias = settings.flag("attention_bias", default=False)
+        _, still = _sizes(settings)
+        query = "q_proj"
+        if _query_latent(settings) is not None:
+            query = "q_b_proj"
+            yield from dense_rows(f"{theirs}.q_a_proj", f"{ours}/query_latent", has_bias=has_bias)
+            yield Row(f"{theirs}.q_a_layernorm.weight", f"{ours}/query_norm/scale", Same())
+        of_query = Row(f"{theirs}.{query}.weight", f"{ours}/query", Matrix())
+        yield of_query.in_order(_rotating_first(settings, still))
+        latent = _rotating_first(settings, settings.integer("kv_lora_rank", 512))
+        for row in dense_rows(f"{theirs}.kv_a_proj_with_mqa", f"{ours}/memory", has_bias=has_bias):
+            yield row.in_order(latent)
+        yield Row(f"{theirs}.kv_a_layernorm.weight", f"{ours}/memory_norm/scale", Same())
+        by_head = JoinedByHead(settings.integer("num_attention_heads"), Matrix())
+        yield Row(f"{theirs}.kv_b_proj.weight", [f"{ours}/key", f"{ours}/value"], by_head)
+        yield from dense_rows(f"{theirs}.o_proj", f"{ours}/output", has_bias=has_bias, inputs=2)
+
+    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        if "/parallel" not in ours:
+            yield from super().feed_forward(settings, theirs, ours)
+            return
+        mixture, shared = (
+            f"{ours}/layers/{name}/layer" for name in ("moe_1d", "gated_feed_forward")
+        )
+        yield from expert_rows(settings, f"{theirs}.mlp", mixture, _num_experts(settings))
+        bias = f"{theirs}.mlp.gate.e_score_correction_bias"
+        yield Row(bias, f"{mixture}/router/bias", Same())
+        yield from shared_rows(super().feed_forward(settings, theirs, shared), "shared_experts")
+
+
+def _sizes(settings: Settings) -> tuple[int, int]:
+    """Returns how many entries of a query rotate, and how many do not."""
+    rotated = settings.integer("qk_rope_head_dim", 64)
+    if rotated % 2:
+        raise settings.error("qk_rope_head_dim", "must be even: pairs rotate")
+    return rotated, settings.integer("qk_nope_head_dim", 128)
+
+
+def _rotating_first(settings: Settings, still: int) -> tuple[int, ...]:
+    """Returns the order in which the entries that rotate, their last ones, are our first ones."""
+    rotated, _ = _sizes(settings)
+    pairs = halves_of_pairs(rotated, rotated)
+    if not settings.flag("rope_interleave", default=True):
+        pairs = tuple(range(rotated))
+    return (*(still + i for i in pairs), *range(still))
+
+
+def _query_latent(settings: Settings) -> int | None:
+    if "q_lora_rank" not in settings.values:
+        return 1536
+    return settings.optional_integer("q_lora_rank")
+
+
+def _num_experts(settings: Settings) -> int:
+    return num_experts(settings, 256, "n_routed_experts")

@@ -1,0 +1,311 @@
+"""A family of models of Hugging Face: its configurations, their gin files, their tensors.
+
+A new family is a class in a file of `families/` and a line in its `registry.py`. Import and export
+use the same table of its tensors (`tensor_table.py`), so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+from mtfrun.configuration.gin_values import reference
+from mtfrun.configuration.gin_writer import GinFile
+from mtfrun.experiment.conversion.importer import ConversionError
+from mtfrun.extras.huggingface.generation import read_generation
+from mtfrun.extras.huggingface.tables.folder import Folder
+from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.huggingface.tables.tensor_table import TensorTable
+from mtfrun.extras.huggingface.tokenizers.tokenizer import read_tokenizer
+from mtfrun.models import moe, transformer
+from mtfrun.models.transformer.residual_transforms import distinct_names
+
+Parameters = Mapping[str, Mapping[str, Any]]
+
+# Configurations name classes of models by these modules.
+_MODULES = ("transformer", "moe", "resnet", "vision", "layers")
+# Classes and parameters on which no output for a text or an image depends, but only training, the
+# layout, the time, or what becomes of padding.
+_WITHOUT_EFFECT = (
+    *("TokenLoss", "ImageLoss", "Jitter", "InputDropout", "SublayerDropout", "Mixup", "CutMix"),
+    *("dropout_rate", "rate", "loss", "loss_coef", "z_loss", "input_noise", "round_factor"),
+    *("rematerialise", "scan_blocks", "block_length", "max_length", "vocabulary_divisor"),
+    *("routes_padding", "shift_across_segments", "loss_on_targets_only", "mixing"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDescription:
+    """`parameters` are by "scope/module.Class" and name, `vocabulary_sizes` by a table's path."""
+
+    parameters: Parameters
+    shapes: Mapping[str, tuple[int, ...]]
+    vocabulary_sizes: Mapping[str, int]
+
+    def parameter(self, target: str, name: str) -> Any:
+        """Returns None where the class was not called."""
+        return self.parameters.get(target, {}).get(name)
+
+    def num_blocks(self, stack: str) -> int:
+        """The stack is "encoder_stack" or "decoder_stack"."""
+        prefix = f"{stack}/blocks/"
+        return len({p.split("/")[2] for p in self.shapes if p.startswith(prefix)})
+
+    def check_computes_as(self, other: ModelDescription, what: str) -> None:
+        """Raises ConversionError unless both models compute the same from the same variables."""
+        if dict(self.shapes) != dict(other.shapes):
+            paths = sorted(set(self.shapes.items()) ^ set(other.shapes.items()))
+            raise ConversionError(
+                f"the model differs from {what}: {paths[0][0]} differs; export it with "
+                "--format=safetensors"
+            )
+        ours, theirs = _of_model(self.parameters), _of_model(other.parameters)
+        for name in sorted({*ours, *theirs}):
+            if ours.get(name) != theirs.get(name):
+                raise ConversionError(
+                    f"the model differs from {what}: {name}={ours.get(name)!r} there is "
+                    f"{theirs.get(name)!r}; export it with --format=safetensors"
+                )
+
+
+def _of_model(parameters: Parameters) -> dict[str, Any]:
+    return {
+        f"{target}.{name}": value
+        for target, arguments in parameters.items()
+        for module, _, cls in [target.rpartition("/")[2].rpartition(".")]
+        if module in _MODULES and cls not in _WITHOUT_EFFECT
+        for name, value in arguments.items()
+        if name not in _WITHOUT_EFFECT
+    }
+
+
+class Processor(Protocol):
+    """What prepares the inputs of a model, or its outputs: a tokenizer, settings of decoding."""
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """Files that the run needs and the export returns, by name."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Lines that the user must know."""
+
+    def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
+        """Adds its settings to the gin file of the run in `directory`, after model and data."""
+
+
+class Family(abc.ABC):
+    """Models of Hugging Face that one of our gin files describes.
+
+    `model_types` are values of "model_type" in config.json, `architectures` the classes of models,
+    in "architectures" there, that are supported. `name` is for users: "Mistral".
+    """
+
+    model_types: ClassVar[Sequence[str]]
+    architectures: ClassVar[Sequence[str]]
+    name: ClassVar[str]
+
+    def title(self, settings: Settings) -> str:
+        """Returns the name for users of this configuration: "T5 1.1"."""
+        del settings
+        return self.name
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        """Maps tensors that may be copies, and are not in the table, to their originals."""
+        del settings
+        return {}
+
+    def module_of(self, tensor: str, settings: Settings) -> str:
+        """Returns the name of the module of a kernel in transformers' model."""
+        del settings
+        return tensor.removesuffix(".weight")
+
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        """Returns a configuration that may describe a model of ours, which is compared with it.
+
+        None where the family has no such model. The first family's configuration counts.
+        """
+        del model
+        return None
+
+    @abc.abstractmethod
+    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
+        """Returns what prepares the inputs and outputs, in the order of the gin file."""
+
+    @abc.abstractmethod
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        """Adds model and data to a gin file that includes defaults.gin.
+
+        The importer adds the vocabulary, or the size of images. Raises ConversionError for
+        unsupported settings.
+        """
+
+    @abc.abstractmethod
+    def table(self, settings: Settings) -> TensorTable:
+        """Returns the two-way table between the tensors of a folder and our variables."""
+
+
+class TextFamily(Family):
+    """Models of text. `pad_id` fills rows of ids: 0, or -1 if every id of the model is a token."""
+
+    pad_id: ClassVar[int] = 0
+
+    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
+        tokenizer = read_tokenizer(folder, settings, self.pad_id)
+        return [tokenizer, read_generation(folder, settings, tokenizer.end_id)]
+
+
+def write_text_data(file: GinFile, example: str) -> None:
+    """Adds training data as `write_training_texts`, and transformers' beam search."""
+    write_training_texts(file, example)
+    file.bind("decoding.Search", {"as_transformers": True})
+
+
+def write_training_texts(file: GinFile, example: str) -> None:
+    """Adds the macro for data, with a comment that names the gin file `example` of data."""
+    file.macro(
+        "TRAINING_DATA",
+        reference("@data.NoSource()"),
+        f"none yet: add --gin_file={example}, or another file of data, behind this one",
+    )
+    file.bind("data.Task", {"source": reference("%TRAINING_DATA")})
+
+
+# A configuration with more classes names them.
+_MOST_UNNAMED = 1000
+
+
+def names_of_labels(settings: Settings) -> list[str]:
+    """Returns the names of a classifier's classes, in order."""
+    names = settings.values.get("id2label")
+    if names is None:  # which transformers leaves out if there are two of these names
+        number = settings.integer("num_labels", 2)
+        if number > _MOST_UNNAMED:
+            raise settings.error("num_labels", "needs id2label, the names of the classes")
+        return [f"LABEL_{i}" for i in range(number)]
+    if type(names) is not dict or set(names) != {str(number) for number in range(len(names))}:
+        raise settings.error("id2label", "must name the classes 0, 1, 2, ...")
+    return [str(names[str(number)]) for number in range(len(names))]
+
+
+def write_image_data(settings: Settings, file: GinFile) -> None:
+    """Adds the macro for images, and the classes and channels of a model without any."""
+    write_training_images(file)
+    channels = settings.integer("num_channels", 3)
+    file.bind("data.NoImages", {"labels": names_of_labels(settings), "channels": channels})
+
+
+def write_training_images(file: GinFile) -> None:
+    """Adds the macro for images; `data.NoImages` has to be bound."""
+    file.macro(
+        "TRAINING_IMAGES",
+        reference("@data.NoImages()"),
+        "or add --gin_file=data/image_folders.gin behind this one",
+    )
+    file.bind("data.ImageData", {"source": reference("%TRAINING_IMAGES")})
+
+
+def stage_depths(settings: Settings, default: Sequence[int]) -> list[int]:
+    """Returns the number of blocks of each stage of a network for images."""
+    depths = settings.integers("depths", default)
+    if settings.tensors and sum(depths) > len(settings.tensors):
+        raise settings.error("depths", f"are more than the {len(settings.tensors)} tensors")
+    return depths
+
+
+def stage_widths(settings: Settings, default: Sequence[int], num_stages: int) -> list[int]:
+    widths = settings.integers("hidden_sizes", default)
+    if len(widths) != num_stages:
+        raise settings.error("hidden_sizes", "must have as many numbers as depths")
+    return widths
+
+
+# Longer rows are for those who have the memory for them.
+_LONGEST = 1024
+GLOBAL, LOCAL = "transformer.SelfAttention", "transformer.LocalSelfAttention"
+PARALLEL = "huggingface.Parallel"
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """The layers of a model as equal blocks of a stack.
+
+    A block is of one layer in most models, of two if layers attend to everything and to a window in
+    turn. `layers` has the sublayers of every layer as gin names them, with a scope where they have
+    other parameters: ("no_positions/transformer.SelfAttention", "transformer.GatedFeedForward").
+    `stack` is the path of the stack.
+    """
+
+    layers: Sequence[tuple[str, ...]]
+    stack: str = "decoder_stack"
+
+    @classmethod
+    def of_windows(
+        cls, windows: Sequence[int | None], feed_forward: str, stack: str = "decoder_stack"
+    ) -> Blocks:
+        """Returns layers of attention and `feed_forward`; `windows`: of each, None for no window.
+
+        All windows have the same size, see `write_window`.
+        """
+        layers = [(LOCAL if window else GLOBAL, feed_forward) for window in windows]
+        return cls(layers, stack)
+
+    @functools.cached_property
+    def layers_of_block(self) -> int:
+        number, layers = len(self.layers), list(self.layers)
+        sizes = (size for size in range(1, number + 1) if number % size == 0)
+        return next(size for size in sizes if layers == layers[:size] * (number // size))
+
+    @property
+    def sublayers(self) -> list[str]:
+        return [name for layer in self.layers[: self.layers_of_block] for name in layer]
+
+    def paths(self, layer: int) -> list[str]:
+        """Returns the paths of the sublayers of a layer."""
+        block, place = divmod(layer, self.layers_of_block)
+        first = sum(map(len, self.layers[:place]))
+        names = self._names[first : first + len(self.layers[place])]
+        return [f"{self.stack}/blocks/{block}/{name}" for name in names]
+
+    @functools.cached_property
+    def _names(self) -> list[str]:
+        return distinct_names([_class(name) for name in self.sublayers])
+
+    def write_gin(self, file: GinFile, usual: Sequence[str]) -> None:
+        """Adds the number of blocks, and their sublayers unless they are the `usual` ones."""
+        comment = f"each of {self.layers_of_block} layers" if self.layers_of_block > 1 else ""
+        file.macro("NUM_LAYERS", len(self.layers) // self.layers_of_block, comment)
+        if self.sublayers != list(usual):
+            layers = [reference(f"@{name}") for name in self.sublayers]
+            file.bind("transformer.Stack", {"layers": layers})
+
+
+def parallel_paths(path: str, *layers: str) -> list[str]:
+    """Returns the paths of the layers of a `huggingface.Parallel` at a path, without norms."""
+    return [f"{path}/layer/layers/{name}" for name in distinct_names(list(map(_class, layers)))]
+
+
+def write_window(
+    windows: Sequence[int | None], file: GinFile, parameters: Mapping[str, object]
+) -> None:
+    """Adds the window of local layers, if there are any, and further parameters of them."""
+    window = next(filter(None, windows), None)
+    if window is not None:
+        heads = reference("@transformer.AttentionHeads()")
+        rate = reference("%ATTENTION_DROPOUT_RATE")
+        file.bind(LOCAL, {"window": window, "heads": heads, **parameters, "dropout_rate": rate})
+
+
+def _class(name: str) -> type:
+    module, _, class_name = name.rpartition("/")[2].partition(".")
+    cls: type = getattr({"moe": moe, "transformer": transformer}[module], class_name)
+    return cls
+
+
+def write_row_length(max_positions: int, file: GinFile) -> None:
+    comment = f"the model is made for up to {max_positions}" if max_positions > _LONGEST else ""
+    file.macro("SEQUENCE_LENGTH", min(max_positions, _LONGEST), comment)

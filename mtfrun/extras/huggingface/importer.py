@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import shlex
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.configuration.gin_writer import GinFile
+from mtfrun.experiment.conversion.importer import ConversionError, Imported
+from mtfrun.experiment.conversion.safetensors_file import FLOATS, INDEX, SINGLE
+from mtfrun.extras.huggingface.families import family_of
+from mtfrun.extras.huggingface.family import Family, Processor
+from mtfrun.extras.huggingface.origin import origin_of
+from mtfrun.extras.huggingface.tables.folder import CONFIG, Folder, is_unreadable, unreadable_error
+from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.huggingface.tables.tensor_table import TensorTable
+
+_MODEL = "model/"
+# Fields that make transformers run Python code of the folder.
+_CODE = ("auto_map", "trust_remote_code", "custom_pipelines")
+
+
+def is_folder(path: pathlib.Path) -> bool:
+    """Returns whether a path looks like a folder of transformers, or a file that it could have."""
+    folder = Folder(path)
+    if is_unreadable(path) or any(folder.has(name) for name in (CONFIG, SINGLE, INDEX)):
+        return True
+    return any(next(path.glob(name), None) for name in ("*.gguf", "*.ggml", "pytorch_model*"))
+
+
+def read_folder(path: pathlib.Path) -> Imported:
+    """The tensors of the folder are read when their values are asked for."""
+    if is_unreadable(path):
+        raise unreadable_error(path)
+    folder = Folder(path)
+    if not folder.has(CONFIG):
+        _ = folder.shards  # says first which weights are not read
+    settings = Settings(folder.config, str(path / CONFIG), frozenset(folder.tensors))
+    family = family_of(settings)
+    copies = _copies(folder, family.ties(settings))
+    settings = dataclasses.replace(settings, tensors=frozenset(folder.tensors) - set(copies))
+    table = family.table(settings)
+    processors = family.processors(folder, settings)
+    notes = [note for processor in processors for note in processor.notes]
+    code = [name for name in _CODE if name in settings.values]
+    if code:
+        notes.append(f"{', '.join(code)} in {CONFIG}: no code of the folder is run")
+    # Its errors name the setting for which tensors are missing.
+    _config(folder, settings, family, processors, path)
+    table.check_names(settings.tensors, path)
+    _check_types(folder, table)
+    origin = origin_of(folder, table, processors, copies)
+    return Imported(
+        lambda directory: _config(folder, settings, family, processors, directory),
+        lambda variables: _values(folder, table, variables),
+        files=origin.run_files(),
+        record=origin.record(),
+        notes=notes,
+    )
+
+
+def _config(
+    folder: Folder,
+    settings: Settings,
+    family: Family,
+    processors: Sequence[Processor],
+    directory: pathlib.Path,
+) -> str:
+    file = GinFile(
+        [
+            f"{family.title(settings)}, imported from {folder.path}.",
+            "",
+            f"Train on:  mtfrun train --gin_file={shlex.quote(str(directory / 'config.gin'))} \\",
+            "               --gin_file=... --model_dir=...",
+        ]
+    )
+    file.include("defaults.gin")
+    file.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
+    family.write_gin(settings, file)
+    for processor in processors:
+        processor.write_gin(file, directory)
+    return file.text()
+
+
+def _values(
+    folder: Folder, table: TensorTable, variables: Mapping[str, mtf.Variable]
+) -> dict[str, np.ndarray]:
+    shapes = {
+        path.removeprefix(_MODEL): tuple(variable.shape.to_integer_list)
+        for path, variable in variables.items()
+        if path.startswith(_MODEL)
+    }
+    values = table.to_ours(lambda name: folder.tensors[name].read(), shapes, folder.path)
+    return {f"{_MODEL}{path}": value.astype(np.float32) for path, value in values.items()}
+
+
+def _check_types(folder: Folder, table: TensorTable) -> None:
+    for entry in table.rows:
+        for name in entry.names:
+            dtype = folder.tensors[name].dtype
+            if dtype not in FLOATS:
+                raise ConversionError(
+                    f"{folder.path}: {name} has type {dtype}: only {', '.join(FLOATS)} are "
+                    "supported; quantised weights must be converted to one of these first"
+                )
+
+
+def _copies(folder: Folder, ties: Mapping[str, str]) -> dict[str, str]:
+    tensors = folder.tensors
+    return {
+        name: original
+        for name, original in ties.items()
+        if name in tensors
+        and original in tensors
+        and tensors[name][1:3] == tensors[original][1:3]  # type and shape
+        and tensors[name].read().tobytes() == tensors[original].read().tobytes()
+    }

@@ -1,0 +1,171 @@
+"""Self-attention to the nearest positions, and to sums over blocks of positions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn, Self
+
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.errors.checks import COUNT, check_fields
+from mtfrun.layers import (
+    AttentionBias,
+    AttentionHeads,
+    Dropout,
+    FurtherMemory,
+    RelativePositionBias,
+    RMSNorm,
+    SegmentMask,
+)
+from mtfrun.models.transformer.attention.local_self_attention import LocalSelfAttention
+from mtfrun.models.transformer.attention.self_attention import RelativeBiasClass
+from mtfrun.models.transformer.residual_transforms import TransformClass
+from mtfrun.models.transformer.sublayer import SequenceCall
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockSums:
+    """The sums over blocks of positions that `TransientGlobalAttention` attends to.
+
+    Attributes:
+      size: how many positions of a document are a block. Positions after its last whole block
+        belong to that; a document without a whole block has no sum.
+      norm: a class, called as `norm(mesh, d_model, dtypes)`, of the sums.
+      relative_bias: a class, called as `relative_bias(mesh, dtypes)`, for logits by the distance in
+        blocks, which all layers of a stack share; None for none.
+    """
+
+    size: int = 16
+    norm: TransformClass = RMSNorm
+    relative_bias: Callable[..., RelativePositionBias] | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "size")
+
+
+class TransientGlobalAttention(LocalSelfAttention):
+    """Self-attention of encoders to positions less than `window` away, and to sums over blocks.
+
+    Guo et al. 2022, arXiv:2112.07916, section 3.1.2. The sums, normalised, have keys and values by
+    the maps of the positions, and every position sees those of its document. For length positions
+    there are length * (2 * window - 1) + length * length / blocks.size logits, in blocks, of which
+    few are stored.
+
+    Args:
+      window: how many positions are seen to each side, the query's included.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        window: int = 128,
+        blocks: BlockSums = BlockSums(),
+        heads: AttentionHeads = AttentionHeads(),
+        relative_bias: RelativeBiasClass | None = None,
+        dropout_rate: float = 0.0,
+    ) -> None:
+        super().__init__(
+            mesh,
+            d_model,
+            dtypes,
+            window=window,
+            heads=heads,
+            relative_bias=relative_bias,
+            dropout_rate=dropout_rate,
+        )
+        if heads.extra_logit is not None:
+            raise InputError(
+                "TransientGlobalAttention has no extra_logit: leave it out of AttentionHeads"
+            )
+        self._block_size = blocks.size
+        make_bias = blocks.relative_bias
+        self.block_bias = None if make_bias is None else make_bias(mesh, dtypes)
+        self.block_norm = blocks.norm(mesh, d_model, dtypes)
+        self.block_dropout = Dropout(dropout_rate)
+
+    def tie_to(self, first: Self) -> None:
+        self.block_bias = first.block_bias
+
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        if not call.bidirectional:
+            _refuse_decoder()
+        length = x.shape.get_dim_by_name("length")
+        has_blocks = length.size >= self._block_size
+        further = self._sums(x, length, call) if has_blocks else None
+        return self.attention.over_sequences(x, x, self._bias(x, call), call, further)
+
+    def initial_state(
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
+    ) -> Any:
+        _refuse_decoder()
+
+    def _sums(self, x: mtf.Tensor, length: mtf.Dimension, call: SequenceCall) -> FurtherMemory:
+        documents = call.segments
+        if documents is None and call.nonpadding is not None:
+            documents = mtf.to_int32(call.nonpadding)
+        elif documents is None:
+            documents = mtf.ones(x.mesh, [length], tf.int32)
+        blocks = mtf.Dimension("memory_length", length.size // self._block_size)
+        block, document_of_block = blocks_of_documents(documents, length, blocks, self._block_size)
+        d_model = x.shape.dims[-1]
+        sums = mtf.einsum(
+            [x, mtf.one_hot(block, blocks, dtype=x.dtype)],
+            output_shape=[*(x.shape - [length, d_model]), blocks, d_model],
+        )
+        bias = AttentionBias.of(SegmentMask(documents, document_of_block))
+        if self.block_bias is not None:
+            term = self.block_bias.term(
+                block, mtf.range(x.mesh, blocks), bidirectional=True, consecutive=False
+            )
+            bias = bias.plus(term)
+        return FurtherMemory(self.block_norm(sums, call), bias, self.block_dropout)
+
+
+def blocks_of_documents(
+    documents: mtf.Tensor, length: mtf.Dimension, blocks: mtf.Dimension, size: int
+) -> tuple[mtf.Tensor, mtf.Tensor]:
+    """Returns the block of every position, {..., length}, and the document of every block.
+
+    documents: {..., length} int32, the same for consecutive positions, 0 for padding. A document's
+    blocks have `size` positions, from its first one; its last block has the remaining ones as well.
+    {..., blocks} is -1 where a row has fewer; a position without a block has -1.
+    """
+    positions = mtf.range(documents.mesh, length)
+    is_last = mtf.equal((positions - _starts(documents, length)) % size, size - 1)
+    is_last = mtf.logical_and(is_last, mtf.greater(documents, 0))
+    # How many blocks end before a position: the index of the block that it would be in.
+    number = mtf.cumsum(mtf.to_int32(is_last), length, exclusive=True)
+    ends = mtf.one_hot(mtf.where(is_last, number, -1), blocks, dtype=tf.int32)
+    document_of_block = mtf.reduce_max(ends * (documents + 1), reduced_dim=length) - 1
+    shape = [*documents.shape, blocks]
+    index = mtf.range(documents.mesh, blocks)
+    is_in_document = mtf.equal(documents, document_of_block, output_shape=shape)
+    is_candidate = mtf.logical_and(
+        is_in_document, mtf.less_equal(index, number, output_shape=shape), output_shape=shape
+    )
+    candidates = mtf.where(is_candidate, index, -1, output_shape=shape)
+    return mtf.reduce_max(candidates, reduced_dim=blocks), document_of_block
+
+
+def _starts(documents: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
+    """Returns the first position of every position's document: a running maximum, by doubling."""
+    begins = mtf.not_equal(documents, mtf.shift(documents, 1, length, wrap=False))
+    starts = mtf.where(begins, mtf.range(documents.mesh, length), 0, output_shape=documents.shape)
+    distance = 1
+    while distance < length.size:
+        starts = mtf.maximum(starts, mtf.shift(starts, distance, length, wrap=False))
+        distance *= 2
+    return starts
+
+
+def _refuse_decoder() -> NoReturn:
+    raise InputError(
+        "TransientGlobalAttention sums over later positions as well, and is for encoders: take "
+        "LocalSelfAttention in a decoder"
+    )

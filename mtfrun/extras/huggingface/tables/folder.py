@@ -1,0 +1,185 @@
+"""A folder of Hugging Face, read without running any of its code."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from mtfrun.errors.untrusted import (
+    JsonError,
+    is_plain_name,
+    is_regular,
+    open_regular,
+    parse_json,
+    read_regular,
+)
+from mtfrun.experiment.conversion.importer import ConversionError
+from mtfrun.experiment.conversion.safetensors_file import (
+    INDEX,
+    SINGLE,
+    Header,
+    StoredTensor,
+    read_header,
+)
+
+CONFIG = "config.json"
+GENERATION_CONFIG = "generation_config.json"
+PREPROCESSOR_CONFIG = "preprocessor_config.json"
+
+# Files of configurations are of some kilobytes, tokenizers of some megabytes.
+_LARGEST_FILE = 500_000_000
+_LARGEST_JSON = 50_000_000
+# Of programs that load weights by running the code in a file, and of llama.cpp.
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_LLAMA_CPP = (".gguf", ".ggml")
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """`follows_links`: to files in the folder or in huggingface_hub's cache."""
+
+    path: pathlib.Path
+    follows_links: bool = True
+
+    def has(self, name: str) -> bool:
+        return is_regular(self.path / name)
+
+    def bytes_of(self, name: str) -> bytes:
+        """Raises ConversionError if the file cannot be read, or is too large."""
+        return self._read(name, _LARGEST_FILE)
+
+    def text_of(self, name: str) -> str:
+        try:
+            return self._read(name, _LARGEST_JSON).decode()
+        except UnicodeDecodeError as error:
+            raise ConversionError(f"{self.path / name}: {error.reason}") from error
+
+    def tensors_of(self, name: str) -> Mapping[str, StoredTensor]:
+        return self._header(name).tensors
+
+    def json_of(self, name: str) -> dict[str, Any]:
+        """Raises ConversionError unless the file has a JSON object."""
+        try:
+            content = parse_json(self._read(name, _LARGEST_JSON))
+        except JsonError as error:
+            raise ConversionError(f"{self.path / name} is not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise ConversionError(f"{self.path / name} is not a JSON object")
+        return content
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        return self.json_of(CONFIG)
+
+    @functools.cached_property
+    def shards(self) -> Mapping[str, Mapping[str, StoredTensor]]:
+        """The tensors of every file of weights, by file name and name; nothing is read."""
+        return {name: header.tensors for name, header in self._headers.items()}
+
+    @functools.cached_property
+    def tensors(self) -> Mapping[str, StoredTensor]:
+        tensors: dict[str, StoredTensor] = {}
+        for stored in self.shards.values():
+            for name, tensor in stored.items():
+                if name in tensors:
+                    raise ConversionError(f"{tensors[name].file} and {tensor.file} have {name}")
+                tensors[name] = tensor
+        return tensors
+
+    @functools.cached_property
+    def metadata(self) -> Mapping[str, str]:
+        """The texts in the header of the first file of weights."""
+        first = next(iter(self._headers.values()))
+        return first.metadata
+
+    @functools.cached_property
+    def _headers(self) -> dict[str, Header]:
+        if not self.has(INDEX):
+            return {SINGLE: self._header(self._single())}
+        weight_map = self.json_of(INDEX).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ConversionError(f"{self.path / INDEX} has no weight_map")
+        for name in weight_map.values():
+            self._check_shard(name)
+        files = dict.fromkeys(sorted(weight_map.values()))
+        headers = {name: self._header(name) for name in files}
+        for tensor, name in weight_map.items():
+            if tensor not in headers[name].tensors:
+                raise ConversionError(
+                    f"{self.path / INDEX} says that {tensor} is in {name}, which has no such tensor"
+                )
+        return headers
+
+    def _check_shard(self, name: Any) -> None:
+        if not is_plain_name(name):
+            raise ConversionError(
+                f"{self.path / INDEX} names {name!r:.80}, which is not a file of the folder"
+            )
+        if is_unreadable(pathlib.Path(name)):
+            raise unreadable_error(self.path / name)
+        if not name.endswith(".safetensors"):
+            raise ConversionError(
+                f"{self.path / INDEX} names {name!r:.80}, which is not a safetensors file"
+            )
+
+    def _single(self) -> str:
+        if self.has(SINGLE):
+            return SINGLE
+        unreadable = sorted(path.name for path in self.path.iterdir() if is_unreadable(path))
+        if unreadable:
+            raise unreadable_error(self.path / unreadable[0])
+        raise ConversionError(f"{self.path} has no weights: there is no {SINGLE} and no {INDEX}")
+
+    def _header(self, name: str) -> Header:
+        path = self.path / name
+        self._check_place(name)
+        try:
+            with open_regular(path, follows_links=self.follows_links) as file:
+                return read_header(path, file)
+        except OSError as error:
+            raise ConversionError(f"{path}: {error.strerror}") from error
+
+    def _read(self, name: str, largest: int) -> bytes:
+        path = self.path / name
+        self._check_place(name)
+        try:
+            return read_regular(path, largest, follows_links=self.follows_links)
+        except OSError as error:
+            raise ConversionError(f"{path}: {error.strerror}") from error
+
+    def _check_place(self, name: str) -> None:
+        """In huggingface_hub's cache, snapshots/REVISION/config.json links to blobs/HASH."""
+        if not self.follows_links:
+            return  # opening the file reports the link
+        try:
+            folder = self.path.resolve()
+            target = (folder / name).resolve()
+        except (OSError, RuntimeError, ValueError):
+            return  # the error of opening it is better
+        places = [folder]
+        if folder.parent.name == "snapshots":
+            places.append(folder.parents[1] / "blobs")
+        if not any(target.is_relative_to(place) for place in places):
+            raise ConversionError(
+                f"{self.path / name} is a link to {target}, outside of the folder: copy the file "
+                "into it"
+            )
+
+
+def is_unreadable(path: pathlib.Path) -> bool:
+    """Returns whether a file has the name of weights in a form that is not read."""
+    return path.name.endswith(_PICKLES + _LLAMA_CPP)
+
+
+def unreadable_error(path: pathlib.Path) -> ConversionError:
+    if path.name.endswith(_LLAMA_CPP):
+        return ConversionError(
+            f"{path} is a file of llama.cpp: import the folder of safetensors that it was made from"
+        )
+    return ConversionError(
+        f"{path} is a pickle file, which can run any code when it is read: convert it to "
+        "safetensors first, with from_pretrained and save_pretrained of transformers"
+    )

@@ -1,0 +1,151 @@
+"""Rotary positions of a configuration: their base, how much of a head rotates, their scaling."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from mtfrun.configuration.gin_values import reference
+from mtfrun.configuration.gin_writer import GinFile
+from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.layers import yarn_magnitude
+
+ROTARY = "transformer.RotaryPositions"
+# Our classes by the type in transformers.
+_SCALINGS = {
+    "default": None,
+    "linear": "transformer.LinearScaling",
+    "llama3": "transformer.Llama3Scaling",
+    "yarn": "transformer.YarnScaling",
+    "dynamic": "transformer.DynamicScaling",
+    "longrope": "transformer.LongRopeScaling",
+    "su": "transformer.LongRopeScaling",  # in the first folders of Phi-3
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rotary:
+    """The settings of a model, and of its rotary positions, which are called `name`.
+
+    Version 5 of transformers has "rope_parameters", version 4 "rope_scaling", with the base and the
+    share of a head among the settings of the model.
+    """
+
+    settings: Settings
+    parameters: Settings
+    name: str
+
+    @classmethod
+    def of(cls, settings: Settings, layer_type: str | None = None) -> Rotary:
+        """Reads the positions of all layers, or of a type of layers, such as "full_attention"."""
+        name = "rope_parameters" if settings.values.get("rope_parameters") else "rope_scaling"
+        values = settings.values.get(name)
+        if layer_type is not None and name == "rope_parameters" and isinstance(values, Mapping):
+            values = values.get(layer_type)
+        if values is None:
+            values = {}
+        if not isinstance(values, Mapping) or any(isinstance(v, Mapping) for v in values.values()):
+            raise settings.error(name, "must be the parameters of all layers, by name")
+        return cls(settings, Settings(values, f"{settings.where}: {name}"), name)
+
+    def base(self, default: float, name: str = "rope_theta") -> float:
+        """`name` is the model's setting of version 4."""
+        if self.parameters.values.get("rope_theta") is not None:
+            return self.parameters.number("rope_theta")
+        return self.settings.number(name, default)
+
+    def rotated(
+        self, head_size: int, default: float, name: str = "partial_rotary_factor"
+    ) -> int | None:
+        """Returns how many entries of a head rotate, None for all; `name` as in `base`."""
+        share = self.settings.number(name, default)
+        share = self.parameters.number("partial_rotary_factor", share)
+        number = int(head_size * share)
+        if not 1 <= number <= head_size or number % 2:
+            raise self.settings.error(
+                name, f"must be a share of {head_size}, the size of a head, that is even"
+            )
+        return None if number == head_size else number
+
+    def require_whole_heads(self) -> None:
+        """Refuses a share of a head, in models that transformers rotates as a whole."""
+        self.parameters.require("partial_rotary_factor", None, 1, 1.0)
+        if self._kind() == "default":
+            self.settings.require("partial_rotary_factor", None, 1, 1.0)
+
+    def write_scaling(self, file: GinFile, scope: str = "") -> None:
+        """Adds changes of the frequencies, if there are any, in a scope of gin: "local/"."""
+        kind = self._kind()
+        if kind not in _SCALINGS:
+            known = ", ".join(_SCALINGS)
+            problem = f"has a type that is not supported; supported: {known}"
+            raise self.settings.error(self.name, problem)
+        cls = _SCALINGS[kind]
+        if cls is not None:
+            file.bind(f"{scope}{ROTARY}", {"scaling": reference(f"@{scope}{cls}()")})
+            file.bind(f"{scope}{cls}", self._scaling(kind))
+
+    def logits_factor(self) -> float:
+        """Returns the further factor of logits in DeepSeek's models, the square of a magnitude."""
+        if self._kind() == "default" or not self.parameters.values.get("mscale_all_dim"):
+            return 1.0
+        share = self.parameters.number("mscale_all_dim")
+        return yarn_magnitude(self.parameters.number("factor"), share) ** 2
+
+    def _kind(self) -> str:
+        return self.parameters.text("rope_type", self.parameters.text("type", "default"))
+
+    def _scaling(self, kind: str) -> dict[str, Any]:
+        parameters = self.parameters
+        if kind == "linear":
+            return {"factor": parameters.number("factor")}
+        if kind == "llama3":
+            return {
+                "factor": parameters.number("factor"),
+                "low_frequency_factor": parameters.number("low_freq_factor"),
+                "high_frequency_factor": parameters.number("high_freq_factor"),
+                "original_length": self._original_length(),
+            }
+        if kind == "dynamic":
+            length = self.settings.integer("max_position_embeddings")
+            return {"factor": parameters.number("factor"), "original_length": length}
+        original_length = self._original_length()
+        longest = self.settings.optional_integer("max_position_embeddings") or original_length
+        factor = parameters.number("factor", longest / original_length)
+        if kind in ("longrope", "su"):
+            return self._long_rope(original_length, factor)
+        arguments = {
+            "factor": factor,
+            "original_length": original_length,
+            "slow_turns": parameters.number("beta_slow", 1.0),
+            "fast_turns": parameters.number("beta_fast", 32.0),
+            "whole_pairs": parameters.flag("truncate", default=True),
+        }
+        share, of_all = (parameters.values.get(name) for name in ("mscale", "mscale_all_dim"))
+        if parameters.values.get("attention_factor") is not None:
+            arguments["attention_factor"] = parameters.number("attention_factor")
+        elif share and of_all:
+            share, of_all = parameters.number("mscale"), parameters.number("mscale_all_dim")
+            ratio = yarn_magnitude(factor, share) / yarn_magnitude(factor, of_all)
+            arguments["attention_factor"] = ratio
+        return arguments
+
+    def _long_rope(self, original_length: int, factor: float) -> dict[str, Any]:
+        parameters = self.parameters
+        arguments = {
+            "short_factors": parameters.numbers("short_factor"),
+            "long_factors": parameters.numbers("long_factor"),
+            "original_length": original_length,
+            "factor": factor,
+        }
+        if parameters.values.get("attention_factor") is not None:
+            arguments["attention_factor"] = parameters.number("attention_factor")
+        return arguments
+
+    def _original_length(self) -> int:
+        """The model's setting goes first, as in transformers."""
+        name, settings = "original_max_position_embeddings", self.settings
+        if settings.values.get(name) is not None:
+            return settings.integer(name)
+        return self.parameters.optional_integer(name) or settings.integer("max_position_embeddings")

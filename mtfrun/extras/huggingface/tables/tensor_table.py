@@ -1,0 +1,342 @@
+"""The two-way table between the tensors of a folder and our variables."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from mtfrun.experiment.conversion.importer import ConversionError
+
+Shape = tuple[int, ...]
+
+_CHANGED = "the model is not the one that was imported"
+
+
+class Transform(Protocol):
+    """A reversible change of the form of arrays; no arithmetic, bits stay."""
+
+    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        """Returns the values of our variables of these shapes."""
+
+    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Returns the tensors of the folder."""
+
+
+class _Each:
+    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        return [self.ours(value, shape) for value, shape in zip(theirs, shapes, strict=True)]
+
+    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [self.theirs(value) for value in ours]
+
+    def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
+        return reshape(value, shape)
+
+    def theirs(self, value: np.ndarray) -> np.ndarray:
+        return value
+
+
+class Same(_Each):
+    """The same dimensions in the same order: scales, embeddings."""
+
+
+class Flat(_Each):
+    """One dimension in the folder, several of ours: biases {heads, d_kv}."""
+
+    def theirs(self, value: np.ndarray) -> np.ndarray:
+        return value.reshape(-1)
+
+
+class HeadRows(_Each):
+    """[heads, d_kv] in the folder; ours may have groups of heads: scales of norms."""
+
+    def theirs(self, value: np.ndarray) -> np.ndarray:
+        return value.reshape(-1, value.shape[-1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix(_Each):
+    """`inputs` of our first dimensions are inputs; `transposed`: theirs is [outputs, inputs]."""
+
+    inputs: int = 1
+    transposed: bool = True
+
+    def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
+        """Returns {inputs..., outputs...}."""
+        sides = (math.prod(shape[: self.inputs]), math.prod(shape[self.inputs :]))
+        return reshape(reshape(value.T if self.transposed else value, sides), shape)
+
+    def theirs(self, value: np.ndarray) -> np.ndarray:
+        matrix = value.reshape(math.prod(value.shape[: self.inputs]), -1)
+        return matrix.T if self.transposed else matrix
+
+
+@dataclasses.dataclass(frozen=True)
+class VocabularyRows(_Each):
+    """`size` rows, padded with zeros in our table, which is {d_model, vocab} if `transposed`.
+
+    Or as many numbers: biases.
+    """
+
+    size: int
+    transposed: bool = False
+
+    def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
+        rows, *width = shape[::-1] if self.transposed else shape
+        if value.ndim != len(shape) or value.shape[0] != self.size:
+            raise _Misshaped(value.shape, (self.size, *width))
+        table = np.pad(value, [(0, max(rows - self.size, 0)), *((0, 0) for _ in width)])
+        return reshape(table.T if self.transposed else table, shape)
+
+    def theirs(self, value: np.ndarray) -> np.ndarray:
+        return (value.T if self.transposed else value)[: self.size]
+
+
+@dataclasses.dataclass(frozen=True)
+class OneRow(_Each):
+    """[1, ...] in the folder: biases of logits."""
+
+    row: VocabularyRows
+
+    def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
+        if value.shape[:1] != (1,):
+            raise _Misshaped(value.shape, (1, *shape))
+        return self.row.ours(value[0], shape)
+
+    def theirs(self, value: np.ndarray) -> np.ndarray:
+        return self.row.theirs(value)[np.newaxis]
+
+
+@dataclasses.dataclass(frozen=True)
+class Permuted(_Each):
+    """The same dimensions in another order, `axes`: filters of convolutions."""
+
+    axes: tuple[int, ...]
+
+    def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
+        if value.ndim != len(self.axes):
+            raise _Misshaped(value.shape, shape)
+        return reshape(value.transpose(self.axes), shape)
+
+    def theirs(self, value: np.ndarray) -> np.ndarray:
+        return value.transpose(np.argsort(self.axes))
+
+
+@dataclasses.dataclass(frozen=True)
+class Stacked:
+    """Several tensors of the folder, one variable of ours {experts, ...}."""
+
+    each: Transform
+
+    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        (shape,) = shapes
+        return [np.stack(self.each.to_ours(theirs, [shape[1:]] * len(theirs)))]
+
+    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
+        (value,) = ours
+        return self.each.to_theirs(list(value))
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """One tensor, several variables of ours side by side on `axis`: queries, keys, values.
+
+    A variable has as much of the axis as of all values.
+    """
+
+    axis: int
+    each: Transform
+
+    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        (value,) = theirs
+        return self.each.to_ours(_split(value, shapes, self.axis), shapes)
+
+    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [np.concatenate(self.each.to_theirs(ours), self.axis)]
+
+
+def _split(value: np.ndarray, shapes: Sequence[Shape], axis: int) -> list[np.ndarray]:
+    sizes = [math.prod(shape) for shape in shapes]
+    if value.ndim <= axis or value.size != sum(sizes):
+        raise _Misshaped(value.shape, None)
+    ends = np.cumsum(sizes) * value.shape[axis] // value.size
+    return np.split(value, ends[:-1], axis)
+
+
+@dataclasses.dataclass(frozen=True)
+class JoinedByHead:
+    """One tensor with the outputs of head 0, then of head 1, ...; of each those of our variables.
+
+    These are queries, keys and values; `heads` may also be groups of queries with one key.
+    """
+
+    heads: int
+    each: Transform
+
+    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        (value,) = theirs
+        if value.ndim < 1 or value.shape[0] % self.heads:
+            raise _Misshaped(value.shape, None)
+        by_head = value.reshape(self.heads, -1, *value.shape[1:])
+        parts = _split(by_head, shapes, axis=1)
+        return self.each.to_ours([part.reshape(-1, *value.shape[1:]) for part in parts], shapes)
+
+    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
+        values = self.each.to_theirs(ours)
+        by_head = [value.reshape(self.heads, -1, *value.shape[1:]) for value in values]
+        joined = np.concatenate(by_head, 1)
+        return [joined.reshape(-1, *joined.shape[2:])]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reordered:
+    """Another order of the last dimension of ours, an entry of a head: `halves_of_pairs`."""
+
+    each: Transform
+    order: tuple[int, ...]
+
+    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        values = self.each.to_ours(theirs, shapes)
+        if any(value.shape[-1] != len(self.order) for value in values):
+            raise _Misshaped(values[0].shape, None)
+        return [value[..., list(self.order)] for value in values]
+
+    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
+        back = np.argsort(self.order)
+        return self.each.to_theirs([value[..., back] for value in ours])
+
+
+def halves_of_pairs(rotated: int, size: int) -> tuple[int, ...]:
+    """Returns the order in which pairs that rotate, side by side in a head, are its two halves.
+
+    Examples:
+      >>> halves_of_pairs(4, 6)
+      (0, 2, 1, 3, 4, 5)
+    """
+    return (*range(0, rotated, 2), *range(1, rotated, 2), *range(rotated, size))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+    """As many tensors as `number`, one variable of ours that begins with their dimension."""
+
+    number: int
+
+    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        (shape,) = shapes
+        if any(value.shape != theirs[0].shape for value in theirs):
+            raise _Misshaped(theirs[0].shape, shape)
+        return [reshape(np.concatenate([value.reshape(-1) for value in theirs]), shape)]
+
+    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
+        (value,) = ours
+        return np.split(value.reshape(-1), self.number)
+
+
+class _Misshaped(Exception):
+    """An array has other sizes than expected."""
+
+
+def reshape(value: np.ndarray, shape: Shape) -> np.ndarray:
+    """Refuses other sizes of as many dimensions: sizes that were exchanged are an error."""
+    if value.size != math.prod(shape) or (value.ndim == len(shape) and value.shape != shape):
+        raise _Misshaped(value.shape, shape)
+    return value.reshape(shape)
+
+
+class Row:
+    """Tensors of the folder and variables of ours with the same values; a text stands for one."""
+
+    def __init__(
+        self, names: str | Sequence[str], paths: str | Sequence[str], transform: Transform
+    ) -> None:
+        self.names = (names,) if isinstance(names, str) else tuple(names)
+        self.paths = (paths,) if isinstance(paths, str) else tuple(paths)
+        self.transform = transform
+
+    def in_order(self, order: tuple[int, ...]) -> Row:
+        """Returns the row with another order of the last dimension of ours; see `Reordered`."""
+        return Row(self.names, self.paths, Reordered(self.transform, order))
+
+
+def norm_rows(theirs: str, ours: str) -> Iterator[Row]:
+    """Yields the scale and the bias of a layer norm."""
+    yield Row(f"{theirs}.weight", f"{ours}/scale", Same())
+    yield Row(f"{theirs}.bias", f"{ours}/bias", Same())
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorTable:
+    """`kept`: patterns of tensors without a use in our model; they are stored for the export."""
+
+    rows: Sequence[Row]
+    kept: Sequence[str] = ()
+
+    def is_kept(self, name: str) -> bool:
+        return any(re.fullmatch(pattern, name) for pattern in self.kept)
+
+    def check_names(self, tensors: Collection[str], where: object) -> None:
+        """Raises ConversionError unless a folder has exactly the tensors of the table."""
+        needed = {name for row in self.rows for name in row.names}
+        missing = [name for row in self.rows for name in row.names if name not in tensors]
+        surplus = [name for name in tensors if name not in needed and not self.is_kept(name)]
+        if missing:
+            raise ConversionError(f"{where} lacks {_as_list(missing)}, which config.json asks for")
+        if surplus:
+            raise ConversionError(
+                f"{where} has {_as_list(surplus)}, for which config.json has no place"
+            )
+
+    def to_ours(
+        self, read: Callable[[str], np.ndarray], shapes: Mapping[str, Shape], where: object
+    ) -> dict[str, np.ndarray]:
+        """Returns values by path, in the folder's types; ConversionError for unexpected sizes."""
+        values: dict[str, np.ndarray] = {}
+        for entry in self.rows:
+            theirs = [read(name) for name in entry.names]
+            try:
+                ours = entry.transform.to_ours(theirs, [shapes[path] for path in entry.paths])
+            except _Misshaped as error:
+                sizes = " x ".join(map(str, theirs[0].shape))
+                raise ConversionError(
+                    f"{where}: {entry.names[0]} has sizes {sizes}, which do not fit config.json"
+                ) from error
+            values.update(zip(entry.paths, ours, strict=True))
+        return values
+
+    def to_theirs(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the tensors of a folder by name; ConversionError if paths are not the table's."""
+        tensors: dict[str, np.ndarray] = {}
+        used: set[str] = set()
+        for entry in self.rows:
+            used.update(entry.paths)
+            try:
+                theirs = entry.transform.to_theirs([values[path] for path in entry.paths])
+                tensors.update(zip(entry.names, theirs, strict=True))
+            except KeyError as error:
+                raise ConversionError(f"the model has no variable {error}: {_CHANGED}") from error
+            except (ValueError, IndexError) as error:
+                sizes = " x ".join(map(str, values[entry.paths[0]].shape))
+                raise ConversionError(
+                    f"{entry.paths[0]} has sizes {sizes}, which do not fit config.json: {_CHANGED}"
+                ) from error
+        surplus = sorted(values.keys() - used)
+        if surplus:
+            raise ConversionError(f"config.json has no place for {_as_list(surplus)}: {_CHANGED}")
+        return tensors
+
+
+def _as_list(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{', '.join(names[:3])}{more}"
+
+
+def dense_rows(theirs: str, ours: str, *, has_bias: bool = True, inputs: int = 1) -> Iterator[Row]:
+    yield Row(f"{theirs}.weight", f"{ours}/kernel", Matrix(inputs))
+    if has_bias:
+        yield Row(f"{theirs}.bias", f"{ours}/bias", Same())

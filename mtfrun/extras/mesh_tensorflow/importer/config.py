@@ -1,0 +1,272 @@
+"""The configuration of a program of Mesh TensorFlow, and an account of every binding of it.
+
+The conversion asks for the parameters that it understands. All other bindings are ignored for a
+reason in `program.py`, or not supported, so that none is forgotten.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mtfrun.configuration.gin_values import MACRO, Reference, map_parts, references_in, value_text
+from mtfrun.configuration.statements import Binding
+from mtfrun.experiment.conversion.importer import ConversionError
+from mtfrun.extras.mesh_tensorflow.importer.program import CALLABLES, IGNORED
+
+# Classes whose methods are configured: "Bitransformer.decode.beam_size".
+_WITH_METHODS = ("Bitransformer", "Unitransformer")
+# Limits for a value after its macros are replaced.
+_MAX_VALUES = 100_000
+_MAX_DEPTH = 128
+_NOTHING_CALLS_IT = "nothing in this configuration uses it"
+
+
+class Fate(enum.Enum):
+    """Values are the names of the three lists."""
+
+    TAKEN_OVER = "taken over"
+    IGNORED = "ignored"
+    NOT_SUPPORTED = "not supported"
+
+
+class Key(NamedTuple):
+    """The left side of a binding; the selector of a macro is "", its parameter its name."""
+
+    scope: str
+    selector: str
+    parameter: str
+
+    @property
+    def name(self) -> str:
+        selector = f"{self.selector}." * bool(self.selector)
+        return f"{self.scope}/" * bool(self.scope) + selector + self.parameter
+
+
+@dataclasses.dataclass(frozen=True)
+class Account:
+    name: str
+    value: str
+    fate: Fate
+    why: str = ""
+
+
+def short_name(name: str) -> str:
+    """Returns the name of a class or function without its modules.
+
+    >>> short_name("mesh_tensorflow.transformer.transformer_layers.SelfAttention")
+    'SelfAttention'
+    >>> short_name("transformer.Bitransformer.decode")
+    'Bitransformer.decode'
+    """
+    parts = name.split(".")
+    return ".".join(parts[-2:] if len(parts) > 1 and parts[-2] in _WITH_METHODS else parts[-1:])
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, bool):
+        return "True or False"
+    if isinstance(value, (int, float)):
+        return "a number" if math.isfinite(value) else None
+    if isinstance(value, str):
+        return "a text"
+    return "a list" if isinstance(value, list | tuple) else None
+
+
+def name_of(value: Any) -> str:
+    """Returns the short name of a reference, or the text of another value."""
+    is_function = isinstance(value, Reference) and not value.macro
+    return short_name("/".join([*value.scopes, value.selector])) if is_function else str(value)
+
+
+class SourceConfig:
+    """The user's bindings come after the `program`'s; ConversionError for undefined macros."""
+
+    def __init__(self, bindings: Iterable[Binding], program: Iterable[Binding] = ()) -> None:
+        self._values: dict[Key, Any] = {}
+        self._own: dict[Key, None] = {}
+        for binding in program:
+            self._values[_key(binding)] = binding.value
+        for binding in bindings:
+            self._values[_key(binding)] = binding.value
+            self._own[_key(binding)] = None
+        self._called: set[str] = set()
+        self._taken: set[Key] = set()
+        self._ignored: dict[Key, str] = {}
+        self._not_supported: dict[Key, str] = {}
+
+    def get(self, target: str, default: Any = None, *, scope: str = "") -> Any:
+        """Returns the value of "SelfAttention.num_heads", and counts its binding as converted.
+
+        A binding without a scope holds in all. ConversionError for a value of another kind.
+        """
+        self._called.add(target.rpartition(".")[0])
+        value = default
+        for key in self._bindings_of(target, scope):
+            self._taken.add(key)
+            value = self._resolve(self._values[key])
+        if type(default) is int and isinstance(value, float) and value.is_integer():
+            value = int(value)  # T5's operative configurations have "10000.0"
+        kind = _kind(default)
+        if kind is not None and kind is not _kind(value):
+            raise ConversionError(
+                f"{target} = {value_text(value)} is not {kind}, such as {value_text(default)}"
+            )
+        return value
+
+    def get_optional(self, target: str, example: Any, *, scope: str = "") -> Any:
+        """Like `get`, for a parameter whose default is None; None is also a valid value."""
+        value = self.get(target, scope=scope)
+        return None if value is None else self.get(target, example, scope=scope)
+
+    def bind(self, scope: str, target: str, value: Any) -> None:
+        """Adds an argument of a class in a scope; it is no binding of the account."""
+        self._values[_key_in(scope, target)] = value
+
+    def has_read(self, scope: str, target: str) -> bool:
+        """Returns whether a value that was bound in this very scope has been read or ignored."""
+        key = _key_in(scope, target)
+        return key in self._taken or key in self._ignored
+
+    def has(self, target: str, *, scope: str = "") -> bool:
+        """Returns whether a parameter is bound; counts nothing."""
+        return any(True for _ in self._bindings_of(target, scope))
+
+    def getter(self, selector: str, scope: str = "") -> Callable[..., Any]:
+        def get(parameter: str, default: Any = None) -> Any:
+            return self.get(f"{selector}.{parameter}", default, scope=scope)
+
+        return get
+
+    def require(self, target: str, allowed: Sequence[Any], why: str, *, scope: str = "") -> Any:
+        """Returns the value; the first of `allowed`, the default, for an unsupported value."""
+        value = self.get(target, allowed[0], scope=scope)
+        if any(value == other and type(value) is type(other) for other in allowed):
+            return value
+        self.refuse(target, why, scope=scope)
+        return allowed[0]
+
+    def require_defaults(
+        self, selector: str, rules: Iterable[tuple[str, Any, str]], *, scope: str = ""
+    ) -> None:
+        """Requires the only supported value, the default, of parameters: (name, value, why)."""
+        for name, value, why in rules:
+            self.require(f"{selector}.{name}", [value], why, scope=scope)
+
+    def refuse(self, target: str, why: str, *, scope: str = "") -> None:
+        """Counts a parameter, bound or not, as not supported."""
+        *_, key = _key_in(scope, target), *self._bindings_of(target, scope)
+        self._not_supported[key] = why
+
+    def ignore(self, target: str, why: str, *, scope: str = "") -> None:
+        self._called.add(target.rpartition(".")[0])
+        for key in self._bindings_of(target, scope):
+            self._ignored[key] = why
+
+    def ignore_in_scope(self, target: str, why: str, scope: str) -> None:
+        """Counts a parameter that is bound in this very scope as ignored."""
+        self._ignored[_key_in(scope, target)] = why
+
+    def ignore_calls_of(self, selectors: Iterable[str], why: str) -> None:
+        names = set(selectors)
+        for key in self._values:
+            if key.selector in names:
+                self._ignored.setdefault(key, why)
+
+    def parameters_of(self, selector: str) -> dict[str, Any]:
+        """Ignores scopes, counts nothing, and leaves macros that another file may define."""
+        return {
+            key.parameter: self._resolve(value, lenient=True)
+            for key, value in self._values.items()
+            if key.selector == selector
+        }
+
+    def account(self) -> list[Account]:
+        fates = {
+            key: self._fate(key) for key in {**self._own, **self._not_supported} if key.selector
+        }
+        fates |= self._fates_of_macros(fates)
+        order = [*self._own, *(key for key in self._not_supported if key not in self._own)]
+        return [Account(key.name, value_text(self._values.get(key)), *fates[key]) for key in order]
+
+    def _fate(self, key: Key) -> tuple[Fate, str]:
+        _, selector, parameter = key
+        if key in self._not_supported:
+            return Fate.NOT_SUPPORTED, self._not_supported[key]
+        if key in self._ignored:
+            return Fate.IGNORED, self._ignored[key]
+        if key in self._taken:
+            return Fate.TAKEN_OVER, ""
+        for name in (f"{selector}.{parameter}", f"{selector}.*"):
+            if name in IGNORED:
+                return Fate.IGNORED, IGNORED[name]
+        if selector in CALLABLES and selector not in self._called:
+            return Fate.IGNORED, _NOTHING_CALLS_IT
+        known = selector in CALLABLES or selector in self._called
+        return Fate.NOT_SUPPORTED, "unknown parameter" if known else "unknown class or function"
+
+    def _fates_of_macros(
+        self, fates: Mapping[Key, tuple[Fate, str]]
+    ) -> dict[Key, tuple[Fate, str]]:
+        ranks = list(Fate)
+        best: dict[str, tuple[Fate, str]] = {}
+        for key, value in self._values.items():
+            if not key.selector:
+                continue
+            fate = fates.get(key) or self._fate(key)
+            for name in self._macros_in(value):
+                if name not in best or ranks.index(fate[0]) < ranks.index(best[name][0]):
+                    best[name] = fate
+        unused = Fate.IGNORED, _NOTHING_CALLS_IT
+        return {key: best.get(key.parameter, unused) for key in self._own if not key.selector}
+
+    def _macros_in(self, value: Any) -> set[str]:
+        names: set[str] = set()
+        values = [value]
+        while values:
+            for name in {reference.macro for reference in references_in(values.pop())} - names:
+                if name:
+                    names.add(name)
+                    values.append(self._values.get(Key("", "", name)))
+        return names
+
+    def _bindings_of(self, target: str, scope: str) -> Iterator[Key]:
+        """Yields the keys that bind a parameter in a scope, the outermost scope first."""
+        parts = scope.split("/") if scope else []
+        for depth in range(len(parts) + 1):
+            key = _key_in("/".join(parts[:depth]), target)
+            if key in self._values:
+                yield key
+
+    def _resolve(self, value: Any, *, lenient: bool = False) -> Any:
+        return self._replace(value, 0, iter(range(_MAX_VALUES)), lenient=lenient)
+
+    def _replace(self, value: Any, depth: int, budget: Iterator[int], *, lenient: bool) -> Any:
+        if next(budget, None) is None or depth > _MAX_DEPTH:
+            raise ConversionError(
+                f"a value has more than {_MAX_VALUES} parts, or {_MAX_DEPTH} in one another"
+            )
+        replaced = functools.partial(self._replace, depth=depth + 1, budget=budget, lenient=lenient)
+        if not isinstance(value, Reference) or not value.macro:
+            return map_parts(replaced, value)
+        key = Key("", "", value.macro)
+        if key in self._values:
+            return replaced(self._values[key])
+        if lenient:
+            return value
+        raise ConversionError(f"the configuration uses {value}, which it never defines")
+
+
+def _key_in(scope: str, target: str) -> Key:
+    selector, _, parameter = target.rpartition(".")
+    return Key(scope, selector, parameter)
+
+
+def _key(binding: Binding) -> Key:
+    if binding.selector == MACRO:
+        return Key("", "", binding.scope)
+    return Key(binding.scope, short_name(binding.selector), binding.parameter)

@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import re
+import shlex
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from mtfrun.checkpoints.partial_files import list_names
+from mtfrun.configuration.gin_values import Reference, reference
+from mtfrun.configuration.statements import bindings_in
+from mtfrun.errors.untrusted import escape, is_directory, is_regular
+from mtfrun.experiment.conversion.importer import ConversionError, Imported
+from mtfrun.extras.mesh_tensorflow.importer.checkpoint import SourceCheckpoint
+from mtfrun.extras.mesh_tensorflow.importer.config import Account, Fate, SourceConfig
+from mtfrun.extras.mesh_tensorflow.importer.data import (
+    names_of_data,
+    read_lengths,
+    write_data,
+    write_decoding,
+)
+from mtfrun.extras.mesh_tensorflow.importer.gin import Draft, read_gin_file
+from mtfrun.extras.mesh_tensorflow.importer.mesh import read_mesh, write_mesh
+from mtfrun.extras.mesh_tensorflow.importer.model.model import SourceModel, read_model, write_model
+from mtfrun.extras.mesh_tensorflow.importer.optimizers import write_optimizer, write_schedule
+from mtfrun.extras.mesh_tensorflow.importer.program import PROGRAM_DEFAULTS
+
+# The original trains on so many tokens, of the longest feature, unless it is told otherwise.
+_TRAIN_TOKENS = 2**36
+_OPERATIVE_CONFIG = "operative_config.gin"
+_INDEX = re.compile(r"(model\.ckpt-(\d+))\.index")
+_CHECKPOINT = re.compile(r"model\.ckpt-\d+(\.index)?")
+_NAMED = 3
+_COMMENT_WIDTH = 96
+
+
+def read_run(path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()) -> Imported:
+    """Reads operative_config.gin, or another gin file, and the checkpoint beside it."""
+    run = find_run(path)
+    bindings = read_gin_file(run.config, search_paths)
+    source = SourceConfig(bindings, () if run.is_operative else bindings_in(PROGRAM_DEFAULTS))
+    model = read_model(source)
+    checkpoint = None
+    if run.checkpoint is not None:
+        checkpoint = SourceCheckpoint(run.checkpoint, model.stacks)
+    config = functools.partial(_config, source, model, run, checkpoint)
+    config(path)  # for the account
+    account = source.account()
+    _check(account, run, partial=partial)
+    return Imported(
+        config,
+        None if checkpoint is None else checkpoint.values,
+        step=0 if checkpoint is None else checkpoint.step,
+        record={
+            "format": "mesh_tensorflow",
+            "from": escape(str(path)),
+            "bindings": _lists(account),
+        },
+        notes=_notes(account),
+    )
+
+
+def _config(
+    source: SourceConfig,
+    model: SourceModel,
+    run: SourceRun,
+    checkpoint: SourceCheckpoint | None,
+    directory: pathlib.Path,
+) -> str:
+    path = run.config.parent if run.is_operative else run.config
+    draft = Draft(_header(source, model, path, directory))
+    draft.include("defaults.gin")
+    if checkpoint is not None:
+        draft.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
+        source.ignore("run.init_checkpoint", "the checkpoint that is imported replaces it")
+    else:
+        draft.macro("INIT_CHECKPOINT", source.get("run.init_checkpoint", None))
+    draft.gap()
+    lengths = read_lengths(source)
+    mesh = read_mesh(source, lengths)
+    write_model(model, draft, mesh.microbatches)
+    draft.macro("ACTIVATION_DTYPE", source.get("get_variable_dtype.activation_dtype", "float32"))
+    draft.gap()
+    row_lengths = lengths
+    if model.model_type == "lm":
+        row_lengths = {"targets": lengths["targets"]}
+    write_data(source, draft, row_lengths, model.row_form)
+    _write_vocabulary(draft, checkpoint, model)
+    draft.gap()
+    write_mesh(source, mesh, draft)
+    draft.gap()
+    train_steps = _write_loop(source, draft, mesh.batch_size * max(lengths.values()))
+    rate = write_schedule(source, draft, train_steps)
+    write_optimizer(source, draft, rate, model.patterns())
+    _write_filter(source, draft, model, has_checkpoint=checkpoint is not None)
+    write_decoding(source, draft)
+    return draft.text()
+
+
+def _header(
+    source: SourceConfig, model: SourceModel, path: pathlib.Path, directory: pathlib.Path
+) -> list[str]:
+    title = f"Mesh TensorFlow's {model.model_type}, imported from {path}."
+    lines = [title, ""]
+    names = names_of_data(source)
+    if names:
+        text = f"The original's data, which TRAINING_DATA takes the place of: {', '.join(names)}."
+        lines += [*textwrap.wrap(text, _COMMENT_WIDTH), ""]
+    return [
+        *lines,
+        f"Train on:  mtfrun train --gin_file={shlex.quote(str(directory / 'config.gin'))} \\",
+        "               --gin_file=... --model_dir=...",
+    ]
+
+
+def _write_vocabulary(
+    draft: Draft, checkpoint: SourceCheckpoint | None, model: SourceModel
+) -> None:
+    size = None if checkpoint is None else checkpoint.vocabulary_size
+    if size is None:
+        return
+    comment = "ids in decimals; or --gin_file=data/sentencepiece.gin"
+    draft.macro("VOCABULARY", reference("@data.IdVocabulary()"), comment)
+    draft.bind("data.IdVocabulary", {"size": size - model.rows_of_clusters})
+
+
+def _write_loop(source: SourceConfig, draft: Draft, tokens_per_batch: int) -> int:
+    steps = source.get("run.train_steps", None)
+    if not isinstance(steps, Reference):
+        steps = source.get_optional("run.train_steps", 0)
+    if steps is None or isinstance(steps, Reference):
+        tokens = source.get("auto_train_steps.train_tokens", _TRAIN_TOKENS)
+        steps = max(1, tokens // tokens_per_batch)
+    if steps < 1:
+        raise ConversionError(f"run.train_steps = {steps} must be at least 1")
+    draft.macro("TRAIN_STEPS", steps)
+    draft.macro("ITERATIONS_PER_LOOP", source.get("run.iterations_per_loop", 100))
+    draft.macro("CHECKPOINT_EVERY", source.get("run.save_checkpoints_steps", 5000))
+    kept = source.get_optional("run.keep_checkpoint_max", 0)
+    draft.bind("training.CheckpointOptions", {"max_to_keep": kept or None})  # 0 keeps all
+    if source.has("run.perplexity_eval_steps"):
+        batches = source.get("run.perplexity_eval_steps")
+        draft.bind("experiment.Evaluation", {"max_batches": batches})
+    return int(steps)
+
+
+def _write_filter(
+    source: SourceConfig, draft: Draft, model: SourceModel, *, has_checkpoint: bool
+) -> None:
+    pattern = source.get("run.variable_filter", None)
+    if pattern is None:
+        return
+    if not isinstance(pattern, str):
+        source.refuse("run.variable_filter", "only patterns of names are supported")
+        return
+    frozen = model.patterns().complement(source, "run.variable_filter", pattern)
+    draft.bind("experiment.Training", {"frozen": frozen})
+    if not has_checkpoint:
+        comment = "what is trained may be new: the original takes what the checkpoint has"
+        draft.bind("experiment.InitCheckpoint", {"strict": False}, comment=comment)
+
+
+def _check(account: Sequence[Account], run: SourceRun, *, partial: bool) -> None:
+    refused = [entry for entry in account if entry.fate is Fate.NOT_SUPPORTED]
+    if not refused or partial:
+        return
+    first = "; ".join(f"{e.name} = {e.value} ({e.why})" for e in refused[:_NAMED])
+    omitted = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+    raise ConversionError(f"{run.config}: not supported: {first}{omitted}. --partial leaves it out")
+
+
+def _lists(account: Sequence[Account]) -> dict[str, Mapping[str, object]]:
+    lists: dict[str, dict[str, object]] = {fate.value: {} for fate in Fate}
+    for entry in account:
+        text = f"{entry.value}: {entry.why}" if entry.why else entry.value
+        lists[entry.fate.value][entry.name] = text
+    return dict(lists)
+
+
+def _notes(account: Sequence[Account]) -> list[str]:
+    counts = {fate: sum(entry.fate is fate for entry in account) for fate in Fate}
+    notes = [
+        ", ".join(f"{count} bindings {fate.value}" for fate, count in counts.items())
+        + ": import.json has all of them"
+    ]
+    notes += [
+        f"left out: {entry.name} = {entry.value} ({entry.why})"
+        for entry in account
+        if entry.fate is Fate.NOT_SUPPORTED
+    ]
+    return notes
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceRun:
+    config: pathlib.Path
+    checkpoint: pathlib.Path | None
+
+    @property
+    def is_operative(self) -> bool:
+        """Whether the program has written the file, with all values."""
+        return self.config.name == _OPERATIVE_CONFIG
+
+
+def names_run(path: pathlib.Path) -> bool:
+    if is_directory(path):
+        return is_regular(path / _OPERATIVE_CONFIG)
+    return path.suffix == ".gin" or bool(_CHECKPOINT.fullmatch(path.name))
+
+
+def find_run(path: pathlib.Path) -> SourceRun:
+    """Returns the newest checkpoint unless the path names one; ConversionError without files."""
+    if _CHECKPOINT.fullmatch(path.name):
+        prefix = path.with_name(path.name.removesuffix(".index"))
+        config = path.with_name(_OPERATIVE_CONFIG)
+        for needed in (config, prefix.with_name(f"{prefix.name}.index")):
+            if not is_regular(needed):
+                raise ConversionError(f"--from={path}: there is no file {needed}")
+        return SourceRun(config, prefix)
+    if not is_directory(path):
+        is_operative = path.name == _OPERATIVE_CONFIG
+        return SourceRun(path, newest_checkpoint(path.parent) if is_operative else None)
+    return SourceRun(path / _OPERATIVE_CONFIG, newest_checkpoint(path))
+
+
+def newest_checkpoint(directory: pathlib.Path) -> pathlib.Path | None:
+    matches = [match for name in list_names(directory) if (match := _INDEX.fullmatch(name))]
+    if not matches:
+        return None
+    newest = max(matches, key=lambda match: int(match[2]))
+    return directory / newest[1]

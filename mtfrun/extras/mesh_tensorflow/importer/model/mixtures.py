@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from mtfrun.configuration.gin_values import Reference, reference
+from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig
+
+Parameters = dict[str, Any]
+
+_GATES = {
+    "top_2": "Top2",
+    "top_n": "TopN",
+    "switch": "Switch",
+    "switch_max": "BatchPrioritized",
+    "ntlb": "NoTokenLeftBehind",
+    "expert_selection": "ExpertChoice",
+}
+_UNUSED = "no gate of this configuration reads it"
+_DETERMINISTIC = "evaluations draw no numbers: the second expert is used above the threshold"
+# Parameters that only some gates read, with their gates.
+_READ_BY = {
+    "use_second_place_loss": ("top_2",),
+    "second_policy_train": ("top_2", "top_n"),
+    "second_policy_eval": ("top_2", "top_n"),
+    "second_threshold_train": ("top_2", "top_n"),
+    "second_threshold_eval": ("top_2", "top_n"),
+    "switch_policy_train": ("switch", "switch_max", "ntlb", "expert_selection"),
+    "switch_policy_eval": ("switch", "switch_max"),
+    "switch_dropout": ("switch", "switch_max", "expert_selection"),
+    "switch_temperature": ("switch", "switch_max"),
+    "switch_jitter": ("switch", "switch_max", "ntlb", "expert_selection"),
+    "ntlb_top_k": ("ntlb",),
+    "top_n_num_experts_per_token": ("top_n",),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureArguments:
+    """The arguments of a mixture in the original.
+
+    Attributes:
+      kind: the class that has them.
+      names: those that `kind` passes on to MoE1D, which has the other ones; () for all.
+      defaults: of `kind`, where they differ from MoE1D's.
+    """
+
+    source: SourceConfig
+    scope: str
+    kind: str = "MoE1D"
+    names: Collection[str] = ()
+    defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def target(self, name: str) -> str:
+        has_it = not self.names or name in self.names
+        return f"{self.kind if has_it else 'MoE1D'}.{name}"
+
+    def get(self, name: str, default: Any = None) -> Any:
+        default = self.defaults.get(name, default)
+        return self.source.get(self.target(name), default, scope=self.scope)
+
+    def require(self, name: str, allowed: Sequence[Any], why: str) -> Any:
+        first = self.defaults.get(name, allowed[0])
+        allowed = sorted(allowed, key=lambda value: value != first)
+        return self.source.require(self.target(name), allowed, why, scope=self.scope)
+
+    def ignore(self, name: str, why: str) -> None:
+        self.source.ignore(self.target(name), why, scope=self.scope)
+
+
+def mixture(
+    arguments: MixtureArguments, activations: Sequence[Reference | None]
+) -> dict[str, Parameters]:
+    """Returns the parameters of our classes, by class; `activations` are multiplied."""
+    get = arguments.get
+    gate = arguments.require("moe_gating", list(_GATES), f"only {', '.join(_GATES)}")
+    for name, readers in _READ_BY.items():
+        if gate not in readers:
+            arguments.ignore(name, _UNUSED)
+    for name, value, why in (
+        ("output_dim", None, "the output has the size of the input"),
+        ("word_embed_mode", None, "routers do not read embeddings"),
+        ("use_second_place_expert_prob", None, "routers do not draw second experts"),
+    ):
+        arguments.require(name, [value], why)
+    if arguments.kind == "MoE1D":
+        why = "ExpertsSelfAttention has the experts of attention"
+        arguments.require("use_experts_attention", [False], why)
+    arguments.ignore("use_second_place_expert_prob_temp", _UNUSED)
+    router, gates = _router(arguments, gate)
+    return {
+        "moe.MoE1D": {
+            "num_experts": get("num_experts", 16),
+            "router": reference("@moe.Router"),
+            "experts": reference("@moe.Experts"),
+            "capacity": reference("@moe.Capacity()"),
+            "loss_coef": get("loss_coef", 1e-2),
+        },
+        "moe.Experts": {
+            "hidden_size": get("hidden_size", 4096),
+            "activations": activations,
+            "dropout_rate": get("dropout_rate", 0.0),
+        },
+        "moe.Capacity": {
+            "training": get("capacity_factor_train", 1.25),
+            "evaluation": get("capacity_factor_eval", 2.0),
+            "min_expert_capacity": get("min_expert_capacity", 4),
+            "group_size": get("group_size", 1024),
+        },
+        "moe.Router": router,
+        **gates,
+    }
+
+
+def mixture_of_two_levels(arguments: MixtureArguments) -> dict[str, Parameters]:
+    """Returns the parameters of our classes, by class; both levels have one kind of gate."""
+    classes = mixture(arguments, [reference("@mtf.relu")])
+    parameters = classes.pop("moe.MoE1D")
+    sizes = [arguments.get(name, 8) for name in ("expert_x", "expert_y")]
+    routers = [parameters.pop("router")] * 2
+    classes["moe.Capacity"]["second_level"] = arguments.get("capacity_factor_second_level", 1.0)
+    return {"moe.MoE2D": {**parameters, "num_experts": sizes, "routers": routers}, **classes}
+
+
+def _router(arguments: MixtureArguments, gate: str) -> tuple[Parameters, dict[str, Parameters]]:
+    get = arguments.get
+    cls = f"moe.{_GATES[gate]}"
+    parameters: Parameters = {"z_loss": get("z_loss") or 0.0}
+    router: Parameters = {"gate": reference(f"@{cls}()")}
+    classes: dict[str, Parameters] = {cls: parameters}
+    if gate in ("top_2", "top_n"):
+        for phase, ours in (("train", "training"), ("eval", "evaluation")):
+            policy = _second_policy(arguments, phase, classes)
+            parameters[f"second_policy_{ours}"] = policy
+    if gate == "top_2":
+        parameters["second_expert_loss"] = get("use_second_place_loss", default=False)
+    if gate == "top_n":
+        parameters["num_experts"] = get("top_n_num_experts_per_token", 3)
+    if gate == "ntlb":
+        parameters["top_k"] = get("ntlb_top_k", 4)
+    noise = get("switch_policy_train", "input_jitter") if gate in _READ_BY["switch_jitter"] else ""
+    if gate in ("switch", "switch_max"):
+        _switch_policies(arguments, noise, parameters, classes)
+    if noise == "input_jitter":
+        router["input_noise"] = reference("@moe.Jitter()")
+        classes["moe.Jitter"] = {"epsilon": get("switch_jitter", 1e-2)}
+    elif noise == "input_dropout":
+        router["input_noise"] = reference("@moe.InputDropout()")
+        classes["moe.InputDropout"] = {"rate": get("switch_dropout", 0.1)}
+    for name, reader in (("switch_jitter", "input_jitter"), ("switch_dropout", "input_dropout")):
+        if noise != reader:
+            arguments.ignore(name, _UNUSED)
+    return router, classes
+
+
+def _switch_policies(
+    arguments: MixtureArguments,
+    training: str,
+    parameters: Parameters,
+    classes: dict[str, Parameters],
+) -> None:
+    arguments.require(
+        "switch_policy_eval",
+        ["input_jitter", "argmax", "input_dropout"],
+        "evaluations draw no numbers: sample is not supported there",
+    )
+    if training == "sample":
+        parameters["policy_training"] = reference("@moe.Sample()")
+        classes["moe.Sample"] = {"temperature": arguments.get("switch_temperature", 1.0)}
+        return
+    arguments.ignore("switch_temperature", _UNUSED)
+    policies = ["input_jitter", "argmax", "input_dropout"]
+    arguments.require("switch_policy_train", policies, "unknown policy")
+
+
+def _second_policy(
+    arguments: MixtureArguments, phase: str, classes: dict[str, Parameters]
+) -> Reference:
+    name, threshold = f"second_policy_{phase}", f"second_threshold_{phase}"
+    policy = arguments.require(name, ["random", "all", "none", "threshold"], "unknown policy")
+    if policy in ("all", "none"):
+        arguments.ignore(threshold, _UNUSED)
+        return reference("@moe.All()" if policy == "all" else "@moe.Never()")
+    if policy == "random" and phase == "eval":
+        arguments.ignore(name, _DETERMINISTIC)
+        policy = "threshold"
+    cls = "moe.Random" if policy == "random" else "moe.Threshold"
+    # Training and evaluation may have different thresholds.
+    scoped = f"{'training' if phase == 'train' else 'evaluation'}/{cls}"
+    classes[scoped] = {"threshold": arguments.get(threshold, 0.2)}
+    return reference(f"@{scoped}()")

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig
+from mtfrun.extras.mesh_tensorflow.importer.model.layer_variables import OF_LAYERS
+from mtfrun.extras.mesh_tensorflow.importer.model.layers import SourceStack
+
+_BLOCK = "block_000/layer_000"
+_OF_EVERY_SUBLAYER = {"transformer.RMSNorm", "transformer.LayerNorm"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    """`pattern`, of our paths, follows the stack's name; `examples` are endings in the original.
+
+    `classes` of ours have such variables, all models if empty; `in_stack`: every stack has some.
+    `shared_kv`: attention has them where it has this value; None where it has any.
+    """
+
+    pattern: str
+    examples: Sequence[str]
+    classes: Collection[str] = ()
+    in_stack: bool = True
+    shared_kv: bool | None = None
+
+
+# The sublayers of ours with attention or matrices, and the classes of the original.
+_ATTENTIONS = {
+    "SelfAttention": "SelfAttention",
+    "LocalSelfAttention": "LocalSelfAttention",
+    "EncoderDecoderAttention": "EncDecAttention",
+}
+_PROJECTIONS = {"query": "q", "key": "k", "value": "v", "output": "o"}
+_TALKING_HEADS = {
+    "TalkingHeadsSelfAttention": "TalkingHeadsSelfAttention",
+    "TalkingHeadsEncoderDecoderAttention": "TalkingHeadsEncDecAttention",
+}
+_SHARED_KV = {"key": False, "value": False, "key_value": True}
+_TALKING_KERNELS = {**_PROJECTIONS, "output": "y", "logits": "logits", "weights": "weights"}
+_FEED_FORWARDS = {
+    "transformer.FeedForward": ("feed_forward", "DenseReluDense"),
+    "transformer.GatedFeedForward": ("gated_feed_forward", "DenseReluDense"),
+    "moe.MoE1D": ("moe_1d", "MoE1D"),
+    "moe.MoE2D": ("moe_2d", "MoE2D"),
+}
+# The classes of the original, by ours.
+_CLASSES = {
+    **{f"transformer.{cls}": theirs for cls, theirs in {**_ATTENTIONS, **_TALKING_HEADS}.items()},
+    **{cls: theirs for cls, (_, theirs) in _FEED_FORWARDS.items()},
+}
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+
+
+_KINDS = [
+    _Kind(r"norm/scale$", [f"{_BLOCK}/rms_norm/scale", "rms_norm/scale"], ["transformer.RMSNorm"]),
+    _Kind(
+        r"norm/scale$",
+        [f"{_BLOCK}/true_layer_norm/layer_prepostprocess/layer_norm/layer_norm_scale"],
+        ["transformer.LayerNorm"],
+    ),
+    _Kind(
+        r"norm/bias$",
+        [f"{_BLOCK}/true_layer_norm/layer_prepostprocess/layer_norm/layer_norm_bias"],
+        ["transformer.LayerNorm"],
+    ),
+    _Kind(r"_stack/signals/table$", ["layer_embedding"], ["zoo.StepSignals"]),
+    *(
+        _Kind(
+            rf"/halting/unit/{part}$",
+            [f"sigmoid_activation_for_pondering/{name}/{part}"],
+            ["zoo.Halting"],
+        )
+        for part, name in (("kernel", "dense"), ("bias", "dense_1"))
+    ),
+    *(
+        _Kind(
+            rf"/{_snake_case(cls)}\w*/layer/attention/{ours}$",
+            [f"{_BLOCK}/{their_class}/{theirs}"],
+            [f"transformer.{cls}"],
+            shared_kv=_SHARED_KV.get(ours),
+        )
+        for cls, their_class in _ATTENTIONS.items()
+        for ours, theirs in {**_PROJECTIONS, "key_value": "kv"}.items()
+    ),
+    *(
+        _Kind(
+            rf"/{_snake_case(cls)}\w*/layer/attention/{ours}/kernel$",
+            [f"{_BLOCK}/{their_class}/{theirs}/kernel"],
+            [f"transformer.{cls}"],
+        )
+        for cls, their_class in _TALKING_HEADS.items()
+        for ours, theirs in _TALKING_KERNELS.items()
+    ),
+    # Which of them there are depends on its kind.
+    *(
+        _Kind(
+            rf"/{_snake_case(cls.partition('.')[2])}\w*/layer/attention/",
+            [f"{_BLOCK}/{cls.partition('.')[2]}/{name}" for name in names],
+            [cls],
+        )
+        for cls, names in (
+            ("zoo.Synthesizer", ("q", "k", "v", "kv", "o", "R", "pi/kernel")),
+            ("zoo.ExpertsSelfAttention", ("q", "kv", "o", "wi/kernel", "q_wo/kernel")),
+        )
+    ),
+    *(
+        _Kind(ours, [f"{_BLOCK}/{theirs}"], [f"transformer.{cls}"])
+        for ours, theirs, cls in OF_LAYERS
+    ),
+    *(
+        _Kind(rf"/{name}\w*/layer/.*{ours}$", [f"{_BLOCK}/{their_class}/{theirs}/kernel"], [cls])
+        for cls, (name, their_class) in _FEED_FORWARDS.items()
+        for ours, theirs in ((r"wi(_\d)?/.*kernel", "wi"), ("wo/kernel", "wo"))
+    ),
+    _Kind(
+        r"relative_bias/table$",
+        [f"{_BLOCK}/SelfAttention/relative_attention_bias"],
+        ["transformer.RelativePositionBias"],
+    ),
+    _Kind(r"/router/kernel$", [f"{_BLOCK}/MoE1D/switch_gating/kernel"], ["moe.MoE1D"]),
+    *(
+        _Kind(rf"/{level}_router/kernel$", [f"{_BLOCK}/MoE2D/{level}_gating/kernel"], ["moe.MoE2D"])
+        for level in ("outer", "inner")
+    ),
+    *(
+        _Kind(
+            rf"embedding/{ours}$",
+            [f"shared/embedding{theirs}", f"transformer/embedding{theirs}"],
+            [f"transformer.{cls}"],
+            in_stack=False,
+        )
+        for ours, theirs, cls in (
+            ("table", "", "TokenEmbedding"),
+            (r"clusters/\d+/table", "_01", "VocabularyClusters"),
+            (r"clusters/\d+/projection/kernel", "_02", "VocabularyClusters"),
+        )
+    ),
+    _Kind(
+        r"position/table$",
+        ["shared/positional_embedding", "transformer/positional_embedding"],
+        ["transformer.PositionalEmbedding"],
+        in_stack=False,
+    ),
+    _Kind(
+        r"softmax/kernel$",
+        ["decoder/logits/kernel", "transformer/logits/kernel"],
+        ["transformer.TokenSoftmax"],
+        in_stack=False,
+    ),
+]
+
+
+class _Variables(NamedTuple):
+    """Variables of one kind: a pattern of our paths, and some of their names in the original.
+
+    `layer` is a pattern of all paths of the layer that has them, "" if several have.
+    """
+
+    pattern: str
+    examples: Sequence[str]
+    layer: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class VariablePatterns:
+    """Translates patterns for `classes` outside of stacks, such as PositionalEmbedding."""
+
+    classes: Collection[str]
+    stacks: Sequence[SourceStack]
+
+    def translate(
+        self, source: SourceConfig, target: str, patterns: Sequence[str], *, is_text: bool = False
+    ) -> list[str]:
+        """Returns patterns of our paths; `target` counts as not supported if there are none."""
+        if not all(isinstance(pattern, str) for pattern in patterns):
+            source.refuse(target, "not a list of texts")
+            return []
+        return _patterns(self._matches(source, target, patterns, is_text=is_text))
+
+    def complement(self, source: SourceConfig, target: str, pattern: str) -> list[str]:
+        """Returns patterns of all paths that a pattern of the original's does not match."""
+        selected = self._matches(source, target, [pattern], is_text=False)
+        return _patterns({kind: not is_selected for kind, is_selected in selected.items()})
+
+    def _matches(
+        self, source: SourceConfig, target: str, patterns: Sequence[str], *, is_text: bool
+    ) -> dict[_Variables, bool]:
+        """Returns whether the patterns match the variables of each kind."""
+        expressions = [re.escape(p) if is_text else p for p in patterns]
+        selected = {}
+        try:
+            for kind in self._kinds():
+                found = {any(re.search(e, name) for e in expressions) for name in kind.examples}
+                if len(found) != 1:
+                    source.refuse(target, "selects some variables of a kind only")
+                selected[kind] = found == {True}
+        except re.error as error:
+            source.refuse(target, f"not a regular expression: {error}")
+        return selected
+
+    def _kinds(self) -> Iterator[_Variables]:
+        for kind in _KINDS:
+            if not kind.in_stack:
+                if kind.classes and not set(kind.classes) & set(self.classes):
+                    continue
+                prefix = "^" if "softmax" in kind.pattern or "position" in kind.pattern else ""
+                is_language_model = len(self.stacks) == 1
+                examples = [
+                    e for e in kind.examples if e.startswith("transformer/") == is_language_model
+                ]
+                yield _Variables(prefix + kind.pattern, tuple(examples))
+                continue
+            for stack in self.stacks:
+                yield from _kinds_in(stack, kind)
+
+
+def _kinds_in(stack: SourceStack, kind: _Kind) -> Iterator[_Variables]:
+    classes = {cls.rpartition("/")[2] for cls in stack.parameters}
+    if stack.relative_bias:
+        classes.add("transformer.RelativePositionBias")
+    if kind.classes and not set(kind.classes) & classes:
+        return
+    shared = {
+        parameters.get("shared_kv", False)
+        for cls, parameters in stack.parameters.items()
+        if cls.endswith("transformer.AttentionHeads")
+    }
+    if kind.shared_kv is not None and kind.shared_kv not in shared:
+        return
+    in_block = [x.removeprefix(_BLOCK) for x in kind.examples if x.startswith(_BLOCK)]
+    others = [x for x in kind.examples if not x.startswith(_BLOCK)]
+    has_names = any(name != f"layer_{i:03d}" for i, name in enumerate(stack.names))
+    if not has_names or not in_block:
+        examples = tuple(f"{stack.name}/{x}" for x in kind.examples)
+        yield _Variables(f"^{stack.path}/.*{kind.pattern}", examples)
+        return
+    # A filter may be for layers by their names.
+    layers = list(zip(stack.names, stack.layers, stack.sublayers, strict=True))
+    if not set(kind.classes) <= _OF_EVERY_SUBLAYER:
+        layers = [x for x in layers if x[1].selector in kind.classes]
+    for name, _, sublayer in layers:
+        path = rf"{stack.path}/blocks/\d+/{sublayer}/"
+        examples = tuple(f"{stack.name}/block_000/{name}{x}" for x in in_block)
+        yield _Variables(rf"^(?={path}).*{kind.pattern}", examples, path)
+    if not layers:
+        # Parts of layers, of any but other classes.
+        examples = tuple(
+            f"{stack.name}/block_000/{name}{x}"
+            for name, layer in zip(stack.names, stack.layers, strict=True)
+            for x in in_block
+            if _CLASSES.get(layer.selector, x.split("/")[1]) == x.split("/")[1]
+        )
+        yield _Variables(f"^{stack.path}/.*{kind.pattern}", examples)
+    if others:
+        examples = tuple(f"{stack.name}/{x}" for x in others)
+        yield _Variables(rf"^{stack.path}/final_\w*{kind.pattern}", examples)
+
+
+def _patterns(selected: Mapping[_Variables, bool]) -> list[str]:
+    """Returns the patterns of what is selected, one for a layer that is as a whole."""
+    whole = {kind.layer for kind in selected} - {
+        kind.layer for kind, is_selected in selected.items() if not is_selected
+    }
+    patterns = [
+        f"^{kind.layer}" if kind.layer and kind.layer in whole else kind.pattern
+        for kind, is_selected in selected.items()
+        if is_selected
+    ]
+    return list(dict.fromkeys(patterns))

@@ -1,0 +1,96 @@
+"""Layers and functions that exist for parity with Mesh TensorFlow and Tensor2Tensor only.
+
+They have the names, arguments and results of the originals, oddities included, and read their
+checkpoints. New models use `mtfrun.layers` and `mtfrun.models`, which import nothing from here.
+"""
+
+from mtfrun.extras.mesh_tensorflow.parity.compressed_attention import (
+    CompressedSelfAttention as CompressedSelfAttention,
+)
+from mtfrun.extras.mesh_tensorflow.parity.compressed_attention import compress_mean as compress_mean
+from mtfrun.extras.mesh_tensorflow.parity.compressed_attention import (
+    multihead_self_attention_memory_compressed as multihead_self_attention_memory_compressed,
+)
+from mtfrun.extras.mesh_tensorflow.parity.compressed_attention import (
+    multihead_self_attention_memory_compressed_incremental as multihead_self_attention_memory_compressed_incremental,  # noqa: E501
+)
+from mtfrun.extras.mesh_tensorflow.parity.masked_local_attention import (
+    MaskedLocalAttention as MaskedLocalAttention,
+)
+from mtfrun.extras.mesh_tensorflow.parity.masked_local_attention import (
+    masked_local_attention_1d as masked_local_attention_1d,
+)
+from mtfrun.extras.mesh_tensorflow.parity.masked_local_attention import (
+    masked_local_attention_1d_incremental as masked_local_attention_1d_incremental,
+)
+from mtfrun.extras.mesh_tensorflow.parity.microbatches import (
+    serialize_training_step as serialize_training_step,
+)
+from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
+    AttentionParameters as AttentionParameters,
+)
+from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
+    AttentionParams as AttentionParams,
+)
+from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
+    attention_mask_autoregressive as attention_mask_autoregressive,
+)
+from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
+    attention_mask_ignore_padding as attention_mask_ignore_padding,
+)
+from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
+    attention_mask_same_segment as attention_mask_same_segment,
+)
+from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
+    multihead_attention as multihead_attention,
+)
+from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
+    multihead_encdec_attention_incremental as multihead_encdec_attention_incremental,
+)
+from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
+    multihead_self_attention_incremental as multihead_self_attention_incremental,
+)
+from mtfrun.extras.mesh_tensorflow.parity.seed_resnet import SeedResNet as SeedResNet
+from mtfrun.extras.mesh_tensorflow.parity.spatial_attention import (
+    SpatialBlockAttention as SpatialBlockAttention,
+)
+from mtfrun.extras.mesh_tensorflow.parity.spatial_attention import (
+    attention_bias_local_2d_block as attention_bias_local_2d_block,
+)
+from mtfrun.extras.mesh_tensorflow.parity.spatial_attention import (
+    attention_bias_local_block as attention_bias_local_block,
+)
+from mtfrun.extras.mesh_tensorflow.parity.spatial_attention import (
+    local_1d_halo_exchange as local_1d_halo_exchange,
+)
+from mtfrun.extras.mesh_tensorflow.parity.spatial_attention import (
+    local_2d_halo_exchange as local_2d_halo_exchange,
+)
+from mtfrun.extras.mesh_tensorflow.parity.spatial_attention import (
+    local_2d_self_attention_spatial_blocks as local_2d_self_attention_spatial_blocks,
+)
+from mtfrun.extras.mesh_tensorflow.parity.spatial_attention import (
+    local_self_attention_spatial_blocks as local_self_attention_spatial_blocks,
+)
+from mtfrun.extras.mesh_tensorflow.parity.tensor_functions import (
+    annealed_dropout as annealed_dropout,
+)
+from mtfrun.extras.mesh_tensorflow.parity.tensor_functions import (
+    clip_activation_gradient as clip_activation_gradient,
+)
+from mtfrun.extras.mesh_tensorflow.parity.tensor_functions import corr as corr
+from mtfrun.extras.mesh_tensorflow.parity.tensor_functions import decode_limits as decode_limits
+from mtfrun.extras.mesh_tensorflow.parity.tensor_functions import (
+    multiplicative_jitter as multiplicative_jitter,
+)
+from mtfrun.extras.mesh_tensorflow.parity.transformers import (
+    PaddedPrefixDecoderOnly as PaddedPrefixDecoderOnly,
+)
+from mtfrun.extras.mesh_tensorflow.parity.transformers import (
+    RowAndColumnPositions as RowAndColumnPositions,
+)
+from mtfrun.extras.mesh_tensorflow.parity.transformers import (
+    SharedLayersEncoderDecoder as SharedLayersEncoderDecoder,
+)
+from mtfrun.extras.mesh_tensorflow.parity.transformers import SharedLayersStack as SharedLayersStack
+from mtfrun.extras.mesh_tensorflow.parity.transformers import TiedBiasStack as TiedBiasStack

@@ -1,0 +1,89 @@
+"""Transformers with the oddities of Mesh TensorFlow's."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from mtfrun import mtf
+from mtfrun.extras.vision import ImageSize
+from mtfrun.layers import Call, Embedding, Positions
+from mtfrun.models.transformer import DecoderOnly, EncoderDecoder, SequenceCall, Stack
+
+
+class PaddedPrefixDecoderOnly(DecoderOnly):
+    """`DecoderOnly` whose prefix has the padding behind the last target.
+
+    Mesh TensorFlow's language models do not mask padding in rows that are not packed, and take all
+    ids after an even number of ends for inputs: every position sees the padding.
+    """
+
+    prefix_has_padding: ClassVar[bool] = True
+
+
+class SharedLayersEncoderDecoder(EncoderDecoder):
+    """`EncoderDecoder` whose stacks have the same variables, but for the attention to the encoder.
+
+    Sublayers of one name, transforms and relative bias are shared: Raffel et al. 2020,
+    arXiv:1910.10683, section 3.2.2, and T5's `bi_v1_shared`. Both stacks need equally many blocks.
+    """
+
+    shares_layers: ClassVar[bool] = True
+
+
+class TiedBiasStack(Stack):
+    """`Stack` whose layers with equally many heads have one relative bias, the first layer's.
+
+    Mesh TensorFlow's `bias_shared` in a stack whose layers differ in their number of heads, such as
+    T5's `t5.1.n4w10`. Each layer has a `relative_bias`, and the stack none.
+    """
+
+    ties_relative_biases: ClassVar[bool] = True
+
+
+class SharedLayersStack(Stack):
+    """`Stack` whose layers of one class are one layer, and whose layers have one norm.
+
+    Mesh TensorFlow from 0.1.0 on takes two variables of one name for one, and Tensor2Tensor's
+    `mtf_transformer2` gives its layers no names. Dropout differs between blocks. There is no loop
+    over blocks (`scan_blocks`).
+    """
+
+    shares_layers: ClassVar[bool] = True
+
+    def call_of_block(self, number: int, call: SequenceCall) -> SequenceCall:
+        return call.of_step(number)
+
+
+class RowAndColumnPositions(Positions):
+    """The sum of trained vectors of a value's row and of its place in the row.
+
+    As in Tensor2Tensor's image transformer, channels count as places, and those from the number of
+    rows on, which images of several channels have, have no vector.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        max_length: int,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        image: ImageSize,
+    ) -> None:
+        super().__init__(max_length)
+        self._mesh, self._image = mesh, image
+        self.rows, self.cols = (
+            Embedding(mesh, mtf.Dimension(name, image.rows), d_model, dtypes)
+            for name in ("rows", "cols")
+        )
+
+    def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
+        row, place = positions // self._image.row_length, positions % self._image.row_length
+        last = self._image.rows - 1
+        of_place = self.cols(mtf.minimum(place, last), call)
+        has_vector = mtf.cast(mtf.less_equal(place, last), of_place.dtype)
+        return self.rows(row, call) + of_place * has_vector
+
+    def first(self, length: mtf.Dimension) -> mtf.Tensor:
+        self.check_length(length)
+        return self(mtf.range(self._mesh, length), Call())

@@ -1,0 +1,120 @@
+"""Tensor2Tensor's mtf_image_transformer with attention in blocks of the sequence of values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from mtfrun.checkpoints.names import Source
+from mtfrun.configuration.gin_values import reference
+from mtfrun.configuration.gin_writer import GinFile
+from mtfrun.extras.huggingface.family import write_training_images
+from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.mesh_tensorflow.tensor2tensor.source_run import SourceRun
+
+POSITIONS = "positional_emb_rows"
+_FEED_FORWARD = "feed_forward"
+# Our classes by the attention's type, with the parameter of its block.
+_ATTENTIONS = {
+    "local1d": ("parity.MaskedLocalAttention", "window"),
+    "local1d_spatial": ("parity.SpatialBlockAttention", "block_length"),
+}
+_BLOCK = re.compile(r"decoder_stack/blocks/(\d+)/(\w+)/(.+)")
+_NORM = re.compile(r"(?:decoder_stack/final_)?norm/(scale|bias)")
+_PROJECTION = re.compile(r"layer/parameters/w([qkvo])")
+_OTHERS = {
+    "embedding/table": "targets_embedding",
+    "position/rows/table": POSITIONS,
+    "position/cols/table": "positional_emb_cols",
+    "softmax/kernel": "logits/kernel",
+    "softmax/bias": "logits/bias",
+}
+
+
+def sources(hparams: Settings, path: str, paths: Sequence[str]) -> list[Source]:
+    del hparams, paths
+    if path in _OTHERS:
+        return [Source(_OTHERS[path])]
+    scope, norm, rest = "", "final_layer_norm", path
+    block = _BLOCK.fullmatch(path)
+    if block is not None:
+        scope, rest = f"decoder_layer_{block[1]}/", block[3]
+        norm = f"layer_norm_{'ffn' if block[2] == _FEED_FORWARD else 'att'}"
+    of_norm, projection = _NORM.fullmatch(rest), _PROJECTION.fullmatch(rest)
+    if of_norm is not None:
+        return [Source(f"{scope}{norm}/layer_norm/layer_norm_{of_norm[1]}")]
+    if projection is not None:
+        entry = str("qkvo".index(projection[1]))
+        return [Source(f"{scope}self_att/qkvo", entry, "heads d_model d_kv")]
+    return [Source(f"{scope}dense_relu_dense/{rest.removeprefix('layer/')}")]
+
+
+def notes(run: SourceRun) -> list[str]:
+    del run
+    return [
+        "the original drops the same activations at all positions of an image: here dropout draws "
+        "for each position"
+    ]
+
+
+def write_model(run: SourceRun, file: GinFile) -> None:
+    """Adds the model, and images of its size."""
+    hparams = run.hparams
+    hparams.require("attention_type", *_ATTENTIONS)
+    # With classes the original fails: it passes `mtf.layers.embedding` arguments that it lacks.
+    hparams.require("unconditional", *(True,))
+    size, channels = hparams.integer("img_len"), hparams.integer("num_channels", 3)
+    file.include("defaults.gin", "extras/vision/models/image_transformer.gin")
+    file.gap()
+    for macro in ("IMAGE_ROWS", "IMAGE_COLS"):
+        file.macro(macro, size)
+    file.macro("IMAGE_CHANNELS", channels)
+    file.macro("SEQUENCE_LENGTH", size * size * channels)
+    file.macro("NUM_LAYERS", hparams.integer("num_decoder_layers"))
+    file.macro("D_MODEL", hparams.integer("hidden_size"))
+    file.macro("D_FF", hparams.integer("d_ff"))
+    file.macro("NUM_HEADS", hparams.integer("num_heads"))
+    file.macro("D_KV", hparams.integer("d_kv"))
+    file.macro("BATCH_SIZE", hparams.integer("batch_size"))
+    file.macro("VOCABULARY_DIVISOR", hparams.integer("vocab_divisor", 1))
+    file.macro("DROPOUT_RATE", hparams.number("layer_prepostprocess_dropout", 0.1))
+    file.macro("ACTIVATION_DTYPE", hparams.text("activation_dtype", "float32"))
+    file.gap()
+    _write_layers(hparams, file)
+    write_training_images(file)
+    images = {"labels": ["image"], "channels": channels, "rows": size, "cols": size}
+    file.bind("data.NoImages", images)
+
+
+def _write_layers(hparams: Settings, file: GinFile) -> None:
+    file.bind(
+        "transformer.TokenEmbedding",
+        {
+            "position": reference("@parity.RowAndColumnPositions"),
+            "tied_softmax": False,
+            "softmax_bias": True,
+        },
+    )
+    file.bind("parity.RowAndColumnPositions", {"image": reference("@vision.ImageSize()")})
+    attention, block_parameter = _ATTENTIONS[hparams.text("attention_type", "local1d")]
+    layers = [f"@{attention}", "@transformer.FeedForward"]
+    file.bind("transformer.Stack", {"layers": list(map(reference, layers))})
+    transforms = ["LayerNorm", "CallLayer", "SublayerDropout", "Residual"]
+    file.bind(
+        "transformer.StackTransforms",
+        {
+            "initial": [],
+            "layer": [reference(f"@transformer.{name}") for name in transforms],
+            "final": [reference("@transformer.LayerNorm")],
+        },
+    )
+    file.bind("transformer.LayerNorm", {"epsilon": 1e-6})
+    file.bind("transformer.FeedForward", {"dropout_rate": hparams.number("dropout", 0.0)})
+    file.bind(
+        attention,
+        {
+            "num_heads": reference("%NUM_HEADS"),
+            "d_kv": reference("%D_KV"),
+            block_parameter: hparams.integer("block_length", 128),
+        },
+    )

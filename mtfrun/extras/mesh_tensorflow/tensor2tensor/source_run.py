@@ -1,0 +1,77 @@
+"""The files of a run of Tensor2Tensor: hparams.json, flags.txt, model.ckpt-*."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mtfrun.errors.untrusted import is_directory, is_regular, read_regular_text
+from mtfrun.experiment.conversion.importer import ConversionError
+from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.mesh_tensorflow.importer.checkpoint import SourceCheckpoint
+from mtfrun.extras.mesh_tensorflow.importer.importer import newest_checkpoint
+
+HPARAMS, _FLAGS = "hparams.json", "flags.txt"
+_CHECKPOINT = re.compile(r"(model\.ckpt-\d+)(\.index)?")
+_FLAG = re.compile(r"--(\w+)=(.*)")
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceRun:
+    """`model` and `problem` are names of Tensor2Tensor, empty if flags.txt does not say them."""
+
+    hparams: Settings
+    model: str
+    problem: str
+    checkpoint: SourceCheckpoint
+
+
+def names_run(path: pathlib.Path) -> bool:
+    """Whether it is a run's directory, its hparams.json, or one of its checkpoints."""
+    return is_regular(_directory(path) / HPARAMS)
+
+
+def read_run(path: pathlib.Path) -> SourceRun:
+    """Reads the newest checkpoint unless the path names one."""
+    directory = _directory(path)
+    match = _CHECKPOINT.fullmatch(path.name)
+    prefix = directory / match[1] if match else newest_checkpoint(directory)
+    if prefix is None or not is_regular(prefix.with_name(f"{prefix.name}.index")):
+        raise ConversionError(f"--from={path}: {directory} has no checkpoint model.ckpt-*")
+    flags = _read_flags(directory / _FLAGS)
+    where = str(directory / HPARAMS)
+    values = _read_hparams(directory / HPARAMS)
+    return SourceRun(
+        Settings(values, where),
+        flags.get("model", ""),
+        flags.get("problem", ""),
+        SourceCheckpoint(prefix, []),
+    )
+
+
+def _directory(path: pathlib.Path) -> pathlib.Path:
+    if path.name == HPARAMS or (_CHECKPOINT.fullmatch(path.name) and not is_directory(path)):
+        return path.parent
+    return path
+
+
+def _read_hparams(path: pathlib.Path) -> Mapping[str, Any]:
+    try:
+        values = json.loads(read_regular_text(path))
+    except (ValueError, RecursionError) as error:
+        raise ConversionError(f"{path} is not JSON: {error}") from error
+    if type(values) is not dict:
+        raise ConversionError(f"{path} must be an object: hyperparameters by name")
+    return values
+
+
+def _read_flags(path: pathlib.Path) -> Mapping[str, str]:
+    if not is_regular(path):
+        return {}
+    lines = path.read_text("utf-8", "replace").splitlines()
+    matches = (_FLAG.fullmatch(line.strip()) for line in lines)
+    return {match[1]: match[2] for match in matches if match}

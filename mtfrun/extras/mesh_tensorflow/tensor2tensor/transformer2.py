@@ -1,0 +1,185 @@
+"""Tensor2Tensor's mtf_unitransformer and mtf_bitransformer, models of Mesh TensorFlow's package.
+
+Their hyperparameters become the arguments of its classes, which `conversion.mesh_tensorflow` reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from mtfrun.checkpoints.names import Source, sources_of
+from mtfrun.configuration.gin_values import reference
+from mtfrun.extras.huggingface.family import write_training_texts
+from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig
+from mtfrun.extras.mesh_tensorflow.importer.data import write_decoding
+from mtfrun.extras.mesh_tensorflow.importer.gin import Draft
+from mtfrun.extras.mesh_tensorflow.importer.model.model import read_model
+from mtfrun.extras.mesh_tensorflow.importer.model.model import write_model as write_source_model
+from mtfrun.extras.mesh_tensorflow.tensor2tensor.source_run import SourceRun
+from mtfrun.extras.mesh_tensorflow.tensor2tensor.transformer import block_size, note_vocabulary
+
+# The layers of these models have no names, and therefore one norm.
+NORM, NORM_OF_DECODER = "transformer//layer_norm/scale", "decoder//layer_norm/scale"
+# Classes of Mesh TensorFlow by their names in lists of layers.
+_CLASSES = {
+    "self_att": "SelfAttention",
+    "local_self_att": "LocalSelfAttention",
+    "enc_att": "EncDecAttention",
+    "drd": "DenseReluDense",
+    "moe_1d": "MoE1D",
+    "moe_2d": "MoE2D",
+}
+# The same by the names of our sublayers.
+_CLASSES_OF_OURS = {
+    "self_attention": "SelfAttention",
+    "local_self_attention": "LocalSelfAttention",
+    "encoder_decoder_attention": "EncDecAttention",
+    "feed_forward": "DenseReluDense",
+    "moe_1d": "MoE1D",
+    "moe_2d": "MoE2D",
+}
+_SUBLAYER = re.compile(r"_stack/blocks/\d+/(\w+?)(?:_\d+)?/layer/")
+# Of a layer, with its class behind it, in the patterns of `sources_of`.
+_LAYER = re.compile(r"block_\d+/layer_\d+/(?:\\w\+/)?")
+
+
+def sources(hparams: Settings, path: str, paths: Sequence[str]) -> Sequence[Source]:
+    """Returns "transformer//SelfAttention/q" in the place of a block's and a layer's name."""
+    del hparams
+    sublayer = _SUBLAYER.search(path)
+    scope = f"/{_CLASSES_OF_OURS[sublayer[1]]}/" if sublayer else "/"
+    return [
+        source._replace(pattern=_LAYER.sub(scope, source.pattern))
+        for source in sources_of(path, paths)
+    ]
+
+
+def notes(run: SourceRun) -> list[str]:
+    lines = [
+        "layers of one class share their variables, and all layers of a stack one norm, as in the "
+        "original (parity.SharedLayersStack)"
+    ]
+    if run.hparams.flag("use_global_position_in_packed_sequence", default=True):
+        lines.append(
+            "the original counts positions through a packed row: here every text begins with "
+            "position 0"
+        )
+    return lines + note_vocabulary(run)
+
+
+def write_model(run: SourceRun, file: Draft) -> None:
+    """Adds the model, its sizes and its data."""
+    hparams = run.hparams
+    is_pair = NORM_OF_DECODER in run.checkpoint.shapes
+    source = _source_of_pairs(hparams) if is_pair else _source_of_texts(hparams)
+    model = read_model(source)
+    for stack in model.stacks:
+        stack.parameters["parity.SharedLayersStack"] = {}
+    file.include("defaults.gin")
+    length = hparams.non_negative("length", 0) or hparams.integer("max_length")
+    file.macro("SEQUENCE_LENGTH", length)
+    if is_pair:
+        file.include("data/pairs.gin")
+        for macro in ("INPUTS_LENGTH", "TARGETS_LENGTH"):
+            file.macro(macro, reference("%SEQUENCE_LENGTH"))
+    file.macro("BATCH_SIZE", hparams.integer("batch_size"))
+    file.macro("ACTIVATION_DTYPE", hparams.text("activation_dtype", "float32"))
+    write_source_model(model, file, microbatches=1)
+    file.gap()
+    write_training_texts(file, "data/tsv_pairs.gin" if is_pair else "data/text_files.gin")
+    file.macro("VOCABULARY", reference("@data.IdVocabulary()"), "ids in decimals")
+    file.bind("data.IdVocabulary", {"size": run.checkpoint.vocabulary_size})
+    write_decoding(source, file)
+
+
+def _source_of_texts(hparams: Settings) -> SourceConfig:
+    hparams.require("autoregressive", *(True,))
+    source = SourceConfig([])
+    source.bind("", "run.model_type", "lm")
+    _add_sizes(source, hparams)
+    _add_stack(source, hparams, "")
+    temperature = hparams.number("sampling_temp", 1.0)
+    source.bind("", "Unitransformer.sample_autoregressive.temperature", temperature)
+    return source
+
+
+def _source_of_pairs(hparams: Settings) -> SourceConfig:
+    hparams.require("shared_embedding", *(True,))
+    source = SourceConfig([])
+    source.bind("", "run.model_type", "bitransformer")
+    _add_sizes(source, hparams)
+    smoothing = hparams.number("label_smoothing", 0.0)
+    source.bind("decoder", "Unitransformer.label_smoothing", smoothing)
+    for stack in ("encoder", "decoder"):
+        _add_stack(source, hparams, stack)
+    beam_size = hparams.integer("beam_size", 1)
+    temperature = hparams.number("sampling_temp", 1.0) if beam_size == 1 else 0.0
+    for name, value in (
+        ("beam_size", beam_size),
+        ("alpha", hparams.number("alpha", 0.6)),
+        ("temperature", temperature),
+        ("decode_length_multiplier", hparams.number("decode_length_multiplier", 1.5)),
+        ("decode_length_constant", int(hparams.number("decode_length_constant", 10.0))),
+    ):
+        source.bind("", f"Bitransformer.decode.{name}", value)
+    return source
+
+
+def _add_sizes(source: SourceConfig, hparams: Settings) -> None:
+    """Adds what both stacks have in common."""
+    for target, value in (
+        ("Unitransformer.d_model", hparams.integer("d_model")),
+        ("Unitransformer.max_length", hparams.integer("max_length")),
+        ("Unitransformer.z_loss", hparams.number("z_loss", 1e-4)),
+        (
+            "Unitransformer.shared_embedding_and_softmax_weights",
+            hparams.flag("shared_embedding_and_softmax_weights", default=False),
+        ),
+        ("LayerStack.dropout_rate", hparams.number("layer_prepostprocess_dropout", 0.0)),
+        ("LayerStack.norm_epsilon", hparams.number("norm_epsilon", 1e-6)),
+        ("LocalSelfAttention.radius", hparams.integer("local_attention_radius", 128)),
+        ("DenseReluDense.hidden_size", hparams.integer("d_ff")),
+        ("DenseReluDense.dropout_rate", hparams.number("relu_dropout", 0.0)),
+        ("MoE1D.num_experts", hparams.integer("moe_num_experts", 32)),
+        ("MoE2D.expert_x", hparams.integer("moe_expert_x", 8)),
+        ("MoE2D.expert_y", hparams.integer("moe_expert_y", 4)),
+        *(
+            (f"{kind}.hidden_size", hparams.integer("moe_hidden_size", 32768))
+            for kind in ("MoE1D", "MoE2D")
+        ),
+    ):
+        source.bind("", target, value)
+
+
+def _add_stack(source: SourceConfig, hparams: Settings, scope: str) -> None:
+    prefix = f"{scope}_" * bool(scope)
+    extra_logit = 0.0 if hparams.flag("extra_logit", default=False) else None
+    layers = _layers(hparams, f"{prefix}layers", scope)
+    block = layers[: block_size(layers)]
+    classes = [reference(f"@{_CLASSES[layer]}") for layer in block]
+    source.bind(scope, "make_layer_stack.layers", classes)
+    source.bind(scope, "make_layer_stack.num_layers", len(layers) // len(block))
+    # Attention to the encoder takes them from the first class.
+    for kind in ("SelfAttention", "LocalSelfAttention"):
+        for name, value in (
+            ("num_heads", hparams.integer(f"{prefix}num_heads")),
+            ("num_memory_heads", hparams.non_negative(f"{prefix}num_memory_heads", 0)),
+            ("key_value_size", hparams.integer("d_kv")),
+            ("shared_kv", hparams.flag(f"{prefix}shared_kv", default=False)),
+            ("attention_kwargs", {"extra_logit": extra_logit}),
+            ("dropout_rate", hparams.number("attention_dropout", 0.0)),
+        ):
+            source.bind(scope, f"{kind}.{name}", value)
+
+
+def _layers(hparams: Settings, name: str, scope: str) -> list[str]:
+    names = [layer for layer in _CLASSES if layer != "enc_att" or scope == "decoder"]
+    layers = hparams.values.get(name)
+    if type(layers) is not list or not layers or not set(map(str, layers)) <= set(names):
+        raise hparams.error(name, f"must be a list of {', '.join(names)}")
+    if scope == "encoder" and "local_self_att" in layers:
+        why = "in an encoder local_self_att sees one position less before than after"
+        raise hparams.error(name, f"is not supported: {why}")
+    return list(layers)

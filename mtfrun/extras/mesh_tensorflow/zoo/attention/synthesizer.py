@@ -1,0 +1,280 @@
+"""Attention whose logits do not compare queries with keys: the Synthesizer, and its sublayer."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.errors.checks import COUNT, check_choice, check_fields
+from mtfrun.layers import (
+    AttentionBias,
+    Call,
+    Dense,
+    Dropout,
+    heads_before_positions,
+    mix_values,
+    rename_length_to_memory_length,
+)
+from mtfrun.models.transformer.attention.self_attention import (
+    CachedSelfAttention,
+    RelativeBiasClass,
+)
+
+# Of a table for all positions; a layout rule for the length does not split it.
+_QUERIES, _MEMORY = "query_positions", "memory_positions"
+
+# "values" of memory positions, and "keys" where queries are compared with them.
+Memory = dict[str, mtf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticLogits:
+    """Logits {heads, length, memory_length} that do not compare queries with keys.
+
+    Attributes:
+      kind: "random": a trained table of all pairs of positions (section 3.2 of the paper); "dense":
+        a map of the rectified query to all memory positions (section 3.1); "factorized": the
+        product of two tables of `factor_size` by memory positions, the same for all queries: a
+        mistake of Mesh TensorFlow that its checkpoints have learned.
+      dot_products: with the products of queries and keys: "added" to them, or "gated": both in
+        shares by a trained number; None without.
+      max_length: the largest length of sequences.
+      factor_size: of "factorized".
+    """
+
+    kind: str = "random"
+    dot_products: str | None = "gated"
+    max_length: int = 512
+    factor_size: int = 16
+
+    def __post_init__(self) -> None:
+        check_choice("SyntheticLogits.kind", self.kind, ("random", "factorized", "dense"))
+        if self.dot_products is not None:
+            choices = ("added", "gated")
+            check_choice("SyntheticLogits.dot_products", self.dot_products, choices)
+        check_fields(self, COUNT, "max_length", "factor_size")
+
+
+class SynthesizerAttention(mtf.Module):
+    """Attention by trained or predicted logits; Tay et al. 2020, arXiv:2005.00743, section 3.
+
+    For the arguments see `Synthesizer`.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        num_heads: int = 8,
+        d_kv: int = 64,
+        logits: SyntheticLogits = SyntheticLogits(),
+        dropout_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self._mesh, self._d_model, self._dtypes = mesh, d_model, dtypes
+        self._heads, self._d_kv = mtf.Dimension("heads", num_heads), mtf.Dimension("d_kv", d_kv)
+        self._compares = logits.dot_products is not None
+        self._memory_positions = mtf.Dimension(_MEMORY, logits.max_length)
+        inner = [self._heads, self._d_kv]
+        projection = functools.partial(self._projection, merged=inner)
+        fan_in = mtf.VarianceScaling()
+        has_query = self._compares or logits.kind == "dense"
+        self.query = self.key = self.value = self.key_value = None
+        if has_query:
+            initial = fan_in([d_model, self._d_kv], [self._heads])
+            self.query = projection([d_model, *inner], initial, [d_model])
+        if self._compares:
+            self.key = projection([d_model, *inner], fan_in([d_model], inner), [d_model])
+            self.value = projection([d_model, *inner], fan_in([d_model], inner), [d_model])
+        else:
+            self.key_value = projection([d_model, *inner], fan_in([d_model], inner), [d_model])
+        self.output = projection([*inner, d_model], fan_in(inner, [d_model]), inner)
+        self._add_synthesis(logits)
+        self.gate = None
+        if logits.dot_products == "gated":
+            self.gate = mtf.Variable(mesh, [("alpha", 1)], dtype=dtypes.master)
+        self.dropout = Dropout(dropout_rate)
+
+    def _add_synthesis(self, logits: SyntheticLogits) -> None:
+        self.table = self.dense = None
+        self.factors: list[mtf.Variable] = []
+        if logits.kind == "random":
+            queries = mtf.Dimension(_QUERIES, logits.max_length)
+            self.table = self._table([queries, self._heads, self._memory_positions])
+        elif logits.kind == "factorized":
+            shape = [
+                mtf.Dimension("factor", logits.factor_size),
+                self._heads,
+                self._memory_positions,
+            ]
+            self.factors = [self._table(shape), self._table(shape)]
+        else:
+            self.dense = Dense(
+                self._mesh, [self._d_kv], [self._memory_positions], self._dtypes, use_bias=False
+            )
+
+    def _projection(
+        self,
+        shape: Sequence[mtf.Dimension],
+        initial: mtf.Initializer,
+        reduced: Sequence[mtf.Dimension],
+        merged: Sequence[mtf.Dimension],
+    ) -> mtf.Variable:
+        dtype = self._dtypes.master
+        return mtf.Variable(
+            self._mesh, shape, initial, dtype, merged_dims=merged, reduced_dims=reduced
+        )
+
+    def _table(self, shape: Sequence[mtf.Dimension]) -> mtf.Variable:
+        """Returns a table with TensorFlow's usual initial values, as if it were a convolution's."""
+        first, heads, last = shape
+        limit = (6.0 / (first.size * (heads.size + last.size))) ** 0.5
+        initial = mtf.initializers.RandomUniform(-limit, limit)
+        return mtf.Variable(self._mesh, shape, initial, self._dtypes.master, reduced_dims=())
+
+    def over_sequences(
+        self, x: mtf.Tensor, memory: mtf.Tensor, bias: AttentionBias, call: Call
+    ) -> mtf.Tensor:
+        """Returns the attention of x {batch..., length, d_model} to vectors of the same shape."""
+        memory = rename_length_to_memory_length(memory)
+        memory_length = memory.shape.get_dim_by_name("memory_length")
+        return self(x, self.keys_and_values(memory), memory_length, bias, call)
+
+    def __call__(
+        self,
+        x: mtf.Tensor,
+        memory: Memory,
+        memory_length: mtf.Dimension,
+        bias: AttentionBias,
+        call: Call,
+        *,
+        position: mtf.Tensor | None = None,
+    ) -> mtf.Tensor:
+        """Returns the attention of x {batch..., d_model} at a position to a cache, or of sequences.
+
+        position: int32, or of a block; None for the sequences x {batch..., length, d_model}.
+        """
+        dtype = self._dtypes.activation
+        inner = self._inner_shape(x)
+        query = None if self.query is None else self._project(x, self.query)
+        logits = self._synthesize(query, x, memory_length, position)
+        if self._compares:
+            assert query is not None
+            dots = mtf.einsum(
+                [query, memory["keys"]], output_shape=[*(inner - self._d_kv), memory_length]
+            )
+            if self.gate is None:
+                logits = dots + logits
+            else:
+                share = mtf.reshape(mtf.cast(mtf.sigmoid(mtf.to_float(self.gate)), dtype), [])
+                logits = dots * (1 - share) + logits * share
+        mixed = mix_values(
+            logits,
+            memory["values"],
+            memory_length=memory_length,
+            output_shape=inner,
+            bias=bias.value(dtype),
+            drop=functools.partial(self.dropout, call=call),
+        )
+        return mtf.einsum([mixed, mtf.cast(self.output, dtype)], output_shape=x.shape)
+
+    def keys_and_values(self, memory: mtf.Tensor, position: mtf.Tensor | None = None) -> Memory:
+        """Returns the cache of {batch..., memory_length, d_model}, or the entries of a position."""
+        if self.key is None or self.value is None:
+            assert self.key_value is not None
+            return {"values": self._project(memory, self.key_value)}
+        keys, values = self._project(memory, self.key), self._project(memory, self.value)
+        return {"keys": keys, "values": values}
+
+    def empty_cache(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Memory:
+        """Returns zeros for the positions to come."""
+        shape = [*batch, self._heads, memory_length, self._d_kv]
+        zeros = mtf.zeros(self._mesh, shape, self._dtypes.activation)
+        return {"keys": zeros, "values": zeros} if self._compares else {"values": zeros}
+
+    def _synthesize(
+        self,
+        query: mtf.Tensor | None,
+        x: mtf.Tensor,
+        memory_length: mtf.Dimension,
+        position: mtf.Tensor | None,
+    ) -> mtf.Tensor:
+        """Returns {..., heads, length, memory_length}, without a batch where x does not matter."""
+        size = self._memory_positions.size
+        if memory_length.size > size:
+            raise InputError(
+                f"a Synthesizer of {size} positions has no logits for {memory_length.size}: "
+                "SyntheticLogits.max_length must be at least as large"
+            )
+        dtype = self._dtypes.activation
+        if self.dense is not None:
+            assert query is not None
+            logits = self.dense(mtf.relu(query), Call())
+        elif self.table is not None:
+            logits = self._rows(mtf.cast(self.table, dtype), x, position)
+        else:
+            first, second = (mtf.cast(factor, dtype) for factor in self.factors)
+            product = mtf.reduce_sum(first * second, reduced_dim=first.shape[0])
+            inner = self._inner_shape(x)
+            sequence = inner.dims[inner.index(self._heads) + 1 : -1]
+            logits = mtf.broadcast(product, [*sequence, *product.shape])
+        logits = mtf.slice(logits, 0, memory_length.size, _MEMORY)
+        return mtf.rename_dimension(logits, _MEMORY, memory_length.name)
+
+    def _rows(self, table: mtf.Tensor, x: mtf.Tensor, position: mtf.Tensor | None) -> mtf.Tensor:
+        """Returns the table's rows of the positions of x."""
+        if position is not None:
+            return mtf.gather(table, position, table.shape.get_dim_by_name(_QUERIES))
+        length = x.shape.get_dim_by_name("length")
+        return mtf.rename_dimension(
+            mtf.slice(table, 0, length.size, _QUERIES), _QUERIES, length.name
+        )
+
+    def _inner_shape(self, x: mtf.Tensor) -> mtf.Shape:
+        """Returns {batch..., heads, length, d_kv} for x {batch..., length, d_model}."""
+        outer = heads_before_positions(x.shape - self._d_model, [self._heads])
+        return mtf.Shape([*outer, self._d_kv])
+
+    def _project(self, x: mtf.Tensor, kernel: mtf.Variable) -> mtf.Tensor:
+        dtype = self._dtypes.activation
+        operands = [mtf.cast(x, dtype), mtf.cast(kernel, dtype)]
+        return mtf.einsum(operands, output_shape=self._inner_shape(x))
+
+
+class Synthesizer(CachedSelfAttention):
+    """Self-attention by synthetic logits; Tay et al. 2020, arXiv:2005.00743.
+
+    As in Mesh TensorFlow, values without keys are projected by "key_value", and the logits have no
+    factor d_kv ** -0.5: it is part of the initial projection of queries.
+
+    Args:
+      relative_bias: as of `SelfAttention`.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        relative_bias: RelativeBiasClass | None = None,
+        num_heads: int = 8,
+        d_kv: int = 64,
+        logits: SyntheticLogits = SyntheticLogits(),
+        dropout_rate: float = 0.0,
+    ) -> None:
+        attention = SynthesizerAttention(
+            mesh,
+            d_model,
+            dtypes,
+            num_heads=num_heads,
+            d_kv=d_kv,
+            logits=logits,
+            dropout_rate=dropout_rate,
+        )
+        super().__init__(mesh, attention, relative_bias, dtypes)

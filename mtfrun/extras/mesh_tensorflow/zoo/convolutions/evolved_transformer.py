@@ -1,0 +1,196 @@
+"""Sublayers of the Evolved Transformer; So et al. 2019, arXiv:1901.11117, figure 3.
+
+Its decoder's first sublayer is `Parallel` with self-attention and attention to the encoder.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mtfrun import mtf
+from mtfrun.extras.mesh_tensorflow.zoo.convolutions.convolution_filters import TrainedFilters
+from mtfrun.extras.mesh_tensorflow.zoo.convolutions.convolution_window import ConvolutionWindow
+from mtfrun.extras.mesh_tensorflow.zoo.convolutions.convolutions import (
+    Convolution,
+    DepthwiseConvolution,
+)
+from mtfrun.layers import DenseProduct, Dropout, LayerNorm
+from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
+
+# All positions of a row have the same draw.
+_OVER_LENGTH = ("length",)
+
+
+class GatedLinearUnit(Sublayer):
+    """(x * w_0 + b_0) . sigmoid(x * w_1 + b_1); Dauphin et al. 2016, arXiv:1612.08083, eq. 1."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+    ) -> None:
+        super().__init__()
+        gated = (None, mtf.sigmoid)
+        self.unit = DenseProduct(
+            mesh, [d_model], [d_model], dtypes, activations=gated, use_bias=True
+        )
+
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        return self.unit(x, call)
+
+
+class _ConvolutionBranches(Sublayer):
+    """output(norm(left(x) + right(x))), each with dropout, padded with zeros to equal sizes."""
+
+    def __init__(
+        self,
+        d_model: mtf.Dimension,
+        left: Convolution | DepthwiseConvolution,
+        right: Convolution | DepthwiseConvolution,
+        norm: LayerNorm,
+        output: DepthwiseConvolution,
+        dropout_rate: float,
+    ) -> None:
+        super().__init__()
+        self._d_model, self._hidden = d_model, output.d_model
+        self.left, self.right, self.norm, self.output = left, right, norm, output
+        self.left_dropout, self.right_dropout, self.output_dropout = (
+            Dropout(dropout_rate, _OVER_LENGTH) for _ in range(3)
+        )
+
+    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        return self._combine(x, call, lambda name, x: self._parts[name](x, call))
+
+    def initial_state(
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
+    ) -> Any:
+        batch = list(batch)
+        return {
+            name: part.initial_state(batch, memory_length, call)
+            for name, part in self._parts.items()
+        }
+
+    def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
+        return self._with_states(x, state, call, lambda part: part.step)
+
+    def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
+        return self._with_states(x, state, call, lambda part: part.prefill)
+
+    def _with_states(
+        self,
+        x: mtf.Tensor,
+        state: Any,
+        call: SequenceCall,
+        method: Callable[[Sublayer], Callable[..., tuple[mtf.Tensor, Any]]],
+    ) -> tuple[mtf.Tensor, Any]:
+        next_state = {}
+
+        def apply(name: str, x: mtf.Tensor) -> mtf.Tensor:
+            y, next_state[name] = method(self._parts[name])(x, state[name], call)
+            return y
+
+        return self._combine(x, call, apply), next_state
+
+    @property
+    def _parts(self) -> dict[str, Convolution | DepthwiseConvolution]:
+        return {"left": self.left, "right": self.right, "output": self.output}
+
+    def _combine(
+        self, x: mtf.Tensor, call: SequenceCall, apply: Callable[[str, mtf.Tensor], mtf.Tensor]
+    ) -> mtf.Tensor:
+        """x: {..., d_model}; `apply(name, x)` applies one of the parts."""
+        left = self.left_dropout(apply("left", x), call)
+        right = self.right_dropout(apply("right", x), call)
+        hidden = self.norm(_pad_to(self._hidden, left) + _pad_to(self._hidden, right), call)
+        return _pad_to(self._d_model, self.output_dropout(apply("output", hidden), call))
+
+
+def _pad_to(channels: mtf.Dimension, x: mtf.Tensor) -> mtf.Tensor:
+    """Returns {..., channels} for x with fewer channels, which come last."""
+    last = x.shape[-1]
+    if last == channels:
+        return x
+    padded = mtf.pad(x, [0, channels.size - last.size], last.name)
+    return mtf.rename_dimension(padded, last.name, channels.name)
+
+
+class EncoderConvolutions(_ConvolutionBranches):
+    """A linear map to 4 * d_model channels beside a convolution to half as many as d_model.
+
+    Their sum has channels called "d_ff"; a depthwise convolution of 9 positions follows it.
+
+    Args:
+      dropout_rate: of the three outputs, the same at all positions of a row.
+      filter_scale: the variance of the sum of a depthwise filter, and of its linear map.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        dropout_rate: float = 0.0,
+        filter_scale: float = 1.0,
+        norm_epsilon: float = 1e-6,
+    ) -> None:
+        hidden = mtf.Dimension("d_ff", 4 * d_model.size)
+        half = _half(d_model)
+        convolution = functools.partial(Convolution, mesh, d_model, dtypes, activation=mtf.relu)
+        super().__init__(
+            d_model,
+            convolution(window=ConvolutionWindow(0, 0), channels=hidden),
+            convolution(window=ConvolutionWindow(-1, 1), channels=half),
+            LayerNorm(mesh, hidden, dtypes, epsilon=norm_epsilon),
+            _depthwise(filter_scale)(
+                mesh, hidden, dtypes, window=ConvolutionWindow(-4, 4), channels=half
+            ),
+            dropout_rate,
+        )
+
+
+class DecoderConvolutions(_ConvolutionBranches):
+    """A depthwise convolution of 11 positions to 2 * d_model channels beside one of 7 positions.
+
+    That has half as many channels as d_model. Their sum has channels called "d_ff"; another
+    depthwise convolution of 7 positions follows it. All see a position and those before it.
+
+    Args:
+      dropout_rate, filter_scale: as of `EncoderConvolutions`.
+      masks_start: of the windows of all three.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        dropout_rate: float = 0.0,
+        filter_scale: float = 1.0,
+        norm_epsilon: float = 1e-6,
+        masks_start: bool = False,
+    ) -> None:
+        hidden = mtf.Dimension("d_ff", 2 * d_model.size)
+        wide, narrow = (ConvolutionWindow(first, 0, masks_start) for first in (-10, -6))
+        depthwise = _depthwise(filter_scale)
+        super().__init__(
+            d_model,
+            depthwise(mesh, d_model, dtypes, window=wide, channels=hidden, activation=mtf.relu),
+            depthwise(mesh, d_model, dtypes, window=narrow, channels=_half(d_model)),
+            LayerNorm(mesh, hidden, dtypes, epsilon=norm_epsilon),
+            depthwise(mesh, hidden, dtypes, window=narrow, channels=d_model),
+            dropout_rate,
+        )
+
+
+def _half(d_model: mtf.Dimension) -> mtf.Dimension:
+    return mtf.Dimension(f"half_{d_model.name}", d_model.size // 2)
+
+
+def _depthwise(scale: float) -> Callable[..., DepthwiseConvolution]:
+    filters = functools.partial(TrainedFilters, scale=scale)
+    return functools.partial(DepthwiseConvolution, filters=filters, pointwise_scale=scale)

@@ -1,0 +1,213 @@
+"""Projections of attention by mixtures of experts, and the attention to their vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.errors.checks import check_choice
+from mtfrun.layers import (
+    AttentionBias,
+    AttentionHeads,
+    Call,
+    Dropout,
+    attention_logits,
+    heads_before_positions,
+    mix_values,
+)
+from mtfrun.models.moe.experts import Experts
+from mtfrun.models.moe.mixture import Mixture
+from mtfrun.models.moe.moe_1d import MoE1D
+
+# Vectors {batch..., heads..., length, d_kv} by the name of their projection.
+Vectors = dict[str, mtf.Tensor]
+# Computes a mixture for whole sequences, for their prefill, or for a step.
+RunMixture = Callable[[Mixture], mtf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpertProjections:
+    """The projections of an attention that mixtures of experts compute; others are linear maps.
+
+    Attributes:
+      by_experts: of "query" and "key_value", or of "query", "key" and "value". One mixture has an
+        output for each of a token's; in Mesh TensorFlow "qkv" is the first two, "q" and "kv" one.
+      shared_kv: a position has one vector as its key and its value, "key_value".
+      mixture: a class, called as `mixture(mesh, d_model, dtypes, experts=...)`.
+      experts: a class, called as `experts(mesh, [experts_dim], d_model, dtypes, output_dims=...)`.
+    """
+
+    by_experts: Sequence[str] = ("query", "key_value")
+    shared_kv: bool = True
+    mixture: Callable[..., Mixture] = MoE1D
+    experts: Callable[..., Experts] = Experts
+
+    def __post_init__(self) -> None:
+        for name in self.by_experts:
+            check_choice("ExpertProjections.by_experts", name, self.names)
+        if not self.by_experts:
+            raise InputError(
+                "ExpertProjections.by_experts is empty: name a projection, or take "
+                "transformer.SelfAttention"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All projections but the output's, the query's first."""
+        return ("query", "key_value") if self.shared_kv else ("query", "key", "value")
+
+
+class ExpertsAttention(mtf.Module):
+    """Attention with projections by experts; Fedus et al. 2021, arXiv:2101.03961, appendix A.
+
+    Logits are always divided by the square root of d_kv. The outputs of experts have no dimension
+    of heads, so that a layout may split heads and the experts' hidden units over one axis. "output"
+    is {heads, d_kv, d_model}, "linear" has the projections without experts {d_model, heads, d_kv}.
+
+    Args:
+      to_itself: one mixture has all projections; otherwise "memory_mixture" has the memory's.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy,
+        *,
+        heads: AttentionHeads,
+        projections: ExpertProjections,
+        to_itself: bool,
+        dropout_rate: float,
+    ) -> None:
+        super().__init__()
+        left_out = (heads.norm, heads.projection_limit)
+        if heads.use_bias or heads.use_output_bias or left_out != (None, None):
+            raise InputError(
+                "attention by experts has no biases, norms and limits of projections: leave out "
+                "use_bias, use_output_bias, norm and projection_limit of AttentionHeads"
+            )
+        if heads.shared_kv:
+            raise InputError(
+                "attention by experts does not read AttentionHeads.shared_kv: set "
+                "ExpertProjections.shared_kv"
+            )
+        heads = dataclasses.replace(heads, scaled_logits=heads.scaled_logits or True)
+        self._mesh, self._d_model, self._dtypes = mesh, d_model, dtypes
+        self._heads, self._d_kv, self._projections = heads, heads.size_dim, projections
+        names = projections.names
+        self._of_query, self._of_memory = (names, names) if to_itself else (names[:1], names[1:])
+        self.mixture = self._make_mixture(self._of_query)
+        self.memory_mixture = None if to_itself else self._make_mixture(self._of_memory)
+        self.linear = {
+            name: self._variable([d_model, *self._inner(name)], [d_model], self._inner(name))
+            for name in names
+            if name not in projections.by_experts
+        }
+        inner = self._inner("query")
+        self.output = self._variable([*inner, d_model], inner, inner)
+        self.dropout = Dropout(dropout_rate)
+
+    def project(self, x: mtf.Tensor, run: RunMixture) -> Vectors:
+        """Returns the query's vectors of x {batch..., length, d_model}; of self-attention all."""
+        return self._vectors(x, self._of_query, self.mixture, run)
+
+    def project_memory(self, memory: mtf.Tensor, run: RunMixture) -> Vectors:
+        """Returns the other vectors of another sequence, for an attention without `to_itself`."""
+        return self._vectors(memory, self._of_memory, self.memory_mixture, run)
+
+    def attend(
+        self, query: mtf.Tensor, memory: Vectors, bias: AttentionBias, call: Call, *, whole: bool
+    ) -> mtf.Tensor:
+        """Returns {batch..., length, d_model}; the memory's positions are `memory_length`.
+
+        whole: of sequences, whose weights a recorder takes.
+        """
+        keys = memory["key_value" if self._projections.shared_kv else "key"]
+        values = memory["key_value" if self._projections.shared_kv else "value"]
+        memory_length = keys.shape.get_dim_by_name("memory_length")
+
+        def drop(weights: mtf.Tensor) -> mtf.Tensor:
+            if whole and call.recorder is not None:
+                to_itself = self._of_query == self._of_memory
+                call.recorder.add_attention(self, weights, to_itself=to_itself)
+            return self.dropout(weights, call)
+
+        mixed = mix_values(
+            attention_logits(
+                query * self._heads.logits_scale(self.output.widths.growth([self._d_kv])),
+                keys,
+                memory_length=memory_length,
+                d_kv=self._d_kv,
+                cap=self._heads.logits_cap,
+            ),
+            values,
+            memory_length=memory_length,
+            output_shape=query.shape,
+            bias=bias.map(self._heads.group).value(query.dtype),
+            extra_logit=self._heads.extra_logit,
+            drop=drop,
+        )
+        heads = self._heads.query_dims
+        outer = [dim for dim in query.shape if dim not in heads and dim != self._d_kv]
+        output = mtf.cast(self.output, self._dtypes.activation)
+        return mtf.einsum([mixed, output], output_shape=[*outer, self._d_model])
+
+    def empty_cache(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Vectors:
+        """Returns zeros for the memory's vectors of positions to come."""
+        shape = [*batch, *self._heads.memory_dims, memory_length, self._d_kv]
+        zeros = mtf.zeros(self._mesh, shape, self._dtypes.activation)
+        return dict.fromkeys(self._projections.names[1:], zeros)
+
+    def _inner(self, name: str) -> list[mtf.Dimension]:
+        heads = self._heads.query_dims if name == "query" else self._heads.memory_dims
+        return [*heads, self._d_kv]
+
+    def _variable(
+        self,
+        shape: Sequence[mtf.Dimension],
+        reduced: Sequence[mtf.Dimension],
+        merged: Sequence[mtf.Dimension],
+    ) -> mtf.Variable:
+        remaining = [dim for dim in shape if dim not in reduced]
+        initial = mtf.VarianceScaling()(reduced, remaining)
+        return mtf.Variable(self._mesh, shape, initial, self._dtypes.master, merged_dims=merged)
+
+    def _make_mixture(self, names: Sequence[str]) -> Mixture | None:
+        outputs = [
+            mtf.Dimension(name, mtf.Shape(self._inner(name)).size)
+            for name in names
+            if name in self._projections.by_experts
+        ]
+        if not outputs:
+            return None
+        experts = functools.partial(self._projections.experts, output_dims=outputs)
+        return self._projections.mixture(self._mesh, self._d_model, self._dtypes, experts=experts)
+
+    def _vectors(
+        self, x: mtf.Tensor, names: Sequence[str], mixture: Mixture | None, run: RunMixture
+    ) -> Vectors:
+        dtype = self._dtypes.activation
+        outer = x.shape - self._d_model
+        shapes = {
+            name: [*heads_before_positions(outer, self._inner(name)[:-1]), self._d_kv]
+            for name in names
+        }
+        vectors = {
+            name: mtf.einsum(
+                [mtf.cast(x, dtype), mtf.cast(self.linear[name], dtype)], output_shape=shapes[name]
+            )
+            for name in names
+            if name in self.linear
+        }
+        if mixture is None:
+            return vectors
+        by_experts = [name for name in names if name not in vectors]
+        sizes = [mtf.Shape(self._inner(name)).size for name in by_experts]
+        outputs = mtf.split(run(mixture), mixture.experts.output_dim, sizes)
+        for name, output in zip(by_experts, outputs, strict=True):
+            with_heads = mtf.replace_dimensions(output, output.shape[-1], self._inner(name))
+            vectors[name] = mtf.transpose(with_heads, shapes[name])
+        return vectors

@@ -1,0 +1,143 @@
+"""Experts of different hidden sizes and depths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.errors.checks import COUNT, check_range
+from mtfrun.layers import Call, RMSNorm
+from mtfrun.models.moe.experts import Activation, Experts
+
+
+class ExpertSize(NamedTuple):
+    """The size of some consecutive experts, also given as (num_experts, hidden_size, num_layers).
+
+    `hidden_size`: of each of their layers; `num_layers`: the layers after the first have a norm
+    before them and a residual around both.
+    """
+
+    num_experts: int
+    hidden_size: int
+    num_layers: int = 1
+
+
+class HeterogeneousExperts(Experts):
+    """Experts of different hidden sizes and depths in one mixture, as in Mesh TensorFlow 0.1.21.
+
+    There HeterogeneousMoE1D: variables have the largest hidden size and depth, a mask sets hidden
+    units to 0 that an expert does not have, and a layer without units adds nothing. So every expert
+    takes the time and memory of the largest; parameters behind a mask have no gradient.
+
+    Args:
+      sizes: the sizes of all experts in their order; see `ExpertSize`.
+      dropout_rate: of the hidden units.
+      activations, output_dims: see `Experts`; with several layers the output has d_model.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        expert_dims: Sequence[mtf.Dimension],
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        sizes: Sequence[Sequence[int]] = ((8, 2048), (8, 4096)),
+        activations: Sequence[Activation] = (mtf.relu,),
+        dropout_rate: float = 0.0,
+        output_dims: Sequence[mtf.Dimension] = (),
+    ) -> None:
+        of_experts = [_expert_size(size) for size in sizes]
+        numbers = [size.num_experts for size in of_experts]
+        if len(expert_dims) > 1 or sum(numbers) != expert_dims[0].size:
+            raise InputError(
+                f"HeterogeneousExperts.sizes are of {sum(numbers)} experts, and the mixture has "
+                f"{mtf.Shape(expert_dims)}: their numbers must add up to the experts of one level"
+            )
+        num_layers = max(size.num_layers for size in of_experts)
+        if num_layers > 1 and list(output_dims) not in ([], [d_model]):
+            raise InputError(
+                f"HeterogeneousExperts.sizes have {num_layers} layers, and the residual between "
+                "them needs an output of d_model: take one layer here"
+            )
+        super().__init__(
+            mesh,
+            expert_dims,
+            d_model,
+            dtypes,
+            hidden_size=max(size.hidden_size for size in of_experts),
+            activations=activations,
+            dropout_rate=dropout_rate,
+            output_dims=output_dims,
+        )
+        self._sizes, (self._experts,) = of_experts, expert_dims
+        # Of the layers after the first, by their number.
+        self.norms = {str(i): RMSNorm(mesh, d_model, dtypes) for i in range(1, num_layers)}
+        self.layers = {
+            str(i): Experts(
+                mesh,
+                expert_dims,
+                d_model,
+                dtypes,
+                hidden_size=self._hidden.size,
+                activations=activations,
+                dropout_rate=dropout_rate,
+            )
+            for i in range(1, num_layers)
+        }
+        self._first_experts = [sum(numbers[:i]) for i in range(len(numbers))]
+
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        expert = mtf.range(x.mesh, self._experts)
+
+        def mask_of_layer(number: int) -> mtf.Tensor:
+            return self._mask(number, expert, self._first_experts)
+
+        y = self.apply(x, mask_of_layer(0), call)
+        for number, layer in self.layers.items():
+            y = y + layer.apply(self.norms[number](y, call), mask_of_layer(int(number)), call)
+        return y
+
+    def of_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
+        row, expert = mtf.range(x.mesh, x.shape[0]), mtf.range(x.mesh, sizes.shape[0])
+        first_rows = [
+            mtf.reduce_sum(sizes * mtf.to_int32(mtf.less(expert, first)))
+            for first in self._first_experts
+        ]
+
+        def mask_of_layer(number: int) -> mtf.Tensor:
+            return self._mask(number, row, first_rows)
+
+        y = self.apply_to_rows(x, sizes, mask_of_layer(0), call)
+        for number, layer in self.layers.items():
+            x = self.norms[number](y, call)
+            y = y + layer.apply_to_rows(x, sizes, mask_of_layer(int(number)), call)
+        return y
+
+    def _mask(self, layer: int, index: mtf.Tensor, first: Sequence[int | mtf.Tensor]) -> mtf.Tensor:
+        """Returns float32 {*index, expert_hidden}: 1 for units in this layer, counted from 0.
+
+        index: int32, of experts or of their rows; first: the first index of each of `sizes`.
+        """
+        # Of comparisons: DTensor loses the layout of a constant with equal entries.
+        units = mtf.zeros_like(index)
+        before = 0
+        for size, begin in zip(self._sizes, first, strict=True):
+            number = size.hidden_size if layer < size.num_layers else 0
+            units = units + mtf.to_int32(mtf.greater_equal(index, begin)) * (number - before)
+            before = number
+        hidden = mtf.range(index.mesh, self._hidden)
+        return mtf.to_float(mtf.less(hidden, units, output_shape=[*index.shape, self._hidden]))
+
+
+def _expert_size(size: Sequence[int]) -> ExpertSize:
+    if not 2 <= len(size) <= 3:
+        raise InputError(
+            f"HeterogeneousExperts.sizes: {size!r} must be (num_experts, hidden_size) or "
+            "(num_experts, hidden_size, num_layers)"
+        )
+    for name, value in zip(ExpertSize._fields, size, strict=False):
+        check_range(f"HeterogeneousExperts.sizes: {name}", value, COUNT)
+    return ExpertSize(*size)

@@ -1,0 +1,235 @@
+"""Output layers whose logits have a higher rank than d_model: mixtures over several contexts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from mtfrun import mtf
+from mtfrun.errors.checks import (
+    COUNT,
+    NOT_NEGATIVE,
+    SHARE,
+    SHARE_BELOW_1,
+    check_fields,
+    check_range,
+)
+from mtfrun.layers import Call, Dense, Dropout, Embedding
+from mtfrun.models.transformer.tokens.output_layer import TokenLogits
+from mtfrun.models.transformer.tokens.token_softmax import TokenSoftmax
+
+# Of a binary tree of three sigmoids.
+_MIXTAPE_CONTEXTS = 4
+# Dimensions along which all elements have the same draw.
+_OVER_LENGTH = ("length",)
+
+
+class _Mixture(TokenSoftmax):
+    """A softmax of several vectors tanh(map(x)) {..., components, columns} in the place of x.
+
+    Columns are d_model, or d_embedding. The maps read x * columns ** -0.5 and begin with unit
+    variance, as in Mesh TensorFlow. Losses have the logits of a whole batch at once.
+    """
+
+    is_product = False
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        num_classes: int,
+        vocab: mtf.Dimension,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy,
+        *,
+        tied: Embedding | None,
+        logits: TokenLogits,
+        num_contexts: int,
+        use_bias: bool,
+    ) -> None:
+        super().__init__(mesh, num_classes, vocab, d_model, dtypes, tied=tied, logits=logits)
+        self._components = mtf.Dimension("components", num_contexts)
+        self.contexts = Dense(
+            mesh,
+            [self._columns],
+            [self._components, self._columns],
+            dtypes,
+            use_bias=use_bias,
+            activation=mtf.tanh,
+            kernel_initializer=_unit_variance(self._columns),
+        )
+
+    def for_steps(self, call: Call) -> Callable[[mtf.Tensor], mtf.Tensor]:
+        return lambda x: self(x, call)
+
+    def _input(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        x = mtf.cast(self._project(x, call), self._activation)
+        return x * float(self._columns.size**-0.5)
+
+    def _products(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns {..., components, vocab} of x {..., columns}."""
+        contexts = self.contexts(x, call)
+        shape = [*(contexts.shape - self._columns), self.vocab]
+        return mtf.einsum([contexts, mtf.cast(self.kernel, self._activation)], output_shape=shape)
+
+
+class MixtureOfSoftmaxes(_Mixture):
+    """The logarithm of a mixture of softmaxes; Yang et al. 2017, arXiv:1711.03953, section 2.2.
+
+    Logits are the log probabilities. In training they need `num_softmaxes` times the memory.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        num_classes: int,
+        vocab: mtf.Dimension,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        tied: Embedding | None = None,
+        logits: TokenLogits = TokenLogits(),
+        num_softmaxes: int = 4,
+    ) -> None:
+        check_range("MixtureOfSoftmaxes.num_softmaxes", num_softmaxes, COUNT)
+        super().__init__(
+            *(mesh, num_classes, vocab, d_model, dtypes),
+            tied=tied,
+            logits=logits,
+            num_contexts=num_softmaxes,
+            use_bias=False,
+        )
+        self.mixture = Dense(
+            mesh,
+            [self._columns],
+            [self._components],
+            dtypes,
+            use_bias=False,
+            kernel_initializer=_unit_variance(self._columns),
+        )
+
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        x = self._input(x, call)
+        shares = mtf.log_softmax(mtf.to_float(self.mixture(x, call)), self._components)
+        logits = self._complete(self._products(x, call))
+        logits = mtf.log_softmax(logits, self.vocab) + shares
+        return mtf.reduce_logsumexp(logits, self._components)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtapeGates:
+    """How a `Mixtape` divides logits among its products.
+
+    Attributes:
+      size: of the vectors of frequent ids for their shares.
+      frequent_fraction: of the dimension "vocab": the ids that have shares of their own.
+      dropout_rate: of the products and of the vectors for shares, the same along "length".
+      noise: standard deviation of draws that are added before the sigmoids in training.
+    """
+
+    size: int = 32
+    frequent_fraction: float = 0.1
+    dropout_rate: float = 0.0
+    noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "size")
+        check_fields(self, SHARE, "frequent_fraction")
+        check_fields(self, SHARE_BELOW_1, "dropout_rate")
+        check_fields(self, NOT_NEGATIVE, "noise")
+
+
+class Mixtape(_Mixture):
+    """Logits that are mixtures of four products; Yang et al. 2019, "Mixtape", NeurIPS.
+
+    https://papers.nips.cc/paper/9723-mixtape-breaking-the-softmax-bottleneck-efficiently.pdf. The
+    shares are the leaves of a tree of three sigmoids. The first ids, which are frequent in a sorted
+    vocabulary, have shares of their own; all others have the same ones.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        num_classes: int,
+        vocab: mtf.Dimension,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        tied: Embedding | None = None,
+        logits: TokenLogits = TokenLogits(),
+        gates: MixtapeGates = MixtapeGates(),
+    ) -> None:
+        super().__init__(
+            *(mesh, num_classes, vocab, d_model, dtypes),
+            tied=tied,
+            logits=logits,
+            num_contexts=_MIXTAPE_CONTEXTS,
+            use_bias=True,
+        )
+        self._noise = gates.noise
+        self._sigmoids = mtf.Dimension("sigmoids", _MIXTAPE_CONTEXTS - 1)
+        self._size = mtf.Dimension("gate_size", gates.size)
+        # Not "vocab": a mesh axis may not divide it.
+        number = int(gates.frequent_fraction * vocab.size)
+        self._frequent = mtf.Dimension("frequent_vocab", number)
+        kernel_initializer = _unit_variance(self._columns)
+        self.gate = Dense(
+            mesh,
+            [self._columns],
+            [self._sigmoids, self._size],
+            dtypes,
+            activation=mtf.tanh,
+            kernel_initializer=kernel_initializer,
+        )
+        self.shared_gate = Dense(
+            mesh,
+            [self._columns],
+            [self._sigmoids],
+            dtypes,
+            use_bias=False,
+            kernel_initializer=kernel_initializer,
+        )
+        normal = mtf.initializers.RandomNormal(1.0)
+        self.frequent_vectors, self.frequent_bias = (
+            mtf.Variable(mesh, dims, normal, dtypes.master, reduced_dims=())
+            for dims in ([self._frequent, self._size], [self._frequent, self._sigmoids])
+        )
+        self.product_dropout, self.gate_dropout = (
+            Dropout(gates.dropout_rate, _OVER_LENGTH) for _ in range(2)
+        )
+
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        x = self._input(x, call)
+        products = mtf.to_float(self.product_dropout(self._products(x, call), call))
+        left = mtf.sigmoid(self._gates(x, call))
+        first, second, third = mtf.unstack(left, self._sigmoids)
+        shares = [first * second, first * (1.0 - second)]
+        shares += [(1.0 - first) * third, (1.0 - first) * (1.0 - third)]
+        parts = mtf.unstack(products, self._components)
+        return self._complete(mtf.add_n([p * s for p, s in zip(parts, shares, strict=True)]))
+
+    def _gates(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns float32 {..., sigmoids, vocab}."""
+        shared = mtf.to_float(self.shared_gate(x, call))
+        vectors = self.gate_dropout(self.gate(x, call), call)
+        shape = [*shared.shape, self._frequent]
+        of_frequent = mtf.to_float(
+            mtf.einsum(
+                [vectors, mtf.cast(self.frequent_vectors, vectors.dtype)], output_shape=shape
+            )
+        )
+        of_frequent = of_frequent + mtf.to_float(self.frequent_bias)
+        rare = self.vocab.size - self._frequent.size
+        own = mtf.rename_dimension(
+            mtf.pad(of_frequent, [0, rare], self._frequent.name),
+            self._frequent.name,
+            self.vocab.name,
+        )
+        gates = own + shared
+        if call.training and self._noise:
+            draws = mtf.random_normal(gates.mesh, gates.shape, key=call.key_of(self))
+            gates = gates + draws * self._noise
+        return gates
+
+
+def _unit_variance(columns: mtf.Dimension) -> mtf.VarianceScaling:
+    return mtf.VarianceScaling(float(columns.size))

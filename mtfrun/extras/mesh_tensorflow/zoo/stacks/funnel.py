@@ -1,0 +1,226 @@
+"""Funnel Transformers: an encoder whose blocks have fewer and fewer positions."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.errors.checks import COUNT, check_choice, check_range
+from mtfrun.layers import NO_BIAS, mask_segments, recompute
+from mtfrun.models.transformer.attention.self_attention import (
+    RelativeBiasClass,
+    SelfAttention,
+    with_relative_bias,
+)
+from mtfrun.models.transformer.feedforward import FeedForward
+from mtfrun.models.transformer.residual_transforms import (
+    StackTransforms,
+    SublayerClass,
+    TransformedLayer,
+)
+from mtfrun.models.transformer.stack import Stack
+from mtfrun.models.transformer.sublayer import SequenceCall
+
+_WINDOW = "pooled_positions"
+_LENGTHS = ("length", "memory_length")
+# The reduction of a window, and what entries of other documents count as.
+_KINDS: dict[str, tuple[Callable[..., mtf.Tensor], float]] = {
+    "mean": (mtf.reduce_sum, 0.0),
+    "max": (mtf.reduce_max, -1e9),
+    "min": (mtf.reduce_min, 1e9),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Funnel:
+    """The parts of a `FunnelStack`, between which windows of positions become one.
+
+    Attributes:
+      num_layers: the blocks of the stack in each part.
+      repeats: how often each block of a part is applied, one number a part; None for once.
+      pool_size: the positions of a window.
+      kind: "mean", "max" or "min" of a window.
+      across_documents: windows are pooled as a whole, and padding sees padding, as in Mesh
+        TensorFlow. Otherwise positions of other documents than a window's first, such as
+        padding, do not count.
+    """
+
+    num_layers: Sequence[int] = (4, 4, 4)
+    repeats: Sequence[int] | None = None
+    pool_size: int = 2
+    kind: str = "mean"
+    across_documents: bool = False
+
+    def __post_init__(self) -> None:
+        for number in (*self.num_layers, *(self.repeats or ()), self.pool_size):
+            check_range("a number of Funnel", number, COUNT)
+        check_choice("Funnel.kind", self.kind, tuple(_KINDS))
+        if self.repeats is not None and len(self.repeats) != len(self.num_layers):
+            raise InputError(
+                f"Funnel.repeats={list(self.repeats)} needs as many numbers as num_layers="
+                f"{list(self.num_layers)}: one for each part"
+            )
+
+    @property
+    def divisor(self) -> int:
+        """What the number of positions is a multiple of."""
+        return int(self.pool_size ** (len(self.num_layers) - 1))
+
+    def first_entries(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns the first entry of every window of x {..., length, ...}, and of its memory."""
+        for dim in x.shape:
+            if dim.name in _LENGTHS:
+                x = mtf.stride_tensor_1d(x, dim, self.pool_size)
+        return x
+
+    def pool(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        """Returns {..., length / pool_size, d_model} of x {..., length, d_model}."""
+        documents = call.nonpadding if call.segments is None else call.segments
+        windows = self._windows(x)
+        window = windows.shape.get_dim_by_name(_WINDOW)
+        shape = windows.shape - window
+        reduce_fn, other = _KINDS[self.kind]
+        count: float | mtf.Tensor = float(self.pool_size)
+        if documents is not None and not self.across_documents:
+            of_windows = self._windows(documents)
+            first = self.first_entries(documents)
+            is_first = mtf.equal(of_windows, first, output_shape=of_windows.shape)
+            windows = mtf.where(is_first, windows, other, output_shape=windows.shape)
+            count = mtf.reduce_sum(mtf.cast(is_first, x.dtype), output_shape=first.shape)
+        pooled = reduce_fn(windows, output_shape=shape)
+        return pooled / count if self.kind == "mean" else pooled
+
+    def shorten(self, call: SequenceCall) -> SequenceCall:
+        """Returns the call of the positions after pooling, each with its window's first entries."""
+
+        def first(x: mtf.Tensor | None) -> mtf.Tensor | None:
+            return None if x is None else self.first_entries(x)
+
+        positions = first(call.text_positions)
+        return dataclasses.replace(
+            call,
+            self_attention_bias=call.self_attention_bias.map(self.first_entries),
+            nonpadding=first(call.nonpadding),
+            segments=first(call.segments),
+            text_positions=None if positions is None else positions // self.pool_size,
+        )
+
+    def _windows(self, x: mtf.Tensor) -> mtf.Tensor:
+        length = x.shape.get_dim_by_name("length")
+        shorter = mtf.Dimension("length", length.size // self.pool_size)
+        window = mtf.Dimension(_WINDOW, self.pool_size)
+        return mtf.replace_dimensions(x, length, [shorter, window])
+
+
+class FunnelStack(Stack):
+    """The encoder of an `EncoderDecoder` that returns fewer positions; Dai et al. 2020.
+
+    arXiv:2006.03236, section 2.2, as in Mesh TensorFlow: in every part but the first one, the
+    output of the first sublayer, with its residual, is pooled. (The paper pools the queries only.)
+    Relative positions are of the pooled positions. It has no loop over blocks (`scan_blocks`).
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        funnel: Funnel = Funnel(),
+        layers: Sequence[SublayerClass] = (SelfAttention, FeedForward),
+        transforms: StackTransforms = StackTransforms(),
+        relative_bias: RelativeBiasClass | None = None,
+        rematerialise: bool | Sequence[str] = False,
+    ) -> None:
+        super().__init__(
+            mesh,
+            d_model,
+            dtypes,
+            num_layers=sum(funnel.num_layers),
+            layers=layers,
+            transforms=transforms,
+            relative_bias=relative_bias,
+            rematerialise=rematerialise,
+        )
+        self._funnel = funnel
+
+    def output_entries(self, x: mtf.Tensor) -> mtf.Tensor:
+        for _ in self._funnel.num_layers[1:]:
+            x = self._funnel.first_entries(x)
+        return x
+
+    def outputs(self, x: mtf.Tensor, call: SequenceCall) -> list[mtf.Tensor]:
+        """Returns the input after its transforms, the outputs of the blocks, and the stack's."""
+        call = self._checked_call(x, call)
+        x = self._transform(self._initial, x, call)
+        outputs, number = [x], 0
+        repeats = self._funnel.repeats or [1] * len(self._funnel.num_layers)
+        for part, (num_layers, times) in enumerate(
+            zip(self._funnel.num_layers, repeats, strict=True)
+        ):
+            for layer in range(num_layers):
+                for time in range(times):
+                    pools = part > 0 and layer == time == 0
+                    x = self._run_block(
+                        number, x, call.of_step(time) if time else call, pools=pools
+                    )
+                    call = self._funnel.shorten(call) if pools else call
+                    outputs.append(x)
+                number += 1
+        return [*outputs[:-1], self._transform(self._final, outputs[-1], call)]
+
+    def initial_state(
+        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
+    ) -> Any:
+        raise InputError(_NO_DECODER)
+
+    def _checked_call(self, x: mtf.Tensor, call: SequenceCall) -> SequenceCall:
+        if not call.bidirectional:
+            raise InputError(_NO_DECODER)
+        length = x.shape.get_dim_by_name("length")
+        if length.size % self._funnel.divisor:
+            raise InputError(
+                f"FunnelStack: {length.size} positions are not a multiple of "
+                f"{self._funnel.divisor}, of which one remains: choose another length of inputs"
+            )
+        if self._funnel.across_documents and call.segments is None and call.nonpadding is not None:
+            documents = mtf.cast(call.nonpadding, tf.int32)
+            call = dataclasses.replace(call, self_attention_bias=mask_segments(NO_BIAS, documents))
+        return call
+
+    def _run_block(
+        self, number: int, x: mtf.Tensor, call: SequenceCall, *, pools: bool
+    ) -> mtf.Tensor:
+        layers = list(self.blocks[number].values())
+        run = functools.partial(self._run_layers, layers, pools=pools)
+        if self._rematerialise and call.training:
+            return recompute(run, x, call, self._recomputed)
+        return run(x, call)
+
+    def _run_layers(
+        self,
+        layers: Sequence[TransformedLayer],
+        x: mtf.Tensor,
+        call: SequenceCall,
+        *,
+        pools: bool,
+    ) -> mtf.Tensor:
+        for number, layer in enumerate(layers):
+            x = layer(x, self._with_relative_bias(x, call))
+            if pools and number == 0:
+                x, call = self._funnel.pool(x, call), self._funnel.shorten(call)
+        return x
+
+    def _with_relative_bias(self, x: mtf.Tensor, call: SequenceCall) -> SequenceCall:
+        if self.relative_bias is None:
+            return call
+        return with_relative_bias(self.relative_bias, x, call)
+
+
+_NO_DECODER = "FunnelStack: pooled positions see later ones: it is the encoder of an EncoderDecoder"

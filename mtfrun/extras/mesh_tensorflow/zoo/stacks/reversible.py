@@ -1,0 +1,95 @@
+"""Reversible stacks: the memory that training needs does not grow with the number of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.layers import RMSNorm, reversible
+from mtfrun.models.transformer.attention.self_attention import RelativeBiasClass, SelfAttention
+from mtfrun.models.transformer.feedforward import FeedForward
+from mtfrun.models.transformer.residual_transforms import (
+    CallLayer,
+    Residual,
+    StackTransforms,
+    SublayerClass,
+    SublayerDropout,
+)
+from mtfrun.models.transformer.stack import RunWithState, Stack
+from mtfrun.models.transformer.sublayer import SequenceCall
+
+
+class ReversibleStack(Stack):
+    """A stack of two streams: every sublayer reads one and adds its output to the other.
+
+    Gomez et al. 2017, arXiv:1707.04585, in the form of Mesh TensorFlow's ReversibleLayerStack: both
+    streams begin as the input, x1, x2 = x2, x1 + sublayer(x2), and the output is their sum. In
+    training only the last x1 and x2 are stored; the backward pass computes the inputs of sublayers
+    from their outputs, and with them the inner values of one sublayer at a time, at the cost of one
+    more forward pass. In bfloat16 the inputs that it computes have the rounding of every sublayer
+    behind them.
+
+    It has neither `rematerialise` nor a loop over blocks (`scan_blocks`).
+
+    Args:
+      transforms: without `Residual`: the stack adds sublayers' outputs itself. Their
+        `activation_scale` measures these outputs.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        num_layers: int = 6,
+        layers: Sequence[SublayerClass] = (SelfAttention, FeedForward),
+        transforms: StackTransforms = StackTransforms(layer=(RMSNorm, CallLayer, SublayerDropout)),
+        relative_bias: RelativeBiasClass | None = None,
+    ) -> None:
+        super().__init__(
+            mesh,
+            d_model,
+            dtypes,
+            num_layers=num_layers,
+            layers=layers,
+            transforms=transforms,
+            relative_bias=relative_bias,
+        )
+        if any(x.has_transform(Residual) for block in self.blocks for x in block.values()):
+            raise InputError(
+                "ReversibleStack adds the outputs of sublayers to its streams: leave Residual out "
+                "of StackTransforms.layer"
+            )
+
+    def _run_blocks(self, x: mtf.Tensor, call: SequenceCall) -> list[mtf.Tensor]:
+        """Returns the sums of both streams after blocks; of recomputed blocks the last one."""
+        if call.training:
+            sublayers = [layer for block in self.blocks for layer in block.values()]
+            x1, x2 = reversible(sublayers, x, x, call)
+            return [x1 + x2]
+        return self._run_stored(x, call)
+
+    def _run_stored(self, x: mtf.Tensor, call: SequenceCall) -> list[mtf.Tensor]:
+        x1 = x2 = x
+        outputs = []
+        for block in self.blocks:
+            for layer in block.values():
+                x1, x2 = x2, x1 + layer(x2, call)
+            outputs.append(x1 + x2)
+        return outputs
+
+    def _run_blocks_with_states(
+        self, run: RunWithState, x: mtf.Tensor, state: Any, call: SequenceCall
+    ) -> tuple[mtf.Tensor, Any]:
+        x1 = x2 = x
+        next_state = []
+        for block, block_state in zip(self.blocks, state, strict=True):
+            results: dict[str, Any] = {}
+            for name, layer in block.items():
+                residual, results[name] = run(layer, x2, block_state[name], call)
+                x1, x2 = x2, x1 + residual
+            next_state.append(results)
+        return x1 + x2, next_state

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import dataclasses
+import functools
+import posixpath
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf import text_format
+from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
+
+from mtfrun import mtf
+from mtfrun.data import INPUTS, TARGETS
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.display.formats import mark_blanks
+from mtfrun.errors import InputError
+from mtfrun.errors.checks import INDEX, check_fields
+from mtfrun.experiment.evaluation.evaluation import EvaluationContext, EvaluationResult, Evaluator
+
+_CONFIG = "projector_config.pbtxt"
+_DIRECTORY = "projector"
+
+
+@dataclasses.dataclass(frozen=True)
+class Projector(Evaluator):
+    """The vectors of the first ids of a vocabulary, for TensorBoard's projector.
+
+    Of an ensemble the first member's.
+
+    An evaluation replaces the files of the one before: the projector shows the newest weights.
+
+    Attributes:
+      num_rows: number of ids; 0 for none.
+    """
+
+    num_rows: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self, INDEX, "num_rows")
+        if self.num_rows and not self._tables:
+            raise InputError(
+                f"Projector.num_rows={self.num_rows}: {type(self.experiment.model).__name__} has "
+                "no embedding of a vocabulary: set it to 0"
+            )
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        """Returns the files: vectors and the texts of their ids, separated by tabs."""
+        if not self.num_rows or not context.is_shown:
+            return EvaluationResult()
+        config = ProjectorConfig()
+        files: dict[str, str] = {}
+        for path, read in self._programs.items():
+            vectors = mtf.to_numpy(read())
+            vocabulary = self._tables[path]
+            name = path.replace("/", "_")
+            tensor, labels = (f"{_DIRECTORY}/{name}_{part}.tsv" for part in ("vectors", "tokens"))
+            files[tensor] = "".join("\t".join(f"{x:.5g}" for x in row) + "\n" for row in vectors)
+            files[labels] = "token\tid\n" + "".join(
+                f"{mark_blanks(vocabulary.token_text(i))}\t{i}\n" for i in range(len(vectors))
+            )
+            config.embeddings.add(tensor_name=path, tensor_path=tensor, metadata_path=labels)
+        return EvaluationResult(files={**files, _CONFIG: text_format.MessageToString(config)})
+
+    @functools.cached_property
+    def _tables(self) -> Mapping[str, Vocabulary]:
+        vocabularies = self.experiment.data.vocabularies
+        tables = {}
+        for path in self.experiment.model.vocabulary_sizes:
+            name = INPUTS if posixpath.dirname(path) == "inputs_embedding" else TARGETS
+            if posixpath.basename(path) == "table" and name in vocabularies:
+                tables[path] = vocabularies[name]
+        return tables
+
+    @functools.cached_property
+    def _programs(self) -> dict[str, Callable[[], mtf.Tensor]]:
+        """Functions that return the vectors {rows, d_model}, by the path of the table."""
+        variables = self.experiment.model.named_variables()
+
+        def program(path: str) -> Callable[[], mtf.Tensor]:
+            variable = variables[path]
+            *members, vocab, _ = variable.shape.dims
+            rows = min(self.num_rows, vocab.size, self._tables[path].size)
+            ids = np.arange(rows, dtype=np.int32)
+
+            def read() -> mtf.Tensor:
+                dim = mtf.Dimension("projected_ids", rows)
+                index = mtf.constant(self.experiment.mesh, ids, [dim], tf.int32)
+                table = mtf.read_variable(variable)
+                for dim in members:  # of an ensemble
+                    table = mtf.reduce_first(table, dim)
+                return mtf.to_float(mtf.gather(table, index, vocab))
+
+            return mtf.function(read)
+
+        return {path: program(path) for path in self._tables}

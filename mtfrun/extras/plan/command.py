@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from mtfrun.cli.command import Command, check_least, check_mesh, require_gin_files, settings_of
+from mtfrun.display.streams import print_lines
+from mtfrun.errors import ExitCode, InputError
+
+if TYPE_CHECKING:
+    from mtfrun import mtf
+    from mtfrun.experiment import Training
+    from mtfrun.extras.plan.plan import Plan
+    from mtfrun.extras.plan.profile import Resources
+
+_DESCRIPTION = """\
+Says what a step of training needs on a mesh of any size, without its devices.
+
+  mtfrun plan --gin_file=runs/quickstart.gin --mesh=data:128,model:8 --gin.BATCH_SIZE=1024
+  mtfrun plan --gin_file=my.gin --device_memory=16GB --bandwidth=data:12GB/s,model:300GB/s
+  mtfrun plan --gin_file=my.gin --json
+  mtfrun plan --gin_file=my.gin --picture=mesh.svg
+  mtfrun plan --calibrate --devices=8 --profile=devices.json
+  mtfrun plan --search --devices=8 --profile=devices.json --gin_file=my.gin
+
+It compiles the step, on the CPU, and prints: every variable with its dimensions, the mesh axis of
+each, sizes and bytes on a device; the memory of a device, for variables and, at the peak of the
+step, of all other tensors; the collectives (all-reduce, all-gather, ...) of a step, by mesh axis
+and the dimensions that cause them; tensors that are replicated although they could be split; layout
+rules without effect. If mesh axes do not divide dimensions, all of these are named, with the
+nearest sizes that fit.
+
+--mesh and --layout replace the configuration's. With --device_memory the exit code is 6 if a
+device's memory does not suffice. --bandwidth, the bytes a second that a device sends along an axis,
+gives the time that the collectives take at least; nothing is said of computation. --picture writes
+the mesh and what its devices hold and send, as SVG, HTML or text; - prints it as text.
+
+--search plans meshes of --devices devices, with layouts over the dimensions of the model, split
+slots and weights, and, where a device's memory does not suffice otherwise, rematerialisation and
+microbatches. It prints each plan as soon as it is ready and, at the end or after Ctrl-C, the five
+with the shortest estimated steps, each with lines for a gin file.
+--profile says how fast the devices are: a file that --calibrate has measured on them, or "a100" or
+"t4", whose numbers are from data sheets.
+
+The peak is of a CPU that runs operations in the order of the program; docs/extras/plan.md
+compares it with what was measured."""
+
+
+_PICTURES = (".svg", ".html", ".txt")
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--mesh", help="the axes of the mesh, data:128,model:8", metavar="M")
+    add("--layout", help="the layout, 'batch:data;heads:model'", metavar="L")
+    add("--device_memory", help="the memory of a device, such as 16GB", metavar="BYTES")
+    add("--bandwidth", help="of each axis: data:12GB/s,model:300GB/s", metavar="B")
+    add("--json", action="store_true", help="print one JSON object")
+    add("--picture", help="a file (.svg, .html, .txt), or -", metavar="FILE", path="new file")
+    add("--calibrate", action="store_true", help="measure this machine's devices: --profile")
+    add("--search", action="store_true", help="find the fastest mesh and layout for --devices")
+    add("--devices", type=int, help="the number of devices of --calibrate or --search", metavar="N")
+    add("--profile", help="how fast devices are: a file, a100 or t4", metavar="FILE")
+    add("--candidates", type=int, help="of --search: at most so many (40)", metavar="N")
+
+
+def _check(flags: argparse.Namespace) -> None:
+    if flags.calibrate or flags.search:
+        _check_search(flags)
+    elif other := [name for name in _OF_SEARCH if getattr(flags, name) is not None]:
+        raise InputError(f"--{other[0]} is for plan --search or --calibrate: add one of these")
+    if not flags.calibrate:
+        require_gin_files(flags)
+    if flags.picture not in (None, "-") and pathlib.Path(flags.picture).suffix not in _PICTURES:
+        raise InputError(f"--picture={flags.picture}: name a file that ends in .svg, .html or .txt")
+    check_mesh(flags.mesh, flags.layout)
+    if flags.picture == "-" and flags.json:
+        raise InputError("--json prints JSON alone: write --picture to a file")
+
+
+_OF_SEARCH = ("devices", "profile", "candidates")
+
+
+def _check_search(flags: argparse.Namespace) -> None:
+    if flags.calibrate and flags.search:
+        raise InputError("--calibrate measures what --search needs: run them one after the other")
+    word = "--calibrate" if flags.calibrate else "--search"
+    if flags.devices is None or flags.devices < 2:
+        raise InputError(f"plan {word} needs a number of devices, 2 or more: --devices=8")
+    if flags.profile is None:
+        measured = (
+            "" if flags.calibrate else f", which --calibrate --devices={flags.devices} writes"
+        )
+        raise InputError(
+            f"plan {word} needs a file for the devices: --profile=devices.json{measured}"
+        )
+    check_least(flags, 1, "candidates")
+    for name in ("mesh", "layout", "bandwidth", "picture"):
+        if getattr(flags, name) is not None:
+            raise InputError(f"--{name} describes one mesh: leave it out with {word}")
+
+
+def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun import mtf
+    from mtfrun.configuration import config
+    from mtfrun.experiment.runs.opening import build_training
+    from mtfrun.extras.plan.description import as_json, describe
+    from mtfrun.extras.plan.plan import plan_training
+    from mtfrun.extras.plan.search.configured_search import calibrate_devices, search_layouts
+
+    if flags.calibrate:
+        return calibrate_devices(flags)
+    if flags.search:
+        return search_layouts(flags)
+    bindings = settings_of(flags).parse()
+    mesh = {"shape": flags.mesh, "layout": flags.layout}
+    with mtf.planned_meshes():
+        config.override(mtf.Mesh, **{k: v for k, v in mesh.items() if v is not None})
+        training = build_training(bindings)
+    resources = _resources(flags, training.experiment.mesh)
+    planned = plan_training(training, flags.program_dump)
+    if flags.json:
+        print(json.dumps(as_json(training, planned, resources), allow_nan=False))
+    else:
+        print_lines(*describe(training, planned, resources))
+    if flags.picture is not None:
+        _draw(flags.picture, training, planned, resources)
+    memory = resources.device_memory
+    return ExitCode.TOO_LITTLE_MEMORY if memory is not None and planned.peak_bytes > memory else 0
+
+
+def _resources(flags: argparse.Namespace, mesh: mtf.Mesh) -> Resources:
+    from mtfrun.display.formats import parse_size
+    from mtfrun.extras.plan.profile import Resources, parse_bandwidths
+
+    memory = None if flags.device_memory is None else parse_size(flags.device_memory)
+    bandwidths = {} if flags.bandwidth is None else parse_bandwidths(flags.bandwidth)
+    unknown = set(bandwidths) - set(mesh.shape.dimension_names)
+    if unknown:
+        raise InputError(
+            f"--bandwidth names {', '.join(sorted(unknown))}: the axes of the mesh are "
+            f"{', '.join(mesh.shape.dimension_names)}"
+        )
+    return Resources(memory, bandwidths)
+
+
+def _draw(path: str, training: Training, planned: Plan, resources: Resources) -> None:
+    from mtfrun.extras.plan.description import describe
+    from mtfrun.extras.plan.picture import picture_as_html, picture_as_svg, picture_as_text
+    from mtfrun.files import atomic_open
+
+    text = "\n".join(picture_as_text(planned, resources))
+    if path == "-":
+        print(f"\n{text}")
+        return
+    pictures = {
+        ".txt": lambda: f"{text}\n",
+        ".svg": lambda: picture_as_svg(planned, resources),
+        ".html": lambda: picture_as_html(
+            planned, resources, describe(training, planned, resources)
+        ),
+    }
+    with atomic_open(path) as file:
+        file.write(pictures[pathlib.Path(path).suffix]())
+
+
+# Those that `mtfrun.extras.plan` reads. After all passes it would write a hundred times as much.
+_PASSES = ("DTensorSPMDExpansion", "CSE", "DTensorFunctionRenaming")
+
+
+def dump_environment(folder: str) -> dict[str, str]:
+    """Returns the variables that make TensorFlow, when it is imported, write programs to `folder`.
+
+    `mtfrun.extras.plan` reads the programs; importing it imports TensorFlow.
+    """
+    return {
+        "TF_DUMP_GRAPH_PREFIX": folder,
+        "TF_CPP_VMODULE": "dtensor_mlir_passes=2",
+        "MLIR_BRIDGE_LOG_PASS_FILTER": ";".join(_PASSES),
+    }
+
+
+@contextlib.contextmanager
+def _dumping_programs(flags: argparse.Namespace) -> Iterator[None]:
+    former = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="mtfrun_programs_") as folder:
+        os.environ.update(dump_environment(folder))
+        try:
+            flags.program_dump = folder
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(former)
+
+
+COMMANDS = [Command("plan", _DESCRIPTION, run, _add_flags, _check, around=_dumping_programs)]

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from mtfrun import mtf
+from mtfrun.experiment import Training
+from mtfrun.experiment.printed_summary import unused_rules, variable_lines
+from mtfrun.extras.plan.collectives import group_collectives
+from mtfrun.extras.plan.plan import (
+    AVERAGES,
+    PARAMETERS,
+    PROCESS_BYTES,
+    SLOTS,
+    Plan,
+    PlannedVariable,
+    planned_variables,
+)
+from mtfrun.extras.plan.profile import Resources
+from mtfrun.mtf.placement.layout import SLOTS as SLOTS_RULE
+from mtfrun.mtf.placement.layout import WEIGHTS
+
+# Of the operations at the peak, and of the rules that would split replicated variables.
+_MOST_NAMED = 4
+_INDENT = 16
+_NO_COLLECTIVES = "none: one device"
+
+Section: TypeAlias = tuple[str, Iterable[str]]
+
+
+def describe(training: Training, plan: Plan | None, resources: Resources) -> list[str]:
+    mesh = training.experiment.mesh
+    sections = _describe_run(training)
+    if plan is not None:
+        sections += [
+            ("memory", _describe_memory(plan, resources)),
+            ("collectives", _describe_collectives(plan)),
+            ("seconds", _describe_seconds(plan, resources)),
+            ("replicated", map(_describe_replicated, find_replicated(plan))),
+        ]
+    sections += [(label, [text]) for label, text in unused_rules(mesh)]
+    lines = variable_lines(mesh, training.state.model.named_variables())
+    return [*lines, "", *itertools.chain(*(_section(*section) for section in sections))]
+
+
+def as_json(training: Training, plan: Plan, resources: Resources) -> dict[str, Any]:
+    """In bytes and seconds."""
+    memory = {kind: plan.device_bytes(kind) for kind in (PARAMETERS, SLOTS, AVERAGES)}
+    memory |= {"constants": plan.constant_bytes, "process": PROCESS_BYTES}
+    memory |= {"step": plan.peak.num_bytes, "total": plan.peak_bytes}
+    return {
+        "mesh": {axis.name: axis.size for axis in plan.mesh.shape},
+        "layout": dict(plan.mesh.layout),
+        "batch_size": training.batch_size,
+        "microbatches": training.options.microbatches,
+        "memory": memory,
+        "device_memory": resources.device_memory,
+        "peak": dataclasses.asdict(plan.peak),
+        "collectives": [
+            dataclasses.asdict(group) for group in group_collectives(plan.collectives, plan.mesh)
+        ],
+        "seconds": plan.collective_seconds(resources.bandwidths),
+        "replicated": [
+            dataclasses.asdict(x) | {"rules": dict(x.rules)} for x in find_replicated(plan)
+        ],
+        "unused_rules": plan.mesh.unused_rules(),
+        "variables": [
+            dataclasses.asdict(v) | {"shape": {dim.name: dim.size for dim in v.shape}}
+            for v in plan.variables
+        ],
+    }
+
+
+def _describe_run(training: Training) -> list[Section]:
+    state, mesh, options = training.state, training.experiment.mesh, training.options
+    by_kind: Mapping[str, list[PlannedVariable]] = collections.defaultdict(list)
+    for variable in planned_variables(training):
+        by_kind[variable.kind].append(variable)
+    per_step, row = training.tokens_per_step, training.experiment.data.tokens_per_row
+    unit = state.model.reporting.unit
+    of_row = f" rows of {row}: {per_step:,} {unit}" if row > 1 else f" {unit}"
+    parameters, averages = by_kind[PARAMETERS], by_kind[AVERAGES]
+    number = sum(variable.shape.size for variable in parameters)
+    trainable = [v for v in state.model.named_variables().values() if v.trainable]
+    frozen = len(trainable) - len(state.trainable)
+    of_frozen = f", {frozen} of them frozen" * bool(frozen)
+    batch = f"{training.batch_size}{of_row} a step, in {options.microbatches} microbatch(es)"
+    steps = options.train_steps
+    return [
+        ("mesh", [f"{mesh.shape.to_string}: {mesh.size} device(s)"]),
+        ("layout", [mesh.layout.to_string or "nothing is split"]),
+        (
+            "parameters",
+            [f"{number:,} in {len(parameters)} variables{of_frozen}", _sizes(parameters)],
+        ),
+        ("optimizer", [f"{type(state.optimizer).__name__}: {_sizes(by_kind[SLOTS])}"]),
+        ("averages", [_sizes(averages)] if averages else []),
+        ("batch", [batch]),
+        ("steps", [f"{steps:,}: {steps * per_step:,} {unit}"]),
+    ]
+
+
+def _describe_memory(plan: Plan, resources: Resources) -> Iterator[str]:
+    parts = {
+        "variables": plan.state_bytes,
+        "constants": plan.constant_bytes,
+        "a step": plan.peak.num_bytes,
+    }
+    makers = list(plan.peak.by_operation.items())[:_MOST_NAMED]
+    largest = ", ".join(f"{name} {num_bytes:,}" for name, num_bytes in makers)
+    summands = ", ".join(f"{num_bytes:,} of {name}" for name, num_bytes in parts.items())
+    yield f"{plan.peak_bytes:,} bytes on each device: {summands}"
+    yield f"the step's are largest in {plan.peak.operation}: {largest}"
+    memory = resources.device_memory
+    if memory is not None:
+        difference = memory - plan.peak_bytes
+        verdict = "are free" if difference >= 0 else "are missing: split or rematerialise more"
+        yield f"of {memory:,} bytes of a device {abs(difference):,} {verdict}"
+
+
+def _describe_collectives(plan: Plan) -> Iterator[str]:
+    if plan.mesh.size == 1:
+        yield _NO_COLLECTIVES
+        return
+    groups = group_collectives(plan.collectives, plan.mesh)
+    count = sum(group.count for group in groups)
+    yield f"{count} a step, by mesh axis and the dimensions that cause them"
+    yield from map(str, groups)
+
+
+def _describe_seconds(plan: Plan, resources: Resources) -> Iterator[str]:
+    for axes, seconds in plan.collective_seconds(resources.bandwidths).items():
+        yield f"{seconds:.6f} a step at least for the collectives over {axes}"
+
+
+def _describe_replicated(whole: Replicated) -> str:
+    rules = ", ".join(f"{rule} saves {saved:,}" for rule, saved in whole.rules[:_MOST_NAMED])
+    return (
+        f"over {whole.axis}: {whole.device_bytes:,} bytes of variables on each device; "
+        f"{rules or 'no further rule fits the shapes of this model'}"
+    )
+
+
+def _section(name: str, lines: Iterable[str]) -> list[str]:
+    return [f"{'' if i else name:<{_INDENT}}{line}" for i, line in enumerate(lines)]
+
+
+def _sizes(variables: Sequence[PlannedVariable]) -> str:
+    total = sum(variable.total_bytes for variable in variables)
+    local = sum(variable.device_bytes for variable in variables)
+    return f"{total:,} bytes, {local:,} on each device"
+
+
+@dataclasses.dataclass(frozen=True)
+class Replicated:
+    """Variables, of `device_bytes`, that all devices along a mesh axis hold whole.
+
+    `rules`, which no shape of the model forbids, would split some of them, by the bytes that each
+    saves on a device, the largest first; the reserved rules of `mtf.zero` are among them.
+    """
+
+    axis: str
+    device_bytes: int
+    rules: tuple[tuple[str, int], ...]
+
+
+def find_replicated(plan: Plan) -> list[Replicated]:
+    """Returns, for every axis of several devices, the variables that it does not split."""
+    found = []
+    for axis in plan.mesh.shape:
+        whole = [v for v in plan.variables if axis.name not in v.partition]
+        num_bytes = sum(variable.device_bytes for variable in whole)
+        if axis.size == 1 or not num_bytes:
+            continue
+        saved: collections.Counter[str] = collections.Counter()
+        for variable in whole:
+            for dim, of_axis in zip(variable.shape, variable.partition, strict=True):
+                if of_axis is None and _may_be_split(dim.name, axis, plan.mesh):
+                    saved[f"{dim.name}:{axis.name}"] += _saved_bytes(variable, axis)
+            for rule in _reserved_rules(variable, axis, plan.mesh):
+                saved[f"{rule}:{axis.name}"] += _saved_bytes(variable, axis)
+        found.append(Replicated(axis.name, num_bytes, tuple(saved.most_common())))
+    return found
+
+
+def _saved_bytes(variable: PlannedVariable, axis: mtf.Dimension) -> int:
+    return variable.device_bytes - variable.device_bytes // axis.size
+
+
+def _reserved_rules(variable: PlannedVariable, axis: mtf.Dimension, mesh: mtf.Mesh) -> list[str]:
+    has_part = any(
+        of_axis is None and dim.size % axis.size == 0
+        for dim, of_axis in zip(variable.shape, variable.partition, strict=True)
+    )
+    rules = [WEIGHTS] if variable.kind == PARAMETERS else [WEIGHTS, SLOTS_RULE]
+    return [rule for rule in rules if has_part and rule not in mesh.layout]
+
+
+def _may_be_split(name: str, axis: mtf.Dimension, mesh: mtf.Mesh) -> bool:
+    if name in mesh.layout:
+        return False
+    return all(
+        dim.size % axis.size == 0 and axis.name not in mesh.partition(shape)
+        for shape in mesh.shapes_seen
+        for dim in shape
+        if dim.name == name
+    )

@@ -1,0 +1,289 @@
+"""The programs that DTensor compiles and writes to files, in MLIR's generic form.
+
+`mtfrun.extras.plan.command` makes it do so, before TensorFlow is imported. See https://mlir.llvm.org.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import pathlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from mtfrun.extras.plan.program import (
+    FORWARDING,
+    Block,
+    Collective,
+    Operation,
+    Program,
+    TensorType,
+    Value,
+)
+
+_FUNCTION = re.compile(r"^  func\.func (?:private )?@([\w.]+)\((.*)\)")
+_ARGUMENT = re.compile(r"%(\w+): (tensor<.*?>+)(?=[,) {]|$)")
+_OPERATION = re.compile(r'^ *(?:(%[^="]*) = )?"\w+\.(\w+)"\(([^)]*)\)(.*)$')
+_RESULT_NAME = re.compile(r"%(\w+)(?::(\d+))?")
+_NAME = re.compile(r"%([\w#]+)")
+_RETURN = re.compile(r"^ *(?:return|tf_device\.return) (.*) : ")
+_TYPE = re.compile(r"tensor<(?:(\*)x|((?:[\d?]+x)*))(?:!tf_type\.)?(\w+)(?:<[^()]*?>+)?>")
+_ATTRIBUTES = re.compile(r"<\{(.*?)\}>")
+_CONSTANT = re.compile(r"dense<(.*?)> : tensor<((?:\d+x)*)(\w+)>")
+_CALLED = re.compile(r"\bf = @([\w.]+)")
+# In the layouts, because the attribute of the module is the first mesh of the process.
+_MESH = re.compile(r"sharding_specs:\S* mesh:[^|]*\|([^|]*)\|")
+# The device IDs of a mesh, which every layout lists.
+_DEVICES = re.compile(r"mesh:[^|]*\|[^|]*\|((?:\d+,)+\d+)\|")
+_LAYOUT = re.compile(r"(\w+)_layout = #dtensor\.layout<sharding_specs:(\S*), mesh")
+
+# As DTensor needs them, and as they run.
+_KINDS = {
+    "DTensorAllReduce": "all-reduce",
+    "DTensorAllGather": "all-gather",
+    "DTensorAllToAll": "all-to-all",
+    "DTensorReduceScatter": "reduce-scatter",
+    "CollectiveReduceV2": "all-reduce",
+    "CollectiveGatherV2": "all-gather",
+    "CollectiveAllToAllV2": "all-to-all",
+    "CollectiveReduceScatterV2": "reduce-scatter",
+}
+# The passes after which DTensor writes a program: it has added collectives, removed repeated ones,
+# and ended. A pass that changes nothing writes no file.
+_EXPANSION, _SIMPLIFICATION, _LAST = "DTensorSPMDExpansion", "CSE", "DTensorFunctionRenaming"
+
+
+class CompiledStep(NamedTuple):
+    """A program at two times: `needed` has its collectives with layouts, `running` is executed.
+
+    On CPUs an all-gather becomes an all-reduce of zeros and the device's part, and small
+    all-reduces are merged.
+    """
+
+    needed: Program
+    running: Program
+
+
+def take_programs(folder: str | pathlib.Path) -> list[CompiledStep]:
+    """Returns and removes the programs of `mtf.function`s since the last call, in their order."""
+    folder = pathlib.Path(folder)
+    programs = []
+    for file in sorted(folder.glob(f"dtensor.*.after_{_EXPANSION}.__inference__trace_*.mlir")):
+        _, _, _, name = file.name.split(".", 3)
+        name = name.removeprefix(f"after_{_EXPANSION}.")
+        simplified = _of_pass(folder, _SIMPLIFICATION, name)
+        (running,) = _of_pass(folder, _LAST, name)
+        programs.append(CompiledStep(_program((simplified or [file])[0]), _program(running)))
+    for file in folder.glob("dtensor.*.mlir"):
+        file.unlink()
+    return programs
+
+
+def _program(file: pathlib.Path) -> Program:
+    with file.open(encoding="utf-8") as lines:
+        return parse_module(lines)
+
+
+def _of_pass(folder: pathlib.Path, name_of_pass: str, name: str) -> list[pathlib.Path]:
+    return sorted(folder.glob(f"dtensor.*.after_{name_of_pass}.{name}"))
+
+
+def parse_module(lines: Iterable[str]) -> Program:
+    """The module is one of a single `mtf.function`: its function `main` calls at most one other."""
+    return _Parser(lines).program()
+
+
+class _Parser:
+    """Reads lines; every region of an operation has names in addition to the ones around it."""
+
+    def __init__(self, lines: Iterable[str]):
+        self._lines = self._shorten(lines)
+        self._numbers = itertools.count()
+        self._mesh: dict[str, int] = {}
+        self._constants: dict[Value, str] = {}
+        self._producers: dict[Value, Operation] = {}
+
+    def _shorten(self, lines: Iterable[str]) -> Iterator[str]:
+        """Yields lines without device IDs, most of the text of large meshes, and finds the mesh."""
+        devices = ""
+        for line in lines:
+            line = line.rstrip("\n")
+            if not self._mesh and (match := _MESH.search(line)):
+                axes = (axis.split("=") for axis in match[1].split(","))
+                self._mesh = {name: int(size) for name, size in axes}
+                match = _DEVICES.search(line)
+                devices = match[1] if match else ""
+            yield line.replace(devices, "") if devices else line
+
+    def program(self) -> Program:
+        functions: dict[str, Block] = {}
+        for line in self._lines:
+            if match := _FUNCTION.match(line):
+                names: dict[str, Value] = {}
+                arguments = self._arguments(match[2], names)
+                functions[match[1]] = self._block(arguments, names)
+        body = functions["main"]
+        called = [
+            functions[match[1]]
+            for operation in body.operations
+            if (match := _CALLED.search(operation.attributes)) and match[1] in functions
+        ]
+        return Program(self._mesh, called[0] if called else body, self._constants)
+
+    def _block(self, arguments: tuple[Value, ...], names: dict[str, Value]) -> Block:
+        operations: list[Operation] = []
+        results: tuple[Value, ...] = ()
+        for line in self._lines:
+            stripped = line.lstrip()
+            if stripped.startswith("}"):
+                self._last = stripped
+                break
+            if stripped.startswith("^bb"):
+                arguments = self._arguments(stripped, names)
+            elif match := _RETURN.match(line):
+                results = self._operands(match[1], names)
+            elif match := _OPERATION.match(line):
+                if match[2] in ("Yield", "return"):
+                    results = self._operands(match[3], names)
+                else:
+                    operations.append(self._operation(match, names))
+        return Block(arguments, tuple(operations), results)
+
+    def _operation(self, match: re.Match[str], names: dict[str, Value]) -> Operation:
+        result_names, name, operand_names, rest = match.groups()
+        operands = self._operands(operand_names, names)
+        attributes = _ATTRIBUTES.search(rest)
+        regions = []
+        if rest.endswith("({"):
+            while True:
+                regions.append(self._block((), dict(names)))
+                rest = self._last
+                if not rest.endswith("{"):
+                    break
+        types = list(_types(rest.rpartition("->")[2]))
+        results = tuple(Value(next(self._numbers), type_) for type_ in types)
+        names |= zip(_result_names(result_names or ""), results, strict=True)
+        text = attributes[1] if attributes else ""
+        if name == "Const":
+            self._constants[results[0]] = text
+        operation = Operation(
+            name,
+            operands,
+            results,
+            text,
+            rest,
+            tuple(regions),
+            self._trip_count(operands, regions) if name == "WhileRegion" else 1,
+            self._collective(name, operands, results, text) if name in _KINDS else None,
+        )
+        self._producers |= dict.fromkeys(results, operation)
+        return operation
+
+    def _arguments(self, text: str, names: dict[str, Value]) -> tuple[Value, ...]:
+        values = []
+        for match in _ARGUMENT.finditer(text):
+            (type_,) = itertools.islice(_types(match[2]), 1)
+            values.append(Value(next(self._numbers), type_))
+            names[match[1]] = values[-1]
+        return tuple(values)
+
+    def _operands(self, text: str, names: Mapping[str, Value]) -> tuple[Value, ...]:
+        return tuple(names[name] for name in _NAME.findall(text))
+
+    def _trip_count(self, operands: tuple[Value, ...], regions: list[Block]) -> int:
+        """Returns how often the body of a loop `while i < limit` runs that adds 1 to i; else 1."""
+        condition = regions[0]
+        initial = dict(zip(condition.arguments, operands, strict=True))
+        less = next(x for x in reversed(condition.operations) if x.name not in FORWARDING)
+        if less.name != "Less":
+            return 1
+        first, limit = (self._integer(value, initial) for value in less.operands)
+        return 1 if first is None or limit is None else max(0, limit - first)
+
+    def _integer(self, value: Value, initial: Mapping[Value, Value]) -> int | None:
+        value = self._origin(initial.get(self._origin(value), value))
+        if value not in self._constants:
+            return None
+        return int(constant_array(self._constants[value]).reshape(-1)[0])
+
+    def _origin(self, value: Value) -> Value:
+        while (producer := self._producers.get(value)) and producer.name in FORWARDING:
+            value = producer.operands[0]
+        return value
+
+    def _collective(
+        self, name: str, operands: tuple[Value, ...], results: tuple[Value, ...], attributes: str
+    ) -> Collective:
+        layouts = layouts_of_relayout(attributes)
+        if layouts is not None:
+            pairs = zip(*layouts, strict=True)
+            axes = tuple(axis for axis, new in pairs if axis and axis != new)
+        else:
+            if name.startswith("DTensor"):  # the first row has the first device's group
+                group = constant_array(self._constants[self._origin(operands[1])])[0].tolist()
+            else:
+                group = self._running_group(operands[2])
+            axes = varying_axes(group, self._mesh)
+        size = math.prod(self._mesh[axis] for axis in axes)
+        return Collective(_KINDS[name], axes, size, results[0].type.num_bytes)
+
+    def _running_group(self, key: Value) -> list[int]:
+        """Returns the devices of the first one's group; each slices its key from a constant."""
+        key = self._origin(key)
+        while key not in self._constants:
+            key = self._origin(self._producers[key].operands[0])
+        keys = constant_array(self._constants[key]).reshape(-1)
+        if keys.size == 1:  # all devices have the same
+            return list(range(math.prod(self._mesh.values())))
+        return [device for device, other in enumerate(keys) if other == keys[0]]
+
+
+def constant_array(attributes: str) -> np.ndarray:
+    """Parses 'value = dense<[[0, 1], [2, 3]]> : tensor<2x2xi32>'."""
+    match = _CONSTANT.search(attributes)
+    assert match is not None, attributes
+    sizes = [int(size) for size in match[2].split("x") if size]
+    text = match[1].strip('"')
+    if text.startswith("0x"):
+        dtype = np.int64 if match[3] == "i64" else np.int32
+        return np.frombuffer(bytes.fromhex(text[2:]), dtype).reshape(sizes)
+    numbers = np.array([int(float(x)) for x in re.findall(r"-?\d[\d.e+]*", text)], np.int64)
+    if numbers.size == 1:  # the same for all elements
+        return np.full(sizes, numbers[0])
+    return numbers.reshape(sizes)
+
+
+def varying_axes(devices: list[int], mesh: Mapping[str, int]) -> tuple[str, ...]:
+    """Returns the axes along which these devices differ; the mesh numbers them row by row."""
+    places = np.unravel_index(devices, list(mesh.values()))
+    return tuple(
+        axis for axis, place in zip(mesh, places, strict=True) if np.unique(place).size > 1
+    )
+
+
+def layouts_of_relayout(
+    attributes: str,
+) -> tuple[tuple[str | None, ...], tuple[str | None, ...]] | None:
+    """Returns the mesh axis of every dimension before and after; None if it is not a relayout."""
+    layouts = {name: specs(text) for name, text in _LAYOUT.findall(attributes)}
+    return (layouts["input"], layouts["output"]) if "output" in layouts else None
+
+
+def _result_names(text: str) -> Iterator[str]:
+    """Yields the names by which operations read results: of "%a:2, %b" a#0, a#1 and b."""
+    for name, count in _RESULT_NAME.findall(text):
+        yield from (f"{name}#{i}" for i in range(int(count))) if count else [name]
+
+
+def specs(text: str) -> tuple[str | None, ...]:
+    """Returns the mesh axes of "data,unsharded"."""
+    return tuple(None if axis == "unsharded" else axis for axis in text.split(",") if axis)
+
+
+def _types(text: str) -> Iterator[TensorType]:
+    for _, sizes, dtype in _TYPE.findall(text):
+        # A size that only a run tells counts as 1.
+        yield TensorType(tuple(int(x.replace("?", "1")) for x in sizes.split("x") if x), dtype)

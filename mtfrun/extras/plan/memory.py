@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+from mtfrun.extras.plan.program import FORWARDING, Block, Operation, Program, Value
+
+# Operations whose results are the memory of their operands: of the first, or each of its operand.
+_SAME_MEMORY = {*FORWARDING, "IdentityN"}
+# Operations whose result takes the memory of an operand that nothing needs any more.
+_IN_PLACE = {"AddV2", "Sub", "Mul", "Neg", "Exp", "Log", "Sqrt", "Rsqrt", "Square", "Relu"}
+_IN_PLACE |= {"Maximum", "Minimum", "SelectV2", "RealDiv", "ReluGrad", "Softmax", "LogSoftmax"}
+_IN_PLACE |= {"Tanh", "Sigmoid", "SquaredDifference", "DivNoNan", "Pow", "AddN", "Reciprocal"}
+# A merged all-reduce writes its parts into a constant, which is copied at the first of them.
+_IN_PLACE |= {"CollectiveReduceV2", "TensorStridedSliceUpdate"}
+# Operations without new memory: a variable's, or none.
+_WITHOUT_MEMORY = {"Const", "ReadVariableOp", "VarHandleOp"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Peak:
+    """The moment of a step at which a device needs most memory, and the operation that runs then.
+
+    `num_bytes` excludes variables and constants; `by_operation` has the bytes by the operation that
+    made them, the largest first.
+    """
+
+    num_bytes: int
+    operation: str
+    by_operation: Mapping[str, int]
+
+
+def peak_of(program: Program) -> Peak:
+    """Returns the peak of a program, in the order in which TensorFlow runs it.
+
+    A tensor lives from the operation that makes it to the last one that reads it. A variable's new
+    value, of the same size, lives until its assignment, when it replaces the old one.
+    """
+    return _Lives(program.body).peak
+
+
+def order_of_execution(block: Block) -> list[Operation]:
+    """Returns the operations in the order in which their operands become complete.
+
+    TensorFlow's executor takes the operation that has been ready for longest, so that more tensors
+    of independent branches exist at once, such as gradients of queries, keys and values, than in
+    the order of the program. The measured peak is nearer to this order's.
+    """
+    makers = {
+        value: position
+        for position, operation in enumerate(block.operations)
+        for value in operation.results
+    }
+    missing = []
+    users: list[list[int]] = [[] for _ in block.operations]
+    for position, operation in enumerate(block.operations):
+        needed = {makers[value] for value in operation.reads() if value in makers}
+        missing.append(len(needed))
+        for maker in needed:
+            users[maker].append(position)
+    ready = collections.deque(i for i, count in enumerate(missing) if count == 0)
+    order = []
+    while ready:
+        position = ready.popleft()
+        order.append(block.operations[position])
+        for user in users[position]:
+            missing[user] -= 1
+            if missing[user] == 0:
+                ready.append(user)
+    return order
+
+
+class _Lives:
+    def __init__(self, block: Block, outside: int = 0):
+        self._bytes: dict[Value, int] = {}
+        self._makers: dict[Value, str] = {}
+        self._total = outside
+        self.peak = Peak(outside, "", {})
+        operations = order_of_execution(block)
+        self._roots = _roots(operations)
+        self._last_reads = _last_reads(operations, block.results, self._roots)
+        for argument in block.arguments:
+            self._add(argument, "loop")
+        for position, operation in enumerate(operations):
+            self._run(position, operation)
+
+    def _run(self, position: int, operation: Operation) -> None:
+        dying = {
+            root
+            for value in operation.reads()
+            if self._last_reads.get(root := self._roots.get(value, value)) == position
+            and root in self._bytes
+        }
+        if operation.name in _IN_PLACE:
+            (result,) = operation.results
+            for value in dying:
+                if value.type == result.type:
+                    dying.remove(value)
+                    self._drop(value)
+                    break
+        if operation.regions:
+            self._run_regions(operation, dying)
+        if not _shares_memory(operation) and operation.name not in _WITHOUT_MEMORY:
+            for result in operation.results:
+                self._add(result, operation.name)
+        self._note(operation.name, _transposed_bytes(operation))
+        for value in dying:
+            self._drop(value)
+        for result in operation.results:
+            if self._last_reads.get(result, position) <= position:
+                self._drop(result)
+
+    def _run_regions(self, operation: Operation, dying: set[Value]) -> None:
+        # A loop takes over values that are not read after it; its values are counted inside.
+        for value in list(dying):
+            dying.remove(value)
+            self._drop(value)
+        for region in operation.regions:
+            peak = _Lives(region, self._total).peak
+            if peak.num_bytes > self.peak.num_bytes:
+                by_operation = collections.Counter(peak.by_operation)
+                by_operation.update(self._by_operation())
+                self.peak = Peak(peak.num_bytes, peak.operation, dict(by_operation.most_common()))
+
+    def _note(self, name: str, temporary_bytes: int) -> None:
+        if self._total + temporary_bytes > self.peak.num_bytes:
+            by_operation = self._by_operation()
+            if temporary_bytes:
+                by_operation["Transpose"] += temporary_bytes
+            total = self._total + temporary_bytes
+            self.peak = Peak(total, name, dict(by_operation.most_common()))
+
+    def _by_operation(self) -> collections.Counter[str]:
+        by_operation: collections.Counter[str] = collections.Counter()
+        for value, num_bytes in self._bytes.items():
+            by_operation[self._makers[value]] += num_bytes
+        return by_operation
+
+    def _add(self, value: Value, maker: str) -> None:
+        self._bytes[value] = value.type.num_bytes
+        self._makers[value] = maker
+        self._total += value.type.num_bytes
+
+    def _drop(self, value: Value) -> None:
+        self._total -= self._bytes.pop(value, 0)
+
+
+def _shares_memory(operation: Operation) -> bool:
+    """Whether the results are the memory of the operands.
+
+    TensorFlow's Transpose copies nothing if it moves dimensions of size 1 only, as its allocator
+    shows: a batch of one row behind the blocks of its attention. Equal sizes may have changed
+    places.
+    """
+    if operation.name != "Transpose":
+        return operation.name in _SAME_MEMORY
+    before, after = (
+        [size for size in value.type.sizes if size > 1]
+        for value in (operation.operands[0], operation.results[0])
+    )
+    return before == after and len({*before}) == len(before)
+
+
+def _transposed_bytes(operation: Operation) -> int:
+    """Returns the bytes of the copies that an einsum makes for its product of matrices.
+
+    It multiplies {batch, free, contracted} of both operands, of which the last two may be in the
+    other order, to {batch, free of the left, free of the right}.
+    """
+    equation = operation.equation
+    if equation is None:
+        return 0
+    left, right, result = equation
+    num_bytes, product = 0, [letter for letter in left if letter in right and letter in result]
+    for letters, other, value in zip(
+        (left, right), (right, left), operation.operands, strict=False
+    ):
+        batch = [letter for letter in letters if letter in other and letter in result]
+        free = [letter for letter in letters if letter not in other]
+        contracted = [letter for letter in letters if letter in other and letter not in result]
+        if [*letters] not in ([*batch, *free, *contracted], [*batch, *contracted, *free]):
+            num_bytes += value.type.num_bytes
+        product += free
+    if [*result] != product:
+        num_bytes += operation.results[0].type.num_bytes
+    return num_bytes
+
+
+def _roots(operations: Iterable[Operation]) -> dict[Value, Value]:
+    """Returns, for values without new memory, the value whose memory they have."""
+    roots: dict[Value, Value] = {}
+    for operation in operations:
+        if _shares_memory(operation):
+            for operand, result in zip(operation.operands, operation.results, strict=False):
+                roots[result] = roots.get(operand, operand)
+    return roots
+
+
+def _last_reads(
+    operations: Sequence[Operation], results: Iterable[Value], roots: Mapping[Value, Value]
+) -> dict[Value, int]:
+    """Returns the position of the last operation that reads each value; the end for results."""
+    last: dict[Value, int] = {}
+    for position, operation in enumerate(operations):
+        for value in operation.reads():
+            last[roots.get(value, value)] = position
+    return last | {roots.get(value, value): len(operations) for value in results}

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.extras.plan.plan import Plan
+from mtfrun.extras.plan.profile import DeviceProfile
+from mtfrun.extras.plan.search.candidates import BATCHES, Candidate
+from mtfrun.extras.plan.search.estimate import Estimate, estimate
+from mtfrun.mtf.placement.layout import SLOTS, WEIGHTS
+
+# Errors of DTensor, or of a layer, that has no program for a layout.
+_WITHOUT_PROGRAM = (InputError, tf.errors.OpError, ValueError)
+# The number of fastest layouts for which other settings are tried as well.
+_VARIED = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """A candidate that was planned; `state_bytes` of `peak_bytes` are variables."""
+
+    candidate: Candidate
+    estimate: Estimate
+    peak_bytes: int
+    state_bytes: int
+
+    def __str__(self) -> str:
+        parts = self.estimate
+        sending = "".join(
+            f", {secs * 1e3:,.1f} sending over {axes}"
+            for axes, secs in parts.collective_secs.items()
+        )
+        return (
+            f"{self.candidate}: {parts.secs * 1e3:,.1f} ms a step "
+            f"({parts.product_secs * 1e3:,.1f} products, {parts.operation_secs * 1e3:,.1f} other "
+            f"operations{sending}), {self.peak_bytes:,} bytes on each device"
+        )
+
+    def fits(self, device_memory: int | None) -> bool:
+        """None stands for any memory."""
+        return device_memory is None or self.peak_bytes <= device_memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Rejection:
+    candidate: Candidate
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.candidate}: no program: {self.reason}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """Options that fit, the fastest first; too large ones, the smallest first; rejections."""
+
+    ranking: tuple[Option, ...]
+    too_large: tuple[Option, ...]
+    rejections: tuple[Rejection, ...]
+
+
+class Search:
+    """Plans candidates and ranks them by the estimated time of a step, within the memory.
+
+    The settings that save memory are tried where they may help: slots and weights that are split
+    over the axis of the batch for the fastest layouts; rematerialisation and more microbatches,
+    which cost time, for those that do not fit without them. `plan` raises InputError or mtf's
+    errors for candidates without a program, which `most`, the number of options, does not count.
+    `note` takes every option or rejection; `left` is how many more options may be planned.
+    """
+
+    def __init__(
+        self,
+        plan: Callable[[Candidate], Plan],
+        profile: DeviceProfile,
+        device_memory: int | None,
+        *,
+        most: int = 40,
+        note: Callable[[Option | Rejection], None] = lambda _: None,
+    ):
+        self._plan = plan
+        self._profile = profile
+        self._device_memory = device_memory
+        self.left = most
+        self._note = note
+        self._options: dict[Candidate, Option | None] = {}
+        self._rejections: list[Rejection] = []
+
+    def __call__(self, layouts: Sequence[Candidate], max_microbatches: int) -> Outcome:
+        """Plans `layouts`, without settings that save memory, in order, and returns their ranking.
+
+        A device's part of a batch can be split into `max_microbatches`.
+        """
+        reserved = min(self.left // 3, 3 * _VARIED)
+        for layout in layouts:
+            if self.left > reserved:
+                self._option(layout)
+        fastest = self._rank()
+        for option in fastest[:_VARIED]:
+            for candidate in _with_split_slots(option.candidate):
+                self._option(candidate)
+        for option in fastest:
+            self._fit(option, max_microbatches)
+        return self.outcome()
+
+    def outcome(self) -> Outcome:
+        ranked = self._rank()
+        fitting = [option for option in ranked if option.fits(self._device_memory)]
+        others = sorted(
+            (option for option in ranked if not option.fits(self._device_memory)),
+            key=lambda option: option.peak_bytes,
+        )
+        return Outcome(tuple(fitting), tuple(others), tuple(self._rejections))
+
+    def _rank(self) -> list[Option]:
+        options = [option for option in self._options.values() if option is not None]
+        return sorted(options, key=lambda option: option.estimate.secs)
+
+    def _option(self, candidate: Candidate) -> Option | None:
+        """Returns None if the candidate has no program, or enough have been planned."""
+        if candidate in self._options or not self.left:
+            return self._options.get(candidate)
+        option = None
+        try:
+            plan = self._plan(candidate)
+        except _WITHOUT_PROGRAM as error:
+            lines = str(error).strip().splitlines()
+            rejection = Rejection(candidate, lines[0] if lines else type(error).__name__)
+            self._rejections.append(rejection)
+            self._note(rejection)
+        else:
+            time = estimate(plan.program, self._profile)
+            option = Option(candidate, time, plan.peak_bytes, plan.state_bytes)
+            self.left -= 1
+        self._options[candidate] = option
+        if option is not None:
+            self._note(option)
+        return option
+
+    def _fit(self, option: Option | None, max_microbatches: int) -> None:
+        """Saves memory step by step until the candidate fits, the cheapest way first."""
+        while option is not None and not option.fits(self._device_memory):
+            smaller = next(_smaller(option, self._device_memory or 0, max_microbatches), None)
+            option = None if smaller is None else self._option(smaller)
+
+
+def _with_split_slots(candidate: Candidate) -> Iterator[Candidate]:
+    """Yields the candidate with slots, and with weights, that are split over the batch's axis."""
+    rules = candidate.layout
+    axis = next((rules[name] for name in BATCHES if name in rules), None)
+    if axis is not None and not {SLOTS, WEIGHTS} & set(rules):
+        for name in (SLOTS, WEIGHTS):
+            layout = mtf.LayoutRules([*rules.items(), (name, axis)])
+            yield dataclasses.replace(candidate, layout=layout)
+
+
+def _smaller(option: Option, device_memory: int, max_microbatches: int) -> Iterator[Candidate]:
+    """Yields candidates that need less memory, the most helpful first."""
+    candidate = option.candidate
+    if option.state_bytes > device_memory / 2:
+        yield from list(_with_split_slots(candidate))[::-1]
+    if candidate.rematerialise is False:
+        yield dataclasses.replace(candidate, rematerialise=True)
+    mesh = {axis.name: axis.size for axis in candidate.mesh}
+    parts = mesh.get(candidate.layout.get(BATCHES[0], ""), 1) * candidate.outer_batch
+    if max_microbatches % (2 * candidate.microbatches * parts) == 0:
+        yield dataclasses.replace(candidate, microbatches=2 * candidate.microbatches)
+    yield from list(_with_split_slots(candidate))[::-1]

@@ -1,0 +1,77 @@
+"""What a run's configuration has changed in the files of the package that it began with."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping, Sequence
+
+from mtfrun.configuration import config
+from mtfrun.configuration.files import SHIPPED, shipped_gin_files
+from mtfrun.configuration.hyperparameters import values_of
+from mtfrun.errors import InputError
+from mtfrun.errors.differences import Change, changes
+
+_REQUIRED = re.compile(r"^([A-Z_]+) *= *%gin\.REQUIRED", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """`files` are the shipped gin files; `note` says why nothing is compared, or is ""."""
+
+    files: Sequence[str]
+    changes: Sequence[Change] = ()
+    note: str = ""
+
+
+def compare_with_shipped(files: Sequence[str], values: Mapping[str, str]) -> Comparison:
+    """Compares a recorded configuration with the gin files that the command has named.
+
+    Only files of the package are parsed: a gin file is code, and the record may be anybody's.
+    """
+    if not files:
+        return Comparison((), note="The command that began the run names no gin file.")
+    foreign = sorted(set(files).difference(shipped_gin_files()))
+    if foreign:
+        return Comparison(
+            tuple(files),
+            note=f"{', '.join(foreign)}: not among the files of mtfrun, with which alone a "
+            "configuration is compared; the command below has the flags.",
+        )
+    required = tuple(
+        (name, values[name])
+        for name in dict.fromkeys(name for file in files for name in _required_macros(file))
+        if _is_literal(values.get(name))
+    )
+    try:
+        shipped = _values_of_files(tuple(files), required)
+    except InputError as error:
+        return Comparison(tuple(files), note=f"The files cannot be parsed alone: {error}")
+    return Comparison(tuple(files), changes(shipped | dict.fromkeys(dict(required)), values))
+
+
+def _required_macros(file: str) -> list[str]:
+    return _REQUIRED.findall((SHIPPED / file).read_text("utf-8"))
+
+
+def _is_literal(text: str | None) -> bool:
+    """A reference would be parsed as code of the user's."""
+    try:
+        ast.literal_eval(text or "")
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return True
+
+
+@functools.cache
+def _values_of_files(
+    files: tuple[str, ...], bindings: tuple[tuple[str, str], ...]
+) -> dict[str, str]:
+    from mtfrun.experiment.runs.settings import Settings  # noqa: PLC0415 - imports TensorFlow
+
+    flags = [(name, f"{name} = {value}") for name, value in bindings]
+    with config.exclusive():
+        Settings([str(SHIPPED / name) for name in files], flags).parse()
+        return values_of(config.config_text())

@@ -1,0 +1,242 @@
+"""The page of a report, one file that fetches nothing: facts of runs in, HTML out.
+
+The texts of a run are data: Jinja2 escapes all of them, invisible characters are shown by their
+escapes, and the content security policy allows the scripts with two hashes only.
+"""
+
+from __future__ import annotations
+
+import base64
+import bisect
+import dataclasses
+import functools
+import hashlib
+import itertools
+import json
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import markupsafe
+
+from mtfrun import __version__
+from mtfrun.display.formats import time_text
+from mtfrun.errors import InputError
+from mtfrun.errors.untrusted import escape
+from mtfrun.extras.report.charts import EXPERTS, Chart, charts_of, non_finite, points_of
+from mtfrun.extras.report.drawing import COLOURS, draw, library
+from mtfrun.extras.report.report import Report
+from mtfrun.extras.report.run_view import (
+    Limits,
+    RunView,
+    answers_together,
+    choose_detailed,
+    overview_of,
+    table_of_varied,
+)
+
+LARGEST_PAGE = 3_000_000
+"""Bytes of a page; a browser opens it at once, and it can be sent by mail."""
+
+_HERE = pathlib.Path(__file__).parent
+# Curves of a chart whose legend is written, and outputs of a run that are not folded away.
+_MOST_IN_LEGEND, _SHOWN_ANSWERS = 24, 15
+_MOST_PROBLEMS = 20
+# Of more runs the list of those in a section is folded away.
+_MANY_RUNS = 6
+_SECTIONS = {
+    "asked": "What was asked",
+    "happened": "What happened",
+    "can": "What it can do",
+    "saw": "What it saw",
+    "where": "Where it ran",
+}
+
+
+_SMALL = Limits(8_000, 2, with_pictures=False, with_values=False, detailed=30)
+# From the largest page to the smallest one.
+_LIMITS = (
+    Limits(60_000, 100),
+    Limits(30_000, 20),
+    Limits(15_000, 5, with_pictures=False),
+    _SMALL,
+    *(
+        dataclasses.replace(_SMALL, with_configurations=False, charts=charts, detailed=detailed)
+        for charts, detailed in ((8, 20), (2, 10), (0, 0))
+    ),
+)
+
+
+def render(report: Report, now: float | None = None) -> str:
+    """Returns HTML of less than LARGEST_PAGE bytes, with fewer points and outputs if needed.
+
+    InputError if there are too many runs.
+    """
+    now = time.time() if now is None else now
+    pages = functools.cache(lambda number: _render(report, _LIMITS[number], now))
+
+    def fits(number: int) -> bool:
+        return len(pages(number).encode("utf-8", "surrogateescape")) < LARGEST_PAGE
+
+    # A page of many runs takes seconds: not all are written.
+    first = 0 if fits(0) else bisect.bisect_left(range(len(_LIMITS)), 1, lo=1, key=fits)
+    if first < len(_LIMITS):
+        return pages(first)
+    raise InputError(
+        f"a report of {len(report.runs)} runs would be larger than {LARGEST_PAGE:,} bytes: "
+        "name fewer runs"
+    )
+
+
+def _render(report: Report, limits: Limits, now: float) -> str:
+    runs = [
+        RunView(facts, group, report.examples.get(i), limits)
+        for i, (facts, group) in enumerate(zip(report.runs, report.group_of, strict=True))
+    ]
+    detailed = [runs[i] for i in choose_detailed(report, limits.detailed)]
+    curves = [(facts.name, facts.curves) for facts in report.runs]
+    points = points_of([of_run for _, of_run in curves], limits.points)
+    charts = [
+        _ChartView.of(number, chart)
+        for number, chart in enumerate(
+            charts_of(curves, report.group_of, points, most=limits.charts)
+        )
+    ]
+    by_category = [
+        (category, list(group))
+        for category, group in itertools.groupby(charts, key=lambda view: view.chart.category)
+    ]
+    script, drawing = (_HERE / "report.js").read_text("utf-8"), library()
+    return _template().render(
+        title=report.title,
+        several=len(runs) > 1,
+        many=len(runs) > _MANY_RUNS,
+        runs=runs,
+        detailed=detailed,
+        with_values=limits.with_values,
+        problems=_problems(runs),
+        has_outputs=any(run.answers or run.pictures for run in detailed),
+        groups=report.groups,
+        together=answers_together(report.runs, limits.answers),
+        varied=table_of_varied(report),
+        has_settings=any(report.settings),
+        overview=overview_of(report.runs, report.metric),
+        categories=[x for x in by_category if x[0] != EXPERTS],
+        expert_charts=[view for view in charts if view.chart.category == EXPERTS],
+        charts_json=_json([view.item for view in charts]),
+        sections=_SECTIONS.items(),
+        sweep_table=markupsafe.Markup(report.sweep_table),
+        no_examples=report.no_examples,
+        library=markupsafe.Markup(drawing),
+        script=markupsafe.Markup(script),
+        policy=_policy(drawing, script),
+        palette=COLOURS,
+        colour_count=len(COLOURS),
+        most_in_legend=_MOST_IN_LEGEND,
+        shown_answers=_SHOWN_ANSWERS,
+        token_style=markupsafe.Markup("".join({x.style for x in report.examples.values()})),
+        left_out="" if limits == _LIMITS[0] else _left_out(limits, len(detailed), len(runs)),
+        written=time_text(now),
+        version=__version__,
+    )
+
+
+def _problems(runs: Sequence[RunView]) -> list[str]:
+    """Returns a line for each problem, with the name of the run if there are several runs."""
+    lines = [
+        f"{run.facts.name}: {problem}" if len(runs) > 1 else problem
+        for run in runs
+        for problem in run.problems
+    ]
+    more = [f"and {len(lines) - _MOST_PROBLEMS:,} more"] if len(lines) > _MOST_PROBLEMS else []
+    return lines[:_MOST_PROBLEMS] + more
+
+
+@dataclasses.dataclass(frozen=True)
+class _ChartView:
+    """A chart with its number, which its elements have in their names."""
+
+    number: int
+    chart: Chart
+    item: Mapping[str, Any]
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    @classmethod
+    def of(cls, number: int, chart: Chart) -> _ChartView:
+        names, rows = chart.table()
+        texts = [[f"{step:,}", *map(_value_text, values)] for step, *values in rows]
+        return cls(number, chart, draw(chart), ["Step", *names], texts)
+
+    @property
+    def non_finite(self) -> int:
+        return non_finite(self.chart.series)
+
+
+def _value_text(value: float | None) -> str:
+    return "" if value is None else f"{value:.5g}"
+
+
+def _left_out(limits: Limits, detailed: int, runs: int) -> str:
+    parts = [f"at most {limits.answers} outputs of a run"]
+    if detailed < runs:
+        parts.append(
+            f"details of {detailed} of the {runs:,} runs (of each row or run in the charts the "
+            "best and a failed one come first)"
+            if detailed
+            else "no details of runs"
+        )
+    parts += ["no pictures"] * (not limits.with_pictures)
+    parts += ["no configurations"] * (not limits.with_configurations)
+    parts += ["no values below the charts"] * (not limits.with_values)
+    if limits.charts is not None:
+        parts.append(f"at most {limits.charts} charts" if limits.charts else "no charts")
+    return (
+        f"To stay below {LARGEST_PAGE // 10**6} MB it has {', '.join(parts)}, and fewer points of "
+        "curves: mtfrun report RUN has all of one run"
+    )
+
+
+def _policy(*scripts: str) -> str:
+    hashes = " ".join(f"'sha256-{_hash(script)}'" for script in scripts)
+    # Bokeh adds style elements.
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(script: str) -> str:
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _json(value: object) -> markupsafe.Markup:
+    """Returns JSON for a script element: no text in it can end the element."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # all in ASCII
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return markupsafe.Markup(text)
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_printable,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html")
+
+
+def _printable(value: object) -> object:
+    """Escapes characters that are not seen, or change the direction of writing."""
+    if isinstance(value, pathlib.Path):
+        value = str(value)
+    if not isinstance(value, str) or isinstance(value, markupsafe.Markup) or value.isprintable():
+        return value
+    return "".join(c if c in "\n\t" else escape(c) for c in value)

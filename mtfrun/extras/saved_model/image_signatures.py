@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.data.images.crops import CentreCrop
+from mtfrun.experiment import Classification
+from mtfrun.experiment.records import require
+from mtfrun.extras.saved_model.export import Served, Signature, in_batches, signatures_of
+from mtfrun.extras.vision import Segmentation, SegmentationModel
+from mtfrun.models import ImageModel
+
+_NORMALISED = "floats that are normalised already"
+
+
+@signatures_of.register
+def _(inference: Classification, *, tensorflow_text: bool = False) -> Served:
+    del tensorflow_text
+    graph = _LabelGraph(inference)
+    pixels = [tf.TensorSpec([None, *graph.image], tf.uint8, "images")]
+    floats = [tf.TensorSpec([None, *graph.image], tf.float32, "images")]
+    files = [tf.TensorSpec([None], tf.string, "image_bytes")]
+    to_labels = "to the likeliest labels, as `mtfrun decode` prints them"
+    signatures = {
+        "classify": Signature(pixels, graph.classify, f"pixels, 0 to 255, {to_labels}"),
+        "classify_encoded": Signature(
+            files, graph.classify_files, f"contents of PNG and JPEG files {to_labels}"
+        ),
+        "classify_normalised": Signature(
+            floats, graph.classify, f"{_NORMALISED} to the likeliest labels"
+        ),
+        "logits": Signature(pixels, graph.logits, "pixels, 0 to 255, to the logits of all classes"),
+        "logits_normalised": Signature(
+            floats, graph.logits, f"{_NORMALISED} to the logits of all classes"
+        ),
+    }
+    settings = {"image": graph.image, "label_names": list(inference.data.label_names)}
+    return Served(signatures, "classify", settings)
+
+
+@signatures_of.register
+def _(inference: Segmentation, *, tensorflow_text: bool = False) -> Served:
+    del tensorflow_text
+    graph = _MaskGraph(inference)
+    pixels = [tf.TensorSpec([None, *graph.image], tf.uint8, "images")]
+    floats = [tf.TensorSpec([None, *graph.image], tf.float32, "images")]
+    to_masks = "to the class of every pixel"
+    signatures = {
+        "segment": Signature(pixels, graph.segment, f"pixels, 0 to 255, {to_masks}"),
+        "segment_normalised": Signature(floats, graph.segment, f"{_NORMALISED} {to_masks}"),
+        "logits": Signature(pixels, graph.logits, "pixels, 0 to 255, to the logits of all pixels"),
+        "logits_normalised": Signature(
+            floats, graph.logits, f"{_NORMALISED} to the logits of all pixels"
+        ),
+    }
+    if len(graph.image) == 3:  # volumes are not read from files
+        files = [tf.TensorSpec([None], tf.string, "image_bytes")]
+        signatures["segment_encoded"] = Signature(
+            files, graph.segment_files, f"contents of PNG and JPEG files {to_masks}"
+        )
+    settings = {"image": graph.image, "class_names": list(inference.data.source.class_names)}
+    return Served(signatures, "segment", settings)
+
+
+class _ImageGraph:
+    """Computes images of one size in batches."""
+
+    def __init__(
+        self,
+        inference: Classification | Segmentation,
+        model: ImageModel | SegmentationModel,
+    ) -> None:
+        self._mesh, self._rows = inference.experiment.mesh, inference.rows
+        self._data = inference.data
+        self._logits = mtf.function(lambda images: model.logits({"images": images}))
+        self.image = inference.data.image.to_integer_list
+
+    def _in_batches(
+        self,
+        program: Callable[[mtf.Tensor], Sequence[mtf.Tensor]],
+        images: tf.Tensor,
+        outputs: Sequence[tf.TensorSpec],
+    ) -> list[tf.Tensor]:
+        shape = self._data.shapes(self._rows)["images"]
+
+        def compute(batch: tf.Tensor) -> list[tf.Tensor]:
+            batch = tf.ensure_shape(batch, shape.to_integer_list)
+            return [x.value for x in program(mtf.import_tf_tensor(self._mesh, batch, shape))]
+
+        return in_batches(compute, self._rows, [images], outputs)
+
+    def _read(self, image_bytes: tf.Tensor, crop: CentreCrop | None) -> tf.Tensor:
+        spec = tf.TensorSpec(self.image, tf.uint8)
+        return tf.map_fn(
+            lambda x: read_image(self.image, crop, x), image_bytes, fn_output_signature=spec
+        )
+
+
+class _MaskGraph(_ImageGraph):
+    def __init__(self, inference: Segmentation) -> None:
+        model = inference.experiment.model
+        super().__init__(inference, require(model, SegmentationModel, "--format=saved_model", ""))
+        self._program = inference.program
+        self._num_classes = len(inference.data.source.class_names)
+
+    def segment(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        rows = self._rows
+        outputs = [
+            tf.TensorSpec([rows, *self.image[:-1]], tf.int32),
+            tf.TensorSpec([rows], tf.float32),
+        ]
+        masks, totals = self._in_batches(self._program, images, outputs)
+        check = tf.debugging.assert_all_finite(totals, "logits are infinite or not a number")
+        with tf.control_dependencies([check]):
+            return {"masks": tf.cast(masks, tf.uint8)}
+
+    def segment_files(self, image_bytes: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return self.segment(self._read(image_bytes, None))
+
+    def logits(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        output = tf.TensorSpec([self._rows, *self.image[:-1], self._num_classes], tf.float32)
+        (logits,) = self._in_batches(lambda x: [self._logits(x)], images, [output])
+        return {"logits": logits}
+
+
+class _LabelGraph(_ImageGraph):
+    def __init__(self, inference: Classification) -> None:
+        model = inference.experiment.model
+        super().__init__(inference, require(model, ImageModel, "--format=saved_model", ""))
+        self._program, self._crop = inference.program, inference.data.centre_crop
+        self._names = [name.encode() for name in inference.data.label_names]
+        self._top = min(inference.top_k, len(self._names))
+
+    def classify(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        rows = self._rows
+        outputs = [
+            tf.TensorSpec([rows, self._top], tf.float32),
+            tf.TensorSpec([rows, self._top], tf.int32),
+        ]
+        probabilities, numbers = self._in_batches(self._program, images, outputs)
+        probabilities = tf.debugging.check_numerics(
+            probabilities, "probabilities are infinite or not a number"
+        )
+        labels = tf.gather(tf.constant(self._names), numbers)
+        return {
+            "label": labels[:, 0],
+            "probability": probabilities[:, 0],
+            "labels": labels,
+            "probabilities": probabilities,
+        }
+
+    def classify_files(self, image_bytes: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        return self.classify(self._read(image_bytes, self._crop))
+
+    def logits(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        output = tf.TensorSpec([self._rows, len(self._names)], tf.float32)
+        (logits,) = self._in_batches(lambda x: [self._logits(x)], images, [output])
+        return {"logits": logits}
+
+
+# JPEG files can be decoded at 1/2, 1/4 or 1/8 of their size, as `data.EncodedImage` does.
+_RATIOS = (1, 2, 4, 8)
+# Luma of ITU-R 601-2.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def read_image(image: Sequence[int], crop: CentreCrop | None, content: tf.Tensor) -> tf.Tensor:
+    """Returns the pixels of a PNG or JPEG file's content, uint8 [rows, cols, channels].
+
+    As `data.ImageData.read_image`, but pixels differ a little (docs/extras/saved_model.md):
+    TensorFlow scales in float32, and Pillow rounds to 8 bits between the two directions. EXIF
+    orientation and CMYK colours are ignored.
+    """
+    rows, cols, channels = image
+    if crop is None:
+        pixels = tf.cond(
+            tf.io.is_jpeg(content),
+            lambda: _decode_jpeg(content, channels, 1),
+            lambda: _decode_png(content, channels),
+        )
+        whole = tf.cast(tf.shape(pixels)[:2], tf.float64)
+        size = [rows, cols] / tf.reduce_max([rows, cols] / whole)
+        scaled = _scale(pixels, (whole - size) / 2, size, [rows, cols], "keyscubic")
+    else:
+        pixels, first, size = tf.cond(
+            tf.io.is_jpeg(content),
+            lambda: _square_of_jpeg(crop, content, channels),
+            lambda: _square_of_png(crop, content, channels),
+        )
+        # Nothing outside the square has a weight, as where the square is decoded alone.
+        begin, end = tf.floor(first), tf.math.ceil(first + size)
+        (top, left), (bottom, right) = (tf.unstack(tf.cast(x, tf.int32)) for x in (begin, end))
+        square = pixels[top:bottom, left:right]
+        scaled = _scale(square, first - begin, size, [rows, cols], "triangle")
+    return tf.ensure_shape(scaled, [rows, cols, channels])
+
+
+def _decode_jpeg(content: tf.Tensor, channels: int, ratio: int) -> tf.Tensor:
+    # The accurate method of libjpeg, which Pillow uses.
+    pixels = tf.io.decode_jpeg(content, channels, ratio=ratio, dct_method="INTEGER_ACCURATE")
+    return tf.cast(pixels, tf.float32)
+
+
+def _decode_png(content: tf.Tensor, channels: int) -> tf.Tensor:
+    """Puts transparent pixels on white."""
+    # In the file's channels: grey, grey and alpha, colour, or colour and alpha.
+    pixels = tf.cast(tf.io.decode_png(content, 0), tf.float32)
+    number = tf.shape(pixels)[2]
+    colours = number - (1 - number % 2)
+    alpha = tf.where(number > colours, pixels[..., -1:], 255.0) / 255.0
+    pixels = pixels[..., :colours] * alpha + 255.0 * (1.0 - alpha)
+    pixels = tf.broadcast_to(pixels, tf.concat([tf.shape(pixels)[:2], [3]], 0))
+    return pixels if channels == 3 else tf.reduce_sum(pixels * _LUMA, axis=-1, keepdims=True)
+
+
+def _square(crop: CentreCrop, shape: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the first row and column of the square in the centre, and its side, float64 [2]."""
+    shorter = tf.cast(tf.reduce_min(shape), tf.float64)
+    side = tf.maximum(tf.round(shorter * crop.size / crop.resize), 1.0)
+    return tf.floor((tf.cast(shape, tf.float64) - side) / 2), tf.stack([side, side])
+
+
+def _square_of_png(crop: CentreCrop, content: tf.Tensor, channels: int) -> tuple[tf.Tensor, ...]:
+    pixels = _decode_png(content, channels)
+    return pixels, *_square(crop, tf.shape(pixels)[:2])
+
+
+def _square_of_jpeg(crop: CentreCrop, content: tf.Tensor, channels: int) -> tuple[tf.Tensor, ...]:
+    """Returns the pixels at a ratio that leaves the size of the result, and the square in them."""
+    first, size = _square(crop, tf.io.extract_jpeg_shape(content)[:2])
+    smaller = size[0] // crop.size
+    choice = tf.reduce_sum(tf.cast(smaller >= list(_RATIOS[1:]), tf.int32))
+    decoders = [lambda ratio=ratio: _decode_jpeg(content, channels, ratio) for ratio in _RATIOS]
+    ratio = tf.gather(tf.constant(_RATIOS, tf.float64), choice)
+    return tf.switch_case(choice, decoders), first / ratio, size / ratio
+
+
+def _scale(
+    pixels: tf.Tensor, first: tf.Tensor, size: tf.Tensor, result: list[int], kernel: str
+) -> tf.Tensor:
+    """Scales a window, from `first`, of `size`, of float32 pixels; returns uint8."""
+    # `tf.image.resize` does the same for windows of whole pixels only.
+    scale = result / size
+    scaled = tf.raw_ops.ScaleAndTranslate(
+        images=pixels[None],
+        size=result,
+        scale=tf.cast(scale, tf.float32),
+        translation=tf.cast(-first * scale, tf.float32),
+        kernel_type=kernel,
+        antialias=True,
+    )
+    return tf.saturate_cast(tf.round(scaled[0]), tf.uint8)

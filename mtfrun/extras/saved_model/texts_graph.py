@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import abc
+import functools
+import hashlib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun.data import ByteVocabulary, SentencePieceVocabulary, Vocabulary
+from mtfrun.errors import install_command
+from mtfrun.experiment.conversion.importer import ConversionError
+from mtfrun.extras.text_tasks import LabelVocabulary
+
+
+class Encoder(tf.Module, abc.ABC):  # type: ignore[misc]
+    """Texts to ids, as `Vocabulary.encode`."""
+
+    @abc.abstractmethod
+    def __call__(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """texts: strings [texts] of any bytes; returns ids int32 [texts, longest], and lengths."""
+
+
+class Decoder(tf.Module, abc.ABC):  # type: ignore[misc]
+    """Ids to texts, as `Vocabulary.decode` or `decode_continuation`."""
+
+    @abc.abstractmethod
+    def __call__(self, ids: tf.Tensor) -> tf.Tensor:
+        """ids: int32 [texts, length], without an end; returns strings [texts]."""
+
+
+@functools.singledispatch
+def encoder_of(vocabulary: Vocabulary, *, tensorflow_text: bool) -> Encoder | None:
+    """Returns None if there is none; `tensorflow_text` allows operations of that package."""
+    del vocabulary, tensorflow_text
+    return None
+
+
+@functools.singledispatch
+def decoder_of(
+    vocabulary: Vocabulary, *, continuing: bool, tensorflow_text: bool
+) -> Decoder | None:
+    """Decodes texts that continue a prompt if `continuing`."""
+    del vocabulary, continuing, tensorflow_text
+    return None
+
+
+@functools.singledispatch
+def labels_of(vocabulary: Vocabulary) -> Mapping[str, int] | None:
+    """Returns the ids of all texts of a vocabulary of labels; None for running text."""
+    del vocabulary
+    return None
+
+
+def replace_invalid_utf8(texts: tf.Tensor) -> tf.Tensor:
+    """Inserts U+FFFD as `bytes.decode` does."""
+    return tf.strings.unicode_transcode(
+        texts, "UTF-8", "UTF-8", errors="replace", replacement_char=0xFFFD
+    )
+
+
+class _ByteEncoder(Encoder):
+    def __init__(self, vocabulary: ByteVocabulary) -> None:
+        super().__init__()
+        self._offset = int(vocabulary.encode(b"\0")[0])
+
+    def __call__(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        lengths = tf.strings.length(texts)
+        longest = tf.maximum(tf.reduce_max(lengths), 1)
+        values = tf.io.decode_raw(texts, tf.uint8, fixed_length=longest)
+        return tf.cast(values, tf.int32) + self._offset, lengths
+
+
+class _ByteDecoder(Decoder):
+    def __init__(self, vocabulary: ByteVocabulary) -> None:
+        super().__init__()
+        offset = int(vocabulary.encode(b"\0")[0])
+        # A byte that never occurs in UTF-8 stands for ids that are not bytes.
+        texts = np.full([vocabulary.size], b"\xff", object)
+        texts[offset : offset + 256] = [bytes([value]) for value in range(256)]
+        texts[vocabulary.pad_id] = b""
+        self._text_of_id = tuple(texts)
+
+    def __call__(self, ids: tf.Tensor) -> tf.Tensor:
+        texts = tf.gather(tf.constant(list(self._text_of_id)), ids)
+        return replace_invalid_utf8(tf.strings.reduce_join(texts, axis=-1))
+
+
+class _LabelDecoder(Decoder):
+    def __init__(self, vocabulary: LabelVocabulary) -> None:
+        super().__init__()
+        self._pad_id = vocabulary.pad_id
+        self._text_of_id = tuple(
+            vocabulary.decode([number]).encode() for number in range(vocabulary.size)
+        )
+
+    def __call__(self, ids: tf.Tensor) -> tf.Tensor:
+        first = ids[:, 0]
+        # A model may have more ids than there are labels.
+        number = tf.where(first < len(self._text_of_id), first, self._pad_id)
+        return tf.gather(tf.constant(list(self._text_of_id)), number)
+
+
+class _SentencePieceEncoder(Encoder):
+    def __init__(self, vocabulary: SentencePieceVocabulary) -> None:
+        super().__init__()
+        self._text = _tensorflow_text()
+        models = vocabulary.models
+        self._first = _tokenizer(models.encoder)
+        self._continuing = _tokenizer(models.continuing_encoder)
+        self._removes_spaces = models.removes_spaces
+        self._pad_id = vocabulary.pad_id
+        self._sentinels = tuple(vocabulary.sentinels.tolist())
+        numbers = "|".join(map(str, range(len(self._sentinels))))
+        self._pattern = f" ?<extra_id_(?:{numbers})>" if numbers else None
+
+    def __call__(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        ids = self._first.tokenize(texts) if self._pattern is None else self._with_sentinels(texts)
+        lengths = tf.cast(ids.row_lengths(), tf.int32)
+        return ids.to_tensor(self._pad_id), lengths
+
+    def _with_sentinels(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Returns the ids of texts in which "<extra_id_7>" is a sentinel."""
+        parts = self._text.regex_split(texts, self._pattern, self._pattern)
+        part = parts.flat_values
+        is_sentinel = tf.strings.regex_full_match(part, self._pattern)
+        begins_text = tf.scatter_nd(
+            tf.boolean_mask(parts.row_starts(), parts.row_lengths() > 0)[:, None],
+            tf.ones([tf.math.count_nonzero(parts.row_lengths())], tf.int32),
+            tf.shape(part, tf.int64),
+        )
+        encodes_as_first = begins_text > 0
+        if self._removes_spaces:
+            encodes_as_first |= tf.strings.regex_full_match(
+                tf.strings.substr(part, 0, 1), r"[ \t\n\r\f\v]"
+            )
+        # Of the three kinds of ids of a part, two are empty.
+        first = self._first.tokenize(tf.where(encodes_as_first & ~is_sentinel, part, ""))
+        later = self._continuing.tokenize(
+            tf.where(encodes_as_first | is_sentinel, tf.constant(""), part)
+        )
+        digits = tf.strings.regex_replace(tf.boolean_mask(part, is_sentinel), "[^0-9]", "")
+        sentinels = tf.RaggedTensor.from_row_lengths(
+            tf.gather(tf.constant(self._sentinels), tf.strings.to_number(digits, tf.int32)),
+            tf.cast(is_sentinel, tf.int64),
+        )
+        ids = tf.concat([first, later, sentinels], axis=1)
+        return tf.RaggedTensor.from_row_splits(ids, parts.row_splits).merge_dims(1, 2)
+
+
+class _SentencePieceDecoder(Decoder):
+    def __init__(self, vocabulary: SentencePieceVocabulary, *, continuing: bool) -> None:
+        super().__init__()
+        models = vocabulary.models
+        model = models.continuing_decoder if continuing else models.decoder
+        self._tokenizer = _tokenizer(model)
+        self._size = vocabulary.unpadded_size
+        self._pad_id, self._unknown_id = vocabulary.pad_id, vocabulary.unknown_id
+
+    def __call__(self, ids: tf.Tensor) -> tf.Tensor:
+        pieces = tf.where(ids < self._size, ids, self._unknown_id)
+        return self._tokenizer.detokenize(tf.ragged.boolean_mask(pieces, ids != self._pad_id))
+
+
+def _tokenizer(model: bytes) -> Any:
+    # A program that loads a SavedModel shares tokenizers of one name, by default the same for all.
+    name = f"sentencepiece_{hashlib.sha256(model).hexdigest()}"
+    return _tensorflow_text().SentencepieceTokenizer(model, name=name)
+
+
+def _tensorflow_text() -> Any:
+    try:
+        return importlib.import_module("tensorflow_text")
+    except ImportError as error:
+        package = f"tensorflow-text=={tf.__version__.rpartition('.')[0]}.*"
+        raise ConversionError(
+            f"--tensorflow_text needs the package: {install_command(package)}"
+        ) from error
+
+
+encoder_of.register(ByteVocabulary, lambda vocabulary, **_: _ByteEncoder(vocabulary))
+decoder_of.register(ByteVocabulary, lambda vocabulary, **_: _ByteDecoder(vocabulary))
+decoder_of.register(LabelVocabulary, lambda vocabulary, **_: _LabelDecoder(vocabulary))
+
+
+@labels_of.register
+def _(vocabulary: LabelVocabulary) -> Mapping[str, int]:
+    return {label: int(vocabulary.encode(label)[0]) for label in vocabulary.labels}
+
+
+@encoder_of.register
+def _(vocabulary: SentencePieceVocabulary, *, tensorflow_text: bool) -> Encoder | None:
+    return _SentencePieceEncoder(vocabulary) if tensorflow_text else None
+
+
+@decoder_of.register
+def _(
+    vocabulary: SentencePieceVocabulary, *, continuing: bool, tensorflow_text: bool
+) -> Decoder | None:
+    return _SentencePieceDecoder(vocabulary, continuing=continuing) if tensorflow_text else None

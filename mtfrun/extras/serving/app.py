@@ -1,0 +1,259 @@
+"""The routes of `mtfrun serve`, an ASGI application of Starlette."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import pathlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Send
+
+from mtfrun.errors import InputError
+from mtfrun.errors.checks import Range
+from mtfrun.extras.serving.completions import Completion, read_chat, read_completion, refusal_of
+from mtfrun.extras.serving.fields import Fields, RequestError
+from mtfrun.extras.serving.forms import CHAT, TEXT, Form
+from mtfrun.extras.serving.generation import Generation, Limits, read_texts
+from mtfrun.extras.serving.metrics import CONTENT_TYPE, Metrics
+from mtfrun.extras.serving.middleware import Access, Admission, Counting, error_response
+from mtfrun.extras.serving.served_model import ServedModel
+from mtfrun.extras.vision.segmentation.inference import encode_mask
+
+_PAGE = pathlib.Path(__file__).parent / "page.html"
+
+# A page may load nothing, and may talk to this server only.
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self';"
+    " img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+Answer = Callable[[Fields], Awaitable[Response]]
+
+
+def make_app(model: ServedModel, limits: Limits, token: str | None) -> Starlette:
+    """Returns the application; with a token requests must have it, else come from this machine."""
+    routes = _Routes(model, limits)
+    return Starlette(
+        routes=routes.all(),
+        middleware=[
+            Middleware(Counting, routes.metrics),
+            Middleware(Access, token),
+            Middleware(Admission, limits),
+        ],
+        exception_handlers={
+            HTTPException: _http_error,
+            RequestError: _refusal,
+            InputError: _refusal,
+            ClientDisconnect: _disconnected,
+            Exception: _refusal,
+        },
+        lifespan=routes.lifespan,
+    )
+
+
+class _Routes:
+    def __init__(self, model: ServedModel, limits: Limits):
+        self._model, self._limits = model, limits
+        self.metrics = Metrics(model)
+
+    def all(self) -> list[Route]:
+        return [
+            Route("/", self._page),
+            Route("/health", self._health),
+            Route("/metrics", self._show_metrics),
+            Route("/v1/models", self._models),
+            Route("/v1/models/{name}", self._models),
+            self._post("/v1/completions", self._complete),
+            self._post("/v1/chat/completions", self._chat),
+            self._post("/v1/embeddings", self._embed),
+            self._post("/score", self._score),
+            self._post("/classify", self._classify),
+            self._post("/segment", self._segment),
+        ]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        with self._model.running():
+            yield
+
+    async def _page(self, _: Request) -> Response:
+        page = _PAGE.read_text(encoding="utf-8")
+        return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
+
+    async def _health(self, _: Request) -> Response:
+        model = self._model
+        facts = {"model": model.name, "step": model.step, "adapter": model.adapter}
+        facts["features"] = model.features
+        if not model.is_running:
+            return JSONResponse({"status": "failed", **facts}, 503)
+        return JSONResponse({"status": "ok", **facts})
+
+    async def _show_metrics(self, _: Request) -> Response:
+        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+
+    async def _models(self, request: Request) -> Response:
+        name = request.path_params.get("name")
+        model = {"id": self._model.name, "object": "model", "created": 0, "owned_by": "mtfrun"}
+        if name is None:
+            return JSONResponse({"object": "list", "data": [model]})
+        self._check_model(name)
+        return JSONResponse(model)
+
+    def _post(self, path: str, answer: Answer) -> Route:
+        """Returns the route of a request with a JSON object, whose client may go away."""
+
+        async def respond(request: Request) -> Response:
+            fields = Fields(await request.body())
+            self._check_model(fields.text("model"))
+            return await _unless_disconnected(request, answer(fields))
+
+        return Route(path, respond, methods=["POST"])
+
+    def _check_model(self, name: str | None) -> None:
+        if name not in (None, self._model.name):
+            raise RequestError(f"there is no model {name!r}: this is {self._model.name!r}", 404)
+
+    async def _complete(self, fields: Fields) -> Response:
+        return await self._generate(read_completion(fields, self._limits), TEXT)
+
+    async def _chat(self, fields: Fields) -> Response:
+        return await self._generate(read_chat(fields, self._limits), CHAT)
+
+    async def _embed(self, fields: Fields) -> Response:
+        fields.check_names(("model", "input", "encoding_format", "dimensions", "user"))
+        fields.refuse("dimensions")
+        encoding = fields.text("encoding_format") or "float"
+        if encoding not in ("float", "base64"):
+            raise fields.error("encoding_format", "must be float or base64")
+        vectors, tokens = await self._model.vectors(read_texts(fields, "input", self._limits))
+
+        def encode(vector: np.ndarray) -> object:
+            if encoding == "float":
+                return vector.tolist()
+            return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+        data = [
+            {"object": "embedding", "index": index, "embedding": encode(vector)}
+            for index, vector in enumerate(vectors)
+        ]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return JSONResponse(
+            {"object": "list", "data": data, "model": self._model.name, "usage": usage}
+        )
+
+    async def _score(self, fields: Fields) -> Response:
+        fields.check_names(("model", "pairs"))
+        entries = fields.get("pairs")
+        if not isinstance(entries, list):
+            raise fields.error("pairs", 'must be a list of {"input": TEXT, "target": TEXT}')
+        fields.check_count("pairs", entries, self._limits.prompts)
+        scores = await self._model.scores([_pair(entry) for entry in entries])
+        return JSONResponse({"scores": [score._asdict() for score in scores]})
+
+    async def _classify(self, fields: Fields) -> Response:
+        fields.check_names(("model", "texts", "images", "top_k"))
+        top_k = fields.number("top_k", Range(1, 1000, whole=True))
+        if ("texts" in fields) == ("images" in fields):
+            raise RequestError('send either "texts", or "images": each a file in base64')
+        if "texts" in fields:
+            texts = fields.texts("texts", self._limits.prompts)
+            predictions = await self._model.classify_texts(texts)
+        else:
+            predictions = await self._model.classify_images(self._images(fields), top_k)
+        records = [
+            {**prediction._asdict(), "top": [entry._asdict() for entry in prediction.top]}
+            for prediction in predictions
+        ]
+        return JSONResponse({"predictions": records})
+
+    async def _segment(self, fields: Fields) -> Response:
+        fields.check_names(("model", "images"))
+        masks = await self._model.segment_images(self._images(fields))
+        count = self._model.segmentation.count_pixels
+        predictions = [
+            {"pixels": count(mask), "mask": base64.b64encode(encode_mask(mask)).decode()}
+            for mask in masks
+        ]
+        return JSONResponse({"predictions": predictions})
+
+    def _images(self, fields: Fields) -> list[bytes]:
+        images = fields.texts("images", self._limits.prompts)
+        try:
+            return [base64.b64decode(image, validate=True) for image in images]
+        except ValueError as error:
+            raise RequestError(f"an image is not base64: {error}", field="images") from error
+
+    async def _generate(self, generation: Generation, form: Form) -> Response:
+        prepared = await self._model.prepare(generation)
+        self.metrics.prompt_tokens.inc(prepared.prompt_tokens)
+        count = self.metrics.output_tokens.inc
+        completion = Completion(self._model, prepared, count, form)
+        if generation.streaming is None:
+            return JSONResponse(await completion.whole())
+        return _Events(
+            completion.events(),
+            media_type="text/event-stream",
+            headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+        )
+
+
+def _pair(entry: object) -> tuple[bytes, bytes]:
+    texts = [entry.get(name, "") for name in ("input", "target")] if isinstance(entry, dict) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise RequestError('pairs has an entry that is not {"input": TEXT, "target": TEXT}')
+    source, target = texts
+    return source.encode(), target.encode()
+
+
+class _Events(StreamingResponse):
+    """Closes its events when the client goes away, which frees their places."""
+
+    body_iterator: AsyncGenerator[str]
+
+    async def stream_response(self, send: Send) -> None:
+        async with contextlib.aclosing(self.body_iterator):
+            await super().stream_response(send)
+
+
+async def _unless_disconnected(request: Request, answer: Awaitable[Response]) -> Response:
+    """Returns the answer; raises ClientDisconnect, and cancels it, if the client goes away."""
+
+    async def disconnect() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    work, gone = asyncio.ensure_future(answer), asyncio.ensure_future(disconnect())
+    try:
+        await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientDisconnect
+        return work.result()
+    finally:
+        for task in (work, gone):
+            task.cancel()
+        await asyncio.wait({work, gone})
+
+
+async def _refusal(_: Request, error: Exception) -> Response:
+    return error_response(refusal_of(error))
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = error_response(RequestError(error.detail, error.status_code))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _disconnected(_: Request, _error: Exception) -> Response:
+    # Nobody reads it; the number is nginx's, for the metrics.
+    return Response(status_code=499)

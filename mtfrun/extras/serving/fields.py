@@ -1,0 +1,97 @@
+"""The fields of a request's JSON object, and the error of a request that cannot be answered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mtfrun.errors import did_you_mean, shorten
+from mtfrun.errors.checks import Range
+from mtfrun.errors.untrusted import JsonError, parse_json
+
+
+class RequestError(Exception):
+    """A request that is refused.
+
+    Attributes:
+      status: of HTTP.
+      field: the name of the field that is wrong, if one is.
+    """
+
+    def __init__(self, message: str, status: int = 400, field: str | None = None):
+        super().__init__(message)
+        self.message, self.status, self.field = message, status, field
+
+
+class Fields:
+    """The fields of a JSON object; one that is null counts as left out."""
+
+    def __init__(self, body: bytes):
+        try:
+            value = parse_json(body)
+        except JsonError as error:
+            raise RequestError(f"the body is not JSON: {error}") from error
+        if not isinstance(value, Mapping):
+            raise RequestError("the body must be a JSON object")
+        self._values: Mapping[str, Any] = value
+
+    def get(self, name: str) -> Any:
+        return self._values.get(name)
+
+    def __contains__(self, name: str) -> bool:
+        return self.get(name) is not None
+
+    def check_names(self, allowed: Collection[str]) -> None:
+        """Refuses names that are not in `allowed`: a setting must not be ignored silently."""
+        for name in self._values:
+            if name not in allowed:
+                short = shorten(name, 50)
+                hint = did_you_mean(name, allowed)
+                raise RequestError(f"there is no field {short!r}{hint}", field=short)
+
+    def refuse(self, name: str, *, unless: Collection[object] = ()) -> None:
+        """Refuses a field of OpenAI's that is not supported, unless its value changes nothing."""
+        if name in self and self.get(name) not in unless:
+            raise self.error(name, "is not supported")
+
+    def error(self, name: str, problem: str) -> RequestError:
+        value = shorten(json.dumps(self.get(name)), 60)
+        return RequestError(f"{name} is {value}: it {problem}", field=name)
+
+    def text(self, name: str) -> str | None:
+        value = self.get(name)
+        if value is not None and not isinstance(value, str):
+            raise self.error(name, "must be a text")
+        return value
+
+    def flag(self, name: str) -> bool:
+        value = self.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise self.error(name, "must be true or false")
+        return bool(value)
+
+    def number(self, name: str, allowed: Range) -> Any:
+        """Returns an int or float, an int for a range of whole numbers; None if it is left out."""
+        value = self.get(name)
+        if value is None:
+            return None
+        # Larger integers are not numbers of float64.
+        if (isinstance(value, int) and abs(value) >> 64) or value not in allowed:
+            raise self.error(name, f"must be {allowed}")
+        return int(value) if allowed.whole else value
+
+    def texts(self, name: str, most: int) -> list[str]:
+        """Returns a text, or a list of 1 to `most` texts, as a list."""
+        value = self.get(name)
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, list) or not all(isinstance(x, str) for x in values):
+            raise self.error(name, "must be a text or a list of texts")
+        self.check_count(name, values, most)
+        return values
+
+    def check_count(self, name: str, values: list[Any], most: int) -> None:
+        if not 1 <= len(values) <= most:
+            raise RequestError(
+                f"{name} has {len(values):,} entries: it must have 1 to {most:,}", field=name
+            )

@@ -1,0 +1,189 @@
+"""What a request asks to decode, whatever its form."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+from collections.abc import Mapping
+from typing import Any
+
+from mtfrun.decoding import Constraint, Controls, JsonSchema, Regex
+from mtfrun.decoding.controls.processors import FrequencyPenalty, PresencePenalty
+from mtfrun.errors.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE_ABOVE_0, Range
+from mtfrun.extras.serving.fields import Fields, RequestError
+
+# Fields of OpenAI's requests that change no output here.
+_IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
+# Fields that are not supported, with values that change nothing.
+_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
+    "logit_bias": ({},),
+}
+_SETTINGS: Mapping[str, Range] = {
+    "temperature": NOT_NEGATIVE,
+    "top_p": SHARE_ABOVE_0,
+    "top_k": INDEX,
+    "beam_size": COUNT,
+    "alpha": NOT_NEGATIVE,
+}
+_PENALTIES = {"frequency_penalty": FrequencyPenalty, "presence_penalty": PresencePenalty}
+_PENALTY = Range(-2.0, 2.0)
+_SEEDS = Range(-(2**63), 2**63 - 1, whole=True)
+_MOST_STOPS, _LONGEST_STOP = 4, 100
+
+_SCHEMA_FIELDS = {"name", "description", "schema", "strict"}
+
+# The fields of all requests that decode.
+GENERATION_FIELDS = (
+    *("model", "max_tokens", "n", "seed", "stop", "stream", "stream_options", "logprobs"),
+    *("response_format", "guided_regex"),
+    *_SETTINGS,
+    *_PENALTIES,
+    *_UNSUPPORTED,
+    *_IGNORED,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Limits of requests: of the server's time and memory, not of the model.
+
+    Attributes:
+      body_bytes: of a request.
+      prompts: prompts, images, pairs or texts of a request.
+      outputs: of one prompt; beams as well.
+      tokens: that one output may have.
+      requests: that are answered or wait; further ones are refused.
+      seconds: until a request is refused that is not answered.
+    """
+
+    body_bytes: int = 4_000_000
+    prompts: int = 64
+    outputs: int = 16
+    tokens: int = 4096
+    requests: int = 64
+    seconds: float = 120.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Streaming:
+    """How text is sent as it is decoded: with the number of tokens after it, or without."""
+
+    with_usage: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """What to decode.
+
+    Attributes:
+      prompts: each a text, or the ids of one.
+      settings: of the inference, those that are not the configuration's.
+      controls: penalties, constraints and stop texts besides the configuration's.
+      num_outputs: of each prompt.
+      seed: of the draws; random if the request has none.
+      with_log_probs: of each token.
+      is_chat: whether prompts are conversations.
+      streaming: how text is sent as it is decoded; None for all at the end.
+    """
+
+    prompts: list[str] | list[list[int]]
+    settings: Mapping[str, Any]
+    controls: Controls
+    num_outputs: int
+    seed: int
+    with_log_probs: bool
+    streaming: Streaming | None
+    is_chat: bool = False
+
+
+def read_generation(
+    fields: Fields, prompts: list[str] | list[list[int]], limits: Limits, *, log_probs: bool
+) -> Generation:
+    """Returns what the fields beside the prompts ask for; RequestError for a bad one."""
+    for name, harmless in _UNSUPPORTED.items():
+        fields.refuse(name, unless=harmless)
+    settings = {name: fields.number(name, allowed) for name, allowed in _SETTINGS.items()}
+    allowed = Range(1, limits.tokens, whole=True)
+    # The later of OpenAI's two names is for conversations only.
+    tokens = fields.number("max_completion_tokens", allowed)
+    tokens = fields.number("max_tokens", allowed) if tokens is None else tokens
+    settings = {**settings, "decode_length": tokens}
+    penalties = {name: fields.number(name, _PENALTY) for name in _PENALTIES}
+    controls = Controls(
+        tuple(_PENALTIES[name](float(value)) for name, value in penalties.items() if value),
+        constraints=_constraints(fields),
+        stop=_stops(fields),
+    )
+    outputs = fields.number("n", Range(1, limits.outputs, whole=True)) or 1
+    if (settings["beam_size"] or 1) > limits.outputs:
+        raise fields.error("beam_size", f"must be at most {limits.outputs}")
+    seed = fields.number("seed", _SEEDS)
+    stream_options = fields.get("stream_options")
+    if stream_options is not None and not isinstance(stream_options, dict):
+        raise fields.error("stream_options", "must be an object")
+    return Generation(
+        prompts,
+        {name: value for name, value in settings.items() if value is not None},
+        controls,
+        outputs,
+        secrets.randbits(31) if seed is None else seed,
+        log_probs,
+        Streaming(bool((stream_options or {}).get("include_usage")))
+        if fields.flag("stream")
+        else None,
+    )
+
+
+def read_texts(fields: Fields, name: str, limits: Limits) -> list[str] | list[list[int]]:
+    """Returns a field: a text, ids, or a list of texts or of lists of ids."""
+    value = fields.get(name)
+    if value is None:
+        raise RequestError(f'the request has no "{name}"', field=name)
+    is_list = isinstance(value, list)
+    if is_list and value and all(map(_is_id, value)):
+        return [value]
+    if is_list and value and all(isinstance(x, list) and x and all(map(_is_id, x)) for x in value):
+        fields.check_count(name, value, limits.prompts)
+        return list(value)
+    return fields.texts(name, limits.prompts)
+
+
+def _is_id(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _constraints(fields: Fields) -> tuple[Constraint, ...]:
+    """Returns what OpenAI's field response_format, or vLLM's guided_regex, asks for."""
+    expression, form = fields.text("guided_regex"), fields.get("response_format")
+    if expression is not None and form is not None:
+        raise fields.error("guided_regex", "cannot be together with response_format")
+    if expression is not None:
+        return (Regex(expression),)
+    if form is None:
+        return ()
+    kind = form.get("type") if isinstance(form, dict) else None
+    if kind == "text" and form.keys() == {"type"}:
+        return ()
+    if kind == "json_object" and form.keys() == {"type"}:
+        return (JsonSchema('{"type": "object"}'),)
+    if kind == "json_schema" and form.keys() == {"type", "json_schema"}:
+        described = form["json_schema"]
+        if isinstance(described, dict) and described.keys() <= _SCHEMA_FIELDS:
+            schema = described.get("schema")
+            if isinstance(schema, dict):
+                return (JsonSchema(json.dumps(schema)),)
+    raise fields.error(
+        "response_format",
+        'must be {"type": "text"}, {"type": "json_object"} or {"type": "json_schema", '
+        '"json_schema": {"name": TEXT, "schema": {...}}}',
+    )
+
+
+def _stops(fields: Fields) -> tuple[str, ...]:
+    if "stop" not in fields or fields.get("stop") == []:
+        return ()
+    stops = fields.texts("stop", _MOST_STOPS)
+    if not all(0 < len(stop) <= _LONGEST_STOP for stop in stops):
+        raise fields.error("stop", f"must have texts of 1 to {_LONGEST_STOP} characters")
+    return tuple(stops)

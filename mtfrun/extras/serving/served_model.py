@@ -1,0 +1,405 @@
+"""A model that answers requests: its programs, and the two threads that run them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import math
+import tempfile
+import threading
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mtfrun.configuration.errors import one_line
+from mtfrun.data import ConversationTemplate, ImageData, PromptRow
+from mtfrun.data.prompts import TextClassificationPrompts
+from mtfrun.decoding import Controls, Guide
+from mtfrun.decoding.controls.constraints import stop_building
+from mtfrun.errors import InputError
+from mtfrun.experiment import Answer, Classification, Decoding, Experiment, Prediction, Score
+from mtfrun.experiment.inference.classification import LabelProbability
+from mtfrun.experiment.inference.decoding_batches import line_of_draws
+from mtfrun.experiment.records import require
+from mtfrun.extras.serving.engine import Engine, News, Ticket
+from mtfrun.extras.serving.fields import RequestError
+from mtfrun.extras.serving.generation import Generation
+from mtfrun.extras.serving.shared_batch.shared_batch import Decoded, SharedBatch
+from mtfrun.extras.serving.shared_batch.shared_decoding import shared_batch_of
+from mtfrun.extras.serving.text_stream import TextStream
+from mtfrun.extras.serving.text_vectors import TextVectors
+from mtfrun.extras.serving.unbatched_requests import BatchWorker
+from mtfrun.extras.vision import Segmentation, SegmentationData
+from mtfrun.files import Worker
+
+# How many inferences with other settings are cached, whose programs stay compiled.
+_CACHED = 16
+
+
+class Token(NamedTuple):
+    """A decoded id, as text, and its log-probability."""
+
+    text: str
+    log_prob: float
+
+
+class Piece(NamedTuple):
+    """A part of an output.
+
+    Attributes:
+      output: the number of the output, in the order of the prompts.
+      tokens: with their log-probabilities, if these are asked for.
+      finish: with the last piece "stop" for an end or a stop, "length" for a limit.
+    """
+
+    output: int
+    text: str
+    num_tokens: int
+    tokens: Sequence[Token]
+    finish: str | None
+
+
+class Prepared(NamedTuple):
+    """A request whose prompts are rows of ids, before it is decoded."""
+
+    generation: Generation
+    decoding: Decoding
+    rows: list[PromptRow]
+    is_shared: bool
+    guide: Guide | None
+
+    @property
+    def prompt_tokens(self) -> int:
+        return sum(row.read for row in self.rows)
+
+
+class _Key(NamedTuple):
+    """What a program is compiled for."""
+
+    settings: tuple[tuple[str, Any], ...]
+    controls: Controls
+    is_chat: bool
+
+
+def _key_of(generation: Generation, *, seed: int | None) -> _Key:
+    settings = {**generation.settings, "num_outputs": generation.num_outputs}
+    if seed is not None:
+        settings["seed"] = seed
+    controls = generation.controls
+    if not controls.constraints:  # their guide keeps stop texts out of the required text
+        controls = dataclasses.replace(controls, stop=())
+    return _Key(tuple(sorted(settings.items())), controls, generation.is_chat)
+
+
+class ServedModel:
+    """Decodes, scores and classifies for many requests at a time.
+
+    Attributes:
+      name: of the model in requests.
+      step: of its checkpoint.
+      adapter: its name; None for none.
+      engine: decodes language models in a shared batch; None for other models.
+      worker: computes everything else.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        name: str,
+        step: int,
+        places: Sequence[int],
+        chat_template: ConversationTemplate | None = None,
+        adapter: str | None = None,
+    ):
+        self.experiment, self.name, self.step, self.adapter = experiment, name, step, adapter
+        self._chat_template = chat_template
+        # The devices of a mesh wait for each other: two programs that begin in another order on
+        # each of them would wait for ever.
+        device = threading.Lock() if experiment.mesh.is_distributed else contextlib.nullcontext()
+        self.worker = BatchWorker(device, places[-1])
+        self.inference = experiment.inference
+        self._batch = shared_batch_of(self.inference, places)
+        self.engine = None if self._batch is None else Engine(self._batch, device)
+        # Makes guides, which may take many seconds.
+        self._builder = BatchWorker(contextlib.nullcontext(), places[-1])
+        self._threads: list[Worker[Any]] = [self.worker.thread, self._builder.thread]
+        self._threads += [] if self.engine is None else [self.engine.thread]
+        self._guide_with = functools.lru_cache(_CACHED)(self._guide_of)
+        self._decoding_with = functools.lru_cache(_CACHED)(self._decoding_of)
+        self._classification_with = functools.lru_cache(_CACHED)(self._changed_classification)
+
+    def compile(self) -> None:
+        """Runs the programs of the shared batch once, before the threads run."""
+        if self._batch is not None:
+            self._batch.compile()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Has the threads running inside."""
+        for thread in self._threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            stop_building()
+            for thread in self._threads:
+                thread.stop()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether no thread has ended by a defect."""
+        return all(thread.is_running for thread in self._threads)
+
+    @property
+    def features(self) -> list[str]:
+        """What the page offers for this model."""
+        features = [] if self._chat_template is None else ["chat"]
+        return [*features, *([] if self.engine is None else ["logprobs"])]
+
+    @property
+    def decoding(self) -> Decoding:
+        """The inference; InputError if the model makes no text."""
+        return require(self.inference, Decoding, self.name, "use /classify")
+
+    @property
+    def classification(self) -> Classification:
+        """The inference; InputError if the model does not classify images."""
+        return require(self.inference, Classification, self.name, "use /v1/completions")
+
+    async def prepare(self, generation: Generation) -> Prepared:
+        """Returns the rows of the prompts; RequestError or InputError if they cannot be decoded."""
+        decoding = self._decoding_of(_key_of(generation, seed=generation.seed))
+        is_shared = self.engine is not None and SharedBatch.decodes(decoding.search)
+        if generation.with_log_probs and not is_shared:
+            raise RequestError("logprobs are not available for this model, or with beams")
+        # A vocabulary may take seconds for a long text.
+        rows = await asyncio.to_thread(
+            lambda: [self._row(decoding, prompt) for prompt in generation.prompts]
+        )
+        guide = None
+        if decoding.search.controls.constraints:
+            key = _Key(
+                (), dataclasses.replace(generation.controls, processors=()), generation.is_chat
+            )
+            made = await self._builder.run(key, self._guides, [key])
+            if isinstance(made[0], InputError):
+                raise made[0]
+            guide = made[0]
+        return Prepared(generation, decoding, rows, is_shared, guide)
+
+    def _guides(self, keys: list[_Key]) -> list[Guide | InputError | None]:
+        return [self._guide_with(key) for key in keys]
+
+    def _guide_of(self, key: _Key) -> Guide | InputError | None:
+        """Errors are cached too: they may take as long."""
+        try:
+            return self._decoding_of(key).writer.rules.guide
+        except InputError as error:
+            return error
+
+    async def outputs(self, prepared: Prepared) -> AsyncGenerator[Piece]:
+        """Yields the outputs of all prompts in pieces, which may alternate between outputs.
+
+        Closing the iterator frees the places.
+        """
+        pieces = self._in_shared_batch if prepared.is_shared else self._in_batches
+        async with contextlib.aclosing(pieces(prepared)) as iterator:
+            async for piece in iterator:
+                yield piece
+
+    def _row(self, decoding: Decoding, prompt: str | list[int]) -> PromptRow:
+        prompt_format = decoding.prompt_format
+        if isinstance(prompt, str):
+            row = prompt_format.row(prompt.encode())
+        else:
+            size = prompt_format.prompt_vocabulary.size
+            if max(prompt) >= size:
+                raise RequestError(f"prompt has the id {max(prompt)}: ids are below {size}")
+            row = prompt_format.row_of(np.array(prompt, np.int32))
+        if row.truncated:
+            raise RequestError(
+                f"a prompt has {row.read + row.truncated:,} tokens, and the model reads"
+                f" {row.read:,} with up to {decoding.decode_length:,} tokens of output: shorten it,"
+                " or ask for fewer with max_tokens",
+                field="prompt",
+            )
+        if not row.prefix and not decoding.model.predicts_first_id:
+            raise RequestError("a prompt is empty: this model needs a first token", field="prompt")
+        return row
+
+    async def _in_shared_batch(self, prepared: Prepared) -> AsyncGenerator[Piece]:
+        assert self.engine is not None
+        generation, decoding = prepared.generation, prepared.decoding
+        samples, queue = generation.num_outputs, asyncio.Queue[News]()
+        tickets = [
+            Ticket(
+                *(number, prepared.rows[number // samples], decoding.search),
+                *(line_of_draws(*divmod(number, samples)), queue, prepared.guide),
+            )
+            for number in range(len(prepared.rows) * samples)
+        ]
+        prompt_format, controls = decoding.prompt_format, decoding.search.controls
+        stops = (*generation.controls.stop, *controls.stop, *prompt_format.stop)
+        streams = [TextStream(prompt_format.output, stops) for _ in tickets]
+        end_ids = {*controls.end_ids, *prompt_format.end_ids}
+        ended: set[int] = set()
+        try:
+            for ticket in tickets:
+                self.engine.submit(ticket)
+            remaining = len(tickets)
+            while remaining:
+                news = await queue.get()
+                if news.row in ended:
+                    continue  # decoded before the row was cancelled
+                news = news._replace(decoded=_until_end(news.decoded, end_ids))
+                piece = self._piece(news, streams[news.row], generation)
+                if piece.finish is not None:
+                    ended.add(news.row)
+                    remaining -= 1
+                    self.engine.cancel(tickets[news.row])
+                yield piece
+        finally:
+            for ticket in tickets:
+                self.engine.cancel(ticket)
+
+    def _piece(self, news: News, stream: TextStream, generation: Generation) -> Piece:
+        decoded = news.decoded
+        if isinstance(decoded, Exception):
+            raise decoded
+        if not np.isfinite(decoded.log_probs).all():
+            raise RequestError("log-probabilities are infinite or not a number", 500)
+        number = len(decoded.ids) - int(decoded.ended)
+        ids = decoded.ids[:number].tolist()
+        text = stream.add(ids, is_last=decoded.done)
+        finish = None
+        if decoded.done or stream.is_stopped:
+            finish = "stop" if decoded.complete or stream.is_stopped else "length"
+        tokens: list[Token] = []
+        if generation.with_log_probs:
+            token_text = self.decoding.prompt_format.output_vocabulary.token_text
+            log_probs = decoded.log_probs[:number].tolist()
+            tokens = [Token(token_text(i), p) for i, p in zip(ids, log_probs, strict=True)]
+        return Piece(news.row, text, number, tokens, finish)
+
+    async def _in_batches(self, prepared: Prepared) -> AsyncGenerator[Piece]:
+        """Yields every output as a whole, of the program of `mtfrun decode`."""
+        generation, decoding = prepared.generation, prepared.decoding
+        # A program is compiled for each of these, and for a seed if there are draws.
+        seed = generation.seed if decoding.search.temperature else None
+        key = _key_of(generation, seed=seed)
+
+        def answer(prompts: list[str]) -> list[Answer]:
+            return self._decoding_with(key)([prompt.encode() for prompt in prompts])
+
+        if not all(isinstance(prompt, str) for prompt in generation.prompts):
+            raise RequestError("prompts of ids are not for this model, or with beams: send texts")
+        answers = await self.worker.run(key, answer, list(generation.prompts))
+        for number, result in enumerate(x for answer in answers for x in answer.outputs):
+            stream = TextStream(functools.partial(_whole, result.text), generation.controls.stop)
+            text = stream.add([], is_last=True)
+            finish = "stop" if result.finished or stream.is_stopped else "length"
+            yield Piece(number, text, result.tokens, (), finish)
+
+    async def scores(self, pairs: list[tuple[bytes, bytes]]) -> Sequence[Score]:
+        """Returns the likelihood of each target given its input."""
+        return await self.worker.run("score", self.decoding.scoring, pairs)
+
+    async def vectors(self, texts: list[str] | list[list[int]]) -> tuple[list[np.ndarray], int]:
+        """Returns the vector of each text, and the number of all tokens."""
+        decoding = self.decoding
+        rows = await asyncio.to_thread(lambda: [self._row(decoding, text) for text in texts])
+        if not all(row.read for row in rows):
+            raise RequestError("a text without tokens has no vector", field="input")
+        vectors = await self.worker.run("vectors", self._vectors, rows)
+        return list(vectors), sum(row.read for row in rows)
+
+    @functools.cached_property
+    def _vectors(self) -> TextVectors:
+        decoding = self.decoding
+        return TextVectors(self.experiment, decoding.batch_size, decoding.prompt_format)
+
+    async def classify_texts(self, texts: list[str]) -> Sequence[Prediction]:
+        """Returns the most probable label of each text."""
+        prompt_format = self.decoding.prompt_format
+        if not isinstance(prompt_format, TextClassificationPrompts):
+            raise RequestError(f"{self.name} does not classify texts: use /v1/completions", 404)
+
+        def classify(texts: list[str]) -> list[Prediction]:
+            answers = self.decoding([text.encode() for text in texts])
+            top = [LabelProbability(x.output, math.exp(x.outputs[0].score)) for x in answers]
+            return [Prediction(*best, [best]) for best in top]
+
+        return await self.worker.run("classify", classify, texts)
+
+    async def classify_images(self, images: list[bytes], top_k: int | None) -> Sequence[Prediction]:
+        """Returns the most probable classes of each image, a file of a known format."""
+        settings = {} if top_k is None else {"top_k": top_k}
+        classification = self._classification_with(tuple(settings.items()))
+        pixels = await asyncio.to_thread(
+            lambda: [_pixels(classification.data, *image) for image in enumerate(images)]
+        )
+        return await self.worker.run(("classify", top_k), classification, pixels)
+
+    @property
+    def segmentation(self) -> Segmentation:
+        """The inference; InputError if the model does not segment images."""
+        return require(self.inference, Segmentation, self.name, "use /classify")
+
+    async def segment_images(self, images: list[bytes]) -> Sequence[np.ndarray]:
+        """Returns the mask of each image, a file of a known format: uint8 [rows, cols]."""
+        data = self.segmentation.data
+        pixels = await asyncio.to_thread(
+            lambda: [_pixels(data, *image) for image in enumerate(images)]
+        )
+        return await self.worker.run("segment", self.segmentation, pixels)
+
+    def _changed_classification(self, settings: tuple[tuple[str, Any], ...]) -> Classification:
+        return self.classification.with_settings(dict(settings))
+
+    def _decoding_of(self, key: _Key) -> Decoding:
+        if key.is_chat and self._chat_template is None:
+            raise RequestError(
+                "the run has no chat template: start the server with --chat_template=chatml, or a "
+                "template's file"
+            )
+        chat = {"chat": self._chat_template} if key.is_chat else {}
+        search, asked = self.decoding.search, key.controls
+        controls = dataclasses.replace(
+            search.controls,
+            processors=(*search.controls.processors, *asked.processors),
+            constraints=(*search.controls.constraints, *asked.constraints),
+            stop=(*search.controls.stop, *asked.stop),
+        )
+        search = dataclasses.replace(search, controls=controls)
+        decoding = dataclasses.replace(self.decoding, search=search)
+        return decoding.with_settings({**dict(key.settings), **chat})
+
+
+def _until_end(decoded: Decoded | Exception, end_ids: Collection[int]) -> Decoded | Exception:
+    """Returns what was decoded up to the first of further end ids."""
+    if isinstance(decoded, Exception) or not end_ids:
+        return decoded
+    ends = np.flatnonzero(np.isin(decoded.ids, list(end_ids)))
+    if not ends.size:
+        return decoded
+    size = int(ends[0]) + 1
+    ids, log_probs = decoded.ids[:size], decoded.log_probs[:size]
+    return Decoded(decoded.place, ids, log_probs, ended=True, complete=True, done=True)
+
+
+def _pixels(data: ImageData | SegmentationData, number: int, content: bytes) -> np.ndarray:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        try:
+            return data.read_image(file.name)
+        except InputError as error:
+            name = f"image {number}"
+            raise RequestError(one_line(error).replace(file.name, name), field="images") from error
+
+
+def _whole(text: str, _: np.ndarray) -> str:
+    return text

@@ -1,0 +1,1 @@
+"""The command `sweep`, and the results that tables and reports read."""

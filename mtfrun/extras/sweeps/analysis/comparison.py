@@ -1,0 +1,219 @@
+"""The rows of a sweep beside each other: means over seeds, differences to a baseline, costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from mtfrun.errors import InputError, did_you_mean
+from mtfrun.extras.sweeps.analysis.statistics import Estimate, estimate_difference, estimate_mean
+from mtfrun.extras.sweeps.result import RunResult, results_of
+from mtfrun.extras.sweeps.sweep import LINES, Sweep
+from mtfrun.rundir import RunCost
+from mtfrun.rundir.run_summary import metric_of, summary_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A metric of a row.
+
+    Attributes:
+      values: of the finished runs, by seed; without those that are not finite.
+      mean: None without values.
+      difference: to the row's baseline, paired by seed; None for the baseline, and without pairs.
+    """
+
+    values: Mapping[int, float]
+    mean: Estimate | None
+    difference: Estimate | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparedRow:
+    """A row of the table.
+
+    Attributes:
+      baseline: the row that this one is compared to; None for a baseline.
+      cost: of one run; the seconds are a mean.
+      note: which runs are missing and why, and where pairs are; or "".
+    """
+
+    name: str
+    baseline: str | None
+    metrics: Mapping[str, Measured]
+    cost: RunCost
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A table of a sweep.
+
+    Attributes:
+      name: of the sweep, or of its directory.
+      question: of the sweep, or its name.
+      seeds: how many the sweep has.
+      environment: of the runs, by name; a text has several values where runs differ.
+    """
+
+    name: str
+    question: str
+    metrics: Sequence[str]
+    rows: Sequence[ComparedRow]
+    seeds: int
+    environment: Mapping[str, str]
+
+    @property
+    def baselines(self) -> list[str]:
+        return list(dict.fromkeys(row.baseline for row in self.rows if row.baseline is not None))
+
+    @property
+    def differences(self) -> list[Estimate]:
+        measured = [m for row in self.rows for m in row.metrics.values()]
+        return [m.difference for m in measured if m.difference is not None]
+
+
+def compare(
+    directory: pathlib.Path, metrics: Sequence[str] = (), baseline: str | None = None
+) -> Comparison:
+    """Returns the table of the sweep in a directory, or of its results alone.
+
+    `metrics` and `baseline` are the sweep's by default; an InputError for names that are not there.
+    """
+    sweep, results = results_of(directory)
+    if not results:
+        raise InputError(f"{directory} has no results yet: they are written as runs end")
+    if baseline is not None:
+        names = list(dict.fromkeys([*sweep.rows, *(result.row for result in results)]))
+        if baseline not in names:
+            hint = did_you_mean(baseline, names) or f"; there are {', '.join(names)}"
+            raise InputError(f"--baseline={baseline}: no row has this name{hint}")
+        sweep = dataclasses.replace(sweep, baseline=baseline)
+    evaluated = [list(result.metrics) for result in results]
+    chosen: Sequence[str | None] = metrics or [sweep.metric]
+    place = "--metric=" if metrics else "Sweep.metric = "
+    names = list(
+        dict.fromkeys(
+            metric_of(evaluated, name, place, is_evaluated=bool(metrics)) for name in chosen
+        )
+    )
+    by_row: dict[str, list[RunResult]] = {}
+    for result in results:
+        by_row.setdefault(result.row, []).append(result)
+    baselines = _baselines(sweep)
+    rows = []
+    for row, runs in by_row.items():
+        compared = baselines.get(row)
+        measured = {
+            name: _measure(_values(runs, name), _values(by_row.get(compared or "", []), name))
+            for name in names
+        }
+        note = _note(directory, runs, names, measured)
+        rows.append(ComparedRow(row, compared, measured, _cost(runs), note))
+    name = sweep.name or directory.resolve().name.removesuffix(LINES)
+    seeds = len({result.seed for result in results})
+    return Comparison(name, sweep.question or name, names, rows, seeds, _environment(results))
+
+
+def _baselines(sweep: Sweep) -> dict[str, str]:
+    """Returns by row the other row that it is compared to."""
+    return {
+        run.row: run.baseline
+        for run in (sweep.runs() if sweep.varies else [])
+        if run.baseline is not None and run.baseline != run.row
+    }
+
+
+def _values(runs: Sequence[RunResult], metric: str) -> dict[int, float]:
+    return {run.seed: run.metrics[metric] for run in runs if not _fault(run, metric)}
+
+
+def _fault(run: RunResult, metric: str) -> str:
+    """Returns why a run has no value of a metric; "" if it has one."""
+    if run.state != "finished":
+        error = run.error.partition("; ")[0]  # without the remedy
+        if not error or run.state == "missing":
+            return run.state
+        return error if error.startswith(run.state) else f"{run.state}: {error}"
+    if metric not in run.metrics:
+        return f"without {metric}"
+    return "" if math.isfinite(run.metrics[metric]) else f"without a finite {metric}"
+
+
+def _measure(values: Mapping[int, float], baseline: Mapping[int, float]) -> Measured:
+    mean = estimate_mean(list(values.values())) if values else None
+    return Measured(values, mean, estimate_difference(values, baseline))
+
+
+def _note(
+    directory: pathlib.Path,
+    runs: Sequence[RunResult],
+    metrics: Sequence[str],
+    measured: Mapping[str, Measured],
+) -> str:
+    """Returns "2 of 3 seeds; seed 2 failed: loss is NaN at step 40"; "" if all are there."""
+    seeds: dict[str, list[int]] = {}
+    for run in runs:
+        faults = [_fault(run, metric) for metric in metrics]
+        fault = next(filter(None, faults), "")
+        if run.state == "missing":
+            fault = _progress(directory / run.name, run.name)
+        if fault:
+            seeds.setdefault(fault, []).append(run.seed)
+    if len(runs) == 1:
+        return next(iter(seeds), "")
+    parts = []
+    if seeds:
+        missing = sum(map(len, seeds.values()))
+        parts.append(f"{len(runs) - missing} of {len(runs)} seeds")
+        parts += [f"{_seeds(numbers)} {fault}" for fault, numbers in seeds.items()]
+    first = measured[metrics[0]]
+    if first.difference is not None and first.difference.count < len(first.values):
+        parts.append(f"difference of {first.difference.count} pairs")
+    return "; ".join(parts)
+
+
+def _progress(directory: pathlib.Path, name: str) -> str:
+    """Returns how far a run without a result is."""
+    summary = summary_of(directory, name)
+    if summary.state == "waiting":
+        return "not trained"
+    total = f" of {summary.status.train_steps}" if summary.status else ""
+    return f"{summary.state} at step {summary.step}{total}"
+
+
+def _seeds(numbers: Sequence[int]) -> str:
+    return f"seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+
+
+def _cost(runs: Sequence[RunResult]) -> RunCost:
+    finished = [run for run in runs if run.state == "finished"]
+    causes = dict.fromkeys(cause for run in finished for cause in run.seconds_by_cause)
+    known = [run for run in runs if run.parameters is not None]
+    first = next((run for run in known if run.flops_per_token is not None), next(iter(known), None))
+    return RunCost(
+        parameters=first.parameters if first else None,
+        active_parameters=first.active_parameters if first else None,
+        flops_per_token=first.flops_per_token if first else None,
+        tokens_per_step=first.tokens_per_step if first else None,
+        seconds=_mean([run.seconds for run in finished if run.seconds is not None]),
+        seconds_by_cause={
+            cause: mean
+            for cause in causes
+            if (mean := _mean([run.seconds_by_cause.get(cause, 0.0) for run in finished]))
+        },
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _environment(results: Sequence[RunResult]) -> dict[str, str]:
+    values: dict[str, dict[str, None]] = {}
+    for result in results:
+        for name, text in result.environment.items():
+            values.setdefault(name, {})[text] = None
+    return {name: " and ".join(texts) for name, texts in values.items()}

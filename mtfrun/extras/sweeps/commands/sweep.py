@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import itertools
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mtfrun.cli.command import Command, check_least, require_gin_files
+from mtfrun.cli.main import main
+from mtfrun.configuration.errors import one_line
+from mtfrun.display import progress
+from mtfrun.display.streams import print_lines
+from mtfrun.display.table import terminal_columns
+from mtfrun.errors import InputError
+
+if TYPE_CHECKING:
+    from mtfrun.extras.sweeps.plan import Plan, PlannedRun
+    from mtfrun.extras.sweeps.search import Search
+    from mtfrun.extras.sweeps.sweep import Sweep, SweepRun
+    from mtfrun.extras.sweeps.trainer import Trainer
+
+_PRELOADED = "mtfrun.extras.sweeps.preloaded"
+
+_DESCRIPTION = """\
+Trains many runs: the rows of a file, or every combination of alternatives, with several seeds.
+
+  mtfrun sweep --sweep_file=mine.gin --model_dir=/tmp/mine
+  mtfrun sweep --gin_file=runs/quickstart.gin --gin.LEARNING_RATE=0.01,0.03,0.1 --seeds=3 \\
+      --model_dir=/tmp/lr
+  mtfrun sweep ... --dry_run        prints the runs, and starts none
+
+A sweep file is a gin file:
+
+  Sweep.gin_files = ["runs/quickstart.gin"]
+  Sweep.bindings = {"TRAIN_STEPS": 500}
+  Sweep.rows = {"baseline": {}, "wide": {"D_FF": 512}, "other": {"gin_files": ["other.gin"]}}
+  Sweep.grid = {"LEARNING_RATE": [0.01, 0.03]}      every combination, with every row
+  Sweep.seeds = 3                                   SEED = 0, 1, 2
+  Sweep.metric = "bits_per_byte"
+  Sweep.baseline = "baseline"                       of `mtfrun table`
+  Sweep.max_minutes = 4                             after which a run is stopped
+  Sweep.search = {"LEARNING_RATE": ("log", 0.005, 0.2)}       for --search
+
+In flags a comma outside of brackets and quotes separates alternatives. A list is one value, in
+brackets, and so is a text, in quotes within quotes:
+
+  --gin.Entropies.orders="[1,2],[3]"                  two alternatives: [1, 2] and [3]
+  --gin.MESH_SHAPE="'data:2,model:1','data:1,model:2'"    two texts
+
+Each run is trained as by `mtfrun train`, in a directory of --model_dir that has the name of what
+differs, such as wide,SEED=0; sweep.log in it has its output. When it has ended its result is
+written to results/ in --model_dir, or to --results, a file of lines that can be committed. --jobs=N
+trains N runs at the same time, which share the machine's GPUs in equal parts. A run that fails does
+not end the sweep; its result has the reason. At the end a table has the last metrics of every run,
+the best one marked by *.
+
+Ctrl-C and SIGTERM save the runs that are trained and end the sweep. The same command resumes it,
+also after kill -9: runs with a result that is finished are left out, all other runs resume from
+their checkpoints. It may have further rows, alternatives and seeds; other changes are refused.
+
+--search=30 trains 30 runs whose values Optuna chooses (pip install 'mtfrun[search]'), prunes those
+that are worse than most, and prints the flags of the best one.
+
+The exit code is 0, or the first failed run's. `mtfrun table DIR` prints means over seeds and
+differences to the baseline, `mtfrun runs DIR` the states of runs."""
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--sweep_file",
+        help="a gin file with rows, a grid and seeds: sweeps/mine.gin",
+        metavar="FILE",
+    )
+    add("--seeds", type=int, help="train with SEED = 0 to N - 1", metavar="N")
+    add(
+        "--results",
+        help="a file of lines for results, such as mine.jsonl, which can be committed, or a "
+        "directory; MODEL_DIR/results by default",
+        metavar="FILE",
+    )
+    add(
+        "--search",
+        type=int,
+        help="train N runs whose values Optuna chooses, from the ranges in Sweep.search",
+        metavar="N",
+    )
+    add("--jobs", type=int, default=1, help="runs at the same time; 1 by default", metavar="N")
+    add("--metric", help="the metric of the table; the sweep's by default, or loss", metavar="NAME")
+    add("--dry_run", action="store_true", help="print the runs, and start none")
+    add(
+        "--accept_changes",
+        action="store_true",
+        help="continue although data or settings have changed since the checkpoints and results",
+    )
+
+
+def _check(flags: argparse.Namespace) -> None:
+    if not flags.sweep_file:
+        require_gin_files(flags)
+    if flags.model_dir is None:
+        raise InputError("sweep needs a directory for its runs: --model_dir=/tmp/sweep")
+    if pathlib.Path(flags.model_dir, "checkpoints").is_dir():
+        raise InputError(
+            f"--model_dir={flags.model_dir} is a run: name another directory for the sweep's runs"
+        )
+    check_least(flags, 1, "jobs", "seeds", "search")
+
+
+def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
+    from mtfrun.extras.sweeps.plan import Plan, drop_untrained_rows
+    from mtfrun.extras.sweeps.search import Search
+    from mtfrun.extras.sweeps.sweep import RESULTS, Sweep
+    from mtfrun.files import writer_lock
+    from mtfrun.rundir import RunDirectory
+
+    sweep = _sweep(flags)
+    sweep.check_macros(flags.gin_search_paths)
+    run_directory = RunDirectory(flags.model_dir)
+    directory = pathlib.Path(run_directory.path)
+    results = pathlib.Path(flags.results).expanduser() if flags.results else directory / RESULTS
+    records = [directory, *([results] if flags.results else [])]
+    whole = sweep
+    for record in records:
+        if (former := Sweep.read(record)) is not None:
+            former = drop_untrained_rows(former, whole, directory, results)
+            whole = former.continue_with(whole, record)
+    plan = Plan(whole, directory, results, flags.gin_search_paths)
+    runs = plan.runs(whole.runs_of(sweep) if flags.search is None else [])
+    if not flags.accept_changes:
+        plan.check_settings(runs)
+    _check_rows(flags, plan, runs)
+    for row, other in plan.equal_rows(runs):
+        text = f"rows {row!r} and {other!r} have the same settings, so that their runs are the same"
+        progress.print_line(progress.warning(text))
+    if flags.dry_run:
+        metric = flags.metric or whole.metric
+        print_lines(*plan.table(runs, metric, terminal_columns()), *plan.settings_of_rows(runs))
+        print_lines(f"{flags.search or len(runs)} runs in {directory}")
+        return 0
+    run_directory.prepare()
+    with writer_lock(directory / ".sweep.lock"):
+        search = None
+        if flags.search is not None:
+            search = Search(whole, results, flags.search, jobs=flags.jobs)
+        for record in records:
+            whole.write(record)
+        plan.accept_settings(runs)
+        plan.write_all_swept(runs)
+        trainer = _train(flags, plan, runs, search)
+    ended = plan.runs([planned.run for planned in runs] if search is None else search.all_runs())
+    code = _report(flags, plan, ended, trainer)
+    if search is not None and (best := search.best()):
+        print_lines("best: " + " ".join(f"--gin.{name}={text}" for name, text in best.items()))
+    if trainer.signal is not None:
+        print(f"mtfrun: stopped; to go on: {shlex.join(command)}", file=sys.stderr, flush=True)
+        return 128 + trainer.signal
+    return code
+
+
+def _sweep(flags: argparse.Namespace) -> Sweep:
+    from mtfrun.extras.sweeps.sweep import Sweep
+    from mtfrun.extras.sweeps.sweep_file import read_sweep_file, with_flags
+
+    named = flags.sweep_file
+    sweep = read_sweep_file(named, flags.gin_search_paths) if named else Sweep([])
+    if flags.seeds is not None:
+        sweep = dataclasses.replace(sweep, seeds=list(range(flags.seeds)))
+    sweep = with_flags(sweep, flags.gin_file, flags.bindings)
+    sweep = sweep.without_search() if flags.search is None else sweep.only_search()
+    sweep.check()
+    return sweep
+
+
+def _check_rows(flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun]) -> None:
+    """Raises InputError for a row that cannot be configured, before any run is trained."""
+    from mtfrun.extras.sweeps.forked_child import call_forked
+
+    rows = {planned.run.row: planned.run for planned in runs if not planned.is_done}
+    settings = {
+        f"row {row!r}: ": (
+            [*plan.sweep.gin_files, *run.gin_files],
+            [(f"row {row!r}: {n}", f"{n} = {x}") for n, x in plan.bindings_of(run).items()],
+            flags.gin_search_paths,
+            (),
+            flags.module_import,
+        )
+        for row, run in rows.items()
+    }
+    if "tensorflow" in sys.modules:
+        mistake: str | None = find_mistake(settings)
+    else:
+        with progress.waiting("checking the rows"):
+            mistake = call_forked([_PRELOADED], find_mistake, settings)
+    if mistake:
+        raise InputError(mistake)
+
+
+def find_mistake(settings_by_place: Mapping[str, tuple[Sequence[Any], ...]]) -> str:
+    """Returns the error of the first `Settings` that are wrong, or ""; imports TensorFlow."""
+    from mtfrun.configuration import config
+    from mtfrun.experiment.runs.settings import Settings
+
+    for place, fields in settings_by_place.items():
+        try:
+            with config.exclusive(), contextlib.redirect_stdout(io.StringIO()):
+                Settings(*fields).parse()
+        except InputError as error:
+            text = one_line(error)
+            return text if text.startswith(place) else place + text
+        except Exception:  # the training of the row says so
+            continue
+    return ""
+
+
+def _train(
+    flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun], search: Search | None
+) -> Trainer:
+    from mtfrun.extras.sweeps.forked_child import Server
+    from mtfrun.extras.sweeps.outcome import Ending, result_of
+    from mtfrun.extras.sweeps.result import Results, RunResult
+    from mtfrun.extras.sweeps.trainer import Display, TrainedRun, Trainer, require_space
+    from mtfrun.processes.child_process import python_command
+    from mtfrun.rundir import RunRecord
+
+    started: dict[str, PlannedRun] = {}
+    has_metric = (flags.metric or plan.sweep.metric) is not None
+    evaluated: set[str] = set()
+
+    def reason_to_stop(run: TrainedRun) -> str | None:
+        """Refuses a metric that the first evaluation of all does not have."""
+        if has_metric and not evaluated and (evaluations := RunRecord(run.directory).evaluations()):
+            evaluated.update(evaluations[0].metrics)
+            plan.check_metric(evaluated, flags.metric)
+        return None if search is None else search.reason_to_stop(run)
+
+    def record(run: SweepRun, result: RunResult) -> RunResult:
+        Results(plan.results).write(result)
+        plan.write_swept(run, result)
+        require_space(result, plan.directory)
+        if result.state == "finished":
+            plan.check_metric(result.metrics, flags.metric)
+        if search is not None:
+            search.record(result)
+        return result
+
+    def start() -> Iterator[TrainedRun]:
+        chosen = runs if search is None else map(plan.plan, itertools.count(1), search.runs())
+        for planned in chosen:
+            if planned.is_new and planned.result is not None:
+                record(planned.run, planned.result)
+            if not planned.is_done:
+                started[planned.run.name] = planned
+                plan.write_swept(planned.run)
+                directory, arguments = (
+                    plan.directory / planned.run.name,
+                    _arguments(flags, plan, planned),
+                )
+                yield TrainedRun(planned.number, planned.run.name, directory, arguments)
+
+    def collect(run: TrainedRun, ending: Ending) -> RunResult:
+        planned = started[run.name]
+        return record(
+            planned.run,
+            result_of(plan.sweep, planned.run, run.directory, planned.configuration, ending),
+        )
+
+    server = Server([_PRELOADED], main, [*python_command(), "-m", "mtfrun"])
+    display = Display(flags.search or len(runs))
+    num_done = sum(planned.is_done for planned in runs)
+    if num_done:
+        display.note(f"{num_done} of {len(runs)} runs are finished")
+    trainer = Trainer(
+        flags.jobs,
+        display,
+        collect,
+        metric=flags.metric or plan.sweep.metric,
+        reason_to_stop=reason_to_stop,
+        server=None if flags.debug else server,
+    )
+    trainer.train(start())
+    return trainer
+
+
+def _report(
+    flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun], trainer: Trainer
+) -> int:
+    """Prints the table, and returns the exit code of the first run that has failed."""
+    from mtfrun.extras.sweeps.forked_child import call_forked
+    from mtfrun.extras.sweeps.trainer import describe_sweep
+    from mtfrun.rundir.run_summary import metric_of
+
+    evaluations = [planned.result.metrics for planned in runs if planned.result is not None]
+    try:
+        metric = metric_of(evaluations, flags.metric or plan.sweep.metric)
+    except InputError as error:  # not a reason to print no table
+        progress.print_line(progress.warning(one_line(error)))
+        metric = metric_of(evaluations, None)
+    print_lines(*plan.table(runs, metric, terminal_columns()))
+    print_lines(f"TensorBoard: tensorboard --logdir {shlex.quote(str(plan.directory))}")
+    metrics = dict.fromkeys(name for metrics in evaluations for name in metrics)
+    if metrics and trainer.codes:
+        # Here it would import TensorFlow.
+        shown = list(dict.fromkeys([metric, *metrics]))
+        call_forked(
+            [_PRELOADED], describe_sweep, plan.directory, [p.run.values for p in runs], shown
+        )
+    names = [planned.run.name for planned in runs]
+    return next((trainer.codes[name] for name in names if trainer.codes.get(name)), 0)
+
+
+def _arguments(flags: argparse.Namespace, plan: Plan, planned: PlannedRun) -> list[str]:
+    sweep, run = plan.sweep, planned.run
+    paths, minutes = flags.gin_search_paths, planned.minutes
+    return [
+        "train",
+        *(f"--gin_file={name}" for name in [*sweep.gin_files, *run.gin_files]),
+        *([f"--gin_search_paths={os.pathsep.join(paths)}"] if paths else []),
+        *(f"--module_import={name}" for name in flags.module_import),
+        *(f"--gin.{name}={text}" for name, text in plan.bindings_of(run).items()),
+        f"--model_dir={plan.directory / run.name}",
+        *([] if minutes is None else [f"--max_hours={minutes / 60:.6g}"]),
+        *["--accept_changes"] * flags.accept_changes,
+        *["--debug"] * flags.debug,
+    ]
+
+
+COMMANDS = [
+    Command(
+        "sweep",
+        _DESCRIPTION,
+        run,
+        _add_flags,
+        _check,
+        imports_tensorflow=False,
+        takes_url=False,
+        is_configured=False,
+    )
+]

@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import errno
+import io
+import math
+import os
+import pathlib
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from mtfrun.display.formats import number_text, shorten_cell
+from mtfrun.display.progress import print_line
+from mtfrun.display.tensorflow_import import import_tensorflow
+from mtfrun.errors import InputError
+from mtfrun.errors.untrusted import open_regular, open_to_write
+from mtfrun.extras.sweeps.forked_child import SERVER_ERRORS, ForkedChild, Server
+from mtfrun.extras.sweeps.outcome import Ending, count_memory_kills
+from mtfrun.extras.sweeps.result import RunResult
+from mtfrun.files.errors import reason
+from mtfrun.processes.child_process import (
+    Child,
+    forward_signals,
+    last_error,
+    python_command,
+    start_child,
+)
+from mtfrun.processes.gpus import gpus_of_process
+from mtfrun.rundir import RunDirectory, RunRecord, Status
+
+LOG = "sweep.log"
+"""The file in a run directory with the output of its trainings."""
+
+_POLL_SECS = 0.05
+# Seconds between two lines of a run where there is no terminal.
+_LINE_SECS = 60.0
+_LONGEST_NAME = 40
+# How long a run waits for another process that trains it, which ends when its sweep has ended.
+_LOCK_SECS = 60.0
+# How many bytes of a training's output are searched for its error.
+_LONGEST_OUTPUT = 1 << 24
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedRun:
+    number: int
+    name: str
+    directory: pathlib.Path
+    arguments: Sequence[str]
+
+
+@dataclasses.dataclass
+class _Child:
+    run: TrainedRun
+    process: Child
+    start: int
+    memory_kills: int
+    reason: str | None = None  # why it has been stopped
+
+
+class Display:
+    def __init__(self, count: int, stream: TextIO | None = None) -> None:
+        self._count = count
+        self._stream = stream or sys.stderr
+        self._bars: dict[str, tqdm] = {}
+        self._lines: dict[str, float] = {}  # when the last line of a run was printed
+
+    def note(self, text: str) -> None:
+        """Prints a line, on a terminal above the bars."""
+        print_line(text, self._stream)
+
+    def start(self, number: int, name: str) -> None:
+        self._lines[name] = time.monotonic()
+        if self._stream.isatty():
+            self._bars[name] = tqdm(
+                total=1,
+                desc=f"{shorten_cell(name, _LONGEST_NAME)}: starting",
+                file=self._stream,
+                leave=False,
+                bar_format="{percentage:3.0f}% |{bar:15}| {desc}",
+            )
+        else:
+            self.note(f"[{number}/{self._count}] {name}: starting")
+
+    def advance(self, name: str, status: Status) -> None:
+        loss = status.values.get("loss")
+        text = f"step {status.step}/{status.train_steps}"
+        text += f", loss {number_text(loss)}" if loss is not None else ""
+        bar = self._bars.get(name)
+        if bar is not None:
+            bar.total, bar.n = status.train_steps, status.step
+            bar.set_description_str(f"{shorten_cell(name, _LONGEST_NAME)}: {text}")
+        elif time.monotonic() - self._lines[name] >= _LINE_SECS:
+            self._lines[name] = time.monotonic()
+            self.note(f"{name}: {text}")
+
+    def end(self, number: int, name: str, text: str) -> None:
+        bar = self._bars.pop(name, None)
+        if bar is not None:
+            bar.close()
+            self._stream.write("\r")  # tqdm leaves the cursor behind the bar
+        self.note(f"[{number}/{self._count}] {name}: {text}")
+
+
+Collect = Callable[[TrainedRun, Ending], RunResult]
+"""Called when a run has ended; returns its result, which it has written."""
+
+
+class Trainer:
+    """Trains runs as child processes, at most `jobs` at a time, until all have ended.
+
+    A signal is forwarded to them, so that they save and end; no further run is started then. A
+    second one ends them at once. `codes` has the exit codes of the runs that it has not
+    stopped itself, by name.
+    With a `server` the processes are forked from it, instead of being `program`, by default
+    `mtfrun`; not where each gets a part of the GPUs.
+    """
+
+    def __init__(
+        self,
+        jobs: int,
+        display: Display,
+        collect: Collect,
+        *,
+        metric: str | None = None,
+        reason_to_stop: Callable[[TrainedRun], str | None] | None = None,
+        program: Sequence[str] = (),
+        server: Server | None = None,
+    ) -> None:
+        self.signal: int | None = None
+        self.codes: dict[str, int] = {}
+        self._jobs = jobs
+        self._display = display
+        self._collect = collect
+        self._metric = metric
+        self._reason_to_stop = reason_to_stop
+        self._program = program or [*python_command(), "-m", "mtfrun"]
+        self._server = server
+        self._slots: dict[int, _Child] = {}
+        self._error: InputError | None = None
+
+    def train(self, runs: Iterable[TrainedRun]) -> None:
+        """A run that fails does not end the sweep; InputError if a result cannot be written.
+
+        Each of `runs` is taken when it can be started.
+        """
+        waiting = iter(runs)
+        with forward_signals(self._forward):
+            try:
+                while True:
+                    while self._has_room() and (run := next(waiting, None)) is not None:
+                        self._start(run)
+                    if not self._slots:
+                        break
+                    time.sleep(_POLL_SECS)
+                    self._poll()
+            finally:
+                for child in self._slots.values():  # after an error of this program
+                    child.process.send_signal(signal.SIGTERM)
+        if self._error is not None:
+            raise self._error
+
+    def _has_room(self) -> bool:
+        return len(self._slots) < self._jobs and self.signal is None and self._error is None
+
+    def _start(self, run: TrainedRun) -> None:
+        self._wait_for_lock(run)
+        slot = next(i for i in range(self._jobs) if i not in self._slots)
+        run.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            opened = open_to_write(run.directory / LOG, "ab")
+        except OSError as error:
+            raise InputError(
+                f"cannot write {run.directory / LOG}: {reason(error)}; remove it, or free space"
+            ) from error
+        with opened as log:
+            start = log.seek(0, os.SEEK_END)
+            process = self._start_process(run, slot, log)
+        self._slots[slot] = _Child(run, process, start, count_memory_kills())
+        if self.signal is not None:  # it came between the two lines above
+            process.send_signal(self.signal)
+        self._display.start(run.number, run.name)
+
+    def _wait_for_lock(self, run: TrainedRun) -> None:
+        """A training whose sweep was killed may be saving still."""
+        directory, deadline = RunDirectory(run.directory), time.monotonic() + _LOCK_SECS
+        if directory.is_training():
+            self._display.note(f"{run.name}: waiting for the end of its former process")
+        while directory.is_training() and self.signal is None and time.monotonic() < deadline:
+            time.sleep(_POLL_SECS)
+
+    def _start_process(self, run: TrainedRun, slot: int, log: io.FileIO) -> Child:
+        gpus = gpus_of_process(slot, self._jobs, os.environ)
+        typed = ["mtfrun", *run.arguments]
+        if self._server is not None and not gpus:
+            try:
+                return ForkedChild(self._server, run.arguments, typed, run.directory / LOG)
+            except SERVER_ERRORS as error:
+                self._display.note(
+                    "mtfrun: every run imports TensorFlow itself, since trainings cannot be forked:"
+                    f" {reason(error) or 'the imports fail'}"
+                )
+                self._server = None
+        arguments = [*self._program, *run.arguments]
+        return start_child(arguments, typed, gpus, stdout=log, stderr=log)
+
+    def _poll(self) -> None:
+        for slot, child in list(self._slots.items()):
+            run, code = child.run, child.process.poll()
+            if code is None:
+                status = RunRecord(run.directory).status()
+                if status is not None and status.state == "running":
+                    self._display.advance(run.name, status)
+                if self._reason_to_stop is not None and child.reason is None:
+                    child.reason = self._reason_to_stop(run)
+                    if child.reason is not None:
+                        child.process.send_signal(signal.SIGTERM)
+                continue
+            del self._slots[slot]
+            if child.reason is None:
+                self.codes[run.name] = code if code >= 0 else 128 - code
+            ending = Ending(
+                code,
+                _last_error(run.directory / LOG, child.start),
+                self.signal if child.reason is None else signal.SIGTERM,
+                child.reason,
+                out_of_memory=count_memory_kills() > child.memory_kills,
+            )
+            try:
+                text = self._describe(run, self._collect(run, ending))
+            except InputError as error:
+                self._error, text = self._error or error, str(error)
+            self._display.end(run.number, run.name, text)
+
+    def _describe(self, run: TrainedRun, result: RunResult) -> str:
+        if result.state == "finished":
+            metric = self._metric or "loss"
+            last = result.metrics.get(metric, math.nan)
+            return f"finished, step {result.step}, {metric} {number_text(last)}"
+        if result.state == "stopped":
+            return result.error
+        error = result.error.partition("; ")[0]
+        return f"{result.state}: {error} (all of its output: {run.directory / LOG})"
+
+    def _forward(self, number: int) -> None:
+        if self.signal is None and self._slots:
+            self._display.note(
+                "mtfrun: the runs finish their step, save and end; again to end them at once"
+            )
+        self.signal = self.signal or number
+        for child in self._slots.values():
+            child.process.send_signal(number)
+
+
+def _last_error(log: pathlib.Path, start: int) -> str | None:
+    """Returns the last error in a log from a position on; None without one."""
+    with contextlib.suppress(OSError), open_regular(log, follows_links=False) as file:
+        file.seek(start)
+        return last_error(file.read(_LONGEST_OUTPUT))
+    return None
+
+
+def require_space(result: RunResult, directory: pathlib.Path) -> None:
+    """Raises InputError after a run that has failed for a full disk: all further ones would."""
+    if os.strerror(errno.ENOSPC) in result.error:
+        raise InputError(
+            f"the disk of {directory} is full, no further run is started: {result.error}; free "
+            "space, and give the same command again"
+        )
+
+
+def describe_sweep(
+    directory: pathlib.Path, runs: Sequence[Mapping[str, str]], metrics: Sequence[str]
+) -> None:
+    """To be called once the runs have ended: TensorBoard's library imports TensorFlow."""
+    with import_tensorflow():
+        from mtfrun.metrics.hparams import Metric, write_hparams  # noqa: PLC0415 - see above
+        from mtfrun.metrics.tags import tag_of  # noqa: PLC0415
+
+    values = [{name: _python(text) for name, text in run.items()} for run in runs]
+    # The metrics of a mixture's tasks: "task/loss", "task/accuracy", ...
+    tasks = [name.removesuffix("/loss") for name in metrics if name.endswith("/loss")]
+    shown = [Metric(tag_of(name, tasks), "eval", name) for name in metrics]
+    write_hparams(str(directory), values, shown)
+
+
+def _python(text: str) -> Any:
+    """References remain texts."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

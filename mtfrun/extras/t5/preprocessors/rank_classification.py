@@ -1,0 +1,91 @@
+"""Classification by ranking: one example for each possible answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.preprocessor import (
+    Fields,
+    StreamPreprocessor,
+    field_of,
+    label_name,
+    required_texts_of,
+)
+from mtfrun.data.sources.records import list_fields
+
+_MODES = ("train", "eval")
+_KEY = re.compile(r"\{([^\s{}]+)\}")
+
+
+@dataclasses.dataclass(frozen=True)
+class RankClassification(StreamPreprocessor):
+    """One example for each class, or for each correct class, with texts made from templates.
+
+    With `inputs_formats="{premise} What is the {question}? X"` and `targets_formats=["I think
+    {choice1}.", "I think {choice2}."]` a COPA example becomes two, with "is_correct" "True" and
+    "False". "idx/0" is the index of the example, "idx/1" the index of the class.
+
+    Attributes:
+      inputs_formats, targets_formats: a template, or a list of one for each class; one of the two
+        must be a list. A name in braces is replaced by the field with this name.
+      mode: "eval" for all classes, "train" for the correct ones.
+      label_key: the field with the index or name of the correct class, or a list of them.
+      label_names: names of the classes by index, if the source returns names.
+      weight_key: the field to copy to each example as "weight".
+      passthrough: fields to copy to each example.
+    """
+
+    inputs_formats: str | Sequence[str]
+    targets_formats: str | Sequence[str]
+    mode: str = "eval"
+    label_key: str = "label"
+    label_names: Sequence[str] | None = None
+    weight_key: str | None = None
+    passthrough: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.mode not in _MODES:
+            raise DataError(f'RankClassification: mode="{self.mode}" is none of {_MODES}')
+        formats = (self.inputs_formats, self.targets_formats)
+        counts = {len(each) for each in formats if not isinstance(each, str)}
+        if len(counts) != 1:
+            raise DataError(
+                "RankClassification: one of inputs_formats and targets_formats is a list with a "
+                "text for each class; if both are, they have equal lengths"
+            )
+
+    def of_all(self, examples: Iterable[Fields]) -> Iterator[Fields]:
+        for number, fields in enumerate(examples):
+            yield from self._of_one(number, fields)
+
+    def _of_one(self, number: int, fields: Fields) -> Iterator[Fields]:
+        formats = [self.inputs_formats, self.targets_formats]
+        (count,) = {len(each) for each in formats if not isinstance(each, str)}
+        inputs, targets = ([x] * count if isinstance(x, str) else x for x in formats)
+        names = self.label_names or [str(i) for i in range(count)]
+        labels = required_texts_of(self, fields, self.label_key)
+        right = {label if label == b"-1" else label_name(self, label, names) for label in labels}
+        more = {name: field_of(self, fields, name) for name in self.passthrough}
+        if self.weight_key is not None:
+            more["weight"] = field_of(self, fields, self.weight_key)
+        for i in range(count):
+            is_correct = names[i].encode() in right
+            if is_correct or self.mode == "eval":
+                yield {
+                    INPUTS: self._format(inputs[i], fields),
+                    TARGETS: self._format(targets[i], fields),
+                    "is_correct": str(is_correct).encode(),
+                    **list_fields("idx", [b"%d" % number, b"%d" % i]),
+                    **more,
+                }
+
+    def _format(self, text: str, fields: Fields) -> bytes:
+        parts = _KEY.split(text)
+        # Parts alternate between literal text and names of fields.
+        return b"".join(
+            field_of(self, fields, part) if i % 2 else part.encode() for i, part in enumerate(parts)
+        )

@@ -1,0 +1,362 @@
+"""T5's metrics under T5's names, for values that stand beside T5's tables: from 0 to 100.
+
+They equal the functions of t5.evaluation.metrics, version 0.9.4,
+https://github.com/google-research/text-to-text-transfer-transformer. All are functions of all
+references and all predictions, in order, to values by name. `task_metrics` has `bleu` and `Rouge`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from mtfrun.data.references import GroupedReference, PossibleReferent, RankedClass
+from mtfrun.errors import InputError
+from mtfrun.metrics import task_metrics
+from mtfrun.metrics.task_metrics import check_paired
+
+Metric = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
+
+_NO_WORD = re.compile(r"[^\w]")
+# Words before a noun, and possessive ones, that do not distinguish referents.
+_DETERMINERS = frozenset(
+    [
+        *("a", "an", "few", "her", "his", "each", "every", "many", "much", "my", "our", "some"),
+        *("that", "the", "their", "these", "this", "those", "which", "whose", "your"),
+    ]
+)
+
+
+class TargetScore(Protocol):
+    """The score of a target, see `experiment.Score`."""
+
+    @property
+    def log_likelihood(self) -> float: ...
+    @property
+    def tokens(self) -> int: ...
+
+
+def accuracy(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
+    """Returns "accuracy", the percentage of predictions that equal their target."""
+    return {"accuracy": _percent_equal("accuracy", targets, predictions)}
+
+
+def sequence_accuracy(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
+    """Returns "sequence_accuracy", the percentage of texts that equal their target."""
+    return {"sequence_accuracy": _percent_equal("sequence_accuracy", targets, predictions)}
+
+
+def squad(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+    """Returns "em" and "f1" of answers, see `task_metrics.squad`."""
+    return _percent(task_metrics.squad(targets, predictions))
+
+
+def trivia_qa(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+    """Returns "em" and "f1" as `squad` does, with spaces in place of punctuation.
+
+    The normalisation of TriviaQA's program, Joshi et al. 2017, https://aclanthology.org/P17-1147.
+    """
+    return _percent(task_metrics.trivia_qa(targets, predictions))
+
+
+def coqa_f1(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
+    """Returns "f1" of answers as `squad` does, but two empty ones count as equal."""
+    exact_of_empty = task_metrics.squad_scores(targets, predictions)
+    f1s = [max(f1, float(exact)) for exact, f1 in exact_of_empty]
+    return {"f1": 100.0 * float(np.mean(f1s))}
+
+
+def pearson_corrcoef(targets: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
+    """Returns "pearson_corrcoef", -100 to 100; 0 if one side is constant, where T5's is NaN."""
+    value = task_metrics.pearson_correlation(targets, predictions)
+    return {"pearson_corrcoef": 100.0 * value["pearson_correlation"]}
+
+
+def spearman_corrcoef(targets: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
+    """Returns "spearman_corrcoef", -100 to 100; 0 if one side is constant, where T5's is NaN."""
+    value = task_metrics.spearman_correlation(targets, predictions)
+    return {"spearman_corrcoef": 100.0 * value["spearman_correlation"]}
+
+
+def matthews_corrcoef(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
+    """Returns "matthews_corrcoef", -100 to 100; 0 if one side is constant."""
+    value = task_metrics.matthews_correlation(targets, predictions)
+    return {"matthews_corrcoef": 100.0 * value["matthews_correlation"]}
+
+
+def f1_score_with_invalid(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
+    """Returns "f1" of class 1; a prediction that is neither 0 nor 1 counts as the wrong one."""
+    check_paired("f1_score_with_invalid", targets, predictions)
+    pairs = zip(targets, predictions, strict=True)
+    valid = [p if p in (0, 1) else 1 - t for t, p in pairs]
+    return _percent(task_metrics.BinaryF1()(targets, valid))
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanMulticlassF1:
+    """Computes the mean of the F1 of every class below `num_classes`: "mean_3class_f1".
+
+    The F1 of a class that is neither a target nor predicted is 0.
+    """
+
+    num_classes: int
+
+    def __call__(self, targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
+        check_paired(type(self).__name__, targets, predictions)
+        weights = np.ones(len(targets))
+        return {self.name: 100.0 * self.mean(targets, predictions, weights)}
+
+    @property
+    def name(self) -> str:
+        return f"mean_{self.num_classes}class_f1"
+
+    def mean(
+        self, targets: Sequence[int], predictions: Sequence[int], weights: np.ndarray
+    ) -> float:
+        classes = range(self.num_classes)
+        return float(np.mean([_weighted_f1(x, targets, predictions, weights) for x in classes]))
+
+
+def all_match(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
+    """Returns "exact_match", 100 if all predictions equal their target, otherwise 0."""
+    return {"exact_match": 100.0 * (list(targets) == list(predictions))}
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanGroupMetric:
+    """Computes the mean of a metric over groups of examples, see `data.Grouped`.
+
+    A value equals T5's only if the evaluation has all examples of each group.
+    """
+
+    metric: Metric
+
+    def __call__(
+        self, targets: Sequence[GroupedReference], predictions: Sequence[object]
+    ) -> dict[str, float]:
+        check_paired(type(self).__name__, targets, predictions)
+        groups: dict[tuple[bytes, ...], list[tuple[object, object]]] = {}
+        for target, prediction in zip(targets, predictions, strict=True):
+            groups.setdefault(target.group, []).append((target.value, prediction))
+        of_groups = [self.metric(*zip(*pairs, strict=True)) for pairs in groups.values()]
+        return {name: float(np.mean([x[name] for x in of_groups])) for name in of_groups[0]}
+
+
+@dataclasses.dataclass(frozen=True)
+class DeduplicatedMetric:
+    """Computes a metric of the first example of each group, see `data.Grouped`."""
+
+    metric: Metric
+
+    def __call__(
+        self, targets: Sequence[GroupedReference], predictions: Sequence[object]
+    ) -> Mapping[str, float]:
+        check_paired(type(self).__name__, targets, predictions)
+        first: dict[tuple[bytes, ...], tuple[object, object]] = {}
+        for target, prediction in zip(targets, predictions, strict=True):
+            first.setdefault(target.group, (target.value, prediction))
+        return self.metric(*zip(*first.values(), strict=True))
+
+
+def multirc_f1_over_all_answers(
+    targets: Sequence[GroupedReference], predictions: Sequence[int]
+) -> dict[str, float]:
+    """Returns "f1" as `f1_score_with_invalid` does, of all examples of all groups."""
+    return f1_score_with_invalid([target.value for target in targets], predictions)
+
+
+def wsc_accuracy(
+    targets: Sequence[PossibleReferent], predictions: Sequence[str]
+) -> dict[str, float]:
+    """Returns "accuracy": how often naming the referent, or another one, is right.
+
+    T5's `postprocessors.wsc_simple`, then `accuracy`: a prediction names a referent if one of
+    the two has all words of the other. Case and determiners do not count; an empty prediction is
+    wrong.
+    """
+    check_paired("wsc_accuracy", targets, predictions)
+    names = [_names(t.text, prediction) for t, prediction in zip(targets, predictions, strict=True)]
+    return accuracy([target.is_correct for target in targets], names)
+
+
+def auc(
+    targets: Sequence[float],
+    predictions: Sequence[float],
+    targets_threshold: float | None = None,
+) -> dict[str, float]:
+    """Returns "auc-roc" and "auc-pr", 0 to 1: areas under the curves of ROC, and of precision.
+
+    Targets are 0 and 1, or numbers, which count as 1 from `targets_threshold`. NaN if all are the
+    same.
+    """
+    check_paired("auc", targets, predictions)
+    labels = np.asarray(targets, np.float64)
+    if targets_threshold is not None:
+        labels = (labels >= targets_threshold).astype(np.float64)
+    return _areas(labels, np.asarray(predictions), np.ones(len(labels)))
+
+
+def score_auc(
+    targets: Sequence[float],
+    scores: Sequence[TargetScore],
+    targets_threshold: float | None = None,
+) -> dict[str, float]:
+    """Returns `auc` of the log-likelihoods of texts, for `experiment.ScoredTargets`."""
+    return auc(targets, [score.log_likelihood for score in scores], targets_threshold)
+
+
+def edit_distance(
+    targets: Sequence[str], predictions: Sequence[str], *, lower: bool = True
+) -> dict[str, float]:
+    """Returns "min_edit", "max_edit", "mean_edit", "median_edit" and "sum_edit", in words.
+
+    A word is what stands between two characters that no word has; it may be empty. `lower` ignores
+    case.
+    """
+    check_paired("edit_distance", targets, predictions)
+    cases = [[x.lower() if lower else x for x in texts] for texts in (targets, predictions)]
+    pairs = zip(*cases, strict=True)
+    distances = [_levenshtein(_NO_WORD.split(t), _NO_WORD.split(p)) for t, p in pairs]
+    return {
+        "min_edit": float(min(distances)),
+        "max_edit": float(max(distances)),
+        "mean_edit": float(np.mean(distances)),
+        "median_edit": float(np.median(distances)),
+        "sum_edit": float(sum(distances)),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class RankClassificationMetrics:
+    """Computes metrics of the likeliest class of each example, for `experiment.ScoredTargets`.
+
+    "accuracy" alone if the number of classes varies, or if several are correct; for two classes
+    also "f1", "auc-roc" and "auc-pr" of class 1; for more the mean of their F1.
+
+    Attributes:
+      num_classes: of every example; None if it varies.
+      normalize_by_target_length: whether log-likelihoods are divided by their number of tokens.
+    """
+
+    num_classes: int | None = None
+    normalize_by_target_length: bool = False
+
+    def __call__(
+        self, targets: Sequence[RankedClass], scores: Sequence[TargetScore]
+    ) -> dict[str, float]:
+        check_paired(type(self).__name__, targets, scores)
+        values = [x.log_likelihood for x in scores]
+        if self.normalize_by_target_length:
+            values = [value / x.tokens for value, x in zip(values, scores, strict=True)]
+        ranked = sorted(zip(targets, values, strict=True), key=lambda pair: pair[0].idx)
+        if self.num_classes is None:
+            return _accuracy_of_groups(ranked)
+        shape = (-1, self.num_classes)
+        if len(ranked) % self.num_classes:
+            raise InputError(
+                f"RankClassificationMetrics.num_classes={self.num_classes}: {len(ranked)} scores "
+                "are not so many for every example; None is for numbers that vary"
+            )
+        correct = np.array([target.is_correct for target, _ in ranked]).reshape(shape)
+        weights = np.array([target.weight for target, _ in ranked]).reshape(shape)[:, 0]
+        # In 32 bits, as T5: it decides which probabilities are equal.
+        log_likelihoods = np.array([value for _, value in ranked], np.float32).reshape(shape)
+        return self._metrics(correct, log_likelihoods, weights)
+
+    def _metrics(
+        self, correct: np.ndarray, log_likelihoods: np.ndarray, weights: np.ndarray
+    ) -> dict[str, float]:
+        predictions = log_likelihoods.argmax(-1)
+        is_right = correct[np.arange(len(correct)), predictions]
+        metrics = {"accuracy": 100.0 * float(np.average(is_right, weights=weights))}
+        if np.any(correct.sum(-1) > 1):
+            return metrics
+        classes = correct.argmax(-1).tolist()
+        if correct.shape[-1] > 2:
+            mean_f1 = MeanMulticlassF1(correct.shape[-1])
+            f1 = mean_f1.mean(classes, predictions.tolist(), weights)
+            return {**metrics, mean_f1.name: 100.0 * f1}
+        odds = np.exp(log_likelihoods - log_likelihoods.max(-1, keepdims=True))
+        probabilities = (odds / odds.sum(-1, keepdims=True))[:, 1]
+        f1 = _weighted_f1(1, classes, predictions.tolist(), weights)
+        return {
+            **metrics,
+            "f1": 100.0 * f1,
+            **_percent(_areas(correct[:, 1].astype(np.float64), probabilities, weights)),
+        }
+
+
+def _accuracy_of_groups(ranked: Sequence[tuple[RankedClass, float]]) -> dict[str, float]:
+    correct = total = 0.0
+    for _, group in itertools.groupby(ranked, key=lambda pair: pair[0].idx[0]):
+        likeliest, _ = max(group, key=lambda pair: pair[1])
+        correct += likeliest.is_correct * likeliest.weight
+        total += likeliest.weight
+    return {"accuracy": 100.0 * correct / total}
+
+
+def _percent(shares: Mapping[str, float]) -> dict[str, float]:
+    return {name: 100.0 * share for name, share in shares.items()}
+
+
+def _percent_equal(name: str, targets: Sequence[object], predictions: Sequence[object]) -> float:
+    check_paired(name, targets, predictions)
+    return 100.0 * task_metrics.exact_match(targets, predictions)["exact_match"]
+
+
+def _weighted_f1(
+    label: int, targets: Sequence[int], predictions: Sequence[int], weights: np.ndarray
+) -> float:
+    is_target, is_predicted = np.equal(targets, label), np.equal(predictions, label)
+    total = np.sum(weights * is_target) + np.sum(weights * is_predicted)
+    return float(2.0 * np.sum(weights * (is_target & is_predicted)) / total) if total else 0.0
+
+
+def _areas(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, float]:
+    """Examples of equal scores are one point of a curve, as in scikit-learn.
+
+    ROC: trapezoids between points. Precision: each point's precision times its gain of recall.
+    """
+    _, groups = np.unique(-scores, return_inverse=True)  # the highest scores first
+    positive = np.bincount(groups, weights * labels)
+    negative = np.bincount(groups, weights * (1.0 - labels))
+    if not positive.sum() or not negative.sum():
+        return {"auc-roc": float("nan"), "auc-pr": float("nan")}
+    found, wrong = np.cumsum(positive), np.cumsum(negative)
+    roc = np.sum(negative * (found - positive / 2.0)) / (found[-1] * wrong[-1])
+    precision = np.divide(found, found + wrong, out=np.ones_like(found), where=found + wrong > 0)
+    return {"auc-roc": float(roc), "auc-pr": float(np.sum(positive * precision) / found[-1])}
+
+
+def _levenshtein(first: Sequence[str], second: Sequence[str]) -> int:
+    """Wagner and Fischer 1974, https://doi.org/10.1145/321796.321811, row by row."""
+    row = list(range(len(second) + 1))
+    for i, word in enumerate(first, 1):
+        diagonal, row[0] = row[0], i
+        for j, other in enumerate(second, 1):
+            replaced = diagonal + (word != other)
+            diagonal = row[j]
+            row[j] = min(replaced, row[j] + 1, row[j - 1] + 1)
+    return row[-1]
+
+
+def _names(referent: str, prediction: str) -> object:
+    """Whether a prediction names a referent; None if it is empty."""
+    cleaned = _without_determiners(prediction)
+    if not cleaned:
+        return None
+    referent = _without_determiners(referent)
+    if ("'" in cleaned) != ("'" in referent):  # "Bob" is not "Bob's hat"
+        return False
+    words, of_referent = set(cleaned.split(" ")), set(referent.split(" "))
+    return words <= of_referent or of_referent <= words
+
+
+def _without_determiners(text: str) -> str:
+    words = text.strip().lower().split(" ")
+    return " ".join(word for word in words if word not in _DETERMINERS)

@@ -1,0 +1,207 @@
+"""Batches of labelled texts, for encoders, and the vocabulary of the labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from mtfrun import mtf
+from mtfrun.data.cache.directory import EVERY_CACHE, CacheChoice
+from mtfrun.data.cache.tokens import TokenCache, open_cache
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS, ids_shape
+from mtfrun.data.prompts import PromptFormat, PromptLimits, TextClassificationPrompts
+from mtfrun.data.rows.batches import Batch, Places, Rows
+from mtfrun.data.rows.order import Selection
+from mtfrun.data.rows.text_rows import PaddedRows
+from mtfrun.data.task import Task
+from mtfrun.data.text.task_data import TaskData
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.errors import did_you_mean
+from mtfrun.errors.checks import Range, check_fields
+from mtfrun.extras.text_tasks.joined_texts import SHORTEST_JOINED, TYPES, TextJoiner
+from mtfrun.extras.text_tasks.labelled_pairs import (
+    CACHED_TEXTS,
+    LabelledPairs,
+    PairClassificationPrompts,
+    has_types,
+    with_split_inputs,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextClassificationData(TaskData):
+    """Texts as inputs, and their labels as the target of the first position.
+
+    Devlin et al. 2018, https://arxiv.org/abs/1810.04805, section 3: an encoder predicts the class
+    of a text where the text begins; no other position has a loss. Longer texts are truncated before
+    their end. The vocabulary of the task's targets is a `LabelVocabulary`. The softmax is over all
+    ids of the model, of which the first ones are labels, so that the weights of a masked language
+    model fit; or over the labels alone, see `LabelVocabulary.own_softmax`. A beam search returns
+    several labels, best first.
+
+    Inputs may be two texts with a tab between them (section 4.1): a row is "first end second end",
+    and with one separator "inputs_types" are 1 in the second text and its end. Pairs that are too
+    long lose the end of the longer text, or of both, see `TextJoiner.cut`.
+
+    Attributes:
+      length: ids of a row, the end included.
+      separators: ends behind the first of two texts, 1 in BERT's rows, 2 in RoBERTa's; None if
+        inputs are one text.
+      task: of pairs: the inputs are texts, the targets labels.
+    """
+
+    has_pairs: ClassVar[bool] = True
+    texts: ClassVar[Sequence[str]] = (INPUTS, TARGETS)
+
+    length: int
+    separators: int | None = None
+
+    def __post_init__(self) -> None:
+        shortest = 2 if self.separators is None else SHORTEST_JOINED
+        check_fields(self, Range(shortest, whole=True), "length")
+        if self.separators is not None:
+            check_fields(self, Range(1, 2, whole=True), "separators")
+
+    @property
+    def features(self) -> dict[str, mtf.Shape]:
+        names = [INPUTS, TARGETS]
+        if self.separators is not None and has_types(self.separators):
+            names.append(TYPES)
+        return dict.fromkeys(names, ids_shape(self.length))
+
+    @property
+    def num_targets(self) -> int:
+        """Number of ids of the labels of a text."""
+        return 1
+
+    @property
+    def tokens_per_row(self) -> int:
+        return self.length
+
+    @property
+    def text_limits(self) -> Mapping[str, int]:
+        # The limit of one of two texts depends on the other one.
+        return {INPUTS: self.length} if self.separators is None else {}
+
+    def model_arguments(self) -> dict[str, object]:
+        """Returns the size of the larger vocabulary, whose ids the other one uses as well.
+
+        With a softmax of the labels, returns the sizes of both.
+        """
+        labels = self.vocabulary
+        if isinstance(labels, LabelVocabulary) and labels.own_softmax:
+            inputs = self.vocabularies[INPUTS]
+            return {"vocabulary_size": inputs.size, "num_labels": len(labels.labels)}
+        sizes = (vocabulary.size for vocabulary in self.vocabularies.values())
+        return {"vocabulary_size": max(sizes)}
+
+    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
+        joiner = self._joiner
+        if joiner is not None:
+            return PairClassificationPrompts(joiner, self.vocabulary, self.num_targets)
+        inputs_vocabulary = self.mixture.vocabulary_of(INPUTS)
+        return TextClassificationPrompts(
+            inputs_vocabulary, self.vocabulary, self.length, self.num_targets
+        )
+
+    @property
+    def _joiner(self) -> TextJoiner | None:
+        if self.separators is None:
+            return None
+        return TextJoiner(self.mixture.vocabulary_of(INPUTS), self.length, self.separators)
+
+    def _cache(self, task: Task, split: str, choice: CacheChoice = EVERY_CACHE) -> TokenCache:
+        if self.separators is None:
+            return super()._cache(task, split, choice)
+        return open_cache(with_split_inputs(task), split, CACHED_TEXTS, choice)
+
+    def _rows(self, task: Task, split: str) -> Rows:
+        joiner = self._joiner
+        if joiner is not None:
+            return LabelledPairs(self._cache(task, split), joiner, self.num_targets)
+        # A label is one id, and its end.
+        limits = [self.length, max(2, self.num_targets)]
+        return LabelledRows(PaddedRows(self._cache(task, split), limits), self.num_targets)
+
+
+class LabelledRows(Rows):
+    """One text a row, and the ids of its labels as the first targets; from rows of both."""
+
+    def __init__(self, rows: PaddedRows, num_targets: int):
+        self._rows, self._num_targets = rows, num_targets
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def take(self, selection: Selection) -> Batch:
+        batch = self._rows.take(selection)
+        targets = np.full_like(batch[INPUTS], self.padding_of(TARGETS))
+        targets[:, : self._num_targets] = batch[TARGETS][:, : self._num_targets]
+        return {INPUTS: batch[INPUTS], TARGETS: targets}
+
+    def padding_of(self, feature: str) -> int:
+        return self._rows.padding_of(feature)
+
+    def find(self, examples: np.ndarray) -> Places:
+        return self._rows.find(examples)
+
+
+class LabelVocabulary(Vocabulary):
+    """One id for each label of a classification, from 3 on.
+
+    Args:
+      labels: the names of the classes, in the order of their ids.
+      own_softmax: the ids are from 0 on, and a model has logits of the labels only, as classifiers
+        of Hugging Face do.
+    """
+
+    pad_id: int = 0
+    end_id: int = 1
+    unknown_id: int = 2
+    size: int = 0
+    fingerprint: str = ""
+    padding_remedy = "LabelVocabulary.own_softmax=True"
+    # Labels are not running text.
+    sentinels = np.zeros([0], np.int32)
+    bytes_per_id = np.zeros([0], np.int32)
+
+    def __init__(self, labels: Sequence[str], *, own_softmax: bool = False):
+        self.labels, self.own_softmax = tuple(labels), own_softmax
+        number = len(self.labels)
+        self._first_label_id = 0 if own_softmax else 3
+        self._id_of = {label: self._first_label_id + i for i, label in enumerate(self.labels)}
+        if not self.labels or len(self._id_of) < number:
+            raise DataError("LabelVocabulary.labels: there must be one, and none twice")
+        self.size = self._first_label_id + number
+        if own_softmax:
+            # Behind the labels: stored texts have an end, which is not trained on.
+            self.pad_id, self.end_id, self.unknown_id = -1, number, number + 1
+            self.size = number + 2
+        self.bytes_per_id = np.zeros([self.size], np.int32)
+        content = json.dumps(["LabelVocabulary", *self.labels, *[own_softmax] * own_softmax])
+        self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        own = ", own_softmax=True" if self.own_softmax else ""
+        return f"LabelVocabulary({list(self.labels)}{own})"
+
+    def encode(self, text: str | bytes) -> np.ndarray:
+        label = text if isinstance(text, str) else text.decode("utf-8", "replace")
+        if label not in self._id_of:
+            raise DataError(
+                f'"{label}" is none of LabelVocabulary.labels, {", ".join(self.labels)}'
+                f"{did_you_mean(label, self.labels)}: correct the target, or add it to LABELS"
+            )
+        return np.array([self._id_of[label]], np.int32)
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """Returns the label of the first id, "" if it is not the id of a label."""
+        first = np.asarray(ids).reshape(-1)[:1]
+        number = int(first[0]) - self._first_label_id if first.size else -1
+        return self.labels[number] if 0 <= number < len(self.labels) else ""

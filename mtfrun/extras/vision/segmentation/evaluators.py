@@ -1,0 +1,101 @@
+"""Evaluators of segmentation: scores of masks, and pictures of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from mtfrun.display import pictures
+from mtfrun.errors.checks import INDEX, check_fields
+from mtfrun.experiment.evaluation.evaluation import EvaluationContext, EvaluationResult, Evaluator
+from mtfrun.experiment.records import require
+from mtfrun.extras.vision.segmentation import segmentation_data
+from mtfrun.extras.vision.segmentation.drawing import segmented_images
+from mtfrun.extras.vision.segmentation.inference import Segmentation
+from mtfrun.extras.vision.segmentation.segmentation_data import SegmentationData, SegmentedImage
+from mtfrun.models.resnet import CONFUSION_MATRIX
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationScores(Evaluator):
+    """How well masks overlap, over the pixels of all images: by class, and means over classes.
+
+    "dice/<class>" is 2 |A and B| / (|A| + |B|) of the predicted pixels A and the true ones B of a
+    class, "iou/<class>" is |A and B| / |A or B|. "mean_dice" and "mean_iou" are means over all
+    classes but the background. A class without any such pixel has no score.
+    """
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        names = _data_of(self).source.class_names
+        counts = context.tables[CONFUSION_MATRIX]
+        metrics = overlap_scores(counts, names)
+        if not context.is_shown:
+            return EvaluationResult(metrics)
+        image = pictures.confusion_matrix(counts, names)
+        return EvaluationResult(metrics, images={CONFUSION_MATRIX: image})
+
+
+def overlap_scores(counts: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Returns the metrics of `SegmentationScores`.
+
+    counts: pixels [classes, predicted]; names: of the classes, the first is the background.
+    """
+    both = np.diag(counts)
+    sizes = counts.sum(axis=0) + counts.sum(axis=1)
+    metrics: dict[str, float] = {}
+    for metric, overlap, total in (("dice", 2 * both, sizes), ("iou", both, sizes - both)):
+        values = {
+            name: float(x / y)
+            for name, x, y in zip(names[1:], overlap[1:], total[1:], strict=True)
+            if y > 0
+        }
+        metrics |= {f"{metric}/{name}": value for name, value in values.items()}
+        if values:
+            metrics[f"mean_{metric}"] = float(np.mean(list(values.values())))
+    return metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentedImages(Evaluator):
+    """The first `num_images` images of a split with true and predicted masks; 0 for none.
+
+    Of volumes the slice in the middle of the depth.
+    """
+
+    num_images: int = 4
+
+    def __post_init__(self) -> None:
+        check_fields(self, INDEX, "num_images")
+        _data_of(self)
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        if not self.num_images or not context.is_shown:
+            return EvaluationResult()
+        segmentation = require(
+            self.experiment.inference, Segmentation, type(self).__name__, "leave it out"
+        )
+        predicted = segmentation([image for image, _ in self._first], context.progress)
+        shown = [
+            segmentation_data.SegmentedImage(_slice(image, 3), _slice(mask, 2), _slice(other, 2))
+            for (image, mask), other in zip(self._first, predicted, strict=True)
+        ]
+        names = _data_of(self).source.class_names
+        return EvaluationResult(images={"predictions": segmented_images(shown, names)})
+
+    @functools.cached_property
+    def _first(self) -> list[SegmentedImage]:
+        return list(itertools.islice(_data_of(self).images(self.split), self.num_images))
+
+
+def _slice(array: np.ndarray, num_dims: int) -> np.ndarray:
+    """Returns the slice in the middle of a volume; an image as it is."""
+    return array[len(array) // 2] if array.ndim > num_dims else array
+
+
+def _data_of(evaluator: Evaluator) -> SegmentationData:
+    who = f"Evaluation.evaluators: {type(evaluator).__name__}"
+    return require(evaluator.experiment.data, SegmentationData, who, "leave it out")

@@ -1,0 +1,126 @@
+"""Copies of data at URLs on this machine, which are read in their place.
+
+A copy is as new as its file in the store when a process first asks for it, and is not looked after
+again by that process: a file stays the same from the beginning to the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import glob
+import json
+import pathlib
+import shutil
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from mtfrun.display import progress
+from mtfrun.errors.untrusted import read_json
+from mtfrun.errors.url_secrets import mask_url
+from mtfrun.files.store import Store, StoredFile, StoreError, reveal_url
+from mtfrun.files.url_cache import cache_directory, check_room, exclusive
+
+# "https:", "" and the host.
+_PARTS_OF_HOST = 3
+_STATE, _LOCK, _DOWNLOADS = ".copies.json", ".copies.lock", ".downloads"
+
+
+class Origin(NamedTuple):
+    """A file in a store, which a copy is as new as; the URL has no passwords."""
+
+    url: str
+    file: StoredFile
+
+
+_origins: dict[str, Origin] = {}
+_names: dict[pathlib.Path, str] = {}  # in the store, by path of the copy
+
+
+def origin_of(path: pathlib.Path) -> Origin | None:
+    """Returns the file in a store that `path` is a copy of, made by this process or for it."""
+    return _origins.get(str(path))
+
+
+@functools.cache
+def copy_matching(pattern: str) -> dict[str, str]:
+    """Returns {path of the copy: name below the pattern's fixed part} of a URL's files, sorted."""
+    fixed, parts = list[str](), reveal_url(pattern).split("/")
+    # A password may have the characters of patterns.
+    while len(parts) > 1 and (len(fixed) < _PARTS_OF_HOST or not glob.has_magic(parts[0])):
+        fixed.append(parts.pop(0))
+    store, name = Store("/".join(fixed)), "/".join(parts)
+    if glob.has_magic(name):
+        files = store.glob(name)
+    else:
+        file = store.describe(name)
+        files = {} if file is None else {name: file}
+    directory = _copy(store, files)
+    return {str(directory / _local(name)): _local(name) for name in sorted(files)}
+
+
+@functools.cache
+def local_copy(url: str) -> pathlib.Path:
+    """Returns the copy of a file, or of a folder with all below it."""
+    url = reveal_url(url)
+    path, query, values = url.partition("?")
+    above, _, name = path.rstrip("/").rpartition("/")
+    name += query + values
+    if not above.endswith("/"):  # else the name is a bucket's
+        store = Store(above)
+        file = store.describe(name)
+        if file is not None:
+            return _copy(store, {name: file}) / _local(name)
+    store = Store(url)
+    return _copy(store, store.files())
+
+
+def _local(name: str) -> str:
+    """Returns a name without its query, which may be a signature."""
+    return name.partition("?")[0]
+
+
+def _copy(store: Store, files: Mapping[str, StoredFile]) -> pathlib.Path:
+    directory = cache_directory("data", store.url)
+    for name in files:
+        former = _names.setdefault(directory / _local(name), name)
+        if former != name:
+            raise StoreError(
+                f"{store.url}/{former} and another URL differ only in their queries: copy one of "
+                "them to a file of another name"
+            )
+    with exclusive(directory / _LOCK):
+        states: dict[str, list[object]] = {}
+        with contextlib.suppress(OSError, ValueError):
+            states = read_json(directory / _STATE)
+        downloads = directory / _DOWNLOADS
+        shutil.rmtree(downloads, ignore_errors=True)
+        downloads.mkdir()
+        missing = [
+            name
+            for name, file in files.items()
+            if states.get(_local(name)) != [*file] or _size(directory / _local(name)) != file.bytes
+        ]
+        check_room(downloads, sum(files[name].bytes for name in missing), store.url)
+        targets = {name: downloads / str(number) for number, name in enumerate(missing)}
+        with progress.waiting(f"downloading {len(targets)} file(s) of {store.url}"):
+            store.download(targets)
+        for name, temporary in targets.items():
+            path = directory / _local(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(path)
+            states[_local(name)] = [*files[name]]
+        if targets:
+            (downloads / _STATE).write_text(json.dumps(states))
+            (downloads / _STATE).replace(directory / _STATE)
+    for name, file in files.items():
+        path = directory / _local(name)
+        origin = Origin(mask_url(f"{store.url}/{name}"), file)
+        _origins.update(dict.fromkeys(map(str, (path, path.resolve())), origin))
+    return directory
+
+
+def _size(path: pathlib.Path) -> int | None:
+    with contextlib.suppress(OSError):
+        return path.stat().st_size
+    return None

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Iterator
+
+from mtfrun.errors.untrusted import open_regular, read_json
+from mtfrun.files.errors import RunDirError, reason
+from mtfrun.files.url_cache import lock_file
+
+_TIME = "%Y-%m-%d %H:%M:%S"
+
+
+@contextlib.contextmanager
+def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds the lock file `path` during the block; the kernel frees it however the process ends.
+
+    RunDirError names the pid, host and start time of another holder.
+    """
+    path = pathlib.Path(path)
+    try:
+        file = lock_file(path, waits=False)
+    except BlockingIOError:
+        raise RunDirError(
+            f"{path.parent} is in use by {_holder(path)};"
+            " stop that process or name another --model_dir"
+        ) from None
+    except OSError as error:
+        raise RunDirError(
+            f"cannot lock {path}: {reason(error)}; name a --model_dir you may write to, on a file "
+            "system with locks"
+        ) from error
+    with file:
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime(_TIME)}
+        _replace_text(file.fileno(), json.dumps(holder))
+        try:
+            yield
+        finally:
+            _replace_text(file.fileno(), "")
+
+
+def is_locked(path: str | os.PathLike[str]) -> bool:
+    try:
+        with open_regular(pathlib.Path(path)) as file:
+            # Shared, so that two processes that call this function do not see each other's lock.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _replace_text(descriptor: int, text: str) -> None:
+    """On a full disk the lock works without the note about its holder."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
+
+
+def _holder(path: pathlib.Path) -> str:
+    try:
+        note = read_json(path)
+        return f"process {note['pid']} on {note['host']} (since {note['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"

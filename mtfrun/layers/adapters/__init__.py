@@ -1,0 +1,1 @@
+"""Layers that adapt a trained model: LoRA, bottlenecks, prompts."""

@@ -1,0 +1,1 @@
+"""Attention: heads, masks, positions, the dot product."""

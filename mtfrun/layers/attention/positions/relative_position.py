@@ -1,0 +1,167 @@
+"""Attention logits by the distance of two positions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.layers.attention.masks import BiasTerm
+from mtfrun.layers.layer import Call
+from mtfrun.layers.recompute import DIFFERENTIATED
+
+
+def relative_position_bucket(
+    relative_position: np.ndarray, *, bidirectional: bool, num_buckets: int, max_distance: int
+) -> np.ndarray:
+    """Returns the bucket, in [0, num_buckets), of each memory position - query position.
+
+    Raffel et al. 2020, arXiv:1910.10683, section 2.1: short distances have a bucket each, longer
+    ones share buckets whose width grows with the logarithm, up to `max_distance`: an InputError if
+    none is left. Half of bidirectional buckets are for later positions, which otherwise count as 0.
+    """
+    distance = -relative_position
+    first = np.zeros_like(distance)
+    if bidirectional:
+        num_buckets //= 2
+        first = np.where(distance < 0, num_buckets, 0)
+        distance = np.abs(distance)
+    distance = np.maximum(distance, 0)
+    exact = num_buckets // 2
+    if not 0 < exact < max_distance:
+        raise InputError(
+            f"{num_buckets} buckets for a direction and max_distance={max_distance}: half of the"
+            " buckets, at least one, are for single distances, which max_distance must exceed"
+        )
+    # In float32, and with reciprocals as in Mesh TensorFlow: at exact powers the rounding decides,
+    # and checkpoints were trained with it.
+    ratio = np.log(np.maximum(distance, 1).astype(np.float32) * np.float32(1 / exact))
+    per_bucket = np.float32(1 / math.log(max_distance / exact))
+    scaled = ratio * per_bucket * np.float32(num_buckets - exact)
+    far = np.minimum(exact + scaled.astype(np.int32), num_buckets - 1)
+    return np.asarray(first + np.where(distance < exact, distance, far), np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class RelativeLogits(BiasTerm):
+    """One trained logit for each head and bucket of distances; Raffel et al. 2020, section 2.1.
+
+    table: {heads, buckets} float32; query: {length} and memory: {memory_length}, int32 consecutive
+    positions; a query may have any {batch..., length} if not `consecutive`. From `max_distance` on
+    all distances share a bucket; later positions have separate logits if `bidirectional`.
+    """
+
+    table: mtf.Tensor = dataclasses.field(metadata=DIFFERENTIATED)
+    query: mtf.Tensor
+    memory: mtf.Tensor
+    max_distance: int
+    bidirectional: bool
+    consecutive: bool = True
+
+    def value(self, dtype: tf.DType) -> mtf.Tensor:
+        """Returns {heads, length, memory_length} float32, with the batch of the query.
+
+        In consecutive positions a diagonal has one distance: every query has them all, one further
+        left than the one before.
+        """
+        length, memory_length = self.query.shape.dims[-1], self.memory.shape.dims[-1]
+        if not self.consecutive:
+            shape = [*self.query.shape, memory_length]
+            relative = mtf.sub(self.memory, self.query, output_shape=shape)
+            return relative_logits(
+                self.table, relative, self.max_distance, bidirectional=self.bidirectional
+            )
+        # One more than there are: rows of this size, read in steps of one less, move to the left.
+        width = mtf.Dimension("distances", length.size + memory_length.size)
+        first = mtf.reduce_first(self.memory, memory_length) - mtf.reduce_first(self.query, length)
+        relative = mtf.range(self.table.mesh, width) + (first - (length.size - 1))
+        by_distance = relative_logits(
+            self.table, relative, self.max_distance, bidirectional=self.bidirectional
+        )
+        outer = (by_distance.shape - width).dims
+        rows = mtf.broadcast(by_distance, [*outer, length, width])
+        flat = mtf.Dimension("entries", length.size * width.size)
+        entries = mtf.replace_dimensions(rows, [length, width], flat)
+        shorter = mtf.Dimension("distances", width.size - 1)
+        entries = mtf.slice(entries, length.size - 1, length.size * shorter.size, flat.name)
+        moved = mtf.reshape(entries, [*outer, length, shorter])
+        seen = mtf.slice(moved, 0, memory_length.size, shorter.name)
+        return mtf.rename_dimension(seen, shorter.name, memory_length.name)
+
+
+def relative_logits(
+    table: mtf.Tensor, relative: mtf.Tensor, max_distance: int, *, bidirectional: bool
+) -> mtf.Tensor:
+    """Returns the logits {heads, ...} of memory position - query position {...} int32."""
+    # From the largest distance on all distances share a bucket, so that a small table suffices.
+    buckets = table.shape.get_dim_by_name("buckets")
+    distances = mtf.Dimension("distance_table", 2 * max_distance + 1)
+    bucket_of_distance = relative_position_bucket(
+        np.arange(-max_distance, max_distance + 1),
+        bidirectional=bidirectional,
+        num_buckets=buckets.size,
+        max_distance=max_distance,
+    )
+    bucket_table = mtf.constant(table.mesh, bucket_of_distance, [distances], np.int32)
+    clipped = mtf.maximum(mtf.minimum(relative, max_distance), -max_distance) + max_distance
+    bucket = mtf.gather(bucket_table, clipped, distances)
+    shape = [*(table.shape - buckets), *relative.shape]
+    return mtf.gather(table, bucket, buckets, output_shape=shape)
+
+
+class RelativePositionBias(mtf.Module):
+    """A trained table of logits by head and distance; see `RelativeLogits`."""
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        num_heads: int = 8,
+        num_buckets: int = 32,
+        max_distance: int = 128,
+    ) -> None:
+        super().__init__()
+        self._max_distance = max_distance
+        dims = [mtf.Dimension("heads", num_heads), mtf.Dimension("buckets", num_buckets)]
+        initial = mtf.initializers.RandomNormal(1.0)
+        self.table = mtf.Variable(mesh, dims, initial, dtypes.master, reduced_dims=())
+
+    def __call__(
+        self,
+        position: mtf.Tensor,
+        memory_position: mtf.Tensor,
+        call: Call,
+        *,
+        bidirectional: bool,
+    ) -> mtf.Tensor:
+        """Returns {heads, length, memory_length} float32; {heads, memory_length} for one position.
+
+        position: {length} int32 or an int32 scalar; memory_position: {memory_length} int32.
+        """
+        shape = [*position.shape, *memory_position.shape]
+        relative = mtf.sub(memory_position, position, output_shape=shape)
+        table = mtf.to_float(self.table)
+        return relative_logits(table, relative, self._max_distance, bidirectional=bidirectional)
+
+    def term(
+        self,
+        position: mtf.Tensor,
+        memory_position: mtf.Tensor,
+        *,
+        bidirectional: bool,
+        consecutive: bool = True,
+    ) -> RelativeLogits:
+        """Returns the same as a term of a bias; for `consecutive` see `RelativeLogits`."""
+        return RelativeLogits(
+            mtf.to_float(self.table),
+            position,
+            memory_position,
+            self._max_distance,
+            bidirectional,
+            consecutive,
+        )

@@ -1,0 +1,112 @@
+"""Learned prompts: vectors before the vectors of a text, trained in the place of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.errors.checks import COUNT, POSITIVE, check_range
+from mtfrun.layers import Adapter
+
+
+class LearnedPrompt(mtf.Module):
+    """Vectors {prompt_length, d_model} before a row's; none until `learn` is called.
+
+    Attributes:
+      refusal: why the model cannot have them; "" if it can.
+    """
+
+    vectors: mtf.Variable | None = None
+    refusal: str = ""
+
+    def __init__(self, mesh: mtf.Mesh, d_model: mtf.Dimension) -> None:
+        super().__init__()
+        self._mesh, self._d_model = mesh, d_model
+
+    def learn(self, length: int, stddev: float) -> None:
+        """Makes the vectors, with initial values of a standard deviation."""
+        shape = [mtf.Dimension("prompt_length", length), self._d_model]
+        initializer = mtf.initializers.RandomNormal(stddev)
+        self.vectors = mtf.Variable(self._mesh, shape, initializer, reduced_dims=())
+
+    @property
+    def length(self) -> int:
+        return 0 if self.vectors is None else self.vectors.shape[0].size
+
+    def for_rows(self, batch: mtf.ShapeLike, dtype: tf.DType) -> mtf.Tensor:
+        """Returns the vectors {batch..., length, d_model} of rows without a text."""
+        assert self.vectors is not None
+        vectors = mtf.rename_dimension(self.vectors, self.vectors.shape[0].name, "length")
+        return mtf.broadcast(
+            mtf.cast(vectors, dtype), [*mtf.convert_to_shape(batch), *vectors.shape]
+        )
+
+    def before(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns {..., length, d_model}, longer by the prompt, for x of such a shape."""
+        if self.vectors is None:
+            return x
+        return mtf.concat([self.for_rows(x.shape.dims[:-2], x.dtype), x], "length")
+
+    def before_ids(self, ids: mtf.Tensor) -> mtf.Tensor:
+        """Returns ids {..., length} after ids of the prompt, which are not padding."""
+        return self._before_numbers(ids, 1)
+
+    def before_segments(self, segments: mtf.Tensor | None) -> mtf.Tensor | None:
+        """Returns the numbers of documents after -1 for the prompt, which all see."""
+        return None if segments is None else self._before_numbers(segments, -1)
+
+    def before_positions(self, positions: mtf.Tensor | None) -> mtf.Tensor | None:
+        """Returns the positions {..., length} in texts that begin with the prompt."""
+        if positions is None or self.vectors is None:
+            return positions
+        shape = positions.shape.resize_dimension("length", self.length)
+        first = mtf.range(positions.mesh, mtf.Dimension("length", self.length))
+        return mtf.concat([mtf.broadcast(first, shape), positions + self.length], "length")
+
+    def after(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Returns the part of {..., length, ...} that belongs to the text."""
+        if self.vectors is None:
+            return x
+        size = x.shape.get_dim_by_name("length").size - self.length
+        return mtf.slice(x, self.length, size, "length")
+
+    def _before_numbers(self, ids: mtf.Tensor, number: int) -> mtf.Tensor:
+        if self.vectors is None:
+            return ids
+        shape = ids.shape.resize_dimension("length", self.length)
+        return mtf.concat([mtf.constant(ids.mesh, number, shape, ids.dtype), ids], "length")
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnedPrompts(Adapter):
+    """Trains vectors before the inputs of an encoder-decoder, or before a language model's text.
+
+    Prompt tuning; Lester et al. 2021, arXiv:2104.08691. All texts of a packed row see the vectors;
+    pairs of an encoder-decoder have rows of their own, since an encoder's vectors see the inputs.
+    Relative and rotary positions count them, a table of positions does not.
+
+    Attributes:
+      length: the number of vectors.
+      stddev: the standard deviation of their initial values.
+    """
+
+    length: int = 20
+    stddev: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_range("LearnedPrompts.length", self.length, COUNT)
+        check_range("LearnedPrompts.stddev", self.stddev, POSITIVE)
+
+    def attach(self, root: mtf.Module) -> None:
+        """See `Adapter`."""
+        prompts = [x for x in root.named_modules().values() if isinstance(x, LearnedPrompt)]
+        refusals = [prompt.refusal for prompt in prompts] or ["it reads no text"]
+        if any(refusals):
+            raise InputError(
+                f"LearnedPrompts have no place in {type(root).__name__}: {refusals[0]}"
+            )
+        for prompt in prompts:
+            prompt.learn(self.length, self.stddev)

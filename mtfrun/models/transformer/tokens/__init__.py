@@ -1,0 +1,1 @@
+"""Embeddings, output layers and losses of tokens."""

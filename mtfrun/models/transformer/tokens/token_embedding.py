@@ -1,0 +1,133 @@
+"""The embedding of a model of tokens."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.errors.checks import COUNT, INDEX, POSITIVE, check_fields
+from mtfrun.layers import Embedding, PositionalEmbedding, Positions, TokenVectors
+from mtfrun.models.transformer.tokens.output_layer import OutputLayer, TokenLogits
+from mtfrun.models.transformer.tokens.token_softmax import TokenSoftmax
+
+# Made as `table_class(mesh, vocab, d_model, dtypes, factor=factor, d_embedding=columns)`; if a tied
+# softmax is not scaled also with the `initializer` and `logits_scale` of an `Embedding`.
+TableClass = Callable[..., TokenVectors]
+
+# Made as `position_class(mesh, max_length, d_model, dtypes)`.
+PositionClass = Callable[..., Positions]
+
+# Made as `softmax_class(mesh, num_classes, vocab, d_model, dtypes, tied=embedding, logits=logits)`.
+SoftmaxClass = Callable[..., OutputLayer]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenTable:
+    """The form of the table that has the vectors of ids.
+
+    Attributes:
+      vocabulary_divisor: the size of "vocab", the dimension of the embedding and the logits, is the
+        number of ids rounded up to a multiple of this, so that a mesh axis divides it.
+      d_embedding: the columns of the table, whose rows are then mapped to d_model by a kernel
+        {d_embedding, d_model}, and before a tied softmax the last vectors to d_embedding by another
+        one: a factorised embedding, Lan et al. 2019, arXiv:1909.11942, section 3.1. An untied
+        softmax remains {d_model, vocab}, larger than the embedding as in Chung et al. 2020,
+        arXiv:2010.12821. None: d_model, without maps.
+      scaled_vectors: vectors of ids have the factor d_model ** 0.5, before positions are added;
+        Vaswani et al. 2017, arXiv:1706.03762, section 3.4; d_embedding ** 0.5 where the table has
+        these columns.
+      table: the class of the table, for example of one that has tables of different widths for
+        frequent and rare ids.
+    """
+
+    vocabulary_divisor: int = 1
+    d_embedding: int | None = None
+    scaled_vectors: bool = False
+    table: TableClass = Embedding
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "vocabulary_divisor")
+        check_fields(self, COUNT, "d_embedding", optional=True)
+
+    @property
+    def columns(self) -> mtf.Dimension | None:
+        """The columns of a factorised table."""
+        return None if self.d_embedding is None else mtf.Dimension("d_embedding", self.d_embedding)
+
+    def vocab(self, vocabulary_size: int) -> mtf.Dimension:
+        """Returns the dimension of the ids and the padding after them."""
+        multiples = -(-vocabulary_size // self.vocabulary_divisor)
+        return mtf.Dimension("vocab", multiples * self.vocabulary_divisor)
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenEmbedding(TokenTable, TokenLogits):
+    """How a model of tokens reads ids and turns them into vectors, and vectors into logits.
+
+    Attributes:
+      d_model: the size of the vectors between layers.
+      max_length: the largest position + 1.
+      position: a class, called as `position(mesh, max_length, d_model, dtypes)`, whose vectors are
+        added to the ids' vectors; None for a model whose attention has positions.
+      inputs_position: the same for the inputs of an encoder-decoder, where they have other vectors
+        of positions than the targets, as in BART; None where they have the same.
+      padding_id: fills up rows, and has no loss; -1 for models of which every id is a token.
+      reads_start: a language model reads `start_id` before the first id of a document, and predicts
+        it. Otherwise, as in GPT-2, it reads the ids only: the first one has no loss.
+      start_id: what a model or a decoder reads before the first id.
+      softmax: the class of the last layer, such as `MixtureOfSoftmaxes`.
+    """
+
+    d_model: int = 512
+    max_length: int = 512
+    position: PositionClass | None = PositionalEmbedding
+    inputs_position: PositionClass | None = None
+    padding_id: int = 0
+    reads_start: bool = True
+    start_id: int = 0
+    softmax: SoftmaxClass = TokenSoftmax
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_fields(self, INDEX, "start_id")
+        check_fields(self, POSITIVE, "logits_cap", optional=True)
+        if self.padding_id not in (0, -1):
+            raise InputError(
+                f"padding_id={self.padding_id} must be 0, or -1 where every id is a token"
+            )
+
+    @property
+    def width(self) -> mtf.Dimension:
+        return mtf.Dimension("d_model", self.d_model)
+
+    @property
+    def vectors_factor(self) -> float | None:
+        return (self.d_embedding or self.d_model) ** 0.5 if self.scaled_vectors else None
+
+    def make_table(
+        self,
+        mesh: mtf.Mesh,
+        vocabulary_size: int,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        for_inputs: bool = False,
+    ) -> TokenVectors:
+        """Returns the vectors of ids; no softmax is tied to those `for_inputs`."""
+        vocab, options = self.vocab(vocabulary_size), dict[str, Any]()
+        if self.tied_softmax and not self.scaled_softmax and not for_inputs:
+            # Logits of unit variance, as with a table of unit variance that is scaled.
+            initial = mtf.VarianceScaling()([self.columns or self.width], [vocab])
+            options = {"initializer": initial, "logits_scale": 1.0}
+        return self.table(
+            *(mesh, vocab, self.width, dtypes),
+            factor=self.vectors_factor,
+            d_embedding=self.columns,
+            **options,
+        )
+
+    def num_classes(self, vocabulary_size: int) -> int:
+        """Returns the number of logits that can be predicted."""
+        return vocabulary_size if self.masks_padding else self.vocab(vocabulary_size).size

@@ -1,0 +1,1 @@
+"""Operations computed block by block."""

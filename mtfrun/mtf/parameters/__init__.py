@@ -1,0 +1,1 @@
+"""Variables, initializers and gradients."""

@@ -1,0 +1,92 @@
+"""Modules: objects with variables, named by attribute paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from mtfrun.errors import ShapeError
+from mtfrun.mtf.parameters.variables import Variable
+
+
+class Module(tf.Module):  # type: ignore[misc]
+    """An object with variables and sub-modules in its attributes, lists and dictionaries.
+
+    Checkpoints, reports and random keys use paths such as "decoder/blocks/0/attention/query".
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._path: str | None = None
+
+    @property
+    def path(self) -> str:
+        """The attribute path from the root, "" for the root; an error before `mtf.initialize`."""
+        if self._path is None:
+            raise ShapeError(
+                f"{type(self).__name__} has no path yet: call mtf.initialize(root, seed) first"
+            )
+        return self._path
+
+    def named_variables(self) -> dict[str, Variable]:
+        """Returns all variables below this module by their attribute path."""
+        return {path: x for path, x in _walk(self, "") if isinstance(x, Variable)}
+
+    def named_modules(self) -> dict[str, Module]:
+        """Returns this module ("") and all modules below it by their attribute path."""
+        return {path: x for path, x in _walk(self, "") if isinstance(x, Module)}
+
+
+def initialize(root: Any, seed: int = 0) -> None:
+    """Gives every module and variable below `root` its path, and every variable its initial value.
+
+    The value depends on `seed` and the path alone, not on the layout. Variables that have a value
+    (shared with another root) keep it and their path. The root may be a nested list or dictionary.
+    """
+    assign_paths(root)
+    for path, x in _walk(root, ""):
+        if isinstance(x, Variable) and not x.is_initialized:
+            x.initialize(seed, path)
+
+
+def assign_paths(root: Any) -> None:
+    """Gives modules and variables their paths, without storage; a ShapeError if two are equal."""
+    paths = set()
+    for path, x in _walk(root, ""):
+        if path in paths:
+            raise ShapeError(
+                f"two parts of {type(root).__name__} have the path '{path}': change a key of a "
+                "dictionary that is empty, has a '/' or is as text equal to another"
+            )
+        paths.add(path)
+        if isinstance(x, Module):
+            x._path = path
+        elif not x.is_initialized:
+            x.path = path
+
+
+def _walk(root: Any, prefix: str, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+    seen = set() if seen is None else seen
+    if isinstance(root, (Module, Variable)):
+        if id(root) in seen:
+            return  # tied: the first path is its name
+        seen.add(id(root))
+        yield prefix, root
+    children: list[tuple[str, Any]] = []
+    if isinstance(root, Module):
+        children = [
+            (n, v)
+            for n, v in vars(root).items()
+            if n not in tf.Module._TF_MODULE_IGNORED_PROPERTIES
+        ]
+    elif isinstance(root, Mapping):
+        children = [(str(k), v) for k, v in root.items()]
+    elif isinstance(root, (list, tuple)):
+        children = [(str(i), v) for i, v in enumerate(root)]
+    elif isinstance(root, Variable):
+        children = list(root.parts.items())
+    for name, child in children:
+        if isinstance(child, (Module, Variable, Mapping, list, tuple)):
+            yield from _walk(child, f"{prefix}/{name}" if prefix else name, seen)

@@ -1,1 +1,0 @@
-"""The checkpoints of a run: saved, read, checked and retained."""

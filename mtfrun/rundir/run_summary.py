@@ -1,0 +1,245 @@
+"""Summaries of run directories, read in milliseconds without TensorFlow, and their tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from mtfrun.configuration.hyperparameters import values_of
+from mtfrun.display.formats import json_time, metric_text, short_number, time_text
+from mtfrun.display.table import table_lines
+from mtfrun.errors import ConfigError, InputError, did_you_mean
+from mtfrun.errors.untrusted import read_regular_text
+from mtfrun.errors.url_secrets import mask_urls
+from mtfrun.metrics.catalogue import best_mode, best_of
+from mtfrun.rundir.run_directory import RunDirectory
+from mtfrun.rundir.run_record import SWEPT, RunCost, Status, StepMetrics, SweptRun
+from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+
+# How deep below the directory of a command runs are searched for.
+_MOST_LEVELS = 4
+_LOSS = "loss"
+# Settings in which runs differ that a table has.
+_MOST_VARIED = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSummary:
+    """A run, named by its path below the directory that was searched.
+
+    `state` is "running", "finished", "stopped", "killed", "failed", "damaged" or "waiting"; `error`
+    is one line, or ""; `status` the newest record, or None; `step` is the newest one of the record,
+    the checkpoints and the evaluations, which are by step; `config` is empty if it cannot be read.
+    `swept` is None for a run that is not of a sweep.
+    """
+
+    name: str
+    state: str
+    error: str
+    status: Status | None
+    step: int
+    evaluations: Sequence[StepMetrics]
+    config: Mapping[str, str]
+    swept: SweptRun | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        return self.status is not None or self.step > 0 or self.state == "running"
+
+    def last(self, metric: str) -> float:
+        """Returns the metric of the last evaluation that has it; NaN without one."""
+        values = (e.metrics[metric] for e in reversed(self.evaluations) if metric in e.metrics)
+        return next(values, math.nan)
+
+    def best(self, metric: str) -> StepMetrics | None:
+        return best_of(self.evaluations, lambda e: e.value(metric), best_mode(metric))
+
+    @property
+    def metrics(self) -> list[str]:
+        return list(dict.fromkeys(name for e in self.evaluations for name in e.metrics))
+
+
+def summary_of(directory: pathlib.Path, name: str) -> RunSummary:
+    """A directory that does not exist is a waiting run."""
+    run = RunDirectory(directory)
+    record = run.record()
+    status = record.status()
+    step, damage = _newest_checkpoint(directory)
+    evaluations, swept = record.evaluations(), record.swept()
+    config = _config(directory) or (swept.values if swept is not None else {})
+    if status is None and step is None and not run.is_training():
+        state, error = ("waiting", "") if swept is None else (swept.state or "waiting", swept.error)
+        return RunSummary(name, state, error, None, 0, [], config, swept)
+    if run.is_training():
+        state, error = "running", ""
+    elif damage:
+        state, error = "damaged", damage
+    elif status is None:
+        state, error = "stopped", ""
+    else:
+        state = "killed" if status.state == "running" else status.state
+        error = status.error or ""
+    # A killed run has not written its last status.
+    last = max([step or 0, status.step if status else 0, *(e.step for e in evaluations[-1:])])
+    has_failed = state in ("stopped", "killed", "failed")
+    if swept is not None and swept.error and swept.step == last and has_failed:
+        state, error = swept.state, swept.error
+    return RunSummary(name, state, error, status, last, evaluations, config, swept)
+
+
+def find_runs(directory: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields the run directories at and below a directory, by name."""
+    levels = len(directory.parts)
+    for name, below, _ in os.walk(directory):
+        path = pathlib.Path(name)
+        if _is_run(path):
+            below.clear()
+            yield path
+            continue
+        too_deep = len(path.parts) - levels >= _MOST_LEVELS
+        below[:] = [] if too_deep else sorted(d for d in below if not d.startswith("."))
+
+
+def no_run_in(directory: pathlib.Path) -> InputError:
+    return InputError(f"{directory} has no run directory: name one, or a directory above some")
+
+
+def varied_names(summaries: Sequence[RunSummary]) -> list[str]:
+    """Returns the names of the bindings that are not the same in all runs; macros first."""
+    configs = [s.config for s in summaries if s.config]
+    names = dict.fromkeys(name for config in configs for name in config)
+    different = [n for n in names if len({config.get(n) for config in configs}) > 1]
+    return sorted(different, key=lambda name: "." in name)
+
+
+def _is_run(path: pathlib.Path) -> bool:
+    has_config = (path / "config.gin").is_file()
+    records = ("commands", "checkpoints", "import.json")
+    return any((path / name).is_file() for name in ("status.json", SWEPT)) or (
+        has_config and any((path / name).exists() for name in records)
+    )
+
+
+def _newest_checkpoint(directory: pathlib.Path) -> tuple[int | None, str]:
+    """Returns the step of the newest checkpoint, None without one, and its first damage or ""."""
+    checkpoints = CheckpointDirectory(directory, directory / "checkpoints")
+    try:
+        step = max(checkpoints.steps(), default=None)
+        stored = None if step is None else checkpoints.read(step, with_hashes=False)
+    except InputError as error:
+        return None, str(error)
+    return step, stored.damages[0] if stored is not None and stored.damages else ""
+
+
+def _config(directory: pathlib.Path) -> dict[str, str]:
+    try:
+        text = read_regular_text(directory / "config.gin", follows_links=False)
+        return values_of(mask_urls(text))
+    except (OSError, ValueError, ConfigError):
+        return {}
+
+
+def metric_of(
+    evaluations: Iterable[Iterable[str]],
+    name: str | None,
+    place: str = "--metric=",
+    *,
+    is_evaluated: bool = False,
+) -> str:
+    """Returns the metric that tables compare: the named one, loss, or the first of evaluations.
+
+    `place` is where the name has been given. With `is_evaluated` an evaluation must have it.
+    """
+    names = list(dict.fromkeys(metric for metrics in evaluations for metric in metrics))
+    if name is not None and name not in names and (names or is_evaluated):
+        hint = did_you_mean(name, names) or f"; there are {', '.join(names) or 'none yet'}"
+        raise InputError(f"{place}{name}: no evaluation has it{hint}")
+    return name or (_LOSS if _LOSS in names or not names else names[0])
+
+
+def runs_table(
+    summaries: Sequence[RunSummary], varied: Sequence[str], metric: str, columns: int | None
+) -> list[str]:
+    """Like `sweep_table` for any runs, with best values and their steps; a * marks the best.
+
+    Of the settings in `varied` it has the first few whose values are no macros.
+    """
+    readable = [x for x in varied if not any(s.config.get(x, "")[:1] == "%" for s in summaries)]
+    shown = readable[:_MOST_VARIED]
+    bests = [s.best(metric) for s in summaries]
+    marked = mark_best([math.nan if b is None else b.metrics[metric] for b in bests], metric)
+    rows = []
+    for summary, at, best in zip(summaries, bests, marked, strict=True):
+        rows.append(
+            [
+                summary.name,
+                summary.state,
+                _step(summary),
+                best,
+                "-" if at is None else str(at.step),
+                metric_text(summary.last(metric)),
+                speed_text(summary),
+                "-" if summary.status is None else time_text(summary.status.time),
+                *(summary.config.get(name, "-") for name in shown),
+            ]
+        )
+    title = f"best {metric}"
+    headings = ["run", "state", "step", title, "at step", "last", "speed", "date", *shown]
+    more = f"({len(shown)} of {len(varied)} settings in which the runs differ; --json has all)"
+    return table_lines(headings, rows, columns) + [more] * (len(shown) < len(varied))
+
+
+def error_lines(summaries: Sequence[RunSummary]) -> list[str]:
+    # Without the remedies that follow; the whole line is in status.json.
+    return [f"{s.name}: {s.state}: {s.error.partition('; ')[0]}" for s in summaries if s.error]
+
+
+def as_json(summary: RunSummary, varied: Sequence[str]) -> dict[str, object]:
+    """Has null for values that are not finite."""
+    status = summary.status
+    last = {name: _finite(summary.last(name)) for name in summary.metrics}
+    bests = {name: summary.best(name) for name in summary.metrics}
+    return {
+        "run": summary.name,
+        "state": summary.state,
+        "error": summary.error or None,
+        "step": summary.step,
+        "train_steps": status.train_steps if status else None,
+        "last": last,
+        "best": {
+            name: {"value": best.metrics[name], "step": best.step}
+            for name, best in bests.items()
+            if best is not None
+        },
+        "speed": _finite(status.speed) if status and status.speed is not None else None,
+        "speed_unit": f"{status.unit}/s" if status and status.unit else None,
+        "date": status and json_time(status.time),
+        **dataclasses.asdict(status.cost if status else RunCost()),
+        "differs": {name: summary.config.get(name) for name in varied},
+    }
+
+
+def mark_best(values: Sequence[float], metric: str) -> list[str]:
+    """Returns the values of a column, with * behind the best one, "-" for infinities and NaN."""
+    best = best_of(range(len(values)), values.__getitem__, best_mode(metric))
+    marks = ["" if best is None else "*" if i == best else " " for i in range(len(values))]
+    return [metric_text(value) + mark for value, mark in zip(values, marks, strict=True)]
+
+
+def _step(summary: RunSummary) -> str:
+    total = summary.status.train_steps if summary.status else None
+    return f"{summary.step}/{total}" if total is not None else str(summary.step)
+
+
+def speed_text(summary: RunSummary) -> str:
+    status = summary.status
+    if status is None or status.speed is None or not math.isfinite(status.speed):
+        return "-"
+    return f"{short_number(status.speed)} {status.unit}/s"
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

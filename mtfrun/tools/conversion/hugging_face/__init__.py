@@ -1,1 +1,0 @@
-"""Folders of Hugging Face: config.json, safetensors, tokenizers; import and export."""

@@ -1,0 +1,1 @@
+"""Hooks, which run between steps."""

@@ -1,0 +1,258 @@
+"""Initial values from a checkpoint: the report, strictness, filters, and bad input."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.checkpoints.checkpoints import Checkpoints
+from mtfrun.checkpoints.names import is_bookkeeping, sources_of
+from mtfrun.files import RunDirError
+from mtfrun.rundir.init_checkpoint import InitCheckpoint
+
+MESH = mtf.Mesh("data:1,model:1")
+NAMES = {
+    "shared/embedding": [6, 4],
+    "decoder/block_000/layer_000/SelfAttention/q": [4, 6],
+    "decoder/block_000/layer_001/rms_norm/scale": [4],
+    "decoder/block_000/layer_001/rms_norm/scale_slot_v": [4],
+    "shared/embedding/adam_m": [6, 4],
+    "shared/embedding/adam_v": [6, 4],
+    "shared/embedding_momentum_v": [6, 4],
+    "global_step": [],
+}
+SHAPES = {
+    "embedding/table": "vocab:6;d_model:4",
+    "decoder_stack/blocks/0/self_attention/layer/attention/query": "d_model:4;heads:2;d_kv:3",
+    "decoder_stack/blocks/0/feed_forward/norm/scale": "d_model:4",
+}
+
+
+def _variables(shapes: dict[str, str] = SHAPES) -> dict[str, mtf.Variable]:
+    """Returns variables of these shapes, which are zero."""
+    variables = {path: mtf.Variable(MESH, shape) for path, shape in shapes.items()}
+    for path, variable in variables.items():
+        variable.initialize(0, path)
+    return variables
+
+
+def _write(
+    folder: pathlib.Path, names: dict[str, list[int]] = NAMES
+) -> tuple[str, dict[str, np.ndarray]]:
+    """Writes a checkpoint as TensorFlow 1 did; returns its path and values."""
+    rng = np.random.default_rng(0)
+    values = {name: rng.normal(size=sizes).astype(np.float32) for name, sizes in names.items()}
+    prefix = str(folder / "model.ckpt-7")
+    tf.raw_ops.SaveV2(
+        prefix=prefix,
+        tensor_names=list(values),
+        shape_and_slices=[""] * len(values),
+        tensors=[tf.constant(value) for value in values.values()],
+    )
+    return prefix, values
+
+
+def test_values_come_by_name_with_heads_separated(tmp_path: pathlib.Path) -> None:
+    path, values = _write(tmp_path)
+    variables = _variables()
+    report = InitCheckpoint(path)(variables)
+    assert report is not None
+    assert list(report.matched.values()) == list(NAMES)[:3]
+    for variable, name in zip(variables.values(), NAMES, strict=False):
+        expected = values[name].reshape(variable.shape.to_integer_list)
+        np.testing.assert_array_equal(mtf.to_numpy(variable.read()), expected)
+    assert str(report) == f"3 variables from {path}"
+
+
+def test_a_checkpoint_that_does_not_fit_is_one_line_and_changes_nothing(
+    tmp_path: pathlib.Path,
+) -> None:
+    names = {**NAMES, "shared/embedding": [7, 4], "decoder/other": [2]}
+    del names["decoder/block_000/layer_001/rms_norm/scale"]
+    path, _ = _write(tmp_path, names)
+    variables = _variables()
+    with pytest.raises(RunDirError) as raised:
+        InitCheckpoint(path)(variables)
+    message = str(raised.value)
+    assert "lacks decoder_stack/blocks/0/feed_forward/norm/scale" in message
+    assert "other sizes for embedding/table (shared/embedding is [7, 4], not vocab:6" in message
+    assert "has in addition decoder/other" in message
+    assert "\n" not in message
+    assert not any(mtf.to_numpy(v.read()).any() for v in variables.values())
+
+
+@pytest.mark.parametrize("stored", [5, 6, 8])
+def test_padding_of_the_vocabulary_is_zero(stored: int, tmp_path: pathlib.Path) -> None:
+    path, values = _write(tmp_path, {**NAMES, "shared/embedding": [stored, 4]})
+    variables = _variables({**SHAPES, "embedding/table": "vocab:8;d_model:4"})
+    report = InitCheckpoint(path)(variables, {"embedding/table": 5})
+    assert report is not None and not report.problems()
+    table = mtf.to_numpy(variables["embedding/table"].read())
+    np.testing.assert_array_equal(table[:stored], values["shared/embedding"])
+    np.testing.assert_array_equal(table[stored:], 0.0)
+
+
+@pytest.mark.parametrize("stored", [4, 9])
+def test_a_vocabulary_of_another_size_does_not_fit(stored: int, tmp_path: pathlib.Path) -> None:
+    path, _ = _write(tmp_path, {**NAMES, "shared/embedding": [stored, 4]})
+    variables = _variables({**SHAPES, "embedding/table": "vocab:8;d_model:4"})
+    expected = rf"is \[{stored}, 4\], not vocab:8;d_model:4 for a vocabulary of 5"
+    with pytest.raises(RunDirError, match=expected):
+        InitCheckpoint(path)(variables, {"embedding/table": 5})
+
+
+def test_without_strict_the_variables_that_fit_are_set(tmp_path: pathlib.Path) -> None:
+    path, _ = _write(tmp_path, {**NAMES, "shared/embedding": [7, 4]})
+    variables = _variables()
+    report = InitCheckpoint(path, strict=False)(variables)
+    assert report is not None
+    assert set(report.misshaped) == {"embedding/table"}
+    changed = {path for path, v in variables.items() if mtf.to_numpy(v.read()).any()}
+    assert changed == set(report.matched) == set(SHAPES) - {"embedding/table"}
+
+
+def test_a_regular_expression_selects_variables(tmp_path: pathlib.Path) -> None:
+    path, _ = _write(tmp_path)
+    report = InitCheckpoint(path, variables="^embedding/")(_variables())
+    assert report is not None
+    assert set(report.matched) == {"embedding/table"}
+    assert not report.problems()
+    with pytest.raises(RunDirError, match="nothing fits the model's variables: 0 variables from"):
+        InitCheckpoint(path, variables="^nothing")(_variables())
+    with pytest.raises(RunDirError, match="is not a regular expression"):
+        InitCheckpoint(path, variables="(")
+
+
+# Slots of Mesh TensorFlow's optimizers; SGD has none.
+SLOTS = {
+    "Adafactor": ["_slot_v", "_slot_vr", "_slot_vc", "_slot_m"],
+    "AdamWeightDecay": ["/adam_m", "/adam_v"],
+    "Momentum": ["_momentum_v"],
+}
+
+
+@pytest.mark.parametrize("optimizer", SLOTS)
+def test_an_optimizers_slots_are_no_parameters(optimizer: str, tmp_path: pathlib.Path) -> None:
+    slots = {f"{name}{end}": [2] for name in list(NAMES)[:3] for end in SLOTS[optimizer]}
+    path, _ = _write(tmp_path, {**NAMES, **slots})
+    report = InitCheckpoint(path)(_variables())
+    assert report is not None and len(report.matched) == 3
+
+
+@pytest.mark.parametrize("name", ["adam_m", "x/adam_w", "momentum_v/kernel", "x_slot_v/kernel"])
+def test_a_name_that_only_resembles_a_slot_is_a_parameter(name: str) -> None:
+    assert not is_bookkeeping(name)
+
+
+def _save(folder: pathlib.Path, step: int) -> dict[str, mtf.Variable]:
+    """Saves a checkpoint whose values depend on the step, and returns its variables."""
+    saved = _variables()
+    rng = np.random.default_rng(step)
+    for variable in saved.values():
+        value = rng.normal(size=variable.shape.to_integer_list).astype(np.float32)
+        mtf.assign(variable, mtf.import_tf_tensor(MESH, value, variable.shape))
+    storage = {f"model/{path}": v.variable for path, v in saved.items()}
+    number = mtf.Variable(MESH, [], dtype=tf.int64)
+    number.initialize(0, "step")
+    number.variable.assign(step)
+    Checkpoints(folder).save(step, {**storage, "step": number.variable})
+    return saved
+
+
+def _assert_equal(variables: dict[str, mtf.Variable], saved: dict[str, mtf.Variable]) -> None:
+    for path, variable in variables.items():
+        np.testing.assert_array_equal(
+            mtf.to_numpy(variable.read()), mtf.to_numpy(saved[path].read())
+        )
+
+
+def test_a_checkpoint_of_ours_is_read_as_well(tmp_path: pathlib.Path) -> None:
+    saved = _save(tmp_path, 3)
+    variables = _variables()
+    report = InitCheckpoint(str(tmp_path / "ckpt-3"))(variables)
+    assert report is not None
+    assert report.matched.keys() == variables.keys()
+    _assert_equal(variables, saved)
+
+
+@pytest.mark.parametrize("folder", ["run", "run/checkpoints", "run/"])
+def test_a_run_directory_gives_its_newest_good_checkpoint(
+    folder: str, tmp_path: pathlib.Path
+) -> None:
+    checkpoints = tmp_path / "run" / "checkpoints"
+    saved = {step: _save(checkpoints, step) for step in (3, 20)}
+    # TensorFlow's own file is not ours and may name anything.
+    (checkpoints / "checkpoint").write_text('model_checkpoint_path: "ckpt-3"\n')
+    variables = _variables()
+    report = InitCheckpoint(str(tmp_path / folder))(variables)
+    assert report is not None
+    assert report.step == 20 and report.path == str(tmp_path / folder / "ckpt-20").replace(
+        "run/ckpt", "run/checkpoints/ckpt"
+    )
+    _assert_equal(variables, saved[20])
+    os.truncate(checkpoints / "ckpt-20.index", 10)
+    report = InitCheckpoint(str(tmp_path / folder))(variables)
+    assert report is not None and report.step == 3
+    _assert_equal(variables, saved[3])
+    (checkpoints / "ckpt-3.json").write_text("")
+    with pytest.raises(RunDirError, match=r"every checkpoint in .*checkpoints is damaged"):
+        InitCheckpoint(str(tmp_path / folder))(variables)
+
+
+def test_a_run_directory_whose_manifests_are_lost_is_one_line(tmp_path: pathlib.Path) -> None:
+    _save(tmp_path / "checkpoints", 3)
+    (tmp_path / "checkpoints" / "ckpt-3.json").unlink()
+    with pytest.raises(RunDirError, match=r"has its manifest, which ckpt-3\.json was"):
+        InitCheckpoint(str(tmp_path))(_variables())
+
+
+@pytest.mark.parametrize("end", [".index", ".data-00000-of-00001"])
+def test_a_pipe_in_a_checkpoint_is_not_waited_for(end: str, tmp_path: pathlib.Path) -> None:
+    path, _ = _write(tmp_path)
+    pathlib.Path(path + end).unlink()
+    os.mkfifo(path + end)
+    with pytest.raises(RunDirError, match="Not a regular file"):
+        InitCheckpoint(path)(_variables())
+    os.mkfifo(tmp_path / "checkpoint")
+    with pytest.raises(RunDirError, match="/checkpoint: Not a regular file"):
+        InitCheckpoint(str(tmp_path))(_variables())
+
+
+def test_a_missing_checkpoint_is_one_line(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(RunDirError, match=r"no checkpoint .*model.ckpt-8: there is no file"):
+        InitCheckpoint(str(tmp_path / "model.ckpt-8"))(_variables())
+    with pytest.raises(RunDirError, match="has no file 'checkpoint'"):
+        InitCheckpoint(str(tmp_path))(_variables())
+
+
+def test_damage_is_one_line(tmp_path: pathlib.Path) -> None:
+    path, _ = _write(tmp_path)
+    data = pathlib.Path(path + ".data-00000-of-00001")
+    data.write_bytes(data.read_bytes()[:8])
+    with pytest.raises(RunDirError, match="cannot read") as raised:
+        InitCheckpoint(path)(_variables())
+    assert "\n" not in str(raised.value)
+    pathlib.Path(path + ".index").write_bytes(b"no index")
+    with pytest.raises(RunDirError, match="cannot read the checkpoint"):
+        InitCheckpoint(path)(_variables())
+
+
+def test_without_a_path_nothing_is_set() -> None:
+    assert InitCheckpoint()(_variables()) is None
+
+
+def test_a_sublayers_number_comes_from_its_place_in_the_block() -> None:
+    paths = [
+        f"decoder_stack/blocks/{block}/{name}/norm/scale"
+        for block in range(2)
+        for name in ("self_attention", "encoder_decoder_attention", "feed_forward")
+    ]
+    sources = sources_of(paths[4], paths)
+    assert any("block_001/layer_001" in source.pattern for source in sources)
+    t2t = "transformer/decoder/layer_norm_scale"
+    assert [source.entry for source in sources if source.pattern == t2t] == ["4"]

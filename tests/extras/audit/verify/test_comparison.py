@@ -1,0 +1,316 @@
+"""Tests of mtfrun.extras.audit.verify.comparison: which differences count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+
+from mtfrun.experiment import Record
+from mtfrun.experiment.model_metrics import Sums
+from mtfrun.extras.audit.verify import Comparison, Observation, compare
+from mtfrun.extras.audit.verify.comparison import (
+    DECODES,
+    EVALUATION,
+    GRADIENTS,
+    INITIAL_VALUES,
+    LOSS,
+    UPDATES,
+)
+from mtfrun.extras.audit.verify.first_difference import (
+    GRADIENT,
+    OUTPUT,
+    first_layer,
+    first_operation,
+)
+from mtfrun.extras.audit.verify.layer_records import MODULE_INPUT, LayerCall, Named, OperationCall
+from mtfrun.extras.audit.verify.observation import Evaluated
+
+TOLERANCE = 1e-4
+Arrays = Mapping[str, Sequence[float]]
+
+
+def observation(
+    gradients: Sequence[Arrays],
+    updates: Sequence[Arrays],
+    *,
+    losses: Sequence[float] = (5.0, 4.0),
+    initial: float | None = None,
+    begin: float = 1.0,
+    evaluations: Mapping[int, Evaluated] | None = None,
+    decodes: Sequence[Record] = (),
+) -> Observation:
+    """Returns an observation of variables that are `begin` before the first update."""
+    values = [{path: np.full(len(x), begin, np.float32) for path, x in updates[0].items()}]
+    for update in updates:
+        before = values[-1]
+        values.append({path: before[path] + np.array(update[path], np.float32) for path in before})
+    if initial is not None:
+        values[0] = {path: np.full(len(x), initial, np.float32) for path, x in updates[0].items()}
+    return Observation(
+        "devices",
+        "",
+        [{"loss": loss} for loss in losses[: len(updates)]],
+        [{path: np.array(x, np.float32) for path, x in step.items()} for step in gradients],
+        [{}] * len(values),
+        values,
+        evaluations or {},
+        decodes,
+    )
+
+
+def of_gradient(here: Sequence[float], expected: Sequence[float], **others: float) -> Comparison:
+    """Compares gradients of a variable "a" beside others of one entry; no variable changes."""
+    updates = {"a": [0.0] * len(expected)} | {path: [0.0] for path in others}
+    beside = {path: [gradient] for path, gradient in others.items()}
+    return compare(
+        observation([{"a": here, **beside}], [updates]),
+        observation([{"a": expected, **beside}], [updates]),
+        TOLERANCE,
+    )
+
+
+def of_update(here: Sequence[float], expected: Sequence[float], begin: float = 1.0) -> Comparison:
+    """Compares updates of a variable "a"."""
+    return compare(
+        observation([{}], [{"a": here}], begin=begin),
+        observation([{}], [{"a": expected}], begin=begin),
+        TOLERANCE,
+    )
+
+
+def kinds(comparison: Comparison) -> list[str]:
+    """Returns the kinds of the differences above the tolerance, in order."""
+    return [difference.kind for difference in comparison.above]
+
+
+def test_equal_observations_have_no_difference() -> None:
+    comparison = of_gradient([1.0, -2.0], [1.0, -2.0], b=3.0)
+    assert not comparison.above
+    assert all(difference.relative == 0.0 for difference in comparison.differences)
+
+
+def test_the_largest_difference_is_relative_to_the_largest_entry_and_has_its_place() -> None:
+    comparison = of_gradient([1.0, -2.5, 0.1], [1.0, -2.0, 0.0])
+    (difference,) = comparison.above
+    assert difference == (GRADIENTS, 1, "a", 0.25, "[1]", "-2.5", "-2")
+    assert comparison.largest(GRADIENTS) == difference
+
+
+def test_a_gradient_that_is_rounding_beside_the_others_is_compared_with_these() -> None:
+    assert not of_gradient([2e-8], [-1e-8], b=1.0).above
+    assert kinds(of_gradient([2e-2], [1e-2], b=1.0)) == [GRADIENTS]
+
+
+def test_the_gradient_of_a_key_bias_is_rounding() -> None:
+    # A softmax does not depend on it: measured of OPT on 2x2 and one device, beside the largest
+    # entry of all gradients.
+    assert not of_gradient([1.95e-9], [-7.0e-10], embedding=0.131).above
+    # In bfloat16, of OPT: within the tolerance for bfloat16.
+    (difference,) = of_gradient([4.2e-6], [-3.7e-6], embedding=0.085).above
+    assert difference.relative < 0.05
+    # One that is not rounding is at fault.
+    assert kinds(of_gradient([1e-6], [0.0], embedding=0.131)) == [GRADIENTS]
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_number_that_is_not_finite_differs_from_every_finite_one(wrong: float) -> None:
+    (difference,) = of_gradient([1.0, wrong], [1.0, 2.0]).above
+    assert difference.relative == math.inf and difference.place == "[1]"
+
+
+def test_another_shape_is_a_difference() -> None:
+    gradients = {"a": [1.0, 2.0, 3.0]}, {"a": [1.0, 2.0]}
+    updates = {"a": [0.0, 0.0]}
+    here, expected = (observation([gradient], [updates]) for gradient in gradients)
+    (difference,) = compare(here, expected, TOLERANCE).above
+    assert (difference.here, difference.expected) == ("shape [3]", "shape [2]")
+
+
+def test_an_update_is_compared_entry_by_entry() -> None:
+    assert not of_update([0.1, 0.00100005], [0.1, 0.001], 0.0).above
+    assert kinds(of_update([0.1, 0.0010005], [0.1, 0.001], 0.0)) == [UPDATES]
+    # One of 1 % of the largest may be the rounding of large numbers.
+    assert not of_update([0.1, 1e-8], [0.1, -1e-8], 0.0).above
+
+
+def test_the_rounding_of_a_small_update_of_a_large_value_is_no_difference() -> None:
+    unit = float(np.spacing(np.float32(1.0)))
+    assert not of_update([3 * unit], [2 * unit]).above
+    assert kinds(of_update([6 * unit], [2 * unit])) == [UPDATES]
+
+
+@pytest.mark.parametrize(
+    ("here", "expected", "differs"),
+    [
+        (Sums({"loss": np.array(20.001)}, {"loss": 10.0}), 20.0, False),
+        (Sums({"loss": np.array(20.01)}, {"loss": 10.0}), 20.0, True),
+        (Sums({"loss": np.array(21.0)}, {"loss": 10.0}), 20.0, False),  # a count
+        (Sums({"loss": np.array(22.0)}, {"loss": 10.0}), 20.0, True),
+    ],
+)
+def test_metrics_of_evaluations_are_compared_and_counts_may_differ_by_a_tie(
+    here: Sums, expected: float, differs: bool
+) -> None:
+    sums = Sums({"loss": np.array(expected)}, here.weights)
+    comparison = compare(
+        observation([{}], [{}], evaluations={0: Evaluated(here, None)}),
+        observation([{}], [{}], evaluations={0: Evaluated(sums, None)}),
+        TOLERANCE,
+    )
+    assert kinds(comparison) == [EVALUATION] * differs
+
+
+def test_logits_are_relative_to_the_largest_that_is_not_a_mask() -> None:
+    none = Sums({}, {})
+    here, expected = (Evaluated(none, np.array([2.0, x, -1e9])) for x in (1.0003, 1.0))
+    comparison = compare(
+        observation([{}], [{}], evaluations={0: here}),
+        observation([{}], [{}], evaluations={0: expected}),
+        TOLERANCE,
+    )
+    (difference,) = comparison.above
+    assert (difference.name, difference.place) == ("logits", "[1]")
+    assert difference.relative == pytest.approx(1.5e-4)
+
+
+def test_initial_values_and_losses_are_compared() -> None:
+    gradients, updates = [{"a": [1.0]}] * 2, [{"a": [0.5]}] * 2
+    expected = observation(gradients, updates)
+    comparison = compare(observation(gradients, updates, initial=1.5), expected, TOLERANCE)
+    assert kinds(comparison) == [INITIAL_VALUES]
+    # Relative to the largest loss of all steps.
+    almost = observation(gradients, updates, losses=(5.0, 4.0004))
+    assert not compare(almost, expected, TOLERANCE).above
+    other = observation(gradients, updates, losses=(5.0, 4.001))
+    (difference,) = compare(other, expected, TOLERANCE).above
+    assert (difference.kind, difference.step, difference.name) == (LOSS, 2, "loss")
+
+
+def test_earlier_steps_come_first_and_of_a_step_what_is_computed_first() -> None:
+    updates = [{"a": [0.5], "b": [0.5]}] * 2
+    expected = observation([{"a": [1.0], "b": [1.0]}] * 2, updates)
+    here = observation(
+        [{"a": [1.2], "b": [1.1]}, {"a": [5.0], "b": [1.0]}],
+        [{"a": [0.4], "b": [0.5]}, {"a": [0.6], "b": [0.5]}],
+        losses=(5.0, 7.0),
+    )
+    above = compare(here, expected, TOLERANCE).above
+    order = [(difference.step, difference.kind, difference.name) for difference in above]
+    assert order == [
+        (1, GRADIENTS, "b"),
+        (1, GRADIENTS, "a"),
+        (1, UPDATES, "a"),
+        (2, LOSS, "loss"),
+        (2, GRADIENTS, "a"),
+    ]
+
+
+def _record(text: str, score: float) -> Record:
+    return Record({"prompt": "p", "outputs": [{"text": text, "score": score}]}, [text])
+
+
+def test_decodes_are_equal_where_texts_are_the_same_and_scores_close() -> None:
+    gradients, updates = [{"a": [1.0]}], [{"a": [0.5]}]
+    expected = observation(gradients, updates, decodes=[_record("x", -20.0), _record("y", -0.1)])
+    close = observation(gradients, updates, decodes=[_record("x", -20.001), _record("y", -0.10005)])
+    assert not compare(close, expected, TOLERANCE).above
+    other = observation(gradients, updates, decodes=[_record("z", -20.0), _record("y", -0.2)])
+    text, score = compare(other, expected, TOLERANCE).above
+    assert text == (DECODES, 1, "1, outputs, 0, text", math.inf, "", "'z'", "'x'")
+    assert score.name == "2, outputs, 0, score" and score.relative == pytest.approx(0.1)
+
+
+ONE = [1.0, 2.0]
+OTHER = [1.0, 2.5]
+
+
+def _named(values: Sequence[float] | None) -> Named | None:
+    return None if values is None else Named(np.array(values), ("length",))
+
+
+def _call(
+    path: str,
+    output: Sequence[float] = ONE,
+    of_output: Sequence[float] | None = ONE,
+    of_input: Sequence[float] | None = ONE,
+) -> LayerCall:
+    y = _named(output)
+    assert y is not None
+    return LayerCall(path, y, _named(of_output), _named(of_input))
+
+
+def _operation(
+    line: str, operands: Sequence[int], output: Sequence[float] = ONE, of_output: object = ONE
+) -> OperationCall:
+    y = _named(output)
+    assert y is not None
+    gradient = _named(of_output) if isinstance(of_output, list) else None
+    return OperationCall(line, 0, operands, y, gradient)
+
+
+EXPECTED = [_call("block/norm"), _call("block/dense"), _call("block"), _call("")]
+
+
+def test_the_first_output_that_differs_is_an_inner_one_s() -> None:
+    here = [_call("block/norm"), _call("block/dense", OTHER), _call("block", OTHER), _call("")]
+    found = first_layer(here, EXPECTED, TOLERANCE)
+    assert found is not None and found[:2] == (OUTPUT, "block/dense")
+    assert found[2] == (0.25, "length 1", "2.5", "2")
+
+
+def test_rounding_is_no_difference() -> None:
+    assert first_layer([_call("block/norm", [1.0, 2.0001])], EXPECTED, TOLERANCE) is None
+    found = first_layer([_call("block/norm", [1.0, math.nan])], EXPECTED, TOLERANCE)
+    assert found is not None and found[2].relative == math.inf
+
+
+def test_a_layer_that_passes_on_another_gradient_is_at_fault() -> None:
+    # The gradient of the output of "norm" is the one that "dense" passes on.
+    here = [
+        _call("block/norm", of_output=OTHER, of_input=OTHER),
+        _call("block/dense", of_input=OTHER),
+        _call("block", of_input=OTHER),
+        _call(""),
+    ]
+    found = first_layer(here, EXPECTED, TOLERANCE)
+    assert found is not None and found[:2] == (GRADIENT, "block/dense")
+
+
+def test_small_gradients_beside_large_ones_are_rounding() -> None:
+    expected = [_call("a", of_input=[1e-9]), _call("b", of_input=[1e3])]
+    here = [_call("a", of_input=[2e-9]), _call("b", of_input=[1e3])]
+    assert first_layer(here, expected, TOLERANCE) is None
+
+
+def test_the_first_operation_that_differs_is_at_fault() -> None:
+    expected = [_operation("a.py:1: x", []), _operation("a.py:2: y", [0])]
+    here = [_operation("a.py:1: x", []), _operation("a.py:2: y", [0], OTHER)]
+    found = first_operation(here, expected, OUTPUT, TOLERANCE)
+    assert found is not None and found[0] == "a.py:2: y"
+    assert first_operation(expected, expected, OUTPUT, TOLERANCE) is None
+
+
+def test_another_shape_is_a_difference_in_culprit() -> None:
+    expected = [_operation("a.py:1: x", [])]
+    found = first_operation([_operation("a.py:1: x", [], [1.0])], expected, OUTPUT, TOLERANCE)
+    assert found is not None
+    assert str(found[1]) == "differs: shape {length:1}, not shape {length:2}"
+
+
+def test_an_operation_whose_operand_has_another_gradient_is_at_fault() -> None:
+    def calls(gradient: list[float]) -> list[OperationCall]:
+        return [
+            _operation("a.py:1: x", [MODULE_INPUT], of_output=gradient),
+            _operation("a.py:2: w", []),
+            _operation("a.py:3: y", [0, 1]),
+            _operation("a.py:4: mask", [2], of_output=None),
+        ]
+
+    found = first_operation(calls(OTHER), calls(ONE), GRADIENT, TOLERANCE)
+    assert found is not None and found[0] == "a.py:3: y"
+    # Only the module's input has another one.
+    found = first_operation(calls(ONE), calls(ONE), GRADIENT, TOLERANCE)
+    assert found is not None and found[0] == "a.py:1: x"

@@ -1,0 +1,207 @@
+"""Encoder-decoders compute what transformers does, and leave as they came."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtfrun.experiment.conversion import values_of_run
+from mtfrun.experiment.runs.opening import RunObjects
+from mtfrun.extras.huggingface.tables.folder import Folder
+from mtfrun.rundir import RunDirectory
+from tests.cli.command import mtfrun_here, succeeded
+from tests.extras.huggingface.imported_models import (
+    LOGITS_TOLERANCE,
+    LOSS_TOLERANCE,
+    SCORE_TOLERANCE,
+    Imported,
+    assert_same_folder,
+    assert_same_tensors,
+    cast_folder,
+    exported,
+    imported_folder,
+    logits_and_loss,
+    logits_of_transformers,
+    models_of,
+    pairs_of,
+    sum_of_log_probabilities,
+)
+from tests.layouts import ONE_DEVICE, assert_close
+
+NAMES = [
+    *("t5_v1_0", "t5_v1_1", "switch", "umt5", "longt5", "bart", "marian", "pegasus"),
+    *("mbart", "m2m_100"),
+]
+# Their vectors of positions count padding, in transformers too.
+WITH_POSITIONS = ["bart", "marian", "pegasus", "mbart", "m2m_100"]
+SLOW = ["t5_v1_0", "switch", "umt5", "longt5", "marian", "pegasus", "mbart", "m2m_100"]
+QUICK = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES]
+PROGRAM = pathlib.Path(__file__).with_name("transformers_encoder_decoders.py")
+MESH = "data:2,model:2"
+# Their layers are those of all: no layout changes what a layer computes, which tests/layers checks.
+ON_MESH = ["switch", "longt5", "bart"]
+NEW_TOKENS = 12
+
+
+@pytest.mark.parametrize(
+    ("name", "mesh"),
+    [
+        *((x, ONE_DEVICE) for x in NAMES if x not in SLOW),
+        *(pytest.param(x, ONE_DEVICE, marks=pytest.mark.slow) for x in SLOW),
+        *(pytest.param(x, MESH, marks=pytest.mark.slow) for x in ON_MESH),
+    ],
+)
+def test_logits_and_loss_are_those_of_transformers(
+    name: str, mesh: str, import_once: Callable[[str], Imported]
+) -> None:
+    model = import_once(name)
+    _assert_same_results(model.opened(mesh), model.case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "mesh"), [*((name, ONE_DEVICE) for name in NAMES), ("longt5", MESH), ("bart", MESH)]
+)
+def test_greedy_and_beam_search_find_what_transformers_finds(
+    name: str, mesh: str, import_once: Callable[[str], Imported]
+) -> None:
+    model = import_once(name)
+    _assert_same_searches(model.opened(mesh), model.case)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_an_export_gives_back_every_byte(name: str, import_once: Callable[[str], Imported]) -> None:
+    model = import_once(name)
+    assert_same_folder(exported(model), model.folder)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
+def test_tensors_of_two_bytes_are_imported_and_given_back(
+    dtype: str, tmp_path: pathlib.Path
+) -> None:
+    cast_folder("t5_v1_0", tmp_path / "folder", dtype)
+    model = imported_folder("t5_v1_0", tmp_path / "folder")
+    values = values_of_run(RunDirectory(model.run)).values
+    stored = Folder(model.folder).tensors["encoder.final_layer_norm.weight"].read()
+    assert_close(values["encoder_stack/final_norm/scale"], stored.astype(np.float32), 0.0)
+    assert_same_tensors(exported(model), model.folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ON_MESH)
+def test_transformers_computes_the_same_with_an_export(
+    name: str, import_once: Callable[[str], Imported]
+) -> None:
+    model = import_once(name)
+    case = model.case
+    folder = exported(model, "--max_shard_size=64KB")
+    features = {key: case[key] for key in ("inputs", "attention_mask", "labels")}
+    features["input_ids"] = features.pop("inputs")
+    logits = logits_of_transformers(folder, features, "AutoModelForSeq2SeqLM")
+    assert_close(logits, case["logits"], LOGITS_TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models_of(PROGRAM))
+def test_other_configurations_compute_what_transformers_does(
+    name: str, made_folders: Mapping[str, pathlib.Path]
+) -> None:
+    folder = made_folders[name]
+    model = imported_folder(str(folder), folder)
+    _assert_same_results(model.opened(), model.case)
+    _assert_same_searches(model.opened(), model.case)
+    assert_same_folder(exported(model), folder)
+
+
+@pytest.mark.slow
+def test_bfloat16_computes_in_float32_what_transformers_does(tmp_path: pathlib.Path) -> None:
+    cast_folder("t5_v1_1", tmp_path / "folder", "bfloat16")
+    model = imported_folder("t5_v1_1", tmp_path / "folder")
+    case = model.case
+    inputs, targets = pairs_of(case)
+    logits, _ = logits_and_loss(model.opened(), {"inputs": inputs, "targets": targets})
+    theirs = {key: case[key] for key in ("attention_mask", "labels")} | {"input_ids": inputs}
+    expected = logits_of_transformers(model.folder, theirs, "AutoModelForSeq2SeqLM")
+    assert_close(logits[..., : expected.shape[-1]], expected, LOGITS_TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in WITH_POSITIONS])
+def test_padding_before_the_inputs_changes_nothing(
+    name: str, import_once: Callable[[str], Imported]
+) -> None:
+    model = import_once(name)
+    case = model.case
+    built = model.opened()
+    padding = built.experiment.model.padding_id
+    inputs, targets = pairs_of(case, padding)
+    padded = np.full([len(inputs), inputs.shape[1] + 3], padding, inputs.dtype)
+    for row, ids in zip(padded, inputs, strict=True):
+        row[len(row) - np.count_nonzero(ids != padding) :] = ids[ids != padding]
+    logits, _ = logits_and_loss(built, {"inputs": padded, "targets": targets})
+    is_target = targets != padding
+    found = logits[is_target][..., : case["logits"].shape[-1]]
+    assert_close(found, case["logits"][is_target], LOGITS_TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ON_MESH)
+def test_fine_tuning_on_a_mesh_is_that_on_one_device(
+    name: str, import_once: Callable[[str], Imported], tmp_path: pathlib.Path
+) -> None:
+    model = import_once(name)
+    inputs, targets = pairs_of(model.case)
+    lines = [
+        b"\t".join(b" ".join(b"%d" % i for i in ids if i > 2) for ids in pair)
+        for pair in zip(inputs, targets, strict=True)
+    ]
+    (tmp_path / "pairs.tsv").write_bytes(b"\n".join(lines * 100))
+    process = mtfrun_here(
+        "verify",
+        f"--gin_file={model.run / 'config.gin'}",
+        "--gin_file=data/tsv_pairs.gin",
+        f"--gin.TSV_FILES='{tmp_path / 'pairs.tsv'}'",
+        *("--gin.INPUTS_LENGTH=16", "--gin.TARGETS_LENGTH=16", "--gin.BATCH_SIZE=8"),
+        *(f"--mesh={MESH}", "--steps=1", "--cpu", "--json"),
+    )
+    (report,) = succeeded(process)
+    assert report["equal"], report
+
+
+def _assert_same_results(built: RunObjects, case: Mapping[str, np.ndarray]) -> None:
+    padding = built.experiment.model.padding_id
+    inputs, targets = pairs_of(case, padding)
+    logits, loss = logits_and_loss(built, {"inputs": inputs, "targets": targets})
+    # Ids of padding differ from transformers' where they are -1, and have no loss.
+    where = targets != padding if padding else np.ones_like(targets, bool)
+    found = logits[where][..., : case["logits"].shape[-1]]
+    assert_close(found, case["logits"][where], LOGITS_TOLERANCE)
+    assert abs(loss - case["loss"][0]) < LOSS_TOLERANCE
+
+
+def _assert_same_searches(built: RunObjects, case: Mapping[str, np.ndarray]) -> None:
+    """The first id of transformers' outputs is the decoder's start."""
+    vocabulary = built.experiment.data.vocabularies["targets"]
+    padding = built.experiment.model.padding_of("targets")
+    inputs, _ = pairs_of(case, padding)
+    prompts = [vocabulary.decode(row).encode() for row in inputs]
+    greedy = built.experiment.inference.with_settings({"decode_length": NEW_TOKENS})
+    texts = [record.texts[0] for record in greedy.records(prompts)]
+    assert texts == [vocabulary.decode(row[1:]) for row in case["greedy"]]
+    if "beam3" not in case:
+        return
+    settings = {"decode_length": NEW_TOKENS, "beam_size": 3, "alpha": 0.0}
+    records = built.experiment.inference.with_settings(settings).records(prompts)
+    ours = [record.texts[0] for record in records]
+    theirs = case["beam3"][:, 1:]
+    if ours != [vocabulary.decode(row) for row in theirs]:
+        expected = sum_of_log_probabilities(
+            lambda ids: logits_and_loss(built, {"inputs": inputs, "targets": ids})[0], theirs
+        )
+        fields: list[Any] = [record.fields["outputs"] for record in records]
+        scores = [outputs[0]["score"] for outputs in fields]
+        assert_close(scores, expected, SCORE_TOLERANCE)

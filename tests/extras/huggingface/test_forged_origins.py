@@ -1,0 +1,293 @@
+"""Malicious directories of imported runs: one line of error, and no file beside the target."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mtfrun.experiment.conversion.safetensors_file import file_content
+from tests.cli.command import error_line, mtfrun_here
+from tests.extras.huggingface.imported_models import FOLDERS, imported_folder
+
+SECRET = "the secret of somebody"
+
+Change = Callable[[pathlib.Path], object]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, pathlib.Path]:
+    """Imported runs: one with several files and a tokenizer, one with stored tensors."""
+    directory = tmp_path_factory.mktemp("imported")
+    paths = {}
+    for name in ("llama", "resnet_basic"):
+        folder = directory / name
+        shutil.copytree(FOLDERS / name, folder)
+        (folder / "special_tokens_map.json").write_text("{}")
+        paths[name] = imported_folder(name, folder).run
+    return paths
+
+
+def _record(change: Callable[[dict[str, Any]], object]) -> Change:
+    """Returns a change of import.json, called with its content."""
+
+    def forge(run: pathlib.Path) -> None:
+        record = json.loads((run / "import.json").read_text())
+        change(record)
+        (run / "import.json").write_text(json.dumps(record))
+
+    return forge
+
+
+def _entry(name: str, value: object) -> Change:
+    return _record(lambda record: record.update({name: value}))
+
+
+def _shard(name: str) -> Change:
+    """Returns a change of the name of the first file of weights only."""
+
+    def rename(record: dict[str, Any]) -> None:
+        first, *others = record["shards"].items()
+        record["shards"] = {name: first[1], **dict(others)}
+
+    return _record(rename)
+
+
+def _first_tensors(change: Callable[[dict[str, Any]], object]) -> Change:
+    return _record(lambda record: change(next(iter(record["shards"].values()))))
+
+
+def _file(name: str, content: bytes | str) -> Change:
+    def write(run: pathlib.Path) -> None:
+        (run / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return write
+
+
+def _instead(name: str, make: Callable[[pathlib.Path], object]) -> Change:
+    """Returns a change that replaces a file or directory."""
+
+    def forge(run: pathlib.Path) -> None:
+        path = run / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        make(path)
+
+    return forge
+
+
+def _link(target: str) -> Callable[[pathlib.Path], object]:
+    """Returns a function that makes a link to a path relative to the directory above the run."""
+    return lambda path: path.symlink_to(os.path.join(path.parents[1], target))  # noqa: PTH118
+
+
+def _config(**values: Any) -> Change:
+    def forge(run: pathlib.Path) -> None:
+        path = run / "origin/config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+    return forge
+
+
+def _linked_directory(name: str) -> Change:
+    def forge(run: pathlib.Path) -> None:
+        (run / name).rename(run / "elsewhere")
+        (run / name).symlink_to("elsewhere")
+
+    return forge
+
+
+def _rename_in_index(run: pathlib.Path) -> None:
+    path = run / "origin/model.safetensors.index.json"
+    path.write_text(path.read_text().replace("model-00001", "../model-00001"))
+
+
+def _sparse(path: pathlib.Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 40)
+
+
+DEEP = '{"a":' * 100_000
+LLAMA: dict[str, tuple[Change, str]] = {
+    "a name above": (_shard("../../victim"), "is not a name of a file of tensors"),
+    "a name above of weights": (_shard("../victim.safetensors"), "is not a name of a file"),
+    "an absolute name": (_shard("/tmp/records_victim.safetensors"), "is not a name of a file"),
+    "a name of another file": (_shard("config.json"), "is not a name of a file of tensors"),
+    "a name with a line break": (
+        _shard("a\nb.safetensors"),
+        "is not a name of a file of tensors",
+    ),
+    "a name with an escape": (
+        _shard("a\x1b[2J.safetensors"),
+        "is not a name of a file of tensors",
+    ),
+    "a name that is too long": (_shard("a" * 300 + ".safetensors"), "is not a name of a file"),
+    "half of a character": (_file("import.json", '{"a": "\\ud800"}'), "half of a surrogate pair"),
+    "a list": (_file("import.json", "[]"), "is not a JSON object"),
+    "a text": (_file("import.json", '"a"'), "is not a JSON object"),
+    "nothing": (_file("import.json", ""), "is not JSON: "),
+    "deep JSON": (_file("import.json", DEEP), "is not JSON: its values are too deep"),
+    "no UTF-8": (_file("import.json", b"\xff"), "is not JSON: byte 0"),
+    "a pipe": (_instead("import.json", os.mkfifo), "import.json: Not a regular file"),
+    "a directory": (_instead("import.json", os.mkdir), "import.json: Is a directory"),
+    "a device": (_instead("import.json", _link("/dev/zero")), "not a regular file but a link"),
+    "a huge record": (_instead("import.json", _sparse), "it has more than"),
+    "no format": (_record(lambda record: record.pop("format")), "its format is None"),
+    "a format that is a list": (_entry("format", ["huggingface"]), "its format is ['hugg"),
+    "an unknown format": (_entry("format", "x"), "its format is 'x'"),
+    "no source": (_entry("from", None), "'from' is not a text"),
+    "no metadata": (_record(lambda record: record.pop("metadata")), "'metadata' has other"),
+    "metadata of numbers": (_entry("metadata", {"format": 1}), "'metadata' has other values"),
+    "metadata that are a text": (_entry("metadata", "pt"), "'metadata' has other values"),
+    "copies that are a list": (_entry("copies", []), "'copies' has other values"),
+    "a copy of nothing": (_entry("copies", {"a": "b"}), "'a' is not a copy of a tensor"),
+    "no shards": (_entry("shards", {}), "'shards' are not files"),
+    "shards that are a list": (_entry("shards", [1]), "'shards' are not files"),
+    "shards of numbers": (_entry("shards", {"a.safetensors": 1}), "has other values than texts"),
+    "shards without tensors": (_entry("shards", {"a.safetensors": {}}), "names other files"),
+    "an unknown type": (
+        _first_tensors(lambda t: t.update(a="F31")),
+        "'a' has no type of safetensors",
+    ),
+    "a type that is a list": (_first_tensors(lambda t: t.update(a=[])), "has other values than"),
+    "a tensor too many": (_first_tensors(lambda t: t.update(a="F32")), "for which config.json"),
+    "a tensor less": (_first_tensors(lambda t: t.popitem()), "names other files"),
+    "integers": (_first_tensors(lambda t: t.update(dict.fromkeys(t, "I8"))), "none of floats"),
+    "an index of other files": (_rename_in_index, "names other files than import.json"),
+    "an index of no names": (
+        _file("origin/model.safetensors.index.json", '{"weight_map": {"lm_head.weight": {}}}'),
+        "names other files than import.json",
+    ),
+    "an index that is a list": (_file("origin/model.safetensors.index.json", "[]"), "JSON obj"),
+    "no configuration": (_instead("origin/config.json", lambda path: None), "config.json: No such"),
+    "a configuration that is a list": (_file("origin/config.json", "[]"), "is not a JSON object"),
+    "a deep configuration": (_file("origin/config.json", DEEP), "too deep"),
+    "other settings that are a list": (_file("origin/generation_config.json", "[]"), "JSON obj"),
+    "a tokenizer's settings": (_file("tokenizer/tokenizer_config.json", "{"), "is not JSON"),
+    "a link to a secret": (_instead("origin/config.json", _link("secret")), "but a link"),
+    "a link to another secret": (
+        _instead("origin/generation_config.json", _link("secret")),
+        "not a regular file but a link",
+    ),
+    "a link of the tokenizer": (
+        _instead("tokenizer/special_tokens_map.json", _link("secret")),
+        "not a regular file but a link",
+    ),
+    "a further file of the tokenizer": (
+        lambda run: (run / "tokenizer/spiece.model").symlink_to("/dev/zero"),
+        "not a regular file but a link",
+    ),
+    "a link of the imported configuration": (
+        _instead("origin/imported.gin", _link("secret")),
+        "not a regular file but a link",
+    ),
+    "a pipe of the imported configuration": (
+        _instead("origin/imported.gin", os.mkfifo),
+        "not a regular file",
+    ),
+    "a pipe of the tokenizer": (_instead("tokenizer/vocab.json", os.mkfifo), "not a regular file"),
+    "a huge file of the tokenizer": (_instead("tokenizer/vocab.json", _sparse), "it has more than"),
+    "a linked directory": (_linked_directory("origin"), "is a link, or not a directory"),
+    "a linked tokenizer": (_linked_directory("tokenizer"), "is a link, or not a directory"),
+    "a tokenizer that is a pipe": (
+        _instead("tokenizer", os.mkfifo),
+        "is a link, or not a directory",
+    ),
+    "no origin": (_instead("origin", lambda path: None), "config.json: No such file"),
+    "another model": (_config(model_type="resnet"), "architectures="),
+    "other sizes": (_config(hidden_size=2**30), ""),
+    "an impossible size": (_config(vocab_size=-1), "vocab_size=-1"),
+    "no heads": (_config(num_attention_heads=[]), "num_attention_heads=[]"),
+    "more layers": (_config(num_hidden_layers=10**9), "is more than"),
+    "fewer layers": (_config(num_hidden_layers=1), "for which config.json has no place"),
+}
+KEPT = "origin/kept.safetensors"
+RESNET: dict[str, tuple[Change, str]] = {
+    "no kept tensors": (_instead(KEPT, lambda path: None), "the run has no values of"),
+    "a link to kept tensors": (_instead(KEPT, _link("secret")), "not a regular file but a link"),
+    "a pipe of kept tensors": (_instead(KEPT, os.mkfifo), "not a regular file"),
+    "huge kept tensors": (_instead(KEPT, _sparse), "kept.safetensors: "),
+    "kept tensors that are none": (_file(KEPT, b"1234"), "in a file of 4"),
+    "other kept tensors": (_file(KEPT, file_content({}, {})), "the run has no values of"),
+    "a size of channels": (_config(num_channels=2**30), ""),
+    "other depths": (_config(depths=[1, 1, 1, 1]), "for which config.json has no place"),
+}
+
+
+def _copied(run: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """Returns a copy of a run beside a secret."""
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "secret").write_text(SECRET)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [*(("llama", name) for name in LLAMA), *(("resnet_basic", name) for name in RESNET)],
+)
+def test_a_forged_record_is_not_exported(
+    model: str, name: str, runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    run = _copied(runs[model], tmp_path)
+    change, message = (LLAMA if model == "llama" else RESNET)[name]
+    change(run)
+    flags = [f"--model_dir={run}", f"--to={tmp_path / 'x' / 'target'}", "--format=huggingface"]
+    process = mtfrun_here("export", *flags)
+    if message:
+        line = error_line(process)
+        assert message.lower() in line.lower() and SECRET not in line and len(line) < 500
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "secret"]
+    else:
+        assert process.returncode in (0, 2), process.stderr.decode()
+    assert not pathlib.Path("/tmp/records_victim.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_training_from_a_run_with_a_forged_record_is_not_exported(
+    runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    source = _copied(runs["llama"], tmp_path)
+    (tmp_path / "texts.txt").write_text("\n".join(f"{i} 5 6" for i in range(3, 153)))
+    flags = [
+        *(f"--gin_file={source / 'config.gin'}", "--gin_file=data/text_files.gin"),
+        *(f"--gin.TEXT_FILES='{tmp_path / 'texts.txt'}'", "--gin.SEQUENCE_LENGTH=16"),
+        *("--gin.BATCH_SIZE=8", "--gin.TRAIN_STEPS=1", f"--gin.INIT_CHECKPOINT='{source}'"),
+        "--gin.IdVocabulary.end_id=1",
+    ]
+    (source / "origin/generation_config.json").rename(tmp_path / "settings")
+    (source / "origin/generation_config.json").symlink_to(tmp_path / "secret")
+    line = error_line(mtfrun_here("train", *flags, f"--model_dir={tmp_path / 'refused'}"))
+    assert "origin/generation_config.json: Not a regular file but a link" in line
+    (tmp_path / "settings").rename(source / "origin/generation_config.json")
+    _shard("../../victim.safetensors")(source)
+    trained = mtfrun_here("train", *flags, f"--model_dir={tmp_path / 'new'}")
+    assert trained.returncode == 0, trained.stderr.decode()
+    export = ["export", f"--model_dir={tmp_path / 'new'}", "--format=huggingface"]
+    line = error_line(mtfrun_here(*export, f"--to={tmp_path / 'x' / 'target'}"))
+    assert "is not a name of a file of tensors" in line
+    assert not list(tmp_path.rglob("victim*")) and not (tmp_path / "x").exists()
+
+
+def test_an_average_of_a_run_with_a_forged_record_is_refused(
+    runs: dict[str, pathlib.Path], tmp_path: pathlib.Path
+) -> None:
+    run = _copied(runs["llama"], tmp_path)
+    average = ["checkpoints", "average", f"--model_dir={run}", "--last=1"]
+    good = mtfrun_here(*average, f"--output={tmp_path / 'good'}")
+    assert good.returncode == 0, good.stderr.decode()
+    flags = [f"--model_dir={tmp_path / 'good'}", "--format=huggingface", f"--to={tmp_path / 'to'}"]
+    assert mtfrun_here("export", *flags).returncode == 0
+    for name in ("origin/config.json", "operative_config.gin"):
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(tmp_path / "secret")
+        line = error_line(mtfrun_here(*average, f"--output={tmp_path / 'bad'}"))
+        assert f"{name}: Not a regular file but a link" in line
+        (run / name).unlink()
+        (run / name).write_bytes((runs["llama"] / "origin/config.json").read_bytes())
+    assert not (tmp_path / "bad").exists()

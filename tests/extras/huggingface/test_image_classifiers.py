@@ -1,0 +1,202 @@
+"""Classifiers of images of transformers: the same logits, training, and the same bytes back."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtfrun.experiment.conversion import values_of_run
+from mtfrun.experiment.conversion.importer import ConversionError
+from mtfrun.extras.huggingface.image_processor import ImageProcessor, read_image_processor
+from mtfrun.extras.huggingface.tables.folder import Folder
+from mtfrun.rundir import RunDirectory
+from tests.cli.command import environment
+from tests.extras.huggingface.image_runs import (
+    BATCH_AND_CHANNELS,
+    ONE_DEVICE,
+    ROWS_AND_COLUMNS,
+    logits,
+    trained_one_step,
+)
+from tests.extras.huggingface.imported_models import (
+    LOGITS_TOLERANCE,
+    Imported,
+    assert_same_folder,
+    exported,
+    imported,
+    imported_folder,
+)
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+
+MESHES = {
+    "one device": ONE_DEVICE,
+    "batch and channels": BATCH_AND_CHANNELS,
+    "rows and columns": ROWS_AND_COLUMNS,
+}
+
+
+NAMES = ["resnet", "resnet_basic", "vit", "convnext"]
+# A row of patches has no blocks of rows and columns.
+CASES = [
+    pytest.param(name, where, marks=[] if where == "one device" else [pytest.mark.slow])
+    for name in NAMES
+    for where in MESHES
+    if (name, where) != ("vit", "rows and columns")
+]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Imported]:
+    """The stored models by their names."""
+    directory = tmp_path_factory.mktemp("folders")
+    return {name: imported(name, directory) for name in NAMES}
+
+
+@pytest.mark.parametrize(("name", "where"), CASES)
+def test_logits_are_those_of_transformers(
+    models: Mapping[str, Imported], name: str, where: str
+) -> None:
+    case = models[name].case
+    images = case["pixel_values"].transpose(0, 2, 3, 1)
+    if where == "batch and channels" and len(images) % 2:  # an even batch: twice the first image
+        images = np.concatenate([images, images[:1]])
+    actual = logits(models[name], images, MESHES[where])
+    assert_close(actual[: len(case["logits"])], case["logits"], LOGITS_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_export_has_the_bytes_of_the_import(models: Mapping[str, Imported], name: str) -> None:
+    assert_same_folder(exported(models[name]), models[name].folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [(name, mesh) for name in ("resnet_basic", "convnext") for mesh in list(MESHES)[1:]]
+    + [("vit", "batch and channels")],
+)
+def test_a_step_of_training_is_that_of_one_device(
+    models: Mapping[str, Imported], name: str, where: str, tmp_path: pathlib.Path
+) -> None:
+    size = {} if name == "resnet_basic" else {"IMAGE_SIZE": 16}
+    results = [
+        values_of_run(
+            RunDirectory(
+                trained_one_step(models[name], tmp_path / str(i), {**MESHES[mesh], **size})
+            )
+        ).values
+        for i, mesh in enumerate(("one device", where))
+    ]
+    before = values_of_run(RunDirectory(models[name].run)).values
+    assert results[0].keys() == results[1].keys() == before.keys()
+    for path, expected in results[0].items():
+        assert not np.array_equal(expected, before[path]), path
+        if path.endswith("key_bias"):  # its gradient is 0 but for rounding
+            continue
+        assert_close(results[1][path], expected, FLOAT32_MODEL_TOLERANCE)
+
+
+def _transformers(*arguments: str) -> None:
+    program = str(pathlib.Path(__file__).with_name("transformers_images.py"))
+    process = subprocess.run(
+        [sys.executable, program, *arguments], env=environment(), capture_output=True, timeout=300
+    )
+    assert process.returncode == 0, process.stderr.decode()
+
+
+@pytest.mark.slow
+def test_transformers_loads_what_is_exported(
+    models: Mapping[str, Imported], tmp_path: pathlib.Path
+) -> None:
+    _transformers("make", str(tmp_path))
+    folders = sorted(path for path in tmp_path.iterdir())
+    tuned = trained_one_step(models["resnet_basic"], tmp_path / "tuned", ONE_DEVICE)
+    runs = [imported_folder(path.name, path) for path in folders]
+    targets = [exported(run) for run in runs]
+    for target, folder in zip(targets, folders, strict=True):
+        assert_same_folder(target, folder)
+    runs.append(Imported("tuned", tmp_path, tuned))
+    targets.append(exported(runs[-1]))
+    _transformers("logits", *map(str, targets))
+    for run, target in zip(runs, targets, strict=True):
+        expected = np.load(target / "logits.npy")
+        config = json.loads((target / "config.json").read_text())
+        size = config.get("image_size")
+        shape = [2, config["num_channels"], *((48, 64) if size is None else (size, size))]
+        images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        assert_close(logits(run, images.transpose(0, 2, 3, 1)), expected, LOGITS_TOLERANCE)
+
+
+STATISTICS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+
+
+def _read(directory: pathlib.Path, values: dict[str, Any], channels: int = 3) -> ImageProcessor:
+    (directory / "preprocessor_config.json").write_text(json.dumps(values))
+    return read_image_processor(Folder(directory), channels)
+
+
+@pytest.mark.parametrize(
+    "values, size, resize",
+    [
+        # The file of microsoft/resnet-50, and its form of today.
+        ({"size": 224, "crop_pct": 0.875}, 224, 256),
+        ({"size": {"shortest_edge": 224}, "crop_pct": 0.875}, 224, 256),
+        ({"size": {"shortest_edge": 384}, "crop_pct": 0.875}, 384, 384),
+        ({"size": {"height": 64, "width": 64}}, 64, 64),
+        ({"size": 70, "do_center_crop": True, "crop_size": {"height": 64, "width": 64}}, 64, 70),
+    ],
+)
+def test_the_shorter_side_is_scaled_before_the_centre_is_cut_out(
+    tmp_path: pathlib.Path, values: dict[str, Any], size: int, resize: int
+) -> None:
+    processor = _read(tmp_path, {**values, **STATISTICS})
+    assert (processor.size, processor.resize) == (size, resize)
+    is_squeezed = size == resize
+    assert bool(processor.notes) == is_squeezed
+
+
+@pytest.mark.parametrize(
+    "values, mean, stddev",
+    [
+        (STATISTICS, [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
+        ({"image_mean": 0.5, "image_std": 0.5}, 127.5, 127.5),
+        ({"do_normalize": False}, 0.0, 255.0),
+        ({**STATISTICS, "do_rescale": False}, STATISTICS["image_mean"], STATISTICS["image_std"]),
+    ],
+)
+def test_mean_and_deviation_are_those_of_pixels(
+    tmp_path: pathlib.Path, values: dict[str, Any], mean: object, stddev: object
+) -> None:
+    processor = _read(tmp_path, values)
+    assert np.allclose(processor.mean, mean) and np.allclose(processor.stddev, stddev)  # type: ignore[arg-type]
+
+
+def test_a_folder_without_the_file_has_the_statistics_of_imagenet(tmp_path: pathlib.Path) -> None:
+    processor = read_image_processor(Folder(tmp_path), 3)
+    assert processor.mean == [123.675, 116.28, 103.53] and len(processor.notes) == 1
+    assert read_image_processor(Folder(tmp_path), 1).mean == 127.5
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"size": "large"}, "size='large' must be a number of pixels"),
+        ({"size": {"height": 3, "width": 4}}, "images must be square"),
+        ({"image_mean": [1.0, 2.0]}, "image_mean=.* must have 3 numbers"),
+        ({"image_std": [0.0, 1.0, 1.0]}, "image_std=.* must be above 0"),
+        ({"image_mean": ["a"]}, "must be a list of numbers"),
+        ({"size": 8, "crop_pct": 2.0}, "crop_pct=2.0 must be above 0"),
+    ],
+)
+def test_impossible_values_are_refused(
+    tmp_path: pathlib.Path, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConversionError, match=message):
+        _read(tmp_path, values)

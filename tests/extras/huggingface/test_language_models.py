@@ -1,0 +1,263 @@
+"""Decoder-only models compute what transformers does, and leave unchanged."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+
+from mtfrun import mtf
+from mtfrun.configuration import config
+from mtfrun.experiment import Logits
+from mtfrun.experiment.conversion.safetensors_file import write_file
+from mtfrun.experiment.runs.opening import RunObjects, build
+from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.extras.huggingface.families import family_of
+from mtfrun.extras.huggingface.importer import read_folder
+from mtfrun.extras.huggingface.tables.folder import Folder
+from mtfrun.extras.huggingface.tables.settings import Settings
+from tests.cli.command import mtfrun_here, succeeded
+from tests.extras.huggingface.imported_models import (
+    BFLOAT16_TOLERANCE,
+    FOLDERS,
+    LOGITS_TOLERANCE,
+    LOSS_TOLERANCE,
+    Imported,
+    assert_same_folder,
+    assert_same_tensors,
+    cast_folder,
+    exported,
+    imported_folder,
+    logits_and_loss,
+    models_of,
+    run_program,
+)
+from tests.layouts import ONE_DEVICE, assert_close
+
+NAMES = ["gpt2", "gpt_neo", "llama", "mistral", "mixtral", "qwen2"]
+# Smaller ones, of families that have the form of one of these.
+SMALL = [
+    *(
+        "glm",
+        "glm4",
+        "olmo",
+        "olmo3",
+        "starcoder2",
+        "cohere2",
+        "qwen3",
+        "phi3",
+        "olmo2",
+        "smollm3",
+        "gemma",
+        "gemma2",
+        "gemma3_text",
+        "granite",
+    ),
+    *("stablelm", "cohere", "phi", "gptj", "gpt_neox", "falcon", "opt", "bloom"),
+    *("qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v3"),
+]
+# Those with most parts that others lack; the first of them by default.
+FIRST = ["gemma2"]
+QUICK = [
+    pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow]) for name in NAMES + SMALL
+]
+MESH = "data:2,model:2"
+# On a mesh: the kinds of attention, positions and experts. No layout changes what a layer computes,
+# which tests/layers checks.
+ON_MESH = [*NAMES, "gemma2", "bloom", "deepseek_v3"]
+MESHES = [
+    *((name, ONE_DEVICE) for name in FIRST),
+    *(
+        pytest.param(name, mesh, marks=pytest.mark.slow)
+        for name in NAMES + SMALL
+        for mesh in (ONE_DEVICE, MESH)
+        if (name not in FIRST if mesh == ONE_DEVICE else name in ON_MESH)
+    ),
+]
+# Where transformers' own bfloat16 loses more: 0.028 for unscaled products of queries and keys,
+# 0.022 for weights of experts; 0.009 to 0.020 for the others.
+BFLOAT16_TOLERANCES = {"gpt_neo": 0.03, "mixtral": 0.025}
+PROGRAM = pathlib.Path(__file__).with_name("transformers_models.py")
+
+
+@pytest.mark.parametrize(("name", "mesh"), MESHES)
+def test_logits_loss_and_greedy_ids_are_those_of_transformers(
+    name: str, mesh: str, import_once: Callable[[str], Imported]
+) -> None:
+    model = import_once(name)
+    _assert_same_results(model.opened(mesh), model.case)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_an_export_gives_back_every_byte(name: str, import_once: Callable[[str], Imported]) -> None:
+    model = import_once(name)
+    assert_same_folder(exported(model), model.folder)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_tensors_become_variables_and_these_the_same_tensors(
+    name: str, tmp_path: pathlib.Path
+) -> None:
+    folder = Folder(FOLDERS / name)
+    settings = Settings(folder.config, name, frozenset(folder.tensors))
+    table = family_of(settings).table(settings)
+    (tmp_path / "config.gin").write_text(read_folder(folder.path).config(tmp_path))
+    config.parse([str(tmp_path / "config.gin")], [], roots=ROOTS)
+    with mtf.planned_meshes():
+        model = build()[0].model
+    variables = model.named_variables()
+    shapes = {path: tuple(v.shape.to_integer_list) for path, v in variables.items()}
+    values = table.to_ours(lambda tensor: folder.tensors[tensor].read(), shapes, name)
+    assert values.keys() == variables.keys()
+    for tensor, value in table.to_theirs(values).items():
+        assert value.tobytes() == folder.tensors[tensor].read().tobytes(), tensor
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_activations_give_logits_near_those_of_float32(
+    name: str, import_once: Callable[[str], Imported]
+) -> None:
+    model = import_once(name)
+    built = model.opened(ACTIVATION_DTYPE="bfloat16")
+    logits = Logits(built.experiment)({"inputs": model.case["inputs"]})
+    expected = model.case["logits"]
+    error = np.linalg.norm(logits - expected) / np.linalg.norm(expected)
+    assert 0.0 < error < BFLOAT16_TOLERANCES.get(name, BFLOAT16_TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_tensors_of_two_bytes_are_imported_and_given_back(
+    dtype: str, tmp_path: pathlib.Path
+) -> None:
+    cast_folder("llama", tmp_path / "folder", dtype)
+    model = imported_folder("llama", tmp_path / "folder")
+    logits = Logits(model.opened().experiment)({"inputs": model.case["inputs"]})
+    assert_close(logits, model.case["logits"], BFLOAT16_TOLERANCE)
+    assert_same_tensors(exported(model), model.folder)
+
+
+@pytest.mark.slow
+def test_experts_in_one_tensor_are_imported_and_given_back(tmp_path: pathlib.Path) -> None:
+    source = Folder(FOLDERS / "mixtral")
+    tensors = {name: stored.read() for name, stored in source.tensors.items()}
+    for layer in range(source.config["num_hidden_layers"]):
+        prefix = f"model.layers.{layer}"
+        ours, theirs = f"{prefix}.block_sparse_moe", f"{prefix}.mlp"
+        tensors[f"{theirs}.gate.weight"] = tensors.pop(f"{ours}.gate.weight")
+        w1, w2, w3 = (
+            np.stack([tensors.pop(f"{ours}.experts.{i}.{name}.weight") for i in range(4)])
+            for name in ("w1", "w2", "w3")
+        )
+        tensors[f"{theirs}.experts.gate_up_proj"] = np.concatenate([w1, w3], axis=1)
+        tensors[f"{theirs}.experts.down_proj"] = w2
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write_file(folder / "model.safetensors", tensors, source.metadata)
+    (folder / "config.json").write_text(json.dumps(source.config))
+    model = imported_folder("mixtral", folder)
+    logits = Logits(model.opened().experiment)({"inputs": model.case["inputs"]})
+    assert_close(logits, model.case["logits"], LOGITS_TOLERANCE)
+    assert_same_tensors(exported(model), folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "prefix"), [("bloom", "transformer."), ("opt", "model.")])
+def test_a_folder_of_the_model_without_its_softmax_is_imported_and_given_back(
+    name: str, prefix: str, tmp_path: pathlib.Path
+) -> None:
+    """The larger models of OPT, and BLOOM, were published so."""
+    source, folder = Folder(FOLDERS / name), tmp_path / "folder"
+    tensors = {x.removeprefix(prefix): stored.read() for x, stored in source.tensors.items()}
+    folder.mkdir()
+    write_file(folder / "model.safetensors", tensors, source.metadata)
+    (folder / "config.json").write_text(json.dumps(source.config))
+    model = imported_folder(name, folder)
+    logits = Logits(model.opened().experiment)({"inputs": model.case["inputs"]})
+    assert_close(logits, model.case["logits"], LOGITS_TOLERANCE)
+    assert_same_tensors(exported(model), folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_before_a_text_changes_nothing(
+    name: str, import_once: Callable[[str], Imported]
+) -> None:
+    model = import_once(name)
+    ids, expected = model.case["inputs"], model.case["logits"]
+    rows, length = ids.shape
+    features = {
+        "inputs": np.pad(ids, [(0, 0), (3, 0)]),
+        "targets_segmentation": np.tile((np.arange(length + 3) >= 3).astype(np.int32), [rows, 1]),
+        "targets_position": np.tile(np.maximum(np.arange(length + 3) - 3, 0), [rows, 1]),
+    }
+    assert_close(Logits(model.opened().experiment)(features)[:, 3:], expected, LOGITS_TOLERANCE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt2", "mixtral", "gemma2", "deepseek_v3"])
+def test_fine_tuning_on_a_mesh_is_that_on_one_device(
+    name: str, import_once: Callable[[str], Imported], tmp_path: pathlib.Path
+) -> None:
+    model = import_once(name)
+    for number in range(40):
+        text = b" ".join(map(_text, (model.case["inputs"] + number) % 80))
+        (tmp_path / f"{number}.txt").write_bytes(text)
+    process = mtfrun_here(
+        "verify",
+        f"--gin_file={model.run / 'config.gin'}",
+        "--gin_file=data/text_files.gin",
+        f"--gin.TEXT_FILES='{tmp_path}/*.txt'",
+        *("--gin.SEQUENCE_LENGTH=16", "--gin.BATCH_SIZE=8", "--gin.data.IdVocabulary.end_id=1"),
+        *(f"--mesh={MESH}", "--steps=1", "--cpu", "--json"),
+    )
+    (report,) = succeeded(process)
+    assert report["equal"], report
+
+
+# Of the others every byte is that of the folder that transformers wrote, without shards.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt2", "mixtral"])
+def test_transformers_loads_an_exported_folder(
+    name: str, import_once: Callable[[str], Imported]
+) -> None:
+    model = import_once(name)
+    target = exported(model, "--max_shard_size=50KB")
+    assert_same_tensors(target, model.folder)
+    run_program(PROGRAM, "logits", target, model.folder / "case.npz")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models_of(PROGRAM))
+def test_other_configurations_compute_what_transformers_does(
+    name: str, made_folders: Mapping[str, pathlib.Path]
+) -> None:
+    folder = made_folders[name]
+    model = imported_folder(str(folder), folder)
+    _assert_same_results(model.opened(), model.case)
+    assert_same_folder(exported(model), folder)
+
+
+def _assert_same_results(built: RunObjects, case: Mapping[str, np.ndarray]) -> None:
+    logits = Logits(built.experiment)({"inputs": case["inputs"]})
+    assert_close(logits, case["logits"], LOGITS_TOLERANCE)
+    of_targets, loss = logits_and_loss(built, {"targets": case["inputs"]})
+    vocabulary = case["logits"].shape[-1]
+    assert_close(of_targets[:, 1:, :vocabulary], case["logits"][:, :-1], LOGITS_TOLERANCE)
+    assert abs(loss - case["loss"][0]) < LOSS_TOLERANCE
+    size = case["prompt"].shape[1]
+    new_tokens = {"decode_length": case["greedy"].shape[1] - size}
+    greedy = built.experiment.inference.with_settings(new_tokens)
+    texts = [
+        record.texts[0].encode() for record in greedy.records(list(map(_text, case["prompt"])))
+    ]
+    assert texts == [_text(row[size:]) for row in case["greedy"]]
+
+
+def _text(ids: np.ndarray) -> bytes:
+    """Returns ids in decimals."""
+    return " ".join(map(str, ids)).encode()

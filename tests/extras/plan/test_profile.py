@@ -1,0 +1,144 @@
+"""Profiles of devices (curves, networks, their file), and the flags for memory and bandwidths."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from mtfrun.display.formats import parse_size
+from mtfrun.errors import InputError
+from mtfrun.extras.plan.profile import (
+    Curve,
+    DeviceProfile,
+    HostNetwork,
+    Link,
+    MeasuredNetwork,
+    Network,
+    ProfileError,
+    parse_bandwidths,
+    shipped_profiles,
+)
+from mtfrun.extras.plan.program import Collective
+
+LINE = Curve.line(1e-6, 1e9)
+MEASURED = DeviceProfile(
+    "here",
+    Curve(((0, 1e-6), (1000, 2e-6))),
+    {"float32": LINE},
+    MeasuredNetwork(
+        {
+            "all-reduce": {2: LINE, 8: Curve.line(5e-6, 1e9)},
+            "all-gather": {2: LINE},
+            "all-to-all": {2: LINE},
+            "reduce-scatter": {2: LINE},
+        }
+    ),
+    devices=8,
+)
+INSIDE, ACROSS = Link(1e-6, 1e9), Link(1e-5, 1e8)
+HOSTS = HostNetwork(4, INSIDE, ACROSS)
+MESH = {"data": 2, "model": 4}
+
+
+def _secs(network: Network, kind: str, device_bytes: int, axes: list[str]) -> float:
+    devices = math.prod(MESH[axis] for axis in axes)
+    return network.secs(Collective(kind, tuple(axes), devices, device_bytes), MESH)
+
+
+def test_a_curve_is_straight_between_and_beyond_its_points() -> None:
+    curve = Curve(((10, 1.0), (20, 2.0), (40, 6.0)))
+    assert [curve.secs(size) for size in (5, 10, 15, 30, 60)] == [1.0, 1.0, 1.5, 4.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    "points", [((1, 1),), ((2, 1), (1, 2)), ((0, -1), (1, 1)), ((0, float("nan")), (1, 1))]
+)
+def test_a_curve_refuses_points_that_are_none(points: tuple[tuple[float, float], ...]) -> None:
+    with pytest.raises(ProfileError):
+        Curve(points)
+
+
+def test_a_ring_inside_a_host_uses_its_links() -> None:
+    # 3 of 4 parts go around a ring of 4.
+    once = 3 * (1e-6 + 1000 / 4 / 1e9)
+    assert _secs(HOSTS, "all-gather", 1000, ["model"]) == pytest.approx(once)
+    assert _secs(HOSTS, "all-to-all", 1000, ["model"]) == pytest.approx(once)
+    # Of a reduce-scatter the bytes are those of the result, a part.
+    assert _secs(HOSTS, "reduce-scatter", 250, ["model"]) == pytest.approx(once)
+
+
+def test_an_all_reduce_waits_for_the_messages_of_a_tree() -> None:
+    for axes, devices, link in ((["model"], 4, INSIDE), (["data", "model"], 8, ACROSS)):
+        sent = 2 * 1000 * (devices - 1) / devices / link.bytes_per_sec
+        messages = {4: 4, 8: 6}[devices]
+        secs = _secs(HOSTS, "all-reduce", 1000, axes)
+        assert secs == pytest.approx(messages * link.latency_secs + sent)
+
+
+@pytest.mark.parametrize("axes", [["data"], ["data", "model"]])
+def test_devices_of_several_hosts_use_the_links_between_them(axes: list[str]) -> None:
+    devices = 2 if axes == ["data"] else 8
+    secs = _secs(HOSTS, "all-gather", 1000, axes)
+    assert secs == pytest.approx((devices - 1) * (1e-5 + 1000 / devices / 1e8))
+
+
+def test_a_measured_network_takes_the_nearest_number_of_devices() -> None:
+    network = MEASURED.network
+    assert _secs(network, "all-reduce", 0, ["data"]) == pytest.approx(1e-6)
+    assert _secs(network, "all-reduce", 0, ["data", "model"]) == pytest.approx(5e-6)
+
+
+@pytest.mark.parametrize("profile", [MEASURED, *shipped_profiles().values()])
+def test_a_profile_is_read_as_it_was_written(profile: DeviceProfile) -> None:
+    assert DeviceProfile.from_json(profile.to_json(), "devices.json") == profile
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"operations": None}, "the fields operations are missing"),
+        ({"operation": [[0, 1], [1, 1]]}, 'unknown field "operation"'),
+        ({"operations": [[0, 1]]}, "is not a curve"),
+        ({"operations": 3}, "is not a profile of devices"),
+        ({"products": {"int8": [[0, 1], [1, 1]]}}, 'no products of "float32"'),
+        ({"collectives": {"all-reduce": {"2": [[0, 1], [1, 1]]}}}, "has no all-gather"),
+        ({"collectives": None}, "either"),
+    ],
+)
+def test_a_malformed_file_is_an_error_of_one_line(changes: dict[str, object], message: str) -> None:
+    fields = json.loads(MEASURED.to_json()) | changes
+    text = json.dumps({name: value for name, value in fields.items() if value is not None})
+    with pytest.raises(ProfileError, match=message) as error:
+        DeviceProfile.from_json(text, "devices.json")
+    assert str(error.value).startswith("devices.json")
+    assert "\n" not in str(error.value)
+
+
+def test_a_measurement_is_of_a_number_of_devices() -> None:
+    MEASURED.require_devices(8)
+    shipped_profiles()["t4"].require_devices(64)
+    with pytest.raises(ProfileError, match="measured with 8 devices, not with 4"):
+        MEASURED.require_devices(4)
+
+
+def test_a_type_without_products_counts_as_float32() -> None:
+    assert MEASURED.product_secs(1000, "bfloat16") == MEASURED.product_secs(1000, "float32")
+
+
+def test_sizes_have_decimal_and_binary_units() -> None:
+    texts = {"16GB": 16 * 10**9, "15.5 GiB": 15.5 * 2**30, "7": 7, "25GB/s": 25 * 10**9}
+    assert {text: parse_size(text) for text in texts} == texts
+
+
+@pytest.mark.parametrize("text", ["", "GB", "0GB", "16 bytes", "-1GB"])
+def test_what_is_no_size_is_refused_with_examples(text: str) -> None:
+    with pytest.raises(InputError, match=r"is not a number of bytes: write 16GB"):
+        parse_size(text)
+
+
+def test_bandwidths_are_by_axis() -> None:
+    assert parse_bandwidths("data:12GB/s, model:1.5GB") == {"data": 12e9, "model": 1.5e9}
+    with pytest.raises(InputError, match=r"^'12GB' is not a bandwidth: write data:12GB/s"):
+        parse_bandwidths("12GB")

@@ -1,0 +1,140 @@
+"""SavedModels of models of text answer as `mtfrun decode` does, byte for byte."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import mtfrun
+from tests.cli.command import TINY, TWO_STEPS, tiny_experiment, tiny_pairs_experiment
+from tests.experiment.runs.tiny_runs import files_and_params
+from tests.extras.saved_model.serving import (
+    as_json,
+    decoded,
+    exported,
+    lines_of,
+    responses,
+)
+
+PROMPTS = [b"train line 1", b"", b"x" * 100, b"a\xff\xe2\x82b", "é".encode(), b"one", b"\x00"]
+# More rows than a batch has, of every length.
+ALL_LENGTHS = [b"q" * number for number in range(40)]
+
+
+def _prefix_flags(directory: pathlib.Path) -> list[str]:
+    pairs = tiny_pairs_experiment(directory)
+    files = [
+        "--gin_file=defaults.gin",
+        "--gin_file=models/lm_tiny.gin",
+        "--gin_file=data/tsv_pairs.gin",
+        "--gin_file=data/delimited_pairs.gin",
+        "--gin_file=models/prefix_lm.gin",
+    ]
+    lengths = ["--gin.SEQUENCE_LENGTH=48"]
+    return [*files, *(flag for flag in pairs if not flag.startswith("--gin_file")), *lengths]
+
+
+def _wide_flags(directory: pathlib.Path) -> list[str]:
+    """Of a model whose logits, in attention and of a tied softmax, have factors of muP."""
+    return [*tiny_experiment(directory), "--gin.BASE_SIZES={'d_model': 4, 'd_ff': 8, 'd_kv': 1}"]
+
+
+def _label_flags(directory: pathlib.Path) -> list[str]:
+    path = directory / "labels.tsv"
+    path.write_text("".join(f"text {i}\t{('no', 'yes', 'maybe')[i % 3]}\n" for i in range(60)))
+    files = {split: str(path) for split in ("train", "validation")}
+    return [
+        "--gin_file=runs/masked_lm.gin",
+        "--gin_file=data/tsv_pairs.gin",
+        "--gin_file=extras/text_tasks/data/text_classification.gin",
+        *TINY,
+        f"--gin.TSV_FILES={files}",
+        "--gin.LABELS=['no', 'yes', 'maybe']",
+        *TWO_STEPS,
+    ]
+
+
+def _trained(flags: list[str], directory: pathlib.Path) -> pathlib.Path:
+    """Returns the directory of a run of two steps."""
+    files, params = files_and_params(flags)
+    mtfrun.train(
+        files, directory / "run", gin_params=params, CHECKPOINT_EVERY=2, EVAL_AT_START=False
+    )
+    return directory / "run"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("decodes_by_xla")
+def test_a_saved_model_of_a_language_model_answers_as_decode(tmp_path: pathlib.Path) -> None:
+    flags = [*tiny_experiment(tmp_path), "--gin.SEQUENCE_LENGTH=16", "--gin.NUM_LAYERS=1"]
+    run = _trained(flags, tmp_path)
+    directory = exported(run, tmp_path / "saved")
+    requests: list[dict[str, Any]] = [
+        {"instances": [as_json(prompt) for prompt in PROMPTS]},
+        {"signature_name": "decode", "inputs": {"prompts": ["one"]}},
+        {"signature_name": "decode_ids", "inputs": {"ids": [[114, 0]], "lengths": [3]}},
+    ]
+    by_row, by_column, refused = responses(directory, requests)
+    expected = decoded(run, tmp_path / "prompts.txt", PROMPTS)
+    assert lines_of(by_row["predictions"], PROMPTS) == expected
+    assert by_column["outputs"]["output"] == [expected[PROMPTS.index(b"one")]["output"]]
+    assert "lengths must be at most" in refused["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags_of", [tiny_experiment, tiny_pairs_experiment, _prefix_flags, _wide_flags]
+)
+@pytest.mark.parametrize("search", [[], ["--beam_size=3", "--num_outputs=2"]])
+def test_all_kinds_of_models_answer_as_decode(
+    tmp_path: pathlib.Path, flags_of: Callable[[pathlib.Path], list[str]], search: list[str]
+) -> None:
+    run = _trained(flags_of(tmp_path), tmp_path)
+    prompts = [*PROMPTS, *ALL_LENGTHS]
+    directory = exported(run, tmp_path / "saved", *search)
+    ids = [list(prompt) for prompt in prompts]
+    longest = max(map(len, ids))
+    request = {
+        "signature_name": "decode_ids",
+        "inputs": {
+            "ids": [[b + 3 for b in row] + [0] * (longest - len(row)) for row in ids],
+            "lengths": [len(row) for row in ids],
+        },
+    }
+    by_text, by_ids = responses(
+        directory, [{"instances": [as_json(prompt) for prompt in prompts]}, request]
+    )
+    expected = decoded(run, tmp_path / "prompts.txt", prompts, *search)
+    assert lines_of(by_text["predictions"], prompts) == expected
+    assert by_ids["outputs"]["scores"] == [row["scores"] for row in by_text["predictions"]]
+
+
+@pytest.mark.slow
+def test_a_run_of_several_devices_is_exported_on_one(tmp_path: pathlib.Path) -> None:
+    flags = [*tiny_experiment(tmp_path), "--gin.MESH_SHAPE='data:2,model:2'"]
+    run = _trained(flags, tmp_path)
+    directory = exported(run, tmp_path / "saved", "--beam_size=2")
+    (response,) = responses(directory, [{"instances": [as_json(prompt) for prompt in PROMPTS]}])
+    expected = decoded(run, tmp_path / "prompts.txt", PROMPTS, "--beam_size=2")
+    assert lines_of(response["predictions"], PROMPTS) == expected
+
+
+@pytest.mark.slow
+def test_texts_get_labels_with_probabilities(tmp_path: pathlib.Path) -> None:
+    run = _trained(_label_flags(tmp_path), tmp_path)
+    directory = exported(run, tmp_path / "saved")
+    prompts = [b"text 3", b"", b"z" * 90]
+    instances = [as_json(prompt) for prompt in prompts]
+    requests: list[dict[str, Any]] = [
+        {"instances": instances},
+        {"signature_name": "classify", "instances": instances},
+    ]
+    by_decode, by_classify = responses(directory, requests)
+    expected = decoded(run, tmp_path / "prompts.txt", prompts)
+    assert lines_of(by_decode["predictions"], prompts) == expected
+    for row in by_classify["predictions"]:
+        assert sorted(row["labels"]) == ["maybe", "no", "yes"]
+        assert row["probabilities"] == sorted(row["probabilities"], reverse=True)

@@ -1,0 +1,66 @@
+"""Small models with random weights, as a server has them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mtfrun import data, mtf
+from mtfrun.experiment import Decoding, Experiment
+from mtfrun.extras.serving.served_model import ServedModel
+from mtfrun.models import transformer as t
+
+MAX_LENGTH = 64
+HEADS = t.AttentionHeads(num_heads=2, d_kv=8)
+
+
+def language_model(directory: pathlib.Path, *, num_layers: int = 1) -> Experiment:
+    """Returns a language model of bytes, whose likely ids are far from ties."""
+    (directory / "text").write_text("some text\n")
+    files = data.TextFiles(str(directory / "text"))
+    task = data.Task(files, data.ByteVocabulary())
+    layers: list[Any] = [functools.partial(t.SelfAttention, heads=HEADS), t.FeedForward]
+    experiment = Experiment(
+        mtf.Mesh("data:1"),
+        functools.partial(
+            t.DecoderOnly,
+            embedding=t.TokenEmbedding(16, max_length=MAX_LENGTH, tied_softmax=False),
+            stack=functools.partial(t.Stack, num_layers=num_layers, layers=layers),
+        ),
+        data.LanguageModelData(task, length=MAX_LENGTH),
+        functools.partial(Decoding, batch_size=2, max_length=MAX_LENGTH, decode_length=16),
+    )
+    mtf.initialize(experiment.model, seed=3)
+    for variable in experiment.model.named_variables().values():
+        mtf.assign(variable, 3.0 * mtf.read_variable(variable))
+    return experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class LineTemplate:
+    """A template of conversations: each message is a line that begins with its role."""
+
+    special_tokens: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fingerprint: str = "lines"
+    files: Sequence[str] = ()
+
+    def __call__(
+        self, conversation: Mapping[str, Any], special_tokens: Mapping[str, str], *, asks: bool
+    ) -> data.Rendered:
+        text, answers = "", []
+        for message in conversation["messages"]:
+            text += f"{message['role']}: "
+            begin = len(text)
+            text += f"{message['content']}\n"
+            if message["role"] == "assistant":
+                answers.append((begin, len(text)))
+        return data.Rendered(text + "assistant: " * asks, answers)
+
+
+def served(directory: pathlib.Path) -> ServedModel:
+    """Returns a language model with three places."""
+    template = LineTemplate()
+    return ServedModel(language_model(directory), "tiny", 7, places=[3], chat_template=template)

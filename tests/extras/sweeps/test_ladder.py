@@ -1,0 +1,156 @@
+"""Ladders: their rows, the error of held-out sizes, what to train, the picture."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from mtfrun.errors import InputError
+from mtfrun.extras.sweeps.analysis.ladder import Ladder, advise, fit_ladder, ladder_rows
+from mtfrun.extras.sweeps.analysis.ladder_table import ladder_json, ladder_lines, ladder_picture
+from mtfrun.extras.sweeps.analysis.scaling_law import ScalingLaw
+from mtfrun.extras.sweeps.result import RunResult
+
+LAW = ScalingLaw(math.log(1.2), math.log(60.0), math.log(2000.0), 0.45, 0.55)
+SIZES = (50_000, 150_000, 400_000, 900_000)
+STEPS = (500, 1000, 2000)
+TOKENS_PER_STEP = 1024
+
+
+def _result(size: int, steps: int, seed: int = 0, noise: float = 0.0) -> RunResult:
+    row = f"{size},TRAIN_STEPS={steps}"
+    return RunResult(
+        f"{row},SEED={seed}",
+        row,
+        seed,
+        {},
+        "finished",
+        step=steps,
+        metrics={"loss": float(LAW.loss(size, steps * TOKENS_PER_STEP)) * (1 + noise)},
+        parameters=size,
+        flops_per_token=20.0 * size**0.9,
+        tokens_per_step=TOKENS_PER_STEP,
+    )
+
+
+RESULTS = [_result(size, steps, 0) for size in SIZES for steps in STEPS]
+
+
+def _ladder(results: list[RunResult], hold_out: int = 1, draws: int = 5) -> Ladder:
+    rows, left_out = ladder_rows(results, "loss", hold_out)
+    return fit_ladder(rows, "loss", left_out, draws=draws, seed=0)
+
+
+@pytest.fixture(scope="module")
+def ladder() -> Ladder:
+    # The held-out runs end 2 % above the law of the other runs.
+    held_out = [_result(SIZES[-1], s, 0, 0.02) for s in STEPS]
+    return _ladder([*(r for r in RESULTS if r.parameters != SIZES[-1]), *held_out])
+
+
+def test_the_runs_of_all_seeds_are_a_row_of_one_size_and_length() -> None:
+    rows, left_out = ladder_rows(
+        [_result(900, 10, 0), _result(500, 20, 1), _result(500, 20, 0, 0.5)], "loss", 1
+    )
+    assert [(row.parameters, row.tokens, len(row.losses)) for row in rows] == [
+        (500, 20 * TOKENS_PER_STEP, 2),
+        (900, 10 * TOKENS_PER_STEP, 1),
+    ]
+    assert rows[0].mean_loss == pytest.approx(1.25 * float(LAW.loss(500, 20 * TOKENS_PER_STEP)))
+    assert [row.held_out for row in rows] == [False, True]
+    assert left_out == []
+
+
+@pytest.mark.parametrize(("hold_out", "count"), [(0, 0), (2, 2), (9, 4)])
+def test_the_largest_sizes_are_held_out(hold_out: int, count: int) -> None:
+    rows, _ = ladder_rows(RESULTS, "loss", hold_out)
+    assert {row.parameters for row in rows if row.held_out} == {*SIZES[len(SIZES) - count :]}
+
+
+def test_runs_without_a_result_are_left_out_with_their_reason() -> None:
+    run = RESULTS[0]
+    broken = [
+        dataclasses.replace(run, state="failed", error="the loss is not finite"),
+        dataclasses.replace(run, state="killed"),
+        dataclasses.replace(run, metrics={"loss": math.nan}),
+        dataclasses.replace(run, metrics={}),
+        dataclasses.replace(run, parameters=None),
+    ]
+    rows, left_out = ladder_rows([run, *broken], "loss", 0)
+    assert [len(row.losses) for row in rows] == [1]
+    reasons = ["the loss is not finite", "killed", "its loss is nan", "its loss is nan"]
+    reasons.append("its parameters or tokens were not counted")
+    assert left_out == [f"{run.name} ({reason})" for reason in reasons]
+
+
+def test_the_law_is_not_fitted_to_held_out_sizes(ladder: Ladder) -> None:
+    errors = {row.tokens: ladder.error(row) for row in ladder.rows if row.held_out}
+    assert len(errors) == len(STEPS)
+    assert [*errors.values()] == pytest.approx([1 / 1.02 - 1] * 3, abs=1e-4)
+    assert max(abs(ladder.error(row)) for row in ladder.rows if not row.held_out) < 1e-4
+    lines = ladder_lines(ladder, None, None)
+    assert "largest error of the rows held out: 1.96%" in lines
+    assert sum("  held out  " in line for line in lines) == 3
+
+
+@pytest.mark.slow
+def test_intervals_of_a_run_have_the_scatter_of_runs() -> None:
+    rng = np.random.default_rng(0)
+    noisy = [_result(n, s, 0, 0.01 * rng.standard_normal()) for n in SIZES for s in STEPS]
+    ladder = _ladder(noisy, hold_out=0, draws=40)
+    _, low, high = ladder.predict(SIZES[-1], STEPS[-1] * TOKENS_PER_STEP)
+    loss = float(LAW.loss(SIZES[-1], STEPS[-1] * TOKENS_PER_STEP))
+    assert low < loss < high
+    assert high - low > 0.02 * loss
+
+
+def test_advice_spends_the_budget_by_the_measured_operations(ladder: Ladder) -> None:
+    advice = advise(ladder, 1e15)
+    assert advice is not None
+    cost = 20.0 * advice.parameters.value**0.9
+    assert advice.tokens.value * cost == pytest.approx(1e15, rel=1e-3)
+    best = LAW.best_allocation(1e15, ladder.cost)
+    assert best is not None
+    assert advice.parameters.value == pytest.approx(best.parameters, rel=0.02)
+    assert advice.loss.value == pytest.approx(best.loss, rel=1e-3)
+    (steps,) = (x for x in ladder_lines(ladder, advice, None) if x.startswith("TRAIN_STEPS  "))
+    assert float(steps.split()[1].replace(",", "")) == pytest.approx(
+        advice.tokens.value / TOKENS_PER_STEP, rel=1e-3
+    )
+
+
+def test_without_a_budget_advice_is_for_ten_times_the_largest_run(ladder: Ladder) -> None:
+    advice = advise(ladder)
+    largest = 20.0 * SIZES[-1] ** 0.9 * STEPS[-1] * TOKENS_PER_STEP
+    assert advice is not None and advice.budget == pytest.approx(10 * largest)
+
+
+def test_a_law_without_a_best_size_gives_no_advice(ladder: Ladder) -> None:
+    worse = dataclasses.replace(ladder, law=dataclasses.replace(ladder.law, beta=-0.1))
+    assert advise(worse) is None
+    assert "no advice: by this law more parameters or more tokens do not lower loss" in (
+        ladder_lines(worse, None, None)
+    )
+    assert ladder_json(worse, None)["best"] is None
+    assert "advice" not in ladder_picture(worse, None).svg()
+
+
+def test_runs_that_determine_no_law_are_an_error_that_counts_those_left_out() -> None:
+    unfinished = dataclasses.replace(RESULTS[0], state="stopped", error="a signal")
+    rest = [result for result in RESULTS if result.parameters in SIZES[1:]]
+    with pytest.raises(InputError) as raised:
+        _ladder([unfinished, *rest])
+    assert str(raised.value) == (
+        "a scaling law needs 3 sizes of models, 3 numbers of tokens and 6 runs; those that are not "
+        "held out have 2, 3 and 6: train more; left out: 1, such as 50000,TRAIN_STEPS=500,SEED=0 "
+        "(a signal)"
+    )
+
+
+def test_a_picture_has_a_curve_for_every_size_and_marks_held_out_ones(ladder: Ladder) -> None:
+    svg = ladder_picture(ladder, advise(ladder)).svg()
+    for text in ("50.0k parameters", "400.0k parameters", "900.0k parameters, held out", "advice"):
+        assert f">{text}<" in svg

@@ -1,0 +1,99 @@
+"""Every shipped sweep can be read, and each of its rows can be trained."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from mtfrun.cli.parser import parse_flags
+from mtfrun.configuration import config
+from mtfrun.configuration.files import shipped_gin_files
+from mtfrun.experiment.runs.opening import build
+from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.extras.sweeps.sweep import Sweep
+from mtfrun.extras.sweeps.sweep_file import read_sweep_file
+from tests.cli.command import mtfrun_here
+from tests.cli.small_vocabulary import flag_of_small_vocabulary
+
+SWEEPS = {
+    name: read_sweep_file(name, []) for name in shipped_gin_files() if name.startswith("sweeps/")
+}
+# A row of every sweep is trained; the models of all are built.
+ROWS = [(name, [*sweep.rows][-1]) for name, sweep in SWEEPS.items()]
+# Debian's packages with the data of some sweeps.
+DIRECTORIES = {
+    "extras/sweeps/decoding.gin": "/usr/share/libreoffice/help",
+    "extras/sweeps/objectives_translation.gin": "/usr/share/libreoffice/help",
+    "extras/sweeps/resnet.gin": "/usr/share/datasets/fashion-mnist",
+}
+TINY = {"TRAIN_STEPS": "1", "BATCH_SIZE": "8", "experiment.Evaluation.max_batches": "1"}
+TINY_TEXT = {"NUM_LAYERS": "1", "D_MODEL": "16", "D_FF": "32"}
+TINY_IMAGES = {"STAGE_SIZES": "[1, 1, 1]", "WIDTHS": "[4, 4, 4]"}
+TINY_SEED = {"NUM_LAYERS": "1", "LAYER_SIZES": "[1, 1, 1]", "FILTER_SIZES": "[4, 4, 4]"}
+
+
+def _flags(sweep: Sweep, row: str, **tiny: str) -> list[str]:
+    """Returns the flags of one training of a row."""
+    # The values of a grid follow the name of the row.
+    runs = {run.row.partition(",")[0] if sweep.grid else run.row: run for run in sweep.runs()}
+    run = runs[row]
+    settings = {**sweep.bindings, **run.values, **tiny}
+    if tiny:
+        settings.pop("INIT_CHECKPOINT", None)
+    files = [f"--gin_file={name}" for name in [*sweep.gin_files, *run.gin_files]]
+    return [*files, *(f"--gin.{name}={text}" for name, text in settings.items())]
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_the_rows_of_a_shipped_sweep_are_configurations(name: str) -> None:
+    sweep = SWEEPS[name]
+    sweep.check()
+    assert len(sweep.seeds) >= 3 and sweep.max_minutes is not None
+    for row in sweep.rows:
+        flags = parse_flags(["train", "--model_dir=/none", *_flags(sweep, row)])
+        config.parse(flags.gin_file, flags.bindings, roots=ROOTS)
+
+
+def _tiny(name: str, row: str) -> dict[str, str]:
+    directory = DIRECTORIES.get(name)
+    if directory is not None and not pathlib.Path(directory).is_dir():
+        pytest.skip(f"needs {directory}")
+    if name == "extras/sweeps/resnet.gin":
+        return {**TINY, **(TINY_SEED if "original" in row else TINY_IMAGES)}
+    return {**TINY, **TINY_TEXT}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SWEEPS)
+def test_the_models_of_all_rows_are_built(name: str, tmp_path: pathlib.Path) -> None:
+    for row in SWEEPS[name].rows:
+        words = _flags(SWEEPS[name], row, **_tiny(name, row))
+        words += [flag_of_small_vocabulary(tmp_path)] * (name == "extras/sweeps/decoding.gin")
+        words = [word for word in words if not word.startswith("--gin.TEACHER=")]
+        flags = parse_flags(["train", "--model_dir=/none", *words])
+        config.parse(flags.gin_file, flags.bindings, roots=ROOTS)
+        experiment, _ = build()
+        assert experiment.model.named_variables()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "row"), ROWS)
+def test_a_row_of_a_shipped_sweep_trains_tiny(name: str, row: str, tmp_path: pathlib.Path) -> None:
+    tiny = _tiny(name, row)
+    flags = [*_flags(SWEEPS[name], row, **tiny), f"--model_dir={tmp_path / 'run'}"]
+    if name == "extras/sweeps/mixtures_linux_doc.gin":  # whose data are a package of Debian
+        for number in range(60):
+            (tmp_path / f"{number}.rst").write_text(f"Documentation of part {number}.\n" * 20)
+        flags.append(f"--gin.TEXT_FILES='{tmp_path}/*.rst'")
+    if "decoding" in name or "number_words" in name:
+        flags.append("--gin.DecodedPairs.num_decodes=2")
+    if name == "extras/sweeps/decoding.gin":
+        flags.append(flag_of_small_vocabulary(tmp_path))
+    if name == "extras/sweeps/distillation.gin" and row == "distilled":
+        teacher = tmp_path / "teacher"
+        of_teacher = _flags(SWEEPS[name], "alone", **tiny)
+        mtfrun_here("train", *of_teacher, f"--model_dir={teacher}")
+        flags.append(f"--gin.TEACHER='{teacher}'")
+    process = mtfrun_here("train", *flags)
+    assert process.returncode == 0, process.stderr.decode()
