@@ -87,7 +87,7 @@ GIN = [
     _slow("train QUICK NEW --gin.Task.metrics=[@exact_mach]", "did you mean 'exact_match'"),
     _slow("config diff QUICK runs/denoise.gin runs/quickstart.gin --gin.SED=3", "'SEED'"),
     Mistake("launch -n 2 -- train QUICK NEW --gin.SED=3", "did you mean 'SEED'"),
-    Mistake("train --gin_file=runs/quickstart.gin --gin_file=data/jsonl.gin NEW", "JSONL_FILES="),
+    _slow("train --gin_file=runs/quickstart.gin --gin_file=data/jsonl.gin NEW", "JSONL_FILES="),
     _slow("train QUICK NEW --gin.FeedForward.dff=3", "did you mean 'd_ff'"),
     _slow("train QUICK NEW --gin.FeedForwrd.d_ff=3", "did you mean 'FeedForward'"),
     _slow("train QUICK NEW --gin.USE_AVERAGES=true", r"--gin\.USE_AVERAGES=True$"),
