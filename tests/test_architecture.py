@@ -24,54 +24,39 @@ from tests.structure import (
     questions_of_kind,
 )
 
-# A package imports only packages with a lower number, and its own files.
+# A room imports rooms with a lower number, and its own files: `docs/architecture.md`.
 LEVELS = {
-    "url_secrets": -1,  # these five are files
-    "errors": 0,
-    "checks": 0.25,
-    "untrusted": 0.5,
-    "differences": 0.5,
-    "digests": 0.5,
-    "processes": 1,  # without TensorFlow, as configuration and display
-    "configuration": 1,
-    "display": 2,
-    "tensorflow_import": 2.5,  # a file
-    "mtf": 2,
-    "stores": 2.5,
-    "layers": 3,
-    "optim": 3,
-    "data": 3,
-    "rundir": 3,
-    "decoding": 3,
-    "models": 4,
-    "training": 5,
-    "evaluation": 5,
-    "experiment": 6,
-    "tools": 7,
-    "cli": 8,
-    "extras": 9,
+    "errors": 1,
+    "configuration": 2,  # without TensorFlow, as processes and display
+    "processes": 2,
+    "mtf": 3,
+    "display": 3,
+    "layers": 4,
+    "optim": 4,
+    "decoding": 4,
+    "files": 4,
+    "data": 5,  # these three do not know each other
+    "metrics": 5,
+    "checkpoints": 5,
+    "models": 6,
+    "rundir": 6,
+    "training": 7,
+    "experiment": 8,
+    "cli": 9,
     "api": 9,  # one file: the functions of `import mtfrun`
-    "__main__": 9,  # python -m mtfrun
+    "extras": 10,
+    "__main__": 10,  # python -m mtfrun
 }
 
-# Which of its siblings a sub-package imports. Those that are not listed import none.
-SIBLINGS: dict[str, dict[str, set[str]]] = {
-    "mtfrun.data": {
-        "images": {"sources"},
-        "objectives": {"vocabularies"},
-        "preprocessors": {"sources"},
-    },
-    "mtfrun.models": {
-        "moe": {"transformer"},
-        "parity": {"moe", "resnet", "transformer"},
-        "vision": {"resnet", "transformer"},
-    },
-    "mtfrun.tools": {
-        "auditing": {"data_viewer", "verification"},
-        "grow": {"conversion"},
-        "report": {"data_viewer", "sweep"},
-    },
-    "mtfrun.experiment.conversion": {"tensor2tensor": {"hugging_face", "mesh_tensorflow"}},
+# The extras that an extra imports; all others import none.
+EXTRAS = {
+    "audit": {"data_viewer", "sweeps"},
+    "report": {"data_viewer", "sweeps"},
+    "monitoring": {"report"},
+    "huggingface": {"text_tasks"},
+    "saved_model": {"text_tasks", "vision"},
+    "serving": {"vision"},
+    "mesh_tensorflow": {"huggingface", "vision"},
 }
 
 MOST_PARAMETERS = 9
@@ -105,8 +90,23 @@ def test_a_package_imports_only_packages_of_a_lower_level() -> None:
     _assert_none(violations, "only packages of a lower level may be imported, see LEVELS")
 
 
-def test_sub_packages_import_only_the_siblings_that_are_declared() -> None:
-    assert imports_between_sub_packages() == SIBLINGS
+def test_an_extra_imports_only_the_extras_that_are_declared() -> None:
+    imports = imports_between_sub_packages()["mtfrun.extras"]
+    undeclared = {name: found - EXTRAS.get(name, set()) for name, found in imports.items()}
+    _assert_none([f"{a} -> {b}" for a in undeclared for b in undeclared[a]], "see EXTRAS")
+
+
+def test_the_core_and_its_gin_files_name_no_extra() -> None:
+    violations = [
+        f"{_name(path)} imports {name}"
+        for path in SOURCES
+        for name in imported_names(path)
+        if name.startswith("mtfrun.extras") and "extras" not in path.relative_to(ROOT).parts
+    ]
+    for path in (ROOT / "gin").rglob("*.gin"):
+        if "extras" not in path.relative_to(ROOT).parts and "mtfrun.extras" in path.read_text():
+            violations.append(_name(path))
+    _assert_none(violations, "the core finds extras by entry points")
 
 
 def test_nothing_imports_what_exists_for_parity_only() -> None:

@@ -17,7 +17,7 @@ GIN = """
 from __gin__ import dynamic_registration
 from mtfrun import experiment
 from mtfrun import training
-from mtfrun.tools import export_best
+from mtfrun.extras.monitoring import export_best
 
 experiment.Training.actions = [@export_best.ExportBest()]
 training.CheckpointOptions:

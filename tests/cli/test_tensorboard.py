@@ -23,7 +23,7 @@ SETTINGS = """
 from __gin__ import dynamic_registration
 from mtfrun import experiment
 from mtfrun.models import transformer
-from mtfrun.tools import histograms
+from mtfrun.extras.monitoring import histograms
 
 experiment.Training.actions = [@histograms.Histograms()]
 histograms.Histograms.every_steps = 2

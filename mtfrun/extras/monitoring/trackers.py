@@ -43,7 +43,7 @@ class MLflow(Tracker):
     are parameters, which MLflow never changes: a later value is a tag. The table is that of the
     evaluations. There is a report if the extra "report" is installed.
 
-        from mtfrun.tools import trackers
+        from mtfrun.extras.monitoring import trackers
 
         training.TrainOptions.hooks = [@trackers.MLflow()]
         trackers.MLflow.uri = "http://127.0.0.1:5000"
@@ -146,7 +146,7 @@ class WeightsAndBiases(Tracker):
     A resumed run continues its run there, see `MLflow`. `step` is the axis of the charts. W&B's
     files are in the directory `wandb` of the run.
 
-        from mtfrun.tools import trackers
+        from mtfrun.extras.monitoring import trackers
 
         training.TrainOptions.hooks = [@trackers.WeightsAndBiases()]
         trackers.WeightsAndBiases.project = "translation"

@@ -1,1 +1,1 @@
-"""Plans of training on any mesh, without its devices: `from mtfrun.tools import planning`."""
+"""Plans of training on any mesh, without its devices."""

@@ -6,16 +6,15 @@ TensorFlow initialises no device and starts no thread by that.
 import gc
 import importlib
 
+from mtfrun.configuration.entry_points import load_entry_points
 from mtfrun.display.tensorflow_import import import_tensorflow
 
 with import_tensorflow():
     for _name in (
         *("cli.main", "cli.trained_run", "experiment.runs.run_training"),
-        *("models.moe", "models.parity", "models.resnet", "models.transformer"),
-        *("tools.export_best", "tools.histograms", "tools.layer_pictures", "tools.projector"),
-        "tools.trackers",
-        "rundir.tensorboard.hparams",
+        *("metrics.hparams", "models.moe", "models.resnet", "models.transformer"),
     ):
         importlib.import_module(f"mtfrun.{_name}")
+    load_entry_points("mtfrun.gin")
 # Without this the first garbage collection of every child looks at what is imported: 0.25 s each.
 gc.freeze()

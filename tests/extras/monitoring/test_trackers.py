@@ -23,7 +23,7 @@ from tests.cli.command import error_line, mtfrun, mtfrun_here, tiny_experiment
 GIN = """
 from __gin__ import dynamic_registration
 from mtfrun import training
-from mtfrun.tools import trackers
+from mtfrun.extras.monitoring import trackers
 
 training.TrainOptions.hooks = [@trackers.MLflow(), @trackers.WeightsAndBiases()]
 trackers.MLflow.uri = "sqlite:///DIRECTORY/mlflow.db"
