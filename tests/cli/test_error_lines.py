@@ -69,7 +69,7 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             "data/parquet_pairs.gin, data/prefix_lm_objective.gin, data/span_corruption.gin, "
             "data/task_feature_lengths.gin, data/tfds_pairs.gin, data/tsv_pairs.gin, "
             "data/ul2.gin, extras/datasets/data/libreoffice_help.gin, "
-            "extras/datasets/runs/translate_help.gin, extras/t5/base.gin, "
+            "extras/datasets/runs/translate_help.gin, extras/t5/tasks/base.gin, "
             "extras/text_tasks/data/wordnet.gin, extras/text_tasks/runs/wordnet_topics.gin",
         ),
         (

@@ -27,11 +27,11 @@ from tests.cli.small_vocabulary import FILES_WITH_SUBWORDS, flag_of_small_vocabu
 
 FILES = shipped_gin_files()
 # The files of a training; the tests of sweeps build their rows, adapters and teachers need a run.
-NO_TRAININGS = ("sweeps/", "adapters/", "teachers/")
+NO_TRAININGS = ("extras/sweeps/", "adapters/", "extras/distillation/")
 # Recipes of tasks have the same macros and models: tests/configuration/test_recipes_of_tasks.py.
-SIMILAR = {n for n in FILES if n.startswith("tasks/")} - {
-    "extras/t5/glue_cola.gin",
-    "extras/t5/glue.gin",
+SIMILAR = {n for n in FILES if n.startswith("extras/t5/tasks/")} - {
+    "extras/t5/tasks/glue_cola.gin",
+    "extras/t5/tasks/glue.gin",
 }
 OF_TRAININGS = [n for n in FILES if not n.startswith(NO_TRAININGS) and n not in SIMILAR]
 COMPILED = [

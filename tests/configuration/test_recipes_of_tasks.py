@@ -152,7 +152,7 @@ ROWS: Mapping[str, tuple[str, Row, str, str]] = {
         ]
     },
 }
-RECIPES = {x for x in shipped_gin_files() if x.startswith("tasks/")}
+RECIPES = {x for x in shipped_gin_files() if x.startswith("extras/t5/tasks/")}
 MIXTURES = ["glue", "super_glue"]
 OTHERS = ["squad", "trivia_qa", "wmt16_enro"]
 RANKED = "super_glue_copa_ranked"
@@ -192,7 +192,7 @@ def _values(task: data.Task, example: data.Fields) -> dict[str, float]:
 
 
 def test_every_recipe_has_a_row() -> None:
-    names = {path.removeprefix("tasks/").removesuffix(".gin") for path in RECIPES}
+    names = {path.removeprefix("extras/t5/tasks/").removesuffix(".gin") for path in RECIPES}
     assert names - set(ROWS) == {"base", RANKED, *MIXTURES}
     assert set(ROWS) < names
 

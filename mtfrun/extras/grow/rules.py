@@ -38,7 +38,6 @@ from mtfrun.extras.grow.dimension_map import (
 from mtfrun.extras.grow.heads import HEADS, QUERY_HEADS, Grouping, Regrouping
 from mtfrun.extras.grow.plan import Plan
 from mtfrun.extras.grow.stream import D_EMBEDDING, D_MODEL, Stream
-from mtfrun.extras.vision import UNet
 from mtfrun.layers import LayerNorm, LinearDistanceBias, MultiHeadAttention, RMSNorm
 from mtfrun.layers.attention.positions.linear_distance import alibi_slopes
 from mtfrun.models import Model
@@ -268,7 +267,7 @@ class Rules:
             return placed(first(old, new), fill=of_rows, new=f"new {of_rows}")
         if plain == _D_KV and place.attention is not None:
             return self._map_of_d_kv(place, *place.attention, is_summed=is_summed)
-        if is_summed and isinstance(self._new_modules[""], UNet) and _BLOCK_UP.match(place.path):
+        if is_summed and _BLOCK_UP.match(place.path):
             half = self._map_of_units(place, plain, old // 2, new // 2, is_summed=True)
             return side_by_side(half, old // 2)
         return self._map_of_units(place, plain, old, new, is_summed=is_summed)

@@ -31,3 +31,4 @@ from mtfrun.extras.vision.segmentation.unet import ConvolutionBlock as Convoluti
 from mtfrun.extras.vision.segmentation.unet import UNet as UNet
 from mtfrun.extras.vision.segmentation.unet import UNetStages as UNetStages
 from mtfrun.extras.vision.vision_transformer import VisionTransformer as VisionTransformer
+from mtfrun.extras.vision.segmentation.drawing import PredictedImage as PredictedImage

@@ -12,7 +12,7 @@ _GAP, _LINE, _LONGEST_LINE = 7, 16, 46
 _TITLES = ("image", "true", "predicted")
 
 
-class SegmentedImage(NamedTuple):
+class PredictedImage(NamedTuple):
     """`pixels` uint8 [rows, cols, channels], 1 or 3 channels; masks uint8 [rows, cols]."""
 
     pixels: np.ndarray
@@ -26,7 +26,7 @@ def class_colours(num_classes: int) -> np.ndarray:
     return np.array([[0, 0, 0], *np.resize(palette, (num_classes - 1, 3))], np.uint8)
 
 
-def segmented_images(images: Sequence[SegmentedImage], class_names: Sequence[str]) -> np.ndarray:
+def segmented_images(images: Sequence[PredictedImage], class_names: Sequence[str]) -> np.ndarray:
     """Returns a picture uint8 [height, width, 3] with a row of three for each image."""
     side = (WIDTH - 4 * _GAP) / 3
     rows, cols, _ = images[0].pixels.shape

@@ -13,8 +13,7 @@ from mtfrun.display import pictures
 from mtfrun.errors.checks import INDEX, check_fields
 from mtfrun.experiment.evaluation.evaluation import EvaluationContext, EvaluationResult, Evaluator
 from mtfrun.experiment.records import require
-from mtfrun.extras.vision.segmentation import segmentation_data
-from mtfrun.extras.vision.segmentation.drawing import segmented_images
+from mtfrun.extras.vision.segmentation.drawing import PredictedImage, segmented_images
 from mtfrun.extras.vision.segmentation.inference import Segmentation
 from mtfrun.extras.vision.segmentation.segmentation_data import SegmentationData, SegmentedImage
 from mtfrun.models.resnet import CONFUSION_MATRIX
@@ -80,7 +79,7 @@ class SegmentedImages(Evaluator):
         )
         predicted = segmentation([image for image, _ in self._first], context.progress)
         shown = [
-            segmentation_data.SegmentedImage(_slice(image, 3), _slice(mask, 2), _slice(other, 2))
+            PredictedImage(_slice(image, 3), _slice(mask, 2), _slice(other, 2))
             for (image, mask), other in zip(self._first, predicted, strict=True)
         ]
         names = _data_of(self).source.class_names

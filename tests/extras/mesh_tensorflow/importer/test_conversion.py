@@ -344,13 +344,13 @@ def _text(imported: Imported) -> str:
             [
                 "glue_cola_v002",
                 "TRAINING_DATA = @data.NoSource()",
-                "behind this one: --gin_file=extras/t5/glue_cola.gin\n",
+                "behind this one: --gin_file=extras/t5/tasks/glue_cola.gin\n",
             ],
         ),
         (
             "run.train_dataset_fn = @t5.models.mesh_transformer.mesh_train_dataset_fn\n"
             "mesh_train_dataset_fn.mixture_or_task_name = 'super_glue_v102_proportional'\n",
-            ["behind this one: --gin_file=extras/t5/super_glue.gin\n"],
+            ["behind this one: --gin_file=extras/t5/tasks/super_glue.gin\n"],
         ),
     ],
 )
