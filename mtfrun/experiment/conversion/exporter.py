@@ -23,7 +23,7 @@ class ExportedRun:
     settings: Settings
 
     @property
-    def configured(self) -> RunDirectory:
+    def config_run(self) -> RunDirectory:
         """The run whose configuration counts: the adapter's, if there is one."""
         return self.run if self.adapter is None else find_adapter(self.adapter, self.run)
 

@@ -66,7 +66,7 @@ class HuggingFaceExporter:
         from mtfrun.extras.huggingface.export import export_folder, origin_of_run
 
         allowed = run.settings.allowed_imports
-        origin = origin_of_run(run.configured, allowed, weights_only=flags.weights_only)
+        origin = origin_of_run(run.config_run, allowed, weights_only=flags.weights_only)
         export_folder(directory, run.values().values, origin, shard_size(flags))
 
 
@@ -92,7 +92,7 @@ class PeftExporter:
                 "safetensors"
             )
         try:
-            origin = origin_of_run(run.configured, run.settings.allowed_imports, weights_only=True)
+            origin = origin_of_run(run.config_run, run.settings.allowed_imports, weights_only=True)
         except ConversionError as error:
             raise ConversionError(f"PEFT adapts models of transformers: {error}") from error
         experiment, _ = run.restore()
