@@ -13,7 +13,7 @@ Stores a teacher's predictions for all training rows of its run: the likeliest i
   mtfrun data logits --model_dir=/tmp/teacher --to=/tmp/logits --top_k=8 --temperature=2
 
 Students learn from these files without the teacher, on rows of the same texts, lengths and
-vocabulary, and with the same temperature: --gin_file=extras/distillation/teachers/stored_logits.gin. A
+vocabulary, and with the same temperature: --gin_file=teachers/stored_logits.gin. A
 target takes 4 bytes for each of the K ids, 6 with a vocabulary of more than 65,536. Rows with
 noise, as of span corruption, differ in every epoch and are refused.
 
@@ -35,7 +35,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--temperature",
         type=float,
         default=2.0,
-        help="logits are divided by it; 2 by default, as in extras/distillation/teachers/stored_logits.gin",
+        help="logits are divided by it; 2 by default, as in teachers/stored_logits.gin",
         metavar="T",
     )
     add("--batch_size", type=int, default=64, help="rows at a time; 64 by default", metavar="N")

@@ -11,6 +11,7 @@ from mtfrun.extras.vision.pixels.image_sequences import ImageSize as ImageSize
 from mtfrun.extras.vision.pixels.image_sequences import LocalImageAttention as LocalImageAttention
 from mtfrun.extras.vision.pixels.pixel_data import PixelData as PixelData
 from mtfrun.extras.vision.pixels.pixel_vocabulary import PixelVocabulary as PixelVocabulary
+from mtfrun.extras.vision.segmentation.drawing import PredictedImage as PredictedImage
 from mtfrun.extras.vision.segmentation.drawing import class_colours as class_colours
 from mtfrun.extras.vision.segmentation.drawing import segmented_images as segmented_images
 from mtfrun.extras.vision.segmentation.drawn_shapes import DrawnShapes as DrawnShapes
@@ -31,4 +32,3 @@ from mtfrun.extras.vision.segmentation.unet import ConvolutionBlock as Convoluti
 from mtfrun.extras.vision.segmentation.unet import UNet as UNet
 from mtfrun.extras.vision.segmentation.unet import UNetStages as UNetStages
 from mtfrun.extras.vision.vision_transformer import VisionTransformer as VisionTransformer
-from mtfrun.extras.vision.segmentation.drawing import PredictedImage as PredictedImage

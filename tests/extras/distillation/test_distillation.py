@@ -13,7 +13,11 @@ import mtfrun
 from mtfrun.rundir import RunDirectory
 from tests.cli.command import error_line, header_of, mtfrun_here, succeeded
 
-STUDENT = ["--gin_file=extras/distillation/teachers/run.gin", "--gin.D_MODEL=8", "--gin.EVAL_AT_START=False"]
+STUDENT = [
+    "--gin_file=teachers/run.gin",
+    "--gin.D_MODEL=8",
+    "--gin.EVAL_AT_START=False",
+]
 
 
 def _flags(teacher: pathlib.Path, *, steps: int = 2) -> list[str]:
@@ -122,7 +126,7 @@ def _stored(teacher: pathlib.Path, logits: pathlib.Path) -> list[str]:
         *(
             "train",
             f"--gin_file={teacher}/config.gin",
-            "--gin_file=extras/distillation/teachers/stored_logits.gin",
+            "--gin_file=teachers/stored_logits.gin",
         ),
         *("--gin.D_MODEL=8", f"--gin.TEACHER_LOGITS='{logits}'", "--gin.EVAL_AT_START=False"),
     ]

@@ -17,7 +17,9 @@ from tests.cli.command import mtfrun_here
 from tests.cli.small_vocabulary import flag_of_small_vocabulary
 
 SWEEPS = {
-    name: read_sweep_file(name, []) for name in shipped_gin_files() if name.startswith("extras/sweeps/")
+    name: read_sweep_file(name, [])
+    for name in shipped_gin_files()
+    if name.startswith("extras/sweeps/")
 }
 # A row of every sweep is trained; the models of all are built.
 ROWS = [(name, [*sweep.rows][-1]) for name, sweep in SWEEPS.items()]
