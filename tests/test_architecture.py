@@ -103,9 +103,11 @@ def test_the_core_and_its_gin_files_name_no_extra() -> None:
         for name in imported_names(path)
         if name.startswith("mtfrun.extras") and "extras" not in path.relative_to(ROOT).parts
     ]
-    for path in (ROOT / "gin").rglob("*.gin"):
-        if "extras" not in path.relative_to(ROOT).parts and "mtfrun.extras" in path.read_text():
-            violations.append(_name(path))
+    violations += [
+        _name(path)
+        for path in (ROOT / "gin").rglob("*.gin")
+        if "extras" not in path.relative_to(ROOT).parts and "mtfrun.extras" in path.read_text()
+    ]
     _assert_none(violations, "the core finds extras by entry points")
 
 

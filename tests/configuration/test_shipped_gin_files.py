@@ -19,9 +19,8 @@ from mtfrun.experiment.runs.settings import ROOTS
 from tests.cli.command import TINY
 
 # The sweeps and the recipes of tasks have tests of their own.
-FILES = [
-    name for name in shipped_gin_files() if not name.startswith(("extras/sweeps/", "extras/t5/"))
-]
+OTHERS = ("extras/sweeps/", "extras/t5/")
+FILES = [name for name in shipped_gin_files() if not name.startswith(OTHERS)]
 BASE = ["defaults.gin", "models/lm_tiny.gin", "data/python_docs.gin"]
 ROWS_OF_PAIRS_BASE = [
     "defaults.gin",
