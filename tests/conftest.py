@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -157,3 +158,12 @@ def hangup_not_ignored() -> Iterator[None]:
 def mesh_shape(request: pytest.FixtureRequest) -> str:
     """Every mesh shape of LAYOUTS, for example `"data:2,model:2"`."""
     return request.param
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """Limits every file to 64 kB: larger writes fail as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -15,7 +15,7 @@ from tests.reach import ROOT
 
 @pytest.fixture(scope="module")
 def core(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A folder with the package without its extras, as a distribution with entry points of its own."""
+    """A folder with the package without its extras, as an installed distribution."""
     folder = tmp_path_factory.mktemp("core")
     ignored = shutil.ignore_patterns("extras", "__pycache__")
     shutil.copytree(ROOT / "mtfrun", folder / "mtfrun", ignore=ignored)

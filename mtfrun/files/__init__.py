@@ -1,4 +1,4 @@
-"""Files at URLs, in any store that fsspec knows: s3://, gs://, memory://, file://, ..."""
+"""Files that appear whole or not at all; locks, digests; files at URLs, through fsspec."""
 
 from mtfrun.files.atomic import atomic_open as atomic_open
 from mtfrun.files.atomic import atomic_write as atomic_write

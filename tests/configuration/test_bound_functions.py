@@ -49,5 +49,5 @@ def test_a_flag_may_name_a_public_function_that_no_file_imports() -> None:
     with config.exclusive():
         binding = ("--gin_param", "Task.metrics = [@exact_match]")
         config.parse(["runs/number_words.gin"], [binding], roots=ROOTS)
-        assert "from mtfrun import evaluation" in config.config_text()
+        assert "from mtfrun import metrics" in config.config_text()
         assert "metrics = [@metrics.exact_match]" in config.config_text()

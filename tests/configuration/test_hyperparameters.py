@@ -18,7 +18,10 @@ from mtfrun.errors import InputError
 from mtfrun.experiment.saved_configuration import SavedConfiguration
 
 ROOT = pathlib.Path(__file__).parents[2]
-PACKAGES = {"transformer": "mtfrun.models.transformer"}
+PACKAGES = {
+    "transformer": "mtfrun.models.transformer",
+    "zoo": "mtfrun.extras.mesh_tensorflow.zoo",
+}
 
 
 @pytest.mark.parametrize("name", NEUTRAL)

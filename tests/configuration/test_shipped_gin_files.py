@@ -263,6 +263,7 @@ MIXTURES_IN_T5 = """
 include "models/t5.1.1.tiny.gin"
 
 from __gin__ import dynamic_registration
+from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.models import moe
 from mtfrun.models import transformer
 

@@ -144,10 +144,10 @@ _STATEMENTS = "from mtfrun.configuration import statements\n"
         (_STATEMENTS + "{} = @here/statements.os.system()", None, "os"),
         (_STATEMENTS + "statements.os.system.command = 'id'", None, "os"),
         (_STATEMENTS + "statements.os.system:\n  command = 'id'", None, "os"),
-        ("from mtfrun.rundir import atomic\n{} = @atomic.secrets.token_hex()", None, "secrets"),
+        ("from mtfrun.files import atomic\n{} = @atomic.secrets.token_hex()", None, "secrets"),
         # mtfrun's own functions write files and run commands.
         (
-            "from mtfrun import rundir\n{} = @files.atomic_write()",
+            "from mtfrun import files\n{} = @files.atomic_write()",
             "files.atomic_write",
             "mtfrun.files.atomic",
         ),
@@ -161,7 +161,7 @@ _STATEMENTS = "from mtfrun.configuration import statements\n"
         ("{} = @experiment.Training.__subclasses__()", None, "builtins"),
         ("{} = @experiment.Training.run.__globals__.get()", None, "mtfrun.experiment.training"),
         (
-            "from mtfrun.extras.plan import estimate\n{} = @estimate.re.compile()",
+            "from mtfrun.extras.plan.search import estimate\n{} = @estimate.re.compile()",
             None,
             "re",
         ),

@@ -100,7 +100,7 @@ def test_every_pattern_has_a_test_that_exists(row: list[str]) -> None:
 
 def test_workarounds_of_the_engine_name_tests_that_exist() -> None:
     named = set()
-    path = DTENSOR_ROOT / "mtfrun" / "mtf" / "engine.py"
+    path = DTENSOR_ROOT / "mtfrun" / "mtf" / "placement" / "engine.py"
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef):
             docstring = ast.get_docstring(node) or ""

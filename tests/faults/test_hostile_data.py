@@ -106,6 +106,10 @@ NAMES = [
     "a\x00b",
     "\x1b[2J",
 ]
+VOCABULARIES: dict[str, Any] = {
+    "SentencePieceVocabulary": data.SentencePieceVocabulary,
+    "HuggingFaceVocabulary": huggingface.HuggingFaceVocabulary,
+}
 SOURCES = ["TextFiles", "TextLines", "TextParagraphs", "JsonLines", "Tsv", "Parquet"]
 QUICK_SOURCES = {"TextLines"}
 
@@ -118,11 +122,11 @@ def test_names_that_are_no_files_of_texts(kind: str, tmp_path: pathlib.Path) -> 
         refused(functools.partial(_drain, source))
 
 
-@pytest.mark.parametrize("kind", ["SentencePieceVocabulary", "HuggingFaceVocabulary"])
+@pytest.mark.parametrize("kind", VOCABULARIES)
 def test_names_that_are_no_vocabularies(kind: str, tmp_path: pathlib.Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in [*NAMES, str(tmp_path / "pipe"), str(tmp_path), "a" * 5000]:
-        refused(functools.partial(_size, getattr(data, kind), name))
+        refused(functools.partial(_size, VOCABULARIES[kind], name))
 
 
 MODELS = {
@@ -136,11 +140,11 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("kind", ["SentencePieceVocabulary", "HuggingFaceVocabulary"])
+@pytest.mark.parametrize("kind", VOCABULARIES)
 def test_vocabularies_that_are_none(kind: str, tmp_path: pathlib.Path) -> None:
     for name, content in MODELS.items():
         (tmp_path / "model").write_bytes(content)
-        line = refused(lambda: getattr(data, kind)(str(tmp_path / "model")).size)
+        line = refused(lambda: VOCABULARIES[kind](str(tmp_path / "model")).size)
         assert line, name
 
 

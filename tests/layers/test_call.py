@@ -15,6 +15,8 @@ import pytest
 from mtfrun import layers, mtf
 from mtfrun.configuration.published import exported_names
 from mtfrun.errors import InputError
+from mtfrun.extras import huggingface
+from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.layers import ActivationScale, Call, Collector
 from mtfrun.models import Model, moe, transformer
 from mtfrun.models.transformer import (
@@ -40,7 +42,7 @@ def _layer_classes() -> dict[str, type]:
     """Returns the public classes of layers that can be called, by name."""
     public = {
         f"{package.__name__.removeprefix('mtfrun.')}.{name}": getattr(package, name)
-        for package in (layers, transformer, moe)
+        for package in (layers, transformer, moe, zoo, huggingface)
         for name in exported_names(package)
     }
     return {
@@ -48,7 +50,7 @@ def _layer_classes() -> dict[str, type]:
         for name, cls in public.items()
         if inspect.isclass(cls)
         and issubclass(cls, (mtf.Module, *STATELESS_TRANSFORMS))
-        and not issubclass(cls, Model)
+        and not issubclass(cls, (Model, transformer.TokenLossTerm))
         and any("__call__" in vars(base) for base in cls.__mro__)
     }
 

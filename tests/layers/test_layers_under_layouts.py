@@ -163,7 +163,7 @@ def _cluster_softmax(mesh: mtf.Mesh) -> zoo.ClusterSoftmax:
 
 
 def _filters(name: str, mesh: mtf.Mesh) -> mtf.Module:
-    module: mtf.Module = getattr(transformer, name)(mesh, WIDTH)
+    module: mtf.Module = getattr(zoo, name)(mesh, WIDTH)
     return module
 
 
@@ -595,8 +595,8 @@ WITHOUT_CASE = ["TransformedLayer"]
 
 @pytest.mark.parametrize(
     ("package", "exempt"),
-    [(layers, []), (transformer, WITHOUT_CASE)],
-    ids=["layers", "transformer"],
+    [(layers, []), (transformer, WITHOUT_CASE), (zoo, [])],
+    ids=["layers", "transformer", "zoo"],
 )
 def test_every_public_layer_has_a_case(package: ModuleType, exempt: list[str]) -> None:
     names = exported(package, _is_layer)
@@ -604,7 +604,10 @@ def test_every_public_layer_has_a_case(package: ModuleType, exempt: list[str]) -
     with (
         recorded_calls(layers, exported(layers, _is_layer)) as of_layers,
         recorded_calls(transformer, exported(transformer, _is_layer)) as of_transformer,
+        recorded_calls(zoo, exported(zoo, _is_layer)) as of_zoo,
     ):
         for case in CASES.values():
             case.make(mesh)
-    require_a_case_of_each(names, of_layers | of_transformer, exempt, f"CASES in {__file__}")
+    require_a_case_of_each(
+        names, of_layers | of_transformer | of_zoo, exempt, f"CASES in {__file__}"
+    )

@@ -114,7 +114,7 @@ def test_the_acknowledgement_says_what_is_interrupted() -> None:
 
 WRITING = """
 import hashlib, runpy, sys
-from mtfrun.rundir import atomic_open, remove_outputs_in_progress
+from mtfrun.files import atomic_open, remove_outputs_in_progress
 signals = runpy.run_path(sys.argv[1])
 with (
     signals["handle_signals"](
