@@ -1,11 +1,11 @@
 """Models of other programs: runs made of them, and files for other programs made of runs.
 
 An `Importer` reads a path and returns `Imported`, of which `import_run.write_run` makes a run
-directory: `config.gin` (see `gin_file.GinFile`), a checkpoint and `import.json`. An `Exporter`
-writes an `ExportedRun`. In `hugging_face` a `Family` takes a folder's configuration and has one
-two-way table of its tensors.
+directory: `config.gin` (see `GinFile`), a checkpoint and `import.json`. An `Exporter`
+writes an `ExportedRun`.
 """
 
+from mtfrun.configuration.gin_writer import GinFile as GinFile
 from mtfrun.experiment.conversion.exporter import ExportedRun as ExportedRun
 from mtfrun.experiment.conversion.exporter import Exporter as Exporter
 from mtfrun.experiment.conversion.import_run import write_run as write_run

@@ -15,19 +15,19 @@ from typing import Any, ClassVar, Protocol
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
+from mtfrun.configuration.published import load_published
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras.huggingface.generation import read_generation
 from mtfrun.extras.huggingface.tables.folder import Folder
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import TensorTable
 from mtfrun.extras.huggingface.tokenizers.tokenizer import read_tokenizer
-from mtfrun.models import moe, transformer
 from mtfrun.models.transformer.residual_transforms import distinct_names
 
 Parameters = Mapping[str, Mapping[str, Any]]
 
 # Configurations name classes of models by these modules.
-_MODULES = ("transformer", "moe", "resnet", "vision", "layers")
+_MODULES = ("transformer", "moe", "resnet", "layers", "huggingface", "text_tasks", "vision", "zoo")
 # Classes and parameters on which no output for a text or an image depends, but only training, the
 # layout, the time, or what becomes of padding.
 _WITHOUT_EFFECT = (
@@ -301,8 +301,7 @@ def write_window(
 
 
 def _class(name: str) -> type:
-    module, _, class_name = name.rpartition("/")[2].partition(".")
-    cls: type = getattr({"moe": moe, "transformer": transformer}[module], class_name)
+    cls: type = load_published()[name.rpartition("/")[2]]
     return cls
 
 

@@ -13,6 +13,7 @@ import pytest
 import tokenizers
 
 from mtfrun import data
+from mtfrun.configuration.published import load_published
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras import huggingface, text_tasks
 from mtfrun.extras.huggingface.tables.folder import Folder
@@ -141,7 +142,7 @@ def test_an_import_of_the_files_gives_the_vocabulary(kind: str, tmp_path: pathli
         Settings({"vocab_size": vocabulary.size, "eos_token_id": vocabulary.end_id}),
         vocabulary.pad_id,
     )
-    cls = getattr(data, made.reference.removeprefix("@data.").removesuffix("()"))
+    cls = load_published()[made.reference.removeprefix("@").removesuffix("()")]
     arguments = [] if made.file is None else [str(folder / made.file[1])]
     assert cls(*arguments, **made.parameters).fingerprint == vocabulary.fingerprint
 

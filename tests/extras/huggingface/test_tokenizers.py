@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mtfrun import data
+from mtfrun.configuration.published import load_published
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras.huggingface.tables.folder import Folder
 from mtfrun.extras.huggingface.tables.settings import Settings
@@ -50,7 +51,7 @@ def _folder(path: pathlib.Path, files: dict[str, bytes | dict[str, Any]]) -> Fol
 def _read(folder: Folder, pad_id: int, **config: Any) -> tuple[Tokenizer, data.Vocabulary]:
     """Returns the tokenizer of a folder, and its vocabulary."""
     made = read_tokenizer(folder, Settings({"vocab_size": 512, **config}), pad_id)
-    cls = getattr(data, made.reference.removeprefix("@data.").removesuffix("()"))
+    cls = load_published()[made.reference.removeprefix("@").removesuffix("()")]
     arguments = [] if made.file is None else [str(folder.path / made.file[1])]
     return made, cls(*arguments, **made.parameters)
 

@@ -179,7 +179,7 @@ def test_models_without_logits_are_refused() -> None:
 def test_reproducible_meshes_are_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE, "batch:data", reproducible="data:4")
     _, features = _features(mesh)
-    with pytest.raises(InputError, match=r"^optim\.Sophia .* Mesh\.reproducible"):
+    with pytest.raises(InputError, match=r"^optimizers\.Sophia .* Mesh\.reproducible"):
         _sample(_state(mesh), features)
 
 

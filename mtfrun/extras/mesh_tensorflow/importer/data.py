@@ -145,7 +145,7 @@ def names_of_data(source: SourceConfig) -> list[str]:
 
 def _recipe_of(task: str) -> str | None:
     """Returns the gin file of a task of T5, if there is one."""
-    path = f"tasks/{_RECIPES.get(task, _VERSION.sub('', task))}.gin"
+    path = f"extras/t5/tasks/{_RECIPES.get(task, _VERSION.sub('', task))}.gin"
     return path if path in shipped_gin_files() else None
 
 

@@ -16,10 +16,10 @@ from mtfrun.extras.huggingface.tables.tensor_table import Matrix, Row, Same
 _KIND = "encoder_attention_type"
 # By kind of attention transformers' class, ours, and its name in our paths.
 _ATTENTION = {
-    "local": ("LocalSelfAttention", "LocalSelfAttention", "local_self_attention"),
+    "local": ("LocalSelfAttention", "transformer.LocalSelfAttention", "local_self_attention"),
     "transient-global": (
         "TransientGlobalSelfAttention",
-        "TransientGlobalAttention",
+        "huggingface.TransientGlobalAttention",
         "transient_global_attention",
     ),
 }
@@ -52,9 +52,9 @@ class LongT5(T5):
     def write_layers(self, settings: Settings, file: GinFile) -> str:
         layer = super().write_layers(settings, file)
         of_encoder = [_ATTENTION[_kind(settings)][1]]
-        of_decoder = ["SelfAttention", "EncoderDecoderAttention"]
+        of_decoder = ["transformer.SelfAttention", "transformer.EncoderDecoderAttention"]
         for stack, attentions in (("encoder", of_encoder), ("decoder", of_decoder)):
-            layers = [reference(f"@transformer.{name}") for name in (*attentions, layer)]
+            layers = [reference(f"@{name}") for name in (*attentions, f"transformer.{layer}")]
             file.bind(f"{stack}/transformer.Stack", {"layers": layers})
         return layer
 
@@ -89,7 +89,7 @@ class LongT5Encoder(LongT5, T5Encoder):
         return f"{super().title(settings)}, the encoder"
 
     def attention_class(self, settings: Settings) -> str:
-        return f"transformer.{_ATTENTION[_kind(settings)][1]}"
+        return _ATTENTION[_kind(settings)][1]
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)

@@ -215,7 +215,7 @@ class Bert(TextFamily):
             if self.num_types:
                 values["num_types"] = reference("%NUM_TYPES")
             model = "MultiLabelClassifier" if has_sets else "TextRegressor"
-            file.bind(f"transformer.{model}", values)
+            file.bind(f"text_tasks.{model}", values)
         else:
             settings.require("problem_type", "single_label_classification")
             file.bind("transformer.EncoderOnly", {"head": transforms})

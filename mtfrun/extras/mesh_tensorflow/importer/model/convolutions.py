@@ -8,9 +8,9 @@ from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig
 Parameters = dict[str, Any]
 
 _FILTERS = {
-    "SeparableConv1DLayer": "TrainedFilters",
-    "LightweightConv1DLocalAttn": "LightweightFilters",
-    "DynamicConv1DLocalAttn": "DynamicFilters",
+    "SeparableConv1DLayer": "zoo.TrainedFilters",
+    "LightweightConv1DLocalAttn": "zoo.LightweightFilters",
+    "DynamicConv1DLocalAttn": "zoo.DynamicFilters",
 }
 _OF_BLOCK = {
     "lightweight_conv": "LightweightConv1DLocalAttn",
@@ -71,7 +71,7 @@ def _depthwise(
     if inner != "SeparableConv1DLayer":
         name = "num_unique_depth_filters"
         filters["repeats"] = _get(source, _with_base(inner), name, 1, scope)
-    cls = f"transformer.{_FILTERS[inner]}"
+    cls = _FILTERS[inner]
     pointwise = _get(source, kinds, "pointwise_filter_initializer_scale", 1.0, scope)
     parameters: dict[str, Parameters] = {
         _DEPTHWISE: {"filters": reference(f"@{cls}"), "pointwise_scale": pointwise},

@@ -24,37 +24,37 @@ OF_LAYERS = [
         (
             rf"/product_key_memory\w*/layer/{ours}$",
             f"ProductKeyValueMemory/{theirs}",
-            "ProductKeyMemory",
+            "zoo.ProductKeyMemory",
         )
         for ours, theirs in (
             *((name, name) for name in ("keys", "values", "query/kernel", "query/bias")),
             *_NORM,
         )
     ),
-    ("mixture_of_outputs$", "TransparentEncDecAttention/w", "TransparentDecoder"),
-    (r"/convolution\w*/layer/kernel$", "Conv1DLayer/conv2d/kernel", "Convolution"),
+    ("mixture_of_outputs$", "TransparentEncDecAttention/w", "zoo.TransparentDecoder"),
+    (r"/convolution\w*/layer/kernel$", "Conv1DLayer/conv2d/kernel", "zoo.Convolution"),
     (
         r"filters/taps/\d+$",
         f"SeparableConv1DLayer/{_SEPARABLE}/depthwise_conv_hack/depthwise_dense_0/kernel",
-        "TrainedFilters",
+        "zoo.TrainedFilters",
     ),
     (
         r"filters/taps/\d+$",
         "LightweightConv1DLocalAttn/lightwt_depthwise_dense_0/kernel",
-        "LightweightFilters",
+        "zoo.LightweightFilters",
     ),
     *(
         (
             rf"filters/taps/\d+/{part}$",
             f"DynamicConv1DLocalAttn/dyn_conv_depthwise_dense_0/{part}",
-            "DynamicFilters",
+            "zoo.DynamicFilters",
         )
         for part in ("kernel", "bias")
     ),
     (
         r"convolution\w*/(layer/)?bias$",
         f"SeparableConv1DLayer/{_SEPARABLE}/depthwise_conv_hack/depthwise_dense_0/bias",
-        "DepthwiseConvolution",
+        "zoo.DepthwiseConvolution",
     ),
     *(
         (rf"{ours}/{part}$", f"{theirs}/{part}", cls)
@@ -63,13 +63,13 @@ OF_LAYERS = [
             (
                 "/pointwise",
                 f"SeparableConv1DLayer/{_SEPARABLE}/pointwise_dense",
-                "DepthwiseConvolution",
+                "zoo.DepthwiseConvolution",
             ),
-            (r"/input/factors/\d", "LocalConvAttnBlock/local_conv_inp_0", "GatedConvolution"),
+            (r"/input/factors/\d", "LocalConvAttnBlock/local_conv_inp_0", "zoo.GatedConvolution"),
             (
                 r"/gated_convolution\w*/layer/output",
                 "LocalConvAttnBlock/local_conv_attn_op_projection",
-                "GatedConvolution",
+                "zoo.GatedConvolution",
             ),
         )
     ),
@@ -77,7 +77,7 @@ OF_LAYERS = [
         (
             rf"/gated_linear_unit\w*/layer/.*{part}$",
             f"GatedLinearUnitLayer/glu_0/{part}",
-            "GatedLinearUnit",
+            "zoo.GatedLinearUnit",
         )
         for part in ("kernel", "bias")
     ),
@@ -87,7 +87,7 @@ OF_LAYERS = [
             (
                 "encoder_convolutions",
                 "EncoderConvolutionalLayer",
-                "EncoderConvolutions",
+                "zoo.EncoderConvolutions",
                 [
                     ("left/kernel", "conv1x1/dense/kernel"),
                     ("right/kernel", "conv3x1/conv2d/kernel"),
@@ -97,7 +97,7 @@ OF_LAYERS = [
             (
                 "decoder_convolutions",
                 "DecoderConvolutionalLayer",
-                "DecoderConvolutions",
+                "zoo.DecoderConvolutions",
                 [
                     *_separable("left", "sep_conv11x1"),
                     *_separable("right", "sep_conv7x1_1"),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mtfrun.configuration.gin_values import Reference, reference
+from mtfrun.configuration.published import load_published
 from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig, name_of, short_name
 from mtfrun.extras.mesh_tensorflow.importer.model.attention import attention, encoder_attention
 from mtfrun.extras.mesh_tensorflow.importer.model.convolutions import CONVOLUTIONS, convolution
@@ -22,7 +23,6 @@ from mtfrun.extras.mesh_tensorflow.importer.model.mixtures import (
     mixture,
     mixture_of_two_levels,
 )
-from mtfrun.models import moe, transformer
 from mtfrun.models.transformer.residual_transforms import distinct_names
 
 Parameters = dict[str, Any]
@@ -81,9 +81,7 @@ class SourceStack:
     @property
     def sublayers(self) -> list[str]:
         """The names of a block's layers in our paths."""
-        packages = {"transformer": transformer, "moe": moe}
-        names = [layer.selector.split(".") for layer in self.layers]
-        return distinct_names([getattr(packages[package], name) for package, name in names])
+        return distinct_names([load_published()[layer.selector] for layer in self.layers])
 
 
 def sublayer_paths(stack: SourceStack) -> list[str]:

@@ -10,12 +10,12 @@ from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig
 Parameters = dict[str, Any]
 
 _GATES = {
-    "top_2": "Top2",
-    "top_n": "TopN",
-    "switch": "Switch",
-    "switch_max": "BatchPrioritized",
-    "ntlb": "NoTokenLeftBehind",
-    "expert_selection": "ExpertChoice",
+    "top_2": "moe.Top2",
+    "top_n": "moe.TopN",
+    "switch": "moe.Switch",
+    "switch_max": "zoo.BatchPrioritized",
+    "ntlb": "zoo.NoTokenLeftBehind",
+    "expert_selection": "moe.ExpertChoice",
 }
 _UNUSED = "no gate of this configuration reads it"
 _DETERMINISTIC = "evaluations draw no numbers: the second expert is used above the threshold"
@@ -125,7 +125,7 @@ def mixture_of_two_levels(arguments: MixtureArguments) -> dict[str, Parameters]:
 
 def _router(arguments: MixtureArguments, gate: str) -> tuple[Parameters, dict[str, Parameters]]:
     get = arguments.get
-    cls = f"moe.{_GATES[gate]}"
+    cls = _GATES[gate]
     parameters: Parameters = {"z_loss": get("z_loss") or 0.0}
     router: Parameters = {"gate": reference(f"@{cls}()")}
     classes: dict[str, Parameters] = {cls: parameters}

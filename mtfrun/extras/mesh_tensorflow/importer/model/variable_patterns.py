@@ -49,7 +49,8 @@ _FEED_FORWARDS = {
 }
 # The classes of the original, by ours.
 _CLASSES = {
-    **{f"transformer.{cls}": theirs for cls, theirs in {**_ATTENTIONS, **_TALKING_HEADS}.items()},
+    **{f"transformer.{cls}": theirs for cls, theirs in _ATTENTIONS.items()},
+    **{f"zoo.{cls}": theirs for cls, theirs in _TALKING_HEADS.items()},
     **{cls: theirs for cls, (_, theirs) in _FEED_FORWARDS.items()},
 }
 
@@ -93,7 +94,7 @@ _KINDS = [
         _Kind(
             rf"/{_snake_case(cls)}\w*/layer/attention/{ours}/kernel$",
             [f"{_BLOCK}/{their_class}/{theirs}/kernel"],
-            [f"transformer.{cls}"],
+            [f"zoo.{cls}"],
         )
         for cls, their_class in _TALKING_HEADS.items()
         for ours, theirs in _TALKING_KERNELS.items()
@@ -110,10 +111,7 @@ _KINDS = [
             ("zoo.ExpertsSelfAttention", ("q", "kv", "o", "wi/kernel", "q_wo/kernel")),
         )
     ),
-    *(
-        _Kind(ours, [f"{_BLOCK}/{theirs}"], [f"transformer.{cls}"])
-        for ours, theirs, cls in OF_LAYERS
-    ),
+    *(_Kind(ours, [f"{_BLOCK}/{theirs}"], [cls]) for ours, theirs, cls in OF_LAYERS),
     *(
         _Kind(rf"/{name}\w*/layer/.*{ours}$", [f"{_BLOCK}/{their_class}/{theirs}/kernel"], [cls])
         for cls, (name, their_class) in _FEED_FORWARDS.items()
@@ -133,13 +131,13 @@ _KINDS = [
         _Kind(
             rf"embedding/{ours}$",
             [f"shared/embedding{theirs}", f"transformer/embedding{theirs}"],
-            [f"transformer.{cls}"],
+            [cls],
             in_stack=False,
         )
         for ours, theirs, cls in (
-            ("table", "", "TokenEmbedding"),
-            (r"clusters/\d+/table", "_01", "VocabularyClusters"),
-            (r"clusters/\d+/projection/kernel", "_02", "VocabularyClusters"),
+            ("table", "", "transformer.TokenEmbedding"),
+            (r"clusters/\d+/table", "_01", "zoo.VocabularyClusters"),
+            (r"clusters/\d+/projection/kernel", "_02", "zoo.VocabularyClusters"),
         )
     ),
     _Kind(
