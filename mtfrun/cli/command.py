@@ -215,9 +215,14 @@ def run_config(model_dir: str) -> str:
 
 
 def check_directories(flags: argparse.Namespace) -> None:
-    """Raises InputError for words that name no directory; URLs are opened later."""
+    """Raises InputError for words that name no directory and no file of results of a sweep.
+
+    URLs are opened later.
+    """
     for word in flags.words:
         path = pathlib.Path(os.path.expanduser(word))
+        if path.suffix == ".jsonl" and path.is_file():
+            continue
         if not (is_url(word) or is_directory(path)):
             raise InputError(f"{word} is not a directory: check its name")
         if not is_url(word) and os.access(path, os.R_OK) and not any(path.iterdir()):
