@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 
+from mtfrun.extras.report.reading import report_of
 from mtfrun.extras.sweeps.analysis.comparison import compare
 from mtfrun.extras.sweeps.analysis.table_formats import markdown_text
 from mtfrun.extras.sweeps.plan import Plan
@@ -44,3 +45,9 @@ def test_results_are_whole_and_of_the_present_settings(results: pathlib.Path) ->
     runs = plan.runs(sweep.runs())
     plan.check_settings(runs)
     assert all(planned.is_done for planned in runs)
+
+
+def test_a_report_of_results_has_a_line_for_each_run() -> None:
+    (results,) = [path for path in RESULTS if path.stem == "distillation"]
+    report = report_of([results], 0)
+    assert len(report.runs) == len(results.read_text().splitlines()) - 1

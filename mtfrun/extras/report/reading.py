@@ -31,8 +31,10 @@ def report_of(
 ) -> Report:
     """Reads the runs in directories and below them; `examples` is a number of rows of each.
 
-    A directory of a sweep, if it is the only one, has its table too.
+    A directory of a sweep, or a file of its results, has its table too, if it is the only one.
     """
+    if len(directories) == 1 and directories[0].is_file():
+        return _report_of_sweep(directories[0], examples, allowed_imports)
     if len(directories) == 1:
         above = RunDirectory(directories[0])
         above.require()
