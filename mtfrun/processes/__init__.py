@@ -9,6 +9,7 @@ from mtfrun.processes.heartbeat import Timeouts as Timeouts
 from mtfrun.processes.membership import agree as agree
 from mtfrun.processes.membership import barrier as barrier
 from mtfrun.processes.membership import by_first as by_first
+from mtfrun.processes.membership import check_division as check_division
 from mtfrun.processes.membership import check_same as check_same
 from mtfrun.processes.membership import count as count
 from mtfrun.processes.membership import end as end

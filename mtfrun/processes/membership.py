@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar, cast
 
-from mtfrun.errors import InputError
+from mtfrun.errors import InputError, LayoutError
 from mtfrun.errors.differences import changes, list_changes
 from mtfrun.processes.connection import Address, ProcessesError
 from mtfrun.processes.coordinator import Coordinator
@@ -78,6 +79,17 @@ def leave() -> None:
 
 def count() -> int:
     return _OURS.group.count
+
+
+def check_division(mesh: Mapping[str, int], num_processes: int) -> None:
+    """Raises a LayoutError if the processes cannot have equal parts of a mesh."""
+    size = math.prod(mesh.values())
+    if size % num_processes:
+        text = ";".join(f"{axis}:{length}" for axis, length in mesh.items())
+        raise LayoutError(
+            f"mesh {text} has {size} device(s), which {num_processes} processes do not divide: "
+            "change the mesh, or the number of processes"
+        )
 
 
 def index() -> int:

@@ -109,6 +109,9 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
     launched = flags.launched
     words = _command_of(launched.command, command)
+    settings = GinSettings(launched.gin_file, launched.bindings, launched.gin_search_paths)
+    if launched.gin_file:
+        settings.check_division(flags.num_processes)
     program = Program(
         python=python_command(),
         arguments=["-m", "mtfrun"],
@@ -116,7 +119,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         model_dir=launched.model_dir,
         stdin=_standard_input() if _reads_input(launched) else None,
         typed=command,
-        settings=GinSettings(launched.gin_file, launched.bindings, launched.gin_search_paths),
+        settings=settings,
     )
     plan = Launch(
         program,

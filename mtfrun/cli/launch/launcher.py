@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import secrets
 import signal
 import socket
@@ -12,8 +13,10 @@ import subprocess
 from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
+from mtfrun import processes
 from mtfrun.checkpoints.partial_files import list_steps
 from mtfrun.cli.launch.children import Children, Output
+from mtfrun.configuration.statements import Statements, macros_of
 from mtfrun.errors import ExitCode, InputError
 from mtfrun.processes import TOKEN_VARIABLE
 from mtfrun.processes.child_process import forward_signals
@@ -29,6 +32,7 @@ GRACE_SECS = 5.0
 # The program that builds a configuration on smaller meshes; it imports TensorFlow.
 _SMALLER_MESH = "mtfrun.cli.launch.smaller_mesh"
 
+_MESH = re.compile(r"^(mtf\.)?Mesh\.shape$")
 # Exit codes of errors that come again: bad input, and numbers that are not finite.
 _PERMANENT = (2, 3)
 
@@ -56,6 +60,22 @@ class GinSettings(NamedTuple):
     def with_mesh(self, smaller: SmallerMesh) -> GinSettings:
         binding = f"{smaller.name} = {smaller.mesh!r}"
         return self._replace(bindings=[*self.bindings, (smaller.flag, binding)])
+
+    def check_division(self, num_processes: int) -> None:
+        """Raises a LayoutError for a mesh in gin files that the processes do not divide.
+
+        TensorFlow is not imported for it; other shapes of a mesh than texts pass.
+        """
+        statements = Statements()
+        for name in self.files:
+            statements.add_file(name, self.search_paths)
+        for flag, text in self.bindings:
+            statements.add_flag(flag, text)
+        macros = macros_of(statements.bindings)
+        shapes = [x.source(macros).value for x in statements.bindings if _MESH.search(x.name)]
+        if shapes and isinstance(shapes[-1], str):
+            axes = re.findall(r"(\w+):(\d+)", shapes[-1])
+            processes.check_division({axis: int(size) for axis, size in axes}, num_processes)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,15 +56,6 @@ class DeviceSettings:
                     ) from error
 
 
-def check_division(shape: Shape, num_processes: int) -> None:
-    """Raises a LayoutError if the processes cannot have equal parts of a mesh."""
-    if shape.size % num_processes:
-        raise LayoutError(
-            f"mesh {shape.to_string} has {shape.size} device(s), which {num_processes} "
-            "processes do not divide: change the mesh, or the number of processes"
-        )
-
-
 def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
     """Returns a name such as "GPU:0" for each place of a mesh, and sets up TensorFlow for them.
 
@@ -72,7 +63,7 @@ def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
     few. Each of several processes has an equal part of the places. A LayoutError if devices do not
     exist, are too few, or TensorFlow has started with different ones.
     """
-    check_division(shape, processes.count())
+    processes.check_division({dim.name: dim.size for dim in shape}, processes.count())
     chosen = _default_names(shape) if names is None else _check_names(shape, names)
     if shape.size == 1:
         if names is not None:
