@@ -27,6 +27,7 @@ from mtfrun import data
 from mtfrun.checkpoints.checkpoints import Checkpoints
 from mtfrun.checkpoints.manifest import read_manifest
 from mtfrun.configuration.errors import one_line
+from mtfrun.configuration.published import load_published
 from mtfrun.data.sources.streams import blocks
 from mtfrun.errors import InputError
 from mtfrun.extras import huggingface
@@ -106,10 +107,6 @@ NAMES = [
     "a\x00b",
     "\x1b[2J",
 ]
-VOCABULARIES: dict[str, Any] = {
-    "SentencePieceVocabulary": data.SentencePieceVocabulary,
-    "HuggingFaceVocabulary": huggingface.HuggingFaceVocabulary,
-}
 SOURCES = ["TextFiles", "TextLines", "TextParagraphs", "JsonLines", "Tsv", "Parquet"]
 QUICK_SOURCES = {"TextLines"}
 
@@ -122,11 +119,13 @@ def test_names_that_are_no_files_of_texts(kind: str, tmp_path: pathlib.Path) -> 
         refused(functools.partial(_drain, source))
 
 
-@pytest.mark.parametrize("kind", VOCABULARIES)
+@pytest.mark.parametrize(
+    "kind", ["data.SentencePieceVocabulary", "huggingface.HuggingFaceVocabulary"]
+)
 def test_names_that_are_no_vocabularies(kind: str, tmp_path: pathlib.Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in [*NAMES, str(tmp_path / "pipe"), str(tmp_path), "a" * 5000]:
-        refused(functools.partial(_size, VOCABULARIES[kind], name))
+        refused(functools.partial(_size, load_published()[kind], name))
 
 
 MODELS = {
@@ -140,11 +139,13 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("kind", VOCABULARIES)
+@pytest.mark.parametrize(
+    "kind", ["data.SentencePieceVocabulary", "huggingface.HuggingFaceVocabulary"]
+)
 def test_vocabularies_that_are_none(kind: str, tmp_path: pathlib.Path) -> None:
     for name, content in MODELS.items():
         (tmp_path / "model").write_bytes(content)
-        line = refused(lambda: VOCABULARIES[kind](str(tmp_path / "model")).size)
+        line = refused(lambda: load_published()[kind](str(tmp_path / "model")).size)
         assert line, name
 
 
