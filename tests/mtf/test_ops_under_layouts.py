@@ -149,7 +149,7 @@ NO_OPERATIONS = {
         "with_values",
     ],
     "of checkpoints; tests/checkpoints/test_retention.py has it": ["owned_shards"],
-    "of meshes without devices; tests/tools/planning has them": ["planned_meshes"],
+    "of meshes without devices; tests/extras/plan has them": ["planned_meshes"],
     "of what programs report; test_progress.py runs them": [
         "Print",
         "collect_reports",

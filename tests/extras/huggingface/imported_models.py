@@ -99,7 +99,7 @@ def logits_of_transformers(
     inputs, outputs = folder.with_suffix(".features.npz"), folder.with_suffix(".logits.npy")
     arrays: dict[str, Any] = dict(features)
     np.savez(inputs, **arrays)
-    script = pathlib.Path(__file__).parents[1] / "transformers_process.py"
+    script = pathlib.Path(__file__).with_name("transformers_process.py")
     command = [sys.executable, str(script), str(folder), str(inputs), str(outputs), model_class]
     process = subprocess.run(command, capture_output=True, timeout=300)
     assert process.returncode == 0, process.stderr.decode()

@@ -199,7 +199,7 @@ def test_peft_loads_what_is_written_and_writes_what_is_read(
 
 
 def _peft(*arguments: str | pathlib.Path) -> None:
-    script = pathlib.Path(__file__).parents[1] / "peft_process.py"
+    script = pathlib.Path(__file__).with_name("peft_process.py")
     process = subprocess.run(
         [sys.executable, str(script), *map(str, arguments)], capture_output=True, timeout=300
     )

@@ -171,7 +171,7 @@ LONG_INPUTS_LENGTHS = (46, 29, 3, 37)
 NOISE, LONG_NOISE = 0.4, 0.2
 # Ids from here on are not special, and below the last one.
 FIRST_ID = 8
-ORACLE = pathlib.Path(__file__).parents[3] / "oracle" / "hf"
+ORACLE = pathlib.Path(__file__).parents[2] / "oracle" / "hf"
 # Of float32, relative to the largest logit.
 TOLERANCE = 1e-4
 _GENERATION = (

@@ -174,7 +174,7 @@ WORD_LISTS = [
 ROWS, LENGTH = 4, 24
 # Of every row; the others are padding.
 LENGTHS = (24, 17, 5, 24)
-ORACLE = pathlib.Path(__file__).parents[3] / "oracle" / "hf"
+ORACLE = pathlib.Path(__file__).parents[2] / "oracle" / "hf"
 # Of float32, relative to the largest logit.
 TOLERANCE = 1e-4
 # Ids below are special.

@@ -110,7 +110,7 @@ def store(names: Sequence[str]) -> None:
     """Writes models and what they compute."""
     for name in names:
         torch.manual_seed(0)
-        folder = pathlib.Path(__file__).parents[3] / "oracle" / "hf" / name
+        folder = pathlib.Path(__file__).parents[2] / "oracle" / "hf" / name
         model = _model(*STORED[name]).eval()
         model.save_pretrained(folder)
         images = _images(model.config)

@@ -622,7 +622,7 @@ STORED: dict[str, tuple[str, dict[str, Any], bool]] = {
     "deepseek_v3": ("DeepseekV3", {**SMALL, **LATENT, "moe_intermediate_size": 8}, False),
 }
 LENGTH, SHORT, PROMPT, NEW_TOKENS = 40, 24, 6, 10
-ORACLE = pathlib.Path(__file__).parents[3] / "oracle" / "hf"
+ORACLE = pathlib.Path(__file__).parents[2] / "oracle" / "hf"
 CLASSES = {"GPT2": "GPT2LMHeadModel", "Gemma3Text": "Gemma3ForCausalLM"}
 # Of float32, relative to the largest logit.
 TOLERANCE = 1e-4

@@ -157,7 +157,7 @@ def test_scores_of_an_imported_model_are_those_of_its_folder(
 ) -> None:
     folder, run = tmp_path / "folder", tmp_path / "run"
     length = "512" if form == "t5" else LENGTH
-    _python(tmp_path, "tests/tools/judged_models.py", form, folder, length)
+    _python(tmp_path, "tests/extras/lm_eval/judged_models.py", form, folder, length)
     imported = mtfrun_here("import", f"--from={folder}", f"--model_dir={run}")
     assert imported.returncode == 0, imported.stderr
     _write_tasks(tmp_path)

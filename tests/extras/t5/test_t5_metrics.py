@@ -17,7 +17,7 @@ from mtfrun.extras.t5 import t5_metrics
 from mtfrun.metrics import Rouge, bleu
 
 CASES = json.loads(
-    (pathlib.Path(__file__).parents[1] / "oracle" / "t5_metrics.json").read_text(encoding="utf-8")
+    (pathlib.Path(__file__).parents[2] / "oracle" / "t5_metrics.json").read_text(encoding="utf-8")
 )
 # Sums in another order.
 TOLERANCE = 1e-9

@@ -23,7 +23,7 @@ def own_classes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _file(folder: pathlib.Path, config: str) -> str:
     """Returns the flag of a gin file of docs/your_own_classes.md, which imports wrong classes."""
-    imports = "from mtfrun import data\nfrom tests.tools.verification import wrong_classes\n"
+    imports = "from mtfrun import data\nfrom tests.extras.audit.verify import wrong_classes\n"
     file = folder / "own.gin"
     file.write_text(config.replace("from mtfrun import data\n", imports, 1))
     return f"--gin_file={file}"

@@ -51,7 +51,8 @@ def sweep(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_the_table_has_the_held_out_error_the_law_and_the_advice(sweep: pathlib.Path) -> None:
     # The command never imports TensorFlow, which a process of the tests may have done.
     program = (
-        "import sys; from mtfrun.cli.commands import ladder; from mtfrun.cli.main import main; "
+        "import sys; from mtfrun.extras.sweeps.commands import ladder; "
+        "from mtfrun.cli.main import main; "
         "ladder._DRAWS = 10; "
         f"code = main(['ladder', {str(sweep)!r}, '--budget=1e14']); "
         "assert 'tensorflow' not in sys.modules; sys.exit(code)"

@@ -165,7 +165,7 @@ def test_preprocessors_have_names_that_tell_them_apart() -> None:
 
 
 CASES = json.loads(
-    (pathlib.Path(__file__).parents[2] / "oracle" / "t5_preprocessors.json").read_text(
+    (pathlib.Path(__file__).parents[3] / "oracle" / "t5_preprocessors.json").read_text(
         encoding="utf-8"
     )
 )
