@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import glob
 import itertools
+import logging
 import os
 import pathlib
 import re
 import secrets
 from collections.abc import Iterator
 from typing import TextIO
-
-from absl import logging
 
 from mtfrun.errors.untrusted import is_special
 from mtfrun.files.errors import RunDirError, reason
@@ -81,7 +80,7 @@ def _move_special(path: pathlib.Path) -> None:
     target = next(name for name in numbers if not os.path.lexists(name))
     with _write_errors(path, path):
         path.rename(target)
-    logging.warning("%s is not a file: moved to %s", path, target.name)
+    logging.getLogger(__name__).warning("%s is not a file: moved to %s", path, target.name)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from mtfrun.errors import InputError
 from mtfrun.processes import private_network
 
 TWO = ["--num_processes=2", "--process_id=0", "--coordinator=a:1"]
-RUN = ["train", "--gin_file=a.gin", "--model_dir=/tmp/x"]
+RUN = ["train", "--gin_file=runs/quickstart.gin", "--model_dir=/tmp/x"]
 LAUNCH = ["launch", "-n", "2", "--", *RUN]
 STEP = {
     "SLURM_JOB_ID": "1234567",
