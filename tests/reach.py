@@ -85,7 +85,7 @@ HIDDEN_TENSORFLOW = {
     "tests.configuration.test_arguments",
     "tests.configuration.test_bound_functions",
     "tests.models.test_collectives",
-    "tests.rundir.test_checkpoint_processes",
+    "tests.checkpoints.test_checkpoint_processes",
 }
 
 # Tests that only their options of bin/test run.
@@ -94,6 +94,7 @@ _APART = ("tests.bench", "tests.gpu", "tests.faults")
 # Folders of files that are not modules, with the folders of the tests that read them.
 READ_BY = {
     "gin": ("tests/configuration", "tests/cli", "tests/docs"),
+    "gin/extras": ("tests/extras",),
     "docs": ("tests/docs",),
     "tests/oracle": ("tests/oracle",),
     "README.md": ("tests/docs",),
