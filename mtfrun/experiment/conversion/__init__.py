@@ -1,8 +1,8 @@
 """Models of other programs: runs made of them, and files for other programs made of runs.
 
 An `Importer` reads a path and returns `Imported`, of which `import_run.write_run` makes a run
-directory: `config.gin` (see `GinFile`), a checkpoint and `import.json`. An `Exporter`
-writes an `ExportedRun`.
+directory: `config.gin` (see `GinFile`), a checkpoint and `import.json`. An `Exporter` writes an
+`ExportedRun`.
 """
 
 from mtfrun.configuration.gin_writer import GinFile as GinFile
