@@ -14,27 +14,34 @@ import sys
 import sysconfig
 from collections.abc import Mapping
 from importlib import metadata
-from typing import Any
+from typing import Any, NamedTuple
 
 from mtfrun.errors import InputError
 
 
+class Entry(NamedTuple):
+    """An entry point, and the name of the distribution that has it."""
+
+    distribution: str
+    point: metadata.EntryPoint
+
+
 @functools.cache
-def entry_points(group: str) -> Mapping[str, metadata.EntryPoint]:
+def entry_points(group: str) -> Mapping[str, Entry]:
     """Returns the entry points of a group by name, those of mtfrun first.
 
     Raises:
       InputError: two distributions have an entry of the same name.
     """
-    found: dict[str, metadata.EntryPoint] = {}
-    for entry in sorted(_all(), key=lambda x: _distribution(x) != "mtfrun"):
-        if entry.group != group:
+    found: dict[str, Entry] = {}
+    for entry in sorted(_all(), key=lambda x: x.distribution != "mtfrun"):
+        if entry.point.group != group:
             continue
-        other = found.setdefault(entry.name, entry)
-        if _distribution(other) != _distribution(entry):
+        other = found.setdefault(entry.point.name, entry)
+        if other.distribution != entry.distribution:
             raise InputError(
-                f"the distributions {_distribution(other)} and {_distribution(entry)} both have an "
-                f"entry point {entry.name!r} of the group {group}: uninstall one of them"
+                f"the distributions {other.distribution} and {entry.distribution} both have an "
+                f"entry point {entry.point.name!r} of the group {group}: uninstall one of them"
             )
     return found
 
@@ -43,14 +50,14 @@ def entry_points(group: str) -> Mapping[str, metadata.EntryPoint]:
 def load_entry_points(group: str) -> Mapping[str, Any]:
     """Returns the objects of a group by name; a broken entry is a warning and is left out."""
     objects = {}
-    for name, entry in entry_points(group).items():
+    for name, (distribution, point) in entry_points(group).items():
         try:
-            objects[name] = entry.load()
+            objects[name] = point.load()
         except Exception as error:
             logging.getLogger(__name__).warning(
                 "the distribution %s has a broken entry point %r of the group %s, which is "
                 "ignored: %s: %s",
-                _distribution(entry),
+                distribution,
                 name,
                 group,
                 type(error).__name__,
@@ -60,28 +67,24 @@ def load_entry_points(group: str) -> Mapping[str, Any]:
 
 
 def distribution_of(group: str, name: str) -> str:
-    return _distribution(entry_points(group)[name])
-
-
-def _distribution(entry: metadata.EntryPoint) -> str:
-    assert entry.dist is not None
-    return str(entry.dist.name)
+    return entry_points(group)[name].distribution
 
 
 @functools.cache
-def _all() -> tuple[metadata.EntryPoint, ...]:
+def _all() -> tuple[Entry, ...]:
     """Returns all entry points of installed distributions, the first one of each distribution.
 
     A folder is not trusted because a command runs in it: the working directory counts only if
     Python installs distributions there.
     """
-    by_distribution: dict[str, tuple[metadata.EntryPoint, ...]] = {}
+    by_distribution: dict[str, list[Entry]] = {}
     for distribution in metadata.distributions(path=_installation_paths()):
         if "mtfrun." not in (distribution.read_text("entry_points.txt") or ""):
             continue  # parsing those of hundreds of distributions would take 20 ms
-        entries = distribution.entry_points
-        if any(entry.group.startswith("mtfrun.") for entry in entries):
-            by_distribution.setdefault(distribution.name, tuple(entries))
+        name = distribution.name  # read once: each time it parses the distribution's metadata
+        if any(point.group.startswith("mtfrun.") for point in distribution.entry_points):
+            entries = [Entry(name, point) for point in distribution.entry_points]
+            by_distribution.setdefault(name, entries)
     return tuple(entry for entries in by_distribution.values() for entry in entries)
 
 

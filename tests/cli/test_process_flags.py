@@ -75,12 +75,14 @@ def test_launch_is_refused_where_there_is_no_private_network(
     def forbid() -> None:
         raise InputError("forbidden")
 
+    arguments = [*LAUNCH, "--gin.MESH_SHAPE='data:2'"]
     plans: list[Launch] = []
     monkeypatch.setattr(private_network, "enter", forbid)
     monkeypatch.setattr(launcher, "Launcher", lambda plan, _: _Ended(plan, plans))
     with pytest.raises(InputError, match="forbidden"):
-        launch.run(parse_flags(LAUNCH), LAUNCH)
-    for trusted in (["launch", "--trusted_network", *LAUNCH[1:]], [*LAUNCH, "--trusted_network"]):
+        launch.run(parse_flags(arguments), arguments)
+    before = ["launch", "--trusted_network", *arguments[1:]]
+    for trusted in (before, [*arguments, "--trusted_network"]):
         assert launch.run(parse_flags(trusted), trusted) == 0
     assert [plan.program.command.count("--trusted_network") for plan in plans] == [1, 1]
 
