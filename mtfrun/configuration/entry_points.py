@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 from mtfrun.errors import InputError
 
+_OURS = "mtfrun."  # the beginning of the names of our groups
+
 
 class Entry(NamedTuple):
     """An entry point, and the name of the distribution that has it."""
@@ -79,11 +81,11 @@ def _all() -> tuple[Entry, ...]:
     """
     by_distribution: dict[str, list[Entry]] = {}
     for distribution in metadata.distributions(path=_installation_paths()):
-        if "mtfrun." not in (distribution.read_text("entry_points.txt") or ""):
+        if _OURS not in (distribution.read_text("entry_points.txt") or ""):
             continue  # parsing those of hundreds of distributions would take 20 ms
         name = distribution.name  # read once: each time it parses the distribution's metadata
-        if any(point.group.startswith("mtfrun.") for point in distribution.entry_points):
-            entries = [Entry(name, point) for point in distribution.entry_points]
+        entries = [Entry(name, x) for x in distribution.entry_points if x.group.startswith(_OURS)]
+        if entries:
             by_distribution.setdefault(name, entries)
     return tuple(entry for entries in by_distribution.values() for entry in entries)
 

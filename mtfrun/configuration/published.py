@@ -33,7 +33,7 @@ def module_names() -> dict[str, str]:
     """Returns the publishing modules by their names in gin files: "optim".
 
     Those of the core come last, since a short name that two modules have is the last one's: "squad"
-    is that of `evaluation`, not of `t5_metrics`.
+    is that of `metrics`, not of `t5_metrics`.
     """
     modules = {name: x.__name__ for name, x in load_entry_points("mtfrun.gin").items()}
     return modules | {path.rpartition(".")[2]: path for path in PUBLISHING}
