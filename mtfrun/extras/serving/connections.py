@@ -129,7 +129,8 @@ class LimitedProtocol(H11Protocol):
 
     def rank(self) -> tuple[bool, bool, float]:
         """Returns a value that is least for the connection to drop first."""
-        return self._has_been_answered, self.waits_for != _HEAD, self.since
+        is_used = self._has_been_answered and not self.transport.is_closing()
+        return is_used, self.waits_for != _HEAD, self.since
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)

@@ -123,7 +123,9 @@ def test_requests_are_answered_beside_many_half_ones(lines: list[str], text: str
             stack.enter_context(_connect(port, text))
         assert ask() == b"body"
         assert stack.enter_context(_client(port))() == b"body"
-    assert len(lines) == 1 and "beyond 60" in lines[0]
+    # Connections without the token are closed, so they may never be too many.
+    assert lines or text == WITHOUT_TOKEN
+    assert len(lines) <= 1 and all("beyond 60" in line for line in lines)
 
 
 @pytest.mark.parametrize(
