@@ -18,7 +18,7 @@ _BUILT = [
 QUICK_CASES = {
     "tests/extras/audit/commands/test_verify.py::test_what_is_wrong_first_is_listed_first": [
         "Experiment.model = @wrong_classes.WrongLoss-step 1  gradients  1  table [-"
-        "return super().logits(features) * float(targets.mesh.num_splits(batch))",
+        "return super().logits(features) * float(targets.mesh.num_splits(batch))"
     ],
     "tests/configuration/test_gin_headers.py::"
     "test_what_is_commonly_overridden_are_macros_of_the_run": [
@@ -51,11 +51,11 @@ QUICK_CASES = {
         ),
     ],
     "tests/data/images/test_image_cache.py::test_a_damaged_cache_of_pixels_is_built_anew": [
-        "True-images.bin",
+        "True-images.bin"
     ],
     "tests/data/images/test_image_data.py::"
     "test_a_run_continues_at_a_position_with_any_batch_size_and_number_of_hosts": [
-        *("4-stored", "12-augmented"),
+        *("4-stored", "12-augmented")
     ],
     "tests/data/test_mixture_data.py::test_a_mixture_continues_at_a_position_exactly": ["False"],
     "tests/data/test_mixture_data.py::test_examples_are_found_at_all_their_places": ["False"],
@@ -63,7 +63,7 @@ QUICK_CASES = {
     "tests/decoding/test_beam_search.py::"
     "test_a_prompt_begins_all_hypotheses_and_does_not_change_scores": ["0.6"],
     "tests/decoding/test_beam_search.py::test_a_rows_hypotheses_do_not_depend_on_the_other_rows": [
-        "True",
+        "True"
     ],
     "tests/decoding/test_beam_search.py::test_every_mesh_has_the_same_result": ["data:2,model:2"],
     "tests/decoding/test_search.py::"
@@ -73,21 +73,19 @@ QUICK_CASES = {
     ],
     "tests/decoding/test_search.py::test_tokens_are_the_same_on_every_mesh": ["data:2,model:2"],
     "tests/decoding/test_search.py::test_steps_begin_at_the_end_of_the_shortest_prompt": [
-        "1-data:2,model:2",
+        "1-data:2,model:2"
     ],
     "tests/decoding/test_sampling.py::test_a_layout_changes_no_token": [
-        *("data:1,model:1-options0", "data:1,model:1-options1", "data:2,model:2-options2"),
+        *("data:1,model:1-options0", "data:1,model:1-options1", "data:2,model:2-options2")
     ],
     "tests/layers/test_call.py::test_a_stack_measures_every_sublayer_in_loops_and_under_layouts": [
-        "data:1,model:1-1",
+        "data:1,model:1-1"
     ],
     "tests/layers/test_attention_in_blocks.py::test_blocks_change_neither_output_nor_gradients": [
         "window-8"
     ],
     "tests/layers/test_call.py::"
-    "test_a_recomputed_function_collects_and_has_gradients_as_any_other": [
-        "data:1,model:1",
-    ],
+    "test_a_recomputed_function_collects_and_has_gradients_as_any_other": ["data:1,model:1"],
     "tests/layers/test_layers_under_layouts.py::"
     "test_a_layout_changes_neither_output_nor_gradients": [
         "local_self_attention-data:2,model:2",
@@ -104,31 +102,27 @@ QUICK_CASES = {
         "layer_norm_over_a_split_dimension-data:2,model:2",
         "first_positions-data:2,model:2",
     ],
-    "tests/models/moe/test_dropless.py::test_it_equals_a_loop_over_tokens": [
-        "mixtral-even-swiglu",
-    ],
+    "tests/models/moe/test_dropless.py::test_it_equals_a_loop_over_tokens": ["mixtral-even-swiglu"],
     "tests/models/moe/test_formulas.py::test_a_switch_with_a_slot_for_every_token_is_the_formula": [
         "gelu-n:6",
         "gelu_linear-n:3",
     ],
     "tests/models/moe/test_identities.py::test_padding_is_sent_to_no_expert_and_takes_no_slot": [
-        "one_level",
+        "one_level"
     ],
     "tests/models/moe/test_language_model.py::"
     "test_steps_of_decoding_equal_the_whole_row_where_nothing_is_dropped": [
-        "dropless-data:1,model:1",
+        "dropless-data:1,model:1"
     ],
     "tests/models/moe/test_mixtures_under_layouts.py::test_a_layout_changes_nothing": [
         "two levels-top_2-gather-data:2,model:2-batch:data;experts:data;expert_x:data;"
-        "outer_batch:model;expert_y:model;heads:model;vocab:model",
+        "outer_batch:model;expert_y:model;heads:model;vocab:model"
     ],
     "tests/models/moe/test_mixtures_under_layouts.py::test_gathers_equal_contractions": [
-        "two levels-top_2",
+        "two levels-top_2"
     ],
     "tests/extras/mesh_tensorflow/parity/test_tensor_functions.py::"
-    "test_microbatches_sum_to_the_batch_and_concatenate_outputs": [
-        "2",
-    ],
+    "test_microbatches_sum_to_the_batch_and_concatenate_outputs": ["2"],
     "tests/extras/mesh_tensorflow/parity/test_tensor_functions.py::"
     "test_a_position_attends_to_its_block_and_the_neighbouring_ones": [
         "False-data:1,model:1-",
@@ -142,13 +136,11 @@ QUICK_CASES = {
         "data:1,model:1-2-False",
     ],
     "tests/models/resnet/test_image_input.py::test_augmentation_is_the_same_under_every_layout": [
-        "data:2,model:2",
+        "data:2,model:2"
     ],
-    "tests/models/resnet/test_resnet.py::test_the_logits_are_those_of_plain_tensorflow": [
-        "True",
-    ],
+    "tests/models/resnet/test_resnet.py::test_the_logits_are_those_of_plain_tensorflow": ["True"],
     "tests/models/resnet/test_resnet_under_layouts.py::test_the_first_step_is_that_of_one_device": [
-        "rematerialised-False",
+        "rematerialised-False"
     ],
     "tests/models/test_decoder_only.py::"
     "test_decoding_step_by_step_gives_the_logits_of_whole_rows": [
@@ -156,12 +148,10 @@ QUICK_CASES = {
         "data:2,model:2-0-False-True",
     ],
     "tests/models/test_decoder_only.py::test_loss_and_gradients_are_the_same_everywhere": [
-        "packed, tied-data:2,model:2-True",
+        "packed, tied-data:2,model:2-True"
     ],
     "tests/models/test_encoder_decoder.py::"
-    "test_decoding_step_by_step_gives_the_logits_of_whole_rows": [
-        "data:1,model:1-3",
-    ],
+    "test_decoding_step_by_step_gives_the_logits_of_whole_rows": ["data:1,model:1-3"],
     "tests/models/test_formulas.py::test_logits_are_the_formulas": [
         "defaults",
         "norm=layer,epsilon=0.3",
@@ -170,11 +160,9 @@ QUICK_CASES = {
         "activation=swish",
     ],
     "tests/models/test_given_first_id.py::"
-    "test_decoding_step_by_step_gives_the_logits_of_whole_rows": [
-        "data:1,model:1",
-    ],
+    "test_decoding_step_by_step_gives_the_logits_of_whole_rows": ["data:1,model:1"],
     "tests/models/test_kinds_of_attention.py::test_bfloat16_activations_stay_near_float32": [
-        "gated, layer norm after",
+        "gated, layer norm after"
     ],
     "tests/models/test_kinds_of_attention.py::"
     "test_decoding_step_by_step_gives_the_logits_of_whole_rows": [
@@ -183,19 +171,15 @@ QUICK_CASES = {
         "masked local-data:1,model:1",
     ],
     "tests/models/test_prefix_language_model.py::"
-    "test_inputs_have_no_loss_with_loss_on_targets_only": [
-        "True",
-    ],
+    "test_inputs_have_no_loss_with_loss_on_targets_only": ["True"],
     "tests/models/test_prefix_language_model.py::"
-    "test_packed_pairs_have_the_logits_that_they_have_alone": [
-        "data:1,model:1",
-    ],
+    "test_packed_pairs_have_the_logits_that_they_have_alone": ["data:1,model:1"],
     "tests/models/test_prefix_language_model.py::"
     "test_steps_after_the_prompt_give_the_logits_of_whole_sequences": [
-        "grouped, rotary-data:1,model:1",
+        "grouped, rotary-data:1,model:1"
     ],
     "tests/models/test_reading_prompts.py::test_searches_find_the_same_as_step_by_step": [
-        "learned positions-greedy-data:1,model:1",
+        "learned positions-greedy-data:1,model:1"
     ],
     "tests/models/test_reading_prompts.py::test_steps_give_the_logits_of_whole_sequences": [
         "grouped, relative, rotary",
@@ -203,7 +187,7 @@ QUICK_CASES = {
         "compressed",
     ],
     "tests/models/test_recorded_layers.py::test_the_experts_of_tokens_are_those_of_the_load": [
-        "one level",
+        "one level"
     ],
     "tests/models/test_stack.py::test_transforms_are_applied_in_the_order_of_their_lists": [
         "norm before-data:1,model:1",
@@ -218,18 +202,16 @@ QUICK_CASES = {
         "two residuals and one of the user's",
     ],
     "tests/models/test_vocabulary_padding.py::"
-    "test_logits_losses_and_gradients_are_those_without_padding": [
-        "False-data:1,model:1",
-    ],
+    "test_logits_losses_and_gradients_are_those_without_padding": ["False-data:1,model:1"],
     "tests/models/test_vocabulary_padding.py::test_padding_is_never_predicted": [
         "greedy-data:1,model:1",
         "beams that need more than all ids-data:1,model:1",
     ],
     "tests/models/test_vocabulary_padding.py::test_unmasked_padding_counts_as_ids_do": [
-        "True-data:1,model:1",
+        "True-data:1,model:1"
     ],
     "tests/mtf/test_convolution_in_blocks.py::test_blocks_change_nothing_under_layouts": [
-        "data:1,model:1--blocking0",
+        "data:1,model:1--blocking0"
     ],
     "tests/mtf/test_pooling.py::test_depthwise_convolution_of_images_is_that_of_tensorflow": [
         "data:2,model:2-batch:data-SAME-sizes0",
@@ -242,7 +224,7 @@ QUICK_CASES = {
         "data:4,model:2-length:data;channels:model--4-2",
     ],
     "tests/mtf/test_function.py::test_loops_of_many_programs_of_one_process_do_not_clash": [
-        "data:2,model:2",
+        "data:2,model:2"
     ],
     "tests/mtf/test_top_k_in_blocks.py::test_products_and_gradients_equal_a_loop_over_rows": [
         "False-40-sizes3",
@@ -250,10 +232,10 @@ QUICK_CASES = {
         "True-600-sizes14",
     ],
     "tests/mtf/test_halo.py::test_halo_exchange_adds_the_edges_of_both_neighbours": [
-        *("1-data:1,model:1-False", "5-data:2,model:2-True"),
+        *("1-data:1,model:1-False", "5-data:2,model:2-True")
     ],
     "tests/mtf/test_halo.py::test_left_halo_exchange_adds_the_edge_of_the_block_before": [
-        *("1-data:1,model:1-True", "4-data:2,model:2-False"),
+        *("1-data:1,model:1-True", "4-data:2,model:2-False")
     ],
     "tests/mtf/test_halo.py::test_shift_shifts_along_a_dimension": [
         "1-data:1,model:1-False",
@@ -272,20 +254,20 @@ QUICK_CASES = {
         "data:2,model:2-batch:data;channels:model",
     ],
     "tests/mtf/test_gradients.py::test_numbers_and_gradients_are_those_of_ordinary_blocks": [
-        "data:2,model:2",
+        "data:2,model:2"
     ],
     "tests/mtf/test_transposed_convolution.py::test_blocks_change_no_transposed_convolution": [
-        "data:1,model:1--blocking0-calls0",
+        "data:1,model:1--blocking0-calls0"
     ],
     "tests/mtf/test_transposed_convolution.py::test_blocks_of_a_volume_change_nothing": [
-        *("data:1,model:1-", "data:2,model:2-depth_blocks:data;row_blocks:model"),
+        *("data:1,model:1-", "data:2,model:2-depth_blocks:data;row_blocks:model")
     ],
     "tests/optim/test_layouts_of_optimizers.py::test_a_layout_changes_no_update": [
-        *("adafactor-data:2,model:2", "adam-data:2,model:2"),
+        *("adafactor-data:2,model:2", "adam-data:2,model:2")
     ],
     "tests/optim/test_layouts_of_optimizers.py::"
     "test_splitting_slots_and_weights_further_changes_no_update": [
-        "adafactor_factored_with_momentum-weights:data",
+        "adafactor_factored_with_momentum-weights:data"
     ],
     "tests/oracle/test_attention.py::test_attention_equals_the_original": [
         "masks_0-data:1,model:1-",
@@ -313,10 +295,10 @@ QUICK_CASES = {
         "eos3_step6-False",
     ],
     "tests/oracle/test_beam_steps.py::test_the_whole_search_equals_the_original": [
-        "alpha0_6_model-False",
+        "alpha0_6_model-False"
     ],
     "tests/oracle/test_beam_steps.py::test_beam_search_equals_the_original": [
-        "beam_alpha0_6-False",
+        "beam_alpha0_6-False"
     ],
     "tests/oracle/test_beam_steps.py::"
     "test_greedy_decoding_equals_the_original_up_to_each_rows_end": [
@@ -341,17 +323,15 @@ QUICK_CASES = {
         "moe_layers_transformer-v1_top_2_eval-data:1,model:1--einsum",
         "moe_layers_transformer-v2_eval-data:1,model:1--gather",
     ],
-    "tests/oracle/test_old_runs.py::test_a_training_of_the_original_continues": [
-        "lm-one device",
-    ],
+    "tests/oracle/test_old_runs.py::test_a_training_of_the_original_continues": ["lm-one device"],
     "tests/oracle/test_t2t_resnet.py::test_the_seed_network_equals_the_original": [
-        "one_block_each_train-data:1,model:1-",
+        "one_block_each_train-data:1,model:1-"
     ],
     "tests/oracle/test_tensor2tensor_transformer.py::test_beam_searches": [
-        "t2t_transformer_head/encdec-beam3-False",
+        "t2t_transformer_head/encdec-beam3-False"
     ],
     "tests/extras/grow/test_function.py::test_logits_stay_the_same": [
-        *("grouped heads, rotary", "two levels from a layer"),
+        *("grouped heads, rotary", "two levels from a layer")
     ],
     "tests/extras/sweeps/test_shipped_sweeps.py::"
     "test_the_rows_of_a_shipped_sweep_are_configurations": [
@@ -359,34 +339,28 @@ QUICK_CASES = {
             "extras/sweeps/distillation.gin",
             "extras/sweeps/mixtures.gin",
             "extras/sweeps/resnet.gin",
-        ),
+        )
     ],
     "tests/checkpoints/test_checkpoints.py::test_a_checkpoint_moves_between_meshes": [
-        *("plain-2x2", "2x2-1x4", "1x4-4x1", "4x1-plain"),
+        *("plain-2x2", "2x2-1x4", "1x4-4x1", "4x1-plain")
     ],
     "tests/processes/test_membership.py::test_a_lost_process_ends_the_others_with_one_line": [
         "9-1"
     ],
     "tests/oracle/test_tensor2tensor_transformer.py::test_greedy_decodes": [
-        "t2t_transformer_head/lm_local_attention-greedy-False",
+        "t2t_transformer_head/lm_local_attention-greedy-False"
     ],
     "tests/oracle/test_tensor2tensor_transformer.py::test_logits_loss_and_gradients": [
         "t2t_transformer_2018/lm_packed-False",
         "t2t_transformer_head/encdec_deep_unshared-False",
     ],
     "tests/oracle/test_transformer.py::test_a_stored_checkpoint_gives_the_stored_logits": [
-        "t5_1_1-False",
+        "t5_1_1-False"
     ],
     "tests/oracle/test_transformer.py::test_a_trained_checkpoint_gives_the_loss_after_training": [
-        "lm",
+        "lm"
     ],
-    "tests/oracle/test_transformer.py::test_greedy_decodes": [
-        "lm_prefix-continue-False",
-    ],
-    "tests/oracle/test_transformer.py::test_logits_losses_and_gradients": [
-        "lm_packed-False",
-    ],
-    "tests/oracle/test_transformer.py::test_steps_of_adafactor": [
-        "lm-one device",
-    ],
+    "tests/oracle/test_transformer.py::test_greedy_decodes": ["lm_prefix-continue-False"],
+    "tests/oracle/test_transformer.py::test_logits_losses_and_gradients": ["lm_packed-False"],
+    "tests/oracle/test_transformer.py::test_steps_of_adafactor": ["lm-one device"],
 }

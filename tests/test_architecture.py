@@ -50,9 +50,7 @@ LEVELS = {
 
 # Which of its siblings a sub-package imports, an extra among the extras; the others import none.
 SIBLINGS: dict[str, dict[str, set[str]]] = {
-    "mtfrun.cli": {
-        "commands": {"launch"},
-    },
+    "mtfrun.cli": {"commands": {"launch"}},
     "mtfrun.data": {
         "cache": {"sources", "vocabularies"},
         "images": {"cache", "rows", "sources"},
@@ -74,41 +72,20 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
         "saved_model": {"text_tasks", "vision"},
         "serving": {"vision"},
     },
-    "mtfrun.extras.audit": {
-        "commands": {"verify"},
-    },
-    "mtfrun.extras.huggingface": {
-        "families": {"tables", "tokenizers"},
-        "tokenizers": {"tables"},
-    },
+    "mtfrun.extras.audit": {"commands": {"verify"}},
+    "mtfrun.extras.huggingface": {"families": {"tables", "tokenizers"}, "tokenizers": {"tables"}},
     "mtfrun.extras.huggingface.families": {
         "encoders": {"gpt", "llama"},
         "gpt": {"llama"},
         "images": {"gpt"},
     },
-    "mtfrun.extras.mesh_tensorflow": {
-        "tensor2tensor": {"importer"},
-    },
-    "mtfrun.extras.sweeps": {
-        "commands": {"analysis"},
-    },
-    "mtfrun.layers": {
-        "losses": {"attention"},
-    },
-    "mtfrun.models": {
-        "moe": {"transformer"},
-    },
-    "mtfrun.models.transformer": {
-        "architectures": {"adapters", "tokens"},
-        "tokens": {"adapters"},
-    },
-    "mtfrun.mtf": {
-        "ops": {"parameters", "placement"},
-        "parameters": {"placement"},
-    },
-    "mtfrun.mtf.ops": {
-        "fused": {"control_flow"},
-    },
+    "mtfrun.extras.mesh_tensorflow": {"tensor2tensor": {"importer"}},
+    "mtfrun.extras.sweeps": {"commands": {"analysis"}},
+    "mtfrun.layers": {"losses": {"attention"}},
+    "mtfrun.models": {"moe": {"transformer"}},
+    "mtfrun.models.transformer": {"architectures": {"adapters", "tokens"}, "tokens": {"adapters"}},
+    "mtfrun.mtf": {"ops": {"parameters", "placement"}, "parameters": {"placement"}},
+    "mtfrun.mtf.ops": {"fused": {"control_flow"}},
 }
 
 MOST_PARAMETERS = 9

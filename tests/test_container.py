@@ -74,9 +74,7 @@ def _copy(arguments: str, image: pathlib.Path, work: pathlib.Path) -> None:
 @pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("setpriv") is None, reason="becomes another user"
 )
-def test_the_steps_make_an_installation_that_trains_as_another_user(
-    tmp_path: pathlib.Path,
-) -> None:
+def test_the_steps_make_an_installation_that_trains_as_another_user(tmp_path: pathlib.Path) -> None:
     image = tmp_path / "image"
     venv.create(image / "environment", with_pip=True)
     (packages,) = image.glob("environment/lib/python*/site-packages")

@@ -73,20 +73,12 @@ class Checkpoints(CheckpointReader):
         return best.step
 
     def save(
-        self,
-        step: int,
-        variables: Mapping[str, Any],
-        *,
-        metadata: Mapping[str, Any] | None = None,
+        self, step: int, variables: Mapping[str, Any], *, metadata: Mapping[str, Any] | None = None
     ) -> str:
         return self.start_save(step, variables, metadata=metadata).wait()
 
     def start_save(
-        self,
-        step: int,
-        variables: Mapping[str, Any],
-        *,
-        metadata: Mapping[str, Any] | None = None,
+        self, step: int, variables: Mapping[str, Any], *, metadata: Mapping[str, Any] | None = None
     ) -> Save:
         """Copies the variables; a thread finishes the save. 100 MB take about half a second.
 

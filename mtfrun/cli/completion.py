@@ -53,11 +53,6 @@ def _complete_gin_file(prefix: str, **_: Any) -> list[str]:
 
 COMMANDS = [
     Command(
-        "completion",
-        _DESCRIPTION,
-        run,
-        _add_flags,
-        imports_tensorflow=False,
-        subject="nothing",
-    ),
+        "completion", _DESCRIPTION, run, _add_flags, imports_tensorflow=False, subject="nothing"
+    )
 ]

@@ -204,10 +204,7 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return str(action.metavar) if is_words else super()._format_args(action, default_metavar)
 
 
-_STYLE: dict[str, Any] = {
-    "formatter_class": _HelpFormatter,
-    "allow_abbrev": False,
-}
+_STYLE: dict[str, Any] = {"formatter_class": _HelpFormatter, "allow_abbrev": False}
 
 
 def _add_parser(command: Command, words: Any) -> Parser:

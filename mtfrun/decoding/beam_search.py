@@ -148,9 +148,7 @@ class _Loop:
         finished = grow_finished(progress.finished, ended)
         if self.search.independent_rows:
             active, finished = _where(
-                progress.unfinished_rows,
-                (active, finished),
-                (progress.active, progress.finished),
+                progress.unfinished_rows, (active, finished), (progress.active, progress.finished)
             )
         unfinished_rows = self._unfinished_rows(position + 1, active, finished)
         if self.search.independent_rows:

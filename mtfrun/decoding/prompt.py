@@ -106,11 +106,7 @@ def worth_reading_at_once(number: int, longest: int) -> bool:
 
 
 def count_prompt_ids(
-    prompts: mtf.Tensor,
-    length: mtf.Dimension,
-    end_id: int | None = None,
-    *,
-    padding_id: int = 0,
+    prompts: mtf.Tensor, length: mtf.Dimension, end_id: int | None = None, *, padding_id: int = 0
 ) -> mtf.Tensor:
     """Returns {...} int32: the number of ids {..., length} before the first padding or end id."""
     unknown = mtf.equal(prompts, padding_id)

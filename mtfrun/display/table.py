@@ -71,10 +71,7 @@ def _total(widths: Sequence[int]) -> int:
 
 
 def fit_fields(
-    fields: Iterable[tuple[str, Style | None]],
-    *,
-    indent: int = 0,
-    stream: TextIO | None = None,
+    fields: Iterable[tuple[str, Style | None]], *, indent: int = 0, stream: TextIO | None = None
 ) -> str:
     # The last column is left free, for a terminal may wrap there.
     columns = terminal_size(stream).columns - 1 if is_terminal(stream) else sys.maxsize

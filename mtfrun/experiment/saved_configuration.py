@@ -8,10 +8,7 @@ from typing import Any
 
 from mtfrun import processes
 from mtfrun.checkpoints import TRAIN_STEPS, Manifest
-from mtfrun.configuration.hyperparameters import (
-    changes_of_hyperparameters,
-    texts_of_parameters,
-)
+from mtfrun.configuration.hyperparameters import changes_of_hyperparameters, texts_of_parameters
 from mtfrun.data import Data, DataError
 from mtfrun.data.data import IDS, VOCABULARIES, check_unchanged, check_vocabularies
 from mtfrun.errors import InputError

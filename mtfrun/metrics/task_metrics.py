@@ -192,8 +192,7 @@ class Rouge:
         check_paired("Rouge", targets, predictions)
         scores = [
             self._scorer.score(
-                target=_one_sentence_per_line(target),
-                prediction=_one_sentence_per_line(prediction),
+                target=_one_sentence_per_line(target), prediction=_one_sentence_per_line(prediction)
             )
             for target, prediction in zip(targets, predictions, strict=True)
         ]

@@ -273,11 +273,7 @@ class Adafactor(SlotOptimizer):
         return factored_sides(variable.sides, self._min_dim_size_to_factor, self._stacked)
 
     def _direction(
-        self,
-        group: _Group,
-        gradient: mtf.Tensor,
-        state: dict[str, mtf.Tensor],
-        decay: Scalar,
+        self, group: _Group, gradient: mtf.Tensor, state: dict[str, mtf.Tensor], decay: Scalar
     ) -> mtf.Tensor:
         if group.sides is None:
             direction, state["v"] = unfactored_direction(

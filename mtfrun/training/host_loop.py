@@ -82,11 +82,7 @@ class HostLoop:
         capacity = next(iter(features.values())).shape[0].size
         mtf.print_reports(reports, capacity, lambda i: f"step {step + i + 1}: ", note)
         padding, digests = self._gather_batches()
-        metrics = {
-            **record.metrics,
-            OBJECTIVE: record.objective,
-            **padding_metric(padding),
-        }
+        metrics = {**record.metrics, OBJECTIVE: record.objective, **padding_metric(padding)}
         for name, (total, number) in mtf.curves_of(reports, capacity).items():
             metrics[f"summary/{name}" if name in metrics else name] = HostMetric(total, number)
         values = {

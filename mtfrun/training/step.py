@@ -9,12 +9,7 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.layers import Metric
-from mtfrun.training.microbatches import (
-    Features,
-    Gradients,
-    first_microbatch,
-    loss_and_gradients,
-)
+from mtfrun.training.microbatches import Features, Gradients, first_microbatch, loss_and_gradients
 from mtfrun.training.norms import Norms
 from mtfrun.training.state import TrainState
 

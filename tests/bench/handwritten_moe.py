@@ -14,13 +14,7 @@ from typing import Any, NamedTuple  # noqa: E402
 
 import tensorflow as tf  # noqa: E402
 
-from tests.bench.moe_configs import (  # noqa: E402
-    CONFIGS,
-    LEARNING_RATE,
-    LOSS_COEF,
-    MoeConfig,
-    parameters,
-)
+from tests.bench.moe_configs import CONFIGS, LEARNING_RATE, LOSS_COEF, MoeConfig, parameters  # noqa: E402
 from tests.bench.worker import Step, serve  # noqa: E402
 
 

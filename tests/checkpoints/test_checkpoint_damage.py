@@ -69,9 +69,7 @@ def save_two(directory: pathlib.Path) -> Checkpoints:
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(
-    damage: Callable[[pathlib.Path], None],
-    tmp_path: pathlib.Path,
-    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[pathlib.Path], None], tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints = save_two(tmp_path)
     damage(tmp_path)

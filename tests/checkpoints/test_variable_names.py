@@ -89,14 +89,8 @@ def test_a_path_comes_before_an_expression(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (
-            {"embeding/table": "wte"},
-            "the model, did you mean 'embedding/table'?",
-        ),
-        (
-            {"embedding/table": "wtf"},
-            "for embedding/table, is not in the checkpoint, did you mean",
-        ),
+        ({"embeding/table": "wte"}, "the model, did you mean 'embedding/table'?"),
+        ({"embedding/table": "wtf"}, "for embedding/table, is not in the checkpoint, did you mean"),
         ({r"stack/blocks/\d+/wi/kernel": "h0/fc"}, "gives h0/fc to both stack/blocks/0/wi/kernel"),
         ({r"stack/.*": r"h\1/fc"}, "a group of the expression is"),
         ({r".*/table": "wte", r"embedding/.*": "wte"}, "both .*/table and embedding/.* match"),

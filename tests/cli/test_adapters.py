@@ -116,10 +116,7 @@ def test_adapters_share_weights_that_a_mesh_divides(base: pathlib.Path) -> None:
     of_mesh = mtfrun.load(base, adapters={"a": base / "adapters/small"}, **layout)
     expected = mtfrun.load(base, adapters=["small"])
     ids = {"targets": np.arange(1, 33)[None]}
-    for one, other in (
-        (of_mesh, expected),
-        (of_mesh.adapters["a"], expected.adapters["small"]),
-    ):
+    for one, other in ((of_mesh, expected), (of_mesh.adapters["a"], expected.adapters["small"])):
         assert_close(one.logits(ids), other.logits(ids), FLOAT32_MODEL_TOLERANCE)
 
 

@@ -144,10 +144,7 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             "--gin.USE_AVERAGES=true: not a gin value: values are written as in Python, in quotes "
             "for the shell: --gin.USE_AVERAGES=True",
         ),
-        (
-            f"--gin.SEED={10**30}",
-            f"--gin.SEED={10**30}: an integer does not fit 64 bits: {10**30}",
-        ),
+        (f"--gin.SEED={10**30}", f"--gin.SEED={10**30}: an integer does not fit 64 bits: {10**30}"),
         (
             "--gin.D_MODEL=99999999999999999999",
             "--gin.D_MODEL=99999999999999999999: an integer does not fit 64 bits: "
@@ -344,8 +341,7 @@ def test_files_without_a_model_name_the_missing_parameter(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     line = _refused(
-        capsys,
-        ["train", "--dry_run", "--gin_file=defaults.gin", "--gin_file=data/python_docs.gin"],
+        capsys, ["train", "--dry_run", "--gin_file=defaults.gin", "--gin_file=data/python_docs.gin"]
     )
     assert line.startswith("Experiment needs a value for model: bind Experiment.model")
 

@@ -222,12 +222,7 @@ def _process(arguments: list[str]) -> _Process:
             (os.POSIX_SPAWN_DUP2, stderr.fileno(), 2),
         ]
         env = {**environment(), "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
-        pid = os.posix_spawn(
-            sys.executable,
-            command,
-            env,
-            file_actions=actions,
-        )
+        pid = os.posix_spawn(sys.executable, command, env, file_actions=actions)
         _, status, usage = os.wait4(pid, 0)
         texts = []
         for file in (stdout, stderr):

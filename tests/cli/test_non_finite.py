@@ -54,14 +54,7 @@ def test_eval_prints_null_and_ends_with_3(run: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "search",
-    [
-        [],
-        ["--beam_size=3"],
-        ["--temperature=1", "--top_k=5"],
-    ],
-)
+@pytest.mark.parametrize("search", [[], ["--beam_size=3"], ["--temperature=1", "--top_k=5"]])
 def test_decode_is_one_line_and_writes_nothing(
     search: list[str], run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

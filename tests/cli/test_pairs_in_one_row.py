@@ -172,10 +172,7 @@ IMAGES = ["Experiment.data=@data.ImageData()", "ImageData.source=@data.TfdsImage
             "LanguageModelData does not make: change these, or use pairs and "
             "--gin_file=data/delimited_pairs.gin behind the file of the pairs",
         ),
-        (
-            [*LM, *MODELS["causal"], *TEXTS],
-            "DecoderOnly reads pairs of texts",
-        ),
+        ([*LM, *MODELS["causal"], *TEXTS], "DecoderOnly reads pairs of texts"),
         (
             [*T5, *TEXTS],
             'EncoderDecoder reads "inputs", and LanguageModelData makes "targets", '
@@ -207,10 +204,7 @@ IMAGES = ["Experiment.data=@data.ImageData()", "ImageData.source=@data.TfdsImage
     ],
 )
 def test_data_that_the_model_does_not_read_is_refused_before_training(
-    flags: list[str],
-    expected: str,
-    tmp_path: pathlib.Path,
-    capsys: pytest.CaptureFixture[str],
+    flags: list[str], expected: str, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["train", "--gin_file=defaults.gin", *flags, f"--model_dir={tmp_path}/run"]
     assert main(arguments) == 2

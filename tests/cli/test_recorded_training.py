@@ -74,11 +74,7 @@ REFUSED: dict[str, tuple[list[str], Callable[[pathlib.Path], object], str]] = {
         lambda run: (run / "checkpoints/best.json").write_text("[1]"),
         "best.json is damaged",
     ),
-    "damaged checkpoints": (
-        [],
-        _truncate_all,
-        "every checkpoint in",
-    ),
+    "damaged checkpoints": ([], _truncate_all, "every checkpoint in"),
 }
 
 

@@ -73,10 +73,7 @@ COMMANDS = pytest.mark.parametrize(
 
 @COMMANDS
 def test_a_read_only_run_is_read(
-    command: list[str],
-    run: pathlib.Path,
-    tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
+    command: list[str], run: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if command == ["score"]:
         (tmp_path / "pairs.tsv").write_text("a\tb\n")

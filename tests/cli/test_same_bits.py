@@ -43,9 +43,7 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def bits(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[[str, int, int], tuple[bytes, str]]:
+def bits(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int, int], tuple[bytes, str]]:
     """A function that trains and returns the ledger, and the SHA-256 of all variables."""
 
     @functools.cache

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mtfrun.configuration.hyperparameters import (
-    changes_of_variables,
-    describe_changes,
-    values_of,
-)
+from mtfrun.configuration.hyperparameters import changes_of_variables, describe_changes, values_of
 from mtfrun.configuration.statements import Statements
 from mtfrun.errors.differences import Change, changes
 

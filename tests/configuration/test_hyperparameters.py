@@ -18,10 +18,7 @@ from mtfrun.errors import InputError
 from mtfrun.experiment.saved_configuration import SavedConfiguration
 
 ROOT = pathlib.Path(__file__).parents[2]
-PACKAGES = {
-    "transformer": "mtfrun.models.transformer",
-    "zoo": "mtfrun.extras.mesh_tensorflow.zoo",
-}
+PACKAGES = {"transformer": "mtfrun.models.transformer", "zoo": "mtfrun.extras.mesh_tensorflow.zoo"}
 
 
 @pytest.mark.parametrize("name", NEUTRAL)
@@ -38,10 +35,7 @@ def test_the_documentation_lists_them() -> None:
 
 
 def _manifest(given: dict[str, str], defaults: dict[str, str], train_steps: int = 10) -> Manifest:
-    configuration = {
-        "numbers": {"given": given, "defaults": defaults},
-        "train_steps": train_steps,
-    }
+    configuration = {"numbers": {"given": given, "defaults": defaults}, "train_steps": train_steps}
     return Manifest(7, "ckpt-7", {}, {}, {"configuration": configuration})
 
 

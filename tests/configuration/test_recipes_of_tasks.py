@@ -20,10 +20,7 @@ from tests.cli.command import TINY
 
 Row = Mapping[str, Any]
 PAIR = {"premise": "It rains.", "hypothesis": "It is wet."}
-MNLI, CB = (
-    ["entailment", "neutral", "contradiction"],
-    ["entailment", "contradiction", "neutral"],
-)
+MNLI, CB = (["entailment", "neutral", "contradiction"], ["entailment", "contradiction", "neutral"])
 SENTENCES = {"sentence1": "It rains.", "sentence2": "It is wet."}
 MULTIRC = {"paragraph": "<b>Sent 1: </b>Ann sang.<br>", "question": "Who?"}
 RECORD = {"passage": "Ann sang\n@highlight\nto Bob", "query": "@placeholder sang."}

@@ -107,10 +107,7 @@ def test_an_included_file_is_untrusted_as_well(
 
 @pytest.mark.parametrize("replaced", ["config.gin", "outer.gin"])
 def test_a_file_that_is_replaced_after_the_check_has_no_effect(
-    replaced: str,
-    run: pathlib.Path,
-    marker: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
+    replaced: str, run: pathlib.Path, marker: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The texts that were checked are parsed: no file is read twice."""
     (run / "outer.gin").write_text("TRAIN_STEPS = 2\n")
@@ -160,11 +157,7 @@ _STATEMENTS = "from mtfrun.configuration import statements\n"
         ("{} = @experiment.Training.run()", None, "mtfrun.experiment.training"),
         ("{} = @experiment.Training.__subclasses__()", None, "builtins"),
         ("{} = @experiment.Training.run.__globals__.get()", None, "mtfrun.experiment.training"),
-        (
-            "from mtfrun.extras.plan.search import estimate\n{} = @estimate.re.compile()",
-            None,
-            "re",
-        ),
+        ("from mtfrun.extras.plan.search import estimate\n{} = @estimate.re.compile()", None, "re"),
     ],
 )
 def test_objects_that_are_reached_through_allowed_modules_are_refused(

@@ -16,9 +16,7 @@ NOWHERE = Path("/dev/null/cache")
 
 
 def token_cache(
-    examples: Sequence[Sequence[Sequence[int]]],
-    features: Sequence[str],
-    directory: Path = NOWHERE,
+    examples: Sequence[Sequence[Sequence[int]]], features: Sequence[str], directory: Path = NOWHERE
 ) -> TokenCache:
     """Returns a cache of the ids of every example's features."""
     texts = [text for example in examples for text in example]

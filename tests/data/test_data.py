@@ -68,10 +68,7 @@ def _changed(**paths: object) -> dict[str, Any]:
             _changed(texts__wmt__ids="b" * 64, texts__wmt__preprocessors=["Summarize()"]),
             "texts: wmt: preprocessors Translate() -> Summarize()",
         ),
-        (
-            _changed(texts__wmt__ids="b" * 64),
-            "texts: wmt aaaaaaaaaaaa -> bbbbbbbbbbbb",
-        ),
+        (_changed(texts__wmt__ids="b" * 64), "texts: wmt aaaaaaaaaaaa -> bbbbbbbbbbbb"),
         (_changed(texts__glue={"ids": "c" * 64}), 'texts: glue (none) -> {"ids": "ccc'),
         ({**SAVED, "texts": {}}, "texts: wmt {"),
     ],

@@ -11,15 +11,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.data import (
-    ONLY_HOST,
-    Batch,
-    DataError,
-    Host,
-    Infeed,
-    LanguageModelData,
-    host_of,
-)
+from mtfrun.data import ONLY_HOST, Batch, DataError, Host, Infeed, LanguageModelData, host_of
 from mtfrun.data.rows import infeed as infeed_module
 from mtfrun.errors import InputError
 from tests.data.in_memory import texts_task

@@ -46,8 +46,7 @@ def _first(rows: data.Data, count: int, **options: Any) -> list[data.Batch]:
 
 
 @pytest.mark.parametrize(
-    ("rates", "shares"),
-    [([1.0, 3.0], (1, 3)), (data.ProportionalToExamples(), (2, 1))],
+    ("rates", "shares"), [([1.0, 3.0], (1, 3)), (data.ProportionalToExamples(), (2, 1))]
 )
 def test_training_draws_examples_in_proportion_to_the_rates(
     rates: Any, shares: tuple[int, int]

@@ -89,10 +89,7 @@ def segments_of(batch: dict[str, np.ndarray], feature: str) -> list[list[int]]:
     """Returns the ids of every segment of a packed feature, whose positions are checked."""
     segments = []
     for ids, segmentation, position in zip(
-        batch[feature],
-        batch[f"{feature}_segmentation"],
-        batch[f"{feature}_position"],
-        strict=True,
+        batch[feature], batch[f"{feature}_segmentation"], batch[f"{feature}_position"], strict=True
     ):
         count = int(segmentation.max())
         for number in range(1, count + 1):
@@ -161,10 +158,7 @@ def test_packed_pairs_are_undivided_and_aligned(
 
 @given(pairs, st.tuples(lengths, lengths), st.integers(0, 20), st.booleans())
 def test_joined_pairs_are_undivided_and_one_segment(
-    examples: list[tuple[list[int], list[int]]],
-    limits: tuple[int, int],
-    surplus: int,
-    packed: bool,
+    examples: list[tuple[list[int], list[int]]], limits: tuple[int, int], surplus: int, packed: bool
 ) -> None:
     cache = token_cache(examples, FEATURES)
     joined = sum(limits) + surplus

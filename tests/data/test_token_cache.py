@@ -131,11 +131,7 @@ def test_empty_documents_are_left_out_and_empty_texts_of_pairs_are_not(tmp_path:
     assert texts_of(cache) == [[ids(b"a")]]
     examples = pairs((b"a", b""), (b"", b""), (b"", b"bc"))
     cache = open_cache(task_of(examples, tmp_path), "train", PAIRS)
-    assert texts_of(cache) == [
-        [ids(b"a"), ids(b"")],
-        [ids(b""), ids(b"")],
-        [ids(b""), ids(b"bc")],
-    ]
+    assert texts_of(cache) == [[ids(b"a"), ids(b"")], [ids(b""), ids(b"")], [ids(b""), ids(b"bc")]]
 
 
 def test_a_text_in_parts_has_one_end(tmp_path: Path) -> None:

@@ -93,8 +93,7 @@ def test_a_lines_token_does_not_depend_on_the_other_lines_of_its_batch(top_k: in
 @pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.7}])
 def test_a_layout_changes_no_token(mesh_shape: str, options: dict[str, Any]) -> None:
     np.testing.assert_array_equal(
-        _sample(np.arange(64), mesh_shape=mesh_shape, **options),
-        _sample(np.arange(64), **options),
+        _sample(np.arange(64), mesh_shape=mesh_shape, **options), _sample(np.arange(64), **options)
     )
 
 

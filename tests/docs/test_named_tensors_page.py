@@ -47,10 +47,7 @@ def test_the_example_learns(on_one_device: tuple[list[float], float]) -> None:
     ],
 )
 def test_a_layout_does_not_change_the_example(
-    example: ModuleType,
-    on_one_device: tuple[list[float], float],
-    mesh_shape: str,
-    layout: str,
+    example: ModuleType, on_one_device: tuple[list[float], float], mesh_shape: str, layout: str
 ) -> None:
     assert f'"{mesh_shape}" "{layout}"' in PAGE
     losses, accuracy = example.train_and_test(mtf.Mesh(mesh_shape, layout))

@@ -71,9 +71,7 @@ def test_a_prediction_depends_neither_on_other_images_nor_on_padding(
     assert classification([]) == []
 
 
-def test_all_classes_are_returned_if_top_k_exceeds_their_number(
-    data_dir: pathlib.Path,
-) -> None:
+def test_all_classes_are_returned_if_top_k_exceeds_their_number(data_dir: pathlib.Path) -> None:
     (prediction,) = _classification(data_dir, ONE_DEVICE, top_k=99)(_images(1))
     assert sorted(entry.label for entry in prediction.top) == list("0123456789")
     assert sum(entry.probability for entry in prediction.top) == pytest.approx(1.0, abs=1e-5)

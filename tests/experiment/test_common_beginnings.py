@@ -44,12 +44,7 @@ FEED_FORWARDS: dict[str, Any] = {
 
 
 def _decoding(
-    directory: pathlib.Path,
-    mesh_shape: str,
-    kind: str,
-    *,
-    num_layers: int = 2,
-    **settings: Any,
+    directory: pathlib.Path, mesh_shape: str, kind: str, *, num_layers: int = 2, **settings: Any
 ) -> Decoding:
     (directory / "text").write_text("some text\n")
     files = data.TextFiles(str(directory / "text"))

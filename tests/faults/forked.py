@@ -120,10 +120,7 @@ def running(
 
 
 def _run(
-    arguments: list[str],
-    stdout: pathlib.Path,
-    stderr: pathlib.Path,
-    prepare: Preparation | None,
+    arguments: list[str], stdout: pathlib.Path, stderr: pathlib.Path, prepare: Preparation | None
 ) -> None:
     """Runs a command in this process, which is new."""
     from mtfrun.cli.main import main  # noqa: PLC0415 - imported before; named here for its file

@@ -101,9 +101,7 @@ def test_one_killed_run_ends_with_the_same_bits(
 
 @pytest.mark.slow
 def test_a_killed_run_on_a_mesh_ends_with_the_same_bits(
-    undisturbed: Callable[[TrainingRun], Outcome],
-    tmp_path: pathlib.Path,
-    record_property: Record,
+    undisturbed: Callable[[TrainingRun], Outcome], tmp_path: pathlib.Path, record_property: Record
 ) -> None:
     run = TrainingRun(steps=30, mesh="2x2", saves=SAVES[-1])
     _check_kill(run, 1, undisturbed, tmp_path, record_property)

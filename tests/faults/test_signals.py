@@ -205,11 +205,7 @@ def _wait_for_file(path: pathlib.Path, command: ForkedCommand) -> None:
 @pytest.mark.parametrize("signals", SIGNALS)
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_signal_ends_every_phase(
-    phase: str,
-    signals: str,
-    files: pathlib.Path,
-    tmp_path: pathlib.Path,
-    record_property: Record,
+    phase: str, signals: str, files: pathlib.Path, tmp_path: pathlib.Path, record_property: Record
 ) -> None:
     _check_signals(phase, SIGNALS[signals], files, tmp_path, record_property)
 
@@ -226,11 +222,7 @@ def test_a_signal_ends_every_phase(
     ],
 )
 def test_a_signal_ends_some_phases(
-    phase: str,
-    signals: str,
-    files: pathlib.Path,
-    tmp_path: pathlib.Path,
-    record_property: Record,
+    phase: str, signals: str, files: pathlib.Path, tmp_path: pathlib.Path, record_property: Record
 ) -> None:
     _check_signals(phase, SIGNALS[signals], files, tmp_path, record_property)
 

@@ -234,7 +234,7 @@ def test_what_layers_collect_is_known_before_the_first_call() -> None:
 # Masks and numbers of positions are computed from ids; `sublayer_input` is set inside of what is
 # rematerialised.
 WITHOUT_GRADIENTS = {
-    *("position", "prompt_lengths", "nonpadding", "segments", "text_positions", "sublayer_input"),
+    *("position", "prompt_lengths", "nonpadding", "segments", "text_positions", "sublayer_input")
 }
 # Of queries and memory the positions, documents and ids, of which masks are computed; constants.
 OF_MASKS = {"query", "memory", "slopes"}

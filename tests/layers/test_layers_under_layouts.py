@@ -394,9 +394,7 @@ CASES = {
         ROWS,
     ),
     "cluster_softmax": Case(
-        _cluster_softmax,
-        lambda layer, inputs, call: mtf.softmax(layer(inputs["x"], call), IDS),
-        X,
+        _cluster_softmax, lambda layer, inputs, call: mtf.softmax(layer(inputs["x"], call), IDS), X
     ),
     "parallel": Case(
         lambda mesh: huggingface.Parallel(
@@ -450,20 +448,10 @@ CASES = {
         lambda mesh: transformer.DenseTransform(mesh, WIDTH, activation=mtf.gelu), _apply, X
     ),
     "dense_product": Case(
-        lambda mesh: layers.DenseProduct(mesh, [WIDTH], [mtf.Dimension("d_ff", 16)]),
-        _apply,
-        X,
+        lambda mesh: layers.DenseProduct(mesh, [WIDTH], [mtf.Dimension("d_ff", 16)]), _apply, X
     ),
-    "rms_norm": Case(
-        lambda mesh: layers.RMSNorm(mesh, WIDTH),
-        _apply,
-        X,
-    ),
-    "layer_norm": Case(
-        lambda mesh: layers.LayerNorm(mesh, WIDTH),
-        _apply,
-        X,
-    ),
+    "rms_norm": Case(lambda mesh: layers.RMSNorm(mesh, WIDTH), _apply, X),
+    "layer_norm": Case(lambda mesh: layers.LayerNorm(mesh, WIDTH), _apply, X),
     "layer_norm_over_a_split_dimension": Case(
         lambda mesh: layers.LayerNorm(mesh, IDS),
         lambda layer, inputs, call: layer(inputs["logits"], call),
@@ -501,15 +489,9 @@ CASES = {
         lambda layer, inputs, call: layer.first(mtf.Dimension("length", 4)),
         {},
     ),
-    "dropout": Case(
-        lambda mesh: layers.Dropout(0.4),
-        _apply,
-        X,
-    ),
+    "dropout": Case(lambda mesh: layers.Dropout(0.4), _apply, X),
     "feed_forward": Case(
-        lambda mesh: transformer.FeedForward(mesh, WIDTH, d_ff=16, dropout_rate=0.3),
-        _apply,
-        X,
+        lambda mesh: transformer.FeedForward(mesh, WIDTH, d_ff=16, dropout_rate=0.3), _apply, X
     ),
     "self_attention": Case(
         lambda mesh: transformer.SelfAttention(mesh, WIDTH, heads=HEADS, dropout_rate=0.3),
@@ -574,8 +556,7 @@ SLOW = [
 
 @pytest.mark.parametrize("mesh_shape", meshes())
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else []) for name in CASES],
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else []) for name in CASES]
 )
 def test_a_layout_changes_neither_output_nor_gradients(name: str, mesh_shape: str) -> None:
     expected, actual = _results(name, ONE_DEVICE), _results(name, mesh_shape)

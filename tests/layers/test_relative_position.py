@@ -44,10 +44,7 @@ def test_a_bucket_is_the_definition(
 ) -> None:
     relative = np.arange(-400, 401)
     bucket_of = layers.relative_position_bucket(
-        relative,
-        bidirectional=bidirectional,
-        num_buckets=num_buckets,
-        max_distance=max_distance,
+        relative, bidirectional=bidirectional, num_buckets=num_buckets, max_distance=max_distance
     )
     for position, bucket in zip(relative, bucket_of, strict=True):
         expected = _buckets(int(position), bidirectional, num_buckets, max_distance)
@@ -81,10 +78,7 @@ def test_a_bias_is_the_tables_entry_of_the_bucket(
     )
     relative = np.arange(400) - np.arange(400)[:, np.newaxis]
     buckets = layers.relative_position_bucket(
-        relative,
-        bidirectional=bidirectional,
-        num_buckets=num_buckets,
-        max_distance=max_distance,
+        relative, bidirectional=bidirectional, num_buckets=num_buckets, max_distance=max_distance
     )
     assert_close(mtf.to_numpy(logits), mtf.to_numpy(bias.table)[:, buckets])
 

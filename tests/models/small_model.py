@@ -238,9 +238,7 @@ def with_dropout(rate: float) -> StackTransforms:
     """Returns the usual transforms of a stack, with dropout."""
     dropout = functools.partial(SublayerDropout, rate=rate)
     return StackTransforms(
-        initial=[dropout],
-        layer=[RMSNorm, CallLayer, dropout, Residual],
-        final=[RMSNorm, dropout],
+        initial=[dropout], layer=[RMSNorm, CallLayer, dropout, Residual], final=[RMSNorm, dropout]
     )
 
 

@@ -67,10 +67,7 @@ def test_targets_shift_by_one_and_start_again_with_each_segment() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     features = on_mesh(
         mesh,
-        {
-            "targets": np.asarray([[5, 6, 7, 8, 9, 0]]),
-            "segments": np.asarray([[1, 1, 2, 2, 2, 0]]),
-        },
+        {"targets": np.asarray([[5, 6, 7, 8, 9, 0]]), "segments": np.asarray([[1, 1, 2, 2, 2, 0]])},
     )
     length = mtf.Dimension("length", 6)
     plain = shift_right(features["targets"], length)
@@ -92,10 +89,7 @@ def test_the_loss_sums_over_tokens_that_are_not_padding() -> None:
 
     def losses(features: dict[str, mtf.Tensor]) -> list[Loss]:
         key = mtf.random_key(0)
-        return [
-            model.loss(features, training=True, key=key),
-            model.loss(features, training=False),
-        ]
+        return [model.loss(features, training=True, key=key), model.loss(features, training=False)]
 
     training, evaluating = mtf.to_numpy(mtf.function(losses)(on_mesh(mesh, packed)))
     assert_close(training.total, (smooth * weights).sum(), FLOAT32_MODEL_TOLERANCE)

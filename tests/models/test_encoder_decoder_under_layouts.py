@@ -79,9 +79,7 @@ KINDS_OF_ENCODERS = ("masked", "labels", "mean")
 def _encoder(mesh: mtf.Mesh, kind: str) -> t.EncoderOnly:
     """Returns an encoder with norms behind its sublayers, but for the first; id 0 is a token."""
     dropout = functools.partial(t.SublayerDropout, rate=0.2)
-    layer: list[Callable[..., t.Transform]] = [
-        *(t.CallLayer, dropout, t.Residual, t.LayerNorm),
-    ]
+    layer: list[Callable[..., t.Transform]] = [*(t.CallLayer, dropout, t.Residual, t.LayerNorm)]
     stack = functools.partial(
         t.Stack,
         num_layers=2,
@@ -141,10 +139,7 @@ def _encoder_step(kind: str, mesh_shape: str) -> Step:
 @pytest.mark.parametrize("mesh_shape", LAYOUTS[1:])
 @pytest.mark.parametrize("kind", KINDS_OF_ENCODERS)
 def test_loss_and_gradients_are_the_same_everywhere_in_encoders(kind: str, mesh_shape: str) -> None:
-    assert_same_step(
-        _encoder_step(kind, mesh_shape),
-        _encoder_step(kind, ONE_DEVICE),
-    )
+    assert_same_step(_encoder_step(kind, mesh_shape), _encoder_step(kind, ONE_DEVICE))
 
 
 def _logits(model: t.EncoderOnly, features: dict[str, np.ndarray]) -> np.ndarray:

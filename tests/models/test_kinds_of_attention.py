@@ -74,11 +74,7 @@ BY_EXPERTS = zoo.ExpertProjections(
 # (options of self-attention, options of the stack, the model's position class)
 KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "relative": (ATTENTION, {"relative_bias": RELATIVE}, None),
-    "relative in each layer": (
-        functools.partial(ATTENTION, relative_bias=RELATIVE),
-        {},
-        None,
-    ),
+    "relative in each layer": (functools.partial(ATTENTION, relative_bias=RELATIVE), {}, None),
     "rotary": (functools.partial(ATTENTION, rotary=True), {}, None),
     "sinusoid": (ATTENTION, {}, t.SinusoidPositions),
     "multi-query": (functools.partial(t.SelfAttention, heads=ONE_MEMORY_HEAD), {}, None),
@@ -138,9 +134,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     ),
     "local, shared keys and values, an extra logit": (
         functools.partial(
-            t.LocalSelfAttention,
-            heads=dataclasses.replace(SHARED_KV, num_memory_heads=1),
-            window=3,
+            t.LocalSelfAttention, heads=dataclasses.replace(SHARED_KV, num_memory_heads=1), window=3
         ),
         {},
         t.PositionalEmbedding,
@@ -241,8 +235,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
         ATTENTION,
         {
             "transforms": t.StackTransforms(
-                layer=[t.CallLayer, t.SublayerDropout, t.Residual, t.LayerNorm],
-                final=[t.LayerNorm],
+                layer=[t.CallLayer, t.SublayerDropout, t.Residual, t.LayerNorm], final=[t.LayerNorm]
             )
         },
         t.PositionalEmbedding,

@@ -46,10 +46,7 @@ REVERSIBLE: dict[str, Any] = {
 TRAINED_SIGNALS = functools.partial(
     zoo.StepSignals, steps="trained", positions=False, num_trained=2
 )
-UNIVERSAL: dict[str, Any] = {
-    "transforms": with_dropout(0.2),
-    "relative_bias": RELATIVE,
-}
+UNIVERSAL: dict[str, Any] = {"transforms": with_dropout(0.2), "relative_bias": RELATIVE}
 HALTING = zoo.Recurrence(num_steps=3, halting=functools.partial(zoo.Halting, loss_weight=0.1))
 KINDS: dict[str, Callable[..., t.Stack]] = {
     "reversible": functools.partial(zoo.ReversibleStack, **REVERSIBLE),

@@ -49,16 +49,10 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
 
 
 def _model(
-    mesh: mtf.Mesh,
-    kind: str = "relative",
-    cls: type[t.DecoderOnly] = t.DecoderOnly,
-    **options: Any,
+    mesh: mtf.Mesh, kind: str = "relative", cls: type[t.DecoderOnly] = t.DecoderOnly, **options: Any
 ) -> t.DecoderOnly:
     attention, stack_options, position = KINDS[kind]
-    layers = [
-        attention,
-        functools.partial(t.FeedForward, d_ff=32),
-    ]
+    layers = [attention, functools.partial(t.FeedForward, d_ff=32)]
     stack = functools.partial(t.Stack, num_layers=2, layers=layers, **stack_options)
     model = cls(
         mesh,
@@ -102,9 +96,7 @@ QUICK = {("relative", "data:2,model:2"), ("grouped, rotary", ONE_DEVICE)}
     "kind, mesh_shape",
     [
         pytest.param(
-            kind,
-            mesh_shape,
-            marks=[] if (kind, mesh_shape) in QUICK else [pytest.mark.slow],
+            kind, mesh_shape, marks=[] if (kind, mesh_shape) in QUICK else [pytest.mark.slow]
         )
         for kind in KINDS
         for mesh_shape in MESHES

@@ -47,9 +47,7 @@ def _of(model: TokenModel, mesh: mtf.Mesh, rows: Mapping[str, np.ndarray]) -> An
 
 
 @pytest.mark.parametrize("scan_blocks", [None, 1])
-def test_weights_of_packed_rows_stay_in_the_past_of_a_document(
-    scan_blocks: int | None,
-) -> None:
+def test_weights_of_packed_rows_stay_in_the_past_of_a_document(scan_blocks: int | None) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     rows = packed_rows()
     recorded = _of(small_model(mesh, scan_blocks=scan_blocks), mesh, rows)

@@ -71,12 +71,7 @@ ORDERS: dict[str, tuple[list[Any], list[Any], list[Any], Any]] = {
         [RMSNorm],
         lambda x, f: _rms(x + f(_rms(x))),
     ),
-    "norm after": (
-        [],
-        [CallLayer, Residual, LayerNorm],
-        [],
-        lambda x, f: _layer_norm(x + f(x)),
-    ),
+    "norm after": ([], [CallLayer, Residual, LayerNorm], [], lambda x, f: _layer_norm(x + f(x))),
     "norms before and after": (
         [LayerNorm],
         [RMSNorm, CallLayer, LayerNorm, Residual],

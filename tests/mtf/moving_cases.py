@@ -135,10 +135,7 @@ INDEXING = [
     ),
     OpCase(
         "run_time_zeros",
-        lambda ids: [
-            mtf.run_time_zeros(ids, ABC),
-            mtf.run_time_zeros(ids, ids.shape, tf.int32),
-        ],
+        lambda ids: [mtf.run_time_zeros(ids, ABC), mtf.run_time_zeros(ids, ids.shape, tf.int32)],
         ("int a:8;c:8",),
     ),
     OpCase(
@@ -199,11 +196,7 @@ INDEXING = [
         (DATA_MODEL, "a:data;c:model"),
     ),
     OpCase(
-        "add_position",
-        _added,
-        (BC,),
-        ("b:data;c:model", "a:data;c:model"),
-        differentiable=False,
+        "add_position", _added, (BC,), ("b:data;c:model", "a:data;c:model"), differentiable=False
     ),
     OpCase(
         "write_block",

@@ -117,9 +117,7 @@ ELEMENTWISE = [
     OpCase("where_with_numbers", lambda m, x: mtf.where(m, x, -1e9), (f"bool {AB}", AB)),
     OpCase("add_n", lambda *xs: mtf.add_n(xs), (AB, "b:8", ABC)),
     OpCase(
-        "add_n_of_scalars",
-        lambda *xs: mtf.add_n([mtf.reduce_sum(x) for x in xs]),
-        (AB, "b:8", ABC),
+        "add_n_of_scalars", lambda *xs: mtf.add_n([mtf.reduce_sum(x) for x in xs]), (AB, "b:8", ABC)
     ),
     OpCase("cwise", lambda x, y: mtf.cwise(lambda p, q: p * tf.exp(q), [x, y]), (AB, AB)),
     OpCase(

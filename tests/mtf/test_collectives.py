@@ -67,10 +67,7 @@ EXPECTED: dict[str, dict[tuple[str, str, str], int]] = {
     "one_hot": {},
     "dropout": {},
     "transpose": {},
-    "reshape_that_moves_an_axis": {
-        ("all-to-all", "data", "a"): 1,
-        ("all-to-all", "data", "e"): 1,
-    },
+    "reshape_that_moves_an_axis": {("all-to-all", "data", "a"): 1, ("all-to-all", "data", "e"): 1},
     "custom_gradient": {("all-reduce", "data", "a"): 1},
     # The table stays where it is: over its axis the looked up entries are summed, not the gradient.
     "gather_from_a_table": {("all-reduce", "data,model", "a,b"): 1},

@@ -51,12 +51,7 @@ class Call(NamedTuple):
 
 CALLS = [Call(*c) for c in itertools.product([1, 2, 3, 5, 7], [1, 2], ["SAME", "VALID"])]
 # One of every kind: a 1x1, an even, a common and a wide strided filter.
-FEW_CALLS = [
-    Call(1, 2, "SAME"),
-    Call(2, 1, "SAME"),
-    Call(3, 1, "VALID"),
-    Call(7, 2, "SAME"),
-]
+FEW_CALLS = [Call(1, 2, "SAME"), Call(2, 1, "SAME"), Call(3, 1, "VALID"), Call(7, 2, "SAME")]
 
 
 def _places(length: int, call: Call) -> int:

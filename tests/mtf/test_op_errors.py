@@ -130,9 +130,7 @@ def test_an_unknown_dimension_is_an_error_with_the_known_ones(name: str) -> None
         lambda: mtf.rename_dimension(X, "aa", "z"),
     ],
 )
-def test_an_unknown_name_is_an_error_with_the_most_similar_one(
-    call: Callable[[], object],
-) -> None:
+def test_an_unknown_name_is_an_error_with_the_most_similar_one(call: Callable[[], object]) -> None:
     with pytest.raises(mtf.ShapeError, match=r"^no dimension 'aa' in .*, did you mean 'a'\?$"):
         call()
 

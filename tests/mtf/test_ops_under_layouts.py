@@ -212,10 +212,7 @@ def test_a_new_operation_without_a_case_is_noticed(
 
 @pytest.mark.parametrize(
     ("exempt", "message"),
-    [
-        ("cube", r"\['cube'\] are exempt but not exported"),
-        ("softmax", r"\['softmax'\] have cases"),
-    ],
+    [("cube", r"\['cube'\] are exempt but not exported"), ("softmax", r"\['softmax'\] have cases")],
 )
 def test_an_exemption_that_is_not_needed_is_noticed(
     called: set[str], exempt: str, message: str

@@ -122,11 +122,7 @@ ONE_AXIS = "d_ff:model;heads:model"
 # One of the default suite for every rule; Adafactor's slots lack dimensions of their variables.
 QUICK = [("adafactor_factored_with_momentum", "weights:data"), ("adam", "slots:data")]
 SHARDED = [
-    pytest.param(
-        name,
-        rule,
-        marks=[] if (name, rule) in QUICK else [pytest.mark.slow],
-    )
+    pytest.param(name, rule, marks=[] if (name, rule) in QUICK else [pytest.mark.slow])
     for i, name in enumerate(OPTIMIZERS)
     # All rules together for every optimizer, and one of them alone in turn.
     for rule in ("slots:data", "weights:data", "slots:data;weights:model")

@@ -94,9 +94,7 @@ CASES = {
     "only_numbers": Case(optim.Product, [[2.0, 0.25]], lambda _: 0.5),
     "shifted": Case(optim.Shifted, [optim.LinearWarmup(10), 5], lambda t: min(1.0, (t - 5) / 10)),
     "noam": Case(
-        optim.noam,
-        [100, 10],
-        lambda t: max(0.0, min(1.0, (100 - t) / 10)) / math.sqrt(max(t, 10)),
+        optim.noam, [100, 10], lambda t: max(0.0, min(1.0, (100 - t) / 10)) / math.sqrt(max(t, 10))
     ),
     "noam_without_decay": Case(
         optim.noam, [100, 10, 0.0, 3.0], lambda t: 3 / math.sqrt(max(t, 10))

@@ -79,9 +79,7 @@ def test_slots_are_named_after_their_variables() -> None:
 
 
 @pytest.mark.parametrize("make", OF_FLOAT32)
-def test_an_update_gives_a_value_to_every_variable_and_slot(
-    make: Maker,
-) -> None:
+def test_an_update_gives_a_value_to_every_variable_and_slot(make: Maker) -> None:
     optimizer = _initialized(make)
     gradients = {"block/kernel": _ones("d_model:4;d_ff:2"), "block/bias": _ones("d_ff:2")}
     updates = optimizer.update(gradients, mtf.import_tf_tensor(MESH, STEP, []))

@@ -200,10 +200,7 @@ def _rename(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) 
 
 def _range(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
     dim = mtf.Dimension("r", case.arrays["out/int32"].size)
-    return {
-        "int32": mtf.range(mesh, dim, tf.int32),
-        "float32": mtf.range(mesh, dim, tf.float32),
-    }
+    return {"int32": mtf.range(mesh, dim, tf.int32), "float32": mtf.range(mesh, dim, tf.float32)}
 
 
 def _cwise(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
@@ -281,11 +278,7 @@ def _while_loop(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Me
     i, x, acc = mtf.while_loop(
         lambda i, x, acc: mtf.less(i, steps),
         lambda i, x, acc: [i + 1, x * 0.9 + mtf.to_float(i), acc + mtf.reduce_sum(x)],
-        [
-            mtf.constant(mesh, 0, dtype=tf.int32),
-            inputs["x"],
-            mtf.constant(mesh, 0.0),
-        ],
+        [mtf.constant(mesh, 0, dtype=tf.int32), inputs["x"], mtf.constant(mesh, 0.0)],
     )
     return {"i": i, "x": x, "acc": acc}
 

@@ -91,11 +91,7 @@ def assert_beam_search_is_the_originals(
             options.get("alpha", 0.6), independent_rows=False, num_prefilter=num_prefilter
         )
         return search(
-            model.decoder(features, beam),
-            features["targets"],
-            beam,
-            model.vocab,
-            limits=limits,
+            model.decoder(features, beam), features["targets"], beam, model.vocab, limits=limits
         ).ids
 
     features = on_mesh(mesh, _features(np.zeros_like(expected), inputs))

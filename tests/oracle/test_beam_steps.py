@@ -209,9 +209,7 @@ def test_the_whole_search_equals_the_original(name: str, distributed: bool) -> N
 
     def run(prompts: mtf.Tensor) -> Any:
         search = BeamSearch(
-            case.hparams["alpha"],
-            stop_early=case.hparams["stop_early"],
-            independent_rows=False,
+            case.hparams["alpha"], stop_early=case.hparams["stop_early"], independent_rows=False
         )
         return search(
             stateful_decoder(mesh, case.with_role("in"), [batch, beam], case.hparams["decay"]),
@@ -238,10 +236,7 @@ GREEDY_CASES = [name for name in DECODE_CASES if name.startswith("greedy")]
 
 
 # On meshes in the default suite: rows that end and do not, a choice in two stages.
-QUICK = {
-    "beam_some_rows_unfinished",
-    "beam_prefilter3_beam5",
-}
+QUICK = {"beam_some_rows_unfinished", "beam_prefilter3_beam5"}
 
 
 def _decode_where(names: list[str]) -> list[Any]:

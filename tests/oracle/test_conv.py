@@ -72,8 +72,7 @@ def _call(case: ReferenceCase, tensors: Tensors) -> Tensors:
 
 
 @pytest.mark.parametrize(
-    "name, mesh_shape, layout",
-    where({name: _layouts(case) for name, case in CASES.items()}),
+    "name, mesh_shape, layout", where({name: _layouts(case) for name, case in CASES.items()})
 )
 def test_convolution_equals_the_original(name: str, mesh_shape: str, layout: str) -> None:
     case = CASES[name]

@@ -161,12 +161,7 @@ def _layer(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> moe.M
             mesh, d_model, num_experts=number, router=router, experts=experts, **options
         )
     return moe.MoE2D(
-        mesh,
-        d_model,
-        num_experts=number,
-        routers=(router, router),
-        experts=experts,
-        **options,
+        mesh, d_model, num_experts=number, routers=(router, router), experts=experts, **options
     )
 
 
@@ -194,9 +189,7 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[A
     def run(inputs: Tensors) -> tuple[Any, Any]:
         collector = Collector()
         call = SequenceCall(
-            training=case.hparams["train"],
-            nonpadding=inputs.get("nonpadding"),
-            collector=collector,
+            training=case.hparams["train"], nonpadding=inputs.get("nonpadding"), collector=collector
         )
         x = inputs["inputs"]
         output, loss = layer(x, call), collector.total_loss()

@@ -112,8 +112,7 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh) -> tuple[Tensors, dict[str, Tensor
 
 
 @pytest.mark.parametrize(
-    "name, mesh_shape, layout",
-    where({name: layouts_of(case) for name, case in CASES.items()}),
+    "name, mesh_shape, layout", where({name: layouts_of(case) for name, case in CASES.items()})
 )
 def test_layer_equals_the_original(name: str, mesh_shape: str, layout: str) -> None:
     case = CASES[name]

@@ -173,9 +173,7 @@ def _batches(name: str, mesh: mtf.Mesh) -> dict[str, mtf.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "several",
-    [False, pytest.param(True, marks=pytest.mark.slow)],
-    ids=["one device", "several"],
+    "several", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one device", "several"]
 )
 @pytest.mark.parametrize(
     "name",

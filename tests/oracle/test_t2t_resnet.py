@@ -37,17 +37,12 @@ LAYOUTS = {
         ("data:2,model:2", "batch:data;col_blocks:model"),
         ("data:2,model:4", "batch:data;hidden:model"),
     ],
-    "deeper": [
-        ONE_DEVICE,
-        ("data:2,model:2", "batch:data;hidden:model"),
-    ],
+    "deeper": [ONE_DEVICE, ("data:2,model:2", "batch:data;hidden:model")],
 }
 
 
 # Compiling takes seconds a case: the other meshes are slow tests.
-QUICK_MESHES = {
-    ("two_col_blocks_eval", "data:2,model:2"),
-}
+QUICK_MESHES = {("two_col_blocks_eval", "data:2,model:2")}
 
 
 def _marks(name: str, mesh_shape: str) -> list[pytest.MarkDecorator]:
@@ -128,9 +123,7 @@ def test_the_seed_network_equals_the_original(name: str, mesh_shape: str, layout
     for key, gradient in expected.items():
         actual = mtf.to_numpy(by_reference[key])
         assert_close(
-            actual,
-            gradient,
-            TRAINING_GRADIENT_TOLERANCE if training else FLOAT32_MODEL_TOLERANCE,
+            actual, gradient, TRAINING_GRADIENT_TOLERANCE if training else FLOAT32_MODEL_TOLERANCE
         )
 
 

@@ -53,8 +53,7 @@ def _model(name: str, several: bool) -> tuple[TokenModel, mtf.Mesh]:
 
 
 @pytest.mark.parametrize(
-    "name, several",
-    on_one_and_several(CASES, lambda name: "encdec_packed" in name),
+    "name, several", on_one_and_several(CASES, lambda name: "encdec_packed" in name)
 )
 def test_logits_loss_and_gradients(name: str, several: bool) -> None:
     case = CASES[name]

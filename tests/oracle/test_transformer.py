@@ -84,8 +84,7 @@ def _assert_logits(case: ReferenceCase, logits: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, several",
-    on_one_and_several(CASES, lambda name: name == "lm_packed"),
+    "name, several", on_one_and_several(CASES, lambda name: name == "lm_packed")
 )
 def test_logits_losses_and_gradients(name: str, several: bool) -> None:
     case = CASES[name]
@@ -108,8 +107,7 @@ def test_logits_losses_and_gradients(name: str, several: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, decode, several",
-    on_one_and_several(DECODES, lambda name: name[0] == "t5_1_1"),
+    "name, decode, several", on_one_and_several(DECODES, lambda name: name[0] == "t5_1_1")
 )
 def test_greedy_decodes(name: str, decode: str, several: bool) -> None:
     case = CASES[name]
@@ -203,9 +201,7 @@ TRAINED_CASES = {name: reference_cases("transformer")[name] for name in ("lm", "
 
 
 @pytest.mark.parametrize(
-    "several",
-    [False, pytest.param(True, marks=pytest.mark.slow)],
-    ids=["one device", "several"],
+    "several", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one device", "several"]
 )
 @pytest.mark.parametrize("name", TRAINED_CASES)
 def test_steps_of_adafactor(name: str, several: bool) -> None:

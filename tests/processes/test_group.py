@@ -251,9 +251,7 @@ def test_a_slow_stranger_does_not_prolong_the_wait() -> None:
 
 
 @pytest.mark.parametrize("is_slow", [False, True], ids=["a web server", "a slow stranger"])
-def test_another_program_in_the_place_of_the_first_process_is_not_waited_for(
-    is_slow: bool,
-) -> None:
+def test_another_program_in_the_place_of_the_first_process_is_not_waited_for(is_slow: bool) -> None:
     address = free_address()
     with address.listen() as server, concurrent.futures.ThreadPoolExecutor(1) as pool:
         joining = pool.submit(Worker, 1, 2, address, NOBODY, Ends().of(1))

@@ -94,9 +94,7 @@ def test_the_configuration_reads_back(tmp_path: pathlib.Path) -> None:
     assert (tmp_path / "operative_config.gin").read_text().endswith("# defaults\n")
 
 
-def test_a_missing_or_unreadable_configuration_says_how_to_give_one(
-    tmp_path: pathlib.Path,
-) -> None:
+def test_a_missing_or_unreadable_configuration_says_how_to_give_one(tmp_path: pathlib.Path) -> None:
     run = RunDirectory(tmp_path)
     with pytest.raises(RunDirError, match=f"no config.gin in {tmp_path}: .* with --gin_file$"):
         run.read_config()

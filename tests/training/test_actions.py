@@ -181,10 +181,7 @@ class Configured(Action):
 @pytest.mark.parametrize(
     ("action", "expected"),
     [
-        (
-            Configured(every_steps=0),
-            "Configured.every_steps is 0: it must be an integer",
-        ),
+        (Configured(every_steps=0), "Configured.every_steps is 0: it must be an integer"),
         (Configured(every_steps=1.5), "Configured.every_steps is 1.5: it must be an integer"),  # type: ignore[arg-type]
         (Configured(every_secs=-1.0), "Configured.every_secs is -1.0: it must be more than 0"),
         (Configured(every_steps=None), "Configured is never due: give it every_steps, every_secs"),
@@ -206,15 +203,9 @@ def test_an_action_with_fields_may_be_listed_twice(tmp_path: pathlib.Path) -> No
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (
-            {"every_steps": 0},
-            "CheckpointOptions.every_steps is 0: it must be an integer",
-        ),
+        ({"every_steps": 0}, "CheckpointOptions.every_steps is 0: it must be an integer"),
         ({"every_steps": 2.5}, "CheckpointOptions.every_steps is 2.5: it must be an integer"),
-        (
-            {"every_secs": float("nan")},
-            "CheckpointOptions.every_secs is nan: it must be",
-        ),
+        ({"every_secs": float("nan")}, "CheckpointOptions.every_secs is nan: it must be"),
         ({"max_to_keep": -1}, "CheckpointOptions.max_to_keep is -1: it must be an integer"),
     ],
 )

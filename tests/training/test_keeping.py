@@ -74,9 +74,7 @@ def test_the_highest_value_may_be_the_best(tmp_path: pathlib.Path) -> None:
     assert _train(tmp_path, 8, {2: 3.0, 4: 2.0}, **options) == [2, 6, 8]
 
 
-def test_an_unknown_metric_is_an_error_that_names_the_others(
-    tmp_path: pathlib.Path,
-) -> None:
+def test_an_unknown_metric_is_an_error_that_names_the_others(tmp_path: pathlib.Path) -> None:
     with pytest.raises(
         InputError, match=r"best_metric='eval/los' is not one of the metrics.*'eval/loss'"
     ):

@@ -47,10 +47,7 @@ def _by_module(values: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
 
 @pytest.mark.parametrize(
     ("model", "microbatches"),
-    [
-        *(pytest.param("transformer", n, marks=pytest.mark.slow) for n in (1, 2)),
-        ("bigram", 2),
-    ],
+    [*(pytest.param("transformer", n, marks=pytest.mark.slow) for n in (1, 2)), ("bigram", 2)],
 )
 def test_norms_are_those_of_numpy_before_clipping(model: str, microbatches: int) -> None:
     setting = Setting("adafactor", model, ONE_DEVICE, microbatches, clip_norm=0.01)

@@ -246,10 +246,7 @@ def _train(
     ],
 )
 def test_training_ends_after_so_many_values_that_are_not_better(
-    tmp_path: pathlib.Path,
-    stopping: EarlyStopping,
-    last: int,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: pathlib.Path, stopping: EarlyStopping, last: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = _train(tmp_path, 20, [stopping])
     assert (result.step, result.signal) == (last, None)

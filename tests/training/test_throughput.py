@@ -123,11 +123,7 @@ def test_operations_are_six_for_each_parameter_and_token_and_those_of_attention(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mesh_shape", "microbatches", "scan_blocks"),
-    [
-        ("data:2,model:2", 2, None),
-        (ONE_DEVICE, 1, 1),
-    ],
+    ("mesh_shape", "microbatches", "scan_blocks"), [("data:2,model:2", 2, None), (ONE_DEVICE, 1, 1)]
 )
 def test_operations_do_not_depend_on_layout_microbatches_and_loops(
     mesh_shape: str, microbatches: int, scan_blocks: int | None

@@ -108,11 +108,7 @@ def _trained_resnet(mesh_shape: str, layout: str) -> TrainState:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mesh_shape", "layout"),
-    [
-        ("data:4,model:1", "batch:data"),
-        ("data:2,model:2", FILTERS),
-    ],
+    ("mesh_shape", "layout"), [("data:4,model:1", "batch:data"), ("data:2,model:2", FILTERS)]
 )
 def test_layouts_change_no_average_and_averages_have_the_layouts_of_their_variables(
     mesh_shape: str, layout: str

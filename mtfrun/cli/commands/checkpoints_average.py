@@ -140,6 +140,4 @@ def _choose_steps(
     return list(steps)
 
 
-COMMANDS = [
-    Command("checkpoints average", _DESCRIPTION, run, _add_flags, _check, subject="run"),
-]
+COMMANDS = [Command("checkpoints average", _DESCRIPTION, run, _add_flags, _check, subject="run")]

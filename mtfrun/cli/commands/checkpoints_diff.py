@@ -143,6 +143,4 @@ def _find_checkpoint(name: str, model_dir: str | None) -> _Stored:
     return _Stored(f"{directory.run}@{manifest.step}", directory.path, manifest)
 
 
-COMMANDS = [
-    Command("checkpoints diff", _DESCRIPTION, run, _add_flags, _check, subject="run"),
-]
+COMMANDS = [Command("checkpoints diff", _DESCRIPTION, run, _add_flags, _check, subject="run")]

@@ -208,5 +208,5 @@ COMMANDS = [
         _check,
         imports_tensorflow=False,
         subject="run",
-    ),
+    )
 ]

@@ -10,13 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import (
-    Command,
-    add_json,
-    require_configuration,
-    run_config,
-    settings_of,
-)
+from mtfrun.cli.command import Command, add_json, require_configuration, run_config, settings_of
 from mtfrun.configuration.files import GinHeader, find_gin_file, shipped_headers
 from mtfrun.display.formats import WIDTH, wrap_lines
 from mtfrun.display.streams import print_lines
@@ -66,11 +60,7 @@ def _header_lines(headers: Sequence[GinHeader]) -> list[str]:
             lines += wrap_lines(
                 header.title, first=f"  {header.name:<{width}}", other=" " * (width + 2)
             )
-    return [
-        *lines[1:],
-        "",
-        "mtfrun config show --gin_file=FILE shows all settings of a run.",
-    ]
+    return [*lines[1:], "", "mtfrun config show --gin_file=FILE shows all settings of a run."]
 
 
 _SHOW = """\

@@ -248,13 +248,5 @@ def _narrow_docstring(docstring: str, indent: str) -> list[str]:
 
 
 COMMANDS = [
-    Command(
-        "config explain",
-        _DESCRIPTION,
-        run,
-        add_json,
-        _check,
-        subject="nothing",
-        words="NAME",
-    ),
+    Command("config explain", _DESCRIPTION, run, add_json, _check, subject="nothing", words="NAME")
 ]

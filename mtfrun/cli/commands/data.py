@@ -225,12 +225,7 @@ def _run_caches(flags: argparse.Namespace, _: Sequence[str]) -> int:
 COMMANDS = [
     Command("data cache", _CACHE, _run_cache, _add_cache_flags, _check_cache, model_dir="run"),
     Command(
-        "data caches",
-        _CACHES,
-        _run_caches,
-        _add_caches_flags,
-        _check_caches,
-        subject="nothing",
+        "data caches", _CACHES, _run_caches, _add_caches_flags, _check_caches, subject="nothing"
     ),
     Command("data verify", _VERIFY, _run_verify, _add_verify_flags, _check_verify),
 ]

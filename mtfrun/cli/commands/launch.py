@@ -157,12 +157,6 @@ def _standard_input() -> int | None:
 
 COMMANDS = [
     Command(
-        "launch",
-        _DESCRIPTION,
-        run,
-        _add_flags,
-        _check,
-        imports_tensorflow=False,
-        subject="nothing",
-    ),
+        "launch", _DESCRIPTION, run, _add_flags, _check, imports_tensorflow=False, subject="nothing"
+    )
 ]

@@ -129,5 +129,5 @@ COMMANDS = [
         imports_tensorflow=False,
         subject="nothing",
         words="DIR ...",
-    ),
+    )
 ]

@@ -48,9 +48,7 @@ with its own --process_id, and a --model_dir in a file system that all share."""
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dry_run",
-        action="store_true",
-        help="build the model and print its variables and layout",
+        "--dry_run", action="store_true", help="build the model and print its variables and layout"
     )
     parser.add_argument(
         "--restart",

@@ -14,13 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.data.features import (
-    Padding,
-    padding_of,
-    shapes_of_rows,
-    split_batch,
-    validate_batch,
-)
+from mtfrun.data.features import Padding, padding_of, shapes_of_rows, split_batch, validate_batch
 from mtfrun.data.rows.batches import Batch, Batches
 from mtfrun.data.rows.order import ONLY_HOST, Host
 from mtfrun.errors.checks import COUNT, Range, check_range

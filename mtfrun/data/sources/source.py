@@ -16,13 +16,7 @@ from absl import logging
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import absolute_path, file_states, fixed_directory, matching_files
-from mtfrun.data.sources.streams import (
-    LONGEST_PART,
-    blocks,
-    check_utf8,
-    is_compressed,
-    parts,
-)
+from mtfrun.data.sources.streams import LONGEST_PART, blocks, check_utf8, is_compressed, parts
 from mtfrun.data.splits import SHARES, SPLITS, check_split, record_selector
 from mtfrun.files import copy_matching, is_url
 

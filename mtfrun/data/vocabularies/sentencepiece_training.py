@@ -68,9 +68,7 @@ class TrainedModel:
 
 
 def train_sentencepiece(
-    texts: Iterable[bytes],
-    training: SentencePieceTraining,
-    expected_bytes: int | None = None,
+    texts: Iterable[bytes], training: SentencePieceTraining, expected_bytes: int | None = None
 ) -> TrainedModel:
     """Raises DataError if there is no text, or too little for the size."""
     with progress.Work("reading texts", expected_bytes, "B") as reading:

@@ -103,9 +103,7 @@ def _both(a: Automaton, b: Automaton, end: float) -> Automaton:
             )
     of_a, of_b = np.array(pairs).T
     return Automaton(
-        np.stack(rows),
-        a.may_end[of_a] & b.may_end[of_b],
-        a.must_end[of_a] | b.must_end[of_b],
+        np.stack(rows), a.may_end[of_a] & b.may_end[of_b], a.must_end[of_a] | b.must_end[of_b]
     )
 
 

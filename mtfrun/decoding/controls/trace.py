@@ -33,9 +33,7 @@ def empty_trace(mesh: mtf.Mesh, shape: mtf.ShapeLike, number: int | None) -> Any
     shape = mtf.convert_to_shape(shape)
     top = mtf.Dimension("top", max(1, number))
     return Trace(
-        mtf.zeros(mesh, shape),
-        mtf.zeros(mesh, shape + top, tf.int32),
-        mtf.zeros(mesh, shape + top),
+        mtf.zeros(mesh, shape), mtf.zeros(mesh, shape + top, tf.int32), mtf.zeros(mesh, shape + top)
     )
 
 

@@ -155,12 +155,7 @@ def _save(
 ) -> None:
     _check_values(values, variables)
     values["step"] = np.asarray(imported.step, np.int64)
-    metadata = {
-        "data_position": 0,
-        "seed": 0,
-        "versions": run_versions(),
-        **imported.metadata,
-    }
+    metadata = {"data_position": 0, "seed": 0, "versions": run_versions(), **imported.metadata}
     run.checkpoints().save(
         imported.step,
         {path: _variable(path, variable, values) for path, variable in variables.items()},

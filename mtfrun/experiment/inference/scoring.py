@@ -82,12 +82,7 @@ class Scoring:
         features = {
             name: mtf.import_tf_tensor(
                 self._experiment.mesh,
-                pad_rows(
-                    [row[name] for row in rows],
-                    batch.size,
-                    length,
-                    self._padding_of(name),
-                ),
+                pad_rows([row[name] for row in rows], batch.size, length, self._padding_of(name)),
                 [batch, mtf.Dimension("length", length)],
             )
             for name, length in lengths.items()

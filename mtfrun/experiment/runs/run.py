@@ -203,10 +203,7 @@ class Run:
     @contextlib.contextmanager
     def _in_use(self) -> Iterator[None]:
         """Has the devices inside, and raises the errors of the command."""
-        with (
-            one_line_errors(),
-            _devices if self.mesh.is_distributed else contextlib.nullcontext(),
-        ):
+        with one_line_errors(), _devices if self.mesh.is_distributed else contextlib.nullcontext():
             yield
 
     def _changed_decoding(self, **settings: Any) -> Decoding:

@@ -77,11 +77,7 @@ def _to_json(
 ) -> str:
     """Unlike jinja2's filter of this name it escapes nothing of HTML."""
     return json.dumps(
-        value,
-        ensure_ascii=ensure_ascii,
-        indent=indent,
-        separators=separators,
-        sort_keys=sort_keys,
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
 
 

@@ -43,12 +43,7 @@ class Chat(Session):
 
     @property
     def commands(self) -> Mapping[str, Callable[[str], None]]:
-        return {
-            **super().commands,
-            "system": self._begin,
-            "clear": self._begin,
-            "undo": self._undo,
-        }
+        return {**super().commands, "system": self._begin, "clear": self._begin, "undo": self._undo}
 
     def _begin(self, instructions: str) -> None:
         self.messages = [{"role": SYSTEM, "content": instructions}] if instructions else []

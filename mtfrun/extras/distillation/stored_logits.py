@@ -101,12 +101,7 @@ class StoredLogits:
 
 
 def store_logits(
-    path: str,
-    data: Data,
-    predict: Predict,
-    *,
-    batch: int,
-    about: Mapping[str, object],
+    path: str, data: Data, predict: Predict, *, batch: int, about: Mapping[str, object]
 ) -> int:
     """Writes the predictions for all training rows of data, and returns the number of rows.
 

@@ -216,11 +216,7 @@ def _grow(
         notes=[*rules.notes, *_notes_of_rounding(variables)],
         _training=new,
         _config=text,
-        _metadata={
-            **metadata,
-            "versions": run_versions(),
-            TRAIN_STEPS: new.options.train_steps,
-        },
+        _metadata={**metadata, "versions": run_versions(), TRAIN_STEPS: new.options.train_steps},
     )
 
 

@@ -80,10 +80,7 @@ class Regrouping(NamedTuple):
 
     def new_queries(self, dims: Sequence[mtf.Dimension]) -> list[mtf.Dimension]:
         """Returns the new dimensions with heads and queries, in the order of `dims`."""
-        heads = [
-            mtf.Dimension(HEADS, self.new.heads),
-            mtf.Dimension(QUERY_HEADS, self.new.queries),
-        ]
+        heads = [mtf.Dimension(HEADS, self.new.heads), mtf.Dimension(QUERY_HEADS, self.new.queries)]
         return _with_heads(dims, heads)
 
     def new_memory(self, dims: Sequence[mtf.Dimension]) -> list[mtf.Dimension]:

@@ -78,9 +78,7 @@ def _sublayers(paths: Iterable[str]) -> Mapping[tuple[str, str], list[str]]:
 
 
 def _candidates(
-    path: str,
-    old: Mapping[tuple[str, str], list[str]],
-    new: Mapping[tuple[str, str], list[str]],
+    path: str, old: Mapping[tuple[str, str], list[str]], new: Mapping[tuple[str, str], list[str]]
 ) -> Iterator[str]:
     match = _SUBLAYER.fullmatch(path)
     if match is None:

@@ -171,11 +171,7 @@ def _ids_by_setting(values: Settings, *, is_answer: bool) -> dict[str, dict[str,
 
 
 def _controls(
-    values: Settings,
-    ids: Mapping[str, dict[str, object]],
-    *,
-    is_answer: bool,
-    draws: bool,
+    values: Settings, ids: Mapping[str, dict[str, object]], *, is_answer: bool, draws: bool
 ) -> dict[str, dict[str, object]]:
     """Returns the parameters by class, those of `decoding.Controls` first."""
     controls: dict[str, object] = {}

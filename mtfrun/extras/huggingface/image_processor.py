@@ -65,13 +65,7 @@ def read_image_processor(folder: Folder, channels: int) -> ImageProcessor:
     if scale <= 0 or min(stddev) <= 0:
         raise settings.error("image_std", "and rescale_factor must be above 0")
     # (scale * pixel - mean) / stddev, for pixels from 0 to 255.
-    return ImageProcessor(
-        size,
-        resize,
-        _divide(mean, scale),
-        _divide(stddev, scale),
-        notes,
-    )
+    return ImageProcessor(size, resize, _divide(mean, scale), _divide(stddev, scale), notes)
 
 
 def _sizes(settings: Settings) -> tuple[int, int, list[str]]:

@@ -82,10 +82,7 @@ class Origin:
 
 
 def origin_of(
-    folder: Folder,
-    table: TensorTable,
-    processors: Sequence[Processor],
-    copies: Mapping[str, str],
+    folder: Folder, table: TensorTable, processors: Sequence[Processor], copies: Mapping[str, str]
 ) -> Origin:
     return Origin(
         {

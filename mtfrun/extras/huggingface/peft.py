@@ -275,10 +275,7 @@ def _check_sizes(what: str, factors: _Factors, module: _Module, model: Model) ->
     inputs = math.prod((kernel.reduced_dims or mtf.Shape()).to_integer_list)
     expected, actual = (
         (inputs, module.outputs * len(module.paths)),
-        (
-            factors.a.shape[1],
-            factors.b.shape[0],
-        ),
+        (factors.a.shape[1], factors.b.shape[0]),
     )
     if expected != actual:
         raise ConversionError(f"{what} maps {actual[0]} to {actual[1]}, not {expected}")

@@ -170,10 +170,7 @@ def _files(
 
 
 def _special(
-    vocabulary: Vocabulary,
-    tokens: Mapping[int, str],
-    *,
-    has_unknown: bool,
+    vocabulary: Vocabulary, tokens: Mapping[int, str], *, has_unknown: bool
 ) -> dict[str, str]:
     """`has_unknown` is False if the unknown token is a piece of text or decodes to another text."""
     numbers = {

@@ -170,7 +170,5 @@ def _reduce_scatter(all_reduce: Operation, scatter: Operation) -> Collective | N
     if axes != set(all_reduce.collective.axes):
         return None
     return dataclasses.replace(
-        all_reduce.collective,
-        kind="reduce-scatter",
-        device_bytes=scatter.results[0].type.num_bytes,
+        all_reduce.collective, kind="reduce-scatter", device_bytes=scatter.results[0].type.num_bytes
     )

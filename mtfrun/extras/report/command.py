@@ -74,13 +74,5 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 COMMANDS = [
-    Command(
-        "report",
-        _DESCRIPTION,
-        run,
-        _add_flags,
-        _check,
-        subject="nothing",
-        words="DIR ...",
-    ),
+    Command("report", _DESCRIPTION, run, _add_flags, _check, subject="nothing", words="DIR ...")
 ]

@@ -11,13 +11,7 @@ from typing import NamedTuple
 import markupsafe
 import numpy as np
 
-from mtfrun.display.formats import (
-    bytes_text,
-    duration_text,
-    metric_text,
-    number_text,
-    time_text,
-)
+from mtfrun.display.formats import bytes_text, duration_text, metric_text, number_text, time_text
 from mtfrun.extras.report.answers import Answer
 from mtfrun.extras.report.commands import RecordedCommand
 from mtfrun.extras.report.report import Examples, Report

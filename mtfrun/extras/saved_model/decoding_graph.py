@@ -177,11 +177,7 @@ class DecodingGraph:
         return features
 
     def _outputs(
-        self,
-        rows: Rows,
-        hypotheses: Sequence[tf.Tensor],
-        read: tf.Tensor,
-        truncated: tf.Tensor,
+        self, rows: Rows, hypotheses: Sequence[tf.Tensor], read: tf.Tensor, truncated: tf.Tensor
     ) -> Outputs:
         number = self._decoding.num_outputs
         ids, scores, finished = hypotheses

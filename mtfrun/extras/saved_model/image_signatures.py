@@ -68,9 +68,7 @@ class _ImageGraph:
     """Computes images of one size in batches."""
 
     def __init__(
-        self,
-        inference: Classification | Segmentation,
-        model: ImageModel | SegmentationModel,
+        self, inference: Classification | Segmentation, model: ImageModel | SegmentationModel
     ) -> None:
         self._mesh, self._rows = inference.experiment.mesh, inference.rows
         self._data = inference.data

@@ -16,9 +16,7 @@ from mtfrun.extras.serving.fields import Fields, RequestError
 # Fields of OpenAI's requests that change no output here.
 _IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
 # Fields that are not supported, with values that change nothing.
-_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
-    "logit_bias": ({},),
-}
+_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {"logit_bias": ({},)}
 _SETTINGS: Mapping[str, Range] = {
     "temperature": NOT_NEGATIVE,
     "top_p": SHARE_ABOVE_0,

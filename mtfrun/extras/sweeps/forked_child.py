@@ -53,11 +53,7 @@ class ForkedChild:
     """
 
     def __init__(
-        self,
-        server: Server,
-        arguments: Sequence[str],
-        typed: Sequence[str],
-        output: pathlib.Path,
+        self, server: Server, arguments: Sequence[str], typed: Sequence[str], output: pathlib.Path
     ) -> None:
         _FORKS.set_forkserver_preload(list(server.preloaded))
         words = (server.main, [*server.program, *arguments], list(arguments), list(typed), output)

@@ -185,9 +185,7 @@ def wsc_accuracy(
 
 
 def auc(
-    targets: Sequence[float],
-    predictions: Sequence[float],
-    targets_threshold: float | None = None,
+    targets: Sequence[float], predictions: Sequence[float], targets_threshold: float | None = None
 ) -> dict[str, float]:
     """Returns "auc-roc" and "auc-pr", 0 to 1: areas under the curves of ROC, and of precision.
 
@@ -202,9 +200,7 @@ def auc(
 
 
 def score_auc(
-    targets: Sequence[float],
-    scores: Sequence[TargetScore],
-    targets_threshold: float | None = None,
+    targets: Sequence[float], scores: Sequence[TargetScore], targets_threshold: float | None = None
 ) -> dict[str, float]:
     """Returns `auc` of the log-likelihoods of texts, for `experiment.ScoredTargets`."""
     return auc(targets, [score.log_likelihood for score in scores], targets_threshold)

@@ -133,11 +133,7 @@ def _mix_and_sum(
     bias = memory.bias.value(query.dtype, logits.shape)
     logits = mtf.to_float(logits) if bias is None else mtf.to_float(logits) + mtf.to_float(bias)
     mixed = mix_values(
-        logits,
-        values,
-        memory_length=memory_length,
-        output_shape=query.shape,
-        drop=memory.dropout,
+        logits, values, memory_length=memory_length, output_shape=query.shape, drop=memory.dropout
     )
     return mixed, mtf.reduce_logsumexp(logits, memory_length)
 

@@ -215,11 +215,7 @@ class MultiHeadAttention(mtf.Module):
         return self._keys_and_values(memory, position, None, Call())
 
     def _keys_and_values(
-        self,
-        memory: mtf.Tensor,
-        position: mtf.Tensor | None,
-        groups: HeadGroups | None,
-        call: Call,
+        self, memory: mtf.Tensor, position: mtf.Tensor | None, groups: HeadGroups | None, call: Call
     ) -> AttentionMemory:
         project, heads = self._projections.project, self.heads.memory_dims
         if self.key is None or self.value is None:

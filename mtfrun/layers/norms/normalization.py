@@ -65,10 +65,7 @@ class _Norm:
         return mtf.cast(y + bias[0] if bias else y, x.dtype), per_std, *means
 
     def _backward(
-        self,
-        inputs: list[mtf.Tensor],
-        outputs: list[mtf.Tensor],
-        cotangents: list[mtf.Tensor],
+        self, inputs: list[mtf.Tensor], outputs: list[mtf.Tensor], cotangents: list[mtf.Tensor]
     ) -> list[mtf.Tensor]:
         x, scale, *bias = inputs
         _, per_std, *means = outputs

@@ -110,10 +110,7 @@ def cut_rectangles(
 def paste_previous(images: mtf.Tensor, rectangles: mtf.Tensor) -> mtf.Tensor:
     """Returns the images with the previous images of the batch where `rectangles` is 1."""
     return mtf.where(
-        mtf.greater(rectangles, 0.5),
-        previous_in_batch(images),
-        images,
-        output_shape=images.shape,
+        mtf.greater(rectangles, 0.5), previous_in_batch(images), images, output_shape=images.shape
     )
 
 

@@ -94,11 +94,7 @@ class Backbone:
             )
 
     def layers(
-        self,
-        mesh: mtf.Mesh,
-        channels: mtf.Dimension,
-        blocking: Blocking,
-        dtypes: mtf.DTypePolicy,
+        self, mesh: mtf.Mesh, channels: mtf.Dimension, blocking: Blocking, dtypes: mtf.DTypePolicy
     ) -> tuple[mtf.Module, list[list[ResidualBlock]]]:
         """Returns the stem, and the residual blocks of every stage."""
         filters = mtf.Dimension("filters", self.stem_width or self.widths[0])

@@ -28,10 +28,7 @@ class _Stateless:
     """A transform without variables."""
 
     def __init__(
-        self,
-        mesh: mtf.Mesh,
-        d_model: mtf.Dimension,
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        self, mesh: mtf.Mesh, d_model: mtf.Dimension, dtypes: mtf.DTypePolicy = mtf.DTypePolicy()
     ) -> None:
         """Takes the arguments of all transforms."""
 

@@ -55,11 +55,7 @@ def sum_over_parts(
         rounds = 2 if half else 1
         start = constant(mesh, 0, dtype=tf.int32)
         _, sums = while_loop(
-            lambda i, _: i < rounds,
-            body,
-            (start, zeros),
-            most_rounds=rounds,
-            parallel_iterations=1,
+            lambda i, _: i < rounds, body, (start, zeros), most_rounds=rounds, parallel_iterations=1
         )
         return sums
 

@@ -11,15 +11,7 @@ from tensorflow.compiler.tf2xla.python import xla
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.gradients import custom_gradient
-from mtfrun.mtf.ops.binary import (
-    equal,
-    greater_equal,
-    less,
-    logical_and,
-    multiply,
-    sub,
-    where,
-)
+from mtfrun.mtf.ops.binary import equal, greater_equal, less, logical_and, multiply, sub, where
 from mtfrun.mtf.ops.constants import constant, one_hot, range, zeros
 from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.reductions import reduce_sum
@@ -84,10 +76,7 @@ def gather(
     if batch.ndims and table.mesh.is_distributed and table.dtype.is_floating:
         result = custom_gradient(
             lambda table, index: _gather(table, index, dim),
-            lambda _inputs, _outputs, grads: [
-                _scatter(grads[0], index, dim, table.shape),
-                None,
-            ],
+            lambda _inputs, _outputs, grads: [_scatter(grads[0], index, dim, table.shape), None],
             [table, index],
         )
     else:
@@ -98,11 +87,7 @@ def gather(
 
 
 def _look_up(
-    table: Tensor,
-    indices: Tensor,
-    dim: Dimension,
-    num_parts: int,
-    output_shape: ShapeLike | None,
+    table: Tensor, indices: Tensor, dim: Dimension, num_parts: int, output_shape: ShapeLike | None
 ) -> Tensor:
     """Returns a gather from a table of which every device holds one part along `dim`, or all.
 

@@ -11,13 +11,7 @@ from mtfrun.errors import ShapeError
 from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.elementwise import cast
 from mtfrun.mtf.porting import accept_name
-from mtfrun.mtf.shape import (
-    DimensionLike,
-    Shape,
-    ShapeLike,
-    convert_to_dimension,
-    convert_to_shape,
-)
+from mtfrun.mtf.shape import DimensionLike, Shape, ShapeLike, convert_to_dimension, convert_to_shape
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary, gather_along, lay_out
 
 GradFunction: TypeAlias = "Callable[..., Sequence[TensorLike | None]]"

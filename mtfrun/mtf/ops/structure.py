@@ -167,20 +167,14 @@ def rename_dimension(x: TensorLike, old_name: str, new_name: str) -> Tensor:
 
 @overload
 def replace_dimensions(
-    tensor_or_shape: Shape,
-    old_dim_or_dims: Dimensions,
-    new_dim_or_dims: Dimensions,
+    tensor_or_shape: Shape, old_dim_or_dims: Dimensions, new_dim_or_dims: Dimensions
 ) -> Shape: ...
 @overload
 def replace_dimensions(
-    tensor_or_shape: TensorLike,
-    old_dim_or_dims: Dimensions,
-    new_dim_or_dims: Dimensions,
+    tensor_or_shape: TensorLike, old_dim_or_dims: Dimensions, new_dim_or_dims: Dimensions
 ) -> Tensor: ...
 def replace_dimensions(
-    tensor_or_shape: Shape | TensorLike,
-    old_dim_or_dims: Dimensions,
-    new_dim_or_dims: Dimensions,
+    tensor_or_shape: Shape | TensorLike, old_dim_or_dims: Dimensions, new_dim_or_dims: Dimensions
 ) -> Shape | Tensor:
     """Returns x with dimensions, adjacent in this order, replaced by ones of the same size."""
     if not isinstance(tensor_or_shape, Shape):

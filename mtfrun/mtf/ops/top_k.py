@@ -101,11 +101,7 @@ def nth_smallest_element(x: TensorLike, n: int, reduced_dim: DimensionLike) -> T
 
 @accept_name
 def sample_with_temperature(
-    logits: TensorLike,
-    dim: DimensionLike,
-    temperature: float = 1.0,
-    *,
-    key: Key | None = None,
+    logits: TensorLike, dim: DimensionLike, temperature: float = 1.0, *, key: Key | None = None
 ) -> Tensor:
     """Returns int32 indices sampled with probabilities softmax(logits / temperature).
 

@@ -253,8 +253,7 @@ class Schedule:
     def at_end(self, step: int, metrics: MetricHistory) -> Iterator[Action]:
         """Yields the actions that are due at the end and were not called at its step."""
         return self._call(
-            step,
-            lambda e: e.last_step != step and (e.action.at_end or e.has_news(metrics, step)),
+            step, lambda e: e.last_step != step and (e.action.at_end or e.has_news(metrics, step))
         )
 
     def _call(self, step: int, is_due: Callable[[_Entry], bool]) -> Iterator[Action]:

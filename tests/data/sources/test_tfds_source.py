@@ -42,9 +42,7 @@ class PreparedReviews(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
             "image": tfds.features.Image(shape=(2, 2, 1)),
         }
         return tfds.core.DatasetInfo(
-            builder=self,
-            features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,
+            builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
         )
 
     def _split_generators(

@@ -56,9 +56,7 @@ def test_another_number_of_tabs_is_an_error_with_file_and_line(
     )
 
 
-def test_columns_have_the_names_of_the_fields_and_header_lines_are_left_out(
-    tmp_path: Path,
-) -> None:
+def test_columns_have_the_names_of_the_fields_and_header_lines_are_left_out(tmp_path: Path) -> None:
     content = b"id\tquestion\tanswer\n1\twhy\tbecause\n2\twho\n"
     source = written(tmp_path, content, fields=["id", "question", "answer"], header_lines=1)
     example = next(source.examples("train"))

@@ -105,8 +105,7 @@ def test_marks_in_text_encode_as_pieces_of_the_model_would(
     model = protos.ModelProto.FromString(model_proto(kind))
     for number in reversed(range(100)):
         model.pieces.add(
-            piece=f"\u2581<extra_id_{number}>",
-            type=protos.ModelProto.SentencePiece.USER_DEFINED,
+            piece=f"\u2581<extra_id_{number}>", type=protos.ModelProto.SentencePiece.USER_DEFINED
         )
     seqio = sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
     vocabulary = SentencePieceVocabulary(models[kind])

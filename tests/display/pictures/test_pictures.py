@@ -23,8 +23,7 @@ def _pixels_of(image: np.ndarray, colour: str) -> int:
 
 
 @pytest.mark.parametrize(
-    ("layers", "experts"),
-    [(1, 2), (6, 8), (3, 128), pytest.param(24, 64, marks=pytest.mark.slow)],
+    ("layers", "experts"), [(1, 2), (6, 8), (3, 128), pytest.param(24, 64, marks=pytest.mark.slow)]
 )
 def test_loads_of_any_number_of_experts_fit_the_width_of_a_card(layers: int, experts: int) -> None:
     loads = np.random.default_rng(0).gamma(3, 1 / 3, [layers, experts])

@@ -25,10 +25,7 @@ RECORD: Mapping[str, Any] = {
     "step": 0,
     "configuration": CONFIGURATION,
     "hyperparameters": {
-        "given": {
-            "optim.Adam.learning_rate": "0.1",
-            "transformer.RMSNorm.epsilon": "1e-06",
-        },
+        "given": {"optim.Adam.learning_rate": "0.1", "transformer.RMSNorm.epsilon": "1e-06"},
         "defaults": {"optim.Adam.beta1": "0.9"},
     },
     "data": {"texts": {"TextFiles": {"ids": "a" * 64, "source": {"files": {"a.txt": "9 bytes"}}}}},

@@ -121,11 +121,7 @@ def test_inputs_targets_images_and_labels_are_shown() -> None:
         "weights": np.array([1], np.int32),
     }
     lines = list(rows_text(views(batch), width=80, has_tokens=True))
-    assert lines[1:4] == [
-        "  images: 4 x 5, 3 channels",
-        "  labels: 1 (dog)",
-        "  weights: 1",
-    ]
+    assert lines[1:4] == ["  images: 4 x 5, 3 channels", "  labels: 1 (dog)", "  weights: 1"]
     assert "  inputs: 3 positions, 2 tokens in 1 segment, 1 padding" in lines
     assert "  targets: 2 positions, 2 tokens in 1 segment, 0 padding, loss on 2" in lines
 

@@ -13,11 +13,7 @@ import mtfrun
 from mtfrun.rundir import RunDirectory
 from tests.cli.command import error_line, header_of, mtfrun_here, succeeded
 
-STUDENT = [
-    "--gin_file=teachers/run.gin",
-    "--gin.D_MODEL=8",
-    "--gin.EVAL_AT_START=False",
-]
+STUDENT = ["--gin_file=teachers/run.gin", "--gin.D_MODEL=8", "--gin.EVAL_AT_START=False"]
 
 
 def _flags(teacher: pathlib.Path, *, steps: int = 2) -> list[str]:
@@ -123,11 +119,7 @@ def logits(teacher: pathlib.Path) -> pathlib.Path:
 
 def _stored(teacher: pathlib.Path, logits: pathlib.Path) -> list[str]:
     return [
-        *(
-            "train",
-            f"--gin_file={teacher}/config.gin",
-            "--gin_file=teachers/stored_logits.gin",
-        ),
+        *("train", f"--gin_file={teacher}/config.gin", "--gin_file=teachers/stored_logits.gin"),
         *("--gin.D_MODEL=8", f"--gin.TEACHER_LOGITS='{logits}'", "--gin.EVAL_AT_START=False"),
     ]
 

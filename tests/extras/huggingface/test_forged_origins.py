@@ -119,14 +119,8 @@ LLAMA: dict[str, tuple[Change, str]] = {
     "a name above of weights": (_shard("../victim.safetensors"), "is not a name of a file"),
     "an absolute name": (_shard("/tmp/records_victim.safetensors"), "is not a name of a file"),
     "a name of another file": (_shard("config.json"), "is not a name of a file of tensors"),
-    "a name with a line break": (
-        _shard("a\nb.safetensors"),
-        "is not a name of a file of tensors",
-    ),
-    "a name with an escape": (
-        _shard("a\x1b[2J.safetensors"),
-        "is not a name of a file of tensors",
-    ),
+    "a name with a line break": (_shard("a\nb.safetensors"), "is not a name of a file of tensors"),
+    "a name with an escape": (_shard("a\x1b[2J.safetensors"), "is not a name of a file of tensors"),
     "a name that is too long": (_shard("a" * 300 + ".safetensors"), "is not a name of a file"),
     "half of a character": (_file("import.json", '{"a": "\\ud800"}'), "half of a surrogate pair"),
     "a list": (_file("import.json", "[]"), "is not a JSON object"),

@@ -59,12 +59,7 @@ def _read(
             {"num_outputs": 2},
             {"beam_size": 4, "alpha": 0.0},
         ),
-        (
-            CONTINUES,
-            {"do_sample": True},
-            {},
-            {"temperature": 1.0, "top_k": 50, "top_p": 1.0},
-        ),
+        (CONTINUES, {"do_sample": True}, {}, {"temperature": 1.0, "top_k": 50, "top_p": 1.0}),
         (
             CONTINUES,
             {"do_sample": True, "temperature": 0.5, "top_k": 999, "top_p": 0.9},

@@ -54,10 +54,7 @@ STORED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "marian": (
         "MarianMTModel",
         "MarianConfig",
-        {
-            **{**MARIAN, "scale_embedding": True, "no_repeat_ngram_size": 2},
-            "bad_words_ids": [[79]],
-        },
+        {**{**MARIAN, "scale_embedding": True, "no_repeat_ngram_size": 2}, "bad_words_ids": [[79]]},
     ),
     "pegasus": ("PegasusForConditionalGeneration", "PegasusConfig", BART),
     "mbart": (

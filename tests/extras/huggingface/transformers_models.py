@@ -606,11 +606,7 @@ STORED: dict[str, tuple[str, dict[str, Any], bool]] = {
     "bloom": ("Bloom", {**BLOOM, **NO_IDS, "vocab_size": 80, "hidden_size": 16}, False),
     "qwen2_moe": (
         "Qwen2Moe",
-        {
-            **SMALL,
-            **EXPERTS,
-            **{"moe_intermediate_size": 8, "shared_expert_intermediate_size": 12},
-        },
+        {**SMALL, **EXPERTS, **{"moe_intermediate_size": 8, "shared_expert_intermediate_size": 12}},
         False,
     ),
     "qwen3_moe": (

@@ -47,9 +47,7 @@ KINDS = {
         PROJECTIONS, by_experts=["key", "value"], shared_kv=False
     ),
     "query's alone, without a capacity": dataclasses.replace(
-        PROJECTIONS,
-        by_experts=["query"],
-        mixture=functools.partial(moe.DroplessMoE, num_experts=4),
+        PROJECTIONS, by_experts=["query"], mixture=functools.partial(moe.DroplessMoE, num_experts=4)
     ),
 }
 WIDTH = mtf.Dimension("d_model", 6)
@@ -164,10 +162,7 @@ def test_one_linear_expert_is_a_linear_projection() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [
-        ({"by_experts": ["key"]}, "by_experts is 'key'"),
-        ({"by_experts": []}, "by_experts is empty"),
-    ],
+    [({"by_experts": ["key"]}, "by_experts is 'key'"), ({"by_experts": []}, "by_experts is empty")],
 )
 def test_projections_that_do_not_exist_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

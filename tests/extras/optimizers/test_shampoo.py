@@ -89,9 +89,7 @@ def test_ten_updates_are_those_of_the_formulas(every_steps: int) -> None:
         for path, shape in shapes.items()
     }
     optimizer = optimizers.Shampoo(
-        RATE,
-        DECAY,
-        preconditioning=optimizers.Preconditioning(BETA2, EPSILON, every_steps),
+        RATE, DECAY, preconditioning=optimizers.Preconditioning(BETA2, EPSILON, every_steps)
     )
     variables = make_variables(MESH, values, DIMS, ["heads", "d_kv"], REDUCED)
     after = run_updates(optimizer, variables, gradients)

@@ -138,10 +138,7 @@ def test_a_number_of_devices_that_divides_nothing_has_no_candidates() -> None:
 LINK = Link(0.0, 1e9)
 # A second for every 1e9 bytes, sent or touched.
 PROFILE = DeviceProfile(
-    "made up",
-    Curve.line(0.0, 1e9),
-    {"float32": Curve.line(0.0, 1e12)},
-    HostNetwork(8, LINK, LINK),
+    "made up", Curve.line(0.0, 1e9), {"float32": Curve.line(0.0, 1e12)}, HostNetwork(8, LINK, LINK)
 )
 
 

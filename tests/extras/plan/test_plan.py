@@ -69,11 +69,7 @@ MEASURED = {
     "2x2 rematerialised": ("data:2,model:2", 4, [*LONG, "--gin.REMATERIALISE=True"]),
     "2x2 wide": ("data:2,model:2", 2, WIDE),
     "2x2 mixture": ("data:2,model:2", 2, [*MIXTURE, "--gin.BATCH_SIZE=64"]),
-    "2x2 mixture without a capacity": (
-        "data:2,model:2",
-        2,
-        [*DROPLESS, "--gin.BATCH_SIZE=64"],
-    ),
+    "2x2 mixture without a capacity": ("data:2,model:2", 2, [*DROPLESS, "--gin.BATCH_SIZE=64"]),
     "1x4 length split, attention in blocks": (
         "data:1,sequence:4",
         4,

@@ -11,13 +11,7 @@ import pytest
 import mtfrun
 from tests.cli.command import TINY, TWO_STEPS, tiny_experiment, tiny_pairs_experiment
 from tests.experiment.runs.tiny_runs import files_and_params
-from tests.extras.saved_model.serving import (
-    as_json,
-    decoded,
-    exported,
-    lines_of,
-    responses,
-)
+from tests.extras.saved_model.serving import as_json, decoded, exported, lines_of, responses
 
 PROMPTS = [b"train line 1", b"", b"x" * 100, b"a\xff\xe2\x82b", "é".encode(), b"one", b"\x00"]
 # More rows than a batch has, of every length.

@@ -12,13 +12,7 @@ import mtfrun
 from tests.cli.command import mtfrun_here, tiny_experiment, tiny_pairs_experiment
 from tests.data.vocabularies.small_models import t5_like_model
 from tests.experiment.runs.tiny_runs import files_and_params
-from tests.extras.saved_model.serving import (
-    as_json,
-    decoded,
-    exported,
-    lines_of,
-    responses,
-)
+from tests.extras.saved_model.serving import as_json, decoded, exported, lines_of, responses
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.packed import hugging_face_folders
 

@@ -151,9 +151,7 @@ PENALISED = Search(controls=PENALTIES)
 TOKENS = decoding.TokenTexts([b"", b"", *(bytes([97 + i]) for i in range(VOCABULARY - 2))])
 GUIDED = Search(controls=decoding.Controls(constraints=(decoding.Regex("[a-h]{2,6}x[^x]*"),)))
 DRAWN_AND_GUIDED = Search(
-    temperature=0.9,
-    seed=5,
-    controls=decoding.Controls(constraints=(decoding.Regex("(ab|c.){3}"),)),
+    temperature=0.9, seed=5, controls=decoding.Controls(constraints=(decoding.Regex("(ab|c.){3}"),))
 )
 
 

@@ -112,11 +112,7 @@ def test_the_cost_of_a_token_is_a_power_of_the_size() -> None:
 
 @pytest.mark.parametrize(
     ("sizes", "lengths", "message"),
-    [
-        (2, 4, "have 2, 4 and 8: train more"),
-        (5, 2, "have 5, 2 and 10: train more"),
-        (5, 4, ""),
-    ],
+    [(2, 4, "have 2, 4 and 8: train more"), (5, 2, "have 5, 2 and 10: train more"), (5, 4, "")],
 )
 def test_too_few_sizes_or_lengths_are_named(sizes: int, lengths: int, message: str) -> None:
     points = _points()

@@ -118,10 +118,7 @@ CHANGES: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize(
     "text",
-    [
-        *("{}", "[" * 100_000, "[]", "{"),
-        *(json.dumps({**RECORD, **change}) for change in CHANGES),
-    ],
+    [*("{}", "[" * 100_000, "[]", "{"), *(json.dumps({**RECORD, **change}) for change in CHANGES)],
 )
 def test_a_forged_record_of_a_sweep_is_one_line(text: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "sweep.json").write_text(text)

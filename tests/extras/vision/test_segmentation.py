@@ -78,9 +78,7 @@ def test_parts_of_images_on_devices_have_the_same_masks() -> None:
 
 
 @pytest.mark.parametrize("source", [IMAGES, VOLUMES])
-def test_a_record_has_the_pixels_of_every_class_and_the_mask_as_a_png(
-    source: DrawnShapes,
-) -> None:
+def test_a_record_has_the_pixels_of_every_class_and_the_mask_as_a_png(source: DrawnShapes) -> None:
     segmentation = _segmentation(source)
     image = source.example("train", 0).image
     (mask,) = segmentation([image])

@@ -58,10 +58,7 @@ def _layer(
 ) -> Result:
     """Returns what the layer computes for a padded batch, without the loss of its gate."""
     experts = functools.partial(
-        moe.Experts,
-        hidden_size=HIDDEN,
-        activations=ACTIVATIONS[activations],
-        dropout_rate=rate,
+        moe.Experts, hidden_size=HIDDEN, activations=ACTIVATIONS[activations], dropout_rate=rate
     )
     make = functools.partial(dropless, gate=GATES[gate][0], experts=experts, loss_coef=0.0)
     values = _values(balance, activations)
@@ -260,8 +257,5 @@ def test_a_token_alone_has_the_output_that_it_has_among_others(jit_compile: bool
 
 
 def test_more_choices_than_experts_are_refused() -> None:
-    with pytest.raises(
-        ValueError,
-        match=r"TopK.num_experts is 5: .* at most 4",
-    ):
+    with pytest.raises(ValueError, match=r"TopK.num_experts is 5: .* at most 4"):
         run(functools.partial(dropless, gate=moe.TopK(5)), mtf.Mesh(ONE_DEVICE))

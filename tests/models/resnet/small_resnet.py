@@ -56,9 +56,7 @@ def on_mesh(mesh: mtf.Mesh, batch: dict[str, np.ndarray]) -> dict[str, mtf.Tenso
     """Returns the features as tensors."""
     return {
         name: mtf.import_tf_tensor(
-            mesh,
-            value,
-            [mtf.Dimension("batch", len(value)), *SHAPES[name].dims[1:]],
+            mesh, value, [mtf.Dimension("batch", len(value)), *SHAPES[name].dims[1:]]
         )
         for name, value in batch.items()
     }

@@ -127,11 +127,7 @@ def _train(state: TrainState, batch: dict[str, np.ndarray], microbatches: int) -
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "mesh_shape, microbatches",
-    [
-        (ONE_DEVICE, 1),
-        (ONE_DEVICE, 2),
-        pytest.param("data:2,model:2", 2, marks=pytest.mark.slow),
-    ],
+    [(ONE_DEVICE, 1), (ONE_DEVICE, 2), pytest.param("data:2,model:2", 2, marks=pytest.mark.slow)],
 )
 def test_moving_averages_take_the_mean_over_microbatches(
     mesh_shape: str, microbatches: int

@@ -5,13 +5,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import (
-    Command,
-    check_least,
-    check_names,
-    configured_data,
-    require_model_dir,
-)
+from mtfrun.cli.command import Command, check_least, check_names, configured_data, require_model_dir
 from mtfrun.errors import ExitCode, InputError
 from mtfrun.extras.audit.commands.ledger_show import step_range
 from mtfrun.extras.data_viewer.command import add_row_flags, print_rows

@@ -5,13 +5,7 @@ import json
 import pathlib
 from collections.abc import Sequence
 
-from mtfrun.cli.command import (
-    Command,
-    check_least,
-    check_names,
-    configured_data,
-    require_model_dir,
-)
+from mtfrun.cli.command import Command, check_least, check_names, configured_data, require_model_dir
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import ExitCode, InputError
 

@@ -66,12 +66,7 @@ class _Mesh(argparse.Action):
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     parser.set_defaults(meshes=[])
-    add(
-        "--mesh",
-        action=_Mesh,
-        help="the axes of a mesh, data:2,model:2; repeatable",
-        metavar="M",
-    )
+    add("--mesh", action=_Mesh, help="the axes of a mesh, data:2,model:2; repeatable", metavar="M")
     add("--layout", action=_Mesh, help="the layout of the --mesh before it", metavar="L")
     add("--steps", type=int, default=3, help="steps of training; 3 by default", metavar="N")
     add(

@@ -111,10 +111,7 @@ class Observation:
 
 
 def observe(
-    training: Training,
-    steps: int,
-    inputs: FirstRows | None,
-    expected: Observation | None = None,
+    training: Training, steps: int, inputs: FirstRows | None, expected: Observation | None = None
 ) -> Observation:
     """Returns the results of the first steps of training, by the program that training runs.
 

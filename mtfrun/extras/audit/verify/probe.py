@@ -101,11 +101,7 @@ class Probe:
 
 
 def find_fault(
-    here: Training,
-    alone: Training,
-    expected: Observation,
-    difference: Difference,
-    tolerance: float,
+    here: Training, alone: Training, expected: Observation, difference: Difference, tolerance: float
 ) -> Fault | None:
     """Returns the cause of the first difference to `expected`, alone; None if there is none.
 

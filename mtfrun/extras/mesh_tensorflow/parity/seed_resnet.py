@@ -27,10 +27,7 @@ class SeedBatchNorm(mtf.Module):
     """Normalises every position of an image by its statistics over the batch."""
 
     def __init__(
-        self,
-        mesh: mtf.Mesh,
-        batch: mtf.Dimension,
-        positions: Iterable[mtf.Dimension],
+        self, mesh: mtf.Mesh, batch: mtf.Dimension, positions: Iterable[mtf.Dimension]
     ) -> None:
         """Makes the specs of scale and bias {batch}, moving mean and variance {*positions}."""
         super().__init__()
@@ -56,13 +53,7 @@ class SeedBottleneck(mtf.Module):
     """Three convolutions with a shortcut; the third one, 1x1, has the stride."""
 
     def __init__(
-        self,
-        mesh: mtf.Mesh,
-        shape: mtf.Shape,
-        filters: int,
-        *,
-        stride: int,
-        project: bool,
+        self, mesh: mtf.Mesh, shape: mtf.Shape, filters: int, *, stride: int, project: bool
     ) -> None:
         """With `project` the shortcut is a convolution with the stride too."""
         super().__init__()

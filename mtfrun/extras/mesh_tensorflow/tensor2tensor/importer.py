@@ -53,13 +53,7 @@ _MODELS = (
         image_transformer.notes,
         image_transformer.sources,
     ),
-    _Model(
-        "mtf_resnet",
-        [resnet.FIRST_VARIABLE],
-        resnet.write_model,
-        resnet.notes,
-        resnet.sources,
-    ),
+    _Model("mtf_resnet", [resnet.FIRST_VARIABLE], resnet.write_model, resnet.notes, resnet.sources),
 )
 _NAMES = ", ".join(model.name for model in _MODELS)
 

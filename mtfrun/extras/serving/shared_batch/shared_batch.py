@@ -281,12 +281,7 @@ class SharedBatch:
             self._call_read(np.zeros([size], np.int32), place=0, start=self._first)
 
     def join(
-        self,
-        ids: np.ndarray,
-        limit: int,
-        search: Search,
-        line: int = 0,
-        guide: Guide | None = None,
+        self, ids: np.ndarray, limit: int, search: Search, line: int = 0, guide: Guide | None = None
     ) -> int:
         """Returns the place of a new row, which must be free; `advance` reads its prompt.
 

@@ -27,11 +27,7 @@ _LEAST_LEVELS = 3
 _DELTA = 1e-3
 # Appendix D.3: log E, log A, log B, alpha, beta. Most starts end in the same minimum, so only the
 # best of them are optimised.
-_GRID = (
-    np.linspace(-1, 1, 5),
-    *[np.linspace(0, 25, 6)] * 2,
-    *[np.linspace(0, 2, 5)] * 2,
-)
+_GRID = (np.linspace(-1, 1, 5), *[np.linspace(0, 25, 6)] * 2, *[np.linspace(0, 2, 5)] * 2)
 _STARTS = 12
 # Besiroglu et al. 2024: the minimum is flat, and a fit that stops early reports another law. Of a
 # sum of losses, whose gradient is at most `_DELTA` for a run.

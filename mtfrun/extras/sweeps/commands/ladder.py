@@ -106,5 +106,5 @@ COMMANDS = [
         imports_tensorflow=False,
         subject="nothing",
         words="DIR",
-    ),
+    )
 ]

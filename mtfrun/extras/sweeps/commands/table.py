@@ -92,5 +92,5 @@ COMMANDS = [
         imports_tensorflow=False,
         subject="nothing",
         words="DIR",
-    ),
+    )
 ]

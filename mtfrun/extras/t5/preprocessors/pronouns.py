@@ -99,10 +99,7 @@ class DefinitePronounResolution:
         pronoun = re.escape(field_of(self, fields, "pronoun"))
         sentence = field_of(self, fields, "sentence")
         marked = re.sub(rb" (%s)([ .,])" % pronoun, rb" *\1*\2", sentence, count=1)
-        return {
-            INPUTS: self.label.encode() + b" " + marked,
-            TARGETS: candidates[int(label)],
-        }
+        return {INPUTS: self.label.encode() + b" " + marked, TARGETS: candidates[int(label)]}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -124,7 +124,4 @@ class Summarize:
 
     def __call__(self, fields: Fields) -> Fields:
         article = field_of(self, fields, self.article_key)
-        return {
-            INPUTS: b"summarize: " + article,
-            TARGETS: field_of(self, fields, self.summary_key),
-        }
+        return {INPUTS: b"summarize: " + article, TARGETS: field_of(self, fields, self.summary_key)}

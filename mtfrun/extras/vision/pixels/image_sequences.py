@@ -7,14 +7,7 @@ import dataclasses
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, INDEX, check_fields, check_range
-from mtfrun.layers import (
-    AttentionBias,
-    AttentionHeads,
-    Call,
-    ColumnMask,
-    Embedding,
-    Positions,
-)
+from mtfrun.layers import AttentionBias, AttentionHeads, Call, ColumnMask, Embedding, Positions
 from mtfrun.models.transformer.attention.local_self_attention import (
     LocalSelfAttention,
     ring_positions,

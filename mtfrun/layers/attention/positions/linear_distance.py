@@ -92,12 +92,7 @@ class LinearDistanceBias(mtf.Module):
         self._heads = mtf.Dimension("heads", num_heads)
 
     def __call__(
-        self,
-        position: mtf.Tensor,
-        memory_position: mtf.Tensor,
-        call: Call,
-        *,
-        bidirectional: bool,
+        self, position: mtf.Tensor, memory_position: mtf.Tensor, call: Call, *, bidirectional: bool
     ) -> mtf.Tensor:
         """Returns {heads, length, memory_length} float32; {heads, memory_length} for one position.
 

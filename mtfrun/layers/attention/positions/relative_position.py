@@ -132,12 +132,7 @@ class RelativePositionBias(mtf.Module):
         self.table = mtf.Variable(mesh, dims, initial, dtypes.master, reduced_dims=())
 
     def __call__(
-        self,
-        position: mtf.Tensor,
-        memory_position: mtf.Tensor,
-        call: Call,
-        *,
-        bidirectional: bool,
+        self, position: mtf.Tensor, memory_position: mtf.Tensor, call: Call, *, bidirectional: bool
     ) -> mtf.Tensor:
         """Returns {heads, length, memory_length} float32; {heads, memory_length} for one position.
 

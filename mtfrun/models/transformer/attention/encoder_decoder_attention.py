@@ -30,12 +30,7 @@ class EncoderDecoderAttention(Sublayer):
     ) -> None:
         super().__init__()
         self.attention = MultiHeadAttention(
-            mesh,
-            d_model,
-            dtypes,
-            heads=heads,
-            dropout_rate=dropout_rate,
-            block_length=block_length,
+            mesh, d_model, dtypes, heads=heads, dropout_rate=dropout_rate, block_length=block_length
         )
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:

@@ -137,10 +137,7 @@ def ring_positions(window: mtf.Dimension, position: mtf.Tensor) -> mtf.Tensor:
 
 
 def write_to_ring(
-    ring: Any,
-    entries: Any,
-    position: mtf.Tensor,
-    condition: mtf.Tensor | None = None,
+    ring: Any, entries: Any, position: mtf.Tensor, condition: mtf.Tensor | None = None
 ) -> tuple[Any, mtf.Dimension]:
     """Returns the ring with the entries of a position, and the dimension of its slots.
 

@@ -15,9 +15,7 @@ def _lines(run: pathlib.Path, *words: str, code: int = 0) -> list[str]:
     return process.stdout.decode().splitlines()
 
 
-def test_the_batch_of_a_step_has_the_digest_of_the_ledger(
-    language_model_run: pathlib.Path,
-) -> None:
+def test_the_batch_of_a_step_has_the_digest_of_the_ledger(language_model_run: pathlib.Path) -> None:
     _, *records = read_ledger(language_model_run)
     batches = []
     for record in records[:2]:

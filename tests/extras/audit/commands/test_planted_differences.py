@@ -67,9 +67,7 @@ def no_changes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Callable[..., pathlib.Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., pathlib.Path]:
     """A function that trains with some flags in a new directory, or once for all tests."""
 
     def train(*flags: str, change: Callable[[pathlib.Path], object] | None = None) -> pathlib.Path:
@@ -212,11 +210,7 @@ def _batches(run: pathlib.Path) -> list[list[bytes]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("step", "path", "place", "bit"),
-    [
-        (2, NORM, 0, 0),
-        (4, "model/embedding/table", 100 * 16, 22),
-        (4, "optimizer/", 1, 0),
-    ],
+    [(2, NORM, 0, 0), (4, "model/embedding/table", 100 * 16, 22), (4, "optimizer/", 1, 0)],
 )
 def test_a_bit_of_a_checkpoint_is_named(
     step: int,

@@ -96,10 +96,7 @@ def _text(imported: Imported) -> str:
             "linear_warmup.steps_or_fraction = 0.06\n",
             ["WARMUP_STEPS = 120\n", "TRAIN_STEPS = 2000\n"],
         ),
-        (
-            "learning_rate_schedule_noam.warmup_steps = 10000.0\n",
-            ["WARMUP_STEPS = 10000\n"],
-        ),
+        ("learning_rate_schedule_noam.warmup_steps = 10000.0\n", ["WARMUP_STEPS = 10000\n"]),
         (
             "learning_rate_schedule_noam.offset = 1000\nrun.train_steps = 3000\n",
             ["start_step = 1000", "total_steps = 2000"],
@@ -123,11 +120,7 @@ def _text(imported: Imported) -> str:
             "Bitransformer.decode.decode_length_multiplier = 2.0\n"
             "decode.decode_length_constant = 7\nBitransformer.decode.decode_length_constant = 5\n"
             "Bitransformer.decode.max_decode_length = 64\n",
-            [
-                "decode_length = 64",
-                "decode_length_multiplier = 2.0",
-                "decode_length_constant = 5",
-            ],
+            ["decode_length = 64", "decode_length_multiplier = 2.0", "decode_length_constant = 5"],
         ),
         (
             "EncDecAttention.num_memory_heads = 1\n",
@@ -314,10 +307,7 @@ def _text(imported: Imported) -> str:
             "get_vocab_embedding_cls.cls = @FactorizedVocabEmbedding\n"
             "FactorizedVocabEmbedding.inner_dimension_size = 8\n"
             "AdafactorOptimizer.exclude_from_parameter_scale = ['shared/embedding']\n",
-            [
-                "    cutoffs = []\n    d_embedding = [8]\n",
-                r"'embedding/clusters/\\d+/table$'",
-            ],
+            ["    cutoffs = []\n    d_embedding = [8]\n", r"'embedding/clusters/\\d+/table$'"],
         ),
         (
             f"{DENOISE}preprocessors.denoise.noise_density = 0.15\n"
@@ -330,10 +320,7 @@ def _text(imported: Imported) -> str:
             "preprocessors.denoise.inputs_fn = @preprocessors.permute_noise_tokens\n",
             ["OBJECTIVE = @data.Deshuffling()"],
         ),
-        (
-            "run.model_type = 'lm'\n",
-            ['include "models/transformer.gin"', "num_heads = %NUM_HEADS"],
-        ),
+        ("run.model_type = 'lm'\n", ['include "models/transformer.gin"', "num_heads = %NUM_HEADS"]),
         (
             "run.model_type = 'delimited_lm'\nUnitransformer.input_full_attention = True\n",
             ["prefix = True", 'include "data/delimited_pairs.gin"'],

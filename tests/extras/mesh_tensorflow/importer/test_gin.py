@@ -38,9 +38,7 @@ def test_values_are_read(text: str, value: Any, tmp_path: pathlib.Path) -> None:
     assert binding == Binding("scope", "cls", "name", value, place, from_flag=False)
 
 
-def test_blocks_and_included_files_are_read_in_the_order_of_effect(
-    tmp_path: pathlib.Path,
-) -> None:
+def test_blocks_and_included_files_are_read_in_the_order_of_effect(tmp_path: pathlib.Path) -> None:
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "base.gin").write_text("size = 1\n")
     path = tmp_path / "models" / "large.gin"

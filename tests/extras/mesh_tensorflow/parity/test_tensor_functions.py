@@ -297,8 +297,5 @@ def test_the_originals_sum_over_rows_has_no_mask() -> None:
     w = mtf.zeros(mesh, [mtf.Dimension("heads", 2), SHAPE.dims[-1], mtf.Dimension("kv", 3)])
     with pytest.raises(ValueError, match="no rows that mask_right could mask"):
         parity.local_2d_self_attention_spatial_blocks(
-            x,
-            parity.AttentionParams(w, w, w, w),
-            mask_right=True,
-            sum_logits_over_rows=True,
+            x, parity.AttentionParams(w, w, w, w), mask_right=True, sum_logits_over_rows=True
         )

@@ -193,10 +193,7 @@ COPA = {
     "choice2": b"the crops grew tall",
     "label": b"0",
 }
-FORMATS = (
-    "{premise} What is the {question}? X",
-    ["I think {choice1}.", "I think {choice2}."],
-)
+FORMATS = ("{premise} What is the {question}? X", ["I think {choice1}.", "I think {choice2}."])
 
 
 def test_choices_become_examples_that_are_ranked() -> None:
@@ -233,10 +230,7 @@ def test_texts_of_other_lengths_are_left_out() -> None:
     ("make", "expected"),
     [
         (lambda: t5.Squad()({"answers": b"x"}), 'no text in "answers/text"; it has answers. The'),
-        (
-            lambda: t5.TriviaQa()({"question": b"x"}),
-            'read a list as "answer/normalized_aliases/*',
-        ),
+        (lambda: t5.TriviaQa()({"question": b"x"}), 'read a list as "answer/normalized_aliases/*'),
         (lambda: t5.Wsc()({**WSC, "span1_index": b"x"}), "\"span1_index\" is 'x', not the index"),
         (lambda: t5.Wsc()({**WSC, "label": b"2"}), 'label "2" is neither a name nor a number'),
         (lambda: t5.Record()({**WSC, "passage": b""}), 'no text in "entities"'),

@@ -13,11 +13,7 @@ from mtfrun.extras.huggingface.family import Blocks
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import Row, TensorTable, norm_rows
 
-_OLDER = {
-    "n_embed": "hidden_size",
-    "num_attention_heads": "n_head",
-    "num_hidden_layers": "n_layer",
-}
+_OLDER = {"n_embed": "hidden_size", "num_attention_heads": "n_head", "num_hidden_layers": "n_layer"}
 
 
 class Bloom(GPTNeoX):

@@ -77,8 +77,7 @@ class Falcon(Phi):
         file.bind("transformer.SelfAttention", {"rotary": False})
         file.bind("transformer.Stack", {"relative_bias": reference(f"@{_DISTANCES}")})
         file.bind(
-            _DISTANCES,
-            {"num_heads": reference("%NUM_HEADS"), "scale": scale, "in_bfloat16": True},
+            _DISTANCES, {"num_heads": reference("%NUM_HEADS"), "scale": scale, "in_bfloat16": True}
         )
 
     def blocks(self, settings: Settings) -> Blocks:

@@ -76,7 +76,4 @@ def attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[str
         "shared_kv": kind != IN_ATTENTION and get("shared_kv", default=False),
         "extra_logit": extra_logit,
     }
-    return {
-        "transformer.AttentionHeads": heads,
-        cls: {"dropout_rate": get("dropout_rate", 0.0)},
-    }
+    return {"transformer.AttentionHeads": heads, cls: {"dropout_rate": get("dropout_rate", 0.0)}}

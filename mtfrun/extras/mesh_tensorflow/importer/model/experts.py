@@ -23,10 +23,7 @@ _DEFAULTS = {"moe_gating": "switch", "switch_dropout": 0.0, "hidden_size": 3072}
 
 
 def experts_attention(
-    source: SourceConfig,
-    scope: str,
-    activations: Sequence[Reference | None],
-    heads: Parameters,
+    source: SourceConfig, scope: str, activations: Sequence[Reference | None], heads: Parameters
 ) -> dict[str, Parameters]:
     """Returns the parameters of our classes, by class, but for the logits by distance.
 

@@ -298,10 +298,7 @@ def _talking(
     heads["dynamic_scale"] = get("dynamic_projections_init_scale", 1e-2)
     parameters: dict[str, Parameters] = {
         "zoo.TalkingHeads": heads,
-        cls: {
-            "heads": reference("@zoo.TalkingHeads()"),
-            "dropout_rate": get("dropout_rate", 0.0),
-        },
+        cls: {"heads": reference("@zoo.TalkingHeads()"), "dropout_rate": get("dropout_rate", 0.0)},
     }
     return parameters, math.prod(sizes["softmax_heads"].values())
 
@@ -494,7 +491,7 @@ _LAYERS: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
 # Layers that the original computes other than their names say.
 _WRONG = {
     "ExpertsEncDecAttention": "in the original it does not read the encoder's output: its keys are"
-    " of the decoder's positions",
+    " of the decoder's positions"
 }
 
 # They look at the stack that they are in.

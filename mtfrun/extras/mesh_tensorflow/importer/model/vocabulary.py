@@ -69,10 +69,7 @@ def _mixtape(source: SourceConfig, embedding: Parameters) -> dict[str, Parameter
         "dropout_rate": get("dropout_rate", 0.0),
         "noise": get("noise_std_dev", 0.0),
     }
-    return {
-        "zoo.Mixtape": {"gates": reference("@zoo.MixtapeGates()")},
-        "zoo.MixtapeGates": gates,
-    }
+    return {"zoo.Mixtape": {"gates": reference("@zoo.MixtapeGates()")}, "zoo.MixtapeGates": gates}
 
 
 def _read_factors(source: SourceConfig, embedding: Parameters) -> dict[str, Parameters]:

@@ -27,10 +27,7 @@ class GatedLinearUnit(Sublayer):
     """(x * w_0 + b_0) . sigmoid(x * w_1 + b_1); Dauphin et al. 2016, arXiv:1612.08083, eq. 1."""
 
     def __init__(
-        self,
-        mesh: mtf.Mesh,
-        d_model: mtf.Dimension,
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        self, mesh: mtf.Mesh, d_model: mtf.Dimension, dtypes: mtf.DTypePolicy = mtf.DTypePolicy()
     ) -> None:
         super().__init__()
         gated = (None, mtf.sigmoid)

@@ -204,12 +204,7 @@ class FunnelStack(Stack):
         return run(x, call)
 
     def _run_layers(
-        self,
-        layers: Sequence[TransformedLayer],
-        x: mtf.Tensor,
-        call: SequenceCall,
-        *,
-        pools: bool,
+        self, layers: Sequence[TransformedLayer], x: mtf.Tensor, call: SequenceCall, *, pools: bool
     ) -> mtf.Tensor:
         for number, layer in enumerate(layers):
             x = layer(x, self._with_relative_bias(x, call))
