@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 from mtfrun.checkpoints.manifest import tensor_key
@@ -42,256 +42,166 @@ class Source(NamedTuple):
     dims: str | None = None
 
 
-class _Row(NamedTuple):
-    path: str
-    sources: Sequence[Source]
-
-
 # Slots of Mesh TensorFlow's optimizers: Adafactor (mean squares, whole or of rows and columns, and
 # momentum), AdamWeightDecay, Momentum. SGD has none.
 _SLOT = re.compile(r"(?:_slot_(?:v|vr|vc|m)|/adam_[mv]|_momentum_v)$")
-
-_STACK = r"(?P<stack>encoder|decoder)_stack"
-_LAYER = _STACK + r"/blocks/(?P<block>\d+)/(?P<sublayer>\w+)"
-_MTF_LAYER = r"{mtf}/block_{block:03d}/layer_{layer:03d}"
-_T2T_2018 = r"transformer/{stack}/layer_{block}"
-_T2T_HEAD = r"transformer/{stack}/\w+_{flat}"
-# A mixture as a layer, and of experts in attention.
-_MIXTURE = rf"{_LAYER}/layer/(?:attention/mixture/)?"
-_CONVOLUTION = rf"{_LAYER}/layer(?:/convolution)?"
-_DEPTHWISE = "separable_conv1d/depthwise_conv_hack/depthwise_dense"
-_NORM = r"(?:rms_norm|layer_norm)/scale"
-_LAYER_NORM = r"(?:true_layer_norm/)?layer_prepostprocess/layer_norm/layer_norm_{part}"
-_EMBEDDING = r"(?:shared|decoder|transformer)/embedding"
-_GATE = r"(?:top_2|top_n|switch|switch_max|ntlb|expert_selection)_"
 # A layer of a `Parallel`.
 _PARALLEL = re.compile(r"(.*/layer)/layers/(\w+)/layer(/.*)")
 
+# Abbreviations in the table.
+_WORDS = {
+    "STACK": r"(?P<stack>encoder|decoder)_stack",
+    "BLOCK": r"STACK/blocks/<block>/(?P<sublayer>\w+)",
+    "LAYER": r"BLOCK/layer",
+    "MIXTURE": r"LAYER/(?:attention/mixture/)?",
+    "CONVOLUTION": r"LAYER(?:/convolution)?",
+    "PROJECTION": r"(?P<projection>query|key|value|output)",
+    "PART": r"(?P<part>kernel|scale|bias)",
+    "MTF_BLOCK": r"{mtf}/block_{block:03d}/layer_{layer:03d}",
+    "MTF": r"MTF_BLOCK/\w+",
+    "T2T_2018": r"transformer/{stack}/layer_{block}",
+    "T2T_HEAD": r"transformer/{stack}/\w+_{flat}",
+    "EMBEDDING": r"(?:shared|decoder|transformer)/embedding",
+    "RMS_NORM": r"(?:rms_norm|layer_norm)/scale",
+    "LAYER_NORM": r"(?:true_layer_norm/)?layer_prepostprocess/layer_norm/layer_norm_{part}",
+    "DEPTHWISE": r"separable_conv1d/depthwise_conv_hack/depthwise_dense",
+    "POINTWISE": r"separable_conv1d/pointwise_dense/{part}",
+    "GATE": r"(?:top_2|top_n|switch|switch_max|ntlb|expert_selection)_",
+}
 
-def _projection(ours: str, theirs: str, entry: str) -> list[_Row]:
-    stacked = [
-        Source(_T2T_2018 + r"/{kind}/qkvo", entry, "heads d_model d_kv"),
-        Source(_T2T_HEAD + r"/\w+/qkvo", entry, "heads d_model d_kv"),
-    ]
-    return [
-        _Row(
-            rf"{_LAYER}/layer/attention/{ours}", [Source(rf"{_MTF_LAYER}/\w+/{theirs}"), *stacked]
-        ),
-        _Row(rf"{_LAYER}/layer/parameters/w{theirs}", stacked),
-    ]
+# Our paths = names in checkpoints, which follow in the order in which they are looked for: regular
+# expressions, in which <name> is a number. A name may have the groups of its path in braces, an
+# [entry] and dims. {mtf} is the scope of a stack, {layer} a sublayer's number in its block, {flat}
+# its number in the stack.
+_TABLE_TEXT = r"""
+embedding/table
+    = shared/embedding
+    = (?:decoder|transformer)/(?:targets_)?embedding
+    = EMBEDDING_embedding_weights
+# Clusters of a vocabulary.
+embedding/clusters/<cluster>/table = EMBEDDING_{cluster}1?
+embedding/clusters/0/table = EMBEDDING1
+embedding/clusters/<cluster>/projection/kernel = EMBEDDING_{cluster}2
+embedding/clusters/0/projection/kernel = EMBEDDING2
+# Mixtures of softmaxes.
+softmax/contexts/kernel = EMBEDDING_context_weights components _d_model d_model
+softmax/contexts/bias = EMBEDDING_context_weights_bias
+softmax/mixture/kernel = EMBEDDING_mixture_weights components d_model
+softmax/gate/kernel = EMBEDDING_prior_weights sigmoids gate_size d_model
+softmax/gate/bias = EMBEDDING_prior_weights_bias
+softmax/shared_gate/kernel = EMBEDDING_prior_gates_vector sigmoids d_model
+softmax/frequent_vectors = EMBEDDING_prior_vocab_vector
+softmax/frequent_bias = EMBEDDING_prior_bias
+
+inputs_embedding/table
+    = encoder/embedding
+    = transformer/inputs_embedding
+position/table = (?:shared|decoder|transformer)/positional_embedding
+softmax/kernel
+    = (?:decoder|transformer)/logits/kernel
+    = transformer/softmax vocab d_model
+STACK/relative_bias/table = {mtf}/block_000/layer_\d+/\w+/relative_attention_bias
+STACK/final_norm/scale
+    = {mtf}/(?:final_)?RMS_NORM
+    = transformer/{stack}/layer_norm_scale [-1]
+BLOCK/norm/scale
+    = MTF_BLOCK/RMS_NORM
+    = transformer/{stack}/layer_norm_scale [{flat}]
+STACK/final_norm/PART = {mtf}/LAYER_NORM
+BLOCK/norm/PART = MTF_BLOCK/LAYER_NORM
+LAYER/attention/PROJECTION = MTF/{projection[0]}
+LAYER/(?:attention/|parameters/w)(?P<projection>q(?:uery)?|k(?:ey)?|v(?:alue)?|o(?:utput)?)
+    = T2T_2018/{kind}/qkvo [{number}] heads d_model d_kv
+    = T2T_HEAD/\w+/qkvo [{number}] heads d_model d_kv
+STACK/mixture_of_outputs = {mtf}/block_000/layer_\d+/TransparentEncDecAttention/w
+# Universal Transformers.
+STACK/signals/table = {mtf}/layer_embedding
+STACK/halting/unit/PART = {mtf}/sigmoid_activation_for_pondering/dense\w*/{part}
+# Talking heads. The term of the query, if there is one, is number 0.
+LAYER/attention/(?P<projection>query|key|value)/kernel = MTF/{projection[0]}/kernel
+LAYER/attention/output/kernel = MTF/y/kernel
+LAYER/attention/(?P<map>logits|weights)/kernel = MTF/{map}/kernel
+LAYER/attention/(?P<map>logits|weights)/of_query/kernel = MTF/{map}/{map}_dynamic_0/kernel
+LAYER/attention/(?P<map>logits|weights)/of_memory/kernel
+    = MTF/{map}/{map}_dynamic_1/kernel
+    = MTF/{map}/{map}_dynamic_0/kernel
+# Synthesizer.
+LAYER/attention/key_value = MTF/kv
+LAYER/attention/table = MTF/R
+LAYER/attention/factors/0 = MTF/R1
+LAYER/attention/factors/1 = MTF/R2
+LAYER/attention/dense/kernel = MTF/pi/kernel
+LAYER/attention/gate = MTF/alpha
+# Experts in attention.
+LAYER/attention/linear/query = MTF/q
+LAYER/attention/linear/key_value = MTF/kv
+LAYER/attention/mixture/experts/wo/query/kernel = MTF/q_wo/kernel
+LAYER/attention/mixture/experts/wo/key_value/kernel = MTF/k_wo/kernel
+# Memories of product keys.
+LAYER/(?P<parameter>keys|values|query/kernel|query/bias) = MTF/{parameter}
+LAYER/norm/PART = MTF/layer_prepostprocess/layer_norm/layer_norm_{part}
+# Convolutions over positions.
+LAYER/kernel = MTF/conv2d/kernel
+CONVOLUTION/filters/taps/<tap>
+    = MTF/DEPTHWISE_{tap}/kernel
+    = MTF/lightwt_depthwise_dense_{tap}/kernel
+CONVOLUTION/filters/taps/<tap>/PART = MTF/dyn_conv_depthwise_dense_{tap}/{part}
+CONVOLUTION/bias = MTF/DEPTHWISE_0/bias
+CONVOLUTION/pointwise/PART = MTF/POINTWISE
+LAYER/input/factors/<factor>/PART = MTF/local_conv_inp_{factor}/{part}
+LAYER/output/PART = MTF/local_conv_attn_op_projection/{part}
+# The Evolved Transformer.
+LAYER/unit/factors/<factor>/PART = MTF/glu_{factor}/{part}
+LAYER/left/kernel = MTF/conv1x1/dense/kernel
+LAYER/right/kernel = MTF/conv3x1/conv2d/kernel
+LAYER/left/filters/taps/<tap> = MTF/sep_conv11x1/DEPTHWISE_{tap}/kernel
+LAYER/left/bias = MTF/sep_conv11x1/DEPTHWISE_0/bias
+LAYER/left/pointwise/PART = MTF/sep_conv11x1/POINTWISE
+LAYER/right/filters/taps/<tap> = MTF/sep_conv7x1_1/DEPTHWISE_{tap}/kernel
+LAYER/right/bias = MTF/sep_conv7x1_1/DEPTHWISE_0/bias
+LAYER/right/pointwise/PART = MTF/sep_conv7x1_1/POINTWISE
+LAYER/output/filters/taps/<tap> = MTF/sep_conv(?:9x1|7x1_2)/DEPTHWISE_{tap}/kernel
+LAYER/output/bias = MTF/sep_conv(?:9x1|7x1_2)/DEPTHWISE_0/bias
+LAYER/output/pointwise/PART = MTF/sep_conv(?:9x1|7x1_2)/POINTWISE
+LAYER/relative_bias/table = MTF/relative_attention_bias
+
+LAYER/wi/kernel
+    = MTF/wi/kernel
+    = T2T_2018/dense_relu_dense/kernel [0] d_model d_ff
+    = T2T_HEAD/dense_relu_dense/wi/kernel
+LAYER/wo/kernel
+    = MTF/wo/kernel
+    = T2T_2018/dense_relu_dense/kernel [1] d_model d_ff
+    = T2T_HEAD/dense_relu_dense/wo/kernel
+LAYER/(?P<parameter>wi_0/kernel|wi_1/kernel|wi/bias|wo/bias) = MTF/{parameter}
+# Mixtures as a layer, and of experts in attention; experts of several layers.
+MIXTURE(?P<router>(?:outer_|inner_)?)router/kernel = MTF/(?:GATE|{router})gating/kernel
+MIXTUREexperts/wi/factors/<factor>/kernel = MTF/(?:expert_layer_0/)?(?:wi|wi_{factor})/kernel
+MIXTUREexperts/wo/kernel = MTF/(?:expert_layer_0/)?wo/kernel
+LAYER/experts/layers/<number>/wi/factors/<factor>/kernel
+    = MTF/expert_layer_{number}/(?:wi|wi_{factor})/kernel
+LAYER/experts/layers/<number>/wo/kernel = MTF/expert_layer_{number}/wo/kernel
+LAYER/experts/norms/<number>/scale = MTF/expert_layer_{number}/rms_norm/scale
+"""
 
 
-def _feed_forward(name: str, entry: str) -> _Row:
-    return _Row(
-        rf"{_LAYER}/layer/{name}/kernel",
-        [
-            Source(rf"{_MTF_LAYER}/\w+/{name}/kernel"),
-            Source(_T2T_2018 + r"/dense_relu_dense/kernel", entry, "d_model d_ff"),
-            Source(rf"{_T2T_HEAD}/dense_relu_dense/{name}/kernel"),
-        ],
-    )
+def _expand(text: str) -> str:
+    words = "|".join(sorted(_WORDS, reverse=True))  # MTF_BLOCK before MTF
+    text = re.sub(words, lambda match: _expand(_WORDS[match[0]]), text)
+    return re.sub(r"(?<!\?P)<(\w+)>", r"(?P<\1>\\d+)", text)
 
 
-_TABLE = [
-    _Row(
-        r"embedding/table",
-        [
-            Source(r"shared/embedding"),
-            Source(r"(?:decoder|transformer)/(?:targets_)?embedding"),
-            Source(rf"{_EMBEDDING}_embedding_weights"),
-        ],
-    ),
-    # Clusters of a vocabulary.
-    *(
-        _Row(rf"embedding/clusters/{path}", [Source(f"{_EMBEDDING}{name}")])
-        for path, name in (
-            *((r"(?P<cluster>\d+)/table", "_{cluster}1?"), ("0/table", "1")),
-            (r"(?P<cluster>\d+)/projection/kernel", "_{cluster}2"),
-            ("0/projection/kernel", "2"),
-        )
-    ),
-    # Mixtures of softmaxes.
-    *(
-        _Row(rf"softmax/{ours}", [Source(f"{_EMBEDDING}_{theirs}", None, dims)])
-        for ours, theirs, dims in (
-            ("contexts/kernel", "context_weights", "components _d_model d_model"),
-            ("contexts/bias", "context_weights_bias", None),
-            ("mixture/kernel", "mixture_weights", "components d_model"),
-            ("gate/kernel", "prior_weights", "sigmoids gate_size d_model"),
-            ("gate/bias", "prior_weights_bias", None),
-            ("shared_gate/kernel", "prior_gates_vector", "sigmoids d_model"),
-            ("frequent_vectors", "prior_vocab_vector", None),
-            ("frequent_bias", "prior_bias", None),
-        )
-    ),
-    _Row(
-        r"inputs_embedding/table",
-        [Source(r"encoder/embedding"), Source(r"transformer/inputs_embedding")],
-    ),
-    _Row(r"position/table", [Source(r"(?:shared|decoder|transformer)/positional_embedding")]),
-    _Row(
-        r"softmax/kernel",
-        [
-            Source(r"(?:decoder|transformer)/logits/kernel"),
-            Source(r"transformer/softmax", None, "vocab d_model"),
-        ],
-    ),
-    _Row(
-        rf"{_STACK}/relative_bias/table",
-        [Source(r"{mtf}/block_000/layer_\d+/\w+/relative_attention_bias")],
-    ),
-    _Row(
-        rf"{_STACK}/final_norm/scale",
-        [
-            Source(r"{mtf}/(?:final_)?" + _NORM),
-            Source(r"transformer/{stack}/layer_norm_scale", "-1"),
-        ],
-    ),
-    _Row(
-        rf"{_LAYER}/norm/scale",
-        [
-            Source(rf"{_MTF_LAYER}/{_NORM}"),
-            Source(r"transformer/{stack}/layer_norm_scale", "{flat}"),
-        ],
-    ),
-    _Row(rf"{_STACK}/final_norm/(?P<part>scale|bias)", [Source(r"{mtf}/" + _LAYER_NORM)]),
-    _Row(rf"{_LAYER}/norm/(?P<part>scale|bias)", [Source(rf"{_MTF_LAYER}/{_LAYER_NORM}")]),
-    *_projection("query", "q", "0"),
-    *_projection("key", "k", "1"),
-    *_projection("value", "v", "2"),
-    *_projection("output", "o", "3"),
-    _Row(
-        rf"{_STACK}/mixture_of_outputs",
-        [Source(r"{mtf}/block_000/layer_\d+/TransparentEncDecAttention/w")],
-    ),
-    # Universal Transformers.
-    _Row(rf"{_STACK}/signals/table", [Source(r"{mtf}/layer_embedding")]),
-    _Row(
-        rf"{_STACK}/halting/unit/(?P<part>kernel|bias)",
-        [Source(r"{mtf}/sigmoid_activation_for_pondering/dense\w*/{part}")],
-    ),
-    # Talking heads.
-    *(
-        _Row(
-            rf"{_LAYER}/layer/attention/{ours}/kernel", [Source(rf"{_MTF_LAYER}/\w+/{name}/kernel")]
-        )
-        for ours, name in (("query", "q"), ("key", "k"), ("value", "v"), ("output", "y"))
-    ),
-    _Row(
-        rf"{_LAYER}/layer/attention/(?P<map>logits|weights)/kernel",
-        [Source(_MTF_LAYER + r"/\w+/{map}/kernel")],
-    ),
-    _Row(
-        rf"{_LAYER}/layer/attention/(?P<map>logits|weights)/of_query/kernel",
-        [Source(_MTF_LAYER + r"/\w+/{map}/{map}_dynamic_0/kernel")],
-    ),
-    _Row(
-        # The term of the query, if there is one, is number 0.
-        rf"{_LAYER}/layer/attention/(?P<map>logits|weights)/of_memory/kernel",
-        [Source(_MTF_LAYER + rf"/\w+/{{map}}/{{map}}_dynamic_{i}/kernel") for i in (1, 0)],
-    ),
-    # Synthesizer.
-    *(
-        _Row(rf"{_LAYER}/layer/attention/{ours}", [Source(rf"{_MTF_LAYER}/\w+/{theirs}")])
-        for ours, theirs in (
-            *(("key_value", "kv"), ("table", "R"), ("factors/0", "R1"), ("factors/1", "R2")),
-            *(("dense/kernel", "pi/kernel"), ("gate", "alpha")),
-            # Experts in attention.
-            *(("linear/query", "q"), ("linear/key_value", "kv")),
-            *(("mixture/experts/wo/query/kernel", "q_wo/kernel"),),
-            *(("mixture/experts/wo/key_value/kernel", "k_wo/kernel"),),
-        )
-    ),
-    # Memories of product keys.
-    _Row(
-        rf"{_LAYER}/layer/(?P<parameter>keys|values|query/kernel|query/bias)",
-        [Source(_MTF_LAYER + r"/\w+/{parameter}")],
-    ),
-    _Row(
-        rf"{_LAYER}/layer/norm/(?P<part>scale|bias)",
-        [Source(_MTF_LAYER + r"/\w+/layer_prepostprocess/layer_norm/layer_norm_{part}")],
-    ),
-    # Convolutions over positions.
-    _Row(rf"{_LAYER}/layer/kernel", [Source(_MTF_LAYER + r"/\w+/conv2d/kernel")]),
-    _Row(
-        rf"{_CONVOLUTION}/filters/taps/(?P<tap>\d+)",
-        [
-            Source(_MTF_LAYER + rf"/\w+/{_DEPTHWISE}_{{tap}}/kernel"),
-            Source(_MTF_LAYER + r"/\w+/lightwt_depthwise_dense_{tap}/kernel"),
-        ],
-    ),
-    _Row(
-        rf"{_CONVOLUTION}/filters/taps/(?P<tap>\d+)/(?P<part>kernel|bias)",
-        [Source(_MTF_LAYER + r"/\w+/dyn_conv_depthwise_dense_{tap}/{part}")],
-    ),
-    _Row(rf"{_CONVOLUTION}/bias", [Source(_MTF_LAYER + rf"/\w+/{_DEPTHWISE}_0/bias")]),
-    _Row(
-        rf"{_CONVOLUTION}/pointwise/(?P<part>kernel|bias)",
-        [Source(_MTF_LAYER + r"/\w+/separable_conv1d/pointwise_dense/{part}")],
-    ),
-    _Row(
-        rf"{_LAYER}/layer/input/factors/(?P<factor>\d)/(?P<part>kernel|bias)",
-        [Source(_MTF_LAYER + r"/\w+/local_conv_inp_{factor}/{part}")],
-    ),
-    _Row(
-        rf"{_LAYER}/layer/output/(?P<part>kernel|bias)",
-        [Source(_MTF_LAYER + r"/\w+/local_conv_attn_op_projection/{part}")],
-    ),
-    # The Evolved Transformer.
-    _Row(
-        rf"{_LAYER}/layer/unit/factors/(?P<factor>\d)/(?P<part>kernel|bias)",
-        [Source(_MTF_LAYER + r"/\w+/glu_{factor}/{part}")],
-    ),
-    _Row(rf"{_LAYER}/layer/left/kernel", [Source(rf"{_MTF_LAYER}/\w+/conv1x1/dense/kernel")]),
-    _Row(rf"{_LAYER}/layer/right/kernel", [Source(rf"{_MTF_LAYER}/\w+/conv3x1/conv2d/kernel")]),
-    *(
-        _Row(rf"{_LAYER}/layer/{ours}/{path}", [Source(rf"{_MTF_LAYER}/\w+/{theirs}/{name}")])
-        for ours, theirs in (
-            *(("left", "sep_conv11x1"), ("right", "sep_conv7x1_1")),
-            ("output", "sep_conv(?:9x1|7x1_2)"),
-        )
-        for path, name in (
-            (r"filters/taps/(?P<tap>\d+)", f"{_DEPTHWISE}_{{tap}}/kernel"),
-            ("bias", f"{_DEPTHWISE}_0/bias"),
-            ("pointwise/(?P<part>kernel|bias)", "separable_conv1d/pointwise_dense/{part}"),
-        )
-    ),
-    _Row(
-        rf"{_LAYER}/layer/relative_bias/table",
-        [Source(_MTF_LAYER + r"/\w+/relative_attention_bias")],
-    ),
-    _feed_forward("wi", "0"),
-    _feed_forward("wo", "1"),
-    _Row(
-        rf"{_MIXTURE}(?P<router>(?:outer_|inner_)?)router/kernel",
-        [Source(_MTF_LAYER + r"/\w+/(?:{gate}|{router})gating/kernel")],
-    ),
-    _Row(
-        rf"{_MIXTURE}experts/wi/factors/(?P<factor>\d)/kernel",
-        [Source(_MTF_LAYER + r"/\w+/(?:expert_layer_0/)?(?:wi|wi_{factor})/kernel")],
-    ),
-    _Row(
-        rf"{_MIXTURE}experts/wo/kernel",
-        [Source(_MTF_LAYER + r"/\w+/(?:expert_layer_0/)?wo/kernel")],
-    ),
-    # Experts of several layers.
-    _Row(
-        rf"{_LAYER}/layer/experts/layers/(?P<number>\d+)/wi/factors/(?P<factor>\d)/kernel",
-        [Source(_MTF_LAYER + r"/\w+/expert_layer_{number}/(?:wi|wi_{factor})/kernel")],
-    ),
-    _Row(
-        rf"{_LAYER}/layer/experts/layers/(?P<number>\d+)/wo/kernel",
-        [Source(_MTF_LAYER + r"/\w+/expert_layer_{number}/wo/kernel")],
-    ),
-    _Row(
-        rf"{_LAYER}/layer/experts/norms/(?P<number>\d+)/scale",
-        [Source(_MTF_LAYER + r"/\w+/expert_layer_{number}/rms_norm/scale")],
-    ),
-    _Row(
-        rf"{_LAYER}/layer/(?P<parameter>wi_0/kernel|wi_1/kernel|wi/bias|wo/bias)",
-        [Source(_MTF_LAYER + r"/\w+/{parameter}")],
-    ),
-]
+def _parse_table() -> Iterator[tuple[str, Source]]:
+    path = ""
+    for line in _expand(_TABLE_TEXT).splitlines():
+        before, equals, source = line.partition("= ")
+        path = before.strip() or path
+        if equals:
+            (name, entry, dims), *_ = re.findall(r"(\S+)(?: \[(\S+)\])?(?: (.+))?", source)
+            yield path, Source(name, entry or None, dims or None)
+
+
+_TABLE = list(_parse_table())
 
 
 def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
@@ -306,19 +216,15 @@ def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
         number = list(dict.fromkeys(layers)).index(layer)
         # The layers may have scopes in the scope of the class, or all the same; in the
         # Evolved Transformer the scopes have names.
-        named = {
-            "self_attention": "self_attention",
-            "encoder_decoder_attention": "enc_dec_attention",
-        }
-        scopes = [f"parallel_layer_{number}", *([named[layer]] if layer in named else [])]
-        scope = rf"/\w+/(?:(?:{'|'.join(scopes)})/)?"
+        named = {"encoder_decoder_attention": "enc_dec_attention"}.get(layer, layer)
+        scope = rf"/\w+/(?:(?:parallel_layer_{number}|{named})/)?"
         of_inner = sources_of(f"{whole}{inner}", paths)
         return sources + [s._replace(pattern=s.pattern.replace(r"/\w+/", scope)) for s in of_inner]
-    for row in _TABLE:
-        match = re.fullmatch(row.path, path)
-        if match:
+    for pattern, source in _TABLE:
+        if match := re.fullmatch(pattern, path):
             values = _template_values(match.groupdict(), paths)
-            sources += [_fill(source, values) for source in row.sources]
+            entry = source.entry and source.entry.format(**values)
+            sources.append(Source(source.pattern.format(**values), entry, source.dims))
     return sources
 
 
@@ -347,24 +253,19 @@ def _template_values(groups: dict[str, str], paths: Iterable[str]) -> dict[str, 
     values: dict[str, str | int] = dict(groups)
     stack = groups.get("stack")
     # A language model is a stack without a name.
-    values["gate"] = _GATE
     values["mtf"] = "encoder" if stack == "encoder" else "(?:decoder|transformer)"
+    if "projection" in groups:
+        values["number"] = "qkvo".index(groups["projection"][0])
     if "block" in groups:
         block, sublayer = int(groups["block"]), groups["sublayer"]
         start = f"{stack}_stack/blocks/{block}/"
-        names = list(
-            dict.fromkeys(p.removeprefix(start).split("/")[0] for p in paths if p.startswith(start))
-        )
+        names = [p.removeprefix(start).split("/")[0] for p in paths if p.startswith(start)]
+        names = list(dict.fromkeys(names))
         layer = names.index(sublayer)
         values |= {"block": block, "layer": layer, "flat": block * len(names) + layer}
         is_cross_attention = sublayer.startswith("encoder_decoder")
         values["kind"] = "encdec_attention" if is_cross_attention else "self_attention"
     return values
-
-
-def _fill(source: Source, values: dict[str, str | int]) -> Source:
-    entry = None if source.entry is None else source.entry.format(**values)
-    return source._replace(pattern=source.pattern.format(**values), entry=entry)
 
 
 def read_names(names: Names | str, what: str) -> Names:
