@@ -4,27 +4,26 @@ They have the names, arguments and results of the originals, oddities included, 
 checkpoints. New models use `mtfrun.layers` and `mtfrun.models`, which import nothing from here.
 """
 
-from mtfrun.extras.mesh_tensorflow.parity.compressed_attention import (
+from mtfrun.extras.mesh_tensorflow.parity.long_sequence_attention import (
     CompressedSelfAttention as CompressedSelfAttention,
 )
-from mtfrun.extras.mesh_tensorflow.parity.compressed_attention import compress_mean as compress_mean
-from mtfrun.extras.mesh_tensorflow.parity.compressed_attention import (
-    multihead_self_attention_memory_compressed as multihead_self_attention_memory_compressed,
-)
-from mtfrun.extras.mesh_tensorflow.parity.compressed_attention import (
-    multihead_self_attention_memory_compressed_incremental as multihead_self_attention_memory_compressed_incremental,  # noqa: E501
-)
-from mtfrun.extras.mesh_tensorflow.parity.masked_local_attention import (
+from mtfrun.extras.mesh_tensorflow.parity.long_sequence_attention import (
     MaskedLocalAttention as MaskedLocalAttention,
 )
-from mtfrun.extras.mesh_tensorflow.parity.masked_local_attention import (
+from mtfrun.extras.mesh_tensorflow.parity.long_sequence_attention import (
+    compress_mean as compress_mean,
+)
+from mtfrun.extras.mesh_tensorflow.parity.long_sequence_attention import (
     masked_local_attention_1d as masked_local_attention_1d,
 )
-from mtfrun.extras.mesh_tensorflow.parity.masked_local_attention import (
+from mtfrun.extras.mesh_tensorflow.parity.long_sequence_attention import (
     masked_local_attention_1d_incremental as masked_local_attention_1d_incremental,
 )
-from mtfrun.extras.mesh_tensorflow.parity.microbatches import (
-    serialize_training_step as serialize_training_step,
+from mtfrun.extras.mesh_tensorflow.parity.long_sequence_attention import (
+    multihead_self_attention_memory_compressed as multihead_self_attention_memory_compressed,
+)
+from mtfrun.extras.mesh_tensorflow.parity.long_sequence_attention import (
+    multihead_self_attention_memory_compressed_incremental as multihead_self_attention_memory_compressed_incremental,  # noqa: E501
 )
 from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
     AttentionParameters as AttentionParameters,
@@ -82,6 +81,9 @@ from mtfrun.extras.mesh_tensorflow.parity.tensor_functions import corr as corr
 from mtfrun.extras.mesh_tensorflow.parity.tensor_functions import decode_limits as decode_limits
 from mtfrun.extras.mesh_tensorflow.parity.tensor_functions import (
     multiplicative_jitter as multiplicative_jitter,
+)
+from mtfrun.extras.mesh_tensorflow.parity.tensor_functions import (
+    serialize_training_step as serialize_training_step,
 )
 from mtfrun.extras.mesh_tensorflow.parity.transformers import (
     PaddedPrefixDecoderOnly as PaddedPrefixDecoderOnly,

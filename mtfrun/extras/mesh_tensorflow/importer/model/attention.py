@@ -4,7 +4,7 @@ from typing import Any
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig
-from mtfrun.extras.mesh_tensorflow.importer.model.experts import IN_ATTENTION
+from mtfrun.extras.mesh_tensorflow.importer.model.mixtures import IN_ATTENTION
 
 Parameters = dict[str, Any]
 

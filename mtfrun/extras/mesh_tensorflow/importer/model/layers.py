@@ -10,16 +10,18 @@ from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.configuration.published import load_published
 from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig, name_of, short_name
 from mtfrun.extras.mesh_tensorflow.importer.model.attention import attention, encoder_attention
-from mtfrun.extras.mesh_tensorflow.importer.model.convolutions import CONVOLUTIONS, convolution
-from mtfrun.extras.mesh_tensorflow.importer.model.evolved import EVOLVED, evolved_layer
-from mtfrun.extras.mesh_tensorflow.importer.model.experts import (
+from mtfrun.extras.mesh_tensorflow.importer.model.convolutions import (
+    CONVOLUTIONS,
+    EVOLVED,
+    convolution,
+    evolved_layer,
+)
+from mtfrun.extras.mesh_tensorflow.importer.model.mixtures import (
     IN_ATTENTION,
+    MixtureArguments,
     experts_attention,
     heterogeneous_mixture,
     in_scope,
-)
-from mtfrun.extras.mesh_tensorflow.importer.model.mixtures import (
-    MixtureArguments,
     mixture,
     mixture_of_two_levels,
 )

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mtfrun import mtf
-from mtfrun.extras.mesh_tensorflow.zoo.convolutions.convolution_filters import (
+from mtfrun.extras.mesh_tensorflow.zoo.convolution_filters import (
+    ConvolutionWindow,
     DynamicFilters,
     LightweightFilters,
     TrainedFilters,
 )
-from mtfrun.extras.mesh_tensorflow.zoo.convolutions.convolution_window import ConvolutionWindow
 from mtfrun.layers import Dense, DenseProduct
 from mtfrun.models.transformer.residual_transforms import SublayerClass
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer

@@ -1,7 +1,8 @@
-"""Experts of different hidden sizes and depths."""
+"""Experts of different sizes, and two gates: no token left behind, batch prioritized."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,12 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, check_range
 from mtfrun.layers import Call, RMSNorm
+from mtfrun.models.moe.capacity import Candidate, position_in_expert, rank_tokens
 from mtfrun.models.moe.experts import Activation, Experts
+from mtfrun.models.moe.gate import GateContext, apply_mask, make_routing
+from mtfrun.models.moe.gates.switch import Switch
+from mtfrun.models.moe.losses import load_balancing_loss
+from mtfrun.models.moe.routing import Choice, Routing
 
 
 class ExpertSize(NamedTuple):
@@ -141,3 +147,71 @@ def _expert_size(size: Sequence[int]) -> ExpertSize:
     for name, value in zip(ExpertSize._fields, size, strict=False):
         check_range(f"HeterogeneousExperts.sizes: {name}", value, COUNT)
     return ExpertSize(*size)
+
+
+@dataclasses.dataclass(frozen=True)
+class NoTokenLeftBehind:
+    """Fedus et al. 2021, arXiv:2101.03961, appendix B; Mesh TensorFlow's "ntlb".
+
+    Every token has one expert, the first of its `top_k` best that has a free slot, with this
+    expert's probability as the weight.
+
+    Attributes:
+      top_k: how many experts a token tries; at most their number.
+      z_loss: the coefficient of the router z-loss.
+    """
+
+    top_k: int = 4
+    z_loss: float = 0.0
+
+    def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
+        group, experts, capacity = context.dims
+        token_mask = context.full_importance()
+        gates = mtf.softmax(logits, experts)
+        attempts = mtf.Dimension("attempts", self.top_k)
+        attempt_gates, attempt_experts = mtf.top_k(gates, experts, attempts)
+        masks = mtf.one_hot(attempt_experts, experts)
+        loss = load_balancing_loss(masks, gates, group, experts, token_mask)
+        # {..., group} 1.0 for tokens that no expert has taken so far.
+        unassigned = token_mask
+        used = None
+        choices = []
+        candidates = (attempt_experts, attempt_gates, masks)
+        for expert, gate, mask in zip(*(mtf.unstack(x, attempts) for x in candidates), strict=True):
+            position, dispatched, selected, used = position_in_expert(
+                apply_mask(mask, unassigned), group, experts, capacity, used
+            )
+            unassigned = (1.0 if unassigned is None else unassigned) - dispatched
+            choices.append(Choice(expert, position, dispatched, selected, gate * dispatched))
+        return make_routing(choices, gates, loss, context, logits=logits, z_loss=self.z_loss)
+
+    def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:
+        return 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchPrioritized(Switch):
+    """`Switch` with the tokens of a group in descending order of their gates.
+
+    Riquelme et al. 2021, arXiv:2106.05974, section 4, with k = 1 and the group for the batch;
+    Mesh TensorFlow's "switch_max". The routing of a token depends on the tokens after it in its
+    group, which do not exist yet while decoding.
+
+    Attributes:
+      policy_training, policy_evaluation, z_loss: see `Switch`.
+    """
+
+    def _assign_slots(self, candidate: Candidate, context: GateContext) -> list[Choice]:
+        group, experts, capacity = context.dims
+        expert, gate, mask = candidate
+        rank = mtf.Dimension("rank", group.size)
+        token_of_rank, rank_of_token = rank_tokens(gate, group, rank)
+        mask_by_rank = mtf.gather_rows(
+            mask, [(group, token_of_rank)], token_of_rank.shape + experts
+        )
+        by_rank = position_in_expert(mask_by_rank, rank, experts, capacity)
+        position, dispatched, selected = (
+            mtf.gather_rows(x, [(rank, rank_of_token)], rank_of_token.shape)
+            for x in (by_rank.position, by_rank.dispatched, by_rank.selected)
+        )
+        return [Choice(expert, position, dispatched, selected, gate * dispatched)]
