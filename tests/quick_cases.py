@@ -121,6 +121,8 @@ QUICK_CASES = {
     "tests/models/moe/test_mixtures_under_layouts.py::test_gathers_equal_contractions": [
         "two levels-top_2"
     ],
+    "tests/extras/mesh_tensorflow/importer/test_imported_runs.py::"
+    "test_a_run_goes_on_from_any_step": ["lm-one device"],
     "tests/extras/mesh_tensorflow/parity/test_tensor_functions.py::"
     "test_microbatches_sum_to_the_batch_and_concatenate_outputs": ["2"],
     "tests/extras/mesh_tensorflow/parity/test_tensor_functions.py::"
@@ -323,7 +325,6 @@ QUICK_CASES = {
         "moe_layers_transformer-v1_top_2_eval-data:1,model:1--einsum",
         "moe_layers_transformer-v2_eval-data:1,model:1--gather",
     ],
-    "tests/oracle/test_old_runs.py::test_a_training_of_the_original_continues": ["lm-one device"],
     "tests/oracle/test_t2t_resnet.py::test_the_seed_network_equals_the_original": [
         "one_block_each_train-data:1,model:1-"
     ],

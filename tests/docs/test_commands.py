@@ -19,6 +19,7 @@ from PIL import Image
 
 from tests.cli.command import ROOT, environment, mtfrun_here
 from tests.docs.test_pages import commands
+from tests.oracle.packed import unpack
 
 _PAGES = ("README.md", "docs/index.md", "docs/commands.md")
 # A command with the lines that it prints, as the README shows errors.
@@ -88,7 +89,7 @@ def _write_models(folder: pathlib.Path) -> None:
         bos_id=-1,
         minloglevel=2,
     )
-    shutil.copytree(ROOT / "tests/oracle/old_runs/bi_gated", folder / "models/old_run")
+    shutil.copytree(unpack("old_runs") / "bi_gated", folder / "models/old_run")
     writer = [sys.executable, str(ROOT / "docs/random_models.py")]
     subprocess.run([*writer, "byt5", str(folder / "models/byt5-small")], check=True)
 

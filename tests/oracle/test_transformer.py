@@ -15,7 +15,8 @@ from mtfrun.models import Loss
 from mtfrun.models.transformer.tokens.token_model import TokenModel
 from mtfrun.rundir.init_checkpoint import InitCheckpoint
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.oracle.reference_cases import FOLDER, ReferenceCase, reference_cases
+from tests.oracle.packed import unpack
+from tests.oracle.reference_cases import ReferenceCase, reference_cases
 from tests.oracle.reference_decodes import (
     assert_beam_search_is_the_originals,
     decodes_of,
@@ -158,7 +159,7 @@ def test_all_cases_are_there() -> None:
 def _imported(name: str, step: str, mesh: mtf.Mesh) -> TokenModel:
     model = transformer_model(mesh, CASES[name])
     mtf.initialize(model)
-    folder = FOLDER / CASES[name].hparams["checkpoint"]
+    folder = unpack("checkpoints") / CASES[name].hparams["checkpoint"]
     report = InitCheckpoint(str(folder / f"model.ckpt-{step}"))(model.named_variables())
     assert report is not None
     assert not report.problems()
@@ -236,7 +237,7 @@ def test_steps_of_adafactor(name: str, several: bool) -> None:
         for number in range(len(expected) - 1)
     ]
     # The embedding and the softmax are in the checkpoint only.
-    folder = FOLDER / case.hparams["checkpoint"]
+    folder = unpack("checkpoints") / case.hparams["checkpoint"]
     checkpoint = tf.train.load_checkpoint(str(folder / f"model.ckpt-{len(losses)}"))
     after = {key: checkpoint.get_tensor(key) for key in case.with_role("w")}
     for key, value in case.with_role("out").items():

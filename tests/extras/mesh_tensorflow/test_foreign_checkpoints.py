@@ -7,8 +7,9 @@ import pathlib
 import pytest
 
 from mtfrun.data import SentencePieceVocabulary
-from tests.cli.command import ROOT, error_line, mtfrun_here, succeeded
-from tests.oracle.reference_cases import FOLDER, reference_cases
+from tests.cli.command import error_line, mtfrun_here, succeeded
+from tests.oracle.packed import unpack
+from tests.oracle.reference_cases import reference_cases
 
 CASE = reference_cases("transformer")["t5_1_0"]
 CONFIG = """
@@ -48,7 +49,7 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     pairs = folder / "pairs.tsv"
     pairs.write_text("".join(f"{i}\t{t}\n" for i, t in zip(_inputs(), _targets(), strict=True)))
     (folder / "model.gin").write_text(CONFIG + f"PAIRS = {{'validation': '{pairs}'}}\n")
-    checkpoint = FOLDER / CASE.hparams["checkpoint"] / "model.ckpt-0"
+    checkpoint = unpack("checkpoints") / CASE.hparams["checkpoint"] / "model.ckpt-0"
     return [f"--gin_file={folder}/model.gin", f"--gin.INIT_CHECKPOINT='{checkpoint}'"]
 
 
@@ -84,7 +85,7 @@ def test_the_flag_of_a_step_needs_a_run(flags: list[str]) -> None:
 
 
 # As T5 1.1, with 128 rows of vocabulary: for 100 pieces and 28 extra ids.
-CHECKPOINT = ROOT / "tests/oracle/old_runs/bi_gated/model.ckpt-3"
+CHECKPOINT = unpack("old_runs") / "bi_gated/model.ckpt-3"
 VARIABLES = 52
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 

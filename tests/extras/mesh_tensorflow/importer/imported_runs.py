@@ -19,9 +19,9 @@ from mtfrun.models import means
 from mtfrun.rundir import RunDirectory
 from mtfrun.training.step import train_steps_function
 from tests.cli.command import mtfrun_here
-from tests.oracle.reference_cases import FOLDER
+from tests.oracle.packed import unpack
 
-ORIGINALS = FOLDER / "old_runs"
+ORIGINALS = unpack("old_runs")
 BATCH_SIZE = 4
 
 
