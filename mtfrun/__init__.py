@@ -5,4 +5,4 @@ from mtfrun.api import load as load
 from mtfrun.api import train as train
 from mtfrun.errors import InputError as InputError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -100,6 +100,29 @@ def test_the_steps_make_an_installation_that_trains_as_another_user(tmp_path: pa
     assert all(path.is_relative_to(image / "runs") for path in owned)
 
 
+ENGINES = [name for name in ("docker", "podman") if shutil.which(name)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not ENGINES, reason="there is neither Docker nor Podman")
+def test_an_image_is_built_and_starts() -> None:
+    engine, name = ENGINES[0], "mtfrun-test"
+    subprocess.run([engine, "build", "--tag", name, ROOT], check=True)
+    command = [engine, "run", "--rm", name, "--version"]
+    process = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert process.stdout.startswith("mtfrun ")
+
+
+def test_workflows_call_the_programs_of_bin_alone() -> None:
+    texts = [path.read_text() for path in sorted(ROOT.glob(".github/workflows/*.yml"))]
+    commands = [line.strip() for text in texts for line in re.findall(r"run: (.*)", text)]
+    assert commands == [
+        "bin/docs",
+        "bin/test",
+        "bin/test --slow tests/test_wheel.py tests/test_container.py",
+    ]
+
+
 def test_the_base_image_has_the_python_of_the_locked_versions() -> None:
     (locked,) = re.findall(r"with, Python (\d+\.\d+)\.", (ROOT / "constraints.txt").read_text())
     images = [arguments for name, arguments in _instructions() if name == "FROM"]

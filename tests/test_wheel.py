@@ -19,7 +19,15 @@ ROOT = pathlib.Path(__file__).parent.parent
 # The files of the source distribution; the link mtfrun/gin leads to gin.
 SOURCES = [
     *("mtfrun", "gin", "tests", "docs", "bin", ".ci", "setup.cfg", "pyproject.toml", "MANIFEST.in"),
-    *("README.md", "LICENSE", "SECURITY.md", "CHANGELOG.md", "CONTRIBUTING.md", "mkdocs.yml"),
+    *(
+        ".github",
+        "README.md",
+        "LICENSE",
+        "SECURITY.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "mkdocs.yml",
+    ),
     *("constraints.txt", "Dockerfile", ".dockerignore"),
 ]
 BUILD = "from setuptools import build_meta; print(build_meta.build_sdist('../'))"
