@@ -1,21 +1,13 @@
 """Sources of text and images, vocabularies, and batches of integer features on a mesh."""
 
-from mtfrun.data.conversations import ConversationPrompts as ConversationPrompts
-from mtfrun.data.conversations import ConversationTemplate as ConversationTemplate
-from mtfrun.data.conversations import Rendered as Rendered
 from mtfrun.data.data import Data as Data
 from mtfrun.data.data import TextData as TextData
-from mtfrun.data.entropy import bz2_bits_per_byte as bz2_bits_per_byte
 from mtfrun.data.entropy import conditional_entropy as conditional_entropy
 from mtfrun.data.errors import DataError as DataError
 from mtfrun.data.features import INPUTS as INPUTS
 from mtfrun.data.features import TARGETS as TARGETS
-from mtfrun.data.features import Padding as Padding
 from mtfrun.data.features import ids_shape as ids_shape
 from mtfrun.data.features import packed_features as packed_features
-from mtfrun.data.features import padding_of as padding_of
-from mtfrun.data.features import split_batch as split_batch
-from mtfrun.data.features import validate_batch as validate_batch
 from mtfrun.data.images.crops import CentreCrop as CentreCrop
 from mtfrun.data.images.crops import Crop as Crop
 from mtfrun.data.images.crops import RandomResizedCrop as RandomResizedCrop
@@ -53,6 +45,7 @@ from mtfrun.data.preprocessor import Rekey as Rekey
 from mtfrun.data.preprocessor import StreamPreprocessor as StreamPreprocessor
 from mtfrun.data.preprocessor import TextPairs as TextPairs
 from mtfrun.data.preprocessor import WordLabels as WordLabels
+from mtfrun.data.prompts import ConversationTemplate as ConversationTemplate
 from mtfrun.data.prompts import DecoderOnlyPrompts as DecoderOnlyPrompts
 from mtfrun.data.prompts import EncoderDecoderPrompts as EncoderDecoderPrompts
 from mtfrun.data.prompts import LanguageModelPrompts as LanguageModelPrompts
@@ -61,20 +54,16 @@ from mtfrun.data.prompts import PromptLimits as PromptLimits
 from mtfrun.data.prompts import PromptRow as PromptRow
 from mtfrun.data.prompts import ScoredRow as ScoredRow
 from mtfrun.data.prompts import pad_rows as pad_rows
-from mtfrun.data.references import Grouped as Grouped
-from mtfrun.data.references import GroupedReference as GroupedReference
-from mtfrun.data.references import PossibleReferent as PossibleReferent
-from mtfrun.data.references import RankedClass as RankedClass
-from mtfrun.data.references import Target as Target
-from mtfrun.data.references import all_answers as all_answers
-from mtfrun.data.references import possible_referent as possible_referent
-from mtfrun.data.references import ranked_class as ranked_class
 from mtfrun.data.rows.batches import Batch as Batch
 from mtfrun.data.rows.batches import Batches as Batches
 from mtfrun.data.rows.batches import Rows as Rows
 from mtfrun.data.rows.batches import every_row as every_row
 from mtfrun.data.rows.infeed import Infeed as Infeed
+from mtfrun.data.rows.infeed import Padding as Padding
 from mtfrun.data.rows.infeed import host_of as host_of
+from mtfrun.data.rows.infeed import padding_of as padding_of
+from mtfrun.data.rows.infeed import split_batch as split_batch
+from mtfrun.data.rows.infeed import validate_batch as validate_batch
 from mtfrun.data.rows.order import ONLY_HOST as ONLY_HOST
 from mtfrun.data.rows.order import Host as Host
 from mtfrun.data.rows.order import Selection as Selection
@@ -96,9 +85,9 @@ from mtfrun.data.task import Task as Task
 from mtfrun.data.text.denoising_data import DelimitedDenoisingData as DelimitedDenoisingData
 from mtfrun.data.text.denoising_data import DenoisingData as DenoisingData
 from mtfrun.data.text.denoising_data import MaskedLanguageModelData as MaskedLanguageModelData
-from mtfrun.data.text.language_model_data import LanguageModelData as LanguageModelData
 from mtfrun.data.text.pairs_data import DelimitedPairsData as DelimitedPairsData
 from mtfrun.data.text.pairs_data import SequenceToSequenceData as SequenceToSequenceData
+from mtfrun.data.text.task_data import LanguageModelData as LanguageModelData
 from mtfrun.data.text.task_data import TaskData as TaskData
 from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary as ByteVocabulary
 from mtfrun.data.vocabularies.id_vocabulary import IdVocabulary as IdVocabulary

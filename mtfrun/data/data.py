@@ -15,11 +15,15 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.data.cache.directory import EVERY_CACHE, CacheChoice
 from mtfrun.data.cache.tokens import Cached, TokenCache
-from mtfrun.data.conversations import ConversationTemplate
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.preprocessor import Fields
-from mtfrun.data.prompts import LanguageModelPrompts, PromptFormat, PromptLimits
+from mtfrun.data.prompts import (
+    ConversationTemplate,
+    LanguageModelPrompts,
+    PromptFormat,
+    PromptLimits,
+)
 from mtfrun.data.rows.batches import Batch, Batches, CountedBatches, Density
 from mtfrun.data.rows.order import ONLY_HOST, Host
 from mtfrun.data.task import Metrics
@@ -51,10 +55,18 @@ class RowFeatures(Protocol):
 class Data(abc.ABC):
     """Batches of integer features for training and evaluation.
 
-    `remedy` says in messages what to configure instead for a model that reads other features; with
-    several, by a feature that the model reads, "" for any other model.
-    With `has_rows_of_pairs` every row holds pairs of texts, each "inputs end targets end". With
-    `has_text` splits are running text, which `TextData.text` returns.
+    Attributes:
+      remedy: for messages, what to configure for a model that reads other features; or several, by
+        a feature that the model reads, "" for any other model.
+      has_text: whether splits are running text, which `TextData.text` returns.
+      has_rows_of_pairs: whether rows hold pairs of texts, "inputs end targets end".
+      cached_tasks: the names of the tasks with caches.
+      vocabularies: by feature.
+      conversation_template: how the conversations of the data became text; None if it has none.
+      text_limits: the number of tokens, the end included, at which longer texts are cut, by
+        feature.
+      class_names: the name of every class, by feature that is a class.
+      bytes_per_id: [vocabulary] bytes of text that each id represents; None for other targets.
     """
 
     remedy: ClassVar[str | Mapping[str, str]] = ""
@@ -122,23 +134,24 @@ class Data(abc.ABC):
 
     @property
     def conversation_template(self) -> ConversationTemplate | None:
-        """How the conversations of the data became text; None if it has none."""
         return None
 
     @property
     def text_limits(self) -> Mapping[str, int]:
-        """The number of tokens, the end included, at which longer texts are cut, by feature."""
         return {}
 
     @property
     def class_names(self) -> Mapping[str, Sequence[str]]:
-        """The name of every class, by feature that is a class."""
         return {}
+
+    @property
+    def bytes_per_id(self) -> np.ndarray | None:
+        return None
 
     def remove(self, hashes: Sequence[str]) -> Data:
         """Returns the data whose training leaves out documents, and pads their places.
 
-        DataError if a hash is not of a document, see `documents.hashes_of`.
+        DataError if a hash is not of a document, see `dropped_documents.hashes_of`.
         """
         raise DataError(f"{type(self).__name__} has no documents that training can leave out")
 
@@ -152,11 +165,6 @@ class Data(abc.ABC):
 
     def source_summary(self) -> Mapping[str, object] | None:
         """Returns JSON from the source, such as class names, to use a model without it; or None."""
-        return None
-
-    @property
-    def bytes_per_id(self) -> np.ndarray | None:
-        """[vocabulary] bytes of text that each id represents; None where targets are not text."""
         return None
 
     def source_texts(self, split: str, features: Collection[str]) -> Iterator[bytes]:
@@ -179,14 +187,18 @@ class TextData(Data):
     """Data of token ids; a split may be pairs of texts, which `pairs` returns.
 
     By default prompts are continued, and the input of a scored pair precedes its target in one row.
+
+    Attributes:
+      vocabulary: the vocabulary of the targets.
+      metrics: functions of all targets and all predictions; none for the metrics of the experiment.
+      labels: all texts that a target may be, if they are few.
     """
 
     has_pairs: ClassVar[bool] = False
 
     @property
     @abc.abstractmethod
-    def vocabulary(self) -> Vocabulary:
-        """The vocabulary of the targets."""
+    def vocabulary(self) -> Vocabulary: ...
 
     @property
     def tokens_per_row(self) -> int:
@@ -206,12 +218,10 @@ class TextData(Data):
 
     @property
     def metrics(self) -> Sequence[Metrics]:
-        """Functions of all targets and all predictions; none for the metrics of the experiment."""
         return ()
 
     @property
     def labels(self) -> Sequence[str]:
-        """All texts that a target may be, if they are few."""
         return ()
 
     def postprocess(self, text: str) -> object:
@@ -271,14 +281,11 @@ def check_unchanged(
     saved: Mapping[str, object], present: Mapping[str, object], checkpoint: str
 ) -> None:
     """Raises DataError if the data have changed since a checkpoint; ignores vocabularies."""
-    if not saved:
-        return
     old, new = (
         {name: value for name, value in fingerprint.items() if name != VOCABULARIES}
         for fingerprint in (saved, present)
     )
-    differing = changes(old, new, identity=IDS)
-    if differing:
+    if saved and (differing := changes(old, new, identity=IDS)):
         raise DataError(
             f"the data have changed since {checkpoint}: {list_changes(differing)}: restore them, "
             "or resume with --accept_changes"

@@ -1,8 +1,6 @@
-"""Compression of text by simple statistics: baselines for a model's bits per byte."""
+"""Conditional entropy of text: a baseline for a model's bits per byte."""
 
 from __future__ import annotations
-
-import bz2
 
 import numpy as np
 
@@ -16,8 +14,7 @@ def conditional_entropy(text: bytes, order: int) -> float:
     """Returns H(byte | the `order` bytes before it) of `text`, in bits per byte; `order` in 0..7.
 
     H = -(1/n) sum over (c, x) of N(c, x) log2(N(c, x) / N(c)), where N counts contexts c and their
-    continuations x: the code length under a table of frequencies estimated from the same text, not
-    counting the table. A lower bound for such a table on unseen text, lower for shorter texts.
+    continuations x: the code length by frequencies of the same text, a lower bound for unseen text.
 
     Examples:
       >>> conditional_entropy(b"aabb" * 100, 0)
@@ -37,12 +34,6 @@ def conditional_entropy(text: bytes, order: int) -> float:
     continued = (context << np.uint64(8)) | data[order:]
     # H(x | c) = H(c, x) - H(c).
     return float(_entropy(continued) - _entropy(context)) + 0.0
-
-
-def bz2_bits_per_byte(text: bytes) -> float:
-    if not text:
-        raise DataError("bz2_bits_per_byte: the text is empty")
-    return 8 * len(bz2.compress(text)) / len(text)
 
 
 def _entropy(symbols: np.ndarray) -> float:

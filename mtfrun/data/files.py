@@ -22,16 +22,12 @@ LARGEST_CONTENT = 1 << 30
 
 
 def file_states(paths: Iterable[str | Path]) -> dict[str, str]:
-    """Returns the state of every file by its name, by which a change is noticed.
-
-    A copy of a file at a URL has the URL as its name, and the same state on every machine.
-    """
+    """Returns the state of every file by its name, or by the URL that it is a copy of."""
     states = {}
-    for path in paths:
-        origin = origin_of(Path(path))
-        if origin is None:
-            states[str(path)] = file_state(Path(path))
-        else:
+    for path in map(Path, paths):
+        if (origin := origin_of(path)) is None:
+            states[str(path)] = file_state(path)
+        else:  # the same on every machine
             states[origin.url] = f"{origin.file.bytes} bytes, version {origin.file.version}"
     return states
 
@@ -48,7 +44,7 @@ def file_state(path: Path) -> str:
 
 
 def try_to_write(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` make a file beside `path`, and renames it; where that fails, nothing changes."""
+    """Lets `write` make a file beside `path`, and renames it; does nothing if that fails."""
     with (
         contextlib.suppress(OSError),
         tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as work,

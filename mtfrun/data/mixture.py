@@ -21,8 +21,8 @@ class ProportionalToExamples:
     "temperature-scaled mixing".
 
     Attributes:
-      scale: factor of the number of examples.
-      maximum: limit of that product, so that a large task does not displace the small ones.
+      scale: a factor of the number of examples.
+      maximum: the limit of that product, so that a large task does not displace the small ones.
       temperature: 1 mixes in proportion to sizes; higher values make rates more equal.
 
     Examples:
@@ -78,7 +78,14 @@ class Mixture:
                 "are reported: set Task.name"
             )
         if not callable(self.rates):
-            self._check_rates(self.rates)
+            if len(self.rates) != len(self.tasks):
+                raise DataError(
+                    f"{self._who}: {len(self.rates)} rates for {len(self.tasks)} tasks: give one "
+                    "for each, or @data.ProportionalToExamples()"
+                )
+            for title, rate in zip(titles, self.rates, strict=True):
+                name = f'{self._who}: the rate of "{title}"'
+                check_range(name, rate, POSITIVE, remedy="leave the task out to not train on it")
         for name, epochs in self.max_epochs.items():
             if name not in titles:
                 raise DataError(
@@ -111,7 +118,7 @@ class Mixture:
         return self.rates
 
     def vocabulary_of(self, feature: str) -> Vocabulary:
-        """Returns the vocabulary of "inputs" or "targets", which must be the same for all tasks."""
+        """Returns the vocabulary of "inputs" or "targets", the same for all tasks."""
         first, *further = self.tasks
         vocabulary = first.vocabulary_of(feature)
         for task in further:
@@ -125,16 +132,6 @@ class Mixture:
     @property
     def _who(self) -> str:
         return f'Mixture "{self.name}"'
-
-    def _check_rates(self, rates: Sequence[float]) -> None:
-        if len(rates) != len(self.tasks):
-            raise DataError(
-                f"{self._who}: {len(rates)} rates for {len(self.tasks)} tasks: give one for "
-                "each, or @data.ProportionalToExamples()"
-            )
-        for task, rate in zip(self.tasks, rates, strict=True):
-            name = f'{self._who}: the rate of "{task.title}"'
-            check_range(name, rate, POSITIVE, remedy="leave the task out to not train on it")
 
 
 Tasks = Task | Mixture

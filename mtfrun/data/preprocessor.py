@@ -19,11 +19,8 @@ Fields = Mapping[str, bytes]
 # Maps an example to one, several or no examples (an empty list).
 Preprocessor = Callable[[Fields], Fields | Sequence[Fields]]
 
-_TRAIN = "train"
 # The classes that JSON's truth values are.
 _TRUTH_VALUES = {"false": "0", "true": "1"}
-NO_LABEL = b"<unk>"
-"""T5's target for an example without label."""
 
 
 class StreamPreprocessor(abc.ABC):
@@ -42,7 +39,7 @@ class BySplit:
     evaluation: Preprocessor | StreamPreprocessor
 
     def of_split(self, split: str) -> Preprocessor | StreamPreprocessor:
-        return self.train if split == _TRAIN else self.evaluation
+        return self.train if split == "train" else self.evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +56,12 @@ class Rekey:
 
 @dataclasses.dataclass(frozen=True)
 class ParseTsv:
-    """Splits the field `text` at its tabs into `fields`."""
+    """Splits the field `text` at its tabs into as many `fields`."""
 
     fields: Sequence[str] = (INPUTS, TARGETS)
     text: str = TEXT
 
     def __call__(self, fields: Fields) -> Fields:
-        """Raises DataError if the number of values is not the number of `fields`."""
         line = field_of(self, fields, self.text)
         values = line.split(b"\t")
         if len(values) != len(self.fields):
@@ -79,13 +75,12 @@ class ParseTsv:
 
 @dataclasses.dataclass(frozen=True)
 class LabelNames:
-    """Replaces the index of a class by its name in the field `label_key`; names do not change."""
+    """Replaces the index of a class by its name in the field `label_key`; a name stays."""
 
     names: Sequence[str]
     label_key: str = "label"
 
     def __call__(self, fields: Fields) -> Fields:
-        """Raises DataError for a label that is neither a name nor an index."""
         label = field_of(self, fields, self.label_key)
         return {**fields, self.label_key: label_name(self, label, self.names)}
 
@@ -103,7 +98,6 @@ class TextPairs:
     label_names: Sequence[str] | None
 
     def __call__(self, fields: Fields) -> Fields:
-        """Raises DataError for a label that is neither a name nor an index."""
         first, second, label = (field_of(self, fields, x) for x in ("first", "second", "label"))
         names = self.label_names
         return {
@@ -125,7 +119,6 @@ class WordLabels:
     label_names: Sequence[str]
 
     def __call__(self, fields: Fields) -> Fields:
-        """Raises DataError for a word with a space, or a label that is no name and no index."""
         words, labels = (texts_of(fields, name) for name in ("words", "labels"))
         for word in words:
             if word.split() != [word]:
@@ -153,7 +146,6 @@ class FilterByStringLength:
 
 
 def field_of(preprocessor: object, fields: Fields, name: str) -> bytes:
-    """Returns a field; raises DataError if the example does not have it."""
     if name not in fields:
         raise DataError(
             f'{preprocessor}: an example has no field "{name}"; it has '
@@ -171,7 +163,6 @@ def texts_of(fields: Fields, name: str) -> list[bytes]:
 
 
 def required_texts_of(preprocessor: object, fields: Fields, name: str) -> list[bytes]:
-    """Returns the texts of a list; raises DataError if it is empty or not read."""
     texts = texts_of(fields, name)
     if not texts:
         raise DataError(

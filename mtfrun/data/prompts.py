@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -150,6 +150,13 @@ class PromptFormat(abc.ABC):
     def output(self, ids: np.ndarray) -> str:
         """Returns the text of the ids behind the prefix of an output, without its end."""
         return self.output_vocabulary.decode_output(ids, continues=self.continues)
+
+
+class ConversationTemplate(Protocol):
+    """How a conversation becomes text."""
+
+    def prompt_format(self, vocabulary: Vocabulary, limits: PromptLimits) -> PromptFormat:
+        """Returns prompts that are conversations, which an assistant's turn continues."""
 
 
 class LanguageModelPrompts(PromptFormat):

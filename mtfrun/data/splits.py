@@ -12,9 +12,8 @@ from mtfrun.errors import did_you_mean
 SPLITS = ("train", "validation", "test")
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
 """The part of all documents that falls into each split."""
-# The part of a hash's range, [first, end), whose records are in a split.
+# The part of a hash's range, [first, end), of each split.
 _RANGES = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}
-
 # Bytes of a record that decide its split. A text that is read in parts is longer than that.
 _HASHED = 1 << 16
 # The odd number nearest to 2**32 divided by the golden ratio: D. Knuth, The Art of Computer
@@ -33,9 +32,7 @@ def split_of(name: str) -> str:
     """
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
     fraction = int.from_bytes(digest[:8], "big") / 2**64
-    if fraction < 0.8:
-        return "train"
-    return "validation" if fraction < 0.9 else "test"
+    return next((split for split, (_, end) in _RANGES.items() if fraction < end), SPLITS[-1])
 
 
 def record_selector(split: str) -> Callable[[bytes], bool]:

@@ -54,7 +54,6 @@ class Task:
         return self.name or self.source.title
 
     def vocabulary_of(self, feature: str) -> Vocabulary:
-        """Returns the vocabulary of "inputs" or "targets"; raises DataError if there is none."""
         if not isinstance(self.vocabulary, Mapping):
             return self.vocabulary
         if feature not in self.vocabulary:
@@ -64,7 +63,6 @@ class Task:
         return self.vocabulary[feature]
 
     def reference_of(self, fields: Fields) -> Any:
-        """Returns what the metrics compare the prediction for an example with."""
         if self.reference is not None:
             return self.reference(fields)
         return self.postprocess(self.text_of(fields, TARGETS).decode("utf-8", "replace"))
@@ -79,8 +77,8 @@ class Task:
 
     def texts(self, split: str, features: Sequence[str]) -> Iterator[tuple[bytes, ...]]:
         """Yields the texts of `features` of every example; parts of long texts one by one."""
-        for example in self.examples(split):
-            yield tuple(self.text_of(example.fields, feature) for feature in features)
+        for fields, _ in self.examples(split):
+            yield tuple(self.text_of(fields, feature) for feature in features)
 
     def text_of(self, fields: Fields, feature: str) -> bytes:
         if feature not in fields and feature == TARGETS and TEXT in fields:
@@ -112,7 +110,7 @@ class LabelNumber:
 
     Attributes:
       labels: the texts, in the order of their numbers.
-      strip: whether spaces around a text do not count; T5 counts them.
+      strip: whether spaces around a text are ignored; T5 does not.
     """
 
     labels: Sequence[str]
@@ -128,7 +126,7 @@ class Number:
     """Text to a number, for correlations.
 
     Attributes:
-      default: for a text that is not a finite number.
+      default: the number for other texts, and for infinity and NaN.
     """
 
     default: float = -1.0

@@ -189,8 +189,8 @@ IMAGES = ["Experiment.data=@data.ImageData()", "ImageData.source=@data.TfdsImage
         ),
         (
             [*LM, *PAIRS_IN_ROWS, "--gin.SEQUENCE_LENGTH=70"],
-            "DelimitedPairsData: length=70 must be at least inputs_length + targets_length = "
-            "8 + 66 = 74, for a pair is not divided between rows",
+            "DelimitedPairsData: length=70 must be at least inputs_length + targets_length = 74: a "
+            "pair is not divided between rows",
         ),
         (
             [*LM, *(f"--gin_param={text}" for text in IMAGES), "--gin.TfdsImages.name='digits'"],

@@ -21,10 +21,9 @@ from mtfrun.data import (
     padding_of,
     validate_batch,
 )
-from mtfrun.data.cache.documents import find_hashes, hashes_of
 from mtfrun.data.data import check_unchanged, check_vocabularies, short_json
 from mtfrun.data.prompts import LanguageModelPrompts, PromptLimits
-from mtfrun.data.sources.records import list_fields
+from mtfrun.data.rows.dropped_documents import find_hashes, hashes_of
 from tests.data.in_memory import pairs_task, token_cache
 
 VOCABULARY = ByteVocabulary()
@@ -232,42 +231,15 @@ def test_no_prompt_is_longer_than_its_program_expects() -> None:
     assert num_lengths > 20
 
 
-FIELDS = {
-    "inputs": b"Who?",
-    "targets": b"True",
-    **list_fields("answers", [b"Zo\xc3\xab", b""]),
-    **{"idx/passage": b"3", "idx/query": b"7"},
-}
 TASK = pairs_task([("Who?", "True"), ("What?", "False")])
 
 
 def test_a_reference_is_the_postprocessed_target_or_made_of_all_fields() -> None:
+    fields = {"inputs": b"Who?", "targets": b"True"}
     labelled = dataclasses.replace(TASK, postprocess=data.LabelNumber(["False", "True"]))
-    assert labelled.reference_of(FIELDS) == 1
-    answered = dataclasses.replace(TASK, reference=data.all_answers)
-    assert answered.reference_of(FIELDS) == ["Zo\u00eb", ""]
-
-
-def test_a_reference_has_the_group_of_its_example() -> None:
-    grouped = data.Grouped(["idx/passage", "idx/query"])
-    assert grouped(FIELDS) == data.GroupedReference((b"3", b"7"), "True")
-    of_answers = data.Grouped(["idx/query"], data.all_answers)
-    assert of_answers(FIELDS) == data.GroupedReference((b"7",), ["Zo\u00eb", ""])
-    with pytest.raises(data.DataError, match=r'data.Grouped: an example has no field "idx"'):
-        data.Grouped(["idx"])(FIELDS)
-
-
-def test_a_possible_referent_is_the_target_with_its_label() -> None:
-    referents = [data.possible_referent({**FIELDS, "label": x}) for x in (b"True", b"False")]
-    assert referents == [("True", True), ("True", False)]
-
-
-def test_a_ranked_class_has_numbers() -> None:
-    fields = {**list_fields("idx", [b"4", b"1"]), "is_correct": b"True"}
-    assert data.ranked_class(fields) == data.RankedClass((4, 1), is_correct=True, weight=1.0)
-    assert data.ranked_class({**fields, "weight": b"0.5"}).weight == 0.5
-    with pytest.raises(data.DataError, match="is not a number"):
-        data.ranked_class({**fields, "weight": b"heavy"})
+    assert labelled.reference_of(fields) == 1
+    answered = dataclasses.replace(TASK, reference=lambda fields: fields["inputs"])
+    assert answered.reference_of(fields) == b"Who?"
 
 
 def test_training_may_have_preprocessors_of_its_own() -> None:

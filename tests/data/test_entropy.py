@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from mtfrun.data import DataError, bz2_bits_per_byte, conditional_entropy
+from mtfrun.data import DataError, conditional_entropy
 
 TOLERANCE = 1e-12
 
@@ -42,11 +42,6 @@ def test_entropy_falls_with_the_order_and_uniform_bytes_have_eight_bits() -> Non
     assert entropies[0] == pytest.approx(2.0, abs=1e-2)
 
 
-def test_bz2_needs_little_for_a_repetition_and_eight_bits_for_noise() -> None:
-    assert bz2_bits_per_byte(b"mesh " * 10_000) < 0.05
-    assert 8 < bz2_bits_per_byte(np.random.default_rng(2).bytes(50_000)) < 8.2
-
-
 @pytest.mark.parametrize(
     ("text", "order", "message"),
     [
@@ -59,8 +54,3 @@ def test_an_impossible_order_is_an_error(text: bytes, order: int, message: str) 
     with pytest.raises(DataError) as error:
         conditional_entropy(text, order)
     assert str(error.value) == message
-
-
-def test_bz2_of_nothing_is_an_error() -> None:
-    with pytest.raises(DataError, match="the text is empty"):
-        bz2_bits_per_byte(b"")

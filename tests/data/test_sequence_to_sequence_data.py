@@ -70,7 +70,7 @@ def test_inputs_may_lose_their_beginning_as_by_the_preprocessors_of_t5_and_seqio
     assert (VOCABULARY.decode(row.ids), row.truncated, row.ids[-1]) == ("def", 3, 1)
     scored = prompt_format.scored_row(b"abcdef", b"uvwxyz").features
     assert [VOCABULARY.decode(scored[name]) for name in ("inputs", "targets")] == ["def", "uvw"]
-    with pytest.raises(DataError, match='cut_at_front names "input", which is none of inputs, tar'):
+    with pytest.raises(InputError, match="cut_at_front is 'input': it must be 'inputs' or"):
         _data(cut_at_front=["input"])
 
 

@@ -196,7 +196,8 @@ def test_the_likeliest_class_of_each_example_is_ranked() -> None:
     task = _task("ranked", [("a", "0"), ("b", "1"), ("c", "2")], preprocessors=[classes])
     experiment = _experiment(task)
     metrics = [t5_metrics.RankClassificationMetrics(3)]
-    result = ScoredTargets(experiment, "validation", metrics=metrics)(CONTEXT)
+    scored = ScoredTargets(experiment, "validation", metrics, reference=t5.ranked_class)
+    result = scored(CONTEXT)
     pairs = experiment.data.by_task()[""]
     assert isinstance(pairs, data.TextData)
     texts = pairs.pairs("validation", None)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mtfrun.data.cache.tokens import TokenCache
-from mtfrun.data.rows.collate import Texts, collate
+from mtfrun.data.rows.batches import Texts, collate
 from mtfrun.data.rows.order import Selection
 from mtfrun.data.rows.packing import Plan, pack
 from mtfrun.data.rows.text_rows import PackedRows, PaddedRows

@@ -14,17 +14,17 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.data.features import Padding, padding_of, shapes_of_rows, split_batch, validate_batch
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.rows.batches import Batch, Batches
 from mtfrun.data.rows.order import ONLY_HOST, Host
 from mtfrun.errors.checks import COUNT, Range, check_range
 from mtfrun.files.digests import digest_of_rows
 
-STEPS = "steps"
+STEPS, OUTER_BATCH = "steps", "outer_batch"
 # Bytes of batches that are read ahead, at least one batch, and their greatest number.
 _BYTES_AHEAD, _MOST_AHEAD = 1 << 26, 256
-# The next call's batches are stacked ahead up to this size, which the host's memory then holds once
-# more.
+# Larger batches are not stacked ahead: the host's memory would hold them once more.
 _BYTES_STACKED_AHEAD = 1 << 28
 
 
@@ -34,6 +34,13 @@ def host_of(mesh: mtf.Mesh, shape: mtf.Shape, outer_batch: int = 1) -> Host:
     numbers = np.arange(rows.size).reshape(rows.to_integer_list)
     local = np.unique(np.concatenate([numbers[part].ravel() for part in mesh.local_slices(rows)]))
     return ONLY_HOST if local.size == numbers.size else Host(local.tolist())
+
+
+class Padding(NamedTuple):
+    """How many positions of batches of texts are `empty`, of how many."""
+
+    empty: int
+    positions: int
 
 
 class _BatchAhead(NamedTuple):
@@ -57,7 +64,7 @@ class Infeed:
     """Puts the next batches on a mesh, the batches of several steps at a time.
 
     A thread reads the batches that follow and stacks the next call's, which is expected to be like
-    the last one. The position is the one after the batches that `next` has returned.
+    the last one.
 
     Args:
       batches: dicts of arrays, int32 or uint8, with the batch as first dimension, e.g.
@@ -89,6 +96,7 @@ class Infeed:
         self.wait_secs = 0.0
         self.padding: list[Padding] = []
         self.digests: list[int] = []
+        self.host = host
         self._batches = batches
         self._mesh = mesh
         self._shapes = dict(shapes)
@@ -96,13 +104,12 @@ class Infeed:
         for shape in shapes.values():
             split_batch(shape, outer_batch)  # raises before anything is read
         self._with_shorter_rows = with_shorter_rows
-        self.host = host
         self._position = 0
         self._started: _Producer | None = None
 
     @property
     def position(self) -> int:
-        """Number of examples consumed by `next`; may be set for endless batches."""
+        """Number of examples that `next` has returned; may be set for endless batches."""
         return self._position
 
     @position.setter
@@ -148,7 +155,7 @@ class Infeed:
     def examples_seen(self, steps_ago: int = 0) -> Mapping[str, float]:
         """Returns the examples of every task before the position, `steps_ago` batches earlier.
 
-        By task name, "" if there is only one. Nothing for batches that end.
+        By task name, "" if there is only one; empty for batches that end.
         """
         if not isinstance(self._batches, Batches):
             return {}
@@ -163,16 +170,31 @@ class Infeed:
     @property
     def _producer(self) -> _Producer:
         if self._started is None:
-            self._started = _Producer(self._batches, self._stack, self._digest)
+            self._started = _Producer(self._read, self._stack)
         return self._started
+
+    def _read(self) -> _BatchAhead | None:
+        batch = next(self._batches, None)
+        if batch is None:
+            return None
+        position = self._batches.position if isinstance(self._batches, Batches) else 0
+        digest = 0
+        if self.with_digests and batch:
+            rows = self.host.rows_of(next(iter(self._shapes.values()))[0].size)
+            digest = digest_of_rows(batch, rows.tolist())
+        nbytes = sum(values.nbytes for values in batch.values())
+        return _BatchAhead(batch, position, padding_of(batch), digest, nbytes)
 
     def _stack(self, batches: Sequence[_BatchAhead], capacity: int) -> _Stacked:
         if not batches:
             return _Stacked(batches, {})
         first = batches[0].batch
-        local_shapes = {name: self._local_rows(shape) for name, shape in self._shapes.items()}
+        local_shapes = {}
+        for name, (batch, *row_dims) in self._shapes.items():
+            local = mtf.Dimension(batch.name, len(self.host.rows_of(batch.size)))
+            local_shapes[name] = mtf.Shape([local, *row_dims])
         if self._with_shorter_rows:
-            local_shapes = shapes_of_rows(first, local_shapes)
+            local_shapes = _shapes_of_rows(first, local_shapes)
         for ahead in batches:
             validate_batch(ahead.batch, local_shapes)
         features = {}
@@ -188,34 +210,21 @@ class Infeed:
             features[name] = stacked.reshape(whole_shape.to_integer_list), whole_shape
         return _Stacked(batches, features)
 
-    def _digest(self, batch: Batch) -> int:
-        if not self.with_digests or not batch:
-            return 0
-        size = next(iter(self._shapes.values()))[0].size
-        return digest_of_rows(batch, self.host.rows_of(size).tolist())
-
-    def _local_rows(self, shape: mtf.Shape) -> mtf.Shape:
-        batch, *row_dims = shape
-        local = mtf.Dimension(batch.name, len(self.host.rows_of(batch.size)))
-        return mtf.Shape([local, *row_dims])
-
 
 class _Producer:
     """Reads batches ahead in a thread, and stacks the next call's when enough are there.
 
-    A call stacks them itself if the thread is still reading: a slow batch delays nobody while
-    enough are ahead. The executor ends its thread before Python does: a thread that still runs
-    native code then would abort the process.
+    A call stacks them itself if the thread is still reading, so that a slow batch delays no call
+    while enough are ahead. The executor ends its thread before Python does: a thread that still
+    runs native code then would abort the process.
     """
 
     def __init__(
         self,
-        batches: Iterator[Batch],
+        read: Callable[[], _BatchAhead | None],
         stack: Callable[[Sequence[_BatchAhead], int], _Stacked],
-        digest: Callable[[Batch], int],
     ):
-        self._batches = batches
-        self._stack, self._digest = stack, digest
+        self._read, self._stack = read, stack
         self._executor = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="infeed")
         self._changed = threading.Condition()  # held for all but reading
         self._ahead: collections.deque[_BatchAhead] = collections.deque()
@@ -236,6 +245,7 @@ class _Producer:
             while len(self._ahead) < steps and not self._has_ended:
                 self._run()
                 self._changed.wait()
+            # An error is raised once the batches before it are consumed.
             if len(self._ahead) < steps and self._error is not None:
                 raise self._error
             return self._stack_first(steps, capacity)
@@ -274,7 +284,17 @@ class _Producer:
             self._is_running = not (has_enough or self._has_ended or self._is_stopped)
             if not self._is_running:
                 return
-        self._read()
+        ahead = None
+        try:
+            ahead = self._read()
+        except BaseException as error:
+            self._error = error
+        with self._changed:
+            if ahead is None:
+                self._has_ended = True
+            else:
+                self._ahead.append(ahead)
+            self._changed.notify_all()
         self._executor.submit(self._work)
 
     def _most_ahead(self) -> int:
@@ -283,23 +303,81 @@ class _Producer:
         num_stacked = len(self._stacked[1].batches) if self._stacked else 0
         return max(num_stacked + most, self._expected[0] if self._expected else 0)
 
-    def _read(self) -> None:
-        """Reads a batch; holds back an error until the batches before it are consumed."""
-        try:
-            ahead = self._next_batch()
-        except BaseException as error:
-            self._error, ahead = error, None
-        with self._changed:
-            if ahead is None:
-                self._has_ended = True
-            else:
-                self._ahead.append(ahead)
-            self._changed.notify_all()
 
-    def _next_batch(self) -> _BatchAhead | None:
-        batch = next(self._batches, None)
-        if batch is None:
-            return None
-        position = self._batches.position if isinstance(self._batches, Batches) else 0
-        nbytes = sum(values.nbytes for values in batch.values())
-        return _BatchAhead(batch, position, padding_of(batch), self._digest(batch), nbytes)
+def split_batch(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:
+    """Returns {outer_batch, batch, ...} for {batch, ...}; the same shape for 1."""
+    if outer_batch == 1:
+        return shape
+    batch, *row_dims = shape
+    if outer_batch < 1 or batch.size % outer_batch:
+        raise DataError(
+            f"an outer batch of {outer_batch} does not divide {batch.name}:{batch.size}: "
+            "take a divisor of the batch size"
+        )
+    inner = mtf.Dimension(batch.name, batch.size // outer_batch)
+    return mtf.Shape([mtf.Dimension(OUTER_BATCH, outer_batch), inner, *row_dims])
+
+
+def _shapes_of_rows(
+    batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Shape]
+) -> dict[str, mtf.Shape]:
+    """Returns the shapes of a batch that may lack features of `shapes` and have shorter rows."""
+    shorter = {}
+    for name, values in batch.items():
+        largest = tuple(shapes[name].to_integer_list) if name in shapes else ()
+        if len(largest) != values.ndim or any(np.array(values.shape) > largest):
+            declared = shapes[name].to_string if name in shapes else "none"
+            raise DataError(
+                f'feature "{name}" of an evaluation has sizes {list(values.shape)}; the shape of '
+                f"training's batches, which is the largest, is {declared}"
+            )
+        dims = zip(shapes[name], values.shape, strict=True)
+        shorter[name] = mtf.Shape([mtf.Dimension(dim.name, size) for dim, size in dims])
+    return shorter
+
+
+def validate_batch(batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Shape]) -> None:
+    """Raises DataError unless `batch` has exactly these features, integers of these shapes."""
+    if set(batch) != set(shapes):
+        missing = ", ".join(sorted(set(shapes) - set(batch))) or "none"
+        surplus = ", ".join(sorted(set(batch) - set(shapes))) or "none"
+        raise DataError(f"a batch has the wrong features; missing: {missing}; surplus: {surplus}")
+    for name, shape in shapes.items():
+        value = batch[name]
+        if list(value.shape) != shape.to_integer_list:
+            raise DataError(
+                f'feature "{name}" has sizes {list(value.shape)}, not {shape.to_string}'
+            )
+        if value.dtype not in (np.int32, np.uint8):
+            raise DataError(f'feature "{name}" is {value.dtype} where int32 or uint8 is expected')
+
+
+def padding_of(batch: Mapping[str, np.ndarray]) -> Padding:
+    """Returns the positions of inputs and targets; no positions for batches without text."""
+    texts = [name for name in (INPUTS, TARGETS) if name in batch and batch[name].ndim == 2]
+    tokens = sum(int(np.count_nonzero(find_tokens(batch, name))) for name in texts)
+    positions = sum(batch[name].size for name in texts)
+    return Padding(positions - tokens, positions)
+
+
+def find_tokens(features: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """Returns which positions of a feature of ids hold a token, bool of its shape.
+
+    Segments say so if there are any. Else an id of 0 is padding, and -1 in rows that have it. A
+    masked language model has a target for some inputs only: its inputs say where padding is.
+
+    Examples:
+      >>> batch = {"inputs": np.array([[5, 9, 1, 0]]), "targets": np.array([[0, 7, 0, 0]])}
+      >>> find_tokens(batch, "targets").tolist()
+      [[True, True, True, False]]
+    """
+    segmentation = features.get(f"{name}_segmentation")
+    if segmentation is not None:
+        return np.asarray(segmentation != 0)
+    ids = features[name]
+    is_id = np.asarray(ids != (-1 if (ids == -1).any() else 0))
+    inputs = features.get(INPUTS)
+    has_gaps = bool((~is_id[..., :-1] & is_id[..., 1:]).any())
+    if name == TARGETS and has_gaps and inputs is not None and inputs.shape == ids.shape:
+        return np.asarray(inputs != 0)
+    return is_id

@@ -7,15 +7,19 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
+import grain
 import numpy as np
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.rows.shuffling import Shuffle
 
 N = TypeVar("N", int, np.ndarray)
 
 # Rates are rounded to shares of this number. Products with positions up to 2^42 fit into int64.
 _PARTS = 1 << 20
+# Of the cipher by which grain shuffles.
+_ROUNDS, _LEAST_BLOCK_BITS, _WORD = 4, 16, 0xFFFFFFFF
+# Below this number all rows are shuffled to find one: deciphering would take longer.
+_FEW_ROWS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Host:
     rows: Sequence[int] | None = None
 
     def rows_of(self, batch: int) -> np.ndarray:
+        """Returns the indices of the process's rows of a batch, int64 [rows]."""
         if self.rows is None:
             return np.arange(batch)
         rows = np.asarray(self.rows, np.int64)
@@ -72,9 +77,8 @@ class Order:
         *,
         seed: int,
     ):
-        for size in sizes:
-            if size < 1:
-                raise DataError("there are no rows to train on: choose another source or split")
+        if min(sizes) < 1:
+            raise DataError("there are no rows to train on: choose another source or split")
         self._sizes = tuple(sizes)
         self._seed = seed
         self._shuffles = [Shuffle(size, seed + number) for number, size in enumerate(sizes)]
@@ -100,13 +104,9 @@ class Order:
         """
         size, shuffle = self._sizes[component], self._shuffles[component]
         drawn = self._mixing.count_before(before)[component]
-        within = np.concatenate(
-            [
-                epoch * size + shuffle.index_in_epoch(rows, epoch)
-                for epoch in range(-(-drawn // size) if rows.size else 0)
-            ]
-            or [np.zeros([0], np.int64)]
-        )
+        epochs = range(-(-drawn // size) if rows.size else 0)
+        in_epochs = [epoch * size + shuffle.index_in_epoch(rows, epoch) for epoch in epochs]
+        within = np.concatenate([np.zeros([0], np.int64), *in_epochs])
         numbers = np.tile(np.arange(rows.size), within.size // max(1, rows.size))
         is_drawn = within < drawn
         within, numbers = within[is_drawn], numbers[is_drawn]
@@ -133,8 +133,8 @@ class Mixing:
     The counts of components among the first n positions differ from n times their shares by less
     than the number of components. Nothing is drawn at random, so any position is reached by
     arithmetic: the first component has n - floor(n (1 - share)) of n positions, and the remaining
-    ones are shared in the same way. `limits` are how many elements of a component are drawn at
-    most; None for any number, which one has.
+    ones are shared in the same way. `limits` are the maximum numbers of elements of each component,
+    one of which is None: any number.
     """
 
     def __init__(self, rates: Sequence[float], limits: Sequence[int | None]):
@@ -143,7 +143,8 @@ class Mixing:
         components = [i for i, limit in enumerate(limits) if limit != 0]
         first = 0
         while True:
-            shares = _shares([rates[i] for i in components])
+            total = sum(rates[i] for i in components)
+            shares = [max(1, round(rates[i] / total * _PARTS)) for i in components]
             self._phases.append(_Phase(first, components, shares, list(drawn)))
             left = {i: limit - drawn[i] for i in components if (limit := limits[i]) is not None}
             if not left:
@@ -188,16 +189,8 @@ class Mixing:
         return counts
 
     def count_before(self, position: int) -> list[int]:
-        phase = self._phases[bisect.bisect_right(self._firsts, position) - 1]
-        drawn = list(phase.drawn)
-        counts = _counts(position - phase.first, phase.shares)
-        for component, count in zip(phase.components, counts, strict=True):
-            drawn[component] += count
-        return drawn
-
-
-def _shares(rates: Sequence[float]) -> list[int]:
-    return [max(1, round(rate / sum(rates) * _PARTS)) for rate in rates]
+        components = range(len(self._phases[0].drawn))
+        return [int(self._counts_before(i, np.array([position]))[0]) for i in components]
 
 
 def _counts(length: N, shares: Sequence[int]) -> list[N]:
@@ -238,3 +231,93 @@ def _in_phase(phase: _Phase, positions: np.ndarray) -> tuple[np.ndarray, np.ndar
         undecided &= ~rises
         before, after, remaining = further_before, further_after, remaining - share
     return components, within
+
+
+class Shuffle:
+    """The rows of one component in the order of each epoch; grain's shuffle, and its inverse.
+
+    grain shuffles by a permutation with random access, a Simon cipher of four rounds (Beaulieu et
+    al. 2013, https://eprint.iacr.org/2013/404) on blocks just large enough for the highest index,
+    applied until the result is an index (cycle walking). Deciphering is as cheap, and vectorised
+    here: it finds a row in an epoch without computing the order.
+    """
+
+    def __init__(self, size: int, seed: int):
+        self._size = size
+        # grain 0.2.18 takes too small blocks for 2^k + 1 rows with an even k from 16 on: the last
+        # row is never drawn, and another one twice. There, one more row is shuffled and left out.
+        is_power_of_4 = (size - 1).bit_count() == 1 and (size - 1).bit_length() % 2 == 1
+        self._drawn = size + (size > 1 << _LEAST_BLOCK_BITS and is_power_of_4)
+        self._shuffled = grain.MapDataset.range(self._drawn).seed(seed).shuffle()
+        self._repeated = self._shuffled.repeat()
+
+    def at(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns the rows that are drawn at numbers, counted through all epochs, int64 [rows]."""
+        rows = np.empty(len(numbers), np.int64)
+        for i, number in enumerate(numbers.tolist()):
+            epoch, row = divmod(number, self._size)
+            row = self._repeated[epoch * self._drawn + row]
+            while row >= self._size:
+                row = self._repeated[epoch * self._drawn + row]
+            rows[i] = row
+        return rows
+
+    def index_in_epoch(self, rows: np.ndarray, epoch: int) -> np.ndarray:
+        """Returns where rows stand in an epoch, int64 [rows]."""
+        if self._size < _FEW_ROWS:
+            order = self.at(epoch * self._size + np.arange(self._size))
+            index: np.ndarray = np.argsort(order)[rows]
+            return index
+        bits = max(_LEAST_BLOCK_BITS, (self._drawn - 2).bit_length())
+        bits += bits % 2
+        keys = _round_keys((self._shuffled._seed + epoch) % (1 << 32))
+        indices = rows.astype(np.uint64)
+        is_open = np.ones(indices.shape, bool)
+        while is_open.any():
+            indices[is_open] = _decipher(indices[is_open], keys, bits // 2)
+            is_open = indices >= self._size
+        return indices.astype(np.int64)
+
+
+def _decipher(values: np.ndarray, keys: list[int], word_bits: int) -> np.ndarray:
+    mask = np.uint64((1 << word_bits) - 1)
+    left, right = values >> np.uint64(word_bits), values & mask
+    for number in range(_ROUNDS - 1, 0, -2):
+        right = right ^ _mix(left, word_bits) ^ (np.uint64(keys[number]) & mask)
+        left = left ^ _mix(right, word_bits) ^ (np.uint64(keys[number - 1]) & mask)
+    return left << np.uint64(word_bits) | right
+
+
+def _mix(word: np.ndarray, word_bits: int) -> np.ndarray:
+    """The function of Simon's rounds: of the word, rotated by 1, 2 and 8 bits."""
+    mask = np.uint64((1 << word_bits) - 1)
+    one, two, eight = (
+        (word << np.uint64(by) | word >> np.uint64(word_bits - by)) & mask for by in (1, 2, 8)
+    )
+    mixed: np.ndarray = one & eight ^ two
+    return mixed
+
+
+def _round_keys(seed: int) -> list[int]:
+    """Returns what std::seed_seq of C++ generates from a seed: four words, [rand.util.seedseq]."""
+    count, words = _ROUNDS, [0x8B8B8B8B] * _ROUNDS
+    # With t = (n - 1) / 2, p = (n - t) / 2, q = p + t and m = max(s + 1, n), for n = 4 and s = 1.
+    p, q = 1, 2
+    for k in range(count):
+        mixed = _mix_seed(words[k] ^ words[(k + p) % count] ^ words[k - 1], 1664525)
+        added = (mixed + (1 if k == 0 else k + seed if k == 1 else k)) & _WORD
+        words[(k + p) % count] = (words[(k + p) % count] + mixed) & _WORD
+        words[(k + q) % count] = (words[(k + q) % count] + added) & _WORD
+        words[k] = added
+    for k in range(count, 2 * count):
+        total = words[k % count] + words[(k + p) % count] + words[(k - 1) % count]
+        mixed = _mix_seed(total & _WORD, 1566083941)
+        removed = (mixed - k % count) & _WORD
+        words[(k + p) % count] ^= mixed
+        words[(k + q) % count] ^= removed
+        words[k % count] = removed
+    return words
+
+
+def _mix_seed(word: int, factor: int) -> int:
+    return factor * (word ^ word >> 27) & _WORD

@@ -13,14 +13,17 @@ from mtfrun.data.features import TARGETS
 from mtfrun.data.prompts import bucket
 from mtfrun.data.rows.batches import (
     Batch,
+    Collated,
     CountedBatches,
     Density,
     Places,
     Rows,
+    Texts,
     choose_rows,
+    collate,
     fill_up,
+    indices_within,
 )
-from mtfrun.data.rows.collate import Collated, Texts, collate, indices_within
 from mtfrun.data.rows.order import Selection
 from mtfrun.data.rows.packing import Plan, pack, stored_plan
 from mtfrun.errors.checks import COUNT, check_range
@@ -109,9 +112,8 @@ class _ExampleRows(TextRows):
                 f"rows of {joined} tokens cannot hold texts of {' and '.join(map(str, lengths))}"
             )
         self._is_joined = joined is not None
-        self.lengths = dict(zip(cache.features, lengths, strict=True))
-        if joined is not None:
-            self.lengths = {TARGETS: joined}
+        lengths_of_texts = dict(zip(cache.features, lengths, strict=True))
+        self.lengths = lengths_of_texts if joined is None else {TARGETS: joined}
         self._examples: _Pieces | _TrimmedTexts
         if cuts_into_pieces and len(lengths) == 1 and joined is None:
             self._examples = _Pieces(cache, lengths[0])
@@ -173,10 +175,11 @@ class PackedRows(_ExampleRows):
         if plan is None:
             name = "-".join(map(str, lengths)) + ("" if joined is None else f"-joined-{joined}")
             name = f"{name}-{cache.fingerprint[:_FINGERPRINT]}"
-            capacities = list(self.lengths.values())
             plan = stored_plan(
-                *(cache.directory, name, len(self._examples)),
-                lambda: pack(self.row_sizes, capacities),
+                cache.directory,
+                name,
+                len(self._examples),
+                lambda: pack(self.row_sizes, list(self.lengths.values())),
             )
         self._plan = plan
 
@@ -226,27 +229,20 @@ def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None)
     is compiled for each combination of lengths. Rows of zeros fill up its last batch. With
     `max_rows` only the examples that `choose_rows` names.
     """
-    names = list(rows.lengths)
     numbers = choose_rows(len(rows), max_rows)
     buckets = rows.row_sizes[numbers]
     for column, longest in enumerate(rows.lengths.values()):
-        of_length = np.array([bucket(length, longest) for length in range(longest + 1)])
-        buckets[:, column] = of_length[buckets[:, column]]
-    combinations, of_example = np.unique(buckets, axis=0, return_inverse=True)
-    examples = numbers[np.argsort(of_example.reshape(-1), kind="stable")]
-    stops = np.cumsum(np.bincount(of_example.reshape(-1)))
-    parts = [
-        (dict(zip(names, combination, strict=True)), group[first : first + batch])
-        for combination, group in zip(
-            combinations.tolist(), np.split(examples, stops[:-1]), strict=True
-        )
-        for first in range(0, group.size, batch)
-    ]
-
-    whole_batches = (
-        fill_up(rows.take_short(some, lengths), batch, rows) for lengths, some in parts
-    )
-    return CountedBatches(whole_batches, len(parts))
+        bucket_of = np.array([bucket(length, longest) for length in range(longest + 1)])
+        buckets[:, column] = bucket_of[buckets[:, column]]
+    combinations, number = np.unique(buckets, axis=0, return_inverse=True)
+    parts = []
+    for i, combination in enumerate(combinations.tolist()):
+        examples = numbers[number.reshape(-1) == i]
+        lengths = dict(zip(rows.lengths, combination, strict=True))
+        firsts = range(0, examples.size, batch)
+        parts += [(lengths, examples[first : first + batch]) for first in firsts]
+    batches = (fill_up(rows.take_short(some, lengths), batch, rows) for lengths, some in parts)
+    return CountedBatches(batches, len(parts))
 
 
 class _TrimmedTexts:

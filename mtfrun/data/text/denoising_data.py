@@ -23,8 +23,7 @@ from mtfrun.data.prompts import (
     PromptFormat,
     PromptLimits,
 )
-from mtfrun.data.rows.batches import Batch, Places, Rows
-from mtfrun.data.rows.collate import indices_within
+from mtfrun.data.rows.batches import Batch, Places, Rows, indices_within
 from mtfrun.data.rows.order import Selection
 from mtfrun.data.task import Task
 from mtfrun.data.text.task_data import TaskData
@@ -54,7 +53,7 @@ class ObjectiveData(TaskData):
 
     @functools.cached_property
     def raw_length(self) -> int:
-        """The number of ids of a text of which the objective makes a row."""
+        """The number of ids of the text of a row."""
         lengths = self.lengths
         return self.objective.raw_length(lengths.inputs, lengths.targets, self.vocabulary)
 
@@ -77,7 +76,7 @@ class DenoisingData(ObjectiveData):
 
     Attributes:
       inputs_length: maximum number of ids of the inputs, including the end.
-      targets_length: of the targets; by default for the longest text whose inputs fit.
+      targets_length: the same of the targets; by default for the longest text that fits.
     """
 
     remedy: ClassVar[str] = (
@@ -107,8 +106,8 @@ class DenoisingData(ObjectiveData):
 class DelimitedDenoisingData(ObjectiveData):
     """Rows "inputs end targets end" that an objective makes of running text, for decoders.
 
-    One text a row. For prefix language models, whose inputs see each other, and for causal ones;
-    see `DelimitedPairsData`. Otherwise see `DenoisingData`.
+    One text a row, for prefix language models and for causal ones; see `DelimitedPairsData` and
+    `DenoisingData`.
     """
 
     remedy: ClassVar[str] = "set Experiment.data = @data.DenoisingData()"
@@ -201,10 +200,8 @@ class ObjectiveRows(Rows):
         """Returns the only feature "targets", with rows "inputs end targets end"."""
         parts = np.concatenate([batch[INPUTS], batch[TARGETS]], axis=1)
         row, column = np.nonzero(parts)
-        is_id = parts != 0
-        place = np.cumsum(is_id, axis=1)[row, column] - 1
         joined = np.zeros([len(parts), self._data.lengths.joined], np.int32)
-        joined[row, place] = parts[row, column]
+        joined[row, np.cumsum(parts != 0, axis=1)[row, column] - 1] = parts[row, column]
         return {TARGETS: joined}
 
 

@@ -20,7 +20,7 @@ from mtfrun.data.rows.text_rows import PackedRows, PaddedRows, batches_by_length
 from mtfrun.data.task import Task
 from mtfrun.data.text.task_data import TaskData
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
-from mtfrun.errors.checks import COUNT, check_fields
+from mtfrun.errors.checks import COUNT, check_choice, check_fields
 
 R = TypeVar("R", PackedRows, PaddedRows)
 
@@ -50,11 +50,7 @@ class PairsData(TaskData):
 
     def __post_init__(self) -> None:
         for feature in self.cut_at_front:
-            if feature not in self.texts:
-                raise DataError(
-                    f'{type(self).__name__}: cut_at_front names "{feature}", which is none of '
-                    f"{', '.join(self.texts)}"
-                )
+            check_choice(f"{type(self).__name__}.cut_at_front", feature, self.texts)
         check_fields(self, COUNT, "inputs_length", "targets_length")
 
     @property
@@ -74,9 +70,8 @@ class PairsData(TaskData):
         return len(self._cache(task, split))
 
     def _encoder_decoder_prompts(self, limits: PromptLimits) -> EncoderDecoderPrompts:
-        return EncoderDecoderPrompts(
-            *self._vocabularies, self.text_limits, limits, self.cut_at_front
-        )
+        vocabularies = self._vocabularies
+        return EncoderDecoderPrompts(*vocabularies, self.text_limits, limits, self.cut_at_front)
 
     def _rows(self, task: Task, split: str) -> Rows:
         if self.packed:
@@ -138,7 +133,7 @@ class DelimitedPairsData(PairsData):
     distinguishes inputs and targets, so a pair is never divided between rows.
 
     Attributes:
-      length: of a row, at least inputs_length + targets_length, which is the default.
+      length: the length of a row; by default, and at least, inputs_length + targets_length.
     """
 
     remedy: ClassVar[str] = "set Experiment.data = @data.SequenceToSequenceData()"
@@ -152,15 +147,13 @@ class DelimitedPairsData(PairsData):
         if self._joined < longest:
             raise DataError(
                 f"DelimitedPairsData: length={self.length} must be at least inputs_length + "
-                f"targets_length = {self.inputs_length} + {self.targets_length} = {longest}, for a "
-                "pair is not divided between rows"
+                f"targets_length = {longest}: a pair is not divided between rows"
             )
         inputs, targets = self._vocabularies
         if inputs.fingerprint != targets.fingerprint:
             raise DataError(
-                f"DelimitedPairsData: inputs and targets share a row and so a vocabulary, and the "
-                f"task has {inputs} and {targets}: give it one, or use "
-                "@data.SequenceToSequenceData()"
+                f"DelimitedPairsData: inputs and targets need one vocabulary, and the task has "
+                f"{inputs} and {targets}: use @data.SequenceToSequenceData()"
             )
 
     @property

@@ -7,17 +7,18 @@ import copy
 import dataclasses
 import functools
 import itertools
+import operator
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
+from mtfrun import mtf
 from mtfrun.data.cache.directory import EVERY_CACHE, CacheChoice
-from mtfrun.data.cache.documents import find_hashes
 from mtfrun.data.cache.tokens import Cached, TokenCache, open_cache
 from mtfrun.data.data import IDS, VOCABULARIES, TextData, short_json
 from mtfrun.data.errors import DataError
-from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.features import INPUTS, TARGETS, packed_features
 from mtfrun.data.mixture import Mixture, Tasks, mixture_of
 from mtfrun.data.preprocessor import Fields
 from mtfrun.data.rows.batches import (
@@ -29,18 +30,19 @@ from mtfrun.data.rows.batches import (
     choose_rows,
     every_row,
 )
-from mtfrun.data.rows.dropped_documents import RowsWithHoles
+from mtfrun.data.rows.dropped_documents import RowsWithoutDocuments, find_hashes
 from mtfrun.data.rows.order import ONLY_HOST, Host
+from mtfrun.data.rows.text_rows import PackedRows, StreamRows
 from mtfrun.data.task import Metrics, Task
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
-from mtfrun.errors.checks import COUNT, check_range
+from mtfrun.errors.checks import COUNT, check_fields, check_range
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskData(TextData):
     """Rows of a task's texts; subclasses say what a row is, and which features are `texts`.
 
-    `shown_texts` are used for prompts and metrics, if others than `texts`.
+    `shown_texts` are used for prompts and metrics; by default `texts`.
 
     Attributes:
       task: the source, the preprocessors and the vocabulary; or a mixture of tasks, which are
@@ -70,14 +72,16 @@ class TaskData(TextData):
         examples = [self._num_examples(task, split, x) for task, x in zip(tasks, rows, strict=True)]
         per_row = [count / len(x) for count, x in zip(examples, rows, strict=True)]
         # A row of many examples is drawn so much less often.
+        example_rates = self.mixture.example_rates(examples)
         rates = [
             rate * len(x) / count
-            for rate, x, count in zip(
-                self.mixture.example_rates(examples), rows, examples, strict=True
-            )
+            for rate, x, count in zip(example_rates, rows, examples, strict=True)
         ]
+        if self.exclude_documents:
+            documents = [np.concatenate(list(by_hash.values())) for by_hash in self._dropped]
+            rows = list(map(RowsWithoutDocuments, rows, documents))
         return Batches(
-            self._leave_out(rows),
+            rows,
             batch,
             seed=seed,
             rates=rates,
@@ -89,7 +93,7 @@ class TaskData(TextData):
     def remove(self, hashes: Sequence[str]) -> TaskData:
         data = dataclasses.replace(self, exclude_documents=tuple(hashes))
         for text in hashes:
-            if not any(of_task[text].size for of_task in data._removed):
+            if not any(by_hash[text].size for by_hash in data._dropped):
                 raise DataError(
                     f"no document of the training split has the hash {text}: `mtfrun data where` "
                     "prints the hashes of documents"
@@ -98,21 +102,15 @@ class TaskData(TextData):
 
     def with_caches(self, caches: Mapping[str, TokenCache]) -> TaskData:
         data = copy.copy(self)
-        vars(data).pop("_removed", None)
+        vars(data).pop("_dropped", None)
         vars(data)["_cache"] = lambda task, *_: caches[task.title]
         return data
 
     @functools.cached_property
-    def _removed(self) -> list[dict[str, np.ndarray]]:
-        """For each task the documents of each hash."""
+    def _dropped(self) -> list[dict[str, np.ndarray]]:
+        """For each task the documents by their hashes."""
         tasks, hashes = self.mixture.tasks, self.exclude_documents
         return [find_hashes(self._cache(task, "train"), hashes) for task in tasks]
-
-    def _leave_out(self, rows: Sequence[Rows]) -> Sequence[Rows]:
-        if not self.exclude_documents:
-            return rows
-        documents = [np.concatenate(list(of_task.values())) for of_task in self._removed]
-        return list(map(RowsWithHoles, rows, documents))
 
     def evaluation(self, batch: int, *, split: str = "validation") -> Iterator[Batch]:
         return self._evaluation(batch, split, None)
@@ -141,8 +139,8 @@ class TaskData(TextData):
                 "bytes": cache.manifest["text_bytes"],
             }
             files = task.source.paths(split)
-            hashed = cache.fingerprint
-            yield Cached(task.title, split, counts, cache.directory, hashed, cache, files)
+            place, digest = cache.directory, cache.fingerprint
+            yield Cached(task.title, split, counts, place, digest, cache, files)
 
     def densities(self, split: str) -> Mapping[str, Density]:
         densities = {task.title: self._rows(task, split).density for task in self.mixture.tasks}
@@ -188,10 +186,8 @@ class TaskData(TextData):
     def source_texts(self, split: str, features: Collection[str]) -> Iterator[bytes]:
         chosen = [feature for feature in self.texts if feature in features]
         if not chosen:
-            raise DataError(
-                f"{type(self).__name__} has no texts of {', '.join(features)}: choose among "
-                f"{', '.join(self.texts)}"
-            )
+            who, wanted, known = type(self).__name__, ", ".join(features), ", ".join(self.texts)
+            raise DataError(f"{who} has no texts of {wanted}: choose among {known}")
         texts = (row for task in self.mixture.tasks for row in task.texts(split, chosen))
         return itertools.chain.from_iterable(texts)
 
@@ -214,7 +210,6 @@ class TaskData(TextData):
                     yield dict(zip(names, texts, strict=True))
 
     def evaluated_examples(self, split: str, count: int | None) -> list[Fields]:
-        """Returns as many examples of each task."""
         if not self.has_pairs:
             return super().evaluated_examples(split, count)
         tasks = self.mixture.tasks
@@ -229,7 +224,7 @@ class TaskData(TextData):
 
     @property
     def metrics(self) -> Sequence[Metrics]:
-        """Of the task; the tasks of a mixture are evaluated by themselves, see `by_task`."""
+        # The tasks of a mixture are evaluated by themselves, see `by_task`.
         return self.mixture.tasks[0].metrics
 
     @property
@@ -245,7 +240,7 @@ class TaskData(TextData):
     def _chosen_examples(self, task: Task, split: str, count: int | None) -> list[Fields]:
         numbers = choose_rows(self._cache(task, split).manifest["examples"], count).tolist()
         examples = enumerate(task.examples(split))
-        # Each number takes up the reading where the one before has left it.
+        # The iterator continues behind the example of the number before.
         chosen = [next(x.fields for i, x in examples if i == number) for number in numbers]
         names = self.shown_texts or self.texts
         return [{**x, **{name: task.text_of(x, name) for name in names}} for x in chosen]
@@ -260,8 +255,9 @@ class TaskData(TextData):
         check_range("batch", batch, COUNT)
         tasks = self.mixture.tasks
         # In a list, so that a split that cannot be read is an error now.
-        batches = [self._rows_of_evaluation(task, batch, split, max_rows) for task in tasks]
-        return CountedBatches.chain(batches)
+        parts = [self._rows_of_evaluation(task, batch, split, max_rows) for task in tasks]
+        count = sum(map(operator.length_hint, parts))
+        return CountedBatches(itertools.chain.from_iterable(parts), count)
 
     @abc.abstractmethod
     def _rows(self, task: Task, split: str) -> Rows:
@@ -272,3 +268,41 @@ class TaskData(TextData):
     ) -> Iterator[Batch]:
         """Yields batches of an evaluation, by default of training's rows, or a choice."""
         return every_row(self._rows(task, split), batch, max_rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModelData(TaskData):
+    """Running text in rows of `length` tokens.
+
+    A split's documents, each closed by the end id, form one stream, cut every `length` tokens. Only
+    the last row is padded, and padding has no loss. A document that exceeds a row continues as the
+    next row's first segment, with positions from 0, and does not attend to its beginning.
+
+    Attributes:
+      whole_documents: whether to pack whole documents instead: a row holds as many as fit; longer
+        documents are cut.
+    """
+
+    remedy: ClassVar[Mapping[str, str]] = {
+        "targets_segmentation": (  # of an encoder-decoder
+            "add --gin_file=data/span_corruption.gin behind the file of the texts"
+        ),
+        "inputs": "add --gin_file=data/masked_lm.gin behind the file of the texts",
+    }
+    has_text: ClassVar[bool] = True
+
+    length: int
+    whole_documents: bool = False
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "length")
+
+    @property
+    def features(self) -> dict[str, mtf.Shape]:
+        return packed_features(self.length)
+
+    def _rows(self, task: Task, split: str) -> Rows:
+        cache = self._cache(task, split)
+        if self.whole_documents:
+            return PackedRows(cache, [self.length])
+        return StreamRows(cache, self.length)

@@ -12,16 +12,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from mtfrun.data import (
-    INPUTS,
-    TARGETS,
-    DataError,
-    Fields,
-    ImageData,
-    TextData,
-    conditional_entropy,
-    ranked_class,
-)
+from mtfrun.data import INPUTS, TARGETS, DataError, Fields, ImageData, TextData, conditional_entropy
 from mtfrun.data.task import Metrics
 from mtfrun.display import pictures
 from mtfrun.errors import InputError
@@ -241,13 +232,14 @@ class ScoredTargets(Evaluator):
 
     Attributes:
       metrics: functions of all references and all scores (see `Score`) to values by name.
-      reference: from the fields of each example to what they compare its score with.
+      reference: from the fields of each example to what they compare its score with; by default
+        the task's.
       num_examples: number of examples of every task, the first ones of the split, so that the
         classes of an example stay together; by default all.
     """
 
     metrics: Sequence[Metrics] = ()
-    reference: Callable[[Fields], Any] = ranked_class
+    reference: Callable[[Fields], Any] | None = None
     num_examples: int | None = None
 
     def __call__(self, context: EvaluationContext) -> EvaluationResult:
@@ -256,7 +248,8 @@ class ScoredTargets(Evaluator):
         metrics: dict[str, float] = {}
         numbers: dict[str, int] = {}
         for name, examples in self._examples.items():
-            references = [self.reference(example) for example in examples]
+            reference = self.reference or self._parts[name].reference
+            references = [reference(example) for example in examples]
             scores = list(self._scores(examples, context))
             of_task: dict[str, float] = {}
             for metrics_of in self.metrics:
@@ -278,11 +271,14 @@ class ScoredTargets(Evaluator):
             context.progress(first + len(some))
 
     @functools.cached_property
+    def _parts(self) -> Mapping[str, TextData]:
+        return _texts_by_task(self, "metrics", "set it to []")
+
+    @functools.cached_property
     def _examples(self) -> dict[str, list[Fields]]:
-        parts = _texts_by_task(self, "metrics", "set it to []")
         return {
             name: data.evaluated_examples(self.split, None)[: self.num_examples]
-            for name, data in parts.items()
+            for name, data in self._parts.items()
         }
 
 

@@ -12,7 +12,6 @@ from mtfrun.configuration.arguments import range_of
 from mtfrun.data import (
     INPUTS,
     TARGETS,
-    ConversationPrompts,
     ConversationTemplate,
     LanguageModelPrompts,
     PromptFormat,
@@ -199,7 +198,7 @@ class Decoding(Inference):
             return LanguageModelPrompts(data.vocabulary, self._limits)
         if self.chat is None or isinstance(self.chat, str):
             return data.prompt_format(self._limits)
-        return ConversationPrompts(data.vocabulary, self._limits, self.chat)
+        return self.chat.prompt_format(data.vocabulary, self._limits)
 
     @functools.cached_property
     def scoring(self) -> Scoring:

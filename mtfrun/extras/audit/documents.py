@@ -13,10 +13,10 @@ import numpy as np
 
 from mtfrun.data import DataError
 from mtfrun.data.cache.directory import MANIFEST, cache_directories
-from mtfrun.data.cache.documents import hashes_of
 from mtfrun.data.cache.tokens import TokenCache
 from mtfrun.data.files import LARGEST_CONTENT
 from mtfrun.data.rows.batches import Batches
+from mtfrun.data.rows.dropped_documents import hashes_of
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import escape, read_regular

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun.data import DataError
-from mtfrun.data.cache.documents import find_hashes, hashes_of
 from mtfrun.data.cache.tokens import TokenCache
+from mtfrun.data.rows.dropped_documents import find_hashes, hashes_of
 from mtfrun.errors.untrusted import escape
 from mtfrun.experiment.runs.configured_data import ConfiguredData
 from mtfrun.experiment.saved_configuration import SavedConfiguration

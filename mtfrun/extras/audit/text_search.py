@@ -16,7 +16,7 @@ import numpy as np
 
 from mtfrun.data.cache.tokens import TokenCache
 from mtfrun.data.errors import DataError
-from mtfrun.data.rows.collate import indices_within
+from mtfrun.data.rows.batches import indices_within
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 # Tokens that are searched together: what is computed of them fits into the cache of a processor.

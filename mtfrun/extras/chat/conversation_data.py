@@ -12,15 +12,6 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.data.cache.directory import EVERY_CACHE, CacheChoice
 from mtfrun.data.cache.tokens import TokenCache, open_cache
-from mtfrun.data.conversations import (
-    ASSISTANT,
-    MESSAGES,
-    ConversationPrompts,
-    ConversationTemplate,
-    conversation_json,
-    encode_conversation,
-    read_conversation,
-)
 from mtfrun.data.features import INPUTS, TARGETS, packed_features
 from mtfrun.data.prompts import PromptFormat, PromptLimits
 from mtfrun.data.rows.batches import Batch, CountedBatches, Density, Places, Rows
@@ -28,9 +19,16 @@ from mtfrun.data.rows.order import Selection
 from mtfrun.data.rows.text_rows import PackedRows, PaddedRows, batches_by_length
 from mtfrun.data.task import Task
 from mtfrun.data.text.task_data import TaskData
-from mtfrun.data.vocabularies.marked_vocabulary import MarkedVocabulary, divide_marked
-from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.data.vocabularies.vocabulary import MarkedVocabulary, Vocabulary, divide_marked
 from mtfrun.errors.checks import COUNT, check_fields
+from mtfrun.extras.chat.conversations import (
+    ASSISTANT,
+    MESSAGES,
+    Template,
+    conversation_json,
+    encode_conversation,
+    read_conversation,
+)
 
 WEIGHTS = f"{TARGETS}_weights"
 
@@ -48,7 +46,7 @@ class ConversationData(TaskData):
       template: how a conversation becomes text.
     """
 
-    template: ConversationTemplate
+    template: Template
     length: int
 
     def __post_init__(self) -> None:
@@ -64,11 +62,11 @@ class ConversationData(TaskData):
         return {TARGETS: self.length}
 
     @property
-    def conversation_template(self) -> ConversationTemplate:
+    def conversation_template(self) -> Template:
         return self.template
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        return ConversationPrompts(self.vocabulary, limits, self.template)
+        return self.template.prompt_format(self.vocabulary, limits)
 
     def vocabulary_files(self) -> list[str]:
         return [*super().vocabulary_files(), *self.template.files]
@@ -115,7 +113,7 @@ class ConversationData(TaskData):
 class AnswersVocabulary(MarkedVocabulary):
     """Conversations in JSON, marked where an assistant writes."""
 
-    def __init__(self, vocabulary: Vocabulary, template: ConversationTemplate):
+    def __init__(self, vocabulary: Vocabulary, template: Template):
         super().__init__(vocabulary)
         self._template = template
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from mtfrun.data.conversations import conversation_json, conversation_of
 from mtfrun.data.features import TARGETS
 from mtfrun.data.sources.records import BadRecordError, LineRecordFiles, json_value
 from mtfrun.data.sources.streams import LONGEST_PART
+from mtfrun.extras.chat.conversations import conversation_json, conversation_of
 
 
 @dataclasses.dataclass(frozen=True)

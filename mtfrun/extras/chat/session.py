@@ -8,7 +8,10 @@ from typing import ClassVar
 
 from mtfrun.cli.inputs import InputSource, read_lines
 from mtfrun.cli.interactive import Session
-from mtfrun.data.conversations import (
+from mtfrun.data.sources.records import BadRecordError, json_value
+from mtfrun.data.sources.streams import kind_of
+from mtfrun.errors import InputError
+from mtfrun.extras.chat.conversations import (
     ASSISTANT,
     MESSAGES,
     SYSTEM,
@@ -16,9 +19,6 @@ from mtfrun.data.conversations import (
     conversation_json,
     conversation_of,
 )
-from mtfrun.data.sources.records import BadRecordError, json_value
-from mtfrun.data.sources.streams import kind_of
-from mtfrun.errors import InputError
 
 
 @dataclasses.dataclass

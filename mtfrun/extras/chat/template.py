@@ -10,12 +10,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtfrun.data import ConversationTemplate, Data, DataError, Rendered
+from mtfrun.data import (
+    ConversationTemplate,
+    Data,
+    DataError,
+    PromptFormat,
+    PromptLimits,
+    Vocabulary,
+)
 from mtfrun.data.errors import import_package
 from mtfrun.data.files import absolute_path
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.errors.untrusted import escape, parse_json, read_regular
 from mtfrun.experiment.adapters import find_adapter
+from mtfrun.extras.chat.conversations import ConversationPrompts, Rendered
 from mtfrun.extras.chat.named_templates import NAMED
 from mtfrun.processes.answering_child import AnsweringChild, NoAnswerError
 from mtfrun.rundir import RunDirectory
@@ -92,6 +100,9 @@ class ChatTemplate:
         # Half a character, which JSON may have, cannot be written in UTF-8.
         text = answer["text"].encode("utf-8", "replace").decode()
         return Rendered(text, [(begin, end) for begin, end in answer["answers"]])
+
+    def prompt_format(self, vocabulary: Vocabulary, limits: PromptLimits) -> PromptFormat:
+        return ConversationPrompts(vocabulary, limits, self)
 
     @functools.cached_property
     def _renderer(self) -> AnsweringChild:

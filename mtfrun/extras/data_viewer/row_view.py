@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from mtfrun.data import Batch, Data
-from mtfrun.data.features import TARGETS, find_tokens
+from mtfrun.data.features import TARGETS
+from mtfrun.data.rows.infeed import find_tokens
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 TRAIN = "train"

@@ -19,3 +19,11 @@ from mtfrun.extras.t5.preprocessors.rank_classification import (
 from mtfrun.extras.t5.preprocessors.translation import MultiTranslate as MultiTranslate
 from mtfrun.extras.t5.preprocessors.translation import Summarize as Summarize
 from mtfrun.extras.t5.preprocessors.translation import Translate as Translate
+from mtfrun.extras.t5.references import Grouped as Grouped
+from mtfrun.extras.t5.references import GroupedReference as GroupedReference
+from mtfrun.extras.t5.references import PossibleReferent as PossibleReferent
+from mtfrun.extras.t5.references import RankedClass as RankedClass
+from mtfrun.extras.t5.references import Target as Target
+from mtfrun.extras.t5.references import all_answers as all_answers
+from mtfrun.extras.t5.references import possible_referent as possible_referent
+from mtfrun.extras.t5.references import ranked_class as ranked_class

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mtfrun.data.references import GroupedReference, PossibleReferent, RankedClass
 from mtfrun.errors import InputError
+from mtfrun.extras.t5.references import GroupedReference, PossibleReferent, RankedClass
 from mtfrun.metrics import task_metrics
 from mtfrun.metrics.task_metrics import check_paired
 
@@ -129,7 +129,7 @@ def all_match(targets: Sequence[object], predictions: Sequence[object]) -> dict[
 
 @dataclasses.dataclass(frozen=True)
 class MeanGroupMetric:
-    """Computes the mean of a metric over groups of examples, see `data.Grouped`.
+    """Computes the mean of a metric over groups of examples, see `t5.Grouped`.
 
     A value equals T5's only if the evaluation has all examples of each group.
     """
@@ -149,7 +149,7 @@ class MeanGroupMetric:
 
 @dataclasses.dataclass(frozen=True)
 class DeduplicatedMetric:
-    """Computes a metric of the first example of each group, see `data.Grouped`."""
+    """Computes a metric of the first example of each group, see `t5.Grouped`."""
 
     metric: Metric
 

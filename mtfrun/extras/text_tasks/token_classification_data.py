@@ -21,8 +21,7 @@ from mtfrun.data.rows.order import Selection
 from mtfrun.data.rows.text_rows import PaddedRows
 from mtfrun.data.task import Task
 from mtfrun.data.text.task_data import TaskData
-from mtfrun.data.vocabularies.marked_vocabulary import MarkedVocabulary
-from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.data.vocabularies.vocabulary import MarkedVocabulary, Vocabulary
 from mtfrun.errors.checks import Range, check_fields
 from mtfrun.extras.text_tasks.text_classification_data import LabelVocabulary
 

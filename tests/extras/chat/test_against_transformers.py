@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 
-from mtfrun.data.conversations import encode_conversation
 from mtfrun.extras.chat import ChatTemplate
+from mtfrun.extras.chat.conversations import encode_conversation
 from mtfrun.extras.chat.named_templates import NAMED
 from mtfrun.extras.huggingface import HuggingFaceVocabulary
 from tests.extras.chat.conversations import CONVERSATION, byte_level_tokenizer

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtfrun.data import ByteVocabulary, DataError, PromptLimits, Rendered, Task, Vocabulary
+from mtfrun.data import ByteVocabulary, DataError, PromptFormat, PromptLimits, Task, Vocabulary
 from mtfrun.data.vocabularies.id_vocabulary import IdVocabulary
 from mtfrun.extras.chat import ConversationData
+from mtfrun.extras.chat.conversations import ConversationPrompts, Rendered
 from tests.data.in_memory import InMemory
 
 END = 1
@@ -41,6 +42,9 @@ class Letters:
                 text += special_tokens["eos_token"]
                 answers.append((begin, len(text)))
         return Rendered(text + "a" * asks, answers)
+
+    def prompt_format(self, vocabulary: Vocabulary, limits: PromptLimits) -> PromptFormat:
+        return ConversationPrompts(vocabulary, limits, self)
 
 
 def _conversation(*contents: str) -> bytes:

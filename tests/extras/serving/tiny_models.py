@@ -10,6 +10,7 @@ from typing import Any
 
 from mtfrun import data, mtf
 from mtfrun.experiment import Decoding, Experiment
+from mtfrun.extras.chat.conversations import ConversationPrompts, Rendered
 from mtfrun.extras.serving.served_model import ServedModel
 from mtfrun.models import transformer as t
 
@@ -49,7 +50,7 @@ class LineTemplate:
 
     def __call__(
         self, conversation: Mapping[str, Any], special_tokens: Mapping[str, str], *, asks: bool
-    ) -> data.Rendered:
+    ) -> Rendered:
         text, answers = "", []
         for message in conversation["messages"]:
             text += f"{message['role']}: "
@@ -57,7 +58,12 @@ class LineTemplate:
             text += f"{message['content']}\n"
             if message["role"] == "assistant":
                 answers.append((begin, len(text)))
-        return data.Rendered(text + "assistant: " * asks, answers)
+        return Rendered(text + "assistant: " * asks, answers)
+
+    def prompt_format(
+        self, vocabulary: data.Vocabulary, limits: data.PromptLimits
+    ) -> data.PromptFormat:
+        return ConversationPrompts(vocabulary, limits, self)
 
 
 def served(directory: pathlib.Path) -> ServedModel:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from mtfrun.data.references import GroupedReference, PossibleReferent, RankedClass
 from mtfrun.errors import InputError
 from mtfrun.extras.t5 import t5_metrics
+from mtfrun.extras.t5.references import GroupedReference, PossibleReferent, RankedClass
 from mtfrun.metrics import Rouge, bleu
 
 CASES = json.loads(

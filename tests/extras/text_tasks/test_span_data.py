@@ -33,7 +33,7 @@ def _data(tmp_path: pathlib.Path, *examples: dict[str, Any], **settings: Any) ->
         vocabulary=VOCABULARY,
         preprocessors=[t5.SquadSpans()],
         cache_dir=str(tmp_path / "cache"),
-        reference=data.all_answers,
+        reference=t5.all_answers,
     )
     return SpanData(task=task, **{"length": 40, **settings})
 

@@ -10,17 +10,12 @@ import numpy as np
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.preprocessor import (
-    NO_LABEL,
-    Fields,
-    field_of,
-    label_name,
-    required_texts_of,
-    texts_of,
-)
+from mtfrun.data.preprocessor import Fields, field_of, label_name, required_texts_of, texts_of
 from mtfrun.data.sources.records import list_fields
 
 _IDX = "idx"
+# The target of an example without label.
+_NO_LABEL = b"<unk>"
 # Inputs that T5 does not sort by name.
 _ORDERS = {
     "multirc": ("question", "answer", "paragraph"),
@@ -82,7 +77,7 @@ class Glue:
         if self.benchmark_name == _SCORED:
             return _round_score(self, label)
         if label == b"-1":
-            return NO_LABEL
+            return _NO_LABEL
         return label if self.label_names is None else label_name(self, label, self.label_names)
 
 
@@ -106,7 +101,7 @@ class Wsc:
         second += 2 * (first < second)
         text = _mark(text, field_of(self, fields, "span2_text"), second, b"#")
         label = field_of(self, fields, "label")
-        target = NO_LABEL if label == b"-1" else label_name(self, label, self.label_names)
+        target = _NO_LABEL if label == b"-1" else label_name(self, label, self.label_names)
         idx = {"idx": fields["idx"]} if "idx" in fields else {}
         return {INPUTS: b"wsc text: " + text, TARGETS: target, **idx}
 
@@ -148,7 +143,7 @@ class Record:
         more = {name: fields[name] for name in self.passthrough if name in fields}
         return [
             {INPUTS: inputs, TARGETS: answer, **list_fields("answers", answers), **more}
-            for answer in answers or [NO_LABEL]
+            for answer in answers or [_NO_LABEL]
         ]
 
 

@@ -59,26 +59,26 @@ class Grouped:
 
     def __call__(self, fields: Fields) -> GroupedReference:
         return GroupedReference(
-            tuple(field_of("data.Grouped", fields, name) for name in self.by), self.value(fields)
+            tuple(field_of("t5.Grouped", fields, name) for name in self.by), self.value(fields)
         )
 
 
 def all_answers(fields: Fields) -> list[str]:
     """Returns the texts of "answers/0", "answers/1", ..., which `Squad` and `Record` return."""
-    texts = required_texts_of("data.all_answers", fields, _ANSWERS)
+    texts = required_texts_of("t5.all_answers", fields, _ANSWERS)
     return [text.decode("utf-8", "replace") for text in texts]
 
 
 def possible_referent(fields: Fields) -> PossibleReferent:
     """Returns the target of `WscSimple` and its label, "True" or "False"."""
-    text = field_of("data.possible_referent", fields, TARGETS)
-    label = field_of("data.possible_referent", fields, "label")
+    text = field_of("t5.possible_referent", fields, TARGETS)
+    label = field_of("t5.possible_referent", fields, "label")
     return PossibleReferent(text.decode("utf-8", "replace"), label == b"True")
 
 
 def ranked_class(fields: Fields) -> RankedClass:
     """Returns the class of an example of `RankClassification`; its weight is 1 by default."""
-    who = "data.ranked_class"
+    who = "t5.ranked_class"
     idx = required_texts_of(who, fields, "idx")
     try:
         return RankedClass(

@@ -10,7 +10,14 @@ import numpy as np
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
-from mtfrun.data.prompts import LanguageModelPrompts, PromptLimits, PromptRow, ScoredRow, bucket
+from mtfrun.data.prompts import (
+    ConversationTemplate,
+    LanguageModelPrompts,
+    PromptLimits,
+    PromptRow,
+    ScoredRow,
+    bucket,
+)
 from mtfrun.data.sources.records import BadRecordError, json_value
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors import did_you_mean, shorten
@@ -37,7 +44,7 @@ class Rendered(NamedTuple):
     answers: Sequence[tuple[int, int]]
 
 
-class ConversationTemplate(Protocol):
+class Template(ConversationTemplate, Protocol):
     """How a conversation becomes text.
 
     Attributes:
@@ -125,7 +132,7 @@ def read_conversation(text: bytes) -> dict[str, Any]:
 
 
 def encode_conversation(
-    text: bytes, template: ConversationTemplate, vocabulary: Vocabulary, *, asks: bool = False
+    text: bytes, template: Template, vocabulary: Vocabulary, *, asks: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the int32 ids of a conversation in JSON, and which of them an assistant writes.
 
@@ -167,9 +174,7 @@ class ConversationPrompts(LanguageModelPrompts):
     message. Of one that is too long the oldest turns are left out, but not the system's.
     """
 
-    def __init__(
-        self, vocabulary: Vocabulary, limits: PromptLimits, template: ConversationTemplate
-    ):
+    def __init__(self, vocabulary: Vocabulary, limits: PromptLimits, template: Template):
         super().__init__(vocabulary, limits)
         self._template = template
         end = _turn_end(vocabulary, template)
@@ -214,7 +219,7 @@ class ConversationPrompts(LanguageModelPrompts):
         return encode_conversation(text, self._template, self.prompt_vocabulary, asks=asks)
 
 
-def _turn_end(vocabulary: Vocabulary, template: ConversationTemplate) -> str:
+def _turn_end(vocabulary: Vocabulary, template: Template) -> str:
     """Returns the text behind an assistant's turn, such as "<|im_end|>"; "" if it is not known."""
     messages = [{"role": USER, "content": "?"}, {"role": ASSISTANT, "content": _PROBE}]
     special = vocabulary.special_texts(template.special_tokens)

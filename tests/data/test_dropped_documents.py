@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from mtfrun import data
-from mtfrun.data.cache.documents import hashes_of
 from mtfrun.data.errors import DataError
 from mtfrun.data.objectives.span_corruption import SpanCorruption
+from mtfrun.data.rows.dropped_documents import hashes_of
 from tests.data.in_memory import VOCABULARY, pairs_task, texts_task
 
 # Every document has its own character.
