@@ -58,6 +58,11 @@ class VariableSpec:
     shape: tuple[int, ...]
     dtype: str
 
+    @property
+    def bytes(self) -> int:
+        bits = re.search(r"\d+$", self.dtype)  # the names of all types but bool end in them
+        return math.prod(self.shape) * int(bits[0] if bits else 8) // 8
+
     def __str__(self) -> str:
         return f"{self.dtype}{list(self.shape)}"
 

@@ -12,17 +12,13 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from mtfrun.configuration.arguments import range_of
-from mtfrun.display.formats import parse_size
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import is_directory
 from mtfrun.files import is_url
 
 if TYPE_CHECKING:
-    from mtfrun.display.pictures import Canvas
     from mtfrun.experiment.runs.configured_data import ConfiguredData
     from mtfrun.experiment.runs.settings import Settings
-
-_PICTURES = (".svg", ".png")
 
 PathKind = (
     Literal["run", "input", "model", "directory", "adapter", "draft", "checkpoint"]
@@ -44,6 +40,8 @@ class Command(NamedTuple):
     masked. `model_dir`: what --model_dir must name, unless gin files are given; by default a run if
     that is the subject, else anything.
     `is_configured`: whether gin files, if there are any, and flags are a whole configuration.
+    `imports_tensorflow`: whether, or for which flags, TensorFlow is imported before the run.
+    `several_processes`: whether `mtfrun launch` and SLURM can run it as several processes.
     `around` is a context around a run that imports TensorFlow, entered before the import.
     """
 
@@ -52,7 +50,7 @@ class Command(NamedTuple):
     run: Callable[[argparse.Namespace, Sequence[str]], int]
     add_flags: Callable[[argparse.ArgumentParser], None] = lambda _: None
     check: Callable[[argparse.Namespace], None] = lambda _: None
-    imports_tensorflow: bool = True
+    imports_tensorflow: bool | Callable[[argparse.Namespace], bool] = True
     subject: Literal["configuration", "run", "nothing"] = "configuration"
     words: str = ""
     writes_run: bool = False
@@ -60,6 +58,7 @@ class Command(NamedTuple):
     prints_texts: bool = False
     model_dir: PathKind | None = None
     is_configured: bool = True
+    several_processes: bool = False
     around: Callable[[argparse.Namespace], AbstractContextManager[object]] = lambda _: (
         contextlib.nullcontext()
     )
@@ -76,7 +75,7 @@ configuration:
     --gin.FeedForward.d_ff=512                     a parameter of a class or function
     --gin_param="Training.optimizer = @Adam()"     the same, as gin writes it
 
-  `mtfrun config list` lists the files of the package, `mtfrun config show` all settings of a run.
+  `mtfrun config show` lists the files of the package, with --gin_file all settings of a run.
   As in T5 and T5X: --gin_bindings is --gin_param, --gin_location_prefix=DIR,DIR searches gin files
   there too, --module_import=MODULE imports a module whose classes flags may then name, and
   --tfds_data_dir=DIR is --gin.TFDS_DATA_DIR="'DIR'". -flag and --flag=VALUE may be written too.
@@ -285,20 +284,33 @@ def configured_data(flags: argparse.Namespace) -> ConfiguredData:
     return configure_data(settings_of(flags), path)
 
 
-def add_output_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--output",
-        default="-",
-        help="where to write; - (default) is standard output",
-        metavar="FILE",
-        path="new file",
-    )
-    add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
-    add_adapter_flag(parser)
+def add_checkpoint(
+    parser: argparse.ArgumentParser,
+    text: str = "latest (default), best, or a step",
+    default: str | None = "latest",
+) -> None:
+    parser.add_argument("--checkpoint", default=default, help=text, metavar="STEP")
 
 
-def add_adapter_flag(parser: argparse.ArgumentParser) -> None:
+def add_output(
+    parser: argparse.ArgumentParser,
+    text: str = "the file to write; standard output by default",
+    default: str | None = None,
+) -> None:
+    parser.add_argument("--output", default=default, help=text, metavar="PATH", path="new file")
+
+
+def add_format(
+    parser: argparse.ArgumentParser, choices: Sequence[str], text: str, default: str | None = None
+) -> None:
+    parser.add_argument("--format", choices=choices, default=default, help=text)
+
+
+def add_json(parser: argparse.ArgumentParser, text: str = "print JSON") -> None:
+    parser.add_argument("--json", action="store_true", help=text)
+
+
+def add_adapter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--adapter",
         help="the run of an adapter that was trained for this model, or its name in "
@@ -367,44 +379,3 @@ def inference_settings(flags: argparse.Namespace) -> dict[str, Any]:
     names = ("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p")
     values = {name: getattr(flags, name) for name in (*names, "decode_length", "seed")}
     return {name: value for name, value in values.items() if value is not None}
-
-
-def add_shard_size_flag(parser: argparse.ArgumentParser) -> None:
-    """Adds the flag that `shard_size` reads."""
-    parser.add_argument(
-        "--max_shard_size",
-        help="the size of the largest file of weights, such as 5GB or 200MB; 50GB by default, or "
-        "the files that were imported",
-        metavar="SIZE",
-    )
-
-
-def shard_size(flags: argparse.Namespace) -> int | None:
-    return None if flags.max_shard_size is None else parse_size(flags.max_shard_size)
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def add_picture(parser: argparse.ArgumentParser) -> None:
-    text = "a file for the picture (.svg, .png)"
-    parser.add_argument("--picture", help=text, metavar="FILE", path="new file")
-
-
-def check_picture(flags: argparse.Namespace) -> None:
-    check_names(flags, "picture")
-    if flags.picture is not None and pathlib.Path(flags.picture).suffix not in _PICTURES:
-        raise InputError(f"--picture={flags.picture}: name a file that ends in .svg or .png")
-
-
-def write_picture(flags: argparse.Namespace, canvas: Canvas) -> None:
-    from PIL import Image
-
-    from mtfrun.files import atomic_open
-
-    with atomic_open(flags.picture) as file:
-        if flags.picture.endswith(".svg"):
-            file.write(canvas.svg())
-        else:
-            Image.fromarray(canvas.pixels()).save(file.buffer, "PNG")

@@ -12,11 +12,9 @@ from collections.abc import Iterator, Sequence
 
 from mtfrun import __version__, processes
 from mtfrun.cli.command import Command
-from mtfrun.cli.completion import complete
-from mtfrun.cli.parser import all_commands, build_parsers, parse_flags
+from mtfrun.cli.parser import all_commands, complete, parse_flags
 from mtfrun.cli.paths import check_paths
-from mtfrun.cli.process_flags import join_processes
-from mtfrun.cli.urls import has_urls, local_directories, replace_urls
+from mtfrun.cli.process_flags import has_urls, join_processes, local_directories, replace_urls
 from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.files import require_gin_file
 from mtfrun.display import progress
@@ -38,7 +36,7 @@ _AGAIN_SECS = 0.01
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code, which `mtfrun help` explains."""
     if "_ARGCOMPLETE" in os.environ:
-        complete(*build_parsers())
+        complete()
     with unfailing_stderr(), progress.warnings_as_lines():
         return _main(list(sys.argv[1:] if arguments is None else arguments))
 
@@ -107,7 +105,8 @@ def _parse_and_run(arguments: list[str]) -> int:
         print_unmasked()
     if flags.launched is not None and has_urls(flags.launched):
         replace_urls(flags.launched)
-    if not called.imports_tensorflow:
+    imports = called.imports_tensorflow
+    if not (imports(flags) if callable(imports) else imports):
         with local_directories(flags, called):
             return called.run(flags, command)
     launcher = end_with_launcher()

@@ -2,23 +2,21 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import re
 import shlex
 from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from mtfrun import __version__
-from mtfrun.cli import completion
 from mtfrun.cli.command import GIN_HELP, Command, PathKind, add_shared_flags, check_shared
 from mtfrun.cli.commands import (
     checkpoints,
     checkpoints_average,
     checkpoints_diff,
-    checkpoints_show,
     config,
-    config_explain,
-    curves,
-    data,
+    data_cache,
+    data_vocab,
     decode,
     export,
     import_run,
@@ -26,10 +24,11 @@ from mtfrun.cli.commands import (
     runs,
     score,
     train,
-    vocab_train,
 )
 from mtfrun.cli.commands import eval as eval_command
+from mtfrun.cli.process_flags import add_process_flags, check_processes
 from mtfrun.configuration.entry_points import distribution_of, load_entry_points
+from mtfrun.configuration.files import shipped_gin_files
 from mtfrun.errors import InputError, did_you_mean, shorten
 from mtfrun.errors.url_secrets import mask_urls
 
@@ -41,24 +40,20 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
   mtfrun train  --gin_file=runs/quickstart.gin --model_dir=/tmp/run
   mtfrun eval   --model_dir=/tmp/run
   mtfrun decode --model_dir=/tmp/run --prompt="The "
+  mtfrun runs /tmp/run --curves
   tensorboard --logdir /tmp/run
-  mtfrun import --from=/models/t5-small --model_dir=/tmp/t5
-  mtfrun export --model_dir=/tmp/t5 --to=/models/mine --format=huggingface
-  mtfrun config show --gin_file=runs/quickstart.gin
-  mtfrun data show --gin_file=runs/quickstart.gin
   mtfrun launch -n 2 -- train --gin_file=... --model_dir=/tmp/run
-  source <(mtfrun completion bash)      completes commands, flags and gin files; zsh, fish as well
-  mtfrun sweep --gin_file=runs/quickstart.gin --gin.LEARNING_RATE=0.01,0.1 --model_dir=/tmp/sweep
-  mtfrun runs /tmp/sweep
-  mtfrun table /tmp/sweep
+  mtfrun config show --gin_file=runs/quickstart.gin
   mtfrun checkpoints list --model_dir=/tmp/run
+  mtfrun export --model_dir=/tmp/run --to=/models/mine --format=safetensors
+  source <(mtfrun --completion bash)    completes commands, flags and gin files; zsh, fish as well
 
 mtfrun help COMMAND, or mtfrun COMMAND --help, explains a command; mtfrun version is the version.
 
 Exit codes: 0; 2 for bad input, one line with the remedy; 3 where a model's numbers are infinite or
-not a number; 4 where another process of the run has ended; 5 where verify, replay, bisect or data
-at finds unequal numbers, widths a drift, or checkpoints verify a damaged file; 6 where plan finds
-too little memory; 128 + number for a signal; 1 for a defect, with its traceback."""
+not a number; 4 where another process of the run has ended; 5 where numbers that a command compares
+are unequal, or a file is damaged; 6 for too little memory; 128 + number for a signal; 1 for a
+defect, with its traceback."""
 
 _GROUPS = {
     "checkpoints": """\
@@ -67,14 +62,12 @@ Lists, shows, verifies, compares, averages and deletes the checkpoints of a run.
 --model_dir may also be a directory of checkpoints itself, such as /tmp/run/checkpoints.1.""",
     "config": "Looks at configurations. Nothing is built, no data are read, no device is used.",
     "data": "Commands about the data of a configuration. They build no model and use no device.",
-    "vocab": "Makes vocabularies.",
 }
 
 _MODULES = (
     *(train, eval_command, decode, score, launch, import_run, export),
-    *(config, config_explain, data, vocab_train),
-    *(checkpoints, checkpoints_show, checkpoints_diff, checkpoints_average),
-    *(runs, curves, completion),
+    *(config, data_cache, data_vocab),
+    *(checkpoints, checkpoints_diff, checkpoints_average, runs),
 )
 _ONE_DASH = re.compile(r"-[A-Za-z][A-Za-z_]")
 _GROUP = "mtfrun.commands"
@@ -131,6 +124,10 @@ class Parser(argparse.ArgumentParser):
             self.paths.append((flag, action.dest, path))
         return action
 
+    def switches(self) -> list[str]:
+        flags = self._option_string_actions.items()
+        return [x.removeprefix("--") for x, y in flags if y.const is True and x.startswith("--")]
+
     def error(self, message: str) -> NoReturn:
         match = re.fullmatch(r"argument (?:\S+/)?(\S+): (.*)", message)
         if match is None:
@@ -152,12 +149,15 @@ class Parser(argparse.ArgumentParser):
 def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
     """`.bindings` are (flag, gin binding) pairs, `.launched` the flags behind `launch ... --`."""
     root, parsers = build_parsers()
-    before, launched = _split_launched(_ask_for_help(arguments))
+    arguments = _ask_for_help(arguments)
+    if arguments[0].startswith(("--version", "--completion")):
+        root.parse_args(arguments)  # which exits
+    before, launched = _split_launched(arguments)
     plain, bindings = _split_gin_flags(_with_two_dashes(before))
     # Abbreviations of commands and flags are errors with the full name, not silently accepted.
     name, plain = _split_command(plain)
-    if name in all_commands() and "--version" not in plain:
-        plain = _with_plain_switches(plain, _switches(parsers[name]))
+    if name in all_commands():
+        plain = _with_plain_switches(plain, parsers[name].switches())
     flags, unknown = root.parse_known_args([*name.split(), *plain])
     if name not in all_commands():
         root.error(f"no command: write mtfrun train {shorten(shlex.join(plain), 200)}")
@@ -166,11 +166,16 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
         flags.words += [word for word in unknown if not word.startswith("-")]
         unknown = [word for word in unknown if word.startswith("-")]
     if unknown:
-        raise InputError(_unknown(unknown[0], name, _flag_names(parsers[name])))
+        raise InputError(_unknown(unknown[0], name, parsers[name]))
     flags.paths = parsers[name].paths
     flags.bindings = _bindings(flags, bindings)
     flags.launched = None if launched is None else parse_flags(launched)
+    if flags.launched is not None and flags.launched.command not in _launched_commands():
+        names = ", ".join(_launched_commands())
+        raise InputError(f"launch runs {names}, not {flags.launched.command}")
     check_shared(flags)
+    if all_commands()[name].several_processes:
+        check_processes(flags)
     all_commands()[name].check(flags)
     return flags
 
@@ -182,6 +187,14 @@ def build_parsers() -> tuple[Parser, dict[str, Parser]]:
         action="version",
         version=f"mtfrun {__version__}",
         help="print the version of mtfrun",
+    )
+    root.add_argument(
+        "--completion",
+        action=_Completion,
+        choices=("bash", "zsh", "fish"),
+        help="print a script for a shell: `source <(mtfrun --completion bash)` in ~/.bashrc, the "
+        "same with zsh in ~/.zshrc after compinit, `mtfrun --completion fish | source` in "
+        "~/.config/fish/config.fish",
     )
     words = root.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     of_group: dict[str, Any] = {"": words}
@@ -196,6 +209,42 @@ def build_parsers() -> tuple[Parser, dict[str, Parser]]:
     return root, parsers
 
 
+class _Completion(argparse.Action):
+    """Prints a script that completes commands, flags, gin files and paths at the tab key."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, _: object, shell: Any, option: Any = None
+    ) -> None:
+        from argcomplete.shell_integration import shellcode  # noqa: PLC0415 - rarely needed
+
+        print(shellcode(["mtfrun"], shell=shell))
+        parser.exit()
+
+
+def complete() -> None:
+    """Answers a shell at the tab key, and ends the process."""
+    import argcomplete  # noqa: PLC0415 - rarely needed
+
+    root, parsers = build_parsers()
+    for parser in parsers.values():
+        for flag in ("--gin_file", "--sweep_file"):
+            action: Any = parser._option_string_actions.get(flag)
+            if action is not None:
+                action.completer = _complete_gin_file
+    before, launched, line = os.environ["COMP_LINE"].partition(" -- ")
+    if launched and "launch" in before.split():
+        line = f"mtfrun {line}"
+        os.environ.update(COMP_LINE=line, COMP_POINT=str(len(line.encode())))
+    argcomplete.autocomplete(root)
+
+
+def _complete_gin_file(prefix: str, **_: Any) -> list[str]:
+    from argcomplete.completers import FilesCompleter  # noqa: PLC0415 - rarely needed
+
+    shipped = [name for name in shipped_gin_files() if name.startswith(prefix)]
+    return [*shipped, *FilesCompleter()(prefix)]
+
+
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Shows words as `Command.words` has them; argparse would show "[DIR ...]" for each."""
 
@@ -208,19 +257,28 @@ _STYLE: dict[str, Any] = {"formatter_class": _HelpFormatter, "allow_abbrev": Fal
 
 
 def _add_parser(command: Command, words: Any) -> Parser:
+    epilog = GIN_HELP if command.subject == "configuration" else None
+    if command.name == "launch":
+        epilog = f"commands: {', '.join(_launched_commands())}"
     parser: Parser = words.add_parser(
         command.name.rpartition(" ")[2],
         help=_first_line(command.description),
         description=command.description,
-        epilog=GIN_HELP if command.subject == "configuration" else None,
+        epilog=epilog,
         **_STYLE,
     )
     parser.set_defaults(command=command.name)
     if command.words:
         parser.add_argument("words", nargs="*", metavar=command.words)
     command.add_flags(parser)
+    if command.several_processes:
+        add_process_flags(parser)
     add_shared_flags(parser, command)
     return parser
+
+
+def _launched_commands() -> list[str]:
+    return [name for name, command in all_commands().items() if command.several_processes]
 
 
 def _first_line(description: str) -> str:
@@ -253,49 +311,28 @@ def _split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
         elif not {"--help", "-h"} & set(arguments):
             raise InputError(f"{name} needs a command: {', '.join(of_group)}")
     elif name and name not in all_commands():
-        raise InputError(_no_command(name))
+        first_words = dict.fromkeys(name.partition(" ")[0] for name in all_commands())
+        hint = did_you_mean(name, [*first_words, "help", "version"])
+        raise InputError(f"no command {name!r}{hint or '; there are ' + ', '.join(first_words)}")
     of_name = words[: len(name.split())]
     return name, [argument for i, argument in enumerate(arguments) if i not in of_name]
 
 
-def _no_command(word: str) -> str:
-    first_words = dict.fromkeys(name.partition(" ")[0] for name in all_commands())
-    words = [*first_words, "help", "version"]
-    hint = did_you_mean(word, words) or f"; there are {', '.join(first_words)}"
-    return f"no command {word!r}{hint}"
-
-
-def _unknown(text: str, command: str, flags: Sequence[str]) -> str:
+def _unknown(text: str, command: str, parser: Parser) -> str:
     if text.endswith(".gin"):
         return f"{text} is a gin file: write --gin_file={shlex.quote(text)}"
     if not text.startswith("-"):
         return f"{command} takes no words such as {text!r}, only flags"
     flag = text.partition("=")[0]
-    hint = did_you_mean(flag, flags) or f"; mtfrun {command} --help lists its flags"
+    shown = [x for x, y in parser._option_string_actions.items() if y.help != argparse.SUPPRESS]
+    hint = did_you_mean(flag, shown) or f"; mtfrun {command} --help lists its flags"
     return f"no flag {flag}{hint}"
 
 
-def _switches(parser: Parser) -> list[str]:
-    return [
-        name.removeprefix("--")
-        for name, action in parser._option_string_actions.items()
-        if name.startswith("--") and action.const is True
-    ]
-
-
-def _flag_names(parser: Parser) -> list[str]:
-    return [
-        name
-        for name, action in parser._option_string_actions.items()
-        if action.help != argparse.SUPPRESS
-    ]
-
-
 def _bindings(
-    flags: argparse.Namespace, of_gin_flags: Sequence[tuple[str, str]]
+    flags: argparse.Namespace, gin_flags: Sequence[tuple[str, str]]
 ) -> list[tuple[str, str]]:
-    bindings = [(f"--gin_param={text}", text) for text in flags.gin_param]
-    bindings += of_gin_flags
+    bindings = [*((f"--gin_param={text}", text) for text in flags.gin_param), *gin_flags]
     for name in ("tfds_data_dir", "skip_bad_records"):
         value = getattr(flags, name)
         if value is not None:
@@ -304,21 +341,14 @@ def _bindings(
 
 
 def _split_launched(arguments: Sequence[str]) -> tuple[list[str], list[str] | None]:
-    before: list[str] = list(arguments)
-    launched: list[str] | None = None
-    if "--" in before:
-        position = before.index("--")
-        before, launched = before[:position], before[position + 1 :]
+    position = arguments.index("--") if "--" in arguments else len(arguments)
+    before, launched = list(arguments[:position]), list(arguments[position + 1 :])
     if "launch" not in before:
         return list(arguments), None
-    command = next((word for word in before if word in launch.LAUNCHED), None)
-    if command is not None:
-        raise InputError(
-            f"launch: -- comes before the command: mtfrun launch -n 2 -- {command} ..."
-        )
-    if launched == []:
-        raise InputError("launch needs a command: mtfrun launch -n 2 -- train ...")
-    return before, launched
+    for word in before:
+        if word in _launched_commands():
+            raise InputError(f"launch: write -- before {word}: mtfrun launch -n 2 -- {word} ...")
+    return before, launched or None
 
 
 def _split_gin_flags(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:

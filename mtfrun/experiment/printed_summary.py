@@ -69,7 +69,7 @@ class PrintedSummary:
                 lines["best"] = _evaluation(best, [metric])
         model_dir = shlex.quote(registry.url_of(self.run.path))
         example = self.experiment.inference.example
-        commands = ["eval", *([example] if example else []), "curves"]
+        commands = ["eval", *([example] if example else []), "runs --curves"]
         return {
             **lines,
             "checkpoint": f"{registry.url_of(self.run.path)}/{CHECKPOINTS}/ckpt-{step}",

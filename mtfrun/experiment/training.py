@@ -75,7 +75,7 @@ class TrainingDocuments:
     """Which documents a training reads.
 
     Attributes:
-      exclude_documents: hashes of documents that it leaves out, as `mtfrun data where` prints
+      exclude_documents: hashes of documents that it leaves out, as `mtfrun audit rows` prints
         them; their places in the batches are padding.
     """
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from mtfrun.checkpoints.manifest import Manifest, damaged_files, manifest_path, read_manifest
 from mtfrun.checkpoints.mirror import registry
@@ -25,6 +26,14 @@ class StoredCheckpoint:
     time: float
     manifest: Manifest | None
     damages: tuple[str, ...]
+
+    @property
+    def state(self) -> str:
+        return "damaged" if self.damages else "good"
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        return self.manifest.metadata if self.manifest else {}
 
     @property
     def bytes(self) -> int:
@@ -62,6 +71,13 @@ class CheckpointDirectory:
         steps = self.steps()
         if step not in steps:
             raise MissingStepError(step, self.path, steps)
+
+    def choose(self, step: str | None) -> list[int]:
+        """Returns one step that must exist, or all; in ascending order."""
+        if step is None:
+            return self.steps()
+        self.require(int(step))
+        return [int(step)]
 
     def read(self, step: int, *, with_hashes: bool) -> StoredCheckpoint | None:
         """None if a trainer has deleted it meanwhile; RunDirError if a later mtfrun wrote it."""

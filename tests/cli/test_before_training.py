@@ -79,14 +79,10 @@ def test_a_finished_run_says_so_and_is_not_evaluated_again(
     )
 
 
-def test_a_run_is_not_imported_and_has_no_lora_to_export(
-    language_model_run: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
+def test_a_run_is_not_imported(language_model_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     source, new = f"--from={language_model_run}", f"--model_dir={tmp_path / 'new'}"
     line = error_line(mtfrun_here("import", source, new))
     assert line.endswith(f"not to be imported: use --model_dir={language_model_run}")
-    flags = [f"--model_dir={language_model_run}", f"--to={tmp_path / 'peft'}", "--format=peft"]
-    assert "name the run of an adapter with --adapter" in error_line(mtfrun_here("export", *flags))
 
 
 def test_the_directory_of_another_run_is_named_before_data_are_prepared(

@@ -63,14 +63,14 @@ def _candidates(line: str) -> list[str]:
     ("line", "expected"),
     [
         pytest.param("mtfrun tr", ["train"], marks=pytest.mark.slow),
-        ("mtfrun data s", ["show", "stats"]),
-        ("mtfrun vocab train --si", ["--size"]),
+        ("mtfrun data ca", ["cache"]),
+        ("mtfrun data vocab --si", ["--size"]),
         pytest.param("mtfrun train --dry", ["--dry_run"], marks=pytest.mark.slow),
         ("mtfrun train --gin_file=runs/quick", ["--gin_file=runs/quickstart.gin"]),
         ("mtfrun train --gin_file gin/runs/quick", ["gin/runs/quickstart.gin"]),
         ("mtfrun train --gin_file=gin/lay", ["--gin_file=gin/layouts/"]),
         ("mtfrun decode --format=t", ["--format=text"]),
-        ("mtfrun completion z", ["zsh"]),
+        ("mtfrun --completion z", ["zsh"]),
         ("mtfrun launch -n 2 -- train --resta", ["--restart"]),
         ("mtfrun decode --prompt='a b' --interac", ["--interactive"]),
     ],
@@ -82,7 +82,7 @@ def test_the_last_word_is_completed(line: str, expected: list[str]) -> None:
 def test_the_scripts_are_printed() -> None:
     for shell in ("bash", "zsh", "fish"):
         script = shellcode(["mtfrun"], shell=shell)
-        assert mtfrun_here("completion", shell).stdout.decode() == f"{script}\n"
+        assert mtfrun_here("--completion", shell).stdout.decode() == f"{script}\n"
 
 
 def test_commands_and_flags_are_offered() -> None:
@@ -101,7 +101,7 @@ def test_commands_and_flags_are_offered() -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("mtfrun data sh", "show"),
+        ("mtfrun data ca", "cache"),
         ("mtfrun train --gin_file=runs/quickst", "--gin_file=runs/quickstart.gin"),
     ],
 )

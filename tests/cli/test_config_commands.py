@@ -34,25 +34,27 @@ def _json(*arguments: str) -> Any:
     return json.loads(process.stdout)
 
 
-def test_list_has_every_shipped_file_with_its_first_line_by_folder() -> None:
-    text = "\n".join(_lines("list"))
+def test_show_without_a_configuration_has_every_shipped_file_with_its_first_line_by_folder() -> (
+    None
+):
+    text = "\n".join(_lines("show"))
     assert all(f"  {name} " in text for name in shipped_gin_files())
     assert text.index("\nmodels/\n") < text.index("  models/lm_small.gin")
     assert "A language model of 3.3 million parameters over bytes" in " ".join(text.split())
-    names = [header["name"] for header in _json("list")]
+    names = [header["name"] for header in _json("show")]
     assert names == shipped_gin_files()
 
 
-def test_list_finds_words_of_names_and_descriptions() -> None:
-    names = [header["name"] for header in _json("list", "quickstart", "DIGITS")]
+def test_words_choose_files_by_names_and_descriptions() -> None:
+    names = [header["name"] for header in _json("show", "quickstart", "DIGITS")]
     assert {"runs/quickstart.gin", "runs/digits.gin", "data/digits.gin"} <= set(names)
     assert "models/lm_small.gin" not in names
-    assert "did you mean 'quickstart.gin'" in error_line(mtfrun_here("config", "list", "quikstart"))
+    assert "did you mean 'quickstart.gin'" in error_line(mtfrun_here("config", "show", "quikstart"))
 
 
-def test_list_needs_no_tensorflow() -> None:
+def test_the_list_of_files_needs_no_tensorflow() -> None:
     script = (
-        "import sys; from mtfrun.cli.main import main; main(['config', 'list']); "
+        "import sys; from mtfrun.cli.main import main; main(['config', 'show']); "
         "sys.exit(bool({'tensorflow', 'gin', 'numpy'} & set(sys.modules)))"
     )
     process = subprocess.run([sys.executable, "-c", script], capture_output=True)

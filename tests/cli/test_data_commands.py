@@ -1,4 +1,4 @@
-"""The commands `mtfrun data cache`, `show` and `stats`, which build no model."""
+"""The command `mtfrun data cache`, which builds no model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _refuse(*_: object, **__: object) -> None:
     raise AssertionError("a command about data has made a mesh")
 
 
-def _lines(*arguments: str) -> list[str]:
+def data_lines(*arguments: str) -> list[str]:
     """Returns what a command about data prints, which must use no device."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mtf.Mesh, "__init__", _refuse)
@@ -49,7 +49,7 @@ def test_cache_builds_both_splits_once_and_says_where(
     tmp_path: pathlib.Path, cache_dir: pathlib.Path
 ) -> None:
     flags = PAIRS(tmp_path)
-    lines = _lines("cache", *flags)
+    lines = data_lines("cache", *flags)
     printed = [
         re.fullmatch(r"Tsv (\w+): (.*), ([\d,]+) tokens, ([\d,]+) bytes, [\d.]+ s, (.*)", line)
         for line in lines
@@ -60,8 +60,8 @@ def test_cache_builds_both_splits_once_and_says_where(
     ]
     built = _manifests(cache_dir)
     assert {str(path.parent) for path in built} == {match[5] for match in printed if match}
-    assert len(_lines("cache", *flags)) == 2 and _manifests(cache_dir) == built
-    _lines("cache", *flags, "--overwrite")
+    assert len(data_lines("cache", *flags)) == 2 and _manifests(cache_dir) == built
+    data_lines("cache", *flags, "--overwrite")
     rebuilt = _manifests(cache_dir)
     assert set(rebuilt) == set(built) and all(rebuilt[path] > built[path] for path in built)
 
@@ -73,120 +73,50 @@ def test_cache_builds_chosen_tasks_in_a_chosen_directory(
     other = tmp_path / "other"
     line = error_line(mtfrun_here("data", "cache", *flags, "--tasks=fo"))
     assert line == "mtfrun: error: --tasks=fo matches no task; there are fox"
-    lines = _lines("cache", *flags, "--tasks=f.*", f"--output_cache_dir={other}")
+    lines = data_lines("cache", *flags, "--tasks=f.*", f"--cache_dir={other}")
     assert len(lines) == 2 and len(_manifests(other)) == 2 and not cache_dir.exists()
 
 
-@pytest.mark.parametrize("split", ["train", "validation"])
-def test_show_prints_rows_of_running_text(
-    split: str, tmp_path: pathlib.Path, cache_dir: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
-    lines = _lines("show", *TEXTS(tmp_path), f"--split={split}", "--rows=2")
-    assert lines[0] == f"LanguageModelData, split {split}"
-    assert re.fullmatch(r"TextFiles: \d+\.\d\d% of [\d,]+ positions hold a token, .*", lines[1])
-    assert [line for line in lines if line.startswith("row ")] == ["row 1 of 2", "row 2 of 2"]
-    assert any("the quick" in line for line in lines)
-    assert max(map(len, lines[3:])) <= 60
-
-
-def test_show_prints_pairs(tmp_path: pathlib.Path, cache_dir: pathlib.Path) -> None:
-    lines = _lines("show", *PAIRS(tmp_path), "--split=validation", "--rows=1")
-    assert any(re.match(r"  inputs: \d+ positions, .* tokens in 1 segment", line) for line in lines)
-    assert "    | the quick brown fox<end>" in lines
-
-
-@pytest.mark.parametrize("split", ["train", "validation"])
-def test_show_says_the_task_of_every_row_of_a_mixture(
-    split: str, tmp_path: pathlib.Path, cache_dir: pathlib.Path
-) -> None:
-    mixture = [
-        "--gin_param=TASK = @data.Mixture()",
-        "--gin_param=data.Mixture.tasks = [@one/data.Task(), @two/data.Task()]",
-        "--gin_param=one/data.Task.name = 'one'",
-        "--gin_param=two/data.Task.name = 'two'",
-    ]
-    lines = _lines("show", *PAIRS(tmp_path), *mixture, f"--split={split}", "--rows=8")
-    tasks = [line for line in lines if line.startswith("  task: ")]
-    assert set(tasks) == {"  task: one", "  task: two"}
-
-
-def test_show_writes_a_page_of_images(tmp_path: pathlib.Path, cache_dir: pathlib.Path) -> None:
-    page = tmp_path / "pages" / "rows.html"
-    arguments = ["show", "--gin_file=runs/digits.gin", "--rows=2", f"--html={page}"]
-    assert _lines(*arguments) == []
-    text = page.read_text()
-    assert text.count('src="data:image/png;base64,') == 2 and text.count("<p>labels: ") == 2
-    assert list(page.parent.iterdir()) == [page]
-    lines = _lines("show", "--gin_file=runs/digits.gin", "--rows=1")
-    assert "  images: 8 x 8, 1 channel" in lines
-
-
-def test_stats_say_lengths_and_what_is_cut(tmp_path: pathlib.Path, cache_dir: pathlib.Path) -> None:
-    lines = _lines("stats", *PAIRS(tmp_path), "--gin.TARGETS_LENGTH=16")
-    targets = [line for line in lines if line.startswith("  targets: ")]
-    # 19 letters and the end, of which 16 tokens are kept.
-    assert targets == ["  targets: 300 texts, 6,000 tokens, 5,700 bytes, 0.95 bytes a token"] * 2
-    cut = "    cut at 16 tokens: 300 texts (100.00%), 1,200 tokens (20.00%)"
-    assert lines.count(cut) == 2
-    assert sum("positions hold a token" in line for line in lines) == 2
-
-
-@pytest.mark.parametrize("command", ["cache", "stats", "show"])
 def test_a_split_that_does_not_exist_is_one_line(
-    command: str, tmp_path: pathlib.Path, cache_dir: pathlib.Path
+    tmp_path: pathlib.Path, cache_dir: pathlib.Path
 ) -> None:
-    flags = ["--split=tset"] if command == "show" else ["--gin.EVAL_SPLIT='tset'"]
-    assert 'no split "tset"' in error_line(mtfrun_here("data", command, *TEXTS(tmp_path), *flags))
-
-
-def test_the_configuration_of_a_run_is_used(
-    language_model_run: pathlib.Path, cache_dir: pathlib.Path
-) -> None:
-    lines = _lines("show", f"--model_dir={language_model_run}", "--rows=1")
-    assert any("the quick brown" in line for line in lines)
-
-
-def test_show_is_short_without_tokens(tmp_path: pathlib.Path, cache_dir: pathlib.Path) -> None:
-    short, long = (_lines("show", *TEXTS(tmp_path), *flag) for flag in ([], ["--tokens"]))
-    assert short[-1].startswith("--tokens shows")
-    for lines, count in ((short, 0), (long, 3)):
-        assert sum(line.startswith("    position  0") for line in lines) == count
+    flags = [*TEXTS(tmp_path), "--gin.EVAL_SPLIT='tset'"]
+    assert 'no split "tset"' in error_line(mtfrun_here("data", "cache", *flags))
 
 
 def test_caches_are_verified_listed_and_removed(
     tmp_path: pathlib.Path, cache_dir: pathlib.Path
 ) -> None:
     flags = PAIRS(tmp_path)
-    _lines("cache", *flags)
+    data_lines("cache", *flags)
     (cache_dir / "tfds" / "1.0.0").mkdir(parents=True)
     names = sorted(f"Tsv/{path.parent.name}" for path in cache_dir.glob("*/*/manifest.json"))
-    assert _lines("verify") == [f"{name}: good" for name in names]
-    heading, *rows, total = _lines("caches")
+    assert data_lines("cache", "--verify") == [f"{name}: good" for name in names]
+    heading, *rows, total = data_lines("cache", "--list")
     assert heading.split() == ["cache", "size", "last", "use"]
     assert [row.split()[0] for row in rows] == names
     assert total.startswith("2 cache(s), ") and total.endswith(f", in {cache_dir}")
     tokens = cache_dir / names[0] / "tokens.bin"
     content = tokens.read_bytes()
     tokens.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-    process = mtfrun_here("data", "verify")
+    process = mtfrun_here("data", "cache", "--verify")
     assert f"{names[0]}: tokens.bin was changed" in process.stdout.decode()
     assert f"1 cache(s) in {cache_dir} are damaged, the first is {names[0]}" in error_line(process)
-    process = mtfrun_here("data", "verify", *flags)
+    process = mtfrun_here("data", "cache", "--verify", *flags)
     assert b"is damaged" in process.stderr and process.returncode == 0
     assert tokens.read_bytes() == content
-    assert _lines("caches", "--unused_days=1", "--remove")[-1].startswith(
+    assert data_lines("cache", "--list", "--unused_days=1", "--remove")[-1].startswith(
         "0 cache(s), 0 B, removed"
     )
-    assert _lines("caches", "--tasks=Text.*", "--remove")[-1].startswith("0 cache(s)")
+    assert data_lines("cache", "--list", "--tasks=Text.*", "--remove")[-1].startswith("0 cache(s)")
     with tokens.parent.with_name(f".{tokens.parent.name}.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process builds it
-        process = mtfrun_here("data", "caches", "--remove")
+        process = mtfrun_here("data", "cache", "--list", "--remove")
     assert b"1 cache(s) are being built, and stay" in process.stderr
     assert _manifests(cache_dir).keys() == {tokens.with_name("manifest.json")}
-    assert _lines("caches", "--remove")[-1].startswith("1 cache(s), ")
+    assert data_lines("cache", "--list", "--remove")[-1].startswith("1 cache(s), ")
     assert not _manifests(cache_dir) and (cache_dir / "tfds" / "1.0.0").exists()
-    assert _lines("caches") == [f"0 cache(s), 0 B, in {cache_dir}"]
+    assert data_lines("cache", "--list") == [f"0 cache(s), 0 B, in {cache_dir}"]
 
 
 @pytest.mark.parametrize(
@@ -223,19 +153,18 @@ def _with_signal(number: int) -> object:
 
 def test_two_words_name_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
-        (["data"], "data needs a command: data cache, data caches, data verify, data at, "),
-        (["data", "caches", "--unused_days=-1"], "--unused_days=-1 must be at least 0"),
-        (["data", "verify", "--tasks=("], "--tasks=( is not a regular"),
-        (["data", "shwo"], "no command 'data shwo', did you mean 'data show'?"),
-        (["data", "show"], "data show needs a configuration: --gin_file="),
-        (["data", "show", "--gin_file=a.gin", "--rows=0"], "--rows=0 must be at least 1"),
-        (["data", "show", "--gin_file=a.gin", "--row=1"], "no flag --row, did you mean '--rows'?"),
+        (["data"], "data needs a command: data cache, data vocab, "),
+        (["data", "cache", "--list", "--unused_days=-1"], "--unused_days=-1 must be at least 0"),
+        (["data", "cache", "--remove"], "--remove and --unused_days are of --list"),
+        (["data", "cache", "--list", "--verify"], "--list shows all caches: leave --verify,"),
+        (["data", "cahce"], "no command 'data cahce', did you mean 'data cache'?"),
+        (["data", "cache"], "data cache needs a configuration: --gin_file="),
         (["data", "cache", "--gin_file=a.gin", "--tasks=("], "--tasks=( is not a regular"),
         (["data", "cache", "--gin_file=a.gin", "--output_cache_dir="], "needs a name"),
     ):
         assert main(arguments) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1, error
-    for command in ("cache", "show", "stats", "caches", "verify"):
+    for command in ("cache", "vocab"):
         assert main(["data", command, "--help"]) == 0
         assert f"  mtfrun data {command}" in capsys.readouterr().out

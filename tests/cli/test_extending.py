@@ -75,8 +75,7 @@ def test_a_format_of_another_distribution_is_written_and_read(
     for path, value in before.items():
         np.testing.assert_array_equal(after[path], value)
     assert "no importer recognises it; those installed read " in process.stderr
-    for files in ("a folder of toys (config.json, weights.npz)", "a folder of Hugging Face"):
-        assert files in process.stderr
+    assert "a folder of toys (config.json, weights.npz)" in process.stderr
 
 
 def test_a_flag_of_one_format_is_refused_with_another(site: pathlib.Path) -> None:
@@ -84,7 +83,7 @@ def test_a_flag_of_one_format_is_refused_with_another(site: pathlib.Path) -> Non
     process = _run(site, *(["export", *flags, x] for x in ("--compressed", "--max_shard_size=1GB")))
     first, second = process.stderr.splitlines()
     assert first.endswith("--compressed is for --format=toy: leave it out")
-    assert "--max_shard_size is for --format=huggingface or safetensors: leave it out" in second
+    assert re.search("--max_shard_size is for --format=.*safetensors: leave it out", second)
 
 
 def test_broken_formats_are_warnings_with_the_name_of_their_distribution(

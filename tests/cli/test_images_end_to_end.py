@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from mtfrun.data import ImageData, TfdsImages
 from mtfrun.experiment.inference.classification import LabelProbability, Prediction, _record
-from tests.cli.command import error_line, mtfrun, mtfrun_here, succeeded
+from tests.cli.command import error_line, mtfrun_here, succeeded
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,18 +92,6 @@ def test_tensorboard_shows_the_confusion_matrix_and_images_with_predictions(
     tags = set(train.Tags()["tensors"])
     assert {"loss", "accuracy", "accuracy/top_5_accuracy", "perf/images_per_sec"} <= tags
     assert not {"loss/perplexity", "perf/tokens_per_sec", "confusion_matrix"} & tags
-
-
-@pytest.mark.slow
-def test_a_plan_counts_images(trained: pathlib.Path) -> None:
-    flags = [f"--gin_file={trained / 'config.gin'}"]
-    # In a process of its own: TensorFlow reads the flag that dumps programs when it is imported.
-    process = mtfrun("plan", *flags)
-    assert process.returncode == 0, process.stderr.decode()
-    report = process.stdout.decode()
-    assert "batch           64 images a step, in 1 microbatch(es)" in report
-    assert "steps           3: 192 images" in report
-    assert re.search(r"^averages        [\d,]+ bytes, [\d,]+ on each device$", report, re.MULTILINE)
 
 
 def test_decode_classifies_a_split_and_the_same_images_from_files(

@@ -11,8 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from mtfrun.checkpoints.manifest import _digest
-from mtfrun.cli.commands.curves import curve_table
-from mtfrun.cli.main import main
+from mtfrun.cli.commands.runs import curve_table
 from mtfrun.data import ByteVocabulary, LanguageModelData, NoSource, Task
 from mtfrun.experiment.runs.run_training import command_text, record_training
 from mtfrun.metrics.curves import choose_steps, read_curves
@@ -133,7 +132,7 @@ def test_the_numbers_of_training_and_evaluations_stand_in_one_table(
     language_model_run: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    process = mtfrun_here("curves", f"--model_dir={language_model_run}")
+    process = mtfrun_here("runs", "--curves", f"--model_dir={language_model_run}")
     assert process.returncode == 0, process.stderr.decode()
     heading, *rows = process.stdout.decode().splitlines()
     names = heading.split("  ")
@@ -169,14 +168,10 @@ def test_the_first_and_last_step_are_chosen() -> None:
 
 
 def test_a_run_without_curves_is_one_line(tmp_path: pathlib.Path) -> None:
-    line = error_line(mtfrun_here("curves", f"--model_dir={tmp_path}"))
+    (tmp_path / "config.gin").touch()
+    line = error_line(mtfrun_here("runs", "--curves", f"--model_dir={tmp_path}"))
     assert f"{tmp_path} has no curves yet" in line
     assert "--rows=1 must be at least 2" in error_line(
-        mtfrun_here("curves", f"--model_dir={tmp_path}", "--rows=1")
+        mtfrun_here("runs", "--curves", f"--model_dir={tmp_path}", "--rows=1")
     )
-    assert "curves needs the directory of a run" in error_line(mtfrun_here("curves"))
-
-
-def test_the_help_names_the_run(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["curves", "--help"]) == 0
-    assert "  --model_dir DIR  the directory of the run" in capsys.readouterr().out
+    assert "runs needs a directory" in error_line(mtfrun_here("runs", "--curves"))

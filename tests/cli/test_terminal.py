@@ -138,8 +138,12 @@ def test_the_lines_are_those_of_the_recorded_session(interrupted: Shell) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [80, 150])
-@pytest.mark.parametrize("name", ["interrupt", "evaluation", "sweep"])
+@pytest.mark.parametrize("name", ["interrupt", "evaluation"])
 def test_a_recorded_session_is_repeated(name: str, columns: int) -> None:
+    assert_repeated(name, columns)
+
+
+def assert_repeated(name: str, columns: int) -> None:
     """It needs tmux."""
     recording = (ROOT / f"docs/terminal/{name}-{columns}.txt").read_text()
     again = recorder().record(recorder().SESSIONS[name], columns)

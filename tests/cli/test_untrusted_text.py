@@ -15,11 +15,8 @@ import pytest
 from mtfrun.display.streams import unfailing
 from mtfrun.display.table import table_lines
 from mtfrun.errors.untrusted import visible
-from mtfrun.extras.report.page import render
-from mtfrun.extras.report.reading import report_of
 from mtfrun.rundir import RunDirectory, Status
-from tests.cli.command import ROOT, environment, error_line, mtfrun, mtfrun_here
-from tests.extras.report.runs import write_run
+from tests.cli.command import ROOT, environment, mtfrun, mtfrun_here
 
 ATTACK = "\x1b[2J\x1b]0;title\x07\x9b31m\u202e\r\nmtfrun: error: forged"
 
@@ -45,22 +42,6 @@ def test_names_and_records_of_runs_are_escaped(tmp_path: pathlib.Path) -> None:
     assert "forged" in text and text.count("failed") == 4
     assert json.loads(mtfrun_here("runs", str(tmp_path), "--json").stdout)
     _shown(mtfrun_here("runs", str(tmp_path / f"0{ATTACK}" / "none")))
-
-
-def test_a_report_follows_no_link_and_escapes_the_names_of_directories(
-    tmp_path: pathlib.Path,
-) -> None:
-    run = tmp_path / "a\x1b[31mb"
-    write_run(run)
-    (tmp_path / "secret").write_text("SECRET = 's3cr3t'\n")
-    (run / "config.gin").unlink()
-    (run / "config.gin").symlink_to(tmp_path / "secret")
-    page = render(report_of([run], 0))
-    assert "s3cr3t" not in page and "SECRET" not in page and "Not a regular file but a link" in page
-    assert "\x1b" not in page and r"a\x1b[31mb" in page
-    (run / "report.html").symlink_to(tmp_path / "elsewhere")
-    assert "is a link, which is not followed" in error_line(mtfrun_here("report", str(run)))
-    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_cells_of_tables_are_one_line() -> None:

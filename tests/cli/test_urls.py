@@ -51,9 +51,8 @@ def test_an_error_names_the_url(url: str, capsys: pytest.CaptureFixture[str]) ->
 def test_a_command_that_needs_a_directory_refuses_a_url(
     url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["sweep", "--gin_file=runs/quickstart.gin", "--gin.SEED=1,2", f"--model_dir={url}"]
-    assert main(arguments) == 2
-    assert f"--model_dir={url}: sweep needs a local directory" in capsys.readouterr().err
+    assert main(["import", "--from=.", f"--model_dir={url}"]) == 2
+    assert f"--model_dir={url}: import needs a local directory" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The command `vocab train`, and runs with its vocabulary."""
+"""The command `data vocab`, and runs with its vocabulary."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _file(path: pathlib.Path) -> str:
 def _train(experiment: list[str], output: pathlib.Path, *flags: str, size: int = 300) -> bytes:
     """Trains a vocabulary and returns the line on standard output."""
     process = mtfrun_here(
-        "vocab", "train", *experiment, f"--size={size}", f"--output={output}", *flags
+        "data", "vocab", *experiment, f"--size={size}", f"--output={output}", *flags
     )
     assert process.returncode == 0, process.stderr.decode()
     return process.stdout
@@ -101,9 +101,9 @@ def test_the_same_texts_with_settings_of_t5(tmp_path: pathlib.Path) -> None:
         ),
         (["--size=300", "--normalization=nfd"], "normalization is 'nfd': it must be 'identity' or"),
         (["--size=300", "--max_bytes=9"], "max_bytes is 9: it must be an integer of at least 4096"),
-        ([], "vocab train needs the number of pieces: --size=8000"),
-        (["--size=300", "--model_dir=x"], "vocab train reads no run: leave --model_dir out"),
-        (["--size=300", "--output="], "vocab train needs a file to write: --output=vocab.model"),
+        ([], "data vocab needs the number of pieces: --size=8000"),
+        (["--size=300", "--model_dir=x"], "data vocab reads no run: leave --model_dir out"),
+        (["--size=300", "--output="], "data vocab needs a file to write: --output=vocab.model"),
         (["--size=300", "--output=/proc/vocab.model"], "cannot write /proc/vocab.model"),
     ],
 )
@@ -111,7 +111,7 @@ def test_bad_input_is_one_line_and_leaves_no_file(
     tmp_path: pathlib.Path, flags: list[str], message: str
 ) -> None:
     output = tmp_path / "vocab.model"
-    process = mtfrun_here("vocab", "train", *_experiment(tmp_path), f"--output={output}", *flags)
+    process = mtfrun_here("data", "vocab", *_experiment(tmp_path), f"--output={output}", *flags)
     assert process.returncode == 2, process.stderr.decode()
     # Where training fails, a line before says that the texts were read.
     assert message in process.stderr.decode().splitlines()[-1]
@@ -120,12 +120,7 @@ def test_bad_input_is_one_line_and_leaves_no_file(
 
 def test_data_without_texts_is_refused(tmp_path: pathlib.Path) -> None:
     process = mtfrun_here(
-        *("vocab", "train", "--gin_file=runs/digits.gin"),
+        *("data", "vocab", "--gin_file=runs/digits.gin"),
         *("--size=300", f"--output={tmp_path / 'vocab.model'}"),
     )
     assert "ImageData has no texts to train a vocabulary on" in error_line(process)
-
-
-def test_the_command_has_two_words() -> None:
-    assert "vocab needs a command: vocab train" in error_line(mtfrun_here("vocab"))
-    assert "did you mean 'vocab train'?" in error_line(mtfrun_here("vocab", "trian"))

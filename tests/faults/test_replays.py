@@ -89,7 +89,7 @@ def test_a_stretch_is_identical(
     first = rng.randint(1, STEPS)
     last = min(STEPS, first + rng.randrange(LONGEST))
     run = killed_run(kind, mesh)
-    flags = ["replay", f"--model_dir={run}", f"--steps={first}:{last}", "--json"]
+    flags = ["audit", "replay", f"--model_dir={run}", f"--steps={first}:{last}", "--json"]
     result = json.loads(finished(flags, tmp_path / "output").stdout)
     assert (result["difference"], result["is_exact"]) == (None, True)
     assert result["steps"] == last - first + 1

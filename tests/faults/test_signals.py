@@ -97,7 +97,7 @@ PHASES = {
     ),
     "building a vocabulary": Phase(
         "sentencepiece:SentencePieceTrainer.train",
-        ["vocab", "train", *_MODEL, *_TEXT, "--size=4000", "--output=OUTPUT"],
+        ["data", "vocab", *_MODEL, *_TEXT, "--size=4000", "--output=OUTPUT"],
         text="large.txt",
     ),
     "sweep": Phase(

@@ -23,7 +23,7 @@ MESHES = [DATA, MODEL]
 def test_meshes_of_two_compute_what_one_does(name: str) -> None:
     flags = ["--gin_file=layouts/moe_2d_2x2.gin"] if name == "mixture" else []
     meshes = [f"--mesh={mesh}" for mesh in MESHES]
-    mtfrun(KIND, "verify", *RUNS[name], *flags, *meshes)
+    mtfrun(KIND, "audit", "verify", *RUNS[name], *flags, *meshes)
 
 
 @pytest.mark.parametrize("mesh_shape", MESHES)
@@ -59,7 +59,7 @@ def test_gpus_send_by_nccl() -> None:
     if KIND == "CPU":
         pytest.skip("NCCL is for GPUs")
     flags = [*RUNS["quickstart"], f"--mesh={DATA}", "--steps=1", "--decodes=0", "--debug"]
-    process = mtfrun(KIND, "verify", *flags, variables={"NCCL_DEBUG": "INFO"})
+    process = mtfrun(KIND, "audit", "verify", *flags, variables={"NCCL_DEBUG": "INFO"})
     assert "NCCL INFO" in process.stdout + process.stderr
 
 

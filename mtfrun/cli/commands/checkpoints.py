@@ -1,4 +1,4 @@
-"""Commands about all checkpoints of a run: their list, their files' hashes, their deletion."""
+"""Commands about the checkpoints of a run: their list, variables, hashes, deletion."""
 
 from __future__ import annotations
 
@@ -7,17 +7,27 @@ import contextlib
 import functools
 import json
 import math
+import re
 import shutil
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from mtfrun.cli.command import Command, check_least, require_model_dir
-from mtfrun.display.formats import bytes_text, json_time, time_text
+from mtfrun.cli.command import (
+    Command,
+    add_checkpoint,
+    add_json,
+    check_least,
+    check_pattern,
+    require_model_dir,
+)
+from mtfrun.display.formats import bytes_text, json_time, number_text, time_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
+    from mtfrun.checkpoints import Manifest
+    from mtfrun.checkpoints.manifest import VariableSpec
     from mtfrun.rundir import RunDirectory
     from mtfrun.rundir.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
 
@@ -41,9 +51,7 @@ def check_steps(flags: argparse.Namespace, count: str) -> None:
         return
     words = flags.steps.split(",")
     if not all(word.strip().isdecimal() for word in words):
-        raise InputError(
-            f"--steps={flags.steps}: name steps, separated by commas: --steps=1000,2000"
-        )
+        raise InputError(f"--steps={flags.steps}: name steps, such as --steps=1000,2000")
     flags.steps = sorted({int(word) for word in words})
 
 
@@ -61,7 +69,7 @@ compares their contents too."""
 
 def _add_list_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", help="of the evaluations; loss by default", metavar="NAME")
-    parser.add_argument("--json", action="store_true", help="print one JSON array")
+    add_json(parser)
 
 
 def _run_list(flags: argparse.Namespace, _: Sequence[str]) -> int:
@@ -77,50 +85,167 @@ def _run_list(flags: argparse.Namespace, _: Sequence[str]) -> int:
         print(json.dumps([_as_json(checkpoint, evaluations) for checkpoint in checkpoints]))
         return 0
     values = [evaluations.get(c.step, {}).get(metric, math.nan) for c in checkpoints]
-    rows = []
-    for checkpoint, value in zip(checkpoints, mark_best(values, metric), strict=True):
-        metadata = checkpoint.manifest.metadata if checkpoint.manifest else {}
-        rows.append(
-            [
-                str(checkpoint.step),
-                time_text(checkpoint.time),
-                bytes_text(checkpoint.bytes) if checkpoint.manifest else "-",
-                value,
-                "damaged" if checkpoint.damages else "good",
-                metadata.get("mesh", "-"),
-            ]
-        )
+    rows = [
+        [
+            str(c.step),
+            time_text(c.time),
+            bytes_text(c.bytes) if c.manifest else "-",
+            value,
+            c.state,
+            c.metadata.get("mesh", "-"),
+        ]
+        for c, value in zip(checkpoints, mark_best(values, metric), strict=True)
+    ]
     headings = ("step", "saved", "size", metric, "state", "mesh")
     print_lines(*table_lines(headings, rows, terminal_columns()))
-    print_lines(*_notes(directory, checkpoints))
+    print_lines(*(f"step {c.step}: {damage}" for c in checkpoints for damage in c.damages))
+    for prefix, step in directory.lost_manifests().items():
+        lost = f"{prefix}.* are complete, but ckpt-{step}.json is missing"
+        print_lines(f"step {step}: {lost}: put it back from a copy")
     return 0
-
-
-def _notes(directory: CheckpointDirectory, checkpoints: Sequence[StoredCheckpoint]) -> list[str]:
-    notes = [f"step {c.step}: {damage}" for c in checkpoints for damage in c.damages]
-    notes += [
-        f"step {step}: {prefix}.* are complete, but ckpt-{step}.json is missing: put it back from "
-        "a copy"
-        for prefix, step in directory.lost_manifests().items()
-    ]
-    return notes
 
 
 def _as_json(
     checkpoint: StoredCheckpoint, evaluations: Mapping[int, Mapping[str, float]]
 ) -> dict[str, object]:
-    metadata = checkpoint.manifest.metadata if checkpoint.manifest else {}
     metrics = evaluations.get(checkpoint.step, {})
     return {
         "step": checkpoint.step,
         "saved": json_time(checkpoint.time),
         "bytes": checkpoint.bytes,
-        "mesh": metadata.get("mesh"),
-        "layout": metadata.get("layout"),
-        "state": "damaged" if checkpoint.damages else "good",
+        "mesh": checkpoint.metadata.get("mesh"),
+        "layout": checkpoint.metadata.get("layout"),
+        "state": checkpoint.state,
         "damages": list(checkpoint.damages),
         "metrics": {name: x if math.isfinite(x) else None for name, x in metrics.items()},
     }
+
+
+_SHOW = """\
+Shows the variables of a checkpoint, and its record.
+
+  mtfrun checkpoints show --model_dir=/tmp/run
+  mtfrun checkpoints show --model_dir=/tmp/run --checkpoint=1000 --match=attention
+  mtfrun checkpoints show --model_dir=/tmp/run --norms --slots
+  mtfrun checkpoints show --model_dir=/tmp/run --json
+
+For every variable of the model: its dimensions, type and bytes. --slots adds the optimizer's and
+the averages, of which otherwise only the sum is shown. --norms adds the root of the mean square of
+every variable and its largest absolute value, which takes as long as reading it."""
+
+
+def _add_show_flags(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint(parser, "a step; the newest by default", default=None)
+    add_match(parser)
+    parser.add_argument("--norms", action="store_true", help="read the values")
+    parser.add_argument("--slots", action="store_true", help="optimizer and averages too")
+    add_json(parser)
+
+
+def _check_show(flags: argparse.Namespace) -> None:
+    check_step(flags)
+    check_pattern(flags, "match")
+
+
+_MODEL = "model/"
+
+
+def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun.checkpoints.manifest import DIMENSIONS
+    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+
+    directory = CheckpointDirectory.of(flags.model_dir)
+    stored, manifest = _find_checkpoint(directory, flags.checkpoint)
+    chosen = [p for p in manifest.variables if re.search(flags.match, p)]
+    if not chosen:
+        raise InputError(f"--match={flags.match} is in the path of none of the variables")
+    listed = [p for p in chosen if flags.slots or p.startswith(_MODEL) or flags.match]
+    names = manifest.metadata.get(DIMENSIONS, {})
+    rows = [_variable(path, manifest.variables[path], names.get(path)) for path in listed]
+    norms = list(_norms(directory, manifest, listed)) if flags.norms else [{} for _ in rows]
+    if flags.json:
+        finite = [{k: v if math.isfinite(v) else None for k, v in x.items()} for x in norms]
+        fields = {
+            "step": manifest.step,
+            "bytes": stored.bytes,
+            "damages": list(stored.damages),
+            "variables": [{**row, **x} for row, x in zip(rows, finite, strict=True)],
+            "record": {k: v for k, v in manifest.metadata.items() if k != DIMENSIONS},
+        }
+        print(json.dumps(fields, allow_nan=False))
+        return 0
+    print_lines(*_record(directory, stored, manifest), "")
+    cells = []
+    for row, x in zip(rows, norms, strict=True):
+        numbers = [*map(number_text, x.values()), bytes_text(row["bytes"])]
+        cells.append([row["path"], *numbers, row["dimensions"], row["dtype"]])
+    norm_names = ["rms", "largest"] if flags.norms else []
+    headings = ["variable", *norm_names, "size", "dimensions", "type"]
+    print_lines(*table_lines(headings, cells, terminal_columns()), *_totals(manifest))
+    return 0
+
+
+def _find_checkpoint(
+    directory: CheckpointDirectory, checkpoint: str | None
+) -> tuple[StoredCheckpoint, Manifest]:
+    from mtfrun.files import RunDirError
+
+    damages: list[str] = []
+    for step in reversed(directory.choose(checkpoint)):
+        stored = directory.read(step, with_hashes=False)
+        if stored is not None and stored.manifest is not None:
+            return stored, stored.manifest
+        damages += stored.damages if stored is not None else [f"step {step} was deleted meanwhile"]
+    raise RunDirError(f"no checkpoint of {directory.path} can be shown: {'; '.join(damages)}")
+
+
+def _variable(path: str, spec: VariableSpec, names: str | None) -> dict[str, Any]:
+    dimensions = (names or "").split()
+    text = "x".join(map(str, spec.shape))
+    if len(dimensions) == len(spec.shape):
+        text = ";".join(f"{n}:{s}" for n, s in zip(dimensions, spec.shape, strict=True))
+    fields = {"path": path, "dimensions": text or "-", "shape": list(spec.shape)}
+    return {**fields, "dtype": spec.dtype, "bytes": spec.bytes}
+
+
+def _norms(
+    directory: CheckpointDirectory, manifest: Manifest, paths: Sequence[str]
+) -> Iterator[dict[str, float]]:
+    import numpy as np
+
+    from mtfrun.checkpoints.values import CheckpointValues
+
+    values = CheckpointValues(directory.path, manifest, compares=False)
+    for path in paths:
+        value = np.abs(np.asarray(values[path]).astype(np.float64))
+        rms = float(np.sqrt(np.mean(np.square(value)))) if value.size else 0.0
+        yield {"rms": rms, "largest": float(value.max(initial=0.0))}
+
+
+def _record(
+    directory: CheckpointDirectory, stored: StoredCheckpoint, manifest: Manifest
+) -> Iterator[str]:
+    yield f"step {manifest.step} of {directory.run}, saved {time_text(stored.time)}"
+    for damage in stored.damages:
+        yield f"damaged: {damage}"
+    metadata = manifest.metadata
+    titles = {"data_position": "examples read", "averaged": "average of"}
+    for name in ("mesh", "layout", "seed", *titles):
+        if name in metadata:
+            yield f"{titles.get(name, name)}: {metadata[name]}"
+    if versions := metadata.get("versions", {}):
+        yield "versions: " + ", ".join(f"{n} {v}" for n, v in versions.items())
+
+
+def _totals(manifest: Manifest) -> list[str]:
+    kinds: dict[str, list[VariableSpec]] = {}
+    for path, spec in manifest.variables.items():
+        kinds.setdefault(path.split("/")[0], []).append(spec)
+    return [
+        f"{kind}: {len(specs)} variables, {sum(math.prod(x.shape) for x in specs):,} numbers, "
+        f"{bytes_text(sum(x.bytes for x in specs))}"
+        for kind, specs in kinds.items()
+    ]
 
 
 _VERIFY = """\
@@ -134,67 +259,58 @@ it; then the exit code is 5. Nothing is deleted or changed, and a copy of a run 
 verified in the same way."""
 
 
-def _add_verify_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--checkpoint", help="a step; all by default", metavar="STEP")
+def _add_step(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint(parser, "a step; all by default", default=None)
 
 
 def _run_verify(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
     directory = CheckpointDirectory.of(flags.model_dir)
-    if flags.checkpoint is not None:
-        directory.require(int(flags.checkpoint))
-    steps = directory.steps() if flags.checkpoint is None else [int(flags.checkpoint)]
     code = 0
-    for step in steps:
+    for step in directory.choose(flags.checkpoint):
         stored = directory.read(step, with_hashes=True)
         if stored is None:
             print_lines(f"step {step}: deleted by the training meanwhile")
-            continue
-        for damage in stored.damages:
-            print_lines(f"step {step}: damaged: {damage}")
-            code = ExitCode.NOT_EQUAL
-        if stored.manifest is not None and not stored.damages:
+        elif stored.manifest is not None and not stored.damages:
             files = len(stored.manifest.files)
             print_lines(f"step {step}: good, {files} files, {bytes_text(stored.bytes)}")
-    if flags.checkpoint is None:
-        for prefix, step in directory.lost_manifests().items():
-            print_lines(f"step {step}: damaged: ckpt-{step}.json is missing, {prefix}.* are there")
+        else:
+            print_lines(*(f"step {step}: damaged: {damage}" for damage in stored.damages))
             code = ExitCode.NOT_EQUAL
+    for prefix, step in directory.lost_manifests().items() if flags.checkpoint is None else ():
+        print_lines(f"step {step}: damaged: ckpt-{step}.json is missing, {prefix}.* are there")
+        code = ExitCode.NOT_EQUAL
     return code
 
 
 _PRUNE = """\
 Deletes checkpoints of a run.
 
-  mtfrun checkpoints prune --model_dir=/tmp/run --keep=2
-  mtfrun checkpoints prune --model_dir=/tmp/run --steps=1000,2000
   mtfrun checkpoints prune --model_dir=/tmp/run --keep=2 --dry_run
+  mtfrun checkpoints prune --model_dir=/tmp/run --steps=1000,2000
   mtfrun checkpoints prune --model_dir=/tmp/run --set_aside
 
---keep=N deletes all but the newest N; --steps=... deletes those of these steps. It prints what it
-deletes, and does not ask; --dry_run only prints. --set_aside deletes checkpoints.1, .2, ..., to
-which `train --restart` has moved older checkpoints, and all files in them. The newest good
-checkpoint, whose files are as they were saved, is never deleted, and nothing is deleted while a
-process trains the run."""
+--keep=N deletes all but the newest N. It prints what it deletes, and does not ask; --dry_run only
+prints. --set_aside deletes checkpoints.1, .2, ..., to which `train --restart` has moved older
+checkpoints. The newest good checkpoint, whose files are as they were saved, is never deleted, and
+nothing is deleted while a process trains the run."""
 
 
 def _add_prune_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--keep", type=int, help="how many of the newest to keep", metavar="N")
-    parser.add_argument("--steps", help="which ones to delete", metavar="STEPS")
-    parser.add_argument(
-        "--set_aside", action="store_true", help="delete checkpoints.1, ... of `train --restart`"
-    )
-    parser.add_argument("--dry_run", action="store_true", help="delete nothing")
+    add = parser.add_argument
+    add("--keep", type=int, help="how many of the newest to keep", metavar="N")
+    add("--steps", help="which ones to delete", metavar="STEPS")
+    add("--set_aside", action="store_true", help="delete checkpoints.1, ... of `train --restart`")
+    add("--dry_run", action="store_true", help="delete nothing")
 
 
 def _check_prune(flags: argparse.Namespace) -> None:
     require_model_dir(flags)
-    if flags.set_aside and flags.keep is None and flags.steps is None:
-        return
-    if flags.set_aside:
+    if not flags.set_aside:
+        check_steps(flags, "keep")
+    elif flags.keep is not None or flags.steps is not None:
         raise InputError("--set_aside goes without --keep and --steps")
-    check_steps(flags, "keep")
 
 
 def _run_prune(flags: argparse.Namespace, _: Sequence[str]) -> int:
@@ -216,12 +332,10 @@ def _run_prune(flags: argparse.Namespace, _: Sequence[str]) -> int:
     verb = "would delete" if flags.dry_run else "deleted"
     for step, checkpoint in stored.items():
         print(f"{verb} step {step}, {bytes_text(checkpoint.bytes if checkpoint else 0)}")
-    freed = sum(checkpoint.bytes for checkpoint in stored.values() if checkpoint)
-    remaining = [step for step in directory.steps() if step not in steps]
-    print(
-        f"{verb} {len(steps)} of {len(steps) + len(remaining)} checkpoints, {bytes_text(freed)}; "
-        f"left: {', '.join(map(str, remaining))}"
-    )
+    freed = bytes_text(sum(checkpoint.bytes for checkpoint in stored.values() if checkpoint))
+    remaining = [str(step) for step in directory.steps() if step not in steps]
+    count = len(steps) + len(remaining)
+    print(f"{verb} {len(steps)} of {count} checkpoints, {freed}; left: {', '.join(remaining)}")
     return 0
 
 
@@ -269,7 +383,15 @@ def _choose_steps(
 _command = functools.partial(Command, imports_tensorflow=False, subject="run")
 COMMANDS = [
     _command("checkpoints list", _LIST, _run_list, _add_list_flags, require_model_dir),
-    _command("checkpoints verify", _VERIFY, _run_verify, _add_verify_flags, check_step),
+    _command(
+        "checkpoints show",
+        _SHOW,
+        _run_show,
+        _add_show_flags,
+        _check_show,
+        imports_tensorflow=lambda flags: flags.norms,
+    ),
+    _command("checkpoints verify", _VERIFY, _run_verify, _add_step, check_step),
     _command(
         "checkpoints prune", _PRUNE, _run_prune, _add_prune_flags, _check_prune, writes_run=True
     ),

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, require_model_dir
+from mtfrun.cli.command import Command, add_output, require_model_dir
 from mtfrun.cli.commands.checkpoints import check_steps
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
@@ -31,7 +31,7 @@ has them, are averaged too (Izmailov et al. 2018, https://arxiv.org/abs/1803.054
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--last", type=int, help="how many of the newest", metavar="N")
     parser.add_argument("--steps", help="which ones", metavar="STEPS")
-    parser.add_argument("--output", help="the new run directory", metavar="DIR", path="new file")
+    add_output(parser, "the new run directory")
 
 
 def _check(flags: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Commands that show configurations: `config list`, `config show` and `config diff`."""
+"""Commands that show configurations: `config show`, `config diff` and `config explain`."""
 
 from __future__ import annotations
 
@@ -6,31 +6,63 @@ import argparse
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, add_json, require_configuration, run_config, settings_of
-from mtfrun.configuration.files import GinHeader, find_gin_file, shipped_headers
+from mtfrun.cli.command import Command, add_json, run_config, settings_of
+from mtfrun.configuration.files import (
+    GinHeader,
+    find_gin_file,
+    require_gin_file,
+    shipped_gin_files,
+    shipped_headers,
+)
 from mtfrun.display.formats import WIDTH, wrap_lines
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError, did_you_mean, shorten
 
 if TYPE_CHECKING:
+    from mtfrun.configuration.explanations import Explanation
     from mtfrun.configuration.settings_in_use import Setting
     from mtfrun.errors.differences import Change
 
-_LIST = """\
-Lists the gin files of the package by folder, with the first line of each.
+_SHOW = """\
+Shows every parameter that a run uses: its value, what has set it, its default, its meaning.
 
-  mtfrun config list
-  mtfrun config list moe digits
-  mtfrun config list --json
+  mtfrun config show
+  mtfrun config show moe digits
+  mtfrun config show --gin_file=runs/quickstart.gin
+  mtfrun config show --model_dir=/tmp/run --gin.TRAIN_STEPS=100
+  mtfrun config show --gin_file=runs/quickstart.gin clip learning_rate
 
-Words choose the files whose name or description has one of them."""
+It is written as in a gin file. Behind # stand the file and the line, or the flag, that has set a
+value, the macro by way of which it did, and the default. Words choose the parameters in whose name,
+macro, class or description one of them occurs. A parameter that no file names can be set too:
+--gin.TrainOptions.clip_norm=1.0.
+
+Without --gin_file and --model_dir it lists the gin files of the package by folder, with the first
+line of each; words choose the files whose name or description has one of them."""
 
 
-def _run_list(flags: argparse.Namespace, _: Sequence[str]) -> int:
+def _is_list(flags: argparse.Namespace) -> bool:
+    return not flags.gin_file and flags.model_dir is None
+
+
+def _check_show(flags: argparse.Namespace) -> None:
+    for word in flags.words:
+        if word.endswith(".gin") or "/" in word:
+            raise InputError(f"{word} is not a word to look for: write --gin_file or --model_dir")
+    if flags.bindings and _is_list(flags):
+        raise InputError("config show needs a configuration: --gin_file=runs/quickstart.gin")
+
+
+def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    return _list_files(flags) if _is_list(flags) else _show_settings(flags)
+
+
+def _list_files(flags: argparse.Namespace) -> int:
     headers = [
         header
         for header in shipped_headers().values()
@@ -38,12 +70,12 @@ def _run_list(flags: argparse.Namespace, _: Sequence[str]) -> int:
     ]
     if not headers:
         names = [word for name in shipped_headers() for word in (name, name.split("/")[-1])]
-        hint = did_you_mean(flags.words[0], names) or "; mtfrun config list lists all"
+        hint = did_you_mean(flags.words[0], names) or "; mtfrun config show lists all"
         raise InputError(f"no gin file of the package has {' or '.join(flags.words)!r}{hint}")
     if flags.json:
         print(json.dumps([dataclasses.asdict(header) for header in headers], indent=1))
-        return 0
-    print_lines(*_header_lines(headers))
+    else:
+        print_lines(*_header_lines(headers))
     return 0
 
 
@@ -63,28 +95,7 @@ def _header_lines(headers: Sequence[GinHeader]) -> list[str]:
     return [*lines[1:], "", "mtfrun config show --gin_file=FILE shows all settings of a run."]
 
 
-_SHOW = """\
-Shows every parameter that a run uses: its value, what has set it, its default, its meaning.
-
-  mtfrun config show --gin_file=runs/quickstart.gin
-  mtfrun config show --model_dir=/tmp/run --gin.TRAIN_STEPS=100
-  mtfrun config show --gin_file=runs/quickstart.gin clip learning_rate
-  mtfrun config show --gin_file=runs/quickstart.gin --json
-
-It is written as in a gin file. Behind # stand the file and the line, or the flag, that has set a
-value, the macro by way of which it did, and the default. Words choose the parameters in whose name,
-macro, class or description one of them occurs. A parameter that no file names can be set too:
---gin.TrainOptions.clip_norm=1.0."""
-
-
-def _check_show(flags: argparse.Namespace) -> None:
-    for word in flags.words:
-        if word.endswith(".gin") or "/" in word:
-            raise InputError(f"{word} is not a word to look for: write --gin_file or --model_dir")
-    require_configuration(flags)
-
-
-def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
+def _show_settings(flags: argparse.Namespace) -> int:
     settings = _settings(flags, None if flags.gin_file else flags.model_dir)
     chosen = [setting for setting in settings if _has_a_word(_text_to_search(setting), flags.words)]
     if flags.words and not chosen:
@@ -228,18 +239,111 @@ def _difference_lines(
     return lines
 
 
+_EXPLAIN = """\
+Explains a macro, a class, a function, a parameter, or a gin file of the package.
+
+  mtfrun config explain TRAIN_STEPS
+  mtfrun config explain optim.Adafactor
+  mtfrun config explain TrainOptions.clip_norm
+  mtfrun config explain models/moe_1d_tiny.gin
+
+It prints the whole docstring, the defaults, and where the files of the package set it; of a gin
+file its header: its purpose, cost and result, and the macros that are commonly overridden."""
+
+
+def _check_explain(flags: argparse.Namespace) -> None:
+    if len(flags.words) != 1:
+        count = len(flags.words)
+        raise InputError(
+            f"config explain needs one name, not {count}: mtfrun config explain TRAIN_STEPS"
+        )
+    (word,) = flags.words
+    if word not in shipped_gin_files() and find_gin_file(word) is not None:
+        raise InputError(f"{word} is a gin file: write mtfrun config show --gin_file={word}")
+    if word.endswith(".gin"):
+        require_gin_file(word)
+
+
+def _run_explain(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun import experiment  # noqa: F401 - whose classes are explained
+    from mtfrun.configuration.explanations import explain
+
+    explanations = explain(flags.words[0].lstrip("@%").removesuffix("()"))
+    if flags.json:
+        print(json.dumps([explanation._asdict() for explanation in explanations], indent=1))
+    else:
+        print("\n\n".join("\n".join(_lines(explanation)) for explanation in explanations))
+    return 0
+
+
+def _lines(explanation: Explanation) -> list[str]:
+    lines = [f"{explanation.name} ({explanation.kind})"]
+    if explanation.kind in ("class", "function"):
+        lines += _narrow_docstring(explanation.text, indent="    ")
+    else:
+        for line in explanation.text.splitlines():
+            lines += wrap_lines(line, first="    ")
+    if explanation.default is not None:
+        lines += wrap_lines(explanation.default, first="  default: ", other="    ")
+    if explanation.parameters:
+        lines.append("  defaults:")
+        for name, (default, meaning) in explanation.parameters.items():
+            text = "none, it must be given" if default is None else default
+            lines += wrap_lines(f"{name} = {text}", first="    ", other="      ")
+            # The constructor's docstring is not part of the class's docstring.
+            if meaning and f"{name}:" not in explanation.text:
+                lines += wrap_lines(meaning, first="        ")
+    for title, items in (("used by", explanation.used_by), ("set by", explanation.set_by)):
+        if items:
+            lines.append(f"  {title}:")
+            for item in items:
+                lines += wrap_lines(item, first="    ", other="      ")
+    return lines
+
+
+# Where the description of an argument or attribute begins.
+_ENTRY = re.compile(r" +\**\w+(, \**\w+)*: ")
+# The shortest lines of docstrings that were ended because the next word did not fit.
+_FULL_LINE = 88
+
+
+def _narrow_docstring(docstring: str, indent: str) -> list[str]:
+    lines: list[str] = []
+    last = ""
+    for line in docstring.splitlines():
+        words = line.split()
+        is_full = bool(words) and len(last) + 1 + len(words[0]) > _FULL_LINE
+        if is_full and not _ENTRY.match(line):
+            lines[-1] += f" {line.strip()}"  # a part of the same paragraph
+        else:
+            lines.append(line)
+        last = line
+    narrow = []
+    for line in lines:
+        first = indent + line[: len(line) - len(line.lstrip())]
+        narrow += wrap_lines(line.strip(), first=first)
+    return narrow
+
+
 COMMANDS = [
     Command(
-        "config list",
-        _LIST,
-        _run_list,
+        "config show",
+        _SHOW,
+        _run_show,
         add_json,
-        imports_tensorflow=False,
-        subject="nothing",
+        _check_show,
+        imports_tensorflow=lambda flags: not _is_list(flags),
         words="[WORD ...]",
-    ),
-    Command(
-        "config show", _SHOW, _run_show, add_json, _check_show, words="[WORD ...]", model_dir="run"
+        model_dir="run",
     ),
     Command("config diff", _DIFF, _run_diff, add_json, _check_diff, words="CONFIG CONFIG"),
+    Command(
+        "config explain",
+        _EXPLAIN,
+        _run_explain,
+        add_json,
+        _check_explain,
+        subject="nothing",
+        words="NAME",
+    ),
 ]

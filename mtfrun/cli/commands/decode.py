@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 from mtfrun.cli.command import (
     RUN_HELP,
     Command,
+    add_adapter,
+    add_checkpoint,
+    add_format,
     add_inference_flags,
-    add_output_flags,
+    add_output,
     check_inference,
     check_least,
     check_names,
     check_run,
     inference_settings,
 )
-from mtfrun.cli.process_flags import add_process_flags, check_processes
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 
@@ -88,14 +90,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         path="input",
     )
     add("--prompt", action="append", default=[], help="a prompt; repeatable", metavar="TEXT")
-    add_output_flags(parser)
-    add(
-        "--format",
-        default="jsonl",
-        choices=("jsonl", "text"),
-        help="text: only outputs, with control characters escaped; for image files the name, a tab "
-        "and the label",
+    add_output(parser, default="-")
+    add_checkpoint(parser)
+    add_adapter(parser)
+    text = (
+        "text: only outputs, with control characters escaped; for image files the name, a tab and "
+        "the label"
     )
+    add_format(parser, ("jsonl", "text"), text, default="jsonl")
     add_inference_flags(parser)
     add(
         "--draft",
@@ -117,12 +119,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
     )
     add("--draft_tokens", type=int, help="how many tokens a draft proposes; 5", metavar="N")
-    add_process_flags(parser)
 
 
 def check(flags: argparse.Namespace) -> None:
     """Raises InputError for flags of `add_flags` that cannot be used."""
-    check_processes(flags)
     check_run(flags, "latest", "best")
     check_names(flags, "input", "output", "draft")
     check_inference(flags)
@@ -235,5 +235,14 @@ def _draft_settings(flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]
 
 
 COMMANDS = [
-    Command("decode", _DESCRIPTION, run, _add_flags, _check, prints_texts=True, model_dir="run")
+    Command(
+        "decode",
+        _DESCRIPTION,
+        run,
+        _add_flags,
+        _check,
+        prints_texts=True,
+        model_dir="run",
+        several_processes=True,
+    )
 ]

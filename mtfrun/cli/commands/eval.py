@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mtfrun import processes
-from mtfrun.cli.command import RUN_HELP, Command, add_adapter_flag, check_run
-from mtfrun.cli.process_flags import add_process_flags, check_processes
+from mtfrun.cli.command import RUN_HELP, Command, add_adapter, add_checkpoint, check_run
 from mtfrun.display import progress
 from mtfrun.display.table import table_lines
 from mtfrun.errors import ExitCode, InputError
@@ -44,9 +43,7 @@ A metric that is infinite or not a number is printed as null, and the exit code 
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--checkpoint", default="latest", help="latest (default), best, all, or a step", metavar="C"
-    )
+    add_checkpoint(parser, "latest (default), best, all, or a step")
     parser.add_argument(
         "--continuous",
         action="store_true",
@@ -59,12 +56,10 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "trains",
         metavar="SECS",
     )
-    add_adapter_flag(parser)
-    add_process_flags(parser)
+    add_adapter(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
-    check_processes(flags)
     check_run(flags, "latest", "best", "all")
     if flags.continuous and flags.model_dir is None:
         raise InputError("--continuous is about a run: give its --model_dir")
@@ -274,4 +269,6 @@ def routing_table(values: Mapping[str, float]) -> list[str]:
     return [*table_lines(_HEADING, rows, None), *experts_per_token] if rows else []
 
 
-COMMANDS = [Command("eval", _DESCRIPTION, run, _add_flags, _check, model_dir="run")]
+COMMANDS = [
+    Command("eval", _DESCRIPTION, run, _add_flags, _check, model_dir="run", several_processes=True)
+]

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mtfrun.cli.command import (
     Command,
-    add_adapter_flag,
-    add_shard_size_flag,
+    add_adapter,
+    add_checkpoint,
+    add_format,
     check_run,
     require_model_dir,
     settings_of,
-    shard_size,
 )
 from mtfrun.configuration.entry_points import load_entry_points
-from mtfrun.display.formats import wrap_lines
+from mtfrun.display.formats import parse_size, wrap_lines
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 
@@ -34,11 +34,25 @@ LoRA of a run of adapters, or of --adapter, is merged into the weights, but for 
 --to must be a new directory; it appears when it is complete."""
 
 
+def add_shard_size(parser: argparse.ArgumentParser) -> None:
+    """Adds the flag that `shard_size` reads, for formats with files of weights."""
+    parser.add_argument(
+        "--max_shard_size",
+        help="the size of the largest file of weights, such as 5GB or 200MB; 50GB by default, or "
+        "the files that were imported",
+        metavar="SIZE",
+    )
+
+
+def shard_size(flags: argparse.Namespace) -> int | None:
+    return None if flags.max_shard_size is None else parse_size(flags.max_shard_size)
+
+
 class SafetensorsExporter:
     description = "model.safetensors, all variables by their path, for any model"
 
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
-        add_shard_size_flag(parser)
+        add_shard_size(parser)
 
     def export(self, run: ExportedRun, directory: pathlib.Path, flags: argparse.Namespace) -> None:
         from mtfrun.experiment.conversion.plain_files import export_safetensors
@@ -82,16 +96,11 @@ def _format_flags() -> Mapping[str, _FormatFlag]:
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add(
-        "--to",
-        help="the directory to write, which must be new",
-        metavar="DIR",
-        path="new directory",
-    )
-    add("--format", choices=list(_exporters()), help="see below", metavar="FORMAT")
-    add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
-    add_adapter_flag(parser)
+    text = "the directory to write, which must be new"
+    parser.add_argument("--to", help=text, metavar="DIR", path="new directory")
+    add_format(parser, list(_exporters()), "see below")
+    add_checkpoint(parser)
+    add_adapter(parser)
     groups = {
         name: parser.add_argument_group(f"--format={name}", "\n".join(wrap_lines(x.description)))
         for name, x in _exporters().items()

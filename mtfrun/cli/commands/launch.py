@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from mtfrun.cli.command import Command, check_least
-from mtfrun.cli.urls import has_urls
+from mtfrun.cli.process_flags import has_urls
 from mtfrun.errors import InputError
 from mtfrun.processes import private_network
 from mtfrun.processes.child_process import python_command
@@ -20,9 +20,9 @@ Runs a command as several processes on this machine, each with a part of the mes
   mtfrun launch -n 4 --max_restarts=3 --elastic -- train --gin_file=... --model_dir=/tmp/run
   mtfrun launch -n 2 -- eval --model_dir=/tmp/run
 
-The command is train, eval, decode or score. Its results and its files are the same as of one
-process; a checkpoint can be restored by any number of processes. What process 0 prints is shown as
-it is, what another one prints on standard error begins with its number, as in "[1] ...".
+The command is one of the list below. Its results and its files are the same as of one process; a
+checkpoint can be restored by any number of processes. What process 0 prints is shown as it is, what
+another one prints on standard error begins with its number, as in "[1] ...".
 
 If a process dies, stops, fails or never starts, all end within 30 seconds, with one line that names
 it and the last saved step, and with its exit code (128 + number for a signal). With
@@ -40,10 +40,6 @@ needs a network, --trusted_network leaves them in the network of the machine.
 On several machines start each process yourself, or let SLURM or Kubernetes do it:
 mtfrun train --help lists --num_processes, --process_id and --coordinator, docs/processes.md has
 examples."""
-
-
-LAUNCHED = ("train", "eval", "decode", "score")
-"""The commands of the core that several processes can run."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -80,8 +76,6 @@ def _check(flags: argparse.Namespace) -> None:
     if flags.launched is None:
         raise InputError("launch needs a command: mtfrun launch -n 2 -- train ...")
     launched = flags.launched
-    if "coordinator" not in launched:
-        raise InputError(f"launch runs {', '.join(LAUNCHED)}, not {launched.command}")
     if flags.num_processes is None:
         raise InputError("launch needs the number of processes: mtfrun launch -n 2 -- ...")
     if flags.num_processes < 1:

@@ -8,12 +8,15 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtfrun.cli.command import Command, check_directories
+from mtfrun.cli.command import Command, add_json, check_directories, check_least
+from mtfrun.display import progress
+from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
-from mtfrun.display.table import terminal_columns
+from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
+    from mtfrun.metrics.curves import Curves
     from mtfrun.rundir.run_summary import RunSummary
 
 _DESCRIPTION = """\
@@ -24,24 +27,33 @@ Prints a table of the runs in directories and below them: differences, state, st
   mtfrun runs /tmp/sweep --metric=accuracy
   mtfrun runs /tmp --sort=date
   mtfrun runs /tmp/sweep --json
+  mtfrun runs /tmp/run --curves --rows=40
 
 States: running; finished; stopped by a signal, or by kill -9; failed; damaged, where a file of the
 newest checkpoint has another size than was saved. Metrics are from the evaluations during
 training: the last and the best, which * marks. Speed is of the last steps. The columns on the
 right, or those that fit, have the first parameters in which the runs differ; of a sweep, whose
-runs are all listed, also those that were refused or have not begun, its rows or its grid."""
+runs are all listed, also those that were refused or have not begun, its rows or its grid.
 
+--curves prints the curves of one run instead: metrics of training and of its evaluations. A row is
+a step of an evaluation or of a line of progress; of more than --rows of these some are chosen,
+evenly, the first and the last among them. TensorBoard draws the same numbers, and more."""
 
-SORT = ("name", "metric", "step", "date", "speed", "state")
+_SORT = ("name", "metric", "step", "date", "speed", "state")
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--metric", help="of the evaluations; that of a sweep by default, or loss", metavar="NAME")
     add(
-        "--sort", choices=SORT, help="what the rows are sorted by: metric by default", metavar="KEY"
+        "--sort",
+        choices=_SORT,
+        help="what the rows are sorted by: metric by default",
+        metavar="KEY",
     )
-    add("--json", action="store_true", help="print one JSON array")
+    add("--curves", action="store_true", help="print the curves of one run")
+    add("--rows", type=int, help="of --curves: at most so many steps; 12 by default", metavar="N")
+    add_json(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -49,9 +61,18 @@ def _check(flags: argparse.Namespace) -> None:
     if not flags.words:
         raise InputError("runs needs a directory, or several: mtfrun runs /tmp/sweep")
     check_directories(flags)
+    if flags.rows is not None and not flags.curves:
+        raise InputError("--rows is of --curves: give it as well")
+    check_least(flags, 2, "rows")  # the first and the last step
+    if flags.curves and (flags.json or flags.metric or flags.sort or len(flags.words) > 1):
+        raise InputError("--curves prints one run, as in mtfrun runs /tmp/run --curves --rows=40")
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    return _print_curves(flags) if flags.curves else _print_runs(flags)
+
+
+def _print_runs(flags: argparse.Namespace) -> int:
     from mtfrun.rundir.run_summary import as_json, error_lines, metric_of, runs_table, varied_names
 
     by_path: dict[pathlib.Path, RunSummary] = {}
@@ -119,6 +140,46 @@ def _sort_key(name: str, metric: str) -> Callable[[RunSummary], Any]:
     return keys[name]
 
 
+# In this order, before all other metrics by name. Tags of single tasks and layers have a "/".
+_TRAIN_METRICS = ("loss", "accuracy")
+_EVAL_METRICS = ("loss", "accuracy", "bits_per_byte", "perplexity")
+
+
+def _print_curves(flags: argparse.Namespace) -> int:
+    from mtfrun.files import RunDirError
+    from mtfrun.metrics.curves import read_curves
+    from mtfrun.rundir import RunDirectory
+
+    run = RunDirectory(flags.words[0])
+    run.require()
+    with progress.waiting("reading the curves"):
+        train, evaluations = (read_curves(f"{run.path}/{name}") for name in ("train", "eval"))
+    if not any((*train.values(), *evaluations.values())):
+        raise RunDirError(f"{run.path} has no curves yet: train writes them every LOG_EVERY steps")
+    print_lines(*curve_table(train, evaluations, flags.rows or 12))
+    return 0
+
+
+def curve_table(train: Curves, evaluations: Curves, rows: int) -> list[str]:
+    """Returns a heading and lines for at most `rows` steps, preferably with evaluations."""
+    from mtfrun.metrics.curves import choose_steps
+    from mtfrun.metrics.tags import tag_of
+
+    columns = {f"train {tag}": train[tag] for tag in _TRAIN_METRICS if tag in train}
+    further = sorted(tag for tag in evaluations if "/" not in tag and tag not in _EVAL_METRICS)
+    for name in (*_EVAL_METRICS, *further):
+        if (tag := tag_of(name)) in evaluations:
+            columns[f"eval {name}"] = evaluations[tag]
+    all_steps = {step for curve in columns.values() for step in curve}
+    evaluated = {step for curve in evaluations.values() for step in curve}
+    steps = choose_steps(all_steps, evaluated, rows)
+    texts = [
+        [f"{step:,}", *(number_text(curve.get(step)) for curve in columns.values())]
+        for step in steps
+    ]
+    return table_lines(["step", *columns], texts, terminal_columns())
+
+
 COMMANDS = [
     Command(
         "runs",
@@ -126,7 +187,7 @@ COMMANDS = [
         run,
         _add_flags,
         _check,
-        imports_tensorflow=False,
+        imports_tensorflow=lambda flags: flags.curves,
         subject="nothing",
         words="DIR ...",
     )

@@ -3,8 +3,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.cli.command import RUN_HELP, Command, add_output_flags, check_names, check_run
-from mtfrun.cli.process_flags import add_process_flags, check_processes
+from mtfrun.cli.command import (
+    RUN_HELP,
+    Command,
+    add_adapter,
+    add_checkpoint,
+    add_output,
+    check_names,
+    check_run,
+)
 from mtfrun.errors import InputError
 
 _DESCRIPTION = (
@@ -34,12 +41,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without_end", action="store_true", help="score targets without the token that ends them"
     )
-    add_output_flags(parser)
-    add_process_flags(parser)
+    add_output(parser, default="-")
+    add_checkpoint(parser)
+    add_adapter(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
-    check_processes(flags)
     check_run(flags, "latest", "best")
     check_names(flags, "input", "output")
     if flags.input is None:
@@ -65,5 +72,14 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 COMMANDS = [
-    Command("score", _DESCRIPTION, run, _add_flags, _check, prints_texts=True, model_dir="run")
+    Command(
+        "score",
+        _DESCRIPTION,
+        run,
+        _add_flags,
+        _check,
+        prints_texts=True,
+        model_dir="run",
+        several_processes=True,
+    )
 ]

@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Sequence
 
 from mtfrun.cli.command import Command, settings_of
-from mtfrun.cli.process_flags import add_process_flags, check_processes
 from mtfrun.display import progress
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
@@ -76,11 +75,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="continue although data, configuration or code have changed since the checkpoint",
     )
-    add_process_flags(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
-    check_processes(flags)
     if not flags.gin_file:
         of_run = pathlib.Path(flags.model_dir or "") / "config.gin"
         name = of_run if flags.model_dir and of_run.is_file() else "runs/quickstart.gin"
@@ -136,4 +133,6 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = [Command("train", _DESCRIPTION, run, _add_flags, _check, writes_run=True)]
+COMMANDS = [
+    Command("train", _DESCRIPTION, run, _add_flags, _check, writes_run=True, several_processes=True)
+]

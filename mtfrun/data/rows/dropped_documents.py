@@ -89,7 +89,7 @@ def find_hashes(cache: TokenCache, hashes: Iterable[str]) -> dict[str, np.ndarra
         if match is None:
             raise DataError(
                 f'"{text[:40]}" is not the hash of a document, such as 12-0123456789abcdef: '
-                "`mtfrun data where` prints them"
+                "`mtfrun audit rows` prints them"
             )
         by_length.setdefault(int(match[1]), []).append(text)
     documents_by_hash = {}

@@ -95,7 +95,7 @@ class TaskData(TextData):
         for text in hashes:
             if not any(by_hash[text].size for by_hash in data._dropped):
                 raise DataError(
-                    f"no document of the training split has the hash {text}: `mtfrun data where` "
+                    f"no document of the training split has the hash {text}: `mtfrun audit rows` "
                     "prints the hashes of documents"
                 )
         return data

@@ -64,11 +64,11 @@ class SentencePieceVocabulary(FileVocabulary):
     and repeated spaces), do not represent other texts. An unknown piece counts 0 bytes, so that
     bits per byte never look better than they are. Bytes that are not UTF-8 become U+FFFD.
 
-    The file is read at the first use: a configuration may name the file that `mtfrun vocab train`
+    The file is read at the first use: a configuration may name the file that `mtfrun data vocab`
     makes from its data.
 
     Args:
-      sentencepiece_model_file: the model; `mtfrun vocab train` makes one. Its padding must be id 0,
+      sentencepiece_model_file: the model; `mtfrun data vocab` makes one. Its padding must be id 0,
         as in T5's, whose end is 1 and unknown 2, unless `pad_id` is -1.
       extra_ids: number of sentinels.
       size: the number of ids of a model that was made for this vocabulary; by default the ids,
@@ -238,14 +238,14 @@ class SentencePieceVocabulary(FileVocabulary):
         return read_vocabulary_file(
             self._file,
             "SentencePieceVocabulary.sentencepiece_model_file",
-            "mtfrun vocab train makes one",
+            "mtfrun data vocab makes one",
         )
 
     @functools.cached_property
     def _encoder(self) -> sentencepiece.SentencePieceProcessor:
         damaged = DataError(
             f"{self._file} is not a SentencePiece model, or damaged: copy it again, or make one "
-            "with mtfrun vocab train"
+            "with mtfrun data vocab"
         )
         try:
             processor = sentencepiece.SentencePieceProcessor(model_proto=self._proto)
@@ -261,7 +261,7 @@ class SentencePieceVocabulary(FileVocabulary):
                 raise DataError(
                     f"{self._file}: models take id 0 for padding and need an id that ends a text, "
                     f"and its {name}_id is {number}: train it with pad_id=0, eos_id=1, unk_id=2, "
-                    "as mtfrun vocab train does"
+                    "as mtfrun data vocab does"
                 )
         return processor
 

@@ -75,5 +75,14 @@ def find_template(flags: argparse.Namespace, data: Data) -> ConversationTemplate
 
 
 COMMANDS = [
-    Command("chat", _DESCRIPTION, run, _add_flags, _check, prints_texts=True, model_dir="run")
+    Command(
+        "chat",
+        _DESCRIPTION,
+        run,
+        _add_flags,
+        _check,
+        prints_texts=True,
+        model_dir="run",
+        several_processes=True,
+    )
 ]

@@ -3,7 +3,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.cli.command import RUN_HELP, Command, check_least, check_names, check_run, settings_of
+from mtfrun.cli.command import (
+    RUN_HELP,
+    Command,
+    add_checkpoint,
+    check_least,
+    check_names,
+    check_run,
+    settings_of,
+)
 from mtfrun.errors import InputError
 
 _DESCRIPTION = (
@@ -39,7 +47,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="T",
     )
     add("--batch_size", type=int, default=64, help="rows at a time; 64 by default", metavar="N")
-    add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
+    add_checkpoint(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, settings_of
+from mtfrun.cli.command import Command, add_checkpoint, settings_of
 from mtfrun.display import progress
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
@@ -41,7 +41,7 @@ _ROUNDING = 1e-5
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--from_run", help="the run of the smaller model", metavar="DIR", path="directory")
-    add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
+    add_checkpoint(parser)
     add(
         "--copies",
         action="store_true",

@@ -6,7 +6,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from mtfrun.cli.command import add_shard_size_flag, shard_size
+from mtfrun.cli.commands.export import add_shard_size, shard_size
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class HuggingFaceExporter:
     )
 
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
-        add_shard_size_flag(parser)
+        add_shard_size(parser)
         parser.add_argument(
             "--weights_only",
             action="store_true",

@@ -9,7 +9,14 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, check_least, check_mesh, require_gin_files, settings_of
+from mtfrun.cli.command import (
+    Command,
+    add_json,
+    check_least,
+    check_mesh,
+    require_gin_files,
+    settings_of,
+)
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import ExitCode, InputError
 
@@ -61,7 +68,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--layout", help="the layout, 'batch:data;heads:model'", metavar="L")
     add("--device_memory", help="the memory of a device, such as 16GB", metavar="BYTES")
     add("--bandwidth", help="of each axis: data:12GB/s,model:300GB/s", metavar="B")
-    add("--json", action="store_true", help="print one JSON object")
+    add_json(parser, "print one JSON object")
     add("--picture", help="a file (.svg, .html, .txt), or -", metavar="FILE", path="new file")
     add("--calibrate", action="store_true", help="measure this machine's devices: --profile")
     add("--search", action="store_true", help="find the fastest mesh and layout for --devices")

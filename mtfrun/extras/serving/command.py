@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from mtfrun.cli.command import (
     RUN_HELP,
     Command,
-    add_adapter_flag,
+    add_adapter,
+    add_checkpoint,
     check_least,
     check_names,
     check_run,
@@ -58,8 +59,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="the name of the model in requests; by default the name of --model_dir",
         metavar="NAME",
     )
-    add("--checkpoint", default="latest", help="latest (default), best, or a step", metavar="C")
-    add_adapter_flag(parser)
+    add_checkpoint(parser)
+    add_adapter(parser)
     add(
         "--chat_template",
         help="for /v1/chat/completions: chatml, llama3, plain or zephyr, or a file of a tokenizer "

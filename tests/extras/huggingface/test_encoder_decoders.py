@@ -161,6 +161,7 @@ def test_fine_tuning_on_a_mesh_is_that_on_one_device(
     ]
     (tmp_path / "pairs.tsv").write_bytes(b"\n".join(lines * 100))
     process = mtfrun_here(
+        "audit",
         "verify",
         f"--gin_file={model.run / 'config.gin'}",
         "--gin_file=data/tsv_pairs.gin",

@@ -179,6 +179,7 @@ def test_fine_tuning_on_a_mesh_is_that_on_one_device(
             (tmp_path / f"{i}.txt").write_text(text)
         files = ["--gin_file=data/text_files.gin", f"--gin.TEXT_FILES='{tmp_path}/*.txt'"]
     process = mtfrun_here(
+        "audit",
         "verify",
         f"--gin_file={model.run / 'config.gin'}",
         *files,

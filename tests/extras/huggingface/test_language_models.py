@@ -208,6 +208,7 @@ def test_fine_tuning_on_a_mesh_is_that_on_one_device(
         text = b" ".join(map(_text, (model.case["inputs"] + number) % 80))
         (tmp_path / f"{number}.txt").write_bytes(text)
     process = mtfrun_here(
+        "audit",
         "verify",
         f"--gin_file={model.run / 'config.gin'}",
         "--gin_file=data/text_files.gin",

@@ -213,7 +213,7 @@ def test_fine_tuning_on_a_mesh_is_that_on_one_device(
     pair_model: Imported, tmp_path: pathlib.Path
 ) -> None:
     process = mtfrun_here(
-        *("verify", *_files_of_pairs(pair_model, tmp_path), "--gin.DROPOUT_RATE=0.1"),
+        *("audit", "verify", *_files_of_pairs(pair_model, tmp_path), "--gin.DROPOUT_RATE=0.1"),
         *(f"--mesh={MESH}", "--steps=1", "--cpu", "--json"),
     )
     (report,) = succeeded(process)

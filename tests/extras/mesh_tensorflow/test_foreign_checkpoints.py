@@ -112,7 +112,7 @@ def tuning_flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]
     settings = ["--size=100", "--normalization=nmt_nfkc", "--no_byte_fallback"]
     process = mtfrun_here(
-        "vocab", "train", *tuning_flags, *settings, f"--output={directory / 'pairs.model'}"
+        "data", "vocab", *tuning_flags, *settings, f"--output={directory / 'pairs.model'}"
     )
     assert process.returncode == 0, process.stderr.decode()
     assert SentencePieceVocabulary(str(directory / "pairs.model"), extra_ids=28).size == 128

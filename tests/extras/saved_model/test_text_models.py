@@ -10,6 +10,7 @@ import pytest
 
 import mtfrun
 from tests.cli.command import TINY, TWO_STEPS, tiny_experiment, tiny_pairs_experiment
+from tests.cli.test_export import assert_refused_by_a_full_disk
 from tests.experiment.runs.tiny_runs import files_and_params
 from tests.extras.saved_model.serving import as_json, decoded, exported, lines_of, responses
 
@@ -132,3 +133,11 @@ def test_texts_get_labels_with_probabilities(tmp_path: pathlib.Path) -> None:
     for row in by_classify["predictions"]:
         assert sorted(row["labels"]) == ["maybe", "no", "yes"]
         assert row["probabilities"] == sorted(row["probabilities"], reverse=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bytes_of_a_file", [1000, 100_000])
+def test_a_full_disk_is_one_line_and_leaves_nothing(
+    bytes_of_a_file: int, language_model_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    assert_refused_by_a_full_disk(language_model_run, tmp_path, "saved_model", bytes_of_a_file)

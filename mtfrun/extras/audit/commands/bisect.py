@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Finds the first step at which two trainings part, what parts there, and the likely cause.
 
-  mtfrun bisect /tmp/run /tmp/other
-  mtfrun bisect /tmp/run /tmp/other --json
+  mtfrun audit bisect /tmp/run /tmp/other
+  mtfrun audit bisect /tmp/run /tmp/other --json
 
 Compares the ledgers of two run directories step by step: the initial values, and of every step the
 batch, the random key, the loss, the gradient norm and, where there are digests, all variables. The
@@ -35,8 +35,8 @@ before it: the variables that differ before the step are named, and the first la
 differs, or its gradient, though the variables of A are in both; with the line of its code. The
 runs' modules must be allowed, also to name documents: --gin_allow_imports.
 
-Exit code 5 if the runs differ. `mtfrun ledger show` prints a ledger, `mtfrun replay` computes steps
-again."""
+Exit code 5 if the runs differ. `mtfrun audit ledger` prints a ledger, `mtfrun audit replay`
+computes steps again."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -116,5 +116,7 @@ def _recompute(
 
 
 COMMANDS = [
-    Command("bisect", _DESCRIPTION, run, _add_flags, subject="nothing", imports_tensorflow=False)
+    Command(
+        "audit bisect", _DESCRIPTION, run, _add_flags, subject="nothing", imports_tensorflow=False
+    )
 ]

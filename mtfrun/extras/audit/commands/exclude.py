@@ -18,7 +18,7 @@ Makes a run that leaves out documents, from the last checkpoint before another r
   mtfrun audit exclude --from_run=/tmp/run --hashes=12-0123456789abcdef --model_dir=/tmp/excluded
   mtfrun train --gin_file=/tmp/excluded/config.gin --model_dir=/tmp/excluded
 
---hashes has the hashes of documents, which `mtfrun data where` prints, or names a file with them.
+--hashes has the hashes of documents, which `mtfrun audit rows` prints, or names a file with them.
 Their places are padding and have no loss; all other texts keep theirs. The run is equal to the bit
 to a run that never reads the documents. Its configuration is the former run's, or --gin_file's,
 with experiment.Training.exclude_documents. If no checkpoint is early enough it begins at step 0."""

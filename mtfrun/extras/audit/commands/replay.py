@@ -5,16 +5,16 @@ import dataclasses
 import json
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, require_model_dir, settings_of
+from mtfrun.cli.command import Command, add_json, require_model_dir, settings_of
 from mtfrun.display import progress
 from mtfrun.errors import ExitCode, InputError
-from mtfrun.extras.audit.commands.ledger_show import step_range
+from mtfrun.extras.audit.commands.ledger import step_range
 
 _DESCRIPTION = """\
 Computes steps of a training again, and compares them with the run's ledger.
 
-  mtfrun replay --model_dir=/tmp/run --steps=1200:1250
-  mtfrun replay --model_dir=/tmp/run --steps=1:100 --gin.MESH_SHAPE="'data:2,model:2'"
+  mtfrun audit replay --model_dir=/tmp/run --steps=1200:1250
+  mtfrun audit replay --model_dir=/tmp/run --steps=1:100 --gin.MESH_SHAPE="'data:2,model:2'"
 
 Begins with the nearest checkpoint before the first step, and trains in a temporary directory. The
 answer is "identical", or the first step that differs and what differs first there: the batch, the
@@ -23,19 +23,19 @@ run has their digests, as with every checkpoint. On another mesh losses and norm
 0.001 of their size. What has changed since the run is printed first: the commit, the machine,
 versions; other data are refused.
 
-Exit code 5 if a step differs. `mtfrun ledger show` prints the ledger."""
+Exit code 5 if a step differs. `mtfrun audit ledger` prints the ledger."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", help="the first and the last step, such as 1:100", metavar="A:B")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(parser, "print one JSON object")
 
 
 def _check(flags: argparse.Namespace) -> None:
     require_model_dir(flags)
     steps = step_range(flags.steps or "")
     if steps is None:
-        raise InputError("replay needs the first and the last step, such as --steps=100:150")
+        raise InputError("audit replay needs the first and the last step, such as --steps=100:150")
     if not 1 <= steps[0] <= steps[1]:
         raise InputError(f"--steps={flags.steps}: steps are counted from 1, the first one first")
 
@@ -57,4 +57,4 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0 if result.difference is None else ExitCode.NOT_EQUAL
 
 
-COMMANDS = [Command("replay", _DESCRIPTION, run, _add_flags, _check, subject="run")]
+COMMANDS = [Command("audit replay", _DESCRIPTION, run, _add_flags, _check, subject="run")]

@@ -6,7 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mtfrun.cli.command import Command, check_least, check_mesh, require_gin_files, settings_of
+from mtfrun.cli.command import (
+    Command,
+    add_json,
+    check_least,
+    check_mesh,
+    require_gin_files,
+    settings_of,
+)
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import ExitCode, InputError
 
@@ -18,10 +25,10 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Trains a few steps on meshes and on one device, and shows the largest differences.
 
-  mtfrun verify --gin_file=runs/quickstart.gin --mesh=data:2,model:2 --mesh=data:4,model:1
-  mtfrun verify --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin
-  mtfrun verify --gin_file=my.gin --mesh=data:2,model:2 --layout='batch:data;d_ff:model' \\
-                                  --mesh=all:4 --layout='batch:all'
+  mtfrun audit verify --gin_file=runs/quickstart.gin --mesh=data:2,model:2 --mesh=data:4,model:1
+  mtfrun audit verify --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin
+  mtfrun audit verify --gin_file=my.gin --mesh=data:2,model:2 --layout='batch:data;d_ff:model' \\
+                                        --mesh=all:4 --layout='batch:all'
 
 A mesh changes no number but for rounding. This checks it for a configuration, and for models,
 layers and optimizers of yours: the initial values; the loss and the gradients of every step; the
@@ -38,7 +45,7 @@ accelerator; --cpu simulates them in any case. Nothing is written, and of checkp
 --gin.INIT_CHECKPOINT is read.
 
 Differences are relative to the largest entry of a variable's gradient, or to an entry of an update.
-With float32 they are about 0.000001; with bfloat16 choose --tolerance=0.05, or verify with
+With float32 they are about 0.000001; with bfloat16 choose --tolerance=0.05, or use
 --gin.ACTIVATION_DTYPE="'float32'"."""
 
 
@@ -85,15 +92,15 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
     )
     add("--cpu", action="store_true", help="simulate all devices, though there are accelerators")
-    add("--json", action="store_true", help="print one JSON object for every mesh")
+    add_json(parser, "print one JSON object for every mesh")
 
 
 def _check(flags: argparse.Namespace) -> None:
     require_gin_files(flags)
     if flags.model_dir is not None:
         raise InputError(
-            "verify uses no run: leave --model_dir out; to begin with the values of a checkpoint, "
-            "set --gin.INIT_CHECKPOINT"
+            "audit verify uses no run: leave --model_dir out; to begin with the values of a "
+            "checkpoint, set --gin.INIT_CHECKPOINT"
         )
     check_least(flags, 1, "steps", "decode_length")
     check_least(flags, 0, "decodes")
@@ -195,4 +202,4 @@ def _observe(
     return observe(training, flags.steps, inputs, expected)
 
 
-COMMANDS = [Command("verify", _DESCRIPTION, run, _add_flags, _check)]
+COMMANDS = [Command("audit verify", _DESCRIPTION, run, _add_flags, _check)]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, check_least, require_gin_files, settings_of
+from mtfrun.cli.command import Command, add_json, check_least, require_gin_files, settings_of
 from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Checks that sizes of activations, and of their changes, do not depend on the width of a model.
 
-  mtfrun widths --gin_file=runs/quickstart.gin --gin.D_MODEL=64,128,256 --gin.D_FF=256,512,1024 \\
-      --gin.NUM_HEADS=2,4,8 --gin.WARMUP_STEPS=1 \\
+  mtfrun audit widths --gin_file=runs/quickstart.gin --gin.D_MODEL=64,128,256 \\
+      --gin.D_FF=256,512,1024 --gin.NUM_HEADS=2,4,8 --gin.WARMUP_STEPS=1 \\
       --gin.BASE_SIZES="{'d_model': 128, 'd_ff': 512, 'heads': 4}"
 
 A flag with several values, as in a sweep, has one for every width. Each model is trained for a few
@@ -45,13 +45,13 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="the largest exponent that is not marked; 0.25 by default",
         metavar="T",
     )
-    add("--json", action="store_true", help="print one JSON object for every layer")
+    add_json(parser, "print one JSON object for every layer")
 
 
 def _check(flags: argparse.Namespace) -> None:
     require_gin_files(flags)
     if flags.model_dir is not None:
-        raise InputError("widths uses no run: leave --model_dir out")
+        raise InputError("audit widths uses no run: leave --model_dir out")
     check_least(flags, 1, "steps")
     if not 0 <= flags.tolerance < math.inf:
         raise InputError(f"--tolerance={flags.tolerance} must be a number of at least 0")
@@ -141,4 +141,4 @@ def _print(
     print_lines("", *table_lines(headings, rows, terminal_columns()))
 
 
-COMMANDS = [Command("widths", _DESCRIPTION, run, _add_flags, _check, is_configured=False)]
+COMMANDS = [Command("audit widths", _DESCRIPTION, run, _add_flags, _check, is_configured=False)]

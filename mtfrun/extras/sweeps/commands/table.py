@@ -2,21 +2,41 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import math
 import pathlib
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, check_directories, check_names
+from mtfrun.cli.command import (
+    Command,
+    add_format,
+    add_output,
+    check_directories,
+    check_least,
+    check_names,
+)
+from mtfrun.display import progress
+from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
+from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError
+from mtfrun.errors.checks import POSITIVE
+
+if TYPE_CHECKING:
+    from mtfrun.display.pictures import Canvas
+    from mtfrun.extras.sweeps.analysis.optimum import Optimum
 
 _DESCRIPTION = """\
-Prints a table of a sweep: means over seeds, differences to a baseline, sizes and costs.
+Prints a table of a sweep: means over seeds, differences to a baseline, sizes, costs, or a fit.
 
   mtfrun table /tmp/sweep
   mtfrun table /tmp/sweep --metric=loss,accuracy --baseline="LEARNING_RATE=0.03"
   mtfrun table /tmp/sweep --format=latex --output=table.tex
   mtfrun table docs/results/mixtures.jsonl --format=md --output=docs/results/mixtures.md
+  mtfrun table /tmp/ladder --fit=ladder --hold_out=0 --budget=1e15 --picture=ladder.svg
+  mtfrun table /tmp/mup --fit=optimum --parameter=WARMUP_STEPS --metric=loss --picture=mup.svg
 
 The directory is a sweep's --model_dir, also while it is trained, or its --results. A row has the
 mean of the last evaluations of its finished runs, and the 95 % confidence interval of the mean: by
@@ -30,56 +50,187 @@ training step divided by its tokens or images, and seconds of training (see docs
 --format: text, for a terminal; md, a page; latex (a table, for the package booktabs), html (the
 table element), csv and json with all digits. The title of the page, and the caption of latex and
 html, is the sweep's question: the first sentence of the header of its sweep file. The page has the
-command, the environment of the runs, the table, and what its marks mean."""
+command, the environment of the runs, the table, and what its marks mean.
+
+--fit=ladder fits a scaling law to a sweep over sizes and lengths of training, and says what to
+train for a budget. The law is L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022): L is
+the sweep's metric at the end of a run, N the number of parameters, D of tokens. It is fitted to
+finished runs without those of the largest size, and predicts these: the table has the error.
+--hold_out=0 fits it to all runs, for the best advice: the N and D with the lowest loss for so many
+floating-point operations. Intervals contain 95 % of the laws that fit losses drawn around this one;
+docs/extras/sweeps.md says more.
+
+--fit=optimum prints where a setting is best, for every row: the minimum of a parabola through the
+means over seeds of the metric, in the logarithm of the setting: through the best value and at most
+two on each side. Its error is that over the seeds, as a factor. The last column is the metric that
+the optimum of the first row would give: what transfer from there costs. Where the best value is the
+first or the last, further values must be tried."""
 
 FORMATS = ("text", "md", "latex", "csv", "html", "json")
 _WITH_TITLE = ("md", "latex", "html")
+_LADDER, _OPTIMUM = "ladder", "optimum"
+_FORMATS_OF_FITS = {_LADDER: ("text", "json"), _OPTIMUM: ("text",)}
+# The fits that a flag is for; None is a table without a fit.
+_FITS_OF_FLAGS = {
+    "baseline": (None,),
+    "title": (None,),
+    "budget": (_LADDER,),
+    "hold_out": (_LADDER,),
+    "seed": (_LADDER,),
+    "parameter": (_OPTIMUM,),
+    "picture": (_LADDER, _OPTIMUM),
+}
+_DRAWS = 400
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--metric", help="one or several: loss,accuracy; the sweep's by default", metavar="NAMES")
     add("--baseline", help="the row that others are compared to; the sweep's by default")
-    add("--format", choices=FORMATS, default="text", help="see above; text by default")
-    add(
-        "--output",
-        help="the file to write; standard output by default",
-        metavar="FILE",
-        path="new file",
-    )
+    add_format(parser, FORMATS, "see above; text by default", default="text")
+    add_output(parser)
     add("--title", help="of md, latex and html; the sweep's question by default", metavar="TEXT")
+    add("--fit", choices=(_LADDER, _OPTIMUM), help="a scaling law, or the optimum of a setting")
+    add(
+        "--budget",
+        type=float,
+        help="floating-point operations of a training, such as 1e15; by default 10 times those of "
+        "the largest run",
+        metavar="C",
+    )
+    text = "the law is fitted without the N largest sizes; 1 by default"
+    add("--hold_out", type=int, help=text, metavar="N")
+    add("--seed", type=int, help="of the draws for intervals of the law", metavar="N")
+    text = "a setting with positive values; LEARNING_RATE by default"
+    add("--parameter", help=text, metavar="NAME")
+    text = "a file for the picture (.svg, .png)"
+    add("--picture", help=text, metavar="FILE", path="new file")
 
 
 def _check(flags: argparse.Namespace) -> None:
+    from mtfrun.metrics.catalogue import LOWEST, best_mode
+
     flags.words = [*flags.words, *([flags.model_dir] if flags.model_dir is not None else [])]
     if len(flags.words) != 1:
         raise InputError("table needs the directory of one sweep: mtfrun table /tmp/sweep")
     check_directories(flags)
-    check_names(flags, "output", "metric", "baseline")
+    check_names(flags, "output", "metric", "baseline", "picture")
+    for name, fits in _FITS_OF_FLAGS.items():
+        if getattr(flags, name) is not None and flags.fit not in fits:
+            remedy = (
+                f"give --fit={' or '.join(filter(None, fits))}" if any(fits) else "leave it out"
+            )
+            raise InputError(f"--{name} is not for this table: {remedy}")
     if flags.title is not None and flags.format not in _WITH_TITLE:
         raise InputError(f"--title is of {', '.join(_WITH_TITLE)}: leave it out")
+    formats = _FORMATS_OF_FITS.get(flags.fit, FORMATS)
+    if flags.format not in formats:
+        raise InputError(f"--fit={flags.fit} writes {' or '.join(formats)}, not {flags.format}")
+    check_least(flags, 0, "hold_out", "seed")
+    if flags.budget is not None and flags.budget not in POSITIVE:
+        raise InputError(f"--budget={flags.budget:g}: it must be {POSITIVE}, such as 1e15")
+    if flags.fit == _LADDER and flags.metric is not None and best_mode(flags.metric) != LOWEST:
+        raise InputError(f"--metric={flags.metric}: more of it is better, and the law is of a loss")
+    if flags.picture is not None and pathlib.Path(flags.picture).suffix not in (".svg", ".png"):
+        raise InputError(f"--picture={flags.picture}: name a file that ends in .svg or .png")
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
-    from mtfrun.extras.sweeps.analysis.comparison import compare
-    from mtfrun.extras.sweeps.analysis.table_formats import WRITERS, markdown_text
     from mtfrun.files import atomic_open
 
-    directory = pathlib.Path(flags.words[0])
-    metrics = [name.strip() for name in (flags.metric or "").split(",") if name.strip()]
-    comparison = compare(directory, metrics, flags.baseline)
-    if flags.title is not None:
-        comparison = dataclasses.replace(comparison, question=flags.title)
-    if flags.format == "md":
-        text = markdown_text(comparison, shlex.join(["mtfrun", *command[1:]]))
-    else:
-        text = WRITERS[flags.format](comparison)
+    fits: Mapping[str | None, Callable[[argparse.Namespace], str]]
+    fits = {None: lambda flags: _table(flags, command), _LADDER: _ladder, _OPTIMUM: _optimum}
+    text = fits[flags.fit](flags)
     if flags.output is None:
         print_lines(*text.splitlines())
         return 0
     with atomic_open(flags.output) as file:
         file.write(text)
     return 0
+
+
+def _table(flags: argparse.Namespace, command: Sequence[str]) -> str:
+    from mtfrun.extras.sweeps.analysis.comparison import compare
+    from mtfrun.extras.sweeps.analysis.table_formats import WRITERS, markdown_text
+
+    metrics = [name.strip() for name in (flags.metric or "").split(",") if name.strip()]
+    comparison = compare(pathlib.Path(flags.words[0]), metrics, flags.baseline)
+    if flags.title is not None:
+        comparison = dataclasses.replace(comparison, question=flags.title)
+    if flags.format == "md":
+        return markdown_text(comparison, shlex.join(["mtfrun", *command[1:]]))
+    return WRITERS[flags.format](comparison)
+
+
+def _ladder(flags: argparse.Namespace) -> str:
+    from mtfrun.extras.sweeps.analysis.ladder import advise, fit_ladder, ladder_rows
+    from mtfrun.extras.sweeps.analysis.ladder_table import ladder_json, ladder_lines, ladder_picture
+    from mtfrun.extras.sweeps.result import results_of
+    from mtfrun.rundir.run_summary import metric_of
+
+    sweep, results = results_of(flags.words[0])
+    metric = metric_of([x.metrics for x in results], flags.metric or sweep.metric or "loss")
+    hold_out = 1 if flags.hold_out is None else flags.hold_out
+    rows, left_out = ladder_rows(results, metric, hold_out)
+    with progress.waiting("fitting the law"):
+        ladder = fit_ladder(rows, metric, left_out, draws=_DRAWS, seed=flags.seed or 0)
+    advice = advise(ladder, flags.budget)
+    if flags.picture is not None:
+        _write_picture(flags.picture, ladder_picture(ladder, advice))
+    if flags.format == "json":
+        return json.dumps(ladder_json(ladder, advice), allow_nan=False) + "\n"
+    return _text(ladder_lines(ladder, advice, _columns(flags)))
+
+
+def _optimum(flags: argparse.Namespace) -> str:
+    from mtfrun.extras.sweeps.analysis.optimum import optima, picture
+    from mtfrun.extras.sweeps.result import results_of
+    from mtfrun.rundir.run_summary import metric_of
+
+    sweep, results = results_of(flags.words[0])
+    metric = metric_of([x.metrics for x in results], flags.metric or sweep.metric or "loss")
+    parameter = flags.parameter or "LEARNING_RATE"
+    by_row = optima(results, parameter, metric)
+    if flags.picture is not None:
+        _write_picture(flags.picture, picture(by_row, parameter, metric))
+    headings = ["row", parameter, "error", metric, f"at that of {next(iter(by_row))}"]
+    return _text(table_lines(headings, _optimum_rows(by_row), _columns(flags)))
+
+
+def _optimum_rows(by_row: Mapping[str, Optimum]) -> list[list[str]]:
+    first = next(iter(by_row.values()))
+    rows = []
+    for name, row in by_row.items():
+        if row.curve is None:
+            tried = ", ".join(map(number_text, (row.values[0], row.values[-1])))
+            rows.append([name, f"not between {tried}", "", "", ""])
+            continue
+        lowest = row.curve.lowest
+        error = "" if row.octaves is None else f"x/ {2**row.octaves:.2f}"
+        at_first = math.nan if first.curve is None else row.metric_at(first.curve.lowest)
+        metrics = [f"{row.metric_at(lowest):.4f}", f"{at_first:.4f}"]
+        rows.append([name, f"{lowest:.4g}", error, *metrics])
+    return rows
+
+
+def _write_picture(name: str, canvas: Canvas) -> None:
+    from PIL import Image
+
+    from mtfrun.files import atomic_open
+
+    with atomic_open(name) as file:
+        if name.endswith(".svg"):
+            file.write(canvas.svg())
+        else:
+            Image.fromarray(canvas.pixels()).save(file.buffer, "PNG")
+
+
+def _columns(flags: argparse.Namespace) -> int | None:
+    return terminal_columns() if flags.output is None else None
+
+
+def _text(lines: Sequence[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
 
 
 COMMANDS = [

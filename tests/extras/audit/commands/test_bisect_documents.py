@@ -1,4 +1,4 @@
-"""`bisect` names the documents and rows in which the data of two runs differ, without training."""
+"""`audit bisect` names the documents and rows in which the data of two runs differ."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_the_document_and_the_row_are_named(
 ) -> None:
     number, line = _row_of(run_copy, 2)
     other = with_text(lambda text: text.replace(line, line.replace("line", "lime")), 2)
-    process = mtfrun_here("bisect", str(run_copy), str(other))
+    process = mtfrun_here("audit", "bisect", str(run_copy), str(other))
     assert process.returncode == 5, process.stderr.decode()
     output = process.stdout.decode()
     assert "the batch of step 2 differs" in output and "likely cause: data: texts: " in output
@@ -79,7 +79,7 @@ def test_a_row_that_no_step_has_read_has_no_effect(
 ) -> None:
     number, line = _row_of(run_copy, 9)
     other = with_text(lambda text: text.replace(line, line.replace("quick", "quack")), 2)
-    process = mtfrun_here("bisect", str(run_copy), str(other))
+    process = mtfrun_here("audit", "bisect", str(run_copy), str(other))
     assert process.returncode == 0, process.stdout.decode()
     output = process.stdout.decode()
     assert "\nwithout effect: data: texts: " in output

@@ -39,7 +39,7 @@ def test_a_run_that_begins_with_a_checkpoint_equals_one_without_the_documents(
     whole, begun, fresh, early = (tmp_path / x for x in ("whole", "begun", "fresh", "early"))
     _train(whole, *flags)
     documents = succeeded(
-        mtfrun_here("data", "where", "line", f"--model_dir={whole}", "--json", "--most=300")
+        mtfrun_here("audit", "rows", "line", f"--model_dir={whole}", "--json", "--most=300")
     )
     first_steps = {x["hash"]: x["read"][0]["step"] for x in documents if x["read"]}
     later = next(text for text, step in first_steps.items() if step == 4)
@@ -52,10 +52,10 @@ def test_a_run_that_begins_with_a_checkpoint_equals_one_without_the_documents(
     batches = [[r.batch for r in read_ledger(run) if r.step] for run in (whole, begun)]
     assert [a == b for a, b in zip(*batches, strict=True)] == [True, True, True, False, True]
     # The run's configuration says what it leaves out.
-    at = mtfrun_here("data", "at", str(begun), "--step=4")
+    at = mtfrun_here("audit", "rows", f"--model_dir={begun}", "--step=4")
     assert at.returncode == 0, at.stdout.decode()
     (document,) = succeeded(
-        mtfrun_here("data", "where", f"--model_dir={begun}", "--json", f"--hash={later}")
+        mtfrun_here("audit", "rows", f"--model_dir={begun}", "--json", f"--hashes={later}")
     )
     assert document["read"] == document["to_come"] == []
     again = [f"--model_dir={begun}", f"--gin_file={begun}/config.gin"]

@@ -1,4 +1,4 @@
-"""`mtfrun bisect` names the first step and the cause of differences planted in trained runs."""
+"""`audit bisect` names the first step and the cause of differences planted in trained runs."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _train(*arguments: str) -> None:
 
 
 def _bisect(a: pathlib.Path, b: pathlib.Path, *flags: str) -> dict[str, Any]:
-    process = mtfrun_here("bisect", str(a), str(b), "--json", *flags)
+    process = mtfrun_here("audit", "bisect", str(a), str(b), "--json", *flags)
     assert process.returncode == 5, process.stderr.decode()
     result: dict[str, Any] = json.loads(process.stdout)
     return result

@@ -1,4 +1,4 @@
-"""The command `replay`."""
+"""The command `audit replay`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.cli.forging import flip_bit
 
 
 def _replay(run: pathlib.Path, *words: str) -> tuple[int, dict[str, object]]:
-    process = mtfrun_here("replay", f"--model_dir={run}", "--json", *words)
+    process = mtfrun_here("audit", "replay", f"--model_dir={run}", "--json", *words)
     return process.returncode, json.loads(process.stdout)
 
 
@@ -66,7 +66,7 @@ def test_steps_after_a_damaged_checkpoint_are_computed_from_the_good_one_before_
     run_copy: pathlib.Path,
 ) -> None:
     path = flip_bit(run_copy, 1, "model/", 0, 20)
-    process = mtfrun_here("replay", f"--model_dir={run_copy}", "--steps=2:2", "--json")
+    process = mtfrun_here("audit", "replay", f"--model_dir={run_copy}", "--steps=2:2", "--json")
     assert f"ckpt-1 has other values of {path} than " in process.stderr.decode()
     result = json.loads(process.stdout)
     assert (result["start"], result["difference"]) == (0, None)
@@ -98,4 +98,4 @@ def test_mistakes_are_one_line(run_copy: pathlib.Path) -> None:
         ([run, "--steps=3:2"], "steps are counted from 1"),
         ([run, "--steps=1:900000"], "lacks some of the steps 1 to 900,000; it has 1 to "),
     ):
-        assert problem in error_line(mtfrun_here("replay", *words))
+        assert problem in error_line(mtfrun_here("audit", "replay", *words))

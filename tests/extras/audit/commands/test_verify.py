@@ -38,7 +38,7 @@ def _wrong_layer(folder: pathlib.Path, layer: str = "WrongLayer") -> list[str]:
 # Of the wrong classes only a loss is tested by default.
 @pytest.mark.slow
 def test_a_layer_with_a_wrong_gradient_is_found(tmp_path: pathlib.Path) -> None:
-    process = mtfrun_here("verify", *_wrong_layer(tmp_path), MESH)
+    process = mtfrun_here("audit", "verify", *_wrong_layer(tmp_path), MESH)
     assert process.returncode == ExitCode.NOT_EQUAL, process.stderr.decode()
     reference, mesh = process.stdout.decode().split("\n\n")
     assert reference.startswith("one device      CPU:0\nlosses          ")
@@ -66,7 +66,7 @@ def test_a_layer_with_a_wrong_gradient_is_found(tmp_path: pathlib.Path) -> None:
 def test_the_layer_and_the_operation_at_fault_are_named(
     layer: str, what: str, line: str, tmp_path: pathlib.Path
 ) -> None:
-    process = mtfrun_here("verify", *_wrong_layer(tmp_path, layer), MESH, "--json")
+    process = mtfrun_here("audit", "verify", *_wrong_layer(tmp_path, layer), MESH, "--json")
     assert process.returncode == ExitCode.NOT_EQUAL, process.stderr.decode()
     at_fault = json.loads(process.stdout)["at_fault"]
     assert (at_fault["name"], at_fault["what"]) == (layer, what)
@@ -76,7 +76,7 @@ def test_the_layer_and_the_operation_at_fault_are_named(
 @pytest.mark.slow
 def test_every_mesh_may_have_its_own_layout(tmp_path: pathlib.Path) -> None:
     layouts = ["--mesh=data:4", "--layout=batch:data", "--mesh=all:2", "--layout=d_ff:all"]
-    process = mtfrun_here("verify", *_wrong_layer(tmp_path), *layouts)
+    process = mtfrun_here("audit", "verify", *_wrong_layer(tmp_path), *layouts)
     assert process.returncode == ExitCode.NOT_EQUAL, process.stderr.decode()
     _, right, wrong = process.stdout.decode().split("\n\n")
     # The layer multiplies by the number of parts of d_ff.
@@ -128,7 +128,7 @@ def test_what_is_wrong_first_is_listed_first(
         flags.append(f"--gin.{optimizer}.learning_rate=0.1")
     if first.startswith("step 1"):
         flags += ["--steps=1", "--decodes=0"]
-    process = mtfrun_here("verify", *flags)
+    process = mtfrun_here("audit", "verify", *flags)
     assert process.returncode == ExitCode.NOT_EQUAL, process.stderr.decode()
     before, listed = process.stdout.decode().split("computation:\n")
     assert listed.splitlines()[0].strip().startswith(first)
@@ -138,11 +138,11 @@ def test_what_is_wrong_first_is_listed_first(
 @pytest.mark.slow
 def test_the_numbers_are_printed_as_json(tmp_path: pathlib.Path) -> None:
     flags = [*tiny_experiment(tmp_path), "--gin.MESH_SHAPE='data:2,model:2'"]
-    (mesh,) = succeeded(mtfrun_here("verify", *flags, "--steps=2", "--json"))
+    (mesh,) = succeeded(mtfrun_here("audit", "verify", *flags, "--steps=2", "--json"))
     assert mesh["equal"] and mesh["above"] == [] and mesh["tolerance"] == 1e-4
     assert 0 < mesh["largest"]["gradients"]["relative"] < 1e-4
     assert mesh["largest"]["decodes"]["relative"] < 1e-4
-    exact = mtfrun_here("verify", *flags, "--steps=2", "--json", "--tolerance=0")
+    exact = mtfrun_here("audit", "verify", *flags, "--steps=2", "--json", "--tolerance=0")
     assert exact.returncode == ExitCode.NOT_EQUAL
     above = json.loads(exact.stdout)["above"]
     assert above and all(difference["relative"] > 0 for difference in above)
@@ -153,6 +153,8 @@ def test_the_numbers_are_printed_as_json(tmp_path: pathlib.Path) -> None:
     [
         (["--model_dir=/tmp/run"], "verify uses no run: leave --model_dir out"),
         (["--layout=batch:data"], "--layout=batch:data needs a --mesh before it"),
+        (["--mesh=2x2"], "--mesh=2x2: not a mesh: write --mesh=data:2,model:2"),
+        (["--mesh=a:2", "--layout=b"], "--layout=b: not a layout: write --layout='batch:data"),
         (["--steps=0"], "--steps=0 must be at least 1"),
         (["--tolerance=nan"], "--tolerance=nan must be a number of at least 0"),
         ([], "the mesh data:1;model:1 is one device: name one to compare with it, --mesh="),
@@ -162,9 +164,11 @@ def test_the_numbers_are_printed_as_json(tmp_path: pathlib.Path) -> None:
 def test_flags_that_cannot_be_used_are_an_error_of_one_line(
     flags: list[str], expected: str, tmp_path: pathlib.Path
 ) -> None:
-    line = error_line(mtfrun_here("verify", *tiny_experiment(tmp_path), *flags))
+    line = error_line(mtfrun_here("audit", "verify", *tiny_experiment(tmp_path), *flags))
     assert line.startswith("mtfrun: error: ") and expected in line
 
 
 def test_a_configuration_is_needed() -> None:
-    assert "verify needs a configuration: --gin_file=" in error_line(mtfrun_here("verify"))
+    assert "audit verify needs a configuration: --gin_file=" in error_line(
+        mtfrun_here("audit", "verify")
+    )

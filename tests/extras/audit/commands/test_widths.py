@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.command import mtfrun_here
+from tests.cli.command import error_line, mtfrun_here
 
 MODEL = [
     *("--gin_file=runs/quickstart.gin", "--gin.NUM_LAYERS=1", "--gin.SEQUENCE_LENGTH=16"),
@@ -15,7 +15,7 @@ MODEL = [
 
 @pytest.mark.slow
 def test_a_drift_without_base_sizes_is_marked_and_is_the_exit_code() -> None:
-    process = mtfrun_here("widths", *MODEL)
+    process = mtfrun_here("audit", "widths", *MODEL)
     assert process.returncode == 5, process.stderr.decode()
     lines = process.stdout.decode().splitlines()
     assert lines[:3] == ["d_model: 64, 256", "heads: 2, 8", "d_ff: 128, 512"]
@@ -26,12 +26,23 @@ def test_a_drift_without_base_sizes_is_marked_and_is_the_exit_code() -> None:
 
 @pytest.mark.slow
 def test_a_dimension_that_grows_and_is_not_named_is_printed() -> None:
-    process = mtfrun_here("widths", *MODEL, "--gin.BASE_SIZES={'d_model': 64, 'd_ff': 128}")
+    process = mtfrun_here(
+        "audit", "widths", *MODEL, "--gin.BASE_SIZES={'d_model': 64, 'd_ff': 128}"
+    )
     assert "not in BASE_SIZES: heads" in process.stdout.decode().splitlines()
 
 
 @pytest.mark.slow
 def test_base_sizes_of_all_names_let_nothing_drift() -> None:
     base = "--gin.BASE_SIZES={'d_model': 64, 'd_ff': 128, 'heads': 2}"
-    process = mtfrun_here("widths", *MODEL, base)
+    process = mtfrun_here("audit", "widths", *MODEL, base)
     assert process.returncode == 0, process.stdout.decode() + process.stderr.decode()
+
+
+def test_flags_that_cannot_be_used_are_one_line() -> None:
+    for flags, problem in (
+        (["--gin.D_MODEL=64"], "there is one width only: give flags several values"),
+        (["--gin.D_MODEL=64,128,256", "--gin.D_FF=1,2"], "D_FF has 2 values, and another flag 3:"),
+    ):
+        quick = "--gin_file=runs/quickstart.gin"
+        assert problem in error_line(mtfrun_here("audit", "widths", quick, *flags))

@@ -1,4 +1,4 @@
-"""Classes whose numbers depend on the mesh, each in another way: `mtfrun verify` must find them."""
+"""Classes whose numbers depend on the mesh, each in another way: `audit verify` must find them."""
 
 from __future__ import annotations
 

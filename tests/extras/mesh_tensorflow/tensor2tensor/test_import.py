@@ -106,7 +106,12 @@ def test_imported_models_of_images_train_on_a_mesh(tmp_path: pathlib.Path) -> No
         pixels = np.random.default_rng(i).integers(0, 256, [rows, cols], np.uint8)
         Image.fromarray(pixels).save(images / f"{i}.png")
     process = mtfrun_here(
-        *("verify", f"--gin_file={model.run}/config.gin", "--gin_file=data/image_folders.gin"),
+        *(
+            "audit",
+            "verify",
+            f"--gin_file={model.run}/config.gin",
+            "--gin_file=data/image_folders.gin",
+        ),
         *(f"--gin.IMAGES_DIR='{tmp_path}/images'", f"--gin.IMAGE_SIZE={rows}"),
         *(f"--gin.RESIZE={rows}", "--gin.CROP=None", "--gin.data.ImageFolders.channels=1"),
         *("--cpu", "--mesh=data:2,model:2", "--steps=1", "--json"),

@@ -72,7 +72,7 @@ def test_an_imported_model_trains_on_a_mesh_and_searches(tmp_path: pathlib.Path)
     rows = [f"3 {i % 9} 5\t6 {i // 9}\n" for i in range(81)]
     (tmp_path / "rows.tsv").write_text("".join(rows))
     process = mtfrun_here(
-        *("verify", f"--gin_file={model.run}/config.gin", "--gin_file=data/tsv_pairs.gin"),
+        *("audit", "verify", f"--gin_file={model.run}/config.gin", "--gin_file=data/tsv_pairs.gin"),
         *(f"--gin.TSV_FILES='{tmp_path}/rows.tsv'", "--gin.BATCH_SIZE=4"),
         *("--gin.INPUTS_LENGTH=12", "--gin.TARGETS_LENGTH=12"),
         *("--gin.DROPOUT_RATE=0.1", "--cpu", f"--mesh={SEVERAL}", "--steps=2", "--json"),

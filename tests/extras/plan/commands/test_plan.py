@@ -223,3 +223,14 @@ def test_the_choice_for_a_slow_network(
     best = json.loads(result.stdout)["ranking"][0]
     assert mesh in (None, best["mesh"])
     assert any(f"{name}:" in best["layout"] for name in dimensions)
+
+
+@pytest.mark.slow
+def test_a_plan_counts_images() -> None:
+    small = ["--gin.STAGE_SIZES=[1]", "--gin.WIDTHS=[4]", "--gin.AVERAGE_DECAY=0.9"]
+    process = mtfrun("plan", "--gin_file=runs/digits.gin", *small, "--gin.TRAIN_STEPS=3")
+    assert process.returncode == 0, process.stderr.decode()
+    report = process.stdout.decode()
+    assert "batch           64 images a step, in 1 microbatch(es)" in report
+    assert "steps           3: 192 images" in report
+    assert re.search(r"^averages        [\d,]+ bytes, [\d,]+ on each device$", report, re.MULTILINE)

@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from mtfrun.extras.report.page import LARGEST_PAGE
+from mtfrun.extras.report.page import LARGEST_PAGE, render
+from mtfrun.extras.report.reading import report_of
 from tests.browser import needs_browser, open_page
 from tests.cli.command import error_line, mtfrun_here
 from tests.extras.report.runs import Page, write_run
@@ -79,3 +80,19 @@ def test_a_browser_draws_the_charts_and_logs_no_error(
     _report(file, language_model_run)
     shown = open_page(file.as_uri(), tmp_path, secs=20)
     assert 'class="bk-Figure"' in shown
+
+
+def test_a_report_follows_no_link_and_escapes_the_names_of_directories(
+    tmp_path: pathlib.Path,
+) -> None:
+    run = tmp_path / "a\x1b[31mb"
+    write_run(run)
+    (tmp_path / "secret").write_text("SECRET = 's3cr3t'\n")
+    (run / "config.gin").unlink()
+    (run / "config.gin").symlink_to(tmp_path / "secret")
+    page = render(report_of([run], 0))
+    assert "s3cr3t" not in page and "SECRET" not in page and "Not a regular file but a link" in page
+    assert "\x1b" not in page and r"a\x1b[31mb" in page
+    (run / "report.html").symlink_to(tmp_path / "elsewhere")
+    assert "is a link, which is not followed" in error_line(mtfrun_here("report", str(run)))
+    assert not (tmp_path / "elsewhere").exists()

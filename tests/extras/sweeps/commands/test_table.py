@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mtfrun.extras.sweeps.analysis.scaling_law import ScalingLaw
-from mtfrun.extras.sweeps.commands import ladder
+from mtfrun.extras.sweeps.commands import table
 from mtfrun.extras.sweeps.commands.table import FORMATS
 from mtfrun.extras.sweeps.result import RunResult
 from mtfrun.extras.sweeps.sweep import Sweep, SweepRow
@@ -51,10 +51,10 @@ def sweep(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_the_table_has_the_held_out_error_the_law_and_the_advice(sweep: pathlib.Path) -> None:
     # The command never imports TensorFlow, which a process of the tests may have done.
     program = (
-        "import sys; from mtfrun.extras.sweeps.commands import ladder; "
+        "import sys; from mtfrun.extras.sweeps.commands import table; "
         "from mtfrun.cli.main import main; "
-        "ladder._DRAWS = 10; "
-        f"code = main(['ladder', {str(sweep)!r}, '--budget=1e14']); "
+        "table._DRAWS = 10; "
+        f"code = main(['table', '--fit=ladder', {str(sweep)!r}, '--budget=1e14']); "
         "assert 'tensorflow' not in sys.modules; sys.exit(code)"
     )
     process = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True)
@@ -72,10 +72,10 @@ def test_the_table_has_the_held_out_error_the_law_and_the_advice(sweep: pathlib.
 def test_json_has_the_law_and_the_advice_for_the_metric(
     sweep: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ladder, "_DRAWS", 10)
+    monkeypatch.setattr(table, "_DRAWS", 10)
     output = sweep.parent / "law.svg"
-    flags = ["--json", "--hold_out=0", "--metric=loss", f"--picture={output}"]
-    process = mtfrun_here("ladder", str(sweep), *flags)
+    flags = ["--format=json", "--hold_out=0", "--metric=loss", f"--picture={output}"]
+    process = mtfrun_here("table", str(sweep), "--fit=ladder", *flags)
     assert process.returncode == 0, process.stderr.decode()
     values = json.loads(process.stdout)
     assert values["metric"] == "loss" and len(values["rows"]) == 11
@@ -97,14 +97,16 @@ def test_json_has_the_law_and_the_advice_for_the_metric(
         (["DIR", "--hold_out=2"], "those that are not held out have 2, 3 and 5: train more"),
         (["DIR", "--metric=perplexity"], "no evaluation has it; there are bits_per_byte, loss"),
         (["DIR/results"], "has no sweep.json"),
-        ([], "ladder needs the directory of one sweep"),
+        (["DIR", "--parameter=D_FF"], "--parameter is not for this table: give --fit=optimum"),
+        (["DIR", "--title=x"], "--title is not for this table: leave it out"),
+        (["DIR", "--format=csv"], "--fit=ladder writes text or json, not csv"),
     ],
 )
 def test_what_cannot_be_fitted_is_one_line(
     sweep: pathlib.Path, flags: list[str], message: str
 ) -> None:
     words = [word.replace("DIR", str(sweep)) for word in flags]
-    assert message in error_line(mtfrun_here("ladder", *words))
+    assert message in error_line(mtfrun_here("table", "--fit=ladder", *words))
 
 
 RATES = ["0.0125", "0.025", "0.05", "0.1", "0.2"]
@@ -134,7 +136,7 @@ def optimum_sweep(tmp_path: pathlib.Path) -> pathlib.Path:
 def test_a_line_has_the_optimum_its_error_and_what_that_of_the_first_row_costs(
     optimum_sweep: pathlib.Path,
 ) -> None:
-    process = mtfrun_here("optimum", str(optimum_sweep))
+    process = mtfrun_here("table", "--fit=optimum", str(optimum_sweep))
     assert process.returncode == 0, process.stderr.decode()
     heading, narrow, wide = (line.split() for line in process.stdout.decode().splitlines())
     assert heading[:4] == ["row", "LEARNING_RATE", "error", "bits_per_byte"]
@@ -146,20 +148,23 @@ def test_a_line_has_the_optimum_its_error_and_what_that_of_the_first_row_costs(
 
 
 def test_a_best_value_at_the_end_is_not_an_optimum(optimum_sweep: pathlib.Path) -> None:
-    process = mtfrun_here("optimum", str(optimum_sweep), "--metric=loss")
+    process = mtfrun_here("table", "--fit=optimum", str(optimum_sweep), "--metric=loss")
     (line,) = [x for x in process.stdout.decode().splitlines() if x.startswith("narrow ")]
     assert "not between 0.0125, 0.2" in line
 
 
 def test_a_picture_is_written(optimum_sweep: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    process = mtfrun_here("optimum", str(optimum_sweep), f"--picture={tmp_path}/x.svg")
+    process = mtfrun_here(
+        "table", "--fit=optimum", str(optimum_sweep), f"--picture={tmp_path}/x.svg"
+    )
     assert process.returncode == 0, process.stderr.decode()
     assert ">wide</text>" in (tmp_path / "x.svg").read_text()
 
 
 def test_bad_input_is_one_line(optimum_sweep: pathlib.Path) -> None:
-    assert "optimum needs the directory of a sweep" in error_line(mtfrun_here("optimum"))
-    line = error_line(mtfrun_here("optimum", str(optimum_sweep), "--parameter=LEARNING_RATES"))
+    line = error_line(
+        mtfrun_here("table", "--fit=optimum", str(optimum_sweep), "--parameter=LEARNING_RATES")
+    )
     assert "has no value of 'LEARNING_RATES', did you mean 'LEARNING_RATE'" in line
 
 

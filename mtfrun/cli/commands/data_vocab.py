@@ -3,13 +3,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, check_least, configured_data, require_gin_files
+from mtfrun.cli.command import Command, add_output, check_least, configured_data, require_gin_files
 from mtfrun.errors import InputError
 
 _DESCRIPTION = """\
 Trains a SentencePiece vocabulary on the texts of a configuration.
 
-  mtfrun vocab train --gin_file=my.gin --size=8000 --output=vocab.model
+  mtfrun data vocab --gin_file=my.gin --size=8000 --output=vocab.model
   mtfrun train --gin_file=my.gin --gin_file=data/sentencepiece.gin \\
       --gin.VOCABULARY_FILE="'vocab.model'" --model_dir=/tmp/run
 
@@ -27,7 +27,7 @@ bytes, for which there are 256 pieces. T5's vocabulary was made with --normaliza
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--size", type=int, help="number of pieces", metavar="N")
-    add("--output", help="the file of the model", metavar="FILE", path="new file")
+    add_output(parser, "the file of the model")
     add("--split", default="train", help="of the data; train by default", metavar="NAME")
     add(
         "--features",
@@ -66,12 +66,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _check(flags: argparse.Namespace) -> None:
     require_gin_files(flags)
     if flags.model_dir is not None:
-        raise InputError("vocab train reads no run: leave --model_dir out")
+        raise InputError("data vocab reads no run: leave --model_dir out")
     if flags.size is None:
-        raise InputError("vocab train needs the number of pieces: --size=8000")
+        raise InputError("data vocab needs the number of pieces: --size=8000")
     check_least(flags, 1, "size")
     if not flags.output:
-        raise InputError("vocab train needs a file to write: --output=vocab.model")
+        raise InputError("data vocab needs a file to write: --output=vocab.model")
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
@@ -100,4 +100,4 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-COMMANDS = [Command("vocab train", _DESCRIPTION, run, _add_flags, _check)]
+COMMANDS = [Command("data vocab", _DESCRIPTION, run, _add_flags, _check)]

@@ -17,7 +17,7 @@ from PIL import Image
 from mtfrun.display.pictures.canvas import HEIGHT, WIDTH
 from mtfrun.metrics.hparams import Metric, record_hparams, write_hparams
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
-from tests.cli.tensorboard_server import TensorBoard, serving
+from tests.extras.monitoring.tensorboard_server import TensorBoard, serving
 
 SETTINGS = """
 from __gin__ import dynamic_registration

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, require_model_dir
+from mtfrun.cli.command import Command, add_json, require_model_dir
 from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Shows what every step of a training has read and computed, bit by bit.
 
-  mtfrun ledger show --model_dir=/tmp/run
-  mtfrun ledger show --model_dir=/tmp/run --steps=1200:1250
-  mtfrun ledger show --model_dir=/tmp/run --steps=1:1000 --json
+  mtfrun audit ledger --model_dir=/tmp/run
+  mtfrun audit ledger --model_dir=/tmp/run --steps=1200:1250
+  mtfrun audit ledger --model_dir=/tmp/run --steps=1:1000 --json
 
 A row is a step: digests of its batch and, where a training begins, with checkpoints and every
 thousand steps, of all variables, slots and averages; the bits of its random key; the loss that is
@@ -43,7 +43,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", help=f"the first and the last; the last {_SHOWN} by default", metavar="A:B"
     )
-    parser.add_argument("--json", action="store_true", help="print a JSON object for every step")
+    add_json(parser, "print a JSON object for every step")
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -98,10 +98,9 @@ def _cells(record: LedgerRecord) -> list[str]:
     ]
 
 
-GROUPS = {"ledger": "Looks at what every step of a training has read and computed."}
 COMMANDS = [
     Command(
-        "ledger show",
+        "audit ledger",
         _DESCRIPTION,
         run,
         _add_flags,

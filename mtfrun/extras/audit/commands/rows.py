@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mtfrun.cli.command import Command, check_least, check_names, configured_data, require_model_dir
+from mtfrun.display.streams import print_lines
+from mtfrun.errors import ExitCode, InputError
+from mtfrun.extras.audit.commands.ledger import step_range
+from mtfrun.extras.data_viewer.command import add_row_flags, print_rows
+
+if TYPE_CHECKING:
+    from mtfrun.rundir import RunDirectory
+
+_DESCRIPTION = """\
+Shows the batch that a run has read at a step, or the steps that have read a text.
+
+  mtfrun audit rows --model_dir=/tmp/run --step=1213
+  mtfrun audit rows --model_dir=/tmp/run --step=1213 --rows=5:5 --tokens
+  mtfrun audit rows --model_dir=/tmp/run --step=1213 --html=batch.html
+  mtfrun audit rows --model_dir=/tmp/run "It was the best of times"
+  mtfrun audit rows --model_dir=/tmp/run --file=poem.txt
+  mtfrun audit rows --model_dir=/tmp/run --hashes=12-0123456789abcdef
+  mtfrun audit rows --model_dir=/tmp/run --document=4213 --json
+
+With --step: the rows of the batch that the run has read, or will read, as `mtfrun data show` prints
+them. The order of the data is a function of the seed and the step: nothing of the run is read but
+its configuration, the position of its newest checkpoint, and its ledger, with whose digest of the
+batch that of these rows is compared. Exit code 5 if the digests differ: then the texts, the batch
+size or the code are not those of the run.
+
+With a text: the documents that contain it, and where the run read them. It looks in the training
+split's cache of ids, and reads nothing else of the data. A document is found if a text of it
+contains this one as the vocabulary writes it, wherever it is divided into tokens; case and spaces
+count, unless the vocabulary ignores them. --document is the number of a document, from 1; empty
+documents do not count.
+
+For every document it prints its hash, by which `mtfrun audit exclude` leaves it out, its number,
+its texts, and the steps that have read it, each with the row and segment of the batch; then the
+steps to come until the last one of the run. A document that is longer than a row is read in
+several. In rows of an objective, such as span corruption, documents have no segments. --json prints
+a line for each document, with all steps. Exit code 5 if there is no document."""
+
+_BATCH = ("rows", "tokens", "html")
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("a batch").add_argument
+    add("--step", type=int, help="a step; the first one is 1", metavar="N")
+    add("--rows", help="the first and the last row, such as 1:3; all by default", metavar="A:B")
+    add_row_flags(parser)
+    add = parser.add_argument_group("documents").add_argument
+    add("--hashes", help="hashes of documents, separated by commas", metavar="HASHES")
+    add("--document", type=int, help="the number of a document", metavar="N")
+    add("--most", type=int, default=20, help="documents, at most; 20 by default", metavar="N")
+    add("--json", action="store_true", help="print a JSON object for every document")
+    text = "a file with the text; white space at its ends is ignored"
+    parser.add_argument("--file", help=text, metavar="FILE", path="input")
+
+
+def _check(flags: argparse.Namespace) -> None:
+    require_model_dir(flags)
+    check_least(flags, 1, "step", "document", "most")
+    check_names(flags, "file", "hashes", "html")
+    named = (flags.step, flags.file, flags.hashes, flags.document)
+    if len(flags.words) + sum(value is not None for value in named) != 1:
+        raise InputError(
+            "audit rows needs --step=N, or one text in quotes, or one of --file, --hashes and "
+            f'--document: mtfrun audit rows --model_dir={flags.model_dir} "a text"'
+        )
+    rows = step_range(flags.rows or "1:1")
+    if rows is None or not 1 <= rows[0] <= rows[1]:
+        raise InputError(f"--rows={flags.rows}: give the first and the last row, such as 1:3")
+    for name in _BATCH if flags.step is None else ():
+        if getattr(flags, name):
+            raise InputError(f"--{name} is about a batch: give its --step")
+
+
+def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    from mtfrun.rundir import RunDirectory
+
+    run = RunDirectory(flags.model_dir)
+    run.require()
+    return _show_documents(flags, run) if flags.step is None else _show_batch(flags, run)
+
+
+def _show_batch(flags: argparse.Namespace, run: RunDirectory) -> int:
+    from mtfrun.extras.data_viewer.configured import batches_at
+    from mtfrun.extras.data_viewer.row_view import rows_of_tasks
+    from mtfrun.files.digests import digest_of_rows
+
+    configured = configured_data(flags)
+    size, batches = configured.batch_size, batches_at(configured, run, flags.step)
+    first, last = step_range(flags.rows or f"1:{size}") or (1, size)
+    if first > size:
+        raise InputError(f"--rows={flags.rows}: a batch of this run has {size:,} rows")
+    tasks = batches.components_at(size)
+    batch = next(batches)
+    compared, is_equal = _compare(run, flags.step, digest_of_rows(batch, range(size)))
+    shown = {name: values[first - 1 : last] for name, values in batch.items()}
+    rows = list(rows_of_tasks(configured.data, shown, tasks[first - 1 :]))
+    title = f"{type(configured.data).__name__}, step {flags.step:,}"
+    print_rows(flags, rows, title, [title, compared], first=first, count=size)
+    return 0 if is_equal else ExitCode.NOT_EQUAL
+
+
+def _compare(run: RunDirectory, step: int, digest: int) -> tuple[str, bool]:
+    """Returns a line about the digest of a batch, and False if the ledger has another one."""
+    from mtfrun.extras.audit.ledger import LEDGER, read_ledger
+
+    line = f"the batch has the digest {digest:016x}"
+    if not pathlib.Path(run.path, LEDGER).exists():
+        return f"{line}; the run has no ledger to compare it", True
+    records = {record.step: record.batch for record in read_ledger(run.path)}
+    recorded = records.get(step)
+    if recorded is None:
+        last = max(records, default=0)
+        what = "the run has not come so far" if step > last else "the ledger lacks the step"
+        return f"{line}; {what}: step {last:,} is the last", True
+    if recorded == digest:
+        return f"{line}, as in the run's ledger", True
+    ledger = f"in the run's ledger {recorded:016x}"
+    return f"{line}, and {ledger}: it is not what the run has read", False
+
+
+def _show_documents(flags: argparse.Namespace, run: RunDirectory) -> int:
+    from mtfrun.extras.audit.exposures import Query, find_exposed
+
+    hashes = flags.hashes.split(",") if flags.hashes else ()
+    numbers = () if flags.document is None else (flags.document,)
+    number = 0
+    query = Query(_text(flags), hashes, numbers, flags.most)
+    for document in find_exposed(configured_data(flags), run, query):
+        number += 1
+        if flags.json:
+            print_lines(json.dumps(document.fields(), ensure_ascii=False))
+        else:
+            print_lines(*document.lines())
+    if number == flags.most and not flags.json:
+        print_lines(f"{number:,} documents, there may be more: --most shows more")
+    elif not number:
+        print_lines("no document of the training split is it or contains it")
+        return ExitCode.NOT_EQUAL
+    return 0
+
+
+def _text(flags: argparse.Namespace) -> str | None:
+    from mtfrun.errors.untrusted import read_regular_text
+
+    if flags.file is None:
+        return flags.words[0] if flags.words else None
+    try:
+        return read_regular_text(pathlib.Path(flags.file)).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--file={flags.file}: cannot read it: {error}") from error
+
+
+COMMANDS = [
+    Command(
+        "audit rows",
+        _DESCRIPTION,
+        run,
+        _add_flags,
+        _check,
+        subject="run",
+        words="[TEXT]",
+        prints_texts=True,
+    )
+]
