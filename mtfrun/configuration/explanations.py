@@ -48,14 +48,14 @@ def explain(name: str) -> list[Explanation]:
         return [_explain_macro(name, bindings)]
     targets = {full: target for full, target in load_published().items() if is_configurable(target)}
 
-    def called(name: str) -> Iterable[str]:
+    def find(name: str) -> Iterable[str]:
         # Two packages export some classes; one name of each is enough.
         return {id(targets[x]): x for x in targets if not name or _is_called(x, name)}.values()
 
-    if named := called(name):
+    if named := find(name):
         return [_explain_target(full, targets[full], bindings) for full in named]
     owner, _, parameter = name.rpartition(".")
-    chosen = [full for full in called(owner) if parameter in signature_of(targets[full])]
+    chosen = [full for full in find(owner) if parameter in signature_of(targets[full])]
     if chosen:
         return [_explain_parameter(full, targets[full], parameter, bindings) for full in chosen]
     raise InputError(f"nothing is called {name}{_nearest(name, macros, targets)}")

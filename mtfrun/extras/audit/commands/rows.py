@@ -6,7 +6,14 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, check_least, check_names, configured_data, require_model_dir
+from mtfrun.cli.command import (
+    Command,
+    add_json,
+    check_least,
+    check_names,
+    configured_data,
+    require_model_dir,
+)
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import ExitCode, InputError
 from mtfrun.extras.audit.commands.ledger import step_range
@@ -48,17 +55,16 @@ _BATCH = ("rows", "tokens", "html")
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("a batch").add_argument
-    add("--step", type=int, help="a step; the first one is 1", metavar="N")
-    add("--rows", help="the first and the last row, such as 1:3; all by default", metavar="A:B")
+    add = parser.add_argument
+    add("--step", type=int, help="show the batch of a step; the first one is 1", metavar="N")
+    add("--rows", help="of --step: the first and the last row, such as 1:3", metavar="A:B")
     add_row_flags(parser)
-    add = parser.add_argument_group("documents").add_argument
+    text = "a file with the text; white space at its ends is ignored"
+    add("--file", help=text, metavar="FILE", path="input")
     add("--hashes", help="hashes of documents, separated by commas", metavar="HASHES")
     add("--document", type=int, help="the number of a document", metavar="N")
     add("--most", type=int, default=20, help="documents, at most; 20 by default", metavar="N")
-    add("--json", action="store_true", help="print a JSON object for every document")
-    text = "a file with the text; white space at its ends is ignored"
-    parser.add_argument("--file", help=text, metavar="FILE", path="input")
+    add_json(parser, "print a JSON object for every document")
 
 
 def _check(flags: argparse.Namespace) -> None:
