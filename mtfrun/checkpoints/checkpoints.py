@@ -66,10 +66,8 @@ class Checkpoints(CheckpointReader):
             return int(name)
         best = self.best()
         if best is None:
-            raise RunDirError(
-                f"{self._directory} has no best checkpoint: train with"
-                " training.CheckpointOptions.best_metric = 'eval/loss', or choose a step"
-            )
+            remedy = "train with training.CheckpointOptions.best_metric = 'eval/loss'"
+            raise RunDirError(f"{self._directory} has no best checkpoint: {remedy}")
         return best.step
 
     def save(
@@ -154,16 +152,10 @@ def check_compatible(
     starts = {change.name.partition("/")[0] for change in differing}
     parts = [part for part in _PARTS if part in starts]
     if parts[:1] == ["optimizer"] and not any(path.startswith("optimizer/") for path in saved):
-        raise IncompatibleError(
-            name,
-            "it has weights without an optimizer",
-            parts,
-            f"train in another --model_dir, with --gin.INIT_CHECKPOINT=\"'{name}'\"",
-        )
-    of_part = [x for x in differing if not parts or x.name.startswith(f"{parts[0]}/")]
-    raise IncompatibleError(
-        name,
-        f"(checkpoint -> model) {list_changes(of_part)}",
-        parts,
-        "use the configuration that it was saved with (config.gin), or another --model_dir",
-    )
+        problem = "it has weights without an optimizer"
+        remedy = f"train in another --model_dir, with --gin.INIT_CHECKPOINT=\"'{name}'\""
+    else:
+        first = [x for x in differing if not parts or x.name.startswith(f"{parts[0]}/")]
+        problem = f"(checkpoint -> model) {list_changes(first)}"
+        remedy = "use the configuration that it was saved with (config.gin)"
+    raise IncompatibleError(name, problem, parts, remedy)

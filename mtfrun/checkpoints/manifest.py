@@ -15,12 +15,12 @@ from mtfrun.errors import RAISE_THE_LIMIT, InputError, is_shortage
 from mtfrun.errors.untrusted import hash_of_file, is_plain_name, read_json
 from mtfrun.errors.url_secrets import mask_json
 from mtfrun.files.atomic import sync_file
-from mtfrun.files.errors import DamagedCheckpointError, RunDirError, reason
+from mtfrun.files.errors import DamagedCheckpointError, RunDirError, reason, run_dir_errors
 
 FORMAT = 1
 STEP = r"(?:0|[1-9][0-9]{0,17})"
 """A step in a file name: no leading zeros, at most 64 bits."""
-MANIFEST_NAME = re.compile(rf"ckpt-({STEP})\.json")
+MANIFEST_NAME = re.compile(rf"ckpt-(?P<step>{STEP})\.json")
 PREFIX = re.compile(rf"ckpt-({STEP})(?:\.[0-9]+)?")
 """The beginning of the names of the files of a save."""
 DATA_NAME = re.compile(
@@ -116,13 +116,10 @@ def record_file(path: pathlib.Path) -> FileRecord:
 
 def check_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the metadata as JSON will return it, lists instead of tuples, with masked URLs."""
-    try:
+    remedy = "pass numbers, strings, lists, dicts"
+    with run_dir_errors("checkpoint metadata is not JSON", remedy, TypeError, ValueError):
         json_metadata: dict[str, Any] = mask_json(dict(metadata))
-        return json_metadata
-    except (TypeError, ValueError) as error:
-        raise RunDirError(
-            f"checkpoint metadata is not JSON: {reason(error)}; pass numbers, strings, lists, dicts"
-        ) from error
+    return json_metadata
 
 
 def manifest_text(manifest: Manifest) -> str:
@@ -136,15 +133,11 @@ def read_manifest(directory: pathlib.Path, step: int) -> Manifest:
     path = manifest_path(directory, step)
     try:
         content = _check_type(read_json(path), dict, "the manifest")
-        expected = _pop(content, "sha256", str)
-        if _digest(content) != expected:
+        if content.pop("sha256", None) != _digest(content):
             raise InputError("its contents do not match its hash")
-        version = _pop(content, "format", int)
+        version = _check_type(content.pop("format", None), int, "format")
         if version != FORMAT:
-            raise RunDirError(
-                f"{path} has format {version}, this mtfrun reads format {FORMAT};"
-                " use the mtfrun that wrote it"
-            )
+            raise RunDirError(f"{path} has format {version}; use the mtfrun that wrote it")
         return _parse(content, step)
     except (RunDirError, FileNotFoundError):
         raise
@@ -157,27 +150,27 @@ def damaged_files(
     directory: pathlib.Path, files: Mapping[str, FileRecord], *, with_hashes: bool = True
 ) -> Iterator[str]:
     """Yields a line for every file of a manifest that has another size or hash, sizes first."""
-    of_right_size = []
-    for name, record in files.items():
-        try:
-            size = (directory / name).stat().st_size
-        except OSError as error:
-            _check_shortage(directory / name, error)
-            yield f"{name}: {reason(error)}"
-            continue
-        if size == record.bytes:
-            of_right_size.append(name)
-        else:
-            yield f"{name} has {size} bytes, {record.bytes} were saved"
-    for name in of_right_size if with_hashes else ():
-        try:
-            digest = hash_of_file(directory / name)
-        except OSError as error:
-            _check_shortage(directory / name, error)
-            yield f"{name}: {reason(error)}"
-            continue
-        if digest != files[name].sha256:
-            yield f"{name} has changed since it was saved (SHA-256 differs)"
+    damaged = set()
+    for find in (_wrong_size, _wrong_hash) if with_hashes else (_wrong_size,):
+        for name in [name for name in files if name not in damaged]:
+            try:
+                damage = find(directory / name, files[name])
+            except OSError as error:
+                _check_shortage(directory / name, error)
+                damage = f": {reason(error)}"
+            if damage:
+                damaged.add(name)
+                yield f"{name}{damage}"
+
+
+def _wrong_size(path: pathlib.Path, record: FileRecord) -> str:
+    size = path.stat().st_size
+    return "" if size == record.bytes else f" has {size} bytes, {record.bytes} were saved"
+
+
+def _wrong_hash(path: pathlib.Path, record: FileRecord) -> str:
+    is_same = hash_of_file(path) == record.sha256
+    return "" if is_same else " has changed since it was saved (SHA-256 differs)"
 
 
 def _check_shortage(path: pathlib.Path, error: Exception) -> None:
@@ -187,14 +180,13 @@ def _check_shortage(path: pathlib.Path, error: Exception) -> None:
 
 
 def _parse(content: dict[str, Any], expected_step: int) -> Manifest:
-    step = _pop(content, "step", int)
+    step, prefix, variables, files, metadata = _fields(
+        content,
+        "the manifest",
+        {"step": int, "prefix": str, "variables": dict, "files": dict, "metadata": dict},
+    )
     if step != expected_step:
         raise InputError(f"it was written for step {step}")
-    prefix = _pop(content, "prefix", str)
-    files = _pop(content, "files", dict)
-    variables = _pop(content, "variables", dict)
-    metadata = _pop(content, "metadata", dict)
-    _check_empty(content, "the manifest")
     for name in files:
         match = DATA_NAME.fullmatch(name) if is_plain_name(name) else None
         if match is None or match["prefix"] != prefix or int(match["step"]) != step:
@@ -206,39 +198,34 @@ def _parse(content: dict[str, Any], expected_step: int) -> Manifest:
             _check_type(metadata[name], kind, f"metadata {name}")
     for path, names in metadata.get(DIMENSIONS, {}).items():
         _check_type(names, str, f"metadata {DIMENSIONS} of {path}")
-    return Manifest(
-        step=step,
-        prefix=prefix,
-        variables={path: _parse_variable(path, spec) for path, spec in variables.items()},
-        files={name: _parse_file(name, record) for name, record in files.items()},
-        metadata=metadata,
-    )
+    specs = {path: _parse_variable(path, spec) for path, spec in variables.items()}
+    records = {name: _parse_file(name, record) for name, record in files.items()}
+    return Manifest(step, prefix, specs, records, metadata)
 
 
 def _parse_variable(path: str, value: object) -> VariableSpec:
-    fields = dict(_check_type(value, dict, f"variable {path}"))
-    shape = tuple(_natural(size, f"a size of {path}") for size in _pop(fields, "shape", list))
+    sizes, dtype = _fields(value, f"variable {path}", {"shape": list, "dtype": str})
+    shape = tuple(_natural(size, f"a size of {path}") for size in sizes)
     if len(shape) > _MOST_DIMENSIONS or math.prod(shape) > _MOST_ELEMENTS:
         raise InputError(f"the shape of {path} is impossible")
-    dtype = _pop(fields, "dtype", str)
-    _check_empty(fields, f"variable {path}")
     return VariableSpec(shape, dtype)
 
 
 def _parse_file(name: str, value: object) -> FileRecord:
-    fields = dict(_check_type(value, dict, f"file {name}"))
-    size = _natural(fields.pop("bytes", None), f"bytes of {name}")
-    digest = _pop(fields, "sha256", str)
+    size, digest = _fields(value, f"file {name}", {"bytes": int, "sha256": str})
     if not _SHA256.fullmatch(digest):
         raise InputError(f"sha256 of {name} is {digest!r}")
-    _check_empty(fields, f"file {name}")
-    return FileRecord(size, digest)
+    return FileRecord(_natural(size, f"bytes of {name}"), digest)
 
 
-def _pop(fields: dict[str, Any], name: str, kind: type) -> Any:
-    if name not in fields:
-        raise InputError(f"it has no {name}")
-    return _check_type(fields.pop(name), kind, name)
+def _fields(value: object, what: str, kinds: Mapping[str, type]) -> list[Any]:
+    """Returns the values of an object that has these entries and no others."""
+    fields: dict[str, Any] = _check_type(value, dict, what)
+    if missing := kinds.keys() - fields:
+        raise InputError(f"{what} has no {', '.join(sorted(missing))}")
+    if unknown := fields.keys() - kinds:
+        raise InputError(f"{what} has unknown entries: {', '.join(sorted(unknown))}")
+    return [_check_type(fields[name], kind, f"{name} of {what}") for name, kind in kinds.items()]
 
 
 def _check_type(value: object, kind: type, what: str) -> Any:
@@ -253,11 +240,6 @@ def _natural(value: object, what: str) -> int:
     if not 0 <= number < 2**63:
         raise InputError(f"{what} is {number}")
     return number
-
-
-def _check_empty(fields: Mapping[str, object], what: str) -> None:
-    if fields:
-        raise InputError(f"{what} has unknown entries: {', '.join(sorted(fields))}")
 
 
 def _digest(content: dict[str, Any]) -> str:

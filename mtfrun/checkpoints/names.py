@@ -185,15 +185,15 @@ LAYER/experts/norms/<number>/scale = MTF/expert_layer_{number}/rms_norm/scale
 """
 
 
-def _expand(text: str) -> str:
+def _spell_out(text: str) -> str:
     words = "|".join(sorted(_WORDS, reverse=True))  # MTF_BLOCK before MTF
-    text = re.sub(words, lambda match: _expand(_WORDS[match[0]]), text)
+    text = re.sub(words, lambda match: _spell_out(_WORDS[match[0]]), text)
     return re.sub(r"(?<!\?P)<(\w+)>", r"(?P<\1>\\d+)", text)
 
 
 def _parse_table() -> Iterator[tuple[str, Source]]:
     path = ""
-    for line in _expand(_TABLE_TEXT).splitlines():
+    for line in _spell_out(_TABLE_TEXT).splitlines():
         before, equals, source = line.partition("= ")
         path = before.strip() or path
         if equals:

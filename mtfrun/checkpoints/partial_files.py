@@ -18,6 +18,7 @@ never removed, nor are files of a step whose manifest cannot be read: see `lost_
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import re
 import shutil
@@ -27,7 +28,7 @@ from absl import logging
 from mtfrun.checkpoints.manifest import DATA_NAME, MANIFEST_NAME, STEP, read_manifest
 from mtfrun.errors.untrusted import is_regular
 from mtfrun.files import atomic
-from mtfrun.files.errors import RunDirError, reason
+from mtfrun.files.errors import RunDirError, reason, run_dir_errors
 
 # TensorFlow writes shards to this directory before it renames them; a killed save leaves it.
 _TEMPORARY_DIRECTORY = re.compile(rf"(?P<prefix>ckpt-(?P<step>{STEP})(\.[0-9]+)?)_temp\w*")
@@ -36,14 +37,12 @@ _SHARD = re.compile(r"\.data-([0-9]{5})-of-([0-9]{5})")
 
 
 def list_names(directory: pathlib.Path) -> list[str]:
-    try:
+    with (
+        run_dir_errors(f"cannot read {directory}", "check its permissions"),
+        contextlib.suppress(FileNotFoundError, NotADirectoryError),
+    ):
         return sorted(path.name for path in directory.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise RunDirError(
-            f"cannot read {directory}: {reason(error)}; check its permissions"
-        ) from error
+    return []
 
 
 def list_steps(directory: pathlib.Path) -> list[int]:
@@ -87,22 +86,19 @@ def remove_partial_files(directory: pathlib.Path, prefix: str | None = None) -> 
     names = list_names(directory)
     for name in names:
         save, step_of_save = _save_of(name)
-        if save is None or prefix not in (None, save):
+        if save is None or prefix not in (None, save) or name in named:
             continue
-        if name in named or step_of_save in unreadable or save in lost:
+        if step_of_save in unreadable or save in lost:
             continue
         if _remove(directory / name):
             removed.append(name)
         else:
             remaining_steps.add(step_of_save)
-    if prefix is None:
-        # Last: data that could not be removed must not look like data without a manifest.
-        for name in names:
-            match = _UNFINISHED_MANIFEST.fullmatch(name)
-            if atomic.TEMPORARY.fullmatch(name) and not (
-                match and int(match[1]) in remaining_steps
-            ):
-                removed += [name] * _remove(directory / name)
+    # Last: data that could not be removed must not look like data without a manifest.
+    for name in filter(atomic.TEMPORARY.fullmatch, names if prefix is None else ()):
+        match = _UNFINISHED_MANIFEST.fullmatch(name)
+        if not (match and int(match[1]) in remaining_steps):
+            removed += [name] * _remove(directory / name)
     return removed
 
 
@@ -112,20 +108,19 @@ def clean(directory: pathlib.Path) -> list[str]:
     RunDirError if complete data are newer than every manifest: training would lose them.
     """
     removed = remove_partial_files(directory)
-    lost, newest = lost_manifests(directory), max(list_steps(directory), default=None)
+    lost, newest = lost_manifests(directory), max(list_steps(directory), default=-1)
     if not lost:
         return removed
     *_, (prefix, step) = lost.items()
     what = f"{directory} has complete data of step {step} without ckpt-{step}.json"
-    if newest is not None and step < newest:
-        logging.warning("%s: they remain, put it back from a copy or remove %s.*", what, prefix)
-        return removed
-    instead = "" if newest is None else f", or move {prefix}.* away to resume from step {newest}"
-    raise RunDirError(
-        f"{what}: put it back from a copy{instead}, or train in another --model_dir with"
-        f" --gin.INIT_CHECKPOINT=\"'{directory}/{prefix}'\", or begin again with"
-        " --restart, which keeps the old files in another directory"
-    )
+    if step > newest:
+        instead = f", or move {prefix}.* away to resume from step {newest}" * (newest >= 0)
+        raise RunDirError(
+            f"{what}: put it back from a copy{instead}, or train in another --model_dir with "
+            f"--gin.INIT_CHECKPOINT=\"'{directory}/{prefix}'\", or begin again with --restart"
+        )
+    logging.warning("%s: they remain, put it back from a copy or remove %s.*", what, prefix)
+    return removed
 
 
 def _is_complete(directory: pathlib.Path, save: str, names: list[str]) -> bool:

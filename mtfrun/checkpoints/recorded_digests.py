@@ -5,6 +5,7 @@ A ledger has a file with a line of JSON for every step whose variables have dige
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -19,7 +20,7 @@ from mtfrun.checkpoints.partial_files import list_steps
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import LARGEST_TEXT, open_regular, parse_json
 from mtfrun.files.digests import MODULUS, digest_of_part
-from mtfrun.files.errors import DamagedCheckpointError, RunDirError, reason
+from mtfrun.files.errors import DamagedCheckpointError, RunDirError, run_dir_errors
 
 VARIABLES = "ledger_variables.jsonl"
 """The name of the file with the digests, in a run directory."""
@@ -52,15 +53,12 @@ class RecordedDigests:
         if not paths:
             return
         more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+        name = f"{self.directory}/ckpt-{self.step}"
         earlier = max((step for step in list_steps(self.directory) if step < self.step), default=0)
-        remedy = "train again in another --model_dir"
-        if earlier:
-            files = f"{self.directory}/ckpt-{self.step}.*"
-            remedy = f"move {files} away to use the checkpoint of step {earlier}"
+        remedy = f"move {name}.* away to use the checkpoint of step {earlier}"
         raise DamagedCheckpointError(
-            f"{self.directory}/ckpt-{self.step} has other values of {paths[0]}{more} than the "
-            f"run's ledger has recorded of step {self.step}: it was changed after it was saved; "
-            f"{remedy}"
+            f"{name} has other values of {paths[0]}{more} than the run's ledger has recorded: it "
+            f"was changed after it was saved; {remedy if earlier else 'train again elsewhere'}"
         )
 
     def check_value(self, path: str, value: np.ndarray) -> None:
@@ -74,17 +72,15 @@ def read_digests(directory: pathlib.Path, step: int) -> dict[str, int]:
     """
     begin = b'{"step": %d, ' % step  # other lines are not parsed
     digests: dict[str, int] = {}
-    try:
-        with open_regular(directory / VARIABLES) as file:
-            for line in iter(lambda: file.readline(LARGEST_TEXT), b""):
-                if line.startswith(begin) and line.endswith(b"\n"):  # else it is being written
-                    _, digests = parse_digests(line)  # the last line of a step counts
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise RunDirError(
-            f"{directory / VARIABLES} is damaged or was changed: {reason(error)}"
-        ) from error
+    path = directory / VARIABLES
+    with (
+        run_dir_errors(f"{path} is damaged or was changed", "", OSError, ValueError),
+        contextlib.suppress(FileNotFoundError),
+        open_regular(path) as file,
+    ):
+        for line in iter(lambda: file.readline(LARGEST_TEXT), b""):
+            if line.startswith(begin) and line.endswith(b"\n"):  # else it is being written
+                _, digests = parse_digests(line)  # the last line of a step counts
     return digests
 
 

@@ -1,7 +1,4 @@
-"""Finds and verifies checkpoints, which a trainer may delete meanwhile.
-
-checkpoint_values.py reads their variables.
-"""
+"""Finds and verifies checkpoints, which a trainer may delete meanwhile."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import dataclasses
 import functools
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -33,6 +30,7 @@ from mtfrun.files.errors import (
     MissingStepError,
     RunDirError,
     choose_step,
+    run_dir_errors,
 )
 
 T = TypeVar("T")
@@ -101,11 +99,8 @@ class CheckpointReader:
           RunDirError: there is no checkpoint.
           ProcessesError: `reader` raises an error in another process.
         """
-        together = processes.count() > 1
-        return self._read_together(step, reader) if together else self._read_alone(step, reader)
-
-    def _read_together(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
-        """Collective: the first process chooses; all compare parts of the files with hashes."""
+        if processes.count() == 1:
+            return self._read_alone(step, reader)
         for attempt in range(_ATTEMPTS):
             chosen, identity = self._choose_together(step)
             try:
@@ -136,13 +131,9 @@ class CheckpointReader:
         return [damage for damages in found for damage in damages]
 
     def _shared_manifest(self, step: int) -> Manifest:
-        try:
+        remedy = "name a --model_dir on a file system that all processes share"
+        with run_dir_errors("the first process has read a manifest", remedy, FileNotFoundError):
             return read_manifest(self._directory, step)
-        except FileNotFoundError as error:
-            raise RunDirError(
-                f"{error.filename} is not there, though the first process has read it: --model_dir "
-                "must be on a file system that all processes share"
-            ) from error
 
     def _read_alone(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
         for _ in range(_ATTEMPTS):
@@ -155,19 +146,13 @@ class CheckpointReader:
         raise deleted
 
     def _no_checkpoint(self) -> str:
-        lost = lost_manifests(self._directory)
-        if lost:
-            *_, (prefix, step) = lost.items()
+        what = f"no checkpoint in {self._place}"
+        for prefix, step in reversed(lost_manifests(self._directory).items()):
             return (
-                f"no checkpoint in {self._place} has its manifest, which ckpt-{step}.json was:"
-                " put it back from a copy, or give the complete data that are there instead of"
-                f" --model_dir, with --gin_file=... and"
-                f" --gin.INIT_CHECKPOINT=\"'{self._place}/{prefix}'\""
+                f"{what} has its manifest, which ckpt-{step}.json was: put it back from a copy, or "
+                f"begin another run with --gin.INIT_CHECKPOINT=\"'{self._place}/{prefix}'\""
             )
-        return (
-            f"no checkpoint in {self._place}: check --model_dir,"
-            " or make one with `mtfrun train --model_dir=...`"
-        )
+        return f"{what}: check --model_dir, or make one with `mtfrun train --model_dir=...`"
 
     def _read_step(self, step: int, reader: Callable[[Manifest], T]) -> T:
         before = self.identity(step)
@@ -188,7 +173,10 @@ class CheckpointReader:
             return reader(manifest)
 
     def _read_newest(self, reader: Callable[[Manifest], T]) -> T:
-        self._warn_of_newer_data()
+        lost, newest = max(lost_manifests(self._directory).values(), default=-1), self.latest()
+        if newest is not None and lost > newest:
+            what = f"{self._directory} has complete data of step {lost} without ckpt-{lost}.json"
+            logging.warning("%s: resuming from step %d", what, newest)
         damages = []
         for step in reversed(self.steps()):
             before = self.identity(step)
@@ -199,42 +187,27 @@ class CheckpointReader:
                 damages.append(f"step {step}: {error}")
                 continue
             if damages:
-                logging.warning(
-                    "damaged checkpoints in %s (%s): resuming from step %d",
-                    self._place,
-                    "; ".join(damages),
-                    step,
-                )
+                what = f"damaged checkpoints in {self._place} ({'; '.join(damages)})"
+                logging.warning("%s: resuming from step %d", what, step)
             with self._watch(step, before):
                 return reader(manifest)
         if damages:
             raise DamagedCheckpointError(
-                f"every checkpoint in {self._place} is damaged ({'; '.join(damages)});"
-                " restore a copy of it, or name an empty --model_dir to start again"
+                f"every checkpoint in {self._place} is damaged ({'; '.join(damages)}); restore a "
+                "copy of it, or name an empty --model_dir to start again"
             )
         raise RunDirError(self._no_checkpoint())
-
-    def _warn_of_newer_data(self) -> None:
-        lost, newest = lost_manifests(self._directory), self.latest()
-        if newest is not None and lost and max(lost.values()) > newest:
-            step = max(lost.values())
-            logging.warning(
-                "%s has complete data of step %d without ckpt-%d.json: resuming from step %d",
-                self._directory,
-                step,
-                step,
-                newest,
-            )
 
     def _verify(self, step: int) -> Manifest:
         manifest = read_manifest(self._directory, step)
         _check_claims(manifest)
         registry.fetch(self._directory, manifest.files)
-        damages: Iterable[str] = damaged_files(self._directory, manifest.files)
-        if processes.count() > 1:  # runs in the first process, see `_choose_together`
+        if processes.count() == 1:
+            damages = damaged_files(self._directory, manifest.files)
+        else:  # in the first process, see `_choose_together`
             parts = _in_parts(manifest.files, processes.count())
             processes.by_first(lambda: [parts], _CHOICE)
-            damages = self._damages(parts)
+            damages = iter(self._damages(parts))
         for damage in damages:
             raise DamagedCheckpointError(damage)
         return manifest
@@ -282,6 +255,4 @@ def _check_claims(manifest: Manifest) -> None:
     saved = sum(record.bytes for record in manifest.files.values())
     largest = max(record.bytes for record in manifest.files.values())
     if claimed > saved or largest > claimed + _MOST_OF_TENSORFLOW:
-        raise DamagedCheckpointError(
-            f"its variables need {claimed} bytes, and its files have {saved}"
-        )
+        raise DamagedCheckpointError(f"its variables need {claimed} bytes, its files have {saved}")

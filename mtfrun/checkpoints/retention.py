@@ -14,7 +14,7 @@ from mtfrun.checkpoints.partial_files import list_steps, remove_partial_files
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import read_json
 from mtfrun.files.atomic import atomic_write, temporary_path
-from mtfrun.files.errors import RunDirError, reason
+from mtfrun.files.errors import RunDirError, run_dir_errors
 
 KEPT = "kept"
 """Entry of a manifest, True where no later save may delete the checkpoint."""
@@ -40,15 +40,13 @@ class Best:
 
 def read_best(directory: pathlib.Path) -> Best | None:
     path = directory / _BEST
-    try:
+    remedy = "name a step, or remove the file: the next better evaluation writes another"
+    with (
+        run_dir_errors(f"{path} is damaged", remedy, OSError, ValueError, TypeError),
+        contextlib.suppress(FileNotFoundError),
+    ):
         return Best(**read_json(path))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise RunDirError(
-            f"{path} is damaged: {reason(error)}; name a step, or remove the file: the next better "
-            "evaluation writes another"
-        ) from error
+    return None
 
 
 def write_best(directory: pathlib.Path, best: Best) -> None:
@@ -57,11 +55,9 @@ def write_best(directory: pathlib.Path, best: Best) -> None:
 
 def delete_old(directory: pathlib.Path, saved: int, max_to_keep: int | None) -> None:
     """Deletes what the save of a step leaves superfluous; None keeps all."""
-    old: list[int] = []
-    if max_to_keep is not None:
-        steps = [step for step in list_steps(directory) if step != saved]
-        old = steps[: max(0, len(steps) + 1 - max_to_keep)]
-    for step in old:
+    steps = [step for step in list_steps(directory) if step != saved]
+    count = 0 if max_to_keep is None else max(0, len(steps) + 1 - max_to_keep)
+    for step in steps[:count]:
         if not is_protected(directory, step):
             with contextlib.suppress(RunDirError):
                 _delete(directory, step)
@@ -78,8 +74,7 @@ def delete_checkpoints(directory: pathlib.Path, steps: Sequence[int]) -> None:
 def is_protected(directory: pathlib.Path, step: int) -> bool:
     """Whether a checkpoint is the best one or is `KEPT`, as far as can be read."""
     with contextlib.suppress(RunDirError):
-        best = read_best(directory)
-        if best is not None and best.step == step:
+        if (best := read_best(directory)) is not None and best.step == step:
             return True
     with contextlib.suppress(RunDirError, FileNotFoundError):
         return read_manifest(directory, step).metadata.get(KEPT) is True
@@ -90,9 +85,5 @@ def _delete(directory: pathlib.Path, step: int) -> None:
     # The manifest first: without it there is no checkpoint, whatever files remain. Its new name
     # says that the files may be removed, see partial_files.py.
     path = manifest_path(directory, step)
-    try:
+    with run_dir_errors(f"cannot delete {path}", f"check the permissions of {directory}"):
         path.replace(temporary_path(path))
-    except OSError as error:
-        raise RunDirError(
-            f"cannot delete {path}: {reason(error)}; check the permissions of {directory}"
-        ) from error

@@ -136,9 +136,7 @@ class Save:
         self._metadata = manifests.check_metadata(metadata)
         self._after = after
         self._snapshot = Snapshot(variables)
-        with processes.together(_PREFIX):
-            own_prefix = self._prepare() if processes.is_first() else ""
-        self._prefix = processes.agree(own_prefix, _PREFIX)
+        self._prefix = processes.by_first(self._prepare, _PREFIX)
         self._index, self._count = processes.index(), processes.count()
         self._has_part = processes.gather(self._snapshot.has_tensors, _PARTS)
         self._record: FileRecord | None = None  # for this process's part
@@ -283,14 +281,11 @@ class Save:
         try:
             yield
         except (OSError, tf.errors.OpError, RunDirError) as error:
+            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
             raise RunDirError(
-                f"cannot save step {self.step} in {self._directory}: {_system_reason(error)};"
-                " free space or name another --model_dir, earlier checkpoints are untouched"
+                f"cannot save step {self.step} in {self._directory}: {reason(cause)}; free space "
+                "or name another --model_dir, earlier checkpoints are untouched"
             ) from error
-
-
-def _system_reason(error: BaseException) -> str:
-    return reason(error.__cause__ if isinstance(error.__cause__, OSError) else error)
 
 
 def _part(spec: VariableSpec, shard: mtf.Shard) -> str:

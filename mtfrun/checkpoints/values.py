@@ -13,25 +13,22 @@ from google.protobuf.message import DecodeError
 from mtfrun.checkpoints.manifest import Manifest, tensor_key
 from mtfrun.checkpoints.recorded_digests import RecordedDigests
 from mtfrun.checkpoints.tensor_index import check_index
-from mtfrun.files.errors import RunDirError, reason
+from mtfrun.files.errors import RunDirError, reason, run_dir_errors
 
 # TensorFlow's reader raises different errors for different damage.
 _READER_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError, OSError)
-# TensorFlow's errors for a forged object graph.
-_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, DecodeError)
+# TensorFlow's further errors for a forged object graph, or values that do not match.
+_DAMAGE = (TypeError, AttributeError, AssertionError, DecodeError)
 
 
 def read_variables(prefix: str, what: str, variables: Mapping[str, Any]) -> None:
     check_index(prefix)
-    try:
+    remedy = "use the configuration it was saved with"
+    with run_dir_errors(f"cannot restore {what}", remedy, *_READER_ERRORS, *_DAMAGE):
         status = tf.train.Checkpoint(variables=dict(variables)).read(prefix)
         status.assert_existing_objects_matched()
         # Other values of the checkpoint are ignored on purpose: no warning about them at exit.
         status.expect_partial()
-    except (tf.errors.OpError, AssertionError, OSError, *_DAMAGE) as error:
-        raise RunDirError(
-            f"cannot restore {what}: {reason(error)}; use the configuration it was saved with"
-        ) from error
 
 
 class StoredTensors:
@@ -45,13 +42,9 @@ class StoredTensors:
         self._open()
 
     def _open(self) -> None:
-        try:
+        with run_dir_errors(f"cannot read the checkpoint {self.prefix}", "", *_READER_ERRORS):
             self._reader = tf.train.load_checkpoint(self.prefix)
             self.shapes: Mapping[str, list[int]] = self._reader.get_variable_to_shape_map()
-        except _READER_ERRORS as error:
-            raise RunDirError(
-                f"cannot read the checkpoint {self.prefix}: {reason(error)}"
-            ) from error
 
     def __getitem__(self, name: str) -> np.ndarray:
         try:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mtfrun.errors import InputError
 
@@ -49,6 +50,16 @@ class IncompatibleError(RunDirError):
 def choose_step(steps: Sequence[int]) -> str:
     """Returns a remedy; "" if there are no steps."""
     return f"choose one of the steps {', '.join(map(str, steps))}" if steps else ""
+
+
+@contextlib.contextmanager
+def run_dir_errors(what: str, remedy: str = "", *kinds: type[BaseException]) -> Iterator[None]:
+    """Raises errors of these kinds, by default OSError, as a RunDirError "what: why; remedy"."""
+    kinds = kinds or (OSError,)
+    try:
+        yield
+    except kinds as error:
+        raise RunDirError(f"{what}: {reason(error)}{'; ' * bool(remedy)}{remedy}") from error
 
 
 def refuse_link(path: pathlib.Path) -> None:

@@ -8,12 +8,11 @@ import pathlib
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from mtfrun.errors.untrusted import open_regular, read_json
 from mtfrun.files.errors import RunDirError, reason
 from mtfrun.files.url_cache import lock_file
-
-_TIME = "%Y-%m-%d %H:%M:%S"
 
 
 @contextlib.contextmanager
@@ -36,8 +35,7 @@ def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
             "system with locks"
         ) from error
     with file:
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime(_TIME)}
-        _replace_text(file.fileno(), json.dumps(holder))
+        _replace_text(file.fileno(), json.dumps(this_process()))
         try:
             yield
         finally:
@@ -64,8 +62,20 @@ def _replace_text(descriptor: int, text: str) -> None:
 
 
 def _holder(path: pathlib.Path) -> str:
-    try:
+    note = None
+    with contextlib.suppress(OSError, ValueError):
         note = read_json(path)
+    return describe_process(note)
+
+
+def this_process() -> dict[str, object]:
+    """Returns what a lock says about its holder."""
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
+
+
+def describe_process(note: Any) -> str:
+    try:
         return f"process {note['pid']} on {note['host']} (since {note['since']})"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return "another process"

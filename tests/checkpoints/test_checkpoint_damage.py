@@ -172,9 +172,7 @@ def test_a_file_that_is_much_larger_than_the_variables_is_not_read(
     content = json.loads(path.read_text())
     content["files"][DATA]["bytes"] = 1 << 42
     path.write_text(json.dumps(content))
-    with pytest.raises(
-        DamagedCheckpointError, match=r"variables need \d+ bytes, and its files have"
-    ):
+    with pytest.raises(DamagedCheckpointError, match=r"variables need \d+ bytes, its files have"):
         checkpoints.verify(20)
     assert checkpoints.restore(None, variables()).step == 10
 

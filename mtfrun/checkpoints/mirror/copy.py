@@ -26,7 +26,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from mtfrun.checkpoints.manifest import DATA_NAME, MANIFEST_NAME, read_manifest
-from mtfrun.checkpoints.mirror.lease import Lease, is_leased
+from mtfrun.checkpoints.mirror.lease import Lease
 from mtfrun.errors.untrusted import read_json
 from mtfrun.files import Store, StoredFile, StoreError, cache_directory, check_room, exclusive
 from mtfrun.files.atomic import atomic_write
@@ -43,7 +43,10 @@ _GENERATION = ".generation"
 # How many are remembered: the one of a start that was killed is not in the store.
 _GENERATIONS = 20
 _CHECKPOINTS = "checkpoints"
-_ALL_CHECKPOINTS = re.compile(r"checkpoints(\.[0-9]+)?")
+_BELOW_CHECKPOINTS = r"(?P<folder>(?s:.*/)?checkpoints(?:\.[0-9]+)?)/"
+_OF_CHECKPOINTS = re.compile(_BELOW_CHECKPOINTS + "[^/]+")
+_DATA = re.compile(_BELOW_CHECKPOINTS + DATA_NAME.pattern)
+_MANIFEST = re.compile(_BELOW_CHECKPOINTS + MANIFEST_NAME.pattern)
 _TEMPORARY_DIRECTORY = re.compile(r"ckpt-.*_temp\w*")
 
 State = tuple[int, int, int, int]
@@ -117,24 +120,26 @@ class Mirror:
         trains the run.
         """
         with self._exclusive():
-            if is_locked(self.path / WRITER_LOCK):
-                self._reads_only = True
-                return
-            self._reads_only = False
-            self._reconcile()
+            self._reads_only = is_locked(self.path / WRITER_LOCK)
+            if not self._reads_only:
+                self._reconcile()
 
     def _reconcile(self) -> None:
         shutil.rmtree(self.path / _DOWNLOADS, ignore_errors=True)
         generation = self.store.read(_GENERATION)
         is_same = generation is not None and generation.decode() in self._generations
         stored, local = self.store.files(), scan(self.path)
-        if generation is None and self._generations:
-            self._check_that_nothing_is_lost(local)
+        steps = [_save_of(name)[1] for name in local if _MANIFEST.fullmatch(name)]
+        if generation is None and self._generations and steps:
+            raise RunDirError(
+                f"{self.store.url} is empty, and {self.path} has its run with a checkpoint of step "
+                f"{max(steps)}: mount or restore the store; to begin at step 0, move that copy away"
+            )
         wanted = []
         for name in {*stored, *self.entries, *local}:
             file, entry, state = stored.get(name), self.entries.get(name), local.get(name)
             # Of what was not uploaded, files of commands that read a run are of no generation.
-            is_of_reader = not (self._writes or _is_of_checkpoints(name) or entry)
+            is_of_reader = not (self._writes or _OF_CHECKPOINTS.fullmatch(name) or entry)
             is_kept = is_same or is_of_reader or name in self._added
             if state is not None and is_kept and (entry is None or entry.local != state):
                 continue
@@ -144,28 +149,16 @@ class Mirror:
             elif entry is None or state is None or entry != Entry(file.version, file.bytes, state):
                 self._remove(name)
                 self.entries[name] = Entry(file.version, file.bytes)
-                wanted += [] if _is_data(name) else [name]
+                wanted += [] if _DATA.fullmatch(name) else [name]
         self._download(wanted)
         self._seen = set(scan(self.path))
         self._save()
 
-    def _check_that_nothing_is_lost(self, local: Iterable[str]) -> None:
-        """Raises RunDirError if the store has lost a run of which checkpoints are here."""
-        steps = [_step(name) for name in local if _is_manifest(name)]
-        if steps:
-            raise RunDirError(
-                f"{self.store.url} is empty, and {self.path} has its run with a checkpoint of step "
-                f"{max(steps)}: mount or restore the store; to begin at step 0, move that copy away"
-            )
-
     def fetch(self, names: Iterable[str]) -> None:
         """Downloads files that are in the store and not here."""
         with self._exclusive():
-            missing = [
-                name
-                for name in names
-                if name in self.entries and not os.path.lexists(self.path / name)
-            ]
+            stored = [name for name in names if name in self.entries]
+            missing = [name for name in stored if not os.path.lexists(self.path / name)]
             try:
                 self._download(missing)
             except StoreError:
@@ -175,24 +168,18 @@ class Mirror:
             if missing:
                 self._save()
 
-    def fetch_all(self) -> None:
-        self.fetch(list(self.entries))
-
-    def is_leased(self, directory: pathlib.Path) -> bool:
-        folder = directory.relative_to(self.path).as_posix()
-        return is_leased(self.store, "" if folder == "." else folder)
-
     def upload_changes(self, lease: Lease) -> None:
         """Uploads all that has changed here since the last call, and deletes what was deleted."""
         local = scan(self.path)
         manifests = self._read_manifests(local)
-        unsent = [name for name in manifests if not self._is_same(name, local)]
+        unsent = [name for name in manifests if not self._is_same(name, local[name])]
         complete = [name for name in unsent if self._upload_data(name, manifests[name])]
-        others = [name for name in local if not _is_data(name) and not _is_manifest(name)]
-        late = [name for name in others if _is_of_checkpoints(name)]  # they name a checkpoint
-        early = [name for name in others if name not in late]
-        for name in sorted(early, key=lambda name: local[name][2]):
-            self._upload(name, local[name])
+        late = []  # records of checkpoints, which name one
+        for name in sorted(local, key=lambda name: local[name][2]):
+            if not _OF_CHECKPOINTS.fullmatch(name):
+                self._upload(name, local[name])
+            elif not (_DATA.fullmatch(name) or _MANIFEST.fullmatch(name)):
+                late.append(name)
         lease.check()
         for name in complete:
             self.store.write(name, manifests[name].content)
@@ -206,9 +193,10 @@ class Mirror:
 
     def has_new_checkpoint(self) -> bool:
         """Looks at the checkpoints alone, since this is called twice a second."""
-        found = scan(self.path / _CHECKPOINTS)
-        local = {f"{_CHECKPOINTS}/{name}": state for name, state in found.items()}
-        return any(_is_manifest(name) and not self._is_same(name, local) for name in local)
+        return any(
+            MANIFEST_NAME.fullmatch(name) and not self._is_same(f"{_CHECKPOINTS}/{name}", state)
+            for name, state in scan(self.path / _CHECKPOINTS).items()
+        )
 
     def upload_new(self, before: Collection[str]) -> None:
         """Uploads files that appeared since `before`, outside of checkpoints; replaces none.
@@ -219,7 +207,7 @@ class Mirror:
             if is_locked(self.path / WRITER_LOCK):
                 return  # it uploads them
             local = scan(self.path)
-            new = [n for n in local if n not in before and not _is_of_checkpoints(n)]
+            new = [n for n in local if n not in before and not _OF_CHECKPOINTS.fullmatch(n)]
             stored = self.store.files() if new else {}
             for name in new:
                 if name not in stored or name in self._added:
@@ -228,20 +216,18 @@ class Mirror:
             if new:
                 self._save()
 
-    def _is_same(self, name: str, local: Mapping[str, State]) -> bool:
+    def _is_same(self, name: str, state: State) -> bool:
         entry = self.entries.get(name)
-        return entry is not None and entry.local == local[name]
+        return entry is not None and entry.local == state
 
     def _upload(self, name: str, state: State) -> bool:
         """Returns False if the file is gone."""
-        entry = self.entries.get(name)
-        if entry is not None and entry.local == state:
-            return True
-        try:
-            self.store.upload(self.path / name, name)
-        except FileNotFoundError:
-            return False
-        self._note(name, state)
+        if not self._is_same(name, state):
+            try:
+                self.store.upload(self.path / name, name)
+            except FileNotFoundError:
+                return False
+            self._note(name, state)
         return True
 
     def _note(self, name: str, state: State) -> None:
@@ -250,17 +236,15 @@ class Mirror:
 
     def _upload_data(self, name: str, manifest: SavedManifest) -> bool:
         """Uploads what a manifest names; False if that is not all here or in the store."""
-        if manifest.files is None:
-            return True
-        for file in manifest.files:
+        for file in manifest.files or ():
             try:
                 state = state_of(self.path / file)
             except FileNotFoundError:
                 if file not in self.entries:
                     return False
                 continue
-            former = self.entries.get(file)
-            if former is not None and former.local != state and name in self.entries:
+            is_replaced = file in self.entries and not self._is_same(file, state)
+            if is_replaced and name in self.entries:
                 # Its manifest must not name the new file.
                 self.store.delete([name])
                 del self.entries[name]
@@ -270,36 +254,34 @@ class Mirror:
 
     def _read_manifests(self, local: Mapping[str, State]) -> dict[str, SavedManifest]:
         """Returns the manifests of checkpoints, the newest first; gone ones are left out."""
-        manifests = {}
-        for name in sorted(filter(_is_manifest, local), key=_step, reverse=True):
-            former = self._manifests.get(name)
-            if former is not None and former.state == local[name]:
-                manifests[name] = former
+        names = [name for name in local if _MANIFEST.fullmatch(name)]
+        former, self._manifests = self._manifests, {}
+        for name in sorted(names, key=lambda name: _save_of(name)[1], reverse=True):
+            if name in former and former[name].state == local[name]:
+                self._manifests[name] = former[name]
                 continue
-            path = self.path / name
+            path, (folder, step) = self.path / name, _save_of(name)
             with contextlib.suppress(FileNotFoundError):
                 content, files = path.read_bytes(), None
                 with contextlib.suppress(RunDirError):
-                    folder = pathlib.PurePosixPath(name).parent
-                    saved = read_manifest(path.parent, _step(name)).files
-                    files = tuple(str(folder / file) for file in sorted(saved))
+                    saved = read_manifest(path.parent, step).files
+                    files = tuple(f"{folder}/{file}" for file in sorted(saved))
                 if state_of(path) == local[name]:  # else it was replaced meanwhile
-                    manifests[name] = SavedManifest(local[name], content, files)
-        self._manifests = manifests
-        return manifests
+                    self._manifests[name] = SavedManifest(local[name], content, files)
+        return self._manifests
 
     def _delete_missing(self, manifests: Mapping[str, SavedManifest]) -> None:
         """Deletes files that were here before, and data that no manifest names."""
         named = {file for manifest in manifests.values() for file in manifest.files or ()}
         unreadable = {_save_of(name) for name, saved in manifests.items() if saved.files is None}
-        gone = []
+        gone, gone_data = [], []
         for name in list(self.entries):
-            if _is_data(name):
+            if _DATA.fullmatch(name):
                 if name not in named and _save_of(name) not in unreadable:
-                    gone.append(name)
+                    gone_data.append(name)
             elif name in self._seen and not os.path.lexists(self.path / name):
                 gone.append(name)
-        gone.sort(key=_is_data)
+        gone += gone_data
         self.store.delete(gone)
         for name in gone:
             del self.entries[name]
@@ -315,7 +297,7 @@ class Mirror:
             return
         folder.mkdir(exist_ok=True)
         sizes = {name: self.entries[name].bytes for name in targets}
-        records = sum(size for name, size in sizes.items() if not _is_data(name))
+        records = sum(size for name, size in sizes.items() if not _DATA.fullmatch(name))
         if records > _MOST_BYTES:
             raise RunDirError(
                 f"{self.store.url} has {records:,} bytes besides data of checkpoints, more than "
@@ -333,12 +315,11 @@ class Mirror:
     def _exclusive(self) -> Iterator[None]:
         """Holds a lock of this machine, for one process at a time to change `.mirror.json`."""
         with exclusive(self.path / _LOCK):
-            self._load()
+            if not self._writes:  # else no other process changes it
+                self._load()
             yield
 
     def _load(self) -> None:
-        if self._writes:  # a thread changes the entries, and no other process
-            return
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             saved = read_json(self.path / _STATE)
             self._place, self._generations = saved["place"], list(saved["generations"])
@@ -351,13 +332,13 @@ class Mirror:
     def _save(self) -> None:
         if self._reads_only:
             return
-        files = {name: dataclasses.astuple(entry) for name, entry in list(self.entries.items())}
         state = {
             "url": self.store.url,
             "place": self._place,
             "generations": self._generations,
             "added": sorted(self._added),
-            "files": files,
+            # A thread may change them meanwhile.
+            "files": {n: dataclasses.astuple(entry) for n, entry in list(self.entries.items())},
         }
         atomic_write(self.path / _STATE, json.dumps(state))
 
@@ -366,14 +347,10 @@ def scan(directory: pathlib.Path) -> dict[str, State]:
     """Returns the files that a mirror has, by name; links and hidden names are left out."""
     states = {}
     for folder, names, files in os.walk(directory):
-        names[:] = [
-            n for n in names if not n.startswith(".") and not _TEMPORARY_DIRECTORY.fullmatch(n)
-        ]
-        for file in files:
-            path = pathlib.Path(folder, file)
-            if not file.startswith("."):
-                with contextlib.suppress(FileNotFoundError, IsADirectoryError):
-                    states[path.relative_to(directory).as_posix()] = state_of(path)
+        names[:] = [n for n in names if n[0] != "." and not _TEMPORARY_DIRECTORY.fullmatch(n)]
+        for path in (pathlib.Path(folder, file) for file in files if file[0] != "."):
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                states[path.relative_to(directory).as_posix()] = state_of(path)
     return states
 
 
@@ -385,28 +362,8 @@ def state_of(path: pathlib.Path) -> State:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def _is_of_checkpoints(name: str) -> bool:
-    return _ALL_CHECKPOINTS.fullmatch(pathlib.PurePosixPath(name).parent.name) is not None
-
-
-def _is_data(name: str) -> bool:
-    return _is_of_checkpoints(name) and DATA_NAME.fullmatch(_base(name)) is not None
-
-
-def _is_manifest(name: str) -> bool:
-    return _is_of_checkpoints(name) and MANIFEST_NAME.fullmatch(_base(name)) is not None
-
-
-def _base(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
-def _step(manifest: str) -> int:
-    match = MANIFEST_NAME.fullmatch(_base(manifest))
-    return int(match[1]) if match else -1
-
-
 def _save_of(name: str) -> tuple[str, int]:
     """Returns the folder and the step of a manifest or of data."""
-    match = DATA_NAME.fullmatch(_base(name))
-    return name.rpartition("/")[0], int(match["step"]) if match else _step(name)
+    match = _MANIFEST.fullmatch(name) or _DATA.fullmatch(name)
+    assert match is not None
+    return match["folder"], int(match["step"])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +14,7 @@ from mtfrun.display import progress
 from mtfrun.errors.untrusted import parse_json
 from mtfrun.files import Store, StoreError, Worker
 from mtfrun.files.errors import RunDirError
+from mtfrun.files.lock import describe_process, this_process
 
 RENEW_SECS = 30.0
 EXPIRY_SECS = 90.0
@@ -40,13 +39,7 @@ class Lease:
 
     def __init__(self, store: Store, place: str) -> None:
         self._store = store
-        self._fields = {
-            "holder": secrets.token_hex(8),
-            "place": place,
-            "pid": os.getpid(),
-            "host": socket.gethostname(),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        }
+        self._fields = {"holder": secrets.token_hex(8), "place": place, **this_process()}
         self._worker: Worker[None] = Worker(self._renew, "lease")
 
     def acquire(self) -> None:
@@ -64,10 +57,10 @@ class Lease:
 
     def check(self) -> None:
         """RunDirError if another process has taken the lease, because it was not renewed."""
-        content = self._store.read(_NAME)
-        if content is None or _parse(content).get("holder") != self._fields["holder"]:
+        holder = _parse(self._store.read(_NAME))
+        if holder.get("holder") != self._fields["holder"]:
             raise RunDirError(
-                f"{self._store.url} is now trained by {describe_holder(content)}: this training "
+                f"{self._store.url} is now trained by {describe_process(holder)}: this training "
                 "has ended, its files of the last steps are not uploaded"
             )
 
@@ -84,9 +77,10 @@ class Lease:
 
     def _wait_for_expiry(self, before: bytes) -> None:
         deadline = time.monotonic() + EXPIRY_SECS
-        holder = describe_holder(before)
-        text = f"waiting up to {EXPIRY_SECS:.0f} s for the end of {holder} at {self._store.url}"
-        with progress.waiting(text):
+        holder, url = describe_process(_parse(before)), self._store.url
+        with progress.waiting(
+            f"waiting up to {EXPIRY_SECS:.0f} s for the end of {holder} at {url}"
+        ):
             while time.monotonic() < deadline:
                 time.sleep(min(_LOOK_SECS, EXPIRY_SECS / 4))
                 now = self._store.read(_NAME)
@@ -94,8 +88,8 @@ class Lease:
                     return
                 if now != before:
                     raise RunDirError(
-                        f"{self._store.url} is in use by {describe_holder(now)}; stop that process "
-                        "or name another --model_dir"
+                        f"{url} is in use by {describe_process(_parse(now))}; stop that process or "
+                        "name another --model_dir"
                     )
 
     def _renew(self) -> None:
@@ -111,22 +105,13 @@ class Lease:
 
 def is_leased(store: Store, folder: str = "", clock: Callable[[], float] = time.time) -> bool:
     """Whether a process has renewed the lease of a run lately, by the clocks of both machines."""
-    content = store.read(f"{folder}/{_NAME}" if folder else _NAME)
-    renewed = 0.0 if content is None else _parse(content).get("time")
+    renewed = _parse(store.read(f"{folder}{_NAME}")).get("time")
     return isinstance(renewed, float) and clock() - renewed < EXPIRY_SECS
 
 
-def describe_holder(content: bytes | None) -> str:
-    fields = {} if content is None else _parse(content)
+def _parse(content: bytes | None) -> Mapping[str, Any]:
     try:
-        return f"process {fields['pid']} on {fields['host']} (since {fields['since']})"
-    except KeyError:
-        return "another process"
-
-
-def _parse(content: bytes) -> Mapping[str, Any]:
-    try:
-        fields = parse_json(content)
+        fields = parse_json(content or b"")
     except ValueError:
         return {}
     return fields if isinstance(fields, dict) else {}

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from absl import logging
 
+from mtfrun.checkpoints.mirror import lease
 from mtfrun.checkpoints.mirror.copy import WRITER_LOCK, Mirror, scan
 from mtfrun.checkpoints.mirror.upload_thread import Uploads
 from mtfrun.display import progress
@@ -18,7 +19,7 @@ from mtfrun.files.errors import RunDirError
 from mtfrun.files.lock import writer_lock
 
 # A run, with its checkpoints or one of them behind it.
-_CHECKPOINT_PATH = re.compile(r"(?P<run>.*?)(?P<below>/checkpoints(\.[0-9]+)?(/ckpt-[0-9.]+)?)?")
+_CHECKPOINT_PATH = re.compile(r"(?P<run>.*?)(?P<below>/checkpoints(\.[0-9]+)?(/ckpt-[0-9.]+)?|)")
 _FOLLOW_SECS = 10.0
 # How long the last uploads of a training that has failed are tried.
 _SHORT_PATIENCE_SECS = 10.0
@@ -81,14 +82,14 @@ def writing(url: str, *, downloads_all: bool = False) -> Iterator[str]:
     mirror.path.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(writer_lock(mirror.path / WRITER_LOCK))
-        lease = mirror.lease()
-        lease.acquire()
-        stack.callback(lease.release)
+        held = mirror.lease()
+        held.acquire()
+        stack.callback(held.release)
         with progress.waiting(f"downloading {mirror.store.url}"):
             mirror.begin()
             if downloads_all:
-                mirror.fetch_all()
-        uploads = Uploads(mirror, lease)
+                mirror.fetch(list(mirror.entries))
+        uploads = Uploads(mirror, held)
         _open[mirror.path], _uploads[mirror.path] = mirror, uploads
         try:
             yield str(mirror.path)
@@ -112,7 +113,7 @@ def local_source(path: str) -> str:
         return path
     match = _CHECKPOINT_PATH.fullmatch(path.rstrip("/"))
     assert match is not None
-    url, below = match["run"], match["below"] or ""
+    url, below = match["run"], match["below"]
     with _opening:
         mirror = _open.get(cache_directory("runs", url))
         if mirror is None:
@@ -130,9 +131,8 @@ def local_source(path: str) -> str:
 
 def url_of(path: str) -> str:
     """Returns the URL of a path in a mirror; other paths unchanged."""
-    for mirror, folder in _mirrors_of(pathlib.Path(path)):
-        return f"{mirror.store.url}/{folder}".rstrip("/")
-    return path
+    mirrors = _mirrors_of(pathlib.Path(path))
+    return next((f"{mirror.store.url}/{folder}".rstrip("/") for mirror, folder in mirrors), path)
 
 
 def begin_save(directory: pathlib.Path) -> None:
@@ -160,7 +160,7 @@ def sizes_in_store(directory: pathlib.Path) -> dict[str, int]:
 
 def is_leased(directory: pathlib.Path) -> bool:
     """Whether a process, on any machine, writes the run of a directory in a mirror."""
-    return any(mirror.is_leased(directory) for mirror, _ in _mirrors_of(directory))
+    return any(lease.is_leased(mirror.store, folder) for mirror, folder in _mirrors_of(directory))
 
 
 def _mirrors_of(directory: pathlib.Path) -> Iterator[tuple[Mirror, str]]:

@@ -49,8 +49,7 @@ class Uploads:
                 with progress.waiting(f"waiting for {self._mirror.store.url}"):
                     while self._is_full():
                         self._worker.changed.wait(_LOOK_SECS)
-                        if self._failure is not None and self._has_given_up():
-                            raise self._lasting_failure() from self._failure
+                        self._check_patience()
             if self._worker.error is not None:
                 raise self._worker.error
             self._begun += 1
@@ -67,49 +66,41 @@ class Uploads:
     def _is_full(self) -> bool:
         return self._worker.error is None and self._begun - self._uploaded >= MOST_SAVES
 
-    def _has_given_up(self) -> bool:
-        return time.monotonic() - self._failing_since >= self._patience
-
-    def _lasting_failure(self) -> StoreError:
-        return StoreError(
-            f"{self._failure}; nothing is lost: what is missing there is in {self._mirror.path}, "
-            "from which the same command uploads it"
-        )
+    def _check_patience(self) -> None:
+        if self._failure is not None and time.monotonic() - self._failing_since >= self._patience:
+            raise StoreError(
+                f"{self._failure}; nothing is lost: what is missing there is in "
+                f"{self._mirror.path}, from which the same command uploads it"
+            ) from self._failure
 
     def _run(self) -> None:
-        pause, last = _FIRST_PAUSE_SECS, -EVERY_SECS
+        pause, due = _FIRST_PAUSE_SECS, 0.0
         while True:
             is_closing, begun = self._worker.is_stopping, self._begun
             wait = time.sleep if is_closing else self._worker.pause
-            is_due = is_closing or time.monotonic() - last >= EVERY_SECS
             try:
-                if is_due or self._mirror.has_new_checkpoint():
-                    last = time.monotonic()
+                if is_closing or time.monotonic() >= due or self._mirror.has_new_checkpoint():
+                    due = time.monotonic() + EVERY_SECS
                     self._mirror.upload_changes(self._lease)
                     pause = _FIRST_PAUSE_SECS
-                    self._succeed(begun)
+                    self._end_upload(begun)
                     if is_closing:
                         return
             except StoreError as error:
-                last = -EVERY_SECS
-                self._fail(error)
-                if is_closing and self._has_given_up():
-                    raise self._lasting_failure() from error
+                due = 0.0
+                if self._failure is None:
+                    self._failing_since = time.monotonic()
+                    logging.warning("%s; training continues, and it is tried again", error)
+                self._failure = error
+                if is_closing:
+                    self._check_patience()
                 wait(pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECS)
             wait(_LOOK_SECS)
 
-    def _succeed(self, begun: int) -> None:
+    def _end_upload(self, begun: int) -> None:
         with self._worker.changed:
-            has_failed, self._failure = self._failure, None
-            self._uploaded = begun
+            if self._failure is not None:
+                progress.note(f"mtfrun: uploads to {self._mirror.store.url} continue")
+            self._failure, self._uploaded = None, begun
             self._worker.changed.notify_all()
-        if has_failed is not None:
-            progress.note(f"mtfrun: uploads to {self._mirror.store.url} continue")
-
-    def _fail(self, error: StoreError) -> None:
-        is_first = self._failure is None
-        if is_first:
-            self._failing_since = time.monotonic()
-            logging.warning("%s; training continues, and it is tried again", error)
-        self._failure = error
