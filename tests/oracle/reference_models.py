@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import pathlib
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -193,17 +194,21 @@ def mesh_for(case: ReferenceCase, several: bool) -> mtf.Mesh:
     return mtf.Mesh(*layout_for(case)) if several else mtf.Mesh(ONE_DEVICE)
 
 
+def save_weights(weights: Mapping[str, Any], prefix: str | pathlib.Path) -> None:
+    """Writes a checkpoint of the original's form."""
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix),
+        tensor_names=list(weights),
+        shape_and_slices=[""] * len(weights),
+        tensors=[tf.constant(value) for value in weights.values()],
+    )
+
+
 def with_weights(model: TokenModel, case: ReferenceCase) -> TokenModel:
     """Returns the model with the case's weights, imported from a checkpoint of them."""
-    weights = case.with_role("w")
     with tempfile.TemporaryDirectory() as folder:
         prefix = f"{folder}/model.ckpt-0"
-        tf.raw_ops.SaveV2(
-            prefix=prefix,
-            tensor_names=list(weights),
-            shape_and_slices=[""] * len(weights),
-            tensors=[tf.constant(value) for value in weights.values()],
-        )
+        save_weights(case.with_role("w"), prefix)
         mtf.initialize(model)
         report = InitCheckpoint(prefix)(model.named_variables())
     assert report is not None

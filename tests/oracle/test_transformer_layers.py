@@ -1,152 +1,144 @@
-"""Rarer layers of Mesh TensorFlow in small models: logits, losses, gradients, greedy decodes."""
+"""Rarer layers of Mesh TensorFlow, imported: logits, losses, gradients, greedy decodes."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import pathlib
+import re
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.extras.mesh_tensorflow import parity, zoo
-from mtfrun.layers import Embedding, TokenVectors
-from mtfrun.models import transformer as t
+from mtfrun.configuration.gin_values import reference, value_text
 from mtfrun.models.transformer.tokens.token_model import TokenModel
+from tests.extras.mesh_tensorflow.importer.imported_runs import import_run, restore
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
-from tests.oracle.layer_classes import layer_class
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 from tests.oracle.reference_decodes import decodes_of, greedy, on_one_and_several, to_the_end
-from tests.oracle.reference_models import mesh_for, reference_gradient, run, with_weights
+from tests.oracle.reference_models import layout_for, reference_gradient, run, save_weights
 
 CASES = reference_cases("transformer_layers")
 DECODES, _ = decodes_of(CASES)
-Z_LOSS = 1e-4
+CONFIG = """
+run.model_type = 'bitransformer'
+run.sequence_length = {'inputs': 8, 'targets': 6}
+run.batch_size = 4
+run.train_steps = 10
+get_variable_dtype.activation_dtype = 'float32'
+Unitransformer.d_model = 16
+Unitransformer.vocab_divisor = 8
+Unitransformer.positional_embedding = False
+LayerStack.sublayers_initial = []
+LayerStack.sublayers_final = [@sublayer_rms_norm]
+SelfAttention.num_heads = 2
+SelfAttention.key_value_size = 6
+Synthesizer.num_heads = 2
+Synthesizer.key_value_size = 6
+DenseReluDense.hidden_size = 24
+"""
+FUNNEL = "FunnelTransformerLayerStack"
+# Classes whose arguments stand in the list of layers; those of others hold for a whole stack.
+WITH_ARGUMENTS = ("SelfAttention", "EncDecAttention", "DenseReluDense", "Conv1DLayer")
 
 
-def _stack(
-    layers: list[Any], sizes: dict[str, Any], *, masks_start: bool
-) -> Callable[..., t.Stack]:
-    arguments = [{} if isinstance(entry, str) else entry[1] for entry in layers]
-    biases = [each for each in arguments if each.get("relative_attention_type") == "bias_shared"]
-    heads = {each.get("num_heads", sizes["num_heads"]) for each in biases}
-    relative = functools.partial(t.RelativePositionBias, num_heads=2, num_buckets=8)
-    stack: Callable[..., t.Stack] = parity.TiedBiasStack if len(heads) > 1 else t.Stack
-    decoder = [entry if isinstance(entry, str) else entry[0] for entry in sizes["decoder"]]
-    if "TransparentEncDecAttention" in decoder:
-        number = sizes["num_layers"]
-        stack = zoo.TransparentEncoder
-        if "TransparentEncDecAttention" in str(layers):
-            stack = functools.partial(zoo.TransparentDecoder, mixture=zoo.EncoderMixture(number))
-    around: list[Any] = [t.RMSNorm, t.MaskPadding, t.CallLayer]
-    transforms = t.StackTransforms(layer=[*around, t.Residual])
-    if sizes.get("stack") == "ReversibleLayerStack":
-        stack, transforms = zoo.ReversibleStack, t.StackTransforms(layer=around)
-    if "funnel" in sizes and layers is sizes["encoder"]:
-        funnel = zoo.Funnel(
-            sizes["funnel"]["block_param_size"],
-            kind=sizes["funnel"]["pooling_type"],
-            across_documents=True,
-        )
-        return functools.partial(
-            zoo.FunnelStack,
-            funnel=funnel,
-            layers=[layer_class(entry, sizes, masks_start=masks_start) for entry in layers],
-            transforms=transforms,
-            relative_bias=relative,
-        )
-    if sizes.get("stack") == "UTLayerStack":
-        stack = functools.partial(zoo.UniversalStack, recurrence=_recurrence(sizes["universal"]))
-        transforms = t.StackTransforms(
-            layer=[t.MaskPadding, t.LayerNorm, t.CallLayer, t.Residual],
-            final=[t.LayerNorm, t.MaskPadding],
-        )
-    return functools.partial(
-        stack,
-        num_layers=sizes["num_layers"],
-        layers=[layer_class(entry, sizes, masks_start=masks_start) for entry in layers],
-        transforms=transforms,
-        relative_bias=relative if len(heads) == 1 else None,
-    )
+def _references(names: list[str]) -> list[Any]:
+    return [reference(f"@{name}") for name in names]
 
 
-def _embedding(hparams: dict[str, Any]) -> t.TokenEmbedding:
-    softmax, clusters = _softmax(hparams), None
-    table: Callable[..., TokenVectors] = Embedding
-    name, arguments = hparams.get("softmax", ("", {}))
-    if "clusters" in arguments:
-        sizes = [each["token_count"] for each in arguments["clusters"]]
-        clusters = zoo.VocabularyClusters(
-            [int(end) for end in np.cumsum(sizes)[:-1]],
-            [each["embedding_size"] for each in arguments["clusters"]],
-            adaptive_softmax=name.startswith("AdaptiveSoftmax"),
-        )
-    if "inner_dimension_size" in arguments:
-        clusters = zoo.VocabularyClusters([], [arguments["inner_dimension_size"]])
-    if clusters is not None:
-        softmax = functools.partial(zoo.ClusterSoftmax, tail_z_loss=Z_LOSS)
-        table = functools.partial(zoo.AdaptiveEmbedding, clusters=clusters)
-    return t.TokenEmbedding(
-        d_model=hparams["d_model"],
-        position=None,
-        tied_softmax="softmax" in hparams or "ensemble" in hparams,
-        softmax=softmax,
-        table=table,
-    )
+def _bindings(hparams: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    transforms = ["sublayer_rms_norm", "sublayer_call_layer", "sublayer_residual"]
+    if "stack" in hparams:
+        yield "make_layer_stack.layer_stack_cls", reference(f"@{hparams['stack']}")
+    is_reversible = hparams.get("stack") == "ReversibleLayerStack"
+    transforms = transforms[:-1] if is_reversible else transforms
+    yield "LayerStack.sublayers_per_layer", _references(transforms)
+    yield "make_layer_stack.num_layers", hparams["num_layers"]
+    for name, value in hparams.get("universal", {}).items():
+        yield f"UTLayerStack.{name}", value
+    if "funnel" in hparams:
+        yield "encoder/make_layer_stack.layer_stack_cls", reference(f"@{FUNNEL}")
+        sizes = hparams["funnel"]["block_param_size"]
+        yield "encoder/make_layer_stack.num_layers", sum(sizes)
+        yield f"{FUNNEL}.sublayers_initial", []
+        yield f"{FUNNEL}.sublayers_per_layer", _references(transforms)
+        yield f"{FUNNEL}.sublayers_final", _references(transforms[:1])
+        for name, value in hparams["funnel"].items():
+            yield f"{FUNNEL}.{name}", value
+    if "ensemble" in hparams:
+        yield "Unitransformer.ensemble", hparams["ensemble"]
+    if "softmax" in hparams:
+        cls, arguments = hparams["softmax"]
+        yield "get_vocab_embedding_cls.cls", reference(f"@{cls}")
+        for name, value in arguments.items():
+            yield f"{cls}.{name}", value
+        if cls.startswith("AdaptiveSoftmax"):
+            yield "decoder/Unitransformer.loss_fn", reference("@adaptive_softmax_loss_fn")
+    is_tied = "softmax" in hparams or "ensemble" in hparams
+    yield "Unitransformer.shared_embedding_and_softmax_weights", is_tied
+    for stack in ("encoder", "decoder"):
+        layers: list[Any] = []
+        for entry in hparams[stack]:
+            cls, arguments = (entry, {}) if isinstance(entry, str) else entry
+            arguments = dict(_arguments(arguments))
+            if cls in WITH_ARGUMENTS and arguments:
+                layers.append((arguments, reference(f"@{cls}")))
+                continue
+            layers.append(reference(f"@{cls}"))
+            for name, value in arguments.items():
+                yield f"{stack}/{cls}.{name}", value
+        yield f"{stack}/make_layer_stack.layers", layers
 
 
-def _softmax(hparams: dict[str, Any]) -> Callable[..., t.TokenSoftmax]:
-    if "softmax" not in hparams:
-        return t.TokenSoftmax
-    name, arguments = hparams["softmax"]
-    if name == "MixtureOfSoftmaxes":
-        return functools.partial(zoo.MixtureOfSoftmaxes, **arguments)
-    if name != "Mixtape":
-        return t.TokenSoftmax
-    gates = zoo.MixtapeGates(arguments["gate_embedding_size"], arguments["frequent_token_fraction"])
-    return functools.partial(zoo.Mixtape, gates=gates)
+def _arguments(arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    has_bias = arguments.get("relative_attention_type") is not None
+    for name, value in arguments.items():
+        if name == "layer_classes":
+            yield name, _references(value)
+        elif name.endswith("_dims"):
+            yield name, [tuple(dim) for dim in value]
+        elif has_bias or not name.startswith("relative_attention"):
+            yield name, value
 
 
-def _recurrence(hparams: dict[str, Any]) -> zoo.Recurrence:
-    halts = hparams["recurrence_type"] == "act"
-    num_trained = hparams["act_max_steps" if halts else "num_rec_steps"]
-    combination = {"basic": "interpolated"}.get(hparams["act_type"], hparams["act_type"])
-    halting = functools.partial(
-        zoo.Halting, epsilon=hparams["act_epsilon"], combination=combination, loss_weight=0.0
-    )
-    return zoo.Recurrence(
-        # The original computes one step more.
-        num_trained + halts,
-        signals=functools.partial(
-            zoo.StepSignals, steps="trained", positions=False, num_trained=num_trained
-        ),
-        halting=halting if halts else None,
-    )
+def _original_name(name: str, case: ReferenceCase) -> str:
+    """Returns the name in a checkpoint; the stored cases of funnels have the usual names."""
+    match = re.match(r"encoder/block_(\d+)/layer_(\d+)/", name)
+    if match is None or "funnel" not in case.hparams:
+        return name
+    block = int(match[1])
+    for part, size in enumerate(case.hparams["funnel"]["block_param_size"]):
+        if block < size:
+            start = f"encoder/funnel_block_{part:03d}/param_idx_{block:03d}"
+            return f"{start}/submodule_{match[2]}/{name[match.end() :]}"
+        block -= size
+    raise AssertionError(name)
 
 
 @functools.cache
 def _model(name: str, several: bool, *, masks_start: bool = True) -> tuple[TokenModel, mtf.Mesh]:
+    """Returns the imported model, which tests do not change."""
     case = CASES[name]
-    mesh, targets = mesh_for(case, several), case.arrays["in/targets"]
-    # The original adds a mixture's loss to a mean over all positions, padding included.
-    hparams = {**case.hparams, "loss_factor": targets.size / np.count_nonzero(targets)}
-    make = functools.partial(
-        t.EncoderDecoder,
-        embedding=_embedding(hparams),
-        loss=t.TokenLoss(z_loss=Z_LOSS),
-        encoder=_stack(hparams["encoder"], hparams, masks_start=False),
-        decoder=_stack(hparams["decoder"], hparams, masks_start=masks_start),
-    )
-    model: TokenModel = make(mesh, vocabulary_size=hparams["vocab"])
-    if "ensemble" in hparams:
-        sizes = {"size": hparams["ensemble"], "vocabulary_size": hparams["vocab"]}
-        model = zoo.make_ensemble(mesh, model=make, **sizes)
-    return with_weights(model, case), mesh
-
-
-def _features(case: ReferenceCase) -> dict[str, np.ndarray]:
-    return {name: case.arrays[f"in/{name}"] for name in ("inputs", "targets")}
+    lines = [f"{target} = {value_text(value)}" for target, value in _bindings(case.hparams)]
+    with tempfile.TemporaryDirectory() as folder:
+        source = pathlib.Path(folder) / "source"
+        source.mkdir()
+        (source / "operative_config.gin").write_text(CONFIG + "\n".join(lines) + "\n")
+        weights = {_original_name(x, case): value for x, value in case.with_role("w").items()}
+        save_weights({**weights, "global_step": np.asarray(3, np.int64)}, source / "model.ckpt-3")
+        # In the original, positions of attention by experts attend to themselves alone.
+        flags = ["--partial"] if name.startswith("experts_of_attention") else []
+        imported = import_run(source, pathlib.Path(folder) / "run", *flags)
+        if not masks_start:
+            path = pathlib.Path(imported.config_path)
+            path.write_text(path.read_text().replace("masks_start = True", "masks_start = False"))
+        mesh = dict(zip(("MESH_SHAPE", "LAYOUT"), layout_for(case), strict=True))
+        state = restore(imported, **(mesh if several else {})).state
+    assert isinstance(state.model, TokenModel)
+    return state.model, state.mesh
 
 
 # The others are slow, on several devices too.
@@ -169,8 +161,9 @@ def _slow_unless_quick(parameters: list[Any]) -> list[Any]:
 def test_logits_losses_and_gradients(name: str, several: bool) -> None:
     case = CASES[name]
     model, mesh = _model(name, several)
+    features = {feature: case.arrays[f"in/{feature}"] for feature in ("inputs", "targets")}
     logits, training, gradients, evaluation = run(
-        model, mesh, _features(case), with_gradients=True, with_evaluation=True
+        model, mesh, features, with_gradients=True, with_evaluation=True
     )
     expected = case.arrays["out/logits_eval"]
     if name == "adaptive_softmax":
@@ -184,7 +177,7 @@ def test_logits_losses_and_gradients(name: str, several: bool) -> None:
     if "ensemble" in case.hparams:
         losses.pop()  # the original's is the sum of the members' losses, as in training
     for loss, key in zip(losses, ("out/loss_train", "out/loss_eval"), strict=False):
-        assert_close(loss.total / size, case.arrays[key], FLOAT32_MODEL_TOLERANCE)
+        assert_close(loss.total / loss.weight, case.arrays[key], FLOAT32_MODEL_TOLERANCE)
     variables = model.named_variables()
     for path, gradient in gradients.items():
         expected = reference_gradient(case, path, variables)

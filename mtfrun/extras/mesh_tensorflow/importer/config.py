@@ -6,6 +6,7 @@ reason in `program.py`, or not supported, so that none is forgotten.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import enum
 import functools
@@ -18,6 +19,8 @@ from mtfrun.configuration.statements import Binding
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras.mesh_tensorflow.importer.program import CALLABLES, IGNORED
 
+# The arguments of a class of ours.
+Parameters = dict[str, Any]
 # Classes whose methods are configured: "Bitransformer.decode.beam_size".
 _WITH_METHODS = ("Bitransformer", "Unitransformer")
 # Limits for a value after its macros are replaced.
@@ -84,29 +87,43 @@ def name_of(value: Any) -> str:
 
 
 class SourceConfig:
-    """The user's bindings come after the `program`'s; ConversionError for undefined macros."""
+    """The bindings of a program, seen from a scope; those of outer scopes hold in it.
+
+    The user's bindings come after the `program`'s; ConversionError for undefined macros.
+    """
 
     def __init__(self, bindings: Iterable[Binding], program: Iterable[Binding] = ()) -> None:
+        self.scope = ""
         self._values: dict[Key, Any] = {}
         self._own: dict[Key, None] = {}
         for binding in program:
-            self._values[_key(binding)] = binding.value
+            self._values[_key_of(binding)] = binding.value
         for binding in bindings:
-            self._values[_key(binding)] = binding.value
-            self._own[_key(binding)] = None
+            self._values[_key_of(binding)] = binding.value
+            self._own[_key_of(binding)] = None
         self._called: set[str] = set()
         self._taken: set[Key] = set()
         self._ignored: dict[Key, str] = {}
         self._not_supported: dict[Key, str] = {}
 
-    def get(self, target: str, default: Any = None, *, scope: str = "") -> Any:
+    def within(self, scope: str) -> SourceConfig:
+        """Returns the same account, seen from a scope."""
+        view = copy.copy(self)
+        view.scope = scope
+        return view
+
+    @property
+    def is_encoder(self) -> bool:
+        return self.scope.partition("/")[0] == "encoder"
+
+    def get(self, target: str, default: Any = None) -> Any:
         """Returns the value of "SelfAttention.num_heads", and counts its binding as converted.
 
-        A binding without a scope holds in all. ConversionError for a value of another kind.
+        ConversionError for a value of another kind.
         """
         self._called.add(target.rpartition(".")[0])
         value = default
-        for key in self._bindings_of(target, scope):
+        for key in self._bindings_of(target):
             self._taken.add(key)
             value = self._resolve(self._values[key])
         if type(default) is int and isinstance(value, float) and value.is_integer():
@@ -118,58 +135,64 @@ class SourceConfig:
             )
         return value
 
-    def get_optional(self, target: str, example: Any, *, scope: str = "") -> Any:
+    def get_optional(self, target: str, example: Any) -> Any:
         """Like `get`, for a parameter whose default is None; None is also a valid value."""
-        value = self.get(target, scope=scope)
-        return None if value is None else self.get(target, example, scope=scope)
+        return None if self.get(target) is None else self.get(target, example)
 
-    def bind(self, scope: str, target: str, value: Any) -> None:
-        """Adds an argument of a class in a scope; it is no binding of the account."""
-        self._values[_key_in(scope, target)] = value
+    def bind(self, target: str, value: Any) -> None:
+        """Adds an argument of a class in the scope; it is no binding of the account."""
+        self._values[self._key(target)] = value
 
-    def has_read(self, scope: str, target: str) -> bool:
+    def has_read(self, target: str) -> bool:
         """Returns whether a value that was bound in this very scope has been read or ignored."""
-        key = _key_in(scope, target)
-        return key in self._taken or key in self._ignored
+        return self._key(target) in self._taken or self._key(target) in self._ignored
 
-    def has(self, target: str, *, scope: str = "") -> bool:
+    def has(self, target: str) -> bool:
         """Returns whether a parameter is bound; counts nothing."""
-        return any(True for _ in self._bindings_of(target, scope))
+        return any(True for _ in self._bindings_of(target))
 
-    def getter(self, selector: str, scope: str = "") -> Callable[..., Any]:
+    def getter(self, *selectors: str) -> Callable[..., Any]:
+        """Returns `get` of a class's parameters; unbound ones are those of the class before it."""
+
         def get(parameter: str, default: Any = None) -> Any:
-            return self.get(f"{selector}.{parameter}", default, scope=scope)
+            for selector in selectors:
+                default = self.get(f"{selector}.{parameter}", default)
+            return default
 
         return get
 
-    def require(self, target: str, allowed: Sequence[Any], why: str, *, scope: str = "") -> Any:
+    def get_bound(self, target: str, example: Any) -> Any:
+        """Returns the value of a parameter that has no default; `example` if it is not bound."""
+        if not self.has(target):
+            self.refuse(target, "it has no value")
+        return self.get(target, example)
+
+    def require(self, target: str, allowed: Sequence[Any], why: str) -> Any:
         """Returns the value; the first of `allowed`, the default, for an unsupported value."""
-        value = self.get(target, allowed[0], scope=scope)
+        value = self.get(target, allowed[0])
         if any(value == other and type(value) is type(other) for other in allowed):
             return value
-        self.refuse(target, why, scope=scope)
+        self.refuse(target, why)
         return allowed[0]
 
-    def require_defaults(
-        self, selector: str, rules: Iterable[tuple[str, Any, str]], *, scope: str = ""
-    ) -> None:
+    def require_defaults(self, selector: str, *rules: tuple[str, Any, str]) -> None:
         """Requires the only supported value, the default, of parameters: (name, value, why)."""
         for name, value, why in rules:
-            self.require(f"{selector}.{name}", [value], why, scope=scope)
+            self.require(f"{selector}.{name}", [value], why)
 
-    def refuse(self, target: str, why: str, *, scope: str = "") -> None:
+    def refuse(self, target: str, why: str) -> None:
         """Counts a parameter, bound or not, as not supported."""
-        *_, key = _key_in(scope, target), *self._bindings_of(target, scope)
+        *_, key = self._key(target), *self._bindings_of(target)
         self._not_supported[key] = why
 
-    def ignore(self, target: str, why: str, *, scope: str = "") -> None:
+    def ignore(self, target: str, why: str) -> None:
         self._called.add(target.rpartition(".")[0])
-        for key in self._bindings_of(target, scope):
+        for key in self._bindings_of(target):
             self._ignored[key] = why
 
-    def ignore_in_scope(self, target: str, why: str, scope: str) -> None:
+    def ignore_in_scope(self, target: str, why: str) -> None:
         """Counts a parameter that is bound in this very scope as ignored."""
-        self._ignored[_key_in(scope, target)] = why
+        self._ignored[self._key(target)] = why
 
     def ignore_calls_of(self, selectors: Iterable[str], why: str) -> None:
         names = set(selectors)
@@ -234,9 +257,12 @@ class SourceConfig:
                     values.append(self._values.get(Key("", "", name)))
         return names
 
-    def _bindings_of(self, target: str, scope: str) -> Iterator[Key]:
-        """Yields the keys that bind a parameter in a scope, the outermost scope first."""
-        parts = scope.split("/") if scope else []
+    def _key(self, target: str) -> Key:
+        return _key_in(self.scope, target)
+
+    def _bindings_of(self, target: str) -> Iterator[Key]:
+        """Yields the keys that bind a parameter in the scope, the outermost scope first."""
+        parts = self.scope.split("/") if self.scope else []
         for depth in range(len(parts) + 1):
             key = _key_in("/".join(parts[:depth]), target)
             if key in self._values:
@@ -266,7 +292,7 @@ def _key_in(scope: str, target: str) -> Key:
     return Key(scope, selector, parameter)
 
 
-def _key(binding: Binding) -> Key:
+def _key_of(binding: Binding) -> Key:
     if binding.selector == MACRO:
         return Key("", "", binding.scope)
     return Key(binding.scope, short_name(binding.selector), binding.parameter)

@@ -55,7 +55,7 @@ def read_mesh(source: SourceConfig, lengths: Mapping[str, int]) -> SourceMesh:
 
 def write_mesh(source: SourceConfig, mesh: SourceMesh, draft: Draft) -> None:
     dimensions = list(_DIMENSIONS)
-    if any(source.has("Unitransformer.ensemble", scope=scope) for scope in ("", "decoder")):
+    if any(source.within(scope).has("Unitransformer.ensemble") for scope in ("", "decoder")):
         dimensions.append("ensemble")
     rules = {d: axis for d, axis in mesh.layout.items() if d in dimensions}
     axes = dict(mesh.axes)

@@ -97,23 +97,23 @@ def write_model(run: SourceRun, file: Draft) -> None:
 def _source_of_texts(hparams: Settings) -> SourceConfig:
     hparams.require("autoregressive", *(True,))
     source = SourceConfig([])
-    source.bind("", "run.model_type", "lm")
+    source.bind("run.model_type", "lm")
     _add_sizes(source, hparams)
-    _add_stack(source, hparams, "")
+    _add_stack(source, hparams)
     temperature = hparams.number("sampling_temp", 1.0)
-    source.bind("", "Unitransformer.sample_autoregressive.temperature", temperature)
+    source.bind("Unitransformer.sample_autoregressive.temperature", temperature)
     return source
 
 
 def _source_of_pairs(hparams: Settings) -> SourceConfig:
     hparams.require("shared_embedding", *(True,))
     source = SourceConfig([])
-    source.bind("", "run.model_type", "bitransformer")
+    source.bind("run.model_type", "bitransformer")
     _add_sizes(source, hparams)
     smoothing = hparams.number("label_smoothing", 0.0)
-    source.bind("decoder", "Unitransformer.label_smoothing", smoothing)
+    source.within("decoder").bind("Unitransformer.label_smoothing", smoothing)
     for stack in ("encoder", "decoder"):
-        _add_stack(source, hparams, stack)
+        _add_stack(source.within(stack), hparams)
     beam_size = hparams.integer("beam_size", 1)
     temperature = hparams.number("sampling_temp", 1.0) if beam_size == 1 else 0.0
     for name, value in (
@@ -123,7 +123,7 @@ def _source_of_pairs(hparams: Settings) -> SourceConfig:
         ("decode_length_multiplier", hparams.number("decode_length_multiplier", 1.5)),
         ("decode_length_constant", int(hparams.number("decode_length_constant", 10.0))),
     ):
-        source.bind("", f"Bitransformer.decode.{name}", value)
+        source.bind(f"Bitransformer.decode.{name}", value)
     return source
 
 
@@ -150,17 +150,18 @@ def _add_sizes(source: SourceConfig, hparams: Settings) -> None:
             for kind in ("MoE1D", "MoE2D")
         ),
     ):
-        source.bind("", target, value)
+        source.bind(target, value)
 
 
-def _add_stack(source: SourceConfig, hparams: Settings, scope: str) -> None:
+def _add_stack(source: SourceConfig, hparams: Settings) -> None:
+    scope = source.scope
     prefix = f"{scope}_" * bool(scope)
     extra_logit = 0.0 if hparams.flag("extra_logit", default=False) else None
     layers = _layers(hparams, f"{prefix}layers", scope)
     block = layers[: block_size(layers)]
     classes = [reference(f"@{_CLASSES[layer]}") for layer in block]
-    source.bind(scope, "make_layer_stack.layers", classes)
-    source.bind(scope, "make_layer_stack.num_layers", len(layers) // len(block))
+    source.bind("make_layer_stack.layers", classes)
+    source.bind("make_layer_stack.num_layers", len(layers) // len(block))
     # Attention to the encoder takes them from the first class.
     for kind in ("SelfAttention", "LocalSelfAttention"):
         for name, value in (
@@ -171,7 +172,7 @@ def _add_stack(source: SourceConfig, hparams: Settings, scope: str) -> None:
             ("attention_kwargs", {"extra_logit": extra_logit}),
             ("dropout_rate", hparams.number("attention_dropout", 0.0)),
         ):
-            source.bind(scope, f"{kind}.{name}", value)
+            source.bind(f"{kind}.{name}", value)
 
 
 def _layers(hparams: Settings, name: str, scope: str) -> list[str]:

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tests.cli.command import mtfrun_here
 from tests.extras.huggingface.imported_models import Imported
 from tests.oracle.reference_cases import ReferenceCase
+from tests.oracle.reference_models import save_weights
 
 STEP = 5
 
@@ -25,12 +25,7 @@ def write_run(
     (directory / "hparams.json").write_text(json.dumps(hparams, sort_keys=True))
     (directory / "flags.txt").write_text(f"--problem=translate_ende\n--model={model}\n")
     weights: Mapping[str, Any] = {**case.with_role("w"), "global_step": np.int64(STEP)}
-    tf.raw_ops.SaveV2(
-        prefix=str(directory / f"model.ckpt-{STEP}"),
-        tensor_names=list(weights),
-        shape_and_slices=[""] * len(weights),
-        tensors=[tf.constant(value) for value in weights.values()],
-    )
+    save_weights(weights, directory / f"model.ckpt-{STEP}")
 
 
 def import_case(

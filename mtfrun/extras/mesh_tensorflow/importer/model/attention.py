@@ -1,40 +1,19 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mtfrun.configuration.gin_values import reference
-from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig
+from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConfig
 from mtfrun.extras.mesh_tensorflow.importer.model.mixtures import IN_ATTENTION
 
-Parameters = dict[str, Any]
-
-
-def encoder_attention(source: SourceConfig, scope: str) -> tuple[str, dict[str, Parameters]]:
-    rule = ("relative_attention_type", None, "logits by distance to inputs are not supported")
-    source.require_defaults("EncDecAttention", [rule], scope=scope)
-    for name in ("relative_attention_num_buckets", *_HYPERPROMPTS):
-        why = "attention to an encoder does not read it"
-        source.ignore(f"EncDecAttention.{name}", why, scope=scope)
-    cls, heads = "transformer.EncoderDecoderAttention", "transformer.AttentionHeads"
-    parameters = attention(source, "EncDecAttention", cls, scope)
-    of_decoder = attention(source, "SelfAttention", cls, scope)[heads]
-    if parameters[heads] != of_decoder:
-        scoped = f"encoder_attention/{heads}"
-        parameters[scoped] = parameters.pop(heads)
-        parameters[cls]["heads"] = reference(f"@{scoped}()")
-    return cls, parameters
-
-
+_HEADS = "transformer.AttentionHeads"
 _HYPERPROMPTS = (
     *("use_hyperprompt", "hyperprompt_mtlshare", "hyperprompt_length_encoder"),
     *("hyperprompt_length_decoder", "hyperprompt_hidden_dim", "hyperprompt_task_num"),
 )
-
-
 # Of `AttentionHeads`: layers of a stack may differ in them, and one may reset another's.
 OPTIONAL_HEADS: Parameters = {"num_memory_heads": None, "shared_kv": False, "extra_logit": None}
-
-
 # Parameters of attention with their only supported values; LocalSelfAttention has none of them.
 _UNSUPPORTED: tuple[tuple[str, Any, str], ...] = (
     ("attention_func", None, "only the softmax of dot products is supported"),
@@ -44,29 +23,24 @@ _UNSUPPORTED: tuple[tuple[str, Any, str], ...] = (
     ("z_loss_coeff", None, "attention has no z-loss"),
     ("use_hyperprompt", False, "prompts that are learned are not supported"),
 )
+_NO_BIAS = ("relative_attention_type", None, "logits by distance to inputs are not supported")
 
 
-def attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[str, Parameters]:
+def attention(source: SourceConfig, kind: str, cls: str) -> dict[str, Parameters]:
     # These inherit unbound parameters from their base class, SelfAttention.
     inherits = kind in ("EncDecAttention", IN_ATTENTION)
     kinds = ["SelfAttention", kind] if inherits else [kind]
-
-    def get(name: str, default: Any) -> Any:
-        for each in kinds:
-            default = source.get(f"{each}.{name}", default, scope=scope)
-        return default
-
+    get = source.getter(*kinds)
     for each in kinds:
         rules = () if kind == "LocalSelfAttention" else _UNSUPPORTED
         if kind == IN_ATTENTION:
             # With experts the logits are scaled.
             rules = tuple(rule for rule in rules if rule[0] != "fold_scaling_into_initializer")
-        source.require_defaults(each, rules, scope=scope)
+        source.require_defaults(each, *rules)
     arguments = get("attention_kwargs", None) or {}
     extra_logit = arguments.get("extra_logit") if isinstance(arguments, dict) else ...
     if not isinstance(extra_logit, float | int | None) or set(arguments) - {"extra_logit"}:
-        why = "only extra_logit, a number, is supported"
-        source.refuse(f"{kind}.attention_kwargs", why, scope=scope)
+        source.refuse(f"{kind}.attention_kwargs", "only extra_logit, a number, is supported")
         extra_logit = None
     heads: Parameters = {
         "num_memory_heads": get("num_memory_heads", 0) or None,
@@ -76,4 +50,94 @@ def attention(source: SourceConfig, kind: str, cls: str, scope: str) -> dict[str
         "shared_kv": kind != IN_ATTENTION and get("shared_kv", default=False),
         "extra_logit": extra_logit,
     }
-    return {"transformer.AttentionHeads": heads, cls: {"dropout_rate": get("dropout_rate", 0.0)}}
+    return {_HEADS: heads, cls: {"dropout_rate": get("dropout_rate", 0.0)}}
+
+
+def encoder_attention(source: SourceConfig) -> tuple[str, dict[str, Parameters]]:
+    source.require_defaults("EncDecAttention", _NO_BIAS)
+    for name in ("relative_attention_num_buckets", *_HYPERPROMPTS):
+        source.ignore(f"EncDecAttention.{name}", "attention to an encoder does not read it")
+    cls = "transformer.EncoderDecoderAttention"
+    parameters = attention(source, "EncDecAttention", cls)
+    of_decoder = attention(source, "SelfAttention", cls)
+    _set_apart(parameters, of_decoder, cls, _HEADS)
+    return cls, parameters
+
+
+def _set_apart(
+    parameters: dict[str, Parameters], of_decoder: dict[str, Parameters], cls: str, heads: str
+) -> None:
+    """Puts heads that differ from the decoder's own into a scope."""
+    if parameters[heads] != of_decoder[heads]:
+        scoped = f"encoder_attention/{heads}"
+        parameters[scoped] = parameters.pop(heads)
+        parameters[cls]["heads"] = reference(f"@{scoped}()")
+
+
+def talking_heads(
+    source: SourceConfig, *kinds: str, cls: str = "zoo.TalkingHeadsSelfAttention"
+) -> tuple[dict[str, Parameters], int]:
+    """Returns the parameters of our classes, and the number of heads of the softmax."""
+    get = source.getter(*(kinds or ("TalkingHeadsSelfAttention",)))
+    sides = ("key_heads", "softmax_heads", "value_heads")
+    dims = {side: get(f"{side}_dims", [("heads", 12)]) for side in sides}
+    sizes = {side: dict(value) for side, value in dims.items()}
+    heads: Parameters = {**dims, "d_k": get("key_size", 64), "d_v": get("value_size", 64)}
+    dynamic = get("dynamic_projections", None) or []
+    for ours, end, side in (("logits", "l", "key_heads"), ("weights", "w", "value_heads")):
+        named = [
+            {"x": "query", "m": "memory"}[each[0]] for each in dynamic if each.endswith(f"2{end}")
+        ]
+        # Between equal heads there is no projection, dynamic or not.
+        heads[f"dynamic_{ours}"] = named if sizes[side] != sizes["softmax_heads"] else []
+    heads["dynamic_scale"] = get("dynamic_projections_init_scale", 1e-2)
+    parameters: dict[str, Parameters] = {
+        "zoo.TalkingHeads": heads,
+        cls: {"heads": reference("@zoo.TalkingHeads()"), "dropout_rate": get("dropout_rate", 0.0)},
+    }
+    return parameters, math.prod(sizes["softmax_heads"].values())
+
+
+def talking_heads_to_encoder(source: SourceConfig) -> tuple[str, dict[str, Parameters]]:
+    cls, theirs = "zoo.TalkingHeadsEncoderDecoderAttention", "TalkingHeadsEncDecAttention"
+    source.require_defaults(theirs, _NO_BIAS)
+    # It inherits unbound parameters from its base class.
+    parameters, _ = talking_heads(source, "TalkingHeadsSelfAttention", theirs, cls=cls)
+    of_decoder, _ = talking_heads(source)
+    _set_apart(parameters, of_decoder, cls, "zoo.TalkingHeads")
+    return cls, parameters
+
+
+def synthesizer(source: SourceConfig) -> tuple[dict[str, Parameters], int]:
+    """Returns the parameters of our classes, and the number of heads."""
+    get = source.getter("Synthesizer")
+    modes = [f"{kind}_plus{alpha}" for alpha in ("_alpha", "") for kind in ("random", "dense")]
+    modes += ["random", "factorized", "dense_minus"]
+    mode = source.require("Synthesizer.synthesize_mode", modes, "unknown mode")
+    source.require_defaults(
+        "Synthesizer",
+        ("num_memory_heads", 0, "keys and values have as many heads as queries"),
+        ("keep_query_heads_dims", False, "the output has no heads"),
+        ("fold_scaling_into_initializer", True, "the logits are not scaled"),
+    )
+    for name in ("shared_kv", "combine_dims", "attention_func"):
+        source.ignore(f"Synthesizer.{name}", "the original does not use it")
+    arguments = get("attention_kwargs", None) or {}
+    if not isinstance(arguments, dict) or set(arguments) - {"max_length", "factorized_dim"}:
+        why = "only max_length and factorized_dim are supported"
+        source.refuse("Synthesizer.attention_kwargs", why)
+        arguments = {}
+    kind, _, combination = mode.partition("_")
+    # The others have 512 positions, whatever it says.
+    reads_length = mode in ("random", "dense_minus")
+    num_heads = get("num_heads", 8)
+    attributes = {"num_heads": num_heads, "d_kv": get("key_value_size", 128)}
+    attributes["logits"] = reference("@zoo.SyntheticLogits()")
+    logits: Parameters = {
+        "kind": kind,
+        "dot_products": {"plus": "added", "plus_alpha": "gated"}.get(combination),
+        "max_length": arguments.get("max_length", 512) if reads_length else 512,
+        "factor_size": arguments.get("factorized_dim", 16),
+    }
+    attributes["dropout_rate"] = get("dropout_rate", 0.0)
+    return {"zoo.Synthesizer": attributes, "zoo.SyntheticLogits": logits}, num_heads

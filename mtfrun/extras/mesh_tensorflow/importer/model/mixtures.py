@@ -5,9 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mtfrun.configuration.gin_values import Reference, reference
-from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig
-
-Parameters = dict[str, Any]
+from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConfig
 
 _GATES = {
     "top_2": "moe.Top2",
@@ -47,7 +45,6 @@ class MixtureArguments:
     """
 
     source: SourceConfig
-    scope: str
     kind: str = "MoE1D"
     names: Collection[str] = ()
     defaults: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -58,15 +55,15 @@ class MixtureArguments:
 
     def get(self, name: str, default: Any = None) -> Any:
         default = self.defaults.get(name, default)
-        return self.source.get(self.target(name), default, scope=self.scope)
+        return self.source.get(self.target(name), default)
 
     def require(self, name: str, allowed: Sequence[Any], why: str) -> Any:
         first = self.defaults.get(name, allowed[0])
         allowed = sorted(allowed, key=lambda value: value != first)
-        return self.source.require(self.target(name), allowed, why, scope=self.scope)
+        return self.source.require(self.target(name), allowed, why)
 
     def ignore(self, name: str, why: str) -> None:
-        self.source.ignore(self.target(name), why, scope=self.scope)
+        self.source.ignore(self.target(name), why)
 
 
 def mixture(
@@ -192,8 +189,6 @@ def _second_policy(
     return reference(f"@{scoped}()")
 
 
-Parameters = dict[str, Any]
-
 IN_ATTENTION = "ExpertsSelfAttention"
 _BY_EXPERTS = {"qkv": ["query", "key_value"], "q": ["query"], "kv": ["key_value"]}
 # What the class passes on to MoE1D.
@@ -207,7 +202,7 @@ _DEFAULTS = {"moe_gating": "switch", "switch_dropout": 0.0, "hidden_size": 3072}
 
 
 def experts_attention(
-    source: SourceConfig, scope: str, activations: Sequence[Reference | None], heads: Parameters
+    source: SourceConfig, activations: Sequence[Reference | None], heads: Parameters
 ) -> dict[str, Parameters]:
     """Returns the parameters of our classes, by class, but for the logits by distance.
 
@@ -217,27 +212,23 @@ def experts_attention(
         "in the original a position attends to itself alone, since its keys have the dimension of "
         "its queries; here it attends to all that it sees, and --partial takes the layer so"
     )
-    source.refuse("make_layer_stack.layers", why, scope=scope)
-    # It inherits unbound parameters from its base class.
-    rate, shared = 0.0, False
-    for kind in ("SelfAttention", IN_ATTENTION):
-        rate = source.get(f"{kind}.dropout_rate", rate, scope=scope)
-        shared = source.get(f"{kind}.shared_kv", shared, scope=scope)
-    if not shared:
+    source.refuse("make_layer_stack.layers", why)
+    get = source.getter("SelfAttention", IN_ATTENTION)  # its base class
+    if not get("shared_kv", default=False):
         why = "the original has it with equal keys and values only"
-        source.refuse(f"{IN_ATTENTION}.shared_kv", why, scope=scope)
+        source.refuse(f"{IN_ATTENTION}.shared_kv", why)
     target = f"{IN_ATTENTION}.expert_computation"
-    projections = source.require(target, list(_BY_EXPERTS), "unknown projections", scope=scope)
-    arguments = MixtureArguments(source, scope, IN_ATTENTION, _ARGUMENTS, _DEFAULTS)
+    projections = source.require(target, list(_BY_EXPERTS), "unknown projections")
+    arguments = MixtureArguments(source, IN_ATTENTION, _ARGUMENTS, _DEFAULTS)
     classes = mixture(arguments, activations)
     del classes["moe.MoE1D"]["experts"]  # the attention says which
-    inner = f"{scope}_attention_experts".removeprefix("_")
+    inner = f"{source.scope}_attention_experts".removeprefix("_")
     classes["transformer.AttentionHeads"] = heads
     return {
         "zoo.ExpertsSelfAttention": {
             "heads": reference(f"@{inner}/transformer.AttentionHeads()"),
             "projections": reference("@zoo.ExpertProjections()"),
-            "dropout_rate": rate,
+            "dropout_rate": get("dropout_rate", 0.0),
         },
         "zoo.ExpertProjections": {
             "by_experts": _BY_EXPERTS[projections],
@@ -249,10 +240,10 @@ def experts_attention(
 
 
 def heterogeneous_mixture(
-    source: SourceConfig, scope: str, activations: Sequence[Reference | None]
+    source: SourceConfig, activations: Sequence[Reference | None]
 ) -> dict[str, Parameters]:
     """Returns the parameters of our classes, by class."""
-    arguments = MixtureArguments(source, scope, "HeterogeneousMoE1D")
+    arguments = MixtureArguments(source, "HeterogeneousMoE1D")
     classes = mixture(arguments, activations)
     experts = classes.pop("moe.Experts")
     num_experts, hidden_size = classes["moe.MoE1D"]["num_experts"], experts.pop("hidden_size")
@@ -261,15 +252,12 @@ def heterogeneous_mixture(
     sizes = [(num_experts, hidden_size, num_layers)]
     if info is not None:
         sizes = _sizes(info, num_experts, hidden_size)
-    if max(layers for *_, layers in sizes) > 1 and _has_dropout(source, scope):
+    has_dropout = bool(source.get("sublayer_dropout.dropout_rate", 0.0))
+    if max(layers for *_, layers in sizes) > 1 and has_dropout:
         why = "there is no dropout between the layers of an expert"
-        source.refuse("HeterogeneousMoE1D.moe_num_layers", why, scope=scope)
+        source.refuse("HeterogeneousMoE1D.moe_num_layers", why)
     classes["moe.MoE1D"]["experts"] = reference("@zoo.HeterogeneousExperts")
     return {**classes, "zoo.HeterogeneousExperts": {"sizes": sizes, **experts}}
-
-
-def _has_dropout(source: SourceConfig, scope: str) -> bool:
-    return bool(source.get("sublayer_dropout.dropout_rate", 0.0, scope=scope))
 
 
 def _sizes(

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtfrun.configuration.gin_values import reference
-from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig, name_of
+from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConfig, name_of
 from mtfrun.extras.mesh_tensorflow.importer.data import RowForm
 from mtfrun.extras.mesh_tensorflow.importer.gin import Draft
 from mtfrun.extras.mesh_tensorflow.importer.model.attention import OPTIONAL_HEADS
-from mtfrun.extras.mesh_tensorflow.importer.model.layers import Parameters, SourceStack
+from mtfrun.extras.mesh_tensorflow.importer.model.layers import SourceStack
 from mtfrun.extras.mesh_tensorflow.importer.model.stacks import read_stack
 from mtfrun.extras.mesh_tensorflow.importer.model.variable_patterns import VariablePatterns
 from mtfrun.extras.mesh_tensorflow.importer.model.vocabulary import CLUSTERS, read_vocabulary
@@ -17,8 +17,8 @@ from mtfrun.extras.mesh_tensorflow.importer.model.vocabulary import CLUSTERS, re
 LANGUAGE_MODELS = ("lm", "delimited_lm")
 _STACK, _REVERSIBLE = "transformer.Stack", "zoo.ReversibleStack"
 _EMBEDDING_SCALE = "VocabEmbedding.scale_variable_like_classifier_weights"
-# Parameters of stacks with their only supported values.
-_UNSUPPORTED = (("token_dropout_rate", 0.0, "ids are not dropped"),)
+# A parameter of stacks with its only supported value.
+_UNSUPPORTED = ("token_dropout_rate", 0.0, "ids are not dropped")
 _WITH_D_FF = ("transformer.FeedForward", "transformer.GatedFeedForward")
 _MACROS = {
     ("transformer.AttentionHeads", "num_heads"): "NUM_HEADS",
@@ -104,15 +104,15 @@ def read_model(source: SourceConfig) -> SourceModel:
     of_model: Parameters = {}
     if model_type in LANGUAGE_MODELS:
         get, scope = source.getter("Unitransformer"), ""
-        stacks = [read_stack(source, get("name", "transformer"), scope)]
+        stacks = [read_stack(source, get("name", "transformer"))]
         of_model = {
             "prefix": get("input_full_attention", default=False),
             "loss_on_targets_only": get("loss_on_targets_only", default=False),
         }
     else:
         stacks, scope = _two_stacks(source), "decoder"
-    embedding = _embedding(source, scope)
-    loss = _loss(source, scope)
+    embedding = _embedding(source.within(scope))
+    loss = _loss(source.within(scope))
     softmax = read_vocabulary(source, embedding, loss, scope)
     if softmax.get(CLUSTERS, {}).get("adaptive_softmax"):
         # The original's loss ignores it.
@@ -124,26 +124,27 @@ def read_model(source: SourceConfig) -> SourceModel:
 def _two_stacks(source: SourceConfig) -> list[SourceStack]:
     why = "encoder and decoder with separate embeddings are not supported"
     source.require("Bitransformer.shared_embedding", [True], why)
+    encoder, decoder = source.within("encoder"), source.within("decoder")
     why = "only decoders have a loss and logits"
     for name in (
         *("label_smoothing", "z_loss", "loss_denominator", "loss_fn", "loss_on_targets_only"),
         *("shared_embedding_and_softmax_weights", "input_full_attention"),
     ):
-        source.ignore_in_scope(f"Unitransformer.{name}", why, "encoder")
+        encoder.ignore_in_scope(f"Unitransformer.{name}", why)
     why = "only language models have inputs and targets in one row"
-    rules = [(name, False, why) for name in ("input_full_attention", "loss_on_targets_only")]
-    source.require_defaults("Unitransformer", rules, scope="decoder")
+    for name in ("input_full_attention", "loss_on_targets_only"):
+        decoder.require(f"Unitransformer.{name}", [False], why)
     for name in (
         *("d_model", "max_length", "vocab_divisor"),
         *("positional_embedding", "sinusoid_positional_embedding"),
     ):
         key = f"Unitransformer.{name}"
-        if source.get(key, None, scope="encoder") != source.get(key, None, scope="decoder"):
-            source.refuse(key, "encoder and decoder differ: not supported", scope="encoder")
-    source.require_defaults("Unitransformer", _UNSUPPORTED, scope="encoder")
+        if encoder.get(key, None) != decoder.get(key, None):
+            encoder.refuse(key, "encoder and decoder differ: not supported")
+    encoder.require_defaults("Unitransformer", _UNSUPPORTED)
     stacks = [
-        read_stack(source, source.get(f"make_bitransformer.{scope}_name", scope), scope)
-        for scope in ("encoder", "decoder")
+        read_stack(side, source.get(f"make_bitransformer.{side.scope}_name", side.scope))
+        for side in (encoder, decoder)
     ]
     if stacks[1].cls == "zoo.TransparentDecoder":
         stacks[0].parameters["zoo.TransparentEncoder"] = {}
@@ -160,10 +161,9 @@ def _check_shared(source: SourceConfig, encoder: SourceStack, decoder: SourceSta
         source.refuse("make_bitransformer.encoder_name", why)
 
 
-def _embedding(source: SourceConfig, scope: str) -> Parameters:
-    get = source.getter("Unitransformer", scope)
-
-    source.require_defaults("Unitransformer", _UNSUPPORTED, scope=scope)
+def _embedding(source: SourceConfig) -> Parameters:
+    get = source.getter("Unitransformer")
+    source.require_defaults("Unitransformer", _UNSUPPORTED)
     position = None
     if get("positional_embedding", default=True):
         position = reference("@transformer.PositionalEmbedding")
@@ -190,14 +190,15 @@ _AVERAGES = {
 def _ensemble(source: SourceConfig, scopes: Sequence[str], embedding: Parameters) -> Parameters:
     """Returns the parameters of our ensemble; {} for one model."""
     target = "Unitransformer.ensemble"
-    sizes = [source.get_optional(target, 2, scope=scope) for scope in scopes]
+    sizes = [source.within(scope).get_optional(target, 2) for scope in scopes]
     if any(size != sizes[0] for size in sizes):
-        source.refuse(target, "encoder and decoder differ: not supported", scope="encoder")
+        source.within("encoder").refuse(target, "encoder and decoder differ: not supported")
     if not sizes[0]:
         return {}
     if not embedding["tied_softmax"]:
         why = "the members of the original's ensembles share this softmax: not supported"
-        source.refuse("Unitransformer.shared_embedding_and_softmax_weights", why, scope=scopes[-1])
+        target = "Unitransformer.shared_embedding_and_softmax_weights"
+        source.within(scopes[-1]).refuse(target, why)
     target = "reduce_ensemble_logits.reduce_fn"
     average = source.get(target, None)
     name = next(iter(_AVERAGES)) if average is None else name_of(average)
@@ -206,10 +207,9 @@ def _ensemble(source: SourceConfig, scopes: Sequence[str], embedding: Parameters
     return {"size": sizes[0], "average": _AVERAGES.get(name, "probabilities")}
 
 
-def _loss(source: SourceConfig, scope: str) -> Parameters:
-    get = source.getter("Unitransformer", scope)
-
-    denominator = source.get_optional("Unitransformer.loss_denominator", 0, scope=scope)
+def _loss(source: SourceConfig) -> Parameters:
+    get = source.getter("Unitransformer")
+    denominator = source.get_optional("Unitransformer.loss_denominator", 0)
     loss: Parameters = {
         "label_smoothing": get("label_smoothing", 0.0),
         "z_loss": get("z_loss", 1e-4),

@@ -1,15 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from mtfrun.configuration.gin_values import Reference, reference
-from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig, name_of
-from mtfrun.extras.mesh_tensorflow.importer.model.layers import (
-    Parameters,
-    SourceStack,
-    add_layers,
-    read_layer,
-)
+from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConfig, name_of
+from mtfrun.extras.mesh_tensorflow.importer.model.layers import SourceStack, add_layers, read_layer
 
 _TRANSFORMS = {
     "sublayer_rms_norm": ("RMSNorm",),
@@ -23,32 +18,27 @@ _TRANSFORMS = {
     # It sets padding to 0 itself.
     "sublayer_call_layer": ("MaskPadding", "CallLayer"),
 }
-_LISTS = ("initial", "per_layer", "final")
-_LEGACY = {
-    "initial": ["sublayer_legacy_dropout"],
-    "per_layer": [
-        "sublayer_legacy_rms_norm",
-        "sublayer_call_layer",
-        "sublayer_legacy_dropout",
-        "sublayer_residual",
-    ],
-    "final": ["sublayer_legacy_final_rms_norm", "sublayer_legacy_dropout"],
+# Lists of the original and ours, with the transforms of its older lists.
+_LISTS = {
+    "initial": ("initial", ["SublayerDropout"]),
+    "per_layer": ("layer", ["RMSNorm", "MaskPadding", "CallLayer", "SublayerDropout", "Residual"]),
+    "final": ("final", ["RMSNorm", "SublayerDropout"]),
 }
 
 
-def read_stack(source: SourceConfig, name: str, scope: str) -> SourceStack:
+def read_stack(source: SourceConfig, name: str) -> SourceStack:
     """Counts bindings in `source` that are not supported."""
-    stack = SourceStack(name, scope, has_encoder=bool(scope))
-    stack.num_layers = source.get("make_layer_stack.num_layers", 6, scope=scope)
-    stack.block_scope = source.get("make_layer_stack.block_scope", default=True, scope=scope)
-    entries = source.get("make_layer_stack.layers", [], scope=scope)
+    stack = SourceStack(name, source.scope, has_encoder=bool(source.scope))
+    stack.num_layers = source.get("make_layer_stack.num_layers", 6)
+    stack.block_scope = source.get("make_layer_stack.block_scope", default=True)
+    entries = source.get("make_layer_stack.layers", [])
     layers = [read_layer(source, stack, x, f"layer_{i:03d}") for i, x in enumerate(entries)]
     add_layers(source, stack, [layer for layer in layers if layer is not None])
     target = "make_layer_stack.layer_stack_cls"
-    reference_to = source.get(target, None, scope=scope)
+    reference_to = source.get(target, None)
     kind = "LayerStack" if reference_to is None else name_of(reference_to)
     if kind not in _KINDS:
-        source.refuse(target, f"only {', '.join(_KINDS)} are supported", scope=scope)
+        source.refuse(target, f"only {', '.join(_KINDS)} are supported")
         kind = "LayerStack"
     _KINDS[kind](source, stack)
     return stack
@@ -56,19 +46,19 @@ def read_stack(source: SourceConfig, name: str, scope: str) -> SourceStack:
 
 def _layer_stack(source: SourceConfig, stack: SourceStack) -> None:
     _add_transforms(source, stack, "LayerStack")
-    recomputes = source.get("LayerStack.recompute_grads", default=False, scope=stack.scope)
+    recomputes = source.get("LayerStack.recompute_grads", default=False)
     stack.parameters["transformer.Stack"] = {"rematerialise": recomputes}
 
 
 def _reversible(source: SourceConfig, stack: SourceStack) -> None:
-    kind, scope = "ReversibleLayerStack", stack.scope
+    kind = "ReversibleLayerStack"
     _add_transforms(source, stack, kind)
     transforms = stack.parameters["transformer.StackTransforms"]["layer"]
     if reference("@transformer.Residual") in transforms:
         why = "with a residual every sublayer adds both streams: not supported"
-        source.refuse(_target(source, kind, "sublayers_per_layer", scope), why, scope=scope)
+        source.refuse(_target(source, kind, "sublayers_per_layer"), why)
     why = "the inputs of sublayers are always computed again"
-    source.ignore(_target(source, kind, "recompute_grads", scope), why, scope=scope)
+    source.ignore(_target(source, kind, "recompute_grads"), why)
     _name_class(source, stack, "zoo.ReversibleStack")
 
 
@@ -87,11 +77,11 @@ _UNUSED = "no step of the supported kinds uses it"
 
 
 def _universal(source: SourceConfig, stack: SourceStack) -> None:
-    kind, scope = "UTLayerStack", stack.scope
-    get = source.getter(kind, scope)
-    source.require_defaults(kind, _UNIVERSAL, scope=scope)
+    kind = "UTLayerStack"
+    get = source.getter(kind)
+    source.require_defaults(kind, *_UNIVERSAL)
     recurrence = source.require(
-        f"{kind}.recurrence_type", ["basic", "act"], f"{_NO_GATES} supported", scope=scope
+        f"{kind}.recurrence_type", ["basic", "act"], f"{_NO_GATES} supported"
     )
     for name in (
         *("position_start_index", "add_position_timing_signal", "num_vanilla_transformer_layers"),
@@ -99,21 +89,21 @@ def _universal(source: SourceConfig, stack: SourceStack) -> None:
         "num_rec_steps" if recurrence == "act" else "act_max_steps",
         *(() if recurrence == "act" else ("act_type", "act_epsilon")),
     ):
-        source.ignore(f"{kind}.{name}", _UNUSED, scope=scope)
+        source.ignore(f"{kind}.{name}", _UNUSED)
     steps = get("act_max_steps" if recurrence == "act" else "num_rec_steps", 6)
     signals = None
     if get("add_step_timing_signal", default=False):
         why = "the original has no other signals of steps than learned ones"
-        source.require(f"{kind}.step_timing_signal_type", ["learned"], why, scope=scope)
+        source.require(f"{kind}.step_timing_signal_type", ["learned"], why)
         signals = reference("@zoo.StepSignals")
         of_signals = {"steps": "trained", "positions": False, "num_trained": steps}
         stack.parameters["zoo.StepSignals"] = of_signals
     else:
-        source.ignore(f"{kind}.step_timing_signal_type", _UNUSED, scope=scope)
+        source.ignore(f"{kind}.step_timing_signal_type", _UNUSED)
     halting = None
     if recurrence == "act":
         halting = reference("@zoo.Halting")
-        stack.parameters["zoo.Halting"] = _halting(source, kind, scope)
+        stack.parameters["zoo.Halting"] = _halting(source, kind)
         # The original computes one step more.
         steps += 1
     _name_class(source, stack, "zoo.UniversalStack")
@@ -123,23 +113,22 @@ def _universal(source: SourceConfig, stack: SourceStack) -> None:
 
 
 def _funnel(source: SourceConfig, stack: SourceStack) -> None:
-    scope = stack.scope
-    get = source.getter(_FUNNEL, scope)
-    if scope != "encoder":
+    get = source.getter(_FUNNEL)
+    if not source.is_encoder:
         why = f"{_FUNNEL} is for encoders: a decoder's positions would see later ones"
-        source.refuse("make_layer_stack.layer_stack_cls", why, scope=scope)
+        source.refuse("make_layer_stack.layer_stack_cls", why)
     sizes = [int(size) for size in get("block_param_size", [])]
     repeats = list(get("block_repeat_size", []))
     number = len(stack.layers)
-    source.require(f"{_FUNNEL}.n_submodules", [2], "blocks have two layers", scope=scope)
+    source.require(f"{_FUNNEL}.n_submodules", [2], "blocks have two layers")
     if sum(sizes) != stack.num_layers or get("n_blocks", 0) != len(sizes) or number != 2:
         why = "the blocks of all parts are make_layer_stack.num_layers, each of two layers"
-        source.refuse(f"{_FUNNEL}.block_param_size", why, scope=scope)
+        source.refuse(f"{_FUNNEL}.block_param_size", why)
     if repeats != [1] * len(sizes):
         why = "the original has no layers for repeated blocks, and stops with an error"
-        source.refuse(f"{_FUNNEL}.block_repeat_size", why, scope=scope)
+        source.refuse(f"{_FUNNEL}.block_repeat_size", why)
     kinds, why = ["mean", "max", "min"], "unknown kind"
-    kind = source.require(f"{_FUNNEL}.pooling_type", kinds, why, scope=scope)
+    kind = source.require(f"{_FUNNEL}.pooling_type", kinds, why)
     _add_transforms(source, stack, _FUNNEL)
     _name_class(source, stack, "zoo.FunnelStack")
     stack.parameters["zoo.Funnel"] = {
@@ -150,11 +139,11 @@ def _funnel(source: SourceConfig, stack: SourceStack) -> None:
     }
 
 
-def _halting(source: SourceConfig, kind: str, scope: str) -> Parameters:
+def _halting(source: SourceConfig, kind: str) -> Parameters:
     why = "only position-wise halting is supported: basic and accumulated"
-    combination = source.require(f"{kind}.act_type", ["basic", "accumulated"], why, scope=scope)
+    combination = source.require(f"{kind}.act_type", ["basic", "accumulated"], why)
     return {
-        "epsilon": source.get(f"{kind}.act_epsilon", 0.01, scope=scope),
+        "epsilon": source.get(f"{kind}.act_epsilon", 0.01),
         "combination": "interpolated" if combination == "basic" else combination,
         "loss_weight": 0.0,
     }
@@ -164,14 +153,8 @@ def _write_universal_transforms(source: SourceConfig, stack: SourceStack, kind: 
     """The class has its own, whatever is bound for LayerStack."""
     layer = ["MaskPadding", "LayerNorm", "CallLayer", "SublayerDropout", "Residual"]
     final = ["LayerNorm", "SublayerDropout", "MaskPadding"]
-    lists = {"initial": ["SublayerDropout"], "layer": layer, "final": final}
-    stack.parameters["transformer.StackTransforms"] = {
-        name: [
-            reference(f"@transformer.{x}") for x in ours if stack.has_encoder or x != "MaskPadding"
-        ]
-        for name, ours in lists.items()
-    }
-    get = source.getter(kind, stack.scope)
+    _bind_transforms(stack, {"initial": ["SublayerDropout"], "layer": layer, "final": final})
+    get = source.getter(kind)
     stack.parameters["transformer.SublayerDropout"] = {"rate": get("dropout_rate", 0.0)}
     stack.parameters["transformer.LayerNorm"] = {"epsilon": get("norm_epsilon", 1e-6)}
 
@@ -179,7 +162,7 @@ def _write_universal_transforms(source: SourceConfig, stack: SourceStack, kind: 
 def _name_class(source: SourceConfig, stack: SourceStack, cls: str) -> None:
     if stack.cls != "transformer.Stack":
         why = f"{stack.cls} and {cls} in one stack: not supported"
-        source.refuse("make_layer_stack.layer_stack_cls", why, scope=stack.scope)
+        source.refuse("make_layer_stack.layer_stack_cls", why)
     stack.parameters[cls] = {}
 
 
@@ -191,57 +174,60 @@ _KINDS: dict[str, Callable[[SourceConfig, SourceStack], None]] = {
 }
 
 
-def _target(source: SourceConfig, kind: str, name: str, scope: str) -> str:
+def _target(source: SourceConfig, kind: str, name: str) -> str:
     """Returns where a parameter is bound that `kind` inherits from LayerStack."""
     target, inherited = f"{kind}.{name}", f"LayerStack.{name}"
     if kind == _FUNNEL:
         return target
-    if kind == "LayerStack" or not source.has(target, scope=scope):
+    if kind == "LayerStack" or not source.has(target):
         return inherited
-    source.ignore(inherited, f"{target} takes its place", scope=scope)
+    source.ignore(inherited, f"{target} takes its place")
     return target
 
 
 def _add_transforms(source: SourceConfig, stack: SourceStack, kind: str) -> None:
     """`kind`: the class of the original, LayerStack or one that inherits its parameters."""
-    scope = stack.scope
-    rate_target = _target(source, kind, "dropout_rate", scope)
-    rate = source.get(rate_target, None, scope=scope)
+    rate_target = _target(source, kind, "dropout_rate")
+    rate = source.get(rate_target, None)
     is_legacy = rate is not None
-    epsilon_target = _target(source, kind, "norm_epsilon", scope)
+    epsilon_target = _target(source, kind, "norm_epsilon")
     if is_legacy:
-        source.ignore(epsilon_target, "the original does not use it", scope=scope)
+        source.ignore(epsilon_target, "the original does not use it")
     else:
-        source.get(epsilon_target, None, scope=scope)
-    lists = {}
-    for name in _LISTS:
-        target = _target(source, kind, f"sublayers_{name}", scope)
-        entries = source.get_optional(target, [], scope=scope) or []
+        source.get(epsilon_target, None)
+    lists: dict[str, list[str]] = {}
+    for name, (ours, legacy) in _LISTS.items():
+        target = _target(source, kind, f"sublayers_{name}")
+        entries = source.get_optional(target, []) or []
         names = [name_of(entry) for entry in entries if isinstance(entry, Reference)]
         if is_legacy:
             source.ignore(target, f"{rate_target} selects the original's older lists")
-            names = _LEGACY[name]
+            names = []
         unknown = [n for n in names if n not in _TRANSFORMS]
         if unknown:
-            supported = ", ".join(_TRANSFORMS)
-            why = f"{unknown[0]} is not supported, only {supported}"
-            source.refuse(target, why, scope=scope)
-        lists[name] = [ours for n in names for ours in _TRANSFORMS.get(n, ())]
+            why = f"{unknown[0]} is not supported, only {', '.join(_TRANSFORMS)}"
+            source.refuse(target, why)
+        lists[ours] = [x for n in names for x in _TRANSFORMS.get(n, ())]
+        if is_legacy:
+            lists[ours] = list(legacy)
     if stack.has_encoder and kind in ("LayerStack", _FUNNEL):
         lists["final"].append("MaskPadding")
-    if not stack.has_encoder:
-        # The rows of a language model have no padding for the original, unless they are packed.
-        lists = {name: [x for x in ours if x != "MaskPadding"] for name, ours in lists.items()}
-    renamed = {"initial": "initial", "per_layer": "layer", "final": "final"}
-    stack.parameters["transformer.StackTransforms"] = {
-        renamed[name]: [reference(f"@transformer.{x}") for x in ours]
-        for name, ours in lists.items()
-    }
+    _bind_transforms(stack, lists)
     if not is_legacy:
-        rate = source.get("sublayer_dropout.dropout_rate", 0.0, scope=scope)
+        rate = source.get("sublayer_dropout.dropout_rate", 0.0)
     stack.parameters["transformer.SublayerDropout"] = {"rate": rate}
     used = {x for ours in lists.values() for x in ours}
     for cls, name in (("RMSNorm", "sublayer_rms_norm"), ("LayerNorm", "sublayer_true_layer_norm")):
         if cls in used:
-            epsilon = source.get(f"{name}.epsilon", 1e-6, scope=scope)
+            epsilon = source.get(f"{name}.epsilon", 1e-6)
             stack.parameters[f"transformer.{cls}"] = {"epsilon": epsilon}
+
+
+def _bind_transforms(stack: SourceStack, lists: Mapping[str, Sequence[str]]) -> None:
+    """The rows of a language model have no padding for the original, unless they are packed."""
+    stack.parameters["transformer.StackTransforms"] = {
+        name: [
+            reference(f"@transformer.{x}") for x in ours if stack.has_encoder or x != "MaskPadding"
+        ]
+        for name, ours in lists.items()
+    }

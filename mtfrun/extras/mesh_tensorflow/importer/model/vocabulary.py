@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mtfrun.configuration.gin_values import reference
-from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig, name_of
-from mtfrun.extras.mesh_tensorflow.importer.model.layers import Parameters
+from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConfig, name_of
 
 _TARGET = "get_vocab_embedding_cls.cls"
 _ADAPTIVE_SOFTMAX = "AdaptiveSoftmaxVocabEmbedding"
@@ -27,7 +26,7 @@ def read_vocabulary(
     if name != "VocabEmbedding" and name not in _KINDS:
         source.refuse(_TARGET, f"only VocabEmbedding, {', '.join(_KINDS)} are supported")
         name = "VocabEmbedding"
-    _read_loss_function(source, name, loss, scope)
+    _read_loss_function(source.within(scope), name, loss)
     if name == "VocabEmbedding":
         return {}
     if not embedding["tied_softmax"] and name not in _WITHOUT_SOFTMAX:
@@ -38,19 +37,19 @@ def read_vocabulary(
     return parameters
 
 
-def _read_loss_function(source: SourceConfig, name: str, loss: Parameters, scope: str) -> None:
+def _read_loss_function(source: SourceConfig, name: str, loss: Parameters) -> None:
     target = "Unitransformer.loss_fn"
     if name != _ADAPTIVE_SOFTMAX:
-        source.require(target, [None], "only cross entropy is supported", scope=scope)
+        source.require(target, [None], "only cross entropy is supported")
         return
-    function = source.get(target, None, scope=scope)
+    function = source.get(target, None)
     if function is None or name_of(function) != "adaptive_softmax_loss_fn":
         why = f"{name} is trained with adaptive_softmax_loss_fn"
-        source.refuse(target, why, scope=scope)
+        source.refuse(target, why)
     loss["label_smoothing"] = 0.0
     for ignored in ("label_smoothing", "loss_on_targets_only"):
         why = "adaptive_softmax_loss_fn does not use it"
-        source.ignore(f"Unitransformer.{ignored}", why, scope=scope)
+        source.ignore(f"Unitransformer.{ignored}", why)
 
 
 def _mixture_of_softmaxes(source: SourceConfig, embedding: Parameters) -> dict[str, Parameters]:
