@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from tests import words
 from tests.reach import ROOT, module_name, names_in_strings, parse, runtime_nodes
 
 # Suffixes of classes whose instances differ by what a contract says, not by their class.
@@ -110,6 +109,26 @@ def questions_of_kind(tree: ast.Module) -> list[ast.Call]:
     return calls
 
 
+# An entry of `Args` is a noun phrase: "clock: the loop's clock", not "clock: of the loop".
+_NO_NOUN = re.compile(
+    r"(?:about|above|after|as|at|before|below|between|by|for|from|if|in|like|of|on|over|per|since|"
+    r"that|to|under|until|what|when|where|which|with|within|without)\b"
+)
+_ENTRY = re.compile(r"  (\*{0,2}\w+(?:, \*{0,2}\w+)*): (.*)")
+
+
+def entries_without_a_noun(tree: ast.Module) -> Iterator[str]:
+    """Yields the entries of `Args` and `Attributes` that begin with a preposition or a clause."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            is_section = False
+            for line in (ast.get_docstring(node) or "").splitlines():
+                if not line.startswith(" "):
+                    is_section = line in ("Args:", "Attributes:") or (is_section and not line)
+                elif is_section and (entry := _ENTRY.fullmatch(line)) and _NO_NOUN.match(entry[2]):
+                    yield line.strip()
+
+
 def counts() -> dict[str, int]:
     """Returns the counts about all files, by what they count."""
     texts = [path.read_text(encoding="utf-8") for path in SOURCES]
@@ -137,18 +156,9 @@ def _count_type_errors() -> int:
 
 
 def main() -> None:
-    """Prints a line for every count, and exits with 1 if words are above their limits."""
+    """Prints a line for every count."""
     for what, count in {**counts(), "type errors": _count_type_errors()}.items():
         print(f"{count:>8,}  {what}")
-    for pattern, frequency in words.counts().items():
-        print(f"{frequency:>8.1f}  of 10,000 words match {pattern}")
-    print(f"{len(words.participles()):>8,}  functions named by participles:")
-    for name in words.participles():
-        print(f"{'':10}{name}")
-    violations = words.violations()
-    for line in violations:
-        print(f"bin/structure: {line}", file=sys.stderr)
-    sys.exit(1 if violations else 0)
 
 
 if __name__ == "__main__":

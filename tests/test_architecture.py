@@ -10,12 +10,12 @@ import graphlib
 import pathlib
 from typing import TypeGuard
 
-from tests import words
 from tests.reach import PATHS, ROOT, module_name, names_in_strings, runtime_nodes, uses
 from tests.structure import (
     MODULES,
     SOURCES,
     TREES,
+    entries_without_a_noun,
     imported_modules,
     imported_names,
     imports_between_sub_packages,
@@ -241,8 +241,13 @@ def test_an_init_file_holds_only_imports() -> None:
     _assert_none(violations, "an __init__.py holds imports only")
 
 
-def test_prose_and_names_are_within_the_limits_of_bin_structure() -> None:
-    _assert_none(words.violations(), "write it as neighbouring files do: see tests/words.py")
+def test_entries_of_arguments_are_noun_phrases() -> None:
+    violations = [
+        f"{_name(path)}: {entry}"
+        for path in SOURCES
+        for entry in entries_without_a_noun(TREES[path])
+    ]
+    _assert_none(violations, 'write "clock: the loop\'s clock", not "clock: of the loop"')
 
 
 def _is_for_types(node: ast.AST) -> TypeGuard[ast.If]:
