@@ -74,11 +74,7 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
     },
     "mtfrun.extras.audit": {"commands": {"verify"}},
     "mtfrun.extras.huggingface": {"families": {"tables", "tokenizers"}, "tokenizers": {"tables"}},
-    "mtfrun.extras.huggingface.families": {
-        "encoders": {"gpt", "llama"},
-        "gpt": {"llama"},
-        "images": {"gpt"},
-    },
+    "mtfrun.extras.huggingface.families": {"encoders": {"llama"}},
     "mtfrun.extras.mesh_tensorflow": {"tensor2tensor": {"importer"}},
     "mtfrun.extras.sweeps": {"commands": {"analysis"}},
     "mtfrun.layers": {"losses": {"attention"}},

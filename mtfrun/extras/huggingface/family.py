@@ -1,7 +1,7 @@
 """A family of models of Hugging Face: its configurations, their gin files, their tensors.
 
-A new family is a class in a file of `families/` and a line in its `registry.py`. Import and export
-use the same table of its tensors (`tensor_table.py`), so that they cannot disagree.
+A new family is a line in `families/registry.py`, and a class where its computation differs. Import,
+export and PEFT use the same table of its tensors (`tensor_table.py`), so that they cannot disagree.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.configuration.published import load_published
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras.huggingface.generation import read_generation
+from mtfrun.extras.huggingface.image_processor import read_image_processor
 from mtfrun.extras.huggingface.tables.folder import Folder
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import TensorTable
@@ -98,16 +99,17 @@ class Processor(Protocol):
         """Adds its settings to the gin file of the run in `directory`, after model and data."""
 
 
+@dataclasses.dataclass(frozen=True)
 class Family(abc.ABC):
     """Models of Hugging Face that one of our gin files describes.
 
-    `model_types` are values of "model_type" in config.json, `architectures` the classes of models,
-    in "architectures" there, that are supported. `name` is for users: "Mistral".
+    `model_types` are values of "model_type" in config.json, `architectures` the supported classes
+    in "architectures" there. `name` is for users: "Mistral".
     """
 
-    model_types: ClassVar[Sequence[str]]
-    architectures: ClassVar[Sequence[str]]
-    name: ClassVar[str]
+    model_types: Sequence[str]
+    architectures: Sequence[str]
+    name: str
 
     def title(self, settings: Settings) -> str:
         """Returns the name for users of this configuration: "T5 1.1"."""
@@ -125,10 +127,7 @@ class Family(abc.ABC):
         return tensor.removesuffix(".weight")
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
-        """Returns a configuration that may describe a model of ours, which is compared with it.
-
-        None where the family has no such model. The first family's configuration counts.
-        """
+        """Returns a configuration to compare a model of ours with; None if the family has none."""
         del model
         return None
 
@@ -157,6 +156,13 @@ class TextFamily(Family):
     def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
         tokenizer = read_tokenizer(folder, settings, self.pad_id)
         return [tokenizer, read_generation(folder, settings, tokenizer.end_id)]
+
+
+class ImageFamily(Family):
+    """Classifiers of images."""
+
+    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
+        return [read_image_processor(folder, settings.integer("num_channels", 3))]
 
 
 def write_text_data(file: GinFile, example: str) -> None:
@@ -207,21 +213,6 @@ def write_training_images(file: GinFile) -> None:
         "or add --gin_file=data/image_folders.gin behind this one",
     )
     file.bind("data.ImageData", {"source": reference("%TRAINING_IMAGES")})
-
-
-def stage_depths(settings: Settings, default: Sequence[int]) -> list[int]:
-    """Returns the number of blocks of each stage of a network for images."""
-    depths = settings.integers("depths", default)
-    if settings.tensors and sum(depths) > len(settings.tensors):
-        raise settings.error("depths", f"are more than the {len(settings.tensors)} tensors")
-    return depths
-
-
-def stage_widths(settings: Settings, default: Sequence[int], num_stages: int) -> list[int]:
-    widths = settings.integers("hidden_sizes", default)
-    if len(widths) != num_stages:
-        raise settings.error("hidden_sizes", "must have as many numbers as depths")
-    return widths
 
 
 # Longer rows are for those who have the memory for them.

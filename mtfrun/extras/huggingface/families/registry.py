@@ -14,91 +14,97 @@ from mtfrun.extras.huggingface.families.encoder_decoders.bart import (
 )
 from mtfrun.extras.huggingface.families.encoder_decoders.longt5 import LongT5, LongT5Encoder
 from mtfrun.extras.huggingface.families.encoder_decoders.switch import SwitchTransformers
-from mtfrun.extras.huggingface.families.encoder_decoders.t5 import T5
-from mtfrun.extras.huggingface.families.encoder_decoders.t5_encoder import T5Encoder
-from mtfrun.extras.huggingface.families.encoder_decoders.umt5 import UMT5
+from mtfrun.extras.huggingface.families.encoder_decoders.t5 import T5, UMT5, T5Encoder
 from mtfrun.extras.huggingface.families.encoders.bert import Bert, DistilBert, Roberta
 from mtfrun.extras.huggingface.families.encoders.modernbert import ModernBert
-from mtfrun.extras.huggingface.families.gpt.bloom import Bloom
-from mtfrun.extras.huggingface.families.gpt.falcon import Falcon
 from mtfrun.extras.huggingface.families.gpt.gpt2 import GPT2, GPTNeo
-from mtfrun.extras.huggingface.families.gpt.gpt_neox import GPTNeoX
-from mtfrun.extras.huggingface.families.gpt.gptj import GPTJ
-from mtfrun.extras.huggingface.families.gpt.opt import Opt
-from mtfrun.extras.huggingface.families.gpt.phi import Phi
-from mtfrun.extras.huggingface.families.images.convnext import ConvNext
-from mtfrun.extras.huggingface.families.images.resnet import ResNet
+from mtfrun.extras.huggingface.families.gpt.gpt_neox import Bloom, Falcon, GPTNeoX
+from mtfrun.extras.huggingface.families.gpt.phi import GPTJ, Opt, Phi
+from mtfrun.extras.huggingface.families.images.stages import ConvNext, ResNet
 from mtfrun.extras.huggingface.families.images.vit import ViT
-from mtfrun.extras.huggingface.families.llama.cohere import Cohere, Cohere2
+from mtfrun.extras.huggingface.families.llama import llama
 from mtfrun.extras.huggingface.families.llama.deepseek_v3 import DeepseekV3
-from mtfrun.extras.huggingface.families.llama.gemma import Gemma
-from mtfrun.extras.huggingface.families.llama.gemma2 import Gemma2
-from mtfrun.extras.huggingface.families.llama.gemma3 import Gemma3
-from mtfrun.extras.huggingface.families.llama.granite import Granite
-from mtfrun.extras.huggingface.families.llama.llama import Llama, Mistral, Qwen2
-from mtfrun.extras.huggingface.families.llama.mixtral import Mixtral
-from mtfrun.extras.huggingface.families.llama.olmo2 import Olmo2, Olmo3
-from mtfrun.extras.huggingface.families.llama.olmoe import Olmoe
-from mtfrun.extras.huggingface.families.llama.phi3 import Glm, Glm4, Phi3
-from mtfrun.extras.huggingface.families.llama.qwen2_moe import Qwen2Moe
-from mtfrun.extras.huggingface.families.llama.qwen3 import Qwen3
-from mtfrun.extras.huggingface.families.llama.qwen3_moe import Qwen3Moe
-from mtfrun.extras.huggingface.families.llama.smollm3 import SmolLM3
-from mtfrun.extras.huggingface.families.llama.stablelm import Olmo, StableLm, Starcoder2
+from mtfrun.extras.huggingface.families.llama.gemma2 import Gemma, Gemma2, Gemma3
+from mtfrun.extras.huggingface.families.llama.layer_norms import (
+    Cohere,
+    Cohere2,
+    Olmo,
+    StableLm,
+    Starcoder2,
+)
+from mtfrun.extras.huggingface.families.llama.qwen2_moe import Mixtral, Olmoe, Qwen2Moe, Qwen3Moe
 from mtfrun.extras.huggingface.family import Family
 from mtfrun.extras.huggingface.tables.settings import Settings
 
+_TASKS = ("MaskedLM", "SequenceClassification", "QuestionAnswering", "TokenClassification")
+
+
+def _encoders(*prefixes: str) -> list[str]:
+    """Returns classes of models, those without a head last: "BertForMaskedLM", "BertModel"."""
+    ends = [*(f"For{task}" for task in _TASKS), "Model"]
+    return [f"{prefix}{end}" for prefix in prefixes for end in ends]
+
+
+# For each family values of model_type and architectures in config.json, and the name for users.
 FAMILIES: Sequence[Family] = (
-    T5(),
-    T5Encoder(),
-    UMT5(),
-    LongT5(),
-    LongT5Encoder(),
-    Bart(),
-    Marian(),
-    Pegasus(),
-    MBart(),
-    M2M100(),
-    SwitchTransformers(),
-    GPT2(),
-    GPTNeo(),
-    Llama(),
-    Mistral(),
-    Mixtral(),
-    Qwen2(),
-    Qwen3(),
-    Phi3(),
-    Glm(),
-    Glm4(),
-    Olmo2(),
-    Olmo3(),
-    SmolLM3(),
-    Gemma(),
-    Gemma2(),
-    Gemma3(),
-    Granite(),
-    StableLm(),
-    Olmo(),
-    Starcoder2(),
-    Cohere(),
-    Cohere2(),
-    Phi(),
-    GPTJ(),
-    GPTNeoX(),
-    Falcon(),
-    Opt(),
-    Bloom(),
-    Qwen2Moe(),
-    Qwen3Moe(),
-    Olmoe(),
-    DeepseekV3(),
-    Bert(),
-    Roberta(),
-    DistilBert(),
-    ModernBert(),
-    ResNet(),
-    ConvNext(),
-    ViT(),
+    T5(["t5", "mt5"], ["T5ForConditionalGeneration", "MT5ForConditionalGeneration"], "T5"),
+    T5Encoder(["t5", "mt5"], ["T5EncoderModel", "MT5EncoderModel"], "T5"),
+    UMT5(["umt5"], ["UMT5ForConditionalGeneration"], "umT5"),
+    LongT5(["longt5"], ["LongT5ForConditionalGeneration"], "LongT5"),
+    LongT5Encoder(["longt5"], ["LongT5EncoderModel"], "LongT5"),
+    Bart(["bart"], ["BartForConditionalGeneration", "BartModel"], "BART"),
+    Marian(["marian"], ["MarianMTModel"], "Marian"),
+    Pegasus(["pegasus"], ["PegasusForConditionalGeneration"], "PEGASUS"),
+    MBart(["mbart"], ["MBartForConditionalGeneration", "MBartModel"], "mBART"),
+    M2M100(["m2m_100"], ["M2M100ForConditionalGeneration", "M2M100Model"], "M2M-100"),
+    SwitchTransformers(
+        *(["switch_transformers"], ["SwitchTransformersForConditionalGeneration"]),
+        "Switch Transformer",
+    ),
+    GPT2(["gpt2"], ["GPT2LMHeadModel"], "GPT-2"),
+    GPTNeo(["gpt_neo"], ["GPTNeoForCausalLM"], "GPT-Neo"),
+    llama.Llama(["llama"], ["LlamaForCausalLM"], "Llama"),
+    llama.Mistral(["mistral"], ["MistralForCausalLM"], "Mistral"),
+    Mixtral(["mixtral"], ["MixtralForCausalLM"], "Mixtral"),
+    llama.Qwen2(["qwen2"], ["Qwen2ForCausalLM"], "Qwen2"),
+    llama.Qwen3(["qwen3"], ["Qwen3ForCausalLM"], "Qwen3"),
+    llama.Phi3(["phi3"], ["Phi3ForCausalLM"], "Phi-3"),
+    llama.Glm(["glm"], ["GlmForCausalLM"], "GLM-4"),
+    llama.Glm4(["glm4"], ["Glm4ForCausalLM"], "GLM-4"),
+    llama.Olmo2(["olmo2"], ["Olmo2ForCausalLM"], "OLMo 2"),
+    llama.Olmo3(["olmo3"], ["Olmo3ForCausalLM"], "OLMo 3"),
+    llama.SmolLM3(["smollm3"], ["SmolLM3ForCausalLM"], "SmolLM3"),
+    Gemma(["gemma"], ["GemmaForCausalLM"], "Gemma"),
+    Gemma2(["gemma2"], ["Gemma2ForCausalLM"], "Gemma 2"),
+    Gemma3(["gemma3_text"], ["Gemma3ForCausalLM"], "Gemma 3"),
+    llama.Granite(["granite"], ["GraniteForCausalLM"], "Granite"),
+    StableLm(["stablelm"], ["StableLmForCausalLM"], "StableLM"),
+    Olmo(["olmo"], ["OlmoForCausalLM"], "OLMo"),
+    Starcoder2(["starcoder2"], ["Starcoder2ForCausalLM"], "StarCoder2"),
+    Cohere(["cohere"], ["CohereForCausalLM"], "Command R"),
+    Cohere2(["cohere2"], ["Cohere2ForCausalLM"], "Command R7B"),
+    Phi(["phi"], ["PhiForCausalLM"], "Phi"),
+    GPTJ(["gptj"], ["GPTJForCausalLM"], "GPT-J"),
+    GPTNeoX(["gpt_neox"], ["GPTNeoXForCausalLM"], "GPT-NeoX"),
+    Falcon(["falcon"], ["FalconForCausalLM"], "Falcon"),
+    Opt(["opt"], ["OPTForCausalLM"], "OPT"),
+    Bloom(["bloom"], ["BloomForCausalLM"], "BLOOM"),
+    Qwen2Moe(["qwen2_moe"], ["Qwen2MoeForCausalLM"], "Qwen2"),
+    Qwen3Moe(["qwen3_moe"], ["Qwen3MoeForCausalLM"], "Qwen3"),
+    Olmoe(["olmoe"], ["OlmoeForCausalLM"], "OLMoE"),
+    DeepseekV3(["deepseek_v3"], ["DeepseekV3ForCausalLM"], "DeepSeek-V3"),
+    Bert(["bert"], _encoders("Bert"), "BERT"),
+    # XLM-RoBERTa and CamemBERT differ in their vocabularies alone.
+    Roberta(
+        ["roberta", "xlm-roberta", "camembert"],
+        _encoders("Roberta", "XLMRoberta", "Camembert"),
+        "RoBERTa",
+    ),
+    DistilBert(["distilbert"], _encoders("DistilBert"), "DistilBERT"),
+    ModernBert(["modernbert"], _encoders("ModernBert"), "ModernBERT"),
+    ResNet(["resnet"], ["ResNetForImageClassification"], "ResNet"),
+    ConvNext(["convnext"], ["ConvNextForImageClassification"], "ConvNeXt"),
+    ViT(["vit"], ["ViTForImageClassification"], "ViT"),
 )
 
 
@@ -126,7 +132,7 @@ def family_of(settings: Settings) -> Family:
     names = architectures if type(architectures) is list else []
     for family in families:
         if any(name in family.architectures for name in names):
-            if settings.values.get("is_causal") is False and isinstance(family, Llama):
+            if settings.values.get("is_causal") is False and isinstance(family, llama.Llama):
                 raise settings.error("is_causal", _NOT_CAUSAL)
             return family
     supported = ", ".join(name for family in families for name in family.architectures)

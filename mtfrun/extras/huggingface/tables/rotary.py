@@ -49,15 +49,13 @@ class Rotary:
             raise settings.error(name, "must be the parameters of all layers, by name")
         return cls(settings, Settings(values, f"{settings.where}: {name}"), name)
 
-    def base(self, default: float, name: str = "rope_theta") -> float:
+    def base(self, name: str, default: float) -> float:
         """`name` is the model's setting of version 4."""
         if self.parameters.values.get("rope_theta") is not None:
             return self.parameters.number("rope_theta")
         return self.settings.number(name, default)
 
-    def rotated(
-        self, head_size: int, default: float, name: str = "partial_rotary_factor"
-    ) -> int | None:
+    def rotated(self, head_size: int, name: str, default: float) -> int | None:
         """Returns how many entries of a head rotate, None for all; `name` as in `base`."""
         share = self.settings.number(name, default)
         share = self.parameters.number("partial_rotary_factor", share)

@@ -195,20 +195,22 @@ class JoinedByHead:
 
 @dataclasses.dataclass(frozen=True)
 class Reordered:
-    """Another order of the last dimension of ours, an entry of a head: `halves_of_pairs`."""
+    """Another order of the last dimension of ours, an entry of a head; `order` is by its size.
+
+    The order of an impossible size, of a hostile configuration, is never made.
+    """
 
     each: Transform
-    order: tuple[int, ...]
+    order: Callable[[int], Sequence[int]]
 
     def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
         values = self.each.to_ours(theirs, shapes)
-        if any(value.shape[-1] != len(self.order) for value in values):
-            raise _Misshaped(values[0].shape, None)
-        return [value[..., list(self.order)] for value in values]
+        return [value[..., list(self.order(value.shape[-1]))] for value in values]
 
     def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
-        back = np.argsort(self.order)
-        return self.each.to_theirs([value[..., back] for value in ours])
+        orders = [np.argsort(self.order(value.shape[-1])) for value in ours]
+        values = zip(ours, orders, strict=True)
+        return self.each.to_theirs([value[..., order] for value, order in values])
 
 
 def halves_of_pairs(rotated: int, size: int) -> tuple[int, ...]:
@@ -259,7 +261,7 @@ class Row:
         self.paths = (paths,) if isinstance(paths, str) else tuple(paths)
         self.transform = transform
 
-    def in_order(self, order: tuple[int, ...]) -> Row:
+    def in_order(self, order: Callable[[int], Sequence[int]]) -> Row:
         """Returns the row with another order of the last dimension of ours; see `Reordered`."""
         return Row(self.names, self.paths, Reordered(self.transform, order))
 
@@ -336,7 +338,33 @@ def _as_list(names: Sequence[str]) -> str:
     return f"{', '.join(names[:3])}{more}"
 
 
-def dense_rows(theirs: str, ours: str, *, has_bias: bool = True, inputs: int = 1) -> Iterator[Row]:
-    yield Row(f"{theirs}.weight", f"{ours}/kernel", Matrix(inputs))
+def dense_rows(
+    theirs: str, ours: str, *, has_bias: bool = True, kernel: Matrix = Matrix()
+) -> Iterator[Row]:
+    yield Row(f"{theirs}.weight", f"{ours}/kernel", kernel)
     if has_bias:
         yield Row(f"{theirs}.bias", f"{ours}/bias", Same())
+
+
+def attention_rows(
+    theirs: Sequence[str],
+    ours: str,
+    *,
+    use_bias: bool = True,
+    use_output_bias: bool = True,
+    inputs: int = 2,
+) -> Iterator[Row]:
+    """Yields the tensors of attention.
+
+    Args:
+      theirs: the modules of queries, keys, values and the result.
+      inputs: how many of our dimensions are inputs of the result's kernel.
+    """
+    *projections, output = theirs
+    for module, name in zip(projections, ("query", "key", "value"), strict=True):
+        yield Row(f"{module}.weight", f"{ours}/{name}", Matrix())
+        if use_bias:
+            yield Row(f"{module}.bias", f"{ours}/{name}_bias", Flat())
+    yield Row(f"{output}.weight", f"{ours}/output", Matrix(inputs))
+    if use_output_bias:
+        yield Row(f"{output}.bias", f"{ours}/output_bias", Same())

@@ -17,13 +17,12 @@ from mtfrun.extras.huggingface.generation import read_generation
 from mtfrun.extras.huggingface.tables.folder import Folder
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import (
-    Flat,
-    Matrix,
     OneRow,
     Row,
     Same,
     TensorTable,
     VocabularyRows,
+    attention_rows,
     dense_rows,
     norm_rows,
 )
@@ -48,9 +47,6 @@ class Bart(TextFamily):
     `last_norm`; "" for none.
     """
 
-    model_types: ClassVar[Sequence[str]] = ("bart",)
-    architectures: ClassVar[Sequence[str]] = ("BartForConditionalGeneration", "BartModel")
-    name: ClassVar[str] = "BART"
     shipped_file: ClassVar[str] = "extras/huggingface/models/bart.gin"
     padding_id: ClassVar[int] = 1
     start_id: ClassVar[int] = 2
@@ -183,13 +179,10 @@ class Bart(TextFamily):
 class Marian(Bart):
     """BART with sines and cosines of positions, which some folders store, and no norm before."""
 
-    model_types: ClassVar[Sequence[str]] = ("marian",)
-    architectures: ClassVar[Sequence[str]] = ("MarianMTModel",)
-    name: ClassVar[str] = "Marian"
-    shipped_file: ClassVar[str] = "extras/huggingface/models/marian.gin"
-    padding_id: ClassVar[int] = 58100
-    start_id: ClassVar[int] = 58100
-    first_norm: ClassVar[str] = ""
+    shipped_file = "extras/huggingface/models/marian.gin"
+    padding_id = 58100
+    start_id = 58100
+    first_norm = ""
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)
@@ -204,26 +197,20 @@ class Marian(Bart):
 class Pegasus(Marian):
     """Marian's with norms before the sublayers; the id of a piece is its number and 103 more."""
 
-    model_types: ClassVar[Sequence[str]] = ("pegasus",)
-    architectures: ClassVar[Sequence[str]] = ("PegasusForConditionalGeneration",)
-    name: ClassVar[str] = "PEGASUS"
-    shipped_file: ClassVar[str] = "extras/huggingface/models/pegasus.gin"
-    padding_id: ClassVar[int] = 0
-    start_id: ClassVar[int] = 0
-    reads_pieces: ClassVar[bool] = False
-    last_norm: ClassVar[str] = "layer_norm"
+    shipped_file = "extras/huggingface/models/pegasus.gin"
+    padding_id = 0
+    start_id = 0
+    reads_pieces = False
+    last_norm = "layer_norm"
 
 
 class MBart(Bart):
     """BART with norms before the sublayers as well; outputs begin with the id of a language."""
 
-    model_types: ClassVar[Sequence[str]] = ("mbart",)
-    architectures: ClassVar[Sequence[str]] = ("MBartForConditionalGeneration", "MBartModel")
-    name: ClassVar[str] = "mBART"
-    has_languages: ClassVar[bool] = True
-    start_id: ClassVar[int] = 0
-    reads_pieces: ClassVar[bool] = False
-    last_norm: ClassVar[str] = "layer_norm"
+    has_languages = True
+    start_id = 0
+    reads_pieces = False
+    last_norm = "layer_norm"
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)
@@ -235,18 +222,15 @@ class MBart(Bart):
 class M2M100(Bart):
     """PEGASUS with other wavelengths, whose first position is behind the id of padding; NLLB."""
 
-    model_types: ClassVar[Sequence[str]] = ("m2m_100",)
-    architectures: ClassVar[Sequence[str]] = ("M2M100ForConditionalGeneration", "M2M100Model")
-    name: ClassVar[str] = "M2M-100"
-    shipped_file: ClassVar[str] = "extras/huggingface/models/pegasus.gin"
-    activation: ClassVar[str] = "relu"
-    scales: ClassVar[bool] = True
-    has_languages: ClassVar[bool] = True
-    attention_rate: ClassVar[float] = 0.1
-    reads_pieces: ClassVar[bool] = False
-    first_norm: ClassVar[str] = ""
-    last_norm: ClassVar[str] = "layer_norm"
-    kept: ClassVar[Sequence[str]] = (r"(model\.)?(en|de)coder\.embed_positions\.weights",)
+    shipped_file = "extras/huggingface/models/pegasus.gin"
+    activation = "relu"
+    scales = True
+    has_languages = True
+    attention_rate = 0.1
+    reads_pieces = False
+    first_norm = ""
+    last_norm = "layer_norm"
+    kept = (r"(model\.)?(en|de)coder\.embed_positions\.weights",)
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)
@@ -276,11 +260,6 @@ def _layer(theirs: str, ours: str, stack: str) -> Iterator[Row]:
 
 
 def _attention(theirs: str, name: str, ours: str) -> Iterator[Row]:
-    path = f"{ours}/layer/attention"
-    for projection in ("query", "key", "value"):
-        tensor = f"{theirs}.{name}.{projection[0]}_proj"
-        yield Row(f"{tensor}.weight", f"{path}/{projection}", Matrix())
-        yield Row(f"{tensor}.bias", f"{path}/{projection}_bias", Flat())
-    yield Row(f"{theirs}.{name}.out_proj.weight", f"{path}/output", Matrix(inputs=2))
-    yield Row(f"{theirs}.{name}.out_proj.bias", f"{path}/output_bias", Same())
+    modules = [f"{theirs}.{name}.{x}_proj" for x in ("q", "k", "v", "out")]
+    yield from attention_rows(modules, f"{ours}/layer/attention")
     yield from norm_rows(f"{theirs}.{name}_layer_norm", f"{ours}/norm")

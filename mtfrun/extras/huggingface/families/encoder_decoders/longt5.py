@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Iterator
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.encoder_decoders.t5 import T5, self_attention_rows
-from mtfrun.extras.huggingface.families.encoder_decoders.t5_encoder import T5Encoder
+from mtfrun.extras.huggingface.families.encoder_decoders.t5 import (
+    T5,
+    T5Encoder,
+    self_attention_rows,
+)
 from mtfrun.extras.huggingface.family import ModelDescription
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import Matrix, Row, Same
@@ -28,12 +30,7 @@ _ATTENTION = {
 class LongT5(T5):
     """T5 1.1 whose encoder does not attend to all positions; the models with relu as well."""
 
-    model_types: ClassVar[Sequence[str]] = ("longt5",)
-    architectures: ClassVar[Sequence[str]] = ("LongT5ForConditionalGeneration",)
-    shipped_files: ClassVar[tuple[str, str]] = (
-        "extras/huggingface/models/longt5.gin",
-        "extras/huggingface/models/longt5.gin",
-    )
+    shipped_files = ("extras/huggingface/models/longt5.gin",) * 2
 
     def title(self, settings: Settings) -> str:
         return f"LongT5, {_kind(settings)}"
@@ -82,8 +79,6 @@ class LongT5(T5):
 
 class LongT5Encoder(LongT5, T5Encoder):
     """LongT5 without its decoder, as `T5Encoder`."""
-
-    architectures: ClassVar[Sequence[str]] = ("LongT5EncoderModel",)
 
     def title(self, settings: Settings) -> str:
         return f"{super().title(settings)}, the encoder"

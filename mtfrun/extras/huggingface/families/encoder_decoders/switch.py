@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
 
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.configuration.gin_writer import GinFile
@@ -33,12 +32,10 @@ _SUBLAYERS = {
 class SwitchTransformers(T5):
     """Encoder-decoders of T5 1.0 whose blocks have a mixture of experts at equal distances."""
 
-    model_types: ClassVar[Sequence[str]] = ("switch_transformers",)
-    architectures: ClassVar[Sequence[str]] = ("SwitchTransformersForConditionalGeneration",)
-    unused: ClassVar[Sequence[str]] = ()
+    unused = ()
 
     def title(self, settings: Settings) -> str:
-        return "Switch Transformer"
+        return self.name
 
     def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
         *others, generation = super().processors(folder, settings)

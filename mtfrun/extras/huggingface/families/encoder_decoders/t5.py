@@ -1,6 +1,7 @@
-"""T5 1.0 and 1.1, FLAN-T5, mT5, ByT5.
+"""T5 1.0 and 1.1, FLAN-T5, mT5, ByT5, umT5, and encoders alone for vectors of texts.
 
-Raffel et al. 2020, arXiv:1910.10683; Xue et al. 2021, arXiv:2010.11934 and arXiv:2105.13626.
+Raffel et al. 2020, arXiv:1910.10683; Xue et al. 2021, arXiv:2010.11934 and arXiv:2105.13626; Chung
+et al. 2023, arXiv:2304.09151; Ni et al. 2021, arXiv:2108.08877.
 """
 
 from __future__ import annotations
@@ -8,9 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from mtfrun.configuration.gin_values import Reference
+from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.family import ModelDescription, TextFamily, write_text_data
+from mtfrun.extras.huggingface.family import (
+    GLOBAL,
+    ModelDescription,
+    Processor,
+    TextFamily,
+    write_row_length,
+    write_text_data,
+)
+from mtfrun.extras.huggingface.tables.folder import Folder
 from mtfrun.extras.huggingface.tables.settings import Settings, name_of_activation
 from mtfrun.extras.huggingface.tables.tensor_table import (
     Matrix,
@@ -18,7 +27,9 @@ from mtfrun.extras.huggingface.tables.tensor_table import (
     Same,
     TensorTable,
     VocabularyRows,
+    attention_rows,
 )
+from mtfrun.extras.huggingface.tokenizers.tokenizer import read_tokenizer
 
 # Checkpoints of T5 1.0 have it, and nothing uses it.
 _BIAS = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
@@ -44,11 +55,6 @@ class T5(TextFamily):
     `shipped_files` are for models with relu, and for gated ones.
     """
 
-    model_types: ClassVar[Sequence[str]] = ("t5", "mt5")
-    architectures: ClassVar[Sequence[str]] = (
-        "T5ForConditionalGeneration",
-        "MT5ForConditionalGeneration",
-    )
     unused: ClassVar[Sequence[str]] = (_BIAS,)
     shipped_files: ClassVar[tuple[str, str]] = ("models/t5.1.0.gin", "models/t5.1.1.gin")
 
@@ -181,6 +187,75 @@ class T5(TextFamily):
         yield _norm_row(theirs, ours)
 
 
+class UMT5(T5):
+    """mT5 with logits by distance in every block; the models with relu as well."""
+
+    unused = ()
+    shipped_files = ("models/t5.1.0.gin", "extras/huggingface/models/umt5.gin")
+
+    def title(self, settings: Settings) -> str:
+        return self.name
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        if self.shipped_files[0] in file.includes:
+            bias = reference("@transformer.RelativePositionBias")
+            file.bind("transformer.Stack", {"relative_bias": None})
+            file.bind("transformer.SelfAttention", {"relative_bias": bias})
+
+    def bias_path(self, stack: str, block: int, attention: str) -> str | None:
+        return f"{attention}/layer/relative_bias"
+
+
+class T5Encoder(T5):
+    """T5 without its decoder. There is no softmax in the folder: here it is the embedding."""
+
+    def title(self, settings: Settings) -> str:
+        return f"{super().title(settings)}, the encoder"
+
+    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
+        return [read_tokenizer(folder, settings, self.pad_id).with_mask(settings)]
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        return {"encoder.embed_tokens.weight": _EMBEDDING}
+
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        return None
+
+    def attention_class(self, settings: Settings) -> str:
+        """Returns the name of the class of self-attention."""
+        del settings
+        return GLOBAL
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        settings.require("pad_token_id", 0)
+        file.include("extras/huggingface/models/t5_encoder.gin", "data/masked_lm.gin")
+        write_text_data(file, "data/text_files.gin")
+        file.gap()
+        file.macro("NUM_LAYERS", settings.count("num_layers"))
+        for macro in ("D_MODEL", "D_FF", "NUM_HEADS", "D_KV"):
+            file.macro(macro, settings.integer(macro.lower()))
+        file.macro("DROPOUT_RATE", settings.number("dropout_rate", 0.1))
+        write_row_length(settings.integer("n_positions", 512), file)
+        write_distances_and_norms(settings, file)
+        attention, layer = self.attention_class(settings), self.write_layers(settings, file)
+        if (attention, layer) != (GLOBAL, "FeedForward"):
+            layers = [reference(f"@{attention}"), reference(f"@transformer.{layer}")]
+            file.bind("transformer.Stack", {"layers": layers})
+        if layer != "FeedForward":
+            parameters = {"d_ff": reference("%D_FF"), "dropout_rate": reference("%DROPOUT_RATE")}
+            file.bind(f"transformer.{layer}", parameters)
+
+    def table(self, settings: Settings) -> TensorTable:
+        words = VocabularyRows(settings.integer("vocab_size"))
+        rows = [Row(_EMBEDDING, "embedding/table", words)]
+        for block in range(settings.count("num_layers")):
+            rows += self.block(settings, "encoder", block)
+        norm = "encoder_stack/final_norm/scale"
+        rows.append(Row("encoder.final_layer_norm.weight", norm, Same()))
+        return TensorTable(rows)
+
+
 def _is_gated(settings: Settings) -> bool:
     text = settings.text("feed_forward_proj", "relu")
     return settings.flag("is_gated_act", default=text.startswith("gated-"))
@@ -258,16 +333,16 @@ def kernel_rows(theirs: str, ours: str, names: Sequence[str]) -> Iterator[Row]:
 
 
 def self_attention_rows(theirs: str, ours: str, bias_path: str | None) -> Iterator[Row]:
-    """bias_path: of the logits by distance; None if another block has them."""
+    """bias_path: the path of logits by distance; None if another block has them."""
     yield from _attention(theirs, ours)
     if bias_path is not None:
         yield Row(f"{theirs}.relative_attention_bias.weight", f"{bias_path}/table", Matrix())
 
 
 def _attention(theirs: str, ours: str) -> Iterator[Row]:
-    for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
-        yield Row(f"{theirs}.{letter}.weight", f"{ours}/layer/attention/{name}", Matrix())
-    yield Row(f"{theirs}.o.weight", f"{ours}/layer/attention/output", Matrix(inputs=2))
+    modules = [f"{theirs}.{letter}" for letter in "qkvo"]
+    path = f"{ours}/layer/attention"
+    return attention_rows(modules, path, use_bias=False, use_output_bias=False)
 
 
 def _norm_row(theirs: str, ours: str) -> Row:

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.gpt.phi import LAYERS
+from mtfrun.extras.huggingface.families.decoder import LAYERS
 from mtfrun.extras.huggingface.family import (
     Blocks,
     Processor,
@@ -25,12 +25,11 @@ from mtfrun.extras.huggingface.family import (
 from mtfrun.extras.huggingface.tables.folder import Folder
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import (
-    Flat,
-    Matrix,
     Row,
     Same,
     TensorTable,
     VocabularyRows,
+    attention_rows,
     dense_rows,
     norm_rows,
 )
@@ -43,24 +42,31 @@ _USUAL = "@mtf.exact_gelu"
 _ROBERTA_OFFSET = 2
 # Between the labels of a text.
 _SEPARATORS = ",;|"
-_TASKS = ("MaskedLM", "SequenceClassification", "QuestionAnswering", "TokenClassification")
 
 
-def classes_of(*prefixes: str) -> tuple[str, ...]:
-    """Returns the classes of models, those without a head last: "BertForMaskedLM", "BertModel"."""
-    return tuple(
-        f"{prefix}{end}" for prefix in prefixes for end in (*(f"For{x}" for x in _TASKS), "Model")
-    )
+# The ends of classes of models: "BertForMaskedLM".
+MASKED, TEXTS, WORDS = "MaskedLM", "SequenceClassification", "TokenClassification"
+SPANS = "QuestionAnswering"
+_DATA = {
+    MASKED: "data/masked_lm.gin",
+    TEXTS: "extras/text_tasks/data/text_classification.gin",
+    WORDS: "extras/text_tasks/data/token_classification.gin",
+    SPANS: "extras/text_tasks/data/spans.gin",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """Names of tensors between the stack and the logits; "{}" is the prefix of the whole model."""
+    """Names of tensors between the stack and the logits; `bias` is the softmax's by default."""
 
-    dense: str | None
-    norm: str | None
     softmax: str
-    bias: str
+    dense: str | None = None
+    norm: str | None = None
+    other_bias: str | None = None
+
+    @property
+    def bias(self) -> str:
+        return self.other_bias or f"{self.softmax}.bias"
 
 
 class Bert(TextFamily):
@@ -72,9 +78,6 @@ class Bert(TextFamily):
     older files.
     """
 
-    model_types: ClassVar[Sequence[str]] = ("bert",)
-    architectures: ClassVar[Sequence[str]] = classes_of("Bert")
-    name: ClassVar[str] = "BERT"
     shipped_file: ClassVar[str] = "extras/huggingface/models/bert.gin"
     width: ClassVar[str] = "hidden_size"
     num_layers: ClassVar[str] = "num_hidden_layers"
@@ -95,14 +98,14 @@ class Bert(TextFamily):
     maps: ClassVar[Sequence[str]] = ("intermediate.dense", "output.dense")
     norms: ClassVar[Sequence[str]] = ("attention.output.LayerNorm", "output.LayerNorm")
     masked: ClassVar[Head] = Head(
-        *("cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
-        *("cls.predictions.decoder", "cls.predictions.bias"),
+        *("cls.predictions.decoder", "cls.predictions.transform.dense"),
+        *("cls.predictions.transform.LayerNorm", "cls.predictions.bias"),
     )
-    classifier: ClassVar[Head] = Head("bert.pooler.dense", None, "classifier", "classifier.bias")
-    spans: ClassVar[Head] = Head(None, None, "qa_outputs", "qa_outputs.bias")
+    classifier: ClassVar[Head] = Head("classifier", "bert.pooler.dense")
+    spans: ClassVar[Head] = Head("qa_outputs")
     spans_rate: ClassVar[str | None] = None
     spans_default_rate: ClassVar[float] = 0.0
-    tokens: ClassVar[Head] = Head(None, None, "classifier", "classifier.bias")
+    tokens: ClassVar[Head] = Head("classifier")
     tokens_rate: ClassVar[str] = classifier_rate
     classifier_activation: ClassVar[str] = "tanh"
     has_head_bias: ClassVar[bool] = True
@@ -138,22 +141,17 @@ class Bert(TextFamily):
         for name in ("is_decoder", "add_cross_attention"):
             settings.require(name, *(False,))
         settings.require("position_embedding_type", "absolute")
-        if has_spans(settings):
-            file.include(self.shipped_file, "extras/text_tasks/data/spans.gin")
+        task = task_of(settings)
+        file.include(self.shipped_file, _DATA[task])
+        if is_regressor(settings):
+            file.include("extras/text_tasks/data/text_regression.gin")
+        elif has_label_sets(settings):
+            file.include("extras/text_tasks/data/text_multi_label.gin")
+        if task in (SPANS, WORDS):
             file.bind("decoding.Search", {"as_transformers": True})
-        elif labels_words(settings):
-            file.include(self.shipped_file, "extras/text_tasks/data/token_classification.gin")
-            file.bind("decoding.Search", {"as_transformers": True})
-        elif is_classifier(settings):
-            file.include(self.shipped_file, "extras/text_tasks/data/text_classification.gin")
-            if is_regressor(settings):
-                file.include("extras/text_tasks/data/text_regression.gin")
-            elif has_label_sets(settings):
-                file.include("extras/text_tasks/data/text_multi_label.gin")
-            write_text_data(file, "data/tsv_pairs.gin")
         else:
-            file.include(self.shipped_file, "data/masked_lm.gin")
-            write_text_data(file, "data/text_files.gin")
+            example = "tsv_pairs" if task == TEXTS else "text_files"
+            write_text_data(file, f"data/{example}.gin")
         file.gap()
         width, num_heads = settings.integer(self.width), settings.integer(self.num_heads)
         if width % num_heads:
@@ -189,16 +187,16 @@ class Bert(TextFamily):
 
     def write_head(self, settings: Settings, file: GinFile) -> None:
         """Adds what is between the stack and the logits."""
-        if has_spans(settings):
+        task = task_of(settings)
+        if task == SPANS:
             self.write_spans(settings, file)
-            return
-        if labels_words(settings):
+        elif task == WORDS:
             self.write_labels(settings, file, [])
-            return
-        if is_classifier(settings):
+        elif task == TEXTS:
             function = settings.activation("classifier_activation", self.classifier_activation)
             file.bind("transformer.DenseTransform", {"activation": function})
             self.write_labels(settings, file, ["transformer.DenseTransform"])
+        if task != MASKED:
             return
         function = self.masked_function(settings)
         if str(function) != _USUAL:
@@ -220,7 +218,7 @@ class Bert(TextFamily):
             settings.require("problem_type", "single_label_classification")
             file.bind("transformer.EncoderOnly", {"head": transforms})
         rate: object = reference("%DROPOUT_RATE")
-        name = self.tokens_rate if labels_words(settings) else self.classifier_rate
+        name = self.tokens_rate if task_of(settings) == WORDS else self.classifier_rate
         if settings.values.get(name) is not None:
             rate = settings.number(name)
         file.bind(_DROPOUT, {"rate": rate})
@@ -271,13 +269,8 @@ class Bert(TextFamily):
 
     def layer(self, settings: Settings, theirs: str, paths: Sequence[str]) -> Iterator[Row]:
         """Yields the tensors of the layer "bert.encoder.layer.0"."""
-        ours = f"{paths[0]}/layer/attention"
-        *inputs, output = self.attention
-        for their_name, name in zip(inputs, ("query", "key", "value"), strict=True):
-            yield Row(f"{theirs}.{their_name}.weight", f"{ours}/{name}", Matrix())
-            yield Row(f"{theirs}.{their_name}.bias", f"{ours}/{name}_bias", Flat())
-        yield Row(f"{theirs}.{output}.weight", f"{ours}/output", Matrix(inputs=2))
-        yield Row(f"{theirs}.{output}.bias", f"{ours}/output_bias", Same())
+        modules = [f"{theirs}.{name}" for name in self.attention]
+        yield from attention_rows(modules, f"{paths[0]}/layer/attention")
         for their_name, name in zip(self.maps, ("wi", "wo"), strict=True):
             yield from dense_rows(f"{theirs}.{their_name}", f"{paths[1]}/layer/{name}")
         for their_name, path in zip(self.norms, paths, strict=True):
@@ -314,11 +307,11 @@ class Bert(TextFamily):
 
     def num_labels(self, settings: Settings) -> int:
         """Returns the number of logits, 0 if every id has one."""
-        if has_spans(settings):
+        task = task_of(settings)
+        if task == SPANS:
             settings.require("num_labels", 2)
             return 2
-        has_labels = is_classifier(settings) or labels_words(settings)
-        return len(names_of_labels(settings)) if has_labels else 0
+        return 0 if task == MASKED else len(names_of_labels(settings))
 
     def is_tied(self, settings: Settings) -> bool:
         name = f"{self.masked.softmax}.weight"
@@ -330,11 +323,8 @@ class Bert(TextFamily):
         return bias != self.masked.bias and bias in settings.tensors
 
     def _head_of(self, settings: Settings) -> Head:
-        if has_spans(settings):
-            return self.spans
-        if labels_words(settings):
-            return self.tokens
-        return self.classifier if is_classifier(settings) else self.masked
+        heads = {MASKED: self.masked, TEXTS: self.classifier, WORDS: self.tokens, SPANS: self.spans}
+        return heads[task_of(settings)]
 
     def _unused(self, settings: Settings) -> list[str]:
         """A pooler is in many folders whose head does not read it, as it was pretrained."""
@@ -353,25 +343,15 @@ class Roberta(Bert):
     XLM-RoBERTa and CamemBERT differ in their vocabularies alone.
     """
 
-    names: ClassVar[Mapping[str, str]] = {
-        "roberta": "RoBERTa",
-        "xlm-roberta": "XLM-RoBERTa",
-        "camembert": "CamemBERT",
-    }
-    model_types: ClassVar[Sequence[str]] = tuple(names)
-    architectures: ClassVar[Sequence[str]] = classes_of("Roberta", "XLMRoberta", "Camembert")
-    shipped_file: ClassVar[str] = "extras/huggingface/models/roberta.gin"
-    prefix: ClassVar[str] = "roberta"
-    masked: ClassVar[Head] = Head(
-        *("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias")
-    )
-    classifier: ClassVar[Head] = Head(
-        *("classifier.dense", None, "classifier.out_proj", "classifier.out_proj.bias")
-    )
-    kept: ClassVar[Sequence[str]] = ()
+    shipped_file = "extras/huggingface/models/roberta.gin"
+    prefix = "roberta"
+    masked = Head("lm_head.decoder", "lm_head.dense", "lm_head.layer_norm", "lm_head.bias")
+    classifier = Head("classifier.out_proj", "classifier.dense")
+    kept = ()
 
     def title(self, settings: Settings) -> str:
-        return self.names[settings.text("model_type")]
+        names = {"xlm-roberta": "XLM-RoBERTa", "camembert": "CamemBERT"}
+        return names.get(settings.text("model_type"), self.name)
 
     def padding_id(self, settings: Settings) -> int:
         return 0 if settings.non_negative("pad_token_id", 1) == 0 else -1
@@ -386,7 +366,7 @@ class Roberta(Bert):
 
     def write_head(self, settings: Settings, file: GinFile) -> None:
         super().write_head(settings, file)
-        if has_spans(settings):
+        if task_of(settings) == SPANS:
             file.macro("SEPARATORS", 2)
 
     def masked_function(self, settings: Settings) -> Reference:
@@ -397,34 +377,27 @@ class Roberta(Bert):
 class DistilBert(Bert):
     """BERT with fewer layers and by other names, without types of tokens."""
 
-    model_types: ClassVar[Sequence[str]] = ("distilbert",)
-    architectures: ClassVar[Sequence[str]] = classes_of("DistilBert")
-    name: ClassVar[str] = "DistilBERT"
-    shipped_file: ClassVar[str] = "extras/huggingface/models/distilbert.gin"
-    width: ClassVar[str] = "dim"
-    num_layers: ClassVar[str] = "n_layers"
-    num_heads: ClassVar[str] = "n_heads"
-    d_ff: ClassVar[str] = "hidden_dim"
-    activation: ClassVar[str] = "activation"
-    rates: ClassVar[Sequence[str]] = ("dropout", "attention_dropout")
-    classifier_rate: ClassVar[str] = "seq_classif_dropout"
-    num_types: ClassVar[int] = 0
-    prefix: ClassVar[str] = "distilbert"
-    layers: ClassVar[str] = "transformer.layer"
-    attention: ClassVar[Sequence[str]] = (
-        *("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),
-    )
-    maps: ClassVar[Sequence[str]] = ("ffn.lin1", "ffn.lin2")
-    norms: ClassVar[Sequence[str]] = ("sa_layer_norm", "output_layer_norm")
-    masked: ClassVar[Head] = Head(
-        *("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias")
-    )
-    classifier: ClassVar[Head] = Head("pre_classifier", None, "classifier", "classifier.bias")
-    tokens_rate: ClassVar[str] = "dropout"
-    spans_rate: ClassVar[str | None] = "qa_dropout"
-    spans_default_rate: ClassVar[float] = 0.1
-    classifier_activation: ClassVar[str] = "relu"
-    kept: ClassVar[Sequence[str]] = ()
+    shipped_file = "extras/huggingface/models/distilbert.gin"
+    width = "dim"
+    num_layers = "n_layers"
+    num_heads = "n_heads"
+    d_ff = "hidden_dim"
+    activation = "activation"
+    rates = ("dropout", "attention_dropout")
+    classifier_rate = "seq_classif_dropout"
+    num_types = 0
+    prefix = "distilbert"
+    layers = "transformer.layer"
+    attention = (*("attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin"),)
+    maps = ("ffn.lin1", "ffn.lin2")
+    norms = ("sa_layer_norm", "output_layer_norm")
+    masked = Head("vocab_projector", "vocab_transform", "vocab_layer_norm")
+    classifier = Head("classifier", "pre_classifier")
+    tokens_rate = "dropout"
+    spans_rate = "qa_dropout"
+    spans_default_rate = 0.1
+    classifier_activation = "relu"
+    kept = ()
 
 
 def is_headless(settings: Settings) -> bool:
@@ -435,29 +408,18 @@ def is_headless(settings: Settings) -> bool:
     return any(str(name).endswith("Model") for name in names)
 
 
-def is_classifier(settings: Settings) -> bool:
-    return _is_made_for(settings, "SequenceClassification")
+def task_of(settings: Settings) -> str:
+    names = list(map(str, settings.values.get("architectures") or []))
+    tasks = (SPANS, WORDS, TEXTS)
+    return next((t for t in tasks if any(x.endswith(f"For{t}") for x in names)), MASKED)
 
 
 def is_regressor(settings: Settings) -> bool:
     """As transformers decides: one label is a number."""
     is_number = settings.values.get("problem_type") in (None, "regression")
-    return is_classifier(settings) and is_number and len(names_of_labels(settings)) == 1
+    return task_of(settings) == TEXTS and is_number and len(names_of_labels(settings)) == 1
 
 
 def has_label_sets(settings: Settings) -> bool:
     is_set = settings.values.get("problem_type") == "multi_label_classification"
-    return is_classifier(settings) and is_set
-
-
-def has_spans(settings: Settings) -> bool:
-    return _is_made_for(settings, "QuestionAnswering")
-
-
-def labels_words(settings: Settings) -> bool:
-    return _is_made_for(settings, "TokenClassification")
-
-
-def _is_made_for(settings: Settings, task: str) -> bool:
-    names = settings.values.get("architectures") or []
-    return any(str(name).endswith(f"For{task}") for name in names)
+    return task_of(settings) == TEXTS and is_set

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.families.encoders.bert import (
+    MASKED,
+    SPANS,
+    TEXTS,
+    WORDS,
     Bert,
     Head,
-    classes_of,
-    has_spans,
-    is_classifier,
-    labels_words,
+    task_of,
 )
-from mtfrun.extras.huggingface.families.llama.llama import FULL, SLIDING, windows_by_type
+from mtfrun.extras.huggingface.families.llama.llama import FULL, GATED, SLIDING, windows_by_rule
 from mtfrun.extras.huggingface.family import GLOBAL, LOCAL, Blocks, write_row_length, write_window
 from mtfrun.extras.huggingface.tables.rotary import ROTARY, Rotary
 from mtfrun.extras.huggingface.tables.settings import Settings
@@ -29,30 +29,24 @@ from mtfrun.extras.huggingface.tables.tensor_table import (
     VocabularyRows,
 )
 
-_FEED_FORWARD = "transformer.GatedFeedForward"
 _SCOPE = "local/"
 
 
 class ModernBert(Bert):
     """Norms before the sublayers, but for the first, and three maps in one tensor."""
 
-    model_types: ClassVar[Sequence[str]] = ("modernbert",)
-    architectures: ClassVar[Sequence[str]] = classes_of("ModernBert")
-    name: ClassVar[str] = "ModernBERT"
-    shipped_file: ClassVar[str] = "extras/huggingface/models/modernbert.gin"
-    sublayers: ClassVar[Sequence[str]] = (
-        *(GLOBAL, _FEED_FORWARD, LOCAL, _FEED_FORWARD, LOCAL, _FEED_FORWARD),
-    )
-    activation: ClassVar[str] = "hidden_activation"
-    prefix: ClassVar[str] = "model"
-    words: ClassVar[str] = "embeddings.tok_embeddings.weight"
-    masked: ClassVar[Head] = Head("head.dense", "head.norm", "decoder", "decoder.bias")
-    classifier: ClassVar[Head] = Head("head.dense", "head.norm", "classifier", "classifier.bias")
-    spans: ClassVar[Head] = classifier
-    tokens: ClassVar[Head] = classifier
-    spans_rate: ClassVar[str | None] = "classifier_dropout"
-    num_types: ClassVar[int] = 0
-    has_head_bias: ClassVar[bool] = False
+    shipped_file = "extras/huggingface/models/modernbert.gin"
+    sublayers = (*(GLOBAL, GATED, LOCAL, GATED, LOCAL, GATED),)
+    activation = "hidden_activation"
+    prefix = "model"
+    words = "embeddings.tok_embeddings.weight"
+    masked = Head("decoder", "head.dense", "head.norm")
+    classifier = Head("classifier", "head.dense", "head.norm")
+    spans = classifier
+    tokens = classifier
+    spans_rate = "classifier_dropout"
+    num_types = 0
+    has_head_bias = False
 
     def padding_id(self, settings: Settings) -> int:
         return 0 if settings.non_negative("pad_token_id", 50283) == 0 else -1
@@ -66,8 +60,8 @@ class ModernBert(Bert):
         ):
             file.macro(macro, settings.number(name, 0.0))
         everywhere, local = Rotary.of(settings, FULL), Rotary.of(settings, SLIDING)
-        file.macro("ROTARY_BASE", everywhere.base(160000.0, "global_rope_theta"))
-        file.macro("LOCAL_ROTARY_BASE", local.base(10000.0, "local_rope_theta"))
+        file.macro("ROTARY_BASE", everywhere.base("global_rope_theta", 160000.0))
+        file.macro("LOCAL_ROTARY_BASE", local.base("local_rope_theta", 10000.0))
         everywhere.write_scaling(file)
         local.write_scaling(file, _SCOPE)
         write_window(self.windows(settings), file, {"rotary": reference(f"@{_SCOPE}{ROTARY}()")})
@@ -75,7 +69,7 @@ class ModernBert(Bert):
         write_row_length(settings.integer("max_position_embeddings", 8192), file)
         has_bias = settings.flag("mlp_bias", default=False)
         maps = {"activation": self.function(settings), "use_bias": has_bias}
-        file.bind(_FEED_FORWARD, maps)
+        file.bind(GATED, maps)
         has_bias = settings.flag("attention_bias", default=False)
         file.bind("transformer.AttentionHeads", {"use_bias": has_bias, "use_output_bias": has_bias})
         has_bias = settings.flag("norm_bias", default=False)
@@ -88,18 +82,16 @@ class ModernBert(Bert):
         has_bias = settings.flag("classifier_bias", default=False)
         file.bind("transformer.DenseTransform", {"activation": function, "use_bias": has_bias})
         head = ["transformer.DenseTransform", "transformer.LayerNorm"]
-        if has_spans(settings):
+        task = task_of(settings)
+        if task == SPANS:
             self.write_spans(settings, file, head)
-            return
-        if labels_words(settings):
+        elif task == WORDS:
             self.write_labels(settings, file, head)
-            return
-        if not is_classifier(settings):
+        elif task == MASKED:
             has_bias = settings.flag("decoder_bias", default=True)
-            tied = self.is_tied(settings)
-            file.bind(
-                "transformer.TokenEmbedding", {"tied_softmax": tied, "softmax_bias": has_bias}
-            )
+            softmax = {"tied_softmax": self.is_tied(settings), "softmax_bias": has_bias}
+            file.bind("transformer.TokenEmbedding", softmax)
+        if task != TEXTS:
             return
         settings.require("classifier_pooling", "cls", "mean")
         if settings.text("classifier_pooling", "cls") == "mean":
@@ -144,13 +136,10 @@ class ModernBert(Bert):
             yield Row(f"{theirs}.bias", f"{ours}/bias", Same())
 
     def blocks(self, settings: Settings) -> Blocks:
-        return Blocks.of_windows(self.windows(settings), _FEED_FORWARD, "encoder_stack")
+        return Blocks.of_windows(self.windows(settings), GATED, "encoder_stack")
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
         """Returns how far each layer sees, its position included; None for everything."""
-        number, window = settings.count("num_hidden_layers"), 1
-        window += settings.integer("local_attention", 128) // 2
-        if settings.values.get("layer_types") is not None:
-            return windows_by_type(settings, window)
+        window = settings.integer("local_attention", 128) // 2 + 1
         every = settings.integer("global_attn_every_n_layers", 3)
-        return [window if layer % every else None for layer in range(number)]
+        return windows_by_rule(settings, window, lambda layer: layer % every != 0)

@@ -1,84 +1,216 @@
-"""GPT-NeoX and Pythia: attention and feed-forward layer side by side, each behind a layer norm.
+"""Decoders with queries, keys and values in one tensor: GPT-NeoX and Pythia, BLOOM, Falcon.
 
-Black et al. 2022, arXiv:2204.06745; Biderman et al. 2023, arXiv:2304.01373.
+Black et al. 2022, arXiv:2204.06745; Biderman et al. 2023, arXiv:2304.01373; Le Scao et al. 2022,
+arXiv:2211.05100; Almazrouei et al. 2023, arXiv:2311.16867.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.gpt.phi import LAYERS, Phi
-from mtfrun.extras.huggingface.family import Blocks
-from mtfrun.extras.huggingface.tables.rotary import Rotary
+from mtfrun.extras.huggingface.families.decoder import FEED_FORWARD, Decoder, Rates, Setting
+from mtfrun.extras.huggingface.family import PARALLEL
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import (
     Flat,
+    Joined,
     JoinedByHead,
     Matrix,
     Row,
     Same,
+    TensorTable,
+    Transform,
     norm_rows,
 )
 
+_DISTANCES = "transformer.LinearDistanceBias"
+_STACK = ("transformer.StackTransforms", "layer")
+# BLOOM's first folders have other names of sizes, which transformers takes, too.
+_OLDER = (
+    *(("n_embed", "hidden_size"), ("num_attention_heads", "n_head")),
+    ("num_hidden_layers", "n_layer"),
+)
 _ONE_AFTER_THE_OTHER = ("LayerNorm", "CallLayer", "SublayerDropout", "Residual")
 
 
-class GPTNeoX(Phi):
-    model_types: ClassVar[Sequence[str]] = ("gpt_neox",)
-    architectures: ClassVar[Sequence[str]] = ("GPTNeoXForCausalLM",)
-    name: ClassVar[str] = "GPT-NeoX"
-    shipped_file: ClassVar[str] = "extras/huggingface/models/gpt_neox.gin"
-    has_softmax_bias: ClassVar[bool] = False
-    activation: ClassVar[tuple[str, str]] = ("hidden_act", "gelu")
-    rates: ClassVar[Sequence[str]] = ("hidden_dropout", "attention_dropout", "hidden_dropout")
-    embedding: ClassVar[str] = "gpt_neox.embed_in.weight"
-    softmax: ClassVar[str] = "embed_out"
-    last_norm: ClassVar[str] = "gpt_neox.final_layer_norm"
-    layers: ClassVar[str] = "gpt_neox.layers"
-    maps: ClassVar[tuple[str, str]] = ("dense_h_to_4h", "dense_4h_to_h")
-    attention_name: ClassVar[str] = "attention"
-    kept: ClassVar[str] = r"gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)"
+class GPTNeoX(Decoder):
+    """Attention and feed-forward layer side by side, each behind a layer norm."""
+
+    file = "gpt_neox"
+    sublayers: ClassVar[Sequence[str]] = (PARALLEL,)
+    activation = ("hidden_act", "gelu")
+    rotary_base = ("rotary_emb_base", 10000.0)
+    rotated_share: ClassVar[Setting | None] = ("rotary_pct", 0.25)
+    rates = Rates("hidden_dropout", "attention_dropout", "hidden_dropout")
+    embedding = "gpt_neox.embed_in.weight"
+    softmax = "embed_out"
+    last_norm = "gpt_neox.final_layer_norm"
+    layers = "gpt_neox.layers"
+    attention_name = "attention"
+    kept = r"gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)"
+    maps = ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)
         if not settings.flag("use_parallel_residual", default=True):
-            transforms = [reference(f"@transformer.{name}") for name in _ONE_AFTER_THE_OTHER]
-            file.bind("transformer.StackTransforms", {"layer": transforms})
+            _write_transforms(file, _STACK, *_ONE_AFTER_THE_OTHER)
 
-    def blocks(self, settings: Settings) -> Blocks:
-        if settings.flag("use_parallel_residual", default=True):
-            return super().blocks(settings)
-        return Blocks([LAYERS] * settings.count(self.num_layers))
+    def is_parallel(self, settings: Settings) -> bool:
+        return settings.flag("use_parallel_residual", default=True)
 
-    def write_attention(self, settings: Settings, file: GinFile) -> None:
-        rotary = Rotary.of(settings)
-        size = settings.integer(self.width) // settings.integer(self.num_heads)
-        file.macro("ROTARY_BASE", rotary.base(10000.0, "rotary_emb_base"))
-        file.macro("ROTATED", rotary.rotated(size, 0.25, "rotary_pct"))
-        rotary.write_scaling(file)
-        if not self._has_bias(settings):
-            biases = {"use_bias": False, "use_output_bias": False}
-            file.bind("transformer.AttentionHeads", biases)
+    def biases(self, settings: Settings) -> tuple[bool, bool]:
+        has_bias = settings.flag("attention_bias", default=True)
+        return has_bias, has_bias
 
     def norms(
         self, settings: Settings, theirs: str, outer: Sequence[str], inner: Sequence[str]
     ) -> Iterator[Row]:
-        for name, path in zip(("input", "post_attention"), inner, strict=True):
-            yield from norm_rows(f"{theirs}.{name}_layernorm", f"{path}/norm")
+        return super().norms(settings, theirs, inner, inner)
 
     def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        prefix, heads = f"{theirs}.{self.attention_name}", settings.integer(self.num_heads)
         paths = [f"{ours}/{name}" for name in ("query", "key", "value")]
-        kernels = JoinedByHead(heads, Matrix())
-        yield Row(f"{prefix}.query_key_value.weight", paths, kernels)
-        yield Row(f"{prefix}.dense.weight", f"{ours}/output", Matrix(inputs=2))
-        if self._has_bias(settings):
+        kernels, output = self.join_heads(settings, Matrix()), Matrix(self.output_inputs(settings))
+        yield Row(f"{theirs}.query_key_value.weight", paths, kernels)
+        yield Row(f"{theirs}.dense.weight", f"{ours}/output", output)
+        if self.biases(settings)[0]:
             biases = [f"{path}_bias" for path in paths]
-            yield Row(f"{prefix}.query_key_value.bias", biases, JoinedByHead(heads, Flat()))
-            yield Row(f"{prefix}.dense.bias", f"{ours}/output_bias", Same())
+            yield Row(f"{theirs}.query_key_value.bias", biases, self.join_heads(settings, Flat()))
+            yield Row(f"{theirs}.dense.bias", f"{ours}/output_bias", Same())
 
-    def _has_bias(self, settings: Settings) -> bool:
-        return settings.flag("attention_bias", default=True)
+    def join_heads(self, settings: Settings, each: Transform) -> Transform:
+        memory_heads = self.memory_heads(settings)
+        return Joined(0, each) if memory_heads == 1 else JoinedByHead(memory_heads, each)
+
+
+class Bloom(GPTNeoX):
+    """Layers one after the other, with ALiBi instead of positions."""
+
+    file = "bloom"
+    sublayers = Decoder.sublayers
+    is_tied_by_default = True
+    num_heads = "n_head"
+    num_layers = "n_layer"
+    d_ff = "n_inner"
+    num_positions = ("seq_length", 2048)
+    epsilon = ("layer_norm_epsilon", 1e-5)
+    activation = ("activation_function", "gelu_new")
+    embedding = "transformer.word_embeddings.weight"
+    softmax = "lm_head"
+    last_norm = "transformer.ln_f"
+    layers = "transformer.h"
+    attention_name = "self_attention"
+    kept = ""
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        settings = self._by_newer_names(settings)
+        settings.require("apply_residual_connection_post_layernorm", *(False,))
+        super().write_gin(settings, file)
+
+    def table(self, settings: Settings) -> TensorTable:
+        return super().table(self._by_newer_names(settings))
+
+    def rows(self, settings: Settings) -> list[Row]:
+        norm = norm_rows("transformer.word_embeddings_layernorm", "decoder_stack/norm")
+        return [*super().rows(settings), *norm]
+
+    def is_parallel(self, settings: Settings) -> bool:
+        return False
+
+    def biases(self, settings: Settings) -> tuple[bool, bool]:
+        return True, True
+
+    def write_rotary(self, settings: Settings, file: GinFile) -> None:
+        """Adds nothing: there are no variants."""
+
+    def _by_newer_names(self, settings: Settings) -> Settings:
+        newer = {new: settings.values[old] for old, new in _OLDER if old in settings.values}
+        return dataclasses.replace(settings, values={**newer, **settings.values})
+
+
+class Falcon(GPTNeoX):
+    """One memory head, as many as heads, or, in the "new decoder architecture", any number."""
+
+    file = "falcon"
+    usual_biases = (False, False)
+    is_tied_by_default = True
+    is_grouped = True
+    d_ff = "ffn_hidden_size"
+    epsilon = ("layer_norm_epsilon", 1e-5)
+    activation = ("activation", "gelu")
+    rotary_base = ("rope_theta", 10000.0)
+    rotated_share = None
+    rates = Rates("hidden_dropout", "attention_dropout")
+    embedding = "transformer.word_embeddings.weight"
+    softmax = "lm_head"
+    last_norm = "transformer.ln_f"
+    layers = "transformer.h"
+    attention_name = "self_attention"
+    kept = r"transformer\.h\.\d+\.self_attention\.rotary_emb\.inv_freq"
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        Decoder.write_gin(self, settings, file)
+        if not self.is_parallel(settings):
+            _write_transforms(file, _STACK, *_ONE_AFTER_THE_OTHER)
+        elif _num_norms(settings) == 2:
+            _write_transforms(file, _STACK, "CallLayer", "Residual")
+            inner = ("LayerNorm", "CallLayer", "SublayerDropout")
+            _write_transforms(file, (PARALLEL, "transforms"), *inner)
+
+    def is_parallel(self, settings: Settings) -> bool:
+        return _is_new(settings) or settings.flag("parallel_attn", default=True)
+
+    def memory_heads(self, settings: Settings) -> int:
+        heads = settings.integer(self.num_heads)
+        if _is_new(settings):
+            return settings.integer("num_kv_heads", heads)
+        return 1 if settings.flag("multi_query", default=True) else heads
+
+    def biases(self, settings: Settings) -> tuple[bool, bool]:
+        has_bias = settings.flag("bias", default=False)
+        return has_bias, has_bias
+
+    def has_map_biases(self, settings: Settings) -> bool:
+        return settings.flag("bias", default=False)
+
+    def write_rotary(self, settings: Settings, file: GinFile) -> None:
+        """Adds rotary positions, or ALiBi as transformers rounds it and scales it."""
+        if not settings.flag("alibi", default=False):
+            super().write_rotary(settings, file)
+            return
+        file.bind("transformer.SelfAttention", {"rotary": False})
+        file.bind("transformer.Stack", {"relative_bias": reference(f"@{_DISTANCES}")})
+        scale = self.size_of_head(settings) ** -0.5
+        heads = reference("%NUM_HEADS")
+        file.bind(_DISTANCES, {"num_heads": heads, "scale": scale, "in_bfloat16": True})
+
+    def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
+        super().write_feed_forward(settings, file)
+        if self.has_map_biases(settings):
+            file.bind(FEED_FORWARD, {"use_bias": True})
+
+    def norms(
+        self, settings: Settings, theirs: str, outer: Sequence[str], inner: Sequence[str]
+    ) -> Iterator[Row]:
+        if not self.is_parallel(settings) or _num_norms(settings) != 2:
+            yield from Decoder.norms(self, settings, theirs, outer, inner)
+            return
+        for name, path in zip(("ln_attn", "ln_mlp"), inner, strict=True):
+            yield from norm_rows(f"{theirs}.{name}", f"{path}/norm")
+
+
+def _write_transforms(file: GinFile, place: tuple[str, str], *names: str) -> None:
+    target, parameter = place
+    file.bind(target, {parameter: [reference(f"@transformer.{name}") for name in names]})
+
+
+def _is_new(settings: Settings) -> bool:
+    return settings.flag("new_decoder_architecture", default=False)
+
+
+def _num_norms(settings: Settings) -> int:
+    """Of a layer with attention and feed-forward layer side by side."""
+    return settings.integer("num_ln_in_parallel_attn", 2) if _is_new(settings) else 1

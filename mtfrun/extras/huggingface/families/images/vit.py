@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import ClassVar
 
 import numpy as np
 
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.gpt.phi import LAYERS
-from mtfrun.extras.huggingface.family import Blocks, Family, Processor, write_image_data
+from mtfrun.extras.huggingface.families.decoder import LAYERS
+from mtfrun.extras.huggingface.family import Blocks, ImageFamily, Processor, write_image_data
 from mtfrun.extras.huggingface.image_processor import read_image_processor
 from mtfrun.extras.huggingface.tables.folder import PREPROCESSOR_CONFIG, Folder
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import (
     Flat,
-    Matrix,
     Permuted,
     Row,
     Same,
     TensorTable,
+    attention_rows,
     dense_rows,
     norm_rows,
 )
@@ -29,11 +28,7 @@ from mtfrun.extras.huggingface.tables.tensor_table import (
 _MIDDLE = 127.5
 
 
-class ViT(Family):
-    model_types: ClassVar[Sequence[str]] = ("vit",)
-    architectures: ClassVar[Sequence[str]] = ("ViTForImageClassification",)
-    name: ClassVar[str] = "ViT"
-
+class ViT(ImageFamily):
     def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
         size = settings.integer("image_size", 224)
         processor = read_image_processor(folder, settings.integer("num_channels", 3))
@@ -101,14 +96,12 @@ class _Row(Flat):
 
 def _layer(settings: Settings, theirs: str, paths: Sequence[str]) -> Iterator[Row]:
     attention, maps = (f"{path}/layer" for path in paths)
-    for name in ("query", "key", "value"):
-        prefix = f"{theirs}.attention.attention.{name}"
-        yield Row(f"{prefix}.weight", f"{attention}/attention/{name}", Matrix())
-        if settings.flag("qkv_bias", default=True):
-            yield Row(f"{prefix}.bias", f"{attention}/attention/{name}_bias", Flat())
-    output = f"{theirs}.attention.output.dense"
-    yield Row(f"{output}.weight", f"{attention}/attention/output", Matrix(inputs=2))
-    yield Row(f"{output}.bias", f"{attention}/attention/output_bias", Same())
+    modules = [f"{theirs}.attention.attention.{name}" for name in ("query", "key", "value")]
+    yield from attention_rows(
+        [*modules, f"{theirs}.attention.output.dense"],
+        f"{attention}/attention",
+        use_bias=settings.flag("qkv_bias", default=True),
+    )
     yield from dense_rows(f"{theirs}.intermediate.dense", f"{maps}/wi")
     yield from dense_rows(f"{theirs}.output.dense", f"{maps}/wo")
     for name, path in zip(("before", "after"), paths, strict=True):

@@ -5,13 +5,16 @@ DeepSeek-AI 2024, arXiv:2412.19437.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Sequence
 
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.families.llama.llama import Llama
-from mtfrun.extras.huggingface.families.llama.mixtral import expert_rows, shared_rows, write_mixture
-from mtfrun.extras.huggingface.families.llama.qwen3_moe import num_experts
+from mtfrun.extras.huggingface.families.llama.qwen2_moe import (
+    expert_rows,
+    num_experts,
+    shared_rows,
+    write_mixture,
+)
 from mtfrun.extras.huggingface.family import PARALLEL, Blocks
 from mtfrun.extras.huggingface.tables.rotary import Rotary
 from mtfrun.extras.huggingface.tables.settings import Settings
@@ -29,12 +32,9 @@ _LATENT, _HEADS = "huggingface.LatentSelfAttention", "huggingface.LatentHeads"
 
 
 class DeepseekV3(Llama):
-    model_types: ClassVar[Sequence[str]] = ("deepseek_v3",)
-    architectures: ClassVar[Sequence[str]] = ("DeepseekV3ForCausalLM",)
-    name: ClassVar[str] = "DeepSeek-V3"
-    shipped_file: ClassVar[str] = "extras/huggingface/models/deepseek_v3.gin"
-    sublayers: ClassVar[Sequence[str]] = (_LATENT, PARALLEL)
-    max_positions: ClassVar[int] = 4096
+    file = "deepseek_v3"
+    sublayers = (_LATENT, PARALLEL)
+    num_positions = ("max_position_embeddings", 4096)
 
     def write_heads(self, settings: Settings, file: GinFile) -> None:
         heads = settings.integer("num_attention_heads")
@@ -61,13 +61,11 @@ class DeepseekV3(Llama):
         file.macro("EXPERT_D_FF", size)
         file.macro("SHARED_D_FF", size * settings.integer("n_shared_experts", 1))
         write_mixture(settings, file, num_experts=_num_experts(settings), choices=8)
-        groups = settings.integer("n_group", 8)
-        chosen = settings.integer("topk_group", 4)
         gate = {
             "normalise": settings.flag("norm_topk_prob", default=True),
             "scale": settings.number("routed_scaling_factor", 2.5),
-            "num_groups": groups,
-            "groups_per_token": chosen,
+            "num_groups": settings.integer("n_group", 8),
+            "groups_per_token": settings.integer("topk_group", 4),
         }
         file.bind("moe.TopK", gate)
 
@@ -85,21 +83,21 @@ class DeepseekV3(Llama):
 
     def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         has_bias = settings.flag("attention_bias", default=False)
-        _, still = _sizes(settings)
-        query = "q_proj"
+        query, order = "q_proj", _rotating_first(settings)
         if _query_latent(settings) is not None:
             query = "q_b_proj"
             yield from dense_rows(f"{theirs}.q_a_proj", f"{ours}/query_latent", has_bias=has_bias)
             yield Row(f"{theirs}.q_a_layernorm.weight", f"{ours}/query_norm/scale", Same())
-        of_query = Row(f"{theirs}.{query}.weight", f"{ours}/query", Matrix())
-        yield of_query.in_order(_rotating_first(settings, still))
-        latent = _rotating_first(settings, settings.integer("kv_lora_rank", 512))
+        query_row = Row(f"{theirs}.{query}.weight", f"{ours}/query", Matrix())
+        yield query_row.in_order(order)
         for row in dense_rows(f"{theirs}.kv_a_proj_with_mqa", f"{ours}/memory", has_bias=has_bias):
-            yield row.in_order(latent)
+            yield row.in_order(order)
         yield Row(f"{theirs}.kv_a_layernorm.weight", f"{ours}/memory_norm/scale", Same())
         by_head = JoinedByHead(settings.integer("num_attention_heads"), Matrix())
         yield Row(f"{theirs}.kv_b_proj.weight", [f"{ours}/key", f"{ours}/value"], by_head)
-        yield from dense_rows(f"{theirs}.o_proj", f"{ours}/output", has_bias=has_bias, inputs=2)
+        yield from dense_rows(
+            f"{theirs}.o_proj", f"{ours}/output", has_bias=has_bias, kernel=Matrix(2)
+        )
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         if "/parallel" not in ours:
@@ -122,13 +120,17 @@ def _sizes(settings: Settings) -> tuple[int, int]:
     return rotated, settings.integer("qk_nope_head_dim", 128)
 
 
-def _rotating_first(settings: Settings, still: int) -> tuple[int, ...]:
+def _rotating_first(settings: Settings) -> Callable[[int], Sequence[int]]:
     """Returns the order in which the entries that rotate, their last ones, are our first ones."""
     rotated, _ = _sizes(settings)
-    pairs = halves_of_pairs(rotated, rotated)
-    if not settings.flag("rope_interleave", default=True):
-        pairs = tuple(range(rotated))
-    return (*(still + i for i in pairs), *range(still))
+    are_pairs = settings.flag("rope_interleave", default=True)
+
+    def order(size: int) -> Sequence[int]:
+        still = size - rotated
+        pairs = halves_of_pairs(rotated, rotated) if are_pairs else range(rotated)
+        return (*(still + i for i in pairs), *range(still))
+
+    return order
 
 
 def _query_latent(settings: Settings) -> int | None:

@@ -1,56 +1,95 @@
-"""Gemma 2: Gemma with more norms, windows, and limits of logits.
+"""Gemma 1, 2 and 3, the latter for texts: Llama with other factors and scales.
 
-Riviere et al. 2024, arXiv:2408.00118.
+Mesnard et al. 2024, arXiv:2403.08295; Riviere et al. 2024, arXiv:2408.00118; Kamath et al. 2025,
+arXiv:2503.19786.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.llama.gemma import Gemma
-from mtfrun.extras.huggingface.families.llama.llama import Llama, windows_in_turn
+from mtfrun.extras.huggingface.families.llama.llama import (
+    FULL,
+    GATED,
+    SLIDING,
+    Llama,
+    windows_in_turn,
+)
 from mtfrun.extras.huggingface.family import GLOBAL, LOCAL
+from mtfrun.extras.huggingface.tables.rotary import ROTARY, Rotary
 from mtfrun.extras.huggingface.tables.settings import Settings
-from mtfrun.extras.huggingface.tables.tensor_table import Row, Same
+from mtfrun.extras.huggingface.tables.tensor_table import Same
 
-_FEED_FORWARD = "transformer.GatedFeedForward"
+
+class Gemma(Llama):
+    file = "gemma"
+    head_size = 256
+    num_positions: ClassVar[tuple[str, int]] = ("max_position_embeddings", 8192)
+    is_tied_by_default = True
+    activation = ("hidden_act", "gelu_pytorch_tanh")
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        settings.require("use_bidirectional_attention", *(False,))
+        super().write_gin(settings, file)
+
+    def function(self, settings: Settings) -> str:
+        name = super().function(settings)
+        # As transformers: the first models were published with the wrong name.
+        return self.activation[1] if name == "gelu" else name
 
 
 class Gemma2(Gemma):
-    """`layers_of_pattern`: in turn, all of them but the last have a window."""
+    """Gemma with more norms, windows, and limits of logits.
 
-    model_types: ClassVar[Sequence[str]] = ("gemma2",)
-    architectures: ClassVar[Sequence[str]] = ("Gemma2ForCausalLM",)
-    name: ClassVar[str] = "Gemma 2"
-    shipped_file: ClassVar[str] = "extras/huggingface/models/gemma2.gin"
-    sublayers: ClassVar[Sequence[str]] = (LOCAL, _FEED_FORWARD, GLOBAL, _FEED_FORWARD)
-    activation_setting: ClassVar[str] = "hidden_activation"
+    `layers_of_pattern`: in turn, all of them but the last have a window.
+    """
+
+    file = "gemma2"
+    sublayers: ClassVar[Sequence[str]] = (LOCAL, GATED, GLOBAL, GATED)
+    activation = ("hidden_activation", "gelu_pytorch_tanh")
+    norm_names = (
+        *("input_layernorm", "post_attention_layernorm"),
+        *("pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    )
     layers_of_pattern: ClassVar[int] = 2
+    caps: ClassVar[Sequence[tuple[str, str, float | None]]] = (
+        ("ATTENTION_CAP", "attn_logit_softcapping", 50.0),
+        ("LOGITS_CAP", "final_logit_softcapping", 30.0),
+    )
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)
-        self.write_caps(settings, file)
+        for macro, name, default in self.caps:
+            cap = settings.values.get(name, default)
+            file.macro(macro, None if cap is None else settings.number(name, default))
         size = settings.integer("query_pre_attn_scalar", 256)
         if size != self.size_of_head(settings):
             file.bind("transformer.AttentionHeads", {"scaled_logits": size**-0.5})
 
-    def write_caps(self, settings: Settings, file: GinFile) -> None:
-        names = {"ATTENTION_CAP": "attn_logit_softcapping", "LOGITS_CAP": "final_logit_softcapping"}
-        for macro, name in names.items():
-            is_off = name in settings.values and settings.values[name] is None
-            default = 50.0 if macro == "ATTENTION_CAP" else 30.0
-            file.macro(macro, None if is_off else settings.number(name, default))
-
-    def activation(self, settings: Settings) -> str:
-        return Llama.activation(self, settings)
+    def function(self, settings: Settings) -> str:
+        return Llama.function(self, settings)
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
         return windows_in_turn(settings, self.layers_of_pattern)
 
-    def norms(self, theirs: str, outer: Sequence[str], inner: Sequence[str]) -> Iterator[Row]:
-        names = ("input", "post_attention", "pre_feedforward", "post_feedforward")
-        norms = (f"{path}/norm_{i}" for path in outer for i in range(2))
-        for name, norm in zip(names, norms, strict=True):
-            yield Row(f"{theirs}.{name}_layernorm.weight", f"{norm}/scale", Same())
+
+class Gemma3(Gemma2):
+    """Gemma 2 with norms of queries and keys, and positions by type of layer."""
+
+    file = "gemma3"
+    sublayers = (*(LOCAL, GATED) * 5, GLOBAL, GATED)
+    num_positions = ("max_position_embeddings", 131072)
+    head_norm = Same()
+    layers_of_pattern = 6
+    local_rotary = f"local/{ROTARY}"
+    caps = (("LOGITS_CAP", "final_logit_softcapping", None),)
+
+    def write_rotary(self, settings: Settings, file: GinFile) -> None:
+        everywhere, local = Rotary.of(settings, FULL), Rotary.of(settings, SLIDING)
+        file.macro("ROTARY_BASE", everywhere.base("rope_theta", 1e6))
+        file.macro("LOCAL_ROTARY_BASE", local.base("rope_local_base_freq", 10000.0))
+        everywhere.write_scaling(file)
+        if local.name == "rope_parameters":  # version 4 scales the others only
+            local.write_scaling(file, "local/")

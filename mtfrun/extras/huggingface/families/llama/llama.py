@@ -1,67 +1,46 @@
-"""Llama, Mistral and Qwen2: rotary positions, RMS norms, gated feed-forward layers.
+"""Llama and its kin: rotary positions, RMS norms, gated feed-forward layers.
 
-Touvron et al. 2023, arXiv:2302.13971 and arXiv:2307.09288; Jiang et al. 2023, arXiv:2310.06825;
-Yang et al. 2024, arXiv:2407.10671.
+Touvron et al. 2023, arXiv:2302.13971 and arXiv:2307.09288. Mistral: Jiang et al. 2023,
+arXiv:2310.06825; Qwen2 and 3: Yang et al. 2024, arXiv:2407.10671, and 2025, arXiv:2505.09388;
+Granite: Granite Team 2024, "Granite 3.0 Language Models"; OLMo 2 and 3: Team OLMo 2024,
+arXiv:2501.00656, and 2025, arXiv:2512.13961; SmolLM3: Bakouch et al. 2025,
+https://huggingface.co/blog/smollm3; Phi-3 and 4: Abdin et al. 2024, arXiv:2404.14219 and
+arXiv:2412.08905; GLM-4: Team GLM 2024, arXiv:2406.12793.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.family import (
-    GLOBAL,
-    Blocks,
-    ModelDescription,
-    TextFamily,
-    write_row_length,
-    write_text_data,
-    write_window,
-)
+from mtfrun.extras.huggingface.families.decoder import Decoder, Rates
+from mtfrun.extras.huggingface.family import GLOBAL, LOCAL, Blocks, ModelDescription
 from mtfrun.extras.huggingface.tables.rotary import ROTARY, Rotary
 from mtfrun.extras.huggingface.tables.settings import Settings, name_of_activation
-from mtfrun.extras.huggingface.tables.tensor_table import (
-    Flat,
-    Matrix,
-    Row,
-    Same,
-    TensorTable,
-    VocabularyRows,
-)
+from mtfrun.extras.huggingface.tables.tensor_table import Flat, Joined, Matrix, Row, Same
 
-_EMBEDDING, _SOFTMAX = "model.embed_tokens.weight", "lm_head.weight"
+GATED = "transformer.GatedFeedForward"
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
-class Llama(TextFamily):
-    """Llama 1, 2 and 3; a subclass has another file or sublayers, or more of both.
+class Llama(Decoder):
+    """Llama 1, 2 and 3. `head_size` is the size of a head where a family has one by default."""
 
-    `sublayers` are a block's in `shipped_file`; `rotary_base` to `is_tied_by_default` are
-    the values of settings that a configuration does not have; `usual_activation` is the file's.
-    """
-
-    model_types: ClassVar[Sequence[str]] = ("llama",)
-    architectures: ClassVar[Sequence[str]] = ("LlamaForCausalLM",)
-    name: ClassVar[str] = "Llama"
-    pad_id: ClassVar[int] = -1
-    shipped_file: ClassVar[str] = "extras/huggingface/models/llama.gin"
-    feed_forward_class: ClassVar[str] = "transformer.GatedFeedForward"
-    sublayers: ClassVar[Sequence[str]] = (GLOBAL, feed_forward_class)
-    rotary_base: ClassVar[float] = 10000.0
+    file = "llama"
+    feed_forward_class = GATED
+    sublayers: ClassVar[Sequence[str]] = (GLOBAL, GATED)
+    usual_biases: ClassVar[tuple[bool, bool]] = (False, False)
+    is_grouped = True
+    local_rotary = ROTARY
     head_size: ClassVar[int | None] = None
-    epsilon_setting: ClassVar[str] = "rms_norm_eps"
-    epsilon: ClassVar[float] = 1e-6
-    max_positions: ClassVar[int] = 2048
-    is_tied_by_default: ClassVar[bool] = False
-    activation_setting: ClassVar[str] = "hidden_act"
-    usual_activation: ClassVar[str] = "silu"
-    local_rotary: ClassVar[str] = ROTARY
-
-    def ties(self, settings: Settings) -> Mapping[str, str]:
-        is_tied = settings.flag("tie_word_embeddings", default=self.is_tied_by_default)
-        return {_SOFTMAX: _EMBEDDING} if is_tied else {}
+    epsilon = ("rms_norm_eps", 1e-6)
+    activation = ("hidden_act", "silu")
+    rates = Rates(None, "attention_dropout")
+    # Buffers of frequencies in files of earlier versions.
+    kept = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
+    maps: ClassVar[Sequence[str]] = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
         base = model.parameter("transformer.RotaryPositions", "base")
@@ -70,8 +49,7 @@ class Llama(TextFamily):
             for name in ("num_heads", "num_memory_heads", "d_kv", "use_bias")
         )
         d_ff, function, mlp_bias = (
-            model.parameter("transformer.GatedFeedForward", name)
-            for name in ("d_ff", "activation", "use_bias")
+            model.parameter(GATED, name) for name in ("d_ff", "activation", "use_bias")
         )
         name = name_of_activation(function)
         if None in (base, num_heads, name):
@@ -91,7 +69,7 @@ class Llama(TextFamily):
             "rope_theta": base,
             "rope_parameters": {"rope_type": "default", "rope_theta": base},
             "max_position_embeddings": model.parameter("transformer.TokenEmbedding", "max_length"),
-            "attention_dropout": model.parameter("transformer.SelfAttention", "dropout_rate"),
+            "attention_dropout": model.parameter(GLOBAL, "dropout_rate"),
             "attention_bias": use_bias,
             "mlp_bias": mlp_bias,
             "tie_word_embeddings": "softmax/kernel" not in model.shapes,
@@ -99,64 +77,8 @@ class Llama(TextFamily):
         }
         return Settings(values, "the model")
 
-    def write_gin(self, settings: Settings, file: GinFile) -> None:
-        file.include(self.shipped_file)
-        write_text_data(file, "data/text_files.gin")
-        file.gap()
-        self.blocks(settings).write_gin(file, self.sublayers)
-        file.macro("D_MODEL", settings.integer("hidden_size"))
-        file.macro("D_FF", settings.integer("intermediate_size"))
-        self.write_heads(settings, file)
-        self.write_rotary(settings, file)
-        file.macro("NORM_EPSILON", settings.number(self.epsilon_setting, self.epsilon))
-        file.macro("ATTENTION_DROPOUT_RATE", settings.number("attention_dropout", 0.0))
-        write_row_length(settings.integer("max_position_embeddings", self.max_positions), file)
-        if self.is_tied(settings) != self.is_tied_by_default:
-            tied = not self.is_tied_by_default
-            file.bind("transformer.TokenEmbedding", {"tied_softmax": tied})
-        use_bias, use_output_bias = self.biases(settings)
-        if use_bias:
-            biases = {"use_bias": use_bias, "use_output_bias": use_output_bias}
-            file.bind("transformer.AttentionHeads", biases)
-        local = {"rotary": reference(f"@{self.local_rotary}()")}
-        write_window(self.windows(settings), file, local)
-        self.write_feed_forward(settings, file)
-
-    def table(self, settings: Settings) -> TensorTable:
-        size = settings.integer("vocab_size")
-        rows = [Row(_EMBEDDING, "embedding/table", VocabularyRows(size))]
-        if not self.is_tied(settings):
-            kernel = VocabularyRows(size, transposed=True)
-            rows.append(Row(_SOFTMAX, "softmax/kernel", kernel))
-        blocks = self.blocks(settings)
-        for layer in range(len(blocks.layers)):
-            theirs, outer = f"model.layers.{layer}", blocks.paths(layer)
-            attention, feed_forward = inner = self.inner_paths(outer, blocks.layers[layer])
-            rows += self.norms(theirs, outer, inner)
-            rows += self.attention(settings, f"{theirs}.self_attn", f"{attention}/layer/attention")
-            rows += self.feed_forward(settings, theirs, f"{feed_forward}/layer")
-        rows += self.final_norm()
-        # Buffers of frequencies in files of earlier versions.
-        return TensorTable(rows, [r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"])
-
-    def blocks(self, settings: Settings) -> Blocks:
-        return Blocks.of_windows(self.windows(settings), self.feed_forward_class)
-
-    def inner_paths(self, outer: Sequence[str], names: Sequence[str]) -> Sequence[str]:
-        """Returns the paths of attention and feed-forward layer within the sublayers of a layer.
-
-        names: the sublayers in gin, at the paths `outer`.
-        """
-        return outer
-
-    def is_tied(self, settings: Settings) -> bool:
-        return bool(self.ties(settings)) and _SOFTMAX not in settings.tensors
-
-    def write_heads(self, settings: Settings, file: GinFile) -> None:
-        heads = settings.integer("num_attention_heads")
-        file.macro("NUM_HEADS", heads)
-        file.macro("NUM_MEMORY_HEADS", settings.integer("num_key_value_heads", heads))
-        file.macro("D_KV", self.size_of_head(settings))
+    def hidden_size(self, settings: Settings) -> int:
+        return settings.integer("intermediate_size")
 
     def size_of_head(self, settings: Settings) -> int:
         """The size of a head need not be the model's size divided by the heads."""
@@ -167,73 +89,25 @@ class Llama(TextFamily):
             raise settings.error("num_attention_heads", "is larger than hidden_size")
         return size
 
-    def write_rotary(self, settings: Settings, file: GinFile) -> None:
-        rotary = Rotary.of(settings)
-        rotary.require_whole_heads()
-        file.macro("ROTARY_BASE", rotary.base(self.rotary_base))
-        rotary.write_scaling(file)
-
     def biases(self, settings: Settings) -> tuple[bool, bool]:
-        """Whether queries, keys and values have biases, and whether the result has one."""
         has_bias = settings.flag("attention_bias", default=False)
         return has_bias, has_bias
 
-    def windows(self, settings: Settings) -> Sequence[int | None]:
-        """Returns the positions that each layer attends to, None for all of them."""
-        return [None] * settings.count("num_hidden_layers")
-
-    def activation(self, settings: Settings) -> str:
-        """Returns transformers' name of the activation function."""
-        return settings.text(self.activation_setting, self.usual_activation)
+    def has_map_biases(self, settings: Settings) -> bool:
+        return settings.flag("mlp_bias", default=False)
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
-        setting = self.activation_setting
-        parameters: dict[str, object] = {}
-        function = settings.activation(setting, self.activation(settings))
-        if str(function) != str(settings.activation(setting, self.usual_activation)):
-            parameters["activation"] = function
-        if settings.flag("mlp_bias", default=False):
-            parameters["use_bias"] = True
-        if parameters:
-            file.bind(self.feed_forward_class, parameters)
+        super().write_feed_forward(settings, file)
+        if self.has_map_biases(settings):
+            file.bind(self.feed_forward_class, {"use_bias": True})
 
-    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        """Yields the tensors of the feed-forward layer "model.layers.0", without its norm."""
-        for their_name, name in (("gate", "wi_0"), ("up", "wi_1"), ("down", "wo")):
-            prefix = f"{theirs}.mlp.{their_name}_proj"
-            yield Row(f"{prefix}.weight", f"{ours}/{name}/kernel", Matrix())
-            if settings.flag("mlp_bias", default=False):
-                yield Row(f"{prefix}.bias", f"{ours}/{name}/bias", Same())
-
-    def norms(self, theirs: str, outer: Sequence[str], inner: Sequence[str]) -> Iterator[Row]:
-        """Yields the norms of the layer "model.layers.0", whose sublayers have these paths."""
-        for name, path in zip(("input", "post_attention"), outer, strict=True):
-            yield Row(f"{theirs}.{name}_layernorm.weight", f"{path}/norm/scale", Same())
-
-    def final_norm(self) -> Iterator[Row]:
-        yield Row("model.norm.weight", "decoder_stack/final_norm/scale", Same())
-
-    def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        """Yields the tensors of "model.layers.0.self_attn"."""
-        use_bias, use_output_bias = self.biases(settings)
-        for letter, name in (("q", "query"), ("k", "key"), ("v", "value")):
-            yield Row(f"{theirs}.{letter}_proj.weight", f"{ours}/{name}", Matrix())
-            if use_bias:
-                yield Row(f"{theirs}.{letter}_proj.bias", f"{ours}/{name}_bias", Flat())
-        # Its inputs are heads and their size, with the queries of a group between them.
-        yield Row(
-            f"{theirs}.o_proj.weight", f"{ours}/output", Matrix(inputs=output_inputs(settings))
-        )
-        if use_output_bias:
-            yield Row(f"{theirs}.o_proj.bias", f"{ours}/output_bias", Same())
+    def norm(self, theirs: str, ours: str) -> Iterator[Row]:
+        yield Row(f"{theirs}.weight", f"{ours}/scale", Same())
 
 
 class Mistral(Llama):
     """Llama with a window in all layers, or in none."""
 
-    model_types: ClassVar[Sequence[str]] = ("mistral",)
-    architectures: ClassVar[Sequence[str]] = ("MistralForCausalLM",)
-    name: ClassVar[str] = "Mistral"
     default_window: ClassVar[int | None] = 4096
 
     def biases(self, settings: Settings) -> tuple[bool, bool]:
@@ -247,30 +121,201 @@ class Mistral(Llama):
 class Qwen2(Llama):
     """Llama with biases of queries, keys and values, and with a window in some layers."""
 
-    model_types: ClassVar[Sequence[str]] = ("qwen2",)
-    architectures: ClassVar[Sequence[str]] = ("Qwen2ForCausalLM",)
-    name: ClassVar[str] = "Qwen2"
-
     def biases(self, settings: Settings) -> tuple[bool, bool]:
         return True, False
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
-        number = settings.count("num_hidden_layers")
-        is_local = settings.flag("use_sliding_window", default=False)
-        window = sliding_window(settings, 4096) if is_local else None
-        if window is None:
-            return [None] * number
-        if settings.values.get("layer_types") is None:
+        def is_late(layer: int) -> bool:
             first = settings.values.get("max_window_layers", 28)
             if type(first) is not int:
                 raise settings.error("max_window_layers", "must be an integer")
-            return [window if layer >= first else None for layer in range(number)]
-        return windows_by_type(settings, window)
+            return layer >= first
+
+        return windows_by_rule(settings, used_window(settings, 4096), is_late)
 
 
-def windows_by_type(settings: Settings, window: int) -> list[int | None]:
-    """Returns the window of each layer, by "layer_types"."""
-    number, kinds = settings.count("num_hidden_layers"), settings.values.get("layer_types")
+class Qwen3(Qwen2):
+    """Qwen2 with a norm of every query and key."""
+
+    file = "qwen3"
+    head_size: ClassVar[int | None] = 128
+    head_norm = Same()
+    num_positions = ("max_position_embeddings", 32768)
+
+    def biases(self, settings: Settings) -> tuple[bool, bool]:
+        return Llama.biases(self, settings)
+
+
+class Granite(Llama):
+    """Llama with constant factors."""
+
+    file = "granite"
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        for macro, name in (("EMBEDDING", "embedding"), ("RESIDUAL", "residual")):
+            file.macro(f"{macro}_FACTOR", settings.number(f"{name}_multiplier", 1.0))
+        factor = settings.number("attention_multiplier", 1.0)
+        divisor = settings.number("logits_scaling", 1.0)
+        for name, value in (("attention_multiplier", factor), ("logits_scaling", divisor)):
+            if not value:
+                raise settings.error(name, "must not be 0")
+        file.macro("ATTENTION_FACTOR", factor)
+        file.macro("LOGITS_FACTOR", 1.0 / divisor)
+
+
+class Olmo2(Llama):
+    """Llama with norms behind its sublayers, and of all queries and all keys of a position."""
+
+    file = "olmo2"
+    epsilon = ("rms_norm_eps", 1e-5)
+    norm_names = ("post_attention_layernorm", "post_feedforward_layernorm")
+    head_norm = Flat()
+
+
+class Olmo3(Olmo2):
+    """Three of four layers have a window; only positions of the others are scaled."""
+
+    rotary_base = ("rope_theta", 500000.0)
+    local_rotary = f"local/{ROTARY}"
+
+    def windows(self, settings: Settings) -> Sequence[int | None]:
+        return windows_in_turn(settings, 4)
+
+    def write_rotary(self, settings: Settings, file: GinFile) -> None:
+        everywhere, local = Rotary.of(settings, FULL), Rotary.of(settings, SLIDING)
+        file.macro("ROTARY_BASE", everywhere.base(*self.rotary_base))
+        everywhere.write_scaling(file)
+        if not any(self.windows(settings)):
+            return
+        base = self.rotary_base[1]
+        if local.name == "rope_parameters":
+            base = local.parameters.number("rope_theta", base)
+        file.bind(self.local_rotary, {"base": base, "scaling": None})
+        if local.name == "rope_parameters":  # version 4 scales the others only
+            local.write_scaling(file, "local/")
+
+
+class SmolLM3(Llama):
+    """Llama without positions in some layers."""
+
+    file = "smollm3"
+    scope: ClassVar[str] = "no_positions/"
+    sublayers = (*(GLOBAL, GATED) * 3, f"{scope}{GLOBAL}", GATED)
+    rotary_base = ("rope_theta", 2000000.0)
+    num_positions = ("max_position_embeddings", 32768)
+    is_tied_by_default = True
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        if f"{self.scope}{LOCAL}" in self.blocks(settings).sublayers:
+            file.bind(f"{self.scope}{LOCAL}", {"rotary": False})
+
+    def blocks(self, settings: Settings) -> Blocks:
+        layers = zip(self.windows(settings), self._have_positions(settings), strict=True)
+        names = ((LOCAL if window else GLOBAL, rotates) for window, rotates in layers)
+        return Blocks([(x if rotates else f"{self.scope}{x}", GATED) for x, rotates in names])
+
+    def windows(self, settings: Settings) -> Sequence[int | None]:
+        have_positions, window = self._have_positions(settings), used_window(settings, None)
+        return windows_by_rule(settings, window, lambda layer: not have_positions[layer])
+
+    def _have_positions(self, settings: Settings) -> list[bool]:
+        number, name = settings.count("num_hidden_layers"), "no_rope_layers"
+        flags = settings.values.get(name)
+        if flags is None:
+            interval = settings.integer("no_rope_layer_interval", 4)
+            return [(layer + 1) % interval != 0 for layer in range(number)]
+        if not isinstance(flags, list) or len(flags) < number:
+            raise settings.error(name, f"must have {number} entries")
+        if any(flag not in (0, 1) for flag in flags):
+            raise settings.error(name, "must be a list of 1, with positions, and 0, without")
+        return [bool(flag) for flag in flags[:number]]
+
+
+class Phi3(Llama):
+    """Llama whose kernels of one input are one tensor."""
+
+    file = "phi3"
+    epsilon = ("rms_norm_eps", 1e-5)
+    num_positions = ("max_position_embeddings", 4096)
+    rotated_share = ("partial_rotary_factor", 1.0)
+    rates = Rates("resid_pdrop", "attention_dropout")
+
+    def biases(self, settings: Settings) -> tuple[bool, bool]:
+        return False, False
+
+    def windows(self, settings: Settings) -> Sequence[int | None]:
+        return [sliding_window(settings, None)] * settings.count("num_hidden_layers")
+
+    def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        paths = [f"{ours}/{name}" for name in ("query", "key", "value")]
+        yield Row(f"{theirs}.qkv_proj.weight", paths, Joined(0, Matrix()))
+        output = Matrix(inputs=self.output_inputs(settings))
+        yield Row(f"{theirs}.o_proj.weight", f"{ours}/output", output)
+
+    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        paths = [f"{ours}/{name}/kernel" for name in ("wi_0", "wi_1")]
+        yield Row(f"{theirs}.mlp.gate_up_proj.weight", paths, Joined(0, Matrix()))
+        yield Row(f"{theirs}.mlp.down_proj.weight", f"{ours}/wo/kernel", Matrix())
+
+
+class Glm(Phi3):
+    """Of a head pairs of entries rotate; queries, keys and values are separate tensors."""
+
+    epsilon = ("rms_norm_eps", 1.5625e-07)
+    head_size = 128
+    num_positions = ("max_position_embeddings", 131072)
+    rotated_share = ("partial_rotary_factor", 0.5)
+    rotates_pairs = True
+
+    def biases(self, settings: Settings) -> tuple[bool, bool]:
+        return settings.flag("attention_bias", default=True), False
+
+    def windows(self, settings: Settings) -> Sequence[int | None]:
+        return Llama.windows(self, settings)
+
+    def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        return Llama.attention(self, settings, theirs, ours)
+
+
+class Glm4(Glm):
+    """Norms are on both sides of sublayers."""
+
+    norm_names = (
+        *("input_layernorm", "post_self_attn_layernorm"),
+        *("post_attention_layernorm", "post_mlp_layernorm"),
+    )
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        names = ("RMSNorm", "CallLayer", "RMSNorm", "SublayerDropout", "Residual")
+        layer = [reference(f"@transformer.{name}") for name in names]
+        file.bind("transformer.StackTransforms", {"layer": layer})
+
+
+def sliding_window(settings: Settings, default: int | None) -> int | None:
+    if "sliding_window" not in settings.values:
+        return default
+    return settings.optional_integer("sliding_window")
+
+
+def used_window(settings: Settings, default: int | None) -> int | None:
+    """Returns the window of families that have one only with `use_sliding_window`."""
+    is_local = settings.flag("use_sliding_window", default=False)
+    return sliding_window(settings, default) if is_local else None
+
+
+def windows_by_rule(
+    settings: Settings, window: int | None, has_window: Callable[[int], bool]
+) -> list[int | None]:
+    """Returns the window of each layer: by "layer_types", or of those that `has_window` names."""
+    number = settings.count("num_hidden_layers")
+    if window is None:
+        return [None] * number
+    kinds = settings.values.get("layer_types")
+    if kinds is None:
+        return [window if has_window(layer) else None for layer in range(number)]
     if not isinstance(kinds, list) or any(kind not in (FULL, SLIDING) for kind in kinds):
         raise settings.error("layer_types", f"must be a list of {FULL} and {SLIDING}")
     if len(kinds) != number:
@@ -280,23 +325,8 @@ def windows_by_type(settings: Settings, window: int) -> list[int | None]:
 
 def windows_in_turn(settings: Settings, every: int) -> list[int | None]:
     """Returns the window of each layer: by "layer_types", or of all but `every` so many layers."""
-    number, window = settings.count("num_hidden_layers"), sliding_window(settings, 4096)
-    if window is None:
-        return [None] * number
-    if settings.values.get("layer_types") is None:
-        every = settings.integer("sliding_window_pattern", every)
-        return [window if (layer + 1) % every else None for layer in range(number)]
-    return windows_by_type(settings, window)
 
+    def has_window(layer: int) -> bool:
+        return (layer + 1) % settings.integer("sliding_window_pattern", every) != 0
 
-def sliding_window(settings: Settings, default: int | None) -> int | None:
-    if "sliding_window" not in settings.values:
-        return default
-    return settings.optional_integer("sliding_window")
-
-
-def output_inputs(settings: Settings) -> int:
-    """Our output kernel has {memory_heads, heads, d_kv} as inputs if there are groups of heads."""
-    heads = settings.integer("num_attention_heads")
-    memory_heads = settings.integer("num_key_value_heads", heads)
-    return 2 if memory_heads in (1, heads) else 3
+    return windows_by_rule(settings, sliding_window(settings, 4096), has_window)

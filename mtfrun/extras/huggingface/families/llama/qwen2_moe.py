@@ -1,73 +1,225 @@
-"""Qwen2 with mixtures of experts, and one for all tokens. Yang et al. 2024, arXiv:2407.10671."""
+"""Llama with mixtures of experts: Mixtral, Qwen2, Qwen3, OLMoE; no tokens are dropped.
+
+Jiang et al. 2024, arXiv:2401.04088; Yang et al. 2024, arXiv:2407.10671, and 2025, arXiv:2505.09388;
+Muennighoff et al. 2024, arXiv:2409.02060.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+
+from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.families.llama.llama import (
+    GATED,
     Llama,
+    Mistral,
     Qwen2,
-    sliding_window,
-    windows_by_type,
+    Qwen3,
+    used_window,
+    windows_by_rule,
 )
-from mtfrun.extras.huggingface.families.llama.mixtral import expert_rows, shared_rows, write_mixture
-from mtfrun.extras.huggingface.families.llama.qwen3_moe import have_experts, num_experts
 from mtfrun.extras.huggingface.family import GLOBAL, LOCAL, PARALLEL, Blocks
 from mtfrun.extras.huggingface.tables.settings import Settings
-from mtfrun.extras.huggingface.tables.tensor_table import HeadRows, Row
+from mtfrun.extras.huggingface.tables.tensor_table import (
+    Flat,
+    HeadRows,
+    Matrix,
+    Row,
+    Shape,
+    Stacked,
+    reshape,
+)
+
+MIXTURE = "moe.DroplessMoE"
+_NAMES = ("gate_proj", "up_proj", "down_proj")
+
+
+class Mixtral(Mistral):
+    default_window = None
+    rotary_base = ("rope_theta", 1e6)
+    file = "mixtral"
+    feed_forward_class = MIXTURE
+    sublayers = (GLOBAL, MIXTURE)
+
+    def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
+        write_mixture(settings, file, num_experts=_num_local_experts(settings), choices=2)
+        noise = settings.number("router_jitter_noise", 0.0)
+        if noise:
+            file.bind("moe.Router", {"input_noise": reference("@moe.Jitter()")})
+            file.bind("moe.Jitter", {"epsilon": noise})
+
+    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        # Version 5 saves the fused form under another name.
+        is_fused = f"{theirs}.mlp.experts.down_proj" in settings.tensors
+        mixture = f"{theirs}.{'mlp' if is_fused else 'block_sparse_moe'}"
+        number = _num_local_experts(settings)
+        yield from expert_rows(settings, mixture, ours, number, ("w1", "w3", "w2"))
+
+
+class Olmoe(Llama):
+    """Norms are of all queries and all keys of a position."""
+
+    file = "olmoe"
+    feed_forward_class = MIXTURE
+    sublayers = (GLOBAL, MIXTURE)
+    epsilon = ("rms_norm_eps", 1e-5)
+    num_positions = ("max_position_embeddings", 4096)
+    head_norm = Flat()
+
+    def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
+        settings.require("clip_qkv", None)
+        write_mixture(settings, file, num_experts=settings.count("num_experts", 64), choices=8)
+        file.bind("moe.TopK", {"normalise": settings.flag("norm_topk_prob", default=False)})
+
+    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        number = settings.count("num_experts", 64)
+        yield from expert_rows(settings, f"{theirs}.mlp", ours, number)
+
+
+class Qwen3Moe(Qwen3):
+    """Mixtures in all or some layers."""
+
+    file = "qwen3_moe"
+    sublayers = (GLOBAL, MIXTURE)
+    head_size = None
+
+    def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
+        super().write_feed_forward(settings, file)
+        file.macro("EXPERT_D_FF", settings.integer("moe_intermediate_size", 768))
+        write_mixture(settings, file, num_experts=num_experts(settings, 128), choices=8)
+        file.bind("moe.TopK", {"normalise": settings.flag("norm_topk_prob", default=False)})
+
+    def blocks(self, settings: Settings) -> Blocks:
+        return blocks_with_mixtures(settings, self.windows(settings), MIXTURE)
+
+    def windows(self, settings: Settings) -> Sequence[int | None]:
+        return [used_window(settings, 4096)] * settings.count("num_hidden_layers")
+
+    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        if "/moe_1d" not in ours:
+            return super().feed_forward(settings, theirs, ours)
+        return expert_rows(settings, f"{theirs}.mlp", ours, num_experts(settings, 128))
 
 
 class Qwen2Moe(Qwen2):
-    model_types: ClassVar[Sequence[str]] = ("qwen2_moe",)
-    architectures: ClassVar[Sequence[str]] = ("Qwen2MoeForCausalLM",)
-    name: ClassVar[str] = "Qwen2"
-    shipped_file: ClassVar[str] = "extras/huggingface/models/qwen2_moe.gin"
-    sublayers: ClassVar[Sequence[str]] = (GLOBAL, PARALLEL)
-    max_positions: ClassVar[int] = 32768
+    """Mixtures beside an expert for all tokens."""
+
+    file = "qwen2_moe"
+    usual_biases = (True, False)
+    sublayers = (GLOBAL, PARALLEL)
+    num_positions = ("max_position_embeddings", 32768)
 
     def biases(self, settings: Settings) -> tuple[bool, bool]:
         return settings.flag("qkv_bias", default=True), False
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
         super().write_feed_forward(settings, file)
-        if not self.biases(settings)[0]:
-            file.bind("transformer.AttentionHeads", {"use_bias": False})
         file.macro("EXPERT_D_FF", settings.integer("moe_intermediate_size", 1408))
         file.macro("SHARED_D_FF", settings.integer("shared_expert_intermediate_size", 5632))
         write_mixture(settings, file, num_experts=num_experts(settings, 60), choices=4)
         file.bind("moe.TopK", {"normalise": settings.flag("norm_topk_prob", default=False)})
-        function = settings.activation("hidden_act", self.activation(settings))
+        function = settings.activation("hidden_act", self.function(settings))
         if str(function) != "@mtf.swish":
             file.bind("moe.SharedExpert", {"activation": function})
 
     def blocks(self, settings: Settings) -> Blocks:
-        attentions = [LOCAL if window else GLOBAL for window in self.windows(settings)]
-        layers = [
-            (attention, PARALLEL if has_experts else self.feed_forward_class)
-            for attention, has_experts in zip(attentions, have_experts(settings), strict=True)
-        ]
-        return Blocks(layers)
+        return blocks_with_mixtures(settings, self.windows(settings), PARALLEL)
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
-        number = settings.count("num_hidden_layers")
-        is_local = settings.flag("use_sliding_window", default=False)
-        window = sliding_window(settings, 4096) if is_local else None
-        if window is None:
-            return [None] * number
-        if settings.values.get("layer_types") is not None:
-            return windows_by_type(settings, window)
-        last = settings.non_negative("max_window_layers", 28)
-        return [window if layer % 2 == 0 and layer < last else None for layer in range(number)]
+        def has_window(layer: int) -> bool:
+            return layer % 2 == 0 and layer < settings.non_negative("max_window_layers", 28)
+
+        return windows_by_rule(settings, used_window(settings, 4096), has_window)
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         if "/parallel" not in ours:
-            yield from Llama.feed_forward(self, settings, theirs, ours)
+            yield from super().feed_forward(settings, theirs, ours)
             return
         mixture, shared = (f"{ours}/layers/{name}/layer" for name in ("moe_1d", "shared_expert"))
         yield from expert_rows(settings, f"{theirs}.mlp", mixture, num_experts(settings, 60))
         gate = f"{theirs}.mlp.shared_expert_gate.weight"
         yield Row(gate, f"{shared}/gate/kernel", HeadRows())
-        rows = Llama.feed_forward(self, settings, theirs, shared)
+        rows = super().feed_forward(settings, theirs, shared)
         yield from shared_rows(rows, "shared_expert")
+
+
+def _num_local_experts(settings: Settings) -> int:
+    return settings.count("num_local_experts", 8)
+
+
+def num_experts(settings: Settings, default: int, name: str = "num_experts") -> int:
+    """Its name has changed."""
+    name = "num_local_experts" if "num_local_experts" in settings.values else name
+    return settings.count(name, default)
+
+
+def blocks_with_mixtures(settings: Settings, windows: Sequence[int | None], mixture: str) -> Blocks:
+    """Returns blocks whose layers have the class `mixture`, or a gated feed-forward layer."""
+    step = settings.integer("decoder_sparse_step", 1)
+    dense = settings.values.get("mlp_only_layers") or []
+    if not isinstance(dense, list):
+        raise settings.error("mlp_only_layers", "must be a list of layers")
+    have_experts = [i not in dense and (i + 1) % step == 0 for i in range(len(windows))]
+    layers = zip(windows, have_experts, strict=True)
+    return Blocks([(LOCAL if x else GLOBAL, mixture if y else GATED) for x, y in layers])
+
+
+def write_mixture(settings: Settings, file: GinFile, *, num_experts: int, choices: int) -> None:
+    """Adds the experts, and the loss that balances them; `choices`: where nothing is said."""
+    choices = settings.integer("num_experts_per_tok", choices)
+    file.macro("NUM_EXPERTS", num_experts)
+    file.macro("EXPERTS_PER_TOKEN", choices)
+    if settings.flag("output_router_logits", default=False):
+        # transformers' loss is the number of choices where the load is uniform, and a mean over
+        # all layers; ours is 1, and a sum over them.
+        coefficient = settings.number("router_aux_loss_coef", 0.001) * choices
+        layers = settings.count("num_hidden_layers")
+        comment = "for each layer; transformers has one for all of them"
+        file.macro("BALANCE_LOSS", coefficient / layers, comment)
+    name = settings.text("hidden_act", "silu")
+    if name not in ("silu", "swish"):
+        function = settings.activation("hidden_act", name)
+        file.bind("moe.Experts", {"activations": [function, None]})
+
+
+def expert_rows(
+    settings: Settings, theirs: str, ours: str, num_experts: int, names: Sequence[str] = _NAMES
+) -> Iterator[Row]:
+    """Yields the tensors of the mixture "model.layers.0.mlp".
+
+    `names` belong to the kernels of an expert: the activated one, its factor, the output's.
+    Version 5 computes with the kernels of all experts in one tensor, and saves them on request.
+    """
+    experts = f"{ours}/experts"
+    paths = [f"{experts}/{name}/kernel" for name in ("wi/factors/0", "wi/factors/1", "wo")]
+    yield Row(f"{theirs}.gate.weight", f"{ours}/router/kernel", Matrix())
+    if f"{theirs}.experts.down_proj" in settings.tensors:
+        yield Row(f"{theirs}.experts.gate_up_proj", paths[:2], _FusedExperts())
+        yield Row(f"{theirs}.experts.down_proj", paths[2], _FusedExperts())
+        return
+    for name, path in zip(names, paths, strict=True):
+        tensors = [f"{theirs}.experts.{i}.{name}.weight" for i in range(num_experts)]
+        yield Row(tensors, path, Stacked(Matrix()))
+
+
+def shared_rows(rows: Iterable[Row], name: str) -> Iterator[Row]:
+    """Yields the tensors of a feed-forward layer under the name of an expert for all tokens."""
+    for row in rows:
+        names = [each.replace(".mlp.", f".mlp.{name}.") for each in row.names]
+        yield Row(names, row.paths, row.transform)
+
+
+class _FusedExperts:
+    """One tensor [experts, outputs, inputs] with the outputs of one or two kernels."""
+
+    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
+        (value,) = theirs
+        experts, inputs, outputs = shapes[0]
+        value = reshape(value, (experts, outputs * len(shapes), inputs))
+        return [part.swapaxes(1, 2) for part in np.split(value, len(shapes), axis=1)]
+
+    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [np.concatenate([value.swapaxes(1, 2) for value in ours], axis=1)]

@@ -1,0 +1,318 @@
+"""The part that decoder-only families share: how settings become a gin file and a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
+
+from mtfrun.configuration.gin_values import reference
+from mtfrun.configuration.gin_writer import GinFile
+from mtfrun.extras.huggingface.family import (
+    GLOBAL,
+    PARALLEL,
+    Blocks,
+    TextFamily,
+    parallel_paths,
+    write_row_length,
+    write_text_data,
+    write_window,
+)
+from mtfrun.extras.huggingface.tables.rotary import Rotary
+from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.huggingface.tables.tensor_table import (
+    Matrix,
+    Row,
+    Same,
+    TensorTable,
+    Transform,
+    VocabularyRows,
+    attention_rows,
+    dense_rows,
+    halves_of_pairs,
+    norm_rows,
+)
+
+FEED_FORWARD = "transformer.FeedForward"
+LAYERS = (GLOBAL, FEED_FORWARD)
+_ROTATED = ("query", "key", "query_bias", "key_bias")
+
+Setting = tuple[str, float]
+"""A setting's name, and the value of a configuration without it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """Names of the settings of dropout, and their default."""
+
+    sublayers: str | None
+    attention: str
+    embedding: str | None = None
+    default: float = 0.0
+
+    def read(self, settings: Settings) -> dict[str, float]:
+        """Returns the rates by macro."""
+        names = {
+            "DROPOUT_RATE": self.sublayers,
+            "ATTENTION_DROPOUT_RATE": self.attention,
+            "EMBEDDING_DROPOUT_RATE": self.embedding,
+        }
+        return {x: settings.number(name, self.default) for x, name in names.items() if name}
+
+
+class Decoder(TextFamily):
+    """A family is a row of names and defaults; a method differs where a computation does.
+
+    `file` is its gin file, whose blocks have `sublayers`. `width` to `rates` are settings;
+    without `rotated_share` heads rotate as a whole. `embedding` to `maps` are names
+    of tensors, from `attention_name` on within a layer; `norm_names` and `maps`, the modules of the
+    feed-forward layer, are in our order. With `rotates_pairs` entries that rotate
+    together are side by side in a head, and `head_norm` transforms the norms of queries and keys.
+    """
+
+    pad_id = -1
+    file: ClassVar[str]
+    sublayers: ClassVar[Sequence[str]] = LAYERS
+    feed_forward_class: ClassVar[str] = FEED_FORWARD
+    usual_biases: ClassVar[tuple[bool, bool]] = (True, True)
+    is_tied_by_default: ClassVar[bool] = False
+    is_grouped: ClassVar[bool] = False
+    has_softmax_bias: ClassVar[bool] = False
+    rotates_pairs: ClassVar[bool] = False
+    local_rotary: ClassVar[str] = ""
+    head_norm: ClassVar[Transform | None] = None
+    matrix: ClassVar[Matrix] = Matrix()
+
+    width: ClassVar[str] = "hidden_size"
+    num_heads: ClassVar[str] = "num_attention_heads"
+    num_layers: ClassVar[str] = "num_hidden_layers"
+    d_ff: ClassVar[str] = "intermediate_size"
+    num_positions: ClassVar[tuple[str, int]] = ("max_position_embeddings", 2048)
+    epsilon: ClassVar[Setting] = ("layer_norm_eps", 1e-5)
+    activation: ClassVar[tuple[str, str]] = ("hidden_act", "gelu_new")
+    rotary_base: ClassVar[Setting] = ("rope_theta", 10000.0)
+    rotated_share: ClassVar[Setting | None] = None
+    rates: ClassVar[Rates]
+
+    embedding: ClassVar[str] = "model.embed_tokens.weight"
+    position_table: ClassVar[str] = ""
+    softmax: ClassVar[str] = "lm_head"
+    last_norm: ClassVar[str] = "model.norm"
+    layers: ClassVar[str] = "model.layers"
+    kept: ClassVar[str] = ""
+    attention_name: ClassVar[str] = "self_attn"
+    projections: ClassVar[Sequence[str]] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    norm_names: ClassVar[Sequence[str]] = ("input_layernorm", "post_attention_layernorm")
+    maps: ClassVar[Sequence[str]]
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        is_tied = settings.flag("tie_word_embeddings", default=self.is_tied_by_default)
+        embedding = self.embedding.removeprefix(self._missing_prefix(settings))
+        return {f"{self.softmax}.weight": embedding} if is_tied else {}
+
+    def is_tied(self, settings: Settings) -> bool:
+        return bool(self.ties(settings)) and f"{self.softmax}.weight" not in settings.tensors
+
+    def module_of(self, tensor: str, settings: Settings) -> str:
+        name = super().module_of(tensor, settings)
+        return name if name == self.softmax else f"{self._missing_prefix(settings)}{name}"
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        file.include(f"extras/huggingface/models/{self.file}.gin")
+        write_text_data(file, "data/text_files.gin")
+        file.gap()
+        self.blocks(settings).write_gin(file, self.sublayers)
+        file.macro("D_MODEL", settings.integer(self.width))
+        file.macro("D_FF", self.hidden_size(settings))
+        self.write_heads(settings, file)
+        file.macro("NORM_EPSILON", settings.number(*self.epsilon))
+        self.write_rates(settings, file)
+        write_row_length(settings.integer(*self.num_positions), file)
+        if self.is_tied(settings) != self.is_tied_by_default:
+            tied = not self.is_tied_by_default
+            file.bind("transformer.TokenEmbedding", {"tied_softmax": tied})
+        self.write_attention(settings, file)
+        self.write_feed_forward(settings, file)
+
+    def table(self, settings: Settings) -> TensorTable:
+        rows, prefix = self.rows(settings), self._missing_prefix(settings)
+        return TensorTable(
+            [Row([x.removeprefix(prefix) for x in r.names], r.paths, r.transform) for r in rows],
+            [self.kept.removeprefix(re.escape(prefix))] if self.kept else [],
+        )
+
+    def rows(self, settings: Settings) -> list[Row]:
+        """Returns the rows of the table; the tensors are named as in the model with its softmax."""
+        size, softmax = settings.integer("vocab_size"), f"{self.softmax}.weight"
+        rows = [Row(self.embedding, "embedding/table", VocabularyRows(size))]
+        if self.position_table:
+            rows.append(Row(self.position_table, "position/table", Same()))
+        if not self.is_tied(settings):
+            rows.append(Row(softmax, "softmax/kernel", VocabularyRows(size, transposed=True)))
+        if self.has_softmax_bias:
+            rows.append(Row(f"{self.softmax}.bias", "softmax/bias", VocabularyRows(size)))
+        blocks = self.blocks(settings)
+        for layer, names in enumerate(blocks.layers):
+            theirs, outer = f"{self.layers}.{layer}", blocks.paths(layer)
+            attention, feed_forward = inner = self.inner_paths(outer, names)
+            rows += self.norms(settings, theirs, outer, inner)
+            theirs_attention = f"{theirs}.{self.attention_name}"
+            rows += self.attention(settings, theirs_attention, f"{attention}/layer/attention")
+            rows += self.feed_forward(settings, theirs, f"{feed_forward}/layer")
+        if self.has_last_norm(settings):
+            rows += self.norm(self.last_norm, "decoder_stack/final_norm")
+        return rows
+
+    def blocks(self, settings: Settings) -> Blocks:
+        if self.is_parallel(settings):
+            return Blocks([(PARALLEL,)] * settings.count(self.num_layers))
+        return Blocks.of_windows(self.windows(settings), self.feed_forward_class)
+
+    def is_parallel(self, settings: Settings) -> bool:
+        """Whether attention and feed-forward layer are side by side."""
+        del settings
+        return False
+
+    def windows(self, settings: Settings) -> Sequence[int | None]:
+        """Returns the positions that each layer attends to, None for all of them."""
+        return [None] * settings.count(self.num_layers)
+
+    def inner_paths(self, outer: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+        """Returns the paths of attention and feed-forward layer within the sublayers of a layer.
+
+        names: the sublayers in gin, at the paths `outer`.
+        """
+        del names
+        return (
+            outer if len(outer) > 1 else parallel_paths(outer[0], GLOBAL, self.feed_forward_class)
+        )
+
+    def has_last_norm(self, settings: Settings) -> bool:
+        del settings
+        return True
+
+    def hidden_size(self, settings: Settings) -> int:
+        return settings.optional_integer(self.d_ff) or 4 * settings.integer(self.width)
+
+    def size_of_head(self, settings: Settings) -> int:
+        width, heads = settings.integer(self.width), settings.integer(self.num_heads)
+        if width % heads:
+            raise settings.error(self.num_heads, f"must divide {width}, the size of all heads")
+        return width // heads
+
+    def memory_heads(self, settings: Settings) -> int:
+        heads = settings.integer(self.num_heads)
+        return settings.integer("num_key_value_heads", heads) if self.is_grouped else heads
+
+    def biases(self, settings: Settings) -> tuple[bool, bool]:
+        """Whether queries, keys and values have biases, and whether the result has one."""
+        del settings
+        return self.usual_biases
+
+    def has_map_biases(self, settings: Settings) -> bool:
+        """Whether the kernels of feed-forward layers have biases."""
+        del settings
+        return True
+
+    def write_heads(self, settings: Settings, file: GinFile) -> None:
+        file.macro("NUM_HEADS", settings.integer(self.num_heads))
+        file.macro("D_KV", self.size_of_head(settings))
+        if self.is_grouped:
+            file.macro("NUM_MEMORY_HEADS", self.memory_heads(settings))
+
+    def write_rates(self, settings: Settings, file: GinFile) -> None:
+        for macro, rate in self.rates.read(settings).items():
+            file.macro(macro, rate)
+
+    def write_attention(self, settings: Settings, file: GinFile) -> None:
+        """Adds biases, positions and windows."""
+        use_bias, use_output_bias = biases = self.biases(settings)
+        if biases != self.usual_biases:
+            parameters = {"use_bias": use_bias, "use_output_bias": use_output_bias}
+            file.bind("transformer.AttentionHeads", parameters)
+        self.write_rotary(settings, file)
+        local = {"rotary": reference(f"@{self.local_rotary}()")} if self.local_rotary else {}
+        write_window(self.windows(settings), file, local)
+
+    def write_rotary(self, settings: Settings, file: GinFile) -> None:
+        rotary = Rotary.of(settings)
+        if self.rotated_share is None:
+            rotary.require_whole_heads()
+        else:
+            file.macro("ROTATED", self.num_rotated(settings))
+        file.macro("ROTARY_BASE", rotary.base(*self.rotary_base))
+        rotary.write_scaling(file)
+
+    def num_rotated(self, settings: Settings) -> int | None:
+        """Returns how many entries of a head rotate, None for all."""
+        if self.rotated_share is None:
+            return None
+        return Rotary.of(settings).rotated(self.size_of_head(settings), *self.rotated_share)
+
+    def function(self, settings: Settings) -> str:
+        """Returns transformers' name of the activation function."""
+        return settings.text(*self.activation)
+
+    def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
+        setting, usual = self.activation
+        function = settings.activation(setting, self.function(settings))
+        if str(function) != str(settings.activation(setting, usual)):
+            file.bind(self.feed_forward_class, {"activation": function})
+
+    def norm(self, theirs: str, ours: str) -> Iterator[Row]:
+        return norm_rows(theirs, ours)
+
+    def norms(
+        self, settings: Settings, theirs: str, outer: Sequence[str], inner: Sequence[str]
+    ) -> Iterator[Row]:
+        """Yields the norms of a layer; `inner` are the paths of its attention and its maps."""
+        del settings, inner
+        ours = ("norm",) if len(self.norm_names) <= 2 else ("norm_0", "norm_1")
+        paths = [f"{path}/{name}" for path in outer for name in ours]
+        for name, path in zip(self.norm_names, paths, strict=False):
+            yield from self.norm(f"{theirs}.{name}", path)
+
+    def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        """Yields the tensors of "model.layers.0.self_attn"."""
+        use_bias, use_output_bias = self.biases(settings)
+        rows = attention_rows(
+            [f"{theirs}.{name}" for name in self.projections],
+            ours,
+            inputs=self.output_inputs(settings),
+            use_bias=use_bias,
+            use_output_bias=use_output_bias,
+        )
+        if self.rotates_pairs:
+            order = self.order_of_pairs(settings)
+            for row in rows:
+                is_rotated = row.paths[0].rpartition("/")[2] in _ROTATED
+                yield row.in_order(order) if is_rotated else row
+        else:
+            yield from rows
+        if self.head_norm is not None:
+            for name in ("query", "key"):
+                norm = f"{theirs}.{name[0]}_norm.weight"
+                yield Row(norm, f"{ours}/{name}_norm/scale", self.head_norm)
+
+    def order_of_pairs(self, settings: Settings) -> Callable[[int], Sequence[int]]:
+        rotated = self.num_rotated(settings)
+        return lambda size: halves_of_pairs(rotated or size, size)
+
+    def output_inputs(self, settings: Settings) -> int:
+        """Our output kernel has {memory_heads, heads, d_kv} as inputs if heads are grouped."""
+        is_grouped = self.memory_heads(settings) not in (1, settings.integer(self.num_heads))
+        return 3 if is_grouped else 2
+
+    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        """Yields the tensors of the feed-forward layer of "model.layers.0", without its norm."""
+        has_bias = self.has_map_biases(settings)
+        ours_of_maps = ("wi", "wo") if len(self.maps) == 2 else ("wi_0", "wi_1", "wo")
+        for name, path in zip(self.maps, ours_of_maps, strict=True):
+            names = f"{theirs}.{name}", f"{ours}/{path}"
+            yield from dense_rows(*names, has_bias=has_bias, kernel=self.matrix)
+
+    def _missing_prefix(self, settings: Settings) -> str:
+        """Returns the part that names lack in a folder of the model without its softmax."""
+        prefix = f"{self.embedding.partition('.')[0]}."
+        return prefix if self.embedding.removeprefix(prefix) in settings.tensors else ""

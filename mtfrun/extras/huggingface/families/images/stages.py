@@ -1,0 +1,187 @@
+"""Networks of stages, classifiers of images: ResNet-18 to ResNet-152, ConvNeXt.
+
+He et al. 2015, arXiv:1512.03385; Liu et al. 2022, arXiv:2201.03545.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from mtfrun.configuration.gin_values import reference
+from mtfrun.configuration.gin_writer import GinFile
+from mtfrun.extras.huggingface.family import ImageFamily, write_image_data
+from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.huggingface.tables.tensor_table import (
+    Permuted,
+    Row,
+    Same,
+    TensorTable,
+    dense_rows,
+    norm_rows,
+)
+
+# The folder has filters [outputs, inputs, rows, columns].
+_FILTER = Permuted((2, 3, 1, 0))
+# Of the norms of torch, which no configuration sets: torch.nn.BatchNorm2d.
+_NORM = {"epsilon": 1e-5, "unbiased": True}
+# Batches that torch has counted: of use with other moving averages than its and ours.
+_COUNTERS = r".*\.normalization\.num_batches_tracked"
+# Output channels of a bottleneck by the channels of its 3x3 convolution.
+_EXPANSION = 4
+
+
+class _Stages(ImageFamily):
+    """`default_depths` and `default_widths` are for configurations that do not say them."""
+
+    default_depths: ClassVar[Sequence[int]]
+    default_widths: ClassVar[Sequence[int]]
+
+    def depths(self, settings: Settings) -> list[int]:
+        """Returns the number of blocks of each stage."""
+        depths = settings.integers("depths", self.default_depths)
+        if settings.tensors and sum(depths) > len(settings.tensors):
+            raise settings.error("depths", f"are more than the {len(settings.tensors)} tensors")
+        return depths
+
+    def widths(self, settings: Settings) -> list[int]:
+        widths = settings.integers("hidden_sizes", self.default_widths)
+        if len(widths) != len(self.depths(settings)):
+            raise settings.error("hidden_sizes", "must have as many numbers as depths")
+        return widths
+
+
+class ResNet(_Stages):
+    default_depths = (3, 4, 6, 3)
+    default_widths = (256, 512, 1024, 2048)
+
+    def title(self, settings: Settings) -> str:
+        layers = sum(self.depths(settings)) * (3 if _is_bottleneck(settings) else 2)
+        return f"{self.name}-{layers + 2}"
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        settings.require("hidden_act", "relu")
+        widths, block = self.widths(settings), "BasicBlock"
+        if _is_bottleneck(settings):
+            strides_first = settings.flag("downsample_in_bottleneck", default=False)
+            block = "StridedFirstBottleneckBlock" if strides_first else "BottleneckBlock"
+            if any(width % _EXPANSION for width in widths):
+                problem = f"must be multiples of {_EXPANSION}, for bottlenecks"
+                raise settings.error("hidden_sizes", problem)
+            widths = [width // _EXPANSION for width in widths]
+        file.include("models/resnet.gin")
+        file.gap()
+        file.macro("BLOCK", reference(f"@resnet.{block}"))
+        file.macro("STEM", reference("@resnet.LargeImageStem"))
+        file.macro("STAGE_SIZES", self.depths(settings))
+        file.macro("WIDTHS", widths)
+        file.gap()
+        backbone = {"stem_width": settings.integer("embedding_size", 64)}
+        if settings.flag("downsample_in_first_stage", default=False):
+            backbone["first_stride"] = 2
+        file.bind("resnet.Backbone", backbone)
+        file.bind("layers.BatchNorm", _NORM, comment="as in torch")
+        write_image_data(settings, file)
+
+    def table(self, settings: Settings) -> TensorTable:
+        rows = list(_convolution_and_norm("resnet.embedder.embedder", "stem/convolution"))
+        channels = settings.integer("embedding_size", 64)
+        stride = 2 if settings.flag("downsample_in_first_stage", default=False) else 1
+        convolutions = 3 if _is_bottleneck(settings) else 2
+        stages = zip(self.depths(settings), self.widths(settings), strict=True)
+        for stage, (depth, width) in enumerate(stages):
+            for block in range(depth):
+                theirs = f"resnet.encoder.stages.{stage}.layers.{block}"
+                ours = f"stages/{stage}/{block}"
+                if block == 0 and (channels != width or stride != 1):
+                    rows += _convolution_and_norm(f"{theirs}.shortcut", f"{ours}/shortcut")
+                for i in range(convolutions):
+                    rows += _convolution_and_norm(f"{theirs}.layer.{i}", f"{ours}/convolutions/{i}")
+            channels, stride = width, 2
+        rows += dense_rows("classifier.1", "softmax")
+        return TensorTable(rows, [_COUNTERS])
+
+
+def _is_bottleneck(settings: Settings) -> bool:
+    settings.require("layer_type", "basic", "bottleneck")
+    return settings.text("layer_type", "bottleneck") == "bottleneck"
+
+
+def _convolution_and_norm(theirs: str, ours: str) -> Iterator[Row]:
+    """Yields a convolution and the norm behind it."""
+    yield Row(f"{theirs}.convolution.weight", f"{ours}/convolution/kernel", _FILTER)
+    norm, path = f"{theirs}.normalization", f"{ours}/norm"
+    yield from norm_rows(norm, path)
+    yield Row(f"{norm}.running_mean", f"{path}/moving_mean", Same())
+    yield Row(f"{norm}.running_var", f"{path}/moving_variance", Same())
+
+
+class ConvNext(_Stages):
+    default_depths = (3, 3, 9, 3)
+    default_widths = (96, 192, 384, 768)
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        file.include("extras/vision/models/convnext.gin")
+        file.gap()
+        file.macro("STAGE_SIZES", self.depths(settings))
+        file.macro("WIDTHS", self.widths(settings))
+        file.macro("PATCH_SIZE", settings.integer("patch_size", 4))
+        file.macro("DROP_RATE", settings.number("drop_path_rate", 0.0))
+        file.macro("LAYER_SCALE", _layer_scale(settings))
+        file.macro("FINAL_NORM_EPSILON", settings.number("layer_norm_eps", 1e-12))
+        function = settings.activation("hidden_act", settings.text("hidden_act", "gelu"))
+        file.bind("vision.ConvNextBlock", {"activation": function})
+        file.gap()
+        write_image_data(settings, file)
+
+    def depths(self, settings: Settings) -> list[int]:
+        depths = super().depths(settings)
+        if settings.integer("num_stages", len(depths)) != len(depths):
+            raise settings.error("num_stages", f"must be {len(depths)}, the number of depths")
+        return depths
+
+    def table(self, settings: Settings) -> TensorTable:
+        patches = "convnext.embeddings.patch_embeddings"
+        rows = [
+            *_convolution(patches, "patches"),
+            *norm_rows("convnext.embeddings.layernorm", "patch_norm"),
+        ]
+        for stage, depth in enumerate(self.depths(settings)):
+            theirs = f"convnext.encoder.stages.{stage}"
+            if stage:
+                ours = f"downsampling/{stage - 1}"
+                rows += norm_rows(f"{theirs}.downsampling_layer.0", f"{ours}/norm")
+                rows += _convolution(f"{theirs}.downsampling_layer.1", f"{ours}/convolution")
+            for block in range(depth):
+                rows += _block(settings, f"{theirs}.layers.{block}", f"stages/{stage}/{block}")
+        rows += norm_rows("convnext.layernorm", "final_norm")
+        rows += dense_rows("classifier", "softmax")
+        return TensorTable(rows)
+
+
+class _DepthwiseFilter(Permuted):
+    """[channels, 1, rows, columns] in the folder, {rows, columns, channels} of ours."""
+
+    def theirs(self, value: np.ndarray) -> np.ndarray:
+        return super().theirs(value[:, :, np.newaxis])
+
+
+def _convolution(theirs: str, ours: str, form: Permuted = _FILTER) -> Iterator[Row]:
+    yield Row(f"{theirs}.weight", f"{ours}/kernel", form)
+    yield Row(f"{theirs}.bias", f"{ours}/bias", Same())
+
+
+def _block(settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+    yield from _convolution(f"{theirs}.dwconv", f"{ours}/depthwise", _DepthwiseFilter(_FILTER.axes))
+    yield from norm_rows(f"{theirs}.layernorm", f"{ours}/norm")
+    yield from dense_rows(f"{theirs}.pwconv1", f"{ours}/expand")
+    yield from dense_rows(f"{theirs}.pwconv2", f"{ours}/project")
+    if _layer_scale(settings) is not None:
+        yield Row(f"{theirs}.layer_scale_parameter", f"{ours}/layer_scale", Same())
+
+
+def _layer_scale(settings: Settings) -> float | None:
+    initial = settings.number("layer_scale_init_value", 1e-6)
+    return initial if initial > 0 else None

@@ -1,0 +1,175 @@
+"""Llama with layer norms: StableLM, OLMo, StarCoder2, Command R.
+
+Bellagente et al. 2024, arXiv:2402.17834; Groeneveld et al. 2024, arXiv:2402.00838; Lozhkov et al.
+2024, arXiv:2402.19173; Cohere 2024, https://huggingface.co/CohereLabs/c4ai-command-r-v01, and 2025,
+arXiv:2504.00698.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+from mtfrun.configuration.gin_values import reference
+from mtfrun.configuration.gin_writer import GinFile
+from mtfrun.extras.huggingface.families.decoder import FEED_FORWARD, Rates
+from mtfrun.extras.huggingface.families.llama.llama import (
+    GATED,
+    Llama,
+    sliding_window,
+    windows_in_turn,
+)
+from mtfrun.extras.huggingface.family import GLOBAL, LOCAL, PARALLEL, Blocks, parallel_paths
+from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.huggingface.tables.tensor_table import (
+    HeadRows,
+    Pieces,
+    Reordered,
+    Row,
+    norm_rows,
+)
+
+_LOCAL_PARALLEL = f"local/{PARALLEL}"
+
+
+class StableLm(Llama):
+    file = "stablelm"
+    epsilon = ("layer_norm_eps", 1e-5)
+    num_positions = ("max_position_embeddings", 4096)
+    rotated_share = ("partial_rotary_factor", 0.25)
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        if self.is_parallel(settings):
+            layers = [reference(f"@{name}") for name in self.sublayers]
+            file.bind(PARALLEL, {"layers": layers})
+        if settings.flag("qk_layernorm", default=False):
+            norm = reference("@heads/transformer.LayerNorm")
+            file.bind("transformer.AttentionHeads", {"norm": norm, "norm_heads": "apart"})
+            file.bind("heads/transformer.LayerNorm", {"use_bias": False})
+
+    def is_parallel(self, settings: Settings) -> bool:
+        return settings.flag("use_parallel_residual", default=False)
+
+    def biases(self, settings: Settings) -> tuple[bool, bool]:
+        return settings.flag("use_qkv_bias", default=False), False
+
+    def norm(self, theirs: str, ours: str) -> Iterator[Row]:
+        return norm_rows(theirs, ours)
+
+    def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        yield from super().attention(settings, theirs, ours)
+        if not settings.flag("qk_layernorm", default=False):
+            return
+        numbers = settings.count("num_attention_heads"), self.memory_heads(settings)
+        for name, number in zip(("query", "key"), numbers, strict=True):
+            prefix = f"{theirs}.{name[0]}_layernorm.norms"
+            names = [f"{prefix}.{head}.weight" for head in range(number)]
+            yield Row(names, f"{ours}/{name}_norm/scale", Pieces(number))
+
+
+class Olmo(StableLm):
+    """Its norms have no variables."""
+
+    num_positions = ("max_position_embeddings", 2048)
+    rotated_share = ("partial_rotary_factor", 1.0)
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        file.bind("transformer.LayerNorm", {"use_scale": False})
+        if settings.values.get("clip_qkv") is not None:
+            limit = settings.number("clip_qkv")
+            file.bind("transformer.AttentionHeads", {"projection_limit": limit})
+
+    def biases(self, settings: Settings) -> tuple[bool, bool]:
+        return Llama.biases(self, settings)
+
+    def norm(self, theirs: str, ours: str) -> Iterator[Row]:
+        return iter(())
+
+
+class Starcoder2(StableLm):
+    """Its feed-forward layers have no gates."""
+
+    epsilon = ("norm_epsilon", 1e-5)
+    feed_forward_class = FEED_FORWARD
+    activation = ("hidden_act", "gelu_pytorch_tanh")
+    rotated_share = ("partial_rotary_factor", 1.0)
+    rates = Rates("residual_dropout", "attention_dropout")
+    maps = ("mlp.c_fc", "mlp.c_proj")
+
+    def ties(self, settings: Settings) -> Mapping[str, str]:
+        tied = {"tie_word_embeddings": True, **settings.values}
+        return super().ties(dataclasses.replace(settings, values=tied))
+
+    def biases(self, settings: Settings) -> tuple[bool, bool]:
+        use_bias = settings.flag("use_bias", default=True)
+        return use_bias, use_bias
+
+    def has_map_biases(self, settings: Settings) -> bool:
+        return self.biases(settings)[0]
+
+    def windows(self, settings: Settings) -> Sequence[int | None]:
+        return [sliding_window(settings, None)] * settings.count("num_hidden_layers")
+
+    def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
+        function = settings.activation("hidden_act", self.function(settings))
+        parameters = {"activation": function, "use_bias": self.has_map_biases(settings)}
+        file.bind(self.feed_forward_class, parameters)
+
+
+class Cohere(Llama):
+    """Attention and feed-forward layer side by side."""
+
+    file = "cohere"
+    sublayers = (PARALLEL,)
+    rotary_base = ("rope_theta", 500000.0)
+    rotates_pairs = True
+    epsilon = ("layer_norm_eps", 1e-5)
+    num_positions = ("max_position_embeddings", 8192)
+    is_tied_by_default = True
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        file.macro("LOGITS_FACTOR", settings.number("logit_scale", 0.0625))
+        if settings.flag("use_qk_norm", default=False):
+            norm = {"norm": reference("@transformer.LayerNorm"), "norm_heads": "apart"}
+            file.bind("transformer.AttentionHeads", norm)
+
+    def is_parallel(self, settings: Settings) -> bool:
+        return True
+
+    def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        yield from super().attention(settings, theirs, ours)
+        if settings.flag("use_qk_norm", default=False):
+            transform = Reordered(HeadRows(), self.order_of_pairs(settings))
+            for name in ("query", "key"):
+                yield Row(f"{theirs}.{name[0]}_norm.weight", f"{ours}/{name}_norm/scale", transform)
+
+
+class Cohere2(Cohere):
+    """Three of four layers have a window, the others no positions."""
+
+    rotary_base = ("rope_theta", 10000.0)
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        file.bind(GLOBAL, {"rotary": False})
+        if any(self.windows(settings)):
+            layers = [reference(f"@{name}") for name in (LOCAL, GATED)]
+            file.bind(_LOCAL_PARALLEL, {"layers": layers})
+
+    def blocks(self, settings: Settings) -> Blocks:
+        windows = self.windows(settings)
+        return Blocks([(_LOCAL_PARALLEL if window else PARALLEL,) for window in windows])
+
+    def inner_paths(self, outer: Sequence[str], names: Sequence[str]) -> Sequence[str]:
+        return parallel_paths(*outer, LOCAL if names[0] == _LOCAL_PARALLEL else GLOBAL, GATED)
+
+    def windows(self, settings: Settings) -> Sequence[int | None]:
+        return windows_in_turn(settings, 4)
+
+    def size_of_head(self, settings: Settings) -> int:
+        """The setting "head_dim" has no effect in transformers."""
+        values = {name: x for name, x in settings.values.items() if name != "head_dim"}
+        return super().size_of_head(dataclasses.replace(settings, values=values))
