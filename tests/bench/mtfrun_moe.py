@@ -15,6 +15,7 @@ import tests.bench.without_keras  # noqa: E402, F401
 
 # isort: split
 from mtfrun import mtf  # noqa: E402
+from mtfrun.extras.mesh_tensorflow import zoo  # noqa: E402
 from mtfrun.layers import Collector  # noqa: E402
 from mtfrun.models import moe  # noqa: E402
 from mtfrun.models.transformer import SequenceCall  # noqa: E402
@@ -43,7 +44,7 @@ TWO_LEVEL_PATHS = {
 }
 DISPATCHES: dict[str, moe.Dispatch] = {
     "gather": moe.GatherDispatch(),
-    "einsum": moe.EinsumDispatch(),
+    "einsum": zoo.EinsumDispatch(),
 }
 
 

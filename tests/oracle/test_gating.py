@@ -30,7 +30,7 @@ def _gate(file: str, case: ReferenceCase) -> moe.Gate:
     hparams = case.hparams
     z_loss = hparams.get("moe_z_loss") or 0.0
     if file == "gating_top2_v1":
-        return moe.Top2V1(
+        return zoo.Top2V1(
             second_policy_training=policy(hparams, "train"),
             second_policy_evaluation=policy(hparams, "eval"),
             second_expert_loss=hparams["moe_use_second_place_loss"],
@@ -77,16 +77,16 @@ def _outputs(file: str, case: ReferenceCase, tensors: Tensors) -> Tensors:
         shape = shape_of(case, "out/assignment")
         dims = {d.name: d for d in shape}
         group, experts, capacity = (dims[n] for n in ("group", "experts", "expert_capacity"))
-        choices = moe.truncated_top_2(gates, group, experts, capacity, allow_negative=True)
+        choices = zoo.truncated_top_2(gates, group, experts, capacity, allow_negative=True)
         zero = mtf.zeros(gates.mesh, [])
         routing = moe.Routing(choices, group, experts, capacity, gates, zero, zero)
-        return {"assignment": mtf.transpose(moe.combine_tensor(routing), shape)}
+        return {"assignment": mtf.transpose(zoo.combine_tensor(routing), shape)}
     routing = _routing(file, case, tensors)
     shape = shape_of(case, "out/combine")
     shape = mtf.Shape(dim for dim in shape if dim.name != "k")  # of size 1, in the original's ntlb
     return {
-        "combine": mtf.transpose(moe.combine_tensor(routing), shape),
-        "dispatch": mtf.transpose(moe.dispatch_tensor(routing), shape),
+        "combine": mtf.transpose(zoo.combine_tensor(routing), shape),
+        "dispatch": mtf.transpose(zoo.dispatch_tensor(routing), shape),
         "loss": routing.loss,
     }
 

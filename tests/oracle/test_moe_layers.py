@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
+from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.layers import Collector, metric_shapes
 from mtfrun.models import moe
 from mtfrun.models.transformer import SequenceCall
@@ -41,7 +42,7 @@ WEIGHTS_2D = {
 }
 DISPATCHES: dict[str, moe.Dispatch] = {
     "gather": moe.GatherDispatch(),
-    "einsum": moe.EinsumDispatch(),
+    "einsum": zoo.EinsumDispatch(),
 }
 
 

@@ -150,13 +150,6 @@ def dispatch_in_order(candidates: Iterable[Candidate], context: GateContext) -> 
     return choices
 
 
-def normalise_gates(choices: Iterable[Choice]) -> tuple[Choice, ...]:
-    """Returns the choices with gates that add up to 1 for every token that has an expert."""
-    choices = tuple(choices)
-    scale = mtf.reciprocal(mtf.add_n([choice.gate for choice in choices]) + EPSILON)
-    return tuple(dataclasses.replace(choice, gate=choice.gate * scale) for choice in choices)
-
-
 def rank_tokens(
     scores: mtf.Tensor, group: mtf.Dimension, rank: mtf.Dimension
 ) -> tuple[mtf.Tensor, mtf.Tensor]:

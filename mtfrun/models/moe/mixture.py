@@ -1,29 +1,43 @@
-"""The base class of mixtures of experts as sublayers."""
+"""The base class of mixtures of experts as sublayers, with their metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.layers import Metric
 from mtfrun.models.moe.capacity import Capacity
 from mtfrun.models.moe.dispatch import Dispatch
 from mtfrun.models.moe.experts import Experts
-from mtfrun.models.moe.metrics import (
-    EXPERTS_PER_TOKEN,
-    experts_per_token_metric,
-    level_metrics,
-    level_shapes,
-)
 from mtfrun.models.moe.routing import Routing
-from mtfrun.models.moe.two_level_all_to_all import TwoLevels
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
+
+# Tokens by their number of experts: 0, 1, 2, 3, or 4 and more.
+_EXPERTS_PER_TOKEN = mtf.Dimension("experts_per_token", 5)
+# The experts of the first of two levels: a batch dimension of the second level's routing.
+_OUTER_EXPERTS = "expert_x"
+
+
+class TokenRouting(Protocol):
+    """How all levels of a mixture together route a token; a `Routing` if there is one level."""
+
+    def experts_per_token(self) -> mtf.Tensor:
+        """Returns how many experts a token has, float32."""
+
+    def first_expert(self) -> mtf.Tensor:
+        """Returns the best expert in which a token has a slot, int32; -1 for none."""
 
 
 class Mixture(Sublayer):
     """A mixture of experts of one or more levels; subclasses make the experts and route tokens.
+
+    Metrics of a level: "load" {experts_of_level}, every expert's share of the dispatched tokens;
+    "dropped", the share of choices that capacity dropped; "entropy" of a token's gates, in nats;
+    "balance_loss", 1 where the load is uniform: its means count padding, and on the second of two
+    levels empty slots and second choices, so that it is smaller there.
 
     `experts_of_levels`: the number of experts that a level chooses among, by the level's name.
     """
@@ -39,20 +53,17 @@ class Mixture(Sublayer):
         experts_of_levels: Mapping[str, int],
     ) -> None:
         super().__init__()
-        self._mesh = mesh
-        self._d_model = d_model
+        self._mesh, self._d_model = mesh, d_model
         self._loss_coef = loss_coef
         self._experts_of_levels = experts_of_levels
 
     @property
     def metric_shapes(self) -> Mapping[str, mtf.Shape]:
-        """The metrics of every level, and the tokens by their number of experts."""
-        shapes = {
-            f"{level}/{name}": shape
-            for level, experts in self._experts_of_levels.items()
-            for name, shape in level_shapes(experts).items()
-        }
-        return {**shapes, "experts_per_token": mtf.Shape([EXPERTS_PER_TOKEN])}
+        shapes = {}
+        for level, number in self._experts_of_levels.items():
+            shapes[f"{level}/load"] = mtf.Shape([_experts_of_level(number)])
+            shapes |= {f"{level}/{x}": mtf.Shape() for x in ("dropped", "entropy", "balance_loss")}
+        return {**shapes, "experts_per_token": mtf.Shape([_EXPERTS_PER_TOKEN])}
 
     def _output_shape(self, x: mtf.Tensor) -> mtf.Shape:
         return (x.shape - self._d_model) + self.experts.output_dim
@@ -60,25 +71,26 @@ class Mixture(Sublayer):
     def _report(
         self,
         levels: Mapping[str, tuple[Routing, mtf.Tensor | None]],
-        mixture: Routing | TwoLevels,
+        mixture: TokenRouting,
         call: SequenceCall,
     ) -> None:
         """Adds losses and metrics to the call's collector, and first experts to its recorder.
 
-        `levels`: by name the routing of each level, and the importance of its tokens. `mixture`:
-        how all levels together route a token, which is the routing if there is one level.
+        `levels`: by name the routing of each level, and the importance of its tokens {..., group},
+        0 for padding.
         """
         if call.collector is not None:
             loss = mtf.add_n([routing.loss for routing, _ in levels.values()])
             call.collector.add_loss(self, self._loss_coef * loss)
             metrics = {
                 f"{level}/{name}": metric
-                for level, (routing, importance) in levels.items()
-                for name, metric in level_metrics(routing, importance).items()
+                for level, routed in levels.items()
+                for name, metric in _level_metrics(*routed).items()
             }
-            _, importance = levels["level_1"]
-            per_token = experts_per_token_metric(mixture.experts_per_token(), importance)
-            call.collector.add_metrics(self, {**metrics, "experts_per_token": per_token})
+            metrics["experts_per_token"] = _experts_per_token(mixture, levels["level_1"][1])
+            call.collector.add_metrics(
+                self, {name: Metric(*map(mtf.stop_gradient, x)) for name, x in metrics.items()}
+            )
         if call.recorder is not None:
             *outer, _ = (routing for routing, _ in levels.values())
             for level, routed in zip(levels, [*outer, mixture], strict=True):
@@ -114,6 +126,46 @@ def shares_of(module: mtf.Module, share: float) -> dict[mtf.Variable, float]:
 def importance_of_tokens(call: SequenceCall, shape: mtf.Shape) -> mtf.Tensor | None:
     """Returns 1 for tokens and 0 for padding in a shape of groups; None for tokens everywhere."""
     return None if call.nonpadding is None else mtf.reshape(call.nonpadding, shape)
+
+
+def _level_metrics(routing: Routing, importance: mtf.Tensor | None) -> dict[str, Metric]:
+    outer = [dim for dim in routing.batch if dim.name == _OUTER_EXPERTS]
+    counts = mtf.reduce_sum(routing.counts, output_shape=[*outer, routing.experts])
+    counts = mtf.reshape(mtf.anonymize(counts), [_experts_of_level(counts.shape.size)])
+    dispatched = routing.experts_per_token()
+    selected = mtf.add_n([choice.selected for choice in routing.choices])
+    minus_entropy = mtf.reduce_sum(
+        routing.gates * mtf.log(routing.gates + 1e-9), output_shape=dispatched.shape
+    )
+    nonpadding = _nonpadding(dispatched, importance)
+    # A batch of padding alone, which completes an evaluation, has no load.
+    any_token = mtf.minimum(mtf.reduce_sum(nonpadding), 1.0)
+    return {
+        "load": Metric(counts, mtf.reduce_sum(counts)),
+        "dropped": Metric(mtf.reduce_sum(selected - dispatched), mtf.reduce_sum(selected)),
+        "entropy": Metric(
+            mtf.negative(mtf.reduce_sum(minus_entropy * nonpadding)), mtf.reduce_sum(nonpadding)
+        ),
+        "balance_loss": Metric(routing.balance_loss * any_token, any_token),
+    }
+
+
+def _experts_per_token(routing: TokenRouting, importance: mtf.Tensor | None) -> Metric:
+    number, dim = routing.experts_per_token(), _EXPERTS_PER_TOKEN
+    nonpadding = _nonpadding(number, importance)
+    column = mtf.to_int32(mtf.minimum(number + 0.5, float(dim.size - 1)))
+    counts = mtf.einsum([mtf.one_hot(column, dim), nonpadding], [dim])
+    return Metric(counts, mtf.reduce_sum(nonpadding))
+
+
+def _experts_of_level(number: int) -> mtf.Dimension:
+    return mtf.Dimension("experts_of_level", number)
+
+
+def _nonpadding(like: mtf.Tensor, importance: mtf.Tensor | None) -> mtf.Tensor:
+    if importance is None:
+        return mtf.ones_like(like)
+    return mtf.to_float(mtf.greater(importance, 0.0))
 
 
 def _map_chunks(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
+from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.models import moe
 from mtfrun.models.transformer import Sublayer
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
@@ -165,7 +166,7 @@ def test_truncated_top_2_makes_no_choice_of_a_negative_gate() -> None:
     present = mtf.import_tf_tensor(mesh, np.asarray([1] + [0] * 6 + [1] * 5, np.float32), [group])
     largest = {}
     for allow_negative in (False, True):
-        choices = moe.truncated_top_2(
+        choices = zoo.truncated_top_2(
             gates, group, experts, capacity, present, allow_negative=allow_negative
         )
         weights = np.stack([mtf.to_numpy(choice.gate) for choice in choices])

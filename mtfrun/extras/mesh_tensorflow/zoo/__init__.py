@@ -20,9 +20,15 @@ from mtfrun.extras.mesh_tensorflow.zoo.evolved_transformer import (
 )
 from mtfrun.extras.mesh_tensorflow.zoo.evolved_transformer import GatedLinearUnit as GatedLinearUnit
 from mtfrun.extras.mesh_tensorflow.zoo.experts import BatchPrioritized as BatchPrioritized
+from mtfrun.extras.mesh_tensorflow.zoo.experts import EinsumDispatch as EinsumDispatch
 from mtfrun.extras.mesh_tensorflow.zoo.experts import ExpertSize as ExpertSize
 from mtfrun.extras.mesh_tensorflow.zoo.experts import HeterogeneousExperts as HeterogeneousExperts
 from mtfrun.extras.mesh_tensorflow.zoo.experts import NoTokenLeftBehind as NoTokenLeftBehind
+from mtfrun.extras.mesh_tensorflow.zoo.experts import Top2V1 as Top2V1
+from mtfrun.extras.mesh_tensorflow.zoo.experts import TruncatedTop2 as TruncatedTop2
+from mtfrun.extras.mesh_tensorflow.zoo.experts import combine_tensor as combine_tensor
+from mtfrun.extras.mesh_tensorflow.zoo.experts import dispatch_tensor as dispatch_tensor
+from mtfrun.extras.mesh_tensorflow.zoo.experts import truncated_top_2 as truncated_top_2
 from mtfrun.extras.mesh_tensorflow.zoo.experts_attention import (
     ExpertProjections as ExpertProjections,
 )

@@ -8,8 +8,7 @@ from typing import Protocol
 from mtfrun import mtf
 from mtfrun.errors.checks import POSITIVE, check_range
 from mtfrun.models.moe.capacity import Candidate, dispatch_in_order
-from mtfrun.models.moe.gate import GateContext, apply_mask, make_routing
-from mtfrun.models.moe.losses import load_balancing_loss
+from mtfrun.models.moe.gate import GateContext, apply_mask, load_balancing_loss, make_routing
 from mtfrun.models.moe.routing import Choice, Routing
 
 

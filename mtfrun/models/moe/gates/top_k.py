@@ -8,9 +8,8 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, Range, check_fields
 from mtfrun.models.moe.capacity import EPSILON, Candidate, dispatch_in_order
-from mtfrun.models.moe.gate import GateContext, apply_mask, make_routing
+from mtfrun.models.moe.gate import GateContext, apply_mask, load_balancing_loss, make_routing
 from mtfrun.models.moe.gates.top_2 import Random, SecondExpertPolicy, Threshold
-from mtfrun.models.moe.losses import load_balancing_loss
 from mtfrun.models.moe.routing import Routing
 
 # More than scores differ.
