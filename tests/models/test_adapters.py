@@ -12,7 +12,7 @@ from mtfrun import mtf, optim
 from mtfrun.errors import InputError
 from mtfrun.layers import Adapter, Call
 from mtfrun.models.transformer import Bottlenecks, LearnedPrompts
-from mtfrun.models.transformer.adapters.bottleneck import Bottleneck
+from mtfrun.models.transformer.adapters import Bottleneck
 from mtfrun.models.transformer.tokens.token_model import TokenModel
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes

@@ -80,7 +80,7 @@ def test_it_is_one_softmax_over_near_positions_and_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if in_blocks:
-        name = "mtfrun.models.transformer.attention.local_self_attention._SMALLEST_BLOCK"
+        name = "mtfrun.models.transformer.local_self_attention._SMALLEST_BLOCK"
         monkeypatch.setattr(name, WINDOW + 1)
     mesh, documents = mtf.Mesh(ONE_DEVICE), np.asarray(rows, np.int32)
     attention = ATTENTION(mesh, D_MODEL, relative_bias=RELATIVE)
@@ -151,7 +151,7 @@ def _model(mesh: mtf.Mesh, case: Case) -> t.EncoderOnly:
 
 
 def _step(case: Case, monkeypatch: pytest.MonkeyPatch) -> Step:
-    name = "mtfrun.models.transformer.attention.local_self_attention._SMALLEST_BLOCK"
+    name = "mtfrun.models.transformer.local_self_attention._SMALLEST_BLOCK"
     monkeypatch.setattr(name, case.smallest_block)
     rng = np.random.default_rng(0)
     features = {

@@ -18,21 +18,17 @@ from mtfrun.layers.embedding import PositionalEmbedding as PositionalEmbedding
 from mtfrun.layers.embedding import SinusoidPositions as SinusoidPositions
 from mtfrun.layers.norms.normalization import LayerNorm as LayerNorm
 from mtfrun.layers.norms.normalization import RMSNorm as RMSNorm
-from mtfrun.models.transformer.adapters.bottleneck import Bottlenecks as Bottlenecks
-from mtfrun.models.transformer.adapters.learned_prompt import LearnedPrompts as LearnedPrompts
+from mtfrun.models.transformer.adapters import Bottlenecks as Bottlenecks
+from mtfrun.models.transformer.adapters import LearnedPrompts as LearnedPrompts
 from mtfrun.models.transformer.architectures.decoder_only import DecoderOnly as DecoderOnly
 from mtfrun.models.transformer.architectures.decoder_side import shift_right as shift_right
 from mtfrun.models.transformer.architectures.encoder_decoder import EncoderDecoder as EncoderDecoder
 from mtfrun.models.transformer.architectures.encoder_only import EncoderOnly as EncoderOnly
-from mtfrun.models.transformer.attention.encoder_decoder_attention import (
-    EncoderDecoderAttention as EncoderDecoderAttention,
-)
-from mtfrun.models.transformer.attention.local_self_attention import (
-    LocalSelfAttention as LocalSelfAttention,
-)
-from mtfrun.models.transformer.attention.self_attention import SelfAttention as SelfAttention
+from mtfrun.models.transformer.attention import EncoderDecoderAttention as EncoderDecoderAttention
+from mtfrun.models.transformer.attention import SelfAttention as SelfAttention
 from mtfrun.models.transformer.feedforward import FeedForward as FeedForward
 from mtfrun.models.transformer.feedforward import GatedFeedForward as GatedFeedForward
+from mtfrun.models.transformer.local_self_attention import LocalSelfAttention as LocalSelfAttention
 from mtfrun.models.transformer.residual_transforms import CallLayer as CallLayer
 from mtfrun.models.transformer.residual_transforms import ConstantFactor as ConstantFactor
 from mtfrun.models.transformer.residual_transforms import DenseTransform as DenseTransform
@@ -48,11 +44,11 @@ from mtfrun.models.transformer.sublayer import DecodingProgress as DecodingProgr
 from mtfrun.models.transformer.sublayer import EncoderMemory as EncoderMemory
 from mtfrun.models.transformer.sublayer import SequenceCall as SequenceCall
 from mtfrun.models.transformer.sublayer import Sublayer as Sublayer
-from mtfrun.models.transformer.tokens.output_layer import TokenLogits as TokenLogits
 from mtfrun.models.transformer.tokens.token_embedding import TokenEmbedding as TokenEmbedding
 from mtfrun.models.transformer.tokens.token_loss import AddedLoss as AddedLoss
 from mtfrun.models.transformer.tokens.token_loss import LogitsLoss as LogitsLoss
 from mtfrun.models.transformer.tokens.token_loss import TokenLoss as TokenLoss
 from mtfrun.models.transformer.tokens.token_loss import TokenLossTerm as TokenLossTerm
 from mtfrun.models.transformer.tokens.token_model import TokenModel as TokenModel
+from mtfrun.models.transformer.tokens.token_softmax import TokenLogits as TokenLogits
 from mtfrun.models.transformer.tokens.token_softmax import TokenSoftmax as TokenSoftmax

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers import RelativePositionBias, recompute, scan_layers
-from mtfrun.models.transformer.attention.self_attention import (
+from mtfrun.models.transformer.attention import (
     CachedSelfAttention,
     RelativeBiasClass,
     SelfAttention,

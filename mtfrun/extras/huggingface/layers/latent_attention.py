@@ -27,10 +27,7 @@ from mtfrun.layers import (
     rotate,
 )
 from mtfrun.layers.recompute import PROJECTIONS
-from mtfrun.models.transformer.attention.self_attention import (
-    CachedSelfAttention,
-    RelativeBiasClass,
-)
+from mtfrun.models.transformer.attention import CachedSelfAttention, RelativeBiasClass
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 from mtfrun import mtf
-from mtfrun.models.transformer.attention.self_attention import SelfAttention
+from mtfrun.models.transformer.attention import SelfAttention
 from mtfrun.models.transformer.feedforward import FeedForward
 from mtfrun.models.transformer.residual_transforms import (
     CallLayer,

@@ -20,8 +20,8 @@ from mtfrun.layers import (
     RMSNorm,
     SegmentMask,
 )
-from mtfrun.models.transformer.attention.local_self_attention import LocalSelfAttention
-from mtfrun.models.transformer.attention.self_attention import RelativeBiasClass
+from mtfrun.models.transformer.attention import RelativeBiasClass
+from mtfrun.models.transformer.local_self_attention import LocalSelfAttention
 from mtfrun.models.transformer.residual_transforms import TransformClass
 from mtfrun.models.transformer.sublayer import SequenceCall
 

@@ -26,11 +26,7 @@ from mtfrun.layers import (
     rename_length_to_memory_length,
 )
 from mtfrun.models.transformer import SequenceCall
-from mtfrun.models.transformer.attention.local_self_attention import (
-    ring_after,
-    ring_dimension,
-    write_to_ring,
-)
+from mtfrun.models.transformer.local_self_attention import ring_after, ring_dimension, write_to_ring
 
 
 def masked_local_attention_1d(

@@ -23,8 +23,11 @@ from mtfrun.layers import (
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.mixture import Mixture
 from mtfrun.models.moe.moe_1d import MoE1D
-from mtfrun.models.transformer.attention.encoder_decoder_attention import encoder_memory
-from mtfrun.models.transformer.attention.self_attention import RelativeBiasClass, with_relative_bias
+from mtfrun.models.transformer.attention import (
+    RelativeBiasClass,
+    encoder_memory,
+    with_relative_bias,
+)
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 
 # Vectors {batch..., heads..., length, d_kv} by the name of their projection.

@@ -13,11 +13,7 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, check_choice, check_range
 from mtfrun.layers import NO_BIAS, mask_segments, recompute
-from mtfrun.models.transformer.attention.self_attention import (
-    RelativeBiasClass,
-    SelfAttention,
-    with_relative_bias,
-)
+from mtfrun.models.transformer.attention import RelativeBiasClass, SelfAttention, with_relative_bias
 from mtfrun.models.transformer.feedforward import FeedForward
 from mtfrun.models.transformer.residual_transforms import (
     StackTransforms,

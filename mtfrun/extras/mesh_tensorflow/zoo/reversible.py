@@ -8,7 +8,7 @@ from typing import Any
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers import RMSNorm, reversible
-from mtfrun.models.transformer.attention.self_attention import RelativeBiasClass, SelfAttention
+from mtfrun.models.transformer.attention import RelativeBiasClass, SelfAttention
 from mtfrun.models.transformer.feedforward import FeedForward
 from mtfrun.models.transformer.residual_transforms import (
     CallLayer,

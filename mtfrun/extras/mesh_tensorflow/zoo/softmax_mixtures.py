@@ -15,8 +15,7 @@ from mtfrun.errors.checks import (
     check_range,
 )
 from mtfrun.layers import Call, Dense, Dropout, Embedding
-from mtfrun.models.transformer.tokens.output_layer import TokenLogits
-from mtfrun.models.transformer.tokens.token_softmax import TokenSoftmax
+from mtfrun.models.transformer.tokens.token_softmax import TokenLogits, TokenSoftmax
 
 # Of a binary tree of three sigmoids.
 _MIXTAPE_CONTEXTS = 4

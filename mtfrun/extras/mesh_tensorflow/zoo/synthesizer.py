@@ -18,10 +18,7 @@ from mtfrun.layers import (
     mix_values,
     rename_length_to_memory_length,
 )
-from mtfrun.models.transformer.attention.self_attention import (
-    CachedSelfAttention,
-    RelativeBiasClass,
-)
+from mtfrun.models.transformer.attention import CachedSelfAttention, RelativeBiasClass
 
 # Of a table for all positions; a layout rule for the length does not split it.
 _QUERIES, _MEMORY = "query_positions", "memory_positions"

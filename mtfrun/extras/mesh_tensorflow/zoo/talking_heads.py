@@ -17,10 +17,10 @@ from mtfrun.layers import (
     heads_before_positions,
     rename_length_to_memory_length,
 )
-from mtfrun.models.transformer.attention.encoder_decoder_attention import encoder_memory
-from mtfrun.models.transformer.attention.self_attention import (
+from mtfrun.models.transformer.attention import (
     CachedSelfAttention,
     RelativeBiasClass,
+    encoder_memory,
 )
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 

@@ -9,8 +9,7 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, check_fields
 from mtfrun.layers import Dropout
-from mtfrun.models.transformer.attention.encoder_decoder_attention import encoder_memory
-from mtfrun.models.transformer.attention.self_attention import RelativeBiasClass, SelfAttention
+from mtfrun.models.transformer.attention import RelativeBiasClass, SelfAttention, encoder_memory
 from mtfrun.models.transformer.feedforward import FeedForward
 from mtfrun.models.transformer.residual_transforms import StackTransforms, SublayerClass
 from mtfrun.models.transformer.stack import Stack

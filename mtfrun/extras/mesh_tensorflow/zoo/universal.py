@@ -11,7 +11,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors.checks import COUNT, NOT_NEGATIVE, SHARE_WITHIN, check_choice, check_range
 from mtfrun.layers import Dense, Layer, Metric, SinusoidPositions
-from mtfrun.models.transformer.attention.self_attention import RelativeBiasClass, SelfAttention
+from mtfrun.models.transformer.attention import RelativeBiasClass, SelfAttention
 from mtfrun.models.transformer.feedforward import FeedForward
 from mtfrun.models.transformer.residual_transforms import StackTransforms, SublayerClass
 from mtfrun.models.transformer.stack import RunWithState, Stack

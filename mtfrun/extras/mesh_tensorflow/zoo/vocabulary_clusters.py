@@ -9,7 +9,7 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, NOT_NEGATIVE, check_range
 from mtfrun.layers import Call, Embedding, TokenLosses, TokenVectors
-from mtfrun.models.transformer.tokens.output_layer import OutputLayer, TokenLogits, mask_padding
+from mtfrun.models.transformer.tokens.token_softmax import OutputLayer, TokenLogits, mask_padding
 
 _FIRST_ROWS = "first_vocab"
 

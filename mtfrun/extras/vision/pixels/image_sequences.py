@@ -8,10 +8,7 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, INDEX, check_fields, check_range
 from mtfrun.layers import AttentionBias, AttentionHeads, Call, ColumnMask, Embedding, Positions
-from mtfrun.models.transformer.attention.local_self_attention import (
-    LocalSelfAttention,
-    ring_positions,
-)
+from mtfrun.models.transformer.local_self_attention import LocalSelfAttention, ring_positions
 from mtfrun.models.transformer.sublayer import SequenceCall
 
 

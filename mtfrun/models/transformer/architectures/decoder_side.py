@@ -21,7 +21,7 @@ from mtfrun.layers import (
     mask_segments,
     rename_length_to_memory_length,
 )
-from mtfrun.models.transformer.adapters.learned_prompt import LearnedPrompt
+from mtfrun.models.transformer.adapters import LearnedPrompt
 from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import DecodingProgress, SequenceCall
 

@@ -10,8 +10,7 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, INDEX, POSITIVE, check_fields
 from mtfrun.layers import Embedding, PositionalEmbedding, Positions, TokenVectors
-from mtfrun.models.transformer.tokens.output_layer import OutputLayer, TokenLogits
-from mtfrun.models.transformer.tokens.token_softmax import TokenSoftmax
+from mtfrun.models.transformer.tokens.token_softmax import OutputLayer, TokenLogits, TokenSoftmax
 
 # Made as `table_class(mesh, vocab, d_model, dtypes, factor=factor, d_embedding=columns)`; if a tied
 # softmax is not scaled also with the `initializer` and `logits_scale` of an `Embedding`.

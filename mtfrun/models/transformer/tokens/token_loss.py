@@ -12,7 +12,7 @@ from mtfrun.errors import InputError
 from mtfrun.errors.checks import AT_LEAST_1, SHARE_BELOW_1, check_fields
 from mtfrun.layers import Call, Metric, regularised_cross_entropy
 from mtfrun.models.model import Features, Loss
-from mtfrun.models.transformer.tokens.output_layer import OutputLayer
+from mtfrun.models.transformer.tokens.token_softmax import OutputLayer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import final
 from mtfrun import mtf
 from mtfrun.layers import Call, Collector, Metric, Positions, TokenVectors, depends_on_padding
 from mtfrun.models.model import Features, Loss, TextModel
-from mtfrun.models.transformer.adapters.learned_prompt import LearnedPrompt
+from mtfrun.models.transformer.adapters import LearnedPrompt
 from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.tokens.token_embedding import TokenEmbedding
 from mtfrun.models.transformer.tokens.token_loss import TokenLoss, TokenLossTerm

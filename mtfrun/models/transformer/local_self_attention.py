@@ -18,7 +18,7 @@ from mtfrun.layers import (
     TensorBias,
     WindowMask,
 )
-from mtfrun.models.transformer.attention.self_attention import RelativeBiasClass, SelfAttention
+from mtfrun.models.transformer.attention import RelativeBiasClass, SelfAttention
 from mtfrun.models.transformer.sublayer import SequenceCall
 
 # Of fewer positions, the products of a block would cost less than starting them.

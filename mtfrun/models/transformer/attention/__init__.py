@@ -1,1 +1,0 @@
-"""Sublayers of attention."""
