@@ -79,7 +79,7 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
     "mtfrun.extras.sweeps": {"commands": {"analysis"}},
     "mtfrun.layers": {"losses": {"attention"}},
     "mtfrun.models": {"moe": {"transformer"}},
-    "mtfrun.models.transformer": {"architectures": {"adapters", "tokens"}, "tokens": {"adapters"}},
+    "mtfrun.models.transformer": {"architectures": {"tokens"}},
     "mtfrun.mtf": {"ops": {"parameters", "placement"}, "parameters": {"placement"}},
     "mtfrun.mtf.ops": {"fused": {"control_flow"}},
 }

@@ -13,6 +13,7 @@ import tensorflow as tf
 from mtfrun import layers, mtf
 from mtfrun.errors import InputError
 from mtfrun.extras.mesh_tensorflow import zoo
+from mtfrun.extras.mesh_tensorflow.parity.transformers import share_layers
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
@@ -111,7 +112,7 @@ def test_repeated_blocks_have_the_same_variables() -> None:
         layers=LAYERS,
         relative_bias=RELATIVE,
     )
-    expected.share_layers(stack)
+    share_layers(expected, stack)
     x = _import(X, mesh)
     assert_close(mtf.to_numpy(stack(x, call)), mtf.to_numpy(expected(x, call)))
 

@@ -120,7 +120,7 @@ def test_a_value_is_replaced_by_the_stored_one() -> None:
 def test_a_loop_over_blocks_takes_no_names() -> None:
     feed_forward = functools.partial(FeedForward, d_ff=8)
     d_model = mtf.Dimension("d_model", 8)
-    with pytest.raises(InputError, match="a loop over blocks stores their inputs alone"):
+    with pytest.raises(InputError, match="and a list as rematerialise"):
         Stack(mtf.Mesh(), d_model, layers=[feed_forward], rematerialise=["dense"], scan_blocks=1)
 
 

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import RelativePositionBias, recompute, scan_layers
-from mtfrun.models.transformer.attention import (
-    CachedSelfAttention,
-    RelativeBiasClass,
-    SelfAttention,
-    with_relative_bias,
-)
+from mtfrun.errors.checks import Range, check_range
+from mtfrun.layers import recompute, scan_layers
+from mtfrun.models.transformer.attention import RelativeBiasClass, SelfAttention, with_relative_bias
 from mtfrun.models.transformer.feedforward import FeedForward
 from mtfrun.models.transformer.residual_transforms import (
     StackTransforms,
@@ -29,7 +25,7 @@ from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 RunWithState = Callable[..., tuple[mtf.Tensor, Any]]
 
 # More would take hours to build, whatever their size.
-_MOST_LAYERS = 10_000
+_NUM_LAYERS = Range(1, 10_000, whole=True)
 
 
 class Stack(Sublayer):
@@ -40,7 +36,6 @@ class Stack(Sublayer):
     numbers: "feed_forward_0", "feed_forward_1".
 
     Args:
-      num_layers: the number of blocks.
       layers: classes, called as `sublayer_class(mesh, d_model, dtypes)` for every block.
       transforms: of the input, around every sublayer, and of the output: see `StackTransforms`.
       relative_bias: a class, called as `relative_bias(mesh, dtypes)`, for logits by distance in the
@@ -53,15 +48,7 @@ class Stack(Sublayer):
         layers; variables, checkpoints and results are the same. In training only the inputs of
         groups of this many blocks are stored, as with `rematerialise`, which changes nothing more.
         Decoding is unrolled, and so are the groups on several devices.
-
-    Attributes:
-      ties_relative_biases: whether layers with a relative bias of their own have the first one's of
-        its shape; `parity.TiedBiasStack`.
-      shares_layers: whether layers of one class are one layer; `parity.SharedLayersStack`.
     """
-
-    ties_relative_biases: ClassVar[bool] = False
-    shares_layers: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -77,38 +64,25 @@ class Stack(Sublayer):
         scan_blocks: int | None = None,
     ) -> None:
         super().__init__()
-        if num_layers > _MOST_LAYERS:
-            raise InputError(f"Stack.num_layers={num_layers} is more than {_MOST_LAYERS}")
-        if num_layers < 1 or not layers:
-            raise InputError(
-                f"a stack needs at least one block and one layer class, got num_layers={num_layers}"
-                f" and {len(layers)} layers"
-            )
-        if scan_blocks is not None and (scan_blocks < 1 or num_layers % scan_blocks):
-            raise InputError(
-                f"Stack.scan_blocks={scan_blocks} does not divide num_layers={num_layers}: take a"
-                " divisor, or None for no loop"
-            )
-        if scan_blocks is not None and transforms.first is not None:
-            raise InputError(
-                f"Stack.scan_blocks={scan_blocks}: a loop has equal blocks, and the first one has "
-                "StackTransforms.first: leave one out"
-            )
-        if scan_blocks is not None and self.shares_layers:
-            raise InputError(
-                f"{type(self).__name__}.scan_blocks={scan_blocks}: a loop needs variables of every "
-                "block, and these blocks share theirs; leave it out"
-            )
+        check_range("Stack.num_layers", num_layers, _NUM_LAYERS)
+        if not layers:
+            raise InputError("Stack.layers is empty: name at least one class")
         recomputed = None if isinstance(rematerialise, bool) else tuple(rematerialise)
-        if recomputed is not None and scan_blocks is not None:
-            raise InputError(
-                f"Stack.rematerialise={rematerialise!r} and scan_blocks={scan_blocks}: a loop over "
-                "blocks stores their inputs alone; leave one out"
-            )
+        if scan_blocks is not None:
+            if scan_blocks < 1 or num_layers % scan_blocks:
+                raise InputError(
+                    f"Stack.scan_blocks={scan_blocks} does not divide num_layers={num_layers}: "
+                    "take a divisor, or None for no loop"
+                )
+            if transforms.first is not None or recomputed is not None:
+                raise InputError(
+                    f"Stack.scan_blocks={scan_blocks}: a loop has equal blocks and stores their "
+                    "inputs alone: leave out StackTransforms.first and a list as rematerialise"
+                )
         self._rematerialise = recomputed is not None or rematerialise is True
         self._recomputed = recomputed
         self._scan_blocks = scan_blocks
-        self._initial = tuple(add_transforms(self, transforms.initial, mesh, d_model, dtypes))
+        self.initial = tuple(add_transforms(self, transforms.initial, mesh, d_model, dtypes))
         self.relative_bias = None if relative_bias is None else relative_bias(mesh, dtypes)
         names = distinct_names(layers)
         self.blocks = [
@@ -122,40 +96,23 @@ class Stack(Sublayer):
             }
             for block in range(num_layers)
         ]
-        for block in self.blocks[1:]:
-            for name, layer in block.items():
-                layer.tie_to(self.blocks[0][name])
-        if self.shares_layers:
-            _share_layers([x for block in self.blocks for x in block.values()])
-        if self.ties_relative_biases:
-            _tie_relative_biases(x.layer for block in self.blocks for x in block.values())
-        self._final = tuple(
+        self.tie_blocks()
+        self.final = tuple(
             add_transforms(self, transforms.final, mesh, d_model, dtypes, prefix="final_")
         )
 
-    def share_layers(self, other: Stack) -> None:
-        """Takes the sublayers of another stack's blocks that have the same names here.
-
-        The transforms and the relative bias as well. Both stacks need the same number of blocks.
-        """
-        if len(self.blocks) != len(other.blocks):
-            raise InputError(
-                f"stacks of {len(self.blocks)} and {len(other.blocks)} blocks cannot share layers:"
-                " give both the same Stack.num_layers"
-            )
-        for block, of_other in zip(self.blocks, other.blocks, strict=True):
-            block.update({name: of_other[name] for name in block if name in of_other})
-        for name in (*self._initial, *self._final):
-            setattr(self, name, getattr(other, name, getattr(self, name)))
-        if self.relative_bias is not None and other.relative_bias is not None:
-            self.relative_bias = other.relative_bias
+    def tie_blocks(self) -> None:
+        """Lets blocks share what their sublayers want to share, when all are made."""
+        for block in self.blocks[1:]:
+            for name, layer in block.items():
+                layer.tie_to(self.blocks[0][name])
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         # What a loop computes inside cannot be recorded.
         if self._scan_blocks is not None and call.recorder is None:
             x, call = self._begin(x, call)
             x = self._in_loop(x, call, self._scan_blocks)
-            return self._transform(self._final, x, call)
+            return self._transform(self.final, x, call)
         return self.outputs(x, call)[-1]
 
     def outputs(self, x: mtf.Tensor, call: SequenceCall) -> list[mtf.Tensor]:
@@ -165,7 +122,7 @@ class Stack(Sublayer):
         """
         x, call = self._begin(x, call)
         outputs = [x, *self._run_blocks(x, call)]
-        return [*outputs[:-1], self._transform(self._final, outputs[-1], call)]
+        return [*outputs[:-1], self._transform(self.final, outputs[-1], call)]
 
     def output_entries(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns x {..., length} at the positions that the output has; here all of them."""
@@ -217,7 +174,7 @@ class Stack(Sublayer):
     ) -> tuple[mtf.Tensor, Any]:
         x, call = self._begin(x, call)
         x, next_state = self._run_blocks_with_states(run, x, state, call)
-        return self._transform(self._final, x, call), next_state
+        return self._transform(self.final, x, call), next_state
 
     def _run_blocks_with_states(
         self, run: RunWithState, x: mtf.Tensor, state: Any, call: SequenceCall
@@ -242,7 +199,7 @@ class Stack(Sublayer):
     def _begin(self, x: mtf.Tensor, call: SequenceCall) -> tuple[mtf.Tensor, SequenceCall]:
         if self.relative_bias is not None:
             call = with_relative_bias(self.relative_bias, x, call)
-        return self._transform(self._initial, x, call), call
+        return self._transform(self.initial, x, call), call
 
     def _transform(self, names: Sequence[str], x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         for name in names:
@@ -254,19 +211,3 @@ def _run_layers(layers: Iterable[Sublayer], x: mtf.Tensor, call: SequenceCall) -
     for layer in layers:
         x = layer(x, call)
     return x
-
-
-def _share_layers(layers: Sequence[TransformedLayer]) -> None:
-    first: dict[type[Sublayer], Sublayer] = {}
-    for layer in layers:
-        layer.share_transforms(layers[0])
-        layer.layer = first.setdefault(type(layer.layer), layer.layer)
-
-
-def _tie_relative_biases(layers: Iterable[Sublayer]) -> None:
-    first: dict[mtf.Shape, RelativePositionBias] = {}
-    for layer in layers:
-        if isinstance(layer, CachedSelfAttention):
-            bias = layer.relative_bias
-            if isinstance(bias, RelativePositionBias):
-                layer.relative_bias = first.setdefault(bias.table.shape, bias)

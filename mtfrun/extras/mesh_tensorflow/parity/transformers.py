@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import ClassVar
 
 from mtfrun import mtf
+from mtfrun.errors import InputError
 from mtfrun.extras.vision import ImageSize
-from mtfrun.layers import Call, Embedding, Positions
-from mtfrun.models.transformer import DecoderOnly, EncoderDecoder, SequenceCall, Stack
+from mtfrun.layers import Call, Embedding, Positions, RelativePositionBias
+from mtfrun.models.transformer import DecoderOnly, EncoderDecoder, SequenceCall, Stack, Sublayer
+from mtfrun.models.transformer.attention import CachedSelfAttention
 
 
 class PaddedPrefixDecoderOnly(DecoderOnly):
@@ -27,7 +29,8 @@ class SharedLayersEncoderDecoder(EncoderDecoder):
     arXiv:1910.10683, section 3.2.2, and T5's `bi_v1_shared`. Both stacks need equally many blocks.
     """
 
-    shares_layers: ClassVar[bool] = True
+    def tie_stacks(self) -> None:
+        share_layers(self.decoder_stack, self.encoder_stack)
 
 
 class TiedBiasStack(Stack):
@@ -37,7 +40,14 @@ class TiedBiasStack(Stack):
     T5's `t5.1.n4w10`. Each layer has a `relative_bias`, and the stack none.
     """
 
-    ties_relative_biases: ClassVar[bool] = True
+    def tie_blocks(self) -> None:
+        super().tie_blocks()
+        first: dict[mtf.Shape, RelativePositionBias] = {}
+        for layer in (x.layer for block in self.blocks for x in block.values()):
+            if isinstance(layer, CachedSelfAttention):
+                bias = layer.relative_bias
+                if isinstance(bias, RelativePositionBias):
+                    layer.relative_bias = first.setdefault(bias.table.shape, bias)
 
 
 class SharedLayersStack(Stack):
@@ -48,10 +58,39 @@ class SharedLayersStack(Stack):
     over blocks (`scan_blocks`).
     """
 
-    shares_layers: ClassVar[bool] = True
+    def tie_blocks(self) -> None:
+        super().tie_blocks()
+        if self._scan_blocks is not None:
+            raise InputError(
+                f"SharedLayersStack.scan_blocks={self._scan_blocks}: a loop needs variables of "
+                "every block, and these blocks share theirs; leave it out"
+            )
+        layers = [layer for block in self.blocks for layer in block.values()]
+        first: dict[type[Sublayer], Sublayer] = {}
+        for layer in layers:
+            layer.share_transforms(layers[0])
+            layer.layer = first.setdefault(type(layer.layer), layer.layer)
 
     def call_of_block(self, number: int, call: SequenceCall) -> SequenceCall:
         return call.of_step(number)
+
+
+def share_layers(stack: Stack, other: Stack) -> None:
+    """Gives a stack the sublayers of another one's blocks that have the same names.
+
+    The transforms and the relative bias as well.
+    """
+    if len(stack.blocks) != len(other.blocks):
+        raise InputError(
+            f"stacks of {len(stack.blocks)} and {len(other.blocks)} blocks cannot share layers: "
+            "give both the same Stack.num_layers"
+        )
+    for block, shared in zip(stack.blocks, other.blocks, strict=True):
+        block.update({name: shared[name] for name in block if name in shared})
+    for name in (*stack.initial, *stack.final):
+        setattr(stack, name, getattr(other, name, getattr(stack, name)))
+    if stack.relative_bias is not None and other.relative_bias is not None:
+        stack.relative_bias = other.relative_bias
 
 
 class RowAndColumnPositions(Positions):

@@ -154,7 +154,7 @@ class FunnelStack(Stack):
     def outputs(self, x: mtf.Tensor, call: SequenceCall) -> list[mtf.Tensor]:
         """Returns the input after its transforms, the outputs of the blocks, and the stack's."""
         call = self._checked_call(x, call)
-        x = self._transform(self._initial, x, call)
+        x = self._transform(self.initial, x, call)
         outputs, number = [x], 0
         repeats = self._funnel.repeats or [1] * len(self._funnel.num_layers)
         for part, (num_layers, times) in enumerate(
@@ -169,7 +169,7 @@ class FunnelStack(Stack):
                     call = self._funnel.shorten(call) if pools else call
                     outputs.append(x)
                 number += 1
-        return [*outputs[:-1], self._transform(self._final, outputs[-1], call)]
+        return [*outputs[:-1], self._transform(self.final, outputs[-1], call)]
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall

@@ -60,9 +60,6 @@ class EncoderDecoder(TokenModel):
         "targets_weights",
     )
 
-    # Whether the decoder's sublayers are the encoder's where both have one of a name.
-    shares_layers: ClassVar[bool] = False
-
     def __init__(
         self,
         mesh: mtf.Mesh,
@@ -91,8 +88,10 @@ class EncoderDecoder(TokenModel):
             )
         self.encoder_stack = encoder(mesh, embedding.width, dtypes)
         self.decoder_stack = decoder(mesh, embedding.width, dtypes)
-        if self.shares_layers:
-            self.decoder_stack.share_layers(self.encoder_stack)
+        self.tie_stacks()
+
+    def tie_stacks(self) -> None:
+        """Lets the stacks share variables, when both are made."""
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:
