@@ -43,9 +43,9 @@ NEUTRAL: Mapping[str, set[str]] = {
         *("checkpoints", "default_hooks", "hooks", "iterations_per_loop", "jit_compile"),
         *("log_every_steps", "on_nan", "profile", "secs_per_loop", "train_steps"),
     },
-    "transformer.Stack": {"rematerialise", "scan_blocks"},
-    "zoo.UniversalStack": {"rematerialise"},
 }
+# The same in every class, such as `transformer.Stack`.
+NEUTRAL_IN_ALL_CLASSES = {"rematerialise", "scan_blocks"}
 
 # The parameters of classes that the program calls, whose values make the variables of a part of a
 # checkpoint. A part is explained by the first entry that has changed.
@@ -73,7 +73,8 @@ class _Parameter:
 
     @property
     def is_neutral(self) -> bool:
-        return self.parameter in NEUTRAL.get(self.target, ()) or self.target == _EVALUATION
+        neutral = NEUTRAL_IN_ALL_CLASSES | NEUTRAL.get(self.target, set())
+        return self.parameter in neutral or self.target == _EVALUATION
 
     def _rename(self, value: Any) -> Any:
         if not isinstance(value, Reference):
