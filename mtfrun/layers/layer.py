@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.layers.collector import Collector, Recorder
+from mtfrun.mtf.context import set_inside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,21 +51,15 @@ class Call:
 
 CallT = TypeVar("CallT", bound=Call)
 
-_NO_CALL = Call()
-_PRESENT_CALL: contextvars.ContextVar[Call] = contextvars.ContextVar("call", default=_NO_CALL)
+_PRESENT_CALL = contextvars.ContextVar("call", default=Call())  # noqa: B039, it is immutable
 
 
-@contextlib.contextmanager
-def in_call(call: Call) -> Iterator[None]:
+def in_call(call: Call) -> contextlib.AbstractContextManager[None]:
     """Makes `present_call` return a call inside, for products of variables, which get none.
 
     Around the gradients too: a rematerialised product draws again.
     """
-    token = _PRESENT_CALL.set(call)
-    try:
-        yield
-    finally:
-        _PRESENT_CALL.reset(token)
+    return set_inside(_PRESENT_CALL, call)
 
 
 def present_call() -> Call:

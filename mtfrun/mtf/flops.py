@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from mtfrun.mtf.context import set_inside
+
 
 class FlopCount:
     """Operations of products and convolutions over all devices, two for each multiplication."""
@@ -22,7 +24,6 @@ class FlopCount:
 
     @property
     def total(self) -> int:
-        """All types together."""
         return sum(self.by_dtype.values())
 
     @contextlib.contextmanager
@@ -35,24 +36,17 @@ class FlopCount:
             self._rounds = before
 
     def add(self, flops: int, dtype: tf.DType) -> None:
-        """Adds a product."""
         self.by_dtype[dtype.name] = self.by_dtype.get(dtype.name, 0) + self._rounds * flops
 
 
-_COUNT: contextvars.ContextVar[FlopCount | None] = contextvars.ContextVar(
-    "product_count", default=None
-)
+_COUNT = contextvars.ContextVar[FlopCount | None]("product_count", default=None)
 
 
 @contextlib.contextmanager
 def count_flops(count: FlopCount | None, rounds: int = 1) -> Iterator[None]:
     """Counts products that are traced in the context; None counts none, also inside a count."""
-    token = _COUNT.set(count)
-    try:
-        with contextlib.nullcontext() if count is None else count.repeat(rounds):
-            yield
-    finally:
-        _COUNT.reset(token)
+    with set_inside(_COUNT, count), repeat_products(rounds):
+        yield
 
 
 def add_product(flops: int, dtype: tf.DType) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
+from mtfrun.mtf.context import set_inside
 from mtfrun.mtf.placement import engine
 from mtfrun.mtf.placement.mesh import Mesh
 from mtfrun.mtf.reports import Report, collect_reports, deliver, with_values
@@ -31,17 +31,8 @@ def order_for_caches() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {_CONCURRENT}=false".strip()
 
 
+# Whether operations may take the form that only XLA compiles.
 _FOR_XLA = contextvars.ContextVar("for_xla", default=False)
-
-
-@contextlib.contextmanager
-def trace_for_xla(for_xla: bool) -> Iterator[None]:
-    """Returns a context whose operations may take the form that only XLA compiles."""
-    token = _FOR_XLA.set(for_xla)
-    try:
-        yield
-    finally:
-        _FOR_XLA.reset(token)
 
 
 def is_traced_for_xla(mesh: Mesh) -> bool:
@@ -105,7 +96,7 @@ class _Compiled:
             for static, spec in zip(self._static, self._specs, strict=True)
         ]
         args, kwargs = tf.nest.pack_sequence_as(self._structure, leaves)
-        with trace_for_xla(self._jit), collect_reports() as self._reports:
+        with set_inside(_FOR_XLA, self._jit), collect_reports() as self._reports:
             result = self._fn(*args, **kwargs)
         results = tf.nest.flatten(result)
         self._result = tf.nest.map_structure(

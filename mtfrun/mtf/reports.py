@@ -17,6 +17,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from mtfrun import processes
+from mtfrun.mtf.context import set_inside
 from mtfrun.mtf.flops import forget_on_error
 from mtfrun.mtf.placement.mesh import Mesh
 from mtfrun.mtf.shape import Dimension, Shape
@@ -71,9 +72,7 @@ class _Collected(list[Report]):
     expected: dict[Any, Sequence[Report]]
 
 
-_COLLECTED: contextvars.ContextVar[_Collected | None] = contextvars.ContextVar(
-    "reports", default=None
-)
+_COLLECTED = contextvars.ContextVar[_Collected | None]("reports", default=None)
 
 
 @contextlib.contextmanager
@@ -81,11 +80,8 @@ def collect_reports() -> Iterator[list[Report]]:
     """Collects reports in the list instead of printing them."""
     outer, collected = _COLLECTED.get(), _Collected()
     collected.expected = {} if outer is None else outer.expected
-    token = _COLLECTED.set(collected)
-    try:
+    with set_inside(_COLLECTED, collected):
         yield collected
-    finally:
-        _COLLECTED.reset(token)
 
 
 def deliver(reports: Sequence[Report]) -> None:

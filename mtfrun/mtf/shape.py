@@ -58,24 +58,19 @@ class Shape:
     __slots__ = ("_dims", "_hash")
 
     def __init__(self, dims: Iterable[DimensionLike] = ()):
-        self._dims = tuple(convert_to_dimension(d) for d in dims)
+        self._dims = tuple(map(convert_to_dimension, dims))
         self._hash = hash(self._dims)
         names = [d.name for d in self._dims]
         if len(set(names)) != len(names):
             repeated = next(n for n in names if names.count(n) > 1)
-            raise ShapeError(
-                f"dimension {repeated!r} occurs twice in {self}: "
-                "rename one of them (mtf.rename_dimension)"
-            )
+            raise ShapeError(f"dimension {repeated!r} occurs twice in {self}: rename one of them")
 
     @property
     def dims(self) -> list[Dimension]:
-        """The dimensions, in order."""
         return list(self._dims)
 
     @property
     def ndims(self) -> int:
-        """The number of dimensions."""
         return len(self._dims)
 
     @property
@@ -85,12 +80,10 @@ class Shape:
 
     @property
     def dimension_names(self) -> list[str]:
-        """The names, in order."""
         return [d.name for d in self._dims]
 
     @property
     def to_integer_list(self) -> list[int]:
-        """The sizes, in order."""
         return [d.size for d in self._dims]
 
     @property
@@ -103,31 +96,24 @@ class Shape:
         for dim in self._dims:
             if dim.name == name:
                 return dim
-        raise ShapeError(
-            f"no dimension {name!r} in {self}{did_you_mean(name, self.dimension_names)}"
-        )
+        hint = did_you_mean(name, self.dimension_names)
+        raise ShapeError(f"no dimension {name!r} in {self}{hint}")
 
     def index(self, dim: Dimension) -> int:
         """Returns the position of `dim`, or raises a ShapeError with the dimension most like it."""
-        try:
+        if dim in self._dims:
             return self._dims.index(dim)
-        except ValueError:
-            pass
-        same_name = [d for d in self._dims if d.name == dim.name]
-        hint = (
-            f": its {dim.name!r} has size {same_name[0].size}"
-            if same_name
-            else did_you_mean(dim.name, self.dimension_names)
-        )
+        hint = did_you_mean(dim.name, self.dimension_names)
+        for same in self._dims:
+            if same.name == dim.name:
+                hint = f": its {dim.name!r} has size {same.size}"
         raise ShapeError(f"no dimension {dim.name}:{dim.size} in {self}{hint}")
 
     def rename_dimension(self, old_name: str, new_name: str) -> Shape:
-        """Returns the shape with one dimension renamed."""
         old = self.get_dim_by_name(old_name)
         return Shape(Dimension(new_name, d.size) if d == old else d for d in self._dims)
 
     def resize_dimension(self, name: str, new_size: int) -> Shape:
-        """Returns the shape with one dimension's size changed."""
         old = self.get_dim_by_name(name)
         return Shape(Dimension(name, new_size) if d == old else d for d in self._dims)
 

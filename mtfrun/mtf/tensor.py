@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.placement.mesh import Mesh
+from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Dimension, Shape, ShapeLike, broadcast_shape, convert_to_shape
 
 _Op = TypeVar("_Op", bound=Callable[..., Any])
@@ -61,7 +62,6 @@ class Tensor(Arithmetic):
 
     @property
     def dtype(self) -> tf.DType:
-        """The element type."""
         return self.value.dtype
 
     def __bool__(self) -> bool:
@@ -97,10 +97,8 @@ def binary(
     number2 = isinstance(x2, (bool, int, float))
     if number1 or number2:
         x = as_tensor(x2 if number1 else x1)
-        value = tf_fn(
-            tf.constant(x1, x.dtype) if number1 else x.value,
-            tf.constant(x2, x.dtype) if number2 else x.value,
-        )
+        operands = ((x1, number1), (x2, number2))
+        value = tf_fn(*(tf.constant(y, x.dtype) if number else x.value for y, number in operands))
         shape = x.shape if output_shape is None else convert_to_shape(output_shape)
         if shape != x.shape:
             value = combine(tf.identity, x.mesh, [value], [x.shape], shape)
@@ -115,11 +113,11 @@ def binary(
     return Tensor(x1.mesh, value, shape)
 
 
-def describe(op: _Op, name: str, doc: str) -> _Op:
+def named_op(op: _Op, name: str, doc: str) -> _Op:
     """Returns `op`, made by the function for its kind of operations, with a name and docstring."""
     op.__name__ = op.__qualname__ = name
     op.__doc__ = doc
-    return op
+    return accept_name(op)
 
 
 def align(value: tf.Tensor, shape: Shape, output_shape: Shape) -> tf.Tensor:
@@ -152,10 +150,8 @@ def combine(
     output_shape: Shape,
 ) -> tf.Tensor:
     """Returns tf_fn of the aligned values, laid out as `output_shape`."""
-    aligned = [
-        align(value, shape, output_shape) for value, shape in zip(values, shapes, strict=True)
-    ]
-    result = tf_fn(*aligned)
+    pairs = zip(values, shapes, strict=True)
+    result = tf_fn(*(align(value, shape, output_shape) for value, shape in pairs))
     if all(shape == output_shape for shape in shapes):
         return result  # laid out as its operands are
     if result.shape != output_shape.to_integer_list:  # a dimension that no operand has

@@ -11,9 +11,8 @@ from typing import Protocol
 import tensorflow as tf
 
 from mtfrun.mtf.placement import engine
-from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import ShapeLike, convert_to_shape, union
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary, combine, describe
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary, combine, named_op
 
 
 class Broadcasting(Protocol):
@@ -31,7 +30,7 @@ def broadcasting(name: str, tf_fn: Callable[..., tf.Tensor], doc: str) -> Broadc
     def op(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:
         return binary(tf_fn, x1, x2, output_shape)
 
-    return describe(op, name, doc)
+    return named_op(op, name, doc)
 
 
 def _with_full_gradient_on_ties(
@@ -50,16 +49,12 @@ def _with_full_gradient_on_ties(
     return fn
 
 
-add = accept_name(broadcasting("add", tf.add, "Returns x1 + x2."))
-sub = accept_name(broadcasting("sub", tf.subtract, "Returns x1 - x2."))
-multiply = accept_name(broadcasting("multiply", tf.multiply, "Returns x1 * x2."))
-divide = accept_name(broadcasting("divide", tf.truediv, "Returns x1 / x2."))
-floordiv = broadcasting(
-    "floordiv", tf.math.floordiv, "Returns the quotient rounded towards minus infinity."
-)
-mod = broadcasting(
-    "mod", tf.math.floormod, "Returns the remainder of `floordiv`; it has the sign of x2."
-)
+add = broadcasting("add", tf.add, "Returns x1 + x2.")
+sub = broadcasting("sub", tf.subtract, "Returns x1 - x2.")
+multiply = broadcasting("multiply", tf.multiply, "Returns x1 * x2.")
+divide = broadcasting("divide", tf.truediv, "Returns x1 / x2.")
+floordiv = broadcasting("floordiv", tf.math.floordiv, "Returns the quotient, rounded down.")
+mod = broadcasting("mod", tf.math.floormod, "Returns the remainder, with the sign of x2.")
 less = broadcasting("less", tf.less, "Returns x1 < x2.")
 less_equal = broadcasting("less_equal", tf.less_equal, "Returns x1 <= x2.")
 greater = broadcasting("greater", tf.greater, "Returns x1 > x2.")
@@ -68,19 +63,15 @@ equal = broadcasting("equal", tf.equal, "Returns where x1 equals x2.")
 not_equal = broadcasting("not_equal", tf.not_equal, "Returns where x1 differs from x2.")
 logical_and = broadcasting("logical_and", tf.logical_and, "Returns x1 and x2, bool.")
 logical_or = broadcasting("logical_or", tf.logical_or, "Returns x1 or x2, bool.")
-minimum = accept_name(
-    broadcasting(
-        "minimum",
-        _with_full_gradient_on_ties(tf.minimum, tf.less_equal),
-        "Returns the smaller operand; on a tie both get the full gradient.",
-    )
+minimum = broadcasting(
+    "minimum",
+    _with_full_gradient_on_ties(tf.minimum, tf.less_equal),
+    "Returns the smaller operand; on a tie both get the full gradient.",
 )
-maximum = accept_name(
-    broadcasting(
-        "maximum",
-        _with_full_gradient_on_ties(tf.maximum, tf.greater_equal),
-        "Returns the larger operand; on a tie both get the full gradient.",
-    )
+maximum = broadcasting(
+    "maximum",
+    _with_full_gradient_on_ties(tf.maximum, tf.greater_equal),
+    "Returns the larger operand; on a tie both get the full gradient.",
 )
 
 
@@ -99,33 +90,25 @@ def where(
 
     The default shape is the union, beginning with the values'.
     """
-    condition = as_tensor(condition)
-    numbers = [isinstance(x, (bool, int, float)) for x in (if_true, if_false)]
-    tensors = [
-        as_tensor(x) for x, number in zip((if_true, if_false), numbers, strict=True) if not number
-    ]
+    condition, operands = as_tensor(condition), (if_true, if_false)
+    is_number = [isinstance(x, (bool, int, float)) for x in operands]
+    tensors = [as_tensor(x) for x, number in zip(operands, is_number, strict=True) if not number]
     dtype = tensors[0].dtype if tensors else tf.float32
-    shapes = [t.shape for t in tensors]
-    shape = (
-        convert_to_shape(output_shape)
-        if output_shape is not None
-        else union(*shapes, condition.shape)
-    )
-    # Numbers stay scalars: TensorFlow broadcasts them without a copy.
-    fixed = {i: tf.constant(x, dtype) for i, x in enumerate((if_true, if_false)) if numbers[i]}
+    shape = union(*(x.shape for x in tensors), condition.shape)
+    if output_shape is not None:
+        shape = convert_to_shape(output_shape)
 
     def choose(mask: tf.Tensor, *values: tf.Tensor) -> tf.Tensor:
-        tensor_values = iter(values)
-        operands = [fixed[i] if i in fixed else next(tensor_values) for i in (0, 1)]
+        remaining = iter(values)
+        # Numbers stay scalars: TensorFlow broadcasts them without a copy.
+        chosen = [
+            tf.constant(x, dtype) if number else next(remaining)
+            for x, number in zip(operands, is_number, strict=True)
+        ]
         if condition.mesh.is_distributed:
-            return engine.choose(mask, *operands, rank=shape.ndims)
-        return tf.where(mask, *operands)
+            return engine.choose(mask, *chosen, rank=shape.ndims)
+        return tf.where(mask, *chosen)
 
-    value = combine(
-        choose,
-        condition.mesh,
-        [condition.value, *(t.value for t in tensors)],
-        [condition.shape, *shapes],
-        shape,
-    )
-    return Tensor(condition.mesh, value, shape)
+    inputs = [condition, *tensors]
+    values, shapes = [x.value for x in inputs], [x.shape for x in inputs]
+    return Tensor(condition.mesh, combine(choose, condition.mesh, values, shapes, shape), shape)

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import tensorflow as tf
 
 from mtfrun.mtf.parameters.low_rank import LowRankSum
 from mtfrun.mtf.porting import accept_name
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, describe
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, named_op
 
 
-class Elementwise(Protocol):
-    """An element-wise function of one tensor."""
-
-    def __call__(self, x: TensorLike) -> Tensor:
-        """Returns a tensor of x's shape and layout."""
-
-
-def elementwise(name: str, tf_fn: Callable[[tf.Tensor], tf.Tensor], doc: str) -> Elementwise:
+def elementwise(
+    name: str, tf_fn: Callable[[tf.Tensor], tf.Tensor], doc: str
+) -> Callable[[TensorLike], Tensor]:
     """Returns the operation of this name and docstring that applies `tf_fn` to every entry."""
 
     def op(x: TensorLike) -> Tensor:
         return unary(tf_fn, x)
 
-    return describe(op, name, doc)
+    return named_op(op, name, doc)
 
 
 def unary(tf_fn: Callable[[tf.Tensor], tf.Tensor], x: TensorLike) -> Tensor:
@@ -34,39 +28,27 @@ def unary(tf_fn: Callable[[tf.Tensor], tf.Tensor], x: TensorLike) -> Tensor:
     return Tensor(x.mesh, tf_fn(x.value), x.shape)
 
 
-identity = accept_name(elementwise("identity", tf.identity, "Returns x."))
-sin = accept_name(elementwise("sin", tf.sin, "Returns the sine."))
-cos = accept_name(elementwise("cos", tf.cos, "Returns the cosine."))
-square = accept_name(elementwise("square", tf.square, "Returns x * x."))
-sqrt = accept_name(elementwise("sqrt", tf.sqrt, "Returns the square root."))
-rsqrt = accept_name(elementwise("rsqrt", tf.math.rsqrt, "Returns 1 / sqrt(x)."))
-log = accept_name(elementwise("log", tf.math.log, "Returns the natural logarithm."))
-exp = accept_name(elementwise("exp", tf.exp, "Returns e to the power of x."))
-sigmoid = accept_name(elementwise("sigmoid", tf.sigmoid, "Returns 1 / (1 + exp(-x))."))
-tanh = accept_name(elementwise("tanh", tf.tanh, "Returns the hyperbolic tangent."))
-negative = accept_name(elementwise("negative", tf.negative, "Returns -x."))
-reciprocal = accept_name(elementwise("reciprocal", tf.math.reciprocal, "Returns 1 / x."))
-sign = accept_name(elementwise("sign", tf.sign, "Returns -1, 0 or 1."))
+identity = elementwise("identity", tf.identity, "Returns x.")
+sin = elementwise("sin", tf.sin, "Returns the sine.")
+cos = elementwise("cos", tf.cos, "Returns the cosine.")
+square = elementwise("square", tf.square, "Returns x * x.")
+sqrt = elementwise("sqrt", tf.sqrt, "Returns the square root.")
+rsqrt = elementwise("rsqrt", tf.math.rsqrt, "Returns 1 / sqrt(x).")
+log = elementwise("log", tf.math.log, "Returns the natural logarithm.")
+exp = elementwise("exp", tf.exp, "Returns e to the power of x.")
+sigmoid = elementwise("sigmoid", tf.sigmoid, "Returns 1 / (1 + exp(-x)).")
+tanh = elementwise("tanh", tf.tanh, "Returns the hyperbolic tangent.")
+negative = elementwise("negative", tf.negative, "Returns -x.")
+reciprocal = elementwise("reciprocal", tf.math.reciprocal, "Returns 1 / x.")
+sign = elementwise("sign", tf.sign, "Returns -1, 0 or 1.")
 abs = elementwise("abs", tf.abs, "Returns the absolute value.")
-logical_not = accept_name(
-    elementwise("logical_not", tf.logical_not, "Returns the negation of a bool tensor.")
-)
-relu = accept_name(elementwise("relu", tf.nn.relu, "Returns max(x, 0); its gradient at 0 is 0."))
-elu = elementwise(
-    "elu",
-    tf.nn.elu,
-    "Returns x where positive, else exp(x) - 1; Clevert et al. 2015, arXiv:1511.07289.",
-)
-selu = elementwise(
-    "selu", tf.nn.selu, "Returns the self-normalising elu; Klambauer et al. 2017, arXiv:1706.02515."
-)
+logical_not = elementwise("logical_not", tf.logical_not, "Returns the negation of a bool tensor.")
+relu = elementwise("relu", tf.nn.relu, "Returns max(x, 0); its gradient at 0 is 0.")
+elu = elementwise("elu", tf.nn.elu, "Returns x or exp(x) - 1; Clevert et al., arXiv:1511.07289.")
+selu = elementwise("selu", tf.nn.selu, "Returns a scaled elu; Klambauer et al., arXiv:1706.02515.")
 softplus = elementwise("softplus", tf.nn.softplus, "Returns log(1 + exp(x)).")
-is_finite = elementwise(
-    "is_finite", tf.math.is_finite, "Returns where x is neither infinite nor not-a-number."
-)
-stop_gradient = elementwise(
-    "stop_gradient", tf.stop_gradient, "Returns x, through which no gradient flows."
-)
+is_finite = elementwise("is_finite", tf.math.is_finite, "Returns where x is finite.")
+stop_gradient = elementwise("stop_gradient", tf.stop_gradient, "Returns x as a constant.")
 
 
 @accept_name

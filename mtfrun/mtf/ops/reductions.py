@@ -22,10 +22,10 @@ from mtfrun.mtf.tensor import (
     Tensor,
     TensorLike,
     as_tensor,
-    describe,
     gather_along,
     lay_out,
     lay_out_gathered,
+    named_op,
     reorder,
 )
 
@@ -57,7 +57,7 @@ def reduction(name: str, tf_fn: Callable[..., tf.Tensor], doc: str) -> Reduction
     ) -> Tensor:
         return _reduce(tf_fn, x, output_shape, reduced_dim)
 
-    return describe(op, name, doc)
+    return named_op(op, name, doc)
 
 
 def _reduce(
@@ -94,12 +94,10 @@ def _with_full_gradient_on_ties(tf_fn: Callable[..., tf.Tensor]) -> Callable[...
             best = tf_fn(value, axes)
 
             def gradient(upstream: tf.Tensor) -> tf.Tensor:
-                wide_best, wide_upstream = best, upstream
+                wide, zero = [best, upstream], tf.zeros([], value.dtype)
                 for axis in axes:
-                    wide_best = tf.expand_dims(wide_best, axis)
-                    wide_upstream = tf.expand_dims(wide_upstream, axis)
-                zero = tf.zeros([], value.dtype)
-                return tf.where(tf.equal(value, wide_best), wide_upstream, zero)
+                    wide = [tf.expand_dims(x, axis) for x in wide]
+                return tf.where(tf.equal(value, wide[0]), wide[1], zero)
 
             return best, gradient
 
@@ -108,28 +106,20 @@ def _with_full_gradient_on_ties(tf_fn: Callable[..., tf.Tensor]) -> Callable[...
     return fn
 
 
-reduce_sum = accept_name(reduction("reduce_sum", tf.reduce_sum, "Returns the sum."))
-reduce_mean = accept_name(reduction("reduce_mean", tf.reduce_mean, "Returns the mean."))
-reduce_max = accept_name(
-    reduction(
-        "reduce_max",
-        _with_full_gradient_on_ties(tf.reduce_max),
-        "Returns the maximum; every tied entry gets the full gradient.",
-    )
+reduce_sum = reduction("reduce_sum", tf.reduce_sum, "Returns the sum.")
+reduce_mean = reduction("reduce_mean", tf.reduce_mean, "Returns the mean.")
+reduce_max = reduction(
+    "reduce_max",
+    _with_full_gradient_on_ties(tf.reduce_max),
+    "Returns the maximum; every tied entry gets the full gradient.",
 )
-reduce_min = accept_name(
-    reduction(
-        "reduce_min",
-        _with_full_gradient_on_ties(tf.reduce_min),
-        "Returns the minimum; every tied entry gets the full gradient.",
-    )
+reduce_min = reduction(
+    "reduce_min",
+    _with_full_gradient_on_ties(tf.reduce_min),
+    "Returns the minimum; every tied entry gets the full gradient.",
 )
-reduce_all = accept_name(
-    reduction("reduce_all", tf.reduce_all, "Returns whether all entries of a bool tensor hold.")
-)
-reduce_any = accept_name(
-    reduction("reduce_any", tf.reduce_any, "Returns whether any entry of a bool tensor holds.")
-)
+reduce_all = reduction("reduce_all", tf.reduce_all, "Returns whether all entries (bool) hold.")
+reduce_any = reduction("reduce_any", tf.reduce_any, "Returns whether any entry (bool) holds.")
 
 
 def add_n(xs: Sequence[TensorLike]) -> Tensor:

@@ -7,13 +7,14 @@ import contextvars
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
 import tensorflow as tf
 
 from mtfrun.errors import InputError, ShapeError
+from mtfrun.mtf.context import set_inside
 from mtfrun.mtf.parameters.initializers import Initializer, KernelInitializer, Zeros
 from mtfrun.mtf.parameters.low_rank import LowRankSum
 from mtfrun.mtf.parameters.widths import NO_GROWTH, SAME_SIZE, Growth, Widths
@@ -77,23 +78,16 @@ class LowRankAddend:
     drop: Callable[[Tensor], Tensor] = lambda x: x
 
 
-_OUTER_DIMS: contextvars.ContextVar[tuple[Dimension, ...]] = contextvars.ContextVar(
-    "outer_dims", default=()
-)
+_OUTER_DIMS = contextvars.ContextVar[tuple[Dimension, ...]]("outer_dims", default=())
 
 
-@contextlib.contextmanager
-def stack_variables(dim: Dimension) -> Iterator[None]:
+def stack_variables(dim: Dimension) -> contextlib.AbstractContextManager[None]:
     """Gives the variables that are made inside a further dimension, the first of their shape.
 
     Their initial values differ along it as if they were of so many modules: the members of an
     ensemble, whose vectors then have the dimension too.
     """
-    token = _OUTER_DIMS.set((dim, *_OUTER_DIMS.get()))
-    try:
-        yield
-    finally:
-        _OUTER_DIMS.reset(token)
+    return set_inside(_OUTER_DIMS, (dim, *_OUTER_DIMS.get()))
 
 
 class Variable(Arithmetic):
@@ -345,8 +339,9 @@ def _sides(shape: Shape, merged_dims: Iterable[Dimension]) -> list[Shape]:
     return [side for position, side in enumerate(sides) if position not in merged[1:]]
 
 
-_NO_VALUES: Mapping[Variable, Tensor] = MappingProxyType({})
-_SUBSTITUTES = contextvars.ContextVar("substitutes", default=_NO_VALUES)
+_SUBSTITUTES = contextvars.ContextVar[Mapping[Variable, Tensor]](
+    "substitutes", default=MappingProxyType({})
+)
 
 
 def substitutes() -> Mapping[Variable, Tensor]:
@@ -354,18 +349,13 @@ def substitutes() -> Mapping[Variable, Tensor]:
     return _SUBSTITUTES.get()
 
 
-@contextlib.contextmanager
-def with_values(values: Mapping[Variable, Tensor]) -> Iterator[None]:
+def with_values(values: Mapping[Variable, Tensor]) -> contextlib.AbstractContextManager[None]:
     """Makes reading a variable give its tensor in `values`; gradients are the tensors'.
 
     So a layer computes with another layer's values, such as the next block's in a loop. A tensor
     has the variable's shape or its `stored_shape`; the latter is gathered each time it is read.
     """
-    token = _SUBSTITUTES.set({**substitutes(), **values})
-    try:
-        yield
-    finally:
-        _SUBSTITUTES.reset(token)
+    return set_inside(_SUBSTITUTES, {**substitutes(), **values})
 
 
 def read_once(variables: Mapping[str, Variable]) -> contextlib.AbstractContextManager[None]:

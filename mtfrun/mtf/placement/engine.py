@@ -12,7 +12,7 @@ import itertools
 import math
 import os
 import socket
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -22,6 +22,7 @@ from tensorflow.python.eager import context
 
 from mtfrun import processes
 from mtfrun.errors import LayoutError
+from mtfrun.mtf.context import set_inside
 
 DeviceMesh: TypeAlias = dtensor.Mesh
 DeviceLayout: TypeAlias = dtensor.Layout
@@ -39,15 +40,10 @@ def make_mesh(axes: Sequence[tuple[str, int]], devices: Sequence[str]) -> Device
 def make_planned_mesh(axes: Sequence[tuple[str, int]]) -> DeviceMesh:
     """Returns a mesh of which only the first device, a CPU, exists: programs compile for it."""
     _keep_all_reduces_apart()
-    sizes = [size for _, size in axes]
-    return dtensor.Mesh(
-        dim_names=[name for name, _ in axes],
-        global_device_ids=np.arange(np.prod(sizes)).reshape(sizes),
-        local_device_ids=[0],
-        local_devices=[
-            tf.DeviceSpec(job="localhost", replica=0, task=0, device_type="CPU", device_index=0)
-        ],
-    )
+    names, sizes = zip(*axes, strict=True)
+    numbers = np.arange(np.prod(sizes)).reshape(sizes)
+    device = tf.DeviceSpec.from_string("/job:localhost/replica:0/task:0/device:CPU:0")
+    return dtensor.Mesh(list(names), numbers, [0], [device])
 
 
 def _keep_all_reduces_apart() -> None:
@@ -64,6 +60,14 @@ def _keep_all_reduces_apart() -> None:
 def places(mesh: DeviceMesh) -> list[dict[str, int]]:
     """Returns the index along every axis of each device of this process; scans all devices."""
     return cast("list[dict[str, int]]", mesh.local_device_locations())
+
+
+def begins(
+    place: Mapping[str, int], axes: Sequence[str | None], sizes: Sequence[int]
+) -> tuple[int, ...]:
+    """Returns where the part of a value begins that a device at this place has, of these sizes."""
+    pairs = zip(axes, sizes, strict=True)
+    return tuple(0 if axis is None else place[axis] * size for axis, size in pairs)
 
 
 def make_layout(mesh: DeviceMesh, axes: Sequence[str | None]) -> DeviceLayout:
@@ -167,13 +171,7 @@ def _owned_parts(
     parts = dtensor.unpack(value)
     np.add.at(owned_bytes, process_of[copy], parts[0].shape.num_elements() * parts[0].dtype.size)
     return [
-        (
-            part,
-            tuple(
-                0 if axis is None else place[axis] * size
-                for axis, size in zip(sharding, part.shape.as_list(), strict=True)
-            ),
-        )
+        (part, begins(place, sharding, part.shape.as_list()))
         for place, part in zip(places(mesh), parts, strict=True)
         if all(place[axis] == index for axis, index in place_of_copy.items())
     ]
@@ -316,7 +314,7 @@ def _free_address() -> str:
 
 ResultT = TypeVar("ResultT")
 
-_SPARE: contextvars.ContextVar[int] = contextvars.ContextVar("spare_counters", default=0)
+_SPARE = contextvars.ContextVar("spare_counters", default=0)
 _LOOPS = itertools.count()  # of this process, if it is one of several
 _ATTEMPTS = 8
 # Inputs of fewer elements are folded into the program by DTensor (measured: 16 are, 32 are not).
@@ -334,15 +332,13 @@ def run_again_if_names_clash(run: Callable[[], ResultT], retrace: Callable[[], N
     tests/mtf/test_function.py::test_many_programs_with_loops_work_side_by_side_on_a_mesh
     """
     for attempt in range(_ATTEMPTS):
-        token = _SPARE.set(attempt)
         try:
-            return run()
+            with set_inside(_SPARE, attempt):
+                return run()
         except tf.errors.InvalidArgumentError as error:
             clashes = "a different function with the same name already exists" in str(error)
             if not clashes or attempt == _ATTEMPTS - 1 or processes.count() > 1:
                 raise
-        finally:
-            _SPARE.reset(token)
         retrace()
     raise AssertionError("unreachable")
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from mtfrun import processes
 from mtfrun.errors import LayoutError, did_you_mean
+from mtfrun.mtf.context import set_inside
 from mtfrun.mtf.placement import engine
 from mtfrun.mtf.placement.devices import (
     DeviceSettings,
@@ -141,9 +142,9 @@ class Mesh:
     def first_part(self) -> tf.Variable:
         """The number of a device's first batch part: on each device another one."""
         assert self.batch_parts and self.device_mesh
-        number = self.batch_parts.size >> len(self.halving_axes)
+        number, axes = self.batch_parts.size >> len(self.halving_axes), self.halving_axes[::-1]
         firsts = [
-            number * sum(place[axis] << i for i, axis in enumerate(reversed(self.halving_axes)))
+            number * sum(place[axis] << i for i, axis in enumerate(axes))
             for place in self._local_places
         ]
         with tf.init_scope():
@@ -151,7 +152,6 @@ class Mesh:
 
     @property
     def size(self) -> int:
-        """The number of devices."""
         return self.shape.size
 
     @property
@@ -166,7 +166,6 @@ class Mesh:
 
     @property
     def is_on_cpu(self) -> bool:
-        """Whether its devices are (simulated) CPUs."""
         return self.devices[0].startswith("CPU")
 
     def describe_devices(self) -> str:
@@ -175,8 +174,8 @@ class Mesh:
         if self.size == 1:
             return names
         count = processes.count()
-        of_each = f" of each of {count} processes" if count > 1 else ""
-        return f"mesh {self.shape.to_string.replace(';', ',')} on {names}{of_each}"
+        where = f"{names} of each of {count} processes" if count > 1 else names
+        return f"mesh {self.shape.to_string.replace(';', ',')} on {where}"
 
     def axis_of(self, dim: Dimension) -> str | None:
         """Returns the mesh axis over which the rules split `dim`, or None."""
@@ -202,10 +201,9 @@ class Mesh:
         A LayoutError if two dimensions are on one axis, or an axis does not divide its dimension.
         """
         shape = convert_to_shape(shape)
-        partition = self._partitions.get(shape)
-        if partition is None:
-            partition = self._partitions[shape] = self._make_partition(shape)
-        return partition
+        if shape not in self._partitions:
+            self._partitions[shape] = self._make_partition(shape)
+        return self._partitions[shape]
 
     def _make_partition(self, shape: Shape) -> tuple[str | None, ...]:
         by_axis: dict[str, Dimension] = {}
@@ -241,9 +239,8 @@ class Mesh:
             self._partitions.clear()
             self._layouts.clear()
             problems = ", ".join(
-                f"{dim.name}:{dim.size} over {self.axis_of(dim)}:{parts} "
-                f"({legal_sizes(parts, dim)})"
-                for dim, parts in undivided.items()
+                f"{dim.name}:{dim.size} over {self.axis_of(dim)}:{n} ({legal_sizes(n, dim)})"
+                for dim, n in undivided.items()
             )
             raise LayoutError(
                 f"mesh {self.shape.to_string} does not divide {problems}: use the sizes in "
@@ -263,16 +260,13 @@ class Mesh:
     def local_slices(self, shape: ShapeLike) -> list[tuple[slice, ...]]:
         """Returns the part of a tensor of this shape that each device of this process holds."""
         shape = convert_to_shape(shape)
-        partition = self.partition(shape)
-        sizes = self.local_sizes(shape)
+        partition, sizes = self.partition(shape), self.local_sizes(shape)
         if self.device_mesh is None:
             return [tuple(slice(0, size) for size in sizes)]
         return [
             tuple(
-                slice(0, size)
-                if axis is None
-                else slice(place[axis] * size, (place[axis] + 1) * size)
-                for size, axis in zip(sizes, partition, strict=True)
+                slice(begin, begin + size)
+                for begin, size in zip(engine.begins(place, partition, sizes), sizes, strict=True)
             )
             for place in self._local_places
         ]
@@ -284,11 +278,9 @@ class Mesh:
 
     def device_layout(self, shape: Shape) -> engine.DeviceLayout:
         """Returns DTensor's layout of a tensor of this shape; distributed meshes only."""
-        layout = self._layouts.get(shape)
-        if layout is None:
-            layout = engine.make_layout(self.device_mesh, self.partition(shape))
-            self._layouts[shape] = layout
-        return layout
+        if shape not in self._layouts:
+            self._layouts[shape] = engine.make_layout(self.device_mesh, self.partition(shape))
+        return self._layouts[shape]
 
     def constrain(self, value: tf.Tensor, shape: ShapeLike) -> tf.Tensor:
         """Returns `value`, whose dimensions are `shape`, laid out by the rules as in `partition`.
@@ -333,8 +325,7 @@ class Mesh:
         return f"Mesh({self.shape.to_string!r}, {self.layout.to_string!r})"
 
 
-@contextlib.contextmanager
-def planned_meshes() -> Iterator[None]:
+def planned_meshes() -> contextlib.AbstractContextManager[None]:
     """Makes every `Mesh` that is constructed inside a planned one, of any size.
 
     DTensor compiles for a mesh that does not exist; only collectives need all devices when they
@@ -343,8 +334,4 @@ def planned_meshes() -> Iterator[None]:
     none: the training step is compiled by a call for 0 steps. One device uses DTensor too, so that
     its program can be read.
     """
-    token = _IS_PLANNING.set(True)
-    try:
-        yield
-    finally:
-        _IS_PLANNING.reset(token)
+    return set_inside(_IS_PLANNING, True)

@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from mtfrun.errors import InputError, did_you_mean
+from mtfrun.mtf.context import set_inside
 from mtfrun.mtf.gradients import copies_on_meshes
 from mtfrun.mtf.parameters.variables import substitutes, with_values
 from mtfrun.mtf.reports import collect_reports
@@ -30,11 +31,8 @@ class _Kept:
     def in_use(self) -> Iterator[None]:
         """Stores what functions inside keep; the second time they get it back."""
         self._next = iter(self.values)
-        token = _KEPT.set(self)
-        try:
+        with set_inside(_KEPT, self):
             yield
-        finally:
-            _KEPT.reset(token)
         unknown = set(self.recomputed or ()) - self.found
         if unknown:
             name = min(unknown)
@@ -61,7 +59,7 @@ class _Kept:
         return Tensor(x.mesh, replace(x.value), x.shape)
 
 
-_KEPT: contextvars.ContextVar[_Kept | None] = contextvars.ContextVar("kept", default=None)
+_KEPT = contextvars.ContextVar[_Kept | None]("kept", default=None)
 
 
 def keep(x: Tensor, name: str) -> Tensor:
