@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -64,15 +64,14 @@ def pack(mesh: Mesh, array: np.ndarray, shape: Shape) -> tf.Tensor:
 
 def to_numpy(structure: Any) -> Any:
     """Returns whole arrays for tensors and variables. Collective: every process must call it."""
-    return tf.nest.map_structure(
-        lambda x: _value_to_numpy(as_tensor(x)) if isinstance(x, Arithmetic) else x, structure
-    )
 
+    def convert(x: Any) -> Any:
+        if not isinstance(x, Arithmetic):
+            return x
+        value, mesh = as_tensor(x).value, x.mesh
+        return engine.to_numpy(value, mesh.device_mesh) if mesh.is_distributed else value.numpy()
 
-def _value_to_numpy(x: Tensor) -> np.ndarray:
-    if not x.mesh.is_distributed:
-        return cast(np.ndarray, x.value.numpy())
-    return engine.to_numpy(x.value, x.mesh.device_mesh)
+    return tf.nest.map_structure(convert, structure)
 
 
 class Shard(NamedTuple):

@@ -55,13 +55,13 @@ def _loop(body: Callable[..., list[mtf.Tensor]], **kwargs: bool) -> None:
         (lambda: mtf.gather(X, IDS, "c:2"), "no dimension c:2 in"),
         (
             lambda: mtf.gather(X, mtf.zeros(MESH, "a:4", tf.int32), "a:4"),
-            "gather along 'a' must not have this dimension: rename it",
+            "gather along 'a': rename it in the indices",
         ),
         (lambda: mtf.dynamic_shift(X, IDS, mtf.Dimension("b", 6), False), "no dimension n:3 in"),
         (lambda: mtf.cwise(tf.add, [X, Y]), "cwise needs tensors of one shape, got"),
         (
             lambda: mtf.slicewise(tf.identity, [X, Y], splittable_dims=["a:4", "z:3"]),
-            "splittable dimension z:3 is in none of .*: leave it out",
+            "splittable dimension z:3 is in none of ",
         ),
         (lambda: mtf.replace_dimensions(X, "a:4", ["y:2", "z:3"]), "of 24 entries cannot be resh"),
         (lambda: mtf.einsum([X, Y], "a:5"), "einsum output .* has a new dimension a:5 .*: add"),
@@ -258,8 +258,8 @@ def test_reductions_have_mesh_tensorflows_names() -> None:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"activation": "float31"}, "activation='float31' is not a type: give 'float32'"),
-        ({"master": "int32"}, "master='int32' must be a float type"),
+        ({"activation": "float31"}, "activation='float31' is not a float type: 'float32'"),
+        ({"master": "int32"}, "master='int32' is not a float type"),
     ],
 )
 def test_a_dtype_policy_takes_float_types_only(arguments: dict[str, str], message: str) -> None:

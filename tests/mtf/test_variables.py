@@ -84,8 +84,7 @@ def test_storage_is_laid_out_by_the_rules() -> None:
 def test_a_variable_without_value_is_an_error_with_the_remedy() -> None:
     variable = mtf.Variable(mtf.Mesh(), "a:8", name="scale")
     with pytest.raises(
-        mtf.ShapeError,
-        match=r"^variable scale has no value yet: call mtf.initialize\(module, seed\)",
+        mtf.ShapeError, match=r"^variable scale has no value yet: call mtf.initialize"
     ):
         mtf.relu(variable)
     with pytest.raises(mtf.ShapeError, match=r"^Layer has no path yet: call mtf\.initialize"):
@@ -95,7 +94,7 @@ def test_a_variable_without_value_is_an_error_with_the_remedy() -> None:
 def test_an_initializer_of_the_wrong_size_is_an_error() -> None:
     variable = mtf.Variable(mtf.Mesh(), "a:8", lambda _shape, _rng: np.zeros([4]))
     with pytest.raises(
-        mtf.ShapeError, match=r"the initializer of w returned sizes \(4,\) for Shape\(a:8\)"
+        mtf.ShapeError, match=r"the initializer of w returned \(4,\) for Shape\(a:8\)"
     ):
         variable.initialize(0, "w")
 
@@ -233,8 +232,8 @@ def test_variance_scaling_multiplies_the_dimensions_of_a_fan() -> None:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"mode": "fan"}, "^mode='fan' must be 'fan_in', 'fan_out' or 'fan_avg'$"),
-        ({"distribution": "gauss"}, "^distribution='gauss' must be 'normal'"),
+        ({"mode": "fan"}, "^mode is 'fan': it must be 'fan_in' or"),
+        ({"distribution": "gauss"}, "^distribution is 'gauss': it must be 'normal' or"),
     ],
 )
 def test_unknown_modes_are_an_error(arguments: dict[str, str], message: str) -> None:

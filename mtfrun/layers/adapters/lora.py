@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import tensorflow as tf
 
@@ -47,7 +47,6 @@ class LoRA(Adapter):
         check_range("LoRA.dropout_rate", self.dropout_rate, SHARE_BELOW_1)
 
     def attach(self, root: mtf.Module) -> None:
-        """See `Adapter`."""
         kernels = {p: v for p, v in root.named_variables().items() if is_kernel(v)}
         for path in find_paths(kernels, self.variables, "kernels", "LoRA.variables"):
             if kernels[path].addend is not None:
@@ -75,7 +74,7 @@ def attach_low_rank(kernel: mtf.Variable, rank: int, scale: float, dropout_rate:
         kernel.mesh, [rank_dim, *other], dtype=dtype, merged_dims=other, reduced_dims=[rank_dim]
     )
     drop = functools.partial(_drop, down, dropout_rate)
-    kernel.add_low_rank(mtf.LowRankAddend(down, up, scale, drop))
+    kernel.addend = mtf.LowRankAddend(down, up, scale, drop)
 
 
 def _drop(down: mtf.Variable, rate: float, x: mtf.Tensor) -> mtf.Tensor:
@@ -94,13 +93,13 @@ def low_rank_addends(root: mtf.Module) -> Iterator[tuple[str, mtf.Variable, mtf.
 
 def merge_low_rank(root: mtf.Module) -> None:
     """Adds the products to the kernels themselves, which then have no addends."""
-    adapted: Mapping[str, mtf.Variable] = {path: v for path, v, _ in low_rank_addends(root)}
+    adapted = [variable for _, variable, _ in low_rank_addends(root)]
 
     def merge() -> None:
-        for variable in adapted.values():
+        for variable in adapted:
             mtf.assign(variable, mtf.read_variable(variable))
 
     if adapted:
         mtf.function(merge)()
-    for variable in adapted.values():
-        variable.add_low_rank(None)
+    for variable in adapted:
+        variable.addend = None

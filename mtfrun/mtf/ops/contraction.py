@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
@@ -13,7 +12,7 @@ from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.ops.joining import pad, slice
 from mtfrun.mtf.ops.reductions import reduce_sum
 from mtfrun.mtf.ops.structure import reshape, transpose
-from mtfrun.mtf.parameters.low_rank import LowRankSum
+from mtfrun.mtf.parameters.low_rank import LowRankSum, equation
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import (
     Dimension,
@@ -50,12 +49,9 @@ def einsum(
     for i, x in enumerate(tensors[1:], start=2):
         remaining = tensors[i:]
         needed = union(shape, *(other.shape for other in remaining))
-        if remaining:
-            pair_shape = Shape(d for d in union(result.shape, x.shape) if d in needed)
-        else:
-            pair_shape = shape
+        pair_shape = Shape(d for d in union(result.shape, x.shape) if d in needed)
         x = _sum_private_dims(x, shape, [result, *remaining])
-        result = _product(result, x, pair_shape)
+        result = _product(result, x, pair_shape if remaining else shape)
     return transpose(result, shape)
 
 
@@ -80,12 +76,11 @@ def _output_shape(
         if reduced_dims is not None:
             raise ShapeError("give einsum output_shape or reduced_dims, not both")
         shape = convert_to_shape(output_shape)
-        for dim in shape:
-            if dim not in all_dims:
-                raise ShapeError(
-                    f"einsum output {shape} has a new dimension {dim.name}:{dim.size} that is in "
-                    f"none of {', '.join(map(str, shapes))}: add it with mtf.broadcast"
-                )
+        for dim in shape - all_dims:
+            raise ShapeError(
+                f"einsum output {shape} has a new dimension {dim.name}:{dim.size} that is in "
+                f"none of {', '.join(map(str, shapes))}: add it with mtf.broadcast"
+            )
         return shape
     if reduced_dims is None:
         reduced: list[Dimension] = [d for d in all_dims if sum(d in s for s in shapes) > 1]
@@ -136,17 +131,11 @@ def _single_row(x: Tensor, y: Tensor, shape: Shape) -> Dimension | None:
 
 
 def _pair_product(x: Tensor, y: Tensor, shape: Shape) -> Tensor:
-    dims = union(x.shape, y.shape)
     product = _matmul(x, y, shape)
     if product is not None:
         return product
-    letters = dict(zip(dims, string.ascii_letters, strict=False))
-
-    def term(dims: Shape) -> str:
-        return "".join(letters[dim] for dim in dims)
-
-    equation = f"{term(x.shape)},{term(y.shape)}->{term(shape)}"
-    return lay_out(x, tf.einsum(equation, x.value, y.value), shape)
+    value = tf.einsum(equation(x.shape, y.shape, shape), x.value, y.value)
+    return lay_out(x, value, shape)
 
 
 def _matmul(x: Tensor, y: Tensor, shape: Shape) -> Tensor | None:

@@ -15,7 +15,7 @@ from mtfrun.mtf.ops.binary import equal, greater_equal, less, logical_and, multi
 from mtfrun.mtf.ops.constants import constant, one_hot, range, zeros
 from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.reductions import reduce_sum
-from mtfrun.mtf.ops.structure import reshape
+from mtfrun.mtf.ops.structure import replace_dimensions
 from mtfrun.mtf.placement.mesh import Mesh
 from mtfrun.mtf.shape import (
     Dimension,
@@ -56,10 +56,7 @@ def gather(
     dim = convert_to_dimension(dim)
     weights.shape.index(dim)
     if dim in indices.shape:
-        raise ShapeError(
-            f"the indices {indices.shape} of a gather along {dim.name!r} must not have this "
-            "dimension: rename it in one of the two (mtf.rename_dimension)"
-        )
+        raise ShapeError(f"gather along {dim.name!r}: rename it in the indices {indices.shape}")
     batch = Shape(d for d in indices.shape if d in weights.shape)
     axis = weights.mesh.axis_of(dim)
     apart = all(weights.mesh.axis_of(d) != axis for d in indices.shape)
@@ -74,11 +71,13 @@ def gather(
     table = reorder(weights, Shape([*batch, dim, *row]))
     index = reorder(indices, Shape([*batch, *(indices.shape - batch)]))
     if batch.ndims and table.mesh.is_distributed and table.dtype.is_floating:
-        result = custom_gradient(
-            lambda table, index: _gather(table, index, dim),
-            lambda _inputs, _outputs, grads: [_scatter(grads[0], index, dim, table.shape), None],
-            [table, index],
-        )
+
+        def gradient(_inputs: Any, _outputs: Any, grads: Any) -> list[Tensor | None]:
+            # TensorFlow's would be whole on every device.
+            is_entry = one_hot(index, dim, dtype=table.dtype)
+            return [einsum([is_entry, grads[0]], table.shape), None]
+
+        result = custom_gradient(lambda *x: _gather(*x, dim), gradient, [table, index])
     else:
         result = _gather(table, index, dim)
     if output_shape is None:
@@ -97,10 +96,8 @@ def _look_up(
     # With the name of `dim` it is on the axis of `dim`.
     parts = Shape([Dimension(dim.name, num_parts)] if num_parts > 1 else [])
     inner = Dimension(f"{dim.name}_part", dim.size // num_parts)
-    at = table.shape.index(dim)
-    dims = table.shape.dims
     row = table.shape - dim
-    in_parts = reshape(table, [*dims[:at], *parts, inner, *dims[at + 1 :]])
+    in_parts = replace_dimensions(table, dim, [*parts, inner])
     position, number = indices % inner.size, indices // inner.size
     is_in_part = equal(number, range(indices.mesh, parts[0], number.dtype) if parts.ndims else 0)
 
@@ -125,9 +122,7 @@ def _gather_in_parts(
     """Returns a gather along a split dimension: a sum over its parts, zero except in one."""
     part = Dimension(dim.name, weights.mesh.num_splits(dim))
     inner = Dimension(f"{dim.name}_part", dim.size // part.size)
-    at = weights.shape.index(dim)
-    dims = weights.shape.dims
-    in_parts = reshape(weights, [*dims[:at], part, inner, *dims[at + 1 :]])
+    in_parts = replace_dimensions(weights, dim, [part, inner])
     # Indices into other parts are out of range.
     part_indices = indices - range(indices.mesh, part, indices.dtype) * inner.size
     by_part = gather(in_parts, part_indices, inner)
@@ -140,19 +135,10 @@ def _gather(table: Tensor, index: Tensor, dim: Dimension) -> Tensor:
     axis = table.shape.index(dim)
     shape = union(index.shape, table.shape - dim)
     inside = tf.logical_and(index.value >= 0, index.value < dim.size)
-    value = tf.gather(
-        table.value,
-        tf.where(inside, index.value, tf.zeros_like(index.value)),
-        axis=axis,
-        batch_dims=axis,
-    )
+    indices = tf.where(inside, index.value, tf.zeros_like(index.value))
+    value = tf.gather(table.value, indices, axis=axis, batch_dims=axis)
     mask = align(inside, index.shape, shape)
     return lay_out(table, tf.where(mask, value, tf.zeros([], value.dtype)), shape)
-
-
-def _scatter(grad: Tensor, index: Tensor, dim: Dimension, shape: Shape) -> Tensor:
-    """Returns the gradient of the table, which every device would hold whole with TensorFlow's."""
-    return einsum([one_hot(index, dim, dtype=grad.dtype), grad], shape)
 
 
 def gather_rows(
@@ -185,9 +171,8 @@ def gather_rows(
 def _fused_gather(
     x: Tensor, indices: Mapping[Dimension, Tensor], batch: Shape, row: Shape, output_shape: Shape
 ) -> Tensor:
-    table_shape = Shape([*(x.shape - row), *row])
-    table = reorder(x, table_shape).value
-    outer = table_shape.dims[: len(table_shape) - len(row)]
+    outer = (x.shape - row).dims
+    table = reorder(x, Shape([*outer, *row])).value
     index_shape = Shape(output_shape.dims[: len(output_shape) - len(row)])
     number: tf.Tensor | None = None
     stride = 1
@@ -241,8 +226,12 @@ def write_position(
     """
     x, entry = as_tensor(x), as_tensor(entry)
     dim = convert_to_dimension(dim)
-    form = _write_for_xla if is_traced_for_xla(x.mesh) else _composed_write
-    return form(x, entry, dim, position, condition)
+    if is_traced_for_xla(x.mesh):
+        return _write_for_xla(x, entry, dim, position, condition)
+    is_written = equal(range(x.mesh, dim), position)
+    if condition is not None:
+        is_written = logical_and(condition, is_written, output_shape=[*condition.shape, dim])
+    return where(is_written, entry, x, output_shape=x.shape)
 
 
 def mutable_zeros(mesh: Mesh, shape: ShapeLike, dtype: tf.DType = tf.float32) -> Tensor:
@@ -274,15 +263,6 @@ def add_position(x: Tensor, entry: TensorLike, dim: DimensionLike, position: Ten
     else:
         value = tf.raw_ops.InplaceAdd(x=x.value, i=tf.reshape(position.value, [1]), v=entries)
     return lay_out(x, value, x.shape)
-
-
-def _composed_write(
-    x: Tensor, entry: Tensor, dim: Dimension, position: Tensor, condition: Tensor | None
-) -> Tensor:
-    is_written = equal(range(x.mesh, dim), position)
-    if condition is not None:
-        is_written = logical_and(condition, is_written, output_shape=[*condition.shape, dim])
-    return where(is_written, entry, x, output_shape=x.shape)
 
 
 def _write_for_xla(
@@ -323,15 +303,14 @@ def _write_slices(
 ) -> Tensor:
     dims = [block_dim if d == dim else d for d in x.shape]
     update, value = reorder(block, Shape(dims)).value, x.value
-    axis = x.shape.index(dim)
     if not starts.shape.ndims:
-        index = tf.stack([starts.value if i == axis else 0 for i, _ in enumerate(dims)])
-        return lay_out(x, xla.dynamic_update_slice(value, update, index), x.shape)
-    (batch,) = starts.shape
-    row_axis = x.shape.index(batch)
-    rows = zip(tf.split(update, batch.size, row_axis), tf.unstack(starts.value), strict=True)
-    for row, (entries, start) in enumerate(rows):
-        place = {axis: start, row_axis: row}
-        index = tf.stack([place.get(i, 0) for i, _ in enumerate(dims)])
+        slices = [(update, {dim: starts.value})]
+    else:
+        (batch,) = starts.shape
+        rows = tf.split(update, batch.size, x.shape.index(batch))
+        places = ({dim: start, batch: row} for row, start in enumerate(tf.unstack(starts.value)))
+        slices = list(zip(rows, places, strict=True))
+    for entries, place in slices:
+        index = tf.stack([place.get(d, 0) for d in x.shape])
         value = xla.dynamic_update_slice(value, entries, index)
     return lay_out(x, value, x.shape)

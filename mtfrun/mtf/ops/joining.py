@@ -29,14 +29,12 @@ def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
         raise ShapeError("concat needs at least one tensor")
     first = tensors[0].shape
     axis = first.index(first.get_dim_by_name(concat_dim_name))
-    total = 0
-    parts = []
-    for x in tensors:
-        dim = x.shape.get_dim_by_name(concat_dim_name)
-        total += dim.size
-        aligned = reorder(x, first.resize_dimension(concat_dim_name, dim.size))
-        parts.append(gather_along(aligned, dim))
-    shape = first.resize_dimension(concat_dim_name, total)
+    dims = [x.shape.get_dim_by_name(concat_dim_name) for x in tensors]
+    parts = [
+        gather_along(reorder(x, first.resize_dimension(concat_dim_name, dim.size)), dim)
+        for x, dim in zip(tensors, dims, strict=True)
+    ]
+    shape = first.resize_dimension(concat_dim_name, sum(dim.size for dim in dims))
     return lay_out_gathered(tensors[0], tf.concat(parts, axis), shape, shape[axis])
 
 
@@ -58,10 +56,7 @@ def split(
         if sum(sizes) != dim.size:
             raise ShapeError(f"parts of {sizes} do not make up {dim.name}:{dim.size}")
     gathered = gather_along(x, dim)
-    begins = [sum(sizes[:i]) for i in range(len(sizes))]
-    return [
-        _slice(x, gathered, dim, begin, size) for begin, size in zip(begins, sizes, strict=True)
-    ]
+    return [_slice(x, gathered, dim, sum(sizes[:i]), size) for i, size in enumerate(sizes)]
 
 
 @accept_name
@@ -75,11 +70,8 @@ def stack(xs: Sequence[TensorLike], dim_name: str, axis: int = 0) -> Tensor:
     parts = [reorder(x, shape).value for x in tensors]
     dims = shape.dims
     dims.insert(position, Dimension(dim_name, len(tensors)))
-    if tensors[0].mesh.is_distributed:
-        value = engine.stack(parts, position)
-    else:
-        value = tf.stack(parts, position)
-    return lay_out_gathered(tensors[0], value, Shape(dims), dims[position])
+    join = engine.stack if tensors[0].mesh.is_distributed else tf.stack
+    return lay_out_gathered(tensors[0], join(parts, position), Shape(dims), dims[position])
 
 
 @accept_name

@@ -51,40 +51,28 @@ def slicewise(
     cast to `output_dtype`. `grad_function` replaces tf_fn's gradient, see `mtf.custom_gradient`.
     """
     tensors = [as_tensor(x) for x in xs]
-    several, shapes = _output_shapes(output_shape, tensors[0].shape)
+    shapes = list(output_shape) if isinstance(output_shape, (list, tuple)) else []
+    several = bool(shapes) and all(isinstance(shape, Shape) for shape in shapes)
+    if not several:
+        shapes = [tensors[0].shape if output_shape is None else convert_to_shape(output_shape)]
     splittable = {convert_to_dimension(dim) for dim in splittable_dims or ()}
     for dim in splittable:
         if not any(dim in x.shape for x in tensors):
-            raise ShapeError(
-                f"splittable dimension {dim.name}:{dim.size} is in none of "
-                f"{', '.join(str(x.shape) for x in tensors)}: leave it out"
-            )
+            inputs = ", ".join(str(x.shape) for x in tensors)
+            raise ShapeError(f"splittable dimension {dim.name}:{dim.size} is in none of {inputs}")
 
     def apply(*inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         gathered = (gather_along(x, *(d for d in x.shape if d not in splittable)) for x in inputs)
         values = tf_fn(*gathered)
-        values = list(values) if several else [values]
-        if output_dtype is not None:
-            values = [tf.cast(value, output_dtype) for value in values]
         results = tuple(
-            lay_out(inputs[0], value, shape) for value, shape in zip(values, shapes, strict=True)
+            lay_out(inputs[0], tf.cast(value, output_dtype or value.dtype), shape)
+            for value, shape in zip(values if several else [values], shapes, strict=True)
         )
         return results if several else results[0]
 
     if grad_function is None:
         return apply(*tensors)
     return custom_gradient(apply, grad_function, tensors)
-
-
-def _output_shapes(
-    output_shape: ShapeLike | Sequence[ShapeLike] | None, default: Shape
-) -> tuple[bool, list[Shape]]:
-    if output_shape is None:
-        return False, [default]
-    shapes = list(output_shape) if isinstance(output_shape, (list, tuple)) else []
-    if shapes and all(isinstance(shape, Shape) for shape in shapes):
-        return True, shapes
-    return False, [convert_to_shape(output_shape)]  # type: ignore[arg-type]
 
 
 def binary_op_with_broadcasting(

@@ -78,9 +78,9 @@ def _lay_out_from(x: Tensor, value: tf.Tensor, before: Shape, shape: Shape) -> T
     the first (measured, eagerly and compiled). There the axis is gathered instead.
     """
     old, new = x.mesh.partition(before), x.mesh.partition(shape)
-    lost = {axis for axis, other in zip(old[1:], new[1:], strict=True) if axis != other}
-    gained = {axis for axis, other in zip(new[1:], old[1:], strict=True) if axis != other}
-    if shape.ndims > 3 and (moved := lost & gained - {None}):
+    changed = [pair for pair in zip(old[1:], new[1:], strict=True) if pair[0] != pair[1]]
+    moved = {axis for axis, _ in changed} & {axis for _, axis in changed} - {None}
+    if shape.ndims > 3 and moved:
         names = [
             f"_whole_{i}" if axis in moved else dim.name
             for i, (axis, dim) in enumerate(zip(old, before, strict=True))
@@ -106,12 +106,8 @@ def _name_splits(x: Tensor, shape: Shape) -> tuple[Shape, Shape]:
             continue
         leads = len(split) == 1 and all(d.size == 1 for d in old[: old.index(split[0])])
         first = next((dim for dim in new if dim.size > 1), None)
-        if (
-            leads
-            and first is not None
-            and x.mesh.axis_of(first) == x.mesh.axis_of(split[0])
-            and first.size % x.mesh.num_splits(split[0]) == 0
-        ):
+        stays = first is not None and x.mesh.axis_of(first) == x.mesh.axis_of(split[0])
+        if leads and stays and first.size % x.mesh.num_splits(split[0]) == 0:
             after[shape.index(first)] = first.name
             continue
         for dim in old:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from mtfrun.errors import InputError, ShapeError
+from mtfrun.errors.checks import NOT_NEGATIVE, check_range
 from mtfrun.mtf.function import is_traced_for_xla
 from mtfrun.mtf.gradients import custom_gradient
 from mtfrun.mtf.ops.constants import one_hot
@@ -67,11 +68,11 @@ def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tu
     x = reorder(x, batch + reduced_dim)
 
     def best(x: Tensor) -> tuple[Tensor, Tensor]:
-        values, indices = tf.math.top_k(gather_along(x, reduced_dim), k_dim.size)
-        return (
-            lay_out_gathered(x, values, shape, k_dim),
-            lay_out_gathered(x, indices, shape, k_dim),
+        values, indices = (
+            lay_out_gathered(x, value, shape, k_dim)
+            for value in tf.math.top_k(gather_along(x, reduced_dim), k_dim.size)
         )
+        return values, indices
 
     if not x.mesh.is_distributed or not x.dtype.is_floating:
         return best(x)
@@ -113,8 +114,7 @@ def sample_with_temperature(
         return argmax(x, dim)
     if key is None:
         raise InputError("sample_with_temperature needs a key where temperature is not 0")
-    if temperature < 0.0:
-        raise InputError(f"temperature={temperature} must not be negative")
+    check_range("temperature", temperature, NOT_NEGATIVE)
     # Within (0, 1), where both logarithms are finite: draws are multiples of 2**-24.
     uniform = random_uniform(x.mesh, x.shape, key=key, minval=2.0**-24, maxval=1.0 - 2.0**-24)
     return argmax(x / temperature - log(-log(uniform)), dim)

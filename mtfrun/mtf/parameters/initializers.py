@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mtfrun.errors import InputError
+from mtfrun.errors.checks import check_choice
 from mtfrun.mtf.parameters.widths import NO_GROWTH, Widths
 from mtfrun.mtf.shape import Dimension, Shape
 
@@ -102,13 +102,8 @@ class VarianceScaling:
     distribution: str = "normal"
 
     def __post_init__(self) -> None:
-        if self.mode not in ("fan_in", "fan_out", "fan_avg"):
-            raise InputError(f"mode={self.mode!r} must be 'fan_in', 'fan_out' or 'fan_avg'")
-        if self.distribution not in ("normal", "truncated_normal", "uniform"):
-            raise InputError(
-                f"distribution={self.distribution!r} must be 'normal', 'truncated_normal' or "
-                "'uniform'"
-            )
+        check_choice("mode", self.mode, ("fan_in", "fan_out", "fan_avg"))
+        check_choice("distribution", self.distribution, ("normal", "truncated_normal", "uniform"))
 
     def __call__(
         self, reduced_dims: Iterable[Dimension], new_dims: Iterable[Dimension]

@@ -7,8 +7,15 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from mtfrun.mtf.shape import Dimension, Shape
+from mtfrun.mtf.shape import Dimension, Shape, union
 from mtfrun.mtf.tensor import Tensor
+
+
+def equation(x: Shape, y: Shape, result: Shape) -> str:
+    """Returns the equation of tf.einsum for the product of two tensors: "ab,bc->ac"."""
+    letters = dict(zip(union(x, y), string.ascii_letters, strict=False))
+    x_term, y_term, result_term = ("".join(letters[dim] for dim in s) for s in (x, y, result))
+    return f"{x_term},{y_term}->{result_term}"
 
 
 class LowRankSum(Tensor):
@@ -41,18 +48,14 @@ class LowRankSum(Tensor):
     @property
     def value(self) -> tf.Tensor:
         """The sum, computed at each access: it may be one inside a loop and one outside."""
-        letters = dict(zip([*self.shape, self.rank], string.ascii_letters, strict=False))
-        down, up, result = (
-            "".join(letters[dim] for dim in shape)
-            for shape in (self.down.shape, self.up.shape, self.shape)
+        product = tf.einsum(
+            equation(self.down.shape, self.up.shape, self.shape), self.down.value, self.up.value
         )
-        product = tf.einsum(f"{down},{up}->{result}", self.down.value, self.up.value)
         scaled = product * tf.constant(self.scale, product.dtype)
         return self.base.value + self.mesh.constrain(scaled, self.shape)
 
     @property
     def dtype(self) -> tf.DType:
-        """The element type."""
         return self.base.dtype
 
     @property

@@ -25,9 +25,7 @@ class Module(tf.Module):  # type: ignore[misc]
     def path(self) -> str:
         """The attribute path from the root, "" for the root; an error before `mtf.initialize`."""
         if self._path is None:
-            raise ShapeError(
-                f"{type(self).__name__} has no path yet: call mtf.initialize(root, seed) first"
-            )
+            raise ShapeError(f"{type(self).__name__} has no path yet: call mtf.initialize first")
         return self._path
 
     def named_variables(self) -> dict[str, Variable]:
@@ -74,19 +72,16 @@ def _walk(root: Any, prefix: str, seen: set[int] | None = None) -> Iterator[tupl
             return  # tied: the first path is its name
         seen.add(id(root))
         yield prefix, root
-    children: list[tuple[str, Any]] = []
+    children: Mapping[Any, Any] = {}
     if isinstance(root, Module):
-        children = [
-            (n, v)
-            for n, v in vars(root).items()
-            if n not in tf.Module._TF_MODULE_IGNORED_PROPERTIES
-        ]
+        ignored = tf.Module._TF_MODULE_IGNORED_PROPERTIES
+        children = {name: value for name, value in vars(root).items() if name not in ignored}
     elif isinstance(root, Mapping):
-        children = [(str(k), v) for k, v in root.items()]
+        children = root
     elif isinstance(root, (list, tuple)):
-        children = [(str(i), v) for i, v in enumerate(root)]
+        children = dict(enumerate(root))
     elif isinstance(root, Variable):
-        children = list(root.parts.items())
-    for name, child in children:
+        children = root.parts
+    for name, child in children.items():
         if isinstance(child, (Module, Variable, Mapping, list, tuple)):
             yield from _walk(child, f"{prefix}/{name}" if prefix else name, seen)

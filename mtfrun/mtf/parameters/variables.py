@@ -40,17 +40,14 @@ class DTypePolicy:
 
     def __post_init__(self) -> None:
         for field in ("master", "activation"):
-            object.__setattr__(self, field, _float_type(field, getattr(self, field)))
-
-
-def _float_type(field: str, dtype: tf.DType | str) -> tf.DType:
-    try:
-        dtype = tf.as_dtype(dtype)
-    except TypeError:
-        raise InputError(f"{field}={dtype!r} is not a type: give 'float32' or 'bfloat16'") from None
-    if not dtype.is_floating:
-        raise InputError(f"{field}={dtype.name!r} must be a float type: 'float32' or 'bfloat16'")
-    return dtype
+            name = getattr(self, field)
+            try:
+                dtype = tf.as_dtype(name)
+            except TypeError:
+                dtype = None
+            if dtype is None or not dtype.is_floating:
+                raise InputError(f"{field}={name!r} is not a float type: 'float32' or 'bfloat16'")
+            object.__setattr__(self, field, dtype)
 
 
 _ZEROS = Zeros()
@@ -70,7 +67,7 @@ class _Content:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LowRankAddend:
-    """What `Variable.add_low_rank` adds: scale * down * up; see `LowRankSum`."""
+    """What a variable's `addend` adds: scale * down * up; see `LowRankSum`."""
 
     down: Variable
     up: Variable
@@ -114,6 +111,7 @@ class Variable(Arithmetic):
       stored_shape: `shape` with the names by which the storage is laid out.
       sides: each dimension alone, but the merged ones as one shape: the rows and columns of
         optimizers with statistics of both.
+      addend: added wherever it is read, which then gives a `LowRankSum`; or None.
     """
 
     def __init__(
@@ -143,7 +141,7 @@ class Variable(Arithmetic):
         self.trainable = trainable
         self._content = _Content(name)
         self._sharded: Variable | None = None
-        self._addend: LowRankAddend | None = None
+        self.addend: LowRankAddend | None = None
         mesh.partition(self.shape)
         mesh.partition(self.stored_shape)
 
@@ -160,15 +158,12 @@ class Variable(Arithmetic):
     def variable(self) -> tf.Variable:
         """The storage: a `tf.Variable`, on several devices a `DVariable`."""
         if self._content.storage is None:
-            raise ShapeError(
-                f"variable {self.path or self.shape} has no value yet: "
-                "call mtf.initialize(module, seed) first"
-            )
+            name = self.path or self.shape
+            raise ShapeError(f"variable {name} has no value yet: call mtf.initialize first")
         return self._content.storage
 
     @property
     def is_initialized(self) -> bool:
-        """Whether it has a value."""
         return self._content.storage is not None
 
     @property
@@ -191,21 +186,12 @@ class Variable(Arithmetic):
     @property
     def parts(self) -> Mapping[str, Variable]:
         """The variables that its value also consists of, by the last part of their paths."""
-        addend = self._addend
+        addend = self.addend
         return {} if addend is None else {"lora_a": addend.down, "lora_b": addend.up}
 
     @property
-    def addend(self) -> LowRankAddend | None:
-        """What is added wherever it is read; None for nothing."""
-        return self._addend
-
-    def add_low_rank(self, addend: LowRankAddend | None) -> None:
-        """Makes reading give a `LowRankSum` with the addend, whose variables are its `parts`."""
-        self._addend = addend
-
-    @property
     def widths(self) -> Widths:
-        """The dimensions of the model that have grown; none by default."""
+        """The dimensions of the model that have grown."""
         return self._content.widths
 
     @property
@@ -223,9 +209,8 @@ class Variable(Arithmetic):
             raise InputError(f"variable {self.path} has a value: set base sizes before")
         if self._reduced_dims is None and widths.grow(self.shape):
             raise InputError(
-                f"variable {self.path} {self.shape.to_string} grows, and does not say over which "
-                "dimensions products with it sum: make it with mtf.Variable(reduced_dims=[...]), "
-                "[] for a table, a scale or a bias"
+                f"variable {self.path} {self.shape.to_string} grows: say over which dimensions "
+                "products with it sum, mtf.Variable(reduced_dims=[...]), [] for a table or a bias"
             )
         reduced = self._reduced_dims or Shape()
         growth = widths.growth_of(reduced, self.shape - reduced)
@@ -254,7 +239,7 @@ class Variable(Arithmetic):
         if self._reduced_dims is not None:
             variable._reduced_dims = Shape(names.get(dim, dim) for dim in self._reduced_dims)
         variable._sharded = variable
-        variable._addend = None
+        variable.addend = None
         return variable
 
     def share(self, variable: Variable) -> None:
@@ -266,13 +251,12 @@ class Variable(Arithmetic):
         self.path = path
         value = self._initial_value(seed)
         if self.mesh.is_distributed:
-            self._content.storage = engine.make_variable(
-                pack(self.mesh, value, self.stored_shape), trainable=self.is_trained
-            )
+            packed = pack(self.mesh, value, self.stored_shape)
+            storage = engine.make_variable(packed, trainable=self.is_trained)
         else:
-            self._content.storage = tf.Variable(
-                value, trainable=self.is_trained, name=path.rpartition("/")[2]
-            )
+            name = path.rpartition("/")[2]
+            storage = tf.Variable(value, trainable=self.is_trained, name=name)
+        self._content.storage = storage
 
     def _initial_value(self, seed: int) -> np.ndarray:
         if self.mesh.is_planned:
@@ -281,30 +265,26 @@ class Variable(Arithmetic):
             return np.broadcast_to(zero, self.shape.to_integer_list)
         digest = hashlib.blake2b(f"{seed}:{self.path}".encode(), digest_size=16).digest()
         rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest, "little")))
-        value = self._draw(rng)
+        inner = Shape(self.shape.dims[len(self._outer_dims) :])
+        values = [self.initializer(inner, rng) for _ in range(Shape(self._outer_dims).size)]
+        for value in values:
+            if np.shape(value) != tuple(inner.to_integer_list):
+                sizes = np.shape(value)
+                raise ShapeError(f"the initializer of {self.path} returned {sizes} for {inner}")
+        value = np.asarray(values[0])
+        if self._outer_dims:
+            value = np.stack(values).reshape(self.shape.to_integer_list)
         if self._content.initial_scale != 1.0:
             value = value * np.float32(self._content.initial_scale)
-        value = value.astype(self.dtype.as_numpy_dtype)
-        if value.shape != tuple(self.shape.to_integer_list):
-            raise ShapeError(
-                f"the initializer of {self.path} returned sizes {value.shape} for {self.shape}"
-            )
-        return value
-
-    def _draw(self, rng: np.random.Generator) -> np.ndarray:
-        if not self._outer_dims:
-            return np.asarray(self.initializer(self.shape, rng))
-        inner = Shape(self.shape.dims[len(self._outer_dims) :])
-        number = Shape(self._outer_dims).size
-        values = [np.asarray(self.initializer(inner, rng)) for _ in range(number)]
-        return np.stack(values).reshape(self.shape.to_integer_list)
+        return value.astype(self.dtype.as_numpy_dtype)
 
     def read(self) -> Tensor:
         """Returns the value as a tensor, with its addend; in `with_values` the value there."""
-        value, addend = self.read_alone(), self._addend
+        value, addend = self.read_alone(), self.addend
         if addend is None:
             return value
-        down, up = (_with_type(part.read(), self.dtype) for part in (addend.down, addend.up))
+        parts = (part.read() for part in (addend.down, addend.up))
+        down, up = (Tensor(x.mesh, tf.cast(x.value, self.dtype), x.shape) for x in parts)
         return LowRankSum(value, down, up, addend.scale, addend.drop)
 
     def read_alone(self) -> Tensor:
@@ -325,10 +305,6 @@ class Variable(Arithmetic):
 
     def __repr__(self) -> str:
         return f"Variable({self.path!r}, {self.shape.to_string!r}, {self.dtype.name})"
-
-
-def _with_type(x: Tensor, dtype: tf.DType) -> Tensor:
-    return x if x.dtype == dtype else Tensor(x.mesh, tf.cast(x.value, dtype), x.shape)
 
 
 def _sides(shape: Shape, merged_dims: Iterable[Dimension]) -> list[Shape]:
@@ -360,8 +336,8 @@ def with_values(values: Mapping[Variable, Tensor]) -> contextlib.AbstractContext
 
 def read_once(variables: Mapping[str, Variable]) -> contextlib.AbstractContextManager[None]:
     """Gathers variables once, before a loop, such as a decoder's, that reads and assigns none."""
-    sharded = [v for v in variables.values() if v.shape != v.stored_shape]
-    return with_values({variable: variable.read_alone() for variable in sharded})
+    is_sharded = (v for v in variables.values() if v.shape != v.stored_shape)
+    return with_values({variable: variable.read_alone() for variable in is_sharded})
 
 
 def read_variable(var: Variable) -> Tensor:
