@@ -1,17 +1,19 @@
-from mtfrun.extras.text_tasks.multi_label_classifier import (
-    MultiLabelClassifier as MultiLabelClassifier,
-)
-from mtfrun.extras.text_tasks.multi_label_data import LabelSetVocabulary as LabelSetVocabulary
-from mtfrun.extras.text_tasks.multi_label_data import MultiLabelData as MultiLabelData
+from mtfrun.extras.text_tasks.models import MultiLabelClassifier as MultiLabelClassifier
+from mtfrun.extras.text_tasks.models import SpanLabeler as SpanLabeler
+from mtfrun.extras.text_tasks.models import TextRegressor as TextRegressor
 from mtfrun.extras.text_tasks.span_data import SpanData as SpanData
-from mtfrun.extras.text_tasks.span_labeler import SpanLabeler as SpanLabeler
+from mtfrun.extras.text_tasks.text_classification_data import (
+    LabelSetVocabulary as LabelSetVocabulary,
+)
 from mtfrun.extras.text_tasks.text_classification_data import LabelVocabulary as LabelVocabulary
+from mtfrun.extras.text_tasks.text_classification_data import MultiLabelData as MultiLabelData
+from mtfrun.extras.text_tasks.text_classification_data import NumberVocabulary as NumberVocabulary
 from mtfrun.extras.text_tasks.text_classification_data import (
     TextClassificationData as TextClassificationData,
 )
-from mtfrun.extras.text_tasks.text_regression_data import NumberVocabulary as NumberVocabulary
-from mtfrun.extras.text_tasks.text_regression_data import TextRegressionData as TextRegressionData
-from mtfrun.extras.text_tasks.text_regressor import TextRegressor as TextRegressor
+from mtfrun.extras.text_tasks.text_classification_data import (
+    TextRegressionData as TextRegressionData,
+)
 from mtfrun.extras.text_tasks.token_classification_data import (
     TokenClassificationData as TokenClassificationData,
 )

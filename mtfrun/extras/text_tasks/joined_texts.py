@@ -1,16 +1,21 @@
-"""Rows of two texts, "first end second end", and the types of their ids."""
+"""Rows of two texts, "first end second end", the types of their ids, and labelled pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from mtfrun.data.cache.tokens import TokenCache
 from mtfrun.data.errors import DataError
-from mtfrun.data.prompts import PromptRow
-from mtfrun.data.rows.batches import Places, Rows
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.preprocessor import Fields, field_of
+from mtfrun.data.prompts import PromptRow, ScoredRow, TextClassificationPrompts, pad_rows
+from mtfrun.data.rows.batches import Batch, Places, Rows
+from mtfrun.data.rows.order import Selection
+from mtfrun.data.task import Task
 from mtfrun.data.vocabularies.vocabulary import NO_END, Vocabulary
 
 TYPES = "inputs_types"
@@ -100,3 +105,103 @@ class JoinedRows(Rows):
         return [
             self._cache.tokens[start : stop - 1] for start, stop in zip(starts, stops, strict=True)
         ]
+
+
+_FIRST, _SECOND = "first", "second"
+CACHED_TEXTS = (_FIRST, _SECOND, TARGETS)
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitInputs:
+    """Divides inputs "first<tab>second" into these fields."""
+
+    def __call__(self, fields: Fields) -> Fields:
+        first, second = _split("an example", field_of(self, fields, INPUTS))
+        return {**fields, _FIRST: first, _SECOND: second}
+
+
+def with_split_inputs(task: Task) -> Task:
+    """Returns the task with the fields `CACHED_TEXTS`."""
+    of_inputs = task.vocabulary_of(INPUTS)
+    vocabularies = {_FIRST: of_inputs, _SECOND: of_inputs, TARGETS: task.vocabulary_of(TARGETS)}
+    preprocessors = [*task.preprocessors, SplitInputs()]
+    return dataclasses.replace(task, vocabulary=vocabularies, preprocessors=preprocessors)
+
+
+class LabelledPairs(JoinedRows):
+    """One pair a row, its types if there are any, and the ids of its labels as first targets."""
+
+    def __init__(self, cache: TokenCache, joiner: TextJoiner, num_targets: int):
+        super().__init__(cache, joiner)
+        self._num_targets = num_targets
+
+    def padding_of(self, feature: str) -> int:
+        paddings = {INPUTS: self._joiner.vocabulary.pad_id, TARGETS: self._cache.padding_id}
+        return paddings.get(feature, 0)
+
+    def take(self, selection: Selection) -> Batch:
+        rows, types, labels = [], [], []
+        for example in selection.rows.tolist():
+            first, second, label = self._texts(example)
+            pair = self._joiner.cut(first, self._joiner.strip_begin(second))
+            row = self._joiner.join(*pair)
+            rows.append(row.ids)
+            types.append(row.types)
+            end = self._cache.tokens[self._cache.ends[example, -1] - 1]
+            labels.append(np.append(label, end)[: self._num_targets])
+        inputs = pad_rows(rows, len(rows), self._joiner.length, self.padding_of(INPUTS))
+        targets = pad_rows(labels, len(rows), self._joiner.length, self.padding_of(TARGETS))
+        return {INPUTS: inputs, **_types(self._joiner, types, inputs), TARGETS: targets}
+
+
+class PairClassificationPrompts(TextClassificationPrompts):
+    """Prompts are "first<tab>second", and outputs are one id."""
+
+    has_plain_rows: ClassVar[bool] = False
+
+    def __init__(self, joiner: TextJoiner, labels: Vocabulary, num_targets: int) -> None:
+        super().__init__(joiner.vocabulary, labels, joiner.length, num_targets)
+        self._joiner = joiner
+
+    def row(self, prompt: bytes) -> PromptRow:
+        first, second = map(self.prompt_vocabulary.encode, _split("a prompt", prompt))
+        second = self._joiner.strip_begin(second)
+        parts = self._joiner.cut(first, second)
+        return self._joiner.prompt_row((first, second), parts, self.output_limit)
+
+    def features(
+        self, rows: Sequence[PromptRow], batch: int, lengths: Mapping[str, int]
+    ) -> dict[str, np.ndarray]:
+        features = super().features(rows, batch, lengths)
+        types = [row.types for row in rows]
+        return {**features, **_types(self._joiner, types, features[INPUTS])}
+
+    def score_label(self, row: PromptRow, target: bytes) -> ScoredRow:
+        scored = super().score_label(row, target)
+        if not has_types(self._joiner.separators):
+            return scored
+        return scored._replace(
+            features={**scored.features, TYPES: row.types},
+            lengths={**scored.lengths, TYPES: scored.lengths[INPUTS]},
+        )
+
+
+def has_types(separators: int) -> bool:
+    """Whether rows have types; RoBERTa's, with two ends between the texts, have none."""
+    return separators == 1
+
+
+def _types(
+    joiner: TextJoiner, types: Sequence[np.ndarray], inputs: np.ndarray
+) -> dict[str, np.ndarray]:
+    return {TYPES: pad_rows(types, *inputs.shape)} if has_types(joiner.separators) else {}
+
+
+def _split(what: str, text: bytes) -> tuple[bytes, bytes]:
+    first, tab, second = text.partition(b"\t")
+    if not tab:
+        raise DataError(
+            f"{what} is two texts with a tab between them, and this one has no tab: "
+            f"{text[:40].decode('utf-8', 'replace')!r}"
+        )
+    return first, second

@@ -10,51 +10,15 @@ from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.preprocessor import Fields, field_of, required_texts_of
 
 # English names of languages by ISO 639-1 code.
-LANGUAGES = {
-    "ar": "Arabic",
-    "bg": "Bulgarian",
-    "bn": "Bengali",
-    "cs": "Czech",
-    "da": "Danish",
-    "de": "German",
-    "el": "Greek",
-    "en": "English",
-    "es": "Spanish",
-    "et": "Estonian",
-    "fa": "Persian",
-    "fi": "Finnish",
-    "fr": "French",
-    "gu": "Gujarati",
-    "he": "Hebrew",
-    "hi": "Hindi",
-    "hr": "Croatian",
-    "hu": "Hungarian",
-    "id": "Indonesian",
-    "is": "Icelandic",
-    "it": "Italian",
-    "ja": "Japanese",
-    "kk": "Kazakh",
-    "ko": "Korean",
-    "lt": "Lithuanian",
-    "lv": "Latvian",
-    "nl": "Dutch",
-    "no": "Norwegian",
-    "pl": "Polish",
-    "pt": "Portuguese",
-    "ro": "Romanian",
-    "ru": "Russian",
-    "sk": "Slovak",
-    "sl": "Slovenian",
-    "sv": "Swedish",
-    "sw": "Swahili",
-    "ta": "Tamil",
-    "th": "Thai",
-    "tr": "Turkish",
-    "uk": "Ukrainian",
-    "ur": "Urdu",
-    "vi": "Vietnamese",
-    "zh": "Chinese",
-}
+_NAMES = """
+    ar=Arabic bg=Bulgarian bn=Bengali cs=Czech da=Danish de=German el=Greek en=English
+    es=Spanish et=Estonian fa=Persian fi=Finnish fr=French gu=Gujarati he=Hebrew hi=Hindi
+    hr=Croatian hu=Hungarian id=Indonesian is=Icelandic it=Italian ja=Japanese kk=Kazakh
+    ko=Korean lt=Lithuanian lv=Latvian nl=Dutch no=Norwegian pl=Polish pt=Portuguese ro=Romanian
+    ru=Russian sk=Slovak sl=Slovenian sv=Swedish sw=Swahili ta=Tamil th=Thai tr=Turkish
+    uk=Ukrainian ur=Urdu vi=Vietnamese zh=Chinese
+"""
+LANGUAGES = dict(entry.split("=") for entry in _NAMES.split())
 
 
 @dataclasses.dataclass(frozen=True)
