@@ -70,7 +70,7 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
         "monitoring": {"report"},
         "report": {"data_viewer", "sweeps"},
         "saved_model": {"text_tasks", "vision"},
-        "serving": {"vision"},
+        "serving": {"constraints", "vision"},
     },
     "mtfrun.extras.audit": {"commands": {"verify"}},
     "mtfrun.extras.huggingface": {"families": {"tables", "tokenizers"}, "tokenizers": {"tables"}},

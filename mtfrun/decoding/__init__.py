@@ -2,10 +2,8 @@
 
 from mtfrun.decoding.beam_search import BeamSearch as BeamSearch
 from mtfrun.decoding.controls.automaton import Automaton as Automaton
-from mtfrun.decoding.controls.constraints import Constraint as Constraint
-from mtfrun.decoding.controls.constraints import ForcedWords as ForcedWords
-from mtfrun.decoding.controls.constraints import JsonSchema as JsonSchema
-from mtfrun.decoding.controls.constraints import Regex as Regex
+from mtfrun.decoding.controls.automaton import Constraint as Constraint
+from mtfrun.decoding.controls.automaton import ForcedWords as ForcedWords
 from mtfrun.decoding.controls.controls import Controls as Controls
 from mtfrun.decoding.controls.guide import Guide as Guide
 from mtfrun.decoding.controls.guide import TokenTexts as TokenTexts

@@ -1,20 +1,24 @@
 """Automata over bytes: which texts may be written, where they may end and where they must.
 
-A regular expression, forced words and stop strings become automata, and one automaton is what
-several demand together. `guide.py` applies it to ids. All of it is numpy, computed once.
+Constraints and stop strings become automata, and their product accepts what all of them accept.
+`guide.py` applies it to ids. All of it is numpy, computed once.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from mtfrun.decoding.controls.pattern_program import MOST_STATES, NO_STATE
 from mtfrun.errors import InputError
 
+NO_STATE = -1
+
+# More are too many for the tables of a vocabulary.
+_MOST_STATES = 20_000
 _MOST_SECS = 10.0
 
 
@@ -30,6 +34,39 @@ class Automaton(NamedTuple):
     after: np.ndarray
     may_end: np.ndarray
     must_end: np.ndarray
+
+
+class Constraint(Protocol):
+    """Says which texts an output may be."""
+
+    def automaton(self) -> Automaton:
+        """Returns the automaton of the bytes of UTF-8."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ForcedWords:
+    """Every output contains all of these texts, in any order.
+
+    They may overlap. An output does not end before it has them; where its limit comes near, it
+    continues with what it lacks.
+    """
+
+    words: Sequence[str]
+
+    def __post_init__(self) -> None:
+        check_texts("ForcedWords.words", self.words)
+        if not self.words:
+            raise InputError('ForcedWords.words is empty: list texts, such as ["thank you"]')
+
+    def automaton(self) -> Automaton:
+        return all_of(containing_each(self.words, ends=False))
+
+
+def check_texts(name: str, texts: Sequence[str]) -> None:
+    """Raises InputError unless a setting is a list of texts, none of them empty."""
+    is_list = isinstance(texts, list | tuple)
+    if not is_list or not all(isinstance(text, str) and text for text in texts):
+        raise InputError(f'{name} is {texts!r:.200}: it must be a list of texts, such as ["\\n"]')
 
 
 def containing_each(words: Sequence[str], *, ends: bool) -> list[Automaton]:
@@ -109,8 +146,8 @@ def _both(a: Automaton, b: Automaton, end: float) -> Automaton:
 
 def check_size(states: int) -> None:
     """Raises InputError if an automaton has too many states."""
-    if states > MOST_STATES:
+    if states > _MOST_STATES:
         raise InputError(
-            f"the constraints and stop strings need more than {MOST_STATES:,} states: shorten "
+            f"the constraints and stop strings need more than {_MOST_STATES:,} states: shorten "
             "them, or bound fewer repetitions, as {0,200} does"
         )

@@ -6,8 +6,13 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from mtfrun.decoding.controls.automaton import Automaton, all_of, containing_each
-from mtfrun.decoding.controls.constraints import MOST_SECS, Constraint, check_texts
+from mtfrun.decoding.controls.automaton import (
+    Automaton,
+    Constraint,
+    all_of,
+    check_texts,
+    containing_each,
+)
 from mtfrun.decoding.controls.guide import TokenTexts, make_guide
 from mtfrun.decoding.controls.rules import LogitProcessor, Rules
 from mtfrun.decoding.controls.sampling import TokenFilter
@@ -15,6 +20,8 @@ from mtfrun.errors import InputError
 from mtfrun.errors.checks import INDEX, check_range
 
 _NO_ID = -2
+# The longest time of all constraints.
+_MOST_SECS = 25.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Controls:
             if not callable(getattr(constraint, "automaton", None)):
                 raise InputError(
                     f"Controls.constraints has {constraint!r}, which has no method automaton(): "
-                    "list objects such as @decoding.Regex()"
+                    "list objects such as @decoding.ForcedWords()"
                 )
 
     def ends(self, end_id: int) -> tuple[int, ...]:
@@ -91,11 +98,11 @@ class Controls:
 
 
 def _automata(constraints: Sequence[Constraint]) -> Iterator[Automaton]:
-    end = time.monotonic() + MOST_SECS
+    end = time.monotonic() + _MOST_SECS
     for constraint in constraints:
         yield constraint.automaton()
         if time.monotonic() > end:
             raise InputError(
-                f"Controls.constraints, up to {constraint!r:.200}, need more than {MOST_SECS:g} s: "
+                f"Controls.constraints need more than {_MOST_SECS:g} s, up to {constraint!r:.200}: "
                 "leave some out"
             )

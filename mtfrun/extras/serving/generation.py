@@ -8,9 +8,10 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from mtfrun.decoding import Constraint, Controls, JsonSchema, Regex
+from mtfrun.decoding import Constraint, Controls
 from mtfrun.decoding.controls.processors import FrequencyPenalty, PresencePenalty
 from mtfrun.errors.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE_ABOVE_0, Range
+from mtfrun.extras.constraints import JsonSchema, Regex
 from mtfrun.extras.serving.fields import Fields, RequestError
 
 # Fields of OpenAI's requests that change no output here.

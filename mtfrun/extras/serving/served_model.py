@@ -18,12 +18,12 @@ from mtfrun.configuration.errors import one_line
 from mtfrun.data import ConversationTemplate, ImageData, PromptRow
 from mtfrun.data.prompts import TextClassificationPrompts
 from mtfrun.decoding import Controls, Guide
-from mtfrun.decoding.controls.constraints import stop_building
 from mtfrun.errors import InputError
 from mtfrun.experiment import Answer, Classification, Decoding, Experiment, Prediction, Score
 from mtfrun.experiment.inference.classification import LabelProbability
 from mtfrun.experiment.inference.decoding_batches import line_of_draws
 from mtfrun.experiment.records import require
+from mtfrun.extras.constraints import stop_building
 from mtfrun.extras.serving.engine import Engine, News, Ticket
 from mtfrun.extras.serving.fields import RequestError
 from mtfrun.extras.serving.generation import Generation

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from mtfrun.decoding import Controls, JsonSchema, Regex
+from mtfrun.decoding import Controls
 from mtfrun.experiment import Decoding
+from mtfrun.extras.constraints import JsonSchema, Regex
 from mtfrun.extras.serving.app import make_app
 from mtfrun.extras.serving.generation import Limits
 from mtfrun.extras.serving.served_model import ServedModel
@@ -212,7 +213,7 @@ def test_json_that_does_not_fit_the_limit_ends_by_length(client: TestClient) -> 
         ({"prompt": "a", "n": 2, "temperature": 0}, 400, "num_outputs=2"),
         ({"prompt": "a", "beam_size": 2, "logprobs": 1}, 400, "logprobs are not available"),
         ({"prompt": "a", "guided_regex": "a{100000}"}, 400, "more than 20,000 states"),
-        ({"prompt": "a", "guided_regex": "("}, 400, "decoding.Regex cannot use '('"),
+        ({"prompt": "a", "guided_regex": "("}, 400, "constraints.Regex cannot use '('"),
         ({"prompt": "a", "model": "other"}, 404, "there is no model 'other'"),
     ],
 )

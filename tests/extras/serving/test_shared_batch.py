@@ -11,6 +11,7 @@ import pytest
 
 from mtfrun import decoding, mtf
 from mtfrun.decoding import Search
+from mtfrun.extras.constraints import Regex
 from mtfrun.extras.serving.shared_batch.shared_batch import SharedBatch
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
@@ -149,9 +150,9 @@ PENALTIES = decoding.Controls((decoding.FrequencyPenalty(6.0), decoding.Presence
 PENALISED = Search(controls=PENALTIES)
 # Ids from 2 on write a letter.
 TOKENS = decoding.TokenTexts([b"", b"", *(bytes([97 + i]) for i in range(VOCABULARY - 2))])
-GUIDED = Search(controls=decoding.Controls(constraints=(decoding.Regex("[a-h]{2,6}x[^x]*"),)))
+GUIDED = Search(controls=decoding.Controls(constraints=(Regex("[a-h]{2,6}x[^x]*"),)))
 DRAWN_AND_GUIDED = Search(
-    temperature=0.9, seed=5, controls=decoding.Controls(constraints=(decoding.Regex("(ab|c.){3}"),))
+    temperature=0.9, seed=5, controls=decoding.Controls(constraints=(Regex("(ab|c.){3}"),))
 )
 
 

@@ -1,4 +1,4 @@
-"""Constraints of outputs: words, a regular expression, or a JSON schema."""
+"""Constraints of outputs: a regular expression, or a JSON schema."""
 
 from __future__ import annotations
 
@@ -7,47 +7,21 @@ import dataclasses
 import importlib.util
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from mtfrun.decoding.controls import pattern_program
-from mtfrun.decoding.controls.automaton import Automaton, all_of, containing_each
+from mtfrun.decoding import Automaton
 from mtfrun.errors import InputError, shorten
+from mtfrun.extras.constraints import pattern_program
 from mtfrun.processes.answering_child import AnsweringChild, NoAnswerError
 
-MOST_SECS = 25.0
-"""The longest time of an automaton; its process may use less time of a processor."""
+# The longest time of an automaton; its process may use less time of a processor.
+_MOST_SECS = 25.0
 
-_program = AnsweringChild(Path(pattern_program.__file__), MOST_SECS)
-
-
-class Constraint(Protocol):
-    """Says which texts an output may be."""
-
-    def automaton(self) -> Automaton:
-        """Returns the automaton of the bytes of UTF-8."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ForcedWords:
-    """Every output contains all of these texts, in any order.
-
-    They may overlap. An output does not end before it has them; where its limit comes near, it
-    continues with what it lacks.
-    """
-
-    words: Sequence[str]
-
-    def __post_init__(self) -> None:
-        check_texts("ForcedWords.words", self.words)
-        if not self.words:
-            raise InputError('ForcedWords.words is empty: list texts, such as ["thank you"]')
-
-    def automaton(self) -> Automaton:
-        return all_of(containing_each(self.words, ends=False))
+_program = AnsweringChild(Path(pattern_program.__file__), _MOST_SECS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +36,7 @@ class Regex:
 
     def automaton(self) -> Automaton:
         return _build(
-            "decoding.Regex",
+            "constraints.Regex",
             {"pattern": self.pattern},
             self.pattern,
             "write it in Python's syntax, without look-behind, back-references and anchors",
@@ -88,7 +62,7 @@ class JsonSchema:
     def automaton(self) -> Automaton:
         schema = self.schema if isinstance(self.schema, str) else json.dumps(self.schema)
         request = {"schema": schema, "whitespace": self.whitespace}
-        return _build("decoding.JsonSchema", request, schema, "correct or simplify it")
+        return _build("constraints.JsonSchema", request, schema, "correct or simplify it")
 
 
 def _build(user: str, request: Mapping[str, str], text: str, remedy: str) -> Automaton:
@@ -118,10 +92,3 @@ def _build(user: str, request: Mapping[str, str], text: str, remedy: str) -> Aut
 def stop_building() -> None:
     """Ends the process, and with an error the automaton that another thread waits for."""
     _program.close()
-
-
-def check_texts(name: str, texts: Sequence[str]) -> None:
-    """Raises InputError unless a setting is a list of texts, none of them empty."""
-    is_list = isinstance(texts, list | tuple)
-    if not is_list or not all(isinstance(text, str) and text for text in texts):
-        raise InputError(f'{name} is {texts!r:.200}: it must be a list of texts, such as ["\\n"]')
