@@ -9,7 +9,7 @@ import pathlib
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from mtfrun.configuration.arguments import range_of
 from mtfrun.errors import InputError
@@ -17,11 +17,12 @@ from mtfrun.errors.untrusted import is_directory
 from mtfrun.files import is_url
 
 if TYPE_CHECKING:
+    from mtfrun import mtf
     from mtfrun.experiment.runs.configured_data import ConfiguredData
     from mtfrun.experiment.runs.settings import Settings
 
 PathKind = (
-    Literal["run", "input", "model", "directory", "adapter", "draft", "checkpoint"]
+    Literal["run", "input", "model", "directory", "adapter", "checkpoint"]
     | Literal["new file", "new directory"]
 )
 """What a flag that is declared with `path=` must name; see `check_paths`."""
@@ -62,6 +63,18 @@ class Command(NamedTuple):
     around: Callable[[argparse.Namespace], AbstractContextManager[object]] = lambda _: (
         contextlib.nullcontext()
     )
+
+
+class InferenceFlags(Protocol):
+    """Flags that an entry point of the group "mtfrun.inference_flags" adds to `decode`."""
+
+    def add_flags(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def check(self, flags: argparse.Namespace) -> None:
+        """Raises InputError for flags that cannot be used."""
+
+    def settings(self, flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]:
+        """Returns settings of the inference, whose model is on a mesh."""
 
 
 GIN_HELP = """\

@@ -65,11 +65,6 @@ def _check_adapter(flags: argparse.Namespace, flag: str, value: str) -> None:
             raise
 
 
-def _check_draft(flags: argparse.Namespace, flag: str, value: str) -> None:
-    if value != "lookup":
-        _check_directory(flags, flag, value)
-
-
 def _check_checkpoint(flags: argparse.Namespace, flag: str, value: str) -> None:
     if flags.model_dir is None:  # else it may be a step of that run
         _check_directory(flags, flag, value)
@@ -115,7 +110,6 @@ _CHECKS: dict[PathKind, Callable[[argparse.Namespace, str, str], None]] = {
     "model": _check_model,
     "directory": _check_directory,
     "adapter": _check_adapter,
-    "draft": _check_draft,
     "checkpoint": _check_checkpoint,
     "new file": _check_new_file,
     "new directory": _check_new_directory,

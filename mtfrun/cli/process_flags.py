@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from mtfrun import __version__, processes
-from mtfrun.cli.command import Command, check_least
+from mtfrun.cli.command import Command, PathKind, check_least
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.files import StoreError, is_url, local_copy
@@ -21,8 +21,8 @@ _MOST_SECS = 1_000_000
 _PORTS = range(1, 1 << 16)
 # The ports at which a step of SLURM listens, below those that systems give to other connections.
 _FIRST_PORT, _NUM_PORTS = 20000, 10000
-# Flags that name a run, or a checkpoint of it as in /tmp/run@100, which is read.
-_READ = ("adapter", "base", "draft", "first", "second")
+# Kinds of paths that are read: a run, or a checkpoint of it as in /tmp/run@100.
+_READ: tuple[PathKind, ...] = ("adapter", "checkpoint", "directory")
 _AT_STEP = re.compile(r"(?P<run>.*)(?P<step>@[a-z0-9]+)")
 
 
@@ -188,8 +188,12 @@ def _remove_unfinished_files() -> None:
 
 
 def has_urls(flags: argparse.Namespace) -> bool:
-    values = [getattr(flags, name, None) for name in ("model_dir", "input", *_READ)]
+    values = [getattr(flags, name, None) for name in ("model_dir", "input", *_read_names(flags))]
     return any(map(is_url, [*values, *getattr(flags, "words", ())]))
+
+
+def _read_names(flags: argparse.Namespace) -> list[str]:
+    return [name for _, name, kind in flags.paths if kind in _READ]
 
 
 def replace_urls(flags: argparse.Namespace) -> None:
@@ -238,8 +242,8 @@ def local_directories(flags: argparse.Namespace, command: Command) -> Iterator[N
                     f"--model_dir={flags.model_dir}: {command.name} needs a local directory"
                 )
             flags.model_dir = open_mirror(flags.model_dir, writes=writes)
-        for name in _READ:
-            value = getattr(flags, name, None)
+        for name in _read_names(flags):
+            value = getattr(flags, name)
             if is_url(value):
                 match = _AT_STEP.fullmatch(value)
                 url, step = (match["run"], match["step"]) if match else (value, "")

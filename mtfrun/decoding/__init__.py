@@ -36,13 +36,8 @@ from mtfrun.decoding.decoder import Hypotheses as Hypotheses
 from mtfrun.decoding.decoder import Hypothesis as Hypothesis
 from mtfrun.decoding.decoder import StepFunction as StepFunction
 from mtfrun.decoding.decoder import n_best as n_best
-from mtfrun.decoding.draft import Draft as Draft
-from mtfrun.decoding.draft import LookupDraft as LookupDraft
-from mtfrun.decoding.draft import ModelDraft as ModelDraft
 from mtfrun.decoding.generate import fit_state as fit_state
 from mtfrun.decoding.generate import generate as generate
 from mtfrun.decoding.prompt import count_prompt_ids as count_prompt_ids
 from mtfrun.decoding.prompt import worth_reading_at_once as worth_reading_at_once
 from mtfrun.decoding.search import Search as Search
-from mtfrun.decoding.speculative import Speculation as Speculation
-from mtfrun.decoding.speculative import speculate as speculate

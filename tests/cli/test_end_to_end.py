@@ -146,29 +146,6 @@ def test_decode_answers_every_line_whatever_its_bytes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampling", [[], ["--temperature=1", "--num_outputs=2"]])
-def test_a_draft_changes_no_output(trained: pathlib.Path, sampling: list[str]) -> None:
-    decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=abababab", *sampling]
-    expected = [answer["outputs"] for answer in succeeded(mtfrun_here(*decode))]
-    for draft in ("lookup", str(trained)):
-        process = mtfrun_here(*decode, f"--draft={draft}", "--draft_tokens=3")
-        actual = [answer["outputs"] for answer in succeeded(process)]
-        for outputs in zip(actual, expected, strict=True):
-            assert [[x["text"] for x in y] for y in outputs] == [
-                [x["text"] for x in outputs[1]]
-            ] * 2
-        report = process.stderr.decode()
-        assert re.search(r"draft: \d+% of its tokens accepted, \d+\.\d\d tokens per step", report)
-    assert "draft: 100% of its tokens accepted" in report
-
-
-def test_a_draft_and_beams_are_refused(trained: pathlib.Path) -> None:
-    decode = ["decode", f"--model_dir={trained}", "--prompt=a", "--beam_size=2", "--draft=lookup"]
-    line = error_line(mtfrun_here(*decode))
-    assert "beam_size=2 and a draft, which is for greedy decoding and sampling" in line
-
-
-@pytest.mark.slow
 def test_sampling_depends_on_the_seed_alone(trained: pathlib.Path) -> None:
     decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=the "]
     sampled = [*decode, "--temperature=1", "--top_k=50"]

@@ -78,11 +78,6 @@ def test_search_paths_are_split() -> None:
             "neither a step nor latest nor best nor all",
         ),
         (["decode", "--model_dir=x"], "decode needs prompts"),
-        (["decode", "--model_dir=x", "--prompt=a", "--draft="], "--draft needs a name"),
-        (
-            ["decode", "--model_dir=x", "--prompt=a", "--draft_tokens=3"],
-            "--draft_tokens is about a draft: give --draft=DIR or --draft=lookup",
-        ),
         (["decode", "--model_dir=x", "--prompt=a", "--input=b"], "decode needs prompts"),
         (["decode", "--model_dir=x", "--prompt=a", "--checkpoint=all"], "nor latest"),
         (["decode", "--model_dir=x", "--interactive", "--output=a"], "leave --output out"),

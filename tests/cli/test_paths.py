@@ -37,10 +37,6 @@ def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("decode --model_dir=run --prompt=x --output=prompts.txt/x", "prompts.txt is not a dir"),
         ("decode --model_dir=run --prompt=x --adapter=a", "--adapter=a is not a directory: check"),
         ("decode --model_dir=run --prompt=x --adapter=proses", "did you mean 'prose'?"),
-        (
-            "decode --model_dir=run --prompt=x --draft=proses",
-            "--draft=proses is not a directory: c",
-        ),
         ("export --model_dir=run --to=run --format=tensorflow", "--to=run is not empty"),
         ("checkpoints diff rum run", "rum is not a directory, did you mean 'run'?"),
         ("launch -n 2 --", "launch needs a command"),
@@ -65,8 +61,8 @@ def test_a_wrong_path_is_refused(typed: str, expected: str) -> None:
     [
         "eval --model_dir=new --continuous",
         "decode --model_dir=run --prompt=x --output=new/directory/x",
-        "decode --model_dir=run --input=split:test --output=out.jsonl --draft=run@20",
-        "decode --model_dir=run --input=*.png --checkpoint=20 --draft=lookup",
+        "decode --model_dir=run --input=split:test --output=out.jsonl",
+        "decode --model_dir=run --input=*.png --checkpoint=20",
         "train --gin_file=x.gin --model_dir=new/run",
         "import --from=google/flan-t5-small --model_dir=new",
         "eval --model_dir=gs://bucket/run",

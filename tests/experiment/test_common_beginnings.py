@@ -43,7 +43,7 @@ FEED_FORWARDS: dict[str, Any] = {
 }
 
 
-def _decoding(
+def make_decoding(
     directory: pathlib.Path, mesh_shape: str, kind: str, *, num_layers: int = 2, **settings: Any
 ) -> Decoding:
     (directory / "text").write_text("some text\n")
@@ -64,7 +64,7 @@ def _decoding(
     return Decoding(experiment, batch_size=2, max_length=80, decode_length=8, **settings)
 
 
-def _assert_same(shared: Decoding, prompts: list[bytes]) -> None:
+def assert_same(shared: Decoding, prompts: list[bytes]) -> None:
     expected = dataclasses.replace(
         shared, speed=dataclasses.replace(shared.speed, share_beginnings=False)
     )(prompts)
@@ -77,22 +77,14 @@ def _assert_same(shared: Decoding, prompts: list[bytes]) -> None:
 
 
 def test_outputs_are_those_of_whole_prompts(tmp_path: pathlib.Path) -> None:
-    shared = _decoding(tmp_path, ONE_DEVICE, "rotary", num_layers=1, speed=SHARE)
-    _assert_same(shared, PROMPTS[:2])
+    shared = make_decoding(tmp_path, ONE_DEVICE, "rotary", num_layers=1, speed=SHARE)
+    assert_same(shared, PROMPTS[:2])
 
 
 CASES = [
     (ONE_DEVICE, "rotary", {}),
     (ONE_DEVICE, "local", {"search": decoding.Search(beam_size=3), "num_outputs": 3}),
     ("data:2,model:2", "local", {}),
-    (
-        ONE_DEVICE,
-        "local",
-        {
-            "speed": dataclasses.replace(SHARE, draft="lookup"),
-            "search": decoding.Search(temperature=1.0),
-        },
-    ),
 ]
 
 
@@ -101,15 +93,15 @@ CASES = [
 def test_every_kind_of_model_and_search_has_the_same_outputs(
     tmp_path: pathlib.Path, mesh_shape: str, kind: str, settings: dict[str, Any]
 ) -> None:
-    shared = _decoding(tmp_path, mesh_shape, kind, **{"speed": SHARE, **settings})
-    _assert_same(shared, PROMPTS)
+    shared = make_decoding(tmp_path, mesh_shape, kind, **{"speed": SHARE, **settings})
+    assert_same(shared, PROMPTS)
 
 
 @pytest.mark.slow
 def test_prompts_of_consecutive_calls_share_a_beginning(tmp_path: pathlib.Path) -> None:
-    shared = _decoding(tmp_path, ONE_DEVICE, "rotary", speed=SHARE)
+    shared = make_decoding(tmp_path, ONE_DEVICE, "rotary", speed=SHARE)
     for prompt in PROMPTS[:4]:
-        _assert_same(shared, [prompt])
+        assert_same(shared, [prompt])
 
 
 @pytest.mark.slow
@@ -117,10 +109,10 @@ def test_prompts_of_consecutive_calls_share_a_beginning(tmp_path: pathlib.Path) 
 def test_of_a_prompt_that_grows_only_the_new_part_is_read(
     tmp_path: pathlib.Path, mesh_shape: str
 ) -> None:
-    shared = _decoding(tmp_path, mesh_shape, "rotary", speed=SHARE)
+    shared = make_decoding(tmp_path, mesh_shape, "rotary", speed=SHARE)
     text = INSTRUCTION * 3
     for length in (20, 34, 50, 62):
-        _assert_same(shared, [text[:length]])
+        assert_same(shared, [text[:length]])
     # Programs that read a beginning: the first one whole, and those that extend it.
     assert shared.batches.prefixes._program.cache_info()[:2] == (1, 2)
 

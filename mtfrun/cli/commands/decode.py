@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mtfrun.cli.command import (
     RUN_HELP,
     Command,
+    InferenceFlags,
     add_adapter,
     add_checkpoint,
     add_format,
@@ -19,6 +20,7 @@ from mtfrun.cli.command import (
     check_run,
     inference_settings,
 )
+from mtfrun.configuration.entry_points import load_entry_points
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 
@@ -40,14 +42,8 @@ Continues or answers prompts, or classifies or segments images: one JSON object 
   mtfrun decode --model_dir=/tmp/run --prompt="The " --temperature=0.8 --num_outputs=4
   mtfrun decode --model_dir=/tmp/run --input=prompts.jsonl --beam_size=4 --num_outputs=4
   mtfrun decode --model_dir=/tmp/run --interactive
-  mtfrun decode --model_dir=/tmp/run --prompt="The " --draft=/tmp/smaller_run
-  mtfrun decode --model_dir=/tmp/run --prompt="The " --draft=lookup
 
 Lines of --interactive that begin with / change settings, such as /temperature 0.8; see /help.
-
-A draft proposes tokens, of which the model checks several in one step: a smaller run of the same
-vocabulary, or what followed the last tokens before, in the prompt or the output. Outputs are the
-same as without it. How many proposals were accepted is printed.
 
 A file has one prompt a line: in .tsv files the first column, in .jsonl files {"input": ...}, in
 .csv files the column called "input" in the first line. .gz, .bz2, .xz and .zst are decompressed.
@@ -100,13 +96,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_format(parser, ("jsonl", "text"), text, default="jsonl")
     add_inference_flags(parser)
     add(
-        "--draft",
-        help="propose tokens, with the run of a smaller model or, by looking up the last tokens, "
-        "with lookup (./lookup is a run)",
-        metavar="DIR",
-        path="draft",
-    )
-    add(
         "--stop",
         action="append",
         help="end an output before this text; repeatable; $'\\n' is a line end in bash",
@@ -118,18 +107,22 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         help="also print the log-probability of each token, and of the N most likely ones there",
         metavar="N",
     )
-    add("--draft_tokens", type=int, help="how many tokens a draft proposes; 5", metavar="N")
+    for added in _added_flags():
+        added.add_flags(parser)
+
+
+def _added_flags() -> list[InferenceFlags]:
+    return [make() for make in load_entry_points("mtfrun.inference_flags").values()]
 
 
 def check(flags: argparse.Namespace) -> None:
     """Raises InputError for flags of `add_flags` that cannot be used."""
     check_run(flags, "latest", "best")
-    check_names(flags, "input", "output", "draft")
+    check_names(flags, "input", "output")
     check_inference(flags)
-    check_least(flags, 1, "draft_tokens")
     check_least(flags, 0, "log_probs")
-    if flags.draft_tokens is not None and flags.draft is None:
-        raise InputError("--draft_tokens is about a draft: give --draft=DIR or --draft=lookup")
+    for added in _added_flags():
+        added.check(flags)
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -209,29 +202,14 @@ def decode(
 
 
 def _settings(flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]:
-    settings = {**inference_settings(flags), **_draft_settings(flags, mesh)}
+    settings = inference_settings(flags)
+    for added in _added_flags():
+        settings |= added.settings(flags, mesh)
     if flags.stop is not None:
         settings["stop"] = tuple(flags.stop)
     if flags.log_probs is not None:
         settings["log_probs"] = flags.log_probs
     return settings
-
-
-def _draft_settings(flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]:
-    """Returns the settings of a draft, a run on the same mesh."""
-    from mtfrun.experiment.runs.opening import build_run, find_trained_run, restore_model
-    from mtfrun.experiment.runs.settings import Settings
-
-    if flags.draft is None:
-        return {}
-    tokens = {} if flags.draft_tokens is None else {"draft_tokens": flags.draft_tokens}
-    if flags.draft == "lookup":
-        return {"draft": flags.draft, **tokens}
-    run = find_trained_run(flags.draft)
-    with progress.waiting("building the draft"):
-        built = build_run(run, Settings(allowed_imports=flags.gin_allow_imports), mesh=mesh)
-    restore_model(built, run, None)
-    return {"draft": built.experiment, **tokens}
 
 
 COMMANDS = [

@@ -24,7 +24,7 @@ from mtfrun.errors.checks import COUNT, check_range
 from mtfrun.experiment.experiment import Experiment, Inference
 from mtfrun.experiment.inference.answers import Answer, AnswerWriter, record_of, token_texts
 from mtfrun.experiment.inference.decoding_batches import DecodingBatches
-from mtfrun.experiment.inference.decoding_speed import DecodingSpeed, describe_use
+from mtfrun.experiment.inference.decoding_speed import DecodingSpeed
 from mtfrun.experiment.inference.scoring import Scoring
 from mtfrun.experiment.records import Progress, Prompts, Record, Source, require
 from mtfrun.models import TextModel
@@ -82,12 +82,13 @@ class Decoding(Inference):
             )
         self.search.check(self.data.vocabulary.size)
         require(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
-        if self.speed.draft is not None and self.search.beam_size > 1:
-            raise InputError(
-                f"beam_size={self.search.beam_size} and a draft, which is for greedy decoding and"
-                " sampling: leave one of them out"
-            )
-        self.speed.check(self.data, self._limits)
+        if self.speed.draft is not None:
+            if self.search.beam_size > 1:
+                raise InputError(
+                    f"beam_size={self.search.beam_size} and a draft, which is for greedy decoding "
+                    "and sampling: leave one of them out"
+                )
+            self.speed.draft.check(self.data, self._limits)
 
     def __call__(self, prompts: Sequence[bytes], progress: Progress | None = None) -> list[Answer]:
         """Answers each prompt; InputError for an empty one that the model cannot continue."""
@@ -124,7 +125,9 @@ class Decoding(Inference):
     def report(self) -> str | None:
         tokens, steps = map(sum, zip((0, 0), *self.batches.accepted, strict=True))
         self.batches.accepted.clear()
-        return describe_use(tokens, steps, self.speed.draft_tokens) if steps else None
+        if self.speed.draft is None or not steps:
+            return None
+        return self.speed.draft.describe(tokens, steps, self.speed.draft_tokens)
 
     def read(self, source: Source) -> Sequence[bytes]:
         """Returns the prompts of a source; for a split of the data, its inputs or running text."""

@@ -146,7 +146,7 @@ class DecodingBatches:
 
         It takes the features {batch, length} by name, and {batch} int32 the rows' numbers in the
         input and the largest numbers of their ids, 0 for rows of padding; with remaining ids also
-        what `PrefixCache.read` returns. With a draft it returns a Speculation.
+        what `PrefixCache.read` returns. With a draft it returns what `Draft.decode` does.
         """
         decode = functools.partial(self._decode, shape)
         program = mtf.function(decode, jit_compile=self.experiment.mesh.decodes_by_xla)
@@ -159,7 +159,7 @@ class DecodingBatches:
         lines: mtf.Tensor,
         limits: mtf.Tensor,
         beginning: tuple[Any, mtf.Tensor] | None = None,
-    ) -> decoding.Hypotheses | decoding.Speculation:
+    ) -> decoding.Hypotheses | tuple[decoding.Hypotheses, mtf.Tensor, mtf.Tensor]:
         def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
             decoder = self.model.decoder(features, beam)
             if beginning is not None:
@@ -174,19 +174,18 @@ class DecodingBatches:
             "padding_id": self.prompt_format.output_vocabulary.pad_id,
             "rules": self.rules,
         }
-        with mtf.read_once({**self.model.named_variables(), **speed.variables_of_draft()}):
+        variables = dict(self.model.named_variables())
+        if speed.draft is not None:
+            variables |= {f"draft/{path}": x for path, x in speed.draft.variables.items()}
+        with mtf.read_once(variables):
             if speed.draft is None:
                 return self.search(decoder_for, prompts, vocab, lines=lines, **settings)
-            result = decoding.speculate(
-                decoder_for(None),
-                prompts,
-                self.search.choice(vocab, lines),
-                speed.make_draft(self.search, features, lines),
-                speed.draft_tokens,
-                **settings,
+            choice = functools.partial(self.search.choice, lines=lines)
+            decoder, number = decoder_for(None), speed.draft_tokens
+            hypotheses, tokens, steps = speed.draft.decode(
+                decoder, features, vocab, choice, number, **settings
             )
-            beam = mtf.Dimension("beam", 1)
-            return result._replace(hypotheses=result.hypotheses.with_beam(beam))
+            return hypotheses.with_beam(mtf.Dimension("beam", 1)), tokens, steps
 
 
 def _batch_of(

@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 from mtfrun import decoding, mtf
 from mtfrun.data import PromptLimits, TextData
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, check_fields
-from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.records import require
-from mtfrun.models import TextModel
 
-_REMEDY = "choose a run that was trained on the same data"
+
+class Draft(abc.ABC):
+    """Decodes several tokens in a step of the model, which checks tokens that are proposed."""
+
+    def check(self, data: TextData, limits: PromptLimits) -> None:  # noqa: B027, optional
+        """Raises InputError unless the draft fits a model of the data."""
+
+    @property
+    def variables(self) -> Mapping[str, mtf.Variable]:
+        """The variables of the draft by path."""
+        return {}
+
+    @abc.abstractmethod
+    def decode(
+        self,
+        decoder: decoding.Decoder,
+        features: Mapping[str, mtf.Tensor],
+        vocab: mtf.Dimension,
+        choice: Callable[[mtf.Dimension], decoding.ChooseToken],
+        number: int,
+        **settings: Any,
+    ) -> tuple[decoding.Hypotheses, mtf.Tensor, mtf.Tensor]:
+        """Returns hypotheses without a beam, and {batch} int32 the numbers of tokens and steps.
+
+        Args:
+          choice: returns the choice of tokens of a vocabulary.
+          number: how many proposed tokens a step checks.
+          settings: keyword arguments of `decoding.generate`.
+        """
+
+    @abc.abstractmethod
+    def describe(self, tokens: int, steps: int, number: int) -> str:
+        """Returns a line on how many tokens the steps have decoded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,76 +57,21 @@ class DecodingSpeed:
     Attributes:
       concurrent_batches: number of batches that are decoded concurrently on a CPU, at most one per
         core. Accelerators and meshes of several devices decode one at a time.
-      draft: what proposes the next tokens, which one step of the model then checks: the experiment
-        of a smaller model with the same mesh and vocabulary, or "lookup" for what followed the last
-        tokens before. None for none.
+      draft: proposes the next tokens, which one step of the model then checks; None for none.
       draft_tokens: number of tokens that a draft proposes for a step.
       share_beginnings: whether tokens with which several prompts begin are read once; None: where
         this saves more time than its programs take to compile.
     """
 
     concurrent_batches: int = 2
-    draft: Experiment | Literal["lookup"] | None = None
+    draft: Draft | None = None
     draft_tokens: int = 5
     share_beginnings: bool | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, COUNT, "concurrent_batches", "draft_tokens")
-        if isinstance(self.draft, str) and self.draft != "lookup":
-            raise InputError(
-                f'DecodingSpeed.draft is {self.draft!r}: it must be "lookup", an experiment or None'
-            )
-
-    def check(self, data: TextData, limits: PromptLimits) -> None:
-        """Raises InputError unless a draft reads the features and ids of a model of the data."""
-        if not isinstance(self.draft, Experiment):
-            return
-        require(self.draft.model, TextModel, "a draft", _REMEDY)
-        of_draft = require(self.draft.data, TextData, "a draft", _REMEDY)
-        features, draft_features = (
-            sorted(x.prompt_format(limits).max_lengths) for x in (data, of_draft)
-        )
-        if features != draft_features:
-            raise InputError(
-                f"the draft reads {' and '.join(draft_features)}, the model "
-                f"{' and '.join(features)}: {_REMEDY}"
-            )
-        for name in features:
-            expected, actual = (x.vocabularies[name] for x in (data, of_draft))
-            if actual.fingerprint != expected.fingerprint:
-                raise InputError(
-                    f"the vocabulary of the draft's {name} is {actual!r}, of the model's "
-                    f"{expected!r}: {_REMEDY}"
-                )
-
-    def make_draft(
-        self, search: decoding.Search, features: Mapping[str, mtf.Tensor], lines: mtf.Tensor
-    ) -> decoding.Draft:
-        """Returns the draft of a batch; its arguments come from the model that checks it."""
-        if not isinstance(self.draft, Experiment):
-            return decoding.LookupDraft()
-        model = require(self.draft.model, TextModel, "a draft", _REMEDY)
-        return decoding.ModelDraft(model.decoder(features), search.choice(model.vocab, lines))
-
-    def variables_of_draft(self) -> dict[str, mtf.Variable]:
-        if not isinstance(self.draft, Experiment):
-            return {}
-        variables = self.draft.model.named_variables()
-        return {f"draft/{path}": variable for path, variable in variables.items()}
-
-
-def describe_use(tokens: int, steps: int, draft_tokens: int) -> str:
-    """Returns a line on how many proposals were accepted.
-
-    Examples:
-      >>> describe_use(tokens=110, steps=40, draft_tokens=5)
-      'draft: 35% of its tokens accepted, 2.75 tokens per step of the model'
-    """
-    accepted = (tokens - steps) / (steps * draft_tokens)
-    return (
-        f"draft: {accepted:.0%} of its tokens accepted, {tokens / steps:.2f} tokens per step of the"
-        " model"
-    )
+        if not isinstance(self.draft, Draft | None):
+            raise InputError(f"DecodingSpeed.draft is {self.draft!r}: it must be a draft or None")
 
 
 def number_of_threads(mesh: mtf.Mesh, limit: int) -> int:

@@ -24,9 +24,9 @@ from mtfrun.decoding.controls.rules import Rules
 from mtfrun.decoding.controls.sampling import ChooseToken
 from mtfrun.decoding.controls.trace import empty_trace, trace_of_step
 from mtfrun.decoding.decoder import Decoder, Hypotheses, StepFunction
-from mtfrun.decoding.draft import Draft, Proposals, with_block
 from mtfrun.decoding.prompt import Prompts, read_prompts
 from mtfrun.errors import InputError
+from mtfrun.extras.speculation.draft import Draft, Proposals, with_block
 
 
 class Speculation(NamedTuple):

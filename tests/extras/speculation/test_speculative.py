@@ -17,21 +17,19 @@ from mtfrun.decoding import (
     ChooseToken,
     Controls,
     Decoder,
-    Draft,
     ForcedWords,
-    LookupDraft,
     MinLength,
     MinP,
-    ModelDraft,
     NoRepeatNGram,
     RepetitionPenalty,
     Rules,
     Search,
     Typical,
 )
-from mtfrun.decoding.draft import Proposals
 from mtfrun.decoding.prompt import Prompts, read_prompts
 from mtfrun.errors import InputError
+from mtfrun.extras.speculation.draft import Draft, LookupDraft, ModelDraft, Proposals
+from mtfrun.extras.speculation.speculative import speculate
 from tests.decoding.markov_decoder import LAYOUT, TOKEN_TEXTS, VOCAB, follows, markov_decoder
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes
 
@@ -102,7 +100,7 @@ def _decode(
         }
         if proposer is None:
             return decoding.generate(decoder, prompts, choose, **settings)
-        return decoding.speculate(decoder, prompts, choose, proposer, number, **settings)
+        return speculate(decoder, prompts, choose, proposer, number, **settings)
 
     arrays = [LIMITS[np.arange(rows) % len(LIMITS)], np.arange(rows, dtype=np.int32)]
     return mtf.to_numpy(
@@ -294,4 +292,4 @@ def test_a_decoder_without_blocks_is_refused() -> None:
     decoder = markov_decoder(mesh, TABLE)
     prompts = mtf.constant(mesh, PROMPTS, [("batch", 5), ("length", 2)], tf.int32)
     with pytest.raises(InputError, match="one after the other only: it cannot check a draft"):
-        decoding.speculate(decoder, prompts, Search().choice(VOCAB, prompts), LookupDraft(), 2)
+        speculate(decoder, prompts, Search().choice(VOCAB, prompts), LookupDraft(), 2)
