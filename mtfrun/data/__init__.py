@@ -19,7 +19,6 @@ from mtfrun.data.images.image_folders import ImageFolders as ImageFolders
 from mtfrun.data.images.image_source import ImageExample as ImageExample
 from mtfrun.data.images.image_source import ImageSource as ImageSource
 from mtfrun.data.images.image_source import NoImages as NoImages
-from mtfrun.data.images.rand_augment import RandAugment as RandAugment
 from mtfrun.data.images.tfds_images import TfdsImages as TfdsImages
 from mtfrun.data.mixture import Mixture as Mixture
 from mtfrun.data.mixture import ProportionalToExamples as ProportionalToExamples

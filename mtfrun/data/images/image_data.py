@@ -64,8 +64,8 @@ class ImageData(Data):
         in proportion.
       crop: chooses the window of an image in training, such as @data.RandomResizedCrop(). None: the
         same as in evaluation.
-      augmentations: functions of an image and a numpy generator, applied in training, in order,
-        such as [@data.RandAugment()]. More are part of the network, see `resnet.ImageInput`.
+      augmentations: functions of an image and a numpy generator, applied in training, in order.
+        More are part of the network, see `resnet.ImageInput`.
       cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
       trained_source: `source_summary` of the data that the model was trained on, which the run
         directory stores; by default the summary of `source`.

@@ -32,7 +32,7 @@ _MODULES = ("transformer", "moe", "resnet", "layers", "huggingface", "text_tasks
 # Classes and parameters on which no output for a text or an image depends, but only training, the
 # layout, the time, or what becomes of padding.
 _WITHOUT_EFFECT = (
-    *("TokenLoss", "ImageLoss", "Jitter", "InputDropout", "SublayerDropout", "Mixup", "CutMix"),
+    *("TokenLoss", "ImageLoss", "Jitter", "InputDropout", "SublayerDropout", "ImageMixing"),
     *("dropout_rate", "rate", "loss", "loss_coef", "z_loss", "input_noise", "round_factor"),
     *("rematerialise", "scan_blocks", "block_length", "max_length", "vocabulary_divisor"),
     *("routes_padding", "shift_across_segments", "loss_on_targets_only", "mixing"),

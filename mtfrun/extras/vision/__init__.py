@@ -3,6 +3,7 @@
 from mtfrun.extras.vision.convnext import ConvNext as ConvNext
 from mtfrun.extras.vision.convnext import ConvNextBlock as ConvNextBlock
 from mtfrun.extras.vision.convnext import ConvNextStages as ConvNextStages
+from mtfrun.extras.vision.mixing import ImageMixing as ImageMixing
 from mtfrun.extras.vision.pixels.class_conditional import ClassConditional as ClassConditional
 from mtfrun.extras.vision.pixels.evaluators import SampledImages as SampledImages
 from mtfrun.extras.vision.pixels.image_sampling import ImageSampling as ImageSampling
@@ -11,6 +12,7 @@ from mtfrun.extras.vision.pixels.image_sequences import ImageSize as ImageSize
 from mtfrun.extras.vision.pixels.image_sequences import LocalImageAttention as LocalImageAttention
 from mtfrun.extras.vision.pixels.pixel_data import PixelData as PixelData
 from mtfrun.extras.vision.pixels.pixel_vocabulary import PixelVocabulary as PixelVocabulary
+from mtfrun.extras.vision.rand_augment import RandAugment as RandAugment
 from mtfrun.extras.vision.segmentation.drawing import PredictedImage as PredictedImage
 from mtfrun.extras.vision.segmentation.drawing import class_colours as class_colours
 from mtfrun.extras.vision.segmentation.drawing import segmented_images as segmented_images

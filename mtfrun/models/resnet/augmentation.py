@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.models.resnet.mixup_and_cutmix import random_interval
 
 
 def augment(images: mtf.Tensor, key: mtf.Key, *, padding: int, flip: Collection[str]) -> mtf.Tensor:
@@ -50,6 +49,22 @@ def cut_out(images: mtf.Tensor, key: mtf.Key, size: int) -> mtf.Tensor:
     intervals = [random_interval(dim, half, key.fold_in(dim.name)) for dim in (rows, cols)]
     square = mtf.einsum(intervals, output_shape=mtf.Shape([batch, rows, cols]))
     return images * (1.0 - square)
+
+
+def random_interval(dim: mtf.Dimension, half: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
+    """Returns 1 in an interval of every image's rows or cols, 0 outside; {batch, dim} float32.
+
+    Intervals have 2 * `half` {batch} pixels around a uniform centre, but end with the image.
+    """
+    (batch,) = half.shape.dims
+    # 24 bits of a uniform number times a size: rounding cannot reach maxval.
+    draws = mtf.random_uniform(half.mesh, [batch], key=key, maxval=float(dim.size))
+    centre = mtf.to_int32(draws)
+    index = mtf.range(half.mesh, dim, tf.int32)
+    shape = mtf.Shape([batch, dim])
+    begins = mtf.less_equal(centre - half, index, output_shape=shape)
+    ends = mtf.less(index, centre + half, output_shape=shape)
+    return mtf.to_float(begins) * mtf.to_float(ends)
 
 
 def _shifted_indices(

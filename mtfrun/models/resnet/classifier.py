@@ -5,22 +5,14 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Collection
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.errors.checks import NOT_NEGATIVE, SHARE_BELOW_1, check_fields
+from mtfrun.errors.checks import SHARE_BELOW_1, check_fields
 from mtfrun.layers import Call, Collector, Metric, regularised_cross_entropy
 from mtfrun.models.model import Features, ImageModel, Loss, Reporting
 from mtfrun.models.resnet.image_input import ImageInput
-from mtfrun.models.resnet.mixup_and_cutmix import (
-    cut_rectangles,
-    mix_with_previous,
-    mixing_coefficients,
-    paste_previous,
-    previous_in_batch,
-    uncut_fraction,
-)
 
 CONFUSION_MATRIX = "confusion_matrix"
 
@@ -35,56 +27,42 @@ _OBJECTIVE = "objective"
 _TOP = 5
 
 
+class MixImages(Protocol):
+    """Replaces the images of a batch by mixtures of them, in training."""
+
+    def __call__(
+        self, images: mtf.Tensor, labels: mtf.Tensor, weights: mtf.Tensor, key: mtf.Key
+    ) -> tuple[mtf.Tensor, Targets]:
+        """Returns images {batch, rows, cols, channels} and the labels of each.
+
+        labels: {batch} int32; weights: {batch} float32, 0 for images that pad the batch.
+        """
+
+
 @dataclasses.dataclass(frozen=True)
 class ImageLoss:
     """The cross entropy of every image, with regularisation in training.
 
     Attributes:
       label_smoothing: the part of the target's probability that is spread over all classes.
-      mixup_alpha: train on mixtures of two images, see `mixing_coefficients`; 0 for none.
-      cutmix_alpha: train on images with a rectangle of another one, see `cut_rectangles`; 0 for
-        none. Where both are set, each image has one or the other with probability 1/2.
+      mixing: replaces images by mixtures.
     """
 
     label_smoothing: float = 0.0
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
+    mixing: MixImages | None = None
 
     def __post_init__(self) -> None:
         check_fields(self, SHARE_BELOW_1, "label_smoothing")
-        check_fields(self, NOT_NEGATIVE, "mixup_alpha", "cutmix_alpha")
 
     def mix(
         self, images: mtf.Tensor, labels: mtf.Tensor, weights: mtf.Tensor, call: Call
     ) -> tuple[mtf.Tensor, Targets]:
         """Returns the input and its targets: in training mixtures, drawn with the call's key."""
-        if not call.training or not (self.mixup_alpha or self.cutmix_alpha):
+        if not call.training or self.mixing is None:
             return images, [(labels, mtf.ones_like(weights))]
         if call.key is None:
-            raise InputError("mixup and CutMix need a key in training")
-        mixed, coefficients = self._mix(images, weights, call.key)
-        return mixed, [(labels, coefficients), (previous_in_batch(labels), 1.0 - coefficients)]
-
-    def _mix(
-        self, images: mtf.Tensor, weights: mtf.Tensor, key: mtf.Key
-    ) -> tuple[mtf.Tensor, mtf.Tensor]:
-        """Returns images mixed with the previous ones, and the share of each image, {batch}."""
-        results = []
-        if self.mixup_alpha:
-            coefficients = mixing_coefficients(weights, key.fold_in("mixup"), self.mixup_alpha)
-            results.append((mix_with_previous(images, coefficients), coefficients))
-        if self.cutmix_alpha:
-            rectangles = cut_rectangles(images, weights, key.fold_in("cutmix"), self.cutmix_alpha)
-            results.append((paste_previous(images, rectangles), uncut_fraction(rectangles)))
-        if len(results) == 1:
-            return results[0]
-        draws = mtf.random_uniform(images.mesh, weights.shape, key=key.fold_in("mixup or cutmix"))
-        is_mixup = mtf.less(draws, 0.5)
-        mixed, coefficients = (
-            mtf.where(is_mixup, of_mixup, of_cutmix, output_shape=of_mixup.shape)
-            for of_mixup, of_cutmix in zip(*results, strict=True)
-        )
-        return mixed, coefficients
+            raise InputError("mixing of images needs a key in training")
+        return self.mixing(images, labels, weights, call.key)
 
     def __call__(
         self, logits: mtf.Tensor, targets: Targets, weights: mtf.Tensor, call: Call
@@ -93,8 +71,8 @@ class ImageLoss:
 
         Metrics: "loss", nats per image without label smoothing; "accuracy", the fraction of labels
         whose logit no other class exceeds; with more than five classes also "top_5_accuracy", the
-        fraction that at most four exceed. With mixup or CutMix they are means over both labels of
-        an image, weighted by their coefficients.
+        fraction that at most four exceed. Of a mixture they are means over its labels, weighted by
+        their coefficients.
         """
         weight = mtf.reduce_sum(weights)
         smoothed = call.training and bool(self.label_smoothing)

@@ -11,13 +11,8 @@ import pytest
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import Call
-from mtfrun.models import Loss
-from mtfrun.models.resnet import (
-    Blocking,
-    ImageInput,
-    ImageLoss,
-    ResNet,
+from mtfrun.extras.vision import ImageMixing
+from mtfrun.extras.vision.mixing import (
     beta_quantiles,
     cut_rectangles,
     mix_with_previous,
@@ -25,6 +20,9 @@ from mtfrun.models.resnet import (
     paste_previous,
     uncut_fraction,
 )
+from mtfrun.layers import Call
+from mtfrun.models import Loss
+from mtfrun.models.resnet import Blocking, ImageInput, ImageLoss, ResNet
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import BATCH, image_batch, on_mesh, small_resnet
 
@@ -96,12 +94,6 @@ def test_padding_is_not_mixed_into_images() -> None:
     np.testing.assert_array_equal(coefficients[:3], without_padding[:3])
 
 
-def test_mixup_without_a_key_is_an_error() -> None:
-    weights = mtf.ones(mtf.Mesh(ONE_DEVICE), [mtf.Dimension("batch", 2)])
-    with pytest.raises(InputError, match="mixup and CutMix need a key in training"):
-        ImageLoss(mixup_alpha=ALPHA).mix(weights, weights, weights, Call(training=True))
-
-
 def _loss_and_gradients(
     model: ResNet, mesh: mtf.Mesh, features: dict[str, mtf.Tensor], step: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
@@ -122,7 +114,7 @@ def _loss_and_gradients(
 def test_the_loss_is_that_of_both_labels_weighted_by_the_coefficients() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     plain_input = ImageInput(crop_padding=0)
-    loss = ImageLoss(label_smoothing=0.2, mixup_alpha=ALPHA)
+    loss = ImageLoss(label_smoothing=0.2, mixing=ImageMixing(ALPHA))
     model = small_resnet(mesh, image_input=plain_input, loss=loss)
     mtf.initialize(model, seed=3)
     batch, step = image_batch(), 4
@@ -169,7 +161,7 @@ def test_a_step_with_mixup_is_that_of_one_device(mesh_shape: str, layout: str, b
         mesh_shape: str, layout: str, blocks: int
     ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
         mesh = mtf.Mesh(mesh_shape, layout)
-        loss = ImageLoss(label_smoothing=0.1, mixup_alpha=ALPHA)
+        loss = ImageLoss(label_smoothing=0.1, mixing=ImageMixing(ALPHA))
         model = small_resnet(mesh, blocking=Blocking(blocks, blocks), loss=loss)
         mtf.initialize(model, seed=2)
         return _loss_and_gradients(model, mesh, on_mesh(mesh, image_batch()), 5)
@@ -178,11 +170,6 @@ def test_a_step_with_mixup_is_that_of_one_device(mesh_shape: str, layout: str, b
     assert_close(actual[0], expected[0], FLOAT32_MODEL_TOLERANCE)
     for path, gradient in expected[1].items():
         assert_close(actual[1][path], gradient, FLOAT32_MODEL_TOLERANCE)
-
-
-def test_a_negative_alpha_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"mixup_alpha is -0\.1: it must be at least 0"):
-        ImageLoss(mixup_alpha=-0.1)
 
 
 CUTMIX_BATCH, ROWS, COLS = 64, 9, 12
@@ -269,11 +256,11 @@ def test_every_layout_cuts_the_same_rectangles(mesh_shape: str) -> None:
         np.testing.assert_array_equal(actual, expected)
 
 
-def _mix(loss: ImageLoss) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
+def _mix(mixing: ImageMixing) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray]]]:
     mesh = mtf.Mesh(ONE_DEVICE)
 
     def run(images: mtf.Tensor, labels: mtf.Tensor, weights: mtf.Tensor) -> object:
-        return loss.mix(images, labels, weights, Call(training=True, key=mtf.random_key(3)))
+        return mixing(images, labels, weights, mtf.random_key(3))
 
     batch = SHAPE.dims[:1]
     return mtf.to_numpy(
@@ -287,7 +274,7 @@ def _mix(loss: ImageLoss) -> tuple[np.ndarray, list[tuple[np.ndarray, np.ndarray
 
 def test_labels_are_weighted_by_area() -> None:
     images = _images()
-    mixed, ((own, own_part), (other, other_part)) = _mix(ImageLoss(cutmix_alpha=1.0))
+    mixed, ((own, own_part), (other, other_part)) = _mix(ImageMixing(cutmix_alpha=1.0))
     np.testing.assert_array_equal(own, np.arange(CUTMIX_BATCH))
     np.testing.assert_array_equal(other, np.roll(own, 1))
     assert_close(own_part + other_part, np.ones([CUTMIX_BATCH]))
@@ -297,9 +284,9 @@ def test_labels_are_weighted_by_area() -> None:
 
 
 def test_with_both_each_image_is_a_mixture_or_has_a_rectangle() -> None:
-    mixed, ((_, part), _) = _mix(ImageLoss(mixup_alpha=1.0, cutmix_alpha=1.0))
-    of_mixup, ((_, mixup_part), _) = _mix(ImageLoss(mixup_alpha=1.0))
-    of_cutmix, ((_, cutmix_part), _) = _mix(ImageLoss(cutmix_alpha=1.0))
+    mixed, ((_, part), _) = _mix(ImageMixing(mixup_alpha=1.0, cutmix_alpha=1.0))
+    of_mixup, ((_, mixup_part), _) = _mix(ImageMixing(mixup_alpha=1.0))
+    of_cutmix, ((_, cutmix_part), _) = _mix(ImageMixing(cutmix_alpha=1.0))
     is_mixup = part == mixup_part
     assert 0.25 < is_mixup.mean() < 0.75
     chosen = is_mixup.reshape(-1, 1, 1, 1)
@@ -308,8 +295,9 @@ def test_with_both_each_image_is_a_mixture_or_has_a_rectangle() -> None:
 
 
 def test_bad_settings_are_errors() -> None:
-    with pytest.raises(InputError, match=r"cutmix_alpha is -1\.0: it must be at least 0"):
-        ImageLoss(cutmix_alpha=-1.0)
+    with pytest.raises(InputError, match=r"mixup_alpha is -0\.1: it must be at least 0"):
+        ImageMixing(mixup_alpha=-0.1)
     weights = mtf.ones(mtf.Mesh(ONE_DEVICE), [mtf.Dimension("batch", 2)])
-    with pytest.raises(InputError, match="mixup and CutMix need a key in training"):
-        ImageLoss(cutmix_alpha=1.0).mix(weights, weights, weights, Call(training=True))
+    loss = ImageLoss(mixing=ImageMixing(cutmix_alpha=1.0))
+    with pytest.raises(InputError, match="mixing of images needs a key in training"):
+        loss.mix(weights, weights, weights, Call(training=True))

@@ -7,15 +7,64 @@ only one image of another device, and no layout changes the mixtures.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.errors.checks import NOT_NEGATIVE, check_fields
+from mtfrun.models.resnet.augmentation import random_interval
+from mtfrun.models.resnet.classifier import Targets
 
 # Coefficients are drawn from so many equally probable values.
 _NUM_QUANTILES = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageMixing:
+    """Mixes images in training; where both values are set, either way with probability 1/2.
+
+    Attributes:
+      mixup_alpha: mixtures of two images, see `mixing_coefficients`; 0 for none.
+      cutmix_alpha: images with a rectangle of another one, see `cut_rectangles`; 0 for none.
+    """
+
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, NOT_NEGATIVE, "mixup_alpha", "cutmix_alpha")
+
+    def __call__(
+        self, images: mtf.Tensor, labels: mtf.Tensor, weights: mtf.Tensor, key: mtf.Key
+    ) -> tuple[mtf.Tensor, Targets]:
+        if not (self.mixup_alpha or self.cutmix_alpha):
+            return images, [(labels, mtf.ones_like(weights))]
+        mixed, coefficients = self._mix(images, weights, key)
+        return mixed, [(labels, coefficients), (previous_in_batch(labels), 1.0 - coefficients)]
+
+    def _mix(
+        self, images: mtf.Tensor, weights: mtf.Tensor, key: mtf.Key
+    ) -> tuple[mtf.Tensor, mtf.Tensor]:
+        """Returns images mixed with the previous ones, and the share of each image, {batch}."""
+        results = []
+        if self.mixup_alpha:
+            coefficients = mixing_coefficients(weights, key.fold_in("mixup"), self.mixup_alpha)
+            results.append((mix_with_previous(images, coefficients), coefficients))
+        if self.cutmix_alpha:
+            rectangles = cut_rectangles(images, weights, key.fold_in("cutmix"), self.cutmix_alpha)
+            results.append((paste_previous(images, rectangles), uncut_fraction(rectangles)))
+        if len(results) == 1:
+            return results[0]
+        draws = mtf.random_uniform(images.mesh, weights.shape, key=key.fold_in("mixup or cutmix"))
+        is_mixup = mtf.less(draws, 0.5)
+        mixed, coefficients = (
+            mtf.where(is_mixup, of_mixup, of_cutmix, output_shape=of_mixup.shape)
+            for of_mixup, of_cutmix in zip(*results, strict=True)
+        )
+        return mixed, coefficients
 
 
 def mixing_coefficients(weights: mtf.Tensor, key: mtf.Key, alpha: float) -> mtf.Tensor:
@@ -62,22 +111,6 @@ def beta_quantiles(alpha: float, count: int) -> np.ndarray:
     lower = np.interp(probabilities[: (count + 1) // 2], 0.5 * cumulative / cumulative[-1], s)
     lower = lower ** (1.0 / alpha)
     return np.concatenate([lower, 1.0 - lower[: count // 2][::-1]]).astype(np.float32)
-
-
-def random_interval(dim: mtf.Dimension, half: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
-    """Returns 1 in an interval of every image's rows or cols, 0 outside; {batch, dim} float32.
-
-    Intervals have 2 * `half` {batch} pixels around a uniform centre, but end with the image.
-    """
-    (batch,) = half.shape.dims
-    # 24 bits of a uniform number times a size: rounding cannot reach maxval.
-    draws = mtf.random_uniform(half.mesh, [batch], key=key, maxval=float(dim.size))
-    centre = mtf.to_int32(draws)
-    index = mtf.range(half.mesh, dim, tf.int32)
-    shape = mtf.Shape([batch, dim])
-    begins = mtf.less_equal(centre - half, index, output_shape=shape)
-    ends = mtf.less(index, centre + half, output_shape=shape)
-    return mtf.to_float(begins) * mtf.to_float(ends)
 
 
 def cut_rectangles(
