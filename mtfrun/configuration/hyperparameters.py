@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtfrun.configuration.checks import target_of
@@ -87,8 +88,8 @@ class _Parameter:
 class Hyperparameters(NamedTuple):
     """Macros in use and parameters set by flags; `set_by_user`: by flags or by the user's files."""
 
-    values: Mapping[str, Any]
-    set_by_user: Collection[str]
+    values: Mapping[str, bool | float | str]
+    set_by_user: Sequence[str]
 
 
 def hyperparameters(
@@ -97,11 +98,17 @@ def hyperparameters(
     macros = values_of_macros(bindings_in(operative_config))
     flags = {b.name: b.value for b in bindings if b.from_flag and b.selector != MACRO}
     values = {
-        name: with_reference_texts(replace_macros(value, macros))
+        name: _number_or_text(with_reference_texts(replace_macros(value, macros)))
         for name, value in {**macros, **flags}.items()
     }
     names = {b.name for b in bindings if b.from_flag or b.place.rpartition(":")[0] in files}
-    return Hyperparameters(values, names & values.keys())
+    return Hyperparameters(values, sorted(names & values.keys()))
+
+
+def _number_or_text(value: object) -> bool | float | str:
+    if isinstance(value, bool | int | float) and math.isfinite(value):
+        return value
+    return str(value)
 
 
 def training_hyperparameters(

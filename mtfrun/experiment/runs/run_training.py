@@ -41,8 +41,6 @@ from mtfrun.experiment.saved_configuration import (
 from mtfrun.experiment.training import Training
 from mtfrun.files import URLS, atomic_write, has_masked_urls
 from mtfrun.files.errors import IncompatibleError
-from mtfrun.metrics.hparams import Metric, record_hparams
-from mtfrun.metrics.tags import tag_of
 from mtfrun.mtf.placement.devices import unused_gpu
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.commands import read_commands
@@ -71,7 +69,7 @@ class TrainChoices:
 class Preparation(NamedTuple):
     """A training that has not begun.
 
-    `training_hyperparameters` change the results of the training; `hparams` distinguish runs, see
+    `training_hyperparameters` change the results of the training; `settings` distinguish runs, see
     `hyperparameters`.
     """
 
@@ -79,7 +77,7 @@ class Preparation(NamedTuple):
     training: Training
     operative_config: str
     training_hyperparameters: TrainingHyperparameters
-    hparams: Hyperparameters
+    settings: Hyperparameters
 
 
 def prepare(
@@ -112,12 +110,12 @@ def prepare(
             evaluation.check_split()
         operative_config = config.operative_config_text()
         in_training = training_hyperparameters(operative_config, text, with_data=with_data)
-        hparams = hyperparameters(bindings, settings.files, operative_config)
+        distinguishing = hyperparameters(bindings, settings.files, operative_config)
         for term in training.prepared_terms:
             # The configuration of another run replaces the present one.
             term.read(experiment, planned=planned)
     objects = RunObjects(experiment, evaluation, Configuration(text, bindings))
-    return Preparation(objects, training, operative_config, in_training, hparams)
+    return Preparation(objects, training, operative_config, in_training, distinguishing)
 
 
 def run_training(
@@ -149,6 +147,7 @@ def run_training(
             "data": fingerprint_of(experiment.data),
             "evaluation": {split: fingerprint_of_split(experiment.data, split)},
             "hyperparameters": prepared.training_hyperparameters,
+            "settings": prepared.settings._asdict(),
         }
         with contextlib.ExitStack() as stack:
 
@@ -165,12 +164,6 @@ def run_training(
                     keep_origin(source, pathlib.Path(run.path))
 
             processes.by_first(begin)
-            hparams = prepared.hparams
-            stack.enter_context(
-                record_hparams(
-                    run.path, hparams.values, metrics=_metrics(prepared), first=hparams.set_by_user
-                )
-            )
             yield
 
     with contextlib.ExitStack() as stack:
@@ -240,13 +233,6 @@ def _describe_other_run(run: RunDirectory, command: Sequence[str]) -> str:
 def _gin_files(command: Sequence[str]) -> list[str]:
     text = "\n".join(map(str, command))
     return re.findall(r"^--?gin_file[=\n](.+)$", text, re.MULTILINE)
-
-
-def _metrics(prepared: Preparation) -> list[Metric]:
-    """The model's metrics in evaluation and training: columns of a table of runs."""
-    shapes = prepared.objects.experiment.model.metric_shapes
-    names = [name for name, shape in shapes.items() if not shape and "/" not in name]
-    return [Metric(tag_of(name), group, name) for group in ("eval", "train") for name in names]
 
 
 @dataclasses.dataclass

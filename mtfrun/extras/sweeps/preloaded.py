@@ -12,7 +12,7 @@ from mtfrun.display.tensorflow_import import import_tensorflow
 with import_tensorflow():
     for _name in (
         *("cli.main", "cli.trained_run", "experiment.runs.run_training"),
-        *("metrics.hparams", "models.moe", "models.resnet", "models.transformer"),
+        *("extras.sweeps.hparams", "models.moe", "models.resnet", "models.transformer"),
     ):
         importlib.import_module(f"mtfrun.{_name}")
     load_entry_points("mtfrun.gin")

@@ -281,7 +281,7 @@ def describe_sweep(
 ) -> None:
     """To be called once the runs have ended: TensorBoard's library imports TensorFlow."""
     with import_tensorflow():
-        from mtfrun.metrics.hparams import Metric, write_hparams  # noqa: PLC0415 - see above
+        from mtfrun.extras.sweeps.hparams import Metric, write_hparams  # noqa: PLC0415 - see above
         from mtfrun.metrics.tags import tag_of  # noqa: PLC0415
 
     values = [{name: _python(text) for name, text in run.items()} for run in runs]

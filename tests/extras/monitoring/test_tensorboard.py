@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from mtfrun.display.pictures.canvas import HEIGHT, WIDTH
-from mtfrun.metrics.hparams import Metric, record_hparams, write_hparams
+from mtfrun.extras.sweeps.hparams import Metric, begin_session, end_session, write_hparams
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
 from tests.extras.monitoring.tensorboard_server import TensorBoard, serving
 
@@ -105,8 +105,7 @@ def runs(model: str, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     ]
     succeeded(mtfrun_here("train", *command))
     shutil.copytree(first, second)
-    with record_hparams(str(second), {"LEARNING_RATE": RATES[1]}):
-        pass
+    end_session(begin_session(str(second), {"LEARNING_RATE": RATES[1]}), is_success=True)
     rates = [{"LEARNING_RATE": rate} for rate in RATES]
     write_hparams(str(runs), rates, [Metric("loss", "eval")])
     return runs

@@ -12,7 +12,7 @@ import io
 import os
 import pathlib
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from absl import logging
@@ -30,6 +30,11 @@ from mtfrun.errors.url_secrets import mask_urls
 from mtfrun.files.atomic import atomic_replace
 from mtfrun.files.errors import RunDirError, reason
 from mtfrun.metrics.curves import check_events
+from mtfrun.metrics.tags import tag_of
+from mtfrun.rundir import RunDirectory
+from mtfrun.rundir.commands import read_commands
+from mtfrun.training import Hook
+from mtfrun.training.state import TrainState
 
 # The values that TensorBoard knows; it has no integers.
 HParam: TypeAlias = bool | float | str
@@ -62,17 +67,44 @@ def as_hparams(values: Mapping[str, Any]) -> dict[str, HParam]:
     }
 
 
-@contextlib.contextmanager
-def record_hparams(
+class HParams(Hook):
+    """Writes the hyperparameters in the record of a training, and at its end whether it failed."""
+
+    _run: RunDirectory | None = None
+
+    def begin(self, state: TrainState, run: RunDirectory, step: int) -> None:
+        if not processes.is_first():
+            return
+        record = list(read_commands(run.path).values())[-1:]
+        settings = record[0].get("settings") if record else None
+        if settings is None:  # a training in Python
+            return
+        shapes = state.model.metric_shapes
+        names = [name for name, shape in shapes.items() if not shape and "/" not in name]
+        metrics = [
+            Metric(tag_of(name), group, name) for group in ("eval", "train") for name in names
+        ]
+        self._run = run
+        self._file = begin_session(
+            run.path, settings["values"], metrics=metrics, first=settings["set_by_user"]
+        )
+
+    def end(self) -> None:
+        if self._run is not None:
+            status = self._run.record().status()
+            end_session(self._file, is_success=status is not None and status.state != "failed")
+
+
+def begin_session(
     directory: str,
     hparams: Mapping[str, Any],
     *,
     metrics: Sequence[Metric] = (),
     first: Collection[str] = (),
-) -> Iterator[None]:
-    """Writes a run's hyperparameters, in place of earlier ones, and whether the block has failed.
+) -> pathlib.Path | None:
+    """Writes a run's hyperparameters, in place of earlier ones; returns the file.
 
-    If the files cannot be written, a warning says so: a run is worth more than its table.
+    If it cannot be written, a warning says so: a run is worth more than its table.
 
     Args:
       directory: the run directory, in which `train` and `eval` have the curves.
@@ -81,15 +113,14 @@ def record_hparams(
       first: names of the values that somebody set. They have columns, after the values in which the
         runs in the parent directory differ. The other runs lose their descriptions.
     """
-    start = time.time()
     values = as_hparams(hparams)
     # Runs of equal values are different rows: by default TensorBoard would show their mean.
     path = pathlib.Path(directory).absolute()
     # The name first: a narrow column has room for no more.
     trial = f"{path.name} in {path.parent}"
-    summaries = [summary_v2.hparams_pb(values, trial, start_time_secs=start)]
+    summaries = [summary_v2.hparams_pb(values, trial, start_time_secs=time.time())]
     beside = {}
-    if processes.is_first() and not _files(path.parent):
+    if not _files(path.parent):
         beside = _runs_beside(path)
         runs = [_start(summaries[0]), *beside.values()]
         names = dict.fromkeys(name for run in runs for name in run)
@@ -102,15 +133,15 @@ def record_hparams(
     file = _replace_events(directory, summaries)
     for other in beside if file is not None else ():
         _remove_description(other)
-    status = api_pb2.STATUS_FAILURE
-    try:
-        yield
-        status = api_pb2.STATUS_SUCCESS
-    finally:
-        if file is not None:
-            # The same message in TensorFlow's class.
-            end = session_end_pb(status, time.time()).SerializeToString()
-            _append(file, [Summary.FromString(end)])
+    return file
+
+
+def end_session(file: pathlib.Path | None, *, is_success: bool) -> None:
+    status = api_pb2.STATUS_SUCCESS if is_success else api_pb2.STATUS_FAILURE
+    if file is not None:
+        # The same message in TensorFlow's class.
+        end = session_end_pb(status, time.time()).SerializeToString()
+        _append(file, [Summary.FromString(end)])
 
 
 def write_hparams(
@@ -197,9 +228,7 @@ def _domain(values: Sequence[HParam]) -> summary_v2.Domain | None:
 
 
 def _replace_events(directory: str, summaries: Sequence[Summary]) -> pathlib.Path | None:
-    """Returns the file's path; None where it cannot be written, or not in the first process."""
-    if not processes.is_first():
-        return None
+    """Returns the file's path; None where it cannot be written."""
     # TensorBoard reads nothing older after a file's last event: the newer one needs a later name.
     folder = pathlib.Path(directory)
     path = folder / f"events.out.tfevents.{time.time_ns() // 1000:016d}{_SUFFIX}"

@@ -1,14 +1,17 @@
-"""Tests of mtfrun.metrics.hparams, with TensorBoard's reader."""
+"""Hyperparameters in TensorBoard's table of runs, with its reader."""
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 
-from mtfrun.metrics.hparams import Metric, record_hparams, write_hparams
+from mtfrun.extras.sweeps.hparams import Metric, begin_session, end_session, write_hparams
 
 
 def _content(directory: pathlib.Path, tag: str) -> bytes:
@@ -32,6 +35,16 @@ def _hparams(directory: pathlib.Path) -> dict[str, object]:
 def _status(directory: pathlib.Path) -> int:
     content = _content(directory, metadata.SESSION_END_INFO_TAG)
     return int(metadata.parse_session_end_info_plugin_data(content).status)
+
+
+@contextlib.contextmanager
+def record_hparams(directory: str, values: dict[str, Any], **settings: Any) -> Iterator[None]:
+    file, is_success = begin_session(directory, values, **settings), False
+    try:
+        yield
+        is_success = True
+    finally:
+        end_session(file, is_success=is_success)
 
 
 def test_a_run_has_its_values_and_the_state_in_which_it_has_ended(tmp_path: pathlib.Path) -> None:
