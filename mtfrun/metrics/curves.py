@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -15,12 +15,15 @@ from tensorboard.util import tensor_util
 
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import check_record_lengths, open_regular
-from mtfrun.files.errors import RunDirError, reason
+from mtfrun.files.errors import run_dir_errors
 
 Curves = Mapping[str, Mapping[int, float]]
 
 # TensorBoard's errors for files that are not event files.
-_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, DecodeError)
+_DAMAGE = (
+    *(OSError, tf.errors.OpError, DecodeError),
+    *(ValueError, TypeError, LookupError, AttributeError, OverflowError),
+)
 
 
 # A picture begins with its width and height, see `Summaries.image`.
@@ -50,30 +53,17 @@ def read_events(directory: str | pathlib.Path) -> Events:
         return Events({}, {})
     for path in pathlib.Path(directory).glob("*tfevents*"):
         check_events(path)
-    try:
+    with run_dir_errors(
+        f"cannot read the curves in {directory}", "move the damaged file away", *_DAMAGE
+    ):
         events = EventAccumulator(str(directory), size_guidance={"tensors": 0}).Reload()
-        tags = events.Tags()["tensors"]
-        scalars, images = (_tags_of(events, kind) for kind in (SCALARS, IMAGES))
+        tags = {name: events.Tensors(name) for name in events.Tags()["tensors"]}
+        plugins = {n: events.SummaryMetadata(n).plugin_data.plugin_name for n in tags}
+        scalars = {n: values for n, values in tags.items() if plugins[n] == SCALARS}
         return Events(
-            {
-                tag: {e.step: _number(e.tensor_proto) for e in events.Tensors(tag)}
-                for tag in tags
-                if tag in scalars
-            },
-            {tag: _picture(events.Tensors(tag)[-1]) for tag in tags if tag in images},
+            {n: {e.step: _number(e.tensor_proto) for e in x} for n, x in scalars.items()},
+            {n: _picture(x[-1]) for n, x in tags.items() if plugins[n] == IMAGES},
         )
-    except (OSError, tf.errors.OpError, *_DAMAGE) as error:
-        raise RunDirError(
-            f"cannot read the curves in {directory}: {reason(error)}; move the damaged file away"
-        ) from error
-
-
-def _tags_of(events: EventAccumulator, plugin: str) -> Collection[str]:
-    try:
-        tags: Collection[str] = events.PluginTagToContent(plugin)
-    except KeyError:  # of a plugin that has no tag
-        return ()
-    return tags
 
 
 def choose_steps(steps: Iterable[int], preferred: Iterable[int], count: int) -> list[int]:
@@ -97,13 +87,9 @@ def choose_steps(steps: Iterable[int], preferred: Iterable[int], count: int) -> 
 
 def check_events(path: pathlib.Path) -> None:
     """Raises RunDirError for a file at which the event reader would hang or crash."""
-    try:
-        with open_regular(path) as file:
-            check_record_lengths(file)
-    except (OSError, InputError) as error:
-        raise RunDirError(f"cannot read the events in {path}: {reason(error)}; move it away") from (
-            error
-        )
+    what = f"cannot read the events in {path}"
+    with run_dir_errors(what, "move it away", OSError, InputError), open_regular(path) as file:
+        check_record_lengths(file)
 
 
 def _number(tensor: Any) -> float:

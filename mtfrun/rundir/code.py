@@ -112,10 +112,7 @@ def _user_hashes() -> dict[str, str]:
 
 def _hash_of(path: pathlib.Path) -> str | None:
     """Returns the SHA-256 of a file, or of the archive in which it lies; None if it was deleted."""
-    file = next((x for x in (path, *path.parents) if is_regular(x)), None)
-    if file is None:
-        return None
-    try:
+    file = next((x for x in (path, *path.parents) if is_regular(x)), path)
+    with contextlib.suppress(OSError):
         return hash_of_file(file)
-    except OSError:
-        return None
+    return None

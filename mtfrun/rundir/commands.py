@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import importlib.metadata
+import itertools
 import json
 import os
 import pathlib
@@ -23,7 +24,7 @@ from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import read_json, read_regular_text
 from mtfrun.errors.url_secrets import mask_json, mask_urls
 from mtfrun.files.atomic import atomic_write
-from mtfrun.files.errors import RunDirError, reason, refuse_link
+from mtfrun.files.errors import RunDirError, refuse_link, run_dir_errors
 from mtfrun.rundir.code import module_hashes, package_commit
 
 _PACKAGES = (
@@ -97,62 +98,45 @@ def run_versions() -> dict[str, str]:
 def read_commands(run: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
     """Returns the records of a run by their files, oldest first; RunDirError if one is damaged."""
     directory = pathlib.Path(run, "commands")
+    paths = sorted(directory.iterdir()) if directory.is_dir() else []
     records: dict[str, dict[str, Any]] = {}
-    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-    for name in sorted(filter(_FILE.fullmatch, names)):
-        try:
-            record = read_json(directory / name, follows_links=False)
-            if not isinstance(record, dict):
-                raise InputError("not an object")
-        except (OSError, ValueError) as error:
-            raise damaged_record(directory / name, error) from error
-        records[name] = mask_json(record)
+    for path in paths:
+        if _FILE.fullmatch(path.name):
+            with run_dir_errors(f"{path} is damaged", "remove it", OSError, ValueError):
+                record = read_json(path, follows_links=False)
+                if not isinstance(record, dict):
+                    raise InputError("not an object")
+            records[path.name] = mask_json(record)
     return records
-
-
-def damaged_record(path: pathlib.Path, error: Exception) -> RunDirError:
-    return RunDirError(f"{path} is damaged ({reason(error)}): remove it")
 
 
 def read_record(path: str | os.PathLike[str]) -> str:
     path = pathlib.Path(path)
-    try:
-        return read_regular_text(path, follows_links=False)
-    except FileNotFoundError:
-        raise RunDirError(
-            f"no {path.name} in {path.parent}:"
-            " check --model_dir, or give the configuration with --gin_file"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RunDirError(
-            f"cannot read {path}: {reason(error)}; give the configuration with --gin_file"
-        ) from error
+    remedy = "give the configuration with --gin_file"
+    with run_dir_errors(f"cannot read {path}", remedy, OSError, UnicodeDecodeError):
+        try:
+            return read_regular_text(path, follows_links=False)
+        except FileNotFoundError:
+            what = f"no {path.name} in {path.parent}"
+    raise RunDirError(f"{what}: check --model_dir, or {remedy}")
 
 
 def _next_file(directory: pathlib.Path) -> pathlib.Path:
     """Creates an empty file with the first free number: no two processes get the same."""
     refuse_link(directory)
-    try:
+    with run_dir_errors(f"cannot write in {directory}", "name a --model_dir you may write to"):
         directory.mkdir(parents=True, exist_ok=True)
-        number = 1 + sum(path.name.endswith(".json") for path in directory.iterdir())
-        while True:
+        first = 1 + sum(path.name.endswith(".json") for path in directory.iterdir())
+        for number in itertools.count(first):
             path = directory / f"{number:04d}.json"
-            try:
-                with path.open("x"):
-                    return path
-            except FileExistsError:
-                number += 1
-    except OSError as error:
-        raise RunDirError(
-            f"cannot write in {directory}: {reason(error)}; name a --model_dir you may write to"
-        ) from error
+            with contextlib.suppress(FileExistsError), path.open("x"):
+                return path
+    raise AssertionError("unreachable")
 
 
 def _threads() -> int | None:
     """Returns the number of processors that the process may use, TensorFlow's number of threads."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _processor() -> str | None:

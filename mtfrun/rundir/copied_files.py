@@ -16,7 +16,7 @@ from mtfrun.configuration.run_files import FOLDERS, LARGEST_COPY, RECORD, Copy, 
 from mtfrun.errors.untrusted import read_regular
 from mtfrun.files import is_url, local_copy
 from mtfrun.files.atomic import atomic_replace, atomic_write, remove_temporary_files
-from mtfrun.files.errors import RunDirError, reason, refuse_link
+from mtfrun.files.errors import refuse_link, run_dir_errors
 
 ORIGIN_RECORD = "import.json"
 """The file of a run directory that says where its model comes from."""
@@ -90,22 +90,17 @@ def copy_file(source: pathlib.Path, target: pathlib.Path, largest: int = LARGEST
     """Copies a file, if it exists; RunDirError for a link, a pipe or more than `largest` bytes."""
     if not os.path.lexists(source):
         return
-    try:
+    with run_dir_errors(f"cannot copy {source}", "remove it"):
         content = read_regular(source, largest, follows_links=False)
-    except OSError as error:
-        raise RunDirError(f"cannot copy {source}: {reason(error)}; remove it") from error
     with atomic_replace(target) as file:
         file.buffer.write(content)
 
 
 def _copy(run: pathlib.Path, name: str) -> Copy:
-    original = pathlib.Path(os.path.expanduser(name)).absolute()
-    if is_url(name):
-        original = local_copy(name)
-    try:
+    path = local_copy(name) if is_url(name) else pathlib.Path(os.path.expanduser(name))
+    original = path.absolute()
+    with run_dir_errors(f"cannot copy {name} into {run}", "check it", OSError, ValueError):
         content = read_regular(original, LARGEST_COPY)
-    except (OSError, ValueError) as error:
-        raise RunDirError(f"cannot copy {name} into {run}: {reason(error)}; check it") from error
     sha256 = hashlib.sha256(content).hexdigest()
     if original.parent.parent == run and original.parent.name in FOLDERS:
         return Copy(f"{original.parent.name}/{original.name}", sha256)

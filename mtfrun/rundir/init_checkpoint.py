@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -30,10 +31,11 @@ from mtfrun.checkpoints.recorded_digests import RecordedDigests
 from mtfrun.checkpoints.values import StoredTensors
 from mtfrun.errors import list_some, nearest
 from mtfrun.errors.untrusted import is_directory, open_regular
-from mtfrun.files.errors import IncompatibleError, RunDirError, reason
+from mtfrun.files.errors import IncompatibleError, RunDirError, run_dir_errors
 from mtfrun.rundir.run_directory import CHECKPOINTS
 
 _NAMES = "InitCheckpoint.names"
+_REMEDY = "give the path of one checkpoint, such as model.ckpt-1000, without .index"
 # Maximum bytes of the file that names the newest checkpoint.
 _LONGEST_STATE = 1 << 20
 
@@ -92,12 +94,9 @@ class InitCheckpoint:
     names: Names | str | None = None
 
     def __post_init__(self) -> None:
-        try:
+        what = f"InitCheckpoint.variables={self.variables!r} is not a regular expression"
+        with run_dir_errors(what, "", re.error):
             re.compile(self.variables)
-        except re.error as error:
-            raise RunDirError(
-                f"InitCheckpoint.variables={self.variables!r} is not a regular expression: {error}"
-            ) from None
         if self.names is not None:
             object.__setattr__(self, "names", read_names(self.names, _NAMES))
 
@@ -123,12 +122,8 @@ class InitCheckpoint:
                     f"vocabulary (the present one has {', '.join(map(str, sizes))} ids; "
                     "data/sentencepiece.gin includes EXTRA_IDS)"
                 )
-            raise IncompatibleError(
-                self.path,
-                f"it {problems}",
-                ["model"],
-                f"use its {what}, or take what fits with --gin.InitCheckpoint.strict=False",
-            )
+            remedy = f"use its {what}, or take what fits with --gin.InitCheckpoint.strict=False"
+            raise IncompatibleError(self.path, f"it {problems}", ["model"], remedy)
         if not values:
             raise RunDirError(f"nothing fits the model's variables: {report}")
         for path, value in values.items():
@@ -177,20 +172,15 @@ class InitCheckpoint:
                 continue
             values[path] = value
             matched[path] = name
-        unused = sorted(n for n in names if n not in used and not is_bookkeeping(n))
+        unused = [n for n in names if not (self.variables or n in used or is_bookkeeping(n))]
         step = next((tensors.step(n) for n in names if is_step(n)), 0)
-        return values, InitReport(
-            tensors.prefix, step, matched, missing, misshaped, [] if self.variables else unused
-        )
+        report = InitReport(tensors.prefix, step, matched, missing, misshaped, sorted(unused))
+        return values, report
 
 
 def find_source(sources: Iterable[Source], names: Sequence[str]) -> tuple[str, Source] | None:
-    for source in sources:
-        pattern = re.compile(source.pattern)
-        for name in names:
-            if pattern.fullmatch(name):
-                return name, source
-    return None
+    matches = ((x, source) for source in sources for x in names if re.fullmatch(source.pattern, x))
+    return next(matches, None)
 
 
 def fit_value(
@@ -213,20 +203,13 @@ def fit_value(
         value = value.transpose([dims.index(name) for name in ours])
     sizes = shape.to_integer_list
     if vocabulary_size is not None and value.ndim == len(sizes):
-        value = _with_padded_vocabulary(value, shape, vocabulary_size)
+        axis = list(shape.dimension_names).index("vocab")
+        if vocabulary_size <= value.shape[axis] < sizes[axis]:
+            padding = sizes[axis] - value.shape[axis]
+            value = np.pad(value, [(0, padding * (i == axis)) for i in range(value.ndim)])
     if list(value.shape) == sizes or (source.dims is None and _merges(sizes, value.shape)):
         return value.astype(np.float32).reshape(sizes)
     return stored
-
-
-def _with_padded_vocabulary(
-    value: np.ndarray, shape: mtf.Shape, vocabulary_size: int
-) -> np.ndarray:
-    axis = list(shape.dimension_names).index("vocab")
-    padding = shape[axis].size - value.shape[axis]
-    if padding <= 0 or value.shape[axis] < vocabulary_size:
-        return value
-    return np.pad(value, [(0, padding if i == axis else 0) for i in range(value.ndim)])
 
 
 def _merges(sizes: Sequence[int], merged: Sequence[int]) -> bool:
@@ -259,29 +242,21 @@ def _prefix(path: str) -> str:
     if is_directory(prefix):
         prefix = _newest_in(prefix)
     if not os.path.exists(f"{prefix}.index"):  # noqa: PTH110, Path.exists may raise OSError
-        raise RunDirError(
-            f"no checkpoint {prefix}: there is no file {prefix}.index; give the path without the "
-            "suffix of its files' names, such as model.ckpt-1000, or a run directory"
-        )
+        raise RunDirError(f"no checkpoint {prefix}: there is no file {prefix}.index; {_REMEDY}")
     return str(prefix)
 
 
 def _newest_in(directory: pathlib.Path) -> pathlib.Path:
     state = CheckpointState()
-    try:
-        with open_regular(directory / "checkpoint") as file:
-            text_format.Parse(file.read(_LONGEST_STATE), state)
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, text_format.ParseError) as error:
-        raise RunDirError(
-            f"cannot read the checkpoint: {directory / 'checkpoint'}: {reason(error)}; remove it, "
-            "or give the path of one checkpoint"
-        ) from error
+    path = directory / "checkpoint"
+    kinds = (OSError, ValueError, text_format.ParseError)
+    with (
+        run_dir_errors(f"cannot read the checkpoint: {path}", _REMEDY, *kinds),
+        contextlib.suppress(FileNotFoundError),
+        open_regular(path) as file,
+    ):
+        text_format.Parse(file.read(_LONGEST_STATE), state)
     if not state.model_checkpoint_path:
-        raise RunDirError(
-            f"{directory} has no file 'checkpoint' that names the newest one and is not a run "
-            "directory with checkpoints: give the path of one checkpoint, such as "
-            "model.ckpt-1000, without .index"
-        )
+        what = f"{directory} has no checkpoints of a run, and no file 'checkpoint' that names one"
+        raise RunDirError(f"{what}: {_REMEDY}")
     return directory / str(state.model_checkpoint_path)

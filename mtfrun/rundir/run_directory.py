@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import itertools
 import json
 import os
 import pathlib
@@ -24,7 +24,7 @@ from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.display import progress
 from mtfrun.errors.untrusted import is_directory, open_to_write
 from mtfrun.files.atomic import atomic_write, remove_temporary_files
-from mtfrun.files.errors import RunDirError, reason, refuse_link
+from mtfrun.files.errors import RunDirError, reason, refuse_link, run_dir_errors
 from mtfrun.files.lock import is_locked, writer_lock
 from mtfrun.rundir.commands import read_record, record_command
 from mtfrun.rundir.run_record import RECORD_FILES, RunRecord
@@ -47,19 +47,12 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        if not isinstance(path, str | os.PathLike):
-            # What argparse makes of --model_dir=--.
-            raise RunDirError(
-                "--model_dir is not the name of a directory: give one, such as /tmp/run"
-            )
-        text = os.fspath(path)
+        # argparse makes a list of --model_dir=--.
+        text = os.fspath(path) if isinstance(path, str | os.PathLike) else ""
         if not text.strip():
-            raise RunDirError("--model_dir is empty: name a directory for the run")
+            raise RunDirError("--model_dir is empty: name a directory, such as /tmp/run")
         if _URL.match(text):
-            raise RunDirError(
-                f"{text} is a URL where only the name of a local directory can stand: name one, or "
-                "mount the store"
-            )
+            raise RunDirError(f"{text} is a URL: name a local directory, or mount the store")
         # Path.expanduser raises an error for unknown users, and Path.absolute keeps "..".
         self.path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100
         self._path = pathlib.Path(self.path)
@@ -84,26 +77,18 @@ class RunDirectory:
             logging.warning("%s", error)
 
     def prepare(self) -> None:
-        try:
+        what, remedy = f"--model_dir {self.path}", "free space there, or name one you may write to"
+        with run_dir_errors(f"{what} cannot be written", remedy):
             if self._path.exists() and not self._path.is_dir():
-                raise RunDirError(
-                    f"--model_dir {self.path} is a file, not a directory: name another --model_dir"
-                )
+                raise RunDirError(f"{what} is a file, not a directory: name another --model_dir")
             self._path.mkdir(parents=True, exist_ok=True)
             self._try_to_write()
-        except OSError as error:
-            is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            remedy = "free space there" if is_full else "name a directory you may write to"
-            raise RunDirError(
-                f"--model_dir {self.path} cannot be written: {reason(error)}; {remedy}"
-            ) from error
 
     def is_writable(self) -> bool:
-        try:
+        with contextlib.suppress(OSError):
             self._try_to_write()
-        except OSError:
-            return False
-        return True
+            return True
+        return False
 
     def _try_to_write(self) -> None:
         """Permissions do not show a full or read-only disk. The file has no name: none remains."""
@@ -135,15 +120,13 @@ class RunDirectory:
             if not is_there:
                 raise RunDirError(
                     f"process {index} of {len(seen)} has another --model_dir {path} than process 0 "
-                    f"({seen[0][1]}): name one directory, in a file system that all processes share"
+                    f"({seen[0][1]}): name a directory that all processes share"
                 )
 
     def require(self) -> None:
         if not is_directory(self._path):
-            raise RunDirError(
-                f"--model_dir {self.path} is not a directory: check its name,"
-                " or make it with `mtfrun train --model_dir=...`"
-            )
+            remedy = "check its name, or make it with `mtfrun train --model_dir=...`"
+            raise RunDirError(f"--model_dir {self.path} is not a directory: {remedy}")
 
     def lock(self) -> AbstractContextManager[None]:
         return writer_lock(self._lock_path)
@@ -165,25 +148,18 @@ class RunDirectory:
         """Renames `checkpoints` to the first free `checkpoints.1`, ...; returns the new path."""
         if not list_names(self._checkpoints_path):
             return None
-        number = 1
-        while os.path.lexists(f"{self._checkpoints_path}.{number}"):
-            number += 1
-        aside = f"{self._checkpoints_path}.{number}"
-        try:
+        paths = (f"{self._checkpoints_path}.{number}" for number in itertools.count(1))
+        aside = next(path for path in paths if not os.path.lexists(path))
+        what = f"cannot rename {self._checkpoints_path} to {aside}"
+        with run_dir_errors(what, "move it away, or name another --model_dir"):
             self._checkpoints_path.rename(aside)
-        except OSError as error:
-            raise RunDirError(
-                f"cannot rename {self._checkpoints_path} to {aside}: {reason(error)};"
-                " move it away, or name another --model_dir"
-            ) from error
         return aside
 
     def checkpoints_set_aside(self) -> list[pathlib.Path]:
         """The directories that `set_checkpoints_aside` made, by number; skips links."""
-        numbers = (
-            re.fullmatch(rf"{CHECKPOINTS}\.([1-9][0-9]{{0,8}})", n) for n in list_names(self._path)
-        )
-        paths = [self._path / m[0] for m in sorted(filter(None, numbers), key=lambda m: int(m[1]))]
+        name = re.compile(rf"{CHECKPOINTS}\.([1-9][0-9]{{0,8}})")
+        matches = filter(None, map(name.fullmatch, list_names(self._path)))
+        paths = [self._path / m[0] for m in sorted(matches, key=lambda m: int(m[1]))]
         return [path for path in paths if path.is_dir() and not path.is_symlink()]
 
     def summaries(

@@ -8,6 +8,7 @@ more, and take seconds to read.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -23,7 +24,7 @@ from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import LARGEST_TEXT, parse_json, read_json, read_regular
 from mtfrun.errors.url_secrets import mask_json
 from mtfrun.files.atomic import atomic_write
-from mtfrun.files.errors import RunDirError, reason
+from mtfrun.files.errors import RunDirError, reason, run_dir_errors
 
 _Key = TypeVar("_Key")
 
@@ -197,17 +198,15 @@ class RunRecord:
 
     def metrics(self) -> dict[int, dict[str, float]]:
         """By step and name; empty without the file."""
-        try:
+        remedy = "remove it; early stopping then counts anew"
+        with (
+            run_dir_errors(f"{self._metrics_path} is damaged", remedy, OSError, *_DAMAGE),
+            contextlib.suppress(FileNotFoundError),
+        ):
             content = read_regular(self._metrics_path, LARGEST_TEXT, follows_links=False)
             lines = [parse_json(line) for line in content.splitlines()]
             return {_step(line.pop("step")): numbers_from_json(line) for line in lines}
-        except FileNotFoundError:
-            return {}
-        except (OSError, *_DAMAGE) as error:
-            raise RunDirError(
-                f"{self._metrics_path} is damaged ({reason(error)}): remove it; early "
-                "stopping then counts anew"
-            ) from error
+        return {}
 
     def evaluations(self) -> list[StepMetrics]:
         """By ascending step; none if their file is damaged."""

@@ -55,10 +55,8 @@ class CheckpointDirectory:
             return cls(directory.parent, directory)
         checkpoints = cls(directory, below)
         if not checkpoints.steps() and not checkpoints.lost_manifests():
-            raise RunDirError(
-                f"no checkpoint in {below}: check the name, or make one with "
-                f"`mtfrun train --model_dir={name}`"
-            )
+            remedy = f"check the name, or make one with `mtfrun train --model_dir={name}`"
+            raise RunDirError(f"no checkpoint in {below}: {remedy}")
         return checkpoints
 
     def steps(self) -> list[int]:

@@ -226,7 +226,7 @@ def test_a_pipe_in_a_checkpoint_is_not_waited_for(end: str, tmp_path: pathlib.Pa
 def test_a_missing_checkpoint_is_one_line(tmp_path: pathlib.Path) -> None:
     with pytest.raises(RunDirError, match=r"no checkpoint .*model.ckpt-8: there is no file"):
         InitCheckpoint(str(tmp_path / "model.ckpt-8"))(_variables())
-    with pytest.raises(RunDirError, match="has no file 'checkpoint'"):
+    with pytest.raises(RunDirError, match="and no file 'checkpoint' that"):
         InitCheckpoint(str(tmp_path))(_variables())
 
 

@@ -362,7 +362,7 @@ def test_an_unwritable_model_dir_is_one_line(
     line = _refused(capsys, [*arguments, f"--model_dir={file}/run"])
     assert line == (
         f"--model_dir {file}/run cannot be written: Not a directory; "
-        "name a directory you may write to"
+        "free space there, or name one you may write to"
     )
 
 

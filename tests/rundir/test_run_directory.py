@@ -69,7 +69,7 @@ def test_a_missing_run_is_one_line_for_evaluation(tmp_path: pathlib.Path) -> Non
 
 @pytest.mark.parametrize("path", ["gs://bucket/run", "s3://bucket/run", "hdfs://host/run"])
 def test_a_url_is_refused_where_only_a_directory_can_stand(path: str) -> None:
-    with pytest.raises(RunDirError, match=f"{path} is a URL where only the name of a local"):
+    with pytest.raises(RunDirError, match=f"{path} is a URL: name a local directory"):
         RunDirectory(path)
 
 

@@ -84,7 +84,7 @@ def test_damaged_measurements_are_an_error_and_no_evaluations(
 ) -> None:
     (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1, "eval/loss": 2.0}}\n{line}\n')
     assert RunRecord(tmp_path).evaluations() == []
-    with pytest.raises(RunDirError, match=r"metrics.jsonl is damaged .*: remove it"):
+    with pytest.raises(RunDirError, match=r"metrics.jsonl is damaged: .*; remove it"):
         RunRecord(tmp_path).metrics()
 
 

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtfrun.files.errors import run_dir_errors
 from mtfrun.rundir import commands
 
 # What reading JSON that is not as it was written raises.
@@ -44,7 +45,7 @@ def read_commands(run: pathlib.Path) -> list[RecordedCommand]:
 
 
 def _command(path: pathlib.Path, record: Mapping[str, Any]) -> RecordedCommand:
-    try:
+    with run_dir_errors(f"{path} is damaged", "remove it", *_DAMAGE):
         words = [str(word) for word in record["command"]]
         versions = {str(name): str(text) for name, text in record.get("versions", {}).items()}
         fields = {
@@ -61,5 +62,3 @@ def _command(path: pathlib.Path, record: Mapping[str, Any]) -> RecordedCommand:
         }
         shown = {name: str(value) for name, value in fields.items() if value not in (None, "")}
         return RecordedCommand(path.name, words, str(record["shell"]), shown)
-    except _DAMAGE as error:
-        raise commands.damaged_record(path, error) from error
