@@ -146,26 +146,6 @@ def test_the_causal_mask_leaves_the_past_open() -> None:
         np.testing.assert_array_equal(mtf.to_numpy(row), mtf.to_numpy(mask)[position])
 
 
-@pytest.mark.parametrize("position", [0, 3, 6])
-def test_write_position_changes_one_position_only(position: int, mesh_shape: str) -> None:
-    mesh = mtf.Mesh(mesh_shape, "batch:data;heads:model")
-    memory = RNG.normal(size=[8, 4, 7, 2]).astype(np.float32)
-    entry = RNG.normal(size=[8, 4, 2]).astype(np.float32)
-    outer, inner = [("batch", 8), ("heads", 4)], ("d_kv", 2)
-
-    def write(memory: mtf.Tensor, entry: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
-        return mtf.write_position(memory, entry, MEMORY, position)
-
-    written = mtf.function(write)(
-        mtf.import_tf_tensor(mesh, memory, [*outer, MEMORY, inner]),
-        mtf.import_tf_tensor(mesh, entry, [*outer, inner]),
-        mtf.import_tf_tensor(mesh, np.int32(position), []),
-    )
-    expected = memory.copy()
-    expected[:, :, position] = entry
-    np.testing.assert_array_equal(mtf.to_numpy(written), expected)
-
-
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_sums_in_place_begin_with_zeros_in_every_run(jit_compile: bool) -> None:
     mesh = mtf.Mesh("data:1", "")

@@ -81,19 +81,9 @@ EXPECTED: dict[str, dict[tuple[str, str, str], int]] = {
     },
 }
 QUICK = [
-    "matmul",
-    "dropout",
-    "slice",
-    "reshape_that_moves_an_axis",
-    "gather_along_a_later_dimension",
+    *("matmul", "dropout", "slice", "reshape_that_moves_an_axis", "gather_along_a_later_dimension")
 ]
 WORKER = "tests.mtf.collectives_worker"
-
-
-@pytest.fixture(scope="module")
-def collectives(tmp_path_factory: pytest.TempPathFactory) -> Collectives:
-    """The collectives of the cases of the default suite, on 2 x 2 devices."""
-    return collectives_of(WORKER, tmp_path_factory.mktemp("programs"), QUICK)
 
 
 def _gathers(collectives: Collectives) -> dict[str, int]:
@@ -111,11 +101,6 @@ def _assert_allowed(collectives: Collectives) -> None:
     gathers = _gathers(collectives)
     assert not {name: n for name, n in gathers.items() if n > ALLOWED.get(name, (0, ""))[0]}
     assert not {name for name, n in gathers.items() if name in ALLOWED and not n}, "not needed"
-
-
-@pytest.mark.slow
-def test_no_operation_gathers_more_than_it_must(collectives: Collectives) -> None:
-    _assert_allowed(collectives)
 
 
 @pytest.mark.slow
@@ -141,13 +126,9 @@ def _assert_expected(collectives: Collectives) -> None:
     assert counts == {name: EXPECTED[name] for name in counts}
 
 
-def test_a_split_table_stays_on_its_devices(collectives: Collectives) -> None:
-    name = "gather_along_a_later_dimension"
-    _assert_expected({name: collectives[name]})
-
-
-@pytest.mark.slow
-def test_collectives_are_those_that_the_mathematics_needs(collectives: Collectives) -> None:
+def test_common_operations_gather_and_reduce_what_they_must(tmp_path: pathlib.Path) -> None:
+    collectives = collectives_of(WORKER, tmp_path, QUICK)
+    _assert_allowed(collectives)
     _assert_expected(collectives)
 
 

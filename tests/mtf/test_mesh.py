@@ -82,14 +82,6 @@ def test_an_indivisible_dimension_is_an_error_with_the_nearest_sizes(size: int, 
         mesh.partition([mtf.Dimension("heads", size)])
 
 
-def test_errors_come_before_anything_runs() -> None:
-    mesh = mtf.Mesh("data:2,model:2", "a:data;b:data")
-    with pytest.raises(mtf.LayoutError):
-        mtf.Variable(mesh, "a:4;b:4")
-    with pytest.raises(mtf.LayoutError):
-        mtf.zeros(mesh, "a:4;b:4")
-
-
 def test_more_devices_than_tensorflow_started_with_is_an_error() -> None:
     with pytest.raises(
         mtf.LayoutError, match=r"^mesh data:16 needs 16 devices, but TensorFlow has started with 8"
@@ -102,15 +94,6 @@ def test_unused_rules_are_those_of_dimensions_never_laid_out() -> None:
     mesh.partition("batch:4;heads:2")
     assert mesh.unused_rules() == ["haeds"]
     assert mesh.dimension_names_seen == {"batch", "heads"}
-
-
-def test_constrain_changes_the_layout_and_not_the_values() -> None:
-    mesh = mtf.Mesh("data:2,model:2", "a:data;b:model;c:data")
-    array = np.arange(16, dtype=np.float32).reshape(4, 4)
-    x = mtf.import_tf_tensor(mesh, array, "a:4;b:4")
-    y = mtf.function(lambda x: mtf.rename_dimension(mtf.rename_dimension(x, "a", "z"), "b", "c"))(x)
-    assert dtensor.fetch_layout(y.value).sharding_specs == [dtensor.UNSHARDED, "data"]
-    np.testing.assert_array_equal(mtf.to_numpy(y), array)
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -261,16 +244,6 @@ def test_processes_must_divide_a_mesh(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mtfrun.processes.count", lambda: 3)
     with pytest.raises(mtf.LayoutError, match=r"has 4 device.s., which 3 processes do not divide"):
         mtf.Mesh("data:2,model:2")
-
-
-def test_local_slices_are_the_parts_of_the_devices() -> None:
-    mesh = mtf.Mesh("data:2,model:2", "batch:data;d_ff:model")
-    parts = mesh.local_slices("length:3;batch:4;d_ff:2")
-    whole = np.arange(24).reshape(3, 4, 2)
-    expected = [whole[:, :2, :1], whole[:, :2, 1:], whole[:, 2:, :1], whole[:, 2:, 1:]]
-    for part, values in zip(parts, expected, strict=True):
-        np.testing.assert_array_equal(whole[part], values)
-    assert mtf.Mesh().local_slices("batch:4") == [(slice(0, 4),)]
 
 
 @pytest.mark.parametrize(

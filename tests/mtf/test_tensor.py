@@ -100,12 +100,6 @@ def test_a_dimension_is_read_from_a_text_a_pair_or_itself(dimension: Any) -> Non
     assert mtf.convert_to_dimension(dimension) == mtf.Dimension("heads", 4)
 
 
-def test_dimensions_are_equal_when_name_and_size_agree() -> None:
-    assert mtf.Dimension("heads", 4) == mtf.Dimension("heads", 4)
-    assert mtf.Dimension("heads", 4) != mtf.Dimension("heads", 8)
-    assert len({mtf.Dimension("a", 2), mtf.Dimension("a", 2), mtf.Dimension("b", 2)}) == 2
-
-
 @pytest.mark.parametrize(
     "value, message",
     [
@@ -169,14 +163,6 @@ def test_addition_appends_and_subtraction_removes() -> None:
     assert SHAPE - None == SHAPE
 
 
-def test_membership_is_of_dimensions_and_order_matters_for_equality() -> None:
-    assert LENGTH in SHAPE
-    assert mtf.Dimension("length", 4) not in SHAPE
-    assert "length" not in SHAPE
-    assert mtf.Shape([LENGTH, BATCH]) != mtf.Shape([BATCH, LENGTH])
-    assert len({mtf.Shape([BATCH]), mtf.Shape([BATCH]), mtf.Shape([LENGTH])}) == 2
-
-
 def test_dimensions_are_renamed_and_resized_in_place() -> None:
     assert SHAPE.rename_dimension("length", "memory_length") == mtf.convert_to_shape(
         "batch:8;memory_length:3;heads:2"
@@ -208,10 +194,6 @@ def test_a_number_is_not_a_shape() -> None:
         mtf.convert_to_shape(7)  # type: ignore[call-overload]
 
 
-def test_anonymous_shape_keeps_sizes_only() -> None:
-    assert mtf.anonymous_shape(SHAPE).to_string == "_anonymous_0:8;_anonymous_1:3;_anonymous_2:2"
-
-
 def test_verify_no_new_dims_names_the_new_dimension() -> None:
     mtf.verify_no_new_dims([SHAPE, "d_ff:4"], "d_ff:4;batch:8")
     with pytest.raises(mtf.ShapeError, match=r"no dimension d_ff:5 in .*its 'd_ff' has size 4"):
@@ -239,12 +221,6 @@ def test_a_value_is_the_same_after_a_round_trip(mesh: mtf.Mesh, value: Any) -> N
     np.testing.assert_array_equal(mtf.to_numpy(x), ARRAY)
 
 
-def test_a_host_value_becomes_a_constant_inside_a_function(mesh: mtf.Mesh) -> None:
-    x = mtf.import_tf_tensor(mesh, ARRAY, TRANSFER_SHAPE)
-    y = mtf.function(lambda x: x + mtf.import_tf_tensor(mesh, ARRAY, TRANSFER_SHAPE))(x)
-    np.testing.assert_array_equal(mtf.to_numpy(y), 2 * ARRAY)
-
-
 def test_the_type_is_converted(mesh: mtf.Mesh) -> None:
     x = mtf.import_tf_tensor(mesh, ARRAY, TRANSFER_SHAPE, dtype=tf.bfloat16)
     assert x.dtype == tf.bfloat16
@@ -254,11 +230,6 @@ def test_the_type_is_converted(mesh: mtf.Mesh) -> None:
 def test_a_value_without_a_shape_has_anonymous_dimensions(mesh: mtf.Mesh) -> None:
     x = mtf.import_tf_tensor(mesh, ARRAY)
     assert x.shape.to_string == "_anonymous_0:4;_anonymous_1:6"
-
-
-def test_a_fully_replicated_value_is_laid_out(mesh: mtf.Mesh) -> None:
-    x = mtf.import_fully_replicated(mesh, ARRAY, TRANSFER_SHAPE)
-    np.testing.assert_array_equal(mtf.to_numpy(x), ARRAY)
 
 
 def test_other_sizes_are_an_error(mesh: mtf.Mesh) -> None:

@@ -16,13 +16,6 @@ from tests.layouts import ONE_DEVICE, assert_close
 from tests.optim.updates import make_variables, run_updates
 
 
-def test_slots_of_a_large_matrix_take_sublinear_memory() -> None:
-    optimizer = optim.Adafactor()
-    optimizer.init({"w": mtf.Variable(mtf.Mesh(ONE_DEVICE), "d_model:256;d_ff:1024")})
-    slots = {path: slot.shape.to_string for path, slot in optimizer.named_slots().items()}
-    assert slots == {"w/vr": "d_model:256", "w/vc": "d_ff:1024"}
-
-
 @pytest.mark.parametrize(
     "shape, min_dim_size, dims",
     [
