@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
+import pathlib
+import re
 import resource
 import signal
 import sys
@@ -23,6 +26,12 @@ collect_ignore_glob = [
     *("*/transformers_*.py", "*_process.py", "*/judged_models.py"),
     *("*/torch_*.py", "*/ctranslate2_*.py"),
 ]
+
+_ROOT = pathlib.Path(__file__).parent.parent
+
+# What names an extra: an import, a module in a string, a path of a gin file.
+_EXTRA = re.compile(r"mtfrun\.extras(?:\.| import )(\w+)|extras/(\w{2,})/")
+_IMPORT = re.compile(r"^(?:from|import) (tests(?:\.\w+)+)(?: import (\w+))?", re.MULTILINE)
 
 # Markers of tests that run only if they are chosen.
 CHOSEN = {
@@ -55,6 +64,27 @@ def pytest_configure(config: pytest.Config) -> None:
         if config.getoption("markexpr") == "not slow":
             _compile_without_rewriting()
             _decode_without_xla()
+
+
+@functools.cache
+def _extras_named_by(path: pathlib.Path) -> frozenset[str]:
+    """Returns the extras that a module of the tests names, itself or in modules that it imports."""
+    text = path.read_text(encoding="utf-8")
+    names = {name for pair in _EXTRA.findall(text) for name in pair if name}
+    for module, name in _IMPORT.findall(text):
+        base = _ROOT.joinpath(*module.split("."))
+        for file in (base.with_suffix(".py"), base / f"{name}.py"):
+            if file != path and file.is_file():
+                names |= _extras_named_by(file)
+    return frozenset(names)
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
+    """Leaves out the tests that need an extra that is deleted."""
+    if collection_path.suffix != ".py" or not collection_path.is_relative_to(_ROOT / "tests"):
+        return None
+    folders = (_ROOT / "mtfrun/extras" / name for name in _extras_named_by(collection_path))
+    return True if any(not folder.is_dir() for folder in folders) else None
 
 
 def pytest_collection_finish() -> None:
