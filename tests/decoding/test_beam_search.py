@@ -229,8 +229,3 @@ def test_a_beam_of_one_is_greedy() -> None:
         total = sum(log_probs[before, token] for before, token in chosen)
         if row != END:
             assert_close(greedy.scores[row], total, FLOAT32_MODEL_TOLERANCE)
-
-
-def test_a_beam_and_a_temperature_contradict_each_other() -> None:
-    with pytest.raises(ValueError, match="set beam_size=1 or temperature=0"):
-        Search(beam_size=2, temperature=1.0)

@@ -98,10 +98,6 @@ def test_every_row_continues_its_own_prompt() -> None:
     np.testing.assert_array_equal(ids, [[3, 4, 1, 0, 0, 0], [5, 5, 5, 6, 7, 5], [5, 6, 2, 2, 3, 4]])
 
 
-def test_an_end_id_in_a_prompt_ends_the_row() -> None:
-    np.testing.assert_array_equal(_generate([[1, 5, 5, 0]]), [[1, 0, 0, 0]])
-
-
 def test_tokens_are_the_same_on_every_mesh(mesh_shape: str) -> None:
     prompts = [[i % 8, 0, 0, 0, 0] for i in range(8)]
     np.testing.assert_array_equal(_generate(prompts, mesh_shape), _generate(prompts))

@@ -1,6 +1,6 @@
-"""Runs layers on meshes of two axes and prints the collectives of each as JSON.
+"""Runs layers on a mesh of 2 x 2 devices and prints the collectives of each as JSON.
 
-Started by test_estimate.py with the environment that makes DTensor write programs.
+Started by test_collectives.py with the environment that makes DTensor write programs.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from tests.models.moe import mixtures
 
 
 class Case(NamedTuple):
-    """A layer, where it runs, and what it reads."""
+    """A layer, its layout, and what it reads."""
 
     name: str
-    mesh_shape: str
     layout: str
     shape: str
     make: Callable[[mtf.Mesh], mtf.Module]
@@ -40,21 +39,16 @@ ON_DATA = "batch:data;experts:data"
 
 
 def _mixtures() -> Iterator[Case]:
-    """Yields mixtures of experts on either mesh."""
-    for mesh_shape in ("data:2,model:2", "data:4,model:2"):
-        for name, layout, shape, make in (
-            ("one level", ON_DATA, ONE_AXIS, mixtures.one_level),
-            (
-                "one level, split hidden layer",
-                f"{ON_DATA};expert_hidden:model",
-                ONE_AXIS,
-                mixtures.one_level,
-            ),
-            ("one level, outer batch", mixtures.LAYOUT, BOTH_AXES, mixtures.one_level),
-            ("two levels", mixtures.LAYOUT, BOTH_AXES, mixtures.two_levels),
-            ("dropless", ON_DATA, ONE_AXIS, mixtures.dropless),
-        ):
-            yield Case(f"{mesh_shape} {name}", mesh_shape, layout, shape, make, _mix)
+    """Yields mixtures of experts."""
+    split_hidden = f"{ON_DATA};expert_hidden:model"
+    for name, layout, shape, make in (
+        ("one level", ON_DATA, ONE_AXIS, mixtures.one_level),
+        ("one level, split hidden layer", split_hidden, ONE_AXIS, mixtures.one_level),
+        ("one level, outer batch", mixtures.LAYOUT, BOTH_AXES, mixtures.one_level),
+        ("two levels", mixtures.LAYOUT, BOTH_AXES, mixtures.two_levels),
+        ("dropless", ON_DATA, ONE_AXIS, mixtures.dropless),
+    ):
+        yield Case(name, layout, shape, make, _mix)
 
 
 def _mix(layer: mtf.Module, x: mtf.Tensor) -> mtf.Tensor:
@@ -91,7 +85,7 @@ def _blocks() -> Iterator[Case]:
             stride=stride,
             init_zero=False,
         )
-        yield Case(name, "data:2,model:2", layout, shape, make, _train)
+        yield Case(name, layout, shape, make, _train)
 
 
 def _attentions() -> Iterator[Case]:
@@ -99,7 +93,6 @@ def _attentions() -> Iterator[Case]:
     for name, block_length in (("attention at once", None), ("attention in blocks", 4)):
         yield Case(
             name,
-            "data:2,model:2",
             "batch:data;length:model",
             "batch:4;length:16;d_model:8",
             functools.partial(
@@ -127,7 +120,7 @@ def _unet() -> Case:
         stages=UNetStages(widths=(4, 4), num_convolutions=1),
     )
     layout = "rows:data;cols:model"
-    return Case("U-Net", "data:2,model:2", layout, f"batch:2;{image}", make, _segment)
+    return Case("U-Net", layout, f"batch:2;{image}", make, _segment)
 
 
 def _segment(model: mtf.Module, x: mtf.Tensor) -> mtf.Tensor:
@@ -140,7 +133,7 @@ CASES = {case.name: case for case in (*_mixtures(), *_blocks(), *_attentions(), 
 
 def run(case: Case) -> None:
     """Runs a layer forward and backward as one program."""
-    mesh = mtf.Mesh(case.mesh_shape, case.layout)
+    mesh = mtf.Mesh("data:2,model:2", case.layout)
     layer = case.make(mesh)
     mtf.initialize(layer)
     variables = [v for v in layer.named_variables().values() if v.trainable]

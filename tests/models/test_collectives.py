@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import math
-import pathlib
 
 import pytest
 
@@ -74,7 +73,6 @@ ATTENTION = ("attention at once", "attention in blocks")
 LENGTH, KEYS = 16, 4 * 16 * 4 * 4
 
 WORKER = "tests.models.collectives_worker"
-QUICK_MESH = "data:2,model:2"
 
 
 @pytest.fixture(scope="module")
@@ -86,37 +84,23 @@ def programs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     ]
     cases += ["U-Net"] * any("u_net" in text for text in texts)
     cases += ["dropless"] * any("move_in_rounds" in text for text in texts)
-    names = [f"{QUICK_MESH} {c}" if c in (*MIXTURES, "dropless") else c for c in cases]
-    return collectives_of(WORKER, tmp_path_factory.mktemp("programs"), names)
-
-
-def _assert_moves_by_all_to_alls_alone(programs: Programs, mesh_shape: str, case: str) -> None:
-    collectives = programs[f"{mesh_shape} {case}"]
-    counts = collections.Counter((kind, ",".join(axes)) for kind, axes, _ in collectives)
-    assert counts == MIXTURES[case]
+    return collectives_of(WORKER, tmp_path_factory.mktemp("programs"), cases)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", MIXTURES)
 def test_tokens_move_by_all_to_alls_alone(programs: Programs, case: str) -> None:
-    _assert_moves_by_all_to_alls_alone(programs, QUICK_MESH, case)
+    collectives = programs[case]
+    counts = collections.Counter((kind, ",".join(axes)) for kind, axes, _ in collectives)
+    assert counts == MIXTURES[case]
 
 
 @pytest.mark.slow
 def test_without_a_capacity_tokens_move_in_rounds(programs: Programs) -> None:
     moved = collections.Counter(
-        (kind, ",".join(axes), tuple(sizes))
-        for kind, axes, sizes in programs[f"{QUICK_MESH} dropless"]
+        (kind, ",".join(axes), tuple(sizes)) for kind, axes, sizes in programs["dropless"]
     )
     assert moved == DROPLESS
-
-
-@pytest.mark.slow
-def test_tokens_move_by_all_to_alls_alone_on_eight_devices(tmp_path: pathlib.Path) -> None:
-    mesh_shape = "data:4,model:2"
-    programs = collectives_of(WORKER, tmp_path, [f"{mesh_shape} {case}" for case in MIXTURES])
-    for case in MIXTURES:
-        _assert_moves_by_all_to_alls_alone(programs, mesh_shape, case)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Sequences split over devices: losses and gradients are those of one device."""
+"""Sequences split over devices: losses and gradients of one device, memory of a part."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from mtfrun import layers, mtf
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.tokens.token_model import TokenModel
+from tests.bench.attention_memory import measured, planned
 from tests.layouts import ONE_DEVICE
 from tests.models.small_model import (
     VOCABULARY,
@@ -161,3 +162,30 @@ def test_the_devices_of_the_length_must_divide_the_heads() -> None:
     x = mtf.zeros(mesh, "length:8;d_model:8")
     with pytest.raises(mtf.LayoutError, match=r"^length:8 is split over 4 devices, .* 1 heads"):
         attention.over_sequences(x, x, layers.NO_BIAS, layers.Call())
+
+
+DEVICES = 4
+# Sizes with which activations take most: of the variables, which every device has whole, 6 MB.
+SIZES = ["--block=512", "--d_model=256", "--num_layers=1", "--length=8192"]
+# What a device needs in a step, to what it needs with whole sequences. Beyond a quarter there are
+# the gradients of the variables, and the exchanged heads beside the returned ones.
+LARGEST_PLANNED = 0.28
+# By TensorFlow's allocator, see docs/long_sequences.md; 0.28 at these sizes.
+LARGEST_MEASURED = 0.3
+
+
+@pytest.mark.slow
+def test_a_device_is_planned_to_need_little_more_than_its_part() -> None:
+    one, several = planned(1, SIZES), planned(DEVICES, SIZES)
+    assert several["step_mb"] <= LARGEST_PLANNED * one["step_mb"]
+    assert several["constants_mb"] <= one["constants_mb"] / 2
+
+
+@pytest.mark.slow
+def test_the_tensors_of_a_process_take_little_more_than_their_part() -> None:
+    sizes = [*SIZES, "--steps=1"]
+    (one,) = measured(1, sizes)
+    several = measured(DEVICES, sizes)
+    for process in several:
+        assert process["losses"] == pytest.approx(one["losses"], rel=1e-5)
+        assert process["tensors_mb"] <= LARGEST_MEASURED * one["tensors_mb"]

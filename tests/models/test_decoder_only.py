@@ -239,8 +239,8 @@ VARIANTS = {
 EIGHT = "data:4,model:2"
 CASES = [
     ("packed, tied", "data:2,model:2", True),
-    pytest.param("unpacked, untied", ONE_DEVICE, True, marks=pytest.mark.slow),
-    *(pytest.param(variant, EIGHT, False, marks=pytest.mark.slow) for variant in VARIANTS),
+    ("unpacked, untied", ONE_DEVICE, True),
+    *((variant, EIGHT, False) for variant in VARIANTS),
 ]
 
 

@@ -152,10 +152,9 @@ def _expected(search: decoding.Search) -> Any:
     [
         (ONE_DEVICE, LAYOUT, GREEDY, True),
         (ONE_DEVICE, LAYOUT, BEAMS, True),
-        pytest.param(TWO_BY_TWO, LAYOUT, GREEDY, True, marks=pytest.mark.slow),
-        pytest.param(TWO_BY_TWO, LAYOUT, GREEDY, False, marks=pytest.mark.slow),
-        pytest.param(TWO_BY_TWO, LAYOUT, BEAMS, True, marks=pytest.mark.slow),
-        pytest.param(TWO_BY_TWO, OF_POSITIONS, GREEDY, True, marks=pytest.mark.slow),
+        (TWO_BY_TWO, LAYOUT, GREEDY, False),
+        (TWO_BY_TWO, LAYOUT, BEAMS, True),
+        (TWO_BY_TWO, OF_POSITIONS, GREEDY, True),
     ],
 )
 def test_prompts_that_are_read_in_one_pass_have_the_same_outputs(
@@ -179,12 +178,7 @@ def test_greedy_ids_are_those_of_the_logits_of_whole_rows() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "mesh_shape, layout",
-    [
-        (TWO_BY_TWO, LAYOUT),
-        pytest.param(TWO_BY_TWO, OF_POSITIONS, marks=pytest.mark.slow),
-        pytest.param("data:1,model:4", OF_POSITIONS, marks=pytest.mark.slow),
-    ],
+    "mesh_shape, layout", [(TWO_BY_TWO, LAYOUT), ("data:1,model:4", OF_POSITIONS)]
 )
 def test_loss_and_gradients_are_the_same_everywhere(mesh_shape: str, layout: str) -> None:
     def step(mesh_shape: str) -> Any:

@@ -298,15 +298,6 @@ def _logits(kind: str) -> np.ndarray:
     return mtf.to_numpy(mtf.function(_model(kind, mesh).logits)(on_mesh(mesh, _rows())))
 
 
-# Layers that only Mesh TensorFlow had, whose reference values are decoded in each run; blocks.
-SLOW_KINDS = (
-    *("latent, in blocks", "shared keys and values, an extra logit"),
-    *("talking heads", "synthetic, gated", "synthetic, predicted"),
-    *("convolution", "convolution by predicted filters", "branches of convolutions"),
-    *("by experts, relative", "grouped queries by experts"),
-)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
@@ -339,20 +330,8 @@ def test_blocks_change_no_gradient_of_a_bias_that_layers_share(
         assert_close(actual[path], gradient, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    "kind, mesh_shape",
-    [
-        pytest.param(
-            kind,
-            mesh_shape,
-            marks=[]
-            if (mesh_shape == ONE_DEVICE or kind == "compressed") and kind not in SLOW_KINDS
-            else [pytest.mark.slow],
-        )
-        for kind in KINDS
-        for mesh_shape in (ONE_DEVICE, "data:2,model:2")
-    ],
-)
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_decoding_step_by_step_gives_the_logits_of_whole_rows(kind: str, mesh_shape: str) -> None:
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = _model(kind, mesh)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -89,19 +88,8 @@ def _reading(
     return at_once(longest, mtf.import_tf_tensor(mesh, sizes, [("batch", 8)]))
 
 
-QUICK = {("relative", "data:2,model:2"), ("grouped, rotary", ONE_DEVICE)}
-
-
-@pytest.mark.parametrize(
-    "kind, mesh_shape",
-    [
-        pytest.param(
-            kind, mesh_shape, marks=[] if (kind, mesh_shape) in QUICK else [pytest.mark.slow]
-        )
-        for kind in KINDS
-        for mesh_shape in MESHES
-    ],
-)
+@pytest.mark.parametrize("mesh_shape", MESHES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_steps_after_the_prompt_give_the_logits_of_whole_sequences(
     kind: str, mesh_shape: str
 ) -> None:
@@ -138,53 +126,6 @@ def test_steps_after_the_prompt_give_the_logits_of_whole_sequences(
                     whole[row, max(first, size) :],
                 )
                 assert_close(actual, expected, FLOAT32_MODEL_TOLERANCE)
-
-
-@functools.cache
-def _decoded(mesh_shape: str, search: decoding.Search, rows: tuple[int, ...]) -> Any:
-    """Returns the hypotheses of some of the prompts as one batch."""
-    mesh, run = _program(mesh_shape, search)
-    prompts = _rows()[1][list(rows)]
-    lines = mtf.import_tf_tensor(mesh, np.asarray(rows, np.int32), [("batch", len(rows))])
-    return mtf.to_numpy(run(on_mesh(mesh, {"targets": prompts}), lines))
-
-
-@functools.cache
-def _program(mesh_shape: str, search: decoding.Search) -> tuple[mtf.Mesh, Callable[..., Any]]:
-    """Returns a search as a program, which is compiled once for every number of rows."""
-    mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    model = _model(mesh)
-
-    def run(features: dict[str, mtf.Tensor], lines: mtf.Tensor) -> decoding.Hypotheses:
-        return search(
-            functools.partial(model.decoder, features),
-            features["targets"],
-            mtf.Dimension("vocab", VOCABULARY),
-            lines=lines,
-        )
-
-    return mesh, mtf.function(run)
-
-
-SEARCHES = {
-    "greedy": decoding.Search(),
-    "sampling": decoding.Search(temperature=1.0, top_k=6, seed=3),
-    "beam": decoding.Search(beam_size=3),
-}
-
-
-QUICK_SEARCHES = [
-    pytest.param(name, marks=[] if name == "beam" else [pytest.mark.slow]) for name in SEARCHES
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", QUICK_SEARCHES)
-def test_decodes_are_the_same_on_a_mesh(name: str) -> None:
-    expected = _decoded(ONE_DEVICE, SEARCHES[name], tuple(range(8)))
-    hypotheses = _decoded("data:2,model:2", SEARCHES[name], tuple(range(8)))
-    np.testing.assert_array_equal(hypotheses.ids, expected.ids)
-    assert_close(hypotheses.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
 
 
 def test_known_targets_after_the_prefix_are_read_causally() -> None:

@@ -18,7 +18,7 @@ from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
 from tests.models.test_kinds_of_attention import KINDS as ALL_KINDS
-from tests.models.test_kinds_of_attention import SHARED_KV, SLOW_KINDS, TALKING_HEADS
+from tests.models.test_kinds_of_attention import SHARED_KV, TALKING_HEADS
 
 TWO_BY_TWO = "data:2,model:2"
 ROWS, LENGTH, END = 8, 36, decoding.END_ID
@@ -273,14 +273,7 @@ def test_steps_after_a_prefill_are_those_after_steps(
         assert_close(actual[row, size:], expected[row, size:], FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=pytest.mark.slow if kind in SLOW_KINDS else [])
-        for kind in KINDS
-        if kind not in OTHER_THAN_SEQUENCES
-    ],
-)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OTHER_THAN_SEQUENCES])
 def test_steps_give_the_logits_of_whole_sequences(kind: str) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     features = on_mesh(mesh, {"targets": random_ids()})
@@ -345,9 +338,6 @@ def _assert_same(actual: Any, expected: Any) -> None:
     assert_close(actual.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
 
 
-QUICK_SEARCHES = [
-    pytest.param(name, marks=[] if name == "beam" else [pytest.mark.slow]) for name in SEARCHES
-]
 # The default suite has the first one.
 SEARCH_CASES = [
     ("learned positions", "greedy", ONE_DEVICE),
@@ -366,7 +356,7 @@ def test_searches_find_the_same_as_step_by_step(kind: str, name: str, mesh_shape
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", QUICK_SEARCHES)
+@pytest.mark.parametrize("name", SEARCHES)
 def test_a_program_of_xla_finds_the_same(name: str) -> None:
     mesh, kind = mtf.Mesh(ONE_DEVICE), "local, relative, rotary"
     actual = _decoded(
@@ -376,10 +366,7 @@ def test_a_program_of_xla_finds_the_same(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind",
-    ["grouped, relative, rotary", pytest.param("local, relative, rotary", marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize("kind", ["grouped, relative, rotary", "local, relative, rotary"])
 def test_the_rounding_of_a_row_does_not_depend_on_the_others(kind: str) -> None:
     """Steps begin elsewhere, and repeat other parts of the prompt."""
     mesh = mtf.Mesh(ONE_DEVICE)

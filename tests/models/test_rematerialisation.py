@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from mtfrun import layers, mtf, optim
 from mtfrun.errors import InputError
-from mtfrun.models.transformer import FeedForward, Stack, TokenLoss
+from mtfrun.models.transformer import TokenLoss
 from mtfrun.models.transformer.tokens import token_softmax
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close, meshes
@@ -115,13 +115,6 @@ def test_a_value_is_replaced_by_the_stored_one() -> None:
         np.testing.assert_array_equal(mtf.to_numpy(gradient), [3.0, 12.0])
     with pytest.raises(InputError, match="is called 'sqare', did you mean 'square'"):
         mtf.recompute_grad(cube, [x], ["sqare"])
-
-
-def test_a_loop_over_blocks_takes_no_names() -> None:
-    feed_forward = functools.partial(FeedForward, d_ff=8)
-    d_model = mtf.Dimension("d_model", 8)
-    with pytest.raises(InputError, match="and a list as rematerialise"):
-        Stack(mtf.Mesh(), d_model, layers=[feed_forward], rematerialise=["dense"], scan_blocks=1)
 
 
 LOSSES = {"plain": TokenLoss(), "regularised": TokenLoss(label_smoothing=0.1, z_loss=0.01)}

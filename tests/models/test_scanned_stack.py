@@ -225,10 +225,18 @@ def test_the_program_has_as_many_products_for_any_number_of_layers() -> None:
     assert _operations(4) == _operations(8) > 0
 
 
-@pytest.mark.parametrize("scan_blocks", [0, 3])
-def test_a_loop_over_unequal_groups_is_refused(scan_blocks: int) -> None:
-    with pytest.raises(ValueError, match=rf"scan_blocks={scan_blocks} does not divide"):
-        Stack(mtf.Mesh(ONE_DEVICE), WIDTH, num_layers=4, scan_blocks=scan_blocks)
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"scan_blocks": 0}, "scan_blocks=0 does not divide"),
+        ({"scan_blocks": 3}, "scan_blocks=3 does not divide"),
+        ({"rematerialise": ["dense"]}, "leave out StackTransforms.first and a list as remat"),
+        ({"transforms": StackTransforms(first=[CallLayer])}, "leave out StackTransforms.first"),
+    ],
+)
+def test_a_loop_over_other_blocks_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Stack(mtf.Mesh(ONE_DEVICE), WIDTH, **{"num_layers": 4, "scan_blocks": 1, **options})
 
 
 def test_a_loop_over_different_blocks_is_refused() -> None:

@@ -14,8 +14,6 @@ from mtfrun.models.transformer import (
     AttentionHeads,
     CallLayer,
     DecodingProgress,
-    EncoderDecoderAttention,
-    EncoderMemory,
     FeedForward,
     LayerNorm,
     MaskPadding,
@@ -185,49 +183,6 @@ def test_dropout_is_where_it_is_listed() -> None:
     x = mtf.import_tf_tensor(mesh, np.ones([64, WIDTH.size], np.float32), ["batch:64", WIDTH])
     output = mtf.to_numpy(stack(x, SequenceCall(training=True, key=mtf.random_key(0))))
     assert 0.4 < np.mean(output == 0.0) < 0.6
-
-
-def _gradients(*, rematerialise: bool) -> dict[str, np.ndarray]:
-    """Returns the gradients of a stack and of the tensors of its call, in training."""
-    mesh = mtf.Mesh(ONE_DEVICE)
-    heads = AttentionHeads(2, d_kv=4)
-    attention = functools.partial(SelfAttention, heads=heads)
-    to_encoder = functools.partial(EncoderDecoderAttention, heads=heads)
-    stack = Stack(
-        mesh, WIDTH, num_layers=2, layers=[attention, to_encoder], rematerialise=rematerialise
-    )
-    memory_length = mtf.Dimension("memory_length", LENGTH.size)
-    shapes = {
-        "x": [BATCH, LENGTH, WIDTH],
-        "encoder": [BATCH, memory_length, WIDTH],
-        "bias": [LENGTH, memory_length],
-    }
-    initializer = mtf.initializers.RandomNormal(1.0)
-    tensors = {name: mtf.Variable(mesh, shape, initializer) for name, shape in shapes.items()}
-    mtf.initialize(stack, seed=3)
-    mtf.initialize(tensors, seed=4)
-    variables = stack.named_variables() | tensors
-
-    def compute() -> dict[str, mtf.Tensor | None]:
-        def total() -> tuple[mtf.Tensor, None]:
-            x, output, bias = (mtf.read_variable(variable) for variable in tensors.values())
-            encoder = EncoderMemory(output)
-            call = SequenceCall(training=True, self_attention_bias=_given(bias), encoder=encoder)
-            return mtf.reduce_sum(mtf.sin(stack(x, call))), None
-
-        return mtf.value_and_gradients(total, variables)[1]
-
-    return mtf.to_numpy(mtf.function(compute)())
-
-
-@pytest.mark.slow
-def test_a_rematerialised_stack_has_the_gradients_of_the_tensors_of_its_call() -> None:
-    expected = _gradients(rematerialise=False)
-    actual = _gradients(rematerialise=True)
-    assert expected.keys() == actual.keys() >= {"x", "encoder", "bias"}
-    for path, gradient in expected.items():
-        assert np.abs(gradient).max() > 0.0, path
-        assert_close(actual[path], gradient, FLOAT32_MODEL_TOLERANCE)
 
 
 def test_a_class_that_is_listed_twice_gets_numbers() -> None:

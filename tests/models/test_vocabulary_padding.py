@@ -87,15 +87,8 @@ def _everything(model: DecoderOnly, mesh: mtf.Mesh) -> Any:
     return mtf.to_numpy(mtf.function(compute)(on_mesh(mesh, {"targets": _targets()})))
 
 
-@pytest.mark.parametrize(
-    "tied_softmax, mesh_shape",
-    [
-        (False, ONE_DEVICE),
-        (True, MESHES[1]),
-        pytest.param(True, ONE_DEVICE, marks=pytest.mark.slow),
-        pytest.param(False, MESHES[1], marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("mesh_shape", MESHES)
+@pytest.mark.parametrize("tied_softmax", [False, True])
 def test_logits_losses_and_gradients_are_those_without_padding(
     tied_softmax: bool, mesh_shape: str
 ) -> None:
@@ -133,19 +126,8 @@ def test_unmasked_padding_counts_as_ids_do(tied_softmax: bool, mesh_shape: str) 
         tf.nest.map_structure(np.testing.assert_array_equal, result, expected)
 
 
-@pytest.mark.parametrize(
-    "name, mesh_shape",
-    [
-        pytest.param(
-            name,
-            shape,
-            # On the mesh beams only, which choose among ids that are split over devices.
-            marks=[] if shape == ONE_DEVICE or "beams" in name else [pytest.mark.slow],
-        )
-        for name in SEARCHES
-        for shape in MESHES
-    ],
-)
+@pytest.mark.parametrize("mesh_shape", MESHES)
+@pytest.mark.parametrize("name", SEARCHES)
 def test_padding_is_never_predicted(name: str, mesh_shape: str) -> None:
     search = SEARCHES[name]
     mesh = mtf.Mesh(mesh_shape, LAYOUT)

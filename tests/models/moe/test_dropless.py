@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
@@ -106,15 +105,9 @@ CASES = [
     for case in itertools.product(GATES, BALANCES, ACTIVATIONS)
     if "relu" in case or "mixtral" in case
 ]
-QUICK = {("mixtral", "even", "swiglu"), ("switch", "one", "relu"), ("mixtral", "two", "swiglu")}
 
 
-def _parameters(cases: list[Any], quick: set[Any]) -> list[Any]:
-    assert set(cases) >= quick
-    return [pytest.param(*c, marks=[] if c in quick else pytest.mark.slow) for c in cases]
-
-
-@pytest.mark.parametrize("gate, balance, activations", _parameters(CASES, QUICK))
+@pytest.mark.parametrize("gate, balance, activations", CASES)
 def test_it_equals_a_loop_over_tokens(gate: str, balance: str, activations: str) -> None:
     expected = _loop_over_tokens(gate, balance, activations)
     result = _layer(gate, balance, activations, ONE_DEVICE, "")
@@ -153,10 +146,9 @@ MESHES = [
     ),
     ("mixtral", "two", "data:1,model:4", "batch:data;experts:model"),
 ]
-QUICK_MESHES = {("switch", "one", "data:2,model:2", WITH_HIDDEN)}
 
 
-@pytest.mark.parametrize("gate, balance, mesh_shape, layout", _parameters(MESHES, QUICK_MESHES))
+@pytest.mark.parametrize("gate, balance, mesh_shape, layout", MESHES)
 def test_a_layout_changes_nothing(gate: str, balance: str, mesh_shape: str, layout: str) -> None:
     _assert_same(
         _layer(gate, balance, "relu", mesh_shape, layout, 0.3),
@@ -239,7 +231,7 @@ def test_noise_of_the_router_is_for_training_only() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jit_compile", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("jit_compile", [False, True])
 def test_a_token_alone_has_the_output_that_it_has_among_others(jit_compile: bool) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     layer = dropless(mesh, gate=MIXTRAL)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from mtfrun import decoding, mtf, optim
+from mtfrun.data import split_batch
 from mtfrun.models import moe
 from mtfrun.models.transformer import (
     AttentionHeads,
@@ -45,7 +46,7 @@ def _model(
     **options: Any,
 ) -> DecoderOnly:
     layer = functools.partial(MIXTURES[mixture], **options)
-    attention = functools.partial(SelfAttention, heads=AttentionHeads(4, d_kv=4))
+    attention = functools.partial(SelfAttention, heads=AttentionHeads(4, d_kv=4), dropout_rate=0.1)
     stack = functools.partial(
         Stack, num_layers=num_layers, layers=[attention, layer], rematerialise=rematerialise
     )
@@ -58,69 +59,68 @@ def _model(
     return model
 
 
+class Run(NamedTuple):
+    """How two steps are computed."""
+
+    mesh_shape: str = ONE_DEVICE
+    rematerialise: bool = False
+    microbatches: int = 1
+    outer_batch: int = 1
+    dtype: str = "float32"
+
+
 @functools.cache
-def _history(
-    mixture: str,
-    mesh_shape: str,
-    rematerialise: bool = False,
-    microbatches: int = 1,
-    dtype: str = "float32",
-) -> dict[str, np.ndarray]:
-    """Returns the totals of two steps' metrics."""
-    mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    state = TrainState(
-        _model(mesh, mixture, rematerialise, dtype), optim.Sgd(learning_rate=0.1), mesh
-    )
+def _history(mixture: str, run: Run) -> dict[str, np.ndarray]:
+    """Returns the totals of two steps' metrics, and the variables afterwards."""
+    mesh = mtf.Mesh(run.mesh_shape, LAYOUT)
+    model = _model(mesh, mixture, run.rematerialise, run.dtype)
+    state = TrainState(model, optim.Sgd(learning_rate=0.1), mesh, seed=1)
     state.initialize()
+    shape = mtf.Shape(["batch:8", "length:12"])
+    if run.outer_batch > 1:
+        shape = split_batch(shape, run.outer_batch)
+    shape = mtf.Shape(["steps:2"]) + shape
     features = {
-        name: mtf.import_tf_tensor(mesh, np.stack([x] * 2), "steps:2;batch:8;length:12")
+        name: mtf.import_tf_tensor(mesh, np.stack([x] * 2).reshape(shape.to_integer_list), shape)
         for name, x in packed_rows().items()
     }
     steps = mtf.constant(mesh, 2, dtype=np.int32)
-    train = train_steps_function(state, microbatches=microbatches)
+    train = train_steps_function(state, microbatches=run.microbatches)
     record = mtf.to_numpy(train(features, steps))
     totals = {name: metric.total for name, metric in record.metrics.items()}
-    return {**totals, "objective": record.objective.total, "norm": record.gradient_norm}
-
-
-CASES = [
-    # Two levels are trained by test_balance_loss.py in the default suite.
-    pytest.param("one level", "data:2,model:2", True, 1),
-    pytest.param("two levels", "data:2,model:2", False, 1, marks=pytest.mark.slow),
-    pytest.param("two levels", "data:2,model:2", True, 1, marks=pytest.mark.slow),
-    pytest.param("two levels", ONE_DEVICE, True, 1, marks=pytest.mark.slow),
-    pytest.param("one level", "data:2,model:1", False, 2, marks=pytest.mark.slow),
-    pytest.param("two levels", "data:2,model:2", False, 2, marks=pytest.mark.slow),
-    pytest.param("dropless", "data:2,model:2", False, 1, marks=pytest.mark.slow),
-    pytest.param("dropless", "data:2,model:2", True, 1, marks=pytest.mark.slow),
-    pytest.param("dropless", ONE_DEVICE, True, 1, marks=pytest.mark.slow),
-    pytest.param("dropless", "data:2,model:1", False, 2, marks=pytest.mark.slow),
-]
+    variables = {f"after {path}": mtf.to_numpy(v) for path, v in model.named_variables().items()}
+    norm = {"objective": record.objective.total, "norm": record.gradient_norm}
+    return {**totals, **norm, **variables}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mixture, mesh_shape, rematerialise, microbatches", CASES)
-def test_training_is_the_same_everywhere(
-    mixture: str, mesh_shape: str, rematerialise: bool, microbatches: int
-) -> None:
-    expected = _history(mixture, ONE_DEVICE, microbatches=microbatches)
-    actual = _history(mixture, mesh_shape, rematerialise, microbatches)
+@pytest.mark.parametrize(
+    "mixture, run",
+    [
+        ("one level", Run("data:2,model:2", rematerialise=True)),
+        ("one level", Run("data:2,model:1", microbatches=2)),
+        ("one level", Run("data:2,model:2", outer_batch=2)),
+        ("two levels", Run("data:2,model:2")),
+        ("two levels", Run(ONE_DEVICE, rematerialise=True)),
+        ("two levels", Run(ONE_DEVICE, microbatches=2, outer_batch=2)),
+        ("two levels", Run("data:2,model:2", rematerialise=True, outer_batch=2)),
+        ("two levels", Run("data:2,model:2", microbatches=2, outer_batch=2)),
+        ("dropless", Run("data:2,model:2", rematerialise=True)),
+        ("dropless", Run("data:2,model:1", microbatches=2)),
+    ],
+)
+def test_training_is_the_same_everywhere(mixture: str, run: Run) -> None:
+    expected = _history(mixture, Run(microbatches=run.microbatches))
+    actual = _history(mixture, run)
     assert actual.keys() == expected.keys()
     for name, total in expected.items():
         assert_close(actual[name], total, FLOAT32_MODEL_TOLERANCE)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "mixture",
-    [
-        "one level",
-        pytest.param("two levels", marks=pytest.mark.slow),
-        pytest.param("dropless", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("mixture", MIXTURES)
 def test_bfloat16_stays_near_float32(mixture: str) -> None:
-    exact, rounded = _history(mixture, ONE_DEVICE), _history(mixture, ONE_DEVICE, dtype="bfloat16")
+    exact, rounded = _history(mixture, Run()), _history(mixture, Run(dtype="bfloat16"))
     assert_close(rounded["loss"], exact["loss"], BFLOAT16_LOSS_TOLERANCE)
     assert np.any(rounded["loss"] != exact["loss"])
 
@@ -155,9 +155,7 @@ def test_metrics_are_known_before_the_first_call() -> None:
     assert metrics["loss"].total.shape == mtf.Shape()
 
 
-@pytest.mark.parametrize(
-    "mesh_shape", [ONE_DEVICE, pytest.param("data:2,model:2", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, "data:2,model:2"])
 @pytest.mark.parametrize("mixture", MIXTURES)
 def test_steps_of_decoding_equal_the_whole_row_where_nothing_is_dropped(
     mixture: str, mesh_shape: str
@@ -199,9 +197,7 @@ def _beam_search(mixture: str, mesh_shape: str) -> tuple[mtf.Mesh, Callable[...,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "mixture", ["one level", pytest.param("two levels", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("mixture", ["one level", "two levels"])
 def test_beams_of_a_prefix_language_model_do_not_depend_on_other_rows(mixture: str) -> None:
     together = _beams(mixture, ONE_DEVICE, tuple(range(8)))
     for row in (0, 5):
@@ -211,9 +207,7 @@ def test_beams_of_a_prefix_language_model_do_not_depend_on_other_rows(mixture: s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "mixture", ["one level", pytest.param("two levels", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("mixture", ["one level", "two levels"])
 def test_beams_of_a_prefix_language_model_are_the_same_on_a_mesh(mixture: str) -> None:
     expected = _beams(mixture, ONE_DEVICE, tuple(range(8)))
     on_mesh_2x2 = _beams(mixture, "data:2,model:2", tuple(range(8)))

@@ -18,22 +18,12 @@ from tests.models.moe.mixtures import GATES, LAYOUT, Result, cached_run
 KINDS = ["one level", "two levels"]
 DATA_PARALLEL = "batch:data;expert_hidden:model"
 
-QUICK = {
-    ("one level", "top_2", "gather", "data:4,model:2", LAYOUT),
-    ("one level", "top_2", "gather", "data:2,model:2", DATA_PARALLEL),
-    ("two levels", "top_2", "gather", "data:2,model:2", LAYOUT),
-    ("two levels", "switch", "einsum", "data:4,model:2", LAYOUT),
-}
 ON_MESHES = [
-    (kind, gate, dispatch, mesh_shape, layout)
-    for kind, gate, dispatch, mesh_shape, layout in itertools.product(
-        KINDS, GATES, ["gather", "einsum"], LAYOUTS[1:], [LAYOUT, DATA_PARALLEL]
-    )
-    # Of the other gates the widest mesh, and the dispatch of users: the last test compares the two.
-    if gate == "top_2" or (mesh_shape, layout) == ("data:4,model:2", LAYOUT)
-    if gate in ("top_2", "switch") or dispatch == "gather"
+    case
+    for case in itertools.product(KINDS, GATES, LAYOUTS[1:], [LAYOUT, DATA_PARALLEL])
+    # Of the other gates the widest mesh.
+    if case[1] == "top_2" or case[2:] == ("data:4,model:2", LAYOUT)
 ]
-CASES = [pytest.param(*case, marks=[] if case in QUICK else pytest.mark.slow) for case in ON_MESHES]
 
 
 def _assert_equal(actual: Result, expected: Result) -> None:
@@ -48,29 +38,18 @@ def _assert_equal(actual: Result, expected: Result) -> None:
         assert_close(actual.metrics[name], total, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("kind, gate, dispatch, mesh_shape, layout", CASES)
-def test_a_layout_changes_nothing(
-    kind: str, gate: str, dispatch: str, mesh_shape: str, layout: str
-) -> None:
-    expected = cached_run(kind, gate, dispatch, ONE_DEVICE, "")
-    _assert_equal(cached_run(kind, gate, dispatch, mesh_shape, layout), expected)
+@pytest.mark.parametrize("kind, gate, mesh_shape, layout", ON_MESHES)
+def test_a_layout_changes_nothing(kind: str, gate: str, mesh_shape: str, layout: str) -> None:
+    expected = cached_run(kind, gate, "gather", ONE_DEVICE, "")
+    _assert_equal(cached_run(kind, gate, "gather", mesh_shape, layout), expected)
 
 
-def test_every_quick_case_is_one_of_all() -> None:
-    assert set(ON_MESHES) >= QUICK
-
-
+@pytest.mark.parametrize("gate", GATES)
 @pytest.mark.parametrize(
-    "kind, gate",
-    [
-        pytest.param(
-            kind, gate, marks=[] if kind == "one level" or gate == "top_2" else pytest.mark.slow
-        )
-        for kind, gate in itertools.product(KINDS, GATES)
-    ],
+    "kind, mesh_shape", [("one level", ONE_DEVICE), ("two levels", "data:4,model:2")]
 )
-def test_gathers_equal_contractions(kind: str, gate: str) -> None:
-    expected = cached_run(kind, gate, "einsum", ONE_DEVICE, "")
+def test_gathers_equal_contractions(kind: str, mesh_shape: str, gate: str) -> None:
+    expected = cached_run(kind, gate, "einsum", mesh_shape, LAYOUT)
     _assert_equal(cached_run(kind, gate, "gather", ONE_DEVICE, ""), expected)
 
 

@@ -142,37 +142,6 @@ def test_recomputed_inputs_change_neither_gradients_nor_dropout_nor_losses() -> 
     assert_same_step(actual, training_step(_model(stored, mesh, EXPERTS), mesh, packed_pairs()))
 
 
-def _gradients(cls: type[zoo.ReversibleStack]) -> dict[str, np.ndarray]:
-    """Returns the gradients of a stack, and of what it reads, without a program."""
-    mesh, width = mtf.Mesh(ONE_DEVICE), mtf.Dimension("d_model", 8)
-    layers = [functools.partial(t.EncoderDecoderAttention, heads=HEADS), FEED_FORWARD]
-    stack = cls(mesh, width, num_layers=2, layers=layers, transforms=WITHOUT_RESIDUAL)
-    shapes: dict[str, list[Any]] = {
-        "x": ["batch:2", "length:3", width],
-        "memory": ["batch:2", "length:4", width],
-    }
-    initializer = mtf.initializers.RandomNormal(1.0)
-    tensors = {name: mtf.Variable(mesh, shape, initializer) for name, shape in shapes.items()}
-    mtf.initialize(stack, seed=3)
-    mtf.initialize(tensors, seed=4)
-
-    def total() -> tuple[mtf.Tensor, None]:
-        x, memory = (mtf.read_variable(variable) for variable in tensors.values())
-        call = t.SequenceCall(True, mtf.random_key(5), encoder=t.EncoderMemory(memory))
-        return mtf.reduce_sum(mtf.sin(stack(x, call))), None
-
-    variables = stack.named_variables() | tensors
-    return mtf.to_numpy(mtf.value_and_gradients(total, variables)[1])
-
-
-def test_gradients_are_those_of_stored_inputs_and_reach_an_encoder() -> None:
-    expected, actual = _gradients(StoredReversibleStack), _gradients(zoo.ReversibleStack)
-    assert expected.keys() == actual.keys() >= {"x", "memory"}
-    for path, gradient in expected.items():
-        assert np.abs(gradient).max() > 0.0, path
-        assert_close(actual[path], gradient, FLOAT32_MODEL_TOLERANCE)
-
-
 def _rows() -> dict[str, np.ndarray]:
     """Returns unpadded targets, for padding is a token while decoding."""
     rows = pairs()
