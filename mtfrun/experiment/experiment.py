@@ -131,7 +131,7 @@ class Experiment:
       model: a class, called as `model(mesh, **data.model_arguments())`: with the `vocabulary_size`
         for text, with `num_classes` and the shape of an `image` for images.
       inference: use of the model beyond training; a class, called with the experiment.
-      seed: of initial values, the order of the data and dropout.
+      seed: seed of initial values, the order of the data and dropout.
       init_checkpoint: source of the initial values of a new run, and of the values to evaluate or
         decode with if there is no run.
       use_averages: whether to evaluate and decode with the averages of the weights, if there are

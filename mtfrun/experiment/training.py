@@ -49,9 +49,9 @@ class TrainedVariables:
 
     Attributes:
       frozen: regular expressions of variable paths that are not trained.
-      adapters: what is trained in the place of the model's variables, such as `layers.LoRA`, or a
+      adapters: adapters to train instead of the model's variables, such as `layers.LoRA`, or a
         list; the model begins with `Experiment.init_checkpoint`, which a checkpoint then names.
-      average_decay: of moving averages of the weights; None for none.
+      average_decay: decay of moving averages of the weights; None for no averages.
     """
 
     frozen: Sequence[str] = ()
@@ -92,7 +92,7 @@ class Training(TrainedVariables, TrainingDocuments):
     """Trains an experiment; until it runs, variables are specifications without values.
 
     Attributes:
-      options: of the loop: number of steps, checkpoints, microbatches, ...
+      options: the loop's options: number of steps, checkpoints, microbatches, ...
       batch_size: rows of a step, over all devices and microbatches.
       evaluate_every_steps: steps between evaluations; None evaluates only at the end, and where
         `Evaluation.at_start` at the start.

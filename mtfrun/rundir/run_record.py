@@ -42,15 +42,15 @@ class RunCost:
 
     Attributes:
       parameters: trainable ones, frozen ones included.
-      active_parameters: of these, the number that one token uses: all but the parameters of
+      active_parameters: number of these that one token uses: all but the parameters of
         experts, of which only the share counts to which a router sends a token.
       flops_per_token: floating-point operations of products in a training step, forward and
         backward, divided by the step's tokens, or images. Operations on the empty slots of experts
         with a capacity count, rematerialisation does not.
       tokens_per_step: tokens, or images, padding included.
-      seconds: of training, in all commands that have continued it, with compilation and
+      seconds: training time, in all commands that have continued it, with compilation and
         evaluations.
-      seconds_by_cause: of these, by what they were spent on: "steps", "evaluation"; the rest, such
+      seconds_by_cause: parts of these by cause: "steps", "evaluation"; the rest, such
         as restoring a checkpoint, has no cause.
     """
 
@@ -78,7 +78,7 @@ class Status:
       values: the newest values of the curves, by tag; NaN where not finite.
       speed: units of data a second, such as "tok", the `unit`.
       error: the line of the error of a failed training.
-      time: when it was written, in seconds since 1970.
+      time: time of writing, in seconds since 1970.
       cost: its fields are fields of the file.
     """
 

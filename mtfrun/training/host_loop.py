@@ -34,7 +34,7 @@ class HostLoop:
 
     Attributes:
       products: takes those of a forward pass over a batch, in the first loop.
-      features: of the last loop, {steps, batch, ...}.
+      features: features of the last loop, {steps, batch, ...}.
     """
 
     state: TrainState

@@ -58,7 +58,7 @@ class StepOptions:
       microbatches: number of equal parts of a batch that are processed one after the other to save
         memory; their gradients are summed, and divided once by the weight of the batch.
       clip_norm: largest global norm of the gradients; None does not clip.
-      on_nan: what follows if the loss, the norm of the gradients or a new value of a weight is not
+      on_nan: consequence of a loss, a norm of the gradients or a new value of a weight that is not
         finite. "stop" ends training. "skip" leaves out the update: weights, slots and averages stay
         as they were, the step and the position in the data advance. The curve "skipped_steps"
         counts them, and more than `finite.MOST_SKIPPED_IN_A_ROW` end training too.
@@ -96,7 +96,7 @@ class TrainOptions(StepOptions):
       iterations_per_loop: largest number of steps of a host loop: on the devices without the host.
       secs_per_loop: approximate largest time of these steps in seconds; a signal waits as long.
       log_every_steps: steps of a window; the curves have a mean over each.
-      checkpoints: when checkpoints are saved, and which are retained.
+      checkpoints: times of checkpoints, and their retention.
       profile: record a profiler trace of one host loop, the third of this process: the first one
         compiles, the second one measures a step.
       hooks: further hooks, such as `trackers.MLflow`, see `training.Hook`.

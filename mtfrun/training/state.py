@@ -19,7 +19,7 @@ class TrainState:
       model: its variables may be specifications without storage; they get their paths. Of a model
         with adapters only these are trained and saved.
       optimizer: not used for another model before.
-      seed: of initial values and of random numbers in training.
+      seed: seed of initial values and of random numbers in training.
       frozen: regular expressions of variable paths that are not trained.
       average_decay: decay of moving averages of all variables that steps change in the model, the
         moving averages of batch normalisation included, see `optim.WeightAverage`; None for none.

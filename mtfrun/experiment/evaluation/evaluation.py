@@ -103,10 +103,10 @@ class Evaluation:
 
     Attributes:
       batch_size: rows of a batch.
-      split: of the data.
+      split: the split of the data.
       max_batches: number of batches to evaluate, of every task; None for all. Their rows are a
         random choice that is the same every time.
-      evaluators: of metrics and pictures besides the model's metrics, in order: classes, each
+      evaluators: classes of metrics and pictures besides the model's metrics, in order, each
         called with the experiment and the split.
       at_start: whether training evaluates a new run before its first step, on at most
         BATCHES_AT_START batches, so that curves begin with the initial weights, or with the
@@ -179,10 +179,10 @@ class Evaluation:
         Evaluators that use the model are skipped if its metrics are not finite.
 
         Args:
-          step: under which metrics, texts and images are written.
-          summaries: where they are written; None writes nothing.
+          step: the step of the metrics, texts and images that are written.
+          summaries: their event files; None writes nothing.
           before_batch: called before every batch; may raise to stop.
-          run: where decodes and predictions are stored; None stores none.
+          run: the directory of decodes and predictions; None stores none.
           with_pictures: whether `summaries` get texts and images besides metrics.
           details: gets values that are not metrics, as JSON: "examples" of the evaluators,
             "max_batches" if there is a limit, and the entries of `class_counts` for a classifier.

@@ -44,7 +44,7 @@ class Entropies(Evaluator):
     """Conditional entropies of the text: baselines for a model's bits per byte.
 
     Attributes:
-      orders: for each, the entropy of the split's bytes given that number of preceding bytes, as
+      orders: numbers of preceding bytes; for each, the entropy of the split's bytes given them, as
         "order_2_entropy".
     """
 
@@ -232,7 +232,7 @@ class ScoredTargets(Evaluator):
 
     Attributes:
       metrics: functions of all references and all scores (see `Score`) to values by name.
-      reference: from the fields of each example to what they compare its score with; by default
+      reference: function of the fields of an example, returns the value for its score; by default
         the task's.
       num_examples: number of examples of every task, the first ones of the split, so that the
         classes of an example stay together; by default all.

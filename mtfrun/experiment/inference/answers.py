@@ -38,7 +38,7 @@ class Output(NamedTuple):
       score: log-probability; with beam search, divided by the length penalty.
       tokens: number of tokens of the text, without the end.
       finished: whether it ends with the end id, not at the limit of its length.
-      log_probs: of its tokens and the end id, if `decoding.Controls.log_probs` asks for them.
+      log_probs: log-probabilities of its tokens and the end id, if `Controls.log_probs` is set.
     """
 
     text: str

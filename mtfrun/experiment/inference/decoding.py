@@ -42,9 +42,9 @@ class Decoding(Inference):
       experiment: has a TextModel and TextData.
       batch_size: prompts of a batch; more if the mesh splits a batch into more parts, or a prompt
         has more samples.
-      max_length: where prompts are continued, maximum number of tokens of prompt and output.
+      max_length: maximum number of tokens of prompt and output, where prompts are continued.
       decode_length: maximum number of tokens of an output.
-      decode_length_multiplier, decode_length_constant: where prompts are answered, outputs also
+      decode_length_multiplier, decode_length_constant: limits of answers to prompts, which also
         have at most (tokens of the prompt) * multiplier + constant tokens.
       num_outputs: number of outputs for each prompt: at most the search's `beam_size`, or any
         number of samples.

@@ -57,7 +57,7 @@ class DecodingBatches:
     Attributes:
       size: the number of rows of a batch.
       samples: the number of rows of a prompt.
-      accepted: for each batch that was decoded with a draft, its numbers of tokens and of steps.
+      accepted: numbers of tokens and of steps of each batch that was decoded with a draft.
     """
 
     experiment: Experiment

@@ -64,7 +64,7 @@ class Run:
     also of several runs: on one device they compute concurrently, on a mesh one after the other.
 
     Attributes:
-      step: of the checkpoint that the model was restored from.
+      step: the checkpoint's step.
       model_dir: the directory of the run; None for a model without one.
       adapters: the model with each adapter, by its name in `mtfrun.load`, as a run whose weights
         belong to this run: `run.adapters["formal"].decode(prompts)`.
@@ -113,7 +113,7 @@ class Run:
         program serves many; a mixture of experts with a capacity gets the ids as they are.
 
         Args:
-          features: by name, as the model reads them: "targets" and, of an encoder, "inputs", each
+          features: the model's features by name: "targets" and, of an encoder, "inputs", each
             int [batch, length], 0 for padding; of a language model "targets" or "inputs"; or
             "images" [batch, rows, cols, channels], uint8 or floats that are normalised already.
 
@@ -149,7 +149,7 @@ class Run:
           top_k: draws among this number of likeliest tokens; 0 for all.
           top_p: draws among the fewest likeliest tokens that have this probability.
           decode_length: maximum number of tokens of an output.
-          seed: of the draws.
+          seed: seed of the draws.
         """
         settings = {
             "beam_size": beam_size,

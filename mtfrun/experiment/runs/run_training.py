@@ -57,7 +57,7 @@ class TrainChoices:
       restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
       accept_changes: resume although data, configuration or code have changed.
       profile: record a trace of some steps.
-      max_hours: after which training saves and ends; None for no limit.
+      max_hours: hours until training saves and ends; None for no limit.
     """
 
     restart: bool = False

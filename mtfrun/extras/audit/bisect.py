@@ -62,8 +62,8 @@ class Bisection:
     Attributes:
       a, b: the directories.
       last: the last steps of their ledgers.
-      comparison: of the steps that both have.
-      causes: what differs in the records of the commands, the likely cause first.
+      comparison: comparison of the steps that both have.
+      causes: differences between the records of the commands, the likely cause first.
       first_batch: the first step with another batch; None if there is none.
       documents: lines on the documents that differ.
     """

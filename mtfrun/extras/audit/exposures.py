@@ -57,8 +57,8 @@ class ExposedDocument:
 
     Attributes:
       number: its number in the split, from 1; empty documents do not count.
-      texts: by feature, as the vocabulary decodes them.
-      read, to_come: in the steps that the run has made, of which `last` is the last one, and in
+      texts: decoded texts by feature.
+      read, to_come: counts in the steps that the run has made, up to `last`, and in
         those until `until`, its last step.
     """
 

@@ -42,8 +42,8 @@ class LedgerRecord(NamedTuple):
       step: the number of finished steps after it; 0 for the initial values.
       batch: a digest of the features' arrays.
       key: the bits of the step's random key.
-      loss, weight: of the loss that is differentiated, a sum, and what divides it.
-      gradient_norm: before clipping.
+      loss, weight: the sum of the differentiated loss, and its divisor.
+      gradient_norm: norm before clipping.
       variables: a digest of all variables, slots and averages after the step; 0 for none.
     """
 

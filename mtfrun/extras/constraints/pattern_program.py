@@ -52,7 +52,7 @@ class Machine(NamedTuple):
     """A deterministic automaton over characters, which begins in state 0.
 
     Attributes:
-      after: for each state the state after a character of each key.
+      after: next state by character, for each state.
       keys: the keys of characters.
       other: the key of all other characters; None if they occur nowhere.
     """

@@ -63,7 +63,7 @@ class Teacher(DistillationLoss, LossTerm):
     Attributes:
       path: the run directory of the teacher, or one of its checkpoints, or their URL.
       checkpoint: a step of that run, or "best"; None for the newest.
-      logits_path: in the place of these, predictions that `mtfrun data logits` has stored with the
+      logits_path: predictions that replace these, which `mtfrun data logits` has stored with the
         same temperature.
     """
 

@@ -36,7 +36,7 @@ class DistillationLoss:
     factor keeps the gradients of both terms comparable for any temperature.
 
     Attributes:
-      temperature: above 1 the smaller probabilities of the teacher matter more.
+      temperature: divisor of the logits; above 1 the teacher's smaller probabilities matter more.
       weight: the teacher's share of the loss; with 1 the targets only say where there is a loss.
       hidden_weight: factor of the distance between the last vectors of student and teacher, which
         is added; Romero et al. 2014, arXiv:1412.6550. Where their widths differ, the student's are

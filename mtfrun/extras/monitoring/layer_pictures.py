@@ -35,7 +35,7 @@ class LayerPictures(Evaluator):
     experts, a batch as an evaluation does.
 
     Attributes:
-      num_tokens: of the beginning of the text; 0 for no pictures.
+      num_tokens: number of tokens at the text's beginning; 0 for no pictures.
       batch_size: rows of that batch.
       num_attending: how many of these tokens a map of attention has, 0 for no maps; the map of an
         encoder, whose tokens attend to later ones too, is a part of the whole.

@@ -49,10 +49,10 @@ class MLflow(Tracker):
         trackers.MLflow.uri = "http://127.0.0.1:5000"
 
     Attributes:
-      uri: of the server, or of a database such as "sqlite:////tmp/mlflow.db", which needs no
+      uri: URI of the server, or of a database such as "sqlite:////tmp/mlflow.db", which needs no
         server; None for the variable MLFLOW_TRACKING_URI, or MLflow's default.
       experiment: its name at MLflow; made if there is none.
-      name: of the run; the name of its directory for None.
+      name: the run's name; the name of its directory for None.
     """
 
     uri: str | None = None
@@ -152,8 +152,8 @@ class WeightsAndBiases(Tracker):
         trackers.WeightsAndBiases.project = "translation"
 
     Attributes:
-      project, entity: at W&B; the entity is a user or a team.
-      name: of the run; the name of its directory for None.
+      project, entity: names at W&B; the entity is a user or a team.
+      name: the run's name; the name of its directory for None.
       mode: "online"; "offline", for `wandb sync` later; None for the variable WANDB_MODE, or
         "online". The program never asks for a key: `wandb login` stores it.
     """

@@ -20,8 +20,8 @@ class SampledGradients(NamedTuple):
     """Gradients of a loss whose targets were drawn from the model.
 
     Attributes:
-      gradients: of the mean loss, by path; None where it does not depend on the variable.
-      number: of targets in the mean.
+      gradients: gradients of the mean loss by path; None where it does not depend on the variable.
+      number: number of targets in the mean.
     """
 
     gradients: Mapping[str, mtf.Tensor | None]

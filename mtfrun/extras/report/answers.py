@@ -23,8 +23,8 @@ class Answer:
 
     Attributes:
       target: None where there is none, as for a sample.
-      index: of the image in its split; None for texts.
-      probability: that the model gives to its label of an image.
+      index: the image's index in its split; None for texts.
+      probability: the model's probability of its label of an image.
     """
 
     output: str

@@ -15,7 +15,7 @@ class Examples:
     Attributes:
       data: the name of their class.
       images: images that the model has labelled wrongly, by their index in the split.
-      style: of the HTML.
+      style: style sheet.
       note: why there are none, or "".
     """
 
@@ -34,11 +34,11 @@ class Report:
     Attributes:
       groups: names of what has a colour in the charts: the runs, or the rows of a sweep.
       group_of: the index of its group for each run.
-      settings: of each group, by name.
-      examples: by the index of a run; of some runs.
+      settings: settings of each group, by name.
+      examples: examples of some runs, by the run's index.
       no_examples: why there are none, where no run has any.
       sweep_table: HTML whose texts are escaped.
-      metric: by which runs are compared; by default the loss, or the first one.
+      metric: metric that compares runs; by default the loss, or the first one.
     """
 
     title: str

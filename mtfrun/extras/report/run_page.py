@@ -33,7 +33,7 @@ class Asked:
 
     Attributes:
       configuration: the text of config.gin, "" without one.
-      origin: what import.json says of an imported model, by name; empty otherwise.
+      origin: entries of import.json by name; empty unless the model was imported.
     """
 
     configuration: str
@@ -46,7 +46,7 @@ class RunFacts:
     """A run as its directory shows it.
 
     Attributes:
-      events: of "train" and "eval".
+      events: event files of "train" and "eval".
       checkpoints: newest first.
       problems: a line for everything that cannot be read.
     """

@@ -61,10 +61,10 @@ class Limits:
     """How much of its runs a page has.
 
     Attributes:
-      points: of all curves together.
-      answers: of each run.
+      points: number of points of all curves together.
+      answers: answers of each run.
       with_values: whether there is a table of values below a chart.
-      charts: at most; None for all.
+      charts: maximum number of charts; None for all.
       detailed: the number of runs that have more than a row of the table; None for all.
     """
 

@@ -107,7 +107,7 @@ class LimitedProtocol(H11Protocol):
     """A connection of `connections`, which a subclass has.
 
     Attributes:
-      waits_for: what its client has not done; None while a request is answered.
+      waits_for: missing act of its client; None while a request is answered.
       since: the time from which on it waits.
     """
 

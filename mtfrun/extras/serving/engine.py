@@ -25,9 +25,9 @@ class Ticket:
     """A row of a request, which waits for a place or has one.
 
     Attributes:
-      number: of the row in its request.
+      number: number of the row in its request.
       line: selects its draws, see `decoding.Sample`.
-      queue: where its news go, in the event loop; rows of a request share it.
+      queue: queue of its events, in the event loop; rows of a request share it.
     """
 
     number: int

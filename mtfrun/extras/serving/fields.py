@@ -15,7 +15,7 @@ class RequestError(Exception):
     """A request that is refused.
 
     Attributes:
-      status: of HTTP.
+      status: HTTP status code.
       field: the name of the field that is wrong, if one is.
     """
 

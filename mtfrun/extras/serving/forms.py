@@ -13,8 +13,8 @@ class Form(abc.ABC):
     """The form of an answer.
 
     Attributes:
-      name, part_name: of an answer, and of an event of one.
-      prefix: of the answer's id.
+      name, part_name: names of an answer, and of an event of one.
+      prefix: prefix of the answer's id.
     """
 
     name: str

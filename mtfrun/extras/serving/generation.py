@@ -48,12 +48,12 @@ class Limits:
     """Limits of requests: of the server's time and memory, not of the model.
 
     Attributes:
-      body_bytes: of a request.
+      body_bytes: bytes of a request's body.
       prompts: prompts, images, pairs or texts of a request.
-      outputs: of one prompt; beams as well.
-      tokens: that one output may have.
-      requests: that are answered or wait; further ones are refused.
-      seconds: until a request is refused that is not answered.
+      outputs: outputs of one prompt; beams as well.
+      tokens: tokens of one output.
+      requests: requests that are answered or wait; further ones are refused.
+      seconds: seconds until an unanswered request is refused.
     """
 
     body_bytes: int = 4_000_000
@@ -77,11 +77,11 @@ class Generation:
 
     Attributes:
       prompts: each a text, or the ids of one.
-      settings: of the inference, those that are not the configuration's.
+      settings: settings of the inference that differ from the configuration's.
       controls: penalties, constraints and stop texts besides the configuration's.
-      num_outputs: of each prompt.
-      seed: of the draws; random if the request has none.
-      with_log_probs: of each token.
+      num_outputs: number of outputs of each prompt.
+      seed: seed of the draws; random if the request has none.
+      with_log_probs: whether to return the log-probability of each token.
       is_chat: whether prompts are conversations.
       streaming: how text is sent as it is decoded; None for all at the end.
     """

@@ -51,8 +51,8 @@ class Piece(NamedTuple):
 
     Attributes:
       output: the number of the output, in the order of the prompts.
-      tokens: with their log-probabilities, if these are asked for.
-      finish: with the last piece "stop" for an end or a stop, "length" for a limit.
+      tokens: tokens with their log-probabilities, if these are asked for.
+      finish: reason of the end, with the last piece: "stop" for an end or a stop, "length".
     """
 
     output: int
@@ -98,8 +98,8 @@ class ServedModel:
     """Decodes, scores and classifies for many requests at a time.
 
     Attributes:
-      name: of the model in requests.
-      step: of its checkpoint.
+      name: the model's name in requests.
+      step: its checkpoint's step.
       adapter: its name; None for none.
       engine: decodes language models in a shared batch; None for other models.
       worker: computes everything else.

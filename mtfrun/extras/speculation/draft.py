@@ -21,7 +21,7 @@ class Proposals(NamedTuple):
     Attributes:
       propose: (ids {batch, length}, 0 from the position on; position {batch}, the first one without
         an id; state) -> (ids {batch, block} int32 for the positions from there on, next state).
-      initial_state: before the first proposals, a nested structure of tensors.
+      initial_state: state before the first proposals, a nested structure of tensors.
     """
 
     propose: Callable[[mtf.Tensor, mtf.Tensor, Any], tuple[mtf.Tensor, Any]]

@@ -58,7 +58,7 @@ def speculate(
     """Returns what `generate` does, up to rounding, in fewer steps.
 
     Args:
-      draft: what proposes ids; the other arguments are as in `generate`.
+      draft: proposes ids; the other arguments are as in `generate`.
       number: how many proposals of the draft a step checks.
     """
     if decoder.in_blocks is None:

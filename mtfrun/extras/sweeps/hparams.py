@@ -108,7 +108,7 @@ def begin_session(
 
     Args:
       directory: the run directory, in which `train` and `eval` have the curves.
-      hparams: by name, see `as_hparams`.
+      hparams: hyperparameters by name, see `as_hparams`.
       metrics: columns of the table, unless the directory around this one has a description.
       first: names of the values that somebody set. They have columns, after the values in which the
         runs in the parent directory differ. The other runs lose their descriptions.

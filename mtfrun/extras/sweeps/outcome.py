@@ -28,7 +28,7 @@ class Ending(NamedTuple):
     Attributes:
       code: its exit code, -number for a signal that has killed it.
       error: the last one that it has printed.
-      signal: that the sweep has forwarded to it.
+      signal: signal that the sweep has forwarded to it.
       reason: why the sweep has stopped it, such as "pruned at step 50".
       out_of_memory: whether the kernel has killed a process for its memory meanwhile.
     """

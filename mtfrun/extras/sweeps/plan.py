@@ -31,7 +31,7 @@ class PlannedRun:
       is_done: whether it need not be trained any more.
       is_new: whether its result is not written yet.
       has_other_settings: whether the recorded result has.
-      minutes: that are left of its budget; None without one.
+      minutes: minutes that are left of its budget; None without one.
     """
 
     number: int

@@ -27,8 +27,8 @@ class RunName:
     """Which run of a sweep it is.
 
     Attributes:
-      name: of the run and its directory, such as "SwiGLU,SEED=1".
-      row: what the runs of all seeds share, such as "SwiGLU" or "LEARNING_RATE=0.03".
+      name: name of the run and its directory, such as "SwiGLU,SEED=1".
+      row: name that the runs of all seeds share, such as "SwiGLU" or "LEARNING_RATE=0.03".
       values: the bindings of the row and the grid by name, as gin writes them, without the seed.
     """
 
@@ -46,7 +46,7 @@ class RunResult(RunName, RunCost):
       state: "finished"; else `error` says why in one line.
       step: the last step.
       metrics: the last evaluation's, by name; NaN where not finite.
-      evaluations: of every evaluation, its step and the sweep's metric.
+      evaluations: step and metric of every evaluation.
       configuration: the SHA-256 of the settings that determine the result.
       environment: versions, processor and git commit, for a person to read.
     """

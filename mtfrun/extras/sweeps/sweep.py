@@ -57,10 +57,10 @@ class SweepRun:
     """A run of a sweep.
 
     Attributes:
-      name: of the directory.
-      row: what the runs of all seeds share: a row's name, values of the grid, or both.
+      name: name of the directory.
+      row: name that the runs of all seeds share: a row's name, values of the grid, or both.
       seed: None where the gin files say it.
-      gin_files: of the row.
+      gin_files: the row's gin files.
       values: the bindings of the row and the grid, as gin writes them.
       baseline: the row that `row` is compared to; None without one.
     """
@@ -91,16 +91,16 @@ class Sweep(SweepTitle):
     """What a sweep trains: every row with every combination of the grid and every seed.
 
     Attributes:
-      gin_files: of all runs.
-      bindings: of all runs, as gin writes them. "{SEED}" in them, and in the rows' and the grid's,
+      gin_files: gin files of all runs.
+      bindings: bindings of all runs, in gin. "{SEED}" in them, and in the rows' and the grid's,
         stands for the seed.
-      rows: by name; without any, the grid alone makes the rows.
+      rows: rows by name; without any, the grid alone makes the rows.
       grid: the alternatives of each setting, as gin writes them.
       seeds: the values of the macro SEED; empty where the gin files say it.
-      metric: that tables compare; None for the loss.
+      metric: metric that tables compare; None for the loss.
       baseline: the row that differences are taken to: a name in `rows`, or a row with its values
         of the grid.
-      max_minutes: after which a run is stopped; None for no limit.
+      max_minutes: minutes until a run is stopped; None for no limit.
       search: the ranges of settings that `--search` chooses values from, as gin writes them.
     """
 

@@ -29,7 +29,7 @@ class ConvNextBlock(mtf.Module):
         stochastic depth, Huang et al. 2016, arXiv:1603.09382.
       filter_size: rows and cols of the depthwise filters.
       expansion: d_ff / d_model.
-      layer_scale: what the trained factor of every channel begins with; None for no factors.
+      layer_scale: initial value of the trained factor of every channel; None for no factors.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class ConvNextStages:
       stage_sizes: the number of blocks of each stage.
       widths: d_model of each stage.
       patch_size: rows and cols of the patches that become the first stage's pixels.
-      drop_rate: of the last block, see `ConvNextBlock`; it grows linearly from 0 for the first one.
+      drop_rate: rate of the last block, see `ConvNextBlock`; it grows linearly from 0.
       block: a class, called as `block(mesh, d_model, blocking, dtypes, drop_rate=...)`.
       rematerialise: whether the values inside of blocks are computed again in the backward pass
         instead of stored: less memory, the time of one more forward pass.

@@ -32,7 +32,7 @@ class RandAugment:
 
     Attributes:
       num_ops: number of operations for an image, the paper's N.
-      magnitude: of the operations, from 0 to 10, the paper's M.
+      magnitude: strength of the operations, from 0 to 10, the paper's M.
     """
 
     num_ops: int = 2

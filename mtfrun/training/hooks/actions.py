@@ -129,7 +129,7 @@ class Action(abc.ABC):
       on_resume: called before the first step of a process in which a run resumes.
       at_end: called when training ends, after a signal too, unless it was called at that step.
       at_start: called before the first step of a new run, at step 0.
-      cause: what the record of a run counts its time as.
+      cause: name of its time in the record of a run.
       after_saving: called only once the newest checkpoint is complete, and the best one recorded.
     """
 

@@ -30,7 +30,7 @@ class EarlyStopping(Action):
 
     Attributes:
       metric: name; "eval/loss" is the loss of the evaluations.
-      min_delta: by how much a better one must differ from the best one before.
+      min_delta: least difference between a better value and the best one before.
       mode: whether the "lowest" or the "highest" value is the best.
     """
 
@@ -71,7 +71,7 @@ class MaxHours(Action):
     For queues that allow a job some hours. The time counts from when the loop is made.
 
     Attributes:
-      hours: above 0.
+      hours: time limit, above 0.
       is_over: whether it has ended the training.
     """
 

@@ -41,8 +41,8 @@ class ProcessCost:
     """What the training in this process has cost so far; `train` adds to it.
 
     Attributes:
-      products: of a forward pass over a batch, once the step is compiled.
-      seconds: by cause: "compilation", with the first steps, "steps", "waiting for data", "curves",
+      products: products of a forward pass over a batch, once the step is compiled.
+      seconds: time by cause: "compilation", including the first steps, "steps", "waiting for data",
         and the `Action.cause` of the actions.
     """
 

@@ -46,8 +46,8 @@ class Fault(NamedTuple):
 
     Attributes:
       what: `OUTPUT`, `GRADIENT`, `UPDATE`, or what else is computed.
-      path: of the module, "" for the model itself, or of a variable.
-      name: of its class, or "variable".
+      path: path of the module, "" for the model itself, or of a variable.
+      name: name of its class, or "variable".
       line: the line that calls the first operation that differs, "" if none is known.
     """
 

@@ -92,8 +92,8 @@ class OperationCall(NamedTuple):
     """The result of an operation of `mtf`.
 
     Attributes:
-      line: which calls it, such as "my_layers.py:12: y = mtf.relu(x)".
-      number: of the call on this line.
+      line: the line that calls it, such as "my_layers.py:12: y = mtf.relu(x)".
+      number: number of the call on this line.
       operands: indices of the operations whose results it takes, `MODULE_INPUT` for the module's.
       of_output: the gradient of the loss by the result, or None.
     """

@@ -52,7 +52,7 @@ class Probe:
     """The step `step`, counted from 1, of a training that has its values before the step.
 
     Attributes:
-      features: of the step's batch, {batch, ...}.
+      features: the step's batch, {batch, ...}.
       is_training: whether layers are called as in training, or in an evaluation.
     """
 

@@ -35,8 +35,8 @@ class Drift(NamedTuple):
     """The output of a module in models of several widths.
 
     Attributes:
-      path: of the module.
-      sizes: by the widths, in order.
+      path: the module's path.
+      sizes: sizes at the widths, in order.
       slope: the exponent of the width with which the size grows.
       slope_of_change: the exponent of its change.
     """

@@ -20,9 +20,9 @@ class Measured:
     """A metric of a row.
 
     Attributes:
-      values: of the finished runs, by seed; without those that are not finite.
+      values: finite values of the finished runs, by seed.
       mean: None without values.
-      difference: to the row's baseline, paired by seed; None for the baseline, and without pairs.
+      difference: difference to the baseline, paired by seed; None for the baseline or no pairs.
     """
 
     values: Mapping[int, float]
@@ -36,8 +36,8 @@ class ComparedRow:
 
     Attributes:
       baseline: the row that this one is compared to; None for a baseline.
-      cost: of one run; the seconds are a mean.
-      note: which runs are missing and why, and where pairs are; or "".
+      cost: cost of one run; the seconds are a mean.
+      note: missing runs with the reason, and pairs; or "".
     """
 
     name: str
@@ -52,10 +52,10 @@ class Comparison:
     """A table of a sweep.
 
     Attributes:
-      name: of the sweep, or of its directory.
-      question: of the sweep, or its name.
+      name: name of the sweep, or of its directory.
+      question: the sweep's question, or its name.
       seeds: how many the sweep has.
-      environment: of the runs, by name; a text has several values where runs differ.
+      environment: the runs' environment by name; a text has several values where runs differ.
     """
 
     name: str

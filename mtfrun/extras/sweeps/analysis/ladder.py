@@ -40,9 +40,9 @@ class LadderRow:
     """The finished runs of one size and length, which differ in their seeds.
 
     Attributes:
-      name: of the sweep's row.
+      name: name of the sweep's row.
       parameters: all that are trained, with embeddings, and with all experts of a mixture.
-      losses: of the last evaluation of every run.
+      losses: losses of the last evaluation of every run.
       held_out: whether the law is not fitted to them.
     """
 
@@ -65,12 +65,12 @@ class Ladder:
 
     Attributes:
       metric: the loss.
-      rows: by size and length.
+      rows: rows by size and length.
       left_out: a line for every run that is not in a row.
-      law: of all rows that are not held out.
-      cost: of a model of any size.
+      law: law of all rows that are not held out.
+      cost: cost of a model of any size.
       laws: fitted to losses that are drawn around the law; intervals are their percentiles.
-      errors: for each of these, the loss of a run relative to the law's.
+      errors: losses of these runs relative to the law's.
     """
 
     metric: str

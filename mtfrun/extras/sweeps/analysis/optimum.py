@@ -60,8 +60,8 @@ class Optimum:
     """The best value of a setting for one row of a sweep.
 
     Attributes:
-      values: that were tried, in ascending order.
-      means: of the metric over the seeds by value; NaN where a run has none.
+      values: values that were tried, in ascending order.
+      means: means of the metric over the seeds by value; NaN where a run has none.
       curve: the parabola of the means; of their negatives where larger is better.
       octaves: the standard error of log2 of the optimum over the seeds; None for one seed.
     """

@@ -21,8 +21,8 @@ class SizeCurve(NamedTuple):
 
     Attributes:
       name: such as "418k".
-      operations: of the fitted curve.
-      losses: of the fitted curve.
+      operations: operations of the fitted curve.
+      losses: losses of the fitted curve.
       runs: pairs of operations and loss.
       held_out: whether the curve was fitted without these runs.
     """
@@ -78,8 +78,8 @@ class SettingCurve(NamedTuple):
     """One row of a sweep over a setting.
 
     Attributes:
-      values: of the setting.
-      means: of the metric at these values.
+      values: values of the setting.
+      means: means of the metric at these values.
       best: the value with the best metric, and the metric there; None where it is not known.
     """
 

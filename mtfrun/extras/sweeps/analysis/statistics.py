@@ -22,7 +22,7 @@ class Estimate:
     """A mean and its 95 % confidence interval, which one value does not have: `low` is None then.
 
     Attributes:
-      count: of values.
+      count: number of values.
       low, high: the ends of the interval.
     """
 

@@ -35,7 +35,7 @@ class ImageSampling(Inference):
       batch_size: images of a batch; more if the mesh splits a batch into more parts.
       kept_rows: first rows of an input that its outputs have; with 0 an input counts only.
       num_outputs: images for each input.
-      search: with a temperature, since the likeliest image is a dull one.
+      search: search with a temperature, since the likeliest image is a dull one.
     """
 
     settings: ClassVar[Sequence[str]] = ("num_outputs", "temperature", "top_k", "top_p", "seed")

@@ -35,7 +35,7 @@ class PixelData(TextData):
     The bits per byte of an evaluation are bits per value of an image, "bits per dimension".
 
     Attributes:
-      images: of one size, or of an `image_size`.
+      images: images of one size, or of an `image_size`.
       with_labels: whether rows have a feature "labels" {}, for `vision.ClassConditional`.
     """
 

@@ -77,7 +77,7 @@ class UNetStages:
     Attributes:
       widths: the channels of each stage; all but the first have half of the size before them, along
         every spatial dimension.
-      num_convolutions: in every block.
+      num_convolutions: number of convolutions in every block.
       norm: the class of all norms, called as `norm(mesh, [filters], dtypes)`, such as
         layers.BatchNorm or layers.LayerNorm.
       rematerialise: whether the values inside of blocks are computed again in the backward pass
