@@ -37,131 +37,77 @@ def _refused(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     return line.removeprefix("mtfrun: error: ")
 
 
+# What follows "FLAG: ", by flag.
+FLAGS = {
+    "--gin.TRAIN_STEP=14": "macro TRAIN_STEP has no effect: nothing uses it, did you mean "
+    "'TRAIN_STEPS'?",
+    "--gin.FeedForward.dff=3": "FeedForward has no parameter 'dff', did you mean 'd_ff'?",
+    "--gin.FeedForwrd.d_ff=3": "nothing is called FeedForwrd, did you mean 'FeedForward'?",
+    "--gin_param=Training.optimizer = @optim.Adm()": "nothing is called optim.Adm, did you mean "
+    "'optim.Adam'?",
+    "--gin.BATCH_SIZE=%BATCH": "macro BATCH has no value, did you mean 'BATCH_SIZE'?",
+    "--gin.BATCH_SIZE=%MINE": "macro MINE has no value; give it one in a gin file",
+    "--gin.D_MODEL='wide'": "transformer.TokenEmbedding.d_model is 'wide': it must be int; write a "
+    "number",
+    "--gin.D_KV=-1": "transformer.AttentionHeads.d_kv is -1: it must be at least 1",
+    "--gin.LAYOUT=None": "mtf.Mesh.layout is None: it must be a list of a list of str or str or a "
+    "reference",
+    "--gin.MESH_SHAPE=data:2,model:1": "not a gin value: values are written as in Python, in "
+    "quotes for the shell: --gin.MESH_SHAPE=\"'data:2,model:1'\"",
+    "--gin.TRAIN_STEPS=[1": "not a gin value (is a bracket or a quote open, or a text in it "
+    "without quotes?)",
+    "--gin.Adam.beta1=0.5": "Adam.beta1 has no effect: nothing in this configuration refers to "
+    "Adam",
+    "--gin.SlotOptimizer.learning_rate=0.1": "SlotOptimizer.learning_rate has no effect: a base "
+    "class is not configured; bind it on Adafactor",
+    "--gin.DecoderOnly.vocabulary_size=9": "DecoderOnly.vocabulary_size has no effect: the program "
+    "sets it itself",
+    "--gin.TRAIN_STEPS=%gin.REQUIRED": "TRAIN_STEPS must be given a value, as in "
+    "--gin.TRAIN_STEPS=100",
+    "--gin.DROPOUT_RATE=1.5": "transformer.SelfAttention.dropout_rate is 1.5: it must be at least "
+    "0 and less than 1",
+    "--gin.LAYOUT='heads:modle'": "layout rule heads:modle names a mesh axis that does not exist "
+    "(the mesh is data:1;model:1), did you mean 'model'?",
+    "--gin.MESH_SHAPE='2x2'": "'2x2' is not a dimension: write 'name:size'",
+    "--gin.USE_AVERAGES=true": "not a gin value: values are written as in Python, in quotes for "
+    "the shell: --gin.USE_AVERAGES=True",
+    f"--gin.SEED={10**30}": f"an integer does not fit 64 bits: {10**30}",
+    "--gin.D_MODEL=%D_MODEL": "the value of D_MODEL depends on itself: give it another one",
+    "--gin_param=Adafactor.learning_rate = @Adafactor()": "the value of Adafactor depends on "
+    "itself: give it another one",
+}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_a_wrong_flag_is_one_line(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert _refused(capsys, [*LM, flag]) == f"{flag}: {FLAGS[flag]}"
+
+
 @pytest.mark.parametrize(
     ("flag", "expected"),
     [
-        (
-            "--gin.TRAIN_STEP=14",
-            "--gin.TRAIN_STEP=14: macro TRAIN_STEP has no effect: nothing uses it, "
-            "did you mean 'TRAIN_STEPS'?",
-        ),
-        (
-            "--gin.FeedForward.dff=3",
-            "--gin.FeedForward.dff=3: FeedForward has no parameter 'dff', did you mean 'd_ff'?",
-        ),
-        (
-            "--gin.FeedForwrd.d_ff=3",
-            "--gin.FeedForwrd.d_ff=3: nothing is called FeedForwrd, did you mean 'FeedForward'?",
-        ),
-        (
-            "--gin_param=Training.optimizer = @optim.Adm()",
-            "--gin_param=Training.optimizer = @optim.Adm(): nothing is called optim.Adm, "
-            "did you mean 'optim.Adam'?",
-        ),
-        (
-            "--gin.BATCH_SIZE=%BATCH",
-            "--gin.BATCH_SIZE=%BATCH: macro BATCH has no value, did you mean 'BATCH_SIZE'?",
-        ),
-        (
-            "--gin.BATCH_SIZE=%MINE",
-            "--gin.BATCH_SIZE=%MINE: macro MINE has no value; give it one in a gin file",
-        ),
-        (
-            "--gin.D_MODEL='wide'",
-            "--gin.D_MODEL='wide': transformer.TokenEmbedding.d_model is 'wide': it must be int; "
-            "write a number",
-        ),
-        (
-            "--gin.D_KV=-1",
-            "--gin.D_KV=-1: transformer.AttentionHeads.d_kv is -1: it must be at least 1",
-        ),
-        (
-            "--gin.LAYOUT=None",
-            "--gin.LAYOUT=None: mtf.Mesh.layout is None: it must be a list of a list of str or "
-            "str or a reference",
-        ),
-        (
-            "--gin.MESH_SHAPE=data:2,model:1",
-            "--gin.MESH_SHAPE=data:2,model:1: not a gin value: values are written as in "
-            "Python, in quotes for the shell: --gin.MESH_SHAPE=\"'data:2,model:1'\"",
-        ),
-        (
-            "--gin.TRAIN_STEPS=[1",
-            "--gin.TRAIN_STEPS=[1: not a gin value (is a bracket or a quote open, or a text in it "
-            "without quotes?)",
-        ),
-        (
-            "--gin.Adam.beta1=0.5",
-            "--gin.Adam.beta1=0.5: Adam.beta1 has no effect: nothing in this configuration refers "
-            "to Adam",
-        ),
-        (
-            "--gin.SlotOptimizer.learning_rate=0.1",
-            "--gin.SlotOptimizer.learning_rate=0.1: SlotOptimizer.learning_rate has no effect: a "
-            "base class is not configured; bind it on Adafactor",
-        ),
-        (
-            "--gin.DecoderOnly.vocabulary_size=9",
-            "--gin.DecoderOnly.vocabulary_size=9: DecoderOnly.vocabulary_size has no effect: the "
-            "program sets it itself",
-        ),
-        (
-            "--gin.TRAIN_STEPS=%gin.REQUIRED",
-            "--gin.TRAIN_STEPS=%gin.REQUIRED: TRAIN_STEPS must be given a value, as in "
-            "--gin.TRAIN_STEPS=100",
-        ),
-        (
-            "--gin.DROPOUT_RATE=1.5",
-            "--gin.DROPOUT_RATE=1.5: transformer.SelfAttention.dropout_rate is 1.5: it must be "
-            "at least 0 and less than 1",
-        ),
-        (
-            "--gin.LAYOUT='heads:modle'",
-            "--gin.LAYOUT='heads:modle': layout rule heads:modle names a mesh axis that does not "
-            "exist (the mesh is data:1;model:1), did you mean 'model'?",
-        ),
-        (
-            "--gin.MESH_SHAPE='2x2'",
-            "--gin.MESH_SHAPE='2x2': '2x2' is not a dimension: write 'name:size'",
-        ),
         (
             "--gin.MESH_SHAPE='data:1,model:3'",
             "mesh data:1;model:3 does not divide heads:4 over model:3 (3 or 6), d_ff:512 over "
             "model:3 (510 or 513): use the sizes in brackets, or change the mesh or the rules",
         ),
         (
-            "--gin.USE_AVERAGES=true",
-            "--gin.USE_AVERAGES=true: not a gin value: values are written as in Python, in quotes "
-            "for the shell: --gin.USE_AVERAGES=True",
-        ),
-        (f"--gin.SEED={10**30}", f"--gin.SEED={10**30}: an integer does not fit 64 bits: {10**30}"),
-        (
-            "--gin.D_MODEL=99999999999999999999",
-            "--gin.D_MODEL=99999999999999999999: an integer does not fit 64 bits: "
-            "99999999999999999999",
-        ),
-        (
             "--gin.BATCH_SIZE=9999999999999",
             "dimension 'batch' must have a size of at most 2147483647, got 9999999999999",
         ),
         (
-            "--gin.D_MODEL=%D_MODEL",
-            "--gin.D_MODEL=%D_MODEL: the value of D_MODEL depends on itself: give it another one",
-        ),
-        (
-            "--gin_param=Adafactor.learning_rate = @Adafactor()",
-            "--gin_param=Adafactor.learning_rate = @Adafactor(): the value of Adafactor depends on "
-            "itself: give it another one",
+            "--gin.LAYOUT='bacth:data'",
+            "layout rule bacth:data names no dimension of this model, did you mean 'batch'?",
         ),
     ],
 )
-def test_a_wrong_flag_is_one_line(
+def test_values_that_do_not_fit_each_other_are_one_line(
     flag: str, expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _refused(capsys, [*LM, flag]) == expected
 
 
-@pytest.mark.parametrize("length", [2, 3, 7, 60])
+@pytest.mark.parametrize("length", [2, 60])
 def test_macros_in_a_cycle_are_one_line(length: int, capsys: pytest.CaptureFixture[str]) -> None:
     names = ["D_MODEL", "D_FF", *(f"M{i}" for i in range(length - 2))]
     flags = [
@@ -294,12 +240,7 @@ def test_the_size_of_a_head_follows_from_the_width(capsys: pytest.CaptureFixture
     assert "d_model=96 is not a multiple of num_heads=5" in line
 
 
-def test_a_misspelt_layout_rule_is_refused_and_rules_of_other_models_are_not(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert _refused(capsys, [*LM, "--gin.LAYOUT='bacth:data'"]) == (
-        "layout rule bacth:data names no dimension of this model, did you mean 'batch'?"
-    )
+def test_layout_rules_of_other_models_are_no_error() -> None:
     assert main([*LM, "--gin.LAYOUT='batch:data;experts:model;memory_length:model;x:data'"]) == 0
 
 

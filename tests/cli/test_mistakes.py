@@ -61,55 +61,35 @@ COMMANDS = [
     Mistake("eval RUN", "eval takes no words such as 'RUN', only flags"),
     Mistake("decode --model_dir=RUN 'Once upon'", "takes no words such as 'Once upon', only flags"),
     Mistake("launch -n 2 train QUICK NEW", "mtfrun launch -n 2 -- train"),
-    Mistake("train QUICK", "needs a directory for the run: --model_dir="),
     Mistake("config diff runs/quickstart.gin", "mtfrun config diff runs/quickstart.gin /tmp/run"),
 ]
 FLAGS = [
     _default("train QUICK --modle_dir=/tmp/x", "did you mean '--model_dir'"),
-    Mistake("train QUICK --model-dir=/tmp/x", "did you mean '--model_dir'"),
     Mistake("train QUICK NEW --num_processes=2", r"mtfrun launch -n N -- \.\.\."),
     Mistake("decode --model_dir=RUN --prompt", r"--prompt needs a value"),
-    Mistake("decode --model_dir=RUN --prompt=x --top_k=many", "--top_k=many: .* a whole number"),
     Mistake("export --model_dir=RUN --to=/tmp/x --format=onnx", "choose one of .*safetensors"),
-    Mistake("eval --model_dir=RUN --checkpoint=last", "neither a step nor latest nor best nor all"),
 ]
 OF_T5 = [
     Mistake("train NEW --gin_location_prefix=/none --gin_file=m.gin", "searched: .*/none"),
     _slow("train QUICK NEW --module_import=my_taks", "no module 'my_taks'"),
-    Mistake("train QUICK NEW --gin_bindings=TRAIN_STEP=3", "did you mean 'TRAIN_STEPS'"),
 ]
 GIN = [
-    _default("train QUICK NEW --gin.TRAIN_STEPS", r"--gin\.TRAIN_STEPS=100"),
     _default("train QUICK NEW --gin.TRAIN_STEP=14", "'TRAIN_STEPS'"),
-    _slow("train QUICK NEW --gin.TRAIN_STEPS=ten", "is 'ten': it must be int; write a number$"),
     _slow("train QUICK NEW --gin.LEARNING_RATE=fast", "with 'fast': it must be a list of float"),
-    _slow("train QUICK NEW --gin.LAYOUT=5", "layout is 5: it must be a list of .* or str"),
     _slow("train QUICK NEW --gin.Task.metrics=[@exact_mach]", "did you mean 'exact_match'"),
     _slow("config diff QUICK runs/denoise.gin runs/quickstart.gin --gin.SED=3", "'SEED'"),
     Mistake("launch -n 2 -- train QUICK NEW --gin.SED=3", "did you mean 'SEED'"),
     _slow("train --gin_file=runs/quickstart.gin --gin_file=data/jsonl.gin NEW", "JSONL_FILES="),
-    _slow("train QUICK NEW --gin.FeedForward.dff=3", "did you mean 'd_ff'"),
-    _slow("train QUICK NEW --gin.FeedForwrd.d_ff=3", "did you mean 'FeedForward'"),
-    _slow("train QUICK NEW --gin.USE_AVERAGES=true", r"--gin\.USE_AVERAGES=True$"),
     _slow("train QUICK NEW --gin.EVAL_SPLIT=test", "--gin\\.EVAL_SPLIT=\"'test'\"$"),
     _slow("train QUICK NEW --gin.Samples.prompts=a,b", "prompts=\"\\['a', 'b'\\]\"$"),
     _slow("train QUICK NEW --gin.TRAIN_STEPS=1e4", "must be int; write 10000"),
-    Mistake("train QUICK NEW --gin.D_MODEL=[64", "is a bracket or a quote open"),
     _slow("train QUICK NEW --gin.Training.optimizer=\"'adam'\"", r"such as @optim\.Adam\(\)"),
-    _slow("train QUICK NEW --gin.Adam.beta1=0.5", "nothing in this configuration refers to Adam"),
 ]
 VALUES = [
-    _slow("train QUICK NEW --gin.LEARNING_RATE=-0.1", r"=-0\.1: optim\.Product.*at least 0$"),
-    _slow("train QUICK NEW --gin.D_MODEL=0", r"d_model is 0: it must be at least 1"),
-    _slow("train QUICK NEW --gin.NUM_HEADS=0", r"num_heads is 0: it must be at least 1"),
-    _slow("train QUICK NEW --gin.DROPOUT_RATE=1.0", "dropout_rate is 1.0: .* less than 1"),
-    _slow("train QUICK NEW --gin.BATCH_SIZE=0", "batch_size is 0: it must be at least 1"),
     _slow("train QUICK NEW --gin.MICROBATCHES=3", "use a multiple of 3"),
-    _slow("train QUICK NEW --gin.MESH_SHAPE=\"'2x2'\"", r"^mtfrun: error: --gin\.MESH_SHAPE="),
     _default(
         "decode --model_dir=RUN --prompt=x --temperature=-1", "--temperature=-1.0: .* least 0"
     ),
-    Mistake("decode --model_dir=RUN --prompt=x --beam_size=0", "--beam_size=0: .*at least 1"),
 ]
 FILES_AND_DEVICES = [
     _default("train --gin_file=runs/quikstart.gin NEW", "did you mean 'runs/quickstart.gin'"),
@@ -131,7 +111,6 @@ FILES_AND_DEVICES = [
 RUNS_AND_DATA = [
     Mistake("eval --model_dir=/tmp/none/at/all", "check its name, or make it with `mtfrun train"),
     _slow("eval --model_dir=RUN --checkpoint=77", "choose one of the steps 1, 2"),
-    _slow("score --model_dir=RUN --input=split:tset", "did you mean"),
     _slow("train --gin_file=runs/digits.gin --gin_file=models/lm_tiny.gin NEW", "or another Exper"),
     _slow("train QUICK --gin_file=models/resnet.gin NEW", "--gin_file=data/digits.gin"),
     _slow("decode --gin_file=runs/digits.gin --prompt=x", "give images with --input=FILE"),

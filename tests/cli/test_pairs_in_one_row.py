@@ -21,8 +21,6 @@ MODELS = {
     "prefix": ["--gin_file=models/prefix_lm.gin"],
     "causal": ["--gin.DecoderOnly.loss_on_targets_only=True"],
 }
-# Inputs unlike those of training: empty, not UTF-8, CR LF, NUL, and too long.
-HOSTILE = (b"", b"\xff\xfe\x80", b"7\r", b"a\x00b", b"x" * 100_000)
 
 
 @pytest.fixture(scope="module")

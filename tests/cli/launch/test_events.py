@@ -78,11 +78,7 @@ EVENTS = {
         0, "raise", 1, rf"process 0 of 2 {_PLACE} failed: RuntimeError: for a test"
     ),
 }
-QUICK = "another one is killed"
-PARAMETERS = [
-    pytest.param(event, id=name, marks=[] if name == QUICK else pytest.mark.slow)
-    for name, event in EVENTS.items()
-]
+RESTARTED = ("another one is killed", "the first one is stopped")
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +127,8 @@ def _launched(tmp_path: pathlib.Path, flags: Sequence[str], *launch: str) -> tup
     return process.returncode, process.stderr.decode().splitlines()
 
 
-@pytest.mark.parametrize("event", PARAMETERS)
 @pytest.mark.slow
+@pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
 def test_the_others_end_with_one_line(
     event: Event, flags: list[str], tmp_path: pathlib.Path
 ) -> None:
@@ -174,10 +170,11 @@ def test_a_process_that_stops_while_tensorflow_connects_is_named(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
+@pytest.mark.parametrize("name", RESTARTED)
 def test_a_restart_finishes_with_the_losses_of_an_undisturbed_run(
-    event: Event, flags: list[str], undisturbed: dict[int, float], tmp_path: pathlib.Path
+    name: str, flags: list[str], undisturbed: dict[int, float], tmp_path: pathlib.Path
 ) -> None:
+    event = EVENTS[name]
     failing = _failing(tmp_path, event.process, event.how)
     code, lines = _launched(tmp_path, [*flags, failing], "-n", "2", "--max_restarts=1")
     assert code == 0, lines
