@@ -140,7 +140,6 @@ def add_shared_flags(parser: argparse.ArgumentParser, command: Command) -> None:
         type=int,
         help="the same as --gin.SKIP_BAD_RECORDS=N: how many malformed records of a split are left "
         "out, with a warning that counts them",
-        metavar="N",
     )
     _add_flags_of_t5(add)
     parser.add_argument("--debug", action="store_true", help="show tracebacks and TensorFlow's log")
@@ -328,7 +327,6 @@ def add_adapter(parser: argparse.ArgumentParser) -> None:
         "--adapter",
         help="the run of an adapter that was trained for this model, or its name in "
         "--model_dir/adapters",
-        metavar="DIR",
         path="adapter",
     )
 
@@ -349,35 +347,27 @@ def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
 
 def add_inference_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--beam_size", type=int, help="beams of a beam search; 1 for none", metavar="N")
+    add("--beam_size", type=int, help="beams of a beam search; 1 for none")
     add(
         "--num_outputs",
         type=int,
         help="outputs for each prompt: beams, up to beam_size, or samples",
-        metavar="N",
     )
     add("--alpha", type=float, help="exponent of a beam search's length penalty", metavar="A")
-    add("--temperature", type=float, help="0 takes the most likely token each time", metavar="T")
+    add("--temperature", type=float, help="0 takes the most likely token each time")
     add(
         "--top_k",
         type=int,
         help="sample among the K most likely tokens; of images: number of labels",
-        metavar="K",
     )
-    add(
-        "--top_p",
-        type=float,
-        help="sample among the fewest tokens of this total probability",
-        metavar="P",
-    )
+    add("--top_p", type=float, help="sample among the fewest tokens of this total probability")
     add(
         "--decode_length",
         type=int,
         help="largest number of new tokens for a prompt; an answer to n tokens also ends at "
         "Decoding.decode_length_multiplier (1.5) * n + decode_length_constant (10)",
-        metavar="N",
     )
-    add("--seed", type=int, help="of the random numbers of sampling", metavar="N")
+    add("--seed", type=int, help="of the random numbers of sampling")
 
 
 def check_inference(flags: argparse.Namespace) -> None:

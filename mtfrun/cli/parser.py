@@ -69,6 +69,7 @@ _MODULES = (
     *(config, data_cache, data_vocab),
     *(checkpoints, checkpoints_diff, checkpoints_average, runs),
 )
+_METAVARS: dict[PathKind, str] = {"input": "FILE", "new file": "FILE", "model": "PATH"}
 _ONE_DASH = re.compile(r"-[A-Za-z][A-Za-z_]")
 _GROUP = "mtfrun.commands"
 _TRUE, _FALSE = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
@@ -225,24 +226,20 @@ def complete() -> None:
     """Answers a shell at the tab key, and ends the process."""
     import argcomplete  # noqa: PLC0415 - rarely needed
 
+    def complete_gin_file(prefix: str, **_: Any) -> list[str]:
+        shipped = [name for name in shipped_gin_files() if name.startswith(prefix)]
+        return [*shipped, *argcomplete.FilesCompleter()(prefix)]
+
     root, parsers = build_parsers()
     for parser in parsers.values():
         for flag in ("--gin_file", "--sweep_file"):
-            action: Any = parser._option_string_actions.get(flag)
-            if action is not None:
-                action.completer = _complete_gin_file
+            if action := parser._option_string_actions.get(flag):
+                vars(action)["completer"] = complete_gin_file
     before, launched, line = os.environ["COMP_LINE"].partition(" -- ")
     if launched and "launch" in before.split():
         line = f"mtfrun {line}"
         os.environ.update(COMP_LINE=line, COMP_POINT=str(len(line.encode())))
     argcomplete.autocomplete(root)
-
-
-def _complete_gin_file(prefix: str, **_: Any) -> list[str]:
-    from argcomplete.completers import FilesCompleter  # noqa: PLC0415 - rarely needed
-
-    shipped = [name for name in shipped_gin_files() if name.startswith(prefix)]
-    return [*shipped, *FilesCompleter()(prefix)]
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -274,6 +271,12 @@ def _add_parser(command: Command, words: Any) -> Parser:
     if command.several_processes:
         add_process_flags(parser)
     add_shared_flags(parser, command)
+    kinds = {name: kind for _, name, kind in parser.paths}
+    for action in parser._actions:
+        if (action.metavar, action.nargs, action.choices) == (None, None, None):
+            action.metavar = "N" if action.type in (int, float) else "NAME"
+            if kind := kinds.get(action.dest):
+                action.metavar = _METAVARS.get(kind, "DIR")
     return parser
 
 

@@ -30,8 +30,8 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group(
         "several processes (`mtfrun launch` and SLURM's srun set these)"
     ).add_argument
-    add("--num_processes", type=int, help="how many processes run this command", metavar="N")
-    add("--process_id", type=int, help="the number of this one, from 0", metavar="I")
+    add("--num_processes", type=int, help="how many processes run this command")
+    add("--process_id", type=int, help="the number of this one, from 0")
     add(
         "--coordinator",
         help="where process 0 listens: its host and a free port",
@@ -41,7 +41,6 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
         "--devices_per_process",
         type=int,
         help="the devices of the mesh that each process has; by default an equal part",
-        metavar="N",
     )
     add(
         "--trusted_network",

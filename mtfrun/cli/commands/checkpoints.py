@@ -68,7 +68,7 @@ compares their contents too."""
 
 
 def _add_list_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--metric", help="of the evaluations; loss by default", metavar="NAME")
+    parser.add_argument("--metric", help="of the evaluations; loss by default")
     add_json(parser)
 
 
@@ -299,7 +299,7 @@ nothing is deleted while a process trains the run."""
 
 def _add_prune_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--keep", type=int, help="how many of the newest to keep", metavar="N")
+    add("--keep", type=int, help="how many of the newest to keep")
     add("--steps", help="which ones to delete", metavar="STEPS")
     add("--set_aside", action="store_true", help="delete checkpoints.1, ... of `train --restart`")
     add("--dry_run", action="store_true", help="delete nothing")

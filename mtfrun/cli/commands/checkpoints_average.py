@@ -29,7 +29,7 @@ has them, are averaged too (Izmailov et al. 2018, https://arxiv.org/abs/1803.054
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--last", type=int, help="how many of the newest", metavar="N")
+    parser.add_argument("--last", type=int, help="how many of the newest")
     parser.add_argument("--steps", help="which ones", metavar="STEPS")
     add_output(parser, "the new run directory")
 

@@ -40,7 +40,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("second", metavar="B", help="the same", path="checkpoint")
     add_match(parser)
     parser.add_argument("--slots", action="store_true", help="optimizer and averages too")
-    parser.add_argument("--rows", type=int, default=20, help="lines of values", metavar="N")
+    parser.add_argument("--rows", type=int, default=20, help="lines of values")
 
 
 def _check(flags: argparse.Namespace) -> None:

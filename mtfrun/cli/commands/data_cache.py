@@ -65,7 +65,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--list", action="store_true", help="list the caches of all data")
     add("--remove", action="store_true", help="delete the listed caches")
     text = "list only caches that nothing has opened for N days"
-    add("--unused_days", type=float, help=text, metavar="N")
+    add("--unused_days", type=float, help=text)
     add("--verify", action="store_true", help="check caches")
 
 

@@ -26,9 +26,9 @@ bytes, for which there are 256 pieces. T5's vocabulary was made with --normaliza
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--size", type=int, help="number of pieces", metavar="N")
+    add("--size", type=int, help="number of pieces")
     add_output(parser, "the file of the model")
-    add("--split", default="train", help="of the data; train by default", metavar="NAME")
+    add("--split", default="train", help="of the data; train by default")
     add(
         "--features",
         default="inputs,targets",
@@ -41,20 +41,17 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         default=50_000_000,
         help="train on a random sample if there is more text; 50 million by default; "
         "takes about 30 times as much memory",
-        metavar="N",
     )
     add(
         "--normalization",
         default="identity",
         help="identity (default), nmt_nfkc, nfkc, nmt_nfkc_cf or nfkc_cf",
-        metavar="NAME",
     )
     add(
         "--character_coverage",
         type=float,
         default=0.9995,
         help="share of the characters of the text that have a piece; 0.9995 by default",
-        metavar="P",
     )
     add(
         "--no_byte_fallback",

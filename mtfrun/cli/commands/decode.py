@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = (
     """\
-Continues or answers prompts, or classifies or segments images: one JSON object each, in order.
+Continues or answers prompts, or classifies images: one JSON object each, in order.
 
   mtfrun decode --model_dir=/tmp/run --prompt="The " --prompt="If "
   mtfrun decode --model_dir=/tmp/run --input=prompts.txt --output=answers.jsonl
@@ -56,20 +56,8 @@ A classifier of images takes PNG and JPEG files, or a split of its data:
   mtfrun decode --model_dir=/tmp/digits --input='photos/**/*.png,more.jpg,list.txt'
   mtfrun decode --model_dir=/tmp/digits --input=split:test --output=labels.jsonl
 
-A model of pixels draws an image for each input, of which ImageSampling.kept_rows are kept, and
-writes it to the folder drawn_files:
-
-  mtfrun decode --model_dir=/tmp/digit_pixels --input=split:test --output=drawn.jsonl
-
-If it was trained with labels, an input is the name of a class, or an image of a split:
-
-  mtfrun decode --model_dir=/tmp/labelled_digits --prompt=3 --output=drawn.jsonl
-
 photos is a folder, list.txt has a path in each line. Images of another size than the model's are
-scaled to cover it, and cropped at the centre. A model of masks reads the same, and writes PNG files
-whose pixels are the indices of classes to the folder masks_files:
-
-  mtfrun decode --model_dir=/tmp/shapes --input=photos --output=masks.jsonl
+scaled to cover it, and cropped at the centre.
 
 """
     + RUN_HELP
@@ -82,7 +70,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add(
         "--input",
         help="a file with a prompt a line; - is standard input; or images, or split:NAME",
-        metavar="FILE",
         path="input",
     )
     add("--prompt", action="append", default=[], help="a prompt; repeatable", metavar="TEXT")
@@ -105,7 +92,6 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "--log_probs",
         type=int,
         help="also print the log-probability of each token, and of the N most likely ones there",
-        metavar="N",
     )
     for added in _added_flags():
         added.add_flags(parser)

@@ -97,7 +97,7 @@ def _format_flags() -> Mapping[str, _FormatFlag]:
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     text = "the directory to write, which must be new"
-    parser.add_argument("--to", help=text, metavar="DIR", path="new directory")
+    parser.add_argument("--to", help=text, path="new directory")
     add_format(parser, list(_exporters()), "see below")
     add_checkpoint(parser)
     add_adapter(parser)

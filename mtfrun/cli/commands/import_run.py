@@ -45,12 +45,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         path="model",
     )
-    add(
-        "--base",
-        help="the run of the model that an adapter was trained for",
-        metavar="DIR",
-        path="directory",
-    )
+    add("--base", help="the run of the model that an adapter was trained for", path="directory")
     add(
         "--partial",
         action="store_true",

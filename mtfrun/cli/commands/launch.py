@@ -44,19 +44,17 @@ examples."""
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("-n", "--num_processes", type=int, help="how many processes", metavar="N")
+    add("-n", "--num_processes", type=int, help="how many processes")
     add(
         "--devices_per_process",
         type=int,
         help="the devices of each; the mesh has N times as many; by default an equal part of it",
-        metavar="N",
     )
     add(
         "--max_restarts",
         type=int,
         default=0,
         help="how often a training starts again after a process was lost; 0 by default",
-        metavar="N",
     )
     add(
         "--trusted_network",

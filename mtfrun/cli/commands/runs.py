@@ -44,7 +44,7 @@ _SORT = ("name", "metric", "step", "date", "speed", "state")
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--metric", help="of the evaluations; that of a sweep by default, or loss", metavar="NAME")
+    add("--metric", help="of the evaluations; that of a sweep by default, or loss")
     add(
         "--sort",
         choices=_SORT,
@@ -52,7 +52,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
     )
     add("--curves", action="store_true", help="print the curves of one run")
-    add("--rows", type=int, help="of --curves: at most so many steps; 12 by default", metavar="N")
+    add("--rows", type=int, help="of --curves: at most so many steps; 12 by default")
     add_json(parser)
 
 

@@ -35,7 +35,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--input",
         help="a file of pairs; - is standard input; or split:NAME of the data",
-        metavar="FILE",
         path="input",
     )
     parser.add_argument(

@@ -62,7 +62,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         help="which of several processes --profile records; 0 by default",
-        metavar="I",
     )
     parser.add_argument(
         "--max_hours",

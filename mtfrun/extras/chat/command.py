@@ -38,7 +38,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--chat_template",
         help="chatml, llama3, plain or zephyr, or a file of a tokenizer with a chat_template; by "
         "default the run's",
-        metavar="NAME",
     )
 
 

@@ -37,15 +37,15 @@ images."""
 
 def _add_show_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--split", default="train", help="train (default) or another split", metavar="NAME")
-    add("--rows", type=int, default=3, help="number of rows; 3 by default", metavar="N")
+    add("--split", default="train", help="train (default) or another split")
+    add("--rows", type=int, default=3, help="number of rows; 3 by default")
     add_row_flags(parser)
 
 
 def add_row_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--tokens", action="store_true", help="show every token with its id and position")
-    add("--html", help="write a page of HTML instead", metavar="FILE", path="new file")
+    add("--html", help="write a page of HTML instead", path="new file")
 
 
 def _check_show(flags: argparse.Namespace) -> None:

@@ -40,7 +40,7 @@ _ROUNDING = 1e-5
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--from_run", help="the run of the smaller model", metavar="DIR", path="directory")
+    add("--from_run", help="the run of the smaller model", path="directory")
     add_checkpoint(parser)
     add(
         "--copies",
@@ -54,7 +54,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="differences between copies, relative to their values, so that they learn different "
         "things; 0 by default",
-        metavar="X",
     )
     add("--dry_run", action="store_true", help="write nothing")
 

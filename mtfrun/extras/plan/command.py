@@ -69,12 +69,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--device_memory", help="the memory of a device, such as 16GB", metavar="BYTES")
     add("--bandwidth", help="of each axis: data:12GB/s,model:300GB/s", metavar="B")
     add_json(parser, "print one JSON object")
-    add("--picture", help="a file (.svg, .html, .txt), or -", metavar="FILE", path="new file")
+    add("--picture", help="a file (.svg, .html, .txt), or -", path="new file")
     add("--calibrate", action="store_true", help="measure this machine's devices: --profile")
     add("--search", action="store_true", help="find the fastest mesh and layout for --devices")
-    add("--devices", type=int, help="the number of devices of --calibrate or --search", metavar="N")
+    add("--devices", type=int, help="the number of devices of --calibrate or --search")
     add("--profile", help="how fast devices are: a file, a100 or t4", metavar="FILE")
-    add("--candidates", type=int, help="of --search: at most so many (40)", metavar="N")
+    add("--candidates", type=int, help="of --search: at most so many (40)")
 
 
 def _check(flags: argparse.Namespace) -> None:

@@ -31,13 +31,8 @@ many runs has the details of some, and says which.
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--to",
-        help="the HTML file to write; by default report.html in DIR",
-        metavar="FILE",
-        path="new file",
-    )
-    add("--examples", type=int, default=3, help="rows of the data; 3 by default", metavar="N")
+    add("--to", help="the HTML file to write; by default report.html in DIR", path="new file")
+    add("--examples", type=int, default=3, help="rows of the data; 3 by default")
 
 
 def _check(flags: argparse.Namespace) -> None:

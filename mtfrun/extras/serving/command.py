@@ -52,26 +52,21 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(devices_per_process=None)  # a server is one process
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="the address to listen at; 127.0.0.1", metavar="HOST")
-    add("--port", type=int, default=8000, help="8000; 0 for any that is free", metavar="N")
-    add("--token_file", help="a file whose first line is the token", metavar="FILE", path="input")
-    add(
-        "--name",
-        help="the name of the model in requests; by default the name of --model_dir",
-        metavar="NAME",
-    )
+    add("--port", type=int, default=8000, help="8000; 0 for any that is free")
+    add("--token_file", help="a file whose first line is the token", path="input")
+    add("--name", help="the name of the model in requests; by default the name of --model_dir")
     add_checkpoint(parser)
     add_adapter(parser)
     add(
         "--chat_template",
         help="for /v1/chat/completions: chatml, llama3, plain or zephyr, or a file of a tokenizer "
         "with a chat_template; by default the run's",
-        metavar="NAME",
     )
-    add("--places", type=int, default=16, help="rows that are decoded together; 16", metavar="N")
-    add("--max_requests", type=int, default=64, help="in progress or waiting; 64", metavar="N")
-    add("--max_tokens", type=int, default=4096, help="of an output; 4096", metavar="N")
-    add("--max_seconds", type=float, default=120.0, help="for a request; 120", metavar="S")
-    add("--max_bytes", type=int, default=4_000_000, help="of a request; 4,000,000", metavar="N")
+    add("--places", type=int, default=16, help="rows that are decoded together; 16")
+    add("--max_requests", type=int, default=64, help="in progress or waiting; 64")
+    add("--max_tokens", type=int, default=4096, help="of an output; 4096")
+    add("--max_seconds", type=float, default=120.0, help="for a request; 120")
+    add("--max_bytes", type=int, default=4_000_000, help="of a request; 4,000,000")
 
 
 def _check(flags: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ with experiment.Training.exclude_documents. If no checkpoint is early enough it 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--from_run", help="the run to begin with", metavar="DIR", path="directory")
+    add("--from_run", help="the run to begin with", path="directory")
     add(
         "--hashes",
         help="hashes of documents, separated by commas, or a file with them",

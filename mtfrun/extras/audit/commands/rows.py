@@ -56,14 +56,14 @@ _BATCH = ("rows", "tokens", "html")
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--step", type=int, help="show the batch of a step; the first one is 1", metavar="N")
+    add("--step", type=int, help="show the batch of a step; the first one is 1")
     add("--rows", help="of --step: the first and the last row, such as 1:3", metavar="A:B")
     add_row_flags(parser)
     text = "a file with the text; white space at its ends is ignored"
-    add("--file", help=text, metavar="FILE", path="input")
+    add("--file", help=text, path="input")
     add("--hashes", help="hashes of documents, separated by commas", metavar="HASHES")
-    add("--document", type=int, help="the number of a document", metavar="N")
-    add("--most", type=int, default=20, help="documents, at most; 20 by default", metavar="N")
+    add("--document", type=int, help="the number of a document")
+    add("--most", type=int, default=20, help="documents, at most; 20 by default")
     add_json(parser, "print a JSON object for every document")
 
 

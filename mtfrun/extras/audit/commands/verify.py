@@ -75,21 +75,19 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(meshes=[])
     add("--mesh", action=_Mesh, help="the axes of a mesh, data:2,model:2; repeatable", metavar="M")
     add("--layout", action=_Mesh, help="the layout of the --mesh before it", metavar="L")
-    add("--steps", type=int, default=3, help="steps of training; 3 by default", metavar="N")
+    add("--steps", type=int, default=3, help="steps of training; 3 by default")
     add(
         "--tolerance",
         type=float,
         default=1e-4,
         help="the largest relative difference of equal numbers; 0.0001 by default",
-        metavar="T",
     )
-    add("--decodes", type=int, default=4, help="rows to decode; 4 by default", metavar="N")
+    add("--decodes", type=int, default=4, help="rows to decode; 4 by default")
     add(
         "--decode_length",
         type=int,
         default=16,
         help="largest number of new tokens of a decode; 16 by default",
-        metavar="N",
     )
     add("--cpu", action="store_true", help="simulate all devices, though there are accelerators")
     add_json(parser, "print one JSON object for every mesh")

@@ -37,13 +37,12 @@ is marked."""
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--steps", type=int, default=4, help="steps of training; 4 by default", metavar="N")
+    add("--steps", type=int, default=4, help="steps of training; 4 by default")
     add(
         "--tolerance",
         type=float,
         default=0.25,
         help="the largest exponent that is not marked; 0.25 by default",
-        metavar="T",
     )
     add_json(parser, "print one JSON object for every layer")
 

@@ -79,7 +79,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="a gin file with rows, a grid and seeds: sweeps/mine.gin",
         metavar="FILE",
     )
-    add("--seeds", type=int, help="train with SEED = 0 to N - 1", metavar="N")
+    add("--seeds", type=int, help="train with SEED = 0 to N - 1")
     add(
         "--results",
         help="a file of lines for results, such as mine.jsonl, which can be committed, or a "
@@ -90,10 +90,9 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "--search",
         type=int,
         help="train N runs whose values Optuna chooses, from the ranges in Sweep.search",
-        metavar="N",
     )
-    add("--jobs", type=int, default=1, help="runs at the same time; 1 by default", metavar="N")
-    add("--metric", help="the metric of the table; the sweep's by default, or loss", metavar="NAME")
+    add("--jobs", type=int, default=1, help="runs at the same time; 1 by default")
+    add("--metric", help="the metric of the table; the sweep's by default, or loss")
     add("--dry_run", action="store_true", help="print the runs, and start none")
     add(
         "--accept_changes",

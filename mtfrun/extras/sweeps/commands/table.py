@@ -96,15 +96,14 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="floating-point operations of a training, such as 1e15; by default 10 times those of "
         "the largest run",
-        metavar="C",
     )
     text = "the law is fitted without the N largest sizes; 1 by default"
-    add("--hold_out", type=int, help=text, metavar="N")
-    add("--seed", type=int, help="of the draws for intervals of the law", metavar="N")
+    add("--hold_out", type=int, help=text)
+    add("--seed", type=int, help="of the draws for intervals of the law")
     text = "a setting with positive values; LEARNING_RATE by default"
-    add("--parameter", help=text, metavar="NAME")
+    add("--parameter", help=text)
     text = "a file for the picture (.svg, .png)"
-    add("--picture", help=text, metavar="FILE", path="new file")
+    add("--picture", help=text, path="new file")
 
 
 def _check(flags: argparse.Namespace) -> None:
