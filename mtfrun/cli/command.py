@@ -102,6 +102,26 @@ describes the model, with the values of any checkpoint that training could start
 --gin.INIT_CHECKPOINT="'/models/t5/model.ckpt-1000'"."""
 
 
+# Flags that are lists: their names, what a value is called, and their help.
+_LISTS = (
+    (("--gin_file",), "FILE", "a gin file"),
+    (("--gin_param", "--gin_bindings"), "B", "a gin binding"),
+    (("--gin_search_paths",), "DIRS", f"directories of gin files, separated by {os.pathsep!r}"),
+    (
+        ("--gin_allow_imports",),
+        "MODULES",
+        "modules that the configuration in a run directory may use besides mtfrun, with all below "
+        "them, separated by commas; what --gin_file names may use anything",
+    ),
+    (("--gin_location_prefix",), "DIRS", "as in T5: directories of gin files, separated by commas"),
+    (
+        ("--module_import",),
+        "MODULE",
+        "as in T5: a module, which is imported; flags may name its classes",
+    ),
+)
+
+
 def add_shared_flags(parser: argparse.ArgumentParser, command: Command) -> None:
     subject = command.subject
     text = argparse.SUPPRESS if subject == "nothing" else "the directory of the run"
@@ -112,59 +132,20 @@ def add_shared_flags(parser: argparse.ArgumentParser, command: Command) -> None:
         hidden = {} if subject == "configuration" else {"help": argparse.SUPPRESS}
         parser.add_argument(*names, **{**options, **hidden})
 
-    add("--gin_file", action="append", default=[], help="a gin file; repeatable", metavar="FILE")
-    add(
-        *("--gin_param", "--gin_bindings"),
-        action="append",
-        default=[],
-        help="a gin binding; repeatable",
-        metavar="B",
-    )
-    add(
-        "--gin_search_paths",
-        action="append",
-        default=[],
-        help=f"directories of gin files, separated by {os.pathsep!r}; repeatable",
-        metavar="DIRS",
-    )
-    add(
-        "--gin_allow_imports",
-        action="append",
-        default=[],
-        help="modules that the configuration in a run directory may use besides mtfrun, with all "
-        "below them, separated by commas; what --gin_file names may use anything",
-        metavar="MODULES",
-    )
+    for names, metavar, text in _LISTS:
+        add(*names, action="append", default=[], metavar=metavar, help=f"{text}; repeatable")
     add(
         "--skip_bad_records",
         type=int,
         help="the same as --gin.SKIP_BAD_RECORDS=N: how many malformed records of a split are left "
         "out, with a warning that counts them",
     )
-    _add_flags_of_t5(add)
-    parser.add_argument("--debug", action="store_true", help="show tracebacks and TensorFlow's log")
-
-
-def _add_flags_of_t5(add: Callable[..., None]) -> None:
-    add(
-        "--gin_location_prefix",
-        action="append",
-        default=[],
-        help="as in T5: directories of gin files, separated by commas; repeatable",
-        metavar="DIRS",
-    )
-    add(
-        "--module_import",
-        action="append",
-        default=[],
-        help="as in T5: a module, which is imported; flags may name its classes; repeatable",
-        metavar="MODULE",
-    )
     add(
         *("--tfds_data_dir", "--t5_tfds_data_dir"),
         help="as in T5X: the directory of TFDS datasets, the same as --gin.TFDS_DATA_DIR=\"'DIR'\"",
         metavar="DIR",
     )
+    parser.add_argument("--debug", action="store_true", help="show tracebacks and TensorFlow's log")
 
 
 def check_shared(flags: argparse.Namespace) -> None:
@@ -178,23 +159,15 @@ def check_shared(flags: argparse.Namespace) -> None:
         setattr(flags, flag, modules)
         for name in modules:
             if not all(map(str.isidentifier, name.split("."))):
-                raise InputError(
-                    f"--{flag}={name}: not the name of a module; "
-                    f"write --{flag}=my_models,my_data.text"
-                )
-    _check_model_dir(flags.model_dir)
-
-
-def _check_model_dir(name: str | None) -> None:
-    """TensorFlow opens only paths that are UTF-8."""
-    try:
-        # pathlib's expanduser raises for the name of an unknown user.
-        os.path.abspath(os.path.expanduser(name or "")).encode()  # noqa: PTH100
-    except UnicodeEncodeError:
+                example = f"--{flag}=my_models,my_data.text"
+                raise InputError(f"--{flag}={name}: not the name of a module; write {example}")
+    # pathlib's expanduser raises for the name of an unknown user.
+    path = os.path.abspath(os.path.expanduser(flags.model_dir or ""))  # noqa: PTH100
+    if any("\udc80" <= character <= "\udcff" for character in path):
         raise InputError(
-            f"--model_dir={name}: the path is not UTF-8, which TensorFlow needs: rename the "
-            "directory, or name another one"
-        ) from None
+            f"--model_dir={flags.model_dir}: the path is not UTF-8, which TensorFlow needs: rename "
+            "the directory, or name another one"
+        )
 
 
 def require_gin_files(flags: argparse.Namespace) -> None:

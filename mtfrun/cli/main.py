@@ -14,7 +14,7 @@ from mtfrun import __version__, processes
 from mtfrun.cli.command import Command
 from mtfrun.cli.parser import all_commands, complete, parse_flags
 from mtfrun.cli.paths import check_paths
-from mtfrun.cli.process_flags import has_urls, join_processes, local_directories, replace_urls
+from mtfrun.cli.process_flags import join_processes, local_directories, replace_url
 from mtfrun.configuration.errors import one_line
 from mtfrun.configuration.files import require_gin_file
 from mtfrun.display import progress
@@ -103,8 +103,8 @@ def _parse_and_run(arguments: list[str]) -> int:
     called = all_commands()[flags.command]
     if called.prints_texts:
         print_unmasked()
-    if flags.launched is not None and has_urls(flags.launched):
-        replace_urls(flags.launched)
+    if flags.launched is not None:
+        replace_url(flags.launched)
     imports = called.imports_tensorflow
     if not (imports(flags) if callable(imports) else imports):
         with local_directories(flags, called):

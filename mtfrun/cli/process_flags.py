@@ -18,7 +18,6 @@ from mtfrun.processes import private_network
 from mtfrun.processes.gpus import share_gpus
 
 _MOST_SECS = 1_000_000
-_PORTS = range(1, 1 << 16)
 # The ports at which a step of SLURM listens, below those that systems give to other connections.
 _FIRST_PORT, _NUM_PORTS = 20000, 10000
 # Kinds of paths that are read: a run, or a checkpoint of it as in /tmp/run@100.
@@ -81,9 +80,7 @@ def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = 
         _check_address(flags.coordinator)
     check_least(flags, 1, "devices_per_process")
     if not 0 < flags.join_secs <= _MOST_SECS:
-        raise InputError(
-            f"--join_secs={flags.join_secs:g} must be more than 0 and at most {_MOST_SECS}"
-        )
+        raise InputError(f"--join_secs={flags.join_secs:g} must be in 0 to {_MOST_SECS}")
 
 
 def slurm_processes(environment: Mapping[str, str]) -> list[object] | None:
@@ -131,10 +128,8 @@ def first_host(nodes: str) -> str:
 
 def _check_address(text: str) -> None:
     host, colon, port = text.rpartition(":")
-    if not host or not colon or not port.isdecimal() or int(port) not in _PORTS:
-        raise InputError(
-            f"--coordinator={text} is not a host and a port, such as --coordinator=node0:8476"
-        )
+    if not host or not colon or not port.isdecimal() or int(port) not in range(1, 1 << 16):
+        raise InputError(f"--coordinator={text} is not a host and a port, such as node0:8476")
 
 
 @contextlib.contextmanager
@@ -181,8 +176,7 @@ def _common(flags: argparse.Namespace) -> dict[str, str]:
 
 def _remove_unfinished_files() -> None:
     # There are none before it is imported, and importing it would take seconds.
-    rundir = sys.modules.get("mtfrun.rundir")
-    if rundir is not None:
+    if rundir := sys.modules.get("mtfrun.rundir"):
         rundir.remove_outputs_in_progress()
 
 
@@ -195,8 +189,8 @@ def _read_names(flags: argparse.Namespace) -> list[str]:
     return [name for _, name, kind in flags.paths if kind in _READ]
 
 
-def replace_urls(flags: argparse.Namespace) -> None:
-    """Replaces URLs by the local directories that other processes will open."""
+def replace_url(flags: argparse.Namespace) -> None:
+    """Replaces the URL of a run by the local directory that other processes will open."""
     from mtfrun.checkpoints.mirror import registry  # noqa: PLC0415 - URLs are rare
 
     if is_url(flags.model_dir):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO, cast
 
-from mtfrun import mtf, processes
+from mtfrun import processes
 from mtfrun.cli.command import settings_of
 from mtfrun.configuration import config
 from mtfrun.display import progress
@@ -35,7 +35,12 @@ def open_run(
     if run is not None:
         run.check_shared()
     check_same_split(built.experiment.data, None)
-    _check_devices(built.experiment.mesh, flags)
+    each, mesh, count = flags.devices_per_process, built.experiment.mesh, processes.count()
+    if each is not None and mesh.size != each * count:
+        raise InputError(
+            f"mesh {mesh.shape.to_string} has {mesh.size} device(s), {count} process(es) with "
+            f"--devices_per_process={each} have {each * count}: change one of them"
+        )
     if run is not None and processes.is_first():
         setup = describe_setup(built.experiment, config.config_text(flags.gin_allow_imports))
         try:
@@ -64,16 +69,6 @@ def note_short_outputs(records: Iterable[Record], decode_length: int | None) -> 
             f"mtfrun: note: outputs were cut off after {longest} tokens, before decode_length="
             f"{decode_length}: Decoding.max_length, decode_length_multiplier and "
             "decode_length_constant, and TARGETS_LENGTH limit them too"
-        )
-
-
-def _check_devices(mesh: mtf.Mesh, flags: argparse.Namespace) -> None:
-    of_each = flags.devices_per_process
-    if of_each is not None and mesh.size != of_each * processes.count():
-        raise InputError(
-            f"mesh {mesh.shape.to_string} has {mesh.size} device(s), {processes.count()} "
-            f"process(es) with --devices_per_process={of_each} have {of_each * processes.count()}: "
-            "change one of them"
         )
 
 

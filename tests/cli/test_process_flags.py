@@ -144,7 +144,7 @@ def test_the_first_host_of_a_list() -> None:
         (["--num_processes=2", "--process_id=0", "--coordinator=a"], "not a host and a port"),
         (["--num_processes=2", "--process_id=0", "--coordinator=a:99999"], "not a host and a port"),
         (["--devices_per_process=0"], "must be at least 1"),
-        (["--join_secs=0"], "must be more than 0"),
+        (["--join_secs=0"], "must be in 0 to"),
     ],
 )
 def test_unusable_flags_are_refused(flags: list[str], message: str) -> None:

@@ -30,7 +30,7 @@ def _cpu_secs(*arguments: str) -> float:
 
 @pytest.mark.parametrize(
     ("arguments", "most"),
-    [(["--version"], 0.5), (["train", "--help"], 0.3), (["completion", "bash"], 0.3)],
+    [(["--version"], 0.5), (["train", "--help"], 0.3), (["--completion", "bash"], 0.3)],
 )
 def test_it_answers_at_once(arguments: list[str], most: float) -> None:
     # At the third try at the latest: an emptied cache of files is no matter of the program.

@@ -129,9 +129,9 @@ def _text_to_search(setting: Setting) -> str:
 
 def _settings_lines(settings: Iterable[Setting]) -> list[str]:
     lines: list[str] = []
-    for owner, of_owner in itertools.groupby(settings, key=lambda setting: setting.owner):
+    for owner, group in itertools.groupby(settings, key=lambda setting: setting.owner):
         lines += ["", f"{owner}:"]
-        for setting in of_owner:
+        for setting in group:
             lines += _setting_lines(setting)
     return lines[1:]
 
@@ -223,10 +223,10 @@ def _difference_lines(
     differences: Sequence[Change], names: Sequence[str], owners: Sequence[set[str]]
 ) -> list[str]:
     lines = [f"- {names[0]}", f"+ {names[1]}"]
-    of_both = [d for d in differences if d.path[0] in owners[0] & owners[1]]
-    for owner, of_owner in itertools.groupby(of_both, key=lambda difference: difference.path[0]):
+    shared = [d for d in differences if d.path[0] in owners[0] & owners[1]]
+    for owner, group in itertools.groupby(shared, key=lambda difference: difference.path[0]):
         lines += ["", f"{owner}:"]
-        for (_, name), *values in of_owner:
+        for (_, name), *values in group:
             lines += [
                 shorten(f"{s}   {name} = {v}", WIDTH) for s, v in zip("-+", values, strict=True)
             ]

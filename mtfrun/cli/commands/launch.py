@@ -100,6 +100,8 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.cli.launch.launcher import GinSettings, Launch, Launcher, Program
 
     launched = flags.launched
+    is_conversation = getattr(launched, "interactive", False)
+    launched_input = getattr(launched, "input", None)
     words = _command_of(launched.command, command)
     settings = GinSettings(launched.gin_file, launched.bindings, launched.gin_search_paths)
     if launched.gin_file:
@@ -109,7 +111,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         arguments=["-m", "mtfrun"],
         command=[*words, *["--trusted_network"] * flags.trusted_network],
         model_dir=launched.model_dir,
-        stdin=_standard_input() if _reads_input(launched) else None,
+        stdin=_standard_input() if is_conversation or launched_input == "-" else None,
         typed=command,
         settings=settings,
     )
@@ -122,7 +124,6 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     )
     if _needs_private_network(flags):
         private_network.enter()
-    is_conversation = getattr(launched, "interactive", False)
     return Launcher(plan, Output(sys.stderr, is_conversation=is_conversation)).run()
 
 
@@ -135,10 +136,6 @@ def _command_of(name: str, typed: Sequence[str]) -> list[str]:
     arguments = list(typed[typed.index("--") + 1 :])
     arguments.remove(name)
     return [name, *arguments]
-
-
-def _reads_input(launched: argparse.Namespace) -> bool:
-    return getattr(launched, "input", None) == "-" or getattr(launched, "interactive", False)
 
 
 def _standard_input() -> int | None:
