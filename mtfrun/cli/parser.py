@@ -225,10 +225,11 @@ class _Completion(argparse.Action):
 def complete() -> None:
     """Answers a shell at the tab key, and ends the process."""
     import argcomplete  # noqa: PLC0415 - rarely needed
+    from argcomplete.completers import FilesCompleter  # noqa: PLC0415 - as above
 
     def complete_gin_file(prefix: str, **_: Any) -> list[str]:
         shipped = [name for name in shipped_gin_files() if name.startswith(prefix)]
-        return [*shipped, *argcomplete.FilesCompleter()(prefix)]
+        return [*shipped, *FilesCompleter()(prefix)]
 
     root, parsers = build_parsers()
     for parser in parsers.values():

@@ -72,14 +72,7 @@ BEAMS, SAMPLES = ["--beam_size=3", "--num_outputs=3"], ["--temperature=1"]
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("tiny_run", "search"),
-    [
-        ("encoder-decoder", GREEDY),
-        ("language model", BEAMS),
-        ("language model", SAMPLES),
-        ("language model", GREEDY),
-        ("encoder-decoder", BEAMS),
-        ("encoder-decoder", SAMPLES),
-    ],
+    [("encoder-decoder", GREEDY), ("language model", BEAMS), ("language model", SAMPLES)],
     indirect=["tiny_run"],
 )
 def test_answers_are_those_of_one_batch_after_the_other(

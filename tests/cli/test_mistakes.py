@@ -103,14 +103,9 @@ FILES_AND_DEVICES = [
     _slow(
         "train QUICK NEW --gin.Mesh.devices=\"['GPU:7']\"", "no device 'GPU:7'; this machine has"
     ),
-    _slow(
-        "train QUICK NEW --gin.MESH_SHAPE=\"'data:1,model:3'\"",
-        "mesh axis model:3: make its size 3 or 6",
-    ),
 ]
 RUNS_AND_DATA = [
     Mistake("eval --model_dir=/tmp/none/at/all", "check its name, or make it with `mtfrun train"),
-    _slow("eval --model_dir=RUN --checkpoint=77", "choose one of the steps 1, 2"),
     _slow("train --gin_file=runs/digits.gin --gin_file=models/lm_tiny.gin NEW", "or another Exper"),
     _slow("train QUICK --gin_file=models/resnet.gin NEW", "--gin_file=data/digits.gin"),
     _slow("decode --gin_file=runs/digits.gin --prompt=x", "give images with --input=FILE"),

@@ -26,18 +26,16 @@ FLAGS = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lines", [20, 2000])
-def test_a_single_file_is_trained_and_evaluated_on(lines: int, tmp_path: pathlib.Path) -> None:
+def test_a_single_file_is_trained_and_evaluated_on(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "input.txt"
-    file.write_text("".join(f"{i}: the quick brown fox\n" for i in range(lines)))
+    file.write_text("".join(f"{i}: the quick brown fox\n" for i in range(2000)))
     run = f"--model_dir={tmp_path}/run"
     flags = [f"--gin.TEXT_FILES='{file}'", "--gin.Entropies.orders=[1]"]
     succeeded(mtfrun_here("train", *FLAGS, *flags, run))
     (validation,) = succeeded(mtfrun_here("eval", run))
     assert validation["step"] == 2 and validation["loss"] > 0
-    if lines > 20:
-        (test,) = succeeded(mtfrun_here("eval", run, "--gin.EVAL_SPLIT='test'"))
-        assert test["order_1_entropy"] != validation["order_1_entropy"]
+    (test,) = succeeded(mtfrun_here("eval", run, "--gin.EVAL_SPLIT='test'"))
+    assert test["order_1_entropy"] != validation["order_1_entropy"]
 
 
 def test_a_file_without_a_byte_for_a_split_is_one_line(tmp_path: pathlib.Path) -> None:
@@ -51,20 +49,16 @@ def test_a_file_without_a_byte_for_a_split_is_one_line(tmp_path: pathlib.Path) -
 
 
 @pytest.mark.parametrize(("bad", "tabs"), [("no tab", 0), ("a\tb\tc", 2), ("", 0)])
-@pytest.mark.parametrize(
-    "place",
-    [1, pytest.param(299, marks=pytest.mark.slow), pytest.param(301, marks=pytest.mark.slow)],
-)
 def test_a_line_of_pairs_without_one_tab_is_named(
-    bad: str, tabs: int, place: int, tmp_path: pathlib.Path
+    bad: str, tabs: int, tmp_path: pathlib.Path
 ) -> None:
     flags = tiny_pairs_experiment(tmp_path)
-    lines = (tmp_path / "train.tsv").read_text().split("\n") + ["more\tpairs"] * 20
-    lines.insert(place, bad)
+    lines = (tmp_path / "train.tsv").read_text().split("\n")
+    lines.insert(299, bad)
     (tmp_path / "train.tsv").write_text("\n".join(lines))
     line = error_line(mtfrun_here("train", *flags, f"--model_dir={tmp_path}/run"))
     assert line == (
-        f"mtfrun: error: {tmp_path}/train.tsv:{place + 1}: a line needs one tab, between inputs, "
+        f"mtfrun: error: {tmp_path}/train.tsv:300: a line needs one tab, between inputs, "
         f"targets; this one has {tabs}; correct or delete it, or leave out bad records with "
         "Tsv.skip_bad_records=1 or more"
     )

@@ -64,14 +64,7 @@ def test_a_run_begins_again_with_restart_and_from_the_directory_of_another_run(
     assert [path.name for path in run.glob("checkpoints/*.json")] == ["ckpt-1.json"]
 
 
-COMMANDS = pytest.mark.parametrize(
-    "command",
-    [["eval"], pytest.param(["decode", "--prompt=the "], marks=pytest.mark.slow), ["score"]],
-    ids=lambda command: command[0],
-)
-
-
-@COMMANDS
+@pytest.mark.parametrize("command", [["eval"], ["score"]], ids=["eval", "score"])
 def test_a_read_only_run_is_read(
     command: list[str], run: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

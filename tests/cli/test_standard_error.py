@@ -81,7 +81,7 @@ LINE = (
 )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["eval", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_a_full_disk_under_help_and_version_is_one_line(arguments: list[str]) -> None:
     with DEV_FULL.open("wb") as full:
         process = subprocess.run(
@@ -94,15 +94,7 @@ def test_a_full_disk_under_help_and_version_is_one_line(arguments: list[str]) ->
     assert (process.returncode, process.stderr) == (2, LINE)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["eval"],
-        pytest.param(["decode", "--prompt=x"], marks=pytest.mark.slow),
-        pytest.param(["decode", "--input="], marks=pytest.mark.slow),
-        ["score", "--input="],
-    ],
-)
+@pytest.mark.parametrize("command", [["eval"], ["score", "--input="]])
 def test_a_full_disk_under_results_is_one_line(
     command: list[str],
     language_model_run: pathlib.Path,

