@@ -183,19 +183,14 @@ def parse_flags(arguments: Sequence[str]) -> argparse.Namespace:
 
 def build_parsers() -> tuple[Parser, dict[str, Parser]]:
     root = Parser(prog="mtfrun", description=_DESCRIPTION, **_STYLE)
-    root.add_argument(
-        *("--version", "-v", "-V"),
-        action="version",
-        version=f"mtfrun {__version__}",
-        help="print the version of mtfrun",
-    )
+    version, text = f"mtfrun {__version__}", "print the version of mtfrun"
+    root.add_argument("--version", "-v", "-V", action="version", version=version, help=text)
     root.add_argument(
         "--completion",
         action=_Completion,
         choices=("bash", "zsh", "fish"),
-        help="print a script for a shell: `source <(mtfrun --completion bash)` in ~/.bashrc, the "
-        "same with zsh in ~/.zshrc after compinit, `mtfrun --completion fish | source` in "
-        "~/.config/fish/config.fish",
+        help="print a script: `source <(mtfrun --completion bash)` in ~/.bashrc, zsh the same "
+        "after compinit, `mtfrun --completion fish | source` in ~/.config/fish/config.fish",
     )
     words = root.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     of_group: dict[str, Any] = {"": words}

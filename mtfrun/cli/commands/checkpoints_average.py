@@ -90,6 +90,7 @@ def _copy_files(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def mean_values(directory: pathlib.Path, manifests: Sequence[Manifest]) -> Mapping[str, np.ndarray]:
+    import numpy as np
     import tensorflow as tf
 
     from mtfrun.checkpoints.values import CheckpointValues
@@ -108,20 +109,12 @@ def mean_values(directory: pathlib.Path, manifests: Sequence[Manifest]) -> Mappi
     means = {}
     for path in first.variables:
         if path.startswith(_WEIGHTS):
-            newest = values[-1][path]
-            is_floating = tf.as_dtype(newest.dtype).is_floating
-            means[path] = _mean([v[path] for v in values]) if is_floating else newest
+            stored = [x[path] for x in values]
+            means[path] = stored[-1]
+            if tf.as_dtype(stored[-1].dtype).is_floating:
+                total = np.asarray(sum(x.astype(np.float64) for x in stored))
+                means[path] = (total / len(stored)).astype(stored[-1].dtype)
     return means
-
-
-def _mean(values: Sequence[np.ndarray]) -> np.ndarray:
-    import numpy as np
-
-    total = np.zeros(values[0].shape, np.float64)
-    for value in values:
-        total += value.astype(np.float64)
-    mean: np.ndarray = (total / len(values)).astype(values[0].dtype)
-    return mean
 
 
 def _choose_steps(

@@ -19,7 +19,6 @@ from mtfrun.display.table import table_lines
 from mtfrun.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
-    from mtfrun.experiment.runs.opening import RunObjects
     from mtfrun.rundir import RunDirectory
 
 _DESCRIPTION = (
@@ -76,7 +75,7 @@ _CONTINUOUS = "eval/continuous"
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.cli.trained_run import open_run
-    from mtfrun.experiment.runs.opening import evaluation_of
+    from mtfrun.experiment.runs.opening import evaluation_of, restore_model
     from mtfrun.rundir import RunDirectory
 
     steps: Iterable[int] | None = None
@@ -88,6 +87,9 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     evaluation = evaluation_of(built)
     if processes.count() > 1:
         evaluation.check_split()
+    restore = functools.partial(restore_model, built, run, adapter=flags.adapter)
+    if run is not None and flags.checkpoint == "all":
+        steps = processes.by_first(run.checkpoints().steps)
     code = 0
     with contextlib.ExitStack() as stack:
         summaries = None
@@ -97,7 +99,11 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         if run is not None and has_curves and processes.by_first(run.is_writable):
             name = _CONTINUOUS if flags.continuous else "eval"
             summaries = stack.enter_context(run.summaries(name))
-        for step in _restore_each(flags, built, run, steps):
+        if run is None or steps is None:
+            restored: Iterable[int] = [restore(flags.checkpoint)]
+        else:
+            restored = restore_steps(run, steps, restore, leave_out_damaged=flags.continuous)
+        for step in restored:
             details: dict[str, Any] = {}
             metrics = evaluation(
                 step, summaries, run=None if summaries is None else run, details=details
@@ -116,23 +122,6 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
                 progress.note(line)
                 code = ExitCode.NOT_FINITE
     return code
-
-
-def _restore_each(
-    flags: argparse.Namespace,
-    built: RunObjects,
-    run: RunDirectory | None,
-    steps: Iterable[int] | None,
-) -> Iterator[int]:
-    from mtfrun.experiment.runs.opening import restore_model
-
-    restore = functools.partial(restore_model, built, run, adapter=flags.adapter)
-    if run is not None and flags.checkpoint == "all":
-        steps = processes.by_first(run.checkpoints().steps)
-    if run is None or steps is None:
-        yield restore(flags.checkpoint)
-    else:
-        yield from restore_steps(run, steps, restore, leave_out_damaged=flags.continuous)
 
 
 def steps_as_they_appear(
@@ -225,7 +214,7 @@ def detail_lines(details: Mapping[str, Any], split: str) -> list[str]:
     return lines
 
 
-_LEVEL = re.compile(r"(?P<layer>.*)/(?P<level>level_\d+)/load")
+_LEVEL = re.compile(r"(?P<layer>.*)/level_(?P<level>\d+)/load")
 _HEADING = ("layer", "level", "experts", "busiest", "idlest", "dropped", "entropy", "balance loss")
 
 
@@ -237,35 +226,20 @@ def routing_table(values: Mapping[str, float]) -> list[str]:
     """
     from mtfrun.metrics import tags
 
-    vectors = tags.vectors(values)
-    rows = []
-    experts_per_token = []
-    for name, shares in vectors.items():
+    rows, experts_per_token = [], []
+    for name, shares in tags.vectors(values).items():
         if name.endswith("/experts_per_token"):
             labels = [*map(str, range(len(shares) - 1)), f"{len(shares) - 1} or more"]
-            counted = "  ".join(
-                f"{n}: {share:.1%}" for n, share in zip(labels, shares, strict=True)
-            )
-            experts_per_token.append(
-                f"experts per token, {name.removesuffix('/experts_per_token')}  {counted}"
-            )
-        match = _LEVEL.fullmatch(name)
-        if not match:
-            continue
-        prefix = name.removesuffix("load")
-        loads = shares * len(shares)
-        rows.append(
-            (
-                match["layer"],
-                match["level"].removeprefix("level_"),
-                str(len(shares)),
-                f"{loads.max():.2f}",
-                f"{loads.min():.2f}",
-                f"{values[prefix + 'dropped']:.1%}",
-                f"{values[prefix + 'entropy']:.3f}",
-                f"{values[prefix + 'balance_loss']:.3f}",
-            )
-        )
+            counts = (f"{n}: {share:.1%}" for n, share in zip(labels, shares, strict=True))
+            layer = name.removesuffix("/experts_per_token")
+            experts_per_token.append(f"experts per token, {layer}  {'  '.join(counts)}")
+        if match := _LEVEL.fullmatch(name):
+            loads = [f"{x * len(shares):.2f}" for x in (max(shares), min(shares))]
+            prefix = name.removesuffix("load")
+            dropped = f"{values[f'{prefix}dropped']:.1%}"
+            numbers = [f"{values[prefix + x]:.3f}" for x in ("entropy", "balance_loss")]
+            level = [match["layer"], match["level"], str(len(shares))]
+            rows.append([*level, *loads, dropped, *numbers])
     return [*table_lines(_HEADING, rows, None), *experts_per_token] if rows else []
 
 
