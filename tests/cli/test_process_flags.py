@@ -37,18 +37,26 @@ def _processes(*arguments: str, environment: dict[str, str] | None = None) -> tu
     return flags.num_processes, flags.process_id, flags.coordinator
 
 
-def test_a_command_alone_is_the_only_process() -> None:
-    assert _processes() == (1, 0, None)
-    assert _processes("--num_processes=1") == (1, 0, None)
+NO_STEP = {name: value for name, value in STEP.items() if not name.startswith("SLURM_STEP")}
 
 
-def test_a_task_of_slurm_is_a_process() -> None:
-    assert _processes(environment=STEP) == (8, 5, "gpu07-ib:24629")
-
-
-def test_other_steps_of_a_job_have_other_ports() -> None:
-    *_, other = _processes(environment={**STEP, "SLURM_STEP_ID": "3"})
-    assert other == "gpu07-ib:24660"
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [
+        ([], {}, (1, 0, None)),
+        (["--num_processes=1"], {}, (1, 0, None)),
+        ([], STEP, (8, 5, "gpu07-ib:24629")),
+        # Other steps of a job have other ports.
+        ([], {**STEP, "SLURM_STEP_ID": "3"}, (8, 5, "gpu07-ib:24660")),
+        (["--num_processes=1"], STEP, (1, 0, None)),
+        ([], NO_STEP, (1, 0, None)),  # a batch script
+        ([], {**STEP, "SLURM_STEP_NUM_TASKS": "1"}, (1, 0, None)),
+    ],
+)
+def test_flags_come_before_slurm_and_a_process_alone_is_the_default(
+    arguments: list[str], environment: dict[str, str], expected: tuple[object, ...]
+) -> None:
+    assert _processes(*arguments, environment=environment) == expected
 
 
 def test_several_processes_need_a_network_that_is_trusted_or_private(
@@ -95,23 +103,7 @@ class _Ended:
         return 0
 
 
-def test_flags_come_before_slurm() -> None:
-    assert _processes("--num_processes=1", environment=STEP) == (1, 0, None)
-
-
-@pytest.mark.parametrize(
-    "environment",
-    [
-        {name: value for name, value in STEP.items() if not name.startswith("SLURM_STEP")},
-        {**STEP, "SLURM_STEP_NUM_TASKS": "1"},
-    ],
-    ids=["a batch script", "a step of one task"],
-)
-def test_slurm_without_several_tasks_is_one_process(environment: dict[str, str]) -> None:
-    assert _processes(environment=environment) == (1, 0, None)
-
-
-@pytest.mark.parametrize("value", [None, "", "x", "-1"])
+@pytest.mark.parametrize("value", [None, "", "x"])
 @pytest.mark.parametrize("name", sorted(STEP))
 def test_a_variable_of_slurm_that_is_missing_or_not_a_number_is_named(
     name: str, value: str | None

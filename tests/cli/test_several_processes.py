@@ -95,9 +95,7 @@ def test_one_device_goes_on_from_a_checkpoint_of_two_processes(tmp_path: pathlib
 
 CASES = {
     "quickstart-2x2": (LM, TWO_BY_TWO),
-    "quickstart-4x1": (LM, DATA_4),
     "mixture-2x2": (MIXTURE, OUTER_2_BY_2),
-    "digits-2x2": (DIGITS, TWO_BY_TWO),
     "digits-4x1": (DIGITS, DATA_4),
 }
 STEPS = ["--gin.TRAIN_STEPS=20", "--gin.CHECKPOINT_EVERY=10", "--gin.Evaluation.max_batches=4"]
@@ -155,8 +153,7 @@ def test_evaluation_and_decodes_are_those_of_one_process(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("case", "number"),
-    [("quickstart-2x2", 4), ("quickstart-4x1", 1), ("mixture-2x2", 1), ("digits-4x1", 2)],
+    ("case", "number"), [("quickstart-2x2", 4), ("mixture-2x2", 1), ("digits-4x1", 2)]
 )
 def test_a_checkpoint_of_two_processes_is_continued_by_any_number(
     trained: Callable[[str, int], Trained], tmp_path: pathlib.Path, case: str, number: int

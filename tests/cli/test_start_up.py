@@ -11,8 +11,6 @@ import pytest
 
 from tests.cli.command import ROOT, environment
 
-HEAVY = ("tensorflow", "numpy", "gin", "tensorboard")
-
 
 def _cpu_secs(*arguments: str) -> float:
     """Returns the CPU seconds of the process `mtfrun ...`."""
@@ -35,17 +33,6 @@ def _cpu_secs(*arguments: str) -> float:
 def test_it_answers_at_once(arguments: list[str], most: float) -> None:
     # At the third try at the latest: an emptied cache of files is no matter of the program.
     assert any(_cpu_secs(*arguments) < most for _ in range(3))
-
-
-def test_help_imports_nothing_heavy() -> None:
-    program = (
-        "import sys; from mtfrun.cli.main import main; main(['train', '--help']); "
-        f"print([x for x in {HEAVY} if x in sys.modules], file=sys.stderr)"
-    )
-    process = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    assert process.stderr == "[]\n"
 
 
 def test_a_misspelt_macro_is_found_without_tensorflow_and_the_modules_of_the_user(

@@ -12,7 +12,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -75,13 +75,12 @@ def test_the_cause_of_an_end(
     assert (outcome.lost, outcome.is_transient) == (lost, is_transient)
 
 
-class Launched:
-    """A launch that has ended: its exit code, its lines, and how long it took."""
+class Launched(NamedTuple):
+    """A launch that has ended."""
 
-    def __init__(self, code: int, lines: Sequence[str], secs: float) -> None:
-        self.code = code
-        self.lines = lines
-        self.secs = secs
+    code: int
+    lines: Sequence[str]
+    secs: float
 
 
 @pytest.fixture
