@@ -178,8 +178,7 @@ def require_gin_files(flags: argparse.Namespace) -> None:
 def require_configuration(flags: argparse.Namespace) -> None:
     if not flags.gin_file and flags.model_dir is None:
         raise InputError(
-            f"{flags.command} needs a configuration: --gin_file=runs/quickstart.gin, or a run's: "
-            "--model_dir=/tmp/run"
+            f"{flags.command} needs a configuration: --gin_file=... or --model_dir=..."
         )
 
 

@@ -44,10 +44,8 @@ class InputSource:
 
     def texts(self) -> Sequence[bytes]:
         if (self.path or "").lower().endswith(IMAGE_SUFFIXES):
-            raise InputError(
-                f"--input={self.path} is for models of images, and this one reads text: give a "
-                "file with a prompt a line, or --prompt=TEXT"
-            )
+            problem = "the model reads text: give a file with a prompt a line, or --prompt=TEXT"
+            raise InputError(f"--input={self.path}: {problem}")
         if self.path is None:
             return self.prompts
         return read_prompts(self.path)
@@ -81,9 +79,7 @@ def image_paths(argument: str) -> list[str]:
     paths = [path for part in parts for path in _paths(part)]
     for path in paths:
         if not os.path.isfile(path):
-            raise InputError(
-                f"no image {path}: give an image, a folder, a pattern or a list (.txt)"
-            )
+            raise InputError(f"no image {path}: give an image, folder, pattern or list (.txt)")
     if not paths:
         raise InputError(f"--input={argument} names no image")
     return paths

@@ -91,10 +91,7 @@ class Session:
             self._set(name, value.strip())
         else:
             hint = did_you_mean(name, [*self.commands, "quit", *self._names])
-            raise InputError(
-                f"there is no /{name}{hint}; /help lists what there is, and // begins a line that "
-                "begins with /"
-            )
+            raise InputError(f"there is no /{name}{hint}; /help lists what there is")
 
     def _help(self, _: str) -> None:
         progress.note(self.help.format(names=", ".join(self._names)))

@@ -366,16 +366,14 @@ def _choose_steps(
     newest_good = directory.newest_good()
     if newest_good is None:
         raise InputError(
-            f"no checkpoint of {directory.run} is good, so that none is deleted: see "
-            f"`mtfrun checkpoints verify --model_dir={directory.run}`"
+            f"no checkpoint of {directory.run} is good: mtfrun checkpoints verify says why"
         )
     if steps is None:
         old = directory.steps()[: -(keep or 1)]
         return [s for s in old if s != newest_good and not is_protected(directory.path, s)]
     if newest_good in steps:
         raise InputError(
-            f"step {newest_good} is the newest good checkpoint of {directory.run}, which is never "
-            "deleted: leave it out of --steps, or remove the whole directory yourself"
+            f"step {newest_good} is the newest good checkpoint: leave it out of --steps"
         )
     return list(steps)
 

@@ -180,10 +180,8 @@ def _check_diff(flags: argparse.Namespace) -> None:
     if flags.model_dir is not None:
         raise InputError("config diff: name run directories without a flag: config diff DIR1 DIR2")
     if len(flags.words) != 2:
-        raise InputError(
-            f"config diff needs two configurations, not {len(flags.words)}: "
-            "mtfrun config diff runs/quickstart.gin /tmp/run"
-        )
+        example = "mtfrun config diff runs/quickstart.gin /tmp/run"
+        raise InputError(f"config diff needs two configurations: {example}")
 
 
 def _run_diff(flags: argparse.Namespace, _: Sequence[str]) -> int:
@@ -253,10 +251,7 @@ file its header: its purpose, cost and result, and the macros that are commonly 
 
 def _check_explain(flags: argparse.Namespace) -> None:
     if len(flags.words) != 1:
-        count = len(flags.words)
-        raise InputError(
-            f"config explain needs one name, not {count}: mtfrun config explain TRAIN_STEPS"
-        )
+        raise InputError("config explain needs one name: mtfrun config explain TRAIN_STEPS")
     (word,) = flags.words
     if word not in shipped_gin_files() and find_gin_file(word) is not None:
         raise InputError(f"{word} is a gin file: write mtfrun config show --gin_file={word}")

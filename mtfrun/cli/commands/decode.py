@@ -122,9 +122,7 @@ def _check(flags: argparse.Namespace) -> None:
     check(flags)
     sources = [bool(flags.prompt), flags.input is not None, flags.interactive]
     if sum(sources) != 1:
-        raise InputError(
-            "decode needs prompts: either --prompt=TEXT or --input=FILE or --interactive"
-        )
+        raise InputError("decode needs prompts: --prompt=TEXT, --input=FILE or --interactive")
     if flags.interactive and flags.output != "-":
         raise InputError("--interactive answers on the terminal: leave --output out")
 

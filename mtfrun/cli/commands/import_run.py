@@ -60,9 +60,7 @@ def _check(flags: argparse.Namespace) -> None:
     if not flags.source:
         raise InputError("import needs the model of another program: --from=/models/t5-small")
     for flag, _ in [*((f"--gin_file={name}", "") for name in flags.gin_file), *flags.bindings]:
-        raise InputError(
-            f"import takes settings from --from only: leave out {flag}, and set it when you train"
-        )
+        raise InputError(f"import takes settings from --from only: leave out {flag}")
     if flags.model_dir is None:
         raise InputError("import needs the directory of the run: --model_dir=/tmp/run")
 

@@ -82,9 +82,7 @@ def _check(flags: argparse.Namespace) -> None:
         name = of_run if flags.model_dir and of_run.is_file() else "runs/quickstart.gin"
         raise InputError(f"train needs a configuration: --gin_file={name}")
     if flags.dry_run and flags.num_processes > 1:
-        raise InputError(
-            "--dry_run builds a run of any mesh in one process: leave --num_processes out"
-        )
+        raise InputError("--dry_run builds any mesh in one process: leave --num_processes out")
     if flags.profile_process not in range(max(1, flags.num_processes)):
         raise InputError(
             f"--profile_process={flags.profile_process}: there are {flags.num_processes} "

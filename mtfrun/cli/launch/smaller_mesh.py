@@ -46,10 +46,7 @@ def largest_that_can_be_built(
     layout = mtf.convert_to_layout_rules(config.argument(mtf.Mesh, "layout", ""))
     axes = [axis for name in _OF_BATCHES if (axis := layout.get(name)) is not None]
     if not axes:
-        raise InputError(
-            f"the layout {layout.to_string or 'without rules'} does not split the batch over an "
-            "axis of the mesh, which could become smaller"
-        )
+        raise InputError(f"the layout {layout.to_string} does not split the batch over the mesh")
     sizes = {dimension.name: dimension.size for dimension in shape}
     names = " and ".join(map(repr, dict.fromkeys(axes)))
     reason = f"no axis of {names} can be divided by {num_processes} processes"
