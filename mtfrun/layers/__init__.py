@@ -1,7 +1,6 @@
 """Layers: variables and the pure functions that use them."""
 
 from mtfrun.layers.adapters.adapter import Adapter as Adapter
-from mtfrun.layers.adapters.adapter import find_paths as find_paths
 from mtfrun.layers.adapters.lora import LoRA as LoRA
 from mtfrun.layers.adapters.lora import is_kernel as is_kernel
 from mtfrun.layers.adapters.lora import low_rank_addends as low_rank_addends

@@ -33,12 +33,7 @@ class Collector:
     """Takes the losses, metrics and updates of layers during one call of a model."""
 
     def __init__(self) -> None:
-        self._collected = Collected({}, {}, {})
-
-    @property
-    def contents(self) -> Collected:
-        """Everything collected so far."""
-        return self._collected
+        self.contents = Collected({}, {}, {})
 
     def add_loss(self, layer: mtf.Module, loss: mtf.Tensor) -> None:
         """Adds a scalar to the loss; the losses of a layer that is called twice add up."""
@@ -55,7 +50,7 @@ class Collector:
 
     def add_all(self, collected: Collected) -> None:
         """Adds the contents of another collector."""
-        losses, metrics, updates = self._collected
+        losses, metrics, updates = self.contents
         for path, loss in collected.losses.items():
             losses[path] = losses[path] + loss if path in losses else loss
         for name, (total, weight) in collected.metrics.items():
@@ -64,15 +59,12 @@ class Collector:
             metrics[name] = Metric(total, weight)
         for path, value in collected.updates.items():
             if path in updates:
-                raise InputError(
-                    f"{path} has two updates in one step: a layer that updates variables is called "
-                    "once"
-                )
+                raise InputError(f"{path} has two updates in one step: call its layer once")
             updates[path] = value
 
     def total_loss(self) -> mtf.Tensor | None:
         """Returns the sum of all losses; None where no layer has one."""
-        losses = list(self._collected.losses.values())
+        losses = list(self.contents.losses.values())
         return mtf.add_n(losses) if losses else None
 
 

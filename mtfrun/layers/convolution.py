@@ -45,10 +45,8 @@ class _Convolution(mtf.Module):
         n = len(self._spatial)
         filter_size = [self._default_size] * n if filter_size is None else filter_size
         if len(filter_size) != n:
-            raise InputError(
-                f"{type(self).__name__}: filter_size={list(filter_size)} must be {n} number(s), "
-                f"of {', '.join(self._spatial)}"
-            )
+            sizes = f"filter_size={list(filter_size)} must be {n} number(s)"
+            raise InputError(f"{type(self).__name__}: {sizes}, of {', '.join(self._spatial)}")
         self._dtypes = dtypes
         self._strides = tuple([self._default_stride] * n if strides is None else strides)
         self._padding = padding
@@ -72,16 +70,13 @@ class _Convolution(mtf.Module):
         return self._convolve(x, kernel, self._strides, self._padding, *self._blocks)
 
 
-def _conv1d(x: mtf.Tensor, kernel: mtf.Tensor, strides: Sequence[int], padding: str) -> mtf.Tensor:
-    (stride,) = strides
-    return mtf.conv1d(x, kernel, stride, padding)
-
-
 class Conv1D(_Convolution):
     """`mtf.conv1d` with a trained filter {filter_width, input_dim, output_dim}, without blocks."""
 
     _spatial = ("filter_width",)
-    _convolve = staticmethod(_conv1d)
+    _convolve = staticmethod(
+        lambda x, kernel, strides, *args: mtf.conv1d(x, kernel, *strides, *args)
+    )
 
 
 class Conv2D(_Convolution):

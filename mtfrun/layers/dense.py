@@ -120,19 +120,10 @@ class DenseProduct(mtf.Module):
     ) -> None:
         """Makes a map for every activation, None for the identity; `expert_dims` as in `Dense`."""
         super().__init__()
-        experts = tuple(expert_dims)
-        self.factors = [
-            Dense(
-                mesh,
-                reduced_dims,
-                new_dims,
-                dtypes,
-                expert_dims=experts,
-                use_bias=use_bias,
-                activation=activation,
-            )
-            for activation in activations
-        ]
+        make = functools.partial(
+            Dense, mesh, reduced_dims, new_dims, dtypes, expert_dims=tuple(expert_dims)
+        )
+        self.factors = [make(use_bias=use_bias, activation=f) for f in activations]
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {..., *new_dims} for x {..., *reduced_dims}."""

@@ -48,10 +48,8 @@ class Embedding(TokenVectors):
         Lan et al. 2019, arXiv:1909.11942, section 3.1.
         """
         super().__init__()
-        self.factor = factor
-        self._logits_scale = logits_scale
-        self._vocab = vocab
-        self._dtypes = dtypes
+        self.factor, self._logits_scale = factor, logits_scale
+        self._vocab, self._dtypes = vocab, dtypes
         self.columns = d_model if d_embedding is None else d_embedding
         self.table = mtf.Variable(
             mesh, [vocab, self.columns], initializer, dtypes.master, reduced_dims=()
@@ -148,13 +146,9 @@ class PositionalEmbedding(Positions):
         self._offset = offset
         self._max_length = mtf.Dimension("max_length", max_length + offset)
         self._dtypes = dtypes
+        shape, dtype = [self._max_length, d_model], dtypes.master
         self.table = mtf.Variable(
-            mesh,
-            [self._max_length, d_model],
-            initializer,
-            dtypes.master,
-            trainable=trainable,
-            reduced_dims=(),
+            mesh, shape, initializer, dtype, trainable=trainable, reduced_dims=()
         )
 
     def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
@@ -194,12 +188,9 @@ class SinusoidPositions(Positions):
         if d_model.size % 2:
             raise mtf.ShapeError(f"sinusoid positions need an even d_model, not {d_model}")
         check_range("SinusoidPositions.offset", offset, INDEX)
-        self._mesh = mesh
-        self._d_model = d_model
-        self._dtypes = dtypes
+        self._mesh, self._d_model, self._dtypes, self._offset = mesh, d_model, dtypes, offset
         half = d_model.size // 2
         self._num_steps = max(half - 1, 1) if is_exact_end else half
-        self._offset = offset
 
     def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
         half = self._d_model.size // 2

@@ -158,6 +158,7 @@ from mtfrun.mtf.parameters.initializers import Initializer as Initializer
 from mtfrun.mtf.parameters.initializers import VarianceScaling as VarianceScaling
 from mtfrun.mtf.parameters.module import Module as Module
 from mtfrun.mtf.parameters.module import assign_paths as assign_paths
+from mtfrun.mtf.parameters.module import find_paths as find_paths
 from mtfrun.mtf.parameters.module import initialize as initialize
 from mtfrun.mtf.parameters.variables import DTypePolicy as DTypePolicy
 from mtfrun.mtf.parameters.variables import LowRankAddend as LowRankAddend

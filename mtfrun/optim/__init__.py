@@ -38,7 +38,6 @@ from mtfrun.optim.schedules import TruncatedRsqrt as TruncatedRsqrt
 from mtfrun.optim.schedules import noam as noam
 from mtfrun.optim.sgd import Momentum as Momentum
 from mtfrun.optim.sgd import Sgd as Sgd
-from mtfrun.optim.trainable_variables import PatternError as PatternError
 from mtfrun.optim.trainable_variables import trainable_variables as trainable_variables
 from mtfrun.optim.weight_average import WeightAverage as WeightAverage
 from mtfrun.optim.weight_average import average_decay as average_decay

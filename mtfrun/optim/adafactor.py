@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from mtfrun import mtf
 from mtfrun.optim.mup import adam_factor, initial_scale, relative_factor
-from mtfrun.optim.optimizer import SlotOptimizer, read_precisely
+from mtfrun.optim.optimizer import Gradients, SlotOptimizer, Updates, read_precisely
 from mtfrun.optim.schedules import (
     Constant,
     Product,
@@ -135,14 +135,6 @@ def factored_direction(
     return gradient * row_factor * mtf.rsqrt(vc), vr, vc
 
 
-def unfactored_direction(
-    gradient: mtf.Tensor, v: mtf.Tensor, *, decay: Scalar, epsilon1: float
-) -> tuple[mtf.Tensor, mtf.Tensor]:
-    """Returns gradient / sqrt(v), and the new v (algorithm 5)."""
-    v = moving_average(v, mtf.square(gradient) + epsilon1, decay)
-    return gradient * mtf.rsqrt(v), v
-
-
 def default_learning_rate(*, relative: bool) -> Schedule:
     """Returns min(0.01, 1 / sqrt(t)), t = step + 1, times 0.05 if absolute; section 8, table 6."""
     relative_step = Shifted(TruncatedRsqrt(10_000), start_step=-1)
@@ -211,14 +203,12 @@ class Adafactor(SlotOptimizer):
         self._groups = []
         by_kind: dict[Any, _Group] = {}
         for path, variable in variables.items():
-            least_scale = self._least_scale(path, variable)
-            sides = self._factored_sides(variable)
+            least_scale, sides = self._least_scale(path, variable), self._factored_sides(variable)
             kind = (variable.shape, sides, variable.dtype, least_scale, self._factor_key(path))
-            group = by_kind.get(kind)
-            if group is None or not group.has_room(variable):
-                group = by_kind[kind] = _Group([], sides, least_scale)
-                self._groups.append(group)
-            group.paths.append(path)
+            if kind not in by_kind or not by_kind[kind].has_room(variable):
+                by_kind[kind] = _Group([], sides, least_scale)
+                self._groups.append(by_kind[kind])
+            by_kind[kind].paths.append(path)
 
     def width_factor(self, path: str, variable: mtf.Variable) -> float:
         is_absolute = self._least_scale(path, variable) is None
@@ -236,13 +226,11 @@ class Adafactor(SlotOptimizer):
         slots = {"v": shape} if sides is None else {"vr": shape - sides[0], "vc": shape - sides[1]}
         return {**slots, "m": shape} if self._beta1 else slots
 
-    def update(
-        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
-    ) -> dict[mtf.Variable, mtf.Tensor]:
+    def update(self, gradients: Gradients, step: mtf.Tensor) -> Updates:
         rates = self.learning_rates(step)
         decay = self._decay_rate(step)
         matched = {path: gradient for path, _, gradient in self._match(gradients)}
-        updates: dict[mtf.Variable, mtf.Tensor] = {}
+        updates: Updates = {}
         for group in self._groups:
             variables = [self.variables[path] for path in group.paths]
             slots = {
@@ -250,10 +238,7 @@ class Adafactor(SlotOptimizer):
                 for name in self.slots[group.paths[0]]
             }
             parameter = group.stack(list(map(read_precisely, variables)))
-            state = {
-                name: group.stack(list(map(mtf.read_variable, of_all)))
-                for name, of_all in slots.items()
-            }
+            state = {n: group.stack(list(map(mtf.read_variable, v))) for n, v in slots.items()}
             gradient = group.stack([matched[path] for path in group.paths])
             direction = self._direction(group, gradient, state, decay)
             # All scalars are multiplied first: one operation over the parameter instead of several.
@@ -275,19 +260,18 @@ class Adafactor(SlotOptimizer):
     def _direction(
         self, group: _Group, gradient: mtf.Tensor, state: dict[str, mtf.Tensor], decay: Scalar
     ) -> mtf.Tensor:
+        epsilon1 = self._epsilon1
         if group.sides is None:
-            direction, state["v"] = unfactored_direction(
-                gradient, state["v"], decay=decay, epsilon1=self._epsilon1
-            )
-        else:
-            direction, state["vr"], state["vc"] = factored_direction(
-                gradient,
-                state["vr"],
-                state["vc"],
-                second=group.sides[1],
-                decay=decay,
-                epsilon1=self._epsilon1,
-            )
+            state["v"] = moving_average(state["v"], mtf.square(gradient) + epsilon1, decay)
+            return gradient * mtf.rsqrt(state["v"])  # algorithm 5
+        direction, state["vr"], state["vc"] = factored_direction(
+            gradient,
+            state["vr"],
+            state["vc"],
+            second=group.sides[1],
+            decay=decay,
+            epsilon1=epsilon1,
+        )
         return direction
 
     def _step_scale(self, group: _Group, parameter: mtf.Tensor, direction: mtf.Tensor) -> Scalar:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
 from mtfrun.optim.mup import adam_factor
-from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, read_precisely
+from mtfrun.optim.optimizer import Gradients, SlotOptimizer, Updates, read_precisely
 from mtfrun.optim.schedules import Scalar, Schedule, one_minus_power, rsqrt, to_float
 from mtfrun.optim.trainable_variables import Factor
 
@@ -32,6 +33,43 @@ def adam_direction(
     # The fraction is expanded by correction1, so that m_hat needs no operation over the parameter.
     denominator = mtf.sqrt(v) * (correction1 * rsqrt(correction2)) + epsilon * correction1
     return m / denominator, m, v
+
+
+@dataclasses.dataclass(frozen=True)
+class AdamMoments:
+    """Decays of the first and second moment, and the number that is added to the denominator."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+
+    def corrections(self, step: mtf.Tensor) -> tuple[Scalar, Scalar]:
+        """Returns the corrections of `adam_direction` in update number `step`, from 0 on."""
+        t = to_float(step) + 1.0
+        return one_minus_power(self.beta1, t), one_minus_power(self.beta2, t)
+
+    def direction(
+        self,
+        variable: mtf.Variable,
+        slots: Mapping[str, mtf.Variable],
+        gradient: mtf.Tensor,
+        corrections: tuple[Scalar, Scalar],
+        updates: Updates,
+    ) -> mtf.Tensor:
+        """Returns Adam's direction, and adds the next `m` and `v` to the updates."""
+        m, v = slots["m"], slots["v"]
+        direction, updates[m], updates[v] = adam_direction(
+            gradient,
+            mtf.read_variable(m),
+            mtf.read_variable(v),
+            beta1=self.beta1,
+            beta2=self.beta2,
+            # As the gradients, which fall as 1 / fan_out with muP.
+            epsilon=self.epsilon / variable.growth.fan_out,
+            correction1=corrections[0],
+            correction2=corrections[1],
+        )
+        return direction
 
 
 class Adam(SlotOptimizer):
@@ -63,11 +101,10 @@ class Adam(SlotOptimizer):
         bias_correction: bool = True,
         learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
-        decay = WeightDecay(weight_decay, exclude_from_weight_decay)
-        super().__init__(learning_rate, learning_rate_factors, decay)
-        self._beta1 = beta1
-        self._beta2 = beta2
-        self._epsilon = epsilon
+        super().__init__(
+            learning_rate, learning_rate_factors, weight_decay, exclude_from_weight_decay
+        )
+        self._moments = AdamMoments(beta1, beta2, epsilon)
         self._bias_correction = bias_correction
 
     def width_factor(self, path: str, variable: mtf.Variable) -> float:
@@ -76,31 +113,13 @@ class Adam(SlotOptimizer):
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         return {"m": variable.shape, "v": variable.shape}
 
-    def update(
-        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
-    ) -> dict[mtf.Variable, mtf.Tensor]:
+    def update(self, gradients: Gradients, step: mtf.Tensor) -> Updates:
         rates = self.learning_rates(step)
-        correction1: Scalar = 1.0
-        correction2: Scalar = 1.0
-        if self._bias_correction:
-            t = to_float(step) + 1.0
-            correction1 = one_minus_power(self._beta1, t)
-            correction2 = one_minus_power(self._beta2, t)
-        updates = {}
+        corrections = self._moments.corrections(step) if self._bias_correction else (1.0, 1.0)
+        updates: Updates = {}
         for path, variable, gradient in self._match(gradients):
-            slots = self.slots[path]
-            parameter = read_precisely(variable)
-            direction, updates[slots["m"]], updates[slots["v"]] = adam_direction(
-                gradient,
-                mtf.read_variable(slots["m"]),
-                mtf.read_variable(slots["v"]),
-                beta1=self._beta1,
-                beta2=self._beta2,
-                # As the gradients, which fall as 1 / fan_out with muP.
-                epsilon=self._epsilon / variable.growth.fan_out,
-                correction1=correction1,
-                correction2=correction2,
-            )
+            parameter, slots = read_precisely(variable), self.slots[path]
+            direction = self._moments.direction(variable, slots, gradient, corrections, updates)
             direction = self._add_weight_decay(path, variable, direction, parameter)
             updates[variable] = parameter - direction * rates[path]
         return updates

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
 from mtfrun.optim.mup import adam_factor
-from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, read_precisely
+from mtfrun.optim.optimizer import Gradients, SlotOptimizer, Updates, read_precisely
 from mtfrun.optim.schedules import Schedule
 from mtfrun.optim.trainable_variables import Factor
 
@@ -47,8 +47,9 @@ class Lion(SlotOptimizer):
         *,
         learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
-        decay = WeightDecay(weight_decay, exclude_from_weight_decay)
-        super().__init__(learning_rate, learning_rate_factors, decay)
+        super().__init__(
+            learning_rate, learning_rate_factors, weight_decay, exclude_from_weight_decay
+        )
         self._beta1 = beta1
         self._beta2 = beta2
 
@@ -58,9 +59,7 @@ class Lion(SlotOptimizer):
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         return {"m": variable.shape}
 
-    def update(
-        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
-    ) -> dict[mtf.Variable, mtf.Tensor]:
+    def update(self, gradients: Gradients, step: mtf.Tensor) -> Updates:
         rates = self.learning_rates(step)
         updates = {}
         for path, variable, gradient in self._match(gradients):

@@ -10,10 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from mtfrun import mtf
-from mtfrun.optim.adam import adam_direction
+from mtfrun.optim.adam import AdamMoments
 from mtfrun.optim.mup import adam_factor, spectral_factor
-from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, read_precisely
-from mtfrun.optim.schedules import Scalar, Schedule, one_minus_power, to_float
+from mtfrun.optim.optimizer import Gradients, SlotOptimizer, Updates, read_precisely
+from mtfrun.optim.schedules import Schedule
 from mtfrun.optim.trainable_variables import Factor, matching_paths
 
 # a, b and c of X <- a X + (b X X^T + c (X X^T)^2) X.
@@ -35,15 +35,10 @@ def matrix_sides(
     dimensions has one of `excluded_names`.
 
     Examples:
-      >>> d_model, heads, d_kv = mtf.convert_to_shape("d_model:8;heads:2;d_kv:4")
-      >>> matrix_sides(
-      ...     mtf.Variable(
-      ...         mtf.Mesh(),
-      ...         [d_model, heads, d_kv],
-      ...         merged_dims=[heads, d_kv],
-      ...         reduced_dims=[d_model],
-      ...     )
-      ... )
+      >>> shape = mtf.convert_to_shape("d_model:8;heads:2;d_kv:4")
+      >>> d_model, *inner = shape.dims
+      >>> query = mtf.Variable(mtf.Mesh(), shape, merged_dims=inner, reduced_dims=[d_model])
+      >>> matrix_sides(query)
       (Shape(d_model:8), Shape(heads:2;d_kv:4))
     """
     rows = variable.reduced_dims
@@ -81,47 +76,16 @@ def orthogonalize(x: mtf.Tensor, rows: mtf.Shape, columns: mtf.Shape) -> mtf.Ten
 
 
 @dataclasses.dataclass(frozen=True)
-class AdamPart:
+class AdamPart(AdamMoments):
     """Which variables AdamW trains beside Muon, and its settings.
 
     Attributes:
       dims: names of dimensions, of softmaxes; variables that have one are not matrices.
       paths: patterns of the paths of further variables.
-      beta1, beta2, epsilon: see `Adam`.
     """
 
     dims: Sequence[str] = ("vocab", "first_vocab", "classes")
     paths: Sequence[str] = ()
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-
-    def corrections(self, step: mtf.Tensor) -> tuple[Scalar, Scalar]:
-        """Returns the corrections of `adam_direction` in update number `step`, from 0 on."""
-        t = to_float(step) + 1.0
-        return one_minus_power(self.beta1, t), one_minus_power(self.beta2, t)
-
-    def direction(
-        self,
-        variable: mtf.Variable,
-        slots: Mapping[str, mtf.Variable],
-        gradient: mtf.Tensor,
-        corrections: tuple[Scalar, Scalar],
-        updates: dict[mtf.Variable, mtf.Tensor],
-    ) -> mtf.Tensor:
-        """Returns Adam's direction, and adds the next `m` and `v` to the updates."""
-        m, v = slots["m"], slots["v"]
-        direction, updates[m], updates[v] = adam_direction(
-            gradient,
-            mtf.read_variable(m),
-            mtf.read_variable(v),
-            beta1=self.beta1,
-            beta2=self.beta2,
-            epsilon=self.epsilon / variable.growth.fan_out,
-            correction1=corrections[0],
-            correction2=corrections[1],
-        )
-        return direction
 
 
 class Muon(SlotOptimizer):
@@ -155,8 +119,9 @@ class Muon(SlotOptimizer):
         adam: AdamPart = AdamPart(),
         learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
-        decay = WeightDecay(weight_decay, exclude_from_weight_decay)
-        super().__init__(learning_rate, learning_rate_factors, decay)
+        super().__init__(
+            learning_rate, learning_rate_factors, weight_decay, exclude_from_weight_decay
+        )
         self._momentum = momentum
         self._nesterov = nesterov
         self._rms = rms
@@ -184,12 +149,10 @@ class Muon(SlotOptimizer):
         names = ("m",) if variable in self._sides else ("m", "v")
         return dict.fromkeys(names, variable.shape)
 
-    def update(
-        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
-    ) -> dict[mtf.Variable, mtf.Tensor]:
+    def update(self, gradients: Gradients, step: mtf.Tensor) -> Updates:
         rates = self.learning_rates(step)
         corrections = self._adam.corrections(step)
-        updates: dict[mtf.Variable, mtf.Tensor] = {}
+        updates: Updates = {}
         for path, variable, gradient in self._match(gradients):
             parameter = read_precisely(variable)
             if variable in self._sides:
@@ -202,11 +165,7 @@ class Muon(SlotOptimizer):
         return updates
 
     def _matrix_direction(
-        self,
-        path: str,
-        variable: mtf.Variable,
-        gradient: mtf.Tensor,
-        updates: dict[mtf.Variable, mtf.Tensor],
+        self, path: str, variable: mtf.Variable, gradient: mtf.Tensor, updates: Updates
     ) -> mtf.Tensor:
         m = self.slots[path]["m"]
         part = gradient * (1.0 - self._momentum)

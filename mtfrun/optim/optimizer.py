@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.errors import InputError
+from mtfrun.errors import InputError, list_some
 from mtfrun.optim import schedules
 from mtfrun.optim.trainable_variables import Factor, learning_rate_factors, matching_paths
+
+# By the path of the variable; None if the loss does not depend on it.
+Gradients: TypeAlias = "Mapping[str, mtf.Tensor | None]"
+# The next values of variables, slots and averages.
+Updates: TypeAlias = "dict[mtf.Variable, mtf.Tensor]"
 
 
 class LogitsModel(Protocol):
@@ -59,9 +64,7 @@ class Optimizer(Protocol):
         with the features {batch, ...} of the first microbatch.
         """
 
-    def update(
-        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
-    ) -> dict[mtf.Variable, mtf.Tensor]:
+    def update(self, gradients: Gradients, step: mtf.Tensor) -> Updates:
         """Returns the new value of every variable, slot and average, from the gradients."""
 
 
@@ -76,7 +79,8 @@ class SlotOptimizer(abc.ABC):
       learning_rate: a number or a schedule.
       learning_rate_factors: factors of the learning rate by pattern of the variable's path; a
         factor may be a schedule too.
-      weight_decay: None for none.
+      weight_decay: the factor of the parameter that `_add_weight_decay` adds to a direction.
+      exclude_from_weight_decay: patterns of the paths of variables without weight decay.
 
     Attributes:
       variables: the trained variables, by path.
@@ -90,16 +94,18 @@ class SlotOptimizer(abc.ABC):
     def __init__(
         self,
         learning_rate: float | schedules.Schedule,
-        learning_rate_factors: Mapping[str, Factor] | None,
-        weight_decay: WeightDecay | None = None,
+        learning_rate_factors: Mapping[str, Factor] | None = None,
+        weight_decay: float = 0.0,
+        exclude_from_weight_decay: Sequence[str] = (),
     ) -> None:
-        self._schedule = (
-            learning_rate if callable(learning_rate) else schedules.Constant(learning_rate)
-        )
+        is_schedule = callable(learning_rate)
+        self._schedule = learning_rate if is_schedule else schedules.Constant(learning_rate)
         self._factors_by_pattern = learning_rate_factors or {}
         self._factors: dict[str, float] = {}
         self._factor_schedules: dict[str, schedules.Schedule] = {}
-        self._decoupled_decay = weight_decay or WeightDecay(0.0, ())
+        self._weight_decay = weight_decay
+        self._exclude_from_weight_decay = exclude_from_weight_decay
+        self._without_decay: set[str] = set()
         self.variables: dict[str, mtf.Variable] = {}
         self.slots: dict[str, dict[str, mtf.Variable]] = {}
 
@@ -108,9 +114,7 @@ class SlotOptimizer(abc.ABC):
         """Returns the shapes of a variable's slots, by name."""
 
     @abc.abstractmethod
-    def update(
-        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
-    ) -> dict[mtf.Variable, mtf.Tensor]:
+    def update(self, gradients: Gradients, step: mtf.Tensor) -> Updates:
         """See `Optimizer`."""
 
     def extra_gradients(
@@ -127,8 +131,7 @@ class SlotOptimizer(abc.ABC):
         """
         raise InputError(
             f"base_sizes: {type(self).__name__} does not say how its learning rate changes with "
-            "the width of a model: define its method width_factor, such as "
-            "`return optim.adam_factor(variable.growth)`"
+            "the width: define width_factor, such as `return optim.adam_factor(variable.growth)`"
         )
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
@@ -150,7 +153,9 @@ class SlotOptimizer(abc.ABC):
             }
             for path, variable in variables.items()
         }
-        self._decoupled_decay.init(variables)
+        self._without_decay = matching_paths(
+            variables, self._exclude_from_weight_decay, "exclude_from_weight_decay"
+        )
 
     def named_slots(self) -> dict[str, mtf.Variable]:
         """Returns the slots by path, `<path of the variable>/<name of the slot>`."""
@@ -190,64 +195,35 @@ class SlotOptimizer(abc.ABC):
     def _add_weight_decay(
         self, path: str, variable: mtf.Variable, direction: mtf.Tensor, parameter: mtf.Tensor
     ) -> mtf.Tensor:
-        """Returns the sum that a rate of `learning_rates` multiplies."""
-        return self._decoupled_decay.add(
-            path, direction, parameter, self.width_factor(path, variable)
-        )
+        """Returns the direction with decoupled decay, which has no factor of the width."""
+        if not self._weight_decay or path in self._without_decay:
+            return direction
+        return direction + parameter * (self._weight_decay / self.width_factor(path, variable))
 
-    def _match(
-        self, gradients: Mapping[str, mtf.Tensor | None]
-    ) -> Iterator[tuple[str, mtf.Variable, mtf.Tensor]]:
+    def _match(self, gradients: Gradients) -> Iterator[tuple[str, mtf.Variable, mtf.Tensor]]:
         """Yields path, variable and gradient, the last in the type of `read_precisely`."""
         missing = [path for path in self.variables if gradients.get(path) is None]
         if missing:
-            omitted = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise MissingGradientError(
-                f"{missing[0]!r}{omitted} has no gradient: the loss does not depend on it; use it "
-                "in the model or freeze it"
+                f"no gradient of {list_some(missing)}: the loss does not depend on it; use it in "
+                "the model or freeze it"
             )
         unknown = [path for path in gradients if path not in self.variables]
         if unknown:
-            raise InputError(
-                f"{len(unknown)} gradients, the first of {unknown[0]!r}, belong to no variable "
-                "passed to init()"
-            )
+            raise InputError(f"gradients of {list_some(unknown)} belong to no variable of init()")
         for path, variable in self.variables.items():
             gradient = gradients[path]
             assert gradient is not None  # checked above
             yield path, variable, mtf.cast(gradient, _precise_type(variable))
 
 
-class WeightDecay:
-    """A multiple of the parameters, added to what is subtracted from them, except by some paths."""
-
-    def __init__(self, factor: float, exclude: Sequence[str]) -> None:
-        self._factor = factor
-        self._exclude = exclude
-        self._without_decay: set[str] = set()
-
-    def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        self._without_decay = matching_paths(variables, self._exclude, "exclude_from_weight_decay")
-
-    def add(
-        self, path: str, x: mtf.Tensor, parameter: mtf.Tensor, width_factor: float
-    ) -> mtf.Tensor:
-        """Returns the sum, which the learning rate multiplies, but `width_factor` only x."""
-        if not self._factor or path in self._without_decay:
-            return x
-        return x + parameter * (self._factor / width_factor)
-
-
-def make_slot(variable: mtf.Variable, shape: mtf.Shape, name: str) -> mtf.Variable:
-    """Returns the spec of a variable of zeros, laid out as slots are, in at least float32."""
+def make_slot(
+    variable: mtf.Variable, shape: mtf.Shape, name: str, dtype: tf.DType | None = None
+) -> mtf.Variable:
+    """Returns the spec of a variable of zeros, laid out as slots are, by default in float32."""
+    dtype, rules = dtype or _precise_type(variable), mtf.SLOT_RULES
     return mtf.Variable(
-        variable.mesh,
-        shape,
-        mtf.initializers.Zeros(),
-        dtype=_precise_type(variable),
-        name=name,
-        trainable=False,
-        sharded_by=mtf.SLOT_RULES,
+        variable.mesh, shape, dtype=dtype, name=name, trainable=False, sharded_by=rules
     )
 
 

@@ -61,7 +61,8 @@ class WarmupStableDecay:
         t = to_float(step)
         length = self.decay_fraction * self.total_steps
         p = minimum(maximum(t - (self.total_steps - length), 0.0) / length, 1.0)
-        p = _sqrt(p) if self.decay == "sqrt" else p
+        if self.decay == "sqrt":
+            p = mtf.sqrt(p) if isinstance(p, mtf.Tensor) else math.sqrt(p)
         rise = warmup(t, self.warmup_steps, self.total_steps)
         return rise * (1.0 - p * (1.0 - self.minimum))
 
@@ -97,7 +98,11 @@ class Piecewise:
         t = to_float(step)
         value = _value(self.pieces[0], t)
         for boundary, piece in zip(self.boundaries, self.pieces[1:], strict=True):
-            value = _choose(t < boundary, value, _value(piece, maximum(t - boundary, 0.0)))
+            after = _value(piece, maximum(t - boundary, 0.0))
+            if isinstance(t, mtf.Tensor):
+                value = mtf.where(t < boundary, value, after)
+            elif t >= boundary:
+                value = after
         return value
 
 
@@ -169,16 +174,6 @@ class Cyclic:
 
 def _value(piece: Schedule | float, step: Scalar) -> Scalar:
     return piece(step) if callable(piece) else piece
-
-
-def _choose(condition: bool | mtf.Tensor, if_true: Scalar, if_false: Scalar) -> Scalar:  # noqa: FBT001
-    if isinstance(condition, mtf.Tensor):
-        return mtf.where(condition, if_true, if_false)
-    return if_true if condition else if_false
-
-
-def _sqrt(x: Scalar) -> Scalar:
-    return mtf.sqrt(x) if isinstance(x, mtf.Tensor) else math.sqrt(x)
 
 
 def _check_ascending(name: str, steps: Sequence[int]) -> None:

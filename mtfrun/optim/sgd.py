@@ -8,27 +8,13 @@ from typing import ClassVar
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.optim.mup import sgd_factor
-from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, read_precisely
+from mtfrun.optim.optimizer import Gradients, SlotOptimizer, Updates, read_precisely
 from mtfrun.optim.schedules import Schedule
 from mtfrun.optim.trainable_variables import Factor
 
 
-def sgd_update(
-    parameter: mtf.Tensor, gradient: mtf.Tensor, learning_rate: mtf.Tensor
-) -> mtf.Tensor:
-    """Returns parameter - learning_rate * gradient."""
-    return parameter - learning_rate * gradient
-
-
 class Sgd(SlotOptimizer):
-    """Stochastic gradient descent; no slots."""
-
-    def __init__(
-        self,
-        learning_rate: float | Schedule,
-        learning_rate_factors: Mapping[str, Factor] | None = None,
-    ) -> None:
-        super().__init__(learning_rate, learning_rate_factors)
+    """Stochastic gradient descent, parameter - learning_rate * gradient; no slots."""
 
     def width_factor(self, path: str, variable: mtf.Variable) -> float:
         return sgd_factor(variable.growth)
@@ -36,12 +22,10 @@ class Sgd(SlotOptimizer):
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         return {}
 
-    def update(
-        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
-    ) -> dict[mtf.Variable, mtf.Tensor]:
+    def update(self, gradients: Gradients, step: mtf.Tensor) -> Updates:
         rates = self.learning_rates(step)
         return {
-            variable: sgd_update(read_precisely(variable), gradient, rates[path])
+            variable: read_precisely(variable) - rates[path] * gradient
             for path, variable, gradient in self._match(gradients)
         }
 
@@ -100,8 +84,9 @@ class Momentum(SlotOptimizer):
         exclude_from_weight_decay: Sequence[str] = (),
         learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
-        decay = WeightDecay(weight_decay, exclude_from_weight_decay)
-        super().__init__(learning_rate, learning_rate_factors, decay)
+        super().__init__(
+            learning_rate, learning_rate_factors, weight_decay, exclude_from_weight_decay
+        )
         if delayed and nesterov:
             raise InputError("Momentum: nesterov=True and delayed=True exclude each other")
         self._delayed = delayed
@@ -114,9 +99,7 @@ class Momentum(SlotOptimizer):
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         return {"velocity": variable.shape}
 
-    def update(
-        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
-    ) -> dict[mtf.Variable, mtf.Tensor]:
+    def update(self, gradients: Gradients, step: mtf.Tensor) -> Updates:
         rates = self.learning_rates(step)
         updates = {}
         for path, variable, gradient in self._match(gradients):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from mtfrun import mtf
 from mtfrun.errors.checks import SHARE_WITHIN, check_range
+from mtfrun.optim.optimizer import make_slot
 
 _RAMP = 9.0
 
@@ -37,14 +38,7 @@ class WeightAverage:
         self._variables = dict(variables)
         self._decay = decay
         self._averages = {
-            path: mtf.Variable(
-                variable.mesh,
-                variable.shape,
-                dtype=variable.dtype,
-                name=path,
-                trainable=False,
-                sharded_by=mtf.SLOT_RULES,
-            )
+            path: make_slot(variable, variable.shape, path, variable.dtype)
             for path, variable in variables.items()
         }
 

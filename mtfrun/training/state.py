@@ -25,7 +25,7 @@ class TrainState:
         moving averages of batch normalisation included, see `optim.WeightAverage`; None for none.
 
     Raises:
-      PatternError: an expression matches no variable, or all of them.
+      InputError: an expression matches no variable, or all of them.
       InputError: `average_decay` beside an optimizer with averages of its own.
     """
 

@@ -16,7 +16,6 @@ from mtfrun.files import RunDirError
 from mtfrun.models import NonFiniteError
 from mtfrun.mtf import LayoutError, ShapeError
 from mtfrun.optim import MissingGradientError
-from mtfrun.optim.trainable_variables import PatternError
 
 LM = [
     "train",
@@ -361,7 +360,7 @@ def test_an_input_error_of_a_users_module_is_one_line_and_its_value_error_a_defe
 
 def test_every_error_of_ours_is_the_users_to_correct() -> None:
     kinds = (ConfigError, DataError, LayoutError, MissingGradientError, NonFiniteError)
-    for kind in (*kinds, OutputError, PatternError, RunDirError, ShapeError, InputError):
+    for kind in (*kinds, OutputError, RunDirError, ShapeError, InputError):
         assert is_input_error(kind("what, where, remedy")) and issubclass(kind, ValueError)
 
 

@@ -251,7 +251,7 @@ def test_the_first_entries_rotate_as_a_smaller_vector() -> None:
 def test_sizes_and_factors_without_a_meaning_are_refused() -> None:
     with pytest.raises(mtf.ShapeError, match="need an even d_kv, not 3"):
         layers.RotaryPositions().frequencies(3)
-    with pytest.raises(InputError, match="factor=0 of a rotary scaling must be positive"):
+    with pytest.raises(InputError, match=r"LinearScaling.factor is 0: it must be"):
         layers.LinearScaling(0)
     with pytest.raises(InputError, match=r"low_frequency_factor=4\.0 must be positive and below"):
         layers.Llama3Scaling(low_frequency_factor=4.0)

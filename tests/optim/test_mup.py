@@ -170,7 +170,7 @@ def _unknown(mesh: mtf.Mesh) -> mtf.Module:
             "base_sizes: no variable has a dimension 'd_modle', did you mean 'd_model'",
         ),
         ({"d_model": 0}, "base_sizes: 'd_model' is 0: it must be an integer of at least 1"),
-        ({"d_model": 4}, r"kernel d_model:8;classes:2 grows, .* mtf.Variable\(reduced_dims="),
+        ({"d_model": 4}, r"kernel d_model:8;classes:2 grows: .* mtf.Variable\(reduced_dims="),
     ],
 )
 def test_base_sizes_that_are_not_sizes_are_an_error(

@@ -10,7 +10,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.optim.mup import adam_factor
-from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, make_slot, read_precisely
+from mtfrun.optim.optimizer import Gradients, SlotOptimizer, Updates, make_slot, read_precisely
 from mtfrun.optim.schedules import Scalar, Schedule, maximum, one_minus_power, rsqrt, to_float
 from mtfrun.optim.trainable_variables import Factor
 
@@ -69,8 +69,9 @@ class ScheduleFreeAdam(SlotOptimizer):
         *,
         learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
-        decay = WeightDecay(weight_decay, exclude_from_weight_decay)
-        super().__init__(learning_rate, learning_rate_factors, decay)
+        super().__init__(
+            learning_rate, learning_rate_factors, weight_decay, exclude_from_weight_decay
+        )
         self._beta1 = beta1
         self._beta2 = beta2
         self._epsilon = epsilon
@@ -102,9 +103,7 @@ class ScheduleFreeAdam(SlotOptimizer):
     def slot_shapes(self, variable: mtf.Variable) -> dict[str, mtf.Shape]:
         return {"v": variable.shape, "z": variable.shape}
 
-    def update(
-        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
-    ) -> dict[mtf.Variable, mtf.Tensor]:
+    def update(self, gradients: Gradients, step: mtf.Tensor) -> Updates:
         assert self._weight_sum is not None
         rates = self.learning_rates(step)
         weight = mtf.square(self.learning_rate(step))

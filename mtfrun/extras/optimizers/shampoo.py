@@ -11,7 +11,7 @@ from mtfrun import mtf
 from mtfrun.errors.checks import COUNT, POSITIVE, SHARE_BELOW_1, check_fields
 from mtfrun.optim.muon import AdamPart, matrix_sides
 from mtfrun.optim.mup import adam_factor
-from mtfrun.optim.optimizer import SlotOptimizer, WeightDecay, read_precisely
+from mtfrun.optim.optimizer import Gradients, SlotOptimizer, Updates, read_precisely
 from mtfrun.optim.schedules import Schedule
 from mtfrun.optim.trainable_variables import Factor, matching_paths
 
@@ -99,8 +99,9 @@ class Shampoo(SlotOptimizer):
         adam: AdamPart = AdamPart(),
         learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
-        decay = WeightDecay(weight_decay, exclude_from_weight_decay)
-        super().__init__(learning_rate, learning_rate_factors, decay)
+        super().__init__(
+            learning_rate, learning_rate_factors, weight_decay, exclude_from_weight_decay
+        )
         self._preconditioning = preconditioning
         self._adam = adam
         self._matrices: dict[mtf.Variable, _Matrix] = {}
@@ -122,9 +123,7 @@ class Shampoo(SlotOptimizer):
         matrix = self._matrices.get(variable)
         return shapes if matrix is None else {**shapes, **matrix.slot_shapes()}
 
-    def update(
-        self, gradients: Mapping[str, mtf.Tensor | None], step: mtf.Tensor
-    ) -> dict[mtf.Variable, mtf.Tensor]:
+    def update(self, gradients: Gradients, step: mtf.Tensor) -> Updates:
         rates = self.learning_rates(step)
         corrections = self._adam.corrections(step)
         is_due = mtf.equal(step % self._preconditioning.every_steps, 0)

@@ -11,7 +11,7 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, POSITIVE, SHARE_BELOW_1, check_fields
 from mtfrun.optim.mup import adam_factor
-from mtfrun.optim.optimizer import LogitsModel, SlotOptimizer, WeightDecay, read_precisely
+from mtfrun.optim.optimizer import LogitsModel, SlotOptimizer, read_precisely
 from mtfrun.optim.schedules import Schedule
 from mtfrun.optim.trainable_variables import Factor
 
@@ -78,8 +78,9 @@ class Sophia(SlotOptimizer):
         curvature: Curvature = Curvature(),
         learning_rate_factors: Mapping[str, Factor] | None = None,
     ) -> None:
-        decay = WeightDecay(weight_decay, exclude_from_weight_decay)
-        super().__init__(learning_rate, learning_rate_factors, decay)
+        super().__init__(
+            learning_rate, learning_rate_factors, weight_decay, exclude_from_weight_decay
+        )
         self._beta1 = beta1
         self._epsilon = epsilon
         self._curvature = curvature

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import re
-from collections.abc import Iterable
 
 from mtfrun import mtf
-from mtfrun.errors import InputError, did_you_mean, list_some
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,28 +23,3 @@ class Adapter(abc.ABC):
         Raises:
           InputError: a field is invalid for this model.
         """
-
-
-def find_paths(paths: Iterable[str], pattern: str, what: str, setting: str) -> list[str]:
-    """Returns the paths in which a regular expression is found; InputError for none.
-
-    `what` names the paths, and `setting` the expression, in the message.
-    """
-    paths = list(paths)
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"{setting}={pattern!r} is not a regular expression: {error}") from None
-    matches = [path for path in paths if expression.search(path)]
-    if not matches:
-        last_parts = {part: path for path in paths for part in [*path.split("/"), path]}
-        words = re.findall(r"\w+", pattern)
-        near = [path for path in paths if any(word in path for word in words)]
-        # One of each kind: blocks have the same paths but for their numbers.
-        kinds = list({re.sub(r"/\d+/", "//", path): path for path in near or paths}.values())
-        hint = did_you_mean(max(words, key=len, default=""), last_parts)
-        raise InputError(
-            f"{setting}={pattern!r} is in none of the {len(paths)} paths of {what}{hint}: "
-            f"there are {list_some(kinds, 6)}"
-        )
-    return matches

@@ -11,7 +11,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, POSITIVE, SHARE_BELOW_1, check_range
-from mtfrun.layers.adapters.adapter import Adapter, find_paths
+from mtfrun.layers.adapters.adapter import Adapter
 from mtfrun.layers.layer import present_call
 
 RANK = "lora_rank"
@@ -48,7 +48,7 @@ class LoRA(Adapter):
 
     def attach(self, root: mtf.Module) -> None:
         kernels = {p: v for p, v in root.named_variables().items() if is_kernel(v)}
-        for path in find_paths(kernels, self.variables, "kernels", "LoRA.variables"):
+        for path in mtf.find_paths(kernels, self.variables, "kernels", "LoRA.variables"):
             if kernels[path].addend is not None:
                 raise InputError(f"LoRA.variables={self.variables!r}: {path} has a LoRA already")
             attach_low_rank(kernels[path], self.rank, self.alpha / self.rank, self.dropout_rate)

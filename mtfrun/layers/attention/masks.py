@@ -27,7 +27,8 @@ class AttentionWindow(NamedTuple):
 
     def intersection(self, other: AttentionWindow) -> AttentionWindow:
         """Returns the window of a sum of two masks."""
-        return AttentionWindow(*map(_smaller, self, other))
+        limits = ([x for x in pair if x is not None] for pair in zip(self, other, strict=True))
+        return AttentionWindow(*(min(limit, default=None) for limit in limits))
 
 
 class BiasTerm(abc.ABC):
@@ -119,10 +120,6 @@ class TensorBias(BiasTerm):
         return self.bias
 
 
-def _smaller(a: int | None, b: int | None) -> int | None:
-    return b if a is None else a if b is None else min(a, b)
-
-
 def _sum(order: mtf.ShapeLike | None, a: mtf.Tensor, b: mtf.Tensor) -> mtf.Tensor:
     if a.dtype != b.dtype:
         a, b = mtf.to_float(a), mtf.to_float(b)
@@ -179,9 +176,8 @@ class SegmentMask(BiasTerm):
     def value(self, dtype: tf.DType) -> mtf.Tensor:
         if not self.shares_negative:
             return _mask_where(mtf.not_equal, self.query, self.memory, dtype)
-        is_other = mtf.not_equal(
-            self.query, self.memory, output_shape=_both(self.query, self.memory)
-        )
+        shape = _both(self.query, self.memory)
+        is_other = mtf.not_equal(self.query, self.memory, output_shape=shape)
         is_document = mtf.greater_equal(self.memory, 0)
         return _mask(mtf.logical_and(is_other, is_document, output_shape=is_other.shape), dtype)
 
@@ -210,8 +206,7 @@ class WindowMask(BiasTerm):
         return AttentionWindow(self.size - 1, self.size - 1)
 
     def value(self, dtype: tf.DType) -> mtf.Tensor:
-        distance = mtf.sub(self.query, self.memory, output_shape=_both(self.query, self.memory))
-        return _mask(mtf.greater_equal(mtf.abs(distance), self.size), dtype)
+        return _mask(mtf.greater_equal(_distance(self.query, self.memory), self.size), dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,8 +221,7 @@ class ColumnMask(BiasTerm):
     distance: int
 
     def value(self, dtype: tf.DType) -> mtf.Tensor:
-        columns = mtf.sub(self.query, self.memory, output_shape=_both(self.query, self.memory))
-        return _mask(mtf.greater(mtf.abs(columns), self.distance), dtype)
+        return _mask(mtf.greater(_distance(self.query, self.memory), self.distance), dtype)
 
 
 def causal_mask(mesh: mtf.Mesh, length: mtf.Dimension) -> CausalMask:
@@ -257,6 +251,10 @@ def mask_segments(
 def _both(query: mtf.Tensor, memory: mtf.Tensor) -> mtf.Shape:
     memory_only = [dim for dim in memory.shape if dim not in query.shape]
     return mtf.Shape([*query.shape, *memory_only])
+
+
+def _distance(query: mtf.Tensor, memory: mtf.Tensor) -> mtf.Tensor:
+    return mtf.abs(mtf.sub(query, memory, output_shape=_both(query, memory)))
 
 
 def _mask_where(

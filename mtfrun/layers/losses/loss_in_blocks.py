@@ -43,7 +43,8 @@ def loss_in_blocks(
     gradients of its blocks before they are exchanged.
     """
     tokens, weights = _Tokens.of(targets, block_tokens), mtf.broadcast(weights, targets.shape)
-    trains_kernel = not _is_frozen(kernel)
+    is_frozen = isinstance(kernel, mtf.Variable) and not kernel.is_trained and not kernel.addend
+    trains_kernel = not is_frozen
     (d_model,) = x.shape - targets.shape
     (vocab,) = kernel.shape - d_model
     labels = [tokens.cut(label) for label in (targets, *by_token)]
@@ -67,10 +68,6 @@ def loss_in_blocks(
         return [run.join_x(of_x), mtf.cast(joined, inputs[1].dtype)]
 
     return list(mtf.custom_gradient(forward, backward, [x, kernel]))
-
-
-def _is_frozen(kernel: mtf.TensorLike) -> bool:
-    return isinstance(kernel, mtf.Variable) and not kernel.is_trained and kernel.addend is None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -116,16 +116,9 @@ class RMSNorm(mtf.Module):
         scale_offset: float = 0.0,
     ) -> None:
         super().__init__()
-        self._dim = dim
-        self._epsilon = epsilon
-        self.scale_offset = scale_offset
-        self.scale = mtf.Variable(
-            mesh,
-            [*outer_dims, *_as_list(dim)],
-            mtf.initializers.Constant(1.0 - scale_offset),
-            dtypes.master,
-            reduced_dims=(),
-        )
+        self._dim, self._epsilon, self.scale_offset = dim, epsilon, scale_offset
+        shape, initial = [*outer_dims, *_as_list(dim)], mtf.initializers.Constant(1 - scale_offset)
+        self.scale = mtf.Variable(mesh, shape, initial, dtypes.master, reduced_dims=())
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns x {..., dim} normalised over `dim`."""
@@ -141,7 +134,6 @@ class LayerNorm(mtf.Module):
     Without `use_scale` there is neither.
     """
 
-    # The name of the module in a stack: "norm/scale".
     short_name = "norm"
 
     def __init__(
@@ -156,8 +148,7 @@ class LayerNorm(mtf.Module):
         use_scale: bool = True,
     ) -> None:
         super().__init__()
-        self._dim = dim
-        self._epsilon = epsilon
+        self._dim, self._epsilon = dim, epsilon
         shape = [*outer_dims, *_as_list(dim)]
         one = mtf.initializers.Ones()
         self.scale = self.bias = None

@@ -10,7 +10,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, POSITIVE, check_range
-from mtfrun.layers import Adapter, Call, dense, find_paths
+from mtfrun.layers import Adapter, Call, dense
 from mtfrun.models.transformer.residual_transforms import TransformedLayer
 
 
@@ -140,7 +140,7 @@ class Bottlenecks(Adapter):
             for path, module in root.named_modules().items()
             if isinstance(module, TransformedLayer)
         }
-        for path in find_paths(layers, self.sublayers, "sublayers", "Bottlenecks.sublayers"):
+        for path in mtf.find_paths(layers, self.sublayers, "sublayers", "Bottlenecks.sublayers"):
             layer = layers[path]
             layer.adapter = Bottleneck(layer.mesh, layer.d_model, self.size)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from mtfrun.errors import ShapeError
+from mtfrun.errors import InputError, ShapeError, did_you_mean, list_some
 from mtfrun.mtf.parameters.variables import Variable
 
 
@@ -84,4 +85,30 @@ def _walk(root: Any, prefix: str, seen: set[int] | None = None) -> Iterator[tupl
         children = root.parts
     for name, child in children.items():
         if isinstance(child, (Module, Variable, Mapping, list, tuple)):
-            yield from _walk(child, f"{prefix}/{name}" if prefix else name, seen)
+            yield from _walk(child, f"{prefix}/{name}" if prefix else str(name), seen)
+
+
+def find_paths(paths: Iterable[str], pattern: str, what: str, setting: str) -> list[str]:
+    """Returns the paths in which a regular expression is found; an InputError for none.
+
+    `re.search` finds "norm" in every path that contains these letters, "^encoder/" in one module,
+    "/bias$" in every path with that last part. `what` and `setting` name both in the message.
+    """
+    paths = list(paths)
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"{setting}={pattern!r} is not a regular expression: {error}") from None
+    matches = [path for path in paths if expression.search(path)]
+    if not matches:
+        last_parts = {part: path for path in paths for part in [*path.split("/"), path]}
+        words = re.findall(r"\w+", pattern)
+        near = [path for path in paths if any(word in path for word in words)]
+        # One of each kind: blocks have the same paths but for their numbers.
+        kinds = list({re.sub(r"/\d+/", "//", path): path for path in near or paths}.values())
+        hint = did_you_mean(max(words, key=len, default=""), last_parts)
+        raise InputError(
+            f"{setting}={pattern!r} is in none of the {len(paths)} paths of {what}{hint}: "
+            f"there are {list_some(kinds, 6)}"
+        )
+    return matches

@@ -68,20 +68,15 @@ class RelativeLogits(BiasTerm):
         In consecutive positions a diagonal has one distance: every query has them all, one further
         left than the one before.
         """
-        length, memory_length = self.query.shape.dims[-1], self.memory.shape.dims[-1]
         if not self.consecutive:
-            shape = [*self.query.shape, memory_length]
-            relative = mtf.sub(self.memory, self.query, output_shape=shape)
-            return relative_logits(
-                self.table, relative, self.max_distance, bidirectional=self.bidirectional
-            )
+            shape = [*self.query.shape, *self.memory.shape]
+            return self._logits(mtf.sub(self.memory, self.query, output_shape=shape))
+        length, memory_length = self.query.shape.dims[-1], self.memory.shape.dims[-1]
         # One more than there are: rows of this size, read in steps of one less, move to the left.
         width = mtf.Dimension("distances", length.size + memory_length.size)
         first = mtf.reduce_first(self.memory, memory_length) - mtf.reduce_first(self.query, length)
         relative = mtf.range(self.table.mesh, width) + (first - (length.size - 1))
-        by_distance = relative_logits(
-            self.table, relative, self.max_distance, bidirectional=self.bidirectional
-        )
+        by_distance = self._logits(relative)
         outer = (by_distance.shape - width).dims
         rows = mtf.broadcast(by_distance, [*outer, length, width])
         flat = mtf.Dimension("entries", length.size * width.size)
@@ -92,25 +87,22 @@ class RelativeLogits(BiasTerm):
         seen = mtf.slice(moved, 0, memory_length.size, shorter.name)
         return mtf.rename_dimension(seen, shorter.name, memory_length.name)
 
-
-def relative_logits(
-    table: mtf.Tensor, relative: mtf.Tensor, max_distance: int, *, bidirectional: bool
-) -> mtf.Tensor:
-    """Returns the logits {heads, ...} of memory position - query position {...} int32."""
-    # From the largest distance on all distances share a bucket, so that a small table suffices.
-    buckets = table.shape.get_dim_by_name("buckets")
-    distances = mtf.Dimension("distance_table", 2 * max_distance + 1)
-    bucket_of_distance = relative_position_bucket(
-        np.arange(-max_distance, max_distance + 1),
-        bidirectional=bidirectional,
-        num_buckets=buckets.size,
-        max_distance=max_distance,
-    )
-    bucket_table = mtf.constant(table.mesh, bucket_of_distance, [distances], np.int32)
-    clipped = mtf.maximum(mtf.minimum(relative, max_distance), -max_distance) + max_distance
-    bucket = mtf.gather(bucket_table, clipped, distances)
-    shape = [*(table.shape - buckets), *relative.shape]
-    return mtf.gather(table, bucket, buckets, output_shape=shape)
+    def _logits(self, relative: mtf.Tensor) -> mtf.Tensor:
+        """Returns the logits {heads, ...} of memory position - query position {...} int32."""
+        # From the largest distance on all distances share a bucket, so that a small table suffices.
+        buckets, most = self.table.shape.get_dim_by_name("buckets"), self.max_distance
+        distances = mtf.Dimension("distance_table", 2 * most + 1)
+        bucket_of_distance = relative_position_bucket(
+            np.arange(-most, most + 1),
+            bidirectional=self.bidirectional,
+            num_buckets=buckets.size,
+            max_distance=most,
+        )
+        bucket_table = mtf.constant(self.table.mesh, bucket_of_distance, [distances], np.int32)
+        clipped = mtf.maximum(mtf.minimum(relative, most), -most) + most
+        bucket = mtf.gather(bucket_table, clipped, distances)
+        shape = [*(self.table.shape - buckets), *relative.shape]
+        return mtf.gather(self.table, bucket, buckets, output_shape=shape)
 
 
 class RelativePositionBias(mtf.Module):
@@ -138,10 +130,9 @@ class RelativePositionBias(mtf.Module):
 
         position: {length} int32 or an int32 scalar; memory_position: {memory_length} int32.
         """
-        shape = [*position.shape, *memory_position.shape]
-        relative = mtf.sub(memory_position, position, output_shape=shape)
-        table = mtf.to_float(self.table)
-        return relative_logits(table, relative, self._max_distance, bidirectional=bidirectional)
+        positions = position, memory_position
+        term = self.term(*positions, bidirectional=bidirectional, consecutive=False)
+        return term.value(tf.float32)
 
     def term(
         self,

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.errors.checks import COUNT, check_fields
+from mtfrun.errors.checks import COUNT, POSITIVE, check_fields, check_range
 
 
 class RotaryScaling(Protocol):
@@ -57,7 +57,7 @@ class DynamicScaling(LengthScaling):
     original_length: int = 2048
 
     def __post_init__(self) -> None:
-        _check_factor(self.factor)
+        check_fields(self, POSITIVE, "factor")
 
     def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
         return frequencies
@@ -96,7 +96,7 @@ class LongRopeScaling(LengthScaling):
 
     def __post_init__(self) -> None:
         for factor in (self.factor, *self.short_factors, *self.long_factors):
-            _check_factor(factor)
+            check_range("a factor of LongRopeScaling", factor, POSITIVE)
 
     @property
     def magnitude(self) -> float:
@@ -124,8 +124,7 @@ class LongRopeScaling(LengthScaling):
             raise InputError(
                 f"LongRopeScaling has {len(factors)} factors, and {frequencies.size} pairs rotate"
             )
-        divided: np.ndarray = frequencies / np.asarray(factors)
-        return divided
+        return np.asarray(frequencies / np.asarray(factors))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +134,7 @@ class LinearScaling(RotaryScaling):
     factor: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_factor(self.factor)
+        check_fields(self, POSITIVE, "factor")
 
     def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
         return frequencies / self.factor
@@ -160,7 +159,7 @@ class Llama3Scaling(RotaryScaling):
     original_length: int = 8192
 
     def __post_init__(self) -> None:
-        _check_factor(self.factor)
+        check_fields(self, POSITIVE, "factor")
         if not 0 < self.low_frequency_factor < self.high_frequency_factor:
             raise InputError(
                 f"low_frequency_factor={self.low_frequency_factor} must be positive and below "
@@ -198,7 +197,7 @@ class YarnScaling(RotaryScaling):
     attention_factor: float | None = None
 
     def __post_init__(self) -> None:
-        _check_factor(self.factor)
+        check_fields(self, POSITIVE, "factor")
         if not 0 < self.slow_turns <= self.fast_turns:
             raise InputError(
                 f"slow_turns={self.slow_turns} must be positive and at most "
@@ -207,9 +206,8 @@ class YarnScaling(RotaryScaling):
 
     @property
     def magnitude(self) -> float:
-        if self.attention_factor is not None:
-            return self.attention_factor
-        return yarn_magnitude(self.factor)
+        magnitude = self.attention_factor
+        return yarn_magnitude(self.factor) if magnitude is None else magnitude
 
     def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
         d_kv = 2 * frequencies.size
@@ -221,8 +219,7 @@ class YarnScaling(RotaryScaling):
         # Not 0, by which the ramp is divided.
         width = last - first or 0.001
         slow = np.clip((np.arange(frequencies.size) - first) / width, 0.0, 1.0)
-        scaled: np.ndarray = frequencies * (1.0 - slow + slow / self.factor)
-        return scaled
+        return np.asarray(frequencies * (1.0 - slow + slow / self.factor))
 
     def _pair(self, turns: float, d_kv: int, base: float) -> float:
         """Returns the number of the pair that turns so many times in the original length."""
@@ -238,11 +235,6 @@ def yarn_magnitude(factor: float, share: float = 1.0) -> float:
       (1.0, 1.1386)
     """
     return 1.0 if factor <= 1.0 else 0.1 * share * math.log(factor) + 1.0
-
-
-def _check_factor(factor: float) -> None:
-    if factor <= 0:
-        raise InputError(f"factor={factor} of a rotary scaling must be positive")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,7 +276,6 @@ class RotaryPositions:
 
     @property
     def depends_on_length(self) -> bool:
-        """Whether the frequencies depend on the length of a row."""
         return isinstance(self.scaling, LengthScaling)
 
     @property
