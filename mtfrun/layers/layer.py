@@ -25,8 +25,8 @@ class Call:
       training: whether dropout is on.
       key: the random key of this step; needed in training by layers that draw.
       collector: takes the losses, metrics and updates of layers; None drops them.
-      path_number: in a loop over blocks, returns for the path of a module of the first block the
-        number of its path in this round's block, an int32 scalar; see `scan_layers`.
+      path_number: the number, an int32 scalar, of the path in this round's block that belongs to a
+        path in the first block; for a loop over blocks, see `scan_layers`.
       recorder: takes inner values of layers, for pictures; None, as in training, for none.
     """
 

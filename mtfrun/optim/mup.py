@@ -74,9 +74,9 @@ def set_base_sizes(root: mtf.Module, base_sizes: Mapping[str, int]) -> None:
         optim.set_base_sizes(model, {"d_model": 128, "d_ff": 512, "heads": 4})
 
     Args:
-      base_sizes: of the dimensions that grow with the width, by name, in the model for which the
-        learning rate and the initial scale were chosen. Where layers have several sizes of one
-        name, as the filters of a ResNet, the smallest one.
+      base_sizes: sizes, by name, of the dimensions that grow with the width, in the model for which
+        the learning rate and the initial scale were chosen; the smallest of several sizes of a
+        name, such as the filters of a ResNet.
 
     Raises:
       InputError: no variable has a dimension of that name, or a size is not positive; or a variable

@@ -30,7 +30,8 @@ class WeightAverage:
     dimensions, layout and type.
 
     Args:
-      decay: between 0 and 1; the average is over about 1 / (1 - decay) steps, see `average_decay`.
+      decay: a number between 0 and 1; the average is over about 1 / (1 - decay) steps, see
+        `average_decay`.
     """
 
     def __init__(self, variables: Mapping[str, mtf.Variable], decay: float):

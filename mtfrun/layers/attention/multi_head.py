@@ -63,7 +63,7 @@ class MultiHeadAttention(mtf.Module):
 
         Args:
           rotary: queries and keys are rotated by their position; True for the usual frequencies.
-          dropout_rate: of the attention weights.
+          dropout_rate: dropout of the attention weights.
           block_length: longer sequences are computed in blocks of at most so many positions, with
             memory proportional to their length, see `attention_in_blocks`; None for never.
         """

@@ -76,7 +76,7 @@ class _Tokens:
 
     Attributes:
       shape: the dimensions of tokens.
-      parts: of each dimension that the mesh splits, one of as many parts.
+      parts: a dimension of parts for each dimension that the mesh splits.
       inner: the dimensions within a part, in the order of `shape`.
       blocks: the blocks of these together.
     """

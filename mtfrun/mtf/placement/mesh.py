@@ -57,7 +57,7 @@ class Mesh:
       devices: names such as "GPU:0", one for each of this process's places in the mesh; by default
         the accelerators, else (simulated) CPUs. One named device hides the other accelerators from
         TensorFlow.
-      settings: of TensorFlow for the devices.
+      settings: TensorFlow's settings for the devices.
       reproducible: "data:8" makes training compute the same bits on 1, 2, 4 and 8 devices along the
         axis `data`, which must be the batch's: a batch has 8 parts, computed one after the other on
         each device and added in one order, see `sum_over_parts`. Other axes of several devices must

@@ -49,7 +49,7 @@ class DynamicScaling(LengthScaling):
     computes it: base * (factor * length / original_length - factor + 1) ** (d_kv / (d_kv - 2)).
 
     Attributes:
-      factor: of the length.
+      factor: the factor of the length.
       original_length: the positions of the first training; shorter sequences are not scaled.
     """
 
@@ -82,9 +82,9 @@ class LongRopeScaling(LengthScaling):
     Ding et al. 2024, arXiv:2402.13753, section 3.2; in Phi-3.
 
     Attributes:
-      short_factors, long_factors: of all pairs, for lengths up to `original_length` and above.
+      short_factors, long_factors: factors of all pairs, up to `original_length` and above it.
       original_length: the positions of the first training.
-      factor: by how much sequences may be longer.
+      factor: the longest length by `original_length`.
       attention_factor: the magnitude; None for sqrt(1 + ln(factor) / ln(original_length)).
     """
 
@@ -147,7 +147,7 @@ class Llama3Scaling(RotaryScaling):
     Grattafiori et al. 2024, arXiv:2407.21783.
 
     Attributes:
-      factor: of slow rotations.
+      factor: the divisor of slow rotations.
       low_frequency_factor, high_frequency_factor: pairs that turn less than the first times in the
         original length are slow, more than the second, fast.
       original_length: the positions of the first training.
@@ -182,7 +182,7 @@ class YarnScaling(RotaryScaling):
     number of the pair.
 
     Attributes:
-      factor: of slow rotations.
+      factor: the divisor of slow rotations.
       original_length: the positions of the first training.
       slow_turns, fast_turns: turns in the original length.
       whole_pairs: the ramp begins and ends at whole pairs, as in their program.
@@ -243,7 +243,7 @@ class RotaryPositions:
 
     Attributes:
       base: pair i of d_kv / 2 rotates by base ** (-2 * i / d_kv) radians a position.
-      scaling: of these frequencies, for longer sequences than in the first training; None for none.
+      scaling: a change of the frequencies for longer sequences than in the first training.
       rotated: how many entries of a vector rotate, as one of this d_kv: the first ones, and the
         others stay; Black et al. 2022, arXiv:2204.06745, section 2.1. None for all.
     """

@@ -62,7 +62,7 @@ def while_loop(
       rounds: the expected number, by which `count_flops` multiplies the products of body_fn.
       most_rounds: how many, from the first, report their `Print` and `scalar_summary`; by default
         `rounds`, or 100 if `rounds` is 1.
-      **kwargs: of `tf.while_loop`, such as maximum_iterations.
+      **kwargs: arguments of `tf.while_loop`, such as maximum_iterations.
     """
     number = len(inputs)
     sums = list(shapes_of_results(body_fn, inputs))[number:] if has_accumulators else []
