@@ -2,7 +2,6 @@
 
 from mtfrun.data.data import Data as Data
 from mtfrun.data.data import TextData as TextData
-from mtfrun.data.entropy import conditional_entropy as conditional_entropy
 from mtfrun.data.errors import DataError as DataError
 from mtfrun.data.features import INPUTS as INPUTS
 from mtfrun.data.features import TARGETS as TARGETS
@@ -36,14 +35,9 @@ from mtfrun.data.objectives.span_corruption import IidDenoising as IidDenoising
 from mtfrun.data.objectives.span_corruption import SpanCorruption as SpanCorruption
 from mtfrun.data.preprocessor import BySplit as BySplit
 from mtfrun.data.preprocessor import Fields as Fields
-from mtfrun.data.preprocessor import FilterByStringLength as FilterByStringLength
-from mtfrun.data.preprocessor import LabelNames as LabelNames
-from mtfrun.data.preprocessor import ParseTsv as ParseTsv
 from mtfrun.data.preprocessor import Preprocessor as Preprocessor
 from mtfrun.data.preprocessor import Rekey as Rekey
 from mtfrun.data.preprocessor import StreamPreprocessor as StreamPreprocessor
-from mtfrun.data.preprocessor import TextPairs as TextPairs
-from mtfrun.data.preprocessor import WordLabels as WordLabels
 from mtfrun.data.prompts import ConversationTemplate as ConversationTemplate
 from mtfrun.data.prompts import DecoderOnlyPrompts as DecoderOnlyPrompts
 from mtfrun.data.prompts import EncoderDecoderPrompts as EncoderDecoderPrompts
@@ -66,7 +60,6 @@ from mtfrun.data.rows.infeed import validate_batch as validate_batch
 from mtfrun.data.rows.order import ONLY_HOST as ONLY_HOST
 from mtfrun.data.rows.order import Host as Host
 from mtfrun.data.rows.order import Selection as Selection
-from mtfrun.data.sources.named_dataset import named_dataset as named_dataset
 from mtfrun.data.sources.parquet import Parquet as Parquet
 from mtfrun.data.sources.records import JsonLines as JsonLines
 from mtfrun.data.sources.source import Example as Example

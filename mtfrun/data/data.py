@@ -239,11 +239,9 @@ class TextData(Data):
         raise DataError(f"{type(self).__name__} has no texts: choose data made of a task")
 
     def reference(self, fields: Fields) -> object:
-        """Returns what the metrics compare the prediction for an example with."""
         return self.postprocess(fields[TARGETS].decode("utf-8", "replace"))
 
     def pairs(self, split: str, count: int | None) -> list[tuple[bytes, bytes]]:
-        """Returns the inputs and targets of `evaluated_examples`."""
         examples = self.evaluated_examples(split, count)
         return [(example[INPUTS], example[TARGETS]) for example in examples]
 

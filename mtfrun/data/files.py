@@ -33,7 +33,6 @@ def file_states(paths: Iterable[str | Path]) -> dict[str, str]:
 
 
 def file_state(path: Path) -> str:
-    """Returns a file's size and time of last change, as readable text to compare."""
     try:
         status = path.stat()
     except OSError as error:
@@ -132,6 +131,5 @@ def _folders(base: str) -> Iterator[str]:
 
 
 def _leads_up(path: str) -> bool:
-    """Returns whether a path is a link to one of its parents."""
     around = os.path.join(os.path.realpath(os.path.dirname(path)), "")
     return os.path.islink(path) and around.startswith(os.path.join(os.path.realpath(path), ""))

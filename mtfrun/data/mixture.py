@@ -152,7 +152,6 @@ def feature_length(lengths: Mapping[str, int], feature: str) -> int:
 
 
 def choose(name: str, tasks: Sequence[Tasks]) -> Tasks:
-    """Returns the task or mixture of a name; a DataError names the nearest one."""
     names = [one.title for one in tasks]
     if name not in names:
         raise DataError(

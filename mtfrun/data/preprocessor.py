@@ -11,8 +11,6 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.sources.source import TEXT
 from mtfrun.errors import did_you_mean
 
 Fields = Mapping[str, bytes]
@@ -52,97 +50,6 @@ class Rekey:
         return {
             new: field_of(self, fields, old) if old else b"" for new, old in self.mapping.items()
         }
-
-
-@dataclasses.dataclass(frozen=True)
-class ParseTsv:
-    """Splits the field `text` at its tabs into as many `fields`."""
-
-    fields: Sequence[str] = (INPUTS, TARGETS)
-    text: str = TEXT
-
-    def __call__(self, fields: Fields) -> Fields:
-        line = field_of(self, fields, self.text)
-        values = line.split(b"\t")
-        if len(values) != len(self.fields):
-            start = line[:40].decode("utf-8", "replace")
-            raise DataError(
-                f"{self}: a text needs {len(self.fields) - 1} tab(s), between "
-                f"{', '.join(self.fields)}; this one has {len(values) - 1}: {start!r}"
-            )
-        return dict(zip(self.fields, values, strict=True))
-
-
-@dataclasses.dataclass(frozen=True)
-class LabelNames:
-    """Replaces the index of a class by its name in the field `label_key`; a name stays."""
-
-    names: Sequence[str]
-    label_key: str = "label"
-
-    def __call__(self, fields: Fields) -> Fields:
-        label = field_of(self, fields, self.label_key)
-        return {**fields, self.label_key: label_name(self, label, self.names)}
-
-
-@dataclasses.dataclass(frozen=True)
-class TextPairs:
-    """Fields "first", "second" and "label" to inputs "first<tab>second" and targets.
-
-    Tabs in the first text become spaces.
-
-    Attributes:
-      label_names: names by index, if the source returns indices; None for numbers.
-    """
-
-    label_names: Sequence[str] | None
-
-    def __call__(self, fields: Fields) -> Fields:
-        first, second, label = (field_of(self, fields, x) for x in ("first", "second", "label"))
-        names = self.label_names
-        return {
-            INPUTS: first.replace(b"\t", b" ") + b"\t" + second,
-            TARGETS: label if names is None else label_name(self, label, names),
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class WordLabels:
-    """Lists "words" and "labels" to inputs and targets with spaces, for `TokenClassificationData`.
-
-    The source must read the lists: {"words": "tokens/*", "labels": "ner_tags/*"}.
-
-    Attributes:
-      label_names: names by index, if the source returns indices.
-    """
-
-    label_names: Sequence[str]
-
-    def __call__(self, fields: Fields) -> Fields:
-        words, labels = (texts_of(fields, name) for name in ("words", "labels"))
-        for word in words:
-            if word.split() != [word]:
-                text = word.decode("utf-8", "replace")
-                raise DataError(f"{self}: {text!r} is not one word: words have no spaces")
-        names = [label_name(self, label, self.label_names) for label in labels]
-        return {INPUTS: b" ".join(words), TARGETS: b" ".join(names)}
-
-
-@dataclasses.dataclass(frozen=True)
-class FilterByStringLength:
-    """Leaves out examples in which a text is too short or too long, like T5's function.
-
-    Attributes:
-      min_length, max_length: bounds of the text's bytes, inclusive.
-    """
-
-    feature_key: str = TARGETS
-    min_length: int = 1
-    max_length: int = 1_000_000
-
-    def __call__(self, fields: Fields) -> Fields | Sequence[Fields]:
-        length = len(field_of(self, fields, self.feature_key))
-        return fields if self.min_length <= length <= self.max_length else []
 
 
 def field_of(preprocessor: object, fields: Fields, name: str) -> bytes:

@@ -35,9 +35,9 @@ class PromptLimits:
 
 
 class ScoredRow(NamedTuple):
-    """A pair as features to be padded to `lengths`; the target begins at `begin` in "targets".
+    """A pair as features to be padded to `lengths`.
 
-    The last `num_ends` of its ids are not of its text: they end it.
+    The target begins at `begin` in "targets", and its last `num_ends` ids end it.
     """
 
     features: dict[str, np.ndarray]
@@ -51,7 +51,7 @@ class PromptRow(NamedTuple):
     """One prompt as ids of the model's input, of which `read` are tokens of the prompt.
 
     `truncated` tokens of the prompt were cut off; `prefix` ids of it begin the output, which has at
-    most `limit` ids, the prefix included. `types` are of the ids of two texts, see `JoinedRow`.
+    most `limit` ids, the prefix included. `types` are of ids of two texts, see `JoinedRow`.
     """
 
     ids: np.ndarray
@@ -73,9 +73,8 @@ class PromptFormat(abc.ABC):
       has_plain_rows: whether a row is the ids of a prompt as one text, as the attributes say.
       feature: the feature that holds the prompt: the targets, if there are no inputs.
       from_end: whether a longer prompt loses its first ids, not the last.
-      mask: the id that a prediction replaces; the targets hold all other ids as well. None where
-        the targets hold no ids of the inputs.
-      stop: texts that end an output, which they are not part of.
+      mask: the id that a prediction replaces, if the targets hold all other ids of the inputs.
+      stop: texts that end an output without being part of it.
       end_ids: ids that end an output besides the vocabulary's.
     """
 
@@ -124,7 +123,6 @@ class PromptFormat(abc.ABC):
         return PromptRow(ids, len(prompt), len(encoded) - len(prompt), prefix, limit)
 
     def lengths(self, row: PromptRow) -> dict[str, int]:
-        """Returns the lengths of the features in the program that decodes the row."""
         sizes = {INPUTS: len(row.ids), TARGETS: row.limit}
         return {name: bucket(sizes[name], longest) for name, longest in self.max_lengths.items()}
 
@@ -188,13 +186,13 @@ class LanguageModelPrompts(PromptFormat):
         vocabulary, max_length = self.prompt_vocabulary, self._limits.max_length
         encode_target = vocabulary.encode_continuation if inputs else vocabulary.encode
         input_ids, target_ids = vocabulary.encode(inputs), encode_target(target)
-        num_tokens = len(input_ids) + len(target_ids) + len(ends(vocabulary))
+        num_ends = len(ends(vocabulary))
+        num_tokens = len(input_ids) + len(target_ids) + num_ends
         target_ids = with_end(vocabulary, target_ids, max_length)
         input_ids = truncate(input_ids, max_length - len(target_ids), from_end=True)
         ids = np.concatenate([input_ids, target_ids]).astype(np.int32)
         lengths = {TARGETS: bucket(len(ids), max_length)}
-        truncated, num_ends = num_tokens - len(ids), len(ends(vocabulary))
-        return ScoredRow({TARGETS: ids}, lengths, len(input_ids), truncated, num_ends)
+        return ScoredRow({TARGETS: ids}, lengths, len(input_ids), num_tokens - len(ids), num_ends)
 
 
 class EncoderDecoderPrompts(PromptFormat):
@@ -212,10 +210,9 @@ class EncoderDecoderPrompts(PromptFormat):
         limits: PromptLimits,
         cut_at_front: Collection[str] = (),
     ):
+        from_end, after = INPUTS in cut_at_front, ends(inputs_vocabulary)
         super().__init__(
-            *(inputs_vocabulary, targets_vocabulary, max_lengths),
-            from_end=INPUTS in cut_at_front,
-            after=ends(inputs_vocabulary),
+            inputs_vocabulary, targets_vocabulary, max_lengths, from_end=from_end, after=after
         )
         self._limits = limits
         self._cut_at_front = cut_at_front
@@ -291,10 +288,7 @@ class MaskedLanguageModelPrompts(PromptFormat):
         return {INPUTS: inputs, TARGETS: targets}
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        raise DataError(
-            "MaskedLanguageModelData scores no pairs: a masked language model predicts masked ids "
-            "only"
-        )
+        raise DataError("MaskedLanguageModelData scores no pairs: it predicts masked ids only")
 
 
 class TextClassificationPrompts(PromptFormat):

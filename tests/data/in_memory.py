@@ -18,7 +18,6 @@ NOWHERE = Path("/dev/null/cache")
 def token_cache(
     examples: Sequence[Sequence[Sequence[int]]], features: Sequence[str], directory: Path = NOWHERE
 ) -> TokenCache:
-    """Returns a cache of the ids of every example's features."""
     texts = [text for example in examples for text in example]
     tokens = np.array([token for text in texts for token in text], np.uint16)
     ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
@@ -44,28 +43,23 @@ class InMemory(data.Source):
     splits: tuple[str, ...] = ("train", "validation")
 
     def examples(self, split: str) -> Iterator[data.Example]:
-        """Yields all examples."""
         self.check_split(split)
         for row in self.rows:
             yield data.Example(dict(zip(self.fields, row, strict=True)))
 
     def fingerprint(self, split: str) -> object:
-        """Returns all texts."""
         self.check_split(split)
         return repr(self.rows)
 
 
 def texts_task(texts: Iterable[bytes]) -> data.Task:
-    """Returns a task of documents."""
     return data.Task(InMemory(tuple((text,) for text in texts), ("text",)), VOCABULARY)
 
 
 def pairs_task(pairs: Iterable[tuple[str, str]]) -> data.Task:
-    """Returns a task of pairs of texts."""
     rows = tuple((inputs.encode(), targets.encode()) for inputs, targets in pairs)
     return data.Task(InMemory(rows, ("inputs", "targets")), VOCABULARY)
 
 
 def numbered_pairs(count: int) -> tuple[tuple[str, str], ...]:
-    """Returns pairs (str(i), "x" * (i % 9)) of numbers."""
     return tuple((str(i), "x" * (i % 9)) for i in range(count))

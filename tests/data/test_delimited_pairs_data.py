@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import collections
-import re
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mtfrun.data import ByteVocabulary, DataError, DelimitedPairsData, Infeed
-from mtfrun.mtf import Mesh
+from mtfrun.data import ByteVocabulary, DelimitedPairsData
 from tests.data.in_memory import numbered_pairs, pairs_task
-from tests.layouts import ONE_DEVICE
 
 VOCABULARY = ByteVocabulary()
 INPUTS_LENGTH, TARGETS_LENGTH = 4, 7
@@ -88,27 +85,6 @@ def test_texts_that_are_too_long_are_truncated_before_their_end(packed: bool) ->
     assert set(_train_pairs(data, 0, 40)) == set(_truncated(pairs))
 
 
-def test_evaluation_has_every_pair_once() -> None:
-    pairs = numbered_pairs(1300)
-    batches = list(_data(pairs, length=PACKED_ROW).evaluation(8))
-    decoded = [pair for batch in batches for pair in _pairs(batch["targets"])]
-    assert sorted(decoded) == sorted(_truncated(pairs))
-
-
-def test_every_epoch_has_all_pairs_in_another_order_that_the_seed_fixes() -> None:
-    pairs = numbered_pairs(256)
-
-    def epochs(seed: int) -> list[list[tuple[str, str]]]:
-        trained = _train_pairs(_data(pairs, packed=False), seed, 128)
-        return [trained[:256], trained[256:]]
-
-    first, second = epochs(0)
-    assert sorted(first) == sorted(second) == sorted(_truncated(pairs))
-    assert first != second
-    assert epochs(0) == [first, second]
-    assert epochs(1)[0] != first
-
-
 def test_packed_training_loses_no_pair_and_wastes_little() -> None:
     pairs = numbered_pairs(256)
     batches = _data(pairs, length=PACKED_ROW).train(1, seed=0)
@@ -124,36 +100,3 @@ def test_packed_training_loses_no_pair_and_wastes_little() -> None:
         pair: 2 * count for pair, count in collections.Counter(_truncated(pairs)).items()
     }
     assert present > 0.9 * size  # 0.4 with one pair per row
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_batches_from_a_position_are_those_that_would_have_come(packed: bool) -> None:
-    data = _data(numbered_pairs(300), packed=packed, length=PACKED_ROW)
-    batches = data.train(7, seed=3)
-    for _ in range(60):
-        next(batches)
-    resumed = data.train(7, seed=3)
-    resumed.position = batches.position
-    expected = [next(batches)["targets"] for _ in range(60)]
-    assert len({rows.tobytes() for rows in expected}) == 60
-    np.testing.assert_array_equal([next(resumed)["targets"] for _ in range(60)], expected)
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_batches_reach_the_mesh(packed: bool) -> None:
-    data = _data(numbered_pairs(30), packed=packed)
-    features = Infeed(data.train(4, seed=0), Mesh(ONE_DEVICE), data.shapes(4)).next(2)
-    assert features is not None
-    assert {x.shape.to_string for x in features.values()} == {"steps:2;batch:4;length:11"}
-    assert len(features) == (3 if packed else 1)
-
-
-def test_a_row_that_is_too_short_for_the_longest_pair_is_an_error() -> None:
-    expected = "length=10 must be at least inputs_length + targets_length = 4 + 7 = 11"
-    with pytest.raises(DataError, match=f"DelimitedPairsData: {re.escape(expected)}"):
-        _data([("a", "x")], length=10)
-
-
-def test_a_split_without_pairs_is_an_error() -> None:
-    with pytest.raises(DataError, match="holds nothing"):
-        _data([]).train(2, seed=0)

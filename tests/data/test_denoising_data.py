@@ -7,26 +7,32 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtfrun.data import (
     Batch,
     ByteVocabulary,
+    DataError,
     DelimitedDenoisingData,
     DenoisingData,
     FeatureLengths,
     Host,
+    IdVocabulary,
+    MaskedLanguageModel,
+    MaskedLanguageModelData,
     Objective,
     PrefixLanguageModel,
     PromptLimits,
     RawText,
     SpanCorruption,
+    Task,
     Vocabulary,
 )
 from mtfrun.data.cache.tokens import open_cache
 from mtfrun.data.text.denoising_data import RawStream
-from tests.data.in_memory import texts_task
+from tests.data.in_memory import InMemory, texts_task
 
 TEXTS = [b"The first document. ", b"", b"x", b"Another one, which is somewhat longer. " * 7]
 LIMITS = PromptLimits(max_length=64, decode_length=16)
@@ -167,7 +173,6 @@ class Shifting(Objective):
     most: int = 9
 
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
-        """As many ids as the text has."""
         return FeatureLengths(raw_length, raw_length, 2 * raw_length)
 
     def __call__(
@@ -177,7 +182,6 @@ class Shifting(Objective):
         lengths: FeatureLengths,
         vocabulary: Vocabulary,
     ) -> Batch:
-        """Returns the text, and the text with the number added."""
         draws = np.array([[generator.integers(self.most)] for generator in generators], np.int32)
         return {"inputs": text.ids, "targets": np.where(text.is_id, text.ids + draws, 0)}
 
@@ -201,3 +205,74 @@ def test_the_fingerprint_names_the_objective() -> None:
     assert "SpanCorruption(noise_density=0.15" in fingerprint["settings"]["objective"]
     other = DenoisingData(texts_task(TEXTS), SpanCorruption(0.5), inputs_length=32)
     assert other.fingerprint() != fingerprint
+
+
+MASKED_TEXTS = [b"The first document. ", b"", b"Another one, which is somewhat longer. " * 20]
+MASKED_LIMITS = PromptLimits(max_length=32, decode_length=16)
+MASK = ByteVocabulary().sentinel(0)
+
+
+def _masked(**options: object) -> MaskedLanguageModelData:
+    return MaskedLanguageModelData(texts_task(MASKED_TEXTS), 32, **options)  # type: ignore[arg-type]
+
+
+def test_masked_rows_are_the_text_where_it_is_no_noise() -> None:
+    (batch,) = _masked().evaluation(40, split="validation")
+    inputs, targets = batch["inputs"].reshape(-1), batch["targets"].reshape(-1)
+    text = np.array([byte + 3 for byte in b"".join(MASKED_TEXTS)])
+    padded = np.zeros_like(inputs)
+    padded[: len(text)] = text
+    is_noise = targets != 0
+    assert (inputs[~is_noise] == padded[~is_noise]).all()
+    assert (targets[is_noise] == padded[is_noise]).all()
+    assert 0.1 < is_noise[: len(text)].mean() < 0.2
+    assert (inputs[is_noise] == MASK).mean() > 0.7
+
+
+def test_the_noise_of_masked_rows_changes_with_the_epoch() -> None:
+    made = _masked()
+    rows = -(-len(b"".join(MASKED_TEXTS)) // 32)
+    batches = made.train(rows, seed=0)
+    first, second = (sorted(map(tuple, next(batches)["targets"].tolist())) for _ in range(2))
+    assert first != second
+
+
+def test_a_prompts_masks_are_what_is_predicted() -> None:
+    prompt_format = _masked().prompt_format(MASKED_LIMITS)
+    row = prompt_format.row(b"a\xffc")
+    assert row.ids.tolist() == [100, MASK, 102] and row.limit == 3
+    batch = prompt_format.features([row], 2, prompt_format.lengths(row))
+    assert batch["inputs"][0, :4].tolist() == [100, MASK, 102, 0]
+    assert batch["targets"][0, :4].tolist() == [100, 0, 102, 0]
+    assert prompt_format.row(b"a" * 40).truncated == 8
+
+
+def test_masked_text_has_no_likelihood() -> None:
+    with pytest.raises(DataError, match="scores no pairs"):
+        _masked().prompt_format(MASKED_LIMITS).scored_row(b"a", b"b")
+
+
+def test_full_targets_are_for_models_that_generate() -> None:
+    with pytest.raises(DataError, match="full_targets"):
+        _masked(objective=MaskedLanguageModel(full_targets=True))
+
+
+def test_the_fingerprint_of_masked_rows_is_json() -> None:
+    fingerprint = json.loads(json.dumps(_masked().fingerprint()))
+    assert fingerprint["settings"]["objective"].startswith("MaskedLanguageModel(noise_density=0.15")
+
+
+def test_masked_rows_have_the_padding_of_the_vocabulary() -> None:
+    vocabulary = IdVocabulary(20, end_id=9, pad_id=-1, mask_id=19)
+    source = InMemory(((b"0 1 2 3 4 5 6 7 8 0 1",),), ("text",))
+    made = MaskedLanguageModelData(Task(source, vocabulary), 8, MaskedLanguageModel(0.5, 0.0))
+    (batch,) = made.evaluation(3, split="validation")
+    inputs, targets = batch["inputs"], batch["targets"]
+    is_noise = inputs == 19
+    assert is_noise.any() and ((targets >= 0) == is_noise).all()
+    assert (inputs[1, 3:] == -1).all() and (inputs[2] == -1).all() and (targets[2] == -1).all()
+    prompt_format = made.prompt_format(MASKED_LIMITS)
+    row = prompt_format.row(b"0 19")
+    features = prompt_format.features([row], 1, prompt_format.lengths(row))
+    assert features["inputs"][0].tolist() == [0, 19] + [-1] * 6
+    assert features["targets"][0].tolist() == [0] + [-1] * 7

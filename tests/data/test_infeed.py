@@ -22,7 +22,6 @@ SHAPES = DATA.shapes(8)
 
 
 def infeed(batches: Iterator[Batch], mesh_shape: str = "data:1,model:1") -> Infeed:
-    """Returns an infeed of batches that are split over the data axis."""
     return Infeed(batches, mtf.Mesh(mesh_shape, "batch:data"), SHAPES)
 
 
@@ -61,7 +60,6 @@ class PartOfMesh(mtf.Mesh):
         self._places = places
 
     def local_slices(self, shape: mtf.ShapeLike) -> list[tuple[slice, ...]]:
-        """Returns the slices of these places."""
         return super().local_slices(shape)[self._places]
 
 
@@ -69,17 +67,8 @@ class PartOfMesh(mtf.Mesh):
     ("mesh", "layout", "outer_batch", "processes", "rows"),
     [
         ("data:4,model:2", "batch:data", 1, 2, [[0, 1, 2, 3], [4, 5, 6, 7]]),
-        pytest.param(
-            "data:2,model:4",
-            "batch:data",
-            1,
-            4,
-            [[0, 1, 2, 3]] * 2 + [[4, 5, 6, 7]] * 2,
-            marks=pytest.mark.slow,
-        ),
         # No axis of the batch lies across processes.
         pytest.param("model:2,data:2", "batch:data", 1, 2, [None, None], marks=pytest.mark.slow),
-        pytest.param("data:2,model:2", "d_ff:model", 1, 4, [None] * 4, marks=pytest.mark.slow),
         # Each process has devices of two of four parts.
         pytest.param(
             "data:2,model:4",
@@ -91,14 +80,6 @@ class PartOfMesh(mtf.Mesh):
         ),
         # The batch lies on two axes: the rows of a process are not an interval.
         ("data:2,model:2", "batch:data;outer_batch:model", 2, 2, [[0, 1, 4, 5], [2, 3, 6, 7]]),
-        pytest.param(
-            "data:2,model:2",
-            "batch:data;outer_batch:model",
-            2,
-            4,
-            [[0, 1], [4, 5], [2, 3], [6, 7]],
-            marks=pytest.mark.slow,
-        ),
     ],
 )
 def test_a_process_reads_the_rows_of_its_devices_only(
@@ -258,22 +239,6 @@ def test_batches_of_another_size_size_is_an_error() -> None:
 def test_zero_steps_are_an_error() -> None:
     with pytest.raises(InputError, match=r"steps is 0: it must be"):
         infeed(DATA.evaluation(8)).next(0)
-
-
-def test_padding_up_to_the_capacity_consumes_no_batch() -> None:
-    feed = infeed(DATA.train(8, seed=0))
-    batches = DATA.train(8, seed=0)
-    for _ in range(2):
-        fed = feed.next(2, capacity=5)
-        assert fed is not None
-        targets = mtf.to_numpy(fed["targets"])
-        assert targets.shape == (5, 8, 16)
-        expected = np.stack([next(batches)["targets"] for _ in range(2)])
-        np.testing.assert_array_equal(targets[:2], expected)
-        assert not targets[2:].any()
-
-
-def test_a_capacity_below_the_steps_is_an_error() -> None:
     with pytest.raises(InputError, match=r"capacity is 2: it must be an integer of at least 3"):
         infeed(DATA.evaluation(8)).next(3, capacity=2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,6 @@ def _rows(packed: bool = False, **mixture: Any) -> data.SequenceToSequenceData:
 
 
 def _inputs(batches: Iterable[data.Batch]) -> list[str]:
-    """Returns the inputs of every pair of unpacked or packed rows."""
     texts: list[str] = []
     for batch in batches:
         for row in batch["inputs"]:
@@ -201,18 +200,14 @@ class _Other(data.ByteVocabulary):
         (data.ProportionalToExamples(temperature=2.0), [10.0, 100.0]),
         # The limit holds for the scaled number, and the root is taken last.
         (data.ProportionalToExamples(2.0, 900.0, 2.0), [200.0**0.5, 30.0]),
+        (lambda examples: 1.0 + examples, [101.0, 10_001.0]),
     ],
 )
 def test_rates_by_size_are_those_of_t5(
-    rate: data.ProportionalToExamples, expected: Sequence[float]
+    rate: Callable[[int], float], expected: Sequence[float]
 ) -> None:
     mixture = data.Mixture([SMALL, LARGE], rate)
     assert mixture.example_rates([100, 10_000]) == pytest.approx(expected)
-
-
-def test_a_function_of_ones_own_gives_rates() -> None:
-    mixture = data.Mixture([SMALL, LARGE], lambda examples: 1.0 + examples)
-    assert mixture.example_rates([3, 40]) == [4.0, 41.0]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,6 @@ VOCABULARY = ByteVocabulary()
 
 
 def _data(count: int = 300, **options: Any) -> SequenceToSequenceData:
-    """Returns pairs (str(i), "x" * (i % 9)) of numbers."""
     settings = {"inputs_length": 4, "targets_length": 7, "packed": False} | options
     return SequenceToSequenceData(pairs_task(numbered_pairs(count)), **settings)
 
@@ -32,7 +31,6 @@ def _texts(ids: np.ndarray) -> list[str]:
 
 
 def _ids_of_evaluation(data: SequenceToSequenceData, batch: int) -> list[tuple[str, str]]:
-    """Returns the texts of all pairs of an evaluation."""
     return [
         pair
         for values in data.evaluation(batch)

@@ -29,13 +29,11 @@ FEATURES = ("inputs", "targets")
 
 
 def all_rows(rows: Rows) -> dict[str, np.ndarray]:
-    """Returns all rows, in order."""
     numbers = np.arange(len(rows))
     return dict(rows.take(Selection(numbers, np.zeros_like(numbers))))
 
 
 def ids_of(text: bytes) -> list[int]:
-    """Returns the ids of a text, with its end."""
     return [*(byte + 3 for byte in text), 1]
 
 
@@ -59,7 +57,6 @@ def naive_stream(texts: list[bytes], length: int) -> list[tuple[list[int], list[
 
 
 def random_texts(seed: int, count: int, longest: int) -> list[bytes]:
-    """Returns documents of 0 to `longest` random bytes."""
     rng = np.random.default_rng(seed)
     return [rng.bytes(size) for size in rng.integers(0, longest + 1, count)]
 
@@ -75,14 +72,6 @@ def test_rows_of_a_stream_equal_those_made_token_by_token(length: int, longest: 
     assert batch["targets_segmentation"].tolist() == [segments for _, segments, _ in expected]
     assert batch["targets_position"].tolist() == [positions for _, _, positions in expected]
     assert rows.density == (sum(len(text) + 1 for text in texts if text), len(rows) * length, 0)
-
-
-def test_a_document_that_ends_with_the_row_leaves_no_empty_segment() -> None:
-    rows = StreamRows(token_cache([[ids_of(b"abc")], [ids_of(b"d")]], ["targets"]), 4)
-    batch = all_rows(rows)
-    assert batch["targets"].tolist() == [[100, 101, 102, 1], [103, 1, 0, 0]]
-    assert batch["targets_segmentation"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
-    assert batch["targets_position"].tolist() == [[0, 1, 2, 3], [0, 1, 0, 0]]
 
 
 def segments_of(batch: dict[str, np.ndarray], feature: str) -> list[list[int]]:
@@ -104,7 +93,6 @@ def segments_of(batch: dict[str, np.ndarray], feature: str) -> list[list[int]]:
 
 
 def trimmed(text: list[int], length: int) -> list[int]:
-    """Returns a text of at most `length` ids, the last one its own last."""
     return text if len(text) <= length else [*text[: length - 1], text[-1]]
 
 
@@ -112,18 +100,6 @@ text_ids = st.lists(st.integers(2, 60_000), max_size=25).map(lambda ids: [*ids, 
 documents = st.lists(st.tuples(text_ids), min_size=1, max_size=30)
 pairs = st.lists(st.tuples(text_ids, text_ids), min_size=1, max_size=30)
 lengths = st.integers(1, 30)
-
-
-@given(documents, lengths)
-def test_a_stream_holds_every_token_once(texts: list[tuple[list[int]]], length: int) -> None:
-    rows = StreamRows(token_cache(texts, ["targets"]), length)
-    batch = all_rows(rows)
-    segments = segments_of(batch, "targets")
-    tokens = [token for (text,) in texts for token in text]
-    assert [token for segment in segments for token in segment] == tokens
-    assert rows.density == (len(tokens), batch["targets"].size, 0)
-    # Where a segment does not end with an end id, its text goes on in the next row.
-    assert sum(segment[-1] == 1 for segment in segments) == len(texts)
 
 
 @given(documents, lengths)
@@ -184,7 +160,6 @@ def test_joined_pairs_are_undivided_and_one_segment(
 
 
 def padded(ids: list[int], length: int) -> list[int]:
-    """Returns the ids and zeros."""
     return ids + [0] * (length - len(ids))
 
 

@@ -88,7 +88,7 @@ def test_prompts_are_inputs_and_answers_are_targets(pieces: data.SentencePieceVo
 def test_texts_in_one_row_must_share_a_vocabulary(pieces: data.SentencePieceVocabulary) -> None:
     vocabularies = {"inputs": data.ByteVocabulary(), "targets": pieces}
     task = data.Task(InMemory(PAIRS, ("inputs", "targets")), vocabularies)
-    with pytest.raises(data.DataError, match=r"share a row and so a vocabulary"):
+    with pytest.raises(data.DataError, match="inputs and targets need one vocabulary"):
         data.DelimitedPairsData(task, inputs_length=16, targets_length=16)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from mtfrun.experiment import (
     ScoredTargets,
 )
 from mtfrun.experiment.evaluation.evaluation import EvaluationContext
+from mtfrun.experiment.evaluation.evaluators import markdown_table
 from mtfrun.extras import t5
 from mtfrun.extras.t5 import t5_metrics
 from mtfrun.models.transformer import (
@@ -206,3 +208,11 @@ def test_the_likeliest_class_of_each_example_is_ranked() -> None:
     assert result.metrics["accuracy"] == pytest.approx(100 * np.mean(likeliest == [0, 1, 2]))
     assert set(result.metrics) == {"accuracy", "mean_3class_f1"}
     assert not ScoredTargets(experiment, "validation")(CONTEXT).metrics
+
+
+def test_cells_of_tables_show_texts_as_they_are() -> None:
+    table = markdown_table(["input"], [["a|b `c`\n  <d> "], ["x" * 2000]])
+    first, second = table.splitlines()[2:]
+    assert first.startswith("| a&#124;b &#96;c&#96;<br>&nbsp;") and first.count("|") == 2
+    assert "<br>" in first and "\n" not in first and "&nbsp;" in first
+    assert html.unescape(second).endswith("(2,000 characters) |") and len(second) < 1100

@@ -44,7 +44,7 @@ _DAMAGE_ERRORS = (
     *(ValueError, KeyError, TypeError, AttributeError, IndexError),
     *(RecursionError, OverflowError),
 )
-# Matches names of caches, see `cache_path`, and of directories in which caches are built.
+# Names of caches, see `cache_path`, and of directories in which caches are built.
 _CACHE = re.compile(r"\.?(?P<name>[^.].*-[0-9a-f]{16})(\.\w+(-replaced)?)?")
 
 
@@ -72,12 +72,10 @@ EVERY_CACHE = CacheChoice()
 
 
 def resolve_cache_dir(cache_dir: str | None) -> Path:
-    chosen = cache_dir or os.environ.get("MTFRUN_CACHE_DIR") or "~/.cache/mtfrun"
-    return absolute_path(chosen)
+    return absolute_path(cache_dir or os.environ.get("MTFRUN_CACHE_DIR") or "~/.cache/mtfrun")
 
 
 def cache_path(cache_dir: str | None, name: str, split: str, origin: object) -> Path:
-    """Returns the directory of a cache, named after a hash of its origin's JSON."""
     digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:16]
     return resolve_cache_dir(cache_dir) / _file_name(name) / f"{_file_name(split)}-{digest}"
 
@@ -92,18 +90,24 @@ def open_or_build(
 ) -> T:
     """Opens a cache, after building it if it is missing or damaged.
 
-    Waits while another process builds the same cache. `place` returns the cache's directory for an
-    origin, JSON that identifies the sources, which is made before and after the build. `build`
-    writes the files into an empty directory and returns the counts for the manifest; its second
-    argument is the cache's directory. `open_files` may raise DamagedCacheError. Raises DataError if
-    the cache cannot be written, or a source changes during the build.
+    Waits while another process builds the same cache.
+
+    Args:
+      place: from an origin to the cache's directory.
+      origin: JSON that identifies the sources, made before and after the build.
+      build: writes the files into an empty directory, its first argument, for the cache's
+        directory, and returns the counts for the manifest.
+      open_files: may raise DamagedCacheError.
     """
     before = mask_json(origin())
     directory = place(before)
     if not overwrite:
         with contextlib.suppress(DamagedCacheError):  # damaged or missing
             return open_files(directory, before)
-    with _lock(directory):
+    with writing(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        lock = lock_file(directory.with_name(f".{directory.name}.lock"))
+    with lock:  # which the system releases when the process ends
         if not overwrite:
             try:
                 return open_files(directory, before)
@@ -145,10 +149,8 @@ def cache_directories(cache_dir: str | None) -> list[Path]:
 
 
 def remove_cache(directory: Path) -> bool:
-    """Removes a cache, or a killed build's partial files; returns False if it is being built.
-
-    Processes that read it are not disturbed: mapped files exist until they are unmapped.
-    """
+    """Removes a cache, or a killed build's partial files; returns False if it is being built."""
+    # Processes that read it are not disturbed: mapped files exist until they are unmapped.
     match = _CACHE.fullmatch(directory.name)
     lock = directory.with_name(f".{match['name'] if match else directory.name}.lock")
     with writing(directory), contextlib.suppress(BlockingIOError), lock_file(lock, waits=False):
@@ -163,10 +165,8 @@ class DamagedCacheError(DataError):
     def __init__(self, directory: Path, reason: object):
         text = f"{MANIFEST} has no {reason}" if isinstance(reason, KeyError) else str(reason)
         self.reason = " ".join(text.split())[:_LONGEST_REASON]
-        super().__init__(
-            f"the cache {directory} is damaged ({self.reason}): remove the directory, and it is "
-            "built anew"
-        )
+        remedy = "remove the directory, and it is built anew"
+        super().__init__(f"the cache {directory} is damaged ({self.reason}): {remedy}")
 
 
 @contextlib.contextmanager
@@ -194,10 +194,9 @@ def writing(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(
-            f"cannot write the cache {directory}: {error.strerror or error}; make room there, or "
-            "name another place with MTFRUN_CACHE_DIR"
-        ) from error
+        remedy = "make room there, or name another place with MTFRUN_CACHE_DIR"
+        message = f"cannot write the cache {directory}: {error.strerror or error}; {remedy}"
+        raise DataError(message) from error
 
 
 def write_manifest(directory: Path, entries: Mapping[str, Any]) -> None:
@@ -219,8 +218,10 @@ def read_manifest(
 ) -> dict[str, Any]:
     """Returns a cache's manifest, after comparing its files with their hashes if necessary.
 
-    `check` checks the content after the comparison and may raise DamagedCacheError. `origin` is
-    what the cache must be made from. `anew` compares files even if they have not changed.
+    Args:
+      check: a check of the content after the comparison, which may raise DamagedCacheError.
+      origin: the origin that the cache must have.
+      anew: whether to compare files even if they have not changed.
     """
     manifest: dict[str, Any]
     with reading(directory):
@@ -233,7 +234,12 @@ def read_manifest(
         sums = {name: manifest[FILES][name] for name in files}
         states = {name: _state(directory / name) for name in (*sums, MANIFEST)}
         if anew or states != _stored_states(directory):
-            _compare(directory, sums)
+            size = sum((directory / name).stat().st_size for name in sums)
+            with progress.Work(f"checking the cache {directory.name}", size, "B") as work:
+                for name, expected in sums.items():
+                    if hash_of_file(directory / name, work.advance) != expected:
+                        reason = f"{name} was changed: its SHA-256 differs"
+                        raise DamagedCacheError(directory, reason)
             if check is not None:
                 check(manifest)
             _store_states(directory, states)
@@ -266,38 +272,16 @@ def _remove_partial_files(directory: Path) -> None:
         name = partial.name[1:].rpartition(".")[0]
         lock = partial.with_name(f".{name}.lock")
         if partial.is_dir() and not partial.is_symlink() and lock.exists():
-            is_ours = name == directory.name  # and locked
-            with (
-                contextlib.suppress(OSError),
-                contextlib.nullcontext() if is_ours else lock_file(lock, waits=False),
-            ):
+            with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+                if name != directory.name:  # this cache's lock is held
+                    stack.enter_context(lock_file(lock, waits=False))
                 shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _lock(directory: Path) -> Iterator[None]:
-    """Holds an exclusive lock, which the system releases when the process ends."""
-    with writing(directory):
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        file = lock_file(directory.with_name(f".{directory.name}.lock"))
-    with file:
-        yield
 
 
 def _unreadable(directory: Path, error: Exception) -> DataError:
     text = " ".join(str(error).split())[:_LONGEST_REASON]
-    return DataError(
-        f"the cache {directory} cannot be read: {text}; it is not damaged: raise the limit (ulimit "
-        "-a), or correct the permissions"
-    )
-
-
-def _compare(directory: Path, sums: Mapping[str, str]) -> None:
-    size = sum((directory / name).stat().st_size for name in sums)
-    with progress.Work(f"checking the cache {directory.name}", size, "B") as work:
-        for name, expected in sums.items():
-            if hash_of_file(directory / name, work.advance) != expected:
-                raise DamagedCacheError(directory, f"{name} was changed: its SHA-256 differs")
+    remedy = "raise the limit (ulimit -a), or correct the permissions"
+    return DataError(f"the cache {directory} cannot be read: {text}; it is not damaged: {remedy}")
 
 
 def _sum_of(manifest: Mapping[str, Any]) -> str:

@@ -7,8 +7,7 @@ A cache is a directory with the ids of one split of a task:
   ends.npy       int64 [examples, features] where each text ends in tokens.bin
   manifest.json  counts, hashes, and the sources of the cache, see cache_directory.py
 
-It is written beside its place and renamed, so that it is complete or absent. Plans of rows
-(plan-*.npz, see packing.py) are added to it later.
+Plans of rows (plan-*.npz, see packing.py) are added to it later.
 """
 
 from __future__ import annotations
@@ -45,8 +44,7 @@ from mtfrun.display import progress
 
 # Version of the format and of the code that makes it; another one is another cache.
 FORMAT = 2
-# Texts that are tokenised together: enough to amortise the cost of a call, few enough to bound its
-# memory. SentencePiece needs about 20 bytes for a byte of text.
+# Texts that are tokenised together: SentencePiece needs about 20 bytes for a byte of text.
 _BYTES_PER_CALL = 1 << 21
 _TEXTS_PER_CALL = 1 << 14
 TOKENS = "tokens.bin"
@@ -77,7 +75,6 @@ class TokenCache:
     def open(
         cls, directory: Path, *, origin: Mapping[str, Any] | None = None, anew: bool = False
     ) -> TokenCache:
-        """Opens and checks a cache; raises DamagedCacheError for other ids or another origin."""
         check = functools.partial(_check_content, directory)
         manifest = read_manifest(directory, (TOKENS, ENDS), check, origin=origin, anew=anew)
         return cls(directory, *_map_file(directory, manifest), manifest)
@@ -87,7 +84,6 @@ class TokenCache:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """The names of the features, in the order of the columns of `ends`."""
         return tuple(self.manifest["features"])
 
     @property
@@ -110,7 +106,7 @@ class TokenCache:
             lengths[first:last] = np.diff(ends[first:last], prepend=before)
         return lengths.reshape(self.ends.shape)
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of the ids and of where texts end."""
         return self.fingerprint_of(self.manifest)
@@ -143,24 +139,18 @@ def open_cache(
     """Returns the ids of a split of a task, after tokenising it if there is no cache of it.
 
     Waits while another process builds the same cache. `features` are the stored texts: ["targets"]
-    or ["inputs", "targets"]. Raises DataError if the source cannot be read or is empty, or the
-    cache cannot be written.
+    or ["inputs", "targets"].
     """
     vocabularies = [task.vocabulary_of(feature) for feature in features]
     for vocabulary in vocabularies:
         if vocabulary.end_id == NO_END:
-            raise DataError(
-                f"{vocabulary!r} has no id that ends a text, which rows of texts need: name one, "
-                "end_id=1"
-            )
+            raise DataError(f"{vocabulary!r} has no id that ends a text: name one, end_id=1")
     size = max(vocabulary.size for vocabulary in vocabularies)
 
     def open_files(directory: Path, origin: Mapping[str, Any]) -> TokenCache:
         cache = TokenCache.open(directory, origin=origin, anew=choice.anew)
-        if cache.manifest["largest_id"] >= size:
-            raise DamagedCacheError(
-                directory, f"it has id {cache.manifest['largest_id']} of {size} ids"
-            )
+        if (largest := cache.manifest["largest_id"]) >= size:
+            raise DamagedCacheError(directory, f"it has id {largest} of {size} ids")
         if not isinstance(cache.manifest.get(_WARNINGS, []), list):
             raise DamagedCacheError(directory, f"{_WARNINGS} is not a list")
         return dataclasses.replace(cache, vocabularies=vocabularies)
@@ -202,9 +192,8 @@ def _write_texts(
             writer.write(chunk)
             caching.move_to(writer.text_bytes, f"{writer.examples:,} examples")
         if not writer.tokens:
-            raise DataError(
-                f'split "{split}" of {task.source} holds nothing: {task.source.why_empty(split)}'
-            )
+            why = task.source.why_empty(split)
+            raise DataError(f'split "{split}" of {task.source} holds nothing: {why}')
         counts = {**writer.finish(), "grain": importlib.metadata.version("grain")}
         return {**counts, **({_WARNINGS: warnings[:_MOST_WARNINGS]} if warnings else {})}
 
@@ -340,11 +329,10 @@ def _encode(chunk: _Chunk, vocabularies: Sequence[Vocabulary]) -> EncodedTexts:
 
 
 def _in_range(vocabulary: Vocabulary, encoded: EncodedTexts) -> EncodedTexts:
-    if encoded.ids.size and not 0 <= encoded.ids.min() <= encoded.ids.max() < vocabulary.size:
-        raise DataError(
-            f"{type(vocabulary).__name__} returned ids from {encoded.ids.min()} to "
-            f"{encoded.ids.max()}, though it has {vocabulary.size}"
-        )
+    ids = encoded.ids
+    if ids.size and not 0 <= ids.min() <= ids.max() < vocabulary.size:
+        who, bounds = type(vocabulary).__name__, f"from {ids.min()} to {ids.max()}"
+        raise DataError(f"{who} returned ids {bounds}, though it has {vocabulary.size}")
     return encoded
 
 

@@ -47,16 +47,11 @@ class RandomResizedCrop(Crop):
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.area[0] <= self.area[1] <= 1.0:
-            raise DataError(
-                f"RandomResizedCrop: area={self.area} must be two numbers, above 0 and at most 1, "
-                "the smaller one first"
-            )
-        if not 0.0 < self.aspect[0] <= self.aspect[1]:
-            raise DataError(
-                f"RandomResizedCrop: aspect={self.aspect} must be two numbers above 0, the smaller "
-                "one first"
-            )
+        for name, highest in (("area", 1.0), ("aspect", math.inf)):
+            low, high = values = getattr(self, name)
+            if not 0.0 < low <= high <= highest:
+                rule = f"must be two ascending numbers above 0, at most {highest:g}"
+                raise DataError(f"RandomResizedCrop: {name}={values} {rule}")
 
     def __call__(self, size: tuple[int, int], generator: np.random.Generator) -> Window:
         """Returns a window, or the largest in the centre if ten did not fit into the image."""

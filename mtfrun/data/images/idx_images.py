@@ -55,20 +55,14 @@ class IdxImages(ImageSource):
         images_path, labels_path = (self._path(split, name) for name in (_IMAGES, _LABELS))
         images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
         if len(images) != len(labels):
-            raise DataError(
-                f"{images_path} has {len(images)} images, but there are {len(labels)} labels in "
-                f"{labels_path}"
-            )
+            counts = f"{len(images)} images, and {labels_path} {len(labels)} labels"
+            raise DataError(f"{images_path} has {counts}: name the files of one set")
         if labels.size and labels.max() >= self.num_classes:
-            raise DataError(
-                f"{labels_path} has the label {labels.max()}: IdxImages.num_classes, "
-                f"{self.num_classes}, must be larger"
-            )
+            rule = f"IdxImages.num_classes, {self.num_classes}, must be larger"
+            raise DataError(f"{labels_path} has the label {labels.max()}: {rule}")
         if images.shape[1:] != self.size[:2]:
-            raise DataError(
-                f"{images_path} has images of {images.shape[1:]} pixels, those to train on have "
-                f"{self.size[:2]}"
-            )
+            sizes = f"images of {images.shape[1:]} pixels, the files of training {self.size[:2]}"
+            raise DataError(f"{images_path} has {sizes}")
         for image, label in zip(images, labels.tolist(), strict=True):
             yield ImageExample(image.tobytes(), label)
 

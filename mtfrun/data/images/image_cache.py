@@ -47,18 +47,17 @@ PIXELS, RECORDS, SIZES, LABELS = "images.bin", "images.array_record", "sizes.npy
 
 
 class ImageCache(abc.ABC):
-    """The images of one split of a source, with random access; labels int32 [images]."""
+    """The images of one split of a source, with random access; labels int32 [images].
 
-    # Names of the files with the images.
+    Raises DamagedCacheError if the files or `origin` differ from those written. All images are read
+    if `anew`, or if they may have changed. `files` are the names of the files with the images.
+    """
+
     files: ClassVar[Sequence[str]]
 
     def __init__(
         self, directory: Path, origin: Mapping[str, Any] | None = None, *, anew: bool = False
     ):
-        """Opens the cache in `directory`; reads its images if `anew` or if they may have changed.
-
-        Raises DamagedCacheError if the files or `origin` differ from those written.
-        """
         self.directory = directory
         names = (*self.files, LABELS)
         self.manifest = read_manifest(directory, names, origin=origin, anew=anew)
@@ -133,7 +132,6 @@ class EncodedCache(ImageCache):
             raise RuntimeError(f"{RECORDS} has {self._reader.num_records()} images")
 
     def images(self, numbers: np.ndarray) -> Sequence[StoredImage]:
-        """Raises DataError if the cache is damaged: every record has a checksum."""
         with reading(self.directory, *_DAMAGE_ERRORS):
             contents = self._reader.read(numbers.tolist())
         channels = self.manifest["size"][-1]
@@ -171,8 +169,7 @@ def open_cache(
     """Returns the cache of a split, after building it if there is none.
 
     Waits while another process builds the same cache. `kind` is PixelCache for images of one size,
-    EncodedCache for different sizes. Raises DataError if the split cannot be read or has no images,
-    or the cache cannot be written.
+    EncodedCache for different sizes.
     """
 
     def origin() -> dict[str, Any]:
@@ -201,9 +198,8 @@ def open_cache(
         with progress.Work(f"caching {source.title} {split}", None, "B") as caching:
             kind.write(work, directory, note_labels(caching))
         if not labels:
-            raise DataError(
-                f'split "{split}" of {source} holds no images: {source.why_empty(split)}'
-            )
+            why = source.why_empty(split)
+            raise DataError(f'split "{split}" of {source} holds no images: {why}')
         array = np.array(labels, np.int32)
         digest.update(array.tobytes())
         with writing(directory):

@@ -26,7 +26,7 @@ from mtfrun.data.images.image_files import (
 from mtfrun.data.images.image_source import ImageSize, ImageSource
 from mtfrun.data.rows.batches import Batch, Batches, Rows, every_row
 from mtfrun.data.rows.order import ONLY_HOST, Host, Selection
-from mtfrun.errors.checks import COUNT, check_fields, check_range
+from mtfrun.errors.checks import COUNT, Range, check_fields, check_range
 
 IMAGES, LABELS, WEIGHTS = "images", "labels", "weights"
 
@@ -37,12 +37,12 @@ Augmentation = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 _RESIZE = 256 / 224
 # Images that are decoded together, in threads.
 _TOGETHER = 32
-# Limit for image sizes in a run's record of its source.
+# The largest size of an image in a run's record of its source.
 _LARGEST_SIDE = 1 << 16
 
 
 class _SourceSummary(NamedTuple):
-    """The facts about a source that a model needs, see `ImageSource`."""
+    """The properties of an `ImageSource` that a model needs."""
 
     size: ImageSize
     label_names: tuple[str, ...]
@@ -57,13 +57,11 @@ class ImageData(Data):
     """Batches of labelled images.
 
     Attributes:
-      image_size: rows and columns to scale images to; needed where they differ in size. None: the
-        size of the source's images, which are not scaled.
-      resize: in evaluation and classification the shorter side of an image is scaled to so many
-        pixels, then a square of `image_size` is cut out of the centre; by default 256 for 224, and
-        in proportion.
-      crop: chooses the window of an image in training, such as @data.RandomResizedCrop(). None: the
-        same as in evaluation.
+      image_size: rows and columns to scale images to; None if all have one size, which stays.
+      resize: in evaluation and classification, pixels of the shorter side before a square of
+        `image_size` is cut out of the centre; by default 256 for 224, and in proportion.
+      crop: the choice of an image's window in training, such as @data.RandomResizedCrop(); None for
+        the window of evaluation.
       augmentations: functions of an image and a numpy generator, applied in training, in order.
         More are part of the network, see `resnet.ImageInput`.
       cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
@@ -80,15 +78,12 @@ class ImageData(Data):
     trained_source: Mapping[str, Any] | None = dataclasses.field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.image_size is None:
-            if self.resize is not None:
-                raise DataError(f"ImageData: resize={self.resize} needs an image_size as well")
-            return
-        check_fields(self, COUNT, "image_size")
-        if self.resize is not None and self.resize < self.image_size:
-            raise DataError(
-                f"ImageData: resize={self.resize} must be at least image_size={self.image_size}"
-            )
+        check_fields(self, COUNT, "image_size", optional=True)
+        if self.resize is not None and self.image_size is None:
+            raise DataError(f"ImageData: resize={self.resize} needs an image_size as well")
+        if self.image_size is not None:
+            at_least = Range(self.image_size, whole=True)
+            check_fields(self, at_least, "resize", optional=True)
 
     @property
     def tokens_per_row(self) -> int:
@@ -96,13 +91,12 @@ class ImageData(Data):
 
     @property
     def image(self) -> mtf.Shape:
-        """The shape {rows, cols, channels} of every image."""
-        sizes = (*self._rows_and_cols, self._of_source.size[-1])
+        sizes = (*self._rows_and_cols, self._summary.size[-1])
         return mtf.Shape(zip(("rows", "cols", "channels"), sizes, strict=True))
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        return self._of_source.label_names
+        return self._summary.label_names
 
     @property
     def features(self) -> dict[str, mtf.Shape]:
@@ -127,7 +121,6 @@ class ImageData(Data):
         return every_row(self.rows(split), batch)
 
     def rows(self, split: str) -> Rows:
-        """Returns the images of a split in order, as for evaluation."""
         if self.image_size is None:
             _ = self._rows_and_cols  # raises if images differ in size
             self._check_source()
@@ -143,7 +136,7 @@ class ImageData(Data):
 
     def read_image(self, path: str) -> np.ndarray:
         """Returns the pixels of an image file, scaled and cropped as for evaluation."""
-        channels = self._of_source.size[-1]
+        channels = self._summary.size[-1]
         if self.image_size is None:
             return read_image(path, (*self._rows_and_cols, channels))
         image = encode_image(read_file(path), channels, path)
@@ -159,7 +152,6 @@ class ImageData(Data):
         return [self.source.title]
 
     def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
-        """Yields the cache of the images, as they are before they are cropped and augmented."""
         title = self.source.title
         if choice.includes(title):
             cache = self._cache(split, choice)
@@ -177,25 +169,21 @@ class ImageData(Data):
         }
 
     def source_summary(self) -> dict[str, object]:
-        return self._of_source._asdict()
+        return self._summary._asdict()
 
     @functools.cached_property
-    def _of_source(self) -> _SourceSummary:
+    def _summary(self) -> _SourceSummary:
         if self.trained_source is None:
             return _SourceSummary(self.source.size, self.source.label_names)
         try:
             rows, cols, channels = self.trained_source["size"]
             names = self.trained_source["label_names"]
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"ImageData.trained_source is not a summary of a source: {error}"
-            ) from error
-        sizes = [n for n in (rows, cols) if n is not None]
-        has_sizes = channels in (1, 2, 3, 4) and all(
-            type(n) is int and 0 < n <= _LARGEST_SIDE for n in sizes
-        )
-        has_names = isinstance(names, list | tuple) and all(type(n) is str for n in names)
-        if not has_sizes or not has_names:
+            raise DataError(f"ImageData.trained_source is not a summary: {error}") from error
+        sides = [side for side in (rows, cols) if side is not None]
+        is_size = all(type(side) is int and 0 < side <= _LARGEST_SIDE for side in sides)
+        is_list = isinstance(names, list | tuple) and all(type(name) is str for name in names)
+        if not is_size or not is_list or channels not in (1, 2, 3, 4):
             raise DataError("ImageData.trained_source has values that no source has")
         return _SourceSummary((rows, cols, channels), tuple(names))
 
@@ -203,12 +191,10 @@ class ImageData(Data):
     def _rows_and_cols(self) -> tuple[int, int]:
         if self.image_size is not None:
             return self.image_size, self.image_size
-        rows, cols, _ = self._of_source.size
+        rows, cols, _ = self._summary.size
         if rows is None or cols is None:
-            raise DataError(
-                f"the images of {self.source} have different sizes: "
-                "set ImageData.image_size, such as 224"
-            )
+            who = f"the images of {self.source}"
+            raise DataError(f"{who} have different sizes: set ImageData.image_size, such as 224")
         return rows, cols
 
     @property
@@ -224,16 +210,15 @@ class ImageData(Data):
 
     def _cache(self, split: str, choice: CacheChoice = EVERY_CACHE) -> ImageCache:
         self._check_source()
-        has_one_size = self._of_source.size[0] is not None
         choice = dataclasses.replace(choice, cache_dir=choice.cache_dir or self.cache_dir)
-        kind = PixelCache if has_one_size else EncodedCache
+        kind = EncodedCache if self._summary.size[0] is None else PixelCache
         return open_cache(kind, self.source, split, choice)
 
     def _check_source(self) -> None:
         present = _SourceSummary(self.source.size, self.source.label_names)
-        if present != self._of_source:
+        if present != self._summary:
             raise DataError(
-                f"{self.source} has {present}, and the run was trained on {self._of_source}: name "
+                f"{self.source} has {present}, and the run was trained on {self._summary}: name "
                 "images of the same classes and size"
             )
 

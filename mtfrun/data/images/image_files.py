@@ -28,13 +28,7 @@ FORMATS = ("PNG", "JPEG")
 _MODES = {1: "L", 3: "RGB"}
 # What Pillow's parsers raise for damaged files.
 _DAMAGE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    IndexError,
-    OverflowError,
-    struct.error,
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error),
 )
 _SIZE_ERRORS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 # The EXIF tag of the orientation; 1 is upright.
@@ -64,7 +58,6 @@ def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
 
 
 def open_image(path: str, channels: int) -> Image.Image:
-    """Returns the upright image of a file, grey or in colour; see `read_image`."""
     return _open(read_file(path), channels, path)[0]
 
 
@@ -89,7 +82,6 @@ def encode_image(content: bytes, channels: int, place: str) -> EncodedImage:
 
     An upright JPEG file of 8 bits in grey or RGB is returned unchanged, after decoding it once with
     the training decoder; any other image as a PNG file of the pixels that `read_image` describes.
-    `place` names the file in messages. Raises DataError as `read_image`.
     """
     image, is_plain = _open(content, channels, place)
     if not is_plain:
@@ -136,7 +128,6 @@ def _open(content: bytes, channels: int, place: str) -> tuple[Image.Image, bool]
 
 @contextlib.contextmanager
 def _decoding(place: str) -> Iterator[None]:
-    """Raises DataError for what Pillow raises."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -191,7 +182,6 @@ class PixelImage(StoredImage):
     """An image whose pixels are in memory."""
 
     def __init__(self, pixels: np.ndarray):
-        """pixels: uint8 [rows, cols, channels]."""
         self._pixels = pixels
         rows, cols, _ = pixels.shape
         self.size = rows, cols
@@ -204,7 +194,6 @@ class EncodedImage(StoredImage):
     """A JPEG or PNG file, upright, of 8 bits, grey or RGB; see `encode_image`."""
 
     def __init__(self, content: bytes, size: tuple[int, int], channels: int):
-        """size: rows and columns; channels: of the result, 1 or 3."""
         self.content = content
         self.size = size
         self._channels = channels

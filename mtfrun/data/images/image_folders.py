@@ -60,10 +60,8 @@ class ImageFolders(ImageSource):
             first = next(iter(first.values()))
         names = tuple(path.name for path in _class_folders(absolute_path(first)))
         if len(names) == 1:
-            raise DataError(
-                f"the folder {first} has one class, {names[0]}: it must have a folder for each "
-                "class, named after it"
-            )
+            rule = "it must have a folder for each class, named after it"
+            raise DataError(f"the folder {first} has one class, {names[0]}: {rule}")
         return names
 
     @property
@@ -107,17 +105,12 @@ class ImageFolders(ImageSource):
                     f"{', '.join(self.label_names[:10])}"
                     f"{did_you_mean(folder.name, self.label_names)}"
                 )
-            is_empty = True
-            for path in _images(folder):
-                is_empty = False
-                name = path.relative_to(directory).as_posix()
-                if is_mapping or split_of(name) == split:
+            paths = _images(folder)
+            if not paths:
+                raise DataError(f"the folder {folder} has no JPEG or PNG file: add or delete it")
+            for path in paths:
+                if is_mapping or split_of(path.relative_to(directory).as_posix()) == split:
                     yield folder.name, path
-            if is_empty:
-                raise DataError(
-                    f"the folder {folder} of a class holds no JPEG or PNG file: add images, or "
-                    "delete it"
-                )
 
 
 def _class_folders(directory: Path) -> list[Path]:
@@ -128,22 +121,19 @@ def _class_folders(directory: Path) -> list[Path]:
     except OSError as error:
         raise DataError(f"cannot read the folder {directory}: {error.strerror or error}") from error
     if not folders:
-        raise DataError(
-            f"the folder {directory} holds no images in folders: it must have a folder for each "
-            "class, named after it"
-        )
+        rule = "it must have a folder for each class, named after it"
+        raise DataError(f"the folder {directory} holds no images in folders: {rule}")
     if all(folder.name in _NAMES_OF_SPLITS for folder in folders):
-        mapping = {folder.name: str(folder) for folder in folders}
-        raise DataError(
-            f"the folders in {directory} are splits, not classes: "
-            f"set ImageFolders.directory = {mapping}"
-        )
+        by_split = {folder.name: str(folder) for folder in folders}
+        remedy = f"set ImageFolders.directory = {by_split}"
+        raise DataError(f"the folders in {directory} are splits, not classes: {remedy}")
     return folders
 
 
-def _images(folder: Path) -> Iterator[Path]:
+def _images(folder: Path) -> list[Path]:
+    paths = []
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.lower().endswith(_SUFFIXES) and not name.startswith("."):
-                yield Path(parent, name)
+        names = sorted(name for name in files if not name.startswith("."))
+        paths += [Path(parent, name) for name in names if name.lower().endswith(_SUFFIXES)]
+    return paths

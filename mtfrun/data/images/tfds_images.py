@@ -70,11 +70,8 @@ class TfdsImages(TfdsDataset, ImageSource):
     def examples(self, split: str) -> Iterator[ImageExample]:
         rows, _, channels = self.size
         if rows is None:
-            return check_images(
-                self._files_of_images(split),
-                channels,
-                BadRecords(self, split, self.skip_bad_records),
-            )
+            bad = BadRecords(self, split, self.skip_bad_records)
+            return check_images(self._image_files(split), channels, bad)
         return (
             ImageExample(example[self.image_feature].tobytes(), int(example[self.label_feature]))
             for example in self._examples(split)
@@ -84,12 +81,11 @@ class TfdsImages(TfdsDataset, ImageSource):
         features = [self.image_feature, self.label_feature]
         return self.describe(split, features=features, skip_bad_records=self.skip_bad_records)
 
-    def _files_of_images(self, split: str) -> Iterator[ImageFile]:
+    def _image_files(self, split: str) -> Iterator[ImageFile]:
         for number, example in enumerate(self._examples(split)):
             place = f'number {number} of split "{split}" of {self}'
-            content = example[self.image_feature]
-            label = int(example[self.label_feature])
-            yield ImageFile(place, label, functools.partial(bytes, content))
+            read = functools.partial(bytes, example[self.image_feature])
+            yield ImageFile(place, int(example[self.label_feature]), read)
 
     def _examples(self, split: str) -> Iterator[dict[str, Any]]:
         """Returns the examples of a split; images of many sizes are not decoded."""
@@ -102,8 +98,6 @@ class TfdsImages(TfdsDataset, ImageSource):
         features = self.builder.info.features
         candidates = sorted(key for key, value in features.items() if isinstance(value, kind))
         if name not in candidates:
-            raise DataError(
-                f'{self} has no {kind.__name__} feature "{name}"; it has '
-                f"{', '.join(candidates) or 'none'}{did_you_mean(name, candidates)}"
-            )
+            names = f"{', '.join(candidates) or 'none'}{did_you_mean(name, candidates)}"
+            raise DataError(f'{self} has no {kind.__name__} feature "{name}"; it has {names}')
         return features[name]

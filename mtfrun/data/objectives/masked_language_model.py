@@ -68,18 +68,18 @@ class MaskedLanguageModel(Objective):
         width = text.ids.shape[1]
         is_noise = (uniform(generators, width) < self.noise_density) & text.is_id
         choices = uniform(generators, width)
-        replacements = np.where(
-            choices < self.random_probability,
-            self._random_ids(generators, width, vocabulary),
-            vocabulary.sentinel(0),
-        )
+        # As in T5: not reserved, and below `unpadded_size`.
+        bounds = (_NUM_RESERVED_IDS, vocabulary.unpadded_size)
+        random_ids = [generator.integers(*bounds, width, np.int32) for generator in generators]
+        is_random = choices < self.random_probability
+        replacements = np.where(is_random, np.stack(random_ids), vocabulary.sentinel(0))
         is_kept = choices >= 1 - self.keep_probability
-        inputs = replace_ids(text, is_noise & ~is_kept, replacements)
+        inputs = np.where(is_noise & ~is_kept, replacements, text.ids).astype(np.int32)
         if self.full_targets:
-            targets, ends = text.ids, vocabulary.end_id
+            end_id = vocabulary.end_id
             return {
-                INPUTS: compact(inputs, text.is_id, lengths.inputs, ends),
-                TARGETS: compact(targets, text.is_id, lengths.targets, ends),
+                INPUTS: compact(inputs, text.is_id, lengths.inputs, end_id),
+                TARGETS: compact(text.ids, text.is_id, lengths.targets, end_id),
             }
         padding = vocabulary.pad_id
         inputs = np.where(text.is_id, inputs, padding)
@@ -88,15 +88,6 @@ class MaskedLanguageModel(Objective):
             INPUTS: _of_length(inputs, lengths.inputs, padding),
             TARGETS: _of_length(targets, lengths.targets, padding),
         }
-
-    def _random_ids(self, generators: Generators, width: int, vocabulary: Vocabulary) -> np.ndarray:
-        """Returns int32 [batch, width] ids, as in T5: not reserved, and below `unpadded_size`."""
-        bounds = (_NUM_RESERVED_IDS, vocabulary.unpadded_size)
-        return np.stack([generator.integers(*bounds, width, np.int32) for generator in generators])
-
-
-def replace_ids(text: RawText, is_replaced: np.ndarray, replacements: np.ndarray) -> np.ndarray:
-    return np.where(is_replaced, replacements, text.ids).astype(np.int32)
 
 
 def _of_length(ids: np.ndarray, length: int, padding: int) -> np.ndarray:

@@ -30,14 +30,12 @@ class Denoiser:
     rate: float = 1.0
 
 
-# Table 1 of the paper; the published checkpoints have these names of modes.
+# Table 1 of the paper: regular, sequential and extreme denoising, with the published modes.
 _UL2 = (
-    *(Denoiser(SpanCorruption(0.15, mean), "[NLU]") for mean in (3.0, 8.0)),  # R
-    Denoiser(PrefixLanguageModel(0.25), "[S2S]"),  # S
-    *(
-        Denoiser(SpanCorruption(density, mean), "[NLG]")  # X
-        for mean, density in ((3.0, 0.5), (8.0, 0.5), (64.0, 0.15), (64.0, 0.5))
-    ),
+    *(Denoiser(SpanCorruption(0.15, mean), "[NLU]") for mean in (3.0, 8.0)),
+    Denoiser(PrefixLanguageModel(0.25), "[S2S]"),
+    *(Denoiser(SpanCorruption(0.5, mean), "[NLG]") for mean in (3.0, 8.0)),
+    *(Denoiser(SpanCorruption(density, 64.0), "[NLG]") for density in (0.15, 0.5)),
 )
 
 
@@ -46,10 +44,8 @@ class MixtureOfDenoisers(Objective):
     """Every row has one of several objectives, chosen at random, and its mode in front.
 
     By default UL2's seven in equal parts (Tay et al. 2022, https://arxiv.org/abs/2205.05131,
-    section 3.1): regular denoising (spans of 3 or 8 ids on average, 15 % noise), sequential (25 %
-    on average, at the end), and extreme (spans of 3 or 8 and 50 %, of 64 and 15 %, of 64 and 50 %).
-    Lengths of spans are distributed as in `SpanCorruption`, where the paper's are normal. All texts
-    have the same number of ids; features that an objective makes shorter are padded.
+    section 3.1); lengths of spans are distributed as in `SpanCorruption`, where the paper's are
+    normal. All texts have the same number of ids; shorter features are padded.
     """
 
     denoisers: Sequence[Denoiser] = _UL2

@@ -16,7 +16,7 @@ from mtfrun.data.vocabularies.vocabulary import Vocabulary
 Generators = Sequence[np.random.Generator]
 """Generators of random numbers, one for every row."""
 
-# The shortest text that can be divide into inputs and targets.
+# The shortest text that can be divided into inputs and targets.
 _SHORTEST_TEXT = 2
 
 
@@ -41,8 +41,7 @@ class RawText(NamedTuple):
 class FeatureLengths(NamedTuple):
     """Lengths of the features of a row, their ends included.
 
-    `joined` is for both in one row, "inputs end targets end": at most their sum, for both may not
-    reach their maximum in the same row.
+    `joined` is for both in one row, "inputs end targets end": at most their sum.
     """
 
     inputs: int
@@ -67,8 +66,7 @@ class Objective(abc.ABC):
     ) -> Batch:
         """Returns "inputs" and "targets", int32 [batch, length of the feature], padded with 0.
 
-        `text` has rows of at most `raw_length` ids. What does not fit into `lengths` is cut before
-        the end.
+        Ids that do not fit into `lengths` are cut before the end.
         """
 
     def check(self, raw_length: int, vocabulary: Vocabulary) -> None:  # noqa: B027, optional
@@ -89,22 +87,18 @@ class Objective(abc.ABC):
         return raw_length
 
     def raw_length_in_one_row(self, length: int, vocabulary: Vocabulary) -> int:
-        """Returns the number of ids of the longest text whose features fit into one row."""
         raw_length = self._longest("joined", length, vocabulary)
         self.check(raw_length, vocabulary)
         return raw_length
 
     def _longest(self, feature: str, length: int, vocabulary: Vocabulary) -> int:
-        """Returns the number of ids of the longest text one of whose `feature_lengths` fits."""
-
         def count_ids(raw_length: int) -> int:
             ids: int = getattr(self.feature_lengths(raw_length, vocabulary), feature)
             return ids
 
         if count_ids(_SHORTEST_TEXT) > length:
-            raise DataError(
-                f"{self}: no text fits into {feature} of {length} ids: make them longer"
-            )
+            message = f"{self}: no text fits into {feature} of {length} ids: make them longer"
+            raise DataError(message)
         too_long = 2 * _SHORTEST_TEXT
         while count_ids(too_long) <= length:
             too_long *= 2

@@ -39,14 +39,18 @@ class PrefixLanguageModel(Objective):
         check_fields(self, Range(0, 0.5, without_lowest=True), "noise_density")
 
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
-        """Returns the largest lengths of the features, which no row has both."""
         targets = int(self._most_targets(np.array(raw_length)))
         return FeatureLengths(raw_length, targets + 1, raw_length + 2)
 
     def __call__(
         self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
     ) -> Batch:
-        return divide(text, self.prefix_lengths(text, generators), lengths, vocabulary)
+        is_prefix = np.arange(text.ids.shape[1]) < self.prefix_lengths(text, generators)[:, None]
+        end_id = vocabulary.end_id
+        return {
+            INPUTS: compact(text.ids, text.is_id & is_prefix, lengths.inputs, end_id),
+            TARGETS: compact(text.ids, text.is_id & ~is_prefix, lengths.targets, end_id),
+        }
 
     def prefix_lengths(self, text: RawText, generators: Generators) -> np.ndarray:
         """Returns int64 [batch] number of ids of the inputs, without the end."""
@@ -58,14 +62,3 @@ class PrefixLanguageModel(Objective):
     def _most_targets(self, lengths: np.ndarray) -> np.ndarray:
         most = np.ceil(2 * self.noise_density * lengths).astype(np.int64) - 1
         return np.clip(most, 1, np.maximum(lengths - 1, 1))
-
-
-def divide(
-    text: RawText, prefix_lengths: np.ndarray, lengths: FeatureLengths, vocabulary: Vocabulary
-) -> Batch:
-    is_prefix = np.arange(text.ids.shape[1]) < prefix_lengths[:, None]
-    end_id = vocabulary.end_id
-    return {
-        INPUTS: compact(text.ids, text.is_id & is_prefix, lengths.inputs, end_id),
-        TARGETS: compact(text.ids, text.is_id & ~is_prefix, lengths.targets, end_id),
-    }

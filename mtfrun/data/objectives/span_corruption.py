@@ -28,10 +28,10 @@ _DEVIATIONS = 3.0
 class SpanCorruption(Objective):
     """Inputs lack random spans of the text, which are the targets.
 
-    Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4. The number of ids of noise
-    and the number of spans are fixed by the length of a text, as in T5's programs: inputs of 512
-    ids are made of 568 ids of text, and have targets of 114. Of the masks with these numbers that
-    begin with an id that is not noise, and end with noise, all are equally likely.
+    Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4. The numbers of ids of noise
+    and of spans are fixed by the length of a text, as in T5's programs: inputs of 512 ids are made
+    of 568 ids of text, and have targets of 114. All masks with these numbers that do not begin with
+    noise, and end with it, are equally likely.
 
     Attributes:
       noise_density: the share of ids that are noise.
@@ -71,13 +71,8 @@ class SpanCorruption(Objective):
         not_noise = np.maximum(text.lengths, 2) - noise
         keys = np.stack([generator.bit_generator.random_raw(width) for generator in generators])
         # The two use different keys: together they need fewer than a text has ids.
-        sizes = np.stack(
-            [
-                random_composition(keys, not_noise, spans),
-                random_composition(keys[:, ::-1], noise, spans),
-            ],
-            axis=2,
-        )
+        gaps = random_composition(keys, not_noise, spans)
+        sizes = np.stack([gaps, random_composition(keys[:, ::-1], noise, spans)], axis=2)
         starts = np.cumsum(sizes.reshape(batch, -1), axis=1)[:, :-1]
         # Where a row has fewer spans than another, its last starts are at its end.
         places = np.minimum(starts, width) + np.arange(batch)[:, None] * (width + 1)
@@ -121,25 +116,18 @@ class IidDenoising(Objective):
         density = self.noise_density
         variance = raw_length * density * (1 - density)
         deviations = _DEVIATIONS * math.sqrt(variance)
-        if not self.with_sentinels:
-            targets = raw_length * density + deviations
-            targets_length = min(math.ceil(targets), raw_length) + 1
-            return FeatureLengths(raw_length + 1, targets_length, raw_length + 2)
-        runs = variance + density
+        runs = variance + density if self.with_sentinels else 0.0
         # Ids and sentinels of the targets; the deviation is at most the deviation of both together.
-        targets = raw_length * density + runs + 2 * deviations
-        targets_length = min(math.ceil(targets), raw_length) + 1
+        targets = raw_length * density + runs + deviations * (2 if self.with_sentinels else 1)
         # A run takes a sentinel on either side; the ids are the text's.
-        sentinels = 2 * (runs + deviations) + 1
+        sentinels = 2 * (runs + deviations) + 1 if self.with_sentinels else 0.0
         joined = raw_length + min(math.ceil(sentinels), raw_length + 1) + 2
-        inputs_length = raw_length + 1
-        return FeatureLengths(inputs_length, targets_length, joined)
+        return FeatureLengths(raw_length + 1, min(math.ceil(targets), raw_length) + 1, joined)
 
     def check(self, raw_length: int, vocabulary: Vocabulary) -> None:
-        """Raises DataError if the vocabulary has fewer sentinels than a text needs on average."""
-        if not self.with_sentinels:
-            return
-        vocabulary.sentinel(math.ceil(raw_length * self.noise_density * (1 - self.noise_density)))
+        if self.with_sentinels:
+            runs = raw_length * self.noise_density * (1 - self.noise_density)
+            vocabulary.sentinel(math.ceil(runs))
 
     def __call__(
         self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
@@ -173,11 +161,8 @@ def replace_noise(
     """Returns inputs without noise, and targets that are the noise.
 
     Every run of noise is one sentinel in the inputs, and every run of other ids is one in the
-    targets; both count them from the first on. So the inputs "a <0> d <1>" and the targets
-    "<0> b c <1> e" make the text "a b c d e". Raffel et al. 2020,
-    https://arxiv.org/abs/1910.10683, section 3.1.4 and figure 2.
-
-    `is_noise` is bool [batch, raw_length], False after a text.
+    targets: the inputs "a <0> d <1>" and the targets "<0> b c <1> e" make the text "a b c d e"
+    (section 3.1.4 and figure 2). `is_noise` is bool [batch, raw_length], False after a text.
     """
     return {
         INPUTS: with_sentinels(text, is_noise, lengths.inputs, vocabulary),
@@ -188,11 +173,7 @@ def replace_noise(
 def with_sentinels(
     text: RawText, is_replaced: np.ndarray, length: int, vocabulary: Vocabulary
 ) -> np.ndarray:
-    """Returns int32 [batch, length]: the ids, with a sentinel for each run that is replaced.
-
-    The end id follows; ids that do not fit before it are cut. `is_replaced` is bool
-    [batch, raw_length], False after a text.
-    """
+    """Returns int32 [batch, length]: the ids, with a sentinel for each run of replaced ids."""
     begins = is_replaced.copy()
     begins[:, 1:] &= ~is_replaced[:, :-1]
     number_of_run = np.cumsum(begins, axis=1, dtype=np.int32) - 1

@@ -43,8 +43,7 @@ class Rows(abc.ABC):
     """A finite number of rows of features; an epoch has each row once."""
 
     @abc.abstractmethod
-    def __len__(self) -> int:
-        """Returns the number of rows."""
+    def __len__(self) -> int: ...
 
     @abc.abstractmethod
     def take(self, selection: Selection) -> Batch:
@@ -69,9 +68,13 @@ class Batches(Iterator[Batch]):
 
     A batch is a pure function of seed, position and host. Setting `position`, the number of
     examples consumed by all hosts, resumes a run, also with another batch size or other hosts.
-    `batch` counts rows over all hosts; `rates` and `max_epochs` are as in `Order`. For
-    `examples_before`, `examples_per_row` are means by component name; by default 1, with names "0",
-    "1", ..., or "" for one component. `components` may be replaced by ones of the same lengths.
+    `components` may be replaced by others of the same lengths.
+
+    Args:
+      batch: rows over all hosts.
+      rates, max_epochs: see `Order`.
+      examples_per_row: means by component name, for `examples_before`; by default 1, with names
+        "0", "1", ..., or "" for one component.
     """
 
     def __init__(
@@ -179,8 +182,8 @@ def fill_up(features: Batch, batch: int, rows: Rows) -> Batch:
 class Texts(NamedTuple):
     """Beginnings of texts in a sequence of tokens: `sizes` ids, at least 1, from `starts`.
 
-    Where the whole text does not end there but at `stops`, the last id that is read is replaced by
-    the whole text's last one, its end id. All int64 [texts].
+    If the whole text ends later, at `stops`, the last id is replaced by its end id. All int64
+    [texts].
     """
 
     starts: np.ndarray

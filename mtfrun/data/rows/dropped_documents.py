@@ -110,7 +110,6 @@ def _extents(cache: TokenCache) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _digests(cache: TokenCache, starts: np.ndarray, length: int) -> np.ndarray:
-    """Returns a digest of each document of a length, uint64 [documents]."""
     step = max(1, _TOKENS_PER_STEP // length)
     column = np.arange(length)
     parts = np.split(starts, range(step, len(starts), step))

@@ -53,7 +53,6 @@ class Selection(NamedTuple):
     seed: int = 0
 
     def generators(self) -> list[np.random.Generator]:
-        """Returns generators of random numbers, each a function of seed, epoch and row."""
         return [
             np.random.Generator(np.random.Philox(key=[self.seed, 0], counter=[0, 0, row, epoch]))
             for row, epoch in zip(self.rows.tolist(), self.epochs.tolist(), strict=True)
@@ -205,7 +204,6 @@ def _counts(length: N, shares: Sequence[int]) -> list[N]:
 
 
 def _first_with(count: int, component: int, shares: Sequence[int]) -> int:
-    """Returns the least length in which a component occurs `count` times, by bisection."""
     longest = 1
     while _counts(longest, shares)[component] < count:
         longest *= 2

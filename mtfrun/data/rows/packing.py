@@ -20,21 +20,19 @@ _DAMAGE_ERRORS = (
     *(OSError, EOFError, ValueError, KeyError, TypeError, IndexError, RuntimeError, MemoryError),
     *(SyntaxError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
 )
-# Version of the algorithm, part of the names of stored plans: another one makes other rows.
+# Version of the algorithm, part of the names of stored plans.
 VERSION = 2
-# Of the order in which texts of equal length are put into rows.
+# Seed of the order in which texts of equal length are put into rows.
 _SEED = 0
-# Part of the scarcest feature's capacity that rows of several features are to fill. The sums vary
-# by a few tokens from row to row; with less room more examples would have to be taken out again.
+# Part of the scarcest feature's capacity that rows of several features are to fill; with less room
+# more examples would have to be taken out again.
 _FILL = 0.995
-# The second feature matters less and less until it is less scarce than the first by this part.
+# The second feature is ignored if it is less scarce than the first by this part.
 _MUCH_LESS_SCARCE = 0.1
-# If no more of the rows exceed the other features, packing by the scarcest one is good enough.
+# The share of rows that may exceed the other features if rows are packed by the scarcest.
 _FEW_EXCEED = 0.02
-# So many examples of several features are packed together, to bound the memory.
-_EXAMPLES_PER_STEP = 1 << 18
-# So few examples of several features are packed one by one.
-_FEW = 512
+# Examples of several features that are packed together, to bound the memory; and one by one.
+_EXAMPLES_PER_STEP, _FEW = 1 << 18, 512
 
 
 class Plan(NamedTuple):
@@ -98,7 +96,6 @@ def stored_plan(directory: Path, name: str, examples: int, make: Callable[[], Pl
 
 
 def _has_every_example(plan: Plan, examples: int) -> bool:
-    """Returns whether each example is in exactly one row, and no row is empty."""
     starts = plan.row_starts
     return bool(
         plan.examples.dtype == np.int32
@@ -171,10 +168,9 @@ def _fit(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
 def _deal(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
     """Returns the row of each example, int [examples], so that all rows are about equally full.
 
-    Every row has the same number of places, some empty. For one place after the other, the examples
-    in that place of all rows are dealt anew: rows in the order of what their other places lack
-    receive examples in the order of their sizes. Like assigning the longest job to the machine with
-    the least work (Graham 1969, https://doi.org/10.1137/0117039), for two features and all rows.
+    Every row has the same number of places, some empty. Place by place, the examples of all rows
+    are dealt anew: the emptiest row receives the largest example, as the longest job goes to the
+    machine with the least work (Graham 1969, https://doi.org/10.1137/0117039), for two features.
     """
     fractions = sizes / capacity
     scarcity = fractions.sum(0)
@@ -202,9 +198,8 @@ def _deal(sizes: np.ndarray, capacity: np.ndarray) -> np.ndarray:
 def _order(amounts: np.ndarray) -> np.ndarray:
     """Returns the order of amounts [number, 2] by the first, and within groups by the second.
 
-    If two sets are ordered like this, those at the same place are similar in both amounts: in the
-    first by the width of a group, in the second the better, the larger groups are. The exponent is
-    the best of several for 25,000 rows of translations.
+    Elements at the same place of two sets are then similar in both amounts. The exponent is the
+    best of several for 25,000 rows of translations.
     """
     number = len(amounts)
     groups = int(number**0.4)

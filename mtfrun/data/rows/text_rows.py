@@ -45,7 +45,6 @@ class TextRows(Rows):
             check_range(f"the length of {name}", length, COUNT)
 
     def padding_of(self, feature: str) -> int:
-        """Returns the vocabulary's id of padding, and 0 for the segmentation and positions."""
         is_ids = feature in (*self.cache.features, TARGETS)
         return self.cache.padding_of(feature) if is_ids else 0
 
@@ -108,9 +107,8 @@ class _ExampleRows(TextRows):
     ):
         super().__init__(cache, lengths)
         if joined is not None and joined < sum(lengths):
-            raise DataError(
-                f"rows of {joined} tokens cannot hold texts of {' and '.join(map(str, lengths))}"
-            )
+            texts = " and ".join(map(str, lengths))
+            raise DataError(f"rows of {joined} tokens cannot hold texts of {texts}")
         self._is_joined = joined is not None
         lengths_of_texts = dict(zip(cache.features, lengths, strict=True))
         self.lengths = lengths_of_texts if joined is None else {TARGETS: joined}
@@ -150,14 +148,14 @@ class PackedRows(_ExampleRows):
     """Packed examples, none divided.
 
     One feature: texts longer than a row are cut into pieces, so that every token is in exactly one
-    row. Several features: a text that exceeds its length is trimmed to one id less, and its end, or
-    at the beginning in `cut_at_front`; segment n of every feature is of the same example.
+    row. Several features: longer texts are trimmed before their end, or at the beginning in
+    `cut_at_front`; segment n of every feature is of the same example.
 
     Args:
       lengths: [features] the maximum length of a text, and of a row unless features are joined.
       joined: length of rows of the single feature "targets", in which an example is one segment,
         such as "inputs end targets end"; None for rows of each feature.
-      plan: the examples of every row, by default from `pack`, stored with the cache.
+      plan: the examples of every row; by default from `pack`, stored with the cache.
     """
 
     def __init__(
@@ -263,7 +261,6 @@ class _TrimmedTexts:
 
     @functools.cached_property
     def cut_tokens(self) -> int:
-        """Ids that are in no example."""
         surplus = self._cache.lengths - np.asarray(self._limits, np.int32)
         return int(np.maximum(surplus, 0).sum(dtype=np.int64))
 

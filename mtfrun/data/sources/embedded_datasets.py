@@ -52,36 +52,27 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
 
     VERSION = tfds.core.Version("1.0.0")
     split_names: ClassVar[Sequence[str]] = SPLITS
-    homepage: ClassVar[str | None] = None
-    supervised_keys: ClassVar[tuple[str, str] | None] = None
     # TFDS's shuffle reads all examples a second time.
     disable_shuffling: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
-        """Returns the features by name."""
+    def features(self) -> Mapping[str, tfds.features.FeatureConnector]: ...
 
     @abc.abstractmethod
     def _generate_examples(self, split: str) -> Iterator[tuple[int | str, Mapping[str, object]]]:
         """Yields (key, example) of a split."""
-
-    def check(self) -> None:
-        """Raises DataError if this Python lacks what the examples are made of."""
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__,
             features=tfds.features.FeaturesDict(self.features()),
-            supervised_keys=self.supervised_keys,
-            homepage=self.homepage,
             disable_shuffling=self.disable_shuffling,
         )
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[Any]]:
-        self.check()
         return {split: self._generate_examples(split) for split in self.split_names}
 
 
@@ -94,8 +85,6 @@ class Digits(Embedded):
     """
 
     split_names = ("train", "test")
-    homepage = "https://doi.org/10.24432/C50P49"
-    supervised_keys = ("image", "label")
 
     def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
         return {
@@ -131,7 +120,6 @@ class NumberWords(Embedded):
 
 
 def running_python() -> tfds.core.BuilderConfig:
-    """The interpreter's config, e.g. `cpython_3_11_7`, for a prepared copy of each version."""
     version = platform.python_version()
     return tfds.core.BuilderConfig(
         name=f"{sys.implementation.name}_{version.replace('.', '_').replace('+', '')}",
@@ -148,8 +136,7 @@ class _PythonTexts(Embedded, skip_registration=True):  # type: ignore[call-arg]
         return {"name": tfds.features.Text(), "text": tfds.features.Text()}
 
     @abc.abstractmethod
-    def texts(self) -> Iterator[tuple[str, str | bytes]]:
-        """Yields all names, sorted, with their texts."""
+    def texts(self) -> Iterator[tuple[str, str | bytes]]: ...
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, Mapping[str, object]]]:
         for name, text in self.texts():
@@ -163,13 +150,15 @@ class PythonDocs(_PythonTexts):
     Topics that repeat longer ones are left out (`distinct_topics`); about 0.4 MB remain.
     """
 
-    homepage = "https://docs.python.org/3/reference/"
-
-    def check(self) -> None:
-        _topics()
-
     def texts(self) -> Iterator[tuple[str, str | bytes]]:
-        yield from sorted(distinct_topics(_topics()).items())
+        try:
+            topics = importlib.import_module("pydoc_data.topics").topics
+        except ImportError as error:
+            raise DataError(
+                "python_docs: this Python has no pydoc_data.topics; "
+                "install the full standard library or use python_source"
+            ) from error
+        yield from sorted(distinct_topics(topics).items())
 
 
 class PythonSource(_PythonTexts):
@@ -178,20 +167,15 @@ class PythonSource(_PythonTexts):
     One document per file, named by its path below the library, without tests and generated tables.
     """
 
-    homepage = "https://docs.python.org/3/library/"
-
-    def check(self) -> None:
+    def texts(self) -> Iterator[tuple[str, str | bytes]]:
         library = Path(sysconfig.get_path("stdlib"))
-        if not source_files(library):
+        names = source_files(library)
+        if not names:
             raise DataError(
                 f"python_source: no .py file under {library}; "
                 "install the full standard library or use python_docs"
             )
-
-    def texts(self) -> Iterator[tuple[str, str | bytes]]:
-        """Yields the files, by path; files that are empty or not UTF-8 are left out."""
-        library = Path(sysconfig.get_path("stdlib"))
-        for name in source_files(library):
+        for name in names:  # files that are empty or not UTF-8 are left out
             text = (library / name).read_bytes()
             if text and text.decode("utf-8", "ignore").encode() == text:
                 yield name, text
@@ -213,7 +197,6 @@ def shuffled_numbers() -> Iterator[int]:
 
 
 def is_held_out(number: int) -> bool:
-    """Returns whether a number is in the validation split, by SHA-256 of its digits."""
     return _hash(number) % 100 < _HELD_OUT_PERCENT
 
 
@@ -225,12 +208,10 @@ def spell(number: int) -> str:
     """Returns an integer from 0 to 999,999 in English words: "forty thousand thirteen"."""
     if not 0 <= number <= LARGEST_NUMBER:
         raise InputError(f"number={number} must be between 0 and {LARGEST_NUMBER}")
-    if number >= 1000:
-        remainder = f" {spell(number % 1000)}" if number % 1000 else ""
-        return f"{spell(number // 1000)} thousand{remainder}"
-    if number >= 100:
-        remainder = f" {spell(number % 100)}" if number % 100 else ""
-        return f"{_SMALL[number // 100]} hundred{remainder}"
+    for unit, name in ((1000, "thousand"), (100, "hundred")):
+        if number >= unit:
+            remainder = f" {spell(number % unit)}" if number % unit else ""
+            return f"{spell(number // unit)} {name}{remainder}"
     if number >= 20:
         remainder = f"-{_SMALL[number % 10]}" if number % 10 else ""
         return f"{_TENS[number // 10 - 2]}{remainder}"
@@ -259,17 +240,6 @@ def distinct_topics(topics: Mapping[str, str]) -> dict[str, str]:
             distinct[name] = topics[name]
         seen.update(paragraphs)
     return distinct
-
-
-def _topics() -> Mapping[str, str]:
-    try:
-        topics: Mapping[str, str] = importlib.import_module("pydoc_data.topics").topics
-        return topics
-    except ImportError as error:
-        raise DataError(
-            "python_docs: this Python has no pydoc_data.topics; "
-            "install the full standard library or use python_source"
-        ) from error
 
 
 def source_files(library: Path) -> list[str]:

@@ -20,7 +20,6 @@ class Parquet(FieldRecords):
     """Parquet files, one example per row; a hash of the columns that are read decides its split."""
 
     def expected_bytes(self, split: str) -> int | None:
-        """Returns None: columns are compressed."""
         return None
 
     def _records(self, path: str) -> Iterator[Mapping[str, Any]]:
@@ -29,7 +28,8 @@ class Parquet(FieldRecords):
         number = produced = 0
         try:
             with parquet.ParquetFile(path) as file:
-                columns = self._columns_to_read(path, file.schema_arrow.names)
+                names, selected = file.schema_arrow.names, self._selected
+                columns = None if selected is None else outermost_columns(selected, names, path)
                 for batch in file.iter_batches(_BATCH, columns=columns):
                     produced += batch.nbytes
                     check_expansion(path, produced, Path(path).stat().st_size)
@@ -46,12 +46,6 @@ class Parquet(FieldRecords):
         if isinstance(record, _BadRow):
             raise BadRecordError(record.reason)
         return record
-
-    def _columns_to_read(self, path: str, names: list[str]) -> list[str] | None:
-        """Returns the outermost names, None for all."""
-        if self._selected is None:
-            return None
-        return outermost_columns(self._selected, names, path)
 
 
 class _BadRow(dict[str, Any]):

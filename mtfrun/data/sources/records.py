@@ -29,7 +29,7 @@ class BadRecordError(Exception):
 
 
 class MissingFieldError(BadRecordError):
-    """A record lacks a field that is asked for."""
+    """A record lacks a requested field."""
 
 
 class BadRecords:
@@ -40,19 +40,20 @@ class BadRecords:
         self._messages: list[str] = []
 
     def add(self, message: str, *, is_field_unknown: bool = False) -> None:
-        """Raises DataError for one more than the limit; the message says which it is and why.
+        """Raises DataError for one more than the limit; `message` says which it is and why.
 
-        `is_field_unknown`: no record before this one has the fields that are asked for.
+        `is_field_unknown`: no record before this one has the requested fields.
         """
         self._messages.append(message)
         count, name = len(self._messages), type(self._source).__name__
-        if count > self._limit and is_field_unknown:
-            raise DataError(f"{message}: name one of these in {name}.fields, or in its gin macro")
         if count > self._limit:
-            raise DataError(
-                f"{message}; correct or delete it, or leave out bad records with "
+            remedy = (
+                f"name one of these in {name}.fields, or in its gin macro"
+                if is_field_unknown
+                else "correct or delete it, or leave out bad records with "
                 f"{name}.skip_bad_records={count} or more"
             )
+            raise DataError(f"{message}; {remedy}")
 
     def warn(self) -> None:
         if self._messages:
@@ -91,19 +92,14 @@ class RecordFiles(FileSource):
                     bad.add(f"{place}: {error}", is_field_unknown=is_field_unknown)
                     continue
                 has_good = True
-                if fields is not None and len(fields) > 1:
-                    yield Example(fields)
-                elif fields is not None:
-                    yield from in_parts(fields)
+                yield from () if fields is None else in_parts(fields)
         bad.warn()
 
     def _numbered_records(self, path: str) -> Iterator[tuple[int, Any]]:
-        """Yields the records of a file, numbered for messages."""
         return enumerate(self._records(path), 1)
 
     @abc.abstractmethod
-    def _records(self, path: str) -> Iterator[Any]:
-        """Yields the records of a file."""
+    def _records(self, path: str) -> Iterator[Any]: ...
 
     @abc.abstractmethod
     def _fields(self, record: Any) -> Mapping[str, bytes] | None:
@@ -113,9 +109,6 @@ class RecordFiles(FileSource):
         """Returns the bytes whose hash decides the split of a record."""
         key: bytes = record
         return key
-
-    def _keys(self, path: str) -> Iterator[bytes]:
-        return (self._key(record) for _, record in self._numbered_records(path))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,17 +148,12 @@ class FieldRecords(RecordFiles):
 
 
 def by_our_name(fields: FieldNames) -> dict[str, str]:
-    """Returns {our name: name in the data}."""
     return dict(fields) if isinstance(fields, Mapping) else {name: name for name in fields}
 
 
 def outermost_columns(
     selected: Mapping[str, str], columns: Collection[str], source: str
 ) -> list[str]:
-    """Returns the columns that have the selected fields: "answers" for "answers/text".
-
-    DataError, which names the source, if one is not among the columns.
-    """
     outermost = set()
     for name in selected.values():
         column = name if name in columns else name.split("/", maxsplit=1)[0]
@@ -200,24 +188,25 @@ def text_of_value(value: object) -> bytes | None:
 def texts_of_record(
     record: Mapping[str, object], fields: Mapping[str, str] | None
 ) -> dict[str, bytes]:
-    """Returns texts, numbers and truth values of a record as UTF-8.
+    """Returns texts, numbers and truth values of a record as UTF-8; may raise BadRecordError.
 
     `fields` maps our names to names in the record, as in `FieldRecords`; None for all values but
-    lists, mappings and missing values. Raises BadRecordError if the record lacks a field, or one is
-    neither text, number nor truth value.
+    lists, mappings and missing values.
     """
     if fields is None:
-        values_of = {name: text_of_value(value) for name, value in record.items()}
-        present = {name: text for name, text in values_of.items() if text is not None}
+        all_texts = {name: text_of_value(value) for name, value in record.items()}
+        present = {name: text for name, text in all_texts.items() if text is not None}
         if not present:
             raise BadRecordError("no field holds text")
         return present
-    texts: dict[str, bytes] = {}
+    fields_by_name: dict[str, bytes] = {}
     for ours, name in fields.items():
-        values = [record[name]] if name in record else _find_values(record, name)
-        of_field = [_text(value, name) for value in values]
-        texts |= list_fields(ours, of_field) if ALL in name.split("/") else {ours: of_field[0]}
-    return texts
+        values: list[object] = [record[name]] if name in record else [record]
+        for key in name.split("/") if name not in record else ():
+            values = [inner for value in values for inner in _inner(record, name, value, key)]
+        texts = [_text(value, name) for value in values]
+        fields_by_name |= list_fields(ours, texts) if ALL in name.split("/") else {ours: texts[0]}
+    return fields_by_name
 
 
 def list_fields(ours: str, texts: Iterable[bytes]) -> dict[str, bytes]:
@@ -228,20 +217,18 @@ def list_fields(ours: str, texts: Iterable[bytes]) -> dict[str, bytes]:
 
 def _text(value: object, name: str) -> bytes:
     text = text_of_value(value)
-    if text is None:
-        raise BadRecordError(f'field "{name}" is {_kind(value, name)}, not text')
-    return text
-
-
-def _find_values(record: Mapping[str, object], name: str) -> list[object]:
-    """Returns the value of a nested field; several if its name contains "*"."""
-    values: list[object] = [record]
-    for key in name.split("/"):
-        values = [inner for value in values for inner in _inner(record, name, value, key)]
-    return values
+    if text is not None:
+        return text
+    kind = "missing (null)" if value is None else f"of type {type(value).__name__}"
+    if isinstance(value, list):
+        kind = f'a list (its first element is "{name}/0", all are "{name}/*")'
+    elif isinstance(value, Mapping):
+        kind = f'a mapping (a value of it is "{name}/{next(iter(value), "key")}")'
+    raise BadRecordError(f'field "{name}" is {kind}, not text')
 
 
 def _inner(record: Mapping[str, object], name: str, value: object, key: str) -> Sequence[object]:
+    """Returns the value of a key within a value; several for "*"."""
     if isinstance(value, Mapping) and key in value:
         return [value[key]]
     if isinstance(value, list) and key == ALL:
@@ -252,14 +239,6 @@ def _inner(record: Mapping[str, object], name: str, value: object, key: str) -> 
         f'it has no field "{name}"; it has {", ".join(record) or "none"}'
         f"{did_you_mean(name, record)}"
     )
-
-
-def _kind(value: object, name: str) -> str:
-    if isinstance(value, list):
-        return f'a list (its first element is "{name}/0", all are "{name}/*")'
-    if isinstance(value, Mapping):
-        return "a mapping (a value of it is " + f'"{name}/{next(iter(value), "key")}")'
-    return "missing (null)" if value is None else f"of type {type(value).__name__}"
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -282,9 +261,8 @@ def json_value(line: bytes, decoder: json.JSONDecoder = _NUMBERS) -> object:
     except UnicodeDecodeError as error:
         raise BadRecordError(f"it is not UTF-8, at byte {error.start + 1}") from error
     except json.JSONDecodeError as error:
-        raise BadRecordError(
-            f"it is not JSON: {error.msg}, at character {error.pos + 1}"
-        ) from error
+        place = f"at character {error.pos + 1}"
+        raise BadRecordError(f"it is not JSON: {error.msg}, {place}") from error
     except (ValueError, RecursionError) as error:
         raise BadRecordError(f"it is not JSON: {error}") from error
 

@@ -18,6 +18,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.files import absolute_path, file_states, fixed_directory, matching_files
 from mtfrun.data.sources.streams import LONGEST_PART, blocks, check_utf8, is_compressed, parts
 from mtfrun.data.splits import SHARES, SPLITS, check_split, record_selector
+from mtfrun.errors.checks import check_choice
 from mtfrun.files import copy_matching, is_url
 
 # The field of sources of running text.
@@ -26,22 +27,17 @@ TEXT = "text"
 T = TypeVar("T")
 Patterns = str | Sequence[str]
 
-_INVALID_UTF8 = ("warn", "refuse", "keep")
-
 PATTERNS_PER_SPLIT = "{'train': 'a/*', 'validation': 'b/*'}"
 
-_WARNINGS: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar(
-    "warnings", default=None
-)
+_WARNINGS: contextvars.ContextVar[list[str]] = contextvars.ContextVar("warnings")
 
 
 @contextlib.contextmanager
 def record_warnings() -> Iterator[list[str]]:
     """Yields the list of the warnings about files that are read inside, which a cache stores."""
-    warnings: list[str] = []
-    token = _WARNINGS.set(warnings)
+    token = _WARNINGS.set([])
     try:
-        yield warnings
+        yield _WARNINGS.get()
     finally:
         _WARNINGS.reset(token)
 
@@ -69,8 +65,7 @@ class SplitSource(abc.ABC, Generic[T]):
 
     @property
     @abc.abstractmethod
-    def splits(self) -> tuple[str, ...]:
-        """The names of the splits."""
+    def splits(self) -> tuple[str, ...]: ...
 
     @abc.abstractmethod
     def examples(self, split: str) -> Iterator[T]:
@@ -78,10 +73,7 @@ class SplitSource(abc.ABC, Generic[T]):
 
     @abc.abstractmethod
     def fingerprint(self, split: str) -> object:
-        """Returns JSON that changes when the examples may have changed, without reading them.
-
-        For files: their paths, sizes and times of change, and all settings. May raise DataError.
-        """
+        """Returns JSON that changes when the examples may have changed, without reading them."""
 
     @property
     def title(self) -> str:
@@ -97,14 +89,16 @@ class SplitSource(abc.ABC, Generic[T]):
 
 
 class Source(SplitSource[Example]):
-    """Texts, labels and numbers in splits."""
+    """Texts, labels and numbers in splits.
+
+    `paths` are the files that a split is read from, if any; `expected_bytes` is about the number of
+    bytes of its texts, for progress, None if unknown.
+    """
 
     def paths(self, split: str) -> Sequence[str]:
-        """Returns the files that a split is read from; empty if the source does not read files."""
         return ()
 
     def expected_bytes(self, split: str) -> int | None:
-        """Returns about how many bytes of text a split has, for progress; None: unknown."""
         return None
 
 
@@ -116,8 +110,8 @@ class FileSource(Source):
       patterns: one glob pattern or several (`**` matches directories at any depth), or a mapping
         from split to patterns. Without a mapping a hash decides the split of every record: 80 %
         train, 10 % validation, 10 % test; equal records are always in the same split. Each file is
-        read once, even if several links lead to it. Files whose names end in `.gz`, `.bz2`, `.xz`
-        or `.zst` are decompressed.
+        read once, even if several links lead to it. Names that end in `.gz`, `.bz2`, `.xz` or
+        `.zst` are of compressed files.
     """
 
     patterns: Patterns | Mapping[str, Patterns]
@@ -130,51 +124,38 @@ class FileSource(Source):
         return tuple(self.patterns) if isinstance(self.patterns, Mapping) else SPLITS
 
     def paths(self, split: str) -> list[str]:
-        """Returns absolute paths; raises DataError if there is no such split, or none matches."""
         self.check_split(split)
         patterns = self.patterns
         return list(matches(patterns[split] if isinstance(patterns, Mapping) else patterns))
 
     def fingerprint(self, split: str) -> object:
-        """Returns the settings, and path, size and time of change (ns) of every file."""
-        settings = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name != "patterns"
-        }
+        names = [field.name for field in dataclasses.fields(self) if field.name != "patterns"]
+        settings = {name: getattr(self, name) for name in names}
         files = file_states(self.paths(split))
         # Where the patterns have no splits, the split decides which part of the files is read.
         part = None if isinstance(self.patterns, Mapping) else split
         return {"source": type(self).__name__, "part": part, "settings": settings, "files": files}
 
     def expected_bytes(self, split: str) -> int | None:
-        """Returns the split's share of the files' sizes; None if one is compressed."""
         paths = self.paths(split)
         if any(map(is_compressed, paths)):
             return None
         return round(sum(Path(path).stat().st_size for path in paths) * self._share(split))
 
     def why_empty(self, split: str) -> str:
-        keys = [key for path in self.paths(split) for key in self._keys(path)]
-        if any(map(self._in_split(split), keys)):
-            return "its texts are empty, or the preprocessors leave them out"
+        files = f"{len(self.paths(split))} file(s)"
         if isinstance(self.patterns, Mapping):
-            return f"{len(self.paths(split))} file(s) without a record; name other files"
+            return f"{files} without a record, or the preprocessors leave all out; name other files"
         return (
             f"a hash of each record puts {SHARES[split]:.0%} of them there, equal ones into the "
-            f"same split: of {len(keys)} record(s), {len(set(keys))} different, there is none; add "
-            f"more, or give patterns per split, e.g. {PATTERNS_PER_SPLIT}"
+            f"same split: {files} have none of them, or the preprocessors leave all out; add more, "
+            f"or give patterns per split, e.g. {PATTERNS_PER_SPLIT}"
         )
-
-    def _keys(self, path: str) -> Iterator[bytes]:
-        """Yields the bytes of every record of a file whose hash decides its split."""
-        return iter(())
 
     def _blocks(self, path: str, start: int = 0, size: int | None = None) -> Iterator[bytes]:
         return blocks(path, start, size)
 
     def _share(self, split: str) -> float:
-        """Returns about which share of a split's files belongs to it."""
         return 1.0 if isinstance(self.patterns, Mapping) else SHARES[split]
 
     def _in_split(self, split: str) -> Callable[[bytes], bool]:
@@ -195,11 +176,8 @@ class TextSource(FileSource):
     invalid_utf8: str = dataclasses.field(default="warn", kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.invalid_utf8 not in _INVALID_UTF8:
-            raise DataError(
-                f"{type(self).__name__}.invalid_utf8={self.invalid_utf8!r} must be one of "
-                f"{', '.join(_INVALID_UTF8)}"
-            )
+        name = f"{type(self).__name__}.invalid_utf8"
+        check_choice(name, self.invalid_utf8, ("warn", "refuse", "keep"))
 
     def _blocks(self, path: str, start: int = 0, size: int | None = None) -> Iterator[bytes]:
         content = super()._blocks(path, start, size)
@@ -209,16 +187,14 @@ class TextSource(FileSource):
         def report(line: int, byte: int) -> None:
             if start:
                 line += sum(block.count(b"\n") for block in blocks(path, 0, start))
-            what = "UTF-8" if byte else "text"
-            text = f"{path}:{line} is not {what} (byte {byte:#04x})"
+            text = f"{path}:{line} is not {'UTF-8' if byte else 'text'} (byte {byte:#04x})"
             if self.invalid_utf8 == "refuse":
                 raise DataError(f"{text}: convert the file, or set invalid_utf8 to 'warn'")
             text += (
                 ": its bytes are read as they are; if another encoding is meant, convert the file, "
                 "such as with iconv -f LATIN1 -t UTF-8"
             )
-            if (warnings := _WARNINGS.get()) is not None:
-                warnings.append(text)
+            _WARNINGS.get([]).append(text)
             warn_once(text)
 
         return check_utf8(content, report)
@@ -258,14 +234,12 @@ class NoSource(MissingSource[Example], Source):
 
 
 def in_parts(fields: Mapping[str, bytes]) -> Iterator[Example]:
-    """Yields an example; one whose only field is a long text in several parts."""
-    if len(fields) == 1:
-        ((name, text),) = fields.items()
-        if len(text) > LONGEST_PART:
-            for part, is_whole in parts([text]):
-                yield Example({name: part}, is_whole)
-            return
-    yield Example(fields)
+    """Yields an example; if its only field is a long text, in several parts."""
+    name, text = next(iter(fields.items()), ("", b""))
+    if len(fields) == 1 and len(text) > LONGEST_PART:
+        yield from (Example({name: part}, is_whole) for part, is_whole in parts([text]))
+    else:
+        yield Example(fields)
 
 
 def matches(patterns: Patterns) -> dict[str, str]:
@@ -292,10 +266,8 @@ def matches(patterns: Patterns) -> dict[str, str]:
             raise DataError(f'no file matches "{pattern}"; {_nearby(Path(root))}')
         names.update((path, os.path.relpath(path, root)) for path in paths)
     if not isinstance(patterns, str):  # several names may lead to the same file
-        names = {
-            path: names[path]
-            for path in {os.path.realpath(path): path for path in reversed(names)}.values()
-        }
+        unique = {os.path.realpath(path): path for path in reversed(names)}.values()
+        names = {path: names[path] for path in unique}
     return dict(sorted(names.items()))
 
 

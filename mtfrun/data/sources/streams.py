@@ -60,14 +60,12 @@ def unreadable(path: str, reason: object) -> DataError:
 
 @contextlib.contextmanager
 def naming_the_file(path: str) -> Iterator[None]:
-    """Turns errors of reading and decompressing into DataErrors that name the file."""
     try:
         yield
     except OSError as error:
         if error.errno is None or is_shortage(error):  # decompressors set no errno
             raise unreadable(path, error.strerror or error) from error
-        text = f"{path} cannot be read: {error.strerror}{path_hint(error)}"
-        raise DataError(text) from error
+        raise DataError(f"{path} cannot be read: {error.strerror}{path_hint(error)}") from error
     except (EOFError, zlib.error, lzma.LZMAError, MemoryError) as error:
         raise unreadable(path, str(error) or "it needs too much memory") from error
 
@@ -87,8 +85,7 @@ def blocks(
 ) -> Iterator[bytes]:
     """Yields a file, or `size` bytes from `start`, in blocks, decompressed if its suffix says so.
 
-    `is_raw` includes a byte-order mark, and allows files that are not text. Raises DataError if the
-    file cannot be read, is not text, or needs a package that is not installed.
+    `is_raw` includes a byte-order mark, and allows files that are not text.
     """
     end = sys.maxsize if size is None else start + size
     with naming_the_file(path), Path(path).open("rb") as file:
@@ -100,7 +97,8 @@ def blocks(
                 return
             first = max(start - position, 0)
             if position == 0 and not is_raw:
-                _check_kind(path, block)
+                if kinds := [kind for magic, kind in _KINDS.items() if re.match(magic, block)]:
+                    raise DataError(f"{path} is not text but {kinds[0]}")
                 first = max(first, len(codecs.BOM_UTF8) * block.startswith(codecs.BOM_UTF8))
             part = block[first : end - position]
             position += len(block)
@@ -118,19 +116,13 @@ def check_expansion(path: str, produced: int, compressed: int) -> None:
         )
 
 
-def _check_kind(path: str, block: bytes) -> None:
-    for magic, kind in _KINDS.items():
-        if re.match(magic, block):
-            raise DataError(f"{path} is not text but {kind}")
-
-
 def check_utf8(contents: Iterator[bytes], report: Callable[[int, int], None]) -> Iterator[bytes]:
     """Yields blocks; calls `report` with the line and the byte of the first invalid UTF-8, or 0."""
     decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
     for block in contents:
         try:
             decoder.decode(block)
-            if b"\0" in block:  # no text, and a frequent byte of other files
+            if b"\0" in block:  # not text, and a frequent byte of other files
                 raise UnicodeDecodeError("utf-8", block, place := block.index(0), place + 1, "zero")
             line += block.count(b"\n")
         except UnicodeDecodeError as error:
@@ -244,8 +236,7 @@ def _decompress(path: str, file: IO[bytes]) -> Iterator[bytes]:
 def _zstandard_blocks(path: str, file: IO[bytes]) -> Iterator[bytes]:
     """Yields all Zstandard frames; the package's reader takes a truncated file for a whole one."""
     zstandard = import_package("zstandard", path, or_else=", or decompress it")
-    # None between frames.
-    frame = None
+    frame = None  # between frames
     compressed = b""
     while compressed := compressed or file.read(_COMPRESSED_BLOCK):
         frame = frame or zstandard.ZstdDecompressor().decompressobj()

@@ -63,7 +63,6 @@ class TextFiles(TextSource):
                 yield Example({TEXT: text}, is_whole)
 
     def _is_divided(self) -> bool:
-        """Returns whether there is one file, of which every split is a part."""
         return not isinstance(self.patterns, Mapping) and len(matches(self.patterns)) == 1
 
 
@@ -81,9 +80,6 @@ class _DocumentsInFiles(TextSource):
                 begins = is_whole
                 if is_selected:
                     yield Example({TEXT: text}, is_whole)
-
-    def _keys(self, path: str) -> Iterator[bytes]:
-        return (text for text, _ in self._documents(blocks(path)))
 
     @abc.abstractmethod
     def _documents(self, content: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
@@ -128,8 +124,8 @@ class TextParagraphs(_DocumentsInFiles):
 def range_of_split(path: str, split: str) -> tuple[int, int]:
     """Returns first byte and size of a split: 80 % train, then 10 % validation and 10 % test.
 
-    The three are disjoint and cover the file. Cuts are where a line begins, or where none is near,
-    a UTF-8 character. A compressed file is read once for its length, and once for each cut.
+    Cuts are where a line begins, or where none is near, a UTF-8 character. A compressed file is
+    read once for its length, and once for each cut.
     """
     if is_compressed(path):
         size = sum(map(len, blocks(path, is_raw=True)))
@@ -149,7 +145,6 @@ def range_of_split(path: str, split: str) -> tuple[int, int]:
 
 
 def _cut(path: str, size: int, nominal: int) -> int:
-    """Returns where a line or character begins near the byte `nominal`."""
     reach = min(size // _REACH_DIVISOR, _MAX_REACH)
     # The character at `nominal` may begin before the window of a short file.
     start = max(nominal - max(reach, _MAX_CHARACTER), 0)

@@ -45,19 +45,15 @@ class TfdsDataset:
 
     @property
     def title(self) -> str:
-        """The name of the dataset, without its configuration and version."""
         return re.split("[/:]", self.name)[0]
 
     @functools.cached_property
     def builder(self) -> tfds.core.DatasetBuilder:
-        """The builder of the dataset, whose files exist; else raises DataError."""
         data_dir = self.data_dir or os.environ.get("TFDS_DATA_DIR")
         directory = absolute_path(data_dir or "~/tensorflow_datasets")  # TFDS's default
         if self.name in self.embedded:
             return prepare(self.embedded[self.name], directory)
         with silent_tfds():
-            if _is_mocked():
-                return tfds.builder(self.name, data_dir=directory)
             if self.download and _find(self.name, directory) is None:
                 return _download(self.name, directory)
             files = self._find_prepared(directory)
@@ -71,8 +67,7 @@ class TfdsDataset:
     def check_tfds_split(self, split: str) -> None:
         """Raises DataError unless every part of TFDS's `split` is of a split of the dataset."""
         splits = tuple(self.builder.info.splits)
-        # The code of a dataset, of which `mock_data` makes examples, does not say its splits.
-        for part in split.split("+") if splits else ():
+        for part in split.split("+"):
             check_split(f'TFDS dataset "{self.name}"', part.split("[", maxsplit=1)[0], splits)
 
     def read(
@@ -100,12 +95,10 @@ class TfdsDataset:
             raise DataError(f'TFDS dataset "{self.name}", split "{split}": {reason}') from error
 
     def iterate(self, dataset: tf.data.Dataset) -> Iterator[Any]:
-        """Yields the elements of a dataset from `read`, as arrays."""
         with self.files.reading():
             yield from dataset.as_numpy_iterator()
 
     def describe(self, split: str, **settings: object) -> dict[str, object]:
-        """Returns a fingerprint: the dataset's name and version, settings, and sizes of files."""
         self.check_tfds_split(split)
         return {
             "source": type(self).__name__,
@@ -133,18 +126,13 @@ class TfdsDataset:
             raise files.describe_damage(error) from error
         if directory is not None:
             return PreparedFiles(directory, self._remedy)
-        # A name may not lead out of the directory of datasets, as "../other" would.
-        dataset = re.match(r"\w+(?=[/:]|$)", self.name)
-        for info_file in data_dir.glob(f"{dataset[0]}/**/{INFO_FILE}") if dataset else ():
-            if not info_file.with_name(FEATURES_FILE).exists():
+        names = set(self.embedded)
+        for info_file in [*data_dir.glob(f"*/*/{INFO_FILE}"), *data_dir.glob(f"*/*/*/{INFO_FILE}")]:
+            name = info_file.relative_to(data_dir).parts[0]
+            names.add(name)
+            if name == self.title and not info_file.with_name(FEATURES_FILE).exists():
                 files = PreparedFiles(info_file.parent, self._remedy)
                 raise files.describe_damage(f"it has no {FEATURES_FILE}")
-        prepared = {
-            path.relative_to(data_dir).parts[0]
-            for pattern in (f"*/*/{INFO_FILE}", f"*/*/*/{INFO_FILE}")
-            for path in data_dir.glob(pattern)
-        }
-        names = {*self.embedded, *prepared}
         raise DataError(
             f'TFDS dataset "{self.name}" is not prepared in {data_dir}'
             f"{did_you_mean(self.name, names) or '.'} "
@@ -219,12 +207,6 @@ def _file_error(error: BaseException | None) -> str | None:
             return str(error.message).rpartition("; ")[2]
         error = error.__cause__
     return None
-
-
-def _is_mocked() -> bool:
-    """Returns whether `tfds.testing.mock_data` makes up examples, which have no files."""
-    method = tfds.core.DatasetBuilder.download_and_prepare
-    return bool(method.__module__ == tfds.testing.mock_data.__module__)
 
 
 def _partial_decoding(
@@ -324,12 +306,9 @@ class PreparedFiles(NamedTuple):
             # Removes the names of TensorFlow's nodes.
             nodes = r"\{\{.*?\}\}|\[Op:.*|\[\[.*"
             reason = re.sub(nodes, "", error.message, flags=re.DOTALL).strip()
-            torn = self._torn_file()
-            name = "" if torn is None or torn.name in reason else f"{torn.name}: "
-            raise self.describe_damage(f"{name}{reason}") from error
+            raise self.describe_damage(reason) from error
 
     def check_records(self) -> None:
-        """Raises DataError for a record file at which TensorFlow would hang or crash."""
         for path in self._record_files():
             try:
                 with open_regular(path) as file:
@@ -337,16 +316,6 @@ class PreparedFiles(NamedTuple):
             except (OSError, InputError) as error:
                 why = error.strerror if isinstance(error, OSError) else error
                 raise self.describe_damage(f"{path.name}: {why}") from error
-
-    def _torn_file(self) -> Path | None:
-        """Returns the first record file that cannot be read to its end."""
-        for path in self._record_files():
-            try:
-                for _ in tf.data.TFRecordDataset(str(path)):
-                    pass
-            except tf.errors.OpError:
-                return path
-        return None
 
     def _record_files(self) -> list[Path]:
         return sorted(path for path in self.directory.glob("*") if ".tfrecord" in path.name)

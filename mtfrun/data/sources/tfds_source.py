@@ -16,7 +16,7 @@ from mtfrun.data.sources.embedded_datasets import NumberWords, PythonDocs, Pytho
 from mtfrun.data.sources.records import ALL, FieldNames, by_our_name, list_fields, text_of_value
 from mtfrun.data.sources.source import Example, Source, in_parts
 from mtfrun.data.sources.tfds_dataset import Embedded, TfdsDataset
-from mtfrun.data.splits import SPLITS, check_split
+from mtfrun.data.splits import check_split
 from mtfrun.errors import did_you_mean
 
 # Examples that pass from TensorFlow to Python together; they are in memory at once.
@@ -61,8 +61,7 @@ class Tfds(TfdsDataset, Source):
     def splits(self) -> tuple[str, ...]:
         if self.slices is not None:
             return tuple(self.slices)
-        # Datasets of which mock_data makes examples up have any split.
-        return tuple(self.builder.info.splits) or SPLITS
+        return tuple(self.builder.info.splits)
 
     def examples(self, split: str) -> Iterator[Example]:
         features = self._features

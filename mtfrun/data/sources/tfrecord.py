@@ -55,7 +55,6 @@ class Tfrecord(FieldRecords):
 
 
 def _value(feature: tf.train.Feature) -> object:
-    """Returns the value of a feature; a list if it has none or several."""
     kind = feature.WhichOneof("kind")
     values = list(getattr(feature, kind).value) if kind else []
     return values[0] if len(values) == 1 else values

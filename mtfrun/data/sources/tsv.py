@@ -19,8 +19,8 @@ CSV = ".csv"
 """Suffix of comma-separated files."""
 
 
-class _Line(NamedTuple):
-    """A record of a line, or of several lines of a `.csv` file; `columns` become fields."""
+class Line(NamedTuple):
+    """A record; `columns` become fields."""
 
     values: list[bytes]
     columns: Sequence[int]
@@ -45,17 +45,17 @@ class Tsv(TextSource, LineRecordFiles):
     fields: FieldNames = (INPUTS, TARGETS)
     header_lines: int = 0
 
-    def _numbered_records(self, path: str) -> Iterator[tuple[int, _Line]]:
+    def _numbered_records(self, path: str) -> Iterator[tuple[int, Line]]:
         if kind_of(path) == CSV:
             return self._csv_records(path)
         names = list(self.fields)
         lines = _without_blank_end(enumerate(whole_lines(path, self._blocks(path)), 1))
         return (
-            (number, _Line(line.split(b"\t"), range(len(names)), names, "tab"))
+            (number, Line(line.split(b"\t"), range(len(names)), names, "tab"))
             for number, line in itertools.islice(lines, self.header_lines, None)
         )
 
-    def _csv_records(self, path: str) -> Iterator[tuple[int, _Line]]:
+    def _csv_records(self, path: str) -> Iterator[tuple[int, Line]]:
         records = csv_records(path, self._blocks(path))
         _, header = next(records, (0, []))
         names = [name.decode("utf-8", "replace") for name in header]
@@ -72,12 +72,12 @@ class Tsv(TextSource, LineRecordFiles):
                 )
         columns = [names.index(name) for name in by_our_name(self.fields).values()]
         for number, values in records:
-            yield number, _Line(values, columns, names, "comma")
+            yield number, Line(values, columns, names, "comma")
 
-    def _key(self, record: _Line) -> bytes:
+    def _key(self, record: Line) -> bytes:
         return b"\t".join(record.values)
 
-    def _fields(self, record: _Line) -> Mapping[str, bytes]:
+    def _fields(self, record: Line) -> Mapping[str, bytes]:
         values, columns, names, separator = record
         if len(values) != len(names):
             count = len(names) - 1
@@ -87,28 +87,6 @@ class Tsv(TextSource, LineRecordFiles):
                 f"this one has {len(values) - 1}"
             )
         return {name: values[column] for name, column in zip(self.fields, columns, strict=True)}
-
-
-@dataclasses.dataclass(frozen=True)
-class TsvWithNames(Tsv):
-    """As `Tsv`, but the first line of `.tsv` files may name the columns, then in any order.
-
-    A first line that does not name all `fields` is an example.
-    """
-
-    def _numbered_records(self, path: str) -> Iterator[tuple[int, _Line]]:
-        records = super()._numbered_records(path)
-        if kind_of(path) == CSV:
-            return records
-        first = next(records, None)
-        if first is None:
-            return records
-        names = [value.decode("utf-8", "replace") for value in first[1].values]
-        wanted = list(by_our_name(self.fields).values())
-        if not set(wanted) <= set(names):
-            return itertools.chain([first], records)
-        columns = [names.index(name) for name in wanted]
-        return ((i, _Line(line.values, columns, names, "tab")) for i, line in records)
 
 
 def _without_blank_end(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:

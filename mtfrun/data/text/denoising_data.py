@@ -48,8 +48,7 @@ class ObjectiveData(TaskData):
 
     @property
     @abc.abstractmethod
-    def lengths(self) -> FeatureLengths:
-        """The lengths of the features of every row."""
+    def lengths(self) -> FeatureLengths: ...
 
     @functools.cached_property
     def raw_length(self) -> int:
@@ -197,7 +196,6 @@ class ObjectiveRows(Rows):
         return self._texts.find(examples)
 
     def _join(self, batch: Batch) -> Batch:
-        """Returns the only feature "targets", with rows "inputs end targets end"."""
         parts = np.concatenate([batch[INPUTS], batch[TARGETS]], axis=1)
         row, column = np.nonzero(parts)
         joined = np.zeros([len(parts), self._data.lengths.joined], np.int32)

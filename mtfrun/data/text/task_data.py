@@ -155,7 +155,6 @@ class TaskData(TextData):
         }
 
     def fingerprint(self) -> dict[str, object]:
-        """Returns hashes of ids and vocabularies, settings, and sources to name a change."""
         settings: dict[str, object] = {}
         names = [field.name for field in dataclasses.fields(self)]
         # `exclude_documents` is compared as a parameter of the training: earlier rows are the same.
@@ -260,8 +259,7 @@ class TaskData(TextData):
         return CountedBatches(itertools.chain.from_iterable(parts), count)
 
     @abc.abstractmethod
-    def _rows(self, task: Task, split: str) -> Rows:
-        """Returns the training rows."""
+    def _rows(self, task: Task, split: str) -> Rows: ...
 
     def _rows_of_evaluation(
         self, task: Task, batch: int, split: str, max_rows: int | None

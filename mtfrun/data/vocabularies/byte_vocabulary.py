@@ -21,9 +21,8 @@ class ByteVocabulary(Vocabulary):
 
     Xue et al. 2021, "ByT5", https://arxiv.org/abs/2105.13626. As in ByT5, the 259 ids are padded to
     384, so that a mesh axis can divide the vocabulary, and the sentinels are the last 100 ids of
-    bytes from the end, 258, 257, ..., 159 (section 3.1: "we find it sufficient to reuse the final
-    100 byte IDs"): bytes 0xFF to 0x9C, none of them ASCII. The ids from 259 on, which Hugging
-    Face's tokenizer calls <extra_id_0>, ..., were not trained.
+    bytes from the end, 258, 257, ..., 159 (section 3.1): not ASCII. The ids from 259 on, Hugging
+    Face's <extra_id_0>, ..., were not trained.
 
     Args:
       size: the number of ids of a model, at least 259.
@@ -64,10 +63,9 @@ class ByteVocabulary(Vocabulary):
 
     @property
     def token_bytes(self) -> Sequence[bytes]:
-        return [
-            bytes([token - self._first_byte_id]) if is_byte else b""
-            for token, is_byte in enumerate(self._is_byte(np.arange(self.size)))
-        ]
+        first, last = self._first_byte_id, self._last_byte_id
+        all_bytes = [bytes([byte]) for byte in range(last - first + 1)]
+        return [b""] * first + all_bytes + [b""] * (self.size - last - 1)
 
     @property
     def fingerprint(self) -> str:
@@ -91,7 +89,6 @@ class ByteVocabulary(Vocabulary):
         return data.astype(np.uint8).tobytes().decode("utf-8", "replace")
 
     def _token_text(self, token: int) -> str:
-        """Returns an ASCII character, another byte in hexadecimal, "" for other ids."""
         if not self._first_byte_id <= token <= self._last_byte_id:
             return ""
         byte = token - self._first_byte_id

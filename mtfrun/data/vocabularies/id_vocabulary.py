@@ -16,10 +16,10 @@ class IdVocabulary(Vocabulary):
     """Texts that are ids in decimals, separated by spaces: for models without a tokenizer.
 
     Args:
-      end_id: the id that ends a text; None where none does: outputs end at their largest length,
-        and texts cannot be trained on.
+      end_id: the id that ends a text; without one (None) outputs end at their largest length, and
+        texts cannot be trained on.
       pad_id: 0, or -1 where 0 is an ordinary id.
-      mask_id: the mask of masked language models, the only sentinel; None for none.
+      mask_id: the mask of masked language models, the only sentinel, if any.
 
     Examples:
       >>> IdVocabulary(160).encode("24 145 84").tolist()
@@ -40,12 +40,10 @@ class IdVocabulary(Vocabulary):
     ) -> None:
         if pad_id not in (0, -1):
             raise DataError(f"IdVocabulary: pad_id={pad_id} must be 0 or -1")
-        if end_id is not None and not pad_id < end_id < size:
-            raise DataError(
-                f"IdVocabulary: end_id={end_id} must be from {pad_id + 1} to {size - 1}"
-            )
+        ids = Range(pad_id + 1, size - 1, whole=True)
+        check_range("IdVocabulary.end_id", end_id, ids, optional=True)
+        check_range("IdVocabulary.mask_id", mask_id, ids._replace(lowest=0), optional=True)
         if mask_id is not None:
-            check_range("IdVocabulary.mask_id", mask_id, Range(0, size - 1, whole=True))
             self.sentinels = np.array([mask_id], np.int32)
         self.size = size
         self.end_id = NO_END if end_id is None else end_id
@@ -54,7 +52,6 @@ class IdVocabulary(Vocabulary):
 
     @property
     def bytes_per_id(self) -> np.ndarray:
-        """The digits of the id and a space; 0 for padding and the end."""
         digits = np.array([len(str(i)) + 1 for i in range(self.size)], np.int32)
         digits[[i for i in (self.pad_id, self.end_id) if i >= 0]] = 0
         return digits

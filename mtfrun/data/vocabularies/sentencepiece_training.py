@@ -1,3 +1,5 @@
+"""Training of SentencePiece models."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -28,18 +30,16 @@ _NORMALIZATIONS = ("identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")
 
 @dataclasses.dataclass(frozen=True)
 class SentencePieceTraining:
-    """How a SentencePiece model is trained: unigram, with T5's ids for padding, end and unknown.
-
-    The same texts give the same model, byte for byte.
+    """Unigram models with T5's ids for padding, end and unknown; equal texts give equal models.
 
     Attributes:
       size: number of pieces, extra ids not included.
-      max_bytes: a larger text is sampled, with a fixed seed; SentencePiece needs about 30 times as
-        much memory.
+      max_bytes: the size above which a text is sampled, with a fixed seed; SentencePiece needs
+        about 30 times as much memory.
       with_byte_fallback: whether 256 pieces are bytes, for characters without a piece, which are
         unknown otherwise, as in T5's model.
-      normalization: with "identity" `decode` returns the texts; "nmt_nfkc" is T5's: NFKC, one space
-        for line ends and for several spaces.
+      normalization: "identity", with which `decode` returns the texts, or T5's "nmt_nfkc": NFKC,
+        one space for line ends and for several spaces.
       character_coverage: the share of the text's characters with a piece; the rarest have none.
     """
 
@@ -70,7 +70,6 @@ class TrainedModel:
 def train_sentencepiece(
     texts: Iterable[bytes], training: SentencePieceTraining, expected_bytes: int | None = None
 ) -> TrainedModel:
-    """Raises DataError if there is no text, or too little for the size."""
     with progress.Work("reading texts", expected_bytes, "B") as reading:
         sample = sample_of(sentences(_note_sizes(texts, reading)), training.max_bytes)
     if not sample:

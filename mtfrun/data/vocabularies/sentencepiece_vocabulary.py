@@ -50,22 +50,21 @@ class SentencePieceVocabulary(FileVocabulary):
     """The pieces of a SentencePiece model, then `extra_ids` sentinels, as T5 numbers them.
 
     Kudo and Richardson 2018, https://arxiv.org/abs/1808.06226; Raffel et al. 2020 (T5),
-    https://arxiv.org/abs/1910.10683. <extra_id_0> is the last id, <extra_id_1> the one before: with
-    32,000 pieces and 100 extra ids, <extra_id_0> is 32,099. The size is padded to a multiple of
-    128, 32,128, as in T5's checkpoints; the ids above the last sentinel occur in no text.
+    https://arxiv.org/abs/1910.10683. Sentinels count from the end: with 32,000 pieces and 100 extra
+    ids, <extra_id_0> is 32,099. The size is padded to a multiple of 128, 32,128, as in T5's
+    checkpoints; the ids above the last sentinel occur in no text.
 
     In text "<extra_id_7>" stands for its id, with a space before it: "The <extra_id_0> walks" is
     The, <extra_id_0>, walks, as in T5's tokenizers in Hugging Face's Transformers, and in seqio's
-    where a space precedes. Text about these marks is not told from the marks.
+    where a space precedes.
 
     Most models, T5's too, put a space before a text, so that its first word is the same piece as in
     the middle; the `bytes_per_id` of the end id, -1, takes that byte off again. The bytes of a text
-    are those that `decode` returns: models that normalise, such as T5's (NFKC; spaces for line ends
-    and repeated spaces), do not represent other texts. An unknown piece counts 0 bytes, so that
-    bits per byte never look better than they are. Bytes that are not UTF-8 become U+FFFD.
+    are those that `decode` returns, after the model's normalisation. An unknown piece counts 0
+    bytes, so that bits per byte never look better than they are. Bytes that are not UTF-8 become
+    U+FFFD.
 
-    The file is read at the first use: a configuration may name the file that `mtfrun data vocab`
-    makes from its data.
+    The file is read at the first use: `mtfrun data vocab` may make it from the data.
 
     Args:
       sentencepiece_model_file: the model; `mtfrun data vocab` makes one. Its padding must be id 0,
@@ -153,13 +152,10 @@ class SentencePieceVocabulary(FileVocabulary):
         )
 
     def __repr__(self) -> str:
-        puts_begin = self._puts_begin or None
-        return self._describe(
-            f"extra_ids={self._extra_ids}", size=self._size, puts_begin=puts_begin
-        )
+        begin = self._puts_begin or None
+        return self._describe(f"extra_ids={self._extra_ids}", size=self._size, puts_begin=begin)
 
     def encode_continuation(self, text: str | bytes) -> np.ndarray:
-        """Returns the ids of a text that continues another one, without a space before it."""
         return self._encode(text, is_continuation=True)
 
     def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
@@ -173,7 +169,6 @@ class SentencePieceVocabulary(FileVocabulary):
         return str(self._decoder.decode(self._tokens_before_end(ids)))
 
     def decode_continuation(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Returns the text that continues another one; a space at its beginning stays."""
         return str(self._continuing_decoder.decode(self._tokens_before_end(ids)))
 
     def _token_text(self, token: int) -> str:
@@ -181,7 +176,6 @@ class SentencePieceVocabulary(FileVocabulary):
         return str(self._decoder.id_to_piece(token)) if 0 <= token < pieces else ""
 
     def _encode(self, text: str | bytes, *, is_continuation: bool = False) -> np.ndarray:
-        """Returns the ids of a text, of which sentinels are a part."""
         data = as_bytes(text)
         if _SENTINEL_START not in data:
             return self._pieces(data, is_continuation=is_continuation)
@@ -209,10 +203,8 @@ class SentencePieceVocabulary(FileVocabulary):
     def _begin_ids(self) -> np.ndarray:
         begin_id = int(self._encoder.bos_id())
         if self._puts_begin and begin_id < 0:
-            raise DataError(
-                f"{self._file} has no id for the beginning of a text: set "
-                "SentencePieceVocabulary.puts_begin = False"
-            )
+            remedy = "set SentencePieceVocabulary.puts_begin = False"
+            raise DataError(f"{self._file} has no id for the beginning of a text: {remedy}")
         return np.array([begin_id] * self._puts_begin, np.int32)
 
     @functools.cached_property
@@ -235,34 +227,25 @@ class SentencePieceVocabulary(FileVocabulary):
 
     @functools.cached_property
     def _proto(self) -> bytes:
-        return read_vocabulary_file(
-            self._file,
-            "SentencePieceVocabulary.sentencepiece_model_file",
-            "mtfrun data vocab makes one",
-        )
+        argument = "SentencePieceVocabulary.sentencepiece_model_file"
+        return read_vocabulary_file(self._file, argument, "mtfrun data vocab makes one")
 
     @functools.cached_property
     def _encoder(self) -> sentencepiece.SentencePieceProcessor:
-        damaged = DataError(
-            f"{self._file} is not a SentencePiece model, or damaged: copy it again, or make one "
-            "with mtfrun data vocab"
-        )
         try:
             processor = sentencepiece.SentencePieceProcessor(model_proto=self._proto)
+            if not processor.get_piece_size():
+                raise RuntimeError("no pieces")
         except RuntimeError as error:
-            raise damaged from error
-        if not processor.get_piece_size():
-            raise damaged
-        ids = {"pad": processor.pad_id(), "eos": processor.eos_id()}
-        if self.pad_id == -1:
-            del ids["pad"]
-        for name, number in ids.items():
-            if number < 0 or (name == "pad" and number != 0):
-                raise DataError(
-                    f"{self._file}: models take id 0 for padding and need an id that ends a text, "
-                    f"and its {name}_id is {number}: train it with pad_id=0, eos_id=1, unk_id=2, "
-                    "as mtfrun data vocab does"
-                )
+            remedy = "copy it again, or make one with mtfrun data vocab"
+            message = f"{self._file} is not a SentencePiece model, or damaged: {remedy}"
+            raise DataError(message) from error
+        pad_id, eos_id = processor.pad_id(), processor.eos_id()
+        if eos_id < 0 or (pad_id != 0 and self.pad_id != -1):
+            raise DataError(
+                f"{self._file}: its padding must be id 0, and its end an id, and they are {pad_id} "
+                f"and {eos_id}: train it with pad_id=0, eos_id=1, unk_id=2"
+            )
         return processor
 
     def _parse(self) -> Any:

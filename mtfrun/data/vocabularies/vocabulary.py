@@ -76,22 +76,15 @@ class Vocabulary(abc.ABC):
         """[size] int32 bytes of text that each id represents, 0 for special ids.
 
         Bits per byte = (sum of the loss in nats over all targets) / ln 2 /
-        `bytes_per_id[targets].sum()`. The loss of the end id is part of the numerator, because a
-        code for several documents must encode where each one ends, but it adds no byte to the
-        denominator; it has -1 if texts begin with a byte of the vocabulary.
+        `bytes_per_id[targets].sum()`. The end id has a loss, since a code for several documents
+        must encode where each ends, and no byte; -1 if the vocabulary puts a byte before a text.
         """
 
     @property
     def token_bytes(self) -> Sequence[bytes]:
-        """The bytes that each id writes within a text; b"" for special ids.
-
-        By default what `decode` makes of each id alone.
-        """
-        represented = self.bytes_per_id > 0
-        return [
-            self.decode([token]).encode() if represented[token] else b""
-            for token in range(self.size)
-        ]
+        """The bytes that each id writes within a text; b"" for special ids."""
+        has_bytes = self.bytes_per_id > 0
+        return [self.decode([i]).encode() if has_bytes[i] else b"" for i in range(self.size)]
 
     @property
     @abc.abstractmethod
@@ -124,9 +117,9 @@ class Vocabulary(abc.ABC):
         return self.decode_continuation(ids) if continues else self.decode(ids)
 
     def special_texts(self, of_template: Mapping[str, str]) -> Mapping[str, str]:
-        """Returns how a template writes special tokens, by name, so that `encode_spans` reads them.
+        """Returns how a template writes special tokens, so that `encode_spans` reads them.
 
-        `of_template` are those that the template's tokenizer has: "bos_token", "eos_token", ....
+        `of_template` are the tokens of the template's tokenizer: "bos_token", "eos_token", ....
         """
         begin = BEGIN_MARK if len(self.encode("")) else ""
         return {**of_template, "bos_token": begin, "eos_token": END_MARK}
@@ -134,9 +127,9 @@ class Vocabulary(abc.ABC):
     def encode_spans(
         self, text: str, spans: Sequence[tuple[int, int]]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the int32 ids of a text with special texts, and bool whether each is of a span.
+        """Returns the int32 ids of a text with special texts, and bool whether each is in a span.
 
-        Spans are [begin, end) of characters, in order. No id is of two pieces between their bounds.
+        Spans are [begin, end) of characters, in order; no id crosses a bound.
         """
         begin_ids = self.encode("")
         marks = [i for i, character in enumerate(text) if character in (BEGIN_MARK, END_MARK)]
@@ -158,7 +151,6 @@ class Vocabulary(abc.ABC):
         return np.concatenate(ids), np.concatenate(is_inside)
 
     def encode_texts(self, texts: Sequence[bytes]) -> EncodedTexts:
-        """Returns the ids of many texts, for caches; subclasses may do it faster."""
         encoded = [self.encode(text) for text in texts]
         lengths = np.array([len(ids) for ids in encoded], np.int64)
         ids = np.concatenate(encoded) if encoded else np.zeros([0], np.int32)
@@ -171,11 +163,9 @@ class Vocabulary(abc.ABC):
         return "</s>" if token == self.end_id else self._token_text(token) or f"<{token}>"
 
     def _token_text(self, token: int) -> str:
-        """Returns the text of an id; "" if it has none."""
         return self.decode([token])
 
     def sentinel(self, number: int) -> int:
-        """Returns the id of a sentinel; raises DataError if the vocabulary has too few."""
         if number >= len(self.sentinels):
             raise DataError(
                 f"{type(self).__name__} has {len(self.sentinels)} sentinels, and a row needs "
@@ -203,18 +193,15 @@ class FileVocabulary(Vocabulary):
 
     @property
     @abc.abstractmethod
-    def _begin_ids(self) -> np.ndarray:
-        """int32 ids before a text, one or none."""
+    def _begin_ids(self) -> np.ndarray: ...
 
     def encode(self, text: str | bytes) -> np.ndarray:
         return np.concatenate([self._begin_ids, self._encode(text)])
 
     @abc.abstractmethod
-    def _encode(self, text: str | bytes) -> np.ndarray:
-        """Returns the ids of a text without `_begin_ids`."""
+    def _encode(self, text: str | bytes) -> np.ndarray: ...
 
     def _describe(self, *arguments: str, **settings: object) -> str:
-        """Returns the constructor's call, without settings that are None."""
         parts = [f"{name}={value!r}" for name, value in settings.items() if value is not None]
         if self.pad_id:
             parts.append(f"pad_id={self.pad_id}")
@@ -236,10 +223,8 @@ def padded_size(ids: int) -> int:
 
 def model_size(name: str, ids: int, size: int | None) -> int:
     if size is not None and size < ids:
-        raise DataError(
-            f"{name} has {ids} ids, more than size={size}, the ids that the model knows: choose "
-            "the file that belongs to the model"
-        )
+        rule = f"more than size={size}, the ids that the model knows"
+        raise DataError(f"{name} has {ids} ids, {rule}: choose the file that belongs to the model")
     return padded_size(ids) if size is None else size
 
 
@@ -255,7 +240,6 @@ def before_end(ids: Sequence[int] | np.ndarray, end_id: int) -> np.ndarray:
 
 
 def read_vocabulary_file(name: str, argument: str, remedy: str) -> bytes:
-    """Returns the content of a vocabulary's file; a DataError names the argument."""
     try:
         return read_regular(absolute_path(name), LARGEST_CONTENT)
     except (OSError, TypeError, ValueError) as error:
@@ -264,7 +248,10 @@ def read_vocabulary_file(name: str, argument: str, remedy: str) -> bytes:
 
 
 class MarkedVocabulary(Vocabulary):
-    """The ids of a vocabulary, larger by its size where they are marked; subclasses encode."""
+    """The ids of a vocabulary, larger by its size where they are marked; subclasses encode.
+
+    So a cache has both an id and its mark in one number.
+    """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
@@ -309,6 +296,5 @@ class MarkedVocabulary(Vocabulary):
 
 
 def divide_marked(ids: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """`MarkedVocabulary.divide` of a vocabulary of this size."""
     is_marked = ids >= size
     return np.where(is_marked, ids - size, ids), is_marked

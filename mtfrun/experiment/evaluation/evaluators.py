@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 
-from mtfrun.data import INPUTS, TARGETS, DataError, Fields, ImageData, TextData, conditional_entropy
+from mtfrun.data import INPUTS, TARGETS, DataError, Fields, ImageData, TextData
 from mtfrun.data.task import Metrics
 from mtfrun.display import pictures
 from mtfrun.errors import InputError
@@ -25,6 +25,7 @@ from mtfrun.experiment.evaluation.evaluation import (
 )
 from mtfrun.experiment.inference.scoring import Score
 from mtfrun.experiment.records import Images, Record, require
+from mtfrun.metrics.entropy import conditional_entropy
 from mtfrun.metrics.task_metrics import text_metrics, token_accuracy
 from mtfrun.models.resnet import CONFUSION_MATRIX
 

@@ -1,9 +1,13 @@
+from mtfrun.extras.t5.fields import FilterByStringLength as FilterByStringLength
+from mtfrun.extras.t5.fields import LabelNames as LabelNames
+from mtfrun.extras.t5.fields import ParseTsv as ParseTsv
 from mtfrun.extras.t5.glue import DefinitePronounResolution as DefinitePronounResolution
 from mtfrun.extras.t5.glue import Glue as Glue
 from mtfrun.extras.t5.glue import Record as Record
 from mtfrun.extras.t5.glue import WnliSimple as WnliSimple
 from mtfrun.extras.t5.glue import Wsc as Wsc
 from mtfrun.extras.t5.glue import WscSimple as WscSimple
+from mtfrun.extras.t5.named_dataset import named_dataset as named_dataset
 from mtfrun.extras.t5.pairs_from_text import FillInTheBlank as FillInTheBlank
 from mtfrun.extras.t5.pairs_from_text import NextSentencePrediction as NextSentencePrediction
 from mtfrun.extras.t5.question_answering import Squad as Squad

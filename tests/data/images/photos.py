@@ -18,7 +18,6 @@ def photo(rows: int, cols: int, seed: int = 0, hue: int = 0) -> np.ndarray:
 
 
 def jpeg(pixels: np.ndarray) -> bytes:
-    """Returns a JPEG file."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=95)
     return file.getvalue()

@@ -51,7 +51,7 @@ def test_the_centre_is_that_of_the_scaled_image() -> None:
     "arguments", [((0.0, 1.0),), ((0.5, 1.5),), ((0.6, 0.5),), ((0.1, 1.0), (2.0, 1.0))]
 )
 def test_bad_limits_are_errors(arguments: tuple[tuple[float, float], ...]) -> None:
-    with pytest.raises(DataError, match="the smaller one first"):
+    with pytest.raises(DataError, match="must be two ascending numbers above 0"):
         RandomResizedCrop(*arguments)
 
 

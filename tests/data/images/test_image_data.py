@@ -35,13 +35,11 @@ class Numbered(ImageSource):
     splits = ("train", "test", "empty")
 
     def examples(self, split: str) -> Iterator[ImageExample]:
-        """Yields the images in order."""
         self.check_split(split)
         for number in range(0 if split == "empty" else NUM_IMAGES):
             yield ImageExample(bytes([number] * 6), number % 2)
 
     def fingerprint(self, split: str) -> object:
-        """Returns the split."""
         return split
 
 
@@ -49,7 +47,6 @@ class Noise:
     """An augmentation that replaces the image by noise."""
 
     def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Returns noise."""
         return generator.integers(0, 256, image.shape).astype(np.uint8)
 
     def __repr__(self) -> str:
@@ -84,7 +81,6 @@ def test_the_seed_fixes_the_order_and_another_seed_gives_another() -> None:
 
 
 def _stream(data: ImageData, position: int, count: int, batch: int, hosts: int = 1) -> bytes:
-    """Returns `count` images from a position on, of all hosts."""
     parts = np.split(np.arange(batch), hosts)
     shares = [data.train(batch, seed=1, host=Host(part.tolist())) for part in parts]
     images = []
@@ -152,7 +148,7 @@ def test_a_split_without_images_is_an_error() -> None:
 def test_settings_that_do_not_fit_are_errors() -> None:
     with pytest.raises(DataError, match="resize=7 needs an image_size"):
         ImageData(Numbered(), resize=7)
-    with pytest.raises(DataError, match="resize=7 must be at least image_size=8"):
+    with pytest.raises(InputError, match=r"ImageData.resize is 7: it must be an integer of at l"):
         ImageData(Numbered(), image_size=8, resize=7)
 
 

@@ -21,7 +21,6 @@ class T5Vocabulary(ByteVocabulary):
 
     @property
     def sentinels(self) -> np.ndarray:
-        """32,099, 32,098, ..., 32,000."""
         return np.arange(self.size - 1, self.size - 1 - NUM_SENTINELS, -1, dtype=np.int32)
 
 
@@ -29,7 +28,6 @@ VOCABULARY = T5Vocabulary()
 
 
 def raw_text(texts: Sequence[Sequence[int]], raw_length: int) -> RawText:
-    """Returns texts, padded."""
     ids = np.zeros([len(texts), raw_length], np.int32)
     for row, text in enumerate(texts):
         ids[row, : len(text)] = text
@@ -39,18 +37,15 @@ def raw_text(texts: Sequence[Sequence[int]], raw_length: int) -> RawText:
 def random_text(
     rng: np.random.Generator, rows: int, raw_length: int, last_length: int | None = None
 ) -> RawText:
-    """Returns random ids that are no special ones; the last text may be shorter."""
     lengths = [raw_length] * (rows - 1) + [last_length or raw_length]
     return raw_text([rng.integers(3, 32_000, length).tolist() for length in lengths], raw_length)
 
 
 def texts_of(text: RawText) -> list[list[int]]:
-    """Returns the texts without padding."""
     return [ids[:length].tolist() for ids, length in zip(text.ids, text.lengths, strict=True)]
 
 
 def generators(rows: int, epoch: int = 0, seed: int = 0) -> list[np.random.Generator]:
-    """Returns the generators of rows 0, 1, ... of an epoch."""
     return Selection(np.arange(rows), np.full(rows, epoch), seed).generators()
 
 
@@ -79,8 +74,6 @@ def with_sentinels(ids: Sequence[int], is_replaced: Sequence[bool]) -> list[int]
 
 
 def restored(inputs: Sequence[int], targets: Sequence[int]) -> list[int]:
-    """Returns the text that inputs and targets of a denoising objective make."""
-
     def is_sentinel(token: int) -> bool:
         return FIRST_SENTINEL - NUM_SENTINELS < token <= FIRST_SENTINEL
 
@@ -115,7 +108,6 @@ def t5_lengths(inputs_length: int, density: float, mean: float) -> tuple[int, in
 
 
 def noise_and_spans(length: int, density: float, mean: float) -> tuple[int, int]:
-    """Returns the number of ids of noise and of spans in a text of a length, 2 or more."""
     noise = int(np.round(np.float32(length) * np.float32(density)))
     noise = min(max(noise, 1), length - 1)
     spans = max(int(np.round(np.float32(noise) / np.float32(mean))), 1)

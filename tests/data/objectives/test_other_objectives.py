@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from mtfrun.data import ByteVocabulary, DataError
 from mtfrun.data.objectives.deshuffling import Deshuffling
-from mtfrun.data.objectives.masked_language_model import MaskedLanguageModel, replace_ids
+from mtfrun.data.objectives.masked_language_model import MaskedLanguageModel
 from mtfrun.data.objectives.mixture_of_denoisers import Denoiser, MixtureOfDenoisers
 from mtfrun.data.objectives.objective import Objective
-from mtfrun.data.objectives.prefix_language_model import PrefixLanguageModel, divide
+from mtfrun.data.objectives.prefix_language_model import PrefixLanguageModel
 from mtfrun.data.objectives.span_corruption import IidDenoising, SpanCorruption, replace_noise
 from mtfrun.errors import InputError
 from tests.data.objectives.reference import (
@@ -142,15 +142,6 @@ def test_masked_language_model_changes_the_noise_only() -> None:
     assert random.min() >= 3 and random.max() < 32_100 and len(set(random.tolist())) > 1000
 
 
-def test_t5s_masked_language_model_has_masks_and_random_ids_only() -> None:
-    text = random_text(np.random.default_rng(0), 100, 400)
-    batch = MaskedLanguageModel()(text, generators(100), of_lengths(400, 400), VOCABULARY)
-    noise = batch["targets"] != 0
-    is_mask = batch["inputs"][noise] == FIRST_SENTINEL
-    assert abs(is_mask.mean() - 0.9) < 5 * np.sqrt(0.09 / noise.sum())
-    assert (batch["inputs"][noise] == text.ids[noise]).mean() < 1e-3
-
-
 @pytest.mark.parametrize("full_targets", [False, True])
 def test_random_ids_cover_the_vocabulary_without_padding_of_the_table(full_targets: bool) -> None:
     text = raw_text([[100] * 400] * 100, 400)
@@ -169,20 +160,6 @@ def test_full_targets_are_the_text() -> None:
         assert batch["targets"][row].tolist() == padded(ids, 41)
         noisy = plain["inputs"][row, : len(ids)].tolist()
         assert batch["inputs"][row].tolist() == padded(noisy, 41)
-
-
-def test_masked_is_the_reference() -> None:
-    text = raw_text([[5, 6, 7], [8]], 3)
-    is_replaced = np.array([[False, True, True], [True, False, False]])
-    replacements = np.array([[1, 2, 3], [4, 5, 6]])
-    assert replace_ids(text, is_replaced, replacements).tolist() == [[5, 2, 3], [4, 0, 0]]
-
-
-def test_a_prefix_language_model_divides_the_text() -> None:
-    text = raw_text([[5, 6, 7, 8], [9, 10]], 4)
-    batch = divide(text, np.array([3, 1]), of_lengths(4, 4), VOCABULARY)
-    assert batch["inputs"].tolist() == [[5, 6, 7, 1], [9, 1, 0, 0]]
-    assert batch["targets"].tolist() == [[8, 1, 0, 0], [10, 1, 0, 0]]
 
 
 def test_lengths_of_prefixes_are_uniform() -> None:

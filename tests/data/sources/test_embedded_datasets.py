@@ -34,12 +34,10 @@ LIBRARY = Path(sysconfig.get_path("stdlib"))
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Returns a directory in which both corpora are prepared on first use."""
     return str(tmp_path_factory.mktemp("data"))
 
 
 def named_documents(builder: tfds.core.DatasetBuilder, split: str) -> dict[str, bytes]:
-    """Returns the documents of a split by name."""
     examples = builder.as_dataset(split=split).as_numpy_iterator()
     return {example["name"].decode(): example["text"] for example in examples}
 

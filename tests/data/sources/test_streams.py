@@ -32,7 +32,6 @@ def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cut(content: bytes, positions: list[int]) -> list[bytes]:
-    """Returns blocks that begin at the positions."""
     bounds = [0, *sorted(min(position, len(content)) for position in positions), len(content)]
     return [content[start:end] for start, end in itertools.pairwise(bounds)]
 
@@ -79,7 +78,6 @@ def test_a_part_ends_before_a_line_a_word_or_a_character(text: bytes, first: byt
 
 
 def compressed(directory: Path, content: bytes) -> list[str]:
-    """Returns the paths of a file, plain and compressed."""
     plain, gz, zst = (directory / f"text{suffix}" for suffix in ("", ".gz", ".zst"))
     plain.write_bytes(content)
     gz.write_bytes(gzip.compress(content))

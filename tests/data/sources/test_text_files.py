@@ -18,6 +18,7 @@ from mtfrun.data import DataError, Source, TextFiles, TextLines, TextParagraphs
 from mtfrun.data.sources.source import TextSource
 from mtfrun.data.sources.streams import LONGEST_PART
 from mtfrun.data.splits import split_of
+from mtfrun.errors import InputError
 
 NAMES = ("a.txt", "b.txt")
 # Bytes in memory while a file of any length is read.
@@ -25,14 +26,12 @@ LARGEST_PEAK = 12 * LONGEST_PART
 
 
 def write(directory: Path, **texts: bytes) -> None:
-    """Writes `name=content` as `directory/name.txt`."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         (directory / f"{name}.txt").write_bytes(text)
 
 
 def documents(source: Source, split: str) -> list[bytes]:
-    """Returns all documents of a split."""
     texts: list[bytes] = []
     is_continued = False
     for example in source.examples(split):
@@ -46,7 +45,6 @@ def documents(source: Source, split: str) -> list[bytes]:
 
 
 def message(source: Source, split: str) -> str:
-    """Returns the one-line error of the source for `split`."""
     with pytest.raises(DataError) as error:
         list(source.examples(split))
     assert "\n" not in str(error.value)
@@ -165,7 +163,7 @@ def test_text_that_is_not_utf8_is_named_with_its_line(
     assert not caplog.records
     line = message(kind(patterns, invalid_utf8="refuse"), "train")
     assert line.startswith(f"{tmp_path}/a.txt:6001 is not UTF-8 (byte 0xe9): convert the file")
-    with pytest.raises(DataError, match="invalid_utf8='no' must be one of warn, refuse, keep"):
+    with pytest.raises(InputError, match="invalid_utf8 is 'no': it must be 'warn' or"):
         kind(patterns, invalid_utf8="no")
 
 
@@ -232,7 +230,6 @@ def test_a_split_that_no_file_falls_into_asks_for_patterns_per_split(tmp_path: P
 
 
 def parts(path: Path) -> list[bytes]:
-    """Returns the parts of a single file that are train, validation and test."""
     contents = []
     for split in ("train", "validation", "test"):
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from absl import logging
 
 from mtfrun.data import DataError, Tfds
 from mtfrun.data.sources.tfds_dataset import silent_tfds
-from mtfrun.data.splits import SPLITS
 
 TEXT_FEATURES = "answers/text/0, label, names/0, pair/en, pair/score, review"
 LINES = [b"first\r\n", b"", b"nul\x00\xc3\xa9"]
@@ -30,7 +28,6 @@ class PreparedReviews(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     VERSION = tfds.core.Version("2.0.0")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        """Returns the features."""
         features = {
             "review": tfds.features.Text(),
             "label": tfds.features.ClassLabel(num_classes=2),
@@ -48,11 +45,9 @@ class PreparedReviews(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[Any]]:
-        """Returns one split of three examples."""
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, object]]]:
-        """Yields the lines in order."""
         for key, line in enumerate(LINES):
             answers = [{"text": f"answer {i}", "start": i} for i in range(key)]
             pair = {"en": f"en {key}", "score": 0.1}
@@ -68,7 +63,6 @@ class PreparedReviews(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Returns a data_dir in which a user has prepared a dataset."""
     directory = str(tmp_path_factory.mktemp("tfds"))
     with silent_tfds():
         PreparedReviews(data_dir=directory).download_and_prepare()
@@ -91,12 +85,10 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def texts(source: Tfds, split: str = "train", field: str = "text") -> list[bytes]:
-    """Returns one field of all examples."""
     return [example.fields[field] for example in source.examples(split)]
 
 
 def message(source: Tfds, split: str = "train") -> str:
-    """Returns the one-line error of the source."""
     with pytest.raises(DataError) as error:
         list(source.examples(split))
     assert "\n" not in str(error.value)
@@ -230,31 +222,6 @@ def test_the_fingerprint_changes_with_version_split_fields_and_files(
     assert len(set(prints)) == 4
 
 
-@pytest.mark.parametrize(
-    "name, fields, expected",
-    [
-        ("c4/en", {"text": "text"}, r"[ a-j]+"),
-        ("glue/mrpc", {"inputs": "sentence1", "targets": "label"}, r"(not_)?equivalent"),
-        ("glue/stsb", {"inputs": "sentence1", "targets": "label"}, r"0\.[0-9]{1,10}"),
-        ("wmt14_translate/de-en", {"inputs": "en", "targets": "de"}, r"[ a-j]+"),
-        ("mnist", {"targets": "label"}, r"[0-9]"),
-    ],
-)
-def test_examples_that_tfds_makes_up_are_read_like_prepared_ones(
-    name: str, fields: dict[str, str], expected: str, tmp_path: Path
-) -> None:
-    with tfds.testing.mock_data(num_examples=3):
-        source = Tfds(name, fields, data_dir=str(tmp_path))
-        assert source.splits == SPLITS
-        for split in ("validation", "train[:10%]"):
-            examples = [example.fields for example in source.examples(split)]
-            assert [list(example) for example in examples] == [list(fields)] * 3
-            for example in examples:
-                assert re.fullmatch(expected, list(example.values())[-1].decode())
-        json.dumps(source.fingerprint("train"))
-    assert f'"{name}" is not prepared in {tmp_path}' in message(Tfds(name, data_dir=str(tmp_path)))
-
-
 def test_a_dataset_is_downloaded_only_if_that_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,7 +245,6 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> type[PreparedReviews]:
 
 
 def unreachable(*arguments: object) -> None:
-    """Fails like a download without a network."""
     raise OSError("no\n  route")
 
 

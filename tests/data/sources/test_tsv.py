@@ -11,24 +11,21 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from mtfrun.data import DataError, Parquet, Tsv
+from mtfrun.data import DataError, Parquet, Source, Tsv
 from mtfrun.errors import install_command
 
 
-def rows(source: Tsv, split: str = "train") -> list[tuple[bytes, ...]]:
-    """Returns the values of all examples."""
+def rows(source: Source, split: str = "train") -> list[tuple[bytes, ...]]:
     return [tuple(example.fields.values()) for example in source.examples(split)]
 
 
 def written(directory: Path, content: bytes, **options: Any) -> Tsv:
-    """Returns the source of a file, pairs.tsv, all of which is for training."""
     path = directory / "pairs.tsv"
     path.write_bytes(content)
     return Tsv({"train": str(path)}, **options)
 
 
-def message(source: Tsv) -> str:
-    """Returns the one-line error of the source."""
+def message(source: Source) -> str:
     with pytest.raises(DataError) as error:
         rows(source)
     assert "\n" not in str(error.value)
@@ -75,9 +72,13 @@ def test_bad_lines_are_left_out_up_to_a_number(tmp_path: Path, caplog: Any) -> N
     assert line.endswith("leave out bad records with Tsv.skip_bad_records=2 or more")
 
 
-def test_equal_lines_are_in_one_split_and_every_line_in_one(tmp_path: Path) -> None:
-    path = tmp_path / "pairs.tsv"
-    path.write_text("".join(f"{i % 400}\t{i % 400 + 1}\n" for i in range(800)))
+@pytest.mark.parametrize(("suffix", "separator"), [("tsv", "\t"), ("csv", ",")])
+def test_equal_lines_are_in_one_split_and_every_line_in_one(
+    tmp_path: Path, suffix: str, separator: str
+) -> None:
+    path = tmp_path / f"pairs.{suffix}"
+    lines = "".join(f"{i % 400}{separator}{i % 400 + 1}\n" for i in range(800))
+    path.write_text(("inputs,targets\n" if suffix == "csv" else "") + lines)
     splits = [rows(Tsv(str(path)), split) for split in ("train", "validation", "test")]
     assert sum(map(len, splits)) == 800 and all(splits)
     assert sum(len(set(split)) for split in splits) == 400
@@ -121,32 +122,13 @@ def test_broken_csv_is_an_error_with_file_and_line(
     assert complaint in message(Tsv({"train": str(path)}))
 
 
-def test_equal_records_of_csv_are_in_one_split(tmp_path: Path) -> None:
-    path = tmp_path / "pairs.csv"
-    lines = "".join(f'"{i % 400}",{i % 400 + 1}\n' for i in range(800))
-    path.write_text("inputs,targets\n" + lines)
-    splits = [rows(Tsv(str(path)), split) for split in ("train", "validation", "test")]
-    assert sum(map(len, splits)) == 800
-    assert sum(len(set(split)) for split in splits) == 400
-
-
 def write(path: Path, **columns: list[Any]) -> Parquet:
-    """Returns the source of a file, all for training."""
     pyarrow.parquet.write_table(pyarrow.table(columns), path, row_group_size=100)
     return Parquet({"train": str(path)})
 
 
-def examples(source: Parquet, split: str = "train") -> list[dict[str, bytes]]:
-    """Returns the fields of all examples."""
+def examples(source: Source, split: str = "train") -> list[dict[str, bytes]]:
     return [dict(example.fields) for example in source.examples(split)]
-
-
-def parquet_message(source: Parquet) -> str:
-    """Returns the one-line error of the source."""
-    with pytest.raises(DataError) as error:
-        examples(source)
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def test_texts_and_numbers_become_text_in_order(tmp_path: Path) -> None:
@@ -172,7 +154,7 @@ def test_columns_are_chosen_renamed_and_nested(tmp_path: Path) -> None:
     assert examples(Parquet({"train": str(path)}, columns)) == [
         {"inputs": b"why", "targets": b"thus"}
     ]
-    assert parquet_message(Parquet({"train": str(path)}, ["qq"])) == (
+    assert message(Parquet({"train": str(path)}, ["qq"])) == (
         f"{path} has no column \"qq\"; it has q, answers, did you mean 'q'?"
     )
 
@@ -180,7 +162,7 @@ def test_columns_are_chosen_renamed_and_nested(tmp_path: Path) -> None:
 def test_a_missing_value_is_a_bad_record(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write(path, text=["a", None, "c"])
-    line = parquet_message(Parquet({"train": str(path)}, ["text"]))
+    line = message(Parquet({"train": str(path)}, ["text"]))
     assert line.startswith(f'{path}, record 2: field "text" is missing (null), not text; ')
     source = Parquet({"train": str(path)}, ["text"], skip_bad_records=1)
     assert examples(source) == [{"text": b"a"}, {"text": b"c"}]
@@ -190,7 +172,7 @@ def test_a_text_that_is_not_utf8_is_a_bad_record(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write(path, text=["a", "xy", *map(str, range(600))])
     path.write_bytes(path.read_bytes().replace(b"xy", b"x\xff"))
-    line = parquet_message(Parquet({"train": str(path)}))
+    line = message(Parquet({"train": str(path)}))
     assert line.startswith(f"{path}, record 2: 'utf-8' codec can't decode byte 0xff")
     source = Parquet({"train": str(path)}, ["text"], skip_bad_records=1)
     assert [row["text"] for row in examples(source)] == [b"a", *(b"%d" % n for n in range(600))]
@@ -212,8 +194,8 @@ def test_damaged_files_and_a_missing_package_are_errors_of_one_line(
     whole = path.read_bytes()
     for damaged in (b"", b"no parquet", whole[:-50], whole[:4] + b"\xff" * 500 + whole[504:]):
         path.write_bytes(damaged)
-        assert parquet_message(Parquet({"train": str(path)})).startswith(f"{path} cannot be read: ")
+        assert message(Parquet({"train": str(path)})).startswith(f"{path} cannot be read: ")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert parquet_message(Parquet({"train": str(path)})) == (
+    assert message(Parquet({"train": str(path)})) == (
         f"{path} needs the package pyarrow: {install_command('pyarrow')}"
     )

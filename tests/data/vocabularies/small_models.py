@@ -17,7 +17,6 @@ _TEXT = (
 
 
 def lines(count: int = 400) -> list[bytes]:
-    """Returns lines of random words; the same ones every time."""
     generator = random.Random(0)
     return [
         " ".join(generator.choices(_TEXT.split(), k=generator.randint(3, 12))).encode()
@@ -32,7 +31,6 @@ def t5_like_model(size: int = 90) -> bytes:
 
 
 def trained(size: int, normalization: str, **settings: Any) -> bytes:
-    """Returns a model of the lines."""
     model = io.BytesIO()
     ids = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
     sentencepiece.SentencePieceTrainer.train(

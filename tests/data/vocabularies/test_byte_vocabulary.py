@@ -91,3 +91,9 @@ def test_what_is_no_id_is_refused_by_name(text: str | bytes) -> None:
 def test_vocabularies_of_other_settings_have_other_fingerprints() -> None:
     prints = {IdVocabulary(160).fingerprint, IdVocabulary(161).fingerprint}
     assert len({*prints, IdVocabulary(160, end_id=2).fingerprint}) == 3
+
+
+def test_special_ids_and_bytes_have_a_text() -> None:
+    texts = [VOCABULARY.token_text(token) for token in (0, 1, 2, ord("A") + 3, 0xE4 + 3, 300)]
+    assert texts == ["<pad>", "</s>", "<2>", "A", "\\xe4", "<300>"]
+    assert IdVocabulary(160).token_text(24) == "24"

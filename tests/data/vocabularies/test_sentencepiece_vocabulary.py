@@ -75,6 +75,9 @@ def test_ids_of_padding_end_and_unknown_are_those_of_t5(models: dict[str, str]) 
     vocabulary = SentencePieceVocabulary(models[T5_LIKE])
     assert (vocabulary.pad_id, vocabulary.end_id, vocabulary.unknown_id) == (0, 1, 2)
     assert vocabulary.encode("\u05d0").tolist()[-1] == 2  # a letter that is in no piece
+    texts = [vocabulary.token_text(token) for token in vocabulary.encode("the fox").tolist()]
+    assert "".join(texts) == "\u2581the\u2581fox" and vocabulary.token_text(0) == "<pad>"
+    assert vocabulary.token_text(vocabulary.size - 1)
 
 
 def test_extra_ids_follow_the_pieces_and_the_first_is_the_last_id(models: dict[str, str]) -> None:
@@ -231,10 +234,10 @@ def test_an_absent_or_damaged_model_is_named(tmp_path: pathlib.Path) -> None:
 def test_a_model_with_other_ids_of_padding_is_refused(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "llama.model"
     file.write_bytes(trained(90, "identity", pad_id=-1, unk_id=0, bos_id=1, eos_id=2))
-    with pytest.raises(DataError, match=r"its pad_id is -1: train it with pad_id=0, eos_id=1"):
+    with pytest.raises(DataError, match=r"they are -1 and 2: train it with pad_id=0, eos_id=1"):
         _ = SentencePieceVocabulary(str(file)).size
     file.write_bytes(trained(90, "identity", eos_id=-1, unk_id=1))
-    with pytest.raises(DataError, match="its eos_id is -1"):
+    with pytest.raises(DataError, match="they are 0 and -1"):
         _ = SentencePieceVocabulary(str(file)).size
 
 

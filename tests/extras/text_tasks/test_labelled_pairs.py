@@ -12,7 +12,7 @@ import pytest
 import tokenizers
 
 from mtfrun import data
-from mtfrun.extras import huggingface, text_tasks
+from mtfrun.extras import huggingface, t5, text_tasks
 from tests.data.in_memory import InMemory
 
 VOCABULARY = data.ByteVocabulary()
@@ -153,8 +153,8 @@ def _written(tmp_path: pathlib.Path, kind: str) -> pathlib.Path:
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv"])
 def test_files_of_every_kind_have_two_texts_and_a_label(tmp_path: pathlib.Path, kind: str) -> None:
     fields = {"first": "sentence1", "second": "sentence2", "label": "label"}
-    source = data.named_dataset("glue/mrpc", fields, {"train": str(_written(tmp_path, kind))})
-    task = data.Task(source, VOCABULARY, [data.TextPairs(LABELS)])
+    source = t5.named_dataset("glue/mrpc", fields, {"train": str(_written(tmp_path, kind))})
+    task = data.Task(source, VOCABULARY, [text_tasks.TextPairs(LABELS)])
     texts = list(task.texts("train", ["inputs", "targets"]))
     assert texts == [(b"a b\tc", b"other"), (b"d\te", b"same")]
 
@@ -170,8 +170,8 @@ def test_bad_rows_of_files_are_refused(tmp_path: pathlib.Path, line: str, messag
     file = tmp_path / "pairs.jsonl"
     file.write_text(f"{line}\n")
     fields = {"first": "sentence1", "second": "sentence2", "label": "label"}
-    source = data.named_dataset("glue/mrpc", fields, {"train": str(file)})
-    task = data.Task(source, VOCABULARY, [data.TextPairs(LABELS)])
+    source = t5.named_dataset("glue/mrpc", fields, {"train": str(file)})
+    task = data.Task(source, VOCABULARY, [text_tasks.TextPairs(LABELS)])
     with pytest.raises(data.DataError, match=message):
         list(task.texts("train", ["inputs"]))
 

@@ -32,9 +32,9 @@ Fields = Mapping[str, bytes]
             {"a": b"so"},
             {"inputs": b"", "targets": b"so"},
         ),
-        (data.ParseTsv(), {"text": b"in\tout"}, {"inputs": b"in", "targets": b"out"}),
+        (t5.ParseTsv(), {"text": b"in\tout"}, {"inputs": b"in", "targets": b"out"}),
         (
-            data.ParseTsv(["a", "b", "c"], text="line"),
+            t5.ParseTsv(["a", "b", "c"], text="line"),
             {"line": b"1\t\t3"},
             {"a": b"1", "b": b"", "c": b"3"},
         ),
@@ -53,8 +53,8 @@ Fields = Mapping[str, bytes]
             {"article": b"A long text.", "highlights": b"Text."},
             {"inputs": b"summarize: A long text.", "targets": b"Text."},
         ),
-        (data.LabelNames(["bad", "good"]), {"label": b"1", "x": b""}, {"label": b"good", "x": b""}),
-        (data.LabelNames(["bad", "good"], "y"), {"y": b"bad"}, {"y": b"bad"}),
+        (t5.LabelNames(["bad", "good"]), {"label": b"1", "x": b""}, {"label": b"good", "x": b""}),
+        (t5.LabelNames(["bad", "good"], "y"), {"y": b"bad"}, {"y": b"bad"}),
     ],
 )
 def test_fields_become_inputs_and_targets(
@@ -140,12 +140,9 @@ def test_scores_are_rounded_to_a_fifth_as_tensorflow_does() -> None:
     "make, expected",
     [
         (lambda: data.Rekey({"a": "lable"})({"label": b""}), 'no field "lable"; it has label, did'),
-        (
-            lambda: data.ParseTsv()({"text": b"a"}),
-            "needs 1 tab(s), between inputs, targets; this on",
-        ),
+        (lambda: t5.ParseTsv()({"text": b"a"}), "needs 1 tab(s), between inputs, targets; this on"),
         (lambda: t5.Translate("en", "xx"), 'Translate: the language "xx" has no name'),
-        (lambda: data.LabelNames(["a"])({"label": b"1"}), 'label "1" is neither a name nor a numb'),
+        (lambda: t5.LabelNames(["a"])({"label": b"1"}), 'label "1" is neither a name nor a numb'),
         (lambda: t5.Glue("stsb")({"label": b"high"}), 'the score "high" is not a number'),
         (lambda: t5.Glue("mrpc")({"sentence1": b""}), 'has no field "label"; it has sentence1'),
     ],

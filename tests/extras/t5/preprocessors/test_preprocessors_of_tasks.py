@@ -220,10 +220,10 @@ def test_choices_become_examples_that_are_ranked() -> None:
 
 
 def test_texts_of_other_lengths_are_left_out() -> None:
-    keep = data.FilterByStringLength(min_length=2, max_length=3)
+    keep = t5.FilterByStringLength(min_length=2, max_length=3)
     texts = [b"", b"a", b"ab", "ü".encode(), b"abc", b"abcd"]
     assert [text for text in texts if keep({"targets": text})] == texts[2:5]
-    assert data.FilterByStringLength("text", 1)({"text": b""}) == []
+    assert t5.FilterByStringLength("text", 1)({"text": b""}) == []
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_a_preprocessor_of_all_examples_is_one_of_several(tmp_path: pathlib.Path
     steps = [
         data.Rekey({"body": "text"}),
         t5.NextSentencePrediction(text_key="body", p_neighbors=0, buffer_size=1),
-        data.FilterByStringLength("inputs"),
+        t5.FilterByStringLength("inputs"),
     ]
     task = _task(tmp_path, texts, None, *steps)
     assert [targets for _, targets in task.texts("train", ["inputs", "targets"])] == [

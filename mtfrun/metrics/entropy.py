@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mtfrun.data.errors import DataError
+from mtfrun.errors import InputError
 
 # A context and the byte after it are one uint64.
 MAX_ORDER = 7
@@ -23,9 +23,9 @@ def conditional_entropy(text: bytes, order: int) -> float:
       0.0
     """
     if not 0 <= order <= MAX_ORDER:
-        raise DataError(f"conditional_entropy: order must be in 0..{MAX_ORDER}, not {order}")
+        raise InputError(f"conditional_entropy: order must be in 0..{MAX_ORDER}, not {order}")
     if len(text) <= order:
-        raise DataError(f"conditional_entropy: {len(text)} byte(s) are too few for order {order}")
+        raise InputError(f"conditional_entropy: {len(text)} byte(s) are too few for order {order}")
     data = np.frombuffer(text, np.uint8).astype(np.uint64)
     num_contexts = data.size - order
     context = np.zeros(num_contexts, np.uint64)

@@ -2,23 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.sources.parquet import Parquet
-from mtfrun.data.sources.records import FieldNames, JsonLines
+from mtfrun.data.sources.records import FieldNames, JsonLines, by_our_name
 from mtfrun.data.sources.source import Patterns, Source
 from mtfrun.data.sources.streams import kind_of
 from mtfrun.data.sources.tfds_source import Tfds
-from mtfrun.data.sources.tsv import TsvWithNames
+from mtfrun.data.sources.tsv import CSV, Line, Tsv
+
+
+@dataclasses.dataclass(frozen=True)
+class TsvWithNames(Tsv):
+    """As `Tsv`, but the first line of `.tsv` files may name the columns, then in any order.
+
+    A first line that does not name all `fields` is an example.
+    """
+
+    def _numbered_records(self, path: str) -> Iterator[tuple[int, Line]]:
+        records = super()._numbered_records(path)
+        if kind_of(path) == CSV:
+            return records
+        first = next(records, None)
+        if first is None:
+            return records
+        names = [value.decode("utf-8", "replace") for value in first[1].values]
+        wanted = list(by_our_name(self.fields).values())
+        if not set(wanted) <= set(names):
+            return itertools.chain([first], records)
+        columns = [names.index(name) for name in wanted]
+        return ((i, Line(line.values, columns, names, "tab")) for i, line in records)
+
 
 _SOURCES: Mapping[str, Any] = {
-    ".jsonl": JsonLines,
-    ".json": JsonLines,
-    ".csv": TsvWithNames,
-    ".tsv": TsvWithNames,
-    ".parquet": Parquet,
+    **{".jsonl": JsonLines, ".json": JsonLines, ".parquet": Parquet},
+    **{".csv": TsvWithNames, ".tsv": TsvWithNames},
 }
 _NAME = "{name}"
 
@@ -37,12 +59,11 @@ def named_dataset(
 
     Args:
       name: the name in TFDS, such as "glue/cola".
-      fields: as of `Tfds`; files have the same ones. The first line of a `.tsv` file names its
+      fields: the fields of `Tfds`, which files have too. The first line of a `.tsv` file names its
         columns, or its lines have the values of all fields, in this order.
-      files: as the patterns of `JsonLines`, where "{name}" stands for `name`; their suffix says
-        what they are: .jsonl, .json, .csv, .tsv or .parquet.
-      slices, data_dir, download: as of `Tfds`.
-      skip_bad_records: as of `JsonLines`.
+      files: patterns of .jsonl, .json, .csv, .tsv or .parquet files; "{name}" stands for `name`.
+      slices, data_dir, download: see `Tfds`.
+      skip_bad_records: see `JsonLines`.
     """
     if files is None:
         return Tfds(name, fields, slices, data_dir, download)
@@ -52,10 +73,9 @@ def named_dataset(
     kinds = {kind_of(str(pattern)) for pattern in listed}
     sources = [source for kind, source in _SOURCES.items() if kind in kinds]
     if len(set(sources)) != 1 or not kinds <= _SOURCES.keys():
-        raise DataError(
-            f"the files of {name} end in {', '.join(sorted(kinds)) or 'nothing'}: give files of one"
-            f" kind, {', '.join(_SOURCES)}"
-        )
+        suffixes = ", ".join(sorted(kinds)) or "nothing"
+        wanted = ", ".join(_SOURCES)
+        raise DataError(f"the files of {name} end in {suffixes}: give files of one kind, {wanted}")
     source: Source = sources[0](patterns, fields=fields, skip_bad_records=skip_bad_records)
     return source
 

@@ -7,10 +7,11 @@ import pathlib
 import pytest
 
 from mtfrun import data
+from mtfrun.extras import t5
 
 
 def test_without_files_it_is_a_dataset_of_tfds() -> None:
-    source = data.named_dataset("glue/cola", ["sentence"], slices={"train": "train[:9]"})
+    source = t5.named_dataset("glue/cola", ["sentence"], slices={"train": "train[:9]"})
     assert source == data.Tfds("glue/cola", ["sentence"], {"train": "train[:9]"})
 
 
@@ -29,7 +30,7 @@ def test_files_have_the_fields_of_the_dataset(
     (tmp_path / "glue").mkdir()
     (tmp_path / "glue" / f"cola{suffix}").write_text(text, encoding="utf-8")
     files = {"train": f"{tmp_path}/{{name}}{suffix}"}
-    source = data.named_dataset("glue/cola", ["sentence", "label"], files)
+    source = t5.named_dataset("glue/cola", ["sentence", "label"], files)
     (example,) = source.examples("train")
     assert example.fields == {"sentence": b"Ann sang.", "label": b"1"}
 
@@ -37,4 +38,4 @@ def test_files_have_the_fields_of_the_dataset(
 @pytest.mark.parametrize("files", ["a.txt", ["a.csv", "a.jsonl"], []])
 def test_files_are_of_one_kind_that_is_known(files: str | list[str]) -> None:
     with pytest.raises(data.DataError, match=r"glue/cola end in .*: give files of one"):
-        data.named_dataset("glue/cola", ["sentence"], files)
+        t5.named_dataset("glue/cola", ["sentence"], files)

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from mtfrun.data import DataError, conditional_entropy
+from mtfrun.errors import InputError
+from mtfrun.metrics.entropy import conditional_entropy
 
 TOLERANCE = 1e-12
 
@@ -51,6 +52,6 @@ def test_entropy_falls_with_the_order_and_uniform_bytes_have_eight_bits() -> Non
     ],
 )
 def test_an_impossible_order_is_an_error(text: bytes, order: int, message: str) -> None:
-    with pytest.raises(DataError) as error:
+    with pytest.raises(InputError) as error:
         conditional_entropy(text, order)
     assert str(error.value) == message

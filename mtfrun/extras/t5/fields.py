@@ -1,0 +1,59 @@
+"""T5's preprocessors that parse, name or filter fields."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS
+from mtfrun.data.preprocessor import Fields, field_of, label_name
+from mtfrun.data.sources.source import TEXT
+
+
+@dataclasses.dataclass(frozen=True)
+class ParseTsv:
+    """Splits the field `text` at its tabs into as many `fields`."""
+
+    fields: Sequence[str] = (INPUTS, TARGETS)
+    text: str = TEXT
+
+    def __call__(self, fields: Fields) -> Fields:
+        line = field_of(self, fields, self.text)
+        values = line.split(b"\t")
+        if len(values) != len(self.fields):
+            start = line[:40].decode("utf-8", "replace")
+            raise DataError(
+                f"{self}: a text needs {len(self.fields) - 1} tab(s), between "
+                f"{', '.join(self.fields)}; this one has {len(values) - 1}: {start!r}"
+            )
+        return dict(zip(self.fields, values, strict=True))
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelNames:
+    """Replaces the index of a class by its name in the field `label_key`; a name stays."""
+
+    names: Sequence[str]
+    label_key: str = "label"
+
+    def __call__(self, fields: Fields) -> Fields:
+        label = field_of(self, fields, self.label_key)
+        return {**fields, self.label_key: label_name(self, label, self.names)}
+
+
+@dataclasses.dataclass(frozen=True)
+class FilterByStringLength:
+    """Leaves out examples in which a text is too short or too long, like T5's function.
+
+    Attributes:
+      min_length, max_length: bounds of the text's bytes, inclusive.
+    """
+
+    feature_key: str = TARGETS
+    min_length: int = 1
+    max_length: int = 1_000_000
+
+    def __call__(self, fields: Fields) -> Fields | Sequence[Fields]:
+        length = len(field_of(self, fields, self.feature_key))
+        return fields if self.min_length <= length <= self.max_length else []
