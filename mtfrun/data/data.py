@@ -56,12 +56,12 @@ class Data(abc.ABC):
     """Batches of integer features for training and evaluation.
 
     Attributes:
-      remedy: for messages, what to configure for a model that reads other features; or several, by
-        a feature that the model reads, "" for any other model.
+      remedy: the end of a message to a model that reads other features; or several, by a feature
+        that the model reads, "" for any other model.
       has_text: whether splits are running text, which `TextData.text` returns.
       has_rows_of_pairs: whether rows hold pairs of texts, "inputs end targets end".
       cached_tasks: the names of the tasks with caches.
-      vocabularies: by feature.
+      vocabularies: the vocabulary of each feature.
       conversation_template: how the conversations of the data became text; None if it has none.
       text_limits: the number of tokens, the end included, at which longer texts are cut, by
         feature.

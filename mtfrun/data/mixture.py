@@ -54,12 +54,12 @@ class Mixture:
     counts as so many examples as it holds on average.
 
     Attributes:
-      tasks: of different names.
+      tasks: tasks of different names.
       rates: how often examples of each task are drawn, relative to each other; or a function of a
         task's number of examples.
-      max_epochs: by task name, after how many epochs it is no longer drawn; at least one task has
-        no such limit.
-      name: for the choice by name, see `choose`.
+      max_epochs: the number of epochs after which a task is no longer drawn, by task name; at least
+        one task has no such limit.
+      name: the name by which `choose` finds it.
     """
 
     tasks: Sequence[Task]

@@ -24,8 +24,8 @@ class PromptLimits:
     Attributes:
       max_length: ids of a prompt and its continuation, or of an input and a scored target.
       decode_length: maximum number of ids that are generated for a prompt.
-      multiplier, constant: where prompts are inputs, outputs also have at most
-        (ids of the inputs) * multiplier + constant ids.
+      multiplier, constant: a second limit of outputs if prompts are inputs,
+        (ids of the inputs) * multiplier + constant.
     """
 
     max_length: int

@@ -27,16 +27,15 @@ class Task:
         several examples or none; a `StreamPreprocessor`, which reads all examples; or `BySplit`.
         Their `repr` identifies them in the cache and must not change between processes, so use
         classes with fields rather than lambdas.
-      name: of the task in metrics, messages and the cache; by default made from the source.
+      name: the task's name in metrics, messages and the cache; by default the source's.
       cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
       metrics: functions of all targets and all predictions, after `postprocess`, to values by name;
         by default the metrics of `experiment.DecodedPairs`.
-      postprocess: from each target's and prediction's text to what the metrics compare, such as
-        `LabelNumber` and `Number`; by default the text.
-      reference: from the fields of each example to what the metrics compare its prediction with,
-        such as `all_answers` and `Grouped`; by default `postprocess` of its target.
-      labels: all texts that a target may be. If there are any, the likeliest of them is compared
-        with the target as well, see `experiment.RankedLabels`.
+      postprocess: a function of each target's and prediction's text whose values the metrics
+        compare, such as `LabelNumber` and `Number`; by default the text.
+      reference: a function of the fields of each example whose value the metrics compare its
+        prediction with; by default `postprocess` of its target.
+      labels: all texts that a target may be, for `experiment.RankedLabels`.
     """
 
     source: Source

@@ -93,7 +93,7 @@ def open_or_build(
     Waits while another process builds the same cache.
 
     Args:
-      place: from an origin to the cache's directory.
+      place: a function of an origin that returns the cache's directory.
       origin: JSON that identifies the sources, made before and after the build.
       build: writes the files into an empty directory, its first argument, for the cache's
         directory, and returns the counts for the manifest.

@@ -58,8 +58,8 @@ class ImageData(Data):
 
     Attributes:
       image_size: rows and columns to scale images to; None if all have one size, which stays.
-      resize: in evaluation and classification, pixels of the shorter side before a square of
-        `image_size` is cut out of the centre; by default 256 for 224, and in proportion.
+      resize: pixels of the shorter side before a square of `image_size` is cut out of the centre,
+        in evaluation and classification; by default 256 for 224, and in proportion.
       crop: the choice of an image's window in training, such as @data.RandomResizedCrop(); None for
         the window of evaluation.
       augmentations: functions of an image and a numpy generator, applied in training, in order.

@@ -36,8 +36,8 @@ class ImageFolders(ImageSource):
         path below the directory decides its split, 80 % train, 10 % validation, 10 % test. Or a
         mapping from split to such a directory; the first one has the classes.
       channels: 3 for colour, 1 for grey; other images are converted.
-      skip_bad_records: at most so many images of a split that cannot be read are left out, with a
-        warning; one more is an error.
+      skip_bad_records: the maximum number of images of a split that are left out, with a warning,
+        since they cannot be read.
     """
 
     directory: str | Mapping[str, str]

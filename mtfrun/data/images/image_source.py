@@ -51,8 +51,8 @@ class NoImages(MissingSource[ImageExample], ImageSource):
 
     Attributes:
       labels: the name of every class.
-      channels: of the images to classify; 1 for grey, 3 for colour.
-      rows, cols: of all images; None if they differ.
+      channels: the channels of the images to classify; 1 for grey, 3 for colour.
+      rows, cols: the size of all images; None if they differ.
     """
 
     missing = "images"

@@ -33,9 +33,9 @@ class TfdsImages(TfdsDataset, ImageSource):
     Attributes:
       name: `digits`, which is prepared on first use; or any dataset that TFDS has prepared in
         `data_dir`, as `name[/config][:version]`.
-      data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      skip_bad_records: of images of many sizes, at most so many of a split that cannot be read are
-        left out, with a warning; one more is an error.
+      data_dir: TFDS's directory; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      skip_bad_records: the maximum number of images of a split that are left out, with a warning,
+        since they cannot be read; for images of many sizes.
     """
 
     embedded: ClassVar[Embedded] = {Digits.name: Digits}

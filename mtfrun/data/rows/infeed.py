@@ -78,8 +78,8 @@ class Infeed:
     Attributes:
       with_digests: whether digests of the batches are computed; set before they are read.
       wait_secs: time that calls of `next` have waited for the data.
-      padding: of each batch that the last `next` returned.
-      digests: of the rows of `host` in each of these batches, see `mtfrun.files.digests`.
+      padding: the padding of each batch that the last `next` returned.
+      digests: the digest of the rows of `host` in each of these, see `mtfrun.files.digests`.
     """
 
     def __init__(

@@ -68,8 +68,8 @@ class RecordFiles(FileSource):
     """Files of records with named fields.
 
     Attributes:
-      skip_bad_records: at most so many malformed records of a split are left out, with a warning;
-        one more is an error. A file that cannot be read to its end is always an error.
+      skip_bad_records: the maximum number of malformed records of a split that are left out, with
+        a warning. A file that cannot be read to its end is always an error.
     """
 
     skip_bad_records: int = dataclasses.field(default=0, kw_only=True)

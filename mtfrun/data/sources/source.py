@@ -169,7 +169,7 @@ class TextSource(FileSource):
     """Text files, which should be UTF-8.
 
     Attributes:
-      invalid_utf8: what to do about invalid UTF-8: "warn" names the file and the line, "refuse" is
+      invalid_utf8: the response to invalid UTF-8: "warn" names the file and the line, "refuse" is
         an error, "keep" is silent. Subword vocabularies read the invalid bytes as U+FFFD.
     """
 

@@ -31,7 +31,7 @@ class TextFiles(TextSource):
     """Text files, one document per file, unchanged except for a byte-order mark, which is removed.
 
     Attributes:
-      patterns: as in FileSource. Without a mapping a hash of each file's path below the pattern's
+      patterns: see FileSource. Without a mapping a hash of each file's path below the pattern's
         fixed part decides its split. A single file is divided into 80 % train, 10 % validation and
         10 % test, in this order, where lines begin.
     """

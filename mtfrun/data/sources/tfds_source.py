@@ -40,7 +40,7 @@ class Tfds(TfdsDataset, Source):
         default all features that are not lists, by TFDS's names.
       slices: TFDS's split, or a slice of one, for each of our splits: {"train": "train[:90%]",
         "validation": "train[90%:]"}. By default the splits of the dataset.
-      data_dir: by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      data_dir: TFDS's directory; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       download: whether a dataset that is not prepared is downloaded. Never by default.
     """
 
