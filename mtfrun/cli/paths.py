@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import glob
 import os
-import pathlib
 import re
 from collections.abc import Callable
 
@@ -53,18 +51,6 @@ def _check_directory(_: argparse.Namespace, flag: str, value: str) -> None:
         raise InputError(f"{flag}{value} is not a directory{hint}")
 
 
-def _check_adapter(flags: argparse.Namespace, flag: str, value: str) -> None:
-    """Also accepts a name in the run's directory of adapters."""
-    names = [] if flags.model_dir is None else _names(_in_run(flags, "adapters"))
-    if value not in names:
-        try:
-            _check_directory(flags, flag, value)
-        except InputError:
-            if near := did_you_mean(value, names):
-                raise InputError(f"{flag}{value} is not a directory{near}") from None
-            raise
-
-
 def _check_checkpoint(flags: argparse.Namespace, flag: str, value: str) -> None:
     if flags.model_dir is None:  # else it may be a step of that run
         _check_directory(flags, flag, value)
@@ -92,16 +78,6 @@ def _check_run(flags: argparse.Namespace, _: str, value: str) -> None:
             ": check its name, or make it with `mtfrun train --model_dir=...`"
         )
         raise InputError(f"--model_dir {run} is not a directory{remedy}")
-    step = getattr(flags, "checkpoint", None)
-    if isinstance(step, str) and step.isdecimal():
-        # Not at the top, since no other path needs them.
-        from mtfrun.checkpoints.partial_files import list_steps  # noqa: PLC0415
-        from mtfrun.files.errors import MissingStepError  # noqa: PLC0415
-
-        directory = _in_run(flags, "checkpoints")
-        with contextlib.suppress(OSError):  # the command says why it cannot be read
-            if (steps := list_steps(pathlib.Path(directory))) and int(step) not in steps:
-                raise MissingStepError(int(step), directory, steps)
 
 
 _CHECKS: dict[PathKind, Callable[[argparse.Namespace, str, str], None]] = {
@@ -109,15 +85,11 @@ _CHECKS: dict[PathKind, Callable[[argparse.Namespace, str, str], None]] = {
     "input": _check_input,
     "model": _check_model,
     "directory": _check_directory,
-    "adapter": _check_adapter,
+    "adapter": lambda *_: None,  # perhaps a name in the directory of the run
     "checkpoint": _check_checkpoint,
     "new file": _check_new_file,
     "new directory": _check_new_directory,
 }
-
-
-def _in_run(flags: argparse.Namespace, name: str) -> str:
-    return os.path.join(os.path.expanduser(flags.model_dir), name)
 
 
 def _nearest(path: str, fits: Callable[[str], bool] = os.path.exists) -> str:

@@ -32,11 +32,8 @@ def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("eval --model_dir=rum", "--model_dir rum is not a directory, did you mean 'run'?"),
         ("checkpoints list --model_dir=x", "--model_dir x is not a directory: check its name"),
-        ("eval --model_dir=run --checkpoint=7", "choose one of the steps 20"),
         ("decode --model_dir=run --input=prompt.txt", "did you mean 'prompts.txt'?"),
         ("decode --model_dir=run --prompt=x --output=prompts.txt/x", "prompts.txt is not a dir"),
-        ("decode --model_dir=run --prompt=x --adapter=a", "--adapter=a is not a directory: check"),
-        ("decode --model_dir=run --prompt=x --adapter=proses", "did you mean 'prose'?"),
         ("export --model_dir=run --to=run --format=tensorflow", "--to=run is not empty"),
         ("checkpoints diff rum run", "rum is not a directory, did you mean 'run'?"),
         ("launch -n 2 --", "launch needs a command"),
