@@ -140,11 +140,8 @@ def add_shared_flags(parser: argparse.ArgumentParser, command: Command) -> None:
         help="the same as --gin.SKIP_BAD_RECORDS=N: how many malformed records of a split are left "
         "out, with a warning that counts them",
     )
-    add(
-        *("--tfds_data_dir", "--t5_tfds_data_dir"),
-        help="as in T5X: the directory of TFDS datasets, the same as --gin.TFDS_DATA_DIR=\"'DIR'\"",
-        metavar="DIR",
-    )
+    text = "as in T5X: the directory of TFDS datasets, the same as --gin.TFDS_DATA_DIR=\"'DIR'\""
+    add(*("--tfds_data_dir", "--t5_tfds_data_dir"), help=text, metavar="DIR")
     parser.add_argument("--debug", action="store_true", help="show tracebacks and TensorFlow's log")
 
 
@@ -320,18 +317,12 @@ def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
 def add_inference_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--beam_size", type=int, help="beams of a beam search; 1 for none")
-    add(
-        "--num_outputs",
-        type=int,
-        help="outputs for each prompt: beams, up to beam_size, or samples",
-    )
+    text = "outputs for each prompt: beams, up to beam_size, or samples"
+    add("--num_outputs", type=int, help=text)
     add("--alpha", type=float, help="exponent of a beam search's length penalty", metavar="A")
     add("--temperature", type=float, help="0 takes the most likely token each time")
-    add(
-        "--top_k",
-        type=int,
-        help="sample among the K most likely tokens; of images: number of labels",
-    )
+    text = "sample among the K most likely tokens; of images: number of labels"
+    add("--top_k", type=int, help=text)
     add("--top_p", type=float, help="sample among the fewest tokens of this total probability")
     add(
         "--decode_length",

@@ -31,29 +31,18 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
     ).add_argument
     add("--num_processes", type=int, help="how many processes run this command")
     add("--process_id", type=int, help="the number of this one, from 0")
-    add(
-        "--coordinator",
-        help="where process 0 listens: its host and a free port",
-        metavar="HOST:PORT",
-    )
-    add(
-        "--devices_per_process",
-        type=int,
-        help="the devices of the mesh that each process has; by default an equal part",
-    )
+    text = "where process 0 listens: its host and a free port"
+    add("--coordinator", help=text, metavar="HOST:PORT")
+    text = "the devices of the mesh that each process has; by default an equal part"
+    add("--devices_per_process", type=int, help=text)
     add(
         "--trusted_network",
         action="store_true",
         help="allow several processes to listen on all addresses: anyone who can reach this "
         "machine can run code as you",
     )
-    add(
-        "--join_secs",
-        type=float,
-        default=300.0,
-        help="how long to wait for the other processes to start; 300 by default",
-        metavar="SECS",
-    )
+    text = "how long to wait for the other processes to start; 300 by default"
+    add("--join_secs", type=float, default=300.0, help=text, metavar="SECS")
 
 
 def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> None:

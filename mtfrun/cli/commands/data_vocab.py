@@ -29,12 +29,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--size", type=int, help="number of pieces")
     add_output(parser, "the file of the model")
     add("--split", default="train", help="of the data; train by default")
-    add(
-        "--features",
-        default="inputs,targets",
-        help="inputs or targets, where only one of them is to be read; both by default",
-        metavar="NAMES",
-    )
+    text = "inputs or targets, where only one of them is to be read; both by default"
+    add("--features", default="inputs,targets", help=text, metavar="NAMES")
     add(
         "--max_bytes",
         type=int,
@@ -42,22 +38,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="train on a random sample if there is more text; 50 million by default; "
         "takes about 30 times as much memory",
     )
-    add(
-        "--normalization",
-        default="identity",
-        help="identity (default), nmt_nfkc, nfkc, nmt_nfkc_cf or nfkc_cf",
-    )
-    add(
-        "--character_coverage",
-        type=float,
-        default=0.9995,
-        help="share of the characters of the text that have a piece; 0.9995 by default",
-    )
-    add(
-        "--no_byte_fallback",
-        action="store_true",
-        help="rare characters are unknown; leaves 256 pieces more",
-    )
+    text = "identity (default), nmt_nfkc, nfkc, nmt_nfkc_cf or nfkc_cf"
+    add("--normalization", default="identity", help=text)
+    text = "share of the characters of the text that have a piece; 0.9995 by default"
+    add("--character_coverage", type=float, default=0.9995, help=text)
+    text = "rare characters are unknown; leaves 256 pieces more"
+    add("--no_byte_fallback", action="store_true", help=text)
 
 
 def _check(flags: argparse.Namespace) -> None:

@@ -67,11 +67,8 @@ scaled to cover it, and cropped at the centre.
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags of `decode` that `chat` has as well."""
     add = parser.add_argument
-    add(
-        "--input",
-        help="a file with a prompt a line; - is standard input; or images, or split:NAME",
-        path="input",
-    )
+    text = "a file with a prompt a line; - is standard input; or images, or split:NAME"
+    add("--input", help=text, path="input")
     add("--prompt", action="append", default=[], help="a prompt; repeatable", metavar="TEXT")
     add_output(parser, default="-")
     add_checkpoint(parser)
@@ -82,17 +79,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_format(parser, ("jsonl", "text"), text, default="jsonl")
     add_inference_flags(parser)
-    add(
-        "--stop",
-        action="append",
-        help="end an output before this text; repeatable; $'\\n' is a line end in bash",
-        metavar="TEXT",
-    )
-    add(
-        "--log_probs",
-        type=int,
-        help="also print the log-probability of each token, and of the N most likely ones there",
-    )
+    text = "end an output before this text; repeatable; $'\\n' is a line end in bash"
+    add("--stop", action="append", help=text, metavar="TEXT")
+    text = "also print the log-probability of each token, and of the N most likely ones there"
+    add("--log_probs", type=int, help=text)
     for added in _added_flags():
         added.add_flags(parser)
 

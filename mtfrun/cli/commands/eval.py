@@ -43,18 +43,10 @@ A metric that is infinite or not a number is printed as null, and the exit code 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser, "latest (default), best, all, or a step")
-    parser.add_argument(
-        "--continuous",
-        action="store_true",
-        help="evaluate all checkpoints, and new ones until training has ended",
-    )
-    parser.add_argument(
-        "--timeout_secs",
-        type=float,
-        help="with --continuous: how long to wait for a new checkpoint; by default while a process "
-        "trains",
-        metavar="SECS",
-    )
+    text = "evaluate all checkpoints, and new ones until training has ended"
+    parser.add_argument("--continuous", action="store_true", help=text)
+    text = "of --continuous: how long to wait for a checkpoint; by default while a process trains"
+    parser.add_argument("--timeout_secs", type=float, help=text)
     add_adapter(parser)
 
 

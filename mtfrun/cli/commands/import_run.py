@@ -38,19 +38,11 @@ was imported, bit for bit. No code of the folder is run and no pickle file is re
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--from",
-        dest="source",
-        help="a folder or a file of the other program",
-        metavar="PATH",
-        path="model",
-    )
+    text = "a folder or a file of the other program"
+    add("--from", dest="source", help=text, metavar="PATH", path="model")
     add("--base", help="the run of the model that an adapter was trained for", path="directory")
-    add(
-        "--partial",
-        action="store_true",
-        help="leave out what is not supported, with a line about it, instead of stopping",
-    )
+    text = "leave out what is not supported, with a line about it, instead of stopping"
+    add("--partial", action="store_true", help=text)
     classes = load_entry_points("mtfrun.importers").values()
     texts = [line for x in classes for line in wrap_lines(x.description, first="* ", other="  ")]
     parser.add_argument_group("--from names one of", "\n".join(texts))

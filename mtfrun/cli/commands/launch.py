@@ -45,27 +45,14 @@ examples."""
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-n", "--num_processes", type=int, help="how many processes")
-    add(
-        "--devices_per_process",
-        type=int,
-        help="the devices of each; the mesh has N times as many; by default an equal part of it",
-    )
-    add(
-        "--max_restarts",
-        type=int,
-        default=0,
-        help="how often a training starts again after a process was lost; 0 by default",
-    )
-    add(
-        "--trusted_network",
-        action="store_true",
-        help="let the processes listen on all addresses of this machine, see docs/processes.md",
-    )
-    add(
-        "--elastic",
-        action="store_true",
-        help="start again without the processes that were lost, on a smaller mesh",
-    )
+    text = "the devices of each; the mesh has N times as many; by default an equal part of it"
+    add("--devices_per_process", type=int, help=text)
+    text = "how often a training starts again after a process was lost; 0 by default"
+    add("--max_restarts", type=int, default=0, help=text)
+    text = "let the processes listen on all addresses of this machine, see docs/processes.md"
+    add("--trusted_network", action="store_true", help=text)
+    text = "start again without the processes that were lost, on a smaller mesh"
+    add("--elastic", action="store_true", help=text)
 
 
 def _check(flags: argparse.Namespace) -> None:

@@ -45,12 +45,8 @@ _SORT = ("name", "metric", "step", "date", "speed", "state")
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--metric", help="of the evaluations; that of a sweep by default, or loss")
-    add(
-        "--sort",
-        choices=_SORT,
-        help="what the rows are sorted by: metric by default",
-        metavar="KEY",
-    )
+    text = "what the rows are sorted by: metric by default"
+    add("--sort", choices=_SORT, help=text, metavar="KEY")
     add("--curves", action="store_true", help="print the curves of one run")
     add("--rows", type=int, help="of --curves: at most so many steps; 12 by default")
     add_json(parser)

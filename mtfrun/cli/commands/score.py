@@ -32,14 +32,10 @@ The end of a target counts as a token of it; --without_end leaves it out.
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--input",
-        help="a file of pairs; - is standard input; or split:NAME of the data",
-        path="input",
-    )
-    parser.add_argument(
-        "--without_end", action="store_true", help="score targets without the token that ends them"
-    )
+    text = "a file of pairs; - is standard input; or split:NAME of the data"
+    parser.add_argument("--input", help=text, path="input")
+    text = "score targets without the token that ends them"
+    parser.add_argument("--without_end", action="store_true", help=text)
     add_output(parser, default="-")
     add_checkpoint(parser)
     add_adapter(parser)

@@ -46,34 +46,17 @@ with its own --process_id, and a --model_dir in a file system that all share."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dry_run", action="store_true", help="build the model and print its variables and layout"
-    )
-    parser.add_argument(
-        "--restart",
-        action="store_true",
-        help="begin at step 0; existing checkpoints are moved to checkpoints.1",
-    )
-    parser.add_argument(
-        "--profile", action="store_true", help="record a trace of some steps in --model_dir/train"
-    )
-    parser.add_argument(
-        "--profile_process",
-        type=int,
-        default=0,
-        help="which of several processes --profile records; 0 by default",
-    )
-    parser.add_argument(
-        "--max_hours",
-        type=float,
-        help="save and end after so many hours, with exit code 0; the same command resumes",
-        metavar="HOURS",
-    )
-    parser.add_argument(
-        "--accept_changes",
-        action="store_true",
-        help="continue although data, configuration or code have changed since the checkpoint",
-    )
+    add = parser.add_argument
+    add("--dry_run", action="store_true", help="build the model and print its variables and layout")
+    text = "begin at step 0; existing checkpoints are moved to checkpoints.1"
+    add("--restart", action="store_true", help=text)
+    add("--profile", action="store_true", help="record a trace of some steps in --model_dir/train")
+    text = "which of several processes --profile records; 0 by default"
+    add("--profile_process", type=int, default=0, help=text)
+    text = "save and end after so many hours, with exit code 0; the same command resumes"
+    add("--max_hours", type=float, help=text)
+    text = "continue although data, configuration or code have changed since the checkpoint"
+    add("--accept_changes", action="store_true", help=text)
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -84,10 +67,8 @@ def _check(flags: argparse.Namespace) -> None:
     if flags.dry_run and flags.num_processes > 1:
         raise InputError("--dry_run builds any mesh in one process: leave --num_processes out")
     if flags.profile_process not in range(max(1, flags.num_processes)):
-        raise InputError(
-            f"--profile_process={flags.profile_process}: there are {flags.num_processes} "
-            "process(es), numbered from 0"
-        )
+        count = f"there are {flags.num_processes} process(es), numbered from 0"
+        raise InputError(f"--profile_process={flags.profile_process}: {count}")
     if flags.max_hours is not None and not 0 < flags.max_hours < math.inf:
         raise InputError(f"--max_hours={flags.max_hours:g} must be more than 0")
     if flags.model_dir is None and not flags.dry_run:

@@ -34,12 +34,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--to", help="the directory to write, which must not exist", path="new directory")
     add("--top_k", type=int, default=8, help="ids of each target; 8 by default")
-    add(
-        "--temperature",
-        type=float,
-        default=2.0,
-        help="logits are divided by it; 2 by default, as in teachers/stored_logits.gin",
-    )
+    text = "logits are divided by it; 2 by default, as in teachers/stored_logits.gin"
+    add("--temperature", type=float, default=2.0, help=text)
     add("--batch_size", type=int, default=64, help="rows at a time; 64 by default")
     add_checkpoint(parser)
 

@@ -44,11 +44,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "second", metavar="B", help="the directory of the other run", path="directory"
     )
-    parser.add_argument(
-        "--recompute",
-        action="store_true",
-        help="compute the step again in both, and name the first layer that differs",
-    )
+    text = "compute the step again in both, and name the first layer that differs"
+    parser.add_argument("--recompute", action="store_true", help=text)
     add_json(parser)
 
 

@@ -27,11 +27,8 @@ with experiment.Training.exclude_documents. If no checkpoint is early enough it 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--from_run", help="the run to begin with", path="directory")
-    add(
-        "--hashes",
-        help="hashes of documents, separated by commas, or a file with them",
-        metavar="HASHES",
-    )
+    text = "hashes of documents, separated by commas, or a file with them"
+    add("--hashes", help=text, metavar="HASHES")
 
 
 def _check(flags: argparse.Namespace) -> None:

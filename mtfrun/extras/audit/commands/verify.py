@@ -76,19 +76,11 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--mesh", action=_Mesh, help="the axes of a mesh, data:2,model:2; repeatable", metavar="M")
     add("--layout", action=_Mesh, help="the layout of the --mesh before it", metavar="L")
     add("--steps", type=int, default=3, help="steps of training; 3 by default")
-    add(
-        "--tolerance",
-        type=float,
-        default=1e-4,
-        help="the largest relative difference of equal numbers; 0.0001 by default",
-    )
+    text = "the largest relative difference of equal numbers; 0.0001 by default"
+    add("--tolerance", type=float, default=1e-4, help=text)
     add("--decodes", type=int, default=4, help="rows to decode; 4 by default")
-    add(
-        "--decode_length",
-        type=int,
-        default=16,
-        help="largest number of new tokens of a decode; 16 by default",
-    )
+    text = "largest number of new tokens of a decode; 16 by default"
+    add("--decode_length", type=int, default=16, help=text)
     add("--cpu", action="store_true", help="simulate all devices, though there are accelerators")
     add_json(parser, "print one JSON object for every mesh")
 

@@ -38,12 +38,8 @@ is marked."""
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--steps", type=int, default=4, help="steps of training; 4 by default")
-    add(
-        "--tolerance",
-        type=float,
-        default=0.25,
-        help="the largest exponent that is not marked; 0.25 by default",
-    )
+    text = "the largest exponent that is not marked; 0.25 by default"
+    add("--tolerance", type=float, default=0.25, help=text)
     add_json(parser, "print one JSON object for every layer")
 
 

@@ -74,11 +74,8 @@ differences to the baseline, `mtfrun runs DIR` the states of runs."""
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add(
-        "--sweep_file",
-        help="a gin file with rows, a grid and seeds: sweeps/mine.gin",
-        metavar="FILE",
-    )
+    text = "a gin file with rows, a grid and seeds: sweeps/mine.gin"
+    add("--sweep_file", help=text, metavar="FILE")
     add("--seeds", type=int, help="train with SEED = 0 to N - 1")
     add(
         "--results",
@@ -86,19 +83,13 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "directory; MODEL_DIR/results by default",
         metavar="FILE",
     )
-    add(
-        "--search",
-        type=int,
-        help="train N runs whose values Optuna chooses, from the ranges in Sweep.search",
-    )
+    text = "train N runs whose values Optuna chooses, from the ranges in Sweep.search"
+    add("--search", type=int, help=text)
     add("--jobs", type=int, default=1, help="runs at the same time; 1 by default")
     add("--metric", help="the metric of the table; the sweep's by default, or loss")
     add("--dry_run", action="store_true", help="print the runs, and start none")
-    add(
-        "--accept_changes",
-        action="store_true",
-        help="continue although data or settings have changed since the checkpoints and results",
-    )
+    text = "continue although data or settings have changed since the checkpoints and results"
+    add("--accept_changes", action="store_true", help=text)
 
 
 def _check(flags: argparse.Namespace) -> None:
