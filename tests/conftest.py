@@ -79,12 +79,19 @@ def _extras_named_by(path: pathlib.Path) -> frozenset[str]:
     return frozenset(names)
 
 
+@functools.cache
+def _is_missing(extra: str) -> bool:
+    """Returns whether an extra is deleted, or another one that its files name."""
+    files = list((_ROOT / "mtfrun/extras" / extra).rglob("*.py"))
+    named = {name for path in files for name in _extras_named_by(path)} - {extra}
+    return not files or any(map(_is_missing, named))
+
+
 def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
     """Leaves out the tests that need an extra that is deleted."""
-    if collection_path.suffix != ".py" or not collection_path.is_relative_to(_ROOT / "tests"):
-        return None
-    folders = (_ROOT / "mtfrun/extras" / name for name in _extras_named_by(collection_path))
-    return True if any(not folder.is_dir() for folder in folders) else None
+    if collection_path.suffix == ".py" and any(map(_is_missing, _extras_named_by(collection_path))):
+        return True
+    return None
 
 
 def pytest_collection_finish() -> None:
