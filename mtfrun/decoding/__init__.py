@@ -26,7 +26,6 @@ from mtfrun.decoding.controls.sampling import MinP as MinP
 from mtfrun.decoding.controls.sampling import Sample as Sample
 from mtfrun.decoding.controls.sampling import TokenFilter as TokenFilter
 from mtfrun.decoding.controls.sampling import Typical as Typical
-from mtfrun.decoding.controls.trace import Trace as Trace
 from mtfrun.decoding.decoder import EMPTY_BELOW as EMPTY_BELOW
 from mtfrun.decoding.decoder import END_ID as END_ID
 from mtfrun.decoding.decoder import FORBIDDEN as FORBIDDEN
@@ -35,6 +34,7 @@ from mtfrun.decoding.decoder import Decoder as Decoder
 from mtfrun.decoding.decoder import Hypotheses as Hypotheses
 from mtfrun.decoding.decoder import Hypothesis as Hypothesis
 from mtfrun.decoding.decoder import StepFunction as StepFunction
+from mtfrun.decoding.decoder import Trace as Trace
 from mtfrun.decoding.decoder import n_best as n_best
 from mtfrun.decoding.generate import fit_state as fit_state
 from mtfrun.decoding.generate import generate as generate

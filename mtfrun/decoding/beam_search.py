@@ -24,8 +24,15 @@ from mtfrun.decoding.beam_step import (
     reorder_state,
 )
 from mtfrun.decoding.controls.rules import Rules, is_one_of
-from mtfrun.decoding.controls.trace import empty_trace, trace_of_step, write_trace
-from mtfrun.decoding.decoder import INFINITY, Decoder, Hypotheses, StepFunction
+from mtfrun.decoding.decoder import (
+    INFINITY,
+    Decoder,
+    Hypotheses,
+    StepFunction,
+    empty_trace,
+    trace_of_step,
+    write_trace,
+)
 from mtfrun.decoding.generate import decode_positions
 from mtfrun.decoding.prompt import Prompts, read_prompts
 

@@ -11,8 +11,14 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding.controls.rules import Rules
 from mtfrun.decoding.controls.sampling import ChooseToken
-from mtfrun.decoding.controls.trace import empty_trace, trace_of_step, write_trace
-from mtfrun.decoding.decoder import Decoder, Hypotheses, StepFunction
+from mtfrun.decoding.decoder import (
+    Decoder,
+    Hypotheses,
+    StepFunction,
+    empty_trace,
+    trace_of_step,
+    write_trace,
+)
 from mtfrun.decoding.prompt import Prompts, read_prompts
 
 # Attention reads the whole cache at every step. In four segments it reads 5/8 of it on average, for
@@ -112,6 +118,9 @@ def _advance(
     ended = mtf.logical_or(progress.ended, prompts.is_end(token, position, guided))
     done = mtf.logical_or(ended, mtf.greater_equal(position + 1, prompts.limits))
     is_written = mtf.equal(mtf.range(prompts.ids.mesh, prompts.length), position)
+    is_open = mtf.logical_and(
+        mtf.logical_not(progress.done), is_written, output_shape=progress.ids.shape
+    )
     return _Progress(
         position=position + 1,
         previous=token,
@@ -121,17 +130,9 @@ def _advance(
         done=done,
         unfinished=mtf.logical_not(mtf.reduce_all(done)),
         guided=guided,
-        trace=_write_trace(progress, logits, token, is_written),
+        trace=write_trace(progress.trace, trace_of_step(logits, token, progress.trace), is_open),
         state=state,
     )
-
-
-def _write_trace(
-    progress: _Progress, logits: mtf.Tensor, token: mtf.Tensor, is_written: mtf.Tensor
-) -> Any:
-    is_open = mtf.logical_not(progress.done)
-    where = mtf.logical_and(is_open, is_written, output_shape=progress.ids.shape)
-    return write_trace(progress.trace, trace_of_step(logits, token, progress.trace), where)
 
 
 # A NamedTuple of the loop's variables, among them `position`, the position of the next step, an

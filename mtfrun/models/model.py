@@ -1,4 +1,4 @@
-"""Base classes of models, what training, evaluation and decoding use; a check of their values."""
+"""Base classes of models, their losses, and the check for non-finite values."""
 
 from __future__ import annotations
 
@@ -46,12 +46,10 @@ class Loss(NamedTuple):
 
 
 class ParameterCount(NamedTuple):
-    """The number of parameters.
+    """All parameters, and those that a token uses.
 
-    Attributes:
-      total: all.
-      active: those that a token uses: all but the parameters of experts, of which only the share
-        counts to which a router sends a token, see `moe.Gate.experts_per_token`.
+    Of the parameters of experts the share is active to which a router sends a token, see
+    `moe.Gate.experts_per_token`.
     """
 
     total: int
@@ -63,7 +61,7 @@ class Reporting:
     """How the metrics of a model are reported: `Model.reporting`.
 
     Attributes:
-      unit: what the weights of the loss count; it names the speed, "perf/tokens_per_sec".
+      unit: the noun for the weights of the loss, also in the name of the speed.
       short_unit: the same in a progress line, "tok/s".
       progress: the metrics in a progress line.
       with_perplexity: whether exp(loss) is reported too, see `means`.
@@ -106,18 +104,15 @@ def means(
 class Model(mtf.Module, abc.ABC):
     """A module with a loss, which can be trained.
 
-    A subclass has a `loss`; the other members have defaults. It is constructed as
-    `model_class(mesh, **arguments)` with arguments that its data determines. A model whose layers
-    have losses, metrics or updates of variables calls them with a collector, and returns
-    `loss.with_collected(collector)`.
+    It is constructed as `model_class(mesh, **arguments)` with arguments that its data determines. A
+    model whose layers have losses, metrics or updates of variables calls them with a collector, and
+    returns `loss.with_collected(collector)`.
 
     Attributes:
-      optional_features: further features that it reads; None: batches may have any, which it
-        ignores.
+      optional_features: further features that it reads; None: it ignores any others.
       pairs_needed_by: the settings with which a model reads pairs, if it does with some only.
       reads_outer_batch: whether features may be {outer_batch, batch, ...}.
-      adapters: those that were added to it, see `add_adapters`.
-      padding_id: the id that fills up rows of text and has no loss, as in the vocabularies.
+      padding_id: the id that fills up rows of text and has no loss.
     """
 
     reporting: ClassVar[Reporting] = Reporting()
@@ -140,10 +135,10 @@ class Model(mtf.Module, abc.ABC):
 
     @property
     def metric_shapes(self) -> Mapping[str, mtf.Shape]:
-        """The shape of the total of every metric in `Loss.metrics` in training, by name.
+        """The shape of the total of every metric in training, by name.
 
         By default the scalar "loss" and the metrics of all layers; available once the module has
-        its paths. Outside of training there may be more metrics.
+        its paths. Evaluations may have more metrics.
         """
         return {"loss": mtf.Shape(), **layers.metric_shapes(self)}
 
@@ -189,7 +184,7 @@ class Model(mtf.Module, abc.ABC):
         return False
 
     def target_weights(self, features: Features) -> mtf.Tensor:
-        """Returns the weight {batch, length} of every target in the loss, or a scalar; float32."""
+        """Returns the weight {batch, length} of every target in the loss, float32, or a scalar."""
         return mtf.constant(next(iter(features.values())).mesh, 1.0)
 
     def no_metrics(self, mesh: mtf.Mesh, leading: mtf.ShapeLike = ()) -> dict[str, Metric]:
@@ -201,11 +196,7 @@ class Model(mtf.Module, abc.ABC):
         }
 
     def add_adapters(self, adapters: Sequence[layers.Adapter]) -> None:
-        """Adds adapters, and freezes the other variables; a model's are added once.
-
-        Raises:
-          InputError: it has other adapters, or one does not fit the model.
-        """
+        """Adds adapters once, and freezes the other variables."""
         adapters = tuple(adapters)
         if adapters == self.adapters:
             return
@@ -231,7 +222,7 @@ class Model(mtf.Module, abc.ABC):
         return {path: v for path, v in self.named_variables().items() if path not in base}
 
     def saved_variables(self) -> dict[str, mtf.Variable]:
-        """Returns what checkpoints store: all variables, with adapters those that steps change."""
+        """Returns the variables in checkpoints: all, with adapters those that steps change."""
         if not self.adapters:
             return self.named_variables()
         return {**self.adapter_variables(), **self.updated_variables()}
@@ -274,22 +265,15 @@ class TextModel(Model):
         return mtf.sparse_softmax_cross_entropy(self.logits(features), ids, self.vocab)
 
     def vectors(self, ids: mtf.Tensor) -> mtf.Tensor:
-        """Returns the last vectors {batch, length, d_model} of a text's ids {batch, length}.
-
-        Raises:
-          InputError: the model has no vector for each id of a text.
-        """
+        """Returns the last vectors {batch, length, d_model} of a text's ids {batch, length}."""
         raise InputError(f"{type(self).__name__} has no vectors of texts")
 
     @abc.abstractmethod
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
-        """Returns the model as a step function, for the batch and length of features["targets"].
+        """Returns the model as a step function; an InputError if it cannot generate.
 
-        These are the prompts {batch, length}, padded with `padding_id`, which decoding replaces.
-        `beam` is the dimension of a prompt's hypotheses, if any.
-
-        Raises:
-          InputError: the model cannot generate.
+        features["targets"] {batch, length} are the prompts, padded with `padding_id`, which
+        decoding replaces. `beam` is the dimension of a prompt's hypotheses, if any.
         """
 
 

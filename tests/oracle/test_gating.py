@@ -42,7 +42,7 @@ def _gate(file: str, case: ReferenceCase) -> moe.Gate:
         "switch_max": zoo.BatchPrioritized(z_loss=z_loss),
         "ntlb": zoo.NoTokenLeftBehind(top_k=hparams["moe_ntlb_top_k"], z_loss=z_loss),
         "expert_selection": moe.ExpertChoice(z_loss=z_loss),
-        "top_n": moe.TopN(
+        "top_n": zoo.TopN(
             num_experts=hparams["moe_top_n_num_experts_per_token"],
             second_policy_training=policy(hparams, "train"),
             second_policy_evaluation=policy(hparams, "eval"),

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-from mtfrun.decoding.controls.automaton import (
-    Automaton,
-    Constraint,
-    all_of,
-    check_texts,
-    containing_each,
-)
+from mtfrun.decoding.controls.automaton import Constraint, all_of, check_texts, containing_each
 from mtfrun.decoding.controls.guide import TokenTexts, make_guide
 from mtfrun.decoding.controls.rules import LogitProcessor, Rules
 from mtfrun.decoding.controls.sampling import TokenFilter
@@ -49,27 +43,21 @@ class Controls:
     log_probs: int | None = None
 
     def __post_init__(self) -> None:
-        for name, form, example in (
-            ("processors", "(logits, written)", "@decoding.RepetitionPenalty()"),
-            ("filters", "(logits, dim)", "@decoding.MinP()"),
+        for name, method, example in (
+            ("processors", "__call__", "RepetitionPenalty"),
+            ("filters", "__call__", "MinP"),
+            ("constraints", "automaton", "ForcedWords"),
         ):
             for item in getattr(self, name):
-                if not callable(item) or isinstance(item, type):
+                if isinstance(item, type) or not callable(getattr(item, method, None)):
                     raise InputError(
-                        f"Controls.{name} has {item!r}, which cannot be called with {form}: list "
-                        f"objects or functions, such as {example}"
+                        f"Controls.{name} has {item!r}, which has no method {method}: list objects "
+                        f"such as @decoding.{example}()"
                     )
-
         check_texts("Controls.stop", self.stop)
         check_range("Controls.log_probs", self.log_probs, INDEX, optional=True)
         for end_id in self.end_ids:
             check_range("Controls.end_ids", end_id, INDEX)
-        for constraint in self.constraints:
-            if not callable(getattr(constraint, "automaton", None)):
-                raise InputError(
-                    f"Controls.constraints has {constraint!r}, which has no method automaton(): "
-                    "list objects such as @decoding.ForcedWords()"
-                )
 
     def ends(self, end_id: int) -> tuple[int, ...]:
         """Returns the ids that end an output: first the vocabulary's, or what no id equals."""
@@ -82,8 +70,15 @@ class Controls:
           end_id: the vocabulary's.
           tokens: returns what its ids write; for constraints and stop texts.
         """
-        end_ids = self.ends(end_id)
-        automata = [*_automata(self.constraints)]
+        end_ids, automata = self.ends(end_id), []
+        latest = time.monotonic() + _MOST_SECS
+        for constraint in self.constraints:
+            automata.append(constraint.automaton())
+            if time.monotonic() > latest:
+                raise InputError(
+                    f"Controls.constraints need more than {_MOST_SECS:g} s, up to "
+                    f"{constraint!r:.200}: leave some out"
+                )
         automata += containing_each(self.stop, ends=True)
         if not automata:
             return Rules(end_ids, self.processors, log_probs=self.log_probs)
@@ -95,14 +90,3 @@ class Controls:
         """Returns a text before the first stop text in it."""
         ends = [text.find(stop) for stop in self.stop]
         return text[: min((end for end in ends if end >= 0), default=len(text))]
-
-
-def _automata(constraints: Sequence[Constraint]) -> Iterator[Automaton]:
-    end = time.monotonic() + _MOST_SECS
-    for constraint in constraints:
-        yield constraint.automaton()
-        if time.monotonic() > end:
-            raise InputError(
-                f"Controls.constraints need more than {_MOST_SECS:g} s, up to {constraint!r:.200}: "
-                "leave some out"
-            )

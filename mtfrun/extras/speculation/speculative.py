@@ -22,8 +22,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding.controls.rules import Rules
 from mtfrun.decoding.controls.sampling import ChooseToken
-from mtfrun.decoding.controls.trace import empty_trace, trace_of_step
-from mtfrun.decoding.decoder import Decoder, Hypotheses, StepFunction
+from mtfrun.decoding.decoder import Decoder, Hypotheses, StepFunction, empty_trace, trace_of_step
 from mtfrun.decoding.prompt import Prompts, read_prompts
 from mtfrun.errors import InputError
 from mtfrun.extras.speculation.draft import Draft, Proposals, with_block

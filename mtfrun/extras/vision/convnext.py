@@ -14,10 +14,9 @@ from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, SHARE_BELOW_1, check_fields, check_range
 from mtfrun.extras.vision.patches import cut_into_patches, patch_dims
 from mtfrun.layers import Call, Dense, DepthwiseConv2D, LayerNorm, recompute
-from mtfrun.models.resnet.blocks import Blocking
 from mtfrun.models.resnet.classifier import ImageClassifier, ImageLoss
 from mtfrun.models.resnet.image_input import ImageInput
-from mtfrun.models.resnet.resnet import cut_into_blocks
+from mtfrun.models.resnet.resnet import Blocking, cut_into_blocks
 
 
 class ConvNextBlock(mtf.Module):

@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors.checks import NOT_NEGATIVE, check_fields
-from mtfrun.models.resnet.augmentation import random_interval
 from mtfrun.models.resnet.classifier import Targets
+from mtfrun.models.resnet.image_input import random_interval
 
 # Coefficients are drawn from so many equally probable values.
 _NUM_QUANTILES = 1024

@@ -26,7 +26,6 @@ from mtfrun.models.moe.gates.top_2 import SecondExpertPolicy as SecondExpertPoli
 from mtfrun.models.moe.gates.top_2 import Threshold as Threshold
 from mtfrun.models.moe.gates.top_2 import Top2 as Top2
 from mtfrun.models.moe.gates.top_k import TopK as TopK
-from mtfrun.models.moe.gates.top_k import TopN as TopN
 from mtfrun.models.moe.mixture import Mixture as Mixture
 from mtfrun.models.moe.moe_1d import MoE1D as MoE1D
 from mtfrun.models.moe.moe_2d import MoE2D as MoE2D

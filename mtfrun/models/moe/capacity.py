@@ -48,8 +48,7 @@ class Capacity:
             raise mtf.LayoutError(
                 f"{tokens} tokens make {groups.size} group(s) of {tokens // groups.size}, which "
                 f"mesh axis {mesh.axis_of(groups)}:{parts} does not divide: set "
-                f"Capacity.group_size so that their number is a multiple of {parts}, for example "
-                f"to {max(1, tokens // parts)}"
+                f"Capacity.group_size to {max(1, tokens // parts)}"
             )
         return groups
 
@@ -67,8 +66,7 @@ class Capacity:
         if slots < 1:
             raise InputError(
                 f"Capacity.{name}={factor} leaves no slot in {num_experts} experts for groups of "
-                f"{group_size} tokens: set Capacity.min_expert_capacity to 1 or more, or a larger "
-                "factor"
+                f"{group_size} tokens: set Capacity.min_expert_capacity to at least 1"
             )
         return slots
 

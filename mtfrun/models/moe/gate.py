@@ -49,8 +49,7 @@ class GateContext:
         """Returns the key of a random policy; draws of different streams are independent."""
         if self.key is None:
             raise InputError(
-                f"{type(policy).__name__} needs random numbers and this call has no key: "
-                "use a policy without them for evaluation and decoding"
+                f"{type(policy).__name__} needs random numbers: take another policy for evaluation"
             )
         return self.key.fold_in(stream)
 

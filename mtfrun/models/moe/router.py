@@ -79,8 +79,7 @@ class Router(Layer):
         super().__init__()
         if bias_rate is not None and not isinstance(gate, TopK):
             raise InputError(
-                f"Router.bias_rate={bias_rate}: of the gates only TopK chooses by biases, and this "
-                f"one is {type(gate).__name__}: set Router.gate = @moe.TopK()"
+                f"Router.bias_rate={bias_rate} is for @moe.TopK(), and the gate is {gate!r}"
             )
         if bias_rate is not None:
             check_range("Router.bias_rate", bias_rate, POSITIVE)

@@ -97,25 +97,16 @@ class ImageLoss:
             "accuracy": mtf.to_float(mtf.equal(cross_entropy.margin, 0.0)),
         }
         if classes.size > _TOP:
-            rank = _rank(logits, labels, classes)
+            is_label = mtf.one_hot(labels, classes)
+            label_logit = mtf.reduce_sum(logits * is_label, reduced_dim=classes)
+            larger = mtf.to_float(mtf.greater(logits, label_logit))
+            rank = mtf.reduce_sum(larger, reduced_dim=classes)
             metrics["top_5_accuracy"] = mtf.to_float(mtf.less(rank, _TOP))
         if smoothed:
             metrics[_OBJECTIVE] = regularised_cross_entropy(
                 cross_entropy, logits, classes, label_smoothing=self.label_smoothing, z_loss=0.0
             )
         return metrics
-
-
-def metric_names(num_classes: int) -> list[str]:
-    """Returns the names of the metrics of `ImageLoss`."""
-    return ["loss", "accuracy", *["top_5_accuracy"] * (num_classes > _TOP)]
-
-
-def _rank(logits: mtf.Tensor, labels: mtf.Tensor, classes: mtf.Dimension) -> mtf.Tensor:
-    """Returns the number of classes with a larger logit than the label's; {batch}."""
-    of_label = mtf.reduce_sum(logits * mtf.one_hot(labels, classes), reduced_dim=classes)
-    larger = mtf.to_float(mtf.greater(logits, of_label))
-    return mtf.reduce_sum(larger, reduced_dim=classes)
 
 
 class ImageClassifier(ImageModel):
@@ -145,8 +136,8 @@ class ImageClassifier(ImageModel):
 
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
-        shapes = {name: mtf.Shape() for name in metric_names(self._classes.size)}
-        return {**shapes, **super().metric_shapes}
+        names = ["loss", "accuracy", *["top_5_accuracy"] * (self._classes.size > _TOP)]
+        return {**dict.fromkeys(names, mtf.Shape()), **super().metric_shapes}
 
     def loss(self, features: Features, *, training: bool, key: mtf.Key | None = None) -> Loss:
         """Returns the loss of all images that are not padding, see `ImageLoss`.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import INDEX, check_fields
 from mtfrun.layers import Call
-from mtfrun.models.resnet.augmentation import augment, cut_out
 
 _SPATIAL = frozenset(["depth", "rows", "cols"])
 
@@ -21,17 +21,14 @@ class ImageInput:
     """Normalises images or volumes, and augments them in training; on the devices.
 
     Attributes:
-      mean: of the pixels, 0 to 255: one number, or one for each channel.
-      stddev: likewise. Pixels become (pixel - mean) / stddev; images of floats are not normalised.
-      crop_padding: in training images are shifted by up to so many pixels in each direction, at
-        random, and filled up with 0, the mean. This is padding, then random cropping; He et al.
-        2015, arXiv:1512.03385, section 4.2.
-      flip: in training images are flipped with probability 1/2: horizontally, or, independently,
-        along each dimension of a list, such as ["rows", "cols"], or ["depth", "rows", "cols"] of
-        volumes.
-      cutout: in training a square of so many pixels in each direction becomes 0, the mean, at
-        random; 0 for none. It may reach out of the image. DeVries and Taylor 2017,
-        arXiv:1708.04552, section 3.2.
+      mean, stddev: a number, or one for each channel. Pixels, 0 to 255, become (pixel - mean) /
+        stddev; images of floats are not normalised.
+      crop_padding: the largest random shift in each direction, in pixels, filled up with 0, the
+        mean: padding, then random cropping; He et al. 2015, arXiv:1512.03385, section 4.2.
+      flip: whether images are flipped horizontally with probability 1/2; or a list of dimensions,
+        such as ["depth", "rows", "cols"] of volumes, each flipped independently.
+      cutout: the side of a random square that becomes 0, the mean; it may reach out of the image.
+        0 for none. DeVries and Taylor 2017, arXiv:1708.04552, section 3.2.
     """
 
     mean: float | Sequence[float] = 127.5
@@ -50,11 +47,11 @@ class ImageInput:
             )
         if not (_are_numbers(self.mean) and _are_numbers(self.stddev)):
             raise InputError(
-                f"mean={self.mean!r} and stddev={self.stddev!r} must be numbers, or a list of one "
-                "for each channel"
+                f"ImageInput.mean={self.mean!r} and stddev={self.stddev!r} must be numbers, or a "
+                "list of one for each channel"
             )
         if np.min(self.stddev) <= 0:
-            raise InputError(f"stddev={self.stddev} must be above 0: pixels are divided by it")
+            raise InputError(f"ImageInput.stddev={self.stddev} must be above 0")
 
     def __call__(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns float32 {batch, *spatial, channels}; augmentation needs the call's key."""
@@ -106,3 +103,65 @@ def _per_channel(
             "give one number, or one for each channel"
         )
     return mtf.constant(mesh, list(map(float, value)), [channels])
+
+
+def augment(images: mtf.Tensor, key: mtf.Key, *, padding: int, flip: Collection[str]) -> mtf.Tensor:
+    """Returns every image {batch, *spatial, channels} shifted and flipped at random.
+
+    The random numbers of an image depend on the key and its index in the batch, so that no layout
+    changes the result. Pixels are selected by a contraction with a one-hot matrix, which runs under
+    every layout of the batch.
+    """
+    batch, *spatial, _ = images.shape.dims
+    names = [dim.name for dim in spatial]
+    for name in flip:
+        if name not in names:
+            raise InputError(
+                f'ImageInput.flip has "{name}", and images have {", ".join(names)}: leave it out'
+            )
+    for dim in spatial if padding else [dim for dim in spatial if dim.name in flip]:
+        # 24 bits of a uniform number, times at most a few dozen: rounding cannot reach maxval.
+        maxval, shift_key = float(2 * padding + 1), key.fold_in(dim.name)
+        draws = mtf.random_uniform(images.mesh, [batch], key=shift_key, maxval=maxval)
+        index = mtf.range(images.mesh, dim, tf.int32)
+        # The source index of every pixel.
+        indices = mtf.add(mtf.to_int32(draws) - padding, index, output_shape=[batch, dim])
+        if dim.name in flip:
+            # Horizontal flips have had this key since there were no others.
+            flip_key = key.fold_in("flip" if dim.name == "cols" else f"flip_{dim.name}")
+            coin = mtf.random_uniform(images.mesh, [batch], key=flip_key)
+            flipped = mtf.negative(indices) + (dim.size - 1)
+            indices = mtf.where(mtf.less(coin, 0.5), flipped, indices, output_shape=indices.shape)
+        source = mtf.Dimension(f"_{dim.name}", dim.size)
+        selection = mtf.one_hot(indices, source, dtype=images.dtype)
+        renamed = mtf.rename_dimension(images, dim.name, source.name)
+        images = mtf.einsum([renamed, selection], output_shape=images.shape)
+    return images
+
+
+def cut_out(images: mtf.Tensor, key: mtf.Key, size: int) -> mtf.Tensor:
+    """Returns every image with a random square of 0; see `augment` for its random numbers.
+
+    The square has 2 * (size // 2) pixels in each direction, as in the authors' code.
+    """
+    batch, rows, cols, _ = images.shape.dims
+    half = mtf.constant(images.mesh, size // 2, [batch], tf.int32)
+    intervals = [random_interval(dim, half, key.fold_in(dim.name)) for dim in (rows, cols)]
+    square = mtf.einsum(intervals, output_shape=mtf.Shape([batch, rows, cols]))
+    return images * (1.0 - square)
+
+
+def random_interval(dim: mtf.Dimension, half: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:
+    """Returns 1 in an interval of every image's rows or cols, 0 outside; {batch, dim} float32.
+
+    Intervals have 2 * `half` {batch} pixels around a uniform centre, but end with the image.
+    """
+    (batch,) = half.shape.dims
+    # 24 bits of a uniform number times a size: rounding cannot reach maxval.
+    draws = mtf.random_uniform(half.mesh, [batch], key=key, maxval=float(dim.size))
+    centre = mtf.to_int32(draws)
+    index = mtf.range(half.mesh, dim, tf.int32)
+    shape = mtf.Shape([batch, dim])
+    begins = mtf.less_equal(centre - half, index, output_shape=shape)
+    ends = mtf.less(index, centre + half, output_shape=shape)
+    return mtf.to_float(begins) * mtf.to_float(ends)

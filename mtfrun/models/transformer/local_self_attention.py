@@ -31,10 +31,9 @@ _WINDOW = "window_length"
 class LocalSelfAttention(SelfAttention):
     """Self-attention to positions less than `window` away; Luong et al. 2015, arXiv:1508.04025.
 
-    Sequences longer than that are computed in blocks, of at least 128 positions, of which a block
-    sees the one before it and, where later positions are not masked, the one after it. Steps cache
-    the last `window` positions only, in a ring, and cost as much as that; steps in blocks, which
-    may return to an earlier position, cache all of them.
+    Longer sequences are computed in blocks of at least 128 positions; a block sees the block before
+    it and, where later positions are not masked, the one after it. Steps cache the last `window`
+    positions in a ring; steps in blocks, which may return to an earlier position, cache all.
 
     Args:
       window: how many positions a causal query sees, its position included.
@@ -109,10 +108,8 @@ class LocalSelfAttention(SelfAttention):
             mask = mtf.gather(mask, positions, memory_length, output_shape=shape)
             bias = mask + mtf.cast(bias, mask.dtype)
         if self.relative_bias is not None:
-            of_distance = self.relative_bias(
-                position, positions, call, bidirectional=call.bidirectional
-            )
-            bias = of_distance + mtf.to_float(bias)
+            logits = self.relative_bias(position, positions, call, bidirectional=call.bidirectional)
+            bias = logits + mtf.to_float(bias)
         return AttentionBias.of(TensorBias(bias))
 
     def _bias(self, x: mtf.Tensor, call: SequenceCall) -> AttentionBias:

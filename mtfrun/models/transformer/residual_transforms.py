@@ -27,9 +27,7 @@ TransformClass = Callable[..., Transform]
 class _Stateless:
     """A transform without variables."""
 
-    def __init__(
-        self, mesh: mtf.Mesh, d_model: mtf.Dimension, dtypes: mtf.DTypePolicy = mtf.DTypePolicy()
-    ) -> None:
+    def __init__(self, mesh: mtf.Mesh, d_model: mtf.Dimension, dtypes: Any = None) -> None:
         """Takes the arguments of all transforms."""
 
 
@@ -137,22 +135,20 @@ class SublayerDropout(Dropout):
 
 @dataclasses.dataclass(frozen=True)
 class StackTransforms:
-    """The transforms of a stack: classes in their order.
-
-    They are called as `transform_class(mesh, d_model, dtypes)`; see `Transform`.
+    """The transforms of a stack: classes, called as `transform_class(mesh, d_model, dtypes)`.
 
     By default the order of Xiong et al. 2020, arXiv:2002.04745, figure 1b: dropout; of every
     sublayer x + dropout(layer(norm(x))); a last normalisation and dropout. Vaswani et al. 2017,
     arXiv:1706.03762, have the norm last in `layer`.
 
     Attributes:
-      initial: of the input.
-      layer: around every sublayer, which is called in the place of `CallLayer`.
-      final: of the output.
-      first: around the first sublayer of a stack, if others than `layer`: where `initial` ends with
-        a norm, it needs none.
+      initial: the transforms of the input.
+      layer: those around every sublayer, which is called in the place of `CallLayer`.
+      final: those of the output.
+      first: those around the first sublayer of a stack, if others than `layer`: where `initial`
+        ends with a norm, it needs none.
       activation_scale: whether the residual stream is measured after every sublayer, see
-        `layers.ActivationScale`: "activations/" in TensorBoard.
+        `layers.ActivationScale`.
     """
 
     initial: Sequence[TransformClass] = (SublayerDropout,)
@@ -211,6 +207,7 @@ class TransformedLayer(Sublayer):
     Variables are named "layer/..." and after the classes of the transforms, "norm/scale".
 
     Attributes:
+      names: the attributes of the transforms, in their order.
       adapter: called with the output of the sublayer; None for none.
     """
 
@@ -223,13 +220,10 @@ class TransformedLayer(Sublayer):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
     ) -> None:
         super().__init__()
-        self._names = tuple(add_transforms(self, transforms, mesh, d_model, dtypes))
-        places = [name for name in self._names if isinstance(getattr(self, name), CallLayer)]
+        self.names = tuple(add_transforms(self, transforms, mesh, d_model, dtypes))
+        places = [name for name in self.names if isinstance(getattr(self, name), CallLayer)]
         if len(places) != 1:
-            raise InputError(
-                f"StackTransforms.layer has CallLayer {len(places)} times, not once: it is where"
-                " the sublayer is called"
-            )
+            raise InputError(f"StackTransforms.layer has CallLayer {len(places)} times, not once")
         self.layer = layer(mesh, d_model, dtypes)
         self.mesh, self.d_model = mesh, d_model
         self.adapter: Transform | None = None
@@ -237,21 +231,8 @@ class TransformedLayer(Sublayer):
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         return self._run(lambda y, state, call: (self.layer(y, call), state), x, (), call)[0]
 
-    def has_transform(self, kind: type[Transform]) -> bool:
-        """Returns whether a transform of this class is around the sublayer."""
-        return any(isinstance(getattr(self, name), kind) for name in self._names)
-
     def tie_to(self, first: Self) -> None:
         self.layer.tie_to(first.layer)
-
-    def share_transforms(self, other: Self) -> None:
-        """Takes the transforms with variables of another layer; dropout has none."""
-        for name in self._names:
-            transform = getattr(other, name)
-            if transform is other.layer or not isinstance(transform, mtf.Module):
-                continue
-            if transform.named_variables():
-                setattr(self, name, transform)
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
@@ -278,7 +259,7 @@ class TransformedLayer(Sublayer):
         call: SequenceCall,
     ) -> tuple[mtf.Tensor, Any]:
         transform_call = dataclasses.replace(call, sublayer_input=x)
-        for name in self._names:
+        for name in self.names:
             transform = getattr(self, name)
             if transform is self.layer:
                 x, state = call_layer(x, state, call)

@@ -37,7 +37,7 @@ class Stack(Sublayer):
 
     Args:
       layers: classes, called as `sublayer_class(mesh, d_model, dtypes)` for every block.
-      transforms: of the input, around every sublayer, and of the output: see `StackTransforms`.
+      transforms: those of the input, around every sublayer, and of the output.
       relative_bias: a class, called as `relative_bias(mesh, dtypes)`, for logits by distance in the
         self-attention of all blocks; None for none.
       rematerialise: compute the inner values of every block again in the backward pass: less memory
@@ -108,18 +108,20 @@ class Stack(Sublayer):
                 layer.tie_to(self.blocks[0][name])
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        size = self._scan_blocks
         # What a loop computes inside cannot be recorded.
-        if self._scan_blocks is not None and call.recorder is None:
-            x, call = self._begin(x, call)
-            x = self._in_loop(x, call, self._scan_blocks)
-            return self._transform(self.final, x, call)
-        return self.outputs(x, call)[-1]
+        if size is None or call.recorder is not None:
+            return self.outputs(x, call)[-1]
+        x, call = self._begin(x, call)
+        groups = [
+            [layer for block in self.blocks[begin : begin + size] for layer in block.values()]
+            for begin in range(0, len(self.blocks), size)
+        ]
+        x = scan_layers(functools.partial(_run_layers, groups[0]), groups, x, call)
+        return self._transform(self.final, x, call)
 
     def outputs(self, x: mtf.Tensor, call: SequenceCall) -> list[mtf.Tensor]:
-        """Returns the input after its transforms, the outputs of the blocks, and the stack's.
-
-        The stack's output is in the place of the last block's.
-        """
+        """Returns the transformed input, and the outputs of the blocks; the last is the stack's."""
         x, call = self._begin(x, call)
         outputs = [x, *self._run_blocks(x, call)]
         return [*outputs[:-1], self._transform(self.final, outputs[-1], call)]
@@ -188,13 +190,6 @@ class Stack(Sublayer):
                 x, results[name] = run(sublayer, x, block_state[name], of_block)
             next_state.append(results)
         return x, next_state
-
-    def _in_loop(self, x: mtf.Tensor, call: SequenceCall, size: int) -> mtf.Tensor:
-        groups = [
-            [layer for block in self.blocks[begin : begin + size] for layer in block.values()]
-            for begin in range(0, len(self.blocks), size)
-        ]
-        return scan_layers(functools.partial(_run_layers, groups[0]), groups, x, call)
 
     def _begin(self, x: mtf.Tensor, call: SequenceCall) -> tuple[mtf.Tensor, SequenceCall]:
         if self.relative_bias is not None:

@@ -23,7 +23,7 @@ class DecodingProgress:
         it is each row's state before this position, and a step at an earlier position leaves it
         as it is. None: steps read all ids.
       in_blocks: steps may compute blocks of positions, and a row may return to an earlier position:
-        states hold what every earlier position needs, and of later ones nothing counts.
+        a cache is valid up to `position`, later entries are ignored.
     """
 
     position: mtf.Tensor | None = None
@@ -145,10 +145,7 @@ class Sublayer(Layer, abc.ABC):
         return type(self).initial_state is Sublayer.initial_state
 
     def can_prefill(self, call: SequenceCall) -> bool:
-        """Returns whether the layer has a `prefill` for such calls; otherwise steps read prompts.
-
-        A layer defines it where it has a state, and where `step` is not for whole sequences.
-        """
+        """Returns whether the layer has a `prefill` for such calls; else steps read prompts."""
         stateless = type(self).initial_state is Sublayer.initial_state
         return stateless or type(self).prefill is not Sublayer.prefill
 

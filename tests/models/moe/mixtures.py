@@ -33,7 +33,7 @@ GATES: dict[str, moe.Gate] = {
     "no_token_left_behind": zoo.NoTokenLeftBehind(top_k=2),
     "batch_prioritized": zoo.BatchPrioritized(),
     "expert_choice": moe.ExpertChoice(),
-    "top_n": moe.TopN(num_experts=3),
+    "top_n": zoo.TopN(num_experts=3),
     "top_k": moe.TopK(z_loss=0.01),
     "top_k_sigmoid": moe.TopK(2, sigmoid=True, scale=2.5),
     "top_2_random": moe.Top2(),

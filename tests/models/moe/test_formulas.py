@@ -178,7 +178,7 @@ def test_the_first_choice_of_two_levels_has_all_experts_of_its_gate_and_others_o
 
 
 def test_a_gate_never_has_more_experts_than_there_are() -> None:
-    assert moe.TopN(5).experts_per_token(4, 1.0) == 4
+    assert zoo.TopN(5).experts_per_token(4, 1.0) == 4
     assert moe.ExpertChoice().experts_per_token(4, 8.0) == 4
 
 
@@ -343,7 +343,7 @@ def test_groups_that_experts_do_not_fill_are_refused() -> None:
         moe.TopK(num_groups=2, groups_per_token=3)
     for gate, match in (
         (moe.TopK(num_groups=3), r"num_groups=3 must divide the 4 experts"),
-        (moe.TopK(3, num_groups=2), r"num_experts=3 must be at most the 2 experts of a group"),
+        (moe.TopK(3, num_groups=2), r"TopK.num_experts is 3: it must be .* at most 2"),
     ):
         router = functools.partial(moe.Router, gate=gate)
         layer = moe.DroplessMoE(mtf.Mesh(), D_MODEL, num_experts=4, router=router, experts=EXPERTS)
@@ -355,5 +355,5 @@ def test_groups_that_experts_do_not_fill_are_refused() -> None:
 
 def test_a_gate_without_biases_is_refused() -> None:
     router = functools.partial(moe.Router, gate=moe.Switch(), bias_rate=RATE)
-    with pytest.raises(InputError, match=r"only TopK chooses by biases, and this one is Switch"):
+    with pytest.raises(InputError, match=r"bias_rate=.* is for @moe.TopK\(\), .* is Switch"):
         moe.DroplessMoE(mtf.Mesh(), D_MODEL, router=router)

@@ -68,7 +68,11 @@ class SharedLayersStack(Stack):
         layers = [layer for block in self.blocks for layer in block.values()]
         first: dict[type[Sublayer], Sublayer] = {}
         for layer in layers:
-            layer.share_transforms(layers[0])
+            for name in layer.names:
+                transform = getattr(layers[0], name)
+                is_module = isinstance(transform, mtf.Module) and transform is not layers[0].layer
+                if is_module and transform.named_variables():  # dropout has none
+                    setattr(layer, name, transform)
             layer.layer = first.setdefault(type(layer.layer), layer.layer)
 
     def call_of_block(self, number: int, call: SequenceCall) -> SequenceCall:

@@ -19,16 +19,11 @@ from mtfrun.extras.mesh_tensorflow.zoo.evolved_transformer import (
     EncoderConvolutions as EncoderConvolutions,
 )
 from mtfrun.extras.mesh_tensorflow.zoo.evolved_transformer import GatedLinearUnit as GatedLinearUnit
-from mtfrun.extras.mesh_tensorflow.zoo.experts import BatchPrioritized as BatchPrioritized
 from mtfrun.extras.mesh_tensorflow.zoo.experts import EinsumDispatch as EinsumDispatch
 from mtfrun.extras.mesh_tensorflow.zoo.experts import ExpertSize as ExpertSize
 from mtfrun.extras.mesh_tensorflow.zoo.experts import HeterogeneousExperts as HeterogeneousExperts
-from mtfrun.extras.mesh_tensorflow.zoo.experts import NoTokenLeftBehind as NoTokenLeftBehind
-from mtfrun.extras.mesh_tensorflow.zoo.experts import Top2V1 as Top2V1
-from mtfrun.extras.mesh_tensorflow.zoo.experts import TruncatedTop2 as TruncatedTop2
 from mtfrun.extras.mesh_tensorflow.zoo.experts import combine_tensor as combine_tensor
 from mtfrun.extras.mesh_tensorflow.zoo.experts import dispatch_tensor as dispatch_tensor
-from mtfrun.extras.mesh_tensorflow.zoo.experts import truncated_top_2 as truncated_top_2
 from mtfrun.extras.mesh_tensorflow.zoo.experts_attention import (
     ExpertProjections as ExpertProjections,
 )
@@ -40,6 +35,12 @@ from mtfrun.extras.mesh_tensorflow.zoo.experts_attention import (
 )
 from mtfrun.extras.mesh_tensorflow.zoo.funnel import Funnel as Funnel
 from mtfrun.extras.mesh_tensorflow.zoo.funnel import FunnelStack as FunnelStack
+from mtfrun.extras.mesh_tensorflow.zoo.gates import BatchPrioritized as BatchPrioritized
+from mtfrun.extras.mesh_tensorflow.zoo.gates import NoTokenLeftBehind as NoTokenLeftBehind
+from mtfrun.extras.mesh_tensorflow.zoo.gates import Top2V1 as Top2V1
+from mtfrun.extras.mesh_tensorflow.zoo.gates import TopN as TopN
+from mtfrun.extras.mesh_tensorflow.zoo.gates import TruncatedTop2 as TruncatedTop2
+from mtfrun.extras.mesh_tensorflow.zoo.gates import truncated_top_2 as truncated_top_2
 from mtfrun.extras.mesh_tensorflow.zoo.product_key_memory import (
     ProductKeyMemory as ProductKeyMemory,
 )

@@ -58,7 +58,8 @@ class ReversibleStack(Stack):
             transforms=transforms,
             relative_bias=relative_bias,
         )
-        if any(x.has_transform(Residual) for block in self.blocks for x in block.values()):
+        sublayers = [layer for block in self.blocks for layer in block.values()]
+        if any(isinstance(getattr(x, name), Residual) for x in sublayers for name in x.names):
             raise InputError(
                 "ReversibleStack adds the outputs of sublayers to its streams: leave Residual out "
                 "of StackTransforms.layer"

@@ -1,4 +1,4 @@
-"""Top-k gating: the k best experts of every token, all of them or as a policy decides."""
+"""Top-k gating: the k best experts of every token."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, Range, check_fields
 from mtfrun.models.moe.capacity import EPSILON, Candidate, dispatch_in_order
 from mtfrun.models.moe.gate import GateContext, apply_mask, load_balancing_loss, make_routing
-from mtfrun.models.moe.gates.top_2 import Random, SecondExpertPolicy, Threshold
 from mtfrun.models.moe.routing import Routing
 
 # More than scores differ.
@@ -104,11 +103,8 @@ class TopK:
                 f"TopK.num_groups={self.num_groups} must divide the {experts.size} experts into "
                 f"groups of at least best_of_group={self.best_of_group}"
             )
-        if self.num_experts > size * self.groups_per_token:
-            raise InputError(
-                f"TopK.num_experts={self.num_experts} must be at most the {size} experts of a "
-                f"group times groups_per_token={self.groups_per_token}"
-            )
+        allowed = Range(1, size * self.groups_per_token, whole=True)
+        check_fields(self, allowed, "num_experts")
         groups, inner = mtf.Dimension("groups", self.num_groups), mtf.Dimension("of_group", size)
         best, ranks = (
             mtf.Dimension("ranks", number) for number in (self.best_of_group, self.groups_per_token)
@@ -119,52 +115,3 @@ class TopK:
         may_choose = mtf.reduce_sum(mtf.one_hot(chosen, groups), reduced_dim=ranks)
         lowered = mtf.add(grouped, (may_choose - 1.0) * _LOWER, output_shape=grouped.shape)
         return mtf.replace_dimensions(lowered, [groups, inner], experts)
-
-
-@dataclasses.dataclass(frozen=True)
-class TopN:
-    """Shazeer et al. 2017, arXiv:1701.06538, equations 3 and 5 without noise, and with capacity.
-
-    A token of any importance has up to n experts. The gates are normalised over these before
-    capacity drops any.
-
-    Attributes:
-      num_experts: n.
-      second_policy_training, second_policy_evaluation: which tokens have a second, third, ...
-        expert, by its normalised gate. The policy of evaluation must not draw random numbers.
-      z_loss: the coefficient of the router z-loss.
-    """
-
-    num_experts: int = 3
-    second_policy_training: SecondExpertPolicy = Random()
-    second_policy_evaluation: SecondExpertPolicy = Threshold()
-    z_loss: float = 0.0
-
-    def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
-        policy = self.second_policy_training if context.training else self.second_policy_evaluation
-        group, experts, nonpadding = context.group, context.experts, context.nonpadding()
-        gates = mtf.softmax(logits, experts)
-        remaining = gates
-        top_n = []
-        for _ in range(self.num_experts):
-            gate, expert = mtf.top_1(remaining, experts)
-            mask = apply_mask(mtf.one_hot(expert, experts), nonpadding)
-            remaining = remaining * (1.0 - mask)
-            top_n.append(Candidate(expert, apply_mask(gate, nonpadding), mask))
-        gates_that_count = apply_mask(gates, context.full_importance())
-        loss = load_balancing_loss(top_n[0].mask, gates_that_count, group, experts)
-
-        scale = mtf.reciprocal(mtf.add_n([candidate.gate for candidate in top_n]) + EPSILON)
-        if self.num_experts == 1:
-            scale = mtf.ones_like(scale)
-        candidates = []
-        for rank, (expert, gate, mask) in enumerate(top_n, start=1):
-            gate = gate * scale
-            if rank > 1:
-                mask = mask * policy(gate, context, rank)
-            candidates.append(Candidate(expert, gate, mask))
-        choices = dispatch_in_order(candidates, context)
-        return make_routing(choices, gates, loss, context, logits=logits, z_loss=self.z_loss)
-
-    def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:
-        return float(min(self.num_experts, num_experts))

@@ -36,21 +36,19 @@ class DecoderOnly(TokenModel):
     Features: "targets" {batch, length} int32 ids, 0 is padding and has no loss. In packed rows
     also "targets_segmentation", the number of the document that a position belongs to (documents
     do not see each other; 0 is padding before a document), and "targets_position", the position in
-    it. Without these a row is one document, and the step is a little cheaper. For "targets_weights"
-    see `TokenModel`.
+    it. For "targets_weights" see `TokenModel`.
 
-    Pairs of texts are rows of "inputs end targets end", packed or not (data.DelimitedPairsData),
-    which prefix language models read (Raffel et al. 2020, arXiv:1910.10683, section 3.2.1): inputs
-    see each other, also later ones. In rows of another form "targets_prefix" {batch, length} is not
-    0 at the positions that do.
+    Prefix language models (Raffel et al. 2020, arXiv:1910.10683, section 3.2.1) read pairs of
+    texts, rows of "inputs end targets end", packed or not: inputs see each other, also later ones.
+    In rows of another form "targets_prefix" {batch, length} is not 0 at the positions that do.
 
     Args:
       stack: a class, called as `stack(mesh, d_model, dtypes)`.
       prefix: this is a prefix language model.
       shift_across_segments: a packed document's first position reads the last id of the document
         before it, as in Tensor2Tensor, instead of 0.
-      loss_on_targets_only: in rows of pairs, inputs and their ends have no loss. In a prefix
-        language model they see the ids that they predict, so that their loss trains nothing useful.
+      loss_on_targets_only: in rows of pairs, inputs and their ends have no loss, since in a prefix
+        language model they see the ids that they predict.
     """
 
     optional_features: ClassVar[Collection[str]] = (
@@ -170,7 +168,7 @@ class DecoderOnly(TokenModel):
         return self.hidden({"inputs": ids}, SequenceCall())
 
     def _embedder(self, features: Features, call: SequenceCall) -> Embed:
-        """Returns what makes the first vectors of the stack for rows with these features."""
+        """Returns the embedding of rows with these features."""
         return functools.partial(self._embed, call=call)
 
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:

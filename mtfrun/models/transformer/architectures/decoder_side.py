@@ -92,11 +92,11 @@ class PromptReading:
     Attributes:
       at_once: in one pass if all sublayers have a `prefill`; an end among their ids ends nothing.
       in_prefix: {batch..., length} bool: the positions of a prefix language model that see each
-        other, all of which read ids of the prompt. It can read them in one pass only.
+        other and read ids of the prompt, in one pass only.
       reads_start: position 0 of the stack reads `start_id`, and position i the id before position i
         of the targets. Otherwise ids are read one position earlier, where they stand.
-      learned: a learned prompt, at the first positions of the stack, before the targets' positions.
-        There are neither beginnings nor steps in blocks then, unless it is empty.
+      learned: a learned prompt, at the first positions of the stack. Unless it is empty, there are
+        neither beginnings nor steps in blocks.
     """
 
     at_once: bool = False
@@ -109,12 +109,16 @@ class PromptReading:
     def learned_length(self) -> int:
         return 0 if self.learned is None else self.learned.length
 
+    @property
+    def offset(self) -> int:
+        """The number of ids by which steps are ahead of the positions that read them."""
+        return 0 if self.reads_start else 1
+
     def ids_at(self, ids: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
         """Returns what a step at a position reads, of the ids {batch...} before it."""
         if not self.start_id or not self.reads_start:
             return ids
-        begins = mtf.equal(position, 0)
-        return mtf.where(begins, self.start_id, ids, output_shape=ids.shape)
+        return mtf.where(mtf.equal(position, 0), self.start_id, ids, output_shape=ids.shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,11 +142,12 @@ class StackDecoder:
 
     def decoder(self) -> Decoder:
         """Returns the decoder before position 0; an InputError if a prefix lacks a `prefill`."""
-        if self.reading.in_prefix is not None:
-            self._check_prefill()
         learned, first_state = self.reading.learned, None
+        if self.reading.in_prefix is not None or self.reading.learned_length:
+            self._check_prefill()
         if learned is not None and learned.length:
-            first_state = self._after_learned_prompt(learned)
+            lengths = mtf.zeros(self.targets.mesh, self._batch, tf.int32)
+            first_state = self._prefill(learned.for_rows(self._batch, self.dtype), lengths)
         return self._decoder(first_state, None, self._length.size)
 
     @property
@@ -164,7 +169,7 @@ class StackDecoder:
             state = fit_state(first_state, state)
 
         def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
-            reading = position - self._offset
+            reading = position - self.reading.offset
             place = reading + learned
             mask = causal_mask_at(place, memory_length).value(self.dtype)
             progress = self._progress(place, prompt_lengths)
@@ -221,12 +226,6 @@ class StackDecoder:
         state = self._prefill(x, prompt_lengths)
         return self._decoder(state, prompt_lengths, self._length.size)
 
-    def _after_learned_prompt(self, prompt: LearnedPrompt) -> Any:
-        """Returns the state of all rows after the learned prompt alone."""
-        self._check_prefill()
-        lengths = mtf.zeros(self.targets.mesh, self._batch, tf.int32)
-        return self._prefill(prompt.for_rows(self._batch, self.dtype), lengths)
-
     def _prefill(self, x: mtf.Tensor, prompt_lengths: mtf.Tensor) -> Any:
         """Returns the state after x {batch..., length, d_model}, without the padding in it."""
         length = x.shape.get_dim_by_name("length")
@@ -241,9 +240,7 @@ class StackDecoder:
         call = dataclasses.replace(
             self.call, progress=progress, self_attention_bias=bias, nonpadding=nonpadding
         )
-        state = self._empty_state(memory_length, [])
-        _, state = self.stack.prefill(x, state, call)
-        return state
+        return self.stack.prefill(x, self._empty_state(memory_length, []), call)[1]
 
     def _empty_state(self, memory_length: mtf.Dimension, beams: Sequence[mtf.Dimension]) -> Any:
         members = [] if self.call.members is None else [self.call.members]
@@ -261,20 +258,17 @@ class StackDecoder:
             return length.size
         return min(longest + (self.reading.in_prefix is not None), length.size)
 
-    @property
-    def _offset(self) -> int:
-        return 0 if self.reading.reads_start else 1
-
     def _progress(
         self, position: mtf.Tensor | None, prompt_lengths: mtf.Tensor | None
     ) -> DecodingProgress:
-        learned = self.reading.learned_length
-        if learned and prompt_lengths is None:
+        reading = self.reading
+        if reading.learned_length and prompt_lengths is None:
             prompt_lengths = mtf.zeros(self.targets.mesh, self._batch, tf.int32)
-        if prompt_lengths is not None and not self.reading.reads_start:
-            prompt_lengths = mtf.maximum(prompt_lengths - self._offset, 0)
-        if prompt_lengths is not None and learned:
-            prompt_lengths = prompt_lengths + learned
+        if prompt_lengths is not None:
+            if reading.offset:
+                prompt_lengths = mtf.maximum(prompt_lengths - reading.offset, 0)
+            if reading.learned_length:
+                prompt_lengths = prompt_lengths + reading.learned_length
         return DecodingProgress(position, prompt_lengths, self.call.progress.in_blocks)
 
     def _check_prefill(self) -> None:

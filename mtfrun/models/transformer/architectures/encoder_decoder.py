@@ -135,10 +135,7 @@ class EncoderDecoder(TokenModel):
         inputs = features["inputs"]
         segments = features.get("inputs_segmentation")
         if segments is not None and self.prompt.length:
-            raise InputError(
-                "an encoder's learned prompt sees its text, and so rows have one: set "
-                "--gin.PACKED=False"
-            )
+            raise InputError("an encoder's learned prompt sees its text: set --gin.PACKED=False")
         ids = self.prompt.before_ids(inputs)
         encoding = encoder_call(ids, segments, call, self.padding_id)
         memory = self.encoder_stack.output_entries(ids if segments is None else segments)

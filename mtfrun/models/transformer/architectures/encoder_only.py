@@ -93,8 +93,7 @@ class EncoderOnly(TokenModel):
         number = x.shape.get_dim_by_name("length").size
         if number != features["inputs"].shape.get_dim_by_name("length").size:
             raise InputError(
-                f"EncoderOnly has a target for every input, and its stack returns {number} "
-                "positions: use it as the encoder of an EncoderDecoder"
+                f"EncoderOnly has a target for every input, and its stack returns {number}"
             )
         for name in self._head:
             x = getattr(self, name)(x, call)
@@ -119,10 +118,9 @@ class EncoderOnly(TokenModel):
         return self.encoder_stack(x, call)
 
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
-        """Returns a decoder of the targets, which do not depend on each other.
+        """Returns a decoder of the targets, all predicted in one pass before the first step.
 
-        All are predicted from features["inputs"], which are at least as long, in one pass before
-        the first step: decoding fills in the positions without an id.
+        features["inputs"] are at least as long. Decoding fills in the positions without an id.
         """
         self._check_length(features["inputs"])
         logits = self.logits(features)

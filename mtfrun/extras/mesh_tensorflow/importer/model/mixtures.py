@@ -9,7 +9,7 @@ from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConf
 
 _GATES = {
     "top_2": "moe.Top2",
-    "top_n": "moe.TopN",
+    "top_n": "zoo.TopN",
     "switch": "moe.Switch",
     "switch_max": "zoo.BatchPrioritized",
     "ntlb": "zoo.NoTokenLeftBehind",
