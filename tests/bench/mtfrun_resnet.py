@@ -16,8 +16,8 @@ from mtfrun import mtf, optim  # noqa: E402
 from mtfrun.layers import Call, Conv2D, Dense  # noqa: E402
 from mtfrun.models.resnet import (  # noqa: E402
     Backbone,
-    Blocking,
     ConvolutionNorm,
+    ConvolutionSettings,
     ImageClassifier,
     ImageInput,
     ResNet,
@@ -51,12 +51,12 @@ class WideBottleneck(mtf.Module):
     ) -> None:
         super().__init__()
         wide = mtf.Dimension(outputs.name, 4 * outputs.size)
-        blocking = Blocking()
+        settings = ConvolutionSettings(mesh, dtypes=dtypes)
         self.projection = None
         if projects:
-            self.projection = ConvolutionNorm(mesh, inputs, outputs, blocking, dtypes, size=1)
-        self.narrow = ConvolutionNorm(mesh, inputs, outputs, blocking, dtypes, size=1)
-        self.wide = ConvolutionNorm(mesh, outputs, wide, blocking, dtypes)
+            self.projection = ConvolutionNorm(settings, inputs, outputs, size=1)
+        self.narrow = ConvolutionNorm(settings, inputs, outputs, size=1)
+        self.wide = ConvolutionNorm(settings, outputs, wide)
         self.last = Conv2D(mesh, wide, outputs, dtypes, filter_size=(1, 1))
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
@@ -75,7 +75,7 @@ class BottleneckNetwork(ImageClassifier):
         super().__init__(CLASSES, ImageInput())
         rows, cols, channels = image.dims
         filters = mtf.Dimension("filters", config.filters[0])
-        self.first = ConvolutionNorm(mesh, channels, filters, Blocking(), dtypes)
+        self.first = ConvolutionNorm(ConvolutionSettings(mesh, dtypes=dtypes), channels, filters)
         self.blocks = []
         for _, _, size, projects in config.blocks():
             outputs = mtf.Dimension("filters", size)

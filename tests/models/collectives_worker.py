@@ -18,7 +18,7 @@ from mtfrun.extras.plan.collectives import needed_collectives
 from mtfrun.extras.plan.dtensor_programs import take_programs
 from mtfrun.extras.vision import UNet, UNetStages
 from mtfrun.layers import Call
-from mtfrun.models.resnet import BasicBlock, Blocking
+from mtfrun.models.resnet import BasicBlock, Blocking, ConvolutionSettings
 from mtfrun.models.transformer import SequenceCall
 from tests.models.moe import mixtures
 
@@ -77,15 +77,19 @@ def _blocks() -> Iterator[Case]:
         ),
     ):
         make = functools.partial(
-            BasicBlock,
+            _basic_block,
+            blocking=Blocking(rows=ROWS.size) if ROWS.name in shape else Blocking(),
             inputs=mtf.convert_to_shape(shape).dims[-1],
             width=width,
-            blocking=Blocking(rows=ROWS.size) if ROWS.name in shape else Blocking(),
-            dtypes=mtf.DTypePolicy(),
             stride=stride,
-            init_zero=False,
         )
         yield Case(name, layout, shape, make, _train)
+
+
+def _basic_block(
+    mesh: mtf.Mesh, blocking: Blocking, inputs: mtf.Dimension, width: int, stride: int
+) -> BasicBlock:
+    return BasicBlock(ConvolutionSettings(mesh, blocking), inputs, width, stride=stride)
 
 
 def _attentions() -> Iterator[Case]:

@@ -166,7 +166,7 @@ def test_a_bottleneck_is_the_formula_of_the_paper() -> None:
 
 def test_what_has_no_place_is_one_line() -> None:
     mesh = mtf.Mesh(ONE_DEVICE, LAYOUT)
-    with pytest.raises(InputError, match=r"no place in DecoderOnly: prefix=True"):
+    with pytest.raises(InputError, match=r"DecoderOnly takes no LearnedPrompts: prefix=True"):
         small_model(mesh, prefix=True).add_adapters([PROMPT])
     with pytest.raises(InputError, match=r"paths of sublayers, did you mean 'feed_forward'\?"):
         small_model(mesh).add_adapters([Bottlenecks(4, "feedforward")])

@@ -192,5 +192,5 @@ def test_what_reads_no_start_is_a_language_model_without_a_prefix() -> None:
     embedding = t.TokenEmbedding(reads_start=False)
     with pytest.raises(InputError, match="reads_start=False is for language models without"):
         t.DecoderOnly(mtf.Mesh(ONE_DEVICE), VOCABULARY, embedding=embedding, prefix=True)
-    with pytest.raises(InputError, match="padding_id=7 must be 0, or -1"):
+    with pytest.raises(InputError, match="padding_id=7 must be 0 or -1"):
         t.TokenEmbedding(padding_id=7)

@@ -9,8 +9,7 @@ from typing import NamedTuple
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import INDEX, POSITIVE, check_fields
-from mtfrun.models.moe.gate import GateContext
-from mtfrun.models.moe.routing import Choice
+from mtfrun.models.moe.routing import Choice, GateContext
 
 # Added to sums of gates before a division.
 EPSILON = 1e-9

@@ -15,10 +15,9 @@ from mtfrun.layers import Call
 from mtfrun.models.moe.capacity import Candidate, dispatch_in_order
 from mtfrun.models.moe.dispatch import GatherDispatch
 from mtfrun.models.moe.experts import Experts, apply_experts
-from mtfrun.models.moe.gate import GateContext
 from mtfrun.models.moe.mixture import Mixture, shares_of
 from mtfrun.models.moe.router import Router
-from mtfrun.models.moe.routing import Choice, Routing
+from mtfrun.models.moe.routing import Choice, GateContext, Routing
 from mtfrun.models.transformer.sublayer import SequenceCall
 
 _DISPATCH = GatherDispatch()
@@ -29,9 +28,9 @@ def apply_to_sorted_rows(
 ) -> mtf.Tensor:
     """Returns the weighted outputs {group, n} of the experts of every token x {group, d_model}.
 
-    There is a row for every choice of every token; the rows of an expert are one piece, as long as
-    it is. Gale et al. 2022, arXiv:2211.15841, section 4. `routing` must have a capacity that drops
-    none. Dropout in the experts depends on the index of the choice and of the token.
+    There is a row for every choice of every token, sorted by expert; Gale et al. 2022,
+    arXiv:2211.15841, section 4. `routing` must have a capacity that drops none. Dropout in the
+    experts depends on the index of the choice and of the token.
     """
     *_, d_model = x.shape.dims
     by_row = routing_to_sorted_rows(routing)
@@ -71,13 +70,12 @@ class DroplessMoE(Mixture):
 
     "Dropless", as in MegaBlocks, Gale et al. 2022, arXiv:2211.15841. The output of a token depends
     on this token alone: it is the same in training, in evaluation, and in a step of decoding. Any
-    gate by which tokens choose experts will do (`TopK`, `Switch`, `Top2`, ...); its losses see all
-    tokens of a call as one group. It has the variables of `MoE1D`, and reads its checkpoints.
+    gate by which tokens choose experts will do; its losses see all tokens of a call as one group.
+    It has the variables of `MoE1D`, and reads its checkpoints.
 
-    One device sorts the choices of all tokens by expert; time and memory grow with the tokens, not
-    with the imbalance. On several devices there are as many rounds as the fullest expert needs: the
-    memory does not depend on the balance, and the time does. There all devices have the router's
-    logits of all tokens.
+    One device sorts the choices of all tokens by expert. On several devices there are as many
+    rounds as the fullest expert needs: the memory does not depend on the balance, the time does.
+    There all devices have the router's logits of all tokens.
 
     Args:
       router, experts, loss_coef: see `MoE1D`.
@@ -166,8 +164,7 @@ class DroplessMoE(Mixture):
         The backward pass computes a round's inner values again.
 
         A group's tokens are on one device; `groups` may have the same mesh axis as the experts. The
-        routing is of all tokens in this order, of a capacity that drops none. Dropout in the
-        experts depends on the index of the choice and of the token.
+        routing is of all tokens in this order, of a capacity that drops none.
         """
         *_, group, _ = x.shape.dims
         in_groups = _in_groups(routing, mtf.Shape(x.shape.dims[:-1]), group)
@@ -223,13 +220,10 @@ def _of_round(
     choices = []
     for choice, gate in zip(routing.choices, gates, strict=True):
         position = choice.position - i * capacity.size
-        is_in_round = mtf.to_float(
-            mtf.logical_and(mtf.greater_equal(position, 0), mtf.less(position, capacity.size))
-        )
-        dispatched = choice.dispatched * is_in_round
-        choices.append(
-            Choice(choice.expert, position, dispatched, choice.selected, gate * is_in_round)
-        )
+        is_slot = mtf.logical_and(mtf.greater_equal(position, 0), mtf.less(position, capacity.size))
+        is_in_round = mtf.to_float(is_slot)
+        dispatched, gate = choice.dispatched * is_in_round, gate * is_in_round
+        choices.append(Choice(choice.expert, position, dispatched, choice.selected, gate))
     return dataclasses.replace(routing, choices=choices, capacity=capacity)
 
 
@@ -252,10 +246,7 @@ def _sum_of_rounds(
     is_trained: Sequence[bool],
     output_shape: mtf.Shape,
 ) -> mtf.Tensor:
-    """Returns the sum over the rounds {output_shape...}, with gradients of the trained inputs.
-
-    `round_` must use no other tensor that needs a gradient.
-    """
+    """Returns the sum over the rounds {output_shape...}, with gradients of the trained inputs."""
 
     def loop(
         add_round: Callable[[mtf.Tensor, list[mtf.Tensor]], list[mtf.Tensor]],

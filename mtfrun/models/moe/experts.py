@@ -15,8 +15,8 @@ class Experts(mtf.Module):
     """activation(x * wi) * wo with separate weights for every expert, without biases.
 
     wi {*expert_dims, d_model, expert_hidden}, wo {*expert_dims, expert_hidden, n}. `output_dims`
-    has n; () for d_model. Several have a wo each, by name, and the result has one output after the
-    other in `output_dim`. Several activations make a gated layer, see `DenseProduct`.
+    has n; () for d_model. Several have a wo each, by name; their outputs are concatenated along
+    `output_dim`. Several activations make a gated layer, see `DenseProduct`.
     """
 
     def __init__(
@@ -33,24 +33,17 @@ class Experts(mtf.Module):
     ) -> None:
         super().__init__()
         outputs = list(output_dims) or [d_model]
-        self._hidden = mtf.Dimension("expert_hidden", hidden_size)
+        hidden = [mtf.Dimension("expert_hidden", hidden_size)]
         self.output_dim = outputs[0]
         if len(outputs) > 1:
             # A name without a layout rule.
             self.output_dim = mtf.Dimension("expert_outputs", sum(dim.size for dim in outputs))
         self.wi = DenseProduct(
-            mesh,
-            [d_model],
-            [self._hidden],
-            dtypes,
-            expert_dims=expert_dims,
-            activations=activations,
+            mesh, [d_model], hidden, dtypes, expert_dims=expert_dims, activations=activations
         )
         self.dropout = Dropout(dropout_rate)
         wo = {
-            dim.name: Dense(
-                mesh, [self._hidden], [dim], dtypes, expert_dims=expert_dims, use_bias=False
-            )
+            dim.name: Dense(mesh, hidden, [dim], dtypes, expert_dims=expert_dims, use_bias=False)
             for dim in outputs
         }
         self.wo = wo if len(outputs) > 1 else wo[outputs[0].name]

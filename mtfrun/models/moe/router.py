@@ -11,11 +11,9 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import POSITIVE, check_range
-from mtfrun.layers import Call, Collector, Layer
-from mtfrun.models.moe.gate import Gate, GateContext
-from mtfrun.models.moe.gates.top_2 import Top2
-from mtfrun.models.moe.gates.top_k import TopK
-from mtfrun.models.moe.routing import Routing
+from mtfrun.layers import Call, Layer
+from mtfrun.models.moe.gates import Top2, TopK
+from mtfrun.models.moe.routing import Gate, GateContext, Routing
 
 
 class InputNoise(Protocol):
@@ -77,29 +75,24 @@ class Router(Layer):
         bias_rate: float | None = None,
     ) -> None:
         super().__init__()
+        check_range("Router.bias_rate", bias_rate, POSITIVE, optional=True)
         if bias_rate is not None and not isinstance(gate, TopK):
             raise InputError(
                 f"Router.bias_rate={bias_rate} is for @moe.TopK(), and the gate is {gate!r}"
             )
-        if bias_rate is not None:
-            check_range("Router.bias_rate", bias_rate, POSITIVE)
-        self.gate = gate
-        self._d_model = d_model
-        self.experts = experts
-        self._input_noise = input_noise
+        self._d_model, self.experts = d_model, experts
+        self.gate, self._input_noise, self._bias_rate = gate, input_noise, bias_rate
         self.kernel = mtf.Variable(
             mesh,
             [*outer_experts, d_model, experts],
             mtf.VarianceScaling()([d_model], [experts]),
             dtypes.master,
         )
-        self._bias_rate = bias_rate
         self.bias: mtf.Variable | None = None
         if bias_rate is not None:
-            shape = mtf.Shape([*outer_experts, experts])
             # Steps of the rate are lost in bfloat16.
             self.bias = mtf.Variable(
-                mesh, shape, mtf.initializers.Zeros(), tf.float32, trainable=False, reduced_dims=()
+                mesh, [*outer_experts, experts], dtype=tf.float32, trainable=False, reduced_dims=()
             )
 
     @property
@@ -140,21 +133,18 @@ class Router(Layer):
         # Evaluation has no key; a policy that needs one raises an error.
         key = None if call.key is None else call.key_of(self)
         bias = None if self.bias is None else mtf.to_float(self.bias)
-        gate_context = GateContext(
+        context = GateContext(
             group, self.experts, capacity, importance, training=call.training, key=key, bias=bias
         )
-        routing = self.gate(logits, gate_context)
+        routing = self.gate(logits, context)
         if bias is not None and call.training and call.collector is not None:
-            self._update_bias(bias, routing, call.collector)
+            assert self.bias is not None and self._bias_rate is not None
+            loads = mtf.add_n(
+                [
+                    mtf.einsum([x.selected, mtf.one_hot(x.expert, self.experts)], bias.shape)
+                    for x in routing.choices
+                ]
+            )
+            missing = mtf.reduce_mean(loads, reduced_dim=self.experts) - loads
+            call.collector.add_update(self.bias, bias + mtf.sign(missing) * self._bias_rate)
         return routing
-
-    def _update_bias(self, bias: mtf.Tensor, routing: Routing, collector: Collector) -> None:
-        assert self.bias is not None and self._bias_rate is not None
-        loads = mtf.add_n(
-            [
-                mtf.einsum([x.selected, mtf.one_hot(x.expert, self.experts)], bias.shape)
-                for x in routing.choices
-            ]
-        )
-        missing = mtf.reduce_mean(loads, reduced_dim=self.experts) - loads
-        collector.add_update(self.bias, bias + mtf.sign(missing) * self._bias_rate)

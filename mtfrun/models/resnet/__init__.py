@@ -10,6 +10,7 @@ from mtfrun.models.resnet.resnet import BasicBlock as BasicBlock
 from mtfrun.models.resnet.resnet import Blocking as Blocking
 from mtfrun.models.resnet.resnet import BottleneckBlock as BottleneckBlock
 from mtfrun.models.resnet.resnet import ConvolutionNorm as ConvolutionNorm
+from mtfrun.models.resnet.resnet import ConvolutionSettings as ConvolutionSettings
 from mtfrun.models.resnet.resnet import LargeImageStem as LargeImageStem
 from mtfrun.models.resnet.resnet import ResidualBlock as ResidualBlock
 from mtfrun.models.resnet.resnet import ResNet as ResNet

@@ -35,35 +35,44 @@ class Blocking:
         return mtf.Dimension("row_blocks", self.rows), mtf.Dimension("col_blocks", self.cols)
 
 
+@dataclasses.dataclass(frozen=True)
+class ConvolutionSettings:
+    """Where and how a network makes its convolutions.
+
+    Attributes:
+      norm: the class of all norms, called as `norm(mesh, [channels], dtypes, init_zero=...)`.
+    """
+
+    mesh: mtf.Mesh
+    blocking: Blocking = Blocking()
+    dtypes: mtf.DTypePolicy = mtf.DTypePolicy()
+    norm: Callable[..., BatchNorm] = BatchNorm
+
+
 class ConvolutionNorm(mtf.Module):
     """A convolution without a bias, then batch normalisation."""
 
     def __init__(
         self,
-        mesh: mtf.Mesh,
+        settings: ConvolutionSettings,
         inputs: mtf.Dimension,
         outputs: mtf.Dimension,
-        blocking: Blocking,
-        dtypes: mtf.DTypePolicy,
         *,
         size: int = 3,
         stride: int = 1,
         init_zero: bool = False,
-        norm: Callable[..., BatchNorm] = BatchNorm,
     ) -> None:
         super().__init__()
+        mesh, dtypes = settings.mesh, settings.dtypes
         self.convolution = Conv2D(
-            mesh,
-            inputs,
-            outputs,
-            dtypes,
+            *(mesh, inputs, outputs, dtypes),
             filter_size=(size, size),
             strides=(stride, stride),
-            blocks=blocking.dims,
+            blocks=settings.blocking.dims,
             # He et al. 2015, arXiv:1502.01852, equation 14: for outputs that pass a relu.
             filter_initializer=mtf.VarianceScaling(2.0, "fan_out"),
         )
-        self.norm = norm(mesh, [outputs], dtypes, init_zero=init_zero)
+        self.norm = settings.norm(mesh, [outputs], dtypes, init_zero=init_zero)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         return self.norm(self.convolution(x, call), call)
@@ -86,15 +95,12 @@ class ResidualBlock(mtf.Module):
 
     def __init__(
         self,
-        mesh: mtf.Mesh,
+        settings: ConvolutionSettings,
         inputs: mtf.Dimension,
         width: int,
-        blocking: Blocking,
-        dtypes: mtf.DTypePolicy,
         *,
-        stride: int,
-        init_zero: bool,
-        norm: Callable[..., BatchNorm] = BatchNorm,
+        stride: int = 1,
+        init_zero: bool = False,
     ) -> None:
         super().__init__()
         self.output_dim = mtf.Dimension(inputs.name, width * self.expansion)
@@ -102,22 +108,17 @@ class ResidualBlock(mtf.Module):
         dims = [inputs, *[mtf.Dimension(inputs.name, width)] * last, self.output_dim]
         self.convolutions = [
             ConvolutionNorm(
-                mesh,
-                dims[i],
-                dims[i + 1],
-                blocking,
-                dtypes,
+                *(settings, dims[i], dims[i + 1]),
                 size=size,
                 stride=stride if i == self.strided else 1,
                 init_zero=init_zero and i == last,
-                norm=norm,
             )
             for i, size in enumerate(self.filter_sizes)
         ]
         self.shortcut = None
         if stride != 1 or inputs != self.output_dim:
             self.shortcut = ConvolutionNorm(
-                mesh, inputs, self.output_dim, blocking, dtypes, size=1, stride=stride, norm=norm
+                settings, inputs, self.output_dim, size=1, stride=stride
             )
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
@@ -157,20 +158,12 @@ class SmallImageStem(mtf.Module):
     size, stride = 3, 1
 
     def __init__(
-        self,
-        mesh: mtf.Mesh,
-        inputs: mtf.Dimension,
-        outputs: mtf.Dimension,
-        blocking: Blocking,
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
-        *,
-        norm: Callable[..., BatchNorm] = BatchNorm,
+        self, settings: ConvolutionSettings, inputs: mtf.Dimension, outputs: mtf.Dimension
     ) -> None:
         super().__init__()
-        self._blocking = blocking
-        size, stride = self.size, self.stride
+        self._blocking = settings.blocking
         self.convolution = ConvolutionNorm(
-            mesh, inputs, outputs, blocking, dtypes, size=size, stride=stride, norm=norm
+            settings, inputs, outputs, size=self.size, stride=self.stride
         )
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
@@ -193,7 +186,7 @@ class Backbone:
     """A stem and stages of residual blocks; every stage but the first halves rows and cols.
 
     Attributes:
-      stem: a class, called as `stem(mesh, inputs, outputs, blocking, dtypes, norm=...)`.
+      stem: a class, called as `stem(settings, inputs, outputs)`.
       block: a class, called as a `ResidualBlock`.
       stage_sizes: the number of blocks of each stage.
       widths: the width of the blocks of each stage.
@@ -218,38 +211,30 @@ class Backbone:
     def __post_init__(self) -> None:
         for name in ("stem", "block", "norm"):
             if not callable(getattr(self, name)):
-                raise InputError(f"{name}={getattr(self, name)!r} must be a class")
+                raise InputError(f"Backbone.{name}={getattr(self, name)!r} must be a class")
         check_fields(self, COUNT, "stem_width", optional=True)
         check_fields(self, COUNT, "first_stride")
         sizes, widths = self.stage_sizes, self.widths
         if not (_are_sizes(sizes) and _are_sizes(widths) and len(sizes) == len(widths)):
             raise InputError(
-                f"stage_sizes={sizes!r} and widths={widths!r} must be lists of integers, one for "
-                "each stage, of at least 1"
+                f"Backbone.stage_sizes={sizes!r} and widths={widths!r} must be lists of integers, "
+                "one for each stage, of at least 1"
             )
 
     def layers(
         self, mesh: mtf.Mesh, channels: mtf.Dimension, blocking: Blocking, dtypes: mtf.DTypePolicy
     ) -> tuple[mtf.Module, list[list[ResidualBlock]]]:
         """Returns the stem, and the residual blocks of every stage."""
+        settings = ConvolutionSettings(mesh, blocking, dtypes, self.norm)
         filters = mtf.Dimension("filters", self.stem_width or self.widths[0])
-        stem = self.stem(mesh, channels, filters, blocking, dtypes, norm=self.norm)
+        stem = self.stem(settings, channels, filters)
         stages: list[list[ResidualBlock]] = []
-        for stage, (num_blocks, width) in enumerate(
-            zip(self.stage_sizes, self.widths, strict=True)
-        ):
+        for number, width in zip(self.stage_sizes, self.widths, strict=True):
+            stride = 2 if stages else self.first_stride
             stages.append([])
-            stride = 2 if stage else self.first_stride
-            for i in range(num_blocks):
+            for i in range(number):
                 block = self.block(
-                    mesh,
-                    filters,
-                    width,
-                    blocking,
-                    dtypes,
-                    stride=1 if i else stride,
-                    init_zero=self.init_zero,
-                    norm=self.norm,
+                    *(settings, filters, width), stride=1 if i else stride, init_zero=self.init_zero
                 )
                 filters = block.output_dim
                 stages[-1].append(block)
@@ -297,8 +282,7 @@ class ResNet(ImageClassifier):
         if rows.size % blocking.rows or cols.size % blocking.cols:
             raise InputError(
                 f"images of {rows.size} rows and {cols.size} cols cannot be cut into "
-                f"{blocking.rows} times {blocking.cols} equal blocks: Blocking.rows must divide "
-                "the rows, and Blocking.cols the cols"
+                f"{blocking.rows} times {blocking.cols} equal blocks: change resnet.Blocking"
             )
         self._blocking = blocking
         self._rematerialise = backbone.rematerialise

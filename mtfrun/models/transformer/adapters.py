@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import tensorflow as tf
 
@@ -87,8 +86,8 @@ class LearnedPrompts(Adapter):
     """Trains vectors before the inputs of an encoder-decoder, or before a language model's text.
 
     Prompt tuning; Lester et al. 2021, arXiv:2104.08691. All texts of a packed row see the vectors;
-    pairs of an encoder-decoder have rows of their own, since an encoder's vectors see the inputs.
-    Relative and rotary positions count them, a table of positions does not.
+    pairs of an encoder-decoder are not packed, since an encoder's vectors see the inputs. Relative
+    and rotary positions count them, a table of positions does not.
 
     Attributes:
       length: the number of vectors.
@@ -107,9 +106,7 @@ class LearnedPrompts(Adapter):
         prompts = [x for x in root.named_modules().values() if isinstance(x, LearnedPrompt)]
         refusals = [prompt.refusal for prompt in prompts] or ["it reads no text"]
         if any(refusals):
-            raise InputError(
-                f"LearnedPrompts have no place in {type(root).__name__}: {refusals[0]}"
-            )
+            raise InputError(f"{type(root).__name__} takes no LearnedPrompts: {refusals[0]}")
         for prompt in prompts:
             prompt.learn(self.length, self.stddev)
 
@@ -159,11 +156,10 @@ class Bottleneck(mtf.Module):
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {..., d_model} for x of the same shape."""
-
-        def project(x: mtf.Tensor, kernel: mtf.Variable, bias: mtf.Variable, **dims: Any) -> Any:
-            return dense(x, mtf.cast(kernel, x.dtype), mtf.cast(bias, x.dtype), **dims)
-
+        down, down_bias, up, up_bias = (
+            mtf.cast(v, x.dtype) for v in (self.down, self.down_bias, self.up, self.up_bias)
+        )
         into, out = [self._d_model], [self._bottleneck]
-        hidden = project(x, self.down, self.down_bias, reduced_dims=into, new_dims=out)
-        change = project(mtf.relu(hidden), self.up, self.up_bias, reduced_dims=out, new_dims=into)
+        hidden = mtf.relu(dense(x, down, down_bias, reduced_dims=into, new_dims=out))
+        change = dense(hidden, up, up_bias, reduced_dims=out, new_dims=into)
         return x + mtf.einsum([change], output_shape=x.shape)

@@ -192,8 +192,8 @@ def test_stage_sizes_that_do_not_fit_the_widths_are_an_error(stage_sizes: Any) -
     with pytest.raises(InputError) as error:
         Backbone(stage_sizes=stage_sizes, widths=[4, 8])
     assert str(error.value) == (
-        f"stage_sizes={stage_sizes!r} and widths=[4, 8] must be lists of integers, one for each "
-        "stage, of at least 1"
+        f"Backbone.stage_sizes={stage_sizes!r} and widths=[4, 8] must be lists of integers, one "
+        "for each stage, of at least 1"
     )
 
 

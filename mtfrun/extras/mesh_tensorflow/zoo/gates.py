@@ -13,18 +13,24 @@ from mtfrun.models.moe.capacity import (
     position_in_expert,
     rank_tokens,
 )
-from mtfrun.models.moe.gate import GateContext, apply_mask, load_balancing_loss, make_routing
-from mtfrun.models.moe.gates.switch import Switch
-from mtfrun.models.moe.gates.top_2 import (
+from mtfrun.models.moe.gates import (
     Random,
     SecondExpertPolicy,
+    Switch,
     Threshold,
     Top2,
     Top2Candidates,
     top_2_balancing_loss,
     top_2_candidates,
 )
-from mtfrun.models.moe.routing import Choice, Routing
+from mtfrun.models.moe.routing import (
+    Choice,
+    GateContext,
+    Routing,
+    apply_mask,
+    load_balancing_loss,
+    make_routing,
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,16 +30,13 @@ class TokenTable:
     Attributes:
       vocabulary_divisor: the size of "vocab", the dimension of the embedding and the logits, is the
         number of ids rounded up to a multiple of this, so that a mesh axis divides it.
-      d_embedding: the columns of the table, whose rows are then mapped to d_model by a kernel
-        {d_embedding, d_model}, and before a tied softmax the last vectors to d_embedding by another
-        one: a factorised embedding, Lan et al. 2019, arXiv:1909.11942, section 3.1. An untied
-        softmax remains {d_model, vocab}, larger than the embedding as in Chung et al. 2020,
-        arXiv:2010.12821. None: d_model, without maps.
-      scaled_vectors: vectors of ids have the factor d_model ** 0.5, before positions are added;
-        Vaswani et al. 2017, arXiv:1706.03762, section 3.4; d_embedding ** 0.5 where the table has
-        these columns.
-      table: the class of the table, for example of one that has tables of different widths for
-        frequent and rare ids.
+      d_embedding: the columns of a factorised table, Lan et al. 2019, arXiv:1909.11942, section
+        3.1: a kernel {d_embedding, d_model} maps its rows to d_model, and another one the last
+        vectors to d_embedding before a tied softmax. An untied softmax remains {d_model, vocab}, as
+        in Chung et al. 2020, arXiv:2010.12821. None: d_model, without maps.
+      scaled_vectors: vectors of ids have the factor d_model ** 0.5, or d_embedding ** 0.5, before
+        positions are added; Vaswani et al. 2017, arXiv:1706.03762, section 3.4.
+      table: the class of the table.
     """
 
     vocabulary_divisor: int = 1
@@ -71,12 +68,12 @@ class TokenEmbedding(TokenTable, TokenLogits):
       max_length: the largest position + 1.
       position: a class, called as `position(mesh, max_length, d_model, dtypes)`, whose vectors are
         added to the ids' vectors; None for a model whose attention has positions.
-      inputs_position: the same for the inputs of an encoder-decoder, where they have other vectors
-        of positions than the targets, as in BART; None where they have the same.
+      inputs_position: the same for the inputs of an encoder-decoder, if they have vectors of their
+        own, as in BART.
       padding_id: fills up rows, and has no loss; -1 for models of which every id is a token.
       reads_start: a language model reads `start_id` before the first id of a document, and predicts
-        it. Otherwise, as in GPT-2, it reads the ids only: the first one has no loss.
-      start_id: what a model or a decoder reads before the first id.
+        it. Otherwise, as in GPT-2, the first id has no loss.
+      start_id: the id that a model or a decoder reads before the first one.
       softmax: the class of the last layer, such as `MixtureOfSoftmaxes`.
     """
 
@@ -94,9 +91,7 @@ class TokenEmbedding(TokenTable, TokenLogits):
         check_fields(self, INDEX, "start_id")
         check_fields(self, POSITIVE, "logits_cap", optional=True)
         if self.padding_id not in (0, -1):
-            raise InputError(
-                f"padding_id={self.padding_id} must be 0, or -1 where every id is a token"
-            )
+            raise InputError(f"TokenEmbedding.padding_id={self.padding_id} must be 0 or -1")
 
     @property
     def width(self) -> mtf.Dimension:

@@ -64,8 +64,8 @@ class TokenLossTerm(mtf.Module, abc.ABC):
     def __call__(self, x: mtf.Tensor, features: Features, weights: mtf.Tensor) -> AddedLoss:
         """Returns the term of a batch.
 
-        x: {batch, length, d_model}, what the softmax makes logits of; weights: {batch, length}, of
-        the targets.
+        x: {batch, length, d_model}, the input of the softmax; weights {batch, length} of the
+        targets.
         """
 
 
@@ -78,8 +78,7 @@ class TokenLoss:
       z_loss: factor of logsumexp(logits)**2.
       mean_over_padding: the step divides the loss by the number of all positions, as T5's and Mesh
         TensorFlow's programs do, instead of those that are trained on; rates of tokens then count
-        all of them. The gradients of a batch with much padding are smaller, so that Adam's epsilon
-        has a larger share.
+        all of them.
       denominator: the step divides the loss of a batch, or of a microbatch, by this number instead:
         Mesh TensorFlow's "loss_denominator", by which gradients grow with the batch.
     """
@@ -93,10 +92,7 @@ class TokenLoss:
         check_fields(self, SHARE_BELOW_1, "label_smoothing")
         check_fields(self, AT_LEAST_1, "denominator", optional=True)
         if self.denominator is not None and self.mean_over_padding:
-            raise InputError(
-                f"TokenLoss.denominator={self.denominator} and mean_over_padding=True both say what"
-                " the loss is divided by: set one of them"
-            )
+            raise InputError("TokenLoss has denominator and mean_over_padding: set one of them")
 
     @property
     def is_mean_over_targets(self) -> bool:
@@ -114,9 +110,9 @@ class TokenLoss:
     ) -> Loss:
         """Returns the sum of the cross entropies of targets {batch, length}, by their weights.
 
-        x: {batch, length, d_model}, what the softmax makes logits of. Metrics: "loss", nats per
-        token without label smoothing and z-loss; "accuracy", the share of targets that no other
-        id's logit exceeds; and the terms' metrics. Targets without a weight may be negative.
+        x: {batch, length, d_model}, the input of the softmax. Metrics: "loss", nats per token
+        without label smoothing and z-loss; "accuracy", the share of targets that no other id's
+        logit exceeds; and the terms' metrics. Targets without a weight may be negative.
         """
         z_loss = self.z_loss if call.training else 0.0
         # With another divisor the total is as in Mesh TensorFlow's evaluations.
@@ -161,10 +157,7 @@ class TokenLoss:
         for term in terms:
             metrics |= term.metrics
             total = total if term.total is None else total + term.total
-        return Loss(total, self._divisor(targets, weight), metrics)
-
-    def _divisor(self, targets: mtf.Tensor, weight: mtf.Tensor) -> mtf.Tensor:
-        if self.is_mean_over_targets:
-            return weight
-        number = self.denominator or float(targets.shape.size)
-        return mtf.constant(targets.mesh, number)
+        if not self.is_mean_over_targets:
+            number = self.denominator or float(targets.shape.size)
+            weight = mtf.constant(targets.mesh, number)
+        return Loss(total, weight, metrics)

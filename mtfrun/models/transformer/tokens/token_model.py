@@ -22,8 +22,6 @@ class TokenModel(TextModel):
     "targets_weights" {batch, length} int32 the loss of every target is multiplied by its weight.
 
     Args:
-      embedding: how ids become vectors, and vectors logits.
-      dtypes: of variables and of activations.
       num_labels: the number of logits, if they are of labels instead of the ids.
 
     Attributes:
@@ -97,10 +95,7 @@ class TokenModel(TextModel):
 
     @abc.abstractmethod
     def hidden(self, features: Features, call: SequenceCall) -> mtf.Tensor:
-        """Returns {batch, length, d_model}, of which the softmax makes the logits of the targets.
-
-        The call has no masks.
-        """
+        """Returns the input {batch, length, d_model} of the softmax; the call has no masks."""
 
     @final
     def logits(self, features: Features, call: SequenceCall = SequenceCall()) -> mtf.Tensor:
