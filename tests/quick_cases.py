@@ -181,7 +181,7 @@ QUICK_CASES = {
     "test_packed_pairs_have_the_logits_that_they_have_alone": ["data:1,model:1"],
     "tests/models/test_prefix_language_model.py::"
     "test_steps_after_the_prompt_give_the_logits_of_whole_sequences": [
-        "grouped, rotary-data:1,model:1"
+        "grouped, relative, rotary-data:1,model:1"
     ],
     "tests/models/test_reading_prompts.py::test_searches_find_the_same_as_step_by_step": [
         "learned positions-greedy-data:1,model:1"

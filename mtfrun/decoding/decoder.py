@@ -77,10 +77,10 @@ class Decoder(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """What the model, without processors and temperature, thinks of the ids {rows, length}.
+    """The model's log-probabilities, in nats, before processors and temperature.
 
     Attributes:
-      log_probs: {rows, length} float32, of each id, in nats; 0 where none is written.
+      log_probs: {rows, length} float32, of each id; 0 where none is written.
       top_ids: {rows, length, top} int32, the most likely ids at its position, the best first.
       top_log_probs: {rows, length, top} float32.
     """
@@ -91,10 +91,7 @@ class Trace(NamedTuple):
 
 
 def empty_trace(mesh: mtf.Mesh, shape: mtf.ShapeLike, number: int | None) -> Any:
-    """Returns the Trace of no ids {rows, length} with so many others each; () if `number` is None.
-
-    As loop variables and results, one () takes the place of a Trace.
-    """
+    """Returns a Trace of zeros {rows, length} with `number` others each; () if that is None."""
     if number is None:
         return ()
     shape = mtf.convert_to_shape(shape)
@@ -107,7 +104,7 @@ def empty_trace(mesh: mtf.Mesh, shape: mtf.ShapeLike, number: int | None) -> Any
 def trace_of_step(logits: mtf.Tensor, token: mtf.Tensor, trace: Any) -> Any:
     """Returns the Trace without `length` of ids {rows} that were chosen from logits {rows, vocab}.
 
-    `trace` is the trace of the loop, with as many others; () for none.
+    `trace`: the trace of the loop, or ().
     """
     if not trace:
         return ()

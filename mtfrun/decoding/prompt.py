@@ -24,7 +24,7 @@ class Prompts:
       ids: {batch, length} int32; -1 where the model chooses.
       lengths: {batch} int32, the number of ids at the beginning of a row that do not end it.
       limits: {batch} int32, the largest number of ids of a row; 0 for rows that pad the batch.
-      rules: of the outputs.
+      rules: the rules of outputs.
       read_at_once: the number of positions that were read in one pass; 0 if steps read prompts.
       position: int32 scalar, the position of the first step.
     """

@@ -23,18 +23,15 @@ class Search:
 
     Attributes:
       beam_size: the number of beams of a beam search; 1 for greedy decoding or sampling.
-      alpha: the exponent of a beam search's length penalty; 0 for no penalty, larger values favour
-        long outputs. The length does not include the prompt.
+      alpha: the exponent of a beam search's length penalty, which ignores the prompt; 0 for no
+        penalty, larger values favour long outputs.
       stop_early: end a beam search when no active beam can beat the finished ones.
-      as_transformers: end the hypotheses of a beam search by the rules of transformers with
-        `early_stopping`: an end counts only if its hypothesis is among the `beam_size` best of the
-        step, a row is done when it has `beam_size` finished hypotheses, and hypotheses that the
-        limit has ended compete with the finished ones by their scores.
+      as_transformers: end a beam search as transformers does with `early_stopping`: an end counts
+        only if its hypothesis is among the `beam_size` best of the step, a row is done when it has
+        `beam_size` finished hypotheses, and hypotheses that the limit has ended compete with them.
       temperature: 0 takes the most likely token each time, 1 draws from the model's distribution.
-      top_k: the number of most likely tokens among which is drawn; 0 for all.
-      top_p: the draw is among the fewest most likely tokens that together have this probability; 1
-        for all.
-      controls: what else is asked of outputs.
+      top_k, top_p: see `Sample`.
+      controls: further requirements on outputs.
     """
 
     beam_size: int = 1
@@ -55,22 +52,17 @@ class Search:
         check_range("top_p", self.top_p, SHARE_ABOVE_0, remedy="1 is for all")
         if self.beam_size > 1 and self.temperature:
             raise InputError(
-                f"beam_size={self.beam_size} searches for the most likely outputs and temperature="
-                f"{self.temperature} draws at random: set beam_size=1 or temperature=0"
+                f"beam_size={self.beam_size} draws no samples, and temperature={self.temperature}: "
+                "set beam_size=1 or temperature=0"
             )
 
     def check(self, vocabulary_size: int) -> None:
         """Raises InputError if a vocabulary is too small for the search."""
+        ids = f"the {vocabulary_size} ids of the vocabulary"
         if self.beam_size >= vocabulary_size:
-            raise InputError(
-                f"beam_size={self.beam_size} must be below the {vocabulary_size} ids of the "
-                "vocabulary"
-            )
+            raise InputError(f"beam_size={self.beam_size} must be below {ids}")
         if self.top_k > vocabulary_size:
-            raise InputError(
-                f"top_k={self.top_k} must be between 0 (all) and the {vocabulary_size} ids of the "
-                "vocabulary"
-            )
+            raise InputError(f"top_k={self.top_k} must be at most {ids}")
 
     def choice(self, vocab: mtf.Dimension, lines: mtf.Tensor) -> ChooseToken:
         """Returns the choice of tokens without beams; `lines`: see `__call__`."""

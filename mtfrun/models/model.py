@@ -37,10 +37,10 @@ class Loss(NamedTuple):
 
     def with_collected(self, collector: Collector) -> Loss:
         """Returns the loss with the losses, metrics and updates of the model's layers."""
-        total, of_layers = self.total, collector.total_loss()
-        if of_layers is not None:
+        total, layer_losses = self.total, collector.total_loss()
+        if layer_losses is not None:
             # Means over the batch: times the weight they are sums, as the total is.
-            total = total + of_layers * self.weight
+            total = total + layer_losses * self.weight
         _, metrics, updates = collector.contents
         return Loss(total, self.weight, {**self.metrics, **metrics}, {**self.updates, **updates})
 
@@ -171,7 +171,7 @@ class Model(mtf.Module, abc.ABC):
         """Returns the loss of a batch; layers that draw need the key in training."""
 
     def logits(self, features: Features) -> mtf.Tensor:
-        """Returns the logits, float32, without dropout; an InputError if there are none."""
+        """Returns the logits, float32, without dropout; an InputError without any."""
         raise InputError(f"{type(self).__name__} has no logits")
 
     @property
@@ -300,7 +300,7 @@ class FiniteCheck:
 
     def __init__(self, variables: Mapping[str, mtf.Variable]):
         floating = {path: v for path, v in variables.items() if v.dtype.is_floating}
-        # Every device checks the part that it stores; nothing is gathered.
+        # Every device checks the part that it stores; without a gather.
         self._variables = mtf.shard_variables(floating)
         is_distributed = any(v.mesh.is_distributed for v in self._variables.values())
         # On one device tracing a program takes longer than its few operations a variable do.

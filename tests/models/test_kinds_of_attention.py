@@ -162,7 +162,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     ),
     "synthetic, gated": (
         functools.partial(
-            zoo.Synthesizer, num_heads=4, d_kv=4, logits=zoo.SyntheticLogits(max_length=12)
+            zoo.Synthesizer, num_heads=4, d_kv=4, logits=zoo.SyntheticLogits(max_length=40)
         ),
         {},
         None,

@@ -14,36 +14,24 @@ from mtfrun.extras.mesh_tensorflow import parity
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
+from tests.models.test_kinds_of_attention import ATTENTION
+from tests.models.test_kinds_of_attention import KINDS as ALL_KINDS
 
 MESHES = [ONE_DEVICE, "data:2,model:2"]
 LENGTH, END = 10, decoding.END_ID
 # Prompts end with an end id, as the inputs of such a model do; the last leaves no room for more.
 PROMPT_SIZES = [2, 3, 4, 5, 6, 2, 9, 10]
 
-HEADS = t.AttentionHeads(num_heads=4, d_kv=4)
-ONE_MEMORY_HEAD = t.AttentionHeads(num_heads=4, num_memory_heads=1, d_kv=4)
-TWO_MEMORY_HEADS = t.AttentionHeads(num_heads=4, num_memory_heads=2, d_kv=4)
-ATTENTION = functools.partial(t.SelfAttention, heads=HEADS)
-RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)
 # (self-attention, options of the stack, the model's position class)
 KINDS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "learned positions": (ATTENTION, {}, t.PositionalEmbedding),
-    "relative": (ATTENTION, {"relative_bias": RELATIVE}, None),
-    "grouped, rotary": (
-        functools.partial(t.SelfAttention, heads=TWO_MEMORY_HEADS, rotary=True),
-        {},
-        None,
-    ),
-    "multi-query, relative in each layer": (
-        functools.partial(t.SelfAttention, heads=ONE_MEMORY_HEAD, relative_bias=RELATIVE),
-        {},
-        None,
-    ),
-    "local": (
-        functools.partial(t.LocalSelfAttention, heads=HEADS, window=3),
-        {},
-        t.SinusoidPositions,
-    ),
+    **{
+        kind: ALL_KINDS[kind]
+        for kind in (
+            *("relative", "relative in each layer", "multi-query"),
+            *("grouped, relative, rotary", "local, relative"),
+        )
+    },
 }
 
 

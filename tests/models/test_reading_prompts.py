@@ -12,25 +12,25 @@ import tensorflow as tf
 
 from mtfrun import decoding, mtf
 from mtfrun.extras import vision
-from mtfrun.extras.mesh_tensorflow import parity, zoo
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
+from tests.models.test_kinds_of_attention import (
+    ATTENTION,
+    HEADS,
+    ONE_MEMORY_HEAD,
+    RELATIVE,
+    TWO_MEMORY_HEADS,
+)
 from tests.models.test_kinds_of_attention import KINDS as ALL_KINDS
-from tests.models.test_kinds_of_attention import SHARED_KV, TALKING_HEADS
 
 TWO_BY_TWO = "data:2,model:2"
 ROWS, LENGTH, END = 8, 36, decoding.END_ID
 PROMPT_SIZES = np.asarray([5, 7, 5, 9, 13, 6, 11, 8])
 
-HEADS = t.AttentionHeads(num_heads=4, d_kv=4)
-ONE_MEMORY_HEAD = t.AttentionHeads(num_heads=4, num_memory_heads=1, d_kv=4)
-TWO_MEMORY_HEADS = t.AttentionHeads(num_heads=4, num_memory_heads=2, d_kv=4)
 IMAGE = vision.ImageSize(6, 6)
-ATTENTION = functools.partial(t.SelfAttention, heads=HEADS)
 LOCAL_ATTENTION = functools.partial(t.LocalSelfAttention, heads=HEADS)
-RELATIVE = functools.partial(t.RelativePositionBias, num_heads=4, num_buckets=8, max_distance=6)
 EXPERTS = functools.partial(moe.Experts, hidden_size=8)
 FEED_FORWARD = functools.partial(t.FeedForward, d_ff=32)
 
@@ -55,18 +55,18 @@ class Total(t.Sublayer):
 # (attention, options of the stack, the model's position class, the layer beside attention)
 KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
     "learned positions": (ATTENTION, {}, t.PositionalEmbedding, FEED_FORWARD),
-    "relative in each layer": (
-        functools.partial(ATTENTION, relative_bias=RELATIVE),
-        {},
-        None,
-        FEED_FORWARD,
-    ),
-    "grouped, relative, rotary": (
-        functools.partial(t.SelfAttention, heads=TWO_MEMORY_HEADS, rotary=True),
-        {"relative_bias": RELATIVE},
-        None,
-        FEED_FORWARD,
-    ),
+    **{
+        kind: (*ALL_KINDS[kind], FEED_FORWARD)
+        for kind in (
+            *("relative in each layer", "grouped, relative, rotary"),
+            *("talking heads", "synthetic, gated"),
+            *("convolution", "convolution by predicted filters", "branches of convolutions"),
+            *("by experts, relative", "grouped queries by experts"),
+            "local, shared keys and values, an extra logit",
+            "shared keys and values, an extra logit",
+            *("compressed", "masked local", "spatial blocks"),
+        )
+    },
     "multi-query, one level of experts": (
         functools.partial(t.SelfAttention, heads=ONE_MEMORY_HEAD),
         {},
@@ -103,74 +103,20 @@ KINDS: dict[str, tuple[Any, dict[str, Any], Any, Any]] = {
         None,
         FEED_FORWARD,
     ),
-    # Between the first two sizes of growing caches.
-    "local, larger than prompts": (
-        functools.partial(LOCAL_ATTENTION, window=22),
-        {},
-        t.PositionalEmbedding,
-        FEED_FORWARD,
-    ),
-    "local, larger than rows": (
-        functools.partial(LOCAL_ATTENTION, window=64),
-        {},
-        t.PositionalEmbedding,
-        FEED_FORWARD,
-    ),
-    "talking heads": (
-        functools.partial(
-            zoo.TalkingHeadsSelfAttention, heads=TALKING_HEADS, relative_bias=RELATIVE
-        ),
-        {},
-        None,
-        FEED_FORWARD,
-    ),
-    "synthetic, gated": (
-        functools.partial(
-            zoo.Synthesizer, num_heads=4, d_kv=4, logits=zoo.SyntheticLogits(max_length=LENGTH + 4)
-        ),
-        {},
-        None,
-        FEED_FORWARD,
-    ),
+    # Between the first two sizes of growing caches, and larger than rows.
     **{
-        kind: (ALL_KINDS[kind][0], {}, t.PositionalEmbedding, FEED_FORWARD)
-        for kind in (
-            *("convolution", "convolution by predicted filters"),
-            "branches of convolutions",
-            *("by experts, relative", "grouped queries by experts"),
-            "local, shared keys and values, an extra logit",
+        f"local, {window} positions": (
+            functools.partial(LOCAL_ATTENTION, window=window),
+            {},
+            t.PositionalEmbedding,
+            FEED_FORWARD,
         )
+        for window in (22, 64)
     },
-    "shared keys and values, an extra logit": (
-        functools.partial(t.SelfAttention, heads=SHARED_KV),
-        {"relative_bias": RELATIVE},
-        None,
-        FEED_FORWARD,
-    ),
     "windows of an image": (
         functools.partial(vision.LocalImageAttention, heads=HEADS, image=IMAGE, rows=1, cols=2),
         {},
         functools.partial(vision.ImagePositions, image=IMAGE),
-        FEED_FORWARD,
-    ),
-    "compressed": (
-        functools.partial(
-            parity.CompressedSelfAttention, num_heads=4, d_kv=4, compression_factor=3
-        ),
-        {},
-        t.PositionalEmbedding,
-        FEED_FORWARD,
-    ),
-    "masked local": (
-        functools.partial(parity.MaskedLocalAttention, num_heads=4, d_kv=4, window=6),
-        {},
-        t.PositionalEmbedding,
-        FEED_FORWARD,
-    ),
-    "spatial blocks": (
-        functools.partial(parity.SpatialBlockAttention, num_heads=4, d_kv=4, block_length=3),
-        {},
-        t.PositionalEmbedding,
         FEED_FORWARD,
     ),
 }

@@ -26,7 +26,7 @@ class Controls:
       processors: change the logits, in this order and before the temperature: penalties, or your
         own functions of `LogitProcessor`'s form.
       filters: narrow the draws of sampling, in this order and after top_k and top_p.
-      constraints: which texts an output may be: all of them hold.
+      constraints: all of them hold for the texts of outputs.
       stop: texts of which the first to occur ends an output, which it is not part of.
       end_ids: ids that end an output besides the vocabulary's.
       vocabulary_end: whether the vocabulary's end id ends an output.

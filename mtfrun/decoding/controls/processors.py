@@ -172,7 +172,7 @@ class ForbiddenIds(OfIds):
 
 @dataclasses.dataclass(frozen=True)
 class ForbiddenFirstIds(OfIds):
-    """Forbids ids at one position of an output: its first one, or behind `position` ids."""
+    """Forbids ids at one position of an output."""
 
     position: int = 0
 

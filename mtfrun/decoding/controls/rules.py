@@ -98,7 +98,7 @@ class Rules:
       end_ids: ids that end an output; the first one, the vocabulary's, also ends a row in its
         prompt, unless `Decoder.ends_in_prompts`.
       processors: applied in this order, before the temperature.
-      guide: which texts may be written, and where they end.
+      guide: the texts that may be written, and their ends.
       log_probs: the number of most likely ids that the `Trace` has for each position; None for no
         trace.
     """

@@ -62,7 +62,7 @@ class Sample:
       top_p: the draw is among the fewest most likely tokens that together have at least this
         probability, at this temperature and after top_k; 1 for all. Holtzman et al. 2019,
         arXiv:1904.09751, section 3.1.
-      filters: what else narrows the draw, after top_k and top_p.
+      filters: further filters, after top_k and top_p.
 
     Temperature and top_p may be tensors {batch}, one value for each row.
     """

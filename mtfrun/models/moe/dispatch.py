@@ -56,10 +56,10 @@ class GatherDispatch:
         ) -> list[mtf.Tensor]:
             y, *gates = inputs
             (grad,) = grads
-            of_slots = mtf.cast(_gates_of_slots(gates, routing, y.shape - d), grad.dtype)
+            slot_gates = mtf.cast(_gates_of_slots(gates, routing, y.shape - d), grad.dtype)
             # Empty slots have gate 0, which masks whatever row they have.
             rows_of_slots = mtf.gather_rows(grad, [(routing.group, routing.token_of_slot)], y.shape)
-            to_y = rows_of_slots * of_slots
+            to_y = rows_of_slots * slot_gates
             to_gates = [
                 mtf.to_float(mtf.reduce_sum(grad * row, output_shape=gate.shape))
                 for row, gate in zip(rows, gates, strict=True)

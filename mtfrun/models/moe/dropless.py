@@ -147,8 +147,8 @@ class DroplessMoE(Mixture):
             y = apply_to_sorted_rows(self.experts, rows, routing, self._experts, call)
             return mtf.reshape(y, [*outer, tokens, self.experts.output_dim])
         groups = mtf.Dimension(tokens.name, x.mesh.num_splits(tokens))
-        of_group = mtf.Dimension("group_size", tokens.size // groups.size)
-        inputs = mtf.reshape(x, [*outer, groups, of_group, self._d_model])
+        device_group = mtf.Dimension("group_size", tokens.size // groups.size)
+        inputs = mtf.reshape(x, [*outer, groups, device_group, self._d_model])
         y = self._in_rounds(inputs, routing, groups, call)
         return mtf.reshape(y, [*outer, tokens, self.experts.output_dim])
 
@@ -228,7 +228,7 @@ def _of_round(
 
 
 def _source_of_slot(routing: Routing, slots: mtf.Shape) -> mtf.Tensor:
-    """Returns int32 k * tokens + t for choice k of token t, the one in every slot."""
+    """Returns int32 k * tokens + t for choice k of token t, by slot."""
     *_, experts, capacity = routing.source_of_slot.shape.dims
     tokens = mtf.Dimension("tokens", (routing.batch + routing.group).size)
     number = mtf.range(routing.source_of_slot.mesh, tokens, tf.int32)
@@ -270,13 +270,13 @@ def _sum_of_rounds(
     def backward(
         inputs: list[mtf.Tensor], _outputs: list[mtf.Tensor], grads: list[mtf.Tensor]
     ) -> list[mtf.Tensor | None]:
-        (of_y,) = grads
+        (y_grad,) = grads
 
         def gradients(i: mtf.Tensor, own: list[mtf.Tensor]) -> list[mtf.Tensor]:
             trained = list(itertools.compress(own, is_trained))
             with mtf.collect_reports():  # the forward loop reports them
-                of_own = mtf.gradients([round_(i, own)], trained, [of_y])
-            pairs = zip(trained, of_own, strict=True)
+                own_gradients = mtf.gradients([round_(i, own)], trained, [y_grad])
+            pairs = zip(trained, own_gradients, strict=True)
             return [mtf.zeros_like(x) if g is None else g for x, g in pairs]
 
         zeros = list(map(mtf.zeros_like, itertools.compress(inputs, is_trained)))

@@ -25,7 +25,7 @@ _MINUS_INFINITY = -1e9
 
 
 class SwitchPolicy(Protocol):
-    """Chooses the one expert of every token."""
+    """Chooses an expert for every token."""
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> mtf.Tensor:
         """Returns experts {..., group} int32 for logits {..., group, experts}."""
@@ -58,7 +58,7 @@ class Sample:
 class Switch:
     """Fedus et al. 2021, arXiv:2101.03961, section 2.1.
 
-    Slots are assigned in the order of the group; tokens whose expert is full have none.
+    Slots are assigned in the order of the group; tokens of a full expert are dropped.
 
     Attributes:
       policy_training, policy_evaluation: choose the expert, in evaluation without random numbers.
@@ -113,7 +113,7 @@ class Never:
 
 @dataclasses.dataclass(frozen=True)
 class Threshold:
-    """Tokens whose gate is larger than `threshold`."""
+    """Tokens with a gate larger than `threshold`."""
 
     threshold: float = 0.2
 
@@ -312,8 +312,8 @@ class TopK:
             mtf.Dimension("ranks", number) for number in (self.best_of_group, self.groups_per_token)
         )
         grouped = mtf.replace_dimensions(scores, experts, [groups, inner])
-        of_groups = mtf.reduce_sum(mtf.top_k(grouped, inner, best)[0], reduced_dim=best)
-        _, chosen = mtf.top_k(of_groups, groups, ranks)
+        group_scores = mtf.reduce_sum(mtf.top_k(grouped, inner, best)[0], reduced_dim=best)
+        _, chosen = mtf.top_k(group_scores, groups, ranks)
         may_choose = mtf.reduce_sum(mtf.one_hot(chosen, groups), reduced_dim=ranks)
         lowered = mtf.add(grouped, (may_choose - 1.0) * _LOWER, output_shape=grouped.shape)
         return mtf.replace_dimensions(lowered, [groups, inner], experts)

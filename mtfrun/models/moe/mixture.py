@@ -98,7 +98,7 @@ class Mixture(Sublayer):
 
 
 class CapacityMixture(Mixture):
-    """A mixture whose experts have a limited number of slots."""
+    """A mixture with a limited number of slots in every expert."""
 
     _capacity: Capacity
     _dispatch: Dispatch

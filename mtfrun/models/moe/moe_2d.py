@@ -42,7 +42,7 @@ class MoE2D(CapacityMixture):
     """Every token is dispatched to a few groups of experts, and to a few experts in each group.
 
     Shazeer et al. 2017, arXiv:1701.06538, appendix B. The first level chooses among expert_x, the
-    second, whose router differs from one expert_x to the next, among expert_y. A token's first
+    second, with a router for every expert_x, among expert_y. A token's first
     choice on the first level may go to two experts there, its second choice to one: a token has up
     to three experts.
 

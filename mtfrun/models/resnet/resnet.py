@@ -147,7 +147,7 @@ class BottleneckBlock(ResidualBlock):
 
 
 class StridedFirstBottleneckBlock(BottleneckBlock):
-    """A bottleneck whose first convolution has the stride; He et al. 2015, section 4.1."""
+    """A bottleneck with the stride in its first convolution; He et al. 2015, section 4.1."""
 
     strided = 0
 
@@ -192,7 +192,7 @@ class Backbone:
       widths: the width of the blocks of each stage.
       norm: the class of all norms; `layers.BatchNorm.momentum` is for all of them.
       stem_width: the channels of the stem; None: the first of `widths`.
-      first_stride: of the first stage; the stride of later stages is 2.
+      first_stride: the stride of the first stage; later stages have 2.
       init_zero: whether residual blocks are initialised to the identity.
       rematerialise: whether the values inside of residual blocks are computed again in the backward
         pass instead of stored: less memory, the time of one more forward pass.

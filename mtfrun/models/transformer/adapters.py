@@ -14,7 +14,7 @@ from mtfrun.models.transformer.residual_transforms import TransformedLayer
 
 
 class LearnedPrompt(mtf.Module):
-    """Vectors {prompt_length, d_model} before a row's; none until `learn` is called.
+    """Vectors {prompt_length, d_model} before a row's, from `learn` on.
 
     Attributes:
       refusal: why the model cannot have them; "" if it can.
@@ -119,8 +119,8 @@ class Bottlenecks(Adapter):
     arXiv:1910.10683, section 3.5.1.
 
     Attributes:
-      size: of the vectors between the two maps.
-      sublayers: a regular expression; sublayers in whose path it is found have one, by default all.
+      size: the size of the vectors between the two maps.
+      sublayers: a regular expression, searched in the paths of sublayers; by default all have one.
         "feed_forward$" is as in Raffel et al.
     """
 

@@ -65,7 +65,7 @@ class CachedSelfAttention(Sublayer):
     """Self-attention of any kind, with a cache of the positions before that steps extend.
 
     Args:
-      relative_bias: as of `SelfAttention`.
+      relative_bias: see `SelfAttention`.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class EncoderDecoderAttention(Sublayer):
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> AttentionMemory:
-        """Returns the keys and values of the encoder's output, without a beam if that has none.
+        """Returns the keys and values of the encoder's output, without a beam if that lacks it.
 
         The keys are stored with `memory_length` last: XLA on a CPU multiplies the queries of four
         beams by them in 0.6 of the time (measured on one core, keys of 64 by 64).

@@ -36,7 +36,7 @@ class LocalSelfAttention(SelfAttention):
     positions in a ring; steps in blocks, which may return to an earlier position, cache all.
 
     Args:
-      window: how many positions a causal query sees, its position included.
+      window: the number of positions that a causal query sees, its position included.
     """
 
     def __init__(

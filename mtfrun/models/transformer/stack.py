@@ -39,11 +39,11 @@ class Stack(Sublayer):
       layers: classes, called as `sublayer_class(mesh, d_model, dtypes)` for every block.
       transforms: those of the input, around every sublayer, and of the output.
       relative_bias: a class, called as `relative_bias(mesh, dtypes)`, for logits by distance in the
-        self-attention of all blocks; None for none.
+        self-attention of all blocks.
       rematerialise: compute the inner values of every block again in the backward pass: less memory
-        for about a third more time. A list has the names of what is computed again, such as
+        for about a third more time. A list has the names of recomputed values, such as
         ["dense"], besides values without a name: see `layers.recompute`.
-      scan_blocks: how many blocks a loop has in its body, which is compiled instead of all
+      scan_blocks: the number of blocks in the body of a loop, which is compiled instead of all
         `num_layers`; None unrolls them. The time to compile then hardly depends on the number of
         layers; variables, checkpoints and results are the same. In training only the inputs of
         groups of this many blocks are stored, as with `rematerialise`, which changes nothing more.
@@ -135,15 +135,15 @@ class Stack(Sublayer):
         outputs = []
         for number, block in enumerate(self.blocks):
             run = functools.partial(_run_layers, block.values())
-            of_block = self.call_of_block(number, call)
+            block_call = self.call_block_call(number, call)
             if self._rematerialise and call.training:
-                x = recompute(run, x, of_block, self._recomputed)
+                x = recompute(run, x, block_call, self._recomputed)
             else:
-                x = run(x, of_block)
+                x = run(x, block_call)
             outputs.append(x)
         return outputs
 
-    def call_of_block(self, number: int, call: SequenceCall) -> SequenceCall:
+    def call_block_call(self, number: int, call: SequenceCall) -> SequenceCall:
         """Returns the call of a block's sublayers; here the same for all blocks."""
         return call
 
@@ -153,7 +153,7 @@ class Stack(Sublayer):
         batch = list(batch)
         return [
             {
-                name: sublayer.initial_state(batch, memory_length, self.call_of_block(i, call))
+                name: sublayer.initial_state(batch, memory_length, self.call_block_call(i, call))
                 for name, sublayer in block.items()
             }
             for i, block in enumerate(self.blocks)
@@ -184,10 +184,10 @@ class Stack(Sublayer):
         """Returns the last block's output and the next state, by `run` of every layer."""
         next_state = []
         for i, (block, block_state) in enumerate(zip(self.blocks, state, strict=True)):
-            of_block = self.call_of_block(i, call)
+            block_call = self.call_block_call(i, call)
             results = {}
             for name, sublayer in block.items():
-                x, results[name] = run(sublayer, x, block_state[name], of_block)
+                x, results[name] = run(sublayer, x, block_state[name], block_call)
             next_state.append(results)
         return x, next_state
 

@@ -73,7 +73,7 @@ class SequenceCall(Call):
         decoding, else {length, memory_length}, with the batch dimensions where the masks of rows
         differ.
       bidirectional: whether positions see later ones; relative positions have a sign then.
-      encoder: what a decoder attends to besides itself; None without an encoder.
+      encoder: the output of an encoder, for a decoder.
       nonpadding: {batch..., length} float32, 1.0 for tokens and 0.0 for padding; None for no
         padding.
       segments: {batch..., length} int32, the documents of packed rows of an encoder, 0 for padding;
@@ -99,7 +99,7 @@ class SequenceCall(Call):
         return self if self.key is None else dataclasses.replace(self, key=self.key.fold_in(step))
 
     def positions(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns the positions of x {..., length, d_model} {length}, or the one of a step."""
+        """Returns the positions {length} of x {..., length, d_model}, or a step's position."""
         if self.progress.position is not None:
             return self.progress.position
         return mtf.range(x.mesh, x.shape.get_dim_by_name("length"))

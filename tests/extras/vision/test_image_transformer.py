@@ -60,27 +60,32 @@ def test_a_pixel_sees_its_window_and_nothing_else() -> None:
     np.testing.assert_array_equal(influence, expected)
 
 
-def _model(mesh: mtf.Mesh, dropout_rate: float = 0.0) -> transformer.DecoderOnly:
+def _settings(image: vision.ImageSize, rows: int, dropout_rate: float = 0.0) -> dict[str, Any]:
     attention = functools.partial(
         vision.LocalImageAttention,
-        image=IMAGE,
-        rows=ROWS,
+        image=image,
+        rows=rows,
         cols=COLS,
         heads=HEADS,
         dropout_rate=dropout_rate,
     )
     feed_forward = functools.partial(transformer.FeedForward, d_ff=16)
-    model = transformer.DecoderOnly(
-        mesh,
-        256,
-        embedding=transformer.TokenEmbedding(
+    return {
+        "embedding": transformer.TokenEmbedding(
             d_model=8,
-            max_length=LENGTH,
-            position=functools.partial(vision.ImagePositions, image=IMAGE),
+            max_length=image.rows * image.row_length,
+            position=functools.partial(vision.ImagePositions, image=image),
             padding_id=-1,
+            tied_softmax=False,
         ),
-        stack=functools.partial(transformer.Stack, num_layers=1, layers=[attention, feed_forward]),
-    )
+        "stack": functools.partial(
+            transformer.Stack, num_layers=1, layers=[attention, feed_forward]
+        ),
+    }
+
+
+def _model(mesh: mtf.Mesh, dropout_rate: float = 0.0) -> transformer.DecoderOnly:
+    model = transformer.DecoderOnly(mesh, 256, **_settings(IMAGE, ROWS, dropout_rate))
     mtf.initialize(model, 1)
     return model
 
@@ -144,31 +149,8 @@ BATCH = 4
 LABELS = np.array([2, 0, 3, 2], np.int32)
 
 
-def _settings() -> dict[str, Any]:
-    attention = functools.partial(
-        vision.LocalImageAttention,
-        image=CONDITIONAL_IMAGE,
-        rows=1,
-        cols=1,
-        heads=transformer.AttentionHeads(2, d_kv=4),
-    )
-    feed_forward = functools.partial(transformer.FeedForward, d_ff=16)
-    return {
-        "embedding": transformer.TokenEmbedding(
-            d_model=8,
-            max_length=CONDITIONAL_LENGTH,
-            position=functools.partial(vision.ImagePositions, image=CONDITIONAL_IMAGE),
-            padding_id=-1,
-            tied_softmax=False,
-        ),
-        "stack": functools.partial(
-            transformer.Stack, num_layers=1, layers=[attention, feed_forward]
-        ),
-    }
-
-
 def _conditional_model(mesh: mtf.Mesh) -> vision.ClassConditional:
-    model = vision.ClassConditional(mesh, 256, NUM_CLASSES, **_settings())
+    model = vision.ClassConditional(mesh, 256, NUM_CLASSES, **_settings(CONDITIONAL_IMAGE, 1))
     mtf.initialize(model, 1)
     return model
 
@@ -185,7 +167,7 @@ def test_the_vector_of_a_class_is_added_at_every_position() -> None:
     mesh = mtf.Mesh()
     model, targets = _conditional_model(mesh), _targets()
     logits = _logits(model, mesh, targets=targets, labels=LABELS)
-    plain = transformer.DecoderOnly(mesh, 256, **_settings())
+    plain = transformer.DecoderOnly(mesh, 256, **_settings(CONDITIONAL_IMAGE, 1))
     mtf.initialize(plain, 1)
     values = {path: mtf.to_numpy(v) for path, v in model.named_variables().items()}
     classes = values.pop("label_embedding/table")

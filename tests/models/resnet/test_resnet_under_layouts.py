@@ -13,7 +13,7 @@ import tensorflow as tf
 from mtfrun import layers, mtf, optim
 from mtfrun.data import Infeed
 from mtfrun.experiment import ModelMetrics
-from mtfrun.models import Loss, Metric
+from mtfrun.models import Metric
 from mtfrun.models.resnet import (
     Blocking,
     BottleneckBlock,
@@ -24,6 +24,7 @@ from mtfrun.models.resnet import (
 from mtfrun.training import TrainState, train_steps_function
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import NUM_CLASSES, SHAPES, image_batch, on_mesh, small_resnet
+from tests.models.small_model import Step, assert_same_step, training_step
 
 STEPS = 20
 # Rounding grows from step to step.
@@ -37,6 +38,7 @@ WHERE = {
 }
 # Cases of which only the first step is compared.
 FIRST_STEP = {
+    "one device": (ONE_DEVICE, "", 1, 1),
     **WHERE,
     "blocks on one device": (ONE_DEVICE, "", 4, 2),
     "rematerialised": (ONE_DEVICE, "", 1, 1),
@@ -49,15 +51,6 @@ FIRST_STEP = {
     "classes 2": ("data:1,model:2", "classes:model", 1, 1),
     "data 2 x col_blocks 4": ("data:2,model:4", "batch:data;col_blocks:model", 1, 4),
 }
-# Compiling takes seconds a case. In the default suite there is also a training with filters, in
-# tests/training/test_weight_average.py.
-SLOW = (
-    "data 4",
-    "rematerialised on data 2 x col_blocks 2",
-    "data 2 x filters 2",
-    "data 2 x col_blocks 4",
-    "blocks on one device",
-)
 
 
 @functools.cache
@@ -85,19 +78,12 @@ def _trained(
 
 
 @functools.cache
-def _first_step(
-    mesh_shape: str,
-    layout: str,
-    row_blocks: int,
-    col_blocks: int,
-    bottleneck: bool,
-    rematerialise: bool = False,
-) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns the loss, gradients and moving averages of the first step."""
+def _first_step(where: str, bottleneck: bool) -> Step:
+    mesh_shape, layout, row_blocks, col_blocks = FIRST_STEP[where]
     mesh = mtf.Mesh(mesh_shape, layout)
     options: dict[str, Any] = {
         "blocking": Blocking(row_blocks, col_blocks),
-        "rematerialise": rematerialise,
+        "rematerialise": where.startswith("rematerialised"),
     }
     if bottleneck:
         options |= {"block": BottleneckBlock, "stage_sizes": [2], "widths": [4]}
@@ -105,41 +91,20 @@ def _first_step(
         options["stem"] = LargeImageStem
     model = small_resnet(mesh, **options)
     mtf.initialize(model, seed=2)
-    trainable = {path: v for path, v in model.named_variables().items() if v.trainable}
-
-    def step(features: dict[str, mtf.Tensor]) -> tuple[Any, ...]:
-        def total() -> tuple[mtf.Tensor, Loss]:
-            loss = model.loss(features, training=True, key=mtf.random_key(5))
-            return loss.total, loss
-
-        (value, loss), gradients = mtf.value_and_gradients(total, trainable)
-        for path, gradient in gradients.items():
-            assert gradient is not None and gradient.shape == trainable[path].shape
-        return value, gradients, loss.updates
-
-    return mtf.to_numpy(mtf.function(step)(on_mesh(mesh, image_batch())))
+    return training_step(model, mesh, {}, on_mesh(mesh, image_batch()))
 
 
 @pytest.mark.parametrize(
     "where, bottleneck",
     [
-        *((where, False) for where in FIRST_STEP if where not in SLOW),
-        *(pytest.param(where, False, marks=pytest.mark.slow) for where in SLOW),
-        pytest.param("data 2 x filters 2", True, marks=pytest.mark.slow),
-        pytest.param("row_blocks 2 x col_blocks 2", True, marks=pytest.mark.slow),
+        *((where, False) for where in [*FIRST_STEP][1:]),
+        *((where, True) for where in ("data 2 x filters 2", "row_blocks 2 x col_blocks 2")),
     ],
 )
 def test_the_first_step_is_that_of_one_device(where: str, bottleneck: bool) -> None:
-    expected = _first_step(ONE_DEVICE, "", 1, 1, bottleneck)
-    value, gradients, updates = _first_step(
-        *FIRST_STEP[where], bottleneck, rematerialise=where.startswith("rematerialised")
-    )
-    assert_close(value, expected[0], FLOAT32_MODEL_TOLERANCE)
-    for actual_arrays, expected_arrays in ((gradients, expected[1]), (updates, expected[2])):
-        assert actual_arrays.keys() == expected_arrays.keys() and expected_arrays
-        for path, array in expected_arrays.items():
-            assert np.abs(array).max() > 0.0, path
-            assert_close(actual_arrays[path], array, FLOAT32_MODEL_TOLERANCE)
+    expected = _first_step("one device", bottleneck)
+    assert expected.loss.updates
+    assert_same_step(_first_step(where, bottleneck), expected)
 
 
 COLLECTED_STEPS = 3

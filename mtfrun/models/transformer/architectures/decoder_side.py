@@ -90,7 +90,7 @@ class PromptReading:
     """How a decoder reads prompts.
 
     Attributes:
-      at_once: in one pass if all sublayers have a `prefill`; an end among their ids ends nothing.
+      at_once: read prompts in one pass if all sublayers have a `prefill`; they may contain ends.
       in_prefix: {batch..., length} bool: the positions of a prefix language model that see each
         other and read ids of the prompt, in one pass only.
       reads_start: position 0 of the stack reads `start_id`, and position i the id before position i
@@ -178,7 +178,7 @@ class StackDecoder:
             x = self.embed(self.reading.ids_at(ids, reading), reading)
             x, state = self.stack.step(x, state, call)
             logits = self.classify(x)
-            if not self.reading.reads_start:  # nothing precedes the first id
+            if not self.reading.reads_start:  # the first id has no predecessor
                 logits = mtf.where(mtf.less(reading, 0), 0.0, logits, output_shape=logits.shape)
             return logits, state
 
@@ -202,7 +202,7 @@ class StackDecoder:
         return dataclasses.replace(self, call=call, beginning=beginning).decoder()
 
     def _after_beginning(self, beginning: Beginning, prompt_lengths: mtf.Tensor) -> Decoder:
-        """Returns the decoder whose first state has read what follows the beginning in a block."""
+        """Returns the decoder after a beginning and the ids behind it, read in a block."""
         length, block = self._length, mtf.Dimension("block", beginning.remaining)
         reader = dataclasses.replace(self, beam=None)._decoder(None, None, length.size)
         positions = beginning.length + mtf.range(self.targets.mesh, block)
@@ -213,7 +213,7 @@ class StackDecoder:
         return self._decoder(state, prompt_lengths, length.size)
 
     def _after_prompts(self, longest: int, prompt_lengths: mtf.Tensor) -> Decoder:
-        """Returns the decoder whose first state has read the prompts in one pass."""
+        """Returns the decoder after the prompts, which are read in one pass."""
         if self.beginning is not None:
             return self._after_beginning(self.beginning, prompt_lengths)
         number = self._positions_read(longest)

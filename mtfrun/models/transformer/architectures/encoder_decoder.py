@@ -37,8 +37,8 @@ class EncoderDecoder(TokenModel):
 
     Vaswani et al. 2017, arXiv:1706.03762, figure 1.
 
-    Features: "inputs" and "targets", each {batch, length} int32 ids, whose lengths may differ;
-    `TokenEmbedding.padding_id` is padding, which nothing attends to and which has no loss. In
+    Features: "inputs" and "targets", each {batch, length} int32 ids of lengths that may differ;
+    `TokenEmbedding.padding_id` is padding, which is masked and has no loss. In
     packed rows also "inputs_segmentation", "inputs_position", "targets_segmentation" and
     "targets_position": a pair has the same number in both segmentations, and pairs do not see each
     other. For "targets_weights" see `TokenModel`.

@@ -66,8 +66,8 @@ class TokenEmbedding(TokenTable, TokenLogits):
     Attributes:
       d_model: the size of the vectors between layers.
       max_length: the largest position + 1.
-      position: a class, called as `position(mesh, max_length, d_model, dtypes)`, whose vectors are
-        added to the ids' vectors; None for a model whose attention has positions.
+      position: a class, called as `position(mesh, max_length, d_model, dtypes)`, of vectors that
+        are added to the ids' vectors; None for attention with positions.
       inputs_position: the same for the inputs of an encoder-decoder, if they have vectors of their
         own, as in BART.
       padding_id: fills up rows, and has no loss; -1 for models of which every id is a token.

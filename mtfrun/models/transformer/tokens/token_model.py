@@ -17,7 +17,7 @@ from mtfrun.models.transformer.tokens.token_loss import TokenLoss, TokenLossTerm
 class TokenModel(TextModel):
     """A model that gives every position of features["targets"] {batch, length} int32 its logits.
 
-    Padding, id 0 unless the embedding says otherwise, has no loss. Negative ids have none either: a
+    Padding, id 0 unless the embedding says otherwise, has no loss, nor have negative ids: a
     decoder reads their absolute value, but is not trained to predict it. With a feature
     "targets_weights" {batch, length} int32 the loss of every target is multiplied by its weight.
 
