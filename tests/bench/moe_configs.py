@@ -45,7 +45,7 @@ class MoeConfig:
 
     @property
     def slots(self) -> int:
-        return CAPACITY.first_level(self.group, self.expert_x, training=True)
+        return CAPACITY.slots("training", self.group, self.expert_x)
 
     @property
     def inner_groups(self) -> int:
@@ -57,7 +57,7 @@ class MoeConfig:
 
     @property
     def inner_slots(self) -> int:
-        return CAPACITY.of_second_level(self.inner_group, self.expert_y)
+        return CAPACITY.slots("second_level", self.inner_group, self.expert_y)
 
 
 CONFIGS = {"tiny": MoeConfig(2, 2, 32, batch=4, length=32, d_model=16, hidden=32)}

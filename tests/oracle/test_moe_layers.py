@@ -59,9 +59,9 @@ def _sizes(case: ReferenceCase) -> dict[str, int]:
     sizes["groups"] = moe.num_groups(tokens, hparams["moe_group_size"])
     if _is_2d(case):
         sizes["expert_x"], sizes["expert_y"] = hparams["moe_num_experts"]
-        capacity, train = _capacity(hparams), hparams["train"]
+        capacity, phase = _capacity(hparams), "training" if hparams["train"] else "evaluation"
         group = tokens // sizes["groups"]
-        slots = capacity.first_level(group, sizes["expert_x"], training=train)
+        slots = capacity.slots(phase, group, sizes["expert_x"])
         arrived = sizes.get("outer_batch", 1) * sizes["groups"] * slots
         sizes["groups_y"] = moe.num_groups(arrived, hparams["moe_group_size"])
     else:

@@ -51,14 +51,8 @@ class Capacity:
             )
         return groups
 
-    def first_level(self, group_size: int, num_experts: int, *, training: bool) -> int:
-        """Returns the slots of an expert for a group; an InputError if there are none."""
-        return self._slots("training" if training else "evaluation", group_size, num_experts)
-
-    def of_second_level(self, group_size: int, num_experts: int) -> int:
-        return self._slots("second_level", group_size, num_experts)
-
-    def _slots(self, name: str, group_size: int, num_experts: int) -> int:
+    def slots(self, name: str, group_size: int, num_experts: int) -> int:
+        """Returns the slots of an expert for a group, by the factor of this name, at least 1."""
         factor = getattr(self, name)
         slots = min(group_size, int(group_size * factor / num_experts))
         slots = max(slots, self.min_expert_capacity)

@@ -68,7 +68,8 @@ class MoE1D(CapacityMixture):
         tokens = batch.size * length.size
         groups = self._capacity.groups(self._mesh, batch.name, tokens)
         group = mtf.Dimension("group_size", tokens // groups.size)
-        slots = self._capacity.first_level(group.size, self._experts.size, training=call.training)
+        phase = "training" if call.training else "evaluation"
+        slots = self._capacity.slots(phase, group.size, self._experts.size)
         shape = mtf.Shape([*outer, groups, group])
         inputs = mtf.reshape(x, shape + self._d_model)
         y = self._mixture(inputs, slots, importance_of_tokens(call, shape), call)

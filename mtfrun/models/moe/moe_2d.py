@@ -112,13 +112,14 @@ class MoE2D(CapacityMixture):
         capacity, tokens = self._capacity, batch.size * length.size
         groups_x = capacity.groups(self._mesh, batch.name, tokens)
         group_size_x = tokens // groups_x.size
-        slots_x = capacity.first_level(group_size_x, self._expert_x.size, training=call.training)
+        phase = "training" if call.training else "evaluation"
+        slots_x = capacity.slots(phase, group_size_x, self._expert_x.size)
         # Of every expert_x.
         all_slots = outer_batch.size * groups_x.size * slots_x
         # A layout rule splits the groups of level y as it splits the outer batch, or would split.
         groups_y = capacity.groups(self._mesh, outer_batch.name.removesuffix("_unsplit"), all_slots)
         group_size_y = all_slots // groups_y.size
-        slots_y = capacity.of_second_level(group_size_y, self._expert_y.size)
+        slots_y = capacity.slots("second_level", group_size_y, self._expert_y.size)
         dims = _TwoLevelDims(
             groups_x,
             mtf.Dimension("group_size_x", group_size_x),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -79,30 +80,23 @@ class ImageInput:
         """Returns float32 images {..., channels}; floats are returned as they are."""
         if images.dtype.is_floating:
             return images
-        channels = images.shape.dims[-1]
-        mean, stddev = (
-            _per_channel(images.mesh, name, getattr(self, name), channels)
-            for name in ("mean", "stddev")
-        )
+        channels, values = images.shape.dims[-1], list[Any]()
+        for name in ("mean", "stddev"):
+            value = getattr(self, name)
+            if isinstance(value, Sequence):
+                if len(value) != channels.size:
+                    raise InputError(
+                        f"ImageInput.{name} has {len(value)} numbers for {channels.size} channels"
+                    )
+                value = mtf.constant(images.mesh, list(map(float, value)), [channels])
+            values.append(value if isinstance(value, mtf.Tensor) else float(value))
+        mean, stddev = values
         return (mtf.to_float(images) - mean) / stddev
 
 
 def _are_numbers(values: float | Sequence[float]) -> bool:
     numbers = values if isinstance(values, Sequence) else [values]
     return bool(numbers) and all(isinstance(number, (int, float)) for number in numbers)
-
-
-def _per_channel(
-    mesh: mtf.Mesh, name: str, value: float | Sequence[float], channels: mtf.Dimension
-) -> float | mtf.Tensor:
-    if isinstance(value, (int, float)):
-        return float(value)
-    if len(value) != channels.size:
-        raise InputError(
-            f"ImageInput.{name} has {len(value)} numbers for {channels.size} channels: "
-            "give one number, or one for each channel"
-        )
-    return mtf.constant(mesh, list(map(float, value)), [channels])
 
 
 def augment(images: mtf.Tensor, key: mtf.Key, *, padding: int, flip: Collection[str]) -> mtf.Tensor:

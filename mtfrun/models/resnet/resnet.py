@@ -242,11 +242,8 @@ class Backbone:
 
 
 def _are_sizes(value: Any) -> bool:
-    return (
-        isinstance(value, (list, tuple))
-        and len(value) > 0
-        and all(isinstance(size, int) and size >= 1 for size in value)
-    )
+    is_list = isinstance(value, (list, tuple)) and bool(value)
+    return is_list and all(isinstance(size, int) and size >= 1 for size in value)
 
 
 class ResNet(ImageClassifier):

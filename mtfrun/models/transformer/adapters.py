@@ -51,13 +51,16 @@ class LearnedPrompt(mtf.Module):
             return x
         return mtf.concat([self.for_rows(x.shape.dims[:-2], x.dtype), x], "length")
 
-    def before_ids(self, ids: mtf.Tensor) -> mtf.Tensor:
-        """Returns ids {..., length} after ids of the prompt, which are not padding."""
-        return self._before_numbers(ids, 1)
+    def before_ids(self, ids: mtf.Tensor, number: int = 1) -> mtf.Tensor:
+        """Returns ids {..., length} after an id for every vector, by default not padding."""
+        if self.vectors is None:
+            return ids
+        shape = ids.shape.resize_dimension("length", self.length)
+        return mtf.concat([mtf.constant(ids.mesh, number, shape, ids.dtype), ids], "length")
 
     def before_segments(self, segments: mtf.Tensor | None) -> mtf.Tensor | None:
         """Returns the numbers of documents after -1 for the prompt, which all see."""
-        return None if segments is None else self._before_numbers(segments, -1)
+        return None if segments is None else self.before_ids(segments, -1)
 
     def before_positions(self, positions: mtf.Tensor | None) -> mtf.Tensor | None:
         """Returns the positions {..., length} in texts that begin with the prompt."""
@@ -73,12 +76,6 @@ class LearnedPrompt(mtf.Module):
             return x
         size = x.shape.get_dim_by_name("length").size - self.length
         return mtf.slice(x, self.length, size, "length")
-
-    def _before_numbers(self, ids: mtf.Tensor, number: int) -> mtf.Tensor:
-        if self.vectors is None:
-            return ids
-        shape = ids.shape.resize_dimension("length", self.length)
-        return mtf.concat([mtf.constant(ids.mesh, number, shape, ids.dtype), ids], "length")
 
 
 @dataclasses.dataclass(frozen=True)

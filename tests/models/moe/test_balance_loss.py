@@ -109,21 +109,18 @@ def test_groups_are_of_equal_size(tokens: int, group_size: int, groups: int) -> 
     assert num_groups(tokens, group_size) == groups
 
 
-def test_slots_differ_between_training_evaluation_and_the_second_level() -> None:
+def test_slots_differ_by_phase_and_level_and_are_at_most_the_group() -> None:
     capacity = Capacity(training=1.25, evaluation=2.0, second_level=1.0)
-    assert capacity.first_level(64, 8, training=True) == 10
-    assert capacity.first_level(64, 8, training=False) == 16
-    assert capacity.of_second_level(64, 8) == 8
-
-
-def test_slots_are_at_most_the_group_and_at_least_the_minimum() -> None:
-    assert Capacity(training=8.0).first_level(6, 2, training=True) == 6
-    assert Capacity(min_expert_capacity=4).first_level(8, 8, training=True) == 4
+    assert capacity.slots("training", 64, 8) == 10
+    assert capacity.slots("evaluation", 64, 8) == 16
+    assert capacity.slots("second_level", 64, 8) == 8
+    assert Capacity(training=8.0).slots("training", 6, 2) == 6
+    assert Capacity(min_expert_capacity=4).slots("training", 8, 8) == 4
 
 
 def test_no_slot_is_an_error_with_a_remedy() -> None:
     with pytest.raises(ValueError, match=r"training=1\.25 leaves no slot in 16 .*\.min_expert_cap"):
-        Capacity().first_level(8, 16, training=True)
+        Capacity().slots("training", 8, 16)
     for name in ("evaluation", "group_size"):
         with pytest.raises(ValueError, match=rf"Capacity\.{name} is 0: it must be more than 0"):
             Capacity(**{name: 0})
