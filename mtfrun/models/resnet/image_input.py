@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -80,7 +79,7 @@ class ImageInput:
         """Returns float32 images {..., channels}; floats are returned as they are."""
         if images.dtype.is_floating:
             return images
-        channels, values = images.shape.dims[-1], list[Any]()
+        channels, values = images.shape.dims[-1], list[float | mtf.Tensor]()
         for name in ("mean", "stddev"):
             value = getattr(self, name)
             if isinstance(value, Sequence):
