@@ -47,8 +47,8 @@ class Decoder(NamedTuple):
       step: decodes one position.
       initial_state: the state before position 0. A beam search reorders the tensors that have its
         beam dimension; tensors that all beams share, such as an encoded input, lack it.
-      within: within(n) returns a decoder of the first n positions, whose caches are shorter, so
-        that its steps cost less. Its initial state is this decoder's, cut off.
+      within: a function; within(n) returns a decoder of the first n positions, with shorter caches
+        and cheaper steps. Its initial state is this decoder's, cut off.
       at_once: at_once(n, prompt_lengths) returns a decoder whose initial state has read, in one
         pass over n positions (prefilling), the first `prompt_lengths` {batch} int32 ids of each
         row; steps at these positions do not change the row's state. None: steps read the prompts.
@@ -59,7 +59,7 @@ class Decoder(NamedTuple):
         block} and the consecutive positions {batch, block}, and return logits {batch, block,
         vocab}. Positions may be repeated: the state depends on the last time only, and steps see
         no later positions. `within(n)` may be larger than the length: blocks must not exceed it.
-      after: after(beginning) returns a decoder whose `at_once` reads only what follows it.
+      after: a function; after(beginning) returns a decoder with an `at_once` for the ids behind it.
     """
 
     step: StepFunction

@@ -25,7 +25,7 @@ class Loss(NamedTuple):
     Attributes:
       total: a sum over positions of everything that is trained on; the step divides it by `weight`.
       weight: the sum of the weights of all positions.
-      metrics: by name, such as "loss": the cross entropy alone.
+      metrics: the metrics by name, such as "loss": the cross entropy alone.
       updates: the next values, by path, of variables that the optimizer does not update, such as
         moving averages; the step assigns them last. With microbatches it assigns their mean.
     """

@@ -25,7 +25,7 @@ class RepetitionPenalty:
     Keskar et al. 2019, CTRL, arXiv:1909.05858, section 4.1, in the form of transformers.
 
     Attributes:
-      penalty: above 1 makes repetition less likely.
+      penalty: the divisor; values above 1 make repetition less likely.
       with_prompt: whether ids of the prompt count.
     """
 

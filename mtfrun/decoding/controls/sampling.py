@@ -57,7 +57,7 @@ class Sample:
 
     Attributes:
       lines: {batch} int32, the number of each row's line in the input.
-      temperature: above 0; 1 draws from the model's distribution.
+      temperature: a number above 0; 1 draws from the model's distribution.
       top_k: the number of most likely tokens among which is drawn; 0 for all.
       top_p: the draw is among the fewest most likely tokens that together have at least this
         probability, at this temperature and after top_k; 1 for all. Holtzman et al. 2019,

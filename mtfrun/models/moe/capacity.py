@@ -26,7 +26,7 @@ class Capacity:
       training, evaluation: the capacity factors; 1 gives a slot to one choice of every token.
       second_level: the factor of the second level of two.
       min_expert_capacity: the smallest number of slots, on every level.
-      group_size: about the number of tokens in a group, on every level; see `num_groups`.
+      group_size: the approximate number of tokens in a group, on every level; see `num_groups`.
     """
 
     training: float = 1.25

@@ -79,7 +79,7 @@ class DroplessMoE(Mixture):
 
     Args:
       router, experts, loss_coef: see `MoE1D`.
-      round_factor: on several devices the slots of all experts together in a round, relative to the
+      round_factor: the slots of all experts together in a round on several devices, relative to the
         choices of all tokens.
       routes_padding: padding is dispatched to experts as well, and counts in the losses of the
         gate, as in transformers. The outputs of all other tokens are the same.

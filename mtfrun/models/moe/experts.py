@@ -33,7 +33,8 @@ class Experts(mtf.Module):
     ) -> None:
         super().__init__()
         outputs = list(output_dims) or [d_model]
-        hidden = [mtf.Dimension("expert_hidden", hidden_size)]
+        self._hidden = mtf.Dimension("expert_hidden", hidden_size)
+        hidden = [self._hidden]
         self.output_dim = outputs[0]
         if len(outputs) > 1:
             # A name without a layout rule.

@@ -142,8 +142,8 @@ class Top2:
     below 1 has no first expert: its best expert is its second.
 
     Attributes:
-      second_policy_training, second_policy_evaluation: which tokens have a second expert, by its
-        normalised gate. The policy of evaluation must not draw random numbers.
+      second_policy_training, second_policy_evaluation: the policies that give tokens a second
+        expert by its normalised gate; in evaluation without random numbers.
       second_expert_loss: whether second choices are balanced as well, with half the weight.
       z_loss: the coefficient of the router z-loss.
     """

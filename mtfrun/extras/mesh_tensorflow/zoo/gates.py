@@ -109,8 +109,7 @@ class Top2V1(Top2):
     experts, one of less its best.
 
     Attributes:
-      second_policy_training, second_policy_evaluation: as in `Top2`, by the unnormalised gate of
-        the second expert.
+      second_policy_training, second_policy_evaluation: see `Top2`; they take the unnormalised gate.
       second_expert_loss, z_loss: see `Top2`.
     """
 
@@ -223,8 +222,8 @@ class TopN:
 
     Attributes:
       num_experts: n.
-      second_policy_training, second_policy_evaluation: which tokens have a second, third, ...
-        expert, by its normalised gate. The policy of evaluation must not draw random numbers.
+      second_policy_training, second_policy_evaluation: the policies that give tokens a second,
+        third, ... expert by its normalised gate; in evaluation without random numbers.
       z_loss: the coefficient of the router z-loss.
     """
 

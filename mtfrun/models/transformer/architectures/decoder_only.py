@@ -47,8 +47,8 @@ class DecoderOnly(TokenModel):
       prefix: this is a prefix language model.
       shift_across_segments: a packed document's first position reads the last id of the document
         before it, as in Tensor2Tensor, instead of 0.
-      loss_on_targets_only: in rows of pairs, inputs and their ends have no loss, since in a prefix
-        language model they see the ids that they predict.
+      loss_on_targets_only: whether inputs and their ends, in rows of pairs, have no loss; in a
+        prefix language model they see the ids that they predict.
     """
 
     optional_features: ClassVar[Collection[str]] = (
