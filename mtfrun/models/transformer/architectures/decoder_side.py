@@ -144,7 +144,12 @@ class StackDecoder:
         """Returns the decoder before position 0; an InputError if a prefix lacks a `prefill`."""
         learned, first_state = self.reading.learned, None
         if self.reading.in_prefix is not None or self.reading.learned_length:
-            self._check_prefill()
+            for sublayer in self.stack.blocks[0].values():
+                if not sublayer.can_prefill(self.call):
+                    raise InputError(
+                        f"{type(sublayer.layer).__name__} reads positions one after the other: it "
+                        "cannot read a prefix or a learned prompt"
+                    )
         if learned is not None and learned.length:
             lengths = mtf.zeros(self.targets.mesh, self._batch, tf.int32)
             first_state = self._prefill(learned.for_rows(self._batch, self.dtype), lengths)
@@ -270,11 +275,3 @@ class StackDecoder:
             if reading.learned_length:
                 prompt_lengths = prompt_lengths + reading.learned_length
         return DecodingProgress(position, prompt_lengths, self.call.progress.in_blocks)
-
-    def _check_prefill(self) -> None:
-        for sublayer in self.stack.blocks[0].values():
-            if not sublayer.can_prefill(self.call):
-                raise InputError(
-                    f"{type(sublayer.layer).__name__} reads positions one after the other only: it"
-                    " cannot decode in a prefix language model"
-                )

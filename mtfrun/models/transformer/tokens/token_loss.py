@@ -149,11 +149,9 @@ class TokenLoss:
         by_token = [tensor for loss in beside for tensor in loss.by_token]
         total, *values = softmax.loss(x, targets, weights, losses, call, by_token)
         weight = mtf.reduce_sum(weights)
+        sums = [Metric(mtf.reduce_sum(value * weights), weight) for value in values]
         names = ["loss", "accuracy", *(loss.name for loss in beside)]
-        metrics = {
-            name: Metric(mtf.reduce_sum(value * weights), weight)
-            for name, value in zip(names, values, strict=True)
-        }
+        metrics = dict(zip(names, sums, strict=True))
         for term in terms:
             metrics |= term.metrics
             total = total if term.total is None else total + term.total
