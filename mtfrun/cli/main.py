@@ -79,11 +79,8 @@ def _report_error(error: Exception, *, debug: bool) -> int:
         if processes.fail(f"{type(error).__name__}: {one_line(error)}", may_follow=may_follow):
             traceback.print_exc()
             if not debug:
-                print(
-                    "mtfrun: this is a defect, of mtfrun or of a module of yours; "
-                    "--debug shows more of it",
-                    file=sys.stderr,
-                )
+                text = "of mtfrun or of a module of yours; --debug shows more of it"
+                print(f"mtfrun: this is a defect, {text}", file=sys.stderr)
     _end_beside_others(code)
     return code
 

@@ -15,6 +15,7 @@ from mtfrun.cli.command import (
 )
 from mtfrun.display import progress
 from mtfrun.display.streams import print_lines, print_styled
+from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
     from mtfrun.extras.data_viewer.row_view import RowView
@@ -26,13 +27,18 @@ Shows a few rows as the model gets them: texts in segments, and how full the row
   mtfrun data show --gin_file=runs/quickstart.gin --tokens
   mtfrun data show --gin_file=runs/number_words.gin --split=validation --rows=5
   mtfrun data show --gin_file=runs/digits.gin --html=rows.html
+  mtfrun data show --gin_file=my.gin --gin.TARGETS_LENGTH=32 --stats
 
 Rows of the split "train" are those that training begins with, shuffled and with their noise; rows
 of other splits are the first ones of an evaluation. Long texts are shortened; --tokens shows whole
 texts, and every token with its id, its position and, unless every token has a loss, its weight.
 Where only some tokens have one, such as an assistant's turns, these are green on a terminal.
 --html writes a page with coloured segments, the id and the position of a token on hover, and
-images."""
+images.
+
+--stats prints lengths instead, for every task, split and feature: the number of texts, their tokens
+and bytes, mean, percentiles and a histogram of the tokens of a text, and what of them is cut at the
+configured lengths; for every split, the share of the positions of its rows that hold a token."""
 
 
 def _add_show_flags(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +46,7 @@ def _add_show_flags(parser: argparse.ArgumentParser) -> None:
     add("--split", default="train", help="train (default) or another split")
     add("--rows", type=int, default=3, help="number of rows; 3 by default")
     add_row_flags(parser)
+    add("--stats", action="store_true", help="print lengths, and what is cut and padded")
 
 
 def add_row_flags(parser: argparse.ArgumentParser) -> None:
@@ -52,9 +59,15 @@ def _check_show(flags: argparse.Namespace) -> None:
     require_configuration(flags)
     check_least(flags, 1, "rows")
     check_names(flags, "html")
+    if flags.stats and (flags.tokens or flags.html):
+        raise InputError("--stats prints lengths alone: leave --tokens and --html out")
 
 
 def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
+    return _print_stats(flags) if flags.stats else _show_rows(flags)
+
+
+def _show_rows(flags: argparse.Namespace) -> int:
     from mtfrun.data import DataError
     from mtfrun.extras.data_viewer.row_view import rows_of
     from mtfrun.extras.data_viewer.statistics import density_lines
@@ -106,18 +119,7 @@ def print_rows(
         print_lines(*heading_lines(hint, width))
 
 
-_STATS = """\
-Shows the lengths of a configuration's texts, and how much of them is cut and padded.
-
-  mtfrun data stats --gin_file=runs/quickstart.gin
-  mtfrun data stats --gin_file=my.gin --gin.INPUTS_LENGTH=64 --gin.TARGETS_LENGTH=32
-
-For every task, split and feature: the number of texts, their tokens and bytes, mean, percentiles
-and a histogram of the tokens of a text, and what of them is cut at the configured lengths. For
-every split: the share of the positions of its rows that hold a token."""
-
-
-def _run_stats(flags: argparse.Namespace, _: Sequence[str]) -> int:
+def _print_stats(flags: argparse.Namespace) -> int:
     from mtfrun.extras.data_viewer.statistics import density_lines, statistics_of
 
     configured = configured_data(flags)
@@ -138,6 +140,5 @@ COMMANDS = [
         _check_show,
         prints_texts=True,
         model_dir="run",
-    ),
-    Command("data stats", _STATS, _run_stats, check=require_configuration, model_dir="run"),
+    )
 ]

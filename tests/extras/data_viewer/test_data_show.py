@@ -1,4 +1,4 @@
-"""The commands `mtfrun data show` and `stats`, which build no model."""
+"""The command `mtfrun data show`, which builds no model."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_show_writes_a_page_of_images(tmp_path: pathlib.Path, cache_dir: pathlib
 
 
 def test_stats_say_lengths_and_what_is_cut(tmp_path: pathlib.Path, cache_dir: pathlib.Path) -> None:
-    lines = data_lines("stats", *PAIRS(tmp_path), "--gin.TARGETS_LENGTH=16")
+    lines = data_lines("show", "--stats", *PAIRS(tmp_path), "--gin.TARGETS_LENGTH=16")
     targets = [line for line in lines if line.startswith("  targets: ")]
     # 19 letters and the end, of which 16 tokens are kept.
     assert targets == ["  targets: 300 texts, 6,000 tokens, 5,700 bytes, 0.95 bytes a token"] * 2
@@ -68,12 +68,12 @@ def test_stats_say_lengths_and_what_is_cut(tmp_path: pathlib.Path, cache_dir: pa
     assert sum("positions hold a token" in line for line in lines) == 2
 
 
-@pytest.mark.parametrize("command", ["stats", "show"])
 def test_a_split_that_does_not_exist_is_one_line(
-    command: str, tmp_path: pathlib.Path, cache_dir: pathlib.Path
+    tmp_path: pathlib.Path, cache_dir: pathlib.Path
 ) -> None:
-    flags = ["--split=tset"] if command == "show" else ["--gin.EVAL_SPLIT='tset'"]
-    assert 'no split "tset"' in error_line(mtfrun_here("data", command, *TEXTS(tmp_path), *flags))
+    for flags in (["--split=tset"], ["--stats", "--gin.EVAL_SPLIT='tset'"]):
+        line = error_line(mtfrun_here("data", "show", *TEXTS(tmp_path), *flags))
+        assert 'no split "tset"' in line
 
 
 def test_the_configuration_of_a_run_is_used(
@@ -95,6 +95,7 @@ def test_mistakes_are_one_line() -> None:
         (["shwo"], "no command 'data shwo', did you mean 'data show'?"),
         (["show"], "data show needs a configuration: --gin_file="),
         (["show", "--gin_file=a.gin", "--rows=0"], "--rows=0 must be at least 1"),
+        (["show", "--gin_file=a.gin", "--stats", "--tokens"], "leave --tokens and --html out"),
         (["show", "--gin_file=a.gin", "--row=1"], "no flag --row, did you mean '--rows'?"),
     ):
         assert message in error_line(mtfrun_here("data", *words))

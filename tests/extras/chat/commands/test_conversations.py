@@ -44,7 +44,7 @@ def test_conversations_are_trained_on_and_continued(tmp_path: pathlib.Path) -> N
     ]
     shown = mtfrun_here("data", "show", "--tokens", "--rows=1", *flags).stdout.decode()
     assert "segment 1: 29 tokens, loss on 4" in shown
-    assert "train: " in mtfrun_here("data", "stats", *flags).stdout.decode()
+    assert "train: " in mtfrun_here("data", "show", "--stats", *flags).stdout.decode()
     trained = mtfrun_here("train", *flags, f"--model_dir={tmp_path}/run")
     assert succeeded(trained) == []
     assert b"mtfrun chat --model_dir=" in trained.stderr
