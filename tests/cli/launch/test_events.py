@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import re
 import signal
@@ -40,45 +39,14 @@ failing.FailOnce:
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Event:
-    """How a process fails, and what is expected then.
-
-    Attributes:
-      process: which one.
-      how: see FailOnce.
-      code: the exit code without restarts.
-      line: a pattern of the line that all other processes print alike.
-    """
-
-    process: int
-    how: str
-    code: int
-    line: str
-
-
 _PLACE = r"\(pid \d+ on \S+\)"
-EVENTS = {
-    "another one is killed": Event(
-        1, "SIGKILL", 128 + signal.SIGKILL, rf"process 1 of 2 {_PLACE} has ended without a message"
-    ),
-    "the first one is killed": Event(
-        0, "SIGKILL", 128 + signal.SIGKILL, rf"process 0 of 2 {_PLACE} has ended without a message"
-    ),
-    "another one is stopped": Event(
-        1, "SIGSTOP", 128 + signal.SIGKILL, rf"process 1 of 2 {_PLACE} has sent no heartbeat"
-    ),
-    "the first one is stopped": Event(
-        0, "SIGSTOP", 128 + signal.SIGKILL, rf"process 0 of 2 {_PLACE} has sent no heartbeat"
-    ),
-    "another one raises": Event(
-        1, "raise", 1, rf"process 1 of 2 {_PLACE} failed: RuntimeError: for a test"
-    ),
-    "the first one raises": Event(
-        0, "raise", 1, rf"process 0 of 2 {_PLACE} failed: RuntimeError: for a test"
-    ),
+# By how a process fails, see FailOnce: the exit code without restarts, and the end of the line that
+# all other processes print alike.
+ENDS = {
+    "SIGKILL": (128 + signal.SIGKILL, "has ended without a message"),
+    "SIGSTOP": (128 + signal.SIGKILL, "has sent no heartbeat"),
+    "raise": (1, "failed: RuntimeError: for a test"),
 }
-RESTARTED = ("another one is killed", "the first one is stopped")
 
 
 @pytest.fixture(scope="module")
@@ -128,15 +96,16 @@ def _launched(tmp_path: pathlib.Path, flags: Sequence[str], *launch: str) -> tup
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("event", EVENTS.values(), ids=EVENTS)
+@pytest.mark.parametrize("process", [0, 1])
+@pytest.mark.parametrize("how", ENDS)
 def test_the_others_end_with_one_line(
-    event: Event, flags: list[str], tmp_path: pathlib.Path
+    how: str, process: int, flags: list[str], tmp_path: pathlib.Path
 ) -> None:
-    failing = _failing(tmp_path, event.process, event.how)
-    code, lines = _launched(tmp_path, [*flags, failing], "-n", "2")
-    assert code == event.code, lines
+    code, lines = _launched(tmp_path, [*flags, _failing(tmp_path, process, how)], "-n", "2")
+    expected_code, text = ENDS[how]
+    assert code == expected_code, lines
     (line,) = [line for line in lines if line.startswith("mtfrun: error:")]
-    assert re.match("mtfrun: error: " + event.line, line), line
+    assert re.match(f"mtfrun: error: process {process} of 2 {_PLACE} {text}", line), line
     assert f"step {SAVED_STEP} is saved" in line
     assert RunDirectory(tmp_path / "run").checkpoints().latest() == SAVED_STEP
 
@@ -170,16 +139,15 @@ def test_a_process_that_stops_while_tensorflow_connects_is_named(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RESTARTED)
+@pytest.mark.parametrize(("process", "how"), [(1, "SIGKILL"), (0, "SIGSTOP")])
 def test_a_restart_finishes_with_the_losses_of_an_undisturbed_run(
-    name: str, flags: list[str], undisturbed: dict[int, float], tmp_path: pathlib.Path
+    process: int, how: str, flags: list[str], undisturbed: dict[int, float], tmp_path: pathlib.Path
 ) -> None:
-    event = EVENTS[name]
-    failing = _failing(tmp_path, event.process, event.how)
+    failing = _failing(tmp_path, process, how)
     code, lines = _launched(tmp_path, [*flags, failing], "-n", "2", "--max_restarts=1")
     assert code == 0, lines
     (line,) = [line for line in lines if line.startswith("mtfrun: process")]
-    assert line.startswith(f"mtfrun: process {event.process} of 2 ")
+    assert line.startswith(f"mtfrun: process {process} of 2 ")
     assert line.endswith(f"starting all again, from step {SAVED_STEP} (restart 1 of 1)")
     assert sum(f"  resuming from step {SAVED_STEP} of " in line for line in lines) == 1
     _assert_same_losses(tmp_path / "run", undisturbed)

@@ -26,7 +26,7 @@ from tests.cli.command import ROOT
 GRACE_SECS = 0.5
 # A program that hangs is noticed after these.
 PATIENCE_SECS = 20.0
-KILLED = -signal.SIGKILL
+KILLED, LOST = -signal.SIGKILL, ExitCode.LOST_PROCESS
 
 # What the programs of the tests begin with; each gets a process's flags.
 _HEADER = """
@@ -43,28 +43,16 @@ def say(text):
     ("outcome", "cause", "code", "lost", "is_transient"),
     [
         (Outcome({0: 0, 1: 0}), None, 0, set(), False),
-        (Outcome({1: KILLED, 0: ExitCode.LOST_PROCESS}), 1, 137, {1}, True),
-        (Outcome({0: ExitCode.LOST_PROCESS, 1: KILLED}), 1, 137, {1}, True),
-        (Outcome({0: 1, 1: ExitCode.LOST_PROCESS}), 0, 1, set(), True),
-        (
-            Outcome({0: ExitCode.LOST_PROCESS, 2: ExitCode.LOST_PROCESS, 1: KILLED}, {1}),
-            1,
-            137,
-            {1},
-            True,
-        ),
+        (Outcome({1: KILLED, 0: LOST}), 1, 137, {1}, True),
+        (Outcome({0: LOST, 1: KILLED}), 1, 137, {1}, True),
+        (Outcome({0: 1, 1: LOST}), 0, 1, set(), True),
+        (Outcome({0: LOST, 2: LOST, 1: KILLED}, {1}), 1, 137, {1}, True),
         (Outcome({1: 2, 0: KILLED}, {0}), 1, 2, set(), False),
         (Outcome({0: 3, 1: 3}), 0, 3, set(), False),
-        (
-            Outcome({0: ExitCode.LOST_PROCESS, 1: ExitCode.LOST_PROCESS}),
-            0,
-            ExitCode.LOST_PROCESS,
-            set(),
-            True,
-        ),
+        (Outcome({0: LOST, 1: LOST}), 0, LOST, set(), True),
         (Outcome({0: 143, 1: 143}, signal=15), 0, 143, set(), False),
-        (Outcome({0: ExitCode.LOST_PROCESS, 1: 143}, signal=15), 1, 143, set(), False),
-        (Outcome({0: -15, 1: ExitCode.LOST_PROCESS}, signal=15), 0, 143, set(), False),
+        (Outcome({0: LOST, 1: 143}, signal=15), 1, 143, set(), False),
+        (Outcome({0: -15, 1: LOST}, signal=15), 0, 143, set(), False),
         (Outcome({0: 2, 1: 143}, signal=15), 0, 2, set(), False),
     ],
 )
