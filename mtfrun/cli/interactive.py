@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from mtfrun import processes
 from mtfrun.cli.inputs import InputSource, agreed_bytes, standard_input
-from mtfrun.cli.trained_run import as_text, note_report, note_short_outputs
+from mtfrun.cli.trained_run import as_text, note_outputs
 from mtfrun.display import progress
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.experiment import Inference
@@ -70,14 +70,17 @@ class Session:
             print(as_text(output), end="", flush=True)
         if record.fields.get("truncated_tokens"):
             progress.note(progress.warning(truncated))
-        note_report(self.inference)
-        note_short_outputs([record], self.changed.get("decode_length"))
+        note_outputs(self.inference, [record], self.changed.get("decode_length"))
         return record.texts[0]
 
     @property
     def commands(self) -> Mapping[str, Callable[[str], None]]:
         """Functions of the rest of a line, by the word that begins it behind a /."""
-        return {"help": self._help, "settings": self._show_settings}
+        names, changed = ", ".join(self._names), self.changed.items()
+        return {
+            "help": lambda _: progress.note(self.help.format(names=names)),
+            "settings": lambda _: progress.note("\n".join(f"{k} {v}" for k, v in changed)),
+        }
 
     @property
     def _names(self) -> list[str]:
@@ -92,12 +95,6 @@ class Session:
         else:
             hint = did_you_mean(name, [*self.commands, "quit", *self._names])
             raise InputError(f"there is no /{name}{hint}; /help lists what there is")
-
-    def _help(self, _: str) -> None:
-        progress.note(self.help.format(names=", ".join(self._names)))
-
-    def _show_settings(self, _: str) -> None:
-        progress.note("\n".join(f"{name} {value}" for name, value in self.changed.items()))
 
     def _set(self, name: str, value: str) -> None:
         setting: object = value

@@ -140,7 +140,10 @@ def join_processes(flags: argparse.Namespace) -> Iterator[None]:
             timeouts=processes.Timeouts(join_secs=flags.join_secs),
             before_exit=_remove_unfinished_files,
         )
-        processes.check_same("command", _common(flags))
+        shared = vars(flags).keys() - _MAY_DIFFER.split()
+        values = {f"--{name}": repr(getattr(flags, name)) for name in shared - {"command"}}
+        about = {"mtfrun's version": __version__, "the command": flags.command}
+        processes.check_same("command", {**about, **dict(sorted(values.items()))})
         share_gpus()
     yield
     processes.leave()
@@ -152,15 +155,6 @@ bindings coordinator debug devices_per_process gin_allow_imports gin_file gin_lo
 gin_param gin_search_paths join_secs launched model_dir module_import output process_id profile
 profile_process trusted_network
 """
-
-
-def _common(flags: argparse.Namespace) -> dict[str, str]:
-    values = {
-        f"--{n}".replace("--command", "the command"): repr(v)
-        for n, v in vars(flags).items()
-        if n not in _MAY_DIFFER.split()
-    }
-    return {"mtfrun's version": __version__, **values}
 
 
 def _remove_unfinished_files() -> None:

@@ -51,14 +51,12 @@ def open_run(
     return run, built
 
 
-def note_report(inference: Inference) -> None:
-    report = inference.report()
-    if report is not None:
+def note_outputs(
+    inference: Inference, records: Iterable[Record], decode_length: int | None
+) -> None:
+    """Prints a report, and whether other limits than `decode_length` have cut outputs off."""
+    if (report := inference.report()) is not None:
         progress.note(report)
-
-
-def note_short_outputs(records: Iterable[Record], decode_length: int | None) -> None:
-    """Says if other limits than a `decode_length` that was asked for have cut outputs off."""
     if decode_length is None:
         return
     outputs = [x for record in records for x in cast(Any, record.fields.get("outputs", ()))]

@@ -136,14 +136,7 @@ def decode(
     session: type[Session],
 ) -> int:
     """Writes the outputs for the inputs of a source, or answers the lines of a session."""
-    from mtfrun.cli.trained_run import (
-        as_text,
-        json_line,
-        note_report,
-        note_short_outputs,
-        open_output,
-        write_files,
-    )
+    from mtfrun.cli.trained_run import as_text, json_line, note_outputs, open_output, write_files
     from mtfrun.experiment.runs.opening import restore_model
 
     inference = inference.with_settings(_settings(flags, built.experiment.mesh))
@@ -164,14 +157,10 @@ def decode(
                 file.write("".join(map(as_text, record.texts)))
             else:
                 file.write(json_line(record, step))
-    note_report(inference)
-    note_short_outputs(records, flags.decode_length)
+    note_outputs(inference, records, flags.decode_length)
     if truncated:
-        line = progress.warning(
-            f"{truncated} prompt(s) have more tokens than the model reads: some "
-            "of them were cut off; truncated_tokens in the output counts them"
-        )
-        progress.note(line)
+        line = "have more tokens than the model reads; truncated_tokens counts those cut off"
+        progress.note(progress.warning(f"{truncated} prompt(s) {line}"))
     return 0
 
 
