@@ -77,7 +77,10 @@ class RunDirectory:
             logging.warning("%s", error)
 
     def prepare(self) -> None:
-        what, remedy = f"--model_dir {self.path}", "free space there, or name one you may write to"
+        what, remedy = (
+            f"--model_dir {self.path}",
+            "name a directory you may write to, or free space there",
+        )
         with run_dir_errors(f"{what} cannot be written", remedy):
             if self._path.exists() and not self._path.is_dir():
                 raise RunDirError(f"{what} is a file, not a directory: name another --model_dir")

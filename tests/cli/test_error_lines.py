@@ -302,7 +302,7 @@ def test_an_unwritable_model_dir_is_one_line(
     line = _refused(capsys, [*arguments, f"--model_dir={file}/run"])
     assert line == (
         f"--model_dir {file}/run cannot be written: Not a directory; "
-        "free space there, or name one you may write to"
+        "name a directory you may write to, or free space there"
     )
 
 

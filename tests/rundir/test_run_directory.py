@@ -96,7 +96,7 @@ def test_a_full_disk_is_one_line_and_leaves_no_file(
     tmp_path: pathlib.Path, full_disk: None
 ) -> None:
     run = RunDirectory(tmp_path / "run")
-    with pytest.raises(RunDirError, match="run cannot be written: File too large; free space ther"):
+    with pytest.raises(RunDirError, match="run cannot be written: File too large; name a"):
         run.prepare()
     assert not run.is_writable()
     with pytest.raises(
