@@ -60,7 +60,6 @@ DAMAGES: dict[Callable[[pathlib.Path], None], str] = {
 
 
 def save_two(directory: pathlib.Path) -> Checkpoints:
-    """Saves steps 10 and 20."""
     checkpoints = Checkpoints(directory)
     for step in (10, 20):
         checkpoints.save(step, variables(step), metadata={"mesh": "data:1"})
@@ -68,41 +67,22 @@ def save_two(directory: pathlib.Path) -> Checkpoints:
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_newest_checkpoint_is_skipped_with_a_warning(
+def test_a_damaged_checkpoint_is_an_error_or_skipped_until_its_step_is_saved_again(
     damage: Callable[[pathlib.Path], None], tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoints = save_two(tmp_path)
     damage(tmp_path)
     restored = variables()
-    manifest = checkpoints.restore(None, restored)
-    assert manifest.step == 10
+    with pytest.raises(DamagedCheckpointError, match=DAMAGES[damage]) as caught:
+        checkpoints.restore(20, restored)
+    assert str(caught.value).endswith("choose one of the steps 10")
+    assert values(restored) == values(variables())
+    assert checkpoints.restore(None, restored).step == 10
     assert values(restored) == values(variables(10))
     (warning,) = (record.getMessage() for record in caplog.records)
     assert "resuming from step 10" in warning and "step 20: " in warning and "\n" not in warning
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_checkpoint_asked_for_is_an_error_with_the_remedy(
-    damage: Callable[[pathlib.Path], None], tmp_path: pathlib.Path
-) -> None:
-    checkpoints = save_two(tmp_path)
-    damage(tmp_path)
-    model = variables()
-    with pytest.raises(DamagedCheckpointError, match=DAMAGES[damage]) as caught:
-        checkpoints.restore(20, model)
-    assert str(caught.value).endswith("choose one of the steps 10")
-    assert values(model) == values(variables())
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_checkpoint_is_replaced_when_its_step_is_saved_again(
-    damage: Callable[[pathlib.Path], None], tmp_path: pathlib.Path
-) -> None:
-    checkpoints = save_two(tmp_path)
-    damage(tmp_path)
     checkpoints.clean()
     checkpoints.save(20, variables(7))
-    restored = variables()
     assert checkpoints.restore(None, restored).step == 20
     assert values(restored) == values(variables(7))
     assert checkpoints.clean() == []

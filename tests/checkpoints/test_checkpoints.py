@@ -18,12 +18,14 @@ from tests.rundir.small_model import names, values, variables
 
 def test_restore_returns_every_bit_and_the_manifest(tmp_path: pathlib.Path) -> None:
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    saved = variables(1)
+    half, flag = tf.constant([1.5, -2.25], tf.bfloat16), tf.constant([True, False])
+    saved = {**variables(1), "half": tf.Variable(half), "flag": tf.Variable(flag)}
     saved["decoder/bias"].assign([np.nan, -0.0, np.inf, 1e-42])
     path = checkpoints.save(300, saved, metadata={"mesh": "data:1,model:1", "loss": 2.5})
     assert path == str(tmp_path / "checkpoints" / "ckpt-300.json")
 
-    restored = variables(2)
+    others = {"half": tf.Variable(0 * half), "flag": tf.Variable(~flag)}
+    restored = {**variables(2), **others}
     manifest = checkpoints.restore(None, restored)
     assert values(restored) == values(saved)
     assert manifest.step == 300
@@ -33,20 +35,6 @@ def test_restore_returns_every_bit_and_the_manifest(tmp_path: pathlib.Path) -> N
     assert sum(record.bytes for record in manifest.files.values()) == sum(
         file.stat().st_size for file in (tmp_path / "checkpoints").glob("ckpt-300.*[!n]")
     )
-
-
-def test_bfloat16_and_bool_variables_come_back(tmp_path: pathlib.Path) -> None:
-    saved = {
-        "half": tf.Variable(tf.cast([1.5, -2.25], tf.bfloat16)),
-        "flag": tf.Variable([True, False]),
-    }
-    Checkpoints(tmp_path).save(1, saved)
-    restored = {
-        "half": tf.Variable(tf.zeros([2], tf.bfloat16)),
-        "flag": tf.Variable([False, False]),
-    }
-    Checkpoints(tmp_path).restore(1, restored)
-    assert values(restored) == values(saved)
 
 
 def test_the_newest_checkpoints_are_kept_with_all_their_files(tmp_path: pathlib.Path) -> None:
@@ -107,27 +95,19 @@ def test_a_failing_second_save_of_a_step_leaves_the_first(
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(10, variables(1))
     before = names(tmp_path)
-    with pytest.raises(RunDirError, match=r"cannot save step 10 in .*earlier checkpoints are unto"):
+    with pytest.raises(RunDirError) as caught:
         checkpoints.save(10, {"big": tf.Variable(tf.random.stateless_normal([1 << 16], [1, 2]))})
+    assert str(caught.value) == (
+        f"cannot save step 10 in {tmp_path}: File too large; free space or name another "
+        "--model_dir, earlier checkpoints are untouched"
+    )
     assert names(tmp_path) == before
     restored = variables()
     checkpoints.restore(10, restored)
     assert values(restored) == values(variables(1))
 
 
-def test_a_full_disk_is_one_line_without_names_of_operations(
-    tmp_path: pathlib.Path, small_disk: None
-) -> None:
-    with pytest.raises(RunDirError) as caught:
-        Checkpoints(tmp_path).save(1, {"big": tf.Variable(tf.fill([1 << 16], 1.5))})
-    assert str(caught.value) == (
-        f"cannot save step 1 in {tmp_path}: File too large; free space or name another --model_dir,"
-        " earlier checkpoints are untouched"
-    )
-    assert names(tmp_path) == set()
-
-
-def test_a_failure_to_write_the_manifest_leaves_no_files(
+def test_a_place_that_cannot_be_written_is_one_line_and_has_no_files(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -137,13 +117,9 @@ def test_a_failure_to_write_the_manifest_leaves_no_files(
     with pytest.raises(RunDirError, match=r"cannot save step 1 in .*No space left on device"):
         Checkpoints(tmp_path).save(1, variables())
     assert names(tmp_path) == set()
-
-
-def test_an_unwritable_directory_is_one_line(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunDirError, match=r"cannot save step 1 in \S+/file/x: Not a dir") as caught:
+    with pytest.raises(RunDirError, match=r"cannot save step 1 in \S+/file/x: Not a dir"):
         Checkpoints(tmp_path / "file" / "x").save(1, variables())
-    assert "\n" not in str(caught.value)
 
 
 def test_metadata_that_is_not_json_is_refused_before_anything_is_written(
@@ -219,7 +195,6 @@ PLACEMENTS = {
 
 
 def place(name: str, seed: int) -> dict[str, tf.Variable]:
-    """Returns two variables on the mesh of an entry of PLACEMENTS."""
     rng = np.random.default_rng(seed)
     arrays = [rng.normal(size=(8, 16)).astype("float32"), rng.normal(size=16).astype("float32")]
     placement = PLACEMENTS[name]
@@ -246,7 +221,6 @@ def _distributed(array: np.ndarray, layout: dtensor.Layout) -> dtensor.DVariable
 
 
 def global_values(variables: dict[str, tf.Variable]) -> dict[str, bytes]:
-    """Returns the bits of all variables, put together from all devices."""
     values = {}
     for path, variable in variables.items():
         value = variable.read_value()

@@ -63,7 +63,6 @@ REQUIRED = [path for path in WRONG if path and "unknown" not in path and path no
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A directory with steps 10 and 20; tests replace the latter's manifest."""
     directory = tmp_path_factory.mktemp("checkpoints")
     for step in (10, 20):
         Checkpoints(directory).save(step, variables(step), metadata=METADATA)
@@ -72,12 +71,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def write(directory: pathlib.Path, content: Any) -> None:
-    """Writes the manifest of step 20."""
     (directory / "ckpt-20.json").write_text(json.dumps(content))
 
 
 def changed(directory: pathlib.Path, path: tuple[str, ...], value: Any) -> Any:
-    """Returns the original manifest of step 20 with one field replaced."""
     content = json.loads((directory / "original").read_text())
     if not path:
         return value
@@ -89,7 +86,6 @@ def changed(directory: pathlib.Path, path: tuple[str, ...], value: Any) -> Any:
 
 
 def with_its_hash(content: Any) -> Any:
-    """Returns the manifest with a hash that matches it."""
     if isinstance(content, dict):
         del content["sha256"]
         content["sha256"] = _digest(content)

@@ -21,7 +21,6 @@ class Killed(BaseException):
 
 
 def save(directory: pathlib.Path, *steps: int, max_to_keep: int | None = None) -> Checkpoints:
-    """Saves checkpoints of some steps."""
     checkpoints = Checkpoints(directory, max_to_keep=max_to_keep)
     for step in steps:
         checkpoints.save(step, variables(step))
@@ -29,7 +28,6 @@ def save(directory: pathlib.Path, *steps: int, max_to_keep: int | None = None) -
 
 
 def contents(directory: pathlib.Path) -> dict[str, bytes]:
-    """Returns the contents of all files by name."""
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 

@@ -76,7 +76,6 @@ def write_index(
 
 
 def forge(prefix: pathlib.Path, name: bytes, change: Callable[[Entry], object]) -> None:
-    """Changes an entry of an index."""
     path = prefix.with_name(f"{prefix.name}.index")
     entries = dict(_entries(path.read_bytes()))
     kind = tensor_bundle_pb2.BundleEntryProto if name else tensor_bundle_pb2.BundleHeaderProto
@@ -194,7 +193,6 @@ def test_a_forged_checkpoint_of_a_run_is_refused(tmp_path: pathlib.Path) -> None
 
 
 def _sign(manifest: pathlib.Path, index: pathlib.Path) -> None:
-    """Updates the size and hash of a forged index in a manifest, and the manifest's hash."""
     import hashlib  # noqa: PLC0415
     import json  # noqa: PLC0415
 

@@ -120,7 +120,6 @@ def test_a_setting_is_a_number_in_its_range(name: str, value: Any, message: str)
 
 
 def _parameters() -> dict[str, list[object]]:
-    """Returns the defaults of every parameter of what mtfrun publishes, by its name."""
     defaults: dict[str, list[object]] = {}
     for target in load_published().values():
         if is_configurable(target):

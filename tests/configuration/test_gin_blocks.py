@@ -23,7 +23,6 @@ BASE = ["defaults.gin", "models/lm_tiny.gin", "data/python_docs.gin"]
 
 
 def _effective(files: list[str], *flags: tuple[str, str]) -> set[str]:
-    """Returns the bindings that the run directory of these files would record."""
     config.parse(files, flags, roots=ROOTS)
     lines = config.config_text().splitlines()
     return {line for line in lines if line and not line.startswith(("#", "import", "from"))}

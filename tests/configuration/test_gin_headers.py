@@ -53,7 +53,6 @@ SIZE = re.compile(r"([\d.]+) million parameters(?: with a vocabulary of ([\d,]+)
 
 
 def _header(name: str) -> str:
-    """Returns the comments before the first statement, without the comment signs."""
     lines = pathlib.Path(SHIPPED, name).read_text().splitlines()
     count = next(i for i, line in enumerate(lines) if not line.startswith("#"))
     return "\n".join(line.removeprefix("#") for line in lines[:count])
@@ -66,13 +65,11 @@ def test_the_warm_up_of_a_short_quickstart_is_a_share_of_its_steps(name: str) ->
 
 
 def _fields(name: str) -> dict[str, str]:
-    """Returns the text of every field of a header."""
     parts = re.split(rf"^ ({'|'.join(FIELDS)}):", _header(name), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def _command(name: str) -> list[str]:
-    """Returns the arguments of the command in a header."""
     program, *arguments = shlex.split(_fields(name)["Command"].replace("\\\n", " "))
     assert program == "mtfrun"
     return arguments
@@ -87,18 +84,15 @@ class _StandIn(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
     classes: int
 
     def _info(self) -> tfds.core.DatasetInfo:
-        """An image and a label."""
         image = tfds.features.Image(shape=(*self.size, 3))
         label = tfds.features.ClassLabel(num_classes=self.classes)
         features = tfds.features.FeaturesDict({"image": image, "label": label})
         return tfds.core.DatasetInfo(builder=self, features=features)
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        """The splits that the commands evaluate on."""
         return {s: self._generate_examples() for s in ("train", "validation", "test")}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yields a black image."""
         rows, cols = (size or 7 for size in self.size)
         yield 0, {"image": np.zeros([rows, cols, 3], np.uint8), "label": 0}
 
@@ -125,7 +119,6 @@ class ImagenetResized(_StandIn, skip_registration=True):  # type: ignore[call-ar
 
 @pytest.fixture(scope="module")
 def image_directory(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Returns a directory with stand-ins for the image datasets that a machine may not have."""
     directory = tmp_path_factory.mktemp("data")
     with silent_tfds():
         for builder in (Cifar10, Imagenette, ImagenetResized):
@@ -140,7 +133,6 @@ def image_directory(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def _with_data(name: str, image_directory: str, patch: pytest.MonkeyPatch) -> list[str]:
-    """Returns the command of a header as a dry run, with stand-ins for its data."""
     arguments = [*_command(name), "--dry_run"]
     text = " ".join(arguments)
     if any(word in text for word in ("digits", "images", "cifar", "imagenette")):
@@ -155,7 +147,6 @@ def _with_data(name: str, image_directory: str, patch: pytest.MonkeyPatch) -> li
 
 
 def _built(arguments: Sequence[str]) -> Training:
-    """Returns what `train` would describe or train, in the size that the command says."""
     flags = parse_flags(list(arguments))
     bindings = config.parse(flags.gin_file, flags.bindings, roots=ROOTS)
     training = config.build(Training, *build())
@@ -218,7 +209,6 @@ def test_what_needs_accelerators_names_a_smaller_run_with_a_result() -> None:
 
 
 def _includes(name: str) -> list[str]:
-    """Returns the files that a file includes, and those that these include."""
     text = pathlib.Path(SHIPPED, name).read_text()
     names = re.findall(r'^include "(.*)"$', text, re.MULTILINE)
     return [*names, *(nested for included in names for nested in _includes(included))]
@@ -231,7 +221,6 @@ def test_a_run_includes_at_most_three_files() -> None:
 
 @functools.cache
 def _built_with_macros(name: str, image_directory: str) -> tuple[Training, set[str]]:
-    """Returns what a file's command trains, and the macros that have an effect."""
     with pytest.MonkeyPatch.context() as patch:
         training = _built(_with_data(name, image_directory, patch))
     # A run that is trained with it can be read without --gin_allow_imports.
@@ -251,7 +240,6 @@ def test_what_is_commonly_overridden_are_macros_of_the_run(name: str, image_dire
 
 
 def _check_blocks(name: str) -> None:
-    """As in `transformer.Stack:`; at the margin are imports, includes and macros."""
     margin = r"include .*|from .* import \w+|[A-Z_0-9]+ = .*|[\w./]+:|#.*|[\])}]|"
     lines = pathlib.Path(SHIPPED, name).read_text().splitlines()
     for line in lines:

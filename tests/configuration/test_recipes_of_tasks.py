@@ -159,7 +159,6 @@ VALUES = {"matthews_corrcoef": 0.0, "mean_3class_f1": 100 / 3}
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Returns the flag for files with one row for each recipe."""
     directory = tmp_path_factory.mktemp("tasks")
     for name, row, *_ in ROWS.values():
         path = directory / f"{name}.jsonl"
@@ -179,7 +178,6 @@ def _mixture(recipe: str, *flags: str) -> data.Mixture:
 
 
 def _values(task: data.Task, example: data.Fields) -> dict[str, float]:
-    """Returns the metrics of two equal targets that are predicted."""
     reference = task.reference_of(example)
     prediction = task.postprocess(example["targets"].decode())
     values: dict[str, float] = {}

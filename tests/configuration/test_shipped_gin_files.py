@@ -240,7 +240,6 @@ def test_the_averages_of_batch_norm_have_the_momentum_of_the_configuration(
 
 
 def _on_two_axes() -> Training:
-    """Returns a training of mixtures of two levels on two times two devices."""
     files = ["runs/moe_quickstart.gin", "layouts/moe_2d_2x2.gin"]
     return _build(files, [*TINY, "--gin.NUM_LAYERS=1", "--gin.GROUP_SIZE=64"])
 

@@ -37,7 +37,6 @@ def marker(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.P
 
 @pytest.fixture
 def run(tmp_path: pathlib.Path) -> pathlib.Path:
-    """The directory of a run, which has its configuration only."""
     config_module.parse(BASE, [], roots=ROOTS)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.gin").write_text(config_module.config_text())
@@ -55,14 +54,12 @@ def _parse(run: pathlib.Path, *allowed: str, search_paths: Sequence[str] = ()) -
 
 
 def _refused(run: pathlib.Path, *allowed: str, search_paths: Sequence[str] = ()) -> str:
-    """Returns the message of the error."""
     with pytest.raises(ConfigError) as raised:
         _parse(run, *allowed, search_paths=search_paths)
     return str(raised.value)
 
 
 def _add_statements(run: pathlib.Path, before: str, after: str = "") -> None:
-    """Writes statements before or after those of a run's configuration."""
     config = run / "config.gin"
     config.write_text(f"{before}\n{config.read_text()}\n{after}\n")
 

@@ -21,12 +21,10 @@ from mtfrun.rundir import RunDirectory
 
 
 def read(directory: pathlib.Path) -> EventAccumulator:
-    """Returns what TensorBoard's server reads in a directory, with all values."""
     return EventAccumulator(str(directory), tensor_size_guidance={"scalars": 0, "text": 0}).Reload()
 
 
 def scalars(directory: pathlib.Path, tag: str) -> list[tuple[int, float]]:
-    """Returns the steps and values of a tag."""
     return [
         (event.step, float(tensor_util.make_ndarray(event.tensor_proto)))
         for event in read(directory).Tensors(tag)
@@ -273,7 +271,6 @@ def test_titles(tag: str, title: str) -> None:
 
 
 def _charts(tags: set[str]) -> dict[str, dict[str, set[str]]]:
-    """Returns the tags that every chart draws, by category and title."""
     return {
         category.title: {
             chart.title: {tag for tag in tags if re.match(chart.multiline.tag[0], tag)}

@@ -20,10 +20,8 @@ def variables(seed: int = 0, **changed: tuple[int, ...]) -> dict[str, tf.Variabl
 
 
 def values(model: dict[str, tf.Variable]) -> dict[str, bytes]:
-    """Returns the bits of all variables."""
     return {path: variable.numpy().tobytes() for path, variable in model.items()}
 
 
 def names(directory: pathlib.Path) -> set[str]:
-    """Returns the names of the files in a directory."""
     return {path.name for path in directory.iterdir()}

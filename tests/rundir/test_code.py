@@ -32,7 +32,6 @@ def _git(directory: pathlib.Path, *arguments: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
-    """A repository with one commit, in which mtfrun lies."""
     directory = tmp_path / "checkout"
     package = directory / "mtfrun"
     for name in ("__init__", "layers/__init__", "layers/norm", "tools/report"):

@@ -114,7 +114,6 @@ NAMES = ("import.json", "origin/config.json", "origin/imported.gin", "tokenizer/
 
 @pytest.fixture
 def imported(tmp_path: pathlib.Path) -> pathlib.Path:
-    """The directory of an imported run, with a file that no import writes."""
     for name in (*NAMES, "tokenizer/code.py"):
         path = tmp_path / "imported" / name
         path.parent.mkdir(parents=True, exist_ok=True)

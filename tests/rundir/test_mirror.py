@@ -63,7 +63,6 @@ def _move_to(patch: pytest.MonkeyPatch, tmp_path: pathlib.Path, machine: str) ->
 
 
 def _save(run: pathlib.Path, step: int, content: str = "") -> None:
-    """Writes a checkpoint of one variable as a save does: its manifest is finished last."""
     folder = run / "checkpoints"
     folder.mkdir(exist_ok=True)
     beside = folder / f".ckpt-{step}.json.01234567.partial"
