@@ -77,15 +77,7 @@ def test_a_prompt_is_a_text(prompt: Any) -> None:
 @pytest.mark.parametrize(
     "pair",
     [
-        "ab",
-        b"ab",
-        ("a",),
-        ("a", "b", "c"),
-        5,
-        None,
-        {"a": "b"},
-        ("a", 5),
-        (None, "b"),
+        *("ab", b"ab", ("a",), ("a", "b", "c"), 5, None, {"a": "b"}, ("a", 5), (None, "b")),
         np.zeros(()),
     ],
 )
@@ -113,10 +105,8 @@ def test_a_pair_is_two_texts(pair: Any) -> None:
 def test_a_setting_is_a_number_in_its_range(name: str, value: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         numbers_of({name: value})
-    assert numbers_of({name: None, "top_k": np.int64(3), "alpha": np.float32(0.5)}) == {
-        "top_k": 3,
-        "alpha": 0.5,
-    }
+    given = {name: None, "top_k": np.int64(3), "alpha": np.float32(0.5)}
+    assert numbers_of(given) == {"top_k": 3, "alpha": 0.5}
 
 
 def _parameters() -> dict[str, list[object]]:

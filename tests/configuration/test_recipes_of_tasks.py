@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.cli.command import TINY
 
 Row = Mapping[str, Any]
 PAIR = {"premise": "It rains.", "hypothesis": "It is wet."}
-MNLI, CB = (["entailment", "neutral", "contradiction"], ["entailment", "contradiction", "neutral"])
+PAIR_TEXT = "hypothesis: It is wet. premise: It rains."
 SENTENCES = {"sentence1": "It rains.", "sentence2": "It is wet."}
 MULTIRC = {"paragraph": "<b>Sent 1: </b>Ann sang.<br>", "question": "Who?"}
 RECORD = {"passage": "Ann sang\n@highlight\nto Bob", "query": "@placeholder sang."}
@@ -30,125 +31,77 @@ WSC = {
 }
 QUESTION = {"question": "Who sang?", "context": "Ann sang."}
 SUMMARY = {"article": "Ann sang . Bob heard .", "highlights": "Ann sang ."}
-# By recipe: its name in TFDS, a row of a file, and the texts that it becomes.
-ROWS: Mapping[str, tuple[str, Row, str, str]] = {
-    "glue_cola": (
-        *("glue/cola", {"sentence": "Ann sang.", "label": 1}),
-        *("cola sentence: Ann sang.", "acceptable"),
-    ),
-    "glue_sst2": (
-        *("glue/sst2", {"sentence": "a charming film ", "label": 1}),
-        *("sst2 sentence: a charming film ", "positive"),
-    ),
-    "glue_mrpc": (
-        *("glue/mrpc", {**SENTENCES, "label": 1}),
-        *("mrpc sentence1: It rains. sentence2: It is wet.", "equivalent"),
-    ),
-    "glue_qqp": (
-        *("glue/qqp", {"question1": "Why?", "question2": "What for?", "label": 1}),
+WSC_TEXTS = ("wsc: Bob asked Tom if *he* can lend money.", "Tom")
+COPA = {"premise": "Rain.", "choice1": "Wet.", "choice2": "Dry.", "question": "effect", "label": 0}
+WNLI = {"sentence1": "The fish ate it.", "sentence2": "The fish ate ham.", "label": 1}
+RECORD_ANSWERS = {"entities": ["Ann", "Bob"], "answers": ["Ann"]}
+TRIVIA = {
+    **{"question": "Who sang?", "entity_pages": {"wiki_context": ["Ann sang."]}},
+    **{"search_results": {"search_context": []}, "answer": {"normalized_aliases": ["ann", "bob"]}},
+}
+DPR = {"sentence": WSC["text"], "pronoun": "he", "candidates": ["Bob", "Tom"], "label": 1}
+S1_S2 = "sentence1: It rains. sentence2: It is wet."
+QUESTION_TEXT = "question: Who sang ? context: Ann sang . "
+LANGUAGES = {"de": "German", "fr": "French", "ro": "Romanian"}
+# By name in TFDS: a row of a file, and the texts that it becomes.
+ROWS: dict[str, tuple[Row, str, str]] = {
+    "glue/cola": ({"sentence": "Ann sang.", "label": 1}, "cola sentence: Ann sang.", "acceptable"),
+    "glue/sst2": ({"sentence": "a film ", "label": 1}, "sst2 sentence: a film ", "positive"),
+    "glue/mrpc": ({**SENTENCES, "label": 1}, f"mrpc {S1_S2}", "equivalent"),
+    "glue/qqp": (
+        {"question1": "Why?", "question2": "What for?", "label": 1},
         *("qqp question1: Why? question2: What for?", "duplicate"),
     ),
-    "glue_stsb": (
-        *("glue/stsb", {**SENTENCES, "label": 2.5}),
-        *("stsb sentence1: It rains. sentence2: It is wet.", "2.4"),
-    ),
-    "glue_mnli": (
-        *("glue/mnli", {**PAIR, "label": 1}),
-        *("mnli hypothesis: It is wet. premise: It rains.", "neutral"),
-    ),
-    "glue_qnli": (
-        *("glue/qnli", {"question": "When?", "sentence": "In 1066.", "label": 0}),
+    "glue/stsb": ({**SENTENCES, "label": 2.5}, f"stsb {S1_S2}", "2.4"),
+    "glue/mnli": ({**PAIR, "label": 1}, f"mnli {PAIR_TEXT}", "neutral"),
+    "glue/qnli": (
+        {"question": "When?", "sentence": "In 1066.", "label": 0},
         *("qnli question: When? sentence: In 1066.", "entailment"),
     ),
-    "glue_rte": (
-        *("glue/rte", {**SENTENCES, "label": "not_entailment"}),
-        *("rte sentence1: It rains. sentence2: It is wet.", "not_entailment"),
-    ),
-    "glue_wnli": (
-        *(
-            "glue/wnli",
-            {"sentence1": "The fish ate it.", "sentence2": "The fish ate ham.", "label": 1},
-        ),
-        *("wsc: The fish ate *it* .", "ham"),
-    ),
-    "super_glue_boolq": (
-        *("super_glue/boolq", {"question": "is it", "passage": "It is.", "label": True}),
+    "glue/rte": ({**SENTENCES, "label": "not_entailment"}, f"rte {S1_S2}", "not_entailment"),
+    "glue/wnli": (WNLI, "wsc: The fish ate *it* .", "ham"),
+    "super_glue/boolq": (
+        {"question": "is it", "passage": "It is.", "label": True},
         *("boolq passage: It is. question: is it", "True"),
     ),
-    "super_glue_cb": (
-        *("super_glue/cb", {**PAIR, "label": 2}),
-        *("cb hypothesis: It is wet. premise: It rains.", "neutral"),
+    "super_glue/cb": ({**PAIR, "label": 2}, f"cb {PAIR_TEXT}", "neutral"),
+    "super_glue/copa": (
+        *(COPA, "copa choice1: Wet. choice2: Dry. premise: Rain. question: effect", "choice1"),
     ),
-    "super_glue_copa": (
-        "super_glue/copa",
-        {
-            "premise": "Rain.",
-            "choice1": "Wet.",
-            "choice2": "Dry.",
-            "question": "effect",
-            "label": 0,
-        },
-        *("copa choice1: Wet. choice2: Dry. premise: Rain. question: effect", "choice1"),
-    ),
-    "super_glue_multirc": (
-        *("super_glue/multirc", {**MULTIRC, "answer": "Ann", "label": 1, "idx": {"question": 7}}),
+    "super_glue/multirc": (
+        {**MULTIRC, "answer": "Ann", "label": 1, "idx": {"question": 7}},
         *("multirc question: Who? answer: Ann paragraph: Sent 1: Ann sang. ", "True"),
     ),
-    "super_glue_record": (
-        "super_glue/record",
-        {
-            **RECORD,
-            **{"entities": ["Ann", "Bob"], "answers": ["Ann"], "idx": {"passage": 1, "query": 2}},
-        },
-        "record query: @placeholder sang. entities: Ann, Bob passage: Ann sang. to Bob",
-        "Ann",
+    "super_glue/record": (
+        {**RECORD, **RECORD_ANSWERS, "idx": {"passage": 1, "query": 2}},
+        *("record query: @placeholder sang. entities: Ann, Bob passage: Ann sang. to Bob", "Ann"),
     ),
-    "super_glue_rte": (
-        *("super_glue/rte", {**PAIR, "label": 0}),
-        *("rte hypothesis: It is wet. premise: It rains.", "entailment"),
+    "super_glue/rte": ({**PAIR, "label": 0}, f"rte {PAIR_TEXT}", "entailment"),
+    "super_glue/wic": (
+        {"word": "is", **SENTENCES, "label": False},
+        f"wic {S1_S2} word: is",
+        "False",
     ),
-    "super_glue_wic": (
-        *("super_glue/wic", {"word": "is", **SENTENCES, "label": False}),
-        *("wic sentence1: It rains. sentence2: It is wet. word: is", "False"),
-    ),
-    "super_glue_wsc": (
-        *("super_glue/wsc.fixed", {**WSC, "label": 1}),
-        *("wsc: Bob asked Tom if *he* can lend money.", "Tom"),
-    ),
-    "definite_pronoun_resolution": (
-        "definite_pronoun_resolution",
-        {"sentence": WSC["text"], "pronoun": "he", "candidates": ["Bob", "Tom"], "label": 1},
-        *("wsc: Bob asked Tom if *he* can lend money.", "Tom"),
-    ),
-    "squad": (
-        *("squad/v1.1", {**QUESTION, "answers": {"text": ["Ann", "Ann Lee"]}}),
-        *("question: Who sang ? context: Ann sang . ", "Ann"),
-    ),
-    "trivia_qa": (
-        "trivia_qa/rc",
-        {
-            **{"question": "Who sang?", "entity_pages": {"wiki_context": ["Ann sang."]}},
-            **{"search_results": {"search_context": []}},
-            **{"answer": {"normalized_aliases": ["ann", "bob"]}},
-        },
-        *("question: Who sang ? context: Ann sang . ", "ann"),
-    ),
-    "cnn_dailymail": ("cnn_dailymail", SUMMARY, "summarize: Ann sang . Bob heard .", "Ann sang ."),
-    **{
-        name: (
-            *(f"{tfds}/{code}-en", {"en": "Ann sang.", code: "a b c d e"}),
-            *(f"translate English to {language}: Ann sang.", "a b c d e"),
-        )
-        for name, tfds, code, language in [
-            ("wmt14_ende", "wmt14_translate", "de", "German"),
-            ("wmt14_enfr", "wmt14_translate", "fr", "French"),
-            ("wmt15_enfr", "wmt15_translate", "fr", "French"),
-            ("wmt16_enro", "wmt16_translate", "ro", "Romanian"),
-            ("wmt19_ende", "wmt19_translate", "de", "German"),
-            ("wmt_t2t_ende", "wmt_t2t_translate", "de", "German"),
-        ]
-    },
+    "super_glue/wsc.fixed": ({**WSC, "label": 1}, *WSC_TEXTS),
+    "definite_pronoun_resolution": (DPR, *WSC_TEXTS),
+    "squad/v1.1": ({**QUESTION, "answers": {"text": ["Ann", "Ann Lee"]}}, QUESTION_TEXT, "Ann"),
+    "trivia_qa/rc": (TRIVIA, QUESTION_TEXT, "ann"),
+    "cnn_dailymail": (SUMMARY, "summarize: Ann sang . Bob heard .", "Ann sang ."),
 }
+PAIRS = ["wmt14_de", "wmt14_fr", "wmt15_fr", "wmt16_ro", "wmt19_de", "wmt_t2t_de"]
+for dataset, _, code in (pair.rpartition("_") for pair in PAIRS):
+    ROWS[f"{dataset}_translate/{code}-en"] = (
+        {"en": "Ann sang.", code: "a b c d e"},
+        *(f"translate English to {LANGUAGES[code]}: Ann sang.", "a b c d e"),
+    )
+
+
+def _recipe(name: str) -> str:
+    name = re.sub(r"_translate/(..)-en", r"_en\1", name)
+    return re.sub(r"\.fixed|/v1\.1|/rc", "", name).replace("/", "_")
+
+
+TFDS_NAMES = {_recipe(name): name for name in ROWS}
 RECIPES = {x for x in shipped_gin_files() if x.startswith("extras/t5/tasks/")}
 MIXTURES = ["glue", "super_glue"]
 OTHERS = ["squad", "trivia_qa", "wmt16_enro"]
@@ -160,7 +113,7 @@ VALUES = {"matthews_corrcoef": 0.0, "mean_3class_f1": 100 / 3}
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> str:
     directory = tmp_path_factory.mktemp("tasks")
-    for name, row, *_ in ROWS.values():
+    for name, (row, *_) in ROWS.items():
         path = directory / f"{name}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(row) + "\n", encoding="utf-8")
@@ -188,20 +141,20 @@ def _values(task: data.Task, example: data.Fields) -> dict[str, float]:
 
 def test_every_recipe_has_a_row() -> None:
     names = {path.removeprefix("extras/t5/tasks/").removesuffix(".gin") for path in RECIPES}
-    assert names - set(ROWS) == {"base", RANKED, *MIXTURES}
-    assert set(ROWS) < names
+    assert names - set(TFDS_NAMES) == {"base", RANKED, *MIXTURES}
+    assert set(TFDS_NAMES) < names
 
 
 @pytest.mark.parametrize(
     "recipe",
     [
         *(*MIXTURES, *OTHERS),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ROWS if name not in OTHERS),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in TFDS_NAMES if name not in OTHERS),
     ],
 )
 def test_a_recipe_writes_the_texts_of_t5_and_has_its_metrics(recipe: str, files: str) -> None:
     for task in _mixture(recipe, files).tasks:
-        *_, inputs, targets = ROWS[task.title]
+        _, inputs, targets = ROWS[TFDS_NAMES[task.title]]
         for split in ("train", "validation"):
             (example,) = task.examples(split)
             texts = [example.fields[x].decode() for x in ("inputs", "targets")]
@@ -221,7 +174,7 @@ def test_a_mixture_reads_tfds_at_the_rates_of_t5(recipe: str, first: int, last: 
     assert (mixture.rates[0], mixture.rates[-1]) == (first, last)
     for task in mixture.tasks:
         assert isinstance(task.source, data.Tfds)
-        assert task.source.name == ROWS[task.title][0]
+        assert task.source.name == TFDS_NAMES[task.title]
         assert not task.source.download
 
 

@@ -22,13 +22,9 @@ from tests.cli.command import TINY
 OTHERS = ("extras/sweeps/", "extras/t5/")
 FILES = [name for name in shipped_gin_files() if not name.startswith(OTHERS)]
 BASE = ["defaults.gin", "models/lm_tiny.gin", "data/python_docs.gin"]
-ROWS_OF_PAIRS_BASE = [
-    "defaults.gin",
-    "models/prefix_lm.gin",
-    "data/number_words.gin",
-    "data/delimited_pairs.gin",
-]
 IMAGE_BASE = ["defaults.gin", "models/resnet.gin", "data/digits.gin"]
+MASKED_LM = ["runs/masked_lm.gin"]
+CLASSIFICATION = ["data/tsv_pairs.gin", "extras/text_tasks/data/text_classification.gin"]
 TINY_VIT = ["--gin.NUM_LAYERS=1", "--gin.D_MODEL=8", "--gin.D_FF=8", "--gin.NUM_HEADS=2"]
 
 # Macros that the user must set: the files of the data.
@@ -48,17 +44,8 @@ def _build(files: list[str], flags: list[str]) -> Training:
 
 
 def test_every_kind_of_file_is_shipped() -> None:
-    assert {path.partition("/")[0] for path in shipped_gin_files()} == {
-        "adapters",
-        "defaults.gin",
-        "models",
-        "data",
-        "extras",
-        "layouts",
-        "optimizers",
-        "runs",
-        "schedules",
-    }
+    kinds = "adapters data defaults.gin extras layouts models optimizers runs schedules"
+    assert sorted({path.partition("/")[0] for path in shipped_gin_files()}) == kinds.split()
 
 
 def test_a_file_of_one_extra_is_found_without_the_extra_s_name(
@@ -96,7 +83,8 @@ def test_a_file_or_a_flag_may_give_a_class_its_other_name(
 
 
 def test_any_decoder_only_model_becomes_a_prefix_language_model() -> None:
-    files = [name.replace("prefix_lm", "moe_1d_tiny") for name in ROWS_OF_PAIRS_BASE]
+    files = ["defaults.gin", "models/moe_1d_tiny.gin"]
+    files += ["data/number_words.gin", "data/delimited_pairs.gin"]
     prefix = ["--gin.DecoderOnly.prefix=True", "--gin.DecoderOnly.loss_on_targets_only=True"]
     sizes = [*TINY, "--gin.SEQUENCE_LENGTH=80", "--gin.GROUP_SIZE=80"]
     training = _build(files, [*sizes, *prefix])
@@ -118,27 +106,14 @@ def test_shipped_files_name_modules_without_an_alias() -> None:
     ("first", "second", "flags"),
     [
         (["runs/denoise.gin"], ["runs/number_words.gin"], ["--gin.SEQUENCE_LENGTH=128"]),
-        (
-            ["runs/masked_lm.gin"],
-            [
-                "runs/masked_lm.gin",
-                "data/tsv_pairs.gin",
-                "extras/text_tasks/data/text_classification.gin",
-            ],
-            [],
-        ),
+        (MASKED_LM, [*MASKED_LM, *CLASSIFICATION], []),
     ],
 )
 def test_a_pretrained_model_has_the_variables_of_the_one_that_begins_with_it(
     first: list[str], second: list[str], flags: list[str]
 ) -> None:
-    shapes = [
-        {
-            path: variable.shape
-            for path, variable in _build(files, flags).state.model.named_variables().items()
-        }
-        for files in (first, second)
-    ]
+    models = [_build(files, flags).state.model for files in (first, second)]
+    shapes = [{path: v.shape for path, v in m.named_variables().items()} for m in models]
     assert shapes[0] == shapes[1]
 
 
@@ -150,13 +125,11 @@ def test_the_default_layout_splits_what_it_names() -> None:
 def test_the_small_model_is_that_of_the_benchmark() -> None:
     training = _build(["defaults.gin", "models/lm_small.gin", "data/python_docs.gin"], [])
     variables = training.state.model.named_variables()
+    shapes = {path: variable.shape.to_string for path, variable in variables.items()}
     path = "decoder_stack/blocks/3/"
-    assert variables[path + "feed_forward/layer/wi/kernel"].shape.to_string == (
-        "d_model:256;d_ff:1024"
-    )
-    assert variables[path + "self_attention/layer/attention/query"].shape.to_string == (
-        "d_model:256;heads:4;d_kv:64"
-    )
+    assert shapes[f"{path}feed_forward/layer/wi/kernel"] == "d_model:256;d_ff:1024"
+    query = shapes[f"{path}self_attention/layer/attention/query"]
+    assert query == "d_model:256;heads:4;d_kv:64"
     assert not any("blocks/4" in name for name in variables)
 
 
@@ -182,12 +155,8 @@ def test_the_transforms_of_a_stack_are_a_list() -> None:
     variables = training.state.model.named_variables()
     start = "decoder_stack/blocks/0/feed_forward/"
     inside = {path.removeprefix(start) for path in variables if path.startswith(start)}
-    assert {path for path in inside if not path.startswith("layer/")} == {
-        "norm_0/scale",
-        "norm_0/bias",
-        "norm_1/scale",
-        "norm_1/bias",
-    }
+    norms = {f"norm_{i}/{part}" for i in range(2) for part in ("scale", "bias")}
+    assert {path for path in inside if not path.startswith("layer/")} == norms
 
 
 def test_the_vocabulary_is_padded_to_a_divisor() -> None:

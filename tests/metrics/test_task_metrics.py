@@ -105,15 +105,8 @@ def test_a_prediction_may_have_several_references() -> None:
 @pytest.mark.parametrize(
     "metric",
     [
-        bleu,
-        chrf,
-        exact_match,
-        text_metrics,
-        squad,
-        mean_f1,
-        matthews_correlation,
-        BinaryF1(),
-        Rouge(),
+        *(bleu, chrf, exact_match, text_metrics, squad, mean_f1, matthews_correlation),
+        *(BinaryF1(), Rouge()),
     ],
 )
 def test_without_predictions_a_metric_is_an_error_of_one_line(

@@ -18,13 +18,7 @@ from mtfrun.files import RunDirError
 from mtfrun.rundir import RunDirectory, run_versions
 from mtfrun.rundir.copied_files import keep_origin
 
-SETUP = {
-    "configuration": "SEED = 7\n",
-    "seed": 7,
-    "mesh": "data:2",
-    "layout": "batch:data",
-    "devices": "mesh on CPU:0..1",
-}
+SETUP = {"configuration": "SEED = 7\n", "seed": 7, "mesh": "data:2", "layout": "batch:data"}
 
 
 def _record(path: str) -> dict[str, Any]:
@@ -59,12 +53,7 @@ def test_a_record_has_no_passwords_and_follows_no_link(tmp_path: pathlib.Path) -
 def test_a_record_has_what_reproduces_a_command(tmp_path: pathlib.Path) -> None:
     before = datetime.datetime.now().astimezone().replace(microsecond=0)
     record = _record(RunDirectory(tmp_path).record_command(["mtfrun"], SETUP))
-    assert {name: record[name] for name in ("configuration", "seed", "mesh")} == {
-        "configuration": "SEED = 7\n",
-        "seed": 7,
-        "mesh": "data:2",
-    }
-    assert (record["layout"], record["devices"]) == ("batch:data", "mesh on CPU:0..1")
+    assert record.items() >= SETUP.items()
     assert record["versions"]["mtfrun"] == mtfrun.__version__
     assert record["versions"]["python"] == platform.python_version()
     assert record["versions"]["tensorflow"] == run_versions()["tensorflow"]
