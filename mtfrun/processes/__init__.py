@@ -4,10 +4,9 @@ It imports no TensorFlow. A process that has not called `join` is alone: all cal
 """
 
 from mtfrun.processes.connection import ProcessesError as ProcessesError
+from mtfrun.processes.connection import Timeouts as Timeouts
 from mtfrun.processes.coordinator import TOKEN_VARIABLE as TOKEN_VARIABLE
-from mtfrun.processes.heartbeat import Timeouts as Timeouts
 from mtfrun.processes.membership import agree as agree
-from mtfrun.processes.membership import barrier as barrier
 from mtfrun.processes.membership import by_first as by_first
 from mtfrun.processes.membership import check_division as check_division
 from mtfrun.processes.membership import check_same as check_same

@@ -29,12 +29,14 @@ class AnsweringChild:
 
     Args:
       program: a Python file, which limits its memory itself.
-      most_secs: of an answer.
+      most_secs: the longest time of an answer.
       greeting: a line that is sent first; an answer with "error" to it ends the process.
     """
 
     def __init__(self, program: Path, most_secs: float, greeting: str | None = None):
-        self._program, self._most_secs, self._greeting = program, most_secs, greeting
+        # -P: the folder of the program is no place for imports.
+        self._command = [sys.executable, "-P", str(program)]
+        self._most_secs, self._greeting = most_secs, greeting
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -42,7 +44,10 @@ class AnsweringChild:
         """Returns the answer to a line; NoAnswerError."""
         with self._lock:
             if self._process is None:
-                self._process = self._start()
+                pipe, silent = subprocess.PIPE, subprocess.DEVNULL
+                self._process = start_child(
+                    self._command, self._command, stdin=pipe, stdout=pipe, stderr=silent
+                )
                 if self._greeting is not None:
                     answer = self._answer(self._process, self._greeting)
                     if "error" in answer:
@@ -59,24 +64,20 @@ class AnsweringChild:
                     pipe.close()  # type: ignore[union-attr]
             process.wait()
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        # -P: the folder of the program is no place for imports.
-        arguments = [sys.executable, "-P", str(self._program)]
-        return start_child(
-            arguments,
-            arguments,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-
     def _answer(self, process: subprocess.Popen[bytes], request: str) -> dict[str, Any]:
-        assert process.stdin is not None
+        assert process.stdin is not None and process.stdout is not None
+        line, end = bytearray(), time.monotonic() + self._most_secs
         try:
             with contextlib.suppress(BrokenPipeError):  # it has ended
                 process.stdin.write(request.encode("utf-8", "replace") + b"\n")
                 process.stdin.flush()
-            line = _read_line(process, self._most_secs)
+            descriptor, poll = process.stdout.fileno(), select.poll()
+            poll.register(descriptor, select.POLLIN)
+            while not line.endswith(b"\n") and poll.poll(max(0.0, end - time.monotonic()) * 1000):
+                part = os.read(descriptor, _BYTES_PER_READ)
+                if not part:
+                    break
+                line += part
         except BaseException:
             self.close()
             raise
@@ -88,20 +89,3 @@ class AnsweringChild:
 
     def __del__(self) -> None:
         self.close()
-
-
-def _read_line(process: subprocess.Popen[bytes], most_secs: float) -> bytes:
-    """Returns a line, or what there is of it if the process ends or takes too long."""
-    assert process.stdout is not None
-    descriptor, end = process.stdout.fileno(), time.monotonic() + most_secs
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    parts: list[bytes] = []
-    while not (parts and parts[-1].endswith(b"\n")):
-        if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
-            break
-        part = os.read(descriptor, _BYTES_PER_READ)
-        if not part:
-            break
-        parts.append(part)
-    return b"".join(parts)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from typing import IO, Protocol
+from typing import IO
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _ERROR = "mtfrun: error: "
@@ -18,13 +18,6 @@ LAUNCHER = "MTFRUN_LAUNCHER"
 
 # From linux/prctl.h: the signal that the kernel sends to this process when its parent ends.
 _PR_SET_PDEATHSIG = 1
-
-
-class Child(Protocol):
-    def poll(self) -> int | None:
-        """Returns the exit code, -number if a signal has ended it; None while it runs."""
-
-    def send_signal(self, sig: int, /) -> None: ...
 
 
 def end_with_launcher(environment: MutableMapping[str, str] = os.environ) -> list[str] | None:

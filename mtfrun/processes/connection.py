@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import enum
 import functools
 import ipaddress
@@ -13,11 +14,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import escape
-from mtfrun.processes.heartbeat import Timeouts
 
 _ADDRESS = re.compile(r"\[?(.+?)\]?:(\d{1,5})")
 _PAUSE_SECS = 0.1
@@ -25,10 +25,31 @@ _ATTEMPT_SECS = 5.0
 _NAME_SECS = 5.0
 
 Message: TypeAlias = dict[str, Any]
+_T = TypeVar("_T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Timeouts:
+    """Seconds that processes wait for each other.
+
+    `join_secs`: for all processes of a run. `heartbeat_secs`: between heartbeats. `silence_secs`:
+    without a heartbeat, until a process counts as lost; longer than native calls that hold Python's
+    lock. `failure_secs`: from an error of one process until all have the same one.
+    """
+
+    join_secs: float = 300.0
+    heartbeat_secs: float = 1.0
+    silence_secs: float = 20.0
+    failure_secs: float = 5.0
+
+    @property
+    def consequence_secs(self) -> float:
+        """How long an error waits for a loss of another process that may have caused it."""
+        return self.silence_secs + self.failure_secs
 
 
 class Kind(enum.StrEnum):
-    """What a message is about; the first ones are from a worker, the next from the coordinator."""
+    """What a message is about: two from a worker, three from the coordinator, then from both."""
 
     HELLO, FAILED = "hello", "failed"
     WELCOME, REFUSED, END = "welcome", "refused", "end"
@@ -93,14 +114,12 @@ class Address(NamedTuple):
         """
         self._await_name(_NAME_SECS)
         try:
-            if _is_loopback(self.host):
+            if self._is_loopback():
                 family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
                 return socket.create_server((self.host, self.port), family=family)
-            if socket.has_dualstack_ipv6():
-                return socket.create_server(
-                    ("", self.port), family=socket.AF_INET6, dualstack_ipv6=True
-                )
-            return socket.create_server(("", self.port))
+            is_dual = socket.has_dualstack_ipv6()
+            family = socket.AF_INET6 if is_dual else socket.AF_INET
+            return socket.create_server(("", self.port), family=family, dualstack_ipv6=is_dual)
         except OSError as error:
             raise InputError(
                 f"process 0 cannot listen at --coordinator={self}: {error.strerror or error}; "
@@ -108,42 +127,42 @@ class Address(NamedTuple):
             ) from None
 
     def connect(self, secs: float) -> socket.socket:
-        limit = time.monotonic() + secs
         self._await_name(secs)
-        while True:
-            try:
-                secs_left = max(_PAUSE_SECS, limit - time.monotonic())
-                return socket.create_connection(self, timeout=min(_ATTEMPT_SECS, secs_left))
-            except OSError as error:
-                if time.monotonic() + _PAUSE_SECS > limit:
-                    raise ProcessesError(
-                        f"process 0 has not come: nothing answers at --coordinator={self} within "
-                        f"{secs:g} s ({error.strerror or error}); start process 0 there"
-                    ) from None
-            time.sleep(_PAUSE_SECS)
+        try:
+            return _retry(lambda: socket.create_connection(self, min(_ATTEMPT_SECS, secs)), secs)
+        except OSError as error:
+            raise ProcessesError(
+                f"process 0 has not come: nothing answers at --coordinator={self} within {secs:g} s"
+                f" ({error.strerror or error}); start process 0 there"
+            ) from None
+
+    def _is_loopback(self) -> bool:
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     def _await_name(self, secs: float) -> None:
         """The name may not resolve at first: the host may have just started."""
-        limit = time.monotonic() + min(secs, _NAME_SECS)
-        while True:
-            try:
-                socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-                return
-            except (OSError, UnicodeError) as error:
-                if time.monotonic() + _PAUSE_SECS > limit:
-                    reason = getattr(error, "strerror", None) or "no such name"
-                    raise InputError(
-                        f"--coordinator={self}: the host is unknown here ({reason}); check its "
-                        "name, or give its address"
-                    ) from None
-            time.sleep(_PAUSE_SECS)
+        try:
+            _retry(lambda: socket.getaddrinfo(self.host, self.port), min(secs, _NAME_SECS))
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or "no such name"
+            raise InputError(
+                f"--coordinator={self}: the host is unknown here ({reason}); check its name, or "
+                "give its address"
+            ) from None
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _retry(function: Callable[[], _T], secs: float) -> _T:
+    limit = time.monotonic() + secs
+    while True:
+        try:
+            return function()
+        except (OSError, UnicodeError):
+            if time.monotonic() + _PAUSE_SECS > limit:
+                raise
+        time.sleep(_PAUSE_SECS)
 
 
 def decode(line: bytes) -> Message:
@@ -198,9 +217,14 @@ class Connection:
         `on_message` gets all messages but values, `on_end` the cause if the connection ends by
         itself.
         """
-        receive = functools.partial(self._receive_all, on_message, on_end)
+
+        def send_heartbeats() -> None:
+            while not self._over.wait(self._timeouts.heartbeat_secs):
+                self.send(Kind.ALIVE)
+
         self._is_started = True
-        for target in (self._send_heartbeats, receive):
+        receive = functools.partial(self._receive_all, on_message, on_end)
+        for target in (send_heartbeats, receive):
             threading.Thread(target=target, daemon=True, name="processes").start()
 
     def send(self, kind: Kind, **fields: Any) -> None:
@@ -209,11 +233,8 @@ class Connection:
         with contextlib.suppress(OSError), self._sending:
             self._socket.sendall(line)
 
-    def send_value(self, name: str, value: Any) -> None:
-        self.send(Kind.VALUE, name=name, value=value)
-
     def receive_value(self, secs: float | None = None) -> tuple[str, Any]:
-        """Returns the name and the value of the next `send_value`."""
+        """Returns the name and the value of the next `Kind.VALUE`."""
         try:
             message = self._values.get(timeout=secs)
         except queue.Empty:
@@ -268,34 +289,24 @@ class Connection:
         if not self._is_started:  # else the receiving thread closes it
             self._incoming.close()
 
-    def _send_heartbeats(self) -> None:
-        while not self._over.wait(self._timeouts.heartbeat_secs):
-            self.send(Kind.ALIVE)
-
     def _receive_all(
         self, on_message: Callable[[Message], None], on_end: Callable[[str], None]
     ) -> None:
         with self._incoming:
-            while True:
-                try:
-                    message = self.receive(self._timeouts.silence_secs)
-                except TimeoutError:
-                    what = f"has sent no heartbeat for {self._timeouts.silence_secs:g} s"
-                    break
-                except MalformedError as error:
-                    what = f"has sent {error}"
-                    break
-                except OSError:
-                    what = "has ended without a message: it was killed, or it crashed"
-                    break
-                kind = message["kind"]
-                if kind == Kind.BYE:
-                    self._over.set()
-                    return
-                if kind == Kind.VALUE:
-                    self._values.put(message)
-                elif kind != Kind.ALIVE:
-                    on_message(message)
+            try:
+                while (message := self.receive(self._timeouts.silence_secs))["kind"] != Kind.BYE:
+                    if message["kind"] == Kind.VALUE:
+                        self._values.put(message)
+                    elif message["kind"] != Kind.ALIVE:
+                        on_message(message)
+                self._over.set()
+                return
+            except TimeoutError:
+                what = f"has sent no heartbeat for {self._timeouts.silence_secs:g} s"
+            except MalformedError as error:
+                what = f"has sent {error}"
+            except OSError:
+                what = "has ended without a message: it was killed, or it crashed"
             if not self._over.is_set():
                 self._over.set()
                 on_end(what)

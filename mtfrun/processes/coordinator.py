@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import hmac
 import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from mtfrun.processes.connection import (
     Address,
@@ -17,9 +16,9 @@ from mtfrun.processes.connection import (
     MalformedError,
     Message,
     ProcessesError,
+    Timeouts,
 )
 from mtfrun.processes.group import DisagreementError, Group, as_json, process_name, this_process
-from mtfrun.processes.heartbeat import Timeouts
 
 TOKEN_VARIABLE = "MTFRUN_TOKEN"
 """The environment variable with the secret that the processes of a run share."""
@@ -31,11 +30,6 @@ _MOST_GREETINGS = 64
 _POLL_SECS = 0.1
 # Time for the other processes to read why they end.
 _END_SECS = 0.5
-
-
-class _Failure(NamedTuple):
-    line: str
-    may_follow: bool
 
 
 class Coordinator(Group):
@@ -63,7 +57,7 @@ class Coordinator(Group):
         self._greetings = threading.Semaphore(_MOST_GREETINGS)
         self._places = {0: this_process()}
         self._workers: dict[int, Connection] = {}
-        self._failures: dict[int, _Failure] = {}
+        self._failures: dict[int, Message] = {}
         self._state = threading.Lock()  # of all of these
         self._over = False
         self._verdict = threading.Event()
@@ -89,12 +83,11 @@ class Coordinator(Group):
                     "all with the same program and modules"
                 )
             values.append(received)
-        for worker in self._workers.values():
-            worker.send_value(name, values)
+        self._send_to_all(Kind.VALUE, name=name, value=values)
         return values
 
     def fail(self, line: str, *, may_follow: bool) -> bool:
-        self._note_failure(0, _Failure(line, may_follow))
+        self._note_failure(0, {"kind": Kind.FAILED, "line": line, "may_follow": may_follow})
         self._verdict.wait(self._timeouts.consequence_secs + self._timeouts.failure_secs)
         return True
 
@@ -146,7 +139,8 @@ class Coordinator(Group):
                 self._places[index] = hello["place"]
                 self._workers[index] = connection
                 connection.start(
-                    functools.partial(self._receive, index), functools.partial(self._lose, index)
+                    lambda message: self._note_failure(index, message),
+                    lambda what: self._end_for(index, f"{self._name(index)} {what}"),
                 )
         return refusal
 
@@ -186,15 +180,13 @@ class Coordinator(Group):
             worker.finish()
         return ProcessesError(line)
 
-    def _receive(self, index: int, message: Message) -> None:
-        if message["kind"] == Kind.FAILED:
-            self._note_failure(index, _Failure(message["line"], message["may_follow"]))
-
-    def _note_failure(self, index: int, failure: _Failure) -> None:
+    def _note_failure(self, index: int, message: Message) -> None:
+        if message["kind"] != Kind.FAILED:
+            return
         timeouts = self._timeouts
         with self._state:
-            self._failures[index] = failure
-            secs = timeouts.consequence_secs if failure.may_follow else timeouts.failure_secs
+            self._failures[index] = message
+            secs = timeouts.consequence_secs if message["may_follow"] else timeouts.failure_secs
             secs *= len(self._failures) < self.count  # else nothing is to be waited for
         timer = threading.Timer(secs, self._decide)
         timer.daemon = True
@@ -206,26 +198,25 @@ class Coordinator(Group):
                 return
             self._over = True
             failures = dict(self._failures)
-        lines = {failure.line for failure in failures.values()}
+        lines = {failure["line"] for failure in failures.values()}
         if len(failures) == self.count and len(lines) == 1:
             self._end_all(None, None)
             self._verdict.set()
             return
         # An error comes before its possible consequences.
-        index = min(failures, key=lambda i: failures[i].may_follow)
-        cause = f"{self._name(index)} failed: {failures[index].line}"
+        index = min(failures, key=lambda i: bool(failures[i]["may_follow"]))
+        cause = f"{self._name(index)} failed: {failures[index]['line']}"
         self._end_all(index, cause)
-        if index == 0 or (0 in failures and not failures[0].may_follow):
+        if index == 0 or (0 in failures and not failures[0]["may_follow"]):
             self._verdict.set()
         else:
             self._end(cause)
 
-    def _lose(self, index: int, what: str) -> None:
+    def _end_for(self, index: int, cause: str) -> None:
         with self._state:
             if self._over:
                 return
             self._over = True
-        cause = f"{self._name(index)} {what}"
         self._end_all(index, cause)
         self._end(cause)
 

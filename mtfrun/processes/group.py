@@ -10,8 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mtfrun.errors import InputError
-from mtfrun.processes.connection import Address, Connection, Kind, Message, ProcessesError
-from mtfrun.processes.heartbeat import Timeouts
+from mtfrun.processes.connection import Address, Connection, Kind, Message, ProcessesError, Timeouts
 
 
 class DisagreementError(ProcessesError):
@@ -97,7 +96,7 @@ class Worker(Group):
         self._await_all()
 
     def gather(self, name: str, value: Any) -> list[Any]:
-        self._coordinator.send_value(name, value)
+        self._coordinator.send(Kind.VALUE, name=name, value=value)
         asked, values = self._coordinator.receive_value()
         if asked != name:
             raise DisagreementError(

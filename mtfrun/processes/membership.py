@@ -8,25 +8,52 @@ import json
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, TypeVar, cast
 
-from mtfrun.errors import InputError, LayoutError
+from mtfrun.errors import ExitCode, InputError, LayoutError
 from mtfrun.errors.differences import changes, list_changes
-from mtfrun.processes.connection import Address, ProcessesError
+from mtfrun.processes.connection import Address, ProcessesError, Timeouts
 from mtfrun.processes.coordinator import Coordinator
 from mtfrun.processes.group import DisagreementError, Group, Worker, process_name, this_process
-from mtfrun.processes.heartbeat import Monitor, Timeouts
 
 _T = TypeVar("_T")
 
+# Seconds for printing and cleaning up at the end: the standard streams may be blocked.
+_LAST_SECS = 5.0
+
 
 class _Membership:
+    """This process's part in a run: `saved_step` is the newest one, 0 for none."""
+
     def __init__(self) -> None:
         self.group = Group()
         self.waited_secs = 0.0
-        self.monitor = Monitor()
+        self.saved_step: int | None = None
+        self.before_exit: Callable[[], object] = lambda: None
+        self._ending = threading.Lock()
+
+    def end(self, cause: str) -> NoReturn:
+        """Ends this process, from any thread, even if all other threads wait in native code."""
+        self._ending.acquire()  # for ever: only one cause is printed
+
+        def print_and_clean_up() -> None:
+            saved = "" if self.saved_step is None else "; no step was saved"
+            if self.saved_step:
+                saved = (
+                    f"; step {self.saved_step} is saved, and the same command resumes from there"
+                )
+            with contextlib.suppress(Exception):
+                print(f"mtfrun: error: {cause}{saved}", file=sys.stderr, flush=True)
+            with contextlib.suppress(Exception):
+                self.before_exit()
+
+        printing = threading.Thread(target=print_and_clean_up, daemon=True)
+        printing.start()
+        printing.join(_LAST_SECS)
+        os._exit(ExitCode.LOST_PROCESS)
 
 
 _OURS = _Membership()
@@ -61,14 +88,12 @@ def join(
         raise ProcessesError("this process has already joined a run")
     if count == 1:
         return
-    monitor = Monitor(before_exit)
-    address = Address.parse(coordinator)
+    address, _OURS.before_exit = Address.parse(coordinator), before_exit
     secret = hashlib.sha256(os.fsencode(token)).hexdigest()
     if index == 0:
-        _OURS.group = Coordinator(count, address, timeouts, monitor.end, secret)
+        _OURS.group = Coordinator(count, address, timeouts, _OURS.end, secret)
     else:
-        _OURS.group = Worker(index, count, address, timeouts, monitor.end, secret)
-    _OURS.monitor = monitor
+        _OURS.group = Worker(index, count, address, timeouts, _OURS.end, secret)
 
 
 def leave() -> None:
@@ -81,17 +106,6 @@ def count() -> int:
     return _OURS.group.count
 
 
-def check_division(mesh: Mapping[str, int], num_processes: int) -> None:
-    """Raises a LayoutError if the processes cannot have equal parts of a mesh."""
-    size = math.prod(mesh.values())
-    if size % num_processes:
-        text = ";".join(f"{axis}:{length}" for axis, length in mesh.items())
-        raise LayoutError(
-            f"mesh {text} has {size} device(s), which {num_processes} processes do not divide: "
-            "change the mesh, or the number of processes"
-        )
-
-
 def index() -> int:
     return _OURS.group.index
 
@@ -101,12 +115,23 @@ def is_first() -> bool:
     return _OURS.group.index == 0
 
 
+def host() -> str:
+    return _OURS.group.host
+
+
 def waited_secs() -> float:
     return _OURS.waited_secs
 
 
-def host() -> str:
-    return _OURS.group.host
+def check_division(mesh: Mapping[str, int], num_processes: int) -> None:
+    """Raises a LayoutError if the processes cannot have equal parts of a mesh."""
+    size = math.prod(mesh.values())
+    if size % num_processes:
+        text = ";".join(f"{axis}:{length}" for axis, length in mesh.items())
+        raise LayoutError(
+            f"mesh {text} has {size} device(s), which {num_processes} processes do not divide: "
+            "change the mesh, or the number of processes"
+        )
 
 
 def gather(value: Any, name: str = "gather") -> list[Any]:
@@ -124,10 +149,6 @@ def gather(value: Any, name: str = "gather") -> list[Any]:
 def agree(value: _T, name: str = "agree") -> _T:
     """Returns the first process's value, of JSON's types."""
     return cast(_T, gather(value, name)[0])
-
-
-def barrier(name: str) -> None:
-    gather(None, name)
 
 
 def by_first(function: Callable[[], _T], name: str = "by_first") -> _T:
@@ -179,15 +200,13 @@ def check_same(what: str, settings: Mapping[str, Any], *, identity: str | None =
         return
     # Texts of megabytes are sent only if they differ.
     text = json.dumps(settings, sort_keys=True)
-    hashes = gather(hashlib.sha256(text.encode()).hexdigest(), f"hash of the {what}")
-    if _all_equal(hashes):
+    if _all_equal(gather(hashlib.sha256(text.encode()).hexdigest(), f"hash of the {what}")):
         return
     values = gather([settings, this_process()], what)
     if not all(isinstance(v, list) and len(v) == 2 and isinstance(v[0], dict) for v in values):
         raise DisagreementError(f"a process has sent no {what}: start all with the same program")
-    (first, _), *following = values
-    for index, (other, place) in enumerate(following, 1):
-        differing = changes(first, other, identity=identity)
+    for index, (other, place) in enumerate(values):
+        differing = changes(values[0][0], other, identity=identity)
         if differing:
             raise InputError(
                 f"{process_name(index, count(), place)} differs from process 0 in its {what}: "
@@ -205,7 +224,7 @@ def _all_equal(values: list[Any]) -> bool:
 
 def note_saved(step: int) -> None:
     """Notes the newest saved step, 0 for none, for the line that reports a lost process."""
-    _OURS.monitor.note_saved(step)
+    _OURS.saved_step = step
 
 
 def fail(line: str, *, may_follow: bool = False) -> bool:

@@ -19,7 +19,6 @@ from mtfrun.errors import InputError
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8
-_LOOPBACK = "lo"
 
 
 def is_private() -> bool:
@@ -43,22 +42,20 @@ def enter() -> None:
             (process / "uid_map").write_text(f"{user} {user} 1")
             (process / "setgroups").write_text("deny")
             (process / "gid_map").write_text(f"{group} {group} 1")
-        _interface_flags(_LOOPBACK, _IFF_UP)
+        _interface_flags("lo", _IFF_UP)
     except (OSError, ImportError, AttributeError) as error:  # not Linux, or an old one
         is_forbidden = getattr(error, "errno", None) in (errno.EPERM, errno.EACCES, errno.ENOSPC)
         reason = "it forbids network namespaces" if is_forbidden else str(error)
         raise InputError(
-            f"this system does not allow a private network for the processes ({reason}), "
-            "and whoever reaches the ports of TensorFlow's servers can run code as you: give "
-            "`mtfrun launch --trusted_network` if you trust all who reach this machine, or run "
-            "one process, without launch"
+            f"this system does not allow a private network for the processes ({reason}), and "
+            "whoever reaches the ports of TensorFlow's servers can run code as you: give `mtfrun "
+            "launch --trusted_network` if you trust all who reach this machine"
         ) from None
 
 
 def _unshare(flags: int) -> None:
     if ctypes.CDLL(None, use_errno=True).unshare(flags):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _interface_flags(name: str, added: int = 0) -> int:

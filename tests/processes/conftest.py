@@ -8,8 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from mtfrun.processes import coordinator, group
-from mtfrun.processes.connection import Connection
-from mtfrun.processes.heartbeat import Timeouts
+from mtfrun.processes.connection import Connection, Timeouts
 
 
 @pytest.fixture(autouse=True)

@@ -11,12 +11,6 @@ from mtfrun import processes
 from mtfrun.processes.gpus import gpus_of_process, share_gpus
 
 
-def test_gpus_are_shared_equally() -> None:
-    visible = {"CUDA_VISIBLE_DEVICES": "4,5,6,7,8"}
-    shares = [gpus_of_process(i, 2, visible)["CUDA_VISIBLE_DEVICES"] for i in range(2)]
-    assert shares == ["4,5", "6,7"]
-
-
 @pytest.mark.parametrize(
     ("variables", "files", "shares"),
     [

@@ -88,7 +88,6 @@ def test_a_process_alone_agrees_with_itself() -> None:
     assert processes.agree([1, "a"]) == [1, "a"]
     assert processes.gather(2.5) == [2.5]
     assert processes.by_first(lambda: 3) == 3
-    processes.barrier("nothing")
     assert processes.fail("an error")
     with pytest.raises(InputError, match=r"^mine$"), processes.together("block"):
         raise InputError("mine")
@@ -170,7 +169,7 @@ def test_a_lost_process_ends_the_others_with_one_line(
     # The others wait in native code, as in a collective.
     body = """
 processes.note_saved(300)
-processes.barrier("ready")
+processes.gather(None, "ready")
 print("ready", flush=True)
 time.sleep(60)
 """
@@ -191,7 +190,7 @@ time.sleep(60)
 def test_an_error_ends_all_processes(start: type[_Run]) -> None:
     body = """
 processes.note_saved(0)
-processes.barrier("ready")
+processes.gather(None, "ready")
 if index == 1:
     assert processes.fail("no such word: 'blau'")
     print("mtfrun: error: mine", file=sys.stderr)
@@ -203,12 +202,3 @@ time.sleep(60)
     assert code == ExitCode.LOST_PROCESS
     (line,) = errors.splitlines()
     assert line.endswith("failed: no such word: 'blau'; no step was saved")
-
-
-def test_the_same_error_is_printed_once(start: type[_Run]) -> None:
-    body = """
-if processes.fail("no such file"):
-    print("mtfrun: error: no such file", file=sys.stderr)
-processes.end(2)
-"""
-    assert start(2, body).ends() == [(2, "", "mtfrun: error: no such file\n"), (2, "", "")]

@@ -5,6 +5,7 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
+from mtfrun import processes
 from mtfrun.cli.command import Command, check_least
 from mtfrun.cli.process_flags import has_urls
 from mtfrun.errors import InputError
@@ -34,8 +35,8 @@ The batch is the same, and so are the losses.
 SIGTERM, Ctrl-C and SIGHUP are forwarded to all processes: all stop at the same step and save.
 
 The processes run in a network namespace that nobody else reaches, since anyone who can reach
-TensorFlow's servers in them can run code as you. If the system does not allow that, or if your code
-needs a network, --trusted_network leaves them in the network of the machine.
+TensorFlow's servers can run code as you. If the system does not allow that, or your code needs a
+network, --trusted_network leaves them in the network of the machine.
 
 On several machines start each process yourself, or let SLURM or Kubernetes do it:
 mtfrun train --help lists --num_processes, --process_id and --coordinator, docs/processes.md has
@@ -92,11 +93,12 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     words = _command_of(launched.command, command)
     settings = GinSettings(launched.gin_file, launched.bindings, launched.gin_search_paths)
     if launched.gin_file:
-        settings.check_division(flags.num_processes)
+        _, sizes, _ = settings.mesh()
+        if sizes:
+            processes.check_division(sizes, flags.num_processes)
     program = Program(
-        python=python_command(),
-        arguments=["-m", "mtfrun"],
-        command=[*words, *["--trusted_network"] * flags.trusted_network],
+        [*python_command(), "-m", "mtfrun"],
+        [*words, *["--trusted_network"] * flags.trusted_network],
         model_dir=launched.model_dir,
         stdin=_standard_input() if is_conversation or launched_input == "-" else None,
         typed=command,

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -10,16 +9,15 @@ import secrets
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
-from mtfrun import processes
 from mtfrun.checkpoints.partial_files import list_steps
 from mtfrun.cli.launch.children import Children, Output
-from mtfrun.configuration.statements import Statements, macros_of
+from mtfrun.configuration.statements import Statements, macros_of, name_to_override
 from mtfrun.errors import ExitCode, InputError
 from mtfrun.processes import TOKEN_VARIABLE
-from mtfrun.processes.child_process import forward_signals
+from mtfrun.processes.child_process import forward_signals, last_error
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.run_directory import CHECKPOINTS
 
@@ -29,25 +27,10 @@ JOIN_SECS = 25.0
 GRACE_SECS = 5.0
 """From the first failure of a process until those that remain are killed."""
 
-# The program that builds a configuration on smaller meshes; it imports TensorFlow.
-_SMALLER_MESH = "mtfrun.cli.launch.smaller_mesh"
-
-_MESH = re.compile(r"^(mtf\.)?Mesh\.shape$")
+# The dimensions of a batch that a mesh axis may split.
+_OF_BATCHES = ("batch", "outer_batch")
 # Exit codes of errors that come again: bad input, and numbers that are not finite.
 _PERMANENT = (2, 3)
-
-
-@dataclasses.dataclass(frozen=True)
-class SmallerMesh:
-    """A run with fewer processes; `name` is the macro or parameter that sets its mesh."""
-
-    num_processes: int
-    mesh: str
-    name: str = "Mesh.shape"
-
-    @property
-    def flag(self) -> str:
-        return f"--gin.{self.name}={self.mesh!r}"
 
 
 class GinSettings(NamedTuple):
@@ -57,14 +40,10 @@ class GinSettings(NamedTuple):
     bindings: Sequence[tuple[str, str]] = ()
     search_paths: Sequence[str] = ()
 
-    def with_mesh(self, smaller: SmallerMesh) -> GinSettings:
-        binding = f"{smaller.name} = {smaller.mesh!r}"
-        return self._replace(bindings=[*self.bindings, (smaller.flag, binding)])
+    def mesh(self) -> tuple[str, dict[str, int], dict[str, str]]:
+        """Returns the name that sets the mesh's shape, the sizes of its axes, and the layout.
 
-    def check_division(self, num_processes: int) -> None:
-        """Raises a LayoutError for a mesh in gin files that the processes do not divide.
-
-        TensorFlow is not imported for it; other shapes of a mesh than texts pass.
+        TensorFlow is not imported for it; shapes and layouts that are not texts are empty.
         """
         statements = Statements()
         for name in self.files:
@@ -72,18 +51,18 @@ class GinSettings(NamedTuple):
         for flag, text in self.bindings:
             statements.add_flag(flag, text)
         macros = macros_of(statements.bindings)
-        shapes = [x.source(macros).value for x in statements.bindings if _MESH.search(x.name)]
-        if shapes and isinstance(shapes[-1], str):
-            axes = re.findall(r"(\w+):(\d+)", shapes[-1])
-            processes.check_division({axis: int(size) for axis, size in axes}, num_processes)
+        values = {x.name.removeprefix("mtf."): x.source(macros).value for x in statements.bindings}
+        name = name_to_override(statements.bindings, "mtf.Mesh.shape")
+        shape, layout = (str(values.get(f"Mesh.{x}", "")) for x in ("shape", "layout"))
+        sizes = {axis: int(size) for axis, size in re.findall(r"(\w+):(\d+)", shape)}
+        return name, sizes, dict(re.findall(r"(\w+):(\w+)", layout))
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
     """What every process runs; process 0 reads `stdin`; `typed` is the launcher's command line."""
 
-    python: Sequence[str]
-    arguments: Sequence[str]
+    start: Sequence[str]
     command: Sequence[str]
     model_dir: str | None = None
     stdin: int | None = None
@@ -106,32 +85,54 @@ class Launch:
     join_secs: float = JOIN_SECS
     grace_secs: float = GRACE_SECS
 
-    def resume(self, smaller: SmallerMesh | None = None) -> Launch:
-        """--restart is dropped: it would begin at step 0 again."""
+    def resume(self, num_processes: int | None = None, flag: str | None = None) -> Launch:
+        """Returns the next launch, with another mesh by a `flag`."""
+        # --restart would begin at step 0 again.
         command = [word for word in self.program.command if word != "--restart"]
-        settings, number = self.program.settings, self.num_processes
-        if smaller is not None:
-            command.append(smaller.flag)
-            settings, number = settings.with_mesh(smaller), smaller.num_processes
+        settings = self.program.settings
+        if flag is not None:
+            command.append(flag)
+            binding = flag.removeprefix("--gin.").replace("=", " = ", 1)
+            settings = settings._replace(bindings=[*settings.bindings, (flag, binding)])
         program = dataclasses.replace(self.program, command=command, settings=settings)
+        number = self.num_processes if num_processes is None else num_processes
         return dataclasses.replace(self, program=program, num_processes=number)
 
 
-def shrink(launch: Launch, remaining: int) -> SmallerMesh:
-    """Returns the largest mesh on which the program can run with the remaining processes."""
-    settings = json.dumps(launch.program.settings)
-    numbers = [str(launch.num_processes), str(remaining)]
-    process = subprocess.run(
-        [*launch.program.python, "-m", _SMALLER_MESH, *numbers, settings],
-        # Simulated devices: this machine need not have the devices of all processes.
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
-    if process.returncode:
-        reason = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise InputError(f"the run cannot go on with fewer processes: {reason}")
-    return SmallerMesh(**json.loads(process.stdout.splitlines()[-1]))
+def smaller_meshes(
+    sizes: Mapping[str, int], axis: str, num_processes: int, remaining: int
+) -> Iterator[tuple[int, str]]:
+    """Yields numbers of processes and meshes with as many devices each, the largest first.
+
+    >>> list(smaller_meshes({"data": 4, "model": 2}, "data", 4, 2))
+    [(2, 'data:2,model:2'), (1, 'data:1,model:2')]
+    """
+    for number in range(remaining, 0, -1):
+        if sizes[axis] * number % num_processes == 0:
+            smaller = {**sizes, axis: sizes[axis] * number // num_processes}
+            yield number, ",".join(f"{name}:{size}" for name, size in smaller.items())
+
+
+def shrink(launch: Launch, remaining: int) -> tuple[Launch, str]:
+    """Returns the program on the largest mesh that the remaining processes can build, and this."""
+    name, sizes, layout = launch.program.settings.mesh()
+    axes = list(dict.fromkeys(layout[dim] for dim in _OF_BATCHES if layout.get(dim) in sizes))
+    reason = "the layout does not split the batch over an axis of the mesh"
+    if axes:
+        reason = f"no axis of {' and '.join(map(repr, axes))} can be divided by the processes"
+    for axis in axes:
+        for number, mesh in smaller_meshes(sizes, axis, launch.num_processes, remaining):
+            smaller = launch.resume(number, f"--gin.{name}={mesh!r}")
+            process = subprocess.run(
+                [*launch.program.start, *smaller.program.command, "--dry_run"],
+                # Simulated devices: this machine need not have the devices of all processes.
+                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+                capture_output=True,
+            )
+            if not process.returncode:
+                return smaller, mesh
+            reason = last_error(process.stderr) or "no reason given"
+    raise InputError(f"the run cannot go on with fewer processes: {reason}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,9 +235,8 @@ class Launcher:
         step = _newest_step(launch.program.model_dir)
         remaining = launch.num_processes - len(outcome.lost)
         if launch.is_elastic and 0 < remaining < launch.num_processes:
-            smaller = shrink(launch, remaining)
-            launch = launch.resume(smaller)
-            plan = f"going on with {smaller.num_processes} process(es), mesh {smaller.mesh}"
+            launch, mesh = shrink(launch, remaining)
+            plan = f"going on with {launch.num_processes} process(es), mesh {mesh}"
         else:
             launch = launch.resume()
             plan = "starting all again"
@@ -268,15 +268,12 @@ def _newest_step(model_dir: str | None) -> int | None:
 def _commands(launch: Launch) -> list[list[str]]:
     program, number = launch.program, launch.num_processes
     name, *flags = program.command
-    shared = [f"--num_processes={number}", f"--coordinator=127.0.0.1:{_free_port()}"]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    shared = [f"--num_processes={number}", f"--coordinator={address}"]
     if launch.devices_per_process is not None:
         shared.append(f"--devices_per_process={launch.devices_per_process}")
     shared.append(f"--join_secs={launch.join_secs:g}")
-    start = [*program.python, *program.arguments, name]
+    start = [*program.start, name]
     return [[*start, f"--process_id={i}", *shared, *flags] for i in range(number)]
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

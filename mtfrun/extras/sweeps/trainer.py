@@ -9,6 +9,7 @@ import math
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,13 +26,7 @@ from mtfrun.extras.sweeps.forked_child import SERVER_ERRORS, ForkedChild, Server
 from mtfrun.extras.sweeps.outcome import Ending, count_memory_kills
 from mtfrun.extras.sweeps.result import RunResult
 from mtfrun.files.errors import reason
-from mtfrun.processes.child_process import (
-    Child,
-    forward_signals,
-    last_error,
-    python_command,
-    start_child,
-)
+from mtfrun.processes.child_process import forward_signals, last_error, python_command, start_child
 from mtfrun.processes.gpus import gpus_of_process
 from mtfrun.rundir import RunDirectory, RunRecord, Status
 
@@ -59,7 +54,7 @@ class TrainedRun:
 @dataclasses.dataclass
 class _Child:
     run: TrainedRun
-    process: Child
+    process: ForkedChild | subprocess.Popen[bytes]
     start: int
     memory_kills: int
     reason: str | None = None  # why it has been stopped
@@ -196,7 +191,9 @@ class Trainer:
         while directory.is_training() and self.signal is None and time.monotonic() < deadline:
             time.sleep(_POLL_SECS)
 
-    def _start_process(self, run: TrainedRun, slot: int, log: io.FileIO) -> Child:
+    def _start_process(
+        self, run: TrainedRun, slot: int, log: io.FileIO
+    ) -> ForkedChild | subprocess.Popen[bytes]:
         gpus = gpus_of_process(slot, self._jobs, os.environ)
         typed = ["mtfrun", *run.arguments]
         if self._server is not None and not gpus:

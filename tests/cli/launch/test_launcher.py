@@ -18,7 +18,7 @@ import pytest
 
 from mtfrun.cli.launch import launcher
 from mtfrun.cli.launch.children import Output
-from mtfrun.cli.launch.launcher import Launch, Launcher, Outcome, Program, SmallerMesh
+from mtfrun.cli.launch.launcher import Launch, Launcher, Outcome, Program
 from mtfrun.errors import ExitCode, InputError
 from tests.cli.command import ROOT
 
@@ -79,7 +79,7 @@ def launch(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     def launch(
         program: str,
         number: int = 2,
-        shrink: Callable[[Launch, int], SmallerMesh] = launcher.shrink,
+        shrink: Callable[[Launch, int], tuple[Launch, str]] = launcher.shrink,
         max_restarts: int = 0,
         stdin: int | None = None,
         grace_secs: float = GRACE_SECS,
@@ -90,7 +90,7 @@ def launch(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         stream, start = io.StringIO(), time.monotonic()
         command = ["train", "--restart", "--a=b"]
         plan = Launch(
-            Program([sys.executable], [str(file)], command, model_dir=str(tmp_path), stdin=stdin),
+            Program([sys.executable, str(file)], command, model_dir=str(tmp_path), stdin=stdin),
             number,
             max_restarts=max_restarts,
             grace_secs=grace_secs,
@@ -214,10 +214,10 @@ def test_what_would_fail_again_is_not_started_again(
 def test_lost_processes_are_left_out(launch: Callable[..., Launched]) -> None:
     asked = []
 
-    def shrink(plan: Launch, remaining: int) -> SmallerMesh:
+    def shrink(plan: Launch, remaining: int) -> tuple[Launch, str]:
         asked.append((plan.num_processes, remaining))
         number = {3: 2, 1: 1}[remaining]
-        return SmallerMesh(number, f"data:{number}", "MESH")
+        return plan.resume(number, f"--gin.MESH='data:{number}'"), f"data:{number}"
 
     launched = launch(_FAILS_TWICE, 4, shrink, max_restarts=2, is_elastic=True)
     assert launched.code == 0 and asked == [(4, 3), (2, 1)]
@@ -233,7 +233,7 @@ def test_lost_processes_are_left_out(launch: Callable[..., Launched]) -> None:
 
 
 def test_a_run_that_fits_no_smaller_mesh_ends(launch: Callable[..., Launched]) -> None:
-    def shrink(plan: Launch, remaining: int) -> SmallerMesh:
+    def shrink(plan: Launch, remaining: int) -> tuple[Launch, str]:
         raise InputError("batch 8 does not divide")
 
     launched = launch(_FAILS_TWICE, 2, shrink, max_restarts=2, is_elastic=True)
@@ -316,7 +316,7 @@ def test_processes_end_with_a_launcher_that_is_killed(tmp_path: pathlib.Path) ->
     )
     parent = (
         "import sys; from mtfrun.cli.launch.launcher import *; "
-        f"program = Program([sys.executable], [{str(child)!r}], ['train'], typed=['a', 'b']); "
+        f"program = Program([sys.executable, {str(child)!r}], ['train'], typed=['a', 'b']); "
         "Launcher(Launch(program, 2), Output(sys.stderr)).run()"
     )
     environment = {**os.environ, "FOLDER": str(tmp_path), "PYTHONPATH": str(ROOT)}
