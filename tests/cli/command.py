@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pathlib
 import re
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -71,6 +74,17 @@ def mtfrun_here(
         code = main(arguments)
     stdout, stderr = (file.getvalue() for file in written.values())
     return subprocess.CompletedProcess(arguments, code, stdout, stderr)
+
+
+@contextlib.contextmanager
+def full_disk(bytes_of_a_file: int) -> Iterator[None]:
+    """Lets no file grow beyond some bytes inside."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_of_a_file, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def environment() -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import resource
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ import tensorflow as tf
 
 from mtfrun.experiment.conversion import values_of_run
 from mtfrun.rundir import RunDirectory
-from tests.cli.command import error_line, mtfrun_here, succeeded
+from tests.cli.command import error_line, full_disk, mtfrun_here, succeeded
 
 
 def export(run: pathlib.Path, target: pathlib.Path, form: str, *flags: str) -> None:
@@ -73,13 +72,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
 def assert_refused_by_a_full_disk(
     run: pathlib.Path, directory: pathlib.Path, form: str, bytes_of_a_file: int
 ) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_of_a_file, limits[1]))
-    try:
-        flags = [f"--model_dir={run}", f"--to={directory}/x", f"--format={form}"]
+    flags = [f"--model_dir={run}", f"--to={directory}/x", f"--format={form}"]
+    with full_disk(bytes_of_a_file):
         process = mtfrun_here("export", *flags)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert f"cannot write {directory}/x: File too large; free space" in error_line(process)
     assert not list(directory.iterdir())
 

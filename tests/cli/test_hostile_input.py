@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.command import ROOT, environment, error_line, mtfrun_here, succeeded
+from tests.cli.command import ROOT, environment, error_line, full_disk, mtfrun_here, succeeded
 
 # A process of its own that reports progress after every batch, not every ten seconds.
 VERBOSE_DECODE = [
@@ -72,23 +70,13 @@ def test_output_that_cannot_be_written_is_an_error_before_anything_is_decoded(
     assert line.startswith(f"mtfrun: error: cannot write {output}: ")
 
 
-@pytest.fixture
-def full_disk() -> Iterator[None]:
-    """Lets no file grow beyond 8 kB."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_full_disk_leaves_the_old_file(
-    quick_run: pathlib.Path, tmp_path: pathlib.Path, full_disk: None
-) -> None:
+def test_a_full_disk_leaves_the_old_file(quick_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     (tmp_path / "prompts").write_text("a\n" * 100)
     output = tmp_path / "answers.jsonl"
     output.write_text("old\n")
     flags = [f"--model_dir={quick_run}", f"--input={tmp_path}/prompts", f"--output={output}"]
-    process = mtfrun_here("decode", *flags)
+    with full_disk(8192):
+        process = mtfrun_here("decode", *flags)
     assert process.returncode == 2
     # The record of the command may be too large as well, which is a warning.
     *_, line = process.stderr.decode().splitlines()

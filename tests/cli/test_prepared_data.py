@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import pathlib
-import resource
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -14,7 +12,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mtfrun.data.sources.tfds_dataset import silent_tfds
-from tests.cli.command import TINY, TWO_STEPS, error_line, mtfrun_here, succeeded
+from tests.cli.command import TINY, TWO_STEPS, error_line, full_disk, mtfrun_here, succeeded
 
 FLAGS = [
     "--gin_file=defaults.gin",
@@ -190,24 +188,13 @@ def test_damage_in_the_evaluation_split_is_one_line_of_eval(
     assert f"delete {path.parent} and it is prepared again" in line
 
 
-@contextlib.contextmanager
-def full_disk() -> Iterator[None]:
-    """Limits files to 16 kB inside."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_data_directory_is_one_line_and_incomplete_data_is_not_used(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data_dir = tmp_path / "data"
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
     train = ["train", *EMBEDDED_FLAGS, f"--model_dir={tmp_path}/run"]
-    with full_disk():
+    with full_disk(1 << 14):
         line = error_line(mtfrun_here(*train))
     assert line == (
         f"mtfrun: error: cannot prepare python_docs in {data_dir}: File too large; "
