@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import Any, Protocol
 
 from mtfrun import mtf
 from mtfrun.models.moe.routing import Choice, Routing
@@ -34,11 +34,15 @@ class GatherDispatch:
     """
 
     def to_slots(self, x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-        return mtf.custom_gradient(
-            lambda x: _rows_of_slots(x, routing, shape),
-            lambda inputs, _, grads: [_sum_of_slots(grads[0], routing, inputs[0].shape)],
-            [x],
-        )
+        def gradient(inputs: Any, _outputs: Any, grads: list[mtf.Tensor]) -> list[mtf.Tensor]:
+            rows = [
+                _rows_of_tokens(grads[0], choice, routing, inputs[0].shape)
+                * mtf.cast(choice.dispatched, grads[0].dtype)
+                for choice in routing.choices
+            ]
+            return [mtf.add_n(rows)]
+
+        return mtf.custom_gradient(lambda x: _rows_of_slots(x, routing, shape), gradient, [x])
 
     def to_tokens(self, y: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
         d = shape - routing.batch - routing.group
@@ -51,9 +55,7 @@ class GatherDispatch:
                 [row * mtf.cast(gate, y.dtype) for row, gate in zip(rows, gates, strict=True)]
             )
 
-        def gradients(
-            inputs: list[mtf.Tensor], _outputs: list[mtf.Tensor], grads: list[mtf.Tensor]
-        ) -> list[mtf.Tensor]:
+        def gradients(inputs: Any, _outputs: Any, grads: list[mtf.Tensor]) -> list[mtf.Tensor]:
             y, *gates = inputs
             (grad,) = grads
             slot_gates = mtf.cast(_gates_of_slots(gates, routing, y.shape - d), grad.dtype)
@@ -90,15 +92,6 @@ def _rows_of_tokens(
     position = mtf.minimum(choice.position, routing.capacity.size - 1)
     return mtf.gather_rows(
         y, [(routing.experts, choice.expert), (routing.capacity, position)], shape
-    )
-
-
-def _sum_of_slots(y: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-    return mtf.add_n(
-        [
-            _rows_of_tokens(y, choice, routing, shape) * mtf.cast(choice.dispatched, y.dtype)
-            for choice in routing.choices
-        ]
     )
 
 

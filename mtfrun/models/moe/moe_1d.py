@@ -28,7 +28,6 @@ class MoE1D(CapacityMixture):
       capacity: the size of groups, and the slots of an expert in training and in evaluation. In
         decoding every token has a slot in every expert.
       loss_coef: the weight of the gate's losses in the model's loss.
-      dispatch: moves the tokens.
     """
 
     short_name = "moe_1d"

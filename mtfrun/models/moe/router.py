@@ -54,8 +54,6 @@ class Router(Layer):
     Args:
       experts: a dimension without a layout rule.
       outer_experts: dimensions of the tokens, for every index of which there is a separate map.
-      gate: chooses experts by the logits.
-      input_noise: noise on the input, in training.
       bias_rate: balances the load without a loss: every expert has a bias, by which the gate `TopK`
         chooses, and which each step of training raises by this rate if the expert had less than the
         mean number of tokens, and lowers if it had more; Wang et al. 2024, arXiv:2408.15664,

@@ -114,10 +114,6 @@ class ImageClassifier(ImageModel):
 
     Features: "images" {batch, rows, cols, channels}, uint8 or floats that are normalised already;
     "labels" {batch} int32; "weights" {batch} int32, 0 for padding of the batch and 1 otherwise.
-
-    Args:
-      num_classes: the number of labels.
-      image_input: normalises images, and augments them in training.
     """
 
     reporting: ClassVar[Reporting] = Reporting(

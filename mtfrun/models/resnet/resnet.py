@@ -188,8 +188,7 @@ class Backbone:
     Attributes:
       stem: a class, called as `stem(settings, inputs, outputs)`.
       block: a class, called as a `ResidualBlock`.
-      stage_sizes: the number of blocks of each stage.
-      widths: the width of the blocks of each stage.
+      stage_sizes, widths: the number of blocks of each stage, and their width.
       norm: the class of all norms; `layers.BatchNorm.momentum` is for all of them.
       stem_width: the channels of the stem; None: the first of `widths`.
       first_stride: the stride of the first stage; later stages have 2.
@@ -254,9 +253,7 @@ class ResNet(ImageClassifier):
     first.
 
     Args:
-      image: {rows, cols, channels} of an image.
-      backbone: the stem and the residual blocks.
-      blocking: the blocks that images are cut into.
+      image: {rows, cols, channels}.
       activation_scale: whether the output of every block is measured, see
         `layers.ActivationScale`: "activations/" in TensorBoard.
     """

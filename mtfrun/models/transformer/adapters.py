@@ -87,8 +87,7 @@ class LearnedPrompts(Adapter):
     and rotary positions count them, a table of positions does not.
 
     Attributes:
-      length: the number of vectors.
-      stddev: the standard deviation of their initial values.
+      length, stddev: the number of vectors, and the standard deviation of their initial values.
     """
 
     length: int = 20

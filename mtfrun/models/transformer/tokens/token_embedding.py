@@ -64,7 +64,6 @@ class TokenEmbedding(TokenTable, TokenLogits):
     """How a model of tokens reads ids and turns them into vectors, and vectors into logits.
 
     Attributes:
-      d_model: the size of the vectors between layers.
       max_length: the largest position + 1.
       position: a class, called as `position(mesh, max_length, d_model, dtypes)`, of vectors that
         are added to the ids' vectors; None for attention with positions.
@@ -97,10 +96,6 @@ class TokenEmbedding(TokenTable, TokenLogits):
     def width(self) -> mtf.Dimension:
         return mtf.Dimension("d_model", self.d_model)
 
-    @property
-    def vectors_factor(self) -> float | None:
-        return (self.d_embedding or self.d_model) ** 0.5 if self.scaled_vectors else None
-
     def make_table(
         self,
         mesh: mtf.Mesh,
@@ -115,13 +110,7 @@ class TokenEmbedding(TokenTable, TokenLogits):
             # Logits of unit variance, as with a table of unit variance that is scaled.
             initial = mtf.VarianceScaling()([self.columns or self.width], [vocab])
             options = {"initializer": initial, "logits_scale": 1.0}
+        factor = (self.d_embedding or self.d_model) ** 0.5 if self.scaled_vectors else None
         return self.table(
-            *(mesh, vocab, self.width, dtypes),
-            factor=self.vectors_factor,
-            d_embedding=self.columns,
-            **options,
+            *(mesh, vocab, self.width, dtypes), factor=factor, d_embedding=self.columns, **options
         )
-
-    def num_classes(self, vocabulary_size: int) -> int:
-        """Returns the number of logits that can be predicted."""
-        return vocabulary_size if self.masks_padding else self.vocab(vocabulary_size).size

@@ -23,7 +23,6 @@ class LogitsLoss:
       name: the name of its metric, the mean in nats.
       divergence: takes logits {tokens..., vocab} and the tensors `by_token`, and returns nats
         {tokens...}.
-      by_token: {tokens..., ...}.
       share, factor: the objective is (1 - share) * cross entropy + share * factor * divergence;
         of several losses, share is the sum of their shares in the first term.
     """

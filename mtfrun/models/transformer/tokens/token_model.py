@@ -38,15 +38,12 @@ class TokenModel(TextModel):
         num_labels: int | None = None,
     ) -> None:
         super().__init__()
-        self._mesh = mesh
-        self._activation = dtypes.activation
+        self._mesh, self._activation, self._loss = mesh, dtypes.activation, loss
         self._vocabulary_size = vocabulary_size
         self._num_labels = vocabulary_size if num_labels is None else num_labels
-        self._loss = loss
-        self._width = width = embedding.width
+        width = embedding.width
         self.vocab = embedding.vocab(self._num_labels)
-        self.padding_id = embedding.padding_id
-        self._start_id = embedding.start_id
+        self.padding_id, self._start_id = embedding.padding_id, embedding.start_id
         self.loss_terms: list[TokenLossTerm] = []
         self.prompt = LearnedPrompt(mesh, width)
         self.embedding = embedding.make_table(mesh, vocabulary_size, dtypes)
@@ -54,7 +51,7 @@ class TokenModel(TextModel):
         if embedding.position is not None:
             self.position = embedding.position(mesh, embedding.max_length, width, dtypes)
         tied = self.embedding if embedding.tied_softmax and num_labels is None else None
-        num_classes = embedding.num_classes(self._num_labels)
+        num_classes = self._num_labels if embedding.masks_padding else self.vocab.size
         self.softmax = embedding.softmax(
             mesh, num_classes, self.vocab, width, dtypes, tied=tied, logits=embedding
         )
