@@ -74,7 +74,6 @@ class Reporting:
 
     @property
     def rate(self) -> str:
-        """The name of the speed."""
         return f"perf/{self.unit}_per_sec"
 
 
@@ -278,17 +277,13 @@ class TextModel(Model):
 
 
 class ImageModel(Model):
-    """A model that classifies images."""
+    """A model that classifies images; logits are {batch, classes}."""
 
     required_features: ClassVar[Collection[str]] = ("images", "labels", "weights")
 
     @property
     def logits_features(self) -> Sequence[Collection[str]]:
         return [["images"]]
-
-    @abc.abstractmethod
-    def logits(self, features: Features) -> mtf.Tensor:
-        """Returns the logits {batch, classes} of features["images"], without dropout; float32."""
 
 
 class NonFiniteError(InputError):

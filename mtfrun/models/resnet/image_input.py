@@ -60,7 +60,6 @@ class ImageInput:
 
     @property
     def augments(self) -> bool:
-        """Whether images are changed in training."""
         return bool(self.crop_padding or self.flip or self.cutout)
 
     def augment(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
