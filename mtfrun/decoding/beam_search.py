@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import tensorflow as tf
 
@@ -23,7 +23,7 @@ from mtfrun.decoding.beam_step import (
     new_ids,
     reorder_state,
 )
-from mtfrun.decoding.controls.rules import Rules, is_one_of
+from mtfrun.decoding.controls.rules import is_one_of
 from mtfrun.decoding.decoder import (
     INFINITY,
     Decoder,
@@ -34,7 +34,7 @@ from mtfrun.decoding.decoder import (
     write_trace,
 )
 from mtfrun.decoding.generate import decode_positions
-from mtfrun.decoding.prompt import Prompts, read_prompts
+from mtfrun.decoding.prompt import PromptOptions, Prompts, read_prompts
 
 
 class _Progress(NamedTuple):
@@ -80,24 +80,13 @@ class BeamSearch:
         prompts: mtf.Tensor,
         beam: mtf.Dimension,
         vocab: mtf.Dimension,
-        *,
-        limits: mtf.Tensor | None = None,
-        longest_prompt: int | None = None,
-        padding_id: int = 0,
-        rules: Rules = Rules(),
+        **options: Unpack[PromptOptions],
     ) -> Hypotheses:
         """Returns the best continuations of every prompt; the arguments are as in `generate`.
 
         A prompt's ids have a log-probability of 0. `beam` must be smaller than `vocab`.
         """
-        start = read_prompts(
-            decoder,
-            prompts,
-            limits=limits,
-            longest_prompt=longest_prompt,
-            padding_id=padding_id,
-            rules=rules,
-        )
+        start = read_prompts(decoder, prompts, **options)
         loop = _Loop(self, start, beam, vocab)
         last = decode_positions(start, loop.first(), loop.advance)
         result = _result(last.active, last.finished, beam)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, Unpack, cast
 
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.controls.rules import Rules
 from mtfrun.decoding.controls.sampling import ChooseToken
 from mtfrun.decoding.decoder import (
     Decoder,
@@ -19,7 +18,7 @@ from mtfrun.decoding.decoder import (
     trace_of_step,
     write_trace,
 )
-from mtfrun.decoding.prompt import Prompts, read_prompts
+from mtfrun.decoding.prompt import PromptOptions, Prompts, read_prompts
 
 # Attention reads the whole cache at every step. In four segments it reads 5/8 of it on average, for
 # a program of four times the size: measured 16 % faster with beams, 3-4 % without.
@@ -29,14 +28,7 @@ _SHORTEST_SEGMENT = 16
 
 
 def generate(
-    decoder: Decoder,
-    prompts: mtf.Tensor,
-    choose: ChooseToken,
-    *,
-    limits: mtf.Tensor | None = None,
-    longest_prompt: int | None = None,
-    padding_id: int = 0,
-    rules: Rules = Rules(),
+    decoder: Decoder, prompts: mtf.Tensor, choose: ChooseToken, **options: Unpack[PromptOptions]
 ) -> Hypotheses:
     """Returns every prompt continued to its end id or its limit; without the beam dimension.
 
@@ -47,19 +39,9 @@ def generate(
       decoder: the model, for these prompts without a beam.
       prompts: {batch, length} int32, of any lengths, padded on the right. Where an id is not
         padding, it replaces the model's choice; an end id ends its row, but see `Rules`.
-      limits: {batch} int32, the largest number of ids of a row, prompt included; 0 for rows that
-        pad the batch. By default the size of `length`.
-      longest_prompt: the largest number of ids in a prompt, by default the size of `length`: so
-        many positions are read in one pass, where the decoder can do so.
+      options: see `PromptOptions`.
     """
-    start = read_prompts(
-        decoder,
-        prompts,
-        limits=limits,
-        longest_prompt=longest_prompt,
-        padding_id=padding_id,
-        rules=rules,
-    )
+    start = read_prompts(decoder, prompts, **options)
     last = decode_positions(start, _first(start), functools.partial(_advance, start, choose))
     return Hypotheses(last.ids, last.log_probs, last.ended, last.trace)
 

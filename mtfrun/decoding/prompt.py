@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, TypedDict
 
 import tensorflow as tf
 
@@ -68,20 +68,38 @@ class Prompts:
         return self.rules.process(logits, written, guided, self.limits - position)
 
 
+class PromptOptions(TypedDict, total=False):
+    """How prompts {batch, length} are read, and continued.
+
+    Attributes:
+      limits: {batch} int32, the largest number of ids of a row, prompt included; 0 for rows that
+        pad the batch. By default the size of `length`.
+      longest_prompt: the largest number of ids in a prompt, by default the size of `length`: so
+        many positions are read in one pass, where the decoder can do so.
+      padding_id: the id of positions where the model chooses, by default 0.
+      rules: the rules of outputs.
+    """
+
+    limits: mtf.Tensor | None
+    longest_prompt: int | None
+    padding_id: int
+    rules: Rules | None
+
+
 def read_prompts(
     decoder: Decoder,
     ids: mtf.Tensor,
     *,
-    limits: mtf.Tensor | None,
-    longest_prompt: int | None,
-    padding_id: int,
-    rules: Rules,
+    limits: mtf.Tensor | None = None,
+    longest_prompt: int | None = None,
+    padding_id: int = 0,
+    rules: Rules | None = None,
 ) -> Prompts:
     """Returns the prompts; the first step is at the end of the shortest one.
 
-    Where the decoder cannot read prompts in one pass, it is at position 0. The arguments are as in
-    `generate`.
+    Where the decoder cannot read prompts in one pass, it is at position 0.
     """
+    rules = rules or Rules()
     batch, length = ids.shape
     if padding_id != _FREE:
         ids = mtf.where(mtf.equal(ids, padding_id), _FREE, ids)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Unpack
 
 from mtfrun import mtf
 from mtfrun.decoding.beam_search import BeamSearch
 from mtfrun.decoding.controls.controls import Controls
-from mtfrun.decoding.controls.rules import Rules
 from mtfrun.decoding.controls.sampling import ChooseToken, Greedy, Sample
 from mtfrun.decoding.decoder import END_ID, Decoder, Hypotheses
 from mtfrun.decoding.generate import generate
+from mtfrun.decoding.prompt import PromptOptions
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, INDEX, NOT_NEGATIVE, SHARE_ABOVE_0, check_range
 
@@ -79,10 +80,7 @@ class Search:
         vocab: mtf.Dimension,
         *,
         lines: mtf.Tensor,
-        limits: mtf.Tensor | None = None,
-        longest_prompt: int | None = None,
-        padding_id: int = 0,
-        rules: Rules | None = None,
+        **options: Unpack[PromptOptions],
     ) -> Hypotheses:
         """Returns the hypotheses {batch, beam, ...} of every row, best first; see `generate`.
 
@@ -99,10 +97,5 @@ class Search:
         else:
             choose = self.choice(vocab, lines)
             decode = functools.partial(generate, decoder_for(None), prompts, choose)
-        hypotheses = decode(
-            limits=limits,
-            longest_prompt=longest_prompt,
-            padding_id=padding_id,
-            rules=rules or self.controls.rules(END_ID),
-        )
-        return hypotheses.with_beam(beam)
+        options["rules"] = options.get("rules") or self.controls.rules(END_ID)
+        return decode(**options).with_beam(beam)
