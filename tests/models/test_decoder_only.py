@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mtfrun import decoding, mtf
+from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.models import Loss
 from mtfrun.models.transformer import DecoderOnly, TokenLoss, shift_right
@@ -20,7 +20,6 @@ from tests.models.small_model import (
     VOCABULARY,
     Step,
     assert_same_step,
-    decoded,
     logits_step_by_step,
     on_mesh,
     packed_rows,
@@ -268,23 +267,3 @@ def test_loss_and_gradients_are_the_same_everywhere(
 ) -> None:
     actual = _step(variant, mesh_shape, rematerialise)
     assert_same_step(actual, _step(variant, ONE_DEVICE, False))
-
-
-@functools.cache
-def _tokens(mesh_shape: str, sampled: bool) -> np.ndarray:
-    mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    model = small_model(mesh)
-    prompts = np.zeros([8, 12], np.int32)
-    for row, size in enumerate([0, 1, 2, 3, 4, 5, 11, 12]):
-        prompts[row, :size] = 2 + row
-
-    def sample(lines: mtf.Tensor) -> decoding.Sample:
-        return decoding.Sample(model.vocab, mtf.random_key(1), lines, temperature=0.8, top_k=5)
-
-    return decoded(model, mesh, {"targets": prompts}, sample if sampled else None)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mesh_shape, sampled", [("data:2,model:2", True), (EIGHT, False)])
-def test_decodes_are_the_same_everywhere(mesh_shape: str, sampled: bool) -> None:
-    np.testing.assert_array_equal(_tokens(mesh_shape, sampled), _tokens(ONE_DEVICE, sampled))

@@ -22,16 +22,12 @@ from tests.models.small_model import (
     Step,
     assert_same_step,
     assert_steps_equal_whole_rows,
-    decoded,
     on_mesh,
     packed_pairs,
     pairs,
     small_encoder_decoder,
     training_step,
 )
-
-# A layer each of bfloat16 (8 bits of mantissa) against float32.
-BFLOAT16_MODEL_TOLERANCE = 0.05
 
 
 def _logits(model: t.EncoderDecoder, mesh: mtf.Mesh, features: dict[str, np.ndarray]) -> np.ndarray:
@@ -92,18 +88,6 @@ def test_beams_share_what_the_encoder_made() -> None:
     for block in state:
         assert "beam" in block["self_attention"].keys.shape.dimension_names
         assert "beam" not in block["encoder_decoder_attention"].keys.shape.dimension_names
-
-
-@pytest.mark.slow
-def test_bfloat16_activations_stay_near_float32() -> None:
-    mesh = mtf.Mesh(ONE_DEVICE)
-    policy = mtf.DTypePolicy(activation="bfloat16")
-    model, exact = small_encoder_decoder(mesh, dtypes=policy), small_encoder_decoder(mesh)
-    logits, expected = (_logits(m, mesh, packed_pairs()) for m in (model, exact))
-    assert logits.dtype == np.float32
-    assert_close(logits, expected, BFLOAT16_MODEL_TOLERANCE)
-    # They are not float32 by accident.
-    assert np.abs(logits - expected).max() > 1e-4
 
 
 def test_inputs_may_have_a_vocabulary_of_their_own() -> None:
@@ -191,20 +175,6 @@ def test_loss_and_gradients_are_the_same_everywhere(
 ) -> None:
     actual = _step(rows, mesh_shape, rematerialise)
     assert_same_step(actual, _step(rows, ONE_DEVICE, False))
-
-
-@functools.cache
-def _tokens(mesh_shape: str) -> np.ndarray:
-    mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    targets = np.zeros([8, 12], np.int32)
-    targets[4:, 0] = [3, 4, 5, 6]
-    features = {"inputs": pairs()["inputs"], "targets": targets}
-    return decoded(small_encoder_decoder(mesh), mesh, features)
-
-
-@pytest.mark.slow
-def test_greedy_decodes_are_the_same_everywhere() -> None:
-    np.testing.assert_array_equal(_tokens("data:2,model:2"), _tokens(ONE_DEVICE))
 
 
 LABELS = 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,49 +169,27 @@ def test_steps_of_decoding_equal_the_whole_row_where_nothing_is_dropped(
     assert_close(logits, whole, FLOAT32_MODEL_TOLERANCE)
 
 
-@functools.cache
-def _beams(mixture: str, mesh_shape: str, rows: tuple[int, ...]) -> Any:
-    """Returns a prefix language model's hypotheses for some of eight prompts, as one batch."""
-    mesh, run = _beam_search(mixture, mesh_shape)
-    prompts = packed_rows()["targets"][:, :6]
-    prompts *= np.arange(6) < 2 + np.arange(8)[:, np.newaxis] % 3
-    return mtf.to_numpy(run(on_mesh(mesh, {"targets": prompts[list(rows)]})))
-
-
-@functools.cache
-def _beam_search(mixture: str, mesh_shape: str) -> tuple[mtf.Mesh, Callable[..., Any]]:
-    """Returns a beam search as a program, which is compiled once for every number of rows."""
-    mesh = mtf.Mesh(mesh_shape, LAYOUT)
-    model = _model(mesh, mixture, prefix=True)
-
-    def run(features: dict[str, mtf.Tensor]) -> decoding.Hypotheses:
-        return decoding.Search(beam_size=2)(
-            functools.partial(model.decoder, features),
-            features["targets"],
-            mtf.Dimension("vocab", VOCABULARY),
-            lines=mtf.range(mesh, features["targets"].shape[0]),
-        )
-
-    return mesh, mtf.function(run)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("mixture", ["one level", "two levels"])
 def test_beams_of_a_prefix_language_model_do_not_depend_on_other_rows(mixture: str) -> None:
-    together = _beams(mixture, ONE_DEVICE, tuple(range(8)))
-    for row in (0, 5):
-        alone = _beams(mixture, ONE_DEVICE, (row,))
-        np.testing.assert_array_equal(together.ids[row], alone.ids[0])
-        assert_close(together.scores[row], alone.scores[0], FLOAT32_MODEL_TOLERANCE)
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model, search = _model(mesh, mixture, prefix=True), decoding.Search(beam_size=2)
+    prompts = packed_rows()["targets"][:, :6]
+    prompts *= np.arange(6) < 2 + np.arange(8)[:, np.newaxis] % 3
 
+    def run(features: dict[str, mtf.Tensor]) -> decoding.Hypotheses:
+        decoder_for = functools.partial(model.decoder, features)
+        targets = features["targets"]
+        return search(decoder_for, targets, model.vocab, lines=mtf.range(mesh, targets.shape[0]))
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mixture", ["one level", "two levels"])
-def test_beams_of_a_prefix_language_model_are_the_same_on_a_mesh(mixture: str) -> None:
-    expected = _beams(mixture, ONE_DEVICE, tuple(range(8)))
-    on_mesh_2x2 = _beams(mixture, "data:2,model:2", tuple(range(8)))
-    np.testing.assert_array_equal(on_mesh_2x2.ids, expected.ids)
-    assert_close(on_mesh_2x2.scores, expected.scores, FLOAT32_MODEL_TOLERANCE)
+    program = mtf.function(run)
+    together, *alone = (
+        mtf.to_numpy(program(on_mesh(mesh, {"targets": x})))
+        for x in (prompts, prompts[:1], prompts[5:6])
+    )
+    for row, hypotheses in zip((0, 5), alone, strict=True):
+        np.testing.assert_array_equal(together.ids[row], hypotheses.ids[0])
+        assert_close(together.scores[row], hypotheses.scores[0], FLOAT32_MODEL_TOLERANCE)
 
 
 def test_a_mesh_that_does_not_divide_the_groups_is_refused_with_a_remedy() -> None:
