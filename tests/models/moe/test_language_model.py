@@ -23,6 +23,8 @@ from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import LAYOUT
 from tests.models.small_model import VOCABULARY, logits_step_by_step, on_mesh, packed_rows
 
+# Heads and an outer batch cannot be split over one axis.
+OUTER_BATCH_LAYOUT = "batch:data;expert_x:data;experts:data;outer_batch:model;expert_y:model"
 BFLOAT16_LOSS_TOLERANCE = 2e-2
 EXPERTS = functools.partial(moe.Experts, hidden_size=8)
 ONE_LEVEL = functools.partial(
@@ -71,7 +73,7 @@ class Run(NamedTuple):
 @functools.cache
 def _history(mixture: str, run: Run) -> dict[str, np.ndarray]:
     """Returns the totals of two steps' metrics, and the variables afterwards."""
-    mesh = mtf.Mesh(run.mesh_shape, LAYOUT)
+    mesh = mtf.Mesh(run.mesh_shape, LAYOUT if run.outer_batch == 1 else OUTER_BATCH_LAYOUT)
     model = _model(mesh, mixture, run.rematerialise, run.dtype)
     state = TrainState(model, optim.Sgd(learning_rate=0.1), mesh, seed=1)
     state.initialize()
