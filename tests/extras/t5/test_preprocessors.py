@@ -1,73 +1,94 @@
-"""Preprocessors of T5's tasks, with the examples of T5's documentation and tests.
-
-https://github.com/google-research/text-to-text-transfer-transformer, t5/data/preprocessors.py of
-version 0.9.4.
-"""
+"""Preprocessors of tasks: T5's text formats."""
 
 from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
 
 from mtfrun import data
-from mtfrun.data.sources.records import list_fields
+from mtfrun.data.preprocessor import StreamPreprocessor
+from mtfrun.data.sources.records import list_fields, text_of_value
 from mtfrun.extras import t5
 
 Fields = Mapping[str, bytes]
 
 
+@pytest.mark.parametrize(
+    "preprocessor, fields, expected",
+    [
+        (
+            data.Rekey({"inputs": "q", "targets": "a"}),
+            {"q": b"why", "a": b"so", "more": b"x"},
+            {"inputs": b"why", "targets": b"so"},
+        ),
+        (
+            data.Rekey({"inputs": "", "targets": "a"}),
+            {"a": b"so"},
+            {"inputs": b"", "targets": b"so"},
+        ),
+        (t5.ParseTsv(), {"text": b"in\tout"}, {"inputs": b"in", "targets": b"out"}),
+        (
+            t5.ParseTsv(["a", "b", "c"], text="line"),
+            {"line": b"1\t\t3"},
+            {"a": b"1", "b": b"", "c": b"3"},
+        ),
+        (
+            t5.Translate("en", "tlh", {"tlh": "Klingon"}),
+            {"en": b"Success", "tlh": b"Qapla'"},
+            {"inputs": b"translate English to Klingon: Success", "targets": b"Qapla'"},
+        ),
+        (t5.LabelNames(["bad", "good"]), {"label": b"1", "x": b""}, {"label": b"good", "x": b""}),
+        (t5.LabelNames(["bad", "good"], "y"), {"y": b"bad"}, {"y": b"bad"}),
+    ],
+)
+def test_fields_become_inputs_and_targets(
+    preprocessor: Callable[[Fields], Fields], fields: Fields, expected: Fields
+) -> None:
+    assert preprocessor(fields) == expected
+
+
+@pytest.mark.parametrize(("benchmark", "form"), [("mnli_matched", b"mnli"), ("axg", b"rte")])
+def test_some_datasets_have_the_form_of_a_benchmark(benchmark: str, form: bytes) -> None:
+    # Sources of TFDS return names of labels.
+    fields = {"premise": b"P", "hypothesis": b"H", "label": b"entailment", "idx": b"0"}
+    inputs = form + b" hypothesis: H premise: P"
+    pair = {"inputs": inputs, "targets": b"entailment", "idx": b"0"}
+    assert t5.Glue(benchmark)(fields) == pair
+
+
+@pytest.mark.parametrize(
+    "make, expected",
+    [
+        (lambda: data.Rekey({"a": "lable"})({"label": b""}), 'no field "lable"; it has label, did'),
+        (lambda: t5.ParseTsv()({"text": b"a"}), "needs 1 tab(s), between inputs, targets; this on"),
+        (lambda: t5.Translate("en", "xx"), 'Translate: the language "xx" has no name'),
+        (lambda: t5.LabelNames(["a"])({"label": b"1"}), 'label "1" is neither a name nor a numb'),
+        (lambda: t5.Glue("stsb")({"label": b"high"}), 'the score "high" is not a number'),
+        (lambda: t5.Glue("mrpc")({"sentence1": b""}), 'has no field "label"; it has sentence1'),
+    ],
+)
+def test_unusable_fields_are_errors_of_one_line(make: Callable[[], object], expected: str) -> None:
+    with pytest.raises(data.DataError) as error:
+        make()
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_preprocessors_have_names_that_tell_them_apart() -> None:
+    # Caches are found again by them.
+    names = {repr(t5.Glue(name)) for name in ("mrpc", "qqp")} | {repr(data.Rekey({"a": "b"}))}
+    assert len(names) == 3 and not any("0x" in name for name in names)
+    glue = t5.Glue("mrpc")
+    assert pickle.loads(pickle.dumps(glue)) == glue
+
+
 def _pairs(examples: Fields | Sequence[Fields]) -> list[tuple[bytes, bytes]]:
     listed = [examples] if isinstance(examples, Mapping) else examples
     return [(example["inputs"], example["targets"]) for example in listed]
-
-
-SQUAD = {
-    "id": b"testid",
-    "context": b"Some context.",
-    "question": b"A question?",
-    **list_fields("answers/text", [b"The answer.", b"Another answer."]),
-}
-
-
-def test_squad_has_spaces_around_punctuation() -> None:
-    assert t5.Squad()(SQUAD) == {
-        "id": b"testid",
-        "inputs": b"question: A question ? context: Some context . ",
-        "targets": b"The answer . ",
-        "context": b"Some context . ",
-        "question": b"A question ? ",
-        "answers/0": b"The answer . ",
-        "answers/1": b"Another answer . ",
-    }
-    without = t5.Squad(include_context=False)(SQUAD)
-    assert without["inputs"] == b"squad trivia question: A question ? "
-
-
-def test_trivia_qa_makes_a_pair_of_every_answer_in_every_context() -> None:
-    contexts = [
-        b"The answer to all questions is the key.",
-        b"The answer to all questions are the KEYS.",
-    ]
-    fields = {
-        "question": b"What is the answer?",
-        **list_fields("entity_pages/wiki_context", contexts),
-        **list_fields("answer/normalized_aliases", [b"key", b"keys"]),
-    }
-    start = b"question: What is the answer ? context: The answer to all questions "
-    assert _pairs(t5.TriviaQa()(fields)) == [
-        (start + b"is the key . ", b"key"),
-        (start + b"are the KEYS . ", b"key"),
-        (start + b"are the KEYS . ", b"keys"),
-    ]
-    of_search = {
-        name.replace("entity_pages/wiki", "search_results/search"): text
-        for name, text in fields.items()
-    }
-    assert _pairs(t5.TriviaQa()(of_search)) == _pairs(t5.TriviaQa()(fields))
 
 
 WSC = {
@@ -79,10 +100,7 @@ WSC = {
 @pytest.mark.parametrize(
     ("changes", "inputs", "targets"),
     [
-        ({}, b"wsc text: # This # is a * test * sentence .", b"False"),
-        ({"label": b"1"}, b"wsc text: # This # is a * test * sentence .", b"True"),
         ({"label": b"true"}, b"wsc text: # This # is a * test * sentence .", b"True"),
-        ({"label": b"-1"}, b"wsc text: # This # is a * test * sentence .", b"<unk>"),
         # The second span is the later one: its index counts the two marks before it.
         (
             {"span2_text": b"sentence", "span2_index": b"4"},
@@ -95,30 +113,6 @@ WSC = {
 def test_wsc_marks_both_spans(changes: Fields, inputs: bytes, targets: bytes) -> None:
     expected = {"inputs": inputs, "targets": targets, "idx": b"7"}
     assert t5.Wsc()({**WSC, **changes}) == expected
-
-
-RECORD = {
-    "passage": b'It said "so"\n@highlight\nThen\n@highlight\nmore.',
-    "query": b"A @placeholder is a bird.",
-    **list_fields("entities", [b"penguin", b"potato", b"pigeon"]),
-    "idx/passage": b"1",
-    "idx/query": b"2",
-}
-
-
-def test_record_makes_a_pair_of_every_answer() -> None:
-    inputs = (
-        b"record query: A @placeholder is a bird. entities: penguin, potato, pigeon "
-        b'passage: It said "so" Then. more.'
-    )
-    answers = list_fields("answers", [b"penguin", b"pigeon"])
-    examples = t5.Record()({**RECORD, **answers})
-    assert _pairs(examples) == [(inputs, b"penguin"), (inputs, b"pigeon")]
-    assert examples[0] == {
-        **{"inputs": inputs, "targets": b"penguin", "idx/passage": b"1", "idx/query": b"2"},
-        **answers,
-    }
-    assert _pairs(t5.Record()(RECORD)) == [(inputs, b"<unk>")]
 
 
 def test_translations_are_chosen_among_many_languages() -> None:
@@ -196,23 +190,10 @@ COPA = {
 FORMATS = ("{premise} What is the {question}? X", ["I think {choice1}.", "I think {choice2}."])
 
 
-def test_choices_become_examples_that_are_ranked() -> None:
-    inputs = b"The farmland needed irrigation. What is the effect? X"
-    first = {
-        **{"inputs": inputs, "targets": b"I think a canal was constructed."},
-        **{"is_correct": b"True", "idx/0": b"0", "idx/1": b"0"},
-    }
-    second = {
-        **{"inputs": inputs, "targets": b"I think the crops grew tall."},
-        **{"is_correct": b"False", "idx/0": b"0", "idx/1": b"1"},
-    }
-    ranked = t5.RankClassification(*FORMATS)
-    assert list(ranked.of_all([COPA])) == [first, second]
-    train = t5.RankClassification(*FORMATS, mode="train")
-    assert list(train.of_all([COPA])) == [first]
-    named = t5.RankClassification(*FORMATS, mode="train", label_names=["choice1", "choice2"])
-    (example,) = named.of_all([{**COPA, "label": b"choice2"}])
-    assert example["targets"] == second["targets"]
+def test_choices_may_have_names_and_several_labels() -> None:
+    train = t5.RankClassification(*FORMATS, mode="train", label_names=["choice1", "choice2"])
+    (example,) = train.of_all([{**COPA, "label": b"choice2"}])
+    assert example["targets"] == b"I think the crops grew tall."
     several = {**COPA, **list_fields("labels", [b"0", b"1"])}
     both = t5.RankClassification(*FORMATS, label_key="labels", weight_key="label")
     assert [(x["is_correct"], x["weight"]) for x in both.of_all([several])] == [(b"True", b"0")] * 2
@@ -281,3 +262,63 @@ def test_a_preprocessor_of_all_examples_is_one_of_several(tmp_path: pathlib.Path
     assert [targets for _, targets in task.texts("train", ["inputs", "targets"])] == [
         b"not_next"
     ] * 2
+
+
+CASES = json.loads(
+    (pathlib.Path(__file__).parents[2] / "oracle" / "t5_preprocessors.json").read_text(
+        encoding="utf-8"
+    )
+)
+OURS: Mapping[str, Any] = {
+    "glue": lambda feature_names=None, **arguments: t5.Glue(**arguments),
+    "stsb": lambda: t5.Glue("stsb"),
+    "wsc": t5.Wsc,
+    "wsc_simple": lambda correct_referent_only=False: t5.WscSimple(correct_referent_only),
+    "wnli_simple": t5.WnliSimple,
+    "record": t5.Record,
+    "squad": t5.Squad,
+    "trivia_qa": t5.TriviaQa,
+    "definite_pronoun_resolution_simple": t5.DefinitePronounResolution,
+    "rank_classification_formatter": t5.RankClassification,
+    "translate": t5.Translate,
+    "summarize": t5.Summarize,
+}
+
+
+def _fields(example: Mapping[str, Any], prefix: str = "") -> dict[str, bytes]:
+    """Returns an example as a source of files reads it."""
+    fields: dict[str, bytes] = {}
+    for name, value in example.items():
+        if isinstance(value, dict):
+            fields |= _fields(value, f"{prefix}{name}/")
+        elif isinstance(value, list):
+            fields |= list_fields(prefix + name, [text_of_value(x) or b"" for x in value])
+        else:
+            fields[prefix + name] = text_of_value(value) or b""
+    return fields
+
+
+def _expected(result: Mapping[str, Any]) -> dict[str, bytes]:
+    """Returns what T5 returns, with the names of classes."""
+    named = {name: x for name, x in result.items() if name not in ("premise", "hypothesis")}
+    for name in ("label", "is_correct"):
+        if named.get(name, -1) != -1:
+            named[name] = str(bool(named[name]))
+    return _fields(named)
+
+
+def _apply(preprocessor: Any, examples: Iterable[data.Fields]) -> list[data.Fields]:
+    if isinstance(preprocessor, StreamPreprocessor):
+        return list(preprocessor.of_all(examples))
+    results = (preprocessor(fields) for fields in examples)
+    return [x for result in results for x in ([result] if isinstance(result, Mapping) else result)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['function']}")
+def test_the_texts_are_those_of_t5(case: Mapping[str, Any]) -> None:
+    preprocessor = OURS[case["function"]](**case["arguments"])
+    results = _apply(preprocessor, map(_fields, case["examples"]))
+    expected = list(map(_expected, case["results"]))
+    # TriviaQa also returns all answers.
+    names = {name for fields in expected for name in fields} if expected else set()
+    assert [{x: fields[x] for x in fields if x in names} for fields in results] == expected
