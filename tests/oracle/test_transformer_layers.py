@@ -137,6 +137,7 @@ def _model(name: str, several: bool, *, masks_start: bool = True) -> tuple[Token
             path.write_text(path.read_text().replace("masks_start = True", "masks_start = False"))
         mesh = dict(zip(("MESH_SHAPE", "LAYOUT"), layout_for(case), strict=True))
         state = restore(imported, **(mesh if several else {})).state
+        mtf.to_numpy(state.model.named_variables())  # several devices read while programs run
     assert isinstance(state.model, TokenModel)
     return state.model, state.mesh
 

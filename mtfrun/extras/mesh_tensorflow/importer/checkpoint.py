@@ -18,7 +18,8 @@ _STEP = "global_step"
 # Logits by distance of grouped heads, which are one dimension here.
 _GROUPED_BIAS = re.compile(r"/relative_attention_bias")
 _GROUPED_BIAS_DIMS = ("heads", "query_heads", "buckets")
-_EMBEDDING = re.compile(r".*/embedding")
+# Mixtures of softmaxes have the longer name.
+_EMBEDDING = re.compile(r".*/embedding(?:_embedding_weights)?")
 # Tables of clusters of the vocabulary are numbered; _02 is the second factor of table 0.
 _CLUSTER = re.compile(r".*/embedding(?:1|_\d1?)")
 

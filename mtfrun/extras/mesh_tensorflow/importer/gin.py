@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from mtfrun.configuration.files import SHIPPED
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
+from mtfrun.configuration.published import load_published, shown_name, signature_of
 from mtfrun.configuration.statements import Binding, Statements
 from mtfrun.errors import ConfigError
 from mtfrun.errors.untrusted import is_regular, open_regular
@@ -14,60 +16,6 @@ from mtfrun.experiment.conversion.importer import ConversionError
 
 # Files include others relative to a search path, which is a directory above them.
 _DIRECTORIES_ABOVE = 4
-
-# Defaults of our classes.
-_DEFAULTS = {
-    "transformer.FeedForward.use_bias": False,
-    "transformer.FeedForward.activation": reference("@mtf.relu"),
-    "transformer.GatedFeedForward.activation": reference("@mtf.gelu"),
-    "transformer.RMSNorm.epsilon": 1e-6,
-    "transformer.LayerNorm.epsilon": 1e-6,
-    "transformer.RelativePositionBias.num_buckets": 32,
-    "transformer.TokenEmbedding.position": reference("@transformer.PositionalEmbedding"),
-    "transformer.TokenEmbedding.tied_softmax": True,
-    "transformer.TokenLoss.label_smoothing": 0.0,
-    "transformer.TokenLoss.z_loss": 0.0,
-    "zoo.TalkingHeads.dynamic_logits": [],
-    "zoo.TalkingHeads.dynamic_weights": [],
-    "zoo.TalkingHeads.dynamic_scale": 1e-2,
-    "zoo.ConvolutionWindow.masks_start": False,
-    "zoo.Convolution.activation": None,
-    "zoo.DepthwiseConvolution.activation": None,
-    "zoo.DepthwiseConvolution.pointwise_scale": 1.0,
-    "zoo.TrainedFilters.scale": 1.0,
-    "zoo.LightweightFilters.scale": 1.0,
-    "zoo.LightweightFilters.repeats": 1,
-    "zoo.DynamicFilters.scale": 1.0,
-    "zoo.DynamicFilters.repeats": 1,
-    "zoo.Synthesizer.dropout_rate": 0.0,
-    "zoo.SyntheticLogits.max_length": 512,
-    "zoo.SyntheticLogits.factor_size": 16,
-    "moe.Experts.activations": [reference("@mtf.relu")],
-    "moe.Experts.dropout_rate": 0.0,
-    "moe.Switch.z_loss": 0.0,
-    "moe.Top2.z_loss": 0.0,
-    "moe.Top2.second_expert_loss": False,
-    "moe.Threshold.threshold": 0.2,
-    "moe.Random.threshold": 0.2,
-    "optim.Adafactor.decay_rate": None,
-    "optim.Adafactor.beta1": 0.0,
-    "optim.Adafactor.epsilon1": 1e-30,
-    "optim.Adafactor.clipping_threshold": 1.0,
-    "optim.Adafactor.min_dim_size_to_factor": 128,
-    "optim.Adafactor.stacked_dim_names": [],
-    "optim.Adam.beta1": 0.9,
-    "optim.Adam.beta2": 0.999,
-    "optim.Adam.weight_decay": 0.0,
-    "optim.Adam.exclude_from_weight_decay": [],
-    "optim.ParameterScale.minimum": 1e-3,
-    "optim.ParameterScale.exclude": [],
-    "optim.PowerDecay.exponent": 0.8,
-    "decoding.Search.beam_size": 1,
-    "decoding.Search.alpha": 0.6,
-    "decoding.Search.temperature": 0.0,
-    "decoding.Search.top_k": 0,
-    "decoding.Search.stop_early": True,
-}
 
 
 def read_gin_file(path: Path, search_paths: Sequence[str] = ()) -> list[Binding]:
@@ -100,7 +48,7 @@ class _Statements(Statements):
 
 
 class Draft(GinFile):
-    """A gin file without the statements that an included file makes as well."""
+    """A gin file without what an included file or a class says as well."""
 
     def text(self) -> str:
         included = {
@@ -113,20 +61,27 @@ class Draft(GinFile):
             target: {
                 name: statement
                 for name, statement in block.items()
-                if _included_value(included, target, name) != statement.value
+                if not self._is_said(included, target, name, statement.value)
             }
             for target, block in self.blocks.items()
         }
-        return GinFile(
-            self.header,
-            self.includes,
-            macros,
-            {target: block for target, block in blocks.items() if block},
-        ).text()
+        blocks = {target: block for target, block in blocks.items() if block}
+        return GinFile(self.header, self.includes, macros, blocks).text()
+
+    def _is_said(self, included: Mapping[str, Any], target: str, name: str, value: Any) -> bool:
+        cls = target.rpartition("/")[2]
+        for binding in (f"{target}.{name}", f"{cls}.{name}"):
+            if binding in included:
+                return bool(included[binding] == value)
+        if cls != target and name in self.blocks.get(cls, {}):
+            return False
+        parameter = signature_of(load_published()[cls]).get(name)
+        return parameter is not None and _as_gin(parameter.default) == value
 
 
-def _included_value(included: Mapping[str, Any], target: str, name: str) -> Any:
-    """... stands for no value."""
-    unscoped = f"{target.rpartition('/')[2]}.{name}"
-    default = _DEFAULTS.get(unscoped, ...)
-    return included.get(f"{target}.{name}", included.get(unscoped, default))
+def _as_gin(default: Any) -> Any:
+    """Returns the default of a parameter as gin has it."""
+    if isinstance(default, tuple):
+        return [_as_gin(part) for part in default]
+    is_function = inspect.isclass(default) or inspect.isroutine(default)
+    return reference(f"@{shown_name(default)}") if is_function else default

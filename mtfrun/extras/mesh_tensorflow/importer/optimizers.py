@@ -37,15 +37,16 @@ def _adafactor(source: SourceConfig, draft: Draft, patterns: VariablePatterns) -
     target = "AdafactorOptimizer.clipping_threshold"
     threshold = source.get_optional(target, 1.0)
     parameters: dict[str, Any] = {
-        "decay_rate": get("decay_rate", None),
         "beta1": get("beta1", 0.0),
         "epsilon1": get("epsilon1", 1e-30),
         "clipping_threshold": threshold if source.has(target) else 1.0,
         "min_dim_size_to_factor": minimum if get("factored", default=True) else None,
         "stacked_dim_names": source.get_optional("AdafactorOptimizer.stacked_dim_names", []) or [],
     }
-    if parameters["decay_rate"] is None:
-        parameters["decay_rate"] = _decay_rate(source, draft)
+    rate = get("decay_rate", None)
+    rate = _decay_rate(source, draft) if rate is None else rate
+    if rate is not None:
+        parameters["decay_rate"] = rate
     target = "AdafactorOptimizer.exclude_from_parameter_scale"
     texts = source.get_optional(target, []) or []
     # The original looks for the texts themselves, not for patterns.
