@@ -126,9 +126,9 @@ QUICK_CASES = {
     ],
     "tests/extras/mesh_tensorflow/importer/test_imported_runs.py::"
     "test_a_run_goes_on_from_any_step": ["lm-one device"],
-    "tests/extras/mesh_tensorflow/parity/test_tensor_functions.py::"
+    "tests/extras/mesh_tensorflow/test_parity.py::"
     "test_microbatches_sum_to_the_batch_and_concatenate_outputs": ["2"],
-    "tests/extras/mesh_tensorflow/parity/test_tensor_functions.py::"
+    "tests/extras/mesh_tensorflow/test_parity.py::"
     "test_a_position_attends_to_its_block_and_the_neighbouring_ones": [
         "False-data:1,model:1-",
         "False-data:2,model:2-h_blocks:data;w_blocks:model",
@@ -299,11 +299,8 @@ QUICK_CASES = {
         "decode_length_step4-False",
         "eos3_step6-False",
     ],
-    "tests/oracle/test_beam_steps.py::test_the_whole_search_equals_the_original": [
-        "alpha0_6_model-False"
-    ],
     "tests/oracle/test_beam_steps.py::test_beam_search_equals_the_original": [
-        "beam_alpha0_6-False"
+        *("alpha0_6_model-False", "beam_alpha0_6-False")
     ],
     "tests/oracle/test_beam_steps.py::"
     "test_greedy_decoding_equals_the_original_up_to_each_rows_end": [

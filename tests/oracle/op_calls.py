@@ -33,6 +33,11 @@ def _operands(inputs: Mapping[str, mtf.Tensor]) -> list[mtf.Tensor]:
     return [inputs[f"x{i}"] for i in range(len(inputs)) if f"x{i}" in inputs]
 
 
+def _dim(case: ReferenceCase, of_first: str) -> str:
+    """Returns the dimension that an operation is along: "a" in one case, "b" in others."""
+    return "a" if case.name == of_first else "b"
+
+
 def _einsum(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
     xs = _operands(inputs)
     reduced = case.hparams.get("reduced_dims")
@@ -105,31 +110,6 @@ def _top_1(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -
     }
 
 
-def _nth_element(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
-    x, n = inputs["x"], case.hparams["n"]
-    return {
-        "largest": mtf.nth_largest_element(x, n, dim_of(x, "v")),
-        "smallest": mtf.nth_smallest_element(x, n, dim_of(x, "v")),
-    }
-
-
-def _cumsum(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
-    x = inputs["x"]
-    return {
-        "inclusive": mtf.cumsum(x, dim_of(x, "l")),
-        "exclusive": mtf.cumsum(x, dim_of(x, "l"), exclusive=True),
-    }
-
-
-def _one_hot(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
-    hparams = case.hparams
-    depth = mtf.Dimension("depth", hparams["depth"])
-    dtype = tf.as_dtype(hparams["dtype"])
-    return {
-        "y": mtf.one_hot(inputs["indices"], depth, hparams["on_value"], hparams["off_value"], dtype)
-    }
-
-
 def _gather(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
     weights = inputs["weights"]
     vocab = dim_of(weights, "v")
@@ -144,13 +124,9 @@ def _gather(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) 
     return {"y": mtf.gather(weights, inputs["indices"], vocab, output_shape)}
 
 
-def _concat(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
-    return {"y": mtf.concat(_operands(inputs), "a" if case.name == "concat_first" else "b")}
-
-
 def _split(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
     x = inputs["x"]
-    dim = dim_of(x, "a" if case.name == "split_first" else "b")
+    dim = dim_of(x, _dim(case, "split_first"))
     parts = mtf.split(x, dim, case.hparams["num_or_size_splits"])
     return {f"y{i}": part for i, part in enumerate(parts)}
 
@@ -159,43 +135,6 @@ def _stack(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -
     axis = {"stack_axis0": 0, "stack_axis1": 1, "stack_axis_minus1": -1}[case.name]
     y = mtf.stack(_operands(inputs), "s", axis)
     return {"y": y, "unstack0": mtf.unstack(y, dim_of(y, "s"))[0]}
-
-
-def _shift(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
-    x = inputs["x"]
-    return {"y": mtf.shift(x, case.hparams["offset"], dim_of(x, "l"), case.hparams["wrap"])}
-
-
-def _dynamic_shift(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
-    x = inputs["x"]
-    return {"y": mtf.dynamic_shift(x, inputs["offset"], dim_of(x, "l"), case.hparams["wrap"])}
-
-
-def _pad(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
-    name = "a" if case.name == "pad_right" else "b"
-    return {"y": mtf.pad(inputs["x"], case.hparams["paddings"], name)}
-
-
-def _slice(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
-    name = "a" if case.name == "slice_first" else "b"
-    return {"y": mtf.slice(inputs["x"], case.hparams["begin"], case.hparams["size"], name)}
-
-
-def _reshape(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
-    return {"y": mtf.reshape(inputs["x"], shape_of(case.hparams["new_shape"]))}
-
-
-def _transpose(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
-    return {"y": mtf.transpose(inputs["x"], shape_of(case.hparams["new_shape"]))}
-
-
-def _replace(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
-    old, new = shape_of(case.hparams["old"]), shape_of(case.hparams["new"])
-    return {"y": mtf.replace_dimensions(inputs["x"], old.dims, new.dims)}
-
-
-def _rename(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
-    return {"y": mtf.rename_dimension(inputs["x"], "b", "z")}
 
 
 def _range(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
@@ -212,10 +151,6 @@ def _cwise(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -
         else:
             results[name] = getattr(mtf, name.removesuffix("_pos"))(x)
     return results
-
-
-def _pow(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
-    return {"y": mtf.pow(inputs["x"], case.hparams["exponent"])}
 
 
 def _binary(case: ReferenceCase, inputs: dict[str, mtf.Tensor], mesh: mtf.Mesh) -> Results:
@@ -305,10 +240,14 @@ def _sigmoid_cross_entropy(
 # By prefix of the case's name; the longest one decides.
 CALLS: dict[str, Call] = {
     "einsum": _einsum,
-    "reshape": _reshape,
-    "transpose": _transpose,
-    "replace_dimensions": _replace,
-    "rename_dimension": _rename,
+    "reshape": lambda c, x, _: {"y": mtf.reshape(x["x"], shape_of(c.hparams["new_shape"]))},
+    "transpose": lambda c, x, _: {"y": mtf.transpose(x["x"], shape_of(c.hparams["new_shape"]))},
+    "replace_dimensions": lambda c, x, _: {
+        "y": mtf.replace_dimensions(
+            x["x"], *(shape_of(c.hparams[side]).dims for side in ("old", "new"))
+        )
+    },
+    "rename_dimension": lambda c, x, _: {"y": mtf.rename_dimension(x["x"], "b", "z")},
     **{
         f"reduce_{name}": _reduce(f"reduce_{name}")
         for name in ("sum", "mean", "max", "min", "all", "any")
@@ -318,20 +257,39 @@ CALLS: dict[str, Call] = {
     "sigmoid_cross_entropy": _sigmoid_cross_entropy,
     "top_k": _top_k,
     "top_1": _top_1,
-    "nth_element": _nth_element,
-    "cumsum": _cumsum,
-    "one_hot": _one_hot,
+    "nth_element": lambda c, x, _: {
+        "largest": mtf.nth_largest_element(x["x"], c.hparams["n"], dim_of(x["x"], "v")),
+        "smallest": mtf.nth_smallest_element(x["x"], c.hparams["n"], dim_of(x["x"], "v")),
+    },
+    "cumsum": lambda c, x, _: {
+        "inclusive": mtf.cumsum(x["x"], dim_of(x["x"], "l")),
+        "exclusive": mtf.cumsum(x["x"], dim_of(x["x"], "l"), exclusive=True),
+    },
+    "one_hot": lambda c, x, _: {
+        "y": mtf.one_hot(
+            x["indices"],
+            mtf.Dimension("depth", c.hparams["depth"]),
+            *(c.hparams["on_value"], c.hparams["off_value"]),
+            tf.as_dtype(c.hparams["dtype"]),
+        )
+    },
     "gather": _gather,
-    "concat": _concat,
+    "concat": lambda c, x, _: {"y": mtf.concat(_operands(x), _dim(c, "concat_first"))},
     "split": _split,
     "stack": _stack,
-    "shift": _shift,
-    "dynamic_shift": _dynamic_shift,
-    "pad": _pad,
-    "slice": _slice,
+    "shift": lambda c, x, _: {
+        "y": mtf.shift(x["x"], c.hparams["offset"], dim_of(x["x"], "l"), c.hparams["wrap"])
+    },
+    "dynamic_shift": lambda c, x, _: {
+        "y": mtf.dynamic_shift(x["x"], x["offset"], dim_of(x["x"], "l"), c.hparams["wrap"])
+    },
+    "pad": lambda c, x, _: {"y": mtf.pad(x["x"], c.hparams["paddings"], _dim(c, "pad_right"))},
+    "slice": lambda c, x, _: {
+        "y": mtf.slice(x["x"], c.hparams["begin"], c.hparams["size"], _dim(c, "slice_first"))
+    },
     "range": _range,
     "cwise": _cwise,
-    "pow": _pow,
+    "pow": lambda c, x, _: {"y": mtf.pow(x["x"], c.hparams["exponent"])},
     "binary": _binary,
     "integer_binary": _integer_binary,
     "where": _where,

@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.checkpoints.names import sources_of
-from mtfrun.extras.mesh_tensorflow import parity
 from mtfrun.models import Loss, moe
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.tokens.token_model import TokenModel
@@ -131,61 +130,6 @@ def transformer_model(mesh: mtf.Mesh, case: ReferenceCase, **options: Any) -> To
         encoder=functools.partial(stack, layers=[attention, feed_forward]),
         decoder=functools.partial(stack, layers=[attention, to_encoder, feed_forward]),
         **arguments,
-    )
-
-
-def tensor2tensor_model(mesh: mtf.Mesh, case: ReferenceCase) -> TokenModel:
-    """Returns the model of a case of either MtfTransformer."""
-    hp = case.hparams
-    sizes = {"num_heads": hp["num_heads"], "d_kv": hp["d_kv"]}
-    heads = t.AttentionHeads(**sizes)
-    window = hp.get("local_attention_window_size", 1)
-    factor = hp.get("compression_factor", 1)
-    classes = {
-        "att": functools.partial(t.SelfAttention, heads=heads),
-        "enc_att": functools.partial(t.EncoderDecoderAttention, heads=heads),
-        "drd": functools.partial(t.FeedForward, d_ff=hp["d_ff"]),
-        "local_att": functools.partial(parity.MaskedLocalAttention, **sizes, window=window),
-        "compressed_att": functools.partial(
-            parity.CompressedSelfAttention, **sizes, compression_factor=factor
-        ),
-    }
-    is_lm = hp["vocab_inputs"] is None
-    if "decoder_layers" in hp:
-        layers = {"encoder": hp["encoder_layers"], "decoder": hp["decoder_layers"]}
-        blocks = {"encoder": 1, "decoder": 1}
-    else:
-        decoder = ["att", "drd"] if is_lm else ["att", "enc_att", "drd"]
-        layers = {"encoder": ["att", "drd"], "decoder": decoder}
-        blocks = {name: hp[f"num_{name}_layers"] for name in layers}
-    stacks = {
-        name: functools.partial(
-            t.Stack, num_layers=blocks[name], layers=[classes[layer] for layer in layers[name]]
-        )
-        for name in layers
-    }
-    options: dict[str, Any] = {
-        "embedding": t.TokenEmbedding(
-            d_model=hp["d_model"],
-            max_length=hp["max_length"],
-            tied_softmax=hp["shared_embedding_and_softmax_weights"],
-        ),
-        "loss": t.TokenLoss(label_smoothing=hp["label_smoothing"]),
-        "shift_across_segments": True,
-    }
-    vocabulary_size = len(case.arrays["w/transformer/targets_embedding"])
-    if is_lm:
-        return t.DecoderOnly(mesh, vocabulary_size, stack=stacks["decoder"], **options)
-    inputs_size = None
-    if not hp["shared_embedding"]:
-        inputs_size = len(case.arrays["w/transformer/inputs_embedding"])
-    return t.EncoderDecoder(
-        mesh,
-        vocabulary_size,
-        inputs_vocabulary_size=inputs_size,
-        encoder=stacks["encoder"],
-        decoder=stacks["decoder"],
-        **options,
     )
 
 

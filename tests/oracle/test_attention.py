@@ -5,6 +5,8 @@ All 38 cases of `attention.npz` run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -45,12 +47,6 @@ def _masks(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
     }
 
 
-def _local_block_bias(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
-    block = mtf.Dimension("length", case.hparams["length"])
-    memory = mtf.Dimension("memory_length", case.hparams["length"])
-    return {"mask": parity.attention_bias_local_block(mesh, block, memory)}
-
-
 def _dot_product_with_lost_normalisation(
     case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh
 ) -> Tensors:
@@ -78,11 +74,6 @@ def _dot_product(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tenso
         extra_logit=case.hparams["extra_logit"],
     )
     return {"o": o}
-
-
-def _multihead(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
-    memory, mask = tensors.get("memory"), tensors.get("mask")
-    return {"y": parity.multihead_attention(tensors["x"], memory, mask, _params(tensors))}
 
 
 def _self_incremental(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
@@ -114,61 +105,49 @@ def _state_shape(case: ReferenceCase, tensors: Tensors, memory: str) -> list[mtf
     return [*batch, params.heads, memory_dim, params.kv_channels]
 
 
-def _encdec_incremental(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
-    names = ("x", "wq", "wo", "k", "v", "mask")
-    y = parity.multihead_encdec_attention_incremental(*(tensors[name] for name in names))
-    return {"y": y}
-
-
 def _masked_local(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
-    y, k, v = parity.masked_local_attention_1d(
-        tensors["x"],
-        _params(tensors),
-        case.hparams["window_size"],
-        case.hparams["length_per_split"],
-    )
-    return {"y": y, "k": k, "v": v}
+    sizes = (case.hparams["window_size"], case.hparams["length_per_split"])
+    outputs = parity.masked_local_attention_1d(tensors["x"], _params(tensors), *sizes)
+    return dict(zip("ykv", outputs, strict=True))
 
 
-def _spatial(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
-    y = parity.local_self_attention_spatial_blocks(
-        tensors["x"], _params(tensors), mask_right=case.hparams["mask_right"]
-    )
-    return {"y": y}
-
-
-def _spatial_2d(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
-    # The original adds up logits over the rows; ours attends to positions unless asked.
-    y = parity.local_2d_self_attention_spatial_blocks(
-        tensors["x"], _params(tensors), sum_logits_over_rows=True
-    )
-    return {"y": y}
-
-
-def _compressed(case: ReferenceCase, tensors: Tensors, mesh: mtf.Mesh) -> Tensors:
-    y = parity.multihead_self_attention_memory_compressed(
-        tensors["x"],
-        case.hparams["mask_right"],
-        case.hparams["compression_factor"],
-        _params(tensors),
-    )
-    return {"y": y}
-
-
-# By prefix of a case's name.
-CALLS = {
+# By prefix of a case's name: of the case, its tensors and their mesh.
+CALLS: dict[str, Callable[[ReferenceCase, Tensors, mtf.Mesh], Tensors]] = {
     "masks": _masks,
-    "local_block_bias": _local_block_bias,
+    "local_block_bias": lambda c, _, mesh: {
+        "mask": parity.attention_bias_local_block(
+            mesh, *(mtf.Dimension(n, c.hparams["length"]) for n in ("length", "memory_length"))
+        )
+    },
     "dot_product_attention_fully_masked_row": _dot_product_with_lost_normalisation,
     "dot_product_attention": _dot_product,
-    "multihead_attention": _multihead,
+    "multihead_attention": lambda _, x, mesh: {
+        "y": parity.multihead_attention(x["x"], x.get("memory"), x.get("mask"), _params(x))
+    },
     "multihead_self_attention_incremental": _self_incremental,
-    "multihead_encdec_attention_incremental": _encdec_incremental,
+    "multihead_encdec_attention_incremental": lambda _, x, mesh: {
+        "y": parity.multihead_encdec_attention_incremental(
+            *(x[name] for name in ("x", "wq", "wo", "k", "v", "mask"))
+        )
+    },
     "masked_local_attention_1d_incremental": _local_incremental,
     "masked_local_attention_1d": _masked_local,
-    "local_self_attention_spatial_blocks": _spatial,
-    "local_2d_self_attention_spatial_blocks": _spatial_2d,
-    "memory_compressed_attention": _compressed,
+    "local_self_attention_spatial_blocks": lambda c, x, _: {
+        "y": parity.local_self_attention_spatial_blocks(
+            x["x"], _params(x), mask_right=c.hparams["mask_right"]
+        )
+    },
+    # The original adds up logits over the rows; ours attends to positions unless asked.
+    "local_2d_self_attention_spatial_blocks": lambda _, x, mesh: {
+        "y": parity.local_2d_self_attention_spatial_blocks(
+            x["x"], _params(x), sum_logits_over_rows=True
+        )
+    },
+    "memory_compressed_attention": lambda c, x, _: {
+        "y": parity.multihead_self_attention_memory_compressed(
+            x["x"], c.hparams["mask_right"], c.hparams["compression_factor"], _params(x)
+        )
+    },
 }
 
 # The original's variable of four projections is split into four.

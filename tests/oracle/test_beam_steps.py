@@ -92,15 +92,17 @@ def _where(names: list[str]) -> list[Any]:
 
 
 def _model_of(name: str) -> ReferenceCase:
-    return CASES[name.split("_step", maxsplit=1)[0] + "_model"] if "_step" in name else CASES[name]
+    return CASES[name.split("_step", maxsplit=1)[0] + "_model"]
 
 
-def _mesh(model: ReferenceCase, distributed: bool) -> mtf.Mesh:
-    sizes = [
-        next((n for n in (2, 3) if distributed and model.hparams[name] % n == 0), 1)
-        for name in ("batch", "vocab")
-    ]
-    return mtf.Mesh(f"data:{sizes[0]},model:{sizes[1]}", "batch:data;vocab:model")
+def mesh_of(case: ReferenceCase, distributed: bool) -> mtf.Mesh:
+    """Returns one device, or the mesh of up to 2x2 that divides the batch and the vocabulary."""
+    if not distributed:
+        return mtf.Mesh()
+    data = next((n for n in (2, 3) if case.hparams["batch"] % n == 0), 1)
+    model = next((n for n in (2, 3, 5) if case.hparams["vocab"] % n == 0), 1)
+    shape = f"data:{data},model:{model if data * model <= 8 else 1}"
+    return mtf.Mesh(shape, "batch:data;vocab:model")
 
 
 def _dims(model: ReferenceCase) -> tuple[mtf.Dimension, ...]:
@@ -188,7 +190,7 @@ def _step(case: ReferenceCase, model: ReferenceCase, mesh: mtf.Mesh) -> dict[str
 @pytest.mark.parametrize("name, distributed", _where(STEPS))
 def test_a_step_equals_the_original(name: str, distributed: bool) -> None:
     case, model = CASES[name], _model_of(name)
-    found = _step(case, model, _mesh(model, distributed))
+    found = _step(case, model, mesh_of(model, distributed))
     expected = case.with_role("out")
     # Places whose flag is False are empty. The ids there are of whichever of the equal scores, all
     # -1e7, came first, and nothing reads them.
@@ -200,39 +202,14 @@ def test_a_step_equals_the_original(name: str, distributed: bool) -> None:
         assert_close(found[key], value, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("name, distributed", _where(MODELS))
-def test_the_whole_search_equals_the_original(name: str, distributed: bool) -> None:
-    case = CASES[name]
-    mesh = _mesh(case, distributed)
-    batch, beam, length, vocab = _dims(case)
-    limit = case.hparams["decode_length"] or length.size
-
-    def run(prompts: mtf.Tensor) -> Any:
-        search = BeamSearch(
-            case.hparams["alpha"], stop_early=case.hparams["stop_early"], independent_rows=False
-        )
-        return search(
-            stateful_decoder(mesh, case.with_role("in"), [batch, beam], case.hparams["decay"]),
-            prompts,
-            beam,
-            vocab,
-            limits=mtf.constant(mesh, limit, [batch], "int32"),
-            rules=Rules((case.hparams["eos_id"],)),
-        )
-
-    prompts = mtf.constant(mesh, 0, [batch, length], "int32")
-    found = mtf.to_numpy(mtf.function(run)(prompts))
-    np.testing.assert_array_equal(found.ids, case.arrays["out/beam_search_ids"])
-    assert_close(found.scores, case.arrays["out/beam_search_scores"], FLOAT32_MODEL_TOLERANCE)
+DECODE_CASES = CASES | reference_cases("decode")
+BEAM_CASES = [*MODELS, *(name for name in DECODE_CASES if name.startswith("beam"))]
+GREEDY_CASES = [name for name in DECODE_CASES if name.startswith("greedy")]
 
 
 def test_all_cases_are_there() -> None:
-    assert (len(STEPS), len(MODELS)) == (21, 4)
-
-
-DECODE_CASES = reference_cases("decode")
-BEAM_CASES = [name for name in DECODE_CASES if name.startswith("beam")]
-GREEDY_CASES = [name for name in DECODE_CASES if name.startswith("greedy")]
+    assert (len(STEPS), len(BEAM_CASES), len(GREEDY_CASES)) == (21, 19, 8)
+    assert DECODE_CASES.keys() >= QUICK
 
 
 # On meshes in the default suite: rows that end and do not, a choice in two stages.
@@ -254,24 +231,11 @@ def _decode_where(names: list[str]) -> list[Any]:
     ]
 
 
-def mesh_of(case: ReferenceCase, distributed: bool) -> mtf.Mesh:
-    """Returns one device, or the mesh of up to 2x2 that divides the batch and the vocabulary."""
-    if not distributed:
-        return mtf.Mesh()
-    data = next((n for n in (2, 3) if case.hparams["batch"] % n == 0), 1)
-    model = next((n for n in (2, 3, 5) if case.hparams["vocab"] % n == 0), 1)
-    shape = f"data:{data},model:{model if data * model <= 8 else 1}"
-    return mtf.Mesh(shape, "batch:data;vocab:model")
-
-
-def _beam_search(case: ReferenceCase, mesh: mtf.Mesh) -> Any:
-    """Returns the Hypotheses of a case, as numpy arrays."""
-    options = case.hparams
-    batch, beam, length = (
-        mtf.Dimension(name, options[key])
-        for name, key in (("batch", "batch"), ("beam", "beam_size"), ("length", "length"))
-    )
-    vocab = mtf.Dimension("vocab", options["vocab"])
+@pytest.mark.parametrize("name, distributed", _decode_where(BEAM_CASES))
+def test_beam_search_equals_the_original(name: str, distributed: bool) -> None:
+    case = DECODE_CASES[name]
+    mesh, options = mesh_of(case, distributed), case.hparams
+    batch, beam, length, vocab = _dims(case)
     limit = min(options["decode_length"] or length.size, length.size)
 
     def run(prompts: mtf.Tensor, limits: mtf.Tensor) -> Hypotheses:
@@ -281,28 +245,17 @@ def _beam_search(case: ReferenceCase, mesh: mtf.Mesh) -> Any:
             independent_rows=False,
             num_prefilter=options.get("num_prefilter", 0),
         )
-        return search(
-            stateful_decoder(mesh, case.with_role("in"), [batch, beam], options["decay"]),
-            prompts,
-            beam,
-            vocab,
-            limits=limits,
-            rules=Rules((options["eos_id"],)),
-        )
+        decoder = stateful_decoder(mesh, case.with_role("in"), [batch, beam], options["decay"])
+        rules = Rules((options["eos_id"],))
+        return search(decoder, prompts, beam, vocab, limits=limits, rules=rules)
 
-    prompts = mtf.import_tf_tensor(
-        mesh, np.zeros([batch.size, length.size], np.int32), [batch, length]
-    )
+    zeros = np.zeros([batch.size, length.size], np.int32)
+    prompts = mtf.import_tf_tensor(mesh, zeros, [batch, length])
     limits = mtf.import_tf_tensor(mesh, np.full([batch.size], limit, np.int32), [batch])
-    return mtf.to_numpy(mtf.function(run)(prompts, limits))
-
-
-@pytest.mark.parametrize("name, distributed", _decode_where(BEAM_CASES))
-def test_beam_search_equals_the_original(name: str, distributed: bool) -> None:
-    case = DECODE_CASES[name]
-    hypotheses = _beam_search(case, mesh_of(case, distributed))
-    np.testing.assert_array_equal(hypotheses.ids, case.arrays["out/ids"])
-    assert_close(hypotheses.scores, case.arrays["out/scores"], FLOAT32_MODEL_TOLERANCE)
+    hypotheses = mtf.to_numpy(mtf.function(run)(prompts, limits))
+    prefix = "out/beam_search_" if name in MODELS else "out/"
+    np.testing.assert_array_equal(hypotheses.ids, case.arrays[f"{prefix}ids"])
+    assert_close(hypotheses.scores, case.arrays[f"{prefix}scores"], FLOAT32_MODEL_TOLERANCE)
 
 
 @pytest.mark.parametrize("name, distributed", _decode_where(GREEDY_CASES))
@@ -327,8 +280,3 @@ def test_greedy_decoding_equals_the_original_up_to_each_rows_end(
     ends_before = np.cumsum(expected == case.hparams["eos_id"], axis=1)
     ends_before = np.pad(ends_before[:, :-1], [(0, 0), (1, 0)])
     np.testing.assert_array_equal(ids, np.where(ends_before > 0, 0, expected))
-
-
-def test_all_cases_are_there_in_decode() -> None:
-    assert (len(BEAM_CASES), len(GREEDY_CASES)) == (15, 8)
-    assert DECODE_CASES.keys() >= QUICK

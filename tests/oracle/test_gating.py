@@ -14,16 +14,12 @@ from mtfrun import mtf
 from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.models import moe
 from tests.layouts import FLOAT32_OP_TOLERANCE, assert_close
-from tests.oracle.layer_case import Tensors, inputs_of, layouts_over, policy, shape_of, top_2_gate
+from tests.oracle.layer_case import Tensors, inputs_of, layouts_of, policy, shape_of, top_2_gate
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 
 FILES = ["gating_top2_v1", "gating_top2_v2", "gating_truncated", "gating_transformer"]
 CASES = {(file, name): case for file in FILES for name, case in reference_cases(file).items()}
-SPLIT = ("experts", "expert_unsplit", "input", "ex", "a", "outer", "outer_batch", "batch")
-
-
-def _layouts(case: ReferenceCase) -> list[tuple[str, str]]:
-    return layouts_over(case, SPLIT)
+SPLIT = {"experts", "expert_unsplit", "input", "ex", "a", "outer", "outer_batch", "batch"}
 
 
 def _gate(file: str, case: ReferenceCase) -> moe.Gate:
@@ -110,20 +106,16 @@ def _run(file: str, case: ReferenceCase, mesh: mtf.Mesh) -> tuple[Any, Any]:
     return mtf.function(run)(inputs_of(mesh, case))
 
 
-# The default suite has one device for most cases, and for every fourth the last mesh, which splits
-# two dimensions; the slow tests have both for all.
-LAYOUTS = {key: _layouts(case) for key, case in CASES.items()}
+def _where(case: ReferenceCase) -> list[tuple[str, str]]:
+    """Returns one device, and a mesh that splits two dimensions if the case has them."""
+    names = {name for dims in case.dims.values() for name in dims}
+    return layouts_of(case, names - SPLIT)[:2]
 
 
+# tests/quick_cases.py has those of the default suite.
 @pytest.mark.parametrize(
     "file, name, mesh_shape, layout",
-    [
-        pytest.param(
-            *key, *where, marks=[] if where == layouts[-(n % 4 == 0)] else pytest.mark.slow
-        )
-        for n, (key, layouts) in enumerate(LAYOUTS.items())
-        for where in (layouts[0], layouts[-1])
-    ],
+    [(*key, *where) for key, case in CASES.items() for where in _where(case)],
 )
 def test_gate_equals_the_original(file: str, name: str, mesh_shape: str, layout: str) -> None:
     case = CASES[file, name]

@@ -211,26 +211,19 @@ def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[A
 LAYOUTS = {key: _layouts(case) for key, case in CASES.items()}
 
 
-# The dispatch and the layout of the default suite, for three cases in turn.
-QUICK = [("gather", 1), ("einsum", 0), ("gather", 0)]
-
-
 def _where(layouts: list[tuple[str, str]]) -> list[tuple[str, int]]:
     """Returns dispatches, and the numbers of layouts."""
     finest = max(range(len(layouts)), key=lambda i: layouts[i][1].count(":"))
-    return list(dict.fromkeys([*QUICK, ("gather", finest), ("einsum", len(layouts) // 2)]))
+    pairs = [("gather", 1), ("einsum", 0), ("gather", 0), ("gather", finest)]
+    return list(dict.fromkeys([*pairs, ("einsum", len(layouts) // 2)]))
 
 
+# tests/quick_cases.py has those of the default suite.
 @pytest.mark.parametrize(
     "file, name, mesh_shape, layout, dispatch",
     [
-        pytest.param(
-            *key,
-            *layouts[i],
-            dispatch,
-            marks=[] if (dispatch, i) == QUICK[n % 3] else pytest.mark.slow,
-        )
-        for n, (key, layouts) in enumerate(LAYOUTS.items())
+        (*key, *layouts[i], dispatch)
+        for key, layouts in LAYOUTS.items()
         for dispatch, i in _where(layouts)
     ],
 )

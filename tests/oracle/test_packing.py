@@ -25,17 +25,15 @@ ZEROS_INSIDE = "pack_zeros_inside"
 LOSES_ENDS = ("pack_truncation", "pack_or_pad_pad")
 
 
-def features_of(case: ReferenceCase) -> list[str]:
-    """Returns the names of the case's features."""
+def _features(case: ReferenceCase) -> list[str]:
     return [name for name in ("inputs", "targets") if f"in/{name}" in case.arrays]
 
 
-def lengths_of(case: ReferenceCase) -> list[int]:
-    """Returns the length of the rows of each feature."""
-    return [case.arrays[f"out/{name}"].shape[1] for name in features_of(case)]
+def _lengths(case: ReferenceCase) -> list[int]:
+    return [case.arrays[f"out/{name}"].shape[1] for name in _features(case)]
 
 
-def texts_of(case: ReferenceCase, name: str) -> list[list[int]]:
+def _texts(case: ReferenceCase, name: str) -> list[list[int]]:
     """Returns the ids of a feature of every example, as many as are not zero."""
     return [
         row[: np.count_nonzero(row[:size])].tolist()
@@ -43,13 +41,12 @@ def texts_of(case: ReferenceCase, name: str) -> list[list[int]]:
     ]
 
 
-def cache_of(case: ReferenceCase) -> TokenCache:
-    """Returns a cache of the case's examples."""
-    names = features_of(case)
-    return token_cache(list(zip(*(texts_of(case, name) for name in names), strict=True)), names)
+def _cache(case: ReferenceCase) -> TokenCache:
+    names = _features(case)
+    return token_cache(list(zip(*(_texts(case, name) for name in names), strict=True)), names)
 
 
-def counts_of(case: ReferenceCase) -> np.ndarray:
+def _counts(case: ReferenceCase) -> np.ndarray:
     """Returns how many examples each row has, [rows]."""
     segmentation = case.with_role("out").get("targets_segmentation")
     if segmentation is None:  # one example per row
@@ -57,22 +54,21 @@ def counts_of(case: ReferenceCase) -> np.ndarray:
     return segmentation.max(axis=1).astype(np.int64)
 
 
-def plan_of(case: ReferenceCase) -> Plan:
-    """Returns the examples of every row."""
-    counts = counts_of(case)
+def _plan(case: ReferenceCase) -> Plan:
+    counts = _counts(case)
     return Plan(np.arange(counts.sum()), np.concatenate([[0], np.cumsum(counts)]))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_same_texts_in_a_row_make_the_same_row(name: str) -> None:
-    case, cache = CASES[name], cache_of(CASES[name])
+    case, cache = CASES[name], _cache(CASES[name])
     ends = cache.ends.reshape(-1)
-    for column, (feature, length) in enumerate(zip(cache.features, lengths_of(case), strict=True)):
+    for column, (feature, length) in enumerate(zip(cache.features, _lengths(case), strict=True)):
         starts = (ends - cache.lengths.reshape(-1)).reshape(cache.ends.shape)[:, column]
         sizes = np.minimum(cache.lengths[:, column], length)
         keeps_end = feature in (case.hparams.get("ensure_eos") or [])
         stops = cache.ends[:, column] if keeps_end else starts + sizes
-        collated = collate(cache.tokens, Texts(starts, sizes, stops), counts_of(case), length)
+        collated = collate(cache.tokens, Texts(starts, sizes, stops), _counts(case), length)
         outputs = case.with_role("out")
         np.testing.assert_array_equal(collated.ids, outputs[feature])
         if f"{feature}_position" in outputs:
@@ -85,13 +81,13 @@ def test_the_same_texts_in_a_row_make_the_same_row(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(CASES.keys() - {ZEROS_INSIDE, *LOSES_ENDS}))
 def test_rows_of_a_cache_are_those_rows(name: str) -> None:
-    case, cache = CASES[name], cache_of(CASES[name])
+    case, cache = CASES[name], _cache(CASES[name])
     outputs = case.with_role("out")
     is_packed = "targets_segmentation" in outputs
     rows = (
-        PackedRows(cache, lengths_of(case), plan=plan_of(case))
+        PackedRows(cache, _lengths(case), plan=_plan(case))
         if is_packed
-        else PaddedRows(cache, lengths_of(case))
+        else PaddedRows(cache, _lengths(case))
     )
     numbers = np.arange(len(rows))
     batch = rows.take(Selection(numbers, np.zeros_like(numbers)))
@@ -102,7 +98,7 @@ def test_rows_of_a_cache_are_those_rows(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_best_fit_needs_no_more_rows(name: str) -> None:
-    case, cache = CASES[name], cache_of(CASES[name])
-    plan = pack(cache.lengths, lengths_of(case))
+    case, cache = CASES[name], _cache(CASES[name])
+    plan = pack(cache.lengths, _lengths(case))
     assert sorted(plan.examples.tolist()) == list(range(len(cache)))
-    assert plan.rows <= len(counts_of(case))
+    assert plan.rows <= len(_counts(case))

@@ -1,15 +1,18 @@
-"""Both generations of Tensor2Tensor's MtfTransformer: logits, loss, gradients, greedy decodes."""
+"""Both generations of Tensor2Tensor's MtfTransformer, imported: logits, loss, greedy decodes."""
 
 from __future__ import annotations
 
 import functools
+import pathlib
+import tempfile
 
 import numpy as np
 import pytest
 
 from mtfrun import mtf
 from mtfrun.models.transformer.tokens.token_model import TokenModel
-from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+from tests.extras.mesh_tensorflow.tensor2tensor.imported_runs import import_case
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 from tests.oracle.reference_decodes import (
     assert_beam_search_is_the_originals,
@@ -18,14 +21,7 @@ from tests.oracle.reference_decodes import (
     on_one_and_several,
     to_the_end,
 )
-from tests.oracle.reference_models import (
-    mesh_for,
-    padded_to,
-    reference_gradient,
-    run,
-    tensor2tensor_model,
-    with_weights,
-)
+from tests.oracle.reference_models import layout_for, padded_to, reference_gradient, run
 
 CASES = {
     f"{file}/{name}": case
@@ -46,10 +42,14 @@ def _is_feature(name: str) -> bool:
 
 @functools.cache
 def _model(name: str, several: bool) -> tuple[TokenModel, mtf.Mesh]:
-    """Returns the model of a case with its weights, which tests do not change."""
+    """Returns the imported model of a case, which tests do not change."""
     case = CASES[name]
-    mesh = mesh_for(case, several)
-    return with_weights(tensor2tensor_model(mesh, case), case), mesh
+    mesh, layout = layout_for(case) if several else (ONE_DEVICE, "")
+    with tempfile.TemporaryDirectory() as folder:
+        opened = import_case(case, pathlib.Path(folder)).opened(mesh, LAYOUT=layout).experiment
+        mtf.to_numpy(opened.model.named_variables())  # several devices read while programs run
+    assert isinstance(opened.model, TokenModel)
+    return opened.model, opened.mesh
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 
 from mtfrun import mtf
 from mtfrun.configuration.gin_values import reference, value_text
+from mtfrun.extras.mesh_tensorflow.importer.importer import read_run
 from mtfrun.models.transformer.tokens.token_model import TokenModel
 from tests.extras.mesh_tensorflow.importer.imported_runs import import_run, restore
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
@@ -41,6 +42,8 @@ Synthesizer.key_value_size = 6
 DenseReluDense.hidden_size = 24
 """
 FUNNEL = "FunnelTransformerLayerStack"
+# In the original their positions attend to themselves alone.
+PARTIAL = "experts_of_attention"
 # Classes whose arguments stand in the list of layers; those of others hold for a whole stack.
 WITH_ARGUMENTS = ("SelfAttention", "EncDecAttention", "DenseReluDense", "Conv1DLayer")
 
@@ -93,6 +96,11 @@ def _bindings(hparams: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield f"{stack}/make_layer_stack.layers", layers
 
 
+def _config(case: ReferenceCase) -> str:
+    lines = [f"{target} = {value_text(value)}\n" for target, value in _bindings(case.hparams)]
+    return CONFIG + "".join(lines)
+
+
 def _arguments(arguments: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     has_bias = arguments.get("relative_attention_type") is not None
     for name, value in arguments.items():
@@ -122,15 +130,13 @@ def _original_name(name: str, case: ReferenceCase) -> str:
 def _model(name: str, several: bool, *, masks_start: bool = True) -> tuple[TokenModel, mtf.Mesh]:
     """Returns the imported model, which tests do not change."""
     case = CASES[name]
-    lines = [f"{target} = {value_text(value)}" for target, value in _bindings(case.hparams)]
     with tempfile.TemporaryDirectory() as folder:
         source = pathlib.Path(folder) / "source"
         source.mkdir()
-        (source / "operative_config.gin").write_text(CONFIG + "\n".join(lines) + "\n")
+        (source / "operative_config.gin").write_text(_config(case))
         weights = {_original_name(x, case): value for x, value in case.with_role("w").items()}
         save_weights({**weights, "global_step": np.asarray(3, np.int64)}, source / "model.ckpt-3")
-        # In the original, positions of attention by experts attend to themselves alone.
-        flags = ["--partial"] if name.startswith("experts_of_attention") else []
+        flags = ["--partial"] if name.startswith(PARTIAL) else []
         imported = import_run(source, pathlib.Path(folder) / "run", *flags)
         if not masks_start:
             path = pathlib.Path(imported.config_path)
@@ -140,6 +146,19 @@ def _model(name: str, several: bool, *, masks_start: bool = True) -> tuple[Token
         mtf.to_numpy(state.model.named_variables())  # several devices read while programs run
     assert isinstance(state.model, TokenModel)
     return state.model, state.mesh
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_bindings_of_the_layers_are_taken_over(name: str, tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "operative_config.gin"
+    path.write_text(_config(CASES[name]))
+    bindings: Any = read_run(path, partial=name.startswith(PARTIAL)).record["bindings"]
+    refused = {"encoder/make_layer_stack.layers", "decoder/make_layer_stack.layers"}
+    assert bindings["not supported"].keys() == (refused if name.startswith(PARTIAL) else set())
+    ignored = {"act_type", "act_epsilon", "act_max_steps", "num_rec_steps", "gating_type"}
+    ignored |= {"gates_inputs", "gate_ffn_layer", "position_start_index"}
+    names = {binding.rpartition(".")[2] for binding in bindings["ignored"]}
+    assert names <= {*ignored, "add_position_timing_signal", "use_scope"}, names
 
 
 # The others are slow, on several devices too.

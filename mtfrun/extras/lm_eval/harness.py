@@ -63,13 +63,13 @@ class JudgedModel:
     before the first one, an empty context is that token, or else the end token.
 
     Args:
-      model_dir: of a run, or of an imported model.
+      model_dir: the directory of a run, or of an imported model.
       adapter: a name in `model_dir`/adapters, or the directory of a run of adapters.
       batch_size: rows of a batch; None, or "auto", for the run's `Decoding.batch_size`.
       max_length: ids of context and continuation, or of the prompt and its output, of a language
         model; None for `Decoding.max_length`.
       prefix_token_id: the id that is read in the place of an empty context.
-      device, max_batch_size: of lm_eval; ignored.
+      device, max_batch_size: settings of lm_eval; ignored.
       **settings: arguments of `mtfrun.load`, such as checkpoint, mesh, and values of macros.
     """
 

@@ -68,7 +68,7 @@ class NextSentencePrediction(StreamPreprocessor):
       p_neighbors: probability that two pairs are not exchanged.
       label: text before the inputs.
       buffer_size: number of pairs in the shuffle buffer; 1 does not shuffle.
-      seed: of all draws, which happen once, before the texts are tokenised.
+      seed: the seed of all draws, which happen once, before the texts are tokenised.
     """
 
     text_key: str = TEXT

@@ -51,7 +51,7 @@ class Grouped:
 
     Attributes:
       by: the fields whose values examples of a group have in common.
-      value: what is compared with the prediction of an example.
+      value: the reference of an example without its group.
     """
 
     by: Sequence[str]

@@ -211,8 +211,7 @@ def edit_distance(
 ) -> dict[str, float]:
     """Returns "min_edit", "max_edit", "mean_edit", "median_edit" and "sum_edit", in words.
 
-    A word is what stands between two characters that no word has; it may be empty. `lower` ignores
-    case.
+    Tokenises on non-word characters, as T5 does; words may be empty. `lower` ignores case.
     """
     check_paired("edit_distance", targets, predictions)
     cases = [[x.lower() if lower else x for x in texts] for texts in (targets, predictions)]
@@ -235,7 +234,7 @@ class RankClassificationMetrics:
     also "f1", "auc-roc" and "auc-pr" of class 1; for more the mean of their F1.
 
     Attributes:
-      num_classes: of every example; None if it varies.
+      num_classes: the classes of every example; None if their number varies.
       normalize_by_target_length: whether log-likelihoods are divided by their number of tokens.
     """
 

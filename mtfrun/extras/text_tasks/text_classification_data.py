@@ -17,7 +17,7 @@ from mtfrun.data.cache.tokens import TokenCache, open_cache
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, ids_shape
 from mtfrun.data.prompts import PromptFormat, PromptLimits, TextClassificationPrompts
-from mtfrun.data.rows.batches import Batch, Places, Rows
+from mtfrun.data.rows.batches import Batch, Rows
 from mtfrun.data.rows.order import Selection
 from mtfrun.data.rows.text_rows import PaddedRows
 from mtfrun.data.task import Task
@@ -56,7 +56,7 @@ class TextClassificationData(TaskData):
       length: ids of a row, the end included.
       separators: ends behind the first of two texts, 1 in BERT's rows, 2 in RoBERTa's; None if
         inputs are one text.
-      task: of pairs: the inputs are texts, the targets labels.
+      task: a task of pairs: the inputs are texts, the targets labels.
     """
 
     has_pairs: ClassVar[bool] = True
@@ -130,29 +130,21 @@ class TextClassificationData(TaskData):
             return LabelledPairs(self._cache(task, split), joiner, self.num_targets)
         # A label is one id, and its end.
         limits = [self.length, max(2, self.num_targets)]
-        return LabelledRows(PaddedRows(self._cache(task, split), limits), self.num_targets)
+        return LabelledRows(self._cache(task, split), limits, self.num_targets)
 
 
-class LabelledRows(Rows):
-    """One text a row, and the ids of its labels as the first targets; from rows of both."""
+class LabelledRows(PaddedRows):
+    """One text a row, and the ids of its labels as the first targets."""
 
-    def __init__(self, rows: PaddedRows, num_targets: int):
-        self._rows, self._num_targets = rows, num_targets
-
-    def __len__(self) -> int:
-        return len(self._rows)
+    def __init__(self, cache: TokenCache, lengths: Sequence[int], num_targets: int) -> None:
+        super().__init__(cache, lengths)
+        self._num_targets = num_targets
 
     def take(self, selection: Selection) -> Batch:
-        batch = self._rows.take(selection)
+        batch = super().take(selection)
         targets = np.full_like(batch[INPUTS], self.padding_of(TARGETS))
         targets[:, : self._num_targets] = batch[TARGETS][:, : self._num_targets]
         return {INPUTS: batch[INPUTS], TARGETS: targets}
-
-    def padding_of(self, feature: str) -> int:
-        return self._rows.padding_of(feature)
-
-    def find(self, examples: np.ndarray) -> Places:
-        return self._rows.find(examples)
 
 
 class LabelVocabulary(Vocabulary):

@@ -16,7 +16,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, ids_shape
 from mtfrun.data.preprocessor import Fields, field_of
 from mtfrun.data.prompts import PromptFormat, PromptLimits, PromptRow, ScoredRow, bucket, ends
-from mtfrun.data.rows.batches import Batch, Places, Rows
+from mtfrun.data.rows.batches import Batch, Rows
 from mtfrun.data.rows.order import Selection
 from mtfrun.data.rows.text_rows import PaddedRows
 from mtfrun.data.task import Task
@@ -37,7 +37,7 @@ class TokenClassificationData(TaskData):
 
     Attributes:
       length: ids of a row, the end included.
-      task: of pairs: the inputs are words, the targets labels.
+      task: a task of pairs: the inputs are words, the targets labels.
     """
 
     has_pairs: ClassVar[bool] = True
@@ -84,9 +84,7 @@ class TokenClassificationData(TaskData):
         return open_cache(task, split, self.texts, choice)
 
     def _rows(self, task: Task, split: str) -> Rows:
-        return _LabelledWords(
-            PaddedRows(self._cache(task, split), [self.length, self.length]), self._words
-        )
+        return _LabelledWords(self._cache(task, split), [self.length] * 2, self._words)
 
     @property
     def _words(self) -> WordVocabulary:
@@ -141,28 +139,20 @@ class LabelSequenceVocabulary(LabelVocabulary):
         return " ".join(label for label in labels if label)
 
 
-class _LabelledWords(Rows):
+class _LabelledWords(PaddedRows):
     """One text a row, from rows of a `WordVocabulary`'s ids and of label sequences."""
 
-    def __init__(self, rows: PaddedRows, words: WordVocabulary) -> None:
-        self._rows, self._words = rows, words
-
-    def __len__(self) -> int:
-        return len(self._rows)
+    def __init__(self, cache: TokenCache, lengths: Sequence[int], words: WordVocabulary) -> None:
+        super().__init__(cache, lengths)
+        self._words = words
 
     def take(self, selection: Selection) -> Batch:
-        batch = self._rows.take(selection)
+        batch = super().take(selection)
         inputs, is_first = self._words.divide(batch[INPUTS])
         word = np.maximum(np.cumsum(is_first, -1) - 1, 0)
         labels = np.take_along_axis(batch[TARGETS], word, -1)
         targets = np.where(is_first, labels, self.padding_of(TARGETS))
         return {INPUTS: inputs.astype(np.int32), TARGETS: targets.astype(np.int32)}
-
-    def padding_of(self, feature: str) -> int:
-        return self._rows.padding_of(feature)
-
-    def find(self, examples: np.ndarray) -> Places:
-        return self._rows.find(examples)
 
 
 class TokenClassificationPrompts(PromptFormat):

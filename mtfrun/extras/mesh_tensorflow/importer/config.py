@@ -94,6 +94,7 @@ class SourceConfig:
 
     def __init__(self, bindings: Iterable[Binding], program: Iterable[Binding] = ()) -> None:
         self.scope = ""
+        self.is_encoder = False
         self._values: dict[Key, Any] = {}
         self._own: dict[Key, None] = {}
         for binding in program:
@@ -107,14 +108,11 @@ class SourceConfig:
         self._not_supported: dict[Key, str] = {}
 
     def within(self, scope: str) -> SourceConfig:
-        """Returns the same account, seen from a scope."""
+        """Returns the same account, seen from a scope; a scope for a layer keeps its stack."""
         view = copy.copy(self)
         view.scope = scope
+        view.is_encoder = self.is_encoder or scope == "encoder"
         return view
-
-    @property
-    def is_encoder(self) -> bool:
-        return self.scope.partition("/")[0] == "encoder"
 
     def get(self, target: str, default: Any = None) -> Any:
         """Returns the value of "SelfAttention.num_heads", and counts its binding as converted.

@@ -162,8 +162,8 @@ def _objective(source: SourceConfig, draft: Draft) -> Reference | None:
     if "denoise" not in map(name_of, functions):
         return None
     density = source.get_optional("denoise.noise_density", 0)
-    names = ("noise_mask_fn", "inputs_fn", "targets_fn")
-    key = tuple(_function(source, f"denoise.{name}") for name in names)
+    steps = [source.get(f"denoise.{name}") for name in ("noise_mask_fn", "inputs_fn", "targets_fn")]
+    key = tuple(name_of(step) if isinstance(step, Reference) else None for step in steps)
     if key not in _OBJECTIVES:
         source.refuse("denoise.inputs_fn", f"no objective here does {' and '.join(map(str, key))}")
         return None
@@ -178,11 +178,6 @@ def _objective(source: SourceConfig, draft: Draft) -> Reference | None:
         parameters["random_probability"] = source.get(f"{_TO_RANDOM}.random_prob", 0.1)
     draft.bind(cls, parameters)
     return reference(f"@{cls}()")
-
-
-def _function(source: SourceConfig, target: str) -> str | None:
-    value = source.get(target, None)
-    return name_of(value) if isinstance(value, Reference) else None
 
 
 _MASKED = "data.MaskedLanguageModel"

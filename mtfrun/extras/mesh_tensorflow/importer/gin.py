@@ -80,8 +80,7 @@ class Draft(GinFile):
 
 
 def _as_gin(default: Any) -> Any:
-    """Returns the default of a parameter as gin has it."""
+    """Returns a default as gin has it, but for classes: bindings do not reach those of defaults."""
     if isinstance(default, tuple):
         return [_as_gin(part) for part in default]
-    is_function = inspect.isclass(default) or inspect.isroutine(default)
-    return reference(f"@{shown_name(default)}") if is_function else default
+    return reference(f"@{shown_name(default)}") if inspect.isroutine(default) else default

@@ -88,20 +88,14 @@ def _adam(source: SourceConfig, _: Draft, patterns: VariablePatterns) -> _Optimi
     return "optim.Adam", parameters
 
 
-def _momentum(source: SourceConfig, *_: object) -> _Optimizer:
-    momentum = source.get("MomentumOptimizer.momentum", 0.9)
-    return "optim.Momentum", {"momentum": momentum, "delayed": True}
-
-
-def _sgd(*_: object) -> _Optimizer:
-    return "optim.Sgd", {}
-
-
 _OPTIMIZERS: Mapping[str, Callable[[SourceConfig, Draft, VariablePatterns], _Optimizer]] = {
     "AdafactorOptimizer": _adafactor,
     "AdamWeightDecayOptimizer": _adam,
-    "MomentumOptimizer": _momentum,
-    "SgdOptimizer": _sgd,
+    "MomentumOptimizer": lambda source, *_: (
+        "optim.Momentum",
+        {"momentum": source.get("MomentumOptimizer.momentum", 0.9), "delayed": True},
+    ),
+    "SgdOptimizer": lambda *_: ("optim.Sgd", {}),
 }
 
 

@@ -38,8 +38,7 @@ _NAMES_BY_REASON = {
         tpu_estimator_model_fn.use_tpu tpu_estimator_model_fn.mesh_shape
         tpu_estimator_model_fn.layout_rules tpu_estimator_model_fn.batch_size
         tpu_estimator_model_fn.sequence_length tpu_estimator_model_fn.autostack
-        tpu_estimator_model_fn.learning_rate_schedule
-        tpu_estimator_model_fn.keep_checkpoint_max
+        tpu_estimator_model_fn.learning_rate_schedule tpu_estimator_model_fn.keep_checkpoint_max
         tpu_estimator_model_fn.save_checkpoints_steps tpu_estimator_model_fn.optimizer
         tpu_estimator_model_fn.predict_fn tpu_estimator_model_fn.variable_filter
         tpu_estimator_model_fn.ensemble_inputs tpu_estimator_model_fn.mesh_devices
@@ -47,8 +46,8 @@ _NAMES_BY_REASON = {
         Unitransformer.output_vocab_size Unitransformer.layout Unitransformer.mesh_shape
         make_bitransformer.input_vocab_size make_bitransformer.output_vocab_size
         make_bitransformer.layout make_bitransformer.mesh_shape Unitransformer.name
-        Unitransformer.autoregressive build_model.* get_estimator.* train_model.*
-        eval_model.* export_model.*
+        Unitransformer.autoregressive build_model.* get_estimator.* train_model.* eval_model.*
+        export_model.*
     """,
     "run.learning_rate_schedule takes its place": """
         AdafactorOptimizer.learning_rate AdamWeightDecayOptimizer.learning_rate
@@ -73,8 +72,8 @@ _NAMES_BY_REASON = {
     """,
     "TRAIN_STEPS says how many steps there are": "auto_train_steps.*",
     "files of input and output are flags of `mtfrun decode` and `mtfrun score`": """
-        decode.* decode_from_file.* decode_from_files.* decode_from_dataset.*
-        infer_model.* score_from_strings.* score_from_dataset.*
+        decode.* decode_from_file.* decode_from_files.* decode_from_dataset.* infer_model.*
+        score_from_strings.* score_from_dataset.*
     """,
     "the search compares all candidates; decoding.Search has its settings": """
         beam_search.* Unitransformer.beam_search.*
@@ -83,14 +82,14 @@ _NAMES_BY_REASON = {
     "data are read by as many threads as there are cores": "num_parallel_calls.*",
     "belongs to the vocabulary, which VOCABULARY names": """
         configurable_vocabulary.* Vocabulary.* SentencePieceVocabulary.*
-        get_sentencepiece_model_path.* get_vocabulary.* get_t2t_vocabulary.*
-        get_tfds_vocabulary.* separate_vocabularies.*
+        get_sentencepiece_model_path.* get_vocabulary.* get_t2t_vocabulary.* get_tfds_vocabulary.*
+        separate_vocabularies.*
     """,
     "of a program that prints tasks; `mtfrun data show` does so": "sequence_length.*",
     "texts end at the first end id here, too": "clean_decodes.*",
     "`mtfrun score` writes one JSON object a pair": """
-        score_with_estimator.* score_with_estimator_lazy.* compute_log_likelihoods.*
-        save_scores.* save_scores_to_tfrecords.*
+        score_with_estimator.* score_with_estimator_lazy.* compute_log_likelihoods.* save_scores.*
+        save_scores_to_tfrecords.*
     """,
     "outputs end at the length of Decoding.max_length": """
         Unitransformer.sample_autoregressive.max_steps
@@ -98,10 +97,9 @@ _NAMES_BY_REASON = {
     "prompts may be empty": "Unitransformer.sample_autoregressive.has_partial_sequences",
     "outputs have no prompt": "Unitransformer.sample_autoregressive.remove_partial_sequences",
     "the original's reading of data, which TRAINING_DATA and the files of data replace": """
-        mesh_train_dataset_fn.* mesh_eval_dataset_fn.* mesh_inference_dataset_fn.*
-        tsv_dataset_fn.* pretokenized_tfds_dataset.* untokenized_tfds_dataset.*
-        pretokenized_t2t_dataset.* packed_parallel_tsv_dataset.*
-        simple_text_line_dataset.* make_text_line_dataset.*
+        mesh_train_dataset_fn.* mesh_eval_dataset_fn.* mesh_inference_dataset_fn.* tsv_dataset_fn.*
+        pretokenized_tfds_dataset.* untokenized_tfds_dataset.* pretokenized_t2t_dataset.*
+        packed_parallel_tsv_dataset.* simple_text_line_dataset.* make_text_line_dataset.*
         sample_from_text_line_datasets.*
     """,
     "mtfrun packs and pads rows itself": "pack_or_pad.* pack_dataset.*",
@@ -132,44 +130,38 @@ IGNORED: Mapping[str, str] = {
 """Reasons by "class.parameter", or "class.*" for all parameters."""
 
 _CALLABLES = """
-    SelfAttention LocalSelfAttention EncDecAttention DenseReluDense MoE1D
-    HeterogeneousMoE1D ExpertsSelfAttention ExpertsEncDecAttention Synthesizer
-    TransparentEncDecAttention TalkingHeadsSelfAttention TalkingHeadsEncDecAttention
-    GeneralBilinearSelfAttention GeneralBilinearEncDecAttention BranchedSelfAttention
-    BranchedEncDecAttention Conv1DLayer SeparableConv1DLayer Conv1DLocalAttn
-    LightweightConv1DLocalAttn DynamicConv1DLocalAttn LocalConvAttnBlock ParallelLayer
-    ProductKeyValueMemory GatedLinearUnitLayer EncoderConvolutionalLayer
-    DecoderAttentionLayer DecoderConvolutionalLayer DenseReluDenseFixup SelfAttentionFixup
-    EncDecAttentionFixup LayerStack ReversibleLayerStack UTLayerStack
-    FunnelTransformerLayerStack make_layer_stack make_bitransformer
-    make_bi_student_teacher Unitransformer Bitransformer BitransformerFunnel
-    StudentTeacher Bitransformer.decode Unitransformer.sample_autoregressive
-    Unitransformer.beam_search VocabEmbedding FactorizedVocabEmbedding
-    AdaptiveVocabEmbedding AdaptiveSoftmaxVocabEmbedding MixtureOfSoftmaxes Mixtape
-    get_vocab_embedding_cls adaptive_softmax_loss_fn enc_dec_attention
-    enc_dec_attention_bias relative_position_spans sublayer_call_layer
-    sublayer_mask_padding sublayer_rms_norm sublayer_legacy_rms_norm
-    sublayer_legacy_final_rms_norm sublayer_rms_norm_subsampled sublayer_scale_norm
-    sublayer_residual sublayer_dropout sublayer_annealed_dropout
-    sublayer_clip_activation_gradient sublayer_legacy_dropout sublayer_rezero
-    sublayer_true_layer_norm sublayer_fixup_scale sublayer_fixup_shift
-    clip_activation_gradient SgdOptimizer MomentumOptimizer AdamWeightDecayOptimizer
-    AdafactorOptimizer AdafactorWithMultiLRSchedule AdamWithMultiLRSchedule
-    compute_lr_for_step adafactor_decay_rate_pow product_learning_rate linear_decay
-    linear_warmup truncated_rsqrt constant constant_learning_rate
-    linear_decay_learning_rate learning_rate_schedule_noam slanted_triangular
-    shift_targets reduce_ensemble_logits reduce_ensemble_logits_select
-    reduce_ensemble_logits_mean_prob reduce_ensemble_logits_mean_logit
-    variable_filter_max_size flexible_ckpt_init_mapping unit_scaling_convention
-    serialize_num_microbatches get_variable_dtype run tpu_estimator_model_fn denoise
-    iid_noise_mask regular_noise_mask random_spans_noise_mask random_prefix_noise_mask
-    random_spans_helper random_spans_tokens_length random_spans_targets_length
-    noise_token_to_sentinel noise_span_to_sentinel nonnoise_span_to_sentinel
-    noise_span_to_unique_sentinel nonnoise_span_to_unique_sentinel drop_noise_tokens
-    drop_nonnoise_tokens permute_noise_tokens noise_token_to_gathered_token
-    noise_token_to_random_token noise_token_to_random_token_or_sentinel sentinel_id
-    split_tokens_to_random_length concatenate_and_split_to_fixed_length
-    filter_by_string_length
+SelfAttention LocalSelfAttention EncDecAttention DenseReluDense MoE1D HeterogeneousMoE1D
+ExpertsSelfAttention ExpertsEncDecAttention Synthesizer TransparentEncDecAttention
+TalkingHeadsSelfAttention TalkingHeadsEncDecAttention GeneralBilinearSelfAttention
+GeneralBilinearEncDecAttention BranchedSelfAttention BranchedEncDecAttention Conv1DLayer
+SeparableConv1DLayer Conv1DLocalAttn LightweightConv1DLocalAttn DynamicConv1DLocalAttn
+LocalConvAttnBlock ParallelLayer ProductKeyValueMemory GatedLinearUnitLayer
+EncoderConvolutionalLayer DecoderAttentionLayer DecoderConvolutionalLayer DenseReluDenseFixup
+SelfAttentionFixup EncDecAttentionFixup LayerStack ReversibleLayerStack UTLayerStack
+FunnelTransformerLayerStack make_layer_stack make_bitransformer make_bi_student_teacher
+Unitransformer Bitransformer BitransformerFunnel StudentTeacher Bitransformer.decode
+Unitransformer.sample_autoregressive Unitransformer.beam_search VocabEmbedding
+FactorizedVocabEmbedding AdaptiveVocabEmbedding AdaptiveSoftmaxVocabEmbedding MixtureOfSoftmaxes
+Mixtape get_vocab_embedding_cls adaptive_softmax_loss_fn enc_dec_attention enc_dec_attention_bias
+relative_position_spans sublayer_call_layer sublayer_mask_padding sublayer_rms_norm
+sublayer_legacy_rms_norm sublayer_legacy_final_rms_norm sublayer_rms_norm_subsampled
+sublayer_scale_norm sublayer_residual sublayer_dropout sublayer_annealed_dropout
+sublayer_clip_activation_gradient sublayer_legacy_dropout sublayer_rezero sublayer_true_layer_norm
+sublayer_fixup_scale sublayer_fixup_shift clip_activation_gradient SgdOptimizer MomentumOptimizer
+AdamWeightDecayOptimizer AdafactorOptimizer AdafactorWithMultiLRSchedule AdamWithMultiLRSchedule
+compute_lr_for_step adafactor_decay_rate_pow product_learning_rate linear_decay linear_warmup
+truncated_rsqrt constant constant_learning_rate linear_decay_learning_rate
+learning_rate_schedule_noam slanted_triangular shift_targets reduce_ensemble_logits
+reduce_ensemble_logits_select reduce_ensemble_logits_mean_prob reduce_ensemble_logits_mean_logit
+variable_filter_max_size flexible_ckpt_init_mapping unit_scaling_convention
+serialize_num_microbatches get_variable_dtype run tpu_estimator_model_fn denoise iid_noise_mask
+regular_noise_mask random_spans_noise_mask random_prefix_noise_mask random_spans_helper
+random_spans_tokens_length random_spans_targets_length noise_token_to_sentinel
+noise_span_to_sentinel nonnoise_span_to_sentinel noise_span_to_unique_sentinel
+nonnoise_span_to_unique_sentinel drop_noise_tokens drop_nonnoise_tokens permute_noise_tokens
+noise_token_to_gathered_token noise_token_to_random_token noise_token_to_random_token_or_sentinel
+sentinel_id split_tokens_to_random_length concatenate_and_split_to_fixed_length
+filter_by_string_length
 """
 
 CALLABLES = frozenset(_CALLABLES.split())

@@ -128,8 +128,8 @@ def local_2d_self_attention_spatial_blocks(
       query_antecedent: {..., num_h_blocks, num_w_blocks, h, w, io_channels}.
       mask_right: attend to earlier positions in reading order, in the block and those above, to
         the left, and diagonally above; otherwise to all eight neighbours. (Raises in the original.)
-      sum_logits_over_rows: as in the original, add up the logits of a column before the softmax
-        over the columns, and the values of the column after it.
+      sum_logits_over_rows: the original's choice: the logits of a column are added up before the
+        softmax over the columns, and the values of the column after it.
     """
     h_blocks, w_blocks, height, width, _ = query_antecedent.shape.dims[-5:]
     mesh = query_antecedent.mesh

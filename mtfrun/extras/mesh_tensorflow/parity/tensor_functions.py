@@ -120,11 +120,11 @@ def serialize_training_step(
     microbatches, other outputs are concatenated in order. Inside `mtf.function` only.
 
     Args:
-      features: by name, tensors that have `batch_dim`.
+      features: tensors that have `batch_dim`, by name.
       model_fn: takes the features of one microbatch and returns outputs by name; "loss", a scalar
         sum over examples, is differentiated.
       num_splits: the number of microbatches; it divides the batch.
-      variables: by path; Mesh TensorFlow takes them from its graph.
+      variables: the model's variables by path; Mesh TensorFlow takes them from its graph.
     """
     batch = mtf.convert_to_dimension(batch_dim)
     if batch.size % num_splits:
@@ -141,7 +141,10 @@ def serialize_training_step(
     def body(number: mtf.Tensor) -> list[mtf.Tensor]:
         def loss_and_outputs() -> tuple[mtf.Tensor, dict[str, mtf.Tensor]]:
             microbatch = {
-                name: _select(x, [examples, microbatches], number) for name, x in features.items()
+                name: mtf.gather(
+                    mtf.replace_dimensions(x, batch, [examples, microbatches]), number, microbatches
+                )
+                for name, x in features.items()
             }
             outputs = dict(model_fn(microbatch))
             return outputs["loss"], outputs
@@ -161,11 +164,6 @@ def serialize_training_step(
     )
     outputs = dict(zip(names, sums[: len(names)], strict=True))
     return dict(zip(variables, sums[len(names) :], strict=True)), outputs
-
-
-def _select(x: mtf.Tensor, parts: list[mtf.Dimension], number: mtf.Tensor) -> mtf.Tensor:
-    in_parts = mtf.replace_dimensions(x, mtf.combined_dimension(parts), parts)
-    return mtf.gather(in_parts, number, parts[1])
 
 
 def _place(x: mtf.Tensor, parts: list[mtf.Dimension], number: mtf.Tensor) -> mtf.Tensor:

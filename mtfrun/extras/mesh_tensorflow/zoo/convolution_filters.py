@@ -163,7 +163,7 @@ class LightweightFilters(_SoftmaxFilters):
 
     Args:
       repeats: the d_model / repeats filters follow each other so often along the channels.
-      scale: as of `TrainedFilters`.
+      scale: see `TrainedFilters`.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class DynamicFilters(_SoftmaxFilters):
     """Filters that a linear map of each position's input predicts; Wu et al. 2019, section 5.
 
     Args:
-      repeats: as of `LightweightFilters`.
+      repeats: see `LightweightFilters`.
       scale: the variance of a predicted filter's sum, before the softmax over the taps.
     """
 

@@ -118,7 +118,7 @@ class DepthwiseConvolution(_CachedConvolution):
     Args:
       filters: a class, called as `filters(mesh, d_model, dtypes, taps=...)`, of what channels are
         multiplied by.
-      use_bias: of both.
+      use_bias: whether both have a bias.
       channels: the dimension of the output, by default d_model.
     """
 

@@ -34,7 +34,7 @@ def make_ensemble(
       model: a class, called as `model(mesh, **arguments)`.
       size: the number of members.
       average: "probabilities", or "logits": the geometric mean of probabilities.
-      arguments: what the data say of the model, such as `vocabulary_size`.
+      arguments: arguments from the data, such as `vocabulary_size`.
 
     Raises:
       InputError: a layer or the softmax of the model cannot have members.

@@ -116,7 +116,7 @@ class EncoderConvolutions(_ConvolutionBranches):
     Their sum has channels called "d_ff"; a depthwise convolution of 9 positions follows it.
 
     Args:
-      dropout_rate: of the three outputs, the same at all positions of a row.
+      dropout_rate: the rate for the three outputs, whose positions share the draws.
       filter_scale: the variance of the sum of a depthwise filter, and of its linear map.
     """
 
@@ -152,8 +152,8 @@ class DecoderConvolutions(_ConvolutionBranches):
     depthwise convolution of 7 positions follows it. All see a position and those before it.
 
     Args:
-      dropout_rate, filter_scale: as of `EncoderConvolutions`.
-      masks_start: of the windows of all three.
+      dropout_rate, filter_scale: see `EncoderConvolutions`.
+      masks_start: see `ConvolutionWindow`; for all three.
     """
 
     def __init__(

@@ -37,7 +37,7 @@ class HeterogeneousExperts(Experts):
 
     Args:
       sizes: the sizes of all experts in their order; see `ExpertSize`.
-      dropout_rate: of the hidden units.
+      dropout_rate: the dropout rate of the hidden units.
       activations, output_dims: see `Experts`; with several layers the output has d_model.
     """
 

@@ -41,8 +41,8 @@ class ExpertProjections:
     """The projections of an attention that mixtures of experts compute; others are linear maps.
 
     Attributes:
-      by_experts: of "query" and "key_value", or of "query", "key" and "value". One mixture has an
-        output for each of a token's; in Mesh TensorFlow "qkv" is the first two, "q" and "kv" one.
+      by_experts: a list of "query" and "key_value", or of "query", "key" and "value". One mixture
+        has an output for each of a token's; Mesh TensorFlow's "qkv" is the first two.
       shared_kv: a position has one vector as its key and its value, "key_value".
       mixture: a class, called as `mixture(mesh, d_model, dtypes, experts=...)`.
       experts: a class, called as `experts(mesh, [experts_dim], d_model, dtypes, output_dims=...)`.
@@ -131,7 +131,7 @@ class ExpertsAttention(mtf.Module):
     ) -> mtf.Tensor:
         """Returns {batch..., length, d_model}; the memory's positions are `memory_length`.
 
-        whole: of sequences, whose weights a recorder takes.
+        whole: whether sequences are whole; a recorder takes their weights.
         """
         keys = memory["key_value" if self._projections.shared_kv else "key"]
         values = memory["key_value" if self._projections.shared_kv else "value"]
@@ -230,7 +230,7 @@ class ExpertsSelfAttention(Sublayer):
 
     Args:
       heads: without biases and norms.
-      relative_bias: as of `SelfAttention`.
+      relative_bias: see `SelfAttention`.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class Funnel:
 
     Attributes:
       num_layers: the blocks of the stack in each part.
-      repeats: how often each block of a part is applied, one number a part; None for once.
+      repeats: the times that each block of a part is applied, a number a part; None for once.
       pool_size: the positions of a window.
       kind: "mean", "max" or "min" of a window.
       across_documents: windows are pooled as a whole, and padding sees padding, as in Mesh

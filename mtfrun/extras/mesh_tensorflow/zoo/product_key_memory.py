@@ -20,7 +20,7 @@ class ProductKeyMemory(Sublayer):
     Args:
       num_heads: each has a query and keys; all read the same values.
       key_size: the size of both halves together.
-      num_selected: how many values a head reads.
+      num_selected: the number of values that a head reads.
     """
 
     def __init__(

@@ -119,9 +119,9 @@ class MixtapeGates:
     """How a `Mixtape` divides logits among its products.
 
     Attributes:
-      size: of the vectors of frequent ids for their shares.
-      frequent_fraction: of the dimension "vocab": the ids that have shares of their own.
-      dropout_rate: of the products and of the vectors for shares, the same along "length".
+      size: the size of the vectors of frequent ids for their shares.
+      frequent_fraction: the share of the ids that have vectors of their own, the first ones.
+      dropout_rate: the rate for products and for vectors of shares, equal along "length".
       noise: standard deviation of draws that are added before the sigmoids in training.
     """
 

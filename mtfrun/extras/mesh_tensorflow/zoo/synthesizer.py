@@ -39,7 +39,7 @@ class SyntheticLogits:
       dot_products: with the products of queries and keys: "added" to them, or "gated": both in
         shares by a trained number; None without.
       max_length: the largest length of sequences.
-      factor_size: of "factorized".
+      factor_size: the rows of the tables of "factorized".
     """
 
     kind: str = "random"
@@ -250,7 +250,7 @@ class Synthesizer(CachedSelfAttention):
     factor d_kv ** -0.5: it is part of the initial projection of queries.
 
     Args:
-      relative_bias: as of `SelfAttention`.
+      relative_bias: see `SelfAttention`.
     """
 
     def __init__(

@@ -39,9 +39,9 @@ class TalkingHeads:
     Attributes:
       d_k: the size of a query or a key.
       d_v: the size of a value.
-      dynamic_logits: of "query" and "memory": a term of the map to the logits depends on the vector
-        of the query's position, or of the memory's (section 6 of the paper).
-      dynamic_weights: the same of the map from the softmax to the weights of values.
+      dynamic_logits: the sides, "query" or "memory", whose vectors a term of the map to the logits
+        depends on (section 6 of the paper).
+      dynamic_weights: the same for the map from the softmax to the weights of values.
       dynamic_scale: the variance of a dynamic map's initial values, times the heads it sums over.
     """
 
@@ -72,7 +72,7 @@ class HeadMap(mtf.Module):
 
     Args:
       old, new: the heads before and after; those in both are not mixed.
-      dynamic: of "query" and "memory", what terms of the map depend on.
+      dynamic: the sides that terms of the map depend on: "query", "memory".
       scale: see `TalkingHeads.dynamic_scale`.
     """
 
@@ -264,7 +264,7 @@ class TalkingHeadsSelfAttention(CachedSelfAttention):
     """Self-attention with talking heads, as in T5's `t5.1.th` models.
 
     Args:
-      relative_bias: as of `SelfAttention`, of as many heads as the softmax has.
+      relative_bias: see `SelfAttention`; it has as many heads as the softmax.
     """
 
     def __init__(

@@ -40,7 +40,7 @@ class EncoderMixture:
 
     Attributes:
       num_encoder_layers: the number of the encoder's blocks.
-      dropout_rate: of the trained numbers before the softmax, as in Mesh TensorFlow.
+      dropout_rate: the rate for the trained logits of the mixtures, as in Mesh TensorFlow.
     """
 
     num_encoder_layers: int = 6

@@ -27,11 +27,11 @@ class StepSignals(Layer):
     counts from 1, and of the position.
 
     Args:
-      num_steps: of the stack.
+      num_steps: the stack's number of steps.
       steps: "sinusoid", "trained" for a table as in Mesh TensorFlow's UTLayerStack, or None.
-      positions: whether there are vectors of positions, which in packed rows count from each
+      positions: whether vectors of positions are added, which in packed rows count from each
         document's first one.
-      num_trained: how many steps, from the first on, have a trained vector; None for all.
+      num_trained: the number of first steps with a trained vector; None for all.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Halting(Layer):
       epsilon: see above.
       combination: "accumulated" is the paper's sum of weight * output; "interpolated", Mesh
         TensorFlow's "basic" and Tensor2Tensor's, is y = weight * output + (1 - weight) * y.
-      loss_weight: of the ponder cost in the loss; 0 for none.
+      loss_weight: the factor of the ponder cost in the loss; 0 for none.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class Recurrence:
     """The steps of a `UniversalStack`.
 
     Attributes:
-      num_steps: how often the blocks are applied.
+      num_steps: the number of times that the blocks are applied.
       signals: a class, called as `signals(mesh, d_model, num_steps, dtypes)`, which adds vectors
         of the step and the position before every step; None for none.
       halting: a class, called as `halting(mesh, d_model, dtypes)`: every position's output is a

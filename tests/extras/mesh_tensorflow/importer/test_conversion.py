@@ -178,73 +178,6 @@ def _text(imported: Imported) -> str:
             ],
         ),
         (
-            "encoder/make_layer_stack.layers = [@ParallelLayer, @Conv1DLayer]\n"
-            "decoder/make_layer_stack.layers = [@LocalConvAttnBlock]\n"
-            "ParallelLayer.layer_classes = [@SelfAttention, @DenseReluDense]\n"
-            "Conv1DLayer.filter_size = 4\nConv1DLayer.output_size = %d_model\n"
-            "LocalConvAttnBlock.min_relative_pos = -2\nLocalConvAttnBlock.output_size = 16\n"
-            "LocalConvAttnBlock.max_relative_pos = 0\n"
-            "LocalConvAttnBlock.attention_type = 'dynamic_conv'\n"
-            "DynamicConv1DLocalAttn.num_unique_depth_filters = 2\n",
-            [
-                "layers = [@huggingface.Parallel, @zoo.Convolution]",
-                "factor = 0.7071067811865476",
-                "encoder/zoo.ConvolutionWindow:\n    first = -1\n    last = 2",
-                "decoder/zoo.ConvolutionWindow:\n    masks_start = True",
-                "filters = @zoo.DynamicFilters",
-                "repeats = 2",
-            ],
-        ),
-        (
-            "SelfAttention.relative_attention_type = None\n"
-            "encoder/make_layer_stack.layers = [\n"
-            "    @evolved_transformer.GatedLinearUnitLayer, @EncoderConvolutionalLayer]\n"
-            "decoder/make_layer_stack.layers = [\n"
-            "    @DecoderAttentionLayer, @DecoderConvolutionalLayer]\n"
-            "EncoderConvolutionalLayer.d_model = %d_model\n"
-            "EncoderConvolutionalLayer.dropout_rate = 0.1\n"
-            "DecoderConvolutionalLayer.d_model = %d_model\n"
-            "DecoderConvolutionalLayer.dropout_rate = 0.1\n"
-            "DecoderAttentionLayer.base_num_heads = 2\n",
-            [
-                'include "models/encoder_decoder.gin"',
-                "    layers = [@zoo.GatedLinearUnit, @zoo.EncoderConvolutions]\n",
-                "    layers = [@huggingface.Parallel, @zoo.DecoderConvolutions]\n",
-                "twice_as_many/transformer.AttentionHeads:\n    num_heads = 4\n    d_kv = 8\n",
-                "base_number/transformer.AttentionHeads:\n    num_heads = 2\n    d_kv = 8\n",
-                "    heads = @twice_as_many/transformer.AttentionHeads()\n",
-                "    masks_start = True\n",
-            ],
-        ),
-        (
-            "encoder/make_layer_stack.layers = [@SelfAttention, @ProductKeyValueMemory]\n"
-            "ProductKeyValueMemory.key_size = 8\nProductKeyValueMemory.n_keys = 16\n"
-            "ProductKeyValueMemory.n_heads = 2\nProductKeyValueMemory.knn = 4\n",
-            ["zoo.ProductKeyMemory:\n    num_keys = 16\n    num_heads = 2"],
-        ),
-        (
-            "encoder/make_layer_stack.layers = [@Synthesizer, @DenseReluDense]\n"
-            "Synthesizer.num_heads = 2\nSynthesizer.attention_kwargs = {'max_length': 64}\n"
-            "Synthesizer.synthesize_mode = 'dense_minus'\n",
-            ["kind = 'dense'\n    dot_products = None\n    max_length = 64", "d_kv = 128"],
-        ),
-        (
-            "encoder/make_layer_stack.layers = [\n"
-            "    ({'num_heads': 4}, @SelfAttention), @SelfAttention,\n"
-            "    ('wide', {'hidden_size': 64}, @DenseReluDense)]\n"
-            "decoder/make_layer_stack.layers = [({'num_heads': 4}, @EncDecAttention)]\n",
-            [
-                "encoder = @encoder/parity.TiedBiasStack\n",
-                "decoder/transformer.Stack:\n    layers = [@decoder_num_heads_4/",
-                "        @encoder_num_heads_4/transformer.SelfAttention,\n"
-                "        @transformer.SelfAttention,\n"
-                "        @encoder_hidden_size_64/transformer.FeedForward,\n",
-                "encoder_num_heads_4/transformer.RelativePositionBias:\n    num_heads = 4\n",
-                "encoder_hidden_size_64/transformer.FeedForward:\n    d_ff = 64\n",
-                "decoder_num_heads_4/transformer.AttentionHeads:\n    num_heads = 4\n",
-            ],
-        ),
-        (
             "encoder/make_layer_stack.layers = [@SelfAttention, @DenseReluDense,\n"
             "    ('task_adapter', @task_adapter/DenseReluDense)]\n"
             "task_adapter/DenseReluDense.hidden_size = 8\n"
@@ -254,50 +187,6 @@ def _text(imported: Imported) -> str:
                 r"'^encoder_stack/blocks/\\d+/feed_forward_0/',",
                 r"'^decoder_stack/.*/feed_forward\\w*/layer/.*wo/kernel$',",
                 "strict = False",
-            ],
-        ),
-        (
-            "encoder/make_layer_stack.layers = [@SelfAttention, @HeterogeneousMoE1D]\n"
-            "HeterogeneousMoE1D.num_experts = 4\nHeterogeneousMoE1D.hidden_size = 1\n"
-            "HeterogeneousMoE1D.heterogeneous_mask_info = [\n"
-            "    {'percent_number': 0.25, 'layers': 1, 'width': 8},\n"
-            "    {'percent_number': 0.75, 'layers': 2, 'width': 5}]\n"
-            "sublayer_dropout.dropout_rate = 0.0\n",
-            [
-                "experts = @zoo.HeterogeneousExperts\n",
-                "zoo.HeterogeneousExperts:\n    sizes = [(1, 8, 1), (3, 5, 2)]\n",
-            ],
-        ),
-        (
-            "get_vocab_embedding_cls.cls = @MixtureOfSoftmaxes\n"
-            "MixtureOfSoftmaxes.num_softmaxes = 3\n",
-            ["softmax = @zoo.MixtureOfSoftmaxes", "num_softmaxes = 3"],
-        ),
-        (
-            "get_vocab_embedding_cls.cls = @Mixtape\nMixtape.gate_embedding_size = 8\n",
-            ["zoo.MixtapeGates:\n    size = 8\n", "gates = @zoo.MixtapeGates()"],
-        ),
-        (
-            "get_vocab_embedding_cls.cls = @vocab_embeddings.AdaptiveVocabEmbedding\n"
-            "AdaptiveVocabEmbedding.clusters = [\n"
-            "    {'token_count': 64, 'embedding_size': %d_model},\n"
-            "    {'token_count': 128, 'embedding_size': 8},\n"
-            "    {'token_count': 192, 'embedding_size': 4}]\n",
-            [
-                "    table = @zoo.AdaptiveEmbedding\n    softmax = @zoo.ClusterSoftmax\n",
-                "clusters = @zoo.VocabularyClusters()\n",
-                "    cutoffs = [64, 192]\n    d_embedding = [16, 8, 4]\n",
-            ],
-        ),
-        (
-            "get_vocab_embedding_cls.cls = @AdaptiveSoftmaxVocabEmbedding\n"
-            "AdaptiveSoftmaxVocabEmbedding.clusters = [\n"
-            "    {'token_count': 64}, {'token_count': 320, 'embedding_size': 8}]\n"
-            "decoder/Unitransformer.loss_fn = @adaptive_softmax.adaptive_softmax_loss_fn\n"
-            "Unitransformer.z_loss = 0.01\nUnitransformer.label_smoothing = 0.1\n",
-            [
-                "    cutoffs = [64]\n    d_embedding = [16, 8]\n    adaptive_softmax = True\n",
-                "tail_z_loss = 0.01",
             ],
         ),
         (
@@ -574,25 +463,6 @@ def test_experts_of_attention_are_apart_from_other_experts(tmp_path: pathlib.Pat
         assert line in written, written
 
 
-def test_transparent_attention_has_other_classes_of_stacks(tmp_path: pathlib.Path) -> None:
-    text = """
-decoder/make_layer_stack.layers = [@SelfAttention, @TransparentEncDecAttention]
-TransparentEncDecAttention.layers_per_encoder_module = 2
-TransparentEncDecAttention.layers_per_decoder_module = 2
-TransparentEncDecAttention.encoder_num_modules = 2
-TransparentEncDecAttention.decoder_num_modules = 2
-"""
-    written = _text(_imported(text, tmp_path))
-    for line in (
-        "    encoder = @encoder/zoo.TransparentEncoder\n"
-        "    decoder = @decoder/zoo.TransparentDecoder",
-        "decoder/zoo.TransparentDecoder:\n    num_layers = %NUM_LAYERS",
-        "relative_bias = @transformer.RelativePositionBias",
-        "num_encoder_layers = 2",
-    ):
-        assert line in written, written
-
-
 def test_reversible_stacks_have_their_class(tmp_path: pathlib.Path) -> None:
     text = """
 make_layer_stack.layer_stack_cls = @transformer.ReversibleLayerStack
@@ -611,66 +481,6 @@ LayerStack.recompute_grads = True
     # The original's class does not set padding to 0 at the end.
     assert "    final = " not in written
     assert "always" in _lists(imported)["ignored"]["LayerStack.recompute_grads"]
-
-
-FUNNEL = """
-encoder/make_layer_stack.layer_stack_cls = @funnel_transformer.FunnelTransformerLayerStack
-encoder/make_layer_stack.num_layers = 3
-make_bitransformer.bitransformer_cls = @funnel_transformer.BitransformerFunnel
-FunnelTransformerLayerStack.n_blocks = 2
-FunnelTransformerLayerStack.block_param_size = [1, 2]
-FunnelTransformerLayerStack.block_repeat_size = [1, 1]
-FunnelTransformerLayerStack.pooling_type = 'max'
-FunnelTransformerLayerStack.sublayers_initial = [@transformer.sublayer_dropout]
-FunnelTransformerLayerStack.sublayers_per_layer = [
-    @transformer.sublayer_rms_norm, @transformer.sublayer_call_layer,
-    @transformer.sublayer_dropout, @transformer.sublayer_residual]
-FunnelTransformerLayerStack.sublayers_final = [@transformer.sublayer_rms_norm]
-"""
-
-
-def test_funnels_have_their_parts(tmp_path: pathlib.Path) -> None:
-    imported = _imported(FUNNEL, tmp_path)
-    assert not _lists(imported)["not supported"]
-    written = _text(imported)
-    for line in (
-        "transformer.EncoderDecoder:\n    encoder = @encoder/zoo.FunnelStack\n",
-        "    funnel = @zoo.Funnel()\n",
-        "zoo.Funnel:\n    num_layers = [1, 2]\n    kind = 'max'\n    across_documents = True\n",
-        "    relative_bias = @transformer.RelativePositionBias\n",
-    ):
-        assert line in written, written
-
-
-UNIVERSAL = """
-make_layer_stack.layer_stack_cls = @universal_transformer.UTLayerStack
-UTLayerStack.recurrence_type = 'act'
-UTLayerStack.act_type = 'accumulated'
-UTLayerStack.act_epsilon = 0.01
-UTLayerStack.act_max_steps = 4
-UTLayerStack.num_rec_steps = 8
-UTLayerStack.add_or_concat_timing_signal = 'add'
-UTLayerStack.add_step_timing_signal = True
-UTLayerStack.step_timing_signal_type = 'learned'
-UTLayerStack.add_position_timing_signal = True
-UTLayerStack.dropout_rate = 0.2
-"""
-
-
-def test_universal_stacks_have_their_steps(tmp_path: pathlib.Path) -> None:
-    imported = _imported(UNIVERSAL, tmp_path)
-    written = _text(imported)
-    for line in (
-        "    encoder = @encoder/zoo.UniversalStack\n    decoder = @decoder/zoo.UniversalStack",
-        "    recurrence = @zoo.Recurrence()\n",
-        "    num_steps = 5\n    halting = @zoo.Halting\n",
-        "    steps = 'trained'\n    positions = False\n    num_trained = 4\n",
-        "    combination = 'accumulated'\n    loss_weight = 0.0\n",
-        "    final = [@transformer.LayerNorm, @transformer.SublayerDropout, ",
-        "    rate = 0.2\n",
-    ):
-        assert line in written, written
-    assert "no step" in _lists(imported)["ignored"]["UTLayerStack.num_rec_steps"]
 
 
 def test_shared_layers_are_taken_over(tmp_path: pathlib.Path) -> None:

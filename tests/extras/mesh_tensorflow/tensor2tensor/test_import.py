@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -9,49 +10,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtfrun import mtf
 from mtfrun.experiment import Logits
-from tests.cli.command import mtfrun_here, succeeded
+from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.mesh_tensorflow.tensor2tensor.transformer2 import sources
+from mtfrun.rundir.init_checkpoint import find_source, fit_value
+from tests.cli.command import error_line, mtfrun_here, succeeded
 from tests.extras.huggingface.imported_models import LOSS_TOLERANCE, logits_and_loss
 from tests.extras.mesh_tensorflow.tensor2tensor.imported_runs import STEP, import_case, write_run
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.oracle.reference_cases import reference_cases
-from tests.oracle.reference_models import padded_to
+from tests.oracle.reference_cases import ReferenceCase, reference_cases
+from tests.oracle.reference_models import run
 
-CASES = {
-    f"{file}/{name}": case
-    for file in ("t2t_transformer_2018", "t2t_transformer_head")
-    for name, case in reference_cases(file).items()
-    # Rows of these hold several texts.
-    if "packed" not in name
-}
-# A list of layers with all kinds that have cases, and blocks with two vocabularies.
-QUICK = ("t2t_transformer_head/lm_local_attention", "t2t_transformer_2018/encdec_unshared_short")
-NAMES = [pytest.param(x, marks=[] if x in QUICK else [pytest.mark.slow]) for x in CASES]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_logits_are_the_originals(name: str, tmp_path: pathlib.Path) -> None:
-    case = CASES[name]
-    model = import_case(case, tmp_path)
-    for mesh in ("data:1,model:1", "data:1,model:2"):
-        built = model.opened(mesh, LAYOUT="d_ff:model")
-        features = {
-            key: mtf.import_tf_tensor(
-                built.experiment.mesh,
-                padded_to(x, case.hparams["max_length"]).astype(np.int32),
-                f"batch:{len(x)};length:{case.hparams['max_length']}",
-            )
-            for key, x in case.with_role("in").items()
-            if key in ("inputs", "targets")
-        }
-        logits = mtf.to_numpy(mtf.function(built.experiment.model.logits)(features))
-        assert_close(logits, case.arrays["out/logits"], FLOAT32_MODEL_TOLERANCE)
+CASES = reference_cases("t2t_transformer_head")
+SEVERAL = "data:2,model:2"
 
 
 @pytest.mark.slow
 def test_an_imported_run_is_trained_and_decoded(tmp_path: pathlib.Path) -> None:
-    model = import_case(CASES["t2t_transformer_head/encdec"], tmp_path)
+    model = import_case(CASES["encdec"], tmp_path)
     rows = [f"3 {i % 9} 5\t6 {i // 9}\n" for i in range(81)]
     (tmp_path / "rows.tsv").write_text("".join(rows))
     tuned = tmp_path / "tuned"
@@ -120,37 +96,107 @@ def test_imported_models_of_images_train_on_a_mesh(tmp_path: pathlib.Path) -> No
     assert report["equal"], report
 
 
-def test_sizes_of_a_network_that_cannot_be_are_refused(tmp_path: pathlib.Path) -> None:
-    case = reference_cases("t2t_resnet_2018")["deeper_eval"]
-    write_run(case, tmp_path / "original", "mtf_resnet", rows_size=40)
-    flags = [f"--from={tmp_path / 'original'}", f"--model_dir={tmp_path / 'run'}"]
-    process = mtfrun_here("import", *flags)
-    assert process.returncode == 2
-    (line,) = process.stderr.decode().strip().splitlines()
-    assert "rows_size=40 and the columns must make blocks of 32 x 96" in line
+TRANSFORMERS = reference_cases("t2t_transformer2")
+BI, UNI = "mtf_bitransformer", "mtf_unitransformer"
+
+
+def _kind(case: ReferenceCase) -> str:
+    return BI if "encoder_layers" in case.hparams else UNI
+
+
+@pytest.mark.parametrize("mesh", [ONE_DEVICE, pytest.param(SEVERAL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=[pytest.mark.slow] * (x != "bitransformer")) for x in TRANSFORMERS],
+)
+def test_gradients_add_over_the_layers_of_a_class(
+    name: str, mesh: str, tmp_path: pathlib.Path
+) -> None:
+    is_mixture = name == "mixtures"  # its tokens are one group; the case has no gradients
+    mesh = "data:1,model:2" if is_mixture and mesh == SEVERAL else mesh
+    case = TRANSFORMERS[name]
+    experiment = import_case(case, tmp_path, _kind(case)).opened(mesh).experiment
+    logits, training, gradients, _ = run(
+        experiment.model, experiment.mesh, case.with_role("in"), with_gradients=not is_mixture
+    )
+    assert_close(logits, case.arrays["out/logits"], FLOAT32_MODEL_TOLERANCE)
+    if is_mixture:
+        return
+    # Padding included.
+    positions = logits.shape[0] * logits.shape[1]
+    assert_close(training.total / positions, case.arrays["out/loss"], FLOAT32_MODEL_TOLERANCE)
+    variables = experiment.model.named_variables()
+    # A layer of each class, and two norms, of every stack.
+    assert len(variables) == len(case.with_role("w"))
+    for path, gradient in gradients.items():
+        places = sources(Settings(case.hparams), path, list(variables))
+        match = find_source(places, list(case.with_role("grad")))
+        assert match is not None, path
+        expected = fit_value(case.arrays[f"grad/{match[0]}"], match[1], variables[path].shape)
+        assert isinstance(expected, np.ndarray), expected
+        assert_close(gradient / positions, expected, FLOAT32_MODEL_TOLERANCE)
+
+
+@pytest.mark.slow
+def test_an_imported_model_trains_on_a_mesh_and_searches(tmp_path: pathlib.Path) -> None:
+    model = import_case(TRANSFORMERS["bitransformer"], tmp_path, BI)
+    rows = [f"3 {i % 9} 5\t6 {i // 9}\n" for i in range(81)]
+    (tmp_path / "rows.tsv").write_text("".join(rows))
+    process = mtfrun_here(
+        *("audit", "verify", f"--gin_file={model.run}/config.gin", "--gin_file=data/tsv_pairs.gin"),
+        *(f"--gin.TSV_FILES='{tmp_path}/rows.tsv'", "--gin.BATCH_SIZE=4"),
+        *("--gin.INPUTS_LENGTH=12", "--gin.TARGETS_LENGTH=12"),
+        *("--gin.DROPOUT_RATE=0.1", "--cpu", f"--mesh={SEVERAL}", "--steps=2", "--json"),
+    )
+    (report,) = succeeded(process)
+    assert report["equal"], report
+    # With its four beams.
+    (answer,) = succeeded(mtfrun_here("decode", f"--model_dir={model.run}", "--prompt=3 4 5"))
+    assert answer["step"] == STEP
+
+
+def _refused(tmp_path: pathlib.Path) -> str:
+    """Returns the line about a run in "original" that is not imported."""
+    run_directory = tmp_path / "run"
+    flags = [f"--from={tmp_path / 'original'}", f"--model_dir={run_directory}"]
+    line = error_line(mtfrun_here("import", *flags))
+    assert not run_directory.exists()
+    return line
+
+
+FIRST, RESNET = "mtf_transformer", "mtf_resnet"
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("model", "name", "changes", "message"),
     [
-        ({"decoder_type": "denoising"}, "decoder_type"),
-        ({"decoder_layers": ["att", "moe"]}, "must be a list of att, enc_att"),
-        ({"learning_rate_schedule": "legacy"}, "supported: constant, linear_warmup"),
-        ({"optimizer": "adam"}, "supported: 'Adafactor', 'SGD'"),
-        ({"d_model": "8"}, "d_model"),
-        ({"d_model": 16}, "is [16, 8]"),
+        (FIRST, "lm", {"decoder_type": "denoising"}, "decoder_type"),
+        (FIRST, "lm", {"decoder_layers": ["att", "moe"]}, "must be a list of att, enc_att"),
+        (FIRST, "lm", {"learning_rate_schedule": "legacy"}, "supported: constant, linear_warmup"),
+        (FIRST, "lm", {"optimizer": "adam"}, "supported: 'Adafactor', 'SGD'"),
+        (FIRST, "lm", {"d_model": "8"}, "d_model"),
+        (FIRST, "lm", {"d_model": 16}, "is [16, 8]"),
+        (RESNET, "deeper_eval", {"rows_size": 40}, "rows_size=40 and the columns must make blocks"),
+        (BI, "bitransformer", {"shared_embedding": False}, "shared_embedding=False is not supp"),
+        (BI, "bitransformer", {"encoder_layers": ["local_self_att"]}, "sees one position less"),
+        (BI, "bitransformer", {"decoder_layers": ["conv"]}, "must be a list of self_att, local_se"),
+        (UNI, "unitransformer", {"layers": ["enc_att"]}, "must be a list of self_att, local_self"),
+        (UNI, "unitransformer", {"autoregressive": False}, "autoregressive=False is not supported"),
     ],
 )
 def test_what_has_no_counterpart_is_refused(
-    changes: dict[str, Any], message: str, tmp_path: pathlib.Path
+    model: str, name: str, changes: dict[str, Any], message: str, tmp_path: pathlib.Path
 ) -> None:
-    write_run(CASES["t2t_transformer_head/lm"], tmp_path / "original", **changes)
-    run = tmp_path / "run"
-    process = mtfrun_here("import", f"--from={tmp_path / 'original'}", f"--model_dir={run}")
-    assert process.returncode == 2
-    (line,) = process.stderr.decode().strip().splitlines()
-    assert message in line
-    assert not run.exists()
+    case = (CASES | TRANSFORMERS | reference_cases("t2t_resnet_2018"))[name]
+    write_run(case, tmp_path / "original", model, **changes)
+    assert message in _refused(tmp_path)
+
+
+def test_layers_with_names_are_not_of_these_models(tmp_path: pathlib.Path) -> None:
+    case = TRANSFORMERS["unitransformer"]
+    arrays = {key.replace("//", "/layer_000/"): x for key, x in case.arrays.items()}
+    write_run(dataclasses.replace(case, arrays=arrays), tmp_path / "original", UNI)
+    assert "the checkpoint has no transformer//layer_norm/scale" in _refused(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -165,14 +211,7 @@ def test_what_has_no_counterpart_is_refused(
 def test_broken_runs_are_refused(
     file: str, text: str | None, message: str, tmp_path: pathlib.Path
 ) -> None:
-    write_run(CASES["t2t_transformer_head/lm"], tmp_path / "original")
-    if text is None:
-        (tmp_path / "original" / file).unlink()
-    else:
-        (tmp_path / "original" / file).write_text(text)
-    process = mtfrun_here(
-        "import", f"--from={tmp_path / 'original'}", f"--model_dir={tmp_path / 'run'}"
-    )
-    assert process.returncode == 2
-    (line,) = process.stderr.decode().strip().splitlines()
-    assert message in line
+    write_run(CASES["lm"], tmp_path / "original")
+    path = tmp_path / "original" / file
+    path.unlink() if text is None else path.write_text(text)
+    assert message in _refused(tmp_path)

@@ -331,14 +331,13 @@ def _functions(source: SourceConfig, target: str) -> list[Reference | None]:
     return [_activation(source, target, name) for name in _activations(source, target)]
 
 
-def _mixture(source: SourceConfig) -> _Layer:
-    functions = _functions(source, "MoE1D.activation")
+def _mixture(source: SourceConfig, kind: str) -> _Layer:
+    if kind == "MoE2D":
+        return "moe.MoE2D", mixture_of_two_levels(MixtureArguments(source, kind))
+    functions = _functions(source, f"{kind}.activation")
+    if kind == "HeterogeneousMoE1D":
+        return "moe.MoE1D", heterogeneous_mixture(source, functions)
     return "moe.MoE1D", mixture(MixtureArguments(source), functions)
-
-
-def _heterogeneous_mixture(source: SourceConfig) -> _Layer:
-    functions = _functions(source, "HeterogeneousMoE1D.activation")
-    return "moe.MoE1D", heterogeneous_mixture(source, functions)
 
 
 def _experts_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
@@ -351,15 +350,13 @@ def _experts_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
     return _with_relative_bias(source, stack, theirs, heads["num_heads"], layer)
 
 
-def _mixture_of_two_levels(source: SourceConfig) -> _Layer:
-    return "moe.MoE2D", mixture_of_two_levels(MixtureArguments(source, "MoE2D"))
-
-
 def _read_kind(kind: str, source: SourceConfig, stack: SourceStack) -> _Layer:
     if kind in CONVOLUTIONS:
         return _convolution(source, kind)
     if kind in EVOLVED:
         return evolved_layer(source, kind)
+    if kind in _MIXTURES:
+        return _mixture(source, kind)
     return _OF_STACK[kind](source, stack) if kind in _OF_STACK else _OF_SOURCE[kind](source)
 
 
@@ -367,9 +364,6 @@ _OF_SOURCE: Mapping[str, Callable[[SourceConfig], _Layer]] = {
     "LocalSelfAttention": _local_self_attention,
     "EncDecAttention": encoder_attention,
     "DenseReluDense": _feed_forward,
-    "MoE1D": _mixture,
-    "MoE2D": _mixture_of_two_levels,
-    "HeterogeneousMoE1D": _heterogeneous_mixture,
     "TalkingHeadsEncDecAttention": talking_heads_to_encoder,
     "ProductKeyValueMemory": _product_keys,
 }
@@ -382,11 +376,12 @@ _OF_STACK: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
     "Synthesizer": _synthesizer,
     "ParallelLayer": _parallel,
 }
-_LAYERS = (*_OF_STACK, *_OF_SOURCE, *CONVOLUTIONS, *EVOLVED)
+_MIXTURES = ("MoE1D", "MoE2D", "HeterogeneousMoE1D")
+_LAYERS = (*_OF_STACK, *_OF_SOURCE, *_MIXTURES, *CONVOLUTIONS, *EVOLVED)
 # Layers that the original computes other than their names say.
 _WRONG = {
     "ExpertsEncDecAttention": "in the original it does not read the encoder's output: its keys are"
     " of the decoder's positions"
 }
 # They look at the stack that they are in, or have scopes of their own.
-_WITHOUT_SCOPE = ("TransparentEncDecAttention", "DecoderAttentionLayer", IN_ATTENTION)
+_WITHOUT_SCOPE = ("TransparentEncDecAttention", "DecoderAttentionLayer")

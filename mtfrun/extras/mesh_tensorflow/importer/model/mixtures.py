@@ -41,7 +41,7 @@ class MixtureArguments:
     Attributes:
       kind: the class that has them.
       names: those that `kind` passes on to MoE1D, which has the other ones; () for all.
-      defaults: of `kind`, where they differ from MoE1D's.
+      defaults: the values of `kind` that differ from MoE1D's.
     """
 
     source: SourceConfig

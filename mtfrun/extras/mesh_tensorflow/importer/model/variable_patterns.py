@@ -8,115 +8,52 @@ from typing import NamedTuple
 from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig
 from mtfrun.extras.mesh_tensorflow.importer.model.layers import SourceStack
 
-_SEPARABLE = "separable_conv1d"
-_NORM = [
-    (rf"norm/{part}", f"layer_prepostprocess/layer_norm/layer_norm_{part}")
-    for part in ("scale", "bias")
-]
+_SEPARABLE = "separable_conv1d/depthwise_conv_hack/depthwise_dense_0"
+# What stands for several variables in the table of layers: ends of our paths, and of their names.
+_FORMS = {
+    "<part>": [(part, part) for part in ("kernel", "bias")],
+    "<norm>": [
+        (f"norm/{part}", f"layer_prepostprocess/layer_norm/layer_norm_{part}")
+        for part in ("scale", "bias")
+    ],
+    "<separable>": [
+        (r"filters/taps/\d+", f"{_SEPARABLE}/kernel"),
+        ("bias", f"{_SEPARABLE}/bias"),
+        *((f"pointwise/{x}", f"separable_conv1d/pointwise_dense/{x}") for x in ("kernel", "bias")),
+    ],
+}
+# The class of ours, the end of our path, the class and name of the original.
+_TABLE = rf"""
+zoo.ProductKeyMemory /product_key_memory\w*/layer/keys ProductKeyValueMemory/keys
+zoo.ProductKeyMemory /product_key_memory\w*/layer/values ProductKeyValueMemory/values
+zoo.ProductKeyMemory /product_key_memory\w*/layer/query/<part> ProductKeyValueMemory/query/<part>
+zoo.ProductKeyMemory /product_key_memory\w*/layer/<norm> ProductKeyValueMemory/<norm>
+zoo.TransparentDecoder mixture_of_outputs TransparentEncDecAttention/w
+zoo.Convolution /convolution\w*/layer/kernel Conv1DLayer/conv2d/kernel
+zoo.TrainedFilters filters/taps/\d+ SeparableConv1DLayer/{_SEPARABLE}/kernel
+zoo.LightweightFilters filters/taps/\d+ LightweightConv1DLocalAttn/lightwt_depthwise_dense_0/kernel
+zoo.DynamicFilters filters/taps/\d+/<part> DynamicConv1DLocalAttn/dyn_conv_depthwise_dense_0/<part>
+zoo.DepthwiseConvolution convolution\w*/(layer/)?bias SeparableConv1DLayer/{_SEPARABLE}/bias
+zoo.DepthwiseConvolution /pointwise/<part> SeparableConv1DLayer/separable_conv1d/pointwise_dense/<part>
+zoo.GatedConvolution /input/factors/\d/<part> LocalConvAttnBlock/local_conv_inp_0/<part>
+zoo.GatedConvolution /gated_convolution\w*/layer/output/<part> LocalConvAttnBlock/local_conv_attn_op_projection/<part>
+zoo.GatedLinearUnit /gated_linear_unit\w*/layer/.*<part> GatedLinearUnitLayer/glu_0/<part>
+zoo.EncoderConvolutions /encoder_convolutions\w*/layer/left/kernel EncoderConvolutionalLayer/conv1x1/dense/kernel
+zoo.EncoderConvolutions /encoder_convolutions\w*/layer/right/kernel EncoderConvolutionalLayer/conv3x1/conv2d/kernel
+zoo.EncoderConvolutions /encoder_convolutions\w*/layer/output/<separable> EncoderConvolutionalLayer/sep_conv9x1/<separable>
+zoo.EncoderConvolutions /encoder_convolutions\w*/layer/<norm> EncoderConvolutionalLayer/<norm>
+zoo.DecoderConvolutions /decoder_convolutions\w*/layer/left/<separable> DecoderConvolutionalLayer/sep_conv11x1/<separable>
+zoo.DecoderConvolutions /decoder_convolutions\w*/layer/right/<separable> DecoderConvolutionalLayer/sep_conv7x1_1/<separable>
+zoo.DecoderConvolutions /decoder_convolutions\w*/layer/output/<separable> DecoderConvolutionalLayer/sep_conv7x1_2/<separable>
+zoo.DecoderConvolutions /decoder_convolutions\w*/layer/<norm> DecoderConvolutionalLayer/<norm>
+"""  # noqa: E501 - a table
 
 
-def _separable(ours: str, theirs: str) -> list[tuple[str, str]]:
-    depthwise = f"{theirs}/{_SEPARABLE}/depthwise_conv_hack/depthwise_dense_0"
-    return [
-        (rf"{ours}/filters/taps/\d+", f"{depthwise}/kernel"),
-        (f"{ours}/bias", f"{depthwise}/bias"),
-        *(
-            (f"{ours}/pointwise/{part}", f"{theirs}/{_SEPARABLE}/pointwise_dense/{part}")
-            for part in ("kernel", "bias")
-        ),
-    ]
-
-
-OF_LAYERS = [
-    *(
-        (
-            rf"/product_key_memory\w*/layer/{ours}$",
-            f"ProductKeyValueMemory/{theirs}",
-            "zoo.ProductKeyMemory",
-        )
-        for ours, theirs in (
-            *((name, name) for name in ("keys", "values", "query/kernel", "query/bias")),
-            *_NORM,
-        )
-    ),
-    ("mixture_of_outputs$", "TransparentEncDecAttention/w", "zoo.TransparentDecoder"),
-    (r"/convolution\w*/layer/kernel$", "Conv1DLayer/conv2d/kernel", "zoo.Convolution"),
-    (
-        r"filters/taps/\d+$",
-        f"SeparableConv1DLayer/{_SEPARABLE}/depthwise_conv_hack/depthwise_dense_0/kernel",
-        "zoo.TrainedFilters",
-    ),
-    (
-        r"filters/taps/\d+$",
-        "LightweightConv1DLocalAttn/lightwt_depthwise_dense_0/kernel",
-        "zoo.LightweightFilters",
-    ),
-    *(
-        (
-            rf"filters/taps/\d+/{part}$",
-            f"DynamicConv1DLocalAttn/dyn_conv_depthwise_dense_0/{part}",
-            "zoo.DynamicFilters",
-        )
-        for part in ("kernel", "bias")
-    ),
-    (
-        r"convolution\w*/(layer/)?bias$",
-        f"SeparableConv1DLayer/{_SEPARABLE}/depthwise_conv_hack/depthwise_dense_0/bias",
-        "zoo.DepthwiseConvolution",
-    ),
-    *(
-        (rf"{ours}/{part}$", f"{theirs}/{part}", cls)
-        for part in ("kernel", "bias")
-        for ours, theirs, cls in (
-            (
-                "/pointwise",
-                f"SeparableConv1DLayer/{_SEPARABLE}/pointwise_dense",
-                "zoo.DepthwiseConvolution",
-            ),
-            (r"/input/factors/\d", "LocalConvAttnBlock/local_conv_inp_0", "zoo.GatedConvolution"),
-            (
-                r"/gated_convolution\w*/layer/output",
-                "LocalConvAttnBlock/local_conv_attn_op_projection",
-                "zoo.GatedConvolution",
-            ),
-        )
-    ),
-    *(
-        (
-            rf"/gated_linear_unit\w*/layer/.*{part}$",
-            f"GatedLinearUnitLayer/glu_0/{part}",
-            "zoo.GatedLinearUnit",
-        )
-        for part in ("kernel", "bias")
-    ),
-    *(
-        (rf"/{ours}\w*/layer/{path}$", f"{theirs}/{name}", cls)
-        for ours, theirs, cls, pairs in (
-            (
-                "encoder_convolutions",
-                "EncoderConvolutionalLayer",
-                "zoo.EncoderConvolutions",
-                [
-                    ("left/kernel", "conv1x1/dense/kernel"),
-                    ("right/kernel", "conv3x1/conv2d/kernel"),
-                    *_separable("output", "sep_conv9x1"),
-                ],
-            ),
-            (
-                "decoder_convolutions",
-                "DecoderConvolutionalLayer",
-                "zoo.DecoderConvolutions",
-                [
-                    *_separable("left", "sep_conv11x1"),
-                    *_separable("right", "sep_conv7x1_1"),
-                    *_separable("output", "sep_conv7x1_2"),
-                ],
-            ),
-        )
-        for path, name in [*pairs, *_NORM]
-    ),
-]
-"""Of layers: the end of our path, the class and name of the original, and the class of ours."""
+def _of_layers() -> Iterator[tuple[str, str, str]]:
+    for cls, ours, theirs in (row.split() for row in _TABLE.strip().splitlines()):
+        form = next((form for form in _FORMS if form in ours), "<>")
+        for end, name in _FORMS.get(form, [("", "")]):
+            yield ours.replace(form, end) + "$", theirs.replace(form, name), cls
 
 
 _BLOCK = "block_000/layer_000"
@@ -171,15 +108,9 @@ def _snake_case(name: str) -> str:
 
 _KINDS = [
     _Kind(r"norm/scale$", [f"{_BLOCK}/rms_norm/scale", "rms_norm/scale"], ["transformer.RMSNorm"]),
-    _Kind(
-        r"norm/scale$",
-        [f"{_BLOCK}/true_layer_norm/layer_prepostprocess/layer_norm/layer_norm_scale"],
-        ["transformer.LayerNorm"],
-    ),
-    _Kind(
-        r"norm/bias$",
-        [f"{_BLOCK}/true_layer_norm/layer_prepostprocess/layer_norm/layer_norm_bias"],
-        ["transformer.LayerNorm"],
+    *(
+        _Kind(f"{ours}$", [f"{_BLOCK}/true_layer_norm/{theirs}"], ["transformer.LayerNorm"])
+        for ours, theirs in _FORMS["<norm>"]
     ),
     _Kind(r"_stack/signals/table$", ["layer_embedding"], ["zoo.StepSignals"]),
     *(
@@ -221,7 +152,7 @@ _KINDS = [
             ("zoo.ExpertsSelfAttention", ("q", "kv", "o", "wi/kernel", "q_wo/kernel")),
         )
     ),
-    *(_Kind(ours, [f"{_BLOCK}/{theirs}"], [cls]) for ours, theirs, cls in OF_LAYERS),
+    *(_Kind(ours, [f"{_BLOCK}/{theirs}"], [cls]) for ours, theirs, cls in _of_layers()),
     *(
         _Kind(rf"/{name}\w*/layer/.*{ours}$", [f"{_BLOCK}/{their_class}/{theirs}/kernel"], [cls])
         for cls, (name, their_class) in _FEED_FORWARDS.items()
