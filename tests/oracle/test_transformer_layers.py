@@ -149,16 +149,12 @@ def _model(name: str, several: bool, *, masks_start: bool = True) -> tuple[Token
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_all_bindings_of_the_layers_are_taken_over(name: str, tmp_path: pathlib.Path) -> None:
+def test_layers_have_a_counterpart(name: str, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "operative_config.gin"
     path.write_text(_config(CASES[name]))
     bindings: Any = read_run(path, partial=name.startswith(PARTIAL)).record["bindings"]
     refused = {"encoder/make_layer_stack.layers", "decoder/make_layer_stack.layers"}
     assert bindings["not supported"].keys() == (refused if name.startswith(PARTIAL) else set())
-    ignored = {"act_type", "act_epsilon", "act_max_steps", "num_rec_steps", "gating_type"}
-    ignored |= {"gates_inputs", "gate_ffn_layer", "position_start_index"}
-    names = {binding.rpartition(".")[2] for binding in bindings["ignored"]}
-    assert names <= {*ignored, "add_position_timing_signal", "use_scope"}, names
 
 
 # The others are slow, on several devices too.
