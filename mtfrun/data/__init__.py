@@ -8,7 +8,6 @@ from mtfrun.data.features import TARGETS as TARGETS
 from mtfrun.data.features import ids_shape as ids_shape
 from mtfrun.data.features import packed_features as packed_features
 from mtfrun.data.images.crops import CentreCrop as CentreCrop
-from mtfrun.data.images.crops import Crop as Crop
 from mtfrun.data.images.crops import RandomResizedCrop as RandomResizedCrop
 from mtfrun.data.images.idx_images import IdxImages as IdxImages
 from mtfrun.data.images.image_data import IMAGES as IMAGES
@@ -35,11 +34,9 @@ from mtfrun.data.objectives.span_corruption import IidDenoising as IidDenoising
 from mtfrun.data.objectives.span_corruption import SpanCorruption as SpanCorruption
 from mtfrun.data.preprocessor import BySplit as BySplit
 from mtfrun.data.preprocessor import Fields as Fields
-from mtfrun.data.preprocessor import Preprocessor as Preprocessor
 from mtfrun.data.preprocessor import Rekey as Rekey
 from mtfrun.data.preprocessor import StreamPreprocessor as StreamPreprocessor
 from mtfrun.data.prompts import ConversationTemplate as ConversationTemplate
-from mtfrun.data.prompts import DecoderOnlyPrompts as DecoderOnlyPrompts
 from mtfrun.data.prompts import EncoderDecoderPrompts as EncoderDecoderPrompts
 from mtfrun.data.prompts import LanguageModelPrompts as LanguageModelPrompts
 from mtfrun.data.prompts import PromptFormat as PromptFormat
@@ -71,8 +68,6 @@ from mtfrun.data.sources.text_files import TextParagraphs as TextParagraphs
 from mtfrun.data.sources.tfds_source import Tfds as Tfds
 from mtfrun.data.sources.tfrecord import Tfrecord as Tfrecord
 from mtfrun.data.sources.tsv import Tsv as Tsv
-from mtfrun.data.task import LabelNumber as LabelNumber
-from mtfrun.data.task import Number as Number
 from mtfrun.data.task import Task as Task
 from mtfrun.data.text.denoising_data import DelimitedDenoisingData as DelimitedDenoisingData
 from mtfrun.data.text.denoising_data import DenoisingData as DenoisingData

@@ -149,7 +149,7 @@ class Data(abc.ABC):
         return None
 
     def remove(self, hashes: Sequence[str]) -> Data:
-        """Returns the data whose training leaves out documents, and pads their places.
+        """Returns the data without these documents in training, where they are padding.
 
         DataError if a hash is not of a document, see `dropped_documents.hashes_of`.
         """
@@ -169,10 +169,8 @@ class Data(abc.ABC):
 
     def source_texts(self, split: str, features: Collection[str]) -> Iterator[bytes]:
         """Yields the texts of `features` in the rows of a split, to train a vocabulary."""
-        raise DataError(
-            f"{type(self).__name__} has no texts to train a vocabulary on: choose data made of a "
-            "task, such as @data.LanguageModelData()"
-        )
+        remedy = "choose data made of a task, such as @data.LanguageModelData()"
+        raise DataError(f"{type(self).__name__} has no texts to train a vocabulary on: {remedy}")
 
     def expected_bytes(self, split: str) -> int | None:
         """Returns about how many bytes `source_texts` has in all, None if unknown."""
@@ -247,10 +245,8 @@ class TextData(Data):
 
     def evaluated_examples(self, split: str, count: int | None) -> list[Fields]:
         """Returns a random choice of `count` examples of pairs, the same every time, or all."""
-        raise DataError(
-            f"{type(self).__name__} has no pairs of texts: use @data.SequenceToSequenceData() or "
-            "@data.DelimitedPairsData()"
-        )
+        remedy = "use @data.SequenceToSequenceData() or @data.DelimitedPairsData()"
+        raise DataError(f"{type(self).__name__} has no pairs of texts: {remedy}")
 
 
 def short_json(value: object) -> object:
@@ -269,10 +265,9 @@ def check_vocabularies(
     present = {name: vocabulary.fingerprint for name, vocabulary in vocabularies.items()}
     for change in changes({name: hashes.get(name) for name in present}, present):
         if change.old is not None:
-            raise DataError(
-                f"{checkpoint} was trained with another vocabulary than "
-                f"{vocabularies[change.name]}: {change}; name that one, or begin a new run"
-            )
+            vocabulary, remedy = vocabularies[change.name], "name that one, or begin a new run"
+            message = f"{checkpoint} was trained with another vocabulary than {vocabulary}"
+            raise DataError(f"{message}: {change}; {remedy}")
 
 
 def check_unchanged(
@@ -284,7 +279,6 @@ def check_unchanged(
         for fingerprint in (saved, present)
     )
     if saved and (differing := changes(old, new, identity=IDS)):
-        raise DataError(
-            f"the data have changed since {checkpoint}: {list_changes(differing)}: restore them, "
-            "or resume with --accept_changes"
-        )
+        remedy = "restore them, or resume with --accept_changes"
+        changed = list_changes(differing)
+        raise DataError(f"the data have changed since {checkpoint}: {changed}: {remedy}")

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from typing import Any
 
-from mtfrun.errors import InputError, install_command
+from mtfrun.errors import InputError, did_you_mean, install_command
 
 
 class DataError(InputError):
     """Data is missing or malformed; the message is one line with the remedy."""
+
+
+def lacks(owner: object, kind: str, name: str, names: Collection[str]) -> str:
+    """Returns 'OWNER has no KIND "NAME"; it has NAMES', and the nearest of them."""
+    listed = ", ".join(names) or "none"
+    return f'{owner} has no {kind} "{name}"; it has {listed}{did_you_mean(name, names)}'
 
 
 def import_package(name: str, user: str, *, or_else: str = "") -> Any:

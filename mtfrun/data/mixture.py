@@ -6,10 +6,9 @@ import collections
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
-from mtfrun.data.errors import DataError
+from mtfrun.data.errors import DataError, lacks
 from mtfrun.data.task import Task
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
-from mtfrun.errors import did_you_mean
 from mtfrun.errors.checks import COUNT, POSITIVE, check_fields, check_range
 
 
@@ -47,11 +46,11 @@ class ProportionalToExamples:
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """Tasks of the same features and vocabularies, whose examples are mixed in training.
+    """Tasks of the same features and vocabularies, mixed in training.
 
     Every stretch of training has its share of each task, see `Mixing`; an evaluation reads each
     task by itself. An example is a pair of texts, or a row of running text. A row of packed pairs
-    counts as so many examples as it holds on average.
+    counts as the number of examples that it holds on average.
 
     Attributes:
       tasks: tasks of different names.
@@ -73,31 +72,23 @@ class Mixture:
         titles = [task.title for task in self.tasks]
         repeated = [name for name, count in collections.Counter(titles).items() if count > 1]
         if repeated:
-            raise DataError(
-                f'{self._who}: several tasks have the name "{repeated[0]}", under which metrics '
-                "are reported: set Task.name"
-            )
+            name = repeated[0]
+            raise DataError(f'{self._who}: several tasks have the name "{name}": set Task.name')
         if not callable(self.rates):
             if len(self.rates) != len(self.tasks):
-                raise DataError(
-                    f"{self._who}: {len(self.rates)} rates for {len(self.tasks)} tasks: give one "
-                    "for each, or @data.ProportionalToExamples()"
-                )
+                counts = f"{len(self.rates)} rates for {len(self.tasks)} tasks"
+                remedy = "give one for each, or @data.ProportionalToExamples()"
+                raise DataError(f"{self._who}: {counts}: {remedy}")
             for title, rate in zip(titles, self.rates, strict=True):
                 name = f'{self._who}: the rate of "{title}"'
                 check_range(name, rate, POSITIVE, remedy="leave the task out to not train on it")
         for name, epochs in self.max_epochs.items():
             if name not in titles:
-                raise DataError(
-                    f'{self._who}.max_epochs: there is no task "{name}"; there are '
-                    f"{', '.join(titles)}{did_you_mean(name, titles)}"
-                )
+                raise DataError(lacks(f"{self._who}, for max_epochs,", "task", name, titles))
             check_range(f'{self._who}.max_epochs of "{name}"', epochs, COUNT)
         if len(self.max_epochs) == len(titles):
-            raise DataError(
-                f"{self._who}.max_epochs bounds every task, and training would run out of rows: "
-                "leave one without, and bound the training with TRAIN_STEPS"
-            )
+            remedy = "leave one without, and bound the training with TRAIN_STEPS"
+            raise DataError(f"{self._who}.max_epochs bounds every task: {remedy}")
 
     @property
     def title(self) -> str:
@@ -123,10 +114,9 @@ class Mixture:
         vocabulary = first.vocabulary_of(feature)
         for task in further:
             if task.vocabulary_of(feature).fingerprint != vocabulary.fingerprint:
-                raise DataError(
-                    f'{self._who}: the tasks "{first.title}" and "{task.title}" have different '
-                    f"vocabularies for {feature}: one model reads one"
-                )
+                names = f'the tasks "{first.title}" and "{task.title}"'
+                rule = f"different vocabularies for {feature}: one model reads one"
+                raise DataError(f"{self._who}: {names} have {rule}")
         return vocabulary
 
     @property
@@ -145,17 +135,12 @@ def mixture_of(tasks: Tasks) -> Mixture:
 def feature_length(lengths: Mapping[str, int], feature: str) -> int:
     """Returns one of T5's `TASK_FEATURE_LENGTHS`, for gin files."""
     if feature not in lengths:
-        raise DataError(
-            f'TASK_FEATURE_LENGTHS has no length of "{feature}"; it has {", ".join(lengths)}'
-        )
+        raise DataError(lacks("TASK_FEATURE_LENGTHS", "length of", feature, lengths))
     return lengths[feature]
 
 
 def choose(name: str, tasks: Sequence[Tasks]) -> Tasks:
     names = [one.title for one in tasks]
     if name not in names:
-        raise DataError(
-            f'there is no task or mixture "{name}"; there are {", ".join(names)}'
-            f"{did_you_mean(name, names)}"
-        )
+        raise DataError(lacks("the configuration", "task or mixture", name, names))
     return tasks[names.index(name)]

@@ -10,8 +10,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from mtfrun.data.errors import DataError
-from mtfrun.errors import did_you_mean
+from mtfrun.data.errors import DataError, lacks
 
 Fields = Mapping[str, bytes]
 # Maps an example to one, several or no examples (an empty list).
@@ -54,10 +53,7 @@ class Rekey:
 
 def field_of(preprocessor: object, fields: Fields, name: str) -> bytes:
     if name not in fields:
-        raise DataError(
-            f'{preprocessor}: an example has no field "{name}"; it has '
-            f"{', '.join(fields) or 'none'}{did_you_mean(name, fields)}"
-        )
+        raise DataError(lacks(f"{preprocessor}: an example", "field", name, fields))
     return fields[name]
 
 
@@ -67,16 +63,6 @@ def texts_of(fields: Fields, name: str) -> list[bytes]:
         return [fields[name]]
     names = itertools.takewhile(fields.__contains__, (f"{name}/{i}" for i in itertools.count()))
     return [fields[each] for each in names]
-
-
-def required_texts_of(preprocessor: object, fields: Fields, name: str) -> list[bytes]:
-    texts = texts_of(fields, name)
-    if not texts:
-        raise DataError(
-            f'{preprocessor}: an example has no text in "{name}"; it has '
-            f'{", ".join(fields) or "none"}. The fields of a source read a list as "{name}/*"'
-        )
-    return texts
 
 
 def label_name(preprocessor: object, label: bytes, names: Sequence[str]) -> bytes:

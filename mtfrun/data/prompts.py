@@ -262,9 +262,8 @@ class DecoderOnlyPrompts(PromptFormat):
 class MaskedLanguageModelPrompts(PromptFormat):
     """Prompts are texts with masks, and outputs are the texts with predictions in their place.
 
-    The score of an output is the log-probability of the predictions. A prompt that is too long is
-    truncated at its end. The vocabulary's first sentinel is the mask. Prompts have an end if the
-    vocabulary puts a beginning before them, as BERT's.
+    The vocabulary's first sentinel is the mask. Long prompts are truncated at their end. Prompts
+    have an end if the vocabulary puts a beginning before them, as BERT's.
     """
 
     def __init__(self, vocabulary: Vocabulary, length: int):

@@ -6,8 +6,7 @@ import hashlib
 import zlib
 from collections.abc import Callable, Sequence
 
-from mtfrun.data.errors import DataError
-from mtfrun.errors import did_you_mean
+from mtfrun.data.errors import DataError, lacks
 
 SPLITS = ("train", "validation", "test")
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -52,7 +51,4 @@ def record_selector(split: str) -> Callable[[bytes], bool]:
 
 def check_split(source_name: str, split: str, splits: Sequence[str]) -> None:
     if split not in splits:
-        raise DataError(
-            f'{source_name} has no split "{split}"; it has {", ".join(splits)}'
-            f"{did_you_mean(split, splits)}"
-        )
+        raise DataError(lacks(source_name, "split", split, splits))

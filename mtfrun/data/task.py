@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mtfrun.data.errors import DataError
+from mtfrun.data.errors import DataError, lacks
 from mtfrun.data.features import TARGETS
 from mtfrun.data.preprocessor import BySplit, Fields, Preprocessor, StreamPreprocessor
 from mtfrun.data.sources.source import TEXT, Example, Source
@@ -32,7 +31,7 @@ class Task:
       metrics: functions of all targets and all predictions, after `postprocess`, to values by name;
         by default the metrics of `experiment.DecodedPairs`.
       postprocess: a function of each target's and prediction's text whose values the metrics
-        compare, such as `LabelNumber` and `Number`; by default the text.
+        compare; by default the text.
       reference: a function of the fields of each example whose value the metrics compare its
         prediction with; by default `postprocess` of its target.
       labels: all texts that a target may be, for `experiment.RankedLabels`.
@@ -56,9 +55,7 @@ class Task:
         if not isinstance(self.vocabulary, Mapping):
             return self.vocabulary
         if feature not in self.vocabulary:
-            raise DataError(
-                f'Task.vocabulary has none for "{feature}"; it has {", ".join(self.vocabulary)}'
-            )
+            raise DataError(lacks("Task.vocabulary", "feature", feature, self.vocabulary))
         return self.vocabulary[feature]
 
     def reference_of(self, fields: Fields) -> Any:
@@ -83,10 +80,8 @@ class Task:
         if feature not in fields and feature == TARGETS and TEXT in fields:
             feature = TEXT
         if feature not in fields:
-            raise DataError(
-                f'{self.source}: an example has no field "{feature}"; it has '
-                f"{', '.join(fields)}: add a preprocessor, such as @data.Rekey(), to the task"
-            )
+            message = lacks(f"{self.source}: an example", "field", feature, fields)
+            raise DataError(f"{message}: add a preprocessor, such as @data.Rekey(), to the task")
         return fields[feature]
 
 
@@ -101,38 +96,3 @@ def _preprocess(
         result = preprocess(example.fields)
         for fields in [result] if isinstance(result, Mapping) else result:
             yield Example(fields, example.is_whole)
-
-
-@dataclasses.dataclass(frozen=True)
-class LabelNumber:
-    """Text to the number of a label, for metrics of classes; -1 for other texts.
-
-    Attributes:
-      labels: the texts, in the order of their numbers.
-      strip: whether spaces around a text are ignored; T5 does not.
-    """
-
-    labels: Sequence[str]
-    strip: bool = True
-
-    def __call__(self, text: str) -> int:
-        text = text.strip() if self.strip else text
-        return self.labels.index(text) if text in self.labels else -1
-
-
-@dataclasses.dataclass(frozen=True)
-class Number:
-    """Text to a number, for correlations.
-
-    Attributes:
-      default: the number for other texts, and for infinity and NaN.
-    """
-
-    default: float = -1.0
-
-    def __call__(self, text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            return self.default
-        return number if math.isfinite(number) else self.default

@@ -15,8 +15,6 @@ from mtfrun.data import (
     TARGETS,
     ByteVocabulary,
     DataError,
-    LabelNumber,
-    Number,
     packed_features,
     padding_of,
     validate_batch,
@@ -225,8 +223,8 @@ TASK = pairs_task([("Who?", "True"), ("What?", "False")])
 
 def test_a_reference_is_the_postprocessed_target_or_made_of_all_fields() -> None:
     fields = {"inputs": b"Who?", "targets": b"True"}
-    labelled = dataclasses.replace(TASK, postprocess=data.LabelNumber(["False", "True"]))
-    assert labelled.reference_of(fields) == 1
+    labelled = dataclasses.replace(TASK, postprocess=lambda text: text == "True")
+    assert labelled.reference_of(fields) is True
     answered = dataclasses.replace(TASK, reference=lambda fields: fields["inputs"])
     assert answered.reference_of(fields) == b"Who?"
 
@@ -239,20 +237,3 @@ def test_training_may_have_preprocessors_of_its_own() -> None:
         for split in ("train", "validation")
     }
     assert targets == {"train": [b"Who?", b"What?"], "validation": [b"True", b"False"]}
-
-
-def test_labels_have_the_number_of_their_place_and_other_texts_minus_1() -> None:
-    assert [LabelNumber(["no", "yes"])(text) for text in ("yes", " no ", "No", "")] == [
-        1,
-        0,
-        -1,
-        -1,
-    ]
-    assert [LabelNumber(["no", "yes"], strip)(" yes") for strip in (True, False)] == [1, -1]
-
-
-@pytest.mark.parametrize(
-    ("text", "number"), [("3.2", 3.2), (" -1e2 ", -100.0), ("", -7.0), ("nan", -7.0), ("inf", -7.0)]
-)
-def test_texts_that_are_no_finite_number_get_the_default(text: str, number: float) -> None:
-    assert Number(default=-7.0)(text) == number

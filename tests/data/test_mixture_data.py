@@ -237,7 +237,5 @@ def test_a_task_or_a_mixture_is_chosen_by_its_name() -> None:
     mixture = data.Mixture([SMALL, LARGE], name="both")
     assert data.choose("large", [SMALL, LARGE, mixture]) is LARGE
     assert data.choose("both", [SMALL, LARGE, mixture]) is mixture
-    with pytest.raises(
-        data.DataError, match=r"\"smal\"; there are small, both, did you mean 'small'"
-    ):
+    with pytest.raises(data.DataError, match=r"\"smal\"; it has small, both, did you mean 'small'"):
         data.choose("smal", [SMALL, mixture])

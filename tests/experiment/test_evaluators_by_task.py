@@ -123,9 +123,7 @@ def test_decodes_have_the_metrics_of_their_task() -> None:
         seen.append((targets, predictions))
         return {"examples": float(len(targets))}
 
-    labels = _label_task(
-        ["yes", "no", "yes"], metrics=[count], postprocess=data.LabelNumber(LABELS)
-    )
+    labels = _label_task(["yes", "no", "yes"], metrics=[count], postprocess=t5.LabelNumber(LABELS))
     words = _task("words", [("one", "eins"), ("two", "zwei")])
     experiment = _experiment(data.Mixture([labels, words], [1.0, 1.0]))
     result = DecodedPairs(experiment, "validation", num_decodes=8)(CONTEXT)

@@ -122,10 +122,9 @@ def open_or_build(
         try:
             counts = build(work, directory)
             if differing := changes(before, mask_json(origin())):
+                changed, remedy = list_changes(differing, most=1), "run the command again"
                 raise DataError(
-                    "the data changed while their cache was built: "
-                    f"{list_changes(differing, most=1)}: run the command again once nothing writes "
-                    "to them"
+                    f"the data changed while their cache was built: {changed}: {remedy}"
                 )
             with writing(directory):
                 write_manifest(work, {**counts, **before})
@@ -267,7 +266,7 @@ def _file_name(name: str) -> str:
 
 
 def _remove_partial_files(directory: Path) -> None:
-    """Removes partial files of this cache, and of caches that nobody builds now."""
+    """Removes partial files of this cache, and of caches that no process builds now."""
     for partial in directory.parent.glob(".*.*"):
         name = partial.name[1:].rpartition(".")[0]
         lock = partial.with_name(f".{name}.lock")

@@ -219,10 +219,9 @@ def _chunks(task: Task, split: str, features: Sequence[str]) -> Iterator[_Chunk]
     for example in task.examples(split):
         row = [task.text_of(example.fields, feature) for feature in features]
         if not example.is_whole and len(features) > 1:
-            raise DataError(
-                f"{task.source}: a text that is too long for one example cannot be one of "
-                f"{', '.join(features)}: choose documents that are lines or paragraphs"
-            )
+            rule = f"a text that is too long for one example cannot be {' or '.join(features)}"
+            remedy = "choose documents that are lines or paragraphs"
+            raise DataError(f"{task.source}: {rule}: {remedy}")
         row_bytes = sum(map(len, row))
         if not row_bytes and len(features) == 1 and not (is_within_text and example.is_whole):
             continue
@@ -272,8 +271,9 @@ class _Writer:
         ids[is_id] = encoded.ids
         end_ids = np.array([vocabulary.end_id for vocabulary in self._vocabularies])
         ids[~is_id] = np.tile(end_ids, sum(chunk.is_whole))
-        self._append(TOKENS, ids)
-        self._append(ENDS, (ends + self.tokens)[has_end].astype("<i8"))
+        with writing(self._directory):
+            self._files[TOKENS].write(ids.tobytes())
+            self._files[ENDS].write((ends + self.tokens)[has_end].astype("<i8").tobytes())
         self.examples += sum(chunk.is_whole)
         self.tokens += ids.size
         self.largest_id = max(self.largest_id, int(ids.max(initial=0)))
@@ -289,18 +289,8 @@ class _Writer:
             for file in self._files.values():
                 file.flush()
                 os.fsync(file.fileno())
-        return {
-            "examples": self.examples,
-            "tokens": self.tokens,
-            "text_bytes": self.text_bytes,
-            "largest_id": self.largest_id,
-            "dtype": self._dtype.str,
-        }
-
-    def _append(self, name: str, values: np.ndarray) -> None:
-        data = values.data.cast("B") if values.size else b""
-        with writing(self._directory):
-            self._files[name].write(data)
+        names = ("examples", "tokens", "text_bytes", "largest_id")
+        return {**{name: getattr(self, name) for name in names}, "dtype": self._dtype.str}
 
 
 def _encode(chunk: _Chunk, vocabularies: Sequence[Vocabulary]) -> EncodedTexts:

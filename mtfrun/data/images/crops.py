@@ -73,7 +73,7 @@ class RandomResizedCrop(Crop):
 
 @dataclasses.dataclass(frozen=True)
 class CentreCrop(Crop):
-    """The square that a crop of `size` leaves of an image whose shorter side is `resize`."""
+    """The square that a crop of `size` leaves of an image with a shorter side of `resize`."""
 
     size: int
     resize: int

@@ -217,10 +217,9 @@ class ImageData(Data):
     def _check_source(self) -> None:
         present = _SourceSummary(self.source.size, self.source.label_names)
         if present != self._summary:
-            raise DataError(
-                f"{self.source} has {present}, and the run was trained on {self._summary}: name "
-                "images of the same classes and size"
-            )
+            trained = f"the run was trained on {self._summary}"
+            remedy = "name images of the same classes and size"
+            raise DataError(f"{self.source} has {present}, and {trained}: {remedy}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,8 +49,7 @@ def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
     Images are converted to grey (the luma of ITU-R 601-2) or to colour as the channels require. An
     image of another size is scaled to cover rows and cols, by bicubic interpolation, and cropped to
     its centre. It is rotated by its EXIF orientation; transparent pixels become white; 16 bits are
-    reduced to the upper 8; of several frames the first one is read. Raises DataError if the file is
-    missing, broken, or not a PNG or JPEG.
+    reduced to the upper 8; of several frames the first one is read.
     """
     rows, cols, channels = size
     image = resize_to_cover(open_image(path, channels), (rows, cols), Image.Resampling.BICUBIC)
@@ -62,18 +61,13 @@ def open_image(path: str, channels: int) -> Image.Image:
 
 
 def open_mask(path: str) -> Image.Image:
-    """Returns a grey image whose pixels are indices of classes, as in a PNG file of 8 bits or less.
-
-    They are the grey levels, or the places in a palette. Raises DataError as `read_image`.
-    """
+    """Returns the indices of classes of a PNG file: grey levels, or places in a palette."""
     content = read_file(path)
     with _decoding(path), Image.open(io.BytesIO(content), formats=["PNG"]) as image:
         mode, pixels = image.mode, np.asarray(image)
     if mode not in ("1", "L", "P"):
-        raise DataError(
-            f"the mask {path} is {mode}: its pixels must be indices of classes, grey or with a "
-            "palette, in 8 bits"
-        )
+        rule = "its pixels must be indices of classes, grey or with a palette, in 8 bits"
+        raise DataError(f"the mask {path} is {mode}: {rule}")
     return Image.fromarray(pixels.astype(np.uint8))
 
 
@@ -179,7 +173,7 @@ class StoredImage(abc.ABC):
 
 
 class PixelImage(StoredImage):
-    """An image whose pixels are in memory."""
+    """An image in memory."""
 
     def __init__(self, pixels: np.ndarray):
         self._pixels = pixels
@@ -187,7 +181,8 @@ class PixelImage(StoredImage):
         self.size = rows, cols
 
     def crop(self, window: Window, size: tuple[int, int]) -> np.ndarray:
-        return _resize(_cut(self._pixels, window), size)
+        top, left, rows, cols = window
+        return _resize(self._pixels[top : top + rows, left : left + cols], size)
 
 
 class EncodedImage(StoredImage):
@@ -204,7 +199,7 @@ class EncodedImage(StoredImage):
             return self._decode(window, size)
         with Image.open(io.BytesIO(self.content), formats=["PNG"]) as image:
             pixels = np.asarray(image).reshape(*self.size, self._channels)
-        return _resize(_cut(pixels, window), size)
+        return PixelImage(pixels).crop(window, size)
 
     def _decode(self, window: Window, size: tuple[int, int]) -> np.ndarray:
         """Decodes a window of a JPEG file at a ratio that leaves at least `size`."""
@@ -224,11 +219,6 @@ class EncodedImage(StoredImage):
         ).numpy()
         x, y = left - first[1], top - first[0]
         return _resize(pixels, size, (x, y, x + cols, y + rows))
-
-
-def _cut(pixels: np.ndarray, window: Window) -> np.ndarray:
-    top, left, rows, cols = window
-    return pixels[top : top + rows, left : left + cols]
 
 
 def _resize(pixels: np.ndarray, size: tuple[int, int], box: Box | None = None) -> np.ndarray:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from mtfrun.data.errors import DataError
+from mtfrun.data.errors import DataError, lacks
 from mtfrun.data.files import absolute_path, file_states
 from mtfrun.data.images.image_files import read_file
 from mtfrun.data.images.image_source import (
@@ -20,7 +20,6 @@ from mtfrun.data.images.image_source import (
 )
 from mtfrun.data.sources.records import BadRecords
 from mtfrun.data.splits import SHARES, SPLITS, split_of
-from mtfrun.errors import did_you_mean
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 # Names of folders that hold the folders of the classes, in well-known datasets.
@@ -100,11 +99,8 @@ class ImageFolders(ImageSource):
         directory = absolute_path(chosen)
         for folder in _class_folders(directory):
             if folder.name not in self.label_names:
-                raise DataError(
-                    f"the folder {folder} is not a class of {self.splits[0]}, which are "
-                    f"{', '.join(self.label_names[:10])}"
-                    f"{did_you_mean(folder.name, self.label_names)}"
-                )
+                owner = f"{directory}: the split {self.splits[0]}"
+                raise DataError(lacks(owner, "class", folder.name, self.label_names))
             paths = _images(folder)
             if not paths:
                 raise DataError(f"the folder {folder} has no JPEG or PNG file: add or delete it")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mtfrun.data.errors import DataError
+from mtfrun.data.errors import DataError, lacks
 from mtfrun.data.images.image_source import (
     ImageExample,
     ImageFile,
@@ -21,7 +21,6 @@ from mtfrun.data.images.image_source import (
 from mtfrun.data.sources.embedded_datasets import Digits
 from mtfrun.data.sources.records import BadRecords
 from mtfrun.data.sources.tfds_dataset import Embedded, TfdsDataset
-from mtfrun.errors import did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +97,5 @@ class TfdsImages(TfdsDataset, ImageSource):
         features = self.builder.info.features
         candidates = sorted(key for key, value in features.items() if isinstance(value, kind))
         if name not in candidates:
-            names = f"{', '.join(candidates) or 'none'}{did_you_mean(name, candidates)}"
-            raise DataError(f'{self} has no {kind.__name__} feature "{name}"; it has {names}')
+            raise DataError(lacks(self, f"{kind.__name__} feature", name, candidates))
         return features[name]

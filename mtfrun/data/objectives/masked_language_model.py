@@ -50,10 +50,8 @@ class MaskedLanguageModel(Objective):
         check_fields(self, SHARE_WITHIN, "noise_density")
         shares = (self.random_probability, self.keep_probability)
         if min(shares) < 0 or sum(shares) > 1:
-            raise DataError(
-                f"{self}: random_probability and keep_probability must be 0 or more, and at most 1 "
-                "together"
-            )
+            names = "random_probability and keep_probability"
+            raise DataError(f"{self}: {names} must be at least 0, and at most 1 together")
 
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
         length = raw_length + int(self.full_targets)

@@ -158,11 +158,10 @@ class IidDenoising(Objective):
 def replace_noise(
     text: RawText, is_noise: np.ndarray, lengths: FeatureLengths, vocabulary: Vocabulary
 ) -> Batch:
-    """Returns inputs without noise, and targets that are the noise.
+    """Returns inputs and targets, each with a sentinel for every run of ids of the other.
 
-    Every run of noise is one sentinel in the inputs, and every run of other ids is one in the
-    targets: the inputs "a <0> d <1>" and the targets "<0> b c <1> e" make the text "a b c d e"
-    (section 3.1.4 and figure 2). `is_noise` is bool [batch, raw_length], False after a text.
+    The inputs "a <0> d <1>" and the targets "<0> b c <1> e" make the text "a b c d e" (figure 2).
+    `is_noise` is bool [batch, raw_length], False after a text.
     """
     return {
         INPUTS: with_sentinels(text, is_noise, lengths.inputs, vocabulary),

@@ -87,10 +87,8 @@ def find_hashes(cache: TokenCache, hashes: Iterable[str]) -> dict[str, np.ndarra
     for text in dict.fromkeys(hashes):
         match = _HASH.fullmatch(text)
         if match is None:
-            raise DataError(
-                f'"{text[:40]}" is not the hash of a document, such as 12-0123456789abcdef: '
-                "`mtfrun audit rows` prints them"
-            )
+            rule = "such as 12-0123456789abcdef: `mtfrun audit rows` prints them"
+            raise DataError(f'"{text[:40]}" is not the hash of a document, {rule}')
         by_length.setdefault(int(match[1]), []).append(text)
     documents_by_hash = {}
     for length, texts in by_length.items():

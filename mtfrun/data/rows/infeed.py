@@ -310,10 +310,8 @@ def split_batch(shape: mtf.Shape, outer_batch: int) -> mtf.Shape:
         return shape
     batch, *row_dims = shape
     if outer_batch < 1 or batch.size % outer_batch:
-        raise DataError(
-            f"an outer batch of {outer_batch} does not divide {batch.name}:{batch.size}: "
-            "take a divisor of the batch size"
-        )
+        sizes = f"{outer_batch} does not divide {batch.name}:{batch.size}"
+        raise DataError(f"an outer batch of {sizes}: take a divisor of the batch size")
     inner = mtf.Dimension(batch.name, batch.size // outer_batch)
     return mtf.Shape([mtf.Dimension(OUTER_BATCH, outer_batch), inner, *row_dims])
 
@@ -327,10 +325,9 @@ def _shapes_of_rows(
         largest = tuple(shapes[name].to_integer_list) if name in shapes else ()
         if len(largest) != values.ndim or any(np.array(values.shape) > largest):
             declared = shapes[name].to_string if name in shapes else "none"
-            raise DataError(
-                f'feature "{name}" of an evaluation has sizes {list(values.shape)}; the shape of '
-                f"training's batches, which is the largest, is {declared}"
-            )
+            rule = f"the shape of training's batches, which is the largest, is {declared}"
+            sizes = list(values.shape)
+            raise DataError(f'feature "{name}" of an evaluation has sizes {sizes}; {rule}')
         dims = zip(shapes[name], values.shape, strict=True)
         shorter[name] = mtf.Shape([mtf.Dimension(dim.name, size) for dim, size in dims])
     return shorter
@@ -345,9 +342,8 @@ def validate_batch(batch: Mapping[str, np.ndarray], shapes: Mapping[str, mtf.Sha
     for name, shape in shapes.items():
         value = batch[name]
         if list(value.shape) != shape.to_integer_list:
-            raise DataError(
-                f'feature "{name}" has sizes {list(value.shape)}, not {shape.to_string}'
-            )
+            sizes = list(value.shape)
+            raise DataError(f'feature "{name}" has sizes {sizes}, not {shape.to_string}')
         if value.dtype not in (np.int32, np.uint8):
             raise DataError(f'feature "{name}" is {value.dtype} where int32 or uint8 is expected')
 

@@ -64,8 +64,7 @@ class Order:
 
     Every component is shuffled anew in each epoch by a permutation with random access, and
     components are mixed in proportion to `rates`. After `max_epochs` a component is no longer
-    drawn; one at least has no such limit. The order depends neither on the batch size nor on the
-    number of hosts, and any position is reached at once.
+    drawn; one at least has no such limit. Any position is reached at once.
     """
 
     def __init__(
@@ -130,10 +129,9 @@ class Mixing:
     """An endless sequence in which every component has its share of each stretch of positions.
 
     The counts of components among the first n positions differ from n times their shares by less
-    than the number of components. Nothing is drawn at random, so any position is reached by
-    arithmetic: the first component has n - floor(n (1 - share)) of n positions, and the remaining
-    ones are shared in the same way. `limits` are the maximum numbers of elements of each component,
-    one of which is None: any number.
+    than the number of components. The first component has n - floor(n (1 - share)) of n positions,
+    and the others share the rest in the same way. `limits` are the maximum numbers of elements of
+    each component, one of which is None: any number.
     """
 
     def __init__(self, rates: Sequence[float], limits: Sequence[int | None]):

@@ -223,9 +223,8 @@ class PaddedRows(_ExampleRows):
 def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None) -> CountedBatches:
     """Returns every example once, in batches of examples of similar length, the shortest first.
 
-    Features are as long as the longest text of the batch needs, rounded up by `bucket`: a program
-    is compiled for each combination of lengths. Rows of zeros fill up its last batch. With
-    `max_rows` only the examples that `choose_rows` names.
+    Features are as long as the longest text of the batch, rounded up by `bucket`: a program is
+    compiled for each combination of lengths. `max_rows` are chosen by `choose_rows`.
     """
     numbers = choose_rows(len(rows), max_rows)
     buckets = rows.row_sizes[numbers]

@@ -47,16 +47,17 @@ _MACHINE_PREFIXES = (
 )
 
 
+Features = Mapping[str, tfds.features.FeatureConnector]
+
+
 class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
     """A dataset whose examples are made on this machine; its docstring is its description."""
 
     VERSION = tfds.core.Version("1.0.0")
+    features: ClassVar[Features]
     split_names: ClassVar[Sequence[str]] = SPLITS
     # TFDS's shuffle reads all examples a second time.
     disable_shuffling: ClassVar[bool] = False
-
-    @abc.abstractmethod
-    def features(self) -> Mapping[str, tfds.features.FeatureConnector]: ...
 
     @abc.abstractmethod
     def _generate_examples(self, split: str) -> Iterator[tuple[int | str, Mapping[str, object]]]:
@@ -66,7 +67,7 @@ class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__,
-            features=tfds.features.FeaturesDict(self.features()),
+            features=tfds.features.FeaturesDict(self.features),
             disable_shuffling=self.disable_shuffling,
         )
 
@@ -86,11 +87,10 @@ class Digits(Embedded):
 
     split_names = ("train", "test")
 
-    def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
-        return {
-            "image": tfds.features.Image(shape=(_DIGITS_SIZE, _DIGITS_SIZE, 1)),
-            "label": tfds.features.ClassLabel(names=[str(digit) for digit in range(10)]),
-        }
+    features: ClassVar[Features] = {
+        "image": tfds.features.Image(shape=(_DIGITS_SIZE, _DIGITS_SIZE, 1)),
+        "label": tfds.features.ClassLabel(names=[str(digit) for digit in range(10)]),
+    }
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, Mapping[str, object]]]:
         for number, line in enumerate(read_digits()):
@@ -110,8 +110,7 @@ class NumberWords(Embedded):
     split_names = ("train", "validation")
     disable_shuffling = True  # `shuffled_numbers` shuffles already
 
-    def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
-        return {"number": tfds.features.Text(), "words": tfds.features.Text()}
+    features: ClassVar[Features] = dict.fromkeys(("number", "words"), tfds.features.Text())
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, Mapping[str, object]]]:
         for key, number in enumerate(shuffled_numbers()):
@@ -132,8 +131,7 @@ class _PythonTexts(Embedded, skip_registration=True):  # type: ignore[call-arg]
 
     BUILDER_CONFIGS: ClassVar[list[tfds.core.BuilderConfig]] = [running_python()]
 
-    def features(self) -> Mapping[str, tfds.features.FeatureConnector]:
-        return {"name": tfds.features.Text(), "text": tfds.features.Text()}
+    features: ClassVar[Features] = dict.fromkeys(("name", "text"), tfds.features.Text())
 
     @abc.abstractmethod
     def texts(self) -> Iterator[tuple[str, str | bytes]]: ...
@@ -154,9 +152,9 @@ class PythonDocs(_PythonTexts):
         try:
             topics = importlib.import_module("pydoc_data.topics").topics
         except ImportError as error:
+            remedy = "install the full standard library or use python_source"
             raise DataError(
-                "python_docs: this Python has no pydoc_data.topics; "
-                "install the full standard library or use python_source"
+                f"python_docs: this Python has no pydoc_data.topics; {remedy}"
             ) from error
         yield from sorted(distinct_topics(topics).items())
 
@@ -171,10 +169,8 @@ class PythonSource(_PythonTexts):
         library = Path(sysconfig.get_path("stdlib"))
         names = source_files(library)
         if not names:
-            raise DataError(
-                f"python_source: no .py file under {library}; "
-                "install the full standard library or use python_docs"
-            )
+            remedy = "install the full standard library or use python_docs"
+            raise DataError(f"python_source: no .py file under {library}; {remedy}")
         for name in names:  # files that are empty or not UTF-8 are left out
             text = (library / name).read_bytes()
             if text and text.decode("utf-8", "ignore").encode() == text:

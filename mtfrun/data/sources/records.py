@@ -12,10 +12,9 @@ from typing import Any, ClassVar
 
 from absl import logging
 
-from mtfrun.data.errors import DataError
+from mtfrun.data.errors import DataError, lacks
 from mtfrun.data.sources.source import Example, FileSource, in_parts
 from mtfrun.data.sources.streams import whole_lines
-from mtfrun.errors import did_you_mean
 
 FieldNames = Mapping[str, str] | Sequence[str]
 """Our name of each field to the name in the data; a sequence where both are the same."""
@@ -106,7 +105,7 @@ class RecordFiles(FileSource):
         """Returns the fields of a record, None to leave it out; may raise BadRecordError."""
 
     def _key(self, record: Any) -> bytes:
-        """Returns the bytes whose hash decides the split of a record."""
+        """Returns the bytes of a record that decide its split, by their hash."""
         key: bytes = record
         return key
 
@@ -123,7 +122,7 @@ class LineRecordFiles(RecordFiles):
 
 @dataclasses.dataclass(frozen=True)
 class FieldRecords(RecordFiles):
-    """Files of records whose fields are chosen by name.
+    """Files of records with fields that are chosen by name.
 
     Attributes:
       fields: our name of each field to the name in the records, {"inputs": "question"}, or a
@@ -158,10 +157,7 @@ def outermost_columns(
     for name in selected.values():
         column = name if name in columns else name.split("/", maxsplit=1)[0]
         if column not in columns:
-            raise DataError(
-                f'{source} has no column "{name}"; it has {", ".join(columns) or "none"}'
-                f"{did_you_mean(name, columns)}"
-            )
+            raise DataError(lacks(source, "column", name, columns))
         outermost.add(column)
     return sorted(outermost)
 
@@ -235,10 +231,7 @@ def _inner(record: Mapping[str, object], name: str, value: object, key: str) -> 
         return value
     if isinstance(value, list) and key.isdecimal() and int(key) < len(value):
         return [value[int(key)]]
-    raise MissingFieldError(
-        f'it has no field "{name}"; it has {", ".join(record) or "none"}'
-        f"{did_you_mean(name, record)}"
-    )
+    raise MissingFieldError(lacks("it", "field", name, record))
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -27,7 +27,7 @@ TEXT = "text"
 T = TypeVar("T")
 Patterns = str | Sequence[str]
 
-PATTERNS_PER_SPLIT = "{'train': 'a/*', 'validation': 'b/*'}"
+ADD_MORE = "add more, or give patterns per split, e.g. {'train': 'a/*', 'validation': 'b/*'}"
 
 _WARNINGS: contextvars.ContextVar[list[str]] = contextvars.ContextVar("warnings")
 
@@ -148,8 +148,7 @@ class FileSource(Source):
             return f"{files} without a record, or the preprocessors leave all out; name other files"
         return (
             f"a hash of each record puts {SHARES[split]:.0%} of them there, equal ones into the "
-            f"same split: {files} have none of them, or the preprocessors leave all out; add more, "
-            f"or give patterns per split, e.g. {PATTERNS_PER_SPLIT}"
+            f"same split: {files} have none of them, or preprocessors leave all out; {ADD_MORE}"
         )
 
     def _blocks(self, path: str, start: int = 0, size: int | None = None) -> Iterator[bytes]:
@@ -211,10 +210,8 @@ class MissingSource(SplitSource[T]):
         return ()
 
     def check_split(self, split: str) -> None:
-        raise DataError(
-            f"the configuration names no {self.missing} to train on or to evaluate with: add a "
-            f"file of data behind it, such as {self.remedy}"
-        )
+        remedy = f"add a file of data behind it, such as {self.remedy}"
+        raise DataError(f"the configuration names no {self.missing} to train on: {remedy}")
 
     def examples(self, split: str) -> Iterator[T]:
         self.check_split(split)

@@ -18,11 +18,11 @@ from mtfrun.configuration.errors import path_hint
 from mtfrun.data.errors import DataError, import_package
 from mtfrun.errors import RAISE_THE_LIMIT, is_shortage
 
-# A longer text is read in parts of at most so many bytes.
+# Bytes of the longest text that is read as a whole, and of parts.
 LONGEST_PART = 1 << 20
 # The longest line that is held in memory.
 LONGEST_LINE = 1 << 26
-# A part ends before a line end or a space if there is one in so many of its last bytes.
+# A part ends before a line end or a space, if possible, within this number of its last bytes.
 _REACH = 1 << 12
 _BLOCK = 1 << 20
 # Bytes that are decompressed together by Zstandard.
@@ -110,10 +110,9 @@ def blocks(
 def check_expansion(path: str, produced: int, compressed: int) -> None:
     """Raises DataError if a file decompresses to far more bytes than text, e.g. 2 GB of zeros."""
     if produced > _ALWAYS_ALLOWED + _LARGEST_EXPANSION * compressed:
-        raise DataError(
-            f"{path}: {compressed:,} bytes became more than {produced >> 20} MiB, over "
-            f"{_LARGEST_EXPANSION} times as many: if that is meant, decompress it yourself"
-        )
+        sizes = f"{compressed:,} bytes became more than {produced >> 20} MiB"
+        remedy = "if that is meant, decompress it yourself"
+        raise DataError(f"{path}: {sizes}, over {_LARGEST_EXPANSION} times as many: {remedy}")
 
 
 def check_utf8(contents: Iterator[bytes], report: Callable[[int, int], None]) -> Iterator[bytes]:
@@ -176,10 +175,8 @@ def whole_lines(path: str, contents: Iterable[bytes]) -> Iterator[bytes]:
         else:
             pending.append(line)
             if sum(map(len, pending)) > LONGEST_LINE:
-                raise DataError(
-                    f"{path}:{number}: a line of more than {LONGEST_LINE >> 20} MiB; "
-                    "is this another kind of file?"
-                )
+                size = f"a line of more than {LONGEST_LINE >> 20} MiB"
+                raise DataError(f"{path}:{number}: {size}; is this another kind of file?")
             if is_whole:
                 yield b"".join(pending)
                 pending = []

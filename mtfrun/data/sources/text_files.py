@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.sources.source import PATTERNS_PER_SPLIT, TEXT, Example, TextSource, matches
+from mtfrun.data.sources.source import ADD_MORE, TEXT, Example, TextSource, matches
 from mtfrun.data.sources.streams import (
     LONGEST_PART,
     blocks,
@@ -45,11 +45,9 @@ class TextFiles(TextSource):
             return list(names)
         paths = [path for path, name in names.items() if split_of(name) == split]
         if not paths:
-            raise DataError(
-                f'TextFiles: none of the {len(names)} file(s) matching "{self.patterns}" falls '
-                f'into split "{split}", where a hash of the path puts {SHARES[split]:.0%} of them; '
-                f"add more, or give patterns per split, e.g. {PATTERNS_PER_SPLIT}"
-            )
+            rule = f"a hash of the path puts {SHARES[split]:.0%} of them there"
+            files = f'none of the {len(names)} file(s) matching "{self.patterns}"'
+            raise DataError(f'{files} falls into split "{split}": {rule}; {ADD_MORE}')
         return paths
 
     def _share(self, split: str) -> float:
@@ -136,10 +134,10 @@ def range_of_split(path: str, split: str) -> tuple[int, int]:
     cuts = [0, first, second, size]
     index = SPLITS.index(split)
     if cuts[index] == cuts[index + 1]:
+        size = Path(path).stat().st_size
         raise DataError(
-            f"{path} is the only file and too small to be split: none of its "
-            f'{Path(path).stat().st_size} byte(s) fall into "{split}"; take a longer one, or '
-            f"give patterns per split, e.g. {PATTERNS_PER_SPLIT}"
+            f"{path} is the only file and too small to be split: none of its {size} byte(s) fall "
+            f'into "{split}"; {ADD_MORE}'
         )
     return cuts[index], cuts[index + 1] - cuts[index]
 

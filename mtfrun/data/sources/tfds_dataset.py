@@ -30,6 +30,19 @@ Embedded = Mapping[str, type[tfds.core.DatasetBuilder]]
 _PREPARED_AGAIN = "and it is prepared again"
 # Characters of TFDS's reason in a message.
 _LONGEST_REASON = 300
+INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
+# Keys under which a description of features names a class. TFDS imports the module of any class
+# that it does not know. "type" is the key of its older files, the rest are forms of one field.
+_CLASS_KEYS = ("type", "pythonClassName", "python_class_name")
+_CLASS_OF_TFDS = re.compile(r"tensorflow_datasets(\.[A-Za-z_]\w*)+", re.ASCII)
+# What iterators raise where files are damaged, truncated, missing, not readable or of another kind.
+_UNREADABLE = (
+    tf.errors.DataLossError,
+    tf.errors.FailedPreconditionError,  # TFDS's: fewer elements than dataset_info.json says
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+)
 
 
 class TfdsDataset:
@@ -76,8 +89,7 @@ class TfdsDataset:
         """Returns the examples of a split in the order of the files, with some of their features.
 
         `split` is the name of a split, or TFDS's slice of one (`train[:10%]`), or several with `+`.
-        `features` are parsed, nested ones as "outer/inner"; `encoded` ones stay as they are stored,
-        such as the bytes of a JPEG file.
+        Nested `features` are "outer/inner"; `encoded` ones stay as stored, such as a JPEG file.
         """
         self.check_tfds_split(split)
         self.files.check_records()
@@ -100,16 +112,13 @@ class TfdsDataset:
 
     def describe(self, split: str, **settings: object) -> dict[str, object]:
         self.check_tfds_split(split)
+        paths = sorted(self.files.directory.glob("*"))
         return {
             "source": type(self).__name__,
             "dataset": self.builder.info.full_name,
             "split": split,
             **settings,
-            "files": [
-                [path.name, path.stat().st_size]
-                for path in sorted(self.files.directory.glob("*"))
-                if path.is_file()
-            ],
+            "files": [[path.name, path.stat().st_size] for path in paths if path.is_file()],
         }
 
     @property
@@ -133,11 +142,11 @@ class TfdsDataset:
             if name == self.title and not info_file.with_name(FEATURES_FILE).exists():
                 files = PreparedFiles(info_file.parent, self._remedy)
                 raise files.describe_damage(f"it has no {FEATURES_FILE}")
+        nearest, prepared = did_you_mean(self.name, names) or ".", ", ".join(sorted(names))
         raise DataError(
-            f'TFDS dataset "{self.name}" is not prepared in {data_dir}'
-            f"{did_you_mean(self.name, names) or '.'} "
-            f"Without a download there are {', '.join(sorted(names))}; to add it, run where there "
-            f"is a network: tfds build {self.name} --data_dir={data_dir}"
+            f'TFDS dataset "{self.name}" is not prepared in {data_dir}{nearest} Without a download '
+            f"there are {prepared}; to add it, run where there is a network: tfds build "
+            f"{self.name} --data_dir={data_dir}"
         )
 
 
@@ -160,10 +169,9 @@ def prepare(
                 cause = _file_error(error)
                 if cause is None:
                     raise
-                raise DataError(
-                    f"cannot prepare {builder_class.name} in {data_dir}: {cause}; "
-                    "make room there, give a writable data_dir or set TFDS_DATA_DIR"
-                ) from error
+                remedy = "make room there, give a writable data_dir or set TFDS_DATA_DIR"
+                message = f"cannot prepare {builder_class.name} in {data_dir}: {cause}; {remedy}"
+                raise DataError(message) from error
         return files.open(lambda: builder_class(data_dir=data_dir))
 
 
@@ -254,21 +262,6 @@ def _find(name: str, data_dir: Path) -> Path | None:
     return None if directory is None else Path(directory)
 
 
-INFO_FILE, FEATURES_FILE = "dataset_info.json", "features.json"
-# Keys under which a description of features names a class. TFDS imports the module of any class
-# that it does not know. "type" is the key of its older files, the rest are forms of one field.
-_CLASS_KEYS = ("type", "pythonClassName", "python_class_name")
-_CLASS_OF_TFDS = re.compile(r"tensorflow_datasets(\.[A-Za-z_]\w*)+", re.ASCII)
-# What iterators raise where files are damaged, truncated, missing, not readable or of another kind.
-_UNREADABLE = (
-    tf.errors.DataLossError,
-    tf.errors.FailedPreconditionError,  # TFDS's: fewer elements than dataset_info.json says
-    tf.errors.InvalidArgumentError,
-    tf.errors.NotFoundError,
-    tf.errors.PermissionDeniedError,
-)
-
-
 class PreparedFiles(NamedTuple):
     """A dataset that TFDS has prepared, and the `remedy` in messages if the files are damaged."""
 
@@ -277,20 +270,12 @@ class PreparedFiles(NamedTuple):
 
     def describe_damage(self, reason: object) -> DataError:
         line = " ".join(str(reason).split()).rstrip(".")
-        if is_shortage(line):
-            return DataError(
-                f"the prepared data in {self.directory} cannot be read: {line}; {RAISE_THE_LIMIT}"
-            )
-        return DataError(
-            f"the prepared data in {self.directory} cannot be read: {line}; "
-            f"it is damaged or incomplete: delete {self.directory} {self.remedy}"
-        )
+        remedy = f"it is damaged or incomplete: delete {self.directory} {self.remedy}"
+        remedy = RAISE_THE_LIMIT if is_shortage(line) else remedy
+        return DataError(f"the prepared data in {self.directory} cannot be read: {line}; {remedy}")
 
     def open(self, make: Callable[[], tfds.core.DatasetBuilder]) -> tfds.core.DatasetBuilder:
-        """Returns `make()`, which reads the descriptions, after checking that they are harmless.
-
-        A class of features that is not TFDS's is a DataError: its module would run.
-        """
+        """Returns `make()`, which reads the descriptions, after checking that they run no code."""
         self._check()
         try:
             return make()
@@ -309,16 +294,13 @@ class PreparedFiles(NamedTuple):
             raise self.describe_damage(reason) from error
 
     def check_records(self) -> None:
-        for path in self._record_files():
+        for path in sorted(self.directory.glob("*.tfrecord*")):
             try:
                 with open_regular(path) as file:
                     check_record_lengths(file)
             except (OSError, InputError) as error:
                 why = error.strerror if isinstance(error, OSError) else error
                 raise self.describe_damage(f"{path.name}: {why}") from error
-
-    def _record_files(self) -> list[Path]:
-        return sorted(path for path in self.directory.glob("*") if ".tfrecord" in path.name)
 
     def _check(self) -> None:
         # TFDS reads features from dataset_info.json as well; its other parts have other "type"s.
@@ -328,9 +310,8 @@ class PreparedFiles(NamedTuple):
             for class_name in _class_names(described):
                 if not _CLASS_OF_TFDS.fullmatch(class_name):
                     raise DataError(
-                        f"{self.directory / name} names the feature class {class_name!r}, whose "
-                        "module would be run: only classes of tensorflow_datasets are allowed; "
-                        f"if these files are not yours, delete {self.directory}"
+                        f"{self.directory / name} names the feature class {class_name!r}, which "
+                        f"would run code: if the files are not yours, delete {self.directory}"
                     )
 
     def _read(self, name: str) -> dict[str, Any]:

@@ -11,13 +11,12 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mtfrun.data.errors import DataError
+from mtfrun.data.errors import DataError, lacks
 from mtfrun.data.sources.embedded_datasets import NumberWords, PythonDocs, PythonSource
 from mtfrun.data.sources.records import ALL, FieldNames, by_our_name, list_fields, text_of_value
 from mtfrun.data.sources.source import Example, Source, in_parts
 from mtfrun.data.sources.tfds_dataset import Embedded, TfdsDataset
 from mtfrun.data.splits import check_split
-from mtfrun.errors import did_you_mean
 
 # Examples that pass from TensorFlow to Python together; they are in memory at once.
 _BATCH = 64
@@ -117,11 +116,10 @@ class Tfds(TfdsDataset, Source):
         outer, _, last = name.rpartition("/")
         if outer in features and features[outer].is_list and (last == ALL or last.isdecimal()):
             return dataclasses.replace(features[outer], element=None if last == ALL else int(last))
-        names = [f"{name}/0" if feature.is_list else name for name, feature in features.items()]
-        raise DataError(
-            f'TFDS dataset "{self.name}" has no text feature "{name}"; '
-            f"its text features: {', '.join(sorted(names)) or 'none'}{did_you_mean(name, names)}"
+        names = sorted(
+            f"{name}/0" if feature.is_list else name for name, feature in features.items()
         )
+        raise DataError(lacks(f'TFDS dataset "{self.name}"', "text feature", name, names))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mtfrun.errors.untrusted import check_record_lengths
 class Tfrecord(FieldRecords):
     """TFRecord files of tf.train.Example, plain or `.gz`.
 
-    `skip_bad_records` cannot skip a wrong checksum: nothing says where the next record begins.
+    `skip_bad_records` cannot skip a wrong checksum: the next record cannot be found.
     """
 
     def _records(self, path: str) -> Iterator[bytes]:

@@ -8,12 +8,11 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from mtfrun.data.errors import DataError
+from mtfrun.data.errors import DataError, lacks
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.sources.records import BadRecordError, FieldNames, LineRecordFiles, by_our_name
 from mtfrun.data.sources.source import TextSource
 from mtfrun.data.sources.streams import LONGEST_LINE, kind_of, whole_lines
-from mtfrun.errors import did_you_mean
 
 CSV = ".csv"
 """Suffix of comma-separated files."""
@@ -65,11 +64,8 @@ class Tsv(TextSource, LineRecordFiles):
             if name not in names and len(names) == 1 and ";" in names[0]:
                 raise DataError(f"{path} has semicolons between its values: .csv needs commas")
             if name not in names:
-                raise DataError(
-                    f'{path} has no column "{name}"; its first line names '
-                    f"{', '.join(names) or 'none'}{did_you_mean(name, names)}: set Tsv.fields, as "
-                    "{'inputs': 'question', 'targets': 'answer'}"
-                )
+                remedy = "set Tsv.fields, as {'inputs': 'question', 'targets': 'answer'}"
+                raise DataError(f"{lacks(path, 'column', name, names)}: {remedy}")
         columns = [names.index(name) for name in by_our_name(self.fields).values()]
         for number, values in records:
             yield number, Line(values, columns, names, "comma")
@@ -82,10 +78,8 @@ class Tsv(TextSource, LineRecordFiles):
         if len(values) != len(names):
             count = len(names) - 1
             separators = f"one {separator}" if count == 1 else f"{count} {separator}s"
-            raise BadRecordError(
-                f"a line needs {separators}, between {', '.join(names)}; "
-                f"this one has {len(values) - 1}"
-            )
+            rule = f"a line needs {separators}, between {', '.join(names)}"
+            raise BadRecordError(f"{rule}; this one has {len(values) - 1}")
         return {name: values[column] for name, column in zip(self.fields, columns, strict=True)}
 
 
@@ -113,7 +107,5 @@ def csv_records(path: str, contents: Iterable[bytes]) -> Iterator[tuple[int, lis
                 yield first, [value.encode("utf-8", "surrogateescape") for value in values]
             first = reader.line_num + 1
     except csv.Error as error:
-        raise DataError(
-            f"{path}:{first}: {error}: in CSV a value with a comma, a quote or a line end stands "
-            'in quotes, and a quote in it twice, ""'
-        ) from error
+        rule = "in CSV a value with a comma, a quote or a line end stands in quotes"
+        raise DataError(f'{path}:{first}: {error}: {rule}, and a quote in it twice, ""') from error

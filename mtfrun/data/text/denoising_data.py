@@ -157,10 +157,8 @@ class MaskedLanguageModelData(ObjectiveData):
     def __post_init__(self) -> None:
         check_fields(self, COUNT, "length")
         if self.objective.full_targets:
-            raise DataError(
-                "MaskedLanguageModelData.objective: full_targets is for models that generate text: "
-                "set it to False, or use @data.DenoisingData()"
-            )
+            remedy = "set it to False, or use @data.DenoisingData()"
+            raise DataError(f"MaskedLanguageModelData.objective: full_targets generates: {remedy}")
 
     @property
     def tokens_per_row(self) -> int:

@@ -36,8 +36,7 @@ class PairsData(TaskData):
       inputs_length, targets_length: maximum number of ids of a text, including the end.
       packed: whether a row holds as many pairs as fit; packed pairs do not attend to each other.
         One pair per row makes attention cheaper where pairs are about as long as a row.
-      cut_at_front: features whose long texts lose their beginning, "inputs" or "targets"; by
-        default none.
+      cut_at_front: features, "inputs" or "targets", of which long texts lose their beginning.
     """
 
     has_pairs: ClassVar[bool] = True
@@ -145,16 +144,12 @@ class DelimitedPairsData(PairsData):
         super().__post_init__()
         longest = self.inputs_length + self.targets_length
         if self._joined < longest:
-            raise DataError(
-                f"DelimitedPairsData: length={self.length} must be at least inputs_length + "
-                f"targets_length = {longest}: a pair is not divided between rows"
-            )
+            rule = f"inputs_length + targets_length = {longest}: a pair is not divided between rows"
+            raise DataError(f"DelimitedPairsData: length={self.length} must be at least {rule}")
         inputs, targets = self._vocabularies
         if inputs.fingerprint != targets.fingerprint:
-            raise DataError(
-                f"DelimitedPairsData: inputs and targets need one vocabulary, and the task has "
-                f"{inputs} and {targets}: use @data.SequenceToSequenceData()"
-            )
+            remedy = f"the task has {inputs} and {targets}: use @data.SequenceToSequenceData()"
+            raise DataError(f"DelimitedPairsData: inputs and targets need one vocabulary, {remedy}")
 
     @property
     def features(self) -> dict[str, mtf.Shape]:

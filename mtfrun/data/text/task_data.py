@@ -94,10 +94,8 @@ class TaskData(TextData):
         data = dataclasses.replace(self, exclude_documents=tuple(hashes))
         for text in hashes:
             if not any(by_hash[text].size for by_hash in data._dropped):
-                raise DataError(
-                    f"no document of the training split has the hash {text}: `mtfrun audit rows` "
-                    "prints the hashes of documents"
-                )
+                remedy = "`mtfrun audit rows` prints the hashes of documents"
+                raise DataError(f"no document of the training split has the hash {text}: {remedy}")
         return data
 
     def with_caches(self, caches: Mapping[str, TokenCache]) -> TaskData:

@@ -71,11 +71,9 @@ class IdVocabulary(Vocabulary):
         words = text.split()
         for word in words:
             if not (word.isascii() and word.isdecimal() and int(word) < self.size):
-                raise DataError(
-                    f"{word[:20]!r} is not an id below {self.size}: the model has no tokenizer: "
-                    "texts are ids in decimals, separated by spaces; for words add --gin_file="
-                    "data/sentencepiece.gin and --gin.VOCABULARY_FILE=\"'...'\", its tokenizer"
-                )
+                rule = "texts are ids in decimals, separated by spaces: the model has no tokenizer"
+                remedy = "for words name its tokenizer, see data/sentencepiece.gin"
+                raise DataError(f"{word[:20]!r} is not an id below {self.size}: {rule}; {remedy}")
         return np.array([int(word) for word in words], np.int32)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:

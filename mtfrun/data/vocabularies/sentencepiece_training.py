@@ -6,7 +6,6 @@ import dataclasses
 import heapq
 import io
 import re
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -16,6 +15,7 @@ import sentencepiece
 from mtfrun.data.errors import DataError
 from mtfrun.display import progress
 from mtfrun.errors.checks import COUNT, SHARE_ABOVE_0, Range, check_choice, check_range
+from mtfrun.files import Worker
 
 T = TypeVar("T")
 
@@ -25,6 +25,7 @@ _MAX_SENTENCE_BYTES = 4096
 # processors there are.
 _NUM_THREADS = 16
 _SEED = 0
+_NO_TEXT = "there is no text to train a vocabulary on: choose another source or split"
 _NORMALIZATIONS = ("identity", "nmt_nfkc", "nfkc", "nmt_nfkc_cf", "nfkc_cf")
 
 
@@ -73,7 +74,7 @@ def train_sentencepiece(
     with progress.Work("reading texts", expected_bytes, "B") as reading:
         sample = sample_of(sentences(_note_sizes(texts, reading)), training.max_bytes)
     if not sample:
-        raise DataError("there is no text to train a vocabulary on: choose another source or split")
+        raise DataError(_NO_TEXT)
     pieces = f"{training.size:,} pieces from {sum(map(len, sample)) / 1e6:.1f} MB of text"
     with progress.waiting(f"training {pieces}", f"trained {pieces}"):
         return _interruptible(lambda: TrainedModel(_train(sample, training), sample))
@@ -117,19 +118,11 @@ def _interruptible(function: Callable[[], T]) -> T:
     them for minutes. An exception of a handler ends the wait; the thread ends with the process.
     """
     results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(function())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="SentencePiece", daemon=True)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
+    worker: Worker[object] = Worker(lambda: results.append(function()), "SentencePiece")
+    worker.start()
+    worker.stop()
+    if worker.error is not None:
+        raise worker.error
     return results[0]
 
 
@@ -195,5 +188,5 @@ def _remedy(message: str, training: SentencePieceTraining) -> str:
             f"--size={match[1]} or more, or a smaller --character_coverage"
         )
     if "sentences_.empty" in message:
-        return "there is no text to train a vocabulary on: choose another source or split"
+        return _NO_TEXT
     return f"SentencePiece cannot train a model: {' '.join(message.split())}"

@@ -35,8 +35,8 @@ class SentencePieceModels(NamedTuple):
     """The content of a model's file, and models made of it, for other programs.
 
     `continuing_encoder` puts no space before the text. The decoders know sentinels, and
-    `continuing_decoder` keeps a space at the beginning. A model that `removes_spaces` puts a space
-    there again, so that the encoder encodes continuations that begin with white space.
+    `continuing_decoder` keeps a space at the beginning; the encoder of a model that
+    `removes_spaces` encodes continuations that begin with white space.
     """
 
     encoder: bytes

@@ -167,10 +167,9 @@ class Vocabulary(abc.ABC):
 
     def sentinel(self, number: int) -> int:
         if number >= len(self.sentinels):
-            raise DataError(
-                f"{type(self).__name__} has {len(self.sentinels)} sentinels, and a row needs "
-                f"{number + 1}: choose shorter rows, longer spans, or more extra_ids"
-            )
+            known = f"{type(self).__name__} has {len(self.sentinels)} sentinels"
+            remedy = "choose shorter rows, longer spans, or more extra_ids"
+            raise DataError(f"{known}, and a row needs {number + 1}: {remedy}")
         return int(self.sentinels[number])
 
 

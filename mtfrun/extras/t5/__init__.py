@@ -16,6 +16,8 @@ from mtfrun.extras.t5.question_answering import TriviaQa as TriviaQa
 from mtfrun.extras.t5.rank_classification import RankClassification as RankClassification
 from mtfrun.extras.t5.references import Grouped as Grouped
 from mtfrun.extras.t5.references import GroupedReference as GroupedReference
+from mtfrun.extras.t5.references import LabelNumber as LabelNumber
+from mtfrun.extras.t5.references import Number as Number
 from mtfrun.extras.t5.references import PossibleReferent as PossibleReferent
 from mtfrun.extras.t5.references import RankedClass as RankedClass
 from mtfrun.extras.t5.references import Target as Target

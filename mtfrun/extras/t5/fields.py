@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mtfrun.data.errors import DataError
+from mtfrun.data.errors import DataError, lacks
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.preprocessor import Fields, field_of, label_name
+from mtfrun.data.preprocessor import Fields, field_of, label_name, texts_of
 from mtfrun.data.sources.source import TEXT
 
 
@@ -57,3 +57,11 @@ class FilterByStringLength:
     def __call__(self, fields: Fields) -> Fields | Sequence[Fields]:
         length = len(field_of(self, fields, self.feature_key))
         return fields if self.min_length <= length <= self.max_length else []
+
+
+def required_texts_of(preprocessor: object, fields: Fields, name: str) -> list[bytes]:
+    texts = texts_of(fields, name)
+    if not texts:
+        message = lacks(f"{preprocessor}: an example", "text in", name, fields)
+        raise DataError(f'{message}: the fields of a source read a list as "{name}/*"')
+    return texts

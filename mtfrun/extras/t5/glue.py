@@ -10,8 +10,9 @@ import numpy as np
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.preprocessor import Fields, field_of, label_name, required_texts_of, texts_of
+from mtfrun.data.preprocessor import Fields, field_of, label_name, texts_of
 from mtfrun.data.sources.records import list_fields
+from mtfrun.extras.t5.fields import required_texts_of
 
 _IDX = "idx"
 # The target of an example without label.

@@ -8,14 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.preprocessor import (
-    Fields,
-    StreamPreprocessor,
-    field_of,
-    label_name,
-    required_texts_of,
-)
+from mtfrun.data.preprocessor import Fields, StreamPreprocessor, field_of, label_name
 from mtfrun.data.sources.records import list_fields
+from mtfrun.extras.t5.fields import required_texts_of
 
 _MODES = ("train", "eval")
 _KEY = re.compile(r"\{([^\s{}]+)\}")

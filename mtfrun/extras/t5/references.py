@@ -1,14 +1,16 @@
-"""References: what metrics compare a prediction with, made of all fields of its example."""
+"""What T5's metrics compare: values of predictions, and references made of an example's fields."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
-from mtfrun.data.preprocessor import Fields, field_of, required_texts_of
+from mtfrun.data.preprocessor import Fields, field_of
+from mtfrun.extras.t5.fields import required_texts_of
 
 _ANSWERS = "answers"
 
@@ -88,3 +90,38 @@ def ranked_class(fields: Fields) -> RankedClass:
         )
     except ValueError as error:
         raise DataError(f'{who}: "idx" or "weight" of an example is not a number') from error
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelNumber:
+    """Text to the number of a label, for metrics of classes; -1 for other texts.
+
+    Attributes:
+      labels: the texts, in the order of their numbers.
+      strip: whether spaces around a text are ignored; T5 does not.
+    """
+
+    labels: Sequence[str]
+    strip: bool = True
+
+    def __call__(self, text: str) -> int:
+        text = text.strip() if self.strip else text
+        return self.labels.index(text) if text in self.labels else -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """Text to a number, for correlations.
+
+    Attributes:
+      default: the number for other texts, and for infinity and NaN.
+    """
+
+    default: float = -1.0
+
+    def __call__(self, text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            return self.default
+        return number if math.isfinite(number) else self.default

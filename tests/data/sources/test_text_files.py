@@ -272,7 +272,7 @@ def test_a_single_file_that_is_too_small_for_a_split_is_an_error_of_one_line(
     line = message(TextFiles(f"{tmp_path}/input.txt"), "validation")
     assert line.startswith(
         f"{tmp_path}/input.txt is the only file and too small to be split: none of its 3 byte(s) "
-        'fall into "validation"; take a longer one, or give patterns per split'
+        'fall into "validation"; add more, or give patterns per split'
     )
 
 

@@ -153,7 +153,7 @@ def test_an_unknown_split_or_slice_is_an_error_of_one_line(data_dir: str) -> Non
 def test_an_unknown_feature_lists_those_that_can_be_text(data_dir: str) -> None:
     for feature in ("text", "image"):
         line = message(Tfds("prepared_reviews", [feature], data_dir=data_dir))
-        assert f'has no text feature "{feature}"; its text features: {TEXT_FEATURES}' in line
+        assert f'has no text feature "{feature}"; it has {TEXT_FEATURES}' in line
 
 
 def test_labels_become_names_and_features_are_renamed(data_dir: str) -> None:

@@ -103,11 +103,8 @@ def test_csv_has_a_header_and_quotes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (
-            "question,targets\n1,2\n",
-            'has no column "inputs"; its first line names question, targets',
-        ),
-        ("", 'has no column "inputs"; its first line names none'),
+        ("question,targets\n1,2\n", 'has no column "inputs"; it has question, targets'),
+        ("", 'has no column "inputs"; it has none'),
         ("inputs,targets,inputs\n1,2,3\n", 'its first line names the column "inputs" twice'),
         ('inputs,targets\n"1\n2",3\n4\n', "pairs.csv:4: a line needs one comma, between inputs, t"),
         ("inputs;targets\n1;2\n", "has semicolons between its values: .csv needs commas"),

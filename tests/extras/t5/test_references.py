@@ -36,3 +36,20 @@ def test_a_ranked_class_has_numbers() -> None:
     assert t5.ranked_class({**fields, "weight": b"0.5"}).weight == 0.5
     with pytest.raises(DataError, match="is not a number"):
         t5.ranked_class({**fields, "weight": b"heavy"})
+
+
+def test_labels_have_the_number_of_their_place_and_other_texts_minus_1() -> None:
+    assert [t5.LabelNumber(["no", "yes"])(text) for text in ("yes", " no ", "No", "")] == [
+        1,
+        0,
+        -1,
+        -1,
+    ]
+    assert [t5.LabelNumber(["no", "yes"], strip)(" yes") for strip in (True, False)] == [1, -1]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("3.2", 3.2), (" -1e2 ", -100.0), ("", -7.0), ("nan", -7.0), ("inf", -7.0)]
+)
+def test_texts_that_are_no_finite_number_get_the_default(text: str, number: float) -> None:
+    assert t5.Number(default=-7.0)(text) == number
