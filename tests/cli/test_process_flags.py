@@ -92,7 +92,7 @@ def test_launch_is_refused_where_there_is_no_private_network(
     before = ["launch", "--trusted_network", *arguments[1:]]
     for trusted in (before, [*arguments, "--trusted_network"]):
         assert launch.run(parse_flags(trusted), trusted) == 0
-    assert [plan.program.command.count("--trusted_network") for plan in plans] == [1, 1]
+    assert [plan.command.count("--trusted_network") for plan in plans] == [1, 1]
 
 
 class _Ended:

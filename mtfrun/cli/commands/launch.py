@@ -85,28 +85,25 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.cli.launch.children import Output
-    from mtfrun.cli.launch.launcher import GinSettings, Launch, Launcher, Program
+    from mtfrun.cli.launch.launcher import Launch, Launcher, RunSettings
 
     launched = flags.launched
     is_conversation = getattr(launched, "interactive", False)
     launched_input = getattr(launched, "input", None)
     words = _command_of(launched.command, command)
-    settings = GinSettings(launched.gin_file, launched.bindings, launched.gin_search_paths)
+    gin = (launched.gin_file, launched.bindings, launched.gin_search_paths)
+    settings = RunSettings(*gin, launched.model_dir)
     if launched.gin_file:
         _, sizes, _ = settings.mesh()
         if sizes:
             processes.check_division(sizes, flags.num_processes)
-    program = Program(
+    plan = Launch(
         [*python_command(), "-m", "mtfrun"],
         [*words, *["--trusted_network"] * flags.trusted_network],
-        model_dir=launched.model_dir,
-        stdin=_standard_input() if is_conversation or launched_input == "-" else None,
-        typed=command,
-        settings=settings,
-    )
-    plan = Launch(
-        program,
         flags.num_processes,
+        settings,
+        typed=command,
+        stdin=_standard_input() if is_conversation or launched_input == "-" else None,
         devices_per_process=flags.devices_per_process,
         max_restarts=flags.max_restarts,
         is_elastic=flags.elastic,

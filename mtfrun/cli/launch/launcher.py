@@ -33,12 +33,19 @@ _OF_BATCHES = ("batch", "outer_batch")
 _PERMANENT = (2, 3)
 
 
-class GinSettings(NamedTuple):
+class RunSettings(NamedTuple):
     """`bindings` are pairs of a flag and its gin binding."""
 
     files: Sequence[str] = ()
     bindings: Sequence[tuple[str, str]] = ()
     search_paths: Sequence[str] = ()
+    model_dir: str | None = None
+
+    def newest_step(self) -> int | None:
+        if self.model_dir is None:
+            return None
+        directory = pathlib.Path(RunDirectory(self.model_dir).path, CHECKPOINTS)
+        return max(list_steps(directory), default=None)
 
     def mesh(self) -> tuple[str, dict[str, int], dict[str, str]]:
         """Returns the name that sets the mesh's shape, the sizes of its axes, and the layout.
@@ -59,44 +66,39 @@ class GinSettings(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
-    """What every process runs; process 0 reads `stdin`; `typed` is the launcher's command line."""
+class Launch:
+    """A command as several processes.
+
+    Attributes:
+      start: the program, which gets the command.
+      typed: the launcher's command line.
+      stdin: the descriptor that process 0 reads.
+      devices_per_process: the devices of each; None for the mesh's share.
+      is_elastic: whether it is started again without lost processes.
+    """
 
     start: Sequence[str]
     command: Sequence[str]
-    model_dir: str | None = None
-    stdin: int | None = None
-    typed: Sequence[str] = ()
-    settings: GinSettings = GinSettings()  # noqa: RUF009 - it is immutable
-
-
-@dataclasses.dataclass(frozen=True)
-class Launch:
-    """`devices_per_process`: None for the mesh's share; `is_elastic`: run without lost processes.
-
-    Processes wait `join_secs` for each other; `grace_secs` after the first failure they are killed.
-    """
-
-    program: Program
     num_processes: int
+    settings: RunSettings = RunSettings()  # noqa: RUF009 - it is immutable
+    typed: Sequence[str] = ()
+    stdin: int | None = None
     devices_per_process: int | None = None
     max_restarts: int = 0
     is_elastic: bool = False
-    join_secs: float = JOIN_SECS
-    grace_secs: float = GRACE_SECS
 
-    def resume(self, num_processes: int | None = None, flag: str | None = None) -> Launch:
-        """Returns the next launch, with another mesh by a `flag`."""
-        # --restart would begin at step 0 again.
-        command = [word for word in self.program.command if word != "--restart"]
-        settings = self.program.settings
-        if flag is not None:
-            command.append(flag)
-            binding = flag.removeprefix("--gin.").replace("=", " = ", 1)
-            settings = settings._replace(bindings=[*settings.bindings, (flag, binding)])
-        program = dataclasses.replace(self.program, command=command, settings=settings)
-        number = self.num_processes if num_processes is None else num_processes
-        return dataclasses.replace(self, program=program, num_processes=number)
+    def resume(self) -> Launch:
+        """Returns the next launch: --restart would begin at step 0 again."""
+        command = [word for word in self.command if word != "--restart"]
+        return dataclasses.replace(self, command=command)
+
+    def with_mesh(self, num_processes: int, name: str, mesh: str) -> Launch:
+        flag, binding = f"--gin.{name}={mesh!r}", f"{name} = {mesh!r}"
+        settings = self.settings._replace(bindings=[*self.settings.bindings, (flag, binding)])
+        command = [*self.command, flag]
+        return dataclasses.replace(
+            self, command=command, num_processes=num_processes, settings=settings
+        )
 
 
 def smaller_meshes(
@@ -115,16 +117,16 @@ def smaller_meshes(
 
 def shrink(launch: Launch, remaining: int) -> tuple[Launch, str]:
     """Returns the program on the largest mesh that the remaining processes can build, and this."""
-    name, sizes, layout = launch.program.settings.mesh()
+    name, sizes, layout = launch.settings.mesh()
     axes = list(dict.fromkeys(layout[dim] for dim in _OF_BATCHES if layout.get(dim) in sizes))
     reason = "the layout does not split the batch over an axis of the mesh"
     if axes:
         reason = f"no axis of {' and '.join(map(repr, axes))} can be divided by the processes"
     for axis in axes:
         for number, mesh in smaller_meshes(sizes, axis, launch.num_processes, remaining):
-            smaller = launch.resume(number, f"--gin.{name}={mesh!r}")
+            smaller = launch.with_mesh(number, name, mesh)
             process = subprocess.run(
-                [*launch.program.start, *smaller.program.command, "--dry_run"],
+                [*smaller.start, *smaller.command, "--dry_run"],
                 # Simulated devices: this machine need not have the devices of all processes.
                 env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
                 capture_output=True,
@@ -219,11 +221,11 @@ class Launcher:
         self._output.forget()
         children = self._children = Children(
             _commands(launch),
-            launch.program.typed,
+            launch.typed,
             {TOKEN_VARIABLE: secrets.token_hex()},
             self._output,
-            stdin=launch.program.stdin,
-            grace_secs=launch.grace_secs,
+            stdin=launch.stdin,
+            grace_secs=GRACE_SECS,
         )
         with contextlib.closing(children):
             if self._signal is not None:  # it came before they were there
@@ -232,13 +234,12 @@ class Launcher:
         return Outcome(children.codes, children.killed, self._signal)
 
     def _next(self, launch: Launch, outcome: Outcome, restart: int) -> Launch:
-        step = _newest_step(launch.program.model_dir)
+        step, launch = launch.settings.newest_step(), launch.resume()
         remaining = launch.num_processes - len(outcome.lost)
         if launch.is_elastic and 0 < remaining < launch.num_processes:
             launch, mesh = shrink(launch, remaining)
             plan = f"going on with {launch.num_processes} process(es), mesh {mesh}"
         else:
-            launch = launch.resume()
             plan = "starting all again"
         start = "from the beginning" if step is None else f"from step {step}"
         counted = f"(restart {restart} of {launch.max_restarts})"
@@ -249,7 +250,7 @@ class Launcher:
         """Prints the one line that names a process that has failed, unless a process has."""
         if outcome.signal is not None or self._output.errors:
             return
-        step = _newest_step(self._launch.program.model_dir)
+        step = self._launch.settings.newest_step()
         safe = "no step is saved" if step is None else f"the last saved step is {step}"
         self._output.error(f"{outcome.describe()}; {safe}")
 
@@ -259,21 +260,13 @@ class Launcher:
             self._children.send_signal(number)
 
 
-def _newest_step(model_dir: str | None) -> int | None:
-    if model_dir is None:
-        return None
-    return max(list_steps(pathlib.Path(RunDirectory(model_dir).path, CHECKPOINTS)), default=None)
-
-
 def _commands(launch: Launch) -> list[list[str]]:
-    program, number = launch.program, launch.num_processes
-    name, *flags = program.command
+    number, (name, *flags) = launch.num_processes, launch.command
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{listener.getsockname()[1]}"
     shared = [f"--num_processes={number}", f"--coordinator={address}"]
     if launch.devices_per_process is not None:
         shared.append(f"--devices_per_process={launch.devices_per_process}")
-    shared.append(f"--join_secs={launch.join_secs:g}")
-    start = [*program.start, name]
-    return [[*start, f"--process_id={i}", *shared, *flags] for i in range(number)]
+    shared.append(f"--join_secs={JOIN_SECS:g}")
+    return [[*launch.start, name, f"--process_id={i}", *shared, *flags] for i in range(number)]

@@ -18,7 +18,7 @@ import pytest
 
 from mtfrun.cli.launch import launcher
 from mtfrun.cli.launch.children import Output
-from mtfrun.cli.launch.launcher import Launch, Launcher, Outcome, Program
+from mtfrun.cli.launch.launcher import Launch, Launcher, Outcome, RunSettings
 from mtfrun.errors import ExitCode, InputError
 from tests.cli.command import ROOT
 
@@ -90,13 +90,16 @@ def launch(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         stream, start = io.StringIO(), time.monotonic()
         command = ["train", "--restart", "--a=b"]
         plan = Launch(
-            Program([sys.executable, str(file)], command, model_dir=str(tmp_path), stdin=stdin),
+            [sys.executable, str(file)],
+            command,
             number,
+            RunSettings(model_dir=str(tmp_path)),
+            stdin=stdin,
             max_restarts=max_restarts,
-            grace_secs=grace_secs,
             **options,
         )
         monkeypatch.setattr(launcher, "shrink", shrink)
+        monkeypatch.setattr(launcher, "GRACE_SECS", grace_secs)
         code = Launcher(plan, Output(stream)).run()
         return Launched(code, stream.getvalue().splitlines(), time.monotonic() - start)
 
@@ -217,7 +220,7 @@ def test_lost_processes_are_left_out(launch: Callable[..., Launched]) -> None:
     def shrink(plan: Launch, remaining: int) -> tuple[Launch, str]:
         asked.append((plan.num_processes, remaining))
         number = {3: 2, 1: 1}[remaining]
-        return plan.resume(number, f"--gin.MESH='data:{number}'"), f"data:{number}"
+        return plan.with_mesh(number, "MESH", f"data:{number}"), f"data:{number}"
 
     launched = launch(_FAILS_TWICE, 4, shrink, max_restarts=2, is_elastic=True)
     assert launched.code == 0 and asked == [(4, 3), (2, 1)]
@@ -316,8 +319,8 @@ def test_processes_end_with_a_launcher_that_is_killed(tmp_path: pathlib.Path) ->
     )
     parent = (
         "import sys; from mtfrun.cli.launch.launcher import *; "
-        f"program = Program([sys.executable, {str(child)!r}], ['train'], typed=['a', 'b']); "
-        "Launcher(Launch(program, 2), Output(sys.stderr)).run()"
+        f"plan = Launch([sys.executable, {str(child)!r}], ['train'], 2, typed=['a', 'b']); "
+        "Launcher(plan, Output(sys.stderr)).run()"
     )
     environment = {**os.environ, "FOLDER": str(tmp_path), "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mtfrun.cli.launch.launcher import GinSettings, Launch, Program, shrink, smaller_meshes
+from mtfrun.cli.launch.launcher import Launch, RunSettings, shrink, smaller_meshes
 from mtfrun.cli.parser import parse_flags
 from mtfrun.errors import InputError
 from tests.cli.command import tiny_experiment
@@ -17,9 +17,8 @@ def _launch(folder: pathlib.Path, num_processes: int, *flags: str) -> Launch:
     layout = "--gin.LAYOUT='batch:data;d_ff:model'"
     command = ["train", *tiny_experiment(folder), layout, f"--model_dir={folder}/run", *flags]
     parsed = parse_flags(command)
-    settings = GinSettings(parsed.gin_file, parsed.bindings, parsed.gin_search_paths)
-    start = [sys.executable, "-m", "mtfrun"]
-    return Launch(Program(start, command, settings=settings), num_processes)
+    settings = RunSettings(parsed.gin_file, parsed.bindings, parsed.gin_search_paths)
+    return Launch([sys.executable, "-m", "mtfrun"], command, num_processes, settings)
 
 
 @pytest.mark.slow
@@ -29,7 +28,7 @@ def test_the_batch_decides_how_many_remain(name: str, tmp_path: pathlib.Path) ->
     smaller, mesh = shrink(launch, 3)
     # Three parts of 8 rows are not possible.
     assert (smaller.num_processes, mesh) == (2, "data:2,model:2")
-    assert smaller.program.command[-1] == f"--gin.{name}='data:2,model:2'"
+    assert smaller.command[-1] == f"--gin.{name}='data:2,model:2'"
     assert not (tmp_path / "run").exists()
 
 
