@@ -24,7 +24,7 @@ class Squad:
     list of answers: `data.Tfds.fields = ["id", "context", "question", "answers/text/*"]`.
 
     Attributes:
-      include_context: if False, the inputs are "squad trivia question: Who ? ".
+      include_context: whether inputs have it; without it they are "squad trivia question: Who ? ".
     """
 
     include_context: bool = True

@@ -229,7 +229,7 @@ class ExpertsSelfAttention(Sublayer):
     drop tokens except in decoding: their queries, keys and values are 0.
 
     Args:
-      heads: without biases and norms.
+      heads: heads without biases and norms.
       relative_bias: see `SelfAttention`.
     """
 

@@ -34,7 +34,7 @@ class ReversibleStack(Stack):
     It has neither `rematerialise` nor a loop over blocks (`scan_blocks`).
 
     Args:
-      transforms: without `Residual`: the stack adds sublayers' outputs itself. Their
+      transforms: transforms without `Residual`: the stack adds sublayers' outputs itself. Their
         `activation_scale` measures these outputs.
     """
 

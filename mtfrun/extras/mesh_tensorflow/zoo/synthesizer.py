@@ -36,8 +36,8 @@ class SyntheticLogits:
         a map of the rectified query to all memory positions (section 3.1); "factorized": the
         product of two tables of `factor_size` by memory positions, the same for all queries: a
         mistake of Mesh TensorFlow that its checkpoints have learned.
-      dot_products: with the products of queries and keys: "added" to them, or "gated": both in
-        shares by a trained number; None without.
+      dot_products: "added" to the products of queries and keys, or "gated": both in shares by a
+        trained number; None without products.
       max_length: the largest length of sequences.
       factor_size: the rows of the tables of "factorized".
     """
