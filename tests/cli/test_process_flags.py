@@ -151,7 +151,7 @@ def test_unusable_flags_are_refused(flags: list[str], message: str) -> None:
         (["launch", "-n", "2", *RUN], "launch: write -- before train"),
         (["launch", "-n", "2", "--gin.A=1", "--", *RUN], "flags of the command follow it"),
         (["launch", "--", *RUN], "launch needs the number of processes"),
-        (["launch", "-n", "0", "--", *RUN], "at least one process"),
+        (["launch", "-n", "0", "--", *RUN], "must be at least 1"),
         (["launch", "-n", "2", "--", "data", "cache", "--gin_file=a"], "not data cache"),
         (["launch", "-n", "2", "--", "train"], "train needs a configuration"),
         (["launch", "-n", "2", "--max_restarts=1", "--", "eval", "--model_dir=x"], "is for train"),

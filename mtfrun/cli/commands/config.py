@@ -89,21 +89,19 @@ def _header_lines(headers: Sequence[GinHeader]) -> list[str]:
     for folder, files in itertools.groupby(headers, key=lambda h: h.name.rpartition("/")[0]):
         lines += ["", f"{folder}/" if folder else "of every run"]
         for header in files:
-            lines += wrap_lines(
-                header.title, first=f"  {header.name:<{width}}", other=" " * (width + 2)
-            )
+            first, other = f"  {header.name:<{width}}", " " * (width + 2)
+            lines += wrap_lines(header.title, first=first, other=other)
     return [*lines[1:], "", "mtfrun config show --gin_file=FILE shows all settings of a run."]
 
 
 def _show_settings(flags: argparse.Namespace) -> int:
     settings = _settings(flags, None if flags.gin_file else flags.model_dir)
-    chosen = [setting for setting in settings if _has_a_word(_text_to_search(setting), flags.words)]
+    texts = [" ".join((f"{x.owner}.{x.name}", *x.macros, x.doc)) for x in settings]
+    chosen = [x for x, t in zip(settings, texts, strict=True) if _has_a_word(t, flags.words)]
     if flags.words and not chosen:
         hint = did_you_mean(flags.words[0], {setting.name for setting in settings})
-        raise InputError(
-            f"no setting of this configuration has {' or '.join(flags.words)!r}"
-            f"{hint or '; mtfrun config explain knows other settings'}"
-        )
+        hint = hint or "; mtfrun config explain knows other settings"
+        raise InputError(f"no setting has {' or '.join(flags.words)!r}{hint}")
     if flags.json:
         print(json.dumps([dataclasses.asdict(setting) for setting in chosen], indent=1))
     else:
@@ -121,10 +119,6 @@ def _settings(flags: argparse.Namespace, model_dir: str | None, *files: str) -> 
     with config.exclusive():
         bindings = settings.parse(None if model_dir is None else run_config(model_dir))
         return settings_in_use(bindings, ROOTS)
-
-
-def _text_to_search(setting: Setting) -> str:
-    return " ".join((f"{setting.owner}.{setting.name}", *setting.macros, setting.doc))
 
 
 def _settings_lines(settings: Iterable[Setting]) -> list[str]:
@@ -158,11 +152,9 @@ def _source(setting: Setting) -> str:
         return ""
     if setting.place is None:
         return "default"
-    by = f" ({', '.join(setting.macros)})" * bool(setting.macros)
-    default = ""
-    if setting.default is not None and setting.default != setting.value:
-        default = f"; default {setting.default}"
-    return f"{setting.place}{by}{default}"
+    by = f" ({', '.join(setting.macros)})" if setting.macros else ""
+    differs = setting.default not in (None, setting.value)
+    return f"{setting.place}{by}{f'; default {setting.default}' if differs else ''}"
 
 
 _DIFF = """\
@@ -224,16 +216,12 @@ def _difference_lines(
     shared = [d for d in differences if d.path[0] in owners[0] & owners[1]]
     for owner, group in itertools.groupby(shared, key=lambda difference: difference.path[0]):
         lines += ["", f"{owner}:"]
-        for (_, name), *values in group:
-            lines += [
-                shorten(f"{s}   {name} = {v}", WIDTH) for s, v in zip("-+", values, strict=True)
-            ]
+        for (_, name), old, new in group:
+            lines += [shorten(f"{s}   {name} = {v}", WIDTH) for s, v in (("-", old), ("+", new))]
     for sign, alone in (("-", owners[0] - owners[1]), ("+", owners[1] - owners[0])):
         if alone:
-            lines += [
-                "",
-                *wrap_lines(", ".join(sorted(alone)), first=f"{sign} uses ", other="    "),
-            ]
+            text = ", ".join(sorted(alone))
+            lines += ["", *wrap_lines(text, first=f"{sign} uses ", other="    ")]
     return lines
 
 

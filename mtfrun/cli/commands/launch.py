@@ -64,9 +64,7 @@ def _check(flags: argparse.Namespace) -> None:
     launched = flags.launched
     if flags.num_processes is None:
         raise InputError("launch needs the number of processes: mtfrun launch -n 2 -- ...")
-    if flags.num_processes < 1:
-        raise InputError(f"-n {flags.num_processes}: there must be at least one process")
-    check_least(flags, 1, "devices_per_process")
+    check_least(flags, 1, "num_processes", "devices_per_process")
     check_least(flags, 0, "max_restarts")
     if flags.max_restarts and launched.command != "train":
         raise InputError("--max_restarts is for train, which resumes from a checkpoint")
