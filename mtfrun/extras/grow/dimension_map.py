@@ -29,7 +29,7 @@ class DimensionMap:
       share: [new size], how much of the gradient of the old entry a copy gets, before the factor.
       fill: new entries are zero, have their initial values, or the mean of the copied values.
       means: old entries whose mean a new entry is instead, by the new entry.
-      rule: for people.
+      rule: the rule, for people.
     """
 
     source: np.ndarray

@@ -64,7 +64,7 @@ class GrownRun:
 
     Attributes:
       table: see `GrownVariables.table`.
-      difference: of the logits; None where the models cannot read the same rows.
+      difference: the difference of the logits; None where the models cannot read the same rows.
       notes: why the function may have changed.
     """
 

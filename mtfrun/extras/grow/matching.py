@@ -28,7 +28,7 @@ class Origin(NamedTuple):
 
     Attributes:
       source: the path in the old model; None for a new variable.
-      twin: of a variable of a new block, the same one in the last block that is not new.
+      twin: the same variable in the last block that is not new.
     """
 
     source: str | None = None

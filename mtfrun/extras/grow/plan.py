@@ -17,9 +17,9 @@ class Plan:
 
     Attributes:
       view: the old dimensions, some of them split; a value has the mean over those not in `axes`.
-      axes: for every dimension of the new value its name in `view`, None where there is none, and
+      axes: the name of every dimension of the new value in `view`, None where there is none, and
         its map. `shape` may have some of them as one.
-      factor: of (value + offset); `offset`: see `layers.RMSNorm`.
+      factor: the factor of (value + offset); `offset`: see `layers.RMSNorm`.
     """
 
     view: Sequence[mtf.Dimension]

@@ -92,7 +92,7 @@ class _View:
 
     Attributes:
       averaged: old dimensions over which the new value is a mean.
-      maps: of dimensions that have no rule of their own.
+      maps: the maps of dimensions that have no rule of their own.
     """
 
     old: list[mtf.Dimension]

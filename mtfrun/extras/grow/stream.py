@@ -35,10 +35,10 @@ class Stream:
     Attributes:
       copies: entries repeat instead.
       is_centred: there is layer normalisation.
-      norms: of the vectors, by the path of the module.
+      norms: the norms of the vectors, by the path of the module.
       keeps_function: whether the rule does.
-      embedding_factor: of the tables whose vectors are added up before the first layer, or of the
-        projection behind a table of d_embedding columns.
+      embedding_factor: the factor of the tables whose vectors are added up before the first layer,
+        or of the projection behind a table of d_embedding columns.
       final_norm, final_factor: the last norm before a softmax with the embedding's table, and what
         makes up for the sum over the table, which has c twice, and for its factor.
     """

@@ -26,7 +26,7 @@ class GrownVariables:
     """The variables of the new model, with where they come from.
 
     Attributes:
-      plans: of the variables that come from old ones.
+      plans: the plans of variables that come from old ones.
       initial: initial values of the new model.
       noise: the standard deviation of the differences between copies, relative to the values.
     """

@@ -53,7 +53,7 @@ class HuggingFaceDataset(Source):
         "arrow", "csv", "json", "parquet" or "text", of `data_files`; or, with `download`, a
         dataset of the Hugging Face Hub.
       config: the name of a configuration of the dataset.
-      data_files: glob patterns, or a mapping from split to patterns; without it all are "train".
+      data_files: glob patterns, for "train", or a mapping from split to patterns.
       fields: our name of each field to the name in the data, as in `JsonLines`. By default all
         values that are texts, numbers or truth values.
       slices: a split of the dataset, or a slice of one, for each of our splits: {"train":
@@ -90,11 +90,9 @@ class HuggingFaceDataset(Source):
 
     def fingerprint(self, split: str) -> object:
         self.check_split(split)
-        settings = {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if field.name not in ("slices", "streaming", "download")
-        }
+        names = [field.name for field in dataclasses.fields(self)]
+        ignored = ("slices", "streaming", "download")
+        settings = {name: getattr(self, name) for name in names if name not in ignored}
         # Nothing is known of a file elsewhere but its name, which at the Hub has a revision.
         files = {name: file_state(Path(name)) if _is_local(name) else "" for name in self._files}
         source, part = type(self).__name__, self._slice_text(split)
@@ -179,11 +177,8 @@ class HuggingFaceDataset(Source):
             return None
         files = self.data_files
         by_split = files if isinstance(files, Mapping) else {_TRAIN: files}
-        if self.download and "://" in str(self.data_files):
-            return {
-                split: [patterns] if isinstance(patterns, str) else list(patterns)
-                for split, patterns in by_split.items()
-            }
+        if self.download and "://" in str(files):
+            return {split: [x] if isinstance(x, str) else [*x] for split, x in by_split.items()}
         return {split: list(matches(patterns)) for split, patterns in by_split.items()}
 
     @property
@@ -224,10 +219,11 @@ class HuggingFaceDataset(Source):
         return self._datasets[split]
 
     def _columns(self, features: Mapping[str, Any]) -> list[str]:
-        """Returns the outermost names that are read."""
-        if self._selected is None:
-            return [name for name, feature in features.items() if _is_scalar(feature)]
-        return outermost_columns(self._selected, features, str(self))
+        """Returns the outermost names that are read: by default numbers, texts and classes."""
+        if self._selected is not None:
+            return outermost_columns(self._selected, features, str(self))
+        kinds = {name: type(feature).__name__ for name, feature in features.items()}
+        return [name for name, kind in kinds.items() if kind in ("Value", "ClassLabel")]
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -264,11 +260,6 @@ def _cut(dataset: Any, part: _Slice) -> Any:
 
 def _is_local(name: str) -> bool:
     return Path(name).is_absolute()
-
-
-def _is_scalar(feature: Any) -> bool:
-    """Returns whether a feature has a number, a text or a class."""
-    return type(feature).__name__ in ("Value", "ClassLabel")
 
 
 def _class_name(value: Any, feature: Any) -> Any:

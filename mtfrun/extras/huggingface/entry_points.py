@@ -77,14 +77,13 @@ class PeftExporter:
     )
 
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
-        del parser
+        """Adds nothing."""
 
     def export(self, run: ExportedRun, directory: pathlib.Path, flags: argparse.Namespace) -> None:
         from mtfrun.experiment.conversion.importer import ConversionError
         from mtfrun.extras.huggingface.export import origin_of_run
         from mtfrun.extras.huggingface.peft import export_peft
 
-        del flags
         if not run.has_adapters:
             raise InputError(
                 f"--format=peft writes LoRA, and {run.run.path} has none: name the run of an "

@@ -56,9 +56,8 @@ def origin_of_run(
     """Returns the configuration, the types and the files with which a run is exported.
 
     They are the folder's for an imported run, and for one that started from it by INIT_CHECKPOINT,
-    else made for the model. The tokenizer, unless `weights_only`, is made from the run's
-    vocabulary. Raises ConversionError if the folder, a supported family or transformers cannot
-    express them.
+    else made for the model, with a tokenizer made from the run's vocabulary. ConversionError if
+    transformers cannot express them.
     """
     directory = pathlib.Path(run.path)
     origin = read_origin(directory)
@@ -192,8 +191,7 @@ def export_folder(
     """Writes the files of a model for transformers into an empty directory.
 
     Imported values that were not changed have their original bytes. Without `max_shard_bytes` the
-    files are the origin's, or at most 50 GB. Raises ConversionError if the model differs from its
-    configuration.
+    files are the origin's, or at most 50 GB. ConversionError if the configuration is another's.
     """
     settings, _, table = model_of_origin(origin)
     table.check_names(settings.tensors, "the run")

@@ -13,7 +13,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
-from mtfrun.configuration.gin_values import reference
+from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.configuration.published import load_published
 from mtfrun.experiment.conversion.importer import ConversionError
@@ -113,22 +113,18 @@ class Family(abc.ABC):
 
     def title(self, settings: Settings) -> str:
         """Returns the name for users of this configuration: "T5 1.1"."""
-        del settings
         return self.name
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
         """Maps tensors that may be copies, and are not in the table, to their originals."""
-        del settings
         return {}
 
     def module_of(self, tensor: str, settings: Settings) -> str:
         """Returns the name of the module of a kernel in transformers' model."""
-        del settings
         return tensor.removesuffix(".weight")
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
         """Returns a configuration to compare a model of ours with; None if the family has none."""
-        del model
         return None
 
     @abc.abstractmethod
@@ -218,7 +214,9 @@ def write_training_images(file: GinFile) -> None:
 # Longer rows are for those who have the memory for them.
 _LONGEST = 1024
 GLOBAL, LOCAL = "transformer.SelfAttention", "transformer.LocalSelfAttention"
-PARALLEL = "huggingface.Parallel"
+FEED_FORWARD, GATED = "transformer.FeedForward", "transformer.GatedFeedForward"
+LAYERS = (GLOBAL, FEED_FORWARD)
+MIXTURE, PARALLEL = "moe.DroplessMoE", "huggingface.Parallel"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,8 +269,17 @@ class Blocks:
         comment = f"each of {self.layers_of_block} layers" if self.layers_of_block > 1 else ""
         file.macro("NUM_LAYERS", len(self.layers) // self.layers_of_block, comment)
         if self.sublayers != list(usual):
-            layers = [reference(f"@{name}") for name in self.sublayers]
-            file.bind("transformer.Stack", {"layers": layers})
+            file.bind("transformer.Stack", {"layers": classes(*self.sublayers)})
+
+
+def classes(*names: str) -> list[Reference]:
+    return [reference(f"@{name}") for name in names]
+
+
+def write_transforms(file: GinFile, *names: str, parameter: str = "layer") -> None:
+    """Replaces the steps around each sublayer of a stack, or `parameter`'s others."""
+    layers = classes(*(f"transformer.{name}" for name in names))
+    file.bind("transformer.StackTransforms", {parameter: layers})
 
 
 def parallel_paths(path: str, *layers: str) -> list[str]:

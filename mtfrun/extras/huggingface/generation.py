@@ -12,15 +12,13 @@ from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tokenizers.tokenizer import end_ids
 
 # Ignored, or said by the vocabulary and the model already.
-_IGNORED = frozenset(
-    (
-        *("transformers_version", "_from_model_config", "use_cache", "cache_implementation"),
-        *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
-        *("return_dict_in_generate", "pad_token_id", "bos_token_id", "decoder_start_token_id"),
-        *("eos_token_id", "early_stopping", "is_assistant", "num_assistant_tokens"),
-        *("num_assistant_tokens_schedule", "assistant_confidence_threshold"),
-        *("assistant_lookbehind", "target_lookbehind", "remove_invalid_values", "_commit_hash"),
-    )
+_IGNORED = (
+    *("transformers_version", "_from_model_config", "use_cache", "cache_implementation"),
+    *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
+    *("return_dict_in_generate", "pad_token_id", "bos_token_id", "decoder_start_token_id"),
+    *("eos_token_id", "early_stopping", "is_assistant", "num_assistant_tokens"),
+    *("num_assistant_tokens_schedule", "assistant_confidence_threshold"),
+    *("assistant_lookbehind", "target_lookbehind", "remove_invalid_values", "_commit_hash"),
 )
 # Values with which a setting changes nothing.
 _NEUTRAL: Mapping[str, Any] = {
@@ -36,7 +34,7 @@ _NO_LIMIT = 1_000_000
 _TAKEN = ("max_length", "max_new_tokens", "num_beams", "num_return_sequences", "length_penalty")
 _TAKEN_BY_SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p")
 # As processors: our class, its parameter, and the value with which it changes nothing.
-_PROCESSORS: Mapping[str, tuple[str, str, float]] = {
+_PROCESSORS: Mapping[str, tuple[str, str, Any]] = {
     "repetition_penalty": ("decoding.RepetitionPenalty", "penalty", 1.0),
     "no_repeat_ngram_size": ("decoding.NoRepeatNGram", "size", 0),
     "min_length": ("decoding.MinLength", "length", 0),
@@ -50,7 +48,7 @@ _OF_IDS: Mapping[str, str] = {
     "suppress_tokens": "decoding.ForbiddenIds",
     "begin_suppress_tokens": "decoding.ForbiddenFirstIds",
 }
-_FILTERS: Mapping[str, tuple[str, str, float]] = {
+_FILTERS: Mapping[str, tuple[str, str, Any]] = {
     "min_p": ("decoding.MinP", "share", 0.0),
     "typical_p": ("decoding.Typical", "share", 1.0),
 }
@@ -72,22 +70,20 @@ class Generation:
     start_id: int = 0
 
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
-        del directory
         if self.start_id:
             file.bind("transformer.TokenEmbedding", {"start_id": self.start_id})
-        if self.decoding:
-            file.bind("experiment.Decoding", self.decoding)
-        if self.search:
-            file.bind("decoding.Search", self.search)
-        if self.controls:
-            file.bind("decoding.Search", {"controls": reference("@decoding.Controls()")})
-        for target, parameters in self.controls.items():
-            file.bind(target, parameters)
+        controls = {"controls": reference("@decoding.Controls()")} if self.controls else {}
+        search = {**self.search, **controls}
+        targets = {"experiment.Decoding": self.decoding, "decoding.Search": search}
+        for target, parameters in {**targets, **self.controls}.items():
+            if parameters:
+                file.bind(target, parameters)
 
 
 def read_generation(folder: Folder, settings: Settings, end_id: int | None = None) -> Generation:
     """Older folders have the settings in config.json. `end_id`: the vocabulary's."""
-    if folder.has(GENERATION_CONFIG):
+    has_file = folder.has(GENERATION_CONFIG)
+    if has_file:
         where = str(folder.path / GENERATION_CONFIG)
         values = Settings(folder.json_of(GENERATION_CONFIG), where)
     else:
@@ -104,19 +100,13 @@ def read_generation(folder: Folder, settings: Settings, end_id: int | None = Non
     controls = _controls(values, ids, is_answer=is_answer, draws="temperature" in search)
     ends = _ends(values, end_id)
     if ends:
-        controls = {
-            **controls,
-            "decoding.Controls": {**controls.get("decoding.Controls", {}), **ends},
-        }
+        controls["decoding.Controls"] = {**controls.get("decoding.Controls", {}), **ends}
     known = {*_TAKEN, *_TAKEN_BY_SAMPLING, *_PROCESSORS, *ids, *_IGNORED}
-    others = [
-        name
-        for name, value in values.values.items()
-        if name not in known and value is not None and value != _NEUTRAL.get(name)
-    ]
-    if others:
-        notes.append(f"not supported in decoding, and left out: {', '.join(others)}"[:300])
-    name = GENERATION_CONFIG if folder.has(GENERATION_CONFIG) else CONFIG
+    unknown = {n: x for n, x in values.values.items() if n not in known and x is not None}
+    omitted = [name for name, value in unknown.items() if value != _NEUTRAL.get(name)]
+    if omitted:
+        notes.append(f"not supported in decoding, and left out: {', '.join(omitted)}"[:300])
+    name = GENERATION_CONFIG if has_file else CONFIG
     start_id = 0
     if is_answer and settings.values.get("decoder_start_token_id") is None:
         start_id = values.non_negative("decoder_start_token_id", 0)
@@ -133,20 +123,12 @@ def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
             new_tokens = max(length - 1, 1)
         if new_tokens is None:
             return {}
-        _check_length(values, new_tokens)
         # The length of the prompt sets no limit.
-        return {
-            "decode_length": new_tokens,
-            "decode_length_multiplier": 0.0,
-            "decode_length_constant": _NO_LIMIT,
-        }
-    limits: dict[str, object] = {}
+        unlimited = {"decode_length_multiplier": 0.0, "decode_length_constant": _NO_LIMIT}
+        return {"decode_length": _limit(values, new_tokens), **unlimited}
     if new_tokens is not None:
-        _check_length(values, new_tokens)
-        limits["decode_length"] = new_tokens
-    elif length is not None:
-        limits["max_length"] = length
-    return limits
+        return {"decode_length": _limit(values, new_tokens)}
+    return {} if length is None else {"max_length": length}
 
 
 def _ids_by_setting(values: Settings, *, is_answer: bool) -> dict[str, dict[str, object]]:
@@ -180,10 +162,8 @@ def _controls(
     for name, table in tables.items():
         references = []
         for setting, (target, parameter, neutral) in table.items():
-            is_number = isinstance(neutral, float)
-            value = (
-                values.number(setting, neutral) if is_number else values.non_negative(setting, 0)
-            )
+            read = values.number if isinstance(neutral, float) else values.non_negative
+            value = read(setting, neutral)
             # min_new_tokens, where it is set, replaces min_length.
             if value == neutral:
                 continue
@@ -202,7 +182,7 @@ def _controls(
                     classes[target] = ids[setting]
         if references:
             controls[name] = references
-    return {**({"decoding.Controls": controls} if controls else {}), **classes}
+    return {"decoding.Controls": controls, **classes} if controls else classes
 
 
 def _ends(values: Settings, end_id: int | None) -> dict[str, object]:
@@ -215,10 +195,11 @@ def _ends(values: Settings, end_id: int | None) -> dict[str, object]:
     return parameters
 
 
-def _check_length(values: Settings, new_tokens: int) -> None:
+def _limit(values: Settings, new_tokens: int) -> int:
     if new_tokens > _NO_LIMIT:
         name = "max_length" if values.values.get("max_new_tokens") is None else "max_new_tokens"
         raise values.error(name, f"must be at most {_NO_LIMIT:,}: correct it, or remove it")
+    return new_tokens
 
 
 def _search(values: Settings, vocabulary_size: int) -> tuple[dict[str, object], list[str]]:

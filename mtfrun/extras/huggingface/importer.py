@@ -69,14 +69,12 @@ def _config(
     processors: Sequence[Processor],
     directory: pathlib.Path,
 ) -> str:
-    file = GinFile(
-        [
-            f"{family.title(settings)}, imported from {folder.path}.",
-            "",
-            f"Train on:  mtfrun train --gin_file={shlex.quote(str(directory / 'config.gin'))} \\",
-            "               --gin_file=... --model_dir=...",
-        ]
-    )
+    header = [
+        *(f"{family.title(settings)}, imported from {folder.path}.", ""),
+        f"Train on:  mtfrun train --gin_file={shlex.quote(str(directory / 'config.gin'))} \\",
+        "               --gin_file=... --model_dir=...",
+    ]
+    file = GinFile(header)
     file.include("defaults.gin")
     file.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
     family.write_gin(settings, file)
@@ -98,14 +96,13 @@ def _values(
 
 
 def _check_types(folder: Folder, table: TensorTable) -> None:
-    for entry in table.rows:
-        for name in entry.names:
-            dtype = folder.tensors[name].dtype
-            if dtype not in FLOATS:
-                raise ConversionError(
-                    f"{folder.path}: {name} has type {dtype}: only {', '.join(FLOATS)} are "
-                    "supported; quantised weights must be converted to one of these first"
-                )
+    for name in (name for row in table.rows for name in row.names):
+        dtype = folder.tensors[name].dtype
+        if dtype not in FLOATS:
+            raise ConversionError(
+                f"{folder.path}: {name} has type {dtype}: only {', '.join(FLOATS)} are supported; "
+                "quantised weights must be converted to one of these first"
+            )
 
 
 def _copies(folder: Folder, ties: Mapping[str, str]) -> dict[str, str]:

@@ -43,10 +43,10 @@ _LARGEST_KEPT = 1 << 30
 class Origin:
     """The folder that a run was imported from.
 
-    `shards` has the types of its tensors by file and name, in order; `copies` the names of tensors
-    that equal another one, with its name; `files` contents such as config.json; `kept` tensors that
-    the model does not use. With `keeps_files` an export writes the same weights files, unless the
-    user sets their size. `configuration` is the import's gin file, "" for none.
+    `shards` has the types of its tensors by file and name, in order; `copies` names of tensors and
+    of the tensors that they equal; `files` contents such as config.json; `kept` tensors that the
+    model does not use. With `keeps_files` an export writes the same weights files, unless the user
+    sets their size. `configuration` is the import's gin file.
     """
 
     shards: Mapping[str, Mapping[str, str]]
@@ -84,20 +84,15 @@ class Origin:
 def origin_of(
     folder: Folder, table: TensorTable, processors: Sequence[Processor], copies: Mapping[str, str]
 ) -> Origin:
-    return Origin(
-        {
-            name: {tensor: stored.dtype for tensor, stored in tensors.items()}
-            for name, tensors in folder.shards.items()
-        },
-        folder.metadata,
-        copies,
-        {
-            **{name: x for processor in processors for name, x in processor.files.items()},
-            **{name: folder.bytes_of(name) for name in MODEL_FILES if folder.has(name)},
-        },
-        {name: t.read() for name, t in folder.tensors.items() if table.is_kept(name)},
-        path=escape(str(folder.path)),
-    )
+    shards = {
+        name: {tensor: stored.dtype for tensor, stored in tensors.items()}
+        for name, tensors in folder.shards.items()
+    }
+    files = {name: x for processor in processors for name, x in processor.files.items()}
+    files |= {name: folder.bytes_of(name) for name in MODEL_FILES if folder.has(name)}
+    kept = {name: t.read() for name, t in folder.tensors.items() if table.is_kept(name)}
+    path = escape(str(folder.path))
+    return Origin(shards, folder.metadata, copies, files, kept, path=path)
 
 
 def read_origin(directory: pathlib.Path) -> Origin | None:
@@ -114,7 +109,11 @@ def read_origin(directory: pathlib.Path) -> Origin | None:
             f"{directory / ORIGIN_RECORD} is damaged: {error}; import the model again, or remove "
             "the file if the run is not yours"
         ) from error
-    origin, tokenizer = (_folder(directory / name) for name in (ORIGIN_FOLDER, TOKENIZER_FOLDER))
+    folders = [directory / name for name in (ORIGIN_FOLDER, TOKENIZER_FOLDER)]
+    for path in folders:
+        if os.path.lexists(path) and (path.is_symlink() or not is_directory(path)):
+            raise ConversionError(f"{path} is a link, or not a directory: import the model again")
+    origin, tokenizer = (Folder(path, follows_links=False) for path in folders)
     files = {
         name: folder.bytes_of(name)
         for folder, names in ((origin, MODEL_FILES), (tokenizer, TOKENIZER_FILES))
@@ -136,12 +135,6 @@ def read_origin(directory: pathlib.Path) -> Origin | None:
         path=record["from"],
         configuration=origin.text_of(IMPORTED_CONFIG),
     )
-
-
-def _folder(path: pathlib.Path) -> Folder:
-    if os.path.lexists(path) and (path.is_symlink() or not is_directory(path)):
-        raise ConversionError(f"{path} is a link, or not a directory: import the model again")
-    return Folder(path, follows_links=False)
 
 
 def _check_record(record: Mapping[str, Any]) -> None:

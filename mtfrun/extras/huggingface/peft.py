@@ -84,31 +84,27 @@ class _Module:
 
     def join(self, parts: Mapping[str, _Factors]) -> _Factors:
         """Returns the factors of all parts as one; parts may be missing."""
-        present = [parts[path] for path in self.paths if path in parts]
-        first = present[0]
-        is_shared = all(x.scale == first.scale and np.array_equal(x.a, first.a) for x in present)
-        rank = first.rank if is_shared else sum(x.rank for x in present)
-        b = np.zeros([len(self.paths) * self.outputs, rank], first.b.dtype)
+        present = {i: parts[path] for i, path in enumerate(self.paths) if path in parts}
+        first, *others = present.values()
+        is_shared = all(x.scale == first.scale and np.array_equal(x.a, first.a) for x in others)
+        rank = first.rank if is_shared else sum(x.rank for x in present.values())
+        b = np.zeros([len(self.paths), self.outputs, rank], first.b.dtype)
         column = 0
-        for number, path in enumerate(self.paths):
-            if path not in parts:
-                continue
-            part, begin = parts[path], number * self.outputs
+        for number, part in present.items():
             values = part.b * np.float32(part.scale / first.scale)
-            b[begin : begin + self.outputs, column : column + part.rank] = values
+            b[number, :, column : column + part.rank] = values
             column += 0 if is_shared else part.rank
-        a = first.a if is_shared else np.concatenate([x.a for x in present])
-        return _Factors(a, b, first.scale)
+        a = first.a if is_shared else np.concatenate([x.a for x in present.values()])
+        return _Factors(a, b.reshape(-1, rank), first.scale)
 
     def split(self, factors: _Factors) -> dict[str, _Factors]:
         """Returns the factors of every part with outputs that are not zero."""
-        parts = np.split(factors.b, len(self.paths))
-        if len(parts) == 1:
+        if len(self.paths) == 1:
             return {self.paths[0]: factors}
-        split = {
-            p: dataclasses.replace(factors, b=b) for p, b in zip(self.paths, parts, strict=True)
+        sides = zip(self.paths, np.split(factors.b, len(self.paths)), strict=True)
+        return {
+            path: dataclasses.replace(factors, b=b).without_zeros() for path, b in sides if b.any()
         }
-        return {path: x.without_zeros() for path, x in split.items() if x.b.any()}
 
 
 def export_peft(directory: pathlib.Path, model: Model, origin: Origin) -> None:
@@ -129,13 +125,10 @@ def export_peft(directory: pathlib.Path, model: Model, origin: Origin) -> None:
         parts[path] = _Factors(a.reshape(-1, rank).T, b.reshape(rank, -1).T, addend.scale)
     tensors, joined = {}, {}
     for name, module in modules.items():
-        of_module = {
-            path: dataclasses.replace(parts[path], b=parts[path].b[: module.outputs])
-            for path in module.paths
-            if path in parts
-        }
-        if of_module:
-            joined[name] = factors = module.join(of_module)
+        present = {path: parts[path] for path in module.paths if path in parts}
+        if present:
+            cut = {x: dataclasses.replace(y, b=y.b[: module.outputs]) for x, y in present.items()}
+            joined[name] = factors = module.join(cut)
             tensors[f"base_model.model.{name}.lora_A.weight"] = factors.a
             tensors[f"base_model.model.{name}.lora_B.weight"] = factors.b
     surplus = sorted(parts.keys() - {path for module in modules.values() for path in module.paths})
@@ -252,11 +245,15 @@ def _modules(origin: Origin, model: Model) -> dict[str, _Module]:
     modules = {}
     for row in table.rows:
         kernels = [variables[path] for path in row.paths if path in variables]
-        transform = row.transform.each if isinstance(row.transform, Joined) else row.transform
+        transform = row.transform
+        if isinstance(transform, Joined) and transform.heads == 1:
+            transform = transform.each
         is_matrix = isinstance(transform, Matrix | VocabularyRows)
         if not is_matrix or not kernels or not all(map(layers.is_kernel, kernels)):
             continue
-        sizes = {_outputs(kernel) for kernel in kernels}
+        inputs = [kernel.reduced_dims or () for kernel in kernels]
+        shapes = [kernel.shape - dims for kernel, dims in zip(kernels, inputs, strict=True)]
+        sizes = {math.prod(shape.to_integer_list) for shape in shapes}
         if len(sizes) > 1:  # queries of grouped heads beside their keys
             continue
         (outputs,) = sizes
@@ -266,17 +263,11 @@ def _modules(origin: Origin, model: Model) -> dict[str, _Module]:
     return modules
 
 
-def _outputs(kernel: mtf.Variable) -> int:
-    return math.prod((kernel.shape - (kernel.reduced_dims or ())).to_integer_list)
-
-
 def _check_sizes(what: str, factors: _Factors, module: _Module, model: Model) -> None:
     kernel = model.named_variables()[module.paths[0]]
     inputs = math.prod((kernel.reduced_dims or mtf.Shape()).to_integer_list)
-    expected, actual = (
-        (inputs, module.outputs * len(module.paths)),
-        (factors.a.shape[1], factors.b.shape[0]),
-    )
+    expected = inputs, module.outputs * len(module.paths)
+    actual = factors.a.shape[1], factors.b.shape[0]
     if expected != actual:
         raise ConversionError(f"{what} maps {actual[0]} to {actual[1]}, not {expected}")
 
@@ -293,11 +284,10 @@ def _adapters(
         kernel = variables[path]
         reduced = kernel.reduced_dims or mtf.Shape()
         other = kernel.shape - reduced
-        b = part.b.T
-        b = np.pad(b, [(0, 0), (0, math.prod(other.to_integer_list) - b.shape[1])])
-        of_a, of_b = [*reduced.to_integer_list, part.rank], [part.rank, *other.to_integer_list]
-        values[f"model/{path}/lora_a"] = part.a.T.reshape(of_a)
-        values[f"model/{path}/lora_b"] = b.reshape(of_b)
+        b = np.pad(part.b.T, [(0, 0), (0, math.prod(other.to_integer_list) - len(part.b))])
+        a_shape, b_shape = (dims.to_integer_list for dims in (reduced, other))
+        values[f"model/{path}/lora_a"] = part.a.T.reshape(*a_shape, part.rank)
+        values[f"model/{path}/lora_b"] = b.reshape(part.rank, *b_shape)
     kernels = [path for path, variable in variables.items() if layers.is_kernel(variable)]
     adapters = tuple(
         layers.LoRA(rank, scale * rank, _expression(paths, kernels), dropout_rate)
@@ -310,10 +300,9 @@ def _expression(paths: Sequence[str], kernels: Sequence[str]) -> str:
     """Returns an expression that finds these paths, of all blocks together where it can be."""
     expressions = []
     for path in paths:
-        of_all_blocks = re.sub(r"/\d+/", r"/\\d+/", re.escape(path))
-        matches = [other for other in kernels if re.fullmatch(of_all_blocks, other)]
-        is_all = set(matches) <= set(paths)
-        expressions.append(of_all_blocks if is_all else re.escape(path))
+        in_all_blocks = re.sub(r"/\d+/", r"/\\d+/", re.escape(path))
+        is_all = all(other in paths for other in kernels if re.fullmatch(in_all_blocks, other))
+        expressions.append(in_all_blocks if is_all else re.escape(path))
     return f"^({'|'.join(dict.fromkeys(expressions))})$"
 
 

@@ -18,7 +18,7 @@ from mtfrun.extras.huggingface.tokenizers.tokenizer import (
     TOKENIZER_CONFIG,
     tokens_of,
 )
-from mtfrun.extras.huggingface.tokenizers.vocabulary import HuggingFaceVocabulary
+from mtfrun.extras.huggingface.tokenizers.vocabulary import BYTE_LEVEL, HuggingFaceVocabulary
 from mtfrun.rundir.copied_files import TOKENIZER_FILES
 
 
@@ -83,11 +83,8 @@ def _(vocabulary: SentencePieceVocabulary, *, ends_texts: bool) -> dict[str, byt
         tokenizer = sentencepiece_json(content, num_sentinels)
     except ConversionError as error:
         raise ConversionError(f"{error}; export without it with --weights_only") from error
-    settings = {
-        # "</s>" in a text is ordinary text.
-        "split_special_tokens": True,
-        "extra_ids": num_sentinels,
-    }
+    # "</s>" in a text is ordinary text.
+    settings = {"split_special_tokens": True, "extra_ids": num_sentinels}
     if not ends_texts:
         settings |= {"add_bos_token": bool(len(vocabulary.encode(""))), "add_eos_token": False}
     files = _files(vocabulary, tokenizer, settings, ends_texts=ends_texts)
@@ -118,7 +115,7 @@ def _(vocabulary: ByteVocabulary, *, ends_texts: bool) -> dict[str, bytes]:
     # The ByT5 tokenizer of transformers appends the end id to every prompt.
     vocab = {name: number for number, name in tokens.items()}
     first = int(vocabulary.encode(b"\0")[0])
-    vocab |= {character: first + byte for byte, character in enumerate(_byte_characters())}
+    vocab |= {character: first + byte for character, byte in BYTE_LEVEL.items()}
     by_bytes = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False}
     tokenizer = {
         "version": "1.0",
@@ -201,13 +198,6 @@ def _template(begin: list[int], end: list[int], tokens: Mapping[int, str]) -> di
             for number in [*begin, *end]
         },
     }
-
-
-def _byte_characters() -> list[str]:
-    """Returns GPT-2's characters for bytes: printable bytes as they are, then from 256 on."""
-    printed = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = iter(range(256, 512))
-    return [chr(byte if byte in printed else next(others)) for byte in range(256)]
 
 
 def _json(value: object) -> bytes:

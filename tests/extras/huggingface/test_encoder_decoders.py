@@ -9,23 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtfrun.experiment.conversion import values_of_run
 from mtfrun.experiment.runs.opening import RunObjects
-from mtfrun.extras.huggingface.tables.folder import Folder
-from mtfrun.rundir import RunDirectory
-from tests.cli.command import mtfrun_here, succeeded
 from tests.extras.huggingface.imported_models import (
     LOGITS_TOLERANCE,
     LOSS_TOLERANCE,
     SCORE_TOLERANCE,
     Imported,
     assert_same_folder,
-    assert_same_tensors,
-    cast_folder,
     exported,
     imported_folder,
     logits_and_loss,
-    logits_of_transformers,
     models_of,
     pairs_of,
     sum_of_log_probabilities,
@@ -79,32 +72,6 @@ def test_an_export_gives_back_every_byte(name: str, import_once: Callable[[str],
     assert_same_folder(exported(model), model.folder)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)])
-def test_tensors_of_two_bytes_are_imported_and_given_back(
-    dtype: str, tmp_path: pathlib.Path
-) -> None:
-    cast_folder("t5_v1_0", tmp_path / "folder", dtype)
-    model = imported_folder("t5_v1_0", tmp_path / "folder")
-    values = values_of_run(RunDirectory(model.run)).values
-    stored = Folder(model.folder).tensors["encoder.final_layer_norm.weight"].read()
-    assert_close(values["encoder_stack/final_norm/scale"], stored.astype(np.float32), 0.0)
-    assert_same_tensors(exported(model), model.folder)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ON_MESH)
-def test_transformers_computes_the_same_with_an_export(
-    name: str, import_once: Callable[[str], Imported]
-) -> None:
-    model = import_once(name)
-    case = model.case
-    folder = exported(model, "--max_shard_size=64KB")
-    features = {key: case[key] for key in ("inputs", "attention_mask", "labels")}
-    features["input_ids"] = features.pop("inputs")
-    logits = logits_of_transformers(folder, features, "AutoModelForSeq2SeqLM")
-    assert_close(logits, case["logits"], LOGITS_TOLERANCE)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", models_of(PROGRAM))
 def test_other_configurations_compute_what_transformers_does(
@@ -115,18 +82,6 @@ def test_other_configurations_compute_what_transformers_does(
     _assert_same_results(model.opened(), model.case)
     _assert_same_searches(model.opened(), model.case)
     assert_same_folder(exported(model), folder)
-
-
-@pytest.mark.slow
-def test_bfloat16_computes_in_float32_what_transformers_does(tmp_path: pathlib.Path) -> None:
-    cast_folder("t5_v1_1", tmp_path / "folder", "bfloat16")
-    model = imported_folder("t5_v1_1", tmp_path / "folder")
-    case = model.case
-    inputs, targets = pairs_of(case)
-    logits, _ = logits_and_loss(model.opened(), {"inputs": inputs, "targets": targets})
-    theirs = {key: case[key] for key in ("attention_mask", "labels")} | {"input_ids": inputs}
-    expected = logits_of_transformers(model.folder, theirs, "AutoModelForSeq2SeqLM")
-    assert_close(logits[..., : expected.shape[-1]], expected, LOGITS_TOLERANCE)
 
 
 @pytest.mark.slow
@@ -146,31 +101,6 @@ def test_padding_before_the_inputs_changes_nothing(
     is_target = targets != padding
     found = logits[is_target][..., : case["logits"].shape[-1]]
     assert_close(found, case["logits"][is_target], LOGITS_TOLERANCE)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ON_MESH)
-def test_fine_tuning_on_a_mesh_is_that_on_one_device(
-    name: str, import_once: Callable[[str], Imported], tmp_path: pathlib.Path
-) -> None:
-    model = import_once(name)
-    inputs, targets = pairs_of(model.case)
-    lines = [
-        b"\t".join(b" ".join(b"%d" % i for i in ids if i > 2) for ids in pair)
-        for pair in zip(inputs, targets, strict=True)
-    ]
-    (tmp_path / "pairs.tsv").write_bytes(b"\n".join(lines * 100))
-    process = mtfrun_here(
-        "audit",
-        "verify",
-        f"--gin_file={model.run / 'config.gin'}",
-        "--gin_file=data/tsv_pairs.gin",
-        f"--gin.TSV_FILES='{tmp_path / 'pairs.tsv'}'",
-        *("--gin.INPUTS_LENGTH=16", "--gin.TARGETS_LENGTH=16", "--gin.BATCH_SIZE=8"),
-        *(f"--mesh={MESH}", "--steps=1", "--cpu", "--json"),
-    )
-    (report,) = succeeded(process)
-    assert report["equal"], report
 
 
 def _assert_same_results(built: RunObjects, case: Mapping[str, np.ndarray]) -> None:

@@ -14,7 +14,6 @@ from mtfrun.experiment import Logits
 from mtfrun.experiment.conversion.safetensors_file import write_file
 from mtfrun.experiment.runs.opening import RunObjects
 from mtfrun.extras.huggingface.tables.folder import Folder
-from tests.cli.command import mtfrun_here, succeeded
 from tests.extras.huggingface.imported_models import (
     FOLDERS,
     LOGITS_TOLERANCE,
@@ -26,23 +25,12 @@ from tests.extras.huggingface.imported_models import (
     imported_folder,
     logits_and_loss,
     models_of,
-    run_program,
 )
 from tests.layouts import ONE_DEVICE, assert_close
 
 NAMES = [
-    "bert",
-    "bert_classifier",
-    "bert_spans",
-    "bert_words",
-    "roberta",
-    "distilbert",
-    "modernbert",
-    "t5_encoder",
-    "xlm_roberta",
-    "camembert",
-    "bert_headless",
-    "bert_labels",
+    *("bert", "bert_classifier", "bert_spans", "bert_words", "roberta", "distilbert", "modernbert"),
+    *("t5_encoder", "xlm_roberta", "camembert", "bert_headless", "bert_labels"),
 ]
 # Those with most parts that others lack.
 FIRST = ["bert_labels", "bert_spans"]
@@ -54,16 +42,9 @@ PROGRAM = pathlib.Path(__file__).with_name("transformers_encoders.py")
 @pytest.mark.parametrize(
     ("name", "mesh"),
     [
-        *((name, ONE_DEVICE) for name in FIRST),
-        *(
-            pytest.param(name, ONE_DEVICE, marks=pytest.mark.slow)
-            for name in NAMES
-            if name not in FIRST
-        ),
-        *(
-            pytest.param(x, MESH, marks=pytest.mark.slow)
-            for x in [*FIRST, "modernbert", "t5_encoder"]
-        ),
+        *((x, ONE_DEVICE) for x in FIRST),
+        *(pytest.param(x, ONE_DEVICE, marks=pytest.mark.slow) for x in NAMES if x not in FIRST),
+        *(pytest.param(x, MESH, marks=pytest.mark.slow) for x in [*FIRST, "modernbert"]),
     ],
 )
 def test_logits_and_loss_are_those_of_transformers(
@@ -77,18 +58,6 @@ def test_logits_and_loss_are_those_of_transformers(
 def test_an_export_gives_back_every_byte(name: str, import_once: Callable[[str], Imported]) -> None:
     model = import_once(name)
     assert_same_folder(exported(model), model.folder)
-
-
-# Of the others every byte is that of the folder that transformers wrote, without shards.
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["bert", "bert_classifier"])
-def test_transformers_loads_an_exported_folder(
-    name: str, import_once: Callable[[str], Imported]
-) -> None:
-    model = import_once(name)
-    run_program(
-        PROGRAM, "logits", exported(model, "--max_shard_size=5KB"), model.folder / "case.npz"
-    )
 
 
 def test_labels_with_a_probability_above_one_half_are_decoded(
@@ -136,58 +105,6 @@ def test_other_configurations_compute_what_transformers_does(
     model = imported_folder(str(folder), folder)
     _assert_same_results(model.opened(), model.case)
     assert_same_folder(exported(model), folder)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["bert_classifier", "bert_words", "modernbert", *FIRST])
-def test_fine_tuning_on_a_mesh_is_that_on_one_device(
-    name: str, import_once: Callable[[str], Imported], tmp_path: pathlib.Path
-) -> None:
-    model = import_once(name)
-    texts = [" ".join(map(str, (row + i) % 80)) for i in range(20) for row in model.case["inputs"]]
-    if "classifier" in name or "labels" in name:
-        labels = ["good", "bad", "neither"]
-        if "labels" in name:
-            labels = ["sport", "money, law", "art", "food"]
-        rows = [f"{text}\t{labels[i % 3]}" for i, text in enumerate(texts)]
-        (tmp_path / "rows.tsv").write_text("\n".join(rows) + "\n")
-        files = [
-            "--gin_file=data/tsv_pairs.gin",
-            "--gin_file=extras/text_tasks/data/text_classification.gin",
-        ]
-        files += ["--gin_file=extras/text_tasks/data/text_multi_label.gin"] * ("labels" in name)
-        files += [f"--gin.TSV_FILES='{tmp_path}/*.tsv'", f"--gin.LABELS={labels}"]
-    elif "words" in name:
-        labels = ["good", "bad", "neither"]
-        rows = [
-            json.dumps({"words": text.split(), "labels": [labels[i % 3]] * len(text.split())})
-            for i, text in enumerate(texts)
-        ]
-        (tmp_path / "rows.jsonl").write_text("\n".join(rows) + "\n")
-        files = [f"--gin.LOCAL_FILES='{tmp_path}/*.jsonl'", "--gin.WORDS_FIELD='words/*'"]
-        files += ["--gin.LABELS_FIELD='labels/*'"]
-    elif "spans" in name:
-        answer = {"text": ["5"], "answer_start": [0]}
-        lines = [
-            json.dumps({"question": "6 7", "context": f"5 {text}", "answers": answer})
-            for text in texts
-        ]
-        (tmp_path / "rows.jsonl").write_text("\n".join(lines) + "\n")
-        files = [f"--gin.LOCAL_FILES='{tmp_path}/*.jsonl'"]
-    else:
-        for i, text in enumerate(texts):
-            (tmp_path / f"{i}.txt").write_text(text)
-        files = ["--gin_file=data/text_files.gin", f"--gin.TEXT_FILES='{tmp_path}/*.txt'"]
-    process = mtfrun_here(
-        "audit",
-        "verify",
-        f"--gin_file={model.run / 'config.gin'}",
-        *files,
-        *("--gin.SEQUENCE_LENGTH=16", "--gin.BATCH_SIZE=8", "--gin.data.IdVocabulary.end_id=1"),
-        *("--gin.DROPOUT_RATE=0.1", f"--mesh={MESH}", "--steps=1", "--cpu", "--json"),
-    )
-    (report,) = succeeded(process)
-    assert report["equal"], report
 
 
 def _assert_same_results(built: RunObjects, case: Mapping[str, np.ndarray]) -> None:

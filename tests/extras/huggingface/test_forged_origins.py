@@ -113,43 +113,29 @@ def _sparse(path: pathlib.Path) -> None:
     os.truncate(path, 1 << 40)
 
 
-DEEP = '{"a":' * 100_000
 LLAMA: dict[str, tuple[Change, str]] = {
-    "a name above": (_shard("../../victim"), "is not a name of a file of tensors"),
     "a name above of weights": (_shard("../victim.safetensors"), "is not a name of a file"),
-    "an absolute name": (_shard("/tmp/records_victim.safetensors"), "is not a name of a file"),
     "a name of another file": (_shard("config.json"), "is not a name of a file of tensors"),
     "a name with a line break": (_shard("a\nb.safetensors"), "is not a name of a file of tensors"),
-    "a name with an escape": (_shard("a\x1b[2J.safetensors"), "is not a name of a file of tensors"),
-    "a name that is too long": (_shard("a" * 300 + ".safetensors"), "is not a name of a file"),
-    "half of a character": (_file("import.json", '{"a": "\\ud800"}'), "half of a surrogate pair"),
     "a list": (_file("import.json", "[]"), "is not a JSON object"),
-    "a text": (_file("import.json", '"a"'), "is not a JSON object"),
     "nothing": (_file("import.json", ""), "is not JSON: "),
-    "deep JSON": (_file("import.json", DEEP), "is not JSON: its values are too deep"),
-    "no UTF-8": (_file("import.json", b"\xff"), "is not JSON: byte 0"),
     "a pipe": (_instead("import.json", os.mkfifo), "import.json: Not a regular file"),
-    "a directory": (_instead("import.json", os.mkdir), "import.json: Is a directory"),
     "a device": (_instead("import.json", _link("/dev/zero")), "not a regular file but a link"),
     "a huge record": (_instead("import.json", _sparse), "it has more than"),
     "no format": (_record(lambda record: record.pop("format")), "its format is None"),
-    "a format that is a list": (_entry("format", ["huggingface"]), "its format is ['hugg"),
     "an unknown format": (_entry("format", "x"), "its format is 'x'"),
     "no source": (_entry("from", None), "'from' is not a text"),
     "no metadata": (_record(lambda record: record.pop("metadata")), "'metadata' has other"),
     "metadata of numbers": (_entry("metadata", {"format": 1}), "'metadata' has other values"),
-    "metadata that are a text": (_entry("metadata", "pt"), "'metadata' has other values"),
     "copies that are a list": (_entry("copies", []), "'copies' has other values"),
     "a copy of nothing": (_entry("copies", {"a": "b"}), "'a' is not a copy of a tensor"),
     "no shards": (_entry("shards", {}), "'shards' are not files"),
-    "shards that are a list": (_entry("shards", [1]), "'shards' are not files"),
     "shards of numbers": (_entry("shards", {"a.safetensors": 1}), "has other values than texts"),
     "shards without tensors": (_entry("shards", {"a.safetensors": {}}), "names other files"),
     "an unknown type": (
         _first_tensors(lambda t: t.update(a="F31")),
         "'a' has no type of safetensors",
     ),
-    "a type that is a list": (_first_tensors(lambda t: t.update(a=[])), "has other values than"),
     "a tensor too many": (_first_tensors(lambda t: t.update(a="F32")), "for which config.json"),
     "a tensor less": (_first_tensors(lambda t: t.popitem()), "names other files"),
     "integers": (_first_tensors(lambda t: t.update(dict.fromkeys(t, "I8"))), "none of floats"),
@@ -158,17 +144,11 @@ LLAMA: dict[str, tuple[Change, str]] = {
         _file("origin/model.safetensors.index.json", '{"weight_map": {"lm_head.weight": {}}}'),
         "names other files than import.json",
     ),
-    "an index that is a list": (_file("origin/model.safetensors.index.json", "[]"), "JSON obj"),
     "no configuration": (_instead("origin/config.json", lambda path: None), "config.json: No such"),
     "a configuration that is a list": (_file("origin/config.json", "[]"), "is not a JSON object"),
-    "a deep configuration": (_file("origin/config.json", DEEP), "too deep"),
     "other settings that are a list": (_file("origin/generation_config.json", "[]"), "JSON obj"),
     "a tokenizer's settings": (_file("tokenizer/tokenizer_config.json", "{"), "is not JSON"),
     "a link to a secret": (_instead("origin/config.json", _link("secret")), "but a link"),
-    "a link to another secret": (
-        _instead("origin/generation_config.json", _link("secret")),
-        "not a regular file but a link",
-    ),
     "a link of the tokenizer": (
         _instead("tokenizer/special_tokens_map.json", _link("secret")),
         "not a regular file but a link",
@@ -181,36 +161,22 @@ LLAMA: dict[str, tuple[Change, str]] = {
         _instead("origin/imported.gin", _link("secret")),
         "not a regular file but a link",
     ),
-    "a pipe of the imported configuration": (
-        _instead("origin/imported.gin", os.mkfifo),
-        "not a regular file",
-    ),
-    "a pipe of the tokenizer": (_instead("tokenizer/vocab.json", os.mkfifo), "not a regular file"),
     "a huge file of the tokenizer": (_instead("tokenizer/vocab.json", _sparse), "it has more than"),
     "a linked directory": (_linked_directory("origin"), "is a link, or not a directory"),
     "a linked tokenizer": (_linked_directory("tokenizer"), "is a link, or not a directory"),
-    "a tokenizer that is a pipe": (
-        _instead("tokenizer", os.mkfifo),
-        "is a link, or not a directory",
-    ),
     "no origin": (_instead("origin", lambda path: None), "config.json: No such file"),
     "another model": (_config(model_type="resnet"), "architectures="),
     "other sizes": (_config(hidden_size=2**30), ""),
-    "an impossible size": (_config(vocab_size=-1), "vocab_size=-1"),
     "no heads": (_config(num_attention_heads=[]), "num_attention_heads=[]"),
     "more layers": (_config(num_hidden_layers=10**9), "is more than"),
-    "fewer layers": (_config(num_hidden_layers=1), "for which config.json has no place"),
 }
 KEPT = "origin/kept.safetensors"
 RESNET: dict[str, tuple[Change, str]] = {
     "no kept tensors": (_instead(KEPT, lambda path: None), "the run has no values of"),
     "a link to kept tensors": (_instead(KEPT, _link("secret")), "not a regular file but a link"),
-    "a pipe of kept tensors": (_instead(KEPT, os.mkfifo), "not a regular file"),
-    "huge kept tensors": (_instead(KEPT, _sparse), "kept.safetensors: "),
     "kept tensors that are none": (_file(KEPT, b"1234"), "in a file of 4"),
     "other kept tensors": (_file(KEPT, file_content({}, {})), "the run has no values of"),
     "a size of channels": (_config(num_channels=2**30), ""),
-    "other depths": (_config(depths=[1, 1, 1, 1]), "for which config.json has no place"),
 }
 
 
@@ -239,7 +205,6 @@ def test_a_forged_record_is_not_exported(
         assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "secret"]
     else:
         assert process.returncode in (0, 2), process.stderr.decode()
-    assert not pathlib.Path("/tmp/records_victim.safetensors").exists()
 
 
 @pytest.mark.slow

@@ -87,10 +87,6 @@ def _overlap(header: dict[str, Any], names: list[str]) -> None:
     header[second]["data_offsets"] = header[first]["data_offsets"]
 
 
-def _huge_shape(header: dict[str, Any], names: list[str]) -> None:
-    header[names[0]]["shape"] = [0, 2**62]
-
-
 def _long_shape(header: dict[str, Any], names: list[str]) -> None:
     header[names[0]]["shape"] = [2**62] * 100_000
 
@@ -140,7 +136,6 @@ def _only(name: str) -> Change:
 CASES: dict[str, tuple[Change, str]] = {
     "other sizes than the tensors": (_config(num_channels=1), "which do not fit config.json"),
     "more layers than tensors": (_config(depths=[1, 1, 10**9, 1]), "are more than the"),
-    "more layers": (_config(depths=[1, 1, 4, 1]), "stages.2.layers.2"),
     "fewer layers": (_config(depths=[1, 1, 1, 1]), "for which config.json has no place"),
     "an impossible size": (_config(num_channels=2**60), "num_channels=1152921504606846976"),
     "a size that is no number": (_config(embedding_size=float("nan")), "NaN is no number"),
@@ -153,15 +148,10 @@ CASES: dict[str, tuple[Change, str]] = {
     "quantised weights": (_header(_quantised), "has type I8: only F32, BF16, F16"),
     "no configuration": (lambda folder: (folder / "config.json").unlink(), "config.json: No such"),
     "a configuration that is no JSON": (_file("config.json", "{'a': 1}"), "is not JSON: "),
-    "a configuration that is a list": (_file("config.json", "[]"), "is not a JSON object"),
     "deep JSON": (_file("config.json", '{"a":' * 100_000), "is not JSON: its values are too deep"),
     "a name twice": (
         _file("config.json", '{"model_type": "resnet", "model_type": "t5"}'),
         "it has 'model_type' twice",
-    ),
-    "many names, the last one twice": (
-        _file("config.json", "{" + ",".join(f'"a{n}": 1' for n in [*range(40_000), 39_999]) + "}"),
-        "it has 'a39999' twice",
     ),
     "no UTF-8": (_file("config.json", b'{"model_type": "\xff"}'), "byte 16 is no UTF-8"),
     "a huge configuration": (_file("config.json", b" " * 50_000_001), "has more than 50000000"),
@@ -185,7 +175,6 @@ CASES: dict[str, tuple[Change, str]] = {
         _index({"a": "../resnet_basic/model.safetensors"}),
         "names '../resnet_basic/model.safetensors', which is not a file of the folder",
     ),
-    "an index with an absolute path": (_index({"a": "/etc/passwd"}), "names '/etc/passwd'"),
     "an index with a number": (_index({"a": 3}), "names 3, which is not a file"),
     "an index without files": (_index({}), "has no weight_map"),
     "a file that is missing": (_index({"a": "b.safetensors"}), "b.safetensors: No such file"),
@@ -196,7 +185,6 @@ CASES: dict[str, tuple[Change, str]] = {
         lambda folder: os.truncate(folder / WEIGHTS, 20_000),
         "is truncated; copy it again",
     ),
-    "a file of four bytes": (lambda folder: os.truncate(folder / WEIGHTS, 4), "in a file of 4"),
     "bytes after the tensors": (
         lambda folder: os.truncate(folder / WEIGHTS, (folder / WEIGHTS).stat().st_size + 8),
         "has 8 bytes after its last tensor",
@@ -207,12 +195,10 @@ CASES: dict[str, tuple[Change, str]] = {
     ),
     "a header that is no JSON": (_header_text(b"{"), "its header is damaged"),
     "a deep header": (_header_text(b"[" * 100_000), "its header is damaged: its values are too"),
-    "a header with a name twice": (_header_text(b'{"a": {}, "a": {}}'), "it has 'a' twice"),
     "a header of numbers": (_header_text(b'{"a": 3}'), "its header is damaged"),
     "a negative offset": (_header(_negative_offset), "has impossible sizes"),
     "tensors that overlap": (_header(_overlap), "its tensors overlap"),
     "a shape of 100,000 sizes": (_header(_long_shape), "has impossible sizes"),
-    "a huge shape": (_header(_huge_shape), "lies outside of the file"),
 }
 
 

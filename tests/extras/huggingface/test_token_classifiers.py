@@ -128,7 +128,6 @@ def test_a_tuned_model_is_evaluated_and_exported(model: Imported, tmp_path: path
 
 # Ends between the texts.
 SEPARATORS = {"bert": 1, "roberta": 2, "distilbert": 1}
-MESH = "data:2,model:2"
 
 
 @pytest.fixture(
@@ -206,18 +205,6 @@ def _files_of_pairs(pair_model: Imported, tmp_path: pathlib.Path) -> list[str]:
         f"--gin.SEPARATORS={_separators(pair_model)}",
         "--gin.BATCH_SIZE=8",
     ]
-
-
-@pytest.mark.slow
-def test_fine_tuning_on_a_mesh_is_that_on_one_device(
-    pair_model: Imported, tmp_path: pathlib.Path
-) -> None:
-    process = mtfrun_here(
-        *("audit", "verify", *_files_of_pairs(pair_model, tmp_path), "--gin.DROPOUT_RATE=0.1"),
-        *(f"--mesh={MESH}", "--steps=1", "--cpu", "--json"),
-    )
-    (report,) = succeeded(process)
-    assert report["equal"], report
 
 
 @pytest.mark.slow

@@ -212,11 +212,7 @@ def test_what_is_not_used_of_a_tokenizer_is_said(tmp_path: pathlib.Path) -> None
             0,
             "extra_ids=-1 must be an integer of at least 0",
         ),
-        (
-            {"tokenizer.model": trained(90, "identity", **LLAMA_IDS)},
-            0,
-            "models take id 0 for padding",
-        ),
+        ({"tokenizer.model": trained(90, "identity", **LLAMA_IDS)}, 0, "its padding must be id 0"),
         ({"tokenizer_config.json": {"tokenizer_class": "ByT5Tokenizer"}}, 0, "vocab_size=80 is"),
         ({"spiece.model": trained(90, "nmt_nfkc")}, 0, "has 90 ids, more than size=80"),
     ],

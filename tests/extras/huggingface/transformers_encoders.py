@@ -1,11 +1,10 @@
-"""A program, not a test: makes encoders of transformers, and asks transformers for logits.
+"""A program, not a test: makes encoders of transformers, with what they compute.
 
     python transformers_encoders.py make NAME FOLDER   writes a model of `MODELS` and its case.npz,
                                                        or one of `STORED` into tests/oracle/hf
     python transformers_encoders.py pairs NAME FOLDER  writes a classifier, its tokenizer, and in
                                                        case.npz pairs of texts, ids and logits
     python transformers_encoders.py words NAME FOLDER  writes one of words likewise
-    python transformers_encoders.py logits FOLDER CASE compares the model of a folder with a case
 
 Tests run it in a process of its own, for torch and TensorFlow do not share one well.
 """
@@ -78,17 +77,6 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "bert, id 0 is a token": ("Bert", {**BERT, "pad_token_id": 7}, MASKED),
     "bert, a number": ("Bert", {**BERT, "num_labels": 1}, CLASSIFIER),
-    "roberta, a number": (
-        "Roberta",
-        {**BERT, "num_labels": 1, "problem_type": "regression"},
-        CLASSIFIER,
-    ),
-    "distilbert, a number": ("DistilBert", {**DISTILBERT, "num_labels": 1}, CLASSIFIER),
-    "modernbert, a number": (
-        "ModernBert",
-        {**MODERNBERT, "num_labels": 1, "classifier_pooling": "mean"},
-        CLASSIFIER,
-    ),
     "bert, two classes": ("Bert", {**BERT, "classifier_dropout": 0.3}, CLASSIFIER),
     "roberta, padding 0": ("Roberta", {**BERT, "pad_token_id": 0}, MASKED),
     "roberta, three classes": ("Roberta", {**BERT, **THREE}, CLASSIFIER),
@@ -121,9 +109,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
     "roberta, spans": ("Roberta", BERT, SPANS),
     "distilbert, spans": ("DistilBert", DISTILBERT, SPANS),
     "modernbert, spans": ("ModernBert", {**MODERNBERT, "classifier_bias": True}, SPANS),
-    "roberta, words": ("Roberta", {**BERT, **THREE, "classifier_dropout": 0.3}, WORDS),
     "distilbert, words": ("DistilBert", {**DISTILBERT, **THREE}, WORDS),
-    "modernbert, words": ("ModernBert", {**MODERNBERT, **THREE}, WORDS),
     "xlm-roberta, a softmax of its own, relu, padding 5": (
         "XLMRoberta",
         {
@@ -132,22 +118,10 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
         },
         MASKED,
     ),
-    "xlm-roberta, three classes": ("XLMRoberta", {**BERT, **THREE}, CLASSIFIER),
-    "camembert, words": ("Camembert", {**BERT, **THREE, "hidden_act": "gelu_new"}, WORDS),
-    "camembert, spans": ("Camembert", {**BERT, "type_vocab_size": 1}, SPANS),
-    "xlm-roberta, several labels": (
-        "XLMRoberta",
-        {**BERT, "num_labels": 5, "problem_type": "multi_label_classification"},
-        CLASSIFIER,
-    ),
     "distilbert, several labels": ("DistilBert", {**DISTILBERT, **SEVERAL}, CLASSIFIER),
-    "modernbert, several labels": ("ModernBert", {**MODERNBERT, **SEVERAL}, CLASSIFIER),
-    "roberta, no head": ("Roberta", {**BERT, "type_vocab_size": 1}, HEADLESS),
-    "xlm-roberta, no head": ("XLMRoberta", {**BERT, "num_attention_heads": 2}, HEADLESS),
     "distilbert, no head": ("DistilBert", DISTILBERT, HEADLESS),
     "modernbert, no head": ("ModernBert", {**MODERNBERT, "norm_bias": True}, HEADLESS),
     "t5 encoder, gated": ("T5", {**T5, "feed_forward_proj": "gated-gelu"}, ENCODER),
-    "mt5 encoder": ("MT5", T5, ENCODER),
     "longt5 encoder": ("LongT5", LONGT5, ENCODER),
     "longt5 encoder, local, gated": (
         "LongT5",
@@ -175,8 +149,6 @@ ROWS, LENGTH = 4, 24
 # Of every row; the others are padding.
 LENGTHS = (24, 17, 5, 24)
 ORACLE = pathlib.Path(__file__).parents[2] / "oracle" / "hf"
-# Of float32, relative to the largest logit.
-TOLERANCE = 1e-4
 # Ids below are special.
 FIRST_ID = 8
 
@@ -223,40 +195,25 @@ def make_pairs(name: str, folder: pathlib.Path) -> None:
     """Writes a classifier with a tokenizer of its kind, and what both make of `PAIRS`."""
     tokenizer = _tokenizer(name)
     first, second = (list(texts) for texts in zip(*PAIRS, strict=True))
-    rows = tokenizer(
-        *(first, second),
-        truncation=True,
-        max_length=PAIR_LENGTH,
-        padding="max_length",
-        return_token_type_ids=True,
-        return_tensors="pt",
-    )
-    model, logits = _classify(name, CLASSIFIER, tokenizer, rows)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    case = {"first": first, "second": second, "logits": logits.numpy()}
-    np.savez(folder / "case.npz", **case, **{x: values.numpy() for x, values in rows.items()})
+    rows = tokenizer(first, second, **_FORM)
+    arrays = _classify(name, CLASSIFIER, tokenizer, rows, folder)
+    np.savez(folder / "case.npz", first=first, second=second, **arrays)
 
 
 def make_words(name: str, folder: pathlib.Path) -> None:
     """Writes a model that labels words with its tokenizer, and what both make of `WORD_LISTS`."""
     tokenizer = _tokenizer(name)
-    rows = tokenizer(
-        WORD_LISTS,
-        is_split_into_words=True,
-        truncation=True,
-        max_length=PAIR_LENGTH,
-        padding="max_length",
-        return_token_type_ids=True,
-        return_tensors="pt",
-    )
-    model, logits = _classify(name, WORDS, tokenizer, rows)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    rows = tokenizer(WORD_LISTS, is_split_into_words=True, **_FORM)
     words = [[-1 if i is None else i for i in rows.word_ids(row)] for row in range(len(WORD_LISTS))]
-    arrays = {x: values.numpy() for x, values in rows.items()}
     texts = list(map(" ".join, WORD_LISTS))
-    np.savez(folder / "case.npz", texts=texts, words=words, logits=logits.numpy(), **arrays)
+    arrays = _classify(name, WORDS, tokenizer, rows, folder)
+    np.savez(folder / "case.npz", texts=texts, words=words, **arrays)
+
+
+_FORM: dict[str, Any] = {
+    **{"truncation": True, "max_length": PAIR_LENGTH, "padding": "max_length"},
+    **{"return_token_type_ids": True, "return_tensors": "pt"},
+}
 
 
 def _tokenizer(name: str) -> Any:
@@ -276,8 +233,10 @@ def _tokenizer(name: str) -> Any:
     return transformers.BertTokenizer({token: i for i, token in enumerate(tokens)})
 
 
-def _classify(name: str, task: str, tokenizer: Any, rows: Any) -> tuple[Any, torch.Tensor]:
-    """Returns a random model for a task, and its logits of rows."""
+def _classify(
+    name: str, task: str, tokenizer: Any, rows: Any, folder: pathlib.Path
+) -> dict[str, Any]:
+    """Writes a random model for a task with its tokenizer; returns rows and their logits."""
     kind, values, _ = {
         "bert": STORED["bert_classifier"],
         "distilbert": MODELS["distilbert, three classes"],
@@ -295,19 +254,10 @@ def _classify(name: str, task: str, tokenizer: Any, rows: Any) -> tuple[Any, tor
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.08 * torch.randn_like(parameter))
-        return model, model(**arguments).logits
-
-
-def compare(folder: pathlib.Path, path: pathlib.Path) -> None:
-    """Raises unless the model of a folder gives the logits of a case."""
-    config = transformers.AutoConfig.from_pretrained(folder)
-    model = getattr(transformers, config.architectures[0]).from_pretrained(folder).eval()
-    case = dict(np.load(path))
-    with torch.no_grad():
-        logits = _run(model, case)[0].numpy()
-    error = np.abs(logits - case["logits"]).max() / np.abs(case["logits"]).max()
-    if not error <= TOLERANCE:
-        raise AssertionError(f"logits differ by {error} of the largest")
+        logits = model(**arguments).logits
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return {"logits": logits.numpy(), **{x: values.numpy() for x, values in rows.items()}}
 
 
 def _run(model: Any, case: dict[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -338,7 +288,5 @@ if __name__ == "__main__":
             make(name, pathlib.Path(folder))
     elif action == "pairs":
         make_pairs(first, pathlib.Path(second))
-    elif action == "words":
-        make_words(first, pathlib.Path(second))
     else:
-        compare(pathlib.Path(first), pathlib.Path(second))
+        make_words(first, pathlib.Path(second))

@@ -19,10 +19,7 @@ import torch
 import transformers
 
 RESNET: dict[str, Any] = {
-    "embedding_size": 12,
-    "hidden_sizes": [16, 24],
-    "depths": [2, 1],
-    "num_labels": 5,
+    **{"embedding_size": 12, "hidden_sizes": [16, 24], "depths": [2, 1], "num_labels": 5},
     "out_features": None,
 }
 VIT: dict[str, Any] = {
@@ -33,18 +30,14 @@ CONVNEXT: dict[str, Any] = {
     **{"hidden_sizes": [8, 12], "depths": [1, 2], "num_stages": 2, "patch_size": 2},
     **{"image_size": 16, "layer_scale_init_value": 0.5, "num_labels": 5},
 }
-# By the name of a folder: the class without "Config", its configuration, the type of the weights.
-MODELS: dict[str, tuple[str, dict[str, Any], torch.dtype]] = {
-    "bottlenecks": ("ResNet", RESNET, torch.float32),
-    "stride in the first convolution": (
-        "ResNet",
-        {**RESNET, "downsample_in_bottleneck": True},
-        torch.float32,
-    ),
+# By the name of a folder, which may be that of its type: the class without "Config", and its
+# configuration.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bottlenecks": ("ResNet", RESNET),
+    "stride in the first convolution": ("ResNet", {**RESNET, "downsample_in_bottleneck": True}),
     "stride in the first stage": (
         "ResNet",
         {**RESNET, "downsample_in_first_stage": True, "layer_type": "basic"},
-        torch.float32,
     ),
     "no shortcut in the first stage": (
         "ResNet",
@@ -52,22 +45,15 @@ MODELS: dict[str, tuple[str, dict[str, Any], torch.dtype]] = {
             **{**RESNET, "layer_type": "basic", "embedding_size": 16},
             **{"num_channels": 1, "num_labels": 2},
         },
-        torch.float32,
     ),
-    "bfloat16": (
-        "ResNet",
-        {**RESNET, "hidden_sizes": [32, 64, 96], "depths": [1, 1, 2]},
-        torch.bfloat16,
-    ),
+    "bfloat16": ("ResNet", {**RESNET, "hidden_sizes": [32, 64, 96], "depths": [1, 1, 2]}),
     "vit, other sizes, no biases of heads, relu": (
         "ViT",
         {
             **{**VIT, "qkv_bias": False, "hidden_act": "relu", "num_channels": 1, "num_labels": 2},
             **{"image_size": 24, "patch_size": 8, "layer_norm_eps": 1e-3},
         },
-        torch.float32,
     ),
-    "vit, bfloat16": ("ViT", {**VIT, "num_hidden_layers": 3}, torch.bfloat16),
     "convnext, three stages, no factors, relu": (
         "ConvNext",
         {
@@ -76,9 +62,7 @@ MODELS: dict[str, tuple[str, dict[str, Any], torch.dtype]] = {
             **{"layer_scale_init_value": 0.0, "hidden_act": "relu", "num_channels": 1},
             **{"layer_norm_eps": 1e-3, "num_labels": 2},
         },
-        torch.float32,
     ),
-    "convnext, bfloat16": ("ConvNext", {**CONVNEXT, "drop_path_rate": 0.1}, torch.bfloat16),
 }
 # Of tests/oracle/hf.zip.
 STORED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -102,7 +86,8 @@ def _images(config: Any) -> np.ndarray:
 def make(directory: pathlib.Path) -> None:
     """Writes models with random weights and statistics."""
     torch.manual_seed(0)
-    for name, (kind, values, dtype) in MODELS.items():
+    for name, (kind, values) in MODELS.items():
+        dtype = torch.bfloat16 if name == "bfloat16" else torch.float32
         _model(kind, values).to(dtype).save_pretrained(directory / name)
 
 

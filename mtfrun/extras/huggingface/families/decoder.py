@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.family import (
+    FEED_FORWARD,
     GLOBAL,
+    LAYERS,
     PARALLEL,
     Blocks,
+    ModelDescription,
     TextFamily,
     parallel_paths,
     write_row_length,
@@ -20,7 +22,7 @@ from mtfrun.extras.huggingface.family import (
     write_window,
 )
 from mtfrun.extras.huggingface.tables.rotary import Rotary
-from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.huggingface.tables.settings import Settings, name_of_activation
 from mtfrun.extras.huggingface.tables.tensor_table import (
     Matrix,
     Row,
@@ -34,48 +36,44 @@ from mtfrun.extras.huggingface.tables.tensor_table import (
     norm_rows,
 )
 
-FEED_FORWARD = "transformer.FeedForward"
-LAYERS = (GLOBAL, FEED_FORWARD)
 _ROTATED = ("query", "key", "query_bias", "key_bias")
+
+RATES = ("DROPOUT_RATE", "ATTENTION_DROPOUT_RATE", "EMBEDDING_DROPOUT_RATE")
+HEADS = "transformer.AttentionHeads"
 
 Setting = tuple[str, float]
 """A setting's name, and the value of a configuration without it."""
 
+Flag = bool | tuple[str, bool]
+"""A constant, or a setting's name and default."""
 
-@dataclasses.dataclass(frozen=True)
-class Rates:
-    """Names of the settings of dropout, and their default."""
 
-    sublayers: str | None
-    attention: str
-    embedding: str | None = None
-    default: float = 0.0
-
-    def read(self, settings: Settings) -> dict[str, float]:
-        """Returns the rates by macro."""
-        names = {
-            "DROPOUT_RATE": self.sublayers,
-            "ATTENTION_DROPOUT_RATE": self.attention,
-            "EMBEDDING_DROPOUT_RATE": self.embedding,
-        }
-        return {x: settings.number(name, self.default) for x, name in names.items() if name}
+def is_set(settings: Settings, flag: Flag) -> bool:
+    return flag if isinstance(flag, bool) else settings.flag(*flag)
 
 
 class Decoder(TextFamily):
-    """A family is a row of names and defaults; a method differs where a computation does.
+    """A family of decoders: names with their defaults, and methods where it computes otherwise.
 
-    `file` is its gin file, whose blocks have `sublayers`. `width` to `rates` are settings;
-    without `rotated_share` heads rotate as a whole. `embedding` to `maps` are names
-    of tensors, from `attention_name` on within a layer; `norm_names` and `maps`, the modules of the
-    feed-forward layer, are in our order. With `rotates_pairs` entries that rotate
-    together are side by side in a head, and `head_norm` transforms the norms of queries and keys.
+    The blocks of its gin file, `file`, have `sublayers`. `biases` are for queries, keys and values,
+    and for the result, `map_biases` for feed-forward layers, which stand beside the attention if
+    `is_parallel`. `width` to `rates`, in the order of `RATES`, name settings; without
+    `rotated_share` heads rotate as a whole. `embedding` to `maps` name tensors, from
+    `attention_name` on those of a layer; `maps` are the modules of its feed-forward layer. If
+    `rotates_pairs`, entries that rotate together are side by side in a head. `head_norm` is the
+    form of the norms of queries and keys.
     """
 
     pad_id = -1
     file: ClassVar[str]
     sublayers: ClassVar[Sequence[str]] = LAYERS
     feed_forward_class: ClassVar[str] = FEED_FORWARD
+    norm_class: ClassVar[str] = "transformer.LayerNorm"
+    biases: ClassVar[tuple[Flag, Flag]] = (True, True)
     usual_biases: ClassVar[tuple[bool, bool]] = (True, True)
+    map_biases: ClassVar[Flag] = True
+    is_parallel: ClassVar[Flag] = False
+    has_rotary: ClassVar[bool] = True
     is_tied_by_default: ClassVar[bool] = False
     is_grouped: ClassVar[bool] = False
     has_softmax_bias: ClassVar[bool] = False
@@ -93,7 +91,8 @@ class Decoder(TextFamily):
     activation: ClassVar[tuple[str, str]] = ("hidden_act", "gelu_new")
     rotary_base: ClassVar[Setting] = ("rope_theta", 10000.0)
     rotated_share: ClassVar[Setting | None] = None
-    rates: ClassVar[Rates]
+    rates: ClassVar[Sequence[str]]
+    default_rate: ClassVar[float] = 0.0
 
     embedding: ClassVar[str] = "model.embed_tokens.weight"
     position_table: ClassVar[str] = ""
@@ -105,6 +104,28 @@ class Decoder(TextFamily):
     projections: ClassVar[Sequence[str]] = ("q_proj", "k_proj", "v_proj", "o_proj")
     norm_names: ClassVar[Sequence[str]] = ("input_layernorm", "post_attention_layernorm")
     maps: ClassVar[Sequence[str]]
+
+    def common_settings(self, model: ModelDescription) -> dict[str, Any] | None:
+        """Returns the settings of a model of ours that every decoder has; None for others."""
+        layer = self.feed_forward_class
+        function = name_of_activation(model.parameter(layer, "activation"))
+        if function is None or "embedding/table" not in model.shapes:
+            return None
+        return {
+            "architectures": [*self.architectures],
+            "model_type": self.model_types[0],
+            "vocab_size": model.vocabulary_sizes["embedding/table"],
+            self.width: model.shapes["embedding/table"][-1],
+            self.d_ff: model.parameter(layer, "d_ff"),
+            self.num_layers: model.num_blocks("decoder_stack"),
+            self.num_heads: model.parameter(HEADS, "num_heads"),
+            self.num_positions[0]: model.parameter("transformer.TokenEmbedding", "max_length"),
+            self.epsilon[0]: model.parameter(self.norm_class, "epsilon"),
+            self.activation[0]: function,
+            self.rates[1]: model.parameter(GLOBAL, "dropout_rate"),
+            "tie_word_embeddings": "softmax/kernel" not in model.shapes,
+            "dtype": "float32",
+        }
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
         is_tied = settings.flag("tie_word_embeddings", default=self.is_tied_by_default)
@@ -165,14 +186,9 @@ class Decoder(TextFamily):
         return rows
 
     def blocks(self, settings: Settings) -> Blocks:
-        if self.is_parallel(settings):
+        if is_set(settings, self.is_parallel):
             return Blocks([(PARALLEL,)] * settings.count(self.num_layers))
         return Blocks.of_windows(self.windows(settings), self.feed_forward_class)
-
-    def is_parallel(self, settings: Settings) -> bool:
-        """Whether attention and feed-forward layer are side by side."""
-        del settings
-        return False
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
         """Returns the positions that each layer attends to, None for all of them."""
@@ -183,13 +199,11 @@ class Decoder(TextFamily):
 
         names: the sublayers in gin, at the paths `outer`.
         """
-        del names
         return (
             outer if len(outer) > 1 else parallel_paths(outer[0], GLOBAL, self.feed_forward_class)
         )
 
     def has_last_norm(self, settings: Settings) -> bool:
-        del settings
         return True
 
     def hidden_size(self, settings: Settings) -> int:
@@ -199,21 +213,17 @@ class Decoder(TextFamily):
         width, heads = settings.integer(self.width), settings.integer(self.num_heads)
         if width % heads:
             raise settings.error(self.num_heads, f"must divide {width}, the size of all heads")
+        settings.require("head_dim", width // heads)
         return width // heads
 
     def memory_heads(self, settings: Settings) -> int:
         heads = settings.integer(self.num_heads)
         return settings.integer("num_key_value_heads", heads) if self.is_grouped else heads
 
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
+    def biases_of(self, settings: Settings) -> tuple[bool, bool]:
         """Whether queries, keys and values have biases, and whether the result has one."""
-        del settings
-        return self.usual_biases
-
-    def has_map_biases(self, settings: Settings) -> bool:
-        """Whether the kernels of feed-forward layers have biases."""
-        del settings
-        return True
+        inputs, output = self.biases
+        return is_set(settings, inputs), is_set(settings, output)
 
     def write_heads(self, settings: Settings, file: GinFile) -> None:
         file.macro("NUM_HEADS", settings.integer(self.num_heads))
@@ -222,16 +232,18 @@ class Decoder(TextFamily):
             file.macro("NUM_MEMORY_HEADS", self.memory_heads(settings))
 
     def write_rates(self, settings: Settings, file: GinFile) -> None:
-        for macro, rate in self.rates.read(settings).items():
-            file.macro(macro, rate)
+        for macro, name in zip(RATES, self.rates, strict=False):
+            if name:
+                file.macro(macro, settings.number(name, self.default_rate))
 
     def write_attention(self, settings: Settings, file: GinFile) -> None:
         """Adds biases, positions and windows."""
-        use_bias, use_output_bias = biases = self.biases(settings)
+        use_bias, use_output_bias = biases = self.biases_of(settings)
         if biases != self.usual_biases:
             parameters = {"use_bias": use_bias, "use_output_bias": use_output_bias}
-            file.bind("transformer.AttentionHeads", parameters)
-        self.write_rotary(settings, file)
+            file.bind(HEADS, parameters)
+        if self.has_rotary:
+            self.write_rotary(settings, file)
         local = {"rotary": reference(f"@{self.local_rotary}()")} if self.local_rotary else {}
         write_window(self.windows(settings), file, local)
 
@@ -256,8 +268,8 @@ class Decoder(TextFamily):
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
         setting, usual = self.activation
-        function = settings.activation(setting, self.function(settings))
-        if str(function) != str(settings.activation(setting, usual)):
+        function = settings.activation_of(setting, self.function(settings))
+        if str(function) != str(settings.activation_of(setting, usual)):
             file.bind(self.feed_forward_class, {"activation": function})
 
     def norm(self, theirs: str, ours: str) -> Iterator[Row]:
@@ -267,7 +279,6 @@ class Decoder(TextFamily):
         self, settings: Settings, theirs: str, outer: Sequence[str], inner: Sequence[str]
     ) -> Iterator[Row]:
         """Yields the norms of a layer; `inner` are the paths of its attention and its maps."""
-        del settings, inner
         ours = ("norm",) if len(self.norm_names) <= 2 else ("norm_0", "norm_1")
         paths = [f"{path}/{name}" for path in outer for name in ours]
         for name, path in zip(self.norm_names, paths, strict=False):
@@ -275,7 +286,7 @@ class Decoder(TextFamily):
 
     def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         """Yields the tensors of "model.layers.0.self_attn"."""
-        use_bias, use_output_bias = self.biases(settings)
+        use_bias, use_output_bias = self.biases_of(settings)
         rows = attention_rows(
             [f"{theirs}.{name}" for name in self.projections],
             ours,
@@ -306,7 +317,7 @@ class Decoder(TextFamily):
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         """Yields the tensors of the feed-forward layer of "model.layers.0", without its norm."""
-        has_bias = self.has_map_biases(settings)
+        has_bias = is_set(settings, self.map_biases)
         ours_of_maps = ("wi", "wo") if len(self.maps) == 2 else ("wi_0", "wi_1", "wo")
         for name, path in zip(self.maps, ours_of_maps, strict=True):
             names = f"{theirs}.{name}", f"{ours}/{path}"

@@ -35,7 +35,7 @@ class LatentHeads:
     """The sizes of latent attention, with the symbols of the paper.
 
     Attributes:
-      num_heads: of queries, keys and values, n_h.
+      num_heads: the heads of queries, keys and values, n_h.
       d_latent: the size of the vector that keys and values are computed from, d_c.
       d_query_latent: the size of the one that queries are computed from, d'_c; None where they are
         computed from the layer's input.
@@ -94,8 +94,8 @@ class LatentAttention(mtf.Module):
 
         Args:
           rotary: the frequencies.
-          dropout_rate: of the attention weights.
-          block_length: as of `MultiHeadAttention`.
+          dropout_rate: the share of attention weights that training drops.
+          block_length: see `MultiHeadAttention`.
         """
         super().__init__()
         check_range("block_length", block_length, COUNT, optional=True)
@@ -243,7 +243,7 @@ class LatentSelfAttention(CachedSelfAttention):
     """Self-attention to latent vectors, as in DeepSeek-V2 and DeepSeek-V3.
 
     Args:
-      relative_bias: as of `SelfAttention`.
+      relative_bias: see `SelfAttention`.
     """
 
     attention: LatentAttention

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mtfrun.errors.untrusted import (
@@ -92,8 +93,7 @@ class Folder:
     @functools.cached_property
     def metadata(self) -> Mapping[str, str]:
         """The texts in the header of the first file of weights."""
-        first = next(iter(self._headers.values()))
-        return first.metadata
+        return next(iter(self._headers.values())).metadata
 
     @functools.cached_property
     def _headers(self) -> dict[str, Header]:
@@ -114,16 +114,13 @@ class Folder:
         return headers
 
     def _check_shard(self, name: Any) -> None:
+        problem = f"{self.path / INDEX} names {name!r:.80}, which is not a"
         if not is_plain_name(name):
-            raise ConversionError(
-                f"{self.path / INDEX} names {name!r:.80}, which is not a file of the folder"
-            )
+            raise ConversionError(f"{problem} file of the folder")
         if is_unreadable(pathlib.Path(name)):
             raise unreadable_error(self.path / name)
         if not name.endswith(".safetensors"):
-            raise ConversionError(
-                f"{self.path / INDEX} names {name!r:.80}, which is not a safetensors file"
-            )
+            raise ConversionError(f"{problem} safetensors file")
 
     def _single(self) -> str:
         if self.has(SINGLE):
@@ -134,21 +131,21 @@ class Folder:
         raise ConversionError(f"{self.path} has no weights: there is no {SINGLE} and no {INDEX}")
 
     def _header(self, name: str) -> Header:
-        path = self.path / name
-        self._check_place(name)
-        try:
-            with open_regular(path, follows_links=self.follows_links) as file:
-                return read_header(path, file)
-        except OSError as error:
-            raise ConversionError(f"{path}: {error.strerror}") from error
+        links = self.follows_links
+        with self._opening(name) as path, open_regular(path, follows_links=links) as file:
+            return read_header(path, file)
 
     def _read(self, name: str, largest: int) -> bytes:
-        path = self.path / name
+        with self._opening(name) as path:
+            return read_regular(path, largest, follows_links=self.follows_links)
+
+    @contextlib.contextmanager
+    def _opening(self, name: str) -> Iterator[pathlib.Path]:
         self._check_place(name)
         try:
-            return read_regular(path, largest, follows_links=self.follows_links)
+            yield self.path / name
         except OSError as error:
-            raise ConversionError(f"{path}: {error.strerror}") from error
+            raise ConversionError(f"{self.path / name}: {error.strerror}") from error
 
     def _check_place(self, name: str) -> None:
         """In huggingface_hub's cache, snapshots/REVISION/config.json links to blobs/HASH."""

@@ -96,49 +96,35 @@ class Rotary:
 
     def _scaling(self, kind: str) -> dict[str, Any]:
         parameters = self.parameters
+        if kind == "dynamic":
+            length = self.settings.integer("max_position_embeddings")
+            return {"factor": parameters.number("factor"), "original_length": length}
         if kind == "linear":
             return {"factor": parameters.number("factor")}
+        length = self._original_length()
         if kind == "llama3":
             return {
                 "factor": parameters.number("factor"),
                 "low_frequency_factor": parameters.number("low_freq_factor"),
                 "high_frequency_factor": parameters.number("high_freq_factor"),
-                "original_length": self._original_length(),
+                "original_length": length,
             }
-        if kind == "dynamic":
-            length = self.settings.integer("max_position_embeddings")
-            return {"factor": parameters.number("factor"), "original_length": length}
-        original_length = self._original_length()
-        longest = self.settings.optional_integer("max_position_embeddings") or original_length
-        factor = parameters.number("factor", longest / original_length)
+        longest = self.settings.optional_integer("max_position_embeddings") or length
+        factor = parameters.number("factor", longest / length)
+        arguments: dict[str, Any] = {"original_length": length, "factor": factor}
+        if parameters.values.get("attention_factor") is not None:
+            arguments["attention_factor"] = parameters.number("attention_factor")
         if kind in ("longrope", "su"):
-            return self._long_rope(original_length, factor)
-        arguments = {
-            "factor": factor,
-            "original_length": original_length,
-            "slow_turns": parameters.number("beta_slow", 1.0),
-            "fast_turns": parameters.number("beta_fast", 32.0),
-            "whole_pairs": parameters.flag("truncate", default=True),
-        }
-        share, of_all = (parameters.values.get(name) for name in ("mscale", "mscale_all_dim"))
-        if parameters.values.get("attention_factor") is not None:
-            arguments["attention_factor"] = parameters.number("attention_factor")
-        elif share and of_all:
-            share, of_all = parameters.number("mscale"), parameters.number("mscale_all_dim")
-            ratio = yarn_magnitude(factor, share) / yarn_magnitude(factor, of_all)
-            arguments["attention_factor"] = ratio
-        return arguments
-
-    def _long_rope(self, original_length: int, factor: float) -> dict[str, Any]:
-        parameters = self.parameters
-        arguments = {
-            "short_factors": parameters.numbers("short_factor"),
-            "long_factors": parameters.numbers("long_factor"),
-            "original_length": original_length,
-            "factor": factor,
-        }
-        if parameters.values.get("attention_factor") is not None:
-            arguments["attention_factor"] = parameters.number("attention_factor")
+            arguments["short_factors"] = parameters.numbers("short_factor")
+            arguments["long_factors"] = parameters.numbers("long_factor")
+            return arguments
+        arguments["slow_turns"] = parameters.number("beta_slow", 1.0)
+        arguments["fast_turns"] = parameters.number("beta_fast", 32.0)
+        arguments["whole_pairs"] = parameters.flag("truncate", default=True)
+        names = ("mscale", "mscale_all_dim")
+        if "attention_factor" not in arguments and all(map(parameters.values.get, names)):
+            share, of_all = (yarn_magnitude(factor, parameters.number(name)) for name in names)
+            arguments["attention_factor"] = share / of_all
         return arguments
 
     def _original_length(self) -> int:

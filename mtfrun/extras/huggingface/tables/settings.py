@@ -110,7 +110,11 @@ class Settings:
             names = ", ".join(map(repr, supported))
             raise self.error(name, f"is not supported; supported: {names}")
 
-    def activation(self, setting: str, name: str) -> Reference:
+    def activation(self, setting: str, default: str) -> Reference:
+        return self.activation_of(setting, self.text(setting, default))
+
+    def activation_of(self, setting: str, name: str) -> Reference:
+        """Returns our function for transformers' name; errors name the setting."""
         if name not in _ACTIVATIONS:
             raise self.error(setting, f"is not supported; supported: {', '.join(_ACTIVATIONS)}")
         return reference(f"@{_ACTIVATIONS[name]}")

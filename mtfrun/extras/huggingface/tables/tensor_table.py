@@ -101,7 +101,7 @@ class VocabularyRows(_Each):
 class OneRow(_Each):
     """[1, ...] in the folder: biases of logits."""
 
-    row: VocabularyRows
+    row: _Each
 
     def ours(self, value: np.ndarray, shape: Shape) -> np.ndarray:
         if value.shape[:1] != (1,):
@@ -146,51 +146,35 @@ class Stacked:
 class Joined:
     """One tensor, several variables of ours side by side on `axis`: queries, keys, values.
 
-    A variable has as much of the axis as of all values.
+    A variable has as much of the axis as of all values. The tensor has the outputs of head 0, then
+    of head 1, ...; `heads` may also be groups of queries with one key, or 1 for all together.
     """
 
-    axis: int
     each: Transform
+    heads: int = 1
+    axis: int = 0
 
     def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
         (value,) = theirs
-        return self.each.to_ours(_split(value, shapes, self.axis), shapes)
-
-    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [np.concatenate(self.each.to_theirs(ours), self.axis)]
-
-
-def _split(value: np.ndarray, shapes: Sequence[Shape], axis: int) -> list[np.ndarray]:
-    sizes = [math.prod(shape) for shape in shapes]
-    if value.ndim <= axis or value.size != sum(sizes):
-        raise _Misshaped(value.shape, None)
-    ends = np.cumsum(sizes) * value.shape[axis] // value.size
-    return np.split(value, ends[:-1], axis)
-
-
-@dataclasses.dataclass(frozen=True)
-class JoinedByHead:
-    """One tensor with the outputs of head 0, then of head 1, ...; of each those of our variables.
-
-    These are queries, keys and values; `heads` may also be groups of queries with one key.
-    """
-
-    heads: int
-    each: Transform
-
-    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
-        (value,) = theirs
-        if value.ndim < 1 or value.shape[0] % self.heads:
+        sizes = [math.prod(shape) for shape in shapes]
+        is_whole = value.ndim > self.axis and value.shape[self.axis] % self.heads == 0
+        if not is_whole or value.size != sum(sizes):
             raise _Misshaped(value.shape, None)
-        by_head = value.reshape(self.heads, -1, *value.shape[1:])
-        parts = _split(by_head, shapes, axis=1)
-        return self.each.to_ours([part.reshape(-1, *value.shape[1:]) for part in parts], shapes)
+        by_head = self._by_head(value)
+        ends = np.cumsum(sizes) * by_head.shape[self.axis + 1] // value.size
+        parts = np.split(by_head, ends[:-1], self.axis + 1)
+        return self.each.to_ours([self._flat(part) for part in parts], shapes)
 
     def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
-        values = self.each.to_theirs(ours)
-        by_head = [value.reshape(self.heads, -1, *value.shape[1:]) for value in values]
-        joined = np.concatenate(by_head, 1)
-        return [joined.reshape(-1, *joined.shape[2:])]
+        values = [self._by_head(value) for value in self.each.to_theirs(ours)]
+        return [self._flat(np.concatenate(values, self.axis + 1))]
+
+    def _by_head(self, value: np.ndarray) -> np.ndarray:
+        before, behind = value.shape[: self.axis], value.shape[self.axis + 1 :]
+        return value.reshape(*before, self.heads, -1, *behind)
+
+    def _flat(self, value: np.ndarray) -> np.ndarray:
+        return value.reshape(*value.shape[: self.axis], -1, *value.shape[self.axis + 2 :])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,7 +270,9 @@ class TensorTable:
         """Raises ConversionError unless a folder has exactly the tensors of the table."""
         needed = {name for row in self.rows for name in row.names}
         missing = [name for row in self.rows for name in row.names if name not in tensors]
-        surplus = [name for name in tensors if name not in needed and not self.is_kept(name)]
+        surplus = [
+            name for name in sorted(tensors) if name not in needed and not self.is_kept(name)
+        ]
         if missing:
             raise ConversionError(f"{where} lacks {_as_list(missing)}, which config.json asks for")
         if surplus:

@@ -41,7 +41,6 @@ class Languages:
     notes: Sequence[str] = ()
 
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
-        del directory
         file.macro("SOURCE_LANGUAGE", self.language)
         comment = "outputs begin with its token; None: with any"
         file.macro("TARGET_LANGUAGE", self.forced, comment)
@@ -72,7 +71,8 @@ def read_languages(
         return None
     config = folder.json_of(TOKENIZER_CONFIG) if folder.has(TOKENIZER_CONFIG) else {}
     content = folder.json_of(TOKENIZER)
-    name, end_token = _class_of(config), str(tokenizer.parameters.get("end_token"))
+    name = str(config.get("tokenizer_class")).removesuffix("Fast")
+    end_token = str(tokenizer.parameters.get("end_token"))
     before, behind = special_tokens_around(content.get("post_processor"))
     others = {"<s>", "</s>", end_token}
     language = next((token for token in (*before, *behind) if token not in others), None)
@@ -91,7 +91,3 @@ def read_languages(
         )
     first_ids: Any = generation.controls.get(_FIRST, {}).get("ids", [-1])
     return Languages(language, is_behind, end_token, tokens.get(first_ids[0]), generation)
-
-
-def _class_of(config: Mapping[str, Any]) -> str:
-    return str(config.get("tokenizer_class")).removesuffix("Fast")

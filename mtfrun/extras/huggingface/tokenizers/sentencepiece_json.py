@@ -42,11 +42,8 @@ def sentencepiece_json(content: bytes, num_sentinels: int) -> dict[str, Any]:
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            *(_added_tokens(number, name, special=True) for number, name in control),
-            *(
-                _added_tokens(len(names) + i, name, special=False)
-                for i, name in enumerate(sentinels)
-            ),
+            *(_added_token(number, name, special=True) for number, name in control),
+            *(_added_token(i, x, special=False) for i, x in enumerate(sentinels, len(names))),
         ],
         "normalizer": {"type": "Sequence", "normalizers": _normalizers(model, num_sentinels)},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": _splits(model)},
@@ -58,19 +55,19 @@ def sentencepiece_json(content: bytes, num_sentinels: int) -> dict[str, Any]:
 
 def _check(model: Any) -> None:
     trainer, normalizer = model.trainer_spec, model.normalizer_spec
+    is_known = trainer.model_type in (trainer.UNIGRAM, trainer.BPE)
     problems = {
-        "it is neither a unigram nor a BPE model": trainer.model_type
-        not in (trainer.UNIGRAM, trainer.BPE),
+        "it is neither a unigram nor a BPE model": not is_known,
         "its spaces are at the ends of words": trainer.treat_whitespace_as_suffix,
-        "its spaces are not escape": not normalizer.escape_whitespaces,
-        "it changes the texts that it decodes": bool(model.denormalizer_spec.precompiled_charsmap),
+        "its spaces are not escaped": not normalizer.escape_whitespaces,
+        "it changes the texts that it decodes": model.denormalizer_spec.precompiled_charsmap,
     }
     for problem, is_there in problems.items():
         if is_there:
             raise ConversionError(f"transformers cannot express the SentencePiece model: {problem}")
 
 
-def _added_tokens(number: int, name: str, *, special: bool) -> dict[str, Any]:
+def _added_token(number: int, name: str, *, special: bool) -> dict[str, Any]:
     # Sentinels are matched in the normalized text, so that the text is normalized as a whole.
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip"), False)
     return {"id": number, "content": name, **flags, "normalized": not special, "special": special}
@@ -154,19 +151,15 @@ def _escape(text: str) -> str:
 def _unigram(model: Any, sentinels: Sequence[str]) -> dict[str, Any]:
     scores = [piece.score for piece in model.pieces if piece.type == piece.NORMAL]
     never = min(scores, default=0.0) + _NEVER
-    vocab = [[piece.piece, _score(piece, never)] for piece in model.pieces]
+    # The texts of user-defined pieces are split beforehand.
+    kinds = [(x, {x.USER_DEFINED: 0.0, x.NORMAL: float(x.score)}) for x in model.pieces]
+    vocab = [[piece.piece, score.get(piece.type, never)] for piece, score in kinds]
     return {
         "type": "Unigram",
         "unk_id": model.trainer_spec.unk_id,
         "vocab": [*vocab, *([name, never] for name in sentinels)],
         "byte_fallback": model.trainer_spec.byte_fallback,
     }
-
-
-def _score(piece: Any, never: float) -> float:
-    if piece.type == piece.USER_DEFINED:
-        return 0.0
-    return float(piece.score) if piece.type == piece.NORMAL else never
 
 
 def _bpe(model: Any, names: Sequence[str]) -> dict[str, Any]:

@@ -24,6 +24,12 @@ _Opened = TypeVar("_Opened", bound=data.Vocabulary)
 # The ids of T5's sentinels, where tokenizer_config.json says nothing.
 _EXTRA_IDS = 100
 _IDS = "@data.IdVocabulary()"
+_NO_TOKENIZER = "there is no tokenizer: texts are ids in decimals, separated by spaces"
+_OLD_TOKENIZER = (
+    f"there is no {TOKENIZER}, which transformers makes of the other files with "
+    "AutoTokenizer.from_pretrained(...).save_pretrained(...): texts are ids in decimals"
+)
+_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +91,9 @@ def read_tokenizer(
     outputs = folder.json_of(GENERATION_CONFIG) if folder.has(GENERATION_CONFIG) else {}
     is_answer = settings.flag("is_encoder_decoder", default=False)
     # Encoders read texts with the model's end, whatever ends outputs.
-    ends = [*end_ids(outputs), *end_ids(settings.values)]
-    if is_answer:
-        ends = [*end_ids(settings.values), *end_ids(outputs)]
-    tokens = SpecialTokens(
-        Settings(config, TOKENIZER_CONFIG), ends, is_answer=is_answer, is_encoder=is_encoder
-    )
+    sources = (settings.values, outputs) if is_answer else (outputs, settings.values)
+    ends = [number for values in sources for number in end_ids(values)]
+    tokens = SpecialTokens(Settings(config, TOKENIZER_CONFIG), ends, is_answer, is_encoder)
     pieces = next((name for name in _SENTENCEPIECE if name in files), None)
     sentencepiece = pieces if reads_pieces else None
     if config.get("tokenizer_class") == "ByT5Tokenizer":
@@ -103,8 +106,13 @@ def read_tokenizer(
         old_files = {"merges.txt", "vocab.txt", "sentencepiece.bpe.model"} & files.keys()
         # Of M2M-100's files, with vocab.json, transformers makes none.
         is_m2m = "sentencepiece.bpe.model" in files and "vocab.json" in files
-        has_old_files = pieces is not None or (bool(old_files) and not is_m2m)
-        tokenizer = _ids(settings, pad_id, ends, has_old_files)
+        note = _NO_TOKENIZER
+        if pieces is not None or (old_files and not is_m2m):
+            note = _OLD_TOKENIZER
+        size = settings.integer("vocab_size")
+        end_id = next((x for x in ends if pad_id < x < size), None)
+        ids = {"size": size, "end_id": end_id, "pad_id": pad_id}
+        tokenizer = Tokenizer(_IDS, ids, pad_id=pad_id, end_id=end_id, notes=[note])
     notes = list(tokenizer.notes)
     if "auto_map" in config:
         notes.append(f"auto_map in {TOKENIZER_CONFIG}: no code of the folder is run")
@@ -129,7 +137,6 @@ def _sentencepiece(
     if pad_id:
         parameters["pad_id"] = pad_id
     path = str(folder.path / name)
-
     pieces = _open(data.SentencePieceVocabulary, path, parameters).unpadded_size
     if pad_id == 0:
         # mT5's model has the sentinels among its pieces.
@@ -138,10 +145,9 @@ def _sentencepiece(
     elif tokens.config.flag("add_bos_token", default=True):
         parameters["puts_begin"] = True
     end_id = _open(data.SentencePieceVocabulary, path, parameters).end_id
-    file = ("sentencepiece_model_file", name)
-    return Tokenizer(
-        "@data.SentencePieceVocabulary()", parameters, file, pad_id=pad_id, end_id=end_id
-    )
+    names = ("sentencepiece_model_file", name)
+    vocabulary = "@data.SentencePieceVocabulary()"
+    return Tokenizer(vocabulary, parameters, names, pad_id=pad_id, end_id=end_id)
 
 
 def _tokenizer_json(
@@ -155,28 +161,9 @@ def _tokenizer_json(
     special = {"end_token": tokens.end_token(content), "begin_token": tokens.begin_token(content)}
     parameters |= {name: token for name, token in special.items() if token is not None}
     end_id = _open(HuggingFaceVocabulary, path, parameters).end_id
-    file = ("tokenizer_file", TOKENIZER)
-    return Tokenizer(
-        "@huggingface.HuggingFaceVocabulary()", parameters, file, pad_id=pad_id, end_id=end_id
-    )
-
-
-def _ids(
-    settings: Settings,
-    pad_id: int,
-    ends: Sequence[int],
-    has_old_files: bool,  # noqa: FBT001
-) -> Tokenizer:
-    note = "there is no tokenizer: texts are ids in decimals, separated by spaces"
-    if has_old_files:
-        note = (
-            f"there is no {TOKENIZER}, which transformers makes of the other files with "
-            "AutoTokenizer.from_pretrained(...).save_pretrained(...): texts are ids in decimals"
-        )
-    size = settings.integer("vocab_size")
-    end_id = next((x for x in ends if pad_id < x < size), None)
-    parameters = {"size": size, "end_id": end_id, "pad_id": pad_id}
-    return Tokenizer(_IDS, parameters, pad_id=pad_id, end_id=end_id, notes=[note])
+    names = ("tokenizer_file", TOKENIZER)
+    vocabulary = "@huggingface.HuggingFaceVocabulary()"
+    return Tokenizer(vocabulary, parameters, names, pad_id=pad_id, end_id=end_id)
 
 
 def _open(cls: Callable[..., _Opened], path: str, parameters: Mapping[str, object]) -> _Opened:
@@ -192,10 +179,8 @@ def _open(cls: Callable[..., _Opened], path: str, parameters: Mapping[str, objec
 class SpecialTokens:
     """The special tokens in tokenizer_config.json (`config`).
 
-    Attributes:
-      ends: the ids that end outputs, the likeliest one of a text first.
-      is_answer: whether outputs are of a decoder beside an encoder, which reads texts with an end.
-      is_encoder: whether texts end as the tokenizer's template says.
+    `ends` are the ids that end outputs, the likeliest end of a text first; with `is_answer` outputs
+    are of a decoder beside an encoder; with `is_encoder` texts end as the tokenizer's template.
     """
 
     config: Settings
@@ -233,9 +218,6 @@ class SpecialTokens:
         token = self.config.values.get(name)
         text = token.get("content") if type(token) is dict else token
         return text if type(text) is str else ""
-
-
-_NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def end_ids(values: Mapping[str, Any], name: str = "eos_token_id") -> list[int]:

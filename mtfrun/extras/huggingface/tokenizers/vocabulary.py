@@ -41,7 +41,7 @@ _LARGEST_ID = 1 << 26
 # The bytes that the characters of byte-level tokenizers stand for: printable ones for themselves,
 # the characters from 256 on for the others in order. Radford et al. 2019, GPT-2, `encoder.py`.
 _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
-_BYTE_LEVEL = {
+BYTE_LEVEL = {
     **{chr(byte): byte for byte in _PRINTABLE},
     **{chr(256 + i): byte for i, byte in enumerate(sorted({*range(256)} - {*_PRINTABLE}))},
 }
@@ -67,7 +67,7 @@ class HuggingFaceVocabulary(FileVocabulary):
     Args:
       end_token: the special token that ends a text; by default the first of </s>, <|endoftext|>,
         <|end_of_text|>, <eos>, <|end|>, <|im_end|> and [SEP] that the file has.
-      unknown_token: by default the model's, else <unk>, [UNK] or <|unk|>, else the token of id 0.
+      unknown_token: the model's by default, else <unk>, [UNK] or <|unk|>, else the token of id 0.
       begin_token: the special token before every text that continues no other; None for none.
       last_token: the special token behind every such text, before its end, as in inputs of mBART,
         which end with the token of a language; None for none.
@@ -81,7 +81,6 @@ class HuggingFaceVocabulary(FileVocabulary):
     unknown_id: int = 0
     fingerprint: str = ""
     _begin_ids: np.ndarray = np.zeros([0], np.int32)
-    _last_ids: np.ndarray = np.zeros([0], np.int32)
 
     def __init__(
         self,
@@ -95,11 +94,10 @@ class HuggingFaceVocabulary(FileVocabulary):
         pad_id: int = 0,
     ):
         super().__init__(tokenizer_file, pad_id)
-        self._arguments: tuple[str | None, ...] = (end_token, unknown_token)
-        if begin_token is not None or last_token is not None:
-            self._arguments += (begin_token,)
-        if last_token is not None:
-            self._arguments += (last_token,)
+        arguments = [end_token, unknown_token, begin_token, last_token]
+        while len(arguments) > 2 and arguments[-1] is None:
+            arguments.pop()
+        self._arguments = tuple(arguments)
         content = read_vocabulary_file(
             tokenizer_file, "HuggingFaceVocabulary.tokenizer_file", "save_pretrained writes one"
         )
@@ -108,8 +106,14 @@ class HuggingFaceVocabulary(FileVocabulary):
         self._added = {
             token["content"]: token["id"] for token in self._settings.get("added_tokens") or []
         }
-        if pad_id == 0:
-            self._check_padding()
+        model_unknown = (self._settings.get("model") or {}).get("unk_token")
+        padding = self._tokenizer.id_to_token(pad_id) if pad_id == 0 else None
+        if padding is not None and padding not in self._added and padding != model_unknown:
+            raise DataError(
+                f"{self._file}: models take id 0 for padding, and in this file it is the piece of "
+                f'text "{padding}": choose a tokenizer whose id 0 is a special token, as T5\'s, '
+                "BERT's and Llama 2's are"
+            )
         self._tokens: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         if not self._tokens:
             raise DataError(f"{tokenizer_file} has no token: it is not the tokenizer of a model")
@@ -117,22 +121,16 @@ class HuggingFaceVocabulary(FileVocabulary):
             raise DataError(f"{tokenizer_file} has an id of {self.unpadded_size - 1:,}")
         self.size = model_size(tokenizer_file, self.unpadded_size, size)
         self.end_id = self._first_id("end_token", end_token, _END_TOKENS)
-        unknown_names = (self._model_unknown, *_UNKNOWN_TOKENS)
+        unknown_names = (model_unknown, *_UNKNOWN_TOKENS)
         if unknown_token is not None or self._tokens.keys() & set(unknown_names):
             self.unknown_id = self._first_id("unknown_token", unknown_token, unknown_names)
-        if begin_token is not None:
-            begin_id = self._first_id("begin_token", begin_token, ())
-            self._begin_ids = np.array([begin_id], np.int32)
-        if last_token is not None:
-            last_id = self._first_id("last_token", last_token, ())
-            self._last_ids = np.array([last_id], np.int32)
+        begin, last = (
+            [] if token is None else [self._first_id(name, token, ())]
+            for name, token in (("begin_token", begin_token), ("last_token", last_token))
+        )
+        self._begin_ids, self._last_ids = np.array(begin, np.int32), np.array(last, np.int32)
         if self.end_id == self.pad_id:
             raise self._lacks("end_token", f'"{end_token}" is padding')
-
-    @property
-    def _model_unknown(self) -> str | None:
-        unknown: str | None = (self._settings.get("model") or {}).get("unk_token")
-        return unknown
 
     @functools.cached_property
     def unpadded_size(self) -> int:
@@ -229,15 +227,6 @@ class HuggingFaceVocabulary(FileVocabulary):
         """Returns the id of a token; DataError if there is none."""
         return self._first_id("begin_token", token, ())
 
-    def _check_padding(self) -> None:
-        token = self._tokenizer.id_to_token(self.pad_id)
-        if token is not None and token not in self._added and token != self._model_unknown:
-            raise DataError(
-                f"{self._file}: models take id 0 for padding, and in this file it is the piece of "
-                f'text "{token}": choose a tokenizer whose id 0 is a special token, as T5\'s, '
-                "BERT's and Llama 2's are"
-            )
-
     def _first_id(self, argument: str, token: str | None, names: Sequence[str | None]) -> int:
         """Returns the id of `token` or, for None, of the first of `names` that is a token."""
         for name in names if token is None else [token]:
@@ -281,7 +270,7 @@ class _Decoder:
 
     def bytes_of(self, token: str) -> bytes:
         if self._is_byte_level:  # each character stands for one byte
-            return bytes(_BYTE_LEVEL.get(character, ord("?")) for character in token)
+            return bytes(BYTE_LEVEL.get(character, ord("?")) for character in token)
         if _BYTE.fullmatch(token):
             return bytes([int(token[1:-1], 16)])
         if self._is_word_piece:  # which forgets spaces: one before each word

@@ -12,7 +12,12 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.family import Processor, TextFamily, write_text_data
+from mtfrun.extras.huggingface.family import (
+    Processor,
+    TextFamily,
+    write_text_data,
+    write_transforms,
+)
 from mtfrun.extras.huggingface.generation import read_generation
 from mtfrun.extras.huggingface.tables.folder import Folder
 from mtfrun.extras.huggingface.tables.settings import Settings
@@ -31,8 +36,6 @@ from mtfrun.extras.huggingface.tokenizers.tokenizer import read_tokenizer
 
 _STACKS = ("encoder", "decoder")
 _BIAS, _SOFTMAX = "final_logits_bias", "lm_head.weight"
-_LAYER, _NORM = "transformer.CallLayer", "transformer.LayerNorm"
-_DROPOUT, _RESIDUAL = "transformer.SublayerDropout", "transformer.Residual"
 # Of extras/huggingface/models/bart.gin.
 _USUAL = "@mtf.exact_gelu"
 # Longer texts are for those who have the memory for them.
@@ -42,9 +45,8 @@ _LONGEST = 1024
 class Bart(TextFamily):
     """Learned positions, and norms behind the sublayers.
 
-    `padding_id` to `attention_rate` are for configurations that do not say them.
-    `reads_pieces`: see `read_tokenizer`. A stack begins with the norm `first_norm`, and ends with
-    `last_norm`; "" for none.
+    `padding_id` to `attention_rate` are defaults; `reads_pieces`: see `read_tokenizer`. A stack
+    begins with the norm `first_norm`, and ends with `last_norm`; "" for none.
     """
 
     shipped_file: ClassVar[str] = "extras/huggingface/models/bart.gin"
@@ -70,8 +72,7 @@ class Bart(TextFamily):
         return dict.fromkeys(names, shared)
 
     def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
-        is_zero = settings.non_negative("pad_token_id", self.padding_id) == 0
-        pad_id = 0 if is_zero else -1
+        pad_id = 0 if settings.non_negative("pad_token_id", self.padding_id) == 0 else -1
         tokenizer = read_tokenizer(folder, settings, pad_id, reads_pieces=self.reads_pieces)
         generation = read_generation(folder, settings, tokenizer.end_id)
         languages = read_languages(folder, tokenizer, generation) if self.has_languages else None
@@ -97,8 +98,7 @@ class Bart(TextFamily):
         attention_rate = settings.number("attention_dropout", self.attention_rate)
         if attention_rate != rate:
             file.macro("ATTENTION_DROPOUT_RATE", attention_rate)
-        name = settings.text("activation_function", self.activation)
-        function = settings.activation("activation_function", name)
+        function = settings.activation("activation_function", self.activation)
         inner = {} if str(function) == _USUAL else {"activation": function}
         inner_rate = settings.number("activation_dropout", 0.0)
         file.bind("transformer.FeedForward", inner | {"dropout_rate": inner_rate})
@@ -133,13 +133,13 @@ class Bart(TextFamily):
         if of_decoder != num_heads:
             heads = {"num_heads": of_decoder, "d_kv": width // of_decoder}
             file.bind("decoder/transformer.AttentionHeads", heads)
-        for name, default, (target, parameter) in (
-            ("layers", 12, ("Stack", "num_layers")),
-            ("ffn_dim", 4096, ("FeedForward", "d_ff")),
+        for name, default, target, parameter in (
+            ("layers", 12, "Stack", "num_layers"),
+            ("ffn_dim", 4096, "FeedForward", "d_ff"),
         ):
-            sizes = [settings.integer(f"{stack}_{name}", default) for stack in _STACKS]
-            if sizes[0] != sizes[1]:
-                file.bind(f"decoder/transformer.{target}", {parameter: sizes[1]})
+            of_encoder, of_decoder = (settings.integer(f"{x}_{name}", default) for x in _STACKS)
+            if of_encoder != of_decoder:
+                file.bind(f"decoder/transformer.{target}", {parameter: of_decoder})
 
     def table(self, settings: Settings) -> TensorTable:
         prefix = _prefix(settings)
@@ -187,11 +187,8 @@ class Marian(Bart):
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)
         if self.has_table(settings):
-            file.bind(
-                "transformer.PositionalEmbedding",
-                {"trainable": False},
-                comment="sines and cosines that the folder stores",
-            )
+            comment = "sines and cosines that the folder stores"
+            file.bind("transformer.PositionalEmbedding", {"trainable": False}, comment=comment)
 
 
 class Pegasus(Marian):
@@ -214,9 +211,8 @@ class MBart(Bart):
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)
-        layer = [reference(f"@{name}") for name in (_NORM, _LAYER, _DROPOUT, _RESIDUAL)]
-        parameters = {"layer": layer, "final": [reference(f"@{_NORM}")]}
-        file.bind("transformer.StackTransforms", parameters)
+        write_transforms(file, "LayerNorm", "CallLayer", "SublayerDropout", "Residual")
+        write_transforms(file, "LayerNorm", parameter="final")
 
 
 class M2M100(Bart):

@@ -6,24 +6,16 @@ from collections.abc import Iterator
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.encoder_decoders.t5 import (
-    T5,
-    T5Encoder,
-    self_attention_rows,
-)
-from mtfrun.extras.huggingface.family import ModelDescription
+from mtfrun.extras.huggingface.families.encoder_decoders.t5 import T5, T5Encoder
+from mtfrun.extras.huggingface.family import GLOBAL, LOCAL, ModelDescription, classes
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import Matrix, Row, Same
 
 _KIND = "encoder_attention_type"
-# By kind of attention transformers' class, ours, and its name in our paths.
+# By kind of attention transformers' class and ours.
 _ATTENTION = {
-    "local": ("LocalSelfAttention", "transformer.LocalSelfAttention", "local_self_attention"),
-    "transient-global": (
-        "TransientGlobalSelfAttention",
-        "huggingface.TransientGlobalAttention",
-        "transient_global_attention",
-    ),
+    "local": ("LocalSelfAttention", LOCAL),
+    "transient-global": ("TransientGlobalSelfAttention", "huggingface.TransientGlobalAttention"),
 }
 
 
@@ -44,33 +36,28 @@ class LongT5(T5):
         if _kind(settings) != "local":
             file.macro("GLOBAL_BLOCK", settings.integer("global_block_size", 16))
             return
-        file.bind("transformer.LocalSelfAttention", _parameters())
+        file.bind(LOCAL, _parameters())
 
-    def write_layers(self, settings: Settings, file: GinFile) -> str:
-        layer = super().write_layers(settings, file)
-        of_encoder = [_ATTENTION[_kind(settings)][1]]
-        of_decoder = ["transformer.SelfAttention", "transformer.EncoderDecoderAttention"]
-        for stack, attentions in (("encoder", of_encoder), ("decoder", of_decoder)):
-            layers = [reference(f"@{name}") for name in (*attentions, f"transformer.{layer}")]
+    def write_layers(self, settings: Settings, file: GinFile) -> None:
+        super().write_layers(settings, file)
+        for stack in self.stacks:
+            layers = classes(*self.blocks(settings, stack).sublayers)
             file.bind(f"{stack}/transformer.Stack", {"layers": layers})
-        return layer
+
+    def attention_class(self, settings: Settings, stack: str) -> str:
+        return _ATTENTION[_kind(settings)][1] if stack == "encoder" else GLOBAL
 
     def self_attention(
-        self, settings: Settings, stack: str, block: int, theirs: str
-    ) -> tuple[str, Iterator[Row]]:
-        if stack == "decoder":
-            return super().self_attention(settings, stack, block, theirs)
-        name, _, ours = _ATTENTION[_kind(settings)]
-        path = self.sublayer_path(settings, stack, block, ours)
-        return path, self._encoder_rows(settings, block, f"{theirs}.{name}", path)
-
-    def _encoder_rows(
-        self, settings: Settings, block: int, theirs: str, ours: str
+        self, settings: Settings, theirs: str, ours: str, *, is_first: bool
     ) -> Iterator[Row]:
-        yield from self_attention_rows(theirs, ours, self.bias_path("encoder", block, ours))
+        if not ours.startswith("encoder"):
+            yield from super().self_attention(settings, theirs, ours, is_first=is_first)
+            return
+        theirs = f"{theirs}.{_ATTENTION[_kind(settings)][0]}"
+        yield from self.self_attention_rows(theirs, ours, is_first=is_first)
         if _kind(settings) == "local":
             return
-        if block == 0:
+        if is_first:
             table = f"{theirs}.global_relative_attention_bias.weight"
             yield Row(table, f"{ours}/layer/block_bias/table", Matrix())
         norm = f"{ours}/layer/block_norm/scale"
@@ -82,9 +69,6 @@ class LongT5Encoder(LongT5, T5Encoder):
 
     def title(self, settings: Settings) -> str:
         return f"{super().title(settings)}, the encoder"
-
-    def attention_class(self, settings: Settings) -> str:
-        return _ATTENTION[_kind(settings)][1]
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)
@@ -101,8 +85,8 @@ class LongT5Encoder(LongT5, T5Encoder):
             },
         )
 
-    def write_layers(self, settings: Settings, file: GinFile) -> str:
-        return T5Encoder.write_layers(self, settings, file)
+    def write_layers(self, settings: Settings, file: GinFile) -> None:
+        T5Encoder.write_layers(self, settings, file)
 
 
 def _parameters() -> dict[str, object]:

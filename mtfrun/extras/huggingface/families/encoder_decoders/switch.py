@@ -6,9 +6,10 @@ import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 
-from mtfrun.configuration.gin_values import Reference, reference
+from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.families.encoder_decoders.t5 import (
+    CROSS,
     EMBEDDING_COPIES,
     SOFTMAX,
     T5,
@@ -17,16 +18,18 @@ from mtfrun.extras.huggingface.families.encoder_decoders.t5 import (
     num_blocks,
     write_encoder_decoder,
 )
-from mtfrun.extras.huggingface.family import Processor
+from mtfrun.extras.huggingface.family import (
+    FEED_FORWARD,
+    GLOBAL,
+    MIXTURE,
+    Blocks,
+    Processor,
+    classes,
+)
 from mtfrun.extras.huggingface.generation import Generation
 from mtfrun.extras.huggingface.tables.folder import Folder
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import Matrix, Row, Stacked, TensorTable
-
-_SUBLAYERS = {
-    "encoder": ("SelfAttention",),
-    "decoder": ("SelfAttention", "EncoderDecoderAttention"),
-}
 
 
 class SwitchTransformers(T5):
@@ -59,16 +62,17 @@ class SwitchTransformers(T5):
         if _has_two_embeddings(settings):
             size = {"inputs_vocabulary_size": settings.integer("vocab_size")}
             file.bind("transformer.EncoderDecoder", size)
-        function = settings.activation("dense_act_fn", settings.text("dense_act_fn", "relu"))
-        for stack, blocks in zip(_SUBLAYERS, num_blocks(settings), strict=True):
-            periods = _Periods.of(settings, stack)
-            file.bind(
-                f"{stack}/transformer.Stack",
-                {"num_layers": blocks // periods.length, "layers": periods.layers()},
-            )
+        function = settings.activation("dense_act_fn", "relu")
+        for stack in self.stacks:
+            blocks = self.blocks(settings, stack)
+            stack_parameters = {
+                "num_layers": len(blocks.layers) // blocks.layers_of_block,
+                "layers": classes(*blocks.sublayers),
+            }
+            file.bind(f"{stack}/transformer.Stack", stack_parameters)
         file.bind("transformer.FeedForward", {"activation": function})
         file.bind(
-            "moe.DroplessMoE",
+            MIXTURE,
             {
                 "num_experts": settings.count("num_experts"),
                 "router": reference("@moe.Router"),
@@ -103,69 +107,30 @@ class SwitchTransformers(T5):
         rows = [Row(name, path, shared.transform) for name, path in paths]
         return TensorTable([*rows, *others], list(map(re.escape, shared.names)))
 
-    def sublayer_path(self, settings: Settings, stack: str, block: int, sublayer: str) -> str:
-        return _Periods.of(settings, stack).path(stack, block, sublayer)
+    def blocks(self, settings: Settings, stack: str) -> Blocks:
+        attentions = (GLOBAL,) if stack == "encoder" else (GLOBAL, CROSS)
+        number = num_blocks(settings, stack)
+        # Without a step, the configuration computes it from the number of blocks with experts; see
+        # transformers/models/switch_transformers/configuration_switch_transformers.py.
+        num_sparse = settings.non_negative(f"num_sparse_{stack}_layers", 3)
+        by_number = number // num_sparse if num_sparse else number
+        step = settings.non_negative(f"{stack}_sparse_step", by_number)
+        sparse = [step > 0 and (step == 1 or i % step == 1) for i in range(number)]
+        layers = [(*attentions, MIXTURE if is_sparse else FEED_FORWARD) for is_sparse in sparse]
+        return Blocks(layers, f"{stack}_stack")
 
-    def feed_forward(
-        self, settings: Settings, stack: str, block: int, theirs: str
-    ) -> tuple[str, Iterator[Row]]:
-        if _Periods.of(settings, stack).is_sparse(block):
-            ours = self.sublayer_path(settings, stack, block, "moe_1d")
-            number = settings.count("num_experts")
-            return ours, _mixture(f"{theirs}.mlp", f"{ours}/layer", number)
-        ours = self.sublayer_path(settings, stack, block, "feed_forward")
-        return ours, kernel_rows(f"{theirs}.mlp", f"{ours}/layer", ["wi", "wo"])
+    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        if "/moe_1d" not in ours:
+            yield from kernel_rows(f"{theirs}.mlp", f"{ours}/layer", ["wi", "wo"])
+            return
+        router = f"{theirs}.mlp.router.classifier.weight"
+        yield Row(router, f"{ours}/layer/router/kernel", Matrix())
+        numbers = range(settings.count("num_experts"))
+        for name, kernel in (("wi", "wi/factors/0"), ("wo", "wo")):
+            names = [f"{theirs}.mlp.experts.expert_{i}.{name}.weight" for i in numbers]
+            yield Row(names, f"{ours}/layer/experts/{kernel}/kernel", Stacked(Matrix()))
 
 
 def _has_two_embeddings(settings: Settings) -> bool:
     """Models of version 5 without ties have two, beside a shared one that nothing uses."""
     return all(name in settings.tensors for name in EMBEDDING_COPIES)
-
-
-def _mixture(theirs: str, ours: str, num_experts: int) -> Iterator[Row]:
-    yield Row(f"{theirs}.router.classifier.weight", f"{ours}/router/kernel", Matrix())
-    for name, kernel in (("wi", "wi/factors/0"), ("wo", "wo")):
-        names = [f"{theirs}.experts.expert_{i}.{name}.weight" for i in range(num_experts)]
-        yield Row(names, f"{ours}/experts/{kernel}/kernel", Stacked(Matrix()))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Periods:
-    """Blocks of ours, each for `length` blocks of transformers, of which some are `sparse`."""
-
-    length: int
-    sparse: tuple[bool, ...]
-    sublayers: tuple[str, ...]
-
-    @classmethod
-    def of(cls, settings: Settings, stack: str) -> _Periods:
-        blocks = num_blocks(settings)[list(_SUBLAYERS).index(stack)]
-        # Without a step, the configuration computes it from the number of blocks with experts; see
-        # transformers/models/switch_transformers/configuration_switch_transformers.py.
-        number = settings.non_negative(f"num_sparse_{stack}_layers", 3)
-        by_number = blocks // number if number else blocks
-        step = settings.non_negative(f"{stack}_sparse_step", by_number)
-        sparse = tuple(step > 0 and (step == 1 or i % step == 1) for i in range(blocks))
-        length = step if step > 0 and blocks % step == 0 else blocks
-        return cls(length, sparse[:length], _SUBLAYERS[stack])
-
-    def is_sparse(self, block: int) -> bool:
-        return self.sparse[block % self.length]
-
-    def layers(self) -> list[Reference]:
-        layers = []
-        for is_sparse in self.sparse:
-            layers += [reference(f"@transformer.{name}") for name in self.sublayers]
-            layers.append(
-                reference("@moe.DroplessMoE" if is_sparse else "@transformer.FeedForward")
-            )
-        return layers
-
-    def path(self, stack: str, block: int, sublayer: str) -> str:
-        """Returns the path of a sublayer; sublayers that a block of ours has twice are numbered."""
-        ours, position = divmod(block, self.length)
-        kinds = {"moe_1d": [i for i, sparse in enumerate(self.sparse) if sparse]}
-        kinds["feed_forward"] = [i for i, sparse in enumerate(self.sparse) if not sparse]
-        places = kinds.get(sublayer, list(range(self.length)))
-        number = f"_{places.index(position)}" if len(places) > 1 else ""
-        return f"{stack}_stack/blocks/{ours}/{sublayer}{number}"

@@ -12,7 +12,11 @@ from typing import ClassVar
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.family import (
+    FEED_FORWARD,
+    GATED,
     GLOBAL,
+    LAYERS,
+    Blocks,
     ModelDescription,
     Processor,
     TextFamily,
@@ -33,20 +37,18 @@ from mtfrun.extras.huggingface.tokenizers.tokenizer import read_tokenizer
 
 # Checkpoints of T5 1.0 have it, and nothing uses it.
 _BIAS = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
-
 # The tables that are one in all models.
 _EMBEDDING = "shared.weight"
 EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 SOFTMAX = "lm_head.weight"
-
+CROSS = "transformer.EncoderDecoderAttention"
 UNTIED_BUT_SCALED = (
     "scales the logits of a separate softmax, lm_head, which is not supported: train with "
     "tie_word_embeddings=false, or without lm_head"
 )
-
 _TIED = "tie_word_embeddings"
 # The activations of our layers.
-_DEFAULTS = {"FeedForward": "@mtf.relu", "GatedFeedForward": "@mtf.gelu"}
+_DEFAULTS = {FEED_FORWARD: "@mtf.relu", GATED: "@mtf.gelu"}
 
 
 class T5(TextFamily):
@@ -57,6 +59,7 @@ class T5(TextFamily):
 
     unused: ClassVar[Sequence[str]] = (_BIAS,)
     shipped_files: ClassVar[tuple[str, str]] = ("models/t5.1.0.gin", "models/t5.1.1.gin")
+    stacks: ClassVar[Sequence[str]] = ("encoder", "decoder")
 
     def title(self, settings: Settings) -> str:
         if settings.text("model_type") == "mt5":
@@ -71,8 +74,8 @@ class T5(TextFamily):
         shapes = model.shapes
         query = shapes.get("encoder_stack/blocks/0/self_attention/layer/attention/query", ())
         is_gated = any("gated_feed_forward" in path for path in shapes)
-        layer = "GatedFeedForward" if is_gated else "FeedForward"
-        function = model.parameter(f"encoder/transformer.{layer}", "activation")
+        layer = GATED if is_gated else FEED_FORWARD
+        function = model.parameter(f"encoder/{layer}", "activation")
         name = name_of_activation(function or _DEFAULTS[layer])
         bias = "encoder/transformer.RelativePositionBias"
         if len(query) != 3 or name is None or model.parameter(bias, "max_distance") is None:
@@ -109,82 +112,73 @@ class T5(TextFamily):
         return Settings(values, "the model", frozenset(tensors))
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
-        is_gated, is_tied = _is_gated(settings), _is_tied(settings)
+        is_tied = SOFTMAX not in settings.tensors
         softmax = {"tied_softmax": is_tied}
         if is_tied:
             softmax["scaled_softmax"] = _is_scaled(settings)
         elif _is_scaled(settings):
             raise settings.error("scale_decoder_outputs", UNTIED_BUT_SCALED)
-        write_encoder_decoder(settings, file, self.shipped_files[is_gated], softmax)
-        of_encoder, of_decoder = num_blocks(settings)
-        if of_decoder != of_encoder:
+        model = self.shipped_files[_is_gated(settings)]
+        write_encoder_decoder(settings, file, model, softmax)
+        of_decoder = num_blocks(settings, "decoder")
+        if of_decoder != num_blocks(settings, "encoder"):
             file.bind("decoder/transformer.Stack", {"num_layers": of_decoder})
         self.write_layers(settings, file)
 
-    def write_layers(self, settings: Settings, file: GinFile) -> str:
-        """Adds the settings of layers; returns the class of the feed-forward ones."""
-        layer = "GatedFeedForward" if _is_gated(settings) else "FeedForward"
+    def write_layers(self, settings: Settings, file: GinFile) -> None:
+        layer = GATED if _is_gated(settings) else FEED_FORWARD
         if str(_activation(settings)) != _DEFAULTS[layer]:
-            file.bind(f"transformer.{layer}", {"activation": _activation(settings)})
-        return layer
+            file.bind(layer, {"activation": _activation(settings)})
 
     def table(self, settings: Settings) -> TensorTable:
-        """The order of rows is that of transformers' modules."""
-        size = settings.integer("vocab_size")
-        rows = [Row(_EMBEDDING, "embedding/table", VocabularyRows(size))]
-        for stack, number in zip(("encoder", "decoder"), num_blocks(settings), strict=True):
-            for block in range(number):
-                rows += self.block(settings, stack, block)
+        words = VocabularyRows(settings.integer("vocab_size"))
+        rows = [Row(_EMBEDDING, "embedding/table", words)]
+        for stack in self.stacks:
+            blocks = self.blocks(settings, stack)
+            for block in range(len(blocks.layers)):
+                theirs, paths = f"{stack}.block.{block}.layer", blocks.paths(block)
+                rows += self.self_attention(settings, f"{theirs}.0", paths[0], is_first=not block)
+                for path in paths[1:-1]:
+                    rows += _attention(f"{theirs}.1.EncDecAttention", path)
+                rows += self.feed_forward(settings, f"{theirs}.{len(paths) - 1}", paths[-1])
+                for number, path in enumerate(paths):
+                    norm = f"{theirs}.{number}.layer_norm.weight"
+                    rows.append(Row(norm, f"{path}/norm/scale", Same()))
             norm = f"{stack}_stack/final_norm/scale"
             rows.append(Row(f"{stack}.final_layer_norm.weight", norm, Same()))
-        if not _is_tied(settings):
-            rows.append(Row(SOFTMAX, "softmax/kernel", VocabularyRows(size, transposed=True)))
+        if "decoder" in self.stacks and SOFTMAX in settings.tensors:
+            kernel = VocabularyRows(words.size, transposed=True)
+            rows.append(Row(SOFTMAX, "softmax/kernel", kernel))
         return TensorTable(rows, self.unused)
 
-    def sublayer_path(self, settings: Settings, stack: str, block: int, sublayer: str) -> str:
-        """Returns our path of a sublayer of the encoder or decoder."""
-        del settings
-        return f"{stack}_stack/blocks/{block}/{sublayer}"
+    def blocks(self, settings: Settings, stack: str) -> Blocks:
+        attentions = [self.attention_class(settings, stack), *[CROSS] * (stack == "decoder")]
+        layer = (*attentions, GATED if _is_gated(settings) else FEED_FORWARD)
+        return Blocks([layer] * num_blocks(settings, stack), f"{stack}_stack")
 
-    def bias_path(self, stack: str, block: int, attention: str) -> str | None:
-        """Returns our path of a block's logits by distance; None if it has the first block's."""
-        del attention
-        return f"{stack}_stack/relative_bias" if block == 0 else None
-
-    def feed_forward(
-        self, settings: Settings, stack: str, block: int, theirs: str
-    ) -> tuple[str, Iterator[Row]]:
-        """Returns our path of a feed-forward sublayer, and its rows but for the norm's.
-
-        theirs: such as "encoder.block.0.layer.1".
-        """
-        is_gated = _is_gated(settings)
-        sublayer = "gated_feed_forward" if is_gated else "feed_forward"
-        names = ["wi_0", "wi_1", "wo"] if is_gated else ["wi", "wo"]
-        ours = self.sublayer_path(settings, stack, block, sublayer)
-        return ours, kernel_rows(f"{theirs}.DenseReluDense", f"{ours}/layer", names)
+    def attention_class(self, settings: Settings, stack: str) -> str:
+        return GLOBAL
 
     def self_attention(
-        self, settings: Settings, stack: str, block: int, theirs: str
-    ) -> tuple[str, Iterator[Row]]:
-        """Returns our path of a self-attention sublayer, and its rows but for the norm's."""
-        ours = self.sublayer_path(settings, stack, block, "self_attention")
-        path = self.bias_path(stack, block, ours)
-        return ours, self_attention_rows(f"{theirs}.SelfAttention", ours, path)
+        self, settings: Settings, theirs: str, ours: str, *, is_first: bool
+    ) -> Iterator[Row]:
+        """Yields the tensors of "encoder.block.0.layer.0", without its norm."""
+        yield from self.self_attention_rows(f"{theirs}.SelfAttention", ours, is_first=is_first)
 
-    def block(self, settings: Settings, stack: str, block: int) -> Iterator[Row]:
-        theirs = f"{stack}.block.{block}.layer"
-        ours, rows = self.self_attention(settings, stack, block, f"{theirs}.0")
-        yield from rows
-        yield _norm_row(f"{theirs}.0", ours)
-        if stack == "decoder":
-            ours = self.sublayer_path(settings, stack, block, "encoder_decoder_attention")
-            yield from _attention(f"{theirs}.1.EncDecAttention", ours)
-            yield _norm_row(f"{theirs}.1", ours)
-        theirs = f"{theirs}.{1 if stack == 'encoder' else 2}"
-        ours, rows = self.feed_forward(settings, stack, block, theirs)
-        yield from rows
-        yield _norm_row(theirs, ours)
+    def self_attention_rows(self, theirs: str, ours: str, *, is_first: bool) -> Iterator[Row]:
+        yield from _attention(theirs, ours)
+        path = self.bias_path(ours, is_first=is_first)
+        if path is not None:
+            yield Row(f"{theirs}.relative_attention_bias.weight", f"{path}/table", Matrix())
+
+    def bias_path(self, attention: str, *, is_first: bool) -> str | None:
+        """Returns our path of a block's logits by distance; None if it has the first block's."""
+        return f"{attention.partition('/')[0]}/relative_bias" if is_first else None
+
+    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        """Yields the tensors of "encoder.block.0.layer.1", without its norm."""
+        names = ["wi_0", "wi_1", "wo"] if _is_gated(settings) else ["wi", "wo"]
+        return kernel_rows(f"{theirs}.DenseReluDense", f"{ours}/layer", names)
 
 
 class UMT5(T5):
@@ -203,12 +197,15 @@ class UMT5(T5):
             file.bind("transformer.Stack", {"relative_bias": None})
             file.bind("transformer.SelfAttention", {"relative_bias": bias})
 
-    def bias_path(self, stack: str, block: int, attention: str) -> str | None:
+    def bias_path(self, attention: str, *, is_first: bool) -> str | None:
         return f"{attention}/layer/relative_bias"
 
 
 class T5Encoder(T5):
     """T5 without its decoder. There is no softmax in the folder: here it is the embedding."""
+
+    unused = ()
+    stacks = ("encoder",)
 
     def title(self, settings: Settings) -> str:
         return f"{super().title(settings)}, the encoder"
@@ -217,43 +214,23 @@ class T5Encoder(T5):
         return [read_tokenizer(folder, settings, self.pad_id).with_mask(settings)]
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
-        return {"encoder.embed_tokens.weight": _EMBEDDING}
+        return {EMBEDDING_COPIES[0]: _EMBEDDING}
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
         return None
-
-    def attention_class(self, settings: Settings) -> str:
-        """Returns the name of the class of self-attention."""
-        del settings
-        return GLOBAL
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         settings.require("pad_token_id", 0)
         file.include("extras/huggingface/models/t5_encoder.gin", "data/masked_lm.gin")
         write_text_data(file, "data/text_files.gin")
         file.gap()
-        file.macro("NUM_LAYERS", settings.count("num_layers"))
-        for macro in ("D_MODEL", "D_FF", "NUM_HEADS", "D_KV"):
-            file.macro(macro, settings.integer(macro.lower()))
-        file.macro("DROPOUT_RATE", settings.number("dropout_rate", 0.1))
+        self.blocks(settings, "encoder").write_gin(file, LAYERS)
+        write_sizes(settings, file)
         write_row_length(settings.integer("n_positions", 512), file)
-        write_distances_and_norms(settings, file)
-        attention, layer = self.attention_class(settings), self.write_layers(settings, file)
-        if (attention, layer) != (GLOBAL, "FeedForward"):
-            layers = [reference(f"@{attention}"), reference(f"@transformer.{layer}")]
-            file.bind("transformer.Stack", {"layers": layers})
-        if layer != "FeedForward":
+        self.write_layers(settings, file)
+        if _is_gated(settings):
             parameters = {"d_ff": reference("%D_FF"), "dropout_rate": reference("%DROPOUT_RATE")}
-            file.bind(f"transformer.{layer}", parameters)
-
-    def table(self, settings: Settings) -> TensorTable:
-        words = VocabularyRows(settings.integer("vocab_size"))
-        rows = [Row(_EMBEDDING, "embedding/table", words)]
-        for block in range(settings.count("num_layers")):
-            rows += self.block(settings, "encoder", block)
-        norm = "encoder_stack/final_norm/scale"
-        rows.append(Row("encoder.final_layer_norm.weight", norm, Same()))
-        return TensorTable(rows)
+            file.bind(GATED, parameters)
 
 
 def _is_gated(settings: Settings) -> bool:
@@ -266,12 +243,7 @@ def _activation(settings: Settings) -> Reference:
     # Configurations of T5 1.1 say gated-gelu, and mean the tanh form.
     name = "gelu_new" if text == "gated-gelu" else text.removeprefix("gated-")
     name = settings.text("dense_act_fn", name)
-    return settings.activation("feed_forward_proj", name)
-
-
-def _is_tied(settings: Settings) -> bool:
-    """Transformers 5 takes the softmax's kernel if the folder has one."""
-    return SOFTMAX not in settings.tensors
+    return settings.activation_of("feed_forward_proj", name)
 
 
 def _is_scaled(settings: Settings) -> bool:
@@ -286,9 +258,9 @@ def _is_scaled(settings: Settings) -> bool:
     return settings.flag("scale_decoder_outputs", default=is_tied)
 
 
-def num_blocks(settings: Settings) -> tuple[int, int]:
-    of_encoder = settings.count("num_layers")
-    return of_encoder, settings.count("num_decoder_layers", of_encoder)
+def num_blocks(settings: Settings, stack: str) -> int:
+    number = settings.count("num_layers")
+    return number if stack == "encoder" else settings.count("num_decoder_layers", number)
 
 
 def write_encoder_decoder(
@@ -305,18 +277,17 @@ def write_encoder_decoder(
     file.macro("INPUTS_LENGTH", longest, "tokens of the longest texts")
     file.macro("TARGETS_LENGTH", longest)
     file.gap()
-    file.macro("NUM_LAYERS", num_blocks(settings)[0])
-    file.macro("D_MODEL", settings.integer("d_model"))
-    file.macro("D_FF", settings.integer("d_ff"))
-    file.macro("NUM_HEADS", settings.integer("num_heads"))
-    file.macro("D_KV", settings.integer("d_kv"))
-    file.macro("DROPOUT_RATE", settings.number("dropout_rate", 0.1))
-    write_distances_and_norms(settings, file)
+    file.macro("NUM_LAYERS", num_blocks(settings, "encoder"))
+    write_sizes(settings, file)
     file.bind("transformer.TokenEmbedding", softmax)
     file.bind("transformer.TokenLoss", {"z_loss": 0.0}, comment="as in transformers")
 
 
-def write_distances_and_norms(settings: Settings, file: GinFile) -> None:
+def write_sizes(settings: Settings, file: GinFile) -> None:
+    """Adds what the encoder alone has as well."""
+    for macro in ("D_MODEL", "D_FF", "NUM_HEADS", "D_KV"):
+        file.macro(macro, settings.integer(macro.lower()))
+    file.macro("DROPOUT_RATE", settings.number("dropout_rate", 0.1))
     file.bind(
         "transformer.RelativePositionBias",
         {
@@ -332,18 +303,6 @@ def kernel_rows(theirs: str, ours: str, names: Sequence[str]) -> Iterator[Row]:
         yield Row(f"{theirs}.{name}.weight", f"{ours}/{name}/kernel", Matrix())
 
 
-def self_attention_rows(theirs: str, ours: str, bias_path: str | None) -> Iterator[Row]:
-    """bias_path: the path of logits by distance; None if another block has them."""
-    yield from _attention(theirs, ours)
-    if bias_path is not None:
-        yield Row(f"{theirs}.relative_attention_bias.weight", f"{bias_path}/table", Matrix())
-
-
 def _attention(theirs: str, ours: str) -> Iterator[Row]:
-    modules = [f"{theirs}.{letter}" for letter in "qkvo"]
-    path = f"{ours}/layer/attention"
+    modules, path = [f"{theirs}.{letter}" for letter in "qkvo"], f"{ours}/layer/attention"
     return attention_rows(modules, path, use_bias=False, use_output_bias=False)
-
-
-def _norm_row(theirs: str, ours: str) -> Row:
-    return Row(f"{theirs}.layer_norm.weight", f"{ours}/norm/scale", Same())

@@ -6,18 +6,30 @@ CamemBERT: Martin et al. 2019, arXiv:1911.03894; DistilBERT: Sanh et al. 2019, a
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.decoder import LAYERS
+from mtfrun.extras.huggingface.families.encoders.tasks import (
+    DATA,
+    MASKED,
+    SPANS,
+    TEXTS,
+    WORDS,
+    Head,
+    has_label_sets,
+    is_headless,
+    is_regressor,
+    task_of,
+)
 from mtfrun.extras.huggingface.family import (
+    LAYERS,
     Blocks,
     Processor,
     TextFamily,
+    classes,
     names_of_labels,
     write_row_length,
     write_text_data,
@@ -44,38 +56,11 @@ _ROBERTA_OFFSET = 2
 _SEPARATORS = ",;|"
 
 
-# The ends of classes of models: "BertForMaskedLM".
-MASKED, TEXTS, WORDS = "MaskedLM", "SequenceClassification", "TokenClassification"
-SPANS = "QuestionAnswering"
-_DATA = {
-    MASKED: "data/masked_lm.gin",
-    TEXTS: "extras/text_tasks/data/text_classification.gin",
-    WORDS: "extras/text_tasks/data/token_classification.gin",
-    SPANS: "extras/text_tasks/data/spans.gin",
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Head:
-    """Names of tensors between the stack and the logits; `bias` is the softmax's by default."""
-
-    softmax: str
-    dense: str | None = None
-    norm: str | None = None
-    other_bias: str | None = None
-
-    @property
-    def bias(self) -> str:
-        return self.other_bias or f"{self.softmax}.bias"
-
-
 class Bert(TextFamily):
-    """`width` to `classifier_rate` are names of settings, `embeddings` to `maps` of tensors.
+    """`width` to `rates` are names of settings, `prefix` to `norms` of tensors.
 
-    `layers` is the name of the list of layers, `attention` of queries, keys, values and results,
-    `norms` of the two norms of a layer. `spans` is the head of answers, `tokens` of labels of
-    words, whose dropout is the setting `tokens_rate`. `kept` are of other heads, and buffers of
-    older files.
+    `attention` are queries, keys, values and results. `spans` is the head of answers, `tokens` of
+    labels of words. `kept` are tensors of other heads, and buffers of older files.
     """
 
     shipped_file: ClassVar[str] = "extras/huggingface/models/bert.gin"
@@ -85,8 +70,8 @@ class Bert(TextFamily):
     d_ff: ClassVar[str] = "intermediate_size"
     activation: ClassVar[str] = "hidden_act"
     rates: ClassVar[Sequence[str]] = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    classifier_rate: ClassVar[str] = "classifier_dropout"
     epsilon: ClassVar[float] = 1e-12
+    usual_padding: ClassVar[int] = 0
     num_types: ClassVar[int] = 2
     prefix: ClassVar[str] = "bert"
     words: ClassVar[str] = "embeddings.word_embeddings.weight"
@@ -103,10 +88,8 @@ class Bert(TextFamily):
     )
     classifier: ClassVar[Head] = Head("classifier", "bert.pooler.dense")
     spans: ClassVar[Head] = Head("qa_outputs")
-    spans_rate: ClassVar[str | None] = None
-    spans_default_rate: ClassVar[float] = 0.0
+    spans_rate: ClassVar[tuple[str, float] | None] = None
     tokens: ClassVar[Head] = Head("classifier")
-    tokens_rate: ClassVar[str] = classifier_rate
     classifier_activation: ClassVar[str] = "tanh"
     has_head_bias: ClassVar[bool] = True
     kept: ClassVar[Sequence[str]] = (r"cls\.seq_relationship\..*",)
@@ -126,7 +109,7 @@ class Bert(TextFamily):
 
     def padding_id(self, settings: Settings) -> int:
         """Returns 0, or -1 where 0 is a token: "<s>" of RoBERTa."""
-        return 0 if settings.non_negative("pad_token_id", 0) == 0 else -1
+        return 0 if settings.non_negative("pad_token_id", self.usual_padding) == 0 else -1
 
     def start(self, settings: Settings) -> str:
         """Returns the start of the names of tensors: "bert.", but "" in folders without a head."""
@@ -134,7 +117,6 @@ class Bert(TextFamily):
 
     def offset(self, settings: Settings) -> int:
         """Returns the number of rows before the first position."""
-        del settings
         return 0
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
@@ -142,7 +124,7 @@ class Bert(TextFamily):
             settings.require(name, *(False,))
         settings.require("position_embedding_type", "absolute")
         task = task_of(settings)
-        file.include(self.shipped_file, _DATA[task])
+        file.include(self.shipped_file, DATA[task])
         if is_regressor(settings):
             file.include("extras/text_tasks/data/text_regression.gin")
         elif has_label_sets(settings):
@@ -193,7 +175,8 @@ class Bert(TextFamily):
         elif task == WORDS:
             self.write_labels(settings, file, [])
         elif task == TEXTS:
-            function = settings.activation("classifier_activation", self.classifier_activation)
+            usual = self.classifier_activation
+            function = settings.activation_of("classifier_activation", usual)
             file.bind("transformer.DenseTransform", {"activation": function})
             self.write_labels(settings, file, ["transformer.DenseTransform"])
         if task != MASKED:
@@ -206,21 +189,17 @@ class Bert(TextFamily):
 
     def write_labels(self, settings: Settings, file: GinFile, head: Sequence[str]) -> None:
         """Adds the labels of a classifier, and its head, which ends with a dropout."""
-        transforms = [reference(f"@{name}") for name in (*head, _DROPOUT)]
+        transforms = {"head": classes(*head, _DROPOUT)}
         has_sets = has_label_sets(settings)
         if is_regressor(settings) or has_sets:
-            values: dict[str, object] = {"head": transforms}
-            if self.num_types:
-                values["num_types"] = reference("%NUM_TYPES")
             model = "MultiLabelClassifier" if has_sets else "TextRegressor"
-            file.bind(f"text_tasks.{model}", values)
+            file.bind(f"text_tasks.{model}", {**transforms, **self.types()})
         else:
             settings.require("problem_type", "single_label_classification")
-            file.bind("transformer.EncoderOnly", {"head": transforms})
-        rate: object = reference("%DROPOUT_RATE")
-        name = self.tokens_rate if task_of(settings) == WORDS else self.classifier_rate
-        if settings.values.get(name) is not None:
-            rate = settings.number(name)
+            file.bind("transformer.EncoderOnly", transforms)
+        name = self.head_of(settings).rate
+        is_set = settings.values.get(name) is not None
+        rate = settings.number(name) if is_set else reference("%DROPOUT_RATE")
         file.bind(_DROPOUT, {"rate": rate})
         if is_regressor(settings):
             return
@@ -237,18 +216,20 @@ class Bert(TextFamily):
 
     def write_spans(self, settings: Settings, file: GinFile, head: Sequence[str] = ()) -> None:
         """Adds the head for answers, which ends with a dropout in some models."""
-        values: dict[str, object] = {}
-        if self.num_types:
-            values["num_types"] = reference("%NUM_TYPES")
+        values: dict[str, object] = self.types()
         if self.spans_rate is not None:
-            file.bind(_DROPOUT, {"rate": settings.number(self.spans_rate, self.spans_default_rate)})
-            values["head"] = [reference(f"@{name}") for name in (*head, _DROPOUT)]
+            file.bind(_DROPOUT, {"rate": settings.number(*self.spans_rate)})
+            values["head"] = classes(*head, _DROPOUT)
         if values:
             file.bind("text_tasks.SpanLabeler", values)
 
+    def types(self) -> dict[str, object]:
+        """Returns the parameter of models that read types of tokens."""
+        return {"num_types": reference("%NUM_TYPES")} if self.num_types else {}
+
     def function(self, settings: Settings) -> Reference:
         """Returns the activation of feed-forward layers."""
-        return settings.activation(self.activation, settings.text(self.activation, "gelu"))
+        return settings.activation(self.activation, "gelu")
 
     def masked_function(self, settings: Settings) -> Reference:
         """Returns the activation of the head for masked text."""
@@ -280,7 +261,7 @@ class Bert(TextFamily):
         """Yields the tensors behind the stack."""
         if is_headless(settings):
             return
-        num_labels, head = self.num_labels(settings), self._head_of(settings)
+        num_labels, head = self.num_labels(settings), self.head_of(settings)
         size = num_labels or settings.integer("vocab_size")
         has_bias = settings.flag("classifier_bias", default=self.has_head_bias)
         if head.dense is not None:
@@ -322,13 +303,13 @@ class Bert(TextFamily):
         bias = f"{self.masked.softmax}.bias"
         return bias != self.masked.bias and bias in settings.tensors
 
-    def _head_of(self, settings: Settings) -> Head:
+    def head_of(self, settings: Settings) -> Head:
         heads = {MASKED: self.masked, TEXTS: self.classifier, WORDS: self.tokens, SPANS: self.spans}
         return heads[task_of(settings)]
 
     def _unused(self, settings: Settings) -> list[str]:
         """A pooler is in many folders whose head does not read it, as it was pretrained."""
-        head, start = self._head_of(settings), self.start(settings)
+        head, start = self.head_of(settings), self.start(settings)
         unused = [rf"{re.escape(start)}embeddings\.position_ids"]
         if head.dense != f"{start}pooler.dense":
             unused.append(rf"{re.escape(start)}pooler\..*")
@@ -344,6 +325,7 @@ class Roberta(Bert):
     """
 
     shipped_file = "extras/huggingface/models/roberta.gin"
+    usual_padding = 1
     prefix = "roberta"
     masked = Head("lm_head.decoder", "lm_head.dense", "lm_head.layer_norm", "lm_head.bias")
     classifier = Head("classifier.out_proj", "classifier.dense")
@@ -353,11 +335,8 @@ class Roberta(Bert):
         names = {"xlm-roberta": "XLM-RoBERTa", "camembert": "CamemBERT"}
         return names.get(settings.text("model_type"), self.name)
 
-    def padding_id(self, settings: Settings) -> int:
-        return 0 if settings.non_negative("pad_token_id", 1) == 0 else -1
-
     def offset(self, settings: Settings) -> int:
-        return settings.non_negative("pad_token_id", 1) + 1
+        return settings.non_negative("pad_token_id", self.usual_padding) + 1
 
     def write_stack(self, settings: Settings, file: GinFile) -> None:
         super().write_stack(settings, file)
@@ -370,7 +349,6 @@ class Roberta(Bert):
             file.macro("SEPARATORS", 2)
 
     def masked_function(self, settings: Settings) -> Reference:
-        del settings
         return reference(_USUAL)
 
 
@@ -384,7 +362,6 @@ class DistilBert(Bert):
     d_ff = "hidden_dim"
     activation = "activation"
     rates = ("dropout", "attention_dropout")
-    classifier_rate = "seq_classif_dropout"
     num_types = 0
     prefix = "distilbert"
     layers = "transformer.layer"
@@ -392,34 +369,8 @@ class DistilBert(Bert):
     maps = ("ffn.lin1", "ffn.lin2")
     norms = ("sa_layer_norm", "output_layer_norm")
     masked = Head("vocab_projector", "vocab_transform", "vocab_layer_norm")
-    classifier = Head("classifier", "pre_classifier")
-    tokens_rate = "dropout"
-    spans_rate = "qa_dropout"
-    spans_default_rate = 0.1
+    classifier = Head("classifier", "pre_classifier", rate="seq_classif_dropout")
+    tokens = Head("classifier", rate="dropout")
+    spans_rate = ("qa_dropout", 0.1)
     classifier_activation = "relu"
     kept = ()
-
-
-def is_headless(settings: Settings) -> bool:
-    """Whether a model ends with its vectors: `BertModel`; without a name, if its tensors do."""
-    names = settings.values.get("architectures")
-    if not names:
-        return any(name.startswith("embeddings.") for name in settings.tensors)
-    return any(str(name).endswith("Model") for name in names)
-
-
-def task_of(settings: Settings) -> str:
-    names = list(map(str, settings.values.get("architectures") or []))
-    tasks = (SPANS, WORDS, TEXTS)
-    return next((t for t in tasks if any(x.endswith(f"For{t}") for x in names)), MASKED)
-
-
-def is_regressor(settings: Settings) -> bool:
-    """As transformers decides: one label is a number."""
-    is_number = settings.values.get("problem_type") in (None, "regression")
-    return task_of(settings) == TEXTS and is_number and len(names_of_labels(settings)) == 1
-
-
-def has_label_sets(settings: Settings) -> bool:
-    is_set = settings.values.get("problem_type") == "multi_label_classification"
-    return task_of(settings) == TEXTS and is_set

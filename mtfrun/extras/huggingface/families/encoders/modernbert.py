@@ -6,17 +6,24 @@ from collections.abc import Iterator, Sequence
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.encoders.bert import (
+from mtfrun.extras.huggingface.families.encoders.bert import Bert
+from mtfrun.extras.huggingface.families.encoders.tasks import (
     MASKED,
     SPANS,
     TEXTS,
     WORDS,
-    Bert,
     Head,
     task_of,
 )
-from mtfrun.extras.huggingface.families.llama.llama import FULL, GATED, SLIDING, windows_by_rule
-from mtfrun.extras.huggingface.family import GLOBAL, LOCAL, Blocks, write_row_length, write_window
+from mtfrun.extras.huggingface.families.llama.llama import FULL, SLIDING, windows_by_rule
+from mtfrun.extras.huggingface.family import (
+    GATED,
+    GLOBAL,
+    LOCAL,
+    Blocks,
+    write_row_length,
+    write_window,
+)
 from mtfrun.extras.huggingface.tables.rotary import ROTARY, Rotary
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import (
@@ -44,12 +51,10 @@ class ModernBert(Bert):
     classifier = Head("classifier", "head.dense", "head.norm")
     spans = classifier
     tokens = classifier
-    spans_rate = "classifier_dropout"
+    spans_rate = ("classifier_dropout", 0.0)
+    usual_padding = 50283
     num_types = 0
     has_head_bias = False
-
-    def padding_id(self, settings: Settings) -> int:
-        return 0 if settings.non_negative("pad_token_id", 50283) == 0 else -1
 
     def write_stack(self, settings: Settings, file: GinFile) -> None:
         self.blocks(settings).write_gin(file, self.sublayers)
@@ -76,9 +81,7 @@ class ModernBert(Bert):
         file.bind("transformer.LayerNorm", {"use_bias": has_bias})
 
     def write_head(self, settings: Settings, file: GinFile) -> None:
-        function = settings.activation(
-            "classifier_activation", settings.text("classifier_activation", "gelu")
-        )
+        function = settings.activation("classifier_activation", "gelu")
         has_bias = settings.flag("classifier_bias", default=False)
         file.bind("transformer.DenseTransform", {"activation": function, "use_bias": has_bias})
         head = ["transformer.DenseTransform", "transformer.LayerNorm"]
@@ -114,19 +117,19 @@ class ModernBert(Bert):
     def layer(self, settings: Settings, theirs: str, paths: Sequence[str]) -> Iterator[Row]:
         attention, maps = f"{paths[0]}/layer/attention", f"{paths[1]}/layer"
         names = [f"{attention}/{name}" for name in ("query", "key", "value")]
-        yield Row(f"{theirs}.attn.Wqkv.weight", names, Joined(0, Matrix()))
+        yield Row(f"{theirs}.attn.Wqkv.weight", names, Joined(Matrix()))
         yield Row(f"{theirs}.attn.Wo.weight", f"{attention}/output", Matrix(inputs=2))
         if settings.flag("attention_bias", default=False):
             biases = [f"{name}_bias" for name in names]
-            yield Row(f"{theirs}.attn.Wqkv.bias", biases, Joined(0, Flat()))
+            yield Row(f"{theirs}.attn.Wqkv.bias", biases, Joined(Flat()))
             yield Row(f"{theirs}.attn.Wo.bias", f"{attention}/output_bias", Same())
         inner = [f"{maps}/{name}" for name in ("wi_0", "wi_1")]
         kernels = [f"{name}/kernel" for name in inner]
-        yield Row(f"{theirs}.mlp.Wi.weight", kernels, Joined(0, Matrix()))
+        yield Row(f"{theirs}.mlp.Wi.weight", kernels, Joined(Matrix()))
         yield Row(f"{theirs}.mlp.Wo.weight", f"{maps}/wo/kernel", Matrix())
         if settings.flag("mlp_bias", default=False):
             biases = [f"{name}/bias" for name in inner]
-            yield Row(f"{theirs}.mlp.Wi.bias", biases, Joined(0, Same()))
+            yield Row(f"{theirs}.mlp.Wi.bias", biases, Joined(Same()))
             yield Row(f"{theirs}.mlp.Wo.bias", f"{maps}/wo/bias", Same())
         yield from self.norm(settings, f"{theirs}.mlp_norm", f"{paths[1]}/norm")
 
@@ -140,6 +143,9 @@ class ModernBert(Bert):
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
         """Returns how far each layer sees, its position included; None for everything."""
+
+        def has_window(layer: int) -> bool:
+            return layer % settings.integer("global_attn_every_n_layers", 3) != 0
+
         window = settings.integer("local_attention", 128) // 2 + 1
-        every = settings.integer("global_attn_every_n_layers", 3)
-        return windows_by_rule(settings, window, lambda layer: layer % every != 0)
+        return windows_by_rule(settings, window, has_window)

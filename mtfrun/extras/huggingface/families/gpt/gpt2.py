@@ -12,12 +12,11 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.decoder import FEED_FORWARD, Decoder, Rates
-from mtfrun.extras.huggingface.family import GLOBAL, Blocks, ModelDescription
-from mtfrun.extras.huggingface.tables.settings import Settings, name_of_activation
+from mtfrun.extras.huggingface.families.decoder import HEADS, RATES, Decoder
+from mtfrun.extras.huggingface.family import FEED_FORWARD, GLOBAL, Blocks, ModelDescription
+from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import Flat, Joined, Matrix, Row, Same
 
-_HEADS = "transformer.AttentionHeads"
 # Logits of layer i have the factor 1 / (i + 1).
 _BY_LAYER = "scale_attn_by_inverse_layer_idx"
 
@@ -35,7 +34,8 @@ class GPT2(Decoder):
     num_positions = ("n_positions", 1024)
     epsilon = ("layer_norm_epsilon", 1e-5)
     activation = ("activation_function", "gelu_new")
-    rates = Rates("resid_pdrop", "attn_pdrop", "embd_pdrop", default=0.1)
+    rates: ClassVar[Sequence[str]] = ("resid_pdrop", "attn_pdrop", "embd_pdrop")
+    default_rate = 0.1
     embedding = "transformer.wte.weight"
     position_table = "transformer.wpe.weight"
     last_norm = "transformer.ln_f"
@@ -45,32 +45,21 @@ class GPT2(Decoder):
     attention_name = "attn"
     norm_names = ("ln_1", "ln_2")
     maps = ("mlp.c_fc", "mlp.c_proj")
+    has_rotary = False
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
-        epsilon = model.parameter("transformer.LayerNorm", "epsilon")
-        name = name_of_activation(model.parameter(FEED_FORWARD, "activation"))
-        positions = model.shapes.get("position/table")
-        if positions is None or None in (epsilon, name) or model.num_blocks("encoder_stack"):
+        values, positions = self.common_settings(model), model.shapes.get("position/table")
+        if values is None or positions is None or model.num_blocks("encoder_stack"):
+            return None
+        if values["layer_norm_epsilon"] is None:
             return None
         dropout = model.parameter("transformer.SublayerDropout", "rate")
         embedding = model.parameter("embedding/transformer.SublayerDropout", "rate")
-        values = {
-            "architectures": ["GPT2LMHeadModel"],
-            "model_type": "gpt2",
-            "vocab_size": model.vocabulary_sizes["embedding/table"],
+        values |= {
             "n_positions": positions[0],
-            "n_embd": positions[-1],
-            "n_layer": model.num_blocks("decoder_stack"),
-            "n_head": model.parameter(_HEADS, "num_heads"),
-            "n_inner": model.parameter(FEED_FORWARD, "d_ff"),
-            "activation_function": name,
-            "layer_norm_epsilon": epsilon,
             "resid_pdrop": dropout,
             "embd_pdrop": dropout if embedding is None else embedding,
-            "attn_pdrop": model.parameter(GLOBAL, "dropout_rate"),
-            "scale_attn_weights": model.parameter(_HEADS, "scaled_logits"),
-            "tie_word_embeddings": "softmax/kernel" not in model.shapes,
-            "dtype": "float32",
+            "scale_attn_weights": model.parameter(HEADS, "scaled_logits"),
         }
         return Settings(values, "the model")
 
@@ -81,9 +70,9 @@ class GPT2(Decoder):
         )
 
     def write_rates(self, settings: Settings, file: GinFile) -> None:
-        rates = self.rates.read(settings)
-        for macro, rate in rates.items():
-            if macro == "DROPOUT_RATE" or rate != rates["DROPOUT_RATE"]:
+        rates = [settings.number(name, self.default_rate) for name in self.rates]
+        for macro, rate in zip(RATES, rates, strict=True):
+            if macro == RATES[0] or rate != rates[0]:
                 file.macro(macro, rate)
 
     def blocks(self, settings: Settings) -> Blocks:
@@ -99,15 +88,15 @@ class GPT2(Decoder):
             factor = self.size_of_head(settings) ** -0.5 if is_scaled else 1.0
             for layer in range(settings.count("n_layer")):
                 scope = f"layer_{layer}/"
-                heads = reference(f"@{scope}{_HEADS}()")
+                heads = reference(f"@{scope}{HEADS}()")
                 file.bind(f"{scope}{GLOBAL}", {"heads": heads})
-                file.bind(f"{scope}{_HEADS}", {"scaled_logits": factor / (layer + 1)})
+                file.bind(f"{scope}{HEADS}", {"scaled_logits": factor / (layer + 1)})
         elif not is_scaled:
-            file.bind(_HEADS, {"scaled_logits": False})
+            file.bind(HEADS, {"scaled_logits": False})
 
     def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         names = ("query", "key", "value")
-        kernels, biases = Joined(1, self.matrix), Joined(0, Flat())
+        kernels, biases = Joined(self.matrix, axis=1), Joined(Flat())
         yield Row(f"{theirs}.c_attn.weight", [f"{ours}/{name}" for name in names], kernels)
         yield Row(f"{theirs}.c_attn.bias", [f"{ours}/{name}_bias" for name in names], biases)
         yield Row(f"{theirs}.c_proj.weight", f"{ours}/output", Matrix(inputs=2, transposed=False))
@@ -123,11 +112,13 @@ class GPTNeo(GPT2):
     num_layers = "num_layers"
     d_ff = "intermediate_size"
     num_positions = ("max_position_embeddings", 2048)
-    rates = Rates("resid_dropout", "attention_dropout", "embed_dropout")
+    default_rate = 0.0
+    rates = ("resid_dropout", "attention_dropout", "embed_dropout")
     kept = r"transformer\.h\.\d+\.attn\.attention\.(masked_)?bias"
     attention_name = "attn.attention"
     projections = ("q_proj", "k_proj", "v_proj", "out_proj")
     kinds: ClassVar[tuple[str, str]] = ("global", "local")
+    biases = (False, True)
 
     def blocks(self, settings: Settings) -> Blocks:
         return Decoder.blocks(self, settings)
@@ -140,15 +131,9 @@ class GPTNeo(GPT2):
         window = settings.integer("window_size", 256) if "local" in kinds else None
         return [window if kind == "local" else None for kind in kinds]
 
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
-        return False, True
-
     def write_attention(self, settings: Settings, file: GinFile) -> None:
         Decoder.write_attention(self, settings, file)
-        file.bind(_HEADS, {"scaled_logits": False})
-
-    def write_rotary(self, settings: Settings, file: GinFile) -> None:
-        """Adds nothing: positions have a table."""
+        file.bind(HEADS, {"scaled_logits": False})
 
     def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         return Decoder.attention(self, settings, theirs, ours)

@@ -12,23 +12,27 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.decoder import FEED_FORWARD, Decoder, Rates, Setting
-from mtfrun.extras.huggingface.family import PARALLEL
+from mtfrun.extras.huggingface.families.decoder import Decoder, Flag, Setting, is_set
+from mtfrun.extras.huggingface.family import (
+    FEED_FORWARD,
+    LAYERS,
+    PARALLEL,
+    Blocks,
+    classes,
+    write_transforms,
+)
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import (
     Flat,
     Joined,
-    JoinedByHead,
     Matrix,
     Row,
     Same,
     TensorTable,
-    Transform,
     norm_rows,
 )
 
 _DISTANCES = "transformer.LinearDistanceBias"
-_STACK = ("transformer.StackTransforms", "layer")
 # BLOOM's first folders have other names of sizes, which transformers takes, too.
 _OLDER = (
     *(("n_embed", "hidden_size"), ("num_attention_heads", "n_head")),
@@ -45,7 +49,7 @@ class GPTNeoX(Decoder):
     activation = ("hidden_act", "gelu")
     rotary_base = ("rotary_emb_base", 10000.0)
     rotated_share: ClassVar[Setting | None] = ("rotary_pct", 0.25)
-    rates = Rates("hidden_dropout", "attention_dropout", "hidden_dropout")
+    rates: ClassVar[Sequence[str]] = ("hidden_dropout", "attention_dropout", "hidden_dropout")
     embedding = "gpt_neox.embed_in.weight"
     softmax = "embed_out"
     last_norm = "gpt_neox.final_layer_norm"
@@ -53,18 +57,13 @@ class GPTNeoX(Decoder):
     attention_name = "attention"
     kept = r"gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)"
     maps = ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
+    is_parallel: ClassVar[Flag] = ("use_parallel_residual", True)
+    biases: ClassVar[tuple[Flag, Flag]] = (("attention_bias", True),) * 2
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)
         if not settings.flag("use_parallel_residual", default=True):
-            _write_transforms(file, _STACK, *_ONE_AFTER_THE_OTHER)
-
-    def is_parallel(self, settings: Settings) -> bool:
-        return settings.flag("use_parallel_residual", default=True)
-
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
-        has_bias = settings.flag("attention_bias", default=True)
-        return has_bias, has_bias
+            write_transforms(file, *_ONE_AFTER_THE_OTHER)
 
     def norms(
         self, settings: Settings, theirs: str, outer: Sequence[str], inner: Sequence[str]
@@ -73,17 +72,13 @@ class GPTNeoX(Decoder):
 
     def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         paths = [f"{ours}/{name}" for name in ("query", "key", "value")]
-        kernels, output = self.join_heads(settings, Matrix()), Matrix(self.output_inputs(settings))
-        yield Row(f"{theirs}.query_key_value.weight", paths, kernels)
+        heads, output = self.memory_heads(settings), Matrix(self.output_inputs(settings))
+        yield Row(f"{theirs}.query_key_value.weight", paths, Joined(Matrix(), heads))
         yield Row(f"{theirs}.dense.weight", f"{ours}/output", output)
-        if self.biases(settings)[0]:
+        if self.biases_of(settings)[0]:
             biases = [f"{path}_bias" for path in paths]
-            yield Row(f"{theirs}.query_key_value.bias", biases, self.join_heads(settings, Flat()))
+            yield Row(f"{theirs}.query_key_value.bias", biases, Joined(Flat(), heads))
             yield Row(f"{theirs}.dense.bias", f"{ours}/output_bias", Same())
-
-    def join_heads(self, settings: Settings, each: Transform) -> Transform:
-        memory_heads = self.memory_heads(settings)
-        return Joined(0, each) if memory_heads == 1 else JoinedByHead(memory_heads, each)
 
 
 class Bloom(GPTNeoX):
@@ -104,6 +99,9 @@ class Bloom(GPTNeoX):
     layers = "transformer.h"
     attention_name = "self_attention"
     kept = ""
+    is_parallel = False
+    has_rotary = False
+    biases = (True, True)
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         settings = self._by_newer_names(settings)
@@ -116,15 +114,6 @@ class Bloom(GPTNeoX):
     def rows(self, settings: Settings) -> list[Row]:
         norm = norm_rows("transformer.word_embeddings_layernorm", "decoder_stack/norm")
         return [*super().rows(settings), *norm]
-
-    def is_parallel(self, settings: Settings) -> bool:
-        return False
-
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
-        return True, True
-
-    def write_rotary(self, settings: Settings, file: GinFile) -> None:
-        """Adds nothing: there are no variants."""
 
     def _by_newer_names(self, settings: Settings) -> Settings:
         newer = {new: settings.values[old] for old, new in _OLDER if old in settings.values}
@@ -143,38 +132,35 @@ class Falcon(GPTNeoX):
     activation = ("activation", "gelu")
     rotary_base = ("rope_theta", 10000.0)
     rotated_share = None
-    rates = Rates("hidden_dropout", "attention_dropout")
+    rates = ("hidden_dropout", "attention_dropout")
     embedding = "transformer.word_embeddings.weight"
     softmax = "lm_head"
     last_norm = "transformer.ln_f"
     layers = "transformer.h"
     attention_name = "self_attention"
     kept = r"transformer\.h\.\d+\.self_attention\.rotary_emb\.inv_freq"
+    map_biases = ("bias", False)
+    biases = (map_biases, map_biases)
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         Decoder.write_gin(self, settings, file)
-        if not self.is_parallel(settings):
-            _write_transforms(file, _STACK, *_ONE_AFTER_THE_OTHER)
+        if not _is_parallel(settings):
+            write_transforms(file, *_ONE_AFTER_THE_OTHER)
         elif _num_norms(settings) == 2:
-            _write_transforms(file, _STACK, "CallLayer", "Residual")
-            inner = ("LayerNorm", "CallLayer", "SublayerDropout")
-            _write_transforms(file, (PARALLEL, "transforms"), *inner)
+            write_transforms(file, "CallLayer", "Residual")
+            names = ("LayerNorm", "CallLayer", "SublayerDropout")
+            inner = classes(*(f"transformer.{name}" for name in names))
+            file.bind(PARALLEL, {"transforms": inner})
 
-    def is_parallel(self, settings: Settings) -> bool:
-        return _is_new(settings) or settings.flag("parallel_attn", default=True)
+    def blocks(self, settings: Settings) -> Blocks:
+        layer = (PARALLEL,) if _is_parallel(settings) else LAYERS
+        return Blocks([layer] * settings.count(self.num_layers))
 
     def memory_heads(self, settings: Settings) -> int:
         heads = settings.integer(self.num_heads)
         if _is_new(settings):
             return settings.integer("num_kv_heads", heads)
         return 1 if settings.flag("multi_query", default=True) else heads
-
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
-        has_bias = settings.flag("bias", default=False)
-        return has_bias, has_bias
-
-    def has_map_biases(self, settings: Settings) -> bool:
-        return settings.flag("bias", default=False)
 
     def write_rotary(self, settings: Settings, file: GinFile) -> None:
         """Adds rotary positions, or ALiBi as transformers rounds it and scales it."""
@@ -189,26 +175,25 @@ class Falcon(GPTNeoX):
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
         super().write_feed_forward(settings, file)
-        if self.has_map_biases(settings):
+        if is_set(settings, self.map_biases):
             file.bind(FEED_FORWARD, {"use_bias": True})
 
     def norms(
         self, settings: Settings, theirs: str, outer: Sequence[str], inner: Sequence[str]
     ) -> Iterator[Row]:
-        if not self.is_parallel(settings) or _num_norms(settings) != 2:
+        if not _is_parallel(settings) or _num_norms(settings) != 2:
             yield from Decoder.norms(self, settings, theirs, outer, inner)
             return
         for name, path in zip(("ln_attn", "ln_mlp"), inner, strict=True):
             yield from norm_rows(f"{theirs}.{name}", f"{path}/norm")
 
 
-def _write_transforms(file: GinFile, place: tuple[str, str], *names: str) -> None:
-    target, parameter = place
-    file.bind(target, {parameter: [reference(f"@transformer.{name}") for name in names]})
-
-
 def _is_new(settings: Settings) -> bool:
     return settings.flag("new_decoder_architecture", default=False)
+
+
+def _is_parallel(settings: Settings) -> bool:
+    return _is_new(settings) or settings.flag("parallel_attn", default=True)
 
 
 def _num_norms(settings: Settings) -> int:

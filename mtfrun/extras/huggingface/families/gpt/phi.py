@@ -7,17 +7,15 @@ Gunasekar et al. 2023, arXiv:2306.11644; Li et al. 2023, arXiv:2309.05463; Wang 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.decoder import Decoder, Rates
-from mtfrun.extras.huggingface.family import PARALLEL
+from mtfrun.extras.huggingface.families.decoder import Decoder
+from mtfrun.extras.huggingface.family import PARALLEL, write_transforms
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import Matrix, Row, norm_rows
 
 _COLUMNS = "word_embed_proj_dim"
-_NORM_BEHIND = ("CallLayer", "SublayerDropout", "Residual", "LayerNorm")
 
 
 class Phi(Decoder):
@@ -28,18 +26,12 @@ class Phi(Decoder):
     has_softmax_bias = True
     is_grouped = True
     rotated_share = ("partial_rotary_factor", 0.5)
-    rates = Rates("resid_pdrop", "attention_dropout", "embd_pdrop")
+    rates = ("resid_pdrop", "attention_dropout", "embd_pdrop")
     last_norm = "model.final_layernorm"
     kept = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
     projections = ("q_proj", "k_proj", "v_proj", "dense")
     maps = ("mlp.fc1", "mlp.fc2")
-
-    def is_parallel(self, settings: Settings) -> bool:
-        return True
-
-    def write_heads(self, settings: Settings, file: GinFile) -> None:
-        settings.require("head_dim", self.size_of_head(settings))
-        super().write_heads(settings, file)
+    is_parallel = True
 
     def write_attention(self, settings: Settings, file: GinFile) -> None:
         super().write_attention(settings, file)
@@ -59,7 +51,7 @@ class GPTJ(Decoder):
 
     file = "gptj"
     sublayers = (PARALLEL,)
-    usual_biases: ClassVar[tuple[bool, bool]] = (False, False)
+    biases = usual_biases = (False, False)
     has_softmax_bias = True
     rotates_pairs = True
     width = "n_embd"
@@ -69,7 +61,7 @@ class GPTJ(Decoder):
     num_positions = ("n_positions", 2048)
     epsilon = ("layer_norm_epsilon", 1e-5)
     activation = ("activation_function", "gelu_new")
-    rates = Rates("resid_pdrop", "attn_pdrop", "embd_pdrop")
+    rates = ("resid_pdrop", "attn_pdrop", "embd_pdrop")
     embedding = "transformer.wte.weight"
     last_norm = "transformer.ln_f"
     layers = "transformer.h"
@@ -78,9 +70,7 @@ class GPTJ(Decoder):
     projections = ("q_proj", "k_proj", "v_proj", "out_proj")
     norm_names = ("ln_1",)
     maps = ("mlp.fc_in", "mlp.fc_out")
-
-    def is_parallel(self, settings: Settings) -> bool:
-        return True
+    is_parallel = True
 
     def write_rotary(self, settings: Settings, file: GinFile) -> None:
         file.macro("ROTATED", self.num_rotated(settings))
@@ -103,7 +93,7 @@ class Opt(Decoder):
     is_tied_by_default = True
     d_ff = "ffn_dim"
     activation = ("activation_function", "relu")
-    rates = Rates("dropout", "attention_dropout")
+    rates = ("dropout", "attention_dropout")
     embedding = "model.decoder.embed_tokens.weight"
     position_table = "model.decoder.embed_positions.weight"
     last_norm = "model.decoder.final_layer_norm"
@@ -111,6 +101,7 @@ class Opt(Decoder):
     projections = ("q_proj", "k_proj", "v_proj", "out_proj")
     norm_names = ("self_attn_layer_norm", "final_layer_norm")
     maps = ("fc1", "fc2")
+    has_rotary = False
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         for name in ("enable_bias", "layer_norm_elementwise_affine"):
@@ -124,16 +115,10 @@ class Opt(Decoder):
                 )
             embedding["d_embedding"] = settings.integer(_COLUMNS)
         file.bind("transformer.TokenEmbedding", embedding)
-        transforms: dict[str, object] = {}
         if not _has_norms_before(settings):
-            transforms["layer"] = [reference(f"@transformer.{name}") for name in _NORM_BEHIND]
+            write_transforms(file, "CallLayer", "SublayerDropout", "Residual", "LayerNorm")
         if not self.has_last_norm(settings):
-            transforms["final"] = []
-        if transforms:
-            file.bind("transformer.StackTransforms", transforms)
-
-    def write_rotary(self, settings: Settings, file: GinFile) -> None:
-        """Adds nothing: positions have a table."""
+            write_transforms(file, parameter="final")
 
     def rows(self, settings: Settings) -> list[Row]:
         rows = super().rows(settings)

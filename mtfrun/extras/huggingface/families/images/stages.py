@@ -131,7 +131,7 @@ class ConvNext(_Stages):
         file.macro("DROP_RATE", settings.number("drop_path_rate", 0.0))
         file.macro("LAYER_SCALE", _layer_scale(settings))
         file.macro("FINAL_NORM_EPSILON", settings.number("layer_norm_eps", 1e-12))
-        function = settings.activation("hidden_act", settings.text("hidden_act", "gelu"))
+        function = settings.activation("hidden_act", "gelu")
         file.bind("vision.ConvNextBlock", {"activation": function})
         file.gap()
         write_image_data(settings, file)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.decoder import LAYERS
-from mtfrun.extras.huggingface.family import Blocks, ImageFamily, Processor, write_image_data
+from mtfrun.extras.huggingface.family import (
+    LAYERS,
+    Blocks,
+    ImageFamily,
+    Processor,
+    write_image_data,
+)
 from mtfrun.extras.huggingface.image_processor import read_image_processor
 from mtfrun.extras.huggingface.tables.folder import PREPROCESSOR_CONFIG, Folder
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import (
-    Flat,
+    OneRow,
     Permuted,
     Row,
     Same,
@@ -60,7 +63,7 @@ class ViT(ImageFamily):
         file.macro("NORM_EPSILON", settings.number("layer_norm_eps", 1e-12))
         file.macro("DROPOUT_RATE", settings.number("hidden_dropout_prob", 0.0))
         file.macro("ATTENTION_DROPOUT_RATE", settings.number("attention_probs_dropout_prob", 0.0))
-        function = settings.activation("hidden_act", settings.text("hidden_act", "gelu"))
+        function = settings.activation("hidden_act", "gelu")
         file.bind("transformer.FeedForward", {"activation": function})
         if not settings.flag("qkv_bias", default=True):
             file.bind("transformer.AttentionHeads", {"use_bias": False})
@@ -71,8 +74,8 @@ class ViT(ImageFamily):
         embeddings, blocks = "vit.embeddings", self.blocks(settings)
         projection = f"{embeddings}.patch_embeddings.projection"
         rows = [
-            Row(f"{embeddings}.cls_token", "first", _Row()),
-            Row(f"{embeddings}.position_embeddings", "position/table", _Row()),
+            Row(f"{embeddings}.cls_token", "first", OneRow(Same())),
+            Row(f"{embeddings}.position_embeddings", "position/table", OneRow(Same())),
             Row(f"{projection}.weight", "patches/kernel", Permuted((2, 3, 1, 0))),
             Row(f"{projection}.bias", "patches/bias", Same()),
         ]
@@ -85,13 +88,6 @@ class ViT(ImageFamily):
 
     def blocks(self, settings: Settings) -> Blocks:
         return Blocks([LAYERS] * settings.count("num_hidden_layers", 12), "encoder_stack")
-
-
-class _Row(Flat):
-    """[1, rows, d_model] in the folder."""
-
-    def theirs(self, value: np.ndarray) -> np.ndarray:
-        return value[np.newaxis]
 
 
 def _layer(settings: Settings, theirs: str, paths: Sequence[str]) -> Iterator[Row]:

@@ -19,7 +19,7 @@ from mtfrun.extras.huggingface.family import PARALLEL, Blocks
 from mtfrun.extras.huggingface.tables.rotary import Rotary
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import (
-    JoinedByHead,
+    Joined,
     Matrix,
     Row,
     Same,
@@ -35,6 +35,7 @@ class DeepseekV3(Llama):
     file = "deepseek_v3"
     sublayers = (_LATENT, PARALLEL)
     num_positions = ("max_position_embeddings", 4096)
+    biases = (False, False)
 
     def write_heads(self, settings: Settings, file: GinFile) -> None:
         heads = settings.integer("num_attention_heads")
@@ -51,9 +52,6 @@ class DeepseekV3(Llama):
         factor = Rotary.of(settings).logits_factor()
         if factor != 1.0:
             file.bind(_HEADS, {"logits_scale": factor * (rotated + still) ** -0.5})
-
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
-        return False, False
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
         super().write_feed_forward(settings, file)
@@ -93,7 +91,7 @@ class DeepseekV3(Llama):
         for row in dense_rows(f"{theirs}.kv_a_proj_with_mqa", f"{ours}/memory", has_bias=has_bias):
             yield row.in_order(order)
         yield Row(f"{theirs}.kv_a_layernorm.weight", f"{ours}/memory_norm/scale", Same())
-        by_head = JoinedByHead(settings.integer("num_attention_heads"), Matrix())
+        by_head = Joined(Matrix(), settings.integer("num_attention_heads"))
         yield Row(f"{theirs}.kv_b_proj.weight", [f"{ours}/key", f"{ours}/value"], by_head)
         yield from dense_rows(
             f"{theirs}.o_proj", f"{ours}/output", has_bias=has_bias, kernel=Matrix(2)

@@ -10,14 +10,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.llama.llama import (
-    FULL,
-    GATED,
-    SLIDING,
-    Llama,
-    windows_in_turn,
-)
-from mtfrun.extras.huggingface.family import GLOBAL, LOCAL
+from mtfrun.extras.huggingface.families.llama.llama import FULL, SLIDING, Llama, windows_in_turn
+from mtfrun.extras.huggingface.family import GATED, GLOBAL, LOCAL
 from mtfrun.extras.huggingface.tables.rotary import ROTARY, Rotary
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import Same

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.decoder import FEED_FORWARD, Rates
-from mtfrun.extras.huggingface.families.llama.llama import (
+from mtfrun.extras.huggingface.families.decoder import Flag, is_set
+from mtfrun.extras.huggingface.families.llama.llama import Llama, sliding_window, windows_in_turn
+from mtfrun.extras.huggingface.family import (
+    FEED_FORWARD,
     GATED,
-    Llama,
-    sliding_window,
-    windows_in_turn,
+    GLOBAL,
+    LOCAL,
+    PARALLEL,
+    Blocks,
+    classes,
+    parallel_paths,
 )
-from mtfrun.extras.huggingface.family import GLOBAL, LOCAL, PARALLEL, Blocks, parallel_paths
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import (
     HeadRows,
@@ -37,22 +42,17 @@ class StableLm(Llama):
     epsilon = ("layer_norm_eps", 1e-5)
     num_positions = ("max_position_embeddings", 4096)
     rotated_share = ("partial_rotary_factor", 0.25)
+    biases: ClassVar[tuple[Flag, Flag]] = (("use_qkv_bias", False), False)
+    is_parallel: ClassVar[Flag] = ("use_parallel_residual", False)
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)
-        if self.is_parallel(settings):
-            layers = [reference(f"@{name}") for name in self.sublayers]
-            file.bind(PARALLEL, {"layers": layers})
+        if is_set(settings, self.is_parallel):
+            file.bind(PARALLEL, {"layers": classes(*self.sublayers)})
         if settings.flag("qk_layernorm", default=False):
             norm = reference("@heads/transformer.LayerNorm")
             file.bind("transformer.AttentionHeads", {"norm": norm, "norm_heads": "apart"})
             file.bind("heads/transformer.LayerNorm", {"use_bias": False})
-
-    def is_parallel(self, settings: Settings) -> bool:
-        return settings.flag("use_parallel_residual", default=False)
-
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
-        return settings.flag("use_qkv_bias", default=False), False
 
     def norm(self, theirs: str, ours: str) -> Iterator[Row]:
         return norm_rows(theirs, ours)
@@ -61,7 +61,8 @@ class StableLm(Llama):
         yield from super().attention(settings, theirs, ours)
         if not settings.flag("qk_layernorm", default=False):
             return
-        numbers = settings.count("num_attention_heads"), self.memory_heads(settings)
+        heads = settings.count("num_attention_heads")
+        numbers = heads, settings.count("num_key_value_heads", heads)
         for name, number in zip(("query", "key"), numbers, strict=True):
             prefix = f"{theirs}.{name[0]}_layernorm.norms"
             names = [f"{prefix}.{head}.weight" for head in range(number)]
@@ -73,6 +74,7 @@ class Olmo(StableLm):
 
     num_positions = ("max_position_embeddings", 2048)
     rotated_share = ("partial_rotary_factor", 1.0)
+    biases = Llama.biases
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)
@@ -80,9 +82,6 @@ class Olmo(StableLm):
         if settings.values.get("clip_qkv") is not None:
             limit = settings.number("clip_qkv")
             file.bind("transformer.AttentionHeads", {"projection_limit": limit})
-
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
-        return Llama.biases(self, settings)
 
     def norm(self, theirs: str, ours: str) -> Iterator[Row]:
         return iter(())
@@ -95,26 +94,21 @@ class Starcoder2(StableLm):
     feed_forward_class = FEED_FORWARD
     activation = ("hidden_act", "gelu_pytorch_tanh")
     rotated_share = ("partial_rotary_factor", 1.0)
-    rates = Rates("residual_dropout", "attention_dropout")
+    rates = ("residual_dropout", "attention_dropout")
     maps = ("mlp.c_fc", "mlp.c_proj")
+    map_biases = ("use_bias", True)
+    biases = (map_biases, map_biases)
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
         tied = {"tie_word_embeddings": True, **settings.values}
         return super().ties(dataclasses.replace(settings, values=tied))
 
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
-        use_bias = settings.flag("use_bias", default=True)
-        return use_bias, use_bias
-
-    def has_map_biases(self, settings: Settings) -> bool:
-        return self.biases(settings)[0]
-
     def windows(self, settings: Settings) -> Sequence[int | None]:
         return [sliding_window(settings, None)] * settings.count("num_hidden_layers")
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
-        function = settings.activation("hidden_act", self.function(settings))
-        parameters = {"activation": function, "use_bias": self.has_map_biases(settings)}
+        function = settings.activation(*self.activation)
+        parameters = {"activation": function, "use_bias": is_set(settings, self.map_biases)}
         file.bind(self.feed_forward_class, parameters)
 
 
@@ -128,6 +122,7 @@ class Cohere(Llama):
     epsilon = ("layer_norm_eps", 1e-5)
     num_positions = ("max_position_embeddings", 8192)
     is_tied_by_default = True
+    is_parallel = True
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)
@@ -135,9 +130,6 @@ class Cohere(Llama):
         if settings.flag("use_qk_norm", default=False):
             norm = {"norm": reference("@transformer.LayerNorm"), "norm_heads": "apart"}
             file.bind("transformer.AttentionHeads", norm)
-
-    def is_parallel(self, settings: Settings) -> bool:
-        return True
 
     def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         yield from super().attention(settings, theirs, ours)
@@ -156,8 +148,7 @@ class Cohere2(Cohere):
         super().write_gin(settings, file)
         file.bind(GLOBAL, {"rotary": False})
         if any(self.windows(settings)):
-            layers = [reference(f"@{name}") for name in (LOCAL, GATED)]
-            file.bind(_LOCAL_PARALLEL, {"layers": layers})
+            file.bind(_LOCAL_PARALLEL, {"layers": classes(LOCAL, GATED)})
 
     def blocks(self, settings: Settings) -> Blocks:
         windows = self.windows(settings)

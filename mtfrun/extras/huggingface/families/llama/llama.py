@@ -13,15 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import ClassVar
 
-from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.decoder import Decoder, Rates
-from mtfrun.extras.huggingface.family import GLOBAL, LOCAL, Blocks, ModelDescription
+from mtfrun.extras.huggingface.families.decoder import HEADS, Decoder, Flag, is_set
+from mtfrun.extras.huggingface.family import (
+    GATED,
+    GLOBAL,
+    LOCAL,
+    Blocks,
+    ModelDescription,
+    write_transforms,
+)
 from mtfrun.extras.huggingface.tables.rotary import ROTARY, Rotary
-from mtfrun.extras.huggingface.tables.settings import Settings, name_of_activation
+from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import Flat, Joined, Matrix, Row, Same
 
-GATED = "transformer.GatedFeedForward"
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
@@ -31,49 +36,33 @@ class Llama(Decoder):
     file = "llama"
     feed_forward_class = GATED
     sublayers: ClassVar[Sequence[str]] = (GLOBAL, GATED)
+    norm_class = "transformer.RMSNorm"
     usual_biases: ClassVar[tuple[bool, bool]] = (False, False)
     is_grouped = True
     local_rotary = ROTARY
     head_size: ClassVar[int | None] = None
     epsilon = ("rms_norm_eps", 1e-6)
     activation = ("hidden_act", "silu")
-    rates = Rates(None, "attention_dropout")
+    rates: ClassVar[Sequence[str]] = ("", "attention_dropout")
     # Buffers of frequencies in files of earlier versions.
     kept = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
     maps: ClassVar[Sequence[str]] = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+    biases: ClassVar[tuple[Flag, Flag]] = (("attention_bias", False),) * 2
+    map_biases: ClassVar[Flag] = ("mlp_bias", False)
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
         base = model.parameter("transformer.RotaryPositions", "base")
-        num_heads, memory_heads, d_kv, use_bias = (
-            model.parameter("transformer.AttentionHeads", name)
-            for name in ("num_heads", "num_memory_heads", "d_kv", "use_bias")
-        )
-        d_ff, function, mlp_bias = (
-            model.parameter(GATED, name) for name in ("d_ff", "activation", "use_bias")
-        )
-        name = name_of_activation(function)
-        if None in (base, num_heads, name):
+        values, mlp_bias = self.common_settings(model), model.parameter(GATED, "use_bias")
+        if values is None or None in (base, mlp_bias, values["num_attention_heads"]):
             return None
-        values = {
-            "architectures": ["LlamaForCausalLM"],
-            "model_type": "llama",
-            "vocab_size": model.vocabulary_sizes["embedding/table"],
-            "hidden_size": model.shapes["embedding/table"][-1],
-            "intermediate_size": d_ff,
-            "num_hidden_layers": model.num_blocks("decoder_stack"),
-            "num_attention_heads": num_heads,
-            "num_key_value_heads": memory_heads or num_heads,
-            "head_dim": d_kv,
-            "hidden_act": name,
-            "rms_norm_eps": model.parameter("transformer.RMSNorm", "epsilon"),
+        memory_heads = model.parameter(HEADS, "num_memory_heads")
+        values |= {
+            "num_key_value_heads": memory_heads or values["num_attention_heads"],
+            "head_dim": model.parameter(HEADS, "d_kv"),
             "rope_theta": base,
             "rope_parameters": {"rope_type": "default", "rope_theta": base},
-            "max_position_embeddings": model.parameter("transformer.TokenEmbedding", "max_length"),
-            "attention_dropout": model.parameter(GLOBAL, "dropout_rate"),
-            "attention_bias": use_bias,
+            "attention_bias": model.parameter(HEADS, "use_bias"),
             "mlp_bias": mlp_bias,
-            "tie_word_embeddings": "softmax/kernel" not in model.shapes,
-            "dtype": "float32",
         }
         return Settings(values, "the model")
 
@@ -89,16 +78,9 @@ class Llama(Decoder):
             raise settings.error("num_attention_heads", "is larger than hidden_size")
         return size
 
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
-        has_bias = settings.flag("attention_bias", default=False)
-        return has_bias, has_bias
-
-    def has_map_biases(self, settings: Settings) -> bool:
-        return settings.flag("mlp_bias", default=False)
-
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
         super().write_feed_forward(settings, file)
-        if self.has_map_biases(settings):
+        if is_set(settings, self.map_biases):
             file.bind(self.feed_forward_class, {"use_bias": True})
 
     def norm(self, theirs: str, ours: str) -> Iterator[Row]:
@@ -108,10 +90,9 @@ class Llama(Decoder):
 class Mistral(Llama):
     """Llama with a window in all layers, or in none."""
 
-    default_window: ClassVar[int | None] = 4096
+    biases = (False, False)
 
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
-        return False, False
+    default_window: ClassVar[int | None] = 4096
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
         window = sliding_window(settings, self.default_window)
@@ -121,8 +102,7 @@ class Mistral(Llama):
 class Qwen2(Llama):
     """Llama with biases of queries, keys and values, and with a window in some layers."""
 
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
-        return True, False
+    biases: ClassVar[tuple[Flag, Flag]] = (True, False)
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
         def is_late(layer: int) -> bool:
@@ -141,9 +121,7 @@ class Qwen3(Qwen2):
     head_size: ClassVar[int | None] = 128
     head_norm = Same()
     num_positions = ("max_position_embeddings", 32768)
-
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
-        return Llama.biases(self, settings)
+    biases = Llama.biases
 
 
 class Granite(Llama):
@@ -240,23 +218,21 @@ class Phi3(Llama):
     epsilon = ("rms_norm_eps", 1e-5)
     num_positions = ("max_position_embeddings", 4096)
     rotated_share = ("partial_rotary_factor", 1.0)
-    rates = Rates("resid_pdrop", "attention_dropout")
-
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
-        return False, False
+    rates = ("resid_pdrop", "attention_dropout")
+    biases: ClassVar[tuple[Flag, Flag]] = (False, False)
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
         return [sliding_window(settings, None)] * settings.count("num_hidden_layers")
 
     def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         paths = [f"{ours}/{name}" for name in ("query", "key", "value")]
-        yield Row(f"{theirs}.qkv_proj.weight", paths, Joined(0, Matrix()))
+        yield Row(f"{theirs}.qkv_proj.weight", paths, Joined(Matrix()))
         output = Matrix(inputs=self.output_inputs(settings))
         yield Row(f"{theirs}.o_proj.weight", f"{ours}/output", output)
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         paths = [f"{ours}/{name}/kernel" for name in ("wi_0", "wi_1")]
-        yield Row(f"{theirs}.mlp.gate_up_proj.weight", paths, Joined(0, Matrix()))
+        yield Row(f"{theirs}.mlp.gate_up_proj.weight", paths, Joined(Matrix()))
         yield Row(f"{theirs}.mlp.down_proj.weight", f"{ours}/wo/kernel", Matrix())
 
 
@@ -268,9 +244,7 @@ class Glm(Phi3):
     num_positions = ("max_position_embeddings", 131072)
     rotated_share = ("partial_rotary_factor", 0.5)
     rotates_pairs = True
-
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
-        return settings.flag("attention_bias", default=True), False
+    biases = (("attention_bias", True), False)
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
         return Llama.windows(self, settings)
@@ -290,8 +264,7 @@ class Glm4(Glm):
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)
         names = ("RMSNorm", "CallLayer", "RMSNorm", "SublayerDropout", "Residual")
-        layer = [reference(f"@transformer.{name}") for name in names]
-        file.bind("transformer.StackTransforms", {"layer": layer})
+        write_transforms(file, *names)
 
 
 def sliding_window(settings: Settings, default: int | None) -> int | None:

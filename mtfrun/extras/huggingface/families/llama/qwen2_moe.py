@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
-
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.families.llama.llama import (
-    GATED,
     Llama,
     Mistral,
     Qwen2,
@@ -21,19 +18,18 @@ from mtfrun.extras.huggingface.families.llama.llama import (
     used_window,
     windows_by_rule,
 )
-from mtfrun.extras.huggingface.family import GLOBAL, LOCAL, PARALLEL, Blocks
+from mtfrun.extras.huggingface.family import GATED, GLOBAL, LOCAL, MIXTURE, PARALLEL, Blocks
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import (
     Flat,
     HeadRows,
+    Joined,
     Matrix,
+    Permuted,
     Row,
-    Shape,
     Stacked,
-    reshape,
 )
 
-MIXTURE = "moe.DroplessMoE"
 _NAMES = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -111,9 +107,7 @@ class Qwen2Moe(Qwen2):
     usual_biases = (True, False)
     sublayers = (GLOBAL, PARALLEL)
     num_positions = ("max_position_embeddings", 32768)
-
-    def biases(self, settings: Settings) -> tuple[bool, bool]:
-        return settings.flag("qkv_bias", default=True), False
+    biases = (("qkv_bias", True), False)
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
         super().write_feed_forward(settings, file)
@@ -121,7 +115,7 @@ class Qwen2Moe(Qwen2):
         file.macro("SHARED_D_FF", settings.integer("shared_expert_intermediate_size", 5632))
         write_mixture(settings, file, num_experts=num_experts(settings, 60), choices=4)
         file.bind("moe.TopK", {"normalise": settings.flag("norm_topk_prob", default=False)})
-        function = settings.activation("hidden_act", self.function(settings))
+        function = settings.activation(*self.activation)
         if str(function) != "@mtf.swish":
             file.bind("moe.SharedExpert", {"activation": function})
 
@@ -179,9 +173,8 @@ def write_mixture(settings: Settings, file: GinFile, *, num_experts: int, choice
         layers = settings.count("num_hidden_layers")
         comment = "for each layer; transformers has one for all of them"
         file.macro("BALANCE_LOSS", coefficient / layers, comment)
-    name = settings.text("hidden_act", "silu")
-    if name not in ("silu", "swish"):
-        function = settings.activation("hidden_act", name)
+    function = settings.activation("hidden_act", "silu")
+    if str(function) != "@mtf.swish":
         file.bind("moe.Experts", {"activations": [function, None]})
 
 
@@ -197,8 +190,9 @@ def expert_rows(
     paths = [f"{experts}/{name}/kernel" for name in ("wi/factors/0", "wi/factors/1", "wo")]
     yield Row(f"{theirs}.gate.weight", f"{ours}/router/kernel", Matrix())
     if f"{theirs}.experts.down_proj" in settings.tensors:
-        yield Row(f"{theirs}.experts.gate_up_proj", paths[:2], _FusedExperts())
-        yield Row(f"{theirs}.experts.down_proj", paths[2], _FusedExperts())
+        fused = Joined(Permuted((0, 2, 1)), axis=1)
+        yield Row(f"{theirs}.experts.gate_up_proj", paths[:2], fused)
+        yield Row(f"{theirs}.experts.down_proj", paths[2], fused)
         return
     for name, path in zip(names, paths, strict=True):
         tensors = [f"{theirs}.experts.{i}.{name}.weight" for i in range(num_experts)]
@@ -210,16 +204,3 @@ def shared_rows(rows: Iterable[Row], name: str) -> Iterator[Row]:
     for row in rows:
         names = [each.replace(".mlp.", f".mlp.{name}.") for each in row.names]
         yield Row(names, row.paths, row.transform)
-
-
-class _FusedExperts:
-    """One tensor [experts, outputs, inputs] with the outputs of one or two kernels."""
-
-    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
-        (value,) = theirs
-        experts, inputs, outputs = shapes[0]
-        value = reshape(value, (experts, outputs * len(shapes), inputs))
-        return [part.swapaxes(1, 2) for part in np.split(value, len(shapes), axis=1)]
-
-    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return [np.concatenate([value.swapaxes(1, 2) for value in ours], axis=1)]

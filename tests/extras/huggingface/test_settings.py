@@ -1,7 +1,8 @@
-"""Configurations of language models: what their gin files say, and what is refused by name."""
+"""Configurations: what their gin files say, and what is refused by name."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -9,18 +10,17 @@ import pytest
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras.huggingface.families import family_of
-from mtfrun.extras.huggingface.families.encoders.bert import is_headless
+from mtfrun.extras.huggingface.families.encoder_decoders.t5 import SOFTMAX
+from mtfrun.extras.huggingface.families.encoders.tasks import is_headless
 from mtfrun.extras.huggingface.family import Blocks
+from mtfrun.extras.huggingface.importer import read_folder
 from mtfrun.extras.huggingface.tables.settings import Settings
+from tests.faults.fuzzing import CPU_SECS, cpu_limit
+from tests.oracle.packed import hugging_face_folders
 
 LLAMA = {
-    "model_type": "llama",
-    "vocab_size": 160,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 64,
+    **{"model_type": "llama", "vocab_size": 160, "hidden_size": 32, "intermediate_size": 48},
+    **{"num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": 64},
 }
 MISTRAL = {**LLAMA, "model_type": "mistral"}
 MIXTRAL = {**LLAMA, "model_type": "mixtral", "num_local_experts": 6}
@@ -44,28 +44,34 @@ GPTJ = {"model_type": "gptj", "vocab_size": 160, "n_embd": 32, "n_head": 4, "n_l
 GPT2 = {"model_type": "gpt2", "vocab_size": 160, "n_embd": 32, "n_head": 4, "n_layer": 2}
 # As BLOOM's first folders name their sizes.
 BLOOM = {
-    "model_type": "bloom",
-    "vocab_size": 160,
-    "n_embed": 32,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 4,
+    **{"model_type": "bloom", "vocab_size": 160, "n_embed": 32},
+    **{"num_attention_heads": 4, "num_hidden_layers": 4},
 }
 GPT_NEO = {
-    "model_type": "gpt_neo",
-    "vocab_size": 160,
-    "hidden_size": 32,
-    "num_heads": 4,
-    "num_layers": 4,
-    "attention_types": [[["global", "local"], 2]],
+    **{"model_type": "gpt_neo", "vocab_size": 160, "hidden_size": 32, "num_heads": 4},
+    **{"num_layers": 4, "attention_types": [[["global", "local"], 2]]},
 }
 BERT = {**LLAMA, "model_type": "bert"}
 ROBERTA = {**LLAMA, "model_type": "roberta"}
 MODERNBERT = {**LLAMA, "model_type": "modernbert"}
 
 
-def _gin(values: dict[str, Any]) -> str:
+T5 = {
+    **{"model_type": "t5", "vocab_size": 110, "d_model": 24, "d_kv": 8, "d_ff": 40},
+    **{"num_layers": 2, "num_heads": 3, "pad_token_id": 0, "decoder_start_token_id": 0},
+}
+SWITCH = {
+    **{**T5, "model_type": "switch_transformers", "num_experts": 4, "expert_capacity": 64},
+    **{"num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1},
+}
+LONGT5 = {**T5, "model_type": "longt5", "encoder_attention_type": "transient-global"}
+# A separate softmax; there are no more layers than tensors.
+WITH_SOFTMAX = frozenset([SOFTMAX, *map(str, range(8))])
+
+
+def _gin(values: dict[str, Any], tensors: frozenset[str] = frozenset()) -> str:
     """Returns the text of the gin file of a configuration."""
-    settings, file = Settings(values), GinFile(["A model."])
+    settings, file = Settings(values, tensors=tensors), GinFile(["A model."])
     family_of(settings).write_gin(settings, file)
     return file.text()
 
@@ -92,8 +98,6 @@ LAYERS = """transformer.Stack:
             {**LLAMA, "head_dim": 12, "num_key_value_heads": 2},
             ["D_KV = 12", "NUM_MEMORY_HEADS = 2"],
         ),
-        ({**LLAMA, "rope_theta": 5e5, "rope_scaling": None}, ["ROTARY_BASE = 500000.0"]),
-        (_rotary(rope_type="default", rope_theta=7.5), ["ROTARY_BASE = 7.5"]),
         (
             {**LLAMA, "rope_scaling": {"type": "linear", "factor": 2}},
             ["scaling = @transformer.LinearScaling()", "factor = 2.0"],
@@ -127,7 +131,6 @@ LAYERS = """transformer.Stack:
             {**MIXTRAL, "sliding_window": 9},
             ["layers = [@transformer.LocalSelfAttention, @moe.DroplessMoE]", "window = 9"],
         ),
-        ({**QWEN2, "max_window_layers": 2}, ["use_output_bias = False"]),
         (
             {**QWEN2, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2},
             ["NUM_LAYERS = 1  # each of 4 layers", "window = 5"],
@@ -161,7 +164,6 @@ LAYERS = """transformer.Stack:
             ["@transformer.MeanOverLength,", "LABELS = ['LABEL_0', 'LABEL_1']"],
         ),
         (QWEN3, ["D_KV = 128"]),
-        ({**QWEN3, "head_dim": 8, "attention_bias": True}, ["use_output_bias = True"]),
         (QWEN3_MOE, ["NUM_EXPERTS = 6", "EXPERT_D_FF = 768", "normalise = False"]),
         (
             {**QWEN3_MOE, "mlp_only_layers": [0], "decoder_sparse_step": 2},
@@ -178,21 +180,12 @@ LAYERS = """transformer.Stack:
             {**PHI3, "partial_rotary_factor": 0.5, "resid_pdrop": 0.1},
             ["ROTATED = 4", "DROPOUT_RATE = 0.1"],
         ),
-        (
-            {
-                **PHI3,
-                "rope_scaling": {"type": "su", "short_factor": [1] * 4, "long_factor": [2] * 4},
-                "original_max_position_embeddings": 16,
-            },
-            ["scaling = @transformer.LongRopeScaling()", "original_length = 16"],
-        ),
         (SMOLLM3, ["NUM_LAYERS = 1  # each of 4 layers", "ROTARY_BASE = 2000000.0"]),
         (
             {**SMOLLM3, "no_rope_layers": [1, 0, 1, 0], "tie_word_embeddings": False},
             ["NUM_LAYERS = 2", "@no_positions/transformer.SelfAttention", "tied_softmax = False"],
         ),
         (GEMMA, ["D_KV = 256", "SEQUENCE_LENGTH = 64"]),
-        (GEMMA2, ["window = 4096", "ATTENTION_CAP = 50.0", "LOGITS_CAP = 30.0"]),
         (
             {**GEMMA2, "query_pre_attn_scalar": 64, "final_logit_softcapping": None},
             ["LOGITS_CAP = None", "scaled_logits = 0.125"],
@@ -220,7 +213,6 @@ LAYERS = """transformer.Stack:
             {**OPT, "word_embed_proj_dim": 16, "do_layer_norm_before": False},
             ["d_embedding = 16", "@transformer.Residual,\n        @transformer.LayerNorm,\n    ]"],
         ),
-        ({**OPT, "_remove_final_layer_norm": True}, ["StackTransforms:\n    final = []"]),
         ({**OLMOE, "num_experts": 5}, ["NUM_EXPERTS = 5", "EXPERTS_PER_TOKEN = 8"]),
         (
             {**DEEPSEEK, "first_k_dense_replace": 1, "n_shared_experts": 3},
@@ -228,8 +220,6 @@ LAYERS = """transformer.Stack:
         ),
         ({**DEEPSEEK, "q_lora_rank": None}, ["D_QUERY_LATENT = None"]),
         (PHI, ["ROTATED = 4", "NUM_MEMORY_HEADS = 4"]),
-        ({**PHI, "qk_layernorm": True}, ["norm = @transformer.LayerNorm"]),
-        ({**GPTJ, "rotary_dim": 4, "n_inner": 24}, ["ROTATED = 4", "D_FF = 24"]),
         ({**GPT_NEOX, "rotary_pct": 1.0, "rotary_emb_base": 7}, ["ROTATED = None", "BASE = 7.0"]),
         (
             {**GPT_NEOX, "use_parallel_residual": False, "attention_bias": False},
@@ -238,7 +228,6 @@ LAYERS = """transformer.Stack:
         (BLOOM, ["NUM_LAYERS = 4", "D_MODEL = 32", "NUM_HEADS = 4"]),
         (GPT2, ["D_FF = 128", "DROPOUT_RATE = 0.1", "max_length = 1024"]),
         ({**GPT2, "attn_pdrop": 0.0}, ["ATTENTION_DROPOUT_RATE = 0.0"]),
-        ({**GPT2, "tie_word_embeddings": False}, ["tied_softmax = False"]),
         (
             {**GPT2, "n_embd": 64, "scale_attn_by_inverse_layer_idx": True},
             [
@@ -322,6 +311,10 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
             },
             "classifier_pooling='max' is not supported; supported: 'cls', 'mean'",
         ),
+        ({**LONGT5, "encoder_attention_type": "all"}, "supported: 'local', 'transient-global'"),
+        ({**LONGT5, "feed_forward_proj": "gated-mish"}, "feed_forward_proj='gated-mish' .* relu, "),
+        ({**LONGT5, "global_block_size": 0}, "global_block_size=0 must be an integer of at least"),
+        ({**LONGT5, "local_radius": "127"}, "local_radius='127' must be an integer of at least 1"),
         ({**LLAMA, "quantization_config": {}}, "quantization_config=.* is not supported"),
         (
             {**LLAMA, "architectures": ["LlamaForTokenClassification"]},
@@ -340,6 +333,39 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
 def test_what_is_not_supported_is_refused_by_name(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConversionError, match=message):
         _gin(values)
+
+
+def test_sizes_that_no_tensor_has_cost_no_memory() -> None:
+    for values in (
+        {**DEEPSEEK, "qk_rope_head_dim": 2**40},
+        {**COHERE, "head_dim": 2**40},
+        {**STABLELM, "qk_layernorm": True, "num_key_value_heads": 2**40},
+    ):
+        settings = Settings(values, tensors=WITH_SOFTMAX)
+        with cpu_limit(CPU_SECS), contextlib.suppress(ConversionError):
+            family_of(settings).table(settings)
+
+
+@pytest.mark.parametrize(
+    "values, setting",
+    [
+        ({**T5, "scale_decoder_outputs": True}, "scale_decoder_outputs=True"),
+        ({**T5, "tie_word_embeddings": True}, "scale_decoder_outputs=None"),
+        ({**SWITCH, "tie_word_embeddings": True}, "tie_word_embeddings=True"),
+    ],
+)
+def test_a_softmax_of_its_own_is_neither_tied_nor_scaled(
+    values: dict[str, Any], setting: str
+) -> None:
+    with pytest.raises(ConversionError, match=f"{setting} scales the logits"):
+        _gin(values, WITH_SOFTMAX)
+    unscaled = {**values, "tie_word_embeddings": False, "scale_decoder_outputs": False}
+    assert "tied_softmax = False" in _gin(unscaled, WITH_SOFTMAX)
+
+
+def test_a_note_says_that_no_token_is_dropped() -> None:
+    notes = read_folder(hugging_face_folders() / "switch").notes
+    assert any("transformers drops the further tokens of a row" in note for note in notes)
 
 
 @pytest.mark.parametrize(
