@@ -384,8 +384,8 @@ def test_frequencies_by_length_do_not_depend_on_padding() -> None:
 SIZE = 4
 # Layers that read positions one after the other only.
 WITHOUT_BLOCKS = {
-    *("compressed", "masked local"),
-    *("convolution", "convolution by predicted filters"),
+    *("compressed", "masked local", "spatial blocks"),
+    *("convolution", "convolution by predicted filters", "branches of convolutions"),
 }
 
 
