@@ -173,7 +173,6 @@ def test_damaged_data_is_one_line_that_says_what_to_delete(
     line = error_line(mtfrun_here("train", *flags, f"--model_dir={tmp_path}/run"))
     assert line.startswith(f"mtfrun: error: the prepared data in {path.parent} cannot be read: ")
     assert f"delete {path.parent} and " in line
-    assert path.name in line or damage in ("empty", "gone") or files != RECORDS
     remedy = "it is prepared again" if of == "python_docs" else "tfds build letters"
     assert line.endswith(remedy)
 
