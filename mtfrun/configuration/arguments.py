@@ -5,6 +5,7 @@ An error deep inside a function would not name the argument.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
 import os
@@ -47,12 +48,10 @@ _SHOWN = 60
 def list_of(values: object, name: str, example: str) -> list[Any]:
     if isinstance(values, str | bytes):
         raise InputError(f"{name} are a list: [{quote(values)}]")
-    if isinstance(values, Mapping | Set) or not isinstance(values, Iterable):
-        raise InputError(f"{name} are a list: [{example}], not {quote(values)}")
-    try:
-        return list(values)
-    except TypeError:  # an array without dimensions
-        raise InputError(f"{name} are a list: [{example}], not {quote(values)}") from None
+    if isinstance(values, Iterable) and not isinstance(values, Mapping | Set):
+        with contextlib.suppress(TypeError):  # of an array without dimensions
+            return list(values)
+    raise InputError(f"{name} are a list: [{example}], not {quote(values)}")
 
 
 def texts_of(prompts: object) -> list[bytes]:
@@ -65,14 +64,13 @@ def texts_of(prompts: object) -> list[bytes]:
 def pairs_of(pairs: object) -> list[tuple[bytes, bytes]]:
     result = []
     for i, pair in enumerate(list_of(pairs, "pairs", '("1 2", "one two")')):
-        try:
+        both: list[Any] = []
+        with contextlib.suppress(InputError):
             both = list_of(pair, "", "")
-        except InputError:
-            both = []
         if len(both) != 2:
             raise InputError(f"pairs[{i}] is a pair (input, target), not {quote(pair)}")
-        texts = [_as_bytes(text, f"pairs[{i}][{j}]") for j, text in enumerate(both)]
-        result.append((texts[0], texts[1]))
+        first, second = (_as_bytes(text, f"pairs[{i}][{j}]") for j, text in enumerate(both))
+        result.append((first, second))
     return result
 
 

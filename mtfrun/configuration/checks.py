@@ -50,14 +50,13 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
     for binding in last:
         target = _target(binding)
         if target not in (used if binding.from_flag else once_used):
-            if _is_shipped_macro(binding):
+            # Such as the mean of photographs' pixels, for a model that does not normalise them.
+            if target[1] == MACRO and binding.place.rpartition(":")[0] in shipped_gin_files():
                 continue
             raise ConfigError(_find_unused(binding, target, used))
         if target in used and any(r.macro == "gin.REQUIRED" for r in binding.references()):
-            raise ConfigError(
-                f"{binding.place}: {binding.name} must be given a value, as in "
-                f"{example_flag(binding.name)}"
-            )
+            flag = example_flag(binding.name)
+            raise ConfigError(f"{binding.place}: {binding.name} needs a value, as in {flag}")
         if target in used and target[1] != MACRO:
             check_value(binding, target[1], macros)
     return used
@@ -81,9 +80,8 @@ def check_taken(bindings: Sequence[Binding], operative_config: str) -> None:
     for binding in reversed(bindings):
         target = target_of(binding.selector)
         if target in called and (target, binding.parameter) not in taken:
-            raise ConfigError(
-                f"{binding.place}: {binding.name} has no effect: the program sets it itself"
-            )
+            what = f"{binding.place}: {binding.name}"
+            raise ConfigError(f"{what} has no effect: the program sets it itself")
 
 
 def target_of(selector: str) -> Any:
@@ -112,9 +110,8 @@ def _check_macros_exist(bindings: Iterable[Binding], last: Iterable[Binding]) ->
     for binding in last:
         for name in (reference.macro for reference in binding.references()):
             if name and name not in macros and "." not in name:
-                raise ConfigError(
-                    f"{binding.place}: macro {name} has no value{_remedy(name, macros)}"
-                )
+                remedy = _remedy(name, macros)
+                raise ConfigError(f"{binding.place}: macro {name} has no value{remedy}")
 
 
 def _remedy(name: str, macros: Iterable[str]) -> str:
@@ -199,16 +196,14 @@ def _check_nesting(arguments: Mapping[_Call, Mapping[str, Binding]]) -> None:
         for inner, binding in inner_calls[call].items():
             depths[call] = max(depths[call], depths[inner] + 1)
             if depths[call] > _MAX_CALLS:
-                raise ConfigError(
-                    f"{binding.place}: {binding.name} is {_MAX_CALLS} references deep: give a value"
-                )
+                what = f"{binding.place}: {binding.name}"
+                raise ConfigError(f"{what} is {_MAX_CALLS} references deep: give a value")
         for binding in arguments[call].values():
             references = (_call_of(reference, call) for reference in binding.references())
             size = num_parts(binding.value) + sum(sizes[inner] for inner in references)
             if size > _MOST_PARTS:
-                raise ConfigError(
-                    f"{binding.place}: {binding.name} has more than {_MOST_PARTS} parts"
-                )
+                what = f"{binding.place}: {binding.name}"
+                raise ConfigError(f"{what} has more than {_MOST_PARTS} parts")
             sizes[call] = size if call[1] == MACRO else 0
 
 
@@ -221,12 +216,6 @@ def _cycle_text(cycle: Sequence[_Call]) -> str:
         return f"the value of {names[0]} depends on itself: give it another one"
     others = ", ".join([*names[1:6], "..."] if len(names) > 6 else names[1:])
     return f"the value of {names[0]} depends on itself, by way of {others}: give one a value"
-
-
-def _is_shipped_macro(binding: Binding) -> bool:
-    # Such as the mean of photographs' pixels, for a model that does not normalise them.
-    file, _, _ = binding.place.rpartition(":")
-    return binding.selector == MACRO and file in shipped_gin_files()
 
 
 def _find_unused(binding: Binding, target: _Target, used: set[_Target]) -> str:

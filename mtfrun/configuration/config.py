@@ -7,14 +7,14 @@ import importlib
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import gin
 from mtfrun.configuration.checks import check_bindings, check_macros, target_of
 from mtfrun.configuration.errors import one_line, without_gin
-from mtfrun.configuration.gin_errors import explain, explain_call, explain_missing
+from mtfrun.configuration.gin_errors import explain_call, explain_missing, explained
 from mtfrun.configuration.gin_syntax import better_binding
 from mtfrun.configuration.gin_values import (
     MACRO,
@@ -99,26 +99,27 @@ def parse(
     _sources.clear()
     _sources.update(statements.sources)
     for name in files:
-        with _explain_errors(statements.imports):
+        with explained(statements.imports):
             gin.parse_config_file(name)
     for root in roots:
         parent, _, module = _EXPERIMENT.rpartition(".")
         _register(f"from {parent} import {module}", f"{module}.{root.__name__}")
     for module in modules:
-        with _explain_errors(statements.imports, f"--module_import={module}"):
+        with explained(statements.imports, f"--module_import={module}"):
             importlib.import_module(module)
         statements.imports.setdefault(module, module)
     # Flags may name classes that no file imports.
     imports = module_names() | statements.imports
     names = public_names(imports) | public_names(statements.imports)
     for flag, text in statements.flags:
-        _register_named(statements, flag, names)
-        with _explain_errors(imports, flag):
-            gin.parse_config(_import_other_names(statements, flag, names) + text)
+        named = [binding for binding in statements.bindings if binding.place == flag]
+        _register_named(named, names)
+        with explained(imports, flag):
+            gin.parse_config(_import_other_names(named, names) + text)
     used = check_bindings(statements.bindings, [gin.get_configurable(root) for root in roots])
     if statements.misspelt is not None:
         raise statements.misspelt
-    with _explain_errors(statements.imports):
+    with explained(statements.imports):
         gin.finalize()
     _remove_unused(used)
     _relocate(statements, files)
@@ -166,10 +167,10 @@ def build(cls: Callable[..., T], *args: Any) -> T:
     except (OSError, MemoryError):
         raise
     except Exception as error:
-        explained = explain_missing(error) or explain_call(error)
-        if explained is None:
+        explanation = explain_missing(error) or explain_call(error)
+        if explanation is None:
             raise
-        raise explained from error
+        raise explanation from error
 
 
 def _place_of(error: InputError) -> str | None:
@@ -276,40 +277,21 @@ def _read(
     return statements
 
 
-@contextlib.contextmanager
-def _explain_errors(imports: Mapping[str, str], flag: str | None = None) -> Iterator[None]:
-    try:
-        yield
-    except ConfigError:
-        raise
-    except Exception as error:
-        explained = explain(error, imports, flag)
-        if explained is None:
-            raise
-        raise explained from None
-
-
-def _register_named(
-    statements: Statements, flag: str, names: Mapping[str, tuple[str, str]]
-) -> None:
-    """Registers what a flag names, as gin does for files only."""
-    for binding in statements.bindings:
-        if binding.place != flag:
-            continue
-        references = [*binding.references(), Reference((), binding.selector)]
-        for selector in {reference.selector for reference in references} - {MACRO}:
+def _register_named(bindings: Sequence[Binding], names: Mapping[str, tuple[str, str]]) -> None:
+    """Registers what a flag's bindings name, as gin does for files only."""
+    for binding in bindings:
+        selectors = {reference.selector for reference in binding.references()}
+        for selector in {binding.selector, *selectors} - {MACRO}:
             if selector in names and not _is_known(selector):
                 _register(*names[selector])
 
 
-def _import_other_names(
-    statements: Statements, flag: str, names: Mapping[str, tuple[str, str]]
-) -> str:
+def _import_other_names(bindings: Sequence[Binding], names: Mapping[str, tuple[str, str]]) -> str:
     """Returns the imports of a flag that names a class otherwise than the files, else nothing.
 
     gin registers a class under one name, and finds it by others only through imports.
     """
-    selectors = [b.selector for b in statements.bindings if b.place == flag]
+    selectors = [binding.selector for binding in bindings]
     if all(_is_known(selector) or selector not in names for selector in selectors):
         return ""
     imports = {names[selector][0] for selector in selectors if selector in names}
@@ -317,12 +299,11 @@ def _import_other_names(
 
 
 def _is_known(selector: str) -> bool:
-    try:
-        gin.get_configurable(selector)
-    except ValueError:
-        return False
-    except KeyError:
-        pass  # ambiguous: gin says so when it parses the flag
+    with contextlib.suppress(KeyError):  # ambiguous: gin says so when it parses the flag
+        try:
+            gin.get_configurable(selector)
+        except ValueError:
+            return False
     return True
 
 

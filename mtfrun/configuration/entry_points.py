@@ -56,15 +56,9 @@ def load_entry_points(group: str) -> Mapping[str, Any]:
         try:
             objects[name] = point.load()
         except Exception as error:
-            logging.getLogger(__name__).warning(
-                "the distribution %s has a broken entry point %r of the group %s, which is "
-                "ignored: %s: %s",
-                distribution,
-                name,
-                group,
-                type(error).__name__,
-                error,
-            )
+            what = f"the distribution {distribution} has a broken entry point {name!r}"
+            reason = f"which is ignored: {type(error).__name__}: {error}"
+            logging.getLogger(__name__).warning("%s of the group %s, %s", what, group, reason)
     return objects
 
 
@@ -91,15 +85,8 @@ def _all() -> tuple[Entry, ...]:
 
 
 def _installation_paths() -> list[str]:
-    site_paths = [
-        *site.getsitepackages(),
-        site.getusersitepackages(),
-        sysconfig.get_path("purelib"),
-    ]
-    installed = {os.path.realpath(path) for path in site_paths}
+    paths = [*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")]
     here = os.path.realpath(os.curdir)
-    return [
-        path
-        for path in sys.path
-        if os.path.realpath(path or os.curdir) != here or here in installed
-    ]
+    if here in map(os.path.realpath, paths):
+        return sys.path
+    return [path for path in sys.path if os.path.realpath(path or os.curdir) != here]

@@ -44,17 +44,12 @@ def find_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path | None:
     Raises:
       ConfigError: only extras have a file of that name, and more than one of them.
     """
-    paths = (directory / name for directory in (Path(), *map(Path, search_paths), SHIPPED))
-    path = next((path for path in paths if path.is_file()), None)
-    return path or _file_of_an_extra(name)
-
-
-def _file_of_an_extra(name: str) -> Path | None:
-    if Path(name).is_absolute():
-        return None
+    for path in (directory / name for directory in (Path(), *map(Path, search_paths), SHIPPED)):
+        if path.is_file():
+            return path
     extras = SHIPPED / "extras"
-    paths = [folder / name for folder in (extras, *sorted(extras.glob("*/")))]
-    paths = [path for path in paths if path.is_file()]
+    folders = () if Path(name).is_absolute() else (extras, *sorted(extras.glob("*/")))
+    paths = [folder / name for folder in folders if (folder / name).is_file()]
     if len(paths) > 1:
         names = " or ".join(path.relative_to(SHIPPED).as_posix() for path in paths)
         raise ConfigError(f"gin file {name} is ambiguous: name {names}")
@@ -68,10 +63,8 @@ def require_gin_file(name: str, search_paths: Sequence[str] = ()) -> Path:
         if Path(name).is_dir():
             raise ConfigError(f"gin file {Path(name)} is a directory: name a file in it")
         searched = ", ".join(["the working directory", *search_paths, "the files of the package"])
-        raise ConfigError(
-            f"gin file {name} does not exist (searched: {searched})"
-            f"{did_you_mean(name, [*shipped_gin_files(), *neighbours(name)])}"
-        )
+        hint = did_you_mean(name, [*shipped_gin_files(), *neighbours(name)])
+        raise ConfigError(f"gin file {name} does not exist (searched: {searched}){hint}")
     return path
 
 

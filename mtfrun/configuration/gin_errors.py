@@ -6,7 +6,7 @@ import pkgutil
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from mtfrun.configuration.published import (
     import_statement,
@@ -36,19 +36,25 @@ _FILES_WITH = {
 }
 
 
-def explain(error: Exception, imports: _ImportedModules, flag: str | None) -> ConfigError | None:
-    """Returns None for exceptions that are not gin's. `imports` are by their names in gin files."""
-    text = str(error)
-    place = _PLACE.search(text)
-    where = flag or (f"{short_path(place['file'])}:{place['line']}" if place else "configuration")
-    first_line = (text[: place.start()] if place else text).split("\n")[0].strip()
-    for pattern, explanation in _EXPLANATIONS:
-        match = re.search(pattern, first_line)
-        if match:
-            return ConfigError(f"{where}: {explanation(match, imports)}")
-    if _is_of_own_module(error):
-        return None
-    return ConfigError(f"{where}: not a configuration: {first_line or type(error).__name__}")
+@contextlib.contextmanager
+def explained(imports: _ImportedModules, flag: str | None = None) -> Iterator[None]:
+    """Raises gin's exceptions as ConfigErrors. `imports` are by their names in gin files."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        text = str(error)
+        place = _PLACE.search(text)
+        file = f"{short_path(place['file'])}:{place['line']}" if place else "configuration"
+        first_line = (text[: place.start()] if place else text).split("\n")[0].strip()
+        for pattern, explanation in _EXPLANATIONS:
+            if match := re.search(pattern, first_line):
+                raise ConfigError(f"{flag or file}: {explanation(match, imports)}") from None
+        if _is_of_own_module(error):
+            raise
+        what = first_line or type(error).__name__
+        raise ConfigError(f"{flag or file}: not a configuration: {what}") from None
 
 
 def _is_of_own_module(error: Exception) -> bool:
@@ -79,13 +85,10 @@ def explain_missing(error: Exception) -> ConfigError | None:
     if not missing or not call:
         return None
     names = missing[1].replace("'", "")
-    first = names.split(",")[0]
-    name = f"{call[1].rpartition('.')[2]}.{first}"
-    files = _FILES_WITH.get(name)
-    has_one = f", or name a file that does: --gin_file={files}" if files else ""
-    return ConfigError(
-        f"{call[1]} needs a value for {names}: bind {call[1]}.{first} in a gin file{has_one}"
-    )
+    name = f"{call[1]}.{names.split(',')[0]}"
+    file = _FILES_WITH.get(".".join(name.split(".")[-2:]))
+    has_one = f", or name a file that does: --gin_file={file}" if file else ""
+    return ConfigError(f"{call[1]} needs a value for {names}: bind {name} in a gin file{has_one}")
 
 
 def _unknown_parameter(match: re.Match[str], _imports: _ImportedModules) -> str:
@@ -112,21 +115,15 @@ def _unknown_name(match: re.Match[str], imports: _ImportedModules) -> str:
 def _unknown_import(match: re.Match[str], imports: _ImportedModules) -> str:
     name = match[1]
     modules = {**module_names(), **imports}
+    remedy = did_you_mean(name, modules) or "; import its module at the top of this file"
     if name in modules:
         remedy = f"; add `{import_statement(name, modules[name])}` at the top of this file"
-    else:
-        remedy = did_you_mean(name, modules) or _module_of(name, modules)
+    elif not nearest(name, modules):  # a class that is named without its module
+        public = public_names(modules)
+        if near := nearest(name, public):
+            statement, full_name = public[near]
+            remedy = f"; write {full_name}, with `{statement}` at the top of this file"
     return f"{name!r} is not imported{remedy}"
-
-
-def _module_of(name: str, modules: _ImportedModules) -> str:
-    """Returns the remedy for a class that is named without its module."""
-    public = public_names(modules)
-    near = nearest(name, public)
-    if near is None:
-        return "; import its module at the top of this file"
-    statement, full_name = public[near]
-    return f"; write {full_name}, with `{statement}` at the top of this file"
 
 
 def _no_module(match: re.Match[str], _imports: _ImportedModules) -> str:

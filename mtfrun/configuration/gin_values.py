@@ -136,9 +136,8 @@ def parse_gin(text: Any, source: str) -> tuple[list[Any], list[tuple[int, Refere
             message = "not a gin value"
         hint = _constant_hint(error.msg)
         if is_flag:
-            raise ConfigError(
-                f"{shorten_flag(source)}: not a gin value{_value_hint(source) or hint}"
-            ) from None
+            remedy = _value_hint(source) or hint
+            raise ConfigError(f"{shorten_flag(source)}: not a gin value{remedy}") from None
         line = shorten_flag((error.text or "").strip())
         text = f"{message.rstrip('.')}: {line}{hint}"
         raise _syntax_error(source, error.lineno or 1, text) from None
@@ -148,9 +147,8 @@ def parse_gin(text: Any, source: str) -> tuple[list[Any], list[tuple[int, Refere
         if "too many nested" in str(error):  # Python 3.12 and newer count brackets
             raise _too_deep(shorten_flag(source)) from None
         if is_flag:
-            raise ConfigError(
-                f"{shorten_flag(source)}: not a gin value{_value_hint(source)}"
-            ) from None
+            remedy = _value_hint(source)
+            raise ConfigError(f"{shorten_flag(source)}: not a gin value{remedy}") from None
         message, (line, _) = error.args
         raise _syntax_error(source, line, f"{message} (is a bracket left open?)") from None
 

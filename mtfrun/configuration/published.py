@@ -72,16 +72,13 @@ def exported_names(module: Any) -> list[str]:
     if hasattr(module, "__getattr__"):  # its names are lazy
         return list(module.__all__)
     is_package = hasattr(module, "__path__")
-    return [
-        name
-        for name, value in vars(module).items()
-        if not name.startswith("_")
-        and (
-            not inspect.ismodule(value)
-            if is_package
-            else getattr(value, "__module__", None) == module.__name__
-        )
-    ]
+
+    def is_exported(value: object) -> bool:
+        if is_package:
+            return not inspect.ismodule(value)
+        return getattr(value, "__module__", None) == module.__name__
+
+    return [name for name, x in vars(module).items() if name[0] != "_" and is_exported(x)]
 
 
 def public_names(imports: Mapping[str, str]) -> dict[str, tuple[str, str]]:
@@ -128,10 +125,8 @@ def default_text(target: Any, parameter: inspect.Parameter) -> str | None:
     default = parameter.default
     if default is parameter.empty:
         return None
-    if dataclasses.is_dataclass(target):
-        fields = {field.name: field for field in dataclasses.fields(target)}
-        field = fields.get(parameter.name)
-        if field is not None and field.default_factory is not dataclasses.MISSING:
+    for field in dataclasses.fields(target) if dataclasses.is_dataclass(target) else ():
+        if field.name == parameter.name and field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
     if inspect.isclass(default) or inspect.isroutine(default):
         return f"@{shown_name(default)}"

@@ -65,10 +65,8 @@ class RunFiles:
             files = cls(**fields, copies=copies)
             files._check()
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConfigError(
-                f"{path} is damaged ({str(error)[:100]}): restore it from a backup, or name the "
-                "configuration with --gin_file"
-            ) from error
+            what = f"{path} is damaged ({str(error)[:100]})"
+            raise ConfigError(f"{what}: name the configuration with --gin_file") from error
         return files
 
     def text(self) -> str:
@@ -98,9 +96,7 @@ class Relocation:
     is_path: bool
 
     def __call__(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self._text(value)
-        return map_parts(self, value)
+        return self._text(value) if isinstance(value, str) else map_parts(self, value)
 
     def _text(self, text: str) -> str:
         if text in self.files.copies:
@@ -131,8 +127,7 @@ class Relocation:
         except OSError as error:
             raise ConfigError(
                 f"{path}: {error.strerror or error}: it is the run's copy of {name}, SHA-256 "
-                f"{copy.sha256[:12]}...: copy that file there again, or name one with "
-                f"--gin.{self.name}=..."
+                f"{copy.sha256[:12]}...: name another file with --gin.{self.name}=..."
             ) from error
         return str(path)
 

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import re
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import gin
@@ -40,6 +40,7 @@ def settings_in_use(bindings: Sequence[Binding], roots: Sequence[type]) -> list[
     """Builds nothing and reads no data. `roots` are the classes that the program calls."""
     last = last_bindings(bindings)
     macros = macros_of(last)
+    values = values_of_macros(last)
     calls = calls_of(last, [gin.get_configurable(root) for root in roots])
     settings: dict[tuple[str, str], Setting] = {}
     for (_, function), arguments in arguments_of(last, calls).items():
@@ -52,20 +53,15 @@ def settings_in_use(bindings: Sequence[Binding], roots: Sequence[type]) -> list[
             default = default_text(function, parameter)
             setting = Setting(owner, name, default, default, None, (), docs.get(name, ""))
             if name in arguments:
-                setting = _set(setting, arguments[name], macros)
+                value, chain = arguments[name].value, macro_chain(arguments[name].value, macros)
+                setting = dataclasses.replace(
+                    setting,
+                    value=value_text(replace_macros(value, values)),
+                    place=[arguments[name], *chain][-1].place,
+                    macros=tuple(macro.scope for macro in chain),
+                )
             settings.setdefault((owner, name), setting)
     return list(settings.values())
-
-
-def _set(setting: Setting, binding: Binding, macros: Mapping[str, Binding]) -> Setting:
-    chain = macro_chain(binding.value, macros)
-    values = values_of_macros(macros.values())
-    return dataclasses.replace(
-        setting,
-        value=value_text(replace_macros(binding.value, values)),
-        place=[binding, *chain][-1].place,
-        macros=tuple(macro.scope for macro in chain),
-    )
 
 
 def summary(target: Any) -> str:

@@ -108,16 +108,11 @@ class Statements:
         source = self._source(name, search_paths, including)
         if source.path in including:
             raise ConfigError(f"gin file {short_path(source.path)} includes itself")
+        what = f"gin file {short_path(source.path)} is included"
         if len(including) > _MOST_INCLUDED:
-            raise ConfigError(
-                f"gin file {short_path(source.path)} is included by way of more than "
-                f"{_MOST_INCLUDED} files"
-            )
+            raise ConfigError(f"{what} by way of more than {_MOST_INCLUDED} files")
         if len(self.files) >= _MOST_FILES:
-            raise ConfigError(
-                f"gin file {short_path(source.path)} is one of more than {_MOST_FILES} that are "
-                "included: put their statements into one"
-            )
+            raise ConfigError(f"{what} after {_MOST_FILES} files: put their statements into one")
         statements: list[SourceStatement] = []
         self.files.append(statements)
         for entry in _parse(source.open(), short_path(source.path)):
@@ -144,20 +139,17 @@ class Statements:
             path = self.find(name, search_paths, including)
             with open_regular(path, follows_links=name != self.untrusted) as file:
                 content = file.read(_MOST_BYTES + 1)
+            what = f"{short_path(path)} is not a gin file"
             if len(content) > _MOST_BYTES:
-                raise ConfigError(f"{short_path(path)} is not a gin file: it is larger than 1 MiB")
+                raise ConfigError(f"{what}: it is larger than 1 MiB")
             if b"\0" in content:
-                raise ConfigError(
-                    f"{short_path(path)} is not a gin file: it is binary; {A_GIN_FILE}"
-                )
+                raise ConfigError(f"{what}: it is binary; {A_GIN_FILE}")
             try:
                 text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
-                self.sources[name] = SourceFile(path, text)
             except UnicodeDecodeError as error:
-                raise ConfigError(
-                    f"{short_path(path)} is not a gin file: it is not UTF-8 ({error.reason}); "
-                    f"{A_GIN_FILE}"
-                ) from None
+                why = f"it is not UTF-8 ({error.reason})"
+                raise ConfigError(f"{what}: {why}; {A_GIN_FILE}") from None
+            self.sources[name] = SourceFile(path, text)
         return self.sources[name]
 
     def add_flag(self, flag: str, text: str) -> None:
@@ -191,14 +183,10 @@ class Statements:
         elif isinstance(statement, config_parser.BindingStatement):
             scope, selector, parameter = statement.scope, statement.selector, statement.arg_name
             if not parameter:
-                scope, selector, parameter = (
-                    f"{scope}/{selector}" if scope else selector,
-                    MACRO,
-                    "value",
-                )
-            self.bindings.append(
-                Binding(scope, selector, parameter, statement.value, place, from_flag)
-            )
+                name = f"{scope}/{selector}" if scope else selector
+                scope, selector, parameter = name, MACRO, "value"
+            value = statement.value
+            self.bindings.append(Binding(scope, selector, parameter, value, place, from_flag))
 
 
 def short_path(path: str | os.PathLike[str]) -> str:

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from gin import config_parser
-from mtfrun.configuration.gin_errors import explain
+from mtfrun.configuration.gin_errors import explained
 from mtfrun.configuration.gin_values import shorten_flag
 from mtfrun.configuration.published import load_published, module_names
 from mtfrun.configuration.statements import SourceStatement, Statements
@@ -51,9 +51,8 @@ def check_untrusted(statements: Statements, allowed: Sequence[str], config_of_ru
     recorded = _RECORD.search(config_of_run)
     training = f"with {recorded[1]}" if recorded else "with mtfrun alone"
     raise ConfigError(
-        f"{place}: the run's configuration {text}: with that it can run any code; if you trust "
-        f"it, allow it with {FLAG}={','.join(modules)} (the run says that it was trained "
-        f"{training})"
+        f"{place}: the run's configuration {text}: with that it can run any code; if you trust it,"
+        f" allow {FLAG}={','.join(modules)} (the run says that it was trained {training})"
     )
 
 
@@ -100,10 +99,8 @@ def _check_registration(statements: Statements) -> None:
         for entry in file:
             is_on = is_on or _is_registration(entry.statement)
             if not is_on and any(_selectors(entry)):
-                raise ConfigError(
-                    f"{entry.place}: a run's configuration begins with "
-                    "`from __gin__ import dynamic_registration`"
-                )
+                first = "`from __gin__ import dynamic_registration`"
+                raise ConfigError(f"{entry.place}: a run's configuration begins with {first}")
 
 
 def _selectors(entry: SourceStatement) -> Iterator[str]:
@@ -119,13 +116,12 @@ def _selectors(entry: SourceStatement) -> Iterator[str]:
 
 def _import_module(entry: SourceStatement, imports: Mapping[str, str]) -> ModuleType:
     statement = entry.statement
-    try:
-        module = importlib.import_module(statement.module)
-    except ImportError as error:
-        raise explain(error, imports, entry.place) or error from None
-    except RecursionError:
-        name = shorten_flag(statement.module)
-        raise ConfigError(f"{entry.place}: no module {name!r}") from None
+    with explained(imports, entry.place):
+        try:
+            module = importlib.import_module(statement.module)
+        except RecursionError:
+            name = shorten_flag(statement.module)
+            raise ConfigError(f"{entry.place}: no module {name!r}") from None
     if statement.is_from or statement.alias:
         return module
     return importlib.import_module(statement.bound_name())

@@ -97,7 +97,8 @@ def _misfit_of_one(part: Binding, option: Any, macros: _Macros) -> Binding | Non
     elif origin in _LISTS:
         if not isinstance(value, list | tuple):
             return part
-        of_items = [(x, tuple(a for a in arguments if a is not ...)) for x in value]
+        items = tuple(a for a in arguments if a is not ...)
+        of_items = [(x, items) for x in value]
     else:
         return part if _is_reference(option) else None
     wrong = (

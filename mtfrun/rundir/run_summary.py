@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from mtfrun.configuration.hyperparameters import values_of
 from mtfrun.display.formats import json_time, metric_text, short_number, time_text
 from mtfrun.display.table import table_lines
-from mtfrun.errors import ConfigError, InputError, did_you_mean
+from mtfrun.errors import InputError, did_you_mean
 from mtfrun.errors.untrusted import read_regular_text
 from mtfrun.errors.url_secrets import mask_urls
 from mtfrun.metrics.catalogue import best_mode, best_of
@@ -69,7 +70,10 @@ def summary_of(directory: pathlib.Path, name: str) -> RunSummary:
     status = record.status()
     step, damage = _newest_checkpoint(directory)
     evaluations, swept = record.evaluations(), record.swept()
-    config = _config(directory) or (swept.values if swept is not None else {})
+    config: Mapping[str, str] = swept.values if swept is not None else {}
+    with contextlib.suppress(OSError, ValueError):  # a ConfigError too
+        text = read_regular_text(directory / "config.gin", follows_links=False)
+        config = values_of(mask_urls(text)) or config
     if status is None and step is None and not run.is_training():
         state, error = ("waiting", "") if swept is None else (swept.state or "waiting", swept.error)
         return RunSummary(name, state, error, None, 0, [], config, swept)
@@ -132,14 +136,6 @@ def _newest_checkpoint(directory: pathlib.Path) -> tuple[int | None, str]:
     except InputError as error:
         return None, str(error)
     return step, stored.damages[0] if stored is not None and stored.damages else ""
-
-
-def _config(directory: pathlib.Path) -> dict[str, str]:
-    try:
-        text = read_regular_text(directory / "config.gin", follows_links=False)
-        return values_of(mask_urls(text))
-    except (OSError, ValueError, ConfigError):
-        return {}
 
 
 def metric_of(

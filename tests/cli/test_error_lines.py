@@ -61,8 +61,7 @@ FLAGS = {
     "class is not configured; bind it on Adafactor",
     "--gin.DecoderOnly.vocabulary_size=9": "DecoderOnly.vocabulary_size has no effect: the program "
     "sets it itself",
-    "--gin.TRAIN_STEPS=%gin.REQUIRED": "TRAIN_STEPS must be given a value, as in "
-    "--gin.TRAIN_STEPS=100",
+    "--gin.TRAIN_STEPS=%gin.REQUIRED": "TRAIN_STEPS needs a value, as in --gin.TRAIN_STEPS=100",
     "--gin.DROPOUT_RATE=1.5": "transformer.SelfAttention.dropout_rate is 1.5: it must be at least "
     "0 and less than 1",
     "--gin.LAYOUT='heads:modle'": "layout rule heads:modle names a mesh axis that does not exist "
