@@ -46,15 +46,17 @@ def explained(imports: _ImportedModules, flag: str | None = None) -> Iterator[No
     except Exception as error:
         text = str(error)
         place = _PLACE.search(text)
-        file = f"{short_path(place['file'])}:{place['line']}" if place else "configuration"
+        where = flag or "configuration"
+        if place and not flag:
+            where = f"{short_path(place['file'])}:{place['line']}"
         first_line = (text[: place.start()] if place else text).split("\n")[0].strip()
         for pattern, explanation in _EXPLANATIONS:
             if match := re.search(pattern, first_line):
-                raise ConfigError(f"{flag or file}: {explanation(match, imports)}") from None
+                raise ConfigError(f"{where}: {explanation(match, imports)}") from None
         if _is_of_own_module(error):
             raise
         what = first_line or type(error).__name__
-        raise ConfigError(f"{flag or file}: not a configuration: {what}") from None
+        raise ConfigError(f"{where}: not a configuration: {what}") from None
 
 
 def _is_of_own_module(error: Exception) -> bool:
