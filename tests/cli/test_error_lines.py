@@ -226,7 +226,7 @@ def test_a_file_without_imports_is_told_which_to_add(
 def test_a_macro_without_a_value_has_the_files_with_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert _refused(capsys, [*LM, "--gin_file=data/delimited_pairs.gin"]).startswith(
         "data/delimited_pairs.gin:28: macro INPUTS_LENGTH has no value; it has one in "
-        "data/jsonl_pairs.gin, data/number_tasks.gin, data/number_words.gin, data/pairs.gin, "
+        "data/number_tasks.gin, data/number_words.gin, "
     )
 
 
