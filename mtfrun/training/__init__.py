@@ -11,7 +11,6 @@ from mtfrun.training.hooks.stopping import EarlyStopping as EarlyStopping
 from mtfrun.training.hooks.stopping import MaxHours as MaxHours
 from mtfrun.training.hooks.throughput import PASSES as PASSES
 from mtfrun.training.hooks.throughput import ProcessCost as ProcessCost
-from mtfrun.training.hooks.trackers import Tracker as Tracker
 from mtfrun.training.loop import Description as Description
 from mtfrun.training.loop import TrainResult as TrainResult
 from mtfrun.training.loop import train as train

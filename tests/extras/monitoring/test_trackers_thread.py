@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 import pytest
 
+from mtfrun.extras.monitoring.trackers import Tracker
 from mtfrun.rundir import RunDirectory
-from mtfrun.training import ScalarRecord, Tracker
+from mtfrun.training import ScalarRecord
 from mtfrun.training.hooks.hook import listener
 
 
