@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtfrun.cli.launch.children import Output
-from mtfrun.cli.launch.launcher import Launch, Launcher, Program
+from mtfrun.cli.launch.launcher import Launch, Launcher
 from mtfrun.extras.plan.command import dump_environment
 
 SUBJECT = "tests.bench.mtfrun_memory"
@@ -64,9 +64,9 @@ def _run(
     with tempfile.TemporaryDirectory() as folder:
         result = pathlib.Path(folder) / "result.json"
         command = [what, f"--mesh=sequence:{devices}", f"--layout={LAYOUT}", f"--result={result}"]
-        program = Program(python, ["-m", SUBJECT], [*command, *options])
+        command += [f"--join_secs={_JOIN_SECS:g}", *options]
         errors = io.StringIO()
-        launch = Launch(program, num_processes or devices, join_secs=_JOIN_SECS)
+        launch = Launch([*python, "-m", SUBJECT], command, num_processes or devices)
         if Launcher(launch, Output(errors)).run():
             raise RuntimeError(errors.getvalue())
         values: list[dict[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
