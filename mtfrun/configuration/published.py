@@ -76,7 +76,7 @@ def exported_names(module: Any) -> list[str]:
     def is_exported(value: object) -> bool:
         if is_package:
             return not inspect.ismodule(value)
-        return getattr(value, "__module__", None) == module.__name__
+        return bool(getattr(value, "__module__", None) == module.__name__)
 
     return [name for name, x in vars(module).items() if name[0] != "_" and is_exported(x)]
 

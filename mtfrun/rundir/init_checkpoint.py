@@ -84,7 +84,7 @@ class InitCheckpoint:
       variables: a regular expression; variables in whose path it is not found keep their random
         initial values. With it, unused variables are no error.
       names: the names of variables in the checkpoint, where mtfrun does not know them, by our path
-        or by a regular expression of paths, see `variable_names.Names`; or the path of a JSON file
+        or by a regular expression of paths, see checkpoints/names.py; or the path of a JSON file
         that has them. `mtfrun checkpoints show` lists our paths, after "model/".
     """
 

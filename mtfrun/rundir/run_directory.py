@@ -43,7 +43,7 @@ class RunDirectory:
     """The files under `--model_dir`, a path in a mounted file system.
 
     Object stores (`gs://`, `s3://`) have no locks, atomic renames and forced writes, which make a
-    run safe to kill: for a run there this is its local copy, see mirror.py.
+    run safe to kill: for a run there this is its local copy, see checkpoints/mirror.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
