@@ -221,6 +221,12 @@ def test_a_value_is_the_same_after_a_round_trip(mesh: mtf.Mesh, value: Any) -> N
     np.testing.assert_array_equal(mtf.to_numpy(x), ARRAY)
 
 
+def test_a_host_value_becomes_a_constant_inside_a_function(mesh: mtf.Mesh) -> None:
+    x = mtf.import_tf_tensor(mesh, ARRAY, TRANSFER_SHAPE)
+    y = mtf.function(lambda x: x + mtf.import_tf_tensor(mesh, ARRAY, TRANSFER_SHAPE))(x)
+    np.testing.assert_array_equal(mtf.to_numpy(y), 2 * ARRAY)
+
+
 def test_the_type_is_converted(mesh: mtf.Mesh) -> None:
     x = mtf.import_tf_tensor(mesh, ARRAY, TRANSFER_SHAPE, dtype=tf.bfloat16)
     assert x.dtype == tf.bfloat16
