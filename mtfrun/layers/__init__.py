@@ -5,9 +5,7 @@ from mtfrun.layers.adapters.lora import LoRA as LoRA
 from mtfrun.layers.adapters.lora import is_kernel as is_kernel
 from mtfrun.layers.adapters.lora import low_rank_addends as low_rank_addends
 from mtfrun.layers.adapters.lora import merge_low_rank as merge_low_rank
-from mtfrun.layers.attention.attend import BiasedMemory as BiasedMemory
 from mtfrun.layers.attention.attend import attend as attend
-from mtfrun.layers.attention.attend import attend_to_both as attend_to_both
 from mtfrun.layers.attention.blocks import attention_in_blocks as attention_in_blocks
 from mtfrun.layers.attention.dot_product import AttentionHeads as AttentionHeads
 from mtfrun.layers.attention.dot_product import AttentionMemory as AttentionMemory
@@ -37,7 +35,6 @@ from mtfrun.layers.attention.masks import (
 )
 from mtfrun.layers.attention.multi_head import FurtherMemory as FurtherMemory
 from mtfrun.layers.attention.multi_head import MultiHeadAttention as MultiHeadAttention
-from mtfrun.layers.attention.positions.linear_distance import LinearDistance as LinearDistance
 from mtfrun.layers.attention.positions.linear_distance import (
     LinearDistanceBias as LinearDistanceBias,
 )
@@ -58,7 +55,6 @@ from mtfrun.layers.attention.positions.rotary import RotaryScaling as RotaryScal
 from mtfrun.layers.attention.positions.rotary import YarnScaling as YarnScaling
 from mtfrun.layers.attention.positions.rotary import rotate as rotate
 from mtfrun.layers.attention.positions.rotary import yarn_magnitude as yarn_magnitude
-from mtfrun.layers.collector import Collected as Collected
 from mtfrun.layers.collector import Collector as Collector
 from mtfrun.layers.collector import Metric as Metric
 from mtfrun.layers.collector import Recorded as Recorded
@@ -86,7 +82,6 @@ from mtfrun.layers.layer import active_shares as active_shares
 from mtfrun.layers.layer import depends_on_padding as depends_on_padding
 from mtfrun.layers.layer import in_call as in_call
 from mtfrun.layers.layer import metric_shapes as metric_shapes
-from mtfrun.layers.layer import present_call as present_call
 from mtfrun.layers.layer import reads_prompts_at_once as reads_prompts_at_once
 from mtfrun.layers.layer import updated_paths as updated_paths
 from mtfrun.layers.losses.loss_in_blocks import TokenLosses as TokenLosses

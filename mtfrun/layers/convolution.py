@@ -47,10 +47,8 @@ class _Convolution(mtf.Module):
         if len(filter_size) != n:
             sizes = f"filter_size={list(filter_size)} must be {n} number(s)"
             raise InputError(f"{type(self).__name__}: {sizes}, of {', '.join(self._spatial)}")
-        self._dtypes = dtypes
         self._strides = tuple([self._default_stride] * n if strides is None else strides)
-        self._padding = padding
-        self._blocks = tuple(blocks)
+        self._dtypes, self._padding, self._blocks = dtypes, padding, tuple(blocks)
         self._input_name = input_dim.name
         # Where input and output have dimensions of one name, the input's is renamed, as in `Dense`.
         # If the layout splits them, this gathers x: each device computes its part of the output.
@@ -156,8 +154,6 @@ class SeparableConv1D(mtf.Module):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         relative_positions: tuple[int, int] = (-1, 1),
-        depthwise_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
-        pointwise_initializer: mtf.VarianceScaling = mtf.initializers.VarianceScaling(),
         use_bias: bool = True,
     ) -> None:
         """Makes the specs of a filter {relative_position, input_dim} and its bias, and a `Dense`.
@@ -165,21 +161,13 @@ class SeparableConv1D(mtf.Module):
         Position l reads l + first ... l + last, `relative_positions` being (first, last).
         """
         super().__init__()
-        self._dtypes = dtypes
-        self._length = length_dim
+        self._dtypes, self._length = dtypes, length_dim
         self._first, last = relative_positions
         window = mtf.Dimension("relative_position", last - self._first + 1)
-        initial = depthwise_initializer([window], [window])
+        initial = mtf.VarianceScaling()([window], [window])
         self.depthwise = mtf.Variable(mesh, [window, input_dim], initial, dtypes.master)
         self.bias = mtf.Variable(mesh, [input_dim], dtype=dtypes.master) if use_bias else None
-        self.pointwise = Dense(
-            mesh,
-            [input_dim],
-            [output_dim],
-            dtypes,
-            use_bias=use_bias,
-            kernel_initializer=pointwise_initializer,
-        )
+        self.pointwise = Dense(mesh, [input_dim], [output_dim], dtypes, use_bias=use_bias)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {..., length, output_dim} for x {..., length, input_dim}."""

@@ -117,10 +117,8 @@ class Positions(mtf.Module, abc.ABC):
     def check_length(self, length: mtf.Dimension) -> None:
         """Raises a ShapeError for a sequence that is longer than `max_length`."""
         if length.size > self.max_length:
-            raise mtf.ShapeError(
-                f"sequences of {length.name}:{length.size} are longer than the positional "
-                f"embedding's max_length={self.max_length}: raise max_length"
-            )
+            most = f"max_length={self.max_length}"
+            raise mtf.ShapeError(f"sequences of {length} are longer than {most}: raise max_length")
 
 
 class PositionalEmbedding(Positions):

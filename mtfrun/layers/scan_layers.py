@@ -250,10 +250,9 @@ def _variables(rounds: Sequence[Sequence[mtf.Module]]) -> list[list[mtf.Variable
     for number, spec in enumerate(specs):
         if spec != specs[0]:
             first = next(iter(dict(spec.items() ^ specs[0].items())))
-            raise InputError(
-                f"a loop needs equal blocks, but {first.partition('/')[2]!r} of its round {number} "
-                "is not as in the first: leave scan_blocks out"
-            )
+            name = first.partition("/")[2]
+            different = f"{name!r} of round {number} is not as in the first"
+            raise InputError(f"a loop needs equal blocks, but {different}: leave scan_blocks out")
     return [list(vs.values()) for vs in by_name]
 
 

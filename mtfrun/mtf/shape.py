@@ -11,10 +11,13 @@ from mtfrun.errors import ShapeError, did_you_mean
 
 
 class Dimension(NamedTuple):
-    """A name and a size; two dimensions are equal when both are."""
+    """A name and a size; two dimensions are equal when both are. As text it is "name:size"."""
 
     name: str
     size: int
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.size}"
 
 
 DimensionLike: TypeAlias = Dimension | tuple[str, int] | str
@@ -89,7 +92,7 @@ class Shape:
     @property
     def to_string(self) -> str:
         """The text that `convert_to_shape` parses."""
-        return ";".join(f"{d.name}:{d.size}" for d in self._dims)
+        return ";".join(map(str, self._dims))
 
     def get_dim_by_name(self, name: str) -> Dimension:
         """Returns the dimension called `name`; a ShapeError has the most similar name."""
@@ -107,7 +110,7 @@ class Shape:
         for same in self._dims:
             if same.name == dim.name:
                 hint = f": its {dim.name!r} has size {same.size}"
-        raise ShapeError(f"no dimension {dim.name}:{dim.size} in {self}{hint}")
+        raise ShapeError(f"no dimension {dim} in {self}{hint}")
 
     def rename_dimension(self, old_name: str, new_name: str) -> Shape:
         old = self.get_dim_by_name(old_name)

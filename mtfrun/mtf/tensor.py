@@ -80,10 +80,8 @@ def as_tensor(x: TensorLike) -> Tensor:
         return x
     if isinstance(x, Arithmetic):
         return cast(Tensor, x.read())  # type: ignore[attr-defined]
-    raise TypeError(
-        f"expected a named tensor or a variable, got {type(x).__name__}: "
-        "convert it by mtf.import_tf_tensor or mtf.constant"
-    )
+    kind = type(x).__name__
+    raise TypeError(f"expected a named tensor, got {kind}: convert it by mtf.import_tf_tensor")
 
 
 def binary(
@@ -124,12 +122,9 @@ def align(value: tf.Tensor, shape: Shape, output_shape: Shape) -> tf.Tensor:
     """Returns `value` transposed, with axes of size 1, so that it broadcasts to `output_shape`."""
     if shape == output_shape:
         return value
-    for dim in shape:
-        if dim not in output_shape:
-            raise ShapeError(
-                f"dimension {dim.name}:{dim.size} of {shape} is not in the output {output_shape}: "
-                "reduce it first or add it to the output"
-            )
+    for dim in shape - output_shape:
+        missing = f"dimension {dim} of {shape} is not in the output {output_shape}"
+        raise ShapeError(f"{missing}: reduce it first or add it to the output")
     order = [shape.index(dim) for dim in output_shape if dim in shape]
     if order != sorted(order):
         value = tf.transpose(value, order)

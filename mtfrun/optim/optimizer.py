@@ -204,10 +204,8 @@ class SlotOptimizer(abc.ABC):
         """Yields path, variable and gradient, the last in the type of `read_precisely`."""
         missing = [path for path in self.variables if gradients.get(path) is None]
         if missing:
-            raise MissingGradientError(
-                f"no gradient of {list_some(missing)}: the loss does not depend on it; use it in "
-                "the model or freeze it"
-            )
+            text = f"no gradient of {list_some(missing)}, on which the loss does not depend"
+            raise MissingGradientError(f"{text}: use it in the model or freeze it")
         unknown = [path for path in gradients if path not in self.variables]
         if unknown:
             raise InputError(f"gradients of {list_some(unknown)} belong to no variable of init()")

@@ -77,10 +77,6 @@ class Piecewise:
       >>> schedule = Piecewise([100, 200], [1.0, 0.1, PiecewiseLinear({0: 0.1, 50: 0.0})])
       >>> [round(schedule(step), 3) for step in (0, 99, 100, 200, 225, 250)]
       [1.0, 1.0, 0.1, 0.1, 0.05, 0.0]
-
-    Attributes:
-      boundaries: steps, in ascending order.
-      pieces: schedules and numbers, one more than boundaries.
     """
 
     boundaries: Sequence[int]
@@ -89,10 +85,8 @@ class Piecewise:
     def __post_init__(self) -> None:
         _check_ascending("Piecewise.boundaries", self.boundaries)
         if len(self.pieces) != len(self.boundaries) + 1:
-            raise InputError(
-                f"Piecewise has {len(self.pieces)} pieces and {len(self.boundaries)} boundaries: "
-                "it needs one piece more than boundaries"
-            )
+            sizes = f"{len(self.pieces)} pieces and {len(self.boundaries)} boundaries"
+            raise InputError(f"Piecewise has {sizes}: it needs one piece more than boundaries")
 
     def __call__(self, step: Scalar, /) -> Scalar:
         t = to_float(step)
@@ -114,9 +108,6 @@ class PiecewiseLinear:
       >>> schedule = PiecewiseLinear({0: 0.0, 10: 1.0, 30: 0.5})
       >>> [schedule(step) for step in (0, 5, 10, 20, 30, 100)]
       [0.0, 0.5, 1.0, 0.75, 0.5, 0.5]
-
-    Attributes:
-      points: values by step, steps in ascending order.
     """
 
     points: Mapping[int, float]
@@ -147,10 +138,7 @@ class Cyclic:
       >>> [round(schedule(step), 3) for step in (0, 50, 75, 100, 150, 250)]
       [0.0, 1.0, 0.5, 0.0, 0.5, 0.25]
 
-    Attributes:
-      schedule: called with steps below `period`.
-      period: steps of a cycle.
-      factor: multiplies the values of every further cycle.
+    `factor` multiplies the values of every further cycle.
     """
 
     schedule: Schedule

@@ -118,10 +118,8 @@ class LinearWarmup:
         check_fields(self, POSITIVE, "warmup_steps")
         check_fields(self, POSITIVE, "total_steps", optional=True)
         if self.warmup_steps < 1 and self.total_steps is None:
-            raise InputError(
-                f"LinearWarmup.warmup_steps={self.warmup_steps:g} is a share of total_steps: set "
-                "total_steps, or a number of steps"
-            )
+            share = f"LinearWarmup.warmup_steps={self.warmup_steps:g} is a share of total_steps"
+            raise InputError(f"{share}: set total_steps, or a number of steps")
 
     def __call__(self, step: Scalar, /) -> Scalar:
         return warmup(step, self.warmup_steps, self.total_steps)
@@ -153,10 +151,7 @@ class LinearDecay:
       >>> [LinearDecay(1000, fraction=0.5)(step) for step in (0, 500, 750, 1000, 2000)]
       [1.0, 1.0, 0.5, 0.0, 0.0]
 
-    Attributes:
-      total_steps: steps until the value is 0.
-      fraction: the part of them in which the value falls.
-      extrapolate: fall below 0 after `total_steps`, as in Mesh TensorFlow, instead of remaining 0.
+    With `extrapolate` it falls below 0 after `total_steps`, as in Mesh TensorFlow.
     """
 
     total_steps: int
@@ -210,12 +205,8 @@ class SlantedTriangular:
       >>> [SlantedTriangular(100, ratio=10)(step) for step in (0, 10, 55, 100, 200)]
       [0.001, 0.01, 0.0055, 0.001, 0.001]
 
-    Attributes:
-      total_steps: steps until p is 0 again.
-      cut_fraction: the part of them in which the rate rises.
-      ratio: the highest rate divided by the lowest.
-      maximum: the highest rate.
-      extrapolate: let p fall below 0 outside of the training, as in Mesh TensorFlow.
+    `ratio` is the highest rate, `maximum`, by the lowest. With `extrapolate` p falls below 0
+    outside of the training, as in Mesh TensorFlow.
     """
 
     total_steps: int
@@ -226,10 +217,8 @@ class SlantedTriangular:
 
     def __post_init__(self) -> None:
         if not 0 < self.cut_fraction < 1 or self.total_steps * self.cut_fraction < 1:
-            raise InputError(
-                f"SlantedTriangular.cut_fraction is {self.cut_fraction} of {self.total_steps} "
-                "steps; it must be less than 1 and come to at least one step"
-            )
+            share = f"SlantedTriangular.cut_fraction is {self.cut_fraction} of {self.total_steps}"
+            raise InputError(f"{share} steps; it must be less than 1 and come to at least one step")
 
     def __call__(self, step: Scalar, /) -> Scalar:
         t = to_float(step)

@@ -150,7 +150,7 @@ def test_the_first_positions_are_those_of_a_gather() -> None:
 
 def test_a_sequence_longer_than_the_table_is_refused() -> None:
     position = layers.PositionalEmbedding(mtf.Mesh(ONE_DEVICE), 8, WIDTH)
-    with pytest.raises(mtf.ShapeError, match=r"length:9 are longer than .* max_length=8"):
+    with pytest.raises(mtf.ShapeError, match=r"length:9 are longer than max_length=8"):
         position.first(mtf.Dimension("length", 9))
 
 

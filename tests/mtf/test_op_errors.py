@@ -51,7 +51,7 @@ def _loop(body: Callable[..., list[mtf.Tensor]], **kwargs: bool) -> None:
         (lambda: mtf.slice(X, 4, 3, "b"), r"slice \[4, 7\) is outside of b:6"),
         (lambda: mtf.pad(X, [-1, 0], "b"), r"paddings must not be negative, got \(-1, 0\) for b"),
         (lambda: mtf.pool_tensor_1d(X, "b:6", pool_size=4), "windows of 4 do not divide b:6"),
-        (lambda: mtf.top_k(X, "b:6", "k:7"), "the 7 entries of 'k' from the 6 of 'b': ask"),
+        (lambda: mtf.top_k(X, "b:6", "k:7"), "top_k cannot take k:7 entries from b:6: ask"),
         (lambda: mtf.gather(X, IDS, "c:2"), "no dimension c:2 in"),
         (
             lambda: mtf.gather(X, mtf.zeros(MESH, "a:4", tf.int32), "a:4"),
@@ -71,7 +71,10 @@ def _loop(body: Callable[..., list[mtf.Tensor]], **kwargs: bool) -> None:
             "x .* has the channels c:3, but the filter .* takes d:3: rename one",
         ),
         (lambda: _loop(lambda x: [mtf.reduce_sum(x)]), "changes a variable of .* to Shape"),
-        (lambda: _loop(lambda x: [x, x]), "returns 2 values for 1 variables: sums over the rounds"),
+        (
+            lambda: _loop(lambda x: [x, x]),
+            "body_fn returns 2 values for 1 variables: sums over the rounds",
+        ),
     ],
 )
 def test_a_mistake_is_an_error_in_one_line(call: Callable[[], object], message: str) -> None:

@@ -128,6 +128,7 @@ _NO_OPERATIONS = """
 
     test_variables.py: assign assign_add assign_paths assign_sub initialize read_once read_variable
     shard_variables sharded_names with_values
+    tests/layers/test_lora.py: find_paths
     tests/extras/mesh_tensorflow/test_ensemble.py: stack_variables
     tests/checkpoints/test_retention.py: owned_shards
     tests/extras/plan: planned_meshes

@@ -186,7 +186,7 @@ def test_depthwise_convolution_of_images_is_that_of_tensorflow(
 
 def test_a_filter_of_other_channels_is_an_error() -> None:
     mesh = mtf.Mesh()
-    with pytest.raises(mtf.ShapeError, match="must end in length and channels"):
+    with pytest.raises(mtf.ShapeError, match="depthwise_conv1d needs x"):
         mtf.depthwise_conv1d(
             mtf.zeros(mesh, "length:8;channels:4"),
             mtf.zeros(mesh, "taps:3;channels:2"),

@@ -68,7 +68,7 @@ class Plan:
             if of_dim.rule
         ]
         names = {name for name, _ in self.axes}
-        rules += [f"mean over {dim.name}:{dim.size}" for dim in self.view if dim.name not in names]
+        rules += [f"mean over {dim}" for dim in self.view if dim.name not in names]
         if self.factor != 1.0:
             rules.append(f"x {self.factor:.4g}")
         return "; ".join(rules) or "as it was"

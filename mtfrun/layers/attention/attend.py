@@ -55,7 +55,7 @@ def attend(
             memory.values,
             memory_length=memory_length,
             output_shape=query.shape - d_kv + d_v,
-            bias=bias.value(query.dtype, [*(query.shape - d_kv), memory_length]),
+            bias=bias.value(query.dtype, logits.shape),
             extra_logit=extra_logit,
             drop=record_and_drop,
         )

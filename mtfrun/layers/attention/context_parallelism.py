@@ -40,9 +40,9 @@ class HeadGroups:
         devices = parts * mesh.num_splits(heads)
         if heads.size % devices:
             raise mtf.LayoutError(
-                f"{length.name}:{length.size} is split over {parts} devices, which exchange their"
-                f" positions for heads: {devices} must divide the {heads.size} heads of keys and"
-                f" values (num_memory_heads, or num_heads), or drop the rule for {length.name!r}"
+                f"{length} is split over {parts} devices, which exchange positions for heads: "
+                f"{devices} must divide the {heads.size} heads of keys and values "
+                f"(num_memory_heads, or num_heads), or drop the rule for {length.name!r}"
             )
         return cls(heads, parts)
 
@@ -94,9 +94,7 @@ class HeadGroups:
             x = mtf.rename_dimension(x, "length", QUERY_LENGTH)
         if self.heads not in x.shape:
             return x
-        x = self.of_kernel(x)
-        first = mtf.transpose(x, [self.groups, *(x.shape - self.groups)])
-        return mtf.rename_dimension(first, self.groups.name, "length")
+        return mtf.rename_dimension(self.cut(x), self.groups.name, "length")
 
 
 def _rename(shape: mtf.Shape, old: str, new: str, first: str) -> mtf.Shape:

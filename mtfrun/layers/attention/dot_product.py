@@ -84,10 +84,7 @@ class AttentionHeads(AttentionLogits):
                 f"num_memory_heads={self.num_memory_heads} must divide num_heads={self.num_heads}"
             )
         if self.shared_kv and self.norm is not None:
-            raise InputError(
-                "AttentionHeads.shared_kv: keys with a norm are not the values: leave out one of "
-                "shared_kv and norm"
-            )
+            raise InputError("AttentionHeads: leave out one of shared_kv and norm, of keys alone")
 
     @property
     def query_dims(self) -> list[mtf.Dimension]:
@@ -144,10 +141,8 @@ class AttentionHeads(AttentionLogits):
 def head_size(d_model: int, num_heads: int) -> int:
     """Returns d_model / num_heads, as in Vaswani et al. 2017, section 3.2.2, for gin files."""
     if num_heads < 1 or d_model % num_heads:
-        raise InputError(
-            f"d_model={d_model} is not a multiple of num_heads={num_heads}: change one of them, or "
-            "set the size of a head, D_KV"
-        )
+        sizes = f"d_model={d_model} is not a multiple of num_heads={num_heads}"
+        raise InputError(f"{sizes}: change one of them, or set the size of a head, D_KV")
     return d_model // num_heads
 
 

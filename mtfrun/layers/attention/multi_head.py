@@ -70,10 +70,7 @@ class MultiHeadAttention(mtf.Module):
         super().__init__()
         check_range("block_length", block_length, COUNT, optional=True)
         if heads.shared_kv and rotary:
-            raise InputError(
-                "AttentionHeads.shared_kv: rotated keys are not the values: leave out one of "
-                "shared_kv and rotary"
-            )
+            raise InputError("AttentionHeads: leave out one of shared_kv and rotary, of keys alone")
         self._mesh, self._d_model, self._dtypes = mesh, d_model, dtypes
         self._block_length = block_length
         self.heads = heads
@@ -130,7 +127,7 @@ class MultiHeadAttention(mtf.Module):
             extra_logit=self.heads.extra_logit,
             drop=functools.partial(self.dropout, call=call),
         )
-        return self._output(mixed, x.shape, None)
+        return self._projections.output(mixed, self.output, self.output_bias, x.shape, None)
 
     def over_sequences(
         self,
@@ -148,9 +145,8 @@ class MultiHeadAttention(mtf.Module):
         is split over devices, they exchange heads for positions. A `further` memory is in the same
         softmax. position: {batch..., length} int32 of both, by default 0, 1, ...
         """
-        groups = HeadGroups.of(
-            self._mesh, x.shape.get_dim_by_name("length"), self.heads.memory_dims
-        )
+        length = x.shape.get_dim_by_name("length")
+        groups = HeadGroups.of(self._mesh, length, self.heads.memory_dims)
         query = self._queries(x, position, groups, call)
         contents = self._keys_and_values(memory, position, groups, call)
         length, memory_length = query.shape.dims[-2], contents.keys.shape.dims[-2]
@@ -189,7 +185,7 @@ class MultiHeadAttention(mtf.Module):
             )
         if groups is not None:
             mixed = groups.exchange_back(mixed, length)
-        return self._output(mixed, x.shape, groups)
+        return self._projections.output(mixed, self.output, self.output_bias, x.shape, groups)
 
     def _further_memory(
         self,
@@ -220,9 +216,8 @@ class MultiHeadAttention(mtf.Module):
         project, heads = self._projections.project, self.heads.memory_dims
         if self.key is None or self.value is None:
             assert self.key_value is not None
-            return SharedKeysAndValues(
-                project(memory, self.key_value, self.key_value_bias, heads, groups)
-            )
+            shared = project(memory, self.key_value, self.key_value_bias, heads, groups)
+            return SharedKeysAndValues(shared)
         keys = project(memory, self.key, self.key_bias, heads, groups)
         keys = self._projections.normalise(keys, self.key_norm, groups, call)
         values = project(memory, self.value, self.value_bias, heads, groups)
@@ -239,12 +234,10 @@ class MultiHeadAttention(mtf.Module):
     def _queries(
         self, x: mtf.Tensor, position: mtf.Tensor | None, groups: HeadGroups | None, call: Call
     ) -> mtf.Tensor:
-        query = self._projections.project(
-            x, self.query, self.query_bias, self.heads.query_dims, groups
-        )
+        dims, scale = self.heads.query_dims, self.logits_scale
+        query = self._projections.project(x, self.query, self.query_bias, dims, groups)
         query = self._projections.normalise(query, self.query_norm, groups, call)
         query = self._rotate(query, position)
-        scale = self.logits_scale
         return query if scale == 1.0 else query * scale
 
     @property
@@ -258,6 +251,3 @@ class MultiHeadAttention(mtf.Module):
         if position is None:
             position = mtf.range(self._mesh, x.shape.dims[-2])
         return rotate(x, position, self.heads.size_dim, self.rotary)
-
-    def _output(self, mixed: mtf.Tensor, shape: mtf.Shape, groups: HeadGroups | None) -> mtf.Tensor:
-        return self._projections.output(mixed, self.output, self.output_bias, shape, groups)

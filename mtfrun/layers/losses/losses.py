@@ -33,10 +33,8 @@ def sigmoid_cross_entropy_with_logits(
     """
     logits, targets = mtf.to_float(logits), mtf.to_float(targets)
     if set(logits.shape) != set(targets.shape):
-        raise mtf.ShapeError(
-            f"logits {logits.shape} and targets {targets.shape} must have the same dimensions: "
-            "use mtf.broadcast or mtf.reduce_mean"
-        )
+        shapes = f"logits {logits.shape} and targets {targets.shape}"
+        raise mtf.ShapeError(f"{shapes} must have the same dimensions: use mtf.broadcast")
     # -log(1 - sigmoid(x)) = softplus(x), and -log(sigmoid(x)) = softplus(x) - x.
     return mtf.softplus(logits) - logits * targets
 

@@ -78,8 +78,8 @@ def _output_shape(
         shape = convert_to_shape(output_shape)
         for dim in shape - all_dims:
             raise ShapeError(
-                f"einsum output {shape} has a new dimension {dim.name}:{dim.size} that is in "
-                f"none of {', '.join(map(str, shapes))}: add it with mtf.broadcast"
+                f"einsum output {shape} has a new dimension {dim} in none of "
+                f"{', '.join(map(str, shapes))}: add it with mtf.broadcast"
             )
         return shape
     if reduced_dims is None:

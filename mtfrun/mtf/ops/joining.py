@@ -49,12 +49,12 @@ def split(
     if isinstance(num_or_size_splits, int):
         number = num_or_size_splits
         if number < 1 or dim.size % number:
-            raise ShapeError(f"{dim.name}:{dim.size} cannot be split into {number} equal parts")
+            raise ShapeError(f"{dim} cannot be split into {number} equal parts")
         sizes = [dim.size // number] * number
     else:
         sizes = list(num_or_size_splits)
         if sum(sizes) != dim.size:
-            raise ShapeError(f"parts of {sizes} do not make up {dim.name}:{dim.size}")
+            raise ShapeError(f"parts of {sizes} do not make up {dim}")
     gathered = gather_along(x, dim)
     return [_slice(x, gathered, dim, sum(sizes[:i]), size) for i, size in enumerate(sizes)]
 
@@ -94,7 +94,7 @@ def slice(x: TensorLike, begin: int, size: int, slice_dim_name: str) -> Tensor: 
     x = as_tensor(x)
     dim = x.shape.get_dim_by_name(slice_dim_name)
     if begin < 0 or size < 1 or begin + size > dim.size:
-        raise ShapeError(f"slice [{begin}, {begin + size}) is outside of {dim.name}:{dim.size}")
+        raise ShapeError(f"slice [{begin}, {begin + size}) is outside of {dim}")
     return x if size == dim.size else _slice(x, gather_along(x, dim), dim, begin, size)
 
 

@@ -59,7 +59,7 @@ def slicewise(
     for dim in splittable:
         if not any(dim in x.shape for x in tensors):
             inputs = ", ".join(str(x.shape) for x in tensors)
-            raise ShapeError(f"splittable dimension {dim.name}:{dim.size} is in none of {inputs}")
+            raise ShapeError(f"splittable dimension {dim} is in none of {inputs}")
 
     def apply(*inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         gathered = (gather_along(x, *(d for d in x.shape if d not in splittable)) for x in inputs)

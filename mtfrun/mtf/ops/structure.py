@@ -53,10 +53,8 @@ def reshape(x: TensorLike, new_shape: ShapeLike) -> Tensor:
     if x.shape == shape:
         return x
     if x.shape.size != shape.size:
-        raise ShapeError(
-            f"{x.shape} of {x.shape.size} entries cannot be reshaped to {shape} of {shape.size}: "
-            "the sizes must have the same product"
-        )
+        sizes = f"of {x.shape.size} entries cannot be reshaped to {shape} of {shape.size}"
+        raise ShapeError(f"{x.shape} {sizes}: the sizes must have the same product")
     if x.shape.to_integer_list == shape.to_integer_list:
         # The layout is set before and after: otherwise DTensor cannot lay out the gradient of an
         # argument of the program that is split differently here.

@@ -56,10 +56,7 @@ def top_k(x: TensorLike, reduced_dim: DimensionLike, k_dim: DimensionLike) -> tu
     reduced_dim, k_dim = convert_to_dimension(reduced_dim), convert_to_dimension(k_dim)
     x.shape.index(reduced_dim)
     if k_dim.size > reduced_dim.size:
-        raise ShapeError(
-            f"top_k cannot take the {k_dim.size} entries of {k_dim.name!r} from the "
-            f"{reduced_dim.size} of {reduced_dim.name!r}: ask for fewer"
-        )
+        raise ShapeError(f"top_k cannot take {k_dim} entries from {reduced_dim}: ask for fewer")
     batch = x.shape - reduced_dim
     shape = batch + k_dim
     if is_traced_for_xla(x.mesh) and fits_blocks(reduced_dim.size, k_dim.size):

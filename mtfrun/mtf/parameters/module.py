@@ -56,8 +56,8 @@ def assign_paths(root: Any) -> None:
     for path, x in _walk(root, ""):
         if path in paths:
             raise ShapeError(
-                f"two parts of {type(root).__name__} have the path '{path}': change a key of a "
-                "dictionary that is empty, has a '/' or is as text equal to another"
+                f"two parts of {type(root).__name__} have the path '{path}': keys of dictionaries "
+                "must be different texts, not empty and without '/'"
             )
         paths.add(path)
         if isinstance(x, Module):

@@ -50,10 +50,8 @@ class DeviceSettings:
                 try:
                     tf.config.experimental.set_memory_growth(gpu, self.memory_growth)
                 except (RuntimeError, ValueError) as error:
-                    raise LayoutError(
-                        f"DeviceSettings.memory_growth={self.memory_growth}: TensorFlow has "
-                        "started with another value: make the mesh before any tensor"
-                    ) from error
+                    setting = f"DeviceSettings.memory_growth={self.memory_growth}"
+                    raise LayoutError(f"{setting}: make the mesh before any tensor") from error
 
 
 def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:

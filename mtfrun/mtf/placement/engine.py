@@ -240,10 +240,8 @@ def connect_processes(kind: str, count: int, description: str) -> None:
     if _Started.devices == devices:
         return
     if _Started.devices is not None:
-        raise LayoutError(
-            f"this process has started with {_Started.devices[1]} {_Started.devices[0]} device(s): "
-            "all meshes of several processes need the same devices"
-        )
+        started = f"{_Started.devices[1]} {_Started.devices[0]} device(s)"
+        raise LayoutError(f"this process has started with {started}: use them in all meshes")
     jobs = processes.gather(_free_address(), "jobs")
     os.environ["DTENSOR_JOB_NAME"] = _JOB
     os.environ["DTENSOR_CLIENT_ID"] = str(processes.index())

@@ -35,10 +35,8 @@ class LayoutRules(Mapping[str, str]):
         rules: dict[str, str] = {}
         for dimension, axis in pairs:
             if rules.setdefault(dimension, axis) != axis:
-                raise LayoutError(
-                    f"layout maps dimension {dimension!r} to both {rules[dimension]!r} "
-                    f"and {axis!r}: a dimension is split over one mesh axis"
-                )
+                axes = f"{rules[dimension]!r} and {axis!r}"
+                raise LayoutError(f"layout maps dimension {dimension!r} to both {axes}: keep one")
         self._rules = rules
 
     def __getitem__(self, dimension: str) -> str:
@@ -112,7 +110,7 @@ def check_divides(parts: int, dim: Dimension, how: str, shape: Shape | None = No
     if dim.size % parts:
         of_shape = "" if shape is None else f" of {shape}"
         raise LayoutError(
-            f"dimension {dim.name}:{dim.size}{of_shape} cannot be split {how}: make its size "
+            f"dimension {dim}{of_shape} cannot be split {how}: make its size "
             f"{legal_sizes(parts, dim)}, or change the mesh or the rule"
         )
 

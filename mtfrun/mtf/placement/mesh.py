@@ -89,10 +89,10 @@ class Mesh:
         axes = self.shape.dimension_names
         for dimension, axis in self.layout.items():
             if axis not in axes:
+                hint = did_you_mean(axis, axes) or ": change the rule, or give the mesh the axis"
                 raise LayoutError(
                     f"layout rule {dimension}:{axis} names a mesh axis that does not exist "
-                    f"(the mesh is {self.shape.to_string or 'empty'})"
-                    f"{did_you_mean(axis, axes) or ': change the rule, or give the mesh the axis'}"
+                    f"(the mesh is {self.shape.to_string or 'empty'}){hint}"
                 )
         self.batch_parts = check_reproducible(
             convert_to_shape(reproducible), self.shape, self.layout
@@ -239,13 +239,11 @@ class Mesh:
             self._partitions.clear()
             self._layouts.clear()
             problems = ", ".join(
-                f"{dim.name}:{dim.size} over {self.axis_of(dim)}:{n} ({legal_sizes(n, dim)})"
+                f"{dim} over {self.axis_of(dim)}:{n} ({legal_sizes(n, dim)})"
                 for dim, n in undivided.items()
             )
-            raise LayoutError(
-                f"mesh {self.shape.to_string} does not divide {problems}: use the sizes in "
-                "brackets, or change the mesh or the rules"
-            )
+            mesh = f"mesh {self.shape.to_string} does not divide"
+            raise LayoutError(f"{mesh} {problems}: use the sizes in brackets, or change the mesh")
 
     def check_parts(self, batch: Dimension) -> None:
         """Raises a LayoutError unless the batch can be split into `batch_parts`, if any."""

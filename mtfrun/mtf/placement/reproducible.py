@@ -21,16 +21,12 @@ def check_reproducible(fixed: Shape, shape: Shape, layout: LayoutRules) -> Dimen
     axis = layout.get("batch")
     for name in fixed.dimension_names:
         if name not in shape.dimension_names:
-            raise LayoutError(
-                f"{what}: the mesh {shape.to_string} has no axis {name!r}"
-                f"{did_you_mean(name, shape.dimension_names)}"
-            )
+            hint = did_you_mean(name, shape.dimension_names)
+            raise LayoutError(f"{what}: the mesh {shape.to_string} has no axis {name!r}{hint}")
     if axis not in fixed.dimension_names:
         remedy = "add the rule batch:" + fixed[0].name if axis is None else f"add {axis}:8"
-        raise LayoutError(
-            f"{what} does not say into how many parts the batch is split, over mesh axis {axis}: "
-            f"{remedy}, for example"
-        )
+        unknown = f"{what} does not say into how many parts the batch is split over {axis}"
+        raise LayoutError(f"{unknown}: {remedy}, for example")
     parts = fixed.get_dim_by_name(axis)
     devices = shape.get_dim_by_name(axis).size
     if parts.size & (parts.size - 1) or parts.size % devices:
@@ -42,14 +38,12 @@ def check_reproducible(fixed: Shape, shape: Shape, layout: LayoutRules) -> Dimen
         expected = 1 if name not in fixed.dimension_names else fixed.get_dim_by_name(name).size
         if name != axis and size != expected:
             raise LayoutError(
-                f"{what}: the mesh has {size} device(s) along {name!r}, not {expected}; the bits "
-                f"depend on all axes but {axis!r}: change the mesh, or write "
-                f"{axis}:{parts.size},{name}:{size}"
+                f"{what}: the mesh has {size} device(s) along {name!r}, not {expected}, on which "
+                f"the bits depend: change the mesh, or write {axis}:{parts.size},{name}:{size}"
             )
     for dimension, of_rule in layout.items():
         if of_rule == axis and dimension not in _BATCH:
             raise LayoutError(
-                f"{what}: the rule {dimension}:{axis} splits more than the batch over {axis!r}: "
-                "remove it"
+                f"{what}: remove the rule {dimension}:{axis}, which is not the batch's"
             )
     return parts

@@ -129,8 +129,7 @@ def serialize_training_step(
     batch = mtf.convert_to_dimension(batch_dim)
     if batch.size % num_splits:
         raise mtf.ShapeError(
-            f"{num_splits} microbatches do not divide {batch.name}:{batch.size}: "
-            "take a divisor of its size"
+            f"{num_splits} microbatches do not divide {batch}: take a divisor of its size"
         )
     for feature in features.values():
         feature.shape.index(batch)

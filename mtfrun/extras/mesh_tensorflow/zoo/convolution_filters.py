@@ -139,9 +139,7 @@ class _SoftmaxFilters(mtf.Module):
     def __init__(self, d_model: mtf.Dimension, repeats: int) -> None:
         super().__init__()
         if repeats < 1 or d_model.size % repeats:
-            raise InputError(
-                f"repeats={repeats} of filters must divide {d_model.name}:{d_model.size}"
-            )
+            raise InputError(f"repeats={repeats} of filters must divide {d_model}")
         self._d_model, self._repeats = d_model, repeats
         self._filters = mtf.Dimension("filters", d_model.size // repeats)
 

@@ -92,7 +92,7 @@ class TransparentDecoder(Stack):
         outputs, blocks = self.mixture_of_outputs.shape.dims
         if outputs not in encoder.output.shape:
             raise InputError(
-                f"a TransparentDecoder mixes {outputs.name}:{outputs.size}, and the encoder "
+                f"a TransparentDecoder mixes {outputs}, and the encoder "
                 f"returns {encoder.output.shape}: take a TransparentEncoder, and give "
                 f"EncoderMixture.num_encoder_layers={outputs.size - 1} its number of blocks"
             )

@@ -161,10 +161,8 @@ class Llama3Scaling(RotaryScaling):
     def __post_init__(self) -> None:
         check_fields(self, POSITIVE, "factor")
         if not 0 < self.low_frequency_factor < self.high_frequency_factor:
-            raise InputError(
-                f"low_frequency_factor={self.low_frequency_factor} must be positive and below "
-                f"high_frequency_factor={self.high_frequency_factor}"
-            )
+            low, high = self.low_frequency_factor, self.high_frequency_factor
+            raise InputError(f"low_frequency_factor={low} must be positive and below {high}")
 
     def __call__(self, frequencies: np.ndarray, base: float) -> np.ndarray:
         turns = self.original_length * frequencies / (2 * math.pi)
@@ -199,10 +197,8 @@ class YarnScaling(RotaryScaling):
     def __post_init__(self) -> None:
         check_fields(self, POSITIVE, "factor")
         if not 0 < self.slow_turns <= self.fast_turns:
-            raise InputError(
-                f"slow_turns={self.slow_turns} must be positive and at most "
-                f"fast_turns={self.fast_turns}"
-            )
+            slow, fast = self.slow_turns, self.fast_turns
+            raise InputError(f"slow_turns={slow} must be positive and at most fast_turns={fast}")
 
     @property
     def magnitude(self) -> float:

@@ -77,7 +77,9 @@ def while_loop(
             results = list(body_fn(*values[:number]))
         require_expected(key, reports, expected)
         reported[:] = reports
-        _require_number(results, count, has_accumulators)
+        if len(results) != count:
+            remedy = "" if has_accumulators else ": sums over the rounds need has_accumulators=True"
+            raise ShapeError(f"body_fn returns {len(results)} values for {count} variables{remedy}")
         results[number:] = tf.nest.map_structure(add, list(values[number:count]), results[number:])
         return [*results, *next_loop_variables(values[count:], reports)]
 
@@ -103,7 +105,11 @@ def _while_loop(
     initial = tf.nest.flatten(variables)
 
     def body(*values: tf.Tensor) -> list[tf.Tensor]:
-        before = _lay_out(_to_tensors(variables, values))
+        # DTensor ends the process for a gradient in a body through a relayout of values computed
+        # from variables that come from another loop, because it does not know their mesh yet.
+        before = tf.nest.map_structure(
+            lambda x: lay_out(x, x.value, x.shape), list(_to_tensors(variables, values))
+        )
         passed_on = {id(x.value) for x in tf.nest.flatten(before)}
         results = body_fn(*before)
         # The layout of a loop variable must be the same in every round.
@@ -181,23 +187,6 @@ def _to_tensors(variables: Any, values: Sequence[tf.Tensor]) -> Any:
         for x, value in zip(tf.nest.flatten(variables), values, strict=True)
     ]
     return tf.nest.pack_sequence_as(variables, tensors)
-
-
-def _lay_out(variables: list[Any]) -> list[Any]:
-    """Returns the loop variables, laid out where a body begins.
-
-    DTensor ends the process for a gradient in a body through a relayout of values computed from
-    variables that come from another loop, because it does not know their mesh yet.
-    """
-    return list(tf.nest.map_structure(lambda x: lay_out(x, x.value, x.shape), variables))
-
-
-def _require_number(results: Sequence[Any], number: int, has_accumulators: bool) -> None:
-    if len(results) != number:
-        raise ShapeError(
-            f"the loop's body returns {len(results)} values for {number} variables"
-            + ("" if has_accumulators else ": sums over the rounds need has_accumulators=True")
-        )
 
 
 def shapes_of_results(fn: Callable[..., Any], inputs: Sequence[Any]) -> Any:

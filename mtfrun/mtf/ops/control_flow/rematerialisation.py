@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from mtfrun.errors import InputError, did_you_mean
+from mtfrun.errors import InputError
 from mtfrun.mtf.context import set_inside
 from mtfrun.mtf.gradients import copies_on_meshes
 from mtfrun.mtf.parameters.variables import substitutes, with_values
@@ -36,10 +36,8 @@ class _Kept:
         unknown = set(self.recomputed or ()) - self.found
         if unknown:
             name = min(unknown)
-            raise InputError(
-                f"nothing that is recomputed is called {name!r}{did_you_mean(name, self.found)}: "
-                f"there are {', '.join(sorted(self.found)) or 'no names'}"
-            )
+            names = ", ".join(sorted(self.found)) or "no names"
+            raise InputError(f"nothing that is recomputed is called {name!r}: there are {names}")
         self.is_stored = True
 
     def keep(self, x: Tensor, name: str) -> Tensor:

@@ -24,17 +24,16 @@ from mtfrun.mtf.flops import add_product
 from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
-    add_halos,
+    can_be_fused,
     drop_skipped_entries,
     merged_names,
+    over_blocks,
     over_merged_batch,
     pad_value,
+    resize,
     same_window,
-    split_leading_axes,
-    split_spatial_again,
-    split_spatial_as_blocks,
+    spatial_strides,
     taps,
-    windows_over,
 )
 from mtfrun.mtf.ops.structure import reshape
 from mtfrun.mtf.placement import engine
@@ -107,20 +106,8 @@ def conv3d_with_blocks(
     return _convolution(x, filter, strides, padding, [d_blocks_dim, h_blocks_dim, None])
 
 
-def spatial_strides(strides: Sequence[int], num_spatial: int) -> list[int]:
-    """Returns the strides of the spatial dimensions, from these alone or from [1, *strides, 1]."""
-    strides = list(strides)
-    if len(strides) == num_spatial + 2 and strides[0] == strides[-1] == 1:
-        strides = strides[1:-1]
-    if len(strides) != num_spatial or any(s < 1 for s in strides):
-        raise ShapeError(f"strides must be {num_spatial} positive numbers, got {strides}")
-    return strides
-
-
 def check_filter(x: Tensor, filter: Tensor, num_spatial: int, channels_at: int) -> None:
     """Raises unless the filter fits x: its dimension at `channels_at` is x's last one."""
-    if x.shape.ndims <= num_spatial:
-        raise ShapeError(f"x {x.shape} needs {num_spatial} spatial dimensions and channels")
     if filter.shape.ndims != num_spatial + 2:
         raise ShapeError(
             f"filter {filter.shape} must have {num_spatial} spatial dimensions and two of channels"
@@ -129,8 +116,8 @@ def check_filter(x: Tensor, filter: Tensor, num_spatial: int, channels_at: int) 
     taken = filter.shape[channels_at]
     if taken != channels:
         raise ShapeError(
-            f"x {x.shape} has the channels {channels.name}:{channels.size}, but the filter "
-            f"{filter.shape} takes {taken.name}:{taken.size}: rename one (mtf.rename_dimension)"
+            f"x {x.shape} has the channels {channels}, but the filter "
+            f"{filter.shape} takes {taken}: rename one (mtf.rename_dimension)"
         )
     for dim in filter.shape.dims[:num_spatial]:
         if filter.mesh.num_splits(dim) > 1:
@@ -143,37 +130,18 @@ def _convolution(
     x, filter = as_tensor(x), as_tensor(filter)
     n = len(blocks)
     check_filter(x, filter, n, channels_at=-2)
-    spatial = x.shape.dims[-n - 1 : -1]
-    out = filter.shape.dims[-1]
-    sizes = filter.shape.to_integer_list[:n]
-    windows = windows_over(spatial, blocks, sizes, spatial_strides(strides, n), padding)
-    wide, parts, part_blocks = split_spatial_as_blocks(x, spatial, blocks)
-    wide, windows = add_halos(wide, parts, part_blocks, windows)
-    value = convolve_valid(wide, filter, windows)
-    y = lay_out(x, value, resize(wide.shape, value, out))
-    # Every result is a sum over the filter's places and the channels.
-    add_product(2 * y.shape.size * filter.shape.size // out.size, x.dtype)
-    return split_spatial_again(y, spatial)
-
-
-def convolve_valid(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
-    """Returns the value of the convolution of every block alone, fused or composed.
-
-    x: {..., *spatial, channels}, no spatial dimension split; filter: {*filter_spatial, channels,
-    out}; the windows have the padding that is still to be added.
-    """
     channels, out = filter.shape.dims[-2:]
-    num_leading = x.shape.ndims - len(windows) - 1
-    split_channels = x.mesh.num_splits(channels) > 1 or x.mesh.num_splits(out) > 1
-    if split_channels or len(split_leading_axes(x, num_leading)) > 1:
-        return convolve_patches(x, filter, windows)
-    return _fused_convolution(x, filter, windows)
 
+    def convolve(x: Tensor, windows: Sequence[Window]) -> Tensor:
+        is_fused = can_be_fused(x, x.shape.ndims - n - 1, channels, out)
+        value = (_fused_convolution if is_fused else convolve_patches)(x, filter, windows)
+        y = lay_out(x, value, resize(x.shape, value, out))
+        # Every result is a sum over the filter's places and the channels.
+        add_product(2 * y.shape.size * filter.shape.size // out.size, x.dtype)
+        return y
 
-def resize(shape: Shape, value: tf.Tensor, out: Dimension) -> Shape:
-    """Returns the dimension names of `shape` with the sizes of `value`; the last is `out`."""
-    names = [*shape.dimension_names[:-1], out.name]
-    return Shape(zip(names, value.shape.as_list(), strict=True))
+    sizes = filter.shape.to_integer_list[:n]
+    return over_blocks(x, blocks, sizes, spatial_strides(strides, n), padding, convolve)
 
 
 def _fused_convolution(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:

@@ -20,14 +20,13 @@ from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.spatial.halo import add_margins
 from mtfrun.mtf.ops.spatial.windows import (
     Window,
-    add_halos,
+    can_be_fused,
+    over_blocks,
     over_merged_batch,
     same_window,
-    split_leading_axes,
     split_spatial_again,
     split_spatial_as_blocks,
     taps,
-    windows_over,
 )
 from mtfrun.mtf.ops.structure import reshape, transpose
 from mtfrun.mtf.placement import engine
@@ -46,10 +45,8 @@ def depthwise_conv1d(
     x, filter = as_tensor(x), as_tensor(filter)
     length = convert_to_dimension(length_dim)
     if x.shape.dims[-2:-1] != [length] or filter.shape.dims[1:] != x.shape.dims[-1:]:
-        raise ShapeError(
-            f"x {x.shape} must end in {length.name} and channels, and the filter {filter.shape} "
-            "be a size and these channels"
-        )
+        expected = f"x {{..., {length}, channels}} and a filter {{size, channels}}"
+        raise ShapeError(f"depthwise_conv1d needs {expected}, not {x.shape} and {filter.shape}")
     size = filter.shape[0].size
     before, after = max(0, -min_relative_pos), max(0, min_relative_pos + size - 1)
     split, (part,), (blocks,) = split_spatial_as_blocks(x, [length], [None])
@@ -58,8 +55,8 @@ def depthwise_conv1d(
     *leading, positions, channels = covered.shape.dims
     height = Dimension("_height", 1)
     y = _convolve(
-        reshape(covered, [*leading, height, positions, channels]),
         reshape(filter, [Dimension("_filter_height", 1), *filter.shape]),
+        reshape(covered, [*leading, height, positions, channels]),
         [Window(1, 1), Window(size, 1)],
     )
     y = reshape(y, [*leading, part, channels])
@@ -80,25 +77,21 @@ def depthwise_conv2d(
     """
     x, filter = as_tensor(x), as_tensor(filter)
     if x.shape.ndims < 3 or filter.shape.ndims != 3 or x.shape.dims[-1] != filter.shape.dims[-1]:
-        raise ShapeError(
-            f"x {x.shape} must end in height, width and channels, and the filter {filter.shape} be "
-            "two sizes and these channels"
-        )
+        expected = "x {..., height, width, channels} and a filter {size, size, channels}"
+        raise ShapeError(f"depthwise_conv2d needs {expected}, not {x.shape} and {filter.shape}")
     for dim in filter.shape.dims[:2]:
         if filter.mesh.num_splits(dim) > 1:
             raise LayoutError(f"filters are split by channels only: drop the rule of {dim.name}")
-    spatial, blocks = x.shape.dims[-3:-1], [h_blocks_dim, w_blocks_dim]
-    windows = windows_over(spatial, blocks, filter.shape.to_integer_list[:2], (1, 1), padding)
-    split, parts, part_blocks = split_spatial_as_blocks(x, spatial, blocks)
-    wide, windows = add_halos(split, parts, part_blocks, windows)
-    return split_spatial_again(_convolve(wide, filter, windows), spatial)
+    blocks, sizes = [h_blocks_dim, w_blocks_dim], filter.shape.to_integer_list[:2]
+    convolve = functools.partial(_convolve, filter)
+    return over_blocks(x, blocks, sizes, (1, 1), padding, convolve)
 
 
-def _convolve(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> Tensor:
+def _convolve(filter: Tensor, x: Tensor, windows: Sequence[Window]) -> Tensor:
     """Returns the convolution of every block alone: x {..., height, width, channels}."""
     *leading, height, width, channels = x.shape.dims
     num_leading = len(leading)
-    is_fused = x.mesh.num_splits(channels) == 1 and len(split_leading_axes(x, num_leading)) <= 1
+    is_fused = can_be_fused(x, num_leading, channels)
     if x.mesh.is_distributed:
         product = _with_gradients(_convolve_by_kernel if is_fused else _convolve_by_shifts, windows)
     else:

@@ -17,19 +17,17 @@ from mtfrun.errors import ShapeError
 from mtfrun.mtf.ops.joining import reduce_first
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.reductions import reduce_mean
-from mtfrun.mtf.ops.spatial.convolution import resize, spatial_strides
 from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
-    add_halos,
+    can_be_fused,
     drop_skipped_entries,
+    over_blocks,
     over_merged_batch,
     pad_value,
-    split_leading_axes,
-    split_spatial_again,
-    split_spatial_as_blocks,
+    resize,
+    spatial_strides,
     taps,
-    windows_over,
 )
 from mtfrun.mtf.ops.structure import replace_dimensions
 from mtfrun.mtf.porting import accept_name
@@ -87,9 +85,7 @@ def pool_tensor_1d(
     dim = convert_to_dimension(pool_dim)
     x.shape.index(dim)
     if dim.size % pool_size:
-        raise ShapeError(
-            f"windows of {pool_size} do not divide {dim.name}:{dim.size}: cut it with mtf.slice"
-        )
+        raise ShapeError(f"windows of {pool_size} do not divide {dim}: cut it with mtf.slice")
     shorter = Dimension(dim.name, dim.size // pool_size)
     window = Dimension(f"_{dim.name}_window", pool_size)
     return reduce_fn(replace_dimensions(x, dim, [shorter, window]), reduced_dim=window)
@@ -100,66 +96,52 @@ def stride_tensor_1d(tensor: TensorLike, pool_dim: DimensionLike, pool_size: int
     return pool_tensor_1d(tensor, pool_dim, reduce_first, pool_size)
 
 
-def _spatial_dims(x: Tensor, num_spatial: int) -> list[Dimension]:
-    if x.shape.ndims <= num_spatial:
-        raise ShapeError(f"x {x.shape} needs {num_spatial} spatial dimensions and channels")
-    return x.shape.dims[-num_spatial - 1 : -1]
-
-
 def _max_pool(
     x: TensorLike, ksize: Sequence[int], strides: Sequence[int], padding: str, blocks: Blocks
 ) -> Tensor:
-    x = as_tensor(x)
-    n = len(blocks)
-    spatial = _spatial_dims(x, n)
+    x, n = as_tensor(x), len(blocks)
+    lowest, channels = float(x.dtype.min), x.shape[-1]
+
+    def pool(x: Tensor, windows: Sequence[Window]) -> Tensor:
+        num_leading = x.shape.ndims - n - 1
+        axes = range(num_leading, num_leading + n)
+        value = pad_value(x, axes, windows, fill=lowest)
+        value, windows = drop_skipped_entries(value, axes, windows)
+        is_fused = can_be_fused(x, num_leading, channels)
+        form = functools.partial(_fused_max_pool if is_fused else _composed_max_pool, windows)
+        value = over_merged_batch(form, x, value, num_leading)
+        return lay_out(x, value, resize(x.shape, value, channels))
+
     ksize, strides = spatial_strides(ksize, n), spatial_strides(strides, n)
-    windows = windows_over(spatial, blocks, ksize, strides, padding)
-    wide, parts, part_blocks = split_spatial_as_blocks(x, spatial, blocks)
-    lowest = float(x.dtype.min)
-    wide, windows = add_halos(wide, parts, part_blocks, windows, fill=lowest)
-    num_leading = wide.shape.ndims - n - 1
-    axes = range(num_leading, num_leading + n)
-    value = pad_value(wide, axes, windows, fill=lowest)
-    value, windows = drop_skipped_entries(value, axes, windows)
-    channels = x.shape[-1]
-    fused = x.mesh.num_splits(channels) == 1 and len(split_leading_axes(wide, num_leading)) <= 1
-    pool = functools.partial(_fused_max_pool if fused else _composed_max_pool, windows=windows)
-    value = over_merged_batch(pool, wide, value, num_leading)
-    y = lay_out(x, value, resize(wide.shape, value, channels))
-    return split_spatial_again(y, spatial)
+    return over_blocks(x, blocks, ksize, strides, padding, pool, fill=lowest)
 
 
-def _fused_max_pool(value: tf.Tensor, windows: Sequence[Window]) -> tf.Tensor:
+def _fused_max_pool(windows: Sequence[Window], value: tf.Tensor) -> tf.Tensor:
     pool = {2: tf.nn.max_pool2d, 3: tf.nn.max_pool3d}[len(windows)]
     return pool(value, [w.size for w in windows], [w.stride for w in windows], "VALID")
 
 
-def _composed_max_pool(value: tf.Tensor, windows: Sequence[Window]) -> tf.Tensor:
+def _composed_max_pool(windows: Sequence[Window], value: tf.Tensor) -> tf.Tensor:
     last = value.shape.rank - 1
     # tf.maximum gives the gradient of a tie to its first operand.
     return functools.reduce(tf.maximum, taps(value, range(last - len(windows), last), windows))
 
 
 def _avg_pool(x: TensorLike, ksize: Sequence[int]) -> Tensor:
-    x = as_tensor(x)
-    spatial = _spatial_dims(x, len(ksize))
-    windows_over(spatial, [None] * len(ksize), ksize, ksize, "VALID")  # raises for bad windows
-    if x.mesh.is_distributed:
-        return _composed_avg_pool(x, spatial, ksize)
-    return _fused_avg_pool(x, ksize)
+    x, n = as_tensor(x), len(ksize)
+    pool = {2: tf.nn.avg_pool2d, 3: tf.nn.avg_pool3d}[n]
 
+    def average(x: Tensor, _: Sequence[Window]) -> Tensor:
+        num_leading = x.shape.ndims - n - 1
+        if x.mesh.is_distributed:
+            for dim, size in zip(x.shape.dims[num_leading:-1], ksize, strict=True):
+                covered = Dimension(dim.name, dim.size // size * size)
+                x = slice_along(x, 0, covered.size, dim.name)
+                x = pool_tensor_1d(x, covered, reduce_mean, size)
+            return x
+        value = over_merged_batch(
+            lambda merged: pool(merged, ksize, ksize, "VALID"), x, x.value, num_leading
+        )
+        return lay_out(x, value, resize(x.shape, value, x.shape[-1]))
 
-def _fused_avg_pool(x: Tensor, ksize: Sequence[int]) -> Tensor:
-    pool = {2: tf.nn.avg_pool2d, 3: tf.nn.avg_pool3d}[len(ksize)]
-    num_leading = x.shape.ndims - len(ksize) - 1
-    value = over_merged_batch(
-        lambda merged: pool(merged, ksize, ksize, "VALID"), x, x.value, num_leading
-    )
-    return lay_out(x, value, resize(x.shape, value, x.shape[-1]))
-
-
-def _composed_avg_pool(x: Tensor, spatial: Sequence[Dimension], ksize: Sequence[int]) -> Tensor:
-    for dim, size in zip(spatial, ksize, strict=True):
-        covered = Dimension(dim.name, dim.size // size * size)
-        x = pool_tensor_1d(slice_along(x, 0, covered.size, dim.name), covered, reduce_mean, size)
-    return x
+    return over_blocks(x, [None] * n, ksize, ksize, "VALID", average)

@@ -12,18 +12,15 @@ import tensorflow as tf
 
 from mtfrun.errors import ShapeError
 from mtfrun.mtf.flops import add_product
-from mtfrun.mtf.ops.spatial.convolution import (
-    check_filter,
-    convolve_patches,
-    resize,
-    spatial_strides,
-)
+from mtfrun.mtf.ops.spatial.convolution import check_filter, convolve_patches
 from mtfrun.mtf.ops.spatial.halo import add_margins
 from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
+    can_be_fused,
     over_merged_batch,
-    split_leading_axes,
+    resize,
+    spatial_strides,
     split_spatial_again,
     split_spatial_as_blocks,
 )
@@ -83,6 +80,8 @@ def _transpose(
     check_filter(x, filter, n, channels_at=-1)
     if padding not in ("SAME", "VALID"):
         raise ShapeError(f"padding must be 'SAME' or 'VALID', got {padding!r}")
+    if x.shape.ndims <= n:
+        raise ShapeError(f"x {x.shape} needs {n} spatial dimensions and channels")
     spatial = x.shape.dims[-n - 1 : -1]
     out = filter.shape[-2]
     strides = spatial_strides(strides, n)
@@ -99,35 +98,26 @@ def _transpose(
         before = after = 0
         if block is not None and convert_to_dimension(block).size > 1:
             if length != dim.size * stride:
-                raise ShapeError(
-                    f"the blocks of {dim.name} would overlap in a VALID transposed convolution "
-                    f"with windows of {size} and stride {stride}: use SAME"
-                )
+                raise ShapeError(f"VALID windows of {size} overlap blocks of {dim.name}: use SAME")
             before, after = max(0, size - 1 - cropped) // stride, -(-cropped // stride)
             wide = add_margins(wide, block, dim, before, after)
         value_shape.append(length)
         cuts.append(before * stride + cropped)
     windows = [Window(s, t) for s, t in zip(filter.shape.to_integer_list[:n], strides, strict=True)]
-    value = _transpose_valid(wide, filter, windows)
-    begin = [0] * (wide.shape.ndims - n - 1) + cuts + [0]
+    num_leading = wide.shape.ndims - n - 1
+    lengths = [
+        dim.size * window.stride + max(0, window.size - window.stride)
+        for dim, window in zip(wide.shape.dims[num_leading:-1], windows, strict=True)
+    ]
+    is_fused = can_be_fused(wide, num_leading, *filter.shape.dims[-2:])
+    form = _fused_transpose if is_fused else _composed_transpose
+    value = form(wide, filter, windows, lengths)
+    begin = [0] * num_leading + cuts + [0]
     sizes = value.shape.as_list()
     sizes[-n - 1 : -1] = value_shape
     value = tf.slice(value, begin, sizes)
     y = lay_out(x, value, resize(wide.shape, value, out))
     return split_spatial_again(y, spatial)
-
-
-def _transpose_valid(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
-    out, channels = filter.shape.dims[-2:]
-    num_leading = x.shape.ndims - len(windows) - 1
-    lengths = [
-        dim.size * window.stride + max(0, window.size - window.stride)
-        for dim, window in zip(x.shape.dims[num_leading:-1], windows, strict=True)
-    ]
-    split_channels = x.mesh.num_splits(channels) > 1 or x.mesh.num_splits(out) > 1
-    if split_channels or len(split_leading_axes(x, num_leading)) > 1:
-        return _composed_transpose(x, filter, windows, lengths)
-    return _fused_transpose(x, filter, windows, lengths)
 
 
 def _fused_transpose(

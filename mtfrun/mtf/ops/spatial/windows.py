@@ -16,7 +16,7 @@ from mtfrun.mtf.ops.constants import range as index_range
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.spatial.halo import add_margins
 from mtfrun.mtf.ops.structure import replace_dimensions, transpose
-from mtfrun.mtf.shape import Dimension, DimensionLike, convert_to_dimension
+from mtfrun.mtf.shape import Dimension, DimensionLike, Shape, convert_to_dimension
 from mtfrun.mtf.tensor import Tensor
 
 Blocks: TypeAlias = "Sequence[DimensionLike | None]"
@@ -81,6 +81,44 @@ def windows_over(
     return windows
 
 
+def over_blocks(
+    x: Tensor,
+    blocks: Blocks,
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    padding: str,
+    compute: Callable[[Tensor, list[Window]], Tensor],
+    fill: float = 0.0,
+) -> Tensor:
+    """Returns compute(x, windows) of x in blocks, each with the halo that its windows need.
+
+    `compute` adds the windows' padding. A spatial dimension that is split is treated as blocks.
+    """
+    if x.shape.ndims <= len(blocks):
+        raise ShapeError(f"x {x.shape} needs {len(blocks)} spatial dimensions and channels")
+    spatial = x.shape.dims[-len(blocks) - 1 : -1]
+    windows = windows_over(spatial, blocks, sizes, strides, padding)
+    wide, parts, part_blocks = split_spatial_as_blocks(x, spatial, blocks)
+    wide, windows = add_halos(wide, parts, part_blocks, windows, fill)
+    return split_spatial_again(compute(wide, windows), spatial)
+
+
+def spatial_strides(strides: Sequence[int], num_spatial: int) -> list[int]:
+    """Returns the strides of the spatial dimensions, from these alone or from [1, *strides, 1]."""
+    strides = list(strides)
+    if len(strides) == num_spatial + 2 and strides[0] == strides[-1] == 1:
+        strides = strides[1:-1]
+    if len(strides) != num_spatial or any(s < 1 for s in strides):
+        raise ShapeError(f"strides must be {num_spatial} positive numbers, got {strides}")
+    return strides
+
+
+def resize(shape: Shape, value: tf.Tensor, out: Dimension) -> Shape:
+    """Returns the dimension names of `shape` with the sizes of `value`; the last is `out`."""
+    names = [*shape.dimension_names[:-1], out.name]
+    return Shape(zip(names, value.shape.as_list(), strict=True))
+
+
 def add_halos(
     x: Tensor,
     spatial: Sequence[Dimension],
@@ -111,9 +149,8 @@ def _add_halo(x: Tensor, block: Dimension, dim: Dimension, window: Window, fill:
     places = window.num_places(block.size * dim.size)
     if places % block.size:
         raise ShapeError(
-            f"windows of {window.size} with stride {window.stride} have {places} places in "
-            f"{block.name}:{block.size} of {dim.name}:{dim.size}, which the blocks cannot share "
-            "equally: change the size or the padding, or merge the blocks first"
+            f"windows of {window.size} with stride {window.stride} have {places} places in {block} "
+            f"of {dim}, which the blocks cannot share equally: change the size or the padding"
         )
     share = places // block.size
     lag = dim.size - share * window.stride
@@ -148,10 +185,8 @@ def split_spatial_as_blocks(
         if parts == 1:
             continue
         if block is not None and convert_to_dimension(block).size > 1:
-            raise LayoutError(
-                f"{dim.name} has the blocks {convert_to_dimension(block).name} and a layout rule: "
-                "lay out the blocks only"
-            )
+            name = convert_to_dimension(block).name
+            raise LayoutError(f"{dim.name} has blocks, {name}, and a rule: lay out the blocks only")
         outer, part = Dimension(dim.name, parts), Dimension(_part_name(dim), dim.size // parts)
         x = replace_dimensions(x, dim, [outer, part])
         inner = [d for d in x.shape if d != outer]
@@ -224,6 +259,12 @@ def taps(value: tf.Tensor, axes: Sequence[int], windows: Sequence[Window]) -> It
             yield tf.slice(value, begin, [e - b for b, e in zip(begin, end, strict=True)])
         else:
             yield tf.strided_slice(value, begin, end, step)
+
+
+def can_be_fused(x: Tensor, num_leading: int, *channels: Dimension) -> bool:
+    """Returns whether a kernel of TensorFlow's supports how x and the channels are split."""
+    splits_channels = any(x.mesh.num_splits(dim) > 1 for dim in channels)
+    return not splits_channels and len(split_leading_axes(x, num_leading)) <= 1
 
 
 def split_leading_axes(x: Tensor, num_leading: int) -> list[int]:
