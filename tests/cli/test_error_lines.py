@@ -87,7 +87,7 @@ def test_a_wrong_flag_is_one_line(flag: str, capsys: pytest.CaptureFixture[str])
         (
             "--gin.MESH_SHAPE='data:1,model:3'",
             "mesh data:1;model:3 does not divide heads:4 over model:3 (3 or 6), d_ff:512 over "
-            "model:3 (510 or 513): use the sizes in brackets, or change the mesh or the rules",
+            "model:3 (510 or 513): use the sizes in brackets, or change the mesh",
         ),
         (
             "--gin.BATCH_SIZE=9999999999999",

@@ -249,5 +249,5 @@ def test_a_loop_over_different_blocks_is_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     stack = Stack(mesh, WIDTH, num_layers=2, layers=[Grows], scan_blocks=1)
     mtf.initialize(stack)
-    with pytest.raises(ValueError, match=r"equal blocks.*kernel' of its round 1.*scan_blocks"):
+    with pytest.raises(ValueError, match=r"equal blocks.*kernel' of round 1.*scan_blocks"):
         stack(mtf.ones(mesh, [BATCH, LENGTH, WIDTH]), SequenceCall())

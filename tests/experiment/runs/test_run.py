@@ -316,7 +316,7 @@ def test_inputs_that_cannot_be_used_are_one_line(language_model: Run) -> None:
         (lambda: language_model.logits({"targets": np.zeros([0, 4], int)}), r"sizes \[0, 4\]"),
         (
             lambda: language_model.logits({"targets": [[1] * 40]}),
-            "longer than the positional embedding's max_length=32",
+            "longer than max_length=32",
         ),
         (
             lambda: language_model.logits({"targets": [[1]], "targets_position": [[0], [0]]}),
