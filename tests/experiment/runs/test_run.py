@@ -314,10 +314,7 @@ def test_inputs_that_cannot_be_used_are_one_line(language_model: Run) -> None:
         (lambda: language_model.logits({"targets": [[384]]}), "below 384: .*384 to 384"),
         (lambda: language_model.logits({"targets": [[0.5]]}), "must be ids"),
         (lambda: language_model.logits({"targets": np.zeros([0, 4], int)}), r"sizes \[0, 4\]"),
-        (
-            lambda: language_model.logits({"targets": [[1] * 40]}),
-            "longer than max_length=32",
-        ),
+        (lambda: language_model.logits({"targets": [[1] * 40]}), "longer than max_length=32"),
         (
             lambda: language_model.logits({"targets": [[1]], "targets_position": [[0], [0]]}),
             "the same number of rows",
