@@ -98,8 +98,9 @@ class SlotOptimizer(abc.ABC):
         weight_decay: float = 0.0,
         exclude_from_weight_decay: Sequence[str] = (),
     ) -> None:
-        is_schedule = callable(learning_rate)
-        self._schedule = learning_rate if is_schedule else schedules.Constant(learning_rate)
+        if not callable(learning_rate):
+            learning_rate = schedules.Constant(learning_rate)
+        self._schedule = learning_rate
         self._factors_by_pattern = learning_rate_factors or {}
         self._factors: dict[str, float] = {}
         self._factor_schedules: dict[str, schedules.Schedule] = {}

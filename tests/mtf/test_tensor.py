@@ -76,6 +76,9 @@ def test_a_dimension_is_read_from_a_text_a_pair_or_itself(dimension: Any) -> Non
     assert mtf.convert_to_dimension(dimension) == mtf.Dimension("heads", 4)
 
 
+ANY: Any = (7, ("a", 2.5))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -85,16 +88,16 @@ def test_a_dimension_is_read_from_a_text_a_pair_or_itself(dimension: Any) -> Non
         ),
         (lambda: mtf.convert_to_dimension("heads:four"), "'heads:four' is not a dimension: write"),
         (
-            lambda: mtf.convert_to_dimension(7),
+            lambda: mtf.convert_to_dimension(ANY[0]),
             "7 is not a dimension: give a Dimension, .name, size",
         ),
         (lambda: mtf.convert_to_dimension(("a", 0)), "dimension 'a' .* of at least 1, got 0"),
-        (lambda: mtf.convert_to_dimension(("a", 2.5)), "dimension 'a' .* of at least 1, got 2.5"),
+        (lambda: mtf.convert_to_dimension(ANY[1]), "dimension 'a' .* of at least 1, got 2.5"),
         (
             lambda: mtf.convert_to_dimension(("", 2)),
             "a dimension's name must be a non-empty string",
         ),
-        (lambda: mtf.convert_to_shape(7), "7 is not a shape"),
+        (lambda: mtf.convert_to_shape(ANY[0]), "7 is not a shape"),
         (lambda: mtf.Shape(["a:8", "a:4"]), "dimension 'a' occurs twice in .*: rename one of them"),
         (lambda: tensor(X, "a:3;b:2") + tensor(X, "c:3;a:2"), "dimension 'a' occurs twice in"),
         (

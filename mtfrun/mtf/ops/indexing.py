@@ -77,7 +77,9 @@ def gather(
             is_entry = one_hot(index, dim, dtype=table.dtype)
             return [einsum([is_entry, grads[0]], table.shape), None]
 
-        result = custom_gradient(lambda *x: _gather(*x, dim), gradient, [table, index])
+        result = custom_gradient(
+            lambda table, index: _gather(table, index, dim), gradient, [table, index]
+        )
     else:
         result = _gather(table, index, dim)
     if output_shape is None:

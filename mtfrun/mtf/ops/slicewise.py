@@ -54,7 +54,8 @@ def slicewise(
     shapes = list(output_shape) if isinstance(output_shape, (list, tuple)) else []
     several = bool(shapes) and all(isinstance(shape, Shape) for shape in shapes)
     if not several:
-        shapes = [tensors[0].shape if output_shape is None else convert_to_shape(output_shape)]
+        one: Any = tensors[0].shape if output_shape is None else output_shape
+        shapes = [convert_to_shape(one)]
     splittable = {convert_to_dimension(dim) for dim in splittable_dims or ()}
     for dim in splittable:
         if not any(dim in x.shape for x in tensors):

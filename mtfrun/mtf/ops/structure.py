@@ -104,8 +104,9 @@ def _name_splits(x: Tensor, shape: Shape) -> tuple[Shape, Shape]:
             continue
         leads = len(split) == 1 and all(d.size == 1 for d in old[: old.index(split[0])])
         first = next((dim for dim in new if dim.size > 1), None)
-        stays = first is not None and x.mesh.axis_of(first) == x.mesh.axis_of(split[0])
-        if leads and stays and first.size % x.mesh.num_splits(split[0]) == 0:
+        if leads and first is not None and x.mesh.axis_of(first) != x.mesh.axis_of(split[0]):
+            leads = False
+        if leads and first is not None and first.size % x.mesh.num_splits(split[0]) == 0:
             after[shape.index(first)] = first.name
             continue
         for dim in old:
