@@ -75,12 +75,12 @@ def test_images_have_the_logits_of_the_original(
 def test_imported_models_of_images_train_on_a_mesh(tmp_path: pathlib.Path) -> None:
     case = reference_cases("t2t_image_transformer")["grey"]
     model = import_case(case, tmp_path, "mtf_image_transformer")
-    images = tmp_path / "images" / "image"
-    images.mkdir(parents=True)
+    for name in ("even", "odd"):
+        (tmp_path / "images" / name).mkdir(parents=True)
     rows, cols, _ = case.arrays["in/targets"].shape[1:]
     for i in range(40):
         pixels = np.random.default_rng(i).integers(0, 256, [rows, cols], np.uint8)
-        Image.fromarray(pixels).save(images / f"{i}.png")
+        Image.fromarray(pixels).save(tmp_path / "images" / ("even", "odd")[i % 2] / f"{i}.png")
     process = mtfrun_here(
         *(
             "audit",
