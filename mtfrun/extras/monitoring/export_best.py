@@ -28,19 +28,16 @@ _POLL_SECS = 0.2
 class ExportBest(Action):
     """Exports the best checkpoint to `export/best` in the run's directory, by `mtfrun export`.
 
-    `export/best` is a link to a complete directory such as `export/step-300`, which is replaced
+    `export/best` is a link to a complete directory such as `export/step-300`, and is replaced
     atomically; then the former directory is removed. Exports run at the end of training and every
-    `every_steps`, if there is a better checkpoint. Training waits for them; a signal ends one, and
-    the next process of the run repeats it. An export that fails prints a line.
-
-    It runs in a separate process, on the CPU. It needs `CheckpointOptions.best_metric`, and in a
-    gin file:
+    `every_steps`, if there is a better checkpoint, in a separate process on the CPU. Training waits
+    for them; a signal ends one, and the next process of the run repeats it. An export that fails
+    prints a line. Needs `CheckpointOptions.best_metric`.
 
         experiment.Training.actions = [@export_best.ExportBest()]
-        export_best.ExportBest.format = "safetensors"
 
     Attributes:
-      format: a format of `mtfrun export`: "safetensors", "huggingface", "saved_model", ...
+      format: a format of `mtfrun export`.
       every_steps: steps between two exports; None for the end alone.
       flags: further flags of `mtfrun export`, such as "--gin_allow_imports=my_models".
     """
@@ -72,11 +69,12 @@ class ExportBest(Action):
 
 
 class _Export:
-    """One export, in a process; only the first process of the run has one."""
+    """One export, in a process that the first process of the run starts."""
 
     def __init__(self, run: RunDirectory, format_name: str, flags: Sequence[str]) -> None:
         self._run = run
         self._directory = pathlib.Path(run.path, DIRECTORY)
+        self._link_path = self._directory / "best"
         self._flags = [f"--format={format_name}", *flags]
         self._best: Best | None = None
         self._line = ""
@@ -85,14 +83,13 @@ class _Export:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
 
     def start(self) -> bool:
-        """Returns False if there is nothing to export."""
+        """Returns whether there is something to export."""
         try:
             self._best = self._run.checkpoints().best()
         except RunDirError as error:
             return self._fail(str(error))
         if self._best is None:
-            remedy = "set training.CheckpointOptions.best_metric"
-            return self._fail(f"no checkpoint is the best one: {remedy}")
+            return self._fail("no best checkpoint: set training.CheckpointOptions.best_metric")
         if self._link_path.is_symlink() and str(self._link_path.readlink()) == self._target.name:
             return False
         if self._directory.is_symlink():  # its target would be emptied
@@ -100,7 +97,8 @@ class _Export:
         # A directory that a killed process has not linked.
         shutil.rmtree(self._target, ignore_errors=True)
         command = ["export", f"--model_dir={self._run.path}", f"--checkpoint={self._best.step}"]
-        search_path = os.pathsep.join(path for path in sys.path if path)  # of a user's modules
+        # With the user's modules.
+        search_path = os.pathsep.join(filter(None, sys.path))
         self._process = start_child(
             [*python_command(), "-m", "mtfrun", *command, f"--to={self._target}", *self._flags],
             ["mtfrun", *command],
@@ -124,7 +122,7 @@ class _Export:
             self._process.wait()
 
     def finish(self) -> str:
-        """Links the export, and returns the line to print, "" for none."""
+        """Links the export, and returns the line to print, if any."""
         if self._process is not None and self._process.returncode:
             self._errors.seek(0)
             code = f"it ended with code {self._process.returncode}"
@@ -149,14 +147,9 @@ class _Export:
         for path in self._directory.glob("step-*"):
             if path != self._target:
                 shutil.rmtree(path, ignore_errors=True)
-        best = self._best
-        assert best is not None
-        value = f"{best.metric} {best.value:.4f}"
-        self._line = f"exported step {best.step}, {value}, to {self._link_path}"
-
-    @property
-    def _link_path(self) -> pathlib.Path:
-        return self._directory / "best"
+        assert self._best is not None
+        step, value = self._best.step, f"{self._best.metric} {self._best.value:.4f}"
+        self._line = f"exported step {step}, {value}, to {self._link_path}"
 
     @property
     def _target(self) -> pathlib.Path:

@@ -95,7 +95,7 @@ def distributions(tensors: Sequence[mtf.Tensor]) -> list[Distribution]:
         return [
             i + 1,
             [
-                mtf.where(is_bucket, _count(x < low + width * ends), count)
+                mtf.where(is_bucket, mtf.reduce_sum(mtf.to_float(x < low + width * ends)), count)
                 for x, low, width, count in zip(tensors, lows, widths, counts, strict=True)
             ],
         ]
@@ -107,7 +107,3 @@ def distributions(tensors: Sequence[mtf.Tensor]) -> list[Distribution]:
         lambda i, _: mtf.less(i, _BUCKETS - 1), body, [first, counts], parallel_iterations=1
     )
     return list(map(Distribution, lows, highs, counts))
-
-
-def _count(condition: mtf.Tensor) -> mtf.Tensor:
-    return mtf.reduce_sum(mtf.cast(condition, tf.float32))

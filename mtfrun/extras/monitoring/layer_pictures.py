@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -11,10 +11,20 @@ from mtfrun import mtf
 from mtfrun.data import INPUTS, TARGETS, TextData
 from mtfrun.display import pictures
 from mtfrun.display.formats import mark_blanks
+from mtfrun.display.pictures.canvas import (
+    HEIGHT,
+    MONO,
+    SEQUENTIAL,
+    TEXT,
+    WIDTH,
+    Canvas,
+    plain,
+    points,
+    shorten,
+)
 from mtfrun.errors.checks import COUNT, INDEX, check_fields
 from mtfrun.experiment.evaluation.evaluation import EvaluationContext, EvaluationResult, Evaluator
 from mtfrun.experiment.records import require
-from mtfrun.extras.monitoring.attention_maps import attention_maps
 from mtfrun.layers import Recorded, Recorder
 from mtfrun.models.transformer import SequenceCall, TokenModel
 
@@ -24,6 +34,12 @@ _NO_MAPS = (
     "There are no maps of attention: the weights are never all computed at once. Attention runs in "
     "blocks (`block_length` below the length), or `length` is split over devices."
 )
+
+# Bounds of the pixels of a cell.
+_LEAST_CELL, _MOST_CELL = 8, 24
+# Pixels of a map's title, of the space between two maps, of the margin, and of the legend.
+_TITLE, _GAP, _MARGIN, _LEGEND = 17, 8, 6, 24
+_MOST_TOKEN = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +81,15 @@ class LayerPictures(Evaluator):
         has_maps = recorded.self_attention or recorded.memory_attention
         return EvaluationResult(images=images, texts={} if has_maps else {"attention": _NO_MAPS})
 
+    @property
+    def _model(self) -> TokenModel:
+        return cast(TokenModel, self.experiment.model)
+
     @functools.cached_property
     def _program(self) -> Callable[[Mapping[str, mtf.Tensor]], Recorded]:
-        model = require(self.experiment.model, TokenModel, "LayerPictures", "")
-
         def record(features: Mapping[str, mtf.Tensor]) -> Recorded:
             recorder = Recorder()
-            model.logits(features, SequenceCall(recorder=recorder))
+            self._model.logits(features, SequenceCall(recorder=recorder))
             return recorder.contents
 
         return mtf.function(record)
@@ -144,11 +162,50 @@ class LayerPictures(Evaluator):
         ids = ids[: 1 + max(np.flatnonzero(ids), default=0)]
         vocabulary = self.experiment.data.vocabularies[name]
         texts = [mark_blanks(vocabulary.token_text(abs(i))) for i in ids]
-        model = require(self.experiment.model, TokenModel, "LayerPictures", "")
-        if name == TARGETS and model.predicts_first_id:
+        if name == TARGETS and self._model.predicts_first_id:
             # A decoder reads the id before the one that it predicts.
             texts = [_START, *texts[:-1]]
-            positions = self._arrays.get("targets_position")
-            for i in np.flatnonzero(positions[0, : len(ids)] == 0) if positions is not None else []:
+            positions = self._arrays.get("targets_position", np.ones([1, len(ids)]))
+            for i in np.flatnonzero(positions[0, : len(ids)] == 0):
                 texts[i] = _START
         return texts[: self.num_tokens][: self.num_attending if count is None else count]
+
+
+def attention_maps(
+    weights: Mapping[str, np.ndarray], queries: Sequence[str], keys: Sequence[str]
+) -> np.ndarray:
+    """Returns a picture uint8 [height, width, 3] of weights [queries, keys] for every head."""
+    from matplotlib.colors import PowerNorm  # noqa: PLC0415  small weights stay visible
+
+    rows, columns = ([shorten(token, _MOST_TOKEN) for token in x] for x in (queries, keys))
+    # A character of a label is at most 6 pixels wide.
+    left, bottom = (6 * max(map(len, names)) + 8 for names in (rows, columns))
+    free = WIDTH - left - _MARGIN + _GAP
+    maps_in_row = min(max(1, int(free // (_LEAST_CELL * len(keys) + _GAP))), len(weights))
+    map_rows = -(-len(weights) // maps_in_row)
+    rows, columns = ([plain(name) for name in names] for names in (rows, columns))
+    cell = (free / maps_in_row - _GAP) / len(keys)
+    if map_rows == 1:
+        cell = min(cell, (HEIGHT - _LEGEND - _TITLE - bottom) / len(queries))
+    cell = min(max(cell, _LEAST_CELL), _MOST_CELL)
+    width, height = round(cell * len(keys)), round(cell * len(queries))
+    map_height = _TITLE + height + bottom
+    total_width = max(left + maps_in_row * (width + _GAP) - _GAP + _MARGIN, WIDTH)
+    canvas = Canvas(total_width, map_height * map_rows + _LEGEND)
+    for i, (head, of_head) in enumerate(weights.items()):
+        row, column = divmod(i, maps_in_row)
+        x, y = left + column * (width + _GAP), row * map_height + _TITLE
+        axes = canvas.axes(x, y, width, height)
+        image = axes.imshow(of_head, cmap=SEQUENTIAL, norm=PowerNorm(0.5, 0.0, 1.0), aspect="auto")
+        axes.set_title(plain(head), fontsize=points(11), color=TEXT, loc="left", pad=3)
+        axes.set_xticks(range(len(columns)), columns, rotation=90, family=MONO)
+        axes.set_yticks(range(len(rows)), rows if column == 0 else [], family=MONO)
+        axes.tick_params(labelsize=points(min(10, cell)), colors=TEXT, length=1, pad=2)
+    top = map_height * map_rows
+    canvas.text(_MARGIN, top + 0.55 * _LEGEND, "a row attends to a column:", 11)
+    scale = canvas.axes(175, top + 2, WIDTH - 175 - 2 * _MARGIN - 4, 8)
+    bar = canvas.figure.colorbar(
+        image, cax=scale, orientation="horizontal", ticks=[0.0, 0.1, 0.5, 1.0]
+    )
+    bar.ax.tick_params(labelsize=points(10), colors=TEXT, length=2, pad=1)
+    return canvas.pixels()

@@ -24,11 +24,9 @@ _DIRECTORY = "projector"
 
 @dataclasses.dataclass(frozen=True)
 class Projector(Evaluator):
-    """The vectors of the first ids of a vocabulary, for TensorBoard's projector.
+    """The newest vectors of the first ids of a vocabulary, for TensorBoard's projector.
 
     Of an ensemble the first member's.
-
-    An evaluation replaces the files of the one before: the projector shows the newest weights.
 
     Attributes:
       num_rows: number of ids; 0 for none.
@@ -39,9 +37,9 @@ class Projector(Evaluator):
     def __post_init__(self) -> None:
         check_fields(self, INDEX, "num_rows")
         if self.num_rows and not self._tables:
+            name = type(self.experiment.model).__name__
             raise InputError(
-                f"Projector.num_rows={self.num_rows}: {type(self.experiment.model).__name__} has "
-                "no embedding of a vocabulary: set it to 0"
+                f"{name} has no embedding of a vocabulary: set Projector.num_rows to 0"
             )
 
     def __call__(self, context: EvaluationContext) -> EvaluationResult:

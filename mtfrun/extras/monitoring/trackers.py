@@ -45,7 +45,7 @@ class Tracker(Hook, abc.ABC):
 
     `log` and `close` are called in a thread of the first process. Training never waits for the
     service before its end, and then `close_secs`. An error of either method ends the tracker with a
-    warning, and not the training.
+    warning; training goes on.
     """
 
     close_secs: float = 300.0
@@ -57,7 +57,7 @@ class Tracker(Hook, abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Called at the end, also after an error of `log`, and not without a call of `log`."""
+        """Called at the end, also after an error of `log`; never without a call of `log`."""
 
     def after_scalars(self, record: ScalarRecord) -> None:
         if self._thread is None:
@@ -66,8 +66,8 @@ class Tracker(Hook, abc.ABC):
 
     def end(self) -> None:
         thread, self._thread = self._thread, None
-        if thread is not None and not thread.end(self.close_secs):
-            thread.give_up(f"it has not taken everything in {self.close_secs:.0f} seconds")
+        if thread is not None:
+            thread.end(self.close_secs)
 
 
 class _Thread:
@@ -81,53 +81,46 @@ class _Thread:
 
     def put(self, record: ScalarRecord) -> None:
         if not self._is_over and len(self._worker.waiting) >= _MOST_WAITING:
-            self.give_up(f"{_MOST_WAITING:,} records are waiting for it")
+            self._error = self._error or f"{_MOST_WAITING:,} records are waiting for it"
         self._warn()
         if not self._is_over:
             self._worker.put(record)
 
-    def end(self, secs: float) -> bool:
-        """Returns whether the tracker is closed, after so many seconds at most."""
-        is_closed = self._worker.stop(secs)
-        self._warn()
-        return is_closed
-
-    def give_up(self, error: str) -> None:
-        self._error = self._error or error
+    def end(self, secs: float) -> None:
+        if not self._worker.stop(secs):
+            self._error = self._error or f"it has not taken everything in {secs:.0f} seconds"
         self._warn()
 
     def _warn(self) -> None:
         """Prints the error in the thread of the training, whose lines do not mix."""
         if self._error and not self._is_over:
             self._is_over = True
-            name = type(self._tracker).__name__
-            text = f"{name} gets no more records of this training: {self._error}"
-            progress.note(progress.warning(text))
+            line = f"{type(self._tracker).__name__} gets no more records of this training"
+            progress.note(progress.warning(f"{line}: {self._error}"))
 
     def _work(self) -> None:
         try:
-            try:
-                while (record := self._worker.take()) is not None and not self._is_over:
-                    self._tracker.log(record)
-            except Exception:
-                with contextlib.suppress(Exception):
-                    self._tracker.close()
-                raise
+            while (record := self._worker.take()) is not None and not self._is_over:
+                self._tracker.log(record)
+        except Exception as error:
+            self._error = _error_line(error)
+        try:
             self._tracker.close()
         except Exception as error:
-            line = " ".join(f"{type(error).__name__}: {error}".split())
-            self._error = shorten(escape(line), _MOST_CHARACTERS)
+            self._error = self._error or _error_line(error)
+
+
+def _error_line(error: Exception) -> str:
+    line = " ".join(f"{type(error).__name__}: {error}".split())
+    return shorten(escape(line), _MOST_CHARACTERS)
 
 
 @dataclasses.dataclass(eq=False)
 class MLflow(Tracker):
     """Takes a training to MLflow: its curves, settings, files, a table and its report.
 
-    A resumed run continues its run there; one that begins again at step 0 has a new one. Settings
-    are parameters, which MLflow never changes: a later value is a tag. The table is that of the
-    evaluations. There is a report if the extra "report" is installed.
-
-        from mtfrun.extras.monitoring import trackers
+    A resumed run continues its run there. Settings are parameters, which MLflow never changes: a
+    later value is a tag. The table has the evaluations. The extra "report" adds the report.
 
         training.TrainOptions.hooks = [@trackers.MLflow()]
         trackers.MLflow.uri = "http://127.0.0.1:5000"
@@ -135,8 +128,8 @@ class MLflow(Tracker):
     Attributes:
       uri: URI of the server, or of a database such as "sqlite:////tmp/mlflow.db", which needs no
         server; None for the variable MLFLOW_TRACKING_URI, or MLflow's default.
-      experiment: its name at MLflow; made if there is none.
-      name: the run's name; the name of its directory for None.
+      experiment: the experiment's name at MLflow.
+      name: the run's name; None for the name of its directory.
     """
 
     uri: str | None = None
@@ -197,15 +190,13 @@ class MLflow(Tracker):
     def _experiment_id(self, client: Any) -> str:
         import mlflow  # noqa: PLC0415 - an extra
 
-        experiment = client.get_experiment_by_name(self.experiment)
-        if experiment is None:
-            try:
-                return str(client.create_experiment(self.experiment))
-            except mlflow.MlflowException:  # another run of a sweep has just made it
-                experiment = client.get_experiment_by_name(self.experiment)
-                if experiment is None:
-                    raise
-        return str(experiment.experiment_id)
+        try:
+            return str(client.create_experiment(self.experiment))
+        except mlflow.MlflowException:  # it exists
+            experiment = client.get_experiment_by_name(self.experiment)
+            if experiment is None:
+                raise
+            return str(experiment.experiment_id)
 
     def _log_settings(self) -> None:
         from mlflow.entities import Param, RunTag  # noqa: PLC0415 - an extra
@@ -227,19 +218,16 @@ class MLflow(Tracker):
 class WeightsAndBiases(Tracker):
     """Takes a training to Weights & Biases: its curves, settings, files, a table and its report.
 
-    A resumed run continues its run there, see `MLflow`. `step` is the axis of the charts. W&B's
-    files are in the directory `wandb` of the run.
-
-        from mtfrun.extras.monitoring import trackers
+    A resumed run continues its run there. `step` is the axis of the charts. W&B's files are in the
+    directory `wandb` of the run.
 
         training.TrainOptions.hooks = [@trackers.WeightsAndBiases()]
         trackers.WeightsAndBiases.project = "translation"
 
     Attributes:
       project, entity: names at W&B; the entity is a user or a team.
-      name: the run's name; the name of its directory for None.
-      mode: "online"; "offline", for `wandb sync` later; None for the variable WANDB_MODE, or
-        "online". The program never asks for a key: `wandb login` stores it.
+      name: the run's name; None for the name of its directory.
+      mode: "online" or "offline", for `wandb sync` later; None for the variable WANDB_MODE.
     """
 
     project: str = "mtfrun"
@@ -275,8 +263,7 @@ class WeightsAndBiases(Tracker):
         import wandb  # noqa: PLC0415 - an extra, takes seconds
 
         self._run = record.run
-        # Its lines would cut the progress. git would run programs that the configuration of the
-        # working directory names.
+        # Its lines would cut the progress; git runs programs that its configuration names.
         settings = wandb.Settings(console="off", silent=True, disable_git=True)
         wandb.setup(settings)
         service = f"wandb {self.entity or ''}/{self.project}"

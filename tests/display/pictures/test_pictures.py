@@ -11,7 +11,7 @@ import pytest
 from mtfrun.display import pictures
 from mtfrun.display.formats import mark_blanks
 from mtfrun.display.pictures.canvas import HEIGHT, PALETTE, WIDTH
-from mtfrun.extras.monitoring.attention_maps import attention_maps
+from mtfrun.extras.monitoring.layer_pictures import attention_maps
 
 TOKENS = [mark_blanks(c) for c in "def f(x):\n\treturn $猫"]
 

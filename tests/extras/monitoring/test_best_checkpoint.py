@@ -55,6 +55,6 @@ def test_a_run_without_a_best_checkpoint_says_so(
     assert "has no best checkpoint" in error_line(process)
     options = TrainOptions(2, checkpoints=CheckpointOptions(every_steps=None))
     toy_train(str(tmp_path), options, actions=[ExportBest()])
-    assert "nothing was exported: no checkpoint is the best one" in capsys.readouterr().err
+    assert "nothing was exported: no best checkpoint" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"ExportBest\.format is 'onnx'"):
         ExportBest(format="onnx")

@@ -1,8 +1,9 @@
-"""A training, its resumption and its end at MLflow and Weights & Biases, without a network."""
+"""Trackers take the curves of a training, and never end it; MLflow and W&B without a network."""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import http.server
 import importlib.util
 import json
@@ -11,6 +12,7 @@ import re
 import sqlite3
 import sys
 import threading
+from collections.abc import Mapping
 
 import pytest
 
@@ -18,6 +20,7 @@ from mtfrun.extras.monitoring import trackers
 from mtfrun.metrics.curves import read_curves
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import ScalarRecord
+from mtfrun.training.hooks.hook import listener
 from tests.cli.command import error_line, mtfrun, mtfrun_here, tiny_experiment
 
 GIN = """
@@ -144,3 +147,61 @@ def test_a_missing_package_is_one_line_before_anything_is_trained(
     process = mtfrun_here("train", *flags, f"--model_dir={tmp_path}/run")
     assert "MLflow needs the package mlflow-skinny: " in error_line(process)
     assert not (tmp_path / "run").exists()
+
+
+@dataclasses.dataclass(eq=False)
+class Listing(trackers.Tracker):
+    """Keeps what it takes; it fails, or waits, at a step."""
+
+    failing_step: int | None = None
+    waits: threading.Event | None = None
+    taken: list[tuple[int, int, Mapping[str, float]]] = dataclasses.field(default_factory=list)
+    closed: int = 0
+
+    def log(self, record: ScalarRecord) -> None:
+        if record.step == self.failing_step:
+            raise ConnectionError("no \x1b[31mroute\nto host")
+        if self.waits is not None:
+            self.waits.wait()
+        self.taken.append((record.resumed_step, record.step, record.values))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def _track(directory: pathlib.Path, *listings: Listing) -> None:
+    """Writes a point of a curve for each of four steps, and one of an evaluation."""
+    run = RunDirectory(directory)
+    for kind in ("train", "eval"):
+        with run.summaries(kind, listener=listener(listings, run, 7, kind)) as summaries:
+            for step in range(1, 5 if kind == "train" else 2):
+                summaries.scalars({"loss": 1.0 / step}, step)
+    for tracker in listings:
+        tracker.end()
+
+
+def test_a_tracker_takes_all_scalars_and_one_that_fails_is_closed_and_named_once(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing, tracker, unused = Listing(failing_step=2), Listing(), Listing()
+    _track(tmp_path, failing, tracker)
+    assert capsys.readouterr().err.splitlines() == [
+        "mtfrun: warning: Listing gets no more records of this training: "
+        "ConnectionError: no \\x1b[31mroute to host"
+    ]
+    assert len(failing.taken) == 1 and failing.closed == 1
+    curve = [(7, step, {"train/loss": 1.0 / step}) for step in range(1, 5)]
+    assert tracker.taken == [*curve, (7, 1, {"eval/loss": 1.0})] and tracker.closed == 1
+    unused.end()
+    assert not unused.closed
+
+
+def test_a_service_that_does_not_answer_does_not_keep_a_training_from_its_end(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = Listing(waits=threading.Event())
+    tracker.close_secs = 0.1
+    _track(tmp_path, tracker)
+    assert tracker.waits is not None
+    tracker.waits.set()
+    assert "it has not taken everything" in capsys.readouterr().err
