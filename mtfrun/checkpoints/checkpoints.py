@@ -105,8 +105,7 @@ class Checkpoints(CheckpointReader):
           step: None for the newest good one.
           variables: raw tf.Variables or DVariables by path, on any mesh.
           subset: the checkpoint may hold further variables.
-          preferred: for some of the paths another path, whose value is restored instead if the
-            checkpoint has it.
+          preferred: paths by path, whose values are restored instead if the checkpoint has them.
           check: called with the manifest before anything else; may raise to refuse it.
         """
 

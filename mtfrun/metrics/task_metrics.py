@@ -140,7 +140,7 @@ def squad_scores(
     """Returns whether each prediction equals one of its answers, and their greatest F1 of words.
 
     Args:
-      punctuation: what replaces each character of punctuation, by its number.
+      punctuation: the replacement of each character of punctuation, by its number.
     """
     check_paired("squad", targets, predictions)
     scores = []

@@ -68,8 +68,10 @@ def to_numpy(structure: Any) -> Any:
     def convert(x: Any) -> Any:
         if not isinstance(x, Arithmetic):
             return x
-        value, mesh = as_tensor(x).value, x.mesh
-        return engine.to_numpy(value, mesh.device_mesh) if mesh.is_distributed else value.numpy()
+        tensor = as_tensor(x)
+        if not tensor.mesh.is_distributed:
+            return tensor.value.numpy()
+        return engine.to_numpy(tensor.value, tensor.mesh.device_mesh)
 
     return tf.nest.map_structure(convert, structure)
 

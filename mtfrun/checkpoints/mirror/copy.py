@@ -76,7 +76,7 @@ class Mirror:
 
     Attributes:
       path: the local directory.
-      entries: of the files in the store by name, as far as this process knows.
+      entries: known entries of the files in the store, by name.
     """
 
     def __init__(self, url: str) -> None:

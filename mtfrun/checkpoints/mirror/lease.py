@@ -33,7 +33,7 @@ class Lease:
     only if there is none; each `check` then ends all but the last one.
 
     Args:
-      place: what two processes on one machine have in common. The caller holds the local lock of
+      place: a name that two processes on one machine share. The caller holds the local lock of
         that place, so a lease of the same place belongs to a process that was killed.
     """
 
