@@ -218,8 +218,10 @@ def sources_of(path: str, paths: Iterable[str]) -> list[Source]:
         # Evolved Transformer the scopes have names.
         named = {"encoder_decoder_attention": "enc_dec_attention"}.get(layer, layer)
         scope = rf"/\w+/(?:(?:parallel_layer_{number}|{named})/)?"
-        of_inner = sources_of(f"{whole}{inner}", paths)
-        return sources + [s._replace(pattern=s.pattern.replace(r"/\w+/", scope)) for s in of_inner]
+        inner_sources = sources_of(f"{whole}{inner}", paths)
+        return sources + [
+            s._replace(pattern=s.pattern.replace(r"/\w+/", scope)) for s in inner_sources
+        ]
     for pattern, source in _TABLE:
         if match := re.fullmatch(pattern, path):
             values = _template_values(match.groupdict(), paths)

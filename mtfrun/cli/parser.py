@@ -193,15 +193,15 @@ def build_parsers() -> tuple[Parser, dict[str, Parser]]:
         "after compinit, `mtfrun --completion fish | source` in ~/.config/fish/config.fish",
     )
     words = root.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-    of_group: dict[str, Any] = {"": words}
+    subparsers: dict[str, Any] = {"": words}
     parsers = {}
     for command in all_commands().values():
         group = command.name.rpartition(" ")[0]
-        if group not in of_group:
+        if group not in subparsers:
             text = _groups()[group]
             parser = words.add_parser(group, help=_first_line(text), description=text, **_STYLE)
-            of_group[group] = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
-        parsers[command.name] = _add_parser(command, of_group[group])
+            subparsers[group] = parser.add_subparsers(metavar="COMMAND", parser_class=Parser)
+        parsers[command.name] = _add_parser(command, subparsers[group])
     return root, parsers
 
 
@@ -301,20 +301,20 @@ def _split_command(arguments: Sequence[str]) -> tuple[str, list[str]]:
     words = [i for i, argument in enumerate(arguments) if not argument.startswith("-")]
     name = " ".join(arguments[i] for i in words[:1])
     if name in _groups():
-        of_group = [command for command in all_commands() if command.startswith(f"{name} ")]
+        commands = [command for command in all_commands() if command.startswith(f"{name} ")]
         if len(words) > 1:
             name = " ".join(arguments[i] for i in words[:2])
-            if name not in of_group:
-                hint = did_you_mean(name, of_group) or f"; there are {', '.join(of_group)}"
+            if name not in commands:
+                hint = did_you_mean(name, commands) or f"; there are {', '.join(commands)}"
                 raise InputError(f"no command {name!r}{hint}")
         elif not {"--help", "-h"} & set(arguments):
-            raise InputError(f"{name} needs a command: {', '.join(of_group)}")
+            raise InputError(f"{name} needs a command: {', '.join(commands)}")
     elif name and name not in all_commands():
         first_words = dict.fromkeys(name.partition(" ")[0] for name in all_commands())
         hint = did_you_mean(name, [*first_words, "help", "version"])
         raise InputError(f"no command {name!r}{hint or '; there are ' + ', '.join(first_words)}")
-    of_name = words[: len(name.split())]
-    return name, [argument for i, argument in enumerate(arguments) if i not in of_name]
+    name_places = words[: len(name.split())]
+    return name, [argument for i, argument in enumerate(arguments) if i not in name_places]
 
 
 def _unknown(text: str, command: str, parser: Parser) -> str:

@@ -146,13 +146,13 @@ def arguments_of(
     bindings: Iterable[Binding], calls: Iterable[_Call]
 ) -> dict[_Call, dict[str, Binding]]:
     """Returns the bindings that apply to each call, by parameter; an inner scope goes first."""
-    of_targets: dict[_Target, dict[str, Binding]] = {}
+    by_target: dict[_Target, dict[str, Binding]] = {}
     for binding in bindings:
-        of_targets.setdefault(_target(binding), {})[binding.parameter] = binding
+        by_target.setdefault(_target(binding), {})[binding.parameter] = binding
     arguments: dict[_Call, dict[str, Binding]] = {call: {} for call in calls}
-    for call, of_call in arguments.items():
+    for call, call_bindings in arguments.items():
         for scope in _scopes_of(call):
-            of_call |= of_targets.get((scope, call[1]), {})
+            call_bindings |= by_target.get((scope, call[1]), {})
     return arguments
 
 
@@ -178,11 +178,11 @@ def _check_nesting(arguments: Mapping[_Call, Mapping[str, Binding]]) -> None:
     inner_calls = {
         call: {
             _call_of(reference, call): binding
-            for binding in of_call.values()
+            for binding in call_bindings.values()
             for reference in binding.references()
             if reference.called
         }
-        for call, of_call in arguments.items()
+        for call, call_bindings in arguments.items()
     }
     try:
         inner_first = list(graphlib.TopologicalSorter(inner_calls).static_order())

@@ -162,6 +162,6 @@ def _macros_of_paths(bindings: Sequence[Binding]) -> set[str]:
     def macros_in(values: Iterable[Binding]) -> list[str]:
         return [r.macro for binding in values for r in binding.references() if r.macro]
 
-    of_macros = [binding for binding in bindings if binding.selector == MACRO]
+    macro_bindings = [binding for binding in bindings if binding.selector == MACRO]
     paths = macros_in(binding for binding in bindings if _is_path(binding))
-    return {*follow(paths, lambda name: macros_in(b for b in of_macros if b.scope == name))}
+    return {*follow(paths, lambda name: macros_in(b for b in macro_bindings if b.scope == name))}

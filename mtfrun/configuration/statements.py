@@ -258,5 +258,5 @@ def _parse(text: Any, source: str) -> Iterator[SourceStatement]:
         place = shorten_flag(source) if isinstance(text, str) else f"{source}:{start}"
         if isinstance(statement, config_parser.BindingStatement):
             check_size(statement.value, place)
-        of_statement = (r for line, r in references if start <= line < end)
-        yield SourceStatement(statement, place, tuple(of_statement))
+        statement_references = (r for line, r in references if start <= line < end)
+        yield SourceStatement(statement, place, tuple(statement_references))

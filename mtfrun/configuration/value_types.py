@@ -91,19 +91,19 @@ def _misfit_of_one(part: Binding, option: Any, macros: _Macros) -> Binding | Non
     if origin in _MAPPINGS:
         if not isinstance(value, dict):
             return part
-        of_items = [(x, arguments[:1]) for x in value] + [
+        typed_items = [(x, arguments[:1]) for x in value] + [
             (x, arguments[1:]) for x in value.values()
         ]
     elif origin in _LISTS:
         if not isinstance(value, list | tuple):
             return part
         items = tuple(a for a in arguments if a is not ...)
-        of_items = [(x, items) for x in value]
+        typed_items = [(x, items) for x in value]
     else:
         return part if _is_reference(option) else None
     wrong = (
         _misfit(replace(part, value=item), typing.Union[allowed or (Any,)], macros)  # noqa: UP007
-        for item, allowed in of_items
+        for item, allowed in typed_items
     )
     return next((item for item in wrong if item is not None), None)
 
@@ -137,8 +137,8 @@ def _type_text(annotation: Any) -> str:
         elif origin in _MAPPINGS:
             texts.append("a dictionary")
         elif origin in _LISTS:
-            of_items = f" of {_type_text(typing.Union[items])}" if items else ""  # noqa: UP007
-            texts.append(f"a list{of_items}")
+            item_text = f" of {_type_text(typing.Union[items])}" if items else ""  # noqa: UP007
+            texts.append(f"a list{item_text}")
         else:
             texts.append("a reference")
     return " or ".join(dict.fromkeys(sorted(texts, key="a reference".__eq__)))

@@ -65,8 +65,8 @@ def reversible(
         x1, x2, [_collecting(f, call) for f in functions], differentiated_tensors(call)
     )
     if call.collector is not None:
-        for of_function in collected:
-            call.collector.add_all(of_function)
+        for inner_values in collected:
+            call.collector.add_all(inner_values)
     return x1, x2
 
 

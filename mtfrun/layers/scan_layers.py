@@ -148,7 +148,7 @@ class _Loop:
     ) -> list[mtf.Tensor | None]:
         """Returns the gradients of x, the fields, and of the weights in the weights' places."""
         losses = sorted(self._collected.losses)
-        of_losses = dict(zip(losses, cotangents[1 : 1 + len(losses)], strict=True))
+        grad_losses = dict(zip(losses, cotangents[1 : 1 + len(losses)], strict=True))
         unused: list[bool] = []
         is_trained = [
             any(v.is_trained for v in alike) for alike in zip(*self.variables, strict=True)
@@ -156,40 +156,40 @@ class _Loop:
 
         def body(
             done: mtf.Tensor,
-            of_y: mtf.Tensor,
+            grad_y: mtf.Tensor,
             weights: list[Weights],
             stored: list[mtf.Tensor],
-            of_fields: list[mtf.Tensor],
+            grad_fields: list[mtf.Tensor],
         ) -> list[Any]:
             i = self._number - 1 - done
             x, values, inner_fields = stored[-1], weights[-1], list(map(mtf.identity, fields))
             with mtf.collect_reports():  # the forward loop reports them
                 y, collected = self._round(i, x, inner_fields, values)
-            results = {y: of_y}
-            for path, cotangent in of_losses.items():
+            results = {y: grad_y}
+            for path, cotangent in grad_losses.items():
                 if cotangent is not None:
                     results[collected.losses[path]] = mtf.gather(cotangent, i, self._dim)
             trained = list(itertools.compress(values, is_trained))
-            of_x, *of_rest = mtf.gradients(
+            grad_x, *grads = mtf.gradients(
                 list(results), [x, *trained, *inner_fields], list(results.values())
             )
-            of_trained, of_fields_here = iter(of_rest[: len(trained)]), of_rest[len(trained) :]
-            gradients = [next(of_trained) if wanted else None for wanted in is_trained]
-            unused[:] = [gradient is None for gradient in (*gradients, *of_fields_here)]
+            grad_trained, grad_inner_fields = iter(grads[: len(trained)]), grads[len(trained) :]
+            gradients = [next(grad_trained) if wanted else None for wanted in is_trained]
+            unused[:] = [gradient is None for gradient in (*gradients, *grad_inner_fields)]
             # A value stays in the place of a gradient that there is not: no memory for zeros.
-            of_values = [v if g is None else g for v, g in zip(values, gradients, strict=True)]
-            of_inner = map(_or_zeros, of_fields_here, fields)
+            grad_values = [v if g is None else g for v, g in zip(values, gradients, strict=True)]
+            added = map(_or_zeros, grad_inner_fields, fields)
             return [
                 done + 1,
-                _or_zeros(of_x, x),
-                [of_values, *weights[:-1]],
+                _or_zeros(grad_x, x),
+                [grad_values, *weights[:-1]],
                 [x, *stored[:-1]],
-                list(map(mtf.add, of_fields, of_inner)),
+                list(map(mtf.add, grad_fields, added)),
             ]
 
         # Counted upwards, as `mtfrun.extras.plan` reads how often a loop runs.
         none_done = mtf.constant(stored[0].mesh, 0, dtype=tf.int32)
-        _, of_x, of_weights, _, of_fields = mtf.while_loop(
+        _, grad_x, grad_weights, _, grad_fields = mtf.while_loop(
             lambda done, *_: mtf.less(done, self._number),
             body,
             [
@@ -202,8 +202,12 @@ class _Loop:
             parallel_iterations=1,
         )
         number = len(weights[0])
-        of_fields = _without(of_fields, unused[number:])
-        return [of_x, *of_fields, *(g for x in of_weights for g in _without(x, unused[:number]))]
+        grad_fields = _without(grad_fields, unused[number:])
+        return [
+            grad_x,
+            *grad_fields,
+            *(g for x in grad_weights for g in _without(x, unused[:number])),
+        ]
 
     def _round(
         self, i: mtf.Tensor, x: mtf.Tensor, fields: Sequence[mtf.Tensor], values: Weights
@@ -228,8 +232,10 @@ class _Loop:
         """Adds collected values {rounds, ...} under the paths of every round."""
         by_round = [mtf.unstack(value, self._dim) for value in values]
         for i in range(self._number):
-            of_round = tf.nest.pack_sequence_as(self._collected, [value[i] for value in by_round])
-            renamed = ({self._rename(k, i): v for k, v in part.items()} for part in of_round)
+            round_values = tf.nest.pack_sequence_as(
+                self._collected, [value[i] for value in by_round]
+            )
+            renamed = ({self._rename(k, i): v for k, v in part.items()} for part in round_values)
             collector.add_all(Collected(*renamed))
 
     def _rename(self, name: str, i: int) -> str:
@@ -263,7 +269,7 @@ def _paths(
     for modules in zip(*rounds, strict=True):
         inner = [module.named_modules() for module in modules]
         for name, module in inner[0].items():
-            paths[module.path] = [of_round[name].path for of_round in inner]
+            paths[module.path] = [round_values[name].path for round_values in inner]
     for alike in zip(*variables, strict=True):
         paths[alike[0].path] = [variable.path for variable in alike]
     return paths

@@ -219,8 +219,8 @@ def _with_curves(title: str, pattern: str, tags: Collection[str]) -> dict[str, s
     patterns = {}
     for match in filter(None, (re.fullmatch(pattern, tag) for tag in tags)):
         each = match.groupdict().get("each", "")
-        of_each = pattern.replace("(?P<each>.+)", re.escape(each))
-        patterns[title.format(each=each)] = re.sub(r"\?P<\w+>", "", of_each)
+        expanded = pattern.replace("(?P<each>.+)", re.escape(each))
+        patterns[title.format(each=each)] = re.sub(r"\?P<\w+>", "", expanded)
     return patterns
 
 

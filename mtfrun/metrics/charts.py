@@ -45,11 +45,11 @@ def write_metrics(
         if kind != _LOAD or not np.isfinite(shares).all():
             continue
         relative = shares * len(shares)
-        of_level = name.removesuffix(_LOAD)
-        scalars[f"{of_level}greatest_load"] = float(relative.max())
-        scalars[f"{of_level}least_load"] = float(relative.min())
-        of_layer = tag_of(f"{name}/0", tasks).rpartition("/")[0]
-        summaries.histogram(f"{of_layer}/load", relative, step)
+        level_name = name.removesuffix(_LOAD)
+        scalars[f"{level_name}greatest_load"] = float(relative.max())
+        scalars[f"{level_name}least_load"] = float(relative.min())
+        layer_tag = tag_of(f"{name}/0", tasks).rpartition("/")[0]
+        summaries.histogram(f"{layer_tag}/load", relative, step)
         levels.setdefault((level, len(shares)), {})["/".join(layer).strip("/")] = relative
     by_tag = {tag_of(name, tasks): value for name, value in scalars.items()}
     if not summaries.has_layout:

@@ -55,10 +55,10 @@ def entity_f1(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, f
     check_paired("entity_f1", targets, predictions)
     correct = num_targets = num_predictions = 0
     for pair in zip(targets, predictions, strict=True):
-        of_target, of_prediction = map(_entities, pair)
-        correct += len(of_target & of_prediction)
-        num_targets += len(of_target)
-        num_predictions += len(of_prediction)
+        target_entities, predicted_entities = map(_entities, pair)
+        correct += len(target_entities & predicted_entities)
+        num_targets += len(target_entities)
+        num_predictions += len(predicted_entities)
     return {
         "entity_precision": correct / max(num_predictions, 1),
         "entity_recall": correct / max(num_targets, 1),
@@ -144,12 +144,12 @@ def squad_scores(
     """
     check_paired("squad", targets, predictions)
     scores = []
-    for answers, prediction in zip(targets, predictions, strict=True):
-        several = [answers] if isinstance(answers, str) else answers
-        words, *of_answers = (_words(text, punctuation) for text in (prediction, *several))
-        if not of_answers:
+    for target, prediction in zip(targets, predictions, strict=True):
+        several = [target] if isinstance(target, str) else target
+        words, *answers = (_words(text, punctuation) for text in (prediction, *several))
+        if not answers:
             raise InputError("squad needs at least one answer of each question")
-        scores.append((words in of_answers, max(_f1(answer, words) for answer in of_answers)))
+        scores.append((words in answers, max(_f1(answer, words) for answer in answers)))
     return scores
 
 

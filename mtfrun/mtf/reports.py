@@ -166,9 +166,9 @@ def print_reports(
     """
     if any(x.mesh.is_planned for report in reports for x in report.tensors):
         return
-    of_rounds = [_in_rounds(report, rounds) for report in reports if not report.place.is_curve]
+    round_values = [_in_rounds(report, rounds) for report in reports if not report.place.is_curve]
     for i in range(rounds):
-        for place, happened, values in of_rounds:
+        for place, happened, values in round_values:
             for j in np.flatnonzero(happened[i]):
                 if place.remaining is not None:
                     place.remaining -= 1

@@ -248,10 +248,10 @@ class Adafactor(SlotOptimizer):
                 delta = state["m"] = moving_average(state["m"], delta, self._beta1)
             # Not from the stack of parameters, which is made when the step begins: it would take
             # memory until the gradients are there.
-            for variable, of_one in zip(variables, group.unstack(delta), strict=True):
-                updates[variable] = read_precisely(variable) - of_one
-            for name, of_all in slots.items():
-                updates.update(zip(of_all, group.unstack(state[name]), strict=True))
+            for variable, change in zip(variables, group.unstack(delta), strict=True):
+                updates[variable] = read_precisely(variable) - change
+            for name, slot_variables in slots.items():
+                updates.update(zip(slot_variables, group.unstack(state[name]), strict=True))
         return updates
 
     def _factored_sides(self, variable: mtf.Variable) -> tuple[mtf.Shape, mtf.Shape] | None:

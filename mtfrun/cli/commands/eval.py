@@ -187,8 +187,8 @@ def detail_lines(details: Mapping[str, Any], split: str) -> list[str]:
     for name in (name for name in examples if name.rpartition("/")[2] == "split"):
         task, _, _ = name.rpartition("/")
         metrics = [x for x in examples if x.rpartition("/")[0] == task and x != name]
-        count, of_split = examples[metrics[0]], examples[name]
-        number = f"all {count:,}" if count == of_split else f"{count:,} of the {of_split:,}"
+        count, split_size = examples[metrics[0]], examples[name]
+        number = f"all {count:,}" if count == split_size else f"{count:,} of the {split_size:,}"
         lines.append(f"{', '.join(metrics)}: of {number} examples of {split}")
     if "confusion" in details:
         labels, counts = details["confusion"].values()

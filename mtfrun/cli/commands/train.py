@@ -61,8 +61,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check(flags: argparse.Namespace) -> None:
     if not flags.gin_file:
-        of_run = pathlib.Path(flags.model_dir or "") / "config.gin"
-        name = of_run if flags.model_dir and of_run.is_file() else "runs/quickstart.gin"
+        run_config = pathlib.Path(flags.model_dir or "") / "config.gin"
+        name = run_config if flags.model_dir and run_config.is_file() else "runs/quickstart.gin"
         raise InputError(f"train needs a configuration: --gin_file={name}")
     if flags.dry_run and flags.num_processes > 1:
         raise InputError("--dry_run builds any mesh in one process: leave --num_processes out")

@@ -83,11 +83,11 @@ class MaskedLanguageModel(Objective):
         inputs = np.where(text.is_id, inputs, padding)
         targets = np.where(is_noise, text.ids, padding)
         return {
-            INPUTS: _of_length(inputs, lengths.inputs, padding),
-            TARGETS: _of_length(targets, lengths.targets, padding),
+            INPUTS: _pad(inputs, lengths.inputs, padding),
+            TARGETS: _pad(targets, lengths.targets, padding),
         }
 
 
-def _of_length(ids: np.ndarray, length: int, padding: int) -> np.ndarray:
+def _pad(ids: np.ndarray, length: int, padding: int) -> np.ndarray:
     missing = [(0, 0), (0, max(0, length - ids.shape[1]))]
     return np.pad(ids[:, :length], missing, constant_values=padding).astype(np.int32)

@@ -139,9 +139,9 @@ class _ExampleRows(TextRows):
             counts, texts_per_segment = counts * len(texts), len(texts)
             texts = [Texts(*(np.stack(v, axis=1).reshape(-1) for v in zip(*texts, strict=True)))]
         tokens = self.cache.tokens
-        for (name, length), of_feature in zip(lengths.items(), texts, strict=True):
+        for (name, length), feature in zip(lengths.items(), texts, strict=True):
             padding_id = self.padding_of(name)
-            yield name, collate(tokens, of_feature, counts, length, texts_per_segment, padding_id)
+            yield name, collate(tokens, feature, counts, length, texts_per_segment, padding_id)
 
 
 class PackedRows(_ExampleRows):
@@ -217,7 +217,7 @@ class PaddedRows(_ExampleRows):
     def take_short(self, rows: np.ndarray, lengths: Mapping[str, int]) -> dict[str, np.ndarray]:
         """Returns the ids of every feature, int32 [rows, its length in `lengths`]."""
         collated = self._collate(rows, np.ones_like(rows), lengths)
-        return {name: of_feature.ids for name, of_feature in collated}
+        return {name: feature.ids for name, feature in collated}
 
 
 def batches_by_length(rows: PaddedRows, batch: int, max_rows: int | None = None) -> CountedBatches:

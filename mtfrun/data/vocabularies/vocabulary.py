@@ -116,13 +116,13 @@ class Vocabulary(abc.ABC):
         ids = ids[ids != self.end_id]
         return self.decode_continuation(ids) if continues else self.decode(ids)
 
-    def special_texts(self, of_template: Mapping[str, str]) -> Mapping[str, str]:
+    def special_texts(self, template_tokens: Mapping[str, str]) -> Mapping[str, str]:
         """Returns how a template writes special tokens, so that `encode_spans` reads them.
 
-        `of_template` are the tokens of the template's tokenizer: "bos_token", "eos_token", ....
+        `template_tokens` are the tokens of the template's tokenizer: "bos_token", "eos_token", ....
         """
         begin = BEGIN_MARK if len(self.encode("")) else ""
-        return {**of_template, "bos_token": begin, "eos_token": END_MARK}
+        return {**template_tokens, "bos_token": begin, "eos_token": END_MARK}
 
     def encode_spans(
         self, text: str, spans: Sequence[tuple[int, int]]

@@ -138,9 +138,11 @@ def _both(a: Automaton, b: Automaton, end: float) -> Automaton:
                 f"the constraints and stop strings need more than {_MOST_SECS:g} s of a "
                 "processor: leave some out"
             )
-    of_a, of_b = np.array(pairs).T
+    states_a, states_b = np.array(pairs).T
     return Automaton(
-        np.stack(rows), a.may_end[of_a] & b.may_end[of_b], a.must_end[of_a] | b.must_end[of_b]
+        np.stack(rows),
+        a.may_end[states_a] & b.may_end[states_b],
+        a.must_end[states_a] | b.must_end[states_b],
     )
 
 

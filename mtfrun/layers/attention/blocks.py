@@ -150,11 +150,11 @@ class _Passes:
 
         def attend(i: mtf.Tensor, *whole: mtf.Tensor) -> list[mtf.Tensor]:
             largest, total, summed = self._sum_values(inputs, i)
-            of_block = mtf.cast(summed / total, query.dtype), largest, total
+            block_result = mtf.cast(summed / total, query.dtype), largest, total
             number = self.queries.number
             written = [
                 mtf.write_position(x, part, number, i)
-                for x, part in zip(whole, of_block, strict=True)
+                for x, part in zip(whole, block_result, strict=True)
             ]
             return [i + 1, *written]
 
@@ -206,13 +206,13 @@ class _Passes:
         output_grads: Sequence[mtf.Tensor | None],
     ) -> list[mtf.Tensor]:
         mixed, largest, totals = outputs
-        gradient, _, of_totals = output_grads
+        gradient, _, grad_totals = output_grads
         if gradient is None:
             return [mtf.zeros_like(x) for x in inputs]
         # What all weights of a query lose because they sum to 1.
         lost = mtf.reduce_sum(mtf.to_float(gradient) * mtf.to_float(mixed), reduced_dim=self.d_kv)
-        if of_totals is not None:
-            lost = lost - of_totals * totals
+        if grad_totals is not None:
+            lost = lost - grad_totals * totals
         rows = _Rows(largest, totals, gradient, lost)
         return self._gradients(inputs, rows)
 
@@ -227,12 +227,12 @@ class _Passes:
         back = AttentionWindow(self.window.after, self.window.before)
 
         def over_queries(j: mtf.Tensor, *whole: mtf.Tensor) -> list[mtf.Tensor]:
-            of_query, *of_others = whole
+            grad_query, *grad_memory = whole
 
-            def add(i: mtf.Tensor, of_query: mtf.Tensor, *sums: mtf.Tensor) -> list[mtf.Tensor]:
+            def add(i: mtf.Tensor, grad_query: mtf.Tensor, *sums: mtf.Tensor) -> list[mtf.Tensor]:
                 gradients = self._block_gradients(inputs, rows, i, j)
-                of_block = mtf.to_float(gradients[0])
-                of_query = mtf.add_position(of_query, of_block, self.queries.number, i)
+                block_result = mtf.to_float(gradients[0])
+                grad_query = mtf.add_position(grad_query, block_result, self.queries.number, i)
                 placed = [
                     self.memory.place(
                         self.queries.place(g, i, x.shape - self.memory.number), j, x.shape
@@ -240,22 +240,22 @@ class _Passes:
                     for g, x in zip(gradients[3:], inputs[3:], strict=True)
                 ]
                 others = [*map(mtf.to_float, gradients[1:3]), *placed]
-                return [i + 1, of_query, *(x + g for x, g in zip(sums, others, strict=True))]
+                return [i + 1, grad_query, *(x + g for x, g in zip(sums, others, strict=True))]
 
             start = [mtf.zeros(mesh, x.shape - number) for x in memory]
             first, last = _visible_blocks(j, self.memory, self.queries, back)
-            of_query, *sums = _loop(
-                mesh, first, last, add, [of_query, *start, *of_others[len(memory) :]]
+            grad_query, *sums = _loop(
+                mesh, first, last, add, [grad_query, *start, *grad_memory[len(memory) :]]
             )
             written = [
                 mtf.write_position(x, mtf.cast(total, x.dtype), number, j)
-                for x, total in zip(of_others, sums[: len(memory)], strict=False)
+                for x, total in zip(grad_memory, sums[: len(memory)], strict=False)
             ]
-            return [j + 1, of_query, *written, *sums[len(memory) :]]
+            return [j + 1, grad_query, *written, *sums[len(memory) :]]
 
         start = [mtf.mutable_zeros(mesh, query.shape), *map(mtf.zeros_like, inputs[1:])]
-        of_query, *of_others = _loop(mesh, 0, number.size, over_queries, start)
-        return [mtf.cast(of_query, query.dtype), *of_others]
+        grad_query, *grad_memory = _loop(mesh, 0, number.size, over_queries, start)
+        return [mtf.cast(grad_query, query.dtype), *grad_memory]
 
     def _block_gradients(
         self, inputs: Sequence[mtf.Tensor], rows: _Rows, i: mtf.Tensor, j: mtf.Tensor
@@ -272,14 +272,14 @@ class _Passes:
         # The gradients are divided, since they have fewer entries than the weights.
         multiples = mtf.exp(mtf.sub(logits, largest, output_shape=logits.shape))
         mixed = self._mix(multiples, values, i, j)
-        of_multiples, of_values = mtf.gradients(
+        grad_multiples, grad_values = mtf.gradients(
             [mixed], [multiples, values], [mtf.to_float(gradient) / total]
         )
-        of_logits = multiples * mtf.sub(of_multiples, lost / total, output_shape=logits.shape)
-        of_query, of_keys, *of_trained = mtf.gradients(
-            [logits], [query, keys, *trained], [of_logits]
+        grad_logits = multiples * mtf.sub(grad_multiples, lost / total, output_shape=logits.shape)
+        grad_query, grad_keys, *grad_trained = mtf.gradients(
+            [logits], [query, keys, *trained], [grad_logits]
         )
-        gradients = [of_query, of_keys, of_values, *of_trained]
+        gradients = [grad_query, grad_keys, grad_values, *grad_trained]
         return [
             mtf.zeros_like(x) if g is None else g for g, x in zip(gradients, operands, strict=True)
         ]

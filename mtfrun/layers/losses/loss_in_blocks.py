@@ -59,13 +59,13 @@ def loss_in_blocks(
     def backward(
         inputs: Sequence[mtf.Tensor], _: Any, cotangents: Sequence[mtf.Tensor]
     ) -> list[mtf.Tensor | None]:
-        of_x, *of_kernel = stored if training else run(*inputs, with_gradients=True)[1]
+        grad_x, *grad_kernel = stored if training else run(*inputs, with_gradients=True)[1]
         # Scaled before the exchange: where slots are split, nothing but the split may follow it.
-        of_x = mtf.cast(mtf.to_float(of_x) * cotangents[0], of_x.dtype)
+        grad_x = mtf.cast(mtf.to_float(grad_x) * cotangents[0], grad_x.dtype)
         if not trains_kernel:
-            return [run.join_x(of_x), None]
-        joined = run.join_kernel(of_kernel[0] * cotangents[0])
-        return [run.join_x(of_x), mtf.cast(joined, inputs[1].dtype)]
+            return [run.join_x(grad_x), None]
+        joined = run.join_kernel(grad_kernel[0] * cotangents[0])
+        return [run.join_x(grad_x), mtf.cast(joined, inputs[1].dtype)]
 
     return list(mtf.custom_gradient(forward, backward, [x, kernel]))
 
@@ -145,7 +145,9 @@ class _Blocks:
         kernel = mtf.cast(kernel, x.dtype)
         positions = mtf.range(x.mesh, blocks.number)
 
-        def body(i: mtf.Tensor, of_x: list[mtf.Tensor], of_kernel: list[mtf.Tensor]) -> list[Any]:
+        def body(
+            i: mtf.Tensor, grad_x: list[mtf.Tensor], grad_kernel: list[mtf.Tensor]
+        ) -> list[Any]:
             weights, *labels = (blocks.at(t, i) for t in (self.weights, *self.labels))
             block = blocks.at(x, i)
             product = mtf.einsum([block, kernel], [*weights.shape, self.vocab])
@@ -157,17 +159,17 @@ class _Blocks:
                 for v in values
             ]
             if not with_gradients:
-                return [i + 1, of_x, of_kernel, *placed]
-            (of_product,) = mtf.gradients([values[0]], [product], [weights])
-            assert of_product is not None
+                return [i + 1, grad_x, grad_kernel, *placed]
+            (grad_product,) = mtf.gradients([values[0]], [product], [weights])
+            assert grad_product is not None
             with mtf.count_flops(None):
-                of_block, *more = self._gradients(block, kernel, of_product)
-            sums = [total + mtf.to_float(x) for total, x in zip(of_kernel, more, strict=True)]
+                grad_block, *more = self._gradients(block, kernel, grad_product)
+            sums = [total + mtf.to_float(x) for total, x in zip(grad_kernel, more, strict=True)]
             # All move on by one place, so that none is copied.
-            return [i + 1, [*of_x[1:], of_block], sums, *placed]
+            return [i + 1, [*grad_x[1:], grad_block], sums, *placed]
 
         start = self._no_gradients(x, kernel) if with_gradients else ([], [])
-        _, of_x, of_kernel, *values = mtf.while_loop(
+        _, grad_x, grad_kernel, *values = mtf.while_loop(
             lambda i, *_: mtf.less(i, blocks.number.size),
             body,
             [mtf.constant(x.mesh, 0, dtype=tf.int32), *start],
@@ -177,7 +179,7 @@ class _Blocks:
         )
         if not with_gradients:
             return values, []
-        return values, [mtf.stack(of_x, blocks.number.name), *of_kernel]
+        return values, [mtf.stack(grad_x, blocks.number.name), *grad_kernel]
 
     def _no_gradients(
         self, x: mtf.Tensor, kernel: mtf.Tensor
@@ -187,18 +189,18 @@ class _Blocks:
         # Integers, which only a run knows.
         targets = mtf.reduce_max(self.labels[0], output_shape=parts)
         shape = [*(x.shape - [number, self.d_model]), *self._vocab_parts[:-1], self.d_model]
-        of_x = [mtf.run_time_zeros(targets, shape, x.dtype) for _ in range(number.size)]
+        grad_x = [mtf.run_time_zeros(targets, shape, x.dtype) for _ in range(number.size)]
         shape = [*parts, *mtf.replace_dimensions(kernel.shape, self.vocab, self._vocab_parts)]
-        return of_x, [mtf.run_time_zeros(targets, shape)] if self.trains_kernel else []
+        return grad_x, [mtf.run_time_zeros(targets, shape)] if self.trains_kernel else []
 
-    def join_x(self, of_x: mtf.Tensor) -> mtf.Tensor:
+    def join_x(self, grad_x: mtf.Tensor) -> mtf.Tensor:
         """Returns the gradient {tokens..., d_model} of x, of all parts of the vocabulary."""
-        total = mtf.reduce_sum(of_x, output_shape=of_x.shape - self._vocab_parts[:-1])
+        total = mtf.reduce_sum(grad_x, output_shape=grad_x.shape - self._vocab_parts[:-1])
         return self.tokens.join(total)
 
-    def join_kernel(self, of_kernel: mtf.Tensor) -> mtf.Tensor:
+    def join_kernel(self, grad_kernel: mtf.Tensor) -> mtf.Tensor:
         """Returns the gradient of the kernel, of all parts of the tokens."""
-        total = mtf.reduce_sum(of_kernel, output_shape=of_kernel.shape - self.tokens.parts)
+        total = mtf.reduce_sum(grad_kernel, output_shape=grad_kernel.shape - self.tokens.parts)
         return mtf.replace_dimensions(total, self._vocab_parts, self.vocab)
 
     @property
@@ -206,13 +208,13 @@ class _Blocks:
         return self.weights.mesh.parts_of(self.vocab)
 
     def _gradients(
-        self, x: mtf.Tensor, kernel: mtf.Tensor, of_product: mtf.Tensor
+        self, x: mtf.Tensor, kernel: mtf.Tensor, grad_product: mtf.Tensor
     ) -> list[mtf.Tensor]:
         vocab = self._vocab_parts
-        of_product = mtf.replace_dimensions(of_product, self.vocab, vocab)
+        grad_product = mtf.replace_dimensions(grad_product, self.vocab, vocab)
         kernel = mtf.replace_dimensions(kernel, self.vocab, vocab)
         rows = x.shape - self.d_model
-        of_x = mtf.einsum([of_product, kernel], [*rows, *vocab[:-1], self.d_model])
+        grad_x = mtf.einsum([grad_product, kernel], [*rows, *vocab[:-1], self.d_model])
         if not self.trains_kernel:
-            return [of_x]
-        return [of_x, mtf.einsum([x, of_product], [*self.tokens.parts, *kernel.shape])]
+            return [grad_x]
+        return [grad_x, mtf.einsum([x, grad_product], [*self.tokens.parts, *kernel.shape])]

@@ -69,20 +69,20 @@ class _Norm:
     ) -> list[mtf.Tensor]:
         x, scale, *bias = inputs
         _, per_std, *means = outputs
-        of_y = mtf.to_float(cotangents[0])
+        grad_y = mtf.to_float(cotangents[0])
         # Otherwise a copy of x in float32 would be made, and kept, as soon as x is known.
-        centred, of_centred = mtf.to_float(mtf.compute_after(of_y, x)), of_y * scale
+        centred, grad_centred = mtf.to_float(mtf.compute_after(grad_y, x)), grad_y * scale
         if means:
-            mean_of_centred = self._mean(of_centred)
+            mean_grad = self._mean(grad_centred)
             # The last term is 0, and makes the difference wait for the same reason.
-            centred -= means[0] + mtf.minimum(mtf.abs(mean_of_centred), 0.0)
-            of_centred -= mean_of_centred
-        product = of_y * centred
-        of_std = self._mean(product * scale) * mtf.square(per_std)
-        of_x = (of_centred - centred * of_std) * per_std
-        of_scale = mtf.reduce_sum(product * per_std, output_shape=scale.shape)
-        of_bias = [mtf.reduce_sum(of_y, output_shape=b.shape) for b in bias]
-        return [mtf.cast(of_x, x.dtype), of_scale, *of_bias]
+            centred -= means[0] + mtf.minimum(mtf.abs(mean_grad), 0.0)
+            grad_centred -= mean_grad
+        product = grad_y * centred
+        grad_std = self._mean(product * scale) * mtf.square(per_std)
+        grad_x = (grad_centred - centred * grad_std) * per_std
+        grad_scale = mtf.reduce_sum(product * per_std, output_shape=scale.shape)
+        grad_bias = [mtf.reduce_sum(grad_y, output_shape=b.shape) for b in bias]
+        return [mtf.cast(grad_x, x.dtype), grad_scale, *grad_bias]
 
     def _mean(self, x: mtf.Tensor) -> mtf.Tensor:
         return mtf.reduce_mean(x, output_shape=x.shape - mtf.Shape(_as_list(self.dim)))

@@ -178,7 +178,7 @@ class DroplessMoE(Mixture):
         def round_(i: mtf.Tensor, inputs: Sequence[mtf.Tensor]) -> mtf.Tensor:
             x, gates, weights = inputs[0], inputs[1 : 1 + choices], inputs[1 + choices :]
             with mtf.with_values(dict(zip(variables, weights, strict=True))):
-                return self._round(x, _of_round(in_groups, gates, capacity, i), groups, call)
+                return self._round(x, _round_routing(in_groups, gates, capacity, i), groups, call)
 
         gates = [choice.gate for choice in in_groups.choices]
         weights = [variable.read_alone() for variable in variables]
@@ -213,7 +213,7 @@ def _in_groups(routing: Routing, shape: mtf.Shape, group: mtf.Dimension) -> Rout
     return dataclasses.replace(routing, choices=choices, group=group, capacity=context.capacity)
 
 
-def _of_round(
+def _round_routing(
     routing: Routing, gates: Sequence[mtf.Tensor], capacity: mtf.Dimension, i: mtf.Tensor
 ) -> Routing:
     """Returns the routing of round i: to each expert its tokens from i * capacity on."""

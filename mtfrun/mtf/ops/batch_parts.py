@@ -38,17 +38,17 @@ def sum_over_parts(
     mesh = next(iter(batch.values())).mesh
     first = Tensor(mesh, engine.device_number(mesh.first_part), Shape())
 
-    def of_part(number: Tensor) -> Any:
+    def compute_part(number: Tensor) -> Any:
         return fn({name: _part(x, number) for name, x in batch.items()}, number)
 
     if zeros is None:
-        zeros = tf.nest.map_structure(zeros_like, shapes_of_results(of_part, [first]))
+        zeros = tf.nest.map_structure(zeros_like, shapes_of_results(compute_part, [first]))
 
     def branch(begin: Tensor, size: int) -> Any:
         half = size // 2
 
         def body(i: Tensor, sums: Any) -> tuple[Tensor, Any]:
-            terms = branch(begin + i * half, half) if half else of_part(begin)
+            terms = branch(begin + i * half, half) if half else compute_part(begin)
             return i + 1, tf.nest.map_structure(add, sums, terms)
 
         # A branch of one part is a loop of one round: programs that differ may round differently.
@@ -64,8 +64,8 @@ def sum_over_parts(
         value = engine.sum_over_devices(x.value, mesh.device_mesh, mesh.halving_axes, axes)
         return Tensor(mesh, value, x.shape)
 
-    of_device = branch(first, _parts(mesh).size >> len(mesh.halving_axes))
-    return tf.nest.map_structure(over_devices, of_device)
+    device_sums = branch(first, _parts(mesh).size >> len(mesh.halving_axes))
+    return tf.nest.map_structure(over_devices, device_sums)
 
 
 def _parts(mesh: Mesh) -> Dimension:

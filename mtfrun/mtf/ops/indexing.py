@@ -157,16 +157,16 @@ def gather_rows(
     x = as_tensor(x)
     shape = convert_to_shape(output_shape)
     by_dim = {dim: as_tensor(index) for dim, index in indices}
-    of_indices = union(*(index.shape for index in by_dim.values()))
-    batch = Shape(dim for dim in x.shape if dim in of_indices)
+    index_dims = union(*(index.shape for index in by_dim.values()))
+    batch = Shape(dim for dim in x.shape if dim in index_dims)
     row = x.shape - Shape(by_dim) - batch
-    if set(shape) != {*of_indices, *row} or shape.dims[len(of_indices) :] != row.dims:
+    if set(shape) != {*index_dims, *row} or shape.dims[len(index_dims) :] != row.dims:
         raise ShapeError(
-            f"rows of {x.shape} selected along {Shape(by_dim)} by {of_indices} have the dimensions "
-            f"{of_indices + row}, the row's last: not {shape}"
+            f"rows of {x.shape} selected along {Shape(by_dim)} by {index_dims} have the dimensions "
+            f"{index_dims + row}, the row's last: not {shape}"
         )
     if x.mesh.is_distributed:
-        return _composed_gather(x, by_dim, batch, of_indices, row, shape)
+        return _composed_gather(x, by_dim, batch, index_dims, row, shape)
     return _fused_gather(x, by_dim, batch, row, shape)
 
 
@@ -196,7 +196,7 @@ def _composed_gather(
     x: Tensor,
     indices: Mapping[Dimension, Tensor],
     batch: Shape,
-    of_indices: Shape,
+    index_dims: Shape,
     row: Shape,
     output_shape: Shape,
 ) -> Tensor:
@@ -204,7 +204,7 @@ def _composed_gather(
     table = reorder(x, Shape([*batch, *indices, *row]))
     num_rows = Shape(indices).size
     value = tf.reshape(table.value, [*batch.to_integer_list, num_rows, *row.to_integer_list])
-    index_shape = Shape([*batch, *(of_indices - batch)])
+    index_shape = Shape([*batch, *(index_dims - batch)])
     number = tf.zeros([], tf.int32)
     for dim, index in indices.items():
         number = number * dim.size + align(tf.maximum(index.value, 0), index.shape, index_shape)

@@ -128,8 +128,8 @@ def sum_over_devices(
     """
     for axis in reversed(halving_axes):
         both = tf.broadcast_to(value, [2, *value.shape])
-        of_device = relayout(both, make_layout(mesh, [axis, *axes]))
-        value = relayout(tf.reduce_sum(of_device, 0), make_layout(mesh, axes))
+        device_values = relayout(both, make_layout(mesh, [axis, *axes]))
+        value = relayout(tf.reduce_sum(device_values, 0), make_layout(mesh, axes))
     return value
 
 

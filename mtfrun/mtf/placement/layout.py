@@ -108,9 +108,9 @@ def tensor_dim_to_size_per_split(
 def check_divides(parts: int, dim: Dimension, how: str, shape: Shape | None = None) -> None:
     """Raises a LayoutError, "cannot be split {how}", unless a dimension has equal parts."""
     if dim.size % parts:
-        of_shape = "" if shape is None else f" of {shape}"
+        owner = "" if shape is None else f" of {shape}"
         raise LayoutError(
-            f"dimension {dim}{of_shape} cannot be split {how}: make its size "
+            f"dimension {dim}{owner} cannot be split {how}: make its size "
             f"{legal_sizes(parts, dim)}, or change the mesh or the rule"
         )
 

@@ -41,8 +41,8 @@ def check_reproducible(fixed: Shape, shape: Shape, layout: LayoutRules) -> Dimen
                 f"{what}: the mesh has {size} device(s) along {name!r}, not {expected}, on which "
                 f"the bits depend: change the mesh, or write {axis}:{parts.size},{name}:{size}"
             )
-    for dimension, of_rule in layout.items():
-        if of_rule == axis and dimension not in _BATCH:
+    for dimension, mesh_axis in layout.items():
+        if mesh_axis == axis and dimension not in _BATCH:
             raise LayoutError(
                 f"{what}: remove the rule {dimension}:{axis}, which is not the batch's"
             )

@@ -183,10 +183,10 @@ class HuggingFaceVocabulary(FileVocabulary):
 
     encode_continuation = _encode
 
-    def special_texts(self, of_template: Mapping[str, str]) -> Mapping[str, str]:
+    def special_texts(self, template_tokens: Mapping[str, str]) -> Mapping[str, str]:
         """Returns the tokens of the template's tokenizer, and this one's, as texts of a prompt."""
         begin = "".join(map(self._token_text, self._begin_ids.tolist()))
-        return {"bos_token": begin, "eos_token": self._token_text(self.end_id), **of_template}
+        return {"bos_token": begin, "eos_token": self._token_text(self.end_id), **template_tokens}
 
     def encode_spans(
         self, text: str, spans: Sequence[tuple[int, int]]

@@ -39,11 +39,11 @@ class AddedLoss:
     """What a batch adds to the cross entropy of its targets.
 
     Attributes:
-      of_logits: a loss of the targets' logits, which exist in blocks only.
+      logits_loss: a loss of the targets' logits, which exist in blocks only.
       total: a sum over targets, with its metrics.
     """
 
-    of_logits: LogitsLoss | None = None
+    logits_loss: LogitsLoss | None = None
     total: mtf.Tensor | None = None
     metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
 
@@ -118,7 +118,7 @@ class TokenLoss:
         smooths = call.training or not self.is_mean_over_targets
         label_smoothing = self.label_smoothing if smooths else 0.0
         regularised = bool(label_smoothing or z_loss)
-        beside = [term.of_logits for term in terms if term.of_logits is not None]
+        beside = [term.logits_loss for term in terms if term.logits_loss is not None]
 
         def losses(logits: mtf.Tensor, ids: mtf.Tensor, *by_token: mtf.Tensor) -> list[mtf.Tensor]:
             vocab = logits.shape.get_dim_by_name("vocab")

@@ -163,7 +163,9 @@ def cond(pred: Tensor, true_fn: Callable[[], Any], false_fn: Callable[[], Any]) 
 
     chosen = trace_with_reports(
         keys[0],
-        lambda of_true: trace_with_reports(keys[1], lambda of_false: choose(of_true, of_false)),
+        lambda true_reports: trace_with_reports(
+            keys[1], lambda false_reports: choose(true_reports, false_reports)
+        ),
     )
     shapes = [[x.shape for x in tf.nest.flatten(result)] for result in results]
     # Outside of `mtf.function` only one branch is called.

@@ -112,8 +112,8 @@ def recompute_grad(
                 recomputed = [y.value for y in outputs_of(delayed)]
             sources = [*delayed, *variables]
             gradients = tape.gradient(recomputed, sources, output_gradients=output_grads)
-            of_inputs, of_variables = gradients[: len(values)], gradients[len(values) :]
-            return (of_inputs, of_variables) if variables else of_inputs
+            grad_inputs, grad_variables = gradients[: len(values)], gradients[len(values) :]
+            return (grad_inputs, grad_variables) if variables else grad_inputs
 
         return [y.value for y in outputs], backward
 

@@ -70,9 +70,9 @@ def reversible_layers(
             grad_a: tf.Tensor, grad_b: tf.Tensor, *grads: tf.Tensor, variables: Sequence[Any] = ()
         ) -> Any:
             after_a, after_b = a, b
-            of_sources: list[Any] = [None] * (len(values) + len(variables))
-            of_further = tf.nest.pack_sequence_as(structures, grads)
-            for f, of_outputs in zip(reversed(functions), reversed(of_further), strict=True):
+            grad_sources: list[Any] = [None] * (len(values) + len(variables))
+            grads_further = tf.nest.pack_sequence_as(structures, grads)
+            for f, output_grads in zip(reversed(functions), reversed(grads_further), strict=True):
                 moment = moment_of([Tensor(mesh, grad_b, shape)], [grad_b])
                 recomputing = tf.GradientTape(watch_accessed_variables=False)
                 with recomputing as tape, collect_reports():  # reported by the first pass
@@ -81,16 +81,16 @@ def reversible_layers(
                     sources = [before_b, *delayed, *variables]
                     tape.watch(sources)
                     residual, further = apply(f, before_b, delayed)
-                of_b, *of_these = tape.gradient(
+                more_grad_b, *new_grads = tape.gradient(
                     [residual, *_values(further)],
                     sources,
-                    output_gradients=[grad_b, *tf.nest.flatten(of_outputs)],
+                    output_gradients=[grad_b, *tf.nest.flatten(output_grads)],
                 )
-                of_sources = [_sum(x, y) for x, y in zip(of_sources, of_these, strict=True)]
+                grad_sources = [_sum(x, y) for x, y in zip(grad_sources, new_grads, strict=True)]
                 after_a, after_b = after_b - residual, before_b
-                grad_a, grad_b = grad_b, _sum(grad_a, of_b)
-            of_inputs = (grad_a, grad_b, *of_sources[: len(values)])
-            return (of_inputs, of_sources[len(values) :]) if variables else of_inputs
+                grad_a, grad_b = grad_b, _sum(grad_a, more_grad_b)
+            grad_inputs = (grad_a, grad_b, *grad_sources[: len(values)])
+            return (grad_inputs, grad_sources[len(values) :]) if variables else grad_inputs
 
         return [a, b, *_values(structures)], backward
 

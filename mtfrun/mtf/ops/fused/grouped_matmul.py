@@ -58,12 +58,12 @@ def grouped_matmul(x: TensorLike, kernels: TensorLike, sizes: TensorLike) -> Ten
         inputs: list[Tensor], _outputs: list[Tensor], grads: list[Tensor]
     ) -> list[Tensor]:
         x, kernels = inputs
-        of_y, of_form = _matrix(grads[0]), form(sizes.value, rows.size)
-        of_x = of_form.product(of_y, _matrices(kernels, inner.size), transpose=True)
-        of_kernels = of_form.outer_products(_matrix(x), of_y)
+        grad_y, grad_form = _matrix(grads[0]), form(sizes.value, rows.size)
+        grad_x = grad_form.product(grad_y, _matrices(kernels, inner.size), transpose=True)
+        grad_kernels = grad_form.outer_products(_matrix(x), grad_y)
         return [
             Tensor(x.mesh, tf.reshape(value, like.shape.to_integer_list), like.shape)
-            for like, value in ((x, of_x), (kernels, of_kernels))
+            for like, value in ((x, grad_x), (kernels, grad_kernels))
         ]
 
     return custom_gradient(product, gradients, [x, kernels])
@@ -110,8 +110,8 @@ class _Pieces:
         """Returns [rows, columns] for [rows, inner] and [groups, inner, columns]."""
         *pieces, remainder = self._split(x)
         matrices = tf.unstack(kernels, self._number)
-        of_piece = _multiply_transposed if transpose else tf.matmul
-        products = list(map(of_piece, pieces, matrices))
+        multiply = _multiply_transposed if transpose else tf.matmul
+        products = list(map(multiply, pieces, matrices))
         columns = kernels.shape[1 if transpose else 2]
         zeros = tf.zeros([tf.shape(remainder)[0], columns], x.dtype)
         return tf.ensure_shape(tf.concat([*products, zeros], 0), [self._rows, columns])

@@ -212,9 +212,9 @@ def _product_of_patches(
         def backward(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             whole = mesh.constrain(gradient, Shape([*outer_dims, whole_out]))
             by_channels = mesh.constrain(kernel, Shape([taps_dim, part, whole_out]))
-            of_patches = tf.einsum(f"{outer}o,tco->{outer}tc", whole, by_channels)
-            of_kernel = tf.einsum(f"{outer}tc,{outer}o->tco", patches, gradient)
-            return mesh.constrain(of_patches, Shape([*outer_dims, taps_dim, part])), of_kernel
+            grad_patches = tf.einsum(f"{outer}o,tco->{outer}tc", whole, by_channels)
+            grad_kernel = tf.einsum(f"{outer}tc,{outer}o->tco", patches, gradient)
+            return mesh.constrain(grad_patches, Shape([*outer_dims, taps_dim, part])), grad_kernel
 
         return tf.einsum(f"{outer}tc,tco->{outer}o", patches, kernel), backward
 

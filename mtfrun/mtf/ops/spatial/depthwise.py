@@ -143,8 +143,8 @@ def _with_gradients(
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
         def backward(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             reversed_filter = engine.reverse(engine.reverse(filter, 0), 1)
-            of_x = convolve(gradient, reversed_filter, windows=mirrored)
-            return of_x, _filter_gradient(x, gradient, filter.shape, windows)
+            grad_x = convolve(gradient, reversed_filter, windows=mirrored)
+            return grad_x, _filter_gradient(x, gradient, filter.shape, windows)
 
         return convolve(x, filter, windows=windows), backward
 
