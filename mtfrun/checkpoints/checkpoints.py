@@ -36,7 +36,7 @@ class Checkpoints(CheckpointReader):
     even while the holder deletes old checkpoints.
 
     `save`, `restore` and `read` are collective. Each process writes parts of variables that its
-    devices hold, an equal share of those that several processes hold; the first one holds the lock,
+    devices hold, an equal share of those that several processes hold; the first holds the lock,
     writes the manifest and deletes old checkpoints. The directory must be on a file system that all
     processes share.
     """
@@ -105,7 +105,7 @@ class Checkpoints(CheckpointReader):
           step: None for the newest good one.
           variables: raw tf.Variables or DVariables by path, on any mesh.
           subset: the checkpoint may hold further variables.
-          preferred: paths by path, whose values are restored instead if the checkpoint has them.
+          preferred: by path, the path in the checkpoint that is restored instead if it exists.
           check: called with the manifest before anything else; may raise to refuse it.
         """
 

@@ -43,7 +43,7 @@ class Source(NamedTuple):
 
 
 # Slots of Mesh TensorFlow's optimizers: Adafactor (mean squares, whole or of rows and columns, and
-# momentum), AdamWeightDecay, Momentum. SGD has none.
+# momentum), AdamWeightDecay, Momentum. SGD has no slots.
 _SLOT = re.compile(r"(?:_slot_(?:v|vr|vc|m)|/adam_[mv]|_momentum_v)$")
 # A layer of a `Parallel`.
 _PARALLEL = re.compile(r"(.*/layer)/layers/(\w+)/layer(/.*)")

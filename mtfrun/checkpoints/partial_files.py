@@ -12,8 +12,8 @@ Data that no manifest names are removed if
 * the step's manifest names another save, which has replaced them, or
 * they are not complete: the index or a part is missing.
 
-Complete data of which none of this is true have lost their manifest in some other way. They are
-never removed, nor are files of a step whose manifest cannot be read: see `lost_manifests`.
+Other complete data have lost their manifest in some other way. They are never removed, nor are
+files of a step with an unreadable manifest: see `lost_manifests`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The values of a checkpoint, compared with the digests that the run's ledger has of its step.
 
-A ledger has a file with a line of JSON for every step whose variables have digests.
+A ledger has a file with a line of JSON for every step with digests.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class RecordedDigests:
 
 
 def read_digests(directory: pathlib.Path, step: int) -> dict[str, int]:
-    """Returns the digests of a run's variables after a step by path; empty if it has none.
+    """Returns the digests of a run's variables after a step by path, maybe empty.
 
     RunDirError if they are damaged.
     """

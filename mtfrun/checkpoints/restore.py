@@ -39,7 +39,7 @@ T = TypeVar("T")
 _MOST_OF_TENSORFLOW = 1 << 28
 # How often a reader tries again after a trainer has deleted or replaced its files.
 _ATTEMPTS = 20
-# The message between processes while the first one chooses a checkpoint.
+# The message between processes while the first chooses a checkpoint.
 _CHOICE = "choice of a checkpoint"
 
 
@@ -87,7 +87,7 @@ class CheckpointReader:
             raise RunDirError(self._no_checkpoint())
 
     def read(self, step: int | None, reader: Callable[[Manifest], T]) -> T:
-        """Returns `reader(manifest)` of a checkpoint whose files are all as they were saved.
+        """Returns `reader(manifest)` of a checkpoint with all files as they were saved.
 
         A process that trains the run may delete the checkpoint, or save its step again, before
         `reader` is done. Then `reader` is called again: for the new files of the same step, or,
@@ -244,7 +244,7 @@ def _in_parts(files: Mapping[str, FileRecord], count: int) -> list[dict[str, lis
 def _check_claims(manifest: Manifest) -> None:
     """Raises DamagedCheckpointError unless the variables are about as large as their files.
 
-    A larger one would allocate memory that nothing fills; hashing a sparse 1 TB would take hours.
+    Larger variables would allocate unused memory; hashing a sparse 1 TB would take hours.
     """
     claimed = 0
     for path, spec in manifest.variables.items():

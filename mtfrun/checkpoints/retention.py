@@ -1,4 +1,4 @@
-"""Which checkpoints remain: the newest ones, the best one, and those that are marked."""
+"""Which checkpoints remain: the newest, the best and the marked."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def delete_checkpoints(directory: pathlib.Path, steps: Sequence[int]) -> None:
 
 
 def is_protected(directory: pathlib.Path, step: int) -> bool:
-    """Whether a checkpoint is the best one or is `KEPT`, as far as can be read."""
+    """Whether a checkpoint is the best or is `KEPT`, as far as can be read."""
     with contextlib.suppress(RunDirError):
         if (best := read_best(directory)) is not None and best.step == step:
             return True

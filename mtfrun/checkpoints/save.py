@@ -188,7 +188,7 @@ class Save:
         return str(manifests.manifest_path(self._directory, self.step))
 
     def abandon(self) -> None:
-        """Waits for this process's thread alone; of several processes none finishes the save."""
+        """Waits for this process's thread alone; several processes never finish the save."""
         if self._count > 1:
             self._has_failed_elsewhere = True
             self._may_finish.set()

@@ -241,7 +241,7 @@ def _check_entry(entry: BundleEntryProto, files: _Files) -> None:
             f"its type is number {entry.dtype} of TensorFlow's, which is not supported"
         )
     if entry.slices:
-        return  # its parts have places, it has none
+        return  # its parts have places instead
     if min(entry.offset, entry.size) < 0 or entry.offset + entry.size > files.size(entry.shard_id):
         raise InputError("it lies outside of its file")
     if entry.dtype == types_pb2.DT_STRING:

@@ -29,17 +29,16 @@ PathKind = (
 
 
 class Command(NamedTuple):
-    """A command: its name (one word, or two such as "data show"), its help text, and what it does.
+    """A command: its name (one word, or two such as "data show"), its help text and its function.
 
     The list of commands shows the first line of `description`. `run` gets the flags, and the words
     as typed, the program first; it returns the exit code and imports what it needs, since many
     modules import TensorFlow. `check` raises InputError for flags that cannot be used. The help
     shows the flags of gin only if the `subject` is a configuration, --model_dir also if it is a
-    run. `words` names what is not a flag, such as "DIR ...", and becomes `flags.words`; "" if there
-    is nothing. `writes_run`: whether it changes the run of --model_dir, which may be a URL if
-    `takes_url`. `prints_texts`: whether it prints texts of data or of the model, whose URLs are not
-    masked. `model_dir`: what --model_dir must name, unless gin files are given; by default a run if
-    that is the subject, else anything.
+    run. `words` names its other arguments, such as "DIR ...", or "": `flags.words`. `writes_run`:
+    whether it changes the run of --model_dir, which may be a URL if `takes_url`. `prints_texts`:
+    whether it prints texts of data or of the model, where URLs are not masked. `model_dir`:
+    what --model_dir must name, unless gin files are given; by default a run if that is the subject.
     `is_configured`: whether gin files, if there are any, and flags are a whole configuration.
     `imports_tensorflow`: whether, or for which flags, TensorFlow is imported before the run.
     `several_processes`: whether `mtfrun launch` and SLURM can run it as several processes.
@@ -74,7 +73,7 @@ class InferenceFlags(Protocol):
         """Raises InputError for flags that cannot be used."""
 
     def settings(self, flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]:
-        """Returns settings of the inference, whose model is on a mesh."""
+        """Returns settings of the inference by a model on a mesh."""
 
 
 GIN_HELP = """\
@@ -90,7 +89,7 @@ configuration:
 
   `mtfrun config show` lists the files of the package, with --gin_file all settings of a run.
   As in T5 and T5X: --gin_bindings is --gin_param, --gin_location_prefix=DIR,DIR searches gin files
-  there too, --module_import=MODULE imports a module whose classes flags may then name, and
+  there too, --module_import=MODULE imports a module for classes that flags name, and
   --tfds_data_dir=DIR is --gin.TFDS_DATA_DIR="'DIR'". -flag and --flag=VALUE may be written too.
 """
 
@@ -212,7 +211,7 @@ def check_directories(flags: argparse.Namespace) -> None:
 
 
 def check_names(flags: argparse.Namespace, *names: str) -> None:
-    """Raises InputError for flags that name nothing, as in --output=."""
+    """Raises InputError for empty flags, as in --output=."""
     for name in names:
         if getattr(flags, name) == "":
             raise InputError(f"--{name} needs a name")
@@ -258,7 +257,7 @@ def settings_of(flags: argparse.Namespace) -> Settings:
 
 
 def configured_data(flags: argparse.Namespace) -> ConfiguredData:
-    """Returns the data of the gin files, or else those of the run."""
+    """Returns the data of the gin files, or else of the run."""
     from mtfrun.experiment.runs.configured_data import configure_data
 
     path = None if flags.gin_file else run_config(flags.model_dir)

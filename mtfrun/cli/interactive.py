@@ -21,7 +21,7 @@ _FIXED = ("draft", "chat")
 
 @dataclasses.dataclass
 class Session:
-    """Answers lines of standard input; the programs, and what was read of a prompt, are cached.
+    """Answers lines of standard input; caches the programs and the prompts.
 
     Collective: every process must call its methods.
 
@@ -60,7 +60,7 @@ class Session:
         self.ask(line, "the prompt is longer than the model reads: its beginning was cut off")
 
     def ask(self, prompt: bytes, truncated: str) -> str:
-        """Prints the outputs for a prompt, and returns the first one.
+        """Prints the outputs for a prompt, and returns the first.
 
         `truncated`: the warning if the model does not read all of the prompt.
         """

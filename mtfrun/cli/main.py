@@ -112,7 +112,7 @@ def _parse_and_run(arguments: list[str]) -> int:
 
 
 def _check_gin_files(flags: argparse.Namespace) -> None:
-    """Finds the mistakes in gin files and flags that need no import of what they name."""
+    """Finds the mistakes in gin files and flags that can be found without imports."""
     for name in flags.gin_file:
         require_gin_file(name, flags.gin_search_paths)
     called = all_commands()[flags.command]
@@ -137,7 +137,7 @@ def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:
 
         # CUDA logs a missing device as an error, which `import_tensorflow` drops.
         tf.config.list_physical_devices()
-    # What is imported remains: garbage collections need not look at it, which takes 0.2 s each.
+    # Modules remain: garbage collections need not look at them, which takes 0.2 s each.
     gc.freeze()
     try:
         with terminable():
@@ -179,7 +179,7 @@ def terminable() -> Iterator[None]:
         raise SystemExit(code)
 
     def hook(unraisable: sys.UnraisableHookArgs) -> None:
-        # A signal arrived while an object was deleted, and Python ignores what is raised then.
+        # A signal arrived while an object was deleted, and Python ignores exceptions then.
         if unraisable.exc_type is SystemExit and code is not None:
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECS)
         else:

@@ -77,7 +77,7 @@ _TRUE, _FALSE = ("true", "t", "1", "yes"), ("false", "f", "0", "no")
 
 @functools.cache
 def all_commands() -> dict[str, Command]:
-    """Returns the commands by name, in the order of the help text: those of the core come first.
+    """Returns the commands by name, in the order of the help text: the core's come first.
 
     Raises:
       InputError: two entry points have a command of the same name.
@@ -109,7 +109,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that raises InputError where argparse would print its usage and exit.
 
     Attributes:
-      paths: flags that name paths: how they are typed, their attribute, and what they name.
+      paths: flags for paths: their spelling, their attribute, and the kind of path.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -158,7 +158,7 @@ profile_process trusted_network
 
 
 def _remove_unfinished_files() -> None:
-    # There are none before it is imported, and importing it would take seconds.
+    # Without its import there are no such files, and importing it would take seconds.
     if rundir := sys.modules.get("mtfrun.rundir"):
         rundir.remove_outputs_in_progress()
 
@@ -184,7 +184,7 @@ def replace_url(flags: argparse.Namespace) -> None:
 def local_directories(flags: argparse.Namespace, command: Command) -> Iterator[None]:
     """Replaces URLs of runs in the flags by local directories, which are their mirrors inside.
 
-    Of several processes, which share the local directory, the first one opens the mirrors.
+    Several processes share the local directory; the first opens the mirrors.
     """
     if not has_urls(flags):
         yield

@@ -72,7 +72,7 @@ def note_outputs(
 
 @contextlib.contextmanager
 def open_output(path: str) -> Iterator[TextIO]:
-    """A file appears once it is complete. Of several processes only the first one writes."""
+    """A file appears once it is complete. Of several processes only the first writes."""
     if not processes.is_first():
         with pathlib.Path(os.devnull).open("w", encoding="utf-8") as nowhere:
             yield nowhere

@@ -25,8 +25,8 @@ _Target = tuple[str, Any]
 # A call: the scopes in which it happens, and the class or function.
 _Call = tuple[tuple[str, ...], Any]
 
-# The largest depth of calls whose results are arguments of other calls: gin computes them
-# recursively. Models need about ten.
+# The largest depth of calls in arguments of other calls: gin computes them recursively. Models
+# need about ten.
 _MAX_CALLS = 64
 
 # The largest number of values within a value; gin copies them at every call.
@@ -44,7 +44,7 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
     calls = calls_of(last, roots)
     _check_nesting(arguments_of(last, calls))
     used = _targets_of(calls)
-    # A user who replaces the optimizer need not unbind the parameters of the one in defaults.gin: a
+    # A user who replaces the optimizer need not unbind the parameters of that in defaults.gin: a
     # binding in a file may also be used by a reference that a later binding has replaced.
     once_used = _targets_of(calls_of(bindings, roots))
     for binding in last:
@@ -63,7 +63,7 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
 
 
 def check_macros(bindings: Sequence[Binding]) -> None:
-    """Raises ConfigError for macros without a value and unused macros of flags; imports nothing."""
+    """Raises ConfigError for macros without a value and unused macros of flags; does not import."""
     last = {(b.scope, b.selector.rpartition(".")[2], b.parameter): b for b in bindings}
     _check_macros_exist(bindings, last.values())
     used = {r.macro for binding in bindings for r in binding.references() if r.macro}
@@ -87,8 +87,8 @@ def check_taken(bindings: Sequence[Binding], operative_config: str) -> None:
 def target_of(selector: str) -> Any:
     """Returns the registered class or function of a selector, MACRO for gin's macro.
 
-    gin registers a class under the first of its names that a configuration uses: the other one of
-    `layers.LayerNorm` and `transformer.LayerNorm` is looked up here.
+    gin registers a class under the first of its names that a configuration uses. Here its other
+    names are looked up, such as `transformer.LayerNorm` after `layers.LayerNorm`.
     """
     if selector == MACRO:
         return MACRO
@@ -161,7 +161,7 @@ def _targets_of(calls: Iterable[_Call]) -> set[_Target]:
 
 
 def _scopes_of(call: _Call) -> list[str]:
-    """Returns the scopes whose bindings apply to a call: for a/b "", a and a/b."""
+    """Returns the scopes with bindings that apply to a call: for a/b "", a and a/b."""
     scopes = call[0]
     return ["/".join(scopes[:i]) for i in range(len(scopes) + 1)]
 
@@ -171,7 +171,7 @@ def _call_of(reference: Reference, inside: _Call) -> _Call:
 
 
 def _check_nesting(arguments: Mapping[_Call, Mapping[str, Binding]]) -> None:
-    """Raises ConfigError for calls whose arguments need their result, are too deep or too large.
+    """Raises ConfigError for calls with arguments that are cyclic, too deep or too large.
 
     Nested macros may give a value of 2^n parts.
     """
@@ -187,7 +187,7 @@ def _check_nesting(arguments: Mapping[_Call, Mapping[str, Binding]]) -> None:
     try:
         inner_first = list(graphlib.TopologicalSorter(inner_calls).static_order())
     except graphlib.CycleError as error:
-        cycle = error.args[1][:0:-1]  # each needs the next one
+        cycle = error.args[1][:0:-1]  # each needs the next
         place = inner_calls[cycle[-1]][cycle[0]].place
         raise ConfigError(f"{place}: {_cycle_text(cycle)}") from None
     depths: Counter[_Call] = Counter()

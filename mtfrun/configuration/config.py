@@ -132,7 +132,7 @@ def parse(
 def check_statements(
     files: Sequence[str], flags: Sequence[tuple[str, str]], search_paths: Sequence[str]
 ) -> None:
-    """Raises ConfigError for what is wrong whatever the modules are that files import."""
+    """Raises ConfigError for mistakes that can be found without importing modules."""
     statements = _read(files, flags, search_paths)
     check_macros(statements.bindings)
 
@@ -261,7 +261,7 @@ def _read(
     search_paths: Sequence[str],
     untrusted: str | None = None,
 ) -> Statements:
-    """Reads a flag that is not valid gin syntax as what was probably meant, if that is clear."""
+    """Corrects flags that are not valid gin syntax, if the meaning is clear."""
     statements = Statements(untrusted=untrusted)
     for name in files:
         statements.add_file(name, search_paths)
@@ -287,7 +287,7 @@ def _register_named(bindings: Sequence[Binding], names: Mapping[str, tuple[str, 
 
 
 def _import_other_names(bindings: Sequence[Binding], names: Mapping[str, tuple[str, str]]) -> str:
-    """Returns the imports of a flag that names a class otherwise than the files, else nothing.
+    """Returns imports for classes that flags name otherwise than the files, or "".
 
     gin registers a class under one name, and finds it by others only through imports.
     """
@@ -315,7 +315,7 @@ def _register(import_statement: str, name: str) -> None:
 
 
 def _remove_unused(used: set[tuple[str, Any]]) -> None:
-    """A binding whose reference was replaced would be an error when config.gin is read again."""
+    """An unused binding would be an error when config.gin is read again."""
     for scope, selector in list(_gin_values):
         if (scope, target_of(selector)) not in used:
             del _gin_values[scope, selector]

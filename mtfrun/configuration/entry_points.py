@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 
 @functools.cache
 def entry_points(group: str) -> Mapping[str, Entry]:
-    """Returns the entry points of a group by name, those of mtfrun first.
+    """Returns the entry points of a group by name, mtfrun's first.
 
     Raises:
       InputError: two distributions have an entry of the same name.
@@ -68,7 +68,7 @@ def distribution_of(group: str, name: str) -> str:
 
 @functools.cache
 def _all() -> tuple[Entry, ...]:
-    """Returns all entry points of installed distributions, the first one of each distribution.
+    """Returns the entry points of installed distributions; of duplicates the first on the path.
 
     A folder is not trusted because a command runs in it: the working directory counts only if
     Python installs distributions there.
@@ -76,7 +76,7 @@ def _all() -> tuple[Entry, ...]:
     by_distribution: dict[str, list[Entry]] = {}
     for distribution in metadata.distributions(path=_installation_paths()):
         if _OURS not in (distribution.read_text("entry_points.txt") or ""):
-            continue  # parsing those of hundreds of distributions would take 20 ms
+            continue  # parsing hundreds of distributions would take 20 ms
         name = distribution.name  # read once: each time it parses the distribution's metadata
         entries = [Entry(name, x) for x in distribution.entry_points if x.group.startswith(_OURS)]
         if entries:

@@ -19,7 +19,7 @@ from mtfrun.errors import ConfigError, did_you_mean, nearest
 
 _PLACE = re.compile(r'\n  In (?:file "(?P<file>.*)",|bindings string) line (?P<line>\d+)\n')
 _CALL = re.compile(r"\n\s+(?:.*\n\s+)*?In call to configurable '(.*?)'")
-# Top-level modules whose frames say nothing about a module of the user's.
+# Top-level modules with frames that do not help to find the user's mistake.
 _LIBRARIES = frozenset({"gin", "mtfrun", "numpy", "tensorflow", *sys.stdlib_module_names}) - {
     "__main__"
 }

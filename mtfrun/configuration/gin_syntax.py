@@ -1,4 +1,4 @@
-"""Corrections of values whose spelling is not gin's, which is Python's."""
+"""Corrections of values that are not spelt as in Python, which is gin's syntax."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _list_spelling(items: str) -> str | None:
 
 
 def better_flag(flag: str) -> str | None:
-    r"""Returns a corrected flag, whose value gin can read, or None if its meaning is unclear.
+    r"""Returns a corrected flag that gin can read, or None if its meaning is unclear.
 
     >>> better_flag("--gin.USE_AVERAGES=true"), better_flag("--gin_param=Adam.beta1 = a,b")
     ('--gin.USE_AVERAGES=True', '--gin_param="Adam.beta1 = [\'a\', \'b\']"')

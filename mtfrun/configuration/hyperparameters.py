@@ -29,7 +29,7 @@ from mtfrun.errors.differences import Change, changes, list_changes
 # The parameter of the data, which have a fingerprint.
 _DATA = ("experiment.Experiment", "data")
 
-# The classes whose parameters are followed.
+# The classes at which the search for parameters starts.
 _ROOTS = ("experiment.Experiment", "experiment.Training")
 _EVALUATION = "experiment.Evaluation"
 
@@ -48,14 +48,14 @@ NEUTRAL: Mapping[str, set[str]] = {
 # The same in every class, such as `transformer.Stack`.
 NEUTRAL_IN_ALL_CLASSES = {"rematerialise", "scan_blocks"}
 
-# The parameters of classes that the program calls, whose values make the variables of a part of a
+# The parameters of classes that the program calls that determine the variables of a part of a
 # checkpoint. A part is explained by the first entry that has changed.
 _SOURCES = {
     "model": (("Experiment.model",), ("Experiment.data",)),
     "optimizer": (("Training.optimizer", "Training.frozen"),),
     "averages": (("Training.average_decay", "Training.optimizer"),),
 }
-# Parameters on which no variable depends, and so nothing below them.
+# Parameters that do not affect variables, nor do the parameters below them.
 _WITHOUT_VARIABLES = ("learning_rate", "learning_rate_factors")
 _MOST_CHANGES = 4
 

@@ -25,15 +25,15 @@ PUBLISHING = (
     "mtfrun.optim",
     "mtfrun.training",
 )
-"""The core's modules whose exports configurations may use. Other modules of mtfrun have functions
-that write files and run commands."""
+"""The core's modules that configurations may use. Other modules of mtfrun have functions that write
+files and run commands."""
 
 
 def module_names() -> dict[str, str]:
     """Returns the publishing modules by their names in gin files: "optim".
 
-    Those of the core come last, since a short name that two modules have is the last one's: "squad"
-    is that of `metrics`, not of `t5_metrics`.
+    The core's come last, since gin takes a short name that two modules have from the last: "squad"
+    is `metrics.squad`, not `t5_metrics.squad`.
     """
     modules = {name: x.__name__ for name, x in load_entry_points("mtfrun.gin").items()}
     return modules | {path.rpartition(".")[2]: path for path in PUBLISHING}

@@ -29,7 +29,7 @@ LARGEST_COPY = 500_000_000
 """Maximum size in bytes of a file that is copied."""
 
 _LARGEST_RECORD = 16_000_000
-# Names of parameters whose values are paths or patterns of paths.
+# Names of parameters for paths or patterns of paths.
 _PATH = re.compile(r"(?:.*_)?(?:files?|dirs?|directory|folder|paths?|patterns?)")
 
 

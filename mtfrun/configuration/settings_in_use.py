@@ -37,7 +37,7 @@ class Setting:
 
 
 def settings_in_use(bindings: Sequence[Binding], roots: Sequence[type]) -> list[Setting]:
-    """Builds nothing and reads no data. `roots` are the classes that the program calls."""
+    """Does not build or read data. `roots` are the classes that the program calls."""
     last = last_bindings(bindings)
     macros = macros_of(last)
     values = values_of_macros(last)

@@ -28,7 +28,7 @@ from mtfrun.errors.untrusted import open_regular
 
 _Item = TypeVar("_Item")
 
-# gin parses a file as often as it is included: n files that include the next one twice are 2^n.
+# gin parses a file as often as it is included: n files that include the next twice are 2^n.
 _MOST_FILES = 500
 _MOST_INCLUDED = 64
 _MOST_BYTES = 1 << 20
@@ -89,7 +89,7 @@ class Statements:
 
     `imports` are by their names in gin files. `files` has statements without `include`, by file,
     since imported names hold in their file only. Each name in `sources` is looked up and read once.
-    `misspelt` is the error of the first flag in `flags` whose text was corrected. `untrusted` is
+    `misspelt` is the error of the first flag in `flags` that was corrected. `untrusted` is
     the file of a run directory, which must not be a link.
     """
 
@@ -128,7 +128,7 @@ class Statements:
                 self._add(entry, from_flag=False)
 
     def find(self, name: str, search_paths: Sequence[str], including: tuple[Path, ...]) -> Path:
-        """Returns the path of a file that the last one of `including` includes."""
+        """Returns the path of a file that the last of `including` includes."""
         del including
         return require_gin_file(name, search_paths)
 
@@ -198,7 +198,7 @@ def short_path(path: str | os.PathLike[str]) -> str:
 
 
 def macro_chain(value: Any, macros: Mapping[str, Binding]) -> list[Binding]:
-    """Returns the macros by way of which a value is set, the one with the final value last."""
+    """Returns the macros that a value refers to in turn; the last has the value."""
     chain: list[Binding] = []
     while isinstance(value, Reference) and value.macro in macros:
         chain.append(macros[value.macro])

@@ -62,7 +62,7 @@ class Data(abc.ABC):
       has_rows_of_pairs: whether rows hold pairs of texts, "inputs end targets end".
       cached_tasks: the names of the tasks with caches.
       vocabularies: the vocabulary of each feature.
-      conversation_template: how the conversations of the data became text; None if it has none.
+      conversation_template: how conversations became text; None for data without conversations.
       text_limits: the number of tokens, the end included, at which longer texts are cut, by
         feature.
       class_names: the name of every class, by feature that is a class.
@@ -116,7 +116,7 @@ class Data(abc.ABC):
         return ()
 
     def caches(self, split: str, choice: CacheChoice = EVERY_CACHE) -> Iterator[Cached]:
-        """Yields the caches of a split, after building missing ones; none by default."""
+        """Yields the caches of a split, after building missing caches; empty by default."""
         return iter(())
 
     def with_caches(self, caches: Mapping[str, TokenCache]) -> Data:
@@ -188,7 +188,7 @@ class TextData(Data):
 
     Attributes:
       vocabulary: the vocabulary of the targets.
-      metrics: functions of all targets and all predictions; none for the metrics of the experiment.
+      metrics: functions of all targets and all predictions; empty for the experiment's metrics.
       labels: all texts that a target may be, if they are few.
     """
 

@@ -43,7 +43,7 @@ def file_state(path: Path) -> str:
 
 
 def try_to_write(path: Path, write: Callable[[Path], object]) -> None:
-    """Lets `write` make a file beside `path`, and renames it; does nothing if that fails."""
+    """Lets `write` make a file beside `path`, and renames it; ignores failures."""
     with (
         contextlib.suppress(OSError),
         tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as work,

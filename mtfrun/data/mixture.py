@@ -96,7 +96,7 @@ class Mixture:
 
     @property
     def names(self) -> Sequence[str]:
-        """The names of the tasks in metrics: "" for the only one."""
+        """The names of the tasks in metrics: "" for a single task."""
         return [task.title for task in self.tasks] if len(self.tasks) > 1 else [""]
 
     @property

@@ -110,7 +110,7 @@ class PromptFormat(abc.ABC):
 
     @abc.abstractmethod
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        """Returns the row whose targets' log-likelihood is the score of a pair."""
+        """Returns the row of a pair; the log-likelihood of its targets is the pair's score."""
 
     def row(self, prompt: bytes) -> PromptRow:
         return self.row_of(self.prompt_vocabulary.encode(prompt))

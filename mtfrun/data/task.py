@@ -22,17 +22,17 @@ class Task:
 
     Attributes:
       vocabulary: text to ids and back; one for all features, or one for each by name.
-      preprocessors: functions of an example's fields, applied in order: they return other fields,
-        several examples or none; a `StreamPreprocessor`, which reads all examples; or `BySplit`.
+      preprocessors: functions of an example's fields, applied in order: they return other fields or
+        any number of examples; a `StreamPreprocessor`, which reads all examples; or `BySplit`.
         Their `repr` identifies them in the cache and must not change between processes, so use
         classes with fields rather than lambdas.
       name: the task's name in metrics, messages and the cache; by default the source's.
       cache_dir: directory of all caches; by default $MTFRUN_CACHE_DIR, else ~/.cache/mtfrun.
       metrics: functions of all targets and all predictions, after `postprocess`, to values by name;
         by default the metrics of `experiment.DecodedPairs`.
-      postprocess: a function of each target's and prediction's text whose values the metrics
+      postprocess: maps each target's and prediction's text to the value that the metrics
         compare; by default the text.
-      reference: a function of the fields of each example whose value the metrics compare its
+      reference: maps the fields of each example to the value that the metrics compare its
         prediction with; by default `postprocess` of its target.
       labels: all texts that a target may be, for `experiment.RankedLabels`.
     """

@@ -248,6 +248,6 @@ def length_penalty(length: mtf.Tensor, alpha: float) -> mtf.Tensor:
 def new_ids(length: mtf.Tensor, prompt_lengths: mtf.Tensor | None) -> mtf.Tensor:
     """Returns the number of ids after the prompts in sequences of a length, at least 0.
 
-    A length penalty counts these: of a long prompt all outputs would have nearly the same one.
+    A length penalty counts these: with a long prompt it would be nearly the same for all outputs.
     """
     return length if prompt_lengths is None else mtf.maximum(length - prompt_lengths, 0)

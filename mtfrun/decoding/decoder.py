@@ -49,13 +49,13 @@ class Decoder(NamedTuple):
         beam dimension; tensors that all beams share, such as an encoded input, lack it.
       within: a function; within(n) returns a decoder of the first n positions, with shorter caches
         and cheaper steps. Its initial state is this decoder's, cut off.
-      at_once: at_once(n, prompt_lengths) returns a decoder whose initial state has read, in one
-        pass over n positions (prefilling), the first `prompt_lengths` {batch} int32 ids of each
-        row; steps at these positions do not change the row's state. None: steps read the prompts.
-      prefix: prompts must be read in one pass, as in a prefix language model, whose positions
-        attend to each other.
+      at_once: at_once(n, prompt_lengths) prefills: it returns a decoder that has read, in one pass
+        over n positions, the first `prompt_lengths` {batch} int32 ids of each row; steps at these
+        positions do not change the row's state. None: steps read the prompts.
+      prefix: prompts must be read in one pass, as in a prefix language model, where the prompt's
+        positions attend to each other.
       ends_in_prompts: an end id in a prompt ends the inputs, before the targets, not the row.
-      in_blocks: in_blocks() returns a decoder before position 0 whose steps may take ids {batch,
+      in_blocks: in_blocks() returns a decoder before position 0; its steps may take ids {batch,
         block} and the consecutive positions {batch, block}, and return logits {batch, block,
         vocab}. Positions may be repeated: the state depends on the last time only, and steps see
         no later positions. `within(n)` may be larger than the length: blocks must not exceed it.
@@ -80,7 +80,7 @@ class Trace(NamedTuple):
     """The model's log-probabilities, in nats, before processors and temperature.
 
     Attributes:
-      log_probs: {rows, length} float32, of each id; 0 where none is written.
+      log_probs: {rows, length} float32, of each id; 0 where no id is written.
       top_ids: {rows, length, top} int32, the most likely ids at its position, the best first.
       top_log_probs: {rows, length, top} float32.
     """

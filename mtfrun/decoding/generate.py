@@ -123,7 +123,7 @@ P = TypeVar("P")
 
 
 def decode_positions(prompts: Prompts, first: P, advance: Callable[[P, StepFunction], P]) -> P:
-    """Returns the variables after steps to the last position, or until none is unfinished."""
+    """Returns the variables after steps to the last position, or until all rows are finished."""
     progress: Any = first
     decoder, length, state = prompts.decoder, prompts.length, None
     for end in _segment_ends(prompts):

@@ -95,7 +95,7 @@ def read_prompts(
     padding_id: int = 0,
     rules: Rules | None = None,
 ) -> Prompts:
-    """Returns the prompts; the first step is at the end of the shortest one.
+    """Returns the prompts; the first step is at the end of the shortest prompt.
 
     Where the decoder cannot read prompts in one pass, it is at position 0.
     """

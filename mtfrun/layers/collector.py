@@ -21,7 +21,7 @@ class Collected(NamedTuple):
 
     `losses`: scalars by the path of their layer, added to the mean loss of a batch; `metrics`: by
     "path/name", without gradients; `updates`: the next values of variables by path, such as moving
-    averages, assigned after the optimizer's step, since a step must not read what it has assigned.
+    averages, assigned after the optimizer's step, since a step must not read assigned variables.
     """
 
     losses: dict[str, mtf.Tensor]
@@ -72,8 +72,8 @@ class Recorded(NamedTuple):
     """The contents of a `Recorder`, a nested structure of tensors by the path of their layer.
 
     Attention weights {batch..., heads..., length, memory_length} of vectors to their sequence, and
-    to another one; by level the expert of every token, int32 {...} in batch order: the one to which
-    it is dispatched first, -1 for none.
+    to another; by level the first expert to which every token is dispatched, int32 {...} in batch
+    order, or -1.
     """
 
     self_attention: dict[str, mtf.Tensor]
@@ -82,7 +82,7 @@ class Recorded(NamedTuple):
 
 
 class Recorder:
-    """Takes layers' inner values, outside of training; attention in blocks, for one, has none."""
+    """Takes layers' inner values, outside of training; attention in blocks does not give any."""
 
     def __init__(self) -> None:
         self.contents = Recorded({}, {}, {})

@@ -39,7 +39,7 @@ class _Convolution(mtf.Module):
     ) -> None:
         """Makes the spec of the filter {*spatial, input_dim, output_dim}.
 
-        `blocks` are the dimensions that count blocks of the first spatial ones, None for none.
+        `blocks` are the dimensions that count blocks of the first spatial dimensions, or None.
         """
         super().__init__()
         n = len(self._spatial)

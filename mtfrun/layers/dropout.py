@@ -47,7 +47,7 @@ class AttentionDropout:
     def of(
         cls, dropout: Dropout, call: Call, mesh: mtf.Mesh, shape: mtf.ShapeLike
     ) -> AttentionDropout | None:
-        """Returns the dropout of all weights of this shape; None for none."""
+        """Returns the dropout of all weights of this shape, or None."""
         if not call.training or dropout.rate == 0.0:
             return None
         within = tuple((dim, mtf.range(mesh, dim)) for dim in mtf.convert_to_shape(shape))
@@ -58,6 +58,6 @@ class AttentionDropout:
         return mtf.dropout(weights, training=True, rate=self.rate, key=self.key, within=self.within)
 
     def map(self, function: Callable[[mtf.Tensor], mtf.Tensor]) -> AttentionDropout:
-        """Returns the dropout of another part, whose indices are function(indices)."""
+        """Returns the dropout of another part, with the indices function(indices)."""
         within = tuple((dim, function(index)) for dim, index in self.within)
         return dataclasses.replace(self, within=within)

@@ -43,7 +43,7 @@ class Embedding(TokenVectors):
     ) -> None:
         """Makes the spec of the table {vocab, d_model}; for `logits_scale` see `logits`.
 
-        `factor`: of the vectors of ids, also an attribute; None for none. With `d_embedding` the
+        `factor`: scales the vectors of ids, also an attribute, or None. With `d_embedding` the
         table is {vocab, d_embedding}, and a "projection" without bias maps its rows to d_model;
         Lan et al. 2019, arXiv:1909.11942, section 3.1.
         """

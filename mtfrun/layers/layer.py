@@ -27,7 +27,7 @@ class Call:
       collector: takes the losses, metrics and updates of layers; None drops them.
       path_number: the number, an int32 scalar, of the path in this round's block that belongs to a
         path in the first block; for a loop over blocks, see `scan_layers`.
-      recorder: takes inner values of layers, for pictures; None, as in training, for none.
+      recorder: takes inner values of layers, for pictures; None in training.
     """
 
     training: bool = False
@@ -37,7 +37,7 @@ class Call:
     recorder: Recorder | None = None
 
     def key_of(self, module: mtf.Module | mtf.Variable) -> mtf.Key:
-        """Returns the random key of a module or variable; an InputError if the call has none.
+        """Returns the random key of a module or variable; an InputError if the call has no key.
 
         It depends on the module's path, not the order of calls: rematerialisation draws it again.
         """
@@ -55,7 +55,7 @@ _PRESENT_CALL = contextvars.ContextVar("call", default=Call())  # noqa: B039, it
 
 
 def in_call(call: Call) -> contextlib.AbstractContextManager[None]:
-    """Makes `present_call` return a call inside, for products of variables, which get none.
+    """Makes `present_call` return a call inside, for products of variables, which do not get one.
 
     Around the gradients too: a rematerialised product draws again.
     """
@@ -74,7 +74,7 @@ class Layer(mtf.Module):
     def depends_on_padding(self) -> bool:
         """Whether padding after the positions of a row changes their output, outside of training.
 
-        As where positions compete for places, whose number depends on the number of positions.
+        For example where positions compete for slots in proportion to the number of positions.
         """
         return False
 

@@ -34,7 +34,7 @@ def recompute(
     call: CallT,
     names: Collection[str] | None = None,
 ) -> mtf.Tensor:
-    """Returns function(x, call), whose inner values are computed again in the backward pass.
+    """Returns function(x, call) and recomputes its inner values in the backward pass.
 
     Gradients reach x, variables and `differentiated_field`s of the call, metrics its collector.
     With `names`, these and values without a name are computed again, and those with other names are
@@ -73,7 +73,7 @@ def reversible(
 def _collecting(
     function: Callable[[mtf.Tensor, CallT], mtf.Tensor], call: CallT
 ) -> Callable[..., tuple[mtf.Tensor, Collected]]:
-    """Returns the function of x and the call's differentiated tensors, with what it collects."""
+    """Returns the function of x and the call's differentiated tensors, and its collected values."""
 
     def run(x: mtf.Tensor, *fields: mtf.Tensor) -> tuple[mtf.Tensor, Collected]:
         remaining = iter(fields)

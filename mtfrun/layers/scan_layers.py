@@ -32,8 +32,8 @@ def scan_layers(
     """Returns x after all rounds, each `function` with the variables of its modules.
 
     The program holds one round and its backward pass, so that tracing and compiling hardly take
-    longer with more rounds. Dropout, losses, metrics and updates are as of the rounds one after the
-    other, by the paths of each round's modules. In training only the input of every round is
+    longer with more rounds. Dropout, losses, metrics and updates are as of an unrolled stack, by
+    the paths of each round's modules. In training only the input of every round is
     stored, and its inner values are recomputed, at the cost of one more forward pass.
 
     `function` calls the modules of the first round with the x and the call that it takes, and
@@ -56,7 +56,7 @@ class _Loop:
     """The forward and the backward loop, and what belongs to each round.
 
     The loops have a variable for every value of every round. In each round all of them move on by
-    one place, so that this round's values are always at the same place; nothing is copied. (One
+    one place, so that this round's values are always at the same place, without copies. (One
     tensor for all rounds would be copied in every round: TensorFlow's arrays have no rule in
     DTensor.)
     """
@@ -212,7 +212,7 @@ class _Loop:
     def _round(
         self, i: mtf.Tensor, x: mtf.Tensor, fields: Sequence[mtf.Tensor], values: Weights
     ) -> tuple[mtf.Tensor, Collected]:
-        """Returns the output of round i, and what it collects by the paths of the first round."""
+        """Returns the output of round i, and its collected values by the first round's paths."""
         remaining = iter(fields)
         collector = Collector()
         call = map_differentiated(lambda _: next(remaining), self._call)

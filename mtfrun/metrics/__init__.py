@@ -1,4 +1,4 @@
-"""Metrics of tasks, and what is known of every metric: catalogue, tags, charts."""
+"""Metrics of tasks; the catalogue, tags and charts of every metric."""
 
 from typing import TYPE_CHECKING
 

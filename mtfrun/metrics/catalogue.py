@@ -34,9 +34,9 @@ loss :: loss (nats) :: Learning: loss
     Cross entropy of the targets, the mean over all of them, in nats. In training of the batches
     since the value before, with dropout.
 accuracy :: accuracy :: Learning: accuracy
-    Share of the targets whose most probable prediction is right.
+    Share of the targets with the right most probable prediction.
 accuracy/top_5_accuracy :: top-5 accuracy
-    Share of the images whose label is among the five most probable ones.
+    Share of the images with the label among the five most probable classes.
 accuracy/mean_(?P<what>dice|iou) :: mean {what} of classes :: Masks: means over classes
     How well predicted and true masks overlap, the mean over all classes but the background.
 dice/<what> :: Dice coefficient of {what} :: Masks: Dice coefficients
@@ -55,8 +55,8 @@ loss/order_(?P<order>\d+)_entropy :: order-{order} entropy (bits)
 loss/perplexity :: perplexity :: Learning: perplexity
     exp(loss): the number of equally likely tokens that are as hard to guess.
 loss/objective :: objective
-    What is differentiated: the loss with smoothing, regularisation and the losses of layers,
-    such as the balance of experts; a mean per target.
+    The differentiated loss, with smoothing, regularisation and the losses of layers, such as
+    the balance of experts; a mean per target.
 loss/dice_loss :: Dice loss :: Learning: Dice loss
     1 - the soft Dice coefficient of the masks of an image, the mean over all classes but the
     background and over images.
@@ -71,7 +71,7 @@ tasks/[^/]+/accuracy :: :: Tasks: accuracy by task
 data/examples_seen/<task> :: examples seen {task} :: Tasks: examples seen by task
     Training examples so far, repetitions included.
 data/padding_fraction :: padding
-    Share of the positions of inputs and targets that are padding: work for nothing.
+    Share of the positions of inputs and targets that are padding: wasted work.
 data/examples_seen :: examples seen
     Training examples so far, repetitions included.
 decodes/<each> :: :: Predictions: {each}
@@ -103,7 +103,7 @@ moe_load/<each>/expert_(?P<expert>\d+) :: {each}: expert {expert}
     :: Mixture of experts: load of {each}
     Share of the dispatched tokens that went to this expert; all shares of a layer add up to 1.
 moe_load/<layer>/experts_per_token_(?P<number>\d+) :: {layer}: {number} experts
-    Share of the tokens that go to this number of experts; the last one counts more as well.
+    Share of the tokens that go to this number of experts; the last counts more as well.
 moe_load/<layer>/load :: {layer}: load
     Distribution of the experts' shares of tokens, times their number: 1 is an equal share.
 norm/gradient(/<module>)? :: gradient norm {module} :: Norms: gradient
@@ -191,7 +191,7 @@ CATALOGUE = tuple(_parse_entries())
 
 
 class ChartPattern(NamedTuple):
-    """A chart of the curves whose tags match a regular expression."""
+    """A chart of the curves with tags that match a regular expression."""
 
     category: str
     title: str

@@ -1,7 +1,7 @@
 """Metrics in TensorBoard: scalars, their charts, and for the loads of experts heat maps.
 
 The page Custom Scalars has several curves in one chart, training and evaluation. A chart has the
-curves of all runs whose tags match: TensorBoard joins the charts of the training and of the
+curves of all runs with matching tags: TensorBoard joins the charts of the training and of the
 evaluation, and the charts of several runs.
 """
 

@@ -37,7 +37,7 @@ class Picture(NamedTuple):
 
 
 class Events(NamedTuple):
-    """Curves, and of every picture the newest one, by tag."""
+    """Curves, and the newest version of every picture, by tag."""
 
     curves: Curves
     pictures: Mapping[str, Picture]

@@ -1,4 +1,4 @@
-"""TensorBoard event files whose errors never stop a run."""
+"""TensorBoard event files; errors in writing them never stop a run."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Summaries:
     ) -> None:
         """TensorBoard discards what an interrupted run wrote after `resumed_step`, 0 for a new run.
 
-        Its fast loader waits for the next value of a tag. None discards nothing.
+        Its fast loader waits for the next value of a tag. None discards no values.
         """
         self._listener = listener
         self._directory = pathlib.Path(directory)
@@ -165,7 +165,7 @@ class Summaries:
         if self._resumed_step is not None:
             # TensorBoard drops all steps from a START event on; the resumed step itself was
             # written before its checkpoint and remains. The first START of a directory counts as
-            # the beginning of the run and drops nothing: hence two.
+            # the beginning of the run, without effect: hence two.
             start = Event(
                 wall_time=time.time(),
                 step=self._resumed_step + 1,

@@ -50,7 +50,7 @@ def entries(values: Mapping[str, np.ndarray | float]) -> dict[str, float]:
 
 
 def vectors(named: Mapping[str, float]) -> dict[str, np.ndarray]:
-    """Returns the vectors whose entries `entries` named; numbers are left out.
+    """Returns the vectors from the entries that `entries` named, without scalars.
 
     >>> vectors({"loss": 2.0, "load/0": 0.25, "load/1": 0.75})
     {'load': array([0.25, 0.75])}

@@ -17,7 +17,7 @@ import numpy as np
 
 from mtfrun.errors import InputError, did_you_mean, install_command
 
-# The tokenizers of sacrebleu that download nothing.
+# The tokenizers of sacrebleu that do not download files.
 _TOKENIZERS = ("intl", "13a", "char", "zh", "none", "ja-mecab", "ko-mecab")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NO_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))

@@ -33,7 +33,7 @@ class Loss(NamedTuple):
     total: mtf.Tensor
     weight: mtf.Tensor
     metrics: dict[str, Metric]
-    updates: dict[str, mtf.Tensor] = {}  # noqa: RUF012 - a default that nothing changes
+    updates: dict[str, mtf.Tensor] = {}  # noqa: RUF012 - never changed
 
     def with_collected(self, collector: Collector) -> Loss:
         """Returns the loss with the losses, metrics and updates of the model's layers."""
@@ -103,8 +103,8 @@ def means(
 class Model(mtf.Module, abc.ABC):
     """A module with a loss, which can be trained.
 
-    It is constructed as `model_class(mesh, **arguments)` with arguments that its data determines. A
-    model whose layers have losses, metrics or updates of variables calls them with a collector, and
+    It is constructed as `model_class(mesh, **arguments)`; its data determines the arguments. It
+    calls layers that have losses, metrics or updates of variables with a collector, and
     returns `loss.with_collected(collector)`.
 
     Attributes:

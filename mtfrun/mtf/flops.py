@@ -44,7 +44,7 @@ _COUNT = contextvars.ContextVar[FlopCount | None]("product_count", default=None)
 
 @contextlib.contextmanager
 def count_flops(count: FlopCount | None, rounds: int = 1) -> Iterator[None]:
-    """Counts products that are traced in the context; None counts none, also inside a count."""
+    """Counts products that are traced in the context; None does not count, even inside a count."""
     with set_inside(_COUNT, count), repeat_products(rounds):
         yield
 

@@ -60,7 +60,7 @@ def function(fn: Callable[..., Any], jit_compile: bool = False) -> Callable[...,
         )
         key = (spec, _skeleton((args, kwargs)))
         if key not in compiled:
-            # Of concurrent threads, all use the program of the first one.
+            # Concurrent threads all use the first thread's program.
             compiled.setdefault(key, _Compiled(fn, (args, kwargs), leaves, jit_compile))
         return compiled[key]([tensor.value for tensor in tensors])
 

@@ -86,7 +86,7 @@ def custom_gradient(
     fn returns a tensor or a tuple of tensors; variables that it captures get no gradient. grad_fn
     takes three lists (explicit_inputs, outputs, output_grads) and returns a gradient or None for
     every explicit input. (Mesh TensorFlow's also took the forward operations, which do not exist
-    here.) An output that nothing depends on has None or zeros as its gradient.
+    here.) The gradient of an output that is not used is None or zeros.
     """
     inputs = [as_tensor(x) for x in explicit_inputs]
     result: Any = None

@@ -94,7 +94,7 @@ def random_key(seed: int, *data: int | str | TensorLike) -> Key:
 
 
 def keys_of(bits: TensorLike) -> Key:
-    """Returns the key with dimensions whose entries have these `Key.bits`."""
+    """Returns the key with dimensions that has these `Key.bits`."""
     x = as_tensor(bits)
     return Key(x.value, x.shape)
 
@@ -149,9 +149,9 @@ def dropout(
     """Returns x with elements dropped at random and the rest scaled to preserve the mean.
 
     Exactly one of `keep_prob` and `rate` is needed. Draws differ along `noise_shape`, by default
-    all dimensions. `key` is usually `key.fold_in(self.path)` of the calling module. `within`: the
-    larger tensor of which x is a part, such as a block, and whose draws x has: its dimensions, and
-    for each the indices of x's entries along it, with dimensions of x.
+    all dimensions. `key` is usually `key.fold_in(self.path)` of the calling module. `within`: for
+    a part of a larger tensor, such as a block, that takes its draws from the larger tensor's: its
+    dimensions, and for each the indices of x's entries along it, with dimensions of x.
     """
     x = as_tensor(x)
     if (keep_prob is None) == (rate is None):

@@ -27,7 +27,7 @@ from mtfrun.mtf.transfer import to_numpy
 
 @dataclasses.dataclass(eq=False)
 class Place:
-    """A call of `Print` or `scalar_summary` (a curve), whose text is the message or the name.
+    """A call of `Print` or `scalar_summary` (a curve); its text is the message or the name.
 
     `remaining` counts the lines that may still be printed; None for no limit.
     """
@@ -67,7 +67,7 @@ def with_values(reports: Iterable[Report], values: Iterable[tf.Tensor]) -> list[
 
 
 class _Collected(list[Report]):
-    """The reports of what is traced; `expected`: of its loops and branches, by their function."""
+    """The traced program's reports; `expected`: those in loops and branches, by their function."""
 
     expected: dict[Any, Sequence[Report]]
 

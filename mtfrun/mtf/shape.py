@@ -172,7 +172,7 @@ def convert_to_shape(x: ShapeLike) -> Shape:
 
 
 def anonymous_shape(shape: ShapeLike) -> Shape:
-    """Returns a shape of the same sizes whose names have no layout rule.
+    """Returns a shape of the same sizes, with names that have no layout rule.
 
     Examples:
       >>> anonymous_shape("batch:8;length:128")
@@ -214,7 +214,7 @@ def verify_no_new_dims(input_shapes: Iterable[ShapeLike], output_shape: ShapeLik
 
 
 def broadcast_shape(shape1: Shape, shape2: Shape) -> Shape:
-    """Returns the longer shape where it contains the other one in order, else their union."""
+    """Returns the longer shape if it contains the other in order, else their union."""
     if is_subsequence(shape1.dims, shape2.dims):
         return shape2
     if is_subsequence(shape2.dims, shape1.dims):

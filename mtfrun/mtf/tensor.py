@@ -46,7 +46,7 @@ class Arithmetic:
 
 
 class Tensor(Arithmetic):
-    """A `tf.Tensor` whose dimensions have names, on a mesh; a ShapeError if the sizes differ.
+    """A `tf.Tensor` with named dimensions, on a mesh; a ShapeError if the sizes differ.
 
     `value` has its dimensions in the order of `shape`; on several devices it is a DTensor.
     """

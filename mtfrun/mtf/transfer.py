@@ -97,7 +97,7 @@ def owned_shards(variables: Iterable[tf.Variable]) -> list[list[Shard]]:
 
 
 def _on_host(value: tf.Tensor) -> tf.Tensor:
-    """Copies to this process's first CPU; on a CPU nothing, because eager tensors never change."""
+    """Copies to this process's first CPU; CPU values are shared, as eager tensors never change."""
     device = tf.DeviceSpec.from_string(value.device)
     if device.device_type == "CPU":
         return value

@@ -73,7 +73,7 @@ class ParameterScale:
 
     Attributes:
       minimum: the paper's epsilon_2; without it parameters that are zero would not change.
-      exclude: patterns of the paths of variables whose steps are absolute.
+      exclude: patterns for the paths of variables with absolute steps.
     """
 
     minimum: float = 1e-3
@@ -86,7 +86,7 @@ def factored_sides(
     """Returns the largest and the second largest side, or None for a variable not to factor.
 
     A variable is factored if its two largest sides, not counting stacked dimensions, have at least
-    `min_dim_size` entries each; with None, none is. Of equal sides the first counts as the larger.
+    `min_dim_size` entries each, never with None. Of equal sides the first counts as the larger.
 
     Examples:
       >>> sides = [mtf.convert_to_shape(dims) for dims in ("d_model:256", "heads:8;d_kv:64")]
@@ -154,8 +154,8 @@ class Adafactor(SlotOptimizer):
       epsilon1: added to squared gradients.
       clipping_threshold: largest root mean square of the unscaled update (section 6), the
         paper's d; None does not clip.
-      min_dim_size_to_factor: smallest size of both sides of a matrix whose second moments are
-        stored as two vectors (section 3); None factors nothing. The heads and d_kv of
+      min_dim_size_to_factor: smallest size of both sides of a matrix with second moments that are
+        stored as two vectors (section 3); None: whole matrices. The heads and d_kv of
         attention's projections are one side, see `mtf.Variable.sides`.
       stacked_dim_names: dimensions over which similar parameters are stacked in one variable;
         each of them is factored and scaled separately.
@@ -305,7 +305,7 @@ class _Group:
         return size * (len(self.paths) + 1) <= _MAX_STACK
 
     def stack(self, tensors: Sequence[mtf.Tensor]) -> mtf.Tensor:
-        """Returns {group, ...}; the tensor itself where it is the only one."""
+        """Returns {group, ...}; a single tensor as it is."""
         return mtf.stack(tensors, _GROUP) if len(tensors) > 1 else tensors[0]
 
     def unstack(self, x: mtf.Tensor) -> list[mtf.Tensor]:

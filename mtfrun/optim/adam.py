@@ -79,7 +79,7 @@ class Adam(SlotOptimizer):
     decay is added to the update, not to the gradient (Loshchilov & Hutter 2019, algorithm 2,
     https://arxiv.org/abs/1711.05101, with one learning rate for both terms).
 
-    With `bias_correction=False` it is the AdamWeightDecay of BERT and of Mesh TensorFlow, whose
+    With `bias_correction=False` it is the AdamWeightDecay of BERT and of Mesh TensorFlow; their
     defaults are beta1 0.9, beta2 0.999, epsilon 1e-6 and weight_decay 0.
 
     Args:

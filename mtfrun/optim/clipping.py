@@ -31,7 +31,7 @@ def clip_by_global_norm(
 ) -> tuple[dict[str, mtf.Tensor], mtf.Tensor]:
     """Returns the gradients, scaled by a common factor to a norm of at most `max_norm`, and a norm.
 
-    The norm is the one before clipping, for summaries; not finite if an entry is not. `norm` is
+    The norm is before clipping, for summaries; not finite if an entry is not. `norm` is
     computed if None. Pascanu et al. 2013, algorithm 1, https://arxiv.org/abs/1211.5063.
     """
     check_range("max_norm", max_norm, POSITIVE)

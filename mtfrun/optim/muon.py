@@ -30,9 +30,9 @@ def matrix_sides(
     """Returns the rows and columns of a variable that is a matrix or a batch of them, else None.
 
     The rows are the dimensions over which products with it sum, `Variable.reduced_dims`; the
-    columns the last of its `sides` without these. What is left, such as experts, is a batch.
-    Embeddings, biases and scales sum over nothing. A variable is no matrix either where one of its
-    dimensions has one of `excluded_names`.
+    columns the last of its `sides` without these. Other dimensions, such as experts, are a batch.
+    Embeddings, biases and scales have no such rows and are not matrices, nor are variables with a
+    dimension in `excluded_names`.
 
     Examples:
       >>> shape = mtf.convert_to_shape("d_model:8;heads:2;d_kv:4")
@@ -55,7 +55,7 @@ def orthogonalize(x: mtf.Tensor, rows: mtf.Shape, columns: mtf.Shape) -> mtf.Ten
 
     The singular values of the result are between 0.7 and 1.2, but for those that were far below the
     largest. Every device has the smaller side of the matrices, and multiplies its part of the
-    larger one; what is summed between devices are products {smaller side, smaller side}.
+    larger side; devices exchange sums of products {smaller side, smaller side}.
     """
     small, large = (rows, columns) if rows.size <= columns.size else (columns, rows)
     batch = x.shape - rows - columns

@@ -51,7 +51,7 @@ def sgd_factor(growth: mtf.Growth) -> float:
 def relative_factor(growth: mtf.Growth) -> float:
     """Returns the factor where entries change by the rate times their root mean square.
 
-    That of `adam_factor` over the scale of the entries: 1, n^(-1/2), or 1; for Adafactor, see
+    It is `adam_factor` over the scale of the entries: 1, n^(-1/2), or 1; for Adafactor, see
     Everett et al. 2024, arXiv:2407.05872.
     """
     return adam_factor(growth) / initial_scale(growth)

@@ -30,7 +30,7 @@ class LogitsModel(Protocol):
 class Optimizer(Protocol):
     """Has slots for variables and computes the next values of both.
 
-    An optimizer assigns nothing. Under DTensor, reading a variable after assigning it in the same
+    An optimizer does not assign. Under DTensor, reading a variable after assigning it in the same
     `tf.function` may return its old value, so a training step computes everything, then assigns:
 
         optimizer.init(variables)                  # specs of the slots, without storage
@@ -47,7 +47,7 @@ class Optimizer(Protocol):
         """Returns the slots by path, for storage and checkpoints."""
 
     def named_averages(self) -> dict[str, mtf.Variable]:
-        """Returns what replaces each variable in evaluation, by path; most have none.
+        """Returns the averages that replace variables in evaluation, by path; empty for most.
 
         Before the first update they have no values of use.
         """
@@ -58,10 +58,10 @@ class Optimizer(Protocol):
     def extra_gradients(
         self, model: LogitsModel, features: Mapping[str, mtf.Tensor], key: mtf.Key
     ) -> Mapping[str, Any]:
-        """Returns further arguments of `update`, by name; most optimizers need none.
+        """Returns further arguments of `update`, by name; empty for most optimizers.
 
-        For example a function that computes gradients of another loss than the one that is trained,
-        with the features {batch, ...} of the first microbatch.
+        For example a function that computes gradients of another loss than the trained loss, with
+        the features {batch, ...} of the first microbatch.
         """
 
     def update(self, gradients: Gradients, step: mtf.Tensor) -> Updates:
@@ -121,7 +121,7 @@ class SlotOptimizer(abc.ABC):
     def extra_gradients(
         self, model: LogitsModel, features: Mapping[str, mtf.Tensor], key: mtf.Key
     ) -> Mapping[str, Any]:
-        """See `Optimizer`; none."""
+        """See `Optimizer`; empty."""
         return {}
 
     def width_factor(self, path: str, variable: mtf.Variable) -> float:
@@ -167,7 +167,7 @@ class SlotOptimizer(abc.ABC):
         }
 
     def named_averages(self) -> dict[str, mtf.Variable]:
-        """See `Optimizer`; none."""
+        """See `Optimizer`; empty."""
         return {}
 
     def learning_rate(self, step: mtf.Tensor) -> mtf.Tensor:

@@ -29,7 +29,7 @@ class WarmupStableDecay:
     decay that is over, `decay="sqrt"` is 1 - sqrt(p), the best of those that Haegele et al. 2024
     compare (section 4, https://arxiv.org/abs/2405.18392), and "linear" is 1 - p.
 
-    Until the decay begins nothing depends on `total_steps`: a checkpoint from before it can be
+    Before the decay the rate does not depend on `total_steps`: a checkpoint from then can be
     trained for any number of further steps.
 
     Examples:

@@ -65,7 +65,7 @@ def one_minus_power(base: float, exponent: Scalar) -> Scalar:
     """Returns 1 - base ** exponent for 0 < base < 1, without cancellation.
 
     1 - 0.999 in float32 has a relative error of 5e-5. With y = exponent * log(base) the difference
-    is 1 - exp(y) = -tanh(y / 2) * (1 + exp(y)), whose factors are accurate for small y as well.
+    is 1 - exp(y) = -tanh(y / 2) * (1 + exp(y)); its factors are accurate for small y as well.
     """
     if not isinstance(exponent, mtf.Tensor):
         return 0.0 - math.expm1(exponent * math.log(base))

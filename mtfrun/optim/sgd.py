@@ -64,8 +64,8 @@ class Momentum(SlotOptimizer):
     Args:
       momentum: decay of the velocity.
       nesterov: use Nesterov's form.
-      delayed: subtract the velocity before the update. Mesh TensorFlow's program does, whose
-        two assignments have no order: with resource variables it reads the velocity first.
+      delayed: subtract the velocity before the update, as Mesh TensorFlow does: its two
+        assignments have no order, and with resource variables it reads the velocity first.
       weight_decay: times the parameter, added to the gradient before the momentum, as is usual for
         image models (Krizhevsky et al. 2012, section 5).
       exclude_from_weight_decay: patterns of the paths of variables without weight decay.

@@ -13,7 +13,7 @@ from mtfrun.errors import InputError
 from mtfrun.optim.schedules import Schedule
 
 Factor: TypeAlias = "float | Schedule"
-"""Of a learning rate: a number, or a schedule that multiplies the common one."""
+"""A learning rate's factor: a number, or a schedule that multiplies the common schedule."""
 
 
 def matching_paths(paths: Iterable[str], patterns: Sequence[str], setting: str) -> set[str]:

@@ -50,7 +50,7 @@ class WeightAverage:
     def update(
         self, values: Mapping[str, mtf.Tensor], step: mtf.Tensor
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """Returns the new averages for new values; assigns nothing, see `Optimizer`."""
+        """Returns the new averages for new values, without assigning; see `Optimizer`."""
         decay = average_decay(step, self._decay)
         updates = {}
         for path, average in self._averages.items():

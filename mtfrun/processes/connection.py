@@ -34,7 +34,7 @@ class Timeouts:
 
     `join_secs`: for all processes of a run. `heartbeat_secs`: between heartbeats. `silence_secs`:
     without a heartbeat, until a process counts as lost; longer than native calls that hold Python's
-    lock. `failure_secs`: from an error of one process until all have the same one.
+    lock. `failure_secs`: from an error of one process until all have the same error.
     """
 
     join_secs: float = 300.0
@@ -204,7 +204,7 @@ class Connection:
         self._sending = threading.Lock()
         self._values: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._is_started = False
-        self._over = threading.Event()  # nothing more is expected from the other side
+        self._over = threading.Event()  # no more messages are expected
 
     @property
     def local_host(self) -> str:

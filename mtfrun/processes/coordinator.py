@@ -187,7 +187,7 @@ class Coordinator(Group):
         with self._state:
             self._failures[index] = message
             secs = timeouts.consequence_secs if message["may_follow"] else timeouts.failure_secs
-            secs *= len(self._failures) < self.count  # else nothing is to be waited for
+            secs *= len(self._failures) < self.count  # all have failed: do not wait
         timer = threading.Timer(secs, self._decide)
         timer.daemon = True
         timer.start()

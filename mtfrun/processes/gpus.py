@@ -31,9 +31,9 @@ def share_gpus(environment: MutableMapping[str, str] = os.environ, devices: str 
 def gpus_of_process(
     process: int, num_processes: int, environment: Mapping[str, str], devices: str = "/dev"
 ) -> dict[str, str]:
-    """Returns the variable that selects the GPUs of a process; nothing if there are too few.
+    """Returns the variable that selects the GPUs of a process; empty if there are too few.
 
-    By default every process gets all GPUs, and the first one takes their memory.
+    By default every process gets all GPUs, and the first takes their memory.
 
     >>> gpus_of_process(1, 2, {"CUDA_VISIBLE_DEVICES": "0,3,5,6"})
     {'CUDA_VISIBLE_DEVICES': '5,6'}

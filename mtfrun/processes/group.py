@@ -1,4 +1,4 @@
-"""The processes of a run, seen from one that is alone, or connected to the first one."""
+"""A single process, and a process that is connected to the first process of its run."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class Group:
 
         If the loss of another process may have caused it (`may_follow`), it first waits until such
         a loss would have been noticed, which ends this process. Returns whether to print the error:
-        False if all processes have the same one, and this is not the first process.
+        False if all processes have the same error, and this is not the first process.
         """
         del line, may_follow
         return True
 
     def leave(self) -> None:
-        """Waits until all processes leave; then none misses another."""
+        """Waits until all processes leave, so that leaving is not taken for a loss."""
 
 
 def as_json(value: Any) -> Any:
@@ -64,7 +64,7 @@ def process_name(index: int, count: int, place: str) -> str:
 
 
 class Worker(Group):
-    """A process that is connected to the first one; see `Coordinator` for the arguments.
+    """A process that is connected to the first; see `Coordinator` for the arguments.
 
     It raises InputError if the host name cannot be resolved, or the first process refuses it.
     """
@@ -125,7 +125,7 @@ class Worker(Group):
             raise self._refusal
 
     def _refuse(self, error: InputError) -> None:
-        """Makes the constructor raise an error; only the first one counts."""
+        """Makes the constructor raise an error; only the first counts."""
         self._refusal = self._refusal or error
         self._joined.set()
 

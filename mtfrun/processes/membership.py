@@ -26,7 +26,7 @@ _LAST_SECS = 5.0
 
 
 class _Membership:
-    """This process's part in a run: `saved_step` is the newest one, 0 for none."""
+    """This process's part in a run: `saved_step` is the newest saved step, or 0."""
 
     def __init__(self) -> None:
         self.group = Group()
@@ -195,7 +195,7 @@ def together(name: str) -> Iterator[None]:
 
 
 def check_same(what: str, settings: Mapping[str, Any], *, identity: str | None = None) -> None:
-    """Raises the same InputError everywhere, for the first process whose JSON settings differ."""
+    """Raises the same InputError everywhere, for the first process with other JSON settings."""
     if count() == 1:
         return
     # Texts of megabytes are sent only if they differ.
@@ -223,7 +223,7 @@ def _all_equal(values: list[Any]) -> bool:
 
 
 def note_saved(step: int) -> None:
-    """Notes the newest saved step, 0 for none, for the line that reports a lost process."""
+    """Notes the newest saved step, or 0, for the line that reports a lost process."""
     _OURS.saved_step = step
 
 

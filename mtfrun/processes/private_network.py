@@ -59,7 +59,7 @@ def _unshare(flags: int) -> None:
 
 
 def _interface_flags(name: str, added: int = 0) -> int:
-    import fcntl  # noqa: PLC0415 - Windows has none
+    import fcntl  # noqa: PLC0415 - not on Windows
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         request = struct.pack("16sH14x", name.encode(), 0)

@@ -1,6 +1,6 @@
 """The code that a run uses: mtfrun's commit and files, and the user's modules, by their hashes.
 
-Nothing here starts git, which runs programs that the configuration of a repository names.
+It never starts git, which runs programs that the configuration of a repository names.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def hash_of_package() -> str:
 def changed_modules(old: object, new: object) -> list[Change]:
     """Returns the modules that differ, several of mtfrun's as one.
 
-    Modules that one side lacks are no change: what imports them is, or the configuration.
+    Modules that one side lacks are not a change: the module that imports them has changed, or the
+    configuration.
     """
     if not isinstance(old, Mapping) or not isinstance(new, Mapping):
         return []

@@ -75,13 +75,14 @@ class InitCheckpoint:
     """Sets a model's variables to the values in a checkpoint of mtfrun or Mesh TensorFlow.
 
     Attributes:
-      path: a checkpoint without the suffix of its files, such as "/models/model.ckpt-1000", whose
+      path: a checkpoint without the suffix of its files, such as "/models/model.ckpt-1000"; its
         files are compared with their hashes if it has a manifest; or a run directory of mtfrun, or
-        its directory of checkpoints, for the newest good one; or a directory with a "checkpoint"
-        file that names the newest; or the URL of one of these; None for random initial values.
+        its directory of checkpoints, for the newest good checkpoint; or a directory with a
+        "checkpoint" file that names the newest; or a URL of such a path; None
+        for random initial values.
       strict: raise unless every variable of the model is in the checkpoint, and all variables of
         the checkpoint are used, except slots of optimizers.
-      variables: a regular expression; variables in whose path it is not found keep their random
+      variables: a regular expression; variables with other paths keep their random
         initial values. With it, unused variables are no error.
       names: the names of variables in the checkpoint, where mtfrun does not know them, by our path
         or by a regular expression of paths, see checkpoints/names.py; or the path of a JSON file
@@ -105,9 +106,9 @@ class InitCheckpoint:
         variables: Mapping[str, mtf.Variable],
         vocabulary_sizes: Mapping[str, int] | None = None,
     ) -> InitReport | None:
-        """Sets the variables, all of a model in its order, or none if there is an error.
+        """Sets all variables of a model, in its order, unless there is an error.
 
-        A variable whose dimension "vocab" may be larger takes a value with at least
+        A variable with a padded dimension "vocab" takes a value with at least
         `vocabulary_sizes[path]` entries along it, padded with zeros.
         """
         if not self.path:

@@ -94,14 +94,14 @@ class RunDirectory:
         return False
 
     def _try_to_write(self) -> None:
-        """Permissions do not show a full or read-only disk. The file has no name: none remains."""
+        """Permissions do not show a full or read-only disk. The file has no name to remain."""
         with tempfile.TemporaryFile(dir=self._path, buffering=0) as file:
             file.write(b"mtfrun")
 
     def check_shared(self) -> None:
         """Raises RunDirError unless all processes see the same directory. Collective.
 
-        The first process briefly creates a file; if it cannot write, nothing is checked.
+        The first process briefly creates a file; if it cannot write, the check is skipped.
         """
         if processes.count() == 1:
             return

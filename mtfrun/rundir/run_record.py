@@ -42,8 +42,8 @@ class RunCost:
 
     Attributes:
       parameters: trainable ones, frozen ones included.
-      active_parameters: number of these that one token uses: all but the parameters of
-        experts, of which only the share counts to which a router sends a token.
+      active_parameters: number of these that one token uses: of the parameters of experts only
+        the share to which a router sends a token.
       flops_per_token: floating-point operations of products in a training step, forward and
         backward, divided by the step's tokens, or images. Operations on the empty slots of experts
         with a capacity count, rematerialisation does not.
@@ -209,7 +209,7 @@ class RunRecord:
         return {}
 
     def evaluations(self) -> list[StepMetrics]:
-        """By ascending step; none if their file is damaged."""
+        """By ascending step; empty if their file is damaged."""
         try:
             by_step = self.metrics()
         except RunDirError:

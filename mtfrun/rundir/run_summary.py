@@ -32,8 +32,8 @@ class RunSummary:
     """A run, named by its path below the directory that was searched.
 
     `state` is "running", "finished", "stopped", "killed", "failed", "damaged" or "waiting"; `error`
-    is one line, or ""; `status` the newest record, or None; `step` is the newest one of the record,
-    the checkpoints and the evaluations, which are by step; `config` is empty if it cannot be read.
+    is one line, or ""; `status` the newest record, or None; `step` is the newest in the record, the
+    checkpoints and the evaluations, which are by step; `config` is empty if it cannot be read.
     `swept` is None for a run that is not of a sweep.
     """
 
@@ -145,7 +145,7 @@ def metric_of(
     *,
     is_evaluated: bool = False,
 ) -> str:
-    """Returns the metric that tables compare: the named one, loss, or the first of evaluations.
+    """Returns the metric that tables compare: by name, else loss, or the first of evaluations.
 
     `place` is where the name has been given. With `is_evaluated` an evaluation must have it.
     """
@@ -161,7 +161,7 @@ def runs_table(
 ) -> list[str]:
     """Like `sweep_table` for any runs, with best values and their steps; a * marks the best.
 
-    Of the settings in `varied` it has the first few whose values are no macros.
+    It has the first few settings in `varied` that are not macros.
     """
     readable = [x for x in varied if not any(s.config.get(x, "")[:1] == "%" for s in summaries)]
     shown = readable[:_MOST_VARIED]
@@ -219,7 +219,7 @@ def as_json(summary: RunSummary, varied: Sequence[str]) -> dict[str, object]:
 
 
 def mark_best(values: Sequence[float], metric: str) -> list[str]:
-    """Returns the values of a column, with * behind the best one, "-" for infinities and NaN."""
+    """Returns the values of a column, with * behind the best, "-" for infinities and NaN."""
     best = best_of(range(len(values)), values.__getitem__, best_mode(metric))
     marks = ["" if best is None else "*" if i == best else " " for i in range(len(values))]
     return [metric_text(value) + mark for value, mark in zip(values, marks, strict=True)]

@@ -1,4 +1,4 @@
-"""The checkpoints of a directory as people look at them. Without TensorFlow; nothing is changed."""
+"""Listing the checkpoints of a directory, without TensorFlow and without changing it."""
 
 from __future__ import annotations
 

@@ -33,14 +33,14 @@ from mtfrun.files.atomic import atomic_write
 from mtfrun.files.errors import RunDirError
 from mtfrun.files.lock import is_locked
 
-# Of a run's files without data of checkpoints; a sparse file of any size costs its author nothing.
+# A run's limit without data of checkpoints; a sparse file of any size is free for its author.
 _MOST_BYTES = 1 << 33
 _STATE, _LOCK, _DOWNLOADS = ".mirror.json", ".mirror.lock", ".downloads"
 WRITER_LOCK = ".mirror.writer"
 """The lock that a training of a run at a URL holds in the local directory."""
 
 _GENERATION = ".generation"
-# How many are remembered: the one of a start that was killed is not in the store.
+# How many are remembered: the generation of a start that was killed is not in the store.
 _GENERATIONS = 20
 _CHECKPOINTS = "checkpoints"
 _BELOW_CHECKPOINTS = r"(?P<folder>(?s:.*/)?checkpoints(?:\.[0-9]+)?)/"
@@ -113,11 +113,11 @@ class Mirror:
             self.store.write(_GENERATION, token.encode())
 
     def pull(self) -> None:
-        """Makes the local directory the same as the store, except what was not uploaded yet.
+        """Makes the local directory the same as the store, except files not uploaded yet.
 
         Local changes are discarded if another machine has trained the run since. Data of
-        checkpoints are not downloaded: see `fetch`. Does nothing while a process on this machine
-        trains the run.
+        checkpoints are not downloaded: see `fetch`. No-op while a process on this machine trains
+        the run.
         """
         with self._exclusive():
             self._reads_only = is_locked(self.path / WRITER_LOCK)
@@ -138,7 +138,7 @@ class Mirror:
         wanted = []
         for name in {*stored, *self.entries, *local}:
             file, entry, state = stored.get(name), self.entries.get(name), local.get(name)
-            # Of what was not uploaded, files of commands that read a run are of no generation.
+            # Files of commands that read a run have no generation before they are uploaded.
             is_of_reader = not (self._writes or _OF_CHECKPOINTS.fullmatch(name) or entry)
             is_kept = is_same or is_of_reader or name in self._added
             if state is not None and is_kept and (entry is None or entry.local != state):
@@ -169,7 +169,7 @@ class Mirror:
                 self._save()
 
     def upload_changes(self, lease: Lease) -> None:
-        """Uploads all that has changed here since the last call, and deletes what was deleted."""
+        """Uploads local changes since the last call, deletions included."""
         local = scan(self.path)
         manifests = self._read_manifests(local)
         unsent = [name for name in manifests if not self._is_same(name, local[name])]
@@ -199,7 +199,7 @@ class Mirror:
         )
 
     def upload_new(self, before: Collection[str]) -> None:
-        """Uploads files that appeared since `before`, outside of checkpoints; replaces none.
+        """Uploads files that appeared since `before`, outside of checkpoints; never replaces.
 
         For commands that read a run: the records of commands, curves of an evaluation.
         """

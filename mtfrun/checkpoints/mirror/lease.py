@@ -1,4 +1,4 @@
-"""A lock in a store, which has none: an object that its holder renews."""
+"""A lock for stores, which lack locks: an object that its holder renews."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EXPIRY_SECS = 90.0
 """A lease that does not change for so long is taken over."""
 
 _NAME = ".lease.json"
-# How often a new holder looks whether the former one still renews its lease.
+# How often a new holder looks whether the former holder still renews its lease.
 _LOOK_SECS = 5.0
 
 
@@ -30,7 +30,7 @@ class Lease:
 
     No clocks are compared: a lease is alive if its object changes while another process looks. Two
     processes that start at the same moment may both get it where the store cannot create an object
-    only if there is none; each `check` then ends all but the last one.
+    only if it does not exist; each `check` then ends all but the last.
 
     Args:
       place: a name that two processes on one machine share. The caller holds the local lock of

@@ -73,7 +73,7 @@ def reading(url: str, *, follows: bool = False) -> Iterator[str]:
 
 @contextlib.contextmanager
 def writing(url: str, *, downloads_all: bool = False) -> Iterator[str]:
-    """Yields the local directory of a run whose changes are uploaded until the end of the block.
+    """Yields the local directory of a run, and uploads changes until the end of the block.
 
     RunDirError if another process writes the run, StoreError if uploads fail. `downloads_all`: the
     data of all checkpoints, which are otherwise downloaded when they are read.
@@ -143,7 +143,7 @@ def begin_save(directory: pathlib.Path) -> None:
 
 
 def fetch(directory: pathlib.Path, names: Iterable[str]) -> None:
-    """Downloads files of a directory in a mirror that are not here; nothing in other ones."""
+    """Downloads missing files of a directory in a mirror; other directories are ignored."""
     for mirror, folder in _mirrors_of(directory):
         mirror.fetch(f"{folder}{name}" for name in names)
 

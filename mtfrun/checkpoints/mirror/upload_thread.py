@@ -15,7 +15,7 @@ EVERY_SECS = 30.0
 """How often records and curves are uploaded; checkpoints are, at once."""
 
 MOST_SAVES = 4
-"""Saves that may wait for a store that is slow or fails; the next one waits."""
+"""Saves that may be pending while a store is slow or fails; the next save blocks."""
 
 GIVE_UP_SECS = 600.0
 """How long a store that fails is tried again while a training waits for it."""

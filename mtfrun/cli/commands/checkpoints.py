@@ -254,9 +254,8 @@ Compares the files of checkpoints with the hashes that were recorded when they w
   mtfrun checkpoints verify --model_dir=/tmp/run
   mtfrun checkpoints verify --model_dir=/tmp/run --checkpoint=1000
 
-A line says for every checkpoint whether it is good, and for every damaged file what is wrong with
-it; then the exit code is 5. Nothing is deleted or changed, and a copy of a run directory is
-verified in the same way."""
+A line says for every checkpoint whether it is good, and a line describes every damaged file; then
+the exit code is 5. Files are only read; a copy of a run directory is verified in the same way."""
 
 
 def _add_step(parser: argparse.ArgumentParser) -> None:
@@ -291,10 +290,10 @@ Deletes checkpoints of a run.
   mtfrun checkpoints prune --model_dir=/tmp/run --steps=1000,2000
   mtfrun checkpoints prune --model_dir=/tmp/run --set_aside
 
---keep=N deletes all but the newest N. It prints what it deletes, and does not ask; --dry_run only
+--keep=N deletes all but the newest N. It prints its deletions and does not ask; --dry_run only
 prints. --set_aside deletes checkpoints.1, .2, ..., to which `train --restart` has moved older
-checkpoints. The newest good checkpoint, whose files are as they were saved, is never deleted, and
-nothing is deleted while a process trains the run."""
+checkpoints. The newest good checkpoint, with all files as they were saved, is never deleted.
+While a process trains the run, deleting is refused."""
 
 
 def _add_prune_flags(parser: argparse.ArgumentParser) -> None:

@@ -22,7 +22,7 @@ Averages the weights of several checkpoints of a run, into a new run directory.
   mtfrun checkpoints average --model_dir=/tmp/run --last=5 --output=/tmp/averaged
   mtfrun checkpoints average --model_dir=/tmp/run --steps=8000,9000,10000 --output=/tmp/averaged
 
-Sums are in float64. The new run has the configuration of the old one, the step of the newest
+Sums are in float64. The new run has the configuration of the old run, the step of the newest
 checkpoint, and no optimizer: eval, decode, score and export take it, and
 --gin.INIT_CHECKPOINT="'/tmp/averaged'" of another run. Moving averages of the weights, if the run
 has them, are averaged too (Izmailov et al. 2018, https://arxiv.org/abs/1803.05407)."""

@@ -25,12 +25,12 @@ Compares the variables of two checkpoints, of one or of two runs.
   mtfrun checkpoints diff /tmp/run@1000 /tmp/run@2000
   mtfrun checkpoints diff --model_dir=/tmp/run 1000 2000
 
-A checkpoint is a run directory, for its newest good one, or DIRECTORY@STEP, or a step of
---model_dir. Variables that only one has, or whose shapes differ, come first; then the ones whose
-values differ, with the largest absolute difference and the relative one, the norm of the difference
-over the norm of the first value, largest first. The variables are those of the model; --slots adds
-the optimizer's and the averages, --match=REGEX takes those in whose path the expression is found.
---rows=N prints so many that differ (20 by default, 0 for all)."""
+A checkpoint is a run directory (its newest good checkpoint), DIRECTORY@STEP, or a step of
+--model_dir. Missing variables and other shapes come first, then variables with other values: the
+largest absolute difference, and the relative difference, which is the norm of the difference over
+the norm of the first value, largest first. Only the model's variables are compared; --slots adds
+the optimizer's and the averages, --match=REGEX selects by path. --rows=N prints so many that differ
+(20 by default, 0 for all)."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

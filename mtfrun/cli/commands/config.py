@@ -37,13 +37,12 @@ Shows every parameter that a run uses: its value, what has set it, its default, 
   mtfrun config show --model_dir=/tmp/run --gin.TRAIN_STEPS=100
   mtfrun config show --gin_file=runs/quickstart.gin clip learning_rate
 
-It is written as in a gin file. Behind # stand the file and the line, or the flag, that has set a
-value, the macro by way of which it did, and the default. Words choose the parameters in whose name,
-macro, class or description one of them occurs. A parameter that no file names can be set too:
---gin.TrainOptions.clip_norm=1.0.
+It is written as in a gin file. Behind # stand the file and line, or the flag, that has set a value,
+its macro, and the default. Words select parameters by name, macro, class or description. One can
+also set parameters that no file names: --gin.TrainOptions.clip_norm=1.0.
 
 Without --gin_file and --model_dir it lists the gin files of the package by folder, with the first
-line of each; words choose the files whose name or description has one of them."""
+line of each; words select files by name or description."""
 
 
 def _is_list(flags: argparse.Namespace) -> bool:
@@ -248,7 +247,7 @@ def _check_explain(flags: argparse.Namespace) -> None:
 
 
 def _run_explain(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun import experiment  # noqa: F401 - whose classes are explained
+    from mtfrun import experiment  # noqa: F401 - its classes are explained
     from mtfrun.configuration.explanations import explain
 
     explanations = explain(flags.words[0].lstrip("@%").removesuffix("()"))

@@ -40,7 +40,7 @@ Training builds the caches that it lacks: the ids of its training and its evalua
 them is only needed on another machine or at another time. For every task and split a line says how
 many examples, tokens and bytes there are, how long it took, and where the cache is. A cache belongs
 to its source, preprocessors and vocabulary, and is found again by them; if one changes, another
-cache is built. A build that a signal ends leaves nothing behind.
+cache is built. A build that a signal ends removes its files.
 
 Caches are in $MTFRUN_CACHE_DIR, by default ~/.cache/mtfrun, or in --cache_dir;
 MTFRUN_CACHE_DIR=/data/cache mtfrun train ... then trains from it.
@@ -51,7 +51,7 @@ cache continues, and a cache that is being built is not deleted. Prepared datase
 
 --verify compares caches with the checksums that were recorded when they were built, as commands do
 when they read a cache for the first time on a machine, or after one of its files has changed. All
-are checked, and a line for each says that it is good, or what is wrong with it; then the exit code
+are checked, and a line for each says that it is good, or describes the damage; then the exit code
 is 2. With a configuration its caches are checked, and damaged ones are rebuilt."""
 
 

@@ -85,7 +85,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     code = 0
     with contextlib.ExitStack() as stack:
         summaries = None
-        # All have them or none: samples are only decoded if they are shown.
+        # The same in all processes: samples are only decoded if they are shown.
         # The curves of a run are of its model without an adapter.
         has_curves = run is not None and flags.adapter is None
         if run is not None and has_curves and processes.by_first(run.is_writable):
@@ -211,10 +211,10 @@ _HEADING = ("layer", "level", "experts", "busiest", "idlest", "dropped", "entrop
 
 
 def routing_table(values: Mapping[str, float]) -> list[str]:
-    """Returns a line for every layer and level of experts; none for models without mixtures.
+    """Returns a line for every layer and level of experts; empty for models without mixtures.
 
     "busiest" and "idlest" are loads relative to an equal share, "dropped" is the share of choices
-    whose expert was full, entropy is in nats. Below are the shares of tokens by number of experts.
+    of full experts, entropy is in nats. Below are the shares of tokens by number of experts.
     """
     from mtfrun.metrics import tags
 

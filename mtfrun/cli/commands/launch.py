@@ -34,8 +34,8 @@ The batch is the same, and so are the losses.
 
 SIGTERM, Ctrl-C and SIGHUP are forwarded to all processes: all stop at the same step and save.
 
-The processes run in a network namespace that nobody else reaches, since anyone who can reach
-TensorFlow's servers can run code as you. If the system does not allow that, or your code needs a
+The processes run in a private network namespace, since anyone who can reach TensorFlow's servers
+can run code as you. If the system does not allow that, or your code needs a
 network, --trusted_network leaves them in the network of the machine.
 
 On several machines start each process yourself, or let SLURM or Kubernetes do it:
@@ -123,7 +123,7 @@ def _command_of(name: str, typed: Sequence[str]) -> list[str]:
 
 
 def _standard_input() -> int | None:
-    with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, or none
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # closed or absent
         return sys.stdin.fileno()
     return None
 

@@ -32,8 +32,8 @@ Prints a table of the runs in directories and below them: differences, state, st
 States: running; finished; stopped by a signal, or by kill -9; failed; damaged, where a file of the
 newest checkpoint has another size than was saved. Metrics are from the evaluations during
 training: the last and the best, which * marks. Speed is of the last steps. The columns on the
-right, or those that fit, have the first parameters in which the runs differ; of a sweep, whose
-runs are all listed, also those that were refused or have not begun, its rows or its grid.
+right, as many as fit, have the first parameters in which the runs differ; for a sweep its rows or
+its grid, and all of its runs, also those that were refused or have not begun.
 
 --curves prints the curves of one run instead: metrics of training and of its evaluations. A row is
 a step of an evaluation or of a line of progress; of more than --rows of these some are chosen,

@@ -92,7 +92,7 @@ class Children:
                         self._kill_at = time.monotonic() + self._grace_secs
             if self._kill_at is not None:
                 self.kill(only_stopped=time.monotonic() < self._kill_at)
-        # Processes that they have started may keep the streams open: only what is there by now.
+        # Processes that they have started may keep the streams open: only forward output so far.
         while self._forward_output(0.0):
             pass
         for number in range(len(self._processes)):

@@ -199,7 +199,7 @@ class Launcher:
         self._signal: int | None = None
 
     def run(self) -> int:
-        """Returns the exit code: 0, or of the process whose end was the cause."""
+        """Returns the exit code: 0, or of the process that caused the end."""
         launch, restarts = self._launch, 0
         with forward_signals(self._forward):
             while True:
@@ -247,7 +247,7 @@ class Launcher:
         return launch
 
     def _explain(self, outcome: Outcome) -> None:
-        """Prints the one line that names a process that has failed, unless a process has."""
+        """Prints a line that names the failed process, unless a process has printed its error."""
         if outcome.signal is not None or self._output.errors:
             return
         step = self._launch.settings.newest_step()

@@ -62,7 +62,7 @@ _LENGTHS_PER_STEP = 1 << 16
 class TokenCache:
     """The ids of one split of a task, mapped into memory; see the files above.
 
-    `vocabularies` are the features'; none if it was opened without its task.
+    `vocabularies` are the features', or empty if it was opened without its task.
     """
 
     directory: Path
@@ -202,8 +202,8 @@ def _write_texts(
 class _Chunk:
     """Texts that are tokenised together, feature by feature of one example after the other.
 
-    `is_continuation` [examples] says whether an example continues the text of the one before,
-    `is_whole` whether the next one does not.
+    `is_continuation` [examples] says whether an example continues the previous example's text,
+    `is_whole` whether the next example does not continue it.
     """
 
     texts: list[bytes] = dataclasses.field(default_factory=list)

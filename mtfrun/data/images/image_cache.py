@@ -166,7 +166,7 @@ Cache = TypeVar("Cache", bound=ImageCache)
 def open_cache(
     kind: type[Cache], source: ImageSource, split: str, choice: CacheChoice = EVERY_CACHE
 ) -> Cache:
-    """Returns the cache of a split, after building it if there is none.
+    """Returns the cache of a split, after building it if it is missing.
 
     Waits while another process builds the same cache. `kind` is PixelCache for images of one size,
     EncodedCache for different sizes.

@@ -49,7 +49,7 @@ def read_image(path: str, size: tuple[int, int, int]) -> np.ndarray:
     Images are converted to grey (the luma of ITU-R 601-2) or to colour as the channels require. An
     image of another size is scaled to cover rows and cols, by bicubic interpolation, and cropped to
     its centre. It is rotated by its EXIF orientation; transparent pixels become white; 16 bits are
-    reduced to the upper 8; of several frames the first one is read.
+    reduced to the upper 8; of several frames the first is read.
     """
     rows, cols, channels = size
     image = resize_to_cover(open_image(path, channels), (rows, cols), Image.Resampling.BICUBIC)
@@ -72,7 +72,7 @@ def open_mask(path: str) -> Image.Image:
 
 
 def encode_image(content: bytes, channels: int, place: str) -> EncodedImage:
-    """Returns a JPEG or PNG file whose pixels need only decoding, after checking that it is whole.
+    """Returns a JPEG or PNG file that only needs decoding, after checking that it is whole.
 
     An upright JPEG file of 8 bits in grey or RGB is returned unchanged, after decoding it once with
     the training decoder; any other image as a PNG file of the pixels that `read_image` describes.

@@ -33,7 +33,7 @@ class ImageFolders(ImageSource):
     Attributes:
       directory: has a folder for each class, which holds images at any depth: a hash of an image's
         path below the directory decides its split, 80 % train, 10 % validation, 10 % test. Or a
-        mapping from split to such a directory; the first one has the classes.
+        mapping from split to such a directory; the first has the classes.
       channels: 3 for colour, 1 for grey; other images are converted.
       skip_bad_records: the maximum number of images of a split that are left out, with a warning,
         since they cannot be read.

@@ -27,7 +27,7 @@ from mtfrun.data.sources.tfds_dataset import Embedded, TfdsDataset
 class TfdsImages(TfdsDataset, ImageSource):
     """The images and labels of a TFDS dataset for classification, of one size or of many.
 
-    A split is the name of a split or TFDS's slice of one (`train[:10%]`). Nothing is downloaded.
+    A split is the name of a split or TFDS's slice of one (`train[:10%]`). Never downloads.
 
     Attributes:
       name: `digits`, which is prepared on first use; or any dataset that TFDS has prepared in

@@ -21,7 +21,7 @@ class Denoiser:
     """An objective of a mixture.
 
     Attributes:
-      mode: text in front of the inputs, by which a prompt chooses this kind of answer; "" for none.
+      mode: text in front of the inputs, by which a prompt chooses this kind of answer, or "".
       rate: how often rows have this objective, relative to the mixture's other rates.
     """
 

@@ -73,12 +73,12 @@ class Objective(abc.ABC):
         """Raises DataError if texts of that length need more sentinels than there are."""
 
     def targets_length(self, inputs_length: int, vocabulary: Vocabulary) -> int:
-        """Returns the length of the targets of the longest text whose inputs fit."""
+        """Returns the length of the targets of the longest text with inputs that fit."""
         raw_length = self._longest("inputs", inputs_length, vocabulary)
         return self.feature_lengths(raw_length, vocabulary).targets
 
     def raw_length(self, inputs_length: int, targets_length: int, vocabulary: Vocabulary) -> int:
-        """Returns the number of ids of the longest text that fits both; DataError if none does."""
+        """Returns the number of ids of the longest text that fits both, or raises DataError."""
         raw_length = min(
             self._longest("inputs", inputs_length, vocabulary),
             self._longest("targets", targets_length, vocabulary),

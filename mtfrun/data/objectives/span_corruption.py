@@ -98,7 +98,7 @@ class IidDenoising(Objective):
     Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4: sentinels as in
     `SpanCorruption`. The lengths of the features vary. The targets have room for three standard
     deviations more than the mean; longer ones are cut. A row in which the sentinels do not suffice
-    has no more noise after the last one.
+    has no more noise after the last sentinel.
 
     Attributes:
       noise_density: the probability of an id to be noise.

@@ -81,7 +81,7 @@ def hashes_of(cache: TokenCache, documents: np.ndarray) -> list[str]:
 
 
 def find_hashes(cache: TokenCache, hashes: Iterable[str]) -> dict[str, np.ndarray]:
-    """Returns the documents of each hash, maybe none, int64 [documents]; reads no other lengths."""
+    """Returns each hash's documents, int64 [documents], maybe empty; reads no other lengths."""
     starts, lengths = _extents(cache)
     by_length: dict[int, list[str]] = {}
     for text in dict.fromkeys(hashes):

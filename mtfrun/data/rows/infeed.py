@@ -64,7 +64,7 @@ class Infeed:
     """Puts the next batches on a mesh, the batches of several steps at a time.
 
     A thread reads the batches that follow and stacks the next call's, which is expected to be like
-    the last one.
+    the last call.
 
     Args:
       batches: dicts of arrays, int32 or uint8, with the batch as first dimension, e.g.

@@ -212,7 +212,7 @@ def _first_with(count: int, component: int, shares: Sequence[int]) -> int:
 
 def _in_phase(phase: _Phase, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     components, within = np.empty_like(positions), np.empty_like(positions)
-    # The component whose count rises between the lengths n and n + 1 has position n.
+    # Position n belongs to the component that counts one more at length n + 1 than at length n.
     before = positions - phase.first
     after = before + 1
     undecided = np.ones(len(positions), bool)

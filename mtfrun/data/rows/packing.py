@@ -55,7 +55,7 @@ def pack(lengths: np.ndarray, capacities: Sequence[int]) -> Plan:
     most 11/9 of the optimal number of rows, plus 4), over the histogram of lengths, in time
     proportional to the number of examples.
 
-    Several features: the same for the scarcest one, if the rest then fits nearly everywhere; else
+    Several features: the same for the scarcest, if the others then fit nearly everywhere; else
     `_deal`, into as many rows as the tokens need. What does not fit is packed again.
 
     Examples:
@@ -241,7 +241,7 @@ def _excess(rows: np.ndarray, sizes: np.ndarray, capacity: np.ndarray) -> np.nda
             (candidates,) = np.nonzero((surplus[rows] > 0) & ~excess)
             if not candidates.size:
                 break
-            # Of each row the smallest one that is enough, else the largest.
+            # For each row the smallest that is enough, else the largest.
             missing = surplus[rows[candidates]] - size[candidates]
             cost = np.where(missing > 0, limit + missing, -missing)
             candidates = candidates[np.lexsort((cost, rows[candidates]))]

@@ -71,7 +71,7 @@ class StreamRows(TextRows):
         counts = np.searchsorted(self._ends, stops - 1, "right") - first + 1
         nth = indices_within(counts)
         texts = np.repeat(first, counts) + nth
-        # The first text of a row begins with the row, and the last one ends with it.
+        # The first text of a row begins with the row, and the last ends with it.
         starts = np.where(nth > 0, self._ends[texts - 1], np.repeat(begins, counts))
         ends = np.minimum(self._ends[texts], np.repeat(stops, counts))
         pieces = Texts(starts, ends - starts, ends)
@@ -145,7 +145,7 @@ class _ExampleRows(TextRows):
 
 
 class PackedRows(_ExampleRows):
-    """Packed examples, none divided.
+    """Packed examples, undivided.
 
     One feature: texts longer than a row are cut into pieces, so that every token is in exactly one
     row. Several features: longer texts are trimmed before their end, or at the beginning in

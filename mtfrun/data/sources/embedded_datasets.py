@@ -51,7 +51,7 @@ Features = Mapping[str, tfds.features.FeatureConnector]
 
 
 class Embedded(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
-    """A dataset whose examples are made on this machine; its docstring is its description."""
+    """A dataset that is generated on this machine; its docstring is its description."""
 
     VERSION = tfds.core.Version("1.0.0")
     features: ClassVar[Features]

@@ -184,7 +184,7 @@ def whole_lines(path: str, contents: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def parts(contents: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
-    """Yields a text in parts of at most LONGEST_PART bytes, and whether each is the last one."""
+    """Yields a text in parts of at most LONGEST_PART bytes, and whether each is the last."""
     pending = b""
     for block in contents:
         pending += block

@@ -122,8 +122,8 @@ class TextParagraphs(_DocumentsInFiles):
 def range_of_split(path: str, split: str) -> tuple[int, int]:
     """Returns first byte and size of a split: 80 % train, then 10 % validation and 10 % test.
 
-    Cuts are where a line begins, or where none is near, a UTF-8 character. A compressed file is
-    read once for its length, and once for each cut.
+    Cuts are at the beginning of a line or, in long lines, of a UTF-8 character. A compressed file
+    is read once for its length, and once for each cut.
     """
     if is_compressed(path):
         size = sum(map(len, blocks(path, is_raw=True)))

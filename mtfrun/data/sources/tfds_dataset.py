@@ -48,7 +48,7 @@ _UNREADABLE = (
 class TfdsDataset:
     """A TFDS dataset: one of `embedded`, prepared on first use, or one that TFDS has prepared.
 
-    `name` is in TFDS's form `name[/config][:version]`. Nothing is downloaded without `download`.
+    `name` is in TFDS's form `name[/config][:version]`. It is downloaded only with `download`.
     """
 
     name: str

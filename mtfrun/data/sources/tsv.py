@@ -32,7 +32,7 @@ class Tsv(TextSource, LineRecordFiles):
     """Text files with one example per line: values with tabs between them; or `.csv` files.
 
     There is no quoting: a value holds neither tabs nor line ends. Blank lines at the end of a file
-    are left out. Files whose names end in `.csv`, before a compression suffix, have commas between
+    are left out. Files named `*.csv`, before a compression suffix, have commas between
     values, quotes around values that need them (RFC 4180), and the column names in the first line.
 
     Attributes:

@@ -41,7 +41,7 @@ class SentencePieceTraining:
         unknown otherwise, as in T5's model.
       normalization: "identity", with which `decode` returns the texts, or T5's "nmt_nfkc": NFKC,
         one space for line ends and for several spaces.
-      character_coverage: the share of the text's characters with a piece; the rarest have none.
+      character_coverage: the share of the text's characters with a piece; the rarest are unknown.
     """
 
     size: int

@@ -68,11 +68,11 @@ class SentencePieceVocabulary(FileVocabulary):
 
     Args:
       sentencepiece_model_file: the model; `mtfrun data vocab` makes one. Its padding must be id 0,
-        as in T5's, whose end is 1 and unknown 2, unless `pad_id` is -1.
+        as in T5's (end 1, unknown 2), unless `pad_id` is -1.
       extra_ids: number of sentinels.
       size: the number of ids of a model that was made for this vocabulary; by default the ids,
         rounded up to a multiple of 128.
-      pad_id: -1 for models of which id 0 is a token, such as Llama's; it is the unknown one.
+      pad_id: -1 for models without padding, such as Llama's: id 0 is their unknown token.
       puts_begin: whether texts, except continuations, begin with the file's id for it, as Llama's.
     """
 

@@ -58,7 +58,7 @@ class Vocabulary(abc.ABC):
     @property
     @abc.abstractmethod
     def end_id(self) -> int:
-        """The id that ends a text; `NO_END` where none does."""
+        """The id that ends a text, or `NO_END`."""
 
     @property
     @abc.abstractmethod
@@ -68,7 +68,7 @@ class Vocabulary(abc.ABC):
     @property
     @abc.abstractmethod
     def sentinels(self) -> np.ndarray:
-        """int32 [sentinels], maybe none: ids of the marks of span corruption, in order of use."""
+        """int32 [sentinels], maybe empty: ids of the marks of span corruption, in order of use."""
 
     @property
     @abc.abstractmethod

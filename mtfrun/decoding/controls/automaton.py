@@ -47,8 +47,8 @@ class Constraint(Protocol):
 class ForcedWords:
     """Every output contains all of these texts, in any order.
 
-    They may overlap. An output does not end before it has them; where its limit comes near, it
-    continues with what it lacks.
+    They may overlap. An output does not end before it has them; near its limit the missing
+    texts follow.
     """
 
     words: Sequence[str]
@@ -63,7 +63,7 @@ class ForcedWords:
 
 
 def check_texts(name: str, texts: Sequence[str]) -> None:
-    """Raises InputError unless a setting is a list of texts, none of them empty."""
+    """Raises InputError unless a setting is a list of texts that are not empty."""
     is_list = isinstance(texts, list | tuple)
     if not is_list or not all(isinstance(text, str) and text for text in texts):
         raise InputError(f'{name} is {texts!r:.200}: it must be a list of texts, such as ["\\n"]')

@@ -27,11 +27,11 @@ class Controls:
         own functions of `LogitProcessor`'s form.
       filters: narrow the draws of sampling, in this order and after top_k and top_p.
       constraints: all of them hold for the texts of outputs.
-      stop: texts of which the first to occur ends an output, which it is not part of.
+      stop: the first of these texts ends an output and is not part of it.
       end_ids: ids that end an output besides the vocabulary's.
       vocabulary_end: whether the vocabulary's end id ends an output.
-      log_probs: the number of most likely ids at each position whose log-probabilities are returned
-        with the output's; 0 for the output's only, None for none.
+      log_probs: the log-probabilities of this many most likely ids at each position are returned
+        with the output's; 0 returns only the output's, None does not return any.
     """
 
     processors: Sequence[LogitProcessor] = ()

@@ -4,8 +4,8 @@ It masks ids after which the text could not be completed any more, within the ro
 that is long enough, and says where a text must end.
 
 Dimensions:
-  guide_states: of the automaton, the last of which is reached by what must not be written.
-  guide_classes: ids that lead from every state to the same one; far fewer than there are ids.
+  guide_states: the automaton's states; forbidden texts lead to the last.
+  guide_classes: ids with the same transitions from every state; far fewer than there are ids.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Guide:
       class_of_id: int32 [vocab].
       distances: int32 [states], the least number of ids after which the text may end, 0 where it
         may; `_FAR` where it never may.
-      ends: bool [states], whether an output is complete and nothing may follow.
+      ends: bool [states], whether an output is complete and must end.
     """
 
     first: int
@@ -73,7 +73,7 @@ class Guide:
         distances = mtf.constant(mesh, self.distances, [states], tf.int32)
         after = mtf.constant(mesh, self.distances[self.after], [states, classes], tf.int32)
         ids = mtf.constant(mesh, self.class_of_id, [vocab], tf.int32)
-        # Where the limit is too short for any text, the shortest one is written.
+        # Where the limit is too short for any text, the shortest is written.
         longest = mtf.maximum(remaining, mtf.gather(distances, state, states)) - 1
         allowed = mtf.less_equal(mtf.gather(after, state, states), longest)
         allowed = mtf.gather(
@@ -102,7 +102,7 @@ class Guide:
         return mtf.equal(mtf.gather(ends, state, states), 1)
 
     def length(self, ids: np.ndarray) -> int | None:
-        """Returns the number of ids after which a text is complete; None if none are."""
+        """Returns the number of ids after which a text is complete, or None."""
         state = self.first
         for number, token in enumerate(ids, 1):
             state = int(self.after[state, self.class_of_id[token]])
@@ -174,7 +174,7 @@ def _whole(automaton: Automaton, dead: int) -> np.ndarray:
 class _Columns:
     """The states after texts, int32 [states] each, from each of the states of an automaton.
 
-    Bytes, and beginnings of texts, that lead from every state to the same one are one: there are
+    Bytes, and beginnings of texts, with the same transitions from every state are merged: there are
     far fewer of them than ids in a vocabulary.
 
     Args:

@@ -17,7 +17,7 @@ from mtfrun.errors.checks import Range, check_range
 
 
 class Written(NamedTuple):
-    """The ids of the rows before the position whose logits are processed.
+    """The ids of the rows before the position of the logits.
 
     The rows are {batch}, {batch, beam}, or {batch, block} where a draft is checked.
 
@@ -95,7 +95,7 @@ class Rules:
     """What holds for outputs beyond the model, the same for every decoding method.
 
     Attributes:
-      end_ids: ids that end an output; the first one, the vocabulary's, also ends a row in its
+      end_ids: ids that end an output; the first, the vocabulary's, also ends a row in its
         prompt, unless `Decoder.ends_in_prompts`.
       processors: applied in this order, before the temperature.
       guide: the texts that may be written, and their ends.

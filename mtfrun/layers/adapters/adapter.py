@@ -12,13 +12,13 @@ from mtfrun import mtf
 class Adapter(abc.ABC):
     """Adds variables to a model, which computes the same as before until these are trained.
 
-    A subclass is a frozen dataclass whose fields have defaults and are JSON: a checkpoint stores
+    A subclass is a frozen dataclass. Its fields have defaults and are JSON: a checkpoint stores
     them, with the name of the class.
     """
 
     @abc.abstractmethod
     def attach(self, root: mtf.Module) -> None:
-        """Adds the variables to a model whose parts have their paths.
+        """Adds the variables to a model, after its parts have their paths.
 
         Raises:
           InputError: a field is invalid for this model.

@@ -29,7 +29,7 @@ class LoRA(Adapter):
     Attributes:
       rank: the size of the dimension between A and B.
       alpha: the product is scaled by alpha / rank.
-      variables: a regular expression; kernels in whose path it is found are adapted, by default
+      variables: a regular expression for the paths of the kernels that are adapted, by default
         all, as in Dettmers et al. 2023, arXiv:2305.14314; r"/(query|(key_)?value)$" as in the
         paper: layers with `AttentionHeads.shared_kv` have "key_value" in the place of "value".
       dropout_rate: dropout of the inputs of A in training; not for layers that need W + A * B,

@@ -35,7 +35,7 @@ def attend(
     last dimension, which the result has.
 
     Args:
-      block_length: longer sequences are computed by `attention_in_blocks`; None for none.
+      block_length: longer sequences are computed by `attention_in_blocks`; None never.
       record: takes the weights {..., length, memory_length} where there are no blocks.
     """
     length, d_kv = query.shape.dims[-2:]

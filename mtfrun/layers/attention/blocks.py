@@ -27,7 +27,7 @@ _LOWEST = -1e30
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """Positions (`whole`) cut into equal blocks; the last one may be filled with zeros."""
+    """Positions (`whole`) cut into equal blocks; the last may be padded with zeros."""
 
     whole: mtf.Dimension
     number: mtf.Dimension
@@ -77,7 +77,7 @@ class Blocks:
         return mtf.gather(x, index, self.number, output_shape=x.shape - self.number)
 
     def place(self, x: mtf.Tensor, index: mtf.Tensor, shape: mtf.Shape) -> mtf.Tensor:
-        """Returns `shape` with x as the block at an index and zeros elsewhere, x if it has none."""
+        """Returns `shape` with x as the block at an index, zeros elsewhere; x if without blocks."""
         if self.number not in shape:
             return x
         is_index = mtf.one_hot(index, self.number, dtype=x.dtype)
@@ -287,8 +287,8 @@ class _Passes:
     def _block(
         self, inputs: Sequence[mtf.Tensor], i: mtf.Tensor, j: mtf.Tensor
     ) -> list[mtf.Tensor]:
-        # Copies, of which gradients are taken: that of a trained bias itself, which has no blocks,
-        # would include those of earlier layers that share it, through the queries.
+        # Copies to differentiate by: the gradient of a trained bias itself, which has no blocks,
+        # would include that through the queries from earlier layers that share it.
         return [mtf.identity(self.memory.at(self.queries.at(x, i), j)) for x in inputs]
 
     def _logits(

@@ -28,7 +28,7 @@ class AttentionLogits:
         arXiv:1706.03762, equation 1, or have this factor. Otherwise, as in Mesh TensorFlow, this
         is part of the initial projection of queries.
       logits_cap: logits are limited by `soft_cap`; None for no limit.
-      extra_logit: a further logit, whose value is 0: attention to nothing; None for none.
+      extra_logit: a further logit in the softmax, with the value 0; None omits it.
     """
 
     scaled_logits: bool | float = False
@@ -54,7 +54,7 @@ class AttentionHeads(AttentionLogits):
       use_bias: the projections to queries, keys and values have biases.
       use_output_bias: the projection of the result has one.
       norm: a class, called as `norm(mesh, dims, dtypes, outer_dims=...)`, of queries and of keys
-        before they are rotated (Henry et al. 2020, arXiv:2010.04245); None for none.
+        before they are rotated (Henry et al. 2020, arXiv:2010.04245), or None.
       norm_heads: "alike": each head is normalised, by one scale {d_kv} for all; "apart": each has
         another scale {heads, d_kv}; "together": they are one vector {heads, d_kv}.
       projection_limit: entries of queries, keys and values are between its negative and it, before
@@ -168,7 +168,7 @@ def dot_product_attention(
       d_v: the dimension of the values and, last, of the result; None for `d_kv`.
       bias: added to the logits, broadcast by name; in float32, unless it has the query's type: for
         a mask bfloat16 is enough and cheaper.
-      extra_logit: a further logit in the softmax, whose value is 0: attention to nothing.
+      extra_logit: a further logit in the softmax, with the value 0.
       drop: applied to the weights, such as dropout.
     """
     logits = attention_logits(query, key, memory_length=memory_length, d_kv=d_kv)
@@ -200,7 +200,7 @@ def attention_logits(
 def heads_before_positions(outer: mtf.Shape, heads: Sequence[mtf.Dimension]) -> list[mtf.Dimension]:
     """Returns {batch..., heads..., length} for {batch..., length}, or without a length for a step.
 
-    Products of queries and keys in this order transpose nothing.
+    Products of queries and keys in this order need no transpose.
     """
     dims = outer.dims
     positions = [dim for dim in dims[-1:] if dim.name in _POSITIONS]
@@ -210,7 +210,7 @@ def heads_before_positions(outer: mtf.Shape, heads: Sequence[mtf.Dimension]) -> 
 def soft_cap(logits: mtf.Tensor, cap: float) -> mtf.Tensor:
     """Returns cap * tanh(logits / cap); Gemma 2, Riviere et al. 2024, arXiv:2408.00118, section 2.
 
-    Small logits hardly change, and none is larger than the cap.
+    Small logits hardly change; the cap is the upper limit.
     """
     return mtf.tanh(logits * (1.0 / cap)) * cap
 
@@ -253,7 +253,7 @@ def _rounded_softmax(logits: mtf.Tensor, dim: mtf.Dimension, dtype: tf.DType) ->
         inputs: Sequence[mtf.Tensor], outputs: Sequence[mtf.Tensor], grads: Sequence[mtf.Tensor]
     ) -> list[mtf.Tensor]:
         gradient = mtf.to_float(grads[0])
-        # Otherwise the cast, which needs nothing else, runs in the forward pass.
+        # Otherwise the cast runs in the forward pass.
         weights = mtf.to_float(mtf.compute_after(gradient, outputs[0]))
         mean = mtf.reduce_sum(weights * gradient, reduced_dim=dim)
         return [mtf.cast(weights * (gradient - mean), inputs[0].dtype)]

@@ -83,7 +83,7 @@ class HeadProjections:
         heads: Sequence[mtf.Dimension],
         groups: HeadGroups | None,
     ) -> mtf.Tensor:
-        """Returns {batch..., heads (of a group), length, d_kv}: nothing to transpose."""
+        """Returns {batch..., heads (of a group), length, d_kv}: no transpose needed."""
         dtype, size = self.dtypes.activation, self.heads.size_dim
         inner = [*heads_before_positions(x.shape - self.d_model, heads), size]
         weights = mtf.cast(kernel, dtype)

@@ -32,7 +32,7 @@ class AttentionWindow(NamedTuple):
 
 
 class BiasTerm(abc.ABC):
-    """A term of a bias, a frozen dataclass whose tensors are the numbers that it is computed from.
+    """A lazily evaluated attention bias, a frozen dataclass of its inputs.
 
     A tensor {..., length} is of the queries, {..., memory_length} of the memory, one with neither
     of all positions; the names are free. `differentiated_field()`s have gradients.
@@ -87,7 +87,7 @@ class AttentionBias:
         )
 
     def dimension(self, name: str) -> mtf.Dimension:
-        """Returns the dimension of this name of a term's tensor; a ShapeError if none has it."""
+        """Returns the dimension of this name of a term's tensor, or raises a ShapeError."""
         for term in self.terms:
             for x in term.tensors().values():
                 if name in x.shape.dimension_names:
@@ -111,7 +111,7 @@ NO_BIAS = AttentionBias()
 
 @dataclasses.dataclass(frozen=True)
 class TensorBias(BiasTerm):
-    """Any {..., length, memory_length} or {..., memory_length}, whose memory other terms avoid."""
+    """Any {..., length, memory_length}, or {..., memory_length} if other terms mask the memory."""
 
     bias: mtf.Tensor = dataclasses.field(metadata=DIFFERENTIATED)
 
@@ -145,7 +145,7 @@ def rename_length_to_memory_length(
 
 @dataclasses.dataclass(frozen=True)
 class CausalMask(BiasTerm):
-    """A query {..., length} int32 sees the memory {..., memory_length} whose number is at most its.
+    """A query sees memory at its position or earlier; both are int32 positions.
 
     `after` bounds how many positions later than a query it sees.
     """
@@ -184,7 +184,7 @@ class SegmentMask(BiasTerm):
 
 @dataclasses.dataclass(frozen=True)
 class PaddingMask(BiasTerm):
-    """Queries see the memory {..., memory_length} whose int32 ids are not padding."""
+    """Queries see memory that is not padding; `memory` {..., memory_length} are int32 ids."""
 
     memory: mtf.Tensor
     padding_id: int = 0
@@ -211,7 +211,7 @@ class WindowMask(BiasTerm):
 
 @dataclasses.dataclass(frozen=True)
 class ColumnMask(BiasTerm):
-    """A query sees memory whose column in an image differs from its by at most `distance`.
+    """A query sees memory at most `distance` columns away in an image.
 
     `query` {..., length} and `memory` {..., memory_length} int32 are columns.
     """

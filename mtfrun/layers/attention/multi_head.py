@@ -106,7 +106,7 @@ class MultiHeadAttention(mtf.Module):
     ) -> mtf.Tensor:
         """Returns the attention of every vector of x to keys and values, in the shape of x.
 
-        For decoding and cached memory, whose dimension is `memory_length`. x: {batch..., length,
+        For decoding and cached memory, with the dimension `memory_length`. x: {batch..., length,
         d_model}, {batch, block, d_model}, or {batch..., d_model} for one position; rotary queries
         of the latter two need their int32 `position`.
         """

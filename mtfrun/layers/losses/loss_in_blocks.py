@@ -60,7 +60,7 @@ def loss_in_blocks(
         inputs: Sequence[mtf.Tensor], _: Any, cotangents: Sequence[mtf.Tensor]
     ) -> list[mtf.Tensor | None]:
         grad_x, *grad_kernel = stored if training else run(*inputs, with_gradients=True)[1]
-        # Scaled before the exchange: where slots are split, nothing but the split may follow it.
+        # Scaled before the exchange: where slots are split, only the split may follow it.
         grad_x = mtf.cast(mtf.to_float(grad_x) * cotangents[0], grad_x.dtype)
         if not trains_kernel:
             return [run.join_x(grad_x), None]
@@ -165,7 +165,7 @@ class _Blocks:
             with mtf.count_flops(None):
                 grad_block, *more = self._gradients(block, kernel, grad_product)
             sums = [total + mtf.to_float(x) for total, x in zip(grad_kernel, more, strict=True)]
-            # All move on by one place, so that none is copied.
+            # All move on by one place, which avoids copies.
             return [i + 1, [*grad_x[1:], grad_block], sums, *placed]
 
         start = self._no_gradients(x, kernel) if with_gradients else ([], [])

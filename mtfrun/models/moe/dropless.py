@@ -29,7 +29,7 @@ def apply_to_sorted_rows(
     """Returns the weighted outputs {group, n} of the experts of every token x {group, d_model}.
 
     There is a row for every choice of every token, sorted by expert; Gale et al. 2022,
-    arXiv:2211.15841, section 4. `routing` must have a capacity that drops none. Dropout in the
+    arXiv:2211.15841, section 4. `routing` must have a capacity for all tokens. Dropout in the
     experts depends on the index of the choice and of the token.
     """
     *_, d_model = x.shape.dims
@@ -164,7 +164,7 @@ class DroplessMoE(Mixture):
         The backward pass computes a round's inner values again.
 
         A group's tokens are on one device; `groups` may have the same mesh axis as the experts. The
-        routing is of all tokens in this order, of a capacity that drops none.
+        routing is of all tokens in this order, with a capacity for all.
         """
         *_, group, _ = x.shape.dims
         in_groups = _in_groups(routing, mtf.Shape(x.shape.dims[:-1]), group)

@@ -190,8 +190,8 @@ def top_2_candidates(
 ) -> Top2Candidates:
     """Returns the best and the second best expert by probabilities {..., group, experts}.
 
-    `first_mask` {..., group} is 0.0 for tokens without a first expert, whose best one is then the
-    second, `second_mask` for tokens without a second expert.
+    `first_mask` {..., group} is 0.0 for tokens without a first expert (their best is then the
+    second), `second_mask` for tokens without a second expert.
     """
     gate_1, expert_1 = mtf.top_1(gates, experts)
     mask_1 = apply_mask(mtf.one_hot(expert_1, experts), first_mask)
@@ -298,7 +298,7 @@ class TopK:
         return float(self.num_experts)
 
     def _lower_other_groups(self, scores: mtf.Tensor, experts: mtf.Dimension) -> mtf.Tensor:
-        """Returns scores {..., experts}, of groups that a token does not choose from far lower."""
+        """Returns scores {..., experts}, far lower in the groups that a token does not choose."""
         size = experts.size // self.num_groups
         if size * self.num_groups != experts.size or self.best_of_group > size:
             raise InputError(

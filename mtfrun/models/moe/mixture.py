@@ -28,7 +28,7 @@ class TokenRouting(Protocol):
         """Returns how many experts a token has, float32."""
 
     def first_expert(self) -> mtf.Tensor:
-        """Returns the best expert in which a token has a slot, int32; -1 for none."""
+        """Returns the best expert in which a token has a slot, int32, or -1."""
 
 
 class Mixture(Sublayer):

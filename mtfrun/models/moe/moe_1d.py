@@ -18,9 +18,9 @@ class MoE1D(CapacityMixture):
     """Every token is dispatched to one or a few of many feed-forward layers.
 
     Shazeer et al. 2017, arXiv:1701.06538; computed as in Lepikhin et al. 2020, arXiv:2006.16668,
-    algorithm 2. A group of tokens has `capacity` slots in every expert; the output of a token that
-    finds none is 0. Where the experts are split over the mesh axis of the batch, tokens move to the
-    device of their expert and back by two all-to-alls.
+    algorithm 2. A group of tokens has `capacity` slots in every expert; the output of a token
+    without a slot is 0. Where the experts are split over the mesh axis of the batch, tokens move to
+    the device of their expert and back by two all-to-alls.
 
     Args:
       router: a class, called as `router(mesh, d_model, experts_dim, dtypes)`.

@@ -14,9 +14,9 @@ Level x sends tokens to expert_x; each of these is a mixture, level y, over expe
     expert_capacity_y  by Capacity.second_level      slots that an expert_y has for a group
     d_model, d_output  of the model, of the experts  a token, what an expert makes of it
 
-A dimension whose name ends in "_unsplit" has no layout rule: every device has all of it. Where two
-dimensions that one mesh axis splits are in the same tensor, one of them is unsplit, and an
-all-to-all is a reshape that changes which.
+A dimension named "..._unsplit" has no layout rule: every device has all of it. Where a tensor has
+two dimensions with rules for the same mesh axis, one of them is unsplit; an all-to-all is a reshape
+that changes which.
 """
 
 from __future__ import annotations
@@ -226,8 +226,8 @@ class _TwoLevelRouting(NamedTuple):
         return mtf.add_n(self._by_choice(self.inner.experts_per_token()))
 
     def first_expert(self) -> mtf.Tensor:
-        """Returns a token's first expert, int32, among all experts; -1 for none."""
-        numbers = self._by_choice(mtf.to_float(self.inner.first_expert()) + 1.0)  # 0 for none
+        """Returns a token's first expert, int32, among all experts, or -1."""
+        numbers = self._by_choice(mtf.to_float(self.inner.first_expert()) + 1.0)  # 0: no expert
         first = mtf.to_int32(mtf.zeros_like(self.outer.choices[0].dispatched)) - 1
         for choice, number in reversed(list(zip(self.outer.choices, numbers, strict=True))):
             expert = choice.expert * self.inner.experts.size + mtf.to_int32(number) - 1

@@ -19,7 +19,7 @@ class Choice:
 
     Attributes:
       position: the token's slot in the expert; undefined where the token was not dispatched.
-      dispatched: 1.0 where the token has the slot, 0.0 where it has none for any reason.
+      dispatched: 1.0 where the token has the slot, else 0.0.
       selected: 1.0 where the gate selected the expert, before capacity.
       gate: the weight of the expert's output, 0 where the token was not dispatched.
     """
@@ -73,7 +73,7 @@ class Routing:
         return mtf.add_n([choice.dispatched for choice in self.choices])
 
     def first_expert(self) -> mtf.Tensor:
-        """Returns the best expert in which a token has a slot: {..., group} int32, -1 for none."""
+        """Returns the best expert in which a token has a slot, or -1: {..., group} int32."""
         first = mtf.zeros_like(self.choices[0].expert) - 1
         for choice in reversed(self.choices):
             first = mtf.where(mtf.greater(choice.dispatched, 0.0), choice.expert, first)

@@ -70,8 +70,8 @@ class ImageLoss:
         """Returns the sum of the cross entropies of all images, for the targets of `mix`.
 
         Metrics: "loss", nats per image without label smoothing; "accuracy", the fraction of labels
-        whose logit no other class exceeds; with more than five classes also "top_5_accuracy", the
-        fraction that at most four exceed. Of a mixture they are means over its labels, weighted by
+        with the largest logit; with more than five classes also "top_5_accuracy", the
+        fraction among the five largest. Of a mixture they are means over its labels, weighted by
         their coefficients.
         """
         weight = mtf.reduce_sum(weights)

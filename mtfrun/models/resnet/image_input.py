@@ -27,8 +27,8 @@ class ImageInput:
         mean: padding, then random cropping; He et al. 2015, arXiv:1512.03385, section 4.2.
       flip: whether images are flipped horizontally with probability 1/2; or a list of dimensions,
         such as ["depth", "rows", "cols"] of volumes, each flipped independently.
-      cutout: the side of a random square that becomes 0, the mean; it may reach out of the image.
-        0 for none. DeVries and Taylor 2017, arXiv:1708.04552, section 3.2.
+      cutout: the side of a random square that becomes 0, the mean; it may reach out of the image;
+        0 disables it. DeVries and Taylor 2017, arXiv:1708.04552, section 3.2.
     """
 
     mean: float | Sequence[float] = 127.5

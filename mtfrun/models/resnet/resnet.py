@@ -136,7 +136,7 @@ class BasicBlock(ResidualBlock):
 
 
 class BottleneckBlock(ResidualBlock):
-    """1x1, 3x3 and 1x1 convolutions to four times the width; the 3x3 one has the stride.
+    """1x1, 3x3 and 1x1 convolutions to four times the width; the 3x3 convolution has the stride.
 
     This is ResNet-50 v1.5: https://github.com/facebookarchive/fb.resnet.torch#notes
     """

@@ -215,7 +215,7 @@ class EncoderDecoderAttention(Sublayer):
 
 
 def encoder_memory(call: SequenceCall) -> EncoderMemory:
-    """Returns the encoder's output and its bias; an InputError if the call has none."""
+    """Returns the encoder's output and its bias; an InputError if the call has no encoder."""
     if call.encoder is None:
         raise InputError(
             "EncoderDecoderAttention needs an encoder's output: use it in the decoder of an "

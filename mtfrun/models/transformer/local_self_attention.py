@@ -32,7 +32,7 @@ class LocalSelfAttention(SelfAttention):
     """Self-attention to positions less than `window` away; Luong et al. 2015, arXiv:1508.04025.
 
     Longer sequences are computed in blocks of at least 128 positions; a block sees the block before
-    it and, where later positions are not masked, the one after it. Steps cache the last `window`
+    it and, where later positions are not masked, the block after it. Steps cache the last `window`
     positions in a ring; steps in blocks, which may return to an earlier position, cache all.
 
     Args:

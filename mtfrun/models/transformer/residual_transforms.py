@@ -143,10 +143,10 @@ class StackTransforms:
 
     Attributes:
       initial: the transforms of the input.
-      layer: those around every sublayer, which is called in the place of `CallLayer`.
-      final: those of the output.
-      first: those around the first sublayer of a stack, if others than `layer`: where `initial`
-        ends with a norm, it needs none.
+      layer: the transforms around every sublayer, which is called in the place of `CallLayer`.
+      final: the transforms of the output.
+      first: the transforms around a stack's first sublayer, if not `layer`: after an `initial`
+        that ends with a norm, a norm is redundant.
       activation_scale: whether the residual stream is measured after every sublayer, see
         `layers.ActivationScale`.
     """
@@ -208,7 +208,7 @@ class TransformedLayer(Sublayer):
 
     Attributes:
       names: the attributes of the transforms, in their order.
-      adapter: called with the output of the sublayer; None for none.
+      adapter: called with the output of the sublayer, or None.
     """
 
     def __init__(

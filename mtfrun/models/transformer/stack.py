@@ -37,7 +37,7 @@ class Stack(Sublayer):
 
     Args:
       layers: classes, called as `sublayer_class(mesh, d_model, dtypes)` for every block.
-      transforms: those of the input, around every sublayer, and of the output.
+      transforms: the residual transforms of input, sublayers and output.
       relative_bias: a class, called as `relative_bias(mesh, dtypes)`, for logits by distance in the
         self-attention of all blocks.
       rematerialise: compute the inner values of every block again in the backward pass: less memory
@@ -46,7 +46,7 @@ class Stack(Sublayer):
       scan_blocks: the number of blocks in the body of a loop, which is compiled instead of all
         `num_layers`; None unrolls them. The time to compile then hardly depends on the number of
         layers; variables, checkpoints and results are the same. In training only the inputs of
-        groups of this many blocks are stored, as with `rematerialise`, which changes nothing more.
+        groups of this many blocks are stored, as with `rematerialise`, which then has no effect.
         Decoding is unrolled, and so are the groups on several devices.
     """
 

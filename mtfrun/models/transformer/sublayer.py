@@ -116,7 +116,7 @@ class Sublayer(Layer, abc.ABC):
         """Returns the output for whole sequences; x: {..., length, d_model}."""
 
     def tie_to(self, first: Self) -> None:
-        """Takes what all blocks of a stack share from this sublayer of the first one."""
+        """Takes the parts that all blocks share from this sublayer of the first block."""
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall

@@ -30,8 +30,7 @@ def sum_over_parts(
 
     Args:
       fn: takes a part {..., batch, ...}, whole on its device, and the part's number, an int32
-        scalar. It returns a nested structure of tensors, in which nothing is drawn from the mesh's
-        other devices.
+        scalar. It returns a nested structure of tensors, and must not use other devices.
       batch: tensors {..., batch, ...}.
       zeros: a structure like fn's result; by default `fn` is traced once more to make it.
     """

@@ -287,7 +287,7 @@ def write_block(
     """Returns x with a block of entries along a dimension, as a cache is after several positions.
 
     x: {..., dim, ...}; block: the same with `block_dim` for `dim`; starts: int32, the index of the
-    first entry: a scalar, or {batch} for a dimension of x, whose rows then begin at different ones.
+    first entry, a scalar, or {batch} with an index for each row along this dimension of x.
     The block must lie inside. For XLA on one device see `write_position`.
     """
     x, block = as_tensor(x), as_tensor(block)

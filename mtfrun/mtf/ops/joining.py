@@ -82,7 +82,7 @@ def unstack(x: TensorLike, dim: DimensionLike) -> list[Tensor]:
     axis = x.shape.index(dim)
     if not x.mesh.is_distributed:
         return [lay_out(x, part, x.shape - dim) for part in tf.unstack(x.value, axis=axis)]
-    # Not tf.unstack, whose gradient is tf.stack.
+    # Not tf.unstack: its gradient is tf.stack.
     parts = tf.split(gather_along(x, dim), dim.size, axis)
     # Each has the layout of x: with one more relayout an entry, deep models compile more slowly.
     return [Tensor(x.mesh, tf.squeeze(part, axis), x.shape - dim) for part in parts]

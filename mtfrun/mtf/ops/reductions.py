@@ -128,9 +128,8 @@ def add_n(xs: Sequence[TensorLike]) -> Tensor:
         raise InputError("add_n needs at least one tensor")
     tensors = [as_tensor(x) for x in xs]
     if len(tensors) > 2 and all(not x.shape and x.dtype == tensors[0].dtype for x in tensors):
-        # TensorFlow makes an AddN of a chain of sums, which begins with an operand whose memory
-        # nothing else holds at that moment: numbers of other devices come when they come, so that
-        # the last bit would differ from run to run.
+        # TensorFlow makes an AddN of a chain of sums. Its order depends on which operands of other
+        # devices arrive first, so that the last bit would differ from run to run.
         return reduce_sum(stack(tensors, "summands"))
     return functools.reduce(add, tensors[1:], tensors[0])
 

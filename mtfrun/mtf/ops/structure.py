@@ -46,7 +46,7 @@ def reshape(x: TensorLike, new_shape: ShapeLike) -> Tensor:
 
     It splits, merges and renames dimensions; it never transposes. Where the layout changes, values
     move by an all-gather or all-to-all, by which mixtures of experts exchange tokens: an all-to-all
-    for up to three dimensions, and where an axis moves from or to the first one.
+    for up to three dimensions, and where an axis moves from or to the first dimension.
     """
     x = as_tensor(x)
     shape = convert_to_shape(new_shape)

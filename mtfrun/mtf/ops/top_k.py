@@ -29,7 +29,7 @@ from mtfrun.mtf.tensor import (
 
 @accept_name
 def argmax(x: TensorLike, reduced_dim: DimensionLike) -> Tensor:
-    """Returns the int32 index of the largest entry, the lowest one on ties."""
+    """Returns the int32 index of the largest entry, the lowest index on ties."""
     x = as_tensor(x)
     dim = convert_to_dimension(reduced_dim)
     axis = x.shape.index(dim)

@@ -89,7 +89,7 @@ def _walk(root: Any, prefix: str, seen: set[int] | None = None) -> Iterator[tupl
 
 
 def find_paths(paths: Iterable[str], pattern: str, what: str, setting: str) -> list[str]:
-    """Returns the paths in which a regular expression is found; an InputError for none.
+    """Returns the paths that `re.search` matches, at least one, else an InputError.
 
     `re.search` finds "norm" in every path that contains these letters, "^encoder/" in one module,
     "/bias$" in every path with that last part. `what` and `setting` name both in the message.

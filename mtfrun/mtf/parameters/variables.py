@@ -81,8 +81,8 @@ _OUTER_DIMS = contextvars.ContextVar[tuple[Dimension, ...]]("outer_dims", defaul
 def stack_variables(dim: Dimension) -> contextlib.AbstractContextManager[None]:
     """Gives the variables that are made inside a further dimension, the first of their shape.
 
-    Their initial values differ along it as if they were of so many modules: the members of an
-    ensemble, whose vectors then have the dimension too.
+    Their initial values differ along it as if they were of so many modules, such as the members of
+    an ensemble, and its vectors have the dimension too.
     """
     return set_inside(_OUTER_DIMS, (dim, *_OUTER_DIMS.get()))
 
@@ -103,8 +103,8 @@ class Variable(Arithmetic):
       merged_dims: its dimensions that together are one side of a matrix, such as the heads and d_kv
         of attention's projections.
       sharded_by: the reserved layout rules that split the storage further.
-      reduced_dims: the dimensions over which products with it sum, none for tables and biases. None
-        takes those of its `VarianceScaling`, and otherwise none for one dimension; see
+      reduced_dims: the dimensions over which products with it sum, () for tables and biases. None
+        takes those of its `VarianceScaling`, and otherwise () for one dimension; see
         `optim.set_base_sizes`, which needs them.
 
     Attributes:
@@ -295,7 +295,7 @@ class Variable(Arithmetic):
         return Tensor(self.mesh, self.mesh.constrain(stored.value, self.shape), self.shape)
 
     def read_stored(self) -> Tensor:
-        """Returns {stored_shape}, nothing gathered; in `with_values` its tensor of either shape."""
+        """Returns {stored_shape}, not gathered; in `with_values` its tensor of either shape."""
         substitute = substitutes().get(self)
         if substitute is not None:
             return substitute
@@ -335,7 +335,7 @@ def with_values(values: Mapping[Variable, Tensor]) -> contextlib.AbstractContext
 
 
 def read_once(variables: Mapping[str, Variable]) -> contextlib.AbstractContextManager[None]:
-    """Gathers variables once, before a loop, such as a decoder's, that reads and assigns none."""
+    """Gathers variables once, before a loop that only reads them, such as a decoder's."""
     is_sharded = (v for v in variables.values() if v.shape != v.stored_shape)
     return with_values({variable: variable.read_alone() for variable in is_sharded})
 

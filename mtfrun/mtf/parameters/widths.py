@@ -1,4 +1,4 @@
-"""How much wider a model is than its base model, the one for which settings were chosen."""
+"""Widths of a model relative to its base model, for which hyperparameters were tuned."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Widths:
         return any(plain_name(dim) in self.by_name for dim in dims)
 
     def growth_of(self, reduced: Iterable[Dimension], remaining: Iterable[Dimension]) -> Growth:
-        """Returns the growth of a variable, of whose dimensions products sum over `reduced`."""
+        """Returns the growth of a variable; products with it sum over `reduced`."""
         reduced, remaining = tuple(reduced), tuple(remaining)
         is_output = self.grow(reduced) and not self.grow(remaining)
         return Growth(self.growth(reduced), self.growth(remaining), is_output)

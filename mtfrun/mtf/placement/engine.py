@@ -71,7 +71,7 @@ def begins(
 
 
 def make_layout(mesh: DeviceMesh, axes: Sequence[str | None]) -> DeviceLayout:
-    """Returns the layout whose dimensions are split over these axes.
+    """Returns the layout that splits the dimensions over these axes.
 
     Some operations refuse axes of one device, which are left out:
     tests/mtf/test_mesh.py::test_an_axis_of_one_device_splits_nothing.
@@ -104,8 +104,8 @@ def make_variable(value: tf.Tensor, *, trainable: bool) -> tf.Variable:
 def make_device_numbers(numbers: Sequence[int], mesh: DeviceMesh) -> tf.Variable:
     """Returns an int32 variable that has another value on each device of this process.
 
-    DTensor takes it, and what is computed from it, for the same on all devices: each computes with
-    its number alone, and nothing is sent, until `sum_over_devices`. `device_number` reads it.
+    DTensor assumes that it and its results are replicated: each device computes with its number,
+    without communication, until `sum_over_devices`. `device_number` reads it.
     """
     # A scalar would be folded into the program that initialises the variable.
     values = [tf.fill([_FOLDED_BELOW], number) for number in numbers]
@@ -178,7 +178,7 @@ def _owned_parts(
 
 
 def run_on(mesh: DeviceMesh | None) -> contextlib.AbstractContextManager[None]:
-    """Returns a context whose programs without arguments run on a mesh; None for no mesh.
+    """Returns a context in which programs without arguments run on a mesh; None for no mesh.
 
     See
     tests/mtf/test_function.py::test_a_function_without_arguments_runs_on_the_mesh_of_its_results
@@ -344,9 +344,9 @@ def run_again_if_names_clash(run: Callable[[], ResultT], retrace: Callable[[], N
 def spare_counters() -> list[tf.Tensor]:
     """Returns initial values of counters that a loop must increment beside its variables.
 
-    Several processes must compile the same programs, and one whose program is refused cannot tell
-    the rest, which already run it. There every loop has one variable more than the loop before: of
-    40 programs 7 were refused without these variables and none with them. See
+    Several processes must compile the same programs; if one refuses its program it cannot tell the
+    rest, which already run theirs. There every loop has one variable more than the loop before: of
+    40 programs 7 were refused without these variables, 0 with them. See
     tests/mtf/test_function.py::test_loops_of_several_processes_have_growing_numbers_of_variables
     """
     number = _SPARE.get() + (next(_LOOPS) if processes.count() > 1 else 0)

@@ -180,7 +180,7 @@ class Mesh:
     def axis_of(self, dim: Dimension) -> str | None:
         """Returns the mesh axis over which the rules split `dim`, or None."""
         axis = self.layout.get(dim.name) or self.sharded_dims.get(dim.name)
-        # Each device computes its batch parts alone: nothing is split over their axis.
+        # Each device computes its batch parts alone: tensors are not split over their axis.
         return None if self.batch_parts and axis == self.batch_parts.name else axis
 
     def num_splits(self, dim: Dimension) -> int:
@@ -252,7 +252,7 @@ class Mesh:
             check_divides(number, batch, f"into the {number} parts of Mesh.reproducible")
 
     def local_sizes(self, shape: ShapeLike) -> list[int]:
-        """Returns the sizes of the part of a tensor that one device holds."""
+        """Returns the sizes of a device's part of a tensor."""
         return [dim.size // self.num_splits(dim) for dim in convert_to_shape(shape)]
 
     def local_slices(self, shape: ShapeLike) -> list[tuple[slice, ...]]:
@@ -281,7 +281,7 @@ class Mesh:
         return self._layouts[shape]
 
     def constrain(self, value: tf.Tensor, shape: ShapeLike) -> tf.Tensor:
-        """Returns `value`, whose dimensions are `shape`, laid out by the rules as in `partition`.
+        """Returns `value`, of this shape, laid out by the rules as in `partition`.
 
         Eagerly it must already be on the mesh: `mtf.import_tf_tensor` transfers it there.
         """
@@ -308,7 +308,7 @@ class Mesh:
         return [dimension for dimension in self.layout if dimension not in seen]
 
     def misspelt_rules(self) -> list[str]:
-        """Returns a message for every unused rule whose dimension is probably misspelt."""
+        """Returns a message for every unused rule with a dimension that is probably misspelt."""
         messages = []
         for dimension in self.unused_rules():
             hint = did_you_mean(dimension, self.dimension_names_seen | {SLOTS, WEIGHTS})
@@ -328,8 +328,8 @@ def planned_meshes() -> contextlib.AbstractContextManager[None]:
 
     DTensor compiles for a mesh that does not exist; only collectives need all devices when they
     run. A planned mesh has its first device only, a CPU, and zeros in its part of the variables. A
-    program that reaches a collective waits forever, so call it with arguments with which it reaches
-    none: the training step is compiled by a call for 0 steps. One device uses DTensor too, so that
+    program that reaches a collective waits forever, so avoid that by its arguments: the training
+    step is compiled by a call for 0 steps. One device uses DTensor too, so that
     its program can be read.
     """
     return set_inside(_IS_PLANNING, True)

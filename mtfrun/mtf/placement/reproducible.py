@@ -10,7 +10,7 @@ _BATCH = ("batch", "outer_batch")
 
 
 def check_reproducible(fixed: Shape, shape: Shape, layout: LayoutRules) -> Dimension | None:
-    """Returns the axis over which the batch is split, with the number of its parts; None for none.
+    """Returns the axis that splits the batch, with the number of its parts, or None.
 
     `fixed` has this axis, and every other axis of several devices with the mesh's size. A
     LayoutError unless the mesh and its layout allow the same bits.

@@ -23,7 +23,7 @@ def shard_shape(mesh: Mesh, shape: ShapeLike, rules: Sequence[str] = SLOT_RULES)
 
     Of the dimensions that the rule's axis divides and that are not split yet, it splits the (first)
     largest, renamed to "<name>_over_<axis>". A shape stays as it is where the axis splits one of
-    its dimensions already, or divides none, or has one device.
+    its dimensions already, divides no dimension, or has one device.
     """
     shape = convert_to_shape(shape)
     for rule in rules:

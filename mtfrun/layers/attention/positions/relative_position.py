@@ -21,8 +21,8 @@ def relative_position_bucket(
     """Returns the bucket, in [0, num_buckets), of each memory position - query position.
 
     Raffel et al. 2020, arXiv:1910.10683, section 2.1: short distances have a bucket each, longer
-    ones share buckets whose width grows with the logarithm, up to `max_distance`: an InputError if
-    none is left. Half of bidirectional buckets are for later positions, which otherwise count as 0.
+    ones share buckets of logarithmic width up to `max_distance`: an InputError if no bucket is left
+    for them. Half of bidirectional buckets are for later positions, which otherwise count as 0.
     """
     distance = -relative_position
     first = np.zeros_like(distance)
@@ -65,8 +65,8 @@ class RelativeLogits(BiasTerm):
     def value(self, dtype: tf.DType) -> mtf.Tensor:
         """Returns {heads, length, memory_length} float32, with the batch of the query.
 
-        In consecutive positions a diagonal has one distance: every query has them all, one further
-        left than the one before.
+        In consecutive positions a diagonal has one distance: each query's distances are
+        the previous query's, shifted by one.
         """
         if not self.consecutive:
             shape = [*self.query.shape, *self.memory.shape]

@@ -149,7 +149,7 @@ class DecoderOnly(TokenModel):
         x = self._embedder(features, call)(mtf.abs(ids), features.get("targets_position"))
         x = self.prompt.after(self.decoder_stack(self.prompt.before(x), call))
         if not is_input and not self._reads_start:
-            # The vector of an id predicts the next one.
+            # The vector of an id predicts the next id.
             is_first = is_first_id(targets, length, segments)
             x = mtf.where(is_first, 0.0, mtf.shift(x, 1, length, wrap=False), output_shape=x.shape)
         return x

@@ -74,7 +74,7 @@ def shift_right(
     segments: mtf.Tensor | None = None,
     start_id: int = 0,
 ) -> mtf.Tensor:
-    """Returns the targets one position later, `start_id` where segments start: teacher forcing."""
+    """Returns the targets shifted by one, for teacher forcing; segments start with `start_id`."""
     shifted = mtf.shift(targets, 1, length, wrap=False)
     if start_id:
         begins = is_first_id(targets, length, segments)

@@ -32,7 +32,7 @@ class EncoderOnly(TokenModel):
 
     Features: "inputs" and "targets" {batch, length} int32 ids of one length. Inputs of
     `TokenEmbedding.padding_id` are padding, which is masked; such targets have no loss,
-    for example those of inputs that are not masked (data.MaskedLanguageModelData), or all but the
+    for example at inputs that are not masked (data.MaskedLanguageModelData), or all but the
     first of a text that has one label (text_tasks.TextClassificationData). In packed rows also
     "inputs_segmentation" and "inputs_position". For "targets_weights" see `TokenModel`.
 
@@ -42,8 +42,8 @@ class EncoderOnly(TokenModel):
         named "head_dense/kernel". `vectors` are without them.
       num_types: types of inputs, such as the first and the second text of a pair: "inputs_types"
         {batch, length} int32 from 0 on, by default 0; larger ones are the last type. A trained
-        vector of the type is added to each input's. 0 for none.
-      num_labels: targets are labels from 0 on, whose padding is -1, with a softmax of their own;
+        vector of the type is added to each input's. 0: no types.
+      num_labels: targets are labels from 0 on, padded with -1, with a softmax of their own;
         None: they are ids like the inputs.
     """
 

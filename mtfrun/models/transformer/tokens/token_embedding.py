@@ -72,7 +72,7 @@ class TokenEmbedding(TokenTable, TokenLogits):
       padding_id: fills up rows, and has no loss; -1 for models of which every id is a token.
       reads_start: a language model reads `start_id` before the first id of a document, and predicts
         it. Otherwise, as in GPT-2, the first id has no loss.
-      start_id: the id that a model or a decoder reads before the first one.
+      start_id: the id that a model or a decoder reads before the first token.
       softmax: the class of the last layer, such as `MixtureOfSoftmaxes`.
     """
 

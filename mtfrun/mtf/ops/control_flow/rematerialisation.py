@@ -20,7 +20,7 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 @dataclasses.dataclass
 class _Kept:
-    """The values that one recomputed function keeps, in the order of its calls of `keep`."""
+    """The values that a recomputed function stores, in the order of its calls of `keep`."""
 
     recomputed: Collection[str] | None
     values: list[tf.Tensor] = dataclasses.field(default_factory=list)
@@ -63,7 +63,7 @@ _KEPT = contextvars.ContextVar[_Kept | None]("kept", default=None)
 def keep(x: Tensor, name: str) -> Tensor:
     """Returns x, which the innermost `recompute_grad` stores unless it computes the name again.
 
-    Not in the body of a loop, whose values do not exist outside.
+    Not in the body of a loop: its values do not exist outside.
     """
     kept = _KEPT.get()
     return x if kept is None else kept.keep(x, name)
@@ -74,12 +74,12 @@ def recompute_grad(
     explicit_inputs: Sequence[TensorLike],
     names: Collection[str] | None = None,
 ) -> Any:
-    """Returns fn(*explicit_inputs), whose activations are recomputed in the backward pass.
+    """Returns fn(*explicit_inputs) and recomputes its activations in the backward pass.
 
     Saves the memory of fn's intermediate values for one more forward pass; Chen et al. 2016,
     arXiv:1604.06174. Variables that fn uses get their gradients, other tensors that it captures do
-    not. With `names`, values that fn gives other names with `keep` are stored, and what they alone
-    need is not computed again; InputError for a name that fn does not give. It draws with keys,
+    not. With `names`, values that fn gives other names with `keep` are stored, and values that only
+    they depend on are not computed again; InputError for a name that fn does not give. It draws with keys,
     which repeat, not with stateful random numbers. (Not `tf.recompute_grad`, which flattens a
     gradient: DTensor gathers all of it on every device.)
     """

@@ -46,7 +46,7 @@ def Print(
 
 
 def scalar_summary(name: str, x: TensorLike) -> Tensor:
-    """Returns the scalar x, whose mean since the last value training shows in TensorBoard."""
+    """Returns the scalar x; training writes its mean since the last value to TensorBoard."""
     x = as_tensor(x)
     if x.shape.ndims:
         raise ShapeError(f"scalar_summary {name!r} takes a scalar, not {x.shape}: use its mean")

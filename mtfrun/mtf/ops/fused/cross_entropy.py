@@ -48,11 +48,11 @@ def sparse_cross_entropy(
     """Returns the cross entropy of class ids, with its by-products.
 
     logits: {..., vocab_dim} float32; targets: {...} integer ids from 0. Without
-    `logsumexp_gradient`, if nothing that is differentiated depends on `logsumexp`, the backward
-    pass saves one pass over the logits.
+    `logsumexp_gradient`, for losses that do not depend on `logsumexp`, the backward pass saves one
+    pass over the logits.
 
     Exact, and on CPU in a third of the time of TensorFlow's fused operation: logsumexp(logits) =
-    max(logits) - log(max(softmax(logits))), whose logarithm is safe: the largest probability is at
+    max(logits) - log(max(softmax(logits))). The logarithm is safe: the largest probability is at
     least 1 / vocab_dim.size. Where classes are split, every device sends three numbers a target.
     """
     logits, targets, vocab = as_tensor(logits), as_tensor(targets), convert_to_dimension(vocab_dim)
@@ -97,7 +97,7 @@ def _softmax_minus_one_hot(inputs: Sequence[Tensor], outputs: Sequence[Tensor]) 
     logits, targets = inputs
     *parts, classes = logits.mesh.parts_of(logits.shape[-1])
     if not targets.mesh.is_distributed and not is_traced_for_xla(targets.mesh):
-        # In place once nothing else reads the probabilities.
+        # In place, after the last other read of the probabilities.
         probabilities = compute_after(outputs[0], probabilities)
         return _minus_one_at(probabilities, targets, classes)
     for part in parts:

@@ -134,7 +134,7 @@ def _multiply_transposed(x: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
 class _Tiles:
     """A loop over tiles of rows, each of one group, for XLA.
 
-    Tiles have a fixed size; a group's last one ends perhaps in the next group, whose tiles write
+    Tiles have a fixed size. A group's last tile may reach into the next group, which overwrites
     these rows later. There are at most rows / tile rows and one more for every group.
     """
 

@@ -2,7 +2,7 @@
 
 Fused, by TensorFlow's kernels, on one device. Under DTensor max pooling is fused where at most one
 leading dimension is split, otherwise composed of maxima of strided slices (ten times slower on
-CPU); average pooling, whose fused gradient DTensor lacks, is a reshape and a mean. Channels may
+CPU). Average pooling is a reshape and a mean, since DTensor lacks its fused gradient. Channels may
 always be split. The gradient of ties in a window goes to the first entry.
 """
 
