@@ -79,9 +79,9 @@ def recompute_grad(
     Saves the memory of fn's intermediate values for one more forward pass; Chen et al. 2016,
     arXiv:1604.06174. Variables that fn uses get their gradients, other tensors that it captures do
     not. With `names`, values that fn gives other names with `keep` are stored, and values that only
-    they depend on are not computed again; InputError for a name that fn does not give. It draws with keys,
-    which repeat, not with stateful random numbers. (Not `tf.recompute_grad`, which flattens a
-    gradient: DTensor gathers all of it on every device.)
+    they depend on are not computed again; InputError for a name that fn does not give. It draws
+    with keys, which repeat, not with stateful random numbers. (Not `tf.recompute_grad`, which
+    flattens a gradient: DTensor gathers all of it on every device.)
     """
     # Where tensors stand for the values of variables, they are inputs as well.
     substituted = substitutes()
