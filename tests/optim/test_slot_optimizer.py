@@ -131,5 +131,5 @@ def test_the_learning_rate_is_readable(make: Maker) -> None:
 
 
 def test_a_schedule_free_optimizer_refuses_bfloat16() -> None:
-    with pytest.raises(InputError, match="block/kernel is bfloat16, in which averages over all"):
+    with pytest.raises(InputError, match="block/kernel is bfloat16: set MASTER_DTYPE"):
         _initialized(optimizers.ScheduleFreeAdam, tf.bfloat16)

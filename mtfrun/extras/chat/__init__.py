@@ -1,4 +1,4 @@
-"""Chat templates: of imported tokenizers, and four that have a name."""
+"""Chat templates, and conversations as data."""
 
 from typing import TYPE_CHECKING
 
@@ -6,13 +6,13 @@ from mtfrun.configuration.lazy_exports import lazy_exports
 
 if TYPE_CHECKING:
     from mtfrun.extras.chat.conversation_data import ConversationData as ConversationData
-    from mtfrun.extras.chat.conversation_files import Conversations as Conversations
+    from mtfrun.extras.chat.conversation_data import Conversations as Conversations
     from mtfrun.extras.chat.template import ChatTemplate as ChatTemplate
 
 __all__, __getattr__ = lazy_exports(
     {
         "ChatTemplate": "mtfrun.extras.chat.template",
         "ConversationData": "mtfrun.extras.chat.conversation_data",
-        "Conversations": "mtfrun.extras.chat.conversation_files",
+        "Conversations": "mtfrun.extras.chat.conversation_data",
     }
 )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -68,9 +69,21 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
 
 def find_template(flags: argparse.Namespace, data: Data) -> ConversationTemplate | None:
     """Returns the template of --chat_template, else the data's, else of the run's tokenizer."""
-    from mtfrun.extras.chat.template import template_of_run
+    from mtfrun.experiment.adapters import find_adapter
+    from mtfrun.extras.chat.template import NAMED, ChatTemplate, template_of_folder
+    from mtfrun.rundir import RunDirectory
+    from mtfrun.rundir.copied_files import TOKENIZER_FOLDER
 
-    return template_of_run(flags.chat_template, data, flags.model_dir, flags.adapter)
+    name = flags.chat_template
+    if name is not None:
+        return ChatTemplate(name) if name in NAMED else ChatTemplate(file=name)
+    template = data.conversation_template
+    runs = [RunDirectory(flags.model_dir)] if flags.model_dir is not None else []
+    if runs and flags.adapter is not None:
+        runs.insert(0, find_adapter(flags.adapter, runs[0]))
+    for run in runs:
+        template = template or template_of_folder(pathlib.Path(run.path, TOKENIZER_FOLDER))
+    return template
 
 
 COMMANDS = [

@@ -1,4 +1,4 @@
-"""Batches of conversations, with a loss on what an assistant writes."""
+"""Files of conversations, and batches with a loss on what an assistant writes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from mtfrun.data.cache.directory import EVERY_CACHE, CacheChoice
 from mtfrun.data.cache.tokens import TokenCache, open_cache
 from mtfrun.data.features import INPUTS, TARGETS, packed_features
 from mtfrun.data.prompts import PromptFormat, PromptLimits
-from mtfrun.data.rows.batches import Batch, CountedBatches, Density, Places, Rows
+from mtfrun.data.rows.batches import Batch, CountedBatches, Rows
 from mtfrun.data.rows.order import Selection
 from mtfrun.data.rows.text_rows import PackedRows, PaddedRows, batches_by_length
+from mtfrun.data.sources.records import BadRecordError, LineRecordFiles, json_value
+from mtfrun.data.sources.streams import LONGEST_PART
 from mtfrun.data.task import Task
 from mtfrun.data.text.task_data import TaskData
 from mtfrun.data.vocabularies.vocabulary import MarkedVocabulary, Vocabulary, divide_marked
@@ -26,11 +28,29 @@ from mtfrun.extras.chat.conversations import (
     MESSAGES,
     Template,
     conversation_json,
+    conversation_of,
     encode_conversation,
     read_conversation,
 )
 
 WEIGHTS = f"{TARGETS}_weights"
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversations(LineRecordFiles):
+    """One JSON object per line: {"messages": [{"role": ..., "content": ...}, ...]}, OpenAI's form.
+
+    Or {"conversations": [{"from": ..., "value": ...}, ...]}, ShareGPT's form. The field "targets"
+    is the conversation as JSON, in the first form. Blank lines are left out.
+    """
+
+    def _fields(self, record: bytes) -> Mapping[str, bytes] | None:
+        if not record.strip():
+            return None
+        text = conversation_json(conversation_of(json_value(record)))
+        if len(text) > LONGEST_PART:
+            raise BadRecordError(f"it has {len(text):,} bytes, more than {LONGEST_PART:,}")
+        return {TARGETS: text}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +117,7 @@ class ConversationData(TaskData):
         return open_cache(task, split, self.texts, choice)
 
     def _rows(self, task: Task, split: str) -> Rows:
-        # Joined, so that a long conversation is truncated, not continued in another row.
-        rows = PackedRows(self._cache(task, split), [self.length], joined=self.length)
-        return WeightedRows(rows, self.vocabulary.size)
+        return WeightedRows(self._cache(task, split), self.length, self.vocabulary.size)
 
     def _rows_of_evaluation(
         self, task: Task, batch: int, split: str, max_rows: int | None
@@ -127,28 +145,16 @@ class AnswersVocabulary(MarkedVocabulary):
         return self.mark(*encode_conversation(data, self._template, self._vocabulary))
 
 
-class WeightedRows(Rows):
-    """Ids and the weights of their losses, of rows with the ids of an `AnswersVocabulary`."""
+class WeightedRows(PackedRows):
+    """Packed ids of an `AnswersVocabulary`, divided into ids and the weights of their losses."""
 
-    def __init__(self, rows: Rows, size: int):
-        self._rows = rows
+    def __init__(self, cache: TokenCache, length: int, size: int):
+        # Joined, so that a long conversation is truncated, not continued in another row.
+        super().__init__(cache, [length], joined=length)
         self._size = size
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
     def take(self, selection: Selection) -> Batch:
-        return with_weights(self._rows.take(selection), self._size)
-
-    def padding_of(self, feature: str) -> int:
-        return self._rows.padding_of(feature)
-
-    def find(self, examples: np.ndarray) -> Places:
-        return self._rows.find(examples)
-
-    @property
-    def density(self) -> Density | None:
-        return self._rows.density
+        return with_weights(super().take(selection), self._size)
 
 
 def with_weights(batch: Batch, size: int) -> Batch:

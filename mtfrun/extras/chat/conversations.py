@@ -45,22 +45,19 @@ class Rendered(NamedTuple):
 
 
 class Template(ConversationTemplate, Protocol):
-    """How a conversation becomes text.
-
-    Attributes:
-      special_tokens: texts of special tokens by name, such as "eos_token", if it knows them.
-      fingerprint: a hash of all that determines the texts.
-      files: the files that it was read from.
-    """
+    """How a conversation becomes text."""
 
     @property
-    def special_tokens(self) -> Mapping[str, str]: ...
+    def special_tokens(self) -> Mapping[str, str]:
+        """Known texts of special tokens by name, such as "eos_token"."""
 
     @property
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """A hash of all that determines the texts."""
 
     @property
-    def files(self) -> Sequence[str]: ...
+    def files(self) -> Sequence[str]:
+        """The template's files."""
 
     def __call__(
         self, conversation: Mapping[str, Any], special_tokens: Mapping[str, str], *, asks: bool
@@ -74,9 +71,8 @@ class Template(ConversationTemplate, Protocol):
 def conversation_of(record: object) -> dict[str, Any]:
     """Returns {"messages": [{"role", "content"}, ...]}, and "tools" if there are any, of a record.
 
-    The record is of that form, OpenAI's, or of ShareGPT's: {"conversations": [{"from", "value"},
-    ...]}, perhaps with a text "system". Further fields of OpenAI's messages remain. Raises
-    BadRecordError.
+    The record has this form, OpenAI's, or ShareGPT's: {"conversations": [{"from", "value"}, ...]},
+    perhaps with a text "system". Further fields of OpenAI's messages remain; BadRecordError.
     """
     if not isinstance(record, Mapping):
         raise BadRecordError('it is not a JSON object, {"messages": [...]}')
@@ -111,10 +107,8 @@ def _of_share_gpt(number: int, message: object) -> dict[str, Any]:
         raise BadRecordError(f'message {number} has no texts "from" and "value"')
     role, content = map(str, texts)
     if role not in _ROLES:
-        raise BadRecordError(
-            f'message {number} is from "{shorten(role, 40)}"{did_you_mean(role, _ROLES)}; known '
-            f"are {', '.join(_ROLES)}"
-        )
+        hint = did_you_mean(role, _ROLES) or f"; known are {', '.join(_ROLES)}"
+        raise BadRecordError(f'message {number} is from "{shorten(role, 40)}"{hint}')
     return {"role": _ROLES[role], "content": content}
 
 
@@ -155,10 +149,8 @@ def _apply_weights(
     if all(has_weight):
         return answers
     if len(answers) != len(has_weight):
-        raise DataError(
-            f"the template marks {len(answers)} parts of {len(has_weight)} turns of an assistant, "
-            'and a "weight" needs one for each'
-        )
+        turns = f"{len(answers)} of {len(has_weight)} turns of an assistant"
+        raise DataError(f'the template marks {turns}: a "weight" needs all')
     return [span for span, counts in zip(answers, has_weight, strict=True) if counts]
 
 
@@ -178,11 +170,9 @@ class ConversationPrompts(LanguageModelPrompts):
         super().__init__(vocabulary, limits)
         self._template = template
         end = _turn_end(vocabulary, template)
-        # A special token, or what ordinary ids write.
-        ids, _ = vocabulary.encode_spans(end, [])
-        self._turn_end = ids
-        if len(ids) and vocabulary.bytes_per_id[ids[0]] <= 0:
-            self.end_ids = [int(ids[0])]
+        self._turn_end, _ = vocabulary.encode_spans(end, [])
+        if len(self._turn_end) and vocabulary.bytes_per_id[self._turn_end[0]] <= 0:
+            self.end_ids = [int(self._turn_end[0])]  # a special token
         elif end:
             self.stop = [end]
 
@@ -202,9 +192,9 @@ class ConversationPrompts(LanguageModelPrompts):
         answer = {"role": ASSISTANT, "content": target.decode("utf-8", "replace")}
         conversation[MESSAGES] = [*conversation[MESSAGES], answer]
         ids, is_answer = self._encode(conversation, asks=False)
-        begin, end = int(np.flatnonzero(is_answer)[0]), int(np.flatnonzero(is_answer)[-1]) + 1
         # The last run of ids that an assistant writes.
-        begin = int(np.flatnonzero(~is_answer[:end])[-1]) + 1 if not is_answer[:end].all() else 0
+        end = int(np.flatnonzero(is_answer)[-1]) + 1
+        begin = int(np.flatnonzero(~is_answer[:end]).max(initial=-1)) + 1
         row = ids[max(0, end - self.max_lengths[TARGETS]) : end]
         cut = end - len(row)
         lengths = {TARGETS: bucket(len(row), self.max_lengths[TARGETS])}
@@ -250,5 +240,4 @@ def _conversation_of_prompt(prompt: bytes) -> dict[str, Any]:
             return conversation_of(json_value(prompt))
         except BadRecordError:
             pass  # a message that happens to begin like one
-    text = prompt.decode("utf-8", "replace")
-    return {MESSAGES: [{"role": USER, "content": text}]}
+    return {MESSAGES: [{"role": USER, "content": prompt.decode("utf-8", "replace")}]}

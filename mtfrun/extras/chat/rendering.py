@@ -1,11 +1,8 @@
-"""Renders chat templates; a program that needs jinja2 alone, for templates are programs.
+"""Renders chat templates, which are programs, in a process with limits; needs jinja2 alone.
 
-It reads lines of JSON from standard input and answers each with one: first {"template": text} with
-{}, then {"special": texts by name, "asks": whether a turn begins at the end, "conversation": ...}
-with {"text": ..., "answers": [[begin, end], ...]}; {"error": reason} for what fails.
-
-A template can loop for ever, or ask for any amount of memory: this process has limits, and who has
-started it ends it after a time.
+It answers lines of JSON: first {"template": text} with {}, then {"special": texts by name, "asks":
+whether a turn begins at the end, "conversation": ...} with {"text": ..., "answers": [[begin, end],
+...]}, or {"error": reason}.
 """
 
 from __future__ import annotations
@@ -26,18 +23,10 @@ import jinja2.parser
 import jinja2.sandbox
 
 MOST_BYTES = 1 << 30
-"""The memory of the process."""
-
-LONGEST_TEXT = 1 << 24
-"""The largest number of characters of a text."""
-
-MOST_CPU_SECS = 20
-"""Of one answer: it ends the process if nobody else does."""
-
+LONGEST_TEXT, _LONGEST_REASON = 1 << 24, 300
+MOST_CPU_SECS = 20  # of one answer
+# Around what an assistant writes, until the text is whole; conversations do not have them.
 BEGIN, END = "\ufdd2", "\ufdd3"
-"""Around what an assistant writes, until the text is whole; not in a conversation."""
-
-_LONGEST_REASON = 300
 
 
 class RenderingError(Exception):
@@ -103,15 +92,12 @@ def render(template: jinja2.Template, request: Mapping[str, Any]) -> dict[str, A
         answers = []
         for number, message in enumerate(messages):
             if message["role"] == "assistant":
-                before, after = (
-                    render_part(number, asks=True),
-                    render_part(number + 1, asks=False),
-                )
+                before = render_part(number, asks=True)
+                after = render_part(number + 1, asks=False)
                 if not (after.startswith(before) and text.startswith(after)):
                     raise RenderingError(
-                        f"the template writes message {number + 1} otherwise with what follows it, "
-                        "or without it: it needs {% generation %} ... {% endgeneration %} around "
-                        "what an assistant writes"
+                        f"the template writes message {number + 1} otherwise if others follow: put "
+                        "{% generation %} ... {% endgeneration %} around what an assistant writes"
                     )
                 answers.append((len(before), len(after)))
     return {"text": text, "answers": answers}

@@ -58,10 +58,8 @@ class ChatSource(InputSource):
     def texts(self) -> Sequence[bytes]:
         if self.path is None or kind_of(self.path) != ".jsonl":
             return super().texts()
-        return [
-            _conversation(f"{self.path}:{number}", line)
-            for number, line in enumerate(read_lines(self.path), 1)
-        ]
+        lines = enumerate(read_lines(self.path), 1)
+        return [_conversation(f"{self.path}:{number}", line) for number, line in lines]
 
 
 def _conversation(place: str, line: bytes) -> bytes:

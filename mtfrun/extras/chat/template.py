@@ -10,24 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtfrun.data import (
-    ConversationTemplate,
-    Data,
-    DataError,
-    PromptFormat,
-    PromptLimits,
-    Vocabulary,
-)
+from mtfrun.data import DataError, PromptFormat, PromptLimits, Vocabulary
 from mtfrun.data.errors import import_package
 from mtfrun.data.files import absolute_path
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.errors.untrusted import escape, parse_json, read_regular
-from mtfrun.experiment.adapters import find_adapter
 from mtfrun.extras.chat.conversations import ConversationPrompts, Rendered
 from mtfrun.extras.chat.named_templates import NAMED
 from mtfrun.processes.answering_child import AnsweringChild, NoAnswerError
-from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.copied_files import TOKENIZER_FOLDER
 
 _LARGEST_FILE = 1 << 24
 _RENDERING = Path(__file__).with_name("rendering.py")
@@ -41,14 +31,13 @@ _MARKS = dict.fromkeys(range(0xFDD0, 0xFDF0), "\ufffd")
 class ChatTemplate:
     """How a conversation becomes text: a template of a known format, or of a file.
 
-    Needs the package jinja2. The template runs in jinja2's sandbox, in a process of its own, whose
-    memory and time are limited.
+    The template runs in jinja2's sandbox, in another process with limits of memory and time.
 
     Attributes:
       name: chatml, llama3, plain or zephyr.
       file: a tokenizer_config.json with a "chat_template", or a chat_template.jinja, instead.
-      special_tokens: texts of special tokens by name, {"eos_token": "</s>"}, that the template
-        writes; by default the ones in tokenizer_config.json, else the vocabulary's.
+      special_tokens: texts of special tokens by name, {"eos_token": "</s>"}; by default those of
+        tokenizer_config.json, else the vocabulary's.
     """
 
     name: str = "plain"
@@ -63,10 +52,8 @@ class ChatTemplate:
         elif self.name in NAMED:
             text = NAMED[self.name]
         else:
-            raise InputError(
-                f'ChatTemplate.name "{self.name}" is none of {", ".join(NAMED)}'
-                f"{did_you_mean(self.name, NAMED)}"
-            )
+            hint = did_you_mean(self.name, NAMED)
+            raise InputError(f'ChatTemplate.name "{self.name}" is none of {", ".join(NAMED)}{hint}')
         object.__setattr__(self, "_text", text)
         object.__setattr__(self, "special_tokens", {**tokens, **self.special_tokens})
 
@@ -91,10 +78,8 @@ class ChatTemplate:
         try:
             answer = self._renderer.ask(request)
         except NoAnswerError:
-            raise DataError(
-                f"the template needs more than {_MOST_SECS:g} s or too much memory for a "
-                "conversation: choose another one"
-            ) from None
+            limit = f"more than {_MOST_SECS:g} s or too much memory"
+            raise DataError(f"the template needs {limit}: choose another one") from None
         if "error" in answer:
             raise DataError(escape(answer["error"]))
         # Half a character, which JSON may have, cannot be written in UTF-8.
@@ -108,27 +93,6 @@ class ChatTemplate:
     def _renderer(self) -> AnsweringChild:
         import_package("jinja2", "a chat template")
         return AnsweringChild(_RENDERING, _MOST_SECS, json.dumps({"template": self._text}))
-
-
-def template_of_run(
-    name: str | None, data: Data, model_dir: str | None, adapter: str | None
-) -> ConversationTemplate | None:
-    """Returns a template.
-
-    Args:
-      name: a name of `ChatTemplate` or a file; None for the data's template, else the one of the
-        tokenizer that an imported run, or the run of its adapter, has.
-    """
-    if name is not None:
-        return ChatTemplate(name) if name in NAMED else ChatTemplate(file=name)
-    template = data.conversation_template
-    if model_dir is not None:
-        runs = [RunDirectory(model_dir)]
-        if adapter is not None:
-            runs.insert(0, find_adapter(adapter, runs[0]))
-        for run in runs:
-            template = template or template_of_folder(Path(run.path, TOKENIZER_FOLDER))
-    return template
 
 
 def template_of_folder(folder: Path) -> ChatTemplate | None:
@@ -153,24 +117,20 @@ def read_template(name: str) -> tuple[str, dict[str, str]]:
         content = read_regular(path, _LARGEST_FILE)
         if path.suffix != ".json":
             return content.decode(), {}
-        return template_of(parse_json(content))
+        config = parse_json(content)
+        values = config if isinstance(config, dict) else {}
+        template = values.get("chat_template")
+        if isinstance(template, list):  # several, by name
+            named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+            template = named.get("default")
+        if not isinstance(template, str):
+            raise InputError('"chat_template" is not a text')
     except (OSError, InputError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(
             f"ChatTemplate.file: {name} has no chat template: {reason}; name a "
             f"tokenizer_config.json, a chat_template.jinja or one of {', '.join(NAMED)}"
         ) from error
-
-
-def template_of(config: object) -> tuple[str, dict[str, str]]:
-    """Returns "chat_template" of a tokenizer_config.json, and its special tokens; InputError."""
-    values = config if isinstance(config, dict) else {}
-    template = values.get("chat_template")
-    if isinstance(template, list):  # several, by name
-        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        template = named.get("default")
-    if not isinstance(template, str):
-        raise InputError('"chat_template" is not a text')
     return template, special_tokens_of(values)
 
 

@@ -64,24 +64,23 @@ def _check_show(flags: argparse.Namespace) -> None:
 
 
 def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    return _print_stats(flags) if flags.stats else _show_rows(flags)
-
-
-def _show_rows(flags: argparse.Namespace) -> int:
     from mtfrun.data import DataError
     from mtfrun.extras.data_viewer.row_view import rows_of
-    from mtfrun.extras.data_viewer.statistics import density_lines
+    from mtfrun.extras.data_viewer.statistics import density_lines, statistics_of
 
     configured = configured_data(flags)
-    data, seed = configured.data, configured.seed
-    rows = list(rows_of(data, flags.split, flags.rows, seed))
+    data, seed, split = configured.data, configured.seed, flags.split
+    if flags.stats:
+        for name in configured.splits:
+            for cached in data.caches(name):
+                print_lines(*statistics_of(cached, data))
+            print_lines(*density_lines(data, name, seed))
+        return 0
+    rows = list(rows_of(data, split, flags.rows, seed))
     if not rows:
-        raise DataError(f'split "{flags.split}" has no rows: choose another')
-    summary = [
-        f"{type(data).__name__}, split {flags.split}",
-        *density_lines(data, flags.split, seed),
-    ]
-    print_rows(flags, rows, f"Rows of the split {flags.split}", summary)
+        raise DataError(f'split "{split}" has no rows: choose another')
+    summary = [f"{type(data).__name__}, split {split}", *density_lines(data, split, seed)]
+    print_rows(flags, rows, f"Rows of the split {split}", summary)
     return 0
 
 
@@ -105,30 +104,18 @@ def print_rows(
         return
     width = shutil.get_terminal_size().columns
     print_lines(*summary, "")
-
-    def highlight(text: str) -> str:
-        return progress.apply_style(text, "green", sys.stdout)
-
-    print_styled(
-        *rows_text(
-            rows, width, has_tokens=flags.tokens, highlight=highlight, first=first, count=count
-        )
+    lines = rows_text(
+        rows,
+        width,
+        has_tokens=flags.tokens,
+        highlight=lambda text: progress.apply_style(text, "green", sys.stdout),
+        first=first,
+        count=count,
     )
+    print_styled(*lines)
     if not flags.tokens:
         hint = "--tokens shows whole texts, and every token with its id, position and loss"
         print_lines(*heading_lines(hint, width))
-
-
-def _print_stats(flags: argparse.Namespace) -> int:
-    from mtfrun.extras.data_viewer.statistics import density_lines, statistics_of
-
-    configured = configured_data(flags)
-    data = configured.data
-    for split in configured.splits:
-        for cached in data.caches(split):
-            print_lines(*statistics_of(cached, data))
-        print_lines(*density_lines(data, split, configured.seed))
-    return 0
 
 
 COMMANDS = [

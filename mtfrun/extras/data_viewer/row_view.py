@@ -25,8 +25,11 @@ _MOST_IDS_OF_A_CHARACTER = 4
 class Tokens:
     """The ids of one feature of a row, without padding; arrays are [tokens].
 
-    For `texts` see `token_texts`; `segments` count from 1, `positions` in the text from 0;
-    `weights` of the loss are None for a feature without one; `length` includes padding.
+    Attributes:
+      texts: see `token_texts`.
+      segments, positions: count from 1, and in the segment from 0.
+      weights: weights of the loss; None for a feature without a loss.
+      length: number of positions, with padding.
     """
 
     name: str
@@ -42,19 +45,23 @@ class Tokens:
         """Positions without a token."""
         return self.length - len(self.ids)
 
+    @property
+    def has_partial_loss(self) -> bool:
+        """Whether some tokens have another weight than others."""
+        return self.weights is not None and bool((self.weights != self.weights[0]).any())
+
     def parts(self) -> list[Tokens]:
-        numbers = np.unique(self.segments)
-        return [self._where(self.segments == number) for number in numbers]
+        """Returns the segments."""
+        return [self._where(self.segments == number) for number in np.unique(self.segments)]
 
     def _where(self, chosen: np.ndarray) -> Tokens:
-        weights = None if self.weights is None else self.weights[chosen]
         return dataclasses.replace(
             self,
             ids=self.ids[chosen],
-            texts=[text for text, here in zip(self.texts, chosen, strict=True) if here],
+            texts=list(itertools.compress(self.texts, chosen)),
             segments=self.segments[chosen],
             positions=self.positions[chosen],
-            weights=weights,
+            weights=None if self.weights is None else self.weights[chosen],
         )
 
 
@@ -72,29 +79,25 @@ def row_views(
     vocabularies: Mapping[str, Vocabulary],
     class_names: Mapping[str, Sequence[str]] | None = None,
 ) -> list[RowView]:
-    """`vocabularies` are of features that are ids, `class_names` of features that are classes."""
+    """Returns the rows of a batch; `vocabularies` of ids and `class_names` are by feature."""
     (size,) = {len(values) for values in batch.values()}
     vocabularies = {n: v for n, v in vocabularies.items() if n in batch}
     shown = {
         n + suffix for n in vocabularies for suffix in ("", _SEGMENTATION, _POSITION, _WEIGHTS)
     }
-    others = [name for name in batch if name not in shown]
     class_names = class_names or {}
-    images = [
+    images = {
         name
-        for name in others
-        if batch[name].dtype == np.uint8 and batch[name].ndim == 4 and name not in class_names
-    ]
-    rows = [{name: values[i] for name, values in batch.items()} for i in range(size)]
+        for name, x in batch.items()
+        if x.dtype == np.uint8 and x.ndim == 4 and name not in class_names
+    }
+    values = [name for name in batch if name not in shown | images]
+    rows = [{name: x[i] for name, x in batch.items()} for i in range(size)]
     return [
         RowView(
             [_tokens(name, row, vocabulary) for name, vocabulary in vocabularies.items()],
-            {name: row[name] for name in images},
-            {
-                name: _value_text(row[name], class_names.get(name))
-                for name in others
-                if name not in images
-            },
+            {name: x for name, x in row.items() if name in images},
+            {name: _value_text(row[name], class_names.get(name)) for name in values},
         )
         for row in rows
     ]
@@ -105,16 +108,14 @@ def _tokens(name: str, row: Mapping[str, np.ndarray], vocabulary: Vocabulary) ->
     is_token = find_tokens(row, name)
     segments = row.get(name + _SEGMENTATION, is_token.astype(np.int32))
     positions = row.get(name + _POSITION, np.arange(len(ids)))
-    weights = None
-    if name == TARGETS:
-        weights = row.get(name + _WEIGHTS, (ids != PADDING).astype(np.float32))
+    weights = row.get(name + _WEIGHTS, (ids != PADDING).astype(np.float32))
     return Tokens(
         name,
         ids[is_token],
         token_texts(vocabulary, ids[is_token]),
         segments[is_token],
         positions[is_token],
-        None if weights is None else weights[is_token],
+        weights[is_token] if name == TARGETS else None,
         len(ids),
     )
 
@@ -144,8 +145,7 @@ def rows_of(data: Data, split: str, count: int, seed: int) -> Iterator[RowView]:
         return
     for task, part in data.by_task().items():
         for batch in itertools.islice(part.evaluation(count, split=split), 1):
-            whole = _without_empty_rows(batch)
-            yield from rows_of_tasks(data, whole, itertools.repeat(task))
+            yield from rows_of_tasks(data, _without_empty_rows(batch), itertools.repeat(task))
 
 
 def rows_of_tasks(data: Data, batch: Batch, tasks: Iterable[str]) -> Iterator[RowView]:

@@ -75,28 +75,21 @@ def rows_html(
 def row_parts(row: RowView, heading: str = "h3") -> Iterator[str]:
     """Yields HTML without other files; `heading` is the element of a feature's title."""
     for name, pixels in row.images.items():
-        yield _image(name, pixels)
+        yield f"<p>{image_element(pixels, describe_image(name, pixels))}</p>\n"
     for name, value in row.values.items():
         yield f"<p>{_escape(f'{name}: {value}')}</p>\n"
     for tokens in row.tokens:
-        yield from _feature(tokens, heading)
+        yield f'<{heading}>{_escape(describe_tokens(tokens))}</{heading}>\n<div class="tokens">'
+        for part in tokens.parts():
+            yield from (_token(part, i) for i in range(len(part.ids)))
+        if tokens.padding:
+            yield f'<span class="padding"> {tokens.padding:,} padding</span>'
+        yield "</div>\n"
 
 
-def _feature(tokens: Tokens, heading: str) -> Iterator[str]:
-    yield f"<{heading}>{_escape(describe_tokens(tokens))}</{heading}>\n"
-    yield '<div class="tokens">'
-    for part in tokens.parts():
-        colour = f"c{(int(part.segments[0]) - 1) % _COLOURS}"
-        for i in range(len(part.ids)):
-            yield _token(part, i, colour)
-    if tokens.padding:
-        yield f'<span class="padding"> {tokens.padding:,} padding</span>'
-    yield "</div>\n"
-
-
-def _token(part: Tokens, i: int, colour: str) -> str:
+def _token(part: Tokens, i: int) -> str:
     text = part.texts[i]
-    classes = [colour]
+    classes = [f"c{(int(part.segments[i]) - 1) % _COLOURS}"]
     hint = f"id {part.ids[i]}, position {part.positions[i]}, {describe_segment(part)}"
     if part.weights is not None:
         hint += f", weight of the loss {part.weights[i]:g}"
@@ -119,10 +112,6 @@ def image_element(pixels: np.ndarray, text: str) -> str:
         f'<img class="pixels" width="{width}" height="{height}" alt="{_escape(text)}" '
         f'title="{_escape(text)}" src="data:image/png;base64,{data}">'
     )
-
-
-def _image(name: str, pixels: np.ndarray) -> str:
-    return f"<p>{image_element(pixels, describe_image(name, pixels))}</p>\n"
 
 
 def _escape(text: str, keep: str = "") -> str:

@@ -29,10 +29,13 @@ def rows_text(
 ) -> Iterator[str]:
     """Yields lines of at most `width` columns, unless a single token is wider.
 
-    The rows are those from number `first` on of `count`, by default of themselves. With
-    `has_tokens` segments are whole, each with a list of its tokens: id, position and, if it differs
-    within the segment, the weight of the loss. `highlight` is for texts with a loss in segments
-    where others have none. Unprintable characters of the data are escaped.
+    Unprintable characters of the data are escaped.
+
+    Args:
+      has_tokens: whether segments are whole, each with a list of its tokens: id, position and, if
+        it differs within the segment, the weight of the loss.
+      highlight: style of texts with a loss in segments where others have none.
+      first, count: the first row's number, and the number of all rows; by default those in `rows`.
     """
     for number, row in enumerate(rows, first):
         yield f"row {number} of {count or len(rows)}"
@@ -72,7 +75,7 @@ def describe_tokens(tokens: Tokens) -> str:
 def describe_segment(part: Tokens) -> str:
     """Returns "segment 1: 12 tokens, loss on 5"."""
     text = f"segment {part.segments[0]}: {len(part.ids):,} tokens"
-    if part.weights is not None and _differ(part):
+    if part.weights is not None and part.has_partial_loss:
         text += f", loss on {int((part.weights != 0).sum()):,}"
     return text
 
@@ -89,13 +92,8 @@ def columns_of(text: str) -> int:
     >>> columns_of("né"), columns_of("語")
     (2, 2)
     """
-    return sum(_columns_of_character(character) for character in text)
-
-
-def _columns_of_character(character: str) -> int:
-    if unicodedata.category(character) in ("Mn", "Me"):  # drawn over the one before
-        return 0
-    return 2 if unicodedata.east_asian_width(character) in ("W", "F") else 1
+    drawn = [x for x in text if unicodedata.category(x) not in ("Mn", "Me")]  # not over another
+    return sum(2 if unicodedata.east_asian_width(x) in ("W", "F") else 1 for x in drawn)
 
 
 def _segment_lines(
@@ -117,7 +115,7 @@ def _segment_lines(
 def _characters(part: Tokens) -> Iterator[tuple[str, bool]]:
     """Yields the printable characters of a text, and whether the loss singles them out."""
     for i, text in enumerate(part.texts):
-        has_loss = part.weights is not None and bool(part.weights[i]) and _differ(part)
+        has_loss = part.weights is not None and bool(part.weights[i]) and part.has_partial_loss
         if part.ids[i] != PADDING:
             yield from ((character, has_loss) for character in escape(text))
 
@@ -126,7 +124,7 @@ def _wrap(characters: Iterable[tuple[str, bool]], width: int) -> Iterator[list[t
     """Yields pieces of at most `width` columns, at least one character each."""
     line, used = list[tuple[str, bool]](), 0
     for character, has_loss in characters:
-        columns = _columns_of_character(character)
+        columns = columns_of(character)
         if line and used + columns > width:
             yield line
             line, used = [], 0
@@ -140,13 +138,9 @@ def _cells(part: Tokens, i: int) -> list[str]:
     # An open box for a space, which would not be seen.
     text = escape(part.texts[i]).replace(" ", "\u2423")
     cells = [text, str(part.ids[i]), str(part.positions[i])]
-    if part.weights is not None and _differ(part):
+    if part.weights is not None and part.has_partial_loss:
         cells.append(f"{part.weights[i]:g}")
     return cells
-
-
-def _differ(part: Tokens) -> bool:
-    return part.weights is not None and bool((part.weights != part.weights[0]).any())
 
 
 def _token_lines(part: Tokens, width: int) -> Iterator[str]:

@@ -36,12 +36,10 @@ def bytes_of(tokens: np.ndarray, bytes_per_id: Sequence[np.ndarray], ends: np.nd
         last = max(last, first + 1)
         flat = ends[first:last].reshape(-1)
         ids = tokens[start : flat[-1]]
-        lengths = np.diff(flat, prepend=start)
-        feature_of_text = np.tile(np.arange(features), last - first)
-        feature_of_id = np.repeat(feature_of_text, lengths)
-        for feature in range(features):
-            here = ids if features == 1 else ids[feature_of_id == feature]
-            totals[feature] += int(bytes_per_id[feature][here].sum(dtype=np.int64))
+        features_of_texts = np.tile(np.arange(features), last - first)
+        features_of_ids = np.repeat(features_of_texts, np.diff(flat, prepend=start))
+        for feature, sizes in enumerate(bytes_per_id):
+            totals[feature] += int(sizes[ids[features_of_ids == feature]].sum(dtype=np.int64))
         first, start = last, int(flat[-1])
     return totals
 
@@ -51,12 +49,9 @@ def histogram(lengths: np.ndarray) -> dict[tuple[int, int], int]:
 
     Bins are 0, 1, 2 to 3, 4 to 7, ...: lengths differ by orders of ten.
     """
-    bins = [(0, 0)] + [(1 << i, (2 << i) - 1) for i in range(int(lengths.max()).bit_length())]
-    bounds = [first for first, _ in bins] + [bins[-1][1] + 1]
-    counts = np.histogram(lengths, bounds)[0].tolist()
-    occupied = [i for i, count in enumerate(counts) if count]
-    chosen = range(occupied[0], occupied[-1] + 1)
-    return {bins[i]: counts[i] for i in chosen}
+    bits = np.frexp(lengths)[1]
+    counts = np.bincount(bits).tolist()
+    return {((1 << i) // 2, (1 << i) - 1): counts[i] for i in range(bits.min(), len(counts))}
 
 
 def statistics_lines(
@@ -67,31 +62,21 @@ def statistics_lines(
     They are cut at `capacity`, None for no limit.
     """
     count, tokens = len(lengths), int(lengths.sum())
-    yield from heading_lines(
-        f"{feature}: {count:,} texts, {tokens:,} tokens, {text_bytes:,} bytes, "
-        f"{text_bytes / tokens:.2f} bytes a token",
-        width,
-        "  ",
-    )
+    line = f"{feature}: {count:,} texts, {tokens:,} tokens, {text_bytes:,} bytes, "
+    yield from heading_lines(f"{line}{text_bytes / tokens:.2f} bytes a token", width, "  ")
     limits = map(int, np.percentile(lengths, PERCENTILES, method="inverted_cdf"))
-    percentiles = ", ".join(
-        f"{percent}%: {length:,}" for percent, length in zip(PERCENTILES, limits, strict=True)
-    )
-    yield from heading_lines(
-        f"tokens of a text: mean {lengths.mean():,.1f}, {percentiles}, longest "
-        f"{int(lengths.max()):,}",
-        width,
-        "    ",
-    )
+    percentiles = [f"{x}%: {length:,}" for x, length in zip(PERCENTILES, limits, strict=True)]
+    mean, longest = f"{lengths.mean():,.1f}", f"{int(lengths.max()):,}"
+    lines = [f"tokens of a text: mean {mean}, {', '.join(percentiles)}, longest {longest}"]
     if capacity is not None:
         excess = np.maximum(lengths - capacity, 0)
         cut_texts, cut_tokens = int((excess > 0).sum()), int(excess.sum())
-        yield from heading_lines(
+        lines.append(
             f"cut at {capacity:,} tokens: {cut_texts:,} texts ({cut_texts / count:.2%}), "
-            f"{cut_tokens:,} tokens ({cut_tokens / tokens:.2%})",
-            width,
-            "    ",
+            f"{cut_tokens:,} tokens ({cut_tokens / tokens:.2%})"
         )
+    for line in lines:
+        yield from heading_lines(line, width, "    ")
     yield from _bars(histogram(lengths), count, width)
 
 

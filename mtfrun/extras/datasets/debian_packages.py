@@ -54,9 +54,7 @@ class LibreOfficeHelp(Source):
         self.check_split(split)
         pairs: set[bytes] = set()
         for name in self._names():
-            first, second = (
-                _paragraphs(self._text(language) / name) for language in self.languages
-            )
+            first, second = (_paragraphs(self._text(x) / name) for x in self.languages)
             for identifier, inputs in first.items():
                 targets = second.get(identifier, inputs)
                 # All pairs are remembered, so that none is in two splits.
@@ -68,11 +66,8 @@ class LibreOfficeHelp(Source):
 
     def fingerprint(self, split: str) -> object:
         self.check_split(split)
-        files = [
-            (language, name, file_state(self._text(language) / name))
-            for name in self._names()
-            for language in self.languages
-        ]
+        pairs = itertools.product(self._names(), self.languages)
+        files = [(x, name, file_state(self._text(x) / name)) for name, x in pairs]
         digest = hashlib.sha256(repr(files).encode()).hexdigest()
         settings = [str(self.directory), *self.languages]
         return {"source": type(self).__name__, "part": split, "settings": settings, "files": digest}
@@ -87,10 +82,8 @@ class LibreOfficeHelp(Source):
             root = self._text(language)
             paths = {str(path.relative_to(root)) for path in root.glob("**/*.html")}
             if not paths:
-                raise DataError(
-                    f"{root} has no .html file: install Debian's package "
-                    f"libreoffice-help-{language.lower()}, or set LibreOfficeHelp.directory"
-                )
+                package = f"libreoffice-help-{language.lower()}"
+                raise DataError(f"{root} has no .html file: install Debian's package {package}")
             names.append(paths)
         return sorted(names[0] & names[1])
 
@@ -109,7 +102,7 @@ def _paragraphs(path: Path) -> dict[bytes, bytes]:
 
 
 # The names of the lexicographer files, in the order of their numbers: lexnames(5WN).
-WORDNET_CLASSES = (
+_WORDNET_CLASSES = (
     *("adj.all", "adj.pert", "adv.all", "noun.Tops", "noun.act", "noun.animal", "noun.artifact"),
     *("noun.attribute", "noun.body", "noun.cognition", "noun.communication", "noun.event"),
     *("noun.feeling", "noun.food", "noun.group", "noun.location", "noun.motive", "noun.object"),
@@ -124,7 +117,7 @@ WORDNET_CLASSES = (
 
 def wordnet_classes() -> tuple[str, ...]:
     """Returns the names of the 45 classes, for `Task.labels`."""
-    return WORDNET_CLASSES
+    return _WORDNET_CLASSES
 
 
 # Lines of the licence at the beginning of every file, which begin with two spaces.
@@ -159,12 +152,12 @@ class WordNetGlosses(LineRecordFiles):
         data, bar, gloss = record.partition(b"| ")
         try:
             _, number, _, count, *words = data.split()
-            name = WORDNET_CLASSES[int(number)]
+            name = _WORDNET_CLASSES[int(number)]
             names = words[: 2 * int(count, 16) : 2]
+            if not bar:
+                raise ValueError("no definition")
         except (ValueError, IndexError) as error:
             raise BadRecordError(f"not a line of a WordNet data file: {error}") from error
-        if not bar:
-            raise BadRecordError("not a line of a WordNet data file: there is no definition")
         return {
             INPUTS: gloss.strip(),
             TARGETS: name.encode(),

@@ -9,9 +9,8 @@ on to lm_eval. https://github.com/EleutherAI/lm-evaluation-harness
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,7 +96,9 @@ class JudgedModel:
             "decode_length_constant": _NO_LIMIT,
         }
         checkpoint, mesh, layout = (settings.pop(n, None) for n in ("checkpoint", "mesh", "layout"))
-        modules = _list(settings.pop("gin_allow_imports", ""))
+        modules = settings.pop("gin_allow_imports", ())
+        if isinstance(modules, str):  # a value of --model_args has no comma
+            modules = list(filter(None, modules.split(";")))
         run = load(
             model_dir,
             settings_of(
@@ -138,15 +139,19 @@ class JudgedModel:
         for i, request in enumerate(requests):
             by_settings.setdefault(repr(request.args[1]), []).append(i)
         for indices in by_settings.values():
-            settings = _GenerationSettings.of(requests[indices[0]].args[1])
+            settings = requests[indices[0]].args[1]
+            until = settings.get("until") or []
             contexts = [requests[i].args[0].encode() for i in indices]
-            answers = self._decoding.with_settings(settings.decoding)(contexts)
-            outputs |= {i: settings.cut(x.output) for i, x in zip(indices, answers, strict=True)}
+            answers = self._decoding.with_settings(_decoding_settings(settings))(contexts)
+            for i, answer in zip(indices, answers, strict=True):
+                outputs[i] = answer.output
+                for stop in filter(None, [until] if isinstance(until, str) else until):
+                    outputs[i] = outputs[i].partition(stop)[0]
         return [outputs[i] for i in range(len(requests))]
 
 
 class PairScores:
-    """Scores pairs of ids."""
+    """The log-likelihoods of continuations of ids after their contexts."""
 
     def __init__(self, decoding: Decoding, prefix_token_id: int | None) -> None:
         self._experiment = decoding.experiment
@@ -158,15 +163,23 @@ class PairScores:
         self._reads_as_they_are = not self._model.predicts_first_id and {INPUTS} in by_inputs
         self._longest = self._format.max_lengths[TARGETS]
         self._begin = self._format.prompt_vocabulary.encode("")
-        self._prefix = self._choose_prefix(prefix_token_id)
+        if prefix_token_id is not None:
+            self._prefix = np.array([prefix_token_id], np.int32)
+        elif len(self._begin) or self._model.predicts_first_id:
+            self._prefix = self._begin
+        else:
+            self._prefix = np.array([self._format.prompt_vocabulary.end_id], np.int32)
         self._program = mtf.function(self._score)
 
     def __call__(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[TokenScores]:
         """Returns the score of each continuation after its context, in order."""
         rows = [self._row(*pair) for pair in pairs]
+        longest = {TARGETS: self._longest, **self._format.max_lengths}
         by_lengths: dict[tuple[int, ...], list[int]] = {}
         for i, row in enumerate(rows):
-            by_lengths.setdefault(self._lengths(row), []).append(i)
+            sizes = {name: len(ids) for name, ids in row.features.items()}
+            key = tuple(bucket(n, longest.get(name, self._longest)) for name, n in sizes.items())
+            by_lengths.setdefault(key, []).append(i)
         scores: dict[int, TokenScores] = {}
         with Work("scoring", len(rows), "requests") as work:
             for lengths, indices in by_lengths.items():
@@ -204,13 +217,6 @@ class PairScores:
             context = ids[max(0, end - self._longest - 1) : begin] if begin else prefix
             yield context, ids[begin:end]
 
-    def _choose_prefix(self, prefix_token_id: int | None) -> np.ndarray:
-        if prefix_token_id is not None:
-            return np.array([prefix_token_id], np.int32)
-        if len(self._begin) or self._model.predicts_first_id:
-            return self._begin
-        return np.array([self._format.prompt_vocabulary.end_id], np.int32)
-
     def _encode_context(self, context: str) -> np.ndarray:
         ids = self._format.prompt_vocabulary.encode(context)
         return np.append(ids, self._format.after).astype(np.int32)
@@ -228,10 +234,6 @@ class PairScores:
         ids = ids[-self._longest :]
         return _Row({TARGETS: ids}, ids, max(0, len(ids) - len(continuation)))
 
-    def _lengths(self, row: _Row) -> tuple[int, ...]:
-        longest = {TARGETS: self._longest, **self._format.max_lengths}
-        return tuple(bucket(len(x), longest.get(n, self._longest)) for n, x in row.features.items())
-
     def _batch(self, rows: Sequence[_Row], lengths: Sequence[int]) -> Iterator[TokenScores]:
         batch = mtf.Dimension("batch", self._rows)
 
@@ -240,8 +242,10 @@ class PairScores:
             dims = [batch, mtf.Dimension("length", length)]
             return mtf.import_tf_tensor(self._experiment.mesh, array, dims)
 
+        padding = {INPUTS: 0} if INPUTS in self._format.max_lengths else {}
+        pad_id = self._format.output_vocabulary.pad_id
         features = {
-            name: tensor([row.features[name] for row in rows], length, self._padding(name))
+            name: tensor([row.features[name] for row in rows], length, padding.get(name, pad_id))
             for name, length in zip(rows[0].features, lengths, strict=True)
         }
         expected = tensor([row.expected for row in rows], lengths[-1], 0)
@@ -252,10 +256,6 @@ class PairScores:
             self._experiment.require_finite(total, "log-likelihoods")
             yield TokenScores(total, bool(np.all(greedy[scored])))
 
-    def _padding(self, name: str) -> int:
-        is_input_of_pairs = name == INPUTS and INPUTS in self._format.max_lengths
-        return 0 if is_input_of_pairs else self._format.output_vocabulary.pad_id
-
     def _score(
         self, features: Mapping[str, mtf.Tensor], expected: mtf.Tensor
     ) -> tuple[mtf.Tensor, mtf.Tensor]:
@@ -265,30 +265,19 @@ class PairScores:
         return log_probs, mtf.equal(mtf.argmax(logits, vocab), expected)
 
 
-@dataclasses.dataclass(frozen=True)
-class _GenerationSettings:
-    """Settings of `Run.decode`, and the strings before which an output ends."""
-
-    decoding: Mapping[str, Any]
-    stops: Sequence[str]
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> _GenerationSettings:
-        until = settings.get("until") or []
-        limits = [settings[name] for name in _LIMITS if settings.get(name) is not None]
-        decoding = {"decode_length": int(next(iter(limits), _MOST_TOKENS)), "temperature": 0.0}
-        decoding["beam_size"] = int(settings.get("num_beams", 1))
-        if settings.get("do_sample") or (
-            settings.get("do_sample") is None and settings.get("temperature")
-        ):
-            decoding["temperature"] = 1.0
-            decoding |= {name: settings[name] for name in _SAMPLING if name in settings}
-        return cls(decoding, [until] if isinstance(until, str) else until)
-
-    def cut(self, output: str) -> str:
-        for stop in filter(None, self.stops):
-            output = output.partition(stop)[0]
-        return output
+def _decoding_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns settings of `Run.decode`."""
+    limits = [settings[name] for name in _LIMITS if settings.get(name) is not None]
+    decoding = {
+        "decode_length": int(next(iter(limits), _MOST_TOKENS)),
+        "temperature": 0.0,
+        "beam_size": int(settings.get("num_beams", 1)),
+    }
+    samples = settings.get("do_sample")
+    if samples or (samples is None and settings.get("temperature")):
+        decoding["temperature"] = 1.0
+        decoding |= {name: settings[name] for name in _SAMPLING if name in settings}
+    return decoding
 
 
 def _batch_size(value: int | str | None) -> int | None:
@@ -297,11 +286,6 @@ def _batch_size(value: int | str | None) -> int | None:
     if not str(value).isdecimal() or int(value) < 1:
         raise InputError(f"batch_size={value} must be an integer of at least 1, or auto")
     return int(value)
-
-
-def _list(names: str | Iterable[str]) -> list[str]:
-    """A value of --model_args has no comma: names are separated by semicolons."""
-    return [name for name in names.split(";") if name] if isinstance(names, str) else list(names)
 
 
 def register() -> None:

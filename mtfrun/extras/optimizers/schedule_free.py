@@ -11,43 +11,24 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.optim.mup import adam_factor
 from mtfrun.optim.optimizer import Gradients, SlotOptimizer, Updates, make_slot, read_precisely
-from mtfrun.optim.schedules import Scalar, Schedule, maximum, one_minus_power, rsqrt, to_float
+from mtfrun.optim.schedules import Schedule, maximum, one_minus_power, rsqrt, to_float
 from mtfrun.optim.trainable_variables import Factor
 
 # Where all learning rates were 0.
 _LEAST_SUM = 1e-30
 
 
-def schedule_free_update(
-    z: mtf.Tensor,
-    x: mtf.Tensor,
-    direction: mtf.Tensor,
-    *,
-    learning_rate: mtf.Tensor,
-    beta1: float,
-    share: Scalar,
-) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-    """Returns the new y, z and x.
-
-    Defazio et al. 2024, algorithm 1, https://arxiv.org/abs/2405.15682: z takes steps in the
-    direction of the gradient at y, x is the average of z, of which the new z has `share`, the
-    paper's c, and y is between them.
-    """
-    z = z - direction * learning_rate
-    x = x + (z - x) * share
-    return z + (x - z) * beta1, z, x
-
-
 class ScheduleFreeAdam(SlotOptimizer):
     """Schedule-free AdamW; slots `v`, `z` and "weight_sum", and averages, the x of the paper.
 
-    The model has y while it is trained, and x where it is evaluated, decoded or exported, as with
-    `WeightAverage`. The learning rate needs a warm-up and no decay: x is an average over all steps,
-    weighted by the squares of the rates.
+    Algorithm 1 of Defazio et al. 2024, https://arxiv.org/abs/2405.15682: z takes steps in the
+    direction of the gradient at y, x is the average of z, and y is between them. The model has y
+    while it is trained, and x where it is evaluated, decoded or exported, as with `WeightAverage`.
+    The learning rate needs a warm-up and no decay: x is an average over all steps, weighted by the
+    squares of the rates.
 
     As in the authors' later code, and in optax, Adam's bias correction is in the direction and not
-    in the rate, and so not in these weights. The moving averages of batch normalisation are those
-    at y.
+    in the rate. The moving averages of batch normalisation are computed at y.
 
     Args:
       beta1: the share of x in y.
@@ -81,9 +62,9 @@ class ScheduleFreeAdam(SlotOptimizer):
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
         for path, variable in variables.items():
             if variable.dtype.size < tf.float32.size:
+                kind = variable.dtype.name
                 raise InputError(
-                    f"ScheduleFreeAdam: {path} is {variable.dtype.name}, in which averages over "
-                    "all steps stand still: MASTER_DTYPE must be 'float32'"
+                    f"ScheduleFreeAdam: {path} is {kind}: set MASTER_DTYPE to 'float32'"
                 )
         super().init(variables)
         self._averages = {path: make_slot(v, v.shape, path) for path, v in variables.items()}
@@ -115,18 +96,14 @@ class ScheduleFreeAdam(SlotOptimizer):
         for path, variable, gradient in self._match(gradients):
             v, z = self.slots[path]["v"], self.slots[path]["z"]
             y, average = read_precisely(variable), self._averages[path]
-            updates[v] = mtf.read_variable(v) * self._beta2 + mtf.square(gradient) * (
-                1.0 - self._beta2
-            )
+            squares = mtf.square(gradient) * (1.0 - self._beta2)
+            updates[v] = mtf.read_variable(v) * self._beta2 + squares
             epsilon = self._epsilon / variable.growth.fan_out
             direction = gradient / (mtf.sqrt(updates[v]) * correction + epsilon)
             direction = self._add_weight_decay(path, variable, direction, y)
-            updates[variable], updates[z], updates[average] = schedule_free_update(
-                mtf.where(is_first, y, mtf.read_variable(z), output_shape=y.shape),
-                mtf.where(is_first, y, mtf.read_variable(average), output_shape=y.shape),
-                direction,
-                learning_rate=rates[path],
-                beta1=self._beta1,
-                share=share,
-            )
+            old_z = mtf.where(is_first, y, mtf.read_variable(z), output_shape=y.shape)
+            old_x = mtf.where(is_first, y, mtf.read_variable(average), output_shape=y.shape)
+            updates[z] = old_z - direction * rates[path]
+            updates[average] = x = old_x + (updates[z] - old_x) * share
+            updates[variable] = updates[z] + (x - updates[z]) * self._beta1
         return updates

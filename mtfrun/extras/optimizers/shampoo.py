@@ -17,7 +17,6 @@ from mtfrun.optim.trainable_variables import Factor, matching_paths
 
 # An eigenvalue of 1e-8 of the norm needs 21 iterations to come near 1, and a few more then.
 _ITERATIONS = 28
-_LEFT, _RIGHT = "shampoo_left", "shampoo_right"
 _OTHER = "_other"
 _TINY = 1e-30
 
@@ -28,8 +27,8 @@ class Preconditioning:
 
     Attributes:
       beta2: decay of the averages of G G^T and G^T G.
-      epsilon: is added to their eigenvalues, times the root of the sum of the squares of these. In
-        float32 the roots of gradients of rank 1 diverge from about 1e-7 on.
+      epsilon: added to their eigenvalues, relative to the Frobenius norm. In float32 the roots of
+        gradients of rank 1 diverge from about 1e-7 on.
       every_steps: how often their inverse roots are computed, the first time at the first step.
       largest_side: a longer side of a matrix has no preconditioner.
     """
@@ -146,21 +145,16 @@ class _Matrix:
     """A variable as {batch..., left, right}, and its preconditioners."""
 
     def __init__(
-        self,
-        shape: mtf.Shape,
-        rows: mtf.Shape,
-        columns: mtf.Shape,
-        preconditioning: Preconditioning,
+        self, shape: mtf.Shape, rows: mtf.Shape, columns: mtf.Shape, settings: Preconditioning
     ) -> None:
-        self._shape, self._settings = shape, preconditioning
+        self._shape, self._settings = shape, settings
         self._batch = shape - rows - columns
         self._order = mtf.Shape([*self._batch, *rows, *columns])
-        sides = {"left": mtf.Dimension(_LEFT, rows.size)}
-        sides["right"] = mtf.Dimension(_RIGHT, columns.size)
-        self._whole = mtf.Shape([*self._batch, *sides.values()])
-        largest = preconditioning.largest_side
-        # By the name of the slot.
-        self._sides = {name: side for name, side in sides.items() if side.size <= largest}
+        left = mtf.Dimension("shampoo_left", rows.size)
+        right = mtf.Dimension("shampoo_right", columns.size)
+        self._whole = mtf.Shape([*self._batch, left, right])
+        sides = {"left": left, "right": right}  # by the name of the slot
+        self._sides = {n: side for n, side in sides.items() if side.size <= settings.largest_side}
 
     def slot_shapes(self) -> dict[str, mtf.Shape]:
         shapes = {name: self._square(side) for name, side in self._sides.items()}
@@ -188,7 +182,7 @@ class _Matrix:
         return {**averages, **dict(zip(names, roots, strict=True))}
 
     def direction(
-        self, slots: Mapping[str, mtf.Tensor], m: mtf.Tensor, of_adam: mtf.Tensor
+        self, slots: Mapping[str, mtf.Tensor], m: mtf.Tensor, adam: mtf.Tensor
     ) -> mtf.Tensor:
         """Returns m between the inverse roots, with the norm of Adam's direction."""
         x = mtf.to_float(self._as_matrix(m))
@@ -197,13 +191,13 @@ class _Matrix:
             x = mtf.einsum([slots[f"{name}_root"], renamed], output_shape=x.shape)
         norms = [
             mtf.sqrt(mtf.reduce_sum(mtf.square(y), output_shape=self._batch))
-            for y in (mtf.to_float(self._as_matrix(of_adam)), x)
+            for y in (mtf.to_float(self._as_matrix(adam)), x)
         ]
         x = x * (norms[0] / (norms[1] + _TINY))
         return mtf.transpose(mtf.reshape(x, self._order), self._shape)
 
     def _root(self, average: mtf.Tensor, side: mtf.Dimension) -> mtf.Tensor:
-        # The scale of the averages counts for nothing: neither do they need a correction.
+        # The norm is divided out: averages need no bias correction.
         other = mtf.Dimension(side.name + _OTHER, side.size)
         identity = mtf.one_hot(mtf.range(average.mesh, side), other, dtype=tf.float32)
         norm = mtf.sqrt(mtf.reduce_sum(mtf.square(average), output_shape=self._batch))

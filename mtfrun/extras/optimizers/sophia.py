@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
@@ -55,10 +54,8 @@ class Sophia(SlotOptimizer):
     quotient between -1 and 1: algorithm 3 of Liu et al. 2023, https://arxiv.org/abs/2305.14342. The
     estimates are those of Gauss, Newton and Bartlett, algorithm 2: the number of targets times the
     square of the gradient of their mean loss, the targets drawn from the model. Such a step takes
-    another pass, forward and backward, without dropout, over the first microbatch, and has all its
-    logits in memory.
-
-    gamma is right if "the share of entries that are not clipped" is 10 to 50 % (section 3.1).
+    another pass, forward and backward, without dropout, over the first microbatch, with all its
+    logits in memory. gamma is right if 10 to 50 % of the entries are not clipped (section 3.1).
 
     Args:
       beta1: decay of m.
@@ -94,9 +91,7 @@ class Sophia(SlotOptimizer):
     def extra_gradients(
         self, model: LogitsModel, features: Mapping[str, mtf.Tensor], key: mtf.Key
     ) -> Mapping[str, Callable[[], SampledGradients]]:
-        return {
-            "sample": functools.partial(sampled_gradients, model, self.variables, features, key)
-        }
+        return {"sample": lambda: self._sample(model, features, key)}
 
     def update(
         self,
@@ -104,10 +99,7 @@ class Sophia(SlotOptimizer):
         step: mtf.Tensor,
         sample: Callable[[], SampledGradients] | None = None,
     ) -> dict[mtf.Variable, mtf.Tensor]:
-        """See `Optimizer`; `sample` is called for the steps that estimate the curvature.
-
-        Without it the curvature stays as it is.
-        """
+        """See `Optimizer`; without `sample` the curvature stays as it is."""
         rates = self.learning_rates(step)
         curvatures = self._next_curvatures(step, sample)
         updates: dict[mtf.Variable, mtf.Tensor] = {}
@@ -145,38 +137,29 @@ class Sophia(SlotOptimizer):
         after = mtf.cond(is_due, new_averages, lambda: [*before.values()])
         return dict(zip(before, after, strict=True))
 
+    def _sample(
+        self, model: LogitsModel, features: Mapping[str, mtf.Tensor], key: mtf.Key
+    ) -> SampledGradients:
+        """Returns the gradients of the mean cross entropy, by `Model.target_weights`.
 
-def sampled_gradients(
-    model: LogitsModel,
-    variables: Mapping[str, mtf.Variable],
-    features: Mapping[str, mtf.Tensor],
-    key: mtf.Key,
-) -> SampledGradients:
-    """Returns the gradients for targets drawn from the model.
+        The last dimension of the model's logits has the classes.
+        """
+        if next(iter(features.values())).mesh.batch_parts is not None:
+            raise InputError(
+                "optimizers.Sophia cannot be used with Mesh.reproducible: it draws targets"
+            )
+        weights = model.target_weights(features)
 
-    The last dimension of the model's logits has the classes; there is no dropout. The loss is
-    the mean cross entropy, with the weights of `Model.target_weights`.
+        def mean_loss() -> tuple[mtf.Tensor, mtf.Tensor]:
+            logits = model.logits(features)
+            classes = logits.shape[-1]
+            targets = mtf.sample_with_temperature(mtf.stop_gradient(logits), classes, key=key)
+            losses = mtf.sparse_softmax_cross_entropy(logits, targets, classes)
+            each = mtf.broadcast(weights, losses.shape)
+            number = mtf.reduce_sum(each)
+            divisor = mtf.maximum(number, 1.0)  # a batch may be padding alone
+            mean = mtf.reduce_sum(losses * each) * mtf.stop_gradient(mtf.reciprocal(divisor))
+            return mean, number
 
-    Raises:
-      InputError: the model has no logits, or the mesh is reproducible.
-    """
-    if next(iter(features.values())).mesh.batch_parts is not None:
-        raise InputError(
-            "optimizers.Sophia estimates depend on the number of devices: it cannot be used with "
-            "Mesh.reproducible"
-        )
-    weights = model.target_weights(features)
-
-    def mean_loss() -> tuple[mtf.Tensor, mtf.Tensor]:
-        logits = model.logits(features)
-        classes = logits.shape[-1]
-        targets = mtf.sample_with_temperature(mtf.stop_gradient(logits), classes, key=key)
-        losses = mtf.sparse_softmax_cross_entropy(logits, targets, classes)
-        each = mtf.broadcast(weights, losses.shape)
-        number = mtf.reduce_sum(each)
-        divisor = mtf.maximum(number, 1.0)  # a batch may be padding alone
-        mean = mtf.reduce_sum(losses * each) * mtf.stop_gradient(mtf.reciprocal(divisor))
-        return mean, number
-
-    (_, number), gradients = mtf.value_and_gradients(mean_loss, variables)
-    return SampledGradients(gradients, number)
+        (_, number), gradients = mtf.value_and_gradients(mean_loss, self.variables)
+        return SampledGradients(gradients, number)

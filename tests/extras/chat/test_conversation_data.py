@@ -106,9 +106,7 @@ def test_rows_of_a_vocabulary_whose_padding_is_negative() -> None:
     vocabulary = IdVocabulary(8, pad_id=-1)
 
     class Words(Letters):
-        def __call__(
-            self, conversation: Mapping[str, Any], special_tokens: Mapping[str, str], *, asks: bool
-        ) -> Rendered:
+        def __call__(self, *_: Any, asks: bool) -> Rendered:
             return Rendered("0 5 0 6", [(4, 7)])
 
     data = dataclasses.replace(_data(_conversation("a", "x"), vocabulary=vocabulary), length=7)

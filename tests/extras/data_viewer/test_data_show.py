@@ -24,10 +24,13 @@ def test_show_prints_rows_of_running_text(
     assert [line for line in lines if line.startswith("row ")] == ["row 1 of 2", "row 2 of 2"]
     assert any("the quick" in line for line in lines)
     assert max(map(len, lines[3:])) <= 60
+    assert lines[-1].endswith("id, position and loss")
+    assert not any(line.startswith("    position  0") for line in lines)
 
 
 def test_show_prints_pairs(tmp_path: pathlib.Path, cache_dir: pathlib.Path) -> None:
-    lines = data_lines("show", *PAIRS(tmp_path), "--split=validation", "--rows=1")
+    lines = data_lines("show", *PAIRS(tmp_path), "--split=validation", "--rows=1", "--tokens")
+    assert sum(line.startswith("    position  0") for line in lines) == 2
     assert any(re.match(r"  inputs: \d+ positions, .* tokens in 1 segment", line) for line in lines)
     assert "    | the quick brown fox<end>" in lines
 
@@ -81,13 +84,6 @@ def test_the_configuration_of_a_run_is_used(
 ) -> None:
     lines = data_lines("show", f"--model_dir={language_model_run}", "--rows=1")
     assert any("the quick brown" in line for line in lines)
-
-
-def test_show_is_short_without_tokens(tmp_path: pathlib.Path, cache_dir: pathlib.Path) -> None:
-    short, long = (data_lines("show", *TEXTS(tmp_path), *flag) for flag in ([], ["--tokens"]))
-    assert short[-1].startswith("--tokens shows")
-    for lines, count in ((short, 0), (long, 3)):
-        assert sum(line.startswith("    position  0") for line in lines) == count
 
 
 def test_mistakes_are_one_line() -> None:

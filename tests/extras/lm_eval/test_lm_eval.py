@@ -27,50 +27,26 @@ DOCUMENTS = [
     {"text": "fox jumps many numbers over " * 12, "choices": [" a", " dog", " the lazy", "."]},
 ]
 
+
+def _task(
+    kind: str, text: str, target: str | int, *metrics: str, **settings: Any
+) -> dict[str, Any]:
+    metric_list = [{"metric": name} for name in metrics]
+    task = {"output_type": kind, "doc_to_text": text, "doc_to_target": target, **settings}
+    return {**task, "metric_list": metric_list}
+
+
+STOPS = {"until": ["e", "zz"], "max_gen_toks": 12}
 TASKS = {
-    "choice": """
-output_type: multiple_choice
-doc_to_text: "{{text}}"
-doc_to_choice: "{{choices}}"
-doc_to_target: 1
-metric_list:
-  - metric: acc
-  - metric: acc_norm
-""",
-    "last_words": """
-output_type: loglikelihood
-doc_to_text: "{{text}}"
-doc_to_target: "{{choices[1]}}"
-metric_list:
-  - metric: perplexity
-  - metric: acc
-""",
-    "first_words": """
-output_type: loglikelihood
-doc_to_text: ""
-doc_to_target: "{{text}}"
-target_delimiter: ""
-metric_list:
-  - metric: acc
-""",
-    "texts": """
-output_type: loglikelihood_rolling
-doc_to_text: ""
-doc_to_target: "{{text}}"
-metric_list:
-  - metric: word_perplexity
-  - metric: bits_per_byte
-""",
-    "continued": """
-output_type: generate_until
-doc_to_text: "{{text}}"
-doc_to_target: "{{choices[0]}}"
-generation_kwargs:
-  until: ["e", "zz"]
-  max_gen_toks: 12
-metric_list:
-  - metric: exact_match
-""",
+    "choice": _task(
+        "multiple_choice", "{{text}}", 1, "acc", "acc_norm", doc_to_choice="{{choices}}"
+    ),
+    "last_words": _task("loglikelihood", "{{text}}", "{{choices[1]}}", "perplexity", "acc"),
+    "first_words": _task("loglikelihood", "", "{{text}}", "acc", target_delimiter=""),
+    "texts": _task("loglikelihood_rolling", "", "{{text}}", "word_perplexity", "bits_per_byte"),
+    "continued": _task(
+        "generate_until", "{{text}}", "{{choices[0]}}", "exact_match", generation_kwargs=STOPS
+    ),
 }
 
 needs_packages = pytest.mark.skipif(
@@ -99,9 +75,13 @@ def _write_tasks(directory: pathlib.Path) -> None:
     tasks.mkdir()
     documents = tasks / "documents.json"
     documents.write_text("".join(json.dumps(document) + "\n" for document in DOCUMENTS))
-    data = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {documents}}}}}\n"
-    for name, text in TASKS.items():
-        (tasks / f"{name}.yaml").write_text(f"task: {name}\n{data}test_split: test\n{text}")
+    data = {
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(documents)}},
+        "test_split": "test",
+    }
+    for name, task in TASKS.items():  # JSON is YAML
+        (tasks / f"{name}.yaml").write_text(json.dumps({"task": name, **data, **task}))
 
 
 def _judge(

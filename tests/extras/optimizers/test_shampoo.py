@@ -111,16 +111,12 @@ def test_gradients_of_rank_1_have_a_root() -> None:
     assert_close(after[0], expected.astype(np.float32), 1e-3)
 
 
-def test_a_long_side_has_no_preconditioner() -> None:
+def test_a_long_side_has_no_preconditioner_and_settings_are_checked() -> None:
     variables = make_variables(MESH, {"tall": np.ones([10, 6], np.float32)}, DIMS, (), REDUCED)
     settings = optimizers.Preconditioning(largest_side=6)
     optimizer = optimizers.Shampoo(0.1, preconditioning=settings)
     optimizer.init(variables)
-    assert [*optimizer.named_slots()] == [
-        f"tall/{name}" for name in ("m", "v", "right", "right_root")
-    ]
-
-
-def test_settings_are_checked() -> None:
+    slots = [f"tall/{name}" for name in ("m", "v", "right", "right_root")]
+    assert [*optimizer.named_slots()] == slots
     with pytest.raises(InputError, match=r"every_steps"):
         optimizers.Preconditioning(every_steps=0)

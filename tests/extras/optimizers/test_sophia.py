@@ -153,7 +153,7 @@ def _train(mesh_shape: str, microbatches: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("microbatches", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("microbatches", [1, 2])
 @pytest.mark.parametrize("mesh_shape", meshes())
 def test_a_layout_changes_no_step(mesh_shape: str, microbatches: int) -> None:
     expected = _train(ONE_DEVICE, microbatches)
@@ -168,15 +168,12 @@ def test_estimates_are_made_from_the_first_microbatch() -> None:
     assert mtf.to_numpy(sampled.number) == (arrays["classes"][::2] > 0).sum()
 
 
-def test_models_without_logits_are_refused() -> None:
+def test_models_without_logits_and_reproducible_meshes_are_refused() -> None:
     state = TrainState(OneVariable(MESH), optimizers.Sophia(RATE), MESH)
     state.initialize()
     targets = mtf.zeros(MESH, "batch:2;length:2", tf.int32)
     with pytest.raises(InputError, match=r"^OneVariable has no logits$"):
         _sample(state, {"targets": targets})
-
-
-def test_reproducible_meshes_are_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE, "batch:data", reproducible="data:4")
     _, features = _features(mesh)
     with pytest.raises(InputError, match=r"^optimizers\.Sophia .* Mesh\.reproducible"):
