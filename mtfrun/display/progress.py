@@ -30,10 +30,9 @@ _DEFAULT_SIZE = os.terminal_size((80, 24))
 _STYLE = re.compile(r"\x1b\[[0-9]*m")
 _logs: list[RawIOBase] = []
 
-# Seconds of work before a bar appears: shorter work needs none.
 _BAR_DELAY_SECS = 1.0
-# Seconds of work before the first line in a pipe. From then on each follows after this time or a
-# tenth of the elapsed time, whichever is longer: an hour has about forty lines.
+# Seconds between two lines in a pipe, at first; then a tenth of the elapsed time, so that an hour
+# has about forty lines.
 LINE_SECS = 10.0
 _SHARE_BETWEEN_LINES = 0.1
 _BAR = "{desc} {percentage:3.0f}%|{bar}| {n_fmt} of {total_fmt}{unit}{postfix}  eta {remaining}"
@@ -210,10 +209,8 @@ class Work:
 
     def finish(self) -> None:
         if self._last_line > self._start:
-            secs = self._clock() - self._start
-            note(
-                f"{self.text}: {self._amount(is_whole=True)} in {duration_text(secs)}", self._stream
-            )
+            duration = duration_text(self._clock() - self._start)
+            note(f"{self.text}: {self._amount(is_whole=True)} in {duration}", self._stream)
 
     def close(self) -> None:
         if self._bar is not None:
@@ -250,12 +247,10 @@ class Work:
     def _amount(self, *, is_whole: bool = False) -> str:
         """Returns "40 of 120 batches", or "6.5 of 12.0 MB, 1,200 examples"."""
         scale, unit, form = (1e6, "MB", ",.1f") if self._unit == _BYTES else (1, self._unit, ",.0f")
-        total = self._total
-        of_total = ""
-        if total is not None and self.done <= total and not is_whole:
-            of_total = f" of {total / scale:{form}}"
-        detail = f", {self._detail}" if self._detail else ""
-        return f"{self.done / scale:{form}}{of_total} {unit}".rstrip() + detail
+        amount = f"{self.done / scale:{form}}"
+        if self._total is not None and self.done <= self._total and not is_whole:
+            amount += f" of {self._total / scale:{form}}"
+        return f"{amount} {unit}".rstrip() + (f", {self._detail}" if self._detail else "")
 
     def _remaining(self, now: float) -> str:
         done = self.done - self._first

@@ -26,11 +26,9 @@ _LEAST_WIDTH = 40
 
 def terminal_columns() -> int | None:
     """Returns None for a file or pipe, unless the variable COLUMNS is set."""
-    if (sys.stdout is not None and sys.stdout.isatty()) or os.environ.get(
-        "COLUMNS", ""
-    ).isdecimal():
-        return shutil.get_terminal_size().columns
-    return None
+    is_tty = sys.stdout is not None and sys.stdout.isatty()
+    is_set = os.environ.get("COLUMNS", "").isdecimal()
+    return shutil.get_terminal_size().columns if is_tty or is_set else None
 
 
 def table_lines(
@@ -52,12 +50,9 @@ def table_lines(
     to_the_right = [all(_NUMBER.fullmatch(row[i]) for row in cells[1:]) for i in range(shown)]
     lines = []
     for row in cells:
-        texts = [
-            shorten_cell(text, width) for text, width in zip(row[:shown], widths, strict=False)
-        ]
         aligned = [
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(texts, widths, to_the_right, strict=False)
+            f"{shorten_cell(text, width):{'>' if right else '<'}{width}}"
+            for text, width, right in zip(row, widths, to_the_right, strict=False)
         ]
         lines.append(_GAP.join(aligned).rstrip())
     if shown < len(widths):

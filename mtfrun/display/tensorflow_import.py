@@ -24,48 +24,33 @@ _FOR_KERAS = ("h5py", "keras.src.optimizers", "scipy")
 def import_tensorflow() -> Iterator[None]:
     """Imports TensorFlow, and returns a context for modules that import it.
 
-    Nothing is printed, unless there is an error; TensorFlow's log level is raised. TensorFlow 2.21
-    prints six lines about oneDNN and missing GPUs from C++ before it reads its log level. Later,
-    level 3 hides messages that are logged as errors and are not, such as kernels that oneDNN lacks
-    on this CPU; real errors are exceptions.
-
-    Python's garbage collector rests, and Keras is left out, with Matplotlib and SciPy: the imports
-    of `mtfrun train` take 2.4 s of a processor instead of 3.5. A user's code may use `tf.keras`,
-    which is imported then.
+    Prints only errors: TensorFlow 2.21 prints six lines from C++ before it reads its log level, and
+    level 3 hides messages that are not errors; real errors are exceptions. Without garbage
+    collections, Keras, Matplotlib and SciPy the imports of `mtfrun train` take 2.4 s of a processor
+    instead of 3.5; `tf.keras` is imported when it is used.
     """
     for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
         limit, _ = resource.getrlimit(kind)
         if limit != resource.RLIM_INFINITY and limit < _LEAST_BYTES:
+            size = f"{limit >> 20} MiB of memory"
             raise InputError(
-                f"a limit of {limit >> 20} MiB of memory is less than TensorFlow starts with: "
-                "raise it (ulimit -a)"
+                f"TensorFlow does not start with a limit of {size}: raise it (ulimit -a)"
             )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    with quiet_stderr(), _without_collections():
-        with _without_keras():
-            import tensorflow  # noqa: F401, PLC0415 - takes seconds
-        yield
-
-
-@contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
-    was_enabled = gc.isenabled()
+    collects = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with quiet_stderr():
+            left_out = [name for name in _FOR_KERAS if name not in sys.modules]
+            # With an entry of None an import is an ImportError.
+            sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]
+            try:
+                import tensorflow  # noqa: F401, PLC0415 - takes seconds
+            finally:
+                for name in left_out:
+                    del sys.modules[name]
+            yield
     finally:
-        if was_enabled:
+        if collects:
             gc.enable()
-
-
-@contextlib.contextmanager
-def _without_keras() -> Iterator[None]:
-    left_out = [name for name in _FOR_KERAS if name not in sys.modules]
-    # With an entry of None an import is an ImportError.
-    sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for name in left_out:
-            del sys.modules[name]

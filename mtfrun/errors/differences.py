@@ -8,11 +8,7 @@ from typing import Any, NamedTuple
 
 from mtfrun.errors.errors import shorten
 
-_MOST_CHANGES = 3
-_MOST_CHARACTERS = 60
-_HASH_CHARACTERS = 12
-
-
+_MOST_CHANGES, _MOST_CHARACTERS, _HASH_CHARACTERS = 3, 60, 12
 NONE = "(none)"
 
 
@@ -90,6 +86,4 @@ def _short(value: Any) -> str:
         return NONE
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
     is_hash = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
-    if is_hash:
-        return text[:_HASH_CHARACTERS]
-    return shorten(text, _MOST_CHARACTERS)
+    return text[:_HASH_CHARACTERS] if is_hash else shorten(text, _MOST_CHARACTERS)

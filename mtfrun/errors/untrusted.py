@@ -23,24 +23,14 @@ from typing import IO, Any, BinaryIO, Literal, NoReturn, cast
 
 from mtfrun.errors.errors import InputError
 
-LARGEST_TEXT = 1 << 28
-"""The most bytes of a record of a run: a manifest of 100,000 variables has 20 MB."""
-
-LONGEST_RECORD = 1 << 28
-"""The largest number of bytes of a TFRecord."""
-
-# Bytes of a name in common file systems.
-_LONGEST_NAME = 255
-
-# Bytes of a file that are hashed at a time.
-_BLOCK = 1 << 20
-
+# Bytes of a record of a run (a manifest of 100,000 variables has 20 MB), and of a TFRecord.
+LARGEST_TEXT = LONGEST_RECORD = 1 << 28
+# Bytes of a name in common file systems, and of a file that are hashed at a time.
+_LONGEST_NAME, _BLOCK = 255, 1 << 20
 # A TFRecord has a length and its checksum before the data, and a checksum after them.
 _HEADER, _TRAILER = struct.Struct("<QI"), 4
-
 # An escaped surrogate; an unpaired one cannot be written in UTF-8.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-
 # C0 and C1 controls except tabs and line ends, marks that reverse the direction of writing, and
 # unpaired surrogates, which no encoding has.
 _CONTROLS = re.compile(

@@ -145,6 +145,5 @@ def _write_errors(path: pathlib.Path, temporary: pathlib.Path) -> Iterator[None]
         our_names = {str(name) for name in (path, temporary, *temporary.parents)}
         if error.filename is not None and str(error.filename) not in our_names:
             raise
-        raise RunDirError(
-            f"cannot write {path}: {reason(error)}; free space or name a place you may write to"
-        ) from error
+        remedy = "free space or name a place you may write to"
+        raise RunDirError(f"cannot write {path}: {reason(error)}; {remedy}") from error

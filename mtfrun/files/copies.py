@@ -85,10 +85,8 @@ def _copy(store: Store, files: Mapping[str, StoredFile]) -> pathlib.Path:
     for name in files:
         former = _names.setdefault(directory / _local(name), name)
         if former != name:
-            raise StoreError(
-                f"{store.url}/{former} and another URL differ only in their queries: copy one of "
-                "them to a file of another name"
-            )
+            urls = f"{store.url}/{former} and another URL differ only in their queries"
+            raise StoreError(f"{urls}: copy one of them to a file of another name")
     with exclusive(directory / _LOCK):
         states: dict[str, list[object]] = {}
         with contextlib.suppress(OSError, ValueError):
@@ -96,11 +94,12 @@ def _copy(store: Store, files: Mapping[str, StoredFile]) -> pathlib.Path:
         downloads = directory / _DOWNLOADS
         shutil.rmtree(downloads, ignore_errors=True)
         downloads.mkdir()
-        missing = [
-            name
-            for name, file in files.items()
-            if states.get(_local(name)) != [*file] or _size(directory / _local(name)) != file.bytes
-        ]
+        missing = []
+        for name, file in files.items():
+            path = directory / _local(name)
+            is_whole = path.is_file() and path.stat().st_size == file.bytes
+            if not is_whole or states.get(_local(name)) != [*file]:
+                missing.append(name)
         check_room(downloads, sum(files[name].bytes for name in missing), store.url)
         targets = {name: downloads / str(number) for number, name in enumerate(missing)}
         with progress.waiting(f"downloading {len(targets)} file(s) of {store.url}"):
@@ -118,9 +117,3 @@ def _copy(store: Store, files: Mapping[str, StoredFile]) -> pathlib.Path:
         origin = Origin(mask_url(f"{store.url}/{name}"), file)
         _origins.update(dict.fromkeys(map(str, (path, path.resolve())), origin))
     return directory
-
-
-def _size(path: pathlib.Path) -> int | None:
-    with contextlib.suppress(OSError):
-        return path.stat().st_size
-    return None

@@ -25,15 +25,15 @@ def writer_lock(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         file = lock_file(path, waits=False)
     except BlockingIOError:
-        raise RunDirError(
-            f"{path.parent} is in use by {_holder(path)};"
-            " stop that process or name another --model_dir"
-        ) from None
+        note = None
+        with contextlib.suppress(OSError, ValueError):
+            note = read_json(path)
+        remedy = "stop that process or name another --model_dir"
+        holder = describe_process(note)
+        raise RunDirError(f"{path.parent} is in use by {holder}; {remedy}") from None
     except OSError as error:
-        raise RunDirError(
-            f"cannot lock {path}: {reason(error)}; name a --model_dir you may write to, on a file "
-            "system with locks"
-        ) from error
+        remedy = "name a --model_dir you may write to, on a file system with locks"
+        raise RunDirError(f"cannot lock {path}: {reason(error)}; {remedy}") from error
     with file:
         _replace_text(file.fileno(), json.dumps(this_process()))
         try:
@@ -59,13 +59,6 @@ def _replace_text(descriptor: int, text: str) -> None:
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, text.encode(), 0)
-
-
-def _holder(path: pathlib.Path) -> str:
-    note = None
-    with contextlib.suppress(OSError, ValueError):
-        note = read_json(path)
-    return describe_process(note)
 
 
 def this_process() -> dict[str, object]:

@@ -11,7 +11,7 @@ import pathlib
 import posixpath
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeGuard
 
 from mtfrun.errors import InputError
@@ -27,6 +27,7 @@ _VERSIONS = (
     *("LastModified", "last_modified", "mod_time", "modified"),
 )
 _LONGEST_REASON = 200
+_INSTALL = "pip install mtfrun[stores] (fsspec, s3fs, gcsfs)"
 
 
 class StoreError(InputError):
@@ -101,23 +102,11 @@ class Store:
 
     def files(self) -> dict[str, StoredFile]:
         """Returns all files below the URL whose names can be names of local files."""
-        with self._errors("cannot list"):
-            self._system.invalidate_cache()
-            try:
-                listed = self._system.find(self._root, detail=True)
-            except FileNotFoundError:
-                return {}
-        return self._below(listed)
+        return self._list(self._system.find, self._root)
 
     def glob(self, pattern: str) -> dict[str, StoredFile]:
         """Returns the files that a pattern matches; `**` matches folders at any depth."""
-        with self._errors("cannot list"):
-            self._system.invalidate_cache()
-            try:
-                paths = self._system.glob(f"{self._root}/{pattern}", detail=True)
-            except FileNotFoundError:
-                return {}
-        return self._below(paths)
+        return self._list(self._system.glob, f"{self._root}/{pattern}")
 
     def describe(self, name: str) -> StoredFile | None:
         """Returns None if there is no such file."""
@@ -184,7 +173,13 @@ class Store:
                 with contextlib.suppress(FileNotFoundError):
                     self._system.rm_file(self._path(name))
 
-    def _below(self, listed: Mapping[str, Mapping[str, Any]]) -> dict[str, StoredFile]:
+    def _list(self, find: Callable[..., Any], place: str) -> dict[str, StoredFile]:
+        with self._errors("cannot list"):
+            self._system.invalidate_cache()
+            try:
+                listed = find(place, detail=True)
+            except FileNotFoundError:
+                return {}
         names = {path: path.removeprefix(self._root).lstrip("/") for path in listed}
         return {
             names[path]: _read_info(info)
@@ -245,9 +240,7 @@ def _fsspec() -> Any:
 
         return fsspec
     except ImportError as error:
-        raise InputError(
-            "URLs need fsspec: pip install mtfrun[stores] (fsspec, s3fs, gcsfs)"
-        ) from error
+        raise InputError(f"URLs need fsspec: {_INSTALL}") from error
 
 
 def _file_system(url: str) -> tuple[Any, str]:
@@ -262,11 +255,9 @@ def _file_system(url: str) -> tuple[Any, str]:
         # Listings are not cached: other processes write there.
         files, path = fsspec.core.url_to_fs(url, use_listings_cache=False)
     except ImportError as error:
-        package = _PACKAGES.get(protocol)
-        remedy = "pip install mtfrun[stores] (fsspec, s3fs, gcsfs)" if package else str(error)
-        raise InputError(
-            f"{mask_url(url)} needs {package or 'another package'}: {remedy}"
-        ) from error
+        package = _PACKAGES.get(protocol, "another package")
+        remedy = _INSTALL if protocol in _PACKAGES else error
+        raise InputError(f"{mask_url(url)} needs {package}: {remedy}") from error
     except ValueError as error:
         if "Protocol not known" in str(error):
             raise InputError(f"{mask_url(url)}: fsspec knows no protocol {protocol}://") from error

@@ -37,10 +37,8 @@ def check_room(directory: pathlib.Path, size: int, url: str) -> None:
     """Raises InputError if the disk of an existing directory has no room for a download."""
     free = shutil.disk_usage(directory).free
     if size > free:
-        raise InputError(
-            f"{url}: its files have {size:,} bytes, and {directory} has room for {free:,}; name "
-            "another place with MTFRUN_CACHE_DIR"
-        )
+        room = f"{directory} has room for {free:,} of {size:,} bytes"
+        raise InputError(f"{url}: {room}; name another place with MTFRUN_CACHE_DIR")
 
 
 def lock_file(path: pathlib.Path, *, waits: bool = True) -> io.FileIO:
@@ -71,9 +69,7 @@ def exclusive(path: pathlib.Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = lock_file(path)
     except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; name another place with "
-            "MTFRUN_CACHE_DIR"
-        ) from error
+        problem = f"cannot write {path}: {error.strerror or error}"
+        raise InputError(f"{problem}; name another place with MTFRUN_CACHE_DIR") from error
     with file:
         yield

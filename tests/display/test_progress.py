@@ -23,11 +23,8 @@ def _lines(states: Sequence[tuple[float, float]], total: float | None, unit: str
     return stream.getvalue().splitlines()
 
 
-def test_quick_work_prints_nothing_in_a_pipe() -> None:
+def test_in_a_pipe_lines_say_how_far_work_is_and_when_it_ends_ever_more_rarely() -> None:
     assert _lines([(0.0, 0), (5.0, 50), (9.9, 100)], 100, "rows") == []
-
-
-def test_a_line_every_ten_seconds_says_how_far_and_when_it_ends() -> None:
     states = [(float(secs), 2e6 * secs) for secs in range(0, 51, 2)]
     assert _lines(states, 100e6, "B") == [
         "counting: 20.0 of 100.0 MB  eta 0:40",
@@ -36,14 +33,8 @@ def test_a_line_every_ten_seconds_says_how_far_and_when_it_ends() -> None:
         "counting: 80.0 of 100.0 MB  eta 0:10",
         "counting: 100.0 MB in 0:50",
     ]
-
-
-def test_lines_become_rarer() -> None:
     hour = [(float(secs), secs) for secs in range(3601)]
     assert 35 < len(_lines(hour, 3601, "rows")) < 45
-
-
-def test_without_a_total_there_is_no_remaining_time() -> None:
     assert _lines([(0.0, 0), (10.0, 1500), (11.0, 2000)], None, "rows") == [
         "counting: 1,500 rows",
         "counting: 2,000 rows in 0:11",
@@ -52,12 +43,10 @@ def test_without_a_total_there_is_no_remaining_time() -> None:
 
 def test_work_that_was_partly_done_before_has_the_remaining_time_of_the_rest() -> None:
     stream, now = io.StringIO(), [0.0]
-    with progress.Work(
-        "counting", 100, "rows", done=80, stream=stream, clock=lambda: now[0]
-    ) as work:
+    with progress.Work("rows", 100, done=80, stream=stream, clock=lambda: now[0]) as work:
         now[0] = 10.0
         work.advance(10)
-    assert stream.getvalue().splitlines()[0] == "counting: 90 of 100 rows  eta 0:10"
+    assert stream.getvalue().splitlines()[0] == "rows: 90 of 100  eta 0:10"
 
 
 @pytest.mark.parametrize("columns", [80, 150])
@@ -121,14 +110,9 @@ def test_in_a_pipe_there_is_a_line_at_the_beginning_and_one_with_the_seconds() -
     with progress.waiting("compiling", "compiled", stream=stream, clock=lambda: now[0]):
         assert stream.getvalue() == "compiling\n"
         now[0] = 12.3
-    assert stream.getvalue() == "compiling\ncompiled in 12 s\n"
-
-
-def test_in_a_pipe_short_phases_print_nothing() -> None:
-    stream = io.StringIO()
-    with progress.waiting("building", stream=stream):
+    with progress.waiting("building", stream=stream):  # a short phase prints nothing
         pass
-    assert stream.getvalue() == ""
+    assert stream.getvalue() == "compiling\ncompiled in 12 s\n"
 
 
 def test_a_terminal_shows_the_elapsed_time_in_a_line_that_is_removed(
@@ -170,10 +154,7 @@ def test_a_log_has_every_line_after_its_time_and_without_colours(tmp_path: pathl
     ]
     assert lines == ["bold and", "two lines", "only in the log", ""]
     assert "only" not in stream.getvalue()
-
-
-def test_a_log_that_cannot_be_written_disturbs_nothing() -> None:
-    stream = io.StringIO()
+    stream = io.StringIO()  # a log that cannot be written disturbs nothing
     with pathlib.Path("/dev/full").open("wb", buffering=0) as full, progress.log_to(full):
         progress.note("a line", stream)
     assert stream.getvalue() == "a line\n"
@@ -210,9 +191,7 @@ def test_fields_fill_the_lines_of_a_terminal(columns: int) -> None:
     assert "  ".join([first, *(line[4:] for line in others)]) == "  ".join(x for x, _ in FIELDS)
     # A line ends only where the next field has no room.
     assert len(first) + 2 + len("metric_0 0.1234") >= columns
-
-
-def test_fields_are_one_line_in_a_pipe() -> None:
+    # In a pipe they are one line.
     text = fit_fields(FIELDS, indent=4, stream=io.StringIO())
     assert text == "  ".join(field for field, _ in FIELDS)
 

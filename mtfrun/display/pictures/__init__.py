@@ -7,8 +7,6 @@ from mtfrun.display.pictures.classification import LabelledImage as LabelledImag
 from mtfrun.display.pictures.classification import confusion_matrix as confusion_matrix
 from mtfrun.display.pictures.classification import image_grid as image_grid
 from mtfrun.display.pictures.experts import expert_loads as expert_loads
-from mtfrun.display.pictures.experts import token_experts as token_experts
 from mtfrun.display.pictures.mesh_devices import MOST_DEVICES as MOST_DEVICES
 from mtfrun.display.pictures.mesh_devices import DeviceBar as DeviceBar
 from mtfrun.display.pictures.mesh_devices import mesh_devices as mesh_devices
-from mtfrun.display.pictures.tiles import tile_images as tile_images

@@ -93,8 +93,7 @@ def _axis_text(axis: str, size: int, layout: Mapping[str, str], *, downwards: bo
     """Returns a line such as "→ model (2): splits heads, d_ff"."""
     dims = [dim for dim, of_dim in layout.items() if of_dim == axis]
     what = f"splits {', '.join(dims)}" if dims else "splits nothing, holds copies"
-    if size == 1:
-        what = "one device, splits nothing"
+    what = "one device, splits nothing" if size == 1 else what
     return f"{'↓' if downwards else '→'} {axis} ({size}): {what}"
 
 

@@ -25,6 +25,7 @@ from mtfrun.display.pictures.canvas import (
 from mtfrun.errors.checks import COUNT, INDEX, check_fields
 from mtfrun.experiment.evaluation.evaluation import EvaluationContext, EvaluationResult, Evaluator
 from mtfrun.experiment.records import require
+from mtfrun.extras.monitoring.token_experts import token_experts
 from mtfrun.layers import Recorded, Recorder
 from mtfrun.models.transformer import SequenceCall, TokenModel
 
@@ -143,7 +144,7 @@ class LayerPictures(Evaluator):
                 of_tokens = experts.reshape(self._arrays[feature].shape)
                 rows[pictures.layer_name(path)] = of_tokens[0, :count]
         return {
-            f"experts_of_tokens/{tag}".removesuffix("/targets"): pictures.token_experts(
+            f"experts_of_tokens/{tag}".removesuffix("/targets"): token_experts(
                 self._tokens(tag.split("/")[1], self.num_tokens), of_layers, number
             )
             for (tag, number), of_layers in levels.items()

@@ -1,4 +1,4 @@
-"""Pictures of experts, attention and meshes; how they look was judged by eye."""
+"""Pictures of experts, meshes and predictions; how they look was judged by eye."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ import numpy as np
 import pytest
 
 from mtfrun.display import pictures
-from mtfrun.display.formats import mark_blanks
-from mtfrun.display.pictures.canvas import HEIGHT, PALETTE, WIDTH
-from mtfrun.extras.monitoring.layer_pictures import attention_maps
-
-TOKENS = [mark_blanks(c) for c in "def f(x):\n\treturn $猫"]
+from mtfrun.display.pictures.canvas import HEIGHT, RIGHT, WIDTH, WRONG, plain, shorten
 
 
-def _pixels_of(image: np.ndarray, colour: str) -> int:
+def pixels_of(image: np.ndarray, colour: str) -> int:
     """Returns the number of the pixels that have a colour "#rrggbb"."""
     channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return int((np.abs(image.astype(int) - channels).max(axis=2) <= 1).sum())
@@ -43,41 +39,6 @@ def test_idle_equal_and_busy_experts_differ_in_colour() -> None:
     assert colours_of(2.0) == colours_of(9.0), "from 2 on there is one colour"
 
 
-def test_tokens_have_the_colours_of_their_experts_only() -> None:
-    experts = np.full([len(TOKENS)], 3)
-    image = pictures.token_experts(TOKENS, {"layer 0": experts}, 4)
-    shares = {colour: _pixels_of(image, colour) for colour in PALETTE}
-    legend = shares[PALETTE[0]]
-    assert 100 < legend == pytest.approx(shares[PALETTE[1]], rel=0.1)
-    assert shares[PALETTE[3]] > 10 * legend and shares[PALETTE[4]] == 0
-
-
-@pytest.mark.parametrize(
-    "num_experts", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 64)), 8]
-)
-def test_long_texts_need_more_lines(num_experts: int) -> None:
-    experts = {f"layer {i}": np.arange(-1, len(TOKENS) - 1) % num_experts for i in range(2)}
-    short = pictures.token_experts(TOKENS, experts, num_experts)
-    four = {name: np.tile(x, 4) for name, x in experts.items()}
-    long = pictures.token_experts(TOKENS * 4, four, num_experts)
-    assert long.shape[1] == short.shape[1] == WIDTH and long.shape[0] > short.shape[0] + 100
-    if num_experts <= len(PALETTE):
-        assert long.shape[0] <= HEIGHT + 40, "80 characters, two layers"
-
-
-def test_attention_maps_have_a_map_for_every_head() -> None:
-    weights = np.eye(len(TOKENS))
-    one = attention_maps({"head 0": weights}, TOKENS, TOKENS)
-    two, three = (
-        attention_maps({f"head {i}": weights for i in range(n)}, TOKENS, TOKENS) for n in (2, 3)
-    )
-    assert two.shape == one.shape == (HEIGHT, WIDTH, 3), "side by side"
-    assert (two[:, WIDTH // 2 :] != one[:, WIDTH // 2 :]).any()
-    assert three.shape[0] > 1.5 * HEIGHT and three.shape[1] == WIDTH, "the third one is below"
-    flat = attention_maps({"head 0": weights * 0}, TOKENS, TOKENS)
-    assert (one != flat).any(axis=2).sum() > len(TOKENS) * 50, "the diagonal is lit"
-
-
 def test_a_mesh_has_its_devices_its_axes_and_what_they_split() -> None:
     svg = pictures.mesh_devices(
         {"data": 16, "model": 2},
@@ -94,6 +55,74 @@ def test_a_mesh_has_its_devices_its_axes_and_what_they_split() -> None:
         assert f">{text}</text>" in svg, text
     one = pictures.mesh_devices({"all": 1}, {}, title="one").svg()
     assert one.count('id="device_') == 1 and "splits nothing" in one
+
+
+def test_a_confusion_matrix_is_blue_on_the_diagonal_and_orange_elsewhere() -> None:
+    right = pictures.confusion_matrix(np.array([[4.0, 0.0], [0.0, 3.0]]), ["cat", "a frog"])
+    assert pixels_of(right, RIGHT) > 0.03 * right[..., 0].size and not pixels_of(right, WRONG)
+    wrong = pictures.confusion_matrix(np.array([[0.0, 4.0], [3.0, 0.0]]), ["cat", "a frog"])
+    assert pixels_of(wrong, WRONG) > 0.03 * wrong[..., 0].size and not pixels_of(wrong, RIGHT)
+    # A quarter of the row has half the strength of orange: white and orange mixed.
+    rare = pictures.confusion_matrix(np.array([[3.0, 1.0], [0.0, 4.0]]), ["cat", "a frog"])
+    assert pixels_of(rare, "#EAAE80") > 0.01 * rare[..., 0].size
+
+
+@pytest.mark.parametrize("classes", [1, 2, 60, pytest.param(700, marks=pytest.mark.slow)])
+def test_the_image_of_any_number_of_classes_has_a_moderate_size(classes: int) -> None:
+    counts = np.eye(classes) * 12_345
+    image = pictures.confusion_matrix(counts, [f"class $ {i} 猫" for i in range(classes)])
+    assert image.dtype == np.uint8 and image.shape[2] == 3
+    assert max(image.shape) < 900
+    assert pixels_of(image, WRONG) == 0
+
+
+def test_ten_classes_and_twelve_images_fit_a_card_of_time_series() -> None:
+    names = [f"a long name {i}" for i in range(10)]
+    matrix = pictures.confusion_matrix(np.eye(10) * 500, names)
+    grid = pictures.image_grid(
+        [pictures.LabelledImage(np.zeros([8, 8, 1], np.uint8), "1", "1", 0.9)] * 12
+    )
+    for image in (matrix, grid):
+        assert image.shape[1] == WIDTH and image.shape[0] <= HEIGHT
+
+
+def test_the_frame_of_an_image_says_whether_its_prediction_is_right() -> None:
+    black = np.zeros([8, 8, 1], np.uint8)
+    right, wrong = (
+        pictures.LabelledImage(black, "1", "1", 0.9),
+        pictures.LabelledImage(black, "7", "1", 0.6),
+    )
+    assert (
+        pixels_of(pictures.image_grid([right]), RIGHT)
+        > 0
+        == pixels_of(pictures.image_grid([right]), WRONG)
+    )
+    assert (
+        pixels_of(pictures.image_grid([wrong]), WRONG)
+        > 0
+        == pixels_of(pictures.image_grid([wrong]), RIGHT)
+    )
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 8, 1), (32, 20, 3), pytest.param((224, 300, 3), marks=pytest.mark.slow)]
+)
+def test_a_grid_contains_the_pixels_of_all_images(shape: tuple[int, int, int]) -> None:
+    colours = [(25 * i, 255 - 20 * i, 128) for i in range(10)]
+    images = [
+        pictures.LabelledImage(np.full(shape, colour[: shape[2]], np.uint8), "a", "b", 0.5)
+        for colour in colours
+    ]
+    grid = pictures.image_grid(images)
+    for colour in colours:
+        shown = colour if shape[2] == 3 else (colour[0],) * 3
+        assert (grid == shown).all(axis=2).sum() > 1000, shown
+
+
+def test_long_names_are_shortened_and_no_text_is_a_formula_or_lacks_a_letter() -> None:
+    assert shorten("cat", 10) == "cat"
+    assert shorten("a name\nthat has no end", 10) == "a name th…"
+    assert plain("$x$ 猫 é") == r"\$x\$ □ é"
 
 
 @pytest.mark.slow

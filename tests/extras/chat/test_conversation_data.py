@@ -1,4 +1,4 @@
-"""Rows of conversations: packing, the weights of the loss, truncation, evaluation."""
+"""Files and rows of conversations: forms, packing, the weights of the loss, truncation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from mtfrun.data import ByteVocabulary, DataError, PromptFormat, PromptLimits, Task, Vocabulary
 from mtfrun.data.vocabularies.id_vocabulary import IdVocabulary
-from mtfrun.extras.chat import ConversationData
+from mtfrun.extras.chat import ConversationData, Conversations
 from mtfrun.extras.chat.conversations import ConversationPrompts, Rendered
 from tests.data.in_memory import InMemory
 
@@ -106,7 +106,9 @@ def test_rows_of_a_vocabulary_whose_padding_is_negative() -> None:
     vocabulary = IdVocabulary(8, pad_id=-1)
 
     class Words(Letters):
-        def __call__(self, *_: Any, asks: bool) -> Rendered:
+        def __call__(
+            self, conversation: Mapping[str, Any], special_tokens: Mapping[str, str], *, asks: bool
+        ) -> Rendered:
             return Rendered("0 5 0 6", [(4, 7)])
 
     data = dataclasses.replace(_data(_conversation("a", "x"), vocabulary=vocabulary), length=7)
@@ -181,3 +183,50 @@ def test_another_template_is_another_cache(
     other = dataclasses.replace(data, template=Letters(fingerprint="other"))
     directories = {next(iter(x.caches("train"))).directory for x in (data, data, other)}
     assert len(directories) == 2
+
+
+HELLO = {"messages": [{"role": "user", "content": "é"}, {"role": "assistant", "content": "!"}]}
+
+
+def _read(tmp_path: pathlib.Path, *lines: str, skip_bad_records: int = 0) -> list[object]:
+    path = tmp_path / "chats.jsonl"
+    path.write_text("\n".join(lines))
+    source = Conversations({"train": str(path)}, skip_bad_records=skip_bad_records)
+    return [json.loads(example.fields["targets"]) for example in source.examples("train")]
+
+
+def test_both_forms_are_the_same_conversation(tmp_path: pathlib.Path) -> None:
+    turns = [{"from": "human", "value": "é"}, {"from": "gpt", "value": "!"}]
+    lines = [json.dumps(record) for record in (HELLO, {"conversations": turns, "id": 7})]
+    assert _read(tmp_path, lines[0], "", lines[1]) == [HELLO, HELLO]
+    system = {"role": "system", "content": "Be brief."}
+    with_system = json.dumps({"conversations": turns, "system": "Be brief."})
+    assert _read(tmp_path, with_system) == [{"messages": [system, *HELLO["messages"]]}]
+
+
+def test_tools_and_further_fields_of_messages_remain(tmp_path: pathlib.Path) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    record = {"messages": [call], "tools": [{"name": "f"}]}
+    assert _read(tmp_path, json.dumps({**record, "seed": 1})) == [record]
+
+
+@pytest.mark.parametrize(
+    "line, reason",
+    [
+        ("{", "it is not JSON"),
+        ("[]", "it is not a JSON object"),
+        ('{"text": "a"}', 'it has no list "messages" or "conversations"; it has text'),
+        ('{"messages": []}', "it has no message"),
+        ('{"messages": [{"role": "user"}]}', 'message 1 has no text "content"'),
+        ('{"messages": [{"content": "a"}]}', 'message 1 has no text "role"'),
+        ('{"conversations": [{"from": "gpt"}]}', 'message 1 has no texts "from" and "value"'),
+        ('{"conversations": [{"from": "gtp", "value": ""}]}', "did you mean 'gpt'"),
+        (json.dumps({"messages": [{"role": "user", "content": "a" * (1 << 20)}]}), "more than"),
+    ],
+)
+def test_a_bad_record_is_named_or_left_out(tmp_path: pathlib.Path, line: str, reason: str) -> None:
+    good = json.dumps(HELLO)
+    with pytest.raises(DataError, match=r"chats.jsonl:2: ") as raised:
+        _read(tmp_path, good, line)
+    assert reason in str(raised.value)
+    assert _read(tmp_path, good, line, skip_bad_records=1) == [HELLO]

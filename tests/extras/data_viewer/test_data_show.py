@@ -24,7 +24,7 @@ def test_show_prints_rows_of_running_text(
     assert [line for line in lines if line.startswith("row ")] == ["row 1 of 2", "row 2 of 2"]
     assert any("the quick" in line for line in lines)
     assert max(map(len, lines[3:])) <= 60
-    assert lines[-1].endswith("id, position and loss")
+    assert lines[-1].endswith("position and loss")
     assert not any(line.startswith("    position  0") for line in lines)
 
 
