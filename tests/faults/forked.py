@@ -34,18 +34,20 @@ class ForkedCommand:
     """A command `mtfrun ...` that runs in a process of its own.
 
     Args:
-      arguments: of the command.
+      arguments: the command's arguments.
       output: a new directory for what it prints.
-      prepare: called in the process before the command.
+      preparations: functions that are called in the process before the command.
     """
 
     def __init__(
-        self, arguments: Sequence[str], output: pathlib.Path, prepare: Preparation | None = None
+        self, arguments: Sequence[str], output: pathlib.Path, preparations: Sequence[Preparation]
     ):
         output.mkdir(parents=True)
         self._stderr, self._stdout = output / "stderr", output / "stdout"
         self._process = _FORKS.Process(
-            target=_run, args=(list(arguments), self._stdout, self._stderr, prepare), daemon=True
+            target=_run,
+            args=(list(arguments), self._stdout, self._stderr, preparations),
+            daemon=True,
         )
         self._process.start()
 
@@ -61,12 +63,10 @@ class ForkedCommand:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the process has ended."""
         return not self._process.is_alive()
 
     @property
     def pid(self) -> int:
-        """The number of the process."""
         assert self._process.pid is not None
         return self._process.pid
 
@@ -99,20 +99,20 @@ class ForkedCommand:
 
 
 def finished(
-    arguments: Sequence[str], output: pathlib.Path, prepare: Preparation | None = None
+    arguments: Sequence[str], output: pathlib.Path, *preparations: Preparation
 ) -> ForkedCommand:
     """Returns a command that has ended with exit code 0."""
-    with running(arguments, output, prepare) as command:
+    with running(arguments, output, *preparations) as command:
         assert command.wait() == 0, command.stderr
     return command
 
 
 @contextlib.contextmanager
 def running(
-    arguments: Sequence[str], output: pathlib.Path, prepare: Preparation | None = None
+    arguments: Sequence[str], output: pathlib.Path, *preparations: Preparation
 ) -> Iterator[ForkedCommand]:
     """Runs a command in the block; it is killed at the end."""
-    command = ForkedCommand(arguments, output, prepare)
+    command = ForkedCommand(arguments, output, preparations)
     try:
         yield command
     finally:
@@ -120,12 +120,17 @@ def running(
 
 
 def _run(
-    arguments: list[str], stdout: pathlib.Path, stderr: pathlib.Path, prepare: Preparation | None
+    arguments: list[str],
+    stdout: pathlib.Path,
+    stderr: pathlib.Path,
+    preparations: Sequence[Preparation],
 ) -> None:
     """Runs a command in this process, which is new."""
     from mtfrun.cli.main import main  # noqa: PLC0415 - imported before; named here for its file
 
-    _check_new_process(main.__code__.co_filename)
+    status = pathlib.Path("/proc/self/status").read_text()
+    assert "Threads:\t1\n" in status, "threads were there before the process was forked"
+    assert pathlib.Path(main.__code__.co_filename).is_relative_to(ROOT), "another checkout"
     for descriptor, path in ((1, stdout), (2, stderr)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(file, descriptor)
@@ -136,20 +141,9 @@ def _run(
     # Added by what the imports above have logged; a command imports without a word.
     logging.getLogger().handlers.clear()
     os.chdir(ROOT)
-    if prepare is not None:
+    for prepare in preparations:
         prepare()
     sys.exit(main(arguments))
-
-
-def _check_new_process(main_file: str) -> None:
-    """Raises unless the process has one thread, and this checkout's program."""
-    (threads,) = (
-        int(line.split()[1])
-        for line in pathlib.Path("/proc/self/status").read_text().splitlines()
-        if line.startswith("Threads:")
-    )
-    assert threads == 1, f"{threads} threads were there before the process was forked"
-    assert pathlib.Path(main_file).is_relative_to(ROOT), main_file
 
 
 def _text(path: pathlib.Path) -> str:

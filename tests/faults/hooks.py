@@ -1,127 +1,32 @@
-"""What a test changes in the process of a command, before it runs; see `forked.Preparation`."""
+"""What a test changes in the process of a command, before it runs.
+
+These are functions: `functools.partial(announce, ...)` is a `forked.Preparation`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import importlib
 import os
 import pathlib
+import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-
-@dataclasses.dataclass(frozen=True)
-class Announce:
-    """Creates a file when a function is called for the n-th time, and then calls it.
-
-    Attributes:
-      target: "package.module:Class.method" or "package.module:function".
-      call: n, from 1.
-      file: is created.
-      secs: to wait between both.
-    """
-
-    target: str
-    call: int
-    file: str
-    secs: float = 0.0
-
-    def __call__(self) -> None:
-        """Replaces the function by one that announces the call."""
-        calls = 0
-
-        def announcing(function: Callable[..., Any]) -> Callable[..., Any]:
-            @functools.wraps(function)
-            def announced(*arguments: Any, **options: Any) -> Any:
-                nonlocal calls
-                calls += 1
-                if calls == self.call:
-                    pathlib.Path(self.file).touch()
-                    time.sleep(self.secs)
-                return function(*arguments, **options)
-
-            return announced
-
-        replace(self.target, announcing)
-
-
-@dataclasses.dataclass(frozen=True)
-class SlowDisk:
-    """Makes every forced write to the disk take some seconds more.
-
-    Attributes:
-      secs: of each.
-    """
-
-    secs: float
-
-    def __call__(self) -> None:
-        """Replaces `os.fsync`."""
-
-        def slowed(function: Callable[[int], None]) -> Callable[[int], None]:
-            def fsync(descriptor: int) -> None:
-                time.sleep(self.secs)
-                function(descriptor)
-
-            return fsync
-
-        replace("os:fsync", slowed)
-
-
-@dataclasses.dataclass(frozen=True)
-class Several:
-    """Several preparations, one after the other."""
-
-    preparations: Sequence[Callable[[], object]]
-
-    def __call__(self) -> None:
-        """Calls them."""
-        for preparation in self.preparations:
-            preparation()
-
-
-@dataclasses.dataclass(frozen=True)
-class FailingWrites:
-    """Makes calls fail with an error of the system, from the n-th on, below a directory.
-
-    For errors that a test cannot cause, such as that of a quota, from which root is exempt.
-
-    Attributes:
-      number: of the error, such as errno.EDQUOT.
-      directory: where; other files are not touched.
-      first: the forced write from which on they fail, from 1.
-    """
-
-    number: int
-    directory: str
-    first: int = 1
-
-    def __call__(self) -> None:
-        """Replaces `os.fsync`, which is where network file systems report a quota."""
-        lock = threading.Lock()
-        calls = 0
-
-        def failing(function: Callable[[int], None]) -> Callable[[int], None]:
-            def fsync(descriptor: int) -> None:
-                nonlocal calls
-                path = str(pathlib.Path(f"/proc/self/fd/{descriptor}").readlink())
-                if path.startswith(self.directory) and not pathlib.Path(path).is_dir():
-                    with lock:
-                        calls += 1
-                    if calls >= self.first:
-                        raise OSError(self.number, os.strerror(self.number))
-                function(descriptor)
-
-            return fsync
-
-        replace("os:fsync", failing)
+# Audit events: https://docs.python.org/3/library/audit_events.html
+_OPERATIONS = frozenset(
+    [
+        *("open", "os.listdir", "os.scandir", "os.mkdir", "os.rename", "os.remove", "os.rmdir"),
+        *("os.link", "os.truncate", "shutil.rmtree"),
+    ]
+)
 
 
 def replace(target: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Replaces a function, "module:name" or "module:Class.name", by what `wrapper` makes of it."""
+    """Wraps a function, "module:name" or "module:Class.name"."""
     module, _, names = target.partition(":")
     *owners, name = names.split(".")
     owner: Any = importlib.import_module(module)
@@ -130,87 +35,122 @@ def replace(target: str, wrapper: Callable[[Callable[..., Any]], Callable[..., A
     setattr(owner, name, wrapper(getattr(owner, name)))
 
 
-@dataclasses.dataclass(frozen=True)
-class FailingSummaries:
-    """Makes TensorFlow report an error of the system whenever summaries are flushed."""
-
-    number: int
-
-    def __call__(self) -> None:
-        """Replaces the method of TensorFlow's writer."""
-
-        def failing(_: Callable[..., None]) -> Callable[..., None]:
-            def flush(_: object) -> None:
-                import tensorflow as tf  # noqa: PLC0415 - in the command's process
-
-                raise tf.errors.ResourceExhaustedError(
-                    None, None, f"events; {os.strerror(self.number)}"
-                )
-
-            return flush
-
-        replace("tensorflow:io.TFRecordWriter.flush", failing)
-
-
-@dataclasses.dataclass(frozen=True)
-class Environment:
-    """Sets environment variables."""
-
-    values: Mapping[str, str]
-
-    def __call__(self) -> None:
-        """Sets them."""
-        os.environ.update(self.values)
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
+def set_constant(target: str, value: object) -> None:
     """Sets a constant, "module:NAME"."""
-
-    target: str
-    value: object
-
-    def __call__(self) -> None:
-        """Sets it."""
-        module, _, name = self.target.partition(":")
-        setattr(importlib.import_module(module), name, self.value)
+    module, _, name = target.partition(":")
+    setattr(importlib.import_module(module), name, value)
 
 
-@dataclasses.dataclass(frozen=True)
-class JumpingClock:
-    """Lets the clock of the training loop jump by an hour as soon as a file exists."""
-
-    file: str
-
-    def __call__(self) -> None:
-        """Replaces the clock of the loop."""
-        path = pathlib.Path(self.file)
-
-        def jumping(clock: Callable[[], float]) -> Callable[[], float]:
-            return lambda: clock() + 3600.0 * path.exists()
-
-        replace("mtfrun.training.clock:seconds", jumping)
+def set_environment(values: Mapping[str, str]) -> None:
+    os.environ.update(values)
 
 
-@dataclasses.dataclass(frozen=True)
-class SlowStore:
-    """Makes every upload to a store take some seconds more.
+def announce(target: str, call: int, file: pathlib.Path, secs: float = 0.0) -> None:
+    """Creates a file when a function is called for the `call`-th time, and waits before it runs."""
+    calls = 0
 
-    Attributes:
-      secs: of each.
+    def announcing(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def announced(*arguments: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == call:
+                file.touch()
+                time.sleep(secs)
+            return function(*arguments, **options)
+
+        return announced
+
+    replace(target, announcing)
+
+
+def slow_calls(secs: float, *targets: str) -> None:
+    """Makes every call of some functions take some seconds more."""
+
+    def slowed(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            time.sleep(secs)
+            return function(*arguments)
+
+        return call
+
+    for target in targets:
+        replace(target, slowed)
+
+
+def fail_writes(error: int, directory: pathlib.Path) -> None:
+    """Makes `os.fsync` fail below a directory, as network file systems report a quota.
+
+    Root is exempt from quotas, so that a test cannot cause that error itself.
     """
 
-    secs: float
+    def failing(function: Callable[[int], None]) -> Callable[[int], None]:
+        def fsync(descriptor: int) -> None:
+            path = pathlib.Path(f"/proc/self/fd/{descriptor}").readlink()
+            if path.is_relative_to(directory) and not path.is_dir():
+                raise OSError(error, os.strerror(error))
+            function(descriptor)
 
-    def __call__(self) -> None:
-        """Replaces the methods that write."""
+        return fsync
 
-        def slowed(function: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*arguments: Any) -> Any:
-                time.sleep(self.secs)
-                return function(*arguments)
+    replace("os:fsync", failing)
 
-            return call
 
-        for name in ("upload", "write", "delete"):
-            replace(f"mtfrun.files.store:Store.{name}", slowed)
+def fail_summaries(error: int) -> None:
+    """Makes TensorFlow report an error of the system whenever summaries are flushed."""
+
+    def flush(_: object) -> None:
+        import tensorflow as tf  # noqa: PLC0415 - in the command's process
+
+        raise tf.errors.ResourceExhaustedError(None, None, f"events; {os.strerror(error)}")
+
+    replace("tensorflow:io.TFRecordWriter.flush", lambda _: flush)
+
+
+def jumping_clock(file: pathlib.Path) -> None:
+    """Lets the clock of the training loop jump by an hour as soon as a file exists."""
+    replace("mtfrun.training.clock:seconds", lambda clock: lambda: clock() + 3600.0 * file.exists())
+
+
+def count_operations(directory: pathlib.Path, file: pathlib.Path) -> None:
+    """Writes the number of operations below a directory to a file, at every one of them."""
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT, 0o644)
+    _at_operations(directory, lambda count: os.pwrite(descriptor, f"{count:8}".encode(), 0))
+
+
+def kill_at_operation(directory: pathlib.Path, number: int, secs: float = 0.0) -> None:
+    """Kills the process at the n-th operation below a directory, or some seconds after that.
+
+    The seconds are for what TensorFlow does between two operations of Python: writing the data.
+    """
+
+    def kill() -> None:
+        time.sleep(secs)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def kill_at(count: int) -> None:
+        if count == number and secs:
+            threading.Thread(target=kill, daemon=True).start()
+        elif count == number:
+            kill()
+
+    _at_operations(directory, kill_at)
+
+
+def _at_operations(directory: pathlib.Path, function: Callable[[int], object]) -> None:
+    """Calls the function with the number of every operation, just before it, in its thread."""
+    lock = threading.Lock()
+    count = 0
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal count
+        if event not in _OPERATIONS or not arguments:
+            return
+        path = arguments[0]
+        if isinstance(path, str | pathlib.Path) and str(path).startswith(str(directory)):
+            with lock:
+                count += 1
+                current = count
+            function(current)
+
+    sys.addaudithook(hook)

@@ -12,7 +12,6 @@ from tensorboard.util import tensor_util
 
 from mtfrun.checkpoints import Manifest
 from mtfrun.checkpoints.manifest import tensor_key
-from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory
 
 # Curves that are measured in seconds, and so differ between any two runs.
@@ -25,14 +24,12 @@ class Outcome:
 
     Attributes:
       step: the step of its newest checkpoint.
-      loss: the last point of the loss of training, as `float.hex`.
       curves: all points of training and evaluation, (split/tag, step) to `float.hex`.
       variables: SHA-256 of the bytes of every variable of the newest checkpoint, by path.
       checkpoints: the names of all files beside it.
     """
 
     step: int
-    loss: str
     curves: dict[tuple[str, int], str]
     variables: dict[str, str]
     checkpoints: tuple[str, ...]
@@ -50,27 +47,25 @@ class Outcome:
         """Returns all values by name."""
         curves = {f"{tag} of step {step}": value for (tag, step), value in self.curves.items()}
         files = dict.fromkeys(self.checkpoints, "there")
-        return {"step": self.step, "loss": self.loss, **curves, **self.variables, **files}
+        return {"step": self.step, **curves, **self.variables, **files}
 
 
 def outcome(model_dir: pathlib.Path, *, with_curves: bool = True) -> Outcome:
     """Returns the outcome of a run, whose files are compared with their hashes.
 
     Args:
-      model_dir: the directory of the run.
-      with_curves: False for a run whose summaries could not be written: it has no curves and loss.
+      with_curves: False for a run whose summaries could not be written.
     """
     checkpoints = RunDirectory(model_dir).checkpoints()
     step = checkpoints.latest()
-    if step is None:
-        raise InputError(f"{model_dir} has no checkpoint")
+    assert step is not None, f"{model_dir} has no checkpoint"
     curves = {}
     if with_curves:
         curves = {**_curves(model_dir, "train"), **_curves(model_dir, "eval")}
+        assert ("train/loss", step) in curves
     directory = model_dir / "checkpoints"
     return Outcome(
         step,
-        curves["train/loss", step] if with_curves else "",
         curves,
         checkpoints.read(step, lambda manifest: _hashes(directory, manifest)),
         tuple(sorted(path.name for path in directory.iterdir())),

@@ -63,38 +63,14 @@ def add(test: str, secs: float, figures: Iterable[tuple[str, object]]) -> None:
 
 
 def table() -> list[str]:
-    """Returns a Markdown table of what has passed: a line per test, its cases together.
-
-    Of figures that are numbers it has the least and the greatest, of others how often each is.
-    """
-    groups: dict[str, list[dict[str, Any]]] = {}
+    """Returns a Markdown table of what has passed: a line per test, its cases together."""
+    groups: dict[str, list[float]] = {}
     for line in {line["test"]: line for line in passed()}.values():
-        groups.setdefault(_group(line["test"]), []).append(line)
-    rows = ["| test | passed | minutes | figures |", "| --- | --- | --- | --- |"]
-    for group, lines in sorted(groups.items()):
-        minutes = sum(line["secs"] for line in lines) / 60
-        rows.append(f"| {group} | {len(lines)} | {minutes:.1f} | {_figures(lines)} |")
+        # The test without its folder and the numbers of its cases.
+        name = line["test"].removeprefix("tests/faults/test_").replace(".py::test_", ": ")
+        group = re.sub(r"-?\b\d+\]$", "]", name.replace("_", " ")).replace("[]", "")
+        groups.setdefault(group, []).append(line["secs"])
+    rows = ["| test | passed | minutes |", "| --- | --- | --- |"]
+    for group, secs in sorted(groups.items()):
+        rows.append(f"| {group} | {len(secs)} | {sum(secs) / 60:.1f} |")
     return rows
-
-
-def _group(test: str) -> str:
-    """Returns the name of a test without its folder and the numbers of its cases."""
-    name = test.removeprefix("tests/faults/test_").replace(".py::test_", ": ").replace("_", " ")
-    return re.sub(r"-?\b\d+\]$", "]", name).replace("[]", "")
-
-
-def _figures(lines: list[dict[str, Any]]) -> str:
-    values: dict[str, list[Any]] = {}
-    for line in lines:
-        for name, value in line["figures"].items():
-            values.setdefault(name, []).append(value)
-    return "; ".join(f"{name} {_summary(several)}" for name, several in values.items())
-
-
-def _summary(values: list[Any]) -> str:
-    numbers = [value for value in values if isinstance(value, int | float)]
-    if len(numbers) < len(values):
-        counts = {str(value): values.count(value) for value in values}
-        return ", ".join(f"{value} ({count})" for value, count in counts.items())
-    least, greatest = min(numbers), max(numbers)
-    return f"{least:g}" if least == greatest else f"{least:g} to {greatest:g}"

@@ -1,28 +1,135 @@
-"""On a disk that takes no more, commands end with one line, and what was there remains."""
+"""On a disk that takes no more, commands end with one line, and what was there remains.
+
+Disks are full, read-only, with a quota, or with a limit of the size of a file.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
 import os
 import pathlib
+import resource
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import pytest
 
 from mtfrun.rundir import RunDirectory
-from tests.faults.disks import FAULTS, faulty_disk, may_mount, size_of
 from tests.faults.forked import ForkedCommand, Preparation, finished, running
-from tests.faults.hooks import Environment, FailingSummaries, Several
+from tests.faults.hooks import fail_summaries, fail_writes, set_environment
 from tests.faults.outcome import Outcome, leftovers, outcome
 from tests.faults.training_run import TrainingRun
 
+FAULTS = {
+    "full": errno.ENOSPC,
+    "quota": errno.EDQUOT,
+    "read-only": errno.EROFS,
+    "limit of a file": errno.EFBIG,
+}
+_OPENED_FOR_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
 BEGUN, RUN = TrainingRun(steps=20), TrainingRun(steps=60)
-# One schedule of both, and no checkpoint that is deleted.
-FLAGS = ["--gin.CosineDecay.total_steps=60", "--gin.CheckpointOptions.max_to_keep=None"]
+# One schedule of both runs, and no checkpoint that is deleted.
+FLAGS = ["--gin.CosineDecay.total_steps=60", "--gin.WARMUP_STEPS=6"]
+FLAGS += ["--gin.CheckpointOptions.max_to_keep=None"]
 # The slow tests have one of each kind of write. The quick ones stand beside what is written.
 SLOW = {"checkpoints": "full", "summaries": "limit of a file", "caches": "full", "decodes": "full"}
 Record = Callable[[str, object], None]
+
+
+def limit_files(size: int) -> None:
+    """Limits every file that the process writes to some bytes (RLIMIT_FSIZE)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+
+
+def refuse_writes(directory: pathlib.Path) -> None:
+    """Lets Python open no file for writing below a directory, as on a read-only disk."""
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event not in ("open", "os.mkdir", "os.rename", "os.remove"):
+            return
+        path, *more = arguments
+        is_read = event == "open" and not (int(str(more[-1])) & _OPENED_FOR_WRITING)
+        is_path = isinstance(path, str | pathlib.Path)
+        if is_path and str(path).startswith(str(directory)) and not is_read:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    sys.addaudithook(hook)
+
+
+@functools.cache
+def may_mount() -> bool:
+    """Returns whether this process may mount file systems."""
+    with tempfile.TemporaryDirectory() as directory:
+        if _mount("-t", "tmpfs", "tmpfs", directory).returncode:
+            return False
+        subprocess.run(["umount", directory], check=True)
+    return True
+
+
+def _mount(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    if shutil.which("mount") is None:
+        return subprocess.CompletedProcess(arguments, 1)
+    return subprocess.run(["mount", *arguments], capture_output=True)
+
+
+@contextlib.contextmanager
+def faulty_disk(fault: str, directory: pathlib.Path, size: int) -> Iterator[list[Preparation]]:
+    """Makes writing fail below a directory in the block, and yields a command's preparations.
+
+    Where no file system may be mounted, a full and a read-only disk are calls that fail. The disk,
+    or a file, can have `size` bytes.
+    """
+    if fault == "quota" or (fault == "full" and not may_mount()):
+        yield [functools.partial(fail_writes, FAULTS[fault], directory)]
+    elif fault == "limit of a file":
+        yield [functools.partial(limit_files, size)]
+    elif fault == "full":
+        with _mounted(directory, "-t", "tmpfs", "-o", f"size={size}", "tmpfs"):
+            yield []
+    elif may_mount():
+        with _mounted(directory, "--bind", str(directory)):
+            done = _mount("-o", "remount,bind,ro", str(directory))
+            assert done.returncode == 0, done.stderr
+            yield []
+    else:
+        yield [functools.partial(refuse_writes, directory)]
+
+
+@contextlib.contextmanager
+def _mounted(directory: pathlib.Path, *arguments: str) -> Iterator[None]:
+    """Mounts a file system in the block, with the files of the directory before and after."""
+    copy = directory.with_name(f"{directory.name}.copy")
+    shutil.copytree(directory, copy)
+    done = _mount(*arguments, str(directory))
+    assert done.returncode == 0, done.stderr
+    is_writable = "tmpfs" in arguments
+    try:
+        if is_writable:
+            shutil.copytree(copy, directory, dirs_exist_ok=True)
+        yield
+        if is_writable:
+            shutil.rmtree(copy)
+            shutil.copytree(directory, copy)
+    finally:
+        subprocess.run(["umount", "--lazy", str(directory)], check=True)
+    if is_writable:
+        shutil.rmtree(directory)
+        copy.rename(directory)
+
+
+def size_of(directory: pathlib.Path) -> int:
+    """Returns the bytes of all files below a directory, in the pages that a tmpfs gives them."""
+    page = resource.getpagesize()
+    sizes = [path.stat().st_size for path in directory.rglob("*") if path.is_file()]
+    return sum(-(-size // page) * page for size in sizes)
 
 
 class Runs(NamedTuple):
@@ -57,10 +164,10 @@ def cases(kind: str) -> list[object]:
 
 
 def _failed(
-    arguments: list[str], output: pathlib.Path, prepare: Preparation | None, fault: str
+    arguments: list[str], output: pathlib.Path, preparations: Sequence[Preparation], fault: str
 ) -> str:
     """Returns the only line about an error of a command that ends with exit code 2."""
-    with running(arguments, output, prepare) as command:
+    with running(arguments, output, *preparations) as command:
         assert command.wait() == 2, command.stderr
     lines = command.stderr.splitlines()
     assert "Traceback" not in command.stderr
@@ -82,8 +189,8 @@ def test_checkpoints_are_kept_and_training_goes_on_when_there_is_room(
     of_save = size_of(model_dir / "checkpoints") // len(checkpoints.steps())
     largest = max(path.stat().st_size for path in (model_dir / "checkpoints").iterdir())
     room = largest - 1 if fault == "limit of a file" else size_of(model_dir) + 3 * of_save
-    with faulty_disk(fault, model_dir, room) as prepare:
-        line = _failed(command, tmp_path / "failed", prepare, fault)
+    with faulty_disk(fault, model_dir, room) as preparations:
+        line = _failed(command, tmp_path / "failed", preparations, fault)
     record_property("mounted", may_mount())
     record_property("checkpoints before and after", f"2 and {len(checkpoints.steps())}")
     assert str(model_dir) in line
@@ -105,13 +212,13 @@ def test_a_run_goes_on_without_summaries(fault: str, runs: Runs, tmp_path: pathl
     events = sum(path.stat().st_size for path in (undisturbed / "train").iterdir())
     assert largest < events, "the limit hits the summaries, not the checkpoints"
     room = (largest + events) // 2
-    with faulty_disk(fault, model_dir / "train", room if fault != "full" else 8192) as prepare:
+    with faulty_disk(fault, model_dir / "train", room if fault != "full" else 8192) as preparations:
         if fault == "quota":
-            prepare = FailingSummaries(FAULTS[fault])
-        with running(command, tmp_path / "output", prepare) as process:
+            preparations = [functools.partial(fail_summaries, FAULTS[fault])]
+        with running(command, tmp_path / "output", *preparations) as process:
             assert process.wait() == 0, process.stderr
         _check_summary_lines(process, model_dir, fault)
-    assert outcome_of_variables(model_dir) == runs.undisturbed.variables
+    assert outcome(model_dir, with_curves=False).variables == runs.undisturbed.variables
 
 
 def _check_summary_lines(process: ForkedCommand, model_dir: pathlib.Path, fault: str) -> None:
@@ -121,11 +228,6 @@ def _check_summary_lines(process: ForkedCommand, model_dir: pathlib.Path, fault:
     for line, name in zip(sorted(lines), sorted(directories), strict=True):
         assert f"{model_dir}/{name}" in line and os.strerror(FAULTS[fault]) in line
         assert "the run continues without them" in line
-
-
-def outcome_of_variables(model_dir: pathlib.Path) -> dict[str, str]:
-    """Returns the hashes of the variables of a run that has no curves."""
-    return outcome(model_dir, with_curves=False).variables
 
 
 @pytest.mark.parametrize("fault", cases("caches"))
@@ -138,16 +240,15 @@ def test_a_cache_that_cannot_be_written_is_one_line_and_no_file(
     command = RUN.command(texts, tmp_path / "run")
     with (texts / "train.txt").open("a") as file:
         file.write("more text\n" * 20_000)
-    with faulty_disk(fault, caches, 16_384) as prepare:
-        environment = Environment({"MTFRUN_CACHE_DIR": str(caches)})
-        steps: list[Preparation] = [environment, *([prepare] if prepare else [])]
-        line = _failed(command, tmp_path / "failed", Several(steps), fault)
+    set_caches = functools.partial(set_environment, {"MTFRUN_CACHE_DIR": str(caches)})
+    with faulty_disk(fault, caches, 16_384) as preparations:
+        line = _failed(command, tmp_path / "failed", [set_caches, *preparations], fault)
         files = [path for path in caches.rglob("*") if path.is_file() and path.suffix != ".lock"]
         assert files == []
     assert f"{caches}" in line and "MTFRUN_CACHE_DIR" in line
     assert not (tmp_path / "run" / "checkpoints").exists()
     # Once there is room, the run needs nothing but to be started again.
-    finished(command, tmp_path / "again", Environment({"MTFRUN_CACHE_DIR": str(caches)}))
+    finished(command, tmp_path / "again", set_caches)
 
 
 @pytest.mark.parametrize("fault", cases("decodes"))
@@ -164,8 +265,8 @@ def test_decodes_that_cannot_be_written_are_one_line_and_the_old_file_remains(
         f"--input={prompts}",
         f"--output={output / 'answers.jsonl'}",
     ]
-    with faulty_disk(fault, output, 8192) as prepare:
-        line = _failed(command, tmp_path / "failed", prepare, fault)
+    with faulty_disk(fault, output, 8192) as preparations:
+        line = _failed(command, tmp_path / "failed", preparations, fault)
         assert (output / "answers.jsonl").read_text() == "old\n"
         assert [path.name for path in output.iterdir()] == ["answers.jsonl"]
     assert str(output / "answers.jsonl") in line

@@ -1,4 +1,4 @@
-"""Readers of prompts, manifests, images and caches answer any bytes with a value or one line."""
+"""Readers of prompts, caches, images and gin files answer any bytes with a value or one line."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from mtfrun import data
 from mtfrun.checkpoints.checkpoints import Checkpoints
 from mtfrun.checkpoints.manifest import _digest, read_manifest
 from mtfrun.cli.inputs import read_pairs, read_prompts
+from mtfrun.configuration import config
+from mtfrun.configuration.statements import Statements
 from mtfrun.data.cache.directory import _sum_of, write_manifest
 from mtfrun.data.cache.tokens import TokenCache, open_cache
 from mtfrun.data.images.idx_images import read_idx
@@ -29,8 +31,11 @@ from mtfrun.data.images.image_cache import PixelCache
 from mtfrun.data.images.image_files import encode_image, size_of
 from mtfrun.data.rows.packing import Plan, stored_plan
 from mtfrun.errors import InputError
+from mtfrun.experiment.runs.settings import ROOTS
 from mtfrun.extras import huggingface
 from tests.faults.fuzzing import KINDS, damaged, fuzz
+
+pytestmark = pytest.mark.parametrize("count", KINDS)
 
 JSONL = [
     b'{"input": "the quick", "target": "brown fox"}\n{"input": "a\\tb", "target": "c"}\n',
@@ -40,7 +45,6 @@ CSV = [b'input,target\r\n"a, ""b""",c\r\n', b'inputs,targets\n"a\nb",c\n\nd,e\n'
 TSV = [b"the quick\tbrown fox\na\tb\r\n", b"no tab\n\t\n"]
 
 
-@pytest.mark.parametrize("count", KINDS)
 @pytest.mark.parametrize("name", ["x.jsonl", "x.tsv", "x.txt", "x.csv"])
 def test_prompts_and_pairs(name: str, count: int, tmp_path: pathlib.Path) -> None:
     path = tmp_path / name
@@ -54,7 +58,6 @@ def test_prompts_and_pairs(name: str, count: int, tmp_path: pathlib.Path) -> Non
     fuzz(count, damaged({"x.jsonl": JSONL, "x.csv": CSV}.get(name, TSV)), read)
 
 
-@pytest.mark.parametrize("count", KINDS)
 @pytest.mark.parametrize(
     "name", ["x.jsonl", "x.tsv", "x.txt", "x.csv", "x.jsonl.gz", "x.jsonl.bz2", "x.jsonl.xz"]
 )
@@ -79,7 +82,6 @@ def test_sources(name: str, count: int, tmp_path: pathlib.Path) -> None:
     fuzz(count, damaged(valid), read)
 
 
-@pytest.mark.parametrize("count", KINDS)
 @pytest.mark.parametrize("is_signed", [False, True], ids=["any hash", "its hash"])
 def test_manifests(is_signed: bool, count: int, tmp_path: pathlib.Path) -> None:
     variables = {"a/kernel": tf.Variable(tf.zeros([2, 3])), "step": tf.Variable(3)}
@@ -111,22 +113,16 @@ def _signed(content: bytes) -> bytes:
 @functools.cache
 def _images() -> list[bytes]:
     images = []
-    for mode, size in (
-        ("RGB", (5, 4)),
-        ("L", (3, 3)),
-        ("RGBA", (2, 2)),
-        ("P", (4, 4)),
-        ("I;16", (2, 2)),
-    ):
+    for mode, kind in [
+        *((mode, "PNG") for mode in ("RGB", "L", "RGBA", "P", "I;16")),
+        ("L", "JPEG"),
+    ]:
         file = io.BytesIO()
-        Image.new(mode, size).save(file, "PNG")
+        Image.new(mode, (5, 4)).save(file, kind)
         images.append(file.getvalue())
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), "red").save(file, "JPEG")
-    return [*images, file.getvalue()]
+    return images
 
 
-@pytest.mark.parametrize("count", KINDS)
 @pytest.mark.parametrize("is_checked", [False, True], ids=["any checksum", "its checksums"])
 def test_images(is_checked: bool, count: int) -> None:
     def read(content: bytes) -> None:
@@ -148,7 +144,6 @@ def _with_checksums(content: bytes) -> bytes:
     return result
 
 
-@pytest.mark.parametrize("count", KINDS)
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_idx_files(suffix: str, count: int, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "images"
@@ -164,7 +159,6 @@ def test_idx_files(suffix: str, count: int, tmp_path: pathlib.Path) -> None:
     fuzz(count, damaged(valid), read)
 
 
-@pytest.mark.parametrize("count", KINDS)
 @pytest.mark.parametrize("name", ["manifest.json", "ends.npy", "tokens.bin"])
 @pytest.mark.parametrize("is_forged", [False, True])
 def test_token_caches(name: str, is_forged: bool, count: int, tmp_path: pathlib.Path) -> None:
@@ -199,7 +193,6 @@ def resign(directory: pathlib.Path, name: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Reading `.npy`:UserWarning")  # headers of Python 2
-@pytest.mark.parametrize("count", KINDS)
 @pytest.mark.parametrize("name", ["manifest.json", "labels.npy"])
 def test_image_caches(name: str, count: int, tmp_path: pathlib.Path) -> None:
     np.save(tmp_path / "labels.npy", np.arange(2, dtype=np.int32))
@@ -217,7 +210,6 @@ def test_image_caches(name: str, count: int, tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Reading `.npy`:UserWarning")  # headers of Python 2
-@pytest.mark.parametrize("count", KINDS)
 def test_plans_of_rows(count: int, tmp_path: pathlib.Path) -> None:
     plan = Plan(np.arange(3), np.array([0, 1, 3]))
     stored_plan(tmp_path, "x", 3, lambda: plan)
@@ -232,7 +224,6 @@ def test_plans_of_rows(count: int, tmp_path: pathlib.Path) -> None:
     fuzz(count, damaged([valid]), read)
 
 
-@pytest.mark.parametrize("count", KINDS)
 @pytest.mark.parametrize("kind", ["sentencepiece", "hugging_face"])
 def test_vocabularies(kind: str, count: int, tmp_path: pathlib.Path) -> None:
     path = tmp_path / "vocabulary"
@@ -275,9 +266,59 @@ def _sentencepiece(directory: pathlib.Path) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def test_the_fuzzer_notices_errors_and_hangs() -> None:
+def test_the_fuzzer_notices_errors(count: int) -> None:
     def fails(content: bytes) -> None:
         raise InputError("one line") if len(content) < 30 else TypeError("a defect")
 
     with pytest.raises(TypeError, match="a defect"):
-        fuzz(20, damaged([b"x" * 50]), fails)
+        fuzz(count, damaged([b"x" * 50]), fails)
+
+
+GIN_FILES = ["defaults.gin", "models/lm_tiny.gin", "data/text_files.gin"]
+# What replaces parts of a configuration, beside any bytes.
+GIN_PIECES = [
+    *(b"@data.Task()", b"@gin.singleton()", b"@gin.macro", b"%SEED", b"%gin.REQUIRED", b"@a/b.C()"),
+    *(b"A = %A\n", b"A = %B\nB = [%A]\n", b"SEED = @mtf.Mesh()\n", b"seed = {[1]: 2}\n"),
+    *(b"include 'x.gin'\n", b"include 'config.gin'\n", b"import os\n", b"from os import path\n"),
+    *(b"import mtfrun.cli.main as data\n", b"experiment.Training.seed = 1\n", b"data = 1\n"),
+    *(b"optim.Product:\n    factors = [1]\n", b"mtf.Mesh:\n", b"  ", b" = ", b".", b"/", b"()"),
+    *(b"TASK/data.Task.name = 'x'\n", b"data.Task.__class__ = 1\n", b"@mtf.Mesh.__init__()"),
+]
+
+
+@pytest.fixture(scope="module")
+def configuration() -> bytes:
+    with config.exclusive():
+        flags = [("a flag", "TEXT_GIN_FILES = 'texts/*.txt'")]
+        config.parse(GIN_FILES, flags, roots=ROOTS)
+        return config.config_text().encode()
+
+
+def test_configurations_of_run_directories(
+    count: int, configuration: bytes, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "config.gin"
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        with config.exclusive():
+            bindings = config.parse([str(path)], [], roots=ROOTS, allowed_imports=())
+            assert isinstance(bindings, list)
+
+    lines = configuration.splitlines(keepends=True)
+    fuzz(
+        count,
+        damaged([configuration, b"".join(lines[:40]), b"".join(lines[30:])], GIN_PIECES),
+        read,
+    )
+    assert list(tmp_path.iterdir()) == [path], "nothing was written"
+
+
+def test_bindings_of_flags(count: int) -> None:
+    binding = b"X = [1, 'a', (2.0, None), {'k': @a.B()}]"
+
+    def read(content: bytes) -> None:
+        Statements().add_flag("--gin.X", content.decode("utf-8", "surrogateescape"))
+
+    fuzz(count, damaged([b"SEED = 3", binding], GIN_PIECES), read)

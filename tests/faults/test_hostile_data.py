@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import functools
 import gzip
 import io
 import json
@@ -27,7 +26,6 @@ from mtfrun import data
 from mtfrun.checkpoints.checkpoints import Checkpoints
 from mtfrun.checkpoints.manifest import read_manifest
 from mtfrun.configuration.errors import one_line
-from mtfrun.configuration.published import load_published
 from mtfrun.data.sources.streams import blocks
 from mtfrun.errors import InputError
 from mtfrun.extras import huggingface
@@ -51,24 +49,14 @@ def link_to_zeros(path: str) -> None:
     pathlib.Path(path).symlink_to("/dev/zero")
 
 
-def _drain(source: data.Source) -> int:
-    return drained(source.examples("train"))
-
-
-def _size(vocabulary: Callable[[str], data.Vocabulary], name: str) -> int:
-    return vocabulary(name).size
-
-
-def drained(examples: Iterable[object]) -> int:
-    return sum(1 for _ in examples)
+def drained(source: data.Source) -> int:
+    return sum(1 for _ in source.examples("train"))
 
 
 JSONL = {
     "nested lists": b'{"text": ' + b"[" * DEEP + b"]" * DEEP + b"}",
     "nested objects": b'{"a":' * DEEP + b"1" + b"}" * DEEP,
     "a list": b"[1, 2]",
-    "null": b'{"text": null}',
-    "no object": b"3",
     "open": b'{"text": "a',
     "NUL": b'{"text": "a"}\x00',
     "UTF-16": '{"text": "a"}'.encode("utf-16"),
@@ -83,7 +71,7 @@ def test_json_lines(name: str, tmp_path: pathlib.Path) -> None:
     source = data.JsonLines({"train": str(path)})
     # Of another encoding it is the file that is wrong, and not its first line.
     place = f"{path} is not text but UTF-16" if name == "UTF-16" else f"{path}:1: "
-    assert place in refused(lambda: drained(source.examples("train")))
+    assert place in refused(lambda: drained(source))
 
 
 @pytest.mark.slow
@@ -93,7 +81,7 @@ def test_a_line_without_an_end_is_not_held_in_memory(name: str, tmp_path: pathli
     path = tmp_path / name
     path.write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
     kind = data.Tsv if "tsv" in name else data.JsonLines
-    line = refused(lambda: drained(kind({"train": str(path)}).examples("train")))
+    line = refused(lambda: drained(kind({"train": str(path)})))
     assert "a line of more than 64 MiB" in line
 
 
@@ -108,24 +96,29 @@ NAMES = [
     "\x1b[2J",
 ]
 SOURCES = ["TextFiles", "TextLines", "TextParagraphs", "JsonLines", "Tsv", "Parquet"]
-QUICK_SOURCES = {"TextLines"}
+VOCABULARIES = [data.SentencePieceVocabulary, huggingface.HuggingFaceVocabulary]
 
 
-@pytest.mark.parametrize("kind", some_quick(SOURCES, QUICK_SOURCES))
-def test_names_that_are_no_files_of_texts(kind: str, tmp_path: pathlib.Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    for name in [*NAMES, str(tmp_path / "pipe"), str(tmp_path), "a" * 5000]:
-        source = getattr(data, kind)({"train": name})
-        refused(functools.partial(_drain, source))
+@pytest.fixture(params=[*NAMES, "pipe", "directory", "a" * 5000])
+def no_file(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
+    """The name of something that is not a regular file."""
+    if request.param == "pipe":
+        os.mkfifo(tmp_path / "pipe")
+    return {"pipe": f"{tmp_path}/pipe", "directory": str(tmp_path)}.get(
+        request.param, request.param
+    )
 
 
-@pytest.mark.parametrize(
-    "kind", ["data.SentencePieceVocabulary", "huggingface.HuggingFaceVocabulary"]
-)
-def test_names_that_are_no_vocabularies(kind: str, tmp_path: pathlib.Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    for name in [*NAMES, str(tmp_path / "pipe"), str(tmp_path), "a" * 5000]:
-        refused(functools.partial(_size, load_published()[kind], name))
+@pytest.mark.parametrize("kind", some_quick(SOURCES, {"TextLines"}))
+def test_names_that_are_no_files_of_texts(kind: str, no_file: str) -> None:
+    refused(lambda: drained(getattr(data, kind)({"train": no_file})))
+
+
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+def test_names_that_are_no_vocabularies(
+    vocabulary: Callable[[str], data.Vocabulary], no_file: str
+) -> None:
+    refused(lambda: vocabulary(no_file).size)
 
 
 MODELS = {
@@ -139,14 +132,13 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize(
-    "kind", ["data.SentencePieceVocabulary", "huggingface.HuggingFaceVocabulary"]
-)
-def test_vocabularies_that_are_none(kind: str, tmp_path: pathlib.Path) -> None:
-    for name, content in MODELS.items():
-        (tmp_path / "model").write_bytes(content)
-        line = refused(lambda: load_published()[kind](str(tmp_path / "model")).size)
-        assert line, name
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+@pytest.mark.parametrize("content", MODELS.values(), ids=MODELS)
+def test_vocabularies_that_are_none(
+    content: bytes, vocabulary: Callable[[str], data.Vocabulary], tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "model").write_bytes(content)
+    refused(lambda: vocabulary(str(tmp_path / "model")).size)
 
 
 def _idx(*sizes: int) -> bytes:
@@ -155,7 +147,6 @@ def _idx(*sizes: int) -> bytes:
 
 IDX = {
     "2^96 bytes": (_idx(2**32 - 1, 2**32 - 1, 2**32 - 1), _idx(2**32 - 1)),
-    "2^60 bytes": (_idx(2**20, 2**20, 2**20), _idx(2**20)),
     "0 modulo 2^64": (_idx(2**31, 2**31, 4), _idx(2**31)),
     "another number of labels": (_idx(2, 2, 2) + bytes(8), _idx(3) + bytes(3)),
     "a label that is not a class": (_idx(2, 2, 2) + bytes(8), _idx(2) + b"\xff\xff"),
@@ -169,7 +160,7 @@ def test_idx_files(name: str, suffix: str, tmp_path: pathlib.Path) -> None:
     for file, content in zip(("images-idx3", "labels-idx1"), IDX[name], strict=True):
         content = gzip.compress(content) if suffix else content
         (tmp_path / f"train-{file}-ubyte{suffix}").write_bytes(content)
-    refused(lambda: drained(data.IdxImages(str(tmp_path)).examples("train")))
+    refused(lambda: drained(data.IdxImages(str(tmp_path))))
 
 
 def test_a_compressed_idx_file_is_read_no_further_than_its_header_says(
@@ -178,7 +169,7 @@ def test_a_compressed_idx_file_is_read_no_further_than_its_header_says(
     images = gzip.compress(_idx(2, 2, 2) + bytes(50_000_000), 1)
     (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(images)
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(_idx(2) + b"\0\1"))
-    line = refused(lambda: drained(data.IdxImages(str(tmp_path)).examples("train")))
+    line = refused(lambda: drained(data.IdxImages(str(tmp_path))))
     assert "has more bytes of data" in line
 
 
@@ -186,7 +177,7 @@ def test_a_compressed_idx_file_is_read_no_further_than_its_header_says(
 def test_idx_files_that_are_none(make: Callable[[str], None], tmp_path: pathlib.Path) -> None:
     for file in ("images-idx3", "labels-idx1"):
         make(str(tmp_path / f"train-{file}-ubyte"))
-    refused(lambda: drained(data.IdxImages(str(tmp_path)).examples("train")))
+    refused(lambda: drained(data.IdxImages(str(tmp_path))))
 
 
 def _png(width: int, height: int, pixels: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
@@ -217,35 +208,37 @@ IMAGES: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.fixture
+def folders(tmp_path: pathlib.Path) -> data.ImageFolders:
+    """Folders of two classes; cat/ has no image yet."""
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "dog/1.png").write_bytes(_plain_png())
+    return data.ImageFolders({"train": str(tmp_path)})
+
+
 @pytest.mark.parametrize("name", some_quick(IMAGES, {"2^62 pixels", "a program"}))
-def test_images(name: str, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "cat").mkdir()
-    (tmp_path / "dog").mkdir()
-    (tmp_path / "dog/1.png").write_bytes(_plain_png())
+def test_images(name: str, folders: data.ImageFolders, tmp_path: pathlib.Path) -> None:
     (tmp_path / "cat/1.png").write_bytes(IMAGES[name]())
-    folders = data.ImageFolders({"train": str(tmp_path)})
-    refused(lambda: drained(folders.examples("train")))
+    refused(lambda: drained(folders))
 
 
-def test_folders_with_links_to_themselves_are_read_once(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "cat").mkdir()
-    (tmp_path / "dog").mkdir()
-    (tmp_path / "dog/1.png").write_bytes(_plain_png())
+def test_folders_with_links_to_themselves_are_read_once(
+    folders: data.ImageFolders, tmp_path: pathlib.Path
+) -> None:
     (tmp_path / "cat/1.png").write_bytes(_plain_png())
     (tmp_path / "cat/again").symlink_to(tmp_path)
     (tmp_path / "cat/up").symlink_to("..")
     with cpu_limit(CPU_SECS):
-        assert drained(data.ImageFolders({"train": str(tmp_path)}).examples("train")) == 2
+        assert drained(folders) == 2
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, link_to_zeros])
-def test_images_that_are_no_files(make: Callable[[str], None], tmp_path: pathlib.Path) -> None:
-    (tmp_path / "cat").mkdir()
-    (tmp_path / "dog").mkdir()
-    (tmp_path / "dog/1.png").write_bytes(_plain_png())
+def test_images_that_are_no_files(
+    make: Callable[[str], None], folders: data.ImageFolders, tmp_path: pathlib.Path
+) -> None:
     make(str(tmp_path / "cat/1.png"))
-    folders = data.ImageFolders({"train": str(tmp_path)})
-    refused(lambda: drained(folders.examples("train")))
+    refused(lambda: drained(folders))
 
 
 def _record(content: bytes, length: int | None = None) -> bytes:
@@ -253,7 +246,7 @@ def _record(content: bytes, length: int | None = None) -> bytes:
     return b"".join(part + struct.pack("<I", masked_crc32c(part)) for part in (header, content))
 
 
-@pytest.mark.parametrize("length", [10**11, 2**60, 2**63 - 1, 2**64 - 1])
+@pytest.mark.parametrize("length", [10**11, 2**64 - 1])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_a_record_with_a_forged_length_is_refused(
     suffix: str, length: int, tmp_path: pathlib.Path
@@ -261,18 +254,11 @@ def test_a_record_with_a_forged_length_is_refused(
     content = _record(b"") + _record(b"x" * 100, length)
     path = tmp_path / f"a.tfrecord{suffix}"
     path.write_bytes(gzip.compress(content) if suffix else content)
-    line = refused(lambda: _drain(data.Tfrecord({"train": str(path)}, skip_bad_records=9)))
+    line = refused(lambda: drained(data.Tfrecord({"train": str(path)}, skip_bad_records=9)))
     assert f"record 2 is of {length:,} bytes" in line
 
 
-@pytest.mark.parametrize(
-    "suffix",
-    [
-        ".gz",
-        pytest.param(".bz2", marks=pytest.mark.slow),
-        pytest.param(".xz", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("suffix", some_quick([".gz", ".bz2", ".xz"], {".gz"}))
 def test_a_small_file_that_decompresses_to_a_large_one_is_refused(
     suffix: str, tmp_path: pathlib.Path
 ) -> None:
@@ -280,7 +266,7 @@ def test_a_small_file_that_decompresses_to_a_large_one_is_refused(
     path = tmp_path / f"a.txt{suffix}"
     with opens[suffix](path, "wb") as file:
         file.write((b"a" * 1000 + b"\n") * 150_000)
-    line = refused(lambda: _drain(data.TextLines({"train": str(path)})))
+    line = refused(lambda: drained(data.TextLines({"train": str(path)})))
     assert "over 200 times as many: if that is meant, decompress it yourself" in line
 
 
@@ -307,22 +293,18 @@ def test_too_many_open_files_are_not_called_damage(tmp_path: pathlib.Path) -> No
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     for line in lines:
         assert "Too many open files; nothing is damaged: raise the limit" in line
-    assert _drain(source) == 1
+    assert drained(source) == 1
     Checkpoints(tmp_path).restore(None, variables)
 
 
 def test_invalid_events_are_refused(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "events.out.tfevents.1.x"
-    for number, content in enumerate(
-        (
-            _record(b"no event"),
-            _record(b"") + _record(b"x" * 100, 10**11),
-            _record(_scalar([10**12]).SerializeToString()),
-            _record(_scalar([], text=b"x").SerializeToString()),
-        )
-    ):
+    forged_length = _record(b"") + _record(b"x" * 100, 10**11)
+    forged_shape = _record(_scalar([10**12]).SerializeToString())
+    text = _record(_scalar([], text=b"x").SerializeToString())
+    for content in (_record(b"no event"), forged_length, forged_shape, text):
         path.write_bytes(content)
-        assert str(tmp_path) in refused(lambda: read_curves(tmp_path)), number
+        assert str(tmp_path) in refused(lambda: read_curves(tmp_path))
     path.unlink()
     os.mkfifo(path)
     assert "Not a regular file" in refused(lambda: read_curves(tmp_path))
@@ -368,9 +350,8 @@ def test_tokenizers_that_panic_are_refused(
 ) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(_plain_tokenizer(**PANICS[name]))
-    assert "tokenizer.json" in refused(
-        lambda: huggingface.HuggingFaceVocabulary(str(path), pad_id=-1)
-    )
+    line = refused(lambda: huggingface.HuggingFaceVocabulary(str(path), pad_id=-1))
+    assert "tokenizer.json" in line
     assert not capfd.readouterr().err
 
 
@@ -383,15 +364,9 @@ def test_a_word_without_an_id_is_one_line(tmp_path: pathlib.Path) -> None:
 
 
 def test_a_regular_expression_that_explodes_ends(tmp_path: pathlib.Path) -> None:
-    content = _plain_tokenizer(
-        normalizer={"type": "Replace", "pattern": {"Regex": "(a|a)*(a|a)*b$"}, "content": "x"},
-        pre_tokenizer={
-            "type": "Split",
-            "pattern": {"Regex": "(a+)+$"},
-            "behavior": "Isolated",
-            "invert": False,
-        },
-    )
+    normalizer = {"type": "Replace", "pattern": {"Regex": "(a|a)*(a|a)*b$"}, "content": "x"}
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated"}
+    content = _plain_tokenizer(normalizer=normalizer, pre_tokenizer={**split, "invert": False})
     (tmp_path / "tokenizer.json").write_bytes(content)
     with cpu_limit(CPU_SECS):
         vocabulary = huggingface.HuggingFaceVocabulary(str(tmp_path / "tokenizer.json"))

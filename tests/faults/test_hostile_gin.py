@@ -24,13 +24,11 @@ experiment.Evaluation.max_batches = %SEED
 """
 TEXTS = {
     "nested lists": "SEED = " + "[" * DEEP + "]" * DEEP,
-    "nested parentheses": "SEED = " + "(" * DEEP + "1" + ")" * DEEP,
     "open brackets": "SEED = " + "[" * DEEP,
     "signs": "SEED = " + "-" * DEEP + "1",
     "a power": "SEED = 10**10**10",
     "a large number": "SEED = 1e999",
     "a million digits": "SEED = " + "9" * 1_000_000,
-    "a million hexadecimal digits": "SEED = 0x" + "f" * 1_000_000,
     "many strings": "SEED = " + " ".join(["'a'"] * DEEP),
     "a long string": "SEED = '" + "a" * 900_000 + "'",
     "a long name": "A" * 900_000 + " = 1",
@@ -38,13 +36,11 @@ TEXTS = {
     "a long module": "import mtfrun." + "a." * 10_000 + "a\nSEED = 1",
     "a large file": "SEED = 1\n#" + "a" * (1 << 20),
     "itself": "SEED = %SEED",
-    "each other": "A = %B\nB = %A\nSEED = %A",
     "a chain": "\n".join(f"M{i} = %M{i + 1}" for i in range(5000)) + "\nM5000 = 1\nSEED = %M0",
     "doubling": "\n".join(f"M{i} = [%M{i + 1}, %M{i + 1}]" for i in range(40))
     + "\nM40 = 1\nSEED = %M0",
     "a directory": "include '.'\nSEED = 1",
     "a device": "include '/dev/zero'\nSEED = 1",
-    "memory": "include '/proc/self/mem'\nSEED = 1",
     "the file itself": "include 'config.gin'\nSEED = 1",
     "a NUL in a name": "include 'x\\x00.gin'\nSEED = 1",
     "another module": "import antigravity\nSEED = 1",
@@ -101,17 +97,13 @@ def test_sequences_for_terminals_are_escaped(text: str, directory: pathlib.Path)
     assert text not in refusal(path)
 
 
-def _write_chain(directory: pathlib.Path, count: int, times: int) -> None:
-    for i in range(count):
-        (directory / f"{i}.gin").write_text(f"include '{i + 1}.gin'\n" * times)
-    (directory / f"{count}.gin").write_text("SEED = 1\n")
-
-
 @pytest.mark.parametrize(
     ("count", "times"), [(2000, 1), (22, 2)], ids=["a long chain", "files included twice"]
 )
 def test_includes_are_bounded(count: int, times: int, directory: pathlib.Path) -> None:
-    _write_chain(directory, count, times)
+    for i in range(count):
+        (directory / f"{i}.gin").write_text(f"include '{i + 1}.gin'\n" * times)
+    (directory / f"{count}.gin").write_text("SEED = 1\n")
     (directory / "config.gin").write_text(f"{BEFORE}include '0.gin'\n")
     assert "more than" in refusal(directory / "config.gin")
 

@@ -79,8 +79,8 @@ def _in_time() -> Iterator[None]:
         signal.signal(signal.SIGALRM, former)
 
 
-def check(arguments: list[str]) -> tuple[int, str]:
-    """Returns code and standard error of a command, which must end with success or one line."""
+def check(arguments: list[str]) -> None:
+    """Runs a command, which must end with success or one line."""
     with _in_time():
         process = mtfrun_here(*arguments)
     text = process.stderr.decode()
@@ -89,7 +89,14 @@ def check(arguments: list[str]) -> tuple[int, str]:
     assert len(errors) == (process.returncode == 2), text
     assert "Traceback" not in text
     assert all(line.isprintable() for line in text.splitlines())
-    return process.returncode, text
+
+
+def check_commands(run: pathlib.Path, flags: list[str]) -> None:
+    """Evaluates and trains a run; the file `victim` beside it must stay as it is."""
+    check(["eval", f"--model_dir={run}"])
+    check(["train", *flags, f"--model_dir={run}", "--gin.TRAIN_STEPS=3"])
+    assert (run.parent / "victim").read_text() == VICTIM
+    assert sorted(path.name for path in run.parent.iterdir()) == ["run", "victim"]
 
 
 @pytest.mark.parametrize(
@@ -98,8 +105,8 @@ def check(arguments: list[str]) -> tuple[int, str]:
         pytest.param(file, name, marks=[] if (file, name) in QUICK else pytest.mark.slow)
         for i, file in enumerate(FILES)
         for j, name in enumerate(FORGERIES)
-        # Every file in three ways, every way for six files.
-        if (i + j) % 3 == 0 or (file, name) in QUICK
+        # Every file in one way, every way for two files.
+        if (i + j) % len(FORGERIES) == 0 or (file, name) in QUICK
     ],
 )
 def test_a_forged_file(
@@ -115,32 +122,22 @@ def test_a_forged_file(
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
     FORGERIES[forgery](path, victim)
-    check(["eval", f"--model_dir={run}"])
-    check(["train", *flags, f"--model_dir={run}", "--gin.TRAIN_STEPS=3"])
-    assert victim.read_text() == VICTIM
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "victim"]
+    check_commands(run, flags)
 
 
 FORGED: dict[str, dict[str, Any]] = {
     "a path out of the directory": {"files": {"../../victim": None}},
-    "an absolute path": {"files": {"/etc/passwd": None}},
     "another checkpoint's file": {"files": {"ckpt-1.index": None}},
     "a prefix with a path": {"prefix": "../run/checkpoints/ckpt-2"},
     "a huge size of a file": {"files": {"ckpt-2.index": 2**62}},
     "a huge shape": {"shape": [2**40, 2**40]},
     "a shape of many dimensions": {"shape": [1] * 100_000},
-    "an unknown type": {"dtype": "object"},
     "a position that is huge": {"metadata": {"data_position": 2**62}},
-    "a negative position": {"metadata": {"data_position": -1}},
     "a huge seed": {"metadata": {"seed": 2**200}},
     "sums that are no numbers": {"metadata": {"curve_sums": {"loss": "x"}}},
-    "sums that are a list": {"metadata": {"curve_sums": [1]}},
     "a configuration that is a list": {"metadata": {"configuration": [1]}},
-    "numbers that are a text": {"metadata": {"configuration": {"numbers": "x"}}},
     "versions with escapes": {"metadata": {"versions": {"\x1b[2J": "\x1b[31m"}}},
-    "versions that are nested": {"metadata": {"versions": {"a": [[[{}]]]}}},
     "data that is a list": {"metadata": {"data": [1, 2]}},
-    "vocabularies that are a text": {"metadata": {"data": {"vocabularies": "x"}}},
     "a hash that is a list": {"metadata": {"data": {"vocabularies": {"targets": [1]}}}},
 }
 
@@ -165,40 +162,21 @@ def test_a_forged_manifest_with_its_hash(
     content["prefix"] = change.get("prefix", content["prefix"])
     content["metadata"].update(change.get("metadata", {}))
     path.write_text(json.dumps({**content, "sha256": _digest(content)}))
-    check(["eval", f"--model_dir={run}"])
-    check(["train", *flags, f"--model_dir={run}", "--gin.TRAIN_STEPS=3"])
-    assert (tmp_path / "victim").read_text() == VICTIM
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "victim"]
+    check_commands(run, flags)
 
 
-NAMES = [
-    *("../../x/../y", "~nobody_here/x", "-rf", "--", "\x1b[2J", "a\nb", "x" * 300, "/dev/null/x"),
-    *(
-        "/proc/x",
-        "/dev/zero",
-        ".",
-        "",
-        "a\x00b",
-        "\udcff",
-        "*",
-        "$(touch pwned)",
-        "CON",
-        "a/" * 3000,
-    ),
-]
+NAMES = ["../../x/../y", "~nobody_here/x", "-rf", "\x1b[2J", "x" * 300, "/dev/null/x", "", "*"]
+NAMES += ["a\x00b", "\udcff", "$(touch pwned)", "a/" * 3000]
 
 
 @pytest.mark.parametrize("name", some_quick(NAMES, {"a\x00b"}))
 def test_names_of_runs_and_outputs(
-    name: str,
-    trained: tuple[pathlib.Path, list[str]],
-    tmp_path: pathlib.Path,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, trained: tuple[pathlib.Path, list[str]], tmp_path: pathlib.Path
 ) -> None:
-    original, _ = trained
     check(["eval", f"--model_dir={name}"])
-    output = os.path.join(tmp_path, name.lstrip("/")) if name[:1] != "/" else name  # noqa: PTH118
-    prompt = ["decode", f"--model_dir={original}", "--prompt=a", "--gin.Decoding.decode_length=1"]
-    before = sorted(os.listdir(pathlib.Path(__file__).parents[2]))  # noqa: PTH208
-    check([*prompt, f"--output={output}"])
-    assert sorted(os.listdir(pathlib.Path(__file__).parents[2])) == before  # noqa: PTH208
+    output = name if name.startswith("/") else f"{tmp_path}/{name}"
+    prompt = ["decode", f"--model_dir={trained[0]}", "--prompt=a"]
+    root = pathlib.Path(__file__).parents[2]
+    before = sorted(root.iterdir())
+    check([*prompt, "--gin.Decoding.decode_length=1", f"--output={output}"])
+    assert sorted(root.iterdir()) == before

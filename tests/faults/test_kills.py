@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import random
-import re
 import signal
 import time
 from collections.abc import Callable
@@ -13,17 +13,15 @@ import pytest
 
 from mtfrun.rundir import RunDirectory
 from tests.faults.forked import finished, running
-from tests.faults.hooks import Announce
+from tests.faults.hooks import announce
 from tests.faults.outcome import Outcome, leftovers, outcome
-from tests.faults.training_run import MESHES, SAVES, TrainingRun
+from tests.faults.training_run import MESHES, SAVES, TrainingRun, last_step
 
 KILLS = 50
 # A fifth of the kills comes before the first step; seconds, of which a start takes one or more.
 _STARTS, _START_SECS = 5, 1.0
 # Seconds after a step, which takes milliseconds: within steps, points, saves and evaluations.
 _STEP_SECS = 0.03
-
-_STEP = re.compile(r"^step (\d+)/", re.MULTILINE)
 
 Record = Callable[[str, object], None]
 
@@ -39,11 +37,11 @@ def _kill(run: TrainingRun, number: int, directory: pathlib.Path, record: Record
             time.sleep(rng.uniform(0.0, _START_SECS))
         else:
             step = rng.randrange(run.steps)
-            command.wait_for(lambda text: _last_step(text) >= step)
+            command.wait_for(lambda text: last_step(text) >= step)
             time.sleep(rng.uniform(0.0, _STEP_SECS))
         command.send(signal.SIGKILL)
         assert command.wait() in (-signal.SIGKILL, 0)
-        reached = _last_step(command.stderr)
+        reached = last_step(command.stderr)
     saved = RunDirectory(model_dir).checkpoints().latest()
     unfinished = list((model_dir / "checkpoints").glob(".*.partial")) if saved else []
     resumed = finished(arguments, directory / "resumed").stderr
@@ -51,11 +49,6 @@ def _kill(run: TrainingRun, number: int, directory: pathlib.Path, record: Record
     for name, value in {"at": reached, "from": saved or 0, "saving": len(unfinished)}.items():
         record(name, value)
     return model_dir
-
-
-def _last_step(stderr: str) -> int:
-    """Returns the last step that a run has printed; 0 for none."""
-    return max((int(step) for step in _STEP.findall(stderr)), default=0)
 
 
 def _check_kill(
@@ -87,18 +80,6 @@ def test_a_killed_run_ends_with_the_same_bits(
     _check_kill(run, number, undisturbed, tmp_path, record_property)
 
 
-@pytest.mark.slow  # a kill within a save is in the default suite: test_saves.py
-@pytest.mark.parametrize("saves", SAVES)
-def test_one_killed_run_ends_with_the_same_bits(
-    saves: str,
-    undisturbed: Callable[[TrainingRun], Outcome],
-    tmp_path: pathlib.Path,
-    record_property: Record,
-) -> None:
-    run = TrainingRun(steps=30, saves=saves)
-    _check_kill(run, 1, undisturbed, tmp_path / "killed", record_property)
-
-
 @pytest.mark.slow
 def test_a_killed_run_on_a_mesh_ends_with_the_same_bits(
     undisturbed: Callable[[TrainingRun], Outcome], tmp_path: pathlib.Path, record_property: Record
@@ -118,14 +99,10 @@ def test_a_run_killed_in_an_evaluation_evaluates_again(
     """
     run = TrainingRun(steps=60)
     begun = tmp_path / "begun"
-    announce = Announce(
-        "mtfrun.experiment.evaluation.evaluation:Evaluation.__call__",
-        evaluation,
-        str(begun),
-        secs=60.0,
-    )
+    target = "mtfrun.experiment.evaluation.evaluation:Evaluation.__call__"
+    at_call = functools.partial(announce, target, evaluation, begun, secs=60.0)
     command = run.command(tmp_path, tmp_path / "run")
-    with running(command, tmp_path / "killed", announce) as process:
+    with running(command, tmp_path / "killed", at_call) as process:
         while not begun.exists():
             assert not process.has_ended, process.stderr
             time.sleep(0.01)

@@ -17,8 +17,6 @@ from mtfrun.checkpoints.checkpoints import Checkpoints
 from tests.rundir.small_model import names
 
 ROOT = pathlib.Path(__file__).parent.parent.parent
-# Of the default suite, and of the long form.
-ROUNDS, MANY_ROUNDS = 4, 200
 
 # TensorFlow is imported once; every round forks a trainer from that, before TensorFlow has started
 # any thread. The trainer restores, then saves step after step until it is killed.
@@ -67,26 +65,16 @@ SCRIPT = """
     print(json.dumps({"restored": restored, "acknowledged": acknowledged}))
 """
 
-
 Record = Callable[[str, object], None]
 
 
-@pytest.mark.slow
-def test_sigkill_during_saves_never_loses_a_checkpoint(
-    tmp_path: pathlib.Path, record_property: Record
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(4, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.faults)]
+)
+def test_a_kill_loses_no_acknowledged_checkpoint_and_leaves_no_file(
+    rounds: int, tmp_path: pathlib.Path, record_property: Record
 ) -> None:
-    _check_kills(ROUNDS, tmp_path / "checkpoints", record_property)
-
-
-@pytest.mark.faults
-def test_many_kills_during_saves_never_lose_a_checkpoint(
-    tmp_path: pathlib.Path, record_property: Record
-) -> None:
-    _check_kills(MANY_ROUNDS, tmp_path / "checkpoints", record_property)
-
-
-def _check_kills(rounds: int, directory: pathlib.Path, record: Record) -> None:
-    """Raises if a kill has lost a checkpoint that was acknowledged, or has left files."""
+    directory = tmp_path / "checkpoints"
     process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SCRIPT), str(rounds), str(directory)],
         capture_output=True,
@@ -108,5 +96,4 @@ def _check_kills(rounds: int, directory: pathlib.Path, record: Record) -> None:
     assert {name.split(".")[0] for name in names(directory)} == {
         f"ckpt-{step}" for step in checkpoints.steps()
     }
-    record("kills", rounds)
-    record("checkpoints", report["acknowledged"])
+    record_property("checkpoints", report["acknowledged"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import os
 import pathlib
 import signal
@@ -16,16 +17,12 @@ import pytest
 
 from mtfrun.extras.audit.ledger import newest_recorded_step, read_ledger
 from tests.faults.forked import PATIENCE, finished, running
-from tests.faults.hooks import JumpingClock
+from tests.faults.hooks import jumping_clock
 from tests.faults.outcome import Outcome, leftovers, outcome
 from tests.faults.training_run import TrainingRun
 
 # The number of the system call on all processors: man 2 pidfd_getfd.
 _PIDFD_GETFD = 438
-
-
-def _kill(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
 
 
 def _delay(pid: int) -> None:
@@ -75,7 +72,7 @@ def _pid(run: pathlib.Path, process: int) -> int:
     raise AssertionError(f"no process {process}")
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_processes_that_are_killed_delayed_and_cut_off_end_with_the_same_bits(
     tmp_path: pathlib.Path,
 ) -> None:
@@ -84,7 +81,11 @@ def test_processes_that_are_killed_delayed_and_cut_off_end_with_the_same_bits(
     undisturbed, run = tmp_path / "undisturbed", tmp_path / "run"
     finished([*launch, *training.command(tmp_path, undisturbed)], tmp_path / "first")
     with running([*launch, *training.command(tmp_path, run)], tmp_path / "second") as command:
-        for step, process, strike in ((12, 1, _kill), (24, 0, _delay), (36, 0, _cut_connections)):
+        for step, process, strike in (
+            (12, 1, lambda pid: os.kill(pid, signal.SIGKILL)),
+            (24, 0, _delay),
+            (36, 0, _cut_connections),
+        ):
             _wait_for_step(run, step)
             strike(_pid(run, process))
         assert command.wait() == 0, command.stderr
@@ -95,14 +96,15 @@ def test_processes_that_are_killed_delayed_and_cut_off_end_with_the_same_bits(
     assert leftovers(run) == []
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_jump_of_the_clock_saves_at_once_and_changes_no_bit(
     tmp_path: pathlib.Path, undisturbed: Callable[[TrainingRun], Outcome]
 ) -> None:
     training, run, jump = TrainingRun(steps=60), tmp_path / "run", tmp_path / "jump"
     flags = ["--gin.CheckpointOptions.every_secs=1800", "--gin.CheckpointOptions.max_to_keep=None"]
     arguments = [*training.command(tmp_path, run), *flags]
-    with running(arguments, tmp_path / "output", JumpingClock(str(jump))) as command:
+    clock = functools.partial(jumping_clock, jump)
+    with running(arguments, tmp_path / "output", clock) as command:
         _wait_for_step(run, 15)
         jump.touch()
         assert command.wait() == 0, command.stderr

@@ -20,13 +20,7 @@ Record = Callable[[str, object], None]
 
 
 class Sample(NamedTuple):
-    """A process at a moment.
-
-    Attributes:
-      step: the last one that it has printed.
-      memory: resident bytes.
-      files: open ones.
-    """
+    """The last step that a process has printed, its resident bytes and its open files."""
 
     step: int
     memory: int
@@ -56,19 +50,29 @@ def _samples(command: ForkedCommand) -> list[Sample]:
     return samples
 
 
-def _check_growth(steps: int, settled: int, directory: pathlib.Path, record: Record) -> None:
-    """Raises if memory or files of a run grow after step `settled`.
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("steps", "settled"),
+    [
+        pytest.param(2_000, 600, marks=pytest.mark.slow),
+        pytest.param(20_000, 2_000, marks=pytest.mark.faults),
+    ],
+)
+def test_memory_and_files_do_not_grow(
+    steps: int, settled: int, tmp_path: pathlib.Path, record_property: Record
+) -> None:
+    """After step `settled`.
 
     Memory at a moment is the median over a tenth of the steps. Files are the fewest of a tenth: a
     save in progress has some more open.
     """
     command = [
-        *TrainingRun(steps=steps, visit=10).command(directory, directory / "run"),
+        *TrainingRun(steps=steps, visit=10).command(tmp_path, tmp_path / "run"),
         "--gin.LOG_EVERY=20",
         "--gin.CHECKPOINT_EVERY=100",
         f"--gin.EVAL_EVERY={steps // 40}",
     ]
-    with running(command, directory / "output") as process:
+    with running(command, tmp_path / "output") as process:
         samples = _samples(process)
         assert process.wait() == 0, process.stderr
     tenth = steps // 10
@@ -78,20 +82,9 @@ def _check_growth(steps: int, settled: int, directory: pathlib.Path, record: Rec
     memory = [statistics.median(sample.memory for sample in part) for part in (first, last)]
     files = [min(sample.files for sample in part) for part in (first, last)]
     growth = memory[1] / memory[0] - 1
-    record("steps", steps)
-    record("MB", round(memory[1] / 1e6))
-    record("growth %", round(100 * growth, 2))
-    record("open files", files[1])
+    record_property("steps", steps)
+    record_property("MB", round(memory[1] / 1e6))
+    record_property("growth %", round(100 * growth, 2))
+    record_property("open files", files[1])
     assert growth < LARGEST_GROWTH, f"{memory} bytes"
     assert files[1] <= files[0]
-
-
-@pytest.mark.faults
-@pytest.mark.timeout(3600)
-def test_memory_and_files_of_20000_steps(tmp_path: pathlib.Path, record_property: Record) -> None:
-    _check_growth(20_000, 2_000, tmp_path, record_property)
-
-
-@pytest.mark.slow
-def test_memory_and_files_of_2000_steps(tmp_path: pathlib.Path, record_property: Record) -> None:
-    _check_growth(2_000, 600, tmp_path, record_property)

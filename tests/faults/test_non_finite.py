@@ -16,11 +16,7 @@ from mtfrun.training import CheckpointOptions, TrainOptions
 from tests.training import toy_run
 from tests.training.toy_model import Bigram
 
-MESHES = [
-    "data:2,model:2",
-    pytest.param("data:1,model:1", marks=pytest.mark.slow),
-    pytest.param("data:1,model:4", marks=pytest.mark.slow),
-]
+MESHES = ["data:2,model:2", pytest.param("data:1,model:1", marks=pytest.mark.slow)]
 OPTIONS = TrainOptions(4, 2, log_every_steps=1, checkpoints=CheckpointOptions(every_steps=1))
 
 
@@ -51,9 +47,6 @@ class Spiking(Bigram):
         pytest.param(
             *(mtf.log, -1.0, "the loss of step 1"), id="NaN in the loss", marks=pytest.mark.slow
         ),
-        pytest.param(
-            *(mtf.log, 0.0, "the loss of step 1"), id="infinity in the loss", marks=pytest.mark.slow
-        ),
         # 0, with an infinite derivative.
         pytest.param(mtf.sqrt, 0.0, "the gradient of model/spike of step 1", id="one gradient"),
     ],
@@ -75,11 +68,8 @@ def test_one_element_on_one_device_is_found(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh_shape", MESHES)
-def test_weights_that_are_not_finite_after_an_update_are_not_saved(
-    mesh_shape: str, tmp_path: pathlib.Path
-) -> None:
+def test_weights_that_are_not_finite_after_an_update_are_not_saved(tmp_path: pathlib.Path) -> None:
     huge = optim.Sgd(learning_rate=1e39)
     with pytest.raises(NonFiniteError, match=r"variable model/\w+ of step 1 is not finite"):
-        toy_run.toy_train(str(tmp_path), OPTIONS, optimizer=huge, mesh_shape=mesh_shape)
+        toy_run.toy_train(str(tmp_path), OPTIONS, optimizer=huge, mesh_shape="data:2,model:2")
     assert RunDirectory(tmp_path).checkpoints().steps() == []

@@ -6,17 +6,15 @@ import functools
 import json
 import pathlib
 import random
-import re
 from collections.abc import Callable
 
 import pytest
 
 from tests.cli.command import TINY, tiny_experiment, tiny_pairs_experiment
 from tests.faults.forked import finished, running
-from tests.faults.training_run import MESHES
+from tests.faults.training_run import MESHES, last_step
 
 STEPS, SAVED, KILLS, STRETCHES, LONGEST = 60, 10, 2, 13, 20
-_STEP = re.compile(r"^step (\d+)/", re.MULTILINE)
 
 
 def _mixture(directory: pathlib.Path) -> list[str]:
@@ -57,21 +55,13 @@ def killed_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str],
         ends = sorted(rng.sample(range(SAVED + 1, STEPS - 2), KILLS))
         for number, end in enumerate(ends):
             with running(flags, directory / f"killed {number}") as command:
-                came = command.wait_for(functools.partial(_has_reached, end))
+                came = command.wait_for(lambda text, end=end: last_step(text) >= end)
                 assert came, command.stderr
                 command.kill()
         finished(flags, directory / "output")
         return directory / "run"
 
     return train
-
-
-def _has_reached(step: int, text: str) -> bool:
-    return _last_step(text) >= step
-
-
-def _last_step(text: str) -> int:
-    return max(map(int, _STEP.findall(text)), default=0)
 
 
 @pytest.mark.faults

@@ -12,7 +12,7 @@ import pytest
 
 from mtfrun.rundir import RunDirectory
 from tests.faults.forked import finished, running
-from tests.faults.kills import CountOperations, KillAtOperation
+from tests.faults.hooks import count_operations, kill_at_operation
 from tests.faults.outcome import Outcome, leftovers, outcome
 from tests.faults.test_kills import Record
 from tests.faults.training_run import MESHES, SAVES, TrainingRun
@@ -32,7 +32,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrainingR
     def train(run: TrainingRun) -> Undisturbed:
         directory = tmp_path_factory.mktemp("undisturbed")
         model_dir, count = directory / "run", directory / "count"
-        prepare = CountOperations(str(model_dir / "checkpoints"), str(count))
+        prepare = functools.partial(count_operations, model_dir / "checkpoints", count)
         finished(run.command(directory, model_dir), directory / "output", prepare)
         return outcome(model_dir), int(count.read_text())
 
@@ -53,7 +53,7 @@ def _check_kill(
     arguments = run.command(directory, model_dir)
     at = rng.randrange(1, operations + 1)
     secs = rng.uniform(0.0, _DELAY_SECS) if number % 2 else 0.0
-    kill = KillAtOperation(str(model_dir / "checkpoints"), at, secs)
+    kill = functools.partial(kill_at_operation, model_dir / "checkpoints", at, secs)
     with running(arguments, directory / "killed", kill) as command:
         code = command.wait()
     assert code == -signal.SIGKILL or (secs and code == 0), command.stderr
@@ -86,14 +86,10 @@ def test_a_run_killed_within_a_save_ends_with_the_same_bits(
     _check_kill(run, number, undisturbed(run), tmp_path, record_property)
 
 
-@pytest.mark.parametrize(
-    "saves", [pytest.param("synchronous", marks=pytest.mark.slow), "asynchronous"]
-)
 def test_one_run_killed_within_a_save_ends_with_the_same_bits(
-    saves: str,
     undisturbed: Callable[[TrainingRun], Undisturbed],
     tmp_path: pathlib.Path,
     record_property: Record,
 ) -> None:
-    run = TrainingRun(steps=30, saves=saves)
+    run = TrainingRun(steps=30, saves="asynchronous")
     _check_kill(run, 0, undisturbed(run), tmp_path / "run", record_property)

@@ -18,19 +18,22 @@ from tests.faults.forked import PATIENCE, finished, running
 from tests.faults.outcome import leftovers, outcome
 from tests.faults.training_run import TrainingRun
 
-READS, READERS = 200, 4
+READERS = 4
 # So many checkpoints at least must have been read, or they were not replaced meanwhile.
 CHECKPOINTS = 3
 RACES = 10
 Record = Callable[[str, object], None]
 
 
-def _check_race(directory: pathlib.Path) -> None:
-    """Raises unless of two trainers that start at once one is refused and one is undisturbed."""
+@pytest.mark.parametrize(
+    "number",
+    [pytest.param(i, marks=pytest.mark.faults if i else pytest.mark.slow) for i in range(RACES)],
+)
+def test_of_two_trainers_one_is_refused(number: int, tmp_path: pathlib.Path) -> None:
     run = TrainingRun(steps=60)
-    model_dir = directory / "run"
-    command = run.command(directory, model_dir)
-    with running(command, directory / "one") as one, running(command, directory / "two") as two:
+    model_dir = tmp_path / "run"
+    command = run.command(tmp_path, model_dir)
+    with running(command, tmp_path / "one") as one, running(command, tmp_path / "two") as two:
         codes = {one.wait(): one, two.wait(): two}
     if set(codes) == {0}:  # the second began when the first had finished
         assert "already finished" in one.stderr + two.stderr
@@ -38,33 +41,21 @@ def _check_race(directory: pathlib.Path) -> None:
         assert set(codes) == {0, 2}, one.stderr + two.stderr
         (line,) = codes[2].stderr.splitlines()
         assert f"{model_dir} is in use by " in line
-    finished(run.command(directory, directory / "undisturbed"), directory / "alone")
-    assert outcome(model_dir).differences(outcome(directory / "undisturbed")) == []
+    finished(run.command(tmp_path, tmp_path / "undisturbed"), tmp_path / "alone")
+    assert outcome(model_dir).differences(outcome(tmp_path / "undisturbed")) == []
     assert leftovers(model_dir) == []
 
 
-@pytest.mark.faults
-@pytest.mark.parametrize("number", range(RACES))
-def test_of_two_trainers_one_is_refused(number: int, tmp_path: pathlib.Path) -> None:
-    _check_race(tmp_path)
-
-
-@pytest.mark.slow
-def test_a_second_trainer_is_refused(tmp_path: pathlib.Path) -> None:
-    _check_race(tmp_path)
-
-
-def _check_readers(reads: int, directory: pathlib.Path, record: Record) -> None:
-    """Raises unless all reads get a whole checkpoint while each of them is soon replaced.
-
-    Args:
-      reads: the least number; there are more if the trainer is slow to replace checkpoints.
-      directory: an empty one.
-      record: of the test.
-    """
-    model_dir = directory / "run"
+@pytest.mark.parametrize(
+    "reads", [pytest.param(20, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.faults)]
+)
+def test_readers_never_fail_while_checkpoints_are_replaced(
+    reads: int, tmp_path: pathlib.Path, record_property: Record
+) -> None:
+    """There are more reads if the trainer is slow to replace checkpoints."""
+    model_dir = tmp_path / "run"
     command = [
-        *TrainingRun(steps=1_000_000, visit=1).command(directory, model_dir),
+        *TrainingRun(steps=1_000_000, visit=1).command(tmp_path, model_dir),
         "--gin.EVAL_EVERY=None",
         "--gin.CHECKPOINT_EVERY=1",
         "--gin.CheckpointOptions.max_to_keep=1",
@@ -91,7 +82,7 @@ def _check_readers(reads: int, directory: pathlib.Path, record: Record) -> None:
                 steps.append(manifest.step)
             assert time.monotonic() < deadline, f"only {set(steps)} were read"
 
-    with running(command, directory / "trainer") as trainer:
+    with running(command, tmp_path / "trainer") as trainer:
         assert trainer.wait_for(lambda text: "step 2/" in text)
         with concurrent.futures.ThreadPoolExecutor(READERS) as readers:
             for future in [readers.submit(read) for _ in range(READERS)]:
@@ -99,20 +90,6 @@ def _check_readers(reads: int, directory: pathlib.Path, record: Record) -> None:
         assert not trainer.has_ended, trainer.stderr
         trainer.send(signal.SIGTERM)
         assert trainer.wait() == 128 + signal.SIGTERM
-    record("reads", len(steps))
-    record("checkpoints read", len(set(steps)))
-    record("checkpoints written", RunDirectory(model_dir).checkpoints().latest())
-
-
-@pytest.mark.faults
-def test_readers_never_fail_while_checkpoints_are_replaced(
-    tmp_path: pathlib.Path, record_property: Record
-) -> None:
-    _check_readers(READS, tmp_path, record_property)
-
-
-@pytest.mark.slow
-def test_some_readers_do_not_fail_while_checkpoints_are_replaced(
-    tmp_path: pathlib.Path, record_property: Record
-) -> None:
-    _check_readers(20, tmp_path, record_property)
+    record_property("reads", len(steps))
+    record_property("checkpoints read", len(set(steps)))
+    record_property("checkpoints written", RunDirectory(model_dir).checkpoints().latest())

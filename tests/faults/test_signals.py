@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import pathlib
 import random
 import shutil
 import signal
+import string
 import subprocess
 import sys
 import time
@@ -16,8 +19,7 @@ import pytest
 
 from tests.cli.command import ROOT, TINY, environment
 from tests.faults.forked import PATIENCE, ForkedCommand, finished, running
-from tests.faults.hooks import Announce, Several, SlowDisk
-from tests.faults.load import slowdown
+from tests.faults.hooks import announce, slow_calls
 from tests.faults.outcome import leftovers
 from tests.faults.training_run import TrainingRun
 
@@ -30,6 +32,9 @@ _DELAY_SECS = 0.3
 
 TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 SIGNALS = {"TERM": [TERM], "INT": [INT], "HUP": [HUP], "INT INT": [INT, INT]}
+SLOW = {("a long host loop", "INT INT"), ("saving", "HUP"), ("building a vocabulary", "TERM")}
+# Rounds of hashes that take a third of a second.
+_HASH_ROUNDS = 400_000
 Record = Callable[[str, object], None]
 
 
@@ -38,9 +43,9 @@ class Phase:
     """Something that a command does for seconds.
 
     Attributes:
-      target: the function at whose call it begins, see `Announce`.
-      arguments: of the command; RUN, TEXT, INPUT and OUTPUT stand for paths.
-      call: the number of that call.
+      target: the function at whose call it begins, see `announce`.
+      arguments: the command's arguments, in which $RUN and others stand for paths.
+      call: the number of that call, from 1.
       slow_disk: seconds that every forced write takes.
       text: the name of TEXT, small.txt or large.txt.
     """
@@ -54,9 +59,9 @@ class Phase:
 
 _LONG = ["--gin.TRAIN_STEPS=1000000", "--gin.ITERATIONS_PER_LOOP=1000000", "--gin.LOG_EVERY=1000"]
 _MODEL = ["--gin_file=defaults.gin", "--gin_file=models/lm_tiny.gin", *TINY]
-_TEXTS = "--gin.TEXT_FILES={'train': TEXT, 'validation': TEXT}"
+_TEXTS = "--gin.TEXT_FILES={'train': '$TEXT', 'validation': '$TEXT'}"
 _TEXT = ["--gin_file=data/text_files.gin", _TEXTS]
-_TRAIN = ["train", *_MODEL, *_TEXT, "--model_dir=RUN"]
+_TRAIN = ["train", *_MODEL, *_TEXT, "--model_dir=$RUN"]
 _RARELY = ["--gin.CHECKPOINT_EVERY=1000000", "--gin.EVAL_EVERY=None"]
 
 PHASES = {
@@ -79,17 +84,17 @@ PHASES = {
     ),
     "eval": Phase(
         "mtfrun.data.rows.infeed:Infeed.next",
-        ["eval", "--model_dir=TRAINED", _TEXTS, "--gin.Evaluation.max_batches=None"],
+        ["eval", "--model_dir=$TRAINED", _TEXTS, "--gin.Evaluation.max_batches=None"],
         call=3,
     ),
     "decode": Phase(
         "mtfrun.experiment.inference.decoding_batches:DecodingBatches._decode_batch",
-        ["decode", "--model_dir=TRAINED", "--input=PROMPTS", "--output=OUTPUT"],
+        ["decode", "--model_dir=$TRAINED", "--input=$PROMPTS", "--output=$OUTPUT"],
         call=2,
     ),
     "scoring": Phase(
         "mtfrun.experiment.inference.scoring:Scoring._batch",
-        ["score", "--model_dir=TRAINED", "--input=PAIRS", "--output=OUTPUT"],
+        ["score", "--model_dir=$TRAINED", "--input=$PAIRS", "--output=$OUTPUT"],
         call=2,
     ),
     "building data": Phase(
@@ -97,7 +102,7 @@ PHASES = {
     ),
     "building a vocabulary": Phase(
         "sentencepiece:SentencePieceTrainer.train",
-        ["data", "vocab", *_MODEL, *_TEXT, "--size=4000", "--output=OUTPUT"],
+        ["data", "vocab", *_MODEL, *_TEXT, "--size=4000", "--output=$OUTPUT"],
         text="large.txt",
     ),
     "sweep": Phase(
@@ -133,52 +138,59 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 def _arguments(phase: Phase, files: pathlib.Path, directory: pathlib.Path) -> list[str]:
     """Returns the arguments of the command, with paths in the place of their names."""
-    shutil.copy(
-        files / phase.text, directory / "text.txt"
-    )  # its own, so that no cache is there yet
+    # Its own text, so that no cache is there yet.
+    shutil.copy(files / phase.text, directory / "text.txt")
     paths = {
-        "TEXT": repr(str(directory / "text.txt")),
-        "RUN": str(directory / "run"),
-        "TRAINED": str(files / "run"),
-        "PROMPTS": str(files / "prompts"),
-        "PAIRS": str(files / "pairs.tsv"),
-        "OUTPUT": str(directory / "output" / "file"),
+        "TEXT": directory / "text.txt",
+        "RUN": directory / "run",
+        "TRAINED": files / "run",
+        "PROMPTS": files / "prompts",
+        "PAIRS": files / "pairs.tsv",
+        "OUTPUT": directory / "output" / "file",
     }
     (directory / "output").mkdir()
-    arguments = []
-    for argument in phase.arguments:
-        for name, path in paths.items():
-            argument = argument.replace(f"={name}", f"={path}").replace(f": {name}", f": {path}")
-        arguments.append(argument)
-    return arguments
+    return [string.Template(argument).substitute(paths) for argument in phase.arguments]
 
 
-def _check_signals(
-    name: str, numbers: Sequence[int], files: pathlib.Path, directory: pathlib.Path, record: Record
+@pytest.mark.parametrize(
+    ("name", "signals"),
+    [
+        pytest.param(
+            name, signals, marks=pytest.mark.slow if (name, signals) in SLOW else pytest.mark.faults
+        )
+        for name in PHASES
+        for signals in SIGNALS
+    ],
+)
+def test_a_signal_ends_every_phase(
+    name: str, signals: str, files: pathlib.Path, tmp_path: pathlib.Path, record_property: Record
 ) -> None:
-    """Raises unless signals in a phase end its command in time, and it leaves no half file."""
-    phase = PHASES[name]
-    begun = directory / "begun"
-    announce = Announce(phase.target, phase.call, str(begun))
-    slow = [SlowDisk(phase.slow_disk)] if phase.slow_disk else []
-    arguments = _arguments(phase, files, directory)
+    """The command ends in time, and leaves no half file."""
+    phase, numbers = PHASES[name], SIGNALS[signals]
+    begun = tmp_path / "begun"
+    preparations = [functools.partial(announce, phase.target, phase.call, begun)]
+    if phase.slow_disk:
+        preparations.append(functools.partial(slow_calls, phase.slow_disk, "os:fsync"))
+    arguments = _arguments(phase, files, tmp_path)
     before = slowdown()
-    with running(arguments, directory / "printed", Several([*slow, announce])) as command:
-        _wait_for_file(begun, command)
-        time.sleep(random.Random(f"{name} {numbers}").uniform(0.05, _DELAY_SECS))
+    with running(arguments, tmp_path / "printed", *preparations) as command:
+        while not begun.exists():
+            assert not command.has_ended, command.stderr
+            time.sleep(0.005)
+        time.sleep(random.Random(f"{name} {signals}").uniform(0.05, _DELAY_SECS))
         assert not command.has_ended, command.stderr
         secs = _signalled(command, numbers)
         code = command.wait()
     allowed = max(before, slowdown())
-    record("secs", round(secs, 2))
-    record("slowdown", round(allowed, 1))
+    record_property("secs", round(secs, 2))
+    record_property("slowdown", round(allowed, 1))
     limit = LIMIT if len(numbers) == 1 else SECOND_LIMIT
     assert code == 128 + numbers[-1], command.stderr
     assert "Traceback" not in command.stderr
     assert secs <= limit * allowed, f"{secs:.1f} s, {allowed:.1f} times slower than alone"
-    assert list((directory / "output").iterdir()) == []
+    assert list((tmp_path / "output").iterdir()) == []
     if len(numbers) == 1:
-        for checkpoints in (directory / "run").rglob("checkpoints"):
+        for checkpoints in (tmp_path / "run").rglob("checkpoints"):
             assert leftovers(checkpoints.parent) == []
 
 
@@ -195,41 +207,11 @@ def _signalled(command: ForkedCommand, numbers: Sequence[int]) -> float:
     return time.monotonic() - start
 
 
-def _wait_for_file(path: pathlib.Path, command: ForkedCommand) -> None:
-    while not path.exists():
-        assert not command.has_ended, command.stderr
-        time.sleep(0.005)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("signals", SIGNALS)
-@pytest.mark.parametrize("phase", PHASES)
-def test_a_signal_ends_every_phase(
-    phase: str, signals: str, files: pathlib.Path, tmp_path: pathlib.Path, record_property: Record
-) -> None:
-    _check_signals(phase, SIGNALS[signals], files, tmp_path, record_property)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("phase", "signals"),
-    [
-        ("compiling", "TERM"),
-        ("a long host loop", "INT INT"),
-        ("saving", "HUP"),
-        ("building data", "INT"),
-        ("building a vocabulary", "TERM"),
-    ],
-)
-def test_a_signal_ends_some_phases(
-    phase: str, signals: str, files: pathlib.Path, tmp_path: pathlib.Path, record_property: Record
-) -> None:
-    _check_signals(phase, SIGNALS[signals], files, tmp_path, record_property)
-
-
-def _importing(process: subprocess.Popen[bytes]) -> bool:
-    """Returns whether a process is loading TensorFlow's libraries."""
-    return "tensorflow" in pathlib.Path(f"/proc/{process.pid}/maps").read_text()
+def slowdown() -> float:
+    """Returns the wall time of some work divided by its CPU time, 1.0 on a quiet machine."""
+    wall, cpu = time.perf_counter(), time.thread_time()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", _HASH_ROUNDS)
+    return max(1.0, (time.perf_counter() - wall) / (time.thread_time() - cpu))
 
 
 @pytest.mark.faults
@@ -247,7 +229,8 @@ def test_a_signal_ends_the_start(
         stderr=subprocess.PIPE,
     )
     try:
-        while not _importing(process):
+        libraries = pathlib.Path(f"/proc/{process.pid}/maps")
+        while "tensorflow" not in libraries.read_text():
             assert process.poll() is None
             time.sleep(0.01)
         start = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import random
@@ -15,17 +16,16 @@ import pytest
 
 from mtfrun.files import Store
 from mtfrun.rundir import RunDirectory
-from tests.faults.forked import finished, running
-from tests.faults.hooks import Environment, Setting, Several, SlowStore
+from tests.faults.forked import Preparation, finished, running
+from tests.faults.hooks import set_constant, set_environment, slow_calls
 from tests.faults.outcome import Outcome, leftovers, outcome
-from tests.faults.training_run import SAVES, TrainingRun
+from tests.faults.training_run import SAVES, TrainingRun, last_step
 from tests.files.s3_server import BUCKET, S3Server, s3_server
 
 KILLS = 10
 # Seconds of every upload: most kills come while some file is not uploaded yet.
 _UPLOAD_SECS = 0.02
 _STEP_SECS = 0.1
-_STEP = re.compile(r"^step (\d+)/", re.MULTILINE)
 _RESUMED = re.compile(r"resuming from step (\d+) of ")
 
 
@@ -37,16 +37,17 @@ def server() -> Iterator[S3Server]:
         yield started
 
 
-def _machine(server: S3Server, directory: pathlib.Path) -> Several:
+def _machine(server: S3Server, directory: pathlib.Path) -> list[Preparation]:
     """What a command runs with on one machine, which has its own caches."""
-    return Several(
-        [
-            Environment({**server.environment, "MTFRUN_CACHE_DIR": str(directory)}),
-            Setting("mtfrun.checkpoints.mirror.lease:EXPIRY_SECS", 0.5),
-            Setting("mtfrun.checkpoints.mirror.upload_thread:EVERY_SECS", 1.0),
-            SlowStore(_UPLOAD_SECS),
-        ]
-    )
+    store, mirror = "mtfrun.files.store:Store", "mtfrun.checkpoints.mirror"
+    methods = [f"{store}.{name}" for name in ("upload", "write", "delete")]
+    environment = {**server.environment, "MTFRUN_CACHE_DIR": str(directory)}
+    return [
+        functools.partial(set_environment, environment),
+        functools.partial(set_constant, f"{mirror}.lease:EXPIRY_SECS", 0.5),
+        functools.partial(set_constant, f"{mirror}.upload_thread:EVERY_SECS", 1.0),
+        functools.partial(slow_calls, _UPLOAD_SECS, *methods),
+    ]
 
 
 def _download(url: str, directory: pathlib.Path) -> pathlib.Path:
@@ -80,9 +81,9 @@ def _check_kill(
     rng = random.Random(f"store {run} {number}")
     url = f"s3://{BUCKET}/{directory.name}/run"
     arguments = run.command(directory, url)
-    with running(arguments, directory / "killed", _machine(server, directory / "1")) as command:
+    with running(arguments, directory / "killed", *_machine(server, directory / "1")) as command:
         step = rng.randrange(run.steps)
-        command.wait_for(lambda text: _last_step(text) >= step)
+        command.wait_for(lambda text: last_step(text) >= step)
         time.sleep(rng.uniform(0.0, _STEP_SECS))
         command.send(signal.SIGKILL)
         command.wait()
@@ -93,17 +94,13 @@ def _check_kill(
         (folder,) = (directory / "1/stores/runs").glob("*/run")
         local = RunDirectory(folder).checkpoints().steps()
     machine = _machine(server, directory / ("1" if is_same_machine else "2"))
-    resumed = _RESUMED.search(finished(arguments, directory / "resumed", machine).stderr)
+    resumed = _RESUMED.search(finished(arguments, directory / "resumed", *machine).stderr)
     newest = max([*stored, *local], default=0)
     assert int(resumed[1] if resumed else 0) in ({newest, 0} if newest == run.steps else {newest})
     copy = _download(url, directory)
     assert outcome(copy).differences(undisturbed(run)) == []
     assert leftovers(copy) == []
     assert Store(url).read(".lease.json") is None
-
-
-def _last_step(stderr: str) -> int:
-    return max((int(step) for step in _STEP.findall(stderr)), default=0)
 
 
 @pytest.mark.faults
@@ -120,15 +117,11 @@ def test_a_killed_run_at_a_url_ends_with_the_same_bits(
 
 
 @pytest.mark.slow  # kills at every upload are in the default suite: tests/rundir/test_mirror.py
-@pytest.mark.parametrize("number", [0, 1])
 def test_one_killed_run_at_a_url_ends_with_the_same_bits(
-    number: int,
-    server: S3Server,
-    undisturbed: Callable[[TrainingRun], Outcome],
-    tmp_path: pathlib.Path,
+    server: S3Server, undisturbed: Callable[[TrainingRun], Outcome], tmp_path: pathlib.Path
 ) -> None:
     run = TrainingRun(steps=30, saves=SAVES[-1])
-    _check_kill(run, number, server, tmp_path, undisturbed)
+    _check_kill(run, 1, server, tmp_path, undisturbed)
 
 
 @pytest.mark.slow
@@ -138,11 +131,11 @@ def test_a_store_that_does_not_answer_stops_no_steps(
     run = TrainingRun(steps=40, saves=SAVES[-1])
     url = f"s3://{BUCKET}/{tmp_path.name}/run"
     machine = _machine(server, tmp_path / "1")
-    with running(run.command(tmp_path, url), tmp_path / "output", machine) as command:
-        command.wait_for(lambda text: _last_step(text) >= 10)
+    with running(run.command(tmp_path, url), tmp_path / "output", *machine) as command:
+        command.wait_for(lambda text: last_step(text) >= 10)
         os.kill(server.pid, signal.SIGSTOP)
         try:
-            assert command.wait_for(lambda text: _last_step(text) == run.steps)
+            assert command.wait_for(lambda text: last_step(text) == run.steps)
         finally:
             os.kill(server.pid, signal.SIGCONT)
         assert command.wait() == 0, command.stderr

@@ -12,7 +12,13 @@ from tests.layouts import ONE_DEVICE
 MESHES = {"one device": ONE_DEVICE, "2x2": "data:2,model:2"}
 SAVES = ["synchronous", "asynchronous"]
 
-_GOING_ON = re.compile(r"resuming from step (\d+) of ")
+_STEP = re.compile(r"^step (\d+)/", re.MULTILINE)
+_RESUMING = re.compile(r"resuming from step (\d+) of ")
+
+
+def last_step(stderr: str) -> int:
+    """Returns the last step that a run has printed; 0 if it has printed none."""
+    return max(map(int, _STEP.findall(stderr)), default=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +64,8 @@ class TrainingRun:
           stderr: what the command printed when it was started again.
           saved: the step of the newest checkpoint before, or None.
         """
-        going_on = _GOING_ON.search(stderr)
-        if going_on is not None:
-            assert int(going_on[1]) == saved, stderr
+        resuming = _RESUMING.search(stderr)
+        if resuming is not None:
+            assert int(resuming[1]) == saved, stderr
         else:  # it began, or had its last checkpoint and the evaluation after it
             assert saved in (None, self.steps), stderr
