@@ -66,3 +66,20 @@ def test_a_type_checker_sees_the_types_from_outside(tmp_path: pathlib.Path) -> N
     output = _run("-m", "mypy", "--ignore-missing-imports", "use.py", cwd=tmp_path)
     revealed = [line.split('"')[1] for line in output.splitlines() if "Revealed type" in line]
     assert revealed == ["mtfrun.experiment.runs.run.Run", "str", "float", "dict[str, float]", "str"]
+
+
+_PROGRAM = """
+import gc, sys
+from mtfrun.display.tensorflow_import import import_tensorflow
+with import_tensorflow():
+    import tensorflow as tf
+    import mtfrun.experiment.runs.run_training
+assert gc.isenabled()
+assert "keras" not in sys.modules
+assert tf.keras.layers.Dense(3)(tf.ones([1, 2])).shape == [1, 3]
+"""
+
+
+@pytest.mark.slow
+def test_keras_is_imported_where_a_user_needs_it(tmp_path: pathlib.Path) -> None:
+    _run("-c", _PROGRAM, cwd=tmp_path)

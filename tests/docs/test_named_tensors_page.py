@@ -68,11 +68,6 @@ def test_every_name_on_the_pages_exists() -> None:
     text += (DOCS / "layout_reference.md").read_text(encoding="utf-8")
     names = set(re.findall(r"\b(mtf|layers|parity|transformer|decoding)\.(\w+)", text))
     assert len(names) > 60
-    modules = {
-        "mtf": mtf,
-        "layers": layers,
-        "parity": parity,
-        "transformer": transformer,
-        "decoding": decoding,
-    }
+    rooms = {"layers": layers, "transformer": transformer, "decoding": decoding}
+    modules = {"mtf": mtf, "parity": parity, **rooms}
     assert not {f"{m}.{name}" for m, name in names if not hasattr(modules[m], name)}

@@ -71,8 +71,7 @@ def test_the_lines_of_the_readme_run(tmp_path: pathlib.Path) -> None:
     assert "log_likelihood" in output
 
 
-DTENSOR_ROOT = pathlib.Path(__file__).parents[2]
-PAGE = (DTENSOR_ROOT / "docs" / "dtensor.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/dtensor.md").read_text(encoding="utf-8")
 ROWS = [
     line.strip("| ").split(" | ")
     for line in PAGE.splitlines()
@@ -85,7 +84,7 @@ def _exists(test: str) -> bool:
     path, _, name = test.rpartition("::")
     if not path:
         return name in CASES
-    tree = ast.parse((DTENSOR_ROOT / path).read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     return name.startswith("test_") and name in {function.name for function in functions}
 
@@ -100,7 +99,7 @@ def test_every_pattern_has_a_test_that_exists(row: list[str]) -> None:
 
 def test_workarounds_of_the_engine_name_tests_that_exist() -> None:
     named = set()
-    path = DTENSOR_ROOT / "mtfrun" / "mtf" / "placement" / "engine.py"
+    path = ROOT / "mtfrun" / "mtf" / "placement" / "engine.py"
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef):
             docstring = ast.get_docstring(node) or ""

@@ -6,6 +6,7 @@ import functools
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 
 from tests.reach import ROOT
 
@@ -38,34 +39,26 @@ def environment(kind: str) -> dict[str, str]:
 
 
 def run(
-    kind: str, *arguments: str, variables: dict[str, str] | None = None
+    kind: str, *arguments: str, code: int = 0, variables: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Returns the finished program `python arguments`, which has ended without an error."""
-    process = _finished(kind, arguments, variables or {})
-    assert process.returncode == 0, f"{arguments}\n{process.stdout}\n{process.stderr}"
-    return process
-
-
-def mtfrun(
-    kind: str, *arguments: str, code: int = 0, variables: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Returns the finished command `mtfrun ...`, which has ended with an exit code."""
-    process = _finished(kind, ["-m", "mtfrun", *arguments], variables or {})
-    assert process.returncode == code, f"{arguments}\n{process.stdout}\n{process.stderr}"
-    return process
-
-
-def _finished(
-    kind: str, arguments: list[str] | tuple[str, ...], variables: dict[str, str]
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    """Returns the finished program `python arguments`, which has ended with an exit code."""
+    process = subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**environment(kind), **variables},
+        env={**environment(kind), **(variables or {})},
         timeout=580,
     )
+    assert process.returncode == code, f"{arguments}\n{process.stdout}\n{process.stderr}"
+    return process
+
+
+def mtfrun(
+    kind: str, *arguments: str, code: int = 0, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Returns the finished command `mtfrun ...`."""
+    return run(kind, "-m", "mtfrun", *arguments, code=code, variables=variables)
 
 
 @functools.cache

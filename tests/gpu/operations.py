@@ -23,14 +23,11 @@ def main(mesh_shape: str, file: str) -> None:
             values = [x for part in results for x in part if x is not None]
             for i, value in enumerate(mtf.to_numpy(values)):
                 # numpy's files have no bfloat16.
-                arrays[f"{name}/{i}"] = value.astype(np.float32) if _is_short(value) else value
+                is_short = value.dtype.kind not in "iubf"
+                arrays[f"{name}/{i}"] = value.astype(np.float32) if is_short else value
         except Exception as error:  # the next operations are tried all the same
             arrays[f"{name}/error"] = np.array(f"{type(error).__name__}: {error}"[:500])
     np.savez(file, **arrays)  # type: ignore[arg-type]  # none is called allow_pickle
-
-
-def _is_short(value: np.ndarray) -> bool:
-    return value.dtype.kind not in "iubf"
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import pytest
 
 from tests.cli.command import ROOT, TINY, tiny_experiment
 from tests.gpu import machine
-from tests.gpu.losses import RUNS, losses, train
 from tests.gpu.machine import KIND, mtfrun, run
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, FLOAT32_OP_TOLERANCE, ONE_DEVICE, assert_close
+from tests.training.toy_run import curve
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_gpu")]
 
@@ -22,6 +22,35 @@ pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("one_gpu")]
 PRODUCT_TOLERANCE = 1e-5
 DETERMINISTIC = "--gin.DeviceSettings.deterministic=True"
 MEMORY_GROWTH = "--gin.DeviceSettings.memory_growth=True"
+
+# Flags by name: a language model, a mixture of experts of two levels, a residual network.
+RUNS = {
+    # The schedule is the same, whatever the number of steps.
+    "quickstart": [
+        *("--gin_file=runs/quickstart.gin", "--gin.CosineDecay.total_steps=1000"),
+        "--gin.WARMUP_STEPS=100",
+    ],
+    "mixture": [
+        *("--gin_file=defaults.gin", "--gin_file=models/moe_2d_tiny.gin"),
+        "--gin_file=data/python_source.gin",
+    ],
+    "digits": ["--gin_file=runs/digits.gin"],
+}
+
+
+def train(kind: str, model_dir: pathlib.Path, *flags: str, steps: int) -> str:
+    """Trains and returns what is printed to standard error."""
+    every_step = ["--gin.LOG_EVERY=1", f"--gin.EVAL_EVERY={steps}", f"--gin.TRAIN_STEPS={steps}"]
+    evaluation = ["--gin.Evaluation.max_batches=2", "--gin_param=Evaluation.evaluators = []"]
+    words = [*flags, *every_step, *evaluation, f"--model_dir={model_dir}"]
+    return mtfrun(kind, "train", *words).stderr
+
+
+def losses(model_dir: pathlib.Path) -> np.ndarray:
+    """Returns the loss of every step of a run."""
+    by_step = curve(str(model_dir), "loss")
+    assert list(by_step) == list(range(1, len(by_step) + 1))
+    return np.array(list(by_step.values()))
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -70,12 +99,10 @@ def test_evaluation_and_decodes_are_those_of_the_cpu(tmp_path: pathlib.Path) -> 
         ["--temperature=0"],
         ["--temperature=0.9", "--seed=3"],
     ):
-        outputs = [
-            [json.loads(line)["output"] for line in decoded.stdout.splitlines()]
-            for decoded in (
-                mtfrun(kind, "decode", model_dir, *prompts, *search) for kind in (KIND, "CPU")
-            )
-        ]
+        outputs = []
+        for kind in (KIND, "CPU"):
+            printed = mtfrun(kind, "decode", model_dir, *prompts, *search).stdout
+            outputs.append([json.loads(line)["output"] for line in printed.splitlines()])
         assert outputs[0] == outputs[1]
 
 

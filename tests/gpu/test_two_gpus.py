@@ -8,9 +8,8 @@ import pathlib
 import pytest
 
 from tests.gpu import machine
-from tests.gpu.losses import RUNS, losses, train
 from tests.gpu.machine import KIND, mtfrun
-from tests.gpu.test_one_gpu import compare_operations
+from tests.gpu.test_one_gpu import RUNS, compare_operations, losses, train
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("two_gpus")]
