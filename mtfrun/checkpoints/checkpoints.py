@@ -105,7 +105,7 @@ class Checkpoints(CheckpointReader):
           step: None for the newest good one.
           variables: raw tf.Variables or DVariables by path, on any mesh.
           subset: the checkpoint may hold further variables.
-          preferred: by path, the path in the checkpoint that is restored instead if it exists.
+          preferred: paths in the checkpoint that are restored instead where they exist, by path.
           check: called with the manifest before anything else; may raise to refuse it.
         """
 

@@ -289,7 +289,7 @@ GIN_PIECES = [
 @pytest.fixture(scope="module")
 def configuration() -> bytes:
     with config.exclusive():
-        flags = [("a flag", "TEXT_GIN_FILES = 'texts/*.txt'")]
+        flags = [("a flag", "TEXT_FILES = 'texts/*.txt'")]
         config.parse(GIN_FILES, flags, roots=ROOTS)
         return config.config_text().encode()
 

@@ -98,20 +98,22 @@ def test_sequences_for_terminals_are_escaped(text: str, directory: pathlib.Path)
 
 
 @pytest.mark.parametrize(
-    ("count", "times"), [(2000, 1), (22, 2)], ids=["a long chain", "files included twice"]
+    ("count", "times", "problem"), [(2000, 1, "more than"), (22, 2, "after 500 files")]
 )
-def test_includes_are_bounded(count: int, times: int, directory: pathlib.Path) -> None:
+def test_includes_are_bounded(
+    count: int, times: int, problem: str, directory: pathlib.Path
+) -> None:
     for i in range(count):
         (directory / f"{i}.gin").write_text(f"include '{i + 1}.gin'\n" * times)
     (directory / f"{count}.gin").write_text("SEED = 1\n")
     (directory / "config.gin").write_text(f"{BEFORE}include '0.gin'\n")
-    assert "more than" in refusal(directory / "config.gin")
+    assert problem in refusal(directory / "config.gin")
 
 
 def test_two_thousand_includes_are_refused(directory: pathlib.Path) -> None:
     (directory / "x.gin").write_text("SEED = 1\n")
     (directory / "config.gin").write_text(BEFORE + "include 'x.gin'\n" * 2000)
-    assert "one of more than 500 that are included" in refusal(directory / "config.gin")
+    assert "after 500 files" in refusal(directory / "config.gin")
 
 
 def test_a_link_is_refused(directory: pathlib.Path) -> None:
