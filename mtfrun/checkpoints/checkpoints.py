@@ -27,8 +27,8 @@ _PARTS = ("model", "optimizer", "averages")
 class Checkpoints(CheckpointReader):
     """The checkpoints of one run: `ckpt-300.*` by step.
 
-    Files have the format of `tf.train.Checkpoint`, which says of every part where in its variable
-    it is: a checkpoint saved from one mesh restores bit for bit onto any other. A checkpoint exists
+    Files have the format of `tf.train.Checkpoint`, with the place of every part in its variable:
+    a checkpoint saved from one mesh restores bit for bit onto any other. A checkpoint exists
     once its manifest `ckpt-300.json` does, which is finished last; partial_files.py says what
     happens to other files. TensorFlow's `checkpoint` text file is neither written nor read.
 
@@ -59,7 +59,7 @@ class Checkpoints(CheckpointReader):
         write_best(self._directory, best)
 
     def named_step(self, name: int | str | None) -> int | None:
-        """Resolves a step, its digits, or "best"; "latest" is None, the newest good one."""
+        """Resolves a step, its digits, or "best"; "latest" is None, the newest good checkpoint."""
         if name is None or name == LATEST:
             return None
         if name != BEST:
@@ -102,7 +102,7 @@ class Checkpoints(CheckpointReader):
         compared with the digests in the run's ledger.
 
         Args:
-          step: None for the newest good one.
+          step: the checkpoint's step; None for the newest good checkpoint.
           variables: raw tf.Variables or DVariables by path, on any mesh.
           subset: the checkpoint may hold further variables.
           preferred: paths in the checkpoint that are restored instead where they exist, by path.
@@ -128,7 +128,7 @@ class Checkpoints(CheckpointReader):
         return clean(self._directory)
 
     def delete_old(self, step: int) -> None:
-        """Deletes what the save of a step would have deleted, had it not been killed before."""
+        """Deletes old checkpoints, as after the save of a step: that save may have been killed."""
         delete_old(self._directory, step, self._max_to_keep)
 
 

@@ -80,7 +80,7 @@ class FileRecord:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Description of one checkpoint; `prefix` is `ckpt-300` or `ckpt-300.1`, `metadata` is JSON."""
+    """Description of a checkpoint; `prefix` is `ckpt-300` or `ckpt-300.1`, `metadata` is JSON."""
 
     step: int
     prefix: str

@@ -1,4 +1,4 @@
-"""Removal of what unfinished saves and deletions leave in a checkpoint directory.
+"""Removal of partial files of unfinished saves and deletions in a checkpoint directory.
 
 A save writes, in this order, its unfinished manifest `.ckpt-300.json.0123abcd.partial` and its
 data `ckpt-300.index` and `ckpt-300.data-*`, and renames the unfinished manifest to `ckpt-300.json`.
@@ -103,7 +103,7 @@ def remove_partial_files(directory: pathlib.Path, prefix: str | None = None) -> 
 
 
 def clean(directory: pathlib.Path) -> list[str]:
-    """Removes what killed saves left and returns the names; to be called before training.
+    """Removes partial files of killed saves and returns their names; called before training.
 
     RunDirError if complete data are newer than every manifest: training would lose them.
     """

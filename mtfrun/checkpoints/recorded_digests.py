@@ -1,4 +1,4 @@
-"""The values of a checkpoint, compared with the digests that the run's ledger has of its step.
+"""Comparison of a checkpoint's values with the digests of its step in the run's ledger.
 
 A ledger has a file with a line of JSON for every step with digests.
 """

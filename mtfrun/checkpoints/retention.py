@@ -54,7 +54,7 @@ def write_best(directory: pathlib.Path, best: Best) -> None:
 
 
 def delete_old(directory: pathlib.Path, saved: int, max_to_keep: int | None) -> None:
-    """Deletes what the save of a step leaves superfluous; None keeps all."""
+    """Deletes checkpoints that are superfluous after the save of a step; None keeps all."""
     steps = [step for step in list_steps(directory) if step != saved]
     count = 0 if max_to_keep is None else max(0, len(steps) + 1 - max_to_keep)
     for step in steps[:count]:

@@ -1,4 +1,4 @@
-"""Saves checkpoints: a copy of the variables, which a thread writes while training continues."""
+"""Saves checkpoints: copies the variables, and writes the copy in the background."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command is, and the flags that several commands have."""
+"""The interface of a command, and flags that several commands share."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def add_shared_flags(parser: argparse.ArgumentParser, command: Command) -> None:
 
 
 def check_shared(flags: argparse.Namespace) -> None:
-    """Splits the flags that are lists, and raises InputError for values that cannot be used."""
+    """Splits the flags that are lists, and raises InputError for invalid values."""
     flags.gin_search_paths = [
         *(path for paths in flags.gin_search_paths for path in paths.split(os.pathsep) if path),
         *(path for paths in flags.gin_location_prefix for path in paths.split(",") if path),
@@ -194,7 +194,7 @@ def run_config(model_dir: str) -> str:
 
 
 def check_directories(flags: argparse.Namespace) -> None:
-    """Raises InputError for words that name no directory and no file of results of a sweep.
+    """Raises InputError for words that are not directories or files of a sweep's results.
 
     URLs are opened later.
     """

@@ -180,7 +180,7 @@ def _csv_values(path: str, *columns: Sequence[str]) -> Iterator[tuple[bytes, ...
 
 
 def agreed_bytes(read: Callable[[], bytes]) -> bytes:
-    """Returns what `read` returns in the first process, which alone has standard input."""
+    """Returns the result of `read` in the first process: only it has standard input."""
     # Any bytes are characters in this encoding, and messages between processes are text.
     return processes.by_first(lambda: read().decode("latin-1")).encode("latin-1")
 

@@ -75,7 +75,7 @@ class Session:
 
     @property
     def commands(self) -> Mapping[str, Callable[[str], None]]:
-        """Functions of the rest of a line, by the word that begins it behind a /."""
+        """Functions of the arguments of a line, by its command, such as "/set"."""
         names, changed = ", ".join(self._names), self.changed.items()
         return {
             "help": lambda _: progress.note(self.help.format(names=names)),

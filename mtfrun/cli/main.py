@@ -163,7 +163,7 @@ def _starting() -> Iterator[None]:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """A signal raises SystemExit(128 + number) after the current batch; a second one, at once."""
+    """A signal raises SystemExit(128 + number) after the current batch; a second, at once."""
     from mtfrun.files import remove_outputs_in_progress  # noqa: PLC0415 - imports TensorFlow
     from mtfrun.training.signals import handle_signals  # noqa: PLC0415 - as above
 

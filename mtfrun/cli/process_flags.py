@@ -1,4 +1,4 @@
-"""Prepares a process for a command: joins other processes, copies what URLs name."""
+"""Prepares a process for a command: joins other processes, copies files at URLs."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from mtfrun.rundir import RunDirectory
 def open_run(
     flags: argparse.Namespace, command: Sequence[str]
 ) -> tuple[RunDirectory | None, RunObjects]:
-    """The directory is None without --model_dir."""
+    """Returns the run directory, or None without --model_dir."""
     run = None if flags.model_dir is None else find_trained_run(flags.model_dir)
     with progress.waiting("building the model and its data"):
         built = build_run(run, settings_of(flags), adapter=flags.adapter)
@@ -54,7 +54,7 @@ def open_run(
 def note_outputs(
     inference: Inference, records: Iterable[Record], decode_length: int | None
 ) -> None:
-    """Prints a report, and whether other limits than `decode_length` have cut outputs off."""
+    """Prints a report, with a note if limits other than `decode_length` have cut outputs."""
     if (report := inference.report()) is not None:
         progress.note(report)
     if decode_length is None:

@@ -151,5 +151,5 @@ def _as_bytes(text: object, name: str) -> bytes:
 
 
 def range_of(module: str, parameter: str) -> checks.Range | None:
-    """Returns None if any number is allowed."""
+    """Returns the range of a parameter; None if any number is allowed."""
     return _OF_NAMES.get(parameter) if module.partition(".")[0] == "mtfrun" else None

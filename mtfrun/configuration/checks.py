@@ -37,7 +37,7 @@ _CALLED = re.compile(r"^# Parameters for (?:.*/)?(.*):$", re.MULTILINE)
 
 
 def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Target]:
-    """Returns the targets of all bindings that can take effect; the program calls `roots`."""
+    """Returns the targets of all bindings that can take effect when the program calls `roots`."""
     last = last_bindings(bindings)
     macros = macros_of(last)
     _check_macros_exist(bindings, last)
@@ -125,12 +125,12 @@ def _remedy(name: str, macros: Iterable[str]) -> str:
 
 
 def last_bindings(bindings: Iterable[Binding]) -> list[Binding]:
-    """Returns the bindings that no later one replaces."""
+    """Returns the final binding of each parameter."""
     return list({(_target(binding), binding.parameter): binding for binding in bindings}.values())
 
 
 def calls_of(bindings: Iterable[Binding], roots: Iterable[Any]) -> list[_Call]:
-    """Returns the calls that may follow when the program calls the roots, in a fixed order."""
+    """Returns the calls that calling the roots may lead to, in a fixed order."""
     references: dict[_Target, list[Reference]] = {}
     for binding in bindings:
         references.setdefault(_target(binding), []).extend(binding.references())

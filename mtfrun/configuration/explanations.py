@@ -1,4 +1,4 @@
-"""What `mtfrun config explain` says of a macro, class, function, parameter or gin file."""
+"""Explanations of macros, classes, functions, parameters and gin files: `mtfrun config explain`."""
 
 from __future__ import annotations
 

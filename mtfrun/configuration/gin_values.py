@@ -38,7 +38,7 @@ class Reference:
 
     @property
     def macro(self) -> str:
-        """Empty for a class or function."""
+        """The macro's name; "" for a class or function."""
         return self.scopes[-1] if self.selector == MACRO else ""
 
     def __str__(self) -> str:

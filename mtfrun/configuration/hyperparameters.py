@@ -128,7 +128,7 @@ def training_hyperparameters(
 def changes_of_hyperparameters(saved: Any, present: Any) -> list[Change]:
     """Returns the changes between two results of `training_hyperparameters`.
 
-    A parameter of one side counts unless it has its default: classes gain and lose some.
+    A parameter of one side counts unless it has its default: classes gain and lose parameters.
     """
     old_given, old_defaults = texts_of_parameters(saved)
     new_given, new_defaults = texts_of_parameters(present)
@@ -155,7 +155,7 @@ def _is_unused(name: str, texts: Mapping[str, str]) -> bool:
 
 
 def texts_of_parameters(parameters: Any) -> list[dict[str, str]]:
-    """Returns the parameters that were given, and the defaults, by name, as text."""
+    """Returns two mappings of parameters to texts: set by the user, and defaults."""
     parts = parameters if isinstance(parameters, Mapping) else {}
     values = [parts.get(name) for name in ("given", "defaults")]
     return [dict(part) if isinstance(part, Mapping) else {} for part in values]

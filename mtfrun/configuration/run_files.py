@@ -1,4 +1,4 @@
-"""The files that the configuration of a run directory names, wherever the directory is now."""
+"""The files that a run directory's configuration names, also after the directory has moved."""
 
 from __future__ import annotations
 

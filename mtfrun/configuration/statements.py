@@ -207,7 +207,7 @@ def macro_chain(value: Any, macros: Mapping[str, Binding]) -> list[Binding]:
 
 
 def name_to_override(bindings: Sequence[Binding], parameter: str) -> str:
-    """Returns what to bind for "mtf.Mesh.shape": its macro, since an unused one is an error."""
+    """Returns the name to bind for "mtf.Mesh.shape": its macro, as an unused macro is an error."""
     cls, _, name = parameter.rpartition(".")
     for binding in reversed(bindings):
         if binding.parameter == name and last_part(binding.selector) == last_part(cls):
@@ -224,7 +224,7 @@ def values_of_macros(bindings: Iterable[Binding]) -> dict[str, Any]:
 
 
 def follow(starts: Iterable[_Item], next_of: Callable[[_Item], Iterable[_Item]]) -> list[_Item]:
-    """Returns everything that references lead to from `starts`, these included; each item once."""
+    """Returns `starts` and all items that references lead to from them; each once."""
     reached: dict[_Item, None] = {}
     queue = list(starts)
     while queue:

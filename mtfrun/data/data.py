@@ -1,4 +1,4 @@
-"""Base classes of data, which experiments use, and the comparison of a run's data with its past."""
+"""Base classes of data, and the check that a run's data have not changed."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Data(abc.ABC):
     def evaluation_subset(self, batch: int, max_batches: int, *, split: str) -> Iterator[Batch]:
         """Returns rows for `max_batches` of a split, if it has as many, the same every time.
 
-        By default the first ones. If batches hold rows of similar length only, there may be more.
+        By default the first rows. If batches hold rows of similar length only, there may be more.
         """
         batches = self.evaluation(batch, split=split)
         first = itertools.islice(batches, max_batches)
@@ -125,7 +125,7 @@ class Data(abc.ABC):
         return self
 
     def densities(self, split: str) -> Mapping[str, Density]:
-        """Returns how full a split's training rows are, by task; not if all must be made first."""
+        """Returns the density of a split's training rows by task, if known before all are made."""
         return {}
 
     @property
@@ -156,7 +156,7 @@ class Data(abc.ABC):
         raise DataError(f"{type(self).__name__} has no documents that training can leave out")
 
     def fingerprint(self) -> dict[str, object]:
-        """Returns what determines the training rows, as JSON by setting, for checkpoints."""
+        """Returns the JSON settings that determine the training rows, for checkpoints."""
         return {}
 
     def vocabulary_files(self) -> list[str]:
@@ -173,7 +173,7 @@ class Data(abc.ABC):
         raise DataError(f"{type(self).__name__} has no texts to train a vocabulary on: {remedy}")
 
     def expected_bytes(self, split: str) -> int | None:
-        """Returns about how many bytes `source_texts` has in all, None if unknown."""
+        """Returns the approximate number of bytes of `source_texts`, or None."""
         return None
 
     def shapes(self, batch: int) -> dict[str, mtf.Shape]:

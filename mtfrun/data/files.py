@@ -1,4 +1,4 @@
-"""Names of files: absolute paths, glob patterns, and the state by which a change is noticed."""
+"""Names of files: absolute paths, glob patterns, and states that show changes."""
 
 # Not pathlib: `Path.glob` matches hidden files as well, and its `**` follows no links to folders.
 # ruff: noqa: PTH113, PTH114, PTH118, PTH120, PTH207

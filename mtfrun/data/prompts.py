@@ -1,4 +1,4 @@
-"""How prompts, and pairs to score, become rows of ids: a class for each form of prompt."""
+"""Conversion of prompts, and of pairs to score, to rows of ids: a class for each form of prompt."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class PromptRow(NamedTuple):
 
 
 class PromptFormat(abc.ABC):
-    """How prompts become batches, and outputs texts.
+    """Conversion of prompts to batches, and of outputs to texts.
 
     A row holds at most `longest` ids of the prompt, then the ids `after`. Programs without Python
     make plain rows from the attributes likewise.
@@ -151,7 +151,7 @@ class PromptFormat(abc.ABC):
 
 
 class ConversationTemplate(Protocol):
-    """How a conversation becomes text."""
+    """Conversion of a conversation to text."""
 
     def prompt_format(self, vocabulary: Vocabulary, limits: PromptLimits) -> PromptFormat:
         """Returns prompts that are conversations, which an assistant's turn continues."""

@@ -35,7 +35,7 @@ def split_of(name: str) -> str:
 
 
 def record_selector(split: str) -> Callable[[bytes], bool]:
-    """Returns the function that says whether a record is in `split`, by its bytes alone.
+    """Returns a function that decides whether a record is in `split`, by its bytes alone.
 
     Quicker than `split_of`: CRC-32 of the record's first 64 KiB, spread by a multiplication,
     because records that differ in a few bits only have checksums that do as well.

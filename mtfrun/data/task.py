@@ -18,7 +18,7 @@ Metrics = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Examples of a source as ids, and how predictions for them are measured.
+    """Examples of a source as ids, and metrics of predictions for them.
 
     Attributes:
       vocabulary: text to ids and back; one for all features, or one for each by name.

@@ -184,7 +184,7 @@ class _Loop:
         return write_trace(candidates.trace, step, is_written)
 
     def with_ends(self, hypotheses: Hypotheses) -> Hypotheses:
-        """Hypotheses that the limit has ended are not finished."""
+        """Returns the hypotheses; those cut off by the limit are not finished."""
         lengths, length = self.prompts.lengths, self.prompts.length
         is_new = mtf.greater_equal(
             mtf.range(lengths.mesh, length), lengths, output_shape=[*lengths.shape, length]

@@ -6,7 +6,7 @@ ranked by score: the log-probability divided by the length penalty.
 
 Dimensions:
   batch: the rows, one prompt each.
-  beam: the beams of a row: so many active ones, and so many places for finished ones.
+  beam: the beams of a row: as many active beams as places for finished beams.
   length: the positions of a sequence, prompt included.
   vocab: the ids.
   rank: the best next ids of one beam, best first.
@@ -102,7 +102,7 @@ def grow_topk(
       penalty: the divisor of log-probabilities, a scalar or {batch}; see `length_penalty`.
       forced: {batch} int32: where not negative, the id that a row must have there. Its
         log-probability counts as 0.
-      process: changes log-probabilities {batch, beam, vocab} before the best ones are chosen.
+      process: changes log-probabilities {batch, beam, vocab} before the best are chosen.
       num_prefilter: the number of continuations of each beam that are compared; 0 for as many as
         can be among the best. (Mesh TensorFlow's option, for parity: fewer give other results.)
     """

@@ -26,7 +26,7 @@ StepFunction = Callable[[mtf.Tensor, mtf.Tensor, Any], tuple[mtf.Tensor, Any]]
 
 
 class Beginning(NamedTuple):
-    """Ids with which all rows of a batch begin, as a decoder with `in_blocks` has read them.
+    """A common beginning of all rows of a batch, already read by a decoder with `in_blocks`.
 
     Attributes:
       state: the initial state of its `at_once`, without the dimension of the rows.
@@ -91,7 +91,7 @@ class Trace(NamedTuple):
 
 
 def empty_trace(mesh: mtf.Mesh, shape: mtf.ShapeLike, number: int | None) -> Any:
-    """Returns a Trace of zeros {rows, length} with `number` others each; () if that is None."""
+    """Returns a Trace of zeros {rows, length} with `number` top ids; () if `number` is None."""
     if number is None:
         return ()
     shape = mtf.convert_to_shape(shape)
@@ -116,7 +116,7 @@ def trace_of_step(logits: mtf.Tensor, token: mtf.Tensor, trace: Any) -> Any:
 
 
 def write_trace(trace: Any, step: Any, where: mtf.Tensor) -> Any:
-    """Returns a trace with what a step adds `where`, bool {length} or {rows, length}."""
+    """Returns a trace with a step's values `where`, bool {length} or {rows, length}."""
     return tf.nest.map_structure(
         lambda new, old: mtf.where(where, new, old, output_shape=old.shape), step, trace
     )
@@ -140,7 +140,7 @@ class Hypotheses(NamedTuple):
     trace: Any = ()
 
     def with_beam(self, beam: mtf.Dimension) -> Hypotheses:
-        """Returns the hypotheses of a method without beams with this dimension of size 1."""
+        """Adds a beam dimension of size 1 to the hypotheses of a method without beams."""
         (batch,) = self.scores.shape - beam
         hypotheses: Hypotheses = tf.nest.map_structure(
             lambda x: mtf.reshape(x, [batch, beam, *(x.shape - [batch, beam])]), self

@@ -154,7 +154,7 @@ def _segment_ends(prompts: Prompts) -> list[int]:
 
 
 def fit_state(state: Any, like: Any) -> Any:
-    """Returns a state in the shapes of another one, for more positions or fewer.
+    """Returns a state in the shapes of another, for more positions or fewer.
 
     It is padded with zeros or cut off, and broadcast along a beam or the rows.
     """

@@ -1,4 +1,4 @@
-"""Prompts: their ids, limits and ends, and how far they are read before the first step."""
+"""Prompts: ids, limits, ends, and prefilling."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Prompts:
 
 
 class PromptOptions(TypedDict, total=False):
-    """How prompts {batch, length} are read, and continued.
+    """Settings for reading and continuing prompts {batch, length}.
 
     Attributes:
       limits: {batch} int32, the largest number of ids of a row, prompt included; 0 for rows that

@@ -1,4 +1,4 @@
-"""What layers compute besides their output: losses, metrics, updates, and values for pictures."""
+"""Further results of layers: losses, metrics, updates, and values for pictures."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Collector:
         self.add_all(Collected({}, by_path, {}))
 
     def add_update(self, variable: mtf.Variable, value: mtf.Tensor) -> None:
-        """Sets the value that a variable takes after the step; an InputError for a second one."""
+        """Sets the value that a variable takes after the step; an InputError for a second call."""
         self.add_all(Collected({}, {}, {variable.path: value}))
 
     def add_all(self, collected: Collected) -> None:
@@ -63,7 +63,7 @@ class Collector:
             updates[path] = value
 
     def total_loss(self) -> mtf.Tensor | None:
-        """Returns the sum of all losses; None where no layer has one."""
+        """Returns the sum of all losses, or None."""
         losses = list(self.contents.losses.values())
         return mtf.add_n(losses) if losses else None
 

@@ -60,7 +60,7 @@ class Embedding(TokenVectors):
 
     @property
     def logits_scale(self) -> float:
-        """The factor of `logits`: with base sizes that at the base size over the growth.
+        """The factor of `logits`: with base sizes the base size's factor over the growth.
 
         A tied table is initialised and trained as an embedding, and so the rule of the softmax is a
         factor here; Yang et al. 2022, arXiv:2203.03466, table 8.

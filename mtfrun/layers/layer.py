@@ -63,7 +63,7 @@ def in_call(call: Call) -> contextlib.AbstractContextManager[None]:
 
 
 def present_call() -> Call:
-    """Returns the call of the innermost `in_call`; outside, one that is not training."""
+    """Returns the call of the innermost `in_call`; outside, a call without training."""
     return _PRESENT_CALL.get()
 
 

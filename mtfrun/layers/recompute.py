@@ -37,9 +37,9 @@ def recompute(
     """Returns function(x, call) and recomputes its inner values in the backward pass.
 
     Gradients reach x, variables and `differentiated_field`s of the call, metrics its collector.
-    With `names`, these and values without a name are computed again, and those with other names are
-    stored: "projections" and "attention" of attention layers, the products of "dense" layers, and
-    what your layers name with `mtf.keep`.
+    With `names`, these and values without a name are computed again, and values with other names
+    are stored: "projections" and "attention" of attention layers, the products of "dense" layers,
+    and the names in your layers' calls of `mtf.keep`.
     """
     y: mtf.Tensor
     y, collected = mtf.recompute_grad(
@@ -97,7 +97,7 @@ def differentiated_tensors(record: Any) -> list[mtf.Tensor]:
 
 
 def map_differentiated(function: Callable[[mtf.Tensor], mtf.Tensor], record: Any) -> Any:
-    """Returns a dataclass with function(tensor) for each differentiated one, in field order."""
+    """Returns a dataclass with function(tensor) for its differentiated tensors, in field order."""
     changed: dict[str, Any] = {}
     for field in dataclasses.fields(record):
         value = getattr(record, field.name)

@@ -1,4 +1,4 @@
-"""The metrics of a run: what TensorBoard says about a tag, and the chart that it is in."""
+"""The metrics of a run: their descriptions and charts in TensorBoard."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def is_better(value: float, than: float, mode: str, min_delta: float = 0.0) -> b
 def best_of(
     items: Iterable[_Item], value: Callable[[_Item], float], mode: str, min_delta: float = 0.0
 ) -> _Item | None:
-    """Returns the item that no later one is better than by `min_delta`.
+    """Returns the best item, later items counting as better only by more than `min_delta`.
 
     None if no value is finite.
 

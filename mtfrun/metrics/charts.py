@@ -32,7 +32,7 @@ def write_metrics(
     tasks: Collection[str] = (),
     with_pictures: bool = False,
 ) -> None:
-    """Writes all numbers as scalars, and the first time the charts of the page Custom Scalars.
+    """Writes all values as scalars, and at first the layout of the page Custom Scalars.
 
     For every layer and level the greatest and the least load, and a histogram of the experts'
     shares times their number (1: an equal share); for every level a heat map, see

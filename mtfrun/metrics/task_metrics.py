@@ -1,4 +1,4 @@
-"""Metrics of a task: of texts, and of the labels and numbers that `postprocess` makes of texts.
+"""Metrics of a task: of texts, and of the labels and numbers that `postprocess` returns.
 
 They are functions of all targets and all predictions, in order, to values by name.
 """
@@ -46,7 +46,7 @@ def entity_f1(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, f
 
     As CoNLL-2003 counts (Tjong Kim Sang and De Meulder 2003, https://aclanthology.org/W03-0419): an
     entity is right if its type and both ends are. It begins with "B-type", or with an "I-type" that
-    continues no entity of its type.
+    does not continue an entity of its type.
 
     Examples:
       >>> entity_f1(["B-PER I-PER O B-LOC"], ["B-PER I-PER O B-ORG"])["entity_f1"]
@@ -296,7 +296,7 @@ def _ratio(covariance: np.floating, product_of_variances: np.floating) -> float:
 
 
 def check_paired(metric: str, targets: Sequence[object], predictions: Sequence[object]) -> None:
-    """Raises InputError unless there is a prediction for each of at least one target."""
+    """Raises InputError unless there are targets, and a prediction for each."""
     if not len(targets) == len(predictions) > 0:
         raise InputError(
             f"{metric} needs a prediction for each target, at least one: there are "

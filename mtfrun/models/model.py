@@ -23,7 +23,7 @@ class Loss(NamedTuple):
     """The loss of a batch, with its metrics.
 
     Attributes:
-      total: a sum over positions of everything that is trained on; the step divides it by `weight`.
+      total: the trained objective, a sum over positions; the step divides it by `weight`.
       weight: the sum of the weights of all positions.
       metrics: the metrics by name, such as "loss": the cross entropy alone.
       updates: the next values, by path, of variables that the optimizer does not update, such as
@@ -46,9 +46,9 @@ class Loss(NamedTuple):
 
 
 class ParameterCount(NamedTuple):
-    """All parameters, and those that a token uses.
+    """The numbers of all parameters, and of those that a token uses.
 
-    Of the parameters of experts the share is active to which a router sends a token, see
+    Of the parameters of experts only the share of a token's experts is active, see
     `moe.Gate.experts_per_token`.
     """
 
@@ -58,7 +58,7 @@ class ParameterCount(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Reporting:
-    """How the metrics of a model are reported: `Model.reporting`.
+    """Units and names for reporting the metrics of a model: `Model.reporting`.
 
     Attributes:
       unit: the noun for the weights of the loss, also in the name of the speed.
@@ -108,8 +108,8 @@ class Model(mtf.Module, abc.ABC):
     returns `loss.with_collected(collector)`.
 
     Attributes:
-      optional_features: further features that it reads; None: it ignores any others.
-      pairs_needed_by: the settings with which a model reads pairs, if it does with some only.
+      optional_features: further features that it reads; None: it ignores unknown features.
+      pairs_needed_by: the settings with which a model reads pairs, if only some do.
       reads_outer_batch: whether features may be {outer_batch, batch, ...}.
       padding_id: the id that fills up rows of text and has no loss.
     """
@@ -162,7 +162,7 @@ class Model(mtf.Module, abc.ABC):
 
     @property
     def num_classes(self) -> int | None:
-        """How many of the logits can be predicted, from the first on; None: all."""
+        """The number of logits that can be predicted, from the first on; None: all."""
         return None
 
     @abc.abstractmethod
@@ -221,7 +221,7 @@ class Model(mtf.Module, abc.ABC):
         return {path: v for path, v in self.named_variables().items() if path not in base}
 
     def saved_variables(self) -> dict[str, mtf.Variable]:
-        """Returns the variables in checkpoints: all, with adapters those that steps change."""
+        """Returns the variables in checkpoints: all, or with adapters the trained variables."""
         if not self.adapters:
             return self.named_variables()
         return {**self.adapter_variables(), **self.updated_variables()}

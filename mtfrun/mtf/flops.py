@@ -19,7 +19,7 @@ class FlopCount:
         self._rounds = 1
 
     def clear(self) -> None:
-        """Begins again, as a function does that is traced again."""
+        """Resets the count, for a function that is traced again."""
         self.by_dtype.clear()
 
     @property
@@ -58,7 +58,7 @@ def add_product(flops: int, dtype: tf.DType) -> None:
 
 @contextlib.contextmanager
 def forget_on_error() -> Iterator[None]:
-    """Counts no product of the context if it ends with an error."""
+    """Discards the context's count if it ends with an error."""
     count = _COUNT.get()
     before = {} if count is None else dict(count.by_dtype)
     try:

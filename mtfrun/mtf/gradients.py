@@ -21,7 +21,7 @@ def value_and_gradients(
 
     Inside `mtf.function` only: DTensor has no eager tape for some operations. fn returns a scalar,
     or a tuple that begins with one. Gradients have the variables' shapes (after
-    `mtf.shard_variables` a device has a part only); None where the result does not depend on one.
+    `mtf.shard_variables` a device has a part only); None if the result does not depend on a variable.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         for variable in variables.values():
@@ -68,7 +68,7 @@ def _gradient_of(x: TensorLike, value: Any) -> Tensor | None:
 
 
 def copies_on_meshes(tensors: Sequence[Tensor]) -> list[tf.Tensor]:
-    """Returns the values, on several devices copies, for a function with a gradient of its own.
+    """Returns the values, copied on several devices, for a function with a custom gradient.
 
     DTensor would move the function out of a loop's body, to where its operand comes from, see
     docs/dtensor.md.

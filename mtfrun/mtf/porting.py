@@ -39,7 +39,7 @@ def convert_to_dimension(d: None) -> None: ...
 @overload
 def convert_to_dimension(d: DimensionLike) -> Dimension: ...
 def convert_to_dimension(d: DimensionLike | None) -> Dimension | None:
-    """Returns the dimension of anything that stands for one, and None of None."""
+    """Returns the dimension of any `DimensionLike`, or None for None."""
     return None if d is None else shape.convert_to_dimension(d)
 
 
@@ -48,5 +48,5 @@ def convert_to_shape(x: None) -> None: ...
 @overload
 def convert_to_shape(x: ShapeLike) -> Shape: ...
 def convert_to_shape(x: ShapeLike | None) -> Shape | None:
-    """Returns the shape of anything that stands for one, and None of None."""
+    """Returns the shape of any `ShapeLike`, or None for None."""
     return None if x is None else shape.convert_to_shape(x)

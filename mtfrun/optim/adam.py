@@ -37,7 +37,7 @@ def adam_direction(
 
 @dataclasses.dataclass(frozen=True)
 class AdamMoments:
-    """Decays of the first and second moment, and the number that is added to the denominator."""
+    """Decays of the first and second moment, and the epsilon of the denominator."""
 
     beta1: float = 0.9
     beta2: float = 0.999

@@ -29,7 +29,7 @@ def norm_of(halves: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
 def clip_by_global_norm(
     gradients: Mapping[str, mtf.Tensor], max_norm: float, norm: mtf.Tensor | None = None
 ) -> tuple[dict[str, mtf.Tensor], mtf.Tensor]:
-    """Returns the gradients, scaled by a common factor to a norm of at most `max_norm`, and a norm.
+    """Returns the gradients, scaled by one factor to a norm of at most `max_norm`, and the norm.
 
     The norm is before clipping, for summaries; not finite if an entry is not. `norm` is
     computed if None. Pascanu et al. 2013, algorithm 1, https://arxiv.org/abs/1211.5063.

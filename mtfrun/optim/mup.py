@@ -1,11 +1,11 @@
 """The maximal update parametrization, muP: settings of a small model suit a wide one.
 
 Yang et al. 2022, "Tensor Programs V", arXiv:2203.03466, table 3: the form without multipliers, but
-for attention and tied embeddings, which have theirs in `layers`. What grows is known by the names
-of dimensions, so that the rules are functions of a variable's `mtf.Growth`:
+for attention and tied embeddings, which have theirs in `layers`. Growing dimensions are known by
+name, so that the rules are functions of a variable's `mtf.Growth`:
 
-    n, m      growth of the dimensions that are summed over, and of the other ones
-    input     only others grow: embeddings, scales, biases, the first convolution; n = 1
+    n, m      growth of the dimensions that are summed over, and of the remaining dimensions
+    input     only remaining grow: embeddings, scales, biases, the first convolution; n = 1
     hidden    both grow
     output    only those grow that are summed over: the softmax, routers; m = 1
 

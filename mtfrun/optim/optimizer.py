@@ -49,7 +49,7 @@ class Optimizer(Protocol):
     def named_averages(self) -> dict[str, mtf.Variable]:
         """Returns the averages that replace variables in evaluation, by path; empty for most.
 
-        Before the first update they have no values of use.
+        They are not valid before the first update.
         """
 
     def learning_rate(self, step: mtf.Tensor) -> mtf.Tensor:
@@ -79,7 +79,7 @@ class SlotOptimizer(abc.ABC):
       learning_rate: a number or a schedule.
       learning_rate_factors: factors of the learning rate by pattern of the variable's path; a
         factor may be a schedule too.
-      weight_decay: the factor of the parameter that `_add_weight_decay` adds to a direction.
+      weight_decay: the coefficient of decoupled weight decay, see `_add_weight_decay`.
       exclude_from_weight_decay: patterns of the paths of variables without weight decay.
 
     Attributes:
@@ -196,7 +196,7 @@ class SlotOptimizer(abc.ABC):
     def _add_weight_decay(
         self, path: str, variable: mtf.Variable, direction: mtf.Tensor, parameter: mtf.Tensor
     ) -> mtf.Tensor:
-        """Returns the direction with decoupled decay, which has no factor of the width."""
+        """Returns the direction plus decoupled decay, which does not scale with the width."""
         if not self._weight_decay or path in self._without_decay:
             return direction
         return direction + parameter * (self._weight_decay / self.width_factor(path, variable))

@@ -25,9 +25,9 @@ from mtfrun.optim.schedules import Scalar, Schedule, maximum, minimum, to_float,
 class WarmupStableDecay:
     """A line from 0 to 1, then 1, then a decay to `minimum` at `total_steps`: WSD.
 
-    Hu et al. 2024, "MiniCPM", equation 1, https://arxiv.org/abs/2404.06395. Of the share p of the
-    decay that is over, `decay="sqrt"` is 1 - sqrt(p), the best of those that Haegele et al. 2024
-    compare (section 4, https://arxiv.org/abs/2405.18392), and "linear" is 1 - p.
+    Hu et al. 2024, "MiniCPM", equation 1, https://arxiv.org/abs/2404.06395. After the share p of
+    the decay, "sqrt" is 1 - sqrt(p), the best that Haegele et al. 2024 compare (section 4,
+    https://arxiv.org/abs/2405.18392), and "linear" is 1 - p.
 
     Before the decay the rate does not depend on `total_steps`: a checkpoint from then can be
     trained for any number of further steps.

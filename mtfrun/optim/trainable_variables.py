@@ -1,4 +1,4 @@
-"""The variables that training updates: all trainable ones but those that are frozen, by patterns.
+"""The variables that training updates: trainable and not frozen, by patterns.
 
 For patterns of paths see `mtf.find_paths`.
 """

@@ -1,6 +1,7 @@
-"""Several processes of one run: who takes part, what all agree on, and what ends all of them.
+"""Several processes of one run: joining, agreeing and ending together.
 
-It imports no TensorFlow. A process that has not called `join` is alone: all calls return at once.
+It does not import TensorFlow. A process that has not called `join` is alone: all calls return at
+once.
 """
 
 from mtfrun.processes.connection import ProcessesError as ProcessesError

@@ -1,4 +1,4 @@
-"""A child process that answers lines of JSON, within limits: its work may take for ever."""
+"""A child process that answers lines of JSON, with a time limit."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class NoAnswerError(Exception):
 
 
 class AnsweringChild:
-    """A program that answers lines of JSON; it is started when it is asked, also after its end.
+    """A program that answers lines of JSON; questions start it, again after its end.
 
-    A signal that raises an exception while it is asked ends it.
+    A signal that raises an exception during a question ends it.
 
     Args:
       program: a Python file, which limits its memory itself.

@@ -70,7 +70,7 @@ def start_child(
 
 @contextlib.contextmanager
 def forward_signals(send: Callable[[int], None]) -> Iterator[None]:
-    """A signal that is ignored, as by nohup, remains so."""
+    """Ignored signals, as by nohup, remain ignored."""
     numbers = [n for n in _FORWARDED if signal.getsignal(n) is not signal.SIG_IGN]
     former = {number: signal.signal(number, lambda n, _: send(n)) for number in numbers}
     try:

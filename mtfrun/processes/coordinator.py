@@ -37,7 +37,7 @@ class Coordinator(Group):
 
     The constructor waits until all `count` (2 or more) processes have come, which share the secret
     `token`; it raises InputError for an unusable address, ProcessesError after the time-out. A
-    thread calls `end`, which ends this process, once, when another one has failed or is lost.
+    thread calls `end`, which ends this process, once, when another has failed or is lost.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The files under --model_dir: checkpoints, the lock, summaries, records.
 
-What imports TensorFlow or TensorBoard is imported from its file: `checkpoints.checkpoints`,
-`tensorboard.summaries`.
+Modules that import TensorFlow or TensorBoard are imported from their files:
+`checkpoints.checkpoints`, `tensorboard.summaries`.
 """
 
 from mtfrun.rundir.commands import run_versions as run_versions

@@ -31,7 +31,7 @@ def module_hashes() -> dict[str, str]:
     """Returns the SHA-256 of the source files that may change what a run computes, by module.
 
     These are mtfrun's files, but for its commands and tools, and all imported modules outside of
-    the standard library and of installed distributions. The program that was started is not one.
+    the standard library and of installed distributions, without the started program.
     """
     return {**_package_hashes(), **_user_hashes()}
 

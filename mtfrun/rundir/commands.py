@@ -43,7 +43,7 @@ _ENVIRONMENT = (
 def record_command(
     directory: pathlib.Path, arguments: Sequence[str], setup: Mapping[str, object] | None = None
 ) -> str:
-    """Writes all that is needed to reproduce a command to the next `directory/0001.json`.
+    """Records how to reproduce a command, in the next `directory/0001.json`.
 
     One JSON object: the command as a list and as it is typed in a shell, date, host, process,
     working directory, versions, mtfrun's commit, hashes of modules, and the entries of `setup`.
@@ -73,7 +73,7 @@ def record_command(
 
 
 def describe_program() -> dict[str, object]:
-    """Returns what may change the numbers of a run beside its configuration and data."""
+    """Returns versions and settings that affect results, beside configuration and data."""
     return {
         "platform": platform.platform(),
         "processor": _processor(),

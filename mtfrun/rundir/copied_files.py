@@ -58,7 +58,7 @@ def write_run_files(
 ) -> None:
     """Copies files into a run directory and records them, with the base of relative paths.
 
-    The name of a copy contains a hash of its content, so that no copy replaces another one, even if
+    The name of a copy contains a hash of its content, so that no copy replaces another, even if
     the configuration is refused later. `place` is the final path of a run that will be renamed.
     """
     place = place or run
@@ -71,7 +71,7 @@ def write_run_files(
 
 
 def keep_origin(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Copies the origin of an imported run into a run that starts from it, if there is one.
+    """Copies the origin, if any, of an imported run into a run that starts from it.
 
     The run can then be exported without the imported run; an export checks the contents.
     """

@@ -135,7 +135,7 @@ class RunDirectory:
         return writer_lock(self._lock_path)
 
     def clean(self) -> None:
-        """Removes what a killed training has left of the files that the lock's holder writes."""
+        """Removes partial files of a killed training."""
         for name in (CONFIG, "operative_config.gin", RECORD, *RECORD_FILES):
             remove_temporary_files(self._path / name)
 

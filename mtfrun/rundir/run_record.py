@@ -1,4 +1,4 @@
-"""What a training says about itself in its run directory, to be read without TensorFlow.
+"""The records of a training in its run directory, to be read without TensorFlow.
 
 `status.json` is replaced every few seconds and at the end; `metrics.jsonl` has a line for
 every step at which an action, such as an evaluation, has added metrics: {"step": 500,
@@ -38,7 +38,7 @@ State = Literal["running", "finished", "stopped", "failed"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunCost:
-    """The size of the model of a training, and what the training has cost so far.
+    """The size of a training's model, and the cost of the training so far.
 
     Attributes:
       parameters: trainable ones, frozen ones included.
@@ -114,7 +114,7 @@ SWEPT = "sweep_run.json"
 
 @dataclasses.dataclass(frozen=True)
 class SweptRun:
-    """What a sweep knows of its run.
+    """A sweep's record of its run.
 
     Attributes:
       row: the name of its row; "" in a sweep without rows.
@@ -166,7 +166,7 @@ class RunRecord:
         self._write(self._swept_path, json.dumps(fields, indent=1) + "\n")
 
     def swept(self) -> SweptRun | None:
-        """None for a run that is not of a sweep."""
+        """Returns None for a run without a sweep."""
         try:
             swept = SweptRun(**read_json(self._swept_path, follows_links=False))
             return swept if swept.is_valid() else None

@@ -64,7 +64,7 @@ class RunSummary:
 
 
 def summary_of(directory: pathlib.Path, name: str) -> RunSummary:
-    """A directory that does not exist is a waiting run."""
+    """Returns the summary; a directory that does not exist is a waiting run."""
     run = RunDirectory(directory)
     record = run.record()
     status = record.status()
@@ -112,7 +112,7 @@ def no_run_in(directory: pathlib.Path) -> InputError:
 
 
 def varied_names(summaries: Sequence[RunSummary]) -> list[str]:
-    """Returns the names of the bindings that are not the same in all runs; macros first."""
+    """Returns the names of the bindings that differ between runs, macros first."""
     configs = [s.config for s in summaries if s.config]
     names = dict.fromkeys(name for config in configs for name in config)
     different = [n for n in names if len({config.get(n) for config in configs}) > 1]

@@ -192,7 +192,7 @@ class Mirror:
         self._save()
 
     def has_new_checkpoint(self) -> bool:
-        """Looks at the checkpoints alone, since this is called twice a second."""
+        """Lists checkpoints only, since this is called twice a second."""
         return any(
             MANIFEST_NAME.fullmatch(name) and not self._is_same(f"{_CHECKPOINTS}/{name}", state)
             for name, state in scan(self.path / _CHECKPOINTS).items()

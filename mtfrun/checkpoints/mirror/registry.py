@@ -136,7 +136,7 @@ def url_of(path: str) -> str:
 
 
 def begin_save(directory: pathlib.Path) -> None:
-    """Waits until a mirror of a directory of checkpoints can take another one."""
+    """Waits until a mirror of a directory of checkpoints can take another checkpoint."""
     for path, uploads in list(_uploads.items()):
         if directory.is_relative_to(path):
             uploads.begin_save()

@@ -1,4 +1,4 @@
-"""A thread that uploads what a training writes."""
+"""A thread that uploads a training's files."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _FIRST_PAUSE_SECS, _LONGEST_PAUSE_SECS = 1.0, 60.0
 
 
 class Uploads:
-    """Uploads the changes of a mirror until `close`. A store that fails is tried again.
+    """Uploads the changes of a mirror in the background until `close`; retries failures.
 
-    Training goes on meanwhile, but for a save after `MOST_SAVES` that were not uploaded: it waits.
+    Training only waits for a save while `MOST_SAVES` others are not uploaded.
     """
 
     def __init__(self, mirror: Mirror, lease: Lease) -> None:

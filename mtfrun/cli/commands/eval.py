@@ -125,7 +125,7 @@ def steps_as_they_appear(
     """Yields the steps of all checkpoints, then of new or replaced ones, until training has ended.
 
     It has ended when no process trains, and the newest checkpoint is of the last step or there is
-    no time-out. `timeout_secs` limits the wait for a new one, even if no process trains. Deleted
+    no time-out. `timeout_secs` limits the wait for a new step, even if no process trains. Deleted
     checkpoints are left out.
     """
     yielded: dict[int, object] = {}
@@ -161,7 +161,7 @@ def restore_steps(
     *,
     leave_out_damaged: bool = False,
 ) -> Iterator[int]:
-    """A line on standard error names a checkpoint that the trainer deletes meanwhile."""
+    """Yields the restored steps; warns of checkpoints that the trainer deletes meanwhile."""
     from mtfrun.files import DamagedCheckpointError, RunDirError
 
     for step in steps:
@@ -182,7 +182,7 @@ def restore_steps(
 
 
 def detail_lines(details: Mapping[str, Any], split: str) -> list[str]:
-    """Returns how many examples metrics are of, and a table of the classes of a classifier."""
+    """Returns the number of examples in the metrics, and a classifier's table of classes."""
     lines, examples = [], details.get("examples", {})
     for name in (name for name in examples if name.rpartition("/")[2] == "split"):
         task, _, _ = name.rpartition("/")

@@ -20,8 +20,8 @@ _OWN = b"mtfrun: "
 class Children:
     """Started processes, of which process 0 alone has standard input and standard output.
 
-    After the first failure those that are stopped (SIGSTOP) are killed, and `grace_secs` later all
-    that remain: they notice it and leave, unless they wait in native code. `typed` is the
+    After the first failure stopped processes (SIGSTOP) are killed, and `grace_secs` later the rest,
+    which should have noticed it and left unless they wait in native code. `typed` is the
     launcher's command line. `codes` are exit codes in the order of the ends, negative for signals.
     """
 
@@ -146,7 +146,7 @@ class Output:
         self._unfinished: dict[int, bytes] = {}
 
     def add(self, process: int, content: bytes) -> None:
-        """Prints the lines that a process has finished with these bytes."""
+        """Adds output of a process, and prints its complete lines."""
         *lines, unfinished = (self._unfinished.get(process, b"") + content).split(b"\n")
         for line in lines:
             self._print_line(process, line)
@@ -167,7 +167,7 @@ class Output:
         self._print_line(0, _ERROR + os.fsencode(text))
 
     def forget(self) -> None:
-        """Lets messages that were printed before count as new, for another start."""
+        """Forgets printed messages, for another start."""
         self.errors.clear()
         self._messages.clear()
 

@@ -116,7 +116,7 @@ def smaller_meshes(
 
 
 def shrink(launch: Launch, remaining: int) -> tuple[Launch, str]:
-    """Returns the program on the largest mesh that the remaining processes can build, and this."""
+    """Returns the program on the largest mesh of the remaining processes, and this mesh."""
     name, sizes, layout = launch.settings.mesh()
     axes = list(dict.fromkeys(layout[dim] for dim in _OF_BATCHES if layout.get(dim) in sizes))
     reason = "the layout does not split the batch over an axis of the mesh"
@@ -147,7 +147,7 @@ class Outcome:
 
     @property
     def cause(self) -> int | None:
-        """The first failure by itself, or a killed process if the rest only report a lost one."""
+        """The first failure by itself, or a killed process if the rest only report the loss."""
         failed = [number for number, code in self.codes.items() if code]
         causes = [
             n for n in failed if n not in self.killed and self.codes[n] != ExitCode.LOST_PROCESS

@@ -50,7 +50,7 @@ _CACHE = re.compile(r"\.?(?P<name>[^.].*-[0-9a-f]{16})(\.\w+(-replaced)?)?")
 
 @dataclasses.dataclass(frozen=True)
 class CacheChoice:
-    """Which caches to build, and where.
+    """The caches to build, and their place.
 
     Attributes:
       tasks: a regular expression that the whole name of a task matches.

@@ -16,7 +16,7 @@ _ATTEMPTS = 10
 
 
 class Window(NamedTuple):
-    """A rectangle of an image, in pixels: its first row and column, and its numbers of both."""
+    """A rectangle of an image, in pixels: its first row and column, and their numbers."""
 
     top: int
     left: int

@@ -1,4 +1,4 @@
-"""Labelled images of TFDS datasets: the embedded ones, and those prepared on this machine."""
+"""Labelled images of TFDS datasets, embedded or prepared on this machine."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Objectives: what a model is to learn from running text."""
+"""Objectives for running text: denoising, prefix language modelling, deshuffling."""

@@ -58,7 +58,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
-        """Returns the features' largest lengths for `raw_length` ids; they grow with it or stay."""
+        """Returns the features' largest lengths for `raw_length` ids; they never fall with it."""
 
     @abc.abstractmethod
     def __call__(

@@ -22,7 +22,7 @@ from mtfrun.errors.checks import Range, check_fields
 
 @dataclasses.dataclass(frozen=True)
 class PrefixLanguageModel(Objective):
-    """Inputs are the beginning of the text, and targets are what follows.
+    """Inputs are the beginning of the text, and targets are the remainder.
 
     Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4: the length of the prefix of
     a text of n ids is uniform in [1, n). For a smaller `noise_density`, as in UL2 (Tay et al. 2022,

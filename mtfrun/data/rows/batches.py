@@ -1,4 +1,4 @@
-"""Rows, and batches of them: endless ones with a position, and counted ones for evaluation."""
+"""Rows and their batches: endless with a position for training, counted for evaluation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Batch = Mapping[str, np.ndarray]
 
 
 class Density(NamedTuple):
-    """How full rows are: their tokens and positions, and the tokens of texts that are cut off."""
+    """The tokens and positions of rows, and the tokens that are cut off."""
 
     tokens: int
     capacity: int
@@ -29,7 +29,7 @@ class Density(NamedTuple):
 
 
 class Places(NamedTuple):
-    """Where examples stand in rows; all int64 [places], and an example may stand in several.
+    """The places of examples in rows, all int64 [places]; an example may have several.
 
     `examples` are indices into the requested ones. `segments` count from 1; 0 is a whole row.
     """
@@ -50,16 +50,16 @@ class Rows(abc.ABC):
         """Returns the features of the selected rows, in their order; pure, and thread-safe."""
 
     def padding_of(self, feature: str) -> int:
-        """Returns what a feature has in rows that fill up a batch."""
+        """Returns the value of a feature in rows that fill up a batch."""
         return 0
 
     def find(self, examples: np.ndarray) -> Places:
-        """Returns where examples of the source stand; DataError for rows that do not know."""
+        """Returns the places of examples of the source; DataError for rows that do not know."""
         raise DataError(f"{type(self).__name__} do not say which examples they hold")
 
     @property
     def density(self) -> Density | None:
-        """How full the rows are, exactly; None if unknown before all are made."""
+        """The exact density of the rows; None if unknown before all are made."""
         return None
 
 
@@ -109,7 +109,7 @@ class Batches(Iterator[Batch]):
         return batch
 
     def find(self, component: int, examples: np.ndarray, before: int) -> tuple[Places, np.ndarray]:
-        """Returns where examples of a component stand before a position, in ascending order.
+        """Returns the places of a component's examples before a position, in ascending order.
 
         A place for each epoch, and the position of its row, int64 [places].
         """
@@ -133,7 +133,7 @@ class Batches(Iterator[Batch]):
 
 
 class CountedBatches(Iterator[Batch]):
-    """A number of batches: `operator.length_hint` says how many are left."""
+    """A number of batches; `operator.length_hint` is the number left."""
 
     def __init__(self, batches: Iterable[Batch], count: int):
         self._batches = iter(batches)

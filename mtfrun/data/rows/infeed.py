@@ -37,7 +37,7 @@ def host_of(mesh: mtf.Mesh, shape: mtf.Shape, outer_batch: int = 1) -> Host:
 
 
 class Padding(NamedTuple):
-    """How many positions of batches of texts are `empty`, of how many."""
+    """The number of empty positions in batches of texts, and of all positions."""
 
     empty: int
     positions: int
@@ -357,7 +357,7 @@ def padding_of(batch: Mapping[str, np.ndarray]) -> Padding:
 
 
 def find_tokens(features: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    """Returns which positions of a feature of ids hold a token, bool of its shape.
+    """Returns whether a position of a feature of ids holds a token, bool of its shape.
 
     Segments say so if there are any. Else an id of 0 is padding, and -1 in rows that have it. A
     masked language model has a target for some inputs only: its inputs say where padding is.

@@ -60,11 +60,11 @@ class Selection(NamedTuple):
 
 
 class Order:
-    """The rows that stand at each position of an endless sequence of examples.
+    """The row at each position of an endless sequence of examples.
 
     Every component is shuffled anew in each epoch by a permutation with random access, and
     components are mixed in proportion to `rates`. After `max_epochs` a component is no longer
-    drawn; one at least has no such limit. Any position is reached at once.
+    drawn; at least one has no such limit. Access to any position is random.
     """
 
     def __init__(
@@ -163,9 +163,9 @@ class Mixing:
         return components, within
 
     def positions_of(self, component: int, within: np.ndarray, before: int) -> np.ndarray:
-        """Returns the inverse of `at`: where elements of a component stand, int64 [n].
+        """Returns the inverse of `at`: the positions of a component's elements, int64 [n].
 
-        All stand below the position `before`. By bisection, of all at the same time.
+        All are below the position `before`. By bisection, of all at the same time.
         """
         low, high = np.zeros_like(within), np.full_like(within, before)
         while (low + 1 < high).any():
@@ -259,7 +259,7 @@ class Shuffle:
         return rows
 
     def index_in_epoch(self, rows: np.ndarray, epoch: int) -> np.ndarray:
-        """Returns where rows stand in an epoch, int64 [rows]."""
+        """Returns the places of rows in an epoch, int64 [rows]."""
         if self._size < _FEW_ROWS:
             order = self.at(epoch * self._size + np.arange(self._size))
             index: np.ndarray = np.argsort(order)[rows]

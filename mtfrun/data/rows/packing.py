@@ -1,4 +1,4 @@
-"""Plans of rows: which texts share a row. Stable sorts make the same plan on every machine."""
+"""Packing texts into rows. Stable sorts make the same plan on every machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The base classes of sources, and of those that are files: examples, read one after another."""
+"""Base classes of sources of examples, and of sources in files."""
 
 from __future__ import annotations
 
@@ -91,8 +91,8 @@ class SplitSource(abc.ABC, Generic[T]):
 class Source(SplitSource[Example]):
     """Texts, labels and numbers in splits.
 
-    `paths` are the files that a split is read from, if any; `expected_bytes` is about the number of
-    bytes of its texts, for progress, None if unknown.
+    `paths` are a split's files, if any; `expected_bytes` is the approximate number of bytes of its
+    texts, for progress, or None.
     """
 
     def paths(self, split: str) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""Reading files in blocks, of which lines and parts of texts are made: memory stays bounded."""
+"""Reading files in blocks, lines and parts of texts, in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TFDS datasets: the embedded ones, prepared on first use, and those prepared on this machine."""
+"""TFDS datasets: embedded (prepared on first use) or prepared on this machine."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class TfdsDataset:
         """Returns the examples of a split in the order of the files, with some of their features.
 
         `split` is the name of a split, or TFDS's slice of one (`train[:10%]`), or several with `+`.
-        Nested `features` are "outer/inner"; `encoded` ones stay as stored, such as a JPEG file.
+        Nested `features` are "outer/inner"; `encoded` features stay as stored, such as a JPEG file.
         """
         self.check_tfds_split(split)
         self.files.check_records()

@@ -1,4 +1,4 @@
-"""Source of TFDS datasets: the embedded ones, and those prepared on this machine."""
+"""Source of TFDS datasets, embedded or prepared on this machine."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class DenoisingData(ObjectiveData):
 class DelimitedDenoisingData(ObjectiveData):
     """Rows "inputs end targets end" that an objective makes of running text, for decoders.
 
-    One text a row, for prefix language models and for causal ones; see `DelimitedPairsData` and
+    One text a row, for prefix and causal language models; see `DelimitedPairsData` and
     `DenoisingData`.
     """
 

@@ -27,7 +27,7 @@ R = TypeVar("R", PackedRows, PaddedRows)
 
 @dataclasses.dataclass(frozen=True)
 class PairsData(TaskData):
-    """Pairs of texts as ids; subclasses define the rows that are made of them.
+    """Pairs of texts as ids; subclasses define the rows.
 
     Every text ends with the end id; longer texts are truncated before it. An evaluation has one
     pair per row, and batches of rows of similar length.
@@ -127,7 +127,7 @@ class DelimitedPairsData(PairsData):
     """Pairs of texts for decoder-only models: rows of "inputs end targets end".
 
     Positions count from 0 in each packed pair. These are the rows of a prefix language model
-    (seqio's PrefixLM), and of a causal one that answers inputs (Mesh TensorFlow's delimited_lm);
+    (seqio's PrefixLM), and of a causal model that answers inputs (Mesh TensorFlow's delimited_lm);
     the model's `loss_on_targets_only` says whether inputs are trained on. Counting ends
     distinguishes inputs and targets, so a pair is never divided between rows.
 

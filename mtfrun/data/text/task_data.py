@@ -40,7 +40,7 @@ from mtfrun.errors.checks import COUNT, check_fields, check_range
 
 @dataclasses.dataclass(frozen=True)
 class TaskData(TextData):
-    """Rows of a task's texts; subclasses say what a row is, and which features are `texts`.
+    """Rows of a task's texts; subclasses define a row and its features `texts`.
 
     `shown_texts` are used for prompts and metrics; by default `texts`.
 

@@ -43,7 +43,7 @@ class Vocabulary(abc.ABC):
     @property
     @abc.abstractmethod
     def size(self) -> int:
-        """Number of ids, including those that only pad it to what a mesh axis can divide."""
+        """Number of ids, including padding to a size that a mesh axis can divide."""
 
     @property
     def unpadded_size(self) -> int:
@@ -63,7 +63,7 @@ class Vocabulary(abc.ABC):
     @property
     @abc.abstractmethod
     def unknown_id(self) -> int:
-        """The id of what the vocabulary cannot represent."""
+        """The id of text that the vocabulary cannot represent."""
 
     @property
     @abc.abstractmethod
@@ -89,7 +89,7 @@ class Vocabulary(abc.ABC):
     @property
     @abc.abstractmethod
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of all that determines the ids of a text."""
+        """Hexadecimal SHA-256 of everything that determines the ids of a text."""
 
     @property
     def files(self) -> Sequence[str]:
@@ -104,7 +104,7 @@ class Vocabulary(abc.ABC):
         """Returns the text before the first end id; accepts all ids."""
 
     def encode_continuation(self, text: str | bytes) -> np.ndarray:
-        """Returns the ids of a text that continues another one, without an end id."""
+        """Returns the ids of a text that continues another, without an end id."""
         return self.encode(text)
 
     def decode_continuation(self, ids: Sequence[int] | np.ndarray) -> str:
@@ -112,12 +112,12 @@ class Vocabulary(abc.ABC):
         return self.decode(ids)
 
     def decode_output(self, ids: np.ndarray, *, continues: bool) -> str:
-        """Returns the text of an output that another id than `end_id` may end."""
+        """Returns the text of an output, which may end with other ids than `end_id`."""
         ids = ids[ids != self.end_id]
         return self.decode_continuation(ids) if continues else self.decode(ids)
 
     def special_texts(self, template_tokens: Mapping[str, str]) -> Mapping[str, str]:
-        """Returns how a template writes special tokens, so that `encode_spans` reads them.
+        """Returns the texts of a template's special tokens, in the form that `encode_spans` reads.
 
         `template_tokens` are the tokens of the template's tokenizer: "bos_token", "eos_token", ....
         """

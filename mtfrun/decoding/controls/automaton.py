@@ -1,6 +1,6 @@
 """Automata over bytes: which texts may be written, where they may end and where they must.
 
-Constraints and stop strings become automata, and their product accepts what all of them accept.
+Constraints and stop strings become automata; their product accepts the texts that all accept.
 `guide.py` applies it to ids. All of it is numpy, computed once.
 """
 
@@ -100,7 +100,7 @@ def containing(word: bytes, *, ends: bool) -> Automaton:
 
 
 def all_of(automata: Sequence[Automaton]) -> Automaton:
-    """Returns the automaton of the texts that all accept; it must end where one of them must."""
+    """Returns the product of automata: accepts the texts that all accept, ends where any must."""
     end = time.thread_time() + _MOST_SECS
     while len(automata) > 1:  # the number of products of many large automata is small
         pairs = zip(automata[::2], automata[1::2], strict=False)

@@ -1,4 +1,4 @@
-"""What a user asks of outputs, whatever the decoding method."""
+"""A user's requirements on outputs, whatever the decoding method."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Controls:
             check_range("Controls.end_ids", end_id, INDEX)
 
     def ends(self, end_id: int) -> tuple[int, ...]:
-        """Returns the ids that end an output: first the vocabulary's, or what no id equals."""
+        """Returns the ids that end an output, first the vocabulary's, or else an impossible id."""
         return (end_id if self.vocabulary_end else _NO_ID, *self.end_ids)
 
     def rules(self, end_id: int, tokens: Callable[[], TokenTexts] | None = None) -> Rules:
@@ -68,7 +68,7 @@ class Controls:
 
         Args:
           end_id: the vocabulary's.
-          tokens: returns what its ids write; for constraints and stop texts.
+          tokens: returns the texts of its ids; for constraints and stop texts.
         """
         end_ids, automata = self.ends(end_id), []
         latest = time.monotonic() + _MOST_SECS

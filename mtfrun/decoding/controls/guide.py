@@ -1,7 +1,7 @@
-"""A guide: an automaton over the ids of a vocabulary, which every row walks while it is decoded.
+"""A guide: an automaton over the ids of a vocabulary; decoding advances a state for each row.
 
-It masks ids after which the text could not be completed any more, within the row's limit where
-that is long enough, and says where a text must end.
+It masks ids after which the text could not be completed within the row's limit, if that is long
+enough, and says where a text must end.
 
 Dimensions:
   guide_states: the automaton's states; forbidden texts lead to the last.
@@ -32,7 +32,7 @@ _STEPS_PER_COLUMN = 128
 
 
 class TokenTexts(NamedTuple):
-    """What the ids of a vocabulary write.
+    """The texts of the ids of a vocabulary.
 
     Attributes:
       texts: the bytes of each id within a text; b"" for special ids.
@@ -63,7 +63,7 @@ class Guide:
     ends: np.ndarray
 
     def mask(self, logits: mtf.Tensor, state: mtf.Tensor, remaining: mtf.Tensor) -> mtf.Tensor:
-        """Returns logits {rows, vocab} without the ids that the text must not continue with.
+        """Returns logits {rows, vocab} with the forbidden next ids masked.
 
         state: {rows} int32; remaining: int32, rows of some of these dimensions, the number of ids
         that are left, at least 1.
@@ -82,7 +82,7 @@ class Guide:
         return mtf.where(mtf.equal(allowed, 1), logits, IMPOSSIBLE, logits.shape)
 
     def mask_of(self, state: int, remaining: int) -> np.ndarray:
-        """Returns bool [vocab], the ids that `mask` does not forbid."""
+        """Returns bool [vocab], the ids that `mask` allows."""
         longest = max(remaining, int(self.distances[state])) - 1
         is_allowed: np.ndarray = (self.distances[self.after[state]] <= longest)[self.class_of_id]
         return is_allowed

@@ -1,4 +1,4 @@
-"""Logit processors: penalties of repeated ids, the least length of an output, ids in their places.
+"""Logit processors: repetition penalties, minimum length, and forced or forbidden ids.
 
 Their values may be tensors {batch}, one for each row.
 """
@@ -45,7 +45,7 @@ class RepetitionPenalty:
 
 @dataclasses.dataclass(frozen=True)
 class CountPenalty(abc.ABC):
-    """Subtracts `penalty` from the logits of ids, times what their number in the output gives.
+    """Subtracts `penalty` from the logits of ids, times a function of their count in the output.
 
     By https://platform.openai.com/docs/api-reference/completions; negative values favour ids.
     """
@@ -185,7 +185,7 @@ class ForbiddenFirstIds(OfIds):
 
 @dataclasses.dataclass(frozen=True)
 class ForbiddenWords:
-    """Forbids sequences of ids: each one's last id behind the others, the prompt's included."""
+    """Forbids sequences of ids, by forbidding the last id behind the others, also in the prompt."""
 
     words: Sequence[Sequence[int]]
 

@@ -1,4 +1,4 @@
-"""The rules of outputs: how logits are processed, and what ends an output."""
+"""The rules of outputs: how logits are processed and where outputs end."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class LogitProcessor(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What holds for outputs beyond the model, the same for every decoding method.
+    """The rules of outputs, the same for every decoding method.
 
     Attributes:
       end_ids: ids that end an output; the first, the vocabulary's, also ends a row in its

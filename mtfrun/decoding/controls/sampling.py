@@ -1,4 +1,4 @@
-"""The choice of the next token from logits: greedy, or a draw among some of the tokens."""
+"""Chooses the next token from logits: greedily or by sampling."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ChooseToken(Protocol):
 
 
 class TokenFilter(Protocol):
-    """Narrows the tokens among which is drawn."""
+    """Filters the tokens that may be drawn."""
 
     def __call__(self, logits: mtf.Tensor, dim: mtf.Dimension) -> mtf.Tensor:
         """Returns logits {..., dim} with `FORBIDDEN` added to some, but not to all.
@@ -58,7 +58,7 @@ class Sample:
     Attributes:
       lines: {batch} int32, the number of each row's line in the input.
       temperature: a number above 0; 1 draws from the model's distribution.
-      top_k: the number of most likely tokens among which is drawn; 0 for all.
+      top_k: draws are among this many most likely tokens; 0 for all.
       top_p: the draw is among the fewest most likely tokens that together have at least this
         probability, at this temperature and after top_k; 1 for all. Holtzman et al. 2019,
         arXiv:1904.09751, section 3.1.

@@ -31,8 +31,8 @@ def attend(
 ) -> mtf.Tensor:
     """Returns `dot_product_attention` of whole sequences.
 
-    query: {..., length, d_kv}; memory: {..., memory_length, d_kv}, of which values may have another
-    last dimension, which the result has.
+    query: {..., length, d_kv}; memory: {..., memory_length, d_kv}; values may have another last
+    dimension, which the result has.
 
     Args:
       block_length: longer sequences are computed by `attention_in_blocks`; None never.

@@ -45,7 +45,7 @@ class Blocks:
 
     @property
     def padding(self) -> int:
-        """How many positions the last block lacks."""
+        """The number of positions of padding in the last block."""
         return self.number.size * self.block.size - self.whole.size
 
     def cut(self, x: mtf.Tensor) -> mtf.Tensor:
@@ -71,7 +71,7 @@ class Blocks:
         return mtf.slice(x, 0, self.whole.size, self.whole.name) if self.padding else x
 
     def at(self, x: mtf.Tensor, index: mtf.Tensor) -> mtf.Tensor:
-        """Returns one block of x, x itself if it has no blocks."""
+        """Returns a block of x, or x itself if it has no blocks."""
         if self.number not in x.shape:
             return x
         return mtf.gather(x, index, self.number, output_shape=x.shape - self.number)

@@ -1,7 +1,7 @@
 """Context parallelism: heads in groups, for attention to a sequence that is split over devices.
 
-A device has a part of the positions, of all heads. Before attention an all-to-all gives it all
-positions of a group of heads, and one after it its part of the positions again: "Ulysses", Jacobs
+A device has a part of the positions, of all heads. An all-to-all before attention gives it all
+positions of a group of heads, and an all-to-all after attention reverses that: "Ulysses", Jacobs
 et al. 2023, arXiv:2309.14509. No device ever has the keys and values of all positions and heads.
 """
 
@@ -48,7 +48,7 @@ class HeadGroups:
 
     @property
     def heads_of_group(self) -> mtf.Dimension:
-        """The heads of a group."""
+        """The dimension of the heads of a group."""
         return mtf.Dimension(self.heads.name, self.heads.size // self.number)
 
     @property
@@ -86,7 +86,7 @@ class HeadGroups:
         return mtf.reshape(x, _rename(x.shape, QUERY_LENGTH, positions.name, self.groups.name))
 
     def part(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns the numbers of a bias that a device with a group's heads needs.
+        """Returns the part of a bias that a device with a group's heads needs.
 
         Positions are gathered, {..., heads, ...} become {length: number, ..., of a group, ...}.
         """

@@ -21,7 +21,7 @@ _POSITIONS = ("length", "memory_length", "block")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AttentionLogits:
-    """From products of queries and keys to the softmax.
+    """The settings of logits between the products of queries and keys and the softmax.
 
     Attributes:
       scaled_logits: logits are divided by the square root of `d_kv`, as in Vaswani et al. 2017,
@@ -41,9 +41,9 @@ class AttentionLogits:
 
 @dataclasses.dataclass(frozen=True)
 class AttentionHeads(AttentionLogits):
-    """The number and the size of the heads of attention, and what their projections have.
+    """The number and the size of the heads of attention, and settings of their projections.
 
-    The attributes of `AttentionLogits` as well.
+    It also has the attributes of `AttentionLogits`.
 
     Attributes:
       num_heads: the number of queries of a position.
@@ -52,13 +52,13 @@ class AttentionHeads(AttentionLogits):
         (Shazeer 2019, arXiv:1911.02150).
       d_kv: the size of a query, a key or a value.
       use_bias: the projections to queries, keys and values have biases.
-      use_output_bias: the projection of the result has one.
+      use_output_bias: the projection of the result has a bias.
       norm: a class, called as `norm(mesh, dims, dtypes, outer_dims=...)`, of queries and of keys
         before they are rotated (Henry et al. 2020, arXiv:2010.04245), or None.
       norm_heads: "alike": each head is normalised, by one scale {d_kv} for all; "apart": each has
         another scale {heads, d_kv}; "together": they are one vector {heads, d_kv}.
-      projection_limit: entries of queries, keys and values are between its negative and it, before
-        a norm; None for no limit (Groeneveld et al. 2024, arXiv:2402.00838, section 2.1).
+      projection_limit: queries, keys and values are clipped to this absolute value before a norm;
+        None for no limit (Groeneveld et al. 2024, arXiv:2402.00838, section 2.1).
       shared_kv: one projection gives the vectors that are both keys and values, and the cache has
         them once, as in Mesh TensorFlow; not with `norm` or rotary positions, of keys alone.
     """

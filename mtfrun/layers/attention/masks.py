@@ -1,8 +1,8 @@
 """The bias of attention logits: the sum of masks and other terms.
 
 A bias of all queries and memory positions has length * memory_length entries for every mask, in
-bfloat16 2 GB for 32,768 positions. Here it is a sum of terms that are functions of a few numbers a
-position, such as its document: a block needs the numbers of its positions only.
+bfloat16 2 GB for 32,768 positions. Here it is a sum of terms, functions of a few values for each
+position, such as its document: a block only needs the values of its positions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mtfrun.layers.recompute import DIFFERENTIATED
 
 
 class AttentionWindow(NamedTuple):
-    """How far queries see `before` and `after` (None: any): it skips blocks and is not a mask."""
+    """The distances `before` and `after` (None: any) that queries see, for skipping blocks."""
 
     before: int | None = None
     after: int | None = None
@@ -34,13 +34,13 @@ class AttentionWindow(NamedTuple):
 class BiasTerm(abc.ABC):
     """A lazily evaluated attention bias, a frozen dataclass of its inputs.
 
-    A tensor {..., length} is of the queries, {..., memory_length} of the memory, one with neither
-    of all positions; the names are free. `differentiated_field()`s have gradients.
+    A tensor {..., length} is of the queries, {..., memory_length} of the memory, and a tensor
+    without either of all positions; the names are free. `differentiated_field()`s have gradients.
     """
 
     @property
     def window(self) -> AttentionWindow:
-        """How far queries see at most."""
+        """The largest distances that queries see."""
         return AttentionWindow()
 
     @abc.abstractmethod

@@ -226,7 +226,7 @@ class MultiHeadAttention(mtf.Module):
     def empty_cache(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension
     ) -> AttentionMemory:
-        """Returns zeros for the keys and values of positions to come."""
+        """Returns an empty cache of keys and values, zeros."""
         shape = [*batch, *self.heads.memory_dims, memory_length, self.heads.size_dim]
         cache = KeysAndValues.zeros(self._mesh, shape, self._dtypes.activation)
         return SharedKeysAndValues(cache.keys) if self.heads.shared_kv else cache

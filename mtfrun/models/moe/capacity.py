@@ -132,7 +132,7 @@ def position_in_expert(
 
 
 def dispatch_in_order(candidates: Iterable[Candidate], context: GateContext) -> list[Choice]:
-    """Returns the choices: all first ones get slots before any second; dropped gates are 0."""
+    """Returns the choices: first choices get slots before second choices; dropped gates are 0."""
     used = None
     choices = []
     for expert, gate, mask in candidates:

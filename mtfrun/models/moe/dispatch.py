@@ -16,7 +16,7 @@ class Dispatch(Protocol):
     """
 
     def to_slots(self, x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-        """Returns the rows of x {..., group, d} that the slots hold; 0 in empty ones."""
+        """Returns the rows of x {..., group, d} that the slots hold; 0 in empty slots."""
 
     def to_tokens(self, y: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
         """Returns the sums over a token's slots of gate * y {..., experts, capacity, d}."""

@@ -46,10 +46,10 @@ def apply_to_sorted_rows(
 
 
 def routing_to_sorted_rows(routing: Routing) -> Routing:
-    """Returns the routing {group} as one to a single expert: slots are the rows of all experts.
+    """Returns the routing {group} as a routing to one expert with the slots of all experts.
 
-    The tokens of expert 0 by their position there, then the tokens of expert 1, and so on. Choices
-    of no expert have no row, so that the last rows are empty.
+    Rows are the tokens of expert 0 by their position there, then of expert 1, and so on. Choices
+    without an expert have no row, so that the last rows are empty.
     """
     one = mtf.Dimension("all_experts", 1)
     rows = mtf.Dimension("rows", len(routing.choices) * routing.group.size)
@@ -112,7 +112,7 @@ class DroplessMoE(Mixture):
 
     @property
     def active_shares(self) -> Mapping[mtf.Variable, float]:
-        """Of the experts' variables, the experts that a token has at most."""
+        """Returns for the experts' variables the largest share of experts that a token has."""
         per_token = self.router.experts_per_token(math.inf)
         return shares_of(self.experts, per_token / self._experts.size)
 
@@ -201,7 +201,7 @@ class DroplessMoE(Mixture):
 
 
 def _in_groups(routing: Routing, shape: mtf.Shape, group: mtf.Dimension) -> Routing:
-    """Returns a routing {tokens} without dropped ones as a routing {..., groups, group}."""
+    """Returns a routing {tokens} without dropped tokens as a routing {..., groups, group}."""
     context = GateContext(group, routing.experts, mtf.Dimension("expert_capacity", group.size))
     candidates = []
     for choice in routing.choices:

@@ -89,7 +89,7 @@ class Switch:
 
 
 class SecondExpertPolicy(Protocol):
-    """Decides by the gate of a token's second (third, ...) expert whether it has this expert."""
+    """Decides by its gate whether a token has its second (third, ...) expert."""
 
     def __call__(self, gate: mtf.Tensor, context: GateContext, rank: int = 2) -> mtf.Tensor:
         """Returns {..., group}: 1.0 where a token may have its expert number `rank`, else 0.0."""
@@ -138,7 +138,7 @@ class Random:
 class Top2:
     """Shazeer et al. 2017, arXiv:1701.06538, as in GShard, arXiv:2006.16668, algorithm 1.
 
-    The two gates are normalised before capacity drops any, and not after it. A token of importance
+    The two gates are normalised before, not after, capacity drops tokens. A token of importance
     below 1 has no first expert: its best expert is its second.
 
     Attributes:
@@ -208,7 +208,7 @@ def top_2_candidates(
 def top_2_balancing_loss(
     top_2: Top2Candidates, gates: mtf.Tensor, context: GateContext, *, second_expert_loss: bool
 ) -> mtf.Tensor:
-    """Returns the loss of first candidates, plus half the loss of second ones if asked for."""
+    """Returns the loss of first candidates, plus optionally half the loss of second candidates."""
     group, experts = context.group, context.experts
     balance_loss = load_balancing_loss(top_2.first.mask, gates, group, experts)
     if not second_expert_loss:

@@ -22,7 +22,7 @@ _OUTER_EXPERTS = "expert_x"
 
 
 class TokenRouting(Protocol):
-    """How all levels of a mixture together route a token; a `Routing` if there is one level."""
+    """The combined routing of all levels of a mixture; a `Routing` if there is one level."""
 
     def experts_per_token(self) -> mtf.Tensor:
         """Returns how many experts a token has, float32."""

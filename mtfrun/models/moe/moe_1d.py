@@ -57,7 +57,7 @@ class MoE1D(CapacityMixture):
 
     @property
     def active_shares(self) -> Mapping[mtf.Variable, float]:
-        """Of the experts' variables, the experts that a token has at most."""
+        """Returns for the experts' variables the largest share of experts that a token has."""
         per_token = self.router.experts_per_token(self._capacity.training)
         return shares_of(self.experts, per_token / self._experts.size)
 

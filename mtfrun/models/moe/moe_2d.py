@@ -91,9 +91,9 @@ class MoE2D(CapacityMixture):
 
     @property
     def active_shares(self) -> Mapping[mtf.Variable, float]:
-        """Of the experts' variables those that a token has at most, and of the inner router's.
+        """Returns the largest active shares of the experts and of the inner router.
 
-        The first of a token's choices on the first level has all that the second level's gate
+        A token's first choice on the first level has all experts that the second level's gate
         chooses, each other choice one.
         """
         num_x, num_y = self._expert_x.size, self._expert_y.size

@@ -167,7 +167,7 @@ class Gate(Protocol):
     def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:
         """Returns how many experts a token has at most; on average where experts choose tokens.
 
-        Before any capacity drops some. It is what active parameters are counted by.
+        Before capacity drops tokens. Active parameters are counted by it.
         """
 
 

@@ -37,7 +37,7 @@ class Blocking:
 
 @dataclasses.dataclass(frozen=True)
 class ConvolutionSettings:
-    """Where and how a network makes its convolutions.
+    """The settings of a network's convolutions.
 
     Attributes:
       norm: the class of all norms, called as `norm(mesh, [channels], dtypes, init_zero=...)`.

@@ -14,10 +14,10 @@ from mtfrun.models.transformer.residual_transforms import TransformedLayer
 
 
 class LearnedPrompt(mtf.Module):
-    """Vectors {prompt_length, d_model} before a row's, from `learn` on.
+    """Vectors {prompt_length, d_model} before a row's, after `learn`.
 
     Attributes:
-      refusal: why the model cannot have them; "" if it can.
+      refusal: the reason why the model cannot have them, or "".
     """
 
     vectors: mtf.Variable | None = None
@@ -116,7 +116,7 @@ class Bottlenecks(Adapter):
 
     Attributes:
       size: the size of the vectors between the two maps.
-      sublayers: a regular expression, searched in the paths of sublayers; by default all have one.
+      sublayers: a regular expression, searched in the paths of sublayers; by default all sublayers.
         "feed_forward$" is as in Raffel et al.
     """
 

@@ -46,7 +46,7 @@ class Attention(Protocol):
         """
 
     def empty_cache(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Any:
-        """Returns the cache of positions to come."""
+        """Returns a cache without positions."""
 
     def __call__(
         self,
@@ -88,11 +88,11 @@ class CachedSelfAttention(Sublayer):
         return self.attention.empty_cache(batch, memory_length)
 
     def can_step_in_blocks(self) -> bool:
-        """Returns whether this is the class's `step`: what a subclass caches may be overwritten."""
+        """Returns whether `step` is not overridden: a subclass may overwrite cached positions."""
         return type(self).step is CachedSelfAttention.step
 
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        """Returns the output and the cache with the position; the bias must mask later ones."""
+        """Returns the output and the extended cache; the bias must mask later positions."""
         position = call.progress.step_position()
         entries = self.attention.keys_and_values(x, position)
         cache = extend_cache(state, entries, position, call.progress.is_after_prompt())

@@ -1,4 +1,4 @@
-"""Self-attention to the nearest positions only, with a ring cache of the last ones."""
+"""Self-attention to the nearest positions only, with a ring cache."""
 
 from __future__ import annotations
 

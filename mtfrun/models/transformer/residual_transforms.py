@@ -182,7 +182,7 @@ def add_transforms(
 def distinct_names(classes: Sequence[Callable[..., Any]]) -> list[str]:
     """Returns an attribute name for each class: "self_attention" for SelfAttention.
 
-    A class may have a `short_name` instead. One that is listed twice gets numbers: "norm_0".
+    A class may have a `short_name` instead. A class that is listed twice gets numbers: "norm_0".
     """
     # A functools.partial stands for its class.
     classes = [getattr(cls, "func", cls) for cls in classes]

@@ -102,7 +102,7 @@ class Stack(Sublayer):
         )
 
     def tie_blocks(self) -> None:
-        """Lets blocks share what their sublayers want to share, when all are made."""
+        """Lets blocks share parts of their sublayers, once all blocks exist."""
         for block in self.blocks[1:]:
             for name, layer in block.items():
                 layer.tie_to(self.blocks[0][name])

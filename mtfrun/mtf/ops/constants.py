@@ -51,9 +51,9 @@ def zeros_like(t: TensorLike) -> Tensor:
 
 
 def run_time_zeros(x: Tensor, shape: ShapeLike, dtype: tf.DType = tf.float32) -> Tensor:
-    """Returns zeros that a program makes in each of its runs, for sums that it takes.
+    """Returns zeros that a program allocates in each run, as initial values of sums.
 
-    Of `zeros` TensorFlow makes a constant, which is in memory as long as the program.
+    `zeros` are a constant, which TensorFlow keeps in memory as long as the program.
 
     x: int32, of any value but not constant, with no or some of the dimensions of `shape`.
     """

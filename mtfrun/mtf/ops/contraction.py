@@ -34,7 +34,7 @@ def einsum(
 ) -> Tensor:
     """Returns the product of tensors of one type, broadcast by name, summed over some dimensions.
 
-    Over `reduced_dims`, or all that `output_shape` lacks, or the ones that occur more than once.
+    Over `reduced_dims`, or all that `output_shape` lacks, or all that occur more than once.
     """
     tensors = [as_tensor(x) for x in xs]
     if not tensors:
@@ -98,7 +98,7 @@ def _sum_private_dims(x: Tensor, output_shape: Shape, factors: Sequence[Tensor])
 
 
 def _low_rank_product(x: Tensor, y: LowRankSum, shape: Shape) -> Tensor:
-    """Returns x * y, of which the second part is thin: {..., rank}, then {rank, ...}."""
+    """Returns x * y; the low-rank part is two thin products: {..., rank}, then {rank, ...}."""
     thin = einsum([y.drop(x), y.down], output_shape=[*(x.shape - y.reduced_dims), y.rank])
     product = einsum([x, y.base], output_shape=shape)
     return product + einsum([thin * y.scale, y.up], output_shape=shape)

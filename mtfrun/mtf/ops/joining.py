@@ -23,7 +23,7 @@ from mtfrun.mtf.tensor import (
 
 @accept_name
 def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
-    """Returns tensors concatenated along a dimension; a ShapeError if another one differs."""
+    """Returns tensors concatenated along a dimension; a ShapeError if another differs."""
     tensors = [as_tensor(x) for x in xs]
     if not tensors:
         raise ShapeError("concat needs at least one tensor")
@@ -42,7 +42,7 @@ def concat(xs: Sequence[TensorLike], concat_dim_name: str) -> Tensor:
 def split(
     x: TensorLike, split_dim: DimensionLike, num_or_size_splits: int | Sequence[int]
 ) -> list[Tensor]:
-    """Returns x split along a dimension into so many equal parts, or parts of these sizes."""
+    """Returns x split along a dimension into a number of equal parts, or parts of these sizes."""
     x = as_tensor(x)
     dim = convert_to_dimension(split_dim)
     x.shape.index(dim)

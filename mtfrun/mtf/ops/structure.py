@@ -171,7 +171,7 @@ def replace_dimensions(
 def replace_dimensions(
     tensor_or_shape: Shape | TensorLike, old_dim_or_dims: Dimensions, new_dim_or_dims: Dimensions
 ) -> Shape | Tensor:
-    """Returns x with dimensions, adjacent in this order, replaced by ones of the same size."""
+    """Returns x with adjacent dimensions replaced by dimensions of the same total size."""
     if not isinstance(tensor_or_shape, Shape):
         x = as_tensor(tensor_or_shape)
         return reshape(x, replace_dimensions(x.shape, old_dim_or_dims, new_dim_or_dims))

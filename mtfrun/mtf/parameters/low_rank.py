@@ -47,7 +47,7 @@ class LowRankSum(Tensor):
 
     @property
     def value(self) -> tf.Tensor:
-        """The sum, computed at each access: it may be one inside a loop and one outside."""
+        """The sum, computed at each access: inside and outside a loop it is another tensor."""
         product = tf.einsum(
             equation(self.down.shape, self.up.shape, self.shape), self.down.value, self.up.value
         )

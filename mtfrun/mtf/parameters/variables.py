@@ -55,7 +55,7 @@ _ZEROS = Zeros()
 
 @dataclasses.dataclass
 class _Content:
-    """What a variable and its `sharded` form share; the storage is None before initialisation."""
+    """The state that a variable and its `sharded` form share; storage is None at first."""
 
     path: str
     storage: tf.Variable | None = None
@@ -67,7 +67,7 @@ class _Content:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LowRankAddend:
-    """What a variable's `addend` adds: scale * down * up; see `LowRankSum`."""
+    """A variable's `addend`: scale * down * up; see `LowRankSum`."""
 
     down: Variable
     up: Variable
@@ -79,7 +79,7 @@ _OUTER_DIMS = contextvars.ContextVar[tuple[Dimension, ...]]("outer_dims", defaul
 
 
 def stack_variables(dim: Dimension) -> contextlib.AbstractContextManager[None]:
-    """Gives the variables that are made inside a further dimension, the first of their shape.
+    """Gives variables that are made inside a further dimension, the first of their shape.
 
     Their initial values differ along it as if they were of so many modules, such as the members of
     an ensemble, and its vectors have the dimension too.
@@ -109,7 +109,7 @@ class Variable(Arithmetic):
 
     Attributes:
       stored_shape: `shape` with the names by which the storage is laid out.
-      sides: each dimension alone, but the merged ones as one shape: the rows and columns of
+      sides: each dimension alone, but merged dimensions as one shape: the rows and columns of
         optimizers with statistics of both.
       addend: added wherever it is read, which then gives a `LowRankSum`; or None.
     """
@@ -168,7 +168,7 @@ class Variable(Arithmetic):
 
     @property
     def reduced_dims(self) -> Shape | None:
-        """The dimensions over which products with it sum; None where it does not say."""
+        """The dimensions over which products with it sum; None if unknown."""
         return self._reduced_dims
 
     @property
@@ -196,7 +196,7 @@ class Variable(Arithmetic):
 
     @property
     def growth(self) -> Growth:
-        """How much it has grown itself."""
+        """The growth of the variable."""
         return self._content.growth
 
     def set_widths(self, widths: Widths, initial_scale: Callable[[Growth], float]) -> None:

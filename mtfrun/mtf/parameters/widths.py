@@ -12,7 +12,7 @@ from mtfrun.mtf.shape import Dimension
 
 
 class Growth(NamedTuple):
-    """How much larger the two sides of a variable are than at the base sizes.
+    """The growth of the two sides of a variable relative to the base sizes.
 
     `fan_in` is the growth of the dimensions that a product with the variable sums over, `fan_out`
     of the other dimensions. With `is_output` only the former grow with the width of the model.
@@ -45,7 +45,7 @@ class Widths:
     by_name: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def growth(self, dims: Iterable[Dimension]) -> float:
-        """Returns by how much the product of the sizes has grown."""
+        """Returns the growth of the product of the sizes."""
         return math.prod(self.by_name.get(plain_name(dim), 1.0) for dim in dims)
 
     def grow(self, dims: Iterable[Dimension]) -> bool:

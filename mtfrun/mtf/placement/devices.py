@@ -1,4 +1,4 @@
-"""The devices of this machine: settings, the choice for a mesh, and why a GPU is not used."""
+"""The devices of this machine: settings, the choice for a mesh, and unused GPUs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NAME = re.compile(r"(?:.*/)?(?:device:)?([A-Za-z_]+):(\d+)")
 
 @dataclasses.dataclass(frozen=True)
 class DeviceSettings:
-    """How TensorFlow uses the devices of this process; the last mesh decides.
+    """TensorFlow's settings for the devices of this process; the last mesh decides.
 
     Attributes:
       tensor_float_32: GPUs may round the factors of float32 products to 10 bits (TF32): faster, but
@@ -59,7 +59,7 @@ def choose_devices(shape: Shape, names: Sequence[str] | None) -> list[str]:
 
     Without names these are the accelerators, else CPUs, simulated where a CPU-only machine has too
     few. Each of several processes has an equal part of the places. A LayoutError if devices do not
-    exist, are too few, or TensorFlow has started with different ones.
+    exist, are too few, or TensorFlow has started with other devices.
     """
     processes.check_division({dim.name: dim.size for dim in shape}, processes.count())
     chosen = _default_names(shape) if names is None else _check_names(shape, names)

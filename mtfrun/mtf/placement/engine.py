@@ -65,7 +65,7 @@ def places(mesh: DeviceMesh) -> list[dict[str, int]]:
 def begins(
     place: Mapping[str, int], axes: Sequence[str | None], sizes: Sequence[int]
 ) -> tuple[int, ...]:
-    """Returns where the part of a value begins that a device at this place has, of these sizes."""
+    """Returns the begin of a device's part of a value, for its place and the part's sizes."""
     pairs = zip(axes, sizes, strict=True)
     return tuple(0 if axis is None else place[axis] * size for axis, size in pairs)
 
@@ -138,8 +138,8 @@ def distinct_parts(
 ) -> Iterator[list[tuple[tf.Tensor, tuple[int, ...]]]]:
     """Yields of each variable the parts that this process owns, with their begins.
 
-    Over all processes each part is there once. Of processes that have the same parts of a variable,
-    those own them that own the fewest bytes of the variables before, so that all write checkpoints.
+    Each part has one owner. Of processes that have the same parts of a variable, those own them that
+    own the fewest bytes of the variables before, so that all write checkpoints.
     A plain `tf.Variable` is the first process's.
     """
     owned_bytes = np.zeros(processes.count(), np.int64)

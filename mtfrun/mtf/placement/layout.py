@@ -23,8 +23,8 @@ SLOTS, WEIGHTS = "slots", "weights"
 class LayoutRules(Mapping[str, str]):
     """A mapping from tensor dimension names to mesh axis names; immutable and hashable.
 
-    The rules "slots:axis" and "weights:axis" name no dimension, see `zero`. A LayoutError if one
-    dimension has two mesh axes.
+    The rules "slots:axis" and "weights:axis" do not name a dimension, see `zero`. A LayoutError if
+    a dimension has two mesh axes.
 
     Examples:
       >>> LayoutRules([("batch", "data"), ("d_ff", "model")])["d_ff"]

@@ -140,7 +140,7 @@ class Mesh:
 
     @functools.cached_property
     def first_part(self) -> tf.Variable:
-        """The number of a device's first batch part: on each device another one."""
+        """The number of a device's first batch part, which differs between devices."""
         assert self.batch_parts and self.device_mesh
         number, axes = self.batch_parts.size >> len(self.halving_axes), self.halving_axes[::-1]
         firsts = [
@@ -189,7 +189,7 @@ class Mesh:
         return 1 if axis is None else self.shape.get_dim_by_name(axis).size
 
     def parts_of(self, dim: Dimension) -> list[Dimension]:
-        """Returns [parts, part] of a dimension that is split, in which `parts` is; else [dim]."""
+        """Returns [parts, part] of a split dimension, where `parts` is split; else [dim]."""
         number = self.num_splits(dim)
         if number == 1:
             return [dim]

@@ -1,4 +1,4 @@
-"""What `Mesh.reproducible` may be: the same bits for any number of devices along one axis."""
+"""`Mesh.reproducible`: the same bits for any number of devices along one axis."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class DynamicScaling(LengthScaling):
 
 @dataclasses.dataclass(frozen=True)
 class LongRopeScaling(LengthScaling):
-    """Every pair is divided by a factor that was searched for, and logits are larger: LongRoPE.
+    """LongRoPE: divides each pair by a factor found by search, and enlarges logits.
 
     Ding et al. 2024, arXiv:2402.13753, section 3.2; in Phi-3.
 
@@ -235,12 +235,12 @@ def yarn_magnitude(factor: float, share: float = 1.0) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class RotaryPositions:
-    """How fast the pairs of a query or a key rotate with its position.
+    """The rotation of the pairs of a query or a key by its position.
 
     Attributes:
       base: pair i of d_kv / 2 rotates by base ** (-2 * i / d_kv) radians a position.
       scaling: a change of the frequencies for longer sequences than in the first training.
-      rotated: how many entries of a vector rotate, as one of this d_kv: the first ones, and the
+      rotated: the number of first entries of a vector that rotate, as a vector of this d_kv; the
         others stay; Black et al. 2022, arXiv:2204.06745, section 2.1. None for all.
     """
 

@@ -40,7 +40,7 @@ class DecoderOnly(TokenModel):
 
     Prefix language models (Raffel et al. 2020, arXiv:1910.10683, section 3.2.1) read pairs of
     texts, rows of "inputs end targets end", packed or not: inputs see each other, also later ones.
-    In rows of another form "targets_prefix" {batch, length} is not 0 at the positions that do.
+    In rows of another form "targets_prefix" {batch, length} is not 0 at these positions.
 
     Args:
       stack: a class, called as `stack(mesh, d_model, dtypes)`.

@@ -87,7 +87,7 @@ def shift_right(
 
 @dataclasses.dataclass(frozen=True)
 class PromptReading:
-    """How a decoder reads prompts.
+    """Settings of a decoder for reading prompts.
 
     Attributes:
       at_once: read prompts in one pass if all sublayers have a `prefill`; they may contain ends.
@@ -115,7 +115,7 @@ class PromptReading:
         return 0 if self.reads_start else 1
 
     def ids_at(self, ids: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
-        """Returns what a step at a position reads, of the ids {batch...} before it."""
+        """Returns the ids {batch...} that a step at a position reads."""
         if not self.start_id or not self.reads_start:
             return ids
         return mtf.where(mtf.equal(position, 0), self.start_id, ids, output_shape=ids.shape)

@@ -91,7 +91,7 @@ class EncoderDecoder(TokenModel):
         self.tie_stacks()
 
     def tie_stacks(self) -> None:
-        """Lets the stacks share variables, when both are made."""
+        """Lets the stacks share variables, once both exist."""
 
     @property
     def vocabulary_sizes(self) -> dict[str, int]:

@@ -25,13 +25,13 @@ SoftmaxClass = Callable[..., OutputLayer]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenTable:
-    """The form of the table that has the vectors of ids.
+    """The shape and scale of the embedding table.
 
     Attributes:
       vocabulary_divisor: the size of "vocab", the dimension of the embedding and the logits, is the
         number of ids rounded up to a multiple of this, so that a mesh axis divides it.
       d_embedding: the columns of a factorised table, Lan et al. 2019, arXiv:1909.11942, section
-        3.1: a kernel {d_embedding, d_model} maps its rows to d_model, and another one the last
+        3.1: a kernel {d_embedding, d_model} maps its rows to d_model, and another the last
         vectors to d_embedding before a tied softmax. An untied softmax remains {d_model, vocab}, as
         in Chung et al. 2020, arXiv:2010.12821. None: d_model, without maps.
       scaled_vectors: vectors of ids have the factor d_model ** 0.5, or d_embedding ** 0.5, before
@@ -61,7 +61,7 @@ class TokenTable:
 
 @dataclasses.dataclass(frozen=True)
 class TokenEmbedding(TokenTable, TokenLogits):
-    """How a model of tokens reads ids and turns them into vectors, and vectors into logits.
+    """The embedding and output settings of a model of tokens.
 
     Attributes:
       max_length: the largest position + 1.

@@ -36,7 +36,7 @@ class LogitsLoss:
 
 @dataclasses.dataclass(frozen=True)
 class AddedLoss:
-    """What a batch adds to the cross entropy of its targets.
+    """A batch's loss besides the cross entropy of its targets.
 
     Attributes:
       logits_loss: a loss of the targets' logits, which exist in blocks only.

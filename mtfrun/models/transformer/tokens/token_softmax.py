@@ -36,7 +36,7 @@ PROBABILITIES, LOGITS = "probabilities", "logits"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TokenLogits:
-    """How a model of tokens turns vectors into logits.
+    """The settings of a model of tokens for its logits.
 
     Attributes:
       tied_softmax: the embedding's table is also the kernel of the softmax.
@@ -45,7 +45,7 @@ class TokenLogits:
       masks_padding: the logits beyond the last id are too low to be predicted and do not contribute
         to the loss. False: they are ids like any other, as in Mesh TensorFlow and T5.
       softmax_bias: every id has a bias.
-      trains_softmax_bias: False where it is part of a model that was made elsewhere, and constant.
+      trains_softmax_bias: False for the constant bias of an imported model.
       logits_cap: logits are limited by `layers.soft_cap`; None for no limit.
     """
 

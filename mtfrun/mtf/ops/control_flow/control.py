@@ -53,14 +53,14 @@ def while_loop(
 
     Args:
       cond_fn: takes the loop variables and returns a bool scalar tensor.
-      body_fn: returns the next ones, in the same structure, with the same shapes.
+      body_fn: returns the next loop variables, in the same structure, with the same shapes.
       inputs: (nested structures of) tensors: the initial loop variables.
-      num_loop_vars: how many of them are returned; by default all. (Mesh TensorFlow stored the
-        rest.)
+      num_loop_vars: the number of them that is returned; by default all. (Mesh TensorFlow stored
+        the rest.)
       has_accumulators: body_fn, which is traced twice, returns further tensors, which are summed
         over the rounds and returned after the loop variables.
       rounds: the expected number, by which `count_flops` multiplies the products of body_fn.
-      most_rounds: how many, from the first, report their `Print` and `scalar_summary`; by default
+      most_rounds: this many first rounds report their `Print` and `scalar_summary`; by default
         `rounds`, or 100 if `rounds` is 1.
       **kwargs: arguments of `tf.while_loop`, such as maximum_iterations.
     """
@@ -230,7 +230,7 @@ def optimization_barrier(x: TensorLike) -> Tensor:
 
 
 def compute_after(first: TensorLike, tensors: Any) -> Any:
-    """Returns tensors that wait for another one, which a program otherwise leaves out if unused."""
+    """Returns tensors that wait for another, which a program otherwise leaves out if unused."""
     with tf.control_dependencies([as_tensor(first).value]):
         return tf.nest.map_structure(
             lambda x: Tensor(x.mesh, tf.identity(x.value), x.shape), tensors

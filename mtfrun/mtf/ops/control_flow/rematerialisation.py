@@ -29,7 +29,7 @@ class _Kept:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Stores what functions inside keep; the second time they get it back."""
+        """Stores the values that functions inside keep, and returns them the second time."""
         self._next = iter(self.values)
         with set_inside(_KEPT, self):
             yield

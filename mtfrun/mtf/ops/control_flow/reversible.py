@@ -37,7 +37,7 @@ def reversible_layers(
     functions: Sequence[Callable[..., tuple[Tensor, Any]]],
     explicit_inputs: Sequence[TensorLike] = (),
 ) -> tuple[Tensor, Tensor, list[Any]]:
-    """Returns `reversible_residuals`, and what every function returns besides the residual.
+    """Returns `reversible_residuals`, and the further results of every function.
 
     A function is called as f(x2, *explicit_inputs), and returns the residual and nested tensors,
     such as losses. Gradients reach the explicit inputs, and come from the nested tensors too.

@@ -79,7 +79,7 @@ def conv2d_with_blocks(
     """Returns the convolution of an image in blocks, which does not depend on the blocks.
 
     x: {..., height, width, channels}, with the dimensions that count blocks of rows and columns
-    among the leading ones; one of size 1 may be absent and only selects the padding. With either,
+    among the leading dimensions; if of size 1 they may be absent and only select the padding. With either,
     "SAME" begins half a filter, rounded down, before the image: TensorFlow's only for stride 1 and
     odd filters. "VALID" is always TensorFlow's. The blocks must be able to share the results
     equally; with "SAME" they can where the stride divides their size.
@@ -107,7 +107,7 @@ def conv3d_with_blocks(
 
 
 def check_filter(x: Tensor, filter: Tensor, num_spatial: int, channels_at: int) -> None:
-    """Raises unless the filter fits x: its dimension at `channels_at` is x's last one."""
+    """Raises unless the filter fits x: its dimension at `channels_at` is x's last."""
     if filter.shape.ndims != num_spatial + 2:
         raise ShapeError(
             f"filter {filter.shape} must have {num_spatial} spatial dimensions and two of channels"

@@ -1,4 +1,4 @@
-"""Depthwise convolutions: every channel has a filter of its own.
+"""Depthwise convolutions: every channel has a separate filter.
 
 TensorFlow's kernel computes them where at most one of the leading dimensions (batch, blocks) is
 split over devices; where two of them or the channels are, shifted products do, which takes about 20

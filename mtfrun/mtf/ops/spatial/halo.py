@@ -22,7 +22,7 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, lay_out
 def shift(x: TensorLike, offset: int, dim: DimensionLike, wrap: bool) -> Tensor:
     """Returns x shifted along a dimension: entry i of the result is entry i - offset of x.
 
-    Entries that leave at one end enter at the other with `wrap`, otherwise zeros do. Along a split
+    With `wrap` entries that leave at one end enter at the other, else zeros enter. Along a split
     dimension devices exchange `abs(offset)` entries, or all of x if that exceeds a device's part.
     """
     return _shift(as_tensor(x), offset, convert_to_dimension(dim), wrap, 0.0)

@@ -37,7 +37,7 @@ from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, lay_out
 
 @accept_name
 def max_pool2d(x: TensorLike, ksize: Sequence[int] = (2, 2)) -> Tensor:
-    """Returns maxima of windows of x {..., height, width, channels}, dropping incomplete ones."""
+    """Returns maxima of complete windows of x {..., height, width, channels}."""
     return _max_pool(x, ksize, ksize, "VALID", [None, None])
 
 

@@ -283,8 +283,8 @@ def over_merged_batch(
 ) -> tf.Tensor:
     """Returns fn(value), computed with merged leading dimensions, which fn does not change.
 
-    Several split ones stay, because no dimension can be split over two mesh axes, and the rest
-    become one after them. x's shape says which leading dimensions are split.
+    Several split dimensions stay, since a dimension cannot be split over two mesh axes; the rest
+    are merged after them. x's shape says which leading dimensions are split.
     """
     split = split_leading_axes(x, num_leading)
     # DTensor can merge a split dimension only where it is the first.
