@@ -33,8 +33,8 @@ def scan_layers(
 
     The program holds one round and its backward pass, so that tracing and compiling hardly take
     longer with more rounds. Dropout, losses, metrics and updates are as of an unrolled stack, by
-    the paths of each round's modules. In training only the input of every round is
-    stored, and its inner values are recomputed, at the cost of one more forward pass.
+    the paths of each round's modules. In training only the input of every round is stored, and its
+    inner values are recomputed, at the cost of one more forward pass.
 
     `function` calls the modules of the first round with the x and the call that it takes, and
     returns a tensor of x's shape and type. The rounds' variables are alike: else an InputError.
@@ -56,9 +56,8 @@ class _Loop:
     """The forward and the backward loop, and what belongs to each round.
 
     The loops have a variable for every value of every round. In each round all of them move on by
-    one place, so that this round's values are always at the same place, without copies. (One
-    tensor for all rounds would be copied in every round: TensorFlow's arrays have no rule in
-    DTensor.)
+    one place, so that this round's values are always at the same place, without copies. (One tensor
+    for all rounds would be copied in every round: TensorFlow's arrays have no rule in DTensor.)
     """
 
     def __init__(

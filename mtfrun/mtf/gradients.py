@@ -21,7 +21,8 @@ def value_and_gradients(
 
     Inside `mtf.function` only: DTensor has no eager tape for some operations. fn returns a scalar,
     or a tuple that begins with one. Gradients have the variables' shapes (after
-    `mtf.shard_variables` a device has a part only); None if the result does not depend on a variable.
+    `mtf.shard_variables` a device has a part only); None if the result does not depend on a
+    variable.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         for variable in variables.values():

@@ -78,12 +78,12 @@ class InitCheckpoint:
       path: a checkpoint without the suffix of its files, such as "/models/model.ckpt-1000"; its
         files are compared with their hashes if it has a manifest; or a run directory of mtfrun, or
         its directory of checkpoints, for the newest good checkpoint; or a directory with a
-        "checkpoint" file that names the newest; or a URL of such a path; None
-        for random initial values.
+        "checkpoint" file that names the newest; or a URL of such a path; None for random initial
+        values.
       strict: raise unless every variable of the model is in the checkpoint, and all variables of
         the checkpoint are used, except slots of optimizers.
-      variables: a regular expression; variables with other paths keep their random
-        initial values. With it, unused variables are no error.
+      variables: a regular expression; variables with other paths keep their random initial values.
+        With it, unused variables are no error.
       names: the names of variables in the checkpoint, where mtfrun does not know them, by our path
         or by a regular expression of paths, see checkpoints/names.py; or the path of a JSON file
         that has them. `mtfrun checkpoints show` lists our paths, after "model/".

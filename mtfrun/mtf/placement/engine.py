@@ -138,9 +138,9 @@ def distinct_parts(
 ) -> Iterator[list[tuple[tf.Tensor, tuple[int, ...]]]]:
     """Yields of each variable the parts that this process owns, with their begins.
 
-    Each part has one owner. Of processes that have the same parts of a variable, those own them that
-    own the fewest bytes of the variables before, so that all write checkpoints.
-    A plain `tf.Variable` is the first process's.
+    Each part has one owner. Of processes that have the same parts of a variable, those own them
+    that own the fewest bytes of the variables before, so that all write checkpoints. A plain
+    `tf.Variable` is the first process's.
     """
     owned_bytes = np.zeros(processes.count(), np.int64)
     for variable in variables:

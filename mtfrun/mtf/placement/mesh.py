@@ -329,7 +329,7 @@ def planned_meshes() -> contextlib.AbstractContextManager[None]:
     DTensor compiles for a mesh that does not exist; only collectives need all devices when they
     run. A planned mesh has its first device only, a CPU, and zeros in its part of the variables. A
     program that reaches a collective waits forever, so avoid that by its arguments: the training
-    step is compiled by a call for 0 steps. One device uses DTensor too, so that
-    its program can be read.
+    step is compiled by a call for 0 steps. One device uses DTensor too, so that its program can be
+    read.
     """
     return set_inside(_IS_PLANNING, True)

@@ -1,8 +1,9 @@
 """ZeRO and FSDP: every device of a mesh axis stores a part of the slots, or of the weights as well.
 
-Two layout rules do not name a dimension: "slots:data" splits the slots of optimizers further over the
-axis `data` (ZeRO-1: Rajbhandari et al. 2020, https://arxiv.org/abs/1910.02054), "weights:data" the
-variables as well, between their uses (FSDP: Zhao et al. 2023, https://arxiv.org/abs/2304.11277).
+Two layout rules do not name a dimension: "slots:data" splits the slots of optimizers further over
+the axis `data` (ZeRO-1: Rajbhandari et al. 2020, https://arxiv.org/abs/1910.02054), "weights:data"
+the variables as well, between their uses (FSDP: Zhao et al. 2023,
+https://arxiv.org/abs/2304.11277).
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ class RelativeLogits(BiasTerm):
     def value(self, dtype: tf.DType) -> mtf.Tensor:
         """Returns {heads, length, memory_length} float32, with the batch of the query.
 
-        In consecutive positions a diagonal has one distance: each query's distances are
-        the previous query's, shifted by one.
+        In consecutive positions a diagonal has one distance: each query's distances are the
+        previous query's, shifted by one.
         """
         if not self.consecutive:
             shape = [*self.query.shape, *self.memory.shape]

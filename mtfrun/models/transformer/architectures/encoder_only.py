@@ -31,9 +31,9 @@ class EncoderOnly(TokenModel):
     """Predicts the target of every position from all inputs; Devlin et al. 2018, arXiv:1810.04805.
 
     Features: "inputs" and "targets" {batch, length} int32 ids of one length. Inputs of
-    `TokenEmbedding.padding_id` are padding, which is masked; such targets have no loss,
-    for example at inputs that are not masked (data.MaskedLanguageModelData), or all but the
-    first of a text that has one label (text_tasks.TextClassificationData). In packed rows also
+    `TokenEmbedding.padding_id` are padding, which is masked; such targets have no loss, for example
+    at inputs that are not masked (data.MaskedLanguageModelData), or all but the first of a text
+    that has one label (text_tasks.TextClassificationData). In packed rows also
     "inputs_segmentation" and "inputs_position". For "targets_weights" see `TokenModel`.
 
     Args:

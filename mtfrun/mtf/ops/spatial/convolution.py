@@ -79,10 +79,10 @@ def conv2d_with_blocks(
     """Returns the convolution of an image in blocks, which does not depend on the blocks.
 
     x: {..., height, width, channels}, with the dimensions that count blocks of rows and columns
-    among the leading dimensions; if of size 1 they may be absent and only select the padding. With either,
-    "SAME" begins half a filter, rounded down, before the image: TensorFlow's only for stride 1 and
-    odd filters. "VALID" is always TensorFlow's. The blocks must be able to share the results
-    equally; with "SAME" they can where the stride divides their size.
+    among the leading dimensions; if of size 1 they may be absent and only select the padding. With
+    either, "SAME" begins half a filter, rounded down, before the image: TensorFlow's only for
+    stride 1 and odd filters. "VALID" is always TensorFlow's. The blocks must be able to share the
+    results equally; with "SAME" they can where the stride divides their size.
     """
     return _convolution(x, filter, strides, padding, [h_blocks_dim, w_blocks_dim])
 

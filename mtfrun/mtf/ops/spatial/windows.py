@@ -176,8 +176,8 @@ def split_spatial_as_blocks(
     """Returns x with every spatial dimension that is split as blocks of an unsplit part.
 
     {batch, height, width, channels} with height over 2 becomes {batch, height:2, _height_part,
-    width, channels}, without communication; the operations that follow only handle blocks.
-    A LayoutError if a split dimension has several blocks already.
+    width, channels}, without communication; the operations that follow only handle blocks. A
+    LayoutError if a split dimension has several blocks already.
     """
     new_spatial, new_blocks = list(spatial), list(blocks)
     for i, (dim, block) in enumerate(zip(spatial, blocks, strict=True)):
