@@ -19,12 +19,25 @@ from starlette.types import Send
 
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import Range
-from mtfrun.extras.serving.completions import Completion, read_chat, read_completion, refusal_of
+from mtfrun.extras.serving.completions import (
+    CHAT,
+    TEXT,
+    Completion,
+    Form,
+    read_chat,
+    read_completion,
+    refuse_error,
+)
 from mtfrun.extras.serving.fields import Fields, RequestError
-from mtfrun.extras.serving.forms import CHAT, TEXT, Form
 from mtfrun.extras.serving.generation import Generation, Limits, read_texts
-from mtfrun.extras.serving.metrics import CONTENT_TYPE, Metrics
-from mtfrun.extras.serving.middleware import Access, Admission, Counting, error_response
+from mtfrun.extras.serving.middleware import (
+    CONTENT_TYPE,
+    Access,
+    Admission,
+    Counting,
+    Metrics,
+    error_response,
+)
 from mtfrun.extras.serving.served_model import ServedModel
 from mtfrun.extras.vision.segmentation.inference import encode_mask
 
@@ -36,14 +49,12 @@ _POLICY = (
     " img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-Answer = Callable[[Fields], Awaitable[Response]]
-
 
 def make_app(model: ServedModel, limits: Limits, token: str | None) -> Starlette:
     """Returns the application; with a token requests must have it, else come from this machine."""
     routes = _Routes(model, limits)
     return Starlette(
-        routes=routes.all(),
+        routes=routes.list(),
         middleware=[
             Middleware(Counting, routes.metrics),
             Middleware(Access, token),
@@ -51,10 +62,10 @@ def make_app(model: ServedModel, limits: Limits, token: str | None) -> Starlette
         ],
         exception_handlers={
             HTTPException: _http_error,
-            RequestError: _refusal,
-            InputError: _refusal,
-            ClientDisconnect: _disconnected,
-            Exception: _refusal,
+            RequestError: _refuse,
+            InputError: _refuse,
+            ClientDisconnect: _disconnect,
+            Exception: _refuse,
         },
         lifespan=routes.lifespan,
     )
@@ -65,7 +76,7 @@ class _Routes:
         self._model, self._limits = model, limits
         self.metrics = Metrics(model)
 
-    def all(self) -> list[Route]:
+    def list(self) -> list[Route]:
         return [
             Route("/", self._page),
             Route("/health", self._health),
@@ -91,11 +102,9 @@ class _Routes:
 
     async def _health(self, _: Request) -> Response:
         model = self._model
+        status, code = ("ok", 200) if model.is_running else ("failed", 503)
         facts = {"model": model.name, "step": model.step, "adapter": model.adapter}
-        facts["features"] = model.features
-        if not model.is_running:
-            return JSONResponse({"status": "failed", **facts}, 503)
-        return JSONResponse({"status": "ok", **facts})
+        return JSONResponse({"status": status, **facts, "features": model.features}, code)
 
     async def _show_metrics(self, _: Request) -> Response:
         return Response(self.metrics.text(), media_type=CONTENT_TYPE)
@@ -108,9 +117,7 @@ class _Routes:
         self._check_model(name)
         return JSONResponse(model)
 
-    def _post(self, path: str, answer: Answer) -> Route:
-        """Returns the route of a request with a JSON object, whose client may go away."""
-
+    def _post(self, path: str, answer: Callable[[Fields], Awaitable[Response]]) -> Route:
         async def respond(request: Request) -> Response:
             fields = Fields(await request.body())
             self._check_model(fields.text("model"))
@@ -146,9 +153,8 @@ class _Routes:
             for index, vector in enumerate(vectors)
         ]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        return JSONResponse(
-            {"object": "list", "data": data, "model": self._model.name, "usage": usage}
-        )
+        name = self._model.name
+        return JSONResponse({"object": "list", "data": data, "model": name, "usage": usage})
 
     async def _score(self, fields: Fields) -> Response:
         fields.check_names(("model", "pairs"))
@@ -197,7 +203,7 @@ class _Routes:
         self.metrics.prompt_tokens.inc(prepared.prompt_tokens)
         count = self.metrics.output_tokens.inc
         completion = Completion(self._model, prepared, count, form)
-        if generation.streaming is None:
+        if not generation.streams:
             return JSONResponse(await completion.whole())
         return _Events(
             completion.events(),
@@ -243,8 +249,8 @@ async def _unless_disconnected(request: Request, answer: Awaitable[Response]) ->
         await asyncio.wait({work, gone})
 
 
-async def _refusal(_: Request, error: Exception) -> Response:
-    return error_response(refusal_of(error))
+async def _refuse(_: Request, error: Exception) -> Response:
+    return error_response(refuse_error(error))
 
 
 async def _http_error(_: Request, error: Exception) -> Response:
@@ -254,6 +260,6 @@ async def _http_error(_: Request, error: Exception) -> Response:
     return response
 
 
-async def _disconnected(_: Request, _error: Exception) -> Response:
-    # Nobody reads it; the number is nginx's, for the metrics.
+async def _disconnect(_: Request, _error: Exception) -> Response:
+    # nginx's code of a client that has gone, for the metrics.
     return Response(status_code=499)

@@ -8,14 +8,13 @@ import json
 import secrets
 import time
 import traceback
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 from mtfrun.configuration.errors import one_line
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.extras.serving.fields import Fields, RequestError
-from mtfrun.extras.serving.forms import TEXT, Form
 from mtfrun.extras.serving.generation import (
     GENERATION_FIELDS,
     Generation,
@@ -23,19 +22,58 @@ from mtfrun.extras.serving.generation import (
     read_generation,
     read_texts,
 )
-from mtfrun.extras.serving.served_model import Piece, Prepared, ServedModel
+from mtfrun.extras.serving.served_model import Piece, Prepared, ServedModel, Token
+
+
+class Form:
+    """OpenAI's form of an answer with texts; `_Chat` is that of messages."""
+
+    name = part_name = "text_completion"
+    prefix = "cmpl-"
+
+    def whole(self, text: str) -> dict[str, Any]:
+        return {"text": text}
+
+    def part(self, text: str, *, is_first: bool) -> dict[str, Any]:
+        del is_first
+        return {"text": text}
+
+    def log_probs(self, tokens: Sequence[Token]) -> dict[str, Any]:
+        return {
+            "tokens": [token.text for token in tokens],
+            "token_logprobs": [token.log_prob for token in tokens],
+            "top_logprobs": None,
+            "text_offset": None,
+        }
+
+
+class _Chat(Form):
+    name, part_name = "chat.completion", "chat.completion.chunk"
+    prefix = "chatcmpl-"
+
+    def whole(self, text: str) -> dict[str, Any]:
+        return {"message": {"role": "assistant", "content": text, "refusal": None}}
+
+    def part(self, text: str, *, is_first: bool) -> dict[str, Any]:
+        # Clients join the texts of all parts, the role's too.
+        return {"delta": {**({"role": "assistant"} if is_first else {}), "content": text}}
+
+    def log_probs(self, tokens: Sequence[Token]) -> dict[str, Any]:
+        fields: dict[str, object] = {"bytes": None, "top_logprobs": []}
+        return {"content": [{"token": x.text, "logprob": x.log_prob, **fields} for x in tokens]}
+
+
+TEXT, CHAT = Form(), _Chat()
 
 
 def read_chat(fields: Fields, limits: Limits) -> Generation:
-    """Returns what a request of /v1/chat/completions asks for; RequestError for a bad field."""
     names = ("messages", "max_completion_tokens", "top_logprobs")
     fields.check_names((*GENERATION_FIELDS, *names))
     fields.refuse("top_logprobs", unless=[0])
-    messages = fields.get("messages")
+    field = "messages"
+    messages = fields.get(field)
     if not isinstance(messages, list) or not messages:
-        raise RequestError(
-            'messages must be a list of {"role": ..., "content": ...}', field="messages"
-        )
+        raise RequestError('messages must be a list of {"role": ..., "content": ...}', field=field)
     conversation = {"messages": [_with_text(message) for message in messages]}
     generation = read_generation(
         fields, [json.dumps(conversation)], limits, log_probs=fields.flag("logprobs")
@@ -44,7 +82,7 @@ def read_chat(fields: Fields, limits: Limits) -> Generation:
 
 
 def _with_text(message: object) -> dict[str, object]:
-    """Returns a message whose content is a text, where that is a list of texts."""
+    """Returns a message with the texts of its content joined to one."""
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise RequestError('messages has one without a text "role"', field="messages")
     content = message.get("content")
@@ -59,7 +97,6 @@ def _with_text(message: object) -> dict[str, object]:
 
 
 def read_completion(fields: Fields, limits: Limits) -> Generation:
-    """Returns what a request of /v1/completions asks for; RequestError for a bad field."""
     fields.check_names((*GENERATION_FIELDS, "prompt", "best_of", "suffix", "echo"))
     fields.refuse("suffix", unless=[""])
     fields.refuse("echo", unless=[False])
@@ -76,11 +113,7 @@ class Completion:
     """The answer to a request, in OpenAI's form; `count` takes the numbers of its tokens."""
 
     def __init__(
-        self,
-        model: ServedModel,
-        prepared: Prepared,
-        count: Callable[[int], None],
-        form: Form = TEXT,
+        self, model: ServedModel, prepared: Prepared, count: Callable[[int], None], form: Form
     ):
         self._model, self._prepared, self._count, self._form = model, prepared, count, form
         self._generation = prepared.generation
@@ -110,12 +143,11 @@ class Completion:
                     begun.add(piece.output)
                     choice = self._choice([piece], is_part=True, is_first=is_first)
                     yield event({**head, "choices": [choice]})
-            streaming = self._generation.streaming
-            if streaming is not None and streaming.with_usage:
+            if self._generation.streams_usage:
                 yield event({**head, "choices": [], "usage": self._usage()})
             yield "data: [DONE]\n\n"
         except Exception as error:  # the status has been sent
-            yield event(error_body(refusal_of(error)))
+            yield event(error_body(refuse_error(error)))
 
     async def _pieces(self) -> AsyncGenerator[Piece]:
         async with contextlib.aclosing(self._model.outputs(self._prepared)) as pieces:
@@ -128,7 +160,7 @@ class Completion:
         self, pieces: list[Piece], *, is_part: bool = False, is_first: bool = False
     ) -> dict[str, Any]:
         text = "".join(piece.text for piece in pieces)
-        content = self._form.part(text, is_first) if is_part else self._form.whole(text)
+        content = self._form.part(text, is_first=is_first) if is_part else self._form.whole(text)
         log_probs = None
         if self._generation.with_log_probs:
             log_probs = self._form.log_probs([x for piece in pieces for x in piece.tokens])
@@ -149,11 +181,10 @@ class Completion:
 
 
 def event(value: object) -> str:
-    """Returns a server-sent event."""
     return f"data: {json.dumps(value)}\n\n"
 
 
-def refusal_of(error: Exception) -> RequestError:
+def refuse_error(error: Exception) -> RequestError:
     """Returns what a client is told; a defect is printed with its traceback."""
     if isinstance(error, RequestError):
         return error
@@ -168,10 +199,5 @@ _TYPES = {401: "authentication_error", 503: "overloaded_error", 500: "server_err
 
 def error_body(error: RequestError) -> dict[str, Any]:
     """Returns the JSON of a refusal, in OpenAI's form."""
-    fields = {
-        "message": error.message,
-        "type": _TYPES.get(error.status, "invalid_request_error"),
-        "param": error.field,
-        "code": None,
-    }
-    return {"error": fields}
+    kind = _TYPES.get(error.status, "invalid_request_error")
+    return {"error": {"message": error.message, "type": kind, "param": error.field, "code": None}}

@@ -1,4 +1,4 @@
-"""Limits of connections: their number, and the time of clients that send or read nothing."""
+"""Limits of connections: their number, and the time of idle clients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mtfrun.display import progress
 
 _CHECK_SECS = 1.0
 _LOG_SECS = 60.0
-# Connections that are accepted before any of them is read.
+# Connections that wait to be accepted.
 _BACKLOG = 128
 _GRACE_SECS = 5
 
@@ -29,13 +29,12 @@ _READER = "of clients that read nothing"
 
 @dataclasses.dataclass(frozen=True)
 class ConnectionLimits:
-    """When connections are dropped.
+    """Limits beyond which connections are dropped.
 
     Attributes:
-      connections: the largest number of open connections; fewer if the process may open few files.
-      head_secs: the longest time until the head of a request is whole.
-      body_secs: the longest time until its body is whole.
-      stalled_secs: the longest time in which a client reads nothing of an answer.
+      connections: number of open connections; fewer if the process may open few files.
+      head_secs, body_secs: time until the head, and the body, of a request is whole.
+      stalled_secs: time in which a client reads nothing of an answer.
     """
 
     connections: int = 512
@@ -71,12 +70,12 @@ class Connections:
         self._open.add(connection)
         self._check_later(connection.loop)
 
-    def remove(self, connection: LimitedProtocol) -> None:
+    def close(self, connection: LimitedProtocol) -> None:
         self._open.discard(connection)
 
     def drop(self, connection: LimitedProtocol, reason: str) -> None:
         self.count(reason)
-        self._open.discard(connection)
+        self.close(connection)
         connection.transport.abort()
 
     def count(self, reason: str) -> None:
@@ -104,14 +103,14 @@ class Connections:
 
 
 class LimitedProtocol(H11Protocol):
-    """A connection of `connections`, which a subclass has.
+    """One of `open_connections`, an attribute of a subclass.
 
     Attributes:
-      waits_for: missing act of its client; None while a request is answered.
-      since: the time from which on it waits.
+      waits_for: the missing part; None while a request is answered.
+      since: time of the last change of it.
     """
 
-    connections_of_server: Connections
+    open_connections: Connections
     waits_for: str | None
     since: float
 
@@ -122,8 +121,8 @@ class LimitedProtocol(H11Protocol):
     @property
     def longest_secs(self) -> float | None:
         """The longest time for which it may wait; None while a request is answered."""
-        limits = self.connections_of_server.limits
-        self._look()
+        limits = self.open_connections.limits
+        self._update()
         secs = {_HEAD: limits.head_secs, _BODY: limits.body_secs, _READER: limits.stalled_secs}
         return None if self.waits_for is None else secs[self.waits_for]
 
@@ -135,16 +134,16 @@ class LimitedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.waits_for, self.since = _HEAD, time.monotonic()
-        self.connections_of_server.add(self)
+        self.open_connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.connections_of_server.remove(self)
+        self.open_connections.close(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if not self.transport.is_closing():
             super().data_received(data)
-            self._look()
+            self._update()
             # Pipelined requests would wait here, any number of them.
             if self.waits_for is None and self.conn.trailing_data[0]:
                 self.cycle.keep_alive = False
@@ -152,21 +151,21 @@ class LimitedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._has_been_answered = True
-        self._look()
+        self._update()
         self.since = time.monotonic()
 
     def pause_writing(self) -> None:
         super().pause_writing()
         self._is_stalled = True
-        self._look()
+        self._update()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._is_stalled = False
-        self._look()
+        self._update()
 
     def send_400_response(self, msg: str) -> None:
-        self.connections_of_server.count("without a request of HTTP")
+        self.open_connections.count("without a request of HTTP")
         if self.cycle is not None and not self.cycle.response_complete:  # its body is wrong
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -175,7 +174,7 @@ class LimitedProtocol(H11Protocol):
         else:  # an answer has begun
             self.transport.close()
 
-    def _look(self) -> None:
+    def _update(self) -> None:
         state = self.conn.their_state
         waits_for = _HEAD if state is h11.IDLE else _BODY if state is h11.SEND_BODY else None
         if self._is_stalled or self.transport.is_closing():
@@ -187,9 +186,8 @@ class LimitedProtocol(H11Protocol):
 def server_config(
     app: Callable[..., Any], limits: ConnectionLimits | None = None
 ) -> uvicorn.Config:
-    """Returns the settings of a server with limits of connections."""
     connections = Connections(limits or ConnectionLimits())
-    protocol = type("_Protocol", (LimitedProtocol,), {"connections_of_server": connections})
+    protocol = type("_Protocol", (LimitedProtocol,), {"open_connections": connections})
     return uvicorn.Config(
         app,
         http=protocol,

@@ -5,44 +5,82 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from mtfrun.data import PromptRow
-from mtfrun.decoding import Guide, Search
+import tensorflow as tf
+
+from mtfrun import mtf
+from mtfrun.data import TARGETS, PromptRow
+from mtfrun.decoding import Decoder, Guide, Search
+from mtfrun.experiment.experiment import Inference
+from mtfrun.experiment.inference.decoding import Decoding
 from mtfrun.extras.serving.shared_batch.shared_batch import Decoded, SharedBatch
 from mtfrun.files import Worker
 
 
-class News(NamedTuple):
-    """What has been decoded of one row of a request, or why nothing more will be."""
+def shared_batch_of(inference: Inference, places: Sequence[int]) -> SharedBatch | None:
+    """Returns a batch for rows of `prompt_format`, each with its `Search`; None for other models.
+
+    All rows must be at one position in encoder-decoders, prefix language models, models with
+    learned prompts, and in layers that read positions one after the other. `places`: see
+    `SharedBatch`; on several devices only the last number counts.
+    """
+    if not isinstance(inference, Decoding) or not inference.model.shares_beginnings:
+        return None
+    experiment, model = inference.experiment, inference.model
+    size = inference.prompt_format.max_lengths[TARGETS]
+    length = mtf.Dimension("length", size)
+
+    def decoder_for(batch: mtf.Dimension) -> Decoder:
+        targets = mtf.zeros(experiment.mesh, [batch, length], tf.int32)
+        in_blocks = model.decoder({TARGETS: targets}).in_blocks
+        assert in_blocks is not None
+        return in_blocks()
+
+    rows = [experiment.rows_for(n) for n in places]
+    return SharedBatch(
+        decoder_for,
+        model.vocab,
+        model.named_variables(),
+        length=size,
+        places=rows[-1:] if experiment.mesh.is_distributed else rows,
+        first_position=int(not model.predicts_first_id),
+        end_id=inference.search.controls.ends(inference.data.vocabulary.end_id)[0],
+    )
+
+
+class StreamEvent(NamedTuple):
+    """Newly decoded ids of a row of a request, or the error that ended it."""
 
     row: int
     decoded: Decoded | Exception
 
 
 @dataclasses.dataclass(eq=False)
-class Ticket:
-    """A row of a request, which waits for a place or has one.
+class Request:
+    """A row to decode, which waits for a place or has one.
 
     Attributes:
-      number: number of the row in its request.
+      number: the row's number among those that share `events`.
       line: selects its draws, see `decoding.Sample`.
-      queue: queue of its events, in the event loop; rows of a request share it.
+      events: a queue in the event loop.
     """
 
     number: int
     row: PromptRow
     search: Search
     line: int
-    queue: asyncio.Queue[News]
+    events: asyncio.Queue[StreamEvent]
     guide: Guide | None = None
     loop: asyncio.AbstractEventLoop = dataclasses.field(default_factory=asyncio.get_running_loop)
     is_cancelled: bool = False
 
-    def tell(self, news: Decoded | Exception) -> None:
+    def send(self, decoded: Decoded | Exception) -> None:
         # The loop is closed if the server has been stopped.
         with contextlib.suppress(RuntimeError):
-            self.loop.call_soon_threadsafe(self.queue.put_nowait, News(self.number, news))
+            event = StreamEvent(self.number, decoded)
+            self.loop.call_soon_threadsafe(self.events.put_nowait, event)
 
 
 class Engine:
@@ -57,8 +95,8 @@ class Engine:
 
     def __init__(self, batch: SharedBatch, device: contextlib.AbstractContextManager[object]):
         self._batch, self._device = batch, device
-        self._at: dict[int, Ticket] = {}
-        self.thread: Worker[Ticket] = Worker(self._run, "decoding")
+        self._by_place: dict[int, Request] = {}
+        self.thread: Worker[Request] = Worker(self._run, "decoding")
 
     @property
     def waiting(self) -> int:
@@ -66,17 +104,14 @@ class Engine:
 
     @property
     def active(self) -> int:
-        return len(self._at)
+        return len(self._by_place)
 
-    def submit(self, ticket: Ticket) -> None:
-        self.thread.put(ticket)
-
-    def cancel(self, ticket: Ticket) -> None:
+    def cancel(self, request: Request) -> None:
         """Frees the row's place before the next steps; nothing happens if it is done."""
         with self.thread.changed:
-            ticket.is_cancelled = True
+            request.is_cancelled = True
             with contextlib.suppress(ValueError):
-                self.thread.waiting.remove(ticket)
+                self.thread.waiting.remove(request)
 
     def _run(self) -> None:
         while self._assign_places():
@@ -84,11 +119,13 @@ class Engine:
                 with self._device:
                     decoded = self._batch.advance()
             except Exception as error:  # its requests fail, the next ones may not
-                self._leave(list(self._at), error)
+                for request in self._by_place.values():
+                    request.send(error)
+                self._leave(list(self._by_place))
                 continue
-            for news in decoded:
-                self._at[news.place].tell(news)
-            self._leave([news.place for news in decoded if news.done])
+            for row in decoded:
+                self._by_place[row.place].send(row)
+            self._leave([row.place for row in decoded if row.done])
 
     def _assign_places(self) -> bool:
         """Waits for rows, frees places of cancelled ones, fills free places; returns False to stop.
@@ -97,18 +134,18 @@ class Engine:
         """
         thread = self.thread
         with thread.changed:
-            thread.changed.wait_for(lambda: thread.is_stopping or thread.waiting or self._at)
-            self._leave([place for place, ticket in self._at.items() if ticket.is_cancelled])
+            thread.changed.wait_for(lambda: thread.is_stopping or thread.waiting or self._by_place)
+            self._leave([place for place, x in self._by_place.items() if x.is_cancelled])
             while thread.waiting and self._batch.taken < self._batch.places:
-                ticket = thread.waiting.popleft()
-                row, search, line = ticket.row, ticket.search, ticket.line
-                place = self._batch.join(row.ids, row.limit, search, line, ticket.guide)
-                self._at[place] = ticket
+                request = thread.waiting.popleft()
+                row = request.row
+                place = self._batch.join(
+                    row.ids, row.limit, request.search, request.line, request.guide
+                )
+                self._by_place[place] = request
             return not thread.is_stopping
 
-    def _leave(self, places: list[int], error: Exception | None = None) -> None:
+    def _leave(self, places: list[int]) -> None:
         for place in places:
-            ticket = self._at.pop(place)
+            del self._by_place[place]
             self._batch.leave(place)
-            if error is not None:
-                ticket.tell(error)

@@ -43,7 +43,6 @@ class Fields:
         return self.get(name) is not None
 
     def check_names(self, allowed: Collection[str]) -> None:
-        """Refuses names that are not in `allowed`: a setting must not be ignored silently."""
         for name in self._values:
             if name not in allowed:
                 short = shorten(name, 50)

@@ -1,4 +1,4 @@
-"""What a request asks to decode, whatever its form."""
+"""The settings of a request that decodes, of OpenAI's completions and chats."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mtfrun.extras.serving.fields import Fields, RequestError
 
 # Fields of OpenAI's requests that change no output here.
 _IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
-# Fields that are not supported, with values that change nothing.
+# Unsupported fields, with their values that change nothing.
 _UNSUPPORTED: Mapping[str, tuple[object, ...]] = {"logit_bias": ({},)}
 _SETTINGS: Mapping[str, Range] = {
     "temperature": NOT_NEGATIVE,
@@ -65,25 +65,19 @@ class Limits:
 
 
 @dataclasses.dataclass(frozen=True)
-class Streaming:
-    """How text is sent as it is decoded: with the number of tokens after it, or without."""
-
-    with_usage: bool
-
-
-@dataclasses.dataclass(frozen=True)
 class Generation:
-    """What to decode.
+    """The prompts and settings of a request.
 
     Attributes:
-      prompts: each a text, or the ids of one.
+      prompts: texts, or lists of ids.
       settings: settings of the inference that differ from the configuration's.
       controls: penalties, constraints and stop texts besides the configuration's.
       num_outputs: number of outputs of each prompt.
       seed: seed of the draws; random if the request has none.
       with_log_probs: whether to return the log-probability of each token.
       is_chat: whether prompts are conversations.
-      streaming: how text is sent as it is decoded; None for all at the end.
+      streams: whether text is sent as it is decoded.
+      streams_usage: whether the numbers of tokens follow it.
     """
 
     prompts: list[str] | list[list[int]]
@@ -92,14 +86,15 @@ class Generation:
     num_outputs: int
     seed: int
     with_log_probs: bool
-    streaming: Streaming | None
+    streams: bool
+    streams_usage: bool
     is_chat: bool = False
 
 
 def read_generation(
     fields: Fields, prompts: list[str] | list[list[int]], limits: Limits, *, log_probs: bool
 ) -> Generation:
-    """Returns what the fields beside the prompts ask for; RequestError for a bad one."""
+    """Reads all fields but the prompts; RequestError for a bad one."""
     for name, harmless in _UNSUPPORTED.items():
         fields.refuse(name, unless=harmless)
     settings = {name: fields.number(name, allowed) for name, allowed in _SETTINGS.items()}
@@ -107,13 +102,10 @@ def read_generation(
     # The later of OpenAI's two names is for conversations only.
     tokens = fields.number("max_completion_tokens", allowed)
     tokens = fields.number("max_tokens", allowed) if tokens is None else tokens
-    settings = {**settings, "decode_length": tokens}
+    settings["decode_length"] = tokens
     penalties = {name: fields.number(name, _PENALTY) for name in _PENALTIES}
-    controls = Controls(
-        tuple(_PENALTIES[name](float(value)) for name, value in penalties.items() if value),
-        constraints=_constraints(fields),
-        stop=_stops(fields),
-    )
+    processors = tuple(_PENALTIES[name](float(x)) for name, x in penalties.items() if x)
+    controls = Controls(processors, constraints=_read_constraints(fields), stop=_read_stops(fields))
     outputs = fields.number("n", Range(1, limits.outputs, whole=True)) or 1
     if (settings["beam_size"] or 1) > limits.outputs:
         raise fields.error("beam_size", f"must be at most {limits.outputs}")
@@ -128,14 +120,13 @@ def read_generation(
         outputs,
         secrets.randbits(31) if seed is None else seed,
         log_probs,
-        Streaming(bool((stream_options or {}).get("include_usage")))
-        if fields.flag("stream")
-        else None,
+        fields.flag("stream"),
+        bool((stream_options or {}).get("include_usage")),
     )
 
 
 def read_texts(fields: Fields, name: str, limits: Limits) -> list[str] | list[list[int]]:
-    """Returns a field: a text, ids, or a list of texts or of lists of ids."""
+    """Reads a field with a text, ids, a list of texts or a list of lists of ids."""
     value = fields.get(name)
     if value is None:
         raise RequestError(f'the request has no "{name}"', field=name)
@@ -152,8 +143,8 @@ def _is_id(value: object) -> bool:
     return type(value) is int and 0 <= value < 2**31
 
 
-def _constraints(fields: Fields) -> tuple[Constraint, ...]:
-    """Returns what OpenAI's field response_format, or vLLM's guided_regex, asks for."""
+def _read_constraints(fields: Fields) -> tuple[Constraint, ...]:
+    """Reads OpenAI's response_format and vLLM's guided_regex."""
     expression, form = fields.text("guided_regex"), fields.get("response_format")
     if expression is not None and form is not None:
         raise fields.error("guided_regex", "cannot be together with response_format")
@@ -167,11 +158,10 @@ def _constraints(fields: Fields) -> tuple[Constraint, ...]:
     if kind == "json_object" and form.keys() == {"type"}:
         return (JsonSchema('{"type": "object"}'),)
     if kind == "json_schema" and form.keys() == {"type", "json_schema"}:
-        described = form["json_schema"]
-        if isinstance(described, dict) and described.keys() <= _SCHEMA_FIELDS:
-            schema = described.get("schema")
-            if isinstance(schema, dict):
-                return (JsonSchema(json.dumps(schema)),)
+        value = form["json_schema"]
+        known = isinstance(value, dict) and value.keys() <= _SCHEMA_FIELDS
+        if known and isinstance(value.get("schema"), dict):
+            return (JsonSchema(json.dumps(value["schema"])),)
     raise fields.error(
         "response_format",
         'must be {"type": "text"}, {"type": "json_object"} or {"type": "json_schema", '
@@ -179,7 +169,7 @@ def _constraints(fields: Fields) -> tuple[Constraint, ...]:
     )
 
 
-def _stops(fields: Fields) -> tuple[str, ...]:
+def _read_stops(fields: Fields) -> tuple[str, ...]:
     if "stop" not in fields or fields.get("stop") == []:
         return ()
     stops = fields.texts("stop", _MOST_STOPS)

@@ -1,4 +1,4 @@
-"""What happens to every request: access, limits of their number and time, metrics."""
+"""Around every request: access, limits of their number and time, metrics."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import hmac
 import time
 import urllib.parse
 
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -15,12 +17,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from mtfrun.extras.serving.completions import error_body, event
 from mtfrun.extras.serving.fields import RequestError
 from mtfrun.extras.serving.generation import Limits
-from mtfrun.extras.serving.metrics import Metrics
+from mtfrun.extras.serving.served_model import ServedModel
 
-# What answers without a token.
+# Paths that need no token.
 _OPEN = ("/", "/health")
 _HOSTS = ("127.0.0.1", "localhost", "::1")
 _RETRY_SECS = 1
+CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
+# Seconds, from one step of a small model to the longest answer.
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 
 
 def error_response(error: RequestError) -> JSONResponse:
@@ -73,7 +78,7 @@ def _host_name(url: str) -> str | None:
 class Admission:
     """Refuses requests beyond a number, and ends those that take too long.
 
-    They count once their bodies are read: clients that are slow, or send no more, keep nobody out.
+    They count once their bodies are read: slow clients keep no request out.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits):
@@ -150,6 +155,38 @@ class Admission:
                     async with asyncio.timeout(1):
                         body = event(error_body(error)).encode()
                         await send({"type": "http.response.body", "body": body})
+
+
+class Metrics:
+    """The counters of one server, which Prometheus reads at /metrics."""
+
+    def __init__(self, model: ServedModel):
+        self._registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self.requests = Counter(
+            "mtfrun_requests", "Requests by path and status", ["path", "status"], registry=registry
+        )
+        self.seconds = Histogram(
+            "mtfrun_request_seconds",
+            "Seconds of requests that were answered",
+            ["path"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.prompt_tokens = Counter("mtfrun_prompt_tokens", "Tokens of prompts", registry=registry)
+        self.output_tokens = Counter("mtfrun_output_tokens", "Tokens of outputs", registry=registry)
+        self.running = Gauge("mtfrun_requests_running", "Requests in progress", registry=registry)
+        engine = model.engine
+        if engine is not None:
+            for name, help_text, value in (
+                ("active", "Rows in the shared batch", lambda: engine.active),
+                ("waiting", "Rows that wait for a place", lambda: engine.waiting),
+            ):
+                gauge = Gauge(f"mtfrun_rows_{name}", help_text, registry=registry)
+                gauge.set_function(value)
+
+    def text(self) -> bytes:
+        return prometheus_client.generate_latest(self._registry)
 
 
 class Counting:

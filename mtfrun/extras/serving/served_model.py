@@ -24,18 +24,17 @@ from mtfrun.experiment.inference.classification import LabelProbability
 from mtfrun.experiment.inference.decoding_batches import line_of_draws
 from mtfrun.experiment.records import require
 from mtfrun.extras.constraints import stop_building
-from mtfrun.extras.serving.engine import Engine, News, Ticket
+from mtfrun.extras.serving.engine import Engine, Request, StreamEvent, shared_batch_of
 from mtfrun.extras.serving.fields import RequestError
 from mtfrun.extras.serving.generation import Generation
 from mtfrun.extras.serving.shared_batch.shared_batch import Decoded, SharedBatch
-from mtfrun.extras.serving.shared_batch.shared_decoding import shared_batch_of
 from mtfrun.extras.serving.text_stream import TextStream
 from mtfrun.extras.serving.text_vectors import TextVectors
 from mtfrun.extras.serving.unbatched_requests import BatchWorker
 from mtfrun.extras.vision import Segmentation, SegmentationData
 from mtfrun.files import Worker
 
-# How many inferences with other settings are cached, whose programs stay compiled.
+# Number of inferences with other settings that stay compiled.
 _CACHED = 16
 
 
@@ -77,7 +76,7 @@ class Prepared(NamedTuple):
 
 
 class _Key(NamedTuple):
-    """What a program is compiled for."""
+    """Settings that a program is compiled for."""
 
     settings: tuple[tuple[str, Any], ...]
     controls: Controls
@@ -100,7 +99,7 @@ class ServedModel:
     Attributes:
       name: the model's name in requests.
       step: its checkpoint's step.
-      adapter: its name; None for none.
+      adapter: its adapter's name.
       engine: decodes language models in a shared batch; None for other models.
       worker: computes everything else.
     """
@@ -127,9 +126,9 @@ class ServedModel:
         self._builder = BatchWorker(contextlib.nullcontext(), places[-1])
         self._threads: list[Worker[Any]] = [self.worker.thread, self._builder.thread]
         self._threads += [] if self.engine is None else [self.engine.thread]
-        self._guide_with = functools.lru_cache(_CACHED)(self._guide_of)
-        self._decoding_with = functools.lru_cache(_CACHED)(self._decoding_of)
-        self._classification_with = functools.lru_cache(_CACHED)(self._changed_classification)
+        self._cached_guide = functools.lru_cache(_CACHED)(self._make_guide)
+        self._cached_decoding = functools.lru_cache(_CACHED)(self._make_decoding)
+        self._cached_classification = functools.lru_cache(_CACHED)(self._make_classification)
 
     def compile(self) -> None:
         """Runs the programs of the shared batch once, before the threads run."""
@@ -150,12 +149,10 @@ class ServedModel:
 
     @property
     def is_running(self) -> bool:
-        """Whether no thread has ended by a defect."""
         return all(thread.is_running for thread in self._threads)
 
     @property
     def features(self) -> list[str]:
-        """What the page offers for this model."""
         features = [] if self._chat_template is None else ["chat"]
         return [*features, *([] if self.engine is None else ["logprobs"])]
 
@@ -171,7 +168,7 @@ class ServedModel:
 
     async def prepare(self, generation: Generation) -> Prepared:
         """Returns the rows of the prompts; RequestError or InputError if they cannot be decoded."""
-        decoding = self._decoding_of(_key_of(generation, seed=generation.seed))
+        decoding = self._make_decoding(_key_of(generation, seed=generation.seed))
         is_shared = self.engine is not None and SharedBatch.decodes(decoding.search)
         if generation.with_log_probs and not is_shared:
             raise RequestError("logprobs are not available for this model, or with beams")
@@ -181,22 +178,18 @@ class ServedModel:
         )
         guide = None
         if decoding.search.controls.constraints:
-            key = _Key(
-                (), dataclasses.replace(generation.controls, processors=()), generation.is_chat
-            )
-            made = await self._builder.run(key, self._guides, [key])
-            if isinstance(made[0], InputError):
-                raise made[0]
-            guide = made[0]
+            controls = dataclasses.replace(generation.controls, processors=())
+            key = _Key((), controls, generation.is_chat)
+            make = self._cached_guide
+            (guide,) = await self._builder.run(key, lambda keys: list(map(make, keys)), [key])
+            if isinstance(guide, InputError):
+                raise guide
         return Prepared(generation, decoding, rows, is_shared, guide)
 
-    def _guides(self, keys: list[_Key]) -> list[Guide | InputError | None]:
-        return [self._guide_with(key) for key in keys]
-
-    def _guide_of(self, key: _Key) -> Guide | InputError | None:
+    def _make_guide(self, key: _Key) -> Guide | InputError | None:
         """Errors are cached too: they may take as long."""
         try:
-            return self._decoding_of(key).writer.rules.guide
+            return self._make_decoding(key).writer.rules.guide
         except InputError as error:
             return error
 
@@ -233,42 +226,45 @@ class ServedModel:
     async def _in_shared_batch(self, prepared: Prepared) -> AsyncGenerator[Piece]:
         assert self.engine is not None
         generation, decoding = prepared.generation, prepared.decoding
-        samples, queue = generation.num_outputs, asyncio.Queue[News]()
-        tickets = [
-            Ticket(
-                *(number, prepared.rows[number // samples], decoding.search),
-                *(line_of_draws(*divmod(number, samples)), queue, prepared.guide),
+        samples, events = generation.num_outputs, asyncio.Queue[StreamEvent]()
+        requests = [
+            Request(
+                number,
+                prepared.rows[number // samples],
+                decoding.search,
+                line_of_draws(*divmod(number, samples)),
+                events,
+                prepared.guide,
             )
             for number in range(len(prepared.rows) * samples)
         ]
         prompt_format, controls = decoding.prompt_format, decoding.search.controls
         stops = (*generation.controls.stop, *controls.stop, *prompt_format.stop)
-        streams = [TextStream(prompt_format.output, stops) for _ in tickets]
+        streams = [TextStream(prompt_format.output, stops) for _ in requests]
         end_ids = {*controls.end_ids, *prompt_format.end_ids}
         ended: set[int] = set()
         try:
-            for ticket in tickets:
-                self.engine.submit(ticket)
-            remaining = len(tickets)
-            while remaining:
-                news = await queue.get()
-                if news.row in ended:
+            for request in requests:
+                self.engine.thread.put(request)
+            while len(ended) < len(requests):
+                row, decoded = await events.get()
+                if row in ended:
                     continue  # decoded before the row was cancelled
-                news = news._replace(decoded=_until_end(news.decoded, end_ids))
-                piece = self._piece(news, streams[news.row], generation)
+                if isinstance(decoded, Exception):
+                    raise decoded
+                decoded = _cut_at_end(decoded, end_ids)
+                piece = self._piece(row, decoded, streams[row], generation)
                 if piece.finish is not None:
-                    ended.add(news.row)
-                    remaining -= 1
-                    self.engine.cancel(tickets[news.row])
+                    ended.add(row)
+                    self.engine.cancel(requests[row])
                 yield piece
         finally:
-            for ticket in tickets:
-                self.engine.cancel(ticket)
+            for request in requests:
+                self.engine.cancel(request)
 
-    def _piece(self, news: News, stream: TextStream, generation: Generation) -> Piece:
-        decoded = news.decoded
-        if isinstance(decoded, Exception):
-            raise decoded
+    def _piece(
+        self, row: int, decoded: Decoded, stream: TextStream, generation: Generation
+    ) -> Piece:
         if not np.isfinite(decoded.log_probs).all():
             raise RequestError("log-probabilities are infinite or not a number", 500)
         number = len(decoded.ids) - int(decoded.ended)
@@ -282,23 +278,23 @@ class ServedModel:
             token_text = self.decoding.prompt_format.output_vocabulary.token_text
             log_probs = decoded.log_probs[:number].tolist()
             tokens = [Token(token_text(i), p) for i, p in zip(ids, log_probs, strict=True)]
-        return Piece(news.row, text, number, tokens, finish)
+        return Piece(row, text, number, tokens, finish)
 
     async def _in_batches(self, prepared: Prepared) -> AsyncGenerator[Piece]:
-        """Yields every output as a whole, of the program of `mtfrun decode`."""
+        """Yields whole outputs, of the program of `mtfrun decode`."""
         generation, decoding = prepared.generation, prepared.decoding
         # A program is compiled for each of these, and for a seed if there are draws.
         seed = generation.seed if decoding.search.temperature else None
         key = _key_of(generation, seed=seed)
 
         def answer(prompts: list[str]) -> list[Answer]:
-            return self._decoding_with(key)([prompt.encode() for prompt in prompts])
+            return self._cached_decoding(key)([prompt.encode() for prompt in prompts])
 
         if not all(isinstance(prompt, str) for prompt in generation.prompts):
             raise RequestError("prompts of ids are not for this model, or with beams: send texts")
         answers = await self.worker.run(key, answer, list(generation.prompts))
         for number, result in enumerate(x for answer in answers for x in answer.outputs):
-            stream = TextStream(functools.partial(_whole, result.text), generation.controls.stop)
+            stream = TextStream(lambda _, text=result.text: text, generation.controls.stop)
             text = stream.add([], is_last=True)
             finish = "stop" if result.finished or stream.is_stopped else "length"
             yield Piece(number, text, result.tokens, (), finish)
@@ -337,10 +333,8 @@ class ServedModel:
     async def classify_images(self, images: list[bytes], top_k: int | None) -> Sequence[Prediction]:
         """Returns the most probable classes of each image, a file of a known format."""
         settings = {} if top_k is None else {"top_k": top_k}
-        classification = self._classification_with(tuple(settings.items()))
-        pixels = await asyncio.to_thread(
-            lambda: [_pixels(classification.data, *image) for image in enumerate(images)]
-        )
+        classification = self._cached_classification(tuple(settings.items()))
+        pixels = await _read_images(classification.data, images)
         return await self.worker.run(("classify", top_k), classification, pixels)
 
     @property
@@ -350,38 +344,33 @@ class ServedModel:
 
     async def segment_images(self, images: list[bytes]) -> Sequence[np.ndarray]:
         """Returns the mask of each image, a file of a known format: uint8 [rows, cols]."""
-        data = self.segmentation.data
-        pixels = await asyncio.to_thread(
-            lambda: [_pixels(data, *image) for image in enumerate(images)]
-        )
+        pixels = await _read_images(self.segmentation.data, images)
         return await self.worker.run("segment", self.segmentation, pixels)
 
-    def _changed_classification(self, settings: tuple[tuple[str, Any], ...]) -> Classification:
+    def _make_classification(self, settings: tuple[tuple[str, Any], ...]) -> Classification:
         return self.classification.with_settings(dict(settings))
 
-    def _decoding_of(self, key: _Key) -> Decoding:
+    def _make_decoding(self, key: _Key) -> Decoding:
         if key.is_chat and self._chat_template is None:
             raise RequestError(
                 "the run has no chat template: start the server with --chat_template=chatml, or a "
                 "template's file"
             )
         chat = {"chat": self._chat_template} if key.is_chat else {}
-        search, asked = self.decoding.search, key.controls
+        search, added = self.decoding.search, key.controls
         controls = dataclasses.replace(
             search.controls,
-            processors=(*search.controls.processors, *asked.processors),
-            constraints=(*search.controls.constraints, *asked.constraints),
-            stop=(*search.controls.stop, *asked.stop),
+            processors=(*search.controls.processors, *added.processors),
+            constraints=(*search.controls.constraints, *added.constraints),
+            stop=(*search.controls.stop, *added.stop),
         )
         search = dataclasses.replace(search, controls=controls)
         decoding = dataclasses.replace(self.decoding, search=search)
         return decoding.with_settings({**dict(key.settings), **chat})
 
 
-def _until_end(decoded: Decoded | Exception, end_ids: Collection[int]) -> Decoded | Exception:
-    """Returns what was decoded up to the first of further end ids."""
-    if isinstance(decoded, Exception) or not end_ids:
-        return decoded
+def _cut_at_end(decoded: Decoded, end_ids: Collection[int]) -> Decoded:
+    """Cuts the ids after the first of further end ids."""
     ends = np.flatnonzero(np.isin(decoded.ids, list(end_ids)))
     if not ends.size:
         return decoded
@@ -390,7 +379,13 @@ def _until_end(decoded: Decoded | Exception, end_ids: Collection[int]) -> Decode
     return Decoded(decoded.place, ids, log_probs, ended=True, complete=True, done=True)
 
 
-def _pixels(data: ImageData | SegmentationData, number: int, content: bytes) -> np.ndarray:
+async def _read_images(data: ImageData | SegmentationData, images: list[bytes]) -> list[np.ndarray]:
+    return await asyncio.to_thread(
+        lambda: [_read_image(data, *image) for image in enumerate(images)]
+    )
+
+
+def _read_image(data: ImageData | SegmentationData, number: int, content: bytes) -> np.ndarray:
     with tempfile.NamedTemporaryFile() as file:
         file.write(content)
         file.flush()
@@ -399,7 +394,3 @@ def _pixels(data: ImageData | SegmentationData, number: int, content: bytes) -> 
         except InputError as error:
             name = f"image {number}"
             raise RequestError(one_line(error).replace(file.name, name), field="images") from error
-
-
-def _whole(text: str, _: np.ndarray) -> str:
-    return text

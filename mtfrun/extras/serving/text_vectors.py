@@ -1,4 +1,4 @@
-"""Vectors of texts: means of what a model computes for their tokens."""
+"""Vectors of texts: means of a model's last vectors over their tokens."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from mtfrun.models import TextModel
 class TextVectors:
     """Computes the vectors of rows of prompts, in batches.
 
-    The vector of a text is the mean over its tokens of the model's last vectors, before the
-    softmax, divided by its length. For models trained as language models it says which texts are
-    similar only roughly: there is no training for it.
+    A vector is the mean over the tokens of the model's last vectors, before the softmax, divided by
+    its norm. Language models are not trained for it: similarity of texts is rough.
     """
 
     def __init__(self, experiment: Experiment, batch_size: int, prompt_format: PromptFormat):
@@ -42,10 +41,10 @@ class TextVectors:
         for length, indices in by_length.items():
             for batch in split_into_batches(indices, self._batch.size):
                 ids = [rows[index].ids for index in batch]
-                vectors.update(zip(batch, self._of_batch(ids, length), strict=False))
+                vectors.update(zip(batch, self._compute(ids, length), strict=False))
         return [vectors[index] for index in range(len(rows))]
 
-    def _of_batch(self, rows: list[np.ndarray], length: int) -> np.ndarray:
+    def _compute(self, rows: list[np.ndarray], length: int) -> np.ndarray:
         mesh, padding = self._experiment.mesh, self._format.padding
         ids = pad_rows(rows, self._batch.size, length, padding)
         sizes = np.ones([self._batch.size], np.int32)
@@ -62,7 +61,7 @@ class TextVectors:
         return vectors
 
     def _means(self, ids: mtf.Tensor, sizes: mtf.Tensor) -> mtf.Tensor:
-        """Returns {batch, d_model} for ids {batch, length} of rows with these numbers of tokens."""
+        """ids: {batch, length}, sizes: {batch}, the rows' numbers of tokens."""
         (length,) = ids.shape - sizes.shape
         inside = mtf.less(mtf.range(ids.mesh, length), sizes, output_shape=ids.shape)
         x = mtf.to_float(self._model.vectors(ids))

@@ -1,4 +1,4 @@
-"""The thread that computes everything but the shared batch, several requests at once."""
+"""The thread of requests beside the shared batch, several of which share a call."""
 
 from __future__ import annotations
 

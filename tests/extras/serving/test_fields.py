@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from mtfrun.decoding.controls.processors import FrequencyPenalty
-from mtfrun.extras.serving.completions import read_completion
+from mtfrun.extras.serving.completions import read_chat, read_completion
 from mtfrun.extras.serving.fields import Fields, RequestError
 from mtfrun.extras.serving.generation import Generation, Limits
 from mtfrun.extras.serving.middleware import Access, Admission
@@ -33,35 +33,26 @@ def _read(body: Any) -> Generation:
     ("body", "problem"),
     [
         (b"", "the body is not JSON"),
-        (b"\xff{}", "the body is not JSON: byte 0"),
         (b"[" * 100_000, "the body is not JSON: its values are too deep"),
         (b'{"prompt": "a", "prompt": "b"}', "twice"),
         (b'{"prompt": "\\ud800"}', "half of a surrogate pair"),
         (b'{"prompt": "a", "temperature": NaN}', "NaN is no number"),
         (b"[]", "the body must be a JSON object"),
         ({}, 'the request has no "prompt"'),
-        ({"prompt": None}, 'the request has no "prompt"'),
         ({"prompt": 3}, "prompt is 3: it must be a text or a list of texts"),
         ({"prompt": []}, "prompt has 0 entries: it must have 1 to 3"),
-        ({"prompt": ["a"] * 4}, "prompt has 4 entries"),
         ({"prompt": ["a", 3]}, "it must be a text or a list of texts"),
         ({"prompt": [[1], []]}, "it must be a text or a list of texts"),
-        ({"prompt": [-1]}, "it must be a text or a list of texts"),
         ({"prompt": "a", "max_tokens": 0}, "max_tokens is 0: it must be an integer of at least 1"),
         ({"prompt": "a", "max_tokens": 101}, "at most 100"),
-        ({"prompt": "a", "max_tokens": 1.5}, "max_tokens is 1.5"),
         ({"prompt": "a", "max_tokens": True}, "max_tokens is true"),
         ({"prompt": "a", "max_tokens": 10**400}, "max_tokens is 1000"),
         ({"prompt": "a", "temperature": -1}, "temperature is -1: it must be at least 0"),
-        ({"prompt": "a", "top_p": 0}, "top_p is 0: it must be more than 0 and at most 1"),
         ({"prompt": "a", "n": 5}, "n is 5"),
         ({"prompt": "a", "beam_size": 5}, "beam_size is 5: it must be at most 4"),
         ({"prompt": "a", "stream": "yes"}, 'stream is "yes": it must be true or false'),
         ({"prompt": "a", "stream_options": 1}, "stream_options is 1: it must be an object"),
-        (
-            {"prompt": "a", "presence_penalty": 3},
-            "presence_penalty is 3: it must be at least -2 and at most 2",
-        ),
+        ({"prompt": "a", "presence_penalty": 3}, "it must be at least -2 and at most 2"),
         ({"prompt": "a", "stop": [""]}, "it must have texts of 1 to 100 characters"),
         ({"prompt": "a", "stop": list("abcde")}, "stop has 5 entries"),
         ({"prompt": "a", "seed": 2**64}, "seed is"),
@@ -69,10 +60,7 @@ def _read(body: Any) -> Generation:
         ({"prompt": "a", "guided_regex": 1}, "guided_regex is 1: it must be a text"),
         ({"prompt": "a", "response_format": "json"}, 'response_format is "json": it must be'),
         ({"prompt": "a", "response_format": {"type": "json_schema"}}, "it must be"),
-        (
-            {"prompt": "a", "response_format": {"type": "text"}, "guided_regex": "a"},
-            "cannot be together",
-        ),
+        ({"prompt": "a", "response_format": {}, "guided_regex": "a"}, "cannot be together"),
         ({"prompt": "a", "logit_bias": {"5": 1}}, "it is not supported"),
         ({"prompt": "a", "echo": True}, "echo is true: it is not supported"),
         ({"prompt": "a", "temprature": 1}, "did you mean 'temperature'?"),
@@ -84,21 +72,30 @@ def test_a_bad_request_is_refused_with_its_reason(body: Any, problem: str) -> No
     assert problem in error.value.message and error.value.status == 400
 
 
+@pytest.mark.parametrize(
+    ("messages", "problem"),
+    [
+        ([], "messages must be a list"),
+        ([{"role": "user", "content": [{"type": "image_url"}]}], 'whose "content" is not text'),
+        (["Hi"], 'without a text "role"'),
+    ],
+)
+def test_bad_messages_are_refused(messages: list[Any], problem: str) -> None:
+    with pytest.raises(RequestError, match=problem):
+        read_chat(Fields(json.dumps({"messages": messages}).encode()), LIMITS)
+
+
 def test_what_a_request_leaves_out_is_the_configuration_s() -> None:
     generation = _read({"prompt": ["a", "b"], "max_tokens": 5, "user": "me", "logit_bias": {}})
     assert generation.settings == {"decode_length": 5}
-    assert (generation.num_outputs, generation.controls.stop, generation.streaming) == (1, (), None)
+    assert (generation.num_outputs, generation.controls.stop, generation.streams) == (1, (), False)
 
 
-def test_penalties_are_processors() -> None:
-    body = {"prompt": "a", "frequency_penalty": 1, "presence_penalty": 0}
-    assert _read(body).controls.processors == (FrequencyPenalty(1.0),)
-
-
-def test_prompts_are_texts_or_ids() -> None:
-    assert _read({"prompt": "a"}).prompts == ["a"]
+def test_prompts_are_texts_or_ids_and_penalties_are_processors() -> None:
     assert _read({"prompt": [1, 2]}).prompts == [[1, 2]]
     assert _read({"prompt": [[1], [2, 3]]}).prompts == [[1], [2, 3]]
+    body = {"prompt": "a", "frequency_penalty": 1, "presence_penalty": 0}
+    assert _read(body).controls.processors == (FrequencyPenalty(1.0),)
 
 
 def _client(token: str | None = None, limits: Limits | None = None, **settings: Any) -> TestClient:
@@ -126,7 +123,6 @@ def _client(token: str | None = None, limits: Limits | None = None, **settings: 
     [
         ("/v1/x", None, 401),
         ("/v1/x", "Bearer wrong", 401),
-        ("/v1/x", "Basic secret", 401),
         ("/v1/x", "Bearer secret", 200),
         ("/health", None, 200),
         ("/", None, 200),
@@ -143,7 +139,6 @@ def test_a_token_is_needed_where_one_is_set(path: str, header: str | None, statu
     [
         ("http://127.0.0.1:8000/v1/x", None, 200),
         ("http://localhost/v1/x", "http://localhost:8000", 200),
-        ("http://[::1]:8000/v1/x", None, 200),
         ("http://evil.example/v1/x", None, 403),
         ("http://127.0.0.1/v1/x", "http://evil.example", 403),
         ("http://127.0.0.1/v1/x", "null", 403),

@@ -62,12 +62,7 @@ def test_greedy_outputs_of_concurrent_requests_are_those_of_decode(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "settings",
-    [
-        {"beam_size": 3, "alpha": 0.6},
-        {"temperature": 0.8, "top_k": 5, "seed": 3},
-        {"temperature": 1.2, "seed": 4},
-    ],
+    "settings", [{"beam_size": 3, "alpha": 0.6}, {"temperature": 0.8, "top_k": 5, "seed": 3}]
 )
 def test_beams_and_samples_are_those_of_decode(
     client: TestClient, model: ServedModel, settings: dict[str, Any]
@@ -118,23 +113,6 @@ def test_an_assistant_s_turn_is_that_of_decode(client: TestClient, model: Served
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("messages", "problem"),
-    [
-        ([], "messages must be a list"),
-        ([{"role": "user"}], 'whose "content" is not text'),
-        ([{"role": "user", "content": [{"type": "image_url"}]}], 'whose "content" is not text'),
-        (["Hi"], 'without a text "role"'),
-    ],
-)
-def test_messages_that_are_none_are_refused(
-    client: TestClient, messages: list[Any], problem: str
-) -> None:
-    response = client.post("/v1/chat/completions", json={"messages": messages})
-    assert response.status_code == 400 and problem in response.json()["error"]["message"]
-
-
-@pytest.mark.slow
 def test_an_output_ends_before_a_stop(client: TestClient) -> None:
     (choice,) = _complete(client, prompt="The ", max_tokens=20)["choices"]
     stop = choice["text"][4:6]
@@ -153,7 +131,6 @@ SCHEMA_FORMAT = {"type": "json_schema", "json_schema": {"name": "x", "schema": S
     [
         ({"guided_regex": "[a-d]{3}( [e-z]{2,4})?"}, Regex("[a-d]{3}( [e-z]{2,4})?"), {}),
         ({"guided_regex": "[a-d]+e[^e]*"}, Regex("[a-d]+e[^e]*"), {"stop": ["a", "bb"]}),
-        ({"response_format": SCHEMA_FORMAT}, JsonSchema(json.dumps(SCHEMA)), {}),
         ({"response_format": SCHEMA_FORMAT}, JsonSchema(json.dumps(SCHEMA)), {"beam_size": 2}),
         (
             {"response_format": {"type": "json_object"}},
@@ -243,10 +220,6 @@ def test_other_paths(client: TestClient, model: ServedModel) -> None:
     text = client.get("/metrics").text
     assert 'mtfrun_requests_total{path="/score",status="200"} 1.0' in text
     assert "mtfrun_rows_active 0.0" in text
-
-
-@pytest.mark.slow
-def test_the_page_loads_nothing(client: TestClient) -> None:
     page = client.get("/")
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert not re.search(r"(?:src|href)=|url\(|@import|import\(", page.text)

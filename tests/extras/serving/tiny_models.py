@@ -18,14 +18,16 @@ MAX_LENGTH = 64
 HEADS = t.AttentionHeads(num_heads=2, d_kv=8)
 
 
-def language_model(directory: pathlib.Path, *, num_layers: int = 1) -> Experiment:
+def language_model(
+    directory: pathlib.Path, *, num_layers: int = 1, mesh_shape: str = "data:1"
+) -> Experiment:
     """Returns a language model of bytes, whose likely ids are far from ties."""
     (directory / "text").write_text("some text\n")
     files = data.TextFiles(str(directory / "text"))
     task = data.Task(files, data.ByteVocabulary())
     layers: list[Any] = [functools.partial(t.SelfAttention, heads=HEADS), t.FeedForward]
     experiment = Experiment(
-        mtf.Mesh("data:1"),
+        mtf.Mesh(mesh_shape, "batch:data;heads:model;d_ff:model"),
         functools.partial(
             t.DecoderOnly,
             embedding=t.TokenEmbedding(16, max_length=MAX_LENGTH, tied_softmax=False),

@@ -1,4 +1,4 @@
-"""The choice of the next token for rows that have different settings."""
+"""Sampling of rows with different settings."""
 
 from __future__ import annotations
 
@@ -24,18 +24,17 @@ _PENALTIES: Mapping[type[CountPenalty], str] = {
 
 
 def may_differ_by_row(processor: LogitProcessor) -> TypeGuard[CountPenalty]:
-    """Whether rows may have a processor with values of their own."""
     return type(processor) in _PENALTIES
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleRows:
-    """What `Greedy` and `Sample` choose, with settings that are tensors {batch}.
+    """`Greedy` and `Sample` with settings that are tensors {batch}.
 
     Attributes:
-      keys: uint32, the bits of each row's key; see `Sample` for the others.
+      keys: uint32, the bits of each row's key; see `Sample` for the other settings.
       temperature: float32; 0 for the most likely token.
-      frequency_penalty, presence_penalty: float32; 0 for none.
+      frequency_penalty, presence_penalty: float32.
       allowed: bool {batch, vocab}, the ids that each row's guide allows.
     """
 
@@ -95,10 +94,7 @@ class SampleRows:
 def _if_any(
     needs: mtf.Tensor, compute: Callable[[], mtf.Tensor], default: mtf.Tensor
 ) -> mtf.Tensor:
-    """Returns compute() if a row needs it.
-
-    Noise for a vocabulary, its order, and counts of ids take longer than a step of a small model.
-    """
+    """Returns compute() if a row needs it: it may take longer than a step of a small model."""
     if default.mesh.is_distributed:  # DTensor refuses top_k inside of a choice
         return compute()
     result: mtf.Tensor = mtf.cond(mtf.reduce_any(needs), compute, lambda: default)
@@ -122,7 +118,6 @@ class RowSettings:
         }
 
     def set(self, row: int, search: Search, line: int, guide: Guide | None) -> None:
-        """Sets a row's settings; of `search` only sampling and the penalties count."""
         if guide is not None:
             self._guides[row] = guide, guide.first
         penalties = dict.fromkeys(_PENALTIES.values(), 0.0)
@@ -144,7 +139,6 @@ class RowSettings:
         self._guides.pop(row, None)
 
     def has_guide(self, rows: Iterable[int]) -> bool:
-        """Whether one of the rows has a guide: its ids are allowed for one position only."""
         return any(row in self._guides for row in rows)
 
     def advance(self, row: int, ids: np.ndarray) -> bool:
@@ -160,10 +154,7 @@ class RowSettings:
     def tensors(
         self, mesh: mtf.Mesh, batch: mtf.Dimension, remaining: np.ndarray
     ) -> dict[str, mtf.Tensor]:
-        """Returns the arguments of `SampleRows` for the first rows.
-
-        remaining: int [rows], the number of ids that each may have yet.
-        """
+        """Returns the arguments of `SampleRows`; `remaining`: int [rows], the ids left to each."""
         settings = {
             name: mtf.import_tf_tensor(mesh, array[: batch.size].copy(), [batch])
             for name, array in self._arrays.items()

@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
+from mtfrun.decoding.controls.controls import Controls
 from mtfrun.decoding.controls.guide import Guide
 from mtfrun.decoding.controls.rules import Written
 from mtfrun.decoding.decoder import Decoder
@@ -32,9 +33,8 @@ from mtfrun.extras.serving.shared_batch.sample_rows import (
     may_differ_by_row,
 )
 
-# All places are decoded by programs of shorter caches as well, while no row is longer: reading the
-# caches takes much of their time. A language model of 3.3 million parameters, 16 rows, two cores: a
-# step of 256 positions takes 2.9 ms, of 64 1.9. Each program takes seconds to compile.
+# Programs of shorter caches decode while no row is longer: reading caches takes much of a step. A
+# model of 3.3 million parameters, 16 rows, two cores: 2.9 ms with 256 positions, 1.9 with 64.
 _QUARTERS = (1, 2, 3, 4)
 
 # Returns a decoder with `in_blocks` for this many rows, of all positions.
@@ -42,15 +42,14 @@ DecoderFor = Callable[[mtf.Dimension], Decoder]
 
 
 class Rows(NamedTuple):
-    """What the rows of a batch decode next; all int32.
+    """The rows of a batch; all int32.
 
     Attributes:
-      ids: {batch, length}, of which those before the position count.
+      ids: {batch, length}, valid before the position.
       previous: {batch}, the id before the position.
       position: {batch}, the first position without an id.
       prompt_lengths: {batch}, the number of ids of each prompt.
-      limit: {batch}, the largest number of ids of the row; at most the position where nothing is
-        decoded.
+      limit: {batch}, the largest number of ids; rows at their limit decode nothing.
     """
 
     ids: mtf.Tensor
@@ -61,7 +60,7 @@ class Rows(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What a number of steps has decoded.
+    """The results of several steps.
 
     Attributes:
       ids: {batch, steps} int32, 0 behind a row's last one.
@@ -77,8 +76,6 @@ class Steps(NamedTuple):
 
 
 class _Progress(NamedTuple):
-    """The loop's variables: after `step` steps."""
-
     step: mtf.Tensor
     rows: Rows
     decoded: Steps
@@ -94,10 +91,9 @@ def take_steps(
     *,
     end_id: int,
 ) -> tuple[Steps, Any]:
-    """Returns what the rows decode in at most so many steps, and the decoder's next state.
+    """Decodes every row at its own position, and returns the decoder's next state too.
 
-    A step computes every row at its own position. It stops when no row is left that has neither
-    ended nor reached its limit.
+    It stops early when every row has ended or reached its limit.
     """
     mesh, shape = rows.position.mesh, rows.position.shape
     (length,) = rows.ids.shape - shape
@@ -148,7 +144,7 @@ def take_steps(
 
 
 def _step(decoder: Decoder, rows: Rows, state: Any) -> tuple[mtf.Tensor, Any]:
-    """Returns float32 logits {batch, vocab} of each row's position, and the next state."""
+    """Returns float32 logits {batch, vocab}, and the next state."""
     one = mtf.Dimension("block", 1)
     previous, position = (mtf.reshape(x, [*x.shape, one]) for x in (rows.previous, rows.position))
     logits, state = decoder.step(previous, position, state)
@@ -156,7 +152,7 @@ def _step(decoder: Decoder, rows: Rows, state: Any) -> tuple[mtf.Tensor, Any]:
 
 
 def _write_part(x: mtf.Tensor, part: mtf.Tensor) -> mtf.Tensor:
-    """Returns x with the first entries along one dimension, or all of it, replaced by a part."""
+    """Returns x with its first entries along the dimension that differs replaced by `part`."""
     for dim in x.shape:
         part_dim = part.shape.get_dim_by_name(dim.name)
         if part_dim != dim:
@@ -166,12 +162,12 @@ def _write_part(x: mtf.Tensor, part: mtf.Tensor) -> mtf.Tensor:
 
 
 class Decoded(NamedTuple):
-    """What a row has decoded since the last call, at least one id.
+    """A row's new ids since the last call, at least one.
 
     Attributes:
       place: the row's place, as `SharedBatch.join` has returned it.
       ended: whether the last id is the end id.
-      complete: whether it has ended, with the end id or because its guide lets nothing follow.
+      complete: whether it has ended, with the end id or because its guide allows no further id.
       done: whether it is complete or has reached its limit.
     """
 
@@ -183,14 +179,6 @@ class Decoded(NamedTuple):
     done: bool
 
 
-@dataclasses.dataclass
-class _Unread:
-    """A prompt that joins: its ids, and the first position that is not read yet."""
-
-    ids: np.ndarray
-    position: int
-
-
 class SharedBatch:
     """A batch of a fixed number of places; for one thread.
 
@@ -198,11 +186,11 @@ class SharedBatch:
       decoder_for: makes a decoder in blocks, whose steps see positions below `length`.
       variables: the model's, by path.
       length: the largest number of ids of a row, its prompt included.
-      places: the numbers of rows for which there is a program, in rising order: the least is used
-        that holds all rows, which fill the first places; the last is the number of places.
+      places: ascending batch sizes, a program each; the last is the number of places. Rows fill the
+        first places, and the smallest program that holds them is used.
       first_position: the first position that the decoder predicts, 0 or 1.
-      steps: how many positions a call of `advance` decodes.
-      blocks: how many ids of a prompt a program reads, in rising order.
+      steps: number of positions that a call of `advance` decodes.
+      blocks: ascending numbers of ids of a prompt that a program reads.
     """
 
     def __init__(
@@ -228,7 +216,7 @@ class SharedBatch:
         self._rows = {name: np.zeros([places[-1]], np.int32) for name in Rows._fields}
         self._rows["ids"] = np.zeros([places[-1], length], np.int32)
         self._settings = RowSettings(places[-1], vocab)
-        self._unread: dict[int, _Unread] = {}
+        self._unread: dict[int, np.ndarray] = {}  # prompts, by place
         self._taken: set[int] = set()
         jit = self._mesh.decodes_by_xla
         quarters = _QUARTERS[-1:] if self._mesh.is_distributed else _QUARTERS
@@ -239,27 +227,19 @@ class SharedBatch:
 
     @staticmethod
     def decodes(search: Search) -> bool:
-        """Returns whether rows may have these settings: of sampling any, the others by default.
+        """Whether rows may have these settings: sampling, penalties by count, constraints.
 
-        Stop texts and further end ids are left to the caller, who sees the ids. Of the processors a
-        row may have penalties by count; `join` takes the guide of constraints.
+        Stop texts and further end ids are left to the caller.
         """
-        if not all(map(may_differ_by_row, search.controls.processors)):
-            return False
-        controls = dataclasses.replace(
-            search.controls,
-            processors=(),
-            constraints=(),
-            stop=(),
-            end_ids=(),
-            vocabulary_end=True,
-            log_probs=None,
-        )
+        ignored = ("processors", "constraints", "stop", "end_ids", "vocabulary_end", "log_probs")
+        defaults = {name: getattr(Controls(), name) for name in ignored}
         plain = dataclasses.replace(
-            search, temperature=0.0, top_k=0, top_p=1.0, seed=0, controls=controls
+            search,
+            **{name: getattr(Search(), name) for name in ("temperature", "top_k", "top_p", "seed")},
+            controls=dataclasses.replace(search.controls, **defaults),
         )
-        without_beams = Search(1, search.alpha, search.stop_early, search.as_transformers)
-        return plain == without_beams
+        one_beam = Search(1, search.alpha, search.stop_early, search.as_transformers)
+        return plain == one_beam and all(map(may_differ_by_row, search.controls.processors))
 
     @property
     def places(self) -> int:
@@ -271,7 +251,7 @@ class SharedBatch:
         return len(self._taken)
 
     def compile(self) -> None:
-        """Runs every program once, while all places are free: the first rows do not wait for it."""
+        """Runs every program once, while all places are free."""
         limits = np.zeros([self.places], np.int32)
         for size in self._sizes[:-1]:
             self._call_decode(size, self._length, limits)
@@ -283,10 +263,10 @@ class SharedBatch:
     def join(
         self, ids: np.ndarray, limit: int, search: Search, line: int = 0, guide: Guide | None = None
     ) -> int:
-        """Returns the place of a new row, which must be free; `advance` reads its prompt.
+        """Returns the place of a new row; one must be free. `advance` reads its prompt.
 
-        ids: of the prompt, at least `first_position`. limit: the largest number of ids of the row,
-        at most `length`. Of `search` the settings of sampling count; `line`: see `Sample`.
+        ids: the prompt's, at least `first_position`. limit: the largest number of ids of the row,
+        at most `length`. search: only sampling and penalties count. line: see `Sample`.
         """
         place = next(i for i in range(self.places) if i not in self._taken)
         self._taken.add(place)
@@ -294,13 +274,12 @@ class SharedBatch:
         self._rows["limit"][place] = limit
         self._rows["prompt_lengths"][place] = len(ids)
         self._rows["ids"][place, : len(ids)] = ids
-        self._unread[place] = _Unread(ids, self._first)
+        self._unread[place] = ids
         self._rows["position"][place] = self._first
         self._finish_reading(place)
         return place
 
     def leave(self, place: int) -> None:
-        """Frees a place, whether its row is done or not."""
         self._taken.remove(place)
         self._unread.pop(place, None)
         self._settings.clear(place)
@@ -308,7 +287,7 @@ class SharedBatch:
 
     def advance(self) -> list[Decoded]:
         """Reads some ids of prompts, takes a number of steps, and returns the ids."""
-        # A largest block: the rows that decode do not wait for more.
+        # At most a largest block: rows that decode wait for it.
         remaining = self._blocks[-1]
         while self._unread and remaining > 0:
             remaining -= self._read_some(next(iter(self._unread)))
@@ -362,31 +341,29 @@ class SharedBatch:
 
     def _read_some(self, place: int) -> int:
         """Reads a block of a prompt, and returns its size."""
-        prompt = self._unread[place]
-        missing = len(prompt.ids) - prompt.position
+        ids, position = self._unread[place], int(self._rows["position"][place])
+        missing = len(ids) - position
         size = next((size for size in self._blocks if size >= missing), self._blocks[-1])
-        # Not beyond the last position: earlier ones may be read again.
-        start = min(prompt.position, self._length - size)
+        # Not beyond the last position: earlier ones are read again.
+        start = min(position, self._length - size)
         block = np.zeros([size], np.int32)
-        before = np.append(np.int32(0), prompt.ids)[start : start + size]
+        before = np.append(np.int32(0), ids)[start : start + size]
         block[: len(before)] = before
         self._call_read(block, place, start)
-        prompt.position = min(start + size, len(prompt.ids))
-        self._rows["position"][place] = prompt.position
+        self._rows["position"][place] = min(start + size, len(ids))
         self._finish_reading(place)
         return size
 
     def _finish_reading(self, place: int) -> None:
-        prompt = self._unread[place]
-        if prompt.position >= len(prompt.ids):
+        ids = self._unread[place]
+        if self._rows["position"][place] >= len(ids):
             del self._unread[place]
-            self._rows["previous"][place] = prompt.ids[-1] if len(prompt.ids) else 0
+            self._rows["previous"][place] = ids[-1] if len(ids) else 0
 
     def _import(self, array: np.ndarray, shape: mtf.ShapeLike) -> mtf.Tensor:
         return mtf.import_tf_tensor(self._mesh, np.array(array), shape)
 
     def _empty_caches(self) -> Any:
-        """Returns variables, which programs change in place, for the decoder's state."""
         state = mtf.function(lambda: self._decoder_for(self._batch).initial_state)()
 
         def empty_cache(x: mtf.Tensor) -> mtf.Variable:
@@ -413,7 +390,7 @@ class SharedBatch:
         return steps
 
     def _read_block(self, ids: mtf.Tensor, place: mtf.Tensor, start: mtf.Tensor) -> mtf.Tensor:
-        """Reads ids {block} before the positions from `start` on, of the row at a place."""
+        """Reads ids {block}, those before the positions from `start` on."""
         (block,) = ids.shape
         batch = mtf.Dimension(self._batch.name, self._sizes[0])
         caches = tf.nest.map_structure(mtf.read_variable, self._caches)
