@@ -53,8 +53,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.experiment.runs.opening import build_run, find_trained_run, restore_model
-    from mtfrun.extras.distillation.distillation import find_teacher
-    from mtfrun.extras.distillation.teacher_logits import store_teacher_logits
+    from mtfrun.extras.distillation.distillation import find_teacher, store_teacher_logits
 
     run = find_trained_run(flags.model_dir)
     built = build_run(run, settings_of(flags))

@@ -1,4 +1,4 @@
-"""The teacher of a training: its run, and what the checkpoints of the student say about it."""
+"""The teacher of a training: its run, its record in checkpoints, its stored predictions."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Callable
+
+import numpy as np
 
 from mtfrun import mtf
 from mtfrun.checkpoints import Manifest
 from mtfrun.checkpoints.mirror import registry
 from mtfrun.data import Data
+from mtfrun.data.rows.batches import Batch
 from mtfrun.display import progress
 from mtfrun.errors import InputError
+from mtfrun.errors.checks import POSITIVE, Range, check_range
 from mtfrun.errors.untrusted import escape
 from mtfrun.experiment.experiment import Experiment, check_features, check_rows
 from mtfrun.experiment.loss_terms import LossTerm, PreparedTerm
@@ -20,18 +25,17 @@ from mtfrun.experiment.records import require
 from mtfrun.experiment.runs.opening import build_run, restore_model
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.extras.distillation.loss import DistillationLoss, Distiller
-from mtfrun.extras.distillation.stored_logits import StoredLogits
+from mtfrun.extras.distillation.stored_logits import PARTS_OF_1, StoredLogits, store_logits
 from mtfrun.files import RunDirError
 from mtfrun.models.transformer import TokenModel
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.init_checkpoint import find_checkpoint
 
-ENTRY = "teacher"
-"""The entry of a manifest with the teacher."""
+_ENTRY = "teacher"  # of a manifest
 
-# Variables whose last dimension is the model's d_model: of a factorised embedding the
-# projection's, else the table's; of clusters of a vocabulary the first one's.
-_OF_VECTORS = [
+# Variables with a last dimension of d_model: the projection of a factorised embedding, else the
+# table; the first of clusters of a vocabulary.
+_EMBEDDINGS = [
     f"model/embedding/{table}{name}"
     for table in ("", "clusters/0/")
     for name in ("projection/kernel", "table")
@@ -49,7 +53,7 @@ class TeacherCheckpoint:
     def metadata(self) -> dict[str, object]:
         """Returns the entry of a manifest."""
         path = registry.url_of(self.path)
-        return {ENTRY: {"path": path, "step": self.step, "sha256": self.sha256}}
+        return {_ENTRY: {"path": path, "step": self.step, "sha256": self.sha256}}
 
     @property
     def run(self) -> RunDirectory:
@@ -75,8 +79,8 @@ class Teacher(DistillationLoss, LossTerm):
         super().__post_init__()
         if self.logits_path and (self.path or self.hidden_weight):
             raise InputError(
-                "Teacher.logits_path is in the place of a path, and has no vectors: leave out path "
-                "and hidden_weight, or logits_path"
+                "Teacher.logits_path replaces path and has no vectors: leave out path and "
+                "hidden_weight, or logits_path"
             )
 
     def prepare(self, experiment: Experiment) -> PreparedTerm:
@@ -86,14 +90,13 @@ class Teacher(DistillationLoss, LossTerm):
         if stored is not None:
             manifest = stored.manifest
             path, sha256 = str(self.logits_path), manifest["sha256"]
-            teacher = TeacherCheckpoint(path, manifest[ENTRY]["step"], sha256)
+            teacher = TeacherCheckpoint(path, manifest[_ENTRY]["step"], sha256)
             experiment.row_features.append(stored)
         elif self.path:
             teacher = find_teacher(self.path, self.checkpoint)
         else:
             raise RunDirError(
-                "a student needs a teacher: name its run with --gin.TEACHER=\"'/tmp/teacher'\" "
-                "(Teacher.path)"
+                "a student needs a teacher: name its run with --gin.TEACHER=\"'/tmp/teacher'\""
             )
         width = _width_of(teacher) if self.hidden_weight else None
         distiller = Distiller(model, self, width, is_stored=stored is not None)
@@ -107,9 +110,8 @@ class Teacher(DistillationLoss, LossTerm):
         stored = StoredLogits.open(self.logits_path, data)
         if stored.manifest["temperature"] != self.temperature:
             raise InputError(
-                f"the logits in {self.logits_path} have the temperature "
-                f"{stored.manifest['temperature']}, and Teacher.temperature is "
-                f"{self.temperature}: set the same"
+                f"Teacher.temperature is {self.temperature}, and the logits in {self.logits_path} "
+                f"have the temperature {stored.manifest['temperature']}: set the same"
             )
         return stored
 
@@ -143,11 +145,11 @@ class _Teaching(PreparedTerm):
         except InputError as error:
             raise InputError(f"the teacher {path}: {error}") from error
         for name, vocabulary in data.vocabularies.items():
-            of_teacher = teacher.data.vocabularies.get(name)
-            if of_teacher is None or of_teacher.fingerprint != vocabulary.fingerprint:
+            other = teacher.data.vocabularies.get(name)
+            if other is None or other.fingerprint != vocabulary.fingerprint:
                 raise InputError(
-                    f"the teacher {path} reads {name} of {of_teacher}, and its student of "
-                    f"{vocabulary}: they need the same vocabulary"
+                    f"the teacher {path} reads {name} of {other}, and its student of {vocabulary}: "
+                    "they need the same vocabulary"
                 )
         for variable in model.named_variables().values():
             variable.freeze()
@@ -162,7 +164,7 @@ class _Teaching(PreparedTerm):
         return self.teacher.metadata()
 
     def check_unchanged(self, manifest: Manifest, *, accept_changes: bool) -> None:
-        saved, teacher = manifest.metadata.get(ENTRY), self.teacher
+        saved, teacher = manifest.metadata.get(_ENTRY), self.teacher
         if not isinstance(saved, dict) or accept_changes or saved.get("sha256") == teacher.sha256:
             return
         raise InputError(
@@ -179,10 +181,7 @@ def find_teacher(path: str, checkpoint: int | str | None) -> TeacherCheckpoint:
     if directory is None:
         remedy = "name a run directory, or one of its checkpoints"
         if pathlib.Path(path, "config.json").is_file():
-            remedy = (
-                f"make a run of this folder with `mtfrun import --from={path} "
-                "--model_dir=/tmp/teacher`, and name that"
-            )
+            remedy = f"make it a run: `mtfrun import --from={path} --model_dir=/tmp/teacher`"
         raise RunDirError(f"no run of a teacher with checkpoints in {path}: {remedy}")
     run = RunDirectory(str(directory.parent))
     checkpoints = run.checkpoints()
@@ -206,10 +205,58 @@ def _width_of(teacher: TeacherCheckpoint) -> int:
     """Returns the size of the teacher's vectors."""
     manifest = teacher.run.checkpoints().manifest(teacher.step)
     variables = {} if manifest is None else manifest.variables
-    tables = [variables[path] for path in _OF_VECTORS if path in variables]
+    tables = [variables[path] for path in _EMBEDDINGS if path in variables]
     if not tables:
         raise RunDirError(
-            f"the teacher {teacher.path} has no {_OF_VECTORS[1]}, whose width its vectors "
+            f"the teacher {teacher.path} has no {_EMBEDDINGS[1]}, whose width its vectors "
             "have: leave out Teacher.hidden_weight"
         )
     return int(tables[0].shape[-1])
+
+
+def store_teacher_logits(
+    experiment: Experiment,
+    teacher: TeacherCheckpoint,
+    path: str,
+    *,
+    top_k: int,
+    temperature: float,
+    batch: int,
+) -> int:
+    """Writes the likeliest ids of all training rows, see `StoredLogits`; returns their number.
+
+    The probabilities are the softmax of the logits divided by the temperature. `teacher` is the
+    restored checkpoint.
+    """
+    model = require_tokens(experiment, "data logits")
+    check_range("--top_k", top_k, Range(1, model.num_classes, whole=True))
+    check_range("--temperature", temperature, POSITIVE)
+    experiment.check_batch(batch)
+    if len(experiment.feature_shapes(batch)) != len(experiment.data.shapes(batch)):
+        raise InputError("the run's training reads stored logits itself")
+    predict = _predictions(model, experiment, top_k, temperature, batch)
+    about = {"temperature": temperature, **teacher.metadata()}
+    return store_logits(path, experiment.data, predict, batch=batch, about=about)
+
+
+def _predictions(
+    model: TokenModel, experiment: Experiment, top_k: int, temperature: float, batch: int
+) -> Callable[[Batch], tuple[np.ndarray, np.ndarray]]:
+    mesh, shapes = experiment.mesh, experiment.data.shapes(batch)
+    dtype = np.uint16 if model.num_classes <= 1 << 16 else np.int32
+
+    @mtf.function
+    def likeliest(features: dict[str, mtf.Tensor]) -> tuple[mtf.Tensor, mtf.Tensor]:
+        logits = model.logits(features) * (1.0 / temperature)
+        values, ids = mtf.top_k(logits, model.vocab, mtf.Dimension("top_k", top_k))
+        return ids, mtf.exp(values - mtf.reduce_logsumexp(logits, model.vocab))
+
+    def predict(rows: Batch) -> tuple[np.ndarray, np.ndarray]:
+        features = {
+            name: mtf.import_tf_tensor(mesh, np.asarray(x), shapes[name])
+            for name, x in rows.items()
+        }
+        ids, probabilities = mtf.to_numpy(likeliest(features))
+        return ids.astype(dtype), np.floor(probabilities * PARTS_OF_1).astype(np.uint16)
+
+    return predict

@@ -158,13 +158,13 @@ class Distiller(TokenLossTerm):
         if self._is_stored:
             by_token = [features[TEACHER_IDS], features[TEACHER_PROBABILITIES]]
             return AddedLoss(self._logits_loss(self._stored_divergence, by_token))
-        hidden = self._vectors_of_teacher(features)
-        of_logits = self._logits_loss(self._divergence, [hidden])
+        hidden = self._teacher_vectors(features)
+        logits_loss = self._logits_loss(self._divergence, [hidden])
         if not settings.hidden_weight:
-            return AddedLoss(of_logits)
+            return AddedLoss(logits_loss)
         distance = mtf.reduce_sum(self._distance(x, hidden) * weights)
         metric = Metric(distance, mtf.reduce_sum(weights))
-        return AddedLoss(of_logits, distance * settings.hidden_weight, {_DISTANCE: metric})
+        return AddedLoss(logits_loss, distance * settings.hidden_weight, {_DISTANCE: metric})
 
     def _logits_loss(
         self, compare: Callable[..., mtf.Tensor], by_token: Sequence[mtf.Tensor]
@@ -172,7 +172,7 @@ class Distiller(TokenLossTerm):
         weight, temperature = self._settings.weight, self._settings.temperature
         return LogitsLoss(_DIVERGENCE, compare, by_token, weight, temperature**2)
 
-    def _vectors_of_teacher(self, features: Features) -> mtf.Tensor:
+    def _teacher_vectors(self, features: Features) -> mtf.Tensor:
         if self._hidden is None:
             raise InputError("a student learns from a teacher, see Distiller.teach")
         # The model's operations are counted as the student's alone.
@@ -188,8 +188,8 @@ class Distiller(TokenLossTerm):
     def _divergence(self, logits: mtf.Tensor, hidden: mtf.Tensor) -> mtf.Tensor:
         assert self._logits is not None
         with in_call(Call()), mtf.count_flops(None):
-            of_teacher = self._logits(hidden, Call())
-        return divergence(of_teacher, logits, self._vocab, self._settings.temperature)
+            teacher_logits = self._logits(hidden, Call())
+        return divergence(teacher_logits, logits, self._vocab, self._settings.temperature)
 
     def _distance(self, x: mtf.Tensor, hidden: mtf.Tensor) -> mtf.Tensor:
         """Returns the distances {batch, length} of vectors {batch, length, width}, float32."""

@@ -15,7 +15,8 @@ Dimensions:
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -25,7 +26,40 @@ from mtfrun.decoding.controls.sampling import ChooseToken
 from mtfrun.decoding.decoder import Decoder, Hypotheses, StepFunction, empty_trace, trace_of_step
 from mtfrun.decoding.prompt import Prompts, read_prompts
 from mtfrun.errors import InputError
-from mtfrun.extras.speculation.draft import Draft, Proposals, with_block
+
+
+class Proposals(NamedTuple):
+    """A draft that has read the prompts.
+
+    Attributes:
+      propose: (ids {batch, length}, 0 from the position on; position {batch}, the first one without
+        an id; state) -> (ids {batch, block} int32 for the positions from there on, next state).
+      initial_state: state before the first proposals, a nested structure of tensors.
+    """
+
+    propose: Callable[[mtf.Tensor, mtf.Tensor, Any], tuple[mtf.Tensor, Any]]
+    initial_state: Any
+
+
+def with_block(
+    ids: mtf.Tensor, tokens: mtf.Tensor, position: mtf.Tensor, number: mtf.Tensor | int
+) -> mtf.Tensor:
+    """Returns ids {batch, length} with the first `number` {batch} tokens {batch, block} written.
+
+    Both may have more dimensions, the same ones.
+    """
+    length, block = (x.shape.get_dim_by_name(n) for x, n in ((ids, "length"), (tokens, "block")))
+    shape = mtf.Shape([*position.shape, length])
+    offset = mtf.sub(mtf.range(ids.mesh, length), position, output_shape=shape)
+    is_new = mtf.logical_and(mtf.greater_equal(offset, 0), mtf.less(offset, number))
+    return mtf.where(is_new, mtf.gather(tokens, offset, block), ids, output_shape=ids.shape)
+
+
+class Proposer(Protocol):
+    """Proposes the ids that the model might choose; any ids do, but only right ones save time."""
+
+    def __call__(self, prompts: Prompts, block: mtf.Dimension) -> Proposals:
+        """Returns the proposals of `block` ids a row after these prompts."""
 
 
 class Speculation(NamedTuple):
@@ -46,7 +80,7 @@ def speculate(
     decoder: Decoder,
     prompts: mtf.Tensor,
     choose: ChooseToken,
-    draft: Draft,
+    proposer: Proposer,
     number: int,
     *,
     limits: mtf.Tensor | None = None,
@@ -57,13 +91,11 @@ def speculate(
     """Returns what `generate` does, up to rounding, in fewer steps.
 
     Args:
-      draft: proposes ids; the other arguments are as in `generate`.
-      number: how many proposals of the draft a step checks.
+      number: number of proposals that a step checks; the other arguments are as in `generate`.
     """
     if decoder.in_blocks is None:
         raise InputError(
-            "a layer of the model computes positions one after the other only: it cannot check a"
-            " draft"
+            "a layer of the model computes one position after the other: it cannot check a draft"
         )
     start = read_prompts(
         decoder.in_blocks(),
@@ -76,7 +108,7 @@ def speculate(
     block = mtf.Dimension("block", number + 1)
     assert start.decoder.within is not None
     longer = start.decoder.within(start.length.size + block.size)
-    proposals = draft(start, block)
+    proposals = proposer(start, block)
     (last,) = mtf.while_loop(
         lambda progress: mtf.reduce_any(mtf.logical_not(progress.done)),
         lambda progress: [_advance(start, choose, proposals, longer.step, block, progress)],

@@ -73,16 +73,19 @@ def test_a_student_is_used_and_read_again_without_its_teacher(
     manifest = RunDirectory(str(run)).checkpoints().manifest(3)
     assert manifest is not None
     assert manifest.metadata["teacher"]["step"] == 2
+    status = RunDirectory(str(run)).record().status()
+    assert status is not None
+    assert {"loss", "accuracy", "distillation", "hidden_distance"} <= status.values.keys()
     config = pathlib.Path(run, "config.gin")
     config.write_text(config.read_text().replace(str(teacher), "/none"))
     (answer,) = succeeded(mtfrun_here("decode", f"--model_dir={run}", "--prompt=the "))
     assert answer["step"] == 3
     # The projection is beside the model.
-    of_model = mtfrun.load(run).variables()
-    assert "loss_terms/0/projection" not in of_model
+    variables = mtfrun.load(run).variables()
+    assert "loss_terms/0/projection" not in variables
     files = [f"{teacher}/config.gin"]
     begun = mtfrun.load(None, gin_files=files, D_MODEL=8, INIT_CHECKPOINT=str(run))
-    assert of_model.keys() == begun.variables().keys()
+    assert variables.keys() == begun.variables().keys()
 
 
 @pytest.mark.slow
@@ -91,21 +94,12 @@ def test_the_vectors_of_a_teacher_have_the_width_behind_a_factorised_embedding(
 ) -> None:
     factorised, run = tmp_path / "factorised", tmp_path / "run"
     flags = ["--gin.D_MODEL=24", "--gin.TokenEmbedding.d_embedding=4", "--gin.TRAIN_STEPS=1"]
-    succeeded(
-        mtfrun_here(
-            "train", f"--gin_file={teacher}/config.gin", *flags, f"--model_dir={factorised}"
-        )
-    )
+    train = ["train", f"--gin_file={teacher}/config.gin", f"--model_dir={factorised}"]
+    succeeded(mtfrun_here(*train, *flags))
     _train(factorised, run, steps=1)
     manifest = RunDirectory(str(run)).checkpoints().manifest(1)
     assert manifest is not None
     assert list(manifest.variables["model/loss_terms/0/projection"].shape) == [8, 24]
-
-
-def test_curves_have_the_divergence_from_the_teacher(student: pathlib.Path) -> None:
-    status = RunDirectory(str(student)).record().status()
-    assert status is not None
-    assert {"loss", "accuracy", "distillation", "hidden_distance"} <= status.values.keys()
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +144,7 @@ def test_a_mistake_about_stored_logits_is_one_line(
         "store them with `mtfrun data logits": [*train, "--gin.TEACHER_LOGITS='/none'"],
         "are of other training rows": [*train, "--gin.SEQUENCE_LENGTH=16"],
         "have the temperature 2.0": [*train, "--gin.TEMPERATURE=1.0"],
-        "in the place of a path": [*train, "--gin.Teacher.hidden_weight=1.0"],
+        "replaces path and has no vectors": [*train, "--gin.Teacher.hidden_weight=1.0"],
         "is not empty: name a new": [*store, f"--to={logits}"],
         "--top_k is 500": [*store, f"--to={tmp_path}/new", "--top_k=500"],
         "needs a directory to write": store,
