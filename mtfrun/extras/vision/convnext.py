@@ -137,7 +137,7 @@ class ConvNextStages:
     def layers(
         self, mesh: mtf.Mesh, blocking: Blocking, dtypes: mtf.DTypePolicy
     ) -> tuple[list[Downsampling], list[list[ConvNextBlock]]]:
-        """Returns what stands between two stages, and the blocks of every stage."""
+        """Returns the layers between two stages, and the blocks of every stage."""
         widths = [mtf.Dimension("d_model", width) for width in self.widths]
         between = [Downsampling(mesh, *pair, dtypes) for pair in itertools.pairwise(widths)]
         rates = iter(np.linspace(0.0, self.drop_rate, sum(self.stage_sizes)).tolist())
@@ -182,8 +182,7 @@ class ConvNext(ImageClassifier):
         if rows.size % (blocking.rows * stride) or cols.size % (blocking.cols * stride):
             raise InputError(
                 f"images of {rows.size} rows and {cols.size} cols do not fit {blocking.rows} times "
-                f"{blocking.cols} blocks of whole patches: patch_size={stages.patch_size} and "
-                f"{len(stages.widths)} stages need multiples of {stride} in every block"
+                f"{blocking.cols} blocks: the sides of a block must be multiples of {stride}"
             )
         self._blocking, self._patch_size = blocking, stages.patch_size
         self._rematerialise = stages.rematerialise

@@ -48,7 +48,6 @@ class ImageMixing:
     def _mix(
         self, images: mtf.Tensor, weights: mtf.Tensor, key: mtf.Key
     ) -> tuple[mtf.Tensor, mtf.Tensor]:
-        """Returns images mixed with the previous ones, and the share of each image, {batch}."""
         results = []
         if self.mixup_alpha:
             coefficients = mixing_coefficients(weights, key.fold_in("mixup"), self.mixup_alpha)

@@ -12,7 +12,7 @@ from mtfrun.errors.checks import COUNT, Range, check_fields
 
 # The magnitude at which an operation is strongest (section 3.1 there).
 MAX_MAGNITUDE = 10
-# What geometric operations leave empty is grey.
+# Fills the pixels that geometric operations leave empty.
 _GREY = 128
 # The strongest operations, as in AutoAugment, table 6 of https://arxiv.org/abs/1805.09501.
 _MAX_DEGREES = 30.0
@@ -55,28 +55,13 @@ class RandAugment:
 
 def _affine(image: Image.Image, coefficients: tuple[float, ...]) -> Image.Image:
     """Returns the image whose pixel (x, y) is the old one at (a x + b y + c, d x + e y + f)."""
-    grey = (_GREY,) * len(image.getbands())
-    return image.transform(
-        image.size,
-        Image.Transform.AFFINE,
-        coefficients,
-        Image.Resampling.NEAREST,
-        fillcolor=grey if len(grey) > 1 else _GREY,
-    )
+    affine, nearest = Image.Transform.AFFINE, Image.Resampling.NEAREST
+    return image.transform(image.size, affine, coefficients, nearest, fillcolor=_grey(image))
 
 
-def _rotate(image: Image.Image, strength: float) -> Image.Image:
-    grey = (_GREY,) * len(image.getbands())
-    degrees = strength * _MAX_DEGREES
-    return image.rotate(degrees, fillcolor=grey if len(grey) > 1 else _GREY)
-
-
-def _posterize(image: Image.Image, strength: float) -> Image.Image:
-    return ImageOps.posterize(image, 8 - round(abs(strength) * _MAX_POSTERIZED_BITS))
-
-
-def _solarize(image: Image.Image, strength: float) -> Image.Image:
-    return ImageOps.solarize(image, round(256 * (1 - abs(strength))))
+def _grey(image: Image.Image) -> int | tuple[int, ...]:
+    bands = len(image.getbands())
+    return (_GREY,) * bands if bands > 1 else _GREY
 
 
 def _enhance(enhancement: Callable[[Image.Image], ImageEnhance._Enhance]) -> Operation:
@@ -91,19 +76,21 @@ OPERATIONS: dict[str, Operation] = {
     "identity": lambda image, _: image,
     "auto_contrast": lambda image, _: ImageOps.autocontrast(image),
     "equalize": lambda image, _: ImageOps.equalize(image),
-    "rotate": _rotate,
-    "solarize": _solarize,
+    "rotate": lambda image, x: image.rotate(x * _MAX_DEGREES, fillcolor=_grey(image)),
+    "solarize": lambda image, x: ImageOps.solarize(image, round(256 * (1 - abs(x)))),
     "color": _enhance(ImageEnhance.Color),
-    "posterize": _posterize,
+    "posterize": lambda image, x: ImageOps.posterize(
+        image, 8 - round(abs(x) * _MAX_POSTERIZED_BITS)
+    ),
     "contrast": _enhance(ImageEnhance.Contrast),
     "brightness": _enhance(ImageEnhance.Brightness),
     "sharpness": _enhance(ImageEnhance.Sharpness),
-    "shear_x": lambda image, strength: _affine(image, (1, strength * _MAX_SHEAR, 0, 0, 1, 0)),
-    "shear_y": lambda image, strength: _affine(image, (1, 0, 0, strength * _MAX_SHEAR, 1, 0)),
-    "translate_x": lambda image, strength: _affine(
-        image, (1, 0, strength * _MAX_TRANSLATION * image.width, 0, 1, 0)
+    "shear_x": lambda image, x: _affine(image, (1, x * _MAX_SHEAR, 0, 0, 1, 0)),
+    "shear_y": lambda image, x: _affine(image, (1, 0, 0, x * _MAX_SHEAR, 1, 0)),
+    "translate_x": lambda image, x: _affine(
+        image, (1, 0, x * _MAX_TRANSLATION * image.width, 0, 1, 0)
     ),
-    "translate_y": lambda image, strength: _affine(
-        image, (1, 0, 0, 0, 1, strength * _MAX_TRANSLATION * image.height)
+    "translate_y": lambda image, x: _affine(
+        image, (1, 0, 0, 0, 1, x * _MAX_TRANSLATION * image.height)
     ),
 }

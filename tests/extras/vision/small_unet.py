@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.extras.vision import SegmentationLoss, UNet, UNetStages
+from mtfrun.experiment import Experiment
+from mtfrun.extras.vision import (
+    DrawnShapes,
+    Segmentation,
+    SegmentationData,
+    SegmentationLoss,
+    UNet,
+    UNetStages,
+)
+from tests.layouts import ONE_DEVICE
 
 NUM_CLASSES = 3
 IMAGES = mtf.convert_to_shape("rows:8;cols:8;channels:2")
@@ -53,3 +63,17 @@ def on_mesh(
     """Returns the features as tensors."""
     shapes = shapes_of(image, len(batch["weights"]))
     return {name: mtf.import_tf_tensor(mesh, x, shapes[name]) for name, x in batch.items()}
+
+
+def segmentation_of(source: DrawnShapes, layout: str = "", mesh: str = ONE_DEVICE) -> Segmentation:
+    """Returns the inference of an untrained network."""
+    stages = UNetStages(widths=(4, 6), num_convolutions=1)
+    experiment = Experiment(
+        mtf.Mesh(mesh, layout),
+        functools.partial(UNet, stages=stages),
+        SegmentationData(source),
+        inference=functools.partial(Segmentation, batch_size=2),
+    )
+    mtf.initialize(experiment.model, seed=1)
+    assert isinstance(experiment.inference, Segmentation)
+    return experiment.inference

@@ -101,25 +101,6 @@ def test_steps_have_the_logits_of_whole_images() -> None:
     assert_close(logits_step_by_step(model, mesh, {}, targets), whole, FLOAT32_MODEL_TOLERANCE)
 
 
-@functools.cache
-def _step(mesh_shape: str, layout: str) -> Step:
-    mesh = mtf.Mesh(mesh_shape, layout)
-    return training_step(_model(mesh, dropout_rate=0.2), mesh, {"targets": _images(4)})
-
-
-# By default single layers, and prompts that are read on meshes.
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("mesh_shape", "layout"),
-    [
-        *((shape, LAYOUT) for shape in ("data:2,model:1", "data:1,model:2", "data:2,model:2")),
-        ("data:2,model:2", "batch:data;length:model"),
-    ],
-)
-def test_a_layout_changes_neither_loss_nor_gradients(mesh_shape: str, layout: str) -> None:
-    assert_same_step(_step(mesh_shape, layout), _step(ONE_DEVICE, LAYOUT))
-
-
 def test_positions_are_the_sum_of_row_column_and_channel() -> None:
     mesh = mtf.Mesh()
     positions = vision.ImagePositions(mesh, LENGTH, WIDTH, image=IMAGE)
@@ -192,23 +173,26 @@ def test_steps_have_the_logits_of_whole_images_of_their_class() -> None:
 
 
 @functools.cache
-def _conditional_step(mesh_shape: str, layout: str) -> Step:
+def _step(kind: str, mesh_shape: str, layout: str) -> Step:
     mesh = mtf.Mesh(mesh_shape, layout)
+    if kind == "plain":
+        return training_step(_model(mesh, dropout_rate=0.2), mesh, {"targets": _images(4)})
     return training_step(_conditional_model(mesh), mesh, {"targets": _targets(), "labels": LABELS})
 
 
+# By default single layers, and prompts that are read on meshes.
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mesh_shape", "layout"),
+    ("kind", "layout"),
     [
-        ("data:2,model:2", "batch:data;length:model"),
-        ("data:2,model:2", "d_model:data;classes:model"),
+        ("plain", LAYOUT),
+        ("plain", "batch:data;length:model"),
+        ("conditional", "batch:data;length:model"),
+        ("conditional", "d_model:data;classes:model"),
     ],
 )
-def test_a_layout_changes_neither_loss_nor_gradients_in_conditional(
-    mesh_shape: str, layout: str
-) -> None:
-    assert_same_step(_conditional_step(mesh_shape, layout), _conditional_step(ONE_DEVICE, LAYOUT))
+def test_a_layout_changes_neither_loss_nor_gradients(kind: str, layout: str) -> None:
+    assert_same_step(_step(kind, "data:2,model:2", layout), _step(kind, ONE_DEVICE, LAYOUT))
 
 
 def test_a_text_has_no_class() -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
@@ -29,31 +29,14 @@ from tests.models.resnet.small_resnet import BATCH, image_batch, on_mesh, small_
 ALPHA = 0.4
 
 
-@pytest.mark.parametrize(
-    ("alpha", "distribution"),
-    [
-        (0.5, lambda x: 2 / np.pi * np.arcsin(np.sqrt(x))),
-        (1.0, lambda x: x),
-        (2.0, lambda x: 3 * x**2 - 2 * x**3),
-        (3.0, lambda x: 10 * x**3 - 15 * x**4 + 6 * x**5),
-    ],
-)
-def test_the_quantiles_are_those_of_the_beta_distribution(
-    alpha: float, distribution: Callable[[np.ndarray], np.ndarray]
-) -> None:
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0, 3.0, 8.0])
+def test_the_quantiles_are_those_of_the_beta_distribution(alpha: float) -> None:
     for count in (7, 1024):
         quantiles = beta_quantiles(alpha, count).astype(np.float64)
-        np.testing.assert_allclose(
-            distribution(quantiles), (np.arange(count) + 0.5) / count, atol=1e-5
-        )
-
-
-@pytest.mark.parametrize("alpha", [0.1, 0.2, 8.0])
-def test_the_quantiles_have_the_moments_of_the_beta_distribution(alpha: float) -> None:
-    quantiles = beta_quantiles(alpha, 1024).astype(np.float64)
-    assert quantiles.mean() == pytest.approx(0.5, abs=1e-6)
-    assert quantiles.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=5e-3)
-    assert quantiles[0] >= 0.0 and quantiles[-1] <= 1.0 and (np.diff(quantiles) >= 0).all()
+        np.testing.assert_allclose(quantiles + quantiles[::-1], 1.0, atol=1e-6)
+        # Near 1 quantiles of a small alpha are closer to each other than numbers of float32.
+        lower = stats.beta.cdf(quantiles, alpha, alpha)[: count // 2]
+        np.testing.assert_allclose(lower, (np.arange(count // 2) + 0.5) / count, atol=1e-5)
 
 
 def _coefficients(mesh: mtf.Mesh, weights: np.ndarray, step: int = 0) -> np.ndarray:
@@ -63,7 +46,7 @@ def _coefficients(mesh: mtf.Mesh, weights: np.ndarray, step: int = 0) -> np.ndar
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh_shape", ["data:2,model:1", "data:4,model:2", "data:8,model:1"])
+@pytest.mark.parametrize("mesh_shape", ["data:4,model:2", "data:8,model:1"])
 def test_every_layout_mixes_the_same_images(mesh_shape: str) -> None:
     images = np.random.default_rng(0).normal(size=[8, 3, 4, 2]).astype(np.float32)
     mesh = mtf.Mesh(mesh_shape, "batch:data")

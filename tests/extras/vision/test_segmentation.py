@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 
 import numpy as np
@@ -10,44 +9,24 @@ import pytest
 from PIL import Image
 
 from mtfrun import mtf
-from mtfrun.experiment import Evaluation, Experiment
+from mtfrun.experiment import Evaluation
 from mtfrun.experiment.records import Images
 from mtfrun.extras import vision
-from mtfrun.extras.vision import (
-    DrawnShapes,
-    Segmentation,
-    SegmentationData,
-    SegmentationScores,
-    UNet,
-    UNetStages,
-)
-from mtfrun.extras.vision import SegmentedImages as SegmentedImagesEvaluator
+from mtfrun.extras.vision import DrawnShapes, SegmentationScores, SegmentedImages
 from mtfrun.extras.vision.segmentation.evaluators import overlap_scores
 from mtfrun.extras.vision.segmentation.inference import encode_mask
 from mtfrun.metrics.event_files import Summaries
 from mtfrun.models import NonFiniteError
-from tests.layouts import ONE_DEVICE, assert_close
+from tests.extras.vision.small_unet import segmentation_of
+from tests.layouts import assert_close
 
 IMAGES = DrawnShapes(sizes=(8, 16), num_train=4, num_evaluated=3)
 VOLUMES = DrawnShapes(sizes=(4, 6, 8), num_train=4, num_evaluated=3)
 
 
-def _segmentation(source: DrawnShapes, layout: str = "", mesh: str = ONE_DEVICE) -> Segmentation:
-    stages = UNetStages(widths=(4, 6), num_convolutions=1)
-    experiment = Experiment(
-        mtf.Mesh(mesh, layout),
-        functools.partial(UNet, stages=stages),
-        SegmentationData(source),
-        inference=functools.partial(Segmentation, batch_size=2),
-    )
-    mtf.initialize(experiment.model, seed=1)
-    assert isinstance(experiment.inference, Segmentation)
-    return experiment.inference
-
-
 @pytest.mark.parametrize("source", [IMAGES, VOLUMES])
 def test_a_mask_has_the_most_probable_class_of_every_pixel(source: DrawnShapes) -> None:
-    segmentation = _segmentation(source)
+    segmentation = segmentation_of(source)
     images = [source.example("train", i).image for i in range(3)]
     done: list[int] = []
     masks = segmentation(images, done.append)
@@ -61,7 +40,7 @@ def test_a_mask_has_the_most_probable_class_of_every_pixel(source: DrawnShapes) 
 
 
 def test_logits_that_are_not_finite_are_refused() -> None:
-    segmentation = _segmentation(IMAGES)
+    segmentation = segmentation_of(IMAGES)
     bias = segmentation.experiment.model.named_variables()["softmax/bias"]
     values = np.array([0.0, np.nan, 0.0, 0.0], np.float32)
     mtf.assign(bias, mtf.import_tf_tensor(bias.mesh, values, bias.shape))
@@ -72,14 +51,14 @@ def test_logits_that_are_not_finite_are_refused() -> None:
 @pytest.mark.slow
 def test_parts_of_images_on_devices_have_the_same_masks() -> None:
     images = [IMAGES.example("train", i).image for i in range(3)]
-    expected = _segmentation(IMAGES)(images)
-    masks = _segmentation(IMAGES, "rows:data;cols:model", "data:2,model:2")(images)
+    expected = segmentation_of(IMAGES)(images)
+    masks = segmentation_of(IMAGES, "rows:data;cols:model", "data:2,model:2")(images)
     assert np.array_equal(masks, expected)
 
 
 @pytest.mark.parametrize("source", [IMAGES, VOLUMES])
 def test_a_record_has_the_pixels_of_every_class_and_the_mask_as_a_png(source: DrawnShapes) -> None:
-    segmentation = _segmentation(source)
+    segmentation = segmentation_of(source)
     image = source.example("train", 0).image
     (mask,) = segmentation([image])
     (record,) = segmentation.records(Images(1, [(image, {"file": "a.png"})]))
@@ -113,8 +92,8 @@ def test_scores_are_ratios_of_pixels_and_a_class_without_any_has_none() -> None:
 def test_scores_of_a_split_are_those_of_its_masks(
     source: DrawnShapes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    segmentation = _segmentation(source)
-    evaluators = [SegmentationScores, SegmentedImagesEvaluator]
+    segmentation = segmentation_of(source)
+    evaluators = [SegmentationScores, SegmentedImages]
     evaluation = Evaluation(segmentation.experiment, 2, evaluators=evaluators)
     summaries = Summaries(str(tmp_path_factory.mktemp("summaries")))
     metrics = evaluation(0, summaries)

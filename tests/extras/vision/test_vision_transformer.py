@@ -20,9 +20,8 @@ from tests.models.small_model import Step, assert_same_step, training_step
 
 LAYOUTS = [
     ("data:2,model:2", "batch:data;heads:model;d_ff:model"),
-    pytest.param("data:4,model:1", "batch:data", marks=pytest.mark.slow),
-    pytest.param("data:1,model:2", "d_model:model", marks=pytest.mark.slow),
-    pytest.param("data:4,model:2", "batch:data;d_ff:model;classes:model", marks=pytest.mark.slow),
+    ("data:1,model:2", "d_model:model"),
+    ("data:4,model:2", "batch:data;d_ff:model;classes:model"),
 ]
 
 
@@ -62,19 +61,10 @@ def test_patches_that_do_not_divide_an_image_are_refused() -> None:
 
 
 CONVNEXT_LAYOUTS = [
-    pytest.param("data:2,model:2", "batch:data;d_ff:model", Blocking(), marks=pytest.mark.slow),
-    # By default residual networks are cut into blocks.
-    pytest.param(
-        *("data:2,model:2", "row_blocks:data;col_blocks:model"),
-        Blocking(2, 2),
-        marks=pytest.mark.slow,
-    ),
-    pytest.param("data:4,model:1", "batch:data", Blocking(), marks=pytest.mark.slow),
-    pytest.param("data:1,model:2", "d_model:model", Blocking(), marks=pytest.mark.slow),
-    pytest.param(
-        "data:4,model:2", "batch:data;row_blocks:model", Blocking(2), marks=pytest.mark.slow
-    ),
-    pytest.param("data:1,model:1", "", Blocking(2, 2), marks=pytest.mark.slow),
+    ("data:2,model:2", "batch:data;d_ff:model", Blocking()),
+    ("data:2,model:2", "row_blocks:data;col_blocks:model", Blocking(2, 2)),
+    ("data:1,model:2", "d_model:model", Blocking()),
+    ("data:1,model:1", "", Blocking(2, 2)),
 ]
 IMAGE = mtf.Shape(SHAPES["images"].dims[1:])
 
@@ -99,6 +89,8 @@ def _convnext_step(mesh_shape: str, layout: str, blocking: Blocking, **stages: A
     return training_step(model, mesh, {}, on_mesh(mesh, image_batch()))
 
 
+# By default residual networks, which are cut into blocks.
+@pytest.mark.slow
 @pytest.mark.parametrize(("mesh_shape", "layout", "blocking"), CONVNEXT_LAYOUTS)
 def test_a_layout_changes_neither_loss_nor_gradients_in_convnext(
     mesh_shape: str, layout: str, blocking: Blocking

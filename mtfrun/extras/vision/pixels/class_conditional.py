@@ -65,10 +65,10 @@ class ClassConditional(DecoderOnly):
 
     def _embedder(self, features: Features, call: SequenceCall) -> Embed:
         embed = super()._embedder(features, call)
-        of_class = self.label_embedding(mtf.to_int32(features["labels"]), call)
+        class_vector = self.label_embedding(mtf.to_int32(features["labels"]), call)
 
         def embed_with_class(ids: mtf.Tensor, positions: mtf.Tensor | None) -> mtf.Tensor:
             x = embed(ids, positions)
-            return mtf.add(x, of_class, output_shape=x.shape)
+            return mtf.add(x, class_vector, output_shape=x.shape)
 
         return embed_with_class

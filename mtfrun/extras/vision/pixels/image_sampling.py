@@ -13,27 +13,31 @@ import numpy as np
 from PIL import Image
 
 from mtfrun import decoding
+from mtfrun.display.pictures.canvas import WIDTH
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, INDEX, check_fields
+from mtfrun.experiment.evaluation.evaluation import EvaluationContext, EvaluationResult, Evaluator
 from mtfrun.experiment.experiment import Experiment, Inference
 from mtfrun.experiment.inference.decoding import Decoding
 from mtfrun.experiment.records import Images, Progress, Record, Source, require
 from mtfrun.extras.vision.pixels.pixel_data import PixelData
 
+# Columns of a grid of images, and the space between them in pixels.
+_COLUMNS, _GAP = 8, 4
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Decoding"
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageSampling(Inference):
-    """Draws images value by value; of each input the first rows are kept.
+    """Draws images value by value below the first rows of the inputs.
 
-    `mtfrun decode` writes PNG files beside its output. Where the data have labels, each image is
-    drawn of a class, and inputs are the names of classes, or images of a split with their labels.
+    `mtfrun decode` writes PNG files beside its output. Data with labels have inputs that are names
+    of classes, or images of a split with their labels.
 
     Attributes:
       experiment: has a TextModel and PixelData.
       batch_size: images of a batch; more if the mesh splits a batch into more parts.
-      kept_rows: first rows of an input that its outputs have; with 0 an input counts only.
+      kept_rows: number of first rows of an input that its outputs have.
       num_outputs: images for each input.
       search: search with a temperature, since the likeliest image is a dull one.
     """
@@ -55,8 +59,7 @@ class ImageSampling(Inference):
         rows = self._size[0]
         if self.kept_rows >= rows:
             raise InputError(
-                f"ImageSampling.kept_rows={self.kept_rows} leaves nothing to draw of {rows} rows: "
-                f"make it at most {rows - 1}"
+                f"ImageSampling.kept_rows={self.kept_rows} must be below the {rows} rows of images"
             )
 
     def __call__(
@@ -73,9 +76,7 @@ class ImageSampling(Inference):
         beginnings = [image[: self.kept_rows].tobytes() for image in images]
         names = labels if self._data.with_labels else [""] * len(beginnings)
         if len(names) != len(beginnings):
-            raise InputError(
-                f"{len(beginnings)} images have {len(names)} labels: give one for each"
-            )
+            raise InputError(f"{len(beginnings)} images need as many labels, not {len(names)}")
         prompts = [self._data.prompt(*pair) for pair in zip(beginnings, names, strict=True)]
         answers = self._decoding(prompts, progress)
         drawn = []
@@ -96,10 +97,9 @@ class ImageSampling(Inference):
         return source.images(self._data.images.read_image)
 
     def records(self, inputs: Images, progress: Progress | None = None) -> list[Record]:
-        """Returns for each input the names of its images, and their PNG files."""
         records = []
         for number, (fields, outputs) in enumerate(self.draw(inputs, progress)):
-            files = {f"{number}_{i}.png": encode_png(image) for i, image in enumerate(outputs)}
+            files = {f"{number}_{i}.png": _encode_png(image) for i, image in enumerate(outputs)}
             names = list(files)
             records.append(Record({**fields, "images": names}, names, files))
         return records
@@ -114,7 +114,7 @@ class ImageSampling(Inference):
         return list(zip(all_fields, self(images, progress, labels=labels), strict=True))
 
     def images_of_split(self, split: str, number: int | None = None) -> Images:
-        """Returns the first images of a split, by default all, with their labels if there are."""
+        """Returns the first images of a split, by default all, with their labels if any."""
         images = self._data.images
         names, size = images.label_names, len(images.rows(split))
         number = size if number is None else min(number, size)
@@ -122,8 +122,8 @@ class ImageSampling(Inference):
         def examples() -> Iterator[tuple[np.ndarray, dict[str, object]]]:
             first = itertools.islice(images.images(split), number)
             for index, (image, label) in enumerate(first):
-                of_class = {"label": names[label]} if self._data.with_labels else {}
-                yield image, {"split": split, "index": index, **of_class}
+                fields = {"label": names[label]} if self._data.with_labels else {}
+                yield image, {"split": split, "index": index, **fields}
 
         return Images(number, examples())
 
@@ -140,9 +140,9 @@ class ImageSampling(Inference):
         return Images(len(names), ((blank, {"label": name}) for name in names))
 
     def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
-        of_search = {name: value for name, value in settings.items() if name != "num_outputs"}
-        number = settings.get("num_outputs", self.num_outputs)
-        search = dataclasses.replace(self.search, **of_search)
+        settings = {"num_outputs": self.num_outputs, **settings}
+        number = settings.pop("num_outputs")
+        search = dataclasses.replace(self.search, **settings)
         return dataclasses.replace(self, num_outputs=number, search=search)
 
     @functools.cached_property
@@ -155,8 +155,8 @@ class ImageSampling(Inference):
 
     @functools.cached_property
     def _decoding(self) -> Decoding:
-        rows, *of_row = self._size
-        values = int(np.prod(of_row))
+        rows, cols, channels = self._size
+        values = cols * channels
         return Decoding(
             self.experiment,
             self.batch_size,
@@ -167,8 +167,49 @@ class ImageSampling(Inference):
         )
 
 
-def encode_png(pixels: np.ndarray) -> bytes:
-    """Returns a PNG file of pixels, uint8 [rows, cols, channels], 1 or 3 channels."""
+@dataclasses.dataclass(frozen=True)
+class SampledImages(Evaluator):
+    """Images that an `ImageSampling` draws for the first `num_images` of a split; 0 for none.
+
+    Where the data have labels, each is of the class of the split's image.
+    """
+
+    num_images: int = 32
+
+    def __post_init__(self) -> None:
+        check_fields(self, INDEX, "num_images")
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        if not self.num_images or not context.is_shown:
+            return EvaluationResult()
+        remedy = "leave it out of Evaluation.evaluators"
+        who = type(self).__name__
+        inference = require(self.experiment.inference, ImageSampling, who, remedy)
+        first = inference.images_of_split(self.split, self.num_images)
+        drawn = [image for _, images in inference.draw(first, context.progress) for image in images]
+        return EvaluationResult(images={"samples": tile_images(drawn)})
+
+
+def tile_images(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns a grid uint8 [height, width, 3] of images [rows, cols, channels] of one size.
+
+    Small ones are enlarged by a whole number.
+    """
+    rows, cols, _ = images[0].shape
+    columns = min(_COLUMNS, len(images))
+    factor = max(1, (WIDTH // columns - _GAP) // cols)
+    height, width = rows * factor + _GAP, cols * factor + _GAP
+    lines = -(-len(images) // columns)
+    grid = np.full([lines * height - _GAP, columns * width - _GAP, 3], 255, np.uint8)
+    for number, image in enumerate(images):
+        line, column = divmod(number, columns)
+        large = image.repeat(factor, 0).repeat(factor, 1)
+        place = grid[line * height :, column * width :]
+        place[: rows * factor, : cols * factor] = large
+    return grid
+
+
+def _encode_png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "PNG")
     return file.getvalue()

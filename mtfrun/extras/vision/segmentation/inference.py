@@ -13,10 +13,10 @@ from PIL import Image
 
 from mtfrun import mtf
 from mtfrun.data import IMAGES
+from mtfrun.display.pictures.canvas import PALETTE
 from mtfrun.errors.checks import COUNT, check_fields
 from mtfrun.experiment.experiment import Experiment, Inference
 from mtfrun.experiment.records import Images, Progress, Record, Source, require, split_into_batches
-from mtfrun.extras.vision.segmentation.drawing import class_colours
 from mtfrun.extras.vision.segmentation.model import SegmentationModel
 from mtfrun.extras.vision.segmentation.segmentation_data import SegmentationData
 
@@ -116,6 +116,12 @@ class Segmentation(Inference):
         classes = logits.shape.dims[-1]
         totals = mtf.reduce_sum(mtf.abs(logits), output_shape=[logits.shape.dims[0]])
         return mtf.argmax(logits, classes), totals
+
+
+def class_colours(num_classes: int) -> np.ndarray:
+    """Returns a colour for each class, uint8 [classes, 3]: black, then the palette in turn."""
+    palette = [[int(name[i : i + 2], 16) for i in (1, 3, 5)] for name in PALETTE]
+    return np.array([[0, 0, 0], *np.resize(palette, (num_classes - 1, 3))], np.uint8)
 
 
 def encode_mask(mask: np.ndarray) -> bytes:

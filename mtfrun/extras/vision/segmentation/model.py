@@ -52,9 +52,7 @@ class SegmentationLoss:
     def __post_init__(self) -> None:
         check_fields(self, NOT_NEGATIVE, "cross_entropy", "dice", "smoothing")
         if not self.cross_entropy and not self.dice:
-            raise InputError(
-                "SegmentationLoss: cross_entropy and dice are both 0: nothing would be learnt"
-            )
+            raise InputError("SegmentationLoss: cross_entropy and dice are both 0: set one")
 
     def __call__(self, logits: mtf.Tensor, masks: mtf.Tensor, weights: mtf.Tensor) -> Loss:
         """Returns the sum of the losses of all images, each times its weight.
@@ -75,12 +73,12 @@ class SegmentationLoss:
         )
         is_object = mtf.to_float(mtf.greater(mtf.range(logits.mesh, classes), 0))
         mean_dice = mtf.reduce_sum(dice * is_object, output_shape=batch) / (classes.size - 1)
-        of_images = {
+        means = {
             "loss": mtf.reduce_mean(cross_entropy.loss, output_shape=batch),
             "accuracy": mtf.reduce_mean(is_right, output_shape=batch),
             "dice_loss": 1.0 - mean_dice,
         }
-        totals = {name: mtf.reduce_sum(values * weights) for name, values in of_images.items()}
+        totals = {name: mtf.reduce_sum(values * weights) for name, values in means.items()}
         weight = mtf.reduce_sum(weights)
         objective = self.cross_entropy * totals["loss"] + self.dice * totals["dice_loss"]
         return Loss(objective, weight, {name: Metric(x, weight) for name, x in totals.items()})
@@ -109,11 +107,9 @@ class SegmentationModel(Model):
     def __init__(self, num_classes: int, image_input: ImageInput, loss: SegmentationLoss) -> None:
         super().__init__()
         if not 2 <= num_classes <= 256:  # masks are uint8
-            raise InputError(
-                f"segmentation has 2 to 256 classes, the background included, not {num_classes}"
-            )
+            raise InputError(f"segmentation has 2 to 256 classes, not {num_classes}")
         if image_input.cutout:
-            raise InputError("segmentation has no cutout, whose masks would be wrong: set it to 0")
+            raise InputError("segmentation has no cutout: set it to 0")
         self._classes = mtf.Dimension("classes", num_classes)
         self._image_input = image_input
         self._loss = loss

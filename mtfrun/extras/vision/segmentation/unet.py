@@ -129,7 +129,13 @@ class UNet(SegmentationModel):
         *spatial, channels = image.dims
         if len(spatial) not in _CONVOLUTIONS:
             raise InputError(f"UNet reads images and volumes with channels, not {image}")
-        self._check_sizes(mesh, spatial, stages)
+        for dim in spatial:
+            divisor = stages.total_stride * mesh.num_splits(dim)
+            if dim.size % divisor:
+                raise InputError(
+                    f"images with {dim.size} {dim.name} cannot be halved {len(stages.widths) - 1} "
+                    f"times on {mesh.num_splits(dim)} device(s): use a multiple of {divisor}"
+                )
         self._stages, self._num_spatial = stages, len(spatial)
         filters = [mtf.Dimension("filters", width) for width in stages.widths]
 
@@ -151,17 +157,6 @@ class UNet(SegmentationModel):
         self.upsampling = [transposed(mesh, inputs, outputs, dtypes) for inputs, outputs in pairs]
         self.up = [block(mtf.Dimension(x.name, 2 * x.size), x) for _, x in pairs]
         self.softmax = Dense(mesh, [filters[0]], [self._classes])
-
-    @staticmethod
-    def _check_sizes(mesh: mtf.Mesh, spatial: Sequence[mtf.Dimension], stages: UNetStages) -> None:
-        for dim in spatial:
-            divisor = stages.total_stride * mesh.num_splits(dim)
-            if dim.size % divisor:
-                raise InputError(
-                    f"images with {dim.size} {dim.name} cannot be halved {len(stages.widths) - 1} "
-                    f"times on {mesh.num_splits(dim)} device(s): the size must be a multiple of "
-                    f"{divisor}, or UNetStages.widths have fewer numbers"
-                )
 
     def _segment(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
         x, pool = images, _POOLING[self._num_spatial]

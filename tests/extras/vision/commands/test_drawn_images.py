@@ -72,19 +72,21 @@ def test_images_are_completed_below_the_rows_that_are_kept(
 
 @pytest.mark.slow
 def test_what_cannot_be_drawn_is_one_line(trained: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    process = mtfrun_here(*_decode(trained, "--input=split:test"))
-    assert "give --output=FILE.jsonl" in error_line(process)
-    output = f"--output={tmp_path / 'x.jsonl'}"
-    process = mtfrun_here(*_decode(trained, "--input=split:test", output, "--gin.KEPT_ROWS=8"))
-    assert "kept_rows=8 leaves nothing to draw of 8 rows" in error_line(process)
-    process = mtfrun_here(*_decode(trained, "--prompt=a", output))
-    assert "give images with --input=FILE" in error_line(process)
-    process = mtfrun_here("score", f"--model_dir={trained}", "--input=split:test", output)
-    assert "ImageSampling scores no pairs" in error_line(process)
+    split, output = "--input=split:test", f"--output={tmp_path / 'x.jsonl'}"
+    lines = {
+        "give --output=FILE.jsonl": _decode(trained, split),
+        "kept_rows=8 must be below the 8 rows": [
+            *_decode(trained, split, output),
+            "--gin.KEPT_ROWS=8",
+        ],
+        "give images with --input=FILE": _decode(trained, "--prompt=a", output),
+        "ImageSampling scores no pairs": ["score", f"--model_dir={trained}", split, output],
+    }
+    for message, command in lines.items():
+        assert message in error_line(mtfrun_here(*command))
     assert not list(tmp_path.iterdir())
     (tmp_path / "x_files").touch()
-    process = mtfrun_here(*_decode(trained, "--input=split:test", output))
-    assert "cannot write into" in error_line(process)
+    assert "cannot write into" in error_line(mtfrun_here(*_decode(trained, split, output)))
     assert not (tmp_path / "x.jsonl").exists()
 
 

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
-from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from tests.cli.command import mtfrun_here
 
 FLAGS = [
-    *(
-        "--gin_file=extras/vision/runs/shapes.gin",
-        "--gin.WIDTHS=[2, 4]",
-        "--gin.NUM_CONVOLUTIONS=1",
-    ),
+    "--gin_file=extras/vision/runs/shapes.gin",
+    *("--gin.WIDTHS=[2, 4]", "--gin.NUM_CONVOLUTIONS=1"),
     *("--gin.SIZES=[8, 12]", "--gin.BATCH_SIZE=4", "--gin.TRAIN_STEPS=2", "--gin.LOG_EVERY=1"),
     *("--gin.DrawnShapes.num_evaluated=3", "--gin.EVAL_AT_START=False", "--gin.EVAL_EVERY=2"),
 ]
-CLASSES = ("background", "disc", "rectangle", "triangle")
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +23,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     process = mtfrun_here("train", *FLAGS, f"--model_dir={model_dir}")
     assert process.returncode == 0, process.stderr.decode()
     return model_dir
-
-
-def _masks(
-    trained: pathlib.Path, images: str, output: pathlib.Path
-) -> tuple[list[dict[str, Any]], list[np.ndarray]]:
-    """Returns the lines of a decode, and the pixels of the files that they name."""
-    flags = [f"--model_dir={trained}", images, f"--output={output}"]
-    process = mtfrun_here("decode", *flags)
-    assert process.returncode == 0, process.stderr.decode()
-    records = [json.loads(line) for line in output.read_text().splitlines()]
-    directory = output.with_name(f"{output.stem}_files")
-    return records, [np.asarray(Image.open(directory / x["mask"])) for x in records]
 
 
 @pytest.mark.slow
