@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -19,28 +20,31 @@ Result = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A module of tests.bench that serves steps.
-
-    Attributes:
-      name: the name in the report.
-      module: the module, which is run as a program.
-      arguments: of the program.
-      directory: of the checkout whose module it is; None for this one.
-    """
+    """A module of tests.bench that serves steps, run as a program."""
 
     name: str
     module: str
     arguments: Sequence[str] = ()
-    directory: pathlib.Path | None = None
+    directory: pathlib.Path | None = None  # another checkout
+
+
+def add_rounds(parser: argparse.ArgumentParser, rounds: int = 5, steps: int = 6) -> None:
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--steps", type=int, default=steps, help="steps of a subject in a round")
+
+
+def compare(
+    bench: str, config: str, subjects: Sequence[Subject], options: argparse.Namespace, **extra: int
+) -> None:
+    """Measures subjects and prints a JSON line of each, with the ratio to the first."""
+    results = alternate(subjects, rounds=options.rounds, steps=options.steps)
+    report(bench, config, results, subjects[0].name, **extra)
 
 
 def alternate(subjects: Sequence[Subject], *, rounds: int, steps: int) -> dict[str, Result]:
-    """Returns per subject its times in ms, the medians of its rounds, peak memory, first step.
+    """Returns the results by subject: `times_ms` by the clock, `cpu_ms` of all processors, ...
 
-    `times_ms` are of the clock, `cpu_ms` of all processors in the subject's process.
-
-    In every round each subject in turn runs `steps` steps; the first round is a warm-up and is
-    dropped.
+    In every round each subject in turn runs `steps` steps; the first round is a warm-up.
     """
     results: dict[str, Result] = {}
     with contextlib.ExitStack() as stack:
@@ -71,10 +75,7 @@ def report(
     names: Sequence[str] | None = None,
     **extra: int,
 ) -> None:
-    """Prints a JSON line per subject, or per one of `names`.
-
-    The ratio is the median over rounds of the ratios of the rounds' medians.
-    """
+    """Prints a JSON line per subject; ratios are medians over the ratios of rounds' medians."""
     for name in results if names is None else names:
         result = results[name]
         pairs = zip(result["round_medians_ms"], results[reference]["round_medians_ms"], strict=True)
@@ -102,7 +103,6 @@ def report(
 
 @contextlib.contextmanager
 def _start(subject: Subject) -> Iterator[subprocess.Popen[str]]:
-    """Runs a subject's program for the duration of the context."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
     process = subprocess.Popen(
         [sys.executable, "-m", subject.module, *subject.arguments],

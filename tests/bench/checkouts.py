@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import pathlib
 
-from tests.bench.alternate import Subject, alternate, report
+from tests.bench.alternate import Subject, add_rounds, compare
 
 # By comparison: the subject's module and arguments.
 SUBJECTS = {
@@ -23,12 +23,10 @@ SUBJECTS = {
 
 
 def main() -> None:
-    """Runs the comparisons and prints a JSON line per subject."""
     parser = argparse.ArgumentParser(prog="bin/bench checkouts", description=__doc__)
     parser.add_argument("--other", type=pathlib.Path, required=True, help="the other checkout")
     parser.add_argument("--only", choices=SUBJECTS, help="one comparison")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=3, help="steps a subject takes in a round")
+    add_rounds(parser, rounds=10, steps=3)
     options = parser.parse_args()
     if not (options.other / "tests" / "bench").is_dir():
         parser.error(f"--other={options.other} is no checkout: it has no tests/bench")
@@ -39,8 +37,7 @@ def main() -> None:
             Subject("other", module, arguments, directory=options.other),
             Subject("this", module, arguments),
         ]
-        results = alternate(subjects, rounds=options.rounds, steps=options.steps)
-        report("checkouts", name, results, "other")
+        compare("checkouts", name, subjects, options)
 
 
 if __name__ == "__main__":

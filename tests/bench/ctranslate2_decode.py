@@ -3,21 +3,19 @@
 https://github.com/OpenNMT/CTranslate2; `pip install ctranslate2`.
 """
 
-import time
+from __future__ import annotations
 
-STARTED = time.time()
+import argparse
+import os
+import tempfile
+from typing import Any
 
-import argparse  # noqa: E402
-import os  # noqa: E402
-import tempfile  # noqa: E402
-from typing import Any  # noqa: E402
+import ctranslate2
+import numpy as np
+from ctranslate2.specs import TransformerSpec
 
-import ctranslate2  # noqa: E402
-import numpy as np  # noqa: E402
-from ctranslate2.specs import TransformerSpec  # noqa: E402
-
-from tests.bench.decode_configs import ALPHA, DecodeConfig, add_sizes, inputs, sizes, weight  # noqa: E402
-from tests.bench.worker import Step, serve  # noqa: E402
+from tests.bench.decode import ALPHA, DecodeConfig, add_sizes, prompts, sizes, weight
+from tests.bench.worker import Step, serve
 
 
 def specification(c: DecodeConfig) -> TransformerSpec:
@@ -46,22 +44,15 @@ def specification(c: DecodeConfig) -> TransformerSpec:
                 _set_attention(layer.attention, f"{root}/encoder_decoder_attention", c, names)
             feed_forward = f"{root}/feed_forward/layer"
             layer.ffn.layer_norm.gamma = ones
-            layer.ffn.linear_0.weight = weight(
-                f"{feed_forward}/wi/kernel", (c.d_model, c.d_ff)
-            ).T.copy()
-            layer.ffn.linear_1.weight = weight(
-                f"{feed_forward}/wo/kernel", (c.d_ff, c.d_model)
-            ).T.copy()
+            wi = weight(f"{feed_forward}/wi/kernel", (c.d_model, c.d_ff))
+            wo = weight(f"{feed_forward}/wo/kernel", (c.d_ff, c.d_model))
+            layer.ffn.linear_0.weight, layer.ffn.linear_1.weight = wi.T.copy(), wo.T.copy()
     spec.decoder.projection.weight = weight("softmax/kernel", (c.d_model, c.vocabulary)).T.copy()
     tokens = [str(i) for i in range(c.vocabulary)]
     spec.register_source_vocabulary(tokens)
     spec.register_target_vocabulary(tokens)
-    spec.config.unk_token, spec.config.bos_token, spec.config.eos_token = (
-        tokens[2],
-        tokens[0],
-        tokens[1],
-    )
-    spec.config.decoder_start_token = tokens[0]
+    begin, spec.config.eos_token, spec.config.unk_token = tokens[:3]
+    spec.config.bos_token = spec.config.decoder_start_token = begin
     spec.config.layer_norm_epsilon = 1e-6
     spec.validate()
     spec.optimize(quantization="float32")
@@ -69,14 +60,7 @@ def specification(c: DecodeConfig) -> TransformerSpec:
 
 
 def _set_attention(spec: Any, path: str, c: DecodeConfig, products: list[tuple[str, ...]]) -> None:
-    """Sets norm, projections and output of an attention.
-
-    Args:
-      spec: of the attention, changed in place.
-      path: of mtfrun's layer.
-      c: the sizes.
-      products: the projections that are one matrix, by name.
-    """
+    """Sets norm, projections and output; `products`: names of projections that are one matrix."""
     shape = (c.d_model, c.num_heads, c.d_kv)
 
     def matrix(name: str) -> np.ndarray:
@@ -91,7 +75,6 @@ def _set_attention(spec: Any, path: str, c: DecodeConfig, products: list[tuple[s
 
 
 def setup(arguments: argparse.Namespace) -> Step:
-    """Returns a step, which decodes the batch and blocks until the ids are computed."""
     config = sizes(arguments)
     with tempfile.TemporaryDirectory() as folder:
         specification(config).save(folder)
@@ -101,7 +84,7 @@ def setup(arguments: argparse.Namespace) -> Step:
             inter_threads=arguments.parts,
             intra_threads=len(os.sched_getaffinity(0)) // arguments.parts,
         )
-    texts = [[str(id_) for id_ in row] for row in inputs(config)]
+    texts = [[str(id_) for id_ in row] for row in prompts(config, config.inputs_length)]
 
     def step() -> float:
         results = translator.translate_batch(
@@ -124,5 +107,4 @@ if __name__ == "__main__":
     parser.add_argument("--beam", type=int, default=1)
     parser.add_argument("--compute_type", default="float32")
     parser.add_argument("--parts", type=int, default=1, help="of the batch, decoded concurrently")
-    parsed = parser.parse_args()
-    serve(lambda: setup(parsed), STARTED)
+    serve(setup, parser)

@@ -45,22 +45,16 @@ SAMPLING = 0.005
 
 @dataclasses.dataclass(frozen=True)
 class Lines(data.Source):
-    """Lines of a text in memory; a new object makes a new cache.
-
-    Attributes:
-      lines: the examples.
-    """
+    """Lines of a text in memory; a new object makes a new cache."""
 
     lines: list[bytes]
     splits: tuple[str, ...] = ("train",)
 
     def examples(self, split: str) -> Iterator[data.Example]:
-        """Yields every line."""
         for line in self.lines:
             yield data.Example({"text": line})
 
     def fingerprint(self, split: str) -> object:
-        """Returns the number of lines."""
         return len(self.lines)
 
 
@@ -105,8 +99,8 @@ def compare(
     rounds: int,
     clock: Callable[[], float] = time.process_time,
     **extra: object,
-) -> float:
-    """Prints a JSON line about two functions and returns the median seconds of the first."""
+) -> None:
+    """Prints a JSON line about two functions."""
 
     def seconds(function: Callable[[], object]) -> float:
         start = clock()
@@ -114,12 +108,11 @@ def compare(
         return clock() - start
 
     pairs = [(seconds(subject), seconds(reference)) for _ in range(rounds)]
-    median = statistics.median(a for a, _ in pairs)
     line = {
         "bench": "data",
         "who": name,
         "metric": "cpu_s" if clock is time.process_time else "wall_s",
-        "median": round(median, 4),
+        "median": round(statistics.median(a for a, _ in pairs), 4),
         "min": round(min(a for a, _ in pairs), 4),
         "runs": rounds,
         "ratio_to": reference_name,
@@ -128,7 +121,6 @@ def compare(
         **extra,
     }
     print(json.dumps(line), flush=True)
-    return median
 
 
 def bench_caches(directory: Path, megabytes: int, rounds: int) -> None:
@@ -318,7 +310,6 @@ def print_memory_of(path: Path) -> None:
 
 
 def main() -> None:
-    """Runs the comparisons and prints a JSON line for each."""
     parser = argparse.ArgumentParser(prog="bin/bench data", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--text_mb", type=int, default=8, help="size of the text of caches")

@@ -25,13 +25,11 @@ from mtfrun.experiment import Scoring
 from mtfrun.experiment.runs.run_training import prepare
 from tests.bench.loop import CONFIGS, write_texts
 
-# Times of the forward pass that an evaluation, or scoring, may take.
 GOAL = 1.1
 BATCH, LENGTH, BATCHES = 8, 128, 32
 
 
 def main() -> None:
-    """Runs the comparison and prints a JSON line per subject."""
     parser = argparse.ArgumentParser(prog="bin/bench evaluation", description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--tiny", action="store_true", help="a model of milliseconds, as a try")

@@ -89,7 +89,6 @@ _QUANTILES = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776}
 
 
 def main() -> None:
-    """Prints the lines."""
     parser = argparse.ArgumentParser(prog="bin/bench grow", description=__doc__)
     parser.add_argument("--large", action="store_true", help="pairs with a large model")
     parser.add_argument("--seeds", type=int, help="3; 1 of --large")

@@ -2,23 +2,22 @@
 
 The search is one program of XLA: keys and values of the encoder are computed once, caches are
 updated in place and grow in four segments, projections are fused, beams are reordered by gathers,
-and the top-k, in blocks, is exact.
+and the top-k, in blocks, is exact. With --prompt a language model continues prompts greedily: it
+reads them in one pass, then a loop updates caches in place.
 """
 
-import time
+from __future__ import annotations
 
-STARTED = time.time()
+import argparse
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import argparse  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from typing import Any  # noqa: E402
+import numpy as np
+import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from tensorflow.compiler.tf2xla.python import xla  # noqa: E402
-
-from tests.bench.decode_configs import ALPHA, NO_END, DecodeConfig, add_sizes, inputs, sizes, weight  # noqa: E402
-from tests.bench.worker import Step, serve  # noqa: E402
+from tests.bench.decode import ALPHA, NO_END, DecodeConfig, add_sizes, prompts, sizes, weight
+from tests.bench.worker import Step, serve
 
 Tensors = list[tf.Tensor]
 # The body of a loop: from its variables to their next values.
@@ -30,27 +29,30 @@ MINUS_INFINITY = -1e7
 
 
 def norm(x: tf.Tensor, scale: tf.Variable) -> tf.Tensor:
-    """Returns the RMS norm of x."""
     return x * tf.math.rsqrt(tf.reduce_mean(x * x, -1, keepdims=True) + 1e-6) * scale
+
+
+def feed_forward(x: tf.Tensor, block: dict[str, tf.Variable]) -> tf.Tensor:
+    y = tf.nn.relu(tf.matmul(norm(x, block["norm2"]), block["wi"]))
+    return x + tf.matmul(y, block["wo"])
 
 
 class Weights:
     """Variables as matrices, which have the values of mtfrun's."""
 
-    def __init__(self, config: DecodeConfig):
-        c = config
+    def __init__(self, c: DecodeConfig, longest: int, sides: Sequence[str]):
+        self._has_encoder = "encoder" in sides
         self._heads = [c.d_model, c.num_heads, c.d_kv]
 
         def variable(*parts: np.ndarray) -> tf.Variable:
             return tf.Variable(np.concatenate(parts, axis=-1))
 
         self.embedding = variable(weight("embedding/table", (c.vocabulary, c.d_model)))
-        longest = max(c.inputs_length, c.targets_length)
         self.position = variable(weight("position/table", (longest, c.d_model)))
         self.softmax = variable(weight("softmax/kernel", (c.d_model, c.vocabulary)))
         self.final_norm = {}
         self.blocks: dict[str, list[dict[str, tf.Variable]]] = {}
-        for side in ("encoder", "decoder"):
+        for side in sides:
             self.final_norm[side] = tf.Variable(tf.ones([c.d_model]))
             self.blocks[side] = [self._block(variable, side, i, c) for i in range(c.num_layers)]
 
@@ -75,7 +77,7 @@ class Weights:
             "wi": variable(weight(f"{root}/feed_forward/layer/wi/kernel", (c.d_model, c.d_ff))),
             "wo": variable(weight(f"{root}/feed_forward/layer/wo/kernel", (c.d_ff, c.d_model))),
         }
-        if side == "decoder":
+        if side == "decoder" and self._has_encoder:
             block["cross_q"] = projections("encoder_decoder_attention", "query")
             block["cross_kv"] = projections("encoder_decoder_attention", "key", "value")
             block["cross_o"] = output("encoder_decoder_attention")
@@ -89,10 +91,6 @@ def search_function(c: DecodeConfig, w: Weights, beams: int) -> Callable[[tf.Ten
     b, d, h, k = c.batch, c.d_model, c.num_heads, c.d_kv
     rows, length, vocab = b * beams, c.targets_length, c.vocabulary
     positions = tf.range(length)
-
-    def feed_forward(x: tf.Tensor, block: dict[str, tf.Variable]) -> tf.Tensor:
-        y = tf.nn.relu(tf.matmul(norm(x, block["norm2"]), block["wi"]))
-        return x + tf.matmul(y, block["wo"])
 
     def encode(ids: tf.Tensor) -> tf.Tensor:
         n = c.inputs_length
@@ -187,17 +185,8 @@ def search_function(c: DecodeConfig, w: Weights, beams: int) -> Callable[[tf.Ten
             keys, values = (
                 [tf.gather(x, parent, batch_dims=1) for x in caches] for caches in (keys, values)
             )
-            return (
-                t + 1,
-                ids,
-                token,
-                log_probs,
-                finished_ids,
-                finished_scores,
-                finished,
-                keys,
-                values,
-            )
+            ended_beams = (finished_ids, finished_scores, finished)
+            return (t + 1, ids, token, log_probs, *ended_beams, keys, values)
 
         return body
 
@@ -234,8 +223,7 @@ def search_function(c: DecodeConfig, w: Weights, beams: int) -> Callable[[tf.Ten
 def top_of_blocks(scores: tf.Tensor, number: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the best scores of [batch, n] and their indices, best first.
 
-    They are in the blocks with the highest maxima, and sorting these takes less time than sorting
-    all.
+    They are in the blocks with the highest maxima, which are sorted faster than all scores.
     """
     b, n = scores.shape
     if n < number * BLOCK:
@@ -247,11 +235,81 @@ def top_of_blocks(scores: tf.Tensor, number: int) -> tuple[tf.Tensor, tf.Tensor]
     return best, tf.gather(chosen, index // BLOCK, batch_dims=1) * BLOCK + index % BLOCK
 
 
+# Keys and values of a block.
+Cache = tuple[tf.Tensor, tf.Tensor]
+
+
+def continue_function(c: DecodeConfig, w: Weights, prompt: int) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns f(ids [batch, prompt]) -> [batch, prompt + targets_length], greedily."""
+    b, d, h, k = c.batch, c.d_model, c.num_heads, c.d_kv
+    length = prompt + c.targets_length
+
+    def block(x: tf.Tensor, i: int, n: int, attend: Callable[..., tf.Tensor]) -> tf.Tensor:
+        """x: [batch * n, d_model] of n positions; attend: of q, k, v [batch, heads, n, d_kv]."""
+        v = w.blocks["decoder"][i]
+        y = tf.reshape(tf.matmul(norm(x, v["norm0"]), v["qkv"]), [b, n, 3, h, k])
+        o = attend(*tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4])))
+        o = tf.reshape(tf.transpose(o, [0, 2, 1, 3]), [b * n, d])
+        return feed_forward(x + tf.matmul(o, v["o"]), v)
+
+    def weighted(q: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(tf.nn.softmax(tf.matmul(q, key, transpose_b=True) + mask), value)
+
+    def prefill(ids: tf.Tensor) -> list[Cache]:
+        previous = tf.pad(ids[:, :-1], [[0, 0], [1, 0]])
+        x = tf.reshape(tf.gather(w.embedding, previous) + w.position[:prompt], [b * prompt, d])
+        mask = tf.constant(np.where(np.tril(np.ones([prompt, prompt])), 0.0, -1e9), tf.float32)
+        caches: list[Cache] = []
+
+        def attend(q: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+            paddings = [[0, 0], [0, 0], [0, length - prompt], [0, 0]]
+            caches.append((tf.pad(key, paddings), tf.pad(value, paddings)))
+            return weighted(q, key, value, mask)
+
+        for i in range(c.num_layers):
+            x = block(x, i, prompt, attend)
+        return caches
+
+    def step(
+        t: tf.Tensor, ids: tf.Tensor, token: tf.Tensor, caches: list[Cache]
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[Cache]]:
+        x = tf.gather(w.embedding, token) + tf.gather(w.position, t)
+        mask = tf.where(tf.range(length) <= t, 0.0, -1e9)
+        start = tf.stack([0, 0, t, 0])
+        written: list[Cache] = []
+        for i in range(c.num_layers):
+
+            def attend(q: tf.Tensor, key: tf.Tensor, value: tf.Tensor, i: int = i) -> tf.Tensor:
+                old_keys, old_values = caches[i]
+                keys = xla.dynamic_update_slice(old_keys, key, start)
+                values = xla.dynamic_update_slice(old_values, value, start)
+                written.append((keys, values))
+                return weighted(q, keys, values, mask)
+
+            x = block(x, i, 1, attend)
+        logits = tf.matmul(norm(x, w.final_norm["decoder"]), w.softmax)
+        token = tf.argmax(logits, -1, output_type=tf.int32)
+        return t + 1, tf.where(tf.range(length) == t, token[:, None], ids), token, written
+
+    def run(ids: tf.Tensor) -> tf.Tensor:
+        first = tf.pad(ids, [[0, 0], [0, length - prompt]])
+        variables = [tf.constant(prompt), first, ids[:, -1], prefill(ids)]
+        return tf.while_loop(lambda t, *_: t < length, step, variables)[1]
+
+    return tf.function(run, jit_compile=True)
+
+
 def setup(arguments: argparse.Namespace) -> Step:
-    """Returns a step, which decodes the batch and blocks until the ids are computed."""
     config = sizes(arguments)
-    search = search_function(config, Weights(config), arguments.beam)
-    ids = tf.constant(inputs(config))
+    if arguments.prompt is not None:
+        weights = Weights(config, arguments.prompt + config.targets_length, ["decoder"])
+        run = continue_function(config, weights, arguments.prompt)
+        prompt_ids = tf.constant(prompts(config, arguments.prompt))
+        return lambda: float(np.sum(run(prompt_ids).numpy()))
+    longest = max(config.inputs_length, config.targets_length)
+    weights = Weights(config, longest, ["encoder", "decoder"])
+    search = search_function(config, weights, arguments.beam)
+    ids = tf.constant(prompts(config, config.inputs_length))
     return lambda: float(np.sum(search(ids).numpy()))
 
 
@@ -259,5 +317,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     add_sizes(parser)
     parser.add_argument("--beam", type=int, default=1)
-    parsed = parser.parse_args()
-    serve(lambda: setup(parsed), STARTED)
+    parser.add_argument("--prompt", type=int, help="length of prompts of a language model")
+    serve(setup, parser)

@@ -4,18 +4,16 @@ A decoder-only Transformer with learned positions, RMS norm before each sublayer
 softmax, sparse cross entropy and plain SGD; the embedding is a gather.
 """
 
-import time
+from __future__ import annotations
 
-STARTED = time.time()
+import argparse
+from collections.abc import Callable
 
-import argparse  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+import numpy as np
+import tensorflow as tf
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
-
-from tests.bench.lm_configs import CONFIGS, LmConfig, batch  # noqa: E402
-from tests.bench.worker import Step, serve  # noqa: E402
+from tests.bench.train import CONFIGS, LmConfig, batch
+from tests.bench.worker import Step, serve
 
 LEARNING_RATE = 0.1
 
@@ -81,7 +79,6 @@ def loss_function(
 
 
 def setup(arguments: argparse.Namespace) -> Step:
-    """Returns a step, which blocks until its loss is computed."""
     config = CONFIGS[arguments.config]
     variables = weights(config)
     loss = loss_function(config, variables, tf.as_dtype(arguments.activation))
@@ -104,5 +101,4 @@ if __name__ == "__main__":
     parser.add_argument("--config", default="small", choices=CONFIGS)
     parser.add_argument("--activation", default="float32")
     parser.add_argument("--xla", action="store_true")
-    parsed = parser.parse_args()
-    serve(lambda: setup(parsed), STARTED)
+    serve(setup, parser)

@@ -4,34 +4,25 @@ Forward, backward and a plain SGD update of the weights and the tokens. Slots ar
 (expert, group, slot), so that the rows of an expert are contiguous and nothing is transposed.
 """
 
-import time
+from __future__ import annotations
 
-STARTED = time.time()
+import argparse
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-import argparse  # noqa: E402
-from collections.abc import Callable  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
+import tensorflow as tf
 
-import tensorflow as tf  # noqa: E402
-
-from tests.bench.moe_configs import CONFIGS, LEARNING_RATE, LOSS_COEF, MoeConfig, parameters  # noqa: E402
-from tests.bench.worker import Step, serve  # noqa: E402
+from tests.bench.moe import CONFIGS, LEARNING_RATE, LOSS_COEF, MoeConfig, parameters
+from tests.bench.worker import Step, serve
 
 
 class Level(NamedTuple):
-    """The routing of one level: row numbers, -1 for none, and the weights of both choices.
+    """The routing of one level; row numbers are -1 for none."""
 
-    Attributes:
-      token_of_slot: [slots] the row of the token of every slot.
-      slots: of each choice [tokens], the slot of every token.
-      gates: of each choice [tokens], the weights.
-      loss: the balance loss.
-    """
-
-    token_of_slot: tf.Tensor
-    slots: list[tf.Tensor]
-    gates: list[tf.Tensor]
-    loss: tf.Tensor
+    token_of_slot: tf.Tensor  # [slots]
+    slots: list[tf.Tensor]  # of each choice [tokens]
+    gates: list[tf.Tensor]  # of each choice [tokens], the weights
+    loss: tf.Tensor  # the balance loss
 
 
 def route(logits: tf.Tensor, importance: tf.Tensor | None, slots: int) -> Level:
@@ -84,7 +75,6 @@ def pick(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
 
 
 def to_slots(x: tf.Tensor, level: Level) -> tf.Tensor:
-    """Returns the slots' tokens."""
 
     def fill(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
         return pick(x, level.token_of_slot), lambda dy: tf.add_n([pick(dy, s) for s in level.slots])
@@ -122,7 +112,6 @@ def feed_forward(x: tf.Tensor, wi: tf.Variable, wo: tf.Variable) -> tf.Tensor:
 
 
 def one_level(c: MoeConfig, w: dict[str, tf.Variable]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns outputs and balance loss."""
     x = tf.reshape(w["x"], [c.groups, c.group, c.d_model])
     level = route(tf.matmul(x, w["gate"]), None, c.slots)
     rows = to_slots(tf.reshape(x, [-1, c.d_model]), level)
@@ -131,7 +120,6 @@ def one_level(c: MoeConfig, w: dict[str, tf.Variable]) -> tuple[tf.Tensor, tf.Te
 
 
 def two_levels(c: MoeConfig, w: dict[str, tf.Variable]) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns outputs and balance loss."""
     d = c.d_model
     x = tf.reshape(w["x"], [c.groups, c.group, d])
     outer = route(tf.matmul(x, w["gate"]), None, c.slots)
@@ -147,7 +135,6 @@ def two_levels(c: MoeConfig, w: dict[str, tf.Variable]) -> tuple[tf.Tensor, tf.T
 
 
 def setup(arguments: argparse.Namespace) -> Step:
-    """Returns a step, which blocks until its loss is computed."""
     config = CONFIGS[arguments.config]
     weights = {name: tf.Variable(value) for name, value in parameters(config).items()}
 
@@ -168,5 +155,4 @@ def setup(arguments: argparse.Namespace) -> Step:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", default="2d_4x4_g256", choices=CONFIGS)
-    parsed = parser.parse_args()
-    serve(lambda: setup(parsed), STARTED)
+    serve(setup, parser)

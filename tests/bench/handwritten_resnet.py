@@ -1,33 +1,31 @@
 """The reference: the same training step hand-written in TensorFlow, with its fused batch norm."""
 
-import time
+from __future__ import annotations
 
-STARTED = time.time()
+import argparse
 
-import argparse  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+import tensorflow as tf
 
-import tensorflow as tf  # noqa: E402
-
-from tests.bench.resnet_configs import (  # noqa: E402
+from tests.bench.resnet import (
     CONFIGS,
     LEARNING_RATE,
     BasicBlocks,
     Bottlenecks,
+    Network,
     batch,
     parameters,
 )
-from tests.bench.worker import serve  # noqa: E402
+from tests.bench.worker import Step, serve
 
 MOMENTUM = 0.9
 EPSILON = 1e-5
 
 
-class Network:
+class _Network(Network):
     """The forward pass; batch norms update the moving averages that evaluation would use."""
 
     def __init__(self, config: Bottlenecks | BasicBlocks, dtype: tf.DType) -> None:
-        self._config = config
+        super().__init__(config)
         self._dtype = dtype
         self.weights = {path: tf.Variable(w) for path, w in parameters(config).items()}
         self._averages = {
@@ -38,32 +36,16 @@ class Network:
 
     def logits(self, x: tf.Tensor) -> tf.Tensor:
         """Returns [batch, classes] float32."""
-        x, config = tf.cast(x, self._dtype), self._config
-        if isinstance(config, BasicBlocks):
-            x = self._basic(x, config)
-        else:
-            x = self._bottlenecks(x, config)
-        return self._dense(x, "softmax")
+        return self._dense(self.features(tf.cast(x, self._dtype)), "softmax")
 
-    def _basic(self, x: tf.Tensor, config: BasicBlocks) -> tf.Tensor:
-        x = tf.nn.relu(self._normalised(x, "stem/convolution"))
-        for path, _, _, stride in config.blocks():
-            shortcut = x
-            if stride != 1:
-                shortcut = self._normalised(x, f"{path}/shortcut", stride)
-            x = tf.nn.relu(self._normalised(x, f"{path}/convolutions/0", stride))
-            x = tf.nn.relu(self._normalised(x, f"{path}/convolutions/1") + shortcut)
+    def _relu(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(x)
+
+    def _mean(self, x: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(tf.cast(x, tf.float32), [1, 2])
 
-    def _bottlenecks(self, x: tf.Tensor, config: Bottlenecks) -> tf.Tensor:
-        x = tf.nn.relu(self._normalised(x, "first"))
-        for path, _, _, projects in config.blocks():
-            shortcut = self._normalised(x, f"{path}/projection") if projects else x
-            x = tf.nn.relu(self._normalised(x, f"{path}/narrow"))
-            x = tf.nn.relu(self._normalised(x, f"{path}/wide"))
-            x = tf.nn.relu(self._convolution(x, f"{path}/last") + shortcut)
-        x = tf.cast(tf.reshape(x, [config.batch, -1]), tf.float32)
-        return tf.nn.relu(self._dense(x, "hidden"))
+    def _flat(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.reshape(x, [x.shape[0], -1]), tf.float32)
 
     def _convolution(self, x: tf.Tensor, path: str, stride: int = 1) -> tf.Tensor:
         kernel = tf.cast(self.weights[f"{path}/kernel"], self._dtype)
@@ -99,10 +81,9 @@ class Network:
         return tf.matmul(x, self.weights[f"{path}/kernel"]) + self.weights[f"{path}/bias"]
 
 
-def setup(arguments: argparse.Namespace) -> Callable[[], float]:
-    """Returns a step, which blocks until its loss is computed."""
+def setup(arguments: argparse.Namespace) -> Step:
     config = CONFIGS[arguments.config]
-    network = Network(config, tf.as_dtype(arguments.activation))
+    network = _Network(config, tf.as_dtype(arguments.activation))
 
     @tf.function  # type: ignore[untyped-decorator]
     def step(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -123,5 +104,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", default="small", choices=CONFIGS)
     parser.add_argument("--activation", default="float32")
-    parsed = parser.parse_args()
-    serve(lambda: setup(parsed), STARTED)
+    serve(setup, parser)

@@ -25,7 +25,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from mtfrun import training
@@ -69,7 +69,6 @@ CONFIGS = {
 
 
 def main() -> None:
-    """Runs the comparison and prints a JSON line per subject."""
     parser = argparse.ArgumentParser(prog="bin/bench loop", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=100, help="steps between two checkpoints")
@@ -123,14 +122,7 @@ def _share(times: list[float], bare: list[float]) -> float:
 
 
 class Stopwatch:
-    """The time that a thread has spent in some functions, of which one may call another.
-
-    Args:
-      clock: returns seconds.
-
-    Attributes:
-      secs: so far.
-    """
+    """`secs` that a thread has spent in some functions, of which one may call another."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.secs = 0.0
@@ -138,8 +130,6 @@ class Stopwatch:
         self._is_running = False
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Returns the function, with its time added to `secs`."""
-
         @functools.wraps(function)
         def timed(*arguments: Any, **options: Any) -> Any:
             if self._is_running:
@@ -155,11 +145,7 @@ class Stopwatch:
 
 
 class Gate(training.Action):
-    """Stops the loop after every so many steps, until it is told to go on.
-
-    Args:
-      every_steps: how many.
-    """
+    """Stops the loop after every `every_steps` steps, until `next` is called."""
 
     def __init__(self, every_steps: int):
         self.every_steps = every_steps
@@ -168,12 +154,10 @@ class Gate(training.Action):
         self._is_closed = False
 
     def __call__(self, context: training.ActionContext) -> None:
-        """Waits until the next request."""
         self._arrived.put(None)
         self._opened.get()
 
     def next(self) -> None:
-        """Returns after the next steps; between two calls the loop waits."""
         if self._is_closed:
             self._opened.put(None)
         self._is_closed = True
@@ -181,7 +165,7 @@ class Gate(training.Action):
 
 
 def _start(every_steps: int, model: Sequence[str]) -> Gate:
-    """Starts the loop in a thread, and returns what stops it every so many steps."""
+    """Starts the loop in a thread."""
     directory = pathlib.Path(tempfile.mkdtemp(prefix="mtfrun-loop-"))
     gate = Gate(every_steps)
     command = [
@@ -222,17 +206,11 @@ def write_texts(directory: pathlib.Path) -> dict[str, str]:
     """Writes random words and returns the files by split."""
     rng = random.Random(0)
     words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(_WORDS)]
-    texts = {}
-    for split in ("train", "validation"):
-        path = directory / f"{split}.txt"
-        path.write_text("\n".join(_lines(words, rng)))
-        texts[split] = str(path)
+    texts = {split: str(directory / f"{split}.txt") for split in ("train", "validation")}
+    for path in texts.values():
+        lines = (" ".join(rng.choices(words, k=12)) for _ in range(_WORDS))
+        pathlib.Path(path).write_text("\n".join(lines))
     return texts
-
-
-def _lines(words: list[str], rng: random.Random) -> Iterator[str]:
-    for _ in range(_WORDS):
-        yield " ".join(rng.choices(words, k=12))
 
 
 if __name__ == "__main__":

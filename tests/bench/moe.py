@@ -13,10 +13,77 @@ from __future__ import annotations
 import argparse
 import dataclasses
 
-from tests.bench.alternate import Subject, alternate, report
-from tests.bench.moe_configs import CONFIGS, MoeConfig
+import numpy as np
+
+from mtfrun.models.moe import Capacity, num_groups
+from tests.bench.alternate import Subject, add_rounds, alternate, compare, report
 
 HANDWRITTEN, MTFRUN = "tests.bench.handwritten_moe", "tests.bench.mtfrun_moe"
+LOSS_COEF = 1e-2
+LEARNING_RATE = 0.01
+CAPACITY = Capacity(training=1.25, second_level=1.0, min_expert_capacity=4)
+
+
+@dataclasses.dataclass(frozen=True)
+class MoeConfig:
+    """Sizes of a mixture with two choices a token; `expert_y` is 0 for one level."""
+
+    expert_x: int
+    expert_y: int
+    group_size: int
+    batch: int = 4
+    length: int = 1024
+    d_model: int = 256
+    hidden: int = 1024
+
+    @property
+    def groups(self) -> int:
+        return num_groups(self.batch * self.length, self.group_size)
+
+    @property
+    def group(self) -> int:
+        return self.batch * self.length // self.groups
+
+    @property
+    def slots(self) -> int:
+        return CAPACITY.slots("training", self.group, self.expert_x)
+
+    @property
+    def inner_groups(self) -> int:
+        return num_groups(self.groups * self.slots, self.group_size)
+
+    @property
+    def inner_group(self) -> int:
+        return self.groups * self.slots // self.inner_groups
+
+    @property
+    def inner_slots(self) -> int:
+        return CAPACITY.slots("second_level", self.inner_group, self.expert_y)
+
+
+CONFIGS = {"tiny": MoeConfig(2, 2, 32, batch=4, length=32, d_model=16, hidden=32)}
+CONFIGS |= {f"2d_{n}x{n}_g{group}": MoeConfig(n, n, group) for n in (4, 8) for group in (256, 1024)}
+CONFIGS |= {f"1d_{n}_g{group}": MoeConfig(n, 0, group) for n in (16, 64) for group in (256, 1024)}
+
+
+def parameters(config: MoeConfig, seed: int = 0) -> dict[str, np.ndarray]:
+    """Returns the tokens "x" [batch, length, d_model] and the weights by name."""
+    rng = np.random.default_rng(seed)
+    d, hidden, x, y = config.d_model, config.hidden, config.expert_x, config.expert_y
+
+    def normal(*shape: int, stddev: float) -> np.ndarray:
+        return (rng.standard_normal(shape) * stddev).astype(np.float32)
+
+    experts = (y, x) if y else (x,)
+    named = {
+        "x": normal(config.batch, config.length, d, stddev=1.0),
+        "gate": normal(d, x, stddev=d**-0.5),
+        "wi": normal(*experts, d, hidden, stddev=d**-0.5),
+        "wo": normal(*experts, hidden, d, stddev=hidden**-0.5),
+    }
+    if y:
+        named["inner_gate"] = normal(x, d, y, stddev=d**-0.5)
+    return named
 
 
 def _on_mesh(sizes: MoeConfig) -> MoeConfig:
@@ -26,7 +93,7 @@ def _on_mesh(sizes: MoeConfig) -> MoeConfig:
     return sizes
 
 
-def _compare_dropless(name: str, choices: int, rounds: int, steps: int) -> None:
+def _compare_dropless(name: str, choices: int, options: argparse.Namespace) -> None:
     """Prints a line per mixture without a capacity, relative to one that has it."""
     limited = f"mtfrun top-{choices} with capacity"
     dropless = f"mtfrun top-{choices} dropless"
@@ -38,18 +105,13 @@ def _compare_dropless(name: str, choices: int, rounds: int, steps: int) -> None:
         Subject(f"{dropless} imbalanced", MTFRUN, [*without, "--imbalanced"]),
         Subject(f"{dropless} 2x2", MTFRUN, [*without, "--mesh=data:2,model:2"]),
     ]
-    results = alternate(subjects, rounds=rounds, steps=steps)
-    sizes = CONFIGS[name]
-    tokens = sizes.batch * sizes.length
-    report("moe", name, results, limited, tokens=tokens)
+    compare("moe", name, subjects, options, tokens=CONFIGS[name].batch * CONFIGS[name].length)
 
 
 def main() -> None:
-    """Runs the comparisons and prints a JSON line per subject."""
     parser = argparse.ArgumentParser(prog="bin/bench moe", description=__doc__)
     parser.add_argument("--config", choices=CONFIGS, help="one configuration; by default all")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=6, help="steps a subject takes in a round")
+    add_rounds(parser)
     options = parser.parse_args()
     names = [options.config] if options.config else [name for name in CONFIGS if name != "tiny"]
     for name in names:
@@ -70,7 +132,7 @@ def main() -> None:
         report("moe", name, results, "mtfrun gather", names=[on_four], tokens=tokens)
         if not sizes.expert_y:
             for choices in (1, 2):
-                _compare_dropless(name, choices, options.rounds, options.steps)
+                _compare_dropless(name, choices, options)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
 """The subject: causal self-attention with its gradients, at once or in blocks."""
 
-import time
+from __future__ import annotations
 
-STARTED = time.time()
+import argparse
 
-import argparse  # noqa: E402
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-from mtfrun import layers, mtf  # noqa: E402
-from tests.bench.worker import Step, serve  # noqa: E402
+from mtfrun import layers, mtf
+from tests.bench.worker import Step, serve
 
 WIDTH = mtf.Dimension("d_model", 512)
 HEADS = layers.AttentionHeads(8, d_kv=64)
@@ -17,7 +15,6 @@ LAYOUT = "batch:data;length:sequence"
 
 
 def setup(arguments: argparse.Namespace) -> Step:
-    """Returns a step, which blocks until its gradients are computed."""
     mesh = mtf.Mesh(arguments.mesh, LAYOUT)
     batch = mtf.Dimension("batch", arguments.batch)
     length = mtf.Dimension("length", arguments.length)
@@ -50,5 +47,4 @@ if __name__ == "__main__":
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--block", type=int, default=0)
     parser.add_argument("--mesh", default="data:1,sequence:1")
-    parsed = parser.parse_args()
-    serve(lambda: setup(parsed), STARTED)
+    serve(setup, parser)

@@ -1,20 +1,18 @@
 """The subject: decoding in mtfrun, with the functions that `mtfrun decode` calls."""
 
-import time
+from __future__ import annotations
 
-STARTED = time.time()
+import argparse
+import functools
 
-import argparse  # noqa: E402
-import functools  # noqa: E402
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-from tests.bench.without_keras import tf  # noqa: E402
+from tests.bench.without_keras import tf
 
 # isort: split
-from mtfrun import decoding, mtf  # noqa: E402
-from mtfrun.experiment.inference.decoding_speed import concurrent_map  # noqa: E402
-from mtfrun.models.transformer import (  # noqa: E402
+from mtfrun import decoding, mtf
+from mtfrun.experiment.inference.decoding_speed import concurrent_map
+from mtfrun.models.transformer import (
     AttentionHeads,
     EncoderDecoder,
     EncoderDecoderAttention,
@@ -23,14 +21,13 @@ from mtfrun.models.transformer import (  # noqa: E402
     Stack,
     TokenEmbedding,
 )
-from tests.bench.decode_configs import ALPHA, NO_END, DecodeConfig, add_sizes, inputs, sizes, weight  # noqa: E402
-from tests.bench.worker import Step, serve  # noqa: E402
+from tests.bench.decode import ALPHA, NO_END, DecodeConfig, add_sizes, prompts, sizes, weight
+from tests.bench.worker import Step, serve
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
 
 
 def encoder_decoder(mesh: mtf.Mesh, config: DecodeConfig, activation: str) -> EncoderDecoder:
-    """Returns the model with the benchmark's weights."""
     heads = AttentionHeads(config.num_heads, d_kv=config.d_kv)
     attention = functools.partial(SelfAttention, heads=heads)
     to_encoder = functools.partial(EncoderDecoderAttention, heads=heads)
@@ -50,7 +47,6 @@ def encoder_decoder(mesh: mtf.Mesh, config: DecodeConfig, activation: str) -> En
 
 
 def set_weights(model: mtf.Module, mesh: mtf.Mesh) -> None:
-    """Assigns the benchmark's weights to a model."""
     mtf.initialize(model, seed=0)
     for path, variable in model.named_variables().items():
         value = weight(path, tuple(variable.shape.to_integer_list))
@@ -58,7 +54,6 @@ def set_weights(model: mtf.Module, mesh: mtf.Mesh) -> None:
 
 
 def setup(arguments: argparse.Namespace) -> Step:
-    """Returns a step, which decodes the batch and blocks until the ids are computed."""
     config = sizes(arguments)
     mesh = mtf.Mesh(arguments.mesh, LAYOUT)
     model = encoder_decoder(mesh, config, arguments.activation)
@@ -80,7 +75,8 @@ def setup(arguments: argparse.Namespace) -> Step:
     program = mtf.function(run, jit_compile=not mesh.is_distributed)
     shape = [batch, ("length", config.inputs_length)]
     parts = [
-        mtf.import_tf_tensor(mesh, ids, shape) for ids in np.split(inputs(config), arguments.parts)
+        mtf.import_tf_tensor(mesh, ids, shape)
+        for ids in np.split(prompts(config, config.inputs_length), arguments.parts)
     ]
 
     def step() -> float:
@@ -98,5 +94,4 @@ if __name__ == "__main__":
     parser.add_argument("--mesh", default="data:1,model:1")
     parser.add_argument("--activation", default="float32")
     parser.add_argument("--parts", type=int, default=1, help="of the batch, decoded concurrently")
-    parsed = parser.parse_args()
-    serve(lambda: setup(parsed), STARTED)
+    serve(setup, parser)

@@ -1,24 +1,21 @@
 """The subject: the training step of gin files, as the command `train` runs it."""
 
-import time
+from __future__ import annotations
 
-STARTED = time.time()
+import argparse
 
-import argparse  # noqa: E402
+import tensorflow as tf
 
-import tensorflow as tf  # noqa: E402
-
-from mtfrun import mtf  # noqa: E402
-from mtfrun.configuration import config  # noqa: E402
-from mtfrun.experiment import Training  # noqa: E402
-from mtfrun.experiment.runs.opening import build  # noqa: E402
-from mtfrun.experiment.runs.settings import ROOTS  # noqa: E402
-from mtfrun.training import train_steps_function  # noqa: E402
-from tests.bench.worker import Step, serve  # noqa: E402
+from mtfrun import mtf
+from mtfrun.configuration import config
+from mtfrun.experiment import Training
+from mtfrun.experiment.runs.opening import build
+from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.training import train_steps_function
+from tests.bench.worker import Step, serve
 
 
 def setup(arguments: argparse.Namespace) -> Step:
-    """Returns a step, which blocks until its loss is computed."""
     bindings = [(f"--gin_param={text}", text) for text in arguments.bindings]
     config.parse(arguments.gin_file, bindings, roots=ROOTS)
     experiment, evaluation = build()
@@ -45,5 +42,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--gin_file", action="append", required=True)
     parser.add_argument("bindings", nargs="*", help="bindings of gin")
-    parsed = parser.parse_args()
-    serve(lambda: setup(parsed), STARTED)
+    serve(setup, parser)

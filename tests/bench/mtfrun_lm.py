@@ -1,20 +1,19 @@
 """The subject: the same training step of mtfrun, as its training loop runs it."""
 
-import time
+from __future__ import annotations
 
-STARTED = time.time()
+import argparse
+import functools
+from collections.abc import Callable
+from typing import Any
 
-import argparse  # noqa: E402
-import functools  # noqa: E402
-from collections.abc import Callable, Sequence  # noqa: E402
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-from tests.bench.without_keras import tf  # noqa: E402
+from tests.bench.without_keras import tf
 
 # isort: split
-from mtfrun import mtf, optim  # noqa: E402
-from mtfrun.models.transformer import (  # noqa: E402
+from mtfrun import mtf, optim
+from mtfrun.models.transformer import (
     AttentionHeads,
     DecoderOnly,
     FeedForward,
@@ -22,9 +21,9 @@ from mtfrun.models.transformer import (  # noqa: E402
     Stack,
     TokenEmbedding,
 )
-from mtfrun.training import TrainState, train_steps_function  # noqa: E402
-from tests.bench.lm_configs import CONFIGS, LmConfig, batch  # noqa: E402
-from tests.bench.worker import Step, serve  # noqa: E402
+from mtfrun.training import TrainState, train_steps_function
+from tests.bench.train import CONFIGS, Sizes, batch
+from tests.bench.worker import Step, serve
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
 OPTIMIZERS: dict[str, Callable[[], optim.Optimizer]] = {
@@ -36,43 +35,38 @@ OPTIMIZERS: dict[str, Callable[[], optim.Optimizer]] = {
 
 def language_model(
     mesh: mtf.Mesh,
-    config: LmConfig,
-    activation: str,
+    config: Sizes,
+    length: int,
     *,
-    rematerialise: bool | Sequence[str] = False,
-    scan_blocks: int | None = None,
+    activation: str = "float32",
+    block_length: int | None = None,
+    tied_softmax: bool = False,
+    **settings: Any,
 ) -> DecoderOnly:
     """Returns the decoder-only Transformer of a configuration; the settings are `Stack`'s."""
-    attention = functools.partial(
-        SelfAttention, heads=AttentionHeads(config.num_heads, d_kv=config.d_kv)
-    )
-    attention.__name__ = "SelfAttention"  # type: ignore[attr-defined]
+    heads = AttentionHeads(config.num_heads, d_kv=config.d_kv)
+    attention = functools.partial(SelfAttention, heads=heads, block_length=block_length)
     feed_forward = functools.partial(FeedForward, d_ff=config.d_ff)
-    feed_forward.__name__ = "FeedForward"  # type: ignore[attr-defined]
     return DecoderOnly(
         mesh,
         config.vocabulary,
-        embedding=TokenEmbedding(config.d_model, config.length, tied_softmax=False),
+        embedding=TokenEmbedding(config.d_model, length, tied_softmax=tied_softmax),
         stack=functools.partial(
-            Stack,
-            num_layers=config.num_layers,
-            layers=[attention, feed_forward],
-            rematerialise=rematerialise,
-            scan_blocks=scan_blocks,
+            Stack, num_layers=config.num_layers, layers=[attention, feed_forward], **settings
         ),
         dtypes=mtf.DTypePolicy(activation=activation),
     )
 
 
 def setup(arguments: argparse.Namespace) -> Step:
-    """Returns a step, which blocks until its loss is computed."""
     config = CONFIGS[arguments.config]
     mesh = mtf.Mesh(arguments.mesh, LAYOUT)
     names = list(filter(None, arguments.rematerialise.split(",")))
     model = language_model(
         mesh,
         config,
-        arguments.activation,
+        config.length,
+        activation=arguments.activation,
         rematerialise=arguments.rematerialise == "all" or names or False,
         scan_blocks=arguments.scan_blocks,
     )
@@ -99,5 +93,4 @@ if __name__ == "__main__":
     parser.add_argument("--optimizer", default="sgd", choices=OPTIMIZERS)
     parser.add_argument("--rematerialise", default="", help='"all" or names, "dense,projections"')
     parser.add_argument("--scan_blocks", type=int)
-    parsed = parser.parse_args()
-    serve(lambda: setup(parsed), STARTED)
+    serve(setup, parser)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import functools
 import gc
 import json
 import pathlib
@@ -21,16 +20,10 @@ import tensorflow as tf
 from mtfrun import mtf, optim, processes
 from mtfrun.extras.plan.dtensor_programs import take_programs
 from mtfrun.extras.plan.memory import peak_of
-from mtfrun.models.transformer import (
-    AttentionHeads,
-    DecoderOnly,
-    FeedForward,
-    SelfAttention,
-    Stack,
-    TokenEmbedding,
-)
 from mtfrun.processes.child_process import end_with_launcher
 from mtfrun.training import TrainState, train_steps_function
+from tests.bench.mtfrun_lm import language_model
+from tests.bench.train import Sizes
 
 VOCABULARY = 384
 MB = 1e6
@@ -38,25 +31,22 @@ MB = 1e6
 ALLOCATOR = "CPU:0"
 
 
-# A step of so long sequences, of a model of one layer, is taken before anything is measured: it
-# loads the code of the operations and starts threads.
+# Of a first step that is not measured: it loads operations and starts threads.
 SHORT_LENGTH = 256
 
 
 def state_of(mesh: mtf.Mesh, arguments: argparse.Namespace) -> TrainState:
     """Returns a language model over bytes with the slots of Adafactor."""
-    heads = AttentionHeads(arguments.num_heads, d_kv=arguments.d_model // arguments.num_heads)
-    attention = functools.partial(SelfAttention, heads=heads, block_length=arguments.block or None)
-    attention.__name__ = "SelfAttention"  # type: ignore[attr-defined]
-    feed_forward = functools.partial(FeedForward, d_ff=4 * arguments.d_model)
-    feed_forward.__name__ = "FeedForward"  # type: ignore[attr-defined]
-    model = DecoderOnly(
-        mesh,
+    config = Sizes(
+        arguments.d_model,
+        4 * arguments.d_model,
+        arguments.num_layers,
+        arguments.num_heads,
         VOCABULARY,
-        embedding=TokenEmbedding(arguments.d_model, arguments.length),
-        stack=functools.partial(
-            Stack, num_layers=arguments.num_layers, layers=[attention, feed_forward]
-        ),
+    )
+    block_length = arguments.block or None
+    model = language_model(
+        mesh, config, arguments.length, block_length=block_length, tied_softmax=True
     )
     state = TrainState(model, optim.Adafactor(), mesh)
     state.initialize()
@@ -64,11 +54,10 @@ def state_of(mesh: mtf.Mesh, arguments: argparse.Namespace) -> TrainState:
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns what this process has measured, in MB.
+    """Returns sizes of this process, in MB.
 
-    "tensors" is the peak of a step by TensorFlow's allocator, above what it has before the step;
-    "step" the largest size of the process during the steps, above that before them; "compiled" what
-    the compilation of a step leaves behind. A device needs its variables and a step.
+    "tensors" is the peak of TensorFlow's allocator in a step, "step" that of the process, both
+    above the size before; "compiled" remains of a compilation. A device needs variables and a step.
     """
     mesh = mtf.Mesh(arguments.mesh, arguments.layout)
     short = {"length": SHORT_LENGTH, "num_layers": 1, "block": arguments.block and 64}
@@ -99,8 +88,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Steps:
-    """Steps of training on random ids."""
-
     def __init__(self, mesh: mtf.Mesh, arguments: argparse.Namespace) -> None:
         self.state = state_of(mesh, arguments)
         shape = mtf.Shape([("steps", 1), ("batch", 1), ("length", arguments.length)])
@@ -157,7 +144,6 @@ def _status(name: str) -> int:
 
 
 def main() -> None:
-    """Measures or plans, and writes a JSON list with the values of every process."""
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["measure", "plan"])
     parser.add_argument("--mesh", default="sequence:1")

@@ -1,47 +1,34 @@
 """The subject: the same mixture as mtfrun's layer."""
 
-import time
+from __future__ import annotations
 
-STARTED = time.time()
+import argparse
+import dataclasses
+import functools
+from typing import Any
 
-import argparse  # noqa: E402
-import dataclasses  # noqa: E402
-import functools  # noqa: E402
-from typing import Any  # noqa: E402
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-import tests.bench.without_keras  # noqa: E402, F401
+import tests.bench.without_keras  # noqa: F401
 
 # isort: split
-from mtfrun import mtf  # noqa: E402
-from mtfrun.extras.mesh_tensorflow import zoo  # noqa: E402
-from mtfrun.layers import Collector  # noqa: E402
-from mtfrun.models import moe  # noqa: E402
-from mtfrun.models.transformer import SequenceCall  # noqa: E402
-from tests.bench.moe_configs import (  # noqa: E402
-    CAPACITY,
-    CONFIGS,
-    LEARNING_RATE,
-    LOSS_COEF,
-    MoeConfig,
-    parameters,
-)
-from tests.bench.worker import Step, serve  # noqa: E402
+from mtfrun import mtf
+from mtfrun.extras.mesh_tensorflow import zoo
+from mtfrun.layers import Collector
+from mtfrun.models import moe
+from mtfrun.models.transformer import SequenceCall
+from tests.bench.moe import CAPACITY, CONFIGS, LEARNING_RATE, LOSS_COEF, MoeConfig, parameters
+from tests.bench.worker import Step, serve
 
 LAYOUTS = {
     "one level": "batch:data;experts:data;expert_hidden:model",
     "two levels": "batch:data;expert_x:data;outer_batch:model;expert_y:model",
 }
-# Of `chosen_layer`, a mixture without a capacity.
 DROPLESS = "dropless"
 EXPERT_PATHS = {"wi": "experts/wi/factors/0/kernel", "wo": "experts/wo/kernel"}
 ONE_LEVEL_PATHS = {**EXPERT_PATHS, "gate": "router/kernel"}
-TWO_LEVEL_PATHS = {
-    **EXPERT_PATHS,
-    "gate": "outer_router/kernel",
-    "inner_gate": "inner_router/kernel",
-}
+INNER_PATHS = {"gate": "outer_router/kernel", "inner_gate": "inner_router/kernel"}
+TWO_LEVEL_PATHS = {**EXPERT_PATHS, **INNER_PATHS}
 DISPATCHES: dict[str, moe.Dispatch] = {
     "gather": moe.GatherDispatch(),
     "einsum": zoo.EinsumDispatch(),
@@ -51,11 +38,7 @@ DISPATCHES: dict[str, moe.Dispatch] = {
 def chosen_layer(
     mesh: mtf.Mesh, config: MoeConfig, choices: int, *, dropless: bool
 ) -> tuple[moe.MoE1D | moe.DroplessMoE, dict[str, str]]:
-    """Returns a mixture whose tokens choose the `choices` best experts, and paths as `layer_of`.
-
-    With a capacity it has 1.25 slots for every choice, in groups of `config.group_size`; dropless
-    it has none.
-    """
+    """As `layer_of`: every token chooses the `choices` best experts, with or without a capacity."""
     d_model = mtf.Dimension("d_model", config.d_model)
     gate = moe.TopK(choices, normalise=choices > 1)
     options: dict[str, Any] = {
@@ -82,22 +65,15 @@ def layer_of(
         "loss_coef": LOSS_COEF,
         "dispatch": dispatch,
     }
-    layer: moe.MoE1D | moe.MoE2D
     if not config.expert_y:
-        layer = moe.MoE1D(mesh, d_model, num_experts=config.expert_x, router=router, **options)
-        return layer, ONE_LEVEL_PATHS
-    layer = moe.MoE2D(
-        mesh,
-        d_model,
-        num_experts=(config.expert_x, config.expert_y),
-        routers=(router, router),
-        **options,
-    )
-    return layer, TWO_LEVEL_PATHS
+        one = moe.MoE1D(mesh, d_model, num_experts=config.expert_x, router=router, **options)
+        return one, ONE_LEVEL_PATHS
+    experts, routers = (config.expert_x, config.expert_y), (router, router)
+    two = moe.MoE2D(mesh, d_model, num_experts=experts, routers=routers, **options)
+    return two, TWO_LEVEL_PATHS
 
 
 def setup(arguments: argparse.Namespace) -> Step:
-    """Returns a step, which blocks until its loss is computed."""
     config = CONFIGS[arguments.config]
     if arguments.group_size:
         config = dataclasses.replace(config, group_size=arguments.group_size)
@@ -155,5 +131,4 @@ if __name__ == "__main__":
     parser.add_argument("--dispatch", default="gather", choices=[*DISPATCHES, DROPLESS])
     parser.add_argument("--choices", type=int, help="experts a token chooses, see chosen_layer")
     parser.add_argument("--imbalanced", action="store_true", help="all tokens to the same experts")
-    parsed = parser.parse_args()
-    serve(lambda: setup(parsed), STARTED)
+    serve(setup, parser)

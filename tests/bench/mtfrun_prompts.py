@@ -1,54 +1,25 @@
 """The subject: a language model of mtfrun that continues prompts."""
 
-import time
+from __future__ import annotations
 
-STARTED = time.time()
+import argparse
+import functools
 
-import argparse  # noqa: E402
-import functools  # noqa: E402
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-from mtfrun import decoding, mtf  # noqa: E402
-from mtfrun.models.transformer import (  # noqa: E402
-    AttentionHeads,
-    DecoderOnly,
-    FeedForward,
-    SelfAttention,
-    Stack,
-    TokenEmbedding,
-)
-from tests.bench.decode_configs import CONFIGS, NO_END, DecodeConfig, prompts  # noqa: E402
-from tests.bench.mtfrun_decode import set_weights  # noqa: E402
-from tests.bench.worker import Step, serve  # noqa: E402
-
-LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"
-
-
-def language_model(mesh: mtf.Mesh, config: DecodeConfig, length: int) -> DecoderOnly:
-    """Returns the model with the benchmark's weights."""
-    attention = functools.partial(
-        SelfAttention, heads=AttentionHeads(config.num_heads, d_kv=config.d_kv)
-    )
-    feed_forward = functools.partial(FeedForward, d_ff=config.d_ff)
-    model = DecoderOnly(
-        mesh,
-        config.vocabulary,
-        embedding=TokenEmbedding(config.d_model, length, tied_softmax=False),
-        stack=functools.partial(
-            Stack, num_layers=config.num_layers, layers=[attention, feed_forward]
-        ),
-    )
-    set_weights(model, mesh)
-    return model
+from mtfrun import decoding, mtf
+from tests.bench.decode import CONFIGS, NO_END, prompts
+from tests.bench.mtfrun_decode import set_weights
+from tests.bench.mtfrun_lm import LAYOUT, language_model
+from tests.bench.worker import Step, serve
 
 
 def setup(arguments: argparse.Namespace) -> Step:
-    """Returns a step, which continues the prompts and blocks until the ids are computed."""
     config = CONFIGS[arguments.config]
     length = arguments.prompt + config.targets_length
     mesh = mtf.Mesh(arguments.mesh, LAYOUT)
     model = language_model(mesh, config, length)
+    set_weights(model, mesh)
     search = decoding.Search(beam_size=arguments.beam)
 
     def run(ids: mtf.Tensor) -> mtf.Tensor:
@@ -75,5 +46,4 @@ if __name__ == "__main__":
     parser.add_argument("--beam", type=int, default=1)
     parser.add_argument("--mesh", default="data:1,model:1")
     parser.add_argument("--step_by_step", action="store_true")
-    parsed = parser.parse_args()
-    serve(lambda: setup(parsed), STARTED)
+    serve(setup, parser)

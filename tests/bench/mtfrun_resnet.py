@@ -1,20 +1,17 @@
 """The subject: the same training step of mtfrun's layers, through its training loop."""
 
-import time
+from __future__ import annotations
 
-STARTED = time.time()
+import argparse
 
-import argparse  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+import numpy as np
 
-import numpy as np  # noqa: E402
-
-from tests.bench.without_keras import tf  # noqa: E402
+from tests.bench.without_keras import tf
 
 # isort: split
-from mtfrun import mtf, optim  # noqa: E402
-from mtfrun.layers import Call, Conv2D, Dense  # noqa: E402
-from mtfrun.models.resnet import (  # noqa: E402
+from mtfrun import mtf, optim
+from mtfrun.layers import Call, Conv2D, Dense
+from mtfrun.models.resnet import (
     Backbone,
     ConvolutionNorm,
     ConvolutionSettings,
@@ -22,8 +19,8 @@ from mtfrun.models.resnet import (  # noqa: E402
     ImageInput,
     ResNet,
 )
-from mtfrun.training import TrainState, train_steps_function  # noqa: E402
-from tests.bench.resnet_configs import (  # noqa: E402
+from mtfrun.training import TrainState, train_steps_function
+from tests.bench.resnet import (
     CLASSES,
     CONFIGS,
     LEARNING_RATE,
@@ -32,7 +29,7 @@ from tests.bench.resnet_configs import (  # noqa: E402
     batch,
     parameters,
 )
-from tests.bench.worker import serve  # noqa: E402
+from tests.bench.worker import Step, serve
 
 LAYOUT = "batch:data;filters:model"
 
@@ -95,7 +92,6 @@ class BottleneckNetwork(ImageClassifier):
 def model_of(
     mesh: mtf.Mesh, config: Bottlenecks | BasicBlocks, activation: str
 ) -> ResNet | BottleneckNetwork:
-    """Returns the network of a configuration."""
     dtypes = mtf.DTypePolicy(activation=activation)
     image = mtf.convert_to_shape(f"rows:{config.size};cols:{config.size};channels:3")
     if isinstance(config, Bottlenecks):
@@ -104,8 +100,7 @@ def model_of(
     return ResNet(mesh, CLASSES, image, backbone=backbone, dtypes=dtypes)
 
 
-def setup(arguments: argparse.Namespace) -> Callable[[], float]:
-    """Returns a step, which blocks until its loss is computed."""
+def setup(arguments: argparse.Namespace) -> Step:
     config = CONFIGS[arguments.config]
     mesh = mtf.Mesh(arguments.mesh, LAYOUT)
     model = model_of(mesh, config, arguments.activation)
@@ -143,5 +138,4 @@ if __name__ == "__main__":
     parser.add_argument("--config", default="small", choices=CONFIGS)
     parser.add_argument("--mesh", default="data:1,model:1")
     parser.add_argument("--activation", default="float32")
-    parsed = parser.parse_args()
-    serve(lambda: setup(parsed), STARTED)
+    serve(setup, parser)

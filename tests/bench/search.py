@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tests.bench.alternate import Subject, alternate
+from tests.bench.alternate import Subject, add_rounds, alternate
 
 WORKER = "tests.bench.mtfrun_gin"
 # Of the ranking, those that a user would try, and how near they have to come to the fastest.
@@ -26,15 +26,13 @@ FIRST, NEAR = 3, 1.1
 
 
 def main() -> None:
-    """Runs the comparison."""
     parser = argparse.ArgumentParser(prog="bin/bench search", description=__doc__)
     parser.add_argument("--gin_file", action="append", help="default: runs/quickstart.gin")
     parser.add_argument("--devices", type=int, default=8)
     parser.add_argument("--profile", help="of these devices; default: measured first")
     parser.add_argument("--candidates", type=int, default=40)
     parser.add_argument("--group", type=int, default=8, help="processes at a time")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8, help="steps a candidate takes in a round")
+    add_rounds(parser, rounds=3, steps=8)
     parser.add_argument("bindings", nargs="*", help="bindings of gin, NAME=value")
     options = parser.parse_args()
     gin = [f"--gin_file={name}" for name in options.gin_file or ["runs/quickstart.gin"]]
@@ -69,11 +67,7 @@ def main() -> None:
 
 
 def verdict(medians: Sequence[float]) -> dict[str, Any]:
-    """Returns how near the first of the ranking come to the fastest of all.
-
-    Args:
-      medians: the measured times in the order of the ranking.
-    """
+    """Compares the fastest of the first of the ranking with the fastest of all."""
     fastest, first = min(medians), min(medians[:FIRST])
     return {
         "candidates": len(medians),
@@ -88,7 +82,6 @@ def verdict(medians: Sequence[float]) -> dict[str, Any]:
 def _timed(
     ranking: Sequence[dict[str, Any]], gin: Sequence[str], options: argparse.Namespace
 ) -> Iterator[tuple[dict[str, Any], list[float]]]:
-    """Yields every option with the times of its steps in ms."""
     for start in range(0, len(ranking), options.group):
         group = ranking[start : start + options.group]
         subjects = [

@@ -37,7 +37,6 @@ _TEXT = "the quick brown fox jumps over the lazy dog, and "
 
 
 def main() -> None:
-    """Starts a server and prints a JSON line."""
     parser = argparse.ArgumentParser(prog="bin/bench serve", description=__doc__)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=64)
@@ -55,7 +54,6 @@ def main() -> None:
 
 @contextlib.contextmanager
 def _server(model_dir: str | None) -> Iterator[int]:
-    """Yields the port of a server."""
     with tempfile.TemporaryDirectory() as name:
         if model_dir is None:
             model_dir = f"{name}/run"

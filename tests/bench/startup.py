@@ -33,15 +33,12 @@ _ENDS = ('{"first_step_s"', "compiled the training step")
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """The start of a process up to its first step."""
-
     secs: float
     cpu_secs: float
     peak_mb: float
 
 
 def main() -> None:
-    """Runs the comparison and prints a JSON line per subject."""
     parser = argparse.ArgumentParser(prog="bin/bench startup", description=__doc__)
     parser.add_argument("--config", default="quickstart", choices=["quickstart", "small"])
     parser.add_argument("--rounds", type=int, default=5)

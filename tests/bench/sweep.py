@@ -30,7 +30,6 @@ _TINY = {
 
 
 def main() -> None:
-    """Trains the runs and prints a JSON line."""
     parser = argparse.ArgumentParser(prog="bin/bench sweep", description=__doc__)
     parser.add_argument("--runs", type=int, default=12)
     parser.add_argument("--steps", type=int, default=20)

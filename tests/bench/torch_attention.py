@@ -1,23 +1,20 @@
 """A peer: causal self-attention with its gradients by PyTorch's scaled_dot_product_attention."""
 
-import time
+from __future__ import annotations
 
-STARTED = time.time()
+import argparse
+import os
 
-import argparse  # noqa: E402
-import os  # noqa: E402
+import numpy as np
+import torch
+import torch.nn.functional as F
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-
-from tests.bench.worker import Step, serve  # noqa: E402
+from tests.bench.worker import Step, serve
 
 WIDTH, HEADS = 512, 8
 
 
 def setup(arguments: argparse.Namespace) -> Step:
-    """Returns a step, which blocks until its gradients are computed."""
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     rng = np.random.default_rng(0)
 
@@ -44,5 +41,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--length", type=int, required=True)
     parser.add_argument("--batch", type=int, default=1)
-    parsed = parser.parse_args()
-    serve(lambda: setup(parsed), STARTED)
+    serve(setup, parser)

@@ -1,35 +1,33 @@
 """A peer: the same training step in PyTorch, eager, channels last; bfloat16 by autocast."""
 
-import time
+from __future__ import annotations
 
-STARTED = time.time()
+import argparse
+import os
 
-import argparse  # noqa: E402
-import os  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+import torch
+import torch.nn.functional as F
 
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-
-from tests.bench.resnet_configs import (  # noqa: E402
+from tests.bench.resnet import (
     CONFIGS,
     LEARNING_RATE,
     BasicBlocks,
     Bottlenecks,
+    Network,
     batch,
     parameters,
 )
-from tests.bench.worker import serve  # noqa: E402
+from tests.bench.worker import Step, serve
 
 MOMENTUM = 0.1  # PyTorch's: the factor of the new statistics
 EPSILON = 1e-5
 
 
-class Network:
+class _Network(Network):
     """The forward pass; images and kernels are channels first, in channels-last memory."""
 
     def __init__(self, config: Bottlenecks | BasicBlocks) -> None:
-        self._config = config
+        super().__init__(config)
         self.weights: dict[str, torch.Tensor] = {}
         self._averages: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         for path, array in parameters(config).items():
@@ -41,33 +39,16 @@ class Network:
                 self._averages[path] = (torch.zeros(array.shape), torch.ones(array.shape))
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns [batch, classes]."""
-        config = self._config
-        if isinstance(config, BasicBlocks):
-            x = self._basic(x, config)
-        else:
-            x = self._bottlenecks(x, config)
-        return self._dense(x, "softmax").float()
+        return self._dense(self.features(x), "softmax").float()
 
-    def _basic(self, x: torch.Tensor, config: BasicBlocks) -> torch.Tensor:
-        x = F.relu(self._normalised(x, "stem/convolution"))
-        for path, _, _, stride in config.blocks():
-            shortcut = x
-            if stride != 1:
-                shortcut = self._normalised(x, f"{path}/shortcut", stride)
-            x = F.relu(self._normalised(x, f"{path}/convolutions/0", stride))
-            x = F.relu(self._normalised(x, f"{path}/convolutions/1") + shortcut)
+    def _relu(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(x)
+
+    def _mean(self, x: torch.Tensor) -> torch.Tensor:
         return x.float().mean([2, 3])
 
-    def _bottlenecks(self, x: torch.Tensor, config: Bottlenecks) -> torch.Tensor:
-        x = F.relu(self._normalised(x, "first"))
-        for path, _, _, projects in config.blocks():
-            shortcut = self._normalised(x, f"{path}/projection") if projects else x
-            x = F.relu(self._normalised(x, f"{path}/narrow"))
-            x = F.relu(self._normalised(x, f"{path}/wide"))
-            x = F.relu(self._convolution(x, f"{path}/last") + shortcut)
-        x = x.permute(0, 2, 3, 1).reshape(config.batch, -1)
-        return F.relu(self._dense(x, "hidden"))
+    def _flat(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 2, 3, 1).reshape(len(x), -1)
 
     def _convolution(self, x: torch.Tensor, path: str, stride: int = 1) -> torch.Tensor:
         kernel = self.weights[f"{path}/kernel"]
@@ -85,11 +66,10 @@ class Network:
         return x @ self.weights[f"{path}/kernel"] + self.weights[f"{path}/bias"]
 
 
-def setup(arguments: argparse.Namespace) -> Callable[[], float]:
-    """Returns a step, which blocks until its loss is computed."""
+def setup(arguments: argparse.Namespace) -> Step:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     config = CONFIGS[arguments.config]
-    network = Network(config)
+    network = _Network(config)
     optimizer = torch.optim.SGD(list(network.weights.values()), lr=LEARNING_RATE, foreach=True)
     images, labels = (torch.tensor(x) for x in batch(config))
     images = images.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
@@ -110,5 +90,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", default="small", choices=CONFIGS)
     parser.add_argument("--activation", default="float32")
-    parsed = parser.parse_args()
-    serve(lambda: setup(parsed), STARTED)
+    serve(setup, parser)

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 
-from tests.bench.alternate import Subject, alternate, report
-from tests.bench.lm_configs import CONFIGS
-from tests.bench.train import HANDWRITTEN, MTFRUN
+from tests.bench.alternate import Subject, add_rounds, compare
+from tests.bench.train import CONFIGS, HANDWRITTEN, MTFRUN
 
 
 def _subjects(options: argparse.Namespace) -> list[Subject]:
@@ -44,24 +43,16 @@ def _subjects(options: argparse.Namespace) -> list[Subject]:
 
 
 def main() -> None:
-    """Runs the comparison and prints a JSON line per subject."""
     parser = argparse.ArgumentParser(prog="bin/bench trace", description=__doc__)
     parser.add_argument("--config", default="deep", choices=CONFIGS)
     parser.add_argument("--optimizer", default="adafactor", choices=["adafactor", "adam", "sgd"])
     parser.add_argument("--scan_blocks", type=int, default=4, help="blocks in the loop's body")
     parser.add_argument("--only", nargs="+", help="subjects to run, such as 'mtfrun 2x2'")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3, help="steps a subject takes in a round")
+    add_rounds(parser, rounds=3, steps=3)
     options = parser.parse_args()
     subjects = [s for s in _subjects(options) if not options.only or s.name in options.only]
     sizes = CONFIGS[options.config]
-    report(
-        "trace",
-        options.config,
-        alternate(subjects, rounds=options.rounds, steps=options.steps),
-        subjects[0].name,
-        tokens=sizes.batch * sizes.length,
-    )
+    compare("trace", options.config, subjects, options, tokens=sizes.batch * sizes.length)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,58 @@ against one device with SGD.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 
-from tests.bench.alternate import Subject, alternate, report
-from tests.bench.lm_configs import CONFIGS
+import numpy as np
+
+from tests.bench.alternate import Subject, add_rounds, compare
 
 HANDWRITTEN, MTFRUN = "tests.bench.handwritten_lm", "tests.bench.mtfrun_lm"
 
 
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of a Transformer; an encoder and a decoder have `num_layers` blocks each."""
+
+    d_model: int
+    d_ff: int
+    num_layers: int
+    num_heads: int
+    vocabulary: int
+
+    @property
+    def d_kv(self) -> int:
+        return self.d_model // self.num_heads
+
+
+@dataclasses.dataclass(frozen=True)
+class LmConfig(Sizes):
+    batch: int
+    length: int
+
+
+CONFIGS = {
+    "tiny": LmConfig(32, 64, 2, 2, 64, 4, 16),
+    "quickstart": LmConfig(128, 512, 3, 4, 384, 8, 128),  # runs/quickstart.gin
+    "small": LmConfig(256, 1024, 4, 4, 8192, 8, 128),
+    "medium": LmConfig(512, 2048, 6, 8, 32128, 8, 256),
+    "deep": LmConfig(256, 1024, 24, 4, 8192, 8, 128),
+    "deeper": LmConfig(256, 1024, 48, 4, 8192, 8, 128),
+}
+
+
+def batch(config: LmConfig, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (inputs, targets), int32 [batch, length], the inputs being the targets shifted."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(1, config.vocabulary, (config.batch, config.length)).astype(np.int32)
+    inputs = np.pad(targets[:, :-1], [(0, 0), (1, 0)])
+    return inputs, targets
+
+
 def main() -> None:
-    """Runs the comparisons and prints a JSON line per subject."""
     parser = argparse.ArgumentParser(prog="bin/bench train", description=__doc__)
     parser.add_argument("--config", default="small", choices=CONFIGS)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=6, help="steps a subject takes in a round")
+    add_rounds(parser)
     parser.add_argument(
         "--only",
         choices=["float32", "bfloat16", "meshes", "optimizers", "rematerialise"],
@@ -50,24 +89,16 @@ def main() -> None:
             Subject("mtfrun adam", MTFRUN, [*config, "--optimizer=adam"]),
         ],
     }
-    comparisons["rematerialise"] = [
-        Subject("mtfrun", MTFRUN, config),
-        *(
-            Subject(f"mtfrun, again: {names}", MTFRUN, [*config, f"--rematerialise={names}"])
-            for names in ("attention", "dense", "dense,projections", "all")
-        ),
+    comparisons["rematerialise"] = [Subject("mtfrun", MTFRUN, config)]
+    comparisons["rematerialise"] += [
+        Subject(f"mtfrun, again: {names}", MTFRUN, [*config, f"--rematerialise={names}"])
+        for names in ("attention", "dense", "dense,projections", "all")
     ]
     sizes = CONFIGS[options.config]
     for name, subjects in comparisons.items():
         if options.only in (None, name):
-            results = alternate(subjects, rounds=options.rounds, steps=options.steps)
-            report(
-                "train",
-                f"{options.config} {name}",
-                results,
-                subjects[0].name,
-                tokens=sizes.batch * sizes.length,
-            )
+            tokens = sizes.batch * sizes.length
+            compare("train", f"{options.config} {name}", subjects, options, tokens=tokens)
 
 
 if __name__ == "__main__":

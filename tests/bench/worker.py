@@ -6,7 +6,10 @@ simulated devices; `alternate.py` runs them in turn.
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import pathlib
 import resource
 import sys
 import time
@@ -15,21 +18,17 @@ from collections.abc import Callable
 Step = Callable[[], float]
 
 
-def serve(setup: Callable[[], Step], started: float) -> None:
+def serve(setup: Callable[[argparse.Namespace], Step], parser: argparse.ArgumentParser) -> None:
     """Sets up, takes the first step, then takes n more for every line "n" on standard input.
 
-    Args:
-      setup: returns the step: a function that returns a loss once it is computed.
-      started: the time (time.time()) at which the process began its imports.
-
     Prints a JSON line after the first step, which traces and compiles, and one with the times of
-    every further request.
+    every further request. `setup` returns the step, which returns a loss once it is computed.
     """
-    step = setup()
-    set_up = time.time()
+    step = setup(parser.parse_args())
+    begin = time.perf_counter()
     loss = step()
-    end = time.time()
-    _print(first_step_s=end - started, compile_s=end - set_up, first_loss=loss)
+    compile_secs = time.perf_counter() - begin
+    _print(first_step_s=_age_secs(), compile_s=compile_secs, first_loss=loss)
     for line in sys.stdin:
         times, cpu_times = [], []
         for _ in range(int(line)):
@@ -39,6 +38,12 @@ def serve(setup: Callable[[], Step], started: float) -> None:
             cpu_times.append((time.process_time() - cpu_begin) * 1e3)
         peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0
         _print(times_ms=times, cpu_ms=cpu_times, peak_mb=peak_mb)
+
+
+def _age_secs() -> float:
+    """Returns the time since this process began, see proc(5)."""
+    fields = pathlib.Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 def _print(**values: object) -> None:

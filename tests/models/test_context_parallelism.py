@@ -11,7 +11,7 @@ import pytest
 from mtfrun import layers, mtf
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.tokens.token_model import TokenModel
-from tests.bench.attention_memory import measured, planned
+from tests.bench.attention import measured, planned
 from tests.layouts import ONE_DEVICE
 from tests.models.small_model import (
     VOCABULARY,
