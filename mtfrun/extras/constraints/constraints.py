@@ -53,16 +53,14 @@ class JsonSchema:
 
     Attributes:
       schema: a JSON schema as text, or the same as a dict.
-      whitespace: a regular expression of the white space between tokens of JSON.
     """
 
     schema: str | Mapping[str, Any]
-    whitespace: str = "[ ]?"
 
     def automaton(self) -> Automaton:
         schema = self.schema if isinstance(self.schema, str) else json.dumps(self.schema)
-        request = {"schema": schema, "whitespace": self.whitespace}
-        return _build("constraints.JsonSchema", request, schema, "correct or simplify it")
+        remedy = "correct or simplify it"
+        return _build("constraints.JsonSchema", {"schema": schema}, schema, remedy)
 
 
 def _build(user: str, request: Mapping[str, str], text: str, remedy: str) -> Automaton:

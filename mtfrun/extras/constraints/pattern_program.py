@@ -1,9 +1,9 @@
 """Makes automata over bytes of patterns; a program that needs interegular and outlines-core alone.
 
-It reads lines of JSON from standard input, {"pattern": a regular expression} or {"schema": text,
-"whitespace": a regular expression}, and answers each with {"states": number, "after": int32
-[states, 256], compressed and in base64, "may_end": numbers of states}, or with {"error": reason,
-"is_too_large": whether a shorter pattern may do}.
+It reads lines of JSON from standard input, {"pattern": a regular expression} or {"schema": text},
+and answers each with {"states": number, "after": int32 [states, 256], compressed and in base64,
+"may_end": numbers of states}, or with {"error": reason, "is_too_large": whether a shorter pattern
+may do}.
 
 A short pattern may need any number of states, seconds and bytes: this process has limits.
 """
@@ -32,6 +32,9 @@ MOST_BYTES = 1 << 30
 
 MOST_CPU_SECS = 10
 """Of one answer: it ends the process."""
+
+# Between tokens of JSON.
+_WHITESPACE = "[ ]?"
 
 # Of a pattern whose repetitions are written out.
 _MOST_PARTS = 200_000
@@ -308,7 +311,7 @@ def answer(request: Mapping[str, str]) -> dict[str, Any]:
             # The package can also make automata, but 0.2.14 loses transitions: "(ab)*" has none
             # by "a".
             outlines = importlib.import_module("outlines_core.json_schema")
-            pattern = outlines.build_regex_from_schema(request["schema"], request["whitespace"])
+            pattern = outlines.build_regex_from_schema(request["schema"], _WHITESPACE)
         machine = machine_of(pattern)
         rows = of_characters(machine)
         table = array.array("i", [NO_STATE]) * (256 * len(rows))

@@ -45,10 +45,9 @@ def _check(flags: argparse.Namespace) -> None:
     check_run(flags, "latest", "best")
     check_names(flags, "to")
     check_least(flags, 1, "top_k", "batch_size")
-    if flags.to is None:
-        raise InputError("data logits needs a directory to write: --to=/tmp/logits")
-    if flags.model_dir is None:
-        raise InputError("data logits needs a teacher: --model_dir=/tmp/teacher")
+    for name, example in (("to", "/tmp/logits"), ("model_dir", "/tmp/teacher")):
+        if getattr(flags, name) is None:
+            raise InputError(f"data logits needs --{name}={example}")
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:

@@ -26,7 +26,7 @@ _DIVERGENCE, _DISTANCE = "distillation", "hidden_distance"
 
 @dataclasses.dataclass(frozen=True)
 class DistillationLoss:
-    """The loss of a model of tokens that learns from the predictions of a trained one, its teacher.
+    """The loss of a student, which learns from the predictions of a trained teacher.
 
     Hinton et al. 2015, arXiv:1503.02531: a step minimises, per target,
 
@@ -37,10 +37,10 @@ class DistillationLoss:
 
     Attributes:
       temperature: divisor of the logits; above 1 the teacher's smaller probabilities matter more.
-      weight: the teacher's share of the loss; with 1 the targets only say where there is a loss.
-      hidden_weight: factor of the distance between the last vectors of student and teacher, which
-        is added; Romero et al. 2014, arXiv:1412.6550. Where their widths differ, the student's are
-        projected, by a kernel that is trained with it.
+      weight: the teacher's share of the loss.
+      hidden_weight: factor of an added distance between the last vectors of student and teacher;
+        Romero et al. 2014, arXiv:1412.6550. A trained kernel projects the student's to another
+        width.
       hidden_distance: "mean_square", over the entries of a vector, or "cosine": 1 - cosine, as in
         Sanh et al. 2019, arXiv:1910.01108.
     """
@@ -96,10 +96,9 @@ def top_k_divergence(
 
 
 class Distiller(TokenLossTerm):
-    """A student's part of a distillation; its only variable is the projection, if there is one.
+    """The student's part of a distillation, with the variable of the projection.
 
-    The teacher is not a part of the student: its variables are neither trained nor saved, and it
-    has no dropout.
+    The teacher's variables are neither trained nor saved, and it has no dropout.
 
     Args:
       teacher_width: the size of the teacher's vectors, if their distance counts.
@@ -144,16 +143,12 @@ class Distiller(TokenLossTerm):
         if vocab != self._vocab:
             raise InputError(
                 f"the teacher's logits have {vocab.size} entries and the student's "
-                f"{self._vocab.size}: they must have one vocabulary, and the same "
-                "TokenEmbedding.vocabulary_divisor"
+                f"{self._vocab.size}: set the same TokenEmbedding.vocabulary_divisor"
             )
         self._hidden, self._logits = teacher.hidden, teacher.softmax.__call__
 
     def __call__(self, x: mtf.Tensor, features: Features, weights: mtf.Tensor) -> AddedLoss:
-        """See `TokenLossTerm`.
-
-        Metrics: "distillation", the divergence in nats, and "hidden_distance".
-        """
+        """Metrics: "distillation", the divergence in nats, and "hidden_distance"."""
         settings = self._settings
         if self._is_stored:
             by_token = [features[TEACHER_IDS], features[TEACHER_PROBABILITIES]]

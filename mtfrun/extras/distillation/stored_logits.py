@@ -58,7 +58,7 @@ class StoredLogits:
 
     @classmethod
     def open(cls, path: str, data: Data) -> StoredLogits:
-        """Opens the predictions for the training rows of data; DataError if they are of others."""
+        """Opens the predictions for the training rows of data; DataError for other data."""
         directory = Path(path).expanduser()
         try:
             manifest = parse_json(read_regular(directory / MANIFEST, _LARGEST_MANIFEST))
@@ -81,7 +81,7 @@ class StoredLogits:
         if differing:
             raise DataError(
                 f"the logits in {path} are of other training rows: {list_changes(differing)}: "
-                "restore these settings of the data, or store the logits again"
+                "store them again"
             )
         return cls(directory, manifest, tasks)
 
@@ -93,11 +93,8 @@ class StoredLogits:
 
     def add_to(self, batches: Batches) -> None:
         """Adds the features to the rows of training batches."""
-        components = [
-            _RowsWithLogits(rows, *arrays)
-            for rows, arrays in zip(batches.components, self.tasks, strict=True)
-        ]
-        batches.components = components
+        pairs = zip(batches.components, self.tasks, strict=True)
+        batches.components = [_RowsWithLogits(rows, *arrays) for rows, arrays in pairs]
 
 
 def store_logits(
@@ -190,8 +187,7 @@ def _check_fixed(rows: Rows, batch: int) -> None:
     )
     if any(not np.array_equal(one[name], other[name]) for name in one):
         raise DataError(
-            "the rows have other noise in every epoch, so that predictions for them cannot be "
-            "stored: name the teacher's run as Teacher.path"
+            "the rows have other noise in every epoch: name the teacher's run as Teacher.path"
         )
 
 
@@ -201,7 +197,7 @@ def _fingerprint(data: Data) -> Any:
 
 @contextlib.contextmanager
 def _new_directory(directory: Path) -> Iterator[Path]:
-    """Yields a directory to write into, which is renamed at the end, or removed after an error."""
+    """Yields a partial directory, which is renamed at the end or removed after an error."""
     if directory.exists():
         raise DataError(f"{directory} exists: name another directory")
     work = directory.with_name(f".{directory.name}.partial")

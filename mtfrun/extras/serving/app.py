@@ -221,7 +221,7 @@ def _pair(entry: object) -> tuple[bytes, bytes]:
 
 
 class _Events(StreamingResponse):
-    """Closes its events when the client goes away, which frees their places."""
+    """Closes its events when the client goes away."""
 
     body_iterator: AsyncGenerator[str]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import dataclasses
 import logging
 import resource
 import time
@@ -25,22 +24,9 @@ _GRACE_SECS = 5
 
 _HEAD, _BODY = "without a whole head", "without a whole body"
 _READER = "of clients that read nothing"
-
-
-@dataclasses.dataclass(frozen=True)
-class ConnectionLimits:
-    """Limits beyond which connections are dropped.
-
-    Attributes:
-      connections: number of open connections; fewer if the process may open few files.
-      head_secs, body_secs: time until the head, and the body, of a request is whole.
-      stalled_secs: time in which a client reads nothing of an answer.
-    """
-
-    connections: int = 512
-    head_secs: float = 10.0
-    body_secs: float = 20.0
-    stalled_secs: float = 10.0
+# Open connections; fewer if the process may open few files.
+_MOST = 512
+_LONGEST_SECS = {_HEAD: 10.0, _BODY: 20.0, _READER: 10.0}
 
 
 class Connections:
@@ -51,10 +37,9 @@ class Connections:
     says how many were dropped.
     """
 
-    def __init__(self, limits: ConnectionLimits):
-        self.limits = limits
+    def __init__(self) -> None:
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most = limits.connections
+        self._most = _MOST
         if files != resource.RLIM_INFINITY:
             self._most = min(self._most, files // 2)
         self._open: set[LimitedProtocol] = set()
@@ -121,10 +106,8 @@ class LimitedProtocol(H11Protocol):
     @property
     def longest_secs(self) -> float | None:
         """The longest time for which it may wait; None while a request is answered."""
-        limits = self.open_connections.limits
         self._update()
-        secs = {_HEAD: limits.head_secs, _BODY: limits.body_secs, _READER: limits.stalled_secs}
-        return None if self.waits_for is None else secs[self.waits_for]
+        return None if self.waits_for is None else _LONGEST_SECS[self.waits_for]
 
     def rank(self) -> tuple[bool, bool, float]:
         """Returns a value that is least for the connection to drop first."""
@@ -183,11 +166,8 @@ class LimitedProtocol(H11Protocol):
             self.waits_for, self.since = waits_for, time.monotonic()
 
 
-def server_config(
-    app: Callable[..., Any], limits: ConnectionLimits | None = None
-) -> uvicorn.Config:
-    connections = Connections(limits or ConnectionLimits())
-    protocol = type("_Protocol", (LimitedProtocol,), {"open_connections": connections})
+def server_config(app: Callable[..., Any]) -> uvicorn.Config:
+    protocol = type("_Protocol", (LimitedProtocol,), {"open_connections": Connections()})
     return uvicorn.Config(
         app,
         http=protocol,

@@ -12,12 +12,7 @@ from mtfrun.errors.untrusted import JsonError, parse_json
 
 
 class RequestError(Exception):
-    """A request that is refused.
-
-    Attributes:
-      status: HTTP status code.
-      field: the name of the field that is wrong, if one is.
-    """
+    """A request that is refused, with an HTTP status and the name of a wrong field."""
 
     def __init__(self, message: str, status: int = 400, field: str | None = None):
         super().__init__(message)

@@ -24,7 +24,7 @@ _OPEN = ("/", "/health")
 _HOSTS = ("127.0.0.1", "localhost", "::1")
 _RETRY_SECS = 1
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
-# Seconds, from one step of a small model to the longest answer.
+# From one step of a small model to the longest answer.
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 
 
@@ -38,9 +38,9 @@ def error_response(error: RequestError) -> JSONResponse:
 
 
 class Access:
-    """Refuses requests without the token; without a token those that a foreign page may have sent.
+    """Refuses requests without the token; without a token, those of pages of other sites.
 
-    A page of another site can send requests to this machine, also under a name that it owns.
+    Such a page can send requests to this machine, also under a name that it owns.
     """
 
     def __init__(self, app: ASGIApp, token: str | None):
@@ -112,7 +112,7 @@ class Admission:
             self._running -= 1
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """Returns the body of a request; None if the client goes away."""
+        """Returns None if the client goes away."""
         body = bytearray()
         most = self._limits.body_bytes
         try:

@@ -46,23 +46,17 @@ class Token(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A part of an output.
+    """A part of an output."""
 
-    Attributes:
-      output: the number of the output, in the order of the prompts.
-      tokens: tokens with their log-probabilities, if these are asked for.
-      finish: reason of the end, with the last piece: "stop" for an end or a stop, "length".
-    """
-
-    output: int
+    output: int  # its number, in the order of the prompts
     text: str
     num_tokens: int
-    tokens: Sequence[Token]
-    finish: str | None
+    tokens: Sequence[Token]  # if log-probabilities are requested
+    finish: str | None  # with the last piece: "stop" for an end or a stop text, or "length"
 
 
 class Prepared(NamedTuple):
-    """A request whose prompts are rows of ids, before it is decoded."""
+    """A request with tokenised prompts, before it is decoded."""
 
     generation: Generation
     decoding: Decoding
@@ -115,8 +109,7 @@ class ServedModel:
     ):
         self.experiment, self.name, self.step, self.adapter = experiment, name, step, adapter
         self._chat_template = chat_template
-        # The devices of a mesh wait for each other: two programs that begin in another order on
-        # each of them would wait for ever.
+        # The devices of a mesh wait for each other: programs in different orders would deadlock.
         device = threading.Lock() if experiment.mesh.is_distributed else contextlib.nullcontext()
         self.worker = BatchWorker(device, places[-1])
         self.inference = experiment.inference
@@ -131,13 +124,11 @@ class ServedModel:
         self._cached_classification = functools.lru_cache(_CACHED)(self._make_classification)
 
     def compile(self) -> None:
-        """Runs the programs of the shared batch once, before the threads run."""
         if self._batch is not None:
             self._batch.compile()
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Has the threads running inside."""
         for thread in self._threads:
             thread.start()
         try:
@@ -158,12 +149,10 @@ class ServedModel:
 
     @property
     def decoding(self) -> Decoding:
-        """The inference; InputError if the model makes no text."""
         return require(self.inference, Decoding, self.name, "use /classify")
 
     @property
     def classification(self) -> Classification:
-        """The inference; InputError if the model does not classify images."""
         return require(self.inference, Classification, self.name, "use /v1/completions")
 
     async def prepare(self, generation: Generation) -> Prepared:
@@ -214,9 +203,8 @@ class ServedModel:
             row = prompt_format.row_of(np.array(prompt, np.int32))
         if row.truncated:
             raise RequestError(
-                f"a prompt has {row.read + row.truncated:,} tokens, and the model reads"
-                f" {row.read:,} with up to {decoding.decode_length:,} tokens of output: shorten it,"
-                " or ask for fewer with max_tokens",
+                f"a prompt has {row.read + row.truncated:,} tokens, and the model reads "
+                f"{row.read:,} before {decoding.decode_length:,} of output: reduce max_tokens",
                 field="prompt",
             )
         if not row.prefix and not decoding.model.predicts_first_id:
@@ -300,7 +288,6 @@ class ServedModel:
             yield Piece(number, text, result.tokens, (), finish)
 
     async def scores(self, pairs: list[tuple[bytes, bytes]]) -> Sequence[Score]:
-        """Returns the likelihood of each target given its input."""
         return await self.worker.run("score", self.decoding.scoring, pairs)
 
     async def vectors(self, texts: list[str] | list[list[int]]) -> tuple[list[np.ndarray], int]:
@@ -318,7 +305,6 @@ class ServedModel:
         return TextVectors(self.experiment, decoding.batch_size, decoding.prompt_format)
 
     async def classify_texts(self, texts: list[str]) -> Sequence[Prediction]:
-        """Returns the most probable label of each text."""
         prompt_format = self.decoding.prompt_format
         if not isinstance(prompt_format, TextClassificationPrompts):
             raise RequestError(f"{self.name} does not classify texts: use /v1/completions", 404)
@@ -331,7 +317,7 @@ class ServedModel:
         return await self.worker.run("classify", classify, texts)
 
     async def classify_images(self, images: list[bytes], top_k: int | None) -> Sequence[Prediction]:
-        """Returns the most probable classes of each image, a file of a known format."""
+        """images: contents of files."""
         settings = {} if top_k is None else {"top_k": top_k}
         classification = self._cached_classification(tuple(settings.items()))
         pixels = await _read_images(classification.data, images)
@@ -339,11 +325,10 @@ class ServedModel:
 
     @property
     def segmentation(self) -> Segmentation:
-        """The inference; InputError if the model does not segment images."""
         return require(self.inference, Segmentation, self.name, "use /classify")
 
     async def segment_images(self, images: list[bytes]) -> Sequence[np.ndarray]:
-        """Returns the mask of each image, a file of a known format: uint8 [rows, cols]."""
+        """Returns masks uint8 [rows, cols]; images: contents of files."""
         pixels = await _read_images(self.segmentation.data, images)
         return await self.worker.run("segment", self.segmentation, pixels)
 
@@ -352,10 +337,7 @@ class ServedModel:
 
     def _make_decoding(self, key: _Key) -> Decoding:
         if key.is_chat and self._chat_template is None:
-            raise RequestError(
-                "the run has no chat template: start the server with --chat_template=chatml, or a "
-                "template's file"
-            )
+            raise RequestError("there is no chat template: start with --chat_template=chatml")
         chat = {"chat": self._chat_template} if key.is_chat else {}
         search, added = self.decoding.search, key.controls
         controls = dataclasses.replace(

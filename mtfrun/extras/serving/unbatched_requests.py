@@ -6,6 +6,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -75,14 +76,12 @@ class BatchWorker:
         """Returns whether the jobs have a result, or their only one an error."""
         try:
             with self._device:
-                results = jobs[0].compute([x for job in jobs for x in job.inputs])
+                results = iter(jobs[0].compute([x for job in jobs for x in job.inputs]))
         except Exception as error:
             if len(jobs) > 1:
                 return False
             jobs[0].result.set_exception(error)
             return True
-        begin = 0
         for job in jobs:
-            job.result.set_result(results[begin : begin + len(job.inputs)])
-            begin += len(job.inputs)
+            job.result.set_result(list(itertools.islice(results, len(job.inputs))))
         return True

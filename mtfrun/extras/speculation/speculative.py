@@ -63,12 +63,9 @@ class Proposer(Protocol):
 
 
 class Speculation(NamedTuple):
-    """Hypotheses, and how each row was decoded.
+    """Hypotheses, and for each row {batch} int32 the numbers of ids and of the model's steps.
 
-    Attributes:
-      tokens: {batch} int32, the number of ids that were decoded, an end included.
-      steps: {batch} int32, the number of the model's steps that decoded them: one id each, and the
-        accepted proposals.
+    A step decodes one id and the accepted proposals; an end counts.
     """
 
     hypotheses: Hypotheses
@@ -174,15 +171,14 @@ def _advance(
     logits, state = step(_read(progress, proposals, length, block), positions, progress.state)
     logits = mtf.to_float(logits)
     (vocab,) = logits.shape - shape
-    # Each position is preceded by proposals: if one of them is wrong, what follows is not taken.
+    # Positions after a wrong proposal are not taken.
     ids = with_block(progress.ids, proposals, position, block.size)
     guided = _advance_guide(prompts, progress.guided, proposals, is_forced, block)
     processed = prompts.process(logits, ids, positions, guided)
     tokens = mtf.where(is_forced, forced, choose(processed, positions))
     guided = prompts.rules.advance(guided, tokens, mtf.logical_not(is_forced))
     log_probs = mtf.gather(logits, tokens, vocab) - mtf.reduce_logsumexp(logits, vocab)
-    # A row takes tokens up to the first one that was not proposed, or ends it: later ones were
-    # chosen after another id.
+    # A row takes tokens up to the first that was not proposed or ends it.
     is_end = prompts.is_end(tokens, positions, guided)
     is_last = mtf.logical_or(mtf.not_equal(tokens, proposals), is_end)
     has_ended = mtf.cumsum(mtf.cast(is_last, tf.int32), block, exclusive=True)

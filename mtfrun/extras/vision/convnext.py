@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -103,13 +102,12 @@ class ConvNextStages:
     """Sizes of the stages, of which all but the first halve rows and cols.
 
     Attributes:
-      stage_sizes: the number of blocks of each stage.
-      widths: d_model of each stage.
+      stage_sizes: numbers of blocks.
+      widths: sizes of d_model.
       patch_size: rows and cols of the patches that become the first stage's pixels.
       drop_rate: rate of the last block, see `ConvNextBlock`; it grows linearly from 0.
       block: a class, called as `block(mesh, d_model, blocking, dtypes, drop_rate=...)`.
-      rematerialise: whether the values inside of blocks are computed again in the backward pass
-        instead of stored: less memory, the time of one more forward pass.
+      rematerialise: recompute blocks in the backward pass instead of storing their values.
     """
 
     stage_sizes: Sequence[int] = (3, 3, 9, 3)
@@ -131,8 +129,8 @@ class ConvNextStages:
 
     @property
     def total_stride(self) -> int:
-        """Pixels of an image by rows of the last stage."""
-        return self.patch_size * math.prod(Downsampling.size for _ in self.widths[1:])
+        """Pixels of an image per row of the last stage."""
+        return self.patch_size * Downsampling.size ** (len(self.widths) - 1)
 
     def layers(
         self, mesh: mtf.Mesh, blocking: Blocking, dtypes: mtf.DTypePolicy

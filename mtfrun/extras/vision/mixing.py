@@ -70,8 +70,7 @@ def mixing_coefficients(weights: mtf.Tensor, key: mtf.Key, alpha: float) -> mtf.
     """Returns the coefficient of every image in its mixture, drawn from Beta(alpha, alpha).
 
     It is the paper's lambda, {batch} float32; the previous image has 1 - lambda. Images of weight
-    0, padding, are not mixed into other images. At alpha = 1 coefficients are uniform; near 0
-    mixtures are nearly one of the two images.
+    0, padding, are not mixed into other images.
     """
     (batch,) = weights.shape.dims
     quantiles = mtf.Dimension("quantiles", _NUM_QUANTILES)

@@ -63,8 +63,13 @@ class VisionTransformer(ImageClassifier):
         self.softmax = Dense(mesh, [self._d_model], [self._classes])
 
     def _classify(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
-        patches = self.patches(self._cut(images), call)
-        batch = patches.shape[0]
+        if images.shape.dims[1:] != self._image.dims:
+            raise InputError(f"images are {images.shape}, and the model is for {self._image}")
+        x = cut_into_patches(images, self._patch_size)
+        batch, rows, cols, *inside = x.shape.dims
+        # Patches row by row.
+        x = mtf.reshape(x, [batch, mtf.Dimension("length", rows.size * cols.size), *inside])
+        patches = self.patches(x, call)
         first = mtf.broadcast(
             mtf.cast(self.first, patches.dtype), [batch, self._first, self._d_model]
         )
@@ -74,12 +79,3 @@ class VisionTransformer(ImageClassifier):
         x = self.encoder_stack(x, sequence)
         vector = mtf.reduce_first(x, x.shape.get_dim_by_name("length"))
         return self.softmax(mtf.to_float(vector), call)
-
-    def _cut(self, images: mtf.Tensor) -> mtf.Tensor:
-        """Returns {batch, length, patch_row, patch_col, channels}: patches row by row."""
-        batch, *image = images.shape.dims
-        if image != list(self._image.dims):
-            raise InputError(f"images are {image}, and the model is for {self._image.dims}")
-        x = cut_into_patches(images, self._patch_size)
-        _, rows, cols, *inside = x.shape.dims
-        return mtf.reshape(x, [batch, mtf.Dimension("length", rows.size * cols.size), *inside])

@@ -147,7 +147,7 @@ def test_a_mistake_about_stored_logits_is_one_line(
         "replaces path and has no vectors": [*train, "--gin.Teacher.hidden_weight=1.0"],
         "is not empty: name a new": [*store, f"--to={logits}"],
         "--top_k is 500": [*store, f"--to={tmp_path}/new", "--top_k=500"],
-        "needs a directory to write": store,
+        "data logits needs --to=": store,
     }
     for message, command in lines.items():
         assert message in error_line(mtfrun_here(*command))

@@ -20,13 +20,11 @@ from starlette.routing import Route
 
 from mtfrun.display import progress
 from mtfrun.extras.serving import connections
-from mtfrun.extras.serving.connections import ConnectionLimits, server_config
+from mtfrun.extras.serving.connections import server_config
 from mtfrun.extras.serving.generation import Limits
 from mtfrun.extras.serving.middleware import Access, Admission
 
 SECS = 0.4
-LIMITS = ConnectionLimits(connections=60, head_secs=SECS, body_secs=SECS, stalled_secs=SECS)
-PATIENT = ConnectionLimits(connections=60)
 HEAD = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer secret\r\n"
 HALF_HEAD = HEAD.format("/x")
 HALF_BODY = HEAD.format("/x") + "Content-Length: 9\r\n\r\nabc"
@@ -58,7 +56,7 @@ async def _slow(_: Request) -> Response:
 
 
 @contextlib.contextmanager
-def _server(limits: ConnectionLimits, requests: int = 64) -> Iterator[int]:
+def _server(requests: int = 64) -> Iterator[int]:
     paths = {"/x": _answer, "/endless": _endless, "/slow": _slow}
     app = Starlette(
         routes=[Route(path, answer, methods=["POST"]) for path, answer in paths.items()],
@@ -69,7 +67,7 @@ def _server(limits: ConnectionLimits, requests: int = 64) -> Iterator[int]:
     )
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(server_config(app, limits))
+        server = uvicorn.Server(server_config(app))
         thread = threading.Thread(target=lambda: server.run(sockets=[listener]))
         thread.start()
         while not server.started:
@@ -85,8 +83,16 @@ def _server(limits: ConnectionLimits, requests: int = 64) -> Iterator[int]:
 def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     lines: list[str] = []
     monkeypatch.setattr(connections, "_CHECK_SECS", 0.05)
+    monkeypatch.setattr(connections, "_MOST", 60)
     monkeypatch.setattr(progress, "note", lines.append)
     return lines
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        connections, "_LONGEST_SECS", dict.fromkeys(connections._LONGEST_SECS, SECS)
+    )
 
 
 def _connect(port: int, text: str) -> socket.socket:
@@ -113,11 +119,7 @@ def _client(port: int) -> Iterator[Callable[..., bytes]]:
 
 @pytest.mark.parametrize("text", ["", HALF_HEAD, HALF_BODY, WITHOUT_TOKEN])
 def test_requests_are_answered_beside_many_half_ones(lines: list[str], text: str) -> None:
-    with (
-        _server(PATIENT, requests=4) as port,
-        _client(port) as ask,
-        contextlib.ExitStack() as stack,
-    ):
+    with _server(requests=4) as port, _client(port) as ask, contextlib.ExitStack() as stack:
         assert ask() == b"body"
         for _ in range(200):
             stack.enter_context(_connect(port, text))
@@ -132,10 +134,11 @@ def test_requests_are_answered_beside_many_half_ones(lines: list[str], text: str
     ("text", "reason"),
     [(HALF_HEAD, "whole head"), (HALF_BODY, "whole body"), (UNREAD, "read nothing")],
 )
+@pytest.mark.usefixtures("short_waits")
 def test_a_client_that_sends_or_reads_slowly_is_dropped(
     lines: list[str], text: str, reason: str
 ) -> None:
-    with _server(LIMITS) as port, _connect(port, text) as connection:
+    with _server() as port, _connect(port, text) as connection:
         start = time.monotonic()
         with contextlib.suppress(OSError):
             while time.monotonic() - start < 10:
@@ -146,15 +149,16 @@ def test_a_client_that_sends_or_reads_slowly_is_dropped(
     assert len(lines) == 1 and reason in lines[0]
 
 
+@pytest.mark.usefixtures("short_waits")
 def test_a_long_stream_is_not_cut_and_its_connection_stays(lines: list[str]) -> None:
-    with _server(LIMITS) as port, _client(port) as ask:
+    with _server() as port, _client(port) as ask:
         assert ask("/slow") == b"part " * 6
         assert ask() == b"body"
     assert not lines
 
 
 def test_a_connection_with_more_requests_before_an_answer_is_closed(lines: list[str]) -> None:
-    with _server(PATIENT) as port, _connect(port, ONE * 50) as connection:
+    with _server() as port, _connect(port, ONE * 50) as connection:
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
     assert answer.count(b"HTTP/1.1 200") == 1
 
@@ -165,7 +169,7 @@ def test_a_wrong_body_ends_the_request_without_a_traceback(
     path: str, token: str, lines: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     head = HEAD.format(path).replace("secret", token) + "Transfer-Encoding: chunked\r\n\r\n"
-    with _server(PATIENT) as port:
+    with _server() as port:
         with _connect(port, head + "-1\r\n") as connection:
             assert connection.recv(100).startswith(b"HTTP/1.1 400")
         with _connect(port, head) as connection:

@@ -153,7 +153,7 @@ def test_a_disc_is_as_wide_as_high_and_a_rectangle_fills_its_box() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sizes": (8,)}, "must be rows and cols, or depth"),
+        ({"sizes": (8,)}, "must be .depth,. rows and cols"),
         ({"sizes": (8, 0)}, "sizes"),
         ({"max_shapes": 0}, "max_shapes"),
         ({"noise": -1.0}, "noise"),

@@ -47,13 +47,6 @@ def test_rows_are_images_value_by_value() -> None:
     }
 
 
-def test_an_epoch_has_every_image_once() -> None:
-    batches = DATA.train(NUM_IMAGES, seed=3)
-    first, second = next(batches)["targets"], next(batches)["targets"]
-    assert sorted(first[:, 0]) == sorted(second[:, 0]) == list(range(NUM_IMAGES))
-    assert np.any(first != second)
-
-
 def test_rows_may_have_the_labels_of_their_images() -> None:
     data = dataclasses.replace(DATA, with_labels=True)
     assert data.model_arguments() == {"vocabulary_size": 256, "num_classes": 2}

@@ -8,17 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from mtfrun import mtf, optim
-from mtfrun.data import Infeed
+from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.experiment import ModelMetrics
 from mtfrun.extras.vision import SegmentationLoss, SegmentationModel, UNet, soft_dice
 from mtfrun.layers import Call
 from mtfrun.models import Loss
 from mtfrun.models.resnet import CONFUSION_MATRIX, ImageInput
-from mtfrun.training import TrainState, train_steps_function
 from tests.extras.vision.small_unet import (
     IMAGES,
     NUM_CLASSES,
@@ -60,34 +56,6 @@ def test_a_layout_changes_neither_loss_nor_gradients(
 def test_rematerialisation_changes_nothing() -> None:
     recomputed = _step(ONE_DEVICE, "", IMAGES, rematerialise=True)
     assert_same_step(recomputed, _step(ONE_DEVICE, "", IMAGES))
-
-
-def _train(mesh_shape: str, layout: str) -> tuple[np.ndarray, dict[str, float], Any]:
-    """Returns the losses of three steps, an evaluation after them, and the variables."""
-    mesh = mtf.Mesh(mesh_shape, layout)
-    model = small_unet(mesh)
-    state = TrainState(model, optim.Momentum(0.1), mesh, seed=1)
-    state.initialize()
-    batches = [segmented_batch(seed=seed) for seed in range(3)]
-    features = Infeed(iter(batches), mesh, shapes_of()).next(3)
-    assert features is not None
-    steps = mtf.constant(mesh, 3, dtype=tf.int32)
-    record = mtf.to_numpy(train_steps_function(state)(features, steps))
-    metrics = ModelMetrics(model, mesh)(Infeed(iter(batches), mesh, shapes_of()))
-    return record.objective.total, metrics, mtf.to_numpy(model.named_variables())
-
-
-@pytest.mark.slow
-def test_steps_and_the_evaluation_on_two_times_two_devices_are_those_of_one() -> None:
-    losses, metrics, variables = _train("data:2,model:2", "rows:data;cols:model")
-    expected_losses, expected_metrics, expected_variables = _train(ONE_DEVICE, "")
-    assert expected_losses[-1] < expected_losses[0]
-    assert_close(losses, expected_losses, FLOAT32_MODEL_TOLERANCE)
-    assert metrics.keys() == expected_metrics.keys() == {"loss", "accuracy", "dice_loss"}
-    for name, value in expected_metrics.items():
-        assert_close(metrics[name], value, FLOAT32_MODEL_TOLERANCE)
-    for path, value in expected_variables.items():
-        assert_close(variables[path], value, 1e-3)
 
 
 @pytest.mark.parametrize(

@@ -69,10 +69,7 @@ class ImageSampling(Inference):
         *,
         labels: Sequence[str] = (),
     ) -> list[list[np.ndarray]]:
-        """Returns `num_outputs` images, uint8 [rows, cols, channels], for each of the same size.
-
-        labels: the name of the class of each image, where the data have labels.
-        """
+        """Returns `num_outputs` images, uint8 [rows, cols, channels], for each of the same size."""
         beginnings = [image[: self.kept_rows].tobytes() for image in images]
         names = labels if self._data.with_labels else [""] * len(beginnings)
         if len(names) != len(beginnings):
@@ -107,7 +104,7 @@ class ImageSampling(Inference):
     def draw(
         self, inputs: Images, progress: Progress | None = None
     ) -> list[tuple[dict[str, object], list[np.ndarray]]]:
-        """Returns for each input its fields, of which "label" is its class, and its images."""
+        """Returns the fields and the images of each input."""
         separate, all_fields = inputs.separate()
         images = list(separate)
         labels = [str(fields["label"]) for fields in all_fields if "label" in fields]

@@ -29,11 +29,9 @@ class ImageSize:
 
     @property
     def row_length(self) -> int:
-        """The values of a row."""
         return self.cols * self.channels
 
     def column(self, position: mtf.Tensor) -> mtf.Tensor:
-        """Returns the column of each position, of the same shape."""
         return (position % self.row_length) // self.channels
 
 

@@ -99,18 +99,14 @@ class PixelData(TextData):
         return self.images.class_names if self.with_labels else {}
 
     def prompt(self, first_values: bytes, label: str = "") -> bytes:
-        """Returns the prompt of an image that begins with these values; DataError for no class.
-
-        label: the name of its class, where rows have labels.
-        """
+        """Returns an image's prompt, of a class if rows have labels; DataError for no class."""
         if not self.with_labels:
             return first_values
         names = self.images.label_names
         if label not in names:
-            raise DataError(
-                f'"{label}" is none of the {len(names)} classes {", ".join(names[:10])}'
-                f"{', ...' * (len(names) > 10)}{did_you_mean(label, names)}"
-            )
+            classes = f"{', '.join(names[:10])}{', ...' * (len(names) > 10)}"
+            hint = did_you_mean(label, names)
+            raise DataError(f'"{label}" is none of the {len(names)} classes {classes}{hint}')
         return np.int32(names.index(label)).tobytes() + first_values
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
@@ -164,10 +160,7 @@ class _PixelRows(Rows):
 
 
 class _PromptsWithLabels(LanguageModelPrompts):
-    """A prompt is the index of a class, four bytes, and the first values of an image.
-
-    So are the ids of a row; `prefix` counts the values.
-    """
+    """A prompt, and the ids of a row: a class, four bytes, and the first values of an image."""
 
     has_plain_rows: ClassVar[bool] = False
 
@@ -179,7 +172,6 @@ class _PromptsWithLabels(LanguageModelPrompts):
     def features(
         self, rows: Sequence[PromptRow], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
-        """Returns the features "targets" [batch, length] and "labels" [batch]."""
         labels = np.zeros([batch], np.int32)
         labels[: len(rows)] = [row.ids[0] for row in rows]
         values = [row._replace(ids=row.ids[1:]) for row in rows]

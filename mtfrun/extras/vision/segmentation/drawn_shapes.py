@@ -30,16 +30,15 @@ _CONTRAST = 40
 class DrawnShapes(SegmentationSource):
     """Discs, rectangles and triangles in noise; balls, boxes and tetrahedra in volumes.
 
-    Every image is a function of the settings, its split and its number. The brightness of a shape
-    says nothing about its class. Shapes lie inside of the image and do not overlap: one that would
-    is left out.
+    Every image is a function of the settings, its split and its number. Shapes of random brightness
+    lie inside of the image; one that would overlap another is left out.
 
     Attributes:
       sizes: rows and cols, or depth, rows and cols.
-      num_train: the number of images of "train".
-      num_evaluated: the number of images of "validation", and of "test".
-      max_shapes: tries to draw one in an image, from 1 to so many.
-      noise: the standard deviation of the noise of every pixel, of 255.
+      num_train: number of images of "train".
+      num_evaluated: number of images of "validation", and of "test".
+      max_shapes: maximum number of tries to draw a shape in an image.
+      noise: standard deviation of the noise of every pixel, of 255.
     """
 
     sizes: Sequence[int] = (64, 64)
@@ -56,10 +55,7 @@ class DrawnShapes(SegmentationSource):
         for size in self.sizes:
             check_range("DrawnShapes.sizes", size, COUNT)
         if len(self.sizes) not in _NAMES:
-            raise DataError(
-                f"DrawnShapes.sizes={list(self.sizes)} must be rows and cols, or depth, rows and "
-                "cols"
-            )
+            raise DataError(f"DrawnShapes.sizes={list(self.sizes)} must be [depth,] rows and cols")
 
     @property
     def size(self) -> tuple[int, ...]:
@@ -101,7 +97,7 @@ class DrawnShapes(SegmentationSource):
 
 
 def _draw(label: int, sizes: Sequence[int], generator: np.random.Generator) -> np.ndarray:
-    """Returns which pixels are inside of a random shape of a class; bool of these sizes."""
+    """Returns a bool mask of a random shape of a class."""
     num_dims = len(sizes)
     radius = min(sizes) * generator.uniform(*_RADII)
     centre = [generator.uniform(radius, size - radius) for size in sizes]

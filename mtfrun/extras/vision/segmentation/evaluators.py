@@ -44,10 +44,7 @@ class SegmentationScores(Evaluator):
 
 
 def overlap_scores(counts: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Returns the metrics of `SegmentationScores`.
-
-    counts: pixels [classes, predicted]; names: of the classes, the first is the background.
-    """
+    """counts: pixels [classes, predicted]; names: the classes', first the background."""
     both = np.diag(counts)
     sizes = counts.sum(axis=0) + counts.sum(axis=1)
     metrics: dict[str, float] = {}

@@ -89,7 +89,6 @@ class Segmentation(Inference):
         return Record(record, [file + text], {name: encode_mask(mask)})
 
     def count_pixels(self, mask: np.ndarray) -> dict[str, int]:
-        """Returns the number of pixels by the name of their class."""
         names = self.data.source.class_names
         counts = np.bincount(mask.ravel(), minlength=len(names)).tolist()
         return dict(zip(names, counts, strict=True))
@@ -108,7 +107,7 @@ class Segmentation(Inference):
 
     @functools.cached_property
     def program(self) -> Callable[[mtf.Tensor], tuple[mtf.Tensor, mtf.Tensor]]:
-        """The function from images {batch, ...} to masks, and sums of absolute logits {batch}."""
+        """From images {batch, ...} to masks, and sums of absolute logits {batch}."""
         return mtf.function(self._predict)
 
     def _predict(self, images: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:

@@ -94,13 +94,11 @@ class MaskFolders(SegmentationSource):
         return {"source": type(self).__name__, "settings": settings, "files": files}
 
     def _paths(self, split: str) -> list[tuple[Path, Path]]:
-        """Returns the images of a split and their masks, sorted."""
         check_split(str(self), split, self.splits)
         pairs = self._by_split[split]
         if not pairs:
             raise DataError(
-                f'no image of {self.directory} is in split "{split}", which a hash of its path '
-                "decides: add more, or give directories per split: "
+                f'no image of {self.directory} is in split "{split}": give directories per split, '
                 "{'train': 'cells/train', 'validation': 'cells/val'}"
             )
         return pairs

@@ -85,7 +85,7 @@ class SegmentationLoss:
 
 
 class SegmentationModel(Model):
-    """A model that gives every pixel of features["images"] a logit for each class.
+    """A model with a logit of each class for every pixel.
 
     Features: "images" {batch, *spatial, channels}, uint8 or floats that are normalised already, its
     spatial dimensions {rows, cols} or {depth, rows, cols}; "masks" {batch, *spatial}, the class of
@@ -123,11 +123,7 @@ class SegmentationModel(Model):
         return [["images"]]
 
     def loss(self, features: Features, *, training: bool, key: mtf.Key | None = None) -> Loss:
-        """Returns the loss of all images that are not padding, see `SegmentationLoss`.
-
-        Outside of training the metrics also have "confusion_matrix" {classes, predicted}, in
-        pixels.
-        """
+        """Evaluation metrics have also "confusion_matrix" {classes, predicted}, in pixels."""
         collector = Collector()
         call = Call(training=training, key=key, collector=collector)
         masks, weights = mtf.to_int32(features["masks"]), mtf.to_float(features["weights"])
@@ -141,14 +137,14 @@ class SegmentationModel(Model):
         return loss.with_collected(collector)
 
     def logits(self, features: Features) -> mtf.Tensor:
-        """Returns the logits {batch, *spatial, classes} of features["images"]; float32."""
+        """Returns {batch, *spatial, classes} float32."""
         images = self._image_input.normalise(features["images"])
         return mtf.to_float(self._segment(images, Call()))
 
     def _augment(
         self, images: mtf.Tensor, masks: mtf.Tensor, call: Call
     ) -> tuple[mtf.Tensor, mtf.Tensor]:
-        """Returns images and masks that have moved alike; new pixels are background."""
+        """Moves images and masks alike; new pixels are background."""
         if not call.training or not self._image_input.augments:
             return images, masks
         channels = images.shape.dims[-1]

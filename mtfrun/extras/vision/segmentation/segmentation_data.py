@@ -100,11 +100,9 @@ class SegmentationData(Data):
         return every_row(self.rows(split), batch)
 
     def rows(self, split: str) -> Rows:
-        """Returns the images of a split in order."""
         return _SegmentationRows(self.source, split, self.source.count(split))
 
     def images(self, split: str) -> Iterator[SegmentedImage]:
-        """Yields the images of a split in order, with their masks."""
         for number in range(self.source.count(split)):
             yield self.source.example(split, number)
 

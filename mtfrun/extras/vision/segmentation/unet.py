@@ -80,8 +80,7 @@ class UNetStages:
       num_convolutions: number of convolutions in every block.
       norm: the class of all norms, called as `norm(mesh, [filters], dtypes)`, such as
         layers.BatchNorm or layers.LayerNorm.
-      rematerialise: whether the values inside of blocks are computed again in the backward pass
-        instead of stored: less memory, the time of one more forward pass.
+      rematerialise: recompute blocks in the backward pass instead of storing their values.
     """
 
     widths: Sequence[int] = (16, 32, 64, 128)

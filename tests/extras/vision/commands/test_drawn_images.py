@@ -147,14 +147,3 @@ def test_a_class_that_cannot_be_drawn_is_one_line(
     process = mtfrun_here(*_decode(trained_with_labels, *flags))
     assert "kept_rows=2 are rows of images, and the inputs are labels" in error_line(process)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_run_says_what_to_do_where_there_is_no_dataset(
-    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-    flags = ["--gin_file=runs/cifar10.gin", f"--model_dir={tmp_path / 'run'}"]
-    line = error_line(mtfrun_here("train", *flags))
-    assert f'TFDS dataset "cifar10" is not prepared in {tmp_path / "tfds"}' in line
-    assert f"tfds build cifar10 --data_dir={tmp_path / 'tfds'}" in line
-    assert not (tmp_path / "run").exists()
