@@ -54,7 +54,7 @@ def make_app(model: ServedModel, limits: Limits, token: str | None) -> Starlette
     """Returns the application; with a token requests must have it, else come from this machine."""
     routes = _Routes(model, limits)
     return Starlette(
-        routes=routes.list(),
+        routes=routes.table(),
         middleware=[
             Middleware(Counting, routes.metrics),
             Middleware(Access, token),
@@ -76,7 +76,7 @@ class _Routes:
         self._model, self._limits = model, limits
         self.metrics = Metrics(model)
 
-    def list(self) -> list[Route]:
+    def table(self) -> list[Route]:
         return [
             Route("/", self._page),
             Route("/health", self._health),
