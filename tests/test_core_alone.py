@@ -23,7 +23,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mtfrun\nVersion: 0.0\n")
     (info / "entry_points.txt").write_text(
-        "[mtfrun.exporters]\nsafetensors = mtfrun.cli.commands.export:SafetensorsExporter\n"
+        "[mtfrun.exporters]\ntensorflow = mtfrun.cli.commands.export:TensorFlowExporter\n"
     )
     return folder
 

@@ -45,7 +45,7 @@ Trains, evaluates and runs models that gin files describe, on one device or on a
   mtfrun launch -n 2 -- train --gin_file=... --model_dir=/tmp/run
   mtfrun config show --gin_file=runs/quickstart.gin
   mtfrun checkpoints list --model_dir=/tmp/run
-  mtfrun export --model_dir=/tmp/run --to=/models/mine --format=safetensors
+  mtfrun export --model_dir=/tmp/run --to=/models/mine --format=tensorflow
   source <(mtfrun --completion bash)    completes commands, flags and gin files; zsh, fish as well
 
 mtfrun help COMMAND, or mtfrun COMMAND --help, explains a command; mtfrun version is the version.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 
 import numpy as np
@@ -20,36 +19,6 @@ def export(run: pathlib.Path, target: pathlib.Path, form: str, *flags: str) -> N
     assert process.returncode == 0, process.stderr.decode()
 
 
-def _tensors(file: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Returns the float32 tensors of a file of safetensors, and its metadata."""
-    content = file.read_bytes()
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    metadata = header.pop("__metadata__")
-    tensors = {}
-    for name, entry in header.items():
-        first, last = entry["data_offsets"]
-        values = np.frombuffer(content[start + first : start + last], np.float32)
-        tensors[name] = values.reshape(entry["shape"])
-    return tensors, metadata
-
-
-def test_safetensors_hold_all_variables_by_path(
-    language_model_run: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    export(language_model_run, tmp_path / "all", "safetensors")
-    export(language_model_run, tmp_path / "parts", "safetensors", "--max_shard_size=20KB")
-    values = values_of_run(RunDirectory(language_model_run)).values
-    for name in ("all", "parts"):
-        files = sorted((tmp_path / name).glob("*.safetensors"))
-        assert (len(files) == 1) == (name == "all")
-        tensors = {path: x for file in files for path, x in _tensors(file)[0].items()}
-        assert set(tensors) == set(values)
-        for path, value in values.items():
-            np.testing.assert_array_equal(tensors[path], value)
-    assert _tensors(tmp_path / "all/model.safetensors")[1]["global_step"] == "2"
-
-
 def test_a_checkpoint_of_tensorflow_holds_all_variables_by_path(
     language_model_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -62,11 +31,10 @@ def test_a_checkpoint_of_tensorflow_holds_all_variables_by_path(
         np.testing.assert_array_equal(reader.get_tensor(path), value)
 
 
-@pytest.mark.parametrize("form", ["safetensors", "tensorflow"])
 def test_a_full_disk_is_one_line_and_leaves_nothing(
-    form: str, language_model_run: pathlib.Path, tmp_path: pathlib.Path
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    assert_refused_by_a_full_disk(language_model_run, tmp_path, form, 1000)
+    assert_refused_by_a_full_disk(language_model_run, tmp_path, "tensorflow", 1000)
 
 
 def assert_refused_by_a_full_disk(
@@ -96,6 +64,6 @@ def test_a_directory_that_holds_something_is_refused(
     language_model_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    flags = [f"--model_dir={language_model_run}", f"--to={tmp_path}", "--format=safetensors"]
+    flags = [f"--model_dir={language_model_run}", f"--to={tmp_path}", "--format=tensorflow"]
     assert "is not empty" in error_line(mtfrun_here("export", *flags))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -17,7 +17,7 @@ from mtfrun.cli.command import (
     settings_of,
 )
 from mtfrun.configuration.entry_points import load_entry_points
-from mtfrun.display.formats import parse_size, wrap_lines
+from mtfrun.display.formats import wrap_lines
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 
@@ -27,37 +27,11 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Writes the model of a run for other programs.
 
-  mtfrun export --model_dir=/tmp/run --to=/models/mine --format=safetensors
+  mtfrun export --model_dir=/tmp/run --to=/models/mine --format=tensorflow
 
 LoRA of a run of adapters, or of --adapter, is merged into the weights, but for a format of LoRA.
 
 --to must be a new directory; it appears when it is complete."""
-
-
-def add_shard_size(parser: argparse.ArgumentParser) -> None:
-    """Adds the flag that `shard_size` reads, for formats with files of weights."""
-    parser.add_argument(
-        "--max_shard_size",
-        help="the size of the largest file of weights, such as 5GB or 200MB; 50GB by default, or "
-        "the files that were imported",
-        metavar="SIZE",
-    )
-
-
-def shard_size(flags: argparse.Namespace) -> int | None:
-    return None if flags.max_shard_size is None else parse_size(flags.max_shard_size)
-
-
-class SafetensorsExporter:
-    description = "model.safetensors, all variables by their path, for any model"
-
-    def add_flags(self, parser: argparse.ArgumentParser) -> None:
-        add_shard_size(parser)
-
-    def export(self, run: ExportedRun, directory: pathlib.Path, flags: argparse.Namespace) -> None:
-        from mtfrun.experiment.conversion.plain_files import export_safetensors
-
-        export_safetensors(directory, run.values(), shard_size(flags))
 
 
 class TensorFlowExporter:
@@ -67,7 +41,7 @@ class TensorFlowExporter:
         del parser
 
     def export(self, run: ExportedRun, directory: pathlib.Path, flags: argparse.Namespace) -> None:
-        from mtfrun.experiment.conversion.plain_files import export_tensorflow
+        from mtfrun.experiment.conversion.exporter import export_tensorflow
 
         del flags
         export_tensorflow(directory, run.values())

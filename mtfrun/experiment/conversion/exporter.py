@@ -3,14 +3,77 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import pathlib
-from typing import Protocol
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
 
+import numpy as np
+import tensorflow as tf
+
+from mtfrun import layers, mtf
+from mtfrun.checkpoints import Manifest
+from mtfrun.checkpoints.values import CheckpointValues
 from mtfrun.experiment.adapters import find_adapter, is_of_adapters
-from mtfrun.experiment.conversion.plain_files import RunValues, merged_values, values_of_run
+from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.runs.opening import build_run, restore_model
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.rundir import RunDirectory
+
+
+class RunValues(NamedTuple):
+    step: int
+    values: Mapping[str, np.ndarray]
+
+
+def values_of_run(run: RunDirectory, checkpoint: int | str | None = None) -> RunValues:
+    """Reads averages where there are any.
+
+    The checkpoint is a step, "best", or "latest" or None for the newest good one.
+    """
+    run.require()
+    checkpoints = run.checkpoints()
+    checkpoints.require()
+    directory = pathlib.Path(run.path, "checkpoints")
+
+    def read(manifest: Manifest) -> RunValues:
+        stored = CheckpointValues(directory, manifest)
+        values = {}
+        for path in manifest.variables:
+            root, _, name = path.partition("/")
+            if root == "model":
+                average = f"averages/{name}"
+                values[name] = stored[average if average in manifest.variables else path]
+        return RunValues(manifest.step, values)
+
+    return checkpoints.read(checkpoints.named_step(checkpoint), read)
+
+
+def _merge_adapters(experiment: Experiment, step: int) -> RunValues:
+    model = experiment.model
+    layers.merge_low_rank(model)
+    named = model.named_variables()
+    base = model.base_variables()
+    remaining = sorted(named.keys() - base.keys())
+    if remaining:
+        raise ConversionError(
+            f"{type(model.adapters[0]).__name__} is no change of weights: {remaining[0]} has no "
+            "place in them; export it with --format=saved_model"
+        )
+    return RunValues(step, mtf.to_numpy(base))
+
+
+def export_tensorflow(directory: pathlib.Path, run: RunValues) -> None:
+    """Writes model.ckpt-STEP: "embedding/table", ... and "global_step", without Python objects."""
+    values: dict[str, np.ndarray] = {**run.values, "global_step": np.asarray(run.step, np.int64)}
+    prefix = f"model.ckpt-{run.step}"
+    tf.raw_ops.SaveV2(
+        prefix=str(directory / prefix),
+        tensor_names=list(values),
+        shape_and_slices=[""] * len(values),
+        tensors=[tf.constant(value) for value in values.values()],
+    )
+    text = f'model_checkpoint_path: "{prefix}"\nall_model_checkpoint_paths: "{prefix}"\n'
+    (directory / "checkpoint").write_text(text, encoding="utf-8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +104,7 @@ class ExportedRun:
         """Returns the model's values by path, with LoRA merged into them."""
         if not self.has_adapters:  # no model is built
             return values_of_run(self.run, self.checkpoint)
-        return merged_values(*self.restore())
+        return _merge_adapters(*self.restore())
 
 
 class Exporter(Protocol):

@@ -156,11 +156,11 @@ def _save(
     _check_values(values, variables)
     values["step"] = np.asarray(imported.step, np.int64)
     metadata = {"data_position": 0, "seed": 0, "versions": run_versions(), **imported.metadata}
-    run.checkpoints().save(
-        imported.step,
-        {path: _variable(path, variable, values) for path, variable in variables.items()},
-        metadata=metadata,
-    )
+    stored = {}
+    for path, spec in variables.items():
+        value = values.get(path, np.zeros(spec.shape.to_integer_list))
+        stored[path] = tf.Variable(np.asarray(value).astype(spec.dtype.as_numpy_dtype))
+    run.checkpoints().save(imported.step, stored, metadata=metadata)
 
 
 def _check_values(values: Mapping[str, np.ndarray], variables: Mapping[str, mtf.Variable]) -> None:
@@ -173,10 +173,3 @@ def _check_values(values: Mapping[str, np.ndarray], variables: Mapping[str, mtf.
         sizes = variables[path].shape.to_integer_list
         if list(value.shape) != sizes:
             raise ConversionError(f"{path} has sizes {list(value.shape)}, not {sizes}")
-
-
-def _variable(path: str, spec: mtf.Variable, values: Mapping[str, np.ndarray]) -> tf.Variable:
-    value = values.get(path)
-    if value is None:
-        value = np.zeros(spec.shape.to_integer_list, spec.dtype.as_numpy_dtype)
-    return tf.Variable(np.asarray(value).astype(spec.dtype.as_numpy_dtype))

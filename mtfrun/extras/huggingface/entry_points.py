@@ -6,7 +6,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from mtfrun.cli.commands.export import add_shard_size, shard_size
+from mtfrun.display.formats import parse_size
 from mtfrun.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,14 +47,37 @@ class PeftImporter:
         return read_peft(path, base)
 
 
-class HuggingFaceExporter:
+class SafetensorsExporter:
+    description = "model.safetensors, all variables by their path, for any model"
+
+    def add_flags(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument(
+            "--max_shard_size",
+            help="the size of the largest file of weights, such as 5GB or 200MB; 50GB by default, "
+            "or the files that were imported",
+            metavar="SIZE",
+        )
+
+    def export(self, run: ExportedRun, directory: pathlib.Path, flags: argparse.Namespace) -> None:
+        from mtfrun.extras.huggingface.safetensors_file import shards_by_size, write_shards
+
+        step, values = run.values()
+        shards = shards_by_size(values, _shard_size(flags))
+        write_shards(directory, shards, {"format": "np", "global_step": str(step)})
+
+
+def _shard_size(flags: argparse.Namespace) -> int | None:
+    return None if flags.max_shard_size is None else parse_size(flags.max_shard_size)
+
+
+class HuggingFaceExporter(SafetensorsExporter):
     description = (
         "a folder that transformers loads, with its tokenizer: for imported models, and for models "
         "of models/t5.1.0.gin, t5.1.1.gin, gpt2.gin and llama.gin that were trained here"
     )
 
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
-        add_shard_size(parser)
+        super().add_flags(parser)
         parser.add_argument(
             "--weights_only",
             action="store_true",
@@ -67,7 +90,7 @@ class HuggingFaceExporter:
 
         allowed = run.settings.allowed_imports
         origin = origin_of_run(run.config_run, allowed, weights_only=flags.weights_only)
-        export_folder(directory, run.values().values, origin, shard_size(flags))
+        export_folder(directory, run.values().values, origin, _shard_size(flags))
 
 
 class PeftExporter:

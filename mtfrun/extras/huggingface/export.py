@@ -15,20 +15,19 @@ from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.data import Vocabulary
 from mtfrun.errors.untrusted import parse_json
 from mtfrun.experiment.conversion.importer import ConversionError
-from mtfrun.experiment.conversion.safetensors_file import (
-    DTYPES,
-    FLOATS,
-    INDEX,
-    MAX_SHARD_BYTES,
-    SINGLE,
-    shards_by_size,
-    write_shards,
-)
 from mtfrun.experiment.runs import settings as run_settings
 from mtfrun.experiment.runs.opening import build
 from mtfrun.extras.huggingface.families import FAMILIES, family_of
 from mtfrun.extras.huggingface.family import Family, ModelDescription
 from mtfrun.extras.huggingface.origin import Origin, read_origin
+from mtfrun.extras.huggingface.safetensors_file import (
+    DTYPES,
+    FLOATS,
+    INDEX,
+    SINGLE,
+    shards_by_size,
+    write_shards,
+)
 from mtfrun.extras.huggingface.tables.folder import CONFIG, GENERATION_CONFIG
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import TensorTable
@@ -200,7 +199,7 @@ def export_folder(
     if reuse:
         shards = {file: {n: tensors[n] for n in names} for file, names in origin.shards.items()}
     else:
-        shards = shards_by_size(tensors, max_shard_bytes or MAX_SHARD_BYTES)
+        shards = shards_by_size(tensors, max_shard_bytes)
     files = {name: content for name, content in origin.files.items() if name != INDEX or reuse}
     write_shards(directory, shards, origin.metadata)
     for name, content in files.items():

@@ -10,10 +10,10 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.experiment.conversion.importer import ConversionError, Imported
-from mtfrun.experiment.conversion.safetensors_file import FLOATS, INDEX, SINGLE
 from mtfrun.extras.huggingface.families import family_of
 from mtfrun.extras.huggingface.family import Family, Processor
 from mtfrun.extras.huggingface.origin import origin_of
+from mtfrun.extras.huggingface.safetensors_file import FLOATS, INDEX, SINGLE
 from mtfrun.extras.huggingface.tables.folder import CONFIG, Folder, is_unreadable, unreadable_error
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import TensorTable

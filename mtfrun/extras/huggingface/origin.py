@@ -17,8 +17,8 @@ import numpy as np
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import escape, is_directory, is_plain_name
 from mtfrun.experiment.conversion.importer import ConversionError
-from mtfrun.experiment.conversion.safetensors_file import DTYPES, INDEX, file_content
 from mtfrun.extras.huggingface.family import Processor
+from mtfrun.extras.huggingface.safetensors_file import DTYPES, INDEX, file_content
 from mtfrun.extras.huggingface.tables.folder import CONFIG, Folder
 from mtfrun.extras.huggingface.tables.tensor_table import TensorTable
 from mtfrun.extras.huggingface.tokenizers.tokenizer import TOKENIZER_CONFIG

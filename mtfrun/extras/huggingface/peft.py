@@ -23,11 +23,11 @@ from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.experiment import InitCheckpoint
 from mtfrun.experiment.adapters import SavedAdapters, load_base
 from mtfrun.experiment.conversion.importer import ConversionError, Imported
-from mtfrun.experiment.conversion.safetensors_file import FLOATS, write_file
 from mtfrun.experiment.runs.opening import build_run
 from mtfrun.experiment.runs.settings import Settings as RunSettings
 from mtfrun.extras.huggingface.export import model_of_origin, origin_of_run
 from mtfrun.extras.huggingface.origin import Origin
+from mtfrun.extras.huggingface.safetensors_file import FLOATS, write_file
 from mtfrun.extras.huggingface.tables.folder import Folder
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import Joined, Matrix, VocabularyRows

@@ -17,9 +17,9 @@ import ml_dtypes
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.experiment.conversion.safetensors_file import write_file
 from mtfrun.experiment.runs.opening import RunObjects, build_run, find_trained_run, restore_model
 from mtfrun.experiment.runs.settings import Settings, literal_bindings
+from mtfrun.extras.huggingface.safetensors_file import write_file
 from mtfrun.extras.huggingface.tables.folder import Folder
 from tests.cli.command import mtfrun_here
 from tests.layouts import ONE_DEVICE

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from mtfrun.experiment import Logits
-from mtfrun.experiment.conversion.safetensors_file import write_file
 from mtfrun.experiment.runs.opening import RunObjects
+from mtfrun.extras.huggingface.safetensors_file import write_file
 from mtfrun.extras.huggingface.tables.folder import Folder
 from tests.extras.huggingface.imported_models import (
     FOLDERS,

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import mtfrun
+from mtfrun.experiment.conversion import values_of_run
 from mtfrun.extras.huggingface.tables.folder import Folder
+from mtfrun.rundir import RunDirectory
 from tests.cli.command import (
     error_line,
     mtfrun_here,
@@ -27,6 +29,21 @@ from tests.extras.huggingface.imported_models import (
 )
 from tests.layouts import assert_close
 from tests.oracle.packed import hugging_face_folders
+
+
+def test_safetensors_hold_all_variables_by_path(
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    export(language_model_run, tmp_path / "all", "safetensors")
+    export(language_model_run, tmp_path / "parts", "safetensors", "--max_shard_size=20KB")
+    values = values_of_run(RunDirectory(language_model_run)).values
+    for name in ("all", "parts"):
+        folder = Folder(tmp_path / name)
+        assert (len(folder.shards) == 1) == (name == "all")
+        assert folder.tensors.keys() == values.keys()
+        for path, value in values.items():
+            np.testing.assert_array_equal(folder.tensors[path].read(), value)
+        assert folder.metadata["global_step"] == "2"
 
 
 def test_a_model_that_transformers_lacks_is_refused_in_one_line(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mtfrun.experiment.conversion.safetensors_file import file_content
+from mtfrun.extras.huggingface.safetensors_file import file_content
 from tests.cli.command import error_line, mtfrun_here
 from tests.extras.huggingface.imported_models import FOLDERS, imported_folder
 

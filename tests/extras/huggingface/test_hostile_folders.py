@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mtfrun.errors.untrusted import JsonError, parse_json
-from mtfrun.experiment.conversion.safetensors_file import write_file
+from mtfrun.extras.huggingface.safetensors_file import write_file
 from tests.cli.command import error_line, mtfrun_here
 from tests.faults.fuzzing import CPU_SECS, cpu_limit
 from tests.oracle.packed import hugging_face_folders

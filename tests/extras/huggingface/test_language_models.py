@@ -12,11 +12,11 @@ import pytest
 from mtfrun import mtf
 from mtfrun.configuration import config
 from mtfrun.experiment import Logits
-from mtfrun.experiment.conversion.safetensors_file import write_file
 from mtfrun.experiment.runs.opening import RunObjects, build
 from mtfrun.experiment.runs.settings import ROOTS
 from mtfrun.extras.huggingface.families import family_of
 from mtfrun.extras.huggingface.importer import read_folder
+from mtfrun.extras.huggingface.safetensors_file import write_file
 from mtfrun.extras.huggingface.tables.folder import Folder
 from mtfrun.extras.huggingface.tables.settings import Settings
 from tests.cli.command import mtfrun_here, succeeded

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from mtfrun import layers, mtf
-from mtfrun.experiment.conversion.safetensors_file import write_file
 from mtfrun.experiment.runs.opening import RunObjects
 from mtfrun.extras.huggingface.export import origin_of_run
 from mtfrun.extras.huggingface.peft import CONFIG, TENSORS, export_peft
+from mtfrun.extras.huggingface.safetensors_file import write_file
 from mtfrun.extras.huggingface.tables.folder import Folder
 from mtfrun.rundir import RunDirectory
 from tests.cli.command import error_line, mtfrun_here

@@ -18,7 +18,7 @@ from mtfrun.errors.untrusted import (
     read_regular,
 )
 from mtfrun.experiment.conversion.importer import ConversionError
-from mtfrun.experiment.conversion.safetensors_file import (
+from mtfrun.extras.huggingface.safetensors_file import (
     INDEX,
     SINGLE,
     Header,

@@ -181,20 +181,21 @@ def _write(file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[
         file.write(np.ascontiguousarray(tensors[name]).tobytes())
 
 
-MAX_SHARD_BYTES = 50 * 10**9
-"""The size of the largest file, by default, as in transformers 5."""
+# The size of the largest file, by default, as in transformers 5.
+_MAX_SHARD_BYTES = 50 * 10**9
 
 Shards = Mapping[str, Mapping[str, np.ndarray]]
 
 
 def shards_by_size(
-    tensors: Mapping[str, np.ndarray], max_bytes: int
+    tensors: Mapping[str, np.ndarray], max_bytes: int | None = None
 ) -> dict[str, dict[str, np.ndarray]]:
     """Returns the tensors of every file, in their order, as transformers spreads them.
 
     A file ends before it would exceed `max_bytes`; a larger tensor has a file alone. See
     `split_state_dict_into_shards_factory` in https://github.com/huggingface/huggingface_hub.
     """
+    max_bytes = max_bytes or _MAX_SHARD_BYTES
     parts: list[dict[str, np.ndarray]] = []
     current: dict[str, np.ndarray] = {}
     size = 0
