@@ -18,8 +18,7 @@ from mtfrun.files import is_url
 
 if TYPE_CHECKING:
     from mtfrun import mtf
-    from mtfrun.experiment.runs.configured_data import ConfiguredData
-    from mtfrun.experiment.runs.settings import Settings
+    from mtfrun.experiment.runs.settings import ConfiguredData, Settings
 
 PathKind = (
     Literal["run", "input", "model", "directory", "adapter", "checkpoint"]
@@ -258,7 +257,7 @@ def settings_of(flags: argparse.Namespace) -> Settings:
 
 def configured_data(flags: argparse.Namespace) -> ConfiguredData:
     """Returns the data of the gin files, or else of the run."""
-    from mtfrun.experiment.runs.configured_data import configure_data
+    from mtfrun.experiment.runs.settings import configure_data
 
     path = None if flags.gin_file else run_config(flags.model_dir)
     return configure_data(settings_of(flags), path)

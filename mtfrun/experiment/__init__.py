@@ -25,10 +25,7 @@ from mtfrun.experiment.inference.scoring import Score as Score
 from mtfrun.experiment.inference.scoring import Scoring as Scoring
 from mtfrun.experiment.loss_terms import LossTerm as LossTerm
 from mtfrun.experiment.loss_terms import PreparedTerm as PreparedTerm
-from mtfrun.experiment.model_metrics import MetricMeans as MetricMeans
 from mtfrun.experiment.model_metrics import ModelMetrics as ModelMetrics
-from mtfrun.experiment.model_metrics import Sums as Sums
-from mtfrun.experiment.model_metrics import bits_per_byte as bits_per_byte
 from mtfrun.experiment.model_metrics import target_log_probs as target_log_probs
 from mtfrun.experiment.records import Images as Images
 from mtfrun.experiment.records import Progress as Progress

@@ -86,7 +86,8 @@ class ModelMetrics:
         tables = {name: totals.pop(name) for name, x in list(totals.items()) if x.ndim > 1}
         values = means(totals, weights, with_perplexity=self.model.reporting.with_perplexity)
         if "loss" in values and num_bytes > 0:
-            values["bits_per_byte"] = bits_per_byte(float(totals["loss"]), num_bytes)
+            bits = float(totals["loss"]) / math.log(2.0)
+            values["bits_per_byte"] = bits / max(num_bytes, 1.0)
         return MetricMeans(values, tables)
 
     def sums_of_batch(
@@ -121,11 +122,6 @@ class ModelMetrics:
         table = mtf.constant(self.mesh, self.bytes_per_id, [ids])
         sizes = mtf.gather(table, mtf.maximum(batch["targets"], 0), ids)
         return Metric(mtf.reduce_sum(sizes * self.model.target_weights(batch)), zero)
-
-
-def bits_per_byte(total_nats: float, num_bytes: float) -> float:
-    """Returns the length of a text under the model's code, in bits per byte of the text."""
-    return total_nats / math.log(2.0) / max(num_bytes, 1.0)
 
 
 def target_log_probs(model: TextModel, features: Mapping[str, mtf.Tensor]) -> mtf.Tensor:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from mtfrun import mtf
 from mtfrun.checkpoints.mirror import registry
 from mtfrun.data import Data
-from mtfrun.display.formats import duration_text
+from mtfrun.display.formats import duration_text, short_number
 from mtfrun.display.table import table_lines
 from mtfrun.errors import list_some
 from mtfrun.errors.untrusted import escape
@@ -42,9 +42,11 @@ class PrintedSummary:
     def before(self, hyperparameters: TrainingHyperparameters) -> dict[str, str]:
         """Returns the lines before the first step; `hyperparameters` may be empty."""
         notes = "\n".join(_too_few_steps(self.options, hyperparameters))
+        mesh = self.experiment.mesh
+        devices = [mesh.describe_devices(), describe_hardware(mesh.devices)]
         return {
             "run": registry.url_of(self.run.path),
-            "devices": _devices(self.experiment.mesh),
+            "devices": ", ".join(filter(None, devices)),
             "model": _model(self.state),
             "data": _data(self.experiment.data),
             **_vocabulary(self.experiment.data),
@@ -84,7 +86,7 @@ class PrintedSummary:
         of_row = f"{self.batch_size} rows of {row}: " if row > 1 else ""
         microbatches = self.options.microbatches
         parts = f", in {microbatches} microbatches" if microbatches > 1 else ""
-        return f"{of_row}{per_step:,} {unit} a step{parts}; {_round(total)} {unit} in all"
+        return f"{of_row}{per_step:,} {unit} a step{parts}; {short_number(total)} {unit} in all"
 
 
 def variable_lines(mesh: mtf.Mesh, variables: Mapping[str, mtf.Variable]) -> list[str]:
@@ -148,11 +150,6 @@ def tensorboard_command(directory: str) -> str:
     return shlex.join([str(program), "--logdir", directory])
 
 
-def _devices(mesh: mtf.Mesh) -> str:
-    hardware = describe_hardware(mesh.devices)
-    return mesh.describe_devices() + f", {hardware}" * bool(hardware)
-
-
 def _model(state: TrainState) -> str:
     variables = [v for v in state.model.named_variables().values() if v.trainable]
     parameters, active = state.model.count_parameters()
@@ -201,12 +198,3 @@ def _once(texts: dict[str, str]) -> str:
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
     return "; ".join(f"{name}: {text}" for name, text in texts.items())
-
-
-def _round(count: int) -> str:
-    """Returns "4.1 million" for 4,096,000."""
-    for size, word in ((10**9, "billion"), (10**6, "million")):
-        if count >= size:
-            digits = 1 if count < 100 * size else 0
-            return f"{count / size:.{digits}f} {word}"
-    return f"{count:,}"

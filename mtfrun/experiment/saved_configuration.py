@@ -102,16 +102,9 @@ class SavedConfiguration:
         if present is None or not isinstance(saved, Mapping) or _HYPERPARAMETERS not in saved:
             return [], []
         differing = changes_of_hyperparameters(saved[_HYPERPARAMETERS], present)
-        old_steps = saved.get(TRAIN_STEPS)
-        following = [change for change in differing if self._follows_steps(change, old_steps)]
+        steps = (str(saved.get(TRAIN_STEPS)), str(self.train_steps))
+        following = [x for x in differing if x.name.endswith("steps") and (x.old, x.new) == steps]
         return following, [change for change in differing if change not in following]
-
-    def _follows_steps(self, change: Change, old_steps: object) -> bool:
-        return (
-            change.name.endswith("steps")
-            and change.old == str(old_steps)
-            and change.new == str(self.train_steps)
-        )
 
 
 def parameter_in(manifest: Manifest, name: str) -> str | None:

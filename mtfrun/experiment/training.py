@@ -15,7 +15,6 @@ import tensorflow as tf
 from mtfrun import mtf, optim, processes, training
 from mtfrun.checkpoints import Manifest
 from mtfrun.checkpoints.manifest import describe
-from mtfrun.data import Data
 from mtfrun.display import pictures, progress
 from mtfrun.display.table import fit_fields, label_lines
 from mtfrun.errors import InputError
@@ -45,50 +44,25 @@ _ERROR_CHARACTERS = 500
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class TrainedVariables:
-    """Which variables a training changes.
+    """Which variables a training changes, and which documents it reads.
 
     Attributes:
       frozen: regular expressions of variable paths that are not trained.
       adapters: adapters to train instead of the model's variables, such as `layers.LoRA`, or a
         list; the model begins with `Experiment.init_checkpoint`, which a checkpoint then names.
       average_decay: decay of moving averages of the weights; None for no averages.
+      exclude_documents: hashes of documents that it leaves out, as `mtfrun audit rows` prints
+        them; their places in the batches are padding.
     """
 
     frozen: Sequence[str] = ()
     adapters: Adapter | Sequence[Adapter] | None = None
     average_decay: float | None = None
-
-    def state_of(self, experiment: Experiment, optimizer: optim.Optimizer) -> training.TrainState:
-        """Returns the state of the training."""
-        return training.TrainState(
-            experiment.model,
-            optimizer,
-            experiment.mesh,
-            seed=experiment.seed,
-            frozen=self.frozen,
-            average_decay=self.average_decay,
-        )
-
-
-@dataclasses.dataclass(eq=False, kw_only=True)
-class TrainingDocuments:
-    """Which documents a training reads.
-
-    Attributes:
-      exclude_documents: hashes of documents that it leaves out, as `mtfrun audit rows` prints
-        them; their places in the batches are padding.
-    """
-
     exclude_documents: Sequence[str] = ()
-
-    def data_of(self, experiment: Experiment) -> Data:
-        """Returns the data of the training."""
-        hashes = self.exclude_documents
-        return experiment.data.remove(hashes) if hashes else experiment.data
 
 
 @dataclasses.dataclass(eq=False)
-class Training(TrainedVariables, TrainingDocuments):
+class Training(TrainedVariables):
     """Trains an experiment; until it runs, variables are specifications without values.
 
     Attributes:
@@ -97,10 +71,8 @@ class Training(TrainedVariables, TrainingDocuments):
       evaluate_every_steps: steps between evaluations; None evaluates only at the end, and where
         `Evaluation.at_start` at the start.
       actions: further actions of the loop, after an evaluation that is due at the same step.
-      loss_terms: terms of the loss besides the model's, such as `distillation.Teacher`.
-
-    Attributes:
-      prepared_terms: the terms of this training.
+      loss_terms: terms of the loss besides the model's, such as `distillation.Teacher`;
+        `prepared_terms` are those of this training.
     """
 
     experiment: Experiment
@@ -128,8 +100,16 @@ class Training(TrainedVariables, TrainingDocuments):
             require(term, LossTerm, "Training.loss_terms", remedy).prepare(experiment)
             for term in self.loss_terms
         ]
-        self.state = self.state_of(experiment, self.optimizer)
-        experiment.data = self.data_of(experiment)
+        self.state = training.TrainState(
+            experiment.model,
+            self.optimizer,
+            experiment.mesh,
+            seed=experiment.seed,
+            frozen=self.frozen,
+            average_decay=self.average_decay,
+        )
+        if self.exclude_documents:
+            experiment.data = experiment.data.remove(self.exclude_documents)
 
     @property
     def tokens_per_step(self) -> int:
@@ -171,42 +151,45 @@ class Training(TrainedVariables, TrainingDocuments):
         """Trains; the caller holds the run's lock.
 
         Args:
-          texts: Markdown for TensorBoard, by tag.
+          texts, recording: see `training.Description`.
           profile: whether this process records a trace; `options.profile` is for the first process.
           max_hours, accept_changes: see `TrainChoices`.
           hyperparameters: the configuration's, compared with the checkpoint's unless None.
-          recording: see `training.Description`.
         """
         experiment, options = self.experiment, self.options
+        is_profiled = profile or (options.profile and processes.is_first())
         check_same_training_data(experiment.data)
-        lines, entries = self._read_sources(run)
-        saved = SavedConfiguration(experiment.data, hyperparameters, options.train_steps)
         summary = PrintedSummary(run, experiment, self.state, options, self.batch_size)
+        lines, entries = load_base_of_adapters(experiment, run)
+        for term in self.prepared_terms:
+            lines |= term.describe()
+            entries |= term.metadata()
+        saved = SavedConfiguration(experiment.data, hyperparameters, options.train_steps)
+        check = functools.partial(self.check_manifest, saved=saved, accept_changes=accept_changes)
         description = training.Description(
             texts=texts or {},
             summary={**summary.before(hyperparameters or {}), **lines},
             recording=recording,
             metadata={**saved.metadata(), **entries},
-            check=functools.partial(
-                self.check_manifest, saved=saved, accept_changes=accept_changes
-            ),
+            check=check,
         )
         status = _Recording(run.record(), options.train_steps, self._size)
         limits = [] if max_hours is None else [training.MaxHours(max_hours)]
+        drawing = [_DrawMesh(experiment.mesh)] if experiment.mesh.size > 1 else []
         newest, hooks = run.checkpoints().latest(), options.make_hooks()
-        with (
-            _ending(hooks),
-            self._evaluating(run, newest or 0, hooks) as evaluating,
-            status.record_errors(is_resumed=newest is not None),
-        ):
+        with contextlib.ExitStack() as stack:
+            for hook in reversed(hooks):
+                stack.callback(hook.end)
+            evaluate = stack.enter_context(self._evaluating(run, newest or 0, hooks))
+            stack.enter_context(status.record_errors(is_resumed=newest is not None))
             start = time.monotonic()
             result = training.train(
                 self.state,
                 experiment.train_infeed(self.batch_size),
                 run,
-                dataclasses.replace(options, profile=profile or self._profiles),
+                dataclasses.replace(options, profile=is_profiled),
                 hooks=hooks,
-                actions=[*self._draw_mesh, evaluating, *self.actions, status, *limits],
+                actions=[*drawing, evaluate, *self.actions, status, *limits],
                 init_checkpoint=None if experiment.model.adapters else experiment.init_checkpoint,
                 description=description,
                 cost=status.process,
@@ -218,38 +201,19 @@ class Training(TrainedVariables, TrainingDocuments):
                 progress.note(label_lines(summary.after(time.monotonic() - start)))
         return result
 
-    def _read_sources(self, run: RunDirectory) -> tuple[dict[str, str], dict[str, object]]:
-        """Reads the model of adapters; returns lines of the summary, and entries of manifests."""
-        lines, entries = load_base_of_adapters(self.experiment, run)
-        for term in self.prepared_terms:
-            lines |= term.describe()
-            entries |= term.metadata()
-        return lines, entries
-
-    @property
-    def _profiles(self) -> bool:
-        return self.options.profile and processes.is_first()
-
     @property
     def _size(self) -> RunCost:
         total, active = self.state.model.count_parameters()
         tokens = self.tokens_per_step
         return RunCost(parameters=total, active_parameters=active, tokens_per_step=tokens)
 
-    @property
-    def _draw_mesh(self) -> list[training.Action]:
-        mesh = self.experiment.mesh
-        return [_DrawMesh(mesh)] if mesh.size > 1 else []
-
     @contextlib.contextmanager
     def _evaluating(
         self, run: RunDirectory, resumed_step: int, hooks: Sequence[training.Hook]
     ) -> Iterator[_Evaluate]:
-        listen = listener(hooks, run, resumed_step, "eval")
-        averages = self.state.swap_averages
-        averaged = averages if self.experiment.use_averages else contextlib.nullcontext
+        listen, every = listener(hooks, run, resumed_step, "eval"), self.evaluate_every_steps
         with run.summaries("eval", resumed_step=resumed_step, listener=listen) as summaries:
-            yield _Evaluate(self.evaluation, run, summaries, averaged, self.evaluate_every_steps)
+            yield _Evaluate(self.evaluation, self.state, run, summaries, every)
 
     def check_manifest(
         self, manifest: Manifest, saved: SavedConfiguration, *, accept_changes: bool = False
@@ -267,21 +231,14 @@ class Training(TrainedVariables, TrainingDocuments):
         """Whether a checkpoint has other variables or parameters, told without reading data."""
         model = self.state.model.saved_variables()
         shapes = {f"model/{path}": tuple(v.shape.to_integer_list) for path, v in model.items()}
-        is_same = shapes == {
-            path: spec.shape
-            for path, spec in manifest.variables.items()
-            if path.startswith("model/")
-        }
-        return not is_same or saved.has_other_parameters(manifest)
+        saved_shapes = {x: s.shape for x, s in manifest.variables.items() if x.startswith("model/")}
+        return shapes != saved_shapes or saved.has_other_parameters(manifest)
 
 
 def load_base_of_adapters(
     experiment: Experiment, run: RunDirectory
 ) -> tuple[dict[str, str], dict[str, object]]:
-    """Gives the model under adapters its values.
-
-    Returns lines of the run summary and entries of manifests, none without adapters.
-    """
+    """Gives the model under adapters its values; returns lines of the run summary, and entries."""
     model = experiment.model
     if not model.adapters:
         return {}, {}
@@ -292,15 +249,6 @@ def load_base_of_adapters(
         base = load_base(model, experiment.init_checkpoint, experiment.seed, former_base)
     saved = SavedAdapters(model.adapters, base)
     return {"adapters": saved.describe(model)}, saved.metadata()
-
-
-@contextlib.contextmanager
-def _ending(hooks: Sequence[training.Hook]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.end()
 
 
 @dataclasses.dataclass
@@ -324,12 +272,12 @@ class _DrawMesh(training.Action):
 
 @dataclasses.dataclass
 class _Evaluate(training.Action):
-    """Adds "eval/loss" and more, in the context `averaged`; a signal ends it."""
+    """Adds "eval/loss" and more, with the averages; a signal ends it."""
 
     evaluation: Evaluation
+    state: training.TrainState
     run: RunDirectory
     summaries: Summaries
-    averaged: Callable[[], AbstractContextManager[None]]
     every_steps: int | None
     best: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -348,7 +296,8 @@ class _Evaluate(training.Action):
         step, is_first = context.step, context.step == 0
         evaluation = self.evaluation.before_first_step() if is_first else self.evaluation
         # Averages begin with the first step.
-        with contextlib.nullcontext() if is_first else self.averaged():
+        is_averaged = evaluation.experiment.use_averages and not is_first
+        with self.state.swap_averages() if is_averaged else contextlib.nullcontext():
             metrics = evaluation(
                 step, self.summaries, context.check_signals, self.run, with_pictures=not is_first
             )
@@ -369,10 +318,7 @@ class _Evaluate(training.Action):
 
 @dataclasses.dataclass
 class _Recording(training.Action):
-    """Records step, values, speed and cost every few seconds, and how the training has ended.
-
-    See `rundir.RunRecord`.
-    """
+    """Records step, values, speed and cost every few seconds, and how the training has ended."""
 
     record: RunRecord
     train_steps: int
@@ -390,9 +336,8 @@ class _Recording(training.Action):
 
     def __call__(self, context: training.ActionContext) -> None:
         reporting = context.state.model.reporting
-        speed = context.values.get(reporting.rate)
+        speed, unit = context.values.get(reporting.rate), reporting.short_unit
         values = {name: value for name, value in context.values.items() if "/" not in name}
-        unit = reporting.short_unit
         self._write(Status("running", context.step, self.train_steps, values, speed, unit))
 
     @contextlib.contextmanager

@@ -61,7 +61,10 @@ class Log:
             record.step, record.count, record.metrics, record.values, record.record.skipped
         ):
             has_values = True
-            self.values = {**means, **self._speed(), **self._data_until(record, step)}
+            rates = self.throughput.rates()
+            speed = self._machine.speed(rates[STEPS_PER_SEC])
+            counts = self._counts_until(record, step)
+            self.values = {**means, **rates, **speed, **self._machine.memory(), **counts}
             write_metrics(summaries, self.values, step)
             progress.line(step, self.values)
         if has_values:
@@ -71,11 +74,7 @@ class Log:
             progress.note(warning(line))
         summaries.flush()
 
-    def _speed(self) -> dict[str, float]:
-        rates = self.throughput.rates()
-        return {**rates, **self._machine.speed(rates[STEPS_PER_SEC]), **self._machine.memory()}
-
-    def _data_until(self, record: HostRecord, step: int) -> dict[str, float]:
+    def _counts_until(self, record: HostRecord, step: int) -> dict[str, float]:
         """Returns the numbers of examples and of skipped updates up to a step of a host loop."""
         steps_ago = record.step + record.count - step
         seen = examples_seen(self._infeed.examples_seen(steps_ago))

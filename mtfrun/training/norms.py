@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -47,10 +48,10 @@ class Norms:
         gradients = self._by_module(gradient_halves)
 
         def sums() -> mtf.Tensor:
-            updates = {path: _float32(after[path]) - _float32(x) for path, x in before.items()}
-            parameters, changes = (
-                self._by_module(optim.half_squares(values)) for values in (before, updates)
-            )
+            float32 = functools.partial(mtf.cast, dtype=tf.float32)
+            updates = {path: float32(after[path]) - float32(x) for path, x in before.items()}
+            parameters = self._by_module(optim.half_squares(before))
+            changes = self._by_module(optim.half_squares(updates))
             return mtf.stack([*gradients, *parameters, *changes], self.dim.name)
 
         finished = step + 1
@@ -77,7 +78,3 @@ class Norms:
                 for m, module in enumerate(self._paths):
                     tags[f"norm/{kind}/{module}"] = np.sqrt(2.0 * by_kind[:, k, m])
         return tags
-
-
-def _float32(x: mtf.Tensor) -> mtf.Tensor:
-    return mtf.cast(x, tf.float32)

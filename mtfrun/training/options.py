@@ -6,26 +6,24 @@ import dataclasses
 from collections.abc import Sequence
 
 from mtfrun import mtf
+from mtfrun.configuration.entry_points import load_entry_points
+from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, POSITIVE, check_choice, check_fields, check_intervals
 from mtfrun.metrics.catalogue import LOWEST, MODES
-from mtfrun.training.hooks.hook import Hook, check_hooks, load_default_hooks
+from mtfrun.training.hooks.hook import Hook
 
-STOP, SKIP = "stop", "skip"
-"""What `TrainOptions.on_nan` may be."""
+STOP, SKIP = "stop", "skip"  # of `TrainOptions.on_nan`
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions:
     """When checkpoints are saved and which are retained. The last step is always saved.
 
-    A checkpoint is deleted if it is not among the newest `max_to_keep`, not the one of its hours,
-    and not the best.
-
     Attributes:
       every_steps: steps between checkpoints; None saves none by steps.
       every_secs: seconds between checkpoints; None saves none by time. With both, whichever comes
         first.
-      max_to_keep: how many of the newest to keep; None keeps all.
+      max_to_keep: number of the newest to retain; None deletes none.
       keep_every_hours: one checkpoint of every so many hours is never deleted; None for none.
       best_metric: name of a metric, such as "eval/loss". The checkpoint with the best value is
         retained until there is a better one; `--checkpoint=best` names it. A step with a better
@@ -114,11 +112,16 @@ class TrainOptions(StepOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_hooks(self.hooks)
+        for hook in self.hooks:
+            if not isinstance(hook, Hook):
+                raise InputError(
+                    f"{hook!r} is not a hook: give objects of a subclass of training.Hook, in a "
+                    "gin file TrainOptions.hooks = [@my_module.MyHook()]"
+                )
         check_fields(self, COUNT, "train_steps", "iterations_per_loop", "log_every_steps")
         check_fields(self, POSITIVE, "secs_per_loop")
 
     def make_hooks(self) -> list[Hook]:
         """Returns new default hooks, then `hooks`."""
-        defaults = load_default_hooks() if self.default_hooks else []
-        return [*defaults, *self.hooks]
+        defaults = load_entry_points("mtfrun.hooks").values() if self.default_hooks else ()
+        return [*(hook() for hook in defaults), *self.hooks]

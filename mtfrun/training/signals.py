@@ -109,13 +109,11 @@ def handle_signals(
 ) -> Iterator[None]:
     """Calls `handler` for SIGTERM, SIGINT and SIGHUP in the block; a second one ends the process.
 
-    Python calls handlers between bytecodes only: they wait for native code to return, which may
-    take minutes. A thread receives the numbers of the signals too. The first one is acknowledged by
-    a line at once, in the handler or in the thread, whichever runs first. The thread ends the
-    process at the second SIGTERM or SIGINT, without delay, with the exit code 128 + number. SIGHUP
+    Python calls handlers between bytecodes: they wait for native code, perhaps for minutes. A
+    thread therefore receives the signals too. Handler or thread acknowledges the first by a line;
+    the thread ends the process at the second SIGTERM or SIGINT, with exit code 128 + number. SIGHUP
     is never the second: when a terminal is closed, the kernel and the shell send one each. A SIGHUP
-    that is ignored, as with `nohup`, remains ignored. Outside of the main thread, where Python
-    allows no handlers, it does nothing.
+    that is ignored, as with `nohup`, remains ignored. Outside the main thread it does nothing.
 
     Args:
       handler: called in the main thread.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -51,9 +51,8 @@ def train_steps_function(
 ) -> Callable[[Features, mtf.Tensor], StepRecord]:
     """Returns a compiled function that trains for a number of steps.
 
-    Its arguments are features {steps, batch, ...} and a scalar, the number of steps to run, so that
-    a shorter last call uses the same program. It returns the record {steps} of all steps; entries
-    of steps that were not run are zero.
+    Its arguments are features {steps, batch, ...} and the number of steps to run, a scalar, so that
+    shorter calls use the same program. It returns the record {steps}; steps not run have zeros.
 
     Args:
       microbatches, clip_norm, jit_compile: see `StepOptions`.
@@ -141,7 +140,9 @@ def _train_step(
     skipped = mtf.zeros_like(norm)
     if skip_non_finite:
         # Slots and averages are finite where the gradients and the new values are.
-        is_finite = _all_finite([loss.total, norm, learning_rate, *values.values()])
+        computed = [loss.total, norm, learning_rate, *values.values()]
+        floats = [mtf.reduce_all(mtf.is_finite(x)) for x in computed if x.dtype.is_floating]
+        is_finite = mtf.reduce_all(mtf.stack(floats, "all"))
         # A selection, which no NaN passes, and not a condition around the assignments: it is the
         # same program on all devices, and changes no bit of an update that is applied.
         updates = {
@@ -187,11 +188,6 @@ def _zeros(
             for path, variable in gradients.items()
         },
     )
-
-
-def _all_finite(tensors: Sequence[mtf.Tensor]) -> mtf.Tensor:
-    floating = [x for x in tensors if x.dtype.is_floating]
-    return mtf.reduce_all(mtf.stack([mtf.reduce_all(mtf.is_finite(x)) for x in floating], "all"))
 
 
 def _first_non_finite(halves: Mapping[str, mtf.Tensor]) -> mtf.Tensor:

@@ -75,8 +75,3 @@ def test_all_classes_are_returned_if_top_k_exceeds_their_number(data_dir: pathli
     (prediction,) = _classification(data_dir, ONE_DEVICE, top_k=99)(_images(1))
     assert sorted(entry.label for entry in prediction.top) == list("0123456789")
     assert sum(entry.probability for entry in prediction.top) == pytest.approx(1.0, abs=1e-5)
-
-
-def test_sizes_below_one_are_errors(data_dir: pathlib.Path) -> None:
-    with pytest.raises(ValueError, match="top_k is 0: it must be an integer"):
-        _classification(data_dir, ONE_DEVICE, top_k=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from mtfrun import data, decoding, experiment, mtf
 from mtfrun.errors import InputError
+from mtfrun.experiment.evaluation.class_counts import class_counts
 from mtfrun.experiment.experiment import check_rows
 from mtfrun.experiment.inference.decoding import Decoding
 from mtfrun.extras import text_tasks
@@ -145,3 +147,22 @@ def test_accuracy_is_that_of_the_labels(labelled: experiment.Experiment) -> None
     assert metrics["loss"] == pytest.approx(-log_probs[3], abs=TOLERANCE)
     assert metrics["accuracy"] == float(log_probs.argmax() == 3)
     assert "bits_per_byte" not in metrics
+
+
+def test_the_accuracy_of_one_of_several_labels_counts_its_presence() -> None:
+    labels = text_tasks.LabelSetVocabulary(["sport", "money", "art"])
+    vocabulary = {"inputs": VOCABULARY, "targets": labels}
+    rows = ((b"a", b"art, sport"), (b"b", b""), (b"c", b"money"))
+    task = data.Task(InMemory(rows, ("inputs", "targets")), vocabulary)
+    outputs = {b"a": "art", b"b": "art", b"c": "money"}
+
+    def records(prompts: list[bytes], _: object) -> list[Any]:
+        return [types.SimpleNamespace(texts=[outputs[prompt]]) for prompt in prompts]
+
+    inference = types.SimpleNamespace(records=records)
+    made: Any = types.SimpleNamespace(
+        data=text_tasks.MultiLabelData(task, length=8), inference=inference
+    )
+    assert class_counts(made, "validation", {}, lambda _: None) == {
+        "class_accuracy": {"sport": 2 / 3, "money": 1.0, "art": 2 / 3}
+    }

@@ -8,7 +8,6 @@ import math
 import pathlib
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -112,17 +111,13 @@ def test_the_scores_of_the_model_add_up_to_its_loss(run: pathlib.Path) -> None:
     np.testing.assert_allclose(metrics["loss"], nats / tokens, rtol=FLOAT32_MODEL_TOLERANCE)
 
 
-def _decode(run: pathlib.Path, *flags: str) -> list[dict[str, Any]]:
-    prompts = ["--prompt=1", "--prompt=23", "--decode_length=3"]
-    answers = succeeded(mtfrun_here("decode", f"--model_dir={run}", ALLOWED, *prompts, *flags))
-    assert [answer["prompt"] for answer in answers] == ["1", "23"]
-    assert all(answer["finished"] or answer["output_tokens"] == 3 for answer in answers)
-    return answers
-
-
 @pytest.mark.slow
 def test_the_model_decodes_greedily(run: pathlib.Path) -> None:
-    assert all(len(answer["outputs"]) == 1 for answer in _decode(run))
+    flags = [f"--model_dir={run}", ALLOWED, "--prompt=1", "--prompt=23", "--decode_length=3"]
+    answers = succeeded(mtfrun_here("decode", *flags))
+    assert [answer["prompt"] for answer in answers] == ["1", "23"]
+    assert all(answer["finished"] or answer["output_tokens"] == 3 for answer in answers)
+    assert all(len(answer["outputs"]) == 1 for answer in answers)
 
 
 def test_the_source_of_texts_is_shown(folder: pathlib.Path) -> None:

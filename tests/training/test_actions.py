@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from mtfrun.data import Infeed
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import Action, ActionContext, CheckpointOptions, TrainOptions
-from tests.training.toy_run import curve, quick_train
+from mtfrun.training.hooks.actions import Every
+from tests.training.toy_run import curve, quick_train, record_host_loops
 
 
 class Recording(Action):
@@ -63,16 +63,11 @@ def test_an_action_sees_the_newest_point_and_writes_lines_and_summaries(
 def test_visits_end_where_an_action_is_due(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    visits: list[int] = []
-    original = Infeed.next
-
-    def recorded(self: Infeed, steps: int, capacity: int | None = None) -> object:
-        visits.append(steps)
-        return original(self, steps, capacity)
-
-    monkeypatch.setattr(Infeed, "next", recorded)
+    visits = record_host_loops(monkeypatch)
+    # Actions that are equal, as dataclasses are, count one by one.
     actions = [Recording(every_steps=5), Recording(every_steps=7)]
-    quick_train(str(tmp_path), _options(16), actions=actions, clock=lambda: 0.0)
+    equal = [Configured(every_steps=5), Configured(every_steps=5)]
+    quick_train(str(tmp_path), _options(16), actions=[*actions, *equal], clock=lambda: 0.0)
     assert visits == [1, 1, 3, 2, 3, 4, 1, 1]
     assert [action.steps for action in actions] == [[5, 10, 15], [7, 14]]
 
@@ -113,14 +108,12 @@ def test_actions_by_time_with_steps_of_ten_seconds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = 0.0
-    original = Infeed.next
 
-    def ten_seconds_a_step(self: Infeed, steps: int, capacity: int | None = None) -> object:
+    def pass_ten_seconds_a_step(steps: int) -> None:
         nonlocal now
         now += 10.0 * steps
-        return original(self, steps, capacity)
 
-    monkeypatch.setattr(Infeed, "next", ten_seconds_a_step)
+    record_host_loops(monkeypatch, pass_ten_seconds_a_step)
     action = Recording(**triggers)
     options = dataclasses.replace(_options(13), iterations_per_loop=1)
     quick_train(str(tmp_path), options, actions=[action], clock=lambda: now)
@@ -195,32 +188,11 @@ def test_an_action_that_is_never_due_is_refused(
         quick_train(str(tmp_path), _options(4), actions=[action])
 
 
-def test_an_action_with_fields_may_be_listed_twice(tmp_path: pathlib.Path) -> None:
-    _, result = quick_train(str(tmp_path), _options(2), actions=[Configured(), Configured()])
-    assert result.step == 2
-
-
-@pytest.mark.parametrize(
-    ("settings", "expected"),
-    [
-        ({"every_steps": 0}, "CheckpointOptions.every_steps is 0: it must be an integer"),
-        ({"every_steps": 2.5}, "CheckpointOptions.every_steps is 2.5: it must be an integer"),
-        ({"every_secs": float("nan")}, "CheckpointOptions.every_secs is nan: it must be"),
-        ({"max_to_keep": -1}, "CheckpointOptions.max_to_keep is -1: it must be an integer"),
-    ],
-)
-def test_options_of_checkpoints_are_positive(settings: dict[str, Any], expected: str) -> None:
-    with pytest.raises(InputError, match=expected):
-        CheckpointOptions(**settings)
-
-
-def test_options_of_seconds_and_norms_need_not_be_whole() -> None:
-    options = TrainOptions(1, secs_per_loop=0.5, clip_norm=0.1)
-    assert (options.secs_per_loop, options.clip_norm) == (0.5, 0.1)
-    with pytest.raises(InputError, match=r"^TrainOptions\.secs_per_loop is 0\.0: .* more than 0"):
-        TrainOptions(1, secs_per_loop=0.0)
-    with pytest.raises(InputError, match=r"^TrainOptions\.clip_norm is 0\.0: .* more than 0"):
-        TrainOptions(1, clip_norm=0.0)
+def test_steps_are_due_when_a_multiple_is_reached_or_passed() -> None:
+    every = Every(steps=10)
+    assert [every.is_due(*steps) for steps in ((10, 19), (19, 20), (25, 45))] == [False, True, True]
+    assert [every.next_step(step) for step in (0, 9, 10)] == [10, 10, 20]
+    assert Every(secs=1.0).next_step(5) is None
 
 
 def test_the_clock_of_the_first_process_decides_what_is_due(

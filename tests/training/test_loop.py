@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import pathlib
 import shutil
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +16,18 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
+from mtfrun.errors import InputError
 from mtfrun.experiment import ModelMetrics
 from mtfrun.models.model import Model
 from mtfrun.rundir import RunDirectory
-from mtfrun.training import CheckpointOptions, TrainOptions, TrainState, train_steps_function
+from mtfrun.training import (
+    CheckpointOptions,
+    EarlyStopping,
+    MaxHours,
+    TrainOptions,
+    TrainState,
+    train_steps_function,
+)
 from mtfrun.training.step import StepRecord
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.training.toy_model import Bigram, OneVariable, batches
@@ -130,12 +139,28 @@ def test_a_profile_is_recorded(tmp_path: pathlib.Path) -> None:
     assert traces
 
 
-@pytest.mark.parametrize("name", ["train_steps", "iterations_per_loop", "microbatches"])
-def test_options_must_be_positive_whole_numbers(name: str) -> None:
-    for value in (0, -1, 1.5):
-        settings: dict[str, Any] = {"train_steps": 1, name: value}
-        with pytest.raises(ValueError, match=f"^TrainOptions.{name} is"):
-            TrainOptions(**settings)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TrainOptions(0), "TrainOptions.train_steps is 0: it must be an integer"),
+        (lambda: TrainOptions(1, iterations_per_loop=1.5), "iterations_per_loop is 1.5"),  # type: ignore[arg-type]
+        (lambda: TrainOptions(1, microbatches=-1), "TrainOptions.microbatches is -1"),
+        (lambda: TrainOptions(1, secs_per_loop=0.0), r"secs_per_loop is 0\.0: .* more than 0"),
+        (lambda: TrainOptions(1, clip_norm=0.0), r"clip_norm is 0\.0: .* more than 0"),
+        (lambda: TrainOptions(1, on_nan="ignore"), "on_nan is 'ignore': it must be 'stop' or"),
+        (lambda: CheckpointOptions(0), "CheckpointOptions.every_steps is 0: it must be an int"),
+        (lambda: CheckpointOptions(every_secs=float("nan")), "every_secs is nan: it must be"),
+        (lambda: CheckpointOptions(max_to_keep=-1), "max_to_keep is -1: it must be an integer"),
+        (lambda: EarlyStopping(patience=0), "EarlyStopping.patience is 0"),
+        (lambda: EarlyStopping(min_delta=-1.0), "EarlyStopping.min_delta is -1.0"),
+        (lambda: EarlyStopping(mode="best"), "EarlyStopping.mode is 'best'"),
+        (lambda: MaxHours(0), "max_hours is 0"),
+    ],
+)
+def test_options_are_checked(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
+    assert TrainOptions(1, secs_per_loop=0.5, clip_norm=0.1).secs_per_loop == 0.5
 
 
 LAYOUT = "batch:data;d_ff:model"

@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,56 +24,36 @@ from tests.training.toy_model import Bigram
 from tests.training.toy_run import Evaluating, curve, quick_train, toy_train
 
 
-def test_a_line_says_step_loss_rate_speed_and_time_left() -> None:
+def _lines(*points: tuple[int, Mapping[str, float]], **settings: Any) -> list[str]:
+    """Returns the lines for values at their steps."""
     stream = io.StringIO()
-    progress = Progress(0, 2000, stream)
-    values = {
-        "loss": 2.31,
-        "learning_rate": 1e-3,
-        "perf/steps_per_sec": 10.0,
-        "perf/tokens_per_sec": 41_200.0,
-    }
-    progress.line(300, values)
-    progress.line(2000 - 36_010, values)
+    progress = Progress(0, 2000, stream, **settings)
+    for step, values in points:
+        progress.line(step, {"loss": 2.31, "learning_rate": 1e-3, **values})
     progress.close()
-    first, second = stream.getvalue().splitlines()
+    return stream.getvalue().splitlines()
+
+
+def test_a_line_says_step_loss_rate_speed_and_time_left() -> None:
+    rates = {"perf/steps_per_sec": 10.0, "perf/tokens_per_sec": 41_200.0}
+    first, second = _lines((300, rates), (2000 - 36_010, rates))
     assert first == "step 300/2000  loss 2.3100  lr 1.00e-03  41.2k tok/s  eta 2:50"
     assert second.endswith("eta 1:00:01")
 
 
 def test_a_line_says_that_the_devices_wait_for_data_if_they_do() -> None:
-    stream = io.StringIO()
-    progress = Progress(0, 2000, stream)
-    for fraction in (0.0, 0.0099, 0.01, 0.5):
-        values = {"loss": 2.0, "learning_rate": 1e-3, "perf/data_wait_fraction": fraction}
-        progress.line(10, values)
-    progress.close()
-    assert [line.partition("1.00e-03")[2] for line in stream.getvalue().splitlines()] == [
-        *("", ""),
-        "  data wait 1%",
-        "  data wait 50%",
-    ]
+    waits = (0.0, 0.0099, 0.01, 0.5)
+    lines = _lines(*((10, {"perf/data_wait_fraction": fraction}) for fraction in waits))
+    waiting = [line.partition("1.00e-03")[2] for line in lines]
+    assert waiting == ["", "", "  data wait 1%", "  data wait 50%"]
 
 
 def test_a_line_about_images_says_accuracy_and_images_per_second() -> None:
-    stream = io.StringIO()
-    progress = Progress(0, 900, stream, reporting=ImageClassifier.reporting)
-    progress.line(
-        100,
-        {
-            "loss": 0.25,
-            "accuracy": 0.9,
-            "top_5_accuracy": 1.0,
-            "learning_rate": 0.1,
-            "perf/steps_per_sec": 20.0,
-            "perf/images_per_sec": 1280.0,
-        },
-    )
-    progress.close()
-    (line,) = stream.getvalue().splitlines()
-    assert line == (
-        "step 100/900  loss 0.2500  accuracy 0.9000  lr 1.00e-01  1.3k images/s  eta 0:40"
-    )
+    values = {"accuracy": 0.9, "top_5_accuracy": 1.0}
+    rates = {"perf/steps_per_sec": 20.0, "perf/images_per_sec": 1280.0}
+    assert _lines((1200, {**values, **rates}), reporting=ImageClassifier.reporting) == [
+        "step 1200/2000  loss 2.3100  accuracy 0.9000  lr 1.00e-03  1.3k images/s  eta 0:40"
+    ]
 
 
 def _options(train_steps: int) -> TrainOptions:

@@ -196,17 +196,9 @@ WORKER = "tests.training.sharded_collectives_worker"
 def collectives(tmp_path_factory: pytest.TempPathFactory) -> Collectives:
     """Returns the collectives of a step over the axis of the batch, by rule and optimizer."""
     folder = tmp_path_factory.mktemp("programs")
-    found: Collectives = collectives_of(WORKER, folder, ["adam;weights:data"])
+    names = ["adam;", "adam;slots:data", "adam;weights:data", "adafactor;weights:data"]
+    found: Collectives = collectives_of(WORKER, folder, [*names, "a loop", "a stack"])
     return found
-
-
-@pytest.fixture(scope="module")
-def more_collectives(
-    tmp_path_factory: pytest.TempPathFactory, collectives: Collectives
-) -> Collectives:
-    folder = tmp_path_factory.mktemp("programs")
-    names = ["adam;", "adam;slots:data", "adafactor;weights:data", "a loop", "a stack"]
-    return {**collectives, **collectives_of(WORKER, folder, names)}
 
 
 # Global sizes of embedding, hidden and softmax.
@@ -214,37 +206,28 @@ VARIABLES = [[8, 16], [16, 8], [16, 16]]
 
 
 @pytest.mark.slow
-def test_gradients_are_reduced_and_scattered_and_weights_are_gathered_once(
-    collectives: Collectives,
-) -> None:
-    _check_collectives(collectives["adam;weights:data"])
-
-
-@pytest.mark.slow
-def test_gradients_are_reduced_where_weights_and_slots_are_whole(
-    more_collectives: Collectives,
-) -> None:
-    plain = more_collectives["adam;"]
+def test_gradients_are_reduced_where_weights_and_slots_are_whole(collectives: Collectives) -> None:
+    plain = collectives["adam;"]
     assert plain["reduce-scatter"] == [] and plain["all-gather"] == []
     assert [sizes for sizes in plain["all-reduce"] if sizes] == VARIABLES
 
 
 @pytest.mark.slow
-def test_sharded_slots_need_the_same_collectives(more_collectives: Collectives) -> None:
-    _check_collectives(more_collectives["adam;slots:data"])
-
-
-def _check_collectives(sharded: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", ["adam;weights:data", "adam;slots:data"])
+def test_gradients_are_reduced_and_scattered_and_weights_are_gathered_once(
+    collectives: Collectives, name: str
+) -> None:
+    sharded = collectives[name]
     assert sharded["reduce-scatter"] == sharded["all-gather"] == VARIABLES
-    # What DTensor itself inserts; a later pass replaces it on CPUs.
+    # Inserted by DTensor itself; a later pass replaces it on CPUs.
     assert sharded["inserted reduce-scatters"] == len(VARIABLES)
     # Besides loss and norm nothing is reduced over the axis.
     assert not any(sharded["all-reduce"])
 
 
 @pytest.mark.slow
-def test_adafactor_gathers_and_reduces_vectors_besides(more_collectives: Collectives) -> None:
-    sharded = more_collectives["adafactor;weights:data"]
+def test_adafactor_gathers_and_reduces_vectors_besides(collectives: Collectives) -> None:
+    sharded = collectives["adafactor;weights:data"]
     assert sharded["reduce-scatter"] == VARIABLES
     gathered = collections.Counter(map(tuple, sharded["all-gather"]))
     assert {sizes for sizes in gathered if len(sizes) > 1} == set(map(tuple, VARIABLES))
@@ -252,19 +235,17 @@ def test_adafactor_gathers_and_reduces_vectors_besides(more_collectives: Collect
 
 
 @pytest.mark.slow
-def test_variables_that_are_read_once_are_gathered_before_a_loop(
-    more_collectives: Collectives,
-) -> None:
-    assert more_collectives["a loop"]["all-gather"] == [1]
+def test_variables_that_are_read_once_are_gathered_before_a_loop(collectives: Collectives) -> None:
+    assert collectives["a loop"]["all-gather"] == [1]
 
 
 @pytest.mark.slow
 def test_a_loop_over_blocks_gathers_the_weights_of_one_round_at_a_time(
-    more_collectives: Collectives,
+    collectives: Collectives,
 ) -> None:
     # Four projections of attention and two of the feed-forward layer in each of two rounds, forward
     # and backward; the two embeddings outside.
-    assert more_collectives["a stack"] == {
+    assert collectives["a stack"] == {
         "all-gather": [1] * 2 + [2] * 12,
         "reduce-scatter": [1] * 2 + [2] * 6,
     }

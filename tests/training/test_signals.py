@@ -30,6 +30,7 @@ from tests.training.test_keeping import AddingMetrics
 from tests.training.toy_run import quick_train
 
 ROOT = pathlib.Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("hangup_not_ignored")
 
 # A program that is in native code for ten minutes, where Python calls no handler. It runs the file
 # alone, to save the seconds that importing TensorFlow takes.
@@ -58,15 +59,15 @@ def _busy(
     processes: list[subprocess.Popen[str]], rounds: int, length: int, *, prefix: str = ""
 ) -> subprocess.Popen[str]:
     """Starts the program above and waits until it handles signals."""
-    program = [prefix + BUSY, signals.__file__, str(rounds), str(length)]
-    return _started(processes, program)
+    return _started(processes, prefix + BUSY, signals.__file__, str(rounds), str(length))
 
 
-def _started(processes: list[subprocess.Popen[str]], program: list[str]) -> subprocess.Popen[str]:
+def _started(processes: list[subprocess.Popen[str]], *program: str) -> subprocess.Popen[str]:
     """Starts a Python program with its arguments and waits until it has printed "busy"."""
-    command = [sys.executable, "-c", *program]
     pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", *program], stdout=pipe, stderr=pipe, text=True, cwd=ROOT
+    )
     processes.append(process)
     assert process.stdout is not None and process.stdout.readline() == "busy\n"
     return process
@@ -75,7 +76,6 @@ def _started(processes: list[subprocess.Popen[str]], program: list[str]) -> subp
 SLOW_HANGUP = pytest.param(signal.SIGHUP, marks=pytest.mark.slow)
 
 
-@pytest.mark.usefixtures("hangup_not_ignored")
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT, SLOW_HANGUP])
 @pytest.mark.parametrize(
     "second", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
@@ -91,7 +91,6 @@ def test_the_second_signal_ends_native_code_within_a_second(
     assert process.wait(timeout=1.0) == 128 + second
 
 
-@pytest.mark.usefixtures("hangup_not_ignored")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, SLOW_HANGUP])
 def test_a_signal_is_acknowledged_while_native_code_runs(
     number: int, processes: list[subprocess.Popen[str]]
@@ -103,7 +102,6 @@ def test_a_signal_is_acknowledged_while_native_code_runs(
     assert process.poll() is None
 
 
-@pytest.mark.usefixtures("hangup_not_ignored")
 def test_the_acknowledgement_says_what_is_interrupted() -> None:
     with StopSignals() as stop:
         stop.finishing = "step 120"
@@ -131,11 +129,10 @@ with (
 """
 
 
-@pytest.mark.usefixtures("hangup_not_ignored")
 def test_the_second_signal_removes_an_output_in_progress(
     processes: list[subprocess.Popen[str]], tmp_path: pathlib.Path
 ) -> None:
-    process = _started(processes, [WRITING, signals.__file__, str(tmp_path / "answers.jsonl")])
+    process = _started(processes, WRITING, signals.__file__, str(tmp_path / "answers.jsonl"))
     assert len(list(tmp_path.iterdir())) == 1
     process.send_signal(signal.SIGTERM)
     time.sleep(0.2)
@@ -145,14 +142,12 @@ def test_the_second_signal_removes_an_output_in_progress(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.usefixtures("hangup_not_ignored")
 def test_one_signal_lets_the_work_be_finished(processes: list[subprocess.Popen[str]]) -> None:
     process = _busy(processes, 1000, 100_000)
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=20) == 100 + signal.SIGHUP
 
 
-@pytest.mark.usefixtures("hangup_not_ignored")
 def test_a_closed_terminal_may_send_two_signals(processes: list[subprocess.Popen[str]]) -> None:
     process = _busy(processes, 1, 1_000_000)
     for _ in range(3):
@@ -161,7 +156,6 @@ def test_a_closed_terminal_may_send_two_signals(processes: list[subprocess.Popen
     assert process.wait(timeout=20) == 100 + signal.SIGHUP
 
 
-@pytest.mark.usefixtures("hangup_not_ignored")
 def test_with_nohup_a_process_goes_on(processes: list[subprocess.Popen[str]]) -> None:
     ignoring = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     process = _busy(processes, 1, 1_000_000, prefix=ignoring)
@@ -169,7 +163,6 @@ def test_with_nohup_a_process_goes_on(processes: list[subprocess.Popen[str]]) ->
     assert process.wait(timeout=20) == 0
 
 
-@pytest.mark.usefixtures("hangup_not_ignored")
 def test_the_former_handlers_are_restored() -> None:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     former = [signal.getsignal(number) for number in numbers]
@@ -183,7 +176,6 @@ def test_the_former_handlers_are_restored() -> None:
     assert signal.set_wakeup_fd(-1) == -1
 
 
-@pytest.mark.usefixtures("hangup_not_ignored")
 def test_what_native_code_makes_of_stopped_is_stopped() -> None:
     with StopSignals() as stop, pytest.raises(Stopped), stop.abandoning():
         try:
@@ -192,7 +184,6 @@ def test_what_native_code_makes_of_stopped_is_stopped() -> None:
             raise SystemError("while_loop returned a result with an exception set") from None
 
 
-@pytest.mark.usefixtures("hangup_not_ignored")
 def test_a_signal_of_another_process_stops_this_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
     of_others: list[int | None] = [None, None]
     monkeypatch.setattr("mtfrun.processes.gather", lambda own, _: [own, *of_others])
@@ -205,7 +196,6 @@ def test_a_signal_of_another_process_stops_this_one_too(monkeypatch: pytest.Monk
         assert stop.received == signal.SIGTERM
 
 
-@pytest.mark.usefixtures("hangup_not_ignored")
 def test_another_thread_handles_no_signals() -> None:
     """Python allows handlers in the main thread only."""
     former = signal.getsignal(signal.SIGTERM)
@@ -277,14 +267,6 @@ def test_an_unknown_metric_is_an_error(tmp_path: pathlib.Path) -> None:
         InputError, match=r"EarlyStopping\.metric='eval/bleu' is not one of the metrics"
     ):
         _train(tmp_path, 20, [EarlyStopping(metric="eval/bleu")])
-
-
-def test_settings_are_checked() -> None:
-    for settings in ({"patience": 0}, {"min_delta": -1.0}, {"mode": "best"}):
-        with pytest.raises(InputError, match="EarlyStopping"):
-            EarlyStopping(**settings)
-    with pytest.raises(InputError, match="max_hours is 0"):
-        MaxHours(0)
 
 
 def test_after_so_many_hours_training_saves_and_ends(

@@ -15,7 +15,6 @@ import tensorflow as tf
 
 from mtfrun import mtf, optim
 from mtfrun.data import Batch, Batches, Rows, Selection
-from mtfrun.errors import InputError
 from mtfrun.models import NonFiniteError
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import CheckpointOptions, TrainOptions, TrainState, train_steps_function
@@ -222,8 +221,3 @@ def test_a_new_weight_that_is_not_finite_is_skipped(tmp_path: pathlib.Path) -> N
     before, after = parameters(untrained), parameters(state)
     assert all(before[path].tobytes() == after[path].tobytes() for path in before if path != "step")
     assert after["step"] == 3
-
-
-def test_another_word_is_refused() -> None:
-    with pytest.raises(InputError, match="on_nan is 'ignore': it must be 'stop' or 'skip'"):
-        TrainOptions(10, on_nan="ignore")

@@ -91,27 +91,16 @@ def test_xla_compiles_the_steps_of_one_accelerator_unless_told_otherwise() -> No
 
 def test_gradients_are_those_before_clipping() -> None:
     mesh = mtf.Mesh()
-    shape = mtf.convert_to_shape("batch:8;length:6")
-    features = Infeed(batches(), mesh, {"targets": shape}).next(1)
-    assert features is not None
-    records = {}
-    for clip_norm in (None, 0.01):
-        run = train_steps_function(
-            _state(Bigram(mesh), mesh), clip_norm=clip_norm, with_gradients=True
-        )
-        records[clip_norm] = mtf.to_numpy(run(features, mtf.constant(mesh, 1, dtype=tf.int32)))
+    records = {
+        clip_norm: _one_step(_state(Bigram(mesh), mesh), clip_norm, with_gradients=True)
+        for clip_norm in (None, 0.01)
+    }
     gradients = records[0.01].gradients
     assert list(gradients) == ["embedding", "hidden", "softmax"]
     for path, gradient in gradients.items():
         np.testing.assert_array_equal(gradient, records[None].gradients[path])
     norm = np.sqrt(sum(np.sum(np.square(gradient)) for gradient in gradients.values()))
     assert_close(records[None].gradient_norm[0], norm, FLOAT32_MODEL_TOLERANCE)
-
-
-@pytest.mark.slow
-def test_training_lowers_the_loss() -> None:
-    values, _ = losses("data:1,model:1", visits=(20, 20), capacity=20)
-    assert values[-5:].mean() < 0.7 * values[:5].mean()
 
 
 def _state(model: Bigram, mesh: mtf.Mesh, frozen: Sequence[str] = ()) -> TrainState:
@@ -121,12 +110,14 @@ def _state(model: Bigram, mesh: mtf.Mesh, frozen: Sequence[str] = ()) -> TrainSt
     return state
 
 
-def _one_step(state: TrainState, clip_norm: float | None = None) -> StepRecord:
+def _one_step(
+    state: TrainState, clip_norm: float | None = None, *, with_gradients: bool = False
+) -> StepRecord:
     """Trains for one step and returns its record."""
     shape = mtf.convert_to_shape("batch:8;length:6")
     features = Infeed(batches(), state.mesh, {"targets": shape}).next(1)
     assert features is not None
-    run = train_steps_function(state, clip_norm=clip_norm)
+    run = train_steps_function(state, clip_norm=clip_norm, with_gradients=with_gradients)
     record: StepRecord = mtf.to_numpy(run(features, mtf.constant(state.mesh, 1, dtype=tf.int32)))
     return record
 

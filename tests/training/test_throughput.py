@@ -16,7 +16,7 @@ from mtfrun.training.hooks.throughput import Machine, Throughput
 from tests.layouts import ONE_DEVICE
 from tests.models.small_model import BATCH, LENGTH, small_model
 from tests.training.toy_model import batches
-from tests.training.toy_run import curve, quick_train
+from tests.training.toy_run import curve, quick_train, record_host_loops
 
 
 def test_the_first_visits_have_one_step_and_later_ones_as_many_as_fit() -> None:
@@ -32,47 +32,32 @@ def test_the_first_visits_have_one_step_and_later_ones_as_many_as_fit() -> None:
     assert speed.steps(100) == 1
 
 
-def test_the_speed_leaves_out_the_visit_that_compiles() -> None:
+def test_the_speed_leaves_out_the_loop_that_compiles_and_former_windows() -> None:
     speed = Throughput(5.0, "perf/tokens_per_sec")
-    speed.add(1, 10.0, 60.0)
-    assert _speed(speed) == (1 / 60, 1 / 6)
-    speed.add(1, 10.0, 0.5)
-    speed.add(4, 40.0, 2.0)
-    assert _speed(speed) == (2.0, 20.0)
-    speed.start_window()
-    speed.add(1, 10.0, 1.0)
-    assert _speed(speed) == (1.0, 10.0)
 
+    def rates() -> list[float]:
+        names = ("steps_per_sec", "tokens_per_sec", "data_wait_fraction")
+        return [speed.rates()[f"perf/{name}"] for name in names]
 
-def _speed(speed: Throughput) -> tuple[float, float]:
-    rates = speed.rates()
-    return rates["perf/steps_per_sec"], rates["perf/tokens_per_sec"]
-
-
-def test_the_share_of_waiting_is_that_since_the_last_point() -> None:
-    speed = Throughput(5.0, "perf/tokens_per_sec")
-    speed.add(1, 10.0, 60.0, 30.0)  # compiles
+    speed.add(1, 10.0, 60.0, 30.0)
+    assert rates() == [1 / 60, 1 / 6, 0.5]
     speed.add(1, 10.0, 0.5, 0.0)
-    speed.add(4, 40.0, 1.5, 0.5)
-    assert speed.rates()["perf/data_wait_fraction"] == 0.25
+    speed.add(4, 40.0, 2.0, 0.5)
+    assert rates() == [2.0, 20.0, 0.2]
     speed.start_window()
-    speed.add(4, 40.0, 2.0, 0.0)
-    assert speed.rates()["perf/data_wait_fraction"] == 0.0
+    speed.add(1, 10.0, 1.0, 0.0)
+    assert rates() == [1.0, 10.0, 0.0]
 
 
 def test_visits_last_five_seconds_at_most_and_points_do_not_move(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    visits: list[int] = []
-    original = Infeed.next
 
-    def two_seconds_a_step(self: Infeed, steps: int, capacity: int | None = None) -> object:
+    def pass_two_seconds_a_step(steps: int) -> None:
         now[0] += 2.0 * steps + 30.0 * (not visits)
-        visits.append(steps)
-        return original(self, steps, capacity)
 
-    monkeypatch.setattr(Infeed, "next", two_seconds_a_step)
+    visits = record_host_loops(monkeypatch, pass_two_seconds_a_step)
     options = TrainOptions(train_steps=13, iterations_per_loop=8, log_every_steps=4)
     quick_train(str(tmp_path), options, clock=lambda: now[0])
     assert visits == [1, 1, 2, 2, 2, 2, 2, 1]
@@ -81,14 +66,7 @@ def test_visits_last_five_seconds_at_most_and_points_do_not_move(
 
 
 def test_quick_steps_fill_a_visit(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    visits: list[int] = []
-    original = Infeed.next
-
-    def recorded(self: Infeed, steps: int, capacity: int | None = None) -> object:
-        visits.append(steps)
-        return original(self, steps, capacity)
-
-    monkeypatch.setattr(Infeed, "next", recorded)
+    visits = record_host_loops(monkeypatch)
     options = TrainOptions(train_steps=20, iterations_per_loop=6, log_every_steps=6)
     quick_train(str(tmp_path), options, clock=lambda: 0.0)
     assert visits == [1, 1, 4, 6, 6, 2]

@@ -126,12 +126,9 @@ def test_layouts_change_no_average_and_averages_have_the_layouts_of_their_variab
         )
 
 
-@pytest.mark.parametrize(
-    ("mesh_shape", "layout"),
-    [(ONE_DEVICE, ""), pytest.param("data:2,model:2", FILTERS, marks=pytest.mark.slow)],
-)
-def test_a_model_has_its_averages_in_the_block(mesh_shape: str, layout: str) -> None:
-    state = _trained_resnet(mesh_shape, layout)
+def test_a_model_has_its_averages_in_the_block() -> None:
+    """On a mesh: see test_sharded_state.py."""
+    state = _trained_resnet(ONE_DEVICE, "")
     weights = mtf.to_numpy(state.model.named_variables())
     averages = mtf.to_numpy(state.named_averages())
     with pytest.raises(RuntimeError), state.swap_averages():

@@ -7,6 +7,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
@@ -74,6 +75,22 @@ def quick_train(
     """As `toy_train`, with a model and an optimizer that compile sooner."""
     sgd = optim.Sgd(learning_rate)
     return toy_train(model_dir, options, model=OneVariable, optimizer=sgd, **arguments)
+
+
+def record_host_loops(
+    monkeypatch: pytest.MonkeyPatch, before: Callable[[int], object] = lambda steps: None
+) -> list[int]:
+    """Returns a list that gets the number of steps of every host loop; calls `before` with it."""
+    loops: list[int] = []
+    original = Infeed.next
+
+    def recorded(self: Infeed, steps: int, capacity: int | None = None) -> object:
+        before(steps)
+        loops.append(steps)
+        return original(self, steps, capacity)
+
+    monkeypatch.setattr(Infeed, "next", recorded)
+    return loops
 
 
 def curve(model_dir: str, tag: str = "loss", split: str = "train") -> dict[int, float]:

@@ -139,24 +139,21 @@ class Evaluation:
 
     def of_split(self, split: str) -> Evaluation:
         """Returns the evaluation of another split, with the same programs."""
-        other = copy.copy(self)
-        other.split = split
-        other._evaluators = [
-            dataclasses.replace(evaluator, split=split) for evaluator in self._evaluators
-        ]
-        return other
+        evaluators = [dataclasses.replace(evaluator, split=split) for evaluator in self._evaluators]
+        return self._copy(split=split, _evaluators=evaluators)
 
     def of_all_examples(self) -> Evaluation:
         """Returns an evaluation whose evaluators have no limit, with the same programs."""
-        other = copy.copy(self)
-        other._evaluators = [evaluator.of_all_examples() for evaluator in self._evaluators]
-        return other
+        return self._copy(_evaluators=[x.of_all_examples() for x in self._evaluators])
 
     def before_first_step(self) -> Evaluation:
         """Returns an evaluation of at most BATCHES_AT_START batches, with the same programs."""
+        most = min(self.max_batches or BATCHES_AT_START, BATCHES_AT_START)
+        return self._copy(max_batches=most)
+
+    def _copy(self, **attributes: object) -> Evaluation:
         other = copy.copy(self)
-        most = self.max_batches or BATCHES_AT_START
-        other.max_batches = min(most, BATCHES_AT_START)
+        vars(other).update(attributes)
         return other
 
     def is_brief(self, name: str) -> bool:

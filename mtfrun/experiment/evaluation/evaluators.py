@@ -184,7 +184,9 @@ class RankedLabels(Evaluator):
         for name, pairs in self._pairs.items():
             labels = [label.encode() for label in self._parts[name].labels]
             targets = [labels.index(target) for _, target in pairs]
-            likeliest = list(self._likeliest([inputs for inputs, _ in pairs], labels, context))
+            choices = [(inputs, label) for inputs, _ in pairs for label in labels]
+            scores = [x.log_likelihood for x in _scores(self, choices, context)]
+            likeliest = np.argmax(np.reshape(scores, [-1, len(labels)]), axis=1)
             accuracy = float(np.mean(np.equal(targets, likeliest)))
             of_task = {"ranked_accuracy": accuracy}
             metrics |= prefix_task(name, of_task)
@@ -193,19 +195,6 @@ class RankedLabels(Evaluator):
 
     def of_all_examples(self) -> RankedLabels:
         return self if self.num_examples == 0 else dataclasses.replace(self, num_examples=None)
-
-    def _likeliest(
-        self, inputs: Sequence[bytes], labels: Sequence[bytes], context: EvaluationContext
-    ) -> Iterator[int]:
-        size = max(1, _PAIRS_PER_CALL // len(labels))
-        for first in range(0, len(inputs), size):
-            some = inputs[first : first + size]
-            records = self.experiment.inference.scores(
-                [(x, label) for x in some for label in labels]
-            )
-            scores = np.array([record.fields["log_likelihood"] for record in records], np.float64)
-            yield from np.argmax(scores.reshape(len(some), len(labels)), axis=1).tolist()
-            context.progress(first + len(some))
 
     @functools.cached_property
     def _parts(self) -> dict[str, TextData]:
@@ -251,7 +240,8 @@ class ScoredTargets(Evaluator):
         for name, examples in self._examples.items():
             reference = self.reference or self._parts[name].reference
             references = [reference(example) for example in examples]
-            scores = list(self._scores(examples, context))
+            pairs = [(example[INPUTS], example[TARGETS]) for example in examples]
+            scores = list(_scores(self, pairs, context))
             of_task: dict[str, float] = {}
             for metrics_of in self.metrics:
                 of_task |= metrics_of(references, scores)
@@ -261,15 +251,6 @@ class ScoredTargets(Evaluator):
 
     def of_all_examples(self) -> ScoredTargets:
         return dataclasses.replace(self, num_examples=None)
-
-    def _scores(self, examples: Sequence[Fields], context: EvaluationContext) -> Iterator[Score]:
-        for first in range(0, len(examples), _PAIRS_PER_CALL):
-            some = examples[first : first + _PAIRS_PER_CALL]
-            records = self.experiment.inference.scores([(x[INPUTS], x[TARGETS]) for x in some])
-            for record in records:
-                values = cast(Any, [record.fields[name] for name in Score._fields])
-                yield Score(*values)
-            context.progress(first + len(some))
 
     @functools.cached_property
     def _parts(self) -> Mapping[str, TextData]:
@@ -356,6 +337,16 @@ class LabelledImages(Evaluator):
     @functools.cached_property
     def _first(self) -> list[tuple[np.ndarray, int]]:
         return list(itertools.islice(_image_data(self).images(self.split), self.num_images))
+
+
+def _scores(
+    evaluator: Evaluator, pairs: Sequence[tuple[bytes, bytes]], context: EvaluationContext
+) -> Iterator[Score]:
+    for first in range(0, len(pairs), _PAIRS_PER_CALL):
+        some = pairs[first : first + _PAIRS_PER_CALL]
+        for record in evaluator.experiment.inference.scores(some):
+            yield Score(*cast(Any, [record.fields[name] for name in Score._fields]))
+        context.progress(first + len(some))
 
 
 def _image_data(evaluator: Evaluator) -> ImageData:

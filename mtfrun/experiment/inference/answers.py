@@ -70,20 +70,18 @@ class Answer(NamedTuple):
 
 def record_of(answer: Answer) -> Record:
     """Returns the answer as a JSON line, and its texts."""
-    outputs = [_fields_of(output) for output in answer.outputs]
+    outputs = []
+    for output in answer.outputs:
+        outputs.append(fields := output._asdict())
+        if output.log_probs is None:
+            del fields["log_probs"]
+        else:
+            fields["log_probs"] = [
+                {**token._asdict(), "top": [other._asdict() for other in token.top]}
+                for token in output.log_probs
+            ]
     texts = [output.text for output in answer.outputs]
     return Record({**answer._asdict(), "outputs": outputs}, texts)
-
-
-def _fields_of(output: Output) -> dict[str, object]:
-    fields = output._asdict()
-    log_probs = fields.pop("log_probs")
-    if log_probs is not None:
-        fields["log_probs"] = [
-            {**token._asdict(), "top": [other._asdict() for other in token.top]}
-            for token in log_probs
-        ]
-    return fields
 
 
 @dataclasses.dataclass(frozen=True)

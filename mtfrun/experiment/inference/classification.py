@@ -86,10 +86,6 @@ class Classification(Inference):
     def data(self) -> ImageData:
         return require(self.experiment.data, ImageData, type(self).__name__, _REMEDY)
 
-    @functools.cached_property
-    def _model(self) -> ImageModel:
-        return require(self.experiment.model, ImageModel, type(self).__name__, _REMEDY)
-
     def _images_of_split(self, split: str) -> Images:
         names = self.data.label_names
 
@@ -118,7 +114,7 @@ class Classification(Inference):
         return mtf.function(self._top)
 
     def _top(self, images: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
-        logits = self._model.logits({IMAGES: images})
+        logits = self.experiment.model.logits({IMAGES: images})
         (classes,) = logits.shape - images.shape
         top = mtf.Dimension("top", min(self.top_k, classes.size))
         return mtf.top_k(mtf.softmax(logits, classes), classes, top)

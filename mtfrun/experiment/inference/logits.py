@@ -90,12 +90,12 @@ class Logits:
             wanted = ", ".join(d.name if d.name in _FREE else str(d.size) for d in dims)
             raise InputError(f'feature "{name}" has sizes {list(array.shape)}, not [{wanted}]')
         if name in self._experiment.data.class_names:
-            return _classes(name, array, len(self._experiment.data.class_names[name]))
+            number = len(self._experiment.data.class_names[name])
+            return _integers(name, array, "classes", 0, number)
         return self._ids(name, array) if dims[-1].name == "length" else _pixels(name, array)
 
     def _dims(self, name: str) -> mtf.Shape:
-        """A feature that the data lacks is of ids."""
-        ids = mtf.convert_to_shape("batch:1;length:1")
+        ids = mtf.convert_to_shape("batch:1;length:1")  # also of features that the data lacks
         return self._experiment.data.shapes(1).get(name, ids)
 
     def _ids(self, name: str, array: np.ndarray) -> np.ndarray:
@@ -104,15 +104,7 @@ class Logits:
         limit = max(
             (variables[path].shape.get_dim_by_name("vocab").size for path in tables), default=None
         )
-        first, last = array.min(), array.max()
-        padding_id = min(0, self._padding_of(name))
-        if array.dtype.kind not in "iu" or first < padding_id or (limit and last >= limit):
-            raise InputError(
-                f'feature "{name}" must be ids, integers'
-                + (f" from {padding_id}, below {limit}" if limit else " that are not negative")
-                + f": it has {array.dtype}, {first} to {last}"
-            )
-        return array.astype(np.int32)
+        return _integers(name, array, "ids", min(0, self._padding_of(name)), limit)
 
     def _tensor(self, name: str, array: np.ndarray, rows: int) -> mtf.Tensor:
         """Returns a feature on the mesh, padded with rows, and positions of ids, of zeros."""
@@ -130,11 +122,13 @@ class Logits:
         return self._model.padding_of(name) if name in (INPUTS, TARGETS) else 0
 
 
-def _classes(name: str, array: np.ndarray, number: int) -> np.ndarray:
-    if array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= number:
+def _integers(name: str, array: np.ndarray, kind: str, first: int, limit: int | None) -> np.ndarray:
+    least, most = array.min(), array.max()
+    if array.dtype.kind not in "iu" or least < first or (limit and most >= limit):
+        below = f", below {limit}" if limit else ""
         raise InputError(
-            f'feature "{name}" must be classes, integers from 0, below {number}: it has '
-            f"{array.dtype}, {array.min()} to {array.max()}"
+            f'feature "{name}" must be {kind}, integers from {first}{below}: it has {array.dtype}, '
+            f"{least} to {most}"
         )
     return array.astype(np.int32)
 

@@ -69,9 +69,9 @@ class PrefixCache:
             if not always and self._savable < _WORTH_PROGRAMS:
                 return [Group(list(range(len(rows))), 0)]
             shared = [
-                group._replace(common=self._cached_part(ids[group.rows[0]][: group.common]))
-                for group in groups
-                if group.common
+                Group(rows, self._cached_part(ids[rows[0]][:common]))
+                for rows, common in groups
+                if common
             ]
         alone = sorted(group.rows[0] for group in groups if not group.common)
         return [*shared, Group(alone, 0)]
@@ -165,17 +165,11 @@ def group_by_beginning(
                 groups[-1] = Group([*rows, index], shared)
                 continue
         groups.append(Group([index], len(prompts[index])))
-    return [
-        group if len(group.rows) > 1 else _alone(group.rows[0], prompts, earlier, shortest)
-        for group in groups
-    ]
-
-
-def _alone(
-    index: int, prompts: Sequence[np.ndarray], earlier: Iterable[np.ndarray], shortest: int
-) -> Group:
-    common = max((_count_common(prompts[index], ids) for ids in earlier), default=0)
-    return Group([index], common if common >= shortest else 0)
+    for i, (rows, _) in enumerate(groups):
+        if len(rows) == 1:
+            shared = max((_count_common(prompts[rows[0]], ids) for ids in earlier), default=0)
+            groups[i] = Group(rows, shared if shared >= shortest else 0)
+    return groups
 
 
 def _count_common(a: np.ndarray, b: np.ndarray) -> int:

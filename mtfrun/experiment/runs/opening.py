@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import pathlib
 import re
 from collections.abc import Iterator, Sequence
@@ -28,26 +27,18 @@ from mtfrun.files.errors import IncompatibleError
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.run_directory import CHECKPOINTS
 
-_TEST = "test"
 # Parameters that limit the examples of evaluators.
 _LIMITS = ("num_decodes", "num_examples")
 _INCLUDE = re.compile(r"^include\b", re.MULTILINE)
 
 
-@dataclasses.dataclass(frozen=True)
-class Configuration:
-    """The configuration that objects were built from: its text and the bindings' places."""
-
-    text: str
-    bindings: Sequence[Binding]
-
-
 class RunObjects(NamedTuple):
-    """The objects of a run, and their configuration, which explains incompatible checkpoints."""
+    """The objects of a run; text and bindings of the configuration that they were built from."""
 
     experiment: Experiment
     evaluation: Evaluation
-    configuration: Configuration
+    config_text: str
+    bindings: Sequence[Binding]
 
 
 def evaluation_of(objects: RunObjects, split: str | None = None) -> Evaluation:
@@ -58,10 +49,9 @@ def evaluation_of(objects: RunObjects, split: str | None = None) -> Evaluation:
     """
     evaluation = objects.evaluation if split is None else objects.evaluation.of_split(split)
     is_limited = any(
-        binding.from_flag and binding.parameter in _LIMITS
-        for binding in objects.configuration.bindings
+        binding.from_flag and binding.parameter in _LIMITS for binding in objects.bindings
     )
-    is_test = evaluation.split.partition("[")[0] == _TEST
+    is_test = evaluation.split.partition("[")[0] == "test"
     return evaluation.of_all_examples() if is_test and not is_limited else evaluation
 
 
@@ -74,10 +64,7 @@ def find_trained_run(model_dir: str) -> RunDirectory:
 
 
 def build(mesh: mtf.Mesh | None = None) -> tuple[Experiment, Evaluation]:
-    """Returns the objects of the parsed configuration, as the arguments of a `Training`.
-
-    With a mesh this is used, and not the configuration's.
-    """
+    """Returns the objects of the parsed configuration; a mesh replaces the configuration's."""
     experiment = config.build(Experiment, *([] if mesh is None else [mesh]))
     return experiment, config.build(Evaluation, experiment)
 
@@ -117,8 +104,7 @@ def build_run(
         built = build(mesh)
         if mesh is None:  # otherwise the configuration's mesh has no effect
             check_taken(bindings, config.operative_config_text())
-        configuration = Configuration(config.config_text(settings.allowed_imports), bindings)
-    return RunObjects(*built, configuration)
+        return RunObjects(*built, config.config_text(settings.allowed_imports), bindings)
 
 
 def _note_changes(name: str, adapter: RunDirectory, settings: Settings) -> None:
@@ -147,7 +133,7 @@ def restore_model(
     is, for "latest" or None, the one that it was trained for.
     """
     experiment = objects.experiment
-    with explain_incompatible(objects.configuration):
+    with explain_incompatible(objects):
         if run is None:
             return experiment.restore_without_run()
         if adapter is not None and checkpoint in (None, "latest"):
@@ -160,15 +146,12 @@ def restore_model(
 
 
 @contextlib.contextmanager
-def explain_incompatible(configuration: Configuration) -> Iterator[None]:
-    """Explains an IncompatibleError that is raised inside by the settings that differ, if they do.
-
-    `configuration` is the new one, which is not yet in config.gin of the run.
-    """
+def explain_incompatible(objects: RunObjects) -> Iterator[None]:
+    """Explains an IncompatibleError of the block by the settings that differ, if they do."""
     try:
         yield
     except IncompatibleError as error:
-        explanation = _explanation(error, configuration)
+        explanation = _explanation(error, objects)
         if not explanation:
             raise
         raise RunDirError(
@@ -177,7 +160,7 @@ def explain_incompatible(configuration: Configuration) -> Iterator[None]:
         ) from error
 
 
-def _explanation(error: IncompatibleError, configuration: Configuration) -> str:
+def _explanation(error: IncompatibleError, objects: RunObjects) -> str:
     """Returns the lines that differ; "" if no saved configuration explains the error."""
     path = pathlib.Path(error.name)
     for directory in (path, path.parent, path.parent.parent):
@@ -188,8 +171,8 @@ def _explanation(error: IncompatibleError, configuration: Configuration) -> str:
         if _INCLUDE.search(text):  # as `import` writes it: its values are in other files
             return ""
         try:
-            found = changes_of_variables(text, configuration.text, error.parts)
+            found = changes_of_variables(text, objects.config_text, error.parts)
         except ConfigError:  # not a file that gin has written
             return ""
-        return describe_changes(found, configuration.bindings) if found else ""
+        return describe_changes(found, objects.bindings) if found else ""
     return ""

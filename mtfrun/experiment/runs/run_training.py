@@ -29,7 +29,7 @@ from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.errors.url_secrets import mask_urls
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.runs.opening import Configuration, RunObjects, build, explain_incompatible
+from mtfrun.experiment.runs.opening import RunObjects, build, explain_incompatible
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.experiment.saved_configuration import (
     ChangedError,
@@ -67,11 +67,7 @@ class TrainChoices:
 
 
 class Preparation(NamedTuple):
-    """A training that has not begun.
-
-    `training_hyperparameters` change the results of the training; `settings` distinguish runs, see
-    `hyperparameters`.
-    """
+    """A training that has not begun; `settings` distinguish runs, see `hyperparameters`."""
 
     objects: RunObjects
     training: Training
@@ -114,7 +110,7 @@ def prepare(
         for term in training.prepared_terms:
             # The configuration of another run replaces the present one.
             term.read(experiment, planned=planned)
-    objects = RunObjects(experiment, evaluation, Configuration(text, bindings))
+    objects = RunObjects(experiment, evaluation, text, bindings)
     return Preparation(objects, training, operative_config, in_training, distinguishing)
 
 
@@ -123,17 +119,17 @@ def run_training(
 ) -> TrainResult:
     """Trains in a run directory, which is locked and records the configuration and the command."""
     training, experiment = prepared.training, prepared.objects.experiment
-    configuration, split = prepared.objects.configuration, prepared.objects.evaluation.split
+    config_text, split = prepared.objects.config_text, prepared.objects.evaluation.split
     for warning in (*experiment.mesh.misspelt_rules(), unused_gpu()):
         if warning:
             progress.note(progress.warning(warning))
-    if has_masked_urls(configuration.text):
+    if has_masked_urls(config_text):
         progress.note(
             "mtfrun: config.gin has URLs without their passwords: later commands need the same "
             f"setting, or the whole URLs in the environment variable {URLS}"
         )
     texts = {
-        "config": configuration.text,
+        "config": config_text,
         "operative_config": prepared.operative_config,
         "command": command_text(command),
     }
@@ -142,22 +138,26 @@ def run_training(
     @contextlib.contextmanager
     def records() -> Iterator[None]:
         restarted.settle()
-        of_training = {
+        setup = {
+            **describe_setup(experiment, config_text),
             "step": training.state.finished_steps,
             "data": fingerprint_of(experiment.data),
             "evaluation": {split: fingerprint_of_split(experiment.data, split)},
             "hyperparameters": prepared.training_hyperparameters,
             "settings": prepared.settings._asdict(),
         }
+        recording = record_training(
+            run,
+            experiment.data,
+            setup,
+            prepared.operative_config,
+            command,
+            lambda: training.state.finished_steps,
+        )
         with contextlib.ExitStack() as stack:
 
             def begin() -> None:
-                finished_steps = lambda: training.state.finished_steps  # noqa: E731
-                setup = {**describe_setup(experiment, configuration.text), **of_training}
-                recorded = (setup, prepared.operative_config, command)
-                stack.enter_context(
-                    record_training(run, experiment.data, *recorded, finished_steps)
-                )
+                stack.enter_context(recording)
                 start = experiment.init_checkpoint
                 if start is not None and start.path and run.checkpoints().latest() is None:
                     source = pathlib.Path(os.path.expanduser(registry.local_source(start.path)))
@@ -167,7 +167,7 @@ def run_training(
             yield
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(explain_incompatible(configuration))
+        stack.enter_context(explain_incompatible(prepared.objects))
         stack.enter_context(_explain_other_run(run, command))
 
         def lock() -> None:
@@ -268,10 +268,10 @@ def record_training(
     command: Sequence[str],
     finished_steps: Callable[[], int],
 ) -> Iterator[None]:
-    """Records configuration and command, and restores the former ones on an error before any step.
+    """Records configuration, command and vocabulary files; undone by an error before any step.
 
-    A configuration that is incompatible with the run's checkpoints or has no data must not replace
-    the run's. The run's lock is held. The data's vocabularies are copied into the directory.
+    A configuration that is incompatible with the checkpoints, or has no data, must not replace the
+    run's. The run's lock is held.
     """
     run.clean()
     directory = pathlib.Path(run.path)
@@ -288,9 +288,11 @@ def record_training(
         # TensorFlow crashes where a variable is read after an error of a collective.
         is_lost = processes.count() > 1 and isinstance(error, tf.errors.OpError)
         if not is_lost and not _has_begun(finished_steps, first_step):
+            pathlib.Path(record).unlink(missing_ok=True)
             for path in files:
-                _restore(path, former.get(path))
-            _restore(pathlib.Path(record), None)
+                path.unlink(missing_ok=True)
+                if path in former:
+                    atomic_write(path, os.fsdecode(former[path]))
         raise
 
 
@@ -308,10 +310,7 @@ def describe_setup(experiment: Experiment, configuration: str) -> dict[str, obje
 
 
 def command_text(command: Sequence[str]) -> str:
-    """Returns a command as it is typed in a shell; bytes that are not UTF-8 are replaced.
-
-    Passwords in URLs are masked.
-    """
+    """Returns a command as typed in a shell; masks passwords in URLs, replaces invalid UTF-8."""
     return os.fsencode(shlex.join(map(mask_urls, command))).decode("utf-8", "replace")
 
 
@@ -320,10 +319,3 @@ def _has_begun(finished_steps: Callable[[], int], first_step: int) -> bool:
         return finished_steps() not in (0, first_step)
     except Exception:
         return False
-
-
-def _restore(path: pathlib.Path, content: bytes | None) -> None:
-    if content is None:
-        path.unlink(missing_ok=True)
-    else:
-        atomic_write(path, os.fsdecode(content))

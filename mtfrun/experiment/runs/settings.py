@@ -7,6 +7,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,10 +17,12 @@ from mtfrun.configuration.arguments import quote
 from mtfrun.configuration.hyperparameters import values_of
 from mtfrun.configuration.run_files import RunFiles
 from mtfrun.configuration.statements import Binding
-from mtfrun.data import ImageData
+from mtfrun.data import Data, ImageData
 from mtfrun.errors import ConfigError
 from mtfrun.experiment.evaluation.evaluation import Evaluation
-from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.experiment import ALL_DATA, Experiment
+from mtfrun.experiment.loss_terms import LossTerm
+from mtfrun.experiment.records import require
 from mtfrun.experiment.training import Training
 from mtfrun.rundir.code import module_hashes
 from mtfrun.rundir.init_checkpoint import InitCheckpoint
@@ -78,6 +81,33 @@ class Settings:
             *(f"--gin.{text.replace(' = ', '=', 1)}" for _, text in self.bindings),
             *(f"--gin_search_paths={path}" for path in self.search_paths),
         ]
+
+
+class ConfiguredData(NamedTuple):
+    """`splits`: training and evaluation; `loss_terms`: see `Training`."""
+
+    data: Data
+    splits: list[str]
+    seed: int
+    batch_size: int
+    loss_terms: Sequence[LossTerm] = ()
+
+
+def configure_data(settings: Settings, run_config: str | None) -> ConfiguredData:
+    """See `Settings.parse` for `run_config`."""
+    with config.exclusive():
+        settings.parse(run_config)
+        data = config.argument(Experiment, "data")
+        require(data, Data, "Experiment.data", ALL_DATA)
+        evaluated = config.argument(Evaluation, "split", "validation")
+        seed = config.argument(Experiment, "seed", 0)
+        batch_size = config.argument(Training, "batch_size", 0)
+        loss_terms = config.argument(Training, "loss_terms", ())
+        excluded = config.argument(Training, "exclude_documents")
+    if excluded:
+        data = data.remove(excluded)
+    splits = list(dict.fromkeys(["train", evaluated]))
+    return ConfiguredData(data, splits, seed, batch_size, loss_terms)
 
 
 def settings_of(

@@ -8,8 +8,8 @@ import shutil
 
 from mtfrun.checkpoints.manifest import manifest_path, manifest_text
 from mtfrun.checkpoints.recorded_digests import VARIABLES
-from mtfrun.experiment.runs.configured_data import ConfiguredData
 from mtfrun.experiment.runs.run_training import Preparation
+from mtfrun.experiment.runs.settings import ConfiguredData
 from mtfrun.experiment.saved_configuration import parameter_in, with_parameter
 from mtfrun.extras.audit.exposures import Query, find_exposed
 from mtfrun.extras.audit.ledger import LEDGER
@@ -39,7 +39,7 @@ def exclude_documents(prepared: Preparation, former: RunDirectory, run: RunDirec
         first = _first_difference(prepared, former)
         steps = former.checkpoints().steps()
         start = max((step for step in steps if first is None or step < first), default=0)
-        run.write_config(prepared.objects.configuration.text)
+        run.write_config(prepared.objects.config_text)
         data = prepared.training.experiment.data
         write_run_files(pathlib.Path(run.path), data.vocabulary_files(), data.source_summary())
         if start:

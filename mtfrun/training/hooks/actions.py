@@ -38,10 +38,10 @@ class MetricHistory:
         ]
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds metrics of the present step, by name: {"eval/loss": 2.5}.
+        """Adds metrics of the present step, {"eval/loss": 2.5}, the same in all processes.
 
-        The names of one action begin alike. All processes have the same values, and the model has
-        the weights of training, as the checkpoint of the step may be saved for them.
+        The names of one action begin alike. The model has the weights of training, which a
+        checkpoint of the best step saves.
         """
         self._by_step.setdefault(step, {}).update(values)
         if processes.is_first():
@@ -56,10 +56,7 @@ class MetricHistory:
 
 
 def check_metric_exists(owner: str, metric: str, names: Collection[str]) -> None:
-    """Raises InputError if `metric`, which `owner` waits for, should be among `names`, and is not.
-
-    The metrics of one action begin alike: "eval/loss", "eval/accuracy".
-    """
+    """Raises InputError if there are metrics of its kind, "eval/...", and `metric` is unknown."""
     kind, _, _ = metric.partition("/")
     siblings = [name for name in names if name.startswith(f"{kind}/")]
     if siblings and metric not in siblings:
@@ -147,10 +144,7 @@ class Action(abc.ABC):
         """Performs the action."""
 
     def is_missing(self, step: int) -> bool:
-        """Returns whether the call that was due at `step` has to be made up for; by default not.
-
-        Asked where a run resumes: a checkpoint is saved before the other actions are called.
-        """
+        """Returns whether the call at `step`, where a run resumes, was not finished before."""
         return False
 
 

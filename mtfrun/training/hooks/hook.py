@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mtfrun.configuration.entry_points import load_entry_points
-from mtfrun.errors import InputError
 from mtfrun.metrics.event_files import Listener
 from mtfrun.rundir import RunDirectory
 from mtfrun.training.curves import HostMetric
@@ -98,21 +96,6 @@ class Hook:
 
     def end(self) -> None:
         """Called once the end of the training is recorded, also after an error."""
-
-
-def load_default_hooks() -> list[Hook]:
-    """Returns new hooks of the installed distributions, which every training has by default."""
-    return [hook() for hook in load_entry_points("mtfrun.hooks").values()]
-
-
-def check_hooks(hooks: Sequence[Hook]) -> None:
-    """Raises InputError unless all are hooks."""
-    for hook in hooks:
-        if not isinstance(hook, Hook):
-            raise InputError(
-                f"{hook!r} is not a hook: give objects of a subclass of training.Hook, in a gin "
-                "file TrainOptions.hooks = [@my_module.MyHook()]"
-            )
 
 
 def listener(hooks: Sequence[Hook], run: RunDirectory, resumed_step: int, kind: str) -> Listener:

@@ -63,9 +63,9 @@ class ProcessCost:
 class Throughput:
     """Measures host loops, to choose the length of the next one and to report the speed.
 
-    The first one compiles the program, so that its time says nothing about steps: it has one step
-    only and is left out of the speed once there is another. A signal waits for the end of a host
-    loop, hence `secs_per_loop`. `rate` is the tag of the speed in units of data.
+    The first one compiles the program: it has one step, and is left out of the speed once there is
+    another. A signal waits for the end of a host loop, hence `secs_per_loop`. `rate` is the tag of
+    the speed in units of data.
     """
 
     def __init__(self, secs_per_loop: float, rate: str):
@@ -89,10 +89,7 @@ class Throughput:
         wait_secs: float = 0.0,
         device_secs: float = 0.0,
     ) -> None:
-        """Adds a host loop of `steps` steps with `units` of data.
-
-        Of its `secs`, it waited `wait_secs` for data, and the devices computed for `device_secs`.
-        """
+        """Adds a host loop, which waited `wait_secs` for data; devices computed `device_secs`."""
         secs = max(secs, 1e-9)
         self._loops += 1
         if self._loops > 1:
@@ -110,10 +107,9 @@ class Throughput:
         self._secs += secs
 
     def rates(self) -> dict[str, float]:
-        """Returns steps and units per second since the start of the window, by tag.
+        """Returns steps and units per second of the window, by tag, without time of actions.
 
-        And three shares of this time, which add up to 1: waiting for data, computing on the
-        devices, and work of the host. Actions, such as evaluations, are not part of it.
+        And the shares of waiting for data, computing on the devices, and work of the host.
         """
         waiting = min(1.0, self._wait_secs / self._secs)
         computing = min(1.0 - waiting, self._device_secs / self._secs)
@@ -154,11 +150,10 @@ class Machine:
     def speed(self, steps_per_sec: float) -> dict[str, float]:
         """Returns the model's operations a second by tag, and their share of the peak.
 
-        The products of the forward pass times three: for a Transformer the 6 N + 12 L H Q T
-        operations a token of Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B,
-        which do not depend on rematerialisation. The peak is reached by products of square matrices
-        of the type that most of the model's products have, on all devices; it is measured once, and
-        the share returned in the first process only. A model without products has no speed.
+        Three times the products of the forward pass: for a Transformer the 6 N + 12 L H Q T a token
+        of Chowdhery et al. 2022, https://arxiv.org/abs/2204.02311, appendix B, independent of
+        rematerialisation. The peak is measured once, by products of square matrices of the type
+        that most products have; only the first process returns the share.
         """
         if not self._products.total:
             return {}
@@ -167,14 +162,12 @@ class Machine:
         # A device whose memory is full has no place for the measurement.
         with contextlib.suppress(tf.errors.ResourceExhaustedError):
             if processes.is_first():
-                values[PEAK_FRACTION] = per_sec / self._peak()
+                by_dtype = self._products.by_dtype
+                dtype = max(by_dtype, key=by_dtype.__getitem__)
+                rows = _ROWS_CPU if self._mesh.is_on_cpu else _ROWS_ACCELERATOR
+                peak = self._units * _peak_of_device(self._mesh.devices[0], dtype, rows)
+                values[PEAK_FRACTION] = per_sec / peak
         return values
-
-    def _peak(self) -> float:
-        by_dtype = self._products.by_dtype
-        dtype = max(by_dtype, key=by_dtype.__getitem__)
-        rows = _ROWS_CPU if self._mesh.is_on_cpu else _ROWS_ACCELERATOR
-        return self._units * _peak_of_device(self._mesh.devices[0], dtype, rows)
 
 
 def products_per_sec(device: str, dtype: str, rows: int) -> float:

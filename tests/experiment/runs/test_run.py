@@ -35,9 +35,6 @@ LOGITS = 1e-5
 # Of one length when they are padded: one program decodes them.
 PROMPTS = ["line 1", "line ü"]
 BEAMS = {"beam_size": 2, "num_outputs": 2}
-SEARCHES = pytest.mark.parametrize(
-    "settings", [{}, pytest.param(BEAMS, marks=pytest.mark.slow)], ids=["greedy", "beams"]
-)
 PAIRS = [("train 7", "the quick"), ("x", ""), ("train 8", "the quick brown fox")]
 
 
@@ -166,10 +163,8 @@ def test_logits_do_not_depend_on_padding_and_on_other_rows(language_model: Run) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", ["data:2,model:2", pytest.param("data:4", marks=pytest.mark.slow)])
-def test_a_run_on_a_mesh_has_the_same_logits(language_model: Run, mesh: str) -> None:
-    settings = {"layout": "batch:data"} if "model" not in mesh else {}
-    on_mesh = mtfrun.load(language_model.model_dir, mesh=mesh, **settings)
+def test_a_run_on_a_mesh_has_the_same_logits(language_model: Run) -> None:
+    on_mesh = mtfrun.load(language_model.model_dir, mesh="data:2,model:2")
     assert on_mesh.mesh.size == 4
     features = {"targets": np.arange(4, 24).reshape(1, 20)}
     expected = language_model.logits(features)
@@ -186,19 +181,14 @@ def test_runs_of_other_configurations_do_not_disturb_each_other(
     ]
     assert changed
     assert language_model.evaluate() != former.evaluate()
-
-
-@pytest.mark.slow
-def test_every_run_decodes_as_its_own_configuration_says(language_model: Run, former: Run) -> None:
     for _ in range(2):
         assert {answer.output_tokens for answer in former.decode(PROMPTS)} == {3}
         assert {answer.output_tokens for answer in language_model.decode(PROMPTS)} == {8}
 
 
-@SEARCHES
-def test_threads_decode_at_once(language_model: Run, former: Run, settings: dict[str, Any]) -> None:
+def test_threads_decode_at_once(language_model: Run, former: Run) -> None:
     uses: list[Callable[[], object]] = [
-        lambda: language_model.decode(PROMPTS, **settings),
+        lambda: language_model.decode(PROMPTS),
         former.evaluate,
         lambda: language_model.score(PAIRS),
         language_model.evaluate,
@@ -237,12 +227,9 @@ def test_threads_take_turns_on_a_mesh(language_model: Run) -> None:
     assert answers == [use() for use in uses] * 3
 
 
-@SEARCHES
-def test_programs_are_compiled_once(
-    language_model: Run, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_programs_are_compiled_once(language_model: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     uses: list[Callable[[], object]] = [
-        lambda: language_model.decode(PROMPTS, **settings),
+        lambda: language_model.decode(PROMPTS),
         lambda: language_model.score(PAIRS),
         lambda: language_model.logits({"targets": [[5, 6, 7]]}).tolist(),
         language_model.evaluate,
