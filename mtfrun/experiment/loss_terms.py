@@ -15,7 +15,7 @@ class PreparedTerm:
     """A term of one training, and its source, such as another run; by default without a source."""
 
     def read(self, experiment: Experiment, *, planned: bool) -> None:
-        """Reads what the steps need from the source; no values if `planned`."""
+        """Reads the source, but for values if `planned`."""
 
     def describe(self) -> Mapping[str, str]:
         """Returns lines of the run summary by their label."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from mtfrun import mtf
 from mtfrun.checkpoints.mirror import registry
 from mtfrun.data import Data
-from mtfrun.display.formats import duration_text, short_number
+from mtfrun.display.formats import duration_text
 from mtfrun.display.table import table_lines
 from mtfrun.errors import list_some
 from mtfrun.errors.untrusted import escape
@@ -83,10 +83,10 @@ class PrintedSummary:
         row = self.experiment.data.tokens_per_row
         per_step = self.batch_size * row
         total = self.options.train_steps * per_step
-        of_row = f"{self.batch_size} rows of {row}: " if row > 1 else ""
+        rows = f"{self.batch_size} rows of {row}: " if row > 1 else ""
         microbatches = self.options.microbatches
         parts = f", in {microbatches} microbatches" if microbatches > 1 else ""
-        return f"{of_row}{per_step:,} {unit} a step{parts}; {short_number(total)} {unit} in all"
+        return f"{rows}{per_step:,} {unit} a step{parts}; {_round(total)} {unit} in all"
 
 
 def variable_lines(mesh: mtf.Mesh, variables: Mapping[str, mtf.Variable]) -> list[str]:
@@ -177,10 +177,10 @@ def _data(data: Data) -> str:
         for name, number in counts.items()
     ]
     files = list(dict.fromkeys(escape(path) for cached in caches for path in cached.files))
-    of_files = f" of {len(files):,} files: {list_some(files)}" if len(files) > 1 else ""
+    places = f" of {len(files):,} files: {list_some(files)}" if len(files) > 1 else ""
     if len(files) == 1:
-        of_files = f" of {files[0]}"
-    return f"{type(data).__name__} of {list_some(data.cached_tasks)}: {', '.join(sizes)}{of_files}"
+        places = f" of {files[0]}"
+    return f"{type(data).__name__} of {list_some(data.cached_tasks)}: {', '.join(sizes)}{places}"
 
 
 def _vocabulary(data: Data) -> dict[str, str]:
@@ -198,3 +198,12 @@ def _once(texts: dict[str, str]) -> str:
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
     return "; ".join(f"{name}: {text}" for name, text in texts.items())
+
+
+def _round(count: int) -> str:
+    """Returns "4.1 million" for 4,096,000."""
+    for size, word in ((10**9, "billion"), (10**6, "million")):
+        if count >= size:
+            digits = 1 if count < 100 * size else 0
+            return f"{count / size:.{digits}f} {word}"
+    return f"{count:,}"

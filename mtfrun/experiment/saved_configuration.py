@@ -156,7 +156,7 @@ def fingerprint_of_split(data: Data, split: str) -> dict[str, dict[str, str]]:
 
 
 def fingerprint_of(data: Data) -> Mapping[str, Any]:
-    """Returns what determines the rows of training, as JSON will return it."""
+    """Returns the fingerprint of the rows of training, as JSON will return it."""
     fingerprint: Mapping[str, Any] = mask_json(data.fingerprint())
     return fingerprint
 

@@ -218,7 +218,7 @@ class Training(TrainedVariables):
     def check_manifest(
         self, manifest: Manifest, saved: SavedConfiguration, *, accept_changes: bool = False
     ) -> None:
-        """Raises InputError if a checkpoint must not be restored; prints what else has changed."""
+        """Raises InputError if a checkpoint must not be restored; prints other changes."""
         for term in self.prepared_terms:
             term.check_unchanged(manifest, accept_changes=accept_changes)
         is_same = manifest.variables == describe(self.state.storage())
@@ -324,7 +324,7 @@ class _Recording(training.Action):
     train_steps: int
     size: RunCost
     process: training.ProcessCost = dataclasses.field(default_factory=training.ProcessCost)
-    status: Status | None = None  # what this process has written
+    status: Status | None = None  # the newest of this process
 
     every_secs = 5.0
     at_end = True

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtfrun.data import Padding
 from mtfrun.errors import InputError
 from mtfrun.models import means
 
@@ -23,17 +22,6 @@ class HostMetric(NamedTuple):
 
     total: np.ndarray
     weight: np.ndarray
-
-
-def padding_metric(padding: Sequence[Padding]) -> dict[str, HostMetric]:
-    """Returns the share of padding in the batch of every step; nothing for data without text."""
-    empty, positions = np.array(padding, np.float64).reshape(-1, 2).T
-    return {PADDING: HostMetric(empty, positions)} if positions.any() else {}
-
-
-def examples_seen(examples: Mapping[str, float]) -> dict[str, float]:
-    """Returns the curves "data/examples_seen/spell" of tasks, "" being a single one."""
-    return {f"{EXAMPLES_SEEN}/{name}".rstrip("/"): count for name, count in examples.items()}
 
 
 @dataclasses.dataclass
@@ -98,7 +86,7 @@ class Curves:
         }
 
     def restore(self, sums: Mapping[str, Any]) -> None:
-        """Sets the unfinished window to what `sums` returned; InputError for anything else."""
+        """Sets the unfinished window to what `sums` returned; InputError for other values."""
         try:
             for name, saved in sums.items():
                 total = [float.fromhex(entry) for entry in saved["total"]]

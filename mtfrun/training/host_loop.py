@@ -8,6 +8,7 @@ import importlib.util
 import shlex
 from collections.abc import Iterator
 
+import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf, processes
@@ -16,7 +17,7 @@ from mtfrun.display.progress import note, print_line, waiting
 from mtfrun.errors import InputError, install_command
 from mtfrun.files.digests import MODULUS
 from mtfrun.training import clock
-from mtfrun.training.curves import LEARNING_RATE, OBJECTIVE, HostMetric, padding_metric
+from mtfrun.training.curves import LEARNING_RATE, OBJECTIVE, PADDING, HostMetric
 from mtfrun.training.hooks.hook import HostRecord
 from mtfrun.training.microbatches import Features
 from mtfrun.training.norms import GRADIENT, Norms
@@ -82,7 +83,10 @@ class HostLoop:
         capacity = next(iter(features.values())).shape[0].size
         mtf.print_reports(reports, capacity, lambda i: f"step {step + i + 1}: ", note)
         padding, digests = self._gather_batches()
-        metrics = {**record.metrics, OBJECTIVE: record.objective, **padding_metric(padding)}
+        metrics = {**record.metrics, OBJECTIVE: record.objective}
+        empty, positions = np.array(padding, np.float64).reshape(-1, 2).T
+        if positions.any():  # not of images
+            metrics[PADDING] = HostMetric(empty, positions)
         for name, (total, number) in mtf.curves_of(reports, capacity).items():
             metrics[f"summary/{name}" if name in metrics else name] = HostMetric(total, number)
         values = {

@@ -9,7 +9,7 @@ from mtfrun.data import Infeed
 from mtfrun.display.progress import warning
 from mtfrun.metrics.charts import write_metrics
 from mtfrun.metrics.event_files import Summaries
-from mtfrun.training.curves import SKIPPED_STEPS, Curves, examples_seen
+from mtfrun.training.curves import EXAMPLES_SEEN, SKIPPED_STEPS, Curves
 from mtfrun.training.hooks.finite import FiniteGuard
 from mtfrun.training.hooks.hook import HostRecord
 from mtfrun.training.hooks.progress import Progress
@@ -77,6 +77,7 @@ class Log:
     def _counts_until(self, record: HostRecord, step: int) -> dict[str, float]:
         """Returns the numbers of examples and of skipped updates up to a step of a host loop."""
         steps_ago = record.step + record.count - step
-        seen = examples_seen(self._infeed.examples_seen(steps_ago))
+        seen = self._infeed.examples_seen(steps_ago)  # by task, "" being a single one
+        counts = {f"{EXAMPLES_SEEN}/{name}".rstrip("/"): count for name, count in seen.items()}
         skipped = self._guard.count_skipped(step)
-        return seen if skipped is None else {**seen, SKIPPED_STEPS: float(skipped)}
+        return counts if skipped is None else {**counts, SKIPPED_STEPS: float(skipped)}

@@ -11,6 +11,7 @@ from mtfrun import mtf, processes
 from mtfrun.checkpoints import Manifest
 from mtfrun.data import Infeed
 from mtfrun.display.progress import note, waiting
+from mtfrun.display.table import label_lines
 from mtfrun.metrics.event_files import Summaries
 from mtfrun.models import NonFiniteError
 from mtfrun.rundir import RunDirectory
@@ -41,7 +42,7 @@ class Description:
       recording: returns a context that is entered after restoring the checkpoint and reading the
         first batches, before the first write to the run directory, and left at the end.
       metadata: entries of manifests, JSON by name, besides mesh, layout, seed and position.
-      check: may raise an InputError for a manifest whose checkpoint must not be restored.
+      check: may raise an InputError for the manifest of a checkpoint not to be restored.
     """
 
     texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
@@ -93,7 +94,7 @@ def train(
       actions: called periodically, after checkpoints that are due at the same step.
       init_checkpoint: called if the run has no checkpoint yet; it may set the variables, and
         returns a report to print, or None.
-      cost: takes what the training costs in this process.
+      cost: gets the costs of the training in this process.
 
     Raises:
       NonFiniteError: the loss, the gradients or a variable is not finite; the message says which,
@@ -188,7 +189,8 @@ class _Loop:
         )
         for tag, text in description.texts.items():
             self.summaries.text(tag, text, step)
-        self.progress.print_summary({**description.summary, "start": start})
+        summary = {**description.summary, "start": start}
+        self.progress.note(label_lines(summary, self.progress.stream))
         self.metrics = MetricHistory(run, step)
 
     def train(self) -> TrainResult:

@@ -18,7 +18,7 @@ from mtfrun.display.progress import is_terminal, present_work
 _STANDARD_ERROR = 2
 # To the first column, then "Erase in Display", ECMA-48, section 8.3.39: bars and "^C" disappear.
 _CLEAR_BELOW = "\r\x1b[J"
-# How long native code may run after a signal where nothing would be lost.
+# How long native code may run after a signal before the first step.
 _ABANDON_SECS = 3.0
 # Ends the thread that reads the numbers of signals.
 _NO_SIGNAL = b"\0"
@@ -117,11 +117,11 @@ def handle_signals(
 
     Args:
       handler: called in the main thread.
-      acknowledgement: returns what happens now: "finishing step 120, saving".
-      before_exit: called in the thread before a second signal ends the process; no block is left
-        then, so that nothing else removes temporary files.
-      abandons: returns whether nothing would be lost: the thread then ends the process if native
-        code has not returned seconds after the first signal.
+      acknowledgement: returns the present work: "finishing step 120, saving".
+      before_exit: called in the thread before a second signal ends the process, to remove
+        temporary files: no block is left then.
+      abandons: returns whether there is no work to lose: the thread then ends the process if
+        native code has not returned seconds after the first signal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -22,10 +22,10 @@ class StepRecord(NamedTuple):
       objective: the `Metric` that is differentiated, per unit of weight.
       gradient_norm: norm of all gradients together, before clipping.
       skipped: 1 if the update was skipped, else 0.
-      non_finite_gradient: 1 + the index among the trainable variables of the first one whose
-        gradient is not finite; 0 if all are finite.
-      norm_squares: {norms}, the result of `Norms.squares`, or nothing.
-      gradients: gradients before clipping, by path, or nothing.
+      non_finite_gradient: 1 + the index, among the trainable variables, of the first gradient
+        that is not finite; 0 if all are finite.
+      norm_squares: {norms}, the result of `Norms.squares`; empty without norms.
+      gradients: gradients before clipping, by path; empty unless asked for.
     """
 
     metrics: dict[str, Any]

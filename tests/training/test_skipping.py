@@ -33,9 +33,7 @@ SPLIT_STORAGE = f"{LAYOUT};weights:data"
 CASES = [(ONE_DEVICE, LAYOUT, "adam", 1, None)]
 SLOW_CASES = [
     ("data:2,model:2", SPLIT_STORAGE, "adafactor", 2, 1.0),
-    ("data:2,model:2", LAYOUT, "adam", 1, None),
     ("data:4,model:2", LAYOUT, "adam", 2, 1.0),
-    ("data:4,model:2", LAYOUT, "adafactor", 1, 1.0),
     ("data:4,model:1", SPLIT_STORAGE, "adam", 1, None),
 ]
 

@@ -13,9 +13,9 @@ import tensorflow as tf
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
 from mtfrun.training import TrainOptions, TrainState, train_steps_function
-from mtfrun.training.step import StepRecord
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes
 from tests.training.toy_model import Bigram, batches
+from tests.training.toy_run import take_steps
 
 LAYOUT = "batch:data;d_ff:model"
 
@@ -92,7 +92,7 @@ def test_xla_compiles_the_steps_of_one_accelerator_unless_told_otherwise() -> No
 def test_gradients_are_those_before_clipping() -> None:
     mesh = mtf.Mesh()
     records = {
-        clip_norm: _one_step(_state(Bigram(mesh), mesh), clip_norm, with_gradients=True)
+        clip_norm: take_steps(_state(Bigram(mesh), mesh), clip_norm=clip_norm, with_gradients=True)
         for clip_norm in (None, 0.01)
     }
     gradients = records[0.01].gradients
@@ -110,23 +110,11 @@ def _state(model: Bigram, mesh: mtf.Mesh, frozen: Sequence[str] = ()) -> TrainSt
     return state
 
 
-def _one_step(
-    state: TrainState, clip_norm: float | None = None, *, with_gradients: bool = False
-) -> StepRecord:
-    """Trains for one step and returns its record."""
-    shape = mtf.convert_to_shape("batch:8;length:6")
-    features = Infeed(batches(), state.mesh, {"targets": shape}).next(1)
-    assert features is not None
-    run = train_steps_function(state, clip_norm=clip_norm, with_gradients=with_gradients)
-    record: StepRecord = mtf.to_numpy(run(features, mtf.constant(state.mesh, 1, dtype=tf.int32)))
-    return record
-
-
 def test_clipping_bounds_what_the_optimizer_sees() -> None:
     mesh = mtf.Mesh()
     state = _state(Bigram(mesh), mesh)
     before = mtf.to_numpy(state.model.named_variables())
-    record = _one_step(state, clip_norm=0.01)
+    record = take_steps(state, clip_norm=0.01)
     after = mtf.to_numpy(state.model.named_variables())
     change = np.sqrt(sum(np.sum((after[path] - before[path]) ** 2) for path in before))
     assert record.gradient_norm[0] > 0.01
@@ -137,7 +125,7 @@ def test_a_frozen_variable_does_not_change_and_the_others_do() -> None:
     mesh = mtf.Mesh()
     state = _state(Bigram(mesh), mesh, frozen=["^embedding$"])
     before = mtf.to_numpy(state.model.named_variables())
-    _one_step(state)
+    take_steps(state)
     after = mtf.to_numpy(state.model.named_variables())
     np.testing.assert_array_equal(after["embedding"], before["embedding"])
     assert np.abs(after["softmax"] - before["softmax"]).max() > 0
@@ -157,4 +145,4 @@ def test_a_variable_without_gradient_is_named() -> None:
     mesh = mtf.Mesh()
     state = _state(Unused(mesh), mesh)
     with pytest.raises(ValueError, match="does not depend on 'idle'"):
-        _one_step(state)
+        take_steps(state)

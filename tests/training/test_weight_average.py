@@ -24,8 +24,8 @@ from mtfrun.training import (
 )
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import SHAPES, image_batch, small_resnet
-from tests.training.toy_model import Bigram, batches
-from tests.training.toy_run import Evaluating, parameters, quick_train, toy_train
+from tests.training.toy_model import Bigram
+from tests.training.toy_run import Evaluating, parameters, quick_train, take_steps, toy_train
 
 DECAY = 0.4
 
@@ -146,11 +146,7 @@ def test_averages_of_an_optimizer_are_evaluated_and_saved() -> None:
     mesh = mtf.Mesh()
     state = TrainState(Bigram(mesh), optimizers.ScheduleFreeAdam(0.05), mesh)
     state.initialize()
-    features = Infeed(batches(), mesh, {"targets": mtf.convert_to_shape("batch:8;length:6")}).next(
-        3
-    )
-    assert features is not None
-    train_steps_function(state)(features, mtf.constant(mesh, 3, dtype=tf.int32))
+    take_steps(state, 3)
     saved = mtf.to_numpy(state.named_variables())
     with state.swap_averages():
         for path, value in mtf.to_numpy(state.model.named_variables()).items():

@@ -8,6 +8,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
@@ -23,7 +24,10 @@ from mtfrun.training import (
     TrainState,
     clock,
     train,
+    train_steps_function,
 )
+from mtfrun.training.microbatches import Features
+from mtfrun.training.step import StepRecord
 from tests.training.toy_model import Bigram, OneVariable, batches
 
 LAYOUT = "batch:data;d_ff:model"
@@ -75,6 +79,23 @@ def quick_train(
     """As `toy_train`, with a model and an optimizer that compile sooner."""
     sgd = optim.Sgd(learning_rate)
     return toy_train(model_dir, options, model=OneVariable, optimizer=sgd, **arguments)
+
+
+def first_features(mesh: mtf.Mesh, steps: int = 1, batch: int = 8) -> Features:
+    """Returns the features {steps, batch, length} of the first steps."""
+    shape = mtf.convert_to_shape(f"batch:{batch};length:6")
+    features = Infeed(batches(batch), mesh, {"targets": shape}).next(steps)
+    assert features is not None
+    return features
+
+
+def take_steps(state: TrainState, steps: int = 1, batch: int = 8, **settings: Any) -> StepRecord:
+    """Trains for the first steps without a run, see `train_steps_function`; returns arrays."""
+    run = train_steps_function(state, **settings)
+    features = first_features(state.mesh, steps, batch)
+    count = mtf.constant(state.mesh, steps, dtype=tf.int32)
+    record: StepRecord = mtf.to_numpy(run(features, count))
+    return record
 
 
 def record_host_loops(

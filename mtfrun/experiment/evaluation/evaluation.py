@@ -184,11 +184,11 @@ class Evaluation:
           details: gets values that are not metrics, as JSON: "examples" of the evaluators,
             "max_batches" if there is a limit, and the entries of `class_counts` for a classifier.
         """
-        of_model, metrics = self._evaluate_model(step, before_batch)
-        is_finite = all(map(math.isfinite, of_model.values.values()))
+        means, metrics = self._evaluate_model(step, before_batch)
+        is_finite = all(map(math.isfinite, means.values.values()))
         is_shown = with_pictures and summaries is not None
         context = EvaluationContext(
-            of_model.values, of_model.tables, is_shown, progress=lambda _: before_batch()
+            means.values, means.tables, is_shown, progress=lambda _: before_batch()
         )
         results = []
         for evaluator in self._evaluators:
@@ -243,8 +243,8 @@ class Evaluation:
                 for name, infeed in infeeds.items()
             }
             evaluating.advance()
-        of_model = self._model_metrics.means(Sums.over(sums.values()))
-        metrics = dict(of_model.values)
-        for name, of_task in sums.items():
-            metrics |= prefix_task(name, self._model_metrics.means(of_task).values)
-        return of_model, metrics
+        means = self._model_metrics.means(Sums.over(sums.values()))
+        metrics = dict(means.values)
+        for name, task_sums in sums.items():
+            metrics |= prefix_task(name, self._model_metrics.means(task_sums).values)
+        return means, metrics

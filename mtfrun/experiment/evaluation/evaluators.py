@@ -188,9 +188,9 @@ class RankedLabels(Evaluator):
             scores = [x.log_likelihood for x in _scores(self, choices, context)]
             likeliest = np.argmax(np.reshape(scores, [-1, len(labels)]), axis=1)
             accuracy = float(np.mean(np.equal(targets, likeliest)))
-            of_task = {"ranked_accuracy": accuracy}
-            metrics |= prefix_task(name, of_task)
-            numbers |= _numbers_of_examples(self, name, of_task, len(pairs))
+            values = {"ranked_accuracy": accuracy}
+            metrics |= prefix_task(name, values)
+            numbers |= _numbers_of_examples(self, name, values, len(pairs))
         return EvaluationResult(metrics, examples=numbers)
 
     def of_all_examples(self) -> RankedLabels:
@@ -242,11 +242,11 @@ class ScoredTargets(Evaluator):
             references = [reference(example) for example in examples]
             pairs = [(example[INPUTS], example[TARGETS]) for example in examples]
             scores = list(_scores(self, pairs, context))
-            of_task: dict[str, float] = {}
+            values: dict[str, float] = {}
             for metrics_of in self.metrics:
-                of_task |= metrics_of(references, scores)
-            metrics |= prefix_task(name, of_task)
-            numbers |= _numbers_of_examples(self, name, of_task, len(examples))
+                values |= metrics_of(references, scores)
+            metrics |= prefix_task(name, values)
+            numbers |= _numbers_of_examples(self, name, values, len(examples))
         return EvaluationResult(metrics, examples=numbers)
 
     def of_all_examples(self) -> ScoredTargets:
@@ -367,12 +367,12 @@ def _numbers_of_examples(
 ) -> dict[str, int]:
     """Returns `EvaluationResult.examples` of a task with the same number for all metrics."""
     caches = evaluator.experiment.data.by_task()[task].caches(evaluator.split)
-    of_split = sum(cached.counts["examples"] for cached in caches)
-    return prefix_task(task, {**dict.fromkeys(metrics, count), SPLIT: of_split})
+    in_split = sum(cached.counts["examples"] for cached in caches)
+    return prefix_task(task, {**dict.fromkeys(metrics, count), SPLIT: in_split})
 
 
 def _numbers(record: Record) -> dict[str, object]:
-    """Returns what a record has beside the texts: scores, numbers of tokens, all outputs."""
+    """Returns the fields of a record beside its texts: scores, numbers of tokens, all outputs."""
     texts = ("prompt", "output")
     return {name: value for name, value in record.fields.items() if name not in texts}
 

@@ -121,13 +121,13 @@ def settings_of(
     allowed_imports: Sequence[str] = (),
 ) -> Settings:
     """Returns gin files and bindings; see `mtfrun.load` for the arguments."""
-    of_mesh = {"mtf.Mesh.shape": mesh, "mtf.Mesh.layout": layout}
+    meshes = {"mtf.Mesh.shape": mesh, "mtf.Mesh.layout": layout}
     return Settings(
         files,
         [
             *literal_bindings(bindings),
             *((text, text) for text in params),
-            *literal_bindings({name: text for name, text in of_mesh.items() if text is not None}),
+            *literal_bindings({name: text for name, text in meshes.items() if text is not None}),
         ],
         search_paths,
         allowed_imports,

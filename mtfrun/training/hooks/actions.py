@@ -66,7 +66,7 @@ def check_metric_exists(owner: str, metric: str, names: Collection[str]) -> None
 
 @dataclasses.dataclass(frozen=True)
 class ActionContext:
-    """State of training at a call of an action, and what the action may ask for.
+    """State of training at a call of an action, and requests of the action.
 
     Attributes:
       step: finished steps.
@@ -103,10 +103,10 @@ class Action(abc.ABC):
     action must not change the model or the optimizer: the checkpoint of its step has been saved
     before.
 
-    Collective: every process calls it, at the same steps. What uses tensors must run in all of
-    them, what writes a file only where `processes.is_first()`.
+    Collective: every process calls it, at the same steps. All must run code that uses tensors, and
+    only the first, `processes.is_first()`, writes files.
 
-    A gin file adds one, and sets what its constructor takes, such as the fields of a dataclass:
+    A gin file adds one, and sets the arguments of its constructor:
 
         @dataclasses.dataclass
         class Announce(training.Action):
@@ -121,7 +121,7 @@ class Action(abc.ABC):
 
     Attributes:
       every_steps, every_secs: steps and seconds between two calls; None for no calls by them. A
-        subclass sets what follows on the class or on the object.
+        subclass sets these and the following on the class or on the object.
       on_metric: name of a metric, such as "eval/loss", after which it is called; or None.
       on_resume: called before the first step of a process in which a run resumes.
       at_end: called when training ends, after a signal too, unless it was called at that step.

@@ -1,4 +1,4 @@
-"""Hooks: what a training does after every host loop and before every checkpoint."""
+"""Hooks, called after every host loop and before every checkpoint."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import TextIO
 
 from mtfrun.display import progress
 from mtfrun.display.formats import duration_text, short_number
-from mtfrun.display.table import fit_fields, label_lines
+from mtfrun.display.table import fit_fields
 from mtfrun.models import Reporting
 from mtfrun.training.curves import SKIPPED_STEPS
 from mtfrun.training.hooks.throughput import DATA_WAIT
@@ -29,11 +29,8 @@ class Progress:
     reporting: Reporting = Reporting()
     _work: progress.Work | None = dataclasses.field(default=None, init=False)
 
-    def print_summary(self, labelled: Mapping[str, str]) -> None:
-        self.note(label_lines(labelled, self.stream))
-
     def advance(self, steps: int) -> None:
-        """Advances the bar, which appears at the first call: compiling tells nothing of the end."""
+        """Advances the bar, which appears at the first call: compilation has no progress."""
         if self._work is None:
             self._work = progress.Work(
                 "training",
