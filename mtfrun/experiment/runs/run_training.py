@@ -290,9 +290,10 @@ def record_training(
         if not is_lost and not _has_begun(finished_steps, first_step):
             pathlib.Path(record).unlink(missing_ok=True)
             for path in files:
-                path.unlink(missing_ok=True)
                 if path in former:
                     atomic_write(path, os.fsdecode(former[path]))
+                else:
+                    path.unlink(missing_ok=True)
         raise
 
 
