@@ -137,10 +137,7 @@ def check_base(sha256: str, saved: BaseModel | None, path: str) -> None:
 
 
 def hash_of_base(model: Model) -> str:
-    """Returns the SHA-256 of the paths, types, shapes and values of the base variables. Collective.
-
-    One variable after the other is in the memory of the host.
-    """
+    """Returns the SHA-256 of the base variables, read one after the other. Collective."""
     digest = hashlib.sha256()
     for path, variable in sorted(model.base_variables().items()):
         value = mtf.to_numpy(variable.read_alone())
@@ -150,10 +147,7 @@ def hash_of_base(model: Model) -> str:
 
 
 def find_adapter(name: str, base: RunDirectory) -> RunDirectory:
-    """Returns the run directory of an adapter: a path, or a name in `adapters` of the base's run.
-
-    RunDirError if there is none.
-    """
+    """Returns the run of an adapter, a path or a name in the base's; RunDirError without one."""
     below = pathlib.Path(base.path, DIRECTORY)
     for path in (below / name, pathlib.Path(name).expanduser()):
         if path.is_dir():

@@ -187,13 +187,11 @@ class Experiment:
         self.inference = inference(self)
 
     def check_batch(self, batch_size: int) -> None:
-        """Raises LayoutError unless the mesh can split a batch of that size, or by misspelt rules.
-
-        Other dimensions than mtfrun's may appear when a module of the user is computed.
-        """
+        """Raises LayoutError by misspelt rules, or unless the mesh can split such a batch."""
         for shape in self.feature_shapes(batch_size).values():
             self.mesh.partition(shape)
             self.mesh.check_parts(shape.get_dim_by_name("batch"))
+        # Modules of the user may have further dimensions once they are computed.
         modules = {type(module).__module__ for module in self.model.named_modules().values()}
         if all(name.startswith("mtfrun.") for name in modules):
             for message in self.mesh.misspelt_rules():
@@ -282,10 +280,7 @@ class Experiment:
         return self._restore_saved(run, step)
 
     def restore_adapters(self, run: RunDirectory, step: int | None = None) -> int:
-        """Adds the adapters of a run to the restored model, and returns the step of the checkpoint.
-
-        RunDirError if they were trained for another model.
-        """
+        """Adds the adapters of a run for this model, else RunDirError; returns their step."""
         saved = _adapters_of(run, step)
         if saved is None:
             raise RunDirError(f"{run.path} is not a run of adapters: name it as --model_dir")

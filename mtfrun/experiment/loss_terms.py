@@ -34,12 +34,9 @@ class LossTerm(abc.ABC):
 
     @abc.abstractmethod
     def prepare(self, experiment: Experiment) -> PreparedTerm:
-        """Adds the term to the model, and to the experiment the features that it reads.
+        """Adds the term to the model, which has no values yet, and its features to the experiment.
 
-        The variables have no values yet.
-
-        Raises:
-          InputError: the model can have no such term.
+        InputError if the model can have no such term.
         """
 
     def features(self, data: Data) -> RowFeatures | None:

@@ -65,10 +65,7 @@ class Norms:
         return [mtf.add_n([halves[path] for path in paths]) for paths in self._paths.values()]
 
     def by_tag(self, squares: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the norms [steps] by tag from `squares` [steps, norms] of several steps.
-
-        Without the norm of all gradients, which every step has; a model of one module has no more.
-        """
+        """Returns norms [steps] by tag, but for `GRADIENT`, from `squares` [steps, norms]."""
         by_kind = np.reshape(squares, [len(squares), len(_KINDS), len(self._paths)])
         tags: dict[str, np.ndarray] = {}
         for k, kind in enumerate(_KINDS):

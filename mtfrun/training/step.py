@@ -191,10 +191,7 @@ def _zeros(
 
 
 def _first_non_finite(halves: Mapping[str, mtf.Tensor]) -> mtf.Tensor:
-    """Returns 1 + the index of the first gradient that is not finite; 0.0 if all are finite.
-
-    `halves`, of `optim.half_squares`, are the same on all devices, not finite if any entry is not.
-    """
+    """Returns 1 + the index of the first gradient that is not finite; 0.0 if all are finite."""
     squares = mtf.stack(list(halves.values()), "gradients")
     none = float(squares.shape.size + 1)
     places = mtf.to_float(mtf.range(squares.mesh, squares.shape[0], tf.int32)) + 1.0

@@ -92,10 +92,7 @@ class PrefixCache:
             return state, number
 
     def _cached_part(self, ids: np.ndarray) -> int:
-        """Returns how many of the ids are a beginning that is cached, if most of them are, or all.
-
-        Two prompts with the same instruction may begin with a few more of the same ids.
-        """
+        """Returns the number of ids that are cached, if these are most of them; else all."""
         longest = len(self._longest_cached(ids)) // ids.itemsize
         return longest if _MOST_OF_BEGINNING * len(ids) <= longest else len(ids)
 

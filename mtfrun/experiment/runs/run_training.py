@@ -268,11 +268,7 @@ def record_training(
     command: Sequence[str],
     finished_steps: Callable[[], int],
 ) -> Iterator[None]:
-    """Records configuration, command and vocabulary files; undone by an error before any step.
-
-    A configuration that is incompatible with the checkpoints, or has no data, must not replace the
-    run's. The run's lock is held.
-    """
+    """Records configuration, command and vocabulary files; undone by an error before any step."""
     run.clean()
     directory = pathlib.Path(run.path)
     files = [directory / name for name in (CONFIG, "operative_config.gin", RECORD)]

@@ -114,11 +114,7 @@ class FiniteGuard:
     def error(
         self, bad: BadStep, features: Features, index: int, good_step: int | None
     ) -> NonFiniteError:
-        """Returns the error that ends training, and writes the examples of the bad step.
-
-        `index` is its position in `features` {steps, batch, ...}; `good_step` is the newest good
-        one.
-        """
+        """Writes the bad step's examples, `features` [index], and returns the error of training."""
         written = self._write(bad, self.first_non_finite(), features, index)
         what = str(bad)
         if bad.series:

@@ -76,10 +76,7 @@ class Hook:
     reads_digests: bool = False
 
     def begin(self, state: TrainState, run: RunDirectory, step: int) -> None:
-        """Called before the first step of a process, after the actions that are due at its start.
-
-        step: number of finished steps, 0 for a new run.
-        """
+        """Called after the actions at the start; `step` is the number of finished steps."""
 
     def next_step(self, step: int) -> int | None:
         """Returns the next step after which it must be called; None for any."""
