@@ -67,7 +67,7 @@ def _subjects(*, tiny: bool) -> dict[str, Callable[[], object]]:
         f"--model_dir={directory / 'run'}",
     ]
     prepared = prepare(settings_of(parse_flags(command)))
-    experiment, evaluation, _ = prepared.objects
+    experiment, evaluation = prepared.objects.experiment, prepared.objects.evaluation
     prepared.training.state.initialize()
     infeed = experiment.evaluation_infeed(BATCH, "validation", 1)
     batch = infeed.next(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -95,7 +96,7 @@ def test_gradients_are_those_before_clipping() -> None:
         clip_norm: take_steps(_state(Bigram(mesh), mesh), clip_norm=clip_norm, with_gradients=True)
         for clip_norm in (None, 0.01)
     }
-    gradients = records[0.01].gradients
+    gradients: dict[str, Any] = records[0.01].gradients
     assert list(gradients) == ["embedding", "hidden", "softmax"]
     for path, gradient in gradients.items():
         np.testing.assert_array_equal(gradient, records[None].gradients[path])
