@@ -49,7 +49,7 @@ def link_to_zeros(path: str) -> None:
     pathlib.Path(path).symlink_to("/dev/zero")
 
 
-def drained(source: data.Source) -> int:
+def drained(source: data.Source | data.ImageSource) -> int:
     return sum(1 for _ in source.examples("train"))
 
 

@@ -55,8 +55,11 @@ def killed_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str],
         ends = sorted(rng.sample(range(SAVED + 1, STEPS - 2), KILLS))
         for number, end in enumerate(ends):
             with running(flags, directory / f"killed {number}") as command:
-                came = command.wait_for(lambda text, end=end: last_step(text) >= end)
-                assert came, command.stderr
+
+                def has_reached(text: str, end: int = end) -> bool:
+                    return last_step(text) >= end
+
+                assert command.wait_for(has_reached), command.stderr
                 command.kill()
         finished(flags, directory / "output")
         return directory / "run"
