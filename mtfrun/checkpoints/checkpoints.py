@@ -113,12 +113,12 @@ class Checkpoints(CheckpointReader):
             if check is not None:
                 check(manifest)
             instead = {path: p for path, p in (preferred or {}).items() if p in manifest.variables}
-            wanted = {instead.get(path, path): variable for path, variable in variables.items()}
+            sources = {instead.get(path, path): variable for path, variable in variables.items()}
             name = f"{self._directory}/ckpt-{manifest.step}"
-            check_compatible(name, manifest.variables, describe(wanted), subset=subset)
+            check_compatible(name, manifest.variables, describe(sources), subset=subset)
             path = str(self._directory / manifest.prefix)
-            read_variables(path, f"the variables of {name}", wanted)
-            return manifest, wanted
+            read_variables(path, f"the variables of {name}", sources)
+            return manifest, sources
 
         manifest, restored = self.read(step, read)
         check_restored(self._directory, manifest.step, restored)
@@ -135,15 +135,15 @@ class Checkpoints(CheckpointReader):
 def check_compatible(
     name: str,
     saved: Mapping[str, VariableSpec],
-    wanted: Mapping[str, VariableSpec],
+    variables: Mapping[str, VariableSpec],
     *,
     subset: bool,
 ) -> None:
     """Slots of the optimizer are not named if variables of the model differ."""
-    paths = sorted(wanted) + ([] if subset else sorted(saved.keys() - wanted.keys()))
+    paths = sorted(variables) + ([] if subset else sorted(saved.keys() - variables.keys()))
     old, new = (
         {path: str(specs[path]) if path in specs else None for path in paths}
-        for specs in (saved, wanted)
+        for specs in (saved, variables)
     )
     differing = changes(old, new)
     if not differing:

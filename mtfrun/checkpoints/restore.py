@@ -127,8 +127,8 @@ class CheckpointReader:
     def _damages(self, parts: list[dict[str, list[Any]]]) -> list[str]:
         """Collective: each process checks a part of the files."""
         records = {name: FileRecord(*record) for name, record in parts[processes.index()].items()}
-        found = processes.gather(list(damaged_files(self._directory, records)), "damages")
-        return [damage for damages in found for damage in damages]
+        lists = processes.gather(list(damaged_files(self._directory, records)), "damages")
+        return [damage for damages in lists for damage in damages]
 
     def _shared_manifest(self, step: int) -> Manifest:
         remedy = "name a --model_dir on a file system that all processes share"

@@ -166,9 +166,9 @@ def _csv_values(path: str, *columns: Sequence[str]) -> Iterator[tuple[bytes, ...
     names = [name.decode("utf-8", "replace") for name in header]
     places = [next((names.index(key) for key in keys if key in names), None) for keys in columns]
     if places[-1] is None:
-        first, *others = columns[-1]
+        first, *aliases = columns[-1]
         raise InputError(
-            f'{path}:1: no column is called "{first}" (or {", ".join(others)}): the first line '
+            f'{path}:1: no column is called "{first}" (or {", ".join(aliases)}): the first line '
             f"of a .csv file names the columns, and this one names {', '.join(names) or 'nothing'}"
         )
     for number, values in records:

@@ -82,8 +82,8 @@ def numbers_of(settings: Mapping[str, Any]) -> dict[str, int | float]:
             continue
         is_fraction = name in _FRACTIONS
         kind = numbers.Real if is_fraction else numbers.Integral
-        wanted = "a number" if is_fraction else "an integer"
-        _require(_is_number(value, kind), name, value, wanted)
+        rule = "a number" if is_fraction else "an integer"
+        _require(_is_number(value, kind), name, value, rule)
         result[name] = number = float(value) if is_fraction else int(value)
         allowed = range_of("mtfrun", name)
         _require(allowed is None or number in allowed, name, value, str(allowed))
@@ -135,9 +135,9 @@ def quote(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}... ({type(value).__name__})"
 
 
-def _require(is_valid: bool, name: str, value: object, wanted: str) -> None:  # noqa: FBT001
+def _require(is_valid: bool, name: str, value: object, rule: str) -> None:  # noqa: FBT001
     if not is_valid:
-        raise InputError(f"{name}={quote(value)}: it must be {wanted}")
+        raise InputError(f"{name}={quote(value)}: it must be {rule}")
 
 
 def _is_number(value: object, kind: type) -> bool:

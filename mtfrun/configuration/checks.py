@@ -214,8 +214,8 @@ def _cycle_text(cycle: Sequence[_Call]) -> str:
     ]
     if len(names) == 1:
         return f"the value of {names[0]} depends on itself: give it another one"
-    others = ", ".join([*names[1:6], "..."] if len(names) > 6 else names[1:])
-    return f"the value of {names[0]} depends on itself, by way of {others}: give one a value"
+    path = ", ".join([*names[1:6], "..."] if len(names) > 6 else names[1:])
+    return f"the value of {names[0]} depends on itself, by way of {path}: give one a value"
 
 
 def _find_unused(binding: Binding, target: _Target, used: set[_Target]) -> str:

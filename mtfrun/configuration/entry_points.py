@@ -35,17 +35,17 @@ def entry_points(group: str) -> Mapping[str, Entry]:
     Raises:
       InputError: two distributions have an entry of the same name.
     """
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     for entry in sorted(_all(), key=lambda x: x.distribution != "mtfrun"):
         if entry.point.group != group:
             continue
-        other = found.setdefault(entry.point.name, entry)
+        other = entries.setdefault(entry.point.name, entry)
         if other.distribution != entry.distribution:
             raise InputError(
                 f"the distributions {other.distribution} and {entry.distribution} both have an "
                 f"entry point {entry.point.name!r} of the group {group}: uninstall one of them"
             )
-    return found
+    return entries
 
 
 @functools.cache
@@ -86,7 +86,7 @@ def _all() -> tuple[Entry, ...]:
 
 def _installation_paths() -> list[str]:
     paths = [*site.getsitepackages(), site.getusersitepackages(), sysconfig.get_path("purelib")]
-    here = os.path.realpath(os.curdir)
-    if here in map(os.path.realpath, paths):
+    directory = os.path.realpath(os.curdir)
+    if directory in map(os.path.realpath, paths):
         return sys.path
-    return [path for path in sys.path if os.path.realpath(path or os.curdir) != here]
+    return [path for path in sys.path if os.path.realpath(path or os.curdir) != directory]

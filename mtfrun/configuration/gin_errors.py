@@ -94,8 +94,8 @@ def explain_missing(error: Exception) -> ConfigError | None:
 
 
 def _unknown_parameter(match: re.Match[str], _imports: _ImportedModules) -> str:
-    known = parameters_of(match[1])
-    hint = did_you_mean(match[2], known) or f"; it has {', '.join(known) or 'none'}"
+    parameters = parameters_of(match[1])
+    hint = did_you_mean(match[2], parameters) or f"; it has {', '.join(parameters) or 'none'}"
     return f"{match[1]} has no parameter {match[2]!r}{hint}"
 
 

@@ -69,8 +69,8 @@ class _Parameter:
         self.name = f"{binding.scope}/" * bool(binding.scope) + f"{self.target}.{self.parameter}"
         self.refers_to: set[str] = set()
         self.text = value_text(self._rename(replace_macros(binding.value, macros)))
-        known = parameters_of(binding.selector).get(binding.parameter)
-        self.is_default = known is not None and self.text == repr(known.default)
+        parameter = parameters_of(binding.selector).get(binding.parameter)
+        self.is_default = parameter is not None and self.text == repr(parameter.default)
 
     @property
     def is_neutral(self) -> bool:
@@ -217,17 +217,17 @@ def changes_of_variables(old_text: str, new_text: str, parts: Iterable[str]) -> 
     for part in parts:
         for sources in _SOURCES.get(part, ()):
             names = _names_below(old, sources) | _names_below(new, sources)
-            found = {change.name: change for change in changed if change.name in names}
-            explaining |= found
-            if found:
+            matching = {change.name: change for change in changed if change.name in names}
+            explaining |= matching
+            if matching:
                 break
     return list(explaining.values())
 
 
-def describe_changes(found: Sequence[Change], present: Sequence[Binding]) -> str:
+def describe_changes(differing: Sequence[Change], present: Sequence[Binding]) -> str:
     """Returns "D_MODEL 64 -> 128 (models/lm_tiny.gin:14, --gin.D_MODEL=128); 2 more"."""
     texts = []
-    for change in found:
+    for change in differing:
         # The flag that has set it, and the line of a file that it overrides.
         places = {b.from_flag: b.place for b in present if _is_of(b, change.name)}
         where = f" ({', '.join(places.values())})" if places else ""

@@ -173,7 +173,9 @@ class _Loop:
                 list(results), [x, *trained, *inner_fields], list(results.values())
             )
             grad_trained, grad_inner_fields = iter(grads[: len(trained)]), grads[len(trained) :]
-            gradients = [next(grad_trained) if wanted else None for wanted in is_trained]
+            gradients = [
+                next(grad_trained) if has_gradient else None for has_gradient in is_trained
+            ]
             unused[:] = [gradient is None for gradient in (*gradients, *grad_inner_fields)]
             # A value stays in the place of a gradient that there is not: no memory for zeros.
             grad_values = [v if g is None else g for v, g in zip(values, gradients, strict=True)]

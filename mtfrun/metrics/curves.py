@@ -76,10 +76,10 @@ def choose_steps(steps: Iterable[int], preferred: Iterable[int], count: int) -> 
     if len(ordered) <= count:
         return ordered
     first, last = ordered[0], ordered[-1]
-    wanted = [first + (last - first) * i / (count - 1) for i in range(count)]
+    places = [first + (last - first) * i / (count - 1) for i in range(count)]
     tolerance = (last - first) / (count - 1) / 2
     result = {first, last}
-    for place in wanted[1:-1]:
+    for place in places[1:-1]:
         near = [step for step in preferred if abs(step - place) < tolerance] or ordered
         result.add(min(near, key=lambda step: abs(step - place)))
     return sorted(result)

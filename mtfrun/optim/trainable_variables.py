@@ -19,8 +19,8 @@ Factor: TypeAlias = "float | Schedule"
 def matching_paths(paths: Iterable[str], patterns: Sequence[str], setting: str) -> set[str]:
     """Returns the paths in which any of the patterns is found; see `mtf.find_paths`."""
     paths = list(paths)
-    found = (mtf.find_paths(paths, pattern, "variables", setting) for pattern in patterns)
-    return {path for matches in found for path in matches}
+    by_pattern = (mtf.find_paths(paths, pattern, "variables", setting) for pattern in patterns)
+    return {path for matches in by_pattern for path in matches}
 
 
 def trainable_variables(

@@ -71,15 +71,15 @@ class Coordinator(Group):
         secs, self._first_secs = self._first_secs, None
         for index in range(1, self.count):
             try:
-                asked, received = self._workers[index].receive_value(secs)
+                place, received = self._workers[index].receive_value(secs)
             except TimeoutError:
                 raise ProcessesError(
                     f"{self._name(index)} has joined, but says nothing within {secs:g} s: start "
                     f"all with the same program, and give them a {TOKEN_VARIABLE}"
                 ) from None
-            if asked != name:
+            if place != name:
                 raise DisagreementError(
-                    f"{self._name(index)} is at {asked!r}, the first process at {name!r}: start "
+                    f"{self._name(index)} is at {place!r}, the first process at {name!r}: start "
                     "all with the same program and modules"
                 )
             values.append(received)

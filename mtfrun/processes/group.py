@@ -97,10 +97,10 @@ class Worker(Group):
 
     def gather(self, name: str, value: Any) -> list[Any]:
         self._coordinator.send(Kind.VALUE, name=name, value=value)
-        asked, values = self._coordinator.receive_value()
-        if asked != name:
+        place, values = self._coordinator.receive_value()
+        if place != name:
             raise DisagreementError(
-                f"the first process is at {asked!r}, this one at {name!r}: start all with the same "
+                f"the first process is at {place!r}, this one at {name!r}: start all with the same "
                 "program and modules"
             )
         return list(values)

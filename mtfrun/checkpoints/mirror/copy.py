@@ -135,7 +135,7 @@ class Mirror:
                 f"{self.store.url} is empty, and {self.path} has its run with a checkpoint of step "
                 f"{max(steps)}: mount or restore the store; to begin at step 0, move that copy away"
             )
-        wanted = []
+        names = []
         for name in {*stored, *self.entries, *local}:
             file, entry, state = stored.get(name), self.entries.get(name), local.get(name)
             # Files of commands that read a run have no generation before they are uploaded.
@@ -149,8 +149,8 @@ class Mirror:
             elif entry is None or state is None or entry != Entry(file.version, file.bytes, state):
                 self._remove(name)
                 self.entries[name] = Entry(file.version, file.bytes)
-                wanted += [] if _DATA.fullmatch(name) else [name]
-        self._download(wanted)
+                names += [] if _DATA.fullmatch(name) else [name]
+        self._download(names)
         self._seen = set(scan(self.path))
         self._save()
 

@@ -141,10 +141,10 @@ def cache_directories(cache_dir: str | None) -> list[Path]:
         return []
     try:
         tasks = [path for path in root.iterdir() if path.is_dir() and not path.is_symlink()]
-        found = [path for task in tasks for path in task.iterdir()]
+        paths = [path for task in tasks for path in task.iterdir()]
     except OSError as error:
         raise DataError(f"{root} cannot be read: {error.strerror or error}") from error
-    return sorted(path for path in found if _CACHE.fullmatch(path.name) and path.is_dir())
+    return sorted(path for path in paths if _CACHE.fullmatch(path.name) and path.is_dir())
 
 
 def remove_cache(directory: Path) -> bool:

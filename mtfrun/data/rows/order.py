@@ -143,10 +143,10 @@ class Mixing:
             total = sum(rates[i] for i in components)
             shares = [max(1, round(rates[i] / total * _PARTS)) for i in components]
             self._phases.append(_Phase(first, components, shares, list(drawn)))
-            left = {i: limit - drawn[i] for i in components if (limit := limits[i]) is not None}
-            if not left:
+            unused = {i: limit - drawn[i] for i in components if (limit := limits[i]) is not None}
+            if not unused:
                 break
-            length = min(_first_with(left[i], components.index(i), shares) for i in left)
+            length = min(_first_with(unused[i], components.index(i), shares) for i in unused)
             for i, count in zip(components, _counts(length, shares), strict=True):
                 drawn[i] += count
             components = [i for i in components if (limit := limits[i]) is None or drawn[i] < limit]

@@ -183,8 +183,8 @@ class TaskData(TextData):
     def source_texts(self, split: str, features: Collection[str]) -> Iterator[bytes]:
         chosen = [feature for feature in self.texts if feature in features]
         if not chosen:
-            who, wanted, known = type(self).__name__, ", ".join(features), ", ".join(self.texts)
-            raise DataError(f"{who} has no texts of {wanted}: choose among {known}")
+            who, names, choices = type(self).__name__, ", ".join(features), ", ".join(self.texts)
+            raise DataError(f"{who} has no texts of {names}: choose among {choices}")
         texts = (row for task in self.mixture.tasks for row in task.texts(split, chosen))
         return itertools.chain.from_iterable(texts)
 

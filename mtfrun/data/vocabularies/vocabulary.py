@@ -167,9 +167,9 @@ class Vocabulary(abc.ABC):
 
     def sentinel(self, number: int) -> int:
         if number >= len(self.sentinels):
-            known = f"{type(self).__name__} has {len(self.sentinels)} sentinels"
+            problem = f"{type(self).__name__} has {len(self.sentinels)} sentinels"
             remedy = "choose shorter rows, longer spans, or more extra_ids"
-            raise DataError(f"{known}, and a row needs {number + 1}: {remedy}")
+            raise DataError(f"{problem}, and a row needs {number + 1}: {remedy}")
         return int(self.sentinels[number])
 
 

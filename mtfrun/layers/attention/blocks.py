@@ -239,8 +239,8 @@ class _Passes:
                     )
                     for g, x in zip(gradients[3:], inputs[3:], strict=True)
                 ]
-                others = [*map(mtf.to_float, gradients[1:3]), *placed]
-                return [i + 1, grad_query, *(x + g for x, g in zip(sums, others, strict=True))]
+                terms = [*map(mtf.to_float, gradients[1:3]), *placed]
+                return [i + 1, grad_query, *(x + g for x, g in zip(sums, terms, strict=True))]
 
             start = [mtf.zeros(mesh, x.shape - number) for x in memory]
             first, last = _visible_blocks(j, self.memory, self.queries, back)

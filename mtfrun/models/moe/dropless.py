@@ -281,6 +281,6 @@ def _sum_of_rounds(
 
         zeros = list(map(mtf.zeros_like, itertools.compress(inputs, is_trained)))
         sums = iter(loop(gradients, inputs, zeros))
-        return [next(sums) if wanted else None for wanted in is_trained]
+        return [next(sums) if has_gradient else None for has_gradient in is_trained]
 
     return mtf.custom_gradient(forward, backward, inputs)

@@ -106,7 +106,7 @@ def apply_experts(
       noise: {expert_unsplit, ..., groups, ...} int32, the numbers that seed dropout in the experts;
         None for the slots' indices.
     """
-    expert_unsplit, *others, _ = slots.shape.dims
+    expert_unsplit, *dims, _ = slots.shape.dims
     axis = slots.mesh.axis_of(expert)
     moved_groups = groups
     if axis is not None and axis == slots.mesh.axis_of(groups):
@@ -117,4 +117,4 @@ def apply_experts(
         key = call.key.fold_in(mtf.reshape(noise, moved[:-1]))
         call = dataclasses.replace(call, key=key)
     outputs = experts(mtf.reshape(slots, moved), call)
-    return mtf.reshape(outputs, [expert_unsplit, *others, experts.output_dim])
+    return mtf.reshape(outputs, [expert_unsplit, *dims, experts.output_dim])

@@ -127,8 +127,8 @@ class EncoderOnly(TokenModel):
         length = logits.shape.get_dim_by_name("length")
 
         def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
-            here = mtf.gather(logits, position, length)
-            return (here if beam is None else mtf.broadcast(here, ids.shape + self.vocab)), state
+            entry = mtf.gather(logits, position, length)
+            return (entry if beam is None else mtf.broadcast(entry, ids.shape + self.vocab)), state
 
         return Decoder(step, initial_state=())
 

@@ -65,8 +65,8 @@ def keep(x: Tensor, name: str) -> Tensor:
 
     Not in the body of a loop: its values do not exist outside.
     """
-    kept = _KEPT.get()
-    return x if kept is None else kept.keep(x, name)
+    store = _KEPT.get()
+    return x if store is None else store.keep(x, name)
 
 
 def recompute_grad(
@@ -87,13 +87,13 @@ def recompute_grad(
     substituted = substitutes()
     inputs = [*map(as_tensor, explicit_inputs), *substituted.values()]
     number = len(explicit_inputs)
-    kept = _Kept(names)
+    store = _Kept(names)
     result: Any = None
 
     def outputs_of(values: Sequence[tf.Tensor]) -> list[Tensor]:
         nonlocal result
         named = [Tensor(x.mesh, v, x.shape) for x, v in zip(inputs, values, strict=True)]
-        with with_values(dict(zip(substituted, named[number:], strict=True))), kept.in_use():
+        with with_values(dict(zip(substituted, named[number:], strict=True))), store.in_use():
             result = fn(*named[:number])
         return [as_tensor(y) for y in tf.nest.flatten(result)]
 
