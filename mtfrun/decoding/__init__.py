@@ -17,9 +17,9 @@ from mtfrun.decoding.controls.processors import MinLength as MinLength
 from mtfrun.decoding.controls.processors import NoRepeatNGram as NoRepeatNGram
 from mtfrun.decoding.controls.processors import PresencePenalty as PresencePenalty
 from mtfrun.decoding.controls.processors import RepetitionPenalty as RepetitionPenalty
+from mtfrun.decoding.controls.rules import DecodedIds as DecodedIds
 from mtfrun.decoding.controls.rules import LogitProcessor as LogitProcessor
 from mtfrun.decoding.controls.rules import Rules as Rules
-from mtfrun.decoding.controls.rules import Written as Written
 from mtfrun.decoding.controls.sampling import ChooseToken as ChooseToken
 from mtfrun.decoding.controls.sampling import Greedy as Greedy
 from mtfrun.decoding.controls.sampling import MinP as MinP

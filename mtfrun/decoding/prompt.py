@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.controls.rules import Rules, Written
+from mtfrun.decoding.controls.rules import DecodedIds, Rules
 from mtfrun.decoding.decoder import Decoder
 
 # In prompts, where the model chooses the id.
@@ -63,9 +63,9 @@ class Prompts:
     def process(
         self, logits: mtf.Tensor, ids: mtf.Tensor, position: mtf.Tensor, guided: Any
     ) -> mtf.Tensor:
-        """Returns float32 logits as the rules process them; see `Written` and `Guide.mask`."""
-        written = Written(ids, position, self.lengths, self.rules.end_ids, self.limits)
-        return self.rules.process(logits, written, guided, self.limits - position)
+        """Returns float32 logits as the rules process them; see `DecodedIds` and `Guide.mask`."""
+        decoded = DecodedIds(ids, position, self.lengths, self.rules.end_ids, self.limits)
+        return self.rules.process(logits, decoded, guided, self.limits - position)
 
 
 class PromptOptions(TypedDict, total=False):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from mtfrun import mtf
-from mtfrun.decoding.controls.rules import Written, check_value, is_one_of
+from mtfrun.decoding.controls.rules import DecodedIds, check_value, is_one_of
 from mtfrun.decoding.decoder import FORBIDDEN
 from mtfrun.errors.checks import COUNT, INDEX, POSITIVE, Range, check_range
 
@@ -35,9 +35,9 @@ class RepetitionPenalty:
     def __post_init__(self) -> None:
         check_value("RepetitionPenalty.penalty", self.penalty, POSITIVE)
 
-    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
-        where = written.is_before(with_prompt=self.with_prompt)
-        occurs = mtf.greater(written.counts(written.vocab_of(logits), where), 0.0)
+    def __call__(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
+        where = decoded.is_before(with_prompt=self.with_prompt)
+        occurs = mtf.greater(decoded.counts(decoded.vocab_of(logits), where), 0.0)
         is_negative = mtf.less(logits, 0.0)
         penalised = mtf.where(is_negative, logits * self.penalty, logits / self.penalty)
         return mtf.where(occurs, penalised, logits, output_shape=logits.shape)
@@ -59,9 +59,9 @@ class CountPenalty(abc.ABC):
     def factor(self, counts: mtf.Tensor) -> mtf.Tensor:
         """Returns the factors of the penalty for counts {rows, vocab}, float32."""
 
-    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
-        where = written.is_before(with_prompt=False)
-        factor = self.factor(written.counts(written.vocab_of(logits), where))
+    def __call__(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
+        where = decoded.is_before(with_prompt=False)
+        factor = self.factor(decoded.counts(decoded.vocab_of(logits), where))
         return mtf.sub(logits, factor * self.penalty, output_shape=logits.shape)
 
 
@@ -91,18 +91,18 @@ class NoRepeatNGram:
     def __post_init__(self) -> None:
         check_range("NoRepeatNGram.size", self.size, COUNT)
 
-    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
-        ids, length = written.ids, written.length
+    def __call__(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
+        ids, length = decoded.ids, decoded.length
         # Where the ids before are the last ones of the row, its next id must be another.
-        repeats = written.is_before()
+        repeats = decoded.is_before()
         inside = mtf.greater_equal(mtf.range(ids.mesh, length), self.size - 1)
         repeats = mtf.logical_and(repeats, inside)
         for distance in range(1, min(self.size, length.size)):
-            last = mtf.gather(ids, written.position - distance, length)
+            last = mtf.gather(ids, decoded.position - distance, length)
             before = mtf.shift(ids, distance, length, wrap=False)
             same = mtf.equal(before, last, output_shape=repeats.shape)
             repeats = mtf.logical_and(repeats, same)
-        counts = written.counts(written.vocab_of(logits), repeats)
+        counts = decoded.counts(decoded.vocab_of(logits), repeats)
         forbidden = mtf.greater(counts, 0.0)
         return mtf.where(forbidden, FORBIDDEN, logits, output_shape=logits.shape)
 
@@ -121,13 +121,13 @@ class MinLength:
     def __post_init__(self) -> None:
         check_value("MinLength.length", self.length, INDEX)
 
-    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
-        vocab = mtf.range(logits.mesh, written.vocab_of(logits))
-        number = written.position
+    def __call__(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
+        vocab = mtf.range(logits.mesh, decoded.vocab_of(logits))
+        number = decoded.position
         if not self.with_prompt:
-            number = number - written.prompt_lengths
+            number = number - decoded.prompt_lengths
         forbidden = mtf.less(number, self.length)
-        for end_id in written.end_ids:
+        for end_id in decoded.end_ids:
             is_end = mtf.equal(vocab, end_id)
             now = mtf.logical_and(is_end, forbidden, output_shape=[*forbidden.shape, *is_end.shape])
             logits = mtf.where(now, FORBIDDEN, logits, output_shape=logits.shape)
@@ -135,7 +135,7 @@ class MinLength:
 
 
 @dataclasses.dataclass(frozen=True)
-class OfIds(abc.ABC):
+class IdsProcessor(abc.ABC):
     """Changes the logits of some ids, `fewest` or more, and of the others."""
 
     fewest: ClassVar[int] = 1
@@ -149,36 +149,36 @@ class OfIds(abc.ABC):
             check_range(f"{type(self).__name__}.ids", number, INDEX)
 
     @abc.abstractmethod
-    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+    def __call__(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
         """See `LogitProcessor`."""
 
-    def is_one(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+    def is_one(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
         """Returns {vocab} bool: which ids are among them."""
-        return is_one_of(mtf.range(logits.mesh, written.vocab_of(logits)), self.ids)
+        return is_one_of(mtf.range(logits.mesh, decoded.vocab_of(logits)), self.ids)
 
-    def only(self, where: mtf.Tensor, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+    def only(self, where: mtf.Tensor, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
         """Returns logits of 0 for these ids alone, in the rows where a condition {rows} holds."""
-        forced = mtf.where(self.is_one(logits, written), 0.0, FORBIDDEN)
+        forced = mtf.where(self.is_one(logits, decoded), 0.0, FORBIDDEN)
         return mtf.where(where, forced, logits, output_shape=logits.shape)
 
 
-class ForbiddenIds(OfIds):
+class ForbiddenIds(IdsProcessor):
     """Forbids ids everywhere, such as padding and marks."""
 
-    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
-        is_one = self.is_one(logits, written)
+    def __call__(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
+        is_one = self.is_one(logits, decoded)
         return mtf.where(is_one, FORBIDDEN, logits, output_shape=logits.shape)
 
 
 @dataclasses.dataclass(frozen=True)
-class ForbiddenFirstIds(OfIds):
+class ForbiddenFirstIds(IdsProcessor):
     """Forbids ids at one position of an output."""
 
     position: int = 0
 
-    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
-        is_here = mtf.equal(written.position, written.prompt_lengths + self.position)
-        is_one = self.is_one(logits, written)
+    def __call__(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
+        is_here = mtf.equal(decoded.position, decoded.prompt_lengths + self.position)
+        is_one = self.is_one(logits, decoded)
         now = mtf.logical_and(is_here, is_one, output_shape=[*is_here.shape, *is_one.shape])
         return mtf.where(now, FORBIDDEN, logits, output_shape=logits.shape)
 
@@ -195,9 +195,9 @@ class ForbiddenWords:
             for number in word:
                 check_range("ForbiddenWords.words", number, INDEX)
 
-    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
-        ids, length, position = written.ids, written.length, written.position
-        vocab = mtf.range(logits.mesh, written.vocab_of(logits))
+    def __call__(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
+        ids, length, position = decoded.ids, decoded.length, decoded.position
+        vocab = mtf.range(logits.mesh, decoded.vocab_of(logits))
         for *before, last in self.words:
             is_next = mtf.greater_equal(position, len(before))
             for distance, number in enumerate(reversed(before[-length.size :]), 1):
@@ -209,7 +209,7 @@ class ForbiddenWords:
         return logits
 
 
-class FirstIds(OfIds):
+class FirstIds(IdsProcessor):
     """Outputs begin with one of these ids, of equal logits: a language, or the mark of a text.
 
     Without ids they begin with any.
@@ -217,14 +217,14 @@ class FirstIds(OfIds):
 
     fewest: ClassVar[int] = 0
 
-    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+    def __call__(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
         if not self.ids:
             return logits
-        return self.only(mtf.equal(written.position, written.prompt_lengths), logits, written)
+        return self.only(mtf.equal(decoded.position, decoded.prompt_lengths), logits, decoded)
 
 
-class LastIds(OfIds):
+class LastIds(IdsProcessor):
     """An output that reaches its limit ends there with one of these ids, of equal logits."""
 
-    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
-        return self.only(mtf.equal(written.position, written.limits - 1), logits, written)
+    def __call__(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
+        return self.only(mtf.equal(decoded.position, decoded.limits - 1), logits, decoded)

@@ -16,7 +16,7 @@ from mtfrun.decoding.decoder import END_ID
 from mtfrun.errors.checks import Range, check_range
 
 
-class Written(NamedTuple):
+class DecodedIds(NamedTuple):
     """The ids of the rows before the position of the logits.
 
     The rows are {batch}, {batch, beam}, or {batch, block} where a draft is checked.
@@ -82,7 +82,7 @@ def is_one_of(ids: mtf.Tensor, numbers: Sequence[int]) -> mtf.Tensor:
 class LogitProcessor(Protocol):
     """Changes the logits of the next id, by the ids before it; called inside `mtf.function`."""
 
-    def __call__(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+    def __call__(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
         """Returns logits {rows, vocab} for float32 logits of this shape, in any order.
 
         An id that must not be chosen gets `FORBIDDEN`. A beam search hands on log-probabilities,
@@ -122,11 +122,11 @@ class Rules:
         return bool(self.processors) or self.guide is not None
 
     def process(
-        self, logits: mtf.Tensor, written: Written, guided: Any, remaining: mtf.Tensor
+        self, logits: mtf.Tensor, decoded: DecodedIds, guided: Any, remaining: mtf.Tensor
     ) -> mtf.Tensor:
         """Returns logits {rows, vocab}; for `guided` and `remaining` see `Guide.mask`."""
         for processor in self.processors:
-            logits = processor(logits, written)
+            logits = processor(logits, decoded)
         return logits if self.guide is None else self.guide.mask(logits, guided, remaining)
 
     def first_guided(self, mesh: mtf.Mesh, rows: mtf.ShapeLike) -> Any:

@@ -15,6 +15,7 @@ from mtfrun import mtf
 from mtfrun.decoding import (
     FORBIDDEN,
     Controls,
+    DecodedIds,
     FirstIds,
     ForbiddenFirstIds,
     ForbiddenIds,
@@ -30,7 +31,6 @@ from mtfrun.decoding import (
     Rules,
     TokenFilter,
     Typical,
-    Written,
 )
 from tests.decoding.markov_decoder import LAYOUT, VOCAB
 from tests.layouts import ONE_DEVICE, assert_close
@@ -138,8 +138,8 @@ def _process(mesh_shape: str = ONE_DEVICE, copies: int = 1) -> dict[str, np.ndar
         logits: mtf.Tensor, ids: mtf.Tensor, lengths: mtf.Tensor, position: mtf.Tensor
     ) -> dict[str, mtf.Tensor]:
         limits = mtf.constant(mesh, np.tile(LIMITS, copies), [batch], np.int32)
-        written = Written(ids, position, lengths, ENDS, limits)
-        processed = {name: x(logits, written) for name, x in PROCESSORS.items()}
+        decoded = DecodedIds(ids, position, lengths, ENDS, limits)
+        processed = {name: x(logits, decoded) for name, x in PROCESSORS.items()}
         return {**processed, **{name: x(logits, VOCAB) for name, x in FILTERS.items()}}
 
     results = mtf.to_numpy(
@@ -192,7 +192,7 @@ def test_typical_sampling_keeps_the_fewest_tokens_nearest_to_the_entropy(
 def test_rows_may_have_values_of_their_own() -> None:
     mesh, penalties = mtf.Mesh(ONE_DEVICE), [1.0, 1.5, 2.0, 1.3]
     logits = mtf.constant(mesh, LOGITS, [BATCH, VOCAB])
-    written = Written(
+    decoded = DecodedIds(
         mtf.constant(mesh, IDS, [BATCH, LENGTH], np.int32),
         mtf.constant(mesh, POSITION, dtype=np.int32),
         mtf.constant(mesh, PROMPT_LENGTHS, [BATCH], np.int32),
@@ -200,9 +200,9 @@ def test_rows_may_have_values_of_their_own() -> None:
         mtf.constant(mesh, LIMITS, [BATCH], np.int32),
     )
     values = mtf.constant(mesh, penalties, [BATCH])
-    together = mtf.to_numpy(RepetitionPenalty(values)(logits, written))
+    together = mtf.to_numpy(RepetitionPenalty(values)(logits, decoded))
     for row, penalty in enumerate(penalties):
-        alone = mtf.to_numpy(RepetitionPenalty(penalty)(logits, written))
+        alone = mtf.to_numpy(RepetitionPenalty(penalty)(logits, decoded))
         assert_close(together[row], alone[row])
 
 
@@ -218,13 +218,13 @@ def test_every_position_of_a_block_is_processed_by_the_ids_before_it() -> None:
     rules = Rules(ENDS, (RepetitionPenalty(), NoRepeatNGram(2), MinLength(4), LastIds([2])))
     in_block = rules.process(
         mtf.broadcast(logits, [BATCH, block, VOCAB]),
-        Written(ids, positions, lengths, ENDS, limits),
+        DecodedIds(ids, positions, lengths, ENDS, limits),
         (),
         lengths,
     )
     for i in range(block.size):
         position = mtf.constant(mesh, POSITION + i, dtype=np.int32)
-        alone = rules.process(logits, Written(ids, position, lengths, ENDS, limits), (), lengths)
+        alone = rules.process(logits, DecodedIds(ids, position, lengths, ENDS, limits), (), lengths)
         actual = mtf.to_numpy(mtf.gather(in_block, i, block))
         assert_close(actual, mtf.to_numpy(alone))
 

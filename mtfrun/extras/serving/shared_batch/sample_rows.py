@@ -12,7 +12,7 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.decoding.controls.guide import IMPOSSIBLE, Guide
 from mtfrun.decoding.controls.processors import CountPenalty, FrequencyPenalty, PresencePenalty
-from mtfrun.decoding.controls.rules import LogitProcessor, Written
+from mtfrun.decoding.controls.rules import DecodedIds, LogitProcessor
 from mtfrun.decoding.controls.sampling import gumbel, nucleus
 from mtfrun.decoding.decoder import FORBIDDEN
 from mtfrun.decoding.search import Search
@@ -48,7 +48,7 @@ class SampleRows:
     presence_penalty: mtf.Tensor
     allowed: mtf.Tensor
 
-    def process(self, logits: mtf.Tensor, written: Written) -> mtf.Tensor:
+    def process(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
         """Returns logits {batch, vocab}, float32, with each row's penalties and guide."""
         logits = mtf.to_float(logits)
         penalties = [getattr(self, name) for name in _PENALTIES.values()]
@@ -57,7 +57,7 @@ class SampleRows:
         def apply() -> mtf.Tensor:
             penalised = logits
             for make_penalty, penalty in zip(_PENALTIES, penalties, strict=True):
-                penalised = make_penalty(penalty)(penalised, written)
+                penalised = make_penalty(penalty)(penalised, decoded)
             return penalised
 
         penalised = _if_any(has_one, apply, logits)

@@ -23,7 +23,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding.controls.controls import Controls
 from mtfrun.decoding.controls.guide import Guide
-from mtfrun.decoding.controls.rules import Written
+from mtfrun.decoding.controls.rules import DecodedIds
 from mtfrun.decoding.decoder import Decoder
 from mtfrun.decoding.generate import fit_state
 from mtfrun.decoding.search import Search
@@ -94,7 +94,7 @@ def take_steps(
         (i, rows, decoded, state), counts = progress, is_open(progress)
         logits, state = _step(decoder, rows, state)
         (vocab,) = logits.shape - shape
-        written = Written(rows.ids, rows.position, rows.prompt_lengths, (end_id,), rows.limit)
+        written = DecodedIds(rows.ids, rows.position, rows.prompt_lengths, (end_id,), rows.limit)
         token = choose(choose.process(logits, written), rows.position)
         token = mtf.where(counts, token, 0)
         log_prob = mtf.gather(logits, token, vocab) - mtf.reduce_logsumexp(logits, vocab)
