@@ -24,7 +24,7 @@ class StreamPreprocessor(abc.ABC):
     """A preprocessor that needs all examples of a split, for example to combine or count them."""
 
     @abc.abstractmethod
-    def of_all(self, examples: Iterable[Fields]) -> Iterator[Fields]:
+    def process_all(self, examples: Iterable[Fields]) -> Iterator[Fields]:
         """Yields new examples from all examples of a split, which can be read once."""
 
 
@@ -35,7 +35,7 @@ class BySplit:
     train: Preprocessor | StreamPreprocessor
     evaluation: Preprocessor | StreamPreprocessor
 
-    def of_split(self, split: str) -> Preprocessor | StreamPreprocessor:
+    def for_split(self, split: str) -> Preprocessor | StreamPreprocessor:
         return self.train if split == "train" else self.evaluation
 
 

@@ -67,7 +67,7 @@ class Task:
         examples = self.source.examples(split)
         for preprocess in self.preprocessors:
             if isinstance(preprocess, BySplit):
-                preprocess = preprocess.of_split(split)
+                preprocess = preprocess.for_split(split)
             examples = _preprocess(preprocess, examples)
         yield from examples
 
@@ -89,7 +89,7 @@ def _preprocess(
     preprocess: Preprocessor | StreamPreprocessor, examples: Iterator[Example]
 ) -> Iterator[Example]:
     if isinstance(preprocess, StreamPreprocessor):
-        for fields in preprocess.of_all(example.fields for example in examples):
+        for fields in preprocess.process_all(example.fields for example in examples):
             yield Example(fields)
         return
     for example in examples:

@@ -80,7 +80,7 @@ class Dense(mtf.Module):
         )
         return y if self._activation is None else self._activation(y)
 
-    def of_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
+    def map_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {rows, *new_dims}: every row by the map of its expert; see `mtf.grouped_matmul`.
 
         x: {rows, *reduced_dims}, sorted by expert; sizes: {expert} int32, the rows of each.
@@ -129,7 +129,7 @@ class DenseProduct(mtf.Module):
         """Returns {..., *new_dims} for x {..., *reduced_dims}."""
         return functools.reduce(mtf.multiply, (factor(x, call) for factor in self.factors))
 
-    def of_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {rows, *new_dims} for x {rows, *reduced_dims}; see `Dense.of_rows`."""
-        factors = (factor.of_rows(x, sizes, call) for factor in self.factors)
+    def map_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns {rows, *new_dims} for x {rows, *reduced_dims}; see `Dense.map_rows`."""
+        factors = (factor.map_rows(x, sizes, call) for factor in self.factors)
         return functools.reduce(mtf.multiply, factors)

@@ -82,7 +82,7 @@ class MixtureOfDenoisers(Objective):
                 continue
             mode = vocabulary.encode(denoiser.mode)
             made = denoiser.objective(
-                text.of_rows(rows),
+                text.select_rows(rows),
                 [generators[row] for row in rows.tolist()],
                 lengths._replace(inputs=lengths.inputs - len(mode)),
                 vocabulary,

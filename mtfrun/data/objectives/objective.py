@@ -34,7 +34,7 @@ class RawText(NamedTuple):
         """Whether there is an id, bool [batch, raw_length]: False after a text."""
         return np.arange(self.ids.shape[1]) < self.lengths[:, None]
 
-    def of_rows(self, rows: np.ndarray) -> RawText:
+    def select_rows(self, rows: np.ndarray) -> RawText:
         return RawText(self.ids[rows], self.lengths[rows])
 
 

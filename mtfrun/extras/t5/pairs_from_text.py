@@ -79,7 +79,7 @@ class NextSentencePrediction(StreamPreprocessor):
     buffer_size: int = 50_000
     seed: int = 0
 
-    def of_all(self, examples: Iterable[Fields]) -> Iterator[Fields]:
+    def process_all(self, examples: Iterable[Fields]) -> Iterator[Fields]:
         rng = np.random.default_rng(self.seed)
         texts = (field_of(self, fields, self.text_key) for fields in examples)
         pairs = (pair for text in texts for pair in self._neighbours(text))

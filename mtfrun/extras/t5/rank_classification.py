@@ -53,7 +53,7 @@ class RankClassification(StreamPreprocessor):
                 "text for each class; if both are, they have equal lengths"
             )
 
-    def of_all(self, examples: Iterable[Fields]) -> Iterator[Fields]:
+    def process_all(self, examples: Iterable[Fields]) -> Iterator[Fields]:
         for number, fields in enumerate(examples):
             yield from self._of_one(number, fields)
 

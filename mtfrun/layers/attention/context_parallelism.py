@@ -56,7 +56,7 @@ class HeadGroups:
         """The groups where every device has all of them."""
         return mtf.Dimension("head_groups", self.number)
 
-    def of_kernel(self, kernel: mtf.Tensor) -> mtf.Tensor:
+    def group_kernel(self, kernel: mtf.Tensor) -> mtf.Tensor:
         """Returns a kernel {..., heads, ...} as {..., heads of a group, groups, ...}."""
         if self.heads not in kernel.shape:
             return kernel
@@ -64,7 +64,7 @@ class HeadGroups:
 
     def cut(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns {groups, ..., heads of a group, ...} for x {..., heads, ...}; no exchange."""
-        x = self.of_kernel(x)
+        x = self.group_kernel(x)
         return mtf.transpose(x, [self.groups, *(x.shape - self.groups)])
 
     def join(self, x: mtf.Tensor) -> mtf.Tensor:

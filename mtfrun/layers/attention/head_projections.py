@@ -88,14 +88,14 @@ class HeadProjections:
         inner = [*heads_before_positions(x.shape - self.d_model, heads), size]
         weights = mtf.cast(kernel, dtype)
         if groups is not None:
-            weights = groups.of_kernel(weights)
+            weights = groups.group_kernel(weights)
             grouped = [groups.heads_of_group if dim == groups.heads else dim for dim in inner]
             inner = [groups.groups, *grouped]
         projected = mtf.einsum([mtf.cast(x, dtype), weights], output_shape=inner)
         projected = mtf.keep(projected, PROJECTIONS)
         if bias is not None:
             added = mtf.cast(bias, dtype)
-            added = added if groups is None else groups.of_kernel(added)
+            added = added if groups is None else groups.group_kernel(added)
             projected = mtf.add(projected, added, output_shape=inner)
         limit = self.heads.projection_limit
         if limit is None:
@@ -124,6 +124,6 @@ class HeadProjections:
         """Returns the shape, with d_model, of the heads' mixed values."""
         weights = mtf.cast(kernel, self.dtypes.activation)
         if groups is not None:
-            weights = groups.of_kernel(weights)
+            weights = groups.group_kernel(weights)
         y = mtf.keep(mtf.einsum([mixed, weights], output_shape=shape), PROJECTIONS)
         return y if bias is None else y + mtf.cast(bias, y.dtype)

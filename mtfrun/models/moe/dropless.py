@@ -40,7 +40,7 @@ def apply_to_sorted_rows(
     if call.training and call.key is not None:
         source = mtf.reshape(by_row.source_of_slot, [rows])
         call = dataclasses.replace(call, key=call.key.fold_in(source))
-    outputs = experts.of_rows(mtf.reshape(inputs, [rows, d_model]), sizes, call)
+    outputs = experts.map_rows(mtf.reshape(inputs, [rows, d_model]), sizes, call)
     outputs = mtf.reshape(outputs, [one, rows, experts.output_dim])
     return _DISPATCH.to_tokens(outputs, by_row, mtf.Shape([by_row.group, experts.output_dim]))
 

@@ -54,7 +54,7 @@ class Experts(mtf.Module):
         """Returns {*expert_dims, ..., n} for x {*expert_dims, ..., d_model}."""
         return self.apply(x, None, call)
 
-    def of_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
+    def map_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {rows, n} for x {rows, d_model}, for experts of one dimension.
 
         The first sizes[0] rows belong to expert 0, and so on; rows after these give zeros.
@@ -69,9 +69,9 @@ class Experts(mtf.Module):
     def apply_to_rows(
         self, x: mtf.Tensor, sizes: mtf.Tensor, mask: mtf.Tensor | None, call: Call
     ) -> mtf.Tensor:
-        """Returns the result of `of_rows`, hidden units times a mask {rows, expert_hidden}."""
-        hidden = _times(self.dropout(self.wi.of_rows(x, sizes, call), call), mask)
-        return self._join([wo.of_rows(hidden, sizes, call) for wo in self._outputs])
+        """Returns the result of `map_rows`, hidden units times a mask {rows, expert_hidden}."""
+        hidden = _times(self.dropout(self.wi.map_rows(x, sizes, call), call), mask)
+        return self._join([wo.map_rows(hidden, sizes, call) for wo in self._outputs])
 
     def _join(self, outputs: Sequence[mtf.Tensor]) -> mtf.Tensor:
         if len(outputs) == 1:

@@ -307,7 +307,10 @@ class TopK:
             )
         allowed = Range(1, size * self.groups_per_token, whole=True)
         check_fields(self, allowed, "num_experts")
-        groups, inner = mtf.Dimension("groups", self.num_groups), mtf.Dimension("of_group", size)
+        groups, inner = (
+            mtf.Dimension("groups", self.num_groups),
+            mtf.Dimension("group_experts", size),
+        )
         best, ranks = (
             mtf.Dimension("ranks", number) for number in (self.best_of_group, self.groups_per_token)
         )

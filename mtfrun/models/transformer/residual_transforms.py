@@ -157,7 +157,7 @@ class StackTransforms:
     first: Sequence[TransformClass] | None = None
     activation_scale: bool = False
 
-    def of_sublayer(self, *, is_first: bool) -> Sequence[TransformClass]:
+    def around_sublayer(self, *, is_first: bool) -> Sequence[TransformClass]:
         """Returns the transforms around a sublayer, and `ActivationScale`."""
         layer = self.first if is_first and self.first is not None else self.layer
         return (*layer, ActivationScale) if self.activation_scale else layer

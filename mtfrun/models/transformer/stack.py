@@ -89,7 +89,7 @@ class Stack(Sublayer):
             {
                 name: TransformedLayer(
                     layer,
-                    transforms.of_sublayer(is_first=block == 0 and name == names[0]),
+                    transforms.around_sublayer(is_first=block == 0 and name == names[0]),
                     *(mesh, d_model, dtypes),
                 )
                 for name, layer in zip(names, layers, strict=True)

@@ -94,7 +94,7 @@ class SequenceCall(Call):
     sublayer_input: mtf.Tensor | None = None
     members: mtf.Dimension | None = None
 
-    def of_step(self, step: int) -> SequenceCall:
+    def for_step(self, step: int) -> SequenceCall:
         """Returns the call with another key, where layers are applied again: other dropout."""
         return self if self.key is None else dataclasses.replace(self, key=self.key.fold_in(step))
 

@@ -217,7 +217,7 @@ def test_rows_of_a_mixture_are_those_of_their_denoiser_after_its_mode() -> None:
     for row, number in enumerate(chosen.tolist()):
         mode = VOCABULARY.encode(denoisers[number].mode).tolist()
         alone = denoisers[number].objective(
-            text.of_rows(np.array([row])),
+            text.select_rows(np.array([row])),
             [noise[row]],
             lengths._replace(inputs=lengths.inputs - len(mode)),
             VOCABULARY,
@@ -256,7 +256,7 @@ def test_noise_does_not_depend_on_the_batch(objective: Objective) -> None:
     for rows in ([8, 0, 3], [5]):
         some = np.array(rows)
         alone = objective(
-            text.of_rows(some),
+            text.select_rows(some),
             [generators(9, epoch=2, seed=5)[row] for row in rows],
             lengths,
             VOCABULARY,

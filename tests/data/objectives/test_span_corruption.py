@@ -176,7 +176,7 @@ def test_noise_is_that_of_the_row_and_its_epoch() -> None:
     objective = SpanCorruption()
     text = random_text(np.random.default_rng(0), 4, 100)
     first, second = (objective.mask(text, generators(4, epoch)) for epoch in (0, 1))
-    again = objective.mask(text.of_rows(np.array([3, 1])), [generators(4)[3], generators(4)[1]])
+    again = objective.mask(text.select_rows(np.array([3, 1])), [generators(4)[3], generators(4)[1]])
     assert (again == first[[3, 1]]).all()
     assert all((a != b).any() for a, b in itertools.combinations([*first, *second], 2))
 

@@ -159,12 +159,12 @@ def test_next_sentences_are_neighbours_or_from_another_pair(
     p_neighbors: float, ends: tuple[bytes, bytes], relation: bytes
 ) -> None:
     prediction = t5.NextSentencePrediction(p_neighbors=p_neighbors, buffer_size=1)
-    assert _pairs(list(prediction.of_all(SENTENCES))) == [
+    assert _pairs(list(prediction.process_all(SENTENCES))) == [
         (b"nsp: This is the %s sentence. This is the %s sentence." % pair, relation)
         for pair in zip((b"first", b"third"), ends, strict=True)
     ]
     labelled = t5.NextSentencePrediction(p_neighbors=1, buffer_size=1, label_sentences=True)
-    (inputs, _), _ = _pairs(list(labelled.of_all(SENTENCES)))
+    (inputs, _), _ = _pairs(list(labelled.process_all(SENTENCES)))
     assert inputs == (
         b"nsp: sentence1: This is the first sentence. sentence2: This is the second sentence."
     )
@@ -175,7 +175,7 @@ def test_sentences_are_used_once_or_twice(reuse: bool, pairs: int) -> None:
     prediction = t5.NextSentencePrediction(p_neighbors=1, reuse_sentences=reuse, buffer_size=1)
     text = b"A one. B two! C three?! D four\n\nalone."
     # An odd pair at the end is dropped.
-    found = _pairs(list(prediction.of_all([{"text": text}])))
+    found = _pairs(list(prediction.process_all([{"text": text}])))
     assert len(found) == pairs // 2 * 2
     assert found[1][0] == (b"nsp: B two! C three?!" if reuse else b"nsp: C three?! D four")
 
@@ -192,12 +192,14 @@ FORMATS = ("{premise} What is the {question}? X", ["I think {choice1}.", "I thin
 
 def test_choices_may_have_names_and_several_labels() -> None:
     train = t5.RankClassification(*FORMATS, mode="train", label_names=["choice1", "choice2"])
-    (example,) = train.of_all([{**COPA, "label": b"choice2"}])
+    (example,) = train.process_all([{**COPA, "label": b"choice2"}])
     assert example["targets"] == b"I think the crops grew tall."
     several = {**COPA, **list_fields("labels", [b"0", b"1"])}
     both = t5.RankClassification(*FORMATS, label_key="labels", weight_key="label")
-    assert [(x["is_correct"], x["weight"]) for x in both.of_all([several])] == [(b"True", b"0")] * 2
-    assert not list(train.of_all([{**COPA, "label": b"-1"}]))
+    assert [(x["is_correct"], x["weight"]) for x in both.process_all([several])] == [
+        (b"True", b"0")
+    ] * 2
+    assert not list(train.process_all([{**COPA, "label": b"-1"}]))
 
 
 def test_texts_of_other_lengths_are_left_out() -> None:
@@ -221,7 +223,7 @@ def test_texts_of_other_lengths_are_left_out() -> None:
         (lambda: t5.RankClassification(["a"], ["b", "c"]), "they have equal lengths"),
         (lambda: t5.RankClassification("a", ["b"], mode="test"), 'mode="test" is none of'),
         (
-            lambda: list(t5.RankClassification("{x}", ["b"]).of_all([COPA])),
+            lambda: list(t5.RankClassification("{x}", ["b"]).process_all([COPA])),
             'has no field "x"; it has premise',
         ),
     ],
@@ -309,7 +311,7 @@ def _expected(result: Mapping[str, Any]) -> dict[str, bytes]:
 
 def _apply(preprocessor: Any, examples: Iterable[data.Fields]) -> list[data.Fields]:
     if isinstance(preprocessor, StreamPreprocessor):
-        return list(preprocessor.of_all(examples))
+        return list(preprocessor.process_all(examples))
     results = (preprocessor(fields) for fields in examples)
     return [x for result in results for x in ([result] if isinstance(result, Mapping) else result)]
 

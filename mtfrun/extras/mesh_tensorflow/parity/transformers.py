@@ -76,7 +76,7 @@ class SharedLayersStack(Stack):
             layer.layer = first.setdefault(type(layer.layer), layer.layer)
 
     def call_of_block(self, number: int, call: SequenceCall) -> SequenceCall:
-        return call.of_step(number)
+        return call.for_step(number)
 
 
 def share_layers(stack: Stack, other: Stack) -> None:

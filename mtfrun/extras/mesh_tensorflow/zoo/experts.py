@@ -104,7 +104,7 @@ class HeterogeneousExperts(Experts):
             y = y + layer.apply(self.norms[number](y, call), mask_of_layer(int(number)), call)
         return y
 
-    def of_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
+    def map_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
         row, expert = mtf.range(x.mesh, x.shape[0]), mtf.range(x.mesh, sizes.shape[0])
         first_rows = [
             mtf.reduce_sum(sizes * mtf.to_int32(mtf.less(expert, first)))

@@ -164,7 +164,7 @@ class FunnelStack(Stack):
                 for time in range(times):
                     pools = part > 0 and layer == time == 0
                     x = self._run_block(
-                        number, x, call.of_step(time) if time else call, pools=pools
+                        number, x, call.for_step(time) if time else call, pools=pools
                     )
                     call = self._funnel.shorten(call) if pools else call
                     outputs.append(x)

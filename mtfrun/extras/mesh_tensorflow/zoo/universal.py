@@ -245,7 +245,7 @@ class UniversalStack(Stack):
         outputs = []
 
         def apply(step: int, x: mtf.Tensor) -> mtf.Tensor:
-            outputs.append(run_blocks(x, call.of_step(step))[-1])
+            outputs.append(run_blocks(x, call.for_step(step))[-1])
             return outputs[-1]
 
         output = self._run_steps(x, apply, call)
