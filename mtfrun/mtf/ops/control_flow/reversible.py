@@ -94,9 +94,9 @@ def reversible_layers(
 
         return [a, b, *_values(structures)], backward
 
-    a, b, *further = on_values(first.value, second.value, *(x.value for x in inputs))
+    a, b, *leaves = on_values(first.value, second.value, *(x.value for x in inputs))
     outputs = map(as_tensor, tf.nest.flatten(structures))
-    named = [Tensor(y.mesh, v, y.shape) for y, v in zip(outputs, further, strict=True)]
+    named = [Tensor(y.mesh, v, y.shape) for y, v in zip(outputs, leaves, strict=True)]
     further = tf.nest.pack_sequence_as(structures, named)
     return Tensor(mesh, a, shape), Tensor(mesh, b, shape), further
 
