@@ -38,7 +38,7 @@ def compare(
 ) -> None:
     """Measures subjects and prints a JSON line of each, with the ratio to the first."""
     results = alternate(subjects, rounds=options.rounds, steps=options.steps)
-    report(bench, config, results, subjects[0].name, **extra)
+    report(bench, config, results, subjects[0].name, names=None, **extra)
 
 
 def alternate(subjects: Sequence[Subject], *, rounds: int, steps: int) -> dict[str, Result]:

@@ -20,6 +20,8 @@ import tempfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from scipy import stats
+
 
 class Way(NamedTuple):
     """A run's preset, and flags of `mtfrun grow`."""
@@ -84,8 +86,6 @@ _SETTINGS = {
     **{"Evaluation.max_batches": 1, "Evaluation.evaluators": []},
 }
 _LOSS = re.compile(r"step (\d+)/\d+ +loss ([0-9.]+)")
-# The 0.975 quantile of Student's t by degrees of freedom.
-_QUANTILES = {1: 12.71, 2: 4.303, 3: 3.182, 4: 2.776}
 
 
 def main() -> None:
@@ -175,7 +175,8 @@ def _summary(differences: Sequence[float]) -> dict[str, object]:
     summary: dict[str, object] = {"difference": round(statistics.fmean(differences), 4)}
     if len(differences) > 1:
         error = statistics.stdev(differences) / len(differences) ** 0.5
-        summary["interval"] = round(_QUANTILES.get(len(differences) - 1, 2.6) * error, 4)
+        quantile = float(stats.t.ppf(0.975, len(differences) - 1))
+        summary["interval"] = round(quantile * error, 4)
     return {**summary, "by_seed": _round(differences)}
 
 

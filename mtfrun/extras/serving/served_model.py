@@ -282,7 +282,8 @@ class ServedModel:
             raise RequestError("prompts of ids are not for this model, or with beams: send texts")
         answers = await self.worker.run(key, answer, list(generation.prompts))
         for number, result in enumerate(x for answer in answers for x in answer.outputs):
-            stream = TextStream(lambda _, text=result.text: text, generation.controls.stop)
+            to_text = functools.partial(lambda text, _: str(text), result.text)
+            stream = TextStream(to_text, generation.controls.stop)
             text = stream.add([], is_last=True)
             finish = "stop" if result.finished or stream.is_stopped else "length"
             yield Piece(number, text, result.tokens, (), finish)

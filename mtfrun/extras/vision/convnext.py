@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -130,7 +131,7 @@ class ConvNextStages:
     @property
     def total_stride(self) -> int:
         """Pixels of an image per row of the last stage."""
-        return self.patch_size * Downsampling.size ** (len(self.widths) - 1)
+        return self.patch_size * math.prod(Downsampling.size for _ in self.widths[1:])
 
     def layers(
         self, mesh: mtf.Mesh, blocking: Blocking, dtypes: mtf.DTypePolicy

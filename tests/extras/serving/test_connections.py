@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import http.client
 import socket
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager
 
 import pytest
-import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -23,6 +22,7 @@ from mtfrun.extras.serving import connections
 from mtfrun.extras.serving.connections import server_config
 from mtfrun.extras.serving.generation import Limits
 from mtfrun.extras.serving.middleware import Access, Admission
+from tests.extras.serving.tiny_models import run_server
 
 SECS = 0.4
 HEAD = "POST {} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer secret\r\n"
@@ -55,8 +55,7 @@ async def _slow(_: Request) -> Response:
     return StreamingResponse(parts())
 
 
-@contextlib.contextmanager
-def _server(requests: int = 64) -> Iterator[int]:
+def _server(requests: int = 64) -> AbstractContextManager[int]:
     paths = {"/x": _answer, "/endless": _endless, "/slow": _slow}
     app = Starlette(
         routes=[Route(path, answer, methods=["POST"]) for path, answer in paths.items()],
@@ -65,18 +64,7 @@ def _server(requests: int = 64) -> Iterator[int]:
             Middleware(Admission, Limits(requests=requests, seconds=60)),
         ],
     )
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(server_config(app))
-        thread = threading.Thread(target=lambda: server.run(sockets=[listener]))
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join()
+    return run_server(server_config(app))
 
 
 @pytest.fixture

@@ -9,10 +9,8 @@ import math
 import pathlib
 import re
 import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, cast
@@ -25,6 +23,7 @@ from mtfrun.extras.serving.generation import Generation, Limits
 from mtfrun.extras.serving.served_model import Piece, Token
 from tests.browser import needs_browser, open_page
 from tests.cli.command import environment
+from tests.extras.serving.tiny_models import run_server
 
 openai = pytest.importorskip("openai")
 
@@ -134,25 +133,11 @@ class _Echo:
         yield Piece(0, "", 0, (), "stop")
 
 
-@contextlib.contextmanager
-def _page_server() -> Iterator[int]:
-    app = make_app(cast(Any, _Echo()), Limits(), None)
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
-        thread = threading.Thread(target=lambda: server.run(sockets=[listener]))
-        thread.start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 @pytest.mark.slow
 @needs_browser
 def test_a_browser_shows_what_is_decoded(tmp_path: pathlib.Path) -> None:
-    with _page_server() as port:
+    app = make_app(cast(Any, _Echo()), Limits(), None)
+    with run_server(uvicorn.Config(app, log_config=None)) as port:
         shown = open_page(f"http://127.0.0.1:{port}/#one%20two", tmp_path, secs=5)
     parts = re.findall(r'<span title="(.*?): 25.0 %">(.*?)</span>', shown)
     assert [text for _, text in parts] == ["&lt;b&gt;one&lt;/b&gt; ", "&lt;b&gt;two&lt;/b&gt; "]

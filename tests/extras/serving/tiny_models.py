@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import uvicorn
 
 from mtfrun import data, mtf
 from mtfrun.experiment import Decoding, Experiment
@@ -72,3 +78,20 @@ def served(directory: pathlib.Path) -> ServedModel:
     """Returns a language model with three places."""
     template = LineTemplate()
     return ServedModel(language_model(directory), "tiny", 7, places=[3], chat_template=template)
+
+
+@contextlib.contextmanager
+def run_server(config: uvicorn.Config) -> Iterator[int]:
+    """Yields the port of a server in a thread."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=lambda: server.run(sockets=[listener]))
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
