@@ -47,7 +47,7 @@ def main() -> None:
         # The first process makes the cache of the data.
         process_secs = min(_run("train", flags, directory / f"run{i}") for i in range(2))
         secs = _run("sweep", [*flags, f"--seeds={options.runs}"], directory / "sweep")
-        results = results_of(directory / "sweep").results
+        results = results_of(directory / "sweep")[1]
     trainings = sum(result.seconds or 0.0 for result in results)
     line = {
         "subject": f"a sweep of {len(results)} runs",

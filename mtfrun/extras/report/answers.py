@@ -19,21 +19,15 @@ _DAMAGE = (OSError, ValueError, TypeError, KeyError, AttributeError)
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """A recorded output of the model.
-
-    Attributes:
-      target: None where there is none, as for a sample.
-      index: the image's index in its split; None for texts.
-      probability: the model's probability of its label of an image.
-    """
+    """A recorded output of the model."""
 
     output: str
-    target: str | None = None
+    target: str | None = None  # None where there is none, as for a sample
     input: str = ""
     task: str = ""
     split: str = ""
-    index: int | None = None
-    probability: float | None = None
+    index: int | None = None  # the image's index in its split; None for texts
+    probability: float | None = None  # the model's probability of its label of an image
 
     @property
     def is_wrong(self) -> bool:

@@ -84,7 +84,7 @@ def charts_of(
         series = list(_series(runs, groups, chosen, points))
         if series:
             text = description_of(chosen[0]).text if len(chosen) == 1 else ""
-            charts.append(Chart(category, title, _without_markdown(text), series))
+            charts.append(Chart(category, title, text.replace("`", ""), series))
     return charts
 
 
@@ -165,14 +165,6 @@ def thin_out(values: np.ndarray, points: int) -> np.ndarray:
         else:
             chosen.add(int(part[0]))
     return np.array(sorted(chosen))
-
-
-def non_finite(series: Sequence[Series]) -> int:
-    return sum(int((~np.isfinite(x.values)).sum()) for x in series)
-
-
-def _without_markdown(text: str) -> str:
-    return text.replace("`", "")
 
 
 def points_of(runs: Sequence[Mapping[str, Curves]], total: int) -> int:

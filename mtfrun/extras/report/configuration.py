@@ -40,20 +40,17 @@ def compare_with_shipped(files: Sequence[str], values: Mapping[str, str]) -> Com
             note=f"{', '.join(foreign)}: not among the files of mtfrun, with which alone a "
             "configuration is compared; the command below has the flags.",
         )
-    required = tuple(
-        (name, values[name])
-        for name in dict.fromkeys(name for file in files for name in _required_macros(file))
+    required = {
+        name: values[name]
+        for file in files
+        for name in _REQUIRED.findall((SHIPPED / file).read_text("utf-8"))
         if _is_literal(values.get(name))
-    )
+    }
     try:
-        shipped = _values_of_files(tuple(files), required)
+        shipped = _values_of_files(tuple(files), tuple(required.items()))
     except InputError as error:
         return Comparison(tuple(files), note=f"The files cannot be parsed alone: {error}")
-    return Comparison(tuple(files), changes(shipped | dict.fromkeys(dict(required)), values))
-
-
-def _required_macros(file: str) -> list[str]:
-    return _REQUIRED.findall((SHIPPED / file).read_text("utf-8"))
+    return Comparison(tuple(files), changes(shipped | dict.fromkeys(required), values))
 
 
 def _is_literal(text: str | None) -> bool:

@@ -13,8 +13,8 @@ from mtfrun.experiment.records import require
 from mtfrun.experiment.runs.settings import Settings, configure_data
 from mtfrun.extras.data_viewer.row_view import TRAIN, rows_of
 from mtfrun.extras.data_viewer.rows_html import TOKEN_STYLE, image_element, row_parts
-from mtfrun.extras.report.answers import Answer, Answers
-from mtfrun.extras.report.report import Examples
+from mtfrun.extras.report.answers import Answers
+from mtfrun.extras.report.run_page import Examples
 from mtfrun.files.errors import reason
 
 # Wrongly labelled images of a run that a report shows.
@@ -57,13 +57,11 @@ def _wrong_images(data: Data, answers: Answers | None) -> dict[int, str]:
     try:
         first = itertools.islice(data.images(splits.pop()), max(by_index) + 1)
         return {
-            i: image_element(pixels, _description(by_index[i]))
+            i: image_element(
+                pixels, f"Image {i}, labelled {by_index[i].output}, truly {by_index[i].target}"
+            )
             for i, (pixels, _) in enumerate(first)
             if i in by_index
         }
     except DataError:  # the split is not there any more
         return {}
-
-
-def _description(answer: Answer) -> str:
-    return f"Image {answer.index}, labelled {answer.output}, truly {answer.target}"

@@ -20,14 +20,15 @@ from typing import Any
 
 import jinja2
 import markupsafe
+import numpy as np
 
 from mtfrun import __version__
 from mtfrun.display.formats import time_text
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import escape
-from mtfrun.extras.report.charts import EXPERTS, Chart, charts_of, non_finite, points_of
+from mtfrun.extras.report.charts import EXPERTS, Chart, charts_of, points_of
 from mtfrun.extras.report.drawing import COLOURS, draw, library
-from mtfrun.extras.report.report import Report
+from mtfrun.extras.report.run_page import Report
 from mtfrun.extras.report.run_view import (
     Limits,
     RunView,
@@ -167,16 +168,15 @@ class _ChartView:
     @classmethod
     def of(cls, number: int, chart: Chart) -> _ChartView:
         names, rows = chart.table()
-        texts = [[f"{step:,}", *map(_value_text, values)] for step, *values in rows]
+        texts = [
+            [f"{step:,}", *("" if value is None else f"{value:.5g}" for value in values)]
+            for step, *values in rows
+        ]
         return cls(number, chart, draw(chart), ["Step", *names], texts)
 
     @property
     def non_finite(self) -> int:
-        return non_finite(self.chart.series)
-
-
-def _value_text(value: float | None) -> str:
-    return "" if value is None else f"{value:.5g}"
+        return sum(int((~np.isfinite(x.values)).sum()) for x in self.chart.series)
 
 
 def _left_out(limits: Limits, detailed: int, runs: int) -> str:
@@ -200,16 +200,13 @@ def _left_out(limits: Limits, detailed: int, runs: int) -> str:
 
 
 def _policy(*scripts: str) -> str:
-    hashes = " ".join(f"'sha256-{_hash(script)}'" for script in scripts)
+    digests = [base64.b64encode(hashlib.sha256(x.encode()).digest()).decode() for x in scripts]
+    hashes = " ".join(f"'sha256-{digest}'" for digest in digests)
     # Bokeh adds style elements.
     return (
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def _hash(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
 def _json(value: object) -> markupsafe.Markup:

@@ -11,19 +11,19 @@ from mtfrun.errors import InputError
 from mtfrun.extras.report.charts import EVAL, TRAIN
 from mtfrun.extras.report.configuration import Comparison
 from mtfrun.extras.report.examples import read_examples
-from mtfrun.extras.report.report import Examples, Report
-from mtfrun.extras.report.run_page import Asked, RunFacts, read_run
+from mtfrun.extras.report.run_page import Examples, Report, RunFacts, read_run
 from mtfrun.extras.sweeps.analysis.comparison import compare
 from mtfrun.extras.sweeps.analysis.table_formats import html_table, table_notes
-from mtfrun.extras.sweeps.result import RunResult, results_of, summary_of_result
+from mtfrun.extras.sweeps.result import RunResult, results_of
 from mtfrun.extras.sweeps.sweep import Sweep
 from mtfrun.metrics.curves import Events
 from mtfrun.metrics.tags import tag_of
-from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.run_summary import find_runs, no_run_in
+from mtfrun.rundir import RunDirectory, StepMetrics
+from mtfrun.rundir.run_summary import RunSummary, find_runs, no_run_in
 
 # Of several runs so many have examples of their data; of more, the first one alone.
 _MOST_WITH_EXAMPLES = 4
+_NO_EXAMPLES = "Not asked for: --examples=0."
 
 
 def report_of(
@@ -53,7 +53,7 @@ def report_of(
         range(len(runs)),
         [run.summary.config for run in runs],
         _examples_of(runs, examples, allowed_imports),
-        _no_examples(examples),
+        "" if examples else _NO_EXAMPLES,
     )
 
 
@@ -73,21 +73,34 @@ def _report_of_sweep(path: pathlib.Path, examples: int, allowed_imports: Sequenc
         [rows.index(result.row) for result in results],
         list(values.values()),
         _examples_of(runs, examples, allowed_imports),
-        _no_examples(examples),
+        "" if examples else _NO_EXAMPLES,
         f'<div class="wide">{html_table(comparison)}</div>{notes}',
         sweep.metric,
     )
 
 
 def _run_of_sweep(sweep: pathlib.Path, result: RunResult, metric: str) -> RunFacts:
+    """Returns what the run's directory says; the result's, if it is elsewhere or was refused."""
     facts = read_run(sweep / result.name, result.name)
-    summary = summary_of_result(sweep, result, metric)
-    if facts.summary.has_begun:
-        return dataclasses.replace(facts, summary=summary)
+    summary = facts.summary
+    if result.state == "missing":
+        config = summary.config or result.values
+        facts = dataclasses.replace(facts, summary=dataclasses.replace(summary, config=config))
+    if summary.has_begun:
+        return facts
+    if result.state != "missing":
+        evaluations = [StepMetrics(step, {metric: x}) for step, x in result.evaluations.items()]
+        if result.metrics:
+            evaluations = [*evaluations[:-1], StepMetrics(result.step, result.metrics)]
+        state = (result.state, result.error, None, result.step)
+        summary = RunSummary(result.name, *state, evaluations, result.values)
+        facts = dataclasses.replace(facts, summary=summary)
     return RunFacts(
         sweep / result.name,
-        summary,
-        Asked("", Comparison((), note="There is no directory of the run."), {}),
+        facts.summary,
+        "",
+        Comparison((), note="There is no directory of the run."),
+        {},
         [],
         {TRAIN: Events({}, {}), EVAL: Events({tag_of(metric): result.evaluations}, {})},
         None,
@@ -99,17 +112,11 @@ def _run_of_sweep(sweep: pathlib.Path, result: RunResult, metric: str) -> RunFac
 def _examples_of(
     runs: Sequence[RunFacts], count: int, allowed_imports: Sequence[str]
 ) -> dict[int, Examples]:
-    if not count:
-        return {}
-    with_examples = range(len(runs) if len(runs) <= _MOST_WITH_EXAMPLES else 1)
+    with_examples = range(len(runs) if len(runs) <= _MOST_WITH_EXAMPLES else 1) if count else ()
     return {
         i: read_examples(runs[i].directory, count, runs[i].answers, allowed_imports)
         for i in with_examples
     }
-
-
-def _no_examples(count: int) -> str:
-    return "" if count else "Not asked for: --examples=0."
 
 
 def _names_below(directory: pathlib.Path, *, alone: bool) -> dict[pathlib.Path, str]:

@@ -1,4 +1,4 @@
-"""What a run directory says about its run. Nothing in it is changed."""
+"""What a report is about: runs, as their directories show them."""
 
 from __future__ import annotations
 
@@ -12,53 +12,82 @@ from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import read_json, read_regular_text
 from mtfrun.errors.url_secrets import mask_urls
 from mtfrun.extras.report.answers import Answers, read_answers
-from mtfrun.extras.report.commands import RecordedCommand, read_commands
 from mtfrun.extras.report.configuration import Comparison, compare_with_shipped
-from mtfrun.files.errors import reason
+from mtfrun.files.errors import reason, run_dir_errors
 from mtfrun.metrics.curves import Curves, Events, read_events
 from mtfrun.rundir import RunRecord
+from mtfrun.rundir.commands import read_commands
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.rundir.run_summary import RunSummary, summary_of
 from mtfrun.rundir.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
 
 _ORIGIN = "import.json"
 _TRAIN = "train"
+# What reading JSON that is not as it was written raises.
+_DAMAGE = (ValueError, TypeError, KeyError, AttributeError)
 
 T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """What a run was asked to do.
+class RecordedCommand:
+    """A file of `record_command`; `fields` are texts by label, for a person to read."""
 
-    Attributes:
-      configuration: the text of config.gin, "" without one.
-      origin: entries of import.json by name; empty unless the model was imported.
-    """
+    file: str
+    words: Sequence[str]
+    shell: str
+    fields: Mapping[str, str]
 
-    configuration: str
-    comparison: Comparison
-    origin: Mapping[str, str]
+    @property
+    def name(self) -> str:
+        """Such as "train"."""
+        return self.words[1] if len(self.words) > 1 else ""
+
+    def flag_values(self, flag: str) -> list[str]:
+        """Returns the values of --flag=VALUE and --flag VALUE, in order."""
+        values: list[str] = []
+        for i, word in enumerate(self.words):
+            name, sign, value = word.lstrip("-").partition("=")
+            if word.startswith("-") and name == flag:
+                values += [value] if sign else self.words[i + 1 : i + 2]
+        return values
+
+
+def read_command(path: pathlib.Path, record: Mapping[str, Any]) -> RecordedCommand:
+    """RunDirError if the record is damaged."""
+    with run_dir_errors(f"{path} is damaged", "remove it", *_DAMAGE):
+        words = [str(word) for word in record["command"]]
+        versions = {str(name): str(text) for name, text in record.get("versions", {}).items()}
+        fields = {
+            "date": record.get("date"),
+            "machine": record.get("host"),
+            "system": record.get("platform"),
+            "working directory": record.get("directory"),
+            "devices": record.get("devices"),
+            "mesh": record.get("mesh"),
+            "layout": record.get("layout"),
+            "seed": record.get("seed"),
+            "versions": ", ".join(f"{name} {text}" for name, text in versions.items()),
+            "commit": record.get("commit"),
+        }
+        shown = {name: str(value) for name, value in fields.items() if value not in (None, "")}
+        return RecordedCommand(path.name, words, str(record["shell"]), shown)
 
 
 @dataclasses.dataclass(frozen=True)
 class RunFacts:
-    """A run as its directory shows it.
-
-    Attributes:
-      events: event files of "train" and "eval".
-      checkpoints: newest first.
-      problems: a line for everything that cannot be read.
-    """
+    """A run as its directory shows it."""
 
     directory: pathlib.Path
     summary: RunSummary
-    asked: Asked
+    configuration: str  # the text of config.gin, "" without one
+    comparison: Comparison  # the configuration's differences to the shipped files
+    origin: Mapping[str, str]  # entries of import.json by name; empty unless the model was imported
     commands: Sequence[RecordedCommand]
-    events: Mapping[str, Events]
+    events: Mapping[str, Events]  # event files of "train" and "eval"
     answers: Answers | None
-    checkpoints: Sequence[StoredCheckpoint]
-    problems: Sequence[str]
+    checkpoints: Sequence[StoredCheckpoint]  # newest first
+    problems: Sequence[str]  # a line for everything that cannot be read
 
     @property
     def name(self) -> str:
@@ -74,6 +103,36 @@ class RunFacts:
         return [command for command in self.commands if command.name == _TRAIN]
 
 
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Rows that the training reads, as HTML whose texts are escaped."""
+
+    data: str = ""  # the name of their class
+    rows: Sequence[str] = ()
+    of_images: bool = False
+    # images that the model has labelled wrongly, by their index in the split
+    images: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    style: str = ""
+    note: str = ""  # why there are none, or ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a page is about."""
+
+    title: str
+    runs: Sequence[RunFacts]
+    # names of what has a colour in the charts: the runs, or the rows of a sweep
+    groups: Sequence[str]
+    group_of: Sequence[int]  # the index of its group for each run
+    settings: Sequence[Mapping[str, str]]  # settings of each group, by name
+    # examples of some runs, by the run's index
+    examples: Mapping[int, Examples] = dataclasses.field(default_factory=dict)
+    no_examples: str = ""  # why there are none, where no run has any
+    sweep_table: str = ""  # HTML whose texts are escaped
+    metric: str | None = None  # metric that compares runs; by default the loss, or the first one
+
+
 def read_run(directory: pathlib.Path, name: str) -> RunFacts:
     """`name` is shown, as in the table of runs."""
     problems = _Problems()
@@ -85,22 +144,31 @@ def read_run(directory: pathlib.Path, name: str) -> RunFacts:
     configuration = problems.attempt(lambda: _read_configuration(directory), "")
     if configuration and not summary.config:
         problems.append(f"{directory / CONFIG} is not a configuration: restore it from a backup")
-    commands: list[RecordedCommand] = problems.attempt(lambda: read_commands(directory), [])
+    commands: list[RecordedCommand] = problems.attempt(
+        lambda: [
+            read_command(directory / "commands" / file, record)
+            for file, record in read_commands(directory).items()
+        ],
+        [],
+    )
     first = next((command for command in commands if command.name == _TRAIN), None)
     files = first.flag_values("gin_file") if first else []
     origin: dict[str, str] = problems.attempt(lambda: _read_origin(directory), {})
     no_events = Events({}, {})
+    checkpoints = CheckpointDirectory(directory, directory / CHECKPOINTS)
     return RunFacts(
         directory,
         summary,
-        Asked(configuration, compare_with_shipped(files, summary.config), origin),
+        configuration,
+        compare_with_shipped(files, summary.config),
+        origin,
         commands,
         {
             "train": problems.attempt(lambda: read_events(directory / "train"), no_events),
             "eval": problems.attempt(lambda: read_events(directory / "eval"), no_events),
         },
         problems.attempt(lambda: read_answers(directory), None),
-        problems.attempt(lambda: _read_checkpoints(directory), []),
+        problems.attempt(lambda: list(checkpoints.read_all()), []),
         problems,
     )
 
@@ -122,10 +190,6 @@ def _read_configuration(directory: pathlib.Path) -> str:
         return mask_urls(read_regular_text(directory / CONFIG, follows_links=False))
     except UnicodeDecodeError as error:
         raise InputError(f"{directory / CONFIG} is not UTF-8: restore it from a backup") from error
-
-
-def _read_checkpoints(directory: pathlib.Path) -> list[StoredCheckpoint]:
-    return list(CheckpointDirectory(directory, directory / CHECKPOINTS).read_all())
 
 
 def _read_origin(directory: pathlib.Path) -> dict[str, str]:

@@ -13,9 +13,7 @@ import numpy as np
 
 from mtfrun.display.formats import bytes_text, duration_text, metric_text, number_text, time_text
 from mtfrun.extras.report.answers import Answer
-from mtfrun.extras.report.commands import RecordedCommand
-from mtfrun.extras.report.report import Examples, Report
-from mtfrun.extras.report.run_page import RunFacts
+from mtfrun.extras.report.run_page import Examples, RecordedCommand, Report, RunFacts
 from mtfrun.metrics.catalogue import LOWEST, best_mode
 from mtfrun.metrics.curves import choose_steps
 from mtfrun.metrics.tags import description_of
@@ -58,22 +56,15 @@ class ShownPicture(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """How much of its runs a page has.
+    """How much of its runs a page has."""
 
-    Attributes:
-      points: number of points of all curves together.
-      answers: answers of each run.
-      with_values: whether there is a table of values below a chart.
-      charts: maximum number of charts; None for all.
-      detailed: the number of runs that have more than a row of the table; None for all.
-    """
-
-    points: int
-    answers: int
+    points: int  # number of points of all curves together
+    answers: int  # answers of each run
     with_pictures: bool = True
     with_configurations: bool = True
-    with_values: bool = True
-    charts: int | None = None
+    with_values: bool = True  # whether there is a table of values below a chart
+    charts: int | None = None  # maximum number of charts; None for all
+    # the number of runs that have more than a row of the table; None for all
     detailed: int | None = None
 
 
@@ -93,12 +84,14 @@ class RunView:
 
     @property
     def configuration(self) -> str:
-        return self.facts.asked.configuration if self.limits.with_configurations else ""
+        return self.facts.configuration if self.limits.with_configurations else ""
 
     @property
     def changes(self) -> list[list[str]]:
-        changes = self.facts.asked.comparison.changes
-        return [[x.name, _or_none(x.old), _or_none(x.new)] for x in changes]
+        return [
+            [x.name, *("not set" if value is None else str(value) for value in (x.old, x.new))]
+            for x in self.facts.comparison.changes
+        ]
 
     @property
     def state(self) -> list[tuple[str, str]]:
@@ -183,7 +176,8 @@ class RunView:
     @property
     def labels(self) -> list[list[str]]:
         return [
-            [f"{x.index}", x.output, _percent(x.probability), x.target or ""] for x in self.answers
+            [f"{x.index}", x.output, f"{x.probability or 0:.1%}", x.target or ""]
+            for x in self.answers
         ]
 
     @property
@@ -323,11 +317,3 @@ def _times_by_cause(cost: RunCost) -> Times:
 def _step(summary: RunSummary) -> str:
     total = f" of {summary.status.train_steps:,}" if summary.status else ""
     return f"{summary.step:,}{total}"
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.1%}"
-
-
-def _or_none(value: object) -> str:
-    return "not set" if value is None else str(value)

@@ -33,17 +33,12 @@ _SAFE_PATH = "PYTHONSAFEPATH"
 
 
 class Server(NamedTuple):
-    """A process that imports modules once, and is forked for each child.
+    """A process that imports modules once, and is forked for each child."""
 
-    Attributes:
-      preloaded: the names of the modules.
-      main: the function that a child calls with its arguments, which returns an exit code.
-      program: the command that does the same in a process of its own.
-    """
-
-    preloaded: Sequence[str]
+    preloaded: Sequence[str]  # the names of the modules
+    # the function that a child calls with its arguments, which returns an exit code
     main: Callable[[list[str]], int]
-    program: Sequence[str]
+    program: Sequence[str]  # the command that does the same in a process of its own
 
 
 class ForkedChild:

@@ -23,21 +23,13 @@ _COMMIT_CHARACTERS = 12
 
 
 class Ending(NamedTuple):
-    """How the process of a training has ended.
+    """How the process of a training has ended."""
 
-    Attributes:
-      code: its exit code, -number for a signal that has killed it.
-      error: the last one that it has printed.
-      signal: signal that the sweep has forwarded to it.
-      reason: why the sweep has stopped it, such as "pruned at step 50".
-      out_of_memory: whether the kernel has killed a process for its memory meanwhile.
-    """
-
-    code: int
-    error: str | None = None
-    signal: int | None = None
-    reason: str | None = None
-    out_of_memory: bool = False
+    code: int  # its exit code, -number for a signal that has killed it
+    error: str | None = None  # the last one that it has printed
+    signal: int | None = None  # signal that the sweep has forwarded to it
+    reason: str | None = None  # why the sweep has stopped it, such as "pruned at step 50"
+    out_of_memory: bool = False  # whether the kernel has killed a process for its memory meanwhile
 
 
 def budget_text(minutes: float) -> str:
@@ -81,18 +73,14 @@ def _state(sweep: Sweep, summary: RunSummary, ending: Ending | None) -> tuple[Re
         saved = f", saved at step {summary.step}" if summary.state == "stopped" else ""
         return "stopped", ending.reason or f"stopped by a signal{saved}"
     if code < 0:
-        return "killed", _describe_signal(-code, out_of_memory=ending.out_of_memory)
+        text = f"killed by signal {-code}"
+        if code == -signal.SIGKILL:
+            known = ": the kernel has ended a process for lack of memory"
+            text += known if ending.out_of_memory else ", perhaps out of memory"
+        return "killed", text
     printed = ending.error or summary.error or f"ended with exit code {code}"
     is_shortage = any(text in printed for text in _OUT_OF_MEMORY)
     return "failed", f"out of memory: {printed}" if is_shortage else printed
-
-
-def _describe_signal(number: int, *, out_of_memory: bool) -> str:
-    text = f"killed by signal {number}"
-    if number != signal.SIGKILL:
-        return text
-    known = "the kernel has ended a process for lack of memory"
-    return f"{text}: {known}" if out_of_memory else f"{text}, perhaps out of memory"
 
 
 def count_memory_kills() -> int:
@@ -111,19 +99,16 @@ def count_memory_kills() -> int:
 def environment() -> Mapping[str, str]:
     """Returns versions, processor, commit and code; no name of a person or a machine."""
     commit = package_commit()
+    gpus = sorted(pathlib.Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    gpu = _fields(str(gpus[0])).get("Model") if gpus else None
     return {
         **run_versions(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "processor": _fields("/proc/cpuinfo").get("model name", "unknown"),
-        **({"gpu": gpu} if (gpu := _gpu()) else {}),
+        **({"gpu": gpu} if gpu else {}),
         **({"git": commit[:_COMMIT_CHARACTERS]} if commit else {}),
         "code": hash_of_package()[:_COMMIT_CHARACTERS],
     }
-
-
-def _gpu() -> str | None:
-    paths = sorted(pathlib.Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    return _fields(str(paths[0])).get("Model") if paths else None
 
 
 def _fields(path: str) -> dict[str, str]:

@@ -22,26 +22,16 @@ _SECS_PER_MINUTE = 60.0
 
 @dataclasses.dataclass(frozen=True)
 class PlannedRun:
-    """A run and its records.
+    """A run and its records."""
 
-    Attributes:
-      number: its place among all runs, from 1.
-      configuration: the hash of its settings.
-      result: None without one.
-      is_done: whether it need not be trained any more.
-      is_new: whether its result is not written yet.
-      has_other_settings: whether the recorded result has.
-      minutes: minutes that are left of its budget; None without one.
-    """
-
-    number: int
+    number: int  # its place among all runs, from 1
     run: SweepRun
-    configuration: str
-    result: RunResult | None
-    is_done: bool
-    is_new: bool
-    has_other_settings: bool
-    minutes: float | None
+    configuration: str  # the hash of its settings
+    result: RunResult | None  # None without one
+    is_done: bool  # whether it need not be trained any more
+    is_new: bool  # whether its result is not written yet
+    has_other_settings: bool  # whether the recorded result has
+    minutes: float | None  # minutes that are left of its budget; None without one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,10 +150,17 @@ class Plan:
 
         The step of the metrics is another column if it is not the last one in all runs.
         """
-        results = [planned.result or _missing(planned.run) for planned in runs]
+        results = [
+            x.result or RunResult(x.run.name, x.run.row, x.run.seed or 0, x.run.values, "missing")
+            for x in runs
+        ]
         metric = metric_of([result.metrics for result in results], metric)
         others = list(dict.fromkeys(m for r in results for m in r.metrics if m != metric))
-        results = [_without_early_metrics(result) for result in results]
+        # What was evaluated before a run failed is not a result.
+        results = [
+            dataclasses.replace(r, metrics={}) if r.state in ("failed", "killed") else r
+            for r in results
+        ]
         evaluated = [max(r.evaluations, default=r.step) for r in results if r.metrics]
         has_earlier = evaluated != [r.step for r in results if r.metrics]
         marked = mark_best([r.metrics.get(metric, math.nan) for r in results], metric)
@@ -186,12 +183,6 @@ class Plan:
         return table_lines(headings, rows, columns)
 
 
-def _without_early_metrics(result: RunResult) -> RunResult:
-    """What was evaluated before a run failed is not a result."""
-    has_failed = result.state in ("failed", "killed")
-    return dataclasses.replace(result, metrics={}) if has_failed else result
-
-
 def drop_untrained_rows(
     former: Sweep, command: Sweep, directory: pathlib.Path, results: pathlib.Path
 ) -> Sweep:
@@ -211,10 +202,6 @@ def drop_untrained_rows(
         if command.rows.get(name, row) == row or has_begun(name)
     }
     return dataclasses.replace(former, rows=kept or command.rows)
-
-
-def _missing(run: SweepRun) -> RunResult:
-    return RunResult(run.name, run.row, run.seed or 0, run.values, "missing")
 
 
 def _minutes_left(sweep: Sweep, summary: RunSummary) -> float | None:

@@ -6,65 +6,49 @@ import dataclasses
 import json
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import LARGEST_TEXT, is_directory, parse_json, read_regular
 from mtfrun.errors.url_secrets import mask_json
 from mtfrun.extras.sweeps.sweep import LINES, NAME, RESULTS, Sweep, read_lines, write_lines
 from mtfrun.files import atomic_write
-from mtfrun.files.errors import reason
-from mtfrun.rundir import RunCost, StepMetrics
+from mtfrun.files.errors import run_dir_errors
+from mtfrun.rundir import RunCost
 from mtfrun.rundir.run_record import numbers_as_json, numbers_from_json
-from mtfrun.rundir.run_summary import RunSummary, summary_of
+
+_DAMAGE = (ValueError, TypeError, KeyError, AttributeError)
+_REMEDY = "remove it, and sweep again"
 
 ResultState = Literal["finished", "stopped", "failed", "killed", "missing"]
 
 
 @dataclasses.dataclass(frozen=True)
-class RunName:
-    """Which run of a sweep it is.
+class RunResult(RunCost):
+    """How a run of a sweep ended, its metrics and its cost."""
 
-    Attributes:
-      name: name of the run and its directory, such as "SwiGLU,SEED=1".
-      row: name that the runs of all seeds share, such as "SwiGLU" or "LEARNING_RATE=0.03".
-      values: the bindings of the row and the grid by name, as gin writes them, without the seed.
-    """
-
-    name: str
-    row: str
+    name: str  # name of the run and its directory, such as "SwiGLU,SEED=1"
+    row: str  # name that the runs of all seeds share, such as "SwiGLU" or "LEARNING_RATE=0.03"
     seed: int
+    # the bindings of the row and the grid by name, as gin writes them, without the seed
     values: Mapping[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class RunResult(RunName, RunCost):
-    """How a run of a sweep ended, its metrics and its cost.
-
-    Attributes:
-      state: "finished"; else `error` says why in one line.
-      step: the last step.
-      metrics: the last evaluation's, by name; NaN where not finite.
-      evaluations: step and metric of every evaluation.
-      configuration: the SHA-256 of the settings that determine the result.
-      environment: versions, processor and git commit, for a person to read.
-    """
-
-    state: ResultState
+    state: ResultState  # "finished"; else `error` says why in one line
     error: str = ""
     step: int = 0
+    # the last evaluation's, by name; NaN where not finite
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    # step and metric of every evaluation
     evaluations: Mapping[int, float] = dataclasses.field(default_factory=dict)
-    configuration: str = ""
+    configuration: str = ""  # the SHA-256 of the settings that determine the result
+    # versions, processor and git commit, for a person to read
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         fields = dataclasses.asdict(self)
         for name in ("metrics", "evaluations"):
             fields[name] = numbers_as_json(fields[name])
-        masked: dict[str, Any] = mask_json(fields)
-        return masked
+        return dict(mask_json(fields))
 
     def write(self, path: pathlib.Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,15 +56,13 @@ class RunResult(RunName, RunCost):
 
     @classmethod
     def read(cls, path: pathlib.Path) -> RunResult:
-        try:
+        with run_dir_errors(f"{path} is not the result of a run", _REMEDY):
             content = read_regular(path, LARGEST_TEXT, follows_links=False)
-        except OSError as error:
-            raise _not_a_result(str(path), error) from error
         return cls.parse(content, str(path))
 
     @classmethod
     def parse(cls, content: bytes, place: str) -> RunResult:
-        try:
+        with run_dir_errors(f"{place} is not the result of a run", _REMEDY, *_DAMAGE):
             fields = parse_json(content)
             numbers = {name: numbers_from_json(fields[name]) for name in ("metrics", "evaluations")}
             steps = {int(step): value for step, value in numbers["evaluations"].items()}
@@ -91,14 +73,6 @@ class RunResult(RunName, RunCost):
             if not all(type(text) is str for text in texts) or not result.is_valid():
                 raise InputError("a text or a cost is invalid")
             return result
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise _not_a_result(place, error) from error
-
-
-def _not_a_result(place: str, error: Exception) -> InputError:
-    return InputError(
-        f"{place} is not the result of a run ({reason(error)}): remove it, and sweep again"
-    )
 
 
 class Results:
@@ -140,36 +114,11 @@ class Results:
         write_lines(self._place, [sweep, *lines])
 
 
-class SweepResults(NamedTuple):
-    """A sweep and the results of its runs, which are in the sweep's order; "missing" ones too."""
+def results_of(directory: str | os.PathLike[str]) -> tuple[Sweep, list[RunResult]]:
+    """Reads the directory of a sweep, or what --results names: a directory, or a file of lines.
 
-    sweep: Sweep
-    results: Sequence[RunResult]
-
-
-def summary_of_result(directory: pathlib.Path, result: RunResult, metric: str | None) -> RunSummary:
-    """Returns what a run's directory says, and its result where that says more.
-
-    So of a run that was refused before it began, or whose directory is elsewhere. `directory` is
-    the sweep's, `metric` the one that `result.evaluations` has.
+    Returns the sweep and the results of its runs in the sweep's order; "missing" ones too.
     """
-    summary = summary_of(directory / result.name, result.name)
-    if result.state == "missing":
-        return dataclasses.replace(summary, config=summary.config or result.values)
-    if not summary.has_begun:
-        evaluations = [
-            StepMetrics(step, {metric or "loss": x}) for step, x in result.evaluations.items()
-        ]
-        if result.metrics:
-            evaluations = [*evaluations[:-1], StepMetrics(result.step, result.metrics)]
-        return RunSummary(
-            result.name, result.state, result.error, None, result.step, evaluations, result.values
-        )
-    return summary
-
-
-def results_of(directory: str | os.PathLike[str]) -> SweepResults:
-    """Reads the directory of a sweep, or what --results names: a directory, or a file of lines."""
     path = pathlib.Path(directory)
     sweep = Sweep.read(path)
     if sweep is None:
@@ -179,4 +128,4 @@ def results_of(directory: str | os.PathLike[str]) -> SweepResults:
     for run in sweep.runs() if sweep.varies else []:
         missing = RunResult(run.name, run.row, run.seed or 0, run.values, "missing", "not trained")
         results.append(by_name.pop(run.name, missing))
-    return SweepResults(sweep, [*results, *by_name.values()])
+    return sweep, [*results, *by_name.values()]

@@ -92,10 +92,7 @@ class Search:
 
     def all_runs(self) -> list[SweepRun]:
         """Returns the runs of all trials so far."""
-        trials = self._study.get_trials(deepcopy=False)
-        seed = self._sweep.seeds[0] if self._sweep.seeds else None
-        values = [{name: _text(trial.params[name]) for name in trial.params} for trial in trials]
-        return [SweepRun(_name(i), _name(i), seed, [], v) for i, v in enumerate(values)]
+        return list(map(self._run, self._study.get_trials(deepcopy=False)))
 
     def runs(self) -> Iterator[SweepRun]:
         """Yields runs that have not ended, of an earlier command too, then new ones."""
@@ -113,10 +110,24 @@ class Search:
             yield self._start(self._study.ask())
 
     def _start(self, trial: Any) -> SweepRun:
-        values = {name: _suggest(trial, name, parts) for name, parts in self._ranges.items()}
+        for name, range_ in self._ranges.items():
+            trial._suggest(name, _distribution(self._optuna, range_))
         self._running[_name(trial.number)] = trial
-        seed = self._sweep.seeds[0] if self._sweep.seeds else None
-        return SweepRun(_name(trial.number), _name(trial.number), seed, [], values)
+        return self._run(trial)
+
+    def _run(self, trial: Any) -> SweepRun:
+        name, seed = _name(trial.number), next(iter(self._sweep.seeds), None)
+        return SweepRun(name, name, seed, [], self._values(trial))
+
+    def _values(self, trial: Any) -> dict[str, str]:
+        """Returns values as gin writes them, with passwords in URLs."""
+        choices = {
+            (name, mask_urls(part)): part
+            for name, (kind, parts) in self._ranges.items()
+            if kind == "choice"
+            for part in parts
+        }
+        return {name: choices.get((name, x), _text(x)) for name, x in trial.params.items()}
 
     def reason_to_stop(self, run: TrainedRun) -> str | None:
         """Reports new evaluations of a run to the study; returns why it is stopped, or None."""
@@ -149,8 +160,7 @@ class Search:
         states = self._optuna.trial.TrialState
         if not self._study.get_trials(deepcopy=False, states=[states.COMPLETE]):
             return {}
-        best = self._study.best_trial
-        return {name: _text(best.params[name]) for name in self._ranges}
+        return self._values(self._study.best_trial)
 
 
 def _journal(optuna: Any, path: pathlib.Path) -> Any:
@@ -218,24 +228,13 @@ def _read_range(name: str, text: str) -> tuple[str, list[Any]]:
 
 
 def _distribution(optuna: Any, range_: tuple[str, list[Any]]) -> Any:
-    """Returns what `_suggest` makes of a range; None for no range."""
+    """Returns None for no range."""
     kind, parts = range_
     if kind == "choice":
         return optuna.distributions.CategoricalDistribution([mask_urls(part) for part in parts])
     if kind == "int":
         return optuna.distributions.IntDistribution(*parts)
     return optuna.distributions.FloatDistribution(*parts, log=kind == "log") if kind else None
-
-
-def _suggest(trial: Any, name: str, range_: tuple[str, list[Any]]) -> str:
-    """Returns a value as gin writes it."""
-    kind, parts = range_
-    if kind == "choice":
-        choices = {mask_urls(part): part for part in parts}
-        return str(choices[trial.suggest_categorical(name, list(choices))])
-    if kind == "int":
-        return str(trial.suggest_int(name, *parts))
-    return _text(trial.suggest_float(name, *parts, log=kind == "log"))
 
 
 def _text(value: float | str) -> str:

@@ -6,15 +6,15 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import math
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtfrun.configuration.gin_values import MACRO, replace_macros, value_text
 from mtfrun.configuration.statements import Statements, macros_of, values_of_macros
 from mtfrun.errors import InputError, did_you_mean
+from mtfrun.errors.checks import POSITIVE, Range, check_range
 from mtfrun.errors.differences import changes, list_changes
 from mtfrun.errors.untrusted import LARGEST_TEXT, parse_json, read_regular
 from mtfrun.errors.url_secrets import mask_json, mask_urls
@@ -54,23 +54,14 @@ class SweepRow:
 
 @dataclasses.dataclass(frozen=True)
 class SweepRun:
-    """A run of a sweep.
+    """A run of a sweep."""
 
-    Attributes:
-      name: name of the directory.
-      row: name that the runs of all seeds share: a row's name, values of the grid, or both.
-      seed: None where the gin files say it.
-      gin_files: the row's gin files.
-      values: the bindings of the row and the grid, as gin writes them.
-      baseline: the row that `row` is compared to; None without one.
-    """
-
-    name: str
-    row: str
-    seed: int | None
+    name: str  # name of the directory
+    row: str  # name that the runs of all seeds share: a row's name, values of the grid, or both
+    seed: int | None  # None where the gin files say it
     gin_files: Sequence[str]
-    values: Mapping[str, str]
-    baseline: str | None = None
+    values: Mapping[str, str]  # the bindings of the row and the grid, as gin writes them
+    baseline: str | None = None  # the row that `row` is compared to; None without one
 
     @property
     def bindings(self) -> dict[str, str]:
@@ -78,41 +69,28 @@ class SweepRun:
         return {**self.values, **({} if self.seed is None else {SEED: str(self.seed)})}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SweepTitle:
-    """The name of a sweep file, and the first sentence of its header; "" without a file."""
-
-    name: str = ""
-    question: str = ""
-
-
 @dataclasses.dataclass(frozen=True)
-class Sweep(SweepTitle):
-    """What a sweep trains: every row with every combination of the grid and every seed.
-
-    Attributes:
-      gin_files: gin files of all runs.
-      bindings: bindings of all runs, in gin. "{SEED}" in them, and in the rows' and the grid's,
-        stands for the seed.
-      rows: rows by name; without any, the grid alone makes the rows.
-      grid: the alternatives of each setting, as gin writes them.
-      seeds: the values of the macro SEED; empty where the gin files say it.
-      metric: metric that tables compare; None for the loss.
-      baseline: the row that differences are taken to: a name in `rows`, or a row with its values
-        of the grid.
-      max_minutes: minutes until a run is stopped; None for no limit.
-      search: the ranges of settings that `--search` chooses values from, as gin writes them.
-    """
+class Sweep:
+    """What a sweep trains: every row with every combination of the grid and every seed."""
 
     gin_files: Sequence[str]
+    # bindings of all runs, in gin. "{SEED}" in them, and in the rows' and the grid's, stands for
+    # the seed.
     bindings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    # rows by name; without any, the grid alone makes the rows
     rows: Mapping[str, SweepRow] = dataclasses.field(default_factory=dict)
+    # the alternatives of each setting, as gin writes them
     grid: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    # the values of the macro SEED; empty where the gin files say it
     seeds: Sequence[int] = dataclasses.field(default_factory=list)
-    metric: str | None = None
+    metric: str | None = None  # metric that tables compare; None for the loss
+    # the row that differences are taken to: a name in `rows`, or a row with its values of the grid
     baseline: str | None = None
-    max_minutes: float | None = None
+    max_minutes: float | None = None  # minutes until a run is stopped; None for no limit
+    # the ranges of settings that `--search` chooses values from, as gin writes them
     search: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    name: str = ""  # the name of the sweep file; "" without a file
+    question: str = ""  # the first sentence of its header
 
     @classmethod
     def read(cls, place: pathlib.Path) -> Sweep | None:
@@ -149,14 +127,11 @@ class Sweep(SweepTitle):
         mappings = [self.bindings, self.search, *(row.bindings for row in self.rows.values())]
         lists = [self.gin_files, *self.grid.values(), *(r.gin_files for r in self.rows.values())]
         lists += [list(mapping.values()) for mapping in mappings]
+        lists.append([self.name, self.question, self.metric or "", self.baseline or ""])
         if not all(type(x) is list and all(type(text) is str for text in x) for x in lists):
             raise InputError("a value is not a text")
         if type(self.seeds) is not list or not all(type(seed) is int for seed in self.seeds):
             raise InputError("a seed is not a number")
-        if not all(type(x) in (str, type(None)) for x in (self.metric, self.baseline)):
-            raise InputError("its metric or baseline is not a text")
-        if not all(type(x) is str for x in (self.name, self.question)):
-            raise InputError("its name or question is not a text")
 
     @property
     def varies(self) -> bool:
@@ -170,17 +145,12 @@ class Sweep(SweepTitle):
                 "nothing varies: give a flag several values, as in --gin.LEARNING_RATE=0.01,0.03 "
                 "(a list in brackets is one value), --seeds=3, or a --sweep_file with rows"
             )
-        minutes = self.max_minutes
-        if minutes is not None and not (type(minutes) in (int, float) and 0 < minutes < math.inf):
-            raise InputError(f"Sweep.max_minutes = {minutes!r}: it must be a number above 0")
-        if len(self.seeds) > _MOST_SEEDS:
-            raise InputError(f"{len(self.seeds)} seeds are more than {_MOST_SEEDS}")
+        check_range("Sweep.max_minutes", self.max_minutes, POSITIVE, optional=True)
+        check_range("the number of seeds", len(self.seeds), Range(0, _MOST_SEEDS))
         names = list(dict.fromkeys([*self.rows, *(run.row for run in self.runs())]))
         if self.baseline is not None and self.baseline not in names:
-            raise InputError(
-                f"Sweep.baseline = {self.baseline!r}: no row has this name"
-                f"{did_you_mean(self.baseline, names) or '; there are ' + ', '.join(names)}"
-            )
+            hint = did_you_mean(self.baseline, names) or f"; there are {', '.join(names)}"
+            raise InputError(f"Sweep.baseline = {self.baseline!r}: no row has this name{hint}")
 
     def without_search(self) -> Sweep:
         if self.search and not self.varies:
@@ -242,27 +212,22 @@ class Sweep(SweepTitle):
         # Texts that differ in punctuation only get numbers.
         rows, names = set[str](), {RESULTS}
         seeds: Sequence[int | None] = self.seeds or [None]
-        for row, values in itertools.product(self.rows or [""], self._combinations()):
-            of_row = self.rows.get(row, SweepRow())
+        seeded = {name: text for name, text in self.bindings.items() if SEED_FIELD in text}
+        combinations = itertools.product(*self.grid.values())
+        for row, combination in itertools.product(self.rows or [""], combinations):
+            values = dict(zip(self.grid, combination, strict=True))
+            added = self.rows.get(row, SweepRow())
             shown = _choose_name(_join_values([row] * bool(row), values), rows)
             compared = _join_values([*baselines], values) if baselines else self.baseline
-            bound = {**self._of_seeds, **of_row.bindings, **values}
+            bound = {**seeded, **added.bindings, **values}
             for seed in seeds:
-                of_seed = {name: _with_seed(text, seed) for name, text in bound.items()}
-                name = _choose_name(
-                    _plain_name([_plain(row).lstrip(".")] * bool(row), values, seed), names
-                )
-                runs.append(SweepRun(name, shown, seed, of_row.gin_files, of_seed, compared))
+                bindings = dict(bound)
+                if seed is not None:
+                    bindings = {n: x.replace(SEED_FIELD, str(seed)) for n, x in bound.items()}
+                name = _plain_name([_plain(row).lstrip(".")] * bool(row), values, seed)
+                name = _choose_name(name, names)
+                runs.append(SweepRun(name, shown, seed, added.gin_files, bindings, compared))
         return runs
-
-    @property
-    def _of_seeds(self) -> dict[str, str]:
-        """The bindings of all runs that differ from seed to seed."""
-        return {name: text for name, text in self.bindings.items() if SEED_FIELD in text}
-
-    def _combinations(self) -> Iterator[dict[str, str]]:
-        for values in itertools.product(*self.grid.values()):
-            yield dict(zip(self.grid, values, strict=True))
 
     def runs_of(self, command: Sweep) -> list[SweepRun]:
         """Returns the runs that a command names of a sweep that may have more."""
@@ -336,10 +301,6 @@ def _plain_name(names: Sequence[str], values: Mapping[str, str], seed: int | Non
 
 def _bare(text: str) -> str:
     return mask_urls(text).strip("@'\"()[] ")
-
-
-def _with_seed(text: str, seed: int | None) -> str:
-    return text if seed is None else text.replace(SEED_FIELD, str(seed))
 
 
 def _plain(text: str) -> str:

@@ -6,7 +6,7 @@ import dataclasses
 import io
 import pathlib
 import tokenize
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mtfrun.configuration.files import read_header
@@ -29,12 +29,13 @@ def read_sweep_file(name: str, paths: Sequence[str]) -> Sweep:
                 f"{binding.place}: a sweep file binds parameters of Sweep only: write "
                 f'Sweep.bindings = {{"{binding.name}": {binding.value_text}}}'
             )
-        if binding.parameter not in _READERS:
-            hint = did_you_mean(binding.parameter, _READERS) or f"; it has {', '.join(_READERS)}"
+        if binding.parameter not in _PARAMETERS:
+            names = ", ".join(_PARAMETERS)
+            hint = did_you_mean(binding.parameter, _PARAMETERS) or f"; it has {names}"
             raise ConfigError(
                 f"{binding.place}: Sweep has no parameter {binding.parameter!r}{hint}"
             )
-        fields[binding.parameter] = _READERS[binding.parameter](binding)
+        fields[binding.parameter] = _read(binding)
     imported = [x for x in statements.imports.values() if x.partition(".")[0] != "mtfrun"]
     if imported:
         raise ConfigError(
@@ -54,9 +55,7 @@ def with_flags(sweep: Sweep, files: Sequence[str], bindings: Iterable[tuple[str,
     for flag, text in bindings:
         name, _, values = (part.strip() for part in text.partition("="))
         checked = [_check_value(flag, name, x, values) for x in alternatives(flag, values)]
-        repeated = next((value for value in checked if checked.count(value) > 1), None)
-        if repeated is not None:
-            raise InputError(f"{flag}: {repeated} is there twice")
+        _check_repeated(flag, checked)
         if name in varied or (name in fixed and len(checked) > 1):
             raise InputError(f"--gin.{name} is given twice: give all its alternatives in one flag")
         row = next((r for r, of_row in sweep.rows.items() if name in of_row.bindings), None)
@@ -136,90 +135,78 @@ def _with_seeds(sweep: Sweep, place: str) -> Sweep:
     return dataclasses.replace(sweep, seeds=seeds, grid=grid)
 
 
-def _wrong(binding: Binding, what: str, example: str) -> ConfigError:
-    return ConfigError(
-        f"{binding.place}: {binding.name} must be {what}, such as {binding.name} = {example}"
+def _is_texts(value: Any) -> bool:
+    return type(value) is list and all(type(text) is str and text for text in value)
+
+
+def _is_named(value: Any) -> bool:
+    """Whether a value is a dictionary whose keys are names that can be printed."""
+    return type(value) is dict and all(
+        type(key) is str and key.strip() and key.isprintable() for key in value
     )
 
 
-def _files(binding: Binding) -> list[str]:
-    if not _is_texts(binding.value):
-        raise _wrong(binding, "a list of gin files", '["runs/quickstart.gin"]')
-    return list(binding.value)
+def _is_rows(value: Any) -> bool:
+    return bool(value) and _is_named(value) and all(map(_is_named, value.values()))
 
 
-def _bindings(binding: Binding) -> dict[str, str]:
-    if not _is_named(binding.value):
-        raise _wrong(binding, "a dictionary of settings", '{"TRAIN_STEPS": 500}')
-    return _texts_of(binding, binding.value)
+def _is_grid(value: Any) -> bool:
+    return _is_named(value) and all(type(x) is list and x for x in value.values())
 
 
-def _rows(binding: Binding) -> dict[str, SweepRow]:
-    rows = binding.value
-    if not (_is_named(rows) and rows):
-        raise _wrong(binding, "a dictionary of rows", '{"baseline": {}, "wide": {"D_FF": 344}}')
-    result = {}
-    for name, row in rows.items():
-        if not _is_named(row):
-            raise ConfigError(
-                f"{binding.place}: row {name!r} must be a dictionary of settings, such as "
-                '{"D_FF": 344}'
-            )
-        files = row.get(GIN_FILES, [])
-        if not _is_texts(files):
-            raise ConfigError(
-                f"{binding.place}: row {name!r}: {GIN_FILES} must be a list of gin files: "
-                f'"{GIN_FILES}": ["models/x.gin"]'
-            )
-        settings = {key: value for key, value in row.items() if key != GIN_FILES}
-        result[name] = SweepRow(list(files), _texts_of(binding, settings))
-    return result
+def _is_text(value: Any) -> bool:
+    return value is None or (type(value) is str and bool(value))
 
 
-def _grid(binding: Binding) -> dict[str, list[str]]:
-    grid = binding.value
-    if not (_is_named(grid) and all(type(x) is list and x for x in grid.values())):
-        raise _wrong(binding, "a dictionary of lists", '{"LEARNING_RATE": [0.01, 0.03]}')
-    texts = {}
-    for name, values in grid.items():
-        texts[name] = [_texts_of(binding, {name: value})[name] for value in values]
-        repeated = next((x for x in texts[name] if texts[name].count(x) > 1), None)
-        if repeated is not None:
-            raise ConfigError(f"{binding.place}: {name}: {repeated} is there twice")
-    return texts
-
-
-def _seeds(binding: Binding) -> list[int]:
-    if type(binding.value) is not int or binding.value < 1:
-        raise _wrong(binding, "a number of at least 1", "3")
-    return list(range(binding.value))
-
-
-def _text(binding: Binding) -> str | None:
-    if not (binding.value is None or (type(binding.value) is str and binding.value)):
-        raise _wrong(binding, "a text", '"loss"')
-    value: str | None = binding.value
-    return value
-
-
-def _minutes(binding: Binding) -> float | None:
-    if type(binding.value) not in (int, float, type(None)):
-        raise _wrong(binding, "a number of minutes", "4")
-    value: float | None = binding.value
-    return value
-
-
-_READERS = {
-    "gin_files": _files,
-    "bindings": _bindings,
-    "rows": _rows,
-    "grid": _grid,
-    "seeds": _seeds,
-    "metric": _text,
-    "baseline": _text,
-    "max_minutes": _minutes,
-    "search": _bindings,
+# By parameter: the values that it takes, in Python, in words, and an example.
+_PARAMETERS: dict[str, tuple[Callable[[Any], bool], str, str]] = {
+    "gin_files": (_is_texts, "a list of gin files", '["runs/quickstart.gin"]'),
+    "bindings": (_is_named, "a dictionary of settings", '{"TRAIN_STEPS": 500}'),
+    "rows": (_is_rows, "a dictionary of rows", '{"baseline": {}, "wide": {"D_FF": 344}}'),
+    "grid": (_is_grid, "a dictionary of lists", '{"LEARNING_RATE": [0.01, 0.03]}'),
+    "seeds": (lambda x: type(x) is int and x > 0, "a number of at least 1", "3"),
+    "metric": (_is_text, "a text", '"loss"'),
+    "baseline": (_is_text, "a text", '"baseline"'),
+    "max_minutes": (lambda _: True, "a number of minutes", "4"),  # `Sweep.check` checks it
+    "search": (_is_named, "a dictionary of ranges", '{"LEARNING_RATE": ("log", 0.005, 0.2)}'),
 }
+
+
+def _read(binding: Binding) -> Any:
+    """Returns the value of a parameter of `Sweep`."""
+    name, value = binding.parameter, binding.value
+    is_valid, words, example = _PARAMETERS[name]
+    if not is_valid(value):
+        raise ConfigError(
+            f"{binding.place}: {binding.name} must be {words}, such as {binding.name} = {example}"
+        )
+    if name in ("bindings", "search"):
+        return _texts_of(binding, value)
+    if name == "rows":
+        return {row: _read_row(binding, row, settings) for row, settings in value.items()}
+    if name == "grid":
+        texts = {n: [_texts_of(binding, {n: x})[n] for x in values] for n, values in value.items()}
+        for setting, values in texts.items():
+            _check_repeated(f"{binding.place}: {setting}", values)
+        return texts
+    return list(range(value)) if name == "seeds" else value
+
+
+def _read_row(binding: Binding, name: str, row: Mapping[str, Any]) -> SweepRow:
+    files = row.get(GIN_FILES, [])
+    if not _is_texts(files):
+        raise ConfigError(
+            f"{binding.place}: row {name!r}: {GIN_FILES} must be a list of gin files: "
+            f'"{GIN_FILES}": ["models/x.gin"]'
+        )
+    settings = {key: value for key, value in row.items() if key != GIN_FILES}
+    return SweepRow(files, _texts_of(binding, settings))
+
+
+def _check_repeated(place: str, values: Sequence[str]) -> None:
+    repeated = next((value for value in values if values.count(value) > 1), None)
+    if repeated is not None:
+        raise ConfigError(f"{place}: {repeated} is there twice")
 
 
 def _texts_of(binding: Binding, settings: Mapping[str, Any]) -> dict[str, str]:
@@ -234,14 +221,3 @@ def _texts_of(binding: Binding, settings: Mapping[str, Any]) -> dict[str, str]:
                 "FeedForward.d_ff"
             ) from None
     return texts
-
-
-def _is_texts(value: Any) -> bool:
-    return type(value) is list and all(type(text) is str and text for text in value)
-
-
-def _is_named(value: Any) -> bool:
-    """Whether a value is a dictionary whose keys are names that can be printed."""
-    return type(value) is dict and all(
-        type(key) is str and key.strip() and key.isprintable() for key in value
-    )

@@ -59,6 +59,14 @@ class _Child:
     memory_kills: int
     reason: str | None = None  # why it has been stopped
 
+    def last_error(self) -> str | None:
+        """Returns the last error that it has printed."""
+        log = self.run.directory / LOG
+        with contextlib.suppress(OSError), open_regular(log, follows_links=False) as file:
+            file.seek(self.start)
+            return last_error(file.read(_LONGEST_OUTPUT))
+        return None
+
 
 class Display:
     def __init__(self, count: int, stream: TextIO | None = None) -> None:
@@ -150,7 +158,12 @@ class Trainer:
         with forward_signals(self._forward):
             try:
                 while True:
-                    while self._has_room() and (run := next(waiting, None)) is not None:
+                    while (
+                        len(self._slots) < self._jobs
+                        and self.signal is None
+                        and self._error is None
+                        and (run := next(waiting, None)) is not None
+                    ):
                         self._start(run)
                     if not self._slots:
                         break
@@ -161,9 +174,6 @@ class Trainer:
                     child.process.send_signal(signal.SIGTERM)
         if self._error is not None:
             raise self._error
-
-    def _has_room(self) -> bool:
-        return len(self._slots) < self._jobs and self.signal is None and self._error is None
 
     def _start(self, run: TrainedRun) -> None:
         self._wait_for_lock(run)
@@ -225,7 +235,7 @@ class Trainer:
                 self.codes[run.name] = code if code >= 0 else 128 - code
             ending = Ending(
                 code,
-                _last_error(run.directory / LOG, child.start),
+                child.last_error(),
                 self.signal if child.reason is None else signal.SIGTERM,
                 child.reason,
                 out_of_memory=count_memory_kills() > child.memory_kills,
@@ -254,14 +264,6 @@ class Trainer:
         self.signal = self.signal or number
         for child in self._slots.values():
             child.process.send_signal(number)
-
-
-def _last_error(log: pathlib.Path, start: int) -> str | None:
-    """Returns the last error in a log from a position on; None without one."""
-    with contextlib.suppress(OSError), open_regular(log, follows_links=False) as file:
-        file.seek(start)
-        return last_error(file.read(_LONGEST_OUTPUT))
-    return None
 
 
 def require_space(result: RunResult, directory: pathlib.Path) -> None:

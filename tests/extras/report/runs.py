@@ -8,8 +8,7 @@ import json
 import pathlib
 from collections.abc import Mapping, Sequence
 
-from mtfrun.extras.report.report import Report
-from mtfrun.extras.report.run_page import RunFacts, read_run
+from mtfrun.extras.report.run_page import Report, RunFacts, read_run
 from mtfrun.metrics.curves import Events, Picture
 from mtfrun.rundir import RunCost, RunRecord, Status
 

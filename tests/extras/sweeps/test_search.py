@@ -105,17 +105,16 @@ def test_a_wrong_range_is_one_line(text: str, tmp_path: pathlib.Path) -> None:
 def test_a_search_needs_optuna_and_its_study(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / STUDY).write_text("no journal\n")
-    with pytest.raises(InputError, match=r"optuna.journal is not a study of Optuna"):
-        Search(SWEEP, tmp_path, 3, jobs=1)
-    (tmp_path / STUDY).unlink()
-    os.mkfifo(tmp_path / STUDY)
-    with pytest.raises(InputError, match=r"optuna.journal is not a study of Optuna"):
-        Search(SWEEP, tmp_path, 3, jobs=1)
-    (tmp_path / STUDY).unlink()
-    (tmp_path / STUDY).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match=r"optuna.journal is not a study of Optuna"):
-        Search(SWEEP, tmp_path, 3, jobs=1)
+    study = tmp_path / STUDY
+    for make in (
+        lambda: study.write_text("no journal\n"),
+        lambda: os.mkfifo(study),
+        lambda: study.symlink_to(tmp_path / "elsewhere"),
+    ):
+        study.unlink(missing_ok=True)
+        make()
+        with pytest.raises(InputError, match=r"optuna.journal is not a study of Optuna"):
+            Search(SWEEP, tmp_path, 3, jobs=1)
     assert not (tmp_path / "elsewhere").exists()
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(InputError, match=r"--search needs the package optuna .*mtfrun\[search\]"):

@@ -178,13 +178,13 @@ def test_a_file_has_rows_a_grid_and_seeds(tmp_path: pathlib.Path) -> None:
         ("Sweep.rows = {'a': {'D FF': 3}}", "a.gin:14: 'D FF' is not the name of a setting"),
         ("Sweep.rows = {'a': {'gin_files': 'b.gin'}}", "a.gin:14: row 'a': gin_files must be a"),
         ("Sweep.rows = ['a']", "a.gin:14: Sweep.rows must be a dictionary of rows"),
-        ("Sweep.rows = {'a': 4}", "a.gin:14: row 'a' must be a dictionary of settings"),
+        ("Sweep.rows = {'a': 4}", "a.gin:14: Sweep.rows must be a dictionary of rows"),
         ("import my_layers", "a.gin: a sweep file imports no modules: import my_layers in"),
         ("Sweep.grid = {'D_FF': 3}", "a.gin:14: Sweep.grid must be a dictionary of lists"),
         ("Sweep.grid = {'D_FF': [3, 3]}", "a.gin:14: D_FF: 3 is there twice"),
         ("Sweep.baseline = 'basline'", "no row has this name, did you mean 'baseline'?"),
         ("Sweep.metric = 3", "a.gin:14: Sweep.metric must be a text"),
-        ("Sweep.max_minutes = -1", "Sweep.max_minutes = -1: it must be a number above 0"),
+        ("Sweep.max_minutes = -1", "Sweep.max_minutes is -1: it must be more than 0"),
         ("Sweep.gin_files = []", "names no gin file"),
         ("Sweep.grid = {'D_FFF': [3, 4]}", "D_FFF: no gin file has this macro, did you mean"),
         ("Sweep.rows = {'a': {'D_FFF': 3}}", "row 'a': D_FFF: no gin file has this macro"),
@@ -238,7 +238,7 @@ def test_results_are_read_in_the_order_of_the_sweep(tmp_path: pathlib.Path) -> N
     result = RunResult(run.name, run.row, 0, run.values, "finished", metrics={"loss": 1.0})
     for folder in (tmp_path, tmp_path / "results"):
         result.write(folder / f"{run.name}.json")
-        results = results_of(tmp_path).results
+        _, results = results_of(tmp_path)
         assert [r.state for r in results] == ["missing", "missing", "finished", "missing"]
         assert results[2] == result
     with pytest.raises(InputError, match=r"has no sweep.json"):
@@ -255,12 +255,14 @@ def test_a_file_of_lines_has_a_sweep_and_its_results(tmp_path: pathlib.Path) -> 
             result = RunResult(run.name, run.row, 0, run.values, "finished", step=len(seeds))
             Results(path).write(result)
     assert [*path.parent.iterdir()] == [path] and len(path.read_text().splitlines()) == 3
-    read = results_of(path)
-    assert read.sweep == sweep and Results(path).get(result.name) == result
-    assert [(r.state, r.step) for r in read.results[::2]] == [("finished", 2), ("missing", 0)]
-    path.write_text(path.read_text().replace('"seed": 0', '"seed": "0"'))
-    with pytest.raises(InputError, match=r"sweep.jsonl, line 2, is not the result of a run"):
-        results_of(path)
+    read, results = results_of(path)
+    assert read == sweep and Results(path).get(result.name) == result
+    assert [(r.state, r.step) for r in results[::2]] == [("finished", 2), ("missing", 0)]
+    whole = path.read_text()
+    for old, new in (('"seed": 0', '"seed": "0"'), ('"parameters": null', '"parameters": "x"')):
+        path.write_text(whole.replace(old, new))
+        with pytest.raises(InputError, match=r"sweep.jsonl, line 2, is not the result of a run"):
+            results_of(path)
     path.write_text("")
     with pytest.raises(InputError, match=r"sweep.jsonl is not a record of a sweep"):
         results_of(path)

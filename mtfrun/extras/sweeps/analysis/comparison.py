@@ -10,59 +10,42 @@ from collections.abc import Mapping, Sequence
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.extras.sweeps.analysis.statistics import Estimate, estimate_difference, estimate_mean
 from mtfrun.extras.sweeps.result import RunResult, results_of
-from mtfrun.extras.sweeps.sweep import LINES, Sweep
+from mtfrun.extras.sweeps.sweep import LINES
 from mtfrun.rundir import RunCost
 from mtfrun.rundir.run_summary import metric_of, summary_of
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A metric of a row.
+    """A metric of a row."""
 
-    Attributes:
-      values: finite values of the finished runs, by seed.
-      mean: None without values.
-      difference: difference to the baseline, paired by seed; None for the baseline or no pairs.
-    """
-
-    values: Mapping[int, float]
-    mean: Estimate | None
+    values: Mapping[int, float]  # finite values of the finished runs, by seed
+    mean: Estimate | None  # None without values
+    # difference to the baseline, paired by seed; None for the baseline or no pairs
     difference: Estimate | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class ComparedRow:
-    """A row of the table.
-
-    Attributes:
-      baseline: the row that this one is compared to; None for a baseline.
-      cost: cost of one run; the seconds are a mean.
-      note: missing runs with the reason, and pairs; or "".
-    """
+    """A row of the table."""
 
     name: str
-    baseline: str | None
+    baseline: str | None  # the row that this one is compared to; None for a baseline
     metrics: Mapping[str, Measured]
     cost: RunCost
-    note: str = ""
+    note: str = ""  # missing runs with the reason, and pairs; or ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """A table of a sweep.
-
-    Attributes:
-      name: name of the sweep, or of its directory.
-      question: the sweep's question, or its name.
-      seeds: how many the sweep has.
-      environment: the runs' environment by name; a text has several values where runs differ.
-    """
+    """A table of a sweep."""
 
     name: str
-    question: str
+    question: str  # the sweep's question, or its name
     metrics: Sequence[str]
     rows: Sequence[ComparedRow]
-    seeds: int
+    seeds: int  # how many the sweep has
+    # the runs' environment by name; a text has several values where runs differ
     environment: Mapping[str, str]
 
     @property
@@ -102,28 +85,21 @@ def compare(
     by_row: dict[str, list[RunResult]] = {}
     for result in results:
         by_row.setdefault(result.row, []).append(result)
-    baselines = _baselines(sweep)
+    baselines = {run.row: run.baseline for run in (sweep.runs() if sweep.varies else [])}
     rows = []
     for row, runs in by_row.items():
-        compared = baselines.get(row)
-        measured = {
-            name: _measure(_values(runs, name), _values(by_row.get(compared or "", []), name))
-            for name in names
-        }
+        compared = None if baselines.get(row) == row else baselines.get(row)
+        measured = {}
+        for metric in names:
+            values = _values(runs, metric)
+            mean = estimate_mean(list(values.values())) if values else None
+            baseline_values = _values(by_row.get(compared or "", []), metric)
+            measured[metric] = Measured(values, mean, estimate_difference(values, baseline_values))
         note = _note(directory, runs, names, measured)
         rows.append(ComparedRow(row, compared, measured, _cost(runs), note))
     name = sweep.name or directory.resolve().name.removesuffix(LINES)
     seeds = len({result.seed for result in results})
     return Comparison(name, sweep.question or name, names, rows, seeds, _environment(results))
-
-
-def _baselines(sweep: Sweep) -> dict[str, str]:
-    """Returns by row the other row that it is compared to."""
-    return {
-        run.row: run.baseline
-        for run in (sweep.runs() if sweep.varies else [])
-        if run.baseline is not None and run.baseline != run.row
-    }
 
 
 def _values(runs: Sequence[RunResult], metric: str) -> dict[int, float]:
@@ -140,11 +116,6 @@ def _fault(run: RunResult, metric: str) -> str:
     if metric not in run.metrics:
         return f"without {metric}"
     return "" if math.isfinite(run.metrics[metric]) else f"without a finite {metric}"
-
-
-def _measure(values: Mapping[int, float], baseline: Mapping[int, float]) -> Measured:
-    mean = estimate_mean(list(values.values())) if values else None
-    return Measured(values, mean, estimate_difference(values, baseline))
 
 
 def _note(
@@ -168,7 +139,9 @@ def _note(
     if seeds:
         missing = sum(map(len, seeds.values()))
         parts.append(f"{len(runs) - missing} of {len(runs)} seeds")
-        parts += [f"{_seeds(numbers)} {fault}" for fault, numbers in seeds.items()]
+        for fault, numbers in seeds.items():
+            names = f"seed{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+            parts.append(f"{names} {fault}")
     first = measured[metrics[0]]
     if first.difference is not None and first.difference.count < len(first.values):
         parts.append(f"difference of {first.difference.count} pairs")
@@ -182,10 +155,6 @@ def _progress(directory: pathlib.Path, name: str) -> str:
         return "not trained"
     total = f" of {summary.status.train_steps}" if summary.status else ""
     return f"{summary.state} at step {summary.step}{total}"
-
-
-def _seeds(numbers: Sequence[int]) -> str:
-    return f"seed{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
 
 
 def _cost(runs: Sequence[RunResult]) -> RunCost:

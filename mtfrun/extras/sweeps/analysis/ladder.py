@@ -37,22 +37,15 @@ class FittedValue(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LadderRow:
-    """The finished runs of one size and length, which differ in their seeds.
-
-    Attributes:
-      name: name of the sweep's row.
-      parameters: all that are trained, with embeddings, and with all experts of a mixture.
-      losses: losses of the last evaluation of every run.
-      held_out: whether the law is not fitted to them.
-    """
+    """The finished runs of one size and length, which differ in their seeds."""
 
     name: str
-    parameters: int
+    parameters: int  # all that are trained, with embeddings, and with all experts of a mixture
     tokens: int
     tokens_per_step: int
     flops_per_token: float | None
-    losses: Sequence[float]
-    held_out: bool = False
+    losses: Sequence[float]  # losses of the last evaluation of every run
+    held_out: bool = False  # whether the law is not fitted to them
 
     @property
     def mean_loss(self) -> float:
@@ -61,25 +54,16 @@ class LadderRow:
 
 @dataclasses.dataclass(frozen=True)
 class Ladder:
-    """A law with what it is made of.
-
-    Attributes:
-      metric: the loss.
-      rows: rows by size and length.
-      left_out: a line for every run that is not in a row.
-      law: law of all rows that are not held out.
-      cost: cost of a model of any size.
-      laws: fitted to losses that are drawn around the law; intervals are their percentiles.
-      errors: losses of these runs relative to the law's.
-    """
+    """A law with what it is made of."""
 
     metric: str
     rows: Sequence[LadderRow]
-    left_out: Sequence[str]
-    law: ScalingLaw
-    cost: TokenCost
+    left_out: Sequence[str]  # a line for every run that is not in a row
+    law: ScalingLaw  # law of all rows that are not held out
+    cost: TokenCost  # cost of a model of any size
+    # fitted to losses that are drawn around the law; intervals are their percentiles
     laws: Sequence[ScalingLaw]
-    errors: np.ndarray
+    errors: np.ndarray  # losses of these runs relative to the law's
 
     def predict(self, parameters: float, tokens: float) -> FittedValue:
         """Returns the loss of a run; its interval has the scatter of single runs too."""

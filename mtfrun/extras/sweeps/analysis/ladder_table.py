@@ -9,20 +9,24 @@ from typing import Any
 import numpy as np
 
 from mtfrun.display.formats import four_digits, number_text, short_number
-from mtfrun.display.pictures import Canvas
+from mtfrun.display.pictures.canvas import SEQUENTIAL, TEXT, WRONG, Canvas, plain, points
 from mtfrun.display.table import table_lines
 from mtfrun.extras.sweeps.analysis.ladder import Advice, FittedValue, Ladder
-from mtfrun.extras.sweeps.analysis.pictures import SizeCurve, scaling_curves
+from mtfrun.extras.sweeps.analysis.pictures import plot_axes
 
 _CURVE_POINTS = 60
 
 
 def ladder_lines(ladder: Ladder, advice: Advice | None, columns: int | None) -> list[str]:
     """Returns the table of rows, the law, and what to train."""
+    runs = sum(len(row.losses) for row in ladder.rows if not row.held_out)
     return [
         *_row_lines(ladder, columns),
         "",
-        *_law_lines(ladder, columns),
+        f"L(N, D) = E + A / N^alpha + B / D^beta, fitted to {runs} runs; the best N for C "
+        "operations grows as C^a",
+        *_estimate_lines(ladder.estimates(), columns),
+        f"operations a token: {ladder.cost.factor:.3g} N^{ladder.cost.exponent:.3g}",
         "",
         *_advice_lines(ladder, advice, columns),
         *(f"left out: {run}" for run in ladder.left_out),
@@ -50,16 +54,6 @@ def _row_lines(ladder: Ladder, columns: int | None) -> list[str]:
             largest = max(abs(ladder.error(row)) for row in rows)
             lines.append(f"largest error of the rows {what}: {largest:.2%}")
     return lines
-
-
-def _law_lines(ladder: Ladder, columns: int | None) -> list[str]:
-    runs = sum(len(row.losses) for row in ladder.rows if not row.held_out)
-    return [
-        f"L(N, D) = E + A / N^alpha + B / D^beta, fitted to {runs} runs; the best N for C "
-        "operations grows as C^a",
-        *_estimate_lines(ladder.estimates(), columns),
-        f"operations a token: {ladder.cost.factor:.3g} N^{ladder.cost.exponent:.3g}",
-    ]
 
 
 def _advice_lines(ladder: Ladder, advice: Advice | None, columns: int | None) -> list[str]:
@@ -124,25 +118,42 @@ def ladder_json(ladder: Ladder, advice: Advice | None) -> dict[str, Any]:
 
 
 def ladder_picture(ladder: Ladder, advice: Advice | None) -> Canvas:
-    """Draws the loss against operations, with a curve for every size."""
-    curves = []
-    for size in sorted({row.parameters for row in ladder.rows}):
+    """Draws losses against operations, both logarithmic: a curve of every size and its runs."""
+    from matplotlib import colormaps  # noqa: PLC0415
+    from matplotlib.ticker import MaxNLocator, NullLocator, StrMethodFormatter  # noqa: PLC0415
+
+    canvas, axes = plot_axes("floating-point operations of the training", ladder.metric)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    sizes = sorted({row.parameters for row in ladder.rows})
+    # The lightest colours would be hard to see on white.
+    colours = colormaps[SEQUENTIAL](np.linspace(0.0, 0.85, len(sizes)))
+    for size, colour in zip(sizes, colours, strict=True):
         rows = [row for row in ladder.rows if row.parameters == size]
+        held_out = rows[0].held_out
         tokens = np.geomspace(rows[0].tokens / 2, rows[-1].tokens * 2, _CURVE_POINTS)
         # The operations of a token are the same on the whole curve.
         operations = tokens * ladder.operations(rows[0]) / rows[0].tokens
-        curves.append(
-            SizeCurve(
-                short_number(size),
-                *(operations, ladder.law.loss(size, tokens)),
-                [(ladder.operations(row), loss) for row in rows for loss in row.losses],
-                rows[0].held_out,
-            )
-        )
+        style = "--" if held_out else "-"
+        axes.plot(operations, ladder.law.loss(size, tokens), style, color=colour, lw=1.3)
+        runs = [(ladder.operations(row), loss) for row in rows for loss in row.losses]
+        face = "white" if held_out else colour
+        name = plain(f"{short_number(size)} parameters{', held out' if held_out else ''}")
+        axes.plot(*zip(*runs, strict=True), "o", mec=colour, mfc=face, ms=5, label=name)
     least = min(map(ladder.operations, ladder.rows))
     most = max(ladder.most_operations, advice.budget if advice else 0.0)
     budgets = np.geomspace(least, most, _CURVE_POINTS)
     allocations = [ladder.law.best_allocation(float(budget), ladder.cost) for budget in budgets]
-    losses = np.array([np.nan if x is None else x.loss for x in allocations])
-    best = (advice.budget, advice.loss) if advice else None
-    return scaling_curves(curves, (budgets, losses), metric=ladder.metric, best=best)
+    losses = [np.nan if x is None else x.loss for x in allocations]
+    axes.plot(budgets, losses, ":", color=TEXT, lw=1.3, label="lowest loss for the operations")
+    if advice is not None:
+        loss, low, high = advice.loss
+        bounds = [[max(loss - low, 0.0)], [max(high - loss, 0.0)]]
+        axes.errorbar(
+            *(advice.budget, loss, bounds), fmt="*", color=WRONG, ms=11, capsize=3, label="advice"
+        )
+    axes.yaxis.set_major_locator(MaxNLocator(7))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.legend(fontsize=points(11), frameon=False, labelcolor=TEXT)
+    return canvas

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtfrun.display.pictures import Canvas
+from mtfrun.display.pictures.canvas import PALETTE, TEXT, Canvas, plain, points
 from mtfrun.errors import InputError, did_you_mean
-from mtfrun.extras.sweeps.analysis.pictures import SettingCurve, setting_curves
+from mtfrun.extras.sweeps.analysis.pictures import plot_axes
 from mtfrun.extras.sweeps.result import RunResult
 from mtfrun.metrics.catalogue import LOWEST, best_mode
 
@@ -57,18 +57,12 @@ def parabola(values: Sequence[float], losses: Sequence[float]) -> Parabola | Non
 
 @dataclasses.dataclass(frozen=True)
 class Optimum:
-    """The best value of a setting for one row of a sweep.
+    """The best value of a setting for one row of a sweep."""
 
-    Attributes:
-      values: values that were tried, in ascending order.
-      means: means of the metric over the seeds by value; NaN where a run has none.
-      curve: the parabola of the means; of their negatives where larger is better.
-      octaves: the standard error of log2 of the optimum over the seeds; None for one seed.
-    """
-
-    values: Sequence[float]
-    means: Sequence[float]
-    curve: Parabola | None
+    values: Sequence[float]  # values that were tried, in ascending order
+    means: Sequence[float]  # means of the metric over the seeds by value; NaN where a run has none
+    curve: Parabola | None  # the parabola of the means; of their negatives where larger is better
+    # the standard error of log2 of the optimum over the seeds; None for one seed
     octaves: float | None
     sign: float = 1.0
 
@@ -125,11 +119,15 @@ def _optimum(by_value: Mapping[float, Mapping[int, float]], sign: float) -> Opti
 
 def picture(by_row: Mapping[str, Optimum], parameter: str, metric: str) -> Canvas:
     """Draws the means of every row and the minima of their parabolas."""
-    curves = [
-        SettingCurve(
-            *(name, row.values, row.means),
-            None if row.curve is None else (row.curve.lowest, row.metric_at(row.curve.lowest)),
-        )
-        for name, row in by_row.items()
-    ]
-    return setting_curves(curves, setting=parameter, metric=metric)
+    canvas, axes = plot_axes(f"{parameter} (stars: minima of parabolas)", metric)
+    axes.set_xscale("log", base=2)
+    for i, (name, row) in enumerate(by_row.items()):
+        colour = PALETTE[i % len(PALETTE)]
+        axes.plot(row.values, row.means, "o-", color=colour, ms=4, lw=1.0, label=plain(name))
+        if row.curve is not None:
+            lowest = row.curve.lowest
+            axes.plot([lowest], [row.metric_at(lowest)], "*", color=colour, ms=11)
+    ticks = sorted({value for row in by_row.values() for value in row.values})[::2]
+    axes.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    axes.legend(fontsize=points(11), frameon=False, labelcolor=TEXT)
+    return canvas

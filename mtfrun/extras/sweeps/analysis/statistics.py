@@ -19,12 +19,7 @@ BOOTSTRAP_FROM = 10
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A mean and its 95 % confidence interval, which one value does not have: `low` is None then.
-
-    Attributes:
-      count: number of values.
-      low, high: the ends of the interval.
-    """
+    """A mean and its 95 % confidence interval; one value has none: `low` is None."""
 
     mean: float
     count: int

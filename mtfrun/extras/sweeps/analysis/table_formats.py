@@ -46,10 +46,9 @@ def estimate_text(estimate: Estimate | None, *, signed: bool = False) -> str:
         return "-"
     mean, half = estimate.mean, estimate.half_width
     sign = "+" if signed else ""
-    if half is None or estimate.low is None or estimate.high is None:
-        return f"{'+' if signed and mean >= 0 else ''}{number_text(mean)}"
-    if half == 0:
-        return f"{'+' if signed and mean >= 0 else ''}{number_text(mean)} ± 0"
+    if half is None or half == 0:
+        text = f"{'+' if signed and mean >= 0 else ''}{number_text(mean)}"
+        return text if half is None else f"{text} ± 0"
     decimals = min(_MOST_DECIMALS, max(0, 1 - math.floor(math.log10(half))))
     text = f"{mean:{sign}.{decimals}f}"
     if estimate.count >= BOOTSTRAP_FROM:
@@ -67,7 +66,13 @@ def table_cells(comparison: Comparison) -> tuple[list[str], list[list[Cell]]]:
         columns[f"{metric} {arrow}"] = [Cell(estimate_text(x.mean)) for x in measured]
         if comparison.baselines:
             name = "difference" if len(comparison.metrics) == 1 else f"{metric} difference"
-            columns[name] = [_difference(x.difference) for x in measured]
+            columns[name] = [
+                Cell(
+                    estimate_text(x.difference, signed=True),
+                    is_bold=x.difference is not None and x.difference.excludes_zero,
+                )
+                for x in measured
+            ]
     for name, text in _COSTS.items():
         columns[name] = [Cell(text(row.cost)) for row in rows]
     if columns["active"] == columns["parameters"]:
@@ -75,11 +80,6 @@ def table_cells(comparison: Comparison) -> tuple[list[str], list[list[Cell]]]:
     columns["note"] = [Cell(row.note, is_number=False) for row in rows]
     columns = {name: x for name, x in columns.items() if any(cell.text not in "-" for cell in x)}
     return list(columns), [list(cells) for cells in zip(*columns.values(), strict=True)]
-
-
-def _difference(estimate: Estimate | None) -> Cell:
-    is_bold = estimate is not None and estimate.excludes_zero
-    return Cell(estimate_text(estimate, signed=True), is_bold=is_bold)
 
 
 _COSTS: dict[str, Callable[[RunCost], str]] = {
@@ -157,17 +157,16 @@ def latex_text(comparison: Comparison) -> str:
     The label is tab:NAME, of several metrics tab:NAME-METRIC. Notes are below the table, where
     their lines are broken; notes about rows have numbers.
     """
-    metrics = comparison.metrics
-    if len(metrics) == 1:
-        return _latex_table(comparison, comparison.name)
-    return "\n".join(_latex_table(_of(comparison, x), f"{comparison.name}-{x}") for x in metrics)
-
-
-def _of(comparison: Comparison, metric: str) -> Comparison:
-    rows = [
-        dataclasses.replace(row, metrics={metric: row.metrics[metric]}) for row in comparison.rows
-    ]
-    return dataclasses.replace(comparison, metrics=[metric], rows=rows)
+    tables = []
+    for metric in comparison.metrics:
+        rows = [
+            dataclasses.replace(row, metrics={metric: row.metrics[metric]})
+            for row in comparison.rows
+        ]
+        table = dataclasses.replace(comparison, metrics=[metric], rows=rows)
+        suffix = f"-{metric}" if len(comparison.metrics) > 1 else ""
+        tables.append(_latex_table(table, f"{comparison.name}{suffix}"))
+    return "\n".join(tables)
 
 
 def _latex_table(comparison: Comparison, name: str) -> str:

@@ -48,22 +48,16 @@ A sweep file is a gin file:
   Sweep.max_minutes = 4                             after which a run is stopped
   Sweep.search = {"LEARNING_RATE": ("log", 0.005, 0.2)}       for --search
 
-In flags a comma outside of brackets and quotes separates alternatives. A list is one value, in
-brackets, and so is a text, in quotes within quotes:
+In flags a comma outside of brackets and quotes separates alternatives; a text has quotes within
+quotes: --gin.MESH_SHAPE="'data:2,model:1','data:1,model:2'".
 
-  --gin.Entropies.orders="[1,2],[3]"                  two alternatives: [1, 2] and [3]
-  --gin.MESH_SHAPE="'data:2,model:1','data:1,model:2'"    two texts
+Each run is trained as by `mtfrun train`, in a directory of --model_dir such as wide,SEED=0, with
+its output in sweep.log, and has a result in results/, or in --results. Runs of --jobs share the
+machine's GPUs. A run that fails does not end the sweep. At the end a table has the last metrics of
+every run, the best one marked by *.
 
-Each run is trained as by `mtfrun train`, in a directory of --model_dir that has the name of what
-differs, such as wide,SEED=0; sweep.log in it has its output. When it has ended its result is
-written to results/ in --model_dir, or to --results, a file of lines that can be committed. --jobs=N
-trains N runs at the same time, which share the machine's GPUs in equal parts. A run that fails does
-not end the sweep; its result has the reason. At the end a table has the last metrics of every run,
-the best one marked by *.
-
-Ctrl-C and SIGTERM save the runs that are trained and end the sweep. The same command resumes it,
-also after kill -9: runs with a result that is finished are left out, all other runs resume from
-their checkpoints. It may have further rows, alternatives and seeds; other changes are refused.
+Ctrl-C and SIGTERM save the runs and end the sweep; the same command resumes it, also after kill -9.
+It may have further rows, alternatives and seeds; other changes are refused.
 
 --search=30 trains 30 runs whose values Optuna chooses (pip install 'mtfrun[search]'), prunes those
 that are worse than most, and prints the flags of the best one.
@@ -249,18 +243,14 @@ def _train(
             if not planned.is_done:
                 started[planned.run.name] = planned
                 plan.write_swept(planned.run)
-                directory, arguments = (
-                    plan.directory / planned.run.name,
-                    _arguments(flags, plan, planned),
-                )
-                yield TrainedRun(planned.number, planned.run.name, directory, arguments)
+                name, arguments = planned.run.name, _arguments(flags, plan, planned)
+                yield TrainedRun(planned.number, name, plan.directory / name, arguments)
 
     def collect(run: TrainedRun, ending: Ending) -> RunResult:
         planned = started[run.name]
-        return record(
-            planned.run,
-            result_of(plan.sweep, planned.run, run.directory, planned.configuration, ending),
-        )
+        configuration = planned.configuration
+        result = result_of(plan.sweep, planned.run, run.directory, configuration, ending)
+        return record(planned.run, result)
 
     server = Server([_PRELOADED], main, [*python_command(), "-m", "mtfrun"])
     display = Display(flags.search or len(runs))

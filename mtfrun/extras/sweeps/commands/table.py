@@ -39,32 +39,24 @@ Prints a table of a sweep: means over seeds, differences to a baseline, sizes, c
   mtfrun table /tmp/mup --fit=optimum --parameter=WARMUP_STEPS --metric=loss --picture=mup.svg
 
 The directory is a sweep's --model_dir, also while it is trained, or its --results. A row has the
-mean of the last evaluations of its finished runs, and the 95 % confidence interval of the mean: by
-Student's t, from 10 seeds on by the BCa bootstrap. Its difference to the baseline is paired by
-seed: of the seeds that both have finished. A difference stands out (*, bold) if its interval
-excludes 0; one seed has no interval. A note says which runs are missing, and why.
-
-The costs are of one run: parameters, those that a token uses (active), operations of products in a
-training step divided by its tokens or images, and seconds of training (see docs/runs.md).
+mean of the last evaluations of its finished runs with its 95 % confidence interval, and the
+difference to the baseline, paired by seed; it stands out (*, bold) if its interval excludes 0. The
+costs are of one run. A note says which runs are missing, and why.
 
 --format: text, for a terminal; md, a page; latex (a table, for the package booktabs), html (the
-table element), csv and json with all digits. The title of the page, and the caption of latex and
-html, is the sweep's question: the first sentence of the header of its sweep file. The page has the
-command, the environment of the runs, the table, and what its marks mean.
+table element), csv and json with all digits. The title is the sweep's question: the first sentence
+of its sweep file.
 
---fit=ladder fits a scaling law to a sweep over sizes and lengths of training, and says what to
-train for a budget. The law is L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022): L is
-the sweep's metric at the end of a run, N the number of parameters, D of tokens. It is fitted to
-finished runs without those of the largest size, and predicts these: the table has the error.
---hold_out=0 fits it to all runs, for the best advice: the N and D with the lowest loss for so many
-floating-point operations. Intervals contain 95 % of the laws that fit losses drawn around this one;
-docs/extras/sweeps.md says more.
+--fit=ladder fits the scaling law L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022) to a
+sweep over sizes and lengths of training: L is the sweep's metric at the end of a run, N the number
+of parameters, D of tokens. It predicts the runs of the largest size, which the fit leaves out, and
+says what to train for a budget; --hold_out=0, which fits all runs, gives the best advice.
 
 --fit=optimum prints where a setting is best, for every row: the minimum of a parabola through the
-means over seeds of the metric, in the logarithm of the setting: through the best value and at most
-two on each side. Its error is that over the seeds, as a factor. The last column is the metric that
-the optimum of the first row would give: what transfer from there costs. Where the best value is the
-first or the last, further values must be tried."""
+means over seeds, in the logarithm of the setting. Its error is that over the seeds, as a factor;
+the last column is the metric at the optimum of the first row.
+
+docs/extras/sweeps.md says more."""
 
 FORMATS = ("text", "md", "latex", "csv", "html", "json")
 _WITH_TITLE = ("md", "latex", "html")
@@ -178,7 +170,8 @@ def _ladder(flags: argparse.Namespace) -> str:
         _write_picture(flags.picture, ladder_picture(ladder, advice))
     if flags.format == "json":
         return json.dumps(ladder_json(ladder, advice), allow_nan=False) + "\n"
-    return _text(ladder_lines(ladder, advice, _columns(flags)))
+    columns = terminal_columns() if flags.output is None else None
+    return "".join(f"{line}\n" for line in ladder_lines(ladder, advice, columns))
 
 
 def _optimum(flags: argparse.Namespace) -> str:
@@ -193,7 +186,9 @@ def _optimum(flags: argparse.Namespace) -> str:
     if flags.picture is not None:
         _write_picture(flags.picture, picture(by_row, parameter, metric))
     headings = ["row", parameter, "error", metric, f"at that of {next(iter(by_row))}"]
-    return _text(table_lines(headings, _optimum_rows(by_row), _columns(flags)))
+    columns = terminal_columns() if flags.output is None else None
+    lines = table_lines(headings, _optimum_rows(by_row), columns)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _optimum_rows(by_row: Mapping[str, Optimum]) -> list[list[str]]:
@@ -222,14 +217,6 @@ def _write_picture(name: str, canvas: Canvas) -> None:
             file.write(canvas.svg())
         else:
             Image.fromarray(canvas.pixels()).save(file.buffer, "PNG")
-
-
-def _columns(flags: argparse.Namespace) -> int | None:
-    return terminal_columns() if flags.output is None else None
-
-
-def _text(lines: Sequence[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
 
 
 COMMANDS = [

@@ -13,7 +13,6 @@ import pytest
 
 from mtfrun.extras.sweeps.analysis.scaling_law import ScalingLaw
 from mtfrun.extras.sweeps.commands import table
-from mtfrun.extras.sweeps.commands.table import FORMATS
 from mtfrun.extras.sweeps.result import RunResult
 from mtfrun.extras.sweeps.sweep import Sweep, SweepRow
 from tests.cli.command import ROOT, error_line, mtfrun_here
@@ -158,14 +157,8 @@ def test_a_picture_is_written(optimum_sweep: pathlib.Path, tmp_path: pathlib.Pat
         "table", "--fit=optimum", str(optimum_sweep), f"--picture={tmp_path}/x.svg"
     )
     assert process.returncode == 0, process.stderr.decode()
-    assert ">wide</text>" in (tmp_path / "x.svg").read_text()
-
-
-def test_bad_input_is_one_line(optimum_sweep: pathlib.Path) -> None:
-    line = error_line(
-        mtfrun_here("table", "--fit=optimum", str(optimum_sweep), "--parameter=LEARNING_RATES")
-    )
-    assert "has no value of 'LEARNING_RATES', did you mean 'LEARNING_RATE'" in line
+    svg = (tmp_path / "x.svg").read_text()
+    assert ">narrow</text>" in svg and ">wide</text>" in svg
 
 
 @pytest.fixture
@@ -184,16 +177,6 @@ def test_a_table_marks_significant_differences(table_sweep: pathlib.Path) -> Non
     assert notes[-1].startswith("Those whose interval excludes 0 are marked by *")
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_every_format_is_written(
-    name: str, table_sweep: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    file = tmp_path / "below" / "file"
-    process = mtfrun_here("table", str(table_sweep), f"--format={name}", f"--output={file}")
-    assert process.returncode == 0 and process.stdout == b"", process.stderr.decode()
-    assert "baseline" in file.read_text()
-
-
 def test_a_page_has_a_title_and_its_command(
     table_sweep: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
@@ -209,16 +192,8 @@ def test_a_page_has_a_title_and_its_command(
 
 def test_bad_input_is_one_line_in_table(table_sweep: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert "table needs the directory of one sweep" in error_line(mtfrun_here("table"))
-    assert "has no sweep.json" in error_line(mtfrun_here("table", str(tmp_path)))
-    line = error_line(mtfrun_here("table", str(table_sweep), "--metric=accuracy"))
-    assert "--metric=accuracy: no evaluation has it; there are loss, other" in line
     write_sweep(tmp_path / "failed", {"baseline": ["loss is NaN"], "new": [None]})
     line = error_line(mtfrun_here("table", str(tmp_path / "failed"), "--metric=losss"))
     assert "--metric=losss: no evaluation has it; there are none yet" in line
     line = error_line(mtfrun_here("table", str(table_sweep), "--title=x"))
     assert "--title is of md, latex, html: leave it out" in line
-    result = table_sweep / "results" / "new,SEED=1.json"
-    result.write_text(result.read_text().replace('"parameters": 1500000', '"parameters": "x"'))
-    assert "new,SEED=1.json is not the result of a run" in error_line(
-        mtfrun_here("table", str(table_sweep))
-    )
