@@ -47,7 +47,11 @@ class NeededCollective:
             shape
             for shape in shapes
             if tuple(shape.to_integer_list) == self.sizes
-            and _split_axes(mesh, shape) == self.partition
+            and self.partition
+            == tuple(
+                axis if mesh.num_splits(dim) > 1 else None
+                for dim, axis in zip(shape, mesh.partition(shape), strict=True)
+            )
         ]
         dims = {dim for shape in matching or mesh.shapes_seen for dim in shape}
         return sorted({dim.name for dim in dims if mesh.axis_of(dim) in self.axes})
@@ -90,20 +94,15 @@ def group_collectives(needed: Iterable[NeededCollective], mesh: mtf.Mesh) -> lis
     ]
 
 
-def _split_axes(mesh: mtf.Mesh, shape: mtf.Shape) -> tuple[str | None, ...]:
-    """Returns the mesh axis of every dimension; None also for an axis of one device."""
-    return tuple(
-        axis if mesh.num_splits(dim) > 1 else None
-        for dim, axis in zip(shape, mesh.partition(shape), strict=True)
-    )
-
-
 def needed_collectives(program: Program) -> list[NeededCollective]:
-    """Returns the collectives of a program that DTensor has not lowered yet, in their order."""
-    return [
-        _as_needed(operation, times, program)
-        for operation, times in with_reduce_scatters(program).collectives
-    ]
+    """Returns the collectives of a program that DTensor has not lowered yet, in their order.
+
+    DTensor's pass DTensorAllReduceScatterOptimization, repeated here, replaces an all-reduce whose
+    only use is to split the sum over the same axes. It runs after the needed collectives are
+    written, and on CPUs, which have no reduce-scatter, a later pass reverses it.
+    """
+    scattered = dataclasses.replace(program, body=_with_reduce_scatters(program.body))
+    return [_as_needed(operation, times, program) for operation, times in scattered.collectives]
 
 
 def _as_needed(operation: Operation, times: int, program: Program) -> NeededCollective:
@@ -124,17 +123,7 @@ def _as_needed(operation: Operation, times: int, program: Program) -> NeededColl
     return NeededCollective(operation.collective, sizes, partition, times)
 
 
-def with_reduce_scatters(program: Program) -> Program:
-    """Returns a program with reduce-scatters where DTensor inserts them.
-
-    Its pass DTensorAllReduceScatterOptimization, repeated here, replaces an all-reduce whose only
-    use is to split the sum over the same axes. It runs after the needed collectives are written,
-    and on CPUs, which have no reduce-scatter, a later pass reverses it.
-    """
-    return dataclasses.replace(program, body=_block(program.body))
-
-
-def _block(block: Block) -> Block:
+def _with_reduce_scatters(block: Block) -> Block:
     uses = collections.Counter(block.reads())
     sums = {
         operation.results[0]: operation
@@ -144,7 +133,7 @@ def _block(block: Block) -> Block:
     fused: set[Value] = set()
     operations = []
     for operation in block.operations:
-        regions = tuple(_block(region) for region in operation.regions)
+        regions = tuple(map(_with_reduce_scatters, operation.regions))
         operation = dataclasses.replace(operation, regions=regions)
         if operation.name == "DTensorAllScatter" and operation.operands[0] in sums:
             all_reduce = sums[operation.operands[0]]

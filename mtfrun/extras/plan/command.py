@@ -37,11 +37,10 @@ Says what a step of training needs on a mesh of any size, without its devices.
   mtfrun plan --search --devices=8 --profile=devices.json --gin_file=my.gin
 
 It compiles the step, on the CPU, and prints: every variable with its dimensions, the mesh axis of
-each, sizes and bytes on a device; the memory of a device, for variables and, at the peak of the
-step, of all other tensors; the collectives (all-reduce, all-gather, ...) of a step, by mesh axis
-and the dimensions that cause them; tensors that are replicated although they could be split; layout
-rules without effect. If mesh axes do not divide dimensions, all of these are named, with the
-nearest sizes that fit.
+each, sizes and bytes on a device; the memory of a device; the collectives (all-reduce, all-gather,
+...) of a step, by mesh axis and the dimensions that cause them; tensors that are replicated
+although they could be split; layout rules without effect; dimensions that mesh axes do not divide,
+with the nearest sizes that fit.
 
 --mesh and --layout replace the configuration's. With --device_memory the exit code is 6 if a
 device's memory does not suffice. --bandwidth, the bytes a second that a device sends along an axis,
@@ -60,6 +59,7 @@ compares it with what was measured."""
 
 
 _PICTURES = (".svg", ".html", ".txt")
+_OF_SEARCH = ("devices", "profile", "candidates")
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -91,9 +91,6 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError("--json prints JSON alone: write --picture to a file")
 
 
-_OF_SEARCH = ("devices", "profile", "candidates")
-
-
 def _check_search(flags: argparse.Namespace) -> None:
     if flags.calibrate and flags.search:
         raise InputError("--calibrate measures what --search needs: run them one after the other")
@@ -101,11 +98,8 @@ def _check_search(flags: argparse.Namespace) -> None:
     if flags.devices is None or flags.devices < 2:
         raise InputError(f"plan {word} needs a number of devices, 2 or more: --devices=8")
     if flags.profile is None:
-        measured = (
-            "" if flags.calibrate else f", which --calibrate --devices={flags.devices} writes"
-        )
         raise InputError(
-            f"plan {word} needs a file for the devices: --profile=devices.json{measured}"
+            f"plan {word} needs a file for the devices, which --calibrate writes: --profile=x.json"
         )
     check_least(flags, 1, "candidates")
     for name in ("mesh", "layout", "bandwidth", "picture"):

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -26,7 +25,6 @@ from mtfrun.mtf.placement.layout import WEIGHTS
 # Of the operations at the peak, and of the rules that would split replicated variables.
 _MOST_NAMED = 4
 _INDENT = 16
-_NO_COLLECTIVES = "none: one device"
 
 Section: TypeAlias = tuple[str, Iterable[str]]
 
@@ -38,12 +36,23 @@ def describe(training: Training, plan: Plan | None, resources: Resources) -> lis
         sections += [
             ("memory", _describe_memory(plan, resources)),
             ("collectives", _describe_collectives(plan)),
-            ("seconds", _describe_seconds(plan, resources)),
-            ("replicated", map(_describe_replicated, find_replicated(plan))),
+            (
+                "seconds",
+                [
+                    f"{seconds:.6f} a step at least for the collectives over {axes}"
+                    for axes, seconds in plan.collective_seconds(resources.bandwidths).items()
+                ],
+            ),
+            ("replicated", map(str, find_replicated(plan))),
         ]
     sections += [(label, [text]) for label, text in unused_rules(mesh)]
     lines = variable_lines(mesh, training.state.model.named_variables())
-    return [*lines, "", *itertools.chain(*(_section(*section) for section in sections))]
+    texts = [
+        f"{'' if i else name:<{_INDENT}}{text}"
+        for name, section in sections
+        for i, text in enumerate(section)
+    ]
+    return [*lines, "", *texts]
 
 
 def as_json(training: Training, plan: Plan, resources: Resources) -> dict[str, Any]:
@@ -123,29 +132,12 @@ def _describe_memory(plan: Plan, resources: Resources) -> Iterator[str]:
 
 def _describe_collectives(plan: Plan) -> Iterator[str]:
     if plan.mesh.size == 1:
-        yield _NO_COLLECTIVES
+        yield "none: one device"
         return
     groups = group_collectives(plan.collectives, plan.mesh)
     count = sum(group.count for group in groups)
     yield f"{count} a step, by mesh axis and the dimensions that cause them"
     yield from map(str, groups)
-
-
-def _describe_seconds(plan: Plan, resources: Resources) -> Iterator[str]:
-    for axes, seconds in plan.collective_seconds(resources.bandwidths).items():
-        yield f"{seconds:.6f} a step at least for the collectives over {axes}"
-
-
-def _describe_replicated(whole: Replicated) -> str:
-    rules = ", ".join(f"{rule} saves {saved:,}" for rule, saved in whole.rules[:_MOST_NAMED])
-    return (
-        f"over {whole.axis}: {whole.device_bytes:,} bytes of variables on each device; "
-        f"{rules or 'no further rule fits the shapes of this model'}"
-    )
-
-
-def _section(name: str, lines: Iterable[str]) -> list[str]:
-    return [f"{'' if i else name:<{_INDENT}}{line}" for i, line in enumerate(lines)]
 
 
 def _sizes(variables: Sequence[PlannedVariable]) -> str:
@@ -166,6 +158,13 @@ class Replicated:
     device_bytes: int
     rules: tuple[tuple[str, int], ...]
 
+    def __str__(self) -> str:
+        rules = ", ".join(f"{rule} saves {saved:,}" for rule, saved in self.rules[:_MOST_NAMED])
+        return (
+            f"over {self.axis}: {self.device_bytes:,} bytes of variables on each device; "
+            f"{rules or 'no further rule fits the shapes of this model'}"
+        )
+
 
 def find_replicated(plan: Plan) -> list[Replicated]:
     """Returns, for every axis of several devices, the variables that it does not split."""
@@ -177,26 +176,20 @@ def find_replicated(plan: Plan) -> list[Replicated]:
             continue
         saved: collections.Counter[str] = collections.Counter()
         for variable in whole:
-            for dim, of_axis in zip(variable.shape, variable.partition, strict=True):
-                if of_axis is None and _may_be_split(dim.name, axis, plan.mesh):
-                    saved[f"{dim.name}:{axis.name}"] += _saved_bytes(variable, axis)
-            for rule in _reserved_rules(variable, axis, plan.mesh):
-                saved[f"{rule}:{axis.name}"] += _saved_bytes(variable, axis)
+            whole_dims = [
+                dim
+                for dim, of_axis in zip(variable.shape, variable.partition, strict=True)
+                if of_axis is None
+            ]
+            names = [dim.name for dim in whole_dims if _may_be_split(dim.name, axis, plan.mesh)]
+            if any(dim.size % axis.size == 0 for dim in whole_dims):
+                rules = [WEIGHTS] if variable.kind == PARAMETERS else [WEIGHTS, SLOTS_RULE]
+                names += [rule for rule in rules if rule not in plan.mesh.layout]
+            for name in names:
+                part = variable.device_bytes // axis.size
+                saved[f"{name}:{axis.name}"] += variable.device_bytes - part
         found.append(Replicated(axis.name, num_bytes, tuple(saved.most_common())))
     return found
-
-
-def _saved_bytes(variable: PlannedVariable, axis: mtf.Dimension) -> int:
-    return variable.device_bytes - variable.device_bytes // axis.size
-
-
-def _reserved_rules(variable: PlannedVariable, axis: mtf.Dimension, mesh: mtf.Mesh) -> list[str]:
-    has_part = any(
-        of_axis is None and dim.size % axis.size == 0
-        for dim, of_axis in zip(variable.shape, variable.partition, strict=True)
-    )
-    rules = [WEIGHTS] if variable.kind == PARAMETERS else [WEIGHTS, SLOTS_RULE]
-    return [rule for rule in rules if has_part and rule not in mesh.layout]
 
 
 def _may_be_split(name: str, axis: mtf.Dimension, mesh: mtf.Mesh) -> bool:

@@ -74,21 +74,16 @@ def take_programs(folder: str | pathlib.Path) -> list[CompiledStep]:
     for file in sorted(folder.glob(f"dtensor.*.after_{_EXPANSION}.__inference__trace_*.mlir")):
         _, _, _, name = file.name.split(".", 3)
         name = name.removeprefix(f"after_{_EXPANSION}.")
-        simplified = _of_pass(folder, _SIMPLIFICATION, name)
-        (running,) = _of_pass(folder, _LAST, name)
-        programs.append(CompiledStep(_program((simplified or [file])[0]), _program(running)))
+        (running,) = folder.glob(f"dtensor.*.after_{_LAST}.{name}")
+        simplified = sorted(folder.glob(f"dtensor.*.after_{_SIMPLIFICATION}.{name}"))
+        step = []
+        for path in ([*simplified, file][0], running):
+            with path.open(encoding="utf-8") as lines:
+                step.append(parse_module(lines))
+        programs.append(CompiledStep(*step))
     for file in folder.glob("dtensor.*.mlir"):
         file.unlink()
     return programs
-
-
-def _program(file: pathlib.Path) -> Program:
-    with file.open(encoding="utf-8") as lines:
-        return parse_module(lines)
-
-
-def _of_pass(folder: pathlib.Path, name_of_pass: str, name: str) -> list[pathlib.Path]:
-    return sorted(folder.glob(f"dtensor.*.after_{name_of_pass}.{name}"))
 
 
 def parse_module(lines: Iterable[str]) -> Program:
@@ -163,9 +158,15 @@ class _Parser:
                 rest = self._last
                 if not rest.endswith("{"):
                     break
-        types = list(_types(rest.rpartition("->")[2]))
+        types = _types(rest.rpartition("->")[2])
         results = tuple(Value(next(self._numbers), type_) for type_ in types)
-        names |= zip(_result_names(result_names or ""), results, strict=True)
+        # Operations read the results "%a:2, %b" as a#0, a#1 and b.
+        read_names = [
+            f"{name}#{i}" if count else name
+            for name, count in _RESULT_NAME.findall(result_names or "")
+            for i in range(int(count or 1))
+        ]
+        names |= zip(read_names, results, strict=True)
         text = attributes[1] if attributes else ""
         if name == "Const":
             self._constants[results[0]] = text
@@ -270,12 +271,6 @@ def layouts_of_relayout(
     """Returns the mesh axis of every dimension before and after; None if it is not a relayout."""
     layouts = {name: specs(text) for name, text in _LAYOUT.findall(attributes)}
     return (layouts["input"], layouts["output"]) if "output" in layouts else None
-
-
-def _result_names(text: str) -> Iterator[str]:
-    """Yields the names by which operations read results: of "%a:2, %b" a#0, a#1 and b."""
-    for name, count in _RESULT_NAME.findall(text):
-        yield from (f"{name}#{i}" for i in range(int(count))) if count else [name]
 
 
 def specs(text: str) -> tuple[str | None, ...]:

@@ -104,7 +104,13 @@ class _Lives:
         if not _shares_memory(operation) and operation.name not in _WITHOUT_MEMORY:
             for result in operation.results:
                 self._add(result, operation.name)
-        self._note(operation.name, _transposed_bytes(operation))
+        transposed = _transposed_bytes(operation)
+        if self._total + transposed > self.peak.num_bytes:
+            by_operation = self._by_operation()
+            if transposed:
+                by_operation["Transpose"] += transposed
+            parts = dict(by_operation.most_common())
+            self.peak = Peak(self._total + transposed, operation.name, parts)
         for value in dying:
             self._drop(value)
         for result in operation.results:
@@ -113,23 +119,14 @@ class _Lives:
 
     def _run_regions(self, operation: Operation, dying: set[Value]) -> None:
         # A loop takes over values that are not read after it; its values are counted inside.
-        for value in list(dying):
-            dying.remove(value)
-            self._drop(value)
+        while dying:
+            self._drop(dying.pop())
         for region in operation.regions:
             peak = _Lives(region, self._total).peak
             if peak.num_bytes > self.peak.num_bytes:
                 by_operation = collections.Counter(peak.by_operation)
                 by_operation.update(self._by_operation())
                 self.peak = Peak(peak.num_bytes, peak.operation, dict(by_operation.most_common()))
-
-    def _note(self, name: str, temporary_bytes: int) -> None:
-        if self._total + temporary_bytes > self.peak.num_bytes:
-            by_operation = self._by_operation()
-            if temporary_bytes:
-                by_operation["Transpose"] += temporary_bytes
-            total = self._total + temporary_bytes
-            self.peak = Peak(total, name, dict(by_operation.most_common()))
 
     def _by_operation(self) -> collections.Counter[str]:
         by_operation: collections.Counter[str] = collections.Counter()

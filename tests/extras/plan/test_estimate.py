@@ -83,9 +83,7 @@ def test_an_operation_takes_as_long_as_its_bytes() -> None:
     parts = estimate(_program(_operation("AddV2", (25,), (25,), (25,))), PROFILE)
     assert parts.operation_secs == pytest.approx(1.3)  # 3 * 25 * 4 bytes
     assert parts.secs == pytest.approx(1.3)
-
-
-def test_a_constant_costs_no_more_than_any_operation() -> None:
+    # A constant costs no more than any operation.
     assert estimate(_program(_operation("Const", (1000,))), PROFILE).secs == pytest.approx(1.0)
 
 

@@ -133,16 +133,14 @@ def _profile(flags: argparse.Namespace) -> DeviceProfile:
     shipped = shipped_profiles()
     if flags.profile in shipped:
         return shipped[flags.profile]
-    path = pathlib.Path(flags.profile)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = pathlib.Path(flags.profile).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(
-            f"--profile={flags.profile}: {error.strerror}; measure these devices with mtfrun plan "
-            f"--calibrate --devices={flags.devices} --profile={flags.profile}, or name one of "
-            f"{', '.join(shipped)}"
+            f"--profile={flags.profile}: {error.strerror}; write it by mtfrun plan --calibrate "
+            f"--devices={flags.devices} --profile={flags.profile}, or name {' or '.join(shipped)}"
         ) from None
-    profile = DeviceProfile.from_json(text, str(path))
+    profile = DeviceProfile.from_json(text, flags.profile)
     profile.require_devices(flags.devices)
     return profile
 

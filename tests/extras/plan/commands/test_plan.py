@@ -118,7 +118,6 @@ def test_a_plan_is_json_with_a_picture_and_compared_with_the_memory(tmp_path: pa
     ("arguments", "message"),
     [
         (["--search", "--profile=t4"], "needs a number of devices"),
-        (["--search", "--devices=1", "--profile=t4"], "needs a number of devices"),
         (["--search", "--devices=8"], "needs a file for the devices"),
         (["--search", "--calibrate"], "one after the other"),
         (["--calibrate", "--devices=8"], "needs a file for the devices"),
@@ -199,7 +198,6 @@ def test_after_ctrl_c_the_best_so_far_are_printed() -> None:
     [
         # Little to send once a step, or activations in every layer.
         ("quickstart", [], "data:8", ["batch"]),
-        ("digits", [], "data:8", ["batch"]),
         # Gradients of 100 MB, or activations of 1 MB.
         (
             "quickstart",
