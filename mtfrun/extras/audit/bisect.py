@@ -57,24 +57,16 @@ _UNRECORDED = (
 
 @dataclasses.dataclass(frozen=True)
 class Bisection:
-    """The comparison of two runs.
+    """The comparison of two runs."""
 
-    Attributes:
-      a, b: the directories.
-      last: the last steps of their ledgers.
-      comparison: comparison of the steps that both have.
-      causes: differences between the records of the commands, the likely cause first.
-      first_batch: the first step with another batch; None if there is none.
-      documents: lines on the documents that differ.
-    """
-
-    a: str
+    a: str  # both: the directories
     b: str
-    last: tuple[int, int]
+    last: tuple[int, int]  # the last steps of their ledgers
     comparison: LedgerComparison
+    # differences between the records of the commands, the likely cause first
     causes: Sequence[Cause] = ()
-    first_batch: int | None = None
-    documents: Sequence[str] = ()
+    first_batch: int | None = None  # the first step with another batch; None if there is none
+    documents: Sequence[str] = ()  # lines on the documents that differ
 
     @property
     def is_equal(self) -> bool:

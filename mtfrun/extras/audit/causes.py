@@ -14,7 +14,6 @@ from mtfrun.configuration.hyperparameters import (
     texts_of_parameters,
     values_of,
 )
-from mtfrun.errors import InputError
 from mtfrun.errors.differences import NONE, Change, changes
 from mtfrun.extras.audit.ledgers import (
     BATCH,
@@ -117,19 +116,13 @@ class Cause(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """What two ledgers say.
+    """What two ledgers say."""
 
-    Attributes:
-      difference: the first one; None if the steps that both have are equal.
-      equal_variables: the steps after which both are known to have the same variables.
-      first_batch: the first step with another batch; None if there is none.
-      last: the last step that both have.
-    """
-
-    difference: Difference | None
+    difference: Difference | None  # the first one; None if the steps that both have are equal
+    # the steps after which both are known to have the same variables
     equal_variables: Collection[int] = ()
-    first_batch: int | None = None
-    last: int = 0
+    first_batch: int | None = None  # the first step with another batch; None if there is none
+    last: int = 0  # the last step that both have
 
 
 class RunRecords(NamedTuple):
@@ -299,7 +292,10 @@ def _of_hyperparameters(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[
 
     A macro stands for the parameters that refer to it.
     """
-    texts = [_values(record.get("configuration")) for record in (old, new)]
+    texts: list[dict[str, str]] = [{}, {}]
+    for text, record in zip(texts, (old, new), strict=True):
+        with contextlib.suppress(ValueError):
+            text.update(values_of(str(record.get("configuration") or "")))
     bound = {change.name: change for change in changes(*texts)}
     parameters = changes_of_hyperparameters(old.get("hyperparameters"), new.get("hyperparameters"))
     by_name: dict[str, list[Change]] = {}  # the parameters that a macro or a parameter changes
@@ -330,8 +326,15 @@ def _of_hyperparameters(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[
     for name, change in bound.items():
         if name not in shown and name not in used and name != "SEED":
             names = [name, *(x for x in texts[0] | texts[1] if name in _macros_of(x, texts))]
-            for cause in _causes(_kind_of(name), [change]):
-                acts[cause] = {_acts_of_setting(cause.kind, names)}
+            is_action = name.endswith(("Training.actions", "TrainOptions.hooks"))
+            is_start = "init_checkpoint" in name.lower()
+            kind = START if is_start else ACTIONS if is_action else SETTINGS
+            acts_on = kind
+            if kind == SETTINGS:  # which should change no number
+                is_of_sources = any(map(_OF_SOURCES.fullmatch, names))
+                acts_on = DATA if is_of_sources else kind
+                acts_on = _ROUNDING if any(map(_OF_ROUNDING.fullmatch, names)) else acts_on
+            acts |= {cause: {acts_on} for cause in _causes(kind, [change])}
     return acts
 
 
@@ -344,28 +347,6 @@ def _acts_of_parameter(change: Change) -> str:
             return acts
     is_fraction = any(re.fullmatch(r"-?[\d.]*(\.\d*|e-?\d+)", str(x)) for x in change[1:])
     return _MODEL if is_fraction or "dtype" in change.name else _SHAPES
-
-
-def _acts_of_setting(kind: str, names: Sequence[str]) -> str:
-    """Returns what a setting acts on that should change no number, by the names that use it."""
-    if kind == SETTINGS and any(map(_OF_ROUNDING.fullmatch, names)):
-        return _ROUNDING
-    if kind == SETTINGS and any(map(_OF_SOURCES.fullmatch, names)):
-        return DATA
-    return kind
-
-
-def _values(configuration: object) -> dict[str, str]:
-    with contextlib.suppress(InputError, ValueError):
-        return values_of(str(configuration or ""))
-    return {}
-
-
-def _kind_of(setting: str) -> str:
-    """Returns the kind of a setting that is not among those that change a training's numbers."""
-    if "init_checkpoint" in setting.lower():
-        return START
-    return ACTIONS if setting.endswith(("Training.actions", "TrainOptions.hooks")) else SETTINGS
 
 
 def _macros_of(name: str, texts: Sequence[Mapping[str, str]]) -> Collection[str]:

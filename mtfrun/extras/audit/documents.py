@@ -60,15 +60,17 @@ class _Batch(NamedTuple):
                 return cls(configured, batches, values)
         return None
 
-    def find(self, component: int, documents: np.ndarray, rows: Sequence[int]) -> list[_Place]:
-        """Returns where the documents stand in some rows of the batch, by row."""
+    def find(
+        self, component: int, documents: np.ndarray, rows: Sequence[int]
+    ) -> list[tuple[int, int]]:
+        """Returns pairs of a row of the batch, from 1, and one of the documents in it."""
         begin = self.batches.position - self.configured.batch_size
         with contextlib.suppress(InputError):  # rows that do not know their documents
             places, positions = self.batches.find(
                 component, documents[:_MOST_DOCUMENTS], self.batches.position
             )
             return [
-                _Place(int(position - begin) + 1, int(documents[example]))
+                (int(position - begin) + 1, int(documents[example]))
                 for example, position in zip(places.examples, positions, strict=True)
                 if position >= begin and (not rows or position - begin + 1 in rows)
             ]
@@ -79,13 +81,6 @@ class _Batch(NamedTuple):
         vocabularies = self.configured.data.vocabularies
         named = {name: v for name, v in vocabularies.items() if name in self.values}
         return " / ".join(v.decode(self.values[name][row - 1]) for name, v in named.items())
-
-
-class _Place(NamedTuple):
-    """A row of a batch, from 1, and one of its documents."""
-
-    row: int
-    document: int
 
 
 def describe_documents(

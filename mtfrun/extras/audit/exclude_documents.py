@@ -11,7 +11,7 @@ from mtfrun.checkpoints.recorded_digests import VARIABLES
 from mtfrun.experiment.runs.run_training import Preparation
 from mtfrun.experiment.runs.settings import ConfiguredData
 from mtfrun.experiment.saved_configuration import parameter_in, with_parameter
-from mtfrun.extras.audit.exposures import Query, find_exposed
+from mtfrun.extras.audit.exposures import find_exposed
 from mtfrun.extras.audit.ledger import LEDGER
 from mtfrun.files import atomic_write
 from mtfrun.files.errors import refuse_link
@@ -48,17 +48,14 @@ def exclude_documents(prepared: Preparation, former: RunDirectory, run: RunDirec
 
 
 def _first_difference(prepared: Preparation, former: RunDirectory) -> int | None:
-    """Returns the first step that reads a document that one of the runs leaves out; None if none.
-
-    Until the former run's last step.
-    """
+    """Returns the first step that reads a document that one run alone leaves out; None for none."""
     training, experiment = prepared.training, prepared.training.experiment
     saved = former.checkpoints().manifest(None)
     old = None if saved is None else parameter_in(saved, PARAMETER)
     hashes = {*training.exclude_documents} ^ {*(ast.literal_eval(old) if old else ())}
     data = experiment.data.remove([])
     configured = ConfiguredData(data, [], experiment.seed, training.batch_size)
-    documents = find_exposed(configured, former, Query(hashes=sorted(hashes), most=_ALL))
+    documents = find_exposed(configured, former, _ALL, hashes=sorted(hashes))
     steps = (x.step for document in documents for x in (*document.read, *document.to_come))
     return min(steps, default=None)
 

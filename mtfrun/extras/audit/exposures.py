@@ -26,19 +26,6 @@ from mtfrun.rundir import RunDirectory
 _MOST_STEPS, _MOST_CHARACTERS = 8, 200
 
 
-@dataclasses.dataclass(frozen=True)
-class Query:
-    """Which documents: all that contain a text, or by hashes, or by numbers from 1.
-
-    At most `most` of them, the first ones.
-    """
-
-    text: str | None = None
-    hashes: Sequence[str] = ()
-    numbers: Sequence[int] = ()
-    most: int = 20
-
-
 class Exposure(NamedTuple):
     """A step that reads a document: the row in its batch, from 1, and the segment, 0 for none."""
 
@@ -53,19 +40,14 @@ class Exposure(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ExposedDocument:
-    """A document of a task's training split, and the steps that read it.
-
-    Attributes:
-      number: its number in the split, from 1; empty documents do not count.
-      texts: decoded texts by feature.
-      read, to_come: counts in the steps that the run has made, up to `last`, and in
-        those until `until`, its last step.
-    """
+    """A document of a task's training split, and the steps that read it."""
 
     task: str
-    number: int
+    number: int  # its number in the split, from 1; empty documents do not count
     hash: str
-    texts: dict[str, str]
+    texts: dict[str, str]  # decoded texts by feature
+    # both: counts in the steps that the run has made, up to `last`, and in those until `until`, its
+    # last step
     read: Sequence[Exposure]
     to_come: Sequence[Exposure]
     last: int
@@ -99,9 +81,15 @@ def _steps_text(exposures: Sequence[Exposure]) -> str:
 
 
 def find_exposed(
-    configured: ConfiguredData, run: RunDirectory, query: Query
+    configured: ConfiguredData,
+    run: RunDirectory,
+    most: int,
+    *,
+    text: str | None = None,
+    hashes: Sequence[str] = (),
+    numbers: Sequence[int] = (),
 ) -> Iterator[ExposedDocument]:
-    """Yields the documents of a query, in their order, with the steps of the run that read them.
+    """Yields the first documents that contain a text, or with these hashes, or numbers from 1.
 
     DataError if the data have changed since the run, or are not made of documents.
     """
@@ -112,11 +100,18 @@ def find_exposed(
     caches = list(configured.data.caches(TRAIN))
     if not caches or any(cached.texts is None for cached in caches):
         raise DataError(f"{type(configured.data).__name__} has no documents to look for")
-    steps, left = _Steps(configured, run), query.most
+    steps = _Steps(configured, run)
     for component, cached in enumerate(caches):
         assert cached.texts is not None
-        documents = _choose(cached.texts, configured, query, left)
-        left -= len(documents)
+        chosen: list[int] = []
+        if text is not None:
+            found = find_text(cached.texts, text, configured.data.vocabularies)
+            chosen += itertools.islice(found, most)
+        for of_hash in find_hashes(cached.texts, hashes).values():
+            chosen += of_hash.tolist()
+        chosen += [number - 1 for number in numbers if 1 <= number <= len(cached.texts)]
+        documents = np.array(chosen[:most], np.int64)
+        most -= len(documents)
         for i, (read, to_come) in enumerate(steps.exposures(component, documents)):
             yield ExposedDocument(
                 cached.title,
@@ -156,17 +151,6 @@ class _Steps:
             exposures = list(itertools.starmap(Exposure, zip(*columns, strict=True)))
             read = bisect.bisect_right(exposures, self.last, key=lambda x: x.step)
             yield exposures[:read], exposures[read:]
-
-
-def _choose(cache: TokenCache, configured: ConfiguredData, query: Query, most: int) -> np.ndarray:
-    documents: list[int] = []
-    if query.text is not None:
-        found = find_text(cache, query.text, configured.data.vocabularies)
-        documents += itertools.islice(found, most)
-    for of_hash in find_hashes(cache, query.hashes).values():
-        documents += of_hash.tolist()
-    documents += [number - 1 for number in query.numbers if 1 <= number <= len(cache)]
-    return np.array(documents[:most], np.int64)
 
 
 def document_texts(cache: TokenCache, document: int) -> dict[str, str]:

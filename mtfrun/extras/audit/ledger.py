@@ -36,24 +36,15 @@ _SIZE = _FIELDS.size + _HASH_BYTES
 
 
 class LedgerRecord(NamedTuple):
-    """A step; digests are of `mtfrun.files.digests`, numbers the bits of float32.
+    """A step; digests are of `mtfrun.files.digests`, numbers the bits of float32."""
 
-    Attributes:
-      step: the number of finished steps after it; 0 for the initial values.
-      batch: a digest of the features' arrays.
-      key: the bits of the step's random key.
-      loss, weight: the sum of the differentiated loss, and its divisor.
-      gradient_norm: norm before clipping.
-      variables: a digest of all variables, slots and averages after the step; 0 for none.
-    """
-
-    step: int
-    batch: int
-    key: int
-    loss: int
+    step: int  # the number of finished steps after it; 0 for the initial values
+    batch: int  # a digest of the features' arrays
+    key: int  # the bits of the step's random key
+    loss: int  # both: the sum of the differentiated loss, and its divisor
     weight: int
-    gradient_norm: int
-    variables: int = 0
+    gradient_norm: int  # norm before clipping
+    variables: int = 0  # a digest of all variables, slots and averages after the step; 0 for none
 
     @property
     def mean_loss(self) -> float:
@@ -131,12 +122,7 @@ class LedgerWriter:
             self._last, self._former_hash = record, self._hash
             self._hash = _chain(self._hash, fields)
             content += fields + self._hash
-        try:
-            if not self._has_failed:
-                with open_to_write(self._path, "ab") as file:
-                    file.write(content)
-        except OSError as error:
-            self._warn(error)
+        self._write(self._path, bytes(content))
 
     def add_digests(self, digests: Mapping[str, int]) -> None:
         """Adds digests of all variables by path, after the last record's step, which has their sum.
@@ -148,21 +134,29 @@ class LedgerWriter:
         self._last = self._last._replace(variables=sum(digests.values()) % MODULUS)
         fields = _FIELDS.pack(*self._last)
         self._hash = _chain(self._former_hash, fields)
-        try:
-            if not self._has_failed:
-                with open_to_write(self._variables, "ab") as file:
-                    file.write(format_digests(self._last.step, digests))
-                with open_to_write(self._path, "rb+") as file:
-                    file.seek(-_SIZE, os.SEEK_END)
-                    file.write(fields + self._hash)
-        except OSError as error:
-            self._warn(error)
+        self._write(self._variables, format_digests(self._last.step, digests))
+        self._write(self._path, fields + self._hash, replaces_last=True)
 
     def sync(self) -> None:
         """Forces the records to the disk, as for a checkpoint that follows."""
+        self._write(self._path, b"", syncs=True)
+
+    def _write(
+        self,
+        path: pathlib.Path,
+        content: bytes,
+        *,
+        replaces_last: bool = False,
+        syncs: bool = False,
+    ) -> None:
+        if self._has_failed:
+            return
         try:
-            if not self._has_failed:
-                with open_to_write(self._path, "ab") as file:
+            with open_to_write(path, "rb+" if replaces_last else "ab") as file:
+                if replaces_last:
+                    file.seek(-_SIZE, os.SEEK_END)
+                file.write(content)
+                if syncs:
                     os.fsync(file.fileno())
         except OSError as error:
             self._warn(error)

@@ -16,7 +16,7 @@ _DIGEST_EVERY = 1000
 
 
 class Ledger(Hook):
-    """Writes the ledger of a run, in the first process; see `rundir.ledger`."""
+    """Writes the ledger of a run, in the first process; see `audit.ledger`."""
 
     cause = "ledger"
     reads_digests = True

@@ -72,17 +72,13 @@ class RunLedger(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LedgerComparison:
-    """Of the steps that both ledgers have.
+    """Of the steps that both ledgers have."""
 
-    Attributes:
-      steps: their number.
-      is_exact: whether bits were compared; otherwise losses and norms are equal within `TOLERANCE`,
-        and digests of variables after the first step are not compared.
-      largest: the largest relative difference of a loss or a gradient norm up to `difference`.
-    """
-
-    steps: int
+    steps: int  # their number
+    # whether bits were compared; otherwise losses and norms are equal within `TOLERANCE`, and
+    # digests of variables after the first step are not compared
     is_exact: bool
+    # the largest relative difference of a loss or a gradient norm up to `difference`
     largest: float
     difference: Difference | None
 
@@ -99,8 +95,9 @@ def compare_ledgers(a: RunLedger, b: RunLedger, *, exact: bool) -> LedgerCompari
         if difference is not None:
             break
     if difference is not None and difference.what in (INITIAL_VALUES, VARIABLES):
-        paths = _differing(*(x.variables.get(difference.step, {}) for x in (a, b)))
-        difference = difference._replace(variables=paths)
+        old, new = (x.variables.get(difference.step, {}) for x in (a, b))
+        paths = (path for path in dict.fromkeys([*old, *new]) if old.get(path) != new.get(path))
+        difference = difference._replace(variables=tuple(paths))
     return LedgerComparison(len([step for step in common if step]), exact, largest, difference)
 
 
@@ -145,7 +142,3 @@ def _differences(a: LedgerRecord, b: LedgerRecord, *, exact: bool) -> Iterator[D
             yield Difference(step, what, f"{values[0]:.9g}", f"{values[1]:.9g}")
     if exact and a.variables and b.variables and a.variables != b.variables:
         yield Difference(step, VARIABLES, *digests)
-
-
-def _differing(a: Mapping[str, int], b: Mapping[str, int]) -> tuple[str, ...]:
-    return tuple(path for path in dict.fromkeys([*a, *b]) if a.get(path) != b.get(path))

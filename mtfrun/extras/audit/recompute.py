@@ -12,8 +12,7 @@ from mtfrun.errors import InputError
 from mtfrun.experiment import Training
 from mtfrun.experiment.training import load_base_of_adapters
 from mtfrun.extras.audit.replay import newest_good, train_again
-from mtfrun.extras.audit.verify import Fault
-from mtfrun.extras.audit.verify.first_difference import Deviation, deviation
+from mtfrun.extras.audit.verify.first_difference import Deviation, Fault, deviation
 from mtfrun.extras.audit.verify.layer_records import Named
 from mtfrun.extras.audit.verify.observation import set_values
 from mtfrun.extras.audit.verify.probe import (
@@ -29,16 +28,11 @@ _TOLERANCE = 1e-4
 
 @dataclasses.dataclass(frozen=True)
 class RecomputedStep:
-    """What differs when a step is computed again in two configurations.
-
-    Attributes:
-      variables: those that differ before the step, by path.
-      at_fault: the first layer that differs, the variable whose gradient differs, or the update,
-        with the variables of the first run in both.
-    """
+    """What differs when a step is computed again in two configurations."""
 
     step: int
-    variables: dict[str, Deviation]
+    variables: dict[str, Deviation]  # differences before the step, by path
+    # the first layer, gradient or update that differs, with equal variables in both
     at_fault: Fault | None
 
     def lines(self) -> list[str]:

@@ -30,13 +30,9 @@ from mtfrun.training import CheckpointOptions
 
 @dataclasses.dataclass(frozen=True)
 class Replay(LedgerComparison):
-    """Steps of a run (a), computed again (b).
+    """Steps of a run (a), computed again (b)."""
 
-    Attributes:
-      start: the step of the checkpoint from which they were computed; 0 for the initial values.
-    """
-
-    start: int
+    start: int  # the step of the checkpoint from which they were computed; 0 for the initial values
 
     def describe(self) -> str:
         """Returns a line."""

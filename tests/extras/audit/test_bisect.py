@@ -35,60 +35,35 @@ def test_equal_runs_have_no_difference(tmp_path: pathlib.Path) -> None:
     assert result.as_json()["last_steps"] == [8, 6]
 
 
+THREADS, NORMALIZATION = "number of threads", "mtfrun.layers.norms.normalization"
+ACTIONS = with_setting(RECORD, "actions = ()", "actions = [@mine.Hook()]")
+BETA = {**RECORD["hyperparameters"]["given"], "optim.Adam.beta1": "0"}
+NORMS = {"gradient_norm": NORM}
+
+
 @pytest.mark.parametrize(
     ("record", "fields", "what", "kind", "name"),
     [
         (changed(RECORD, "seed", 8), {"key": 5, "batch": 5}, "batch", "randomness (seed)", "seed"),
         (OTHER_DATA, {"batch": 5}, "batch", "data", "texts: TextFiles"),
         (RECORD, {"batch": 5}, "batch", "data", None),
-        (_rate("EPSILON"), {"loss": LOSS}, "loss", "configuration", "EPSILON"),
-        (
-            changed(RECORD, GIVEN, {**RECORD["hyperparameters"]["given"], "optim.Adam.beta1": "0"}),
-            {"gradient_norm": NORM},
-            "gradient norm",
-            "configuration",
-            "optim.Adam.beta1",
-        ),
-        (
-            changed(RECORD, "versions/tensorflow", "2.22.0"),
-            {"loss": LOSS},
-            "loss",
-            "versions",
-            "tensorflow",
-        ),
-        (
-            changed(RECORD, "modules/mtfrun.layers.norms.normalization", "c" * 64),
-            {"loss": LOSS},
-            "loss",
-            "code",
-            "mtfrun.layers.norms.normalization",
-        ),
-        (changed(RECORD, "modules/mine", "c" * 64), {"loss": LOSS}, "loss", "code", "mine"),
-        (changed(RECORD, "threads", 1), {"loss": LOSS}, "loss", "number of threads", "threads"),
-        (
-            changed(RECORD, "environment/OMP_NUM_THREADS", "1"),
-            {"loss": LOSS},
-            "loss",
-            "number of threads",
-            "OMP_NUM_THREADS",
-        ),
-        (
-            changed(RECORD, "environment/TF_ENABLE_ONEDNN_OPTS", "0"),
-            {"loss": LOSS},
-            "loss",
-            "environment",
-            "TF_ENABLE_ONEDNN_OPTS",
-        ),
-        (changed(RECORD, "processor", "b"), {"loss": LOSS}, "loss", "machine", "processor"),
-        (
-            with_setting(RECORD, "actions = ()", "actions = [@mine.Hook()]"),
-            {"loss": LOSS},
-            "loss",
-            "actions",
-            "experiment.Training.actions",
-        ),
-        (RECORD, {"loss": LOSS}, "loss", "code", None),
+        (changed(RECORD, GIVEN, BETA), NORMS, "gradient norm", "configuration", "optim.Adam.beta1"),
         (RECORD, {"key": 1}, "random key", "randomness (seed)", None),
+        *(
+            (record, {"loss": LOSS}, "loss", kind, name)
+            for record, kind, name in (
+                (_rate("EPSILON"), "configuration", "EPSILON"),
+                (changed(RECORD, "versions/tensorflow", "2.22.0"), "versions", "tensorflow"),
+                (changed(RECORD, f"modules/{NORMALIZATION}", "c" * 64), "code", NORMALIZATION),
+                (changed(RECORD, "modules/mine", "c" * 64), "code", "mine"),
+                (changed(RECORD, "threads", 1), THREADS, "threads"),
+                (changed(RECORD, "environment/OMP_NUM_THREADS", "1"), THREADS, "OMP_NUM_THREADS"),
+                (changed(RECORD, "environment/TF_X", "0"), "environment", "TF_X"),
+                (changed(RECORD, "processor", "b"), "machine", "processor"),
+                (ACTIONS, "actions", "experiment.Training.actions"),
+                (RECORD, "code", None),
+            )
+        ),
     ],
 )
 def test_the_first_step_and_the_cause_are_named(

@@ -17,8 +17,8 @@ from tests.models import models_of_widths
 from tests.models.models_of_widths import ModelOfWidth
 
 STEPS = 4
-# Exponents of a power law over two widths, and over all: the wider, the closer to 0.
-QUICK_TOLERANCE, TOLERANCE = 0.2, 0.15
+# The largest exponent of a power law over all widths.
+TOLERANCE = 0.15
 WIDTHS, FILTERS = (64, 128, 256, 512, 1024), (8, 16, 32, 64)
 OPTIMIZERS: Mapping[str, Callable[[], optim.Optimizer]] = {
     "Adafactor": lambda: optim.Adafactor(0.1, min_dim_size_to_factor=None),
@@ -60,22 +60,11 @@ def _shapes(model: mtf.Module) -> list[mtf.Shape]:
     return [variable.shape for variable in model.named_variables().values()]
 
 
-@pytest.mark.slow
-def test_two_widths_of_a_transformer_drift_but_not_with_mup() -> None:
-    model, widths = models_of_widths.one_block, (64, 256)
-    plain = _drifts(model, "Adam", widths, with_mup=False)
-    assert max(drift.slope for drift in plain.values()) > 2 * QUICK_TOLERANCE
-    for drift in _drifts(model, "Adam", widths, with_mup=True).values():
-        assert not drift.exceeds(QUICK_TOLERANCE), drift
-
-
 KINDS: Sequence[tuple[ModelOfWidth, str, tuple[int, ...]]] = [
     *((models_of_widths.language_model, name, WIDTHS) for name in OPTIMIZERS),
     *((models_of_widths.language_model_of_large_heads, name, WIDTHS) for name in OPTIMIZERS),
-    (models_of_widths.factorised_embedding, "Adafactor", WIDTHS),
     (models_of_widths.factorised_embedding, "Adam", WIDTHS),
     (models_of_widths.mixture, "Adafactor", WIDTHS),
-    (models_of_widths.mixture, "Adam", WIDTHS),
     (models_of_widths.own_layer, "Adafactor", WIDTHS),
     (models_of_widths.resnet_20, "Momentum", FILTERS),
     (models_of_widths.resnet_20, "Adam", FILTERS),

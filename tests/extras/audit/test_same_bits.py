@@ -35,7 +35,7 @@ RUNS = {
     ],
 }
 # (processes, devices)
-MESHES = [(1, 2), (1, 4), (1, 8), (2, 2), (2, 8), (4, 4)]
+MESHES = [(1, 2), (1, 8), (2, 8), (4, 4)]
 CASES = [
     *((name, *mesh) for name in RUNS if name != TWO_LEVELS for mesh in MESHES),
     (TWO_LEVELS, 1, 4),  # takes minutes to compile for 8 devices

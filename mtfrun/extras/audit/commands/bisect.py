@@ -24,16 +24,13 @@ Finds the first step at which two trainings part, what parts there, and the like
 Compares the ledgers of two run directories step by step: the initial values, and of every step the
 batch, the random key, the loss, the gradient norm and, where there are digests, all variables. The
 first of these that differs is named; then what differs in the records of the commands that trained
-the runs when they computed that step. What explains the first difference comes first: sizes and
-the seed explain initial values, the optimizer what differs after an update. The rest may act later,
-or is without effect, such as other data to evaluate. If texts differ, the document and the row of
-the batch are named. On different meshes, layouts or numbers of processes losses and norms are equal
-within 0.001 of their size.
+the runs, the likely cause first. The rest may act later, or is without effect. If texts differ, the
+document and the row of the batch are named. On different meshes, layouts or numbers of processes
+losses and norms are equal within 0.001 of their size.
 
 With --recompute the step is computed again in both configurations, from the nearest checkpoints
-before it: the variables that differ before the step are named, and the first layer whose output
-differs, or its gradient, though the variables of A are in both; with the line of its code. The
-runs' modules must be allowed, also to name documents: --gin_allow_imports.
+before it, to name the variables that differ before the step, and the first layer that differs with
+equal variables. The runs' modules must be allowed: --gin_allow_imports.
 
 Exit code 5 if the runs differ. `mtfrun audit ledger` prints a ledger, `mtfrun audit replay`
 computes steps again."""

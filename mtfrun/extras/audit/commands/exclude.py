@@ -33,12 +33,13 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check(flags: argparse.Namespace) -> None:
     check_names(flags, "from_run", "hashes")
-    if flags.from_run is None:
-        raise InputError("audit exclude needs the run to begin with: --from_run=/tmp/run")
-    if flags.hashes is None:
-        raise InputError("audit exclude needs documents: --hashes=12-0123456789abcdef")
-    if flags.model_dir is None:
-        raise InputError("audit exclude needs a directory for the run: --model_dir=/tmp/excluded")
+    for name, words, example in (
+        ("from_run", "the run to begin with", "/tmp/run"),
+        ("hashes", "documents", "12-0123456789abcdef"),
+        ("model_dir", "a directory for the run", "/tmp/excluded"),
+    ):
+        if getattr(flags, name) is None:
+            raise InputError(f"audit exclude needs {words}: --{name}={example}")
     flags.gin_file = flags.gin_file or [str(pathlib.Path(flags.from_run, "config.gin"))]
     text = flags.hashes
     if pathlib.Path(text).is_file():

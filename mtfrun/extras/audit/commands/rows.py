@@ -34,22 +34,17 @@ Shows the batch that a run has read at a step, or the steps that have read a tex
   mtfrun audit rows --model_dir=/tmp/run --document=4213 --json
 
 With --step: the rows of the batch that the run has read, or will read, as `mtfrun data show` prints
-them. The order of the data is a function of the seed and the step: nothing of the run is read but
-its configuration, the position of its newest checkpoint, and its ledger, with whose digest of the
-batch that of these rows is compared. Exit code 5 if the digests differ: then the texts, the batch
-size or the code are not those of the run.
+them, made again from the configuration. Exit code 5 if the batch's digest is not the one in the
+run's ledger: then the texts, the batch size or the code are not those of the run.
 
-With a text: the documents that contain it, and where the run read them. It looks in the training
-split's cache of ids, and reads nothing else of the data. A document is found if a text of it
-contains this one as the vocabulary writes it, wherever it is divided into tokens; case and spaces
-count, unless the vocabulary ignores them. --document is the number of a document, from 1; empty
-documents do not count.
+With a text: the documents of the training split that contain it as the vocabulary writes it; case
+and spaces count, unless the vocabulary ignores them. --document is the number of a document, from
+1; empty documents do not count.
 
 For every document it prints its hash, by which `mtfrun audit exclude` leaves it out, its number,
 its texts, and the steps that have read it, each with the row and segment of the batch; then the
-steps to come until the last one of the run. A document that is longer than a row is read in
-several. In rows of an objective, such as span corruption, documents have no segments. --json prints
-a line for each document, with all steps. Exit code 5 if there is no document."""
+steps to come until the last one of the run. --json prints a line for each document, with all steps.
+Exit code 5 if there is no document."""
 
 _BATCH = ("rows", "tokens", "html")
 
@@ -133,13 +128,14 @@ def _compare(run: RunDirectory, step: int, digest: int) -> tuple[str, bool]:
 
 
 def _show_documents(flags: argparse.Namespace, run: RunDirectory) -> int:
-    from mtfrun.extras.audit.exposures import Query, find_exposed
+    from mtfrun.extras.audit.exposures import find_exposed
 
     hashes = flags.hashes.split(",") if flags.hashes else ()
     numbers = () if flags.document is None else (flags.document,)
-    number = 0
-    query = Query(_text(flags), hashes, numbers, flags.most)
-    for document in find_exposed(configured_data(flags), run, query):
+    number, configured = 0, configured_data(flags)
+    for document in find_exposed(
+        configured, run, flags.most, text=_text(flags), hashes=hashes, numbers=numbers
+    ):
         number += 1
         if flags.json:
             print_lines(json.dumps(document.fields(), ensure_ascii=False))

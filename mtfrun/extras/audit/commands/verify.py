@@ -20,7 +20,7 @@ from mtfrun.errors import ExitCode, InputError
 if TYPE_CHECKING:
     from mtfrun.configuration.statements import Binding
     from mtfrun.experiment import Training
-    from mtfrun.extras.audit.verify import Observation
+    from mtfrun.extras.audit.verify.observation import Observation
 
 _DESCRIPTION = """\
 Trains a few steps on meshes and on one device, and shows the largest differences.
@@ -30,19 +30,16 @@ Trains a few steps on meshes and on one device, and shows the largest difference
   mtfrun audit verify --gin_file=my.gin --mesh=data:2,model:2 --layout='batch:data;d_ff:model' \\
                                         --mesh=all:4 --layout='batch:all'
 
-A mesh changes no number but for rounding. This checks it for a configuration, and for models,
-layers and optimizers of yours: the initial values; the loss and the gradients of every step; the
-optimizer's updates from equal gradients; metrics and logits of an evaluation before training and
-after the last step, and the decodes after it. Every step starts from the values of one device, so
-that a difference shows the step that causes it. If one is above --tolerance, the exit code is 5,
-and the variables are listed in the order in which they are computed, behind what is at fault: the
-first layer whose output differs, or whose output has the same gradient while its input has not, and
-the line of its code with the operation at fault; or the line of an optimizer.
+A mesh changes no number but for rounding. This checks it for a configuration, with your own
+classes: the initial values; the loss and the gradients of every step; the optimizer's updates;
+metrics, logits and decodes. Every step starts from the values of one device, so that a difference
+shows the step that causes it. If one is above --tolerance, the exit code is 5, and the variables
+are listed in the order in which they are computed, behind the first layer whose output or gradient
+differs, and the line of the operation at fault; or the line of an optimizer.
 
 Without --mesh the mesh is the configuration's. --layout belongs to the --mesh before it, by default
 it is the configuration's. Devices that the machine lacks are simulated on its CPU, if it has no
-accelerator; --cpu simulates them in any case. Nothing is written, and of checkpoints only
---gin.INIT_CHECKPOINT is read.
+accelerator; --cpu simulates them in any case. Nothing is written.
 
 Differences are relative to the largest entry of a variable's gradient, or to an entry of an update.
 With float32 they are about 0.000001; with bfloat16 choose --tolerance=0.05, or use
@@ -88,10 +85,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _check(flags: argparse.Namespace) -> None:
     require_gin_files(flags)
     if flags.model_dir is not None:
-        raise InputError(
-            "audit verify uses no run: leave --model_dir out; to begin with the values of a "
-            "checkpoint, set --gin.INIT_CHECKPOINT"
-        )
+        raise InputError("audit verify uses no run: write --gin.INIT_CHECKPOINT for --model_dir")
     check_least(flags, 1, "steps", "decode_length")
     check_least(flags, 0, "decodes")
     for mesh in flags.meshes:
@@ -103,7 +97,8 @@ def _check(flags: argparse.Namespace) -> None:
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun import mtf
     from mtfrun.configuration import config
-    from mtfrun.extras.audit.verify import as_json, as_lines, compare, find_fault, reference_lines
+    from mtfrun.extras.audit.verify.comparison import as_json, as_lines, compare, reference_lines
+    from mtfrun.extras.audit.verify.probe import find_fault
 
     bindings = settings_of(flags).parse()
     config.override(mtf.Mesh)  # gin knows the class from now on, if it did not
@@ -145,10 +140,7 @@ def _set_up_devices(meshes: Sequence[MeshFlags], flags: argparse.Namespace) -> N
 
     largest = max(meshes, key=lambda mesh: mtf.convert_to_shape(mesh.shape).size)
     if mtf.convert_to_shape(largest.shape).size == 1:
-        raise InputError(
-            f"the mesh {largest.shape} is one device: name one to compare with it, "
-            "--mesh=data:2,model:2"
-        )
+        raise InputError(f"the mesh {largest.shape} is one device: add --mesh=data:2,model:2")
     if flags.cpu:
         mtf.Mesh(devices=["CPU:0"])  # hides accelerators
     _bind(largest, flags)
@@ -171,7 +163,7 @@ def _build(mesh: MeshFlags, flags: argparse.Namespace, bindings: Sequence[Bindin
     _bind(mesh, flags)
     training = build_training(bindings)
     if training.experiment.mesh.shape != mtf.convert_to_shape(mesh.shape):
-        raise InputError("Experiment.mesh must be @mtf.Mesh(), whose shape verify sets")
+        raise InputError("Experiment.mesh must be @mtf.Mesh(): audit verify sets its shape")
     return training
 
 
@@ -181,7 +173,7 @@ def _observe(
     bindings: Sequence[Binding],
     expected: Observation | None = None,
 ) -> Observation:
-    from mtfrun.extras.audit.verify import FirstRows, observe
+    from mtfrun.extras.audit.verify.observation import FirstRows, observe
 
     training = _build(mesh, flags, bindings)
     experiment = training.experiment

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mtfrun.errors import shorten
-from mtfrun.experiment import Record
 from mtfrun.extras.audit.verify.first_difference import (
     LIKE_INFINITY,
     LONGEST_VALUE,
@@ -90,34 +89,29 @@ def compare(here: Observation, expected: Observation, tolerance: float) -> Compa
     file.
     """
     differences = [
-        *_of_values(here, expected),
-        *_of_losses(here, expected),
-        *_of_gradients(here, expected),
+        *_of_arrays(here, expected),
         *_of_updates(here.averages, expected.averages, least_share=1.0),
         *_of_updates(here.updated, expected.updated, least_share=_LEAST_SHARE_OF_UPDATE),
         *_of_evaluations(here, expected),
-        *_of_decodes(here.decodes, expected.decodes, len(expected.losses)),
     ]
+    for i, (record, expected_record) in enumerate(zip(here.decodes, expected.decodes, strict=True)):
+        fields = record.fields, expected_record.fields
+        of_decode = _of_json(*fields, f"{i + 1}", len(expected.losses))
+        differences.append(max(of_decode, key=lambda difference: difference.relative))
     return Comparison(differences, tolerance)
 
 
-def _of_values(here: Observation, expected: Observation) -> Iterator[Difference]:
-    values_here = {**here.averages[0], **here.updated[0]}
+def _of_arrays(here: Observation, expected: Observation) -> Iterator[Difference]:
+    """Yields differences of initial values, losses and gradients."""
+    values = {**here.averages[0], **here.updated[0]}
     for path, value in {**expected.averages[0], **expected.updated[0]}.items():
-        yield _difference(INITIAL_VALUES, 0, path, values_here[path], value, largest_size(value))
-
-
-def _of_losses(here: Observation, expected: Observation) -> Iterator[Difference]:
+        yield _difference(INITIAL_VALUES, 0, path, values[path], value, largest_size(value))
     for name in expected.losses[0]:
-        scale = max(abs(losses[name]) for losses in expected.losses)
-        for step, (losses, expected_losses) in enumerate(
-            zip(here.losses, expected.losses, strict=True), 1
-        ):
-            value, expected_value = np.array(losses[name]), np.array(expected_losses[name])
-            yield _difference(LOSS, step, name, value, expected_value, scale)
-
-
-def _of_gradients(here: Observation, expected: Observation) -> Iterator[Difference]:
+        losses, expected_losses = ([x[name] for x in run.losses] for run in (here, expected))
+        scale = max(map(abs, expected_losses))
+        for step, pair in enumerate(zip(losses, expected_losses, strict=True), 1):
+            loss, expected_loss = map(np.array, pair)
+            yield _difference(LOSS, step, name, loss, expected_loss, scale)
     for i, gradients in enumerate(expected.gradients):
         least = _LEAST_SHARE_OF_ALL * max(map(largest_size, gradients.values()), default=0.0)
         for path, gradient in reversed(list(gradients.items())):
@@ -156,16 +150,6 @@ def _of_evaluations(here: Observation, expected: Observation) -> Iterator[Differ
         if logits is not None and logits_here is not None:
             scale = largest_size(logits[np.abs(logits) < LIKE_INFINITY])
             yield _difference(EVALUATION, step, "logits", logits_here, logits, scale)
-
-
-def _of_decodes(
-    here: Sequence[Record], expected: Sequence[Record], step: int
-) -> Iterator[Difference]:
-    for number, (record, expected_record) in enumerate(zip(here, expected, strict=True), 1):
-        yield max(
-            _of_json(record.fields, expected_record.fields, f"{number}", step),
-            key=lambda difference: difference.relative,
-        )
 
 
 def _of_json(here: Any, expected: Any, name: str, step: int) -> Iterator[Difference]:

@@ -42,20 +42,13 @@ class Deviation(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """The module at fault: its output or gradient differs though its input does not.
+    """The module at fault: its output or gradient differs though its input does not."""
 
-    Attributes:
-      what: `OUTPUT`, `GRADIENT`, `UPDATE`, or what else is computed.
-      path: path of the module, "" for the model itself, or of a variable.
-      name: name of its class, or "variable".
-      line: the line that calls the first operation that differs, "" if none is known.
-    """
-
-    what: str
-    path: str
-    name: str
+    what: str  # `OUTPUT`, `GRADIENT`, `UPDATE`, or what else is computed
+    path: str  # path of the module, "" for the model itself, or of a variable
+    name: str  # name of its class, or "variable"
     deviation: Deviation
-    line: str = ""
+    line: str = ""  # the line that calls the first operation that differs, "" if none is known
 
     def lines(self) -> list[str]:
         """Returns "the output of Dense block/dense differs by ...", and the operation's line."""
@@ -73,7 +66,7 @@ class Fault(NamedTuple):
 def deviation(here: Named, expected: Named, least: float = 0.0) -> Deviation:
     """Returns the largest difference; relative to `least` if all entries are smaller."""
     if here.value.shape != expected.value.shape:
-        return Deviation(math.inf, "", *(f"shape {_shape(x)}" for x in (here, expected)))
+        return Deviation(math.inf, "", f"shape {here.shape}", f"shape {expected.shape}")
     usual = np.isfinite(here.value) & (np.abs(expected.value) < LIKE_INFINITY)
     scale = max(largest_size(expected.value[usual]), least)
     return largest_deviation(here.value, expected.value, scale, place=expected.place)
@@ -192,8 +185,3 @@ def _pairs(
         alike = remaining.get(key(call))
         if alike:
             yield alike.pop(0), call
-
-
-def _shape(x: Named) -> str:
-    sizes = (f"{d}:{size}" for d, size in zip(x.dims, x.value.shape, strict=True))
-    return f"{{{', '.join(sizes)}}}"

@@ -71,6 +71,12 @@ class Named(NamedTuple):
     value: np.ndarray
     dims: tuple[str, ...]
 
+    @property
+    def shape(self) -> str:
+        """Such as "{batch:4, length:2}"."""
+        sizes = (f"{d}:{size}" for d, size in zip(self.dims, self.value.shape, strict=True))
+        return f"{{{', '.join(sizes)}}}"
+
     def place(self, index: Sequence[int]) -> str:
         """Returns such as "batch 3, length 0"."""
         return ", ".join(f"{d} {i}" for d, i in zip(self.dims, index, strict=True))
@@ -89,20 +95,14 @@ class LayerCall(NamedTuple):
 
 
 class OperationCall(NamedTuple):
-    """The result of an operation of `mtf`.
+    """The result of an operation of `mtf`."""
 
-    Attributes:
-      line: the line that calls it, such as "my_layers.py:12: y = mtf.relu(x)".
-      number: number of the call on this line.
-      operands: indices of the operations whose results it takes, `MODULE_INPUT` for the module's.
-      of_output: the gradient of the loss by the result, or None.
-    """
-
-    line: str
-    number: int
+    line: str  # the line that calls it, such as "my_layers.py:12: y = mtf.relu(x)"
+    number: int  # number of the call on this line
+    # indices of the operations whose results it takes, `MODULE_INPUT` for the module's
     operands: Sequence[int]
     output: Named
-    of_output: Named | None
+    of_output: Named | None  # the gradient of the loss by the result, or None
 
 
 @dataclasses.dataclass

@@ -153,7 +153,9 @@ def observe(
                 evaluations[0] = _evaluate(state.model, batch)
             record = mtf.to_numpy(train_steps(batch, one))
             metrics = {**record.metrics, OBJECTIVE: record.objective}
-            losses.append({n: _mean(*metrics[n]) for n in (_LOSS, OBJECTIVE) if n in metrics})
+            sums = {name: x for name, x in metrics.items() if name in (_LOSS, OBJECTIVE)}
+            # A batch that is all padding has no weight.
+            losses.append({n: float(x[0][0] / (x[1][0] or 1.0)) for n, x in sums.items()})
             gradients.append({path: x[0] for path, x in record.gradients.items()})
             values.append(mtf.to_numpy(averages))
             if expected is not None:
@@ -227,11 +229,6 @@ def _evaluate(model: Model, features: Mapping[str, mtf.Tensor]) -> Evaluated:
         return Evaluated(sums, mtf.to_numpy(logits(features)))
     except InputError:
         return Evaluated(sums, None)
-
-
-def _mean(total: np.ndarray, weight: np.ndarray) -> float:
-    """Returns total / weight of the first step; 0 for a batch that is all padding."""
-    return float(total[0] / weight[0]) if weight[0] else 0.0
 
 
 def _decodes(training: Training, inputs: FirstRows | None) -> tuple[Sequence[Record], str]:

@@ -49,17 +49,12 @@ from mtfrun.training.microbatches import Features, Gradients, loss_and_gradients
 
 @dataclasses.dataclass
 class Probe:
-    """The step `step`, counted from 1, of a training that has its values before the step.
-
-    Attributes:
-      features: the step's batch, {batch, ...}.
-      is_training: whether layers are called as in training, or in an evaluation.
-    """
+    """The step `step`, counted from 1, of a training that has its values before the step."""
 
     training: Training
-    features: Features
+    features: Features  # the step's batch, {batch, ...}
     step: int
-    is_training: bool = True
+    is_training: bool = True  # whether layers are called as in training, or in an evaluation
 
     @property
     def _key(self) -> mtf.Key:

@@ -32,19 +32,12 @@ class Size(NamedTuple):
 
 
 class Drift(NamedTuple):
-    """The output of a module in models of several widths.
-
-    Attributes:
-      path: the module's path.
-      sizes: sizes at the widths, in order.
-      slope: the exponent of the width with which the size grows.
-      slope_of_change: the exponent of its change.
-    """
+    """The output of a module in models of several widths."""
 
     path: str
-    sizes: Sequence[float]
-    slope: float
-    slope_of_change: float
+    sizes: Sequence[float]  # sizes at the widths, in order
+    slope: float  # the exponent of the width with which the size grows
+    slope_of_change: float  # the exponent of its change
 
     def exceeds(self, tolerance: float) -> bool:
         """Whether the size or its change grows, or the change falls by twice the tolerance.

@@ -35,24 +35,6 @@ def _wrong_layer(folder: pathlib.Path, layer: str = "WrongLayer") -> list[str]:
     return [_file(folder, TRANSFORMER_CONFIG + layers), *SIZES, "--steps=1", "--decodes=0"]
 
 
-# Of the wrong classes only a loss is tested by default.
-@pytest.mark.slow
-def test_a_layer_with_a_wrong_gradient_is_found(tmp_path: pathlib.Path) -> None:
-    process = mtfrun_here("audit", "verify", *_wrong_layer(tmp_path), MESH)
-    assert process.returncode == ExitCode.NOT_EQUAL, process.stderr.decode()
-    reference, mesh = process.stdout.decode().split("\n\n")
-    assert reference.startswith("one device      CPU:0\nlosses          ")
-    assert mesh.startswith("mesh data:2,model:2 on CPU:0..3 (simulated)\n  layout          batch:")
-    assert "\n  initial values  0\n" in mesh
-    heading, listed = mesh.split("computation:\n")
-    assert heading.endswith("\n  NOT equal within 0.0001, in the order of the ")
-    gradients = [line for line in listed.splitlines() if "  gradients  " in line]
-    # Its own gradients are right; those of the layer before it come through it, and are doubled.
-    assert "/wrong_layer/norm/scale " in gradients[0]
-    assert not [line for line in gradients if "/wrong_layer/layer/" in line]
-    assert [line for line in gradients if "/self_attention/layer/attention/query [" in line]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("layer", "what", "line"),
@@ -166,9 +148,3 @@ def test_flags_that_cannot_be_used_are_an_error_of_one_line(
 ) -> None:
     line = error_line(mtfrun_here("audit", "verify", *tiny_experiment(tmp_path), *flags))
     assert line.startswith("mtfrun: error: ") and expected in line
-
-
-def test_a_configuration_is_needed() -> None:
-    assert "audit verify needs a configuration: --gin_file=" in error_line(
-        mtfrun_here("audit", "verify")
-    )

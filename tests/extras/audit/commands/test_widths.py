@@ -32,13 +32,6 @@ def test_a_dimension_that_grows_and_is_not_named_is_printed() -> None:
     assert "not in BASE_SIZES: heads" in process.stdout.decode().splitlines()
 
 
-@pytest.mark.slow
-def test_base_sizes_of_all_names_let_nothing_drift() -> None:
-    base = "--gin.BASE_SIZES={'d_model': 64, 'd_ff': 128, 'heads': 2}"
-    process = mtfrun_here("audit", "widths", *MODEL, base)
-    assert process.returncode == 0, process.stdout.decode() + process.stderr.decode()
-
-
 def test_flags_that_cannot_be_used_are_one_line() -> None:
     for flags, problem in (
         (["--gin.D_MODEL=64"], "there is one width only: give flags several values"),

@@ -10,7 +10,6 @@ import pytest
 
 from mtfrun.experiment import Record
 from mtfrun.experiment.model_metrics import Sums
-from mtfrun.extras.audit.verify import Comparison, Observation, compare
 from mtfrun.extras.audit.verify.comparison import (
     DECODES,
     EVALUATION,
@@ -18,6 +17,8 @@ from mtfrun.extras.audit.verify.comparison import (
     INITIAL_VALUES,
     LOSS,
     UPDATES,
+    Comparison,
+    compare,
 )
 from mtfrun.extras.audit.verify.first_difference import (
     GRADIENT,
@@ -26,7 +27,7 @@ from mtfrun.extras.audit.verify.first_difference import (
     first_operation,
 )
 from mtfrun.extras.audit.verify.layer_records import MODULE_INPUT, LayerCall, Named, OperationCall
-from mtfrun.extras.audit.verify.observation import Evaluated
+from mtfrun.extras.audit.verify.observation import Evaluated, Observation
 
 TOLERANCE = 1e-4
 Arrays = Mapping[str, Sequence[float]]
@@ -86,22 +87,11 @@ def kinds(comparison: Comparison) -> list[str]:
     return [difference.kind for difference in comparison.above]
 
 
-def test_equal_observations_have_no_difference() -> None:
-    comparison = of_gradient([1.0, -2.0], [1.0, -2.0], b=3.0)
-    assert not comparison.above
-    assert all(difference.relative == 0.0 for difference in comparison.differences)
-
-
 def test_the_largest_difference_is_relative_to_the_largest_entry_and_has_its_place() -> None:
     comparison = of_gradient([1.0, -2.5, 0.1], [1.0, -2.0, 0.0])
     (difference,) = comparison.above
     assert difference == (GRADIENTS, 1, "a", 0.25, "[1]", "-2.5", "-2")
     assert comparison.largest(GRADIENTS) == difference
-
-
-def test_a_gradient_that_is_rounding_beside_the_others_is_compared_with_these() -> None:
-    assert not of_gradient([2e-8], [-1e-8], b=1.0).above
-    assert kinds(of_gradient([2e-2], [1e-2], b=1.0)) == [GRADIENTS]
 
 
 def test_the_gradient_of_a_key_bias_is_rounding() -> None:
@@ -134,9 +124,6 @@ def test_an_update_is_compared_entry_by_entry() -> None:
     assert kinds(of_update([0.1, 0.0010005], [0.1, 0.001], 0.0)) == [UPDATES]
     # One of 1 % of the largest may be the rounding of large numbers.
     assert not of_update([0.1, 1e-8], [0.1, -1e-8], 0.0).above
-
-
-def test_the_rounding_of_a_small_update_of_a_large_value_is_no_difference() -> None:
     unit = float(np.spacing(np.float32(1.0)))
     assert not of_update([3 * unit], [2 * unit]).above
     assert kinds(of_update([6 * unit], [2 * unit])) == [UPDATES]
@@ -287,17 +274,11 @@ def test_small_gradients_beside_large_ones_are_rounding() -> None:
 
 def test_the_first_operation_that_differs_is_at_fault() -> None:
     expected = [_operation("a.py:1: x", []), _operation("a.py:2: y", [0])]
-    here = [_operation("a.py:1: x", []), _operation("a.py:2: y", [0], OTHER)]
+    here = [_operation("a.py:1: x", []), _operation("a.py:2: y", [0], [1.0])]
     found = first_operation(here, expected, OUTPUT, TOLERANCE)
     assert found is not None and found[0] == "a.py:2: y"
-    assert first_operation(expected, expected, OUTPUT, TOLERANCE) is None
-
-
-def test_another_shape_is_a_difference_in_culprit() -> None:
-    expected = [_operation("a.py:1: x", [])]
-    found = first_operation([_operation("a.py:1: x", [], [1.0])], expected, OUTPUT, TOLERANCE)
-    assert found is not None
     assert str(found[1]) == "differs: shape {length:1}, not shape {length:2}"
+    assert first_operation(expected, expected, OUTPUT, TOLERANCE) is None
 
 
 def test_an_operation_whose_operand_has_another_gradient_is_at_fault() -> None:
