@@ -59,7 +59,7 @@ _UNRECORDED = (
 class Bisection:
     """The comparison of two runs."""
 
-    a: str  # both: the directories
+    a: str  # the directories
     b: str
     last: tuple[int, int]  # the last steps of their ledgers
     comparison: LedgerComparison

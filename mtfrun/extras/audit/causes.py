@@ -237,7 +237,6 @@ def causes_in_programs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[C
 
 
 def _of_records(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[Cause, set[str]]:
-    """Returns the causes outside of the configuration, and their effects."""
     is_same = all(old.get(name) == new.get(name) for name in _MESH)
     has_evaluation = "evaluation" in old and "evaluation" in new  # not before it was recorded
     data = [{"data": _short_paths(record.get("data"))} for record in (old, new)]
@@ -350,7 +349,6 @@ def _acts_of_parameter(change: Change) -> str:
 
 
 def _macros_of(name: str, texts: Sequence[Mapping[str, str]]) -> Collection[str]:
-    """Returns the macros on which the value of a setting depends."""
     macros: dict[str, None] = {}
     pending = [name]
     while pending:

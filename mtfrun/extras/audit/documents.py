@@ -131,7 +131,6 @@ def _of_task(
     place: str,
     title: str,
 ) -> str:
-    """Returns a line on the first document of a task that differs, in the batch if it is there."""
     differing = _differing(*caches)
     numbers = [int(x[0]) if x.size else None for x in differing]
     is_paired = len(caches[_A]) == len(caches[_B])
@@ -187,7 +186,6 @@ def _differing(a: TokenCache, b: TokenCache) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _excerpts(a: str | None, b: str | None) -> str:
-    """Returns both texts from shortly before their first difference."""
     if a is None or b is None:
         return f"only in {'B' if a is None else 'A'}: {_excerpt(a or b or '', 0)}"
     same = _common(a, b)
@@ -195,13 +193,11 @@ def _excerpts(a: str | None, b: str | None) -> str:
 
 
 def _common(a: str, b: str) -> int:
-    """Returns the length of the common beginning."""
     pairs = enumerate(zip(a, b, strict=False))
     return next((i for i, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
 def _line(texts: Sequence[str | None], rows: Sequence[str]) -> str:
-    """Returns the first line of a document, or of a row, at which texts differ."""
     a, b = ((text or "").splitlines() for text in texts)
     part = ""
     if rows:

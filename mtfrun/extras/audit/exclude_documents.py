@@ -61,7 +61,6 @@ def _first_difference(prepared: Preparation, former: RunDirectory) -> int | None
 
 
 def _copy(prepared: Preparation, former: RunDirectory, step: int, run: RunDirectory) -> None:
-    """Copies a checkpoint, as one of the new run, and the ledger until there."""
     manifest = former.checkpoints().manifest(step)
     assert manifest is not None
     source, target = (pathlib.Path(x.path, CHECKPOINTS) for x in (former, run))

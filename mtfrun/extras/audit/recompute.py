@@ -93,7 +93,6 @@ def recompute(
 
 
 def _restore(training: Training, run: RunDirectory, step: int) -> None:
-    """Gives a training the variables of its run after a step, 0 for the initial values."""
     start = newest_good(run, step)
     if start < step:
         with tempfile.TemporaryDirectory() as name:

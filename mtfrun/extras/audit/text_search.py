@@ -90,7 +90,6 @@ def _documents(
 
 
 def _places(tokens: np.ndarray, writing: _Writing, pattern: bytes) -> Iterator[int]:
-    """Yields the index of each id with which the pattern begins, ascending."""
     for begin in range(0, tokens.size, _TOKENS_PER_STEP):
         # At most one id for each byte of the pattern writes it.
         data, starts = writing.write(tokens[begin : begin + _TOKENS_PER_STEP + len(pattern)])

@@ -197,7 +197,6 @@ def _roots(operations: Iterable[Operation]) -> dict[Value, Value]:
 def _last_reads(
     operations: Sequence[Operation], results: Iterable[Value], roots: Mapping[Value, Value]
 ) -> dict[Value, int]:
-    """Returns the position of the last operation that reads each value; the end for results."""
     last: dict[Value, int] = {}
     for position, operation in enumerate(operations):
         for value in operation.reads():

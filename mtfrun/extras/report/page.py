@@ -145,7 +145,6 @@ def _render(report: Report, limits: Limits, now: float) -> str:
 
 
 def _problems(runs: Sequence[RunView]) -> list[str]:
-    """Returns a line for each problem, with the name of the run if there are several runs."""
     lines = [
         f"{run.facts.name}: {problem}" if len(runs) > 1 else problem
         for run in runs

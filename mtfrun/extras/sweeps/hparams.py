@@ -217,7 +217,6 @@ def _description(
 
 
 def _domain(values: Sequence[HParam]) -> summary_v2.Domain | None:
-    """None for values of several types."""
     kinds = {type(value) for value in values}
     if kinds <= {int, float}:
         numbers = sorted({float(value) for value in values})
@@ -228,7 +227,6 @@ def _domain(values: Sequence[HParam]) -> summary_v2.Domain | None:
 
 
 def _replace_events(directory: str, summaries: Sequence[Summary]) -> pathlib.Path | None:
-    """Returns the file's path; None where it cannot be written."""
     # TensorBoard reads nothing older after a file's last event: the newer one needs a later name.
     folder = pathlib.Path(directory)
     path = folder / f"events.out.tfevents.{time.time_ns() // 1000:016d}{_SUFFIX}"

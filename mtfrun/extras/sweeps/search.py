@@ -207,7 +207,6 @@ def _import_optuna() -> Any:
 
 
 def _read_range(name: str, text: str) -> tuple[str, list[Any]]:
-    """Returns a kind, and the limits or the choices."""
     statements = Statements()
     statements.add_flag("Sweep.search", f"X = {text}")
     value = statements.bindings[0].value
@@ -228,7 +227,6 @@ def _read_range(name: str, text: str) -> tuple[str, list[Any]]:
 
 
 def _distribution(optuna: Any, range_: tuple[str, list[Any]]) -> Any:
-    """Returns None for no range."""
     kind, parts = range_
     if kind == "choice":
         return optuna.distributions.CategoricalDistribution([mask_urls(part) for part in parts])

@@ -140,7 +140,6 @@ def _is_texts(value: Any) -> bool:
 
 
 def _is_named(value: Any) -> bool:
-    """Whether a value is a dictionary whose keys are names that can be printed."""
     return type(value) is dict and all(
         type(key) is str and key.strip() and key.isprintable() for key in value
     )
@@ -173,7 +172,6 @@ _PARAMETERS: dict[str, tuple[Callable[[Any], bool], str, str]] = {
 
 
 def _read(binding: Binding) -> Any:
-    """Returns the value of a parameter of `Sweep`."""
     name, value = binding.parameter, binding.value
     is_valid, words, example = _PARAMETERS[name]
     if not is_valid(value):

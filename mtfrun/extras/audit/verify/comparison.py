@@ -102,7 +102,6 @@ def compare(here: Observation, expected: Observation, tolerance: float) -> Compa
 
 
 def _of_arrays(here: Observation, expected: Observation) -> Iterator[Difference]:
-    """Yields differences of initial values, losses and gradients."""
     values = {**here.averages[0], **here.updated[0]}
     for path, value in {**expected.averages[0], **expected.updated[0]}.items():
         yield _difference(INITIAL_VALUES, 0, path, values[path], value, largest_size(value))

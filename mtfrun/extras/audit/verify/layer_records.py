@@ -325,7 +325,6 @@ def _named(x: mtf.Tensor | None) -> Named | None:
 
 
 def _short(file: str) -> str:
-    """Returns the path of a file without the working directory or the packages' directory."""
     path = pathlib.Path(file)
     for folder in (pathlib.Path.cwd(), pathlib.Path(_OPERATIONS).parents[1]):
         if path.is_relative_to(folder):

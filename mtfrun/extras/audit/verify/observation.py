@@ -218,7 +218,6 @@ def _on_mesh(value: np.ndarray, variable: mtf.Variable) -> mtf.Tensor:
 
 
 def _evaluate(model: Model, features: Mapping[str, mtf.Tensor]) -> Evaluated:
-    """Evaluates features {steps: 1, batch, ...}."""
     sums = ModelMetrics(model, next(iter(features.values())).mesh).sums_of_batch(features)
 
     @mtf.function

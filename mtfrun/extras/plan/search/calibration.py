@@ -121,7 +121,6 @@ _COLLECTIVES: dict[str, Callable[[mtf.Mesh, int, Curve], float]] = {
 
 
 def _part(mesh: mtf.Mesh) -> mtf.Shape:
-    """Returns {group, member}: one part for every device."""
     groups, members = mesh.shape
     return mtf.Shape([("group", groups.size), ("member", members.size)])
 

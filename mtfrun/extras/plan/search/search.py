@@ -103,8 +103,12 @@ class Search:
         for option in fastest[:_VARIED]:
             for candidate in _with_split_slots(option.candidate):
                 self._option(candidate)
-        for option in fastest:
-            self._fit(option, max_microbatches)
+        for option in fastest:  # saves memory until the candidate fits, the cheapest way first
+            smaller: Option | None = option
+            while smaller is not None and not smaller.fits(self._device_memory):
+                options = _smaller(smaller, self._device_memory or 0, max_microbatches)
+                candidate = next(options, None)
+                smaller = None if candidate is None else self._option(candidate)
         return self.outcome()
 
     def outcome(self) -> Outcome:
@@ -141,12 +145,6 @@ class Search:
             self._note(option)
         return option
 
-    def _fit(self, option: Option | None, max_microbatches: int) -> None:
-        """Saves memory step by step until the candidate fits, the cheapest way first."""
-        while option is not None and not option.fits(self._device_memory):
-            smaller = next(_smaller(option, self._device_memory or 0, max_microbatches), None)
-            option = None if smaller is None else self._option(smaller)
-
 
 def _with_split_slots(candidate: Candidate) -> Iterator[Candidate]:
     """Yields the candidate with slots, and with weights, that are split over the batch's axis."""
@@ -159,7 +157,6 @@ def _with_split_slots(candidate: Candidate) -> Iterator[Candidate]:
 
 
 def _smaller(option: Option, device_memory: int, max_microbatches: int) -> Iterator[Candidate]:
-    """Yields candidates that need less memory, the most helpful first."""
     candidate = option.candidate
     if option.state_bytes > device_memory / 2:
         yield from list(_with_split_slots(candidate))[::-1]

@@ -149,7 +149,6 @@ def _note(
 
 
 def _progress(directory: pathlib.Path, name: str) -> str:
-    """Returns how far a run without a result is."""
     summary = summary_of(directory, name)
     if summary.state == "waiting":
         return "not trained"

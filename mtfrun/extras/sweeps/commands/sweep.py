@@ -164,7 +164,6 @@ def _sweep(flags: argparse.Namespace) -> Sweep:
 
 
 def _check_rows(flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun]) -> None:
-    """Raises InputError for a row that cannot be configured, before any run is trained."""
     from mtfrun.extras.sweeps.forked_child import call_forked
 
     rows = {planned.run.row: planned.run for planned in runs if not planned.is_done}
