@@ -26,7 +26,7 @@ from mtfrun.extras.sweeps.forked_child import SERVER_ERRORS, ForkedChild, Server
 from mtfrun.extras.sweeps.outcome import Ending, count_memory_kills
 from mtfrun.extras.sweeps.result import RunResult
 from mtfrun.files.errors import reason
-from mtfrun.processes.child_process import forward_signals, last_error, python_command, start_child
+from mtfrun.processes.child_process import forward_signals, last_error, start_child
 from mtfrun.processes.gpus import gpus_of_process
 from mtfrun.rundir import RunDirectory, RunRecord, Status
 
@@ -121,9 +121,8 @@ class Trainer:
 
     A signal is forwarded to them, so that they save and end; no further run is started then. A
     second one ends them at once. `codes` has the exit codes of the runs that it has not
-    stopped itself, by name.
-    With a `server` the processes are forked from it, instead of being `program`, by default
-    `mtfrun`; not where each gets a part of the GPUs.
+    stopped itself, by name. With `forks` they are forked from the server, unless each gets a part
+    of the GPUs; else they are processes of its program.
     """
 
     def __init__(
@@ -131,11 +130,11 @@ class Trainer:
         jobs: int,
         display: Display,
         collect: Collect,
+        server: Server,
         *,
+        forks: bool,
         metric: str | None = None,
         reason_to_stop: Callable[[TrainedRun], str | None] | None = None,
-        program: Sequence[str] = (),
-        server: Server | None = None,
     ) -> None:
         self.signal: int | None = None
         self.codes: dict[str, int] = {}
@@ -144,8 +143,8 @@ class Trainer:
         self._collect = collect
         self._metric = metric
         self._reason_to_stop = reason_to_stop
-        self._program = program or [*python_command(), "-m", "mtfrun"]
         self._server = server
+        self._forks = forks
         self._slots: dict[int, _Child] = {}
         self._error: InputError | None = None
 
@@ -206,7 +205,7 @@ class Trainer:
     ) -> ForkedChild | subprocess.Popen[bytes]:
         gpus = gpus_of_process(slot, self._jobs, os.environ)
         typed = ["mtfrun", *run.arguments]
-        if self._server is not None and not gpus:
+        if self._forks and not gpus:
             try:
                 return ForkedChild(self._server, run.arguments, typed, run.directory / LOG)
             except SERVER_ERRORS as error:
@@ -214,8 +213,8 @@ class Trainer:
                     "mtfrun: every run imports TensorFlow itself, since trainings cannot be forked:"
                     f" {reason(error) or 'the imports fail'}"
                 )
-                self._server = None
-        arguments = [*self._program, *run.arguments]
+                self._forks = False
+        arguments = [*self._server.program, *run.arguments]
         return start_child(arguments, typed, gpus, stdout=log, stderr=log)
 
     def _poll(self) -> None:

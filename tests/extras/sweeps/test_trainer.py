@@ -54,7 +54,7 @@ record.write_status(Status("finished", 9, 9))
 
 
 def _trained(
-    directory: pathlib.Path, *names: str, jobs: int = 2, server: Server | None = None
+    directory: pathlib.Path, *names: str, jobs: int = 2, forks: bool = False
 ) -> tuple[Trainer, list[TrainedRun], io.StringIO]:
     """Returns a trainer of runs that are the program above, and what it prints."""
     stream = io.StringIO()
@@ -67,9 +67,8 @@ def _trained(
         require_space(result, directory)
         return result
 
-    program = [sys.executable, "-c", PROGRAM]
-    display = Display(len(names), stream)
-    trainer = Trainer(jobs, display, collect, program=program, server=server)
+    server = Server(["json"], len, [sys.executable, "-c", PROGRAM])
+    trainer = Trainer(jobs, Display(len(names), stream), collect, server, forks=forks)
     runs = [
         TrainedRun(number, name, directory / name, [str(directory / name)])
         for number, name in enumerate(names, 1)
@@ -104,7 +103,7 @@ def test_runs_that_cannot_be_forked_are_processes_of_their_own(
         raise OSError("AF_UNIX path too long")
 
     monkeypatch.setattr("mtfrun.extras.sweeps.trainer.ForkedChild", fork)
-    trainer, runs, stream = _trained(tmp_path, "a", "b", server=Server(["json"], len, []))
+    trainer, runs, stream = _trained(tmp_path, "a", "b", forks=True)
     trainer.train(runs)
     assert trainer.codes == {"a": 0, "b": 0}
     assert stream.getvalue().count("since trainings cannot be forked: AF_UNIX path too long") == 1

@@ -260,9 +260,10 @@ def _train(
         flags.jobs,
         display,
         collect,
+        server,
+        forks=not flags.debug,
         metric=flags.metric or plan.sweep.metric,
         reason_to_stop=reason_to_stop,
-        server=None if flags.debug else server,
     )
     trainer.train(start())
     return trainer
