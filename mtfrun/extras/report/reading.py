@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from mtfrun.errors import InputError
 from mtfrun.extras.report.charts import EVAL, TRAIN
-from mtfrun.extras.report.configuration import Comparison
 from mtfrun.extras.report.examples import read_examples
 from mtfrun.extras.report.run_page import Examples, Report, RunFacts, read_run
 from mtfrun.extras.sweeps.analysis.comparison import compare
@@ -99,7 +98,6 @@ def _run_of_sweep(sweep: pathlib.Path, result: RunResult, metric: str) -> RunFac
         sweep / result.name,
         facts.summary,
         "",
-        Comparison((), note="There is no directory of the run."),
         {},
         [],
         {TRAIN: Events({}, {}), EVAL: Events({tag_of(metric): result.evaluations}, {})},

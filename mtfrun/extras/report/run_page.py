@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -81,7 +82,6 @@ class RunFacts:
     directory: pathlib.Path
     summary: RunSummary
     configuration: str  # the text of config.gin, "" without one
-    comparison: Comparison  # the configuration's differences to the shipped files
     origin: Mapping[str, str]  # entries of import.json by name; empty unless the model was imported
     commands: Sequence[RecordedCommand]
     events: Mapping[str, Events]  # event files of "train" and "eval"
@@ -96,6 +96,14 @@ class RunFacts:
     @property
     def curves(self) -> dict[str, Curves]:
         return {kind: events.curves for kind, events in self.events.items()}
+
+    @functools.cached_property
+    def comparison(self) -> Comparison:
+        """The configuration's differences to the shipped files."""
+        if not self.directory.is_dir():
+            return Comparison((), note="There is no directory of the run.")
+        files = self.trainings[0].flag_values("gin_file") if self.trainings else []
+        return compare_with_shipped(files, self.summary.config)
 
     @property
     def trainings(self) -> list[RecordedCommand]:
@@ -151,8 +159,6 @@ def read_run(directory: pathlib.Path, name: str) -> RunFacts:
         ],
         [],
     )
-    first = next((command for command in commands if command.name == _TRAIN), None)
-    files = first.flag_values("gin_file") if first else []
     origin: dict[str, str] = problems.attempt(lambda: _read_origin(directory), {})
     no_events = Events({}, {})
     checkpoints = CheckpointDirectory(directory, directory / CHECKPOINTS)
@@ -160,7 +166,6 @@ def read_run(directory: pathlib.Path, name: str) -> RunFacts:
         directory,
         summary,
         configuration,
-        compare_with_shipped(files, summary.config),
         origin,
         commands,
         {
