@@ -85,7 +85,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def _check(flags: argparse.Namespace) -> None:
     require_gin_files(flags)
     if flags.model_dir is not None:
-        raise InputError("audit verify uses no run: write --gin.INIT_CHECKPOINT for --model_dir")
+        raise InputError("audit verify uses no run: give --gin.INIT_CHECKPOINT for --model_dir")
     check_least(flags, 1, "steps", "decode_length")
     check_least(flags, 0, "decodes")
     for mesh in flags.meshes:
