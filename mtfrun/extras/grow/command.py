@@ -74,15 +74,20 @@ def _check(flags: argparse.Namespace) -> None:
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.experiment.conversion.import_run import check_new
     from mtfrun.experiment.runs.opening import find_trained_run
-    from mtfrun.extras.grow.growth import GrowOptions, grow
+    from mtfrun.extras.grow.growth import grow
     from mtfrun.rundir import RunDirectory
 
     former = find_trained_run(flags.from_run)
     if not flags.dry_run:
         check_new(pathlib.Path(RunDirectory(flags.model_dir).path), "--model_dir")
-    options = GrowOptions(flags.checkpoint, flags.copies, flags.noise)
     with progress.waiting("growing the model"):
-        grown = grow(former, settings_of(flags), options)
+        grown = grow(
+            former,
+            settings_of(flags),
+            checkpoint=flags.checkpoint,
+            copies=flags.copies,
+            noise=flags.noise,
+        )
     headings = ("variable", "before", "after", "how")
     print_lines(*table_lines(headings, grown.table, terminal_columns()), "", *_summary(grown))
     if flags.dry_run:
@@ -90,9 +95,10 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     grown.save(flags.model_dir)
     target = RunDirectory(flags.model_dir).path
     print_lines(f"{target}: step {grown.step}, grown from {former.path}")
-    if grown.train_steps <= grown.step:
+    train_steps = grown.training.options.train_steps
+    if train_steps <= grown.step:
         progress.note(
-            f"mtfrun: note: its training ends at step {grown.train_steps}: train with a larger "
+            f"mtfrun: note: its training ends at step {train_steps}: train with a larger "
             "--gin.TRAIN_STEPS"
         )
     return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -22,11 +21,10 @@ from mtfrun.experiment.conversion.import_run import check_new, replaced_director
 from mtfrun.experiment.runs.opening import build_training
 from mtfrun.experiment.runs.settings import ROOTS, Settings
 from mtfrun.experiment.saved_configuration import fingerprint_of
-from mtfrun.extras.grow.dimension_map import DimensionMap
+from mtfrun.extras.grow.dimension_map import DimensionMap, placed
 from mtfrun.extras.grow.rules import Rules
 from mtfrun.extras.grow.slots import Slots, grow_slots
 from mtfrun.extras.grow.variables import GrownVariables
-from mtfrun.extras.grow.vocabularies import is_extended, map_vocabulary
 from mtfrun.rundir import RunDirectory, run_versions
 from mtfrun.rundir.copied_files import write_run_files
 from mtfrun.rundir.init_checkpoint import InitCheckpoint
@@ -37,34 +35,13 @@ _ROWS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class GrowOptions:
-    """How a model grows.
-
-    Attributes:
-      checkpoint: a step, "best" or "latest".
-      copies: new units repeat old ones; by default they are new, and nothing reads them yet.
-      noise: the standard deviation of the differences between copies, relative to the values.
-    """
-
-    checkpoint: str = "latest"
-    copies: bool = False
-    noise: float = 0.0
-
-
-class Difference(NamedTuple):
-    """Of the logits of two models, relative to the largest logit."""
-
-    largest: float
-    mean: float
-
-
-@dataclasses.dataclass(frozen=True)
 class GrownRun:
     """A larger model that has not been saved, see `grow`.
 
     Attributes:
       table: see `GrownVariables.table`.
-      difference: the difference of the logits; None where the models cannot read the same rows.
+      difference: the largest difference of the logits and the mean one, relative to the largest
+        logit; None where the models cannot read the same rows.
       notes: why the function may have changed.
     """
 
@@ -72,47 +49,47 @@ class GrownRun:
     values: Mapping[str, np.ndarray]
     table: Sequence[tuple[str, str, str, str]]
     slots: Slots
-    difference: Difference | None
+    difference: tuple[float, float] | None
     notes: Sequence[str]
-    _training: Training
+    training: Training
     _config: str
     _metadata: Mapping[str, object]
-
-    @property
-    def train_steps(self) -> int:
-        return self._training.options.train_steps
 
     def save(self, model_dir: str) -> None:
         """Makes a run with the checkpoint in a new directory, whole or not at all."""
         target = pathlib.Path(RunDirectory(model_dir).path)
         check_new(target, "--model_dir")
-        variables = self._training.state.named_variables()
+        variables = self.training.state.named_variables()
+        values, dimensions = {}, {}
+        for path, variable in variables.items():
+            value = self.values.get(path)
+            if value is None:
+                value = np.zeros(variable.shape.to_integer_list)
+            values[path] = tf.Variable(value.astype(variable.dtype.as_numpy_dtype))
+            dimensions[path] = " ".join(variable.shape.dimension_names)
+        data = self.training.experiment.data
         with replaced_directory(target) as directory:
             run = RunDirectory(directory)
             run.write_config(self._config)
-            data = self._training.experiment.data
             write_run_files(directory, data.vocabulary_files(), data.source_summary(), place=target)
-            run.checkpoints().save(
-                self.step,
-                {path: self._stored(path, variable) for path, variable in variables.items()},
-                metadata={
-                    **self._metadata,
-                    DIMENSIONS: {
-                        path: " ".join(variable.shape.dimension_names)
-                        for path, variable in variables.items()
-                    },
-                },
-            )
-
-    def _stored(self, path: str, variable: mtf.Variable) -> tf.Variable:
-        dtype, value = variable.dtype.as_numpy_dtype, self.values.get(path)
-        if value is None:
-            value = np.zeros(variable.shape.to_integer_list, dtype)
-        return tf.Variable(value.astype(dtype))
+            metadata = {**self._metadata, DIMENSIONS: dimensions}
+            run.checkpoints().save(self.step, values, metadata=metadata)
 
 
-def grow(former: RunDirectory, settings: Settings, options: GrowOptions) -> GrownRun:
+def grow(
+    former: RunDirectory,
+    settings: Settings,
+    *,
+    checkpoint: str = "latest",
+    copies: bool = False,
+    noise: float = 0.0,
+) -> GrownRun:
     """Returns the model that settings make of a run's configuration, with the run's function.
+
+    Args:
+      checkpoint: a step, "best" or "latest".
+      copies: new units repeat old ones; by default they are new, and nothing reads them yet.
+      noise: the standard deviation of the differences between copies, relative to the values.
 
     Raises:
       InputError: the new model is not a larger one of the same kind.
@@ -126,11 +103,11 @@ def grow(former: RunDirectory, settings: Settings, options: GrowOptions) -> Grow
             raise InputError("adapters do not grow: name the run of their model with --from_run")
     # Averages are read by themselves.
     old.experiment.use_averages = False
-    step = old.experiment.restore(former, checkpoints.named_step(options.checkpoint))
+    step = old.experiment.restore(former, checkpoints.named_step(checkpoint))
 
     def read(manifest: Manifest) -> GrownRun:
-        directory = pathlib.Path(former.path, CHECKPOINTS)
-        return _grow(old, (new, text), CheckpointValues(directory, manifest), manifest, options)
+        stored = CheckpointValues(pathlib.Path(former.path, CHECKPOINTS), manifest)
+        return _grow(old, new, text, stored, manifest, copies=copies, noise=noise)
 
     return checkpoints.read(step, read)
 
@@ -157,27 +134,19 @@ def _build(former: RunDirectory, settings: Settings) -> tuple[Training, str]:
 
 def _grow(
     old: Training,
-    configured: tuple[Training, str],
+    new: Training,
+    text: str,
     stored: CheckpointValues,
     manifest: Manifest,
-    options: GrowOptions,
+    *,
+    copies: bool,
+    noise: float,
 ) -> GrownRun:
-    new, text = configured
     vocabularies = _vocabularies(old.experiment), _vocabularies(new.experiment)
     of_vocabulary = _map_vocabulary(new, *vocabularies)
-    rules = Rules(
-        old.experiment.model,
-        new.experiment.model,
-        with_copies=options.copies,
-        vocabulary=of_vocabulary,
-    )
-    variables = GrownVariables.of(
-        old.experiment.model,
-        new.experiment.model,
-        rules,
-        seed=new.experiment.seed,
-        noise=options.noise,
-    )
+    models = old.experiment.model, new.experiment.model
+    rules = Rules(*models, with_copies=copies, vocabulary=of_vocabulary)
+    variables = GrownVariables.of(*models, rules, seed=new.experiment.seed, noise=noise)
     values = {}
     for path, variable in variables.new.items():
         source = variables.origins[path].source
@@ -194,14 +163,16 @@ def _grow(
     for path in new.state.named_averages():
         source = variables.origins[path].source
         is_old = source in old.state.named_averages()
-        of_old = stored[f"averages/{source}"] if is_old else None
-        averages[path] = variables.grow(path, of_old) if is_old else values[path]
+        averages[path] = (
+            variables.grow(path, stored[f"averages/{source}"]) if is_old else values[path]
+        )
     before, after = vocabularies
     is_same_text = before is None or after is None or is_extended(before, after)
     retained = ("seed", "data_position", "data")
     metadata = {name: manifest.metadata[name] for name in retained if name in manifest.metadata}
     if of_vocabulary is not None:
         metadata["data"] = fingerprint_of(new.experiment.data)
+    rounded = {variable.dtype.name for variable in variables.new.values()} - {"float32"}
     return GrownRun(
         step=manifest.step,
         values={
@@ -213,16 +184,11 @@ def _grow(
         table=variables.table(),
         slots=slots,
         difference=_difference(old, new.experiment) if is_same_text else None,
-        notes=[*rules.notes, *_notes_of_rounding(variables)],
-        _training=new,
+        notes=[*rules.notes, *(f"values are rounded to {name}" for name in sorted(rounded))],
+        training=new,
         _config=text,
         _metadata={**metadata, "versions": run_versions(), TRAIN_STEPS: new.options.train_steps},
     )
-
-
-def _notes_of_rounding(variables: GrownVariables) -> list[str]:
-    names = {variable.dtype.name for variable in variables.new.values()} - {"float32"}
-    return [f"values are rounded to {name}" for name in sorted(names)]
 
 
 def _vocabularies(experiment: Experiment) -> Vocabulary | None:
@@ -243,7 +209,7 @@ def _map_vocabulary(
     return map_vocabulary(before, after, shapes[0].get_dim_by_name("vocab").size)
 
 
-def _difference(old: Training, new: Experiment) -> Difference:
+def _difference(old: Training, new: Experiment) -> tuple[float, float]:
     """Returns the difference of the logits of the first rows that the old run evaluates."""
     experiment, split = old.experiment, old.evaluation.split
     old.evaluation.check_split()
@@ -256,4 +222,47 @@ def _difference(old: Training, new: Experiment) -> Difference:
     classes = min(before.shape[-1], after.shape[-1])
     differences = np.abs(before[..., :classes] - after[..., :classes])
     size = np.abs(before[..., :classes]).max()
-    return Difference(float(differences.max() / size), float(differences.mean() / size))
+    return float(differences.max() / size), float(differences.mean() / size)
+
+
+def is_extended(old: Vocabulary, new: Vocabulary) -> bool:
+    """Returns whether all old ids mean the same in the new vocabulary."""
+    return list(new.token_bytes[: old.size]) == list(old.token_bytes) and _specials(
+        old
+    ) == _specials(new)
+
+
+def map_vocabulary(old: Vocabulary, new: Vocabulary, rows: int) -> DimensionMap:
+    """Returns the map to tables of so many rows, of which those after the ids are padding.
+
+    A new id has the row of the old id of the same bytes, or the mean of the rows of the ids that
+    encode its bytes (Gee et al. 2022, "Fast vocabulary transfer", arXiv:2402.09977), or the mean of
+    all rows.
+
+    Raises:
+      InputError: the new vocabulary has fewer ids.
+    """
+    if new.size < old.size:
+        raise InputError(
+            f"the vocabulary would shrink from {old.size} to {new.size} ids: a model can only grow"
+        )
+    source = np.full(rows, -1)
+    everything = range(old.size)
+    if is_extended(old, new):
+        source[: old.size] = everything
+        means = dict.fromkeys(range(old.size, new.size), everything)
+        return placed(source, rule="new mean", means=means)
+    places = {text: number for number, text in enumerate(old.token_bytes) if text}
+    special = dict(zip(_specials(new), _specials(old), strict=True))
+    encoded: dict[int, Sequence[int]] = {}
+    for number, text in enumerate(new.token_bytes):
+        same = places.get(text) if text else special.get(number)
+        if same is not None and same >= 0:
+            source[number] = same
+        else:
+            encoded[number] = old.encode(text).tolist() or everything if text else everything
+    return placed(source, rule="by their texts", means=encoded)
+
+
+def _specials(vocabulary: Vocabulary) -> list[int]:
+    return [vocabulary.pad_id, vocabulary.end_id, vocabulary.unknown_id]

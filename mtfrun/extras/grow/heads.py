@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.extras.grow.dimension_map import DimensionMap, repeat
 from mtfrun.layers import MultiHeadAttention
 
 HEADS, QUERY_HEADS = "heads", "query_heads"
@@ -24,6 +23,9 @@ class Grouping(NamedTuple):
         heads = attention.heads
         memory_heads = heads.num_memory_heads or heads.num_heads
         return cls(memory_heads, heads.num_heads // memory_heads)
+
+    def fits(self, larger: Grouping) -> bool:
+        return self.heads <= larger.heads and self.queries <= larger.queries
 
     def __str__(self) -> str:
         return f"{self.heads * self.queries} heads with {self.heads} keys and values"
@@ -46,58 +48,29 @@ class Regrouping(NamedTuple):
     @classmethod
     def find(cls, old: Grouping, new: Grouping) -> Regrouping:
         """Raises InputError if there is none."""
-        if old.heads <= new.heads and old.queries <= new.queries:
+        if old.fits(new):
             return cls(old, old, new)
         for number in range(2, old.heads * old.queries + 1):
-            if old.heads % number == 0:
-                between = Grouping(old.heads // number, old.queries * number)
-                if between.heads <= new.heads and between.queries <= new.queries:
-                    return cls(old, between, new, merged=number)
-            if old.queries % number == 0:
-                between = Grouping(old.heads * number, old.queries // number)
-                if between.heads <= new.heads and between.queries <= new.queries:
-                    return cls(old, between, new, repeated=number)
+            merged = Grouping(old.heads // number, old.queries * number)
+            if old.heads % number == 0 and merged.fits(new):
+                return cls(old, merged, new, merged=number)
+            repeated = Grouping(old.heads * number, old.queries // number)
+            if old.queries % number == 0 and repeated.fits(new):
+                return cls(old, repeated, new, repeated=number)
         raise InputError(
             f"{old} cannot become {new}: heads can only become more, and as many old ones must "
             "share each key"
         )
 
-    def view_of_queries(self, dims: Sequence[mtf.Dimension]) -> list[mtf.Dimension]:
-        """Returns the old dimensions, with the dimensions of the heads as they are between."""
-        return _with_heads(
-            dims,
-            [
-                mtf.Dimension(HEADS, self.between.heads),
-                mtf.Dimension(QUERY_HEADS, self.between.queries),
-            ],
-        )
 
-    def view_of_memory(self, dims: Sequence[mtf.Dimension]) -> list[mtf.Dimension]:
-        heads = [mtf.Dimension(HEADS, self.old.heads // self.merged)]
-        if self.merged > 1:
-            heads.append(mtf.Dimension(QUERY_HEADS, self.merged))
-        return _with_heads(dims, heads)
-
-    def new_queries(self, dims: Sequence[mtf.Dimension]) -> list[mtf.Dimension]:
-        """Returns the new dimensions with heads and queries, in the order of `dims`."""
-        heads = [mtf.Dimension(HEADS, self.new.heads), mtf.Dimension(QUERY_HEADS, self.new.queries)]
-        return _with_heads(dims, heads)
-
-    def new_memory(self, dims: Sequence[mtf.Dimension]) -> list[mtf.Dimension]:
-        return _with_heads(dims, [mtf.Dimension(HEADS, self.new.heads)])
-
-    def map_of_memory(self) -> DimensionMap | None:
-        """Returns the map of keys and values that are repeated; None for others."""
-        if self.repeated == 1:
-            return None
-        return repeat(self.old.heads, self.repeated, self.new.heads)
-
-
-def _with_heads(
-    dims: Sequence[mtf.Dimension], heads: Sequence[mtf.Dimension]
+def with_heads(
+    dims: Sequence[mtf.Dimension], heads: int, queries: int | None = None
 ) -> list[mtf.Dimension]:
-    """Puts heads in the place of those among `dims`, or before the last one."""
+    """Puts heads in the place of those among `dims`, or before the last dimension."""
     names = [dim.name for dim in dims]
     remaining = [dim for dim in dims if dim.name not in (HEADS, QUERY_HEADS)]
     place = names.index(HEADS) if HEADS in names else len(remaining) - 1
-    return [*remaining[:place], *heads, *remaining[place:]]
+    sizes = [mtf.Dimension(HEADS, heads)]
+    if queries is not None:
+        sizes.append(mtf.Dimension(QUERY_HEADS, queries))
+    return [*remaining[:place], *sizes, *remaining[place:]]

@@ -16,7 +16,6 @@ divided by their number.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import re
 from collections.abc import Mapping
@@ -27,16 +26,15 @@ from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.extras.grow.dimension_map import (
     DimensionMap,
-    Fill,
-    broadcast,
+    Plan,
     copies,
     first,
     match_places,
     placed,
+    repeat,
     side_by_side,
 )
-from mtfrun.extras.grow.heads import HEADS, QUERY_HEADS, Grouping, Regrouping
-from mtfrun.extras.grow.plan import Plan
+from mtfrun.extras.grow.heads import HEADS, QUERY_HEADS, Grouping, Regrouping, with_heads
 from mtfrun.extras.grow.stream import D_EMBEDDING, D_MODEL, Stream
 from mtfrun.layers import LayerNorm, LinearDistanceBias, MultiHeadAttention, RMSNorm
 from mtfrun.layers.attention.positions.linear_distance import alibi_slopes
@@ -125,6 +123,9 @@ class Rules:
         self._old, self._new = old.named_variables(), new.named_variables()
         self._old_modules, self._new_modules = old.named_modules(), new.named_modules()
         self._stream = Stream.of(self._old_modules, self._new_modules, with_copies=with_copies)
+        self._has_slopes = any(
+            isinstance(module, LinearDistanceBias) for module in self._new_modules.values()
+        )
         self.notes: dict[str, None] = {}
 
     def plan(self, path: str, source: str) -> Plan | None:
@@ -143,10 +144,7 @@ class Rules:
             of_dim = view.maps.get(name) or self._map(place, name, sizes.get(name), size)
             axes.append((name if name in sizes else None, of_dim))
         if lost := sizes.keys() - {name for name, _ in axes} - view.averaged:
-            raise InputError(
-                f"{path}: the old model has a dimension {', '.join(sorted(lost))} here, and the "
-                "new one has not"
-            )
+            raise InputError(f"{path}: the new model lacks the dimension {', '.join(sorted(lost))}")
         owners = _owner(self._old_modules, source), _owner(self._new_modules, path)
         if len({type(owner.gate) for owner in owners if isinstance(owner, Router)}) > 1:
             self.notes["routers have another gate"] = None
@@ -181,32 +179,30 @@ class Rules:
             return _View(old, new)
         regrouping = Regrouping.find(*map(Grouping.of, attention))
         if place.member not in _MEMORY:
-            return _View(regrouping.view_of_queries(old), regrouping.new_queries(new))
+            # The old heads as they are between, in which there are as many queries.
+            return _View(with_heads(old, *regrouping.between), with_heads(new, *regrouping.new))
+        num_old, num_new = regrouping.old.heads, regrouping.new.heads
+        new = with_heads(new, num_new)
         if regrouping.merged > 1:
             self.notes["keys and values of several heads become their mean"] = None
-        of_memory = regrouping.map_of_memory()
-        return _View(
-            regrouping.view_of_memory(old),
-            regrouping.new_memory(new),
-            frozenset([QUERY_HEADS] if regrouping.merged > 1 else []),
-            {} if of_memory is None else {HEADS: of_memory},
-        )
+            old = with_heads(old, num_old // regrouping.merged, regrouping.merged)
+            return _View(old, new, frozenset([QUERY_HEADS]))
+        maps = {}
+        if regrouping.repeated > 1:
+            maps[HEADS] = repeat(num_old, regrouping.repeated, num_new)
+        return _View(with_heads(old, num_old), new, maps=maps)
 
     def _first_attention(self, stack: str) -> tuple[MultiHeadAttention, MultiHeadAttention] | None:
         """Returns the attention of a stack, for tables of all heads, such as logits by distance."""
-        first_of = [
-            next(
-                (
-                    module
-                    for path, module in modules.items()
-                    if path.startswith(f"{stack}/") and isinstance(module, MultiHeadAttention)
-                ),
-                None,
-            )
+        old, new = (
+            [
+                module
+                for path, module in modules.items()
+                if path.startswith(f"{stack}/") and isinstance(module, MultiHeadAttention)
+            ]
             for modules in (self._old_modules, self._new_modules)
-        ]
-        old, new = first_of
-        return None if old is None or new is None else (old, new)
+        )
+        return (old[0], new[0]) if old and new else None
 
     def _view_of_experts(
         self, place: _Place, old: list[mtf.Dimension], new: list[mtf.Dimension]
@@ -218,19 +214,18 @@ class Rules:
         if _EXPERTS not in sizes or _EXPERTS in names:
             return _View(old, new)
         layer = place.path[: place.path.rindex("/layer/")]
-        experts = self._new[f"{layer}/layer/experts/wo/kernel"].shape
-        num_x = experts.get_dim_by_name(_EXPERT_X).size
-        num_y = experts.get_dim_by_name(_EXPERT_Y).size
+        experts = dict(self._new[f"{layer}/layer/experts/wo/kernel"].shape)
+        num_x, num_y = experts[_EXPERT_X], experts[_EXPERT_Y]
         if num_x >= sizes[_EXPERTS]:
             if "/inner_router/" in place.path:
                 return None
-            return _View([_renamed(dim, _EXPERTS, _EXPERT_X) for dim in old], new)
+            old = [mtf.Dimension(_EXPERT_X if n == _EXPERTS else n, size) for n, size in old]
+            return _View(old, new)
         num_old, remainder = divmod(sizes[_EXPERTS], num_x)
         if remainder or num_old > num_y:
             raise InputError(
-                f"{place.path}: {sizes[_EXPERTS]} experts become groups of experts, so that there "
-                f"must be {sizes[_EXPERTS]} groups or more, or equal groups with a place for each "
-                f"expert, not {num_x} x {num_y}"
+                f"{place.path}: {sizes[_EXPERTS]} experts become groups of experts: at least as "
+                f"many, or equal ones with a place for each expert, not {num_x} x {num_y}"
             )
         self.notes["experts of one level are put into groups, which another router chooses"] = None
         place_of = [dim.name for dim in old].index(_EXPERTS)
@@ -241,20 +236,19 @@ class Rules:
     def _map(self, place: _Place, name: str, old: int | None, new: int) -> DimensionMap:
         """Returns the map of a dimension; `old` is None where the old value has none."""
         plain = plain_name(mtf.Dimension(name, new))
-        if plain in _LEVELS:
-            return self._map_of_experts(place, name, old, new)
-        if old is None:
-            raise InputError(
-                f"{place.path} has a dimension {name}:{new} that it has not in the old model"
-            )
-        if plain == "vocab" and self._vocabulary is not None:
-            return self._vocabulary
-        if new < old:
+        is_replaced = plain == "vocab" and self._vocabulary is not None
+        if old is not None and new < old and not is_replaced:
             raise InputError(
                 f"{place.path}: {name} would shrink from {old} to {new}: a model can only grow"
             )
+        if plain in _LEVELS:
+            return self._map_of_experts(place, name, old, new)
+        if old is None:
+            raise InputError(f"{place.path}: the old model lacks the dimension {name}:{new}")
+        if plain == "vocab" and self._vocabulary is not None:
+            return self._vocabulary
         if new == old:
-            return placed(first(old, new), fill="initial", new="")
+            return placed(first(old, new))
         if plain in _FIXED:
             raise InputError(f"{place.path}: {name} cannot grow from {old} to {new}")
         is_summed = place.is_summed(name)
@@ -263,8 +257,7 @@ class Rules:
                 self.notes["d_model is not a multiple, which its norms need here"] = None
             return self._stream.map(place.path, place.new, old, new, is_summed=is_summed)
         if plain in ("vocab", "max_length", "classes"):
-            of_rows: Fill = "mean" if plain == "classes" else "initial"
-            return placed(first(old, new), fill=of_rows, new=f"new {of_rows}")
+            return placed(first(old, new), fill="mean" if plain == "classes" else "initial")
         if plain == _D_KV and place.attention is not None:
             return self._map_of_d_kv(place, *place.attention, is_summed=is_summed)
         if is_summed and _BLOCK_UP.match(place.path):
@@ -278,23 +271,24 @@ class Rules:
         """Returns the map of entries that nothing reads yet, or of copies."""
         if self._repeats(place, plain, old, new):
             return copies(old, new, is_summed=is_summed)
-        source = self._source_of_heads(old, new) if plain == HEADS else first(old, new)
-        fill: Fill = "zero" if is_summed else "initial"
-        return placed(source, fill=fill, new=f"new {_TEXTS[fill]}")
+        source = None
+        if plain == HEADS and self._has_slopes:
+            source = match_places(alibi_slopes(old), alibi_slopes(new))
+            if source is None:
+                self.notes["heads have other slopes"] = None
+        source = first(old, new) if source is None else source
+        return placed(source, fill="zero" if is_summed else "initial")
 
     def _map_of_experts(self, place: _Place, name: str, old: int | None, new: int) -> DimensionMap:
         if old is None:
             self.notes[_OF_MIXTURES] = None
-            return broadcast(new, f"{name}:{new} copies")
-        if new < old:
-            raise InputError(
-                f"{place.path}: {name} would shrink from {old} to {new}: a model can only grow"
-            )
+            equal = copies(1, new, is_summed=False)
+            return dataclasses.replace(equal, rule=f"{name}:{new} copies")
         chooses = place.new.shape.dimension_names[-1] == name + _UNSPLIT
         if new > old:
             self.notes["the routers choose among further experts"] = None
         if chooses or new == old:
-            return placed(first(old, new), fill="initial", new="new initial")
+            return placed(first(old, new))
         return copies(old, new, is_summed=False)
 
     def _repeats(self, place: _Place, name: str, old: int, new: int) -> bool:
@@ -306,19 +300,6 @@ class Rules:
                     self.notes["heads have one norm: their number must be a multiple"] = None
                 return True
         return self._with_copies and not (name == HEADS and self._has_slopes)
-
-    @functools.cached_property
-    def _has_slopes(self) -> bool:
-        return any(isinstance(x, LinearDistanceBias) for x in self._new_modules.values())
-
-    def _source_of_heads(self, old: int, new: int) -> np.ndarray:
-        """Returns the source of heads, which with linear distances have places by their slopes."""
-        if self._has_slopes:
-            source = match_places(alibi_slopes(old), alibi_slopes(new))
-            if source is not None:
-                return source
-            self.notes["heads have other slopes"] = None
-        return first(old, new)
 
     def _map_of_d_kv(
         self,
@@ -344,9 +325,8 @@ class Rules:
                 source = np.concatenate([half, np.where(half < 0, -1, half + old // 2)])
             else:
                 self.notes["d_kv has other rotary frequencies: choose a multiple of it"] = None
-        fill: Fill = "zero" if is_summed or place.member in _KEYS else "initial"
         source = first(old, new) if source is None else source
-        return placed(source, fill=fill, new=f"new {_TEXTS[fill]}")
+        return placed(source, fill="zero" if is_summed or place.member in _KEYS else "initial")
 
     def _repeats_d_kv(self, attention: MultiHeadAttention) -> bool:
         """Returns whether d_kv has copies: only so can a norm of heads stay the same."""
@@ -404,12 +384,7 @@ _OF_MIXTURES = (
     "all tokens (with Switch nearly), and no token is dropped (CAPACITY_FACTOR, "
     "EVAL_CAPACITY_FACTOR)"
 )
-_TEXTS = {"zero": "0", "initial": "initial", "mean": "mean"}
 
 
 def _without_split(name: str) -> str:
     return name.removesuffix(_UNSPLIT)
-
-
-def _renamed(dim: mtf.Dimension, old: str, new: str) -> mtf.Dimension:
-    return mtf.Dimension(new, dim.size) if dim.name == old else dim

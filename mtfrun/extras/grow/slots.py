@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtfrun import mtf, optim
+from mtfrun import optim
 from mtfrun.extras.grow.variables import GrownVariables
 
 Read = Callable[[str], np.ndarray]
@@ -28,9 +28,9 @@ def grow_slots(
     old: optim.Optimizer, new: optim.Optimizer, variables: GrownVariables, read: Read
 ) -> Slots:
     """Returns the slots of the new optimizer, if the old one is of the same class."""
-    slots = Slots({}, [])
     if not isinstance(old, optim.SlotOptimizer) or type(old) is not type(new):
         return Slots({}, list(new.named_slots()))
+    slots = Slots({}, [])
     assert isinstance(new, optim.SlotOptimizer)
     for path, of_variable in new.slots.items():
         for name in of_variable:
@@ -84,15 +84,14 @@ def _squares(old: optim.SlotOptimizer, path: str, read: Read) -> np.ndarray | No
         return read(f"{path}/{_SQUARES}")
     if not all(name in slots for name in _MEANS):
         return None
-    rows, columns = (_spread(read(f"{path}/{x}"), slots[x].shape, whole) for x in _MEANS)
+    rows, columns = (
+        read(f"{path}/{x}").reshape(
+            [dim.size if dim.name in slots[x].shape.dimension_names else 1 for dim in whole]
+        )
+        for x in _MEANS
+    )
     # As in `optim.adafactor.factored_direction`.
     names = slots[_MEANS[1]].shape.dimension_names
     second = tuple(i for i, dim in enumerate(whole) if dim.name not in names)
     squares: np.ndarray = rows * columns / np.maximum(rows.mean(second, keepdims=True), 1e-30)
     return squares
-
-
-def _spread(value: np.ndarray, shape: mtf.Shape, whole: mtf.Shape) -> np.ndarray:
-    """Returns a value {shape} with dimensions of size 1 for those that it lacks."""
-    names = shape.dimension_names
-    return value.reshape([dim.size if dim.name in names else 1 for dim in whole])

@@ -69,16 +69,13 @@ class Stream:
             if D_MODEL in variable.shape.dimension_names
         ]
         writes_centred = _writes_centred(norms, list(new))
-        if len(set(sizes)) > 1 and any(
-            isinstance(x, TokenVectors) and not isinstance(x, Embedding) for x in new.values()
-        ):
-            raise InputError(
-                "TokenEmbedding.table: with tables of several widths d_model cannot grow"
-            )
-        if len(set(sizes)) > 1 and any(
-            isinstance(x, LayerNorm) and x.scale is None for x in new.values()
-        ):
-            raise InputError("LayerNorm.use_scale=False: without scales d_model cannot grow")
+        for module in new.values() if len(set(sizes)) > 1 else ():
+            if isinstance(module, TokenVectors) and not isinstance(module, Embedding):
+                raise InputError(
+                    "TokenEmbedding.table: with tables of several widths d_model cannot grow"
+                )
+            if isinstance(module, LayerNorm) and module.scale is None:
+                raise InputError("LayerNorm.use_scale=False: without scales d_model cannot grow")
         # Networks of images have no such dimension.
         is_multiple = not sizes or max(sizes) % min(sizes) == 0
         with_copies = with_copies or (writes_centred and is_multiple)
@@ -114,15 +111,12 @@ class Stream:
             return dataclasses.replace(of_dim, factor=of_dim.factor * factor)
         source = first(old, new)
         if is_summed:
-            return placed(source, factor=1.0 / factor, fill="initial", new="new initial")
+            return placed(source, factor=1.0 / factor)
         if owner in self.norms:
-            factor = 1.0 if name == "scale" else factor
-            return placed(source, factor=factor, fill="initial", new="new initial")
+            return placed(source, factor=1.0 if name == "scale" else factor)
         if is_table:
             factor *= self.embedding_factor
-        if self.is_centred:
-            return placed(source, factor=factor, fill="mean", new="new their mean")
-        return placed(source, factor=factor, fill="zero", new="new 0")
+        return placed(source, factor=factor, fill="mean" if self.is_centred else "zero")
 
     def _is_table(self, path: str, variable: mtf.Variable) -> bool:
         reduced = {dim.name for dim in variable.reduced_dims or ()}

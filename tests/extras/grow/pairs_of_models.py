@@ -15,36 +15,16 @@ from mtfrun.experiment.runs.settings import Settings
 from mtfrun.extras.grow.rules import Rules
 from mtfrun.extras.grow.variables import GrownVariables
 
-SMALL = {
-    "NUM_LAYERS": 1,
-    "D_MODEL": 16,
-    "D_FF": 32,
-    "NUM_HEADS": 4,
-    "D_KV": 4,
-    "SEQUENCE_LENGTH": 80,
-}
+_NAMES = ("NUM_LAYERS", "D_MODEL", "D_FF", "NUM_HEADS", "D_KV", "SEQUENCE_LENGTH")
+SMALL = dict(zip(_NAMES, (1, 16, 32, 4, 4, 80), strict=True))
 # No size is a multiple of the small one's but for d_kv, whose rotary positions need one.
-LARGE = {
-    "NUM_LAYERS": 2,
-    "D_MODEL": 40,
-    "D_FF": 72,
-    "NUM_HEADS": 6,
-    "D_KV": 8,
-    "SEQUENCE_LENGTH": 96,
-}
-MULTIPLES = {
-    "NUM_LAYERS": 2,
-    "D_MODEL": 32,
-    "D_FF": 64,
-    "NUM_HEADS": 8,
-    "D_KV": 8,
-    "SEQUENCE_LENGTH": 80,
-}
+LARGE = dict(zip(_NAMES, (2, 40, 72, 6, 8, 96), strict=True))
+MULTIPLES = dict(zip(_NAMES, (2, 32, 64, 8, 8, 80), strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
 class Grown:
-    """Two models on their data; `difference`: of the logits of some rows, of the largest."""
+    """Two models on their data."""
 
     old: Experiment
     new: Experiment
@@ -53,24 +33,15 @@ class Grown:
     features: Mapping[str, np.ndarray]
 
     def difference(self) -> float:
-        return _difference(*(Logits(x)(self.features) for x in (self.old, self.new)))
-
-    def rounding(self) -> float:
-        """Changes the last bit of all variables of the old model, and returns the difference."""
-        before, rng = Logits(self.old)(self.features), np.random.default_rng(2)
-        for variable in self.old.model.named_variables().values():
-            value = mtf.to_numpy(variable)
-            towards = np.where(rng.random(value.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
-            value = np.nextafter(value, towards)
-            mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, value, variable.shape))
-        return _difference(before, Logits(self.old)(self.features))
+        """Returns the largest difference of the logits of some rows, of the largest logit."""
+        before, after = (Logits(x)(self.features) for x in (self.old, self.new))
+        classes = min(before.shape[-1], after.shape[-1])
+        before, after = before[..., :classes], after[..., :classes]
+        return float(np.abs(before - after).max() / np.abs(before).max())
 
 
-def _difference(before: np.ndarray, after: np.ndarray) -> float:
-    """Returns the largest difference of logits of the classes that both have, of the largest."""
-    classes = min(before.shape[-1], after.shape[-1])
-    before, after = before[..., :classes], after[..., :classes]
-    return float(np.abs(before - after).max() / np.abs(before).max())
+def assign(variable: mtf.Variable, value: np.ndarray) -> None:
+    mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, value, variable.shape))
 
 
 def grow_pair(
@@ -91,8 +62,7 @@ def grow_pair(
     for path, variable in variables.new.items():
         source = variables.origins[path].source
         of_old = None if source is None else mtf.to_numpy(variables.old[source])
-        value = variables.grow(path, of_old)
-        mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, value, variable.shape))
+        assign(variable, variables.grow(path, of_old))
     batch = next(iter(before.data.evaluation_subset(2, 1, split=evaluation.split)))
     needed = next(x for x in before.model.logits_features if set(x) <= batch.keys())
     names = {*needed, *(before.model.optional_features or ())} & batch.keys()
@@ -113,5 +83,4 @@ def _perturb(experiment: Experiment) -> None:
         value = mtf.to_numpy(variable)
         size = max(float(np.sqrt(np.mean(np.square(value)))), 0.3)
         value = value + 0.2 * size * rng.standard_normal(value.shape, np.float32)
-        value = np.abs(value) if path.endswith("variance") else value
-        mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, value, variable.shape))
+        assign(variable, np.abs(value) if path.endswith("variance") else value)
