@@ -12,136 +12,24 @@ from mtfrun.extras.saved_model.export import Served, Signature, in_batches, sign
 from mtfrun.extras.vision import Segmentation, SegmentationModel
 from mtfrun.models import ImageModel
 
-_NORMALISED = "floats that are normalised already"
+_Outputs = Mapping[str, tf.Tensor]
 
 
 @signatures_of.register
 def _(inference: Classification, *, tensorflow_text: bool = False) -> Served:
     del tensorflow_text
-    graph = _LabelGraph(inference)
-    pixels = [tf.TensorSpec([None, *graph.image], tf.uint8, "images")]
-    floats = [tf.TensorSpec([None, *graph.image], tf.float32, "images")]
-    files = [tf.TensorSpec([None], tf.string, "image_bytes")]
-    to_labels = "to the likeliest labels, as `mtfrun decode` prints them"
-    signatures = {
-        "classify": Signature(pixels, graph.classify, f"pixels, 0 to 255, {to_labels}"),
-        "classify_encoded": Signature(
-            files, graph.classify_files, f"contents of PNG and JPEG files {to_labels}"
-        ),
-        "classify_normalised": Signature(
-            floats, graph.classify, f"{_NORMALISED} to the likeliest labels"
-        ),
-        "logits": Signature(pixels, graph.logits, "pixels, 0 to 255, to the logits of all classes"),
-        "logits_normalised": Signature(
-            floats, graph.logits, f"{_NORMALISED} to the logits of all classes"
-        ),
-    }
-    settings = {"image": graph.image, "label_names": list(inference.data.label_names)}
-    return Served(signatures, "classify", settings)
+    model = require(inference.experiment.model, ImageModel, "--format=saved_model", "")
+    names = list(inference.data.label_names)
+    graph = _ImageGraph(inference, model, [len(names)], inference.data.centre_crop)
+    top = [min(inference.top_k, len(names))]
 
-
-@signatures_of.register
-def _(inference: Segmentation, *, tensorflow_text: bool = False) -> Served:
-    del tensorflow_text
-    graph = _MaskGraph(inference)
-    pixels = [tf.TensorSpec([None, *graph.image], tf.uint8, "images")]
-    floats = [tf.TensorSpec([None, *graph.image], tf.float32, "images")]
-    to_masks = "to the class of every pixel"
-    signatures = {
-        "segment": Signature(pixels, graph.segment, f"pixels, 0 to 255, {to_masks}"),
-        "segment_normalised": Signature(floats, graph.segment, f"{_NORMALISED} {to_masks}"),
-        "logits": Signature(pixels, graph.logits, "pixels, 0 to 255, to the logits of all pixels"),
-        "logits_normalised": Signature(
-            floats, graph.logits, f"{_NORMALISED} to the logits of all pixels"
-        ),
-    }
-    if len(graph.image) == 3:  # volumes are not read from files
-        files = [tf.TensorSpec([None], tf.string, "image_bytes")]
-        signatures["segment_encoded"] = Signature(
-            files, graph.segment_files, f"contents of PNG and JPEG files {to_masks}"
-        )
-    settings = {"image": graph.image, "class_names": list(inference.data.source.class_names)}
-    return Served(signatures, "segment", settings)
-
-
-class _ImageGraph:
-    """Computes images of one size in batches."""
-
-    def __init__(
-        self, inference: Classification | Segmentation, model: ImageModel | SegmentationModel
-    ) -> None:
-        self._mesh, self._rows = inference.experiment.mesh, inference.rows
-        self._data = inference.data
-        self._logits = mtf.function(lambda images: model.logits({"images": images}))
-        self.image = inference.data.image.to_integer_list
-
-    def _in_batches(
-        self,
-        program: Callable[[mtf.Tensor], Sequence[mtf.Tensor]],
-        images: tf.Tensor,
-        outputs: Sequence[tf.TensorSpec],
-    ) -> list[tf.Tensor]:
-        shape = self._data.shapes(self._rows)["images"]
-
-        def compute(batch: tf.Tensor) -> list[tf.Tensor]:
-            batch = tf.ensure_shape(batch, shape.to_integer_list)
-            return [x.value for x in program(mtf.import_tf_tensor(self._mesh, batch, shape))]
-
-        return in_batches(compute, self._rows, [images], outputs)
-
-    def _read(self, image_bytes: tf.Tensor, crop: CentreCrop | None) -> tf.Tensor:
-        spec = tf.TensorSpec(self.image, tf.uint8)
-        return tf.map_fn(
-            lambda x: read_image(self.image, crop, x), image_bytes, fn_output_signature=spec
-        )
-
-
-class _MaskGraph(_ImageGraph):
-    def __init__(self, inference: Segmentation) -> None:
-        model = inference.experiment.model
-        super().__init__(inference, require(model, SegmentationModel, "--format=saved_model", ""))
-        self._program = inference.program
-        self._num_classes = len(inference.data.source.class_names)
-
-    def segment(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        rows = self._rows
-        outputs = [
-            tf.TensorSpec([rows, *self.image[:-1]], tf.int32),
-            tf.TensorSpec([rows], tf.float32),
-        ]
-        masks, totals = self._in_batches(self._program, images, outputs)
-        check = tf.debugging.assert_all_finite(totals, "logits are infinite or not a number")
-        with tf.control_dependencies([check]):
-            return {"masks": tf.cast(masks, tf.uint8)}
-
-    def segment_files(self, image_bytes: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        return self.segment(self._read(image_bytes, None))
-
-    def logits(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        output = tf.TensorSpec([self._rows, *self.image[:-1], self._num_classes], tf.float32)
-        (logits,) = self._in_batches(lambda x: [self._logits(x)], images, [output])
-        return {"logits": logits}
-
-
-class _LabelGraph(_ImageGraph):
-    def __init__(self, inference: Classification) -> None:
-        model = inference.experiment.model
-        super().__init__(inference, require(model, ImageModel, "--format=saved_model", ""))
-        self._program, self._crop = inference.program, inference.data.centre_crop
-        self._names = [name.encode() for name in inference.data.label_names]
-        self._top = min(inference.top_k, len(self._names))
-
-    def classify(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        rows = self._rows
-        outputs = [
-            tf.TensorSpec([rows, self._top], tf.float32),
-            tf.TensorSpec([rows, self._top], tf.int32),
-        ]
-        probabilities, numbers = self._in_batches(self._program, images, outputs)
+    def classify(images: tf.Tensor) -> _Outputs:
+        kinds = [(top, tf.float32), (top, tf.int32)]
+        probabilities, numbers = graph.compute(inference.program, images, kinds)
         probabilities = tf.debugging.check_numerics(
             probabilities, "probabilities are infinite or not a number"
         )
-        labels = tf.gather(tf.constant(self._names), numbers)
+        labels = tf.gather(tf.constant([name.encode() for name in names]), numbers)
         return {
             "label": labels[:, 0],
             "probability": probabilities[:, 0],
@@ -149,13 +37,93 @@ class _LabelGraph(_ImageGraph):
             "probabilities": probabilities,
         }
 
-    def classify_files(self, image_bytes: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        return self.classify(self._read(image_bytes, self._crop))
+    signatures = graph.signatures("classify", classify, "the likeliest labels", "classes")
+    return Served(signatures, "classify", {"image": graph.image, "label_names": names})
 
-    def logits(self, images: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        output = tf.TensorSpec([self._rows, len(self._names)], tf.float32)
-        (logits,) = self._in_batches(lambda x: [self._logits(x)], images, [output])
-        return {"logits": logits}
+
+@signatures_of.register
+def _(inference: Segmentation, *, tensorflow_text: bool = False) -> Served:
+    del tensorflow_text
+    model = require(inference.experiment.model, SegmentationModel, "--format=saved_model", "")
+    names = list(inference.data.source.class_names)
+    *sizes, _ = inference.data.image.to_integer_list
+    graph = _ImageGraph(inference, model, [*sizes, len(names)])
+
+    def segment(images: tf.Tensor) -> _Outputs:
+        kinds = [(sizes, tf.int32), ([], tf.float32)]
+        masks, totals = graph.compute(inference.program, images, kinds)
+        check = tf.debugging.assert_all_finite(totals, "logits are infinite or not a number")
+        with tf.control_dependencies([check]):
+            return {"masks": tf.cast(masks, tf.uint8)}
+
+    signatures = graph.signatures("segment", segment, "the class of every pixel", "pixels")
+    return Served(signatures, "segment", {"image": graph.image, "class_names": names})
+
+
+class _ImageGraph:
+    """Computes images of one size in batches; `logits` has the sizes of an image's logits."""
+
+    def __init__(
+        self,
+        inference: Classification | Segmentation,
+        model: ImageModel | SegmentationModel,
+        logits: Sequence[int],
+        crop: CentreCrop | None = None,
+    ) -> None:
+        self._mesh, self._rows = inference.experiment.mesh, inference.rows
+        self._shape = inference.data.shapes(self._rows)["images"]
+        self._model, self._logits, self._crop = model, logits, crop
+        self.image = inference.data.image.to_integer_list
+
+    def compute(
+        self,
+        program: Callable[[mtf.Tensor], Sequence[mtf.Tensor]],
+        images: tf.Tensor,
+        outputs: Sequence[tuple[Sequence[int], tf.DType]],
+    ) -> list[tf.Tensor]:
+        """`outputs` are the sizes and the type of each output of an image."""
+
+        def compute(batch: tf.Tensor) -> list[tf.Tensor]:
+            batch = tf.ensure_shape(batch, self._shape.to_integer_list)
+            return [x.value for x in program(mtf.import_tf_tensor(self._mesh, batch, self._shape))]
+
+        specs = [tf.TensorSpec([self._rows, *sizes], dtype) for sizes, dtype in outputs]
+        return in_batches(compute, self._rows, [images], specs)
+
+    def signatures(
+        self, name: str, function: Callable[[tf.Tensor], _Outputs], outputs: str, logits_of: str
+    ) -> dict[str, Signature]:
+        """Returns the signatures of pixels, normalised floats, and files where these are read."""
+        program = mtf.function(lambda images: self._model.logits({"images": images}))
+
+        def logits(images: tf.Tensor) -> _Outputs:
+            kinds = [(self._logits, tf.float32)]
+            (values,) = self.compute(lambda x: [program(x)], images, kinds)
+            return {"logits": values}
+
+        def from_files(image_bytes: tf.Tensor) -> _Outputs:
+            return function(
+                tf.map_fn(
+                    lambda content: read_image(self.image, self._crop, content),
+                    image_bytes,
+                    fn_output_signature=tf.TensorSpec(self.image, tf.uint8),
+                )
+            )
+
+        signatures = {}
+        for suffix, dtype, about in (
+            ("", tf.uint8, "pixels, 0 to 255,"),
+            ("_normalised", tf.float32, "floats that are normalised already"),
+        ):
+            images = [tf.TensorSpec([None, *self.image], dtype, "images")]
+            signatures[name + suffix] = Signature(images, function, f"{about} to {outputs}")
+            about = f"{about} to the logits of all {logits_of}"
+            signatures[f"logits{suffix}"] = Signature(images, logits, about)
+        if len(self.image) == 3:  # volumes are not read from files
+            files = [tf.TensorSpec([None], tf.string, "image_bytes")]
+            about = f"contents of PNG and JPEG files to {outputs}"
+            signatures[f"{name}_encoded"] = Signature(files, from_files, about)
+        return signatures
 
 
 # JPEG files can be decoded at 1/2, 1/4 or 1/8 of their size, as `data.EncodedImage` does.

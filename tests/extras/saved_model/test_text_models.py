@@ -6,17 +6,22 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mtfrun
-from tests.cli.command import TINY, TWO_STEPS, tiny_experiment, tiny_pairs_experiment
+from tests.cli.command import TINY, TWO_STEPS, mtfrun_here, tiny_experiment, tiny_pairs_experiment
 from tests.cli.test_export import assert_refused_by_a_full_disk
+from tests.data.vocabularies.small_models import t5_like_model
 from tests.experiment.runs.tiny_runs import files_and_params
 from tests.extras.saved_model.serving import as_json, decoded, exported, lines_of, responses
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
+from tests.oracle.packed import hugging_face_folders
 
 PROMPTS = [b"train line 1", b"", b"x" * 100, b"a\xff\xe2\x82b", "é".encode(), b"one", b"\x00"]
 # More rows than a batch has, of every length.
 ALL_LENGTHS = [b"q" * number for number in range(40)]
+BEAMS = ["--beam_size=3", "--num_outputs=2"]
 
 
 def _prefix_flags(directory: pathlib.Path) -> list[str]:
@@ -81,9 +86,14 @@ def test_a_saved_model_of_a_language_model_answers_as_decode(tmp_path: pathlib.P
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "flags_of", [tiny_experiment, tiny_pairs_experiment, _prefix_flags, _wide_flags]
+    ("flags_of", "search"),
+    [
+        (tiny_pairs_experiment, []),
+        (tiny_pairs_experiment, BEAMS),
+        (_prefix_flags, BEAMS),
+        (_wide_flags, []),
+    ],
 )
-@pytest.mark.parametrize("search", [[], ["--beam_size=3", "--num_outputs=2"]])
 def test_all_kinds_of_models_answer_as_decode(
     tmp_path: pathlib.Path, flags_of: Callable[[pathlib.Path], list[str]], search: list[str]
 ) -> None:
@@ -136,8 +146,61 @@ def test_texts_get_labels_with_probabilities(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bytes_of_a_file", [1000, 100_000])
 def test_a_full_disk_is_one_line_and_leaves_nothing(
-    bytes_of_a_file: int, language_model_run: pathlib.Path, tmp_path: pathlib.Path
+    language_model_run: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
-    assert_refused_by_a_full_disk(language_model_run, tmp_path, "saved_model", bytes_of_a_file)
+    assert_refused_by_a_full_disk(language_model_run, tmp_path, "saved_model", 100_000)
+
+
+SUBWORDS = [b"the quick brown fox", b"", b"train 17", b"<extra_id_0> fox", "é \t".encode()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("flags_of", "search"), [(tiny_experiment, []), (tiny_pairs_experiment, BEAMS)]
+)
+def test_subwords_answer_as_decode(
+    tmp_path: pathlib.Path, flags_of: Callable[[pathlib.Path], list[str]], search: list[str]
+) -> None:
+    model = tmp_path / "small.model"
+    model.write_bytes(t5_like_model())
+    vocabulary = ["--gin_file=data/sentencepiece.gin", f"--gin.VOCABULARY_FILE='{model}'"]
+    run = _trained([*flags_of(tmp_path), *vocabulary], tmp_path)
+    directory = exported(run, tmp_path / "saved", "--tensorflow_text", *search)
+    request = {"instances": [as_json(prompt) for prompt in SUBWORDS]}
+    (response,) = responses(directory, [request], "tensorflow_text")
+    expected = decoded(run, tmp_path / "prompts.txt", SUBWORDS, *search)
+    assert lines_of(response["predictions"], SUBWORDS) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt2", "switch"])
+def test_an_imported_folder_has_its_logits_and_decodes(tmp_path: pathlib.Path, name: str) -> None:
+    run_directory = tmp_path / "run"
+    process = mtfrun_here(
+        "import", f"--from={hugging_face_folders() / name}", f"--model_dir={run_directory}"
+    )
+    assert process.returncode == 0, process.stderr.decode()
+    directory = exported(run_directory, tmp_path / "saved", "--decode_length=8")
+    # A beam search and lengths of another folder are its own business: ids alone are compared.
+    prompts = [[5, 7, 9, 11], [6, 8], [12]]
+    length = max(map(len, prompts))
+    ids = [row + [0] * (length - len(row)) for row in prompts]
+    run = mtfrun.load(run_directory)
+    features = {"targets": [[5, 7, 9, 11], [6, 8, 3, 4]]}
+    if name == "switch":
+        features["inputs"] = [[9, 8, 7, 1], [6, 5, 4, 1]]
+    expected_logits = run.logits(features)
+    answers = run.decode([" ".join(map(str, row)) for row in prompts], decode_length=8)
+    requests = [
+        {"signature_name": "logits", "inputs": features},
+        {
+            "signature_name": "decode_ids",
+            "inputs": {"ids": ids, "lengths": [len(row) for row in prompts]},
+        },
+    ]
+    logits, decodes = (response["outputs"] for response in responses(directory, requests))
+    values = logits["logits"] if isinstance(logits, dict) else logits
+    assert_close(np.array(values), expected_logits, FLOAT32_MODEL_TOLERANCE)
+    for row, lengths, answer in zip(decodes["ids"], decodes["lengths"], answers, strict=True):
+        assert " ".join(map(str, row[0][: lengths[0]])) == answer.output
