@@ -69,7 +69,7 @@ Record = Callable[[str, object], None]
 
 
 @pytest.mark.parametrize(
-    "rounds", [pytest.param(4, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.faults)]
+    "rounds", [pytest.param(4, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.faults)]
 )
 def test_a_kill_loses_no_acknowledged_checkpoint_and_leaves_no_file(
     rounds: int, tmp_path: pathlib.Path, record_property: Record
