@@ -19,13 +19,14 @@ from mtfrun.experiment import Decoding, Experiment
 from mtfrun.extras.chat.conversations import ConversationPrompts, Rendered
 from mtfrun.extras.serving.served_model import ServedModel
 from mtfrun.models import transformer as t
+from tests.layouts import ONE_DEVICE
 
 MAX_LENGTH = 64
 HEADS = t.AttentionHeads(num_heads=2, d_kv=8)
 
 
 def language_model(
-    directory: pathlib.Path, *, num_layers: int = 1, mesh_shape: str = "data:1"
+    directory: pathlib.Path, *, num_layers: int = 1, mesh_shape: str = ONE_DEVICE
 ) -> Experiment:
     """Returns a language model of bytes, whose likely ids are far from ties."""
     (directory / "text").write_text("some text\n")
