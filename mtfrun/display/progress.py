@@ -121,7 +121,7 @@ def error(text: str) -> str:
 
 @contextlib.contextmanager
 def warnings_as_lines() -> Iterator[None]:
-    """Without a handler absl would install one whose lines begin with "WARNING:absl:"."""
+    """Prevents absl from installing a handler with lines that begin with "WARNING:absl:"."""
     handler = _Lines(logging.WARNING)
     root = logging.getLogger()
     root.addHandler(handler)

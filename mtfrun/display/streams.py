@@ -1,4 +1,4 @@
-"""Standard output, whose errors are InputErrors; standard error, which never fails; silence."""
+"""Standard output, with errors as InputErrors; standard error, which never fails; silence."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def is_input_error(error: BaseException) -> bool:
     """Returns whether a user can correct an error: an InputError, or one of the operating system.
 
     A lack of memory or threads counts. All other exceptions of libraries and of users' modules, a
-    plain ValueError too, are defects of a program, whose author needs the traceback.
+    plain ValueError too, are defects of a program: the author needs the traceback.
     """
     return isinstance(error, InputError | OSError | MemoryError) or is_shortage_of_library(error)
 

@@ -20,7 +20,7 @@ MODULUS = 1 << 64
 def digest_of_rows(arrays: Mapping[str, np.ndarray], numbers: Sequence[int]) -> int:
     """Returns the digest of rows of a batch: arrays [rows, ...] by name.
 
-    numbers: of the rows in the whole batch, whose digest is the sum over its parts.
+    numbers: places of the rows in the whole batch, which has the sum of the digests of its parts.
     """
     total = 0
     for name, array in arrays.items():
@@ -56,8 +56,8 @@ def digest_of_part(name: str, part: np.ndarray, begin: Sequence[int], shape: Seq
         index = np.arange(first, first + size, dtype=np.uint64) * np.uint64(stride)
         rows += index.reshape([-1 if i == axis else 1 for i in range(rows.ndim)])
     columns = np.arange(words.shape[1], dtype=np.uint64) + np.uint64(begin[-1] // per_word)
-    of_rows = np.einsum("ij,j->i", words, _multipliers(columns))
-    total = int((of_rows * _multipliers(rows.reshape(-1))).sum(dtype=np.uint64))
+    row_sums = np.einsum("ij,j->i", words, _multipliers(columns))
+    total = int((row_sums * _multipliers(rows.reshape(-1))).sum(dtype=np.uint64))
     return _odd_number(name) * total % MODULUS
 
 

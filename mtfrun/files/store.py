@@ -101,7 +101,7 @@ class Store:
         return f"Store({self.url!r})"
 
     def files(self) -> dict[str, StoredFile]:
-        """Returns all files below the URL whose names can be names of local files."""
+        """Returns all files below the URL that can have their names on this machine."""
         return self._list(self._system.find, self._root)
 
     def glob(self, pattern: str) -> dict[str, StoredFile]:

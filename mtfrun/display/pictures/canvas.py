@@ -1,4 +1,4 @@
-"""Figures whose units are pixels, without matplotlib's global state.
+"""Figures in units of pixels, without matplotlib's global state.
 
 TensorBoard's Images scales pictures to the width of its cards, Time Series into a box of a fixed
 height, both without smoothing: letters are legible at this width, in pictures that are not higher.
@@ -98,7 +98,7 @@ class Canvas:
         return np.array(np.asarray(canvas.buffer_rgba())[:, :, :3])
 
     def svg(self) -> str:
-        """Returns SVG whose texts are texts; the same figure gives the same bytes."""
+        """Returns SVG with texts as texts; the same figure gives the same bytes."""
         from matplotlib import rc_context  # noqa: PLC0415
 
         file = io.StringIO()

@@ -129,7 +129,7 @@ def image_grid(images: Sequence[LabelledImage]) -> np.ndarray:
         axes.imshow(shown, interpolation="nearest" if max(shown.shape) < _IMAGE else "antialiased")
         label, true = (shorten(s, _LONGEST_LABEL) for s in (image.label, image.true_label))
         lines = ((label, colour), (f"{100 * image.probability:.0f} %", colour), (true, TEXT))
-        for line, (text, of_text) in enumerate(lines, 1):
+        for line, (text, text_colour) in enumerate(lines, 1):
             place = (x + _IMAGE / 2, y + _IMAGE + line * _LINE - 1)
-            canvas.text(*place, text, 10, centred=True, colour=of_text)
+            canvas.text(*place, text, 10, centred=True, colour=text_colour)
     return canvas.pixels()

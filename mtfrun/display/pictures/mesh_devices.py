@@ -91,7 +91,7 @@ def _write_lines(canvas: Canvas, lines: Sequence[str], top: float, *, bold: bool
 
 def _axis_text(axis: str, size: int, layout: Mapping[str, str], *, downwards: bool = False) -> str:
     """Returns a line such as "→ model (2): splits heads, d_ff"."""
-    dims = [dim for dim, of_dim in layout.items() if of_dim == axis]
+    dims = [dim for dim, split_axis in layout.items() if split_axis == axis]
     what = f"splits {', '.join(dims)}" if dims else "splits nothing, holds copies"
     what = "one device, splits nothing" if size == 1 else what
     return f"{'↓' if downwards else '→'} {axis} ({size}): {what}"

@@ -230,8 +230,8 @@ def _without_oldest(conversation: Mapping[str, Any]) -> dict[str, Any] | None:
     turns = [number for number, message in enumerate(messages) if message["role"] == USER]
     if len(turns) < 2:
         return None
-    of_system = [message for message in messages[: turns[0]] if message["role"] == SYSTEM]
-    return {**conversation, MESSAGES: [*of_system, *messages[turns[1] :]]}
+    instructions = [message for message in messages[: turns[0]] if message["role"] == SYSTEM]
+    return {**conversation, MESSAGES: [*instructions, *messages[turns[1] :]]}
 
 
 def _conversation_of_prompt(prompt: bytes) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from mtfrun.extras.chat.conversations import (
 
 @dataclasses.dataclass
 class Chat(Session):
-    """A session whose lines are a user's turns in one conversation."""
+    """A session in which each line is a user's turn in one conversation."""
 
     help: ClassVar[str] = f"""{Session.help}
 /system TEXT       begins a new conversation, with instructions

@@ -13,7 +13,7 @@ from mtfrun.extras.data_viewer.row_view import TRAIN
 from mtfrun.extras.data_viewer.rows_text import heading_lines
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
-# Ids whose bytes are counted at a time.
+# Ids that are counted at a time.
 _IDS_PER_STEP = 1 << 22
 # Rows of which the padding is counted where the data do not count it.
 _SAMPLED_ROWS = 1024

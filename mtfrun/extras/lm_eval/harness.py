@@ -129,8 +129,10 @@ class JudgedModel:
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
         """Returns the log-likelihood of each text, every token of it with all context there is."""
         windows = [list(self._scores.windows(request.args[0])) for request in requests]
-        scores = iter(self._scores([pair for of_text in windows for pair in of_text]))
-        return [float(sum(next(scores).log_likelihood for _ in of_text)) for of_text in windows]
+        scores = iter(self._scores([pair for text_pairs in windows for pair in text_pairs]))
+        return [
+            float(sum(next(scores).log_likelihood for _ in text_pairs)) for text_pairs in windows
+        ]
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Returns the output for each (context, settings), before the first stop string."""

@@ -67,7 +67,7 @@ class Histograms(Action):
                 context.summaries.buckets(tag, distribution.buckets(), context.step)
 
     def _program_of(self, state: TrainState) -> Callable[[Features], Mapping[str, Distribution]]:
-        def of_batch(batch: Features) -> dict[str, Distribution]:
+        def compute(batch: Features) -> dict[str, Distribution]:
             tensors = {
                 f"weights/{layer_name(path)}": v.read() for path, v in state.trainable.items()
             }
@@ -77,7 +77,7 @@ class Histograms(Action):
                 tensors |= {f"gradients/{layer_name(path)}": g for path, g in gradients.items()}
             return dict(zip(tensors, distributions(list(tensors.values())), strict=True))
 
-        return mtf.function(of_batch)
+        return mtf.function(compute)
 
 
 def distributions(tensors: Sequence[mtf.Tensor]) -> list[Distribution]:

@@ -55,8 +55,8 @@ class LayerPictures(Evaluator):
       num_tokens: number of tokens at the text's beginning; 0 for no pictures.
       batch_size: rows of that batch.
       num_attending: how many of these tokens a map of attention has, 0 for no maps; the map of an
-        encoder, whose tokens attend to later ones too, is a part of the whole.
-      num_heads: heads of every layer whose attention is drawn.
+        encoder, where tokens also attend to later ones, is a part of the whole.
+      num_heads: heads of every layer that are drawn.
       layers: indices of the layers, negative ones from the end.
     """
 
@@ -141,17 +141,17 @@ class LayerPictures(Evaluator):
             for level, experts in recorded.experts[path].items():
                 shape = self.experiment.model.metric_shapes[f"{path}/{level}/load"]
                 rows = levels.setdefault((f"{level}/{feature}", shape.size), {})
-                of_tokens = experts.reshape(self._arrays[feature].shape)
-                rows[pictures.layer_name(path)] = of_tokens[0, :count]
+                first_experts = experts.reshape(self._arrays[feature].shape)
+                rows[pictures.layer_name(path)] = first_experts[0, :count]
         return {
             f"experts_of_tokens/{tag}".removesuffix("/targets"): token_experts(
-                self._tokens(tag.split("/")[1], self.num_tokens), of_layers, number
+                self._tokens(tag.split("/")[1], self.num_tokens), layers, number
             )
-            for (tag, number), of_layers in levels.items()
+            for (tag, number), layers in levels.items()
         }
 
     def _choose_layers(self, paths: Collection[str]) -> Iterator[tuple[str, str]]:
-        """Yields the feature whose tokens a layer reads, inputs in an encoder, and its path."""
+        """Yields the feature that a layer reads (inputs in an encoder) and its path."""
         for feature in (INPUTS, TARGETS):
             stack = [x for x in paths if x.startswith(_ENCODER) == (feature == INPUTS)]
             numbers = {i % len(stack) for i in self.layers if -len(stack) <= i < len(stack)}
@@ -193,11 +193,13 @@ def attention_maps(
     map_height = _TITLE + height + bottom
     total_width = max(left + maps_in_row * (width + _GAP) - _GAP + _MARGIN, WIDTH)
     canvas = Canvas(total_width, map_height * map_rows + _LEGEND)
-    for i, (head, of_head) in enumerate(weights.items()):
+    for i, (head, head_weights) in enumerate(weights.items()):
         row, column = divmod(i, maps_in_row)
         x, y = left + column * (width + _GAP), row * map_height + _TITLE
         axes = canvas.axes(x, y, width, height)
-        image = axes.imshow(of_head, cmap=SEQUENTIAL, norm=PowerNorm(0.5, 0.0, 1.0), aspect="auto")
+        image = axes.imshow(
+            head_weights, cmap=SEQUENTIAL, norm=PowerNorm(0.5, 0.0, 1.0), aspect="auto"
+        )
         axes.set_title(plain(head), fontsize=points(11), color=TEXT, loc="left", pad=3)
         axes.set_xticks(range(len(columns)), columns, rotation=90, family=MONO)
         axes.set_yticks(range(len(rows)), rows if column == 0 else [], family=MONO)

@@ -38,10 +38,10 @@ def token_experts(
         canvas.box(x, y, 14, 14, colours[expert])
         canvas.text(x + 18, y + 11, str(expert), 11)
     top = _LEGEND_TOP + legend_rows * _LEGEND_LINE
-    for layer, of_tokens in experts.items():
+    for layer, indices in experts.items():
         canvas.text(_MARGIN, top + 13, layer, bold=True)
         top += _TITLE
-        for (x, line, width), token, expert in zip(boxes, tokens, of_tokens.tolist(), strict=True):
+        for (x, line, width), token, expert in zip(boxes, tokens, indices.tolist(), strict=True):
             y = top + line * line_height
             canvas.box(x, y, width, _BOX, colours[expert] if expert >= 0 else "white")
             middle = x + width / 2

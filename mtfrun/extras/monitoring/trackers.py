@@ -92,7 +92,7 @@ class _Thread:
         self._warn()
 
     def _warn(self) -> None:
-        """Prints the error in the thread of the training, whose lines do not mix."""
+        """Prints the error in the thread of the training, so that lines do not mix."""
         if self._error and not self._is_over:
             self._is_over = True
             line = f"{type(self._tracker).__name__} gets no more records of this training"
@@ -281,7 +281,7 @@ class WeightsAndBiases(Tracker):
         )
         _save_id(self._run, service, run_id)
         self._wandb_run.config.update(_settings(self._run), allow_val_change=True)
-        # W&B drops steps below the newest, which a resumed run repeats: hence an axis of our own.
+        # W&B drops steps below the newest, which a resumed run repeats: hence another axis.
         self._wandb_run.define_metric("step")
         self._wandb_run.define_metric("*", step_metric="step")
         self._save_files()

@@ -16,7 +16,7 @@ from mtfrun.optim.trainable_variables import Factor
 
 
 class SampledGradients(NamedTuple):
-    """Gradients of a loss whose targets were drawn from the model.
+    """Gradients of a loss for targets drawn from the model.
 
     Attributes:
       gradients: gradients of the mean loss by path; None where it does not depend on the variable.
@@ -33,7 +33,7 @@ class Curvature:
 
     Attributes:
       beta2: decay of the average of the estimates.
-      gamma: an entry whose momentum is below gamma times its curvature moves by their ratio.
+      gamma: entries with a momentum below gamma times the curvature move by their ratio.
       every_steps: how often it is estimated, the first time at the first step.
     """
 

@@ -10,12 +10,14 @@ import sys
 
 import numpy as np
 import pytest
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 from mtfrun.extras.chat import ChatTemplate
 from mtfrun.extras.chat.conversations import encode_conversation
 from mtfrun.extras.chat.named_templates import NAMED
 from mtfrun.extras.huggingface import HuggingFaceVocabulary
-from tests.extras.chat.conversations import CONVERSATION, byte_level_tokenizer
+from tests.extras.chat.test_template import CONVERSATION
 
 # A process of its own: transformers must not be imported beside TensorFlow.
 PROGRAM = """\
@@ -49,6 +51,22 @@ TOOLS = {
     ],
     "tools": [{"type": "function", "function": {"name": "f"}}],
 }
+
+
+SPECIAL = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|eot_id|>"]
+
+
+def byte_level_tokenizer() -> tokenizers.Tokenizer:
+    """Returns a tokenizer of bytes and a few merges, whose ids begin with the special tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("\u0120", "d"), ("o", "d"), ("a", "s"), ("as", "s"), ("u", "s")]
+    tokens = [*SPECIAL, *alphabet, *(a + b for a, b in merges)]
+    vocab = {token: number for number, token in enumerate(tokens)}
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(SPECIAL)
+    return tokenizer
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -12,8 +13,16 @@ from mtfrun.data import DataError
 from mtfrun.errors import InputError
 from mtfrun.extras.chat import ChatTemplate, template
 from mtfrun.extras.chat.template import template_of_folder
-from tests.extras.chat.conversations import CONVERSATION
 
+CONVERSATION: dict[str, Any] = {
+    "messages": [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Hello, \u00e9!"},
+        {"role": "assistant", "content": "Good  day."},
+        {"role": "user", "content": "2 + 2?"},
+        {"role": "assistant", "content": "4"},
+    ]
+}
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 
 # Where an assistant writes is in brackets.
