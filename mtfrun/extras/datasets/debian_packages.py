@@ -154,10 +154,10 @@ class WordNetGlosses(LineRecordFiles):
             _, number, _, count, *words = data.split()
             name = _WORDNET_CLASSES[int(number)]
             names = words[: 2 * int(count, 16) : 2]
-            if not bar:
-                raise ValueError("no definition")
         except (ValueError, IndexError) as error:
             raise BadRecordError(f"not a line of a WordNet data file: {error}") from error
+        if not bar:
+            raise BadRecordError("not a line of a WordNet data file: there is no definition")
         return {
             INPUTS: gloss.strip(),
             TARGETS: name.encode(),
