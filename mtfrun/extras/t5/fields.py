@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from mtfrun.data.errors import DataError, lacks
+from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.preprocessor import Fields, field_of, label_name, texts_of
 from mtfrun.data.sources.source import TEXT
@@ -62,6 +62,8 @@ class FilterByStringLength:
 def required_texts_of(preprocessor: object, fields: Fields, name: str) -> list[bytes]:
     texts = texts_of(fields, name)
     if not texts:
-        message = lacks(f"{preprocessor}: an example", "text in", name, fields)
-        raise DataError(f'{message}: the fields of a source read a list as "{name}/*"')
+        raise DataError(
+            f'{preprocessor}: an example has no text in "{name}"; it has {", ".join(fields)}: the '
+            f'fields of a source read a list as "{name}/*"'
+        )
     return texts
