@@ -172,8 +172,8 @@ def test_projections_that_do_not_exist_are_refused(options: dict[str, Any], mess
 @pytest.mark.parametrize(
     ("heads", "message"),
     [
-        (AttentionHeads(2, d_kv=4, use_bias=True), "leave out use_bias"),
-        (AttentionHeads(2, d_kv=4, shared_kv=True), "set ExpertProjections.shared_kv"),
+        (AttentionHeads(2, d_kv=4, use_bias=True), "does not support AttentionHeads.use_bias"),
+        (AttentionHeads(2, d_kv=4, shared_kv=True), "reads ExpertProjections.shared_kv"),
     ],
 )
 def test_heads_without_a_counterpart_are_refused(heads: AttentionHeads, message: str) -> None:

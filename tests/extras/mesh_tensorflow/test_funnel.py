@@ -170,7 +170,7 @@ def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
 def test_a_length_that_windows_do_not_divide_is_refused() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     stack = _stack(mesh, zoo.Funnel([1, 1]))
-    with pytest.raises(InputError, match="7 positions are not a multiple of 2"):
+    with pytest.raises(InputError, match="7, must be a multiple of 2"):
         stack(_import(X[:, :7], mesh), _call(SEGMENTS[:, :7], mesh))
 
 

@@ -250,7 +250,7 @@ def test_they_are_the_same_on_a_mesh(make: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ([(3, 8)], "are of 3 experts"),
+        ([(3, 8)], "have 3 experts"),
         ([(4, 0)], "hidden_size is 0"),
         ([(4,)], r"must be \(num_experts, hidden_size\)"),
     ],

@@ -15,12 +15,12 @@ from mtfrun.rundir.init_checkpoint import find_source, fit_value
 
 _MODEL, _OPTIMIZER = "model/", "optimizer/"
 _STEP = "global_step"
-# Logits by distance of grouped heads, which are one dimension here.
+# Relative biases of grouped heads, which are one dimension here.
 _GROUPED_BIAS = re.compile(r"/relative_attention_bias")
 _GROUPED_BIAS_DIMS = ("heads", "query_heads", "buckets")
-# Mixtures of softmaxes have the longer name.
+# The longer name is for mixtures of softmaxes.
 _EMBEDDING = re.compile(r".*/embedding(?:_embedding_weights)?")
-# Tables of clusters of the vocabulary are numbered; _02 is the second factor of table 0.
+# Tables of vocabulary clusters are numbered; _02 is the second factor of table 0.
 _CLUSTER = re.compile(r".*/embedding(?:1|_\d1?)")
 
 
@@ -29,7 +29,7 @@ class SourceCheckpoint:
         self._prefix = prefix
         self._stacks = stacks
         self._tensors = StoredTensors(str(prefix))
-        # From the usual name of a variable, which the table of names has, to its name here.
+        # Names in the checkpoint by their usual names, as in `sources_of`.
         self._names = {_usual_name(name, stacks): name for name in sorted(self._tensors.shapes)}
 
     @property
@@ -42,13 +42,13 @@ class SourceCheckpoint:
 
     @property
     def has_slots(self) -> bool:
-        """Slots of an optimizer that the checkpoint lacks start with 0."""
+        """Without slots, the optimizer starts from zero."""
         return any(is_bookkeeping(name) and name != _STEP for name in self._names)
 
     @property
     def vocabulary_size(self) -> int | None:
-        """The rows of the embedding, or of all its tables, with padding; None without one."""
-        # Behind the members of an ensemble.
+        """The number of rows of all tables of the embedding, with padding."""
+        # [-2] because ensembles have a dimension first.
         rows = {
             usual: int(self._tensors.shapes[name][-2])
             for usual, name in self._names.items()
@@ -63,16 +63,13 @@ class SourceCheckpoint:
         variables: Mapping[str, mtf.Variable],
         sources: Callable[[str, Sequence[str]], Sequence[Source]] = sources_of,
     ) -> dict[str, np.ndarray]:
-        """See `Imported.values`; ConversionError if values and variables do not correspond.
-
-        `sources` returns the places of a variable by its path, and all paths of the model.
-        """
+        """See `Imported.values`; `sources` maps a path, and all paths, to possible names."""
         paths = {
             path.removeprefix(_MODEL): variable
             for path, variable in variables.items()
             if path.startswith(_MODEL)
         }
-        # Layers that a decoder shares with its encoder have no separate variables.
+        # Shared layers of a decoder have no separate variables.
         order = [path for stack in self._stacks for path in sublayer_paths(stack)]
         values: dict[str, np.ndarray] = {}
         used: set[str] = set()
@@ -96,15 +93,14 @@ class SourceCheckpoint:
                     values[slot_path] = self._fit(name, source, slot_path, slot)
         if missing and self.has_slots:
             raise ConversionError(
-                f"{self._prefix} has no slot {missing[0]}: the optimizer of the configuration is "
-                "not the one that wrote it"
+                f"{self._prefix} has no slot {missing[0]}: another optimizer than the "
+                "configuration's wrote it"
             )
         unused = [n for n in self._names if n not in used and not is_bookkeeping(n)]
         if unused:
             first = ", ".join(self._names[n] for n in unused[:3])
             raise ConversionError(
-                f"{self._prefix} has {len(unused)} variables that the configuration has not: "
-                f"{first}"
+                f"{self._prefix} has {len(unused)} variables without a counterpart: {first}"
             )
         return values
 
@@ -119,27 +115,24 @@ class SourceCheckpoint:
 
 
 def _usual_name(name: str, stacks: Sequence[SourceStack]) -> str:
-    """The configuration may name layers and stacks."""
+    """Replaces names that the configuration gives to layers and stacks."""
     for stack in stacks:
         usual = {"encoder": "encoder", "decoder": "decoder"}.get(stack.scope, "transformer")
         path = name.removeprefix(f"{stack.name}/")
         is_of_decoder = path.startswith(("logits/", "embedding", "positional_embedding"))
         if path == name or (is_of_decoder and stack.scope == "encoder"):
             continue
-        match = re.match(_block_pattern(stack), path)
+        pattern = r"block_(\d+)/([^/]+)/" if stack.block_scope else r"layer_(\d+)/"
+        if "zoo.Funnel" in stack.parameters:
+            pattern = r"funnel_block_(\d+)/param_idx_(\d+)/submodule_(\d+)/"
+        match = re.match(pattern, path)
         if match is None:
             return f"{usual}/{path}"
         block, layer = _place(match, stack)
-        # Two stacks of one name share the layers that the first one has.
+        # Stacks of one name share the first stack's layers.
         if layer is not None:
             return f"{usual}/block_{block:03d}/layer_{layer:03d}/{path[match.end() :]}"
     return name
-
-
-def _block_pattern(stack: SourceStack) -> str:
-    if "zoo.Funnel" in stack.parameters:
-        return r"funnel_block_(\d+)/param_idx_(\d+)/submodule_(\d+)/"
-    return r"block_(\d+)/([^/]+)/" if stack.block_scope else r"layer_(\d+)/"
 
 
 def _place(match: re.Match[str], stack: SourceStack) -> tuple[int, int | None]:

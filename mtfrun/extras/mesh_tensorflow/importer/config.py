@@ -1,7 +1,7 @@
-"""The configuration of a program of Mesh TensorFlow, and an account of every binding of it.
+"""The configuration of a Mesh TensorFlow program, with an account of every binding.
 
-The conversion asks for the parameters that it understands. All other bindings are ignored for a
-reason in `program.py`, or not supported, so that none is forgotten.
+The conversion reads the parameters that it supports. All other bindings are ignored for a reason in
+`program.py`, or reported as not supported.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from mtfrun.configuration.statements import Binding
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras.mesh_tensorflow.importer.program import CALLABLES, IGNORED
 
-# The arguments of a class of ours.
+# The arguments of one of our classes.
 Parameters = dict[str, Any]
-# Classes whose methods are configured: "Bitransformer.decode.beam_size".
+# Classes with configurable methods: "Bitransformer.decode.beam_size".
 _WITH_METHODS = ("Bitransformer", "Unitransformer")
-# Limits for a value after its macros are replaced.
+# Limits for a value after macro expansion.
 _MAX_VALUES = 100_000
 _MAX_DEPTH = 128
 _NOTHING_CALLS_IT = "nothing in this configuration uses it"
 
 
 class Fate(enum.Enum):
-    """Values are the names of the three lists."""
+    """What became of a binding."""
 
     TAKEN_OVER = "taken over"
     IGNORED = "ignored"
@@ -38,7 +38,7 @@ class Fate(enum.Enum):
 
 
 class Key(NamedTuple):
-    """The left side of a binding; the selector of a macro is "", its parameter its name."""
+    """The left side of a binding; a macro has the selector "" and its name as parameter."""
 
     scope: str
     selector: str
@@ -87,10 +87,7 @@ def name_of(value: Any) -> str:
 
 
 class SourceConfig:
-    """The bindings of a program, seen from a scope; those of outer scopes hold in it.
-
-    The user's bindings come after the `program`'s; ConversionError for undefined macros.
-    """
+    """The bindings in effect in a scope, the user's over the `program`'s."""
 
     def __init__(self, bindings: Iterable[Binding], program: Iterable[Binding] = ()) -> None:
         self.scope = ""
@@ -108,17 +105,14 @@ class SourceConfig:
         self._not_supported: dict[Key, str] = {}
 
     def within(self, scope: str) -> SourceConfig:
-        """Returns the same account, seen from a scope; a scope for a layer keeps its stack."""
+        """Returns a view of the same account in a scope."""
         view = copy.copy(self)
         view.scope = scope
         view.is_encoder = self.is_encoder or scope == "encoder"
         return view
 
     def get(self, target: str, default: Any = None) -> Any:
-        """Returns the value of "SelfAttention.num_heads", and counts its binding as converted.
-
-        ConversionError for a value of another kind.
-        """
+        """Returns the value of "SelfAttention.num_heads", and counts its binding as converted."""
         self._called.add(target.rpartition(".")[0])
         value = default
         for key in self._bindings_of(target):
@@ -134,23 +128,23 @@ class SourceConfig:
         return value
 
     def get_optional(self, target: str, example: Any) -> Any:
-        """Like `get`, for a parameter whose default is None; None is also a valid value."""
+        """Like `get`, for a parameter that may be None and is by default."""
         return None if self.get(target) is None else self.get(target, example)
 
     def bind(self, target: str, value: Any) -> None:
-        """Adds an argument of a class in the scope; it is no binding of the account."""
+        """Binds an argument in the scope, outside of the account."""
         self._values[self._key(target)] = value
 
     def has_read(self, target: str) -> bool:
-        """Returns whether a value that was bound in this very scope has been read or ignored."""
+        """Returns whether a binding of exactly this scope has been read or ignored."""
         return self._key(target) in self._taken or self._key(target) in self._ignored
 
     def has(self, target: str) -> bool:
-        """Returns whether a parameter is bound; counts nothing."""
+        """Returns whether a parameter is bound, without counting it."""
         return any(True for _ in self._bindings_of(target))
 
     def getter(self, *selectors: str) -> Callable[..., Any]:
-        """Returns `get` of a class's parameters; unbound ones are those of the class before it."""
+        """Returns `get` for a class's parameters, which default to the preceding class's."""
 
         def get(parameter: str, default: Any = None) -> Any:
             for selector in selectors:
@@ -160,13 +154,13 @@ class SourceConfig:
         return get
 
     def get_bound(self, target: str, example: Any) -> Any:
-        """Returns the value of a parameter that has no default; `example` if it is not bound."""
+        """Returns the value of a required parameter."""
         if not self.has(target):
             self.refuse(target, "it has no value")
         return self.get(target, example)
 
     def require(self, target: str, allowed: Sequence[Any], why: str) -> Any:
-        """Returns the value; the first of `allowed`, the default, for an unsupported value."""
+        """Returns the value, or refuses it and returns the default, the first of `allowed`."""
         value = self.get(target, allowed[0])
         if any(value == other and type(value) is type(other) for other in allowed):
             return value
@@ -174,7 +168,7 @@ class SourceConfig:
         return allowed[0]
 
     def require_defaults(self, selector: str, *rules: tuple[str, Any, str]) -> None:
-        """Requires the only supported value, the default, of parameters: (name, value, why)."""
+        """Requires the default values of parameters: (name, value, why)."""
         for name, value, why in rules:
             self.require(f"{selector}.{name}", [value], why)
 
@@ -189,7 +183,7 @@ class SourceConfig:
             self._ignored[key] = why
 
     def ignore_in_scope(self, target: str, why: str) -> None:
-        """Counts a parameter that is bound in this very scope as ignored."""
+        """Counts a binding of exactly this scope as ignored."""
         self._ignored[self._key(target)] = why
 
     def ignore_calls_of(self, selectors: Iterable[str], why: str) -> None:
@@ -199,7 +193,7 @@ class SourceConfig:
                 self._ignored.setdefault(key, why)
 
     def parameters_of(self, selector: str) -> dict[str, Any]:
-        """Ignores scopes, counts nothing, and leaves macros that another file may define."""
+        """Returns parameters of all scopes without counting them; macros may stay undefined."""
         return {
             key.parameter: self._resolve(value, lenient=True)
             for key, value in self._values.items()
@@ -272,7 +266,7 @@ class SourceConfig:
     def _replace(self, value: Any, depth: int, budget: Iterator[int], *, lenient: bool) -> Any:
         if next(budget, None) is None or depth > _MAX_DEPTH:
             raise ConversionError(
-                f"a value has more than {_MAX_VALUES} parts, or {_MAX_DEPTH} in one another"
+                f"a value has more than {_MAX_VALUES} parts, or {_MAX_DEPTH} nested levels"
             )
         replaced = functools.partial(self._replace, depth=depth + 1, budget=budget, lenient=lenient)
         if not isinstance(value, Reference) or not value.macro:

@@ -15,7 +15,7 @@ _T5_DATA = ("mesh_train_dataset_fn", "mesh_eval_dataset_fn", "mesh_inference_dat
 _FUNCTIONS = ("run.train_dataset_fn", "run.eval_dataset_fn", "run.predict_fn", "run.vocabulary")
 _WHY = "makes the data of the original: name yours in TRAINING_DATA and VOCABULARY"
 _MAX_CALLS = 8
-# The version at the end of a name in seqio's registry; names that differ from the file's.
+# The version at the end of a seqio name; names that differ from our files'.
 _VERSION = re.compile(r"_v\d{3}$")
 _RECIPES = {
     "squad_v010": "squad",
@@ -40,7 +40,6 @@ class RowForm(enum.Enum):
 
 
 def read_lengths(source: SourceConfig) -> dict[str, int]:
-    """Returns positions by feature."""
     lengths = source.get("run.sequence_length") or {"inputs": 512, "targets": 512}
     if type(lengths) is int:
         lengths = {"inputs": lengths, "targets": lengths}
@@ -59,7 +58,7 @@ def read_lengths(source: SourceConfig) -> dict[str, int]:
 
 
 def _targets_length(source: SourceConfig) -> int:
-    """The targets of span corruption have as many positions as fill the inputs exactly."""
+    """Returns the length of the targets when span corruption fills the inputs exactly."""
 
     def get(name: str) -> Any:
         return source.get_optional(f"random_spans_helper.{name}", 0)
@@ -108,7 +107,9 @@ def write_data(
         if objective is None or rows is RowForm.PAIRS_IN_A_ROW:
             draft.macro("PACKED", _is_packed(source), "several pairs a row")
     is_text = objective is not None or rows is RowForm.TEXTS
-    recipes = [recipe for name in names_of_data(source) if (recipe := _recipe_of(name))]
+    tasks = (_RECIPES.get(name, _VERSION.sub("", name)) for name in names_of_data(source))
+    paths = (f"extras/t5/tasks/{task}.gin" for task in tasks)
+    recipes = [path for path in paths if path in shipped_gin_files()]
     example = "data/text_files.gin" if is_text else next(iter(recipes), "data/tsv_pairs.gin")
     comment = f"or a file of data behind this one: --gin_file={example}"
     draft.macro("TRAINING_DATA", reference("@data.NoSource()"), comment)
@@ -116,7 +117,7 @@ def write_data(
 
 
 def _is_packed(source: SourceConfig) -> bool:
-    """T5's rows hold several pairs; the rows of other functions may not."""
+    """Only T5's data functions pack several pairs into a row."""
     function = source.get("run.train_dataset_fn", None)
     if not isinstance(function, Reference) or name_of(function) not in _T5_DATA:
         return False
@@ -125,7 +126,7 @@ def _is_packed(source: SourceConfig) -> bool:
 
 
 def names_of_data(source: SourceConfig) -> list[str]:
-    """Counts the functions of the data as ignored."""
+    """Returns the names of tasks, and counts the data functions as ignored."""
     names: list[str] = []
     for target in _FUNCTIONS:
         value = source.get(target, None)
@@ -141,12 +142,6 @@ def names_of_data(source: SourceConfig) -> list[str]:
         if value is not None:
             source.ignore(target, _WHY)
     return list(dict.fromkeys(names))
-
-
-def _recipe_of(task: str) -> str | None:
-    """Returns the gin file of a task of T5, if there is one."""
-    path = f"extras/t5/tasks/{_RECIPES.get(task, _VERSION.sub('', task))}.gin"
-    return path if path in shipped_gin_files() else None
 
 
 def _ignore_calls(source: SourceConfig, function: Reference, depth: int = 0) -> None:

@@ -14,12 +14,12 @@ from mtfrun.errors import ConfigError
 from mtfrun.errors.untrusted import is_regular, open_regular
 from mtfrun.experiment.conversion.importer import ConversionError
 
-# Files include others relative to a search path, which is a directory above them.
+# Included files are relative to a search path, a directory above the file.
 _DIRECTORIES_ABOVE = 4
 
 
 def read_gin_file(path: Path, search_paths: Sequence[str] = ()) -> list[Binding]:
-    """Includes are searched for in `search_paths`, then in the directories above the file."""
+    """Searches `search_paths`, then the directories above the file, for included files."""
     statements = _Statements()
     try:
         statements.add_file(str(path), search_paths)
@@ -48,7 +48,7 @@ class _Statements(Statements):
 
 
 class Draft(GinFile):
-    """A gin file without what an included file or a class says as well."""
+    """A gin file that omits bindings which an included file or a default already has."""
 
     def text(self) -> str:
         included = {
@@ -80,7 +80,7 @@ class Draft(GinFile):
 
 
 def _as_gin(default: Any) -> Any:
-    """Returns a default as gin has it, but for classes: bindings do not reach those of defaults."""
+    """Returns a default as gin would write it, except for classes."""
     if isinstance(default, tuple):
         return [_as_gin(part) for part in default]
     return reference(f"@{shown_name(default)}") if inspect.isroutine(default) else default

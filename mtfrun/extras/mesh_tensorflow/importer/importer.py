@@ -27,7 +27,7 @@ from mtfrun.extras.mesh_tensorflow.importer.model.model import SourceModel, read
 from mtfrun.extras.mesh_tensorflow.importer.optimizers import write_optimizer, write_schedule
 from mtfrun.extras.mesh_tensorflow.importer.program import PROGRAM_DEFAULTS
 
-# The original trains on so many tokens, of the longest feature, unless it is told otherwise.
+# The original's default number of training tokens, counted in the longest feature.
 _TRAIN_TOKENS = 2**36
 _OPERATIVE_CONFIG = "operative_config.gin"
 _INDEX = re.compile(r"(model\.ckpt-(\d+))\.index")
@@ -37,7 +37,7 @@ _COMMENT_WIDTH = 96
 
 
 def read_run(path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()) -> Imported:
-    """Reads operative_config.gin, or another gin file, and the checkpoint beside it."""
+    """Reads a gin file and the checkpoint beside it."""
     run = find_run(path)
     bindings = read_gin_file(run.config, search_paths)
     source = SourceConfig(bindings, () if run.is_operative else bindings_in(PROGRAM_DEFAULTS))
@@ -200,7 +200,7 @@ class SourceRun:
 
     @property
     def is_operative(self) -> bool:
-        """Whether the program has written the file, with all values."""
+        """Whether the program wrote the file, with all values."""
         return self.config.name == _OPERATIVE_CONFIG
 
 
@@ -211,7 +211,7 @@ def names_run(path: pathlib.Path) -> bool:
 
 
 def find_run(path: pathlib.Path) -> SourceRun:
-    """Returns the newest checkpoint unless the path names one; ConversionError without files."""
+    """Returns the newest checkpoint unless the path names one."""
     if _CHECKPOINT.fullmatch(path.name):
         prefix = path.with_name(path.name.removesuffix(".index"))
         config = path.with_name(_OPERATIVE_CONFIG)

@@ -11,7 +11,7 @@ from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig
 from mtfrun.extras.mesh_tensorflow.importer.gin import Draft
 
-# Dimensions of the original that tensors here have as well.
+# Dimensions with the same names here.
 _DIMENSIONS = (
     *("batch", "outer_batch", "length", "memory_length", "heads", "d_model", "d_ff", "d_kv"),
     *("vocab", "experts", "expert_hidden", "max_length"),
@@ -60,7 +60,7 @@ def write_mesh(source: SourceConfig, mesh: SourceMesh, draft: Draft) -> None:
     rules = {d: axis for d, axis in mesh.layout.items() if d in dimensions}
     axes = dict(mesh.axes)
     if math.prod(axes.values()) == 1:
-        # One device: the axes that the rules name, for a larger mesh to come.
+        # One device: keep the rules' axes for a larger mesh.
         axes = dict.fromkeys(rules.values(), 1) or {"data": 1, "model": 1}
     rules = {dimension: axis for dimension, axis in rules.items() if axis in axes}
     draft.macro("MESH_SHAPE", ",".join(f"{axis}:{size}" for axis, size in axes.items()))
@@ -73,7 +73,7 @@ def write_mesh(source: SourceConfig, mesh: SourceMesh, draft: Draft) -> None:
 def _axes(source: SourceConfig) -> dict[str, int]:
     shape = source.get("run.mesh_shape")
     if isinstance(shape, Reference):
-        # tpu_mesh_shape() divides the cores of a TPU; here the machine has devices.
+        # tpu_mesh_shape() divides TPU cores; here the machine's devices count.
         return {}
     try:
         axes = {name: int(size) for name, size in _pairs(shape)}

@@ -10,7 +10,7 @@ from mtfrun.extras.mesh_tensorflow.importer.gin import Draft
 from mtfrun.extras.mesh_tensorflow.importer.model.variable_patterns import VariablePatterns
 
 _OPTIMIZER, _SCHEDULE = "run.optimizer", "run.learning_rate_schedule"
-# The class of ours and its parameters.
+# Our class and its parameters.
 _Optimizer = tuple[str, dict[str, Any]]
 
 
@@ -32,7 +32,6 @@ def write_optimizer(
 
 def _adafactor(source: SourceConfig, draft: Draft, patterns: VariablePatterns) -> _Optimizer:
     get = source.getter("AdafactorOptimizer")
-
     minimum = get("min_dim_size_to_factor", 128)
     target = "AdafactorOptimizer.clipping_threshold"
     threshold = source.get_optional(target, 1.0)
@@ -49,7 +48,7 @@ def _adafactor(source: SourceConfig, draft: Draft, patterns: VariablePatterns) -
         parameters["decay_rate"] = rate
     target = "AdafactorOptimizer.exclude_from_parameter_scale"
     texts = source.get_optional(target, []) or []
-    # The original looks for the texts themselves, not for patterns.
+    # The original searches for plain texts, not patterns.
     exclude = patterns.translate(source, target, texts, is_text=True)
     minimum = get("epsilon2", 1e-3)
     if not get("multiply_by_parameter_scale", default=True):
@@ -73,7 +72,6 @@ def _decay_rate(source: SourceConfig, draft: Draft) -> Reference | None:
 
 def _adam(source: SourceConfig, _: Draft, patterns: VariablePatterns) -> _Optimizer:
     get = source.getter("AdamWeightDecayOptimizer")
-
     target = "AdamWeightDecayOptimizer.exclude_from_weight_decay"
     exclude = source.get_optional(target, []) or []
     parameters: dict[str, Any] = {
@@ -136,7 +134,7 @@ _SCHEDULES = (
 
 @dataclasses.dataclass
 class _Product:
-    """`total_steps` of the schedule start at `offset`; `schedules` are parameters by class."""
+    """A schedule of `total_steps` from `offset`; `schedules` has parameters by class."""
 
     source: SourceConfig
     total_steps: int
@@ -194,11 +192,10 @@ class _Product:
                 self.source.refuse(_SCHEDULE, f"{name} is not supported, {known}")
 
     def _steps(self, steps_or_fraction: float) -> int:
-        """The original may have a fraction of all steps."""
         return round(steps_or_fraction * (1 if steps_or_fraction > 1 else self.total_steps))
 
     def _decay(self, fraction: float) -> None:
-        """Adds a line to 0 over the last fraction of the steps."""
+        """Adds a linear decay to 0 over the last fraction of the steps."""
         parameters: dict[str, Any] = {"total_steps": self.total_steps}
         if not self.offset and self.total_steps == self.train_steps:
             parameters = {"total_steps": reference("%TRAIN_STEPS")}

@@ -1,4 +1,4 @@
-"""Tensor2Tensor's attention for long sequences: to a local window, or to means of positions.
+"""Tensor2Tensor's local and memory-compressed attention for long sequences.
 
 New models use `transformer.LocalSelfAttention`.
 """
@@ -35,24 +35,24 @@ def masked_local_attention_1d(
     window_size: int = 128,
     length_per_split: int | None = None,
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-    """Returns causal self-attention in blocks of x {..., length, io_channels}, keys and values.
+    """Returns causal self-attention of x {..., length, io_channels} in blocks, keys and values.
 
-    Every block attends to itself and to the `window_size` positions before it. As in the original,
-    a position attends to at most as many positions as a block has, and the softmax includes the
-    zeros before the start. A split length is gathered unless every device has whole blocks.
+    A block attends to itself and the `window_size` positions before it. As in the original, a
+    position attends to at most a block's length, and the softmax includes the zeros before the
+    start. A split length is gathered unless every device has whole blocks.
 
     Args:
-      length_per_split: a block must divide it, by default the length. The block is its largest
-        divisor that is not above max(window_size, 128). (It does not depend on the layout, which
-        would change the results.)
+      length_per_split: the length that blocks divide, by default x's; a block is the largest
+        divisor up to max(window_size, 128). It is independent of the layout.
     """
     length, io = x.shape.dims[-2:]
     batch = x.shape.dims[:-2]
     q, (k, v) = params.query(x), params.keys_and_values(x)
     q = mtf.transpose(q, k.shape)
-    block_size = _largest_divisor(length_per_split or length.size, max(window_size, 128))
+    whole, limit = length_per_split or length.size, max(window_size, 128)
+    block_size = max(d for d in range(1, min(whole, limit) + 1) if whole % d == 0)
     num_blocks = length.size // block_size
-    # Under the name of the length the blocks are split as it is, if the mesh divides them.
+    # Blocks named as the length keep its split, if the mesh divides them.
     is_split = num_blocks % x.mesh.num_splits(length) == 0
     blocks = mtf.Dimension(length.name if is_split else "length_blocks", num_blocks)
     block = mtf.Dimension("block_length", block_size)
@@ -78,15 +78,11 @@ def masked_local_attention_1d(
 def _lookback_mask(
     mesh: mtf.Mesh, block: mtf.Dimension, memory_length: mtf.Dimension
 ) -> mtf.Tensor:
-    """Returns {block_length, memory_length}: attend to fewer than a block's length of positions."""
+    """Returns {block_length, memory_length}: attend to the last block_length positions."""
     query = np.arange(block.size)[:, np.newaxis]
     memory = np.arange(memory_length.size)[np.newaxis, :] - (memory_length.size - block.size)
     visible = (memory <= query) & (memory > query - block.size)
     return mtf.constant(mesh, np.where(visible, 0.0, MASKED), [block, memory_length])
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    return max(d for d in range(1, min(number, limit) + 1) if number % d == 0)
 
 
 def masked_local_attention_1d_incremental(
@@ -97,11 +93,11 @@ def masked_local_attention_1d_incremental(
     params: AttentionParams,
     condition: mtf.Tensor | None = None,
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-    """Returns the attention of one position to the last ones, and the new cache.
+    """Returns the attention of a step to the cached window, and the new cache.
 
     The cache {batch..., heads, window_length, kv_channels} is a ring, see `ring_positions`. As in
-    the original there is no mask: the softmax includes entries that are not yet written, which are
-    zeros. Rows without `condition` do not change.
+    the original, the softmax includes entries not yet written, which are zeros. Rows without
+    `condition` do not change.
     """
     entries = KeysAndValues(params.key(x), params.value(x))
     ring: KeysAndValues
@@ -112,7 +108,7 @@ def masked_local_attention_1d_incremental(
 def _masked_local_attention_1d_by_steps(
     x: mtf.Tensor, params: AttentionParams, window_size: int
 ) -> tuple[mtf.Tensor, KeysAndValues]:
-    """Returns the outputs of the steps at all positions, and their keys and values."""
+    """Computes all steps at once."""
     length = x.shape.dims[-2]
     q, (k, v) = params.query(x), params.keys_and_values(x)
     q = mtf.transpose(q, k.shape)
@@ -120,7 +116,7 @@ def _masked_local_attention_1d_by_steps(
     position = np.arange(length.size)
     distance = position[:, np.newaxis] - position
     visible = (distance >= 0) & (distance < window_size)
-    # The zeros of positions that are not yet written have a logit of 0 each.
+    # Entries not yet written have a logit of 0 each.
     unwritten = window_size - 1 - position
     extra_logit = np.where(unwritten > 0, np.log(np.maximum(unwritten, 1)), MASKED)
     mixed = dot_product_attention(
@@ -137,8 +133,8 @@ def _masked_local_attention_1d_by_steps(
 class MaskedLocalAttention(ProjectedAttention):
     """Causal attention in blocks; see `masked_local_attention_1d`.
 
-    As in the original, a step of decoding attends to the last `window` positions only, not to the
-    block as well. Documents of packed rows attend to each other.
+    As in the original, a decoding step attends only to the last `window` positions, not to the
+    block. Packed documents attend to each other.
     """
 
     def __init__(
@@ -188,10 +184,10 @@ def multihead_self_attention_memory_compressed(
     *,
     drop: Drop | None = None,
 ) -> mtf.Tensor:
-    """Returns self-attention of x {..., length, io_channels} to the means of groups of positions.
+    """Returns self-attention of x {..., length, io_channels} to means of groups of positions.
 
-    With a further logit of 0 a position attends to nothing. `mask_right`: only the last position of
-    a group and later ones attend to it.
+    The softmax has an extra logit of 0. With `mask_right` only positions from a group's last on
+    attend to it.
     """
     length = x.shape.get_dim_by_name("length")
     memory, groups = _group_means(x, compression_factor)
@@ -213,11 +209,11 @@ def multihead_self_attention_memory_compressed_incremental(
     params: AttentionParams,
     condition: mtf.Tensor | None = None,
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-    """Returns the attention of one position to the groups that it completes or follows.
+    """Returns the attention of a step to completed groups, and the new cache.
 
-    The projections are linear, so the key of a group's mean is the mean of its positions' keys: the
-    cache {batch..., heads, memory_length, kv_channels} of groups, first zeros, holds the sum of the
-    keys computed so far, divided by the size of a group. Rows without `condition` do not change.
+    Projections are linear: the key of a group's mean is the mean of its keys, which the cache
+    {batch..., heads, memory_length, kv_channels}, initially zero, sums up. Rows without `condition`
+    do not change.
     """
     groups = prev_k.shape.get_dim_by_name("memory_length")
     group = mtf.floordiv(step_num, compression_factor)
@@ -242,7 +238,7 @@ def _memory_compressed_keys_and_values(
 
 
 def compress_mean(x: mtf.Tensor, dim: mtf.Dimension, compression_factor: int) -> mtf.Tensor:
-    """Returns x with the means of groups of neighbours along `dim`."""
+    """Averages groups of neighbours along `dim`."""
     return mtf.pool_tensor_1d(x, dim, mtf.reduce_mean, compression_factor)
 
 
@@ -261,8 +257,7 @@ def _last_positions(mesh: mtf.Mesh, groups: mtf.Dimension, compression_factor: i
 class CompressedSelfAttention(ProjectedAttention):
     """Attention to means of groups; see `multihead_self_attention_memory_compressed`.
 
-    `compression_factor` must divide the length of whole sequences. Documents of packed rows attend
-    to each other.
+    `compression_factor` must divide the length of sequences. Packed documents attend to each other.
     """
 
     def __init__(

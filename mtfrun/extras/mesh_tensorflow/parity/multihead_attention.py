@@ -5,7 +5,6 @@ New models use `layers.MultiHeadAttention`.
 
 from __future__ import annotations
 
-import abc
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -98,7 +97,7 @@ class AttentionParameters(mtf.Module):
         self.wo = projection(output_init, merged)
 
     def projections(self) -> AttentionParams:
-        """Returns the projections in the activation type."""
+        """Returns the projections in the activation dtype."""
         dtype = self._dtypes.activation
         wq, wk, wv, wo = (mtf.cast(w, dtype) for w in (self.wq, self.wk, self.wv, self.wo))
         # As in `layers.MultiHeadAttention`.
@@ -137,10 +136,7 @@ def attend(
 def attention_mask_autoregressive(
     query_pos: mtf.Tensor, dtype: tf.DType = tf.float32
 ) -> mtf.Tensor:
-    """Returns {..., length, memory_length}: attend to the same or earlier positions.
-
-    Masks are 0 where a query may attend, and MASKED where not.
-    """
+    """Returns {..., length, memory_length}: 0 at the same or earlier positions, else MASKED."""
     return _mask(mtf.less(query_pos, rename_length_to_memory_length(query_pos)), dtype)
 
 
@@ -155,7 +151,7 @@ def attention_mask_same_segment(
 
 
 def attention_mask_ignore_padding(inputs: mtf.Tensor, dtype: tf.DType = tf.float32) -> mtf.Tensor:
-    """Returns {..., memory_length}: attend to ids {..., length or memory_length} that are not 0."""
+    """Returns {..., memory_length}: attend to nonzero ids {..., length or memory_length}."""
     return _mask(mtf.equal(rename_length_to_memory_length(inputs), 0), dtype)
 
 
@@ -174,7 +170,7 @@ def multihead_attention(
 ) -> mtf.Tensor:
     """Returns {..., length, io_channels}: multi-head attention; Vaswani et al. 2017, section 3.2.2.
 
-    Self-attention if there is no memory. The mask is added to the logits.
+    Without a memory it is self-attention. The mask is added to the logits.
     """
     memory = memory_antecedent
     if memory is None:
@@ -191,9 +187,9 @@ def multihead_self_attention_incremental(
     step_num: mtf.Tensor,
     params: AttentionParams,
 ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-    """Returns the attention of one position to itself and earlier ones, and the new cache.
+    """Returns the causal attention of one position, and the new cache.
 
-    As in the original, keys and values are added to the cache: it must be zero at the position.
+    As in the original, keys and values are added to the cache, which must be zero there.
     """
     memory_length = prev_k.shape.get_dim_by_name("memory_length")
     is_position = mtf.one_hot(step_num, memory_length, dtype=prev_k.dtype)
@@ -209,7 +205,7 @@ def add_to_cache(
     share: mtf.Tensor,
     params: AttentionParams,
 ) -> tuple[mtf.Tensor, mtf.Tensor]:
-    """Returns a cache with a `share` {memory_length} of a position's keys and values added."""
+    """Adds keys and values of x, times `share` {memory_length}, to a cache."""
     return (
         prev_k + mtf.multiply(params.key(x), share, output_shape=prev_k.shape),
         prev_v + mtf.multiply(params.value(x), share, output_shape=prev_v.shape),
@@ -226,8 +222,8 @@ def multihead_encdec_attention_incremental(
 ) -> mtf.Tensor:
     """Returns the attention {batch..., io_channels} of one position to keys and values.
 
-    They are {batch..., heads, memory_length, kv_channels}, shared by the beams that the query may
-    have. The mask {batch..., memory_length} is added to the logits.
+    Those are {batch..., heads, memory_length, kv_channels}, shared by the query's beams. The mask
+    {batch..., memory_length} is added to the logits.
     """
     params = AttentionParams(wq, wq, wq, wo)
     memory_length = k.shape.get_dim_by_name("memory_length")
@@ -235,7 +231,7 @@ def multihead_encdec_attention_incremental(
 
 
 class ProjectedAttention(Sublayer):
-    """Causal attention with a cache of another kind; not for prefix language models."""
+    """Causal attention with its own kind of cache; not for prefix language models."""
 
     def __init__(
         self,
@@ -252,9 +248,8 @@ class ProjectedAttention(Sublayer):
         heads, kv = mtf.Dimension("heads", num_heads), mtf.Dimension("d_kv", d_kv)
         self.parameters = AttentionParameters(mesh, heads, d_model, kv, dtypes)
 
-    @abc.abstractmethod
     def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
-        """Returns the dimension of the cache for the positions `memory_length`."""
+        return memory_length
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
@@ -264,5 +259,4 @@ class ProjectedAttention(Sublayer):
         return KeysAndValues.zeros(self._mesh, shape, self._dtypes.activation)
 
     def can_prefill(self, call: SequenceCall) -> bool:
-        """Returns whether positions attend to earlier ones only."""
         return not call.bidirectional

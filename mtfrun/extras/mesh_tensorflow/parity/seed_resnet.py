@@ -1,9 +1,8 @@
-"""The ResNet of Mesh TensorFlow's users in 2018. New models use `resnet.ResNet`.
+"""The ResNet of Mesh TensorFlow in 2018, quirks included. New models use `resnet.ResNet`.
 
-It has all properties of the original that its results depend on: images are cut into blocks of
-32 x 96 with the channels folded into the columns; only the first convolution reads across the
-border of a block, and only to the left and right; the normalisation takes statistics over the batch
-alone and has a scale for every example of a batch; its moving averages are never updated.
+Images are cut into blocks of 32 x 96 with channels folded into columns; only the first convolution
+reads across blocks, and only to the left and right; the normalisation takes statistics over the
+batch alone, has a scale per example, and never updates its moving averages.
 """
 
 from __future__ import annotations
@@ -24,12 +23,14 @@ _EPSILON = 1e-5
 
 
 class SeedBatchNorm(mtf.Module):
-    """Normalises every position of an image by its statistics over the batch."""
+    """Normalises every position of an image by its statistics over the batch.
+
+    scale, bias: {batch}; moving_mean, moving_variance: {*positions}.
+    """
 
     def __init__(
         self, mesh: mtf.Mesh, batch: mtf.Dimension, positions: Iterable[mtf.Dimension]
     ) -> None:
-        """Makes the specs of scale and bias {batch}, moving mean and variance {*positions}."""
         super().__init__()
         shape = mtf.Shape(positions)
         one = mtf.initializers.Ones()
@@ -40,7 +41,7 @@ class SeedBatchNorm(mtf.Module):
         self.moving_variance = mtf.Variable(mesh, shape, one, trainable=False)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """In training by this batch's statistics, else by the averages; x: {batch, *positions}."""
+        """Uses batch statistics in training, else moving averages; x: {batch, *positions}."""
         if call.training:
             centred = x - mtf.reduce_mean(x, reduced_dim=self._batch)
             variance = mtf.reduce_mean(mtf.square(centred), reduced_dim=self._batch)
@@ -50,12 +51,11 @@ class SeedBatchNorm(mtf.Module):
 
 
 class SeedBottleneck(mtf.Module):
-    """Three convolutions with a shortcut; the third one, 1x1, has the stride."""
+    """Three convolutions with a shortcut, projected if `project`; the last, 1x1, is strided."""
 
     def __init__(
         self, mesh: mtf.Mesh, shape: mtf.Shape, filters: int, *, stride: int, project: bool
     ) -> None:
-        """With `project` the shortcut is a convolution with the stride too."""
         super().__init__()
         batch, row_blocks, col_blocks, rows, cols, inputs = shape.dims
         outputs = mtf.Dimension(inputs.name, filters)
@@ -90,11 +90,11 @@ class SeedResNet(ImageClassifier):
     """A 7x7 convolution, bottlenecks, a hidden layer, logits.
 
     Args:
-      image: {rows, cols, channels}; rows a multiple of 32, cols * channels of 96.
-      batch_size: the number of images of every batch, in evaluation too.
-      num_layers: the number of times that the three layers of blocks are repeated.
-      layer_sizes: the number of blocks of each of the three layers; further values are ignored.
-      filter_sizes: their filters, likewise; the 7x7 convolution has the first.
+      image: {rows, cols, channels}; rows must be a multiple of 32, cols * channels of 96.
+      batch_size: the number of images in every batch, in evaluation too.
+      num_layers: the number of repetitions of the three layers of blocks.
+      layer_sizes: the number of blocks in each layer; values after the third are ignored.
+      filter_sizes: the filters of each layer; the 7x7 convolution has the first.
     """
 
     def __init__(
@@ -117,8 +117,8 @@ class SeedResNet(ImageClassifier):
         rows, cols, channels = (dim.size for dim in image)
         if rows % _BLOCK_ROWS or cols * channels % _BLOCK_COLS:
             raise InputError(
-                f"images of {rows} rows and {cols} cols * {channels} channels do not fit: rows "
-                f"must be a multiple of {_BLOCK_ROWS}, cols * channels of {_BLOCK_COLS}"
+                f"{rows} rows of images must be a multiple of {_BLOCK_ROWS}, and {cols} cols * "
+                f"{channels} channels of {_BLOCK_COLS}"
             )
         batch = mtf.Dimension("batch", batch_size)
         row_blocks = mtf.Dimension("row_blocks", rows // _BLOCK_ROWS)
@@ -127,7 +127,7 @@ class SeedResNet(ImageClassifier):
         one_channel = mtf.Dimension("one_channel", 1)
         filters = mtf.Dimension("filters", filter_sizes[0])
         self._input_shape = mtf.Shape([batch, *image])
-        # The order of dimensions in memory, and the one that the convolutions need.
+        # The order of dimensions in memory, and in convolutions.
         self._stored = mtf.Shape([batch, row_blocks, block[0], col_blocks, block[1], one_channel])
         self._blocked = mtf.Shape([batch, row_blocks, col_blocks, *block, one_channel])
         self.first = Conv2D(
@@ -151,8 +151,8 @@ class SeedResNet(ImageClassifier):
     def _classify(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
         if images.shape != self._input_shape:
             raise mtf.ShapeError(
-                f"images are {images.shape}, but this network was made for {self._input_shape}: "
-                "its normalisation has a scale for every example of a batch"
+                f"images are {images.shape}, but this network was made for {self._input_shape}, "
+                "with a scale for each example"
             )
         x = mtf.transpose(mtf.reshape(images, self._stored), self._blocked)
         x = mtf.relu(self.first_norm(self.first(x, call), call))

@@ -1,6 +1,6 @@
-"""Attention within blocks of a sequence or image and to the blocks beside them.
+"""Attention of blocks of a sequence or image to themselves and neighbouring blocks.
 
-The blocks dimensions may be split; only whole blocks of keys and values move, by halo exchange.
+The dimensions of blocks may be split: devices exchange whole blocks of keys and values.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from mtfrun.models.transformer import SequenceCall
 
 
 class SpatialBlockAttention(ProjectedAttention):
-    """Causal attention to a position's block and to the whole block before it.
+    """Causal attention to a position's block and the block before it.
 
     As in Tensor2Tensor's image Transformer with `local1d_spatial`, the softmax of the first block
-    includes a block of zeros; see `local_self_attention_spatial_blocks` with `mask_right`. Steps
-    compute the same. Documents of packed rows attend to each other.
+    includes a block of zeros; see `local_self_attention_spatial_blocks` with `mask_right`. Packed
+    documents attend to each other.
     """
 
     def __init__(
@@ -83,9 +83,6 @@ class SpatialBlockAttention(ProjectedAttention):
         memory = rename_length_to_memory_length(x)
         return self(x, call), self.parameters.projections().keys_and_values(memory)
 
-    def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
-        return memory_length
-
 
 def local_self_attention_spatial_blocks(
     query_antecedent: mtf.Tensor,
@@ -93,15 +90,15 @@ def local_self_attention_spatial_blocks(
     memory_w_dim: mtf.Dimension | None = None,
     mask_right: bool = False,
 ) -> mtf.Tensor:
-    """Returns self-attention of every block to itself and its neighbours.
+    """Returns self-attention of each block to itself and its neighbours.
 
     As in the original, the softmax includes zeros beyond the first and last block.
 
     Args:
       query_antecedent: {..., num_w_blocks, w, io_channels}.
-      memory_w_dim: the name of w on the side of the memory; by default "memory_" before its name.
-      mask_right: attend to the block before and causally within a block; otherwise within it and
-        to the blocks on both sides.
+      memory_w_dim: the memory's dimension w, by default "memory_" and its name.
+      mask_right: whether attention is causal, to the block and its predecessor; otherwise to the
+        block and both neighbours.
     """
     blocks, width = query_antecedent.shape.dims[-3:-1]
     memory_width = memory_w_dim or _memory_side(width)
@@ -126,10 +123,10 @@ def local_2d_self_attention_spatial_blocks(
 
     Args:
       query_antecedent: {..., num_h_blocks, num_w_blocks, h, w, io_channels}.
-      mask_right: attend to earlier positions in reading order, in the block and those above, to
-        the left, and diagonally above; otherwise to all eight neighbours. (Raises in the original.)
-      sum_logits_over_rows: the original's choice: the logits of a column are added up before the
-        softmax over the columns, and the values of the column after it.
+      mask_right: whether attention is causal in reading order, to the block and its neighbours
+        above and to the left; otherwise to all eight neighbours. (Raises in the original.)
+      sum_logits_over_rows: whether logits and values are summed over each column, as in the
+        original, before and after a softmax over columns.
     """
     h_blocks, w_blocks, height, width, _ = query_antecedent.shape.dims[-5:]
     mesh = query_antecedent.mesh
@@ -169,7 +166,7 @@ def local_1d_halo_exchange(
     w_dim: mtf.Dimension,
     mask_right: bool,
 ) -> tuple[mtf.Tensor, mtf.Tensor]:
-    """Returns keys and values with the block before, and without `mask_right` the block after."""
+    """Returns keys and values with the preceding block, unless `mask_right` also the next."""
     if num_w_blocks is None:
         return k, v
     exchange = mtf.left_halo_exchange if mask_right else mtf.halo_exchange
@@ -199,10 +196,7 @@ def attention_bias_local_block(
     memory_length: mtf.Dimension,
     dtype: tf.DType = tf.float32,
 ) -> mtf.Tensor:
-    """Returns {block_length, memory_length}: the mask for the block before and, causal, itself.
-
-    The memory is twice as long as the argument.
-    """
+    """Returns the causal mask {block_length, 2 * memory_length} of a block and its predecessor."""
     size = memory_length.size
     query = np.arange(block_length.size)[:, np.newaxis]
     memory = np.arange(-size, size)[np.newaxis, :]
@@ -219,10 +213,9 @@ def attention_bias_local_2d_block(
     memory_w_dim: mtf.Dimension,
     dtype: tf.DType = tf.float32,
 ) -> mtf.Tensor:
-    """Returns {h, w, memory_h, memory_w}: the mask of earlier positions in reading order.
+    """Returns {h, w, memory_h, memory_w}: the causal mask in reading order.
 
-    The memory is twice as large as the arguments in both directions: the blocks above and to the
-    left come first.
+    The memory is doubled in both directions: the blocks above and to the left come first.
     """
     height, width = memory_h_dim.size, memory_w_dim.size
     row = np.arange(h_dim.size)[:, None, None, None]

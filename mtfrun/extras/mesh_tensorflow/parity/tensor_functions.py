@@ -1,4 +1,4 @@
-"""Mesh TensorFlow's functions: noise, clipping of gradients, limits, correlation, microbatches.
+"""Mesh TensorFlow's functions for noise, gradient clipping, correlation and microbatches.
 
 New models use `layers.Dropout`, `moe.Jitter`, `optim.clip_by_global_norm` and
 `TrainOptions.microbatches`.
@@ -18,10 +18,10 @@ from mtfrun.mtf.porting import accept_name
 
 
 def multiplicative_jitter(x: mtf.Tensor, epsilon: float = 0.01, *, key: mtf.Key) -> mtf.Tensor:
-    """Returns x, every element multiplied by a draw uniform in [1 - epsilon, 1 + epsilon).
+    """Multiplies every element by a uniform draw from [1 - epsilon, 1 + epsilon).
 
-    It makes a model robust against rounding to bfloat16, such as of close router logits; Fedus et
-    al. 2021, arXiv:2101.03961, section 2.4.
+    Makes models robust to bfloat16 rounding, such as of close router logits; Fedus et al. 2021,
+    arXiv:2101.03961, section 2.4.
     """
     return x if epsilon == 0.0 else Jitter(epsilon)(x, key)
 
@@ -38,11 +38,10 @@ def annealed_dropout(
     step: mtf.Tensor,
     key: mtf.Key,
 ) -> mtf.Tensor:
-    """Returns x with elements dropped at a rate that falls from `init_rate` to 0.
+    """Dropout at a rate that falls linearly from `init_rate` at `start_step` to 0 at `end_step`.
 
-    Rennie et al. 2014, "Annealed dropout training of deep networks". The rate is `init_rate`, in
-    [0, 1), up to `start_step`, from there linear in the step, and 0 from `end_step` on. (In Mesh
-    TensorFlow the rate is linear before `start_step` as well, above `init_rate`.)
+    Rennie et al. 2014, "Annealed dropout training of deep networks". (In Mesh TensorFlow the rate
+    is linear before `start_step` as well, above `init_rate`.)
     """
     if not training or not init_rate:
         return x
@@ -61,10 +60,9 @@ def annealed_dropout(
 
 
 def clip_activation_gradient(x: mtf.Tensor, clip_rms_norm: float | None = None) -> mtf.Tensor:
-    """Returns x, whose gradient is scaled down to a root mean square of at most `clip_rms_norm`.
+    """Returns x, with its gradient scaled to a root mean square of at most `clip_rms_norm`.
 
-    The mean is over the whole gradient, of all devices: {} for x {...}, one all-reduce over every
-    axis that splits x.
+    The mean is over all devices: one all-reduce over every axis that splits x.
     """
     check_range("clip_rms_norm", clip_rms_norm, POSITIVE, optional=True)
     if clip_rms_norm is None:
@@ -82,10 +80,9 @@ def clip_activation_gradient(x: mtf.Tensor, clip_rms_norm: float | None = None) 
 def decode_limits(
     inputs: mtf.Tensor, multiplier: float, constant: int, *, batch_wide: bool = False
 ) -> mtf.Tensor:
-    """Returns {batch} int32: int(number of ids in the input * multiplier + constant).
+    """Returns {batch} int32: int(number of input ids * multiplier + constant), 0 for empty rows.
 
-    A row without any id has the limit 0: it pads the batch. Mesh TensorFlow has 1.5, 10 and
-    `batch_wide`: the limit of the longest input for all rows, which then depend on each other.
+    Mesh TensorFlow has 1.5, 10 and `batch_wide`: the limit of the longest input for all rows.
     """
     batch, length = inputs.shape
     numbers = mtf.reduce_sum(mtf.to_int32(mtf.not_equal(inputs, 0)), reduced_dim=length)
@@ -97,7 +94,7 @@ def decode_limits(
 
 
 def corr(x: mtf.Tensor, dim: mtf.Dimension) -> mtf.Tensor:
-    """Returns {dim_1, dim_2}: Pearson's correlation of every two entries of x {samples, dim}."""
+    """Returns {dim_1, dim_2}: Pearson's correlations of the entries of x {samples, dim}."""
     centred = x - mtf.reduce_mean(x, output_shape=[dim])
     # Both from one sum of squares, so that the diagonal is 1.
     normal = centred * mtf.rsqrt(mtf.reduce_sum(mtf.square(centred), output_shape=[dim]))
@@ -116,14 +113,14 @@ def serialize_training_step(
     """Returns gradients by path, and outputs by name, of a batch computed in microbatches.
 
     Microbatch m has the examples m, m + num_splits, m + 2 num_splits, ..., so that the examples of
-    a split batch do not move. Gradients and outputs without a batch dimension are sums over the
-    microbatches, other outputs are concatenated in order. Inside `mtf.function` only.
+    a split batch do not move. Gradients and outputs without a batch dimension are summed, other
+    outputs concatenated in order. Works only inside `mtf.function`.
 
     Args:
-      features: tensors that have `batch_dim`, by name.
-      model_fn: takes the features of one microbatch and returns outputs by name; "loss", a scalar
-        sum over examples, is differentiated.
-      num_splits: the number of microbatches; it divides the batch.
+      features: the tensors with `batch_dim`, by name.
+      model_fn: the function from one microbatch's features to outputs by name, with the scalar
+        "loss", a sum over examples.
+      num_splits: the number of microbatches, a divisor of the batch.
       variables: the model's variables by path; Mesh TensorFlow takes them from its graph.
     """
     batch = mtf.convert_to_dimension(batch_dim)
@@ -166,7 +163,7 @@ def serialize_training_step(
 
 
 def _place(x: mtf.Tensor, parts: list[mtf.Dimension], number: mtf.Tensor) -> mtf.Tensor:
-    """Returns a microbatch at its places in the batch, zeros elsewhere: their sum is the batch."""
+    """Returns a batch with zeros except for the microbatch's examples."""
     examples, microbatches = parts
     if examples not in x.shape:
         return x

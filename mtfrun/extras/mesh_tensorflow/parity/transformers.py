@@ -1,4 +1,4 @@
-"""Transformers with the oddities of Mesh TensorFlow's."""
+"""Transformers with quirks of Mesh TensorFlow."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from mtfrun.models.transformer.attention import CachedSelfAttention
 
 
 class PaddedPrefixDecoderOnly(DecoderOnly):
-    """`DecoderOnly` whose prefix has the padding behind the last target.
+    """A `DecoderOnly` with padding as part of the prefix.
 
-    Mesh TensorFlow's language models do not mask padding in rows that are not packed, and take all
-    ids after an even number of ends for inputs: every position sees the padding.
+    Mesh TensorFlow's language models do not mask padding in unpacked rows, and count all ids after
+    an even number of ends as inputs, so that every position sees the padding.
     """
 
     prefix_has_padding: ClassVar[bool] = True
 
 
 class SharedLayersEncoderDecoder(EncoderDecoder):
-    """`EncoderDecoder` whose stacks have the same variables, but for the attention to the encoder.
+    """An `EncoderDecoder` with shared stacks, except for encoder-decoder attention.
 
-    Sublayers of one name, transforms and relative bias are shared: Raffel et al. 2020,
-    arXiv:1910.10683, section 3.2.2, and T5's `bi_v1_shared`. Both stacks need equally many blocks.
+    Shares sublayers of one name, transforms and relative bias: Raffel et al. 2020,
+    arXiv:1910.10683, section 3.2.2, and T5's `bi_v1_shared`. Stacks need equal numbers of blocks.
     """
 
     def tie_stacks(self) -> None:
@@ -34,10 +34,10 @@ class SharedLayersEncoderDecoder(EncoderDecoder):
 
 
 class TiedBiasStack(Stack):
-    """`Stack` whose layers with equally many heads have one relative bias, the first layer's.
+    """A `Stack` that shares the relative bias among layers with equal numbers of heads.
 
-    Mesh TensorFlow's `bias_shared` in a stack whose layers differ in their number of heads, such as
-    T5's `t5.1.n4w10`. Each layer has a `relative_bias`, and the stack none.
+    Mesh TensorFlow's `bias_shared` for layers with different numbers of heads, such as T5's
+    `t5.1.n4w10`. Set the `relative_bias` of each layer, not of the stack.
     """
 
     def tie_blocks(self) -> None:
@@ -51,19 +51,18 @@ class TiedBiasStack(Stack):
 
 
 class SharedLayersStack(Stack):
-    """`Stack` whose layers of one class are one layer, and whose layers have one norm.
+    """A `Stack` that shares the layers of one class, and one norm among all layers.
 
-    Mesh TensorFlow from 0.1.0 on takes two variables of one name for one, and Tensor2Tensor's
-    `mtf_transformer2` gives its layers no names. Dropout differs between blocks. There is no loop
-    over blocks (`scan_blocks`).
+    Mesh TensorFlow since 0.1.0 merges variables of one name, and Tensor2Tensor's `mtf_transformer2`
+    does not name its layers. Dropout differs between blocks. There is no loop over blocks
+    (`scan_blocks`).
     """
 
     def tie_blocks(self) -> None:
         super().tie_blocks()
         if self._scan_blocks is not None:
             raise InputError(
-                f"SharedLayersStack.scan_blocks={self._scan_blocks}: a loop needs variables of "
-                "every block, and these blocks share theirs; leave it out"
+                f"SharedLayersStack.scan_blocks={self._scan_blocks} is not supported: leave it out"
             )
         layers = [layer for block in self.blocks for layer in block.values()]
         first: dict[type[Sublayer], Sublayer] = {}
@@ -80,14 +79,11 @@ class SharedLayersStack(Stack):
 
 
 def share_layers(stack: Stack, other: Stack) -> None:
-    """Gives a stack the sublayers of another one's blocks that have the same names.
-
-    The transforms and the relative bias as well.
-    """
+    """Gives `stack` the sublayers of one name, transforms and relative bias of `other`."""
     if len(stack.blocks) != len(other.blocks):
         raise InputError(
             f"stacks of {len(stack.blocks)} and {len(other.blocks)} blocks cannot share layers: "
-            "give both the same Stack.num_layers"
+            "set equal Stack.num_layers"
         )
     for block, shared in zip(stack.blocks, other.blocks, strict=True):
         block.update({name: shared[name] for name in block if name in shared})
@@ -98,10 +94,10 @@ def share_layers(stack: Stack, other: Stack) -> None:
 
 
 class RowAndColumnPositions(Positions):
-    """The sum of trained vectors of a value's row and of its place in the row.
+    """The sum of trained embeddings of a value's row and of its place in the row.
 
-    As in Tensor2Tensor's image transformer, channels count as places, and those from the number of
-    rows on, which images of several channels have, have no vector.
+    As in Tensor2Tensor's image transformer, each channel is a place, and places beyond the number
+    of rows, which images of several channels have, have no embedding.
     """
 
     def __init__(
@@ -123,9 +119,9 @@ class RowAndColumnPositions(Positions):
     def __call__(self, positions: mtf.Tensor, call: Call) -> mtf.Tensor:
         row, place = positions // self._image.row_length, positions % self._image.row_length
         last = self._image.rows - 1
-        of_place = self.cols(mtf.minimum(place, last), call)
-        has_vector = mtf.cast(mtf.less_equal(place, last), of_place.dtype)
-        return self.rows(row, call) + of_place * has_vector
+        columns = self.cols(mtf.minimum(place, last), call)
+        has_vector = mtf.cast(mtf.less_equal(place, last), columns.dtype)
+        return self.rows(row, call) + columns * has_vector
 
     def first(self, length: mtf.Dimension) -> mtf.Tensor:
         self.check_length(length)

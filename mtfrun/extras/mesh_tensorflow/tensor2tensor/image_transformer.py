@@ -14,7 +14,7 @@ from mtfrun.extras.mesh_tensorflow.tensor2tensor.source_run import SourceRun
 
 POSITIONS = "positional_emb_rows"
 _FEED_FORWARD = "feed_forward"
-# Our classes by the attention's type, with the parameter of its block.
+# Our class, and the parameter of the block's length, by attention_type.
 _ATTENTIONS = {
     "local1d": ("parity.MaskedLocalAttention", "window"),
     "local1d_spatial": ("parity.SpatialBlockAttention", "block_length"),
@@ -40,9 +40,9 @@ def sources(hparams: Settings, path: str, paths: Sequence[str]) -> list[Source]:
     if block is not None:
         scope, rest = f"decoder_layer_{block[1]}/", block[3]
         norm = f"layer_norm_{'ffn' if block[2] == _FEED_FORWARD else 'att'}"
-    of_norm, projection = _NORM.fullmatch(rest), _PROJECTION.fullmatch(rest)
-    if of_norm is not None:
-        return [Source(f"{scope}{norm}/layer_norm/layer_norm_{of_norm[1]}")]
+    norm_match, projection = _NORM.fullmatch(rest), _PROJECTION.fullmatch(rest)
+    if norm_match is not None:
+        return [Source(f"{scope}{norm}/layer_norm/layer_norm_{norm_match[1]}")]
     if projection is not None:
         entry = str("qkvo".index(projection[1]))
         return [Source(f"{scope}self_att/qkvo", entry, "heads d_model d_kv")]
@@ -58,10 +58,9 @@ def notes(run: SourceRun) -> list[str]:
 
 
 def write_model(run: SourceRun, file: GinFile) -> None:
-    """Adds the model, and images of its size."""
     hparams = run.hparams
     hparams.require("attention_type", *_ATTENTIONS)
-    # With classes the original fails: it passes `mtf.layers.embedding` arguments that it lacks.
+    # The original fails with classes: it passes unknown arguments to `mtf.layers.embedding`.
     hparams.require("unconditional", *(True,))
     size, channels = hparams.integer("img_len"), hparams.integer("num_channels", 3)
     file.include("defaults.gin", "extras/vision/models/image_transformer.gin")

@@ -23,7 +23,7 @@ from mtfrun.extras.mesh_tensorflow.tensor2tensor.source_run import SourceRun, re
 
 
 class _Model(NamedTuple):
-    """A model of Tensor2Tensor; `variables`: its checkpoints have one of these."""
+    """A model of Tensor2Tensor; its checkpoints have one of `variables`."""
 
     name: str
     variables: Sequence[str]
@@ -89,7 +89,7 @@ def _model_of(run: SourceRun, path: pathlib.Path) -> _Model:
             return model
     names = [m.variables[0] for m in _MODELS if run.model in ("", m.name)]
     raise ConversionError(
-        f"--from={path}: the checkpoint has no {' or '.join(names)}: it is not of "
+        f"--from={path}: the checkpoint has no {' or '.join(names)}, a variable of "
         f"{run.model or _NAMES}"
     )
 
@@ -115,7 +115,7 @@ _ADAFACTOR = "optimizer_adafactor_"
 
 
 def write_optimizer(hparams: Settings, file: GinFile) -> None:
-    """Adds the optimizer, its schedule and the steps; they change no result of the model."""
+    """Adds the optimizer, its schedule and the steps."""
     hparams.require("optimizer", "Adafactor", "SGD")
     steps = hparams.non_negative("train_steps", 0)
     if steps:

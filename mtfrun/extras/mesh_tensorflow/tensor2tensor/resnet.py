@@ -11,9 +11,9 @@ from mtfrun.extras.huggingface.family import write_training_images
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.mesh_tensorflow.tensor2tensor.source_run import SourceRun
 
-# What no other of its models has.
+# A variable of no other model.
 FIRST_VARIABLE = "init_filters"
-# Of a block of an image, channels in the columns.
+# The size of an image's block, with channels in the columns.
 _ROWS, _COLS = 32, 96
 _NUM_CLASSES = 10
 _STAGES = 3
@@ -65,7 +65,6 @@ def notes(run: SourceRun) -> list[str]:
 
 
 def write_model(run: SourceRun, file: GinFile) -> None:
-    """Adds the model, and images of its size."""
     hparams = run.hparams
     channels = hparams.integer("num_channels", 3)
     rows, cols = hparams.integer("rows_size", _ROWS), hparams.integer("cols_size", _ROWS)

@@ -22,7 +22,7 @@ _FLAG = re.compile(r"--(\w+)=(.*)")
 
 @dataclasses.dataclass(frozen=True)
 class SourceRun:
-    """`model` and `problem` are names of Tensor2Tensor, empty if flags.txt does not say them."""
+    """`model` and `problem` are Tensor2Tensor's names, empty without flags.txt."""
 
     hparams: Settings
     model: str
@@ -31,7 +31,7 @@ class SourceRun:
 
 
 def names_run(path: pathlib.Path) -> bool:
-    """Whether it is a run's directory, its hparams.json, or one of its checkpoints."""
+    """Whether a path is a run's directory, hparams.json or checkpoint."""
     return is_regular(_directory(path) / HPARAMS)
 
 

@@ -13,7 +13,7 @@ from mtfrun.extras.mesh_tensorflow.tensor2tensor.source_run import SourceRun
 
 EMBEDDINGS = ("transformer/targets_embedding", "transformer/inputs_embedding")
 _STACK = "transformer.Stack"
-# Sublayers of ours by their names in lists of layers.
+# Our sublayers by their names in lists of layers.
 _SUBLAYERS = {
     "att": "transformer.SelfAttention",
     "enc_att": "transformer.EncoderDecoderAttention",
@@ -29,7 +29,6 @@ def sources(hparams: Settings, path: str, paths: Sequence[str]) -> Sequence[Sour
 
 
 def write_model(run: SourceRun, file: GinFile) -> None:
-    """Adds the model, its sizes and its data."""
     hparams = run.hparams
     _require_computation(hparams)
     has_encoder = any(name.startswith("transformer/encoder/") for name in run.checkpoint.shapes)
@@ -70,7 +69,7 @@ def note_vocabulary(run: SourceRun) -> list[str]:
 
 
 def _require_computation(hparams: Settings) -> None:
-    """Refuses what changes the results of a model and has no counterpart."""
+    """Refuses unsupported settings that change a model's results."""
     hparams.require("decoder_type", "autoregressive")
     hparams.require("transformer_type", "encdec", "decoder")
     hparams.require("feedforward_layer", "dense_relu_dense", "drd")
@@ -103,7 +102,6 @@ def _write_class(hparams: Settings, file: GinFile, kind: str) -> None:
 
 
 def _layers(hparams: Settings, stack: str, *, has_encoder: bool) -> list[str]:
-    """Returns the names of all sublayers."""
     name = f"{stack}_layers"
     if name not in hparams.values:
         default = hparams.integer("num_hidden_layers", 1)
@@ -117,7 +115,7 @@ def _layers(hparams: Settings, stack: str, *, has_encoder: bool) -> list[str]:
 
 
 def block_size(layers: Sequence[str]) -> int:
-    """Returns the length of the shortest block of which the layers are repetitions."""
+    """Returns the length of the shortest repeated block."""
     number = len(layers)
     return next(
         size
@@ -127,10 +125,9 @@ def block_size(layers: Sequence[str]) -> int:
 
 
 def _write_stack(file: GinFile, scope: str, layers: Sequence[str]) -> None:
-    """Adds the shortest block of which the layers are repetitions."""
     number, size = len(layers), block_size(layers)
     block: list[Reference] = [reference(f"@{_SUBLAYERS[layer]}") for layer in layers[:size]]
-    # Of the stack that comes last, the decoder: the encoder's may be others.
+    # The decoder, written last, sets the macro; the encoder may have another number.
     file.macro("NUM_LAYERS", number // size)
     file.bind(f"{scope}{_STACK}", {"layers": block, "num_layers": number // size})
 

@@ -31,7 +31,7 @@ _CLASSES = {
     "moe_1d": "MoE1D",
     "moe_2d": "MoE2D",
 }
-# The same by the names of our sublayers.
+# Classes of Mesh TensorFlow by the names of our sublayers.
 _CLASSES_OF_OURS = {
     "self_attention": "SelfAttention",
     "local_self_attention": "LocalSelfAttention",
@@ -41,12 +41,12 @@ _CLASSES_OF_OURS = {
     "moe_2d": "MoE2D",
 }
 _SUBLAYER = re.compile(r"_stack/blocks/\d+/(\w+?)(?:_\d+)?/layer/")
-# Of a layer, with its class behind it, in the patterns of `sources_of`.
+# A layer and its class in the patterns of `sources_of`.
 _LAYER = re.compile(r"block_\d+/layer_\d+/(?:\\w\+/)?")
 
 
 def sources(hparams: Settings, path: str, paths: Sequence[str]) -> Sequence[Source]:
-    """Returns "transformer//SelfAttention/q" in the place of a block's and a layer's name."""
+    """Replaces the names of blocks and layers by a class: "transformer//SelfAttention/q"."""
     del hparams
     sublayer = _SUBLAYER.search(path)
     scope = f"/{_CLASSES_OF_OURS[sublayer[1]]}/" if sublayer else "/"
@@ -70,7 +70,6 @@ def notes(run: SourceRun) -> list[str]:
 
 
 def write_model(run: SourceRun, file: Draft) -> None:
-    """Adds the model, its sizes and its data."""
     hparams = run.hparams
     is_pair = NORM_OF_DECODER in run.checkpoint.shapes
     source = _source_of_pairs(hparams) if is_pair else _source_of_texts(hparams)
@@ -128,7 +127,6 @@ def _source_of_pairs(hparams: Settings) -> SourceConfig:
 
 
 def _add_sizes(source: SourceConfig, hparams: Settings) -> None:
-    """Adds what both stacks have in common."""
     for target, value in (
         ("Unitransformer.d_model", hparams.integer("d_model")),
         ("Unitransformer.max_length", hparams.integer("max_length")),

@@ -1,4 +1,4 @@
-"""The positions that a convolution over a sequence reads, and its filters."""
+"""Windows and filters of convolutions over a sequence."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from mtfrun.models.transformer.sublayer import SequenceCall
 
 _CACHE = "cached_positions"
 TAPS = "relative_position"
-"""The name of the dimension of the positions that are read."""
+"""The name of the window's dimension."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ConvolutionWindow:
-    """Which inputs a position reads: those from `first` to `last` relative to its own.
+    """The inputs that a position reads, from `first` to `last` relative to itself.
 
-    Padding and what lies before and after a row count as 0. Packed documents are not kept apart.
+    Padding and positions outside the row read as 0. Packed documents see each other.
 
     Attributes:
-      first, last: both included; in a decoder `last` is at most 0.
-      masks_start: the input at position 0 counts as 0, as in decoders of Mesh TensorFlow in
-        training, where the id 0 before the first one counts as padding. (Not so while they decode.)
+      first, last: the inclusive bounds; in a decoder `last` is at most 0.
+      masks_start: whether position 0 reads as 0, as in training decoders of Mesh TensorFlow, which
+        take the initial id 0 for padding (but not while decoding).
     """
 
     first: int = -2
@@ -34,12 +34,11 @@ class ConvolutionWindow:
     def __post_init__(self) -> None:
         if self.first > self.last:
             raise InputError(
-                f"ConvolutionWindow: first={self.first} must be at most last={self.last}"
+                f"ConvolutionWindow.first={self.first} must be at most {self.last}, last"
             )
 
     @property
     def taps(self) -> mtf.Dimension:
-        """The dimension of the positions that are read."""
         return mtf.Dimension(TAPS, self.last - self.first + 1)
 
     def visible(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
@@ -47,8 +46,7 @@ class ConvolutionWindow:
         if call.progress.position is None:
             if self.last > 0 and not call.bidirectional:
                 raise InputError(
-                    f"ConvolutionWindow.last={self.last}: a decoder's positions do not see later "
-                    "ones; last must be at most 0 there"
+                    f"ConvolutionWindow.last={self.last} must be at most 0 in a decoder"
                 )
             if call.nonpadding is not None:
                 x = x * mtf.cast(call.nonpadding, x.dtype)
@@ -57,7 +55,7 @@ class ConvolutionWindow:
         return x
 
     def shift(self, x: mtf.Tensor) -> list[mtf.Tensor]:
-        """Returns, for every input that a position {..., length} reads, a tensor of all positions.
+        """Returns x {..., length, d_model} shifted by each tap of the window.
 
         Where the length is split, neighbouring devices exchange the positions at their edges.
         """
@@ -66,7 +64,7 @@ class ConvolutionWindow:
         return [x if tap == 0 else mtf.shift(x, -tap, length, wrap=False) for tap in taps]
 
     def cache_shape(self, batch: Iterable[mtf.Dimension], d_model: mtf.Dimension) -> mtf.Shape:
-        """Returns {batch..., cached_positions, d_model} of the inputs before a step's position."""
+        """Returns {batch..., cached_positions, d_model}: the inputs before a step's position."""
         return mtf.Shape([*batch, self._cache_dim, d_model])
 
     def read(
@@ -74,7 +72,7 @@ class ConvolutionWindow:
     ) -> tuple[mtf.Tensor, mtf.Tensor]:
         """Returns the inputs {batch..., relative_position, d_model} of a step, and the next cache.
 
-        x: {batch..., d_model}, `visible`. Rows whose prompt has the position keep their cache.
+        x: {batch..., d_model}, `visible`. Rows that are still inside their prompt keep their cache.
         """
         *batch, d_model = x.shape.dims
         entry = mtf.reshape(x, [*batch, mtf.Dimension(_CACHE, 1), d_model])
@@ -106,7 +104,7 @@ class ConvolutionWindow:
 class TrainedFilters(mtf.Module):
     """A filter {relative_position, d_model} for each channel, the same at all positions.
 
-    Every tap is a variable, here and in the other filters, as in Mesh TensorFlow.
+    As in Mesh TensorFlow, each tap is a separate variable, here and in the classes below.
 
     Args:
       scale: the variance of a filter's sum of initial values.
@@ -134,7 +132,7 @@ class TrainedFilters(mtf.Module):
 
 
 class _SoftmaxFilters(mtf.Module):
-    """Filters that are a softmax over the taps, and that follow each other along the channels."""
+    """Filters normalised by a softmax over the taps, repeated along the channels."""
 
     def __init__(self, d_model: mtf.Dimension, repeats: int) -> None:
         super().__init__()
@@ -143,11 +141,8 @@ class _SoftmaxFilters(mtf.Module):
         self._d_model, self._repeats = d_model, repeats
         self._filters = mtf.Dimension("filters", d_model.size // repeats)
 
-    def _of_logits(self, logits: list[mtf.Tensor]) -> mtf.Tensor:
-        """Returns {..., relative_position, d_model} for the logits {..., filters} of the taps.
-
-        Channel i has filter i modulo their number.
-        """
+    def _normalise(self, logits: list[mtf.Tensor]) -> mtf.Tensor:
+        """Returns {..., relative_position, d_model}; channel i has filter i % num_filters."""
         stacked = mtf.stack(logits, TAPS, axis=-2)
         weights = mtf.softmax(mtf.to_float(stacked), stacked.shape.get_dim_by_name(TAPS))
         filters = mtf.cast(weights, stacked.dtype)
@@ -157,10 +152,10 @@ class _SoftmaxFilters(mtf.Module):
 
 
 class LightweightFilters(_SoftmaxFilters):
-    """Filters that are a softmax over the taps; Wu et al. 2019, arXiv:1901.10430, section 4.
+    """Filters normalised by a softmax over the taps; Wu et al. 2019, arXiv:1901.10430, section 4.
 
     Args:
-      repeats: the d_model / repeats filters follow each other so often along the channels.
+      repeats: the number of times that the d_model / repeats filters are tiled over the channels.
       scale: see `TrainedFilters`.
     """
 
@@ -183,11 +178,11 @@ class LightweightFilters(_SoftmaxFilters):
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns the filters {relative_position, d_model}."""
-        return self._of_logits([mtf.cast(tap, self._dtype) for tap in self.taps])
+        return self._normalise([mtf.cast(tap, self._dtype) for tap in self.taps])
 
 
 class DynamicFilters(_SoftmaxFilters):
-    """Filters that a linear map of each position's input predicts; Wu et al. 2019, section 5.
+    """Filters predicted from each position's input by a linear map; Wu et al. 2019, section 5.
 
     Args:
       repeats: see `LightweightFilters`.
@@ -213,4 +208,4 @@ class DynamicFilters(_SoftmaxFilters):
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns {..., relative_position, d_model} for x {..., d_model}."""
-        return self._of_logits([tap(x, call) for tap in self.taps])
+        return self._normalise([tap(x, call) for tap in self.taps])

@@ -1,4 +1,4 @@
-"""Convolutions over the positions of a sequence as sublayers, with a cache of their last inputs."""
+"""Convolutions over a sequence, as sublayers that cache their last inputs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Activation = Callable[[mtf.Tensor], mtf.Tensor] | None
 
 
 class _CachedConvolution(Sublayer):
-    """A sublayer with a `window`, whose cache are its inputs there."""
+    """A sublayer that caches the inputs in its `window`."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class _CachedConvolution(Sublayer):
 class Convolution(_CachedConvolution):
     """A convolution over positions: the sum over taps of x[position + tap] * kernel[tap].
 
-    `channels`: the dimension of the output, by default d_model.
+    The kernel is {relative_position, _d_model, channels}; `channels` is d_model by default.
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class Convolution(_CachedConvolution):
         activation: Activation = None,
         channels: mtf.Dimension | None = None,
     ) -> None:
-        """Makes the spec of the kernel {relative_position, _d_model, channels}, without a bias."""
         super().__init__(mesh, d_model, dtypes, window)
         inner = mtf.Dimension(f"_{d_model.name}", d_model.size)
         reduced, scaling = [window.taps, inner], mtf.VarianceScaling(mode="fan_avg")
@@ -116,9 +115,8 @@ class DepthwiseConvolution(_CachedConvolution):
     With `TrainedFilters` it is separable; Chollet 2016, arXiv:1610.02357.
 
     Args:
-      filters: a class, called as `filters(mesh, d_model, dtypes, taps=...)`, of what channels are
-        multiplied by.
-      use_bias: whether both have a bias.
+      filters: the filters' class, called as `filters(mesh, d_model, dtypes, taps=...)`.
+      use_bias: whether the convolution and the linear map have biases.
       channels: the dimension of the output, by default d_model.
     """
 
@@ -155,9 +153,9 @@ class DepthwiseConvolution(_CachedConvolution):
             length = x.shape.get_dim_by_name("length")
             y = mtf.depthwise_conv1d(visible, filters, length, self.window.first)
         else:
-            of_taps = mtf.unstack(filters, self.window.taps)
-            pairs = zip(self.window.shift(visible), of_taps, strict=True)
-            y = mtf.add_n([each * of_tap for each, of_tap in pairs])
+            taps = mtf.unstack(filters, self.window.taps)
+            pairs = zip(self.window.shift(visible), taps, strict=True)
+            y = mtf.add_n([shifted * tap for shifted, tap in pairs])
         return self._pointwise(y, call)
 
     def step(
@@ -177,7 +175,7 @@ class GatedConvolution(Sublayer):
     """A gated linear unit, a convolution, and a linear map; Wu et al. 2019, figure 2b.
 
     Args:
-      convolution: a class, called as `convolution(mesh, d_model, dtypes)`.
+      convolution: the convolution's class, called as `convolution(mesh, d_model, dtypes)`.
     """
 
     def __init__(

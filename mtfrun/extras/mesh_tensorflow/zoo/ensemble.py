@@ -1,4 +1,4 @@
-"""Ensembles: several models of one kind, trained side by side, that predict together."""
+"""Ensembles: models of one class, trained side by side, that predict together."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ def make_ensemble(
     average: str = PROBABILITIES,
     **arguments: Any,
 ) -> TokenModel:
-    """Returns a model with a first dimension "ensemble" of all variables, and of all vectors.
+    """Returns a model in which all variables and activations have a dimension "ensemble" first.
 
-    Its members begin with different values and have different dropout. They are trained on the same
-    batches, each with the gradient of a single model; the training's metrics are means over the
-    members. Evaluation, logits and decoding are of all together. With a layout rule
-    "ensemble:AXIS" the devices along this axis, which must not split the batch too, have different
-    members, and exchange their logits only.
+    Members have different initial values and dropout. Each is trained on the same batches with its
+    single model's gradient; training metrics are means over the members. Evaluation and decoding
+    average the members. The layout rule "ensemble:AXIS" puts members on different devices, which
+    exchange only logits; AXIS must not split the batch as well.
 
-    As the ensembles of Mesh TensorFlow 0.1.21; Hansen and Salamon 1990, doi:10.1109/34.58871.
+    As in Mesh TensorFlow 0.1.21; Hansen and Salamon 1990, doi:10.1109/34.58871.
 
     Args:
-      model: a class, called as `model(mesh, **arguments)`.
+      model: the members' class, called as `model(mesh, **arguments)`.
       size: the number of members.
-      average: "probabilities", or "logits": the geometric mean of probabilities.
-      arguments: arguments from the data, such as `vocabulary_size`.
+      average: "probabilities", or "logits" for the geometric mean of probabilities.
+      arguments: the data's arguments, such as `vocabulary_size`.
 
     Raises:
       InputError: a layer or the softmax of the model cannot have members.
@@ -52,8 +51,8 @@ def make_ensemble(
     names = [*layers.metric_shapes(ensemble), *layers.updated_paths(ensemble)]
     if names:
         raise InputError(
-            f"an ensemble of models whose layers have losses or metrics, such as {names[0]}, is not"
-            " supported: mixtures of experts and halting are for single models"
+            f"an ensemble cannot have layers with losses or metrics, such as {names[0]}: "
+            "leave out mixtures of experts and halting"
         )
     ensemble.softmax.average = average
     return ensemble

@@ -15,7 +15,7 @@ from mtfrun.extras.mesh_tensorflow.zoo.convolutions import Convolution, Depthwis
 from mtfrun.layers import DenseProduct, Dropout, LayerNorm
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 
-# All positions of a row have the same draw.
+# All positions of a row share one dropout mask.
 _OVER_LENGTH = ("length",)
 
 
@@ -36,7 +36,7 @@ class GatedLinearUnit(Sublayer):
 
 
 class _ConvolutionBranches(Sublayer):
-    """output(norm(left(x) + right(x))), each with dropout, padded with zeros to equal sizes."""
+    """output(norm(left(x) + right(x))), each with dropout, zero-padded to equal sizes."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class _ConvolutionBranches(Sublayer):
 
 
 def _pad_to(channels: mtf.Dimension, x: mtf.Tensor) -> mtf.Tensor:
-    """Returns {..., channels} for x with fewer channels, which come last."""
+    """Pads the last dimension of x with zeros to {..., channels}."""
     last = x.shape[-1]
     if last == channels:
         return x
@@ -111,13 +111,13 @@ def _pad_to(channels: mtf.Dimension, x: mtf.Tensor) -> mtf.Tensor:
 
 
 class EncoderConvolutions(_ConvolutionBranches):
-    """A linear map to 4 * d_model channels beside a convolution to half as many as d_model.
+    """A linear map to 4 * d_model channels beside a convolution to d_model / 2.
 
-    Their sum has channels called "d_ff"; a depthwise convolution of 9 positions follows it.
+    A depthwise convolution over 9 positions reads their sum, in the dimension "d_ff".
 
     Args:
-      dropout_rate: the rate for the three outputs, whose positions share the draws.
-      filter_scale: the variance of the sum of a depthwise filter, and of its linear map.
+      dropout_rate: the three outputs' dropout rate, with one mask for all positions.
+      filter_scale: the initial variance scale of depthwise filters and their linear maps.
     """
 
     def __init__(
@@ -146,14 +146,13 @@ class EncoderConvolutions(_ConvolutionBranches):
 
 
 class DecoderConvolutions(_ConvolutionBranches):
-    """A depthwise convolution of 11 positions to 2 * d_model channels beside one of 7 positions.
+    """Causal depthwise convolutions over 11 positions to 2 * d_model, and over 7 to d_model / 2.
 
-    That has half as many channels as d_model. Their sum has channels called "d_ff"; another
-    depthwise convolution of 7 positions follows it. All see a position and those before it.
+    Another one over 7 positions reads their sum, in the dimension "d_ff".
 
     Args:
       dropout_rate, filter_scale: see `EncoderConvolutions`.
-      masks_start: see `ConvolutionWindow`; for all three.
+      masks_start: see `ConvolutionWindow`.
     """
 
     def __init__(

@@ -17,10 +17,9 @@ from mtfrun.models.moe.routing import Routing
 
 
 class ExpertSize(NamedTuple):
-    """The size of some consecutive experts, also given as (num_experts, hidden_size, num_layers).
+    """The size of some consecutive experts; gin files may write a plain tuple.
 
-    `hidden_size`: of each of their layers; `num_layers`: the layers after the first have a norm
-    before them and a residual around both.
+    `hidden_size` is each layer's; layers after the first are residual, with a norm before them.
     """
 
     num_experts: int
@@ -31,12 +30,12 @@ class ExpertSize(NamedTuple):
 class HeterogeneousExperts(Experts):
     """Experts of different hidden sizes and depths in one mixture, as in Mesh TensorFlow 0.1.21.
 
-    There HeterogeneousMoE1D: variables have the largest hidden size and depth, a mask sets hidden
-    units to 0 that an expert does not have, and a layer without units adds nothing. So every expert
-    takes the time and memory of the largest; parameters behind a mask have no gradient.
+    There HeterogeneousMoE1D. Variables have the largest hidden size and depth, and a mask zeroes
+    the hidden units that an expert lacks. So every expert costs the time and memory of the largest;
+    masked parameters have no gradient.
 
     Args:
-      sizes: the sizes of all experts in their order; see `ExpertSize`.
+      sizes: the experts' sizes in order, as `ExpertSize`.
       dropout_rate: the dropout rate of the hidden units.
       activations, output_dims: see `Experts`; with several layers the output has d_model.
     """
@@ -53,31 +52,31 @@ class HeterogeneousExperts(Experts):
         dropout_rate: float = 0.0,
         output_dims: Sequence[mtf.Dimension] = (),
     ) -> None:
-        of_experts = [_expert_size(size) for size in sizes]
-        numbers = [size.num_experts for size in of_experts]
+        expert_sizes = [_expert_size(size) for size in sizes]
+        numbers = [size.num_experts for size in expert_sizes]
         if len(expert_dims) > 1 or sum(numbers) != expert_dims[0].size:
             raise InputError(
-                f"HeterogeneousExperts.sizes are of {sum(numbers)} experts, and the mixture has "
-                f"{mtf.Shape(expert_dims)}: their numbers must add up to the experts of one level"
+                f"HeterogeneousExperts.sizes have {sum(numbers)} experts, the mixture "
+                f"{mtf.Shape(expert_dims)}: they must add up to the experts of one level"
             )
-        num_layers = max(size.num_layers for size in of_experts)
+        num_layers = max(size.num_layers for size in expert_sizes)
         if num_layers > 1 and list(output_dims) not in ([], [d_model]):
             raise InputError(
-                f"HeterogeneousExperts.sizes have {num_layers} layers, and the residual between "
-                "them needs an output of d_model: take one layer here"
+                f"HeterogeneousExperts.sizes have {num_layers} layers: experts with output_dims "
+                "need num_layers=1"
             )
         super().__init__(
             mesh,
             expert_dims,
             d_model,
             dtypes,
-            hidden_size=max(size.hidden_size for size in of_experts),
+            hidden_size=max(size.hidden_size for size in expert_sizes),
             activations=activations,
             dropout_rate=dropout_rate,
             output_dims=output_dims,
         )
-        self._sizes, (self._experts,) = of_experts, expert_dims
-        # Of the layers after the first, by their number.
+        self._sizes, (self._experts,) = expert_sizes, expert_dims
+        # Layers after the first, by number.
         self.norms = {str(i): RMSNorm(mesh, d_model, dtypes) for i in range(1, num_layers)}
         self.layers = {
             str(i): Experts(
@@ -123,9 +122,9 @@ class HeterogeneousExperts(Experts):
     def _mask(self, layer: int, index: mtf.Tensor, first: Sequence[int | mtf.Tensor]) -> mtf.Tensor:
         """Returns float32 {*index, expert_hidden}: 1 for units in this layer, counted from 0.
 
-        index: int32, of experts or of their rows; first: the first index of each of `sizes`.
+        index: int32 indices of experts or rows; first: the first index of each of `sizes`.
         """
-        # Of comparisons: DTensor loses the layout of a constant with equal entries.
+        # Comparisons: DTensor loses the layout of a constant with equal entries.
         units = mtf.zeros_like(index)
         before = 0
         for size, begin in zip(self._sizes, first, strict=True):
@@ -152,7 +151,7 @@ class EinsumDispatch:
     """Contracts with {..., group, experts, capacity} tensors, as Mesh TensorFlow does.
 
     Lepikhin et al. 2020, arXiv:2006.16668, algorithm 2. Costs group * experts * capacity
-    multiplications per entry of a row, which grows with the square of the group size.
+    multiplications per channel, which grows with the square of the group size.
     """
 
     def to_slots(self, x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
@@ -167,7 +166,7 @@ class EinsumDispatch:
 
 
 def combine_tensor(routing: Routing, dtype: tf.DType = tf.float32) -> mtf.Tensor:
-    """Returns the weights {..., group, experts, capacity} of slots in a token's output."""
+    """Returns each slot's weight in a token's output: {..., group, experts, capacity}."""
     shape = [*routing.batch, routing.group, routing.experts, routing.capacity]
     weights = []
     for choice in routing.choices:

@@ -1,4 +1,4 @@
-"""Attention whose queries, keys and values mixtures of experts compute."""
+"""Attention with queries, keys and values from mixtures of experts."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 
 # Vectors {batch..., heads..., length, d_kv} by the name of their projection.
 Vectors = dict[str, mtf.Tensor]
-# Computes a mixture for whole sequences, for their prefill, or for a step.
+# Applies a mixture to whole sequences, a prefill or a step.
 RunMixture = Callable[[Mixture], mtf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
 class ExpertProjections:
-    """The projections of an attention that mixtures of experts compute; others are linear maps.
+    """The attention projections that experts compute; all others are linear.
 
     Attributes:
-      by_experts: a list of "query" and "key_value", or of "query", "key" and "value". One mixture
-        has an output for each of a token's; Mesh TensorFlow's "qkv" is the first two.
-      shared_kv: a position has one vector as its key and its value, "key_value".
-      mixture: a class, called as `mixture(mesh, d_model, dtypes, experts=...)`.
-      experts: a class, called as `experts(mesh, [experts_dim], d_model, dtypes, output_dims=...)`.
+      by_experts: some of "query" and "key_value", or of "query", "key" and "value"; Mesh
+        TensorFlow's "qkv" is ["query", "key_value"]. One mixture has an output for each.
+      shared_kv: whether keys and values are one vector, "key_value".
+      mixture: the mixture's class, called as `mixture(mesh, d_model, dtypes, experts=...)`.
+      experts: its experts' class, called as
+        `experts(mesh, [experts_dim], d_model, dtypes, output_dims=...)`.
     """
 
     by_experts: Sequence[str] = ("query", "key_value")
@@ -58,25 +59,24 @@ class ExpertProjections:
             check_choice("ExpertProjections.by_experts", name, self.names)
         if not self.by_experts:
             raise InputError(
-                "ExpertProjections.by_experts is empty: name a projection, or take "
-                "transformer.SelfAttention"
+                "ExpertProjections.by_experts is empty: use transformer.SelfAttention instead"
             )
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All projections but the output's, the query's first."""
+        """The input projections, the query's first."""
         return ("query", "key_value") if self.shared_kv else ("query", "key", "value")
 
 
 class ExpertsAttention(mtf.Module):
     """Attention with projections by experts; Fedus et al. 2021, arXiv:2101.03961, appendix A.
 
-    Logits are always divided by the square root of d_kv. The outputs of experts have no dimension
-    of heads, so that a layout may split heads and the experts' hidden units over one axis. "output"
-    is {heads, d_kv, d_model}, "linear" has the projections without experts {d_model, heads, d_kv}.
+    Logits are always divided by sqrt(d_kv). Outputs of experts have no dimension of heads, so that
+    a layout may split heads and the experts' hidden units over one axis. "output" is {heads, d_kv,
+    d_model}; "linear" has the projections without experts, {d_model, heads, d_kv}.
 
     Args:
-      to_itself: one mixture has all projections; otherwise "memory_mixture" has the memory's.
+      to_itself: whether one mixture has all projections; else "memory_mixture" has the memory's.
     """
 
     def __init__(
@@ -91,24 +91,25 @@ class ExpertsAttention(mtf.Module):
         dropout_rate: float,
     ) -> None:
         super().__init__()
-        left_out = (heads.norm, heads.projection_limit)
-        if heads.use_bias or heads.use_output_bias or left_out != (None, None):
+        unsupported = (heads.norm, heads.projection_limit)
+        if heads.use_bias or heads.use_output_bias or unsupported != (None, None):
             raise InputError(
-                "attention by experts has no biases, norms and limits of projections: leave out "
-                "use_bias, use_output_bias, norm and projection_limit of AttentionHeads"
+                "attention by experts does not support AttentionHeads.use_bias, use_output_bias, "
+                "norm and projection_limit: leave them out"
             )
         if heads.shared_kv:
             raise InputError(
-                "attention by experts does not read AttentionHeads.shared_kv: set "
-                "ExpertProjections.shared_kv"
+                "attention by experts reads ExpertProjections.shared_kv, not AttentionHeads'"
             )
         heads = dataclasses.replace(heads, scaled_logits=heads.scaled_logits or True)
         self._mesh, self._d_model, self._dtypes = mesh, d_model, dtypes
         self._heads, self._d_kv, self._projections = heads, heads.size_dim, projections
         names = projections.names
-        self._of_query, self._of_memory = (names, names) if to_itself else (names[:1], names[1:])
-        self.mixture = self._make_mixture(self._of_query)
-        self.memory_mixture = None if to_itself else self._make_mixture(self._of_memory)
+        self._query_names, self._memory_names = (
+            (names, names) if to_itself else (names[:1], names[1:])
+        )
+        self.mixture = self._make_mixture(self._query_names)
+        self.memory_mixture = None if to_itself else self._make_mixture(self._memory_names)
         self.linear = {
             name: self._variable([d_model, *self._inner(name)], [d_model], self._inner(name))
             for name in names
@@ -119,27 +120,24 @@ class ExpertsAttention(mtf.Module):
         self.dropout = Dropout(dropout_rate)
 
     def project(self, x: mtf.Tensor, run: RunMixture) -> Vectors:
-        """Returns the query's vectors of x {batch..., length, d_model}; of self-attention all."""
-        return self._vectors(x, self._of_query, self.mixture, run)
+        """Projects x {batch..., length, d_model}: the query, in self-attention all vectors."""
+        return self._vectors(x, self._query_names, self.mixture, run)
 
     def project_memory(self, memory: mtf.Tensor, run: RunMixture) -> Vectors:
-        """Returns the other vectors of another sequence, for an attention without `to_itself`."""
-        return self._vectors(memory, self._of_memory, self.memory_mixture, run)
+        """Projects the keys and values of another sequence."""
+        return self._vectors(memory, self._memory_names, self.memory_mixture, run)
 
     def attend(
         self, query: mtf.Tensor, memory: Vectors, bias: AttentionBias, call: Call, *, whole: bool
     ) -> mtf.Tensor:
-        """Returns {batch..., length, d_model}; the memory's positions are `memory_length`.
-
-        whole: whether sequences are whole; a recorder takes their weights.
-        """
+        """Returns {batch..., length, d_model}; the recorder takes weights of `whole` sequences."""
         keys = memory["key_value" if self._projections.shared_kv else "key"]
         values = memory["key_value" if self._projections.shared_kv else "value"]
         memory_length = keys.shape.get_dim_by_name("memory_length")
 
         def drop(weights: mtf.Tensor) -> mtf.Tensor:
             if whole and call.recorder is not None:
-                to_itself = self._of_query == self._of_memory
+                to_itself = self._query_names == self._memory_names
                 call.recorder.add_attention(self, weights, to_itself=to_itself)
             return self.dropout(weights, call)
 
@@ -164,7 +162,7 @@ class ExpertsAttention(mtf.Module):
         return mtf.einsum([mixed, output], output_shape=[*outer, self._d_model])
 
     def empty_cache(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Vectors:
-        """Returns zeros for the memory's vectors of positions to come."""
+        """Returns zeros."""
         shape = [*batch, *self._heads.memory_dims, memory_length, self._d_kv]
         zeros = mtf.zeros(self._mesh, shape, self._dtypes.activation)
         return dict.fromkeys(self._projections.names[1:], zeros)
@@ -222,11 +220,10 @@ class ExpertsAttention(mtf.Module):
 
 
 class ExpertsSelfAttention(Sublayer):
-    """Self-attention whose queries, keys and values a mixture of experts computes.
+    """Self-attention with queries, keys and values from a mixture of experts.
 
-    Every expert has a hidden layer, and an output for each of the projections; see
-    `ExpertProjections`. Its routing, losses and metrics are the mixture's, so that capacity may
-    drop tokens except in decoding: their queries, keys and values are 0.
+    Each expert has a hidden layer and an output per projection; see `ExpertProjections`. Except in
+    decoding, capacity may drop tokens: their queries, keys and values are 0.
 
     Args:
       heads: heads without biases and norms.
@@ -268,7 +265,6 @@ class ExpertsSelfAttention(Sublayer):
         return True
 
     def step(self, x: mtf.Tensor, state: Vectors, call: SequenceCall) -> tuple[mtf.Tensor, Vectors]:
-        """Returns the output and the cache with the position; the bias must mask later ones."""
         position = call.progress.step_position()
         vectors = self.attention.project(x, lambda mixture: mixture.step(x, (), call)[0])
         query = vectors.pop("query")
@@ -299,8 +295,7 @@ class ExpertsSelfAttention(Sublayer):
 class ExpertsEncoderDecoderAttention(Sublayer):
     """Attention to an encoder's output with projections by experts.
 
-    A mixture computes the queries of the decoder's tokens, another one the keys and values of the
-    encoder's; see `ExpertsSelfAttention`.
+    Queries and memory have separate mixtures; see `ExpertsSelfAttention`.
     """
 
     def __init__(
@@ -332,7 +327,6 @@ class ExpertsEncoderDecoderAttention(Sublayer):
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> Vectors:
-        """Returns the vectors of the encoder's output, without a beam if that has none."""
         return self._memory(call)
 
     def step(self, x: mtf.Tensor, state: Vectors, call: SequenceCall) -> tuple[mtf.Tensor, Vectors]:
@@ -360,6 +354,6 @@ class ExpertsEncoderDecoderAttention(Sublayer):
 
     def _memory(self, call: SequenceCall) -> Vectors:
         encoder = encoder_memory(call)
-        x, of_encoder = encoder.output, dataclasses.replace(call, nonpadding=encoder.nonpadding)
-        vectors = self.attention.project_memory(x, lambda mixture: mixture(x, of_encoder))
+        x, encoder_call = encoder.output, dataclasses.replace(call, nonpadding=encoder.nonpadding)
+        vectors = self.attention.project_memory(x, lambda mixture: mixture(x, encoder_call))
         return {name: rename_length_to_memory_length(y) for name, y in vectors.items()}

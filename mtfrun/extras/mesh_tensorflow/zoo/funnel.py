@@ -1,4 +1,4 @@
-"""Funnel Transformers: an encoder whose blocks have fewer and fewer positions."""
+"""Funnel Transformers: encoders that pool positions between their blocks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mtfrun.models.transformer.sublayer import SequenceCall
 
 _WINDOW = "pooled_positions"
 _LENGTHS = ("length", "memory_length")
-# The reduction of a window, and what entries of other documents count as.
+# The reduction of a window, and the value that masks other documents.
 _KINDS: dict[str, tuple[Callable[..., mtf.Tensor], float]] = {
     "mean": (mtf.reduce_sum, 0.0),
     "max": (mtf.reduce_max, -1e9),
@@ -35,16 +35,15 @@ _KINDS: dict[str, tuple[Callable[..., mtf.Tensor], float]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Funnel:
-    """The parts of a `FunnelStack`, between which windows of positions become one.
+    """The parts of a `FunnelStack`, between which positions are pooled.
 
     Attributes:
-      num_layers: the blocks of the stack in each part.
-      repeats: the times that each block of a part is applied, a number a part; None for once.
-      pool_size: the positions of a window.
-      kind: "mean", "max" or "min" of a window.
-      across_documents: windows are pooled as a whole, and padding sees padding, as in Mesh
-        TensorFlow. Otherwise positions of other documents than a window's first, such as
-        padding, do not count.
+      num_layers: the number of blocks in each part.
+      repeats: how often the blocks of each part are applied; None for once.
+      pool_size: the number of positions in a window.
+      kind: "mean", "max" or "min".
+      across_documents: whether whole windows are pooled and padding sees padding, as in Mesh
+        TensorFlow. Otherwise only positions of the same document as the window's first count.
     """
 
     num_layers: Sequence[int] = (4, 4, 4)
@@ -65,18 +64,18 @@ class Funnel:
 
     @property
     def divisor(self) -> int:
-        """What the number of positions is a multiple of."""
+        """The factor by which the stack shortens sequences."""
         return int(self.pool_size ** (len(self.num_layers) - 1))
 
     def first_entries(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns the first entry of every window of x {..., length, ...}, and of its memory."""
+        """Returns the first entry of each window of the lengths of x."""
         for dim in x.shape:
             if dim.name in _LENGTHS:
                 x = mtf.stride_tensor_1d(x, dim, self.pool_size)
         return x
 
     def pool(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Returns {..., length / pool_size, d_model} of x {..., length, d_model}."""
+        """Returns {..., length / pool_size, d_model} for x {..., length, d_model}."""
         documents = call.nonpadding if call.segments is None else call.segments
         windows = self._windows(x)
         window = windows.shape.get_dim_by_name(_WINDOW)
@@ -84,16 +83,16 @@ class Funnel:
         reduce_fn, other = _KINDS[self.kind]
         count: float | mtf.Tensor = float(self.pool_size)
         if documents is not None and not self.across_documents:
-            of_windows = self._windows(documents)
+            document_windows = self._windows(documents)
             first = self.first_entries(documents)
-            is_first = mtf.equal(of_windows, first, output_shape=of_windows.shape)
+            is_first = mtf.equal(document_windows, first, output_shape=document_windows.shape)
             windows = mtf.where(is_first, windows, other, output_shape=windows.shape)
             count = mtf.reduce_sum(mtf.cast(is_first, x.dtype), output_shape=first.shape)
         pooled = reduce_fn(windows, output_shape=shape)
         return pooled / count if self.kind == "mean" else pooled
 
     def shorten(self, call: SequenceCall) -> SequenceCall:
-        """Returns the call of the positions after pooling, each with its window's first entries."""
+        """Returns the call after pooling: each position has its window's first entries."""
 
         def first(x: mtf.Tensor | None) -> mtf.Tensor | None:
             return None if x is None else self.first_entries(x)
@@ -115,11 +114,11 @@ class Funnel:
 
 
 class FunnelStack(Stack):
-    """The encoder of an `EncoderDecoder` that returns fewer positions; Dai et al. 2020.
+    """An encoder that returns fewer positions; Dai et al. 2020, arXiv:2006.03236, section 2.2.
 
-    arXiv:2006.03236, section 2.2, as in Mesh TensorFlow: in every part but the first one, the
-    output of the first sublayer, with its residual, is pooled. (The paper pools the queries only.)
-    Relative positions are of the pooled positions. It has no loop over blocks (`scan_blocks`).
+    As in Mesh TensorFlow, every part after the first pools the output of its first sublayer with
+    the residual; the paper pools only queries. Relative biases count pooled positions. It has no
+    loop over blocks (`scan_blocks`).
     """
 
     def __init__(
@@ -152,7 +151,7 @@ class FunnelStack(Stack):
         return x
 
     def outputs(self, x: mtf.Tensor, call: SequenceCall) -> list[mtf.Tensor]:
-        """Returns the input after its transforms, the outputs of the blocks, and the stack's."""
+        """Returns the transformed input, the outputs of the blocks, and the stack's."""
         call = self._checked_call(x, call)
         x = self._transform(self.initial, x, call)
         outputs, number = [x], 0
@@ -182,8 +181,8 @@ class FunnelStack(Stack):
         length = x.shape.get_dim_by_name("length")
         if length.size % self._funnel.divisor:
             raise InputError(
-                f"FunnelStack: {length.size} positions are not a multiple of "
-                f"{self._funnel.divisor}, of which one remains: choose another length of inputs"
+                f"FunnelStack: the length of inputs, {length.size}, must be a multiple of "
+                f"{self._funnel.divisor}"
             )
         if self._funnel.across_documents and call.segments is None and call.nonpadding is not None:
             documents = mtf.cast(call.nonpadding, tf.int32)
@@ -203,15 +202,13 @@ class FunnelStack(Stack):
         self, layers: Sequence[TransformedLayer], x: mtf.Tensor, call: SequenceCall, *, pools: bool
     ) -> mtf.Tensor:
         for number, layer in enumerate(layers):
-            x = layer(x, self._with_relative_bias(x, call))
+            bias = self.relative_bias
+            x = layer(x, call if bias is None else with_relative_bias(bias, x, call))
             if pools and number == 0:
                 x, call = self._funnel.pool(x, call), self._funnel.shorten(call)
         return x
 
-    def _with_relative_bias(self, x: mtf.Tensor, call: SequenceCall) -> SequenceCall:
-        if self.relative_bias is None:
-            return call
-        return with_relative_bias(self.relative_bias, x, call)
 
-
-_NO_DECODER = "FunnelStack: pooled positions see later ones: it is the encoder of an EncoderDecoder"
+_NO_DECODER = (
+    "FunnelStack cannot decode, since pooled positions see later ones: use it as an encoder"
+)

@@ -35,11 +35,10 @@ from mtfrun.models.moe.routing import (
 
 @dataclasses.dataclass(frozen=True)
 class BatchPrioritized(Switch):
-    """`Switch` with the tokens of a group in descending order of their gates.
+    """`Switch` that assigns slots in descending order of the gates.
 
-    Riquelme et al. 2021, arXiv:2106.05974, section 4, with k = 1 and the group for the batch;
-    Mesh TensorFlow's "switch_max". The routing of a token depends on the tokens after it in its
-    group, which do not exist yet while decoding.
+    Riquelme et al. 2021, arXiv:2106.05974, section 4, with k = 1 over groups; Mesh TensorFlow's
+    "switch_max". A token's routing depends on later tokens, which decoding does not have.
 
     Attributes:
       policy_training, policy_evaluation, z_loss: see `Switch`.
@@ -65,11 +64,11 @@ class BatchPrioritized(Switch):
 class NoTokenLeftBehind:
     """Fedus et al. 2021, arXiv:2101.03961, appendix B; Mesh TensorFlow's "ntlb".
 
-    Every token has one expert, the first of its `top_k` best that has a free slot, with this
-    expert's probability as the weight.
+    Each token goes to the first of its `top_k` best experts with a free slot, weighted by that
+    expert's probability.
 
     Attributes:
-      top_k: how many experts a token tries; at most their number.
+      top_k: the number of experts that a token tries, at most all.
       z_loss: the coefficient of the router z-loss.
     """
 
@@ -84,7 +83,7 @@ class NoTokenLeftBehind:
         attempt_gates, attempt_experts = mtf.top_k(gates, experts, attempts)
         masks = mtf.one_hot(attempt_experts, experts)
         loss = load_balancing_loss(masks, gates, group, experts, token_mask)
-        # {..., group} 1.0 for tokens that no expert has taken so far.
+        # {..., group} 1.0 for tokens without an expert so far.
         unassigned = token_mask
         used = None
         choices = []
@@ -103,13 +102,13 @@ class NoTokenLeftBehind:
 
 @dataclasses.dataclass(frozen=True)
 class Top2V1(Top2):
-    """Top-2 gating in which the only expert of a token has weight 1, whatever its gate was.
+    """Top-2 gating in which a token's only expert has weight 1, whatever its gate was.
 
-    As in Mesh TensorFlow's `transformer_moe_layer_v1`. A token of importance 1 may have two
-    experts, one of less its best.
+    As in Mesh TensorFlow's `transformer_moe_layer_v1`. Tokens of importance below 1 have only their
+    best expert.
 
     Attributes:
-      second_policy_training, second_policy_evaluation: see `Top2`; they take the unnormalised gate.
+      second_policy_training, second_policy_evaluation: see `Top2`; they read unnormalised gates.
       second_expert_loss, z_loss: see `Top2`.
     """
 
@@ -136,7 +135,7 @@ class TruncatedTop2:
     """`truncated_top_2` of softmax(logits).
 
     Attributes:
-      with_balance_loss: adds the load balancing loss of first choices; the original has none.
+      with_balance_loss: whether first choices have the load balancing loss, unlike the original.
     """
 
     with_balance_loss: bool = False
@@ -168,18 +167,17 @@ def truncated_top_2(
     *,
     allow_negative: bool = False,
 ) -> tuple[Choice, ...]:
-    """Returns the two choices of every token, their gates normalised after capacity.
+    """Returns the two choices of every token, with gates normalised after capacity.
 
-    As Mesh TensorFlow's `_truncated_top_2_gating_mtf`. The first choices use the slots of an expert
-    at an even rate along the group. From the position on at which this uses them up, gates for that
-    expert are lowered by 1, and so is a token's gate for the expert that its first choice is
-    dispatched to. Hence the second gate is negative where every other expert will be full. Such a
-    choice is not made: beside a first gate of the same size it would give weights without bound.
+    Mesh TensorFlow's `_truncated_top_2_gating_mtf`. It extrapolates where along the group first
+    choices fill an expert; from there on the expert's gates are lowered by 1, as is a token's gate
+    for its first expert. The second gate is thus negative where every other expert will be full;
+    that choice is dropped, since normalising by the sum of both gates would be unbounded.
 
     Args:
       gates: probabilities, with group and experts among its dimensions.
-      token_mask: {..., group} 0.0 for tokens without an expert; None for none.
-      allow_negative: make negative choices as well, as the original did.
+      token_mask: {..., group} 0.0 for tokens that get no expert.
+      allow_negative: whether negative choices are made, as in the original.
     """
     gate_1, expert_1 = mtf.top_1(gates, experts)
     mask_1 = apply_mask(mtf.one_hot(expert_1, experts), token_mask)
@@ -207,7 +205,7 @@ def truncated_top_2(
 
 
 def normalise_gates(choices: Iterable[Choice]) -> tuple[Choice, ...]:
-    """Returns the choices with gates that add up to 1 for every token that has an expert."""
+    """Scales the gates of each token that has an expert to a sum of 1."""
     choices = tuple(choices)
     scale = mtf.reciprocal(mtf.add_n([choice.gate for choice in choices]) + EPSILON)
     return tuple(dataclasses.replace(choice, gate=choice.gate * scale) for choice in choices)
@@ -217,13 +215,12 @@ def normalise_gates(choices: Iterable[Choice]) -> tuple[Choice, ...]:
 class TopN:
     """Shazeer et al. 2017, arXiv:1701.06538, equations 3 and 5 without noise, and with capacity.
 
-    A token of any importance has up to n experts. The gates are normalised over these before
-    capacity drops any.
+    Tokens of any importance have up to n experts, with gates normalised before capacity.
 
     Attributes:
       num_experts: n.
-      second_policy_training, second_policy_evaluation: the policies that give tokens a second,
-        third, ... expert by its normalised gate; in evaluation without random numbers.
+      second_policy_training, second_policy_evaluation: the policies that grant each expert after
+        the first, by its normalised gate; evaluation must be deterministic.
       z_loss: the coefficient of the router z-loss.
     """
 

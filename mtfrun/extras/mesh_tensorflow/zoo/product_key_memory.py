@@ -1,4 +1,4 @@
-"""A memory of many values in the place of a feed-forward layer, found by products of keys."""
+"""Product-key memory, in place of a feed-forward layer."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mtfrun.models.transformer.sublayer import Sublayer
 
 
 class ProductKeyMemory(Sublayer):
-    """The best of num_keys ** 2 trained values; Lample et al. 2019, arXiv:1907.05242, section 3.
+    """Reads the best of num_keys**2 values; Lample et al. 2019, arXiv:1907.05242, section 3.
 
-    A value's key is a pair of half keys, of `num_keys` each: the best pairs are among the pairs of
-    the best halves. As in Mesh TensorFlow queries have a layer norm, the paper's a batch norm.
+    A value's key is a pair of half keys, `num_keys` each; the best pairs have the best halves.
+    As in Mesh TensorFlow, queries have a layer norm in place of the paper's batch norm.
 
     Args:
-      num_heads: each has a query and keys; all read the same values.
-      key_size: the size of both halves together.
-      num_selected: the number of values that a head reads.
+      num_heads: the number of heads, which share the values.
+      key_size: the size of a key, twice a half's.
+      num_selected: the number of values that each head reads.
     """
 
     def __init__(
@@ -83,10 +83,7 @@ class ProductKeyMemory(Sublayer):
         return mtf.einsum([weights, read], output_shape=x.shape)
 
     def _best_pairs(self, scores: mtf.Tensor, keys: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
-        """Returns scores and places {..., heads, selected} of the best pairs of halves.
-
-        scores, keys: {..., heads, halves, selected}, the best halves.
-        """
+        """Returns the best pairs {..., selected} of the best halves {..., halves, selected}."""
         second = mtf.Dimension("selected_2", self._selected.size)
         pairs = mtf.Dimension("pairs", self._selected.size**2)
 
@@ -96,7 +93,7 @@ class ProductKeyMemory(Sublayer):
             both = mtf.add(first_half, second_half, output_shape=shape)
             return mtf.replace_dimensions(both, [self._selected, second], pairs)
 
-        of_first, of_second = mtf.unstack(keys, self._halves)
-        places = pair(of_first * self._keys.size, of_second)
+        first_keys, second_keys = mtf.unstack(keys, self._halves)
+        places = pair(first_keys * self._keys.size, second_keys)
         scores, chosen = mtf.top_k(pair(*mtf.unstack(scores, self._halves)), pairs, self._selected)
         return scores, mtf.gather(places, chosen, pairs)

@@ -1,4 +1,4 @@
-"""Reversible stacks: the memory that training needs does not grow with the number of blocks."""
+"""Reversible stacks, which train in memory independent of the number of blocks."""
 
 from __future__ import annotations
 
@@ -22,19 +22,15 @@ from mtfrun.models.transformer.sublayer import SequenceCall
 
 
 class ReversibleStack(Stack):
-    """A stack of two streams: every sublayer reads one and adds its output to the other.
+    """A stack of two streams: x1, x2 = x2, x1 + sublayer(x2); the output is their sum.
 
-    Gomez et al. 2017, arXiv:1707.04585, in the form of Mesh TensorFlow's ReversibleLayerStack: both
-    streams begin as the input, x1, x2 = x2, x1 + sublayer(x2), and the output is their sum. In
-    training only the last x1 and x2 are stored; the backward pass computes the inputs of sublayers
-    from their outputs, and with them the inner values of one sublayer at a time, at the cost of one
-    more forward pass. In bfloat16 the inputs that it computes have the rounding of every sublayer
-    behind them.
-
+    Gomez et al. 2017, arXiv:1707.04585, as Mesh TensorFlow's ReversibleLayerStack. Training stores
+    only the last x1 and x2; the backward pass recomputes the inputs of one sublayer at a time from
+    its outputs, at the cost of another forward pass. In bfloat16 they accumulate rounding errors.
     It has neither `rematerialise` nor a loop over blocks (`scan_blocks`).
 
     Args:
-      transforms: transforms without `Residual`: the stack adds sublayers' outputs itself. Their
+      transforms: transforms without `Residual`, since the stack adds the outputs itself; their
         `activation_scale` measures these outputs.
     """
 
@@ -61,19 +57,15 @@ class ReversibleStack(Stack):
         sublayers = [layer for block in self.blocks for layer in block.values()]
         if any(isinstance(getattr(x, name), Residual) for x in sublayers for name in x.names):
             raise InputError(
-                "ReversibleStack adds the outputs of sublayers to its streams: leave Residual out "
-                "of StackTransforms.layer"
+                "ReversibleStack adds residuals itself: leave Residual out of StackTransforms.layer"
             )
 
     def _run_blocks(self, x: mtf.Tensor, call: SequenceCall) -> list[mtf.Tensor]:
-        """Returns the sums of both streams after blocks; of recomputed blocks the last one."""
+        """Returns the sum of both streams after each block, in training after the last."""
         if call.training:
             sublayers = [layer for block in self.blocks for layer in block.values()]
             x1, x2 = reversible(sublayers, x, x, call)
             return [x1 + x2]
-        return self._run_stored(x, call)
-
-    def _run_stored(self, x: mtf.Tensor, call: SequenceCall) -> list[mtf.Tensor]:
         x1 = x2 = x
         outputs = []
         for block in self.blocks:

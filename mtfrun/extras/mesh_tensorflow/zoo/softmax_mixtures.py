@@ -1,4 +1,4 @@
-"""Output layers whose logits have a higher rank than d_model: mixtures over several contexts."""
+"""Mixtures of softmaxes: output layers with logits of a higher rank than d_model."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mtfrun.errors.checks import (
 from mtfrun.layers import Call, Dense, Dropout, Embedding
 from mtfrun.models.transformer.tokens.token_softmax import TokenLogits, TokenSoftmax
 
-# Of a binary tree of three sigmoids.
+# The leaves of a binary tree of three sigmoids.
 _MIXTAPE_CONTEXTS = 4
-# Dimensions along which all elements have the same draw.
+# All positions share one dropout mask.
 _OVER_LENGTH = ("length",)
 
 
 class _Mixture(TokenSoftmax):
-    """A softmax of several vectors tanh(map(x)) {..., components, columns} in the place of x.
+    """A softmax of several contexts tanh(map(x)) {..., components, columns} in place of x.
 
-    Columns are d_model, or d_embedding. The maps read x * columns ** -0.5 and begin with unit
-    variance, as in Mesh TensorFlow. Losses have the logits of a whole batch at once.
+    Columns are d_model or d_embedding. As in Mesh TensorFlow, maps read x * columns ** -0.5 and are
+    initialised with unit variance. The loss needs the logits of the whole batch at once.
     """
 
     is_product = False
@@ -74,7 +74,7 @@ class _Mixture(TokenSoftmax):
 class MixtureOfSoftmaxes(_Mixture):
     """The logarithm of a mixture of softmaxes; Yang et al. 2017, arXiv:1711.03953, section 2.2.
 
-    Logits are the log probabilities. In training they need `num_softmaxes` times the memory.
+    Logits are log probabilities. Training needs `num_softmaxes` times the memory for logits.
     """
 
     def __init__(
@@ -116,13 +116,13 @@ class MixtureOfSoftmaxes(_Mixture):
 
 @dataclasses.dataclass(frozen=True)
 class MixtapeGates:
-    """How a `Mixtape` divides logits among its products.
+    """The gates of a `Mixtape`.
 
     Attributes:
-      size: the size of the vectors of frequent ids for their shares.
-      frequent_fraction: the share of the ids that have vectors of their own, the first ones.
-      dropout_rate: the rate for products and for vectors of shares, equal along "length".
-      noise: standard deviation of draws that are added before the sigmoids in training.
+      size: the size of a frequent id's gate vector.
+      frequent_fraction: the fraction of ids with gate vectors, which come first in the vocabulary.
+      dropout_rate: the dropout rate of products and gates, with one mask for all positions.
+      noise: the standard deviation of the noise before the sigmoids in training.
     """
 
     size: int = 32
@@ -138,11 +138,11 @@ class MixtapeGates:
 
 
 class Mixtape(_Mixture):
-    """Logits that are mixtures of four products; Yang et al. 2019, "Mixtape", NeurIPS.
+    """Mixes the logits of four contexts; Yang et al. 2019, "Mixtape", NeurIPS.
 
     https://papers.nips.cc/paper/9723-mixtape-breaking-the-softmax-bottleneck-efficiently.pdf. The
-    shares are the leaves of a tree of three sigmoids. The first ids, which are frequent in a sorted
-    vocabulary, have shares of their own; all others have the same ones.
+    mixing weights are the leaves of a tree of three sigmoids. The first ids, which are frequent in
+    a sorted vocabulary, have separate weights; the rare ids share theirs.
     """
 
     def __init__(
@@ -199,8 +199,8 @@ class Mixtape(_Mixture):
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         x = self._input(x, call)
         products = mtf.to_float(self.product_dropout(self._products(x, call), call))
-        left = mtf.sigmoid(self._gates(x, call))
-        first, second, third = mtf.unstack(left, self._sigmoids)
+        gates = mtf.sigmoid(self._gates(x, call))
+        first, second, third = mtf.unstack(gates, self._sigmoids)
         shares = [first * second, first * (1.0 - second)]
         shares += [(1.0 - first) * third, (1.0 - first) * (1.0 - third)]
         parts = mtf.unstack(products, self._components)
@@ -211,19 +211,12 @@ class Mixtape(_Mixture):
         shared = mtf.to_float(self.shared_gate(x, call))
         vectors = self.gate_dropout(self.gate(x, call), call)
         shape = [*shared.shape, self._frequent]
-        of_frequent = mtf.to_float(
-            mtf.einsum(
-                [vectors, mtf.cast(self.frequent_vectors, vectors.dtype)], output_shape=shape
-            )
-        )
-        of_frequent = of_frequent + mtf.to_float(self.frequent_bias)
-        rare = self.vocab.size - self._frequent.size
-        own = mtf.rename_dimension(
-            mtf.pad(of_frequent, [0, rare], self._frequent.name),
-            self._frequent.name,
-            self.vocab.name,
-        )
-        gates = own + shared
+        kernel = mtf.cast(self.frequent_vectors, vectors.dtype)
+        frequent = mtf.to_float(mtf.einsum([vectors, kernel], output_shape=shape))
+        frequent = frequent + mtf.to_float(self.frequent_bias)
+        name, num_rare = self._frequent.name, self.vocab.size - self._frequent.size
+        padded = mtf.pad(frequent, [0, num_rare], name)
+        gates = mtf.rename_dimension(padded, name, self.vocab.name) + shared
         if call.training and self._noise:
             draws = mtf.random_normal(gates.mesh, gates.shape, key=call.key_of(self))
             gates = gates + draws * self._noise

@@ -1,4 +1,4 @@
-"""Attention whose logits do not compare queries with keys: the Synthesizer, and its sublayer."""
+"""The Synthesizer: attention logits that are trained or predicted, without keys."""
 
 from __future__ import annotations
 
@@ -20,26 +20,25 @@ from mtfrun.layers import (
 )
 from mtfrun.models.transformer.attention import CachedSelfAttention, RelativeBiasClass
 
-# Of a table for all positions; a layout rule for the length does not split it.
+# The table's dimensions, which no layout rule for the length splits.
 _QUERIES, _MEMORY = "query_positions", "memory_positions"
 
-# "values" of memory positions, and "keys" where queries are compared with them.
+# "values", and "keys" if there are dot products.
 Memory = dict[str, mtf.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticLogits:
-    """Logits {heads, length, memory_length} that do not compare queries with keys.
+    """Settings of the synthetic logits {heads, length, memory_length}.
 
     Attributes:
-      kind: "random": a trained table of all pairs of positions (section 3.2 of the paper); "dense":
-        a map of the rectified query to all memory positions (section 3.1); "factorized": the
-        product of two tables of `factor_size` by memory positions, the same for all queries: a
-        mistake of Mesh TensorFlow that its checkpoints have learned.
-      dot_products: "added" to the products of queries and keys, or "gated": both in shares by a
-        trained number; None without products.
-      max_length: the largest length of sequences.
-      factor_size: the rows of the tables of "factorized".
+      kind: "random", a trained table of all pairs of positions (section 3.2 of the paper); "dense",
+        a map from the rectified query to all memory positions (section 3.1); or "factorized", two
+        tables {factor_size, memory positions}, the same for all queries: a bug of Mesh TensorFlow
+        that its checkpoints were trained with.
+      dot_products: "added" to query-key products, "gated" with them by a trained scalar, or None.
+      max_length: the maximum sequence length.
+      factor_size: the number of rows of the "factorized" tables.
     """
 
     kind: str = "random"
@@ -128,7 +127,7 @@ class SynthesizerAttention(mtf.Module):
         )
 
     def _table(self, shape: Sequence[mtf.Dimension]) -> mtf.Variable:
-        """Returns a table with TensorFlow's usual initial values, as if it were a convolution's."""
+        """Initialised as a convolution's kernel by TensorFlow's default, Glorot uniform."""
         first, heads, last = shape
         limit = (6.0 / (first.size * (heads.size + last.size))) ** 0.5
         initial = mtf.initializers.RandomUniform(-limit, limit)
@@ -152,9 +151,9 @@ class SynthesizerAttention(mtf.Module):
         *,
         position: mtf.Tensor | None = None,
     ) -> mtf.Tensor:
-        """Returns the attention of x {batch..., d_model} at a position to a cache, or of sequences.
+        """Returns the attention of x {batch..., d_model} to a cache.
 
-        position: int32, or of a block; None for the sequences x {batch..., length, d_model}.
+        position: the step's int32 position or a block's; None for x {batch..., length, d_model}.
         """
         dtype = self._dtypes.activation
         inner = self._inner_shape(x)
@@ -181,7 +180,7 @@ class SynthesizerAttention(mtf.Module):
         return mtf.einsum([mixed, mtf.cast(self.output, dtype)], output_shape=x.shape)
 
     def keys_and_values(self, memory: mtf.Tensor, position: mtf.Tensor | None = None) -> Memory:
-        """Returns the cache of {batch..., memory_length, d_model}, or the entries of a position."""
+        """Returns the cache for {batch..., memory_length, d_model}, or a position's entries."""
         if self.key is None or self.value is None:
             assert self.key_value is not None
             return {"values": self._project(memory, self.key_value)}
@@ -189,7 +188,6 @@ class SynthesizerAttention(mtf.Module):
         return {"keys": keys, "values": values}
 
     def empty_cache(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Memory:
-        """Returns zeros for the positions to come."""
         shape = [*batch, self._heads, memory_length, self._d_kv]
         zeros = mtf.zeros(self._mesh, shape, self._dtypes.activation)
         return {"keys": zeros, "values": zeros} if self._compares else {"values": zeros}
@@ -201,12 +199,12 @@ class SynthesizerAttention(mtf.Module):
         memory_length: mtf.Dimension,
         position: mtf.Tensor | None,
     ) -> mtf.Tensor:
-        """Returns {..., heads, length, memory_length}, without a batch where x does not matter."""
+        """Returns {..., heads, length, memory_length}, without a batch unless "dense"."""
         size = self._memory_positions.size
         if memory_length.size > size:
             raise InputError(
-                f"a Synthesizer of {size} positions has no logits for {memory_length.size}: "
-                "SyntheticLogits.max_length must be at least as large"
+                f"SyntheticLogits.max_length={size} must be at least {memory_length.size}, the "
+                "length of the sequence"
             )
         dtype = self._dtypes.activation
         if self.dense is not None:
@@ -224,7 +222,6 @@ class SynthesizerAttention(mtf.Module):
         return mtf.rename_dimension(logits, _MEMORY, memory_length.name)
 
     def _rows(self, table: mtf.Tensor, x: mtf.Tensor, position: mtf.Tensor | None) -> mtf.Tensor:
-        """Returns the table's rows of the positions of x."""
         if position is not None:
             return mtf.gather(table, position, table.shape.get_dim_by_name(_QUERIES))
         length = x.shape.get_dim_by_name("length")
@@ -244,10 +241,10 @@ class SynthesizerAttention(mtf.Module):
 
 
 class Synthesizer(CachedSelfAttention):
-    """Self-attention by synthetic logits; Tay et al. 2020, arXiv:2005.00743.
+    """Self-attention with synthetic logits; Tay et al. 2020, arXiv:2005.00743.
 
-    As in Mesh TensorFlow, values without keys are projected by "key_value", and the logits have no
-    factor d_kv ** -0.5: it is part of the initial projection of queries.
+    As in Mesh TensorFlow, values without keys are projected by "key_value", and the factor
+    d_kv ** -0.5 of the logits is folded into the query's initialiser.
 
     Args:
       relative_bias: see `SelfAttention`.

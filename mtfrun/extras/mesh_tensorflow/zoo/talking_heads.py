@@ -1,4 +1,4 @@
-"""Talking-heads attention, which mixes heads before and after the softmax, and its sublayers."""
+"""Talking-heads attention, which mixes heads before and after the softmax."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mtfrun.models.transformer.attention import (
 )
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 
-# "keys" and "values" of memory positions, and the maps "logits" and "weights" that depend on them.
+# "keys", "values", and the memory's terms of the maps "logits" and "weights".
 Memory = dict[str, mtf.Tensor]
 
 
@@ -32,17 +32,17 @@ Memory = dict[str, mtf.Tensor]
 class TalkingHeads:
     """The heads of talking-heads attention: of queries and keys, of the softmax, and of values.
 
-    Each is a list of dimensions, such as [("heads", 12)]. From one list to the next a trained map
-    mixes the dimensions that are not in both; with none to mix there is no map. A dimension in all
-    three lists is not mixed: a layout can split it, and no other, without gathering logits.
+    Each is a list of dimensions, such as [("heads", 12)]. A trained map between consecutive lists
+    mixes the dimensions that differ; equal lists have no map. A layout can split only a dimension
+    that is in all three lists without gathering logits.
 
     Attributes:
-      d_k: the size of a query or a key.
-      d_v: the size of a value.
-      dynamic_logits: the sides, "query" or "memory", whose vectors a term of the map to the logits
-        depends on (section 6 of the paper).
-      dynamic_weights: the same for the map from the softmax to the weights of values.
-      dynamic_scale: the variance of a dynamic map's initial values, times the heads it sums over.
+      d_k: the size of queries and keys.
+      d_v: the size of values.
+      dynamic_logits: the inputs, "query" or "memory", that predict terms of the map to the logits
+        (section 6 of the paper).
+      dynamic_weights: the same for the map from the softmax to the values.
+      dynamic_scale: the initial variance scale of the dynamic maps.
     """
 
     key_heads: Sequence[mtf.DimensionLike] = (("key_heads", 12),)
@@ -62,17 +62,17 @@ class TalkingHeads:
                 check_choice(f"TalkingHeads.dynamic_{name}", each, ("query", "memory"))
             if dynamic and set(mtf.Shape(heads)) == softmax:
                 raise InputError(
-                    f"TalkingHeads.dynamic_{name}={list(dynamic)}: the heads are not mixed there; "
-                    "give their dimension another name than softmax_heads has"
+                    f"TalkingHeads.dynamic_{name}={list(dynamic)} mixes equal heads: rename their "
+                    "dimension, so that softmax_heads has another"
                 )
 
 
 class HeadMap(mtf.Module):
-    """A trained linear map of heads, the same for all pairs of positions but for dynamic terms.
+    """A trained linear map of heads, with dynamic terms that depend on the positions.
 
     Args:
-      old, new: the heads before and after; those in both are not mixed.
-      dynamic: the sides that terms of the map depend on: "query", "memory".
+      old, new: the heads before and after; dimensions in both are not mixed.
+      dynamic: the inputs that predict terms: "query", "memory".
       scale: see `TalkingHeads.dynamic_scale`.
     """
 
@@ -101,20 +101,20 @@ class HeadMap(mtf.Module):
             use_bias=False,
             kernel_initializer=mtf.VarianceScaling(scale / mtf.Shape(self._reduced).size),
         )
-        self.of_query = dense() if "query" in dynamic else None
-        self.of_memory = dense() if "memory" in dynamic else None
+        self.query_map = dense() if "query" in dynamic else None
+        self.memory_map = dense() if "memory" in dynamic else None
 
     def __call__(
-        self, x: mtf.Tensor, query: mtf.Tensor, of_memory: mtf.Tensor | None, call: Call
+        self, x: mtf.Tensor, query: mtf.Tensor, memory_term: mtf.Tensor | None, call: Call
     ) -> mtf.Tensor:
-        """Returns {..., new heads..., length, memory_length} for x of the old heads.
+        """Returns {..., new heads..., length, memory_length} for x with the old heads.
 
-        query: {..., length, d_model}; of_memory: the term {..., memory_length, heads...}.
+        query: {..., length, d_model}; memory_term: {..., memory_length, heads...}.
         """
         static = mtf.cast(self.kernel, self._dtype)
-        maps = [] if self.of_query is None else [self.of_query(query, call)]
-        maps = [*maps, *([] if of_memory is None else [of_memory])]
-        # Added to the smaller one: all of them together have both lengths.
+        maps = [] if self.query_map is None else [self.query_map(query, call)]
+        maps = [*maps, *([] if memory_term is None else [memory_term])]
+        # Add the static map to the smaller term, which lacks one of the lengths.
         maps = [maps[0] + static, *maps[1:]] if maps else [static]
         place = min(x.shape.index(dim) for dim in self._reduced) if self._reduced else 0
         dims = (x.shape - mtf.Shape(self._reduced)).dims
@@ -125,11 +125,10 @@ class HeadMap(mtf.Module):
 class TalkingHeadsAttention(mtf.Module):
     """Attention with talking heads; Shazeer et al. 2020, arXiv:2003.02436, section 3.
 
-    The logits {..., key heads, length, memory_length} are mapped to the heads of the softmax, and
-    its weights to the heads of the values. As in Mesh TensorFlow the logits have no factor d_k **
-    -0.5: it is part of the initial projection of queries. A bias is of the heads of the softmax.
-
-    Where the length is split over devices, each gathers the keys and values of all positions.
+    The logits {..., key heads, length, memory_length} are mapped to the softmax's heads, and its
+    weights to the values' heads. As in Mesh TensorFlow, the factor d_k ** -0.5 is folded into the
+    query's initialiser. Biases have the softmax's heads. Where the length is split over devices,
+    each gathers the keys and values of all positions.
     """
 
     def __init__(
@@ -141,7 +140,6 @@ class TalkingHeadsAttention(mtf.Module):
         heads: TalkingHeads = TalkingHeads(),
         dropout_rate: float = 0.0,
     ) -> None:
-        """Makes the specs of query, key, value and output, and of the maps of heads."""
         super().__init__()
         self._mesh, self._d_model, self._dtypes = mesh, d_model, dtypes
         self._key_heads, self._softmax_heads, self._value_heads = (
@@ -149,12 +147,12 @@ class TalkingHeadsAttention(mtf.Module):
         )
         self._d_k, self._d_v = mtf.Dimension("d_k", heads.d_k), mtf.Dimension("d_v", heads.d_v)
         dense = functools.partial(Dense, mesh, dtypes=dtypes, use_bias=False)
-        of_keys, of_values = [*self._key_heads, self._d_k], [*self._value_heads, self._d_v]
+        key_dims, value_dims = [*self._key_heads, self._d_k], [*self._value_heads, self._d_v]
         smaller = mtf.VarianceScaling(1.0 / heads.d_k)
-        self.query = dense([d_model], of_keys, kernel_initializer=smaller)
-        self.key = dense([d_model], of_keys)
-        self.value = dense([d_model], of_values)
-        self.output = dense(of_values, [d_model])
+        self.query = dense([d_model], key_dims, kernel_initializer=smaller)
+        self.key = dense([d_model], key_dims)
+        self.value = dense([d_model], value_dims)
+        self.output = dense(value_dims, [d_model])
         head_map = functools.partial(HeadMap, mesh, d_model, dtypes, scale=heads.dynamic_scale)
 
         def map_between(old: mtf.Shape, new: mtf.Shape, dynamic: Sequence[str]) -> HeadMap | None:
@@ -167,7 +165,7 @@ class TalkingHeadsAttention(mtf.Module):
     def over_sequences(
         self, x: mtf.Tensor, memory: mtf.Tensor, bias: AttentionBias, call: Call
     ) -> mtf.Tensor:
-        """Returns the attention of every vector of x to whole sequences, in the shape of x.
+        """Returns the attention of x to whole sequences, in the shape of x.
 
         x: {batch..., length, d_model}; memory: the same, or with `memory_length`.
         """
@@ -189,25 +187,24 @@ class TalkingHeadsAttention(mtf.Module):
         *,
         position: mtf.Tensor | None = None,
     ) -> mtf.Tensor:
-        """Returns the attention of x {batch..., d_model} to a cache; also of a block."""
+        """Returns the attention of x {batch..., d_model}, or of a block, to a cache."""
         return self._attend(x, memory, memory_length, bias, call, None)
 
     def keys_and_values(self, memory: mtf.Tensor, position: mtf.Tensor | None = None) -> Memory:
-        """Returns the cache of {batch..., memory_length, d_model}, or the entries of a position."""
+        """Returns the cache for {batch..., memory_length, d_model}, or a position's entries."""
         call = Call()
         cached = {"keys": self.key(memory, call), "values": self.value(memory, call)}
         for name, head_map in (("logits", self.logits), ("weights", self.weights)):
-            if head_map is not None and head_map.of_memory is not None:
-                cached[name] = head_map.of_memory(memory, call)
+            if head_map is not None and head_map.memory_map is not None:
+                cached[name] = head_map.memory_map(memory, call)
         return cached
 
     def empty_cache(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Memory:
-        """Returns zeros for the positions to come."""
         shape = [*batch, memory_length]
         layers = {"keys": self.key, "values": self.value}
         for name, head_map in (("logits", self.logits), ("weights", self.weights)):
-            if head_map is not None and head_map.of_memory is not None:
-                layers[name] = head_map.of_memory
+            if head_map is not None and head_map.memory_map is not None:
+                layers[name] = head_map.memory_map
         return {
             name: mtf.zeros(
                 self._mesh, [*shape, *layer.kernel.shape.dims[1:]], self._dtypes.activation
@@ -235,7 +232,7 @@ class TalkingHeadsAttention(mtf.Module):
         )
         if self.logits is not None:
             logits = self.logits(logits, x, memory.get("logits"), call)
-        added = bias.map(self._of_softmax_heads).value(dtype, logits.shape)
+        added = bias.map(self._split_heads).value(dtype, logits.shape)
         if added is not None:
             logits = mtf.to_float(logits) + mtf.to_float(added)
         weights = mtf.softmax(mtf.to_float(logits), memory_length)
@@ -250,8 +247,8 @@ class TalkingHeadsAttention(mtf.Module):
         )
         return self.output(mixed, call)
 
-    def _of_softmax_heads(self, x: mtf.Tensor) -> mtf.Tensor:
-        """Returns a bias with the heads of the softmax where it has as many "heads"."""
+    def _split_heads(self, x: mtf.Tensor) -> mtf.Tensor:
+        """Splits "heads" of a bias into the softmax's dimensions, if their sizes agree."""
         if len(self._softmax_heads) == 1 or "heads" not in x.shape.dimension_names:
             return x
         heads = x.shape.get_dim_by_name("heads")
@@ -264,7 +261,7 @@ class TalkingHeadsSelfAttention(CachedSelfAttention):
     """Self-attention with talking heads, as in T5's `t5.1.th` models.
 
     Args:
-      relative_bias: see `SelfAttention`; it has as many heads as the softmax.
+      relative_bias: see `SelfAttention`; with as many heads as the softmax.
     """
 
     def __init__(
@@ -307,12 +304,10 @@ class TalkingHeadsEncoderDecoderAttention(Sublayer):
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> Memory:
-        """Returns the cache of the encoder's output, without a beam if that has none."""
         memory = rename_length_to_memory_length(encoder_memory(call).output)
         return self.attention.keys_and_values(memory)
 
     def step(self, x: mtf.Tensor, state: Memory, call: SequenceCall) -> tuple[mtf.Tensor, Memory]:
-        """Returns the output for one position, or for whole sequences."""
         memory_length = state["keys"].shape.get_dim_by_name("memory_length")
         return self.attention(x, state, memory_length, encoder_memory(call).bias, call), state
 

@@ -19,17 +19,16 @@ _OUTPUTS, _BLOCKS = "encoder_outputs", "decoder_blocks"
 
 
 class TransparentEncoder(Stack):
-    """The encoder of a `TransparentDecoder`: returns its input and the outputs of all blocks.
+    """The encoder of a `TransparentDecoder`: returns its input and all blocks' outputs.
 
-    {batch..., encoder_outputs, length, d_model}: of the last block the stack's output, after its
-    final transforms. It has no loop over blocks (`scan_blocks`).
+    {batch..., encoder_outputs, length, d_model}, the last after the final transforms. It has no
+    loop over blocks (`scan_blocks`).
     """
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         if self._scan_blocks is not None:
             raise InputError(
-                f"TransparentEncoder.scan_blocks={self._scan_blocks}: a loop over blocks does not "
-                "return their outputs; leave it out"
+                f"TransparentEncoder.scan_blocks={self._scan_blocks} is not supported: leave it out"
             )
         return mtf.stack(self.outputs(x, call), _OUTPUTS, axis=-3)
 
@@ -39,8 +38,8 @@ class EncoderMixture:
     """The trained mixtures of a `TransparentDecoder`.
 
     Attributes:
-      num_encoder_layers: the number of the encoder's blocks.
-      dropout_rate: the rate for the trained logits of the mixtures, as in Mesh TensorFlow.
+      num_encoder_layers: the number of encoder blocks.
+      dropout_rate: the dropout rate of the mixing logits, as in Mesh TensorFlow.
     """
 
     num_encoder_layers: int = 6
@@ -51,10 +50,10 @@ class EncoderMixture:
 
 
 class TransparentDecoder(Stack):
-    """A decoder whose blocks attend to mixtures of a `TransparentEncoder`'s outputs.
+    """A decoder with blocks that attend to mixtures of a `TransparentEncoder`'s outputs.
 
-    Bapna et al. 2018, arXiv:1808.07561, section 4: each block's shares of the outputs are a softmax
-    of trained numbers. It has no loop over blocks.
+    Bapna et al. 2018, arXiv:1808.07561, section 4: each block mixes them by a softmax of trained
+    logits. It has no loop over blocks.
     """
 
     def __init__(
@@ -87,16 +86,16 @@ class TransparentDecoder(Stack):
         self.mixture_dropout = Dropout(mixture.dropout_rate)
 
     def call_of_block(self, number: int, call: SequenceCall) -> SequenceCall:
-        """Returns the call with the block's mixture in the place of the encoder's output."""
+        """Replaces the encoder's output by the block's mixture."""
         encoder = encoder_memory(call)
         outputs, blocks = self.mixture_of_outputs.shape.dims
         if outputs not in encoder.output.shape:
             raise InputError(
-                f"a TransparentDecoder mixes {outputs}, and the encoder "
-                f"returns {encoder.output.shape}: take a TransparentEncoder, and give "
-                f"EncoderMixture.num_encoder_layers={outputs.size - 1} its number of blocks"
+                f"a TransparentDecoder mixes {outputs}, the encoder returns "
+                f"{encoder.output.shape}: use a TransparentEncoder of "
+                f"EncoderMixture.num_encoder_layers={outputs.size - 1} blocks"
             )
-        # The same draws for every block: they are by element.
+        # One dropout mask for all blocks.
         logits = self.mixture_dropout(mtf.to_float(self.mixture_of_outputs), call)
         share = mtf.softmax(mtf.gather(logits, number, blocks), outputs)
         mixed = mtf.einsum(

@@ -1,12 +1,10 @@
-"""Universal Transformers: the same blocks at every step, and adaptive numbers of steps."""
+"""Universal Transformers: recurrent blocks with adaptive computation time."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
-
-import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors.checks import COUNT, NOT_NEGATIVE, SHARE_WITHIN, check_choice, check_range
@@ -21,17 +19,16 @@ SINUSOID, TRAINED = "sinusoid", "trained"
 
 
 class StepSignals(Layer):
-    """Adds a vector of the step, and one of the position, to every vector.
+    """Adds embeddings of the step and the position to x.
 
-    Dehghani et al. 2018, arXiv:1807.03819, equations 4 and 5: sines and cosines of the step, which
-    counts from 1, and of the position.
+    Dehghani et al. 2018, arXiv:1807.03819, equations 4 and 5: sinusoids of the step, which counts
+    from 1, and of the position.
 
     Args:
       num_steps: the stack's number of steps.
       steps: "sinusoid", "trained" for a table as in Mesh TensorFlow's UTLayerStack, or None.
-      positions: whether vectors of positions are added, which in packed rows count from each
-        document's first one.
-      num_trained: the number of first steps with a trained vector; None for all.
+      positions: whether positions are added; in packed rows they restart with each document.
+      num_trained: the number of leading steps with a trained vector; None for all.
     """
 
     def __init__(
@@ -62,7 +59,7 @@ class StepSignals(Layer):
             )
 
     def __call__(self, x: mtf.Tensor, step: int, call: SequenceCall) -> mtf.Tensor:
-        """Returns x {..., d_model} with the signals of a step, which counts from 0."""
+        """Adds the signals of a step, counted from 0, to x {..., d_model}."""
         if self._positions:
             positions = call.text_positions
             positions = call.positions(x) if positions is None else positions
@@ -75,28 +72,28 @@ class StepSignals(Layer):
 
 
 INTERPOLATED, ACCUMULATED = "interpolated", "accumulated"
-# Of a step's number and vectors.
+# Maps a step's number and x to x.
 StepFunction = Callable[[int, mtf.Tensor], mtf.Tensor]
 
 
 class Halting(Layer):
     """Mixes the outputs of steps by halting probabilities, position by position.
 
-    Graves 2016, arXiv:1603.08983, section 2.1, for every position of a sequence as in Dehghani et
-    al. 2018, arXiv:1807.03819, appendix C: a sigmoid of a position's vectors before a step is the
-    probability p of halting after it, and the step at which the sum of all p exceeds 1 - epsilon is
-    the last one that counts, by the remainder 1 - (the p before it). All steps are computed for all
-    positions, whether they have halted or not: others attend to them. As in Mesh TensorFlow's
-    UTLayerStack, a position that has not halted after the last step has no remainder.
+    Graves 2016, arXiv:1603.08983, section 2.1, per position as in Dehghani et al. 2018,
+    arXiv:1807.03819, appendix C: a sigmoid of x before a step gives the probability p of halting
+    after it. A position halts at the step where its sum of p exceeds 1 - epsilon, which has the
+    remainder, 1 - (earlier p), as its weight. All steps are computed for all positions, since
+    others attend to them. As in Mesh TensorFlow's UTLayerStack, a position that never halts has no
+    remainder.
 
-    Metric "ponder_steps": the mean number of steps that count. "ponder_cost" is the mean of steps
-    and remainders (Graves, equation 11), which `loss_weight` multiplies.
+    Metrics: "ponder_steps", the mean number of steps, and "ponder_cost", the mean of steps plus
+    remainders (Graves, equation 11).
 
     Args:
       epsilon: see above.
       combination: "accumulated" is the paper's sum of weight * output; "interpolated", Mesh
         TensorFlow's "basic" and Tensor2Tensor's, is y = weight * output + (1 - weight) * y.
-      loss_weight: the factor of the ponder cost in the loss; 0 for none.
+      loss_weight: the coefficient of the ponder cost in the loss.
     """
 
     def __init__(
@@ -131,16 +128,17 @@ class Halting(Layer):
         apply: StepFunction,
         call: SequenceCall,
     ) -> mtf.Tensor:
-        """Returns the mixture of `x = apply(step, begin(step, x))` of all steps."""
+        """Returns the mixture over all steps of `x = apply(step, begin(step, x))`."""
         zeros = mtf.zeros(x.mesh, x.shape - self._d_model)
         probability = remainder = num_counted = zeros
         mixed = mtf.zeros_like(x)
         for step in range(num_steps):
             x = begin(step, x)
-            p = mtf.sigmoid(mtf.to_float(self._logits(x, call)))
-            is_running = _to_float(mtf.less(probability, 1.0))
+            logits = mtf.reduce_sum(self.unit(x, call), reduced_dim=self._halting)
+            p = mtf.sigmoid(mtf.to_float(logits))
+            is_running = mtf.to_float(mtf.less(probability, 1.0))
             reached = probability + p * is_running
-            halts = _to_float(mtf.greater(reached, self._threshold)) * is_running
+            halts = mtf.to_float(mtf.greater(reached, self._threshold)) * is_running
             is_running = is_running - halts
             probability = probability + p * is_running
             remainder = remainder + halts * (1.0 - probability)
@@ -151,9 +149,6 @@ class Halting(Layer):
             mixed = x * weight + (mixed if self._accumulates else mixed * (1.0 - weight))
         self._collect(num_counted, remainder, call)
         return mixed
-
-    def _logits(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        return mtf.reduce_sum(self.unit(x, call), reduced_dim=self._halting)
 
     def _collect(self, num_counted: mtf.Tensor, remainder: mtf.Tensor, call: SequenceCall) -> None:
         if call.collector is None:
@@ -171,20 +166,16 @@ class Halting(Layer):
             call.collector.add_loss(self, mean * self._loss_weight)
 
 
-def _to_float(condition: mtf.Tensor) -> mtf.Tensor:
-    return mtf.cast(condition, tf.float32)
-
-
 @dataclasses.dataclass(frozen=True)
 class Recurrence:
     """The steps of a `UniversalStack`.
 
     Attributes:
       num_steps: the number of times that the blocks are applied.
-      signals: a class, called as `signals(mesh, d_model, num_steps, dtypes)`, which adds vectors
-        of the step and the position before every step; None for none.
-      halting: a class, called as `halting(mesh, d_model, dtypes)`: every position's output is a
-        mixture of the steps until it halts; None for the last step's.
+      signals: the class of the embeddings of steps and positions, called as
+        `signals(mesh, d_model, num_steps, dtypes)`; or None.
+      halting: the class of the halting unit, called as `halting(mesh, d_model, dtypes)`; None to
+        return the last step's output.
     """
 
     num_steps: int = 6
@@ -196,12 +187,11 @@ class Recurrence:
 
 
 class UniversalStack(Stack):
-    """`Stack` whose blocks are applied several times, with the same variables.
+    """A `Stack` that applies its blocks several times; Dehghani et al. 2018, arXiv:1807.03819.
 
-    Dehghani et al. 2018, arXiv:1807.03819, with one block. While decoding every step has caches of
-    its own. Every step draws dropout anew; the losses and metrics of a layer are the sums of all
-    steps. It has no loop over blocks (`scan_blocks`); `rematerialise` is of every block of every
-    step.
+    Each step has separate caches and dropout masks; a layer's losses and metrics are summed over
+    the steps. `rematerialise` applies to each block of each step. It has no loop over blocks
+    (`scan_blocks`).
     """
 
     def __init__(
@@ -237,7 +227,6 @@ class UniversalStack(Stack):
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> Any:
-        """Returns the states of all steps, which share what does not change while decoding."""
         return [super().initial_state(batch, memory_length, call)] * self._num_steps
 
     def _run_blocks(self, x: mtf.Tensor, call: SequenceCall) -> list[mtf.Tensor]:
@@ -258,8 +247,8 @@ class UniversalStack(Stack):
         next_state = []
 
         def apply(step: int, x: mtf.Tensor) -> mtf.Tensor:
-            x, of_step = run_blocks(run, x, state[step], call)
-            next_state.append(of_step)
+            x, step_state = run_blocks(run, x, state[step], call)
+            next_state.append(step_state)
             return x
 
         return self._run_steps(x, apply, call), next_state
@@ -267,7 +256,7 @@ class UniversalStack(Stack):
     def _run_steps(
         self, x: mtf.Tensor, apply: Callable[[int, mtf.Tensor], mtf.Tensor], call: SequenceCall
     ) -> mtf.Tensor:
-        """Returns x after all steps, `apply(step, x)` of x with its signals."""
+        """Applies `apply(step, x)` to x with its signals for all steps."""
 
         def begin(step: int, x: mtf.Tensor) -> mtf.Tensor:
             return x if self.signals is None else self.signals(x, step, call)

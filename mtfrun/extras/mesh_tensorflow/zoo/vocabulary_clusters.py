@@ -1,4 +1,4 @@
-"""Clusters of a vocabulary: frequent ids have larger vectors than rare ones; their softmax."""
+"""Adaptive embeddings and softmax: frequent ids have larger vectors than rare ids."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class VocabularyClusters:
     Baevski and Auli 2018, arXiv:1809.10853, section 3; Grave et al. 2016, arXiv:1609.04309.
 
     Attributes:
-      cutoffs: the first id of every cluster but the first one, in increasing order.
-      d_embedding: the columns of each cluster's table, which a kernel {d_embedding, d_model} maps
-        to d_model unless that is their number.
-      adaptive_softmax: the first table has a row for each further cluster too, after its ids; see
-        `ClusterSoftmax`. Its dimension is called "first_vocab" then: an axis that divides the
-        ids of the other clusters, and all ids, would hardly divide it.
+      cutoffs: the first id of each cluster after the first, in increasing order.
+      d_embedding: the columns of each cluster's table; a kernel {d_embedding, d_model} projects
+        them to d_model if they differ.
+      adaptive_softmax: whether the first table ends with a row for each further cluster; see
+        `ClusterSoftmax`. Its rows are then called "first_vocab", since a mesh axis that divides
+        the other clusters would hardly divide them.
     """
 
     cutoffs: Sequence[int]
@@ -42,8 +42,8 @@ class VocabularyClusters:
             )
         if len(self.d_embedding) != len(self.cutoffs) + 1:
             raise InputError(
-                f"VocabularyClusters.d_embedding={list(self.d_embedding)} needs one size more than "
-                f"there are cutoffs, {list(self.cutoffs)}"
+                f"VocabularyClusters.d_embedding={list(self.d_embedding)} needs "
+                f"{len(self.cutoffs) + 1} sizes, one more than cutoffs"
             )
         if self.adaptive_softmax and not self.cutoffs:
             raise InputError("VocabularyClusters.adaptive_softmax needs cutoffs: set some")
@@ -53,11 +53,11 @@ class VocabularyClusters:
         return [0, *self.cutoffs]
 
     def tables(self, vocab: mtf.Dimension) -> list[mtf.Dimension]:
-        """Returns the rows of every table; the last one has the padding of `vocab`."""
+        """Returns the rows of every table; the last includes the padding of `vocab`."""
         if self.cutoffs and self.cutoffs[-1] >= vocab.size:
             raise InputError(
-                f"VocabularyClusters.cutoffs={list(self.cutoffs)} must be below the number of ids, "
-                f"{vocab.size} with padding"
+                f"VocabularyClusters.cutoffs={list(self.cutoffs)} must be below {vocab.size}, the "
+                "number of ids with padding"
             )
         ends = [*self.cutoffs, vocab.size]
         rows = [
@@ -70,14 +70,14 @@ class VocabularyClusters:
 
 
 class AdaptiveEmbedding(TokenVectors):
-    """Vectors of ids by the tables of `VocabularyClusters`, each by the table of its cluster.
+    """An embedding with one table per cluster of `VocabularyClusters`.
 
-    A tied softmax, a `ClusterSoftmax`, has the same tables and projections. Initial vectors have
+    A tied softmax is a `ClusterSoftmax` of the same tables and projections. Initial vectors have
     unit variance.
 
     Args:
-      factor: the factor of the vectors of ids.
-      d_embedding, unscaled: settings of one table, which are refused.
+      factor: the factor of the embeddings.
+      d_embedding, unscaled: settings for a single table, which raise an InputError.
     """
 
     def __init__(
@@ -95,13 +95,13 @@ class AdaptiveEmbedding(TokenVectors):
         super().__init__()
         if d_embedding is not None:
             raise InputError(
-                f"TokenEmbedding.d_embedding={d_embedding.size} is of one table, and clusters have "
-                "VocabularyClusters.d_embedding: leave one out"
+                f"TokenEmbedding.d_embedding={d_embedding.size} is for one table: use "
+                "VocabularyClusters.d_embedding"
             )
         if unscaled:
             raise InputError(
-                "TokenEmbedding.scaled_softmax=False: a softmax that is tied to clusters is "
-                "scaled; leave it out, or set tied_softmax=False"
+                "TokenEmbedding.scaled_softmax=False is not supported for clusters: set "
+                "tied_softmax=False"
             )
         self.settings = clusters
         self._d_model, self._activation = d_model, dtypes.activation
@@ -118,7 +118,7 @@ class AdaptiveEmbedding(TokenVectors):
     def __call__(self, ids: mtf.Tensor, call: Call) -> mtf.Tensor:
         first_rows = ids
         if self.settings.cutoffs:
-            # The rows after these are not of ids.
+            # Later rows of the first table stand for clusters.
             first_rows = mtf.where(mtf.less(ids, self.settings.cutoffs[0]), ids, -1)
         rows = [first_rows, *(ids - first for first in self.settings.cutoffs)]
         # A table has zeros for ids of other clusters.
@@ -127,7 +127,7 @@ class AdaptiveEmbedding(TokenVectors):
 
     @property
     def table(self) -> mtf.Variable:
-        """Raises InputError: a softmax that is tied to one table has none here."""
+        """Raises InputError, since there are several."""
         raise InputError(
             "an AdaptiveEmbedding has several tables: set TokenEmbedding.softmax="
             "@zoo.ClusterSoftmax, or tied_softmax=False"
@@ -137,10 +137,7 @@ class AdaptiveEmbedding(TokenVectors):
         return self.clusters[0].vectors_like()
 
     def products(self, x: mtf.Tensor) -> list[mtf.Tensor]:
-        """Returns the products {..., rows} of x {..., d_model} with the vectors of every table.
-
-        They have the factor d_model ** -0.5, see `Embedding.logits`.
-        """
+        """Returns each table's logits {..., rows} for x {..., d_model}; see `Embedding.logits`."""
         return [self._products(table, x) for table in self.clusters]
 
     def _products(self, table: Embedding, x: mtf.Tensor) -> mtf.Tensor:
@@ -153,22 +150,21 @@ class AdaptiveEmbedding(TokenVectors):
         return table.logits(mtf.einsum([x, mtf.cast(kernel, x.dtype)], output_shape=columns))
 
 
-# Not "vocab", which a mesh axis may split: it does not divide every part.
+# Not "vocab": a mesh axis that splits it need not divide every cluster.
 _IDS = "vocab_of_parts"
 
 
 class ClusterSoftmax(OutputLayer):
-    """The logits of the ids of a tied `AdaptiveEmbedding`.
+    """The logits of a tied `AdaptiveEmbedding`.
 
-    Without `VocabularyClusters.adaptive_softmax` they are the products with the ids' vectors. With
-    it p(id) = p(cluster) * p(id | cluster), where the first softmax is over the ids of the first
+    Without `VocabularyClusters.adaptive_softmax` they are products with the embeddings. With it,
+    p(id) = p(cluster) * p(id | cluster), where the first softmax is over the ids of the first
     cluster and an entry for each further cluster; Grave et al. 2016, arXiv:1609.04309, section 4.2.
-    It is exact for every target: the logits of all clusters are computed, for a whole batch at
-    once.
+    It is exact: the logits of all clusters are computed, for a whole batch at once.
 
     Args:
-      tail_z_loss: factor, in training, of logsumexp(logits)**2 of the target's cluster, if that is
-        not the first one. `TokenLoss.z_loss` is of the first softmax.
+      tail_z_loss: the training coefficient of logsumexp(logits)**2 of a target's cluster after the
+        first; `TokenLoss.z_loss` applies to the first softmax.
     """
 
     def __init__(
@@ -187,14 +183,14 @@ class ClusterSoftmax(OutputLayer):
         check_range("ClusterSoftmax.tail_z_loss", tail_z_loss, NOT_NEGATIVE)
         if not isinstance(tied, AdaptiveEmbedding):
             raise InputError(
-                "ClusterSoftmax uses the tables of the embedding: set TokenEmbedding.table="
-                "@zoo.AdaptiveEmbedding and tied_softmax=True"
+                "ClusterSoftmax needs TokenEmbedding.table=@zoo.AdaptiveEmbedding and "
+                "tied_softmax=True"
             )
         self._tied, self._clusters, self._tail_z_loss = tied, tied.settings, tail_z_loss
         if num_classes <= self._clusters.first_ids[-1]:
             raise InputError(
-                f"VocabularyClusters.cutoffs={list(self._clusters.cutoffs)}: the last cluster has "
-                f"padding only, of a vocabulary of {num_classes} ids"
+                f"VocabularyClusters.cutoffs={list(self._clusters.cutoffs)} must be below "
+                f"{num_classes}, the size of the vocabulary"
             )
         if self._clusters.adaptive_softmax and logits.softmax_bias:
             raise InputError(
@@ -214,7 +210,7 @@ class ClusterSoftmax(OutputLayer):
         call: Call,
         by_token: Sequence[mtf.Tensor] = (),
     ) -> list[mtf.Tensor]:
-        """See `OutputLayer.loss`; the sum has the z-loss of the targets' clusters."""
+        """See `OutputLayer.loss`; includes the z-loss of the targets' clusters."""
         logits, normalisers = self._logits(x)
         objective, *further = losses(logits, targets, *by_token)
         if call.training and self._tail_z_loss and normalisers:
@@ -231,14 +227,14 @@ class ClusterSoftmax(OutputLayer):
             for x in products
         )
         num_ids = self._clusters.cutoffs[0]
-        of_clusters = mtf.slice(first, num_ids, len(tails), _IDS)
-        shares = mtf.unstack(of_clusters, of_clusters.shape.get_dim_by_name(_IDS))
+        clusters = mtf.slice(first, num_ids, len(tails), _IDS)
+        shares = mtf.unstack(clusters, clusters.shape.get_dim_by_name(_IDS))
         parts, normalisers = [mtf.slice(first, 0, num_ids, _IDS)], []
         for begin, tail, share in zip(self._clusters.cutoffs, tails, shares, strict=True):
             ids = tail.shape.get_dim_by_name(_IDS)
             logits = mask_padding(tail, ids, self.num_classes - begin)
             normalisers.append(mtf.reduce_logsumexp(logits, ids))
-            # The softmax of all logits has the sum of the first one: these sum up to exp(share).
+            # These exponentials sum to exp(share), so that the normaliser stays that of `first`.
             parts.append(logits + (share - normalisers[-1]))
         return mtf.rename_dimension(mtf.concat(parts, _IDS), _IDS, self.vocab.name), normalisers
 
@@ -246,9 +242,9 @@ class ClusterSoftmax(OutputLayer):
         """Returns {tokens...}, 0 for targets of the first cluster."""
         cutoffs = self._clusters.cutoffs
         ends = [*cutoffs[1:], self.vocab.size]
-        of_clusters = []
+        losses = []
         for begin, end, normaliser in zip(cutoffs, ends, normalisers, strict=True):
             is_inside = mtf.logical_and(mtf.greater_equal(targets, begin), mtf.less(targets, end))
             squares = mtf.square(normaliser) * self._tail_z_loss
-            of_clusters.append(mtf.where(is_inside, squares, 0.0))
-        return mtf.add_n(of_clusters)
+            losses.append(mtf.where(is_inside, squares, 0.0))
+        return mtf.add_n(losses)

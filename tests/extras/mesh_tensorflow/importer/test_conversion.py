@@ -534,7 +534,7 @@ def test_a_value_that_cannot_be_read_is_an_error(
     ],
 )
 def test_macros_that_grow_without_end_are_an_error(text: str, tmp_path: pathlib.Path) -> None:
-    with pytest.raises(ConversionError, match="parts, or 128 in one another"):
+    with pytest.raises(ConversionError, match="parts, or 128 nested levels"):
         _imported(text, tmp_path)
 
 

@@ -12,9 +12,9 @@ _HYPERPROMPTS = (
     *("use_hyperprompt", "hyperprompt_mtlshare", "hyperprompt_length_encoder"),
     *("hyperprompt_length_decoder", "hyperprompt_hidden_dim", "hyperprompt_task_num"),
 )
-# Of `AttentionHeads`: layers of a stack may differ in them, and one may reset another's.
+# Parameters of `AttentionHeads` in which the layers of a stack may differ.
 OPTIONAL_HEADS: Parameters = {"num_memory_heads": None, "shared_kv": False, "extra_logit": None}
-# Parameters of attention with their only supported values; LocalSelfAttention has none of them.
+# Parameters with one supported value; LocalSelfAttention has none of them.
 _UNSUPPORTED: tuple[tuple[str, Any, str], ...] = (
     ("attention_func", None, "only the softmax of dot products is supported"),
     ("combine_dims", True, "the slots of Adafactor would have other shapes"),
@@ -27,7 +27,7 @@ _NO_BIAS = ("relative_attention_type", None, "logits by distance to inputs are n
 
 
 def attention(source: SourceConfig, kind: str, cls: str) -> dict[str, Parameters]:
-    # These inherit unbound parameters from their base class, SelfAttention.
+    # They inherit unbound parameters from SelfAttention.
     inherits = kind in ("EncDecAttention", IN_ATTENTION)
     kinds = ["SelfAttention", kind] if inherits else [kind]
     get = source.getter(*kinds)
@@ -46,7 +46,7 @@ def attention(source: SourceConfig, kind: str, cls: str) -> dict[str, Parameters
         "num_memory_heads": get("num_memory_heads", 0) or None,
         "num_heads": get("num_heads", 8),
         "d_kv": get("key_value_size", 128),
-        # Experts have an argument of their own.
+        # See ExpertProjections.shared_kv.
         "shared_kv": kind != IN_ATTENTION and get("shared_kv", default=False),
         "extra_logit": extra_logit,
     }
@@ -59,16 +59,19 @@ def encoder_attention(source: SourceConfig) -> tuple[str, dict[str, Parameters]]
         source.ignore(f"EncDecAttention.{name}", "attention to an encoder does not read it")
     cls = "transformer.EncoderDecoderAttention"
     parameters = attention(source, "EncDecAttention", cls)
-    of_decoder = attention(source, "SelfAttention", cls)
-    _set_apart(parameters, of_decoder, cls, _HEADS)
+    decoder_parameters = attention(source, "SelfAttention", cls)
+    _set_apart(parameters, decoder_parameters, cls, _HEADS)
     return cls, parameters
 
 
 def _set_apart(
-    parameters: dict[str, Parameters], of_decoder: dict[str, Parameters], cls: str, heads: str
+    parameters: dict[str, Parameters],
+    decoder_parameters: dict[str, Parameters],
+    cls: str,
+    heads: str,
 ) -> None:
-    """Puts heads that differ from the decoder's own into a scope."""
-    if parameters[heads] != of_decoder[heads]:
+    """Puts heads that differ from the decoder's into a scope."""
+    if parameters[heads] != decoder_parameters[heads]:
         scoped = f"encoder_attention/{heads}"
         parameters[scoped] = parameters.pop(heads)
         parameters[cls]["heads"] = reference(f"@{scoped}()")
@@ -88,7 +91,7 @@ def talking_heads(
         named = [
             {"x": "query", "m": "memory"}[each[0]] for each in dynamic if each.endswith(f"2{end}")
         ]
-        # Between equal heads there is no projection, dynamic or not.
+        # Equal heads have no projection.
         heads[f"dynamic_{ours}"] = named if sizes[side] != sizes["softmax_heads"] else []
     heads["dynamic_scale"] = get("dynamic_projections_init_scale", 1e-2)
     parameters: dict[str, Parameters] = {
@@ -103,8 +106,8 @@ def talking_heads_to_encoder(source: SourceConfig) -> tuple[str, dict[str, Param
     source.require_defaults(theirs, _NO_BIAS)
     # It inherits unbound parameters from its base class.
     parameters, _ = talking_heads(source, "TalkingHeadsSelfAttention", theirs, cls=cls)
-    of_decoder, _ = talking_heads(source)
-    _set_apart(parameters, of_decoder, cls, "zoo.TalkingHeads")
+    decoder_parameters, _ = talking_heads(source)
+    _set_apart(parameters, decoder_parameters, cls, "zoo.TalkingHeads")
     return cls, parameters
 
 
@@ -128,7 +131,7 @@ def synthesizer(source: SourceConfig) -> tuple[dict[str, Parameters], int]:
         source.refuse("Synthesizer.attention_kwargs", why)
         arguments = {}
     kind, _, combination = mode.partition("_")
-    # The others have 512 positions, whatever it says.
+    # Other modes ignore max_length.
     reads_length = mode in ("random", "dense_minus")
     num_heads = get("num_heads", 8)
     attributes = {"num_heads": num_heads, "d_kv": get("key_value_size", 128)}

@@ -21,7 +21,7 @@ EVOLVED = (
     *("DecoderAttentionLayer", "DecoderConvolutionalLayer"),
 )
 _DEPTHWISE, _HEADS = "zoo.DepthwiseConvolution", "transformer.AttentionHeads"
-# Of the two attentions side by side; their numbers of heads differ.
+# Scopes of the two parallel attentions, which have different numbers of heads.
 _SCOPE, _OF_SELF, _OF_ENCODER = "both_attentions", "twice_as_many", "base_number"
 
 
@@ -89,7 +89,7 @@ def _depthwise(source: SourceConfig, kind: str) -> tuple[str, dict[str, Paramete
 
 
 def _with_base(kind: str) -> list[str]:
-    """Returns the class behind the one whose unbound parameters it inherits."""
+    """Returns the class, after its base class if it inherits unbound parameters."""
     inherits = kind in ("LightweightConv1DLocalAttn", "DynamicConv1DLocalAttn")
     return ["Conv1DLocalAttn", kind] if inherits else [kind]
 
@@ -128,18 +128,19 @@ def _decoder_attention(source: SourceConfig) -> tuple[str, dict[str, Parameters]
     why = "logits by distance are not supported in this layer"
     source.require_defaults("SelfAttention", ("relative_attention_type", None, why))
     ours = "transformer.SelfAttention"
-    of_self = attention(source, "SelfAttention", ours)
-    theirs, of_encoder = encoder_attention(source)
-    heads = next(value for cls, value in of_encoder.items() if cls.endswith(_HEADS))
+    self_parameters = attention(source, "SelfAttention", ours)
+    theirs, encoder_parameters = encoder_attention(source)
+    heads = next(value for cls, value in encoder_parameters.items() if cls.endswith(_HEADS))
     parameters: dict[str, Parameters] = {
-        f"{_OF_SELF}/{_HEADS}": {**of_self[_HEADS], "num_heads": 2 * number},
+        f"{_OF_SELF}/{_HEADS}": {**self_parameters[_HEADS], "num_heads": 2 * number},
         f"{_OF_ENCODER}/{_HEADS}": {**heads, "num_heads": number},
         "huggingface.Parallel": {
             "layers": [reference(f"@{_SCOPE}/{cls}") for cls in (ours, theirs)],
             "transforms": [reference("@transformer.CallLayer")],
         },
     }
-    for cls, side, read in ((ours, _OF_SELF, of_self), (theirs, _OF_ENCODER, of_encoder)):
-        of_heads = reference(f"@{side}/{_HEADS}()")
-        parameters[f"{_SCOPE}/{cls}"] = {**read[cls], "heads": of_heads}
+    sides = ((ours, _OF_SELF, self_parameters), (theirs, _OF_ENCODER, encoder_parameters))
+    for cls, side, read in sides:
+        heads_reference = reference(f"@{side}/{_HEADS}()")
+        parameters[f"{_SCOPE}/{cls}"] = {**read[cls], "heads": heads_reference}
     return "huggingface.Parallel", parameters

@@ -46,18 +46,17 @@ _STACK_CLASSES = (
     *("parity.TiedBiasStack", "parity.SharedLayersStack"),
 )
 ACTIVATIONS = ("relu", "gelu", "swish", "sigmoid", "tanh", "elu", "softplus")
-"""Functions of Mesh TensorFlow that have the same name in mtfrun.mtf."""
+"""Mesh TensorFlow's activations with the same name in mtfrun.mtf."""
 
 
 @dataclasses.dataclass
 class SourceStack:
     """A stack in our terms.
 
-    `name` and `names` (of a block's layers) are in variables of the original, with a part for the
-    block if `block_scope`. The padding of encoder-decoders (`has_encoder`) is set to 0. `scope` is
-    "encoder", "decoder" or "". `parameters` are of our classes, by class and name, with a scope
-    where a layer has arguments. `relative_bias` is for a RelativePositionBias that all blocks
-    share; None without one.
+    `name` and `names`, the block's layers, are parts of the original's variable names, as is the
+    block if `block_scope`. Encoder-decoders (`has_encoder`) mask padding. `scope` is "encoder",
+    "decoder" or "". `parameters` are by our class, with a scope where a layer has arguments.
+    `relative_bias` has the parameters of a RelativePositionBias that all blocks share.
     """
 
     name: str
@@ -72,21 +71,20 @@ class SourceStack:
 
     @property
     def cls(self) -> str:
-        """Our class, which is among the parameters if it is not the usual one."""
+        """Our class, which is among the parameters unless it is Stack."""
         return next((cls for cls in _STACK_CLASSES if cls in self.parameters), "transformer.Stack")
 
     def add(self, source: SourceConfig, parameters: Mapping[str, Parameters]) -> None:
-        """Adds parameters of a layer, in which no layer without a scope may differ."""
-        for cls, of_class in parameters.items():
+        """Adds parameters of a layer, refusing values that differ from another layer's."""
+        for cls, arguments in parameters.items():
             known = self.parameters.setdefault(cls, {})
-            for parameter, value in of_class.items():
+            for parameter, value in arguments.items():
                 if known.setdefault(parameter, value) != value:
                     why = f"layers of a block differ in {cls}.{parameter}: not supported"
                     source.refuse("make_layer_stack.layers", why)
 
     @property
     def path(self) -> str:
-        """Ours, without a slash at its end."""
         return "encoder_stack" if self.scope == "encoder" else "decoder_stack"
 
     @property
@@ -105,9 +103,9 @@ def sublayer_paths(stack: SourceStack) -> list[str]:
 
 @dataclasses.dataclass
 class SourceLayer:
-    """A layer of a block; `scope` is ours, for its parameters alone, "" for none.
+    """A layer of a block; `scope` is our gin scope for its parameters, or "".
 
-    `part` has what the layer adds to a stack; its scope is where the original looks for values.
+    `part` has the layer's additions to a stack, and the original's scope.
     """
 
     name: str
@@ -130,7 +128,7 @@ def read_layer(
         source.refuse(target, f"an entry has {len(references)} classes")
         return None
     kind = short_name(references[0].selector)
-    # The scope of a reference takes the place of all others.
+    # A reference's scope replaces the stack's.
     scopes = references[0].scopes
     where = "/".join(scopes) if scopes else scope
     own = [*scopes, *(f"{key}_{value}" for key, value in arguments.items())]
@@ -172,8 +170,8 @@ def add_layers(source: SourceConfig, stack: SourceStack, layers: list[SourceLaye
         scopes = (layer.scope,) if layer.scope else ()
         stack.layers.append(Reference(scopes, layer.cls, called=False))
         stack.add(source, layer.part.parameters)
-        of_layer = layer.parameters
-        stack.add(source, in_scope(of_layer, layer.scope) if layer.scope else of_layer)
+        parameters = layer.parameters
+        stack.add(source, in_scope(parameters, layer.scope) if layer.scope else parameters)
 
 
 def _feed_forward(source: SourceConfig) -> _Layer:
@@ -196,7 +194,7 @@ def _feed_forward(source: SourceConfig) -> _Layer:
 
 
 def _activations(source: SourceConfig, target: str) -> list[Any]:
-    """Returns the names of the activations that are multiplied; by default ["relu"]."""
+    """Returns the names of the multiplied activations."""
     names = source.get(target) if source.has(target) else "relu"
     return (names if isinstance(names, list) else [names]) or ["linear"]
 
@@ -224,7 +222,7 @@ def _self_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
 def _with_relative_bias(
     source: SourceConfig, stack: SourceStack, theirs: str, num_heads: int, layer: _Layer
 ) -> _Layer:
-    """Adds the logits by distance of a class `theirs` to the parameters of ours, or the stack."""
+    """Adds the relative bias of a class `theirs` to the layer's or the stack's parameters."""
     kinds, why = [None, "bias", "bias_shared"], "only logits by distance are supported: {} and {}"
     target = f"{theirs}.relative_attention_type"
     kind = source.require(target, kinds, why.format(*kinds[1:]))
@@ -254,7 +252,7 @@ def _local_self_attention(source: SourceConfig) -> _Layer:
         why = "in an encoder it sees one position less before than after: not supported"
         source.refuse("make_layer_stack.layers", why)
     parameters = attention(source, "LocalSelfAttention", cls)
-    # The shipped files bind the usual class alone.
+    # Shipped files bind only SelfAttention.
     parameters[cls]["heads"] = reference("@transformer.AttentionHeads()")
     parameters[cls]["window"] = source.get("LocalSelfAttention.radius", 128)
     rule = ("relative_attention_type", None, "LocalSelfAttention has no logits by distance")
@@ -263,7 +261,7 @@ def _local_self_attention(source: SourceConfig) -> _Layer:
 
 
 def _transparent(source: SourceConfig, stack: SourceStack) -> _Layer:
-    """Only mixtures of whole blocks, one for each block of the decoder, are supported."""
+    """Supports only mixtures of whole blocks, one per block of the decoder."""
     kind = "TransparentEncDecAttention"
     get = source.getter(kind)
     sizes = {}
@@ -279,7 +277,6 @@ def _transparent(source: SourceConfig, stack: SourceStack) -> _Layer:
     rate = get("dropout_rate", 0.0)
     stack.parameters["zoo.TransparentDecoder"] = {}
     ours, parameters = encoder_attention(source)
-    # It is the rate of both.
     parameters[ours]["dropout_rate"] = rate
     mixture_of_blocks = {"num_encoder_layers": sizes["encoder"], "dropout_rate": rate}
     parameters["zoo.EncoderMixture"] = mixture_of_blocks
@@ -297,9 +294,9 @@ def _parallel(source: SourceConfig, stack: SourceStack) -> _Layer:
         if kind not in _LAYERS or kind == "ParallelLayer":
             source.refuse(target, f"{kind} is not supported")
             continue
-        ours, of_layer = _read_kind(kind, source, stack)
+        ours, arguments = _read_kind(kind, source, stack)
         layers.append(reference(f"@{ours}"))
-        parameters |= of_layer
+        parameters |= arguments
     transforms = [reference("@transformer.CallLayer"), reference("@transformer.ConstantFactor")]
     parameters["huggingface.Parallel"] = {"layers": layers, "transforms": transforms}
     parameters["transformer.ConstantFactor"] = {"factor": max(1, len(layers)) ** -0.5}
@@ -367,7 +364,7 @@ _OF_SOURCE: Mapping[str, Callable[[SourceConfig], _Layer]] = {
     "TalkingHeadsEncDecAttention": talking_heads_to_encoder,
     "ProductKeyValueMemory": _product_keys,
 }
-# Those that add logits by distance, or have a stack of their own.
+# Layers that add a relative bias, or need a special stack.
 _OF_STACK: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
     "SelfAttention": _self_attention,
     "TransparentEncDecAttention": _transparent,
@@ -378,10 +375,10 @@ _OF_STACK: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
 }
 _MIXTURES = ("MoE1D", "MoE2D", "HeterogeneousMoE1D")
 _LAYERS = (*_OF_STACK, *_OF_SOURCE, *_MIXTURES, *CONVOLUTIONS, *EVOLVED)
-# Layers that the original computes other than their names say.
+# Layers with bugs in the original.
 _WRONG = {
     "ExpertsEncDecAttention": "in the original it does not read the encoder's output: its keys are"
     " of the decoder's positions"
 }
-# They look at the stack that they are in, or have scopes of their own.
+# Layers that read their stack, or already use scopes.
 _WITHOUT_SCOPE = ("TransparentEncDecAttention", "DecoderAttentionLayer")

@@ -39,9 +39,9 @@ class MixtureArguments:
     """The arguments of a mixture in the original.
 
     Attributes:
-      kind: the class that has them.
-      names: those that `kind` passes on to MoE1D, which has the other ones; () for all.
-      defaults: the values of `kind` that differ from MoE1D's.
+      kind: the class that takes the arguments.
+      names: the arguments of `kind`; MoE1D takes all others. Empty if `kind` takes all.
+      defaults: the defaults of `kind` that differ from MoE1D's.
     """
 
     source: SourceConfig
@@ -69,7 +69,7 @@ class MixtureArguments:
 def mixture(
     arguments: MixtureArguments, activations: Sequence[Reference | None]
 ) -> dict[str, Parameters]:
-    """Returns the parameters of our classes, by class; `activations` are multiplied."""
+    """Returns the parameters by class; `activations` are multiplied."""
     get = arguments.get
     gate = arguments.require("moe_gating", list(_GATES), f"only {', '.join(_GATES)}")
     for name, readers in _READ_BY.items():
@@ -111,7 +111,7 @@ def mixture(
 
 
 def mixture_of_two_levels(arguments: MixtureArguments) -> dict[str, Parameters]:
-    """Returns the parameters of our classes, by class; both levels have one kind of gate."""
+    """Returns the parameters by class; both levels have the same gate."""
     classes = mixture(arguments, [reference("@mtf.relu")])
     parameters = classes.pop("moe.MoE1D")
     sizes = [arguments.get(name, 8) for name in ("expert_x", "expert_y")]
@@ -191,7 +191,7 @@ def _second_policy(
 
 IN_ATTENTION = "ExpertsSelfAttention"
 _BY_EXPERTS = {"qkv": ["query", "key_value"], "q": ["query"], "kv": ["key_value"]}
-# What the class passes on to MoE1D.
+# Arguments that the class passes to MoE1D.
 _ARGUMENTS = (
     *("moe_gating", "num_experts", "loss_coef", "group_size", "min_expert_capacity"),
     *("capacity_factor_train", "capacity_factor_eval", "switch_policy_train"),
@@ -204,10 +204,7 @@ _DEFAULTS = {"moe_gating": "switch", "switch_dropout": 0.0, "hidden_size": 3072}
 def experts_attention(
     source: SourceConfig, activations: Sequence[Reference | None], heads: Parameters
 ) -> dict[str, Parameters]:
-    """Returns the parameters of our classes, by class, but for the logits by distance.
-
-    The heads and the mixture are in a scope, since other layers may have others.
-    """
+    """Returns the parameters by class, except the relative bias; heads and mixture are scoped."""
     why = (
         "in the original a position attends to itself alone, since its keys have the dimension of "
         "its queries; here it attends to all that it sees, and --partial takes the layer so"
@@ -242,7 +239,6 @@ def experts_attention(
 def heterogeneous_mixture(
     source: SourceConfig, activations: Sequence[Reference | None]
 ) -> dict[str, Parameters]:
-    """Returns the parameters of our classes, by class."""
     arguments = MixtureArguments(source, "HeterogeneousMoE1D")
     classes = mixture(arguments, activations)
     experts = classes.pop("moe.Experts")
@@ -265,8 +261,7 @@ def _sizes(
 ) -> list[tuple[int, int, int]]:
     """Returns the sizes that the original computes.
 
-    Its variables have the largest "width" as their hidden size, and masks `hidden_size` times as
-    many units as "width" says: these are the experts' sizes where `hidden_size` is 1.
+    Its variables have the largest "width", and its masks `hidden_size` * "width" units.
     """
     largest = max(group["width"] for group in info)
     sizes = []
@@ -281,13 +276,13 @@ def _sizes(
 
 
 def in_scope(parameters: Mapping[str, Parameters], scope: str) -> dict[str, Parameters]:
-    """Returns parameters that hold in a scope alone: references in it need no other ones."""
+    """Moves parameters into a scope, and drops the scopes of their references."""
     return {
         f"{scope}/{cls.rpartition('/')[2]}": {
             name: dataclasses.replace(value, scopes=())
             if isinstance(value, Reference) and not value.macro
             else value
-            for name, value in of_class.items()
+            for name, value in arguments.items()
         }
-        for cls, of_class in parameters.items()
+        for cls, arguments in parameters.items()
     }

@@ -17,7 +17,7 @@ from mtfrun.extras.mesh_tensorflow.importer.model.vocabulary import CLUSTERS, re
 LANGUAGE_MODELS = ("lm", "delimited_lm")
 _STACK, _REVERSIBLE = "transformer.Stack", "zoo.ReversibleStack"
 _EMBEDDING_SCALE = "VocabEmbedding.scale_variable_like_classifier_weights"
-# A parameter of stacks with its only supported value.
+# A parameter with one supported value.
 _UNSUPPORTED = ("token_dropout_rate", 0.0, "ids are not dropped")
 _WITH_D_FF = ("transformer.FeedForward", "transformer.GatedFeedForward")
 _MACROS = {
@@ -41,15 +41,15 @@ _MACROS = {
 class SourceModel:
     """A model: its stacks, and the parameters of TokenEmbedding, TokenLoss and its class.
 
-    `softmax` has the parameters of classes for another embedding or softmax than the usual one, by
-    class; `ensemble` is empty for one model.
+    `softmax` has the parameters, by class, of a special embedding or softmax; `ensemble` is empty
+    for a single model.
     """
 
     model_type: str
     stacks: Sequence[SourceStack]
     embedding: Parameters
     loss: Parameters
-    of_model: Parameters
+    model_parameters: Parameters
     softmax: Mapping[str, Parameters]
     ensemble: Parameters
 
@@ -64,7 +64,7 @@ class SourceModel:
 
     @property
     def rows_of_clusters(self) -> int:
-        """The rows of the embedding's tables that are not of ids."""
+        """The number of rows that stand for clusters instead of ids."""
         clusters = self.softmax.get(CLUSTERS, {})
         return len(clusters["cutoffs"]) if clusters.get("adaptive_softmax") else 0
 
@@ -72,7 +72,7 @@ class SourceModel:
     def row_form(self) -> RowForm:
         if not self.is_language_model:
             return RowForm.PAIRS
-        reads_pairs = self.model_type == "delimited_lm" or any(self.of_model.values())
+        reads_pairs = self.model_type == "delimited_lm" or any(self.model_parameters.values())
         return RowForm.PAIRS_IN_A_ROW if reads_pairs else RowForm.TEXTS
 
     def patterns(self) -> VariablePatterns:
@@ -101,11 +101,11 @@ def read_model(source: SourceConfig) -> SourceModel:
         if source.has(f"shift_targets.{name}"):
             why = "decoders begin with id 0, and texts end with id 1"
             source.require(f"shift_targets.{name}", [number], why)
-    of_model: Parameters = {}
+    model_parameters: Parameters = {}
     if model_type in LANGUAGE_MODELS:
         get, scope = source.getter("Unitransformer"), ""
         stacks = [read_stack(source, get("name", "transformer"))]
-        of_model = {
+        model_parameters = {
             "prefix": get("input_full_attention", default=False),
             "loss_on_targets_only": get("loss_on_targets_only", default=False),
         }
@@ -116,9 +116,9 @@ def read_model(source: SourceConfig) -> SourceModel:
     softmax = read_vocabulary(source, embedding, loss, scope)
     if softmax.get(CLUSTERS, {}).get("adaptive_softmax"):
         # The original's loss ignores it.
-        of_model.pop("loss_on_targets_only", None)
+        model_parameters.pop("loss_on_targets_only", None)
     ensemble = _ensemble(source, [stack.scope for stack in stacks], embedding)
-    return SourceModel(model_type, stacks, embedding, loss, of_model, softmax, ensemble)
+    return SourceModel(model_type, stacks, embedding, loss, model_parameters, softmax, ensemble)
 
 
 def _two_stacks(source: SourceConfig) -> list[SourceStack]:
@@ -188,7 +188,7 @@ _AVERAGES = {
 
 
 def _ensemble(source: SourceConfig, scopes: Sequence[str], embedding: Parameters) -> Parameters:
-    """Returns the parameters of our ensemble; {} for one model."""
+    """Returns the parameters of our ensemble, or {}."""
     target = "Unitransformer.ensemble"
     sizes = [source.within(scope).get_optional(target, 2) for scope in scopes]
     if any(size != sizes[0] for size in sizes):
@@ -230,10 +230,10 @@ def write_model(model: SourceModel, draft: Draft, microbatches: int) -> None:
     if model.is_language_model:
         draft.include("models/transformer.gin")
         cls = "transformer.DecoderOnly"
-        if model.of_model["prefix"]:
+        if model.model_parameters["prefix"]:
             cls = "parity.PaddedPrefixDecoderOnly"
         parts["stack"] = reference(f"@{stacks[0].cls}")
-        _write_class(draft, cls, parts, model.of_model)
+        _write_class(draft, cls, parts, model.model_parameters)
     elif any(stack.relative_bias is None for stack in stacks):
         draft.include("models/encoder_decoder.gin")
     else:
@@ -262,7 +262,7 @@ def write_model(model: SourceModel, draft: Draft, microbatches: int) -> None:
 
 
 def _write_class(draft: Draft, cls: str, parts: Parameters, settings: Parameters) -> None:
-    """The shipped files have the parts of their classes only."""
+    """Shipped files configure only their own classes."""
     draft.bind("experiment.Experiment", {"model": reference(f"@{cls}")})
     draft.bind(cls, {**parts, **{name: value for name, value in settings.items() if value}})
 
@@ -278,13 +278,13 @@ def _write_loss(model: SourceModel, draft: Draft, microbatches: int) -> None:
     comment = "the original's loss_denominator"
     if microbatches > 1:
         comment += f" {loss['denominator']}, of {microbatches} microbatches"
-    # A batch has several parts, whose divisors are added.
+    # Divisors of microbatches are added.
     denominator = loss["denominator"] / microbatches
     draft.bind("transformer.TokenLoss", {"denominator": denominator}, comment=comment)
 
 
 def _write_stacks(model: SourceModel, draft: Draft) -> None:
-    """Adds the parameters of the layers, without a scope where all stacks have the same."""
+    """Adds the parameters of layers, with a scope where stacks differ."""
     stacks = model.stacks
     macros: dict[str, Any] = {}
     if not any(cls in stack.parameters for stack in stacks for cls in _WITH_D_FF):
@@ -298,7 +298,7 @@ def _write_stacks(model: SourceModel, draft: Draft) -> None:
         if stack.num_layers != numbers[0]:
             parameters["num_layers"] = stack.num_layers
         if stack.cls != _STACK:
-            # The shipped files have those of the usual class only.
+            # Shipped files configure only Stack.
             parameters = {
                 "num_layers": reference("%NUM_LAYERS"),
                 "transforms": reference("@transformer.StackTransforms()"),
@@ -329,7 +329,7 @@ def _write_stacks(model: SourceModel, draft: Draft) -> None:
 
 
 def _drop_usual_heads(stacks: Sequence[SourceStack]) -> None:
-    """Drops what all attention has by default: where one has another value, all say theirs."""
+    """Drops parameters of heads that have the default in all layers."""
     heads = [
         parameters
         for stack in stacks
@@ -346,7 +346,7 @@ def _write_parameter(
     draft: Draft, macros: dict[str, Any], cls: str, name: str, stacks: Sequence[SourceStack]
 ) -> None:
     macro = _MACROS.get((cls, name))
-    # ... stands for a stack without it.
+    # ... marks stacks without the parameter.
     values = [stack.parameters[cls].get(name, ...) for stack in stacks]
     is_shared = all(value == values[0] for value in values)
     for stack, value in zip(stacks[:1] if is_shared else stacks, values, strict=False):

@@ -18,7 +18,7 @@ _TRANSFORMS = {
     # It sets padding to 0 itself.
     "sublayer_call_layer": ("MaskPadding", "CallLayer"),
 }
-# Lists of the original and ours, with the transforms of its older lists.
+# Our names of the original's lists, and their legacy defaults.
 _LISTS = {
     "initial": ("initial", ["SublayerDropout"]),
     "per_layer": ("layer", ["RMSNorm", "MaskPadding", "CallLayer", "SublayerDropout", "Residual"]),
@@ -27,7 +27,6 @@ _LISTS = {
 
 
 def read_stack(source: SourceConfig, name: str) -> SourceStack:
-    """Counts bindings in `source` that are not supported."""
     stack = SourceStack(name, source.scope, has_encoder=bool(source.scope))
     stack.num_layers = source.get("make_layer_stack.num_layers", 6)
     stack.block_scope = source.get("make_layer_stack.block_scope", default=True)
@@ -63,9 +62,9 @@ def _reversible(source: SourceConfig, stack: SourceStack) -> None:
 
 
 _FUNNEL = "FunnelTransformerLayerStack"
-_NO_GATES = "highway networks and gates, whose variables the original does not share, are not"
+_NO_GATES = "highway networks and gates, with unshared variables in the original, are not"
 _SAME_LAYERS = "the original's further layers have the variables of the steps: not supported"
-# Parameters of UTLayerStack with their only supported values.
+# Parameters of UTLayerStack with one supported value.
 _UNIVERSAL = (
     ("num_inrecurrence_layers", 1, "steps apply their blocks once"),
     ("add_or_concat_timing_signal", "add", "signals are added"),
@@ -96,8 +95,8 @@ def _universal(source: SourceConfig, stack: SourceStack) -> None:
         why = "the original has no other signals of steps than learned ones"
         source.require(f"{kind}.step_timing_signal_type", ["learned"], why)
         signals = reference("@zoo.StepSignals")
-        of_signals = {"steps": "trained", "positions": False, "num_trained": steps}
-        stack.parameters["zoo.StepSignals"] = of_signals
+        signal_settings = {"steps": "trained", "positions": False, "num_trained": steps}
+        stack.parameters["zoo.StepSignals"] = signal_settings
     else:
         source.ignore(f"{kind}.step_timing_signal_type", _UNUSED)
     halting = None
@@ -150,7 +149,7 @@ def _halting(source: SourceConfig, kind: str) -> Parameters:
 
 
 def _write_universal_transforms(source: SourceConfig, stack: SourceStack, kind: str) -> None:
-    """The class has its own, whatever is bound for LayerStack."""
+    """UTLayerStack ignores LayerStack's transforms."""
     layer = ["MaskPadding", "LayerNorm", "CallLayer", "SublayerDropout", "Residual"]
     final = ["LayerNorm", "SublayerDropout", "MaskPadding"]
     _bind_transforms(stack, {"initial": ["SublayerDropout"], "layer": layer, "final": final})
@@ -175,7 +174,7 @@ _KINDS: dict[str, Callable[[SourceConfig, SourceStack], None]] = {
 
 
 def _target(source: SourceConfig, kind: str, name: str) -> str:
-    """Returns where a parameter is bound that `kind` inherits from LayerStack."""
+    """Returns the binding of a parameter that `kind` may inherit from LayerStack."""
     target, inherited = f"{kind}.{name}", f"LayerStack.{name}"
     if kind == _FUNNEL:
         return target
@@ -186,7 +185,7 @@ def _target(source: SourceConfig, kind: str, name: str) -> str:
 
 
 def _add_transforms(source: SourceConfig, stack: SourceStack, kind: str) -> None:
-    """`kind`: the class of the original, LayerStack or one that inherits its parameters."""
+    """`kind`: LayerStack, or a class that inherits its parameters."""
     rate_target = _target(source, kind, "dropout_rate")
     rate = source.get(rate_target, None)
     is_legacy = rate is not None
@@ -224,7 +223,7 @@ def _add_transforms(source: SourceConfig, stack: SourceStack, kind: str) -> None
 
 
 def _bind_transforms(stack: SourceStack, lists: Mapping[str, Sequence[str]]) -> None:
-    """The rows of a language model have no padding for the original, unless they are packed."""
+    """The original masks no padding in language models."""
     stack.parameters["transformer.StackTransforms"] = {
         name: [
             reference(f"@transformer.{x}") for x in ours if stack.has_encoder or x != "MaskPadding"

@@ -9,7 +9,7 @@ from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig
 from mtfrun.extras.mesh_tensorflow.importer.model.layers import SourceStack
 
 _SEPARABLE = "separable_conv1d/depthwise_conv_hack/depthwise_dense_0"
-# What stands for several variables in the table of layers: ends of our paths, and of their names.
+# Placeholders in the table: ends of our paths, and of the original's names.
 _FORMS = {
     "<part>": [(part, part) for part in ("kernel", "bias")],
     "<norm>": [
@@ -22,7 +22,7 @@ _FORMS = {
         *((f"pointwise/{x}", f"separable_conv1d/pointwise_dense/{x}") for x in ("kernel", "bias")),
     ],
 }
-# The class of ours, the end of our path, the class and name of the original.
+# Our class, the end of our path, the original's class and name.
 _TABLE = rf"""
 zoo.ProductKeyMemory /product_key_memory\w*/layer/keys ProductKeyValueMemory/keys
 zoo.ProductKeyMemory /product_key_memory\w*/layer/values ProductKeyValueMemory/values
@@ -49,7 +49,7 @@ zoo.DecoderConvolutions /decoder_convolutions\w*/layer/<norm> DecoderConvolution
 """  # noqa: E501 - a table
 
 
-def _of_layers() -> Iterator[tuple[str, str, str]]:
+def _table_rows() -> Iterator[tuple[str, str, str]]:
     for cls, ours, theirs in (row.split() for row in _TABLE.strip().splitlines()):
         form = next((form for form in _FORMS if form in ours), "<>")
         for end, name in _FORMS.get(form, [("", "")]):
@@ -62,10 +62,10 @@ _OF_EVERY_SUBLAYER = {"transformer.RMSNorm", "transformer.LayerNorm"}
 
 @dataclasses.dataclass(frozen=True)
 class _Kind:
-    """`pattern`, of our paths, follows the stack's name; `examples` are endings in the original.
+    """`pattern` matches our paths behind the stack's name; `examples` are the original's endings.
 
-    `classes` of ours have such variables, all models if empty; `in_stack`: every stack has some.
-    `shared_kv`: attention has them where it has this value; None where it has any.
+    `classes` are ours with such variables, all if empty. Attention has them only with the value of
+    `shared_kv`, unless that is None.
     """
 
     pattern: str
@@ -75,7 +75,7 @@ class _Kind:
     shared_kv: bool | None = None
 
 
-# The sublayers of ours with attention or matrices, and the classes of the original.
+# Classes of the original by our sublayers.
 _ATTENTIONS = {
     "SelfAttention": "SelfAttention",
     "LocalSelfAttention": "LocalSelfAttention",
@@ -140,7 +140,6 @@ _KINDS = [
         for cls, their_class in _TALKING_HEADS.items()
         for ours, theirs in _TALKING_KERNELS.items()
     ),
-    # Which of them there are depends on its kind.
     *(
         _Kind(
             rf"/{_snake_case(cls.partition('.')[2])}\w*/layer/attention/",
@@ -152,7 +151,7 @@ _KINDS = [
             ("zoo.ExpertsSelfAttention", ("q", "kv", "o", "wi/kernel", "q_wo/kernel")),
         )
     ),
-    *(_Kind(ours, [f"{_BLOCK}/{theirs}"], [cls]) for ours, theirs, cls in _of_layers()),
+    *(_Kind(ours, [f"{_BLOCK}/{theirs}"], [cls]) for ours, theirs, cls in _table_rows()),
     *(
         _Kind(rf"/{name}\w*/layer/.*{ours}$", [f"{_BLOCK}/{their_class}/{theirs}/kernel"], [cls])
         for cls, (name, their_class) in _FEED_FORWARDS.items()
@@ -197,9 +196,9 @@ _KINDS = [
 
 
 class _Variables(NamedTuple):
-    """Variables of one kind: a pattern of our paths, and some of their names in the original.
+    """Variables of one kind: a pattern of our paths, and example names in the original.
 
-    `layer` is a pattern of all paths of the layer that has them, "" if several have.
+    `layer` is a pattern of all paths of their layer, or "".
     """
 
     pattern: str
@@ -217,14 +216,14 @@ class VariablePatterns:
     def translate(
         self, source: SourceConfig, target: str, patterns: Sequence[str], *, is_text: bool = False
     ) -> list[str]:
-        """Returns patterns of our paths; `target` counts as not supported if there are none."""
+        """Returns patterns of our paths, or refuses `target`."""
         if not all(isinstance(pattern, str) for pattern in patterns):
             source.refuse(target, "not a list of texts")
             return []
         return _patterns(self._matches(source, target, patterns, is_text=is_text))
 
     def complement(self, source: SourceConfig, target: str, pattern: str) -> list[str]:
-        """Returns patterns of all paths that a pattern of the original's does not match."""
+        """Returns patterns of all paths that the original's pattern does not match."""
         selected = self._matches(source, target, [pattern], is_text=False)
         return _patterns({kind: not is_selected for kind, is_selected in selected.items()})
 
@@ -280,7 +279,7 @@ def _kinds_in(stack: SourceStack, kind: _Kind) -> Iterator[_Variables]:
         examples = tuple(f"{stack.name}/{x}" for x in kind.examples)
         yield _Variables(f"^{stack.path}/.*{kind.pattern}", examples)
         return
-    # A filter may be for layers by their names.
+    # Filters may name layers.
     layers = list(zip(stack.names, stack.layers, stack.sublayers, strict=True))
     if not set(kind.classes) <= _OF_EVERY_SUBLAYER:
         layers = [x for x in layers if x[1].selector in kind.classes]
@@ -289,7 +288,7 @@ def _kinds_in(stack: SourceStack, kind: _Kind) -> Iterator[_Variables]:
         examples = tuple(f"{stack.name}/block_000/{name}{x}" for x in in_block)
         yield _Variables(rf"^(?={path}).*{kind.pattern}", examples, path)
     if not layers:
-        # Parts of layers, of any but other classes.
+        # Parts of layers of unlisted classes.
         examples = tuple(
             f"{stack.name}/block_000/{name}{x}"
             for name, layer in zip(stack.names, stack.layers, strict=True)
@@ -303,7 +302,7 @@ def _kinds_in(stack: SourceStack, kind: _Kind) -> Iterator[_Variables]:
 
 
 def _patterns(selected: Mapping[_Variables, bool]) -> list[str]:
-    """Returns the patterns of what is selected, one for a layer that is as a whole."""
+    """Returns the selected patterns, with one for a wholly selected layer."""
     whole = {kind.layer for kind in selected} - {
         kind.layer for kind, is_selected in selected.items() if not is_selected
     }

@@ -17,9 +17,9 @@ CLUSTERS = "zoo.VocabularyClusters"
 def read_vocabulary(
     source: SourceConfig, embedding: Parameters, loss: Parameters, scope: str
 ) -> dict[str, Parameters]:
-    """Adds the classes of an unusual embedding to `embedding`, and returns their parameters.
+    """Adds the classes of a special embedding to `embedding`, and returns their parameters.
 
-    They are by class of ours. `loss` is of TokenLoss; `scope` is the stack's that has the softmax.
+    loss: the parameters of TokenLoss; scope: the scope of the stack with the softmax.
     """
     cls = source.get(_TARGET, None)
     name = "VocabEmbedding" if cls is None else name_of(cls)
@@ -75,7 +75,7 @@ def _read_factors(source: SourceConfig, embedding: Parameters) -> dict[str, Para
     target = "FactorizedVocabEmbedding.inner_dimension_size"
     size = source.get(target, 0)
     if size in (0, embedding["d_model"]):
-        source.refuse(target, "it needs a size, another one than d_model")
+        source.refuse(target, "it needs another size than d_model")
     return _clusters(embedding, [], [size or 1])
 
 
@@ -83,7 +83,6 @@ def _adaptive(kind: str) -> Callable[[SourceConfig, Parameters], dict[str, Param
     def read(source: SourceConfig, embedding: Parameters) -> dict[str, Parameters]:
         target = f"{kind}.clusters"
         clusters = source.get(target, [])
-        # The original's other class has no default for the size.
         names = {"token_count", "embedding_size", "length_projection_factor"}
         is_valid = bool(clusters) and all(
             isinstance(each, Mapping) and {"token_count"} <= set(each) <= names for each in clusters
@@ -123,5 +122,5 @@ _KINDS: Mapping[str, Callable[[SourceConfig, Parameters], dict[str, Parameters]]
     "AdaptiveVocabEmbedding": _adaptive("AdaptiveVocabEmbedding"),
     _ADAPTIVE_SOFTMAX: _adaptive(_ADAPTIVE_SOFTMAX),
 }
-# They change the vectors of ids too.
+# Classes that also change the embedding.
 _WITHOUT_SOFTMAX = ("FactorizedVocabEmbedding", "AdaptiveVocabEmbedding")
