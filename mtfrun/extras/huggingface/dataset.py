@@ -1,4 +1,4 @@
-"""Source of the datasets that Hugging Face's package `datasets` reads."""
+"""Datasets of Hugging Face's package `datasets`."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from mtfrun.errors import did_you_mean
 from mtfrun.errors.checks import COUNT, check_fields
 
 FORMATS = ("arrow", "csv", "json", "parquet", "text")
-"""Names of builders that read the files of `HuggingFaceDataset.data_files`."""
+"""Builders for the files of `HuggingFaceDataset.data_files`."""
 
-# The split of a dataset, or of files, without splits.
+# The split of data without splits.
 _TRAIN = "train"
 # More examples than a stream has.
 _ENDLESS = 1 << 62
 
 
 class _Slice(NamedTuple):
-    """A part of a split of the dataset, by the indices of its examples."""
+    """A range of examples of a split."""
 
     split: str
     begin: int
@@ -44,24 +44,24 @@ class _Slice(NamedTuple):
 class HuggingFaceDataset(Source):
     """Texts, labels and numbers of a dataset that Hugging Face's package `datasets` reads.
 
-    The label of a class becomes its name, or "-1" without a label; other numbers become decimals.
-    As of every source the examples are read once, into a cache with random access: their order in
-    training depends on the seed, the epoch and the row alone, also where they were streamed.
+    A class label becomes its name, or "-1" without a label; other numbers become decimals. As with
+    every source, examples are read once into a cache with random access: their order in training
+    depends only on the seed, the epoch and the row, even if they were streamed.
 
     Attributes:
-      path: a directory that `save_to_disk` has written; a directory of data files; a format,
-        "arrow", "csv", "json", "parquet" or "text", of `data_files`; or, with `download`, a
-        dataset of the Hugging Face Hub.
-      config: the name of a configuration of the dataset.
-      data_files: glob patterns, for "train", or a mapping from split to patterns.
-      fields: our name of each field to the name in the data, as in `JsonLines`. By default all
-        values that are texts, numbers or truth values.
-      slices: a split of the dataset, or a slice of one, for each of our splits: {"train":
-        "train[:90%]", "validation": "train[90%:]"}. By default the splits of the dataset.
-      streaming: reads files as they are. Otherwise `datasets` first copies them to its cache. A
-        stream has no number of examples, and so no slices in percent.
-      max_examples: reads at most so many examples of a split, the first ones.
-      download: whether files may be fetched from a network. Never by default.
+      path: a directory written by `save_to_disk`, a directory of data files, a format of
+        `data_files` ("arrow", "csv", "json", "parquet" or "text"), or, with `download`, a dataset
+        of the Hugging Face Hub.
+      config: the name of the dataset's configuration.
+      data_files: the glob patterns for "train", or a mapping from split to patterns.
+      fields: our names mapped to names in the data, as in `JsonLines`; by default all texts,
+        numbers and truth values.
+      slices: a split or slice of the dataset for each of our splits, such as {"train":
+        "train[:90%]", "validation": "train[90%:]"}; by default the splits of the dataset.
+      streaming: whether files are read in place; otherwise `datasets` copies them to its cache.
+        Streams do not support slices in percent.
+      max_examples: the maximum number of examples read from a split.
+      download: whether files may be downloaded.
     """
 
     path: str
@@ -93,7 +93,7 @@ class HuggingFaceDataset(Source):
         names = [field.name for field in dataclasses.fields(self)]
         ignored = ("slices", "streaming", "download")
         settings = {name: getattr(self, name) for name in names if name not in ignored}
-        # Nothing is known of a file elsewhere but its name, which at the Hub has a revision.
+        # Remote files are identified by name, which at the Hub includes a revision.
         files = {name: file_state(Path(name)) if _is_local(name) else "" for name in self._files}
         source, part = type(self).__name__, self._slice_text(split)
         return {"source": source, "part": part, "settings": settings, "files": files}
@@ -103,11 +103,10 @@ class HuggingFaceDataset(Source):
         return list(filter(_is_local, self._files))
 
     def _records(self, part: _Slice) -> Iterator[Mapping[str, bytes]]:
-        """Yields the texts of the examples of a part."""
         with self._errors():
             dataset = self._dataset(part.split)
             features: Mapping[str, Any] = dataset.features or {}
-            if features:  # so that no image is read; of a stream they may be unknown
+            if features:  # to read no images; streams may have none
                 dataset = dataset.select_columns(self._columns(features))
             for number, record in enumerate(_cut(dataset, part), part.begin):
                 values = {n: _class_name(x, features.get(n)) for n, x in record.items()}
@@ -128,8 +127,8 @@ class HuggingFaceDataset(Source):
         text = self._slice_text(split)
         if self.streaming and "%" in text:
             raise DataError(
-                f'{self}: a stream has no number of examples, of which "{text}" could take a part: '
-                'give numbers of examples, "train[1000:]", or streaming=False'
+                f'{self}: streams do not support "{text}": give numbers of examples, '
+                '"train[1000:]", or set streaming=False'
             )
         instruction = import_package("datasets", str(self)).ReadInstruction
         sizes = {
@@ -144,7 +143,7 @@ class HuggingFaceDataset(Source):
 
     @functools.cached_property
     def _saved(self) -> Mapping[str, Any] | None:
-        """The datasets of a directory that `save_to_disk` has written, by split."""
+        """The datasets of a `save_to_disk` directory, by split."""
         directory = absolute_path(self.path)
         is_one = (directory / "state.json").is_file()
         if not is_one and not (directory / "dataset_dict.json").is_file():
@@ -162,9 +161,8 @@ class HuggingFaceDataset(Source):
         if self.path not in FORMATS and not directory.is_dir() and not self.download:
             raise DataError(
                 f"{self} is neither a directory nor one of the formats {', '.join(FORMATS)}"
-                f"{did_you_mean(self.path, FORMATS)}: a dataset of the Hugging Face Hub needs a "
-                "download: set HuggingFaceDataset.download=True, or name a directory to which "
-                "save_to_disk has written it"
+                f"{did_you_mean(self.path, FORMATS)}: for a dataset of the Hugging Face Hub set "
+                "HuggingFaceDataset.download=True"
             )
         with self._errors():
             datasets = import_package("datasets", str(self))
@@ -172,7 +170,6 @@ class HuggingFaceDataset(Source):
 
     @functools.cached_property
     def _named_files(self) -> dict[str, list[str]] | None:
-        """The files that `data_files` names, by split."""
         if self.data_files is None:
             return None
         files = self.data_files
@@ -183,7 +180,7 @@ class HuggingFaceDataset(Source):
 
     @property
     def _files(self) -> list[str]:
-        """The names of all files, without importing `datasets` if they are on this machine."""
+        """The names of all files, without importing `datasets` for local files."""
         directory = absolute_path(self.path)
         by_split = self._named_files
         if by_split is None and directory.is_dir():
@@ -206,7 +203,7 @@ class HuggingFaceDataset(Source):
         return {}
 
     def _dataset(self, split: str) -> Any:
-        """Returns the whole split, made ready once, which may copy its files."""
+        """Returns the whole split, prepared once, which may copy its files."""
         if self._saved is not None:
             return self._saved[split]
         if split not in self._datasets:
@@ -219,7 +216,7 @@ class HuggingFaceDataset(Source):
         return self._datasets[split]
 
     def _columns(self, features: Mapping[str, Any]) -> list[str]:
-        """Returns the outermost names that are read: by default numbers, texts and classes."""
+        """Returns the columns to read: by default numbers, texts and classes."""
         if self._selected is not None:
             return outermost_columns(self._selected, features, str(self))
         kinds = {name: type(feature).__name__ for name, feature in features.items()}
@@ -227,7 +224,7 @@ class HuggingFaceDataset(Source):
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
-        """Turns errors of `datasets`, which it also logs, into a DataError of one line."""
+        """Turns errors of `datasets` into a DataError of one line, without its logs."""
         datasets = import_package("datasets", str(self))
         arrow = import_package("pyarrow", str(self))
         verbosity = datasets.logging.get_verbosity()

@@ -1,4 +1,4 @@
-"""The importers and exporters of Hugging Face; TensorFlow is imported when one is used."""
+"""The importers and exporters of Hugging Face, which import TensorFlow only when used."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class PeftExporter:
     )
 
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
-        """Adds nothing."""
+        """PEFT has no flags."""
 
     def export(self, run: ExportedRun, directory: pathlib.Path, flags: argparse.Namespace) -> None:
         from mtfrun.experiment.conversion.importer import ConversionError
@@ -110,8 +110,7 @@ class PeftExporter:
         if not run.has_adapters:
             raise InputError(
                 f"--format=peft writes LoRA, and {run.run.path} has none: name the run of an "
-                "adapter with --adapter, or export the model with --format=huggingface or "
-                "safetensors"
+                "adapter with --adapter"
             )
         try:
             origin = origin_of_run(run.config_run, run.settings.allowed_imports, weights_only=True)

@@ -52,11 +52,11 @@ _IMPORTED_VOCABULARY = (
 def origin_of_run(
     run: RunDirectory, allowed_imports: Sequence[str], *, weights_only: bool = False
 ) -> Origin:
-    """Returns the configuration, the types and the files with which a run is exported.
+    """Returns the configuration, dtypes and files for the export of a run.
 
-    They are the folder's for an imported run, and for one that started from it by INIT_CHECKPOINT,
-    else made for the model, with a tokenizer made from the run's vocabulary. ConversionError if
-    transformers cannot express them.
+    Imported runs, and runs initialised from one by INIT_CHECKPOINT, have the folder's; others get
+    new ones, with a tokenizer from the run's vocabulary. ConversionError if transformers cannot
+    express them.
     """
     directory = pathlib.Path(run.path)
     origin = read_origin(directory)
@@ -77,8 +77,8 @@ def origin_of_run(
             return without_tokenizer(origin) if weights_only else origin
     if not vocabularies:
         raise ConversionError(
-            "the run's model reads no text, and was not imported from a folder of transformers: "
-            "export it with --format=safetensors"
+            "the run's model reads no text, and was not imported from transformers: export it with "
+            "--format=safetensors"
         )
     if len(vocabularies) != 1:
         raise ConversionError(
@@ -108,12 +108,11 @@ def _describe(
     variables = model.named_variables()
     if "embedding/clusters/0/table" in variables:
         raise ConversionError(
-            "AdaptiveEmbedding: transformers has no models with tables of several widths; "
-            "export it with --format=safetensors"
+            "transformers has no AdaptiveEmbedding; export the model with --format=safetensors"
         )
     _check_factors(variables)
     shapes = {path: tuple(v.shape.to_integer_list) for path, v in variables.items()}
-    # The names of labels are in the configuration, and numbers have none.
+    # Labels are in the configuration, not in a tokenizer.
     vocabularies = {
         v.fingerprint: v
         for v in experiment.data.vocabularies.values()
@@ -124,23 +123,22 @@ def _describe(
 
 
 def _check_factors(variables: Mapping[str, mtf.Variable]) -> None:
-    """Raises ConversionError if logits have factors by `optim.set_base_sizes`."""
+    """Raises ConversionError if `optim.set_base_sizes` changes the scale of logits."""
     growth = next(iter(variables.values())).widths.by_name
-    of_table = [] if "softmax/kernel" in variables else ["d_model", "d_embedding"]
-    names = ["d_kv", *of_table]
+    table_dims = [] if "softmax/kernel" in variables else ["d_model", "d_embedding"]
+    names = ["d_kv", *table_dims]
     grown = [name for name in names if growth.get(name, 1.0) != 1.0]
     if grown:
         raise ConversionError(
-            f"base_sizes: {grown[0]} is not of its base size, so that logits of attention or of a "
-            "tied softmax have a factor that transformers does not have; export it with "
-            "--format=safetensors"
+            f"base_sizes: {grown[0]} differs from its base size, and scales logits as "
+            "transformers cannot; export it with --format=safetensors"
         )
 
 
 def _describe_for_transformers(
     model: ModelDescription, vocabulary: Vocabulary
 ) -> tuple[Origin, str]:
-    """Returns the origin and its gin file; the caller compares models and adds the tokenizer."""
+    """Returns an origin, without a tokenizer, and its gin file for a comparison of models."""
     for family in FAMILIES:
         settings = family.settings_of(model)
         if settings is None:
@@ -166,13 +164,13 @@ def _describe_for_transformers(
         origin = Origin(shards, {"format": "pt"}, {}, files, {}, keeps_files=False)
         return origin, file.text()
     raise ConversionError(
-        "transformers has no such model, only the families of import and models of "
-        "models/t5.1.0.gin, t5.1.1.gin, gpt2.gin and llama.gin; export it with --format=safetensors"
+        "transformers has no such model, only imported families and models/t5.1.0.gin, t5.1.1.gin, "
+        "gpt2.gin and llama.gin; export it with --format=safetensors"
     )
 
 
 def model_of_origin(origin: Origin) -> tuple[Settings, Family, TensorTable]:
-    """Returns the settings of a model, its family and the table of its tensors."""
+    """Returns a model's settings, family and tensor table."""
     settings = Settings(parse_json(origin.files[CONFIG]), CONFIG, frozenset(origin.dtypes))
     family = family_of(settings)
     if origin.copies.items() - family.ties(settings).items():
@@ -189,8 +187,8 @@ def export_folder(
 ) -> None:
     """Writes the files of a model for transformers into an empty directory.
 
-    Imported values that were not changed have their original bytes. Without `max_shard_bytes` the
-    files are the origin's, or at most 50 GB. ConversionError if the configuration is another's.
+    Unchanged imported values keep their original bytes. Without `max_shard_bytes` the files are the
+    origin's, or at most 50 GB. ConversionError if the configuration is another model's.
     """
     settings, _, table = model_of_origin(origin)
     table.check_names(settings.tensors, "the run")

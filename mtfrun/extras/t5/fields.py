@@ -24,15 +24,15 @@ class ParseTsv:
         if len(values) != len(self.fields):
             start = line[:40].decode("utf-8", "replace")
             raise DataError(
-                f"{self}: a text needs {len(self.fields) - 1} tab(s), between "
-                f"{', '.join(self.fields)}; this one has {len(values) - 1}: {start!r}"
+                f"{self}: a text has {len(values) - 1} tab(s), not {len(self.fields) - 1}, between "
+                f"{', '.join(self.fields)}: {start!r}"
             )
         return dict(zip(self.fields, values, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelNames:
-    """Replaces the index of a class by its name in the field `label_key`; a name stays."""
+    """Replaces class indices in the field `label_key` by names; names stay."""
 
     names: Sequence[str]
     label_key: str = "label"
@@ -44,10 +44,10 @@ class LabelNames:
 
 @dataclasses.dataclass(frozen=True)
 class FilterByStringLength:
-    """Leaves out examples in which a text is too short or too long, like T5's function.
+    """Drops examples with a text that is too short or too long, like T5's function.
 
     Attributes:
-      min_length, max_length: bounds of the text's bytes, inclusive.
+      min_length, max_length: the inclusive bounds of the text's bytes.
     """
 
     feature_key: str = TARGETS

@@ -15,8 +15,7 @@ from mtfrun.data.sources.records import list_fields
 from mtfrun.extras.t5.fields import required_texts_of
 
 _IDX = "idx"
-# The target of an example without label.
-# The target of an example without a label, whose label is -1.
+# The target of an example without a label, -1.
 _UNKNOWN = b"<unk>"
 # Inputs that T5 does not sort by name.
 _ORDERS = {
@@ -34,7 +33,7 @@ _BENCHMARKS = {
 # STS-B scores pairs of sentences from 0 to 5; T5 rounds to a fifth.
 _SCORED = "stsb"
 _STEPS_PER_POINT = np.float32(5)
-# Separators before the highlights of ReCoRD passages, after the end of a sentence and elsewhere.
+# Separators before ReCoRD highlights, after the end of a sentence and elsewhere.
 _HIGHLIGHT_AFTER_END = re.compile(rb"""([.?!"'])\n@highlight\n""")
 _HIGHLIGHT = b"\n@highlight\n"
 
@@ -43,16 +42,16 @@ _HIGHLIGHT = b"\n@highlight\n"
 class Glue:
     """Inputs and targets of GLUE and SuperGLUE tasks in T5's form.
 
-    "mrpc sentence1: We saw it. sentence2: It was seen." and "equivalent": the name of the task, and
-    each text after the name of its field, sorted by name. The target is the name of the label, or
-    "<unk>" for an example without a label (-1); for stsb the score, rounded to a fifth. The fields
-    "idx" and "idx/..." do not change. For WSC and ReCoRD see `Wsc` and `Record`.
+    "mrpc sentence1: We saw it. sentence2: It was seen." and "equivalent": the task's name, and each
+    text after its field's name, sorted by name. The target is the label's name, "<unk>" for -1, or
+    stsb's score rounded to a fifth. The fields "idx" and "idx/..." stay. For WSC and ReCoRD see
+    `Wsc` and `Record`.
     https://github.com/google-research/text-to-text-transfer-transformer, t5/data/glue_utils.py.
 
     Attributes:
       benchmark_name: the name of the task in TFDS, such as "mrpc".
-      label_names: names by index, if the source returns indices; data.Tfds returns names.
-      feature_names: the fields of the inputs, in order; by default all except "label" and "idx".
+      label_names: the labels' names, if the source returns indices; data.Tfds returns names.
+      feature_names: the fields of the inputs, by default all except "label" and "idx".
     """
 
     benchmark_name: str
@@ -74,7 +73,12 @@ class Glue:
 
     def _target(self, label: bytes) -> bytes:
         if self.benchmark_name == _SCORED:
-            return _round_score(self, label)
+            try:  # Like T5: in 32 bits, halves to even.
+                number = np.round(np.float32(label.decode()) * _STEPS_PER_POINT) / _STEPS_PER_POINT
+            except ValueError as error:
+                text = label.decode("utf-8", "replace")
+                raise DataError(f'{self}: the score "{text}" is not a number') from error
+            return f"{number:.1f}".encode()
         if label == b"-1":
             return _UNKNOWN
         return label if self.label_names is None else label_name(self, label, self.label_names)
@@ -85,7 +89,7 @@ class Wsc:
     """The Winograd schemas of SuperGLUE, with the two spans marked in the text.
 
     "wsc text: # This # is a * test * sentence ." and "False". As in T5, a span is not marked if its
-    index does not match the text. `label_names` by index serve sources that return indices.
+    index does not match the text. `label_names` are for sources that return indices.
     """
 
     label_names: Sequence[str] = ("False", "True")
@@ -122,7 +126,7 @@ def _mark(text: bytes, span: bytes, index: int, mark: bytes) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """ReCoRD of SuperGLUE: one example for each answer, or one with "<unk>" if there is none.
+    """ReCoRD of SuperGLUE: one example per answer, or one with "<unk>".
 
     "record query: A @placeholder is a bird. entities: penguin, potato passage: ..." and "penguin".
     The source must read "entities/*" and "answers/*". Each example has the fields `passthrough`.
@@ -147,16 +151,6 @@ class Record:
         ]
 
 
-def _round_score(preprocessor: object, score: bytes) -> bytes:
-    try:
-        # Like T5: in 32 bits, halves to even.
-        number = np.round(np.float32(score.decode()) * _STEPS_PER_POINT) / _STEPS_PER_POINT
-    except ValueError as error:
-        text = score.decode("utf-8", "replace")
-        raise DataError(f'{preprocessor}: the score "{text}" is not a number') from error
-    return f"{number:.1f}".encode()
-
-
 _LABELS = ("False", "True")
 _WNLI_LABELS = ("not_entailment", "entailment")
 _PRONOUNS = frozenset(("he", "she", "they", "it", "her", "his", "their", "them", "him"))
@@ -168,8 +162,8 @@ _PUNCTUATION = (".", ",", "?", "!")
 class WscSimple:
     """The Winograd schemas of SuperGLUE as questions for the referent of a pronoun.
 
-    "wsc: Bob asked Tom if *he* can lend some money." and "Tom". If the label is "False", the
-    pronoun does not refer to the target: training has only the correct ones.
+    "wsc: Bob asked Tom if *he* can lend some money." and "Tom". The label is "False" if the pronoun
+    does not refer to the target; training uses `correct_only`.
     """
 
     correct_only: bool = False
@@ -194,7 +188,7 @@ class WscSimple:
             start = text[:40].decode("utf-8", "replace")
             raise DataError(
                 f'{self}: the field "span2_index" is {index.decode("utf-8", "replace")!r}, not the '
-                f"index of a word after the first one: {start!r}"
+                f"index of a later word: {start!r}"
             )
         number = int(index)
         behind = b""
@@ -205,19 +199,15 @@ class WscSimple:
         return b" ".join(words).replace(b" X ", b" *%s* " % pronoun)
 
     def _nearest(self, words: list[bytes], pronoun: bytes, number: int) -> tuple[int, bytes]:
-        """Returns the index of the pronoun nearest to word `number`, and the punctuation behind it.
-
-        Two examples of SuperGLUE count words in another way; T5 has their texts in its code.
-        """
+        """Returns the nearest pronoun and its punctuation, where word counts are off."""
         while not words[-1]:
             words.pop()
         match = re.compile(re.escape(pronoun) + rb"(\W*)")
         found = [(i, m[1]) for i, word in enumerate(words) if (m := match.fullmatch(word))]
         if not found:
-            raise DataError(
-                f'{self}: the text has no "{pronoun.decode("utf-8", "replace")}", the pronoun of '
-                f'"span2_text": {b" ".join(words)[:40].decode("utf-8", "replace")!r}'
-            )
+            start = b" ".join(words)[:40].decode("utf-8", "replace")
+            name = pronoun.decode("utf-8", "replace")
+            raise DataError(f'{self}: "{name}" of "span2_text" is not in the text {start!r}')
         return min(found, key=lambda place: abs(place[0] - number))
 
 
@@ -246,12 +236,12 @@ class DefinitePronounResolution:
 
 @dataclasses.dataclass(frozen=True)
 class WnliSimple:
-    """GLUE's WNLI in the form of `WscSimple`, which T5 evaluates on and does not train on.
+    """GLUE's WNLI in the form of `WscSimple`, which T5 uses only for evaluation.
 
-    The hypothesis is the premise's last part with a noun phrase for a pronoun: "The fish ate the
-    worm. It was tasty." and "The worm was tasty." become "wsc: The fish ate the worm. *It* was
-    tasty." and "The worm", with the label "True" for an entailment. The pronoun is the one beside
-    which premise and hypothesis have the most words in common.
+    The hypothesis is the premise's end with a pronoun replaced: "The fish ate the worm. It was
+    tasty." and "The worm was tasty." become "wsc: The fish ate the worm. *It* was tasty." and "The
+    worm", with the label "True" for an entailment. The pronoun is chosen by the number of
+    neighbouring words that premise and hypothesis have in common.
     """
 
     label: str = "wsc:"
@@ -272,7 +262,7 @@ class WnliSimple:
         return {INPUTS: inputs, TARGETS: referent.encode(), "label": label, **_idx(fields)}
 
     def _referent(self, premise: list[str], hypothesis: list[str]) -> tuple[int, list[str]]:
-        """Returns the index of the pronoun in the premise, and the words that take its place."""
+        """Returns the index of the pronoun in the premise, and the words that replace it."""
         counts = {
             i: (
                 _common_beginning(premise[:i][::-1], hypothesis[::-1]),
@@ -297,7 +287,7 @@ class WnliSimple:
         return index, match[1].split(" ") if match else [""]
 
     def _as_written(self, words: list[str], hypothesis: str) -> str:
-        """Returns the referent with the hypothesis's capitals, from its last article on."""
+        """Returns the referent as in the hypothesis, from its last article on."""
         starts = [words.index(article) for article in _ARTICLES if article in words]
         pattern = " ".join(rf"{re.escape(x)}[.,?!]?" for x in words[max(starts, default=0) :])
         match = re.search(pattern, hypothesis, re.IGNORECASE)
@@ -308,13 +298,13 @@ class WnliSimple:
 
 
 def _clean_words(text: str) -> list[str]:
-    """Returns words in lower case, without one mark of punctuation at the end of each."""
+    """Returns words in lower case, each without one trailing mark of punctuation."""
     words = text.strip().lower().split(" ")
     return [x for word in words if (x := word[:-1] if word.endswith(_PUNCTUATION) else word)]
 
 
 def _common_beginning(words: list[str], text: list[str]) -> int:
-    """Returns how many of the first words stand together somewhere in a text."""
+    """Returns the length of the longest prefix of `words` that occurs in a text."""
     joined = " ".join(text)
     counts = range(1, len(words) + 1)
     return next((n - 1 for n in counts if " ".join(words[:n]) not in joined), len(words))

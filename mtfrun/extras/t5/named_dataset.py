@@ -1,4 +1,4 @@
-"""A dataset by its name in TFDS, or local files with the same fields in its place."""
+"""A TFDS dataset by its name, or local files with the same fields."""
 
 from __future__ import annotations
 
@@ -18,10 +18,7 @@ from mtfrun.data.sources.tsv import CSV, Line, Tsv
 
 @dataclasses.dataclass(frozen=True)
 class TsvWithNames(Tsv):
-    """As `Tsv`, but the first line of `.tsv` files may name the columns, then in any order.
-
-    A first line that does not name all `fields` is an example.
-    """
+    """A `Tsv` with an optional header line in `.tsv` files; a header names all `fields`."""
 
     def _numbered_records(self, path: str) -> Iterator[tuple[int, Line]]:
         records = super()._numbered_records(path)
@@ -55,12 +52,11 @@ def named_dataset(
     download: bool = False,
     skip_bad_records: int = 0,
 ) -> Source:
-    """Returns `Tfds`, or `JsonLines`, `TsvWithNames` or `Parquet` where there are files.
+    """Returns `Tfds`, or with `files` `JsonLines`, `TsvWithNames` or `Parquet`.
 
     Args:
       name: the name in TFDS, such as "glue/cola".
-      fields: the fields of `Tfds`, which files have too. The first line of a `.tsv` file names its
-        columns, or its lines have the values of all fields, in this order.
+      fields: the fields of `Tfds` and of files; a `.tsv` file has a header, or this order.
       files: patterns of .jsonl, .json, .csv, .tsv or .parquet files; "{name}" stands for `name`.
       slices, data_dir, download: see `Tfds`.
       skip_bad_records: see `JsonLines`.

@@ -1,4 +1,4 @@
-"""Tasks made from running text: filling in blanks, predicting the next sentence."""
+"""Tasks made from running text: fill in the blank, next sentence prediction."""
 
 from __future__ import annotations
 
@@ -23,10 +23,9 @@ _BEHIND_SENTENCE = re.compile(rb"(?<=[.!?])(?![.!?])")
 class FillInTheBlank:
     """Makes two examples of a text by replacing alternate segments of words by "X".
 
-    "fill: The fat X the X" with "X cat sat on X mat.", and the reverse. The text is split between
-    two words with a probability from 1 / (words + 2) to 1/2, drawn log-uniformly; all draws depend
-    only on the seed and the text. Texts of fewer than two words are left out. `label` stands before
-    the inputs.
+    "fill: The fat X the X" with "X cat sat on X mat.", and the reverse. Texts are split between
+    words with a probability from 1 / (words + 2) to 1/2, drawn log-uniformly; draws depend only on
+    the seed and the text. Texts of fewer than two words are dropped. `label` precedes the inputs.
     """
 
     text_key: str = TEXT
@@ -56,7 +55,7 @@ class FillInTheBlank:
 
 @dataclasses.dataclass(frozen=True)
 class NextSentencePrediction(StreamPreprocessor):
-    """Whether the second sentence follows the first one: "next" or "not_next".
+    """Next sentence prediction: "next" or "not_next".
 
     "nsp: sentence1: The man left. sentence2: Penguins cannot fly.". Pairs of consecutive sentences
     of a line are drawn from a shuffle buffer, two at a time; with probability `1 - p_neighbors` the
@@ -65,10 +64,10 @@ class NextSentencePrediction(StreamPreprocessor):
     Attributes:
       reuse_sentences: whether a sentence is the second of one pair and the first of the next.
       label_sentences: whether to write "sentence1: " and "sentence2: " before the sentences.
-      p_neighbors: probability that two pairs are not exchanged.
-      label: text before the inputs.
-      buffer_size: number of pairs in the shuffle buffer; 1 does not shuffle.
-      seed: the seed of all draws, which happen once, before the texts are tokenised.
+      p_neighbors: the probability that two pairs are not exchanged.
+      label: the text before the inputs.
+      buffer_size: the number of pairs in the shuffle buffer; 1 does not shuffle.
+      seed: the seed of all draws, which happen once, before tokenisation.
     """
 
     text_key: str = TEXT
@@ -81,6 +80,7 @@ class NextSentencePrediction(StreamPreprocessor):
 
     def process_all(self, examples: Iterable[Fields]) -> Iterator[Fields]:
         rng = np.random.default_rng(self.seed)
+        names = (b"sentence1: ", b"sentence2: ") if self.label_sentences else (b"", b"")
         texts = (field_of(self, fields, self.text_key) for fields in examples)
         pairs = (pair for text in texts for pair in self._neighbours(text))
         drawn = _shuffle(pairs, self.buffer_size, rng)
@@ -88,10 +88,8 @@ class NextSentencePrediction(StreamPreprocessor):
             are_next = rng.random() < self.p_neighbors
             ends = (first[1], second[1]) if are_next else (second[1], first[1])
             for begin, end in zip((first[0], second[0]), ends, strict=True):
-                yield {
-                    INPUTS: self._inputs(begin, end),
-                    TARGETS: b"next" if are_next else b"not_next",
-                }
+                inputs = b"%s%s%s %s%s" % (self.label.encode(), names[0], begin, names[1], end)
+                yield {INPUTS: inputs, TARGETS: b"next" if are_next else b"not_next"}
 
     def _neighbours(self, text: bytes) -> Iterator[tuple[bytes, bytes]]:
         for line in text.split(b"\n"):
@@ -100,10 +98,6 @@ class NextSentencePrediction(StreamPreprocessor):
                 yield from itertools.pairwise(sentences)
             else:
                 yield from zip(sentences[::2], sentences[1::2], strict=False)
-
-    def _inputs(self, first: bytes, second: bytes) -> bytes:
-        names = (b"sentence1: ", b"sentence2: ") if self.label_sentences else (b"", b"")
-        return b"%s%s%s %s%s" % (self.label.encode(), names[0], first, names[1], second)
 
 
 def _shuffle(

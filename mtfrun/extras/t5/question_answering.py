@@ -20,11 +20,11 @@ _SPACES = re.compile(rb"[\t\n\f\r ]+")
 class Squad:
     """Question and context to the first answer: "question: Who ? context: He . ".
 
-    Adds spaces around punctuation, and merges several spaces into one. The source must read the
-    list of answers: `data.Tfds.fields = ["id", "context", "question", "answers/text/*"]`.
+    Adds spaces around punctuation, and merges spaces. The source must read the list of answers:
+    `data.Tfds.fields = ["id", "context", "question", "answers/text/*"]`.
 
     Attributes:
-      include_context: whether inputs have it; without it they are "squad trivia question: Who ? ".
+      include_context: whether inputs have the context, or are "squad trivia question: Who ? ".
     """
 
     include_context: bool = True
@@ -50,19 +50,14 @@ class Squad:
 
 @dataclasses.dataclass(frozen=True)
 class SquadSpans:
-    """Question and context, divided where its first answer begins and ends; for `SpanData`.
+    """Question and context, divided where the first answer begins and ends; for `SpanData`.
 
     The source must read the lists: `data.Tfds.fields = ["question", "context", "answers/text/*",
-    "answers/answer_start/*"]`. Answers begin at a character of the context; one without an answer
-    is left out.
+    "answers/answer_start/*"]`, with characters as starts. Examples without an answer are dropped.
     """
 
     def __call__(self, fields: Fields) -> Fields | Sequence[Fields]:
-        """Returns inputs "question<tab>context", targets, the parts, and "answers/0", ...
-
-        Raises:
-          DataError: the context does not have the answer where it should begin.
-        """
+        """Returns inputs "question<tab>context", targets, the parts, and "answers/0", ..."""
         answers = texts_of(fields, "answers/text")
         if not answers:
             return []
@@ -94,7 +89,7 @@ class SquadSpans:
 
 @dataclasses.dataclass(frozen=True)
 class TriviaQa:
-    """One example for each of `contexts` and each answer that occurs in it, ignoring case.
+    """One example for each context and each answer that occurs in it, ignoring case.
 
     The source must read the lists, such as "answer/normalized_aliases/*"; contexts may be missing.
     Examples have all answers as "answers/0", ..., for metrics.

@@ -1,4 +1,4 @@
-"""Classification by ranking: one example for each possible answer."""
+"""Classification by ranking: one example per possible answer."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _KEY = re.compile(r"\{([^\s{}]+)\}")
 
 @dataclasses.dataclass(frozen=True)
 class RankClassification(StreamPreprocessor):
-    """One example for each class, or for each correct class, with texts made from templates.
+    """One example per class, or per correct class, with texts from templates.
 
     With `inputs_formats="{premise} What is the {question}? X"` and `targets_formats=["I think
     {choice1}.", "I think {choice2}."]` a COPA example becomes two, with "is_correct" "True" and
     "False". "idx/0" is the index of the example, "idx/1" the index of the class.
 
     Attributes:
-      inputs_formats, targets_formats: a template, or a list of one for each class; one of the two
-        must be a list. A name in braces is replaced by the field with this name.
-      mode: "eval" for all classes, "train" for the correct ones.
+      inputs_formats, targets_formats: the templates, with fields in braces; at least one of the
+        two is a list with a template per class.
+      mode: "eval" for all classes, "train" for correct classes.
       label_key: the field with the index or name of the correct class, or a list of them.
-      label_names: names of the classes by index, if the source returns names.
+      label_names: the names of the classes, if the source returns names.
       weight_key: the field to copy to each example as "weight".
-      passthrough: fields to copy to each example.
+      passthrough: the fields to copy to each example.
     """
 
     inputs_formats: str | Sequence[str]
@@ -49,8 +49,8 @@ class RankClassification(StreamPreprocessor):
         counts = {len(each) for each in formats if not isinstance(each, str)}
         if len(counts) != 1:
             raise DataError(
-                "RankClassification: one of inputs_formats and targets_formats is a list with a "
-                "text for each class; if both are, they have equal lengths"
+                "RankClassification: inputs_formats or targets_formats must be a list with a text "
+                "per class; lists must have equal lengths"
             )
 
     def process_all(self, examples: Iterable[Fields]) -> Iterator[Fields]:

@@ -1,4 +1,4 @@
-"""What T5's metrics compare: values of predictions, and references made of an example's fields."""
+"""References and values of predictions for T5's metrics."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _ANSWERS = "answers"
 
 
 class GroupedReference(NamedTuple):
-    """A reference, and the values of fields of its example that name its group."""
+    """A reference, and the fields that identify its group."""
 
     group: tuple[bytes, ...]
     value: Any
 
 
 class PossibleReferent(NamedTuple):
-    """A noun phrase, and whether the pronoun of the example refers to it."""
+    """A noun phrase, and whether the pronoun refers to it."""
 
     text: str
     is_correct: bool
 
 
 class RankedClass(NamedTuple):
-    """One of the classes of an example: the example's number, the class, and its weight."""
+    """A class of an example; `idx` is the example's number and the class."""
 
     idx: tuple[int, ...]
     is_correct: bool
@@ -49,11 +49,11 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Grouped:
-    """References for metrics of groups of examples, or of one example of each group.
+    """References for metrics over groups of examples.
 
     Attributes:
-      by: the fields whose values examples of a group have in common.
-      value: the reference of an example without its group.
+      by: the fields that identify a group.
+      value: the function from an example to its reference.
     """
 
     by: Sequence[str]
@@ -66,7 +66,7 @@ class Grouped:
 
 
 def all_answers(fields: Fields) -> list[str]:
-    """Returns the texts of "answers/0", "answers/1", ..., which `Squad` and `Record` return."""
+    """Returns "answers/0", "answers/1", ... of `Squad` and `Record`."""
     texts = required_texts_of("t5.all_answers", fields, _ANSWERS)
     return [text.decode("utf-8", "replace") for text in texts]
 
@@ -94,10 +94,10 @@ def ranked_class(fields: Fields) -> RankedClass:
 
 @dataclasses.dataclass(frozen=True)
 class LabelNumber:
-    """Text to the number of a label, for metrics of classes; -1 for other texts.
+    """Maps a text to the index of its label, or -1.
 
     Attributes:
-      labels: the texts, in the order of their numbers.
+      labels: the texts, by index.
       strip: whether spaces around a text are ignored; T5 does not.
     """
 
@@ -111,10 +111,10 @@ class LabelNumber:
 
 @dataclasses.dataclass(frozen=True)
 class Number:
-    """Text to a number, for correlations.
+    """Maps a text to a number, for correlations.
 
     Attributes:
-      default: the number for other texts, and for infinity and NaN.
+      default: the number for other texts, infinity and NaN.
     """
 
     default: float = -1.0

@@ -1,8 +1,8 @@
-"""T5's metrics under T5's names, for values that stand beside T5's tables: from 0 to 100.
+"""T5's metrics under T5's names, from 0 to 100.
 
-They equal the functions of t5.evaluation.metrics, version 0.9.4,
-https://github.com/google-research/text-to-text-transfer-transformer. All are functions of all
-references and all predictions, in order, to values by name. `task_metrics` has `bleu` and `Rouge`.
+They equal t5.evaluation.metrics, version 0.9.4,
+https://github.com/google-research/text-to-text-transfer-transformer. Each maps all references and
+predictions, in order, to values by name. `task_metrics` has `bleu` and `Rouge`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mtfrun.metrics.task_metrics import check_paired
 Metric = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, float]]
 
 _NO_WORD = re.compile(r"[^\w]")
-# Words before a noun, and possessive ones, that do not distinguish referents.
+# Determiners and possessives, which do not distinguish referents.
 _DETERMINERS = frozenset(
     [
         *("a", "an", "few", "her", "his", "each", "every", "many", "much", "my", "our", "some"),
@@ -33,7 +33,7 @@ _DETERMINERS = frozenset(
 
 
 class TargetScore(Protocol):
-    """The score of a target, see `experiment.Score`."""
+    """See `experiment.Score`."""
 
     @property
     def log_likelihood(self) -> float: ...
@@ -65,9 +65,9 @@ def trivia_qa(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> d
 
 
 def coqa_f1(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
-    """Returns "f1" of answers as `squad` does, but two empty ones count as equal."""
-    exact_of_empty = task_metrics.squad_scores(targets, predictions)
-    f1s = [max(f1, float(exact)) for exact, f1 in exact_of_empty]
+    """Returns "f1" as `squad` does, but two empty answers are equal."""
+    scores = task_metrics.squad_scores(targets, predictions)
+    f1s = [max(f1, float(exact)) for exact, f1 in scores]
     return {"f1": 100.0 * float(np.mean(f1s))}
 
 
@@ -90,7 +90,7 @@ def matthews_corrcoef(targets: Sequence[object], predictions: Sequence[object]) 
 
 
 def f1_score_with_invalid(targets: Sequence[int], predictions: Sequence[int]) -> dict[str, float]:
-    """Returns "f1" of class 1; a prediction that is neither 0 nor 1 counts as the wrong one."""
+    """Returns "f1" of class 1; predictions other than 0 and 1 count as wrong."""
     check_paired("f1_score_with_invalid", targets, predictions)
     pairs = zip(targets, predictions, strict=True)
     valid = [p if p in (0, 1) else 1 - t for t, p in pairs]
@@ -99,10 +99,7 @@ def f1_score_with_invalid(targets: Sequence[int], predictions: Sequence[int]) ->
 
 @dataclasses.dataclass(frozen=True)
 class MeanMulticlassF1:
-    """Computes the mean of the F1 of every class below `num_classes`: "mean_3class_f1".
-
-    The F1 of a class that is neither a target nor predicted is 0.
-    """
+    """Computes the mean F1 of all classes, such as "mean_3class_f1"; absent classes have 0."""
 
     num_classes: int
 
@@ -123,7 +120,7 @@ class MeanMulticlassF1:
 
 
 def all_match(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
-    """Returns "exact_match", 100 if all predictions equal their target, otherwise 0."""
+    """Returns "exact_match", 100 if all predictions equal their targets, else 0."""
     return {"exact_match": 100.0 * (list(targets) == list(predictions))}
 
 
@@ -131,7 +128,7 @@ def all_match(targets: Sequence[object], predictions: Sequence[object]) -> dict[
 class MeanGroupMetric:
     """Computes the mean of a metric over groups of examples, see `t5.Grouped`.
 
-    A value equals T5's only if the evaluation has all examples of each group.
+    It equals T5's only if the evaluation has all examples of each group.
     """
 
     metric: Metric
@@ -143,13 +140,13 @@ class MeanGroupMetric:
         groups: dict[tuple[bytes, ...], list[tuple[object, object]]] = {}
         for target, prediction in zip(targets, predictions, strict=True):
             groups.setdefault(target.group, []).append((target.value, prediction))
-        of_groups = [self.metric(*zip(*pairs, strict=True)) for pairs in groups.values()]
-        return {name: float(np.mean([x[name] for x in of_groups])) for name in of_groups[0]}
+        by_group = [self.metric(*zip(*pairs, strict=True)) for pairs in groups.values()]
+        return {name: float(np.mean([x[name] for x in by_group])) for name in by_group[0]}
 
 
 @dataclasses.dataclass(frozen=True)
 class DeduplicatedMetric:
-    """Computes a metric of the first example of each group, see `t5.Grouped`."""
+    """Computes a metric over the first example of each group, see `t5.Grouped`."""
 
     metric: Metric
 
@@ -166,18 +163,17 @@ class DeduplicatedMetric:
 def multirc_f1_over_all_answers(
     targets: Sequence[GroupedReference], predictions: Sequence[int]
 ) -> dict[str, float]:
-    """Returns "f1" as `f1_score_with_invalid` does, of all examples of all groups."""
+    """Returns "f1" as `f1_score_with_invalid` does, over all groups."""
     return f1_score_with_invalid([target.value for target in targets], predictions)
 
 
 def wsc_accuracy(
     targets: Sequence[PossibleReferent], predictions: Sequence[str]
 ) -> dict[str, float]:
-    """Returns "accuracy": how often naming the referent, or another one, is right.
+    """Returns "accuracy" of whether predictions name the referent.
 
-    T5's `postprocessors.wsc_simple`, then `accuracy`: a prediction names a referent if one of
-    the two has all words of the other. Case and determiners do not count; an empty prediction is
-    wrong.
+    T5's `postprocessors.wsc_simple`, then `accuracy`: a prediction names a referent if one contains
+    all words of the other, ignoring case and determiners. Empty predictions are wrong.
     """
     check_paired("wsc_accuracy", targets, predictions)
     names = [_names(t.text, prediction) for t, prediction in zip(targets, predictions, strict=True)]
@@ -187,10 +183,9 @@ def wsc_accuracy(
 def auc(
     targets: Sequence[float], predictions: Sequence[float], targets_threshold: float | None = None
 ) -> dict[str, float]:
-    """Returns "auc-roc" and "auc-pr", 0 to 1: areas under the curves of ROC, and of precision.
+    """Returns "auc-roc" and "auc-pr", 0 to 1: areas under the ROC and precision-recall curves.
 
-    Targets are 0 and 1, or numbers, which count as 1 from `targets_threshold`. NaN if all are the
-    same.
+    Targets are 0 and 1, or numbers, with 1 from `targets_threshold` on. NaN if all are the same.
     """
     check_paired("auc", targets, predictions)
     labels = np.asarray(targets, np.float64)
@@ -202,7 +197,7 @@ def auc(
 def score_auc(
     targets: Sequence[float], scores: Sequence[TargetScore], targets_threshold: float | None = None
 ) -> dict[str, float]:
-    """Returns `auc` of the log-likelihoods of texts, for `experiment.ScoredTargets`."""
+    """Returns `auc` of log-likelihoods, for `experiment.ScoredTargets`."""
     return auc(targets, [score.log_likelihood for score in scores], targets_threshold)
 
 
@@ -230,12 +225,12 @@ def edit_distance(
 class RankClassificationMetrics:
     """Computes metrics of the likeliest class of each example, for `experiment.ScoredTargets`.
 
-    "accuracy" alone if the number of classes varies, or if several are correct; for two classes
-    also "f1", "auc-roc" and "auc-pr" of class 1; for more the mean of their F1.
+    "accuracy" alone if the number of classes varies, or if several are correct; otherwise also
+    "f1", "auc-roc" and "auc-pr" of class 1 for two classes, and the mean F1 for more.
 
     Attributes:
-      num_classes: the classes of every example; None if their number varies.
-      normalize_by_target_length: whether log-likelihoods are divided by their number of tokens.
+      num_classes: the number of classes of every example; None if it varies.
+      normalize_by_target_length: whether log-likelihoods are divided by the number of tokens.
     """
 
     num_classes: int | None = None
@@ -254,12 +249,12 @@ class RankClassificationMetrics:
         shape = (-1, self.num_classes)
         if len(ranked) % self.num_classes:
             raise InputError(
-                f"RankClassificationMetrics.num_classes={self.num_classes}: {len(ranked)} scores "
-                "are not so many for every example; None is for numbers that vary"
+                f"RankClassificationMetrics.num_classes={self.num_classes} does not divide "
+                f"{len(ranked)} scores: set None if the number varies"
             )
         correct = np.array([target.is_correct for target, _ in ranked]).reshape(shape)
         weights = np.array([target.weight for target, _ in ranked]).reshape(shape)[:, 0]
-        # In 32 bits, as T5: it decides which probabilities are equal.
+        # In 32 bits, as T5, which affects ties.
         log_likelihoods = np.array([value for _, value in ranked], np.float32).reshape(shape)
         return self._metrics(correct, log_likelihoods, weights)
 
@@ -313,10 +308,7 @@ def _weighted_f1(
 
 
 def _areas(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    """Examples of equal scores are one point of a curve, as in scikit-learn.
-
-    ROC: trapezoids between points. Precision: each point's precision times its gain of recall.
-    """
+    """As in scikit-learn: ROC by trapezoids, precision as a step function of recall."""
     _, groups = np.unique(-scores, return_inverse=True)  # the highest scores first
     positive = np.bincount(groups, weights * labels)
     negative = np.bincount(groups, weights * (1.0 - labels))
@@ -348,8 +340,8 @@ def _names(referent: str, prediction: str) -> object:
     referent = _without_determiners(referent)
     if ("'" in cleaned) != ("'" in referent):  # "Bob" is not "Bob's hat"
         return False
-    words, of_referent = set(cleaned.split(" ")), set(referent.split(" "))
-    return words <= of_referent or of_referent <= words
+    words, referent_words = set(cleaned.split(" ")), set(referent.split(" "))
+    return words <= referent_words or referent_words <= words
 
 
 def _without_determiners(text: str) -> str:

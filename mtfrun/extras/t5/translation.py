@@ -24,11 +24,11 @@ LANGUAGES = dict(entry.split("=") for entry in _NAMES.split())
 
 @dataclasses.dataclass(frozen=True)
 class Translate:
-    """Inputs and targets of a translation: "translate English to German: " and the source text.
+    """Translations: "translate English to German: " and the source text.
 
     Attributes:
-      source_language, target_language: codes of the languages, also the names of the fields.
-      names: English names of languages by code, for codes that are not in LANGUAGES.
+      source_language, target_language: the language codes, also the names of the fields.
+      names: the English names of codes that LANGUAGES lacks.
     """
 
     source_language: str
@@ -48,19 +48,16 @@ class Translate:
     def _name(self, code: str) -> str:
         names = {**LANGUAGES, **(self.names or {})}
         if code not in names:
-            raise DataError(
-                f'Translate: the language "{code}" has no name: '
-                f"give Translate.names = {{'{code}': '...'}}"
-            )
+            raise DataError(f"Translate: set Translate.names = {{'{code}': 'its English name'}}")
         return names[code]
 
 
 @dataclasses.dataclass(frozen=True)
 class MultiTranslate(Translate):
-    """Translations from examples with a list of languages and a list of their texts.
+    """`Translate` for examples with a list of languages and a list of their texts.
 
-    An example without one of the two languages is left out. data.Tfds needs
-    `fields = ["translations/language/*", "translations/translation/*"]`. Otherwise as `Translate`.
+    Examples without one of the languages are dropped. data.Tfds needs
+    `fields = ["translations/language/*", "translations/translation/*"]`.
     """
 
     translations: str = "translations"
@@ -70,7 +67,7 @@ class MultiTranslate(Translate):
             required_texts_of(self, fields, f"{self.translations}/{name}")
             for name in ("language", "translation")
         )
-        # The first text of each language: reversed, since the last entry of a dictionary wins.
+        # Reversed, so that the first text of a language wins.
         by_language = {
             language.decode("utf-8", "replace"): text
             for language, text in zip(reversed(languages), reversed(texts), strict=True)
@@ -82,7 +79,7 @@ class MultiTranslate(Translate):
 
 @dataclasses.dataclass(frozen=True)
 class Summarize:
-    """Inputs and targets of a summary: "summarize: " and the article."""
+    """Summaries: "summarize: " and the article."""
 
     article_key: str
     summary_key: str

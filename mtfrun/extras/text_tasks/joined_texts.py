@@ -1,4 +1,4 @@
-"""Rows of two texts, "first end second end", the types of their ids, and labelled pairs."""
+"""Rows of two texts, "first end second end", with token types; labelled pairs."""
 
 from __future__ import annotations
 
@@ -24,38 +24,37 @@ SHORTEST_JOINED = 8
 
 
 class JoinedRow(NamedTuple):
-    """The ids of two texts and their ends, and of each its type: 1 behind the first text's ends."""
+    """The ids of two texts and their ends, and token types: 1 behind the first text's ends."""
 
     ids: np.ndarray
     types: np.ndarray
 
 
 class TextJoiner:
-    """Makes rows of at most `length` ids, with `separators` ends behind the first text."""
+    """Makes rows of at most `length` ids, with `separators` ends after the first text."""
 
     def __init__(self, vocabulary: Vocabulary, length: int, separators: int) -> None:
         self.vocabulary, self.length, self.separators = vocabulary, length, separators
         self._begin = len(vocabulary.encode(""))
         if vocabulary.end_id == NO_END:
-            raise DataError(f"{vocabulary!r} has no end, which divides a row of two texts")
+            raise DataError(f"{vocabulary!r} has no end to divide a row of two texts")
 
     @property
     def num_ends(self) -> int:
         return self.separators + 1
 
     def strip_begin(self, ids: np.ndarray) -> np.ndarray:
-        """Returns the ids of a text without what the vocabulary puts before every text."""
+        """Removes the ids that the vocabulary puts before every text."""
         return ids[self._begin :]
 
     def room(self, first: np.ndarray) -> int:
-        """Returns how many ids a text behind this one may have."""
+        """Returns the maximum length of the second text."""
         return self.length - len(first) - self.num_ends
 
     def cut(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the beginnings of both texts that fit into a row; the longer text loses more.
+        """Truncates the longer text first, like `truncation=True` of transformers' fast tokenizers.
 
-        With the sizes that `truncation=True` of transformers' fast tokenizers leaves: an odd id is
-        the longer text's, or the second's if they are as long.
+        An odd id goes to the longer text, or to the second.
         """
         sizes = len(first) - self._begin, len(second)
         room = self.length - self._begin - self.num_ends
@@ -63,11 +62,10 @@ class TextJoiner:
             return first, second
         shorter = min(*sizes, room // 2)
         longer = room - shorter
-        of_first, of_second = (longer, shorter) if sizes[0] > sizes[1] else (shorter, longer)
-        return first[: self._begin + of_first], second[:of_second]
+        kept = (longer, shorter) if sizes[0] > sizes[1] else (shorter, longer)
+        return first[: self._begin + kept[0]], second[: kept[1]]
 
     def join(self, first: np.ndarray, second: np.ndarray) -> JoinedRow:
-        """Returns int32 ids and types; a text may contain the end itself."""
         end = self.vocabulary.end_id
         ids = np.concatenate([first, [end] * self.separators, second, [end]])
         types = np.arange(len(ids)) >= len(first) + self.separators
@@ -79,14 +77,14 @@ class TextJoiner:
         parts: tuple[np.ndarray, np.ndarray],
         limit: Callable[[int], int],
     ) -> PromptRow:
-        """Returns the row of those parts of two texts that fit; `limit` is of outputs, by ids."""
+        """Returns a row of the truncated `parts`; limit: the output limit for a number of ids."""
         ids, types = self.join(*parts)
         read = len(ids) - self.num_ends
         return PromptRow(ids, read, sum(map(len, texts)) - read, 0, limit(len(ids)), types)
 
 
 class JoinedRows(Rows):
-    """One example of a cache a row; subclasses join its texts."""
+    """Rows of one cached example; subclasses join its texts."""
 
     def __init__(self, cache: TokenCache, joiner: TextJoiner) -> None:
         self._cache, self._joiner = cache, joiner
@@ -98,7 +96,7 @@ class JoinedRows(Rows):
         return Places(np.arange(len(examples)), examples, np.zeros_like(examples))
 
     def _texts(self, example: int) -> list[np.ndarray]:
-        """Returns the ids of each text of an example, without its end."""
+        """Returns the ids of an example's texts, without ends."""
         stops = self._cache.ends[example]
         first = self._cache.ends[example - 1, -1] if example else 0
         starts = [first, *stops[:-1]]
@@ -122,14 +120,14 @@ class SplitInputs:
 
 def with_split_inputs(task: Task) -> Task:
     """Returns the task with the fields `CACHED_TEXTS`."""
-    of_inputs = task.vocabulary_of(INPUTS)
-    vocabularies = {_FIRST: of_inputs, _SECOND: of_inputs, TARGETS: task.vocabulary_of(TARGETS)}
+    inputs = task.vocabulary_of(INPUTS)
+    vocabularies = {_FIRST: inputs, _SECOND: inputs, TARGETS: task.vocabulary_of(TARGETS)}
     preprocessors = [*task.preprocessors, SplitInputs()]
     return dataclasses.replace(task, vocabulary=vocabularies, preprocessors=preprocessors)
 
 
 class LabelledPairs(JoinedRows):
-    """One pair a row, its types if there are any, and the ids of its labels as first targets."""
+    """Rows of one pair, with token types if used, and label ids as the first targets."""
 
     def __init__(self, cache: TokenCache, joiner: TextJoiner, num_targets: int):
         super().__init__(cache, joiner)
@@ -187,7 +185,7 @@ class PairClassificationPrompts(TextClassificationPrompts):
 
 
 def has_types(separators: int) -> bool:
-    """Whether rows have types; RoBERTa's, with two ends between the texts, have none."""
+    """RoBERTa's rows, with two ends between the texts, have no token types."""
     return separators == 1
 
 
@@ -201,7 +199,6 @@ def _split(what: str, text: bytes) -> tuple[bytes, bytes]:
     first, tab, second = text.partition(b"\t")
     if not tab:
         raise DataError(
-            f"{what} is two texts with a tab between them, and this one has no tab: "
-            f"{text[:40].decode('utf-8', 'replace')!r}"
+            f"{what} is two texts with a tab between them: {text[:40].decode('utf-8', 'replace')!r}"
         )
     return first, second

@@ -1,4 +1,4 @@
-"""Encoders with one answer for a text: labels, a number, a span of it."""
+"""Encoders with one answer per text: labels, a number, a span."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from mtfrun.models.transformer.tokens.token_loss import TokenLossTerm
 
 
 class AnsweringEncoder(EncoderOnly):
-    """An encoder with one answer for a text: a number, a set of labels, a span.
+    """An encoder with one answer per text: a number, a set of labels, a span.
 
     Logits have the dimension `_labels`, the ids of answers `vocab`.
 
     Args:
-      num_labels: the number of logits of a position.
-      num_answer_ids: the number of ids that a decoder's outputs may have.
+      num_labels: the number of logits per position.
+      num_answer_ids: the number of ids of a decoder's outputs.
     """
 
     reporting: ClassVar[Reporting] = Reporting("texts", "texts", ("loss",), with_perplexity=False)
@@ -61,31 +61,28 @@ class AnsweringEncoder(EncoderOnly):
 
     def target_nats(self, features: Features) -> mtf.Tensor:
         raise InputError(
-            f"{type(self).__name__} scores no targets: `mtfrun decode` prints its answers, and "
-            "`mtfrun eval` compares them with the targets of a split"
+            f"{type(self).__name__} scores no targets: use `mtfrun decode`, or `mtfrun eval`"
         )
 
     def add_loss_term(self, term: TokenLossTerm) -> None:
-        raise InputError(f"{type(self).__name__} has no loss of ids, to which terms are added")
+        raise InputError(f"{type(self).__name__} does not support added loss terms")
 
     def _check_beam(self, beam: mtf.Dimension | None) -> None:
         if beam is not None:
-            raise InputError(
-                f"{type(self).__name__} has one answer: leave the beam size and outputs out"
-            )
+            raise InputError(f"{type(self).__name__} has one answer: leave the beam size out")
 
     def _first_logits(self, features: Features, call: SequenceCall = SequenceCall()) -> mtf.Tensor:
-        """Returns the logits of the first position, {batch, vocab} float32."""
+        """Returns {batch, vocab} float32, the logits of the first position."""
         logits = self.logits(features, call)
         return mtf.gather(logits, 0, logits.shape.get_dim_by_name("length"))
 
 
 class MultiLabelClassifier(AnsweringEncoder):
-    """Predicts for each label, at the first position, whether a text has it: a sigmoid for each.
+    """Predicts the labels of a text by a sigmoid for each, at the first position.
 
-    Features: "inputs" {batch, length} int32 and "inputs_types" as of `EncoderOnly`, and "targets"
-    {batch, length} int32: the ids of a text's labels, then `num_labels`; all others are -1. The
-    logits {batch, length, vocab} of the first position are the log-odds of the labels.
+    Features: "inputs" {batch, length} int32 and "inputs_types" as for `EncoderOnly`, and "targets"
+    {batch, length} int32: the ids of a text's labels, then `num_labels`, then -1. The logits
+    {batch, length, vocab} of the first position are the log-odds of the labels.
     """
 
     def __init__(
@@ -100,7 +97,7 @@ class MultiLabelClassifier(AnsweringEncoder):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         num_types: int = 0,
     ) -> None:
-        # Answers also have an end, and an id that is never likeliest.
+        # Answers also have an end, and an id that takes the remaining probability.
         super().__init__(
             mesh,
             vocabulary_size,
@@ -119,9 +116,9 @@ class MultiLabelClassifier(AnsweringEncoder):
         return {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **layers.metric_shapes(self)}
 
     def loss(self, features: Features, *, training: bool, key: mtf.Key | None = None) -> Loss:
-        """Returns the sum over texts of the mean binary cross entropy of the labels.
+        """Returns the sum over texts with targets of the labels' mean binary cross entropy.
 
-        Rows without a target have no loss. "accuracy" is the share of texts without a wrong label.
+        "accuracy" is the fraction of texts with all labels right.
         """
         collector = Collector()
         odds = self._first_logits(features, SequenceCall(training, key, collector))
@@ -142,7 +139,7 @@ class MultiLabelClassifier(AnsweringEncoder):
         return Loss(total, weight, metrics).with_collected(collector)
 
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
-        """Returns a decoder of the labels above 0.5, in order, each with its probability."""
+        """Returns a decoder of the labels with a probability above 0.5, in order."""
         self._check_beam(beam)
         odds = self._first_logits(features)
         is_likely = self._is_likely(odds)
@@ -173,19 +170,19 @@ class MultiLabelClassifier(AnsweringEncoder):
         )
 
 
-# What pads the numbers: farther from a prediction than any of them.
+# Padding of the numbers, far from any prediction.
 _NO_NUMBER = 1e9
 
 
 class TextRegressor(AnsweringEncoder):
     """Predicts a number at the first position; Devlin et al. 2018, section 4.1, for STS-B of GLUE.
 
-    Features: "inputs" {batch, length} int32 and "inputs_types" as of `EncoderOnly`, and "targets"
-    {batch, length} int32: the first one of a row is the id of a number, all others are -1. The
-    first logit {batch, length, vocab} of the first position is the prediction.
+    Features: "inputs" {batch, length} int32 and "inputs_types" as for `EncoderOnly`, and "targets"
+    {batch, length} int32: the id of a number, then -1. The first logit {batch, length, vocab} of
+    the first position is the prediction.
 
     Args:
-      numbers: [ids] the number of each id.
+      numbers: the numbers by id.
     """
 
     def __init__(
@@ -211,20 +208,20 @@ class TextRegressor(AnsweringEncoder):
         return {"loss": mtf.Shape(), **layers.metric_shapes(self)}
 
     def loss(self, features: Features, *, training: bool, key: mtf.Key | None = None) -> Loss:
-        """Returns the sum over rows of the squared error; rows without a target have no loss."""
+        """Returns the sum over rows with targets of the squared error."""
         collector = Collector()
         prediction = self._prediction(features, SequenceCall(training, key, collector))
         targets = features["targets"]
         ids = mtf.gather(targets, 0, targets.shape.get_dim_by_name("length"))
         weights = mtf.to_float(mtf.greater_equal(ids, 0))
-        error = prediction - mtf.gather(self._of_ids, mtf.maximum(ids, 0), self.vocab)
+        error = prediction - mtf.gather(self._id_numbers, mtf.maximum(ids, 0), self.vocab)
         total, weight = mtf.reduce_sum(error * error * weights), mtf.reduce_sum(weights)
         return Loss(total, weight, {"loss": Metric(total, weight)}).with_collected(collector)
 
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
-        """Returns a decoder of the number that is nearest to the prediction, with probability 1."""
+        """Returns a decoder of the number nearest to the prediction, with probability 1."""
         self._check_beam(beam)
-        error = self._prediction(features) - self._of_ids
+        error = self._prediction(features) - self._id_numbers
         nearest = mtf.argmax(mtf.negative(error * error), self.vocab)
 
         def step(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
@@ -234,7 +231,7 @@ class TextRegressor(AnsweringEncoder):
         return Decoder(step, initial_state=())
 
     @property
-    def _of_ids(self) -> mtf.Tensor:
+    def _id_numbers(self) -> mtf.Tensor:
         return mtf.constant(self._mesh, self._numbers, [self.vocab])
 
     def _prediction(self, features: Features, call: SequenceCall = SequenceCall()) -> mtf.Tensor:
@@ -242,20 +239,20 @@ class TextRegressor(AnsweringEncoder):
         return mtf.gather(self._first_logits(features, call), 0, self._labels)
 
 
-# The logits of a position: that the answer begins there, and that it ends there.
+# The logits of a position: the answer begins there, or ends there.
 _BEGIN, _END = range(2)
 
 
 class SpanLabeler(AnsweringEncoder):
     """Predicts the first and the last position of an answer; Devlin et al. 2018, section 4.2.
 
-    Features: "inputs" {batch, length} int32 as of `EncoderOnly`, "inputs_types" of the same shape,
-    1 in the text that has the answer and at its end, and "targets" {batch, length:2} int32: the two
-    positions, -1 for rows without a loss. The first two logits
-    {batch, length, vocab} are that the answer begins there, and that it ends there.
+    Features: "inputs" {batch, length} int32 as for `EncoderOnly`, "inputs_types" of the same shape,
+    1 in the text with the answer and at its end, and "targets" {batch, length:2} int32, the two
+    positions, or -1 for rows without a loss. The first two logits {batch, length, vocab} are for
+    the answer's begin and end.
 
     Args:
-      end_id: ends the outputs of a decoder.
+      end_id: the id that ends a decoder's outputs.
       max_span: the maximum number of ids of a decoded answer.
     """
 
@@ -288,20 +285,18 @@ class SpanLabeler(AnsweringEncoder):
     def loss(self, features: Features, *, training: bool, key: mtf.Key | None = None) -> Loss:
         """Returns the sum over rows of the mean cross entropy of both positions, in nats.
 
-        Metrics: "loss"; "accuracy", the fraction of rows with both positions right.
+        "accuracy" is the fraction of rows with both positions right.
         """
         collector = Collector()
         logits = self._span_logits(features, SequenceCall(training, key, collector))
         pair = features["targets"].shape.get_dim_by_name("length")
         losses, is_right = [], []
-        for of_positions, target in zip(
-            logits, mtf.unstack(features["targets"], pair), strict=True
-        ):
-            length = of_positions.shape.get_dim_by_name("length")
+        for scores, target in zip(logits, mtf.unstack(features["targets"], pair), strict=True):
+            length = scores.shape.get_dim_by_name("length")
             weights = mtf.to_float(mtf.greater_equal(target, 0))
             target = mtf.maximum(target, 0)
-            losses.append(mtf.sparse_softmax_cross_entropy(of_positions, target, length) * weights)
-            right = mtf.equal(mtf.argmax(of_positions, length), target)
+            losses.append(mtf.sparse_softmax_cross_entropy(scores, target, length) * weights)
+            right = mtf.equal(mtf.argmax(scores, length), target)
             is_right.append(mtf.to_float(right) * weights)
         total = mtf.reduce_sum(losses[_BEGIN] + losses[_END]) * 0.5
         weight = mtf.reduce_sum(weights)
@@ -317,7 +312,7 @@ class SpanLabeler(AnsweringEncoder):
         return mtf.to_float(mtf.greater_equal(features["targets"], 0))
 
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:
-        """Returns a decoder that copies the likeliest span, whose first id has its probability."""
+        """Returns a decoder that copies the likeliest span; its first id has the probability."""
         self._check_beam(beam)
         inputs = features["inputs"]
         length = self._check_length(inputs)
@@ -330,32 +325,29 @@ class SpanLabeler(AnsweringEncoder):
             is_inside = mtf.less_equal(place, end)
             chosen = mtf.where(is_inside, copied, self._end_id, output_shape=begin.shape)
             is_first = mtf.to_float(mtf.equal(position, 0))
-            # All other ids share the rest of the probability, and none has more than the span: the
-            # best one of at most length * max_span spans, rarely less than one in all ids.
-            of_span = log_prob * is_first
-            remainder = 1.0 - mtf.exp(of_span)
-            of_others = mtf.log(mtf.maximum(remainder, 1e-30) / (self.vocab.size - 1.0))
-            of_others = mtf.minimum(of_others, of_span - 1e-3)
+            # All other ids share the remaining probability, each with less than the span.
+            span_log_prob = log_prob * is_first
+            remainder = 1.0 - mtf.exp(span_log_prob)
+            other_log_prob = mtf.log(mtf.maximum(remainder, 1e-30) / (self.vocab.size - 1.0))
+            other_log_prob = mtf.minimum(other_log_prob, span_log_prob - 1e-3)
             forbidden = FORBIDDEN * (1.0 - is_first)
             is_chosen = mtf.one_hot(chosen, self.vocab)
-            return is_chosen * of_span + (1.0 - is_chosen) * (of_others + forbidden), state
+            log_probs = is_chosen * span_log_prob
+            return log_probs + (1.0 - is_chosen) * (other_log_prob + forbidden), state
 
         return Decoder(step, initial_state=())
 
     def _span_logits(
         self, features: Features, call: SequenceCall = SequenceCall()
     ) -> list[mtf.Tensor]:
-        """Returns {batch, length} twice, FORBIDDEN at padding."""
+        """Returns the begin and end logits {batch, length}, FORBIDDEN at padding."""
         all_logits = self.logits(features, call)
         logits = [mtf.gather(all_logits, i, self._labels) for i in (_BEGIN, _END)]
         is_padding = mtf.to_float(mtf.equal(features["inputs"], self._inputs_padding_id))
         return [x + is_padding * FORBIDDEN for x in logits]
 
     def _best_span(self, features: Features) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-        """Returns the first and last position {batch} int32 of the best span, and log p {batch}.
-
-        Both positions are within the text of type 1, before its end.
-        """
+        """Returns the first and last position {batch} int32 of the best span, and log p {batch}."""
         types = features["inputs_types"]
         length = types.shape.get_dim_by_name("length")
         is_text = mtf.to_float(types * mtf.shift(types, -1, length, wrap=False))

@@ -12,12 +12,12 @@ from mtfrun.data.preprocessor import Fields, field_of, label_name, texts_of
 
 @dataclasses.dataclass(frozen=True)
 class TextPairs:
-    """Fields "first", "second" and "label" to inputs "first<tab>second" and targets.
+    """Maps "first", "second" and "label" to inputs "first<tab>second" and targets.
 
     Tabs in the first text become spaces.
 
     Attributes:
-      label_names: names by index, if the source returns indices; None for numbers.
+      label_names: the labels' names, if the source returns indices; None for numbers.
     """
 
     label_names: Sequence[str] | None
@@ -33,12 +33,12 @@ class TextPairs:
 
 @dataclasses.dataclass(frozen=True)
 class WordLabels:
-    """Lists "words" and "labels" to inputs and targets with spaces, for `TokenClassificationData`.
+    """Joins the lists "words" and "labels" with spaces, for `TokenClassificationData`.
 
     The source must read the lists: {"words": "tokens/*", "labels": "ner_tags/*"}.
 
     Attributes:
-      label_names: names by index, if the source returns indices.
+      label_names: the labels' names, if the source returns indices.
     """
 
     label_names: Sequence[str]
@@ -48,6 +48,6 @@ class WordLabels:
         for word in words:
             if word.split() != [word]:
                 text = word.decode("utf-8", "replace")
-                raise DataError(f"{self}: {text!r} is not one word: words have no spaces")
+                raise DataError(f"{self}: {text!r} is not one word")
         names = [label_name(self, label, self.label_names) for label in labels]
         return {INPUTS: b" ".join(words), TARGETS: b" ".join(names)}

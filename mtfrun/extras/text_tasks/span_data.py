@@ -28,16 +28,16 @@ from mtfrun.extras.text_tasks.joined_texts import (
 
 @dataclasses.dataclass(frozen=True)
 class SpanData(TaskData):
-    """Rows of a question and a context, and where the answer is; Devlin et al. 2018, section 4.2.
+    """Questions, contexts and the positions of answers; Devlin et al. 2018, section 4.2.
 
-    A row is "question end context end". Of a context that is too long, a window around the answer
-    is read in training, and its beginning in decoding; a longer question is cut to half a row. The
-    vocabulary must have an end. Prompts are "question<tab>context".
+    A row is "question end context end". Long contexts are cut to a window around the answer in
+    training, and to their beginning in decoding; long questions to half a row. The vocabulary must
+    have an end. Prompts are "question<tab>context".
 
     Attributes:
-      length: ids of a row.
-      separators: ends behind the question: 2 in RoBERTa's rows.
-      task: its last preprocessor is `SquadSpans`.
+      length: the number of ids of a row.
+      separators: the number of ends after the question, 2 in RoBERTa's rows.
+      task: the task, with `SquadSpans` as its last preprocessor.
     """
 
     has_pairs: ClassVar[bool] = True
@@ -79,7 +79,7 @@ class SpanData(TaskData):
 
 
 class _SpanRows(JoinedRows):
-    """Without a target where the answer is longer than the context may be."""
+    """Answers that do not fit into a row have no target."""
 
     def padding_of(self, feature: str) -> int:
         return {INPUTS: self._joiner.vocabulary.pad_id, TARGETS: -1}.get(feature, 0)
@@ -110,7 +110,7 @@ class _SpanRows(JoinedRows):
 
 
 class SpanPrompts(PromptFormat):
-    """Prompts are "question<tab>context", and outputs are parts of the context."""
+    """Prompts "question<tab>context", with parts of the context as outputs."""
 
     has_plain_rows: ClassVar[bool] = False
 
@@ -126,14 +126,14 @@ class SpanPrompts(PromptFormat):
         question, tab, context = prompt.partition(b"\t")
         if not tab or not context.strip():
             raise DataError(
-                "a prompt is a question, a tab and the text that has the answer; this one has "
-                f"{'no text behind the tab' if tab else 'no tab'}"
+                "a prompt is a question, a tab and the text with the answer; this one has no "
+                f"{'text after the tab' if tab else 'tab'}"
             )
         encode = self.prompt_vocabulary.encode
-        of_question, of_context = encode(question), self._joiner.strip_begin(encode(context))
-        first = _cut_question(of_question, self._joiner)
-        parts = first, of_context[: self._joiner.room(first)]
-        return self._joiner.prompt_row((of_question, of_context), parts, self.output_limit)
+        texts = encode(question), self._joiner.strip_begin(encode(context))
+        first = _cut_question(texts[0], self._joiner)
+        parts = first, texts[1][: self._joiner.room(first)]
+        return self._joiner.prompt_row(texts, parts, self.output_limit)
 
     def features(
         self, rows: Sequence[PromptRow], batch: int, lengths: Mapping[str, int]
@@ -147,8 +147,7 @@ class SpanPrompts(PromptFormat):
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
         raise DataError(
-            "SpanData scores no pairs: its model marks positions of the inputs: `mtfrun decode` "
-            "prints answers with their log-probability"
+            "SpanData scores no pairs: `mtfrun decode` prints answers with their log-probability"
         )
 
 

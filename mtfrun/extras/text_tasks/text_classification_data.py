@@ -1,4 +1,4 @@
-"""Batches of texts with a label, several labels or a number, and the vocabularies of these."""
+"""Data of texts with a label, several labels or a number, and their vocabularies."""
 
 from __future__ import annotations
 
@@ -39,24 +39,23 @@ from mtfrun.extras.text_tasks.joined_texts import (
 
 @dataclasses.dataclass(frozen=True)
 class TextClassificationData(TaskData):
-    """Texts as inputs, and their labels as the target of the first position.
+    """Texts with their label as the target of the first position.
 
-    Devlin et al. 2018, https://arxiv.org/abs/1810.04805, section 3: an encoder predicts the class
-    of a text where the text begins; no other position has a loss. Longer texts are truncated before
-    their end. The vocabulary of the task's targets is a `LabelVocabulary`. The softmax is over all
-    ids of the model, of which the first ones are labels, so that the weights of a masked language
-    model fit; or over the labels alone, see `LabelVocabulary.own_softmax`. A beam search returns
-    several labels, best first.
+    Devlin et al. 2018, https://arxiv.org/abs/1810.04805, section 3; only the first position has a
+    loss. Long texts are truncated before their end. Targets have a `LabelVocabulary`. The softmax
+    is over all ids of the model, labels first, so that the weights of a masked language model fit;
+    or over the labels alone, see `LabelVocabulary.own_softmax`. A beam search returns several
+    labels, best first.
 
     Inputs may be two texts with a tab between them (section 4.1): a row is "first end second end",
-    and with one separator "inputs_types" are 1 in the second text and its end. Pairs that are too
-    long lose the end of the longer text, or of both, see `TextJoiner.cut`.
+    and with one separator "inputs_types" are 1 in the second text and its end. Long pairs are
+    truncated by `TextJoiner.cut`.
 
     Attributes:
-      length: ids of a row, the end included.
-      separators: ends behind the first of two texts, 1 in BERT's rows, 2 in RoBERTa's; None if
-        inputs are one text.
-      task: a task of pairs: the inputs are texts, the targets labels.
+      length: the number of ids of a row, with the end.
+      separators: the number of ends after the first of two texts, 1 in BERT's rows, 2 in RoBERTa's;
+        None for single texts.
+      task: the task of pairs of a text and a label.
     """
 
     has_pairs: ClassVar[bool] = True
@@ -80,7 +79,6 @@ class TextClassificationData(TaskData):
 
     @property
     def num_targets(self) -> int:
-        """Number of ids of the labels of a text."""
         return 1
 
     @property
@@ -89,14 +87,11 @@ class TextClassificationData(TaskData):
 
     @property
     def text_limits(self) -> Mapping[str, int]:
-        # The limit of one of two texts depends on the other one.
+        # The limit of the second text depends on the first.
         return {INPUTS: self.length} if self.separators is None else {}
 
     def model_arguments(self) -> dict[str, object]:
-        """Returns the size of the larger vocabulary, whose ids the other one uses as well.
-
-        With a softmax of the labels, returns the sizes of both.
-        """
+        """Returns the larger vocabulary's size, or with a softmax of the labels both sizes."""
         labels = self.vocabulary
         if isinstance(labels, LabelVocabulary) and labels.own_softmax:
             inputs = self.vocabularies[INPUTS]
@@ -134,7 +129,7 @@ class TextClassificationData(TaskData):
 
 
 class LabelledRows(PaddedRows):
-    """One text a row, and the ids of its labels as the first targets."""
+    """Rows of one text, with label ids as the first targets."""
 
     def __init__(self, cache: TokenCache, lengths: Sequence[int], num_targets: int) -> None:
         super().__init__(cache, lengths)
@@ -148,12 +143,12 @@ class LabelledRows(PaddedRows):
 
 
 class LabelVocabulary(Vocabulary):
-    """One id for each label of a classification, from 3 on.
+    """One id per label, from 3 on.
 
     Args:
-      labels: the names of the classes, in the order of their ids.
-      own_softmax: the ids are from 0 on, and a model has logits of the labels only, as classifiers
-        of Hugging Face do.
+      labels: the names of the classes.
+      own_softmax: whether ids begin with 0, and models have logits of the labels only, as
+        classifiers of Hugging Face do.
     """
 
     pad_id: int = 0
@@ -172,10 +167,10 @@ class LabelVocabulary(Vocabulary):
         self._first_label_id = 0 if own_softmax else 3
         self._id_of = {label: self._first_label_id + i for i, label in enumerate(self.labels)}
         if not self.labels or len(self._id_of) < number:
-            raise DataError("LabelVocabulary.labels: there must be one, and none twice")
+            raise DataError("LabelVocabulary.labels must be distinct, and not empty")
         self.size = self._first_label_id + number
         if own_softmax:
-            # Behind the labels: stored texts have an end, which is not trained on.
+            # The end of stored texts, which is not trained on, follows the labels.
             self.pad_id, self.end_id, self.unknown_id = -1, number, number + 1
             self.size = number + 2
         self.bytes_per_id = np.zeros([self.size], np.int32)
@@ -191,12 +186,12 @@ class LabelVocabulary(Vocabulary):
         if label not in self._id_of:
             raise DataError(
                 f'"{label}" is none of LabelVocabulary.labels, {", ".join(self.labels)}'
-                f"{did_you_mean(label, self.labels)}: correct the target, or add it to LABELS"
+                f"{did_you_mean(label, self.labels)}: add it to LABELS"
             )
         return np.array([self._id_of[label]], np.int32)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Returns the label of the first id, "" if it is not the id of a label."""
+        """Returns the label of the first id, or ""."""
         first = np.asarray(ids).reshape(-1)[:1]
         number = int(first[0]) - self._first_label_id if first.size else -1
         return self.labels[number] if 0 <= number < len(self.labels) else ""
@@ -204,7 +199,7 @@ class LabelVocabulary(Vocabulary):
 
 @dataclasses.dataclass(frozen=True)
 class MultiLabelData(TextClassificationData):
-    """Texts or pairs as inputs, and the ids of their labels and an end as the first targets.
+    """Texts or pairs, with the ids of their labels and an end as the first targets.
 
     For `text_tasks.MultiLabelClassifier`, with a `LabelSetVocabulary` of the task's targets.
     """
@@ -214,7 +209,7 @@ class MultiLabelData(TextClassificationData):
         labels = self.vocabulary
         if not isinstance(labels, LabelSetVocabulary):
             raise DataError(
-                f"MultiLabelData: the targets have {labels!r}: give them a LabelSetVocabulary"
+                f"MultiLabelData: give the targets a LabelSetVocabulary, not {labels!r}"
             )
         return len(labels.labels) + 1
 
@@ -229,7 +224,7 @@ class MultiLabelData(TextClassificationData):
 
 
 class LabelSetVocabulary(LabelVocabulary):
-    """Ids from 0 on of labels; a text is several of them, or none, with `separator` between."""
+    """Label ids from 0 on; a text has any number of labels with `separator` between them."""
 
     has_label_sets = True
 
@@ -258,13 +253,13 @@ class LabelSetVocabulary(LabelVocabulary):
         return f"{self._separator} ".join(name for name in names if name)
 
 
-# At most so many ids, so that arrays of them are small.
+# Maximum number of ids, to keep arrays small.
 _MOST_NUMBERS = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
 class TextRegressionData(TextClassificationData):
-    """Texts or pairs as inputs, and the id of a number as the target of the first position.
+    """Texts or pairs, with the id of a number as the target of the first position.
 
     For `text_tasks.TextRegressor`, with a `NumberVocabulary` of the task's targets.
     """
@@ -273,19 +268,19 @@ class TextRegressionData(TextClassificationData):
         numbers = self.vocabulary
         if not isinstance(numbers, NumberVocabulary):
             raise DataError(
-                f"TextRegressionData: the targets have {numbers!r}: give them a NumberVocabulary"
+                f"TextRegressionData: give the targets a NumberVocabulary, not {numbers!r}"
             )
         size = self.mixture.vocabulary_of("inputs").size
         return {"vocabulary_size": size, "numbers": numbers.numbers}
 
 
 class NumberVocabulary(Vocabulary):
-    """The numbers minimum, minimum + 10^-decimals, ..., maximum; their ids count from 0.
+    """The numbers minimum, minimum + 10^-decimals, ..., maximum, with ids from 0 on.
 
-    Texts are numbers in decimals, which are rounded.
+    Texts are decimals, which are rounded.
 
     Attributes:
-      numbers: float64 [ids] the number of each id.
+      numbers: the numbers by id, float64.
     """
 
     pad_id: int = -1
@@ -303,11 +298,11 @@ class NumberVocabulary(Vocabulary):
         if not 0 < last < _MOST_NUMBERS:
             raise DataError(
                 f"NumberVocabulary: from minimum={minimum} to maximum={maximum} there must be 2 to "
-                f"{_MOST_NUMBERS:,} numbers of decimals={decimals}: there are {last + 1:,}"
+                f"{_MOST_NUMBERS:,} numbers of decimals={decimals}, not {last + 1:,}"
             )
         self._minimum, self._maximum, self._decimals = minimum, maximum, decimals
         self.numbers = minimum + np.arange(last + 1) / 10**decimals
-        # Behind the numbers: stored texts have an end, which is not trained on.
+        # The end of stored texts, which is not trained on, follows the numbers.
         self.end_id, self.unknown_id, self.size = last + 1, last + 2, last + 3
         self.bytes_per_id = np.zeros([self.size], np.int32)
         self.fingerprint = hashlib.sha256(repr(self).encode()).hexdigest()
@@ -329,7 +324,7 @@ class NumberVocabulary(Vocabulary):
         return np.array([round((number - self._minimum) * 10**self._decimals)], np.int32)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """Returns the number of the first id, "" if it is not the id of a number."""
+        """Returns the number of the first id, or ""."""
         first = int(np.asarray(ids).reshape(-1)[0]) if len(ids) else -1
         is_number = 0 <= first < len(self.numbers)
         return f"{self.numbers[first]:.{self._decimals}f}" if is_number else ""

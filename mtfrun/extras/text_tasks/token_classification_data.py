@@ -1,4 +1,4 @@
-"""Batches of texts with a label for every word, for encoders."""
+"""Data of texts with a label for every word, for encoders."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from mtfrun.extras.text_tasks.text_classification_data import LabelVocabulary
 
 @dataclasses.dataclass(frozen=True)
 class TokenClassificationData(TaskData):
-    """Words as inputs, and the label of each as the target of its first id.
+    """Words, with their labels as targets of their first ids.
 
-    Devlin et al. 2018, https://arxiv.org/abs/1810.04805, section 5.3: the further ids of a word
-    have no loss. Inputs are words with spaces between them, targets as many labels; every word is
-    encoded behind a space. Longer texts are truncated before their end. The vocabulary of the
-    task's targets is a `LabelVocabulary` with `own_softmax`. Prompts are words, outputs labels.
+    Devlin et al. 2018, https://arxiv.org/abs/1810.04805, section 5.3: further ids of a word have no
+    loss. Inputs are words with spaces between them, targets as many labels; each word is encoded
+    after a space. Long texts are truncated before their end. Targets have a `LabelVocabulary` with
+    `own_softmax`. Prompts are words, outputs labels.
 
     Attributes:
-      length: ids of a row, the end included.
-      task: a task of pairs: the inputs are words, the targets labels.
+      length: the number of ids of a row, with the end.
+      task: the task of pairs of words and labels.
     """
 
     has_pairs: ClassVar[bool] = True
@@ -57,8 +57,8 @@ class TokenClassificationData(TaskData):
         labels = super().vocabulary
         if not isinstance(labels, LabelVocabulary) or not labels.own_softmax:
             raise DataError(
-                f"TokenClassificationData: the targets have {labels!r}: give them a "
-                "LabelVocabulary with own_softmax=True"
+                "TokenClassificationData: give targets a LabelVocabulary with own_softmax=True, "
+                f"not {labels!r}"
             )
         return LabelSequenceVocabulary(labels.labels, own_softmax=True)
 
@@ -100,17 +100,14 @@ class RequireALabelForEveryWord:
         if len(words) != len(labels):
             start = b" ".join(words)[:40].decode("utf-8", "replace")
             raise DataError(
-                f"an example has {len(words)} words and {len(labels)} labels, and every word needs "
-                f"one: {start!r}"
+                f"an example has {len(words)} words and {len(labels)} labels, not one per word: "
+                f"{start!r}"
             )
         return fields
 
 
 class WordVocabulary(MarkedVocabulary):
-    """Words with spaces between them, marked where one begins.
-
-    A word for which the vocabulary has no id is unknown.
-    """
+    """Words with spaces between them, each marked at its first id; unknown without an id."""
 
     @property
     def fingerprint(self) -> str:
@@ -128,7 +125,7 @@ class WordVocabulary(MarkedVocabulary):
 
 
 class LabelSequenceVocabulary(LabelVocabulary):
-    """Any number of labels with spaces between them; ids that are no labels have no text."""
+    """Any number of labels with spaces between them."""
 
     def encode(self, text: str | bytes) -> np.ndarray:
         encode = super().encode
@@ -140,7 +137,7 @@ class LabelSequenceVocabulary(LabelVocabulary):
 
 
 class _LabelledWords(PaddedRows):
-    """One text a row, from rows of a `WordVocabulary`'s ids and of label sequences."""
+    """Rows of one text, from cached `WordVocabulary` ids and label sequences."""
 
     def __init__(self, cache: TokenCache, lengths: Sequence[int], words: WordVocabulary) -> None:
         super().__init__(cache, lengths)
@@ -156,10 +153,10 @@ class _LabelledWords(PaddedRows):
 
 
 class TokenClassificationPrompts(PromptFormat):
-    """Prompts are words with spaces between them, and outputs as many labels.
+    """Prompts of words, with as many labels as outputs.
 
-    The ids of a `PromptRow` are a `WordVocabulary`'s. An output has an id for every id of the
-    prompt, `unknown_id` where no word begins.
+    A `PromptRow` has ids of a `WordVocabulary`; an output has an id for each of them, `unknown_id`
+    inside words.
     """
 
     has_plain_rows: ClassVar[bool] = False
@@ -174,14 +171,14 @@ class TokenClassificationPrompts(PromptFormat):
     def features(
         self, rows: Sequence[PromptRow], batch: int, lengths: Mapping[str, int]
     ) -> dict[str, np.ndarray]:
-        """Returns the ids of the words as inputs, and targets that are padding where one begins."""
+        """Returns word ids as inputs, and targets with padding where a word begins."""
         features = super().features(rows, batch, lengths)
         inputs, is_first = self._words.divide(features[INPUTS])
         targets = np.where(is_first, self._labels.pad_id, self._labels.unknown_id)
         return {INPUTS: inputs.astype(np.int32), TARGETS: targets.astype(np.int32)}
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        """Returns the row with the label of every word that it has; the score is of all labels."""
+        """Returns the row with its words' labels, which are scored together."""
         RequireALabelForEveryWord()({INPUTS: inputs, TARGETS: target})
         row = self.row(inputs)
         ids, is_first = self._words.divide(row.ids)

@@ -88,5 +88,5 @@ def test_an_auc_needs_both_classes() -> None:
 
 def test_incomplete_examples_are_refused() -> None:
     targets = [RankedClass((0, i), i == 0, 1.0) for i in range(3)]
-    with pytest.raises(InputError, match="num_classes=2: 3 scores are not so many"):
+    with pytest.raises(InputError, match="num_classes=2 does not divide 3 scores"):
         t5_metrics.RankClassificationMetrics(2)(targets, [Scored(-1.0, 1)] * 3)

@@ -128,7 +128,7 @@ def test_a_vocabulary_without_an_end_cannot_divide_a_row() -> None:
         "targets": text_tasks.LabelVocabulary(LABELS),
     }
     task = data.Task(InMemory(((b"5\t6", b"same"),), ("inputs", "targets")), vocabulary)
-    with pytest.raises(data.DataError, match="has no end, which divides a row"):
+    with pytest.raises(data.DataError, match="has no end to divide a row"):
         list(text_tasks.TextClassificationData(task, 16, separators=1).evaluation(1))
 
 

@@ -54,7 +54,7 @@ def test_a_score_is_that_of_a_label() -> None:
     scored = _labelled().prompt_format(LIMITS).scored_row(b"ab", b"long")
     assert scored.features["targets"].tolist() == [4] and scored.begin == 0
     assert scored.lengths["inputs"] == scored.lengths["targets"] == 8
-    with pytest.raises(DataError, match=r"none of LabelVocabulary.*: correct the target, or add"):
+    with pytest.raises(DataError, match=r"none of LabelVocabulary.*: add it to LABELS"):
         _labelled().prompt_format(LIMITS).scored_row(b"ab", b"medium")
 
 
@@ -109,7 +109,7 @@ def test_an_unknown_label_is_named_with_the_nearest() -> None:
 
 @pytest.mark.parametrize("labels", [[], ["a", "a"]])
 def test_labels_are_some_and_different(labels: list[str]) -> None:
-    with pytest.raises(DataError, match="there must be one, and none twice"):
+    with pytest.raises(DataError, match="must be distinct, and not empty"):
         LabelVocabulary(labels)
 
 
@@ -171,7 +171,7 @@ def test_a_vocabulary_needs_a_range(arguments: tuple[float, float, int], message
 def test_labels_are_not_numbers() -> None:
     vocabulary = {"inputs": data.ByteVocabulary(), "targets": text_tasks.LabelVocabulary(["a"])}
     task = data.Task(InMemory(((b"ab", b"a"),), ("inputs", "targets")), vocabulary)
-    with pytest.raises(data.DataError, match="give them a NumberVocabulary"):
+    with pytest.raises(data.DataError, match="give the targets a NumberVocabulary"):
         text_tasks.TextRegressionData(task, length=8).model_arguments()
 
 

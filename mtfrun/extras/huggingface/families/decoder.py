@@ -1,4 +1,4 @@
-"""The part that decoder-only families share: how settings become a gin file and a table."""
+"""The base of decoder-only families: from settings to a gin file and a tensor table."""
 
 from __future__ import annotations
 
@@ -53,15 +53,14 @@ def is_set(settings: Settings, flag: Flag) -> bool:
 
 
 class Decoder(TextFamily):
-    """A family of decoders: names with their defaults, and methods where it computes otherwise.
+    """A family of decoders: names with defaults, and methods to override.
 
     The blocks of its gin file, `file`, have `sublayers`. `biases` are for queries, keys and values,
-    and for the result, `map_biases` for feed-forward layers, which stand beside the attention if
-    `is_parallel`. `width` to `rates`, in the order of `RATES`, name settings; without
-    `rotated_share` heads rotate as a whole. `embedding` to `maps` name tensors, from
-    `attention_name` on those of a layer; `maps` are the modules of its feed-forward layer. If
-    `rotates_pairs`, entries that rotate together are side by side in a head. `head_norm` is the
-    form of the norms of queries and keys.
+    and for the output; `map_biases` for feed-forward layers, which are parallel to the attention if
+    `is_parallel`. `width` to `rates`, in the order of `RATES`, are names of settings; without
+    `rotated_share` whole heads rotate. `embedding` to `maps` are names of tensors, in a layer from
+    `attention_name` on; `maps` are the modules of the feed-forward layer. If `rotates_pairs`,
+    entries that rotate together are adjacent. `head_norm` is the form of query and key norms.
     """
 
     pad_id = -1
@@ -106,7 +105,7 @@ class Decoder(TextFamily):
     maps: ClassVar[Sequence[str]]
 
     def common_settings(self, model: ModelDescription) -> dict[str, Any] | None:
-        """Returns the settings of a model of ours that every decoder has; None for others."""
+        """Returns settings of a model of ours that all decoders have, or None."""
         layer = self.feed_forward_class
         function = name_of_activation(model.parameter(layer, "activation"))
         if function is None or "embedding/table" not in model.shapes:
@@ -164,7 +163,7 @@ class Decoder(TextFamily):
         )
 
     def rows(self, settings: Settings) -> list[Row]:
-        """Returns the rows of the table; the tensors are named as in the model with its softmax."""
+        """Returns the rows of the table, with names as in the model with its softmax."""
         size, softmax = settings.integer("vocab_size"), f"{self.softmax}.weight"
         rows = [Row(self.embedding, "embedding/table", VocabularyRows(size))]
         if self.position_table:
@@ -191,14 +190,11 @@ class Decoder(TextFamily):
         return Blocks.of_windows(self.windows(settings), self.feed_forward_class)
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
-        """Returns the positions that each layer attends to, None for all of them."""
+        """Returns the attention window of each layer; None for all positions."""
         return [None] * settings.count(self.num_layers)
 
     def inner_paths(self, outer: Sequence[str], names: Sequence[str]) -> Sequence[str]:
-        """Returns the paths of attention and feed-forward layer within the sublayers of a layer.
-
-        names: the sublayers in gin, at the paths `outer`.
-        """
+        """Returns the paths of attention and feed-forward layer, within `outer`."""
         return (
             outer if len(outer) > 1 else parallel_paths(outer[0], GLOBAL, self.feed_forward_class)
         )
@@ -221,7 +217,7 @@ class Decoder(TextFamily):
         return settings.integer("num_key_value_heads", heads) if self.is_grouped else heads
 
     def biases_of(self, settings: Settings) -> tuple[bool, bool]:
-        """Whether queries, keys and values have biases, and whether the result has one."""
+        """Whether queries, keys and values have biases, and whether the output has one."""
         inputs, output = self.biases
         return is_set(settings, inputs), is_set(settings, output)
 
@@ -257,7 +253,7 @@ class Decoder(TextFamily):
         rotary.write_scaling(file)
 
     def num_rotated(self, settings: Settings) -> int | None:
-        """Returns how many entries of a head rotate, None for all."""
+        """Returns the number of rotated entries of a head; None for all."""
         if self.rotated_share is None:
             return None
         return Rotary.of(settings).rotated(self.size_of_head(settings), *self.rotated_share)
@@ -278,7 +274,7 @@ class Decoder(TextFamily):
     def norms(
         self, settings: Settings, theirs: str, outer: Sequence[str], inner: Sequence[str]
     ) -> Iterator[Row]:
-        """Yields the norms of a layer; `inner` are the paths of its attention and its maps."""
+        """Yields the norms of a layer; `inner`: the paths of attention and maps."""
         ours = ("norm",) if len(self.norm_names) <= 2 else ("norm_0", "norm_1")
         paths = [f"{path}/{name}" for path in outer for name in ours]
         for name, path in zip(self.norm_names, paths, strict=False):
@@ -311,19 +307,19 @@ class Decoder(TextFamily):
         return lambda size: halves_of_pairs(rotated or size, size)
 
     def output_inputs(self, settings: Settings) -> int:
-        """Our output kernel has {memory_heads, heads, d_kv} as inputs if heads are grouped."""
+        """With grouped heads, our output kernel has the inputs {memory_heads, heads, d_kv}."""
         is_grouped = self.memory_heads(settings) not in (1, settings.integer(self.num_heads))
         return 3 if is_grouped else 2
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         """Yields the tensors of the feed-forward layer of "model.layers.0", without its norm."""
         has_bias = is_set(settings, self.map_biases)
-        ours_of_maps = ("wi", "wo") if len(self.maps) == 2 else ("wi_0", "wi_1", "wo")
-        for name, path in zip(self.maps, ours_of_maps, strict=True):
+        paths = ("wi", "wo") if len(self.maps) == 2 else ("wi_0", "wi_1", "wo")
+        for name, path in zip(self.maps, paths, strict=True):
             names = f"{theirs}.{name}", f"{ours}/{path}"
             yield from dense_rows(*names, has_bias=has_bias, kernel=self.matrix)
 
     def _missing_prefix(self, settings: Settings) -> str:
-        """Returns the part that names lack in a folder of the model without its softmax."""
+        """Returns the prefix that names lack in folders of models without a softmax."""
         prefix = f"{self.embedding.partition('.')[0]}."
         return prefix if self.embedding.removeprefix(prefix) in settings.tensors else ""

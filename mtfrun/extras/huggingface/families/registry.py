@@ -1,4 +1,4 @@
-"""The list of families, and which one a configuration belongs to."""
+"""The list of families, and the lookup of a configuration's family."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _TASKS = ("MaskedLM", "SequenceClassification", "QuestionAnswering", "TokenClass
 
 
 def _encoders(*prefixes: str) -> list[str]:
-    """Returns classes of models, those without a head last: "BertForMaskedLM", "BertModel"."""
+    """Returns model classes, such as "BertForMaskedLM" and "BertModel"."""
     ends = [*(f"For{task}" for task in _TASKS), "Model"]
     return [f"{prefix}{end}" for prefix in prefixes for end in ends]
 
 
-# For each family values of model_type and architectures in config.json, and the name for users.
+# Values of model_type and architectures in config.json, and the display name.
 FAMILIES: Sequence[Family] = (
     T5(["t5", "mt5"], ["T5ForConditionalGeneration", "MT5ForConditionalGeneration"], "T5"),
     T5Encoder(["t5", "mt5"], ["T5EncoderModel", "MT5EncoderModel"], "T5"),
@@ -94,7 +94,6 @@ FAMILIES: Sequence[Family] = (
     Olmoe(["olmoe"], ["OlmoeForCausalLM"], "OLMoE"),
     DeepseekV3(["deepseek_v3"], ["DeepseekV3ForCausalLM"], "DeepSeek-V3"),
     Bert(["bert"], _encoders("Bert"), "BERT"),
-    # XLM-RoBERTa and CamemBERT differ in their vocabularies alone.
     Roberta(
         ["roberta", "xlm-roberta", "camembert"],
         _encoders("Roberta", "XLMRoberta", "Camembert"),
@@ -108,13 +107,13 @@ FAMILIES: Sequence[Family] = (
 )
 
 
-# Of model types; names that differ in their numbers are of other models.
+# Similarity of model types; names that differ only in digits are other models.
 _LIKENESS = 0.85
 _QUANTISED = (
-    "is not supported: import the folder of the model before it was quantised, or what "
-    "model.dequantize() and model.save_pretrained() of transformers write"
+    "is not supported: import the folder of the model before it was quantised, or after "
+    "model.dequantize() of transformers"
 )
-_NOT_CAUSAL = "is not supported: for vectors of texts import an encoder, such as BERT's or T5's"
+_NOT_CAUSAL = "is not supported: for text embeddings import an encoder, such as BERT's or T5's"
 _HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
 
 
@@ -138,17 +137,17 @@ def family_of(settings: Settings) -> Family:
     supported = ", ".join(name for family in families for name in family.architectures)
     problem = f"is not supported; supported: {supported}"
     if any(str(name).endswith((*_HEADS, "DoubleHeadsModel")) for name in names):
-        problem += "; import the model that this head was put on, and train it for the task"
+        problem += "; import the model without this head, and train it for the task"
     raise settings.error("architectures", problem)
 
 
 def _other_families(kind: str, settings: Settings) -> str:
-    """Returns what can be done with a model type that no family has."""
+    """Returns the problem with an unknown model type, and a remedy."""
     kinds = list(dict.fromkeys(name for family in FAMILIES for name in family.model_types))
     part = settings.values.get("text_config")
     if type(part) is dict or "vision_config" in settings.values:
-        of_text = part.get("model_type") if type(part) is dict else None
-        remedy = f": save its model of texts, {of_text}, alone" if of_text in kinds else ""
+        text_type = part.get("model_type") if type(part) is dict else None
+        remedy = f": save its text model, {text_type}, alone" if text_type in kinds else ""
         return f"reads more than texts, which is not supported{remedy}"
     near = difflib.get_close_matches(kind.lower(), kinds, n=1, cutoff=_LIKENESS)
     if near and _letters(near[0]) != _letters(kind):

@@ -355,7 +355,7 @@ def test_the_written_file_says_what_differs(
             "make_layer_stack.layer_stack_cls = @UTLayerStack\n"
             "UTLayerStack.recurrence_type = 'highway'\n",
             "UTLayerStack.recurrence_type",
-            "does not share",
+            "unshared variables",
         ),
         (
             "make_layer_stack.layer_stack_cls = @UTLayerStack\n"

@@ -36,17 +36,17 @@ from mtfrun.extras.huggingface.tokenizers.tokenizer import read_tokenizer
 
 _STACKS = ("encoder", "decoder")
 _BIAS, _SOFTMAX = "final_logits_bias", "lm_head.weight"
-# Of extras/huggingface/models/bart.gin.
+# As in extras/huggingface/models/bart.gin.
 _USUAL = "@mtf.exact_gelu"
-# Longer texts are for those who have the memory for them.
+# Longer texts need much memory.
 _LONGEST = 1024
 
 
 class Bart(TextFamily):
-    """Learned positions, and norms behind the sublayers.
+    """Learned positions, and norms after the sublayers.
 
-    `padding_id` to `attention_rate` are defaults; `reads_pieces`: see `read_tokenizer`. A stack
-    begins with the norm `first_norm`, and ends with `last_norm`; "" for none.
+    `padding_id` to `attention_rate` are defaults; `reads_pieces`: see `read_tokenizer`. Stacks
+    begin with `first_norm` and end with `last_norm`, unless "".
     """
 
     shipped_file: ClassVar[str] = "extras/huggingface/models/bart.gin"
@@ -66,7 +66,7 @@ class Bart(TextFamily):
             return {}
         prefix = _prefix(settings)
         shared = f"{prefix}shared.weight"
-        if shared not in settings.tensors:  # the embeddings of inputs and targets are two
+        if shared not in settings.tensors:  # separate embeddings of inputs and targets
             return {_SOFTMAX: f"{prefix}decoder.embed_tokens.weight"}
         names = [_SOFTMAX, *(f"{prefix}{stack}.embed_tokens.weight" for stack in _STACKS)]
         return dict.fromkeys(names, shared)
@@ -117,7 +117,7 @@ class Bart(TextFamily):
             file.bind("transformer.EncoderDecoder", {"inputs_vocabulary_size": size})
 
     def _write_stacks(self, settings: Settings, file: GinFile) -> None:
-        """Adds the sizes of the encoder, and what differs in the decoder."""
+        """Adds the sizes of the encoder, and those of the decoder that differ."""
         width = settings.integer("d_model")
         file.macro("NUM_LAYERS", settings.count("encoder_layers", 12))
         file.macro("D_MODEL", width)
@@ -129,17 +129,17 @@ class Bart(TextFamily):
         num_heads = settings.integer("encoder_attention_heads", 16)
         file.macro("NUM_HEADS", num_heads)
         file.macro("D_KV", width // num_heads)
-        of_decoder = settings.integer("decoder_attention_heads", 16)
-        if of_decoder != num_heads:
-            heads = {"num_heads": of_decoder, "d_kv": width // of_decoder}
+        decoder_heads = settings.integer("decoder_attention_heads", 16)
+        if decoder_heads != num_heads:
+            heads = {"num_heads": decoder_heads, "d_kv": width // decoder_heads}
             file.bind("decoder/transformer.AttentionHeads", heads)
         for name, default, target, parameter in (
             ("layers", 12, "Stack", "num_layers"),
             ("ffn_dim", 4096, "FeedForward", "d_ff"),
         ):
-            of_encoder, of_decoder = (settings.integer(f"{x}_{name}", default) for x in _STACKS)
-            if of_encoder != of_decoder:
-                file.bind(f"decoder/transformer.{target}", {parameter: of_decoder})
+            encoder, decoder = (settings.integer(f"{x}_{name}", default) for x in _STACKS)
+            if encoder != decoder:
+                file.bind(f"decoder/transformer.{target}", {parameter: decoder})
 
     def table(self, settings: Settings) -> TensorTable:
         prefix = _prefix(settings)
@@ -150,8 +150,8 @@ class Bart(TextFamily):
         if is_two:
             kept.append(rf"{prefix}shared\.weight")
             tensor = f"{prefix}decoder.embed_tokens.weight"
-            of_inputs = f"{prefix}encoder.embed_tokens.weight"
-            rows.append(Row(of_inputs, "inputs_embedding/table", words))
+            name = f"{prefix}encoder.embed_tokens.weight"
+            rows.append(Row(name, "inputs_embedding/table", words))
         rows.append(Row(tensor, "embedding/table", words))
         if self.has_table(settings):
             for stack, path in zip(_STACKS, ("inputs_position", "position"), strict=True):
@@ -172,12 +172,12 @@ class Bart(TextFamily):
         return TensorTable(rows, kept)
 
     def has_table(self, settings: Settings) -> bool:
-        """Whether the vectors of positions are in the folder."""
+        """Whether the folder has position embeddings."""
         return f"{_prefix(settings)}encoder.embed_positions.weight" in settings.tensors
 
 
 class Marian(Bart):
-    """BART with sines and cosines of positions, which some folders store, and no norm before."""
+    """BART with sinusoidal positions, which some folders store, and no first norm."""
 
     shipped_file = "extras/huggingface/models/marian.gin"
     padding_id = 58100
@@ -192,7 +192,7 @@ class Marian(Bart):
 
 
 class Pegasus(Marian):
-    """Marian's with norms before the sublayers; the id of a piece is its number and 103 more."""
+    """Marian with norms before the sublayers; a piece's id is its number plus 103."""
 
     shipped_file = "extras/huggingface/models/pegasus.gin"
     padding_id = 0
@@ -202,7 +202,7 @@ class Pegasus(Marian):
 
 
 class MBart(Bart):
-    """BART with norms before the sublayers as well; outputs begin with the id of a language."""
+    """BART with norms also before the sublayers; outputs begin with a language token."""
 
     has_languages = True
     start_id = 0
@@ -216,7 +216,7 @@ class MBart(Bart):
 
 
 class M2M100(Bart):
-    """PEGASUS with other wavelengths, whose first position is behind the id of padding; NLLB."""
+    """M2M-100 and NLLB: PEGASUS with other wavelengths, and positions offset by padding."""
 
     shipped_file = "extras/huggingface/models/pegasus.gin"
     activation = "relu"
@@ -238,7 +238,7 @@ class M2M100(Bart):
 
 
 def _prefix(settings: Settings) -> str:
-    """Folders of the model without its softmax have no prefix."""
+    """Folders of models without a softmax have no prefix."""
     return "" if "encoder.layers.0.fc1.weight" in settings.tensors else "model."
 
 

@@ -12,7 +12,7 @@ from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import Matrix, Row, Same
 
 _KIND = "encoder_attention_type"
-# By kind of attention transformers' class and ours.
+# transformers' class and ours by kind of attention.
 _ATTENTION = {
     "local": ("LocalSelfAttention", LOCAL),
     "transient-global": ("TransientGlobalSelfAttention", "huggingface.TransientGlobalAttention"),
@@ -20,7 +20,7 @@ _ATTENTION = {
 
 
 class LongT5(T5):
-    """T5 1.1 whose encoder does not attend to all positions; the models with relu as well."""
+    """T5 1.1, or with relu, and an encoder with sparse attention."""
 
     shipped_files = ("extras/huggingface/models/longt5.gin",) * 2
 
@@ -90,7 +90,6 @@ class LongT5Encoder(LongT5, T5Encoder):
 
 
 def _parameters() -> dict[str, object]:
-    """Returns the parameters of both kinds of attention."""
     return {
         "heads": reference("@transformer.AttentionHeads()"),
         "window": reference("%ATTENTION_WINDOW"),

@@ -33,7 +33,7 @@ from mtfrun.extras.huggingface.tables.tensor_table import Matrix, Row, Stacked, 
 
 
 class SwitchTransformers(T5):
-    """Encoder-decoders of T5 1.0 whose blocks have a mixture of experts at equal distances."""
+    """T5 1.0 with a mixture of experts in every n-th block."""
 
     unused = ()
 
@@ -45,7 +45,7 @@ class SwitchTransformers(T5):
         assert isinstance(generation, Generation)
         note = (
             f"expert_capacity={settings.integer('expert_capacity', 64)}: transformers drops the "
-            "further tokens of a row that choose an expert, here none is dropped"
+            "further tokens of an expert, which are kept here"
         )
         return [*others, dataclasses.replace(generation, notes=[*generation.notes, note])]
 
@@ -80,7 +80,7 @@ class SwitchTransformers(T5):
                 "routes_padding": True,
                 "loss_coef": settings.number("router_aux_loss_coef", 0.001),
             },
-            comment="transformers drops tokens beyond expert_capacity, here none is dropped",
+            comment="transformers drops tokens beyond expert_capacity",
         )
         router: dict[str, object] = {"gate": reference("@moe.Switch()")}
         noise = settings.number("router_jitter_noise", 0.01)
@@ -132,5 +132,5 @@ class SwitchTransformers(T5):
 
 
 def _has_two_embeddings(settings: Settings) -> bool:
-    """Models of version 5 without ties have two, beside a shared one that nothing uses."""
+    """Untied models of version 5 have two, and an unused shared embedding."""
     return all(name in settings.tensors for name in EMBEDDING_COPIES)

@@ -1,4 +1,4 @@
-"""T5 1.0 and 1.1, FLAN-T5, mT5, ByT5, umT5, and encoders alone for vectors of texts.
+"""T5 1.0 and 1.1, FLAN-T5, mT5, ByT5, umT5, and encoders for text embeddings.
 
 Raffel et al. 2020, arXiv:1910.10683; Xue et al. 2021, arXiv:2010.11934 and arXiv:2105.13626; Chung
 et al. 2023, arXiv:2304.09151; Ni et al. 2021, arXiv:2108.08877.
@@ -35,9 +35,9 @@ from mtfrun.extras.huggingface.tables.tensor_table import (
 )
 from mtfrun.extras.huggingface.tokenizers.tokenizer import read_tokenizer
 
-# Checkpoints of T5 1.0 have it, and nothing uses it.
+# Unused in checkpoints of T5 1.0.
 _BIAS = r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight"
-# The tables that are one in all models.
+# Tied in all models.
 _EMBEDDING = "shared.weight"
 EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 SOFTMAX = "lm_head.weight"
@@ -47,14 +47,14 @@ UNTIED_BUT_SCALED = (
     "tie_word_embeddings=false, or without lm_head"
 )
 _TIED = "tie_word_embeddings"
-# The activations of our layers.
+# Default activations of our layers.
 _DEFAULTS = {FEED_FORWARD: "@mtf.relu", GATED: "@mtf.gelu"}
 
 
 class T5(TextFamily):
-    """Encoder-decoders with logits by distance, and RMS norms before their sublayers.
+    """Encoder-decoders with relative biases, and RMS norms before their sublayers.
 
-    `shipped_files` are for models with relu, and for gated ones.
+    `shipped_files` are for models with relu, and for gated models.
     """
 
     unused: ClassVar[Sequence[str]] = (_BIAS,)
@@ -107,7 +107,7 @@ class T5(TextFamily):
             "is_encoder_decoder": True,
             "dtype": "float32",
         }
-        # Only the softmax is looked for, and their number.
+        # Only their number and the softmax matter.
         tensors = [*shapes, *([] if is_tied else [SOFTMAX])]
         return Settings(values, "the model", frozenset(tensors))
 
@@ -120,9 +120,9 @@ class T5(TextFamily):
             raise settings.error("scale_decoder_outputs", UNTIED_BUT_SCALED)
         model = self.shipped_files[_is_gated(settings)]
         write_encoder_decoder(settings, file, model, softmax)
-        of_decoder = num_blocks(settings, "decoder")
-        if of_decoder != num_blocks(settings, "encoder"):
-            file.bind("decoder/transformer.Stack", {"num_layers": of_decoder})
+        decoder_blocks = num_blocks(settings, "decoder")
+        if decoder_blocks != num_blocks(settings, "encoder"):
+            file.bind("decoder/transformer.Stack", {"num_layers": decoder_blocks})
         self.write_layers(settings, file)
 
     def write_layers(self, settings: Settings, file: GinFile) -> None:
@@ -172,7 +172,7 @@ class T5(TextFamily):
             yield Row(f"{theirs}.relative_attention_bias.weight", f"{path}/table", Matrix())
 
     def bias_path(self, attention: str, *, is_first: bool) -> str | None:
-        """Returns our path of a block's logits by distance; None if it has the first block's."""
+        """Returns our path of a block's relative bias; None if it shares the first block's."""
         return f"{attention.partition('/')[0]}/relative_bias" if is_first else None
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
@@ -182,7 +182,7 @@ class T5(TextFamily):
 
 
 class UMT5(T5):
-    """mT5 with logits by distance in every block; the models with relu as well."""
+    """mT5, or with relu, and relative biases in every block."""
 
     unused = ()
     shipped_files = ("models/t5.1.0.gin", "extras/huggingface/models/umt5.gin")
@@ -202,7 +202,7 @@ class UMT5(T5):
 
 
 class T5Encoder(T5):
-    """T5 without its decoder. There is no softmax in the folder: here it is the embedding."""
+    """T5's encoder; the softmax here is the embedding."""
 
     unused = ()
     stacks = ("encoder",)
@@ -249,8 +249,8 @@ def _activation(settings: Settings) -> Reference:
 def _is_scaled(settings: Settings) -> bool:
     """Returns whether a tied softmax has the factor d_model ** -0.5.
 
-    Transformers 4 scales where `tie_word_embeddings` is true. Version 5 ties always; T5 has the
-    setting `scale_decoder_outputs` instead, and mT5 does not scale.
+    transformers 4 scales with `tie_word_embeddings`; version 5 always ties, T5 has
+    `scale_decoder_outputs` instead, and mT5 does not scale.
     """
     is_tied = settings.flag(_TIED, default=True)
     if settings.text("model_type") == "mt5":
@@ -267,7 +267,7 @@ def write_encoder_decoder(
     settings: Settings, file: GinFile, model: str, softmax: dict[str, bool]
 ) -> None:
     """Adds a shipped model, its sizes, and the parameters of `transformer.TokenEmbedding`."""
-    # Id 0 is padding here, and the first input of a decoder.
+    # Id 0 is padding and the decoder's first input.
     settings.require("pad_token_id", 0)
     settings.require("decoder_start_token_id", 0)
     file.include(model)
@@ -284,7 +284,7 @@ def write_encoder_decoder(
 
 
 def write_sizes(settings: Settings, file: GinFile) -> None:
-    """Adds what the encoder alone has as well."""
+    """Adds sizes that encoders have too."""
     for macro in ("D_MODEL", "D_FF", "NUM_HEADS", "D_KV"):
         file.macro(macro, settings.integer(macro.lower()))
     file.macro("DROPOUT_RATE", settings.number("dropout_rate", 0.1))

@@ -48,19 +48,19 @@ from mtfrun.extras.huggingface.tables.tensor_table import (
 from mtfrun.extras.huggingface.tokenizers.tokenizer import read_tokenizer
 
 _DROPOUT = "head/transformer.SublayerDropout"
-# Of extras/huggingface/models/bert.gin.
+# As in extras/huggingface/models/bert.gin.
 _USUAL = "@mtf.exact_gelu"
-# Of extras/huggingface/models/roberta.gin.
+# As in extras/huggingface/models/roberta.gin.
 _ROBERTA_OFFSET = 2
-# Between the labels of a text.
+# Candidates for the separator of a text's labels.
 _SEPARATORS = ",;|"
 
 
 class Bert(TextFamily):
-    """`width` to `rates` are names of settings, `prefix` to `norms` of tensors.
+    """`width` to `rates` are names of settings, `prefix` to `norms` names of tensors.
 
-    `attention` are queries, keys, values and results. `spans` is the head of answers, `tokens` of
-    labels of words. `kept` are tensors of other heads, and buffers of older files.
+    `spans` is the head for answers, `tokens` for word labels. `kept` are tensors of other heads,
+    and buffers of older files.
     """
 
     shipped_file: ClassVar[str] = "extras/huggingface/models/bert.gin"
@@ -108,15 +108,15 @@ class Bert(TextFamily):
         return [tokenizer if self.num_labels(settings) else tokenizer.with_mask(settings)]
 
     def padding_id(self, settings: Settings) -> int:
-        """Returns 0, or -1 where 0 is a token: "<s>" of RoBERTa."""
+        """Returns 0, or -1 if 0 is a token, as RoBERTa's "<s>"."""
         return 0 if settings.non_negative("pad_token_id", self.usual_padding) == 0 else -1
 
     def start(self, settings: Settings) -> str:
-        """Returns the start of the names of tensors: "bert.", but "" in folders without a head."""
+        """Returns the prefix of tensor names, "bert.", or "" in folders without a head."""
         return "" if self.words in settings.tensors else f"{self.prefix}."
 
     def offset(self, settings: Settings) -> int:
-        """Returns the number of rows before the first position."""
+        """Returns the row of the first position."""
         return 0
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
@@ -168,7 +168,6 @@ class Bert(TextFamily):
             file.bind("transformer.FeedForward", {"activation": self.function(settings)})
 
     def write_head(self, settings: Settings, file: GinFile) -> None:
-        """Adds what is between the stack and the logits."""
         task = task_of(settings)
         if task == SPANS:
             self.write_spans(settings, file)
@@ -188,7 +187,7 @@ class Bert(TextFamily):
             file.bind("transformer.TokenEmbedding", {"tied_softmax": False})
 
     def write_labels(self, settings: Settings, file: GinFile, head: Sequence[str]) -> None:
-        """Adds the labels of a classifier, and its head, which ends with a dropout."""
+        """Adds the labels of a classifier, and its head, which ends with dropout."""
         transforms = {"head": classes(*head, _DROPOUT)}
         has_sets = has_label_sets(settings)
         if is_regressor(settings) or has_sets:
@@ -215,7 +214,7 @@ class Bert(TextFamily):
             file.bind("text_tasks.LabelSetVocabulary", {"separator": free[0]})
 
     def write_spans(self, settings: Settings, file: GinFile, head: Sequence[str] = ()) -> None:
-        """Adds the head for answers, which ends with a dropout in some models."""
+        """Adds the head for answers, which ends with dropout in some models."""
         values: dict[str, object] = self.types()
         if self.spans_rate is not None:
             file.bind(_DROPOUT, {"rate": settings.number(*self.spans_rate)})
@@ -224,7 +223,7 @@ class Bert(TextFamily):
             file.bind("text_tasks.SpanLabeler", values)
 
     def types(self) -> dict[str, object]:
-        """Returns the parameter of models that read types of tokens."""
+        """Returns the parameter of models with token types."""
         return {"num_types": reference("%NUM_TYPES")} if self.num_types else {}
 
     def function(self, settings: Settings) -> Reference:
@@ -258,7 +257,6 @@ class Bert(TextFamily):
             yield from self.norm(settings, f"{theirs}.{their_name}", f"{path}/norm")
 
     def head(self, settings: Settings) -> Iterator[Row]:
-        """Yields the tensors behind the stack."""
         if is_headless(settings):
             return
         num_labels, head = self.num_labels(settings), self.head_of(settings)
@@ -276,7 +274,7 @@ class Bert(TextFamily):
             yield Row(bias, "softmax/bias", VocabularyRows(size))
 
     def norm(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        """Yields a layer norm; files of TensorFlow's time have other names of scale and bias."""
+        """Yields a layer norm; early files have TensorFlow's names."""
         if f"{theirs}.gamma" not in settings.tensors:
             yield from norm_rows(theirs, ours)
         else:
@@ -287,7 +285,7 @@ class Bert(TextFamily):
         return Blocks([LAYERS] * settings.count(self.num_layers), "encoder_stack")
 
     def num_labels(self, settings: Settings) -> int:
-        """Returns the number of logits, 0 if every id has one."""
+        """Returns the number of labels; 0 for masked language models."""
         task = task_of(settings)
         if task == SPANS:
             settings.require("num_labels", 2)
@@ -299,7 +297,7 @@ class Bert(TextFamily):
         return settings.flag("tie_word_embeddings", default=True) and name not in settings.tensors
 
     def _has_two_biases(self, settings: Settings) -> bool:
-        """Whether the softmax has another bias than the head's, which has no use then."""
+        """Whether the softmax has a separate bias, which makes the head's unused."""
         bias = f"{self.masked.softmax}.bias"
         return bias != self.masked.bias and bias in settings.tensors
 
@@ -308,7 +306,7 @@ class Bert(TextFamily):
         return heads[task_of(settings)]
 
     def _unused(self, settings: Settings) -> list[str]:
-        """A pooler is in many folders whose head does not read it, as it was pretrained."""
+        """Many folders have a pretrained pooler that their head does not use."""
         head, start = self.head_of(settings), self.start(settings)
         unused = [rf"{re.escape(start)}embeddings\.position_ids"]
         if head.dense != f"{start}pooler.dense":
@@ -319,9 +317,9 @@ class Bert(TextFamily):
 
 
 class Roberta(Bert):
-    """BERT under other names, whose positions begin behind the row of the id of padding, 1.
+    """BERT under other names, with positions offset by the padding id, 1.
 
-    XLM-RoBERTa and CamemBERT differ in their vocabularies alone.
+    XLM-RoBERTa and CamemBERT differ only in their vocabularies.
     """
 
     shipped_file = "extras/huggingface/models/roberta.gin"
@@ -353,7 +351,7 @@ class Roberta(Bert):
 
 
 class DistilBert(Bert):
-    """BERT with fewer layers and by other names, without types of tokens."""
+    """BERT with fewer layers, under other names, without token types."""
 
     shipped_file = "extras/huggingface/models/distilbert.gin"
     width = "dim"

@@ -40,7 +40,7 @@ _SCOPE = "local/"
 
 
 class ModernBert(Bert):
-    """Norms before the sublayers, but for the first, and three maps in one tensor."""
+    """Norms before the sublayers, except the first; fused projections."""
 
     shipped_file = "extras/huggingface/models/modernbert.gin"
     sublayers = (*(GLOBAL, GATED, LOCAL, GATED, LOCAL, GATED),)
@@ -142,7 +142,7 @@ class ModernBert(Bert):
         return Blocks.of_windows(self.windows(settings), GATED, "encoder_stack")
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
-        """Returns how far each layer sees, its position included; None for everything."""
+        """Returns the window of each layer, with the position itself; None for all positions."""
 
         def has_window(layer: int) -> bool:
             return layer % settings.integer("global_attn_every_n_layers", 3) != 0

@@ -1,4 +1,4 @@
-"""The task of an encoder, by the class of its model in config.json, and its head."""
+"""The tasks of encoders, by the model class in config.json, and their heads."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ DATA = {
 
 @dataclasses.dataclass(frozen=True)
 class Head:
-    """Names of tensors between the stack and the logits, and the setting of the dropout there.
+    """Names of the head's modules, and of its dropout setting.
 
-    The bias is the softmax's unless there is `other_bias`.
+    The bias is the softmax's unless `other_bias` is set.
     """
 
     softmax: str
@@ -37,7 +37,7 @@ class Head:
 
 
 def is_headless(settings: Settings) -> bool:
-    """Whether a model ends with its vectors: `BertModel`; without a name, if its tensors do."""
+    """Whether a model has no head, as `BertModel`; judged by its tensors if unnamed."""
     names = settings.values.get("architectures")
     if not names:
         return any(name.startswith("embeddings.") for name in settings.tensors)

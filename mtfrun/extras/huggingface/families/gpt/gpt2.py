@@ -22,7 +22,7 @@ _BY_LAYER = "scale_attn_by_inverse_layer_idx"
 
 
 class GPT2(Decoder):
-    """Learned positions, layer norms, biases; matrices are [in, out], and one has three parts."""
+    """Learned positions, layer norms, biases; kernels are [in, out], with fused projections."""
 
     file = "gpt2"
     is_tied_by_default = True
@@ -104,7 +104,7 @@ class GPT2(Decoder):
 
 
 class GPTNeo(GPT2):
-    """GPT-2 whose layers attend to everything or to a window, with logits that are not scaled."""
+    """GPT-2 with global and local layers, and unscaled logits."""
 
     matrix = Matrix()
     width = "hidden_size"
@@ -139,7 +139,7 @@ class GPTNeo(GPT2):
         return Decoder.attention(self, settings, theirs, ours)
 
     def _kinds(self, settings: Settings, most: int) -> list[str]:
-        """Returns "global" or "local" by layer, of [[[kinds in turn], how often], ...]."""
+        """Returns "global" or "local" by layer, from [[[kinds in turn], repetitions], ...]."""
         name = "attention_types"
         types = settings.values.get(name)
         if types is None:

@@ -1,4 +1,4 @@
-"""Decoders with queries, keys and values in one tensor: GPT-NeoX and Pythia, BLOOM, Falcon.
+"""Decoders with fused queries, keys and values: GPT-NeoX and Pythia, BLOOM, Falcon.
 
 Black et al. 2022, arXiv:2204.06745; Biderman et al. 2023, arXiv:2304.01373; Le Scao et al. 2022,
 arXiv:2211.05100; Almazrouei et al. 2023, arXiv:2311.16867.
@@ -33,7 +33,7 @@ from mtfrun.extras.huggingface.tables.tensor_table import (
 )
 
 _DISTANCES = "transformer.LinearDistanceBias"
-# BLOOM's first folders have other names of sizes, which transformers takes, too.
+# BLOOM's first folders have older names, which transformers accepts.
 _OLDER = (
     *(("n_embed", "hidden_size"), ("num_attention_heads", "n_head")),
     ("num_hidden_layers", "n_layer"),
@@ -42,7 +42,7 @@ _ONE_AFTER_THE_OTHER = ("LayerNorm", "CallLayer", "SublayerDropout", "Residual")
 
 
 class GPTNeoX(Decoder):
-    """Attention and feed-forward layer side by side, each behind a layer norm."""
+    """Parallel attention and feed-forward layer, each after a layer norm."""
 
     file = "gpt_neox"
     sublayers: ClassVar[Sequence[str]] = (PARALLEL,)
@@ -82,7 +82,7 @@ class GPTNeoX(Decoder):
 
 
 class Bloom(GPTNeoX):
-    """Layers one after the other, with ALiBi instead of positions."""
+    """Sequential layers, with ALiBi instead of positions."""
 
     file = "bloom"
     sublayers = Decoder.sublayers
@@ -121,7 +121,7 @@ class Bloom(GPTNeoX):
 
 
 class Falcon(GPTNeoX):
-    """One memory head, as many as heads, or, in the "new decoder architecture", any number."""
+    """One memory head, one per head, or any number in the "new decoder architecture"."""
 
     file = "falcon"
     usual_biases = (False, False)
@@ -163,7 +163,7 @@ class Falcon(GPTNeoX):
         return 1 if settings.flag("multi_query", default=True) else heads
 
     def write_rotary(self, settings: Settings, file: GinFile) -> None:
-        """Adds rotary positions, or ALiBi as transformers rounds it and scales it."""
+        """Adds rotary positions, or ALiBi with the rounding and scale of transformers."""
         if not settings.flag("alibi", default=False):
             super().write_rotary(settings, file)
             return
@@ -197,5 +197,4 @@ def _is_parallel(settings: Settings) -> bool:
 
 
 def _num_norms(settings: Settings) -> int:
-    """Of a layer with attention and feed-forward layer side by side."""
     return settings.integer("num_ln_in_parallel_attn", 2) if _is_new(settings) else 1

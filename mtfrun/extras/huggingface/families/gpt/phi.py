@@ -19,7 +19,7 @@ _COLUMNS = "word_embed_proj_dim"
 
 
 class Phi(Decoder):
-    """Attention and feed-forward layer side by side behind one layer norm."""
+    """Parallel attention and feed-forward layer after one layer norm."""
 
     file = "phi"
     sublayers = (PARALLEL,)
@@ -47,7 +47,7 @@ class Phi(Decoder):
 
 
 class GPTJ(Decoder):
-    """Phi without biases of attention, with pairs that rotate side by side in a head."""
+    """Phi without attention biases, and with adjacent rotated pairs."""
 
     file = "gptj"
     sublayers = (PARALLEL,)
@@ -83,10 +83,10 @@ class GPTJ(Decoder):
 
 
 class Opt(Decoder):
-    """GPT-2 with relu; the model of 350 million parameters is another.
+    """GPT-2 with relu.
 
-    That has a factorised embedding, and norms behind sublayers. Models that were fine-tuned before
-    transformers 4.20.1 lack the norm behind the last layer.
+    The model of 350 million parameters has a factorised embedding, and norms after sublayers.
+    Models fine-tuned before transformers 4.20.1 lack the last norm.
     """
 
     file = "opt"

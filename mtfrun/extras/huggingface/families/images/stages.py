@@ -1,4 +1,4 @@
-"""Networks of stages, classifiers of images: ResNet-18 to ResNet-152, ConvNeXt.
+"""Image classifiers with stages: ResNet-18 to ResNet-152, ConvNeXt.
 
 He et al. 2015, arXiv:1512.03385; Liu et al. 2022, arXiv:2201.03545.
 """
@@ -25,22 +25,21 @@ from mtfrun.extras.huggingface.tables.tensor_table import (
 
 # The folder has filters [outputs, inputs, rows, columns].
 _FILTER = Permuted((2, 3, 1, 0))
-# Of the norms of torch, which no configuration sets: torch.nn.BatchNorm2d.
+# Defaults of torch.nn.BatchNorm2d, which configurations do not set.
 _NORM = {"epsilon": 1e-5, "unbiased": True}
-# Batches that torch has counted: of use with other moving averages than its and ours.
+# torch's batch counters, unused with exponential moving averages.
 _COUNTERS = r".*\.normalization\.num_batches_tracked"
-# Output channels of a bottleneck by the channels of its 3x3 convolution.
+# Output channels of a bottleneck per channel of its 3x3 convolution.
 _EXPANSION = 4
 
 
 class _Stages(ImageFamily):
-    """`default_depths` and `default_widths` are for configurations that do not say them."""
+    """`default_depths` and `default_widths` are the configuration's defaults."""
 
     default_depths: ClassVar[Sequence[int]]
     default_widths: ClassVar[Sequence[int]]
 
     def depths(self, settings: Settings) -> list[int]:
-        """Returns the number of blocks of each stage."""
         depths = settings.integers("depths", self.default_depths)
         if settings.tensors and sum(depths) > len(settings.tensors):
             raise settings.error("depths", f"are more than the {len(settings.tensors)} tensors")
@@ -110,7 +109,6 @@ def _is_bottleneck(settings: Settings) -> bool:
 
 
 def _convolution_and_norm(theirs: str, ours: str) -> Iterator[Row]:
-    """Yields a convolution and the norm behind it."""
     yield Row(f"{theirs}.convolution.weight", f"{ours}/convolution/kernel", _FILTER)
     norm, path = f"{theirs}.normalization", f"{ours}/norm"
     yield from norm_rows(norm, path)

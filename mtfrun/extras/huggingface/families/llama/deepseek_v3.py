@@ -1,4 +1,4 @@
-"""DeepSeek-V3: latent attention, and experts of which a token's are in few groups.
+"""DeepSeek-V3: latent attention, and group-limited routing of experts.
 
 DeepSeek-AI 2024, arXiv:2412.19437.
 """
@@ -75,7 +75,7 @@ class DeepseekV3(Llama):
 
     def table(self, settings: Settings) -> TensorTable:
         table = super().table(settings)
-        # Layers that predict the ids behind the next one.
+        # Layers for multi-token prediction.
         more = rf"model\.layers\.{settings.count('num_hidden_layers')}\..*"
         return TensorTable(table.rows, [*table.kept, more])
 
@@ -111,7 +111,7 @@ class DeepseekV3(Llama):
 
 
 def _sizes(settings: Settings) -> tuple[int, int]:
-    """Returns how many entries of a query rotate, and how many do not."""
+    """Returns the numbers of rotated and of other entries of a query."""
     rotated = settings.integer("qk_rope_head_dim", 64)
     if rotated % 2:
         raise settings.error("qk_rope_head_dim", "must be even: pairs rotate")
@@ -119,7 +119,7 @@ def _sizes(settings: Settings) -> tuple[int, int]:
 
 
 def _rotating_first(settings: Settings) -> Callable[[int], Sequence[int]]:
-    """Returns the order in which the entries that rotate, their last ones, are our first ones."""
+    """Returns the order that moves rotated entries, which come last there, to the front."""
     rotated, _ = _sizes(settings)
     are_pairs = settings.flag("rope_interleave", default=True)
 

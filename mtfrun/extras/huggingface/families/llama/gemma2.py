@@ -1,4 +1,4 @@
-"""Gemma 1, 2 and 3, the latter for texts: Llama with other factors and scales.
+"""Gemma 1, 2 and 3 (texts only): Llama with other factors and scales.
 
 Mesnard et al. 2024, arXiv:2403.08295; Riviere et al. 2024, arXiv:2408.00118; Kamath et al. 2025,
 arXiv:2503.19786.
@@ -30,14 +30,14 @@ class Gemma(Llama):
 
     def function(self, settings: Settings) -> str:
         name = super().function(settings)
-        # As transformers: the first models were published with the wrong name.
+        # As transformers: the first models have the wrong name.
         return self.activation[1] if name == "gelu" else name
 
 
 class Gemma2(Gemma):
-    """Gemma with more norms, windows, and limits of logits.
+    """Gemma with more norms, windows, and soft caps of logits.
 
-    `layers_of_pattern`: in turn, all of them but the last have a window.
+    All but the last of each `layers_of_pattern` layers have a window.
     """
 
     file = "gemma2"
@@ -70,7 +70,7 @@ class Gemma2(Gemma):
 
 
 class Gemma3(Gemma2):
-    """Gemma 2 with norms of queries and keys, and positions by type of layer."""
+    """Gemma 2 with query and key norms, and rotary positions by type of layer."""
 
     file = "gemma3"
     sublayers = (*(LOCAL, GATED) * 5, GLOBAL, GATED)
@@ -85,5 +85,5 @@ class Gemma3(Gemma2):
         file.macro("ROTARY_BASE", everywhere.base("rope_theta", 1e6))
         file.macro("LOCAL_ROTARY_BASE", local.base("rope_local_base_freq", 10000.0))
         everywhere.write_scaling(file)
-        if local.name == "rope_parameters":  # version 4 scales the others only
+        if local.name == "rope_parameters":  # version 4 scales only global layers
             local.write_scaling(file, "local/")

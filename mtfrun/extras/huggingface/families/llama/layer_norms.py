@@ -70,7 +70,7 @@ class StableLm(Llama):
 
 
 class Olmo(StableLm):
-    """Its norms have no variables."""
+    """StableLM with norms without variables."""
 
     num_positions = ("max_position_embeddings", 2048)
     rotated_share = ("partial_rotary_factor", 1.0)
@@ -88,7 +88,7 @@ class Olmo(StableLm):
 
 
 class Starcoder2(StableLm):
-    """Its feed-forward layers have no gates."""
+    """StableLM with ungated feed-forward layers."""
 
     epsilon = ("norm_epsilon", 1e-5)
     feed_forward_class = FEED_FORWARD
@@ -113,7 +113,7 @@ class Starcoder2(StableLm):
 
 
 class Cohere(Llama):
-    """Attention and feed-forward layer side by side."""
+    """Parallel attention and feed-forward layer."""
 
     file = "cohere"
     sublayers = (PARALLEL,)
@@ -140,7 +140,7 @@ class Cohere(Llama):
 
 
 class Cohere2(Cohere):
-    """Three of four layers have a window, the others no positions."""
+    """Command R with a window in three of four layers, and no positions in the fourth."""
 
     rotary_base = ("rope_theta", 10000.0)
 
@@ -161,6 +161,6 @@ class Cohere2(Cohere):
         return windows_in_turn(settings, 4)
 
     def size_of_head(self, settings: Settings) -> int:
-        """The setting "head_dim" has no effect in transformers."""
+        """Ignores "head_dim", as transformers does."""
         values = {name: x for name, x in settings.values.items() if name != "head_dim"}
         return super().size_of_head(dataclasses.replace(settings, values=values))

@@ -31,7 +31,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 class Llama(Decoder):
-    """Llama 1, 2 and 3. `head_size` is the size of a head where a family has one by default."""
+    """Llama 1, 2 and 3. `head_size` is a family's default size of a head."""
 
     file = "llama"
     feed_forward_class = GATED
@@ -70,7 +70,6 @@ class Llama(Decoder):
         return settings.integer("intermediate_size")
 
     def size_of_head(self, settings: Settings) -> int:
-        """The size of a head need not be the model's size divided by the heads."""
         heads = settings.integer("num_attention_heads")
         size = settings.optional_integer("head_dim") or self.head_size
         size = size or settings.integer("hidden_size") // heads
@@ -88,7 +87,7 @@ class Llama(Decoder):
 
 
 class Mistral(Llama):
-    """Llama with a window in all layers, or in none."""
+    """Llama with an optional window in all layers."""
 
     biases = (False, False)
 
@@ -100,7 +99,7 @@ class Mistral(Llama):
 
 
 class Qwen2(Llama):
-    """Llama with biases of queries, keys and values, and with a window in some layers."""
+    """Llama with biases of queries, keys and values, and a window in some layers."""
 
     biases: ClassVar[tuple[Flag, Flag]] = (True, False)
 
@@ -115,7 +114,7 @@ class Qwen2(Llama):
 
 
 class Qwen3(Qwen2):
-    """Qwen2 with a norm of every query and key."""
+    """Qwen2 with query and key norms."""
 
     file = "qwen3"
     head_size: ClassVar[int | None] = 128
@@ -143,7 +142,7 @@ class Granite(Llama):
 
 
 class Olmo2(Llama):
-    """Llama with norms behind its sublayers, and of all queries and all keys of a position."""
+    """Llama with norms after sublayers, and of all heads' queries and keys together."""
 
     file = "olmo2"
     epsilon = ("rms_norm_eps", 1e-5)
@@ -152,7 +151,7 @@ class Olmo2(Llama):
 
 
 class Olmo3(Olmo2):
-    """Three of four layers have a window; only positions of the others are scaled."""
+    """OLMo 2 with a window in three of four layers; only global layers scale positions."""
 
     rotary_base = ("rope_theta", 500000.0)
     local_rotary = f"local/{ROTARY}"
@@ -170,7 +169,7 @@ class Olmo3(Olmo2):
         if local.name == "rope_parameters":
             base = local.parameters.number("rope_theta", base)
         file.bind(self.local_rotary, {"base": base, "scaling": None})
-        if local.name == "rope_parameters":  # version 4 scales the others only
+        if local.name == "rope_parameters":  # version 4 scales only global layers
             local.write_scaling(file, "local/")
 
 
@@ -212,7 +211,7 @@ class SmolLM3(Llama):
 
 
 class Phi3(Llama):
-    """Llama whose kernels of one input are one tensor."""
+    """Llama with fused projections."""
 
     file = "phi3"
     epsilon = ("rms_norm_eps", 1e-5)
@@ -237,7 +236,7 @@ class Phi3(Llama):
 
 
 class Glm(Phi3):
-    """Of a head pairs of entries rotate; queries, keys and values are separate tensors."""
+    """Phi-3 with adjacent rotated pairs, and separate queries, keys and values."""
 
     epsilon = ("rms_norm_eps", 1.5625e-07)
     head_size = 128
@@ -254,7 +253,7 @@ class Glm(Phi3):
 
 
 class Glm4(Glm):
-    """Norms are on both sides of sublayers."""
+    """GLM with norms on both sides of sublayers."""
 
     norm_names = (
         *("input_layernorm", "post_self_attn_layernorm"),
@@ -274,7 +273,7 @@ def sliding_window(settings: Settings, default: int | None) -> int | None:
 
 
 def used_window(settings: Settings, default: int | None) -> int | None:
-    """Returns the window of families that have one only with `use_sliding_window`."""
+    """Returns the window if `use_sliding_window` is set."""
     is_local = settings.flag("use_sliding_window", default=False)
     return sliding_window(settings, default) if is_local else None
 
@@ -282,7 +281,7 @@ def used_window(settings: Settings, default: int | None) -> int | None:
 def windows_by_rule(
     settings: Settings, window: int | None, has_window: Callable[[int], bool]
 ) -> list[int | None]:
-    """Returns the window of each layer: by "layer_types", or of those that `has_window` names."""
+    """Returns the window of each layer by "layer_types", or else by `has_window`."""
     number = settings.count("num_hidden_layers")
     if window is None:
         return [None] * number
@@ -297,7 +296,7 @@ def windows_by_rule(
 
 
 def windows_in_turn(settings: Settings, every: int) -> list[int | None]:
-    """Returns the window of each layer: by "layer_types", or of all but `every` so many layers."""
+    """Returns the window of each layer by "layer_types", or else of all but each `every`th."""
 
     def has_window(layer: int) -> bool:
         return (layer + 1) % settings.integer("sliding_window_pattern", every) != 0

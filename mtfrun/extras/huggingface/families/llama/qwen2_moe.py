@@ -48,7 +48,7 @@ class Mixtral(Mistral):
             file.bind("moe.Jitter", {"epsilon": noise})
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        # Version 5 saves the fused form under another name.
+        # Version 5 has another name for the fused form.
         is_fused = f"{theirs}.mlp.experts.down_proj" in settings.tensors
         mixture = f"{theirs}.{'mlp' if is_fused else 'block_sparse_moe'}"
         number = _num_local_experts(settings)
@@ -56,7 +56,7 @@ class Mixtral(Mistral):
 
 
 class Olmoe(Llama):
-    """Norms are of all queries and all keys of a position."""
+    """Llama with mixtures, and norms of all heads' queries and keys together."""
 
     file = "olmoe"
     feed_forward_class = MIXTURE
@@ -145,13 +145,12 @@ def _num_local_experts(settings: Settings) -> int:
 
 
 def num_experts(settings: Settings, default: int, name: str = "num_experts") -> int:
-    """Its name has changed."""
     name = "num_local_experts" if "num_local_experts" in settings.values else name
     return settings.count(name, default)
 
 
 def blocks_with_mixtures(settings: Settings, windows: Sequence[int | None], mixture: str) -> Blocks:
-    """Returns blocks whose layers have the class `mixture`, or a gated feed-forward layer."""
+    """Returns blocks of layers with `mixture` or a gated feed-forward layer."""
     step = settings.integer("decoder_sparse_step", 1)
     dense = settings.values.get("mlp_only_layers") or []
     if not isinstance(dense, list):
@@ -162,13 +161,13 @@ def blocks_with_mixtures(settings: Settings, windows: Sequence[int | None], mixt
 
 
 def write_mixture(settings: Settings, file: GinFile, *, num_experts: int, choices: int) -> None:
-    """Adds the experts, and the loss that balances them; `choices`: where nothing is said."""
+    """Adds the experts and their balancing loss; choices: the default experts per token."""
     choices = settings.integer("num_experts_per_tok", choices)
     file.macro("NUM_EXPERTS", num_experts)
     file.macro("EXPERTS_PER_TOKEN", choices)
     if settings.flag("output_router_logits", default=False):
-        # transformers' loss is the number of choices where the load is uniform, and a mean over
-        # all layers; ours is 1, and a sum over them.
+        # With a uniform load, transformers' loss is the number of choices, and a mean over layers;
+        # ours is 1, and a sum.
         coefficient = settings.number("router_aux_loss_coef", 0.001) * choices
         layers = settings.count("num_hidden_layers")
         comment = "for each layer; transformers has one for all of them"
@@ -183,8 +182,7 @@ def expert_rows(
 ) -> Iterator[Row]:
     """Yields the tensors of the mixture "model.layers.0.mlp".
 
-    `names` belong to the kernels of an expert: the activated one, its factor, the output's.
-    Version 5 computes with the kernels of all experts in one tensor, and saves them on request.
+    names: an expert's gate, up and down kernels. Version 5 may save all experts in one tensor.
     """
     experts = f"{ours}/experts"
     paths = [f"{experts}/{name}/kernel" for name in ("wi/factors/0", "wi/factors/1", "wo")]
@@ -200,7 +198,7 @@ def expert_rows(
 
 
 def shared_rows(rows: Iterable[Row], name: str) -> Iterator[Row]:
-    """Yields the tensors of a feed-forward layer under the name of an expert for all tokens."""
+    """Renames the tensors of a feed-forward layer to those of a shared expert."""
     for row in rows:
         names = [each.replace(".mlp.", f".mlp.{name}.") for each in row.names]
         yield Row(names, row.paths, row.transform)
