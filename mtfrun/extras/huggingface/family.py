@@ -1,7 +1,7 @@
-"""A family of models of Hugging Face: its configurations, their gin files, their tensors.
+"""A family of Hugging Face models: configurations, gin files, tensors.
 
-A new family is a line in `families/registry.py`, and a class where its computation differs. Import,
-export and PEFT use the same table of its tensors (`tensor_table.py`), so that they cannot disagree.
+A new family is a line in `families/registry.py`, and a class if its computation differs. Import,
+export and PEFT share its tensor table (`tensor_table.py`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ from mtfrun.models.transformer.residual_transforms import distinct_names
 
 Parameters = Mapping[str, Mapping[str, Any]]
 
-# Configurations name classes of models by these modules.
+# The modules of model classes in configurations.
 _MODULES = ("transformer", "moe", "resnet", "layers", "huggingface", "text_tasks", "vision", "zoo")
-# Classes and parameters on which no output for a text or an image depends, but only training, the
-# layout, the time, or what becomes of padding.
+# Settings that do not affect inference.
 _WITHOUT_EFFECT = (
     *("TokenLoss", "ImageLoss", "Jitter", "InputDropout", "SublayerDropout", "ImageMixing"),
     *("dropout_rate", "rate", "loss", "loss_coef", "z_loss", "input_noise", "round_factor"),
@@ -41,23 +40,21 @@ _WITHOUT_EFFECT = (
 
 @dataclasses.dataclass(frozen=True)
 class ModelDescription:
-    """`parameters` are by "scope/module.Class" and name, `vocabulary_sizes` by a table's path."""
+    """`parameters` are by "scope/module.Class" and name, `vocabulary_sizes` by table path."""
 
     parameters: Parameters
     shapes: Mapping[str, tuple[int, ...]]
     vocabulary_sizes: Mapping[str, int]
 
     def parameter(self, target: str, name: str) -> Any:
-        """Returns None where the class was not called."""
         return self.parameters.get(target, {}).get(name)
 
     def num_blocks(self, stack: str) -> int:
-        """The stack is "encoder_stack" or "decoder_stack"."""
         prefix = f"{stack}/blocks/"
         return len({p.split("/")[2] for p in self.shapes if p.startswith(prefix)})
 
     def check_computes_as(self, other: ModelDescription, what: str) -> None:
-        """Raises ConversionError unless both models compute the same from the same variables."""
+        """Raises ConversionError unless both models have equal variables and outputs."""
         if dict(self.shapes) != dict(other.shapes):
             paths = sorted(set(self.shapes.items()) ^ set(other.shapes.items()))
             raise ConversionError(
@@ -85,26 +82,25 @@ def _of_model(parameters: Parameters) -> dict[str, Any]:
 
 
 class Processor(Protocol):
-    """What prepares the inputs of a model, or its outputs: a tokenizer, settings of decoding."""
+    """A part of a model's input or output processing: a tokenizer, decoding settings."""
 
     @property
     def files(self) -> Mapping[str, bytes]:
-        """Files that the run needs and the export returns, by name."""
+        """Files by name, which the run needs and the export writes."""
 
     @property
     def notes(self) -> Sequence[str]:
-        """Lines that the user must know."""
+        """Notes for the user."""
 
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
-        """Adds its settings to the gin file of the run in `directory`, after model and data."""
+        """Adds its settings to the run's gin file, after model and data."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Family(abc.ABC):
     """Models of Hugging Face that one of our gin files describes.
 
-    `model_types` are values of "model_type" in config.json, `architectures` the supported classes
-    in "architectures" there. `name` is for users: "Mistral".
+    `model_types` and `architectures` are values in config.json; `name` is for users: "Mistral".
     """
 
     model_types: Sequence[str]
@@ -112,40 +108,39 @@ class Family(abc.ABC):
     name: str
 
     def title(self, settings: Settings) -> str:
-        """Returns the name for users of this configuration: "T5 1.1"."""
+        """Returns the configuration's display name, such as "T5 1.1"."""
         return self.name
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
-        """Maps tensors that may be copies, and are not in the table, to their originals."""
+        """Maps tensors that may be copies, outside of the table, to their originals."""
         return {}
 
     def module_of(self, tensor: str, settings: Settings) -> str:
-        """Returns the name of the module of a kernel in transformers' model."""
+        """Returns transformers' module of a kernel."""
         return tensor.removesuffix(".weight")
 
     def settings_of(self, model: ModelDescription) -> Settings | None:
-        """Returns a configuration to compare a model of ours with; None if the family has none."""
+        """Returns a matching configuration for a model of ours, or None."""
         return None
 
     @abc.abstractmethod
     def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
-        """Returns what prepares the inputs and outputs, in the order of the gin file."""
+        """Returns the processors in the order of the gin file."""
 
     @abc.abstractmethod
     def write_gin(self, settings: Settings, file: GinFile) -> None:
-        """Adds model and data to a gin file that includes defaults.gin.
+        """Adds model and data; processors add the vocabulary or the size of images.
 
-        The importer adds the vocabulary, or the size of images. Raises ConversionError for
-        unsupported settings.
+        Raises ConversionError for unsupported settings.
         """
 
     @abc.abstractmethod
     def table(self, settings: Settings) -> TensorTable:
-        """Returns the two-way table between the tensors of a folder and our variables."""
+        """Returns the table of the folder's tensors and our variables."""
 
 
 class TextFamily(Family):
-    """Models of text. `pad_id` fills rows of ids: 0, or -1 if every id of the model is a token."""
+    """Models of text. `pad_id` pads rows: 0, or -1 if id 0 is a token."""
 
     pad_id: ClassVar[int] = 0
 
@@ -162,13 +157,13 @@ class ImageFamily(Family):
 
 
 def write_text_data(file: GinFile, example: str) -> None:
-    """Adds training data as `write_training_texts`, and transformers' beam search."""
+    """Adds `write_training_texts` and transformers' beam search."""
     write_training_texts(file, example)
     file.bind("decoding.Search", {"as_transformers": True})
 
 
 def write_training_texts(file: GinFile, example: str) -> None:
-    """Adds the macro for data, with a comment that names the gin file `example` of data."""
+    """Adds the macro for data, with a comment that suggests the gin file `example`."""
     file.macro(
         "TRAINING_DATA",
         reference("@data.NoSource()"),
@@ -177,14 +172,12 @@ def write_training_texts(file: GinFile, example: str) -> None:
     file.bind("data.Task", {"source": reference("%TRAINING_DATA")})
 
 
-# A configuration with more classes names them.
 _MOST_UNNAMED = 1000
 
 
 def names_of_labels(settings: Settings) -> list[str]:
-    """Returns the names of a classifier's classes, in order."""
     names = settings.values.get("id2label")
-    if names is None:  # which transformers leaves out if there are two of these names
+    if names is None:  # omitted by transformers for two default names
         number = settings.integer("num_labels", 2)
         if number > _MOST_UNNAMED:
             raise settings.error("num_labels", "needs id2label, the names of the classes")
@@ -195,14 +188,14 @@ def names_of_labels(settings: Settings) -> list[str]:
 
 
 def write_image_data(settings: Settings, file: GinFile) -> None:
-    """Adds the macro for images, and the classes and channels of a model without any."""
+    """Adds the macro for images, and the classes and channels without images."""
     write_training_images(file)
     channels = settings.integer("num_channels", 3)
     file.bind("data.NoImages", {"labels": names_of_labels(settings), "channels": channels})
 
 
 def write_training_images(file: GinFile) -> None:
-    """Adds the macro for images; `data.NoImages` has to be bound."""
+    """Adds the macro for images; the caller binds `data.NoImages`."""
     file.macro(
         "TRAINING_IMAGES",
         reference("@data.NoImages()"),
@@ -211,7 +204,7 @@ def write_training_images(file: GinFile) -> None:
     file.bind("data.ImageData", {"source": reference("%TRAINING_IMAGES")})
 
 
-# Longer rows are for those who have the memory for them.
+# Longer rows need much memory.
 _LONGEST = 1024
 GLOBAL, LOCAL = "transformer.SelfAttention", "transformer.LocalSelfAttention"
 FEED_FORWARD, GATED = "transformer.FeedForward", "transformer.GatedFeedForward"
@@ -223,10 +216,9 @@ MIXTURE, PARALLEL = "moe.DroplessMoE", "huggingface.Parallel"
 class Blocks:
     """The layers of a model as equal blocks of a stack.
 
-    A block is of one layer in most models, of two if layers attend to everything and to a window in
-    turn. `layers` has the sublayers of every layer as gin names them, with a scope where they have
-    other parameters: ("no_positions/transformer.SelfAttention", "transformer.GatedFeedForward").
-    `stack` is the path of the stack.
+    Most blocks have one layer; two if global and local layers alternate. `layers` has the gin names
+    of each layer's sublayers, with scopes for other parameters:
+    ("no_positions/transformer.SelfAttention", "transformer.GatedFeedForward").
     """
 
     layers: Sequence[tuple[str, ...]]
@@ -236,10 +228,7 @@ class Blocks:
     def of_windows(
         cls, windows: Sequence[int | None], feed_forward: str, stack: str = "decoder_stack"
     ) -> Blocks:
-        """Returns layers of attention and `feed_forward`; `windows`: of each, None for no window.
-
-        All windows have the same size, see `write_window`.
-        """
+        """Returns layers of attention, local with a window, and `feed_forward`."""
         layers = [(LOCAL if window else GLOBAL, feed_forward) for window in windows]
         return cls(layers, stack)
 
@@ -254,18 +243,15 @@ class Blocks:
         return [name for layer in self.layers[: self.layers_of_block] for name in layer]
 
     def paths(self, layer: int) -> list[str]:
-        """Returns the paths of the sublayers of a layer."""
+        """Returns the paths of a layer's sublayers."""
         block, place = divmod(layer, self.layers_of_block)
         first = sum(map(len, self.layers[:place]))
-        names = self._names[first : first + len(self.layers[place])]
+        all_names = distinct_names([_class(name) for name in self.sublayers])
+        names = all_names[first : first + len(self.layers[place])]
         return [f"{self.stack}/blocks/{block}/{name}" for name in names]
 
-    @functools.cached_property
-    def _names(self) -> list[str]:
-        return distinct_names([_class(name) for name in self.sublayers])
-
     def write_gin(self, file: GinFile, usual: Sequence[str]) -> None:
-        """Adds the number of blocks, and their sublayers unless they are the `usual` ones."""
+        """Adds the number of blocks, and their sublayers unless `usual`."""
         comment = f"each of {self.layers_of_block} layers" if self.layers_of_block > 1 else ""
         file.macro("NUM_LAYERS", len(self.layers) // self.layers_of_block, comment)
         if self.sublayers != list(usual):
@@ -277,20 +263,20 @@ def classes(*names: str) -> list[Reference]:
 
 
 def write_transforms(file: GinFile, *names: str, parameter: str = "layer") -> None:
-    """Replaces the steps around each sublayer of a stack, or `parameter`'s others."""
+    """Sets a list of transforms, by default those around each sublayer."""
     layers = classes(*(f"transformer.{name}" for name in names))
     file.bind("transformer.StackTransforms", {parameter: layers})
 
 
 def parallel_paths(path: str, *layers: str) -> list[str]:
-    """Returns the paths of the layers of a `huggingface.Parallel` at a path, without norms."""
+    """Returns the paths of the layers of a `huggingface.Parallel`."""
     return [f"{path}/layer/layers/{name}" for name in distinct_names(list(map(_class, layers)))]
 
 
 def write_window(
     windows: Sequence[int | None], file: GinFile, parameters: Mapping[str, object]
 ) -> None:
-    """Adds the window of local layers, if there are any, and further parameters of them."""
+    """Adds the window and further parameters of local layers, if any."""
     window = next(filter(None, windows), None)
     if window is not None:
         heads = reference("@transformer.AttentionHeads()")

@@ -11,7 +11,7 @@ from mtfrun.extras.huggingface.tables.folder import CONFIG, GENERATION_CONFIG, F
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tokenizers.tokenizer import end_ids
 
-# Ignored, or said by the vocabulary and the model already.
+# Ignored, or already part of the vocabulary and the model.
 _IGNORED = (
     *("transformers_version", "_from_model_config", "use_cache", "cache_implementation"),
     *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
@@ -20,7 +20,7 @@ _IGNORED = (
     *("num_assistant_tokens_schedule", "assistant_confidence_threshold"),
     *("assistant_lookbehind", "target_lookbehind", "remove_invalid_values", "_commit_hash"),
 )
-# Values with which a setting changes nothing.
+# Values without effect.
 _NEUTRAL: Mapping[str, Any] = {
     "encoder_repetition_penalty": 1.0,
     "encoder_no_repeat_ngram_size": 0,
@@ -33,14 +33,14 @@ _NEUTRAL: Mapping[str, Any] = {
 _NO_LIMIT = 1_000_000
 _TAKEN = ("max_length", "max_new_tokens", "num_beams", "num_return_sequences", "length_penalty")
 _TAKEN_BY_SAMPLING = ("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p")
-# As processors: our class, its parameter, and the value with which it changes nothing.
+# Processors: our class, its parameter, and the value without effect.
 _PROCESSORS: Mapping[str, tuple[str, str, Any]] = {
     "repetition_penalty": ("decoding.RepetitionPenalty", "penalty", 1.0),
     "no_repeat_ngram_size": ("decoding.NoRepeatNGram", "size", 0),
     "min_length": ("decoding.MinLength", "length", 0),
     "min_new_tokens": ("decoding.MinLength", "length", 0),
 }
-# As processors of ids, in transformers' order.
+# Processors of ids, in transformers' order.
 _OF_IDS: Mapping[str, str] = {
     "bad_words_ids": "decoding.ForbiddenWords",
     "forced_bos_token_id": "decoding.FirstIds",
@@ -56,10 +56,10 @@ _FILTERS: Mapping[str, tuple[str, str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """Parameters of `experiment.Decoding` and `decoding.Search`, and notes on the omitted ones.
+    """Parameters of `experiment.Decoding` and `decoding.Search`, and notes on omitted settings.
 
-    `controls` has those of `decoding.Controls` and of the classes that it names. `start_id` is what
-    a decoder reads first, where config.json does not say it.
+    `controls` has the parameters of `decoding.Controls` and the classes that it names. `start_id`
+    is a decoder's first input, if config.json lacks it.
     """
 
     decoding: Mapping[str, object] = dataclasses.field(default_factory=dict)
@@ -81,7 +81,7 @@ class Generation:
 
 
 def read_generation(folder: Folder, settings: Settings, end_id: int | None = None) -> Generation:
-    """Older folders have the settings in config.json. `end_id`: the vocabulary's."""
+    """Reads the settings, in older folders from config.json; end_id: the vocabulary's."""
     has_file = folder.has(GENERATION_CONFIG)
     if has_file:
         where = str(folder.path / GENERATION_CONFIG)
@@ -115,7 +115,7 @@ def read_generation(folder: Folder, settings: Settings, end_id: int | None = Non
 
 
 def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
-    """`max_length` counts the first id of an answer, and the prompt of a continuation."""
+    """`max_length` includes an answer's first id, and a continuation's prompt."""
     new_tokens = values.optional_integer("max_new_tokens")
     length = values.optional_integer("max_length")
     if is_answer:
@@ -123,7 +123,7 @@ def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
             new_tokens = max(length - 1, 1)
         if new_tokens is None:
             return {}
-        # The length of the prompt sets no limit.
+        # No limit by the prompt's length.
         unlimited = {"decode_length_multiplier": 0.0, "decode_length_constant": _NO_LIMIT}
         return {"decode_length": _limit(values, new_tokens), **unlimited}
     if new_tokens is not None:
@@ -132,14 +132,14 @@ def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
 
 
 def _ids_by_setting(values: Settings, *, is_answer: bool) -> dict[str, dict[str, object]]:
-    """Returns the parameters of those processors of ids that are set, by setting."""
+    """Returns the parameters of processors of ids, by setting."""
     ids = {name: end_ids(values.values, name) for name in _OF_IDS}
     if not is_answer:
-        # It is for prompts of one id there.
+        # There it applies to prompts of one id.
         ids["forced_bos_token_id"] = []
     parameters: dict[str, dict[str, object]] = {x: {"ids": y} for x, y in ids.items() if y}
     if ids["forced_bos_token_id"] and ids["begin_suppress_tokens"]:
-        # The id behind the forced one.
+        # The id after the forced id.
         parameters["begin_suppress_tokens"]["position"] = 1
     parameters.pop("bad_words_ids", None)
     listed = values.values.get("bad_words_ids")
@@ -155,7 +155,7 @@ def _ids_by_setting(values: Settings, *, is_answer: bool) -> dict[str, dict[str,
 def _controls(
     values: Settings, ids: Mapping[str, dict[str, object]], *, is_answer: bool, draws: bool
 ) -> dict[str, dict[str, object]]:
-    """Returns the parameters by class, those of `decoding.Controls` first."""
+    """Returns the parameters by class, `decoding.Controls` first."""
     controls: dict[str, object] = {}
     classes: dict[str, dict[str, object]] = {}
     tables = {"processors": _PROCESSORS, "filters": _FILTERS if draws else {}}
@@ -164,14 +164,14 @@ def _controls(
         for setting, (target, parameter, neutral) in table.items():
             read = values.number if isinstance(neutral, float) else values.non_negative
             value = read(setting, neutral)
-            # min_new_tokens, where it is set, replaces min_length.
+            # min_new_tokens replaces min_length.
             if value == neutral:
                 continue
             if target not in classes:
                 references.append(reference(f"@{target}()"))
             classes[target] = {parameter: value}
             if setting == "min_length" and is_answer:
-                # It counts the first id of an answer, and the prompt of a continuation.
+                # It includes an answer's first id, and a continuation's prompt.
                 classes[target] = {parameter: max(value - 1, 0)}
             elif setting == "min_length":
                 classes[target] = {parameter: value, "with_prompt": True}
@@ -186,7 +186,7 @@ def _controls(
 
 
 def _ends(values: Settings, end_id: int | None) -> dict[str, object]:
-    """Returns the parameters of `decoding.Controls` for ends of outputs."""
+    """Returns the parameters of `decoding.Controls` for ends."""
     ends = list(dict.fromkeys(end_ids(values.values)))
     further = [number for number in ends if number != end_id]
     parameters: dict[str, object] = {"end_ids": further} if further else {}
@@ -220,7 +220,7 @@ def _search(values: Settings, vocabulary_size: int) -> tuple[dict[str, object], 
             notes.append("do_sample with num_beams is not supported: beams without draws")
     elif draws:
         search["temperature"] = values.number("temperature", 1.0)
-        # transformers draws among 50 unless a configuration says otherwise.
+        # transformers' default is 50.
         top_k = values.non_negative("top_k", 50)
         search["top_k"] = 0 if top_k >= vocabulary_size else top_k
         search["top_p"] = values.number("top_p", 1.0)

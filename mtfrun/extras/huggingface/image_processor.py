@@ -11,17 +11,17 @@ from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.tables.folder import PREPROCESSOR_CONFIG, Folder
 from mtfrun.extras.huggingface.tables.settings import Settings
 
-# Where a folder has no such file: the size that most networks are made for, and the mean and
-# standard deviation of the photographs of ImageNet, as in transformers/image_utils.py.
+# Defaults without a file: the usual size, and ImageNet's mean and standard deviation, as in
+# transformers/image_utils.py.
 _SIZE = 224
 _MEAN, _STDDEV = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# Of the classes that have "crop_pct": larger images are not cropped.
+# Classes with "crop_pct" do not crop larger images.
 _LARGEST_CROPPED = 384
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageProcessor:
-    """The shorter side is scaled to `resize`, `size` cut out; `mean` is of pixels up to 255."""
+    """Scales the shorter side to `resize` and crops `size`; `mean` is for pixels up to 255."""
 
     size: int
     resize: int
@@ -33,7 +33,7 @@ class ImageProcessor:
     def write_gin(self, file: GinFile, directory: pathlib.Path) -> None:
         file.macro("IMAGE_SIZE", self.size)
         file.bind("data.ImageData", {"image_size": reference("%IMAGE_SIZE"), "resize": self.resize})
-        # Not by the macros of models/resnet.gin: files of data set these.
+        # Data files set the macros of models/resnet.gin.
         file.bind(
             "resnet.ImageInput",
             {"mean": self.mean, "stddev": self.stddev},
@@ -78,10 +78,7 @@ def _sizes(settings: Settings) -> tuple[int, int, list[str]]:
         if not 0 < fraction <= 1:
             raise settings.error("crop_pct", "must be above 0, and at most 1")
         return size, int(size / fraction), []
-    note = (
-        f"{settings.where} squeezes images into a square: here the shorter side is scaled, and "
-        "the centre cut out"
-    )
+    note = f"{settings.where} squeezes images into squares: here they are scaled and cropped"
     return size, size, [note]
 
 
@@ -108,6 +105,6 @@ def _per_channel(settings: Settings, name: str, channels: int, default: float) -
 
 
 def _divide(numbers: Sequence[float], scale: float) -> list[float] | float:
-    """Returns numbers / scale, without the digits of its rounding; one of one number."""
+    """Returns numbers / scale, rounded to ten digits."""
     quotients = [float(f"{number / scale:.10g}") for number in numbers]
     return quotients if len(quotients) > 1 else quotients[0]

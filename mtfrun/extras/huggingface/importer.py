@@ -19,12 +19,12 @@ from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import TensorTable
 
 _MODEL = "model/"
-# Fields that make transformers run Python code of the folder.
+# Settings that make transformers run code of the folder.
 _CODE = ("auto_map", "trust_remote_code", "custom_pipelines")
 
 
 def is_folder(path: pathlib.Path) -> bool:
-    """Returns whether a path looks like a folder of transformers, or a file that it could have."""
+    """Returns whether a path looks like a folder of transformers, or a file of it."""
     folder = Folder(path)
     if is_unreadable(path) or any(folder.has(name) for name in (CONFIG, SINGLE, INDEX)):
         return True
@@ -32,12 +32,12 @@ def is_folder(path: pathlib.Path) -> bool:
 
 
 def read_folder(path: pathlib.Path) -> Imported:
-    """The tensors of the folder are read when their values are asked for."""
+    """Reads a folder; tensors are read on demand."""
     if is_unreadable(path):
         raise unreadable_error(path)
     folder = Folder(path)
     if not folder.has(CONFIG):
-        _ = folder.shards  # says first which weights are not read
+        _ = folder.shards  # unreadable weights are the clearer error
     settings = Settings(folder.config, str(path / CONFIG), frozenset(folder.tensors))
     family = family_of(settings)
     copies = _copies(folder, family.ties(settings))
@@ -48,10 +48,15 @@ def read_folder(path: pathlib.Path) -> Imported:
     code = [name for name in _CODE if name in settings.values]
     if code:
         notes.append(f"{', '.join(code)} in {CONFIG}: no code of the folder is run")
-    # Its errors name the setting for which tensors are missing.
+    # First, since its errors name settings.
     _config(folder, settings, family, processors, path)
     table.check_names(settings.tensors, path)
-    _check_types(folder, table)
+    for name in (name for row in table.rows for name in row.names):
+        dtype = folder.tensors[name].dtype
+        if dtype not in FLOATS:
+            raise ConversionError(
+                f"{path}: {name} has type {dtype}: convert it to one of {', '.join(FLOATS)} first"
+            )
     origin = origin_of(folder, table, processors, copies)
     return Imported(
         lambda directory: _config(folder, settings, family, processors, directory),
@@ -93,16 +98,6 @@ def _values(
     }
     values = table.to_ours(lambda name: folder.tensors[name].read(), shapes, folder.path)
     return {f"{_MODEL}{path}": value.astype(np.float32) for path, value in values.items()}
-
-
-def _check_types(folder: Folder, table: TensorTable) -> None:
-    for name in (name for row in table.rows for name in row.names):
-        dtype = folder.tensors[name].dtype
-        if dtype not in FLOATS:
-            raise ConversionError(
-                f"{folder.path}: {name} has type {dtype}: only {', '.join(FLOATS)} are supported; "
-                "quantised weights must be converted to one of these first"
-            )
 
 
 def _copies(folder: Folder, ties: Mapping[str, str]) -> dict[str, str]:

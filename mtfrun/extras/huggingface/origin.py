@@ -1,6 +1,6 @@
 """The origin of a run directory that was imported from a Hugging Face folder.
 
-A run directory may be untrusted: `read_origin` reads only regular files that an import writes, and
+A run directory is untrusted: `read_origin` reads only regular files that an import writes, and
 checks every entry of the record.
 """
 
@@ -35,7 +35,7 @@ from mtfrun.rundir.copied_files import (
 FORMAT = "huggingface"
 """The format in import.json."""
 
-# Maximum size in bytes of the tensors that the model does not use.
+# Maximum bytes of unused tensors.
 _LARGEST_KEPT = 1 << 30
 
 
@@ -43,10 +43,10 @@ _LARGEST_KEPT = 1 << 30
 class Origin:
     """The folder that a run was imported from.
 
-    `shards` has the types of its tensors by file and name, in order; `copies` names of tensors and
-    of the tensors that they equal; `files` contents such as config.json; `kept` tensors that the
-    model does not use. With `keeps_files` an export writes the same weights files, unless the user
-    sets their size. `configuration` is the import's gin file.
+    `shards` has the dtypes of its tensors by file and name; `copies` maps duplicate tensors to
+    their originals; `files` has contents such as config.json; `kept` has unused tensors. With
+    `keeps_files` an export writes the same weights files, unless the user sets their size.
+    `configuration` is the import's gin file.
     """
 
     shards: Mapping[str, Mapping[str, str]]
@@ -96,7 +96,7 @@ def origin_of(
 
 
 def read_origin(directory: pathlib.Path) -> Origin | None:
-    """Returns None if the run was not imported from a folder; ConversionError for damaged files."""
+    """Returns None for runs that were not imported; ConversionError for damaged files."""
     if not os.path.lexists(directory / ORIGIN_RECORD):
         return None
     record = Folder(directory, follows_links=False).json_of(ORIGIN_RECORD)
@@ -106,8 +106,7 @@ def read_origin(directory: pathlib.Path) -> Origin | None:
         _check_record(record)
     except InputError as error:
         raise ConversionError(
-            f"{directory / ORIGIN_RECORD} is damaged: {error}; import the model again, or remove "
-            "the file if the run is not yours"
+            f"{directory / ORIGIN_RECORD} is damaged: {error}; import the model again"
         ) from error
     folders = [directory / name for name in (ORIGIN_FOLDER, TOKENIZER_FOLDER)]
     for path in folders:

@@ -1,7 +1,7 @@
-"""LoRA in the folders of PEFT: adapter_config.json and adapter_model.safetensors.
+"""LoRA in PEFT's folders: adapter_config.json and adapter_model.safetensors.
 
-https://huggingface.co/docs/peft/developer_guides/checkpoint. For a module with y = W x it has
-lora_A {rank, inputs} and lora_B {outputs, rank}, and adds lora_alpha / r * B A x.
+https://huggingface.co/docs/peft/developer_guides/checkpoint. A module y = W x has lora_A {rank,
+inputs} and lora_B {outputs, rank}, which add lora_alpha / r * B A x.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
 
 _REGISTRATION = "from __gin__ import dynamic_registration"
 _NAME = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-# Settings that change what a model computes, with the only value that LoRA here has.
+# Settings that change the computation, with their supported value.
 _REQUIRED: Mapping[str, object] = {
     "peft_type": "LORA",
     "bias": "none",
@@ -55,7 +55,7 @@ _UNSUPPORTED = (
 
 @dataclasses.dataclass(frozen=True)
 class _Factors:
-    """a: {rank, inputs}; b: {outputs, rank}, of a module or of a part of its outputs."""
+    """a: {rank, inputs}; b: {outputs, rank}, for a module or a part of its outputs."""
 
     a: np.ndarray
     b: np.ndarray
@@ -66,7 +66,7 @@ class _Factors:
         return int(self.a.shape[0])
 
     def without_zeros(self) -> _Factors:
-        """Leaves out ranks without an output, such as of the other parts of a module."""
+        """Drops ranks that do not affect the outputs, such as other parts'."""
         is_used = np.any(self.b, axis=0).reshape(self.rank)
         is_used[0] |= not is_used.any()
         return _Factors(self.a[is_used], self.b[:, is_used], self.scale)
@@ -74,16 +74,16 @@ class _Factors:
 
 @dataclasses.dataclass(frozen=True)
 class _Module:
-    """A module of transformers that is a matrix, or several of ours side by side.
+    """A matrix of transformers, possibly fused from several of ours.
 
-    `outputs` is the number of outputs of each part, without the padding of a vocabulary.
+    `outputs` is the number of outputs of each part, without vocabulary padding.
     """
 
     paths: Sequence[str]
     outputs: int
 
     def join(self, parts: Mapping[str, _Factors]) -> _Factors:
-        """Returns the factors of all parts as one; parts may be missing."""
+        """Fuses the factors of parts, some of which may be missing."""
         present = {i: parts[path] for i, path in enumerate(self.paths) if path in parts}
         first, *others = present.values()
         is_shared = all(x.scale == first.scale and np.array_equal(x.a, first.a) for x in others)
@@ -98,7 +98,7 @@ class _Module:
         return _Factors(a, b.reshape(-1, rank), first.scale)
 
     def split(self, factors: _Factors) -> dict[str, _Factors]:
-        """Returns the factors of every part with outputs that are not zero."""
+        """Returns the factors of every part with nonzero outputs."""
         if len(self.paths) == 1:
             return {self.paths[0]: factors}
         sides = zip(self.paths, np.split(factors.b, len(self.paths)), strict=True)
@@ -110,8 +110,8 @@ class _Module:
 def export_peft(directory: pathlib.Path, model: Model, origin: Origin) -> None:
     """Writes the LoRA of a restored model into an empty directory.
 
-    Parts of one module, such as GPT-2's queries, keys and values, become one LoRA with the ranks
-    of all of them. ConversionError for other adapters, and for kernels that are no module there.
+    Fused parts, such as GPT-2's queries, keys and values, become one LoRA with all their ranks.
+    ConversionError for other adapters, and for kernels that are not modules of transformers.
     """
     adapters = model.adapters
     lora = [adapter for adapter in adapters if isinstance(adapter, layers.LoRA)]
@@ -146,7 +146,7 @@ def _config(
     rank = collections.Counter(x.rank for x in joined.values()).most_common(1)[0][0]
     alpha = next(x.scale * x.rank for x in joined.values() if x.rank == rank)
     others = {name: x for name, x in joined.items() if (x.rank, x.scale * x.rank) != (rank, alpha)}
-    # The last parts of names, where these are adapted everywhere.
+    # The last parts of names suffice if all such modules are adapted.
     last = {name.rpartition(".")[2] for name in joined}
     is_everywhere = all(m in joined for m in modules if m.rpartition(".")[2] in last)
     model = json.loads(origin.files["config.json"])
@@ -168,12 +168,11 @@ def _config(
 
 
 def is_peft(path: pathlib.Path) -> bool:
-    """Returns whether a path is a folder of PEFT."""
     return Folder(path).has(CONFIG)
 
 
 def read_peft(path: pathlib.Path, base: RunDirectory) -> Imported:
-    """Returns a LoRA for the model of a run. ConversionError if it is another model's."""
+    """Reads a LoRA for the model of a run; ConversionError if it does not fit."""
     folder = Folder(path)
     settings = Settings(folder.json_of(CONFIG), str(path / CONFIG))
     for name, allowed in _REQUIRED.items():
@@ -225,7 +224,7 @@ def _read_factors(folder: Folder, settings: Settings) -> dict[str, _Factors]:
 
 
 def _of_module(settings: Settings, name: str, module: str, default: float) -> float:
-    """Returns the entry of a pattern that names a module, or the last parts of its name."""
+    """Returns the entry of a pattern that names a module, or the end of its name."""
     patterns = settings.values.get(name) or {}
     if not isinstance(patterns, Mapping):
         raise settings.error(name, "must be numbers by the names of modules")
@@ -239,7 +238,7 @@ def _of_module(settings: Settings, name: str, module: str, default: float) -> fl
 
 
 def _modules(origin: Origin, model: Model) -> dict[str, _Module]:
-    """Returns the modules with kernels, by the names of transformers."""
+    """Returns the modules with kernels by transformers' names."""
     settings, family, table = model_of_origin(origin)
     variables = model.named_variables()
     modules = {}
@@ -275,7 +274,7 @@ def _check_sizes(what: str, factors: _Factors, module: _Module, model: Model) ->
 def _adapters(
     parts: Mapping[str, _Factors], model: Model, dropout_rate: float
 ) -> tuple[tuple[layers.LoRA, ...], dict[str, np.ndarray]]:
-    """Returns a LoRA for every rank and scale, and the values by path."""
+    """Returns a LoRA per rank and scale, and the values by path."""
     variables = model.named_variables()
     values = {}
     groups: dict[tuple[int, float], list[str]] = {}
@@ -297,7 +296,7 @@ def _adapters(
 
 
 def _expression(paths: Sequence[str], kernels: Sequence[str]) -> str:
-    """Returns an expression that finds these paths, of all blocks together where it can be."""
+    """Returns an expression that matches these paths, for all blocks at once if possible."""
     expressions = []
     for path in paths:
         in_all_blocks = re.sub(r"/\d+/", r"/\\d+/", re.escape(path))
@@ -307,7 +306,7 @@ def _expression(paths: Sequence[str], kernels: Sequence[str]) -> str:
 
 
 def _gin(adapters: Sequence[layers.LoRA], base: RunDirectory, path: pathlib.Path) -> str:
-    """Returns the configuration of the base with the adapters behind it."""
+    """Returns the base's configuration, followed by the adapters."""
     file = GinFile([f"LoRA of PEFT, imported from {path}."])
     file.macro("INIT_CHECKPOINT", base.path)
     scopes = [f"part_{i}/" for i in range(len(adapters))] if len(adapters) > 1 else [""]
@@ -315,8 +314,8 @@ def _gin(adapters: Sequence[layers.LoRA], base: RunDirectory, path: pathlib.Path
     file.bind("experiment.Training", {"adapters": listed})
     for scope, adapter in zip(scopes, adapters, strict=True):
         file.bind(f"{scope}layers.LoRA", dataclasses.asdict(adapter))
-    # Which a file says once, before any other import.
+    # Must come once, before any other import.
     added = file.text().replace(f"{_REGISTRATION}\n", "")
-    of_base = base.read_config().rstrip()
-    first = "" if _REGISTRATION in of_base else f"{_REGISTRATION}\n"
-    return f"{first}{of_base}\n\n{added}"
+    base_text = base.read_config().rstrip()
+    first = "" if _REGISTRATION in base_text else f"{_REGISTRATION}\n"
+    return f"{first}{base_text}\n\n{added}"

@@ -64,14 +64,13 @@ def tokenizer_files(
     *,
     ends_texts: bool,  # noqa: ARG001 - registered functions use it
 ) -> dict[str, bytes]:
-    """Returns the files, by name, with which transformers produces the ids of a vocabulary.
+    """Returns the tokenizer files with which transformers produces the ids of a vocabulary.
 
-    A custom class needs a registered function. With `ends_texts`, as for encoders, texts end with
+    Custom classes need a registered function. With `ends_texts`, as for encoders, texts end with
     the end id. Raises ConversionError if transformers cannot express it.
     """
     raise ConversionError(
-        f"transformers has no tokenizer like {type(vocabulary).__name__}: export the configuration "
-        "and the weights alone with --weights_only"
+        f"transformers has no tokenizer like {type(vocabulary).__name__}: export --weights_only"
     )
 
 
@@ -112,7 +111,7 @@ def _(vocabulary: ByteVocabulary, *, ends_texts: bool) -> dict[str, bytes]:
             "clean_up_tokenization_spaces": False,
         }
         return {TOKENIZER_CONFIG: _json(config), SPECIAL_TOKENS_MAP: _json(special)}
-    # The ByT5 tokenizer of transformers appends the end id to every prompt.
+    # transformers' ByT5 tokenizer would append the end id to prompts.
     vocab = {name: number for number, name in tokens.items()}
     first = int(vocabulary.encode(b"\0")[0])
     vocab |= {character: first + byte for character, byte in BYTE_LEVEL.items()}
@@ -169,7 +168,7 @@ def _files(
 def _special(
     vocabulary: Vocabulary, tokens: Mapping[int, str], *, has_unknown: bool
 ) -> dict[str, str]:
-    """`has_unknown` is False if the unknown token is a piece of text or decodes to another text."""
+    """has_unknown: whether the unknown token is neither text nor decoded to other text."""
     numbers = {
         "eos_token": [vocabulary.end_id],
         "pad_token": [vocabulary.pad_id],

@@ -69,7 +69,7 @@ def test_factors_of_mup_that_transformers_lacks_are_refused_in_one_line(
         file.write("\nBASE_SIZES = {'d_kv': 2}\n")
     flags = [f"--model_dir={run_copy}", f"--to={tmp_path}/target", "--format=huggingface"]
     line = error_line(mtfrun_here("export", *flags))
-    assert "base_sizes: d_kv is not of its base size" in line and "--format=safetensors" in line
+    assert "base_sizes: d_kv differs from its base size" in line and "--format=safetensors" in line
     assert not (tmp_path / "target").exists()
 
 

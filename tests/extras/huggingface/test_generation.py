@@ -279,4 +279,4 @@ def test_a_language_that_the_tokenizer_lacks_is_refused(tmp_path: pathlib.Path) 
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     flags = [f"--from={tmp_path / 'folder'}", f"--model_dir={tmp_path / 'run'}"]
     line = error_line(mtfrun_here("import", *flags))
-    assert "has no token 'xx', the language of inputs" in line
+    assert "has no language token 'xx'" in line

@@ -136,7 +136,7 @@ def _only(name: str) -> Change:
 CASES: dict[str, tuple[Change, str]] = {
     "other sizes than the tensors": (_config(num_channels=1), "which do not fit config.json"),
     "more layers than tensors": (_config(depths=[1, 1, 10**9, 1]), "are more than the"),
-    "fewer layers": (_config(depths=[1, 1, 1, 1]), "for which config.json has no place"),
+    "fewer layers": (_config(depths=[1, 1, 1, 1]), "unknown to config.json"),
     "an impossible size": (_config(num_channels=2**60), "num_channels=1152921504606846976"),
     "a size that is no number": (_config(embedding_size=float("nan")), "NaN is no number"),
     "an unknown model": (_config(model_type="resnetx"), "did you mean 'resnet'"),
@@ -145,7 +145,7 @@ CASES: dict[str, tuple[Change, str]] = {
         _config(quantization_config={"quant_method": "gptq", "bits": 4}),
         "'gptq', 'bits': 4} is not supported: import the folder of the model before it was quant",
     ),
-    "quantised weights": (_header(_quantised), "has type I8: only F32, BF16, F16"),
+    "quantised weights": (_header(_quantised), "has type I8: convert it to one of F32, BF16, F16"),
     "no configuration": (lambda folder: (folder / "config.json").unlink(), "config.json: No such"),
     "a configuration that is no JSON": (_file("config.json", "{'a': 1}"), "is not JSON: "),
     "deep JSON": (_file("config.json", '{"a":' * 100_000), "is not JSON: its values are too deep"),
@@ -179,7 +179,7 @@ CASES: dict[str, tuple[Change, str]] = {
     "an index without files": (_index({}), "has no weight_map"),
     "a file that is missing": (_index({"a": "b.safetensors"}), "b.safetensors: No such file"),
     "a tensor that is missing": (_index({"a": WEIGHTS}), "says that a is in model.safetensors"),
-    "a tensor too many": (_extra_tensor, "has more, for which config.json has no place"),
+    "a tensor too many": (_extra_tensor, "has more, unknown to config.json"),
     "a tensor in two files": (_two_files_with_one_name, " have "),
     "a truncated file": (
         lambda folder: os.truncate(folder / WEIGHTS, 20_000),

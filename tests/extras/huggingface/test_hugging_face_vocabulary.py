@@ -148,7 +148,7 @@ def test_a_file_whose_id_0_is_text_is_refused(tmp_path: pathlib.Path) -> None:
     gpt2 = tokenizer(BYTE_LEVEL, special=[])
     gpt2.add_special_tokens(["<|endoftext|>"])
     gpt2.save(file)
-    with pytest.raises(DataError, match=r'gpt2.json: models take id 0 .* the piece of text "!"'):
+    with pytest.raises(DataError, match=r'gpt2.json: id 0, the padding, is the piece of text "!"'):
         HuggingFaceVocabulary(file)
 
 

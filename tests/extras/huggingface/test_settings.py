@@ -318,15 +318,15 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
         ({**LLAMA, "quantization_config": {}}, "quantization_config=.* is not supported"),
         (
             {**LLAMA, "architectures": ["LlamaForTokenClassification"]},
-            "LlamaForCausalLM; import the model that this head was put on",
+            "LlamaForCausalLM; import the model without this head",
         ),
-        ({**LLAMA, "is_causal": False}, "is_causal=False is not supported: for vectors of texts"),
-        ({**LLAMA, "use_bidirectional_attention": True}, "for vectors of texts import an encoder"),
+        ({**LLAMA, "is_causal": False}, "is_causal=False is not supported: for text embeddings"),
+        ({**LLAMA, "use_bidirectional_attention": True}, "for text embeddings import an encoder"),
         ({**LLAMA, "model_type": "lama"}, "is not supported, did you mean 'llama'"),
         ({**LLAMA, "model_type": "llama4"}, "is not supported: docs/extras/huggingface.md has"),
         (
             {**LLAMA, "model_type": "gemma3", "text_config": {"model_type": "gemma3_text"}},
-            "reads more than texts, which is not supported: save its model of texts, gemma3_text",
+            "reads more than texts, which is not supported: save its text model, gemma3_text",
         ),
     ],
 )
@@ -365,7 +365,7 @@ def test_a_softmax_of_its_own_is_neither_tied_nor_scaled(
 
 def test_a_note_says_that_no_token_is_dropped() -> None:
     notes = read_folder(hugging_face_folders() / "switch").notes
-    assert any("transformers drops the further tokens of a row" in note for note in notes)
+    assert any("transformers drops the further tokens of an expert" in note for note in notes)
 
 
 @pytest.mark.parametrize(

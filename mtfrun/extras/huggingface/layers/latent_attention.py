@@ -1,4 +1,4 @@
-"""Multi-head latent attention, whose keys and values come from a small vector, and its sublayer."""
+"""Multi-head latent attention, with keys and values from a small latent vector."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class LatentHeads:
     """The sizes of latent attention, with the symbols of the paper.
 
     Attributes:
-      num_heads: the heads of queries, keys and values, n_h.
-      d_latent: the size of the vector that keys and values are computed from, d_c.
-      d_query_latent: the size of the one that queries are computed from, d'_c; None where they are
-        computed from the layer's input.
-      d_kv: how many entries of a query or a key do not rotate, d_h.
-      d_rotary: how many rotate, d_h^R; a key has the same ones in all heads.
+      num_heads: the number of heads, n_h.
+      d_latent: the size of the latent vector of keys and values, d_c.
+      d_query_latent: the size of the latent vector of queries, d'_c; None to project queries from
+        the layer's input.
+      d_kv: the number of unrotated entries of queries and keys, d_h.
+      d_rotary: the number of rotated entries, d_h^R, which all heads of a key share.
       d_v: the size of a value.
-      logits_scale: the factor of logits; None for (d_kv + d_rotary) ** -0.5.
-      use_bias: the maps from the layer's input to latent vectors, and to its output, have biases.
-      norm: a class, called as `norm(mesh, dim, dtypes)`, of both latent vectors.
+      logits_scale: the factor of logits, by default (d_kv + d_rotary) ** -0.5.
+      use_bias: whether the maps to latent vectors and to the output have biases.
+      norm: the class of the latent vectors' norms, called as `norm(mesh, dim, dtypes)`.
     """
 
     num_heads: int = 8
@@ -68,12 +68,11 @@ class LatentHeads:
 class LatentAttention(mtf.Module):
     """Multi-head latent attention; DeepSeek-AI 2024, arXiv:2405.04434, section 2.1.
 
-    A position has a latent vector, of which the keys and values of all heads are linear maps, and a
-    rotated key for all heads. The cache has these d_latent + d_rotary numbers of a position. In
-    steps of decoding the map to keys is applied to the queries, and the map to values to the mixed
-    latent vectors, so that keys and values of the cache are never computed (section 2.1.2).
-
-    Where the length is split over devices, each gathers the latent vectors of all positions.
+    Keys and values of all heads are linear maps of a position's latent vector; keys also have a
+    rotated part that all heads share. The cache has these d_latent + d_rotary values per position.
+    Decoding steps apply the key map to queries, and the value map to mixed latent vectors, and
+    never compute keys and values of the cache (section 2.1.2). Where the length is split over
+    devices, each gathers the latent vectors of all positions.
     """
 
     def __init__(
@@ -87,21 +86,20 @@ class LatentAttention(mtf.Module):
         dropout_rate: float = 0.0,
         block_length: int | None = None,
     ) -> None:
-        """Makes the specs of query {d_model or query_latent, heads, d_kv}, of key and value.
+        """Initialises query {d_model or query_latent, heads, d_kv}, key {latent, heads, d_kv}, ...
 
-        The latter are {latent, heads, d_kv} and {latent, heads, d_v}. Of the d_kv entries of a
-        query the first ones rotate, and so do those of `memory`'s outputs.
+        The rotated entries of queries, and of `memory`'s outputs, come first.
 
         Args:
           rotary: the frequencies.
-          dropout_rate: the share of attention weights that training drops.
+          dropout_rate: the dropout rate of attention weights.
           block_length: see `MultiHeadAttention`.
         """
         super().__init__()
         check_range("block_length", block_length, COUNT, optional=True)
         self._mesh, self._dtypes, self._block_length = mesh, dtypes, block_length
         self._heads, self._sizes = mtf.Dimension("heads", heads.num_heads), heads
-        # Dimensions of one name have another size where entries with positions are there too.
+        # The same names have other sizes with rotated entries included.
         self._latent = mtf.Dimension("latent", heads.d_latent)
         self._with_key = mtf.Dimension("latent", heads.d_rotary + heads.d_latent)
         self._still = mtf.Dimension("d_kv", heads.d_kv)
@@ -135,7 +133,7 @@ class LatentAttention(mtf.Module):
     def over_sequences(
         self, x: mtf.Tensor, memory: mtf.Tensor, bias: AttentionBias, call: Call
     ) -> mtf.Tensor:
-        """Returns the attention of every vector of x to whole sequences, in the shape of x.
+        """Returns the attention of x to whole sequences, in the shape of x.
 
         x: {batch..., length, d_model}; memory: the same, or with `memory_length`.
         """
@@ -143,10 +141,10 @@ class LatentAttention(mtf.Module):
         length = query.shape.dims[-2]
         if self._block_length is not None and self._mesh.num_splits(length) > 1:
             raise mtf.LayoutError(
-                f"LatentSelfAttention.block_length={self._block_length}: {length.name} is split "
-                "over devices, and then there are no blocks: drop one of the two"
+                f"LatentSelfAttention.block_length={self._block_length} is not supported when "
+                f"{length.name} is split over devices: drop one of the two"
             )
-        key, latent = (rename_length_to_memory_length(y) for y in self._of_memory(memory, None))
+        key, latent = (rename_length_to_memory_length(y) for y in self._split_memory(memory, None))
         memory_length = latent.shape.dims[-2]
         keys, values = (self._project(latent, kernel) for kernel in (self.key, self.value))
         key = mtf.rename_dimension(key, "latent", "d_kv")
@@ -176,14 +174,14 @@ class LatentAttention(mtf.Module):
         *,
         position: mtf.Tensor | None = None,
     ) -> mtf.Tensor:
-        """Returns the attention of x {batch..., d_model} to a cache; also of a block."""
+        """Returns the attention of x {batch..., d_model}, or of a block, to a cache."""
         dtype = self._dtypes.activation
         query = self._queries(x, position, call)
         turned, still = mtf.split(query, self._d_kv, [self._sizes.d_rotary, self._still.size])
         outer = (query.shape - self._d_kv).dims
-        of_latent = mtf.einsum([still, mtf.cast(self.key, dtype)], [*outer, self._latent])
+        projected = mtf.einsum([still, mtf.cast(self.key, dtype)], [*outer, self._latent])
         turned = mtf.rename_dimension(turned, "d_kv", "latent")
-        query = mtf.concat([turned, of_latent], "latent")
+        query = mtf.concat([turned, projected], "latent")
         mixed = mix_values(
             attention_logits(query, memory, memory_length=memory_length, d_kv=self._with_key),
             memory,
@@ -197,16 +195,12 @@ class LatentAttention(mtf.Module):
         return self.output(values, call)
 
     def keys_and_values(self, memory: mtf.Tensor, position: mtf.Tensor | None = None) -> mtf.Tensor:
-        """Returns the cache of {batch..., memory_length, d_model}, or the entries of a position.
-
-        {..., latent}: the rotated key, and the latent vector.
-        """
-        return mtf.concat(self._of_memory(memory, position), "latent")
+        """Returns the cache {..., latent}, or a position's entries: rotated key, latent vector."""
+        return mtf.concat(self._split_memory(memory, position), "latent")
 
     def empty_cache(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension
     ) -> mtf.Tensor:
-        """Returns zeros for the positions to come."""
         shape = [*batch, memory_length, self._with_key]
         return mtf.zeros(self._mesh, shape, self._dtypes.activation)
 
@@ -219,8 +213,10 @@ class LatentAttention(mtf.Module):
         scale = self._sizes.logits_scale or (self._d_kv.size / growth) ** -0.5
         return query * (scale / growth)
 
-    def _of_memory(self, memory: mtf.Tensor, position: mtf.Tensor | None) -> Sequence[mtf.Tensor]:
-        """Returns the rotated key and the latent vector of every position, {..., latent}."""
+    def _split_memory(
+        self, memory: mtf.Tensor, position: mtf.Tensor | None
+    ) -> Sequence[mtf.Tensor]:
+        """Returns rotated keys and latent vectors, {..., latent}."""
         call = Call()
         sizes = [self._sizes.d_rotary, self._latent.size]
         key, latent = mtf.split(self.memory(memory, call), self._with_key, sizes)
@@ -232,7 +228,7 @@ class LatentAttention(mtf.Module):
         return rotate(x, position, dim, self.rotary)
 
     def _project(self, x: mtf.Tensor, kernel: mtf.Variable) -> mtf.Tensor:
-        """Returns {batch..., heads, length, size}: nothing to transpose."""
+        """Returns {batch..., heads, length, size}, without a transpose."""
         reduced, heads, size = kernel.shape
         inner = [*heads_before_positions(x.shape - reduced, [heads]), size]
         weights = mtf.cast(kernel, self._dtypes.activation)

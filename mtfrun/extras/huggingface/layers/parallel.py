@@ -1,4 +1,4 @@
-"""Sublayers side by side: attention and a feed-forward layer of one input."""
+"""Parallel sublayers: attention and a feed-forward layer of one input."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Parallel(Sublayer):
     x + attention(norm(x)) + feed_forward(norm(x)).
 
     Args:
-      layers: classes, called as `sublayer_class(mesh, d_model, dtypes)`.
-      transforms: around each of them, as `StackTransforms.layer`: [LayerNorm, CallLayer] gives
-        each a norm of its own, as in GPT-NeoX (Black et al. 2022, arXiv:2204.06745).
+      layers: the sublayers' classes, called as `sublayer_class(mesh, d_model, dtypes)`.
+      transforms: the transforms of each sublayer, as `StackTransforms.layer`: [LayerNorm,
+        CallLayer] for separate norms, as in GPT-NeoX (Black et al. 2022, arXiv:2204.06745).
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Parallel(Sublayer):
         }
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        return _sum([layer(x, call) for layer in self.layers.values()])
+        return functools.reduce(mtf.add, [layer(x, call) for layer in self.layers.values()])
 
     def tie_to(self, first: Self) -> None:
         for name, layer in self.layers.items():
@@ -82,9 +82,5 @@ class Parallel(Sublayer):
         call: SequenceCall,
     ) -> tuple[mtf.Tensor, Any]:
         results = {name: run(layer, x, state[name], call) for name, layer in self.layers.items()}
-        outputs = [output for output, _ in results.values()]
-        return _sum(outputs), {name: next_state for name, (_, next_state) in results.items()}
-
-
-def _sum(outputs: Sequence[mtf.Tensor]) -> mtf.Tensor:
-    return functools.reduce(mtf.add, outputs)
+        output = functools.reduce(mtf.add, [y for y, _ in results.values()])
+        return output, {name: next_state for name, (_, next_state) in results.items()}

@@ -1,4 +1,4 @@
-"""Self-attention to the nearest positions, and to sums over blocks of positions."""
+"""Transient global attention: to nearby positions, and to sums over blocks of positions."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class BlockSums:
     """The sums over blocks of positions that `TransientGlobalAttention` attends to.
 
     Attributes:
-      size: how many positions of a document are a block. Positions after its last whole block
-        belong to that; a document without a whole block has no sum.
-      norm: a class, called as `norm(mesh, d_model, dtypes)`, of the sums.
-      relative_bias: a class, called as `relative_bias(mesh, dtypes)`, for logits by the distance in
-        blocks, which all layers of a stack share; None for none.
+      size: the number of positions in a block. The last block of a document includes its remaining
+        positions; documents shorter than a block have no sum.
+      norm: the class of the sums' norm, called as `norm(mesh, d_model, dtypes)`.
+      relative_bias: the class of a bias by distance in blocks, which all layers of a stack share,
+        called as `relative_bias(mesh, dtypes)`; or None.
     """
 
     size: int = 16
@@ -49,13 +49,12 @@ class BlockSums:
 class TransientGlobalAttention(LocalSelfAttention):
     """Self-attention of encoders to positions less than `window` away, and to sums over blocks.
 
-    Guo et al. 2022, arXiv:2112.07916, section 3.1.2. The sums, normalised, have keys and values by
-    the maps of the positions, and every position sees those of its document. For length positions
-    there are length * (2 * window - 1) + length * length / blocks.size logits, in blocks, of which
-    few are stored.
+    Guo et al. 2022, arXiv:2112.07916, section 3.1.2. Normalised sums share the projections of
+    positions, which attend to the sums of their document. There are length * (2 * window - 1) +
+    length * length / blocks.size logits, few of which are stored at once.
 
     Args:
-      window: how many positions are seen to each side, the query's included.
+      window: the number of visible positions on each side, with the query's.
     """
 
     def __init__(
@@ -132,14 +131,13 @@ def blocks_of_documents(
 ) -> tuple[mtf.Tensor, mtf.Tensor]:
     """Returns the block of every position, {..., length}, and the document of every block.
 
-    documents: {..., length} int32, the same for consecutive positions, 0 for padding. A document's
-    blocks have `size` positions, from its first one; its last block has the remaining ones as well.
-    {..., blocks} is -1 where a row has fewer; a position without a block has -1.
+    documents: {..., length} int32, 0 for padding. A document's blocks have `size` positions, and
+    the last also the remaining. Missing blocks, and positions without a block, are -1.
     """
     positions = mtf.range(documents.mesh, length)
     is_last = mtf.equal((positions - _starts(documents, length)) % size, size - 1)
     is_last = mtf.logical_and(is_last, mtf.greater(documents, 0))
-    # How many blocks end before a position: the index of the block that it would be in.
+    # The number of blocks that end before a position.
     number = mtf.cumsum(mtf.to_int32(is_last), length, exclusive=True)
     ends = mtf.one_hot(mtf.where(is_last, number, -1), blocks, dtype=tf.int32)
     document_of_block = mtf.reduce_max(ends * (documents + 1), reduced_dim=length) - 1
@@ -154,7 +152,7 @@ def blocks_of_documents(
 
 
 def _starts(documents: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
-    """Returns the first position of every position's document: a running maximum, by doubling."""
+    """Returns the start of every position's document, by a running maximum in log steps."""
     begins = mtf.not_equal(documents, mtf.shift(documents, 1, length, wrap=False))
     starts = mtf.where(begins, mtf.range(documents.mesh, length), 0, output_shape=documents.shape)
     distance = 1
@@ -165,7 +163,4 @@ def _starts(documents: mtf.Tensor, length: mtf.Dimension) -> mtf.Tensor:
 
 
 def _refuse_decoder() -> NoReturn:
-    raise InputError(
-        "TransientGlobalAttention sums over later positions as well, and is for encoders: take "
-        "LocalSelfAttention in a decoder"
-    )
+    raise InputError("TransientGlobalAttention is for encoders: use LocalSelfAttention in decoders")

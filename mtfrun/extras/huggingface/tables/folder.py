@@ -1,4 +1,4 @@
-"""A folder of Hugging Face, read without running any of its code."""
+"""Folders of Hugging Face, read without running their code."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 PREPROCESSOR_CONFIG = "preprocessor_config.json"
 
-# Files of configurations are of some kilobytes, tokenizers of some megabytes.
+# Configurations have kilobytes, tokenizers megabytes.
 _LARGEST_FILE = 500_000_000
 _LARGEST_JSON = 50_000_000
-# Of programs that load weights by running the code in a file, and of llama.cpp.
+# Weights that run code when loaded, and llama.cpp's.
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _LLAMA_CPP = (".gguf", ".ggml")
 
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """`follows_links`: to files in the folder or in huggingface_hub's cache."""
+    """`follows_links`: whether to follow links within the folder and huggingface_hub's cache."""
 
     path: pathlib.Path
     follows_links: bool = True
@@ -49,7 +49,7 @@ class Folder:
         return is_regular(self.path / name)
 
     def bytes_of(self, name: str) -> bytes:
-        """Raises ConversionError if the file cannot be read, or is too large."""
+        """Raises ConversionError for unreadable or too large files."""
         return self._read(name, _LARGEST_FILE)
 
     def text_of(self, name: str) -> str:
@@ -77,7 +77,7 @@ class Folder:
 
     @functools.cached_property
     def shards(self) -> Mapping[str, Mapping[str, StoredTensor]]:
-        """The tensors of every file of weights, by file name and name; nothing is read."""
+        """The unread tensors by file and name."""
         return {name: header.tensors for name, header in self._headers.items()}
 
     @functools.cached_property
@@ -92,7 +92,7 @@ class Folder:
 
     @functools.cached_property
     def metadata(self) -> Mapping[str, str]:
-        """The texts in the header of the first file of weights."""
+        """The texts in the first weights file's header."""
         return next(iter(self._headers.values())).metadata
 
     @functools.cached_property
@@ -161,13 +161,12 @@ class Folder:
             places.append(folder.parents[1] / "blobs")
         if not any(target.is_relative_to(place) for place in places):
             raise ConversionError(
-                f"{self.path / name} is a link to {target}, outside of the folder: copy the file "
-                "into it"
+                f"{self.path / name} is a link to {target}, out of the folder: copy it there"
             )
 
 
 def is_unreadable(path: pathlib.Path) -> bool:
-    """Returns whether a file has the name of weights in a form that is not read."""
+    """Returns whether a file is named as weights in an unsupported format."""
     return path.name.endswith(_PICKLES + _LLAMA_CPP)
 
 
@@ -178,5 +177,5 @@ def unreadable_error(path: pathlib.Path) -> ConversionError:
         )
     return ConversionError(
         f"{path} is a pickle file, which can run any code when it is read: convert it to "
-        "safetensors first, with from_pretrained and save_pretrained of transformers"
+        "safetensors with from_pretrained and save_pretrained of transformers"
     )

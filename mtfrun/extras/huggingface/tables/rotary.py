@@ -1,4 +1,4 @@
-"""Rotary positions of a configuration: their base, how much of a head rotates, their scaling."""
+"""Rotary positions of a configuration: base, rotated share of a head, scaling."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _SCALINGS = {
 
 @dataclasses.dataclass(frozen=True)
 class Rotary:
-    """The settings of a model, and of its rotary positions, which are called `name`.
+    """The settings of a model, and `parameters` of its rotary positions under `name`.
 
-    Version 5 of transformers has "rope_parameters", version 4 "rope_scaling", with the base and the
-    share of a head among the settings of the model.
+    transformers 5 has "rope_parameters"; version 4 has "rope_scaling", with the base and the share
+    of a head among the model's settings.
     """
 
     settings: Settings
@@ -38,7 +38,7 @@ class Rotary:
 
     @classmethod
     def of(cls, settings: Settings, layer_type: str | None = None) -> Rotary:
-        """Reads the positions of all layers, or of a type of layers, such as "full_attention"."""
+        """Reads the positions of all layers, or of a type such as "full_attention"."""
         name = "rope_parameters" if settings.values.get("rope_parameters") else "rope_scaling"
         values = settings.values.get(name)
         if layer_type is not None and name == "rope_parameters" and isinstance(values, Mapping):
@@ -50,30 +50,30 @@ class Rotary:
         return cls(settings, Settings(values, f"{settings.where}: {name}"), name)
 
     def base(self, name: str, default: float) -> float:
-        """`name` is the model's setting of version 4."""
+        """`name`: the model's setting in version 4."""
         if self.parameters.values.get("rope_theta") is not None:
             return self.parameters.number("rope_theta")
         return self.settings.number(name, default)
 
     def rotated(self, head_size: int, name: str, default: float) -> int | None:
-        """Returns how many entries of a head rotate, None for all; `name` as in `base`."""
+        """Returns the number of rotated entries of a head, None for all; `name` as in `base`."""
         share = self.settings.number(name, default)
         share = self.parameters.number("partial_rotary_factor", share)
         number = int(head_size * share)
         if not 1 <= number <= head_size or number % 2:
             raise self.settings.error(
-                name, f"must be a share of {head_size}, the size of a head, that is even"
+                name, f"must be an even share of {head_size}, the size of a head"
             )
         return None if number == head_size else number
 
     def require_whole_heads(self) -> None:
-        """Refuses a share of a head, in models that transformers rotates as a whole."""
+        """Refuses a share of a head, for models that rotate whole heads in transformers."""
         self.parameters.require("partial_rotary_factor", None, 1, 1.0)
         if self._kind() == "default":
             self.settings.require("partial_rotary_factor", None, 1, 1.0)
 
     def write_scaling(self, file: GinFile, scope: str = "") -> None:
-        """Adds changes of the frequencies, if there are any, in a scope of gin: "local/"."""
+        """Adds the scaling of frequencies, if any, in a gin scope such as "local/"."""
         kind = self._kind()
         if kind not in _SCALINGS:
             known = ", ".join(_SCALINGS)
@@ -85,7 +85,7 @@ class Rotary:
             file.bind(f"{scope}{cls}", self._scaling(kind))
 
     def logits_factor(self) -> float:
-        """Returns the further factor of logits in DeepSeek's models, the square of a magnitude."""
+        """Returns DeepSeek's extra factor of logits, a squared magnitude."""
         if self._kind() == "default" or not self.parameters.values.get("mscale_all_dim"):
             return 1.0
         share = self.parameters.number("mscale_all_dim")
@@ -123,12 +123,12 @@ class Rotary:
         arguments["whole_pairs"] = parameters.flag("truncate", default=True)
         names = ("mscale", "mscale_all_dim")
         if "attention_factor" not in arguments and all(map(parameters.values.get, names)):
-            share, of_all = (yarn_magnitude(factor, parameters.number(name)) for name in names)
-            arguments["attention_factor"] = share / of_all
+            scale, scale_all = (yarn_magnitude(factor, parameters.number(name)) for name in names)
+            arguments["attention_factor"] = scale / scale_all
         return arguments
 
     def _original_length(self) -> int:
-        """The model's setting goes first, as in transformers."""
+        """The model's setting takes precedence, as in transformers."""
         name, settings = "original_max_position_embeddings", self.settings
         if settings.values.get(name) is not None:
             return settings.integer(name)

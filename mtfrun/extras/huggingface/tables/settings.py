@@ -25,18 +25,18 @@ _ACTIVATIONS = {
     "tanh": "mtf.tanh",
     "sigmoid": "mtf.sigmoid",
 }
-# Of a rate, a scale or a base; larger ones do not fit float32.
+# Larger rates, scales or bases do not fit float32.
 _LARGEST_NUMBER = 1e30
-# Of a size: no dimension of an array is larger.
+# Maximum size of a dimension.
 _LARGEST_INTEGER = 2**40
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """A configuration of transformers, of version 4 or 5; `where` is the file, for messages.
+    """A configuration of transformers 4 or 5; `where` is the file, for messages.
 
-    `tensors` are the names of the folder's tensors without copies, empty for a model of ours:
-    transformers uses a separate softmax if the folder has one, whatever the configuration says.
+    `tensors` are the folder's tensors without copies, or empty: transformers uses a separate
+    softmax if the folder has it, regardless of the configuration.
     """
 
     values: Mapping[str, Any]
@@ -47,7 +47,7 @@ class Settings:
         """At least 1."""
         value = self._value(name, _MISSING if default is None else default)
         if type(value) is not int or not 1 <= value <= _LARGEST_INTEGER:
-            raise self.error(name, "must be an integer of at least 1, and no impossible size")
+            raise self.error(name, "must be an integer of at least 1, and a possible size")
         return value
 
     def non_negative(self, name: str, default: int) -> int:
@@ -57,14 +57,13 @@ class Settings:
         return value
 
     def count(self, name: str, default: int | None = None) -> int:
-        """At most the number of tensors, so that lists of their names stay short."""
+        """At most the number of tensors, to bound lists of names."""
         value = self.integer(name, default)
         if self.tensors and value > len(self.tensors):
             raise self.error(name, f"is more than the {len(self.tensors)} tensors of the folder")
         return value
 
     def integers(self, name: str, default: Sequence[int] | None = None) -> list[int]:
-        """A list, not empty, of integers of at least 1."""
         value = self._value(name, _MISSING if default is None else list(default))
         if type(value) is not list or not value:
             raise self.error(name, "must be a list of integers")
@@ -79,7 +78,6 @@ class Settings:
         return float(value)
 
     def numbers(self, name: str) -> list[float]:
-        """A list, not empty, of numbers above 0."""
         value = self._value(name, _MISSING)
         if type(value) is not list or not value:
             raise self.error(name, "must be a list of numbers")
@@ -103,7 +101,7 @@ class Settings:
         return None if self.values.get(name) is None else self.integer(name)
 
     def require(self, name: str, allowed: object, *others: object) -> None:
-        """Refuses another value of a setting that changes the computation of a model."""
+        """Refuses other values of a setting that changes the computation."""
         value = self.values.get(name)
         supported = (allowed, *others)
         if value is not None and value not in supported:
@@ -114,7 +112,7 @@ class Settings:
         return self.activation_of(setting, self.text(setting, default))
 
     def activation_of(self, setting: str, name: str) -> Reference:
-        """Returns our function for transformers' name; errors name the setting."""
+        """Returns our function for transformers' name."""
         if name not in _ACTIVATIONS:
             raise self.error(setting, f"is not supported; supported: {', '.join(_ACTIVATIONS)}")
         return reference(f"@{_ACTIVATIONS[name]}")
@@ -135,6 +133,6 @@ class Settings:
 
 
 def name_of_activation(reference: object) -> str | None:
-    """Returns transformers' name for "@mtf.gelu"; None where it has none."""
+    """Returns transformers' name for "@mtf.gelu", or None."""
     names = {f"@{ours}": theirs for theirs, ours in reversed(_ACTIVATIONS.items())}
     return names.get(reference) if isinstance(reference, str) else None

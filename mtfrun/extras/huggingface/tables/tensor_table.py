@@ -1,4 +1,4 @@
-"""The two-way table between the tensors of a folder and our variables."""
+"""The two-way table of a folder's tensors and our variables."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mtfrun.experiment.conversion.importer import ConversionError
 
 Shape = tuple[int, ...]
 
-_CHANGED = "the model is not the one that was imported"
+_CHANGED = "the model is not the imported model"
 
 
 class Transform(Protocol):
-    """A reversible change of the form of arrays; no arithmetic, bits stay."""
+    """A reversible, bit-exact rearrangement of arrays."""
 
     def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
         """Returns the values of our variables of these shapes."""
@@ -46,14 +46,14 @@ class Same(_Each):
 
 
 class Flat(_Each):
-    """One dimension in the folder, several of ours: biases {heads, d_kv}."""
+    """One dimension in the folder, several here: biases {heads, d_kv}."""
 
     def theirs(self, value: np.ndarray) -> np.ndarray:
         return value.reshape(-1)
 
 
 class HeadRows(_Each):
-    """[heads, d_kv] in the folder; ours may have groups of heads: scales of norms."""
+    """[heads, d_kv] in the folder, possibly grouped heads here: scales of norms."""
 
     def theirs(self, value: np.ndarray) -> np.ndarray:
         return value.reshape(-1, value.shape[-1])
@@ -61,7 +61,7 @@ class HeadRows(_Each):
 
 @dataclasses.dataclass(frozen=True)
 class Matrix(_Each):
-    """`inputs` of our first dimensions are inputs; `transposed`: theirs is [outputs, inputs]."""
+    """Our first `inputs` dimensions are inputs; `transposed`: theirs is [outputs, inputs]."""
 
     inputs: int = 1
     transposed: bool = True
@@ -78,10 +78,7 @@ class Matrix(_Each):
 
 @dataclasses.dataclass(frozen=True)
 class VocabularyRows(_Each):
-    """`size` rows, padded with zeros in our table, which is {d_model, vocab} if `transposed`.
-
-    Or as many numbers: biases.
-    """
+    """`size` rows or biases, zero-padded here; our table is {d_model, vocab} if `transposed`."""
 
     size: int
     transposed: bool = False
@@ -129,7 +126,7 @@ class Permuted(_Each):
 
 @dataclasses.dataclass(frozen=True)
 class Stacked:
-    """Several tensors of the folder, one variable of ours {experts, ...}."""
+    """Several tensors in the folder, one variable {experts, ...} here."""
 
     each: Transform
 
@@ -144,10 +141,10 @@ class Stacked:
 
 @dataclasses.dataclass(frozen=True)
 class Joined:
-    """One tensor, several variables of ours side by side on `axis`: queries, keys, values.
+    """One tensor with several of our variables joined along `axis`: queries, keys, values.
 
-    A variable has as much of the axis as of all values. The tensor has the outputs of head 0, then
-    of head 1, ...; `heads` may also be groups of queries with one key, or 1 for all together.
+    The tensor has the outputs of head 0, then head 1, ...; `heads` may be groups of queries with
+    one key, or 1.
     """
 
     each: Transform
@@ -179,10 +176,7 @@ class Joined:
 
 @dataclasses.dataclass(frozen=True)
 class Reordered:
-    """Another order of the last dimension of ours, an entry of a head; `order` is by its size.
-
-    The order of an impossible size, of a hostile configuration, is never made.
-    """
+    """Another order of our last dimension; `order` maps its size, once it is checked."""
 
     each: Transform
     order: Callable[[int], Sequence[int]]
@@ -198,7 +192,7 @@ class Reordered:
 
 
 def halves_of_pairs(rotated: int, size: int) -> tuple[int, ...]:
-    """Returns the order in which pairs that rotate, side by side in a head, are its two halves.
+    """Returns the order that turns adjacent rotated pairs into two halves.
 
     Examples:
       >>> halves_of_pairs(4, 6)
@@ -209,7 +203,7 @@ def halves_of_pairs(rotated: int, size: int) -> tuple[int, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class Pieces:
-    """As many tensors as `number`, one variable of ours that begins with their dimension."""
+    """`number` tensors in the folder, one variable with their dimension first here."""
 
     number: int
 
@@ -229,14 +223,14 @@ class _Misshaped(Exception):
 
 
 def reshape(value: np.ndarray, shape: Shape) -> np.ndarray:
-    """Refuses other sizes of as many dimensions: sizes that were exchanged are an error."""
+    """Reshapes, but refuses swapped sizes of equally many dimensions."""
     if value.size != math.prod(shape) or (value.ndim == len(shape) and value.shape != shape):
         raise _Misshaped(value.shape, shape)
     return value.reshape(shape)
 
 
 class Row:
-    """Tensors of the folder and variables of ours with the same values; a text stands for one."""
+    """Tensors of the folder and variables of ours with the same values."""
 
     def __init__(
         self, names: str | Sequence[str], paths: str | Sequence[str], transform: Transform
@@ -246,19 +240,18 @@ class Row:
         self.transform = transform
 
     def in_order(self, order: Callable[[int], Sequence[int]]) -> Row:
-        """Returns the row with another order of the last dimension of ours; see `Reordered`."""
+        """Returns the row with a `Reordered` transform."""
         return Row(self.names, self.paths, Reordered(self.transform, order))
 
 
 def norm_rows(theirs: str, ours: str) -> Iterator[Row]:
-    """Yields the scale and the bias of a layer norm."""
     yield Row(f"{theirs}.weight", f"{ours}/scale", Same())
     yield Row(f"{theirs}.bias", f"{ours}/bias", Same())
 
 
 @dataclasses.dataclass(frozen=True)
 class TensorTable:
-    """`kept`: patterns of tensors without a use in our model; they are stored for the export."""
+    """`kept`: patterns of unused tensors, which are stored for the export."""
 
     rows: Sequence[Row]
     kept: Sequence[str] = ()
@@ -276,14 +269,12 @@ class TensorTable:
         if missing:
             raise ConversionError(f"{where} lacks {_as_list(missing)}, which config.json asks for")
         if surplus:
-            raise ConversionError(
-                f"{where} has {_as_list(surplus)}, for which config.json has no place"
-            )
+            raise ConversionError(f"{where} has {_as_list(surplus)}, unknown to config.json")
 
     def to_ours(
         self, read: Callable[[str], np.ndarray], shapes: Mapping[str, Shape], where: object
     ) -> dict[str, np.ndarray]:
-        """Returns values by path, in the folder's types; ConversionError for unexpected sizes."""
+        """Returns values by path, in the folder's dtypes; ConversionError for unexpected sizes."""
         values: dict[str, np.ndarray] = {}
         for entry in self.rows:
             theirs = [read(name) for name in entry.names]
@@ -298,7 +289,7 @@ class TensorTable:
         return values
 
     def to_theirs(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the tensors of a folder by name; ConversionError if paths are not the table's."""
+        """Returns tensors by name; ConversionError if paths differ from the table's."""
         tensors: dict[str, np.ndarray] = {}
         used: set[str] = set()
         for entry in self.rows:
@@ -340,12 +331,7 @@ def attention_rows(
     use_output_bias: bool = True,
     inputs: int = 2,
 ) -> Iterator[Row]:
-    """Yields the tensors of attention.
-
-    Args:
-      theirs: the modules of queries, keys, values and the result.
-      inputs: how many of our dimensions are inputs of the result's kernel.
-    """
+    """`theirs`: the modules of queries, keys, values and output, with our number of `inputs`."""
     *projections, output = theirs
     for module, name in zip(projections, ("query", "key", "value"), strict=True):
         yield Row(f"{module}.weight", f"{ours}/{name}", Matrix())

@@ -1,4 +1,4 @@
-"""The tokens of languages around texts: mBART, M2M-100 and NLLB."""
+"""Language tokens around texts: mBART, M2M-100 and NLLB."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from mtfrun.extras.huggingface.tokenizers.tokenizer import (
 )
 
 _VOCABULARY, _FIRST = "huggingface.HuggingFaceVocabulary", "decoding.FirstIds"
-# Classes that ignore the template in the file: the language of inputs by default.
+# Default input languages of classes that ignore the file's template.
 _DEFAULTS = {"MBartTokenizer": "en_XX", "MBart50Tokenizer": "en_XX", "NllbTokenizer": "eng_Latn"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Languages:
-    """Inputs begin with the token of a language, or end with `</s>` and it if `is_behind`.
+    """Inputs begin with a language token, or end with `</s>` and it if `is_behind`.
 
-    `forced`: targets and outputs begin with this token; None if a setting does not say so.
+    `forced` is the first token of targets and outputs, if set.
     """
 
     language: str
@@ -66,7 +66,7 @@ class Languages:
 def read_languages(
     folder: Folder, tokenizer: Tokenizer, generation: Generation
 ) -> Languages | None:
-    """Returns None if a folder's tokenizer has no token of a language around texts."""
+    """Returns None if the tokenizer adds no language token."""
     if tokenizer.reference != f"@{_VOCABULARY}()":
         return None
     config = folder.json_of(TOKENIZER_CONFIG) if folder.has(TOKENIZER_CONFIG) else {}
@@ -86,8 +86,8 @@ def read_languages(
         return None
     if language not in tokens.values():
         raise ConversionError(
-            f"{folder.path / TOKENIZER} has no token {language!r:.40}, the language of inputs: set "
-            f"src_lang in {TOKENIZER_CONFIG}"
+            f"{folder.path / TOKENIZER} has no language token {language!r:.40}: set src_lang in "
+            f"{TOKENIZER_CONFIG}"
         )
     first_ids: Any = generation.controls.get(_FIRST, {}).get("ids", [-1])
     return Languages(language, is_behind, end_token, tokens.get(first_ids[0]), generation)

@@ -10,25 +10,25 @@ from sentencepiece import sentencepiece_model_pb2
 
 from mtfrun.experiment.conversion.importer import ConversionError
 
-# Its classes are generated at import, which type checkers do not see.
+# Generated at import, unknown to type checkers.
 _PROTOS: Any = sentencepiece_model_pb2
 # Represents a space in pieces.
 _SPACE = "\u2581"
 _SENTINEL = "<extra_id_"
-# Represents an unknown piece while text is decoded: a private-use character.
+# A private-use character for unknown pieces while decoding.
 _UNKNOWN = "\U0010fffd"
-# Added to the lowest score for pieces that are not text, which tokenizers matches in texts too.
+# Added to the lowest score for pieces that must not match texts.
 _NEVER = -10_000.0
-# Leading spaces to strip from decoded text if the model removes all of them.
+# The number of leading spaces to strip if the model removes all.
 _ALL = 1_000_000
 
 
 def sentencepiece_json(content: bytes, num_sentinels: int) -> dict[str, Any]:
     """Returns a tokenizer.json that encodes and decodes like `SentencePieceVocabulary`.
 
-    The sentinels follow the pieces; <extra_id_0> has the last id. Raises ConversionError for models
+    Sentinels follow the pieces; <extra_id_0> has the last id. Raises ConversionError for models
     that tokenizers cannot express. Source: src/normalizer.cc and src/sentencepiece_processor.cc
-    (the unigram and BPE models) of https://github.com/google/sentencepiece.
+    (unigram and BPE) of https://github.com/google/sentencepiece.
     """
     model = _PROTOS.ModelProto.FromString(content)
     _check(model)
@@ -114,8 +114,8 @@ def _decoders(model: Any, num_sentinels: int) -> list[dict[str, Any]]:
 def _splits(model: Any) -> list[dict[str, Any]]:
     """Returns the steps that split a text: around user-defined pieces, and inside marks.
 
-    A mark such as "</s>" in a text is ordinary text; tokenizers would encode it as the special
-    piece if one of its characters has no piece, so it is split at a character that has one.
+    Marks such as "</s>" in a text are ordinary text; tokenizers would encode them as special pieces
+    if one of their characters has no piece, so they are split at a character with a piece.
     """
     pieces = list(model.pieces)
     user_defined = [piece.piece for piece in pieces if piece.type == piece.USER_DEFINED]
@@ -137,7 +137,7 @@ def _splits(model: Any) -> list[dict[str, Any]]:
 
 
 def _inside(mark: str, characters: Collection[str]) -> str:
-    """Returns a regular expression for one character of a mark, preferably one with a piece."""
+    """Returns an expression for one character of a mark, preferably with a piece."""
     place = next((i for i, c in enumerate(mark) if c in characters), 1)
     before, after = _escape(mark[:place]), _escape(mark[place + 1 :])
     return f"(?<={before}){_escape(mark[place])}(?={after})"
@@ -151,7 +151,7 @@ def _escape(text: str) -> str:
 def _unigram(model: Any, sentinels: Sequence[str]) -> dict[str, Any]:
     scores = [piece.score for piece in model.pieces if piece.type == piece.NORMAL]
     never = min(scores, default=0.0) + _NEVER
-    # The texts of user-defined pieces are split beforehand.
+    # User-defined pieces are split beforehand.
     kinds = [(x, {x.USER_DEFINED: 0.0, x.NORMAL: float(x.score)}) for x in model.pieces]
     vocab = [[piece.piece, score.get(piece.type, never)] for piece, score in kinds]
     return {

@@ -21,7 +21,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 _Opened = TypeVar("_Opened", bound=data.Vocabulary)
 
-# The ids of T5's sentinels, where tokenizer_config.json says nothing.
+# The default number of T5's sentinels.
 _EXTRA_IDS = 100
 _IDS = "@data.IdVocabulary()"
 _NO_TOKENIZER = "there is no tokenizer: texts are ids in decimals, separated by spaces"
@@ -34,10 +34,10 @@ _NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
-    """A vocabulary for a gin file: `reference` is such as "@data.SentencePieceVocabulary()".
+    """A vocabulary for a gin file: `reference`, such as "@data.SentencePieceVocabulary()".
 
-    `parameters` are of its class; `file` is (parameter, file name); `files` has contents by name;
-    `pad_id` is -1 where id 0 is a token; `end_id` ends a text, None where no id does.
+    `parameters` configure its class; `file` is (parameter, file name); `files` has contents by
+    name; `pad_id` is -1 if id 0 is a token; `end_id` ends a text, if any id does.
     """
 
     reference: str
@@ -49,7 +49,7 @@ class Tokenizer:
     notes: Sequence[str] = ()
 
     def with_mask(self, settings: Settings) -> Tokenizer:
-        """Returns the tokenizer, where the folder has none with the last id as the mask."""
+        """Makes the last id the mask, if the folder has no tokenizer."""
         if self.reference != _IDS:
             return self
         mask = settings.integer("vocab_size") - 1
@@ -62,7 +62,7 @@ class Tokenizer:
             file.bind(
                 "transformer.TokenEmbedding",
                 {"padding_id": self.pad_id},
-                comment="rows are filled up with it, for 0 is a token",
+                comment="pads rows, since 0 is a token",
             )
         file.gap()
         file.macro("VOCABULARY", reference(self.reference))
@@ -82,15 +82,15 @@ def read_tokenizer(
     reads_pieces: bool = True,
     is_encoder: bool = False,
 ) -> Tokenizer:
-    """Without a tokenizer, returns ids in decimals. Raises ConversionError for damaged files.
+    """Returns ids in decimals without a tokenizer; ConversionError for damaged files.
 
-    reads_pieces: whether the ids of a SentencePiece model are the model's.
+    reads_pieces: whether SentencePiece ids are the model's ids.
     """
     files = {name: folder.bytes_of(name) for name in TOKENIZER_FILES if folder.has(name)}
     config = folder.json_of(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in files else {}
     outputs = folder.json_of(GENERATION_CONFIG) if folder.has(GENERATION_CONFIG) else {}
     is_answer = settings.flag("is_encoder_decoder", default=False)
-    # Encoders read texts with the model's end, whatever ends outputs.
+    # Encoders use the model's end, regardless of the outputs' end.
     sources = (settings.values, outputs) if is_answer else (outputs, settings.values)
     ends = [number for values in sources for number in end_ids(values)]
     tokens = SpecialTokens(Settings(config, TOKENIZER_CONFIG), ends, is_answer, is_encoder)
@@ -104,7 +104,7 @@ def read_tokenizer(
         tokenizer = _tokenizer_json(folder, settings, tokens, pad_id)
     else:
         old_files = {"merges.txt", "vocab.txt", "sentencepiece.bpe.model"} & files.keys()
-        # Of M2M-100's files, with vocab.json, transformers makes none.
+        # transformers cannot convert M2M-100's files, with vocab.json.
         is_m2m = "sentencepiece.bpe.model" in files and "vocab.json" in files
         note = _NO_TOKENIZER
         if pieces is not None or (old_files and not is_m2m):
@@ -179,8 +179,8 @@ def _open(cls: Callable[..., _Opened], path: str, parameters: Mapping[str, objec
 class SpecialTokens:
     """The special tokens in tokenizer_config.json (`config`).
 
-    `ends` are the ids that end outputs, the likeliest end of a text first; with `is_answer` outputs
-    are of a decoder beside an encoder; with `is_encoder` texts end as the tokenizer's template.
+    `ends` are the ids that end outputs, the likeliest first; `is_answer` is for encoder-decoders;
+    with `is_encoder` texts end as in the tokenizer's template.
     """
 
     config: Settings
@@ -190,7 +190,7 @@ class SpecialTokens:
 
     @property
     def are_added(self) -> bool:
-        """Whether there are tokens beside the pieces of a SentencePiece model and sentinels."""
+        """Whether there are tokens besides SentencePiece's pieces and sentinels."""
         added = self.config.values.get("added_tokens_decoder")
         tokens = added.values() if type(added) is dict else ()
         names = [token.get("content", "") for token in tokens if type(token) is dict]
@@ -205,8 +205,8 @@ class SpecialTokens:
             return template_end
         if self.is_answer and end in tokens.values():
             return end
-        of_outputs = next((tokens[i] for i in self.ends if i in tokens), None)
-        return of_outputs or end or template_end
+        output_end = next((tokens[i] for i in self.ends if i in tokens), None)
+        return output_end or end or template_end
 
     def begin_token(self, tokenizer: Mapping[str, Any]) -> str | None:
         if "add_bos_token" in self.config.values:
@@ -221,14 +221,14 @@ class SpecialTokens:
 
 
 def end_ids(values: Mapping[str, Any], name: str = "eos_token_id") -> list[int]:
-    """Returns the ids of a setting that is a number or a list."""
+    """Returns the ids of a setting, a number or a list."""
     value = values.get(name)
     candidates = value if type(value) is list else [value]
     return [number for number in candidates if type(number) is int and number >= 0]
 
 
 def tokens_of(tokenizer: Mapping[str, Any]) -> dict[int, str]:
-    """Added tokens are included."""
+    """Returns tokens by id, with added tokens."""
     model = tokenizer.get("model")
     vocab = model.get("vocab") if type(model) is dict else None
     tokens: dict[int, str] = {}
@@ -244,7 +244,7 @@ def tokens_of(tokenizer: Mapping[str, Any]) -> dict[int, str]:
 
 
 def special_tokens_around(processor: Any) -> tuple[list[str], list[str]]:
-    """Returns the special tokens that a post-processor puts before and behind a text."""
+    """Returns the special tokens that a post-processor puts before and after a text."""
     if type(processor) is not dict:
         return [], []
     parts = processor.get("processors") if processor.get("type") == "Sequence" else [processor]
@@ -254,7 +254,7 @@ def special_tokens_around(processor: Any) -> tuple[list[str], list[str]]:
             names = [_special_token(piece) for piece in template]
             text = names.index(None) if None in names else len(names)
             return [x for x in names[:text] if x], [x for x in names[text:] if x]
-        # As in the files of BERT and RoBERTa: a token and its id.
+        # BERT and RoBERTa have pairs of a token and its id.
         pairs = [part.get(name) if type(part) is dict else None for name in ("cls", "sep")]
         if any(type(pair) is list and pair and type(pair[0]) is str for pair in pairs):
             tokens = [[str(pair[0])] if type(pair) is list and pair else [] for pair in pairs]

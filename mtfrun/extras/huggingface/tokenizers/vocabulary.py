@@ -1,4 +1,4 @@
-"""The vocabulary of a tokenizer.json of Hugging Face."""
+"""The vocabulary of Hugging Face's tokenizer.json."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mtfrun.data.vocabularies.vocabulary import (
 from mtfrun.display.streams import quiet_stderr
 from mtfrun.errors import did_you_mean
 
-# Tokens that end a text, and unknown tokens, in the order in which they are searched.
+# End tokens, and unknown tokens, in search order.
 _END_TOKENS = (
     *("</s>", "<|endoftext|>", "<|end_of_text|>", "<eos>", "<|end|>", "<|im_end|>", "[SEP]"),
 )
@@ -33,19 +33,19 @@ _MASK_TOKENS = ("[MASK]", "<mask>")
 _SENTINEL = re.compile(r"<extra_id_([0-9]+)>")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACE = "\u2581"
-# A text in several scripts, to find tokenizers that panic when they encode.
+# A text in several scripts, to find tokenizers that panic.
 _TRIAL = "A b\u00e9 1,\n\u4e2d"
-_UNREADABLE = "the tokenizer cannot read a text: ", "choose another one"
-# Maximum id; arrays have one entry for each id.
+_UNREADABLE = "the tokenizer cannot read a text: ", "choose another tokenizer"
+# Maximum id, since arrays have an entry per id.
 _LARGEST_ID = 1 << 26
-# The bytes that the characters of byte-level tokenizers stand for: printable ones for themselves,
-# the characters from 256 on for the others in order. Radford et al. 2019, GPT-2, `encoder.py`.
+# The bytes of byte-level characters: printable characters stand for themselves, characters from
+# 256 on for all other bytes in order. Radford et al. 2019, GPT-2, `encoder.py`.
 _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 BYTE_LEVEL = {
     **{chr(byte): byte for byte in _PRINTABLE},
     **{chr(256 + i): byte for i, byte in enumerate(sorted({*range(256)} - {*_PRINTABLE}))},
 }
-# What the first pieces of words lack in WordPiece.
+# Marks pieces after the first of a word in WordPiece.
 _SUFFIX_MARK = "##"
 
 
@@ -54,26 +54,23 @@ class HuggingFaceVocabulary(FileVocabulary):
 
     Needs the package `tokenizers`: pip install tokenizers.
 
-    Ids are the file's. Where models take id 0 for padding, it must be a special token: <pad>
-    in T5's file, [PAD] in BERT's, <unk> in Llama 2's, <s> in RoBERTa's. Where it is a piece of
-    text, as in GPT-2's and Qwen's ("!"), models need `TokenEmbedding.padding_id` -1, and this class
-    the same `pad_id`. No tokens are added around a text except `begin_token` and the end.
-    The sentinels are the added tokens <extra_id_0>, <extra_id_1>, ..., or else the mask, [MASK] or
-    <mask>.
+    Ids are the file's. For padding, id 0 must be a special token: <pad> in T5's file, [PAD] in
+    BERT's, <unk> in Llama 2's, <s> in RoBERTa's. If it is a piece of text, as in GPT-2's and Qwen's
+    ("!"), set `TokenEmbedding.padding_id` and `pad_id` to -1. Only `begin_token` and the end are
+    added to a text. The sentinels are <extra_id_0>, <extra_id_1>, ..., or else [MASK] or <mask>.
 
-    `bytes_per_id` follows the file's decoder: bytes for byte-level tokenizers and byte fallback, a
-    space for each mark of one; what the normalizer changed counts as `decode` writes it.
+    `bytes_per_id` follows the file's decoder, with byte-level tokens, byte fallback and spaces;
+    normalised characters count as `decode` writes them.
 
     Args:
       end_token: the special token that ends a text; by default the first of </s>, <|endoftext|>,
-        <|end_of_text|>, <eos>, <|end|>, <|im_end|> and [SEP] that the file has.
-      unknown_token: the model's by default, else <unk>, [UNK] or <|unk|>, else the token of id 0.
-      begin_token: the special token before every text that continues no other; None for none.
-      last_token: the special token behind every such text, before its end, as in inputs of mBART,
-        which end with the token of a language; None for none.
-      size: the number of ids of a model that was made for this tokenizer; by default the ids,
-        rounded up to a multiple of 128.
-      pad_id: the id of padding, 0, or -1 where 0 is a token.
+        <|end_of_text|>, <eos>, <|end|>, <|im_end|> and [SEP] in the file.
+      unknown_token: the unknown token; by default the model's, <unk>, [UNK], <|unk|> or id 0.
+      begin_token: the special token before every text that does not continue another.
+      last_token: the special token after every such text, before its end, such as the language of
+        mBART's inputs.
+      size: the model's number of ids; by default the file's, rounded up to a multiple of 128.
+      pad_id: the padding id, 0, or -1 if 0 is a token.
     """
 
     size: int = 0
@@ -110,13 +107,12 @@ class HuggingFaceVocabulary(FileVocabulary):
         padding = self._tokenizer.id_to_token(pad_id) if pad_id == 0 else None
         if padding is not None and padding not in self._added and padding != model_unknown:
             raise DataError(
-                f"{self._file}: models take id 0 for padding, and in this file it is the piece of "
-                f'text "{padding}": choose a tokenizer whose id 0 is a special token, as T5\'s, '
-                "BERT's and Llama 2's are"
+                f'{self._file}: id 0, the padding, is the piece of text "{padding}": set pad_id=-1 '
+                "and TokenEmbedding.padding_id=-1"
             )
         self._tokens: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         if not self._tokens:
-            raise DataError(f"{tokenizer_file} has no token: it is not the tokenizer of a model")
+            raise DataError(f"{tokenizer_file} has no tokens")
         if self.unpadded_size > _LARGEST_ID:
             raise DataError(f"{tokenizer_file} has an id of {self.unpadded_size - 1:,}")
         self.size = model_size(tokenizer_file, self.unpadded_size, size)
@@ -149,7 +145,7 @@ class HuggingFaceVocabulary(FileVocabulary):
 
     @functools.cached_property
     def bytes_per_id(self) -> np.ndarray:
-        """Bytes of each token; -1 for the end id if texts begin with a space that is put there."""
+        """Bytes of each token; -1 for the end id if a space is put before texts."""
         bytes_per_id = np.array([len(text) for text in self.token_bytes], np.int32)
         bytes_per_id[self.end_id] = -int(_Decoder(self._settings).space_before_text)
         return bytes_per_id
@@ -184,14 +180,14 @@ class HuggingFaceVocabulary(FileVocabulary):
     encode_continuation = _encode
 
     def special_texts(self, template_tokens: Mapping[str, str]) -> Mapping[str, str]:
-        """Returns the tokens of the template's tokenizer, and this one's, as texts of a prompt."""
+        """Returns the template's special tokens, completed by this tokenizer's."""
         begin = "".join(map(self._token_text, self._begin_ids.tolist()))
         return {"bos_token": begin, "eos_token": self._token_text(self.end_id), **template_tokens}
 
     def encode_spans(
         self, text: str, spans: Sequence[tuple[int, int]]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """See `Vocabulary`. As transformers: an id that a span overlaps is of the span."""
+        """See `Vocabulary`. As in transformers, ids that overlap a span belong to it."""
         with _package_errors(*_UNREADABLE):
             encoding = self._tokenizer.encode(text, add_special_tokens=False)
         begins, ends = np.array(encoding.offsets, np.int64).reshape(-1, 2).T
@@ -224,11 +220,11 @@ class HuggingFaceVocabulary(FileVocabulary):
         return str(self._tokenizer.id_to_token(token) or "") if token >= 0 else ""
 
     def id_of(self, token: str) -> int:
-        """Returns the id of a token; DataError if there is none."""
+        """Returns the id of a token, or raises a DataError."""
         return self._first_id("begin_token", token, ())
 
     def _first_id(self, argument: str, token: str | None, names: Sequence[str | None]) -> int:
-        """Returns the id of `token` or, for None, of the first of `names` that is a token."""
+        """Returns the id of `token`, or of the first token in `names`."""
         for name in names if token is None else [token]:
             if name in self._tokens:
                 return self._tokens[name]
@@ -236,26 +232,26 @@ class HuggingFaceVocabulary(FileVocabulary):
             argument,
             f'it has no token "{token}"{did_you_mean(token, self._added)}'
             if token
-            else "none of its tokens is known to end a text",
+            else "it has no known end token",
         )
 
     def _lacks(self, argument: str, reason: str) -> DataError:
         special = ", ".join(list(self._added)[:8])
         return DataError(
-            f"{self._file}: {reason}: set HuggingFaceVocabulary.{argument} to one of its special "
-            f"tokens, which are {special or 'none'}"
+            f"{self._file}: {reason}: set HuggingFaceVocabulary.{argument} to a special token, "
+            f"such as {special or 'none'}"
         )
 
 
 def ids_of_tokens(
     vocabulary: HuggingFaceVocabulary, tokens: Sequence[str | None] = ()
 ) -> list[int]:
-    """Returns the ids of tokens, such as the one of a language; None is no token."""
+    """Returns the ids of tokens, such as a language's, without None."""
     return [vocabulary.id_of(token) for token in tokens if token is not None]
 
 
 class _Decoder:
-    """Which bytes a token stands for; `space_before_text` is put before a text."""
+    """Maps tokens to bytes; `space_before_text`: whether texts get a leading space."""
 
     def __init__(self, settings: dict[str, Any]):
         parts = {part["type"]: part for part in _parts(settings)}
@@ -273,7 +269,7 @@ class _Decoder:
             return bytes(BYTE_LEVEL.get(character, ord("?")) for character in token)
         if _BYTE.fullmatch(token):
             return bytes([int(token[1:-1], 16)])
-        if self._is_word_piece:  # which forgets spaces: one before each word
+        if self._is_word_piece:  # it drops spaces: one before each word
             if token.startswith(_SUFFIX_MARK):
                 return token.removeprefix(_SUFFIX_MARK).encode()
             return f" {token}".encode()
@@ -281,11 +277,11 @@ class _Decoder:
 
 
 def _parts(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields the normalizers, pre-tokenizers and decoders; sequences one by one."""
+    """Yields the normalizers, pre-tokenizers and decoders, flattened."""
     for stage, members in (
         ("normalizer", "normalizers"),
         ("decoder", "decoders"),
-        # The last one decides where several stages have parts of a type.
+        # Last, since it overrides parts of the same type.
         ("pre_tokenizer", "pretokenizers"),
     ):
         part = settings.get(stage)
