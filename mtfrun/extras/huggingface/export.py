@@ -174,7 +174,9 @@ def model_of_origin(origin: Origin) -> tuple[Settings, Family, TensorTable]:
     settings = Settings(parse_json(origin.files[CONFIG]), CONFIG, frozenset(origin.dtypes))
     family = family_of(settings)
     if origin.copies.items() - family.ties(settings).items():
-        raise ConversionError(f"the copies of tensors are none of {CONFIG}: import the model again")
+        raise ConversionError(
+            f"the copies of tensors do not match {CONFIG}: import the model again"
+        )
     settings = dataclasses.replace(settings, tensors=settings.tensors - set(origin.copies))
     return settings, family, family.table(settings)
 
@@ -212,7 +214,9 @@ def _tensors(
         tensors[name] = tensors[original]
     dtypes = {name: DTYPES[dtype] for name, dtype in origin.dtypes.items()}
     if any(origin.dtypes[name] not in FLOATS for name in tensors):
-        raise ConversionError("a tensor of the run is none of floats: import the model again")
+        raise ConversionError(
+            "a tensor of the run has another dtype than floats: import the model again"
+        )
     missing = set(dtypes) - set(tensors) - set(origin.kept)
     if missing:
         raise ConversionError(f"the run has no values of {min(missing)}: import the model again")

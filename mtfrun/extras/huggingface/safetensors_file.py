@@ -22,7 +22,7 @@ from mtfrun.experiment.conversion.importer import ConversionError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-"""The file of a small model, and the one that says where the tensors of a large one are."""
+"""The file of a small model, and the index of a large model's files."""
 
 # As the library that everybody uses.
 LONGEST_HEADER = 100_000_000

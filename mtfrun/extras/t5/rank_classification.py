@@ -44,7 +44,7 @@ class RankClassification(StreamPreprocessor):
 
     def __post_init__(self) -> None:
         if self.mode not in _MODES:
-            raise DataError(f'RankClassification: mode="{self.mode}" is none of {_MODES}')
+            raise DataError(f'RankClassification: mode="{self.mode}" must be one of {_MODES}')
         formats = (self.inputs_formats, self.targets_formats)
         counts = {len(each) for each in formats if not isinstance(each, str)}
         if len(counts) != 1:

@@ -138,7 +138,7 @@ LLAMA: dict[str, tuple[Change, str]] = {
     ),
     "a tensor too many": (_first_tensors(lambda t: t.update(a="F32")), "for which config.json"),
     "a tensor less": (_first_tensors(lambda t: t.popitem()), "names other files"),
-    "integers": (_first_tensors(lambda t: t.update(dict.fromkeys(t, "I8"))), "none of floats"),
+    "integers": (_first_tensors(lambda t: t.update(dict.fromkeys(t, "I8"))), "another dtype than floats"),
     "an index of other files": (_rename_in_index, "names other files than import.json"),
     "an index of no names": (
         _file("origin/model.safetensors.index.json", '{"weight_map": {"lm_head.weight": {}}}'),

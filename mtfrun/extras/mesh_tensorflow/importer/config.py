@@ -186,10 +186,9 @@ class SourceConfig:
         """Counts a binding of exactly this scope as ignored."""
         self._ignored[self._key(target)] = why
 
-    def ignore_calls_of(self, selectors: Iterable[str], why: str) -> None:
-        names = set(selectors)
+    def ignore_calls_of(self, selector: str, why: str) -> None:
         for key in self._values:
-            if key.selector in names:
+            if key.selector == selector:
                 self._ignored.setdefault(key, why)
 
     def parameters_of(self, selector: str) -> dict[str, Any]:

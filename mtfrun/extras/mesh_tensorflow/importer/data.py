@@ -146,7 +146,7 @@ def names_of_data(source: SourceConfig) -> list[str]:
 
 def _ignore_calls(source: SourceConfig, function: Reference, depth: int = 0) -> None:
     name = name_of(function)
-    source.ignore_calls_of([name], _WHY)
+    source.ignore_calls_of(name, _WHY)
     for value in source.parameters_of(name).values():
         if isinstance(value, Reference) and depth < _MAX_CALLS:
             _ignore_calls(source, value, depth + 1)

@@ -226,17 +226,6 @@ def multihead_self_attention_memory_compressed_incremental(
     return attend(x, k, v, groups, params, bias=mask, extra_logit=0.0), k, v
 
 
-def _memory_compressed_keys_and_values(
-    x: mtf.Tensor, number: mtf.Tensor, compression_factor: int, params: AttentionParams
-) -> KeysAndValues:
-    """Returns the cache of the incremental function after `number` {batch...} positions of x."""
-    length = x.shape.dims[-2]
-    positions = mtf.range(x.mesh, length)
-    is_cached = mtf.less(positions, number, output_shape=[*number.shape, length])
-    means, _ = _group_means(x * mtf.cast(is_cached, x.dtype), compression_factor)
-    return params.keys_and_values(means)
-
-
 def compress_mean(x: mtf.Tensor, dim: mtf.Dimension, compression_factor: int) -> mtf.Tensor:
     """Averages groups of neighbours along `dim`."""
     return mtf.pool_tensor_1d(x, dim, mtf.reduce_mean, compression_factor)
@@ -305,14 +294,12 @@ class CompressedSelfAttention(ProjectedAttention):
         self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
     ) -> tuple[mtf.Tensor, KeysAndValues]:
         length = x.shape.get_dim_by_name("length")
-        padding = -length.size % self._compression_factor
-        x = mtf.pad(x, [0, padding], length.name)
-        cache = _memory_compressed_keys_and_values(
-            x,
-            call.progress.prefill_lengths(),
-            self._compression_factor,
-            self.parameters.projections(),
-        )
+        x = mtf.pad(x, [0, -length.size % self._compression_factor], length.name)
+        positions = mtf.range(x.mesh, x.shape.get_dim_by_name("length"))
+        number = call.progress.prefill_lengths()
+        is_cached = mtf.less(positions, number, output_shape=[*number.shape, *positions.shape])
+        means, _ = _group_means(x * mtf.cast(is_cached, x.dtype), self._compression_factor)
+        cache = self.parameters.projections().keys_and_values(means)
         return mtf.slice(self(x, call), 0, length.size, length.name), cache
 
     def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:

@@ -77,7 +77,16 @@ class SynthesizerAttention(mtf.Module):
         self._compares = logits.dot_products is not None
         self._memory_positions = mtf.Dimension(_MEMORY, logits.max_length)
         inner = [self._heads, self._d_kv]
-        projection = functools.partial(self._projection, merged=inner)
+
+        def projection(
+            shape: Sequence[mtf.Dimension],
+            initial: mtf.Initializer,
+            reduced: Sequence[mtf.Dimension],
+        ) -> mtf.Variable:
+            return mtf.Variable(
+                mesh, shape, initial, dtypes.master, merged_dims=inner, reduced_dims=reduced
+            )
+
         fan_in = mtf.VarianceScaling()
         has_query = self._compares or logits.kind == "dense"
         self.query = self.key = self.value = self.key_value = None
@@ -113,18 +122,6 @@ class SynthesizerAttention(mtf.Module):
             self.dense = Dense(
                 self._mesh, [self._d_kv], [self._memory_positions], self._dtypes, use_bias=False
             )
-
-    def _projection(
-        self,
-        shape: Sequence[mtf.Dimension],
-        initial: mtf.Initializer,
-        reduced: Sequence[mtf.Dimension],
-        merged: Sequence[mtf.Dimension],
-    ) -> mtf.Variable:
-        dtype = self._dtypes.master
-        return mtf.Variable(
-            self._mesh, shape, initial, dtype, merged_dims=merged, reduced_dims=reduced
-        )
 
     def _table(self, shape: Sequence[mtf.Dimension]) -> mtf.Variable:
         """Initialised as a convolution's kernel by TensorFlow's default, Glorot uniform."""

@@ -192,25 +192,24 @@ class TalkingHeadsAttention(mtf.Module):
 
     def keys_and_values(self, memory: mtf.Tensor, position: mtf.Tensor | None = None) -> Memory:
         """Returns the cache for {batch..., memory_length, d_model}, or a position's entries."""
-        call = Call()
-        cached = {"keys": self.key(memory, call), "values": self.value(memory, call)}
-        for name, head_map in (("logits", self.logits), ("weights", self.weights)):
-            if head_map is not None and head_map.memory_map is not None:
-                cached[name] = head_map.memory_map(memory, call)
-        return cached
+        return {name: layer(memory, Call()) for name, layer in self._cached_layers.items()}
 
     def empty_cache(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Memory:
         shape = [*batch, memory_length]
-        layers = {"keys": self.key, "values": self.value}
-        for name, head_map in (("logits", self.logits), ("weights", self.weights)):
-            if head_map is not None and head_map.memory_map is not None:
-                layers[name] = head_map.memory_map
         return {
             name: mtf.zeros(
                 self._mesh, [*shape, *layer.kernel.shape.dims[1:]], self._dtypes.activation
             )
-            for name, layer in layers.items()
+            for name, layer in self._cached_layers.items()
         }
+
+    @property
+    def _cached_layers(self) -> dict[str, Dense]:
+        layers = {"keys": self.key, "values": self.value}
+        for name, head_map in (("logits", self.logits), ("weights", self.weights)):
+            if head_map is not None and head_map.memory_map is not None:
+                layers[name] = head_map.memory_map
+        return layers
 
     def _attend(
         self,

@@ -239,12 +239,11 @@ def write_model(model: SourceModel, draft: Draft, microbatches: int) -> None:
     else:
         is_gated = any("transformer.GatedFeedForward" in stack.parameters for stack in stacks)
         draft.include("models/t5.1.1.gin" if is_gated else "models/t5.1.0.gin")
+    sides = {stack.scope: reference(f"@{_in_scope(stack.cls, stack)}") for stack in stacks}
     if not model.is_language_model and any(stack.cls != _STACK for stack in stacks):
-        stacks_of = {stack.scope: reference(f"@{_in_scope(stack.cls, stack)}") for stack in stacks}
-        draft.bind("transformer.EncoderDecoder", stacks_of)
+        draft.bind("transformer.EncoderDecoder", sides)
     if model.shares_layers:
-        stacks_of = {stack.scope: reference(f"@{_in_scope(stack.cls, stack)}") for stack in stacks}
-        _write_class(draft, "parity.SharedLayersEncoderDecoder", {**parts, **stacks_of}, {})
+        _write_class(draft, "parity.SharedLayersEncoderDecoder", {**parts, **sides}, {})
     if model.ensemble:
         cls = "transformer.DecoderOnly" if model.is_language_model else "transformer.EncoderDecoder"
         draft.bind("experiment.Experiment", {"model": reference("@zoo.make_ensemble")})
