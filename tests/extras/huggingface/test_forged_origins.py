@@ -136,9 +136,12 @@ LLAMA: dict[str, tuple[Change, str]] = {
         _first_tensors(lambda t: t.update(a="F31")),
         "'a' has no type of safetensors",
     ),
-    "a tensor too many": (_first_tensors(lambda t: t.update(a="F32")), "for which config.json"),
+    "a tensor too many": (_first_tensors(lambda t: t.update(a="F32")), "unknown to config.json"),
     "a tensor less": (_first_tensors(lambda t: t.popitem()), "names other files"),
-    "integers": (_first_tensors(lambda t: t.update(dict.fromkeys(t, "I8"))), "another dtype than floats"),
+    "integers": (
+        _first_tensors(lambda t: t.update(dict.fromkeys(t, "I8"))),
+        "another dtype than floats",
+    ),
     "an index of other files": (_rename_in_index, "names other files than import.json"),
     "an index of no names": (
         _file("origin/model.safetensors.index.json", '{"weight_map": {"lm_head.weight": {}}}'),

@@ -158,7 +158,7 @@ def test_the_end_may_be_named_and_must_exist(files: dict[str, str], tmp_path: pa
         HuggingFaceVocabulary(files[LLAMA], end_token="<eot>")
     file = str(tmp_path / "endless.json")
     tokenizer(BYTE_LEVEL, special=["<pad>"]).save(file)
-    with pytest.raises(DataError, match=r"known to end a text: .*end_token .* are <pad>"):
+    with pytest.raises(DataError, match=r"no known end token: .*end_token .* as <pad>"):
         HuggingFaceVocabulary(file)
 
 

@@ -278,7 +278,7 @@ def test_a_model_without_windows_has_the_layers_of_its_gin_file() -> None:
             "layer_types=.* must have 4 entries",
         ),
         ({**PHI3, "rope_scaling": {"type": "su"}}, "rope_scaling has no short_factor"),
-        ({**PHI3, "partial_rotary_factor": 0.1}, "must be a share of 8, the size of a head"),
+        ({**PHI3, "partial_rotary_factor": 0.1}, "must be an even share of 8, the size of a head"),
         ({**PHI, "head_dim": 16}, "head_dim=16 is not supported; supported: 8"),
         ({**SMOLLM3, "no_rope_layers": [1]}, "no_rope_layers=.* must have 4 entries"),
         ({**SMOLLM3, "no_rope_layers": [2] * 4}, "must be a list of 1, with positions, and 0"),

@@ -151,7 +151,7 @@ def test_an_import_of_the_files_gives_the_vocabulary(kind: str, tmp_path: pathli
     "vocabulary", [data.IdVocabulary(160), text_tasks.LabelVocabulary(["animal", "plant"])]
 )
 def test_a_vocabulary_that_transformers_lacks_is_refused(vocabulary: data.Vocabulary) -> None:
-    with pytest.raises(ConversionError, match="alone with --weights_only"):
+    with pytest.raises(ConversionError, match="export it with --weights_only"):
         tokenizer_files(vocabulary, ends_texts=True)
 
 

@@ -199,7 +199,7 @@ def test_a_decoder_is_refused() -> None:
     mtf.initialize(model)
     targets = mtf.ones(mesh, "batch:1;length:4", np.int32)
     for run in (model.logits, model.decoder):
-        with pytest.raises(InputError, match="is for encoders: take LocalSelfAttention"):
+        with pytest.raises(InputError, match="is for encoders: use LocalSelfAttention"):
             run({"targets": targets})
 
 
