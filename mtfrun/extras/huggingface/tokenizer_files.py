@@ -70,7 +70,8 @@ def tokenizer_files(
     the end id. Raises ConversionError if transformers cannot express it.
     """
     raise ConversionError(
-        f"transformers has no tokenizer like {type(vocabulary).__name__}: export it with --weights_only"
+        f"transformers has no tokenizer like {type(vocabulary).__name__}: "
+        "export it with --weights_only"
     )
 
 

@@ -93,14 +93,11 @@ class HeterogeneousExperts(Experts):
         self._first_experts = [sum(numbers[:i]) for i in range(len(numbers))]
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        expert = mtf.range(x.mesh, self._experts)
-
-        def mask_of_layer(number: int) -> mtf.Tensor:
-            return self._mask(number, expert, self._first_experts)
-
-        y = self.apply(x, mask_of_layer(0), call)
+        expert, first = mtf.range(x.mesh, self._experts), self._first_experts
+        y = self.apply(x, self._mask(0, expert, first), call)
         for number, layer in self.layers.items():
-            y = y + layer.apply(self.norms[number](y, call), mask_of_layer(int(number)), call)
+            mask = self._mask(int(number), expert, first)
+            y = y + layer.apply(self.norms[number](y, call), mask, call)
         return y
 
     def map_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
@@ -109,14 +106,10 @@ class HeterogeneousExperts(Experts):
             mtf.reduce_sum(sizes * mtf.to_int32(mtf.less(expert, first)))
             for first in self._first_experts
         ]
-
-        def mask_of_layer(number: int) -> mtf.Tensor:
-            return self._mask(number, row, first_rows)
-
-        y = self.apply_to_rows(x, sizes, mask_of_layer(0), call)
+        y = self.apply_to_rows(x, sizes, self._mask(0, row, first_rows), call)
         for number, layer in self.layers.items():
-            x = self.norms[number](y, call)
-            y = y + layer.apply_to_rows(x, sizes, mask_of_layer(int(number)), call)
+            mask = self._mask(int(number), row, first_rows)
+            y = y + layer.apply_to_rows(self.norms[number](y, call), sizes, mask, call)
         return y
 
     def _mask(self, layer: int, index: mtf.Tensor, first: Sequence[int | mtf.Tensor]) -> mtf.Tensor:

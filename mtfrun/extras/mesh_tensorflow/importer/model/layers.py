@@ -240,12 +240,6 @@ def _add_own_bias(cls: str, parameters: dict[str, Parameters], bias: Parameters)
     parameters["transformer.RelativePositionBias"] = bias
 
 
-def _talking_heads(source: SourceConfig, stack: SourceStack) -> _Layer:
-    cls, theirs = "zoo.TalkingHeadsSelfAttention", "TalkingHeadsSelfAttention"
-    parameters, num_heads = talking_heads(source)
-    return _with_relative_bias(source, stack, theirs, num_heads, (cls, parameters))
-
-
 def _local_self_attention(source: SourceConfig) -> _Layer:
     cls = "transformer.LocalSelfAttention"
     if source.is_encoder:
@@ -303,12 +297,6 @@ def _parallel(source: SourceConfig, stack: SourceStack) -> _Layer:
     return "huggingface.Parallel", parameters
 
 
-def _synthesizer(source: SourceConfig, stack: SourceStack) -> _Layer:
-    parameters, num_heads = synthesizer(source)
-    layer = "zoo.Synthesizer", parameters
-    return _with_relative_bias(source, stack, "Synthesizer", num_heads, layer)
-
-
 def _product_keys(source: SourceConfig) -> _Layer:
     names = {"num_keys": "n_keys", "num_heads": "n_heads", "key_size": "key_size"}
     parameters = {
@@ -316,12 +304,6 @@ def _product_keys(source: SourceConfig) -> _Layer:
         for ours, theirs in {**names, "num_selected": "knn"}.items()
     }
     return "zoo.ProductKeyMemory", {"zoo.ProductKeyMemory": parameters}
-
-
-def _convolution(source: SourceConfig, kind: str) -> _Layer:
-    target = f"{kind}.activation"
-    name = source.get(target) if source.has(target) else None
-    return convolution(source, kind, _activation(source, target, name))
 
 
 def _functions(source: SourceConfig, target: str) -> list[Reference | None]:
@@ -349,11 +331,16 @@ def _experts_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
 
 def _read_kind(kind: str, source: SourceConfig, stack: SourceStack) -> _Layer:
     if kind in CONVOLUTIONS:
-        return _convolution(source, kind)
+        target = f"{kind}.activation"
+        name = source.get(target) if source.has(target) else None
+        return convolution(source, kind, _activation(source, target, name))
     if kind in EVOLVED:
         return evolved_layer(source, kind)
     if kind in _MIXTURES:
         return _mixture(source, kind)
+    if kind in _WITH_HEADS:
+        parameters, num_heads = _WITH_HEADS[kind](source)
+        return _with_relative_bias(source, stack, kind, num_heads, (f"zoo.{kind}", parameters))
     return _OF_STACK[kind](source, stack) if kind in _OF_STACK else _OF_SOURCE[kind](source)
 
 
@@ -369,12 +356,15 @@ _OF_STACK: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
     "SelfAttention": _self_attention,
     "TransparentEncDecAttention": _transparent,
     IN_ATTENTION: _experts_attention,
-    "TalkingHeadsSelfAttention": _talking_heads,
-    "Synthesizer": _synthesizer,
     "ParallelLayer": _parallel,
 }
+# Classes of zoo with the same names.
+_WITH_HEADS: Mapping[str, Callable[[SourceConfig], tuple[dict[str, Parameters], int]]] = {
+    "TalkingHeadsSelfAttention": talking_heads,
+    "Synthesizer": synthesizer,
+}
 _MIXTURES = ("MoE1D", "MoE2D", "HeterogeneousMoE1D")
-_LAYERS = (*_OF_STACK, *_OF_SOURCE, *_MIXTURES, *CONVOLUTIONS, *EVOLVED)
+_LAYERS = (*_OF_STACK, *_WITH_HEADS, *_OF_SOURCE, *_MIXTURES, *CONVOLUTIONS, *EVOLVED)
 # Layers with bugs in the original.
 _WRONG = {
     "ExpertsEncDecAttention": "in the original it does not read the encoder's output: its keys are"
