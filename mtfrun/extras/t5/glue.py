@@ -14,7 +14,6 @@ from mtfrun.data.preprocessor import Fields, field_of, label_name, texts_of
 from mtfrun.data.sources.records import list_fields
 from mtfrun.extras.t5.fields import required_texts_of
 
-_IDX = "idx"
 # The target of an example without a label, -1.
 _UNKNOWN = b"<unk>"
 # Inputs that T5 does not sort by name.
@@ -60,7 +59,7 @@ class Glue:
 
     def __call__(self, fields: Fields) -> Fields:
         names = self.feature_names or _ORDERS.get(self.benchmark_name)
-        idx = {name: fields[name] for name in fields if name.split("/", 1)[0] == _IDX}
+        idx = {name: fields[name] for name in fields if name.split("/", 1)[0] == "idx"}
         names = names or sorted(set(fields) - {"label", *idx})
         words = [_BENCHMARKS.get(self.benchmark_name, self.benchmark_name).encode()]
         for name in names:

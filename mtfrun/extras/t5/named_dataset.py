@@ -39,7 +39,6 @@ _SOURCES: Mapping[str, Any] = {
     **{".jsonl": JsonLines, ".json": JsonLines, ".parquet": Parquet},
     **{".csv": TsvWithNames, ".tsv": TsvWithNames},
 }
-_NAME = "{name}"
 
 
 def named_dataset(
@@ -78,7 +77,7 @@ def named_dataset(
 
 def _with_name(patterns: Any, name: str) -> Any:
     if isinstance(patterns, str):
-        return patterns.replace(_NAME, name)
+        return patterns.replace("{name}", name)
     if isinstance(patterns, Mapping):
         return {split: _with_name(inner, name) for split, inner in patterns.items()}
     return [_with_name(pattern, name) for pattern in patterns]

@@ -15,7 +15,6 @@ from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.preprocessor import Fields, StreamPreprocessor, field_of
 from mtfrun.data.sources.source import TEXT
 
-_BLANK = b"X"
 _BEHIND_SENTENCE = re.compile(rb"(?<=[.!?])(?![.!?])")
 
 
@@ -46,7 +45,7 @@ class FillInTheBlank:
         bounds = itertools.pairwise([0, *breaks.tolist(), len(words)])
         segments = [b" ".join(words[begin:end]) for begin, end in bounds]
         even, odd = (
-            b" ".join(s if i % 2 == parity else _BLANK for i, s in enumerate(segments))
+            b" ".join(s if i % 2 == parity else b"X" for i, s in enumerate(segments))
             for parity in (0, 1)
         )
         label = self.label.encode()

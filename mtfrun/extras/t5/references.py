@@ -12,8 +12,6 @@ from mtfrun.data.features import TARGETS
 from mtfrun.data.preprocessor import Fields, field_of
 from mtfrun.extras.t5.fields import required_texts_of
 
-_ANSWERS = "answers"
-
 
 class GroupedReference(NamedTuple):
     """A reference, and the fields that identify its group."""
@@ -67,7 +65,7 @@ class Grouped:
 
 def all_answers(fields: Fields) -> list[str]:
     """Returns "answers/0", "answers/1", ... of `Squad` and `Record`."""
-    texts = required_texts_of("t5.all_answers", fields, _ANSWERS)
+    texts = required_texts_of("t5.all_answers", fields, "answers")
     return [text.decode("utf-8", "replace") for text in texts]
 
 

@@ -33,7 +33,6 @@ _OPERATIVE_CONFIG = "operative_config.gin"
 _INDEX = re.compile(r"(model\.ckpt-(\d+))\.index")
 _CHECKPOINT = re.compile(r"model\.ckpt-\d+(\.index)?")
 _NAMED = 3
-_COMMENT_WIDTH = 96
 
 
 def read_run(path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()) -> Imported:
@@ -107,7 +106,7 @@ def _header(
     names = names_of_data(source)
     if names:
         text = f"The original's data, which TRAINING_DATA takes the place of: {', '.join(names)}."
-        lines += [*textwrap.wrap(text, _COMMENT_WIDTH), ""]
+        lines += [*textwrap.wrap(text, 96), ""]
     return [
         *lines,
         f"Train on:  mtfrun train --gin_file={shlex.quote(str(directory / 'config.gin'))} \\",

@@ -13,7 +13,6 @@ from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.mesh_tensorflow.tensor2tensor.source_run import SourceRun
 
 POSITIONS = "positional_emb_rows"
-_FEED_FORWARD = "feed_forward"
 # Our class, and the parameter of the block's length, by attention_type.
 _ATTENTIONS = {
     "local1d": ("parity.MaskedLocalAttention", "window"),
@@ -39,7 +38,7 @@ def sources(hparams: Settings, path: str, paths: Sequence[str]) -> list[Source]:
     block = _BLOCK.fullmatch(path)
     if block is not None:
         scope, rest = f"decoder_layer_{block[1]}/", block[3]
-        norm = f"layer_norm_{'ffn' if block[2] == _FEED_FORWARD else 'att'}"
+        norm = f"layer_norm_{'ffn' if block[2] == 'feed_forward' else 'att'}"
     norm_match, projection = _NORM.fullmatch(rest), _PROJECTION.fullmatch(rest)
     if norm_match is not None:
         return [Source(f"{scope}{norm}/layer_norm/layer_norm_{norm_match[1]}")]

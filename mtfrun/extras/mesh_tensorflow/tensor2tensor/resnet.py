@@ -15,7 +15,6 @@ from mtfrun.extras.mesh_tensorflow.tensor2tensor.source_run import SourceRun
 FIRST_VARIABLE = "init_filters"
 # The size of an image's block, with channels in the columns.
 _ROWS, _COLS = 32, 96
-_NUM_CLASSES = 10
 _STAGES = 3
 _PLACE = re.compile(r"blocks/(\d+)/(projection|first|second|third)(_norm)?/(\w+)")
 _NORM = {"scale": "batch_norm_scale", "bias": "batch_norm_bias"}
@@ -80,4 +79,4 @@ def write_model(run: SourceRun, file: GinFile) -> None:
     file.macro("HIDDEN_SIZE", hparams.integer("hidden_size"))
     write_training_images(file)
     size = {"channels": channels, "rows": rows, "cols": cols}
-    file.bind("data.NoImages", {"labels": [str(i) for i in range(_NUM_CLASSES)], **size})
+    file.bind("data.NoImages", {"labels": [str(i) for i in range(10)], **size})

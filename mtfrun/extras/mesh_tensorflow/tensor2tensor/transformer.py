@@ -12,7 +12,6 @@ from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.mesh_tensorflow.tensor2tensor.source_run import SourceRun
 
 EMBEDDINGS = ("transformer/targets_embedding", "transformer/inputs_embedding")
-_STACK = "transformer.Stack"
 # Our sublayers by their names in lists of layers.
 _SUBLAYERS = {
     "att": "transformer.SelfAttention",
@@ -129,7 +128,7 @@ def _write_stack(file: GinFile, scope: str, layers: Sequence[str]) -> None:
     block: list[Reference] = [reference(f"@{_SUBLAYERS[layer]}") for layer in layers[:size]]
     # The decoder, written last, sets the macro; the encoder may have another number.
     file.macro("NUM_LAYERS", number // size)
-    file.bind(f"{scope}{_STACK}", {"layers": block, "num_layers": number // size})
+    file.bind(f"{scope}transformer.Stack", {"layers": block, "num_layers": number // size})
 
 
 def _write_sublayers(hparams: Settings, file: GinFile, layers: Sequence[str]) -> None:

@@ -15,9 +15,6 @@ from mtfrun.extras.mesh_tensorflow.zoo.convolutions import Convolution, Depthwis
 from mtfrun.layers import DenseProduct, Dropout, LayerNorm
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 
-# All positions of a row share one dropout mask.
-_OVER_LENGTH = ("length",)
-
 
 class GatedLinearUnit(Sublayer):
     """(x * w_0 + b_0) . sigmoid(x * w_1 + b_1); Dauphin et al. 2016, arXiv:1612.08083, eq. 1."""
@@ -51,7 +48,7 @@ class _ConvolutionBranches(Sublayer):
         self._d_model, self._hidden = d_model, output.d_model
         self.left, self.right, self.norm, self.output = left, right, norm, output
         self.left_dropout, self.right_dropout, self.output_dropout = (
-            Dropout(dropout_rate, _OVER_LENGTH) for _ in range(3)
+            Dropout(dropout_rate, ("length",)) for _ in range(3)
         )
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:

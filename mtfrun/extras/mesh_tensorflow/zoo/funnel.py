@@ -24,7 +24,6 @@ from mtfrun.models.transformer.stack import Stack
 from mtfrun.models.transformer.sublayer import SequenceCall
 
 _WINDOW = "pooled_positions"
-_LENGTHS = ("length", "memory_length")
 # The reduction of a window, and the value that masks other documents.
 _KINDS: dict[str, tuple[Callable[..., mtf.Tensor], float]] = {
     "mean": (mtf.reduce_sum, 0.0),
@@ -70,7 +69,7 @@ class Funnel:
     def first_entries(self, x: mtf.Tensor) -> mtf.Tensor:
         """Returns the first entry of each window of the lengths of x."""
         for dim in x.shape:
-            if dim.name in _LENGTHS:
+            if dim.name in ("length", "memory_length"):
                 x = mtf.stride_tensor_1d(x, dim, self.pool_size)
         return x
 

@@ -19,8 +19,6 @@ from mtfrun.models.transformer.tokens.token_softmax import TokenLogits, TokenSof
 
 # The leaves of a binary tree of three sigmoids.
 _MIXTAPE_CONTEXTS = 4
-# All positions share one dropout mask.
-_OVER_LENGTH = ("length",)
 
 
 class _Mixture(TokenSoftmax):
@@ -193,7 +191,7 @@ class Mixtape(_Mixture):
             for dims in ([self._frequent, self._size], [self._frequent, self._sigmoids])
         )
         self.product_dropout, self.gate_dropout = (
-            Dropout(gates.dropout_rate, _OVER_LENGTH) for _ in range(2)
+            Dropout(gates.dropout_rate, ("length",)) for _ in range(2)
         )
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
