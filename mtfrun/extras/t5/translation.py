@@ -48,7 +48,9 @@ class Translate:
     def _name(self, code: str) -> str:
         names = {**LANGUAGES, **(self.names or {})}
         if code not in names:
-            raise DataError(f"Translate: set Translate.names = {{'{code}': 'its English name'}}")
+            raise DataError(
+                f'Translate: the language "{code}" has no name: add it to Translate.names'
+            )
         return names[code]
 
 

@@ -65,7 +65,7 @@ def test_some_datasets_have_the_form_of_a_benchmark(benchmark: str, form: bytes)
     "make, expected",
     [
         (lambda: data.Rekey({"a": "lable"})({"label": b""}), 'no field "lable"; it has label, did'),
-        (lambda: t5.ParseTsv()({"text": b"a"}), "needs 1 tab(s), between inputs, targets; this on"),
+        (lambda: t5.ParseTsv()({"text": b"a"}), "has 0 tab(s), not 1, between inputs, targets: "),
         (lambda: t5.Translate("en", "xx"), 'Translate: the language "xx" has no name'),
         (lambda: t5.LabelNames(["a"])({"label": b"1"}), 'label "1" is neither a name nor a numb'),
         (lambda: t5.Glue("stsb")({"label": b"high"}), 'the score "high" is not a number'),
@@ -219,9 +219,9 @@ def test_texts_of_other_lengths_are_left_out() -> None:
         (lambda: t5.Record()({**WSC, "passage": b""}), 'no text in "entities"'),
         (lambda: t5.MultiTranslate("en", "xx"), 'the language "xx" has no name'),
         (lambda: t5.MultiTranslate("en", "de")({}), 'no text in "translations/language"'),
-        (lambda: t5.RankClassification("{a}", "{b}"), "is a list with a text for each class"),
-        (lambda: t5.RankClassification(["a"], ["b", "c"]), "they have equal lengths"),
-        (lambda: t5.RankClassification("a", ["b"], mode="test"), 'mode="test" is none of'),
+        (lambda: t5.RankClassification("{a}", "{b}"), "must be a list with a text per class"),
+        (lambda: t5.RankClassification(["a"], ["b", "c"]), "lists must have equal lengths"),
+        (lambda: t5.RankClassification("a", ["b"], mode="test"), 'mode="test" must be one of'),
         (
             lambda: list(t5.RankClassification("{x}", ["b"]).process_all([COPA])),
             'has no field "x"; it has premise',
