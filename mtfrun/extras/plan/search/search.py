@@ -107,8 +107,8 @@ class Search:
             smaller: Option | None = option
             while smaller is not None and not smaller.fits(self._device_memory):
                 options = _smaller(smaller, self._device_memory or 0, max_microbatches)
-                candidate = next(options, None)
-                smaller = None if candidate is None else self._option(candidate)
+                cheapest = next(options, None)
+                smaller = None if cheapest is None else self._option(cheapest)
         return self.outcome()
 
     def outcome(self) -> Outcome:
