@@ -41,13 +41,13 @@ checkpoints.save(3, variables)
 saved, hashed = hashed, []
 checkpoints.restore(None, variables)
 restored, hashed = hashed, []
-processes.barrier("damage")
+processes.gather(None, "damage")
 if index == 0:
     (data, *_) = sorted(directory.glob("*.data-00001-of-00002"))
     content = bytearray(data.read_bytes())
     content[5] ^= 1
     data.write_bytes(content)
-processes.barrier("damaged")
+processes.gather(None, "damaged")
 try:
     checkpoints.restore(3, variables)
 except InputError as error:
