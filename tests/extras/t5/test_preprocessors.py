@@ -212,10 +212,7 @@ def test_texts_of_other_lengths_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (
-            lambda: t5.Squad()({"answers": b"x"}),
-            'no text in "answers/text"; it has answers: the',
-        ),
+        (lambda: t5.Squad()({"answers": b"x"}), 'no text in "answers/text"; it has answers: the'),
         (lambda: t5.TriviaQa()({"question": b"x"}), 'read a list as "answer/normalized_aliases/*'),
         (lambda: t5.Wsc()({**WSC, "span1_index": b"x"}), "\"span1_index\" is 'x', not the index"),
         (lambda: t5.Wsc()({**WSC, "label": b"2"}), 'label "2" is neither a name nor a number'),
