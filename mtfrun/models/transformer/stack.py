@@ -135,7 +135,7 @@ class Stack(Sublayer):
         outputs = []
         for number, block in enumerate(self.blocks):
             run = functools.partial(_run_layers, block.values())
-            block_call = self.call_block_call(number, call)
+            block_call = self.block_call(number, call)
             if self._rematerialise and call.training:
                 x = recompute(run, x, block_call, self._recomputed)
             else:
@@ -143,7 +143,7 @@ class Stack(Sublayer):
             outputs.append(x)
         return outputs
 
-    def call_block_call(self, number: int, call: SequenceCall) -> SequenceCall:
+    def block_call(self, number: int, call: SequenceCall) -> SequenceCall:
         """Returns the call of a block's sublayers; here the same for all blocks."""
         return call
 
@@ -153,7 +153,7 @@ class Stack(Sublayer):
         batch = list(batch)
         return [
             {
-                name: sublayer.initial_state(batch, memory_length, self.call_block_call(i, call))
+                name: sublayer.initial_state(batch, memory_length, self.block_call(i, call))
                 for name, sublayer in block.items()
             }
             for i, block in enumerate(self.blocks)
@@ -184,7 +184,7 @@ class Stack(Sublayer):
         """Returns the last block's output and the next state, by `run` of every layer."""
         next_state = []
         for i, (block, block_state) in enumerate(zip(self.blocks, state, strict=True)):
-            block_call = self.call_block_call(i, call)
+            block_call = self.block_call(i, call)
             results = {}
             for name, sublayer in block.items():
                 x, results[name] = run(sublayer, x, block_state[name], block_call)

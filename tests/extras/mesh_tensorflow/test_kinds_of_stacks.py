@@ -124,7 +124,7 @@ def test_shared_layers_are_one_of_each_class_with_other_dropout_in_every_block()
     call = t.SequenceCall(training=True, key=mtf.random_key(0))
     block = stack.blocks[0]["feed_forward_0"]
     first, second, again = (
-        mtf.to_numpy(block(x, stack.call_of_block(number, call))) for number in (0, 1, 0)
+        mtf.to_numpy(block(x, stack.block_call(number, call))) for number in (0, 1, 0)
     )
     assert_close(first, again, FLOAT32_MODEL_TOLERANCE)
     assert np.abs(first - second).max() > 0.01

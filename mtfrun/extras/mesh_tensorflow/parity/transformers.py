@@ -74,7 +74,7 @@ class SharedLayersStack(Stack):
                     setattr(layer, name, transform)
             layer.layer = first.setdefault(type(layer.layer), layer.layer)
 
-    def call_of_block(self, number: int, call: SequenceCall) -> SequenceCall:
+    def block_call(self, number: int, call: SequenceCall) -> SequenceCall:
         return call.for_step(number)
 
 

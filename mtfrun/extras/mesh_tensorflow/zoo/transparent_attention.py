@@ -85,7 +85,7 @@ class TransparentDecoder(Stack):
         self.mixture_of_outputs = mtf.Variable(mesh, shape, initial, dtypes.master, reduced_dims=())
         self.mixture_dropout = Dropout(mixture.dropout_rate)
 
-    def call_of_block(self, number: int, call: SequenceCall) -> SequenceCall:
+    def block_call(self, number: int, call: SequenceCall) -> SequenceCall:
         """Replaces the encoder's output by the block's mixture."""
         encoder = encoder_memory(call)
         outputs, blocks = self.mixture_of_outputs.shape.dims
