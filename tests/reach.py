@@ -38,8 +38,12 @@ PATHS = {
 
 @functools.cache
 def parse(path: pathlib.Path) -> ast.Module:
-    """Returns the syntax tree of a file."""
-    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    """Returns the syntax tree of a file, in which relative imports have full names."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            node.module, node.level = f"{module_name(path.parent)}.{node.module}", 0
+    return tree
 
 
 def runtime_nodes(tree: ast.Module) -> Iterator[ast.AST]:

@@ -36,11 +36,7 @@ def imported_names(path: pathlib.Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parts = (*path.relative_to(ROOT).parts[: -node.level], *filter(None, [base]))
-                base = ".".join(parts)
-            names |= {f"{base}.{alias.name}" for alias in node.names}
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names | names_in_strings(TREES[path])
 
 

@@ -121,8 +121,8 @@ STACK/halting/unit/PART = {mtf}/sigmoid_activation_for_pondering/dense\w*/{part}
 LAYER/attention/(?P<projection>query|key|value)/kernel = MTF/{projection[0]}/kernel
 LAYER/attention/output/kernel = MTF/y/kernel
 LAYER/attention/(?P<map>logits|weights)/kernel = MTF/{map}/kernel
-LAYER/attention/(?P<map>logits|weights)/of_query/kernel = MTF/{map}/{map}_dynamic_0/kernel
-LAYER/attention/(?P<map>logits|weights)/of_memory/kernel
+LAYER/attention/(?P<map>logits|weights)/query_map/kernel = MTF/{map}/{map}_dynamic_0/kernel
+LAYER/attention/(?P<map>logits|weights)/memory_map/kernel
     = MTF/{map}/{map}_dynamic_1/kernel
     = MTF/{map}/{map}_dynamic_0/kernel
 # Synthesizer.

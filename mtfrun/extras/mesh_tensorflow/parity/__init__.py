@@ -4,95 +4,51 @@ They have the names, arguments and results of the originals, oddities included, 
 checkpoints. New models use `mtfrun.layers` and `mtfrun.models`, which import nothing from here.
 """
 
-from mtfrun.extras.mesh_tensorflow.parity.long_sequence_attention import (
-    CompressedSelfAttention as CompressedSelfAttention,
-)
-from mtfrun.extras.mesh_tensorflow.parity.long_sequence_attention import (
-    MaskedLocalAttention as MaskedLocalAttention,
-)
-from mtfrun.extras.mesh_tensorflow.parity.long_sequence_attention import (
-    compress_mean as compress_mean,
-)
-from mtfrun.extras.mesh_tensorflow.parity.long_sequence_attention import (
-    masked_local_attention_1d as masked_local_attention_1d,
-)
-from mtfrun.extras.mesh_tensorflow.parity.long_sequence_attention import (
+from .long_sequence_attention import CompressedSelfAttention as CompressedSelfAttention
+from .long_sequence_attention import MaskedLocalAttention as MaskedLocalAttention
+from .long_sequence_attention import compress_mean as compress_mean
+from .long_sequence_attention import masked_local_attention_1d as masked_local_attention_1d
+from .long_sequence_attention import (
     masked_local_attention_1d_incremental as masked_local_attention_1d_incremental,
 )
-from mtfrun.extras.mesh_tensorflow.parity.long_sequence_attention import (
+from .long_sequence_attention import (
     multihead_self_attention_memory_compressed as multihead_self_attention_memory_compressed,
 )
-from mtfrun.extras.mesh_tensorflow.parity.long_sequence_attention import (
+from .long_sequence_attention import (
     multihead_self_attention_memory_compressed_incremental as multihead_self_attention_memory_compressed_incremental,  # noqa: E501
 )
-from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
-    AttentionParameters as AttentionParameters,
-)
-from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
-    AttentionParams as AttentionParams,
-)
-from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
-    attention_mask_autoregressive as attention_mask_autoregressive,
-)
-from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
-    attention_mask_ignore_padding as attention_mask_ignore_padding,
-)
-from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
-    attention_mask_same_segment as attention_mask_same_segment,
-)
-from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
-    multihead_attention as multihead_attention,
-)
-from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
+from .multihead_attention import AttentionParameters as AttentionParameters
+from .multihead_attention import AttentionParams as AttentionParams
+from .multihead_attention import attention_mask_autoregressive as attention_mask_autoregressive
+from .multihead_attention import attention_mask_ignore_padding as attention_mask_ignore_padding
+from .multihead_attention import attention_mask_same_segment as attention_mask_same_segment
+from .multihead_attention import multihead_attention as multihead_attention
+from .multihead_attention import (
     multihead_encdec_attention_incremental as multihead_encdec_attention_incremental,
 )
-from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
+from .multihead_attention import (
     multihead_self_attention_incremental as multihead_self_attention_incremental,
 )
-from mtfrun.extras.mesh_tensorflow.parity.seed_resnet import SeedResNet as SeedResNet
-from mtfrun.extras.mesh_tensorflow.parity.spatial_attention import (
-    SpatialBlockAttention as SpatialBlockAttention,
-)
-from mtfrun.extras.mesh_tensorflow.parity.spatial_attention import (
-    attention_bias_local_2d_block as attention_bias_local_2d_block,
-)
-from mtfrun.extras.mesh_tensorflow.parity.spatial_attention import (
-    attention_bias_local_block as attention_bias_local_block,
-)
-from mtfrun.extras.mesh_tensorflow.parity.spatial_attention import (
-    local_1d_halo_exchange as local_1d_halo_exchange,
-)
-from mtfrun.extras.mesh_tensorflow.parity.spatial_attention import (
-    local_2d_halo_exchange as local_2d_halo_exchange,
-)
-from mtfrun.extras.mesh_tensorflow.parity.spatial_attention import (
+from .seed_resnet import SeedResNet as SeedResNet
+from .spatial_attention import SpatialBlockAttention as SpatialBlockAttention
+from .spatial_attention import attention_bias_local_2d_block as attention_bias_local_2d_block
+from .spatial_attention import attention_bias_local_block as attention_bias_local_block
+from .spatial_attention import local_1d_halo_exchange as local_1d_halo_exchange
+from .spatial_attention import local_2d_halo_exchange as local_2d_halo_exchange
+from .spatial_attention import (
     local_2d_self_attention_spatial_blocks as local_2d_self_attention_spatial_blocks,
 )
-from mtfrun.extras.mesh_tensorflow.parity.spatial_attention import (
+from .spatial_attention import (
     local_self_attention_spatial_blocks as local_self_attention_spatial_blocks,
 )
-from mtfrun.extras.mesh_tensorflow.parity.tensor_functions import (
-    annealed_dropout as annealed_dropout,
-)
-from mtfrun.extras.mesh_tensorflow.parity.tensor_functions import (
-    clip_activation_gradient as clip_activation_gradient,
-)
-from mtfrun.extras.mesh_tensorflow.parity.tensor_functions import corr as corr
-from mtfrun.extras.mesh_tensorflow.parity.tensor_functions import decode_limits as decode_limits
-from mtfrun.extras.mesh_tensorflow.parity.tensor_functions import (
-    multiplicative_jitter as multiplicative_jitter,
-)
-from mtfrun.extras.mesh_tensorflow.parity.tensor_functions import (
-    serialize_training_step as serialize_training_step,
-)
-from mtfrun.extras.mesh_tensorflow.parity.transformers import (
-    PaddedPrefixDecoderOnly as PaddedPrefixDecoderOnly,
-)
-from mtfrun.extras.mesh_tensorflow.parity.transformers import (
-    RowAndColumnPositions as RowAndColumnPositions,
-)
-from mtfrun.extras.mesh_tensorflow.parity.transformers import (
-    SharedLayersEncoderDecoder as SharedLayersEncoderDecoder,
-)
-from mtfrun.extras.mesh_tensorflow.parity.transformers import SharedLayersStack as SharedLayersStack
-from mtfrun.extras.mesh_tensorflow.parity.transformers import TiedBiasStack as TiedBiasStack
+from .tensor_functions import annealed_dropout as annealed_dropout
+from .tensor_functions import clip_activation_gradient as clip_activation_gradient
+from .tensor_functions import corr as corr
+from .tensor_functions import decode_limits as decode_limits
+from .tensor_functions import multiplicative_jitter as multiplicative_jitter
+from .tensor_functions import serialize_training_step as serialize_training_step
+from .transformers import PaddedPrefixDecoderOnly as PaddedPrefixDecoderOnly
+from .transformers import RowAndColumnPositions as RowAndColumnPositions
+from .transformers import SharedLayersEncoderDecoder as SharedLayersEncoderDecoder
+from .transformers import SharedLayersStack as SharedLayersStack
+from .transformers import TiedBiasStack as TiedBiasStack

@@ -18,6 +18,10 @@ _ATTENTIONS = {
     "local1d": ("parity.MaskedLocalAttention", "window"),
     "local1d_spatial": ("parity.SpatialBlockAttention", "block_length"),
 }
+_SIZES = {
+    **{"NUM_LAYERS": "num_decoder_layers", "D_MODEL": "hidden_size", "D_FF": "d_ff"},
+    **{"NUM_HEADS": "num_heads", "D_KV": "d_kv", "BATCH_SIZE": "batch_size"},
+}
 _BLOCK = re.compile(r"decoder_stack/blocks/(\d+)/(\w+)/(.+)")
 _NORM = re.compile(r"(?:decoder_stack/final_)?norm/(scale|bias)")
 _PROJECTION = re.compile(r"layer/parameters/w([qkvo])")
@@ -30,8 +34,7 @@ _OTHERS = {
 }
 
 
-def sources(hparams: Settings, path: str, paths: Sequence[str]) -> list[Source]:
-    del hparams, paths
+def sources(_: Settings, path: str, _paths: Sequence[str]) -> list[Source]:
     if path in _OTHERS:
         return [Source(_OTHERS[path])]
     scope, norm, rest = "", "final_layer_norm", path
@@ -48,8 +51,7 @@ def sources(hparams: Settings, path: str, paths: Sequence[str]) -> list[Source]:
     return [Source(f"{scope}dense_relu_dense/{rest.removeprefix('layer/')}")]
 
 
-def notes(run: SourceRun) -> list[str]:
-    del run
+def notes(_: SourceRun) -> list[str]:
     return [
         "the original drops the same activations at all positions of an image: here dropout draws "
         "for each position"
@@ -64,55 +66,40 @@ def write_model(run: SourceRun, file: GinFile) -> None:
     size, channels = hparams.integer("img_len"), hparams.integer("num_channels", 3)
     file.include("defaults.gin", "extras/vision/models/image_transformer.gin")
     file.gap()
-    for macro in ("IMAGE_ROWS", "IMAGE_COLS"):
-        file.macro(macro, size)
-    file.macro("IMAGE_CHANNELS", channels)
-    file.macro("SEQUENCE_LENGTH", size * size * channels)
-    file.macro("NUM_LAYERS", hparams.integer("num_decoder_layers"))
-    file.macro("D_MODEL", hparams.integer("hidden_size"))
-    file.macro("D_FF", hparams.integer("d_ff"))
-    file.macro("NUM_HEADS", hparams.integer("num_heads"))
-    file.macro("D_KV", hparams.integer("d_kv"))
-    file.macro("BATCH_SIZE", hparams.integer("batch_size"))
-    file.macro("VOCABULARY_DIVISOR", hparams.integer("vocab_divisor", 1))
-    file.macro("DROPOUT_RATE", hparams.number("layer_prepostprocess_dropout", 0.1))
-    file.macro("ACTIVATION_DTYPE", hparams.text("activation_dtype", "float32"))
+    for macro, value in (
+        *(("IMAGE_ROWS", size), ("IMAGE_COLS", size), ("IMAGE_CHANNELS", channels)),
+        ("SEQUENCE_LENGTH", size * size * channels),
+        *((macro, hparams.integer(name)) for macro, name in _SIZES.items()),
+        ("VOCABULARY_DIVISOR", hparams.integer("vocab_divisor", 1)),
+        ("DROPOUT_RATE", hparams.number("layer_prepostprocess_dropout", 0.1)),
+        ("ACTIVATION_DTYPE", hparams.text("activation_dtype", "float32")),
+    ):
+        file.macro(macro, value)
     file.gap()
-    _write_layers(hparams, file)
-    write_training_images(file)
-    images = {"labels": ["image"], "channels": channels, "rows": size, "cols": size}
-    file.bind("data.NoImages", images)
-
-
-def _write_layers(hparams: Settings, file: GinFile) -> None:
-    file.bind(
-        "transformer.TokenEmbedding",
-        {
-            "position": reference("@parity.RowAndColumnPositions"),
-            "tied_softmax": False,
-            "softmax_bias": True,
-        },
-    )
-    file.bind("parity.RowAndColumnPositions", {"image": reference("@vision.ImageSize()")})
     attention, block_parameter = _ATTENTIONS[hparams.text("attention_type", "local1d")]
-    layers = [f"@{attention}", "@transformer.FeedForward"]
-    file.bind("transformer.Stack", {"layers": list(map(reference, layers))})
     transforms = ["LayerNorm", "CallLayer", "SublayerDropout", "Residual"]
-    file.bind(
-        "transformer.StackTransforms",
-        {
+    position = reference("@parity.RowAndColumnPositions")
+    embedding = {"position": position, "tied_softmax": False, "softmax_bias": True}
+    for cls, parameters in {
+        "transformer.TokenEmbedding": embedding,
+        "parity.RowAndColumnPositions": {"image": reference("@vision.ImageSize()")},
+        "transformer.Stack": {
+            "layers": [reference(f"@{cls}") for cls in (attention, "transformer.FeedForward")]
+        },
+        "transformer.StackTransforms": {
             "initial": [],
             "layer": [reference(f"@transformer.{name}") for name in transforms],
             "final": [reference("@transformer.LayerNorm")],
         },
-    )
-    file.bind("transformer.LayerNorm", {"epsilon": 1e-6})
-    file.bind("transformer.FeedForward", {"dropout_rate": hparams.number("dropout", 0.0)})
-    file.bind(
-        attention,
-        {
+        "transformer.LayerNorm": {"epsilon": 1e-6},
+        "transformer.FeedForward": {"dropout_rate": hparams.number("dropout", 0.0)},
+        attention: {
             "num_heads": reference("%NUM_HEADS"),
             "d_kv": reference("%D_KV"),
             block_parameter: hparams.integer("block_length", 128),
         },
-    )
+    }.items():
+        file.bind(cls, parameters)
+    write_training_images(file)
+    images = {"labels": ["image"], "channels": channels, "rows": size, "cols": size}
+    file.bind("data.NoImages", images)

@@ -3,10 +3,9 @@ from __future__ import annotations
 import functools
 import pathlib
 import shlex
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import types
+from collections.abc import Mapping, Sequence
 
-from mtfrun.checkpoints.names import Source
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.errors.untrusted import escape
@@ -21,89 +20,63 @@ from mtfrun.extras.mesh_tensorflow.tensor2tensor import (
 )
 from mtfrun.extras.mesh_tensorflow.tensor2tensor.source_run import SourceRun, read_run
 
-
-class _Model(NamedTuple):
-    """A model of Tensor2Tensor; its checkpoints have one of `variables`."""
-
-    name: str
-    variables: Sequence[str]
-    write: Callable[[SourceRun, Draft], None]
-    notes: Callable[[SourceRun], list[str]]
-    sources: Callable[[Settings, str, Sequence[str]], Sequence[Source]]
-
-
-_MODELS = (
-    _Model(
-        "mtf_transformer",
-        transformer.EMBEDDINGS,
-        transformer.write_model,
-        transformer.notes,
-        transformer.sources,
-    ),
-    *(
-        _Model(name, [norm], transformer2.write_model, transformer2.notes, transformer2.sources)
-        for name, norm in (
-            ("mtf_unitransformer", transformer2.NORM),
-            ("mtf_bitransformer", transformer2.NORM_OF_DECODER),
-        )
-    ),
-    _Model(
-        "mtf_image_transformer",
-        [image_transformer.POSITIONS],
-        image_transformer.write_model,
-        image_transformer.notes,
-        image_transformer.sources,
-    ),
-    _Model("mtf_resnet", [resnet.FIRST_VARIABLE], resnet.write_model, resnet.notes, resnet.sources),
-)
-_NAMES = ", ".join(model.name for model in _MODELS)
+# Modules by Tensor2Tensor's name of a model, with variables of which its checkpoints have one.
+_MODELS: Mapping[str, tuple[types.ModuleType, Sequence[str]]] = {
+    "mtf_transformer": (transformer, transformer.EMBEDDINGS),
+    "mtf_unitransformer": (transformer2, [transformer2.NORM]),
+    "mtf_bitransformer": (transformer2, [transformer2.NORM_OF_DECODER]),
+    "mtf_image_transformer": (image_transformer, [image_transformer.POSITIONS]),
+    "mtf_resnet": (resnet, [resnet.FIRST_VARIABLE]),
+}
 
 
 def import_run(path: pathlib.Path) -> Imported:
     """Reads the hyperparameters and the checkpoint of a run."""
     run = read_run(path)
-    model = _model_of(run, path)
+    name = _name_of(run, path)
+    model, _ = _MODELS[name]
     sources = functools.partial(model.sources, run.hparams)
     return Imported(
-        lambda directory: _config(model, run, path, directory),
+        lambda directory: _config(name, run, path, directory),
         lambda variables: run.checkpoint.values(variables, sources),
         step=run.checkpoint.step,
         record={
             "format": "tensor2tensor",
             "from": escape(str(path)),
-            "model": model.name,
+            "model": name,
             "problem": escape(run.problem),
         },
         notes=model.notes(run),
     )
 
 
-def _model_of(run: SourceRun, path: pathlib.Path) -> _Model:
-    if run.model not in ("", *(model.name for model in _MODELS)):
+def _name_of(run: SourceRun, path: pathlib.Path) -> str:
+    names = [run.model] if run.model else list(_MODELS)
+    if not set(names) <= _MODELS.keys():
         raise ConversionError(
-            f"--from={path}: the model {run.model} of flags.txt is not supported, only {_NAMES}"
+            f"--from={path}: the model {run.model} of flags.txt is not supported, only "
+            f"{', '.join(_MODELS)}"
         )
-    for model in _MODELS:
-        has_variable = any(name in run.checkpoint.shapes for name in model.variables)
-        if has_variable and run.model in ("", model.name):
-            return model
-    names = [m.variables[0] for m in _MODELS if run.model in ("", m.name)]
+    variables = {name: _MODELS[name][1] for name in names}
+    for name, alternatives in variables.items():
+        if any(variable in run.checkpoint.shapes for variable in alternatives):
+            return name
     raise ConversionError(
-        f"--from={path}: the checkpoint has no {' or '.join(names)}, a variable of "
-        f"{run.model or _NAMES}"
+        f"--from={path}: the checkpoint has no {' or '.join(x[0] for x in variables.values())}, a "
+        f"variable of {', '.join(names)}"
     )
 
 
-def _config(model: _Model, run: SourceRun, path: pathlib.Path, directory: pathlib.Path) -> str:
+def _config(name: str, run: SourceRun, path: pathlib.Path, directory: pathlib.Path) -> str:
     file = Draft(
         [
-            f"Tensor2Tensor's {model.name}, imported from {path}.",
+            f"Tensor2Tensor's {name}, imported from {path}.",
             "",
             f"Train on:  mtfrun train --gin_file={shlex.quote(str(directory / 'config.gin'))} \\",
             "               --gin_file=... --model_dir=...",
         ]
     )
-    model.write(run, file)
+    _MODELS[name][0].write_model(run, file)
     file.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
     file.gap()
     write_optimizer(run.hparams, file)

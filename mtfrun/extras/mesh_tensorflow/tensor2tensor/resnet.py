@@ -49,13 +49,11 @@ def source_name(path: str, layer_sizes: Sequence[int]) -> str:
     return f"{scope}batch_norm{suffix}/{_NORM.get(name, name)}"
 
 
-def sources(hparams: Settings, path: str, paths: Sequence[str]) -> list[Source]:
-    del paths
+def sources(hparams: Settings, path: str, _: Sequence[str]) -> list[Source]:
     return [Source(re.escape(source_name(path, hparams.integers("layer_sizes"))))]
 
 
-def notes(run: SourceRun) -> list[str]:
-    del run
+def notes(_: SourceRun) -> list[str]:
     return [
         "the problem of the original prepared its images: here pixels become (pixel - 127.5) / "
         "127.5, or as resnet.ImageInput says",

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtfrun.checkpoints.names import Source, sources_of
-from mtfrun.configuration.gin_values import Reference, reference
+from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.family import write_training_texts
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.mesh_tensorflow.tensor2tensor.source_run import SourceRun
 
 EMBEDDINGS = ("transformer/targets_embedding", "transformer/inputs_embedding")
+_SIZES = {
+    **{"D_MODEL": "d_model", "D_FF": "d_ff", "NUM_HEADS": "num_heads", "D_KV": "d_kv"},
+    "SEQUENCE_LENGTH": "max_length",
+}
 # Our sublayers by their names in lists of layers.
 _SUBLAYERS = {
     "att": "transformer.SelfAttention",
@@ -22,14 +26,16 @@ _SUBLAYERS = {
 }
 
 
-def sources(hparams: Settings, path: str, paths: Sequence[str]) -> Sequence[Source]:
-    del hparams
+def sources(_: Settings, path: str, paths: Sequence[str]) -> Sequence[Source]:
     return sources_of(path, paths)
 
 
 def write_model(run: SourceRun, file: GinFile) -> None:
     hparams = run.hparams
-    _require_computation(hparams)
+    hparams.require("decoder_type", "autoregressive")
+    hparams.require("transformer_type", "encdec", "decoder")
+    hparams.require("feedforward_layer", "dense_relu_dense", "drd")
+    hparams.require("extra_logit", *(False,))
     has_encoder = any(name.startswith("transformer/encoder/") for name in run.checkpoint.shapes)
     if has_encoder:
         file.include(
@@ -40,11 +46,28 @@ def write_model(run: SourceRun, file: GinFile) -> None:
     else:
         file.include("defaults.gin", "models/transformer.gin")
     file.gap()
-    _write_sizes(hparams, file)
-    _write_class(hparams, file, "EncoderDecoder" if has_encoder else "DecoderOnly")
+    for macro, name in _SIZES.items():
+        file.macro(macro, hparams.integer(name))
+    file.macro("BATCH_SIZE", hparams.integer("batch_size", 64))
+    # The tables have it already.
+    file.macro("VOCABULARY_DIVISOR", 1)
+    file.macro("DROPOUT_RATE", hparams.number("layer_prepostprocess_dropout", 0.1))
+    file.macro("ACTIVATION_DTYPE", hparams.text("activation_dtype", "float32"))
+    file.gap()
+    cls = "transformer.EncoderDecoder" if has_encoder else "transformer.DecoderOnly"
+    file.bind(cls, {"shift_across_segments": True})
+    tied = hparams.flag("shared_embedding_and_softmax_weights", default=True)
+    file.bind("transformer.TokenEmbedding", {"tied_softmax": tied})
+    file.bind("transformer.TokenLoss", {"label_smoothing": hparams.number("label_smoothing", 0.0)})
+    file.bind("transformer.RMSNorm", {"epsilon": hparams.number("norm_epsilon", 1e-6)})
     for name in ("encoder", "decoder") if has_encoder else ("decoder",):
         layers = _layers(hparams, name, has_encoder=has_encoder)
-        _write_stack(file, f"{name}/" if has_encoder else "", layers)
+        number, size = len(layers), block_size(layers)
+        block = [reference(f"@{_SUBLAYERS[layer]}") for layer in layers[:size]]
+        # The decoder, written last, sets the macro; the encoder may have another number.
+        file.macro("NUM_LAYERS", number // size)
+        target = f"{name}/transformer.Stack" if has_encoder else "transformer.Stack"
+        file.bind(target, {"layers": block, "num_layers": number // size})
         _write_sublayers(hparams, file, layers)
     write_training_texts(file, "data/tsv_pairs.gin" if has_encoder else "data/text_files.gin")
     _write_vocabularies(run, file)
@@ -65,39 +88,6 @@ def note_vocabulary(run: SourceRun) -> list[str]:
         f"the vocabulary of the problem {run.problem} is not read: texts are ids in decimals, "
         "separated by spaces"
     ]
-
-
-def _require_computation(hparams: Settings) -> None:
-    """Refuses unsupported settings that change a model's results."""
-    hparams.require("decoder_type", "autoregressive")
-    hparams.require("transformer_type", "encdec", "decoder")
-    hparams.require("feedforward_layer", "dense_relu_dense", "drd")
-    hparams.require("extra_logit", *(False,))
-
-
-def _write_sizes(hparams: Settings, file: GinFile) -> None:
-    for macro, name in (
-        ("D_MODEL", "d_model"),
-        ("D_FF", "d_ff"),
-        ("NUM_HEADS", "num_heads"),
-        ("D_KV", "d_kv"),
-        ("SEQUENCE_LENGTH", "max_length"),
-    ):
-        file.macro(macro, hparams.integer(name))
-    file.macro("BATCH_SIZE", hparams.integer("batch_size", 64))
-    # The tables have it already.
-    file.macro("VOCABULARY_DIVISOR", 1)
-    file.macro("DROPOUT_RATE", hparams.number("layer_prepostprocess_dropout", 0.1))
-    file.macro("ACTIVATION_DTYPE", hparams.text("activation_dtype", "float32"))
-    file.gap()
-
-
-def _write_class(hparams: Settings, file: GinFile, kind: str) -> None:
-    file.bind(f"transformer.{kind}", {"shift_across_segments": True})
-    tied = hparams.flag("shared_embedding_and_softmax_weights", default=True)
-    file.bind("transformer.TokenEmbedding", {"tied_softmax": tied})
-    file.bind("transformer.TokenLoss", {"label_smoothing": hparams.number("label_smoothing", 0.0)})
-    file.bind("transformer.RMSNorm", {"epsilon": hparams.number("norm_epsilon", 1e-6)})
 
 
 def _layers(hparams: Settings, stack: str, *, has_encoder: bool) -> list[str]:
@@ -121,14 +111,6 @@ def block_size(layers: Sequence[str]) -> int:
         for size in range(1, number + 1)
         if number % size == 0 and list(layers[:size]) * (number // size) == list(layers)
     )
-
-
-def _write_stack(file: GinFile, scope: str, layers: Sequence[str]) -> None:
-    number, size = len(layers), block_size(layers)
-    block: list[Reference] = [reference(f"@{_SUBLAYERS[layer]}") for layer in layers[:size]]
-    # The decoder, written last, sets the macro; the encoder may have another number.
-    file.macro("NUM_LAYERS", number // size)
-    file.bind(f"{scope}transformer.Stack", {"layers": block, "num_layers": number // size})
 
 
 def _write_sublayers(hparams: Settings, file: GinFile, layers: Sequence[str]) -> None:

@@ -31,25 +31,21 @@ _CLASSES = {
     "moe_1d": "MoE1D",
     "moe_2d": "MoE2D",
 }
-# Classes of Mesh TensorFlow by the names of our sublayers.
-_CLASSES_OF_OURS = {
-    "self_attention": "SelfAttention",
-    "local_self_attention": "LocalSelfAttention",
-    "encoder_decoder_attention": "EncDecAttention",
-    "feed_forward": "DenseReluDense",
-    "moe_1d": "MoE1D",
-    "moe_2d": "MoE2D",
+# The same names by those of our sublayers.
+_NAMES = {
+    **{"self_attention": "self_att", "local_self_attention": "local_self_att"},
+    **{"encoder_decoder_attention": "enc_att", "feed_forward": "drd"},
+    **{"moe_1d": "moe_1d", "moe_2d": "moe_2d"},
 }
 _SUBLAYER = re.compile(r"_stack/blocks/\d+/(\w+?)(?:_\d+)?/layer/")
 # A layer and its class in the patterns of `sources_of`.
 _LAYER = re.compile(r"block_\d+/layer_\d+/(?:\\w\+/)?")
 
 
-def sources(hparams: Settings, path: str, paths: Sequence[str]) -> Sequence[Source]:
+def sources(_: Settings, path: str, paths: Sequence[str]) -> Sequence[Source]:
     """Replaces the names of blocks and layers by a class: "transformer//SelfAttention/q"."""
-    del hparams
     sublayer = _SUBLAYER.search(path)
-    scope = f"/{_CLASSES_OF_OURS[sublayer[1]]}/" if sublayer else "/"
+    scope = f"/{_CLASSES[_NAMES[sublayer[1]]]}/" if sublayer else "/"
     return [
         source._replace(pattern=_LAYER.sub(scope, source.pattern))
         for source in sources_of(path, paths)
