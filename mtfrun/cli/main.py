@@ -117,9 +117,11 @@ def _check_gin_files(flags: argparse.Namespace) -> None:
         require_gin_file(name, flags.gin_search_paths)
     called = all_commands()[flags.command]
     if flags.gin_file and called.is_configured and not called.words:
-        from mtfrun.configuration import config  # noqa: PLC0415 - imports gin
+        from mtfrun.configuration.checks import check_macros  # noqa: PLC0415 - imports gin
+        from mtfrun.configuration.statements import read_statements  # noqa: PLC0415 - as above
 
-        config.check_statements(flags.gin_file, flags.bindings, flags.gin_search_paths)
+        arguments = (flags.gin_file, flags.bindings, flags.gin_search_paths)
+        check_macros(read_statements(*arguments).bindings)
 
 
 def _run(called: Command, flags: argparse.Namespace, command: list[str]) -> int:

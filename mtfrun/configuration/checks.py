@@ -18,7 +18,7 @@ from mtfrun.configuration.gin_values import MACRO, Reference, num_parts
 from mtfrun.configuration.published import load_published
 from mtfrun.configuration.statements import Binding, bindings_in, follow, macros_of
 from mtfrun.configuration.value_types import check_value
-from mtfrun.errors import ConfigError, did_you_mean
+from mtfrun.errors import ConfigError, did_you_mean, list_some
 
 # The object of a binding: a scope and a class or function.
 _Target = tuple[str, Any]
@@ -53,7 +53,11 @@ def check_bindings(bindings: Sequence[Binding], roots: Sequence[Any]) -> set[_Ta
             # Such as the mean of photographs' pixels, for a model that does not normalise them.
             if target[1] == MACRO and binding.place.rpartition(":")[0] in shipped_gin_files():
                 continue
-            raise ConfigError(_find_unused(binding, target, used))
+            if target[1] == MACRO:
+                macro_names = [scope for scope, function in used if function == MACRO]
+                raise ConfigError(_unused_macro(binding, macro_names))
+            what = f"{binding.place}: {binding.name} has no effect"
+            raise ConfigError(f"{what}: nothing in this configuration refers to {binding.selector}")
         if target in used and any(r.macro == "gin.REQUIRED" for r in binding.references()):
             flag = example_flag(binding.name)
             raise ConfigError(f"{binding.place}: {binding.name} needs a value, as in {flag}")
@@ -212,27 +216,8 @@ def _cycle_text(cycle: Sequence[_Call]) -> str:
         scopes[-1] if function == MACRO else "/".join([*scopes, function.__name__])
         for scopes, function in cycle
     ]
-    if len(names) == 1:
-        return f"the value of {names[0]} depends on itself: give it another one"
-    path = ", ".join([*names[1:6], "..."] if len(names) > 6 else names[1:])
-    return f"the value of {names[0]} depends on itself, by way of {path}: give one a value"
-
-
-def _find_unused(binding: Binding, target: _Target, used: set[_Target]) -> str:
-    if target[1] == MACRO:
-        return _unused_macro(binding, [scope for scope, function in used if function == MACRO])
-    derived = [
-        function.__name__
-        for _, function in used
-        if isinstance(function, type)
-        and isinstance(target[1], type)
-        and target[1].__mro__[1] in function.__mro__[2:]
-    ]
-    if derived:
-        remedy = f"a base class is not configured; bind it on {derived[0]}"
-    else:
-        remedy = f"nothing in this configuration refers to {binding.selector}"
-    return f"{binding.place}: {binding.name} has no effect: {remedy}"
+    way = f", by way of {list_some(names[1:], 5)}" if names[1:] else ""
+    return f"the value of {names[0]} depends on itself{way}: give it another one"
 
 
 def _unused_macro(binding: Binding, used: Iterable[str]) -> str:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import gin
-from mtfrun.configuration.checks import check_bindings, check_macros, target_of
+from mtfrun.configuration.checks import check_bindings, target_of
 from mtfrun.configuration.errors import one_line, without_gin
 from mtfrun.configuration.gin_errors import explain_call, explain_missing, explained
-from mtfrun.configuration.gin_syntax import better_binding
 from mtfrun.configuration.gin_values import (
     MACRO,
     Reference,
@@ -32,11 +31,12 @@ from mtfrun.configuration.statements import (
     Statements,
     bindings_in,
     macros_of,
+    read_statements,
     short_path,
     values_of_macros,
 )
 from mtfrun.configuration.untrusted_configuration import check_untrusted, name_modules
-from mtfrun.errors import ConfigError, InputError
+from mtfrun.errors import InputError
 from mtfrun.errors.url_secrets import mask_urls
 
 T = TypeVar("T")
@@ -89,7 +89,7 @@ def parse(
     """
     gin.clear_config()
     untrusted = None if allowed_imports is None else files[0]
-    statements = _read(files, flags, search_paths, untrusted)
+    statements = read_statements(files, flags, search_paths, untrusted)
     # Not for directories from elsewhere: importing an optional package would run their files.
     if (allowed_imports is None or allowed_imports or modules) and "" not in sys.path:
         directory = str(Path.cwd())
@@ -117,8 +117,6 @@ def parse(
         with explained(imports, flag):
             gin.parse_config(_import_other_names(named, names) + text)
     used = check_bindings(statements.bindings, [gin.get_configurable(root) for root in roots])
-    if statements.misspelt is not None:
-        raise statements.misspelt
     with explained(statements.imports):
         gin.finalize()
     _remove_unused(used)
@@ -127,14 +125,6 @@ def parse(
     for arguments in _gin_values.values():
         arguments.update({name: bind_functions(value) for name, value in arguments.items()})
     return statements.bindings
-
-
-def check_statements(
-    files: Sequence[str], flags: Sequence[tuple[str, str]], search_paths: Sequence[str]
-) -> None:
-    """Raises ConfigError for mistakes that can be found without importing modules."""
-    statements = _read(files, flags, search_paths)
-    check_macros(statements.bindings)
 
 
 def _relocate(statements: Statements, files: Sequence[str]) -> None:
@@ -253,28 +243,6 @@ def operative_parameters() -> dict[str, dict[str, Any]]:
 
 def _returns_int(selector: str) -> bool:
     return getattr(target_of(selector), "__annotations__", {}).get("return") in (int, "int")
-
-
-def _read(
-    files: Sequence[str],
-    flags: Sequence[tuple[str, str]],
-    search_paths: Sequence[str],
-    untrusted: str | None = None,
-) -> Statements:
-    """Corrects flags that are not valid gin syntax, if the meaning is clear."""
-    statements = Statements(untrusted=untrusted)
-    for name in files:
-        statements.add_file(name, search_paths)
-    for flag, text in flags:
-        try:
-            statements.add_flag(flag, text)
-        except ConfigError as error:
-            better = better_binding(text)
-            if better is None:
-                raise
-            statements.add_flag(flag, better)
-            statements.misspelt = statements.misspelt or error
-    return statements
 
 
 def _register_named(bindings: Sequence[Binding], names: Mapping[str, tuple[str, str]]) -> None:

@@ -73,17 +73,6 @@ def better_flag(flag: str) -> str | None:
     return prefix + _in_shell(f"{name}{equals}{value}")
 
 
-def better_binding(text: str) -> str | None:
-    """Returns a corrected binding that gin can read, or None if its meaning is unclear.
-
-    >>> better_binding("EVAL_SPLIT = test"), better_binding("D_MODEL = [64")
-    ("EVAL_SPLIT = 'test'", None)
-    """
-    name, equals, value = text.partition("=")
-    better = gin_spelling(value) if equals else None
-    return None if better in (None, value.strip()) else f"{name.strip()} = {better}"
-
-
 def _in_shell(text: str) -> str:
     if _SAFE_IN_A_SHELL.fullmatch(text):
         return text

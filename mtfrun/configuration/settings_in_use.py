@@ -81,15 +81,6 @@ def parameter_docs(target: Any) -> dict[str, str]:
     return docs
 
 
-def first_sentence(text: str) -> str:
-    """Returns a text up to its first full stop or semicolon.
-
-    >>> first_sentence("Which are saved; None for all. By default all.")
-    'Which are saved'
-    """
-    return re.split(r"[.;](?= |$)", text, maxsplit=1)[0]
-
-
 def _entries(docstring: str) -> dict[str, str]:
     r"""Returns the entries of the sections Args and Attributes.
 

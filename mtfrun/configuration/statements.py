@@ -89,8 +89,7 @@ class Statements:
 
     `imports` are by their names in gin files. `files` has statements without `include`, by file,
     since imported names hold in their file only. Each name in `sources` is looked up and read once.
-    `misspelt` is the error of the first flag in `flags` that was corrected. `untrusted` is
-    the file of a run directory, which must not be a link.
+    `untrusted` is the file of a run directory, which must not be a link.
     """
 
     bindings: list[Binding] = dataclasses.field(default_factory=list)
@@ -98,7 +97,6 @@ class Statements:
     files: list[list[SourceStatement]] = dataclasses.field(default_factory=list)
     sources: dict[str, SourceFile] = dataclasses.field(default_factory=dict)
     flags: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    misspelt: ConfigError | None = None
     untrusted: str | None = None
 
     def add_file(
@@ -187,6 +185,21 @@ class Statements:
                 scope, selector, parameter = name, MACRO, "value"
             value = statement.value
             self.bindings.append(Binding(scope, selector, parameter, value, place, from_flag))
+
+
+def read_statements(
+    files: Sequence[str],
+    flags: Sequence[tuple[str, str]],
+    search_paths: Sequence[str] = (),
+    untrusted: str | None = None,
+) -> Statements:
+    """Imports nothing; `flags` are pairs of a flag and its binding."""
+    statements = Statements(untrusted=untrusted)
+    for name in files:
+        statements.add_file(name, search_paths)
+    for flag, text in flags:
+        statements.add_flag(flag, text)
+    return statements
 
 
 def short_path(path: str | os.PathLike[str]) -> str:

@@ -91,11 +91,6 @@ class SavedConfiguration:
             )
         return [*notes, *different]
 
-    def has_other_parameters(self, manifest: Manifest) -> bool:
-        """Whether a parameter has another value than in a checkpoint; both must have it."""
-        _, changed = self._changed_hyperparameters(manifest)
-        return any(None not in (change.old, change.new) for change in changed)
-
     def _changed_hyperparameters(self, manifest: Manifest) -> tuple[list[Change], list[Change]]:
         """Returns the parameters that follow the number of steps, and the others."""
         saved, present = manifest.metadata.get(_CONFIGURATION), self.hyperparameters

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -40,6 +39,23 @@ from mtfrun.training.hooks.hook import listener
 
 # An error is recorded as one line of at most so many characters.
 _ERROR_CHARACTERS = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainChoices:
+    """How to begin a training.
+
+    Attributes:
+      restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
+      accept_changes: resume although data, configuration or code have changed.
+      profile: record a trace of some steps, in this process; of the first also by `TrainOptions`.
+      max_hours: hours until training saves and ends; None for no limit.
+    """
+
+    restart: bool = False
+    accept_changes: bool = False
+    profile: bool = False
+    max_hours: float | None = None
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -140,24 +156,20 @@ class Training(TrainedVariables):
     def run(
         self,
         run: RunDirectory,
+        choices: TrainChoices = TrainChoices(),
         *,
         texts: Mapping[str, str] | None = None,
-        profile: bool = False,
-        max_hours: float | None = None,
-        accept_changes: bool = False,
         hyperparameters: TrainingHyperparameters | None = None,
         recording: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> training.TrainResult:
-        """Trains; the caller holds the run's lock.
+        """Trains; the caller holds the run's lock, and has moved checkpoints aside for a restart.
 
         Args:
           texts, recording: see `training.Description`.
-          profile: whether this process records a trace; `options.profile` is for the first process.
-          max_hours, accept_changes: see `TrainChoices`.
           hyperparameters: the configuration's, compared with the checkpoint's unless None.
         """
         experiment, options = self.experiment, self.options
-        is_profiled = profile or (options.profile and processes.is_first())
+        is_profiled = choices.profile or (options.profile and processes.is_first())
         check_same_training_data(experiment.data)
         summary = PrintedSummary(run, experiment, self.state, options, self.batch_size)
         lines, entries = load_base_of_adapters(experiment, run)
@@ -165,16 +177,15 @@ class Training(TrainedVariables):
             lines |= term.describe()
             entries |= term.metadata()
         saved = SavedConfiguration(experiment.data, hyperparameters, options.train_steps)
-        check = functools.partial(self.check_manifest, saved=saved, accept_changes=accept_changes)
         description = training.Description(
             texts=texts or {},
             summary={**summary.before(hyperparameters or {}), **lines},
             recording=recording,
             metadata={**saved.metadata(), **entries},
-            check=check,
+            check=lambda x: self.check_manifest(x, saved, accept_changes=choices.accept_changes),
         )
         status = _Recording(run.record(), options.train_steps, self._size)
-        limits = [] if max_hours is None else [training.MaxHours(max_hours)]
+        limits = [] if choices.max_hours is None else [training.MaxHours(choices.max_hours)]
         drawing = [_DrawMesh(experiment.mesh)] if experiment.mesh.size > 1 else []
         newest, hooks = run.checkpoints().latest(), options.make_hooks()
         with contextlib.ExitStack() as stack:
@@ -226,13 +237,6 @@ class Training(TrainedVariables):
             manifest, has_same_variables=is_same, accept_changes=accept_changes
         ):
             progress.note(f"mtfrun: note: {escape(note)}")
-
-    def differs_from(self, manifest: Manifest, saved: SavedConfiguration) -> bool:
-        """Whether a checkpoint has other variables or parameters, told without reading data."""
-        model = self.state.model.saved_variables()
-        shapes = {f"model/{path}": tuple(v.shape.to_integer_list) for path, v in model.items()}
-        saved_shapes = {x: s.shape for x, s in manifest.variables.items() if x.startswith("model/")}
-        return shapes != saved_shapes or saved.has_other_parameters(manifest)
 
 
 def load_base_of_adapters(

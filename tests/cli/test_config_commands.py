@@ -20,11 +20,11 @@ STEPS_LINE = f"runs/quickstart.gin:{_TEXT.index('TRAIN_STEPS = 4000') + 1}"
 
 
 def _lines(*arguments: str) -> list[str]:
-    """Returns what `mtfrun config ...` printed; lines of at most 80 characters."""
+    """Returns what `mtfrun config ...` printed; lines of at most 80 characters, but docstrings."""
     process = mtfrun_here("config", *arguments)
     assert process.returncode == 0 and process.stderr == b"", process.stderr
     lines = process.stdout.decode().splitlines()
-    assert max(map(len, lines)) <= 80
+    assert max(map(len, lines)) <= 80 or arguments[0] == "explain"
     return lines
 
 

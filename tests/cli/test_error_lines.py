@@ -57,8 +57,6 @@ FLAGS = {
     "without quotes?)",
     "--gin.Adam.beta1=0.5": "Adam.beta1 has no effect: nothing in this configuration refers to "
     "Adam",
-    "--gin.SlotOptimizer.learning_rate=0.1": "SlotOptimizer.learning_rate has no effect: a base "
-    "class is not configured; bind it on Adafactor",
     "--gin.DecoderOnly.vocabulary_size=9": "DecoderOnly.vocabulary_size has no effect: the program "
     "sets it itself",
     "--gin.TRAIN_STEPS=%gin.REQUIRED": "TRAIN_STEPS needs a value, as in --gin.TRAIN_STEPS=100",

@@ -173,7 +173,7 @@ def test_only_tasks_with_labels_are_ranked() -> None:
 
 def test_a_target_that_is_no_label_is_refused_by_name() -> None:
     experiment = _experiment(_label_task(["yes", "maybe"]))
-    with pytest.raises(InputError, match='"maybe" of the task is none of'):
+    with pytest.raises(InputError, match='"maybe" is none of'):
         RankedLabels(experiment, "validation", num_examples=2)(CONTEXT)
 
 

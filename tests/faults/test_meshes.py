@@ -12,7 +12,8 @@ import pytest
 from mtfrun import mtf
 from mtfrun.cli.command import settings_of
 from mtfrun.cli.parser import parse_flags
-from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
+from mtfrun.experiment.runs.run_training import prepare, run_training
+from mtfrun.experiment.training import TrainChoices
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import TrainState
 from tests.cli.command import tiny_experiment

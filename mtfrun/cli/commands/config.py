@@ -7,9 +7,10 @@ import dataclasses
 import itertools
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtfrun.cli.command import Command, add_json, run_config, settings_of
 from mtfrun.configuration.files import (
@@ -58,28 +59,26 @@ def _check_show(flags: argparse.Namespace) -> None:
 
 
 def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    return _list_files(flags) if _is_list(flags) else _show_settings(flags)
-
-
-def _list_files(flags: argparse.Namespace) -> int:
-    headers = [
-        header
-        for header in shipped_headers().values()
-        if _has_a_word(f"{header.name} {header.description}", flags.words)
-    ]
-    if not headers:
-        names = [word for name in shipped_headers() for word in (name, name.split("/")[-1])]
-        hint = did_you_mean(flags.words[0], names) or "; mtfrun config show lists all"
-        raise InputError(f"no gin file of the package has {' or '.join(flags.words)!r}{hint}")
-    if flags.json:
-        print(json.dumps([dataclasses.asdict(header) for header in headers], indent=1))
+    items: Sequence[GinHeader | Setting]
+    if _is_list(flags):
+        items = list(shipped_headers().values())
+        texts = [f"{header.name} {header.description}" for header in items]
+        names = [word for header in items for word in (header.name, header.name.split("/")[-1])]
     else:
-        print_lines(*_header_lines(headers))
+        items = _settings(flags, None if flags.gin_file else flags.model_dir)
+        texts = [" ".join((f"{x.owner}.{x.name}", *x.macros, x.doc)) for x in items]
+        names = list(dict.fromkeys(setting.name for setting in items))
+    words = [word.lower() for word in flags.words]
+    has_words = [not words or any(word in text.lower() for word in words) for text in texts]
+    chosen: list[Any] = list(itertools.compress(items, has_words))
+    if not chosen:
+        hint = did_you_mean(flags.words[0], names) or "; without words config show lists all"
+        raise InputError(f"nothing has {' or '.join(flags.words)!r}{hint}")
+    if flags.json:
+        print(json.dumps([dataclasses.asdict(item) for item in chosen], indent=1))
+    else:
+        print_lines(*(_header_lines if _is_list(flags) else _settings_lines)(chosen))
     return 0
-
-
-def _has_a_word(text: str, words: Sequence[str]) -> bool:
-    return not words or any(word.lower() in text.lower() for word in words)
 
 
 def _header_lines(headers: Sequence[GinHeader]) -> list[str]:
@@ -91,21 +90,6 @@ def _header_lines(headers: Sequence[GinHeader]) -> list[str]:
             first, other = f"  {header.name:<{width}}", " " * (width + 2)
             lines += wrap_lines(header.title, first=first, other=other)
     return [*lines[1:], "", "mtfrun config show --gin_file=FILE shows all settings of a run."]
-
-
-def _show_settings(flags: argparse.Namespace) -> int:
-    settings = _settings(flags, None if flags.gin_file else flags.model_dir)
-    texts = [" ".join((f"{x.owner}.{x.name}", *x.macros, x.doc)) for x in settings]
-    chosen = [x for x, t in zip(settings, texts, strict=True) if _has_a_word(t, flags.words)]
-    if flags.words and not chosen:
-        hint = did_you_mean(flags.words[0], {setting.name for setting in settings})
-        hint = hint or "; mtfrun config explain knows other settings"
-        raise InputError(f"no setting has {' or '.join(flags.words)!r}{hint}")
-    if flags.json:
-        print(json.dumps([dataclasses.asdict(setting) for setting in chosen], indent=1))
-    else:
-        print_lines(*_settings_lines(chosen))
-    return 0
 
 
 def _settings(flags: argparse.Namespace, model_dir: str | None, *files: str) -> list[Setting]:
@@ -125,35 +109,23 @@ def _settings_lines(settings: Iterable[Setting]) -> list[str]:
     for owner, group in itertools.groupby(settings, key=lambda setting: setting.owner):
         lines += ["", f"{owner}:"]
         for setting in group:
-            lines += _setting_lines(setting)
+            value = f"    {setting.name} = {setting.value}"
+            source = "default" if setting.place is None else setting.place
+            if setting.value is None:
+                value, source = f"    # {setting.name} is given by the program", ""
+            if setting.macros:
+                source += f" ({', '.join(setting.macros)})"
+            if setting.place and setting.default not in (None, setting.value):
+                source += f"; default {setting.default}"
+            together = f"{value}  # {source}" if source else value
+            if len(together) <= WIDTH:
+                lines.append(together)
+            else:
+                lines += [shorten(value, WIDTH), *wrap_lines(source, first="        # ")]
+            if setting.doc:
+                first_sentence = re.split(r"[.;](?= |$)", setting.doc, maxsplit=1)[0]
+                lines += wrap_lines(first_sentence, first="        # ")
     return lines[1:]
-
-
-def _setting_lines(setting: Setting) -> list[str]:
-    from mtfrun.configuration.settings_in_use import first_sentence
-
-    value = f"    {setting.name} = {setting.value}"
-    if setting.value is None:
-        value = f"    # {setting.name} is given by the program"
-    source = _source(setting)
-    together = f"{value}  # {source}" if source else value
-    if len(together) <= WIDTH:
-        lines = [together]
-    else:
-        lines = [shorten(value, WIDTH), *wrap_lines(source, first="        # ")]
-    if setting.doc:
-        lines += wrap_lines(first_sentence(setting.doc), first="        # ")
-    return lines
-
-
-def _source(setting: Setting) -> str:
-    if setting.value is None:
-        return ""
-    if setting.place is None:
-        return "default"
-    by = f" ({', '.join(setting.macros)})" if setting.macros else ""
-    differs = setting.default not in (None, setting.value)
-    return f"{setting.place}{by}{f'; default {setting.default}' if differs else ''}"
 
 
 _DIFF = """\
@@ -261,7 +233,7 @@ def _run_explain(flags: argparse.Namespace, _: Sequence[str]) -> int:
 def _lines(explanation: Explanation) -> list[str]:
     lines = [f"{explanation.name} ({explanation.kind})"]
     if explanation.kind in ("class", "function"):
-        lines += _narrow_docstring(explanation.text, indent="    ")
+        lines.append(textwrap.indent(explanation.text, "    "))
     else:
         for line in explanation.text.splitlines():
             lines += wrap_lines(line, first="    ")
@@ -281,30 +253,6 @@ def _lines(explanation: Explanation) -> list[str]:
             for item in items:
                 lines += wrap_lines(item, first="    ", other="      ")
     return lines
-
-
-# Where the description of an argument or attribute begins.
-_ENTRY = re.compile(r" +\**\w+(, \**\w+)*: ")
-# The shortest lines of docstrings that were ended because the next word did not fit.
-_FULL_LINE = 88
-
-
-def _narrow_docstring(docstring: str, indent: str) -> list[str]:
-    lines: list[str] = []
-    last = ""
-    for line in docstring.splitlines():
-        words = line.split()
-        is_full = bool(words) and len(last) + 1 + len(words[0]) > _FULL_LINE
-        if is_full and not _ENTRY.match(line):
-            lines[-1] += f" {line.strip()}"  # a part of the same paragraph
-        else:
-            lines.append(line)
-        last = line
-    narrow = []
-    for line in lines:
-        first = indent + line[: len(line) - len(line.lstrip())]
-        narrow += wrap_lines(line.strip(), first=first)
-    return narrow
 
 
 COMMANDS = [

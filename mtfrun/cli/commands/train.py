@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import math
 import pathlib
 from collections.abc import Sequence
@@ -78,12 +77,8 @@ def _check(flags: argparse.Namespace) -> None:
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun import processes
     from mtfrun.experiment.printed_summary import unused_rules, variable_lines
-    from mtfrun.experiment.runs.run_training import (
-        TrainChoices,
-        check_directory,
-        prepare,
-        run_training,
-    )
+    from mtfrun.experiment.runs.run_training import prepare, run_training
+    from mtfrun.experiment.training import TrainChoices
     from mtfrun.rundir import RunDirectory
 
     if flags.dry_run:
@@ -94,14 +89,9 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
         print_lines(*lines, *(f"{label}: {text}" for label, text in unused_rules(mesh)))
         return 0
     run = RunDirectory(flags.model_dir)
-    settings = settings_of(flags)
-    if flags.restart or flags.accept_changes:
-        preparation = prepare(settings)
-    else:
-        preparation = prepare(settings, check=functools.partial(check_directory, run, command))
     is_profiled = flags.profile and flags.profile_process == processes.index()
     choices = TrainChoices(flags.restart, flags.accept_changes, is_profiled, flags.max_hours)
-    result = run_training(preparation, run, command, choices)
+    result = run_training(prepare(settings_of(flags)), run, command, choices)
     if result.signal is not None:
         stopped = f"stopped and saved at step {result.step}"
         if not result.is_saved:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from mtfrun.checkpoints.partial_files import list_steps
 from mtfrun.cli.launch.children import Children, Output
-from mtfrun.configuration.statements import Statements, macros_of, name_to_override
+from mtfrun.configuration.statements import macros_of, name_to_override, read_statements
 from mtfrun.errors import ExitCode, InputError
 from mtfrun.processes import TOKEN_VARIABLE
 from mtfrun.processes.child_process import forward_signals, last_error
@@ -52,14 +52,10 @@ class RunSettings(NamedTuple):
 
         TensorFlow is not imported for it; shapes and layouts that are not texts are empty.
         """
-        statements = Statements()
-        for name in self.files:
-            statements.add_file(name, self.search_paths)
-        for flag, text in self.bindings:
-            statements.add_flag(flag, text)
-        macros = macros_of(statements.bindings)
-        values = {x.name.removeprefix("mtf."): x.source(macros).value for x in statements.bindings}
-        name = name_to_override(statements.bindings, "mtf.Mesh.shape")
+        bindings = read_statements(self.files, self.bindings, self.search_paths).bindings
+        macros = macros_of(bindings)
+        values = {x.name.removeprefix("mtf."): x.source(macros).value for x in bindings}
+        name = name_to_override(bindings, "mtf.Mesh.shape")
         shape, layout = (str(values.get(f"Mesh.{x}", "")) for x in ("shape", "layout"))
         sizes = {axis: int(size) for axis, size in re.findall(r"(\w+):(\d+)", shape)}
         return name, sizes, dict(re.findall(r"(\w+):(\w+)", layout))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 import html
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
@@ -77,10 +78,54 @@ class Entropies(Evaluator):
 
 
 @dataclasses.dataclass(frozen=True)
-class DecodedPairs(Evaluator):
-    """Metrics of decodes against their targets; TensorBoard shows the first ones.
+class TextEvaluator(Evaluator):
+    """Evaluates examples of text; every task of a mixture has metrics by itself."""
 
-    Every task of a mixture has metrics by itself.
+    number: ClassVar[str]
+    """The field with the number of examples of every task: 0 for none, None for all."""
+
+    def __call__(self, context: EvaluationContext) -> EvaluationResult:
+        metrics: dict[str, float] = {}
+        texts: dict[str, str] = {}
+        saved: list[Mapping[str, object]] = []
+        numbers: dict[str, int] = {}
+        for name, examples in self.examples.items():
+            data = self.parts[name]
+            result = self.evaluate_task(data, examples, context)
+            in_split = sum(cached.counts["examples"] for cached in data.caches(self.split))
+            counts = {**dict.fromkeys(result.metrics, len(examples)), SPLIT: in_split}
+            numbers |= prefix_task(name, counts)
+            metrics |= prefix_task(name, result.metrics)
+            texts |= prefix_task(name, result.texts)
+            saved += [{"task": name, **record} if name else record for record in result.records]
+        return EvaluationResult(metrics, texts, records=saved, examples=numbers)
+
+    @abc.abstractmethod
+    def evaluate_task(
+        self, data: TextData, examples: Sequence[Fields], context: EvaluationContext
+    ) -> EvaluationResult:
+        """Returns metrics, texts and records of the examples of one task."""
+
+    def of_all_examples(self) -> Self:
+        is_off = getattr(self, self.number) == 0
+        return self if is_off else dataclasses.replace(self, **{self.number: None})
+
+    @functools.cached_property
+    def parts(self) -> dict[str, TextData]:
+        who = f"{type(self).__name__}.{self.number}={getattr(self, self.number)}"
+        data = self.experiment.data.by_task()
+        return {name: require(x, TextData, who, "leave it out") for name, x in data.items()}
+
+    @functools.cached_property
+    def examples(self) -> dict[str, list[Fields]]:
+        count = getattr(self, self.number)
+        parts = {} if count == 0 else self.parts
+        return {name: x.evaluated_examples(self.split, count) for name, x in parts.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodedPairs(TextEvaluator):
+    """Metrics of decodes against their targets; TensorBoard shows the first ones.
 
     Attributes:
       num_decodes: number of pairs of every task, the same every time; 0 for none, None for all.
@@ -89,35 +134,19 @@ class DecodedPairs(Evaluator):
         model's replaces that.
     """
 
+    number = "num_decodes"
+
     num_decodes: int | None = 0
     metrics: Sequence[Metrics] = (text_metrics,)
 
     def __post_init__(self) -> None:
-        if self.num_decodes != 0 and not all(data.has_pairs for data in self._parts.values()):
+        if self.num_decodes != 0 and not all(data.has_pairs for data in self.parts.values()):
             raise InputError(
                 f"DecodedPairs.num_decodes={self.num_decodes} needs pairs to compare outputs with: "
                 "set it to 0 or use @data.SequenceToSequenceData() or @data.DelimitedPairsData()"
             )
 
-    def __call__(self, context: EvaluationContext) -> EvaluationResult:
-        if self.num_decodes == 0:
-            return EvaluationResult()
-        metrics: dict[str, float] = {}
-        texts: dict[str, str] = {}
-        saved: list[Mapping[str, object]] = []
-        numbers: dict[str, int] = {}
-        for name, examples in self._examples.items():
-            result = self._evaluate_task(self._parts[name], examples, context)
-            numbers |= _numbers_of_examples(self, name, result.metrics, len(examples))
-            metrics |= prefix_task(name, result.metrics)
-            texts |= prefix_task(name, result.texts)
-            saved += [{"task": name, **record} if name else record for record in result.records]
-        return EvaluationResult(metrics, texts, records=saved, examples=numbers)
-
-    def of_all_examples(self) -> DecodedPairs:
-        return self if self.num_decodes == 0 else dataclasses.replace(self, num_decodes=None)
-
-    def _evaluate_task(
+    def evaluate_task(
         self, data: TextData, examples: Sequence[Fields], context: EvaluationContext
     ) -> EvaluationResult:
         records = self.experiment.inference.records([x[INPUTS] for x in examples], context.progress)
@@ -145,18 +174,9 @@ class DecodedPairs(Evaluator):
         ]
         return EvaluationResult(metrics, texts={"decodes": shown}, records=saved)
 
-    @functools.cached_property
-    def _parts(self) -> dict[str, TextData]:
-        return _texts_by_task(self, f"num_decodes={self.num_decodes}")
-
-    @functools.cached_property
-    def _examples(self) -> dict[str, list[Fields]]:
-        count = self.num_decodes
-        return {name: x.evaluated_examples(self.split, count) for name, x in self._parts.items()}
-
 
 @dataclasses.dataclass(frozen=True)
-class RankedLabels(Evaluator):
+class RankedLabels(TextEvaluator):
     """The share of examples whose target is the likeliest of the task's labels.
 
     Every label is scored as the target of the inputs; the log-likelihood is of all its tokens
@@ -167,57 +187,40 @@ class RankedLabels(Evaluator):
       num_examples: number of examples of every task, the same every time; 0 for none, None for all.
     """
 
+    number = "num_examples"
+
     num_examples: int | None = 0
 
     def __post_init__(self) -> None:
-        if self.num_examples != 0 and not self._parts:
+        if self.num_examples != 0 and not self.parts:
             raise InputError(
                 f"RankedLabels.num_examples={self.num_examples} needs a task with labels: set "
                 "Task.labels to all texts that a target may be, or num_examples to 0"
             )
 
-    def __call__(self, context: EvaluationContext) -> EvaluationResult:
-        if self.num_examples == 0:
-            return EvaluationResult()
-        metrics: dict[str, float] = {}
-        numbers: dict[str, int] = {}
-        for name, pairs in self._pairs.items():
-            labels = [label.encode() for label in self._parts[name].labels]
-            targets = [labels.index(target) for _, target in pairs]
-            choices = [(inputs, label) for inputs, _ in pairs for label in labels]
-            scores = [x.log_likelihood for x in _scores(self, choices, context)]
-            likeliest = np.argmax(np.reshape(scores, [-1, len(labels)]), axis=1)
-            accuracy = float(np.mean(np.equal(targets, likeliest)))
-            values = {"ranked_accuracy": accuracy}
-            metrics |= prefix_task(name, values)
-            numbers |= _numbers_of_examples(self, name, values, len(pairs))
-        return EvaluationResult(metrics, examples=numbers)
-
-    def of_all_examples(self) -> RankedLabels:
-        return self if self.num_examples == 0 else dataclasses.replace(self, num_examples=None)
-
     @functools.cached_property
-    def _parts(self) -> dict[str, TextData]:
-        parts = _texts_by_task(self, f"num_examples={self.num_examples}")
-        return {name: data for name, data in parts.items() if data.has_pairs and data.labels}
+    def parts(self) -> dict[str, TextData]:
+        return {name: x for name, x in super().parts.items() if x.has_pairs and x.labels}
 
-    @functools.cached_property
-    def _pairs(self) -> dict[str, list[tuple[bytes, bytes]]]:
-        """The examples of every task; DataError if a target is none of the labels."""
-        pairs = {name: x.pairs(self.split, self.num_examples) for name, x in self._parts.items()}
-        for name, pairs_of_task in pairs.items():
-            labels = set(self._parts[name].labels)
-            for _, target in pairs_of_task:
-                if (text := target.decode("utf-8", "replace")) not in labels:
-                    raise DataError(
-                        f'the target "{text}" of {name or "the task"} is none of Task.labels: add '
-                        "it, or set RankedLabels.num_examples to 0"
-                    )
-        return pairs
+    def evaluate_task(
+        self, data: TextData, examples: Sequence[Fields], context: EvaluationContext
+    ) -> EvaluationResult:
+        labels = [label.encode() for label in data.labels]
+        wrong = next((x[TARGETS] for x in examples if x[TARGETS] not in labels), None)
+        if wrong is not None:
+            raise DataError(
+                f'the target "{wrong.decode("utf-8", "replace")}" is none of Task.labels: add it, '
+                "or set RankedLabels.num_examples to 0"
+            )
+        choices = [(example[INPUTS], label) for example in examples for label in labels]
+        scores = [x.log_likelihood for x in _scores(self, choices, context)]
+        likeliest = np.argmax(np.reshape(scores, [-1, len(labels)]), axis=1)
+        targets = [labels.index(example[TARGETS]) for example in examples]
+        return EvaluationResult({"ranked_accuracy": float(np.mean(np.equal(targets, likeliest)))})
 
 
 @dataclasses.dataclass(frozen=True)
-class ScoredTargets(Evaluator):
+class ScoredTargets(TextEvaluator):
     """Metrics of the log-likelihoods of targets, such as those that `RankClassification` makes.
 
     Attributes:
@@ -228,39 +231,29 @@ class ScoredTargets(Evaluator):
         classes of an example stay together; by default all.
     """
 
+    number = "num_examples"
+
     metrics: Sequence[Metrics] = ()
     reference: Callable[[Fields], Any] | None = None
     num_examples: int | None = None
 
-    def __call__(self, context: EvaluationContext) -> EvaluationResult:
-        if not self.metrics:
-            return EvaluationResult()
+    def evaluate_task(
+        self, data: TextData, examples: Sequence[Fields], context: EvaluationContext
+    ) -> EvaluationResult:
+        references = [(self.reference or data.reference)(example) for example in examples]
+        pairs = [(example[INPUTS], example[TARGETS]) for example in examples]
+        scores = list(_scores(self, pairs, context))
         metrics: dict[str, float] = {}
-        numbers: dict[str, int] = {}
-        for name, examples in self._examples.items():
-            reference = self.reference or self._parts[name].reference
-            references = [reference(example) for example in examples]
-            pairs = [(example[INPUTS], example[TARGETS]) for example in examples]
-            scores = list(_scores(self, pairs, context))
-            values: dict[str, float] = {}
-            for metrics_of in self.metrics:
-                values |= metrics_of(references, scores)
-            metrics |= prefix_task(name, values)
-            numbers |= _numbers_of_examples(self, name, values, len(examples))
-        return EvaluationResult(metrics, examples=numbers)
-
-    def of_all_examples(self) -> ScoredTargets:
-        return dataclasses.replace(self, num_examples=None)
+        for metrics_of in self.metrics:
+            metrics |= metrics_of(references, scores)
+        return EvaluationResult(metrics)
 
     @functools.cached_property
-    def _parts(self) -> Mapping[str, TextData]:
-        return _texts_by_task(self, "metrics", "set it to []")
-
-    @functools.cached_property
-    def _examples(self) -> dict[str, list[Fields]]:
+    def examples(self) -> dict[str, list[Fields]]:
+        parts = self.parts if self.metrics else {}
         return {
             name: data.evaluated_examples(self.split, None)[: self.num_examples]
-            for name, data in self._parts.items()
+            for name, data in parts.items()
         }
 
 
@@ -352,23 +345,6 @@ def _scores(
 def _image_data(evaluator: Evaluator) -> ImageData:
     who = f"Evaluation.evaluators: {type(evaluator).__name__}"
     return require(evaluator.experiment.data, ImageData, who, "leave it out")
-
-
-def _texts_by_task(
-    evaluator: Evaluator, setting: str, remedy: str = "set it to 0"
-) -> dict[str, TextData]:
-    who = f"{type(evaluator).__name__}.{setting}"
-    parts = evaluator.experiment.data.by_task()
-    return {name: require(data, TextData, who, remedy) for name, data in parts.items()}
-
-
-def _numbers_of_examples(
-    evaluator: Evaluator, task: str, metrics: Iterable[str], count: int
-) -> dict[str, int]:
-    """Returns `EvaluationResult.examples` of a task with the same number for all metrics."""
-    caches = evaluator.experiment.data.by_task()[task].caches(evaluator.split)
-    in_split = sum(cached.counts["examples"] for cached in caches)
-    return prefix_task(task, {**dict.fromkeys(metrics, count), SPLIT: in_split})
 
 
 def _numbers(record: Record) -> dict[str, object]:

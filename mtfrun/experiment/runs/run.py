@@ -41,8 +41,9 @@ from mtfrun.experiment.runs.opening import (
     find_trained_run,
     restore_model,
 )
-from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
+from mtfrun.experiment.runs.run_training import prepare, run_training
 from mtfrun.experiment.runs.settings import Settings
+from mtfrun.experiment.training import TrainChoices
 from mtfrun.files import is_url
 from mtfrun.models import Model
 from mtfrun.rundir import RunDirectory

@@ -33,12 +33,11 @@ from mtfrun.experiment.runs.opening import RunObjects, build, explain_incompatib
 from mtfrun.experiment.runs.settings import Settings
 from mtfrun.experiment.saved_configuration import (
     ChangedError,
-    SavedConfiguration,
     TrainingHyperparameters,
     fingerprint_of,
     fingerprint_of_split,
 )
-from mtfrun.experiment.training import Training
+from mtfrun.experiment.training import TrainChoices, Training
 from mtfrun.files import URLS, atomic_write, has_masked_urls
 from mtfrun.files.errors import IncompatibleError
 from mtfrun.mtf.placement.devices import unused_gpu
@@ -47,23 +46,6 @@ from mtfrun.rundir.commands import read_commands
 from mtfrun.rundir.copied_files import keep_origin, write_run_files
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.training import TrainResult
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainChoices:
-    """How to begin a training.
-
-    Attributes:
-      restart: begin at step 0; existing checkpoints are moved to checkpoints.1.
-      accept_changes: resume although data, configuration or code have changed.
-      profile: record a trace of some steps.
-      max_hours: hours until training saves and ends; None for no limit.
-    """
-
-    restart: bool = False
-    accept_changes: bool = False
-    profile: bool = False
-    max_hours: float | None = None
 
 
 class Preparation(NamedTuple):
@@ -77,16 +59,11 @@ class Preparation(NamedTuple):
 
 
 def prepare(
-    settings: Settings,
-    *,
-    planned: bool = False,
-    run: RunDirectory | None = None,
-    check: Callable[[Training, TrainingHyperparameters], None] = lambda *_: None,
+    settings: Settings, *, planned: bool = False, run: RunDirectory | None = None
 ) -> Preparation:
     """Builds a configuration and reads a batch; if `planned`, the devices need not exist.
 
-    Without gin files the configuration is the run's. `check` is called before data are read or
-    cached, which may take minutes.
+    Without gin files the configuration is the run's.
     """
     with config.exclusive():
         bindings = settings.parse(run.config_path if run and not settings.files else None)
@@ -96,15 +73,13 @@ def prepare(
         ):
             experiment, evaluation = build()
             training = config.build(Training, experiment, evaluation)
-        operative_config = config.operative_config_text()
-        check_taken(bindings, operative_config)
-        text = config.config_text(settings.allowed_imports)
-        # Data of a user's class that has no fingerprint.
-        with_data = type(experiment.data).fingerprint is Data.fingerprint
-        check(training, training_hyperparameters(operative_config, text, with_data=with_data))
+        check_taken(bindings, config.operative_config_text())
         with progress.waiting("reading the first batch to evaluate"):
             evaluation.check_split()
+        text = config.config_text(settings.allowed_imports)
         operative_config = config.operative_config_text()
+        # Data of a user's class that has no fingerprint.
+        with_data = type(experiment.data).fingerprint is Data.fingerprint
         in_training = training_hyperparameters(operative_config, text, with_data=with_data)
         distinguishing = hyperparameters(bindings, settings.files, operative_config)
         for term in training.prepared_terms:
@@ -180,28 +155,11 @@ def run_training(
         run.check_shared()
         return training.run(
             run,
+            choices,
             texts={tag: textwrap.indent(text, "    ") for tag, text in texts.items()},
-            profile=choices.profile,
-            max_hours=choices.max_hours,
-            accept_changes=choices.accept_changes,
             hyperparameters=prepared.training_hyperparameters,
             recording=records,
         )
-
-
-def check_directory(
-    run: RunDirectory,
-    command: Sequence[str],
-    training: Training,
-    parameters: TrainingHyperparameters,
-) -> None:
-    """Raises InputError if the directory is another run's, as far as can be told without data."""
-    manifest = run.checkpoints().manifest(None)
-    if manifest is None or not (line := _describe_other_run(run, command)):
-        return
-    saved = SavedConfiguration(training.experiment.data, parameters, training.options.train_steps)
-    if training.differs_from(manifest, saved):
-        raise InputError(line)
 
 
 @contextlib.contextmanager
@@ -210,24 +168,16 @@ def _explain_other_run(run: RunDirectory, command: Sequence[str]) -> Iterator[No
     try:
         yield
     except (ChangedError, IncompatibleError) as error:
-        line = _describe_other_run(run, command)
-        if not line:
+        trainings = [record for record in read_commands(run.path).values() if "data" in record]
+        former = _gin_files(trainings[-1].get("command", [])) if trainings else []
+        present = _gin_files(command)
+        names, others = ({pathlib.Path(f).name for f in files} for files in (former, present))
+        if names <= others or others <= names or run.config_path in present:
             raise
-        raise InputError(line) from error
-
-
-def _describe_other_run(run: RunDirectory, command: Sequence[str]) -> str:
-    """Says that a run and a command have different gin files; "" if one's are among the other's."""
-    trainings = [record for record in read_commands(run.path).values() if "data" in record]
-    former = _gin_files(trainings[-1].get("command", [])) if trainings else []
-    present = _gin_files(command)
-    names, present_names = ({pathlib.Path(f).name for f in files} for files in (former, present))
-    if names <= present_names or present_names <= names or run.config_path in present:
-        return ""
-    return (
-        f"--model_dir={run.path} is a run of {', '.join(former)}, and this command is one of "
-        f"{', '.join(present)}: name another --model_dir"
-    )
+        raise InputError(
+            f"--model_dir={run.path} is a run of {', '.join(former)}, and this command is one of "
+            f"{', '.join(present)}: name another --model_dir"
+        ) from error
 
 
 def _gin_files(command: Sequence[str]) -> list[str]:
