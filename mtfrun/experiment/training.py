@@ -136,13 +136,7 @@ class Training(TrainedVariables):
         """Initialises the variables and compiles a training step without applying one."""
         state, options = self.state, self.options
         state.initialize()
-        train_steps = training.train_steps_function(
-            state,
-            microbatches=options.microbatches,
-            clip_norm=options.clip_norm,
-            skip_non_finite=options.skips,
-            jit_compile=options.uses_xla(state.mesh),
-        )
+        train_steps = training.train_steps_function(state, options)
         steps = mtf.Shape([mtf.Dimension("steps", 1)])
         shapes = self.experiment.feature_shapes(self.batch_size)
         features = {

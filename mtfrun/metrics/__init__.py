@@ -20,24 +20,4 @@ if TYPE_CHECKING:
     from mtfrun.metrics.task_metrics import token_accuracy as token_accuracy
     from mtfrun.metrics.task_metrics import trivia_qa as trivia_qa
 
-__all__, __getattr__ = lazy_exports(
-    dict.fromkeys(
-        [
-            "BinaryF1",
-            "Rouge",
-            "bleu",
-            "chrf",
-            "entity_f1",
-            "exact_match",
-            "matthews_correlation",
-            "mean_f1",
-            "pearson_correlation",
-            "spearman_correlation",
-            "squad",
-            "text_metrics",
-            "token_accuracy",
-            "trivia_qa",
-        ],
-        "mtfrun.metrics.task_metrics",
-    )
-)
+__all__, __getattr__ = lazy_exports(__file__)

@@ -240,8 +240,7 @@ def matthews_correlation(
         np.array([[value == label for label in classes] for value in values], np.float64)
         for values in (targets, predictions)
     )
-    x, y = x - x.mean(0), y - y.mean(0)
-    return {"matthews_correlation": _ratio(np.sum(x * y), np.sum(x * x) * np.sum(y * y))}
+    return {"matthews_correlation": _correlation(x, y)}
 
 
 def pearson_correlation(targets: Sequence[float], predictions: Sequence[float]) -> dict[str, float]:
@@ -287,12 +286,9 @@ def _ranks(values: Sequence[float]) -> np.ndarray:
 
 
 def _correlation(x: np.ndarray, y: np.ndarray) -> float:
-    x, y = x - x.mean(), y - y.mean()
-    return _ratio(np.sum(x * y), np.sum(x * x) * np.sum(y * y))
-
-
-def _ratio(covariance: np.floating, product_of_variances: np.floating) -> float:
-    return float(covariance / np.sqrt(product_of_variances)) if product_of_variances else 0.0
+    x, y = x - x.mean(0), y - y.mean(0)
+    variances = np.sum(x * x) * np.sum(y * y)
+    return float(np.sum(x * y) / np.sqrt(variances)) if variances else 0.0
 
 
 def check_paired(metric: str, targets: Sequence[object], predictions: Sequence[object]) -> None:

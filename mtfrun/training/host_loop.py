@@ -54,13 +54,7 @@ class HostLoop:
         )
         self._norms = Norms(state.trainable, options.log_every_steps, options.train_steps)
         self._train_steps = train_steps_function(
-            state,
-            microbatches=options.microbatches,
-            clip_norm=options.clip_norm,
-            skip_non_finite=options.skips,
-            norms=self._norms,
-            products=self.products,
-            jit_compile=options.uses_xla(state.mesh),
+            state, options, norms=self._norms, products=self.products
         )
 
     def run(self, step: int, count: int) -> HostRecord:

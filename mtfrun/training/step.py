@@ -2,16 +2,57 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from mtfrun import mtf, optim
+from mtfrun.errors.checks import COUNT, POSITIVE, check_choice, check_fields
 from mtfrun.layers import Metric
 from mtfrun.training.microbatches import Features, Gradients, first_microbatch, loss_and_gradients
 from mtfrun.training.norms import Norms
 from mtfrun.training.state import TrainState
+
+STOP, SKIP = "stop", "skip"  # of `StepOptions.on_nan`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """How a step is computed and applied.
+
+    Attributes:
+      microbatches: number of equal parts of a batch that are processed one after the other to save
+        memory; their gradients are summed, and divided once by the weight of the batch.
+      clip_norm: largest global norm of the gradients; None does not clip.
+      on_nan: consequence of a loss, a norm of the gradients or a new value of a weight that is not
+        finite. "stop" ends training. "skip" leaves out the update: weights, slots and averages stay
+        as they were, the step and the position in the data advance. The curve "skipped_steps"
+        counts them, and more than `finite.MOST_SKIPPED_IN_A_ROW` end training too.
+      jit_compile: whether XLA compiles the steps; None compiles them by XLA on one GPU or TPU. On
+        CPUs that is slower, and on several GPUs nothing has been tried.
+    """
+
+    microbatches: int = 1
+    clip_norm: float | None = None
+    on_nan: str = STOP
+    jit_compile: bool | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "microbatches")
+        check_fields(self, POSITIVE, "clip_norm", optional=True)
+        check_choice("TrainOptions.on_nan", self.on_nan, (STOP, SKIP))
+
+    @property
+    def skips(self) -> bool:
+        return self.on_nan == SKIP
+
+    def uses_xla(self, mesh: mtf.Mesh) -> bool:
+        """Returns whether XLA compiles the steps on a mesh."""
+        if self.jit_compile is None:
+            return not mesh.is_on_cpu and not mesh.is_distributed
+        return self.jit_compile
 
 
 class StepRecord(NamedTuple):
@@ -40,14 +81,11 @@ class StepRecord(NamedTuple):
 
 def train_steps_function(
     state: TrainState,
+    options: StepOptions = StepOptions(),
     *,
-    microbatches: int = 1,
-    clip_norm: float | None = None,
-    skip_non_finite: bool = False,
     norms: Norms | None = None,
     products: mtf.FlopCount | None = None,
     with_gradients: bool = False,
-    jit_compile: bool = False,
 ) -> Callable[[Features, mtf.Tensor], StepRecord]:
     """Returns a compiled function that trains for a number of steps.
 
@@ -55,9 +93,6 @@ def train_steps_function(
     shorter calls use the same program. It returns the record {steps}; steps not run have zeros.
 
     Args:
-      microbatches, clip_norm, jit_compile: see `StepOptions`.
-      skip_non_finite: whether a step changes nothing but the number of finished steps if its loss,
-        the norm of its gradients, or anything that it would assign is not finite.
       products: takes the products of a forward pass over a batch when the function is traced.
       with_gradients: whether the record has the gradients, as large as all parameters a step.
     """
@@ -68,20 +103,7 @@ def train_steps_function(
 
         def body(i: mtf.Tensor, records: StepRecord) -> tuple[mtf.Tensor, StepRecord]:
             batch = {name: mtf.gather(x, i, steps_dim) for name, x in features.items()}
-            step = mtf.read_variable(state.step)
-            record = _train_step(
-                state,
-                step,
-                lambda: loss_and_gradients(state, batch, step, microbatches, products),
-                lambda: state.optimizer.extra_gradients(
-                    state.model,
-                    first_microbatch(batch, microbatches),
-                    mtf.random_key(state.seed, step, "sampled targets"),
-                ),
-                clip_norm,
-                norms,
-                skip_non_finite=skip_non_finite,
-            )
+            record = _train_step(state, batch, options, norms, products)
             if not with_gradients:
                 record = record._replace(gradients={})
             is_step = mtf.equal(positions, i)
@@ -104,30 +126,33 @@ def train_steps_function(
         )
         return records
 
-    return mtf.function(train_steps, jit_compile)
+    return mtf.function(train_steps, options.uses_xla(state.mesh))
 
 
 def _train_step(
     state: TrainState,
-    step: mtf.Tensor,
-    compute_gradients: Callable[[], tuple[Any, Gradients]],
-    extra_gradients: Callable[[], Mapping[str, Any]],
-    clip_norm: float | None,
+    batch: Features,
+    options: StepOptions,
     norms: Norms | None,
-    *,
-    skip_non_finite: bool,
+    products: mtf.FlopCount | None,
 ) -> StepRecord:
     """Every variable is read first and assigned last, see `optim.Optimizer`."""
+    step, optimizer = mtf.read_variable(state.step), state.optimizer
     before = {} if norms is None else {p: mtf.read_variable(v) for p, v in state.trainable.items()}
-    loss, gradients = compute_gradients()
+    loss, gradients = loss_and_gradients(state, batch, step, options.microbatches, products)
     before_clipping = gradients
     # Once: on a mesh every sum is a collective.
     halves = optim.half_squares(gradients)
     norm = optim.norm_of(halves)
-    if clip_norm is not None:
-        gradients, norm = optim.clip_by_global_norm(gradients, clip_norm, norm)
-    learning_rate = state.optimizer.learning_rate(step)
-    updates = state.optimizer.update(gradients, step, **extra_gradients())
+    if options.clip_norm is not None:
+        gradients, norm = optim.clip_by_global_norm(gradients, options.clip_norm, norm)
+    learning_rate = optimizer.learning_rate(step)
+    extra = optimizer.extra_gradients(
+        state.model,
+        first_microbatch(batch, options.microbatches),
+        mtf.random_key(state.seed, step, "sampled targets"),
+    )
+    updates = optimizer.update(gradients, step, **extra)
     values = {
         path: mtf.cast(updates[variable], variable.dtype)
         for path, variable in state.trainable.items()
@@ -138,7 +163,7 @@ def _train_step(
         updates |= state.average.update(values, step)
     squares = () if norms is None else (norms.squares(step, halves, before, values),)
     skipped = mtf.zeros_like(norm)
-    if skip_non_finite:
+    if options.skips:
         # Slots and averages are finite where the gradients and the new values are.
         computed = [loss.total, norm, learning_rate, *values.values()]
         floats = [mtf.reduce_all(mtf.is_finite(x)) for x in computed if x.dtype.is_floating]

@@ -22,9 +22,7 @@ def setup(arguments: argparse.Namespace) -> Step:
     trainer = config.build(Training, experiment, evaluation)
     trainer.state.initialize()
     options = trainer.options
-    train_steps = train_steps_function(
-        trainer.state, microbatches=options.microbatches, clip_norm=options.clip_norm
-    )
+    train_steps = train_steps_function(trainer.state, options)
     infeed = experiment.train_infeed(trainer.batch_size)
     features = infeed.next(1)
     infeed.close()

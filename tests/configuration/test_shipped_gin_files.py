@@ -247,7 +247,6 @@ moe.MoE1D.experts = @moe.Experts
 moe.Router.gate = @zoo.BatchPrioritized()
 moe.Experts.hidden_size = %D_FF
 moe.MoE2D.num_experts = (2, 3)
-moe.MoE2D.dispatch = @zoo.EinsumDispatch()
 """
 
 

@@ -55,14 +55,14 @@ def _assign(variable: mtf.Variable, value: np.ndarray) -> None:
     mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, value, variable.shape))
 
 
-def _train(state: TrainState, steps: int = 2, **options: Any) -> Any:
+def _train(state: TrainState, steps: int = 2, *, with_gradients: bool = False) -> Any:
     """Returns the record of the steps."""
     dim = mtf.Dimension("steps", steps)
     features = {
         name: mtf.broadcast(x, [dim, *x.shape])
         for name, x in on_mesh(state.mesh, packed_rows()).items()
     }
-    run = train_steps_function(state, **options)
+    run = train_steps_function(state, with_gradients=with_gradients)
     return mtf.to_numpy(run(features, mtf.constant(state.mesh, steps, dtype=tf.int32)))
 
 

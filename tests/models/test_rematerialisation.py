@@ -16,6 +16,7 @@ from mtfrun.errors import InputError
 from mtfrun.models.transformer import TokenLoss
 from mtfrun.models.transformer.tokens import token_softmax
 from mtfrun.training import TrainState, train_steps_function
+from mtfrun.training.step import StepOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close, meshes
 from tests.models.small_model import (
     LAYOUT,
@@ -167,7 +168,7 @@ def _trained(mesh_shape: str) -> tuple[Any, dict[str, np.ndarray]]:
         for name, x in packed_rows().items()
     }
     one = mtf.constant(mesh, 1, dtype=tf.int32)
-    record = mtf.to_numpy(train_steps_function(state, microbatches=2)(features, one))
+    record = mtf.to_numpy(train_steps_function(state, StepOptions(microbatches=2))(features, one))
     return record, {path: mtf.to_numpy(v) for path, v in state.trainable.items()}
 
 

@@ -14,6 +14,7 @@ from mtfrun import mtf
 from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.models import moe
 from tests.layouts import FLOAT32_OP_TOLERANCE, assert_close
+from tests.models.moe.einsum_dispatch import combine_tensor, dispatch_tensor
 from tests.oracle.layer_case import Tensors, inputs_of, layouts_of, policy, shape_of, top_2_gate
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 
@@ -76,13 +77,13 @@ def _outputs(file: str, case: ReferenceCase, tensors: Tensors) -> Tensors:
         choices = zoo.truncated_top_2(gates, group, experts, capacity, allow_negative=True)
         zero = mtf.zeros(gates.mesh, [])
         routing = moe.Routing(choices, group, experts, capacity, gates, zero, zero)
-        return {"assignment": mtf.transpose(zoo.combine_tensor(routing), shape)}
+        return {"assignment": mtf.transpose(combine_tensor(routing), shape)}
     routing = _routing(file, case, tensors)
     shape = shape_of(case, "out/combine")
     shape = mtf.Shape(dim for dim in shape if dim.name != "k")  # of size 1, in the original's ntlb
     return {
-        "combine": mtf.transpose(zoo.combine_tensor(routing), shape),
-        "dispatch": mtf.transpose(zoo.dispatch_tensor(routing), shape),
+        "combine": mtf.transpose(combine_tensor(routing), shape),
+        "dispatch": mtf.transpose(dispatch_tensor(routing), shape),
         "loss": routing.loss,
     }
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.layers import Collector, metric_shapes
 from mtfrun.models import moe
 from mtfrun.models.transformer import SequenceCall
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, NUM_DEVICES, assert_close
+from tests.models.moe.einsum_dispatch import dispatching
 from tests.oracle.layer_case import Tensors, inputs_of, set_variables, shape_of, top_2_gate
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
 
@@ -39,10 +39,6 @@ WEIGHTS_2D = {
     "inner_router/kernel": ("dense_1/kernel", "inner_gating/kernel"),
     "experts/wi/factors/0/kernel": ("expert0/kernel", "wi/kernel"),
     "experts/wo/kernel": ("expert1/kernel", "wo/kernel"),
-}
-DISPATCHES: dict[str, moe.Dispatch] = {
-    "gather": moe.GatherDispatch(),
-    "einsum": zoo.EinsumDispatch(),
 }
 
 
@@ -137,13 +133,12 @@ def _gate(hparams: Mapping[str, Any]) -> moe.Gate:
     return moe.Switch() if hparams["moe_gating"] == "switch" else top_2_gate(dict(hparams))
 
 
-def _layer(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> moe.MoE1D | moe.MoE2D:
+def _layer(case: ReferenceCase, mesh: mtf.Mesh) -> moe.MoE1D | moe.MoE2D:
     hparams, sizes = case.hparams, _sizes(case)
     d_model = mtf.Dimension("d_model", sizes["d_model"])
     options: dict[str, Any] = {
         "capacity": _capacity(hparams),
         "loss_coef": hparams["moe_loss_coef"],
-        "dispatch": dispatch,
     }
     activation = hparams.get("activation") or "relu"
     functions = {"gelu": mtf.gelu, "relu": mtf.relu, "linear": None}
@@ -166,8 +161,8 @@ def _layer(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> moe.M
     )
 
 
-def _run(case: ReferenceCase, mesh: mtf.Mesh, dispatch: moe.Dispatch) -> tuple[Any, Any]:
-    layer = _layer(case, mesh, dispatch)
+def _run(case: ReferenceCase, mesh: mtf.Mesh) -> tuple[Any, Any]:
+    layer = _layer(case, mesh)
     weights = case.with_role("w")
     names = {
         path: next(name for name in candidates if name in weights)
@@ -231,7 +226,8 @@ def test_layer_equals_the_original(
     file: str, name: str, mesh_shape: str, layout: str, dispatch: str
 ) -> None:
     case = CASES[file, name]
-    outputs, gradients = _run(case, mtf.Mesh(mesh_shape, layout), DISPATCHES[dispatch])
+    with dispatching(dispatch):
+        outputs, gradients = _run(case, mtf.Mesh(mesh_shape, layout))
     for key, expected in case.with_role("out").items():
         assert_close(mtf.to_numpy(outputs[key]), expected, FLOAT32_MODEL_TOLERANCE)
     expected_gradients = case.with_role("grad")

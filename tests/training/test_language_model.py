@@ -21,6 +21,7 @@ from mtfrun.models.transformer import (
     TokenLoss,
 )
 from mtfrun.training import TrainState, train_steps_function
+from mtfrun.training.step import StepOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.models.small_model import with_dropout
 
@@ -72,7 +73,7 @@ def losses(mesh_shape: str, rematerialise: bool, microbatches: int) -> tuple[np.
     state.initialize()
     shape = mtf.convert_to_shape(f"batch:{BATCH};length:{LENGTH}")
     infeed = Infeed(batches(), mesh, dict.fromkeys(packed_features(LENGTH), shape))
-    run = train_steps_function(state, microbatches=microbatches, clip_norm=1.0)
+    run = train_steps_function(state, StepOptions(microbatches=microbatches, clip_norm=1.0))
     features = infeed.next(STEPS)
     assert features is not None
     record = mtf.to_numpy(run(features, mtf.constant(mesh, STEPS, dtype=tf.int32)))

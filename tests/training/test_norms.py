@@ -13,6 +13,7 @@ from mtfrun import mtf
 from mtfrun.data import Infeed
 from mtfrun.training import train_steps_function
 from mtfrun.training.norms import GRADIENT, Norms
+from mtfrun.training.step import StepOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.training.test_sharded_state import Setting, make_state
 from tests.training.toy_model import batches
@@ -52,7 +53,10 @@ def test_norms_are_those_of_numpy_before_clipping(model: str, microbatches: int)
     infeed = Infeed(batches(batch=16), state.mesh, {"targets": SHAPE})
     norms = Norms(state.trainable, EVERY, last_step=STEPS)
     run = train_steps_function(
-        state, microbatches=microbatches, clip_norm=0.01, norms=norms, with_gradients=True
+        state,
+        StepOptions(microbatches=microbatches, clip_norm=0.01),
+        norms=norms,
+        with_gradients=True,
     )
     for step in range(1, STEPS + 1):
         before = mtf.to_numpy(state.trainable)

@@ -21,6 +21,7 @@ from mtfrun.rundir import RunDirectory
 from mtfrun.training import CheckpointOptions, TrainOptions, TrainState, train_steps_function
 from mtfrun.training.curves import SKIPPED_STEPS
 from mtfrun.training.hooks.finite import MOST_SKIPPED_IN_A_ROW
+from mtfrun.training.step import SKIP, StepOptions
 from tests.layouts import ONE_DEVICE
 from tests.training.toy_model import Bigram
 from tests.training.toy_run import LAYOUT, curve, parameters, toy_train
@@ -98,7 +99,7 @@ def test_a_skipped_update_is_one_that_was_left_out(
     mesh = mtf.Mesh(mesh_shape, layout)
     state = TrainState(Poisoned(mesh), OPTIMIZERS[optimizer](), mesh, seed=7, average_decay=0.9)
     run = train_steps_function(
-        state, microbatches=microbatches, clip_norm=clip_norm, skip_non_finite=True
+        state, StepOptions(microbatches=microbatches, clip_norm=clip_norm, on_nan=SKIP)
     )
     clean = poisoned(np.random.default_rng(0).integers(1, 14, (STEPS, 16, 6)), {})
     places = {2: IN_LOSS, 4: IN_GRADIENT}

@@ -14,6 +14,7 @@ import tensorflow as tf
 from mtfrun import mtf, optim
 from mtfrun.data import Infeed
 from mtfrun.training import TrainOptions, TrainState, train_steps_function
+from mtfrun.training.step import StepOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes
 from tests.training.toy_model import Bigram, batches
 from tests.training.toy_run import take_steps
@@ -37,7 +38,9 @@ def losses(
     # Two microbatches on eight devices.
     shape = mtf.convert_to_shape("batch:16;length:6")
     infeed = Infeed(batches(batch=16), mesh, {"targets": shape})
-    run = train_steps_function(state, microbatches=microbatches, jit_compile=jit_compile)
+    run = train_steps_function(
+        state, StepOptions(microbatches=microbatches, jit_compile=jit_compile)
+    )
     values: list[float] = []
     for count in visits:
         features = infeed.next(count, capacity)

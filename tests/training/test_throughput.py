@@ -13,6 +13,7 @@ from mtfrun.data import Infeed
 from mtfrun.training import TrainOptions, TrainState, train_steps_function
 from mtfrun.training.hooks import throughput
 from mtfrun.training.hooks.throughput import Machine, Throughput
+from mtfrun.training.step import StepOptions
 from tests.layouts import ONE_DEVICE
 from tests.models.small_model import BATCH, LENGTH, small_model
 from tests.training.toy_model import batches
@@ -83,7 +84,7 @@ def _products(mesh_shape: str, microbatches: int = 1, scan_blocks: int | None = 
     features = Infeed(data, mesh, {"targets": mtf.Shape([BATCH, LENGTH])}).next(1)
     assert features is not None
     products = mtf.FlopCount()
-    run = train_steps_function(state, microbatches=microbatches, products=products)
+    run = train_steps_function(state, StepOptions(microbatches=microbatches), products=products)
     run(features, mtf.constant(mesh, 0, dtype=tf.int32))
     assert list(products.by_dtype) == ["float32"]
     return products.total

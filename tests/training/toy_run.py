@@ -27,7 +27,8 @@ from mtfrun.training import (
     train_steps_function,
 )
 from mtfrun.training.microbatches import Features
-from mtfrun.training.step import StepRecord
+from mtfrun.training.norms import Norms
+from mtfrun.training.step import StepOptions, StepRecord
 from tests.training.toy_model import Bigram, OneVariable, batches
 
 LAYOUT = "batch:data;d_ff:model"
@@ -89,9 +90,19 @@ def first_features(mesh: mtf.Mesh, steps: int = 1, batch: int = 8) -> Features:
     return features
 
 
-def take_steps(state: TrainState, steps: int = 1, batch: int = 8, **settings: Any) -> StepRecord:
+def take_steps(
+    state: TrainState,
+    steps: int = 1,
+    batch: int = 8,
+    *,
+    norms: Norms | None = None,
+    with_gradients: bool = False,
+    **options: Any,
+) -> StepRecord:
     """Trains for the first steps without a run, see `train_steps_function`; returns arrays."""
-    run = train_steps_function(state, **settings)
+    run = train_steps_function(
+        state, StepOptions(**options), norms=norms, with_gradients=with_gradients
+    )
     features = first_features(state.mesh, steps, batch)
     count = mtf.constant(state.mesh, steps, dtype=tf.int32)
     record: StepRecord = mtf.to_numpy(run(features, count))

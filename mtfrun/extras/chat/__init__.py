@@ -9,10 +9,4 @@ if TYPE_CHECKING:
     from mtfrun.extras.chat.conversation_data import Conversations as Conversations
     from mtfrun.extras.chat.template import ChatTemplate as ChatTemplate
 
-__all__, __getattr__ = lazy_exports(
-    {
-        "ChatTemplate": "mtfrun.extras.chat.template",
-        "ConversationData": "mtfrun.extras.chat.conversation_data",
-        "Conversations": "mtfrun.extras.chat.conversation_data",
-    }
-)
+__all__, __getattr__ = lazy_exports(__file__)

@@ -20,15 +20,4 @@ if TYPE_CHECKING:
     )
     from mtfrun.extras.huggingface.tokenizers.vocabulary import ids_of_tokens as ids_of_tokens
 
-__all__, __getattr__ = lazy_exports(
-    {
-        "BlockSums": "mtfrun.extras.huggingface.layers.transient_global_attention",
-        "HuggingFaceDataset": "mtfrun.extras.huggingface.dataset",
-        "HuggingFaceVocabulary": "mtfrun.extras.huggingface.tokenizers.vocabulary",
-        "LatentHeads": "mtfrun.extras.huggingface.layers.latent_attention",
-        "LatentSelfAttention": "mtfrun.extras.huggingface.layers.latent_attention",
-        "Parallel": "mtfrun.extras.huggingface.layers.parallel",
-        "TransientGlobalAttention": "mtfrun.extras.huggingface.layers.transient_global_attention",
-        "ids_of_tokens": "mtfrun.extras.huggingface.tokenizers.vocabulary",
-    }
-)
+__all__, __getattr__ = lazy_exports(__file__)

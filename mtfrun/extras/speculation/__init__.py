@@ -8,9 +8,4 @@ if TYPE_CHECKING:
     from mtfrun.extras.speculation.drafts import Lookup as Lookup
     from mtfrun.extras.speculation.drafts import SmallerModel as SmallerModel
 
-__all__, __getattr__ = lazy_exports(
-    {
-        "Lookup": "mtfrun.extras.speculation.drafts",
-        "SmallerModel": "mtfrun.extras.speculation.drafts",
-    }
-)
+__all__, __getattr__ = lazy_exports(__file__)

@@ -8,10 +8,10 @@ only one image of another device, and no layout changes the mixtures.
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import numpy as np
 import tensorflow as tf
+from scipy import special
 
 from mtfrun import mtf
 from mtfrun.errors.checks import NOT_NEGATIVE, check_fields
@@ -48,13 +48,16 @@ class ImageMixing:
     def _mix(
         self, images: mtf.Tensor, weights: mtf.Tensor, key: mtf.Key
     ) -> tuple[mtf.Tensor, mtf.Tensor]:
-        results = []
+        previous, results = previous_in_batch(images), []
         if self.mixup_alpha:
             coefficients = mixing_coefficients(weights, key.fold_in("mixup"), self.mixup_alpha)
-            results.append((mix_with_previous(images, coefficients), coefficients))
+            results.append((previous + coefficients * (images - previous), coefficients))
         if self.cutmix_alpha:
             rectangles = cut_rectangles(images, weights, key.fold_in("cutmix"), self.cutmix_alpha)
-            results.append((paste_previous(images, rectangles), uncut_fraction(rectangles)))
+            is_cut = mtf.greater(rectangles, 0.5)
+            pasted = mtf.where(is_cut, previous, images, output_shape=images.shape)
+            # The paper's final lambda is the share of an image outside of its rectangle.
+            results.append((pasted, 1.0 - mtf.reduce_mean(rectangles, output_shape=weights.shape)))
         if len(results) == 1:
             return results[0]
         draws = mtf.random_uniform(images.mesh, weights.shape, key=key.fold_in("mixup or cutmix"))
@@ -74,17 +77,11 @@ def mixing_coefficients(weights: mtf.Tensor, key: mtf.Key, alpha: float) -> mtf.
     """
     (batch,) = weights.shape.dims
     quantiles = mtf.Dimension("quantiles", _NUM_QUANTILES)
-    table = mtf.constant(weights.mesh, beta_quantiles(alpha, _NUM_QUANTILES), [quantiles])
+    table = mtf.constant(weights.mesh, beta_quantiles(alpha), [quantiles])
     # 24 bits times 2**10: rounding cannot reach _NUM_QUANTILES.
     draws = mtf.random_uniform(weights.mesh, [batch], key=key, maxval=float(_NUM_QUANTILES))
     coefficients = mtf.gather(table, mtf.to_int32(draws), quantiles)
     return 1.0 - (1.0 - coefficients) * previous_in_batch(weights)
-
-
-def mix_with_previous(images: mtf.Tensor, coefficients: mtf.Tensor) -> mtf.Tensor:
-    """Returns coefficients * images + (1 - coefficients) * previous images of the batch."""
-    previous = previous_in_batch(images)
-    return previous + coefficients * (images - previous)
 
 
 def previous_in_batch(x: mtf.Tensor) -> mtf.Tensor:
@@ -92,23 +89,10 @@ def previous_in_batch(x: mtf.Tensor) -> mtf.Tensor:
     return mtf.shift(x, 1, x.shape.dims[0], wrap=True)
 
 
-@functools.cache
-def beta_quantiles(alpha: float, count: int) -> np.ndarray:
-    """Returns the medians of `count` equally probable parts of Beta(alpha, alpha), float32.
-
-    Examples:
-      >>> beta_quantiles(1.0, 4).tolist()
-      [0.125, 0.375, 0.625, 0.875]
-    """
-    # With s = x**alpha the density x**(alpha - 1) * (1 - x)**(alpha - 1) dx is finite up to 1/2,
-    # (1 - s**(1 / alpha))**(alpha - 1) ds / alpha; beyond it the distribution is symmetric.
-    s = np.linspace(0.0, 0.5**alpha, 100_001)
-    density = (1.0 - s ** (1.0 / alpha)) ** (alpha - 1.0)
-    cumulative = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    probabilities = (np.arange(count) + 0.5) / count
-    lower = np.interp(probabilities[: (count + 1) // 2], 0.5 * cumulative / cumulative[-1], s)
-    lower = lower ** (1.0 / alpha)
-    return np.concatenate([lower, 1.0 - lower[: count // 2][::-1]]).astype(np.float32)
+def beta_quantiles(alpha: float) -> np.ndarray:
+    """Returns the medians of 1024 equally probable parts of Beta(alpha, alpha), float32."""
+    probabilities = (np.arange(_NUM_QUANTILES) + 0.5) / _NUM_QUANTILES
+    return special.betaincinv(alpha, alpha, probabilities).astype(np.float32)
 
 
 def cut_rectangles(
@@ -123,7 +107,7 @@ def cut_rectangles(
     batch, rows, cols, _ = images.shape.dims
     mesh = images.mesh
     quantiles = mtf.Dimension("quantiles", _NUM_QUANTILES)
-    sides = np.sqrt(1.0 - beta_quantiles(alpha, _NUM_QUANTILES))
+    sides = np.sqrt(1.0 - beta_quantiles(alpha))
     # 24 bits times 2**10: rounding cannot reach _NUM_QUANTILES.
     draws = mtf.random_uniform(
         mesh, [batch], key=key.fold_in("sides"), maxval=float(_NUM_QUANTILES)
@@ -136,15 +120,3 @@ def cut_rectangles(
     return mtf.einsum(
         [*intervals, previous_in_batch(weights)], output_shape=mtf.Shape([batch, rows, cols])
     )
-
-
-def paste_previous(images: mtf.Tensor, rectangles: mtf.Tensor) -> mtf.Tensor:
-    """Returns the images with the previous images of the batch where `rectangles` is 1."""
-    return mtf.where(
-        mtf.greater(rectangles, 0.5), previous_in_batch(images), images, output_shape=images.shape
-    )
-
-
-def uncut_fraction(rectangles: mtf.Tensor) -> mtf.Tensor:
-    """Returns the share of each image outside of its rectangle: the paper's final lambda."""
-    return 1.0 - mtf.reduce_mean(rectangles, output_shape=mtf.Shape(rectangles.shape.dims[:1]))

@@ -5,8 +5,6 @@ from mtfrun.models.moe.capacity import Capacity as Capacity
 from mtfrun.models.moe.capacity import dispatch_in_order as dispatch_in_order
 from mtfrun.models.moe.capacity import num_groups as num_groups
 from mtfrun.models.moe.capacity import position_in_expert as position_in_expert
-from mtfrun.models.moe.dispatch import Dispatch as Dispatch
-from mtfrun.models.moe.dispatch import GatherDispatch as GatherDispatch
 from mtfrun.models.moe.dropless import DroplessMoE as DroplessMoE
 from mtfrun.models.moe.experts import Experts as Experts
 from mtfrun.models.moe.gates import All as All

@@ -12,15 +12,13 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.layers import Call
+from mtfrun.models.moe import dispatch
 from mtfrun.models.moe.capacity import Candidate, dispatch_in_order
-from mtfrun.models.moe.dispatch import GatherDispatch
 from mtfrun.models.moe.experts import Experts, apply_experts
 from mtfrun.models.moe.mixture import Mixture, shares_of
 from mtfrun.models.moe.router import Router
 from mtfrun.models.moe.routing import Choice, GateContext, Routing
 from mtfrun.models.transformer.sublayer import SequenceCall
-
-_DISPATCH = GatherDispatch()
 
 
 def apply_to_sorted_rows(
@@ -35,14 +33,14 @@ def apply_to_sorted_rows(
     *_, d_model = x.shape.dims
     by_row = routing_to_sorted_rows(routing)
     one, rows = by_row.experts, by_row.capacity
-    inputs = _DISPATCH.to_slots(x, by_row, mtf.Shape([one, rows, d_model]))
+    inputs = dispatch.to_slots(x, by_row, mtf.Shape([one, rows, d_model]))
     sizes = mtf.reshape(mtf.to_int32(routing.counts), [expert])
     if call.training and call.key is not None:
         source = mtf.reshape(by_row.source_of_slot, [rows])
         call = dataclasses.replace(call, key=call.key.fold_in(source))
     outputs = experts.map_rows(mtf.reshape(inputs, [rows, d_model]), sizes, call)
     outputs = mtf.reshape(outputs, [one, rows, experts.output_dim])
-    return _DISPATCH.to_tokens(outputs, by_row, mtf.Shape([by_row.group, experts.output_dim]))
+    return dispatch.to_tokens(outputs, by_row, mtf.Shape([by_row.group, experts.output_dim]))
 
 
 def routing_to_sorted_rows(routing: Routing) -> Routing:
@@ -191,13 +189,13 @@ class DroplessMoE(Mixture):
     ) -> mtf.Tensor:
         *outer, _, _, d_model = x.shape.dims
         slots = mtf.Shape([routing.experts, *outer, groups, routing.capacity])
-        inputs = _DISPATCH.to_slots(x, routing, slots + d_model)
+        inputs = dispatch.to_slots(x, routing, slots + d_model)
         source = None
         if call.training and call.key is not None:
             source = _source_of_slot(routing, slots)
         outputs = apply_experts(self.experts, inputs, self._experts, groups, call, source)
         output_shape = mtf.Shape([*x.shape.dims[:-1], self.experts.output_dim])
-        return _DISPATCH.to_tokens(outputs, routing, output_shape)
+        return dispatch.to_tokens(outputs, routing, output_shape)
 
 
 def _in_groups(routing: Routing, shape: mtf.Shape, group: mtf.Dimension) -> Routing:

@@ -50,26 +50,22 @@ class Experts(mtf.Module):
         self.wo = wo if len(outputs) > 1 else wo[outputs[0].name]
         self._outputs = list(wo.values())
 
-    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {*expert_dims, ..., n} for x {*expert_dims, ..., d_model}."""
-        return self.apply(x, None, call)
+    def __call__(self, x: mtf.Tensor, call: Call, mask: mtf.Tensor | None = None) -> mtf.Tensor:
+        """Returns {*expert_dims, ..., n} for x {*expert_dims, ..., d_model}.
 
-    def map_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {rows, n} for x {rows, d_model}, for experts of one dimension.
-
-        The first sizes[0] rows belong to expert 0, and so on; rows after these give zeros.
+        mask {*expert_dims, expert_hidden}: multiplies the hidden units.
         """
-        return self.apply_to_rows(x, sizes, None, call)
-
-    def apply(self, x: mtf.Tensor, mask: mtf.Tensor | None, call: Call) -> mtf.Tensor:
-        """Returns the result of a call, hidden units times a mask {*expert_dims, expert_hidden}."""
         hidden = _times(self.dropout(self.wi(x, call), call), mask)
         return self._join([wo(hidden, call) for wo in self._outputs])
 
-    def apply_to_rows(
-        self, x: mtf.Tensor, sizes: mtf.Tensor, mask: mtf.Tensor | None, call: Call
+    def map_rows(
+        self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call, mask: mtf.Tensor | None = None
     ) -> mtf.Tensor:
-        """Returns the result of `map_rows`, hidden units times a mask {rows, expert_hidden}."""
+        """Returns {rows, n} for x {rows, d_model}, for experts of one dimension.
+
+        The first sizes[0] rows belong to expert 0, and so on; rows after these give zeros. mask:
+        {rows, expert_hidden}.
+        """
         hidden = _times(self.dropout(self.wi.map_rows(x, sizes, call), call), mask)
         return self._join([wo.map_rows(hidden, sizes, call) for wo in self._outputs])
 

@@ -10,7 +10,6 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.layers import Metric
 from mtfrun.models.moe.capacity import Capacity
-from mtfrun.models.moe.dispatch import Dispatch
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.routing import Routing
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
@@ -101,7 +100,6 @@ class CapacityMixture(Mixture):
     """A mixture with a limited number of slots in every expert."""
 
     _capacity: Capacity
-    _dispatch: Dispatch
 
     @property
     def depends_on_padding(self) -> bool:

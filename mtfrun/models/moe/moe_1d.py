@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mtfrun import mtf
+from mtfrun.models.moe import dispatch
 from mtfrun.models.moe.capacity import Capacity
-from mtfrun.models.moe.dispatch import Dispatch, GatherDispatch
 from mtfrun.models.moe.experts import Experts, apply_experts
 from mtfrun.models.moe.mixture import CapacityMixture, importance_of_tokens, shares_of
 from mtfrun.models.moe.router import Router
@@ -43,13 +43,11 @@ class MoE1D(CapacityMixture):
         experts: Callable[..., Experts] = Experts,
         capacity: Capacity = Capacity(),
         loss_coef: float = 1e-2,
-        dispatch: Dispatch = GatherDispatch(),
     ) -> None:
         super().__init__(
             mesh, d_model, loss_coef=loss_coef, experts_of_levels={"level_1": num_experts}
         )
         self._capacity = capacity
-        self._dispatch = dispatch
         self._experts = mtf.Dimension("experts", num_experts)
         experts_unsplit = mtf.Dimension("experts_unsplit", num_experts)
         self.router = router(mesh, d_model, experts_unsplit, dtypes)
@@ -90,10 +88,10 @@ class MoE1D(CapacityMixture):
         capacity = mtf.Dimension("expert_capacity", slots)
         routing = self.router(x, group, capacity, importance, call)
         self._report({"level_1": (routing, importance)}, routing, call)
-        inputs = self._dispatch.to_slots(
+        inputs = dispatch.to_slots(
             x, routing, mtf.Shape([routing.experts, *outer, groups, capacity, self._d_model])
         )
         outputs = apply_experts(self.experts, inputs, self._experts, groups, call)
-        return self._dispatch.to_tokens(
+        return dispatch.to_tokens(
             outputs, routing, mtf.Shape([*outer, groups, group, self.experts.output_dim])
         )

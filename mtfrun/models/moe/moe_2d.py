@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
+from mtfrun.models.moe import dispatch
 from mtfrun.models.moe.capacity import Capacity
-from mtfrun.models.moe.dispatch import Dispatch, GatherDispatch
 from mtfrun.models.moe.experts import Experts, apply_experts
 from mtfrun.models.moe.mixture import CapacityMixture, importance_of_tokens, shares_of
 from mtfrun.models.moe.router import Router
@@ -51,7 +51,7 @@ class MoE2D(CapacityMixture):
     axis computes the first level.
 
     Args:
-      experts, loss_coef, dispatch: see `MoE1D`.
+      experts, loss_coef: see `MoE1D`.
       num_experts: (expert_x, expert_y).
       routers: one for each level; the second is called with `outer_experts` as well.
       capacity: see `MoE1D`; `second_level` is the factor of the second level.
@@ -70,7 +70,6 @@ class MoE2D(CapacityMixture):
         experts: Callable[..., Experts] = Experts,
         capacity: Capacity = Capacity(),
         loss_coef: float = 1e-2,
-        dispatch: Dispatch = GatherDispatch(),
     ) -> None:
         for name, values in (("num_experts", num_experts), ("routers", routers)):
             if len(values) != 2:
@@ -78,7 +77,7 @@ class MoE2D(CapacityMixture):
         num_x, num_y = num_experts
         levels = {"level_1": num_x, "level_2": num_x * num_y}
         super().__init__(mesh, d_model, loss_coef=loss_coef, experts_of_levels=levels)
-        self._capacity, self._dispatch = capacity, dispatch
+        self._capacity = capacity
         self._expert_x = mtf.Dimension("expert_x", num_x)
         self._expert_y = mtf.Dimension("expert_y", num_y)
         expert_x_unsplit = mtf.Dimension("expert_x_unsplit", num_x)
@@ -164,9 +163,9 @@ class MoE2D(CapacityMixture):
         slots_by_group = mtf.Shape([outer.experts, outer_batch, groups_x, expert_capacity_x])
         slots_by_expert = mtf.Shape([expert_x, outer_batch, groups_x_unsplit, expert_capacity_x])
         # {expert_x_unsplit, outer_batch, groups_x, expert_capacity_x, d_model}
-        slots_x = self._dispatch.to_slots(x, outer, slots_by_group + d_model)
+        slots_x = dispatch.to_slots(x, outer, slots_by_group + d_model)
         # {expert_x_unsplit, outer_batch, groups_x, expert_capacity_x}
-        gates = self._dispatch.gates_of_slots(outer, slots_by_group, x)
+        gates = dispatch.gates_of_slots(outer, slots_by_group, x)
         # The larger choice of a token may have two experts of level y, the other choice one.
         above_half = mtf.to_float(mtf.greater(gates, 0.5))
         importance_x = 0.5 * (above_half + mtf.to_float(mtf.greater(gates, 0.0)))
@@ -180,12 +179,12 @@ class MoE2D(CapacityMixture):
         # Level y: the tokens of these groups compete for the slots of expert_y.
         inner = self.inner_router(y, group_size_y, expert_capacity_y, importance_y, call)
         shape_y = mtf.Shape([inner.experts, expert_x, groups_y, expert_capacity_y, d_model])
-        slots_y = self._dispatch.to_slots(y, inner, shape_y)
+        slots_y = dispatch.to_slots(y, inner, shape_y)
         # Second all-to-all, from groups_y to expert_y, and the third, back.
         # {expert_y_unsplit, expert_x, groups_y, expert_capacity_y, d_output}
         slots_y = apply_experts(self.experts, slots_y, expert_y, groups_y, call)
         # {expert_x, groups_y, group_size_y, d_output}
-        y = self._dispatch.to_tokens(slots_y, inner, tokens_y + d_output)
+        y = dispatch.to_tokens(slots_y, inner, tokens_y + d_output)
 
         # Fourth all-to-all, from expert_x to groups_x.
         # {expert_x_unsplit, outer_batch, groups_x, expert_capacity_x, d_output}
@@ -194,7 +193,7 @@ class MoE2D(CapacityMixture):
         levels = {"level_1": (outer, importance), "level_2": (inner, importance_y)}
         self._report(levels, routing, call)
         # {outer_batch, groups_x, group_size_x, d_output}
-        return self._dispatch.to_tokens(slots_x, outer, x.shape - d_model + d_output)
+        return dispatch.to_tokens(slots_x, outer, x.shape - d_model + d_output)
 
 
 class _TwoLevelDims(NamedTuple):

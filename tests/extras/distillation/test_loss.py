@@ -26,6 +26,7 @@ from mtfrun.models.transformer.sublayer import SequenceCall
 from mtfrun.models.transformer.tokens import token_softmax
 from mtfrun.models.transformer.tokens.token_loss import AddedLoss, LogitsLoss, TokenLossTerm
 from mtfrun.training import TrainState, train_steps_function
+from mtfrun.training.step import StepOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
     LAYOUT,
@@ -174,7 +175,7 @@ def test_a_teacher_is_neither_trained_nor_saved() -> None:
         for name, x in packed_rows().items()
     }
     one = mtf.constant(mesh, 1, dtype=tf.int32)
-    train_steps_function(state, microbatches=2)(features, one)
+    train_steps_function(state, StepOptions(microbatches=2))(features, one)
     after = mtf.to_numpy(teacher.named_variables())
     assert all((after[path] == value).all() for path, value in before.items())
     # Evaluations and what uses the model read the student alone.

@@ -15,6 +15,7 @@ from mtfrun.layers import Metric
 from mtfrun.models.model import Features, Loss, Model
 from mtfrun.training import TrainState, train_steps_function
 from mtfrun.training.microbatches import first_microbatch
+from mtfrun.training.step import StepOptions
 from tests.layouts import (
     FLOAT32_MODEL_TOLERANCE,
     FLOAT32_OP_TOLERANCE,
@@ -144,7 +145,7 @@ def _train(mesh_shape: str, microbatches: int) -> dict[str, np.ndarray]:
     mesh = mtf.Mesh(mesh_shape, "batch:data;classes:model")
     state = _state(mesh)
     _, features = _features(mesh, 5)
-    run = train_steps_function(state, microbatches=microbatches)
+    run = train_steps_function(state, StepOptions(microbatches=microbatches))
     run(features, mtf.constant(mesh, 5, dtype=tf.int32))
     values: dict[str, np.ndarray] = mtf.to_numpy(
         {**state.trainable, **state.optimizer.named_slots()}

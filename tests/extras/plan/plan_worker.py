@@ -75,9 +75,7 @@ def _measured(folder: str) -> dict[str, float]:
     experiment, evaluation = build()
     one = config.build(Training, experiment, evaluation)
     plan = plan_training(one, folder)
-    steps = training.train_steps_function(
-        one.state, microbatches=one.options.microbatches, clip_norm=one.options.clip_norm
-    )
+    steps = training.train_steps_function(one.state, one.options)
     features = {
         name: mtf.import_tf_tensor(
             one.state.mesh,

@@ -13,6 +13,7 @@ from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.layers import Collector
 from mtfrun.models import moe
 from mtfrun.models.transformer import SequenceCall, Sublayer
+from tests.models.moe.einsum_dispatch import dispatching
 
 D_MODEL = mtf.Dimension("d_model", 6)
 BATCH, LENGTH = mtf.Dimension("batch", 8), mtf.Dimension("length", 12)
@@ -144,11 +145,6 @@ def run(
 def cached_run(kind: str, gate: str, dispatch: str, mesh_shape: str, layout: str) -> Result:
     """Returns `run` of a layer in training, with padding; the arguments are hashable."""
     make: Callable[..., Sublayer] = one_level if kind == "one level" else two_levels
-    make = functools.partial(make, gate=GATES[gate], dispatch=DISPATCHES[dispatch])
-    return run(make, mtf.Mesh(mesh_shape, layout), with_padding=True)
-
-
-DISPATCHES: dict[str, moe.Dispatch] = {
-    "gather": moe.GatherDispatch(),
-    "einsum": zoo.EinsumDispatch(),
-}
+    make = functools.partial(make, gate=GATES[gate])
+    with dispatching(dispatch):
+        return run(make, mtf.Mesh(mesh_shape, layout), with_padding=True)

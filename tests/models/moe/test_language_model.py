@@ -19,6 +19,7 @@ from mtfrun.models.transformer import (
     TokenEmbedding,
 )
 from mtfrun.training import TrainState, train_steps_function
+from mtfrun.training.step import StepOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import LAYOUT
 from tests.models.small_model import VOCABULARY, logits_step_by_step, on_mesh, packed_rows
@@ -86,7 +87,7 @@ def _history(mixture: str, run: Run) -> dict[str, np.ndarray]:
         for name, x in packed_rows().items()
     }
     steps = mtf.constant(mesh, 2, dtype=np.int32)
-    train = train_steps_function(state, microbatches=run.microbatches)
+    train = train_steps_function(state, StepOptions(microbatches=run.microbatches))
     record = mtf.to_numpy(train(features, steps))
     totals = {name: metric.total for name, metric in record.metrics.items()}
     variables = {f"after {path}": mtf.to_numpy(v) for path, v in model.named_variables().items()}

@@ -20,6 +20,7 @@ from mtfrun.models.resnet import (
     ResNet,
 )
 from mtfrun.training import TrainState, train_steps_function
+from mtfrun.training.step import StepOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import BATCH, SHAPES, image_batch, on_mesh, small_resnet
 
@@ -120,7 +121,7 @@ def _state(mesh: mtf.Mesh) -> TrainState:
 def _train(state: TrainState, batch: dict[str, np.ndarray], microbatches: int) -> None:
     features = Infeed(iter([batch]), state.mesh, SHAPES).next(1)
     assert features is not None
-    run = train_steps_function(state, microbatches=microbatches)
+    run = train_steps_function(state, StepOptions(microbatches=microbatches))
     run(features, mtf.constant(state.mesh, 1, dtype=tf.int32))
 
 

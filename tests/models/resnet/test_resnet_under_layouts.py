@@ -22,6 +22,7 @@ from mtfrun.models.resnet import (
     LargeImageStem,
 )
 from mtfrun.training import TrainState, train_steps_function
+from mtfrun.training.step import StepOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import NUM_CLASSES, SHAPES, image_batch, on_mesh, small_resnet
 from tests.models.small_model import Step, assert_same_step, training_step
@@ -171,7 +172,7 @@ def test_what_layers_collect_reaches_the_training_of_an_image_model(
     batches = [image_batch(seed) for seed in range(COLLECTED_STEPS)]
     features = Infeed(iter(batches), mesh, SHAPES).next(COLLECTED_STEPS)
     assert features is not None
-    run = train_steps_function(state, microbatches=microbatches)
+    run = train_steps_function(state, StepOptions(microbatches=microbatches))
     record = mtf.to_numpy(run(features, mtf.constant(mesh, COLLECTED_STEPS, dtype=tf.int32)))
 
     metrics = {**record.metrics, "objective": record.objective}

@@ -125,13 +125,7 @@ def observe(
     if experiment.init_checkpoint is not None:
         experiment.init_checkpoint(state.model.base_variables(), state.model.vocabulary_sizes)
     variables, averages = optimizer_updates(state), state.model.updated_variables()
-    train_steps = train_steps_function(
-        state,
-        microbatches=options.microbatches,
-        clip_norm=options.clip_norm,
-        with_gradients=True,
-        jit_compile=options.uses_xla(state.mesh),
-    )
+    train_steps = train_steps_function(state, options, with_gradients=True)
     update = _update_function(training)
     losses, gradients, evaluations = [], [], {}
     values, updated = [mtf.to_numpy(averages)], [mtf.to_numpy(variables)]

@@ -20,6 +20,7 @@ from mtfrun.errors import InputError
 from mtfrun.extras.audit.verify.first_difference import LIKE_INFINITY
 from mtfrun.extras.audit.verify.layer_records import intercept_calls
 from mtfrun.training import TrainState, train_steps_function
+from mtfrun.training.step import StepOptions
 
 Features = Mapping[str, mtf.Tensor]
 
@@ -58,7 +59,7 @@ def output_sizes(
     left out, and so are the inner ones of a loop over blocks.
     """
     state.initialize()
-    train_steps = train_steps_function(state, clip_norm=clip_norm)
+    train_steps = train_steps_function(state, StepOptions(clip_norm=clip_norm))
     steps_dim = mtf.Dimension("steps", 1)
     one_step = {n: mtf.reshape(x, [steps_dim, *x.shape]) for n, x in features.items()}
     before = _outputs(state, features)

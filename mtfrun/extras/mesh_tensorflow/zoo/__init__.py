@@ -9,11 +9,8 @@ from .ensemble import make_ensemble as make_ensemble
 from .evolved_transformer import DecoderConvolutions as DecoderConvolutions
 from .evolved_transformer import EncoderConvolutions as EncoderConvolutions
 from .evolved_transformer import GatedLinearUnit as GatedLinearUnit
-from .experts import EinsumDispatch as EinsumDispatch
 from .experts import ExpertSize as ExpertSize
 from .experts import HeterogeneousExperts as HeterogeneousExperts
-from .experts import combine_tensor as combine_tensor
-from .experts import dispatch_tensor as dispatch_tensor
 from .experts_attention import ExpertProjections as ExpertProjections
 from .experts_attention import ExpertsEncoderDecoderAttention as ExpertsEncoderDecoderAttention
 from .experts_attention import ExpertsSelfAttention as ExpertsSelfAttention

@@ -1,19 +1,15 @@
-"""Experts of different sizes, and dispatch by contractions."""
+"""Experts of different sizes."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
-
-import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, check_range
 from mtfrun.layers import Call, RMSNorm
 from mtfrun.models.moe.experts import Activation, Experts
-from mtfrun.models.moe.routing import Routing
 
 
 class ExpertSize(NamedTuple):
@@ -92,24 +88,26 @@ class HeterogeneousExperts(Experts):
         }
         self._first_experts = [sum(numbers[:i]) for i in range(len(numbers))]
 
-    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: Call, mask: mtf.Tensor | None = None) -> mtf.Tensor:
         expert, first = mtf.range(x.mesh, self._experts), self._first_experts
-        y = self.apply(x, self._mask(0, expert, first), call)
+        y = super().__call__(x, call, self._mask(0, expert, first))
         for number, layer in self.layers.items():
             mask = self._mask(int(number), expert, first)
-            y = y + layer.apply(self.norms[number](y, call), mask, call)
+            y = y + layer(self.norms[number](y, call), call, mask)
         return y
 
-    def map_rows(self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call) -> mtf.Tensor:
+    def map_rows(
+        self, x: mtf.Tensor, sizes: mtf.Tensor, call: Call, mask: mtf.Tensor | None = None
+    ) -> mtf.Tensor:
         row, expert = mtf.range(x.mesh, x.shape[0]), mtf.range(x.mesh, sizes.shape[0])
         first_rows = [
             mtf.reduce_sum(sizes * mtf.to_int32(mtf.less(expert, first)))
             for first in self._first_experts
         ]
-        y = self.apply_to_rows(x, sizes, self._mask(0, row, first_rows), call)
+        y = super().map_rows(x, sizes, call, self._mask(0, row, first_rows))
         for number, layer in self.layers.items():
             mask = self._mask(int(number), row, first_rows)
-            y = y + layer.apply_to_rows(self.norms[number](y, call), sizes, mask, call)
+            y = y + layer.map_rows(self.norms[number](y, call), sizes, call, mask)
         return y
 
     def _mask(self, layer: int, index: mtf.Tensor, first: Sequence[int | mtf.Tensor]) -> mtf.Tensor:
@@ -137,38 +135,3 @@ def _expert_size(size: Sequence[int]) -> ExpertSize:
     for name, value in zip(ExpertSize._fields, size, strict=False):
         check_range(f"HeterogeneousExperts.sizes: {name}", value, COUNT)
     return ExpertSize(*size)
-
-
-@dataclasses.dataclass(frozen=True)
-class EinsumDispatch:
-    """Contracts with {..., group, experts, capacity} tensors, as Mesh TensorFlow does.
-
-    Lepikhin et al. 2020, arXiv:2006.16668, algorithm 2. Costs group * experts * capacity
-    multiplications per channel, which grows with the square of the group size.
-    """
-
-    def to_slots(self, x: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-        return mtf.einsum([x, dispatch_tensor(routing, x.dtype)], shape)
-
-    def to_tokens(self, y: mtf.Tensor, routing: Routing, shape: mtf.Shape) -> mtf.Tensor:
-        return mtf.einsum([y, combine_tensor(routing, y.dtype)], shape)
-
-    def gates_of_slots(self, routing: Routing, shape: mtf.Shape, like: mtf.Tensor) -> mtf.Tensor:
-        weights = mtf.to_float(combine_tensor(routing, like.dtype))
-        return mtf.stop_gradient(mtf.reduce_sum(weights, output_shape=shape))
-
-
-def combine_tensor(routing: Routing, dtype: tf.DType = tf.float32) -> mtf.Tensor:
-    """Returns each slot's weight in a token's output: {..., group, experts, capacity}."""
-    shape = [*routing.batch, routing.group, routing.experts, routing.capacity]
-    weights = []
-    for choice in routing.choices:
-        expert = mtf.one_hot(choice.expert, routing.experts)
-        slot = mtf.one_hot(choice.position, routing.capacity)
-        weights.append(mtf.multiply(choice.gate * expert, slot, output_shape=shape))
-    return mtf.cast(mtf.add_n(weights), dtype)
-
-
-def dispatch_tensor(routing: Routing, dtype: tf.DType = tf.float32) -> mtf.Tensor:
-    """Returns 1 where a token has a slot: {..., group, experts, capacity}."""
-    return mtf.cast(mtf.not_equal(combine_tensor(routing, dtype), 0.0), dtype)
