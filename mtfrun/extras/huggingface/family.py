@@ -10,7 +10,7 @@ import abc
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 from mtfrun.configuration.gin_values import Reference, reference
@@ -210,6 +210,8 @@ GLOBAL, LOCAL = "transformer.SelfAttention", "transformer.LocalSelfAttention"
 FEED_FORWARD, GATED = "transformer.FeedForward", "transformer.GatedFeedForward"
 LAYERS = (GLOBAL, FEED_FORWARD)
 MIXTURE, PARALLEL = "moe.DroplessMoE", "huggingface.Parallel"
+# Types of layers in configurations.
+FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,6 +284,44 @@ def write_window(
         heads = reference("@transformer.AttentionHeads()")
         rate = reference("%ATTENTION_DROPOUT_RATE")
         file.bind(LOCAL, {"window": window, "heads": heads, **parameters, "dropout_rate": rate})
+
+
+def sliding_window(settings: Settings, default: int | None) -> int | None:
+    if "sliding_window" not in settings.values:
+        return default
+    return settings.optional_integer("sliding_window")
+
+
+def used_window(settings: Settings, default: int | None = 4096) -> int | None:
+    """Returns the window if `use_sliding_window` is set."""
+    is_local = settings.flag("use_sliding_window", default=False)
+    return sliding_window(settings, default) if is_local else None
+
+
+def windows_by_rule(
+    settings: Settings, window: int | None, has_window: Callable[[int], bool]
+) -> list[int | None]:
+    """Returns the window of each layer by "layer_types", or else by `has_window`."""
+    number = settings.count("num_hidden_layers")
+    if window is None:
+        return [None] * number
+    kinds = settings.values.get("layer_types")
+    if kinds is None:
+        return [window if has_window(layer) else None for layer in range(number)]
+    if not isinstance(kinds, list) or any(kind not in (FULL, SLIDING) for kind in kinds):
+        raise settings.error("layer_types", f"must be a list of {FULL} and {SLIDING}")
+    if len(kinds) != number:
+        raise settings.error("layer_types", f"must have {number} entries")
+    return [window if kind == SLIDING else None for kind in kinds]
+
+
+def windows_in_turn(settings: Settings, every: int) -> list[int | None]:
+    """Returns the window of each layer by "layer_types", or else of all but each `every`th."""
+
+    def has_window(layer: int) -> bool:
+        return (layer + 1) % settings.integer("sliding_window_pattern", every) != 0
+
+    return windows_by_rule(settings, sliding_window(settings, 4096), has_window)
 
 
 def _class(name: str) -> type:

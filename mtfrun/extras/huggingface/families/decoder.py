@@ -10,6 +10,7 @@ from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.family import (
     FEED_FORWARD,
+    GATED,
     GLOBAL,
     LAYERS,
     PARALLEL,
@@ -17,6 +18,8 @@ from mtfrun.extras.huggingface.family import (
     ModelDescription,
     TextFamily,
     parallel_paths,
+    sliding_window,
+    windows_in_turn,
     write_row_length,
     write_text_data,
     write_window,
@@ -31,7 +34,7 @@ from mtfrun.extras.huggingface.tables.tensor_table import (
     Transform,
     VocabularyRows,
     attention_rows,
-    dense_rows,
+    feed_forward_rows,
     halves_of_pairs,
     norm_rows,
 )
@@ -57,10 +60,13 @@ class Decoder(TextFamily):
 
     The blocks of its gin file, `file`, have `sublayers`. `biases` are for queries, keys and values,
     and for the output; `map_biases` for feed-forward layers, which are parallel to the attention if
-    `is_parallel`. `width` to `rates`, in the order of `RATES`, are names of settings; without
-    `rotated_share` whole heads rotate. `embedding` to `maps` are names of tensors, in a layer from
-    `attention_name` on; `maps` are the modules of the feed-forward layer. If `rotates_pairs`,
-    entries that rotate together are adjacent. `head_norm` is the form of query and key norms.
+    `is_parallel`; the shipped file has the `usual` ones. With `has_window` all layers have a
+    window, by default `default_window`; with `global_every` all but every such layer. `width` to
+    `rates`, in the order of `RATES`, are names of settings; without `rotated_share` whole heads
+    rotate. `embedding` to `maps` are names of tensors, in a layer from `attention_name` on; one
+    projection for queries, keys and values has them head by head if `fuses_heads`; `maps` are the
+    modules of the feed-forward layer. If `rotates_pairs`, entries that rotate together are
+    adjacent. `head_norm` is the form of query and key norms.
     """
 
     pad_id = -1
@@ -71,11 +77,16 @@ class Decoder(TextFamily):
     biases: ClassVar[tuple[Flag, Flag]] = (True, True)
     usual_biases: ClassVar[tuple[bool, bool]] = (True, True)
     map_biases: ClassVar[Flag] = True
+    usual_map_bias: ClassVar[bool] = True
     is_parallel: ClassVar[Flag] = False
     has_rotary: ClassVar[bool] = True
     is_tied_by_default: ClassVar[bool] = False
     is_grouped: ClassVar[bool] = False
     has_softmax_bias: ClassVar[bool] = False
+    has_window: ClassVar[bool] = False
+    default_window: ClassVar[int | None] = None
+    global_every: ClassVar[int] = 0
+    fuses_heads: ClassVar[bool] = False
     rotates_pairs: ClassVar[bool] = False
     local_rotary: ClassVar[str] = ""
     head_norm: ClassVar[Transform | None] = None
@@ -93,15 +104,15 @@ class Decoder(TextFamily):
     rates: ClassVar[Sequence[str]]
     default_rate: ClassVar[float] = 0.0
 
-    embedding: ClassVar[str] = "model.embed_tokens.weight"
+    embedding: ClassVar[str]
     position_table: ClassVar[str] = ""
     softmax: ClassVar[str] = "lm_head"
-    last_norm: ClassVar[str] = "model.norm"
-    layers: ClassVar[str] = "model.layers"
+    last_norm: ClassVar[str]
+    layers: ClassVar[str]
     kept: ClassVar[str] = ""
-    attention_name: ClassVar[str] = "self_attn"
-    projections: ClassVar[Sequence[str]] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    norm_names: ClassVar[Sequence[str]] = ("input_layernorm", "post_attention_layernorm")
+    attention_name: ClassVar[str]
+    projections: ClassVar[Sequence[str]]
+    norm_names: ClassVar[Sequence[str]]
     maps: ClassVar[Sequence[str]]
 
     def common_settings(self, model: ModelDescription) -> dict[str, Any] | None:
@@ -154,6 +165,9 @@ class Decoder(TextFamily):
             file.bind("transformer.TokenEmbedding", {"tied_softmax": tied})
         self.write_attention(settings, file)
         self.write_feed_forward(settings, file)
+        if self.position_table:
+            max_length = settings.integer(*self.num_positions)
+            file.bind("transformer.TokenEmbedding", {"max_length": max_length})
 
     def table(self, settings: Settings) -> TensorTable:
         rows, prefix = self.rows(settings), self._missing_prefix(settings)
@@ -191,7 +205,10 @@ class Decoder(TextFamily):
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
         """Returns the attention window of each layer; None for all positions."""
-        return [None] * settings.count(self.num_layers)
+        if self.global_every:
+            return windows_in_turn(settings, self.global_every)
+        window = sliding_window(settings, self.default_window) if self.has_window else None
+        return [window] * settings.count(self.num_layers)
 
     def inner_paths(self, outer: Sequence[str], names: Sequence[str]) -> Sequence[str]:
         """Returns the paths of attention and feed-forward layer, within `outer`."""
@@ -267,6 +284,8 @@ class Decoder(TextFamily):
         function = settings.activation_of(setting, self.function(settings))
         if str(function) != str(settings.activation_of(setting, usual)):
             file.bind(self.feed_forward_class, {"activation": function})
+        if is_set(settings, self.map_biases) != self.usual_map_bias:
+            file.bind(self.feed_forward_class, {"use_bias": not self.usual_map_bias})
 
     def norm(self, theirs: str, ours: str) -> Iterator[Row]:
         return norm_rows(theirs, ours)
@@ -286,9 +305,12 @@ class Decoder(TextFamily):
         rows = attention_rows(
             [f"{theirs}.{name}" for name in self.projections],
             ours,
-            inputs=self.output_inputs(settings),
             use_bias=use_bias,
             use_output_bias=use_output_bias,
+            # With grouped heads, our output kernel has the inputs {memory_heads, heads, d_kv}.
+            inputs=2 if self.memory_heads(settings) in (1, settings.integer(self.num_heads)) else 3,
+            kernel=self.matrix,
+            heads=self.memory_heads(settings) if self.fuses_heads else 1,
         )
         if self.rotates_pairs:
             order = self.order_of_pairs(settings)
@@ -306,18 +328,15 @@ class Decoder(TextFamily):
         rotated = self.num_rotated(settings)
         return lambda size: halves_of_pairs(rotated or size, size)
 
-    def output_inputs(self, settings: Settings) -> int:
-        """With grouped heads, our output kernel has the inputs {memory_heads, heads, d_kv}."""
-        is_grouped = self.memory_heads(settings) not in (1, settings.integer(self.num_heads))
-        return 3 if is_grouped else 2
-
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         """Yields the tensors of the feed-forward layer of "model.layers.0", without its norm."""
-        has_bias = is_set(settings, self.map_biases)
-        paths = ("wi", "wo") if len(self.maps) == 2 else ("wi_0", "wi_1", "wo")
-        for name, path in zip(self.maps, paths, strict=True):
-            names = f"{theirs}.{name}", f"{ours}/{path}"
-            yield from dense_rows(*names, has_bias=has_bias, kernel=self.matrix)
+        return feed_forward_rows(
+            [f"{theirs}.{name}" for name in self.maps],
+            ours,
+            is_gated=self.feed_forward_class == GATED,
+            has_bias=is_set(settings, self.map_biases),
+            kernel=self.matrix,
+        )
 
     def _missing_prefix(self, settings: Settings) -> str:
         """Returns the prefix that names lack in folders of models without a softmax."""

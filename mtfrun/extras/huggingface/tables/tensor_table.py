@@ -315,12 +315,48 @@ def _as_list(names: Sequence[str]) -> str:
     return f"{', '.join(names[:3])}{more}"
 
 
-def dense_rows(
-    theirs: str, ours: str, *, has_bias: bool = True, kernel: Matrix = Matrix()
+def linear_rows(
+    theirs: str,
+    kernels: Sequence[str],
+    biases: Sequence[str],
+    kernel: Matrix,
+    bias: Transform,
+    heads: int = 1,
 ) -> Iterator[Row]:
-    yield Row(f"{theirs}.weight", f"{ours}/kernel", kernel)
-    if has_bias:
-        yield Row(f"{theirs}.bias", f"{ours}/bias", Same())
+    """Yields the tensors of a module with one or several of our kernels; see `Joined`."""
+    kernel_form: Transform = kernel
+    if len(kernels) > 1:
+        kernel_form, bias = (
+            Joined(kernel, heads, 0 if kernel.transposed else 1),
+            Joined(bias, heads),
+        )
+    yield Row(f"{theirs}.weight", kernels, kernel_form)
+    if biases:
+        yield Row(f"{theirs}.bias", biases, bias)
+
+
+def dense_rows(
+    theirs: str, *ours: str, has_bias: bool = True, kernel: Matrix = Matrix()
+) -> Iterator[Row]:
+    biases = [f"{path}/bias" for path in ours] if has_bias else []
+    return linear_rows(theirs, [f"{path}/kernel" for path in ours], biases, kernel, Same())
+
+
+def feed_forward_rows(
+    theirs: Sequence[str],
+    ours: str,
+    *,
+    is_gated: bool = False,
+    has_bias: bool = True,
+    kernel: Matrix = Matrix(),
+) -> Iterator[Row]:
+    """`theirs`: the modules of "wi", or of "wi_0" and "wi_1", perhaps in one, and of "wo"."""
+    *inner, output = theirs
+    names = ("wi_0", "wi_1") if is_gated else ("wi",)
+    for module, parts in _distribute(names, inner):
+        paths = (f"{ours}/{name}" for name in parts)
+        yield from dense_rows(module, *paths, has_bias=has_bias, kernel=kernel)
+    yield from dense_rows(output, f"{ours}/wo", has_bias=has_bias, kernel=kernel)
 
 
 def attention_rows(
@@ -330,13 +366,26 @@ def attention_rows(
     use_bias: bool = True,
     use_output_bias: bool = True,
     inputs: int = 2,
+    kernel: Matrix = Matrix(),
+    heads: int = 1,
 ) -> Iterator[Row]:
-    """`theirs`: the modules of queries, keys, values and output, with our number of `inputs`."""
+    """`theirs`: the modules of queries, keys and values, perhaps in one, and of the output.
+
+    inputs: our number of inputs of the output; heads: see `Joined`.
+    """
     *projections, output = theirs
-    for module, name in zip(projections, ("query", "key", "value"), strict=True):
-        yield Row(f"{module}.weight", f"{ours}/{name}", Matrix())
-        if use_bias:
-            yield Row(f"{module}.bias", f"{ours}/{name}_bias", Flat())
-    yield Row(f"{output}.weight", f"{ours}/output", Matrix(inputs))
-    if use_output_bias:
-        yield Row(f"{output}.bias", f"{ours}/output_bias", Same())
+    for module, parts in _distribute(("query", "key", "value"), projections):
+        kernels = [f"{ours}/{name}" for name in parts]
+        biases = [f"{path}_bias" for path in kernels] if use_bias else []
+        yield from linear_rows(module, kernels, biases, kernel, Flat(), heads)
+    biases = [f"{ours}/output_bias"] if use_output_bias else []
+    kernel = dataclasses.replace(kernel, inputs=inputs)
+    yield from linear_rows(output, [f"{ours}/output"], biases, kernel, Same())
+
+
+def _distribute(
+    names: Sequence[str], modules: Sequence[str]
+) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yields each module with its names: all for a single module."""
+    parts = [names] if len(modules) == 1 else [[name] for name in names]
+    return zip(modules, parts, strict=True)

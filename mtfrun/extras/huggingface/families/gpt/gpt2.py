@@ -7,7 +7,7 @@ https://doi.org/10.5281/zenodo.5297715.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
@@ -15,7 +15,7 @@ from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.families.decoder import HEADS, RATES, Decoder
 from mtfrun.extras.huggingface.family import FEED_FORWARD, GLOBAL, Blocks, ModelDescription
 from mtfrun.extras.huggingface.tables.settings import Settings
-from mtfrun.extras.huggingface.tables.tensor_table import Flat, Joined, Matrix, Row, Same
+from mtfrun.extras.huggingface.tables.tensor_table import Matrix
 
 # Logits of layer i have the factor 1 / (i + 1).
 _BY_LAYER = "scale_attn_by_inverse_layer_idx"
@@ -43,6 +43,7 @@ class GPT2(Decoder):
     # Masks in older files.
     kept = r"transformer\.h\.\d+\.attn\.(masked_)?bias"
     attention_name = "attn"
+    projections = ("c_attn", "c_proj")
     norm_names = ("ln_1", "ln_2")
     maps = ("mlp.c_fc", "mlp.c_proj")
     has_rotary = False
@@ -62,12 +63,6 @@ class GPT2(Decoder):
             "scale_attn_weights": model.parameter(HEADS, "scaled_logits"),
         }
         return Settings(values, "the model")
-
-    def write_gin(self, settings: Settings, file: GinFile) -> None:
-        super().write_gin(settings, file)
-        file.bind(
-            "transformer.TokenEmbedding", {"max_length": settings.integer(*self.num_positions)}
-        )
 
     def write_rates(self, settings: Settings, file: GinFile) -> None:
         rates = [settings.number(name, self.default_rate) for name in self.rates]
@@ -93,14 +88,6 @@ class GPT2(Decoder):
                 file.bind(f"{scope}{HEADS}", {"scaled_logits": factor / (layer + 1)})
         elif not is_scaled:
             file.bind(HEADS, {"scaled_logits": False})
-
-    def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        names = ("query", "key", "value")
-        kernels, biases = Joined(self.matrix, axis=1), Joined(Flat())
-        yield Row(f"{theirs}.c_attn.weight", [f"{ours}/{name}" for name in names], kernels)
-        yield Row(f"{theirs}.c_attn.bias", [f"{ours}/{name}_bias" for name in names], biases)
-        yield Row(f"{theirs}.c_proj.weight", f"{ours}/output", Matrix(inputs=2, transposed=False))
-        yield Row(f"{theirs}.c_proj.bias", f"{ours}/output_bias", Same())
 
 
 class GPTNeo(GPT2):
@@ -134,9 +121,6 @@ class GPTNeo(GPT2):
     def write_attention(self, settings: Settings, file: GinFile) -> None:
         Decoder.write_attention(self, settings, file)
         file.bind(HEADS, {"scaled_logits": False})
-
-    def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        return Decoder.attention(self, settings, theirs, ours)
 
     def _kinds(self, settings: Settings, most: int) -> list[str]:
         """Returns "global" or "local" by layer, from [[[kinds in turn], repetitions], ...]."""

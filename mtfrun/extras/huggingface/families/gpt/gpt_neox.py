@@ -12,25 +12,10 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.decoder import Decoder, Flag, Setting, is_set
-from mtfrun.extras.huggingface.family import (
-    FEED_FORWARD,
-    LAYERS,
-    PARALLEL,
-    Blocks,
-    classes,
-    write_transforms,
-)
+from mtfrun.extras.huggingface.families.decoder import Decoder, Flag, Setting
+from mtfrun.extras.huggingface.family import LAYERS, PARALLEL, Blocks, classes, write_transforms
 from mtfrun.extras.huggingface.tables.settings import Settings
-from mtfrun.extras.huggingface.tables.tensor_table import (
-    Flat,
-    Joined,
-    Matrix,
-    Row,
-    Same,
-    TensorTable,
-    norm_rows,
-)
+from mtfrun.extras.huggingface.tables.tensor_table import Row, TensorTable, norm_rows
 
 _DISTANCES = "transformer.LinearDistanceBias"
 # BLOOM's first folders have older names, which transformers accepts.
@@ -55,6 +40,9 @@ class GPTNeoX(Decoder):
     last_norm = "gpt_neox.final_layer_norm"
     layers = "gpt_neox.layers"
     attention_name = "attention"
+    projections = ("query_key_value", "dense")
+    fuses_heads = True
+    norm_names = ("input_layernorm", "post_attention_layernorm")
     kept = r"gpt_neox\.layers\.\d+\.attention\.((masked_)?bias|rotary_emb\.inv_freq)"
     maps = ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
     is_parallel: ClassVar[Flag] = ("use_parallel_residual", True)
@@ -69,16 +57,6 @@ class GPTNeoX(Decoder):
         self, settings: Settings, theirs: str, outer: Sequence[str], inner: Sequence[str]
     ) -> Iterator[Row]:
         return super().norms(settings, theirs, inner, inner)
-
-    def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        paths = [f"{ours}/{name}" for name in ("query", "key", "value")]
-        heads, output = self.memory_heads(settings), Matrix(self.output_inputs(settings))
-        yield Row(f"{theirs}.query_key_value.weight", paths, Joined(Matrix(), heads))
-        yield Row(f"{theirs}.dense.weight", f"{ours}/output", output)
-        if self.biases_of(settings)[0]:
-            biases = [f"{path}_bias" for path in paths]
-            yield Row(f"{theirs}.query_key_value.bias", biases, Joined(Flat(), heads))
-            yield Row(f"{theirs}.dense.bias", f"{ours}/output_bias", Same())
 
 
 class Bloom(GPTNeoX):
@@ -140,6 +118,7 @@ class Falcon(GPTNeoX):
     attention_name = "self_attention"
     kept = r"transformer\.h\.\d+\.self_attention\.rotary_emb\.inv_freq"
     map_biases = ("bias", False)
+    usual_map_bias = False
     biases = (map_biases, map_biases)
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
@@ -172,11 +151,6 @@ class Falcon(GPTNeoX):
         scale = self.size_of_head(settings) ** -0.5
         heads = reference("%NUM_HEADS")
         file.bind(_DISTANCES, {"num_heads": heads, "scale": scale, "in_bfloat16": True})
-
-    def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
-        super().write_feed_forward(settings, file)
-        if is_set(settings, self.map_biases):
-            file.bind(FEED_FORWARD, {"use_bias": True})
 
     def norms(
         self, settings: Settings, theirs: str, outer: Sequence[str], inner: Sequence[str]

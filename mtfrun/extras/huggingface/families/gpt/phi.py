@@ -27,7 +27,11 @@ class Phi(Decoder):
     is_grouped = True
     rotated_share = ("partial_rotary_factor", 0.5)
     rates = ("resid_pdrop", "attention_dropout", "embd_pdrop")
+    embedding = "model.embed_tokens.weight"
     last_norm = "model.final_layernorm"
+    layers = "model.layers"
+    attention_name = "self_attn"
+    norm_names = ("input_layernorm",)
     kept = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
     projections = ("q_proj", "k_proj", "v_proj", "dense")
     maps = ("mlp.fc1", "mlp.fc2")
@@ -98,6 +102,7 @@ class Opt(Decoder):
     position_table = "model.decoder.embed_positions.weight"
     last_norm = "model.decoder.final_layer_norm"
     layers = "model.decoder.layers"
+    attention_name = "self_attn"
     projections = ("q_proj", "k_proj", "v_proj", "out_proj")
     norm_names = ("self_attn_layer_norm", "final_layer_norm")
     maps = ("fc1", "fc2")
@@ -107,14 +112,13 @@ class Opt(Decoder):
         for name in ("enable_bias", "layer_norm_elementwise_affine"):
             settings.require(name, *(True,))
         super().write_gin(settings, file)
-        embedding = {"max_length": settings.integer(*self.num_positions)}
         if _is_factorised(settings):
             if not self.is_tied(settings):
                 raise settings.error(
                     _COLUMNS, "is not supported beside a softmax that is not the embedding's table"
                 )
-            embedding["d_embedding"] = settings.integer(_COLUMNS)
-        file.bind("transformer.TokenEmbedding", embedding)
+            columns = settings.integer(_COLUMNS)
+            file.bind("transformer.TokenEmbedding", {"d_embedding": columns})
         if not _has_norms_before(settings):
             write_transforms(file, "CallLayer", "SublayerDropout", "Residual", "LayerNorm")
         if not self.has_last_norm(settings):

@@ -8,13 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.llama.llama import Llama
-from mtfrun.extras.huggingface.families.llama.qwen2_moe import (
-    expert_rows,
-    num_experts,
-    shared_rows,
-    write_mixture,
-)
+from mtfrun.extras.huggingface.families.llama.qwen2_moe import Mixture
 from mtfrun.extras.huggingface.family import PARALLEL, Blocks
 from mtfrun.extras.huggingface.tables.rotary import Rotary
 from mtfrun.extras.huggingface.tables.settings import Settings
@@ -31,11 +25,16 @@ from mtfrun.extras.huggingface.tables.tensor_table import (
 _LATENT, _HEADS = "huggingface.LatentSelfAttention", "huggingface.LatentHeads"
 
 
-class DeepseekV3(Llama):
+class DeepseekV3(Mixture):
     file = "deepseek_v3"
     sublayers = (_LATENT, PARALLEL)
     num_positions = ("max_position_embeddings", 4096)
     biases = (False, False)
+    num_experts = ("n_routed_experts", 256)
+    expert_size = 2048
+    normalises = True
+    shared_layer = "gated_feed_forward"
+    shared_name = "shared_experts"
 
     def write_heads(self, settings: Settings, file: GinFile) -> None:
         heads = settings.integer("num_attention_heads")
@@ -53,14 +52,13 @@ class DeepseekV3(Llama):
         if factor != 1.0:
             file.bind(_HEADS, {"logits_scale": factor * (rotated + still) ** -0.5})
 
+    def shared_size(self, settings: Settings) -> int | None:
+        size = settings.integer("moe_intermediate_size", 2048)
+        return size * settings.integer("n_shared_experts", 1)
+
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
         super().write_feed_forward(settings, file)
-        size = settings.integer("moe_intermediate_size", 2048)
-        file.macro("EXPERT_D_FF", size)
-        file.macro("SHARED_D_FF", size * settings.integer("n_shared_experts", 1))
-        write_mixture(settings, file, num_experts=_num_experts(settings), choices=8)
         gate = {
-            "normalise": settings.flag("norm_topk_prob", default=True),
             "scale": settings.number("routed_scaling_factor", 2.5),
             "num_groups": settings.integer("n_group", 8),
             "groups_per_token": settings.integer("topk_group", 4),
@@ -98,16 +96,10 @@ class DeepseekV3(Llama):
         )
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        if "/parallel" not in ours:
-            yield from super().feed_forward(settings, theirs, ours)
-            return
-        mixture, shared = (
-            f"{ours}/layers/{name}/layer" for name in ("moe_1d", "gated_feed_forward")
-        )
-        yield from expert_rows(settings, f"{theirs}.mlp", mixture, _num_experts(settings))
-        bias = f"{theirs}.mlp.gate.e_score_correction_bias"
-        yield Row(bias, f"{mixture}/router/bias", Same())
-        yield from shared_rows(super().feed_forward(settings, theirs, shared), "shared_experts")
+        yield from super().feed_forward(settings, theirs, ours)
+        if "/parallel" in ours:
+            bias = f"{theirs}.mlp.gate.e_score_correction_bias"
+            yield Row(bias, f"{ours}/layers/moe_1d/layer/router/bias", Same())
 
 
 def _sizes(settings: Settings) -> tuple[int, int]:
@@ -135,7 +127,3 @@ def _query_latent(settings: Settings) -> int | None:
     if "q_lora_rank" not in settings.values:
         return 1536
     return settings.optional_integer("q_lora_rank")
-
-
-def _num_experts(settings: Settings) -> int:
-    return num_experts(settings, 256, "n_routed_experts")

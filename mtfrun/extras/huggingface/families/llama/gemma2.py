@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.llama.llama import FULL, SLIDING, Llama, windows_in_turn
-from mtfrun.extras.huggingface.family import GATED, GLOBAL, LOCAL
+from mtfrun.extras.huggingface.families.llama.llama import Llama
+from mtfrun.extras.huggingface.family import FULL, GATED, GLOBAL, LOCAL, SLIDING
 from mtfrun.extras.huggingface.tables.rotary import ROTARY, Rotary
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import Same
@@ -35,10 +35,7 @@ class Gemma(Llama):
 
 
 class Gemma2(Gemma):
-    """Gemma with more norms, windows, and soft caps of logits.
-
-    All but the last of each `layers_of_pattern` layers have a window.
-    """
+    """Gemma with more norms, windows, and soft caps of logits."""
 
     file = "gemma2"
     sublayers: ClassVar[Sequence[str]] = (LOCAL, GATED, GLOBAL, GATED)
@@ -47,7 +44,7 @@ class Gemma2(Gemma):
         *("input_layernorm", "post_attention_layernorm"),
         *("pre_feedforward_layernorm", "post_feedforward_layernorm"),
     )
-    layers_of_pattern: ClassVar[int] = 2
+    global_every: ClassVar[int] = 2
     caps: ClassVar[Sequence[tuple[str, str, float | None]]] = (
         ("ATTENTION_CAP", "attn_logit_softcapping", 50.0),
         ("LOGITS_CAP", "final_logit_softcapping", 30.0),
@@ -65,9 +62,6 @@ class Gemma2(Gemma):
     def function(self, settings: Settings) -> str:
         return Llama.function(self, settings)
 
-    def windows(self, settings: Settings) -> Sequence[int | None]:
-        return windows_in_turn(settings, self.layers_of_pattern)
-
 
 class Gemma3(Gemma2):
     """Gemma 2 with query and key norms, and rotary positions by type of layer."""
@@ -76,7 +70,7 @@ class Gemma3(Gemma2):
     sublayers = (*(LOCAL, GATED) * 5, GLOBAL, GATED)
     num_positions = ("max_position_embeddings", 131072)
     head_norm = Same()
-    layers_of_pattern = 6
+    global_every = 6
     local_rotary = f"local/{ROTARY}"
     caps = (("LOGITS_CAP", "final_logit_softcapping", None),)
 

@@ -14,7 +14,7 @@ from typing import ClassVar
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.families.decoder import Flag, is_set
-from mtfrun.extras.huggingface.families.llama.llama import Llama, sliding_window, windows_in_turn
+from mtfrun.extras.huggingface.families.llama.llama import Llama
 from mtfrun.extras.huggingface.family import (
     FEED_FORWARD,
     GATED,
@@ -98,13 +98,11 @@ class Starcoder2(StableLm):
     maps = ("mlp.c_fc", "mlp.c_proj")
     map_biases = ("use_bias", True)
     biases = (map_biases, map_biases)
+    has_window = True
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
         tied = {"tie_word_embeddings": True, **settings.values}
         return super().ties(dataclasses.replace(settings, values=tied))
-
-    def windows(self, settings: Settings) -> Sequence[int | None]:
-        return [sliding_window(settings, None)] * settings.count("num_hidden_layers")
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
         function = settings.activation(*self.activation)
@@ -143,6 +141,7 @@ class Cohere2(Cohere):
     """Command R with a window in three of four layers, and no positions in the fourth."""
 
     rotary_base = ("rope_theta", 10000.0)
+    global_every = 4
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)
@@ -156,9 +155,6 @@ class Cohere2(Cohere):
 
     def inner_paths(self, outer: Sequence[str], names: Sequence[str]) -> Sequence[str]:
         return parallel_paths(*outer, LOCAL if names[0] == _LOCAL_PARALLEL else GLOBAL, GATED)
-
-    def windows(self, settings: Settings) -> Sequence[int | None]:
-        return windows_in_turn(settings, 4)
 
     def size_of_head(self, settings: Settings) -> int:
         """Ignores "head_dim", as transformers does."""

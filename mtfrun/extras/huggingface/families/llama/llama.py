@@ -10,24 +10,26 @@ arXiv:2412.08905; GLM-4: Team GLM 2024, arXiv:2406.12793.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.decoder import HEADS, Decoder, Flag, is_set
+from mtfrun.extras.huggingface.families.decoder import HEADS, Decoder, Flag
 from mtfrun.extras.huggingface.family import (
+    FULL,
     GATED,
     GLOBAL,
     LOCAL,
+    SLIDING,
     Blocks,
     ModelDescription,
+    used_window,
+    windows_by_rule,
     write_transforms,
 )
 from mtfrun.extras.huggingface.tables.rotary import ROTARY, Rotary
 from mtfrun.extras.huggingface.tables.settings import Settings
-from mtfrun.extras.huggingface.tables.tensor_table import Flat, Joined, Matrix, Row, Same
-
-FULL, SLIDING = "full_attention", "sliding_attention"
+from mtfrun.extras.huggingface.tables.tensor_table import Flat, Row, Same
 
 
 class Llama(Decoder):
@@ -38,12 +40,19 @@ class Llama(Decoder):
     sublayers: ClassVar[Sequence[str]] = (GLOBAL, GATED)
     norm_class = "transformer.RMSNorm"
     usual_biases: ClassVar[tuple[bool, bool]] = (False, False)
+    usual_map_bias = False
     is_grouped = True
     local_rotary = ROTARY
     head_size: ClassVar[int | None] = None
     epsilon = ("rms_norm_eps", 1e-6)
     activation = ("hidden_act", "silu")
     rates: ClassVar[Sequence[str]] = ("", "attention_dropout")
+    embedding = "model.embed_tokens.weight"
+    last_norm = "model.norm"
+    layers = "model.layers"
+    attention_name = "self_attn"
+    projections: ClassVar[Sequence[str]] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    norm_names: ClassVar[Sequence[str]] = ("input_layernorm", "post_attention_layernorm")
     # Buffers of frequencies in files of earlier versions.
     kept = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
     maps: ClassVar[Sequence[str]] = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
@@ -77,11 +86,6 @@ class Llama(Decoder):
             raise settings.error("num_attention_heads", "is larger than hidden_size")
         return size
 
-    def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
-        super().write_feed_forward(settings, file)
-        if is_set(settings, self.map_biases):
-            file.bind(self.feed_forward_class, {"use_bias": True})
-
     def norm(self, theirs: str, ours: str) -> Iterator[Row]:
         yield Row(f"{theirs}.weight", f"{ours}/scale", Same())
 
@@ -90,12 +94,8 @@ class Mistral(Llama):
     """Llama with an optional window in all layers."""
 
     biases = (False, False)
-
+    has_window = True
     default_window: ClassVar[int | None] = 4096
-
-    def windows(self, settings: Settings) -> Sequence[int | None]:
-        window = sliding_window(settings, self.default_window)
-        return [window] * settings.count("num_hidden_layers")
 
 
 class Qwen2(Llama):
@@ -110,7 +110,7 @@ class Qwen2(Llama):
                 raise settings.error("max_window_layers", "must be an integer")
             return layer >= first
 
-        return windows_by_rule(settings, used_window(settings, 4096), is_late)
+        return windows_by_rule(settings, used_window(settings), is_late)
 
 
 class Qwen3(Qwen2):
@@ -155,9 +155,7 @@ class Olmo3(Olmo2):
 
     rotary_base = ("rope_theta", 500000.0)
     local_rotary = f"local/{ROTARY}"
-
-    def windows(self, settings: Settings) -> Sequence[int | None]:
-        return windows_in_turn(settings, 4)
+    global_every = 4
 
     def write_rotary(self, settings: Settings, file: GinFile) -> None:
         everywhere, local = Rotary.of(settings, FULL), Rotary.of(settings, SLIDING)
@@ -211,45 +209,33 @@ class SmolLM3(Llama):
 
 
 class Phi3(Llama):
-    """Llama with fused projections."""
+    """Llama with fused projections, and an optional window in all layers."""
 
     file = "phi3"
     epsilon = ("rms_norm_eps", 1e-5)
     num_positions = ("max_position_embeddings", 4096)
     rotated_share = ("partial_rotary_factor", 1.0)
     rates = ("resid_pdrop", "attention_dropout")
-    biases: ClassVar[tuple[Flag, Flag]] = (False, False)
-
-    def windows(self, settings: Settings) -> Sequence[int | None]:
-        return [sliding_window(settings, None)] * settings.count("num_hidden_layers")
-
-    def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        paths = [f"{ours}/{name}" for name in ("query", "key", "value")]
-        yield Row(f"{theirs}.qkv_proj.weight", paths, Joined(Matrix()))
-        output = Matrix(inputs=self.output_inputs(settings))
-        yield Row(f"{theirs}.o_proj.weight", f"{ours}/output", output)
-
-    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        paths = [f"{ours}/{name}/kernel" for name in ("wi_0", "wi_1")]
-        yield Row(f"{theirs}.mlp.gate_up_proj.weight", paths, Joined(Matrix()))
-        yield Row(f"{theirs}.mlp.down_proj.weight", f"{ours}/wo/kernel", Matrix())
+    biases = (False, False)
+    map_biases = False
+    has_window = True
+    projections = ("qkv_proj", "o_proj")
+    maps = ("mlp.gate_up_proj", "mlp.down_proj")
 
 
-class Glm(Phi3):
-    """Phi-3 with adjacent rotated pairs, and separate queries, keys and values."""
+class Glm(Llama):
+    """Llama with adjacent rotated pairs, and Phi-3's feed-forward layer."""
 
+    file = "phi3"
     epsilon = ("rms_norm_eps", 1.5625e-07)
     head_size = 128
     num_positions = ("max_position_embeddings", 131072)
     rotated_share = ("partial_rotary_factor", 0.5)
     rotates_pairs = True
+    rates = ("resid_pdrop", "attention_dropout")
     biases = (("attention_bias", True), False)
-
-    def windows(self, settings: Settings) -> Sequence[int | None]:
-        return Llama.windows(self, settings)
-
-    def attention(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        return Llama.attention(self, settings, theirs, ours)
+    maps = Phi3.maps
+    map_biases = False
 
 
 class Glm4(Glm):
@@ -264,41 +250,3 @@ class Glm4(Glm):
         super().write_gin(settings, file)
         names = ("RMSNorm", "CallLayer", "RMSNorm", "SublayerDropout", "Residual")
         write_transforms(file, *names)
-
-
-def sliding_window(settings: Settings, default: int | None) -> int | None:
-    if "sliding_window" not in settings.values:
-        return default
-    return settings.optional_integer("sliding_window")
-
-
-def used_window(settings: Settings, default: int | None) -> int | None:
-    """Returns the window if `use_sliding_window` is set."""
-    is_local = settings.flag("use_sliding_window", default=False)
-    return sliding_window(settings, default) if is_local else None
-
-
-def windows_by_rule(
-    settings: Settings, window: int | None, has_window: Callable[[int], bool]
-) -> list[int | None]:
-    """Returns the window of each layer by "layer_types", or else by `has_window`."""
-    number = settings.count("num_hidden_layers")
-    if window is None:
-        return [None] * number
-    kinds = settings.values.get("layer_types")
-    if kinds is None:
-        return [window if has_window(layer) else None for layer in range(number)]
-    if not isinstance(kinds, list) or any(kind not in (FULL, SLIDING) for kind in kinds):
-        raise settings.error("layer_types", f"must be a list of {FULL} and {SLIDING}")
-    if len(kinds) != number:
-        raise settings.error("layer_types", f"must have {number} entries")
-    return [window if kind == SLIDING else None for kind in kinds]
-
-
-def windows_in_turn(settings: Settings, every: int) -> list[int | None]:
-    """Returns the window of each layer by "layer_types", or else of all but each `every`th."""
-
-    def has_window(layer: int) -> bool:
-        return (layer + 1) % settings.integer("sliding_window_pattern", every) != 0
-
-    return windows_by_rule(settings, sliding_window(settings, 4096), has_window)

@@ -6,19 +6,23 @@ Muennighoff et al. 2024, arXiv:2409.02060.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.llama.llama import (
-    Llama,
-    Mistral,
-    Qwen2,
-    Qwen3,
+from mtfrun.extras.huggingface.families.decoder import is_set
+from mtfrun.extras.huggingface.families.llama.llama import Llama, Mistral, Qwen2, Qwen3
+from mtfrun.extras.huggingface.family import (
+    GATED,
+    GLOBAL,
+    LOCAL,
+    MIXTURE,
+    PARALLEL,
+    Blocks,
     used_window,
     windows_by_rule,
 )
-from mtfrun.extras.huggingface.family import GATED, GLOBAL, LOCAL, MIXTURE, PARALLEL, Blocks
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import (
     Flat,
@@ -28,79 +32,145 @@ from mtfrun.extras.huggingface.tables.tensor_table import (
     Permuted,
     Row,
     Stacked,
+    feed_forward_rows,
 )
 
-_NAMES = ("gate_proj", "up_proj", "down_proj")
+
+class Mixture(Llama):
+    """Llama with mixtures, in `sublayers`, in the place of some feed-forward layers.
+
+    `num_experts`, a setting, to `normalises` are defaults: `choices` experts of a token, of
+    `expert_size` or else as large as a feed-forward layer. `shared_layer` is the expert for all
+    tokens in a `Parallel`, and `shared_name` its module.
+    """
+
+    sublayers = (GLOBAL, MIXTURE)
+    num_experts: ClassVar[tuple[str, int]] = ("num_experts", 64)
+    choices: ClassVar[int] = 8
+    expert_size: ClassVar[int | None] = None
+    normalises: ClassVar[bool | None] = False
+    shared_layer: ClassVar[str]
+    shared_name: ClassVar[str]
+    mixture_name: ClassVar[str] = "mlp"
+    expert_maps: ClassVar[Sequence[str]] = ("gate_proj", "up_proj", "down_proj")
+
+    def number_of_experts(self, settings: Settings) -> int:
+        name, default = self.num_experts
+        name = "num_local_experts" if "num_local_experts" in settings.values else name
+        return settings.count(name, default)
+
+    def shared_size(self, settings: Settings) -> int | None:
+        """Returns the size of the expert for all tokens."""
+        return None
+
+    def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
+        if self.expert_size is not None:
+            super().write_feed_forward(settings, file)
+            file.macro("EXPERT_D_FF", settings.integer("moe_intermediate_size", self.expert_size))
+        shared = self.shared_size(settings)
+        if shared is not None:
+            file.macro("SHARED_D_FF", shared)
+        choices = settings.integer("num_experts_per_tok", self.choices)
+        file.macro("NUM_EXPERTS", self.number_of_experts(settings))
+        file.macro("EXPERTS_PER_TOKEN", choices)
+        if settings.flag("output_router_logits", default=False):
+            # With a uniform load, transformers' loss is the number of choices, and a mean over
+            # layers; ours is 1, and a sum.
+            coefficient = settings.number("router_aux_loss_coef", 0.001) * choices
+            layers = settings.count("num_hidden_layers")
+            comment = "for each layer; transformers has one for all of them"
+            file.macro("BALANCE_LOSS", coefficient / layers, comment)
+        function = settings.activation("hidden_act", "silu")
+        if str(function) != "@mtf.swish":
+            file.bind("moe.Experts", {"activations": [function, None]})
+        if self.normalises is not None:
+            normalises = settings.flag("norm_topk_prob", default=self.normalises)
+            file.bind("moe.TopK", {"normalise": normalises})
+
+    def blocks(self, settings: Settings) -> Blocks:
+        """Returns blocks with the mixture of `sublayers` or a gated feed-forward layer."""
+        if self.feed_forward_class == MIXTURE:
+            return super().blocks(settings)
+        windows, step = self.windows(settings), settings.integer("decoder_sparse_step", 1)
+        dense = settings.values.get("mlp_only_layers") or []
+        if not isinstance(dense, list):
+            raise settings.error("mlp_only_layers", "must be a list of layers")
+        have_experts = [i not in dense and (i + 1) % step == 0 for i in range(len(windows))]
+        layers, mixture = zip(windows, have_experts, strict=True), self.sublayers[1]
+        return Blocks([(LOCAL if x else GLOBAL, mixture if y else GATED) for x, y in layers])
+
+    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
+        if "/parallel" in ours:
+            modules = [f"{theirs}.mlp.{self.shared_name}.{name}" for name in self.expert_maps]
+            shared = f"{ours}/layers/{self.shared_layer}/layer"
+            has_bias = is_set(settings, self.map_biases)
+            yield from feed_forward_rows(modules, shared, is_gated=True, has_bias=has_bias)
+            ours = f"{ours}/layers/moe_1d/layer"
+        elif "/moe_1d" not in ours:
+            yield from super().feed_forward(settings, theirs, ours)
+            return
+        # Version 5 has another name for the form with all experts in one tensor.
+        is_fused = f"{theirs}.mlp.experts.down_proj" in settings.tensors
+        mixture = f"{theirs}.{'mlp' if is_fused else self.mixture_name}"
+        paths = [f"{ours}/experts/{x}/kernel" for x in ("wi/factors/0", "wi/factors/1", "wo")]
+        yield Row(f"{mixture}.gate.weight", f"{ours}/router/kernel", Matrix())
+        if is_fused:
+            fused = Joined(Permuted((0, 2, 1)), axis=1)
+            yield Row(f"{mixture}.experts.gate_up_proj", paths[:2], fused)
+            yield Row(f"{mixture}.experts.down_proj", paths[2], fused)
+            return
+        numbers = range(self.number_of_experts(settings))
+        for name, path in zip(self.expert_maps, paths, strict=True):
+            tensors = [f"{mixture}.experts.{i}.{name}.weight" for i in numbers]
+            yield Row(tensors, path, Stacked(Matrix()))
 
 
-class Mixtral(Mistral):
+class Mixtral(Mixture, Mistral):
     default_window = None
     rotary_base = ("rope_theta", 1e6)
     file = "mixtral"
     feed_forward_class = MIXTURE
-    sublayers = (GLOBAL, MIXTURE)
+    num_experts = ("num_local_experts", 8)
+    choices = 2
+    normalises = None
+    mixture_name = "block_sparse_moe"
+    expert_maps = ("w1", "w3", "w2")
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
-        write_mixture(settings, file, num_experts=_num_local_experts(settings), choices=2)
+        super().write_feed_forward(settings, file)
         noise = settings.number("router_jitter_noise", 0.0)
         if noise:
             file.bind("moe.Router", {"input_noise": reference("@moe.Jitter()")})
             file.bind("moe.Jitter", {"epsilon": noise})
 
-    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        # Version 5 has another name for the fused form.
-        is_fused = f"{theirs}.mlp.experts.down_proj" in settings.tensors
-        mixture = f"{theirs}.{'mlp' if is_fused else 'block_sparse_moe'}"
-        number = _num_local_experts(settings)
-        yield from expert_rows(settings, mixture, ours, number, ("w1", "w3", "w2"))
 
-
-class Olmoe(Llama):
+class Olmoe(Mixture):
     """Llama with mixtures, and norms of all heads' queries and keys together."""
 
     file = "olmoe"
     feed_forward_class = MIXTURE
-    sublayers = (GLOBAL, MIXTURE)
     epsilon = ("rms_norm_eps", 1e-5)
     num_positions = ("max_position_embeddings", 4096)
     head_norm = Flat()
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
         settings.require("clip_qkv", None)
-        write_mixture(settings, file, num_experts=settings.count("num_experts", 64), choices=8)
-        file.bind("moe.TopK", {"normalise": settings.flag("norm_topk_prob", default=False)})
-
-    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        number = settings.count("num_experts", 64)
-        yield from expert_rows(settings, f"{theirs}.mlp", ours, number)
+        super().write_feed_forward(settings, file)
 
 
-class Qwen3Moe(Qwen3):
+class Qwen3Moe(Mixture, Qwen3):
     """Mixtures in all or some layers."""
 
     file = "qwen3_moe"
-    sublayers = (GLOBAL, MIXTURE)
     head_size = None
-
-    def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
-        super().write_feed_forward(settings, file)
-        file.macro("EXPERT_D_FF", settings.integer("moe_intermediate_size", 768))
-        write_mixture(settings, file, num_experts=num_experts(settings, 128), choices=8)
-        file.bind("moe.TopK", {"normalise": settings.flag("norm_topk_prob", default=False)})
-
-    def blocks(self, settings: Settings) -> Blocks:
-        return blocks_with_mixtures(settings, self.windows(settings), MIXTURE)
+    num_experts = ("num_experts", 128)
+    expert_size = 768
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
-        return [used_window(settings, 4096)] * settings.count("num_hidden_layers")
-
-    def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        if "/moe_1d" not in ours:
-            return super().feed_forward(settings, theirs, ours)
-        return expert_rows(settings, f"{theirs}.mlp", ours, num_experts(settings, 128))
+        return [used_window(settings)] * settings.count("num_hidden_layers")
 
 
-class Qwen2Moe(Qwen2):
+class Qwen2Moe(Mixture, Qwen2):
     """Mixtures beside an expert for all tokens."""
 
     file = "qwen2_moe"
@@ -108,97 +178,28 @@ class Qwen2Moe(Qwen2):
     sublayers = (GLOBAL, PARALLEL)
     num_positions = ("max_position_embeddings", 32768)
     biases = (("qkv_bias", True), False)
+    num_experts = ("num_experts", 60)
+    choices = 4
+    expert_size = 1408
+    shared_layer = shared_name = "shared_expert"
+
+    def shared_size(self, settings: Settings) -> int | None:
+        return settings.integer("shared_expert_intermediate_size", 5632)
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
         super().write_feed_forward(settings, file)
-        file.macro("EXPERT_D_FF", settings.integer("moe_intermediate_size", 1408))
-        file.macro("SHARED_D_FF", settings.integer("shared_expert_intermediate_size", 5632))
-        write_mixture(settings, file, num_experts=num_experts(settings, 60), choices=4)
-        file.bind("moe.TopK", {"normalise": settings.flag("norm_topk_prob", default=False)})
         function = settings.activation(*self.activation)
         if str(function) != "@mtf.swish":
             file.bind("moe.SharedExpert", {"activation": function})
-
-    def blocks(self, settings: Settings) -> Blocks:
-        return blocks_with_mixtures(settings, self.windows(settings), PARALLEL)
 
     def windows(self, settings: Settings) -> Sequence[int | None]:
         def has_window(layer: int) -> bool:
             return layer % 2 == 0 and layer < settings.non_negative("max_window_layers", 28)
 
-        return windows_by_rule(settings, used_window(settings, 4096), has_window)
+        return windows_by_rule(settings, used_window(settings), has_window)
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
-        if "/parallel" not in ours:
-            yield from super().feed_forward(settings, theirs, ours)
-            return
-        mixture, shared = (f"{ours}/layers/{name}/layer" for name in ("moe_1d", "shared_expert"))
-        yield from expert_rows(settings, f"{theirs}.mlp", mixture, num_experts(settings, 60))
-        gate = f"{theirs}.mlp.shared_expert_gate.weight"
-        yield Row(gate, f"{shared}/gate/kernel", HeadRows())
-        rows = super().feed_forward(settings, theirs, shared)
-        yield from shared_rows(rows, "shared_expert")
-
-
-def _num_local_experts(settings: Settings) -> int:
-    return settings.count("num_local_experts", 8)
-
-
-def num_experts(settings: Settings, default: int, name: str = "num_experts") -> int:
-    name = "num_local_experts" if "num_local_experts" in settings.values else name
-    return settings.count(name, default)
-
-
-def blocks_with_mixtures(settings: Settings, windows: Sequence[int | None], mixture: str) -> Blocks:
-    """Returns blocks of layers with `mixture` or a gated feed-forward layer."""
-    step = settings.integer("decoder_sparse_step", 1)
-    dense = settings.values.get("mlp_only_layers") or []
-    if not isinstance(dense, list):
-        raise settings.error("mlp_only_layers", "must be a list of layers")
-    have_experts = [i not in dense and (i + 1) % step == 0 for i in range(len(windows))]
-    layers = zip(windows, have_experts, strict=True)
-    return Blocks([(LOCAL if x else GLOBAL, mixture if y else GATED) for x, y in layers])
-
-
-def write_mixture(settings: Settings, file: GinFile, *, num_experts: int, choices: int) -> None:
-    """Adds the experts and their balancing loss; choices: the default experts per token."""
-    choices = settings.integer("num_experts_per_tok", choices)
-    file.macro("NUM_EXPERTS", num_experts)
-    file.macro("EXPERTS_PER_TOKEN", choices)
-    if settings.flag("output_router_logits", default=False):
-        # With a uniform load, transformers' loss is the number of choices, and a mean over layers;
-        # ours is 1, and a sum.
-        coefficient = settings.number("router_aux_loss_coef", 0.001) * choices
-        layers = settings.count("num_hidden_layers")
-        comment = "for each layer; transformers has one for all of them"
-        file.macro("BALANCE_LOSS", coefficient / layers, comment)
-    function = settings.activation("hidden_act", "silu")
-    if str(function) != "@mtf.swish":
-        file.bind("moe.Experts", {"activations": [function, None]})
-
-
-def expert_rows(
-    settings: Settings, theirs: str, ours: str, num_experts: int, names: Sequence[str] = _NAMES
-) -> Iterator[Row]:
-    """Yields the tensors of the mixture "model.layers.0.mlp".
-
-    names: an expert's gate, up and down kernels. Version 5 may save all experts in one tensor.
-    """
-    experts = f"{ours}/experts"
-    paths = [f"{experts}/{name}/kernel" for name in ("wi/factors/0", "wi/factors/1", "wo")]
-    yield Row(f"{theirs}.gate.weight", f"{ours}/router/kernel", Matrix())
-    if f"{theirs}.experts.down_proj" in settings.tensors:
-        fused = Joined(Permuted((0, 2, 1)), axis=1)
-        yield Row(f"{theirs}.experts.gate_up_proj", paths[:2], fused)
-        yield Row(f"{theirs}.experts.down_proj", paths[2], fused)
-        return
-    for name, path in zip(names, paths, strict=True):
-        tensors = [f"{theirs}.experts.{i}.{name}.weight" for i in range(num_experts)]
-        yield Row(tensors, path, Stacked(Matrix()))
-
-
-def shared_rows(rows: Iterable[Row], name: str) -> Iterator[Row]:
-    """Renames the tensors of a feed-forward layer to those of a shared expert."""
-    for row in rows:
-        names = [each.replace(".mlp.", f".mlp.{name}.") for each in row.names]
-        yield Row(names, row.paths, row.transform)
+        yield from super().feed_forward(settings, theirs, ours)
+        if "/parallel" in ours:
+            gate = f"{ours}/layers/shared_expert/layer/gate/kernel"
+            yield Row(f"{theirs}.mlp.shared_expert_gate.weight", gate, HeadRows())
