@@ -26,6 +26,7 @@ from mtfrun.data import (
     PrefixLanguageModel,
     PromptLimits,
     RawText,
+    Selection,
     SpanCorruption,
     Task,
     Vocabulary,
@@ -73,7 +74,7 @@ def test_the_raw_stream_is_all_texts_without_ends(
     expected = [byte + 3 for byte in b"".join(texts)]
     assert len(stream) == -(-len(expected) // length)
     rows = data.draw(st.permutations(range(len(stream))))
-    taken = stream.take(np.array(rows))
+    taken = stream.take(Selection(np.array(rows), np.zeros(len(rows), int)))
     for row, ids, size in zip(rows, taken.ids, taken.lengths, strict=True):
         here = expected[row * length : (row + 1) * length]
         assert ids.tolist() == here + [0] * (length - len(here)) and size == len(here)
@@ -175,14 +176,8 @@ class Shifting(Objective):
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
         return FeatureLengths(raw_length, raw_length, 2 * raw_length)
 
-    def __call__(
-        self,
-        text: RawText,
-        generators: Sequence[np.random.Generator],
-        lengths: FeatureLengths,
-        vocabulary: Vocabulary,
-    ) -> Batch:
-        draws = np.array([[generator.integers(self.most)] for generator in generators], np.int32)
+    def __call__(self, text: RawText, lengths: FeatureLengths, vocabulary: Vocabulary) -> Batch:
+        draws = np.array([[noise.integers(self.most)] for noise in text.generators], np.int32)
         return {"inputs": text.ids, "targets": np.where(text.is_id, text.ids + draws, 0)}
 
 

@@ -161,7 +161,7 @@ def test_the_accuracy_of_one_of_several_labels_counts_its_presence() -> None:
 
     inference = types.SimpleNamespace(records=records)
     made: Any = types.SimpleNamespace(
-        data=text_tasks.MultiLabelData(task, length=8), inference=inference
+        data=text_tasks.TextClassificationData(task, length=8), inference=inference
     )
     assert class_counts(made, "validation", {}, lambda _: None) == {
         "class_accuracy": {"sport": 2 / 3, "money": 1.0, "art": 2 / 3}

@@ -7,14 +7,7 @@ import dataclasses
 import numpy as np
 
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.objectives.objective import (
-    FeatureLengths,
-    Generators,
-    Objective,
-    RawText,
-    compact,
-    uniform,
-)
+from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText, compact
 from mtfrun.data.rows.batches import Batch
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors.checks import SHARE_ABOVE_0, check_fields
@@ -42,12 +35,10 @@ class Deshuffling(Objective):
     def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
         return FeatureLengths(raw_length + 1, raw_length + 1, 2 * raw_length + 2)
 
-    def __call__(
-        self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
-    ) -> Batch:
+    def __call__(self, text: RawText, lengths: FeatureLengths, vocabulary: Vocabulary) -> Batch:
         width = text.ids.shape[1]
-        is_noise = (uniform(generators, width) < self.noise_density) & text.is_id
-        keys = np.where(is_noise, uniform(generators, width), _LAST)
+        is_noise = (text.uniform(width) < self.noise_density) & text.is_id
+        keys = np.where(is_noise, text.uniform(width), _LAST)
         # Noise by its keys, then the other ids, in their order; and the places of both.
         drawn = np.argsort(keys, axis=1, kind="stable")
         places = np.argsort(~is_noise, axis=1, kind="stable")

@@ -8,14 +8,7 @@ import numpy as np
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.objectives.objective import (
-    FeatureLengths,
-    Generators,
-    Objective,
-    RawText,
-    compact,
-    uniform,
-)
+from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText, compact
 from mtfrun.data.rows.batches import Batch
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors.checks import SHARE_WITHIN, check_fields
@@ -60,15 +53,13 @@ class MaskedLanguageModel(Objective):
     def check(self, raw_length: int, vocabulary: Vocabulary) -> None:
         vocabulary.sentinel(0)
 
-    def __call__(
-        self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
-    ) -> Batch:
+    def __call__(self, text: RawText, lengths: FeatureLengths, vocabulary: Vocabulary) -> Batch:
         width = text.ids.shape[1]
-        is_noise = (uniform(generators, width) < self.noise_density) & text.is_id
-        choices = uniform(generators, width)
+        is_noise = (text.uniform(width) < self.noise_density) & text.is_id
+        choices = text.uniform(width)
         # As in T5: not reserved, and below `unpadded_size`.
         bounds = (_NUM_RESERVED_IDS, vocabulary.unpadded_size)
-        random_ids = [generator.integers(*bounds, width, np.int32) for generator in generators]
+        random_ids = [generator.integers(*bounds, width, np.int32) for generator in text.generators]
         is_random = choices < self.random_probability
         replacements = np.where(is_random, np.stack(random_ids), vocabulary.sentinel(0))
         is_kept = choices >= 1 - self.keep_probability

@@ -9,7 +9,7 @@ import numpy as np
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.objectives.objective import FeatureLengths, Generators, Objective, RawText, uniform
+from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText
 from mtfrun.data.objectives.prefix_language_model import PrefixLanguageModel
 from mtfrun.data.objectives.span_corruption import SpanCorruption
 from mtfrun.data.rows.batches import Batch
@@ -67,35 +67,29 @@ class MixtureOfDenoisers(Objective):
         for denoiser in self.denoisers:
             denoiser.objective.check(raw_length, vocabulary)
 
-    def __call__(
-        self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
-    ) -> Batch:
+    def __call__(self, text: RawText, lengths: FeatureLengths, vocabulary: Vocabulary) -> Batch:
         batch = len(text.ids)
         features = {
             INPUTS: np.zeros([batch, lengths.inputs], np.int32),
             TARGETS: np.zeros([batch, lengths.targets], np.int32),
         }
-        chosen = self.choices(generators)
+        chosen = self.choices(text)
         for number, denoiser in enumerate(self.denoisers):
             (rows,) = np.nonzero(chosen == number)
             if not rows.size:
                 continue
             mode = vocabulary.encode(denoiser.mode)
-            made = denoiser.objective(
-                text.select_rows(rows),
-                [generators[row] for row in rows.tolist()],
-                lengths._replace(inputs=lengths.inputs - len(mode)),
-                vocabulary,
-            )
+            room = lengths._replace(inputs=lengths.inputs - len(mode))
+            made = denoiser.objective(text.select_rows(rows), room, vocabulary)
             features[INPUTS][rows, : len(mode)] = mode
             features[INPUTS][rows, len(mode) :] = made[INPUTS]
             features[TARGETS][rows] = made[TARGETS]
         return features
 
-    def choices(self, generators: Generators) -> np.ndarray:
+    def choices(self, text: RawText) -> np.ndarray:
         """Returns int64 [batch] the index of every row's denoiser."""
         bounds = np.cumsum([denoiser.rate for denoiser in self.denoisers])
-        draws = uniform(generators, 1)[:, 0] * bounds[-1]
+        draws = text.uniform(1)[:, 0] * bounds[-1]
         # A product that is rounded up to the last bound still belongs to the last denoiser.
         numbers: np.ndarray = np.searchsorted(bounds[:-1], draws, side="right")
         return numbers

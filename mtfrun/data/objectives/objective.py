@@ -13,9 +13,6 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.rows.batches import Batch
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
-Generators = Sequence[np.random.Generator]
-"""Generators of random numbers, one for every row."""
-
 # The shortest text that can be divided into inputs and targets.
 _SHORTEST_TEXT = 2
 
@@ -23,11 +20,13 @@ _SHORTEST_TEXT = 2
 class RawText(NamedTuple):
     """Running text, without ends between documents: int32 [batch, raw_length], 0 after a text.
 
-    Lengths are int64 [batch], at least 1; only the last text of a stream has fewer ids.
+    Lengths are int64 [batch], at least 1; only the last text of a stream has fewer ids. Noise is
+    drawn from the row's generator.
     """
 
     ids: np.ndarray
     lengths: np.ndarray
+    generators: Sequence[np.random.Generator]
 
     @property
     def is_id(self) -> np.ndarray:
@@ -35,7 +34,12 @@ class RawText(NamedTuple):
         return np.arange(self.ids.shape[1]) < self.lengths[:, None]
 
     def select_rows(self, rows: np.ndarray) -> RawText:
-        return RawText(self.ids[rows], self.lengths[rows])
+        generators = [self.generators[row] for row in rows.tolist()]
+        return RawText(self.ids[rows], self.lengths[rows], generators)
+
+    def uniform(self, width: int) -> np.ndarray:
+        """Returns random float64 [batch, width] in [0, 1)."""
+        return np.stack([generator.random(width) for generator in self.generators])
 
 
 class FeatureLengths(NamedTuple):
@@ -52,8 +56,8 @@ class FeatureLengths(NamedTuple):
 class Objective(abc.ABC):
     """Makes inputs and targets of running text, with noise.
 
-    It is a pure function of the text and of generators of random numbers, one for every row, so
-    that a row has the same noise in any batch. Its `repr` identifies it in fingerprints.
+    It is a pure function of the text and its rows' generators, so that a row has the same noise in
+    any batch. Its `repr` identifies it in fingerprints.
     """
 
     @abc.abstractmethod
@@ -61,9 +65,7 @@ class Objective(abc.ABC):
         """Returns the features' largest lengths for `raw_length` ids; they never fall with it."""
 
     @abc.abstractmethod
-    def __call__(
-        self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
-    ) -> Batch:
+    def __call__(self, text: RawText, lengths: FeatureLengths, vocabulary: Vocabulary) -> Batch:
         """Returns "inputs" and "targets", int32 [batch, length of the feature], padded with 0.
 
         Ids that do not fit into `lengths` are cut before the end.
@@ -103,11 +105,6 @@ class Objective(abc.ABC):
         while count_ids(too_long) <= length:
             too_long *= 2
         return bisect.bisect_right(range(too_long), length, lo=_SHORTEST_TEXT, key=count_ids) - 1
-
-
-def uniform(generators: Generators, width: int) -> np.ndarray:
-    """Returns float64 [batch, width] in [0, 1); row i is drawn from generator i."""
-    return np.stack([generator.random(width) for generator in generators])
 
 
 def compact(values: np.ndarray, is_selected: np.ndarray, length: int, end_id: int) -> np.ndarray:

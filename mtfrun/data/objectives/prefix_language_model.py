@@ -7,14 +7,7 @@ import dataclasses
 import numpy as np
 
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.objectives.objective import (
-    FeatureLengths,
-    Generators,
-    Objective,
-    RawText,
-    compact,
-    uniform,
-)
+from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText, compact
 from mtfrun.data.rows.batches import Batch
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors.checks import Range, check_fields
@@ -42,19 +35,17 @@ class PrefixLanguageModel(Objective):
         targets = int(self._most_targets(np.array(raw_length)))
         return FeatureLengths(raw_length, targets + 1, raw_length + 2)
 
-    def __call__(
-        self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
-    ) -> Batch:
-        is_prefix = np.arange(text.ids.shape[1]) < self.prefix_lengths(text, generators)[:, None]
+    def __call__(self, text: RawText, lengths: FeatureLengths, vocabulary: Vocabulary) -> Batch:
+        is_prefix = np.arange(text.ids.shape[1]) < self.prefix_lengths(text)[:, None]
         end_id = vocabulary.end_id
         return {
             INPUTS: compact(text.ids, text.is_id & is_prefix, lengths.inputs, end_id),
             TARGETS: compact(text.ids, text.is_id & ~is_prefix, lengths.targets, end_id),
         }
 
-    def prefix_lengths(self, text: RawText, generators: Generators) -> np.ndarray:
+    def prefix_lengths(self, text: RawText) -> np.ndarray:
         """Returns int64 [batch] number of ids of the inputs, without the end."""
-        draws = uniform(generators, 1)[:, 0]
+        draws = text.uniform(1)[:, 0]
         targets = 1 + np.floor(draws * self._most_targets(text.lengths)).astype(np.int64)
         prefix_lengths: np.ndarray = text.lengths - targets
         return prefix_lengths

@@ -8,14 +8,7 @@ import math
 import numpy as np
 
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.objectives.objective import (
-    FeatureLengths,
-    Generators,
-    Objective,
-    RawText,
-    compact,
-    uniform,
-)
+from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText, compact
 from mtfrun.data.rows.batches import Batch
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors.checks import AT_LEAST_1, SHARE_WITHIN, check_fields
@@ -59,17 +52,15 @@ class SpanCorruption(Objective):
     def check(self, raw_length: int, vocabulary: Vocabulary) -> None:
         vocabulary.sentinel(int(self._noise_and_spans(np.array(raw_length))[1]) - 1)
 
-    def __call__(
-        self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
-    ) -> Batch:
-        return replace_noise(text, self.mask(text, generators), lengths, vocabulary)
+    def __call__(self, text: RawText, lengths: FeatureLengths, vocabulary: Vocabulary) -> Batch:
+        return replace_noise(text, self.mask(text), lengths, vocabulary)
 
-    def mask(self, text: RawText, generators: Generators) -> np.ndarray:
+    def mask(self, text: RawText) -> np.ndarray:
         """Returns bool [batch, raw_length]: whether an id is noise."""
         batch, width = text.ids.shape
         noise, spans = self._noise_and_spans(text.lengths)
         not_noise = np.maximum(text.lengths, 2) - noise
-        keys = np.stack([generator.bit_generator.random_raw(width) for generator in generators])
+        keys = np.stack([noise.bit_generator.random_raw(width) for noise in text.generators])
         # The two use different keys: together they need fewer than a text has ids.
         gaps = random_composition(keys, not_noise, spans)
         sizes = np.stack([gaps, random_composition(keys[:, ::-1], noise, spans)], axis=2)
@@ -129,10 +120,8 @@ class IidDenoising(Objective):
             runs = raw_length * self.noise_density * (1 - self.noise_density)
             vocabulary.sentinel(math.ceil(runs))
 
-    def __call__(
-        self, text: RawText, generators: Generators, lengths: FeatureLengths, vocabulary: Vocabulary
-    ) -> Batch:
-        is_noise = self.mask(text, generators, vocabulary)
+    def __call__(self, text: RawText, lengths: FeatureLengths, vocabulary: Vocabulary) -> Batch:
+        is_noise = self.mask(text, vocabulary)
         if self.with_sentinels:
             return replace_noise(text, is_noise, lengths, vocabulary)
         end_id = vocabulary.end_id
@@ -141,9 +130,9 @@ class IidDenoising(Objective):
             TARGETS: compact(text.ids, is_noise, lengths.targets, end_id),
         }
 
-    def mask(self, text: RawText, generators: Generators, vocabulary: Vocabulary) -> np.ndarray:
+    def mask(self, text: RawText, vocabulary: Vocabulary) -> np.ndarray:
         """Returns bool [batch, raw_length]: whether an id is noise."""
-        is_noise = uniform(generators, text.ids.shape[1]) < self.noise_density
+        is_noise = text.uniform(text.ids.shape[1]) < self.noise_density
         is_noise &= text.is_id
         if not self.with_sentinels:
             return is_noise

@@ -183,8 +183,8 @@ class ObjectiveRows(Rows):
         return len(self._texts)
 
     def take(self, selection: Selection) -> Batch:
-        data, text = self._data, self._texts.take(selection.rows)
-        batch = data.objective(text, selection.generators(), data.lengths, data.vocabulary)
+        data, text = self._data, self._texts.take(selection)
+        batch = data.objective(text, data.lengths, data.vocabulary)
         return self._join(batch) if data.has_rows_of_pairs else batch
 
     def padding_of(self, feature: str) -> int:
@@ -216,9 +216,9 @@ class RawStream:
     def __len__(self) -> int:
         return -(-self._size // self._length)
 
-    def take(self, numbers: np.ndarray) -> RawText:
-        batch, length = len(numbers), self._length
-        starts = numbers * length
+    def take(self, selection: Selection) -> RawText:
+        batch, length = len(selection.rows), self._length
+        starts = selection.rows * length
         lengths = np.minimum(self._size - starts, length)
         # An id stands in the cache after as many ends as there are documents before it.
         first = self._documents_before(starts)
@@ -232,7 +232,7 @@ class RawStream:
         places = starts[:, None] + column + ends_before
         ids = self._tokens[np.minimum(places, self._tokens.size - 1)].astype(np.int32)
         ids[column >= lengths[:, None]] = 0
-        return RawText(ids, lengths)
+        return RawText(ids, lengths, selection.generators())
 
     def find(self, documents: np.ndarray) -> Places:
         stops = self._stops(documents)

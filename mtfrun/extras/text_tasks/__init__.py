@@ -8,13 +8,9 @@ from mtfrun.extras.text_tasks.text_classification_data import (
     LabelSetVocabulary as LabelSetVocabulary,
 )
 from mtfrun.extras.text_tasks.text_classification_data import LabelVocabulary as LabelVocabulary
-from mtfrun.extras.text_tasks.text_classification_data import MultiLabelData as MultiLabelData
 from mtfrun.extras.text_tasks.text_classification_data import NumberVocabulary as NumberVocabulary
 from mtfrun.extras.text_tasks.text_classification_data import (
     TextClassificationData as TextClassificationData,
-)
-from mtfrun.extras.text_tasks.text_classification_data import (
-    TextRegressionData as TextRegressionData,
 )
 from mtfrun.extras.text_tasks.token_classification_data import (
     TokenClassificationData as TokenClassificationData,

@@ -9,9 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from mtfrun import layers, mtf
+from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.decoding import FORBIDDEN, Decoder
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, check_range
+from mtfrun.extras.text_tasks.text_classification_data import NumberVocabulary
 from mtfrun.layers import Collector, Metric
 from mtfrun.models.model import Features, Loss, Reporting
 from mtfrun.models.transformer.architectures.encoder_only import EncoderOnly
@@ -28,10 +30,13 @@ class AnsweringEncoder(EncoderOnly):
     Logits have the dimension `_labels`, the ids of answers `vocab`.
 
     Args:
-      num_labels: the number of logits per position.
-      num_answer_ids: the number of ids of a decoder's outputs.
+      answers: the vocabulary of the answers.
+
+    Attributes:
+      num_logits: the number of logits per position; None for one for each label.
     """
 
+    num_logits: ClassVar[int | None] = None
     reporting: ClassVar[Reporting] = Reporting("texts", "texts", ("loss",), with_perplexity=False)
     optional_features: ClassVar[Collection[str]] = ("inputs_types",)
 
@@ -39,14 +44,15 @@ class AnsweringEncoder(EncoderOnly):
         self,
         mesh: mtf.Mesh,
         vocabulary_size: int,
-        num_labels: int,
-        num_answer_ids: int,
-        embedding: TokenEmbedding,
-        stack: Callable[..., Stack],
-        head: Sequence[TransformClass],
-        dtypes: mtf.DTypePolicy,
-        num_types: int,
+        answers: Vocabulary,
+        *,
+        embedding: TokenEmbedding = TokenEmbedding(),
+        stack: Callable[..., Stack] = Stack,
+        head: Sequence[TransformClass] = (),
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        num_types: int = 0,
     ) -> None:
+        number = len(answers.labels) if self.num_logits is None else self.num_logits
         super().__init__(
             mesh,
             vocabulary_size,
@@ -55,9 +61,10 @@ class AnsweringEncoder(EncoderOnly):
             head=head,
             dtypes=dtypes,
             num_types=num_types,
-            num_labels=num_labels,
+            num_labels=number,
         )
-        self._labels, self.vocab = self.vocab, embedding.vocab(num_answer_ids)
+        self._answers, self._number = answers, number
+        self._labels, self.vocab = self.vocab, embedding.vocab(answers.size)
 
     def target_nats(self, features: Features) -> mtf.Tensor:
         raise InputError(
@@ -84,32 +91,6 @@ class MultiLabelClassifier(AnsweringEncoder):
     {batch, length} int32: the ids of a text's labels, then `num_labels`, then -1. The logits
     {batch, length, vocab} of the first position are the log-odds of the labels.
     """
-
-    def __init__(
-        self,
-        mesh: mtf.Mesh,
-        vocabulary_size: int,
-        num_labels: int,
-        *,
-        embedding: TokenEmbedding = TokenEmbedding(),
-        stack: Callable[..., Stack] = Stack,
-        head: Sequence[TransformClass] = (),
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
-        num_types: int = 0,
-    ) -> None:
-        # Answers also have an end, and an id that takes the remaining probability.
-        super().__init__(
-            mesh,
-            vocabulary_size,
-            num_labels,
-            num_labels + 2,
-            embedding,
-            stack,
-            head,
-            dtypes,
-            num_types,
-        )
-        self._number = num_labels
 
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
@@ -180,28 +161,10 @@ class TextRegressor(AnsweringEncoder):
     Features: "inputs" {batch, length} int32 and "inputs_types" as for `EncoderOnly`, and "targets"
     {batch, length} int32: the id of a number, then -1. The first logit {batch, length, vocab} of
     the first position is the prediction.
-
-    Args:
-      numbers: the numbers by id.
     """
 
-    def __init__(
-        self,
-        mesh: mtf.Mesh,
-        vocabulary_size: int,
-        numbers: np.ndarray,
-        *,
-        embedding: TokenEmbedding = TokenEmbedding(),
-        stack: Callable[..., Stack] = Stack,
-        head: Sequence[TransformClass] = (),
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
-        num_types: int = 0,
-    ) -> None:
-        super().__init__(
-            mesh, vocabulary_size, 1, len(numbers), embedding, stack, head, dtypes, num_types
-        )
-        self._numbers = np.full([self.vocab.size], _NO_NUMBER, np.float32)
-        self._numbers[: len(numbers)] = numbers
+    num_logits: ClassVar[int | None] = 1
+    _answers: NumberVocabulary
 
     @property
     def metric_shapes(self) -> dict[str, mtf.Shape]:
@@ -232,7 +195,9 @@ class TextRegressor(AnsweringEncoder):
 
     @property
     def _id_numbers(self) -> mtf.Tensor:
-        return mtf.constant(self._mesh, self._numbers, [self.vocab])
+        numbers = np.full([self.vocab.size], _NO_NUMBER, np.float32)
+        numbers[: len(self._answers.numbers)] = self._answers.numbers
+        return mtf.constant(self._mesh, numbers, [self.vocab])
 
     def _prediction(self, features: Features, call: SequenceCall = SequenceCall()) -> mtf.Tensor:
         """Returns {batch} float32."""
@@ -252,7 +217,6 @@ class SpanLabeler(AnsweringEncoder):
     the answer's begin and end.
 
     Args:
-      end_id: the id that ends a decoder's outputs.
       max_span: the maximum number of ids of a decoded answer.
     """
 
@@ -261,12 +225,13 @@ class SpanLabeler(AnsweringEncoder):
     )
     required_features: ClassVar[Collection[str]] = ("inputs", "inputs_types", "targets")
     optional_features: ClassVar[Collection[str]] = ()
+    num_logits: ClassVar[int | None] = 2
 
     def __init__(
         self,
         mesh: mtf.Mesh,
         vocabulary_size: int,
-        end_id: int,
+        answers: Vocabulary,
         *,
         embedding: TokenEmbedding = TokenEmbedding(),
         stack: Callable[..., Stack] = Stack,
@@ -276,11 +241,18 @@ class SpanLabeler(AnsweringEncoder):
         max_span: int = 30,
     ) -> None:
         super().__init__(
-            mesh, vocabulary_size, 2, vocabulary_size, embedding, stack, head, dtypes, num_types
+            mesh,
+            vocabulary_size,
+            answers,
+            embedding=embedding,
+            stack=stack,
+            head=head,
+            dtypes=dtypes,
+            num_types=num_types,
         )
         check_range("SpanLabeler.max_span", max_span, COUNT)
         self.padding_id = self._inputs_padding_id
-        self._end_id, self._max_span = end_id, max_span
+        self._max_span = max_span
 
     def loss(self, features: Features, *, training: bool, key: mtf.Key | None = None) -> Loss:
         """Returns the sum over rows of the mean cross entropy of both positions, in nats.
@@ -323,7 +295,7 @@ class SpanLabeler(AnsweringEncoder):
             place = begin + position
             copied = mtf.gather(inputs, mtf.minimum(place, length.size - 1), length)
             is_inside = mtf.less_equal(place, end)
-            chosen = mtf.where(is_inside, copied, self._end_id, output_shape=begin.shape)
+            chosen = mtf.where(is_inside, copied, self._answers.end_id, output_shape=begin.shape)
             is_first = mtf.to_float(mtf.equal(position, 0))
             # All other ids share the remaining probability, each with less than the span.
             span_log_prob = log_prob * is_first

@@ -60,7 +60,7 @@ class SpanData(TaskData):
         return self.length
 
     def model_arguments(self) -> dict[str, object]:
-        return {**super().model_arguments(), "end_id": self.vocabulary.end_id}
+        return {**super().model_arguments(), "answers": self.vocabulary}
 
     @property
     def bytes_per_id(self) -> np.ndarray:

@@ -39,23 +39,22 @@ from mtfrun.extras.text_tasks.joined_texts import (
 
 @dataclasses.dataclass(frozen=True)
 class TextClassificationData(TaskData):
-    """Texts with their label as the target of the first position.
+    """Texts with a label, several labels or a number, the targets of the first positions.
 
-    Devlin et al. 2018, https://arxiv.org/abs/1810.04805, section 3; only the first position has a
-    loss. Long texts are truncated before their end. Targets have a `LabelVocabulary`. The softmax
-    is over all ids of the model, labels first, so that the weights of a masked language model fit;
-    or over the labels alone, see `LabelVocabulary.own_softmax`. A beam search returns several
-    labels, best first.
+    Devlin et al. 2018, https://arxiv.org/abs/1810.04805, sections 3 and 4.1. Long texts are cut
+    before their end. Targets have an `AnswerVocabulary`. The softmax of a label is over all ids of
+    the model, labels first, so that the weights of a masked language model fit; or over the labels
+    alone, see `LabelVocabulary.own_softmax`. A beam search returns several labels, best first.
 
-    Inputs may be two texts with a tab between them (section 4.1): a row is "first end second end",
-    and with one separator "inputs_types" are 1 in the second text and its end. Long pairs are
-    truncated by `TextJoiner.cut`.
+    Inputs may be two texts with a tab between them: a row is "first end second end", and with one
+    separator "inputs_types" are 1 in the second text and its end. Long pairs are truncated by
+    `TextJoiner.cut`.
 
     Attributes:
       length: the number of ids of a row, with the end.
       separators: the number of ends after the first of two texts, 1 in BERT's rows, 2 in RoBERTa's;
         None for single texts.
-      task: the task of pairs of a text and a label.
+      task: the task of pairs of a text and its label, labels or number.
     """
 
     has_pairs: ClassVar[bool] = True
@@ -67,19 +66,25 @@ class TextClassificationData(TaskData):
     def __post_init__(self) -> None:
         shortest = 2 if self.separators is None else SHORTEST_JOINED
         check_fields(self, Range(shortest, whole=True), "length")
-        if self.separators is not None:
-            check_fields(self, Range(1, 2, whole=True), "separators")
+        check_fields(self, Range(1, 2, whole=True), "separators", optional=True)
+
+    @property
+    def vocabulary(self) -> AnswerVocabulary:
+        answers = super().vocabulary
+        if not isinstance(answers, AnswerVocabulary):
+            remedy = "a LabelVocabulary, LabelSetVocabulary or NumberVocabulary"
+            raise DataError(f"TextClassificationData: targets have {answers!r}: give them {remedy}")
+        return answers
 
     @property
     def features(self) -> dict[str, mtf.Shape]:
+        if self.length < (least := self.vocabulary.num_targets):
+            rule = f"must be at least {least}, the number of labels and their end"
+            raise DataError(f"TextClassificationData.length={self.length} {rule}")
         names = [INPUTS, TARGETS]
         if self.separators is not None and has_types(self.separators):
             names.append(TYPES)
         return dict.fromkeys(names, ids_shape(self.length))
-
-    @property
-    def num_targets(self) -> int:
-        return 1
 
     @property
     def tokens_per_row(self) -> int:
@@ -91,22 +96,14 @@ class TextClassificationData(TaskData):
         return {INPUTS: self.length} if self.separators is None else {}
 
     def model_arguments(self) -> dict[str, object]:
-        """Returns the larger vocabulary's size, or with a softmax of the labels both sizes."""
-        labels = self.vocabulary
-        if isinstance(labels, LabelVocabulary) and labels.own_softmax:
-            inputs = self.vocabularies[INPUTS]
-            return {"vocabulary_size": inputs.size, "num_labels": len(labels.labels)}
-        sizes = (vocabulary.size for vocabulary in self.vocabularies.values())
-        return {"vocabulary_size": max(sizes)}
+        return self.vocabulary.model_arguments(self.mixture.vocabulary_of(INPUTS).size)
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        joiner = self._joiner
-        if joiner is not None:
-            return PairClassificationPrompts(joiner, self.vocabulary, self.num_targets)
-        inputs_vocabulary = self.mixture.vocabulary_of(INPUTS)
-        return TextClassificationPrompts(
-            inputs_vocabulary, self.vocabulary, self.length, self.num_targets
-        )
+        answers = self.vocabulary
+        if (joiner := self._joiner) is not None:
+            return PairClassificationPrompts(joiner, answers, answers.num_targets)
+        inputs = self.mixture.vocabulary_of(INPUTS)
+        return TextClassificationPrompts(inputs, answers, self.length, answers.num_targets)
 
     @property
     def _joiner(self) -> TextJoiner | None:
@@ -120,12 +117,11 @@ class TextClassificationData(TaskData):
         return open_cache(with_split_inputs(task), split, CACHED_TEXTS, choice)
 
     def _rows(self, task: Task, split: str) -> Rows:
-        joiner = self._joiner
-        if joiner is not None:
-            return LabelledPairs(self._cache(task, split), joiner, self.num_targets)
+        number = self.vocabulary.num_targets
+        if (joiner := self._joiner) is not None:
+            return LabelledPairs(self._cache(task, split), joiner, number)
         # A label is one id, and its end.
-        limits = [self.length, max(2, self.num_targets)]
-        return LabelledRows(self._cache(task, split), limits, self.num_targets)
+        return LabelledRows(self._cache(task, split), [self.length, max(2, number)], number)
 
 
 class LabelledRows(PaddedRows):
@@ -142,7 +138,33 @@ class LabelledRows(PaddedRows):
         return {INPUTS: batch[INPUTS], TARGETS: targets}
 
 
-class LabelVocabulary(Vocabulary):
+class AnswerVocabulary(Vocabulary):
+    """Answers about a text, which are not running text; ids from 0 on.
+
+    Attributes:
+      num_targets: the number of ids of a row's targets.
+    """
+
+    pad_id: int = -1
+    end_id: int = 0
+    unknown_id: int = 0
+    size: int = 0
+    fingerprint: str = ""
+    sentinels = np.zeros([0], np.int32)
+    bytes_per_id = np.zeros([0], np.int32)
+    num_targets: int = 1
+
+    def _number_answers(self, number: int) -> None:
+        # The end of stored texts, which is not trained on, follows the answers.
+        self.end_id, self.unknown_id, self.size = number, number + 1, number + 2
+        self.bytes_per_id = np.zeros([self.size], np.int32)
+        self.fingerprint = hashlib.sha256(repr(self).encode()).hexdigest()
+
+    def model_arguments(self, inputs_size: int) -> dict[str, object]:
+        return {"vocabulary_size": inputs_size, "answers": self}
+
+
+class LabelVocabulary(AnswerVocabulary):
     """One id per label, from 3 on.
 
     Args:
@@ -151,35 +173,30 @@ class LabelVocabulary(Vocabulary):
         classifiers of Hugging Face do.
     """
 
-    pad_id: int = 0
-    end_id: int = 1
-    unknown_id: int = 2
-    size: int = 0
-    fingerprint: str = ""
     padding_remedy = "LabelVocabulary.own_softmax=True"
-    # Labels are not running text.
-    sentinels = np.zeros([0], np.int32)
-    bytes_per_id = np.zeros([0], np.int32)
 
     def __init__(self, labels: Sequence[str], *, own_softmax: bool = False):
         self.labels, self.own_softmax = tuple(labels), own_softmax
-        number = len(self.labels)
         self._first_label_id = 0 if own_softmax else 3
         self._id_of = {label: self._first_label_id + i for i, label in enumerate(self.labels)}
-        if not self.labels or len(self._id_of) < number:
+        if not self.labels or len(self._id_of) < len(self.labels):
             raise DataError("LabelVocabulary.labels must be distinct, and not empty")
-        self.size = self._first_label_id + number
-        if own_softmax:
-            # The end of stored texts, which is not trained on, follows the labels.
-            self.pad_id, self.end_id, self.unknown_id = -1, number, number + 1
-            self.size = number + 2
-        self.bytes_per_id = np.zeros([self.size], np.int32)
+        self._number_answers(len(self.labels))
+        if not own_softmax:
+            self.pad_id, self.end_id, self.unknown_id, self.size = 0, 1, 2, 3 + len(self.labels)
+            self.bytes_per_id = np.zeros([self.size], np.int32)
         content = json.dumps(["LabelVocabulary", *self.labels, *[own_softmax] * own_softmax])
         self.fingerprint = hashlib.sha256(content.encode()).hexdigest()
 
     def __repr__(self) -> str:
         own = ", own_softmax=True" if self.own_softmax else ""
         return f"LabelVocabulary({list(self.labels)}{own})"
+
+    def model_arguments(self, inputs_size: int) -> dict[str, object]:
+        """Returns the larger vocabulary's size, or with a softmax of the labels both sizes."""
+        if self.own_softmax:
+            return {"vocabulary_size": inputs_size, "num_labels": len(self.labels)}
+        return {"vocabulary_size": max(inputs_size, self.size)}
 
     def encode(self, text: str | bytes) -> np.ndarray:
         label = text if isinstance(text, str) else text.decode("utf-8", "replace")
@@ -197,50 +214,28 @@ class LabelVocabulary(Vocabulary):
         return self.labels[number] if 0 <= number < len(self.labels) else ""
 
 
-@dataclasses.dataclass(frozen=True)
-class MultiLabelData(TextClassificationData):
-    """Texts or pairs, with the ids of their labels and an end as the first targets.
-
-    For `text_tasks.MultiLabelClassifier`, with a `LabelSetVocabulary` of the task's targets.
-    """
-
-    @property
-    def num_targets(self) -> int:
-        labels = self.vocabulary
-        if not isinstance(labels, LabelSetVocabulary):
-            raise DataError(
-                f"MultiLabelData: give the targets a LabelSetVocabulary, not {labels!r}"
-            )
-        return len(labels.labels) + 1
-
-    @property
-    def features(self) -> dict[str, mtf.Shape]:
-        if self.length < self.num_targets:
-            raise DataError(
-                f"MultiLabelData.length={self.length} must be at least {self.num_targets}, the "
-                "number of labels and their end"
-            )
-        return super().features
-
-
 class LabelSetVocabulary(LabelVocabulary):
     """Label ids from 0 on; a text has any number of labels with `separator` between them."""
 
     has_label_sets = True
 
     def __init__(self, labels: Sequence[str], separator: str = ","):
-        super().__init__(labels, own_softmax=True)
         self._separator = separator
+        super().__init__(labels, own_softmax=True)
         wrong = [label for label in labels if separator in label or label != label.strip()]
         if wrong or not separator.strip():
             raise DataError(
                 f"LabelSetVocabulary.separator={separator!r} is in the label "
                 f"{(wrong or [''])[0]!r}, or spaces are around it: set another separator"
             )
+        self.num_targets = len(self.labels) + 1
         self.fingerprint = hashlib.sha256(repr(self).encode()).hexdigest()
 
     def __repr__(self) -> str:
         return f"LabelSetVocabulary({list(self.labels)}, {self._separator!r})"
+
+    def model_arguments(self, inputs_size: int) -> dict[str, object]:
+        return AnswerVocabulary.model_arguments(self, inputs_size)
 
     def encode(self, text: str | bytes) -> np.ndarray:
         content = text if isinstance(text, str) else text.decode("utf-8", "replace")
@@ -257,24 +252,7 @@ class LabelSetVocabulary(LabelVocabulary):
 _MOST_NUMBERS = 1 << 20
 
 
-@dataclasses.dataclass(frozen=True)
-class TextRegressionData(TextClassificationData):
-    """Texts or pairs, with the id of a number as the target of the first position.
-
-    For `text_tasks.TextRegressor`, with a `NumberVocabulary` of the task's targets.
-    """
-
-    def model_arguments(self) -> dict[str, object]:
-        numbers = self.vocabulary
-        if not isinstance(numbers, NumberVocabulary):
-            raise DataError(
-                f"TextRegressionData: give the targets a NumberVocabulary, not {numbers!r}"
-            )
-        size = self.mixture.vocabulary_of("inputs").size
-        return {"vocabulary_size": size, "numbers": numbers.numbers}
-
-
-class NumberVocabulary(Vocabulary):
+class NumberVocabulary(AnswerVocabulary):
     """The numbers minimum, minimum + 10^-decimals, ..., maximum, with ids from 0 on.
 
     Texts are decimals, which are rounded.
@@ -282,15 +260,6 @@ class NumberVocabulary(Vocabulary):
     Attributes:
       numbers: the numbers by id, float64.
     """
-
-    pad_id: int = -1
-    end_id: int = 0
-    unknown_id: int = 0
-    size: int = 0
-    fingerprint: str = ""
-    # Numbers are not running text.
-    sentinels = np.zeros([0], np.int32)
-    bytes_per_id = np.zeros([0], np.int32)
 
     def __init__(self, minimum: float = 0.0, maximum: float = 5.0, decimals: int = 3):
         check_range("NumberVocabulary.decimals", decimals, Range(0, 6, whole=True))
@@ -302,10 +271,7 @@ class NumberVocabulary(Vocabulary):
             )
         self._minimum, self._maximum, self._decimals = minimum, maximum, decimals
         self.numbers = minimum + np.arange(last + 1) / 10**decimals
-        # The end of stored texts, which is not trained on, follows the numbers.
-        self.end_id, self.unknown_id, self.size = last + 1, last + 2, last + 3
-        self.bytes_per_id = np.zeros([self.size], np.int32)
-        self.fingerprint = hashlib.sha256(repr(self).encode()).hexdigest()
+        self._number_answers(last + 1)
 
     def __repr__(self) -> str:
         return f"NumberVocabulary({self._minimum}, {self._maximum}, {self._decimals})"

@@ -31,7 +31,7 @@ def raw_text(texts: Sequence[Sequence[int]], raw_length: int) -> RawText:
     ids = np.zeros([len(texts), raw_length], np.int32)
     for row, text in enumerate(texts):
         ids[row, : len(text)] = text
-    return RawText(ids, np.array([len(text) for text in texts]))
+    return with_noise(RawText(ids, np.array([len(text) for text in texts]), ()))
 
 
 def random_text(
@@ -45,8 +45,9 @@ def texts_of(text: RawText) -> list[list[int]]:
     return [ids[:length].tolist() for ids, length in zip(text.ids, text.lengths, strict=True)]
 
 
-def generators(rows: int, epoch: int = 0, seed: int = 0) -> list[np.random.Generator]:
-    return Selection(np.arange(rows), np.full(rows, epoch), seed).generators()
+def with_noise(text: RawText, epoch: int = 0, seed: int = 0) -> RawText:
+    rows = np.arange(len(text.ids))
+    return text._replace(generators=Selection(rows, np.full_like(rows, epoch), seed).generators())
 
 
 def of_lengths(inputs: int, targets: int) -> FeatureLengths:

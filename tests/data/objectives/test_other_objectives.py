@@ -22,13 +22,13 @@ from tests.data.objectives.reference import (
     FIRST_SENTINEL,
     NUM_SENTINELS,
     VOCABULARY,
-    generators,
     of_lengths,
     padded,
     random_text,
     raw_text,
     restored,
     texts_of,
+    with_noise,
     with_sentinels,
 )
 
@@ -56,8 +56,8 @@ def test_iid_denoising_makes_inputs_and_targets_of_its_mask() -> None:
     objective = IidDenoising(0.3)
     text = random_text(np.random.default_rng(0), 5, 90, 31)
     lengths = of_lengths(91, 91)
-    batch = objective(text, generators(5), lengths, VOCABULARY)
-    masks = objective.mask(text, generators(5), VOCABULARY)
+    batch = objective(with_noise(text), lengths, VOCABULARY)
+    masks = objective.mask(with_noise(text), VOCABULARY)
     for row, ids in enumerate(texts_of(text)):
         mask = masks[row, : len(ids)].tolist()
         assert batch["inputs"][row].tolist() == padded(with_sentinels(ids, mask), 91)
@@ -68,8 +68,8 @@ def test_iid_denoising_makes_inputs_and_targets_of_its_mask() -> None:
 def test_iid_denoising_without_sentinels_divides_the_ids() -> None:
     objective = IidDenoising(0.3, with_sentinels=False)
     text = random_text(np.random.default_rng(0), 5, 90, 31)
-    batch = objective(text, generators(5), of_lengths(91, 91), VOCABULARY)
-    masks = objective.mask(text, generators(5), VOCABULARY)
+    batch = objective(with_noise(text), of_lengths(91, 91), VOCABULARY)
+    masks = objective.mask(with_noise(text), VOCABULARY)
     for row, ids in enumerate(texts_of(text)):
         parts = {
             feature: [x for x, is_noise in zip(ids, masks[row], strict=False) if is_noise == wanted]
@@ -84,7 +84,7 @@ def test_iid_denoising_without_sentinels_divides_the_ids() -> None:
 def test_deshuffling_gives_the_noise_other_places(density: float) -> None:
     objective = Deshuffling(density)
     text = random_text(np.random.default_rng(0), 200, 50, 9)
-    batch = objective(text, generators(200), of_lengths(51, 51), VOCABULARY)
+    batch = objective(with_noise(text), of_lengths(51, 51), VOCABULARY)
     kept = []
     for row, ids in enumerate(texts_of(text)):
         assert batch["targets"][row].tolist() == padded(ids, 51)
@@ -97,7 +97,7 @@ def test_deshuffling_gives_the_noise_other_places(density: float) -> None:
 
 def test_iid_noise_is_independent_and_has_its_density() -> None:
     text = random_text(np.random.default_rng(0), 100, 400)
-    mask = IidDenoising(0.15).mask(text, generators(100), VOCABULARY)
+    mask = IidDenoising(0.15).mask(with_noise(text), VOCABULARY)
     assert abs(mask.mean() - 0.15) < SHARE_TOLERANCE
     both = mask[:, 1:] & mask[:, :-1]
     assert abs(both.mean() - 0.15**2) < SHARE_TOLERANCE / 4
@@ -109,14 +109,14 @@ def test_iid_targets_hold_almost_all_noise() -> None:
     raw_length = objective.raw_length(512, targets_length, VOCABULARY)
     assert raw_length == 511 and targets_length < 200
     text = random_text(np.random.default_rng(0), 300, raw_length)
-    batch = objective(text, generators(300), of_lengths(512, targets_length), VOCABULARY)
+    batch = objective(with_noise(text), of_lengths(512, targets_length), VOCABULARY)
     full = (batch["targets"] != 0).all(axis=1)
     assert full.sum() <= 3
 
 
 def test_iid_noise_ends_with_the_sentinels() -> None:
     text = random_text(np.random.default_rng(0), 4, 2000)
-    mask = IidDenoising(0.5).mask(text, generators(4), VOCABULARY)
+    mask = IidDenoising(0.5).mask(with_noise(text), VOCABULARY)
     begins = mask & ~np.pad(mask[:, :-1], [(0, 0), (1, 0)])
     assert begins.sum(axis=1).tolist() == [NUM_SENTINELS - 1] * 4
     with pytest.raises(DataError, match="choose shorter rows"):
@@ -126,7 +126,7 @@ def test_iid_noise_ends_with_the_sentinels() -> None:
 def test_masked_language_model_changes_the_noise_only() -> None:
     objective = MaskedLanguageModel(random_probability=0.2, keep_probability=0.3)
     text = random_text(np.random.default_rng(0), 100, 400, 211)
-    batch = objective(text, generators(100), of_lengths(400, 400), VOCABULARY)
+    batch = objective(with_noise(text), of_lengths(400, 400), VOCABULARY)
     inputs, targets = batch["inputs"], batch["targets"]
     is_noise = targets != 0
     assert (inputs[~is_noise] == text.ids[~is_noise]).all()
@@ -146,7 +146,7 @@ def test_masked_language_model_changes_the_noise_only() -> None:
 def test_random_ids_cover_the_vocabulary_without_padding_of_the_table(full_targets: bool) -> None:
     text = raw_text([[100] * 400] * 100, 400)
     objective = MaskedLanguageModel(0.5, random_probability=1.0, full_targets=full_targets)
-    batch = objective(text, generators(100), of_lengths(401, 401), ByteVocabulary())
+    batch = objective(with_noise(text), of_lengths(401, 401), ByteVocabulary())
     drawn = batch["inputs"][:, :400][batch["inputs"][:, :400] != 100]
     assert set(drawn.tolist()) == set(range(3, 259)) - {100}
 
@@ -154,8 +154,8 @@ def test_random_ids_cover_the_vocabulary_without_padding_of_the_table(full_targe
 def test_full_targets_are_the_text() -> None:
     objective = MaskedLanguageModel(full_targets=True)
     text = random_text(np.random.default_rng(0), 3, 40, 7)
-    plain = MaskedLanguageModel()(text, generators(3), of_lengths(40, 40), VOCABULARY)
-    batch = objective(text, generators(3), of_lengths(41, 41), VOCABULARY)
+    plain = MaskedLanguageModel()(with_noise(text), of_lengths(40, 40), VOCABULARY)
+    batch = objective(with_noise(text), of_lengths(41, 41), VOCABULARY)
     for row, ids in enumerate(texts_of(text)):
         assert batch["targets"][row].tolist() == padded(ids, 41)
         noisy = plain["inputs"][row, : len(ids)].tolist()
@@ -166,14 +166,14 @@ def test_lengths_of_prefixes_are_uniform() -> None:
     text = random_text(np.random.default_rng(0), 1000, 10)
     counts: Counter[int] = Counter()
     for epoch in range(9):
-        counts.update(PrefixLanguageModel().prefix_lengths(text, generators(1000, epoch)).tolist())
+        counts.update(PrefixLanguageModel().prefix_lengths(with_noise(text, epoch)).tolist())
     assert set(counts) == set(range(1, 10))
     assert sum((n - 1000) ** 2 / 1000 for n in counts.values()) < CHI_SQUARE_8
 
 
 def test_ul2s_sequential_denoiser_has_a_quarter_of_the_text_as_targets() -> None:
     text = random_text(np.random.default_rng(0), 2000, 100)
-    targets = 100 - PrefixLanguageModel(0.25).prefix_lengths(text, generators(2000))
+    targets = 100 - PrefixLanguageModel(0.25).prefix_lengths(with_noise(text))
     assert targets.min() == 1 and targets.max() == 49
     # Standard deviation of the mean: 14.1 / sqrt(2000).
     assert abs(targets.mean() - 25) < 5 * 0.32
@@ -191,7 +191,7 @@ def test_a_prefix_and_its_targets_are_the_text(raw_length: int, last: int, epoch
     objective = PrefixLanguageModel()
     text = random_text(np.random.default_rng(epoch), 3, raw_length, min(last, raw_length))
     lengths = objective.feature_lengths(raw_length, VOCABULARY)
-    batch = objective(text, generators(3, epoch), lengths, VOCABULARY)
+    batch = objective(with_noise(text, epoch), lengths, VOCABULARY)
     for row, ids in enumerate(texts_of(text)):
         inputs, targets = batch["inputs"][row].tolist(), batch["targets"][row].tolist()
         assert inputs[: inputs.index(1)] + targets[: targets.index(1)] == ids
@@ -200,7 +200,8 @@ def test_a_prefix_and_its_targets_are_the_text(raw_length: int, last: int, epoch
 
 def test_ul2_mixes_seven_denoisers_equally() -> None:
     mixture = MixtureOfDenoisers()
-    chosen = np.concatenate([mixture.choices(generators(4000, epoch)) for epoch in range(3)])
+    text = random_text(np.random.default_rng(0), 4000, 1)
+    chosen = np.concatenate([mixture.choices(with_noise(text, epoch)) for epoch in range(3)])
     shares = np.bincount(chosen, minlength=7) / chosen.size
     assert len(mixture.denoisers) == 7 and abs(shares - 1 / 7).max() < 5 * np.sqrt(0.1225 / 12_000)
 
@@ -210,15 +211,14 @@ def test_rows_of_a_mixture_are_those_of_their_denoiser_after_its_mode() -> None:
     mixture = MixtureOfDenoisers(denoisers)
     text = random_text(np.random.default_rng(0), 40, 60, 33)
     lengths = of_lengths(*mixture.feature_lengths(60, VOCABULARY)[:2])
-    batch = mixture(text, generators(40), lengths, VOCABULARY)
-    noise = generators(40)
-    chosen = mixture.choices(noise)
+    batch = mixture(with_noise(text), lengths, VOCABULARY)
+    noisy = with_noise(text)
+    chosen = mixture.choices(noisy)
     assert 20 < (chosen == 0).sum() < 39
     for row, number in enumerate(chosen.tolist()):
         mode = VOCABULARY.encode(denoisers[number].mode).tolist()
         alone = denoisers[number].objective(
-            text.select_rows(np.array([row])),
-            [noise[row]],
+            noisy.select_rows(np.array([row])),
             lengths._replace(inputs=lengths.inputs - len(mode)),
             VOCABULARY,
         )
@@ -233,8 +233,8 @@ def test_a_mixture_leaves_room_for_its_modes_and_longest_features() -> None:
     lengths = mixture.feature_lengths(raw_length, VOCABULARY)
     assert lengths.inputs == 256 and lengths.targets == targets_length
     text = random_text(np.random.default_rng(0), 200, raw_length)
-    batch = mixture(text, generators(200), of_lengths(256, targets_length), VOCABULARY)
-    chosen = mixture.choices(generators(200))
+    batch = mixture(with_noise(text), of_lengths(256, targets_length), VOCABULARY)
+    chosen = mixture.choices(with_noise(text))
     for row, ids in enumerate(texts_of(text)):
         inputs = batch["inputs"][row, 5:].tolist()  # after "[NLU]"
         targets = batch["targets"][row].tolist()
@@ -252,17 +252,13 @@ def test_a_mixture_leaves_room_for_its_modes_and_longest_features() -> None:
 def test_noise_does_not_depend_on_the_batch(objective: Objective) -> None:
     text = random_text(np.random.default_rng(0), 9, 100, 40)
     lengths = objective.feature_lengths(100, VOCABULARY)
-    together = objective(text, generators(9, epoch=2, seed=5), lengths, VOCABULARY)
+    together = objective(with_noise(text, epoch=2, seed=5), lengths, VOCABULARY)
     for rows in ([8, 0, 3], [5]):
         some = np.array(rows)
-        alone = objective(
-            text.select_rows(some),
-            [generators(9, epoch=2, seed=5)[row] for row in rows],
-            lengths,
-            VOCABULARY,
-        )
+        noisy = with_noise(text, epoch=2, seed=5).select_rows(some)
+        alone = objective(noisy, lengths, VOCABULARY)
         assert all((alone[name] == together[name][some]).all() for name in together)
-    other_epoch = objective(text, generators(9, epoch=3, seed=5), lengths, VOCABULARY)
+    other_epoch = objective(with_noise(text, epoch=3, seed=5), lengths, VOCABULARY)
     assert all((other_epoch[name] != together[name]).any() for name in together)
 
 

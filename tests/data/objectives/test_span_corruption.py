@@ -16,7 +16,6 @@ from mtfrun.errors import InputError
 from tests.data.objectives.reference import (
     NUM_SENTINELS,
     VOCABULARY,
-    generators,
     noise_and_spans,
     of_lengths,
     padded,
@@ -24,6 +23,7 @@ from tests.data.objectives.reference import (
     restored,
     t5_lengths,
     texts_of,
+    with_noise,
     with_sentinels,
 )
 
@@ -67,8 +67,8 @@ def test_ids_are_those_of_the_reference_for_the_same_masks(density: float, raw_l
     objective = SpanCorruption(density)
     text = random_text(np.random.default_rng(raw_length), 6, raw_length, raw_length // 2)
     lengths = of_lengths(*objective.feature_lengths(raw_length, VOCABULARY)[:2])
-    batch = objective(text, generators(6), lengths, VOCABULARY)
-    masks = objective.mask(text, generators(6))
+    batch = objective(with_noise(text), lengths, VOCABULARY)
+    masks = objective.mask(with_noise(text))
     for row, ids in enumerate(texts_of(text)):
         mask = masks[row, : len(ids)].tolist()
         others = [not noise for noise in mask]
@@ -82,7 +82,7 @@ def test_known_ids() -> None:
     objective = SpanCorruption(0.5, 1.0)
     text = random_text(np.random.default_rng(0), 1, 4)
     a, b, c, d = text.ids[0].tolist()
-    batch = objective(text, generators(1), of_lengths(5, 5), VOCABULARY)
+    batch = objective(with_noise(text), of_lengths(5, 5), VOCABULARY)
     # Two ids of noise in two spans: only one mask is possible.
     assert batch["inputs"].tolist() == [[a, 32_099, c, 32_098, 1]]
     assert batch["targets"].tolist() == [[32_099, b, 32_098, d, 1]]
@@ -93,7 +93,7 @@ def test_masks_have_t5s_number_of_ids_and_of_spans(density: float, mean: float) 
     objective = SpanCorruption(density, mean)
     for length in range(2, 200, 7):
         text = random_text(np.random.default_rng(0), 3, 200, length)
-        masks = objective.mask(text, generators(3))
+        masks = objective.mask(with_noise(text))
         for mask, size in zip(masks, text.lengths.tolist(), strict=True):
             noise, spans = noise_and_spans(size, density, mean)
             begins = np.diff(mask[:size].astype(int), prepend=0) == 1
@@ -104,7 +104,7 @@ def test_masks_have_t5s_number_of_ids_and_of_spans(density: float, mean: float) 
 def test_a_text_of_one_id_has_no_noise() -> None:
     objective = SpanCorruption()
     text = random_text(np.random.default_rng(0), 2, 9, 1)
-    batch = objective(text, generators(2), of_lengths(10, 5), VOCABULARY)
+    batch = objective(with_noise(text), of_lengths(10, 5), VOCABULARY)
     assert batch["inputs"][1].tolist() == padded([int(text.ids[1, 0])], 10)
     assert batch["targets"][1].tolist() == padded([32_099], 5)
 
@@ -130,7 +130,7 @@ def test_all_masks_are_equally_likely() -> None:
     text = random_text(np.random.default_rng(0), 500, 8)
     masks: Counter[tuple[bool, ...]] = Counter()
     for epoch in range(10):
-        masks.update(map(tuple, objective.mask(text, generators(500, epoch)).tolist()))
+        masks.update(map(tuple, objective.mask(with_noise(text, epoch)).tolist()))
     assert len(masks) == 9
     expected = 5000 / 9
     assert sum((n - expected) ** 2 / expected for n in masks.values()) < CHI_SQUARE_14
@@ -164,7 +164,7 @@ def test_inputs_and_targets_give_the_text_back(
         np.random.default_rng(epoch), texts, raw_length, min(last_length, raw_length)
     )
     lengths = objective.feature_lengths(raw_length, VOCABULARY)
-    batch = objective(text, generators(texts, epoch), lengths, VOCABULARY)
+    batch = objective(with_noise(text, epoch), lengths, VOCABULARY)
     back = [
         restored(inputs, targets)
         for inputs, targets in zip(batch["inputs"].tolist(), batch["targets"].tolist(), strict=True)
@@ -175,8 +175,8 @@ def test_inputs_and_targets_give_the_text_back(
 def test_noise_is_that_of_the_row_and_its_epoch() -> None:
     objective = SpanCorruption()
     text = random_text(np.random.default_rng(0), 4, 100)
-    first, second = (objective.mask(text, generators(4, epoch)) for epoch in (0, 1))
-    again = objective.mask(text.select_rows(np.array([3, 1])), [generators(4)[3], generators(4)[1]])
+    first, second = (objective.mask(with_noise(text, epoch)) for epoch in (0, 1))
+    again = objective.mask(with_noise(text).select_rows(np.array([3, 1])))
     assert (again == first[[3, 1]]).all()
     assert all((a != b).any() for a, b in itertools.combinations([*first, *second], 2))
 
@@ -190,7 +190,7 @@ def test_too_few_sentinels_are_an_error() -> None:
 
 def test_the_byte_vocabularys_sentinels_are_used() -> None:
     text = random_text(np.random.default_rng(0), 1, 4)
-    batch = SpanCorruption(0.5, 1.0)(text, generators(1), of_lengths(5, 5), ByteVocabulary())
+    batch = SpanCorruption(0.5, 1.0)(with_noise(text), of_lengths(5, 5), ByteVocabulary())
     assert batch["targets"][0, [0, 2]].tolist() == [258, 257]
 
 

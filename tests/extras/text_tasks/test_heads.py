@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mtfrun import mtf
+from mtfrun import data, mtf
 from mtfrun.errors import InputError
 from mtfrun.extras import text_tasks
 from mtfrun.models import transformer as t
@@ -20,16 +20,20 @@ MAX_SPAN = 3
 # The first id of the context, and the number of ids of a row, its end included.
 CONTEXT, USED = 5, (16, 12, 9, 16)
 SPANS = [[6, 8], [5, 5], [-1, -1], [10, 14]]
-NUMBERS = np.linspace(-4.0, 4.0, 81)
+NUMBERS = text_tasks.NumberVocabulary(-4.0, 4.0, 1)
 # Ids of numbers, and sets of labels; the third row has no loss.
 IDS = (80, 3, -1, 0)
 LABELS = 5
 SETS: tuple[list[int] | None, ...] = ([0, 2], [], None, [1, 2, 4])
 
 MODELS = {
-    "spans": functools.partial(text_tasks.SpanLabeler, end_id=END, max_span=MAX_SPAN),
-    "numbers": functools.partial(text_tasks.TextRegressor, numbers=NUMBERS),
-    "labels": functools.partial(text_tasks.MultiLabelClassifier, num_labels=LABELS),
+    "spans": functools.partial(
+        text_tasks.SpanLabeler, answers=data.IdVocabulary(VOCABULARY, END), max_span=MAX_SPAN
+    ),
+    "numbers": functools.partial(text_tasks.TextRegressor, answers=NUMBERS),
+    "labels": functools.partial(
+        text_tasks.MultiLabelClassifier, answers=text_tasks.LabelSetVocabulary("abcde")
+    ),
 }
 
 
@@ -132,7 +136,7 @@ def test_the_loss_of_spans_is_the_mean_of_both_positions() -> None:
 def test_the_loss_of_numbers_is_the_squared_error_of_rows_with_a_number() -> None:
     _, metrics, logits = _evaluated("numbers", mtf.Mesh(ONE_DEVICE))
     ids = np.array(IDS)
-    squares = (logits[:, 0, 0] - NUMBERS[ids]) ** 2
+    squares = (logits[:, 0, 0] - NUMBERS.numbers[ids]) ** 2
     assert_close(metrics["loss"].total, squares[ids >= 0].sum())
     assert metrics["loss"].weight == 3
 
@@ -192,7 +196,7 @@ def test_a_decoder_has_the_nearest_number(mesh_shape: str, layout: str) -> None:
     mesh = mtf.Mesh(mesh_shape, layout)
     model, _, logits = _evaluated("numbers", mesh)
     (log_probs,) = _decoded(model, mesh, "numbers", 1)
-    expected = np.abs(logits[:, 0, 0, None] - NUMBERS).argmin(-1)
+    expected = np.abs(logits[:, 0, 0, None] - NUMBERS.numbers).argmin(-1)
     np.testing.assert_array_equal(log_probs.argmax(-1), expected)
     assert_close(log_probs.max(-1), np.zeros([BATCH]))
     assert len(set(expected.tolist())) > 1

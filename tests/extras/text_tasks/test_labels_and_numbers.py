@@ -119,13 +119,13 @@ def test_the_fingerprint_changes_with_the_order() -> None:
     assert first.fingerprint == LabelVocabulary(tuple(TEXT_LABELS)).fingerprint
 
 
-def _data(*rows: tuple[bytes, bytes], **settings: Any) -> text_tasks.TextRegressionData:
+def _data(*rows: tuple[bytes, bytes], **settings: Any) -> text_tasks.TextClassificationData:
     vocabulary = {
         "inputs": data.ByteVocabulary(),
         "targets": text_tasks.NumberVocabulary(decimals=1),
     }
     task = data.Task(InMemory(rows, ("inputs", "targets")), vocabulary)
-    return text_tasks.TextRegressionData(task, length=8, **settings)
+    return text_tasks.TextClassificationData(task, length=8, **settings)
 
 
 def test_a_number_is_the_target_of_the_first_position() -> None:
@@ -134,8 +134,8 @@ def test_a_number_is_the_target_of_the_first_position() -> None:
     assert batch["targets"][:, 0].tolist() == [25, 0, -1] and (batch["targets"][:, 1:] == -1).all()
     assert batch["inputs_types"][0].tolist() == [0, 0, 0, 1, 1, 0, 0, 0]
     arguments = rows.model_arguments()
-    assert np.allclose(np.asarray(arguments["numbers"]), np.arange(51) / 10)
-    assert arguments["vocabulary_size"] == data.ByteVocabulary().size
+    assert arguments == {"vocabulary_size": 384, "answers": rows.vocabulary}
+    assert np.allclose(text_tasks.NumberVocabulary(decimals=1).numbers, np.arange(51) / 10)
 
 
 def test_numbers_are_rounded_and_written_with_their_decimals() -> None:
@@ -168,11 +168,10 @@ def test_a_vocabulary_needs_a_range(arguments: tuple[float, float, int], message
         text_tasks.NumberVocabulary(*arguments)
 
 
-def test_labels_are_not_numbers() -> None:
-    vocabulary = {"inputs": data.ByteVocabulary(), "targets": text_tasks.LabelVocabulary(["a"])}
-    task = data.Task(InMemory(((b"ab", b"a"),), ("inputs", "targets")), vocabulary)
-    with pytest.raises(data.DataError, match="give the targets a NumberVocabulary"):
-        text_tasks.TextRegressionData(task, length=8).model_arguments()
+def test_targets_are_answers() -> None:
+    task = data.Task(InMemory(((b"ab", b"a"),), ("inputs", "targets")), data.ByteVocabulary())
+    with pytest.raises(data.DataError, match="give them a LabelVocabulary"):
+        TextClassificationData(task, length=8).model_arguments()
 
 
 VOCABULARY = data.ByteVocabulary()

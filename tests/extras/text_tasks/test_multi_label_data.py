@@ -15,10 +15,10 @@ LABELS = ["sport", "money", "art"]
 
 def _data(
     *rows: tuple[bytes, bytes], length: int = 8, **settings: Any
-) -> text_tasks.MultiLabelData:
+) -> text_tasks.TextClassificationData:
     vocabulary = {"inputs": data.ByteVocabulary(), "targets": text_tasks.LabelSetVocabulary(LABELS)}
     task = data.Task(InMemory(rows, ("inputs", "targets")), vocabulary)
-    return text_tasks.MultiLabelData(task, length=length, **settings)
+    return text_tasks.TextClassificationData(task, length=length, **settings)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_labels_and_their_end_are_the_first_targets(
         *([0, 2, 3, -1], [3, -1, -1, -1], [0, 1, 2, 3], [-1] * 4)
     ]
     assert (batch["targets"][:, 4:] == -1).all()
-    assert rows.model_arguments()["num_labels"] == 3
+    assert rows.model_arguments()["answers"] == rows.vocabulary
 
 
 def test_labels_are_written_with_the_separator() -> None:
