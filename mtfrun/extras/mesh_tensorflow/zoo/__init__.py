@@ -1,10 +1,10 @@
-from .convolution_filters import ConvolutionWindow as ConvolutionWindow
-from .convolution_filters import DynamicFilters as DynamicFilters
-from .convolution_filters import LightweightFilters as LightweightFilters
-from .convolution_filters import TrainedFilters as TrainedFilters
 from .convolutions import Convolution as Convolution
+from .convolutions import ConvolutionWindow as ConvolutionWindow
 from .convolutions import DepthwiseConvolution as DepthwiseConvolution
+from .convolutions import DynamicFilters as DynamicFilters
 from .convolutions import GatedConvolution as GatedConvolution
+from .convolutions import LightweightFilters as LightweightFilters
+from .convolutions import TrainedFilters as TrainedFilters
 from .ensemble import make_ensemble as make_ensemble
 from .evolved_transformer import DecoderConvolutions as DecoderConvolutions
 from .evolved_transformer import EncoderConvolutions as EncoderConvolutions

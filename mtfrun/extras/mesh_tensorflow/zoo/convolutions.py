@@ -2,19 +2,205 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from mtfrun import mtf
-from mtfrun.extras.mesh_tensorflow.zoo.convolution_filters import (
-    ConvolutionWindow,
-    DynamicFilters,
-    LightweightFilters,
-    TrainedFilters,
-)
-from mtfrun.layers import Dense, DenseProduct
+from mtfrun.errors import InputError
+from mtfrun.layers import Call, Dense, DenseProduct
 from mtfrun.models.transformer.residual_transforms import SublayerClass
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
+
+_CACHE = "cached_positions"
+TAPS = "relative_position"
+"""The name of the window's dimension."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvolutionWindow:
+    """The inputs that a position reads, from `first` to `last` relative to itself.
+
+    Padding and positions outside the row read as 0. Packed documents see each other.
+
+    Attributes:
+      first, last: the inclusive bounds; in a decoder `last` is at most 0.
+      masks_start: whether position 0 reads as 0, as in training decoders of Mesh TensorFlow, which
+        take the initial id 0 for padding (but not while decoding).
+    """
+
+    first: int = -2
+    last: int = 0
+    masks_start: bool = False
+
+    def __post_init__(self) -> None:
+        if self.first > self.last:
+            raise InputError(
+                f"ConvolutionWindow.first={self.first} must be at most {self.last}, last"
+            )
+
+    @property
+    def taps(self) -> mtf.Dimension:
+        return mtf.Dimension(TAPS, self.last - self.first + 1)
+
+    def visible(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
+        """Returns x {..., length, d_model}, or of a step {..., d_model}, with 0 for padding."""
+        if call.progress.position is None:
+            if self.last > 0 and not call.bidirectional:
+                raise InputError(
+                    f"ConvolutionWindow.last={self.last} must be at most 0 in a decoder"
+                )
+            if call.nonpadding is not None:
+                x = x * mtf.cast(call.nonpadding, x.dtype)
+        if self.masks_start:
+            x = x * mtf.cast(mtf.greater(call.positions(x), 0), x.dtype)
+        return x
+
+    def shift(self, x: mtf.Tensor) -> list[mtf.Tensor]:
+        """Returns x {..., length, d_model} shifted by each tap of the window.
+
+        Where the length is split, neighbouring devices exchange the positions at their edges.
+        """
+        length = x.shape.get_dim_by_name("length")
+        taps = range(self.first, self.last + 1)
+        return [x if tap == 0 else mtf.shift(x, -tap, length, wrap=False) for tap in taps]
+
+    @property
+    def cache_dim(self) -> mtf.Dimension:
+        """The inputs before a step's position."""
+        return mtf.Dimension(_CACHE, max(1, -self.first))
+
+    def read(
+        self, cache: mtf.Tensor, x: mtf.Tensor, call: SequenceCall
+    ) -> tuple[mtf.Tensor, mtf.Tensor]:
+        """Returns the inputs {batch..., relative_position, d_model} of a step, and the next cache.
+
+        x: {batch..., d_model}, `visible`. Rows that are still inside their prompt keep their cache.
+        """
+        *batch, d_model = x.shape.dims
+        entry = mtf.reshape(x, [*batch, mtf.Dimension(_CACHE, 1), d_model])
+        inputs = mtf.concat([cache, entry], _CACHE)
+        begin = self.first + self.cache_dim.size
+        read = mtf.slice(inputs, begin, self.taps.size, _CACHE)
+        extended = mtf.slice(inputs, 1, self.cache_dim.size, _CACHE)
+        condition = call.progress.is_after_prompt()
+        if condition is not None:
+            extended = mtf.where(condition, extended, cache, output_shape=cache.shape)
+        return mtf.rename_dimension(read, _CACHE, TAPS), extended
+
+    def cache_after(self, x: mtf.Tensor, call: SequenceCall, cache: mtf.Tensor) -> mtf.Tensor:
+        """Returns the cache after the prompts of a prefill, in the shape of `cache`.
+
+        x: {batch..., length, d_model}, `visible`.
+        """
+        last = call.progress.prefill_lengths() - self.cache_dim.size
+        places = mtf.range(x.mesh, self.cache_dim)
+        positions = mtf.add(last, places, output_shape=[*last.shape, self.cache_dim])
+        length = x.shape.get_dim_by_name("length")
+        return mtf.gather(x, positions, length, output_shape=cache.shape)
+
+
+class TrainedFilters(mtf.Module):
+    """A filter {relative_position, d_model} for each channel, the same at all positions.
+
+    As in Mesh TensorFlow, each tap is a separate variable, here and in the classes below.
+
+    Args:
+      scale: the variance of a filter's sum of initial values.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        taps: mtf.Dimension = ConvolutionWindow().taps,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        initial = mtf.initializers.RandomNormal((scale / taps.size) ** 0.5)
+        self._dtype = dtypes.activation
+        self.taps = [
+            mtf.Variable(mesh, [d_model], initial, dtypes.master) for _ in range(taps.size)
+        ]
+
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns the filters {relative_position, d_model}."""
+        return mtf.stack([mtf.cast(tap, self._dtype) for tap in self.taps], TAPS)
+
+
+class LightweightFilters(TrainedFilters):
+    """Filters normalised by a softmax over the taps; Wu et al. 2019, arXiv:1901.10430, section 4.
+
+    Args:
+      repeats: the number of times that the d_model / repeats filters are tiled over the channels.
+      scale: see `TrainedFilters`.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        taps: mtf.Dimension = ConvolutionWindow().taps,
+        repeats: int = 1,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__(mesh, _filters(d_model, repeats), dtypes, taps=taps, scale=scale)
+        self._d_model = d_model
+
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        return _normalise(super().__call__(x, call), self._d_model)
+
+
+class DynamicFilters(mtf.Module):
+    """Filters predicted from each position's input by a linear map; Wu et al. 2019, section 5.
+
+    Args:
+      repeats: see `LightweightFilters`.
+      scale: the variance of a predicted filter's sum, before the softmax over the taps.
+    """
+
+    def __init__(
+        self,
+        mesh: mtf.Mesh,
+        d_model: mtf.Dimension,
+        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
+        *,
+        taps: mtf.Dimension = ConvolutionWindow().taps,
+        repeats: int = 1,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self._d_model, filters = d_model, _filters(d_model, repeats)
+        scaling = mtf.VarianceScaling(scale / taps.size)
+        self.taps = [
+            Dense(mesh, [d_model], [filters], dtypes, kernel_initializer=scaling)
+            for _ in range(taps.size)
+        ]
+
+    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
+        """Returns {..., relative_position, d_model} for x {..., d_model}."""
+        logits = mtf.stack([tap(x, call) for tap in self.taps], TAPS, axis=-2)
+        return _normalise(logits, self._d_model)
+
+
+def _filters(d_model: mtf.Dimension, repeats: int) -> mtf.Dimension:
+    if repeats < 1 or d_model.size % repeats:
+        raise InputError(f"repeats={repeats} of filters must divide {d_model}")
+    return mtf.Dimension("filters", d_model.size // repeats)
+
+
+def _normalise(logits: mtf.Tensor, d_model: mtf.Dimension) -> mtf.Tensor:
+    """Returns {..., relative_position, d_model}; channel i has filter i % num_filters."""
+    taps, num_filters = logits.shape.get_dim_by_name(TAPS), logits.shape[-1].size
+    filters = mtf.cast(mtf.softmax(mtf.to_float(logits), taps), logits.dtype)
+    if num_filters < d_model.size:
+        filters = mtf.concat([filters] * (d_model.size // num_filters), "filters")
+    return mtf.rename_dimension(filters, "filters", d_model.name)
+
 
 Activation = Callable[[mtf.Tensor], mtf.Tensor] | None
 
@@ -36,7 +222,7 @@ class _CachedConvolution(Sublayer):
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> mtf.Tensor:
-        shape = self.window.cache_shape(batch, self.d_model)
+        shape = [*batch, self.window.cache_dim, self.d_model]
         return mtf.zeros(self.mesh, shape, self.dtypes.activation)
 
     def prefill(
@@ -76,37 +262,23 @@ class Convolution(_CachedConvolution):
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         inputs = self.window.shift(self._visible(x, call))
-        kernels = mtf.unstack(self._cast_kernel(), self.window.taps)
-        products = [
-            mtf.einsum([self._rename_channels(x), kernel], output_shape=self._output_shape(x))
-            for x, kernel in zip(inputs, kernels, strict=True)
-        ]
-        return self._activate(mtf.add_n(products))
+        kernels = mtf.unstack(mtf.cast(self.kernel, self.dtypes.activation), self.window.taps)
+        pairs = zip(inputs, kernels, strict=True)
+        return self._activate(mtf.add_n([self._product(*pair, x.shape) for pair in pairs]))
 
     def step(
         self, x: mtf.Tensor, state: mtf.Tensor, call: SequenceCall
     ) -> tuple[mtf.Tensor, mtf.Tensor]:
         inputs, state = self.window.read(state, self._visible(x, call), call)
-        y = mtf.einsum(
-            [self._rename_channels(inputs), self._cast_kernel()], output_shape=self._output_shape(x)
-        )
-        return self._activate(y), state
+        kernel = mtf.cast(self.kernel, self.dtypes.activation)
+        return self._activate(self._product(inputs, kernel, x.shape)), state
 
-    def _cast_kernel(self) -> mtf.Tensor:
-        return mtf.cast(self.kernel, self.dtypes.activation)
-
-    def _rename_channels(self, x: mtf.Tensor) -> mtf.Tensor:
-        return mtf.rename_dimension(x, self.d_model.name, self._inner.name)
-
-    def _output_shape(self, x: mtf.Tensor) -> mtf.Shape:
-        return x.shape - self.d_model + self._channels
+    def _product(self, inputs: mtf.Tensor, kernel: mtf.Tensor, shape: mtf.Shape) -> mtf.Tensor:
+        inputs = mtf.rename_dimension(inputs, self.d_model.name, self._inner.name)
+        return mtf.einsum([inputs, kernel], output_shape=shape - self.d_model + self._channels)
 
     def _activate(self, y: mtf.Tensor) -> mtf.Tensor:
         return y if self._activation is None else self._activation(y)
-
-
-# Made as `filters_class(mesh, d_model, dtypes, taps=...)`.
-FiltersClass = Callable[..., TrainedFilters | LightweightFilters | DynamicFilters]
 
 
 class DepthwiseConvolution(_CachedConvolution):
@@ -127,7 +299,7 @@ class DepthwiseConvolution(_CachedConvolution):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         window: ConvolutionWindow = ConvolutionWindow(),
-        filters: FiltersClass = TrainedFilters,
+        filters: Callable[..., TrainedFilters | DynamicFilters] = TrainedFilters,
         activation: Activation = None,
         use_bias: bool = True,
         pointwise_scale: float = 1.0,
@@ -205,12 +377,6 @@ class GatedConvolution(Sublayer):
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
         y, state = self.convolution.step(self.input(x, call), state, call)
         return self.output(y, call), state
-
-    def can_step_in_blocks(self) -> bool:
-        return self.convolution.can_step_in_blocks()
-
-    def can_prefill(self, call: SequenceCall) -> bool:
-        return self.convolution.can_prefill(call)
 
     def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
         y, state = self.convolution.prefill(self.input(x, call), state, call)

@@ -10,8 +10,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from mtfrun import mtf
-from mtfrun.extras.mesh_tensorflow.zoo.convolution_filters import ConvolutionWindow, TrainedFilters
-from mtfrun.extras.mesh_tensorflow.zoo.convolutions import Convolution, DepthwiseConvolution
+from mtfrun.extras.mesh_tensorflow.zoo.convolutions import (
+    Convolution,
+    ConvolutionWindow,
+    DepthwiseConvolution,
+    TrainedFilters,
+)
 from mtfrun.layers import DenseProduct, Dropout, LayerNorm
 from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
@@ -61,31 +61,17 @@ class HeterogeneousExperts(Experts):
                 f"HeterogeneousExperts.sizes have {num_layers} layers: experts with output_dims "
                 "need num_layers=1"
             )
-        super().__init__(
-            mesh,
-            expert_dims,
-            d_model,
-            dtypes,
-            hidden_size=max(size.hidden_size for size in expert_sizes),
-            activations=activations,
-            dropout_rate=dropout_rate,
-            output_dims=output_dims,
-        )
+        place = (mesh, expert_dims, d_model, dtypes)
+        settings: dict[str, Any] = {
+            "hidden_size": max(size.hidden_size for size in expert_sizes),
+            "activations": activations,
+            "dropout_rate": dropout_rate,
+        }
+        super().__init__(*place, output_dims=output_dims, **settings)
         self._sizes, (self._experts,) = expert_sizes, expert_dims
         # Layers after the first, by number.
         self.norms = {str(i): RMSNorm(mesh, d_model, dtypes) for i in range(1, num_layers)}
-        self.layers = {
-            str(i): Experts(
-                mesh,
-                expert_dims,
-                d_model,
-                dtypes,
-                hidden_size=self._hidden.size,
-                activations=activations,
-                dropout_rate=dropout_rate,
-            )
-            for i in range(1, num_layers)
-        }
+        self.layers = {str(i): Experts(*place, **settings) for i in range(1, num_layers)}
         self._first_experts = [sum(numbers[:i]) for i in range(len(numbers))]
 
     def __call__(self, x: mtf.Tensor, call: Call, mask: mtf.Tensor | None = None) -> mtf.Tensor:

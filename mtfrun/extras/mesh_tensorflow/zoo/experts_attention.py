@@ -84,11 +84,11 @@ class ExpertsAttention(mtf.Module):
         mesh: mtf.Mesh,
         d_model: mtf.Dimension,
         dtypes: mtf.DTypePolicy,
-        *,
         heads: AttentionHeads,
         projections: ExpertProjections,
-        to_itself: bool,
         dropout_rate: float,
+        *,
+        to_itself: bool,
     ) -> None:
         super().__init__()
         unsupported = (heads.norm, heads.projection_limit)
@@ -119,20 +119,41 @@ class ExpertsAttention(mtf.Module):
         self.output = self._variable([*inner, d_model], inner, inner)
         self.dropout = Dropout(dropout_rate)
 
-    def project(self, x: mtf.Tensor, run: RunMixture) -> Vectors:
-        """Projects x {batch..., length, d_model}: the query, in self-attention all vectors."""
-        return self._vectors(x, self._query_names, self.mixture, run)
+    def project(self, x: mtf.Tensor, run: RunMixture, *, is_memory: bool = False) -> Vectors:
+        """Projects x {batch..., length, d_model}: the query, in self-attention all vectors.
 
-    def project_memory(self, memory: mtf.Tensor, run: RunMixture) -> Vectors:
-        """Projects the keys and values of another sequence."""
-        return self._vectors(memory, self._memory_names, self.memory_mixture, run)
+        `is_memory` projects the keys and values of another sequence.
+        """
+        names = self._memory_names if is_memory else self._query_names
+        mixture = self.memory_mixture if is_memory else self.mixture
+        dtype, outer = self._dtypes.activation, x.shape - self._d_model
+        shapes = {
+            name: [*heads_before_positions(outer, self._inner(name)[:-1]), self._d_kv]
+            for name in names
+        }
+        vectors = {
+            name: mtf.einsum(
+                [mtf.cast(x, dtype), mtf.cast(self.linear[name], dtype)], output_shape=shapes[name]
+            )
+            for name in names
+            if name in self.linear
+        }
+        if mixture is None:
+            return vectors
+        by_experts = [name for name in names if name not in vectors]
+        sizes = [mtf.Shape(self._inner(name)).size for name in by_experts]
+        outputs = mtf.split(run(mixture), mixture.experts.output_dim, sizes)
+        for name, output in zip(by_experts, outputs, strict=True):
+            with_heads = mtf.replace_dimensions(output, output.shape[-1], self._inner(name))
+            vectors[name] = mtf.transpose(with_heads, shapes[name])
+        return vectors
 
     def attend(
         self, query: mtf.Tensor, memory: Vectors, bias: AttentionBias, call: Call, *, whole: bool
     ) -> mtf.Tensor:
         """Returns {batch..., length, d_model}; the recorder takes weights of `whole` sequences."""
-        keys = memory["key_value" if self._projections.shared_kv else "key"]
-        values = memory["key_value" if self._projections.shared_kv else "value"]
+        names = self._projections.names
+        keys, values = memory[names[1]], memory[names[-1]]
         memory_length = keys.shape.get_dim_by_name("memory_length")
 
         def drop(weights: mtf.Tensor) -> mtf.Tensor:
@@ -162,7 +183,6 @@ class ExpertsAttention(mtf.Module):
         return mtf.einsum([mixed, output], output_shape=[*outer, self._d_model])
 
     def empty_cache(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Vectors:
-        """Returns zeros."""
         shape = [*batch, *self._heads.memory_dims, memory_length, self._d_kv]
         zeros = mtf.zeros(self._mesh, shape, self._dtypes.activation)
         return dict.fromkeys(self._projections.names[1:], zeros)
@@ -192,32 +212,6 @@ class ExpertsAttention(mtf.Module):
         experts = functools.partial(self._projections.experts, output_dims=outputs)
         return self._projections.mixture(self._mesh, self._d_model, self._dtypes, experts=experts)
 
-    def _vectors(
-        self, x: mtf.Tensor, names: Sequence[str], mixture: Mixture | None, run: RunMixture
-    ) -> Vectors:
-        dtype = self._dtypes.activation
-        outer = x.shape - self._d_model
-        shapes = {
-            name: [*heads_before_positions(outer, self._inner(name)[:-1]), self._d_kv]
-            for name in names
-        }
-        vectors = {
-            name: mtf.einsum(
-                [mtf.cast(x, dtype), mtf.cast(self.linear[name], dtype)], output_shape=shapes[name]
-            )
-            for name in names
-            if name in self.linear
-        }
-        if mixture is None:
-            return vectors
-        by_experts = [name for name in names if name not in vectors]
-        sizes = [mtf.Shape(self._inner(name)).size for name in by_experts]
-        outputs = mtf.split(run(mixture), mixture.experts.output_dim, sizes)
-        for name, output in zip(by_experts, outputs, strict=True):
-            with_heads = mtf.replace_dimensions(output, output.shape[-1], self._inner(name))
-            vectors[name] = mtf.transpose(with_heads, shapes[name])
-        return vectors
-
 
 class ExpertsSelfAttention(Sublayer):
     """Self-attention with queries, keys and values from a mixture of experts.
@@ -243,13 +237,7 @@ class ExpertsSelfAttention(Sublayer):
     ) -> None:
         super().__init__()
         self.attention = ExpertsAttention(
-            mesh,
-            d_model,
-            dtypes,
-            heads=heads,
-            projections=projections,
-            to_itself=True,
-            dropout_rate=dropout_rate,
+            mesh, d_model, dtypes, heads, projections, dropout_rate, to_itself=True
         )
         self.relative_bias = None if relative_bias is None else relative_bias(mesh, dtypes)
 
@@ -310,13 +298,7 @@ class ExpertsEncoderDecoderAttention(Sublayer):
     ) -> None:
         super().__init__()
         self.attention = ExpertsAttention(
-            mesh,
-            d_model,
-            dtypes,
-            heads=heads,
-            projections=projections,
-            to_itself=False,
-            dropout_rate=dropout_rate,
+            mesh, d_model, dtypes, heads, projections, dropout_rate, to_itself=False
         )
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
@@ -328,6 +310,14 @@ class ExpertsEncoderDecoderAttention(Sublayer):
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> Vectors:
         return self._memory(call)
+
+    def _memory(self, call: SequenceCall) -> Vectors:
+        encoder = encoder_memory(call)
+        x, encoder_call = encoder.output, dataclasses.replace(call, nonpadding=encoder.nonpadding)
+        vectors = self.attention.project(
+            x, lambda mixture: mixture(x, encoder_call), is_memory=True
+        )
+        return {name: rename_length_to_memory_length(y) for name, y in vectors.items()}
 
     def step(self, x: mtf.Tensor, state: Vectors, call: SequenceCall) -> tuple[mtf.Tensor, Vectors]:
         return self._attend(x, lambda mixture: mixture.step(x, (), call)[0], state, call), state
@@ -351,9 +341,3 @@ class ExpertsEncoderDecoderAttention(Sublayer):
     ) -> mtf.Tensor:
         query, bias = self.attention.project(x, run)["query"], encoder_memory(call).bias
         return self.attention.attend(query, memory, bias, call, whole=whole)
-
-    def _memory(self, call: SequenceCall) -> Vectors:
-        encoder = encoder_memory(call)
-        x, encoder_call = encoder.output, dataclasses.replace(call, nonpadding=encoder.nonpadding)
-        vectors = self.attention.project_memory(x, lambda mixture: mixture(x, encoder_call))
-        return {name: rename_length_to_memory_length(y) for name, y in vectors.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 from mtfrun import mtf
@@ -18,7 +19,7 @@ from mtfrun.layers import Call, Dense, Dropout, Embedding
 from mtfrun.models.transformer.tokens.token_softmax import TokenLogits, TokenSoftmax
 
 # The leaves of a binary tree of three sigmoids.
-_MIXTAPE_CONTEXTS = 4
+_LEAVES = 4
 
 
 class _Mixture(TokenSoftmax):
@@ -37,22 +38,20 @@ class _Mixture(TokenSoftmax):
         vocab: mtf.Dimension,
         d_model: mtf.Dimension,
         dtypes: mtf.DTypePolicy,
-        *,
         tied: Embedding | None,
         logits: TokenLogits,
         num_contexts: int,
+        *,
         use_bias: bool,
     ) -> None:
         super().__init__(mesh, num_classes, vocab, d_model, dtypes, tied=tied, logits=logits)
         self._components = mtf.Dimension("components", num_contexts)
-        self.contexts = Dense(
-            mesh,
-            [self._columns],
-            [self._components, self._columns],
-            dtypes,
-            use_bias=use_bias,
-            activation=mtf.tanh,
-            kernel_initializer=_unit_variance(self._columns),
+        unit_variance = mtf.VarianceScaling(float(self._columns.size))
+        self._map_to = functools.partial(
+            Dense, mesh, [self._columns], dtypes=dtypes, kernel_initializer=unit_variance
+        )
+        self.contexts = self._map_to(
+            [self._components, self._columns], use_bias=use_bias, activation=mtf.tanh
         )
 
     def for_steps(self, call: Call) -> Callable[[mtf.Tensor], mtf.Tensor]:
@@ -89,20 +88,9 @@ class MixtureOfSoftmaxes(_Mixture):
     ) -> None:
         check_range("MixtureOfSoftmaxes.num_softmaxes", num_softmaxes, COUNT)
         super().__init__(
-            *(mesh, num_classes, vocab, d_model, dtypes),
-            tied=tied,
-            logits=logits,
-            num_contexts=num_softmaxes,
-            use_bias=False,
+            mesh, num_classes, vocab, d_model, dtypes, tied, logits, num_softmaxes, use_bias=False
         )
-        self.mixture = Dense(
-            mesh,
-            [self._columns],
-            [self._components],
-            dtypes,
-            use_bias=False,
-            kernel_initializer=_unit_variance(self._columns),
-        )
+        self.mixture = self._map_to([self._components], use_bias=False)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         x = self._input(x, call)
@@ -156,35 +144,16 @@ class Mixtape(_Mixture):
         gates: MixtapeGates = MixtapeGates(),
     ) -> None:
         super().__init__(
-            *(mesh, num_classes, vocab, d_model, dtypes),
-            tied=tied,
-            logits=logits,
-            num_contexts=_MIXTAPE_CONTEXTS,
-            use_bias=True,
+            mesh, num_classes, vocab, d_model, dtypes, tied, logits, _LEAVES, use_bias=True
         )
         self._noise = gates.noise
-        self._sigmoids = mtf.Dimension("sigmoids", _MIXTAPE_CONTEXTS - 1)
+        self._sigmoids = mtf.Dimension("sigmoids", _LEAVES - 1)
         self._size = mtf.Dimension("gate_size", gates.size)
         # Not "vocab": a mesh axis may not divide it.
         number = int(gates.frequent_fraction * vocab.size)
         self._frequent = mtf.Dimension("frequent_vocab", number)
-        kernel_initializer = _unit_variance(self._columns)
-        self.gate = Dense(
-            mesh,
-            [self._columns],
-            [self._sigmoids, self._size],
-            dtypes,
-            activation=mtf.tanh,
-            kernel_initializer=kernel_initializer,
-        )
-        self.shared_gate = Dense(
-            mesh,
-            [self._columns],
-            [self._sigmoids],
-            dtypes,
-            use_bias=False,
-            kernel_initializer=kernel_initializer,
-        )
+        self.gate = self._map_to([self._sigmoids, self._size], activation=mtf.tanh)
+        self.shared_gate = self._map_to([self._sigmoids], use_bias=False)
         normal = mtf.initializers.RandomNormal(1.0)
         self.frequent_vectors, self.frequent_bias = (
             mtf.Variable(mesh, dims, normal, dtypes.master, reduced_dims=())
@@ -219,7 +188,3 @@ class Mixtape(_Mixture):
             draws = mtf.random_normal(gates.mesh, gates.shape, key=call.key_of(self))
             gates = gates + draws * self._noise
         return gates
-
-
-def _unit_variance(columns: mtf.Dimension) -> mtf.VarianceScaling:
-    return mtf.VarianceScaling(float(columns.size))

@@ -64,12 +64,11 @@ class SynthesizerAttention(mtf.Module):
         self,
         mesh: mtf.Mesh,
         d_model: mtf.Dimension,
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
-        *,
-        num_heads: int = 8,
-        d_kv: int = 64,
-        logits: SyntheticLogits = SyntheticLogits(),
-        dropout_rate: float = 0.0,
+        dtypes: mtf.DTypePolicy,
+        num_heads: int,
+        d_kv: int,
+        logits: SyntheticLogits,
+        dropout_rate: float,
     ) -> None:
         super().__init__()
         self._mesh, self._d_model, self._dtypes = mesh, d_model, dtypes
@@ -77,28 +76,20 @@ class SynthesizerAttention(mtf.Module):
         self._compares = logits.dot_products is not None
         self._memory_positions = mtf.Dimension(_MEMORY, logits.max_length)
         inner = [self._heads, self._d_kv]
-
-        def projection(
-            shape: Sequence[mtf.Dimension],
-            initial: mtf.Initializer,
-            reduced: Sequence[mtf.Dimension],
-        ) -> mtf.Variable:
-            return mtf.Variable(
-                mesh, shape, initial, dtypes.master, merged_dims=inner, reduced_dims=reduced
-            )
-
-        fan_in = mtf.VarianceScaling()
-        has_query = self._compares or logits.kind == "dense"
+        variable = functools.partial(
+            mtf.Variable, mesh, dtype=dtypes.master, merged_dims=inner, reduced_dims=[d_model]
+        )
+        shape, fan_in = [d_model, *inner], mtf.VarianceScaling()
+        initial = fan_in([d_model], inner)
         self.query = self.key = self.value = self.key_value = None
-        if has_query:
-            initial = fan_in([d_model, self._d_kv], [self._heads])
-            self.query = projection([d_model, *inner], initial, [d_model])
+        if self._compares or logits.kind == "dense":
+            self.query = variable(shape, fan_in([d_model, self._d_kv], [self._heads]))
         if self._compares:
-            self.key = projection([d_model, *inner], fan_in([d_model], inner), [d_model])
-            self.value = projection([d_model, *inner], fan_in([d_model], inner), [d_model])
+            self.key, self.value = variable(shape, initial), variable(shape, initial)
         else:
-            self.key_value = projection([d_model, *inner], fan_in([d_model], inner), [d_model])
-        self.output = projection([*inner, d_model], fan_in(inner, [d_model]), inner)
+            self.key_value = variable(shape, initial)
+        initial = fan_in(inner, [d_model])
+        self.output = variable([*inner, d_model], initial, reduced_dims=inner)
         self._add_synthesis(logits)
         self.gate = None
         if logits.dot_products == "gated":
@@ -112,11 +103,8 @@ class SynthesizerAttention(mtf.Module):
             queries = mtf.Dimension(_QUERIES, logits.max_length)
             self.table = self._table([queries, self._heads, self._memory_positions])
         elif logits.kind == "factorized":
-            shape = [
-                mtf.Dimension("factor", logits.factor_size),
-                self._heads,
-                self._memory_positions,
-            ]
+            factor = mtf.Dimension("factor", logits.factor_size)
+            shape = [factor, self._heads, self._memory_positions]
             self.factors = [self._table(shape), self._table(shape)]
         else:
             self.dense = Dense(
@@ -260,12 +248,6 @@ class Synthesizer(CachedSelfAttention):
         dropout_rate: float = 0.0,
     ) -> None:
         attention = SynthesizerAttention(
-            mesh,
-            d_model,
-            dtypes,
-            num_heads=num_heads,
-            d_kv=d_kv,
-            logits=logits,
-            dropout_rate=dropout_rate,
+            mesh, d_model, dtypes, num_heads, d_kv, logits, dropout_rate
         )
         super().__init__(mesh, attention, relative_bias, dtypes)

@@ -135,10 +135,9 @@ class TalkingHeadsAttention(mtf.Module):
         self,
         mesh: mtf.Mesh,
         d_model: mtf.Dimension,
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
-        *,
-        heads: TalkingHeads = TalkingHeads(),
-        dropout_rate: float = 0.0,
+        dtypes: mtf.DTypePolicy,
+        heads: TalkingHeads,
+        dropout_rate: float,
     ) -> None:
         super().__init__()
         self._mesh, self._d_model, self._dtypes = mesh, d_model, dtypes
@@ -174,8 +173,8 @@ class TalkingHeadsAttention(mtf.Module):
             record = functools.partial(call.recorder.add_attention, self, to_itself=memory is x)
         memory = rename_length_to_memory_length(memory)
         memory_length = memory.shape.get_dim_by_name("memory_length")
-        cached = self.keys_and_values(memory)
-        return self._attend(x, cached, memory_length, bias, call, record)
+        cache = self.keys_and_values(memory)
+        return self(x, cache, memory_length, bias, call, record=record)
 
     def __call__(
         self,
@@ -186,9 +185,33 @@ class TalkingHeadsAttention(mtf.Module):
         call: Call,
         *,
         position: mtf.Tensor | None = None,
+        record: Callable[[mtf.Tensor], None] | None = None,
     ) -> mtf.Tensor:
         """Returns the attention of x {batch..., d_model}, or of a block, to a cache."""
-        return self._attend(x, memory, memory_length, bias, call, None)
+        outer = x.shape - self._d_model
+        query = self.query(x, call)
+        growth = self.query.kernel.widths.growth([self._d_k])
+        query = query if growth == 1.0 else query * (1.0 / growth)  # see `logits_scale`
+        logits = mtf.einsum(
+            [query, memory["keys"]],
+            output_shape=[*heads_before_positions(outer, self._key_heads.dims), memory_length],
+        )
+        if self.logits is not None:
+            logits = self.logits(logits, x, memory.get("logits"), call)
+        added = bias.map(self._split_heads).value(self._dtypes.activation, logits.shape)
+        if added is not None:
+            logits = mtf.to_float(logits) + mtf.to_float(added)
+        weights = mtf.softmax(mtf.to_float(logits), memory_length)
+        if record is not None:
+            record(weights)
+        weights = mtf.cast(weights, self._dtypes.activation)
+        if self.weights is not None:
+            weights = self.weights(weights, x, memory.get("weights"), call)
+        weights = self.dropout(weights, call)
+        mixed = mtf.einsum(
+            [weights, memory["values"]], output_shape=[*outer, *self._value_heads, self._d_v]
+        )
+        return self.output(mixed, call)
 
     def keys_and_values(self, memory: mtf.Tensor, position: mtf.Tensor | None = None) -> Memory:
         """Returns the cache for {batch..., memory_length, d_model}, or a position's entries."""
@@ -210,41 +233,6 @@ class TalkingHeadsAttention(mtf.Module):
             if head_map is not None and head_map.memory_map is not None:
                 layers[name] = head_map.memory_map
         return layers
-
-    def _attend(
-        self,
-        x: mtf.Tensor,
-        memory: Memory,
-        memory_length: mtf.Dimension,
-        bias: AttentionBias,
-        call: Call,
-        record: Callable[[mtf.Tensor], None] | None,
-    ) -> mtf.Tensor:
-        dtype = self._dtypes.activation
-        outer = x.shape - self._d_model
-        query = self.query(x, call)
-        growth = self.query.kernel.widths.growth([self._d_k])
-        query = query if growth == 1.0 else query * (1.0 / growth)  # see `logits_scale`
-        logits = mtf.einsum(
-            [query, memory["keys"]],
-            output_shape=[*heads_before_positions(outer, self._key_heads.dims), memory_length],
-        )
-        if self.logits is not None:
-            logits = self.logits(logits, x, memory.get("logits"), call)
-        added = bias.map(self._split_heads).value(dtype, logits.shape)
-        if added is not None:
-            logits = mtf.to_float(logits) + mtf.to_float(added)
-        weights = mtf.softmax(mtf.to_float(logits), memory_length)
-        if record is not None:
-            record(weights)
-        weights = mtf.cast(weights, dtype)
-        if self.weights is not None:
-            weights = self.weights(weights, x, memory.get("weights"), call)
-        weights = self.dropout(weights, call)
-        mixed = mtf.einsum(
-            [weights, memory["values"]], output_shape=[*outer, *self._value_heads, self._d_v]
-        )
-        return self.output(mixed, call)
 
     def _split_heads(self, x: mtf.Tensor) -> mtf.Tensor:
         """Splits "heads" of a bias into the softmax's dimensions, if their sizes agree."""
@@ -273,9 +261,7 @@ class TalkingHeadsSelfAttention(CachedSelfAttention):
         relative_bias: RelativeBiasClass | None = None,
         dropout_rate: float = 0.0,
     ) -> None:
-        attention = TalkingHeadsAttention(
-            mesh, d_model, dtypes, heads=heads, dropout_rate=dropout_rate
-        )
+        attention = TalkingHeadsAttention(mesh, d_model, dtypes, heads, dropout_rate)
         super().__init__(mesh, attention, relative_bias, dtypes)
 
 
@@ -292,9 +278,7 @@ class TalkingHeadsEncoderDecoderAttention(Sublayer):
         dropout_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        self.attention = TalkingHeadsAttention(
-            mesh, d_model, dtypes, heads=heads, dropout_rate=dropout_rate
-        )
+        self.attention = TalkingHeadsAttention(mesh, d_model, dtypes, heads, dropout_rate)
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         encoder = encoder_memory(call)

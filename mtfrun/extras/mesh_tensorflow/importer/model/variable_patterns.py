@@ -9,7 +9,7 @@ from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig
 from mtfrun.extras.mesh_tensorflow.importer.model.layers import SourceStack
 
 _SEPARABLE = "separable_conv1d/depthwise_conv_hack/depthwise_dense_0"
-# Placeholders in the table: ends of our paths, and of the original's names.
+# Placeholders in the tables: parts of our paths, and of the original's names.
 _FORMS = {
     "<part>": [(part, part) for part in ("kernel", "bias")],
     "<norm>": [
@@ -21,9 +21,30 @@ _FORMS = {
         ("bias", f"{_SEPARABLE}/bias"),
         *((f"pointwise/{x}", f"separable_conv1d/pointwise_dense/{x}") for x in ("kernel", "bias")),
     ],
+    "<attention>": [
+        *(("query", "q"), ("key", "k"), ("value", "v"), ("output", "o"), ("key_value", "kv"))
+    ],
+    "<talking>": [
+        *(("query", "q"), ("key", "k"), ("value", "v"), ("output", "y")),
+        *(("logits", "logits"), ("weights", "weights")),
+    ],
+    "<dense>": [(r"wi(_\d)?/.*kernel", "wi"), ("wo/kernel", "wo")],
 }
-# Our class, the end of our path, the original's class and name.
-_TABLE = rf"""
+# Our class, the end of our path, and examples of the original's names after those of the stack,
+# block and layer; with a slash, after that of the stack.
+_IN_STACKS = rf"""
+transformer.RMSNorm norm/scale rms_norm/scale /rms_norm/scale
+transformer.LayerNorm <norm> true_layer_norm/<norm>
+zoo.StepSignals _stack/signals/table /layer_embedding
+zoo.Halting /halting/unit/kernel /sigmoid_activation_for_pondering/dense/kernel
+zoo.Halting /halting/unit/bias /sigmoid_activation_for_pondering/dense_1/bias
+transformer.SelfAttention /self_attention\w*/layer/attention/<attention> SelfAttention/<attention>
+transformer.LocalSelfAttention /local_self_attention\w*/layer/attention/<attention> LocalSelfAttention/<attention>
+transformer.EncoderDecoderAttention /encoder_decoder_attention\w*/layer/attention/<attention> EncDecAttention/<attention>
+zoo.TalkingHeadsSelfAttention /talking_heads_self_attention\w*/layer/attention/<talking>/kernel TalkingHeadsSelfAttention/<talking>/kernel
+zoo.TalkingHeadsEncoderDecoderAttention /talking_heads_encoder_decoder_attention\w*/layer/attention/<talking>/kernel TalkingHeadsEncDecAttention/<talking>/kernel
+zoo.Synthesizer /synthesizer\w*/layer/attention/ Synthesizer/q Synthesizer/k Synthesizer/v Synthesizer/kv Synthesizer/o Synthesizer/R Synthesizer/pi/kernel
+zoo.ExpertsSelfAttention /experts_self_attention\w*/layer/attention/ ExpertsSelfAttention/q ExpertsSelfAttention/kv ExpertsSelfAttention/o ExpertsSelfAttention/wi/kernel ExpertsSelfAttention/q_wo/kernel
 zoo.ProductKeyMemory /product_key_memory\w*/layer/keys ProductKeyValueMemory/keys
 zoo.ProductKeyMemory /product_key_memory\w*/layer/values ProductKeyValueMemory/values
 zoo.ProductKeyMemory /product_key_memory\w*/layer/query/<part> ProductKeyValueMemory/query/<part>
@@ -46,153 +67,51 @@ zoo.DecoderConvolutions /decoder_convolutions\w*/layer/left/<separable> DecoderC
 zoo.DecoderConvolutions /decoder_convolutions\w*/layer/right/<separable> DecoderConvolutionalLayer/sep_conv7x1_1/<separable>
 zoo.DecoderConvolutions /decoder_convolutions\w*/layer/output/<separable> DecoderConvolutionalLayer/sep_conv7x1_2/<separable>
 zoo.DecoderConvolutions /decoder_convolutions\w*/layer/<norm> DecoderConvolutionalLayer/<norm>
+transformer.FeedForward /feed_forward\w*/layer/.*<dense> DenseReluDense/<dense>/kernel
+transformer.GatedFeedForward /gated_feed_forward\w*/layer/.*<dense> DenseReluDense/<dense>/kernel
+moe.MoE1D /moe_1d\w*/layer/.*<dense> MoE1D/<dense>/kernel
+moe.MoE2D /moe_2d\w*/layer/.*<dense> MoE2D/<dense>/kernel
+transformer.RelativePositionBias relative_bias/table SelfAttention/relative_attention_bias
+moe.MoE1D /router/kernel MoE1D/switch_gating/kernel
+moe.MoE2D /outer_router/kernel MoE2D/outer_gating/kernel
+moe.MoE2D /inner_router/kernel MoE2D/inner_gating/kernel
+"""  # noqa: E501 - a table
+# Our class and path, and names in encoder-decoders and in language models.
+_OUTSIDE = r"""
+transformer.TokenEmbedding embedding/table shared/embedding transformer/embedding
+zoo.VocabularyClusters embedding/clusters/\d+/table shared/embedding_01 transformer/embedding_01
+zoo.VocabularyClusters embedding/clusters/\d+/projection/kernel shared/embedding_02 transformer/embedding_02
+transformer.PositionalEmbedding ^position/table shared/positional_embedding transformer/positional_embedding
+transformer.TokenSoftmax ^softmax/kernel decoder/logits/kernel transformer/logits/kernel
 """  # noqa: E501 - a table
 
 
-def _table_rows() -> Iterator[tuple[str, str, str]]:
-    for cls, ours, theirs in (row.split() for row in _TABLE.strip().splitlines()):
+class _Row(NamedTuple):
+    cls: str
+    pattern: str
+    names: Sequence[str]
+
+
+def _rows(table: str) -> Iterator[_Row]:
+    for cls, ours, *names in (row.split() for row in table.strip().splitlines()):
         form = next((form for form in _FORMS if form in ours), "<>")
         for end, name in _FORMS.get(form, [("", "")]):
-            yield ours.replace(form, end) + "$", theirs.replace(form, name), cls
+            pattern = ours.replace(form, end)
+            # All variables below a path that ends with a slash.
+            pattern += "" if pattern.endswith("/") else "$"
+            yield _Row(cls, pattern, [x.replace(form, name) for x in names])
 
 
-_BLOCK = "block_000/layer_000"
-_OF_EVERY_SUBLAYER = {"transformer.RMSNorm", "transformer.LayerNorm"}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Kind:
-    """`pattern` matches our paths behind the stack's name; `examples` are the original's endings.
-
-    `classes` are ours with such variables, all if empty. Attention has them only with the value of
-    `shared_kv`, unless that is None.
-    """
-
-    pattern: str
-    examples: Sequence[str]
-    classes: Collection[str] = ()
-    in_stack: bool = True
-    shared_kv: bool | None = None
-
-
-# Classes of the original by our sublayers.
-_ATTENTIONS = {
-    "SelfAttention": "SelfAttention",
-    "LocalSelfAttention": "LocalSelfAttention",
-    "EncoderDecoderAttention": "EncDecAttention",
-}
-_PROJECTIONS = {"query": "q", "key": "k", "value": "v", "output": "o"}
-_TALKING_HEADS = {
-    "TalkingHeadsSelfAttention": "TalkingHeadsSelfAttention",
-    "TalkingHeadsEncoderDecoderAttention": "TalkingHeadsEncDecAttention",
-}
-_SHARED_KV = {"key": False, "value": False, "key_value": True}
-_TALKING_KERNELS = {**_PROJECTIONS, "output": "y", "logits": "logits", "weights": "weights"}
-_FEED_FORWARDS = {
-    "transformer.FeedForward": ("feed_forward", "DenseReluDense"),
-    "transformer.GatedFeedForward": ("gated_feed_forward", "DenseReluDense"),
-    "moe.MoE1D": ("moe_1d", "MoE1D"),
-    "moe.MoE2D": ("moe_2d", "MoE2D"),
-}
-# The classes of the original, by ours.
+_STACK_ROWS, _OUTSIDE_ROWS = list(_rows(_IN_STACKS)), list(_rows(_OUTSIDE))
+# Attention has these variables only with this value of `shared_kv`.
+_SHARED_KV = {"attention/key$": False, "attention/value$": False, "attention/key_value$": True}
+_OF_EVERY_SUBLAYER = ("transformer.RMSNorm", "transformer.LayerNorm")
+# The original's classes of layers that are one class of ours.
 _CLASSES = {
-    **{f"transformer.{cls}": theirs for cls, theirs in _ATTENTIONS.items()},
-    **{f"zoo.{cls}": theirs for cls, theirs in _TALKING_HEADS.items()},
-    **{cls: theirs for cls, (_, theirs) in _FEED_FORWARDS.items()},
+    row.cls: row.names[0].partition("/")[0]
+    for row in _STACK_ROWS
+    if row.cls.startswith(("transformer.", "moe.", "zoo.TalkingHeads"))
 }
-
-
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
-
-
-_KINDS = [
-    _Kind(r"norm/scale$", [f"{_BLOCK}/rms_norm/scale", "rms_norm/scale"], ["transformer.RMSNorm"]),
-    *(
-        _Kind(f"{ours}$", [f"{_BLOCK}/true_layer_norm/{theirs}"], ["transformer.LayerNorm"])
-        for ours, theirs in _FORMS["<norm>"]
-    ),
-    _Kind(r"_stack/signals/table$", ["layer_embedding"], ["zoo.StepSignals"]),
-    *(
-        _Kind(
-            rf"/halting/unit/{part}$",
-            [f"sigmoid_activation_for_pondering/{name}/{part}"],
-            ["zoo.Halting"],
-        )
-        for part, name in (("kernel", "dense"), ("bias", "dense_1"))
-    ),
-    *(
-        _Kind(
-            rf"/{_snake_case(cls)}\w*/layer/attention/{ours}$",
-            [f"{_BLOCK}/{their_class}/{theirs}"],
-            [f"transformer.{cls}"],
-            shared_kv=_SHARED_KV.get(ours),
-        )
-        for cls, their_class in _ATTENTIONS.items()
-        for ours, theirs in {**_PROJECTIONS, "key_value": "kv"}.items()
-    ),
-    *(
-        _Kind(
-            rf"/{_snake_case(cls)}\w*/layer/attention/{ours}/kernel$",
-            [f"{_BLOCK}/{their_class}/{theirs}/kernel"],
-            [f"zoo.{cls}"],
-        )
-        for cls, their_class in _TALKING_HEADS.items()
-        for ours, theirs in _TALKING_KERNELS.items()
-    ),
-    *(
-        _Kind(
-            rf"/{_snake_case(cls.partition('.')[2])}\w*/layer/attention/",
-            [f"{_BLOCK}/{cls.partition('.')[2]}/{name}" for name in names],
-            [cls],
-        )
-        for cls, names in (
-            ("zoo.Synthesizer", ("q", "k", "v", "kv", "o", "R", "pi/kernel")),
-            ("zoo.ExpertsSelfAttention", ("q", "kv", "o", "wi/kernel", "q_wo/kernel")),
-        )
-    ),
-    *(_Kind(ours, [f"{_BLOCK}/{theirs}"], [cls]) for ours, theirs, cls in _table_rows()),
-    *(
-        _Kind(rf"/{name}\w*/layer/.*{ours}$", [f"{_BLOCK}/{their_class}/{theirs}/kernel"], [cls])
-        for cls, (name, their_class) in _FEED_FORWARDS.items()
-        for ours, theirs in ((r"wi(_\d)?/.*kernel", "wi"), ("wo/kernel", "wo"))
-    ),
-    _Kind(
-        r"relative_bias/table$",
-        [f"{_BLOCK}/SelfAttention/relative_attention_bias"],
-        ["transformer.RelativePositionBias"],
-    ),
-    _Kind(r"/router/kernel$", [f"{_BLOCK}/MoE1D/switch_gating/kernel"], ["moe.MoE1D"]),
-    *(
-        _Kind(rf"/{level}_router/kernel$", [f"{_BLOCK}/MoE2D/{level}_gating/kernel"], ["moe.MoE2D"])
-        for level in ("outer", "inner")
-    ),
-    *(
-        _Kind(
-            rf"embedding/{ours}$",
-            [f"shared/embedding{theirs}", f"transformer/embedding{theirs}"],
-            [cls],
-            in_stack=False,
-        )
-        for ours, theirs, cls in (
-            ("table", "", "transformer.TokenEmbedding"),
-            (r"clusters/\d+/table", "_01", "zoo.VocabularyClusters"),
-            (r"clusters/\d+/projection/kernel", "_02", "zoo.VocabularyClusters"),
-        )
-    ),
-    _Kind(
-        r"position/table$",
-        ["shared/positional_embedding", "transformer/positional_embedding"],
-        ["transformer.PositionalEmbedding"],
-        in_stack=False,
-    ),
-    _Kind(
-        r"softmax/kernel$",
-        ["decoder/logits/kernel", "transformer/logits/kernel"],
-        ["transformer.TokenSoftmax"],
-        in_stack=False,
-    ),
-]
 
 
 class _Variables(NamedTuple):
@@ -244,61 +163,52 @@ class VariablePatterns:
         return selected
 
     def _kinds(self) -> Iterator[_Variables]:
-        for kind in _KINDS:
-            if not kind.in_stack:
-                if kind.classes and not set(kind.classes) & set(self.classes):
-                    continue
-                prefix = "^" if "softmax" in kind.pattern or "position" in kind.pattern else ""
-                is_language_model = len(self.stacks) == 1
-                examples = [
-                    e for e in kind.examples if e.startswith("transformer/") == is_language_model
-                ]
-                yield _Variables(prefix + kind.pattern, tuple(examples))
-                continue
+        for row in _STACK_ROWS:
             for stack in self.stacks:
-                yield from _kinds_in(stack, kind)
+                yield from _kinds_in(stack, row)
+        is_language_model = len(self.stacks) == 1
+        for cls, pattern, names in _OUTSIDE_ROWS:
+            if cls in self.classes:
+                yield _Variables(pattern, (names[is_language_model],))
 
 
-def _kinds_in(stack: SourceStack, kind: _Kind) -> Iterator[_Variables]:
+def _kinds_in(stack: SourceStack, row: _Row) -> Iterator[_Variables]:
     classes = {cls.rpartition("/")[2] for cls in stack.parameters}
     if stack.relative_bias:
         classes.add("transformer.RelativePositionBias")
-    if kind.classes and not set(kind.classes) & classes:
-        return
     shared = {
         parameters.get("shared_kv", False)
         for cls, parameters in stack.parameters.items()
         if cls.endswith("transformer.AttentionHeads")
     }
-    if kind.shared_kv is not None and kind.shared_kv not in shared:
+    shared_kv = next((x for end, x in _SHARED_KV.items() if row.pattern.endswith(end)), None)
+    if row.cls not in classes or (shared_kv is not None and shared_kv not in shared):
         return
-    in_block = [x.removeprefix(_BLOCK) for x in kind.examples if x.startswith(_BLOCK)]
-    others = [x for x in kind.examples if not x.startswith(_BLOCK)]
-    has_names = any(name != f"layer_{i:03d}" for i, name in enumerate(stack.names))
-    if not has_names or not in_block:
-        examples = tuple(f"{stack.name}/{x}" for x in kind.examples)
-        yield _Variables(f"^{stack.path}/.*{kind.pattern}", examples)
+    in_layer = [x for x in row.names if x[0] != "/"]
+    others = tuple(stack.name + x for x in row.names if x[0] == "/")
+    if all(name == f"layer_{i:03d}" for i, name in enumerate(stack.names)) or not in_layer:
+        examples = (f"{stack.name}/block_000/layer_000/{x}" for x in in_layer)
+        yield _Variables(f"^{stack.path}/.*{row.pattern}", (*examples, *others))
         return
     # Filters may name layers.
     layers = list(zip(stack.names, stack.layers, stack.sublayers, strict=True))
-    if not set(kind.classes) <= _OF_EVERY_SUBLAYER:
-        layers = [x for x in layers if x[1].selector in kind.classes]
+    if row.cls not in _OF_EVERY_SUBLAYER:
+        layers = [x for x in layers if x[1].selector == row.cls]
     for name, _, sublayer in layers:
         path = rf"{stack.path}/blocks/\d+/{sublayer}/"
-        examples = tuple(f"{stack.name}/block_000/{name}{x}" for x in in_block)
-        yield _Variables(rf"^(?={path}).*{kind.pattern}", examples, path)
+        examples = (f"{stack.name}/block_000/{name}/{x}" for x in in_layer)
+        yield _Variables(rf"^(?={path}).*{row.pattern}", tuple(examples), path)
     if not layers:
         # Parts of layers of unlisted classes.
-        examples = tuple(
-            f"{stack.name}/block_000/{name}{x}"
+        examples = (
+            f"{stack.name}/block_000/{name}/{x}"
             for name, layer in zip(stack.names, stack.layers, strict=True)
-            for x in in_block
-            if _CLASSES.get(layer.selector, x.split("/")[1]) == x.split("/")[1]
+            for x in in_layer
+            if _CLASSES.get(layer.selector, x.split("/")[0]) == x.split("/")[0]
         )
-        yield _Variables(f"^{stack.path}/.*{kind.pattern}", examples)
+        yield _Variables(f"^{stack.path}/.*{row.pattern}", tuple(examples))
     if others:
-        examples = tuple(f"{stack.name}/{x}" for x in others)
-        yield _Variables(rf"^{stack.path}/final_\w*{kind.pattern}", examples)
+        yield _Variables(rf"^{stack.path}/final_\w*{row.pattern}", others)
 
 
 def _patterns(selected: Mapping[_Variables, bool]) -> list[str]:
