@@ -1,4 +1,4 @@
-"""Copies of data at URLs on this machine, which are read in their place.
+"""Copies of data at URLs on this machine, in $MTFRUN_CACHE_DIR/stores, read in their place.
 
 A copy is as new as its file in the store when a process first asks for it, and is not looked after
 again by that process: a file stays the same from the beginning to the end.
@@ -9,20 +9,25 @@ from __future__ import annotations
 import contextlib
 import functools
 import glob
+import hashlib
 import json
+import os
 import pathlib
+import re
 import shutil
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from mtfrun.display import progress
+from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import read_json
 from mtfrun.errors.url_secrets import mask_url
+from mtfrun.files.lock import exclusive
 from mtfrun.files.store import Store, StoredFile, StoreError, reveal_url
-from mtfrun.files.url_cache import cache_directory, check_room, exclusive
 
 # "https:", "" and the host.
 _PARTS_OF_HOST = 3
+_LONGEST_NAME = 100
 _STATE, _LOCK, _DOWNLOADS = ".copies.json", ".copies.lock", ".downloads"
 
 
@@ -35,6 +40,25 @@ class Origin(NamedTuple):
 
 _origins: dict[str, Origin] = {}
 _names: dict[pathlib.Path, str] = {}  # in the store, by path of the copy
+
+
+def cache_directory(kind: str, url: str) -> pathlib.Path:
+    """Returns the directory of a URL's copies; its name is the last part of the URL."""
+    chosen = os.environ.get("MTFRUN_CACHE_DIR") or "~/.cache/mtfrun"
+    root = pathlib.Path(os.path.expanduser(chosen)).absolute()
+    url = mask_url(url.rstrip("/"))
+    digest = hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    last = url.partition("?")[0].rpartition("/")[2]
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", last)[-_LONGEST_NAME:].lstrip(".")
+    return root / "stores" / kind / digest / (name or "_")
+
+
+def check_room(directory: pathlib.Path, size: int, url: str) -> None:
+    """Raises InputError if the disk of an existing directory has no room for a download."""
+    free = shutil.disk_usage(directory).free
+    if size > free:
+        room = f"{directory} has room for {free:,} of {size:,} bytes"
+        raise InputError(f"{url}: {room}; name another place with MTFRUN_CACHE_DIR")
 
 
 def origin_of(path: pathlib.Path) -> Origin | None:

@@ -1,7 +1,10 @@
+"""Lock files, which the kernel frees however a process ends."""
+
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import json
 import os
 import pathlib
@@ -10,9 +13,45 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from mtfrun.errors.untrusted import open_regular, read_json
+from mtfrun.errors import InputError
+from mtfrun.errors.untrusted import open_regular, open_to_write, read_json
 from mtfrun.files.errors import RunDirError, reason
-from mtfrun.files.url_cache import lock_file
+
+_ATTEMPTS, _PAUSE_SECS = 5, 0.05
+
+
+def lock_file(path: pathlib.Path, *, waits: bool = True) -> io.FileIO:
+    """Returns the file, locked until it is closed or the process ends in any way.
+
+    It is never removed: otherwise two processes could lock two files of one name. BlockingIOError
+    if another process holds it, and this one does not wait.
+    """
+    file = open_to_write(path, "rb+")
+    try:
+        for _ in range(0 if waits else _ATTEMPTS - 1):
+            # `is_locked` of another process holds a lock for a moment.
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return file
+            time.sleep(_PAUSE_SECS)
+        fcntl.flock(file, fcntl.LOCK_EX if waits else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+@contextlib.contextmanager
+def exclusive(path: pathlib.Path) -> Iterator[None]:
+    """Holds the lock file `path` during the block; waits while another process holds it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = lock_file(path)
+    except OSError as error:
+        problem = f"cannot write {path}: {error.strerror or error}"
+        raise InputError(f"{problem}; name another place with MTFRUN_CACHE_DIR") from error
+    with file:
+        yield
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from types import FrameType
 
 import pytest
 
-from mtfrun.processes.answering_child import AnsweringChild, NoAnswerError
+from mtfrun.processes.child_process import AnsweringChild, NoAnswerError
 
 PROGRAM = """
 import json, os, sys, time

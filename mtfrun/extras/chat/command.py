@@ -70,8 +70,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
 def find_template(flags: argparse.Namespace, data: Data) -> ConversationTemplate | None:
     """Returns the template of --chat_template, else the data's, else of the run's tokenizer."""
     from mtfrun.experiment.adapters import find_adapter
-    from mtfrun.extras.chat.named_templates import NAMED
-    from mtfrun.extras.chat.template import ChatTemplate, template_of_folder
+    from mtfrun.extras.chat.template import NAMED, ChatTemplate, template_of_folder
     from mtfrun.rundir import RunDirectory
     from mtfrun.rundir.copied_files import TOKENIZER_FOLDER
 

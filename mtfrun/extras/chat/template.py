@@ -16,8 +16,7 @@ from mtfrun.data.files import absolute_path
 from mtfrun.errors import InputError, did_you_mean
 from mtfrun.errors.untrusted import escape, parse_json, read_regular
 from mtfrun.extras.chat.conversations import ConversationPrompts, Rendered
-from mtfrun.extras.chat.named_templates import NAMED
-from mtfrun.processes.answering_child import AnsweringChild, NoAnswerError
+from mtfrun.processes.child_process import AnsweringChild, NoAnswerError
 
 _LARGEST_FILE = 1 << 24
 _RENDERING = Path(__file__).with_name("rendering.py")
@@ -25,6 +24,72 @@ _RENDERING = Path(__file__).with_name("rendering.py")
 _MOST_SECS = 10.0
 # Noncharacters that vocabularies and the program for rendering use as marks.
 _MARKS = dict.fromkeys(range(0xFDD0, 0xFDF0), "\ufffd")
+
+
+# With the assistant's turns marked.
+_CHATML = """\
+{% for message in messages %}
+{{ '<|im_start|>' + message['role'] + '\\n' }}
+{%- if message['role'] == 'assistant' %}
+{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}
+{{- '\\n' }}
+{%- else %}
+{{- message['content'] + '<|im_end|>\\n' }}
+{%- endif %}
+{% endfor %}
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}
+"""
+
+_LLAMA3 = """\
+{{ bos_token }}
+{%- for message in messages %}
+{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}
+{%- set text = message['content'] | trim + '<|eot_id|>' %}
+{%- if message['role'] == 'assistant' %}
+{%- generation %}{{ text }}{% endgeneration %}
+{%- else %}
+{{- text }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}
+"""
+
+_ZEPHYR = """\
+{%- for message in messages %}
+{{- '<|' + message['role'] + '|>\\n' }}
+{%- if message['role'] == 'assistant' %}
+{%- generation %}{{ message['content'] + eos_token }}{% endgeneration %}
+{%- else %}
+{{- message['content'] + eos_token }}
+{%- endif %}
+{{- '\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}
+"""
+
+_PLAIN = """\
+{{ bos_token }}
+{%- for message in messages %}
+{{- message['role'] | capitalize + ':\\n' }}
+{%- if message['role'] == 'assistant' %}
+{%- generation %}{{ message['content'] + eos_token }}{% endgeneration %}
+{%- else %}
+{{- message['content'] }}
+{%- endif %}
+{{- '\\n\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ 'Assistant:\\n' }}{% endif %}
+"""
+
+NAMED: Mapping[str, str] = {
+    "chatml": _CHATML,
+    "llama3": _LLAMA3,
+    "plain": _PLAIN,
+    "zephyr": _ZEPHYR,
+}
+"""The templates of common formats."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 from mtfrun.decoding import Automaton
 from mtfrun.errors import InputError, shorten
 from mtfrun.extras.constraints import pattern_program
-from mtfrun.processes.answering_child import AnsweringChild, NoAnswerError
+from mtfrun.processes.child_process import AnsweringChild, NoAnswerError
 
 # The longest time of an automaton; its process may use less time of a processor.
 _MOST_SECS = 25.0

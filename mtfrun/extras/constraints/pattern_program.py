@@ -13,14 +13,16 @@ from __future__ import annotations
 import array
 import base64
 import collections
+import functools
 import importlib
+import itertools
 import json
 import resource
 import sys
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 NO_STATE = -1
 
@@ -39,51 +41,48 @@ _WHITESPACE = "[ ]?"
 # Of a pattern whose repetitions are written out.
 _MOST_PARTS = 200_000
 
-# What follows some bytes of a character: (byte, the character's key or what follows then), ...
-Node: TypeAlias = tuple[tuple[int, Any], ...]
+Bytes: TypeAlias = tuple[int, int]
+"""The first and the last byte of a range."""
 
-# The second bytes after some first ones: longer codes than needed, surrogates and numbers above
-# U+10FFFF are no UTF-8. RFC 3629, section 4.
-_SECOND = {0xE0: (0xA0, 0xC0), 0xED: (0x80, 0xA0), 0xF0: (0x90, 0xC0), 0xF4: (0x80, 0x90)}
+Group: TypeAlias = tuple[frozenset[str], bool]
+"""Characters, and whether all others are meant."""
+
+# Neither is a character of UTF-8. RFC 3629, section 4.
+_SURROGATES, _BEYOND = range(0xD800, 0xE000), 0x110000
 
 
 class TooLargeError(Exception):
     """A pattern needs too many states."""
 
 
-class Machine(NamedTuple):
-    """A deterministic automaton over characters, which begins in state 0.
-
-    Attributes:
-      after: next state by character, for each state.
-      keys: the keys of characters.
-      other: the key of all other characters; None if they occur nowhere.
-    """
-
-    after: Sequence[Mapping[int, int]]
-    may_end: Sequence[bool]
-    keys: Mapping[str, int]
-    other: int | None
-
-
 class _Nondeterministic:
-    """A pattern as an automaton that may be in several states.
+    """An automaton over bytes that may be in several states.
 
     Thompson 1968, https://doi.org/10.1145/363347.363387: a part of a pattern leads from one state
-    to another, by a character of a group or without one.
+    to another.
     """
 
-    def __init__(self, pattern: Any):
-        self._patterns = patterns = importlib.import_module("interegular.patterns")
-        self.groups: dict[tuple[frozenset[str], bool], int] = {}
-        self.moves: list[tuple[int, int] | None] = []  # (group, state)
+    def __init__(self) -> None:
+        self._patterns = importlib.import_module("interegular.patterns")
+        self.moves: list[list[tuple[Bytes, int]]] = []  # (bytes, state) of each state
         self.empty_moves: list[list[int]] = []
-        self.end = self._add(pattern, self._new(), patterns.REFlags(0))
+        self.end = self._new()
+
+    def add_expression(self, expression: str) -> int:
+        """Returns the state in which a regular expression begins."""
+        interegular = importlib.import_module("interegular")
+        pattern, begin = interegular.parse_pattern(expression), self._new()
+        if _has_lookahead(pattern):
+            self._add_machine(pattern.to_fsm(), begin, interegular.fsm.anything_else)
+        else:
+            end = self._add(pattern, begin, self._patterns.REFlags(0))
+            self.empty_moves[end].append(self.end)
+        return begin
 
     def _new(self) -> int:
         if len(self.moves) >= _MOST_PARTS:
             raise TooLargeError(f"it has more than {_MOST_PARTS:,} parts, repetitions included")
-        self.moves.append(None)
+        self.moves.append([])
         self.empty_moves.append([])
         return len(self.moves) - 1
 
@@ -104,7 +103,9 @@ class _Nondeterministic:
             return self._repeat(part, begin, flags)
         if part == patterns._EMPTY:
             return begin
-        return self._add_group(part, begin, flags)
+        end = self._new()
+        self._add_characters(self._group(part, flags), begin, end)
+        return end
 
     def _repeat(self, part: Any, begin: int, flags: Any) -> int:
         for _ in range(part.min):
@@ -119,76 +120,53 @@ class _Nondeterministic:
             self.empty_moves[begin].append(end)
         return end
 
-    def _add_group(self, part: Any, begin: int, flags: Any) -> int:
+    def _group(self, part: Any, flags: Any) -> Group:
         known = self._patterns.REFlags
         if flags & ~(known.CASE_INSENSITIVE | known.SINGLE_LINE):
             raise self._patterns.Unsupported(f"{flags} is not supported")
         if part == self._patterns._DOT:
-            group = (frozenset("" if flags & known.SINGLE_LINE else "\n"), True)
-        else:
-            chars = part.chars
-            if flags & known.CASE_INSENSITIVE:
-                cases = (case for x in chars for case in (x.lower(), x.upper()))
-                chars = frozenset(case for case in cases if len(case) == 1)
-            group = (chars, part.negated)
-        if self.moves[begin] is not None:  # a state has one move
-            begin, former = self._new(), begin
-            self.empty_moves[former].append(begin)
-        end = self._new()
-        self.moves[begin] = (self.groups.setdefault(group, len(self.groups)), end)
-        return end
+            return frozenset("" if flags & known.SINGLE_LINE else "\n"), True
+        chars = part.chars
+        if flags & known.CASE_INSENSITIVE:
+            cases = (case for x in chars for case in (x.lower(), x.upper()))
+            chars = frozenset(case for case in cases if len(case) == 1)
+        return chars, part.negated
+
+    def _add_characters(self, group: Group, begin: int, end: int) -> None:
+        states: dict[tuple[Bytes, ...], int] = {(): end}  # by what is missing of a character
+        for parts in _bytes_of(group):
+            for i in range(len(parts) - 1, 0, -1):
+                if parts[i:] not in states:
+                    states[parts[i:]] = self._new()
+                    self.moves[-1].append((parts[i], states[parts[i + 1 :]]))
+            self.moves[begin].append((parts[0], states[parts[1:]]))
+
+    def _add_machine(self, machine: Any, begin: int, other: object) -> None:
+        """Adds an automaton of interegular's; `other` stands for unlisted characters."""
+        _check_size(len(machine.states))
+        states = {state: self._new() for state in machine.states}
+        self.empty_moves[begin].append(states[machine.initial])
+        keys = {x: key for x, key in machine.alphabet.items() if isinstance(x, str)}
+        for state, number in states.items():
+            if state in machine.finals:
+                self.empty_moves[number].append(self.end)
+            after = machine.map.get(state, {})
+            for target in set(after.values()):
+                negated = after.get(machine.alphabet.get(other)) == target
+                chars = frozenset(
+                    x for x, key in keys.items() if (after.get(key) == target) != negated
+                )
+                self._add_characters((chars, negated), number, states[target])
 
     def closure(self, states: Iterable[int]) -> frozenset[int]:
-        """Returns the states that are reached without a character and have a move, or the end."""
+        """Returns the states that are reached without a byte and have a move, or the end."""
         stack, seen = list(states), set(states)
         while stack:
             for state in self.empty_moves[stack.pop()]:
                 if state not in seen:
                     seen.add(state)
                     stack.append(state)
-        return frozenset(x for x in seen if self.moves[x] is not None or x == self.end)
-
-
-def machine_of(expression: str) -> Machine:
-    """Returns the automaton of a regular expression; TooLargeError."""
-    interegular = importlib.import_module("interegular")
-    pattern = interegular.parse_pattern(expression)
-    if _has_lookahead(pattern):
-        return _machine_of_interegular(pattern.to_fsm(), interegular.fsm.anything_else)
-    parts = _Nondeterministic(pattern)
-    groups_of = collections.defaultdict[str, list[int]](list)
-    for (chars, _), number in parts.groups.items():
-        for x in chars:
-            groups_of[x].append(number)
-    kinds: dict[tuple[int, ...], int] = {(): 0}  # of characters that are in the same groups
-    keys = {x: kinds.setdefault(tuple(of_x), len(kinds)) for x, of_x in groups_of.items()}
-    keys_of_group: list[list[int]] = [[] for _ in parts.groups]
-    for numbers, key in kinds.items():
-        for (_, negated), number in parts.groups.items():
-            if (number in numbers) != negated:
-                keys_of_group[number].append(key)
-    first = parts.closure([0])
-    sets, numbers_of, after = [first], {first: 0}, list[dict[int, int]]()
-    for states in sets:  # which grows
-        targets = collections.defaultdict[int, set[int]](set)
-        for move in (parts.moves[state] for state in states):
-            if move is not None:
-                for key in keys_of_group[move[0]]:
-                    targets[key].add(move[1])
-        row = {}
-        by_targets: dict[frozenset[int], int] = {}
-        for key, ends in targets.items():
-            same = frozenset(ends)
-            if same not in by_targets:
-                reached = parts.closure(same)
-                by_targets[same] = numbers_of.setdefault(reached, len(sets))
-                if by_targets[same] == len(sets):
-                    sets.append(reached)
-                    _check_size(len(sets))
-            row[key] = by_targets[same]
-        after.append(row)
-    has_other = any(negated for _, negated in parts.groups)
-    return Machine(after, [parts.end in x for x in sets], keys, 0 if has_other else None)
+        return frozenset(x for x in seen if self.moves[x] or x == self.end)
 
 
 def _has_lookahead(part: Any) -> bool:
@@ -202,100 +180,69 @@ def _has_lookahead(part: Any) -> bool:
     return False
 
 
-def _machine_of_interegular(machine: Any, other: object) -> Machine:
-    """Its time is quadratic in the number of states, which is bearable where there are few."""
-    states = [machine.initial, *(machine.states - {machine.initial})]
-    numbers = {state: number for number, state in enumerate(states)}
-    _check_size(len(states))
-    after = [
-        {key: numbers[target] for key, target in machine.map.get(state, {}).items()}
-        for state in states
-    ]
-    keys = {x: key for x, key in machine.alphabet.items() if isinstance(x, str)}
-    may_end = [state in machine.finals for state in states]
-    return Machine(after, may_end, keys, machine.alphabet.get(other))
+@functools.lru_cache(1 << 10)
+def _bytes_of(group: Group) -> list[tuple[Bytes, ...]]:
+    """Returns the bytes of characters in UTF-8, as ranges for byte after byte."""
+    chars, negated = group
+    points = {ord(x) for x in chars}
+    points = points.union(_SURROGATES) if negated else points.difference(_SURROGATES)
+    runs: list[tuple[int, int]] = []
+    for point in sorted(points):
+        first = runs.pop()[0] if runs and runs[-1][1] == point - 1 else point
+        runs.append((first, point))
+    if negated:
+        bounds = [-1, *(point for run in runs for point in run), _BEYOND]
+        gaps = zip(bounds[::2], bounds[1::2], strict=True)
+        runs = [(before + 1, after - 1) for before, after in gaps if before + 1 < after]
+    return [parts for run in runs for parts in _split(*run)]
 
 
-def of_characters(machine: Machine) -> list[dict[int, int]]:
-    """Returns the automaton over bytes: for each state the state after a byte.
+def _split(first: int, last: int) -> Iterator[tuple[Bytes, ...]]:
+    """Yields ranges of bytes that have the characters of a range together."""
+    size = len(chr(first).encode())
+    ends = [most for most in (0x7F, 0x7FF, 0xFFFF) if first <= most < last]
+    for bits in range(6, 6 * size, 6):  # of the bytes behind one that differs
+        low = (1 << bits) - 1
+        if first >> bits != last >> bits:
+            ends += [first | low] if first & low else []
+            ends += [(last & ~low) - 1] if last & low != low else []
+    if not ends:
+        yield tuple(zip(chr(first).encode(), chr(last).encode(), strict=True))
+        return
+    yield from _split(first, ends[0])
+    yield from _split(ends[0] + 1, last)
 
-    Its first states are the machine's.
+
+def determine(expression: str) -> tuple[list[dict[int, int]], list[int]]:
+    """Returns the state after each byte, for each state from the first on, and those that may end.
+
+    TooLargeError if there are too many.
     """
-    after = machine.after
-    root = _root(machine.keys, machine.other)
-    rows: list[dict[int, int]] = [{} for _ in after]
-    numbers: dict[Node, int] = {}
-
-    def fill(node: Node, state: int, filled: dict[int, int]) -> dict[int, int]:
-        """Returns the state after each byte; `filled`: those inside of characters, by node."""
+    parts = _Nondeterministic()
+    first = parts.closure([parts.add_expression(expression)])
+    # Bytes that all moves treat alike are a class, which begins at one of these.
+    ranges = {part for moves in parts.moves for part, _ in moves}
+    starts = sorted({0, 256}.union(*((low, high + 1) for low, high in ranges)))
+    classes = {part: [x for x in starts if part[0] <= x <= part[1]] for part in ranges}
+    ends = dict(itertools.pairwise(starts))
+    sets, numbers, rows = [first], {first: 0}, list[dict[int, int]]()
+    reached: dict[frozenset[int], int] = {}  # by the states before the moves without a byte
+    for states in sets:  # which grows
+        targets = collections.defaultdict[int, set[int]](set)
+        for part, target in (move for state in states for move in parts.moves[state]):
+            for start in classes[part]:
+                targets[start].add(target)
         row = {}
-        for byte, child in node:
-            if not isinstance(child, tuple):
-                number = after[state].get(child, NO_STATE)
-            elif id(child) in filled:
-                number = filled[id(child)]
-            else:
-                # States that behave alike are one.
-                inner = fill(child, state, filled)
-                number = numbers.setdefault(tuple(inner.items()), len(rows)) if inner else NO_STATE
-                if number == len(rows):
-                    rows.append(inner)
-                    _check_size(len(rows))
-                filled[id(child)] = number
-            if number != NO_STATE:
-                row[byte] = number
-        return row
-
-    for state in range(len(after)):
-        rows[state] = fill(root, state, {})
-    return rows
-
-
-def _root(keys: Mapping[str, int], other: int | None) -> Node:
-    """Returns what follows the beginning of a character."""
-    listed: dict[int, Any] = {}  # keys by byte after byte
-    for x, key in keys.items():
-        if not "\ud800" <= x <= "\udfff":
-            *begin, last = x.encode()
-            inner = listed
-            for byte in begin:
-                inner = inner.setdefault(byte, {})
-            inner[last] = key
-    nodes: dict[Node, Node] = {}  # equal ones are one
-
-    def node_of(listed: Mapping[int, Any], ranges: Sequence[range], remaining: int) -> Node:
-        """`remaining`: the number of bytes of the character; 0 before the first one."""
-        node = []
-        for byte in (byte for part in ranges for byte in part):
-            missing = remaining - 1 if remaining else _length(byte) - 1
-            child: Any = listed.get(byte, {} if missing else other)
-            if missing:
-                second = (0x80, 0xC0) if remaining else _SECOND.get(byte, (0x80, 0xC0))
-                if child or other is not None:
-                    child = (
-                        node_of(child, [range(*second)], missing)
-                        if child
-                        else empty(second, missing)
-                    )
-            if child is not None and child != () and child != {}:
-                node.append((byte, child))
-        result = tuple(node)
-        return nodes.setdefault(result, result)
-
-    cached: dict[tuple[tuple[int, int], int], Node] = {}
-
-    def empty(second: tuple[int, int], missing: int) -> Node:
-        """As `node_of`, for characters of which none is listed."""
-        if (second, missing) not in cached:
-            cached[second, missing] = node_of({}, [range(*second)], missing)
-        return cached[second, missing]
-
-    return node_of(listed, [range(0x80), range(0xC2, 0xF5)], 0)
-
-
-def _length(first: int) -> int:
-    """Returns the number of bytes of a character."""
-    return 1 + (first >= 0xC0) + (first >= 0xE0) + (first >= 0xF0)
+        for start, same in ((start, frozenset(x)) for start, x in targets.items()):
+            if same not in reached:
+                closed = parts.closure(same)
+                reached[same] = numbers.setdefault(closed, len(sets))
+                if reached[same] == len(sets):
+                    sets.append(closed)
+                    _check_size(len(sets))
+            row.update(dict.fromkeys(range(start, ends[start]), reached[same]))
+        rows.append(row)
+    return rows, [number for number, x in enumerate(sets) if parts.end in x]
 
 
 def _check_size(states: int) -> None:
@@ -312,8 +259,7 @@ def answer(request: Mapping[str, str]) -> dict[str, Any]:
             # by "a".
             outlines = importlib.import_module("outlines_core.json_schema")
             pattern = outlines.build_regex_from_schema(request["schema"], _WHITESPACE)
-        machine = machine_of(pattern)
-        rows = of_characters(machine)
+        rows, may_end = determine(pattern)
         table = array.array("i", [NO_STATE]) * (256 * len(rows))
         for number, row in enumerate(rows):
             for byte, state in row.items():
@@ -327,7 +273,6 @@ def answer(request: Mapping[str, str]) -> dict[str, Any]:
     except Exception as error:
         return _error(" ".join(str(error).split())[:200], is_too_large=False)
     after = base64.b64encode(zlib.compress(table.tobytes(), 1)).decode()
-    may_end = [state for state, x in enumerate(machine.may_end) if x]
     return {"states": len(rows), "after": after, "may_end": may_end}
 
 

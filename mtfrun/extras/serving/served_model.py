@@ -24,13 +24,12 @@ from mtfrun.experiment.inference.classification import LabelProbability
 from mtfrun.experiment.inference.decoding_batches import line_of_draws
 from mtfrun.experiment.records import require
 from mtfrun.extras.constraints import stop_building
-from mtfrun.extras.serving.engine import Engine, Request, StreamEvent, shared_batch_of
+from mtfrun.extras.serving.engine import BatchWorker, Engine, Request, StreamEvent, shared_batch_of
 from mtfrun.extras.serving.fields import RequestError
 from mtfrun.extras.serving.generation import Generation
-from mtfrun.extras.serving.shared_batch.shared_batch import Decoded, SharedBatch
+from mtfrun.extras.serving.shared_batch import Decoded, SharedBatch
 from mtfrun.extras.serving.text_stream import TextStream
 from mtfrun.extras.serving.text_vectors import TextVectors
-from mtfrun.extras.serving.unbatched_requests import BatchWorker
 from mtfrun.extras.vision import Segmentation, SegmentationData
 from mtfrun.files import Worker
 

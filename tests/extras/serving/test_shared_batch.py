@@ -12,7 +12,7 @@ import pytest
 from mtfrun import decoding, mtf
 from mtfrun.decoding import Search
 from mtfrun.extras.constraints import Regex
-from mtfrun.extras.serving.shared_batch.shared_batch import SharedBatch
+from mtfrun.extras.serving.shared_batch import SharedBatch
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close

@@ -27,11 +27,7 @@ from mtfrun.decoding.controls.rules import DecodedIds
 from mtfrun.decoding.decoder import Decoder
 from mtfrun.decoding.generate import fit_state
 from mtfrun.decoding.search import Search
-from mtfrun.extras.serving.shared_batch.sample_rows import (
-    RowSettings,
-    SampleRows,
-    may_differ_by_row,
-)
+from mtfrun.extras.serving.sample_rows import RowSettings, SampleRows, may_differ_by_row
 
 # Programs of shorter caches decode while no row is longer: reading caches takes much of a step. A
 # model of 3.3 million parameters, 16 rows, two cores: 2.9 ms with 256 positions, 1.9 with 64.
