@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtfrun.data.cache.tokens import open_cache
-from mtfrun.data.errors import DataError
 from mtfrun.data.prompts import bucket
 from mtfrun.data.rows.batches import Rows, every_row
 from mtfrun.data.rows.order import Selection
@@ -22,7 +21,6 @@ from mtfrun.data.rows.text_rows import (
     TextRows,
     batches_by_length,
 )
-from mtfrun.errors import InputError
 from tests.data.in_memory import texts_task, token_cache
 
 FEATURES = ("inputs", "targets")
@@ -238,16 +236,6 @@ def test_rows_are_taken_in_the_order_of_the_selection(rows: int) -> None:
     for name, values in batch.items():
         np.testing.assert_array_equal(values, whole[name][numbers])
         assert values.dtype == np.int32
-
-
-def test_lengths_are_checked() -> None:
-    cache = token_cache([[[2, 1], [3, 1]]], FEATURES)
-    with pytest.raises(DataError, match="1 lengths of rows for the features inputs, "):
-        PackedRows(cache, [16])
-    with pytest.raises(InputError, match=r"the length of targets is 0: it must be"):
-        PaddedRows(cache, [16, 0])
-    with pytest.raises(DataError, match="rows of 31 tokens cannot hold texts of 16 and 16"):
-        PackedRows(cache, [16, 16], joined=31)
 
 
 def _documents(number: int, features: int) -> list[list[list[int]]]:

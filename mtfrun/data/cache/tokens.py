@@ -18,7 +18,7 @@ import functools
 import hashlib
 import importlib.metadata
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,8 +54,6 @@ _WARNINGS, _MOST_WARNINGS = "warnings", 10
 ID_TYPES = (np.dtype("<u2"), np.dtype("<i4"))
 # Bytes of the header of ends.npy, which is written last; room for any number of examples.
 HEADER_BYTES = 128
-# Lengths of texts that are computed together, to bound the memory.
-_LENGTHS_PER_STEP = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,12 +96,10 @@ class TokenCache:
     @property
     def lengths(self) -> np.ndarray:
         """int32 [examples, features] number of ids of every text, its end included."""
-        lengths = np.empty(self.ends.size, np.int32)
         ends = self.ends.reshape(-1)
-        for first in range(0, ends.size, _LENGTHS_PER_STEP):
-            last = min(first + _LENGTHS_PER_STEP, ends.size)
-            before = ends[first - 1] if first else 0
-            lengths[first:last] = np.diff(ends[first:last], prepend=before)
+        lengths = np.empty(ends.size, np.int32)
+        lengths[:1] = ends[:1]
+        np.subtract(ends[1:], ends[:-1], out=lengths[1:])  # in blocks, in little memory
         return lengths.reshape(self.ends.shape)
 
     @property
@@ -181,16 +177,31 @@ def _origin(task: Task, split: str, features: Sequence[str]) -> dict[str, Any]:
 def _write_texts(
     work: Path, directory: Path, task: Task, split: str, features: Sequence[str]
 ) -> dict[str, Any]:
+    """Writes all examples; empty documents are left out, empty texts of pairs not."""
     vocabularies = [task.vocabulary_of(feature) for feature in features]
     expected = task.source.expected_bytes(split)
     with (
         progress.Work(f"caching {task.title} {split}", expected, "B") as caching,
-        _Writer(work, directory, vocabularies) as writer,
+        _Writer(work, directory, vocabularies, caching) as writer,
         record_warnings() as warnings,
     ):
-        for chunk in _chunks(task, split, features):
-            writer.write(chunk)
-            caching.move_to(writer.text_bytes, f"{writer.examples:,} examples")
+        is_within_text = False
+        for fields, is_whole in task.examples(split):
+            texts = [task.text_of(fields, feature) for feature in features]
+            if not is_whole and len(features) > 1:
+                rule = f"a text that is too long for one example cannot be {' or '.join(features)}"
+                remedy = "choose documents that are lines or paragraphs"
+                raise DataError(f"{task.source}: {rule}: {remedy}")
+            if len(features) > 1 or (is_whole and not is_within_text and texts[0]):
+                writer.add(texts)
+            elif texts[0] or (is_whole and is_within_text):
+                writer.add_part(texts[0], is_first=not is_within_text, is_last=is_whole)
+            else:
+                continue
+            is_within_text = not is_whole
+        if is_within_text:  # the source promised another part; the text ends here
+            writer.add_part(b"", is_first=False, is_last=True)
+        writer.flush()
         if not writer.tokens:
             why = task.source.why_empty(split)
             raise DataError(f'split "{split}" of {task.source} holds nothing: {why}')
@@ -198,54 +209,20 @@ def _write_texts(
         return {**counts, **({_WARNINGS: warnings[:_MOST_WARNINGS]} if warnings else {})}
 
 
-@dataclasses.dataclass
-class _Chunk:
-    """Texts that are tokenised together, feature by feature of one example after the other.
-
-    `is_continuation` [examples] says whether an example continues the previous example's text,
-    `is_whole` whether the next example does not continue it.
-    """
-
-    texts: list[bytes] = dataclasses.field(default_factory=list)
-    is_whole: list[bool] = dataclasses.field(default_factory=list)
-    is_continuation: list[bool] = dataclasses.field(default_factory=list)
-    text_bytes: int = 0
-
-
-def _chunks(task: Task, split: str, features: Sequence[str]) -> Iterator[_Chunk]:
-    """Yields the texts of all examples; empty documents are left out, empty texts of pairs not."""
-    chunk = _Chunk()
-    is_within_text = False
-    for example in task.examples(split):
-        row = [task.text_of(example.fields, feature) for feature in features]
-        if not example.is_whole and len(features) > 1:
-            rule = f"a text that is too long for one example cannot be {' or '.join(features)}"
-            remedy = "choose documents that are lines or paragraphs"
-            raise DataError(f"{task.source}: {rule}: {remedy}")
-        row_bytes = sum(map(len, row))
-        if not row_bytes and len(features) == 1 and not (is_within_text and example.is_whole):
-            continue
-        chunk.texts += row
-        chunk.is_whole.append(example.is_whole)
-        chunk.is_continuation.append(is_within_text)
-        is_within_text = not example.is_whole
-        chunk.text_bytes += row_bytes
-        if chunk.text_bytes >= _BYTES_PER_CALL or len(chunk.texts) >= _TEXTS_PER_CALL:
-            yield chunk
-            chunk = _Chunk()
-    if is_within_text:  # the source promised another part; the text ends here
-        chunk.texts.append(b"")
-        chunk.is_whole.append(True)
-        chunk.is_continuation.append(True)
-    if chunk.texts:
-        yield chunk
-
-
 class _Writer:
-    def __init__(self, work: Path, directory: Path, vocabularies: Sequence[Vocabulary]):
+    """Tokenises texts, several together, and writes their ids and ends."""
+
+    def __init__(
+        self,
+        work: Path,
+        directory: Path,
+        vocabularies: Sequence[Vocabulary],
+        caching: progress.Work,
+    ):
         self.examples = self.tokens = self.text_bytes = self.largest_id = 0
-        self._directory = directory
-        self._vocabularies = vocabularies
+        self._directory, self._vocabularies, self._caching = directory, vocabularies, caching
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
         largest = max(vocabulary.size for vocabulary in vocabularies)
         self._dtype = ID_TYPES[largest > 1 << 16]
         with writing(directory):
@@ -260,24 +237,42 @@ class _Writer:
             with contextlib.suppress(OSError):  # a full disk has been reported by `write`
                 file.close()
 
-    def write(self, chunk: _Chunk) -> None:
-        features = len(self._vocabularies)
-        encoded = _encode(chunk, self._vocabularies)
-        has_end = np.repeat(chunk.is_whole, features)
-        ends = np.cumsum(encoded.lengths + has_end)
-        ids = np.empty(int(ends[-1]), self._dtype)
-        is_id = np.ones(ids.size, bool)
-        is_id[ends[has_end] - 1] = False
-        ids[is_id] = encoded.ids
-        end_ids = np.array([vocabulary.end_id for vocabulary in self._vocabularies])
-        ids[~is_id] = np.tile(end_ids, sum(chunk.is_whole))
+    def add(self, texts: Sequence[bytes]) -> None:
+        """Adds an example, a text of every feature."""
+        self._waiting += texts
+        self._waiting_bytes += sum(map(len, texts))
+        if self._waiting_bytes >= _BYTES_PER_CALL or len(self._waiting) >= _TEXTS_PER_CALL:
+            self.flush()
+
+    def add_part(self, text: bytes, *, is_first: bool, is_last: bool) -> None:
+        """Adds a part of a running text."""
+        self.flush()
+        (vocabulary,) = self._vocabularies
+        ids = vocabulary.encode(text) if is_first else vocabulary.encode_continuation(text)
+        self._waiting_bytes = len(text)
+        encoded = EncodedTexts(ids, np.array([len(ids)]))
+        self.write(_in_range(vocabulary, encoded), with_ends=is_last)
+
+    def flush(self) -> None:
+        if self._waiting:
+            self.write(_encode(self._waiting, self._vocabularies))
+
+    def write(self, encoded: EncodedTexts, *, with_ends: bool = True) -> None:
+        ids, ends = encoded.ids.astype(self._dtype), np.zeros([0], np.int64)
+        if with_ends:
+            stops = np.cumsum(encoded.lengths)
+            ends = stops + np.arange(1, stops.size + 1)
+            end_ids = [vocabulary.end_id for vocabulary in self._vocabularies]
+            ids = np.insert(ids, stops, np.resize(end_ids, stops.size))
         with writing(self._directory):
             self._files[TOKENS].write(ids.tobytes())
-            self._files[ENDS].write((ends + self.tokens)[has_end].astype("<i8").tobytes())
-        self.examples += sum(chunk.is_whole)
+            self._files[ENDS].write((ends + self.tokens).astype("<i8").tobytes())
+        self.examples += ends.size // len(self._vocabularies)
         self.tokens += ids.size
         self.largest_id = max(self.largest_id, int(ids.max(initial=0)))
-        self.text_bytes += chunk.text_bytes
+        self.text_bytes += self._waiting_bytes
+        self._waiting, self._waiting_bytes = [], 0
+        self._caching.move_to(self.text_bytes, f"{self.examples:,} examples")
 
     def finish(self) -> dict[str, Any]:
         shape = (self.examples, len(self._vocabularies))
@@ -293,17 +288,8 @@ class _Writer:
         return {**{name: getattr(self, name) for name in names}, "dtype": self._dtype.str}
 
 
-def _encode(chunk: _Chunk, vocabularies: Sequence[Vocabulary]) -> EncodedTexts:
+def _encode(texts: Sequence[bytes], vocabularies: Sequence[Vocabulary]) -> EncodedTexts:
     features = len(vocabularies)
-    texts = chunk.texts
-    if any(chunk.is_continuation):  # of running text, which has one feature
-        (vocabulary,) = vocabularies
-        ids = [
-            vocabulary.encode_continuation(text) if is_continuation else vocabulary.encode(text)
-            for text, is_continuation in zip(texts, chunk.is_continuation, strict=True)
-        ]
-        lengths = np.array([len(part) for part in ids], np.int64)
-        return _in_range(vocabulary, EncodedTexts(np.concatenate(ids), lengths))
     if len({id(vocabulary) for vocabulary in vocabularies}) == 1:
         return _in_range(vocabularies[0], vocabularies[0].encode_texts(texts))
     columns = [
@@ -339,18 +325,12 @@ def _map_file(directory: Path, manifest: Mapping[str, Any]) -> tuple[np.ndarray,
 def _check_content(directory: Path, manifest: Mapping[str, Any]) -> None:
     """Raises DamagedCacheError if the files contradict the manifest, even with correct hashes."""
     tokens, ends = _map_file(directory, manifest)
-    largest, last = -1, 0
-    for first in range(0, tokens.size, _LENGTHS_PER_STEP):
-        part = tokens[first : first + _LENGTHS_PER_STEP]
-        if part.min() < 0:
-            raise DamagedCacheError(directory, f"{TOKENS} has ids below 0")
-        largest = max(largest, int(part.max()))
     flat = ends.reshape(-1)
-    for first in range(0, flat.size, _LENGTHS_PER_STEP):
-        part = flat[first : first + _LENGTHS_PER_STEP]
-        if np.diff(part, prepend=last).min() < 1:  # every text has an end
-            raise DamagedCacheError(directory, f"{ENDS} does not increase")
-        last = int(part[-1])
-    counts = {"tokens": tokens.size, "largest_id": largest, "text_bytes": manifest["text_bytes"]}
-    if last != tokens.size or {name: manifest[name] for name in counts} != counts:
+    if tokens.min() < 0:
+        raise DamagedCacheError(directory, f"{TOKENS} has ids below 0")
+    if flat[0] < 1 or (flat[1:] <= flat[:-1]).any():  # every text has an end
+        raise DamagedCacheError(directory, f"{ENDS} does not increase")
+    largest, text_bytes = int(tokens.max()), manifest["text_bytes"]
+    counts = {"tokens": tokens.size, "largest_id": largest, "text_bytes": text_bytes}
+    if flat[-1] != tokens.size or {name: manifest[name] for name in counts} != counts:
         raise DamagedCacheError(directory, f"{TOKENS} and {ENDS} do not fit {MANIFEST}")

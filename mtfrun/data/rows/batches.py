@@ -127,7 +127,7 @@ class Batches(Iterator[Batch]):
         return components
 
     def examples_before(self, position: int) -> dict[str, float]:
-        rows = self._order.count_before(position)
+        rows = self._order.mixing.count_before(position)
         named = zip(self._examples_per_row.items(), rows, strict=True)
         return {name: count * per_row for (name, per_row), count in named}
 

@@ -50,7 +50,6 @@ class _BatchAhead(NamedTuple):
     position: int
     padding: Padding
     digest: int
-    nbytes: int
 
 
 class _Stacked(NamedTuple):
@@ -141,8 +140,6 @@ class Infeed:
         if not stacked.batches:
             return None
         self._position = stacked.batches[-1].position
-        if sum(array.nbytes for array, _ in stacked.features.values()) <= _BYTES_STACKED_AHEAD:
-            self._producer.expect(steps, capacity)
         return {
             name: mtf.import_tf_tensor(self._mesh, array, shape)
             for name, (array, shape) in stacked.features.items()
@@ -182,8 +179,7 @@ class Infeed:
         if self.with_digests and batch:
             rows = self.host.rows_of(next(iter(self._shapes.values()))[0].size)
             digest = digest_of_rows(batch, rows.tolist())
-        nbytes = sum(values.nbytes for values in batch.values())
-        return _BatchAhead(batch, position, padding_of(batch), digest, nbytes)
+        return _BatchAhead(batch, position, padding_of(batch), digest)
 
     def _stack(self, batches: Sequence[_BatchAhead], capacity: int) -> _Stacked:
         if not batches:
@@ -234,11 +230,6 @@ class _Producer:
         self._stacked: tuple[tuple[int, int], _Stacked] | None = None  # the first ones ahead
         self._is_running = self._is_stopped = False
 
-    def expect(self, steps: int, capacity: int) -> None:
-        with self._changed:
-            self._expected = steps, capacity
-            self._run()
-
     def peek(self, steps: int, capacity: int) -> _Stacked:
         with self._changed:
             self._expected = steps, capacity
@@ -255,7 +246,9 @@ class _Producer:
             stacked = self.peek(steps, capacity)
             for _ in stacked.batches:
                 self._ahead.popleft()
-            self._expected = self._stacked = None
+            nbytes = sum(array.nbytes for array, _ in stacked.features.values())
+            self._expected = (steps, capacity) if nbytes <= _BYTES_STACKED_AHEAD else None
+            self._stacked = None
             self._run()
             return stacked
 
@@ -298,8 +291,9 @@ class _Producer:
         self._executor.submit(self._work)
 
     def _most_ahead(self) -> int:
-        nbytes = self._ahead[-1].nbytes if self._ahead else _BYTES_AHEAD
-        most = min(_MOST_AHEAD, max(1, _BYTES_AHEAD // max(nbytes, 1)))
+        last = self._ahead[-1].batch if self._ahead else {}
+        nbytes = sum(values.nbytes for values in last.values()) or _BYTES_AHEAD
+        most = min(_MOST_AHEAD, max(1, _BYTES_AHEAD // nbytes))
         num_stacked = len(self._stacked[1].batches) if self._stacked else 0
         return max(num_stacked + most, self._expected[0] if self._expected else 0)
 

@@ -84,11 +84,11 @@ class Order:
             None if epochs is None else epochs * size
             for epochs, size in zip(max_epochs or [None] * len(sizes), sizes, strict=True)
         ]
-        self._mixing = Mixing(rates or [1.0] * len(sizes), limits)
+        self.mixing = Mixing(rates or [1.0] * len(sizes), limits)
 
     def at(self, positions: np.ndarray) -> Iterator[tuple[int, np.ndarray, Selection]]:
         """Yields each component, the indices of its positions, int64 [rows], and its rows there."""
-        components, positions_of_component = self._mixing.at(positions)
+        components, positions_of_component = self.mixing.at(positions)
         for component, (size, shuffle) in enumerate(zip(self._sizes, self._shuffles, strict=True)):
             (places,) = np.nonzero(components == component)
             if places.size:
@@ -101,7 +101,7 @@ class Order:
         Both int64 [positions], by epoch. The time does not depend on the number of positions.
         """
         size, shuffle = self._sizes[component], self._shuffles[component]
-        drawn = self._mixing.count_before(before)[component]
+        drawn = self.mixing.count_before(before)[component]
         epochs = range(-(-drawn // size) if rows.size else 0)
         in_epochs = [epoch * size + shuffle.index_in_epoch(rows, epoch) for epoch in epochs]
         within = np.concatenate([np.zeros([0], np.int64), *in_epochs])
@@ -110,10 +110,7 @@ class Order:
         within, numbers = within[is_drawn], numbers[is_drawn]
         if within.size:  # a version of grain with another shuffle has another inverse
             assert shuffle.at(within[:1]) == rows[numbers[:1]]
-        return self._mixing.positions_of(component, within, before), numbers
-
-    def count_before(self, position: int) -> list[int]:
-        return self._mixing.count_before(position)
+        return self.mixing.positions_of(component, within, before), numbers
 
 
 class _Phase(NamedTuple):
@@ -156,10 +153,14 @@ class Mixing:
     def at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the component, and the position within it, at each position; all int64 [n]."""
         components, within = np.empty_like(positions), np.empty_like(positions)
-        numbers = np.searchsorted(self._firsts, positions, side="right") - 1
-        for number in np.unique(numbers).tolist():
-            places = numbers == number
-            components[places], within[places] = _in_phase(self._phases[number], positions[places])
+        for phase, places in self._phases_of(positions):
+            before = positions[places] - phase.first
+            counts, next_counts = (_counts(n, phase.shares) for n in (before, before + 1))
+            # Position n belongs to the component that counts one more at length n + 1 than at n.
+            for i, component in enumerate(phase.components):
+                rises = counts[i] != next_counts[i]
+                components[places[rises]] = component
+                within[places[rises]] = counts[i][rises] + phase.drawn[component]
         return components, within
 
     def positions_of(self, component: int, within: np.ndarray, before: int) -> np.ndarray:
@@ -176,14 +177,18 @@ class Mixing:
 
     def _counts_before(self, component: int, positions: np.ndarray) -> np.ndarray:
         counts = np.empty_like(positions)
-        numbers = np.searchsorted(self._firsts, positions, side="right") - 1
-        for number in np.unique(numbers).tolist():
-            phase, places = self._phases[number], numbers == number
+        for phase, places in self._phases_of(positions):
             counts[places] = phase.drawn[component]
             if component in phase.components:
                 within = _counts(positions[places] - phase.first, phase.shares)
                 counts[places] += within[phase.components.index(component)]
         return counts
+
+    def _phases_of(self, positions: np.ndarray) -> Iterator[tuple[_Phase, np.ndarray]]:
+        """Yields every phase with the indices of its positions."""
+        numbers = np.searchsorted(self._firsts, positions, side="right") - 1
+        for number in np.unique(numbers).tolist():
+            yield self._phases[number], np.flatnonzero(numbers == number)
 
     def count_before(self, position: int) -> list[int]:
         components = range(len(self._phases[0].drawn))
@@ -208,25 +213,6 @@ def _first_with(count: int, component: int, shares: Sequence[int]) -> int:
     return bisect.bisect_left(
         range(longest), count, key=lambda length: _counts(length, shares)[component]
     )
-
-
-def _in_phase(phase: _Phase, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    components, within = np.empty_like(positions), np.empty_like(positions)
-    # Position n belongs to the component that counts one more at length n + 1 than at length n.
-    before = positions - phase.first
-    after = before + 1
-    undecided = np.ones(len(positions), bool)
-    remaining = sum(phase.shares)
-    for component, share in zip(phase.components, phase.shares, strict=True):
-        further_before = before * (remaining - share) // remaining
-        further_after = after * (remaining - share) // remaining
-        count = before - further_before
-        rises = undecided & (count != after - further_after)
-        components[rises] = component
-        within[rises] = count[rises] + phase.drawn[component]
-        undecided &= ~rises
-        before, after, remaining = further_before, further_after, remaining - share
-    return components, within
 
 
 class Shuffle:

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import numpy as np
 
 from mtfrun.data.cache.tokens import TokenCache
-from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
 from mtfrun.data.prompts import bucket
 from mtfrun.data.rows.batches import (
@@ -26,23 +25,16 @@ from mtfrun.data.rows.batches import (
 )
 from mtfrun.data.rows.order import Selection
 from mtfrun.data.rows.packing import Plan, pack, stored_plan
-from mtfrun.errors.checks import COUNT, check_range
 
 # Characters of a cache's fingerprint in the names of plans.
 _FINGERPRINT = 16
 
 
 class TextRows(Rows):
-    """Rows of a cache's texts; `lengths` are the maximum lengths of its features' texts."""
+    """Rows of a cache's texts."""
 
-    def __init__(self, cache: TokenCache, lengths: Sequence[int]):
+    def __init__(self, cache: TokenCache):
         self.cache = cache
-        if len(lengths) != len(cache.features):
-            raise DataError(
-                f"{len(lengths)} lengths of rows for the features {', '.join(cache.features)}"
-            )
-        for name, length in zip(cache.features, lengths, strict=True):
-            check_range(f"the length of {name}", length, COUNT)
 
     def padding_of(self, feature: str) -> int:
         is_ids = feature in (*self.cache.features, TARGETS)
@@ -56,7 +48,7 @@ class StreamRows(TextRows):
     """
 
     def __init__(self, cache: TokenCache, length: int):
-        super().__init__(cache, [length])
+        super().__init__(cache)
         self._length = length
         self._ends = cache.ends[:, 0]
 
@@ -105,10 +97,7 @@ class _ExampleRows(TextRows):
         cut_at_front: Collection[str] = (),
         cuts_into_pieces: bool = False,
     ):
-        super().__init__(cache, lengths)
-        if joined is not None and joined < sum(lengths):
-            texts = " and ".join(map(str, lengths))
-            raise DataError(f"rows of {joined} tokens cannot hold texts of {texts}")
+        super().__init__(cache)
         self._is_joined = joined is not None
         lengths_of_texts = dict(zip(cache.features, lengths, strict=True))
         self.lengths = lengths_of_texts if joined is None else {TARGETS: joined}

@@ -65,17 +65,12 @@ class PairsData(TaskData):
     def _vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
         return self.mixture.vocabulary_of(INPUTS), self.mixture.vocabulary_of(TARGETS)
 
-    def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
-        return len(self._cache(task, split))
-
     def _encoder_decoder_prompts(self, limits: PromptLimits) -> EncoderDecoderPrompts:
         vocabularies = self._vocabularies
         return EncoderDecoderPrompts(*vocabularies, self.text_limits, limits, self.cut_at_front)
 
     def _rows(self, task: Task, split: str) -> Rows:
-        if self.packed:
-            return self._make_rows(PackedRows, task, split)
-        return self._make_rows(PaddedRows, task, split)
+        return self._make_rows(PackedRows if self.packed else PaddedRows, task, split)
 
     def _rows_of_evaluation(
         self, task: Task, batch: int, split: str, max_rows: int | None

@@ -69,14 +69,13 @@ class TaskData(TextData):
     ) -> Batches:
         tasks = self.mixture.tasks
         rows = [self._rows(task, split) for task in tasks]
-        examples = [self._num_examples(task, split, x) for task, x in zip(tasks, rows, strict=True)]
+        examples = list(map(len, rows))
+        if self.has_pairs:  # rows may hold several
+            examples = [len(self._cache(task, split)) for task in tasks]
         per_row = [count / len(x) for count, x in zip(examples, rows, strict=True)]
         # A row of many examples is drawn so much less often.
         example_rates = self.mixture.example_rates(examples)
-        rates = [
-            rate * len(x) / count
-            for rate, x, count in zip(example_rates, rows, examples, strict=True)
-        ]
+        rates = [rate / count for rate, count in zip(example_rates, per_row, strict=True)]
         if self.exclude_documents:
             documents = [np.concatenate(list(by_hash.values())) for by_hash in self._dropped]
             rows = list(map(RowsWithoutDocuments, rows, documents))
@@ -244,9 +243,6 @@ class TaskData(TextData):
 
     def _cache(self, task: Task, split: str, choice: CacheChoice = EVERY_CACHE) -> TokenCache:
         return open_cache(task, split, self.texts, choice)
-
-    def _num_examples(self, task: Task, split: str, rows: Rows) -> int:
-        return len(rows)
 
     def _evaluation(self, batch: int, split: str, max_rows: int | None) -> Iterator[Batch]:
         check_range("batch", batch, COUNT)

@@ -39,27 +39,17 @@ class ByteVocabulary(Vocabulary):
     end_id = 1
     unknown_id = 2
     unpadded_size = 259  # special ids and bytes
+    size: int = 384
+    sentinels = np.arange(258, 158, -1, dtype=np.int32)
+    bytes_per_id = np.zeros([0], np.int32)
 
     _first_byte_id = 3
     _last_byte_id = 258
-    _num_sentinels = 100
     _invalid_byte = 0xFF  # never occurs in UTF-8, so that it decodes to the replacement character
 
     def __init__(self, size: int = 384) -> None:
-        self._size = model_size("a vocabulary of bytes", self._last_byte_id + 1, size)
-
-    @property
-    def size(self) -> int:
-        return self._size
-
-    @property
-    def sentinels(self) -> np.ndarray:
-        last = self._last_byte_id
-        return np.arange(last, last - self._num_sentinels, -1, dtype=np.int32)
-
-    @property
-    def bytes_per_id(self) -> np.ndarray:
-        return self._is_byte(np.arange(self.size)).astype(np.int32)
+        self.size = model_size("a vocabulary of bytes", self._last_byte_id + 1, size)
+        self.bytes_per_id = self._is_byte(np.arange(size)).astype(np.int32)
 
     @property
     def token_bytes(self) -> Sequence[bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -166,14 +166,14 @@ class SentencePieceVocabulary(FileVocabulary):
         return EncodedTexts(np.concatenate(encoded, dtype=np.int32), lengths)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        return str(self._decoder.decode(self._tokens_before_end(ids)))
+        return str(self._processors["decoder"].decode(self._tokens_before_end(ids)))
 
     def decode_continuation(self, ids: Sequence[int] | np.ndarray) -> str:
-        return str(self._continuing_decoder.decode(self._tokens_before_end(ids)))
+        return str(self._processors["continuing_decoder"].decode(self._tokens_before_end(ids)))
 
     def _token_text(self, token: int) -> str:
-        pieces = self._decoder.get_piece_size()
-        return str(self._decoder.id_to_piece(token)) if 0 <= token < pieces else ""
+        decoder = self._processors["decoder"]
+        return str(decoder.id_to_piece(token)) if 0 <= token < decoder.get_piece_size() else ""
 
     def _encode(self, text: str | bytes, *, is_continuation: bool = False) -> np.ndarray:
         data = as_bytes(text)
@@ -196,7 +196,7 @@ class SentencePieceVocabulary(FileVocabulary):
         encoder = self._encoder
         # A model that removes spaces at the beginning puts one there again.
         if is_continuation and not (self.models.removes_spaces and data[:1].isspace()):
-            encoder = self._continuing_encoder
+            encoder = self._processors["continuing_encoder"]
         return np.asarray(encoder.EncodeAsNumpy(data), np.int32)
 
     @functools.cached_property
@@ -208,16 +208,11 @@ class SentencePieceVocabulary(FileVocabulary):
         return np.array([begin_id] * self._puts_begin, np.int32)
 
     @functools.cached_property
-    def _continuing_encoder(self) -> sentencepiece.SentencePieceProcessor:
-        return sentencepiece.SentencePieceProcessor(model_proto=self.models.continuing_encoder)
-
-    @functools.cached_property
-    def _decoder(self) -> sentencepiece.SentencePieceProcessor:
-        return sentencepiece.SentencePieceProcessor(model_proto=self.models.decoder)
-
-    @functools.cached_property
-    def _continuing_decoder(self) -> sentencepiece.SentencePieceProcessor:
-        return sentencepiece.SentencePieceProcessor(model_proto=self.models.continuing_decoder)
+    def _processors(self) -> Mapping[str, sentencepiece.SentencePieceProcessor]:
+        """A processor for each of `models` but the first, by name."""
+        models = self.models._asdict()
+        names = ("continuing_encoder", "decoder", "continuing_decoder")
+        return {x: sentencepiece.SentencePieceProcessor(model_proto=models[x]) for x in names}
 
     def _with_sentinels(self, model: Any) -> bytes:
         kind = _PROTOS.ModelProto.SentencePiece.USER_DEFINED

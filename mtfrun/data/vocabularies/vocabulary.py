@@ -252,28 +252,16 @@ class MarkedVocabulary(Vocabulary):
     So a cache has both an id and its mark in one number.
     """
 
+    size: int = 0
+    pad_id: int = 0
+    end_id: int = 0
+    unknown_id: int = 0
+    sentinels = np.zeros([0], np.int32)
+
     def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
-
-    @property
-    def size(self) -> int:
-        return 2 * self._vocabulary.size
-
-    @property
-    def pad_id(self) -> int:
-        return self._vocabulary.pad_id
-
-    @property
-    def end_id(self) -> int:
-        return self._vocabulary.end_id
-
-    @property
-    def unknown_id(self) -> int:
-        return self._vocabulary.unknown_id
-
-    @property
-    def sentinels(self) -> np.ndarray:
-        return np.zeros([0], np.int32)
+        self._vocabulary, self.size = vocabulary, 2 * vocabulary.size
+        self.pad_id, self.end_id = vocabulary.pad_id, vocabulary.end_id
+        self.unknown_id = vocabulary.unknown_id
 
     @property
     def bytes_per_id(self) -> np.ndarray:

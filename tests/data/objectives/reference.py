@@ -17,11 +17,11 @@ NUM_SENTINELS = 100
 class T5Vocabulary(ByteVocabulary):
     """The special ids of T5's vocabulary of 32,100 ids, and bytes for text."""
 
-    size = unpadded_size = 32_100
+    unpadded_size = 32_100
+    sentinels = np.arange(FIRST_SENTINEL, FIRST_SENTINEL - NUM_SENTINELS, -1, dtype=np.int32)
 
-    @property
-    def sentinels(self) -> np.ndarray:
-        return np.arange(self.size - 1, self.size - 1 - NUM_SENTINELS, -1, dtype=np.int32)
+    def __init__(self) -> None:
+        super().__init__(32_100)
 
 
 VOCABULARY = T5Vocabulary()

@@ -264,9 +264,7 @@ def test_noise_does_not_depend_on_the_batch(objective: Objective) -> None:
 
 def test_a_vocabulary_without_sentinels_is_an_error() -> None:
     class WithoutSentinels(ByteVocabulary):
-        @property
-        def sentinels(self) -> np.ndarray:
-            return np.zeros([0], np.int32)
+        sentinels = np.zeros([0], np.int32)
 
     for objective in (SpanCorruption(), IidDenoising(), MaskedLanguageModel()):
         with pytest.raises(DataError, match="WithoutSentinels has 0"):
