@@ -7,11 +7,10 @@ The conversion reads the parameters that it supports. All other bindings are ign
 from __future__ import annotations
 
 import copy
-import dataclasses
 import enum
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from mtfrun.configuration.gin_values import MACRO, Reference, map_parts, references_in, value_text
@@ -50,8 +49,7 @@ class Key(NamedTuple):
         return f"{self.scope}/" * bool(self.scope) + selector + self.parameter
 
 
-@dataclasses.dataclass(frozen=True)
-class Account:
+class Account(NamedTuple):
     name: str
     value: str
     fate: Fate
@@ -92,13 +90,9 @@ class SourceConfig:
     def __init__(self, bindings: Iterable[Binding], program: Iterable[Binding] = ()) -> None:
         self.scope = ""
         self.is_encoder = False
-        self._values: dict[Key, Any] = {}
-        self._own: dict[Key, None] = {}
-        for binding in program:
-            self._values[_key_of(binding)] = binding.value
-        for binding in bindings:
-            self._values[_key_of(binding)] = binding.value
-            self._own[_key_of(binding)] = None
+        own = {_key_of(binding): binding.value for binding in bindings}
+        self._values = {_key_of(binding): binding.value for binding in program} | own
+        self._own = list(own)
         self._called: set[str] = set()
         self._taken: set[Key] = set()
         self._ignored: dict[Key, str] = {}
@@ -141,7 +135,7 @@ class SourceConfig:
 
     def has(self, target: str) -> bool:
         """Returns whether a parameter is bound, without counting it."""
-        return any(True for _ in self._bindings_of(target))
+        return next(self._bindings_of(target), None) is not None
 
     def getter(self, *selectors: str) -> Callable[..., Any]:
         """Returns `get` for a class's parameters, which default to the preceding class's."""
@@ -179,8 +173,7 @@ class SourceConfig:
 
     def ignore(self, target: str, why: str) -> None:
         self._called.add(target.rpartition(".")[0])
-        for key in self._bindings_of(target):
-            self._ignored[key] = why
+        self._ignored |= dict.fromkeys(self._bindings_of(target), why)
 
     def ignore_in_scope(self, target: str, why: str) -> None:
         """Counts a binding of exactly this scope as ignored."""
@@ -200,11 +193,17 @@ class SourceConfig:
         }
 
     def account(self) -> list[Account]:
-        fates = {
-            key: self._fate(key) for key in {**self._own, **self._not_supported} if key.selector
-        }
-        fates |= self._fates_of_macros(fates)
-        order = [*self._own, *(key for key in self._not_supported if key not in self._own)]
+        fates = {key: self._fate(key) for key in [*self._values, *self._not_supported]}
+        macros: dict[str, tuple[Fate, str]] = {}
+        # A macro has the best fate of those that use it.
+        for fate in Fate:
+            for key in self._values:
+                if key.selector and fates[key][0] is fate:
+                    for name in self._macros_in(self._values[key]):
+                        macros.setdefault(name, fates[key])
+        unused = Fate.IGNORED, _NOTHING_CALLS_IT
+        fates |= {key: macros.get(key.parameter, unused) for key in self._own if not key.selector}
+        order = dict.fromkeys([*self._own, *self._not_supported])
         return [Account(key.name, value_text(self._values.get(key)), *fates[key]) for key in order]
 
     def _fate(self, key: Key) -> tuple[Fate, str]:
@@ -223,21 +222,6 @@ class SourceConfig:
         known = selector in CALLABLES or selector in self._called
         return Fate.NOT_SUPPORTED, "unknown parameter" if known else "unknown class or function"
 
-    def _fates_of_macros(
-        self, fates: Mapping[Key, tuple[Fate, str]]
-    ) -> dict[Key, tuple[Fate, str]]:
-        ranks = list(Fate)
-        best: dict[str, tuple[Fate, str]] = {}
-        for key, value in self._values.items():
-            if not key.selector:
-                continue
-            fate = fates.get(key) or self._fate(key)
-            for name in self._macros_in(value):
-                if name not in best or ranks.index(fate[0]) < ranks.index(best[name][0]):
-                    best[name] = fate
-        unused = Fate.IGNORED, _NOTHING_CALLS_IT
-        return {key: best.get(key.parameter, unused) for key in self._own if not key.selector}
-
     def _macros_in(self, value: Any) -> set[str]:
         names: set[str] = set()
         values = [value]
@@ -248,14 +232,15 @@ class SourceConfig:
                     values.append(self._values.get(Key("", "", name)))
         return names
 
-    def _key(self, target: str) -> Key:
-        return _key_in(self.scope, target)
+    def _key(self, target: str, scope: str | None = None) -> Key:
+        selector, _, parameter = target.rpartition(".")
+        return Key(self.scope if scope is None else scope, selector, parameter)
 
     def _bindings_of(self, target: str) -> Iterator[Key]:
         """Yields the keys that bind a parameter in the scope, the outermost scope first."""
         parts = self.scope.split("/") if self.scope else []
         for depth in range(len(parts) + 1):
-            key = _key_in("/".join(parts[:depth]), target)
+            key = self._key(target, "/".join(parts[:depth]))
             if key in self._values:
                 yield key
 
@@ -276,11 +261,6 @@ class SourceConfig:
         if lenient:
             return value
         raise ConversionError(f"the configuration uses {value}, which it never defines")
-
-
-def _key_in(scope: str, target: str) -> Key:
-    selector, _, parameter = target.rpartition(".")
-    return Key(scope, selector, parameter)
 
 
 def _key_of(binding: Binding) -> Key:

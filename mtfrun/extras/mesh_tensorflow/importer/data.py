@@ -59,12 +59,10 @@ def read_lengths(source: SourceConfig) -> dict[str, int]:
 
 def _targets_length(source: SourceConfig) -> int:
     """Returns the length of the targets when span corruption fills the inputs exactly."""
-
-    def get(name: str) -> Any:
-        return source.get_optional(f"random_spans_helper.{name}", 0)
-
-    inputs, density = get("inputs_length"), get("noise_density")
-    mean = get("mean_noise_span_length")
+    inputs, density, mean = (
+        source.get_optional(f"random_spans_helper.{name}", 0)
+        for name in ("inputs_length", "noise_density", "mean_noise_span_length")
+    )
     if not inputs or not mean or density is None or not 0 <= density < 1:
         raise ConversionError(
             "run.sequence_length comes from random_spans_helper, which needs inputs_length,"
@@ -105,7 +103,11 @@ def write_data(
         draft.macro("INPUTS_LENGTH", lengths["inputs"])
         draft.macro("TARGETS_LENGTH", lengths["targets"])
         if objective is None or rows is RowForm.PAIRS_IN_A_ROW:
-            draft.macro("PACKED", _is_packed(source), "several pairs a row")
+            # Only T5's data functions pack several pairs into a row.
+            function = source.get("run.train_dataset_fn", None)
+            is_of_t5 = isinstance(function, Reference) and name_of(function) in _T5_DATA
+            packed = is_of_t5 and source.get("mesh_train_dataset_fn.pack", default=True)
+            draft.macro("PACKED", packed, "several pairs a row")
     is_text = objective is not None or rows is RowForm.TEXTS
     tasks = (_RECIPES.get(name, _VERSION.sub("", name)) for name in names_of_data(source))
     paths = (f"extras/t5/tasks/{task}.gin" for task in tasks)
@@ -114,15 +116,6 @@ def write_data(
     comment = f"or a file of data behind this one: --gin_file={example}"
     draft.macro("TRAINING_DATA", reference("@data.NoSource()"), comment)
     draft.bind("data.Task", {"source": reference("%TRAINING_DATA")})
-
-
-def _is_packed(source: SourceConfig) -> bool:
-    """Only T5's data functions pack several pairs into a row."""
-    function = source.get("run.train_dataset_fn", None)
-    if not isinstance(function, Reference) or name_of(function) not in _T5_DATA:
-        return False
-    packed: bool = source.get("mesh_train_dataset_fn.pack", default=True)
-    return packed
 
 
 def names_of_data(source: SourceConfig) -> list[str]:

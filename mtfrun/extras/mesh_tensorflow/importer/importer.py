@@ -6,7 +6,7 @@ import pathlib
 import re
 import shlex
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from mtfrun.checkpoints.partial_files import list_names
 from mtfrun.configuration.gin_values import Reference, reference
@@ -14,7 +14,7 @@ from mtfrun.configuration.statements import bindings_in
 from mtfrun.errors.untrusted import escape, is_directory, is_regular
 from mtfrun.experiment.conversion.importer import ConversionError, Imported
 from mtfrun.extras.mesh_tensorflow.importer.checkpoint import SourceCheckpoint
-from mtfrun.extras.mesh_tensorflow.importer.config import Account, Fate, SourceConfig
+from mtfrun.extras.mesh_tensorflow.importer.config import Fate, SourceConfig
 from mtfrun.extras.mesh_tensorflow.importer.data import (
     names_of_data,
     read_lengths,
@@ -47,17 +47,26 @@ def read_run(path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] =
     config = functools.partial(_config, source, model, run, checkpoint)
     config(path)  # for the account
     account = source.account()
-    _check(account, run, partial=partial)
+    refused = [entry for entry in account if entry.fate is Fate.NOT_SUPPORTED]
+    if refused and not partial:
+        first = "; ".join(f"{e.name} = {e.value} ({e.why})" for e in refused[:_NAMED])
+        omitted = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
+        raise ConversionError(
+            f"{run.config}: not supported: {first}{omitted}. --partial leaves it out"
+        )
+    lists: dict[str, dict[str, str]] = {fate.value: {} for fate in Fate}
+    for name, value, fate, why in account:
+        lists[fate.value][name] = f"{value}: {why}" if why else value
+    counts = ", ".join(f"{len(entries)} bindings {fate}" for fate, entries in lists.items())
     return Imported(
         config,
         None if checkpoint is None else checkpoint.values,
         step=0 if checkpoint is None else checkpoint.step,
-        record={
-            "format": "mesh_tensorflow",
-            "from": escape(str(path)),
-            "bindings": _lists(account),
-        },
-        notes=_notes(account),
+        record={"format": "mesh_tensorflow", "from": escape(str(path)), "bindings": lists},
+        notes=[
+            f"{counts}: import.json has all of them",
+            *(f"left out: {entry.name} = {entry.value} ({entry.why})" for entry in refused),
+        ],
     )
 
 
@@ -82,11 +91,14 @@ def _config(
     write_model(model, draft, mesh.microbatches)
     draft.macro("ACTIVATION_DTYPE", source.get("get_variable_dtype.activation_dtype", "float32"))
     draft.gap()
-    row_lengths = lengths
-    if model.model_type == "lm":
-        row_lengths = {"targets": lengths["targets"]}
+    is_language_model = model.model_type == "lm"
+    row_lengths = {"targets": lengths["targets"]} if is_language_model else lengths
     write_data(source, draft, row_lengths, model.row_form)
-    _write_vocabulary(draft, checkpoint, model)
+    size = None if checkpoint is None else checkpoint.vocabulary_size
+    if size is not None:
+        comment = "ids in decimals; or --gin_file=data/sentencepiece.gin"
+        draft.macro("VOCABULARY", reference("@data.IdVocabulary()"), comment)
+        draft.bind("data.IdVocabulary", {"size": size - model.rows_of_clusters})
     draft.gap()
     write_mesh(source, mesh, draft)
     draft.gap()
@@ -112,17 +124,6 @@ def _header(
         f"Train on:  mtfrun train --gin_file={shlex.quote(str(directory / 'config.gin'))} \\",
         "               --gin_file=... --model_dir=...",
     ]
-
-
-def _write_vocabulary(
-    draft: Draft, checkpoint: SourceCheckpoint | None, model: SourceModel
-) -> None:
-    size = None if checkpoint is None else checkpoint.vocabulary_size
-    if size is None:
-        return
-    comment = "ids in decimals; or --gin_file=data/sentencepiece.gin"
-    draft.macro("VOCABULARY", reference("@data.IdVocabulary()"), comment)
-    draft.bind("data.IdVocabulary", {"size": size - model.rows_of_clusters})
 
 
 def _write_loop(source: SourceConfig, draft: Draft, tokens_per_batch: int) -> int:
@@ -159,37 +160,6 @@ def _write_filter(
     if not has_checkpoint:
         comment = "what is trained may be new: the original takes what the checkpoint has"
         draft.bind("experiment.InitCheckpoint", {"strict": False}, comment=comment)
-
-
-def _check(account: Sequence[Account], run: SourceRun, *, partial: bool) -> None:
-    refused = [entry for entry in account if entry.fate is Fate.NOT_SUPPORTED]
-    if not refused or partial:
-        return
-    first = "; ".join(f"{e.name} = {e.value} ({e.why})" for e in refused[:_NAMED])
-    omitted = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
-    raise ConversionError(f"{run.config}: not supported: {first}{omitted}. --partial leaves it out")
-
-
-def _lists(account: Sequence[Account]) -> dict[str, Mapping[str, object]]:
-    lists: dict[str, dict[str, object]] = {fate.value: {} for fate in Fate}
-    for entry in account:
-        text = f"{entry.value}: {entry.why}" if entry.why else entry.value
-        lists[entry.fate.value][entry.name] = text
-    return dict(lists)
-
-
-def _notes(account: Sequence[Account]) -> list[str]:
-    counts = {fate: sum(entry.fate is fate for entry in account) for fate in Fate}
-    notes = [
-        ", ".join(f"{count} bindings {fate.value}" for fate, count in counts.items())
-        + ": import.json has all of them"
-    ]
-    notes += [
-        f"left out: {entry.name} = {entry.value} ({entry.why})"
-        for entry in account
-        if entry.fate is Fate.NOT_SUPPORTED
-    ]
-    return notes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,8 +36,13 @@ class SourceMesh:
 
 
 def read_mesh(source: SourceConfig, lengths: Mapping[str, int]) -> SourceMesh:
-    axes = _axes(source)
-    layout = _rules(source.get("run.layout_rules"))
+    axes = {}
+    # tpu_mesh_shape() divides TPU cores; here the machine's devices count.
+    if not isinstance(source.get("run.mesh_shape"), Reference):
+        axes = dict(_pairs(source, "run.mesh_shape", int, "a mesh such as 'batch:4,model:2'"))
+    layout: dict[str, str] = {}
+    for dimension, axis in _pairs(source, "run.layout_rules", str, "a layout such as 'batch:data'"):
+        layout.setdefault(dimension, axis)
     mesh = SourceMesh(axes, layout, 1, 1)
     outer = source.get("tpu_estimator_model_fn.outer_batch_size", 1) or 1
     replicas = mesh.num_splits("batch") * mesh.num_splits("outer_batch")
@@ -70,40 +75,18 @@ def write_mesh(source: SourceConfig, mesh: SourceMesh, draft: Draft) -> None:
     draft.macro("MICROBATCHES", mesh.microbatches)
 
 
-def _axes(source: SourceConfig) -> dict[str, int]:
-    shape = source.get("run.mesh_shape")
-    if isinstance(shape, Reference):
-        # tpu_mesh_shape() divides TPU cores; here the machine's devices count.
-        return {}
-    try:
-        axes = {name: int(size) for name, size in _pairs(shape)}
-        if min(axes.values(), default=1) >= 1:
-            return axes
-    except (TypeError, ValueError):
-        pass
-    raise ConversionError(
-        f"run.mesh_shape={value_text(shape)} is not a mesh such as 'batch:4,model:2'"
-    )
-
-
-def _rules(rules: Any) -> dict[str, str]:
-    try:
-        pairs = _pairs(rules)
-    except (TypeError, ValueError):
-        raise ConversionError(
-            f"run.layout_rules={value_text(rules)} is not a layout such as 'batch:data'"
-        ) from None
-    result: dict[str, str] = {}
-    for dimension, axis in pairs:
-        result.setdefault(dimension, axis)
-    return result
-
-
-def _pairs(value: Any) -> list[tuple[str, str]]:
-    """Parses pairs of texts: "a:b;c:d", or a list of pairs."""
+def _pairs(source: SourceConfig, target: str, kind: type[Any], example: str) -> list[Any]:
+    """Parses pairs of a name and a value: "a:b;c:d", or a list of pairs; numbers are above 0."""
+    value = pairs = source.get(target)
     if isinstance(value, str):
-        value = [part.split(":") for part in re.split("[,;]", value) if part.strip()]
-    return [(str(first).strip(), str(second).strip()) for first, second in value or []]
+        pairs = [part.split(":") for part in re.split("[,;]", value) if part.strip()]
+    try:
+        pairs = [(str(first).strip(), kind(str(second).strip())) for first, second in pairs or []]
+    except (TypeError, ValueError):
+        pairs = [("", 0)]
+    if any(second == 0 or (kind is int and second < 0) for _, second in pairs):
+        raise ConversionError(f"{target}={value_text(value)} is not {example}")
+    return pairs
 
 
 def _batch_size(source: SourceConfig, length: int, replicas: int) -> int:

@@ -25,15 +25,16 @@ _MACROS = {
     ("transformer.AttentionHeads", "d_kv"): "D_KV",
     ("transformer.FeedForward", "d_ff"): "D_FF",
     ("transformer.GatedFeedForward", "d_ff"): "D_FF",
-    ("transformer.SublayerDropout", "rate"): "DROPOUT_RATE",
-    ("transformer.FeedForward", "dropout_rate"): "DROPOUT_RATE",
-    ("transformer.GatedFeedForward", "dropout_rate"): "DROPOUT_RATE",
-    ("transformer.SelfAttention", "dropout_rate"): "DROPOUT_RATE",
-    ("transformer.EncoderDecoderAttention", "dropout_rate"): "DROPOUT_RATE",
-    ("zoo.TalkingHeadsSelfAttention", "dropout_rate"): "DROPOUT_RATE",
-    ("zoo.TalkingHeadsEncoderDecoderAttention", "dropout_rate"): "DROPOUT_RATE",
     ("transformer.RelativePositionBias", "num_heads"): "NUM_HEADS",
     ("transformer.Stack", "rematerialise"): "REMATERIALISE",
+    ("transformer.SublayerDropout", "rate"): "DROPOUT_RATE",
+    **{
+        (cls, "dropout_rate"): "DROPOUT_RATE"
+        for cls in (
+            *(*_WITH_D_FF, "transformer.SelfAttention", "transformer.EncoderDecoderAttention"),
+            *("zoo.TalkingHeadsSelfAttention", "zoo.TalkingHeadsEncoderDecoderAttention"),
+        )
+    },
 }
 
 
@@ -148,37 +149,30 @@ def _two_stacks(source: SourceConfig) -> list[SourceStack]:
     ]
     if stacks[1].cls == "zoo.TransparentDecoder":
         stacks[0].parameters["zoo.TransparentEncoder"] = {}
-    if stacks[0].name == stacks[1].name:
-        _check_shared(source, *stacks)
-    return stacks
-
-
-def _check_shared(source: SourceConfig, encoder: SourceStack, decoder: SourceStack) -> None:
-    layers = [dict(zip(s.names, s.layers, strict=True)) for s in (encoder, decoder)]
-    fits = all(layers[1].get(name) == cls for name, cls in layers[0].items())
-    if not fits or encoder.num_layers != decoder.num_layers or not encoder.block_scope:
+    first, second = stacks
+    layers = [zip(stack.names, stack.layers, strict=True) for stack in stacks]
+    fits = first.num_layers == second.num_layers and first.block_scope
+    if first.name == second.name and not (fits and set(layers[0]) <= set(layers[1])):
         why = "an encoder shares variables with a decoder that has the same layers by name only"
         source.refuse("make_bitransformer.encoder_name", why)
+    return stacks
 
 
 def _embedding(source: SourceConfig) -> Parameters:
     get = source.getter("Unitransformer")
     source.require_defaults("Unitransformer", _UNSUPPORTED)
-    position = None
+    position, max_length = None, get("max_length", 512)
     if get("positional_embedding", default=True):
         position = reference("@transformer.PositionalEmbedding")
     if get("sinusoid_positional_embedding", default=False):
         position = reference("@transformer.SinusoidPositions")
-    embedding: Parameters = {
+    return {
         "d_model": get("d_model", 1024),
         "position": position,
         "tied_softmax": get("shared_embedding_and_softmax_weights", default=False),
         "vocabulary_divisor": get("vocab_divisor", 128),
+        **({} if position is None else {"max_length": max_length}),
     }
-    max_length = get("max_length", 512)
-    if position is not None:
-        embedding["max_length"] = max_length
-    return embedding
 
 
 _AVERAGES = {
@@ -201,7 +195,7 @@ def _ensemble(source: SourceConfig, scopes: Sequence[str], embedding: Parameters
         source.within(scopes[-1]).refuse(target, why)
     target = "reduce_ensemble_logits.reduce_fn"
     average = source.get(target, None)
-    name = next(iter(_AVERAGES)) if average is None else name_of(average)
+    name = "reduce_ensemble_logits_mean_prob" if average is None else name_of(average)
     if name not in _AVERAGES:
         source.refuse(target, f"only {' and '.join(_AVERAGES)} are supported")
     return {"size": sizes[0], "average": _AVERAGES.get(name, "probabilities")}

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from mtfrun.configuration.gin_values import Reference, reference
-from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConfig, name_of
+from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig, name_of
 from mtfrun.extras.mesh_tensorflow.importer.model.layers import SourceStack, add_layers, read_layer
 
 _TRANSFORMS = {
@@ -18,6 +18,7 @@ _TRANSFORMS = {
     # It sets padding to 0 itself.
     "sublayer_call_layer": ("MaskPadding", "CallLayer"),
 }
+_FUNNEL = "FunnelTransformerLayerStack"
 # Our names of the original's lists, and their legacy defaults.
 _LISTS = {
     "initial": ("initial", ["SublayerDropout"]),
@@ -61,7 +62,6 @@ def _reversible(source: SourceConfig, stack: SourceStack) -> None:
     _name_class(source, stack, "zoo.ReversibleStack")
 
 
-_FUNNEL = "FunnelTransformerLayerStack"
 _NO_GATES = "highway networks and gates, with unshared variables in the original, are not"
 _SAME_LAYERS = "the original's further layers have the variables of the steps: not supported"
 # Parameters of UTLayerStack with one supported value.
@@ -101,14 +101,28 @@ def _universal(source: SourceConfig, stack: SourceStack) -> None:
         source.ignore(f"{kind}.step_timing_signal_type", _UNUSED)
     halting = None
     if recurrence == "act":
-        halting = reference("@zoo.Halting")
-        stack.parameters["zoo.Halting"] = _halting(source, kind)
+        halting, why = (
+            reference("@zoo.Halting"),
+            "only position-wise halting is supported: {} and {}",
+        )
+        kinds = ["basic", "accumulated"]
+        combination = source.require(f"{kind}.act_type", kinds, why.format(*kinds))
+        stack.parameters["zoo.Halting"] = {
+            "epsilon": get("act_epsilon", 0.01),
+            "combination": "interpolated" if combination == "basic" else combination,
+            "loss_weight": 0.0,
+        }
         # The original computes one step more.
         steps += 1
     _name_class(source, stack, "zoo.UniversalStack")
     parameters = {"num_steps": steps, "signals": signals, "halting": halting}
     stack.parameters["zoo.Recurrence"] = parameters
-    _write_universal_transforms(source, stack, kind)
+    # UTLayerStack ignores LayerStack's transforms.
+    layer = ["MaskPadding", "LayerNorm", "CallLayer", "SublayerDropout", "Residual"]
+    final = ["LayerNorm", "SublayerDropout", "MaskPadding"]
+    _bind_transforms(stack, {"initial": ["SublayerDropout"], "layer": layer, "final": final})
+    stack.parameters["transformer.SublayerDropout"] = {"rate": get("dropout_rate", 0.0)}
+    stack.parameters["transformer.LayerNorm"] = {"epsilon": get("norm_epsilon", 1e-6)}
 
 
 def _funnel(source: SourceConfig, stack: SourceStack) -> None:
@@ -136,26 +150,6 @@ def _funnel(source: SourceConfig, stack: SourceStack) -> None:
         "kind": kind,
         "across_documents": True,
     }
-
-
-def _halting(source: SourceConfig, kind: str) -> Parameters:
-    why = "only position-wise halting is supported: basic and accumulated"
-    combination = source.require(f"{kind}.act_type", ["basic", "accumulated"], why)
-    return {
-        "epsilon": source.get(f"{kind}.act_epsilon", 0.01),
-        "combination": "interpolated" if combination == "basic" else combination,
-        "loss_weight": 0.0,
-    }
-
-
-def _write_universal_transforms(source: SourceConfig, stack: SourceStack, kind: str) -> None:
-    """UTLayerStack ignores LayerStack's transforms."""
-    layer = ["MaskPadding", "LayerNorm", "CallLayer", "SublayerDropout", "Residual"]
-    final = ["LayerNorm", "SublayerDropout", "MaskPadding"]
-    _bind_transforms(stack, {"initial": ["SublayerDropout"], "layer": layer, "final": final})
-    get = source.getter(kind)
-    stack.parameters["transformer.SublayerDropout"] = {"rate": get("dropout_rate", 0.0)}
-    stack.parameters["transformer.LayerNorm"] = {"epsilon": get("norm_epsilon", 1e-6)}
 
 
 def _name_class(source: SourceConfig, stack: SourceStack, cls: str) -> None:
@@ -189,26 +183,22 @@ def _add_transforms(source: SourceConfig, stack: SourceStack, kind: str) -> None
     rate_target = _target(source, kind, "dropout_rate")
     rate = source.get(rate_target, None)
     is_legacy = rate is not None
-    epsilon_target = _target(source, kind, "norm_epsilon")
-    if is_legacy:
-        source.ignore(epsilon_target, "the original does not use it")
-    else:
-        source.get(epsilon_target, None)
+    epsilon = _target(source, kind, "norm_epsilon")
+    source.ignore(epsilon, "the original does not use it") if is_legacy else source.get(epsilon)
     lists: dict[str, list[str]] = {}
     for name, (ours, legacy) in _LISTS.items():
         target = _target(source, kind, f"sublayers_{name}")
         entries = source.get_optional(target, []) or []
-        names = [name_of(entry) for entry in entries if isinstance(entry, Reference)]
         if is_legacy:
             source.ignore(target, f"{rate_target} selects the original's older lists")
-            names = []
+            lists[ours] = list(legacy)
+            continue
+        names = [name_of(entry) for entry in entries if isinstance(entry, Reference)]
         unknown = [n for n in names if n not in _TRANSFORMS]
         if unknown:
             why = f"{unknown[0]} is not supported, only {', '.join(_TRANSFORMS)}"
             source.refuse(target, why)
         lists[ours] = [x for n in names for x in _TRANSFORMS.get(n, ())]
-        if is_legacy:
-            lists[ours] = list(legacy)
     if stack.has_encoder and kind in ("LayerStack", _FUNNEL):
         lists["final"].append("MaskPadding")
     _bind_transforms(stack, lists)
