@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import os
 import pathlib
-import re
 import resource
 import signal
 import sys
@@ -17,6 +15,7 @@ import hypothesis
 import pytest
 
 from mtfrun.display.tensorflow_import import import_tensorflow
+from tests.deleted_extras import needs_deleted_extra
 from tests.gpu.machine import hide_gpus
 from tests.layouts import NUM_DEVICES, ONE_DEVICE, meshes
 from tests.quick_cases import QUICK_CASES
@@ -26,12 +25,6 @@ collect_ignore_glob = [
     *("*/transformers_*.py", "*_process.py", "*/judged_models.py"),
     *("*/torch_*.py", "*/ctranslate2_*.py"),
 ]
-
-_ROOT = pathlib.Path(__file__).parent.parent
-
-# What names an extra: an import, a module in a string, a path of a gin file.
-_EXTRA = re.compile(r"mtfrun\.extras(?:\.| import )(\w+)|extras/(\w{2,})/")
-_IMPORT = re.compile(r"^(?:from|import) (tests(?:\.\w+)+)(?: import (\w+))?", re.MULTILINE)
 
 # Markers of tests that run only if they are chosen.
 CHOSEN = {
@@ -66,32 +59,9 @@ def pytest_configure(config: pytest.Config) -> None:
             _decode_without_xla()
 
 
-@functools.cache
-def _extras_named_by(path: pathlib.Path) -> frozenset[str]:
-    """Returns the extras that a module of the tests names, itself or in modules that it imports."""
-    text = path.read_text(encoding="utf-8")
-    names = {name for pair in _EXTRA.findall(text) for name in pair if name}
-    for module, name in _IMPORT.findall(text):
-        base = _ROOT.joinpath(*module.split("."))
-        for file in (base.with_suffix(".py"), base / f"{name}.py"):
-            if file != path and file.is_file():
-                names |= _extras_named_by(file)
-    return frozenset(names)
-
-
-@functools.cache
-def _is_missing(extra: str) -> bool:
-    """Returns whether an extra is deleted, or another one that its files name."""
-    files = list((_ROOT / "mtfrun/extras" / extra).rglob("*.py"))
-    named = {name for path in files for name in _extras_named_by(path)} - {extra}
-    return not files or any(map(_is_missing, named))
-
-
 def pytest_ignore_collect(collection_path: pathlib.Path) -> bool | None:
     """Leaves out the tests that need an extra that is deleted."""
-    if collection_path.suffix == ".py" and any(map(_is_missing, _extras_named_by(collection_path))):
-        return True
-    return None
+    return needs_deleted_extra(collection_path) or None
 
 
 def pytest_collection_finish() -> None:

@@ -21,6 +21,8 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 
+from tests.deleted_extras import needs_deleted_extra
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -251,6 +253,8 @@ def tests_and_examples(*, with_tensorflow: bool) -> list[pathlib.Path]:
     """Returns the test files, and the modules with examples, that import TensorFlow, or do not."""
     chosen = []
     for module, path in PATHS.items():
+        if needs_deleted_extra(path):
+            continue
         if _is_test(path):
             first = {module, *(name for name in uses(module) if name.endswith(".conftest"))}
             first.discard("tests.conftest")

@@ -16,7 +16,11 @@ from mtfrun.configuration.entry_points import entry_points
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.glob("*.md"), *DOCS.glob("extras/*.md"), *ROOT.glob("*.md")])
+# An extra that is deleted may leave its page behind.
+_PAGES_OF_EXTRAS = [
+    page for page in DOCS.glob("extras/*.md") if (ROOT / "mtfrun/extras" / page.stem).is_dir()
+]
+PAGES = sorted([*DOCS.glob("*.md"), *_PAGES_OF_EXTRAS, *ROOT.glob("*.md")])
 SHIPPED = {path.relative_to(ROOT / "gin").as_posix() for path in (ROOT / "gin").rglob("*.gin")}
 # A variable of the shell, or an array of it; or a command.
 _SHELL_LINE = re.compile(

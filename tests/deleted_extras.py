@@ -1,0 +1,39 @@
+"""Which tests need an extra that somebody has deleted: they are left out."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+import re
+
+_ROOT = pathlib.Path(__file__).parent.parent
+
+# What names an extra: an import, a module in a string, a path of a gin file.
+_EXTRA = re.compile(r"mtfrun\.extras(?:\.| import )(\w+)|extras/(\w{2,})/")
+_IMPORT = re.compile(r"^(?:from|import) (tests(?:\.\w+)+)(?: import (\w+))?", re.MULTILINE)
+
+
+def needs_deleted_extra(path: pathlib.Path) -> bool:
+    """Returns whether a module, or a module of tests that it imports, names a deleted extra."""
+    return path.suffix == ".py" and any(map(_is_deleted, _extras_named_by(path)))
+
+
+@functools.cache
+def _extras_named_by(path: pathlib.Path) -> frozenset[str]:
+    """Returns the extras that a module of the tests names, itself or in modules that it imports."""
+    text = path.read_text(encoding="utf-8")
+    names = {name for pair in _EXTRA.findall(text) for name in pair if name}
+    for module, name in _IMPORT.findall(text):
+        base = _ROOT.joinpath(*module.split("."))
+        for file in (base.with_suffix(".py"), base / f"{name}.py"):
+            if file != path and file.is_file():
+                names |= _extras_named_by(file)
+    return frozenset(names)
+
+
+@functools.cache
+def _is_deleted(extra: str) -> bool:
+    """Returns whether an extra is deleted, or another one that its files name."""
+    files = list((_ROOT / "mtfrun/extras" / extra).rglob("*.py"))
+    named = {name for path in files for name in _extras_named_by(path)} - {extra}
+    return not files or any(map(_is_deleted, named))
