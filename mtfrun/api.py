@@ -69,8 +69,8 @@ def load(
     check_checkpoint(checkpoint)
     named = _check_arguments(gin_files, gin_params, gin_search_paths, mesh, layout)
     modules = names_of(gin_allow_imports, "gin_allow_imports", "my_models")
-    run_module, settings_module = _import_runs()
-    settings = settings_module.settings_of(**named, bindings=bindings, allowed_imports=modules)
+    run_module, opening_module = _import_runs()
+    settings = opening_module.settings_of(**named, bindings=bindings, allowed_imports=modules)
     named_adapters = _adapters(adapters)
     run: Run = run_module.load(directory, settings, checkpoint, named_adapters)
     return run
@@ -106,8 +106,8 @@ def train(
     directory = path_of(model_dir, "model_dir")
     check_switches(restart=restart, accept_changes=accept_changes, profile=profile)
     named = _check_arguments(gin_files, gin_params, gin_search_paths, mesh, layout)
-    run_module, settings_module = _import_runs()
-    settings = settings_module.settings_of(**named, bindings=bindings)
+    run_module, opening_module = _import_runs()
+    settings = opening_module.settings_of(**named, bindings=bindings)
     choices = run_module.TrainChoices(restart, accept_changes, profile)
     run: Run = run_module.train(directory, settings, choices)
     return run
@@ -151,6 +151,6 @@ def _import_runs() -> tuple[ModuleType, ModuleType]:
     with _importing:
         quiet = import_tensorflow() if "tensorflow" not in sys.modules else contextlib.nullcontext()
         with quiet:
-            from mtfrun.experiment.runs import run, settings  # noqa: PLC0415 - imports TensorFlow
+            from mtfrun.experiment.runs import opening, run  # noqa: PLC0415 - imports TensorFlow
 
-        return run, settings
+        return run, opening

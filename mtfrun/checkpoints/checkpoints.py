@@ -157,4 +157,4 @@ def check_compatible(
         first = [x for x in differing if not parts or x.name.startswith(f"{parts[0]}/")]
         problem = f"(checkpoint -> model) {list_changes(first)}"
         remedy = "use the configuration that it was saved with (config.gin)"
-    raise IncompatibleError(name, problem, parts, remedy)
+    raise IncompatibleError(name, problem, remedy)

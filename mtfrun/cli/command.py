@@ -18,7 +18,7 @@ from mtfrun.files import is_url
 
 if TYPE_CHECKING:
     from mtfrun import mtf
-    from mtfrun.experiment.runs.settings import ConfiguredData, Settings
+    from mtfrun.experiment.runs.opening import ConfiguredData, Settings
 
 PathKind = (
     Literal["run", "input", "model", "directory", "adapter", "checkpoint"]
@@ -182,31 +182,13 @@ def require_model_dir(flags: argparse.Namespace) -> None:
         raise InputError(f"{flags.command} needs the directory of a run: --model_dir=/tmp/run")
 
 
-def run_config(model_dir: str) -> str:
-    """Returns the path of the configuration of a run; RunDirError without one."""
-    from mtfrun.rundir import RunDirectory
-
-    run = RunDirectory(model_dir)
-    run.require()
-    run.read_config()  # for its error, which names the remedy
-    return run.config_path
-
-
 def check_directories(flags: argparse.Namespace) -> None:
-    """Raises InputError for words that are not directories or files of a sweep's results.
-
-    URLs are opened later.
-    """
+    """Raises InputError for words that are not directories, URLs or a sweep's results (.jsonl)."""
     for word in flags.words:
         path = pathlib.Path(os.path.expanduser(word))
-        if path.suffix == ".jsonl" and path.is_file():
-            continue
-        if not (is_url(word) or is_directory(path)):
+        is_results = path.suffix == ".jsonl" and path.is_file()
+        if not (is_results or is_url(word) or is_directory(path)):
             raise InputError(f"{word} is not a directory: check its name")
-        if not is_url(word) and os.access(path, os.R_OK) and not any(path.iterdir()):
-            from mtfrun.rundir.run_summary import no_run_in
-
-            raise no_run_in(path)
 
 
 def check_names(flags: argparse.Namespace, *names: str) -> None:
@@ -243,7 +225,7 @@ def check_mesh(mesh: str | None, layout: str | None) -> None:
 
 
 def settings_of(flags: argparse.Namespace) -> Settings:
-    from mtfrun.experiment.runs.settings import Settings
+    from mtfrun.experiment.runs.opening import Settings
 
     return Settings(
         flags.gin_file,
@@ -257,9 +239,10 @@ def settings_of(flags: argparse.Namespace) -> Settings:
 
 def configured_data(flags: argparse.Namespace) -> ConfiguredData:
     """Returns the data of the gin files, or else of the run."""
-    from mtfrun.experiment.runs.settings import configure_data
+    from mtfrun.experiment.runs.opening import configure_data
+    from mtfrun.rundir import RunDirectory
 
-    path = None if flags.gin_file else run_config(flags.model_dir)
+    path = None if flags.gin_file else RunDirectory(flags.model_dir).require_config()
     return configure_data(settings_of(flags), path)
 
 
@@ -301,11 +284,9 @@ def add_adapter(parser: argparse.ArgumentParser) -> None:
 def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
     if not flags.gin_file:
         require_model_dir(flags)
-    if flags.model_dir is None and flags.checkpoint != "latest":
-        raise InputError("--checkpoint is about a run: give its --model_dir")
     check_names(flags, "adapter")
-    if flags.model_dir is None and flags.adapter is not None:
-        raise InputError("--adapter belongs to the model of a run: give its --model_dir")
+    if flags.model_dir is None and (flags.checkpoint != "latest" or flags.adapter is not None):
+        raise InputError("--checkpoint and --adapter are about a run: give its --model_dir")
     if flags.checkpoint not in checkpoints and not flags.checkpoint.isdecimal():
         raise InputError(
             f"--checkpoint={flags.checkpoint} is neither a step nor {' nor '.join(checkpoints)}"

@@ -82,17 +82,14 @@ def all_commands() -> dict[str, Command]:
     Raises:
       InputError: two entry points have a command of the same name.
     """
-    sources = {command.name: "mtfrun" for module in _MODULES for command in module.COMMANDS}
     commands = {command.name: command for module in _MODULES for command in module.COMMANDS}
     for entry, module in load_entry_points(_GROUP).items():
-        source = f"{entry!r} of {distribution_of(_GROUP, entry)}"
         for command in module.COMMANDS:
-            if command.name in commands:
+            if commands.setdefault(command.name, command) is not command:
                 raise InputError(
-                    f"the command {command.name!r} is in {sources[command.name]} and in the entry "
-                    f"point {source}: uninstall one of them"
+                    f"the entry point {entry!r} of {distribution_of(_GROUP, entry)} has a second "
+                    f"command {command.name!r}: uninstall one of them"
                 )
-            commands[command.name], sources[command.name] = command, source
     return commands
 
 

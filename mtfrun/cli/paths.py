@@ -25,71 +25,36 @@ def check_paths(flags: argparse.Namespace) -> None:
     for flag, name, kind in flags.paths:
         value = getattr(flags, name)
         if isinstance(value, str) and value not in ("", "-") and not is_url(value):
-            _CHECKS[kind](flags, flag, value)
+            _check(flags, f"{flag}{value}", os.path.expanduser(value), kind)
 
 
-def _check_input(_: argparse.Namespace, flag: str, value: str) -> None:
-    """Also accepts the other forms of inputs: a split, a pattern, a list, a prefix."""
-    path = os.path.expanduser(value)
-    is_other = path.startswith("split:") or glob.has_magic(path) or "," in path
-    if not (is_other or os.path.exists(path) or glob.glob(glob.escape(path) + ".*")):
-        raise InputError(f"{flag}{value}: there is no such file{_nearest(path)}")
-
-
-def _check_model(flags: argparse.Namespace, flag: str, value: str) -> None:
-    path = os.path.expanduser(value)
-    if not _HUB_NAME.fullmatch(value):
-        _check_input(flags, flag, value)
-    if os.path.isdir(path) and not _names(path):
-        raise InputError(f"{flag}{value} has no files: name the folder of a model")
-
-
-def _check_directory(_: argparse.Namespace, flag: str, value: str) -> None:
-    path = os.path.expanduser(_AT_STEP.sub("", value))
-    if not os.path.isdir(path):
-        hint = _nearest(path, os.path.isdir) or ": check its name"
-        raise InputError(f"{flag}{value} is not a directory{hint}")
-
-
-def _check_checkpoint(flags: argparse.Namespace, flag: str, value: str) -> None:
-    if flags.model_dir is None:  # else it may be a step of that run
-        _check_directory(flags, flag, value)
-
-
-def _check_new_file(_: argparse.Namespace, __: str, value: str) -> None:
-    """Missing directories are made; one of them may not be a file."""
-    parent = os.path.dirname(os.path.abspath(os.path.expanduser(value)))
-    while not os.path.exists(parent):
-        parent = os.path.dirname(parent)
-    if not os.path.isdir(parent):
-        raise InputError(f"cannot write {value}: {parent} is not a directory")
-
-
-def _check_new_directory(_: argparse.Namespace, flag: str, value: str) -> None:
-    if _names(os.path.expanduser(value)):
-        raise InputError(f"{flag}{value} is not empty: name a new directory")
-
-
-def _check_run(flags: argparse.Namespace, _: str, value: str) -> None:
-    if flags.gin_file or getattr(flags, "continuous", False):
-        return
-    if not os.path.isdir(run := os.path.expanduser(value)):
-        remedy = _nearest(run, os.path.isdir) or (
-            ": check its name, or make it with `mtfrun train --model_dir=...`"
-        )
-        raise InputError(f"--model_dir {run} is not a directory{remedy}")
-
-
-_CHECKS: dict[PathKind, Callable[[argparse.Namespace, str, str], None]] = {
-    "run": _check_run,
-    "input": _check_input,
-    "model": _check_model,
-    "directory": _check_directory,
-    "adapter": lambda *_: None,  # perhaps a name in the directory of the run
-    "checkpoint": _check_checkpoint,
-    "new file": _check_new_file,
-    "new directory": _check_new_directory,
-}
+def _check(flags: argparse.Namespace, shown: str, path: str, kind: PathKind) -> None:
+    if kind == "run":
+        is_made = flags.gin_file or getattr(flags, "continuous", False)
+        if not (is_made or os.path.isdir(path)):
+            remedy = ": check its name, or make it with `mtfrun train --model_dir=...`"
+            near = _nearest(path, os.path.isdir) or remedy
+            raise InputError(f"--model_dir {path} is not a directory{near}")
+    elif kind == "directory" or (kind == "checkpoint" and flags.model_dir is None):
+        path = _AT_STEP.sub("", path)
+        if not os.path.isdir(path):
+            near = _nearest(path, os.path.isdir) or ": check its name"
+            raise InputError(f"{shown} is not a directory{near}")
+    elif kind == "input" or (kind == "model" and not _HUB_NAME.fullmatch(path)):
+        # Also a split, a pattern, a list, or the beginning of a checkpoint's files.
+        is_other = path.startswith("split:") or glob.has_magic(path) or "," in path
+        if not (is_other or os.path.exists(path) or glob.glob(glob.escape(path) + ".*")):
+            raise InputError(f"{shown}: there is no such file{_nearest(path)}")
+    elif kind == "new directory" and _names(path):
+        raise InputError(f"{shown} is not empty: name a new directory")
+    elif kind == "new file":  # missing directories are made; one of them may not be a file
+        parent = os.path.dirname(os.path.abspath(path))
+        while not os.path.exists(parent):
+            parent = os.path.dirname(parent)
+        if not os.path.isdir(parent):
+            raise InputError(f"cannot write {shown}: {parent} is not a directory")
+    if kind == "model" and os.path.isdir(path) and not _names(path):
+        raise InputError(f"{shown} has no files: name the folder of a model")
 
 
 def _nearest(path: str, fits: Callable[[str], bool] = os.path.exists) -> str:

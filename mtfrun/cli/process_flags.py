@@ -66,7 +66,11 @@ def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = 
             "number the processes from 0"
         )
     if flags.coordinator is not None:
-        _check_address(flags.coordinator)
+        host, _, port = flags.coordinator.rpartition(":")
+        if not (host and port.isdecimal() and int(port) in range(1, 1 << 16)):
+            raise InputError(
+                f"--coordinator={flags.coordinator} is not a host and a port, such as node0:8476"
+            )
     check_least(flags, 1, "devices_per_process")
     if not 0 < flags.join_secs <= _MOST_SECS:
         raise InputError(f"--join_secs={flags.join_secs:g} must be in 0 to {_MOST_SECS}")
@@ -113,12 +117,6 @@ def first_host(nodes: str) -> str:
     match = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)
     name = match[0] if match else nodes
     return re.sub(r"\[(\w+)[^\]]*\]", r"\1", name)
-
-
-def _check_address(text: str) -> None:
-    host, colon, port = text.rpartition(":")
-    if not host or not colon or not port.isdecimal() or int(port) not in range(1, 1 << 16):
-        raise InputError(f"--coordinator={text} is not a host and a port, such as node0:8476")
 
 
 @contextlib.contextmanager

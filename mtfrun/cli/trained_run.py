@@ -91,16 +91,9 @@ def write_files(output: str, files: Mapping[str, bytes]) -> None:
     if not files or not processes.is_first():
         return
     path = pathlib.Path(output)
-    directory = path.with_name(f"{path.stem}_files")
-    try:
-        directory.mkdir(exist_ok=True)
-        for name, content in files.items():
-            partial = directory / f"{name}.partial"
-            partial.write_bytes(content)
-            partial.replace(directory / name)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"--output={output}: cannot write into {directory}: {reason}") from error
+    for name, content in files.items():
+        with atomic_open(path.with_name(f"{path.stem}_files") / name) as file:
+            file.buffer.write(content)
 
 
 def json_line(record: Record, step: int) -> str:

@@ -25,16 +25,6 @@ _LIBRARIES = frozenset({"gin", "mtfrun", "numpy", "tensorflow", *sys.stdlib_modu
 }
 _ImportedModules = Mapping[str, str]
 
-# Shipped files that give a value to parameters that a configuration often lacks.
-_FILES_WITH = {
-    "Experiment.mesh": "defaults.gin",
-    "Experiment.model": "models/lm_small.gin",
-    "Experiment.data": "defaults.gin",
-    "Task.source": "data/text_files.gin",
-    "ImageData.source": "data/digits.gin",
-    "SegmentationData.source": "extras/vision/data/shapes.gin",
-}
-
 
 @contextlib.contextmanager
 def explained(imports: _ImportedModules, flag: str | None = None) -> Iterator[None]:
@@ -87,10 +77,8 @@ def explain_missing(error: Exception) -> ConfigError | None:
     if not missing or not call:
         return None
     names = missing[1].replace("'", "")
-    name = f"{call[1]}.{names.split(',')[0]}"
-    file = _FILES_WITH.get(".".join(name.split(".")[-2:]))
-    has_one = f", or name a file that does: --gin_file={file}" if file else ""
-    return ConfigError(f"{call[1]} needs a value for {names}: bind {name} in a gin file{has_one}")
+    remedy = f"bind {call[1]}.{names.split(',')[0]} in a gin file"
+    return ConfigError(f"{call[1]} needs a value for {names}: {remedy}")
 
 
 def _unknown_parameter(match: re.Match[str], _imports: _ImportedModules) -> str:

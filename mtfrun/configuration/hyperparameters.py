@@ -48,13 +48,12 @@ NEUTRAL: Mapping[str, set[str]] = {
 # The same in every class, such as `transformer.Stack`.
 NEUTRAL_IN_ALL_CLASSES = {"rematerialise", "scan_blocks"}
 
-# The parameters of classes that the program calls that determine the variables of a part of a
-# checkpoint. A part is explained by the first entry that has changed.
-_SOURCES = {
-    "model": (("Experiment.model",), ("Experiment.data",)),
-    "optimizer": (("Training.optimizer", "Training.frozen"),),
-    "averages": (("Training.average_decay", "Training.optimizer"),),
-}
+# The parameters of classes that the program calls that determine the variables of a checkpoint; the
+# data explain them, by the vocabulary, only if nothing else has changed.
+_SOURCES = (
+    ("Experiment.model", "Training.optimizer", "Training.frozen", "Training.average_decay"),
+    ("Experiment.data",),
+)
 # Parameters that do not affect variables, nor do the parameters below them.
 _WITHOUT_VARIABLES = ("learning_rate", "learning_rate_factors")
 _MOST_CHANGES = 4
@@ -204,24 +203,14 @@ def values_of(text: str) -> dict[str, str]:
     return {binding.name: value_text(binding.value) for binding in bindings_in(text)}
 
 
-def changes_of_variables(old_text: str, new_text: str, parts: Iterable[str]) -> list[Change]:
-    """`parts` of the checkpoint have other variables: "model", "optimizer", "averages"."""
-    old, new = bindings_in(old_text), bindings_in(new_text)
-    changed = [
-        change
-        for change in changes(values_of(old_text), values_of(new_text))
-        # Rates do not change variables, whatever else they do.
-        if not (_is_fraction(change.old) and _is_fraction(change.new))
-    ]
-    explaining: dict[str, Change] = {}
-    for part in parts:
-        for sources in _SOURCES.get(part, ()):
-            names = _names_below(old, sources) | _names_below(new, sources)
-            matching = {change.name: change for change in changed if change.name in names}
-            explaining |= matching
-            if matching:
-                break
-    return list(explaining.values())
+def changes_of_variables(old: str, new: str) -> list[Change]:
+    """Returns the changes between two recorded configurations that may change the variables."""
+    differing = changes(values_of(old), values_of(new))
+    for sources in _SOURCES:
+        names = _names_below(bindings_in(old), sources) | _names_below(bindings_in(new), sources)
+        if explaining := [change for change in differing if change.name in names]:
+            return explaining
+    return []
 
 
 def describe_changes(differing: Sequence[Change], present: Sequence[Binding]) -> str:
@@ -256,10 +245,3 @@ def _is_of(binding: Binding, name: str) -> bool:
         and name.endswith(f"{last_part(binding.selector)}.{binding.parameter}")
         and name.startswith(f"{binding.scope}/" * bool(binding.scope))
     )
-
-
-def _is_fraction(text: str | None) -> bool:
-    try:
-        return text is not None and not float(text).is_integer()
-    except ValueError:
-        return False

@@ -13,13 +13,12 @@ from mtfrun.experiment.evaluation.evaluators import Samples as Samples
 from mtfrun.experiment.evaluation.evaluators import ScoredTargets as ScoredTargets
 from mtfrun.experiment.experiment import Experiment as Experiment
 from mtfrun.experiment.experiment import Inference as Inference
-from mtfrun.experiment.experiment import TrainingOnly as TrainingOnly
 from mtfrun.experiment.inference.answers import Answer as Answer
 from mtfrun.experiment.inference.classification import Classification as Classification
 from mtfrun.experiment.inference.classification import Prediction as Prediction
 from mtfrun.experiment.inference.decoding import Decoding as Decoding
 from mtfrun.experiment.inference.decoding_batches import DecodingShape as DecodingShape
-from mtfrun.experiment.inference.decoding_speed import DecodingSpeed as DecodingSpeed
+from mtfrun.experiment.inference.decoding_batches import DecodingSpeed as DecodingSpeed
 from mtfrun.experiment.inference.logits import Logits as Logits
 from mtfrun.experiment.inference.scoring import Score as Score
 from mtfrun.experiment.inference.scoring import Scoring as Scoring

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
@@ -39,10 +38,11 @@ ALL_DATA = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Inference(abc.ABC):
+class Inference:
     """Use of a trained model by the commands `decode` and `score`, and by evaluators.
 
-    The program calls a subclass with `experiment`; gin sets the other fields.
+    The program calls a subclass with `experiment`; gin sets the other fields. This base class
+    refuses all inputs: the model is only trained and evaluated.
 
     Attributes:
       settings: names of the settings that flags of the command line change, such as "top_k".
@@ -71,13 +71,13 @@ class Inference(abc.ABC):
         """Returns a copy whose programs compute one input at a time; by default itself."""
         return self
 
-    @abc.abstractmethod
     def read(self, source: Source) -> Sized:
         """Returns the inputs of a source, for `records`; InputError if they are of another kind."""
+        raise self._unsupported("decode")
 
-    @abc.abstractmethod
     def records(self, inputs: Any, progress: Progress | None = None) -> Sequence[Record]:
         """Returns the record of each input, in order; NonFiniteError for an infinite or NaN one."""
+        raise self._unsupported("decode")
 
     def report(self) -> str | None:
         """Returns a line about the computations since the last call; None for nothing to say."""
@@ -85,7 +85,7 @@ class Inference(abc.ABC):
 
     def pairs(self, split: str) -> Sequence[tuple[bytes, bytes]]:
         """Returns the (input, target) pairs of a split; InputError if it cannot score pairs."""
-        raise self._no_scores()
+        raise self._unsupported("score pairs")
 
     def scores(
         self, pairs: Sequence[tuple[bytes, bytes]], *, with_end: bool = True
@@ -94,34 +94,16 @@ class Inference(abc.ABC):
 
         `with_end`: whether the end of a text counts.
         """
-        raise self._no_scores()
+        raise self._unsupported("score pairs")
 
-    def _no_scores(self) -> InputError:
-        return InputError(
-            f"{type(self).__name__} scores no pairs: its model does not read and make text"
-        )
+    def _unsupported(self, what: str) -> InputError:
+        model = type(self.experiment.model).__name__
+        remedy = "Experiment.inference says what to do with it, such as @experiment.Decoding"
+        return InputError(f"{type(self).__name__} of {model} does not {what}: {remedy}")
 
     def _replace_settings(self, settings: Mapping[str, Any]) -> Self:
         """Returns a copy with other values of some of `self.settings`, by default its fields."""
         return dataclasses.replace(self, **settings)
-
-
-class TrainingOnly(Inference):
-    """Refuses all inputs: the model is only trained and evaluated."""
-
-    def read(self, source: Source) -> Sized:
-        return self.records(source)
-
-    def records(self, inputs: Any, progress: Progress | None = None) -> Sequence[Record]:
-        raise InputError(
-            f"{type(self.experiment.model).__name__} is trained and evaluated only: "
-            "Experiment.inference says what else to do with it, such as @experiment.Decoding"
-        )
-
-    def scores(
-        self, pairs: Sequence[tuple[bytes, bytes]], *, with_end: bool = True
-    ) -> Sequence[Record]:
-        return self.records(pairs)
 
 
 class Experiment:
@@ -153,7 +135,7 @@ class Experiment:
         mesh: mtf.Mesh,
         model: Callable[..., Model],
         data: Data,
-        inference: Callable[[Experiment], Inference] = TrainingOnly,
+        inference: Callable[[Experiment], Inference] = Inference,
         seed: int = 0,
         init_checkpoint: InitCheckpoint | None = None,
         *,

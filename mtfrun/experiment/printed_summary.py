@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from mtfrun import mtf
 from mtfrun.checkpoints.mirror import registry
 from mtfrun.data import Data
-from mtfrun.display.formats import duration_text
+from mtfrun.display.formats import duration_text, short_number
 from mtfrun.display.table import table_lines
 from mtfrun.errors import list_some
 from mtfrun.errors.untrusted import escape
@@ -86,7 +86,7 @@ class PrintedSummary:
         rows = f"{self.batch_size} rows of {row}: " if row > 1 else ""
         microbatches = self.options.microbatches
         parts = f", in {microbatches} microbatches" if microbatches > 1 else ""
-        return f"{rows}{per_step:,} {unit} a step{parts}; {_round(total)} {unit} in all"
+        return f"{rows}{per_step:,} {unit} a step{parts}; {short_number(total)} {unit} in all"
 
 
 def variable_lines(mesh: mtf.Mesh, variables: Mapping[str, mtf.Variable]) -> list[str]:
@@ -184,26 +184,7 @@ def _data(data: Data) -> str:
 
 
 def _vocabulary(data: Data) -> dict[str, str]:
-    lines = {}
-    ids = {name: f"{type(v).__name__}, {v.size:,} ids" for name, v in data.vocabularies.items()}
-    if ids:
-        lines["vocabulary"] = _once(ids)
-    if data.class_names:
-        lines["classes"] = _once({name: f"{len(x):,}" for name, x in data.class_names.items()})
-    return lines
-
-
-def _once(texts: dict[str, str]) -> str:
-    """Returns the text that all names have, or each after its name."""
-    if len(set(texts.values())) == 1:
-        return next(iter(texts.values()))
-    return "; ".join(f"{name}: {text}" for name, text in texts.items())
-
-
-def _round(count: int) -> str:
-    """Returns "4.1 million" for 4,096,000."""
-    for size, word in ((10**9, "billion"), (10**6, "million")):
-        if count >= size:
-            digits = 1 if count < 100 * size else 0
-            return f"{count / size:.{digits}f} {word}"
-    return f"{count:,}"
+    ids = [f"{type(v).__name__}, {v.size:,} ids" for v in data.vocabularies.values()]
+    classes = [f"{name}: {len(names):,}" for name, names in data.class_names.items()]
+    lines = {"vocabulary": "; ".join(dict.fromkeys(ids)), "classes": "; ".join(classes)}
+    return {label: line for label, line in lines.items() if line}

@@ -40,10 +40,9 @@ class MissingStepError(RunDirError):
 class IncompatibleError(RunDirError):
     """A checkpoint has other variables than a model."""
 
-    def __init__(self, name: str, problems: str, parts: Sequence[str], remedy: str) -> None:
+    def __init__(self, name: str, problems: str, remedy: str) -> None:
         super().__init__(f"{name} is incompatible with the model's variables: {problems}; {remedy}")
         self.name = name
-        self.parts = tuple(parts)
         self.remedy = remedy
 
 

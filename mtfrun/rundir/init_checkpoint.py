@@ -124,7 +124,7 @@ class InitCheckpoint:
                     "data/sentencepiece.gin includes EXTRA_IDS)"
                 )
             remedy = f"use its {what}, or take what fits with --gin.InitCheckpoint.strict=False"
-            raise IncompatibleError(self.path, f"it {problems}", ["model"], remedy)
+            raise IncompatibleError(self.path, f"it {problems}", remedy)
         if not values:
             raise RunDirError(f"nothing fits the model's variables: {report}")
         for path, value in values.items():

@@ -131,6 +131,12 @@ class RunDirectory:
             remedy = "check its name, or make it with `mtfrun train --model_dir=...`"
             raise RunDirError(f"--model_dir {self.path} is not a directory: {remedy}")
 
+    def require_config(self) -> str:
+        """Returns the path of the configuration; RunDirError if it cannot be read."""
+        self.require()
+        self.read_config()
+        return self.config_path
+
     def lock(self) -> AbstractContextManager[None]:
         return writer_lock(self._lock_path)
 

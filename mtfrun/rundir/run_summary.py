@@ -16,9 +16,9 @@ from mtfrun.errors import InputError, did_you_mean
 from mtfrun.errors.untrusted import read_regular_text
 from mtfrun.errors.url_secrets import mask_urls
 from mtfrun.metrics.catalogue import best_mode, best_of
+from mtfrun.rundir.checkpoint_list import CheckpointDirectory
 from mtfrun.rundir.run_directory import RunDirectory
 from mtfrun.rundir.run_record import SWEPT, RunCost, Status, StepMetrics, SweptRun
-from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
 # How deep below the directory of a command runs are searched for.
 _MOST_LEVELS = 4

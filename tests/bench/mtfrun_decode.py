@@ -11,7 +11,7 @@ from tests.bench.without_keras import tf
 
 # isort: split
 from mtfrun import decoding, mtf
-from mtfrun.experiment.inference.decoding_speed import concurrent_map
+from mtfrun.experiment.inference.decoding_batches import concurrent_map
 from mtfrun.models.transformer import (
     AttentionHeads,
     EncoderDecoder,

@@ -9,8 +9,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.configuration import config
 from mtfrun.experiment import Training
-from mtfrun.experiment.runs.opening import build
-from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.experiment.runs.opening import ROOTS, build
 from mtfrun.training import train_steps_function
 from tests.bench.worker import Step, serve
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pathlib
 import shlex
-import shutil
 import subprocess
 import sys
 
@@ -15,7 +14,7 @@ from argcomplete.shell_integration import shellcode
 from mtfrun.cli.parser import all_commands
 from tests.cli.command import ROOT, mtfrun_here
 
-# A shell's program that prints one candidate a line for "LINE", after its script was read.
+# A program that prints one candidate a line for "LINE", after the script was read.
 _BASH = """
 {script}
 COMP_LINE={line} COMP_POINT=${{#COMP_LINE}} COMP_TYPE=9
@@ -24,15 +23,6 @@ compopt() {{ :; }}
 _python_argcomplete mtfrun "" ""
 printf '%s\\n' "${{COMPREPLY[@]}}"
 """
-_ZSH = """
-compdef() {{ :; }}
-is-at-least() {{ :; }}
-_describe() {{ print -rl -- "${{(@P)2}}"; }}
-{script}
-BUFFER={line} CURSOR=${{#BUFFER}} words=(mtfrun)
-_python_argcomplete
-"""
-_FISH = "{script}\ncomplete -C {line}\n"
 
 
 def _candidates(line: str) -> list[str]:
@@ -62,15 +52,9 @@ def _candidates(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        pytest.param("mtfrun tr", ["train"], marks=pytest.mark.slow),
         ("mtfrun data ca", ["cache"]),
-        ("mtfrun data vocab --si", ["--size"]),
-        pytest.param("mtfrun train --dry", ["--dry_run"], marks=pytest.mark.slow),
         ("mtfrun train --gin_file=runs/quick", ["--gin_file=runs/quickstart.gin"]),
-        ("mtfrun train --gin_file gin/runs/quick", ["gin/runs/quickstart.gin"]),
         ("mtfrun train --gin_file=gin/lay", ["--gin_file=gin/layouts/"]),
-        ("mtfrun decode --format=t", ["--format=text"]),
-        ("mtfrun --completion z", ["zsh"]),
         ("mtfrun launch -n 2 -- train --resta", ["--restart"]),
         ("mtfrun decode --prompt='a b' --interac", ["--interactive"]),
     ],
@@ -90,38 +74,17 @@ def test_commands_and_flags_are_offered() -> None:
     assert _candidates("mtfrun checkpoints prune --de") == ["--debug"]
 
 
-@pytest.mark.parametrize(
-    ("shell", "program"),
-    [
-        ("bash", _BASH),
-        pytest.param("zsh", _ZSH, marks=pytest.mark.slow),
-        pytest.param("fish", _FISH, marks=pytest.mark.slow),
-    ],
-)
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("mtfrun data ca", "cache"),
-        ("mtfrun train --gin_file=runs/quickst", "--gin_file=runs/quickstart.gin"),
-    ],
-)
-def test_shells_complete(
-    shell: str, program: str, line: str, expected: str, tmp_path: pathlib.Path
-) -> None:
-    if not shutil.which(shell):
-        pytest.skip(f"needs {shell}")
+def test_bash_completes(tmp_path: pathlib.Path) -> None:
     mtfrun = tmp_path / "mtfrun"
     mtfrun.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m mtfrun "$@"\n')
     mtfrun.chmod(0o755)
-    script = program.format(line=shlex.quote(line), script=shellcode(["mtfrun"], shell=shell))
-    if shell == "bash":
-        expected = expected.partition("=")[2] or expected
+    line = shlex.quote("mtfrun train --gin_file=runs/quickst")
     process = subprocess.run(
-        [shell, "-c", script],
+        ["bash", "-c", _BASH.format(line=line, script=shellcode(["mtfrun"], shell="bash"))],
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
-    assert process.stdout.split() == [expected], process.stderr
+    assert process.stdout.split() == ["runs/quickstart.gin"], process.stderr

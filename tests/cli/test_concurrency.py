@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.experiment.inference.decoding_speed import concurrent_map, number_of_threads
+from mtfrun.experiment.inference.decoding_batches import concurrent_map, number_of_threads
 from tests.cli.command import mtfrun_here, succeeded
 
 
@@ -24,11 +24,6 @@ def test_items_are_worked_on_at_the_same_time_and_results_keep_their_order() -> 
 
     with concurrent_map(2) as map_items:
         assert list(map_items(work, range(20))) == [item * item for item in range(20)]
-
-
-def test_one_thread_works_in_the_caller() -> None:
-    with concurrent_map(1) as map_items:
-        assert set(map_items(lambda _: threading.get_ident(), range(5))) == {threading.get_ident()}
 
 
 def test_what_has_not_begun_when_an_item_fails_is_not_begun() -> None:

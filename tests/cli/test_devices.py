@@ -10,7 +10,7 @@ import pytest
 from mtfrun import mtf
 from mtfrun.experiment import Experiment
 from mtfrun.experiment.runs import run_training
-from tests.cli.command import error_line, header_of, mtfrun, mtfrun_here, succeeded, tiny_experiment
+from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
 from tests.layouts import FLOAT32_MODEL_TOLERANCE
 
 
@@ -29,28 +29,6 @@ def test_a_device_that_does_not_exist_is_one_line(
     line = error_line(mtfrun_here("train", *tiny_experiment(tmp_path), *flags, run))
     assert line.startswith(f"mtfrun: error: Mesh.devices: there is no device {name}")
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("flags", "line"),
-    [
-        # The header of a training without flags is compared in test_end_to_end.py.
-        pytest.param(["--gin.mtf.Mesh.devices=['CPU:0']"], "CPU:0", marks=pytest.mark.slow),
-        pytest.param(
-            ["--gin.MESH_SHAPE='data:2,model:1'", "--gin.mtf.Mesh.devices=['CPU:1', 'CPU:0']"],
-            "mesh data:2,model:1 on CPU:1, CPU:0 (simulated)",
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_training_prints_its_devices_before_its_first_step(
-    flags: list[str], line: str, tmp_path: pathlib.Path
-) -> None:
-    flags = [*tiny_experiment(tmp_path), *flags]
-    process = mtfrun("train", *flags, f"--model_dir={tmp_path}/run")
-    assert process.returncode == 0, process.stderr.decode()
-    devices, _, hardware = header_of(process)["devices"].rpartition(", ")
-    assert (devices, hardware.split()[1].rstrip("s")) == (line, "core")
 
 
 def test_a_gpu_that_is_not_used_is_a_warning_of_train(

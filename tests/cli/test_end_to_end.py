@@ -144,19 +144,6 @@ def test_decode_answers_every_line_whatever_its_bytes(
     assert alone == answers[-1]
 
 
-@pytest.mark.slow
-def test_sampling_depends_on_the_seed_alone(trained: pathlib.Path) -> None:
-    decode = ["decode", f"--model_dir={trained}", "--prompt=the ", "--prompt=the "]
-    sampled = [*decode, "--temperature=1", "--top_k=50"]
-    first, second, other_seed = (
-        [answer["output"] for answer in succeeded(mtfrun_here(*sampled, f"--seed={seed}"))]
-        for seed in (1, 1, 2)
-    )
-    assert first == second
-    assert first != other_seed
-    assert first[0] != first[1], "each line has its own draws"
-
-
 # By default test_terminal.py ends a training by Ctrl-C, and test_signals.py its evaluation.
 @pytest.mark.slow
 @pytest.mark.usefixtures("hangup_not_ignored")

@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
-from tests.cli.command import ROOT, environment, error_line, full_disk, mtfrun_here, succeeded
-
-# A process of its own that reports progress after every batch, not every ten seconds.
-VERBOSE_DECODE = [
-    sys.executable,
-    "-c",
-    "import sys; from mtfrun.cli import main; from mtfrun.display import progress; "
-    "progress.LINE_SECS = 0.0; sys.exit(main.main())",
-    "decode",
-]
+from tests.cli.command import error_line, full_disk, mtfrun_here, succeeded
 
 
 def test_an_empty_file_gives_an_empty_file(quick_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -83,81 +69,6 @@ def test_a_full_disk_leaves_the_old_file(quick_run: pathlib.Path, tmp_path: path
     assert line.startswith(f"mtfrun: error: cannot write {output}: File too large")
     assert output.read_text() == "old\n"
     assert not list(tmp_path.glob(".answers.jsonl.*"))
-
-
-@pytest.mark.parametrize(
-    ("number", "code", "leaves_part"), [(signal.SIGTERM, 143, False), (signal.SIGKILL, -9, True)]
-)
-@pytest.mark.slow
-def test_a_signal_leaves_no_file_under_the_final_name(
-    number: signal.Signals,
-    code: int,
-    leaves_part: bool,
-    quick_run: pathlib.Path,
-    tmp_path: pathlib.Path,
-) -> None:
-    (tmp_path / "prompts.txt").write_bytes(b"".join(b"%d\n" % i for i in range(20_000)))
-    output = tmp_path / "answers.jsonl"
-    process = subprocess.Popen(
-        [
-            *(*VERBOSE_DECODE, f"--model_dir={quick_run}"),
-            *(f"--input={tmp_path}/prompts.txt", f"--output={output}"),
-        ],
-        cwd=ROOT,
-        env=environment(),
-        stderr=subprocess.PIPE,
-        # A shell lets what it runs in the background ignore SIGINT, and so do its descendants.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert process.stderr is not None
-    line = process.stderr.readline()
-    while b"decoding" not in line:
-        assert line, "the process ended too early"
-        line = process.stderr.readline()
-    done, total = (int(x) for x in line.replace(b",", b"").split() if x.isdigit())
-    assert 0 < done < total == 20_000, "the process is in the middle of the file"
-    assert list(tmp_path.glob(".answers.jsonl.*"))
-    process.send_signal(number)
-    process.stderr.close()
-    assert process.wait(timeout=60) == code
-    assert not output.exists()
-    assert bool(list(tmp_path.glob(".answers.jsonl.*"))) == leaves_part
-
-
-@pytest.mark.slow
-def test_progress_without_a_reader_does_not_end_decoding(
-    language_model_run: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    (tmp_path / "prompts.txt").write_text("a\n" * 20)
-    output = tmp_path / "answers.jsonl"
-    reading, writing = os.pipe()
-    os.close(reading)
-    process = subprocess.run(
-        [
-            *(*VERBOSE_DECODE, f"--model_dir={language_model_run}"),
-            *(f"--input={tmp_path}/prompts.txt", f"--output={output}"),
-        ],
-        cwd=ROOT,
-        env=environment(),
-        stderr=writing,
-        timeout=300,
-    )
-    os.close(writing)
-    assert process.returncode == 0
-    assert len(output.read_text().splitlines()) == 20
-
-
-@pytest.mark.slow
-def test_ten_thousand_lines_in_batches_of_seven_keep_their_order(
-    language_model_run: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    lines = [f"{i} " + "y" * (i % 40) for i in range(10_000)]
-    (tmp_path / "prompts.txt").write_text("\n".join(lines))
-    started = time.monotonic()
-    flags = [f"--model_dir={language_model_run}", f"--input={tmp_path}/prompts.txt"]
-    answers = succeeded(mtfrun_here("decode", *flags))
-    assert [answer["prompt"] for answer in answers] == lines
-    assert time.monotonic() - started < 240
 
 
 LONG = 1_000_000
@@ -231,15 +142,3 @@ def test_every_line_gets_one_score_in_order(
 
 def test_no_pairs_give_no_scores(language_model_run: pathlib.Path) -> None:
     assert succeeded(mtfrun_here("score", f"--model_dir={language_model_run}", "--input=-")) == []
-
-
-@pytest.mark.slow
-def test_ten_thousand_pairs_in_batches_of_seven_keep_their_order(
-    language_model_run: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    pairs = [(str(i), "y" * (i % 20)) for i in range(10_000)]
-    (tmp_path / "pairs.tsv").write_text("".join(f"{i}\t{target}\n" for i, target in pairs))
-    scores = succeeded(
-        mtfrun_here("score", f"--model_dir={language_model_run}", f"--input={tmp_path}/pairs.tsv")
-    )
-    assert [(score["input"], score["target"]) for score in scores] == pairs

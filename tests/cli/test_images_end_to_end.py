@@ -180,4 +180,4 @@ def test_score_is_for_texts(trained: pathlib.Path, tmp_path: pathlib.Path) -> No
     line = error_line(
         mtfrun_here("score", f"--model_dir={trained}", f"--input={tmp_path / 'pairs.tsv'}")
     )
-    assert "Classification scores no pairs: its model does not read and make text" in line
+    assert "Classification of ResNet does not score pairs" in line

@@ -117,22 +117,6 @@ def test_limits_are_those_of_the_output(run: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-def test_beams_samples_and_formats_are_those_of_any_model(
-    run: pathlib.Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (answer,) = _answers(run, b"5", "--beam_size=4", "--num_outputs=3")
-    assert answer["output"] == answer["outputs"][0]["text"] == "five"
-    scores = [output["score"] for output in answer["outputs"]]
-    assert len(scores) == 3 and scores == sorted(scores, reverse=True)
-    sampled = ["--temperature=3", "--seed=1"]
-    first, second = (_answers(run, b"5\n5", *sampled) for _ in range(2))
-    assert first == second and first[0]["output"] != first[1]["output"]
-    capsys.readouterr()
-    _succeed("decode", f"--model_dir={run}", "--prompt=6", "--prompt=0", "--format=text")
-    assert capsys.readouterr().out == "six\nzero\n"
-
-
-@pytest.mark.slow
 def test_decoding_on_a_mesh_gives_the_same_text(run: pathlib.Path) -> None:
     content = b"1\n\n23\nx"
     alone, on_mesh = (

@@ -38,7 +38,6 @@ def run(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("checkpoints diff rum run", "rum is not a directory, did you mean 'run'?"),
         ("launch -n 2 --", "launch needs a command"),
         ("import --from=nothing --model_dir=new", "--from=nothing has no files"),
-        ("runs nothing", "nothing has no run directory: name one"),
         ("checkpoints prune --model_dir=rum --keep=1", "did you mean 'run'?"),
         ("config explain none.gin", "none.gin"),
         ("import --from=/none --model_dir=new", "--from=/none: there is no such file"),

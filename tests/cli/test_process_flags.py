@@ -13,7 +13,7 @@ from mtfrun.cli.commands.launch import _command_of
 from mtfrun.cli.launch import launcher
 from mtfrun.cli.launch.launcher import Launch
 from mtfrun.cli.parser import parse_flags
-from mtfrun.cli.process_flags import add_process_flags, check_processes, first_host
+from mtfrun.cli.process_flags import add_process_flags, check_processes
 from mtfrun.errors import InputError
 from mtfrun.processes import private_network
 
@@ -116,15 +116,6 @@ def test_a_variable_of_slurm_that_is_missing_or_not_a_number_is_named(
     elif value in (None, "") or name != "SLURM_STEP_NODELIST":
         with pytest.raises(InputError, match=f"SLURM's variable {name} is "):
             _processes(environment=environment)
-
-
-def test_the_first_host_of_a_list() -> None:
-    assert [first_host(text) for text in ("n7", "n[1,3]", "a[001-9]b,c", "r[1-2]n[3-4],q")] == [
-        "n7",
-        "n1",
-        "a001b",
-        "r1n3",
-    ]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from mtfrun.configuration import config
-from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.experiment.runs.opening import ROOTS
 from tests.configuration.measures import Holder
 
 FILE = """

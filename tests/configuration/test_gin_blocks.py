@@ -10,7 +10,7 @@ from mtfrun.configuration import config
 from mtfrun.configuration.statements import Statements
 from mtfrun.configuration.untrusted_configuration import check_untrusted
 from mtfrun.errors import ConfigError
-from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.experiment.runs.opening import ROOTS
 
 HEAD = """include "defaults.gin"
 include "models/lm_tiny.gin"

@@ -20,8 +20,7 @@ from mtfrun.configuration.files import SHIPPED, shipped_gin_files
 from mtfrun.data.sources.tfds_dataset import silent_tfds
 from mtfrun.experiment import Training
 from mtfrun.experiment.printed_summary import variable_lines
-from mtfrun.experiment.runs.opening import build
-from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.experiment.runs.opening import ROOTS, build
 from tests.cli.command import mtfrun
 from tests.cli.small_vocabulary import FILES_WITH_SUBWORDS, flag_of_small_vocabulary
 

@@ -15,8 +15,7 @@ from mtfrun.cli.parser import parse_flags
 from mtfrun.configuration import config
 from mtfrun.configuration.files import shipped_gin_files
 from mtfrun.experiment import Experiment
-from mtfrun.experiment.runs.opening import build
-from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.experiment.runs.opening import ROOTS, build
 from tests.cli.command import TINY
 
 Row = Mapping[str, Any]

@@ -14,8 +14,7 @@ from mtfrun.configuration import config
 from mtfrun.configuration.files import SHIPPED, find_gin_file, shipped_gin_files
 from mtfrun.errors import ConfigError
 from mtfrun.experiment import Training
-from mtfrun.experiment.runs.opening import build
-from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.experiment.runs.opening import ROOTS, build
 from tests.cli.command import TINY
 
 # The sweeps and the recipes of tasks have tests of their own.

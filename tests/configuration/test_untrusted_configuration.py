@@ -12,7 +12,7 @@ from mtfrun.configuration import config as config_module
 from mtfrun.configuration.statements import Statements
 from mtfrun.configuration.untrusted_configuration import check_untrusted
 from mtfrun.errors import ConfigError
-from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.experiment.runs.opening import ROOTS
 
 BASE = ["defaults.gin", "models/lm_tiny.gin", "data/python_docs.gin"]
 

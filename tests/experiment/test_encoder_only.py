@@ -11,7 +11,7 @@ import pytest
 
 from mtfrun import data, decoding, experiment, mtf
 from mtfrun.errors import InputError
-from mtfrun.experiment.evaluation.class_counts import class_counts
+from mtfrun.experiment.evaluation.evaluation import class_counts
 from mtfrun.experiment.experiment import check_rows
 from mtfrun.experiment.inference.decoding import Decoding
 from mtfrun.extras import text_tasks

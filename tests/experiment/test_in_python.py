@@ -65,7 +65,7 @@ def test_an_experiment_is_trained_evaluated_restored_and_decoded(tmp_path: pathl
     (answer,) = Decoding(experiment, batch_size=1, max_length=16, decode_length=6)([b"abc"])
     assert answer.output == "abcabc"
 
-    with pytest.raises(InputError, match="DecoderOnly is trained and evaluated only: "):
+    with pytest.raises(InputError, match="Inference of DecoderOnly does not decode: "):
         experiment.inference.records([b"abc"])
 
     restored = language_model(text_file)

@@ -31,7 +31,7 @@ from mtfrun.data.images.image_cache import PixelCache
 from mtfrun.data.images.image_files import encode_image, size_of
 from mtfrun.data.rows.packing import Plan, stored_plan
 from mtfrun.errors import InputError
-from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.experiment.runs.opening import ROOTS
 from mtfrun.extras import huggingface
 from tests.faults.fuzzing import KINDS, damaged, fuzz
 

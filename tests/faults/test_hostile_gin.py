@@ -9,7 +9,7 @@ import pytest
 from mtfrun.configuration import config
 from mtfrun.configuration.errors import one_line
 from mtfrun.errors import ConfigError
-from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.experiment.runs.opening import ROOTS
 from mtfrun.extras.report.examples import read_examples
 from tests.faults.fuzzing import CPU_SECS, cpu_limit, some_quick
 

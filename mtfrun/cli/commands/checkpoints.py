@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import itertools
 import json
 import math
 import re
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from mtfrun.checkpoints import Manifest
     from mtfrun.checkpoints.manifest import VariableSpec
     from mtfrun.rundir import RunDirectory
-    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
+    from mtfrun.rundir.checkpoint_list import CheckpointDirectory, StoredCheckpoint
 
 
 def add_match(parser: argparse.ArgumentParser) -> None:
@@ -74,8 +75,8 @@ def _add_list_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run_list(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.rundir import RunRecord
+    from mtfrun.rundir.checkpoint_list import CheckpointDirectory
     from mtfrun.rundir.run_summary import mark_best, metric_of
-    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
 
     directory = CheckpointDirectory.of(flags.model_dir)
     evaluations = {e.step: e.metrics for e in RunRecord(directory.run).evaluations()}
@@ -148,11 +149,12 @@ def _check_show(flags: argparse.Namespace) -> None:
 
 
 _MODEL = "model/"
+_SHOWN_RECORD = ("mesh", "layout", "seed", "data_position", "averaged", "versions")
 
 
 def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.checkpoints.manifest import DIMENSIONS
-    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+    from mtfrun.rundir.checkpoint_list import CheckpointDirectory
 
     directory = CheckpointDirectory.of(flags.model_dir)
     stored, manifest = _find_checkpoint(directory, flags.checkpoint)
@@ -163,6 +165,7 @@ def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
     names = manifest.metadata.get(DIMENSIONS, {})
     rows = [_variable(path, manifest.variables[path], names.get(path)) for path in listed]
     norms = list(_norms(directory, manifest, listed)) if flags.norms else [{} for _ in rows]
+    record = {k: v for k, v in manifest.metadata.items() if k != DIMENSIONS}
     if flags.json:
         finite = [{k: v if math.isfinite(v) else None for k, v in x.items()} for x in norms]
         fields = {
@@ -170,18 +173,27 @@ def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
             "bytes": stored.bytes,
             "damages": list(stored.damages),
             "variables": [{**row, **x} for row, x in zip(rows, finite, strict=True)],
-            "record": {k: v for k, v in manifest.metadata.items() if k != DIMENSIONS},
+            "record": record,
         }
         print(json.dumps(fields, allow_nan=False))
         return 0
-    print_lines(*_record(directory, stored, manifest), "")
+    print_lines(f"step {manifest.step} of {directory.run}, saved {time_text(stored.time)}")
+    print_lines(*(f"damaged: {damage}" for damage in stored.damages))
+    shown = {name: record[name] for name in _SHOWN_RECORD if name in record}
+    print_lines(*(f"{name}: {value}" for name, value in shown.items()), "")
     cells = []
     for row, x in zip(rows, norms, strict=True):
         numbers = [*map(number_text, x.values()), bytes_text(row["bytes"])]
         cells.append([row["path"], *numbers, row["dimensions"], row["dtype"]])
     norm_names = ["rms", "largest"] if flags.norms else []
     headings = ["variable", *norm_names, "size", "dimensions", "type"]
-    print_lines(*table_lines(headings, cells, terminal_columns()), *_totals(manifest))
+    print_lines(*table_lines(headings, cells, terminal_columns()))
+    for kind, specs in itertools.groupby(
+        sorted(manifest.variables.items()), key=lambda item: item[0].split("/")[0]
+    ):
+        sizes = [(math.prod(spec.shape), spec.bytes) for _, spec in specs]
+        count, total = (sum(numbers) for numbers in zip(*sizes, strict=True))
+        print_lines(f"{kind}: {len(sizes)} variables, {count:,} numbers, {bytes_text(total)}")
     return 0
 
 
@@ -222,32 +234,6 @@ def _norms(
         yield {"rms": rms, "largest": float(value.max(initial=0.0))}
 
 
-def _record(
-    directory: CheckpointDirectory, stored: StoredCheckpoint, manifest: Manifest
-) -> Iterator[str]:
-    yield f"step {manifest.step} of {directory.run}, saved {time_text(stored.time)}"
-    for damage in stored.damages:
-        yield f"damaged: {damage}"
-    metadata = manifest.metadata
-    titles = {"data_position": "examples read", "averaged": "average of"}
-    for name in ("mesh", "layout", "seed", *titles):
-        if name in metadata:
-            yield f"{titles.get(name, name)}: {metadata[name]}"
-    if versions := metadata.get("versions", {}):
-        yield "versions: " + ", ".join(f"{n} {v}" for n, v in versions.items())
-
-
-def _totals(manifest: Manifest) -> list[str]:
-    kinds: dict[str, list[VariableSpec]] = {}
-    for path, spec in manifest.variables.items():
-        kinds.setdefault(path.split("/")[0], []).append(spec)
-    return [
-        f"{kind}: {len(specs)} variables, {sum(math.prod(x.shape) for x in specs):,} numbers, "
-        f"{bytes_text(sum(x.bytes for x in specs))}"
-        for kind, specs in kinds.items()
-    ]
-
-
 _VERIFY = """\
 Compares the files of checkpoints with the hashes that were recorded when they were saved.
 
@@ -263,7 +249,7 @@ def _add_step(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_verify(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+    from mtfrun.rundir.checkpoint_list import CheckpointDirectory
 
     directory = CheckpointDirectory.of(flags.model_dir)
     code = 0
@@ -315,7 +301,7 @@ def _check_prune(flags: argparse.Namespace) -> None:
 def _run_prune(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.checkpoints.retention import delete_checkpoints
     from mtfrun.rundir import RunDirectory
-    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+    from mtfrun.rundir.checkpoint_list import CheckpointDirectory
 
     if flags.set_aside:
         return _prune_set_aside(RunDirectory(flags.model_dir), is_dry=flags.dry_run)

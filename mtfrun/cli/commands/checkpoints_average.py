@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mtfrun.checkpoints import Manifest
-    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+    from mtfrun.rundir.checkpoint_list import CheckpointDirectory
 
 _DESCRIPTION = """\
 Averages the weights of several checkpoints of a run, into a new run directory.
@@ -49,9 +49,9 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
     from mtfrun.checkpoints.checkpoints import Checkpoints
     from mtfrun.checkpoints.manifest import DIMENSIONS
-    from mtfrun.experiment.conversion.import_run import check_new, replaced_directory
+    from mtfrun.experiment.conversion.importer import check_new, replaced_directory
     from mtfrun.rundir import RunDirectory, run_versions
-    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+    from mtfrun.rundir.checkpoint_list import CheckpointDirectory
 
     directory = CheckpointDirectory.of(flags.model_dir)
     target = pathlib.Path(RunDirectory(flags.output).path)

@@ -130,7 +130,7 @@ def _lines(differences: Sequence[Difference], most: int) -> Iterable[str]:
 
 def _find_checkpoint(name: str, model_dir: str | None) -> _Stored:
     from mtfrun.checkpoints.checkpoints import Checkpoints
-    from mtfrun.rundir.stored_checkpoints import CheckpointDirectory
+    from mtfrun.rundir.checkpoint_list import CheckpointDirectory
 
     match = _AT_STEP.fullmatch(name)
     step: int | None = None

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mtfrun.cli.command import Command, add_json, run_config, settings_of
+from mtfrun.cli.command import Command, add_json, settings_of
 from mtfrun.configuration.files import (
     GinHeader,
     find_gin_file,
@@ -25,8 +25,7 @@ from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError, did_you_mean, shorten
 
 if TYPE_CHECKING:
-    from mtfrun.configuration.explanations import Explanation
-    from mtfrun.configuration.settings_in_use import Setting
+    from mtfrun.configuration.explanations import Explanation, Setting
     from mtfrun.errors.differences import Change
 
 _SHOW = """\
@@ -95,13 +94,14 @@ def _header_lines(headers: Sequence[GinHeader]) -> list[str]:
 def _settings(flags: argparse.Namespace, model_dir: str | None, *files: str) -> list[Setting]:
     """Returns the settings of a run, or of the flags' gin files and further ones."""
     from mtfrun.configuration import config
-    from mtfrun.configuration.settings_in_use import settings_in_use
-    from mtfrun.experiment.runs.settings import ROOTS
+    from mtfrun.configuration.explanations import settings_in_use
+    from mtfrun.experiment.runs.opening import ROOTS
+    from mtfrun.rundir import RunDirectory
 
+    path = None if model_dir is None else RunDirectory(model_dir).require_config()
     settings = dataclasses.replace(settings_of(flags), files=[*flags.gin_file, *files])
     with config.exclusive():
-        bindings = settings.parse(None if model_dir is None else run_config(model_dir))
-        return settings_in_use(bindings, ROOTS)
+        return settings_in_use(settings.parse(path), ROOTS)
 
 
 def _settings_lines(settings: Iterable[Setting]) -> list[str]:

@@ -98,7 +98,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.experiment.conversion.exporter import ExportedRun
-    from mtfrun.experiment.conversion.import_run import check_new, replaced_directory
+    from mtfrun.experiment.conversion.importer import check_new, replaced_directory
     from mtfrun.rundir import RunDirectory
 
     target = pathlib.Path(os.path.expanduser(flags.to))

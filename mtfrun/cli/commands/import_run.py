@@ -58,7 +58,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.experiment.conversion.import_run import importer_for, write_run
+    from mtfrun.experiment.conversion.importer import importer_for, write_run
     from mtfrun.experiment.runs.opening import find_trained_run
 
     source = pathlib.Path(os.path.expanduser(flags.source))
@@ -84,8 +84,7 @@ def _build_variables(config_path: pathlib.Path) -> tuple[Mapping[str, mtf.Variab
     """Returns the variables of training, on planned devices, and the vocabulary files."""
     from mtfrun import mtf
     from mtfrun.configuration import config
-    from mtfrun.experiment.runs.opening import build_training
-    from mtfrun.experiment.runs.settings import ROOTS
+    from mtfrun.experiment.runs.opening import ROOTS, build_training
 
     bindings = config.parse([str(config_path)], [], roots=ROOTS, allowed_imports=[])
     with mtf.planned_meshes():

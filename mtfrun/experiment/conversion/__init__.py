@@ -10,7 +10,7 @@ from mtfrun.experiment.conversion.exporter import ExportedRun as ExportedRun
 from mtfrun.experiment.conversion.exporter import Exporter as Exporter
 from mtfrun.experiment.conversion.exporter import RunValues as RunValues
 from mtfrun.experiment.conversion.exporter import values_of_run as values_of_run
-from mtfrun.experiment.conversion.import_run import write_run as write_run
 from mtfrun.experiment.conversion.importer import ConversionError as ConversionError
 from mtfrun.experiment.conversion.importer import Imported as Imported
 from mtfrun.experiment.conversion.importer import Importer as Importer
+from mtfrun.experiment.conversion.importer import write_run as write_run

@@ -15,8 +15,7 @@ from mtfrun.checkpoints.values import CheckpointValues
 from mtfrun.experiment.adapters import find_adapter, is_of_adapters
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.runs.opening import build_run, restore_model
-from mtfrun.experiment.runs.settings import Settings
+from mtfrun.experiment.runs.opening import Settings, build_run, restore_model
 from mtfrun.rundir import RunDirectory
 
 

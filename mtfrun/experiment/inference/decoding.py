@@ -23,8 +23,7 @@ from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, check_range
 from mtfrun.experiment.experiment import Experiment, Inference
 from mtfrun.experiment.inference.answers import Answer, AnswerWriter, record_of, token_texts
-from mtfrun.experiment.inference.decoding_batches import DecodingBatches
-from mtfrun.experiment.inference.decoding_speed import DecodingSpeed
+from mtfrun.experiment.inference.decoding_batches import DecodingBatches, DecodingSpeed
 from mtfrun.experiment.inference.scoring import Scoring
 from mtfrun.experiment.records import Progress, Prompts, Record, Source, require
 from mtfrun.models import TextModel

@@ -74,12 +74,10 @@ class Logits:
             raise InputError(
                 f'feature "{name}" has rows of unequal lengths: add zeros at their ends'
             ) from None
-        if array.dtype.kind not in "biufUS":
-            raise InputError(f'feature "{name}" has values that are not numbers: {array.dtype}')
-        if array.dtype.kind in "US":
+        if array.dtype.kind not in "biuf":
             raise InputError(
-                f'feature "{name}" is ids, not texts: '
-                f'run.experiment.data.vocabularies["{name}"].encode(text) returns the ids of one'
+                f'feature "{name}" is {array.dtype}, not numbers; the ids of a text are '
+                f'run.experiment.data.vocabularies["{name}"].encode(text)'
             )
         dims = self._dims(name)
         fits = array.ndim == len(dims) and all(

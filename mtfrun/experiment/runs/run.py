@@ -36,13 +36,13 @@ from mtfrun.experiment.inference.scoring import Score
 from mtfrun.experiment.records import require
 from mtfrun.experiment.runs.opening import (
     RunObjects,
+    Settings,
     build_run,
     evaluation_of,
     find_trained_run,
     restore_model,
 )
 from mtfrun.experiment.runs.run_training import prepare, run_training
-from mtfrun.experiment.runs.settings import Settings
 from mtfrun.experiment.training import TrainChoices
 from mtfrun.files import is_url
 from mtfrun.models import Model

@@ -29,8 +29,7 @@ from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.errors.url_secrets import mask_urls
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.runs.opening import RunObjects, build, explain_incompatible
-from mtfrun.experiment.runs.settings import Settings
+from mtfrun.experiment.runs.opening import RunObjects, Settings, build, explain_incompatible
 from mtfrun.experiment.saved_configuration import (
     ChangedError,
     TrainingHyperparameters,

@@ -20,7 +20,7 @@ from mtfrun.data.rows.dropped_documents import hashes_of
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import escape, read_regular
-from mtfrun.experiment.runs.settings import ConfiguredData, Settings, configure_data
+from mtfrun.experiment.runs.opening import ConfiguredData, Settings, configure_data
 from mtfrun.extras.audit.causes import RunRecords
 from mtfrun.extras.audit.exposures import document_texts
 from mtfrun.extras.audit.ledgers import RunLedger

@@ -8,8 +8,8 @@ import shutil
 
 from mtfrun.checkpoints.manifest import manifest_path, manifest_text
 from mtfrun.checkpoints.recorded_digests import VARIABLES
+from mtfrun.experiment.runs.opening import ConfiguredData
 from mtfrun.experiment.runs.run_training import Preparation
-from mtfrun.experiment.runs.settings import ConfiguredData
 from mtfrun.experiment.saved_configuration import parameter_in, with_parameter
 from mtfrun.extras.audit.exposures import find_exposed
 from mtfrun.extras.audit.ledger import LEDGER

@@ -14,7 +14,7 @@ from mtfrun.data import DataError
 from mtfrun.data.cache.tokens import TokenCache
 from mtfrun.data.rows.dropped_documents import find_hashes, hashes_of
 from mtfrun.errors.untrusted import escape
-from mtfrun.experiment.runs.settings import ConfiguredData
+from mtfrun.experiment.runs.opening import ConfiguredData
 from mtfrun.experiment.saved_configuration import SavedConfiguration
 from mtfrun.extras.audit.ledger import newest_recorded_step
 from mtfrun.extras.audit.text_search import find_text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mtfrun.data.rows.batches import Batches
 from mtfrun.errors.checks import COUNT, check_range
-from mtfrun.experiment.runs.settings import ConfiguredData
+from mtfrun.experiment.runs.opening import ConfiguredData
 from mtfrun.rundir import RunDirectory
 
 

@@ -22,8 +22,7 @@ from mtfrun.errors.untrusted import escape
 from mtfrun.experiment.experiment import Experiment, check_features, check_rows
 from mtfrun.experiment.loss_terms import LossTerm, PreparedTerm
 from mtfrun.experiment.records import require
-from mtfrun.experiment.runs.opening import build_run, restore_model
-from mtfrun.experiment.runs.settings import Settings
+from mtfrun.experiment.runs.opening import Settings, build_run, restore_model
 from mtfrun.extras.distillation.loss import DistillationLoss, Distiller
 from mtfrun.extras.distillation.stored_logits import PARTS_OF_1, StoredLogits, store_logits
 from mtfrun.files import RunDirError

@@ -72,7 +72,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun.experiment.conversion.import_run import check_new
+    from mtfrun.experiment.conversion.importer import check_new
     from mtfrun.experiment.runs.opening import find_trained_run
     from mtfrun.extras.grow.growth import grow
     from mtfrun.rundir import RunDirectory

@@ -17,9 +17,8 @@ from mtfrun.configuration import config
 from mtfrun.data import Vocabulary
 from mtfrun.errors import InputError
 from mtfrun.experiment import Experiment, Logits, Training
-from mtfrun.experiment.conversion.import_run import check_new, replaced_directory
-from mtfrun.experiment.runs.opening import build_training
-from mtfrun.experiment.runs.settings import ROOTS, Settings
+from mtfrun.experiment.conversion.importer import check_new, replaced_directory
+from mtfrun.experiment.runs.opening import ROOTS, Settings, build_training
 from mtfrun.experiment.saved_configuration import fingerprint_of
 from mtfrun.extras.grow.dimension_map import DimensionMap, placed
 from mtfrun.extras.grow.rules import Rules

@@ -15,7 +15,7 @@ from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.data import Vocabulary
 from mtfrun.errors.untrusted import parse_json
 from mtfrun.experiment.conversion.importer import ConversionError
-from mtfrun.experiment.runs import settings as run_settings
+from mtfrun.experiment.runs import opening as run_settings
 from mtfrun.experiment.runs.opening import build
 from mtfrun.extras.huggingface.families import FAMILIES, family_of
 from mtfrun.extras.huggingface.family import Family, ModelDescription

@@ -23,8 +23,8 @@ from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.experiment import InitCheckpoint
 from mtfrun.experiment.adapters import SavedAdapters, load_base
 from mtfrun.experiment.conversion.importer import ConversionError, Imported
+from mtfrun.experiment.runs.opening import Settings as RunSettings
 from mtfrun.experiment.runs.opening import build_run
-from mtfrun.experiment.runs.settings import Settings as RunSettings
 from mtfrun.extras.huggingface.export import model_of_origin, origin_of_run
 from mtfrun.extras.huggingface.origin import Origin
 from mtfrun.extras.huggingface.safetensors_file import FLOATS, write_file

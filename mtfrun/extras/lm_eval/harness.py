@@ -27,8 +27,8 @@ with import_tensorflow() if "tensorflow" not in sys.modules else contextlib.null
     from mtfrun.data.prompts import bucket
     from mtfrun.experiment import Decoding
     from mtfrun.experiment.records import require, split_into_batches
+    from mtfrun.experiment.runs.opening import settings_of
     from mtfrun.experiment.runs.run import load
-    from mtfrun.experiment.runs.settings import settings_of
     from mtfrun.models import TextModel
 
 # Tokens of an output where a task sets no limit, as lm_eval's other models have it.

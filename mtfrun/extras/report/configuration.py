@@ -66,7 +66,7 @@ def _is_literal(text: str | None) -> bool:
 def _values_of_files(
     files: tuple[str, ...], bindings: tuple[tuple[str, str], ...]
 ) -> dict[str, str]:
-    from mtfrun.experiment.runs.settings import Settings  # noqa: PLC0415 - imports TensorFlow
+    from mtfrun.experiment.runs.opening import Settings  # noqa: PLC0415 - imports TensorFlow
 
     flags = [(name, f"{name} = {value}") for name, value in bindings]
     with config.exclusive():

@@ -10,7 +10,7 @@ from mtfrun.configuration.run_files import CONFIG
 from mtfrun.data import Data, DataError, ImageData
 from mtfrun.errors import ConfigError, is_input_error
 from mtfrun.experiment.records import require
-from mtfrun.experiment.runs.settings import Settings, configure_data
+from mtfrun.experiment.runs.opening import Settings, configure_data
 from mtfrun.extras.data_viewer.row_view import TRAIN, rows_of
 from mtfrun.extras.data_viewer.rows_html import TOKEN_STYLE, image_element, row_parts
 from mtfrun.extras.report.answers import Answers

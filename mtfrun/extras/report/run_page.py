@@ -17,10 +17,10 @@ from mtfrun.extras.report.configuration import Comparison, compare_with_shipped
 from mtfrun.files.errors import reason, run_dir_errors
 from mtfrun.metrics.curves import Curves, Events, read_events
 from mtfrun.rundir import RunRecord
+from mtfrun.rundir.checkpoint_list import CheckpointDirectory, StoredCheckpoint
 from mtfrun.rundir.commands import read_commands
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.rundir.run_summary import RunSummary, summary_of
-from mtfrun.rundir.stored_checkpoints import CheckpointDirectory, StoredCheckpoint
 
 _ORIGIN = "import.json"
 _TRAIN = "train"

@@ -38,8 +38,12 @@ class DraftFlags(InferenceFlags):
             raise InputError("--draft_tokens is about a draft: give --draft=DIR or --draft=lookup")
 
     def settings(self, flags: argparse.Namespace, mesh: mtf.Mesh) -> dict[str, Any]:
-        from mtfrun.experiment.runs.opening import build_run, find_trained_run, restore_model
-        from mtfrun.experiment.runs.settings import Settings
+        from mtfrun.experiment.runs.opening import (
+            Settings,
+            build_run,
+            find_trained_run,
+            restore_model,
+        )
         from mtfrun.extras.speculation.drafts import Lookup, SmallerModel
 
         if flags.draft is None:

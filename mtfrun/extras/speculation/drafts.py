@@ -14,7 +14,7 @@ from mtfrun.data import TARGETS, PromptLimits, TextData
 from mtfrun.decoding.prompt import Prompts
 from mtfrun.errors import InputError
 from mtfrun.experiment import Experiment
-from mtfrun.experiment.inference.decoding_speed import Draft
+from mtfrun.experiment.inference.decoding_batches import Draft
 from mtfrun.experiment.records import require
 from mtfrun.extras.speculation.speculative import (
     Proposals,

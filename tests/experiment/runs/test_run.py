@@ -20,8 +20,8 @@ from mtfrun.cli.parser import parse_flags
 from mtfrun.errors import ConfigError, InputError
 from mtfrun.experiment import Decoding
 from mtfrun.experiment.inference.answers import record_of
+from mtfrun.experiment.runs.opening import Settings, literal_bindings
 from mtfrun.experiment.runs.run import Run
-from mtfrun.experiment.runs.settings import Settings, literal_bindings
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import TrainResult
 from tests.cli.command import error_line, mtfrun_here, succeeded, tiny_experiment
@@ -294,10 +294,7 @@ def test_inputs_that_cannot_be_used_are_one_line(language_model: Run) -> None:
         (lambda: language_model.evaluate(["train"]), "split"),  # type: ignore[arg-type]
         (lambda: language_model.logits([[1]]), "features are a dictionary"),  # type: ignore[arg-type]
         (lambda: language_model.logits({"targets": [[-1, 5]]}), "integers from 0.*: .*-1 to 5"),
-        (
-            lambda: language_model.logits({"targets": np.array([[None]])}),
-            "values that are not numbers",
-        ),
+        (lambda: language_model.logits({"targets": np.array([[None]])}), "is object, not numbers"),
         (lambda: language_model.logits({"targets": [[384]]}), "below 384: .*384 to 384"),
         (lambda: language_model.logits({"targets": [[0.5]]}), "must be ids"),
         (lambda: language_model.logits({"targets": np.zeros([0, 4], int)}), r"sizes \[0, 4\]"),

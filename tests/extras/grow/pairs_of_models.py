@@ -10,8 +10,7 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.configuration import config
 from mtfrun.experiment import Evaluation, Experiment, Logits
-from mtfrun.experiment.runs.opening import build
-from mtfrun.experiment.runs.settings import Settings
+from mtfrun.experiment.runs.opening import Settings, build
 from mtfrun.extras.grow.rules import Rules
 from mtfrun.extras.grow.variables import GrownVariables
 

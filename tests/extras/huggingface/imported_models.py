@@ -17,8 +17,14 @@ import ml_dtypes
 import numpy as np
 
 from mtfrun import mtf
-from mtfrun.experiment.runs.opening import RunObjects, build_run, find_trained_run, restore_model
-from mtfrun.experiment.runs.settings import Settings, literal_bindings
+from mtfrun.experiment.runs.opening import (
+    RunObjects,
+    Settings,
+    build_run,
+    find_trained_run,
+    literal_bindings,
+    restore_model,
+)
 from mtfrun.extras.huggingface.safetensors_file import write_file
 from mtfrun.extras.huggingface.tables.folder import Folder
 from tests.cli.command import mtfrun_here

@@ -12,8 +12,7 @@ import pytest
 from mtfrun import mtf
 from mtfrun.configuration import config
 from mtfrun.experiment import Logits
-from mtfrun.experiment.runs.opening import RunObjects, build
-from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.experiment.runs.opening import ROOTS, RunObjects, build
 from mtfrun.extras.huggingface.families import family_of
 from mtfrun.extras.huggingface.importer import read_folder
 from mtfrun.extras.huggingface.safetensors_file import write_file

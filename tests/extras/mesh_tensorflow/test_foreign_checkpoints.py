@@ -81,7 +81,7 @@ def test_a_checkpoint_of_another_model_is_refused(flags: list[str]) -> None:
 
 def test_the_flag_of_a_step_needs_a_run(flags: list[str]) -> None:
     line = error_line(mtfrun_here("eval", *flags, "--checkpoint=3"))
-    assert "--checkpoint is about a run: give its --model_dir" in line
+    assert "--checkpoint and --adapter are about a run: give its --model_dir" in line
 
 
 # As T5 1.1, with 128 rows of vocabulary: for 100 pieces and 28 extra ids.

@@ -18,8 +18,7 @@ from mtfrun import mtf, training
 from mtfrun.cli.parser import parse_flags
 from mtfrun.configuration import config
 from mtfrun.experiment import Training
-from mtfrun.experiment.runs.opening import build
-from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.experiment.runs.opening import ROOTS, build
 from mtfrun.extras.plan.description import as_json
 from mtfrun.extras.plan.plan import Plan, plan_training
 from mtfrun.extras.plan.profile import Resources

@@ -13,7 +13,7 @@ from mtfrun.configuration import config
 from mtfrun.configuration.files import SHIPPED
 from mtfrun.configuration.hyperparameters import values_of
 from mtfrun.errors import InputError
-from mtfrun.experiment.runs.settings import Settings
+from mtfrun.experiment.runs.opening import Settings
 from mtfrun.extras.report import page as page_module
 from mtfrun.extras.report.answers import read_answers
 from mtfrun.extras.report.charts import charts_of, distinct_parts, thin_out

@@ -9,8 +9,7 @@ import pytest
 from mtfrun.cli.parser import parse_flags
 from mtfrun.configuration import config
 from mtfrun.configuration.files import shipped_gin_files
-from mtfrun.experiment.runs.opening import build
-from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.experiment.runs.opening import ROOTS, build
 from mtfrun.extras.sweeps.sweep import Sweep
 from mtfrun.extras.sweeps.sweep_file import read_sweep_file
 from tests.cli.command import mtfrun_here

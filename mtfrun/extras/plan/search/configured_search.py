@@ -18,8 +18,7 @@ from mtfrun.display.progress import waiting
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 from mtfrun.experiment import Experiment, Training
-from mtfrun.experiment.runs.opening import build
-from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.experiment.runs.opening import ROOTS, build
 from mtfrun.extras.plan.plan import Plan, plan_training
 from mtfrun.extras.plan.profile import DeviceProfile, shipped_profiles
 from mtfrun.extras.plan.search.calibration import calibrate

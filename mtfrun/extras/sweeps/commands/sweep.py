@@ -189,7 +189,7 @@ def _check_rows(flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun
 def find_mistake(settings_by_place: Mapping[str, tuple[Sequence[Any], ...]]) -> str:
     """Returns the error of the first `Settings` that are wrong, or ""; imports TensorFlow."""
     from mtfrun.configuration import config
-    from mtfrun.experiment.runs.settings import Settings
+    from mtfrun.experiment.runs.opening import Settings
 
     for place, fields in settings_by_place.items():
         try:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from mtfrun.experiment.runs.settings import ConfiguredData, Settings, configure_data
+from mtfrun.experiment.runs.opening import ConfiguredData, Settings, configure_data
 from mtfrun.experiment.saved_configuration import fingerprint_of
 from mtfrun.extras.audit.ledger import LEDGER, LedgerWriter, read_ledger
 from mtfrun.extras.data_viewer.configured import batches_at

@@ -13,7 +13,7 @@ import pytest
 
 from mtfrun import mtf
 from mtfrun.configuration import config
-from mtfrun.experiment.runs.settings import ROOTS
+from mtfrun.experiment.runs.opening import ROOTS
 from mtfrun.extras.plan.profile import shipped_profiles
 from tests.cli.command import (
     ROOT,
