@@ -83,13 +83,14 @@ def all_commands() -> dict[str, Command]:
       InputError: two entry points have a command of the same name.
     """
     commands = {command.name: command for module in _MODULES for command in module.COMMANDS}
+    sources = dict.fromkeys(commands, "mtfrun")
     for entry, module in load_entry_points(_GROUP).items():
+        source = f"{entry!r} of {distribution_of(_GROUP, entry)}"
         for command in module.COMMANDS:
-            if commands.setdefault(command.name, command) is not command:
-                raise InputError(
-                    f"the entry point {entry!r} of {distribution_of(_GROUP, entry)} has a second "
-                    f"command {command.name!r}: uninstall one of them"
-                )
+            if command.name in commands:
+                both = f"{sources[command.name]} and {source}"
+                raise InputError(f"{both} have a command {command.name!r}: uninstall one of them")
+            commands[command.name], sources[command.name] = command, source
     return commands
 
 

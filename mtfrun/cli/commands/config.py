@@ -58,7 +58,7 @@ def _check_show(flags: argparse.Namespace) -> None:
 
 
 def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    items: Sequence[GinHeader | Setting]
+    items: Sequence[Any]
     if _is_list(flags):
         items = list(shipped_headers().values())
         texts = [f"{header.name} {header.description}" for header in items]
@@ -69,7 +69,7 @@ def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
         names = list(dict.fromkeys(setting.name for setting in items))
     words = [word.lower() for word in flags.words]
     has_words = [not words or any(word in text.lower() for word in words) for text in texts]
-    chosen: list[Any] = list(itertools.compress(items, has_words))
+    chosen = list(itertools.compress(items, has_words))
     if not chosen:
         hint = did_you_mean(flags.words[0], names) or "; without words config show lists all"
         raise InputError(f"nothing has {' or '.join(flags.words)!r}{hint}")

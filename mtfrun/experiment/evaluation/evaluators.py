@@ -107,8 +107,9 @@ class TextEvaluator(Evaluator):
         """Returns metrics, texts and records of the examples of one task."""
 
     def of_all_examples(self) -> Self:
+        no_limit: dict[str, Any] = {self.number: None}
         is_off = getattr(self, self.number) == 0
-        return self if is_off else dataclasses.replace(self, **{self.number: None})
+        return self if is_off else dataclasses.replace(self, **no_limit)
 
     @functools.cached_property
     def parts(self) -> dict[str, TextData]:
