@@ -9,7 +9,6 @@ the old run's, over the seeds, with a 95 % interval (Student's t).
 from __future__ import annotations
 
 import argparse
-import collections
 import json
 import pathlib
 import re
@@ -18,29 +17,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from scipy import stats
 
-
-class Way(NamedTuple):
-    """A run's preset, and flags of `mtfrun grow`."""
-
-    old: str
-    flags: Sequence[str]
-
-
-class Budget(NamedTuple):
-    """How runs are trained: `steps` before the model grows, `further` ones afterwards."""
-
-    seeds: int
-    steps: int
-    further: int
-    batch_size: int
-    sequence_length: int
-
-
-SMALL, LARGE = Budget(3, 300, 100, 16, 128), Budget(1, 60, 20, 4, 96)
+BATCH_SIZE, SEQUENCE_LENGTH = 16, 128
 # Of lm_tiny.
 WAYS: dict[str, Sequence[str]] = {
     "d_ff x 2": ("--gin.D_FF=1024",),
@@ -52,8 +32,7 @@ WAYS: dict[str, Sequence[str]] = {
     "one memory head": ("--gin.AttentionHeads.num_memory_heads=1",),
 }
 # The preset of a run, the one that it grows to, and flags for sizes and settings of its own.
-Pairs = Sequence[tuple[str, str, Sequence[str]]]
-PAIRS: Pairs = [
+PAIRS: Sequence[tuple[str, str, Sequence[str]]] = [
     ("lm_tiny", "lm_small", ()),
     ("lm_tiny", "moe_dropless_tiny", ("--gin.D_FF=512",)),
     ("lm_tiny", "moe_1d_tiny", ("--gin.D_FF=512",)),
@@ -64,22 +43,6 @@ PAIRS: Pairs = [
     ("moe_1d_tiny", "moe_2d_tiny", ("--gin.NUM_EXPERTS=(8, 2)",)),
     ("moe_1d_tiny", "moe_2d_tiny", ()),
 ]
-# Of which one model has 30 million parameters or more.
-LARGE_PAIRS: Pairs = [
-    ("lm_tiny", "lm_base", ()),
-    ("lm_tiny", "moe_2d_base", ()),
-    ("lm_small", "lm_base", ()),
-    ("lm_small", "moe_2d_base", ()),
-    ("moe_2d_tiny", "moe_2d_base", ()),
-    *(
-        (f"{version}.{old}", f"{version}.{new}", ())
-        for version in ("t5.1.0", "t5.1.1")
-        for old, new in (("tiny", "small"), ("tiny", "base"), ("small", "base"))
-    ),
-    ("t2t_transformer_tiny", "t2t_transformer_base", ()),
-]
-# By the first letters of a preset.
-_DATA = {"lm": "python_docs", "moe": "python_docs", "t5": "number_words", "t2t": "number_words"}
 _SETTINGS = {
     **{"EVAL_EVERY": None, "EVAL_AT_START": False, "LOG_EVERY": 20, "ITERATIONS_PER_LOOP": 20},
     # There is one at the end.
@@ -90,70 +53,59 @@ _LOSS = re.compile(r"step (\d+)/\d+ +loss ([0-9.]+)")
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bin/bench grow", description=__doc__)
-    parser.add_argument("--large", action="store_true", help="pairs with a large model")
-    parser.add_argument("--seeds", type=int, help="3; 1 of --large")
-    parser.add_argument("--steps", type=int, help="before the model grows: 300; 60 of --large")
-    parser.add_argument("--next", type=int, help="steps afterwards: 100; 20 of --large")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=300, help="before the model grows")
+    parser.add_argument("--next", type=int, default=100, help="steps afterwards")
     parser.add_argument("--only", default="", help="of names that contain this")
     options = parser.parse_args()
-    budget = LARGE if options.large else SMALL
-    budget = Budget(
-        options.seeds or budget.seeds,
-        options.steps or budget.steps,
-        options.next or budget.further,
-        *budget[3:],
-    )
-    pairs = LARGE_PAIRS if options.large else PAIRS
-    ways = {} if options.large else {name: Way("lm_tiny", flags) for name, flags in WAYS.items()}
-    for old, new, flags in pairs:
-        words = [f"--gin_file=models/{new}.gin", *flags]
-        ways[" ".join([old, "->", new, *flags])] = Way(old, words)
-    _compare({name: way for name, way in ways.items() if options.only in name}, budget)
+    ways: dict[str, dict[str, Sequence[str]]] = {"lm_tiny": dict(WAYS)}  # by the old run's preset
+    for old, new, flags in PAIRS:
+        name = " ".join([old, "->", new, *flags])
+        ways.setdefault(old, {})[name] = [f"--gin_file=models/{new}.gin", *flags]
+    for preset, named in ways.items():
+        chosen = {name: flags for name, flags in named.items() if options.only in name}
+        if chosen:
+            _compare(preset, chosen, options)
 
 
-def _compare(ways: dict[str, Way], budget: Budget) -> None:
-    before = collections.defaultdict(list)
-    differences = collections.defaultdict(list)
-    for preset in dict.fromkeys(way.old for way in ways.values()):
-        of_preset = {name: way.flags for name, way in ways.items() if way.old == preset}
-        for seed in range(budget.seeds):
-            with tempfile.TemporaryDirectory() as directory:
-                old = pathlib.Path(directory, "old")
-                losses = _train_old(old, preset, seed, budget)
-                before[preset].append(_mean(losses, budget.steps))
-                for number, (name, flags) in enumerate(of_preset.items()):
-                    new = pathlib.Path(directory, str(number))
-                    losses = _grow_and_train(old, new, budget.steps, flags)
-                    differences[name].append(_mean(losses, budget.steps) - before[preset][-1])
-                    print(f"{name}, seed {seed}: {differences[name][-1]:+.4f}", file=sys.stderr)
-        for name in of_preset:
-            summary = _summary(differences[name])
-            line = {"subject": name, **summary, "old": _round(before[preset])}
-            print(json.dumps(line), flush=True)
+def _compare(preset: str, ways: dict[str, Sequence[str]], options: argparse.Namespace) -> None:
+    means: list[float] = []  # of the old runs, by seed
+    differences: dict[str, list[float]] = {name: [] for name in ways}
+    for seed in range(options.seeds):
+        with tempfile.TemporaryDirectory() as directory:
+            old = pathlib.Path(directory, "old")
+            means.append(_mean(_train_old(old, preset, seed, options), options.steps))
+            for number, (name, flags) in enumerate(ways.items()):
+                losses = _grow_and_train(old, pathlib.Path(directory, f"{number}"), options, flags)
+                differences[name].append(_mean(losses, options.steps) - means[-1])
+                print(f"{name}, seed {seed}: {differences[name][-1]:+.4f}", file=sys.stderr)
+    for name, values in differences.items():
+        print(json.dumps({"subject": name, **_summary(values), "old": _round(means)}), flush=True)
 
 
-def _train_old(run: pathlib.Path, preset: str, seed: int, budget: Budget) -> dict[int, float]:
-    data = next(data for letters, data in _DATA.items() if preset.startswith(letters))
+def _train_old(
+    run: pathlib.Path, preset: str, seed: int, options: argparse.Namespace
+) -> dict[int, float]:
     settings = {
         **_SETTINGS,
-        "BATCH_SIZE": budget.batch_size,
-        "SEQUENCE_LENGTH": budget.sequence_length,
-        "WARMUP_STEPS": min(100, budget.steps // 3),
-        "TRAIN_STEPS": budget.steps + budget.further,
-        "CHECKPOINT_EVERY": budget.steps,
+        "BATCH_SIZE": BATCH_SIZE,
+        "SEQUENCE_LENGTH": SEQUENCE_LENGTH,
+        "WARMUP_STEPS": min(100, options.steps // 3),
+        "TRAIN_STEPS": options.steps + options.next,
+        "CHECKPOINT_EVERY": options.steps,
         "SEED": seed,
     }
-    flags = [
-        *(f"--gin_file={x}" for x in ("defaults.gin", f"models/{preset}.gin", f"data/{data}.gin")),
-        *(f"--gin.{name}={value}" for name, value in settings.items()),
-    ]
+    files = ("defaults.gin", f"models/{preset}.gin", "data/python_docs.gin")
+    flags = [f"--gin_file={file}" for file in files]
+    flags += [f"--gin.{name}={value}" for name, value in settings.items()]
     return _losses("train", *flags, f"--model_dir={run}")
 
 
 def _grow_and_train(
-    old: pathlib.Path, new: pathlib.Path, step: int, flags: Sequence[str]
+    old: pathlib.Path, new: pathlib.Path, options: argparse.Namespace, flags: Sequence[str]
 ) -> dict[int, float]:
-    _losses("grow", f"--from_run={old}", f"--checkpoint={step}", *flags, f"--model_dir={new}")
+    start = [f"--from_run={old}", f"--checkpoint={options.steps}"]
+    _losses("grow", *start, *flags, f"--model_dir={new}")
     return _losses("train", f"--gin_file={new}/config.gin", f"--model_dir={new}")
 
 

@@ -6,27 +6,18 @@ import argparse
 
 import tensorflow as tf
 
-from tests.bench.resnet import (
-    CONFIGS,
-    LEARNING_RATE,
-    BasicBlocks,
-    Bottlenecks,
-    Network,
-    batch,
-    parameters,
-)
+from tests.bench.resnet import CONFIGS, LEARNING_RATE, ResNetConfig, batch, logits, parameters
 from tests.bench.worker import Step, serve
 
 MOMENTUM = 0.9
 EPSILON = 1e-5
 
 
-class _Network(Network):
-    """The forward pass; batch norms update the moving averages that evaluation would use."""
+class _Network:
+    """Batch norms update the moving averages that evaluation would use."""
 
-    def __init__(self, config: Bottlenecks | BasicBlocks, dtype: tf.DType) -> None:
-        super().__init__(config)
-        self._dtype = dtype
+    def __init__(self, config: ResNetConfig, dtype: tf.DType) -> None:
+        self._config, self._dtype = config, dtype
         self.weights = {path: tf.Variable(w) for path, w in parameters(config).items()}
         self._averages = {
             path: (tf.Variable(tf.zeros_like(w)), tf.Variable(tf.ones_like(w)))
@@ -36,31 +27,20 @@ class _Network(Network):
 
     def logits(self, x: tf.Tensor) -> tf.Tensor:
         """Returns [batch, classes] float32."""
-        return self._dense(self.features(tf.cast(x, self._dtype)), "softmax")
+        x = tf.cast(x, self._dtype)
+        return logits(x, self._config, self._convolution, tf.nn.relu, self._softmax)
 
-    def _relu(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.nn.relu(x)
-
-    def _mean(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.reduce_mean(tf.cast(x, tf.float32), [1, 2])
-
-    def _flat(self, x: tf.Tensor) -> tf.Tensor:
-        return tf.cast(tf.reshape(x, [x.shape[0], -1]), tf.float32)
-
-    def _convolution(self, x: tf.Tensor, path: str, stride: int = 1) -> tf.Tensor:
-        kernel = tf.cast(self.weights[f"{path}/kernel"], self._dtype)
+    def _convolution(self, x: tf.Tensor, path: str, stride: int) -> tf.Tensor:
+        kernel = tf.cast(self.weights[f"{path}/convolution/kernel"], self._dtype)
         margin = kernel.shape[0] // 2
         if margin == 0:
             # TensorFlow's own gradient of a strided 1x1 convolution crashes on some CPUs.
-            return tf.nn.conv2d(x[:, ::stride, ::stride], kernel, 1, "SAME")
-        if stride == 1:
-            return tf.nn.conv2d(x, kernel, 1, "SAME")
-        # As in the paper's own code, padding of half a filter on both sides.
-        margins = [margin, margin]
-        return tf.nn.conv2d(tf.pad(x, [[0, 0], margins, margins, [0, 0]]), kernel, stride, "VALID")
-
-    def _normalised(self, x: tf.Tensor, path: str, stride: int = 1) -> tf.Tensor:
-        x = self._convolution(x, f"{path}/convolution", stride)
+            x = tf.nn.conv2d(x[:, ::stride, ::stride], kernel, 1, "SAME")
+        elif stride == 1:
+            x = tf.nn.conv2d(x, kernel, 1, "SAME")
+        else:  # as in the paper's own code, padding of half a filter on both sides
+            padding = [[0, 0], [margin, margin], [margin, margin], [0, 0]]
+            x = tf.nn.conv2d(tf.pad(x, padding), kernel, stride, "VALID")
         scale = f"{path}/norm/scale"
         result = tf.raw_ops.FusedBatchNormV3(
             x=x,
@@ -77,8 +57,9 @@ class _Network(Network):
             average.assign(MOMENTUM * average + (1.0 - MOMENTUM) * new)
         return result.y
 
-    def _dense(self, x: tf.Tensor, path: str) -> tf.Tensor:
-        return tf.matmul(x, self.weights[f"{path}/kernel"]) + self.weights[f"{path}/bias"]
+    def _softmax(self, x: tf.Tensor) -> tf.Tensor:
+        x = tf.reduce_mean(tf.cast(x, tf.float32), [1, 2])
+        return tf.matmul(x, self.weights["softmax/kernel"]) + self.weights["softmax/bias"]
 
 
 def setup(arguments: argparse.Namespace) -> Step:
@@ -102,6 +83,6 @@ def setup(arguments: argparse.Namespace) -> Step:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--config", default="small", choices=CONFIGS)
+    parser.add_argument("--config", default="resnet20", choices=CONFIGS)
     parser.add_argument("--activation", default="float32")
     serve(setup, parser)

@@ -3,22 +3,16 @@
 A server of the small language model (gin/models/lm_small.gin), untrained, decodes prompts of mixed
 lengths: with one client, which sends a request when the one before is answered, and with several.
 Rounds alternate. `ratio` is that of the tokens a second.
-
-With --soak=MINUTES clients also go away while they are answered, and send bodies that are cut off
-or changed at random: it prints how many requests had which status, the server's memory at the
-beginning and at the end, and the requests that had no answer, of which there must be none.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
 import contextlib
 import http.client
 import json
 import os
 import pathlib
-import random
 import re
 import signal
 import subprocess
@@ -41,14 +35,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES")
     parser.add_argument("--model_dir", help="a run, instead of an untrained model")
     options = parser.parse_args()
     with _server(options.model_dir) as port:
-        if options.soak:
-            line = _soak(port, options.clients, options.soak * 60)
-        else:
-            line = _compare(port, options.clients, options.tokens, options.rounds)
+        line = _compare(port, options.clients, options.tokens, options.rounds)
     print(json.dumps(line))
 
 
@@ -148,70 +138,6 @@ def _post(connection: http.client.HTTPConnection, body: object) -> tuple[int, di
     connection.request("POST", "/v1/completions", content)
     response = connection.getresponse()
     return response.status, json.loads(response.read())
-
-
-def _soak(port: int, clients: int, secs: float) -> dict[str, object]:
-    counts: collections.Counter[str] = collections.Counter()
-    _send_all(port, list(range(2 * clients)), clients, 32)
-    before, end = _memory(port), time.monotonic() + secs
-    seeds = iter(range(clients))
-
-    def work() -> None:
-        random_numbers = random.Random(next(seeds))
-        while time.monotonic() < end:
-            try:
-                counts[_disturb(port, random_numbers)] += 1
-            except (OSError, ValueError, http.client.HTTPException) as error:
-                counts[f"no answer: {type(error).__name__}"] += 1
-
-    _in_threads(work, clients)
-    after = _memory(port)
-    return {
-        "subject": f"{clients} clients for {secs:g} seconds",
-        "requests": dict(sorted(counts.items())),
-        "memory_mb": [round(before / 1e6), round(after / 1e6)],
-    }
-
-
-def _disturb(port: int, numbers: random.Random) -> str:
-    """Sends a request, whole, cut off, changed or left alone; returns what became of it."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_SECS)
-    body = {
-        "prompt": (_TEXT * 4)[: numbers.randrange(180)],
-        "max_tokens": numbers.choice([1, 5, 20, 60, 100]),
-        "temperature": numbers.choice([0, 0.7, 1.3]),
-        "top_k": numbers.choice([0, 0, 20]),
-        "stream": numbers.random() < 0.5,
-    }
-    content = bytearray(json.dumps(body).encode())
-    kind = numbers.random()
-    try:
-        if kind < 0.2:
-            for _ in range(numbers.choice([1, 3, 30])):
-                content[numbers.randrange(len(content))] = numbers.randrange(256)
-        elif kind < 0.3:
-            del content[numbers.randrange(len(content)) :]
-        connection.request("POST", "/v1/completions", bytes(content))
-        if 0.3 <= kind < 0.5:
-            time.sleep(numbers.random() * 0.3)
-            return "client went away"
-        response = connection.getresponse()
-        text = response.read()
-        if response.status != 200:
-            return f"{response.status} {bool(json.loads(text)['error']['message'])}"
-        is_whole = text.endswith(b"data: [DONE]\n\n") or text.endswith(b"}")
-        return "200" if is_whole else "200, cut off"
-    finally:
-        connection.close()
-
-
-def _memory(port: int) -> float:
-    time.sleep(1)
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_SECS)
-    connection.request("GET", "/metrics")
-    text = connection.getresponse().read().decode()
-    (value,) = re.findall(r"^process_resident_memory_bytes (\S+)$", text, re.MULTILINE)
-    return float(value)
 
 
 if __name__ == "__main__":

@@ -8,26 +8,18 @@ import os
 import torch
 import torch.nn.functional as F
 
-from tests.bench.resnet import (
-    CONFIGS,
-    LEARNING_RATE,
-    BasicBlocks,
-    Bottlenecks,
-    Network,
-    batch,
-    parameters,
-)
+from tests.bench.resnet import CONFIGS, LEARNING_RATE, ResNetConfig, batch, logits, parameters
 from tests.bench.worker import Step, serve
 
 MOMENTUM = 0.1  # PyTorch's: the factor of the new statistics
 EPSILON = 1e-5
 
 
-class _Network(Network):
-    """The forward pass; images and kernels are channels first, in channels-last memory."""
+class _Network:
+    """Images and kernels are channels first, in channels-last memory."""
 
-    def __init__(self, config: Bottlenecks | BasicBlocks) -> None:
-        super().__init__(config)
+    def __init__(self, config: ResNetConfig) -> None:
+        self._config = config
         self.weights: dict[str, torch.Tensor] = {}
         self._averages: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         for path, array in parameters(config).items():
@@ -39,31 +31,20 @@ class _Network(Network):
                 self._averages[path] = (torch.zeros(array.shape), torch.ones(array.shape))
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        return self._dense(self.features(x), "softmax").float()
+        return logits(x, self._config, self._convolution, F.relu, self._softmax).float()
 
-    def _relu(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(x)
-
-    def _mean(self, x: torch.Tensor) -> torch.Tensor:
-        return x.float().mean([2, 3])
-
-    def _flat(self, x: torch.Tensor) -> torch.Tensor:
-        return x.permute(0, 2, 3, 1).reshape(len(x), -1)
-
-    def _convolution(self, x: torch.Tensor, path: str, stride: int = 1) -> torch.Tensor:
-        kernel = self.weights[f"{path}/kernel"]
-        return F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
-
-    def _normalised(self, x: torch.Tensor, path: str, stride: int = 1) -> torch.Tensor:
-        x = self._convolution(x, f"{path}/convolution", stride)
+    def _convolution(self, x: torch.Tensor, path: str, stride: int) -> torch.Tensor:
+        kernel = self.weights[f"{path}/convolution/kernel"]
+        x = F.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
         scale, bias = (self.weights[f"{path}/norm/{name}"] for name in ("scale", "bias"))
         averages = self._averages[f"{path}/norm/scale"]
         return F.batch_norm(
             x, *averages, scale, bias, training=True, momentum=MOMENTUM, eps=EPSILON
         )
 
-    def _dense(self, x: torch.Tensor, path: str) -> torch.Tensor:
-        return x @ self.weights[f"{path}/kernel"] + self.weights[f"{path}/bias"]
+    def _softmax(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.float().mean([2, 3])
+        return x @ self.weights["softmax/kernel"] + self.weights["softmax/bias"]
 
 
 def setup(arguments: argparse.Namespace) -> Step:
@@ -88,6 +69,6 @@ def setup(arguments: argparse.Namespace) -> Step:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--config", default="small", choices=CONFIGS)
+    parser.add_argument("--config", default="resnet20", choices=CONFIGS)
     parser.add_argument("--activation", default="float32")
     serve(setup, parser)
