@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from mtfrun.extras.report.reading import report_of
+from mtfrun.extras.report.run_page import report_of
 from mtfrun.extras.sweeps.analysis.comparison import compare
 from mtfrun.extras.sweeps.analysis.table_formats import markdown_text
 from mtfrun.extras.sweeps.plan import Plan

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mtfrun.extras.sweeps.outcome import environment
+from mtfrun.extras.sweeps.result import environment
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir import code as module
 from mtfrun.rundir.code import changed_modules, module_hashes, package_commit

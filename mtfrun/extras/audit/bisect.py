@@ -26,7 +26,7 @@ from mtfrun.extras.audit.causes import (
     find_causes,
     is_same_mesh,
 )
-from mtfrun.extras.audit.ledgers import (
+from mtfrun.extras.audit.ledger import (
     BATCH,
     INITIAL_VALUES,
     KEY,

@@ -15,7 +15,7 @@ from mtfrun.configuration.hyperparameters import (
     values_of,
 )
 from mtfrun.errors.differences import NONE, Change, changes
-from mtfrun.extras.audit.ledgers import (
+from mtfrun.extras.audit.ledger import (
     BATCH,
     GRADIENT_NORM,
     INITIAL_VALUES,

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 
-from mtfrun import training
+from mtfrun import mtf, training
 from mtfrun.checkpoints.manifest import manifest_path
 from mtfrun.checkpoints.recorded_digests import digests_of_variables
 from mtfrun.checkpoints.values import CheckpointValues
@@ -19,8 +19,17 @@ from mtfrun.experiment import Training
 from mtfrun.experiment.saved_configuration import SavedConfiguration
 from mtfrun.experiment.training import load_base_of_adapters
 from mtfrun.extras.audit.causes import RunRecords, causes_in_programs
+from mtfrun.extras.audit.ledger import LedgerComparison, RunLedger, compare_ledgers
 from mtfrun.extras.audit.ledger_hook import Ledger
-from mtfrun.extras.audit.ledgers import LedgerComparison, RunLedger, compare_ledgers
+from mtfrun.extras.audit.verify.comparison import Deviation, Fault, deviation
+from mtfrun.extras.audit.verify.first_difference import (
+    Probe,
+    batch_of_step,
+    find_gradient_or_update_at_fault,
+    find_layer_at_fault,
+)
+from mtfrun.extras.audit.verify.layer_records import Named
+from mtfrun.extras.audit.verify.observation import set_values
 from mtfrun.files.errors import DamagedCheckpointError
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.commands import describe_program
@@ -165,3 +174,88 @@ def changes_since(run: RunDirectory, step: int) -> list[str]:
         return []
     causes = causes_in_programs(former, describe_program())
     return [escape(f"{cause.name}: {cause.b}, and {cause.a} in the run") for cause in causes]
+
+
+# The largest relative difference of equal numbers on different meshes.
+_TOLERANCE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class RecomputedStep:
+    """What differs when a step is computed again in two configurations."""
+
+    step: int
+    variables: dict[str, Deviation]  # differences before the step, by path
+    # the first layer, gradient or update that differs, with equal variables in both
+    at_fault: Fault | None
+
+    def lines(self) -> list[str]:
+        lines = []
+        if self.variables:
+            path, largest = next(iter(self.variables.items()))
+            more = len(self.variables) - 1
+            others = f"; {more:,} more differ" if more else ""
+            lines.append(f"before step {self.step:,}, {path} {largest}{others}")
+        if self.at_fault is not None:
+            lines += self.at_fault.lines()
+        if not lines:
+            lines.append(
+                f"step {self.step:,} is the same in both, computed again here: what differs is not "
+                "in the configurations and the checkpoints"
+            )
+        return lines
+
+    def as_json(self) -> dict[str, object]:
+        return {
+            "step": self.step,
+            "variables": {path: str(largest) for path, largest in self.variables.items()},
+            "at_fault": self.at_fault and self.at_fault.as_json(),
+        }
+
+
+def recompute(
+    trainings: Sequence[Training], runs: Sequence[RunDirectory], step: int
+) -> RecomputedStep:
+    """Computes a step of two runs again, from the nearest checkpoints before it.
+
+    `trainings`: of the runs' configurations, which have not run.
+    """
+    a, b = trainings
+    for made, run in zip(trainings, runs, strict=True):
+        _restore(made, run, step - 1)
+    meshes = [(x.experiment.mesh.shape, x.experiment.mesh.layout) for x in trainings]
+    tolerance = 0.0 if meshes[0] == meshes[1] else _TOLERANCE
+    named = a.state.named_variables(), b.state.named_variables()
+    values = mtf.to_numpy(named[0]), mtf.to_numpy(named[1])
+    differing, same = {}, {}
+    for path in named[0].keys() & named[1].keys():
+        one, other = (
+            Named(x[path], tuple(v[path].shape.dimension_names))
+            for x, v in zip(values, named, strict=True)
+        )
+        largest = deviation(other, one)
+        if not largest.relative <= tolerance:
+            differing[path] = largest
+        if one.value.shape == other.value.shape:
+            same[path] = named[1][path]
+    set_values(same, values[0])
+    here, expected = (Probe(x, batch_of_step(x, step), step) for x in (b, a))
+    fault = find_layer_at_fault(here, expected, tolerance)
+    if fault is None:
+        fault = find_gradient_or_update_at_fault(here, expected, tolerance)
+    return RecomputedStep(step, {path: differing[path] for path in sorted(differing)}, fault)
+
+
+def _restore(made: Training, run: RunDirectory, step: int) -> None:
+    start = newest_good(run, step)
+    if start < step:
+        with tempfile.TemporaryDirectory() as name:
+            train_again(made, run, RunDirectory(name), start, step)
+        return
+    experiment, state = made.experiment, made.state
+    load_base_of_adapters(experiment, run)
+    state.initialize()
+    if step:
+        run.checkpoints().restore(step, state.storage())
+    elif experiment.init_checkpoint is not None and not state.model.adapters:
+        experiment.init_checkpoint(state.model.named_variables(), state.model.vocabulary_sizes)

@@ -49,7 +49,9 @@ class Tracker(Hook, abc.ABC):
     """
 
     close_secs: float = 300.0
-    _thread: _Thread | None = None
+    _worker: Worker[ScalarRecord] | None = None
+    _error = ""
+    _is_over = False
 
     @abc.abstractmethod
     def log(self, record: ScalarRecord) -> None:
@@ -60,52 +62,39 @@ class Tracker(Hook, abc.ABC):
         """Called at the end, also after an error of `log`; never without a call of `log`."""
 
     def after_scalars(self, record: ScalarRecord) -> None:
-        if self._thread is None:
-            self._thread = _Thread(self)
-        self._thread.put(record)
-
-    def end(self) -> None:
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.end(self.close_secs)
-
-
-class _Thread:
-    """A thread that hands records to a tracker; it starts with the first one."""
-
-    def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-        self._worker: Worker[ScalarRecord] = Worker(self._work, "tracker")
-        self._error = ""
-        self._is_over = False
-
-    def put(self, record: ScalarRecord) -> None:
-        if not self._is_over and len(self._worker.waiting) >= _MOST_WAITING:
+        worker = self._worker
+        if worker is None:
+            self._error, self._is_over = "", False
+            worker = self._worker = Worker(lambda: self._work(worker), "tracker")
+        if not self._is_over and len(worker.waiting) >= _MOST_WAITING:
             self._error = self._error or f"{_MOST_WAITING:,} records are waiting for it"
         self._warn()
         if not self._is_over:
-            self._worker.put(record)
+            worker.put(record)
 
-    def end(self, secs: float) -> None:
-        if not self._worker.stop(secs):
-            self._error = self._error or f"it has not taken everything in {secs:.0f} seconds"
-        self._warn()
+    def end(self) -> None:
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            if not worker.stop(self.close_secs):
+                secs = f"{self.close_secs:.0f} seconds"
+                self._error = self._error or f"it has not taken everything in {secs}"
+            self._warn()
 
     def _warn(self) -> None:
         """Prints the error in the thread of the training, so that lines do not mix."""
         if self._error and not self._is_over:
             self._is_over = True
-            line = f"{type(self._tracker).__name__} gets no more records of this training"
+            line = f"{type(self).__name__} gets no more records of this training"
             progress.note(progress.warning(f"{line}: {self._error}"))
 
-    def _work(self) -> None:
+    def _work(self, worker: Worker[ScalarRecord]) -> None:
         try:
-            while (record := self._worker.take()) is not None and not self._is_over:
-                self._tracker.log(record)
+            while (record := worker.take()) is not None and not self._is_over:
+                self.log(record)
         except Exception as error:
             self._error = _error_line(error)
         try:
-            self._tracker.close()
+            self.close()
         except Exception as error:
             self._error = self._error or _error_line(error)
 
@@ -363,7 +352,7 @@ def _report(run: RunDirectory) -> str | None:
     if importlib.util.find_spec("bokeh") is None:
         return None
     from mtfrun.extras.report.page import render  # noqa: PLC0415 - an extra
-    from mtfrun.extras.report.reading import report_of  # noqa: PLC0415 - for a report alone
+    from mtfrun.extras.report.run_page import report_of  # noqa: PLC0415 - for a report alone
 
     report = report_of([pathlib.Path(run.path)], 0)
     (facts,) = report.runs

@@ -53,7 +53,7 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.extras.report.page import render
-    from mtfrun.extras.report.reading import report_of
+    from mtfrun.extras.report.run_page import report_of
     from mtfrun.files import atomic_open
 
     directories = [pathlib.Path(word) for word in flags.words]

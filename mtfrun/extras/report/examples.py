@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mtfrun.configuration.run_files import CONFIG
 from mtfrun.data import Data, DataError, ImageData
@@ -14,11 +15,23 @@ from mtfrun.experiment.runs.opening import Settings, configure_data
 from mtfrun.extras.data_viewer.row_view import TRAIN, rows_of
 from mtfrun.extras.data_viewer.rows_html import TOKEN_STYLE, image_element, row_parts
 from mtfrun.extras.report.answers import Answers
-from mtfrun.extras.report.run_page import Examples
 from mtfrun.files.errors import reason
 
 # Wrongly labelled images of a run that a report shows.
 _MOST_IMAGES = 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Rows that the training reads, as HTML whose texts are escaped."""
+
+    data: str = ""  # the name of their class
+    rows: Sequence[str] = ()
+    of_images: bool = False
+    # images that the model has labelled wrongly, by their index in the split
+    images: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    style: str = ""
+    note: str = ""  # why there are none, or ""
 
 
 def read_examples(

@@ -13,7 +13,8 @@ import numpy as np
 
 from mtfrun.display.formats import bytes_text, duration_text, metric_text, number_text, time_text
 from mtfrun.extras.report.answers import Answer
-from mtfrun.extras.report.run_page import Examples, RecordedCommand, Report, RunFacts
+from mtfrun.extras.report.examples import Examples
+from mtfrun.extras.report.run_page import RecordedCommand, Report, RunFacts
 from mtfrun.metrics.catalogue import LOWEST, best_mode
 from mtfrun.metrics.curves import choose_steps
 from mtfrun.metrics.tags import description_of

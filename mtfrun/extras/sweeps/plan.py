@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 from mtfrun.display.formats import metric_text
 from mtfrun.display.table import table_lines
 from mtfrun.errors import InputError, list_some
-from mtfrun.extras.sweeps.outcome import budget_text, result_of
-from mtfrun.extras.sweeps.result import Results, RunResult
+from mtfrun.extras.sweeps.result import Results, RunResult, budget_text, result_of
 from mtfrun.extras.sweeps.sweep import SEED, Sweep, SweepRun
 from mtfrun.rundir import RunRecord, SweptRun
 from mtfrun.rundir.run_record import SWEPT

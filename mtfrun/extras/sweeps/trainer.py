@@ -23,8 +23,7 @@ from mtfrun.display.tensorflow_import import import_tensorflow
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import open_regular, open_to_write
 from mtfrun.extras.sweeps.forked_child import SERVER_ERRORS, ForkedChild, Server
-from mtfrun.extras.sweeps.outcome import Ending, count_memory_kills
-from mtfrun.extras.sweeps.result import RunResult
+from mtfrun.extras.sweeps.result import Ending, RunResult, count_memory_kills
 from mtfrun.files.errors import reason
 from mtfrun.processes.child_process import forward_signals, last_error, start_child
 from mtfrun.processes.gpus import gpus_of_process

@@ -7,8 +7,7 @@ import pytest
 
 from mtfrun.display.formats import mark_blanks
 from mtfrun.display.pictures.canvas import HEIGHT, PALETTE, WIDTH
-from mtfrun.extras.monitoring.layer_pictures import attention_maps
-from mtfrun.extras.monitoring.token_experts import token_experts
+from mtfrun.extras.monitoring.layer_pictures import attention_maps, token_experts
 from tests.display.pictures.test_pictures import pixels_of
 
 TOKENS = [mark_blanks(c) for c in "def f(x):\n\treturn $猫"]

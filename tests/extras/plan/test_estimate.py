@@ -19,7 +19,7 @@ from mtfrun.extras.plan.dtensor_programs import (
 from mtfrun.extras.plan.memory import peak_of
 from mtfrun.extras.plan.profile import Curve, DeviceProfile, HostNetwork, Link
 from mtfrun.extras.plan.program import Block, Collective, Operation, Program, TensorType, Value
-from mtfrun.extras.plan.search.estimate import estimate, product_flops
+from mtfrun.extras.plan.search.search import estimate, product_flops
 from tests.extras.plan.programs import LOOPS, NEEDED
 
 PROFILE = DeviceProfile(

@@ -18,8 +18,9 @@ from mtfrun.extras.report import page as page_module
 from mtfrun.extras.report.answers import read_answers
 from mtfrun.extras.report.charts import charts_of, distinct_parts, thin_out
 from mtfrun.extras.report.configuration import compare_with_shipped
+from mtfrun.extras.report.examples import Examples
 from mtfrun.extras.report.page import LARGEST_PAGE, render
-from mtfrun.extras.report.run_page import Examples, read_run
+from mtfrun.extras.report.run_page import read_run
 from mtfrun.extras.report.run_view import choose_detailed
 from mtfrun.metrics.curves import Events
 from mtfrun.rundir import StepMetrics

@@ -8,9 +8,15 @@ import pathlib
 import pytest
 
 from mtfrun.errors import InputError
-from mtfrun.extras.sweeps.outcome import Ending, budget_text, result_of
 from mtfrun.extras.sweeps.plan import Plan, PlannedRun, drop_untrained_rows
-from mtfrun.extras.sweeps.result import Results, ResultState, RunResult
+from mtfrun.extras.sweeps.result import (
+    Ending,
+    Results,
+    ResultState,
+    RunResult,
+    budget_text,
+    result_of,
+)
 from mtfrun.extras.sweeps.sweep import Sweep, SweepRow
 from mtfrun.rundir import RunRecord, Status
 from mtfrun.rundir.run_record import RunCost

@@ -15,8 +15,7 @@ import pytest
 
 from mtfrun.errors import InputError
 from mtfrun.extras.sweeps.forked_child import Server
-from mtfrun.extras.sweeps.outcome import Ending, result_of
-from mtfrun.extras.sweeps.result import RunResult
+from mtfrun.extras.sweeps.result import Ending, RunResult, result_of
 from mtfrun.extras.sweeps.sweep import Sweep, SweepRun
 from mtfrun.extras.sweeps.trainer import LOG, Display, TrainedRun, Trainer, require_space
 from mtfrun.rundir import RunDirectory, RunRecord, Status

@@ -12,7 +12,7 @@ from mtfrun.errors import ExitCode, InputError
 
 if TYPE_CHECKING:
     from mtfrun.extras.audit.bisect import Bisection
-    from mtfrun.extras.audit.recompute import RecomputedStep
+    from mtfrun.extras.audit.replay import RecomputedStep
     from mtfrun.rundir import RunDirectory
 
 _DESCRIPTION = """\
@@ -49,7 +49,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.extras.audit.bisect import bisect
     from mtfrun.extras.audit.causes import DATA
-    from mtfrun.extras.audit.ledgers import BATCH, INITIAL_VALUES, KEY, VARIABLES
+    from mtfrun.extras.audit.ledger import BATCH, INITIAL_VALUES, KEY, VARIABLES
     from mtfrun.rundir import RunDirectory
 
     a, b = (RunDirectory(name) for name in (flags.first, flags.second))
@@ -97,7 +97,7 @@ def _recompute(
         from mtfrun import mtf
         from mtfrun.experiment.runs.run_training import prepare
         from mtfrun.extras.audit.causes import RunRecords
-        from mtfrun.extras.audit.recompute import recompute
+        from mtfrun.extras.audit.replay import recompute
 
     def devices(run: RunDirectory) -> int:
         size: int = mtf.convert_to_shape(RunRecords.of(run.path).at(step).get("mesh", "")).size

@@ -98,7 +98,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun import mtf
     from mtfrun.configuration import config
     from mtfrun.extras.audit.verify.comparison import as_json, as_lines, compare, reference_lines
-    from mtfrun.extras.audit.verify.probe import find_fault
+    from mtfrun.extras.audit.verify.first_difference import find_fault
 
     bindings = settings_of(flags).parse()
     config.override(mtf.Mesh)  # gin knows the class from now on, if it did not

@@ -2,20 +2,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mtfrun.errors import shorten
-from mtfrun.extras.audit.verify.first_difference import (
-    LIKE_INFINITY,
-    LONGEST_VALUE,
-    Fault,
-    entry_errors,
-    largest_deviation,
-    largest_size,
-)
+from mtfrun.extras.audit.verify.layer_records import Named
 from mtfrun.extras.audit.verify.observation import Observation, Values
 
 # The kinds of compared values, in the order in which training computes them.
@@ -36,8 +29,49 @@ _ROUNDED_UNITS = 2.0
 _LEAST_METRIC = 1e-3
 # Log-likelihoods and probabilities of decodes below this size are compared absolutely.
 _LEAST_NUMBER_OF_DECODES = 1.0
+LIKE_INFINITY = 1e6
+"""Values of at least this size are masks, such as the logits of padding of the vocabulary."""
+
+# Values may be texts.
+LONGEST_VALUE = 60
 # Differences above the tolerance that are listed; there may be one for every variable and step.
 _MOST_LISTED = 20
+
+
+class Deviation(NamedTuple):
+    """The largest difference of two arrays, relative to the largest entry, and where it is."""
+
+    relative: float
+    place: str
+    here: str
+    expected: str
+
+    def __str__(self) -> str:
+        """Returns such as "differs by 0.1 at batch 3: 1.1, not 1.0"."""
+        values = f"{shorten(self.here, LONGEST_VALUE)}, not {shorten(self.expected, LONGEST_VALUE)}"
+        if self.relative == math.inf:
+            return f"differs: {values}"
+        at = f" at {self.place}" if self.place else ""
+        return f"differs by {self.relative:.2g}{at}: {values}"
+
+
+class Fault(NamedTuple):
+    """The module at fault: its output or gradient differs though its input does not."""
+
+    what: str  # `OUTPUT`, `GRADIENT`, `UPDATE`, or what else is computed
+    path: str  # path of the module, "" for the model itself, or of a variable
+    name: str  # name of its class, or "variable"
+    deviation: Deviation
+    line: str = ""  # the line that calls the first operation that differs, "" if none is known
+
+    def lines(self) -> list[str]:
+        """Returns "the output of Dense block/dense differs by ...", and the operation's line."""
+        where = f" {self.path}" if self.path else ""
+        line = f"the {self.what} of {self.name}{where} {self.deviation}"
+        return [line, *([f"  {self.line}"] if self.line else [])]
+
+    def as_json(self) -> dict[str, object]:
+        return {**self._asdict(), "deviation": _fields(self.deviation)}
 
 
 class Difference(NamedTuple):
@@ -170,6 +204,53 @@ def _of_json(here: Any, expected: Any, name: str, step: int) -> Iterator[Differe
         yield Difference(DECODES, step, name, relative, "", repr(here), repr(expected))
 
 
+def deviation(here: Named, expected: Named, least: float = 0.0) -> Deviation:
+    """Returns the largest difference; relative to `least` if all entries are smaller."""
+    if here.value.shape != expected.value.shape:
+        return Deviation(math.inf, "", f"shape {here.shape}", f"shape {expected.shape}")
+    usual = np.isfinite(here.value) & (np.abs(expected.value) < LIKE_INFINITY)
+    scale = max(largest_size(expected.value[usual]), least)
+    return largest_deviation(here.value, expected.value, scale, place=expected.place)
+
+
+def largest_deviation(
+    here: np.ndarray,
+    expected: np.ndarray,
+    scale: float,
+    error: np.ndarray | None = None,
+    place: Callable[[Sequence[int]], str] = str,
+) -> Deviation:
+    """Returns the largest difference of two arrays of one shape, relative to `scale`.
+
+    `error`, |here - expected| by default, is of the entries; a negative one counts as 0.
+    """
+    error = entry_errors(here, expected) if error is None else error
+    if not error.size:
+        return Deviation(0.0, "[]" if error.ndim else "", "", "")
+    index = np.unravel_index(np.argmax(error), error.shape)
+    largest = max(float(error[index]), 0.0)
+    relative = 0.0 if largest == 0.0 else largest / scale if scale else math.inf
+    numbers = (f"{float(x[index]):.9g}" for x in (here, expected))
+    return Deviation(relative, place([int(i) for i in index]) if index else "", *numbers)
+
+
+def entry_errors(here: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Returns |here - expected| in float64, infinite where one is not finite; 0 of other shapes."""
+    if here.shape != expected.shape:
+        return np.zeros(expected.shape)
+    here, expected = here.astype(np.float64), expected.astype(np.float64)
+    both_finite = np.isfinite(here) & np.isfinite(expected)
+    error = np.abs(np.subtract(here, expected, where=both_finite, out=np.zeros(here.shape)))
+    same = (here == expected) | (np.isnan(here) & np.isnan(expected))
+    return np.where(both_finite | same, error, np.inf)
+
+
+def largest_size(array: np.ndarray) -> float:
+    """Returns the largest finite absolute value; 0 without one."""
+    array = array.astype(np.float64)
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+
+
 def _difference(
     kind: str,
     step: int,
@@ -213,8 +294,8 @@ def as_lines(here: Observation, comparison: Comparison, fault: Fault | None) -> 
         return [*lines, f"  equal within {comparison.tolerance:g}"]
     if fault is not None:
         labels = ["at fault", ""]
-        of_fault = zip(labels, fault.lines(), strict=False)
-        lines += [f"  {label:<16}{text.strip()}" for label, text in of_fault]
+        pairs = zip(labels, fault.lines(), strict=False)
+        lines += [f"  {label:<16}{text.strip()}" for label, text in pairs]
     lines.append(f"  NOT equal within {comparison.tolerance:g}, in the order of the computation:")
     lines += [f"    {_above_line(difference)}" for difference in above[:_MOST_LISTED]]
     if len(above) > _MOST_LISTED:
@@ -254,7 +335,7 @@ def _above_line(difference: Difference) -> str:
     )
 
 
-def _fields(difference: Difference) -> dict[str, object]:
+def _fields(difference: Difference | Deviation) -> dict[str, object]:
     """JSON has no infinity: null for it."""
     relative = None if difference.relative == math.inf else difference.relative
     return {**difference._asdict(), "relative": relative}

@@ -2,112 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
+import tensorflow as tf
 
-from mtfrun.errors import shorten
-from mtfrun.extras.audit.verify.layer_records import MODULE_INPUT, LayerCall, Named, OperationCall
+from mtfrun import mtf
+from mtfrun.errors import InputError
+from mtfrun.experiment import Training
+from mtfrun.extras.audit.verify.comparison import (
+    DECODES,
+    EVALUATION,
+    INITIAL_VALUES,
+    UPDATES,
+    Deviation,
+    Difference,
+    Fault,
+    deviation,
+)
+from mtfrun.extras.audit.verify.layer_records import (
+    MODULE_INPUT,
+    LayerCall,
+    Named,
+    OperationCall,
+    record_layers,
+    record_operations,
+    record_update,
+)
+from mtfrun.extras.audit.verify.observation import (
+    Observation,
+    Values,
+    optimizer_updates,
+    set_values,
+    values_on_mesh,
+)
+from mtfrun.training.microbatches import Features, Gradients, loss_and_gradients
 
 # Gradients are relative to their largest entry, but at least to this share of the largest of all.
 _LEAST_SHARE_OF_ALL = 1e-4
-LIKE_INFINITY = 1e6
-"""Values of at least this size are masks, such as the logits of padding of the vocabulary."""
-
-# Values may be texts.
-LONGEST_VALUE = 60
-
 OUTPUT, GRADIENT, UPDATE = "output", "gradient", "update"
 
 _Call = TypeVar("_Call", LayerCall, OperationCall)
-
-
-class Deviation(NamedTuple):
-    """The largest difference of two arrays, relative to the largest entry, and where it is."""
-
-    relative: float
-    place: str
-    here: str
-    expected: str
-
-    def __str__(self) -> str:
-        """Returns such as "differs by 0.1 at batch 3: 1.1, not 1.0"."""
-        values = f"{shorten(self.here, LONGEST_VALUE)}, not {shorten(self.expected, LONGEST_VALUE)}"
-        if self.relative == math.inf:
-            return f"differs: {values}"
-        at = f" at {self.place}" if self.place else ""
-        return f"differs by {self.relative:.2g}{at}: {values}"
-
-
-class Fault(NamedTuple):
-    """The module at fault: its output or gradient differs though its input does not."""
-
-    what: str  # `OUTPUT`, `GRADIENT`, `UPDATE`, or what else is computed
-    path: str  # path of the module, "" for the model itself, or of a variable
-    name: str  # name of its class, or "variable"
-    deviation: Deviation
-    line: str = ""  # the line that calls the first operation that differs, "" if none is known
-
-    def lines(self) -> list[str]:
-        """Returns "the output of Dense block/dense differs by ...", and the operation's line."""
-        where = f" {self.path}" if self.path else ""
-        line = f"the {self.what} of {self.name}{where} {self.deviation}"
-        return [line, *([f"  {self.line}"] if self.line else [])]
-
-    def as_json(self) -> dict[str, object]:
-        """Returns the fields; null for an infinite difference."""
-        relative = self.deviation.relative
-        finite = relative if math.isfinite(relative) else None
-        return {**self._asdict(), "deviation": {**self.deviation._asdict(), "relative": finite}}
-
-
-def deviation(here: Named, expected: Named, least: float = 0.0) -> Deviation:
-    """Returns the largest difference; relative to `least` if all entries are smaller."""
-    if here.value.shape != expected.value.shape:
-        return Deviation(math.inf, "", f"shape {here.shape}", f"shape {expected.shape}")
-    usual = np.isfinite(here.value) & (np.abs(expected.value) < LIKE_INFINITY)
-    scale = max(largest_size(expected.value[usual]), least)
-    return largest_deviation(here.value, expected.value, scale, place=expected.place)
-
-
-def largest_deviation(
-    here: np.ndarray,
-    expected: np.ndarray,
-    scale: float,
-    error: np.ndarray | None = None,
-    place: Callable[[Sequence[int]], str] = str,
-) -> Deviation:
-    """Returns the largest difference of two arrays of one shape, relative to `scale`.
-
-    `error`, |here - expected| by default, is of the entries; a negative one counts as 0.
-    """
-    error = entry_errors(here, expected) if error is None else error
-    if not error.size:
-        return Deviation(0.0, "[]" if error.ndim else "", "", "")
-    index = np.unravel_index(np.argmax(error), error.shape)
-    largest = max(float(error[index]), 0.0)
-    relative = 0.0 if largest == 0.0 else largest / scale if scale else math.inf
-    numbers = (f"{float(x[index]):.9g}" for x in (here, expected))
-    return Deviation(relative, place([int(i) for i in index]) if index else "", *numbers)
-
-
-def entry_errors(here: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Returns |here - expected| in float64, infinite where one is not finite; 0 of other shapes."""
-    if here.shape != expected.shape:
-        return np.zeros(expected.shape)
-    here, expected = here.astype(np.float64), expected.astype(np.float64)
-    both_finite = np.isfinite(here) & np.isfinite(expected)
-    error = np.abs(np.subtract(here, expected, where=both_finite, out=np.zeros(here.shape)))
-    same = (here == expected) | (np.isnan(here) & np.isnan(expected))
-    return np.where(both_finite | same, error, np.inf)
-
-
-def largest_size(array: np.ndarray) -> float:
-    """Returns the largest finite absolute value; 0 without one."""
-    array = array.astype(np.float64)
-    return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
 
 
 def first_layer(
@@ -185,3 +124,143 @@ def _pairs(
         alike = remaining.get(key(call))
         if alike:
             yield alike.pop(0), call
+
+
+@dataclasses.dataclass
+class Probe:
+    """The step `step`, counted from 1, of a training that has its values before the step."""
+
+    training: Training
+    features: Features  # the step's batch, {batch, ...}
+    step: int
+    is_training: bool = True  # whether layers are called as in training, or in an evaluation
+
+    @property
+    def _key(self) -> mtf.Key:
+        return mtf.random_key(self.training.state.seed, self.step - 1, 0)
+
+    def layers(self) -> list[LayerCall]:
+        model = self.training.state.model
+        return record_layers(model, self.features, self._key, training=self.is_training)
+
+    def operations(self, path: str) -> list[OperationCall]:
+        """Returns the operations of a module itself, "" for the model's."""
+        model, training = self.training.state.model, self.is_training
+        return record_operations(model, path, self.features, self._key, training=training)
+
+    def gradients(self) -> dict[str, Named]:
+        """Returns the gradients of the trained variables, by path, before clipping."""
+        state, microbatches = self.training.state, self.training.options.microbatches
+
+        @mtf.function
+        def gradients(features: Features) -> Gradients:
+            step = mtf.constant(state.mesh, self.step - 1, dtype=tf.int64)
+            return loss_and_gradients(state, features, step, microbatches)[1]
+
+        found = gradients(self.features)
+        values = mtf.to_numpy(found)
+        return {
+            path: Named(values[path], tuple(x.shape.dimension_names)) for path, x in found.items()
+        }
+
+    def update(self, gradients: Values) -> list[OperationCall]:
+        """Returns the operations of the optimizer, which gets these gradients."""
+        state = self.training.state
+
+        def update(gradients: Mapping[str, mtf.Tensor]) -> None:
+            step = mtf.constant(state.mesh, self.step - 1, dtype=tf.int64)
+            state.optimizer.update(gradients, step)
+
+        return record_update(update, values_on_mesh(gradients, state.trainable))
+
+
+def find_fault(
+    here: Training, alone: Training, expected: Observation, difference: Difference, tolerance: float
+) -> Fault | None:
+    """Returns the cause of the first difference to `expected`, alone; None if there is none.
+
+    The trainings on a mesh and alone have not run.
+    """
+    model = alone.state.model
+    largest = Deviation(*difference[-4:])
+    if difference.kind == DECODES:
+        return Fault("decoder", "", type(model).__name__, largest)
+    if difference.kind == INITIAL_VALUES:
+        path, _, name = difference.name.rpartition("/")
+        modules = model.named_modules()
+        if path not in modules:
+            return None
+        return Fault(f"initial value of {name}", path, type(modules[path]).__name__, largest)
+    on_mesh, of_one = (_restore_step(x, expected, difference) for x in (here, alone))
+    if difference.kind == UPDATES and difference.name not in expected.averages[0]:
+        gradients = expected.gradients[difference.step - 1]
+        return _find_update_at_fault(on_mesh, of_one, gradients, tolerance)
+    return find_layer_at_fault(on_mesh, of_one, tolerance)
+
+
+def find_layer_at_fault(here: Probe, expected: Probe, tolerance: float) -> Fault | None:
+    """Returns the layer at fault of a step, with the operation, or None if nothing differs."""
+    of_layer = first_layer(here.layers(), expected.layers(), tolerance)
+    what, path, largest = of_layer or (OUTPUT, "", None)
+    calls = [probe.operations(path) for probe in (here, expected)]
+    of_operation = first_operation(calls[0], calls[1], what, tolerance)
+    if of_layer is None and of_operation is None:  # the model itself
+        what = GRADIENT
+        of_operation = first_operation(calls[0], calls[1], what, tolerance)
+    line, of_line = of_operation or ("", largest)
+    largest = largest or of_line
+    if largest is None:
+        return None
+    module = expected.training.state.model.named_modules()[path]
+    return Fault(what, path, type(module).__name__, largest, line)
+
+
+def find_gradient_or_update_at_fault(
+    here: Probe, expected: Probe, tolerance: float
+) -> Fault | None:
+    """Returns the variable whose gradient differs, else the clipping or the update, or None."""
+    gradients, of_here = expected.gradients(), here.gradients()
+    for path in reversed(gradients):  # the nearest to the loss first
+        largest = deviation(of_here[path], gradients[path]) if path in of_here else None
+        if largest is not None and not largest.relative <= tolerance:
+            return Fault(GRADIENT, path, "variable", largest)
+    norms = [str(probe.training.options.clip_norm) for probe in (here, expected)]
+    if norms[0] != norms[1]:
+        return Fault("clipping", "", "gradients", Deviation(math.inf, "", *norms))
+    values = {path: gradient.value for path, gradient in gradients.items()}
+    return _find_update_at_fault(here, expected, values, tolerance)
+
+
+def _find_update_at_fault(
+    here: Probe, expected: Probe, gradients: Values, tolerance: float
+) -> Fault | None:
+    names = [type(probe.training.state.optimizer).__name__ for probe in (here, expected)]
+    if names[0] != names[1]:
+        return Fault(UPDATE, "", names[1], Deviation(math.inf, "", *names))
+    calls = [probe.update(gradients) for probe in (here, expected)]
+    of_operation = first_operation(calls[0], calls[1], OUTPUT, tolerance)
+    if of_operation is None:
+        return None
+    line, largest = of_operation
+    return Fault(UPDATE, "", names[1], largest, line)
+
+
+def _restore_step(training: Training, expected: Observation, difference: Difference) -> Probe:
+    """Returns the step or evaluation of a difference, with the values of `expected` before it."""
+    state, step = training.state, difference.step
+    state.initialize()
+    is_evaluation = difference.kind == EVALUATION
+    index = step if is_evaluation else step - 1
+    set_values(state.model.updated_variables(), expected.averages[index])
+    set_values(optimizer_updates(state), expected.updated[index])
+    features = batch_of_step(training, max(step, 1))
+    return Probe(training, features, step, is_training=not is_evaluation)
+
+
+def batch_of_step(training: Training, step: int) -> Features:
+    with contextlib.closing(training.experiment.train_infeed(training.batch_size)) as infeed:
+        infeed.position = (step - 1) * training.batch_size
+        features = infeed.next(1)
+    if features is None:
+        raise InputError(f"the training data has come to an end before step {step:,}")
+    return {name: mtf.gather(x, 0, x.shape[0]) for name, x in features.items()}

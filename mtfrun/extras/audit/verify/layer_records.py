@@ -179,51 +179,50 @@ def record_operations(
 
     Of a call of an operation inside of others only the outermost one is recorded.
     """
-    found: list[_Operations] = []
 
-    @mtf.function
-    def run(features: Mapping[str, mtf.Tensor]) -> Any:
-        operations = _Operations(tf.compat.v1.get_default_graph(), path)
-        found[:] = [operations]
-        with operations.record(), intercept_calls(model, operations):
-            loss = _loss(model, features, key, training=training)
-        outputs = list(operations.results.values())
-        places = [i for i, y in enumerate(outputs) if y.dtype.is_floating and training]
-        of_outputs: list[mtf.Tensor | None] = [None] * len(outputs)
-        gradients = mtf.gradients([loss], [outputs[i] for i in places])
-        for i, gradient in zip(places, gradients, strict=True):
-            of_outputs[i] = gradient
-        return outputs, of_outputs
+    def loss(features: Features) -> mtf.Tensor:
+        return _loss(model, features, key, training=training)
 
-    return _calls_of(found, *run(features))
+    return _record(loss, features, model, path, with_gradients=training)
 
 
 def record_update(
     update: Callable[[Mapping[str, mtf.Tensor]], Any], gradients: Mapping[str, mtf.Tensor]
 ) -> list[OperationCall]:
     """Returns the operations of an optimizer's update, in order."""
+    return _record(update, gradients)
+
+
+def _record(
+    compute: Callable[[Mapping[str, mtf.Tensor]], Any],
+    inputs: Mapping[str, mtf.Tensor],
+    model: Model | None = None,
+    path: str = "",
+    *,
+    with_gradients: bool = False,
+) -> list[OperationCall]:
     found: list[_Operations] = []
 
     @mtf.function
-    def run(gradients: Mapping[str, mtf.Tensor]) -> Any:
-        operations = _Operations(tf.compat.v1.get_default_graph(), "")
+    def run(inputs: Mapping[str, mtf.Tensor]) -> Any:
+        operations = _Operations(tf.compat.v1.get_default_graph(), path)
         found[:] = [operations]
-        with operations.record():
-            update(gradients)
+        with operations.record(), contextlib.ExitStack() as stack:
+            if model is not None:
+                stack.enter_context(intercept_calls(model, operations))
+            loss = compute(inputs)
         outputs = list(operations.results.values())
-        return outputs, [None] * len(outputs)
+        floating = [i for i, y in enumerate(outputs) if y.dtype.is_floating and with_gradients]
+        gradients = mtf.gradients([loss], [outputs[i] for i in floating]) if floating else ()
+        by_output = dict(zip(floating, gradients, strict=True))
+        return outputs, [by_output.get(i) for i in range(len(outputs))]
 
-    return _calls_of(found, *run(gradients))
-
-
-def _calls_of(
-    found: Sequence[_Operations], outputs: Sequence[mtf.Tensor], of_outputs: Sequence[Any]
-) -> list[OperationCall]:
+    outputs, gradients = run(inputs)
     (operations,) = found
     return [
         OperationCall(line, number, operands, cast(Named, _named(y)), _named(dy))
         for (line, number), operands, y, dy in zip(
-            operations.results, operations.operands(), outputs, of_outputs, strict=True
+            operations.results, operations.operands(), outputs, gradients, strict=True
         )
     ]
 

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.extras.audit.verify.first_difference import LIKE_INFINITY
+from mtfrun.extras.audit.verify.comparison import LIKE_INFINITY
 from mtfrun.extras.audit.verify.layer_records import intercept_calls
 from mtfrun.training import TrainState, train_steps_function
 from mtfrun.training.step import StepOptions

@@ -207,8 +207,7 @@ def _train(
     flags: argparse.Namespace, plan: Plan, runs: Sequence[PlannedRun], search: Search | None
 ) -> Trainer:
     from mtfrun.extras.sweeps.forked_child import Server
-    from mtfrun.extras.sweeps.outcome import Ending, result_of
-    from mtfrun.extras.sweeps.result import Results, RunResult
+    from mtfrun.extras.sweeps.result import Ending, Results, RunResult, result_of
     from mtfrun.extras.sweeps.trainer import Display, TrainedRun, Trainer, require_space
     from mtfrun.processes.child_process import python_command
     from mtfrun.rundir import RunRecord

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from mtfrun.extras.report.page import LARGEST_PAGE, render
-from mtfrun.extras.report.reading import report_of
+from mtfrun.extras.report.run_page import report_of
 from tests.browser import needs_browser, open_page
 from tests.cli.command import error_line, mtfrun_here
 from tests.extras.report.runs import Page, write_run
