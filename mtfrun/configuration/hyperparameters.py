@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from mtfrun.configuration.checks import target_of
 from mtfrun.configuration.gin_values import (
@@ -84,24 +84,16 @@ class _Parameter:
         return dataclasses.replace(value, selector=name)
 
 
-class Hyperparameters(NamedTuple):
-    """Macros in use and parameters set by flags; `set_by_user`: by flags or by the user's files."""
-
-    values: Mapping[str, bool | float | str]
-    set_by_user: Sequence[str]
-
-
 def hyperparameters(
-    bindings: Sequence[Binding], files: Sequence[str], operative_config: str
-) -> Hyperparameters:
+    bindings: Sequence[Binding], operative_config: str
+) -> dict[str, bool | float | str]:
+    """Returns the values of the macros in use and of the parameters that flags have set."""
     macros = values_of_macros(bindings_in(operative_config))
     flags = {b.name: b.value for b in bindings if b.from_flag and b.selector != MACRO}
-    values = {
+    return {
         name: _number_or_text(with_reference_texts(replace_macros(value, macros)))
         for name, value in {**macros, **flags}.items()
     }
-    names = {b.name for b in bindings if b.from_flag or b.place.rpartition(":")[0] in files}
-    return Hyperparameters(values, sorted(names & values.keys()))
 
 
 def _number_or_text(value: object) -> bool | float | str:

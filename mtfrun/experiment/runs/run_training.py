@@ -18,11 +18,7 @@ from mtfrun import mtf, processes
 from mtfrun.checkpoints.mirror import registry
 from mtfrun.configuration import config
 from mtfrun.configuration.checks import check_taken
-from mtfrun.configuration.hyperparameters import (
-    Hyperparameters,
-    hyperparameters,
-    training_hyperparameters,
-)
+from mtfrun.configuration.hyperparameters import hyperparameters, training_hyperparameters
 from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.data import Data
 from mtfrun.display import progress
@@ -54,7 +50,7 @@ class Preparation(NamedTuple):
     training: Training
     operative_config: str
     training_hyperparameters: TrainingHyperparameters
-    settings: Hyperparameters
+    settings: Mapping[str, bool | float | str]
 
 
 def prepare(
@@ -80,7 +76,7 @@ def prepare(
         # Data of a user's class that has no fingerprint.
         with_data = type(experiment.data).fingerprint is Data.fingerprint
         in_training = training_hyperparameters(operative_config, text, with_data=with_data)
-        distinguishing = hyperparameters(bindings, settings.files, operative_config)
+        distinguishing = hyperparameters(bindings, operative_config)
         for term in training.prepared_terms:
             # The configuration of another run replaces the present one.
             term.read(experiment, planned=planned)
@@ -118,7 +114,7 @@ def run_training(
             "data": fingerprint_of(experiment.data),
             "evaluation": {split: fingerprint_of_split(experiment.data, split)},
             "hyperparameters": prepared.training_hyperparameters,
-            "settings": prepared.settings._asdict(),
+            "settings": prepared.settings,
         }
         recording = record_training(
             run,

@@ -21,7 +21,6 @@ from mtfrun.extras.audit.causes import (
     POSSIBLE,
     SEED,
     Cause,
-    Evidence,
     RunRecords,
     find_causes,
     is_same_mesh,
@@ -95,11 +94,11 @@ class Bisection:
             lines.append(f"{comparison.steps:,} steps are equal {how}")
         else:
             lines += ["", comparison.difference.describe("in B"), f"likely cause: {self.likely[1]}"]
-        of_data = [cause for cause in self.causes if cause.kind == DATA]
+        data_causes = [cause for cause in self.causes if cause.kind == DATA]
         for cause in self.causes:
             if cause.effect != LIKELY:
                 lines.append(f"{_LABELS[cause.effect]}: {cause}")
-            if of_data and cause is of_data[0]:
+            if data_causes and cause is data_causes[0]:
                 lines += [f"  {line}" for line in self.documents]
         return lines
 
@@ -133,16 +132,15 @@ def bisect(a: str | os.PathLike[str], b: str | os.PathLike[str]) -> Bisection:
     if not comparison.steps:
         raise InputError(f"the ledgers of {a} and {b} have no step in common")
     steps = sorted(ledgers[0].records.keys() & ledgers[1].records.keys())
-    evidence = Evidence(
+    first_batch = next((s for s in steps if len({x.records[s].batch for x in ledgers}) > 1), None)
+    causes = find_causes(
+        *records,
         comparison.difference,
-        steps_with_equal_variables(*ledgers),
-        next((s for s in steps if len({x.records[s].batch for x in ledgers}) > 1), None),
-        max(steps),
+        equal_variables=steps_with_equal_variables(*ledgers),
+        first_batch=first_batch,
+        last=steps[-1],
     )
-    causes = find_causes(*records, evidence)
     if comparison.difference is None and not comparison.is_exact:
         causes = [cause for cause in causes if cause.kind != MESH]  # it rounds
     last_a, last_b = (max(ledger.records) for ledger in ledgers)
-    return Bisection(
-        os.fspath(a), os.fspath(b), (last_a, last_b), comparison, causes, evidence.first_batch
-    )
+    return Bisection(os.fspath(a), os.fspath(b), (last_a, last_b), comparison, causes, first_batch)

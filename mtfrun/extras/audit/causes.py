@@ -115,16 +115,6 @@ class Cause(NamedTuple):
         return f"{self.kind}: {self.name}, {self.a} and {self.b}"
 
 
-class Evidence(NamedTuple):
-    """What two ledgers say."""
-
-    difference: Difference | None  # the first one; None if the steps that both have are equal
-    # the steps after which both are known to have the same variables
-    equal_variables: Collection[int] = ()
-    first_batch: int | None = None  # the first step with another batch; None if there is none
-    last: int = 0  # the last step that both have
-
-
 class RunRecords(NamedTuple):
     """The records of the commands that trained a run, oldest first."""
 
@@ -154,33 +144,43 @@ def is_same_mesh(a: RunRecords, b: RunRecords) -> bool:
     return len(meshes) <= 1
 
 
-def find_causes(a: RunRecords, b: RunRecords, evidence: Evidence) -> list[Cause]:
+def find_causes(
+    a: RunRecords,
+    b: RunRecords,
+    difference: Difference | None,
+    *,
+    equal_variables: Collection[int],
+    first_batch: int | None,
+    last: int,
+) -> list[Cause]:
     """Returns what differs when the runs compute the first step that differs, likely first.
 
     Of equal runs, what differs without effect when they compute the last step.
+
+    Args:
+      a, b: the records of the runs.
+      difference: the first difference of their ledgers; None if the steps of both are equal.
+      equal_variables: the steps after which both are known to have the same variables.
+      first_batch: the first step with another batch; None if there is none.
+      last: the last step that both have.
     """
-    difference = evidence.difference
-    step = evidence.last if difference is None else difference.step
+    step = last if difference is None else difference.step
     if difference is not None and difference.what == VARIABLES:
         step += (step in a.starts()) != (step in b.starts())  # one was resumed with others
     records = a.at(step), b.at(step)
-    acts = {**_of_hyperparameters(*records), **_of_records(*records)}
+    acts = {**_causes_in_settings(*records), **_causes_in_records(*records)}
     began = max((record.get("step", 0) for record in records), default=0)
     is_resumed = [began in x.starts() for x in (a, b)]
-    if (
-        step == began + 1
-        and is_resumed[0] != is_resumed[1]
-        and began not in (evidence.equal_variables)
-    ):
+    if step == began + 1 and is_resumed[0] != is_resumed[1] and began not in equal_variables:
         texts = ("resumed" if x else "not resumed" for x in is_resumed)
         cause = Cause(RESTORED, f"the checkpoint of step {began:,}", *texts)
         acts[cause] = {RESTORED}
     without_effect = {EVALUATION, SETTINGS}
-    if evidence.first_batch is None:
+    if first_batch is None:
         without_effect |= {DATA, _BATCHES}
     elif all(cause.kind != DATA for cause in acts):
         without_effect.add(DATA)  # settings of sources, of the same data
-    if 0 in evidence.equal_variables:
+    if 0 in equal_variables:
         without_effect.add(START)
     explain = [] if difference is None else _EXPLAIN[_position(difference, step, began)]
 
@@ -225,28 +225,28 @@ def causes_in_programs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[C
     """Returns what differs in two records of `describe_program`."""
     modules = changed_modules(old.get("modules"), new.get("modules"))
     return [
-        *_of_entries(VERSIONS, old, new, "versions"),
+        *_changed_entries(VERSIONS, old, new, "versions"),
         *(Cause(CODE, change.name, *change.texts) for change in modules),
-        *_of_entries(MACHINE, old, new, "platform", "processor"),
-        *_of_entries(THREADS, old, new, "threads"),
+        *_changed_entries(MACHINE, old, new, "platform", "processor"),
+        *_changed_entries(THREADS, old, new, "threads"),
         *(
             cause._replace(kind=THREADS) if _OF_THREADS.fullmatch(cause.name) else cause
-            for cause in _of_entries(ENVIRONMENT, old, new, "environment")
+            for cause in _changed_entries(ENVIRONMENT, old, new, "environment")
         ),
     ]
 
 
-def _of_records(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[Cause, set[str]]:
+def _causes_in_records(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[Cause, set[str]]:
     is_same = all(old.get(name) == new.get(name) for name in _MESH)
     has_evaluation = "evaluation" in old and "evaluation" in new  # not before it was recorded
     data = [{"data": _short_paths(record.get("data"))} for record in (old, new)]
     causes = [
-        *_of_entries(SEED, old, new, "seed"),
-        *_of_entries(DATA, data[0], data[1], "data"),
-        *_of_entries(EVALUATION, old, new, *(["evaluation"] if has_evaluation else [])),
+        *_changed_entries(SEED, old, new, "seed"),
+        *_changed_entries(DATA, data[0], data[1], "data"),
+        *_changed_entries(EVALUATION, old, new, *(["evaluation"] if has_evaluation else [])),
         *causes_in_programs(old, new),
-        *_of_entries(MACHINE, old, new, *(["devices"] if is_same else [])),
-        *_of_entries(MESH, old, new, *_MESH),
+        *_changed_entries(MACHINE, old, new, *(["devices"] if is_same else [])),
+        *_changed_entries(MESH, old, new, *_MESH),
     ]
     return {cause: {_acts_of_record(cause)} for cause in causes}
 
@@ -271,7 +271,7 @@ def _short_paths(data: Any) -> Any:
     return short
 
 
-def _of_entries(
+def _changed_entries(
     kind: str, old: Mapping[str, Any], new: Mapping[str, Any], *names: str
 ) -> list[Cause]:
     entries = [{name: record.get(name) for name in names} for record in (old, new)]
@@ -286,7 +286,7 @@ def _causes(kind: str, found: Iterable[Change]) -> list[Cause]:
     ]
 
 
-def _of_hyperparameters(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[Cause, set[str]]:
+def _causes_in_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[Cause, set[str]]:
     """Returns the causes in the configuration, and their effects.
 
     A macro stands for the parameters that refer to it.
@@ -314,11 +314,11 @@ def _of_hyperparameters(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[
     acts: dict[Cause, set[str]] = {}
     for name, change in shown.items():
         (cause,) = _causes(CONFIGURATION, [change._replace(path=(name,))])
-        of_parameters = {_acts_of_parameter(parameter) for parameter in by_name[name]}
+        effects = {_acts_of_parameter(parameter) for parameter in by_name[name]}
         # A macro of both acts on the model first.
-        first = [x for x in (_SHAPES, _MODEL, _BATCHES, _GRADIENTS) if x in of_parameters]
-        acts[cause] = {*(first[:1] or of_parameters)}
-        if _OF_LENGTHS.fullmatch(name) or _BATCHES in of_parameters:
+        first = [x for x in (_SHAPES, _MODEL, _BATCHES, _GRADIENTS) if x in effects]
+        acts[cause] = {*(first[:1] or effects)}
+        if _OF_LENGTHS.fullmatch(name) or _BATCHES in effects:
             acts[cause] = {*acts[cause], _BATCHES}
     used = {name for change in parameters for name in _macros_of(change.name, texts)}
     used |= {change.name for change in parameters}

@@ -25,7 +25,7 @@ from mtfrun.extras.audit.causes import RunRecords
 from mtfrun.extras.audit.exposures import document_texts
 from mtfrun.extras.audit.ledger import RunLedger
 from mtfrun.extras.data_viewer.configured import batches_at
-from mtfrun.files.digests import digest_of_rows
+from mtfrun.files.digests import digest_row_texts
 from mtfrun.rundir import RunDirectory
 
 # Characters of a text before and from its first difference; rows that are listed, documents that
@@ -55,7 +55,7 @@ class _Batch(NamedTuple):
             batches = batches_at(configured, run, step)
             values = next(batches)
             record = RunLedger.of(run.path).records.get(step)
-            digest = digest_of_rows(values, range(configured.batch_size))
+            digest = digest_row_texts(values, range(configured.batch_size))
             if record is not None and record.batch == digest:
                 return cls(configured, batches, values)
         return None
@@ -143,8 +143,8 @@ def _of_task(
             where = f", row {row:,} {place}"
             numbers = [document if is_paired or side == x else None for x in (_A, _B)]
             break
-    of_rows = [batch.text(row) for batch in batches if batch is not None and row and rows]
-    of_rows = of_rows if len(of_rows) == len(batches) else []
+    row_texts = [batch.text(row) for batch in batches if batch is not None and row and rows]
+    row_texts = row_texts if len(row_texts) == len(batches) else []
     texts = [
         None if number is None else " / ".join(document_texts(cache, number).values())
         for cache, number in zip(caches, numbers, strict=True)
@@ -153,8 +153,8 @@ def _of_task(
     more = max(x.size for x in differing) - 1
     others = f"; {more:,} more documents differ" if more > 0 else ""
     # A row may have another part of a long document than its first difference.
-    excerpts = _excerpts(*(of_rows or texts))
-    line = _line(texts, of_rows)
+    excerpts = _excerpts(*(row_texts or texts))
+    line = _line(texts, row_texts)
     return f"document {number + 1:,} of {escape(title)}{line}{where}: {excerpts}{others}"
 
 
@@ -222,7 +222,7 @@ def _find_caches(
     texts: Mapping[str, Any], vocabularies: Mapping[str, Vocabulary]
 ) -> dict[str, TokenCache]:
     """Returns the caches by task whose ids have the recorded hashes, as far as they are there."""
-    titles = {of_task.get("ids"): title for title, of_task in texts.items()}
+    titles = {record.get("ids"): title for title, record in texts.items()}
     caches = {}
     for directory in cache_directories(None):
         with contextlib.suppress(OSError, ValueError, KeyError, DataError):
@@ -230,6 +230,6 @@ def _find_caches(
             title = titles.get(TokenCache.fingerprint_of(manifest))
             if title is not None and title not in caches:
                 cache = TokenCache.open(directory)
-                of_cache = [vocabularies[name] for name in cache.features]
-                caches[title] = dataclasses.replace(cache, vocabularies=of_cache)
+                writers = [vocabularies[name] for name in cache.features]
+                caches[title] = dataclasses.replace(cache, vocabularies=writers)
     return caches

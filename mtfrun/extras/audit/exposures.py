@@ -107,8 +107,8 @@ def find_exposed(
         if text is not None:
             found = find_text(cached.texts, text, configured.data.vocabularies)
             chosen += itertools.islice(found, most)
-        for of_hash in find_hashes(cached.texts, hashes).values():
-            chosen += of_hash.tolist()
+        for found_documents in find_hashes(cached.texts, hashes).values():
+            chosen += found_documents.tolist()
         chosen += [number - 1 for number in numbers if 1 <= number <= len(cached.texts)]
         documents = np.array(chosen[:most], np.int64)
         most -= len(documents)

@@ -258,9 +258,9 @@ class Difference(NamedTuple):
 
     def describe(self, second: str) -> str:
         """Returns such as "the loss of step 7 differs: 5.1, and 5.2 in B", `second` is "in B"."""
-        of_step = f" of step {self.step:,}" if self.step else ""
+        place = f" of step {self.step:,}" if self.step else ""
         are = "differ" if self.what.endswith("s") and self.what != LOSS else "differs"
-        text = f"the {self.what}{of_step} {are}: {self.a}, and {self.b} {second}"
+        text = f"the {self.what}{place} {are}: {self.a}, and {self.b} {second}"
         if self.variables:
             more = len(self.variables) - 1
             text += f"; of {self.variables[0]}{f' and {more:,} more' if more else ''}"
@@ -282,8 +282,8 @@ class RunLedger(NamedTuple):
     def with_digests(self, digests: Mapping[int, Mapping[str, int]]) -> RunLedger:
         """Returns the ledger with further digests of variables, by step and path."""
         records = dict(self.records)
-        for step, of_step in digests.items():
-            total = sum(of_step.values()) % MODULUS
+        for step, by_path in digests.items():
+            total = sum(by_path.values()) % MODULUS
             records[step] = records[step]._replace(variables=total)
         return RunLedger(records, {**self.variables, **digests})
 

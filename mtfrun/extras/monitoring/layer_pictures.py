@@ -214,10 +214,10 @@ def attention_maps(
     return canvas.pixels()
 
 
-_MARGIN, _LEGEND_TOP = 10, 4
+_EDGE, _LEGEND_TOP = 10, 4
 # Pixels of a character, the least width of a box, its height, and the height of a number below it.
 _CHARACTER, _LEAST_BOX, _BOX, _NUMBER = 7.2, 17, 17, 12
-_SPACE, _TITLE = 2, 18
+_SPACE, _LAYER_TITLE = 2, 18
 # Experts in a line of the legend, and where it begins.
 _LEGEND_COLUMNS, _LEGEND_LEFT, _LEGEND_LINE = 8, 78, 18
 
@@ -233,13 +233,13 @@ def token_experts(
     lines = boxes[-1][1] + 1 if boxes else 0
     has_numbers = num_experts > len(PALETTE)
     line_height = _BOX + _SPACE + _NUMBER * has_numbers
-    layer_height = _TITLE + lines * line_height
+    layer_height = _LAYER_TITLE + lines * line_height
     legend_rows = -(-num_experts // _LEGEND_COLUMNS)
     colours = _colours(num_experts)
     height = _LEGEND_TOP + legend_rows * _LEGEND_LINE + len(experts) * layer_height + _SPACE
     canvas = Canvas(WIDTH, height)
-    canvas.text(_MARGIN, _LEGEND_TOP + 11, "first expert", 11)
-    step = (WIDTH - _LEGEND_LEFT - _MARGIN) / _LEGEND_COLUMNS
+    canvas.text(_EDGE, _LEGEND_TOP + 11, "first expert", 11)
+    step = (WIDTH - _LEGEND_LEFT - _EDGE) / _LEGEND_COLUMNS
     for expert in range(num_experts):
         x = _LEGEND_LEFT + expert % _LEGEND_COLUMNS * step
         y = _LEGEND_TOP + expert // _LEGEND_COLUMNS * _LEGEND_LINE
@@ -247,8 +247,8 @@ def token_experts(
         canvas.text(x + 18, y + 11, str(expert), 11)
     top = _LEGEND_TOP + legend_rows * _LEGEND_LINE
     for layer, indices in experts.items():
-        canvas.text(_MARGIN, top + 13, layer, bold=True)
-        top += _TITLE
+        canvas.text(_EDGE, top + 13, layer, bold=True)
+        top += _LAYER_TITLE
         for (x, line, width), token, expert in zip(boxes, tokens, indices.tolist(), strict=True):
             y = top + line * line_height
             canvas.box(x, y, width, _BOX, colours[expert] if expert >= 0 else "white")
@@ -265,11 +265,11 @@ def token_experts(
 
 
 def _boxes(tokens: Sequence[str]) -> Iterator[tuple[float, int, float]]:
-    x, line = float(_MARGIN), 0
+    x, line = float(_EDGE), 0
     for token in tokens:
-        width = min(max(_LEAST_BOX, _CHARACTER * len(token) + 4), WIDTH - 2 * _MARGIN)
-        if x + width > WIDTH - _MARGIN:
-            x, line = float(_MARGIN), line + 1
+        width = min(max(_LEAST_BOX, _CHARACTER * len(token) + 4), WIDTH - 2 * _EDGE)
+        if x + width > WIDTH - _EDGE:
+            x, line = float(_EDGE), line + 1
         yield x, line, width
         x += width + _SPACE
 

@@ -25,12 +25,17 @@ class PlannedRun:
 
     number: int  # its place among all runs, from 1
     run: SweepRun
-    configuration: str  # the hash of its settings
-    result: RunResult | None  # None without one
-    is_done: bool  # whether it need not be trained any more
-    is_new: bool  # whether its result is not written yet
-    has_other_settings: bool  # whether the recorded result has
-    minutes: float | None  # minutes that are left of its budget; None without one
+    directory: pathlib.Path
+    configuration: str = ""  # the hash of its settings
+    result: RunResult | None = None  # None without one
+    is_done: bool = False  # whether it need not be trained any more
+    is_new: bool = False  # whether its result is not written yet
+    has_other_settings: bool = False  # whether the recorded result has
+    minutes: float | None = None  # minutes that are left of its budget; None without one
+
+    @property
+    def name(self) -> str:
+        return self.run.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,16 +62,25 @@ class Plan:
             and _has_begun(result)
             and result.configuration not in ("", configuration)
         )
-        summary = summary_of(self.directory / run.name, run.name)
+        directory = self.directory / run.name
+        summary = summary_of(directory, run.name)
         minutes = _minutes_left(self.sweep, summary)
         is_done = _is_done(self.sweep, result)
         # It has ended after the sweep was killed, or was trained by `mtfrun train`.
         is_new = not is_done and (summary.state == "finished" or minutes == 0)
         if is_new:
-            place = self.directory / run.name
-            result = result_of(self.sweep, run, place, configuration, None)
-        is_done = is_done or is_new
-        return PlannedRun(number, run, configuration, result, is_done, is_new, is_other, minutes)
+            result = result_of(self.sweep, run, directory, configuration, None)
+        return PlannedRun(
+            number,
+            run,
+            directory,
+            configuration,
+            result,
+            is_done=is_done or is_new,
+            is_new=is_new,
+            has_other_settings=is_other,
+            minutes=minutes,
+        )
 
     def has_begun(self, run: SweepRun) -> bool:
         """Whether a run has taken a step, by its directory or its result."""
@@ -106,7 +120,7 @@ class Plan:
 
     def check_settings(self, runs: Sequence[PlannedRun]) -> None:
         """Raises InputError if a result has other settings than its run would have now."""
-        changed = [f"{planned.run.name}.json" for planned in runs if planned.has_other_settings]
+        changed = [f"{planned.name}.json" for planned in runs if planned.has_other_settings]
         if changed:
             raise InputError(
                 f"{self.results} has results of other settings: {list_some(changed)}: the gin "
@@ -139,7 +153,7 @@ class Plan:
             if path.parent.name not in names and not self.sweep.search:
                 path.unlink(missing_ok=True)
         for planned in runs:
-            if not planned.is_done or (self.directory / planned.run.name).is_dir():
+            if not planned.is_done or planned.directory.is_dir():
                 self.write_swept(planned.run, planned.result)
 
     def table(
@@ -150,7 +164,7 @@ class Plan:
         The step of the metrics is another column if it is not the last one in all runs.
         """
         results = [
-            x.result or RunResult(x.run.name, x.run.row, x.run.seed or 0, x.run.values, "missing")
+            x.result or RunResult(x.name, x.run.row, x.run.seed or 0, x.run.values, "missing")
             for x in runs
         ]
         metric = metric_of([result.metrics for result in results], metric)

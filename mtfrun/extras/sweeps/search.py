@@ -17,9 +17,9 @@ from mtfrun.configuration.statements import Statements
 from mtfrun.errors import InputError, install_command
 from mtfrun.errors.untrusted import LARGEST_TEXT, open_to_write, parse_json, read_regular
 from mtfrun.errors.url_secrets import mask_urls
+from mtfrun.extras.sweeps.plan import PlannedRun
 from mtfrun.extras.sweeps.result import RunResult
 from mtfrun.extras.sweeps.sweep import LINES, Sweep, SweepRun
-from mtfrun.extras.sweeps.trainer import TrainedRun
 from mtfrun.files.errors import reason
 from mtfrun.metrics.catalogue import LOWEST, best_mode
 from mtfrun.rundir import RunRecord
@@ -129,7 +129,7 @@ class Search:
         }
         return {name: choices.get((name, x), _text(x)) for name, x in trial.params.items()}
 
-    def reason_to_stop(self, run: TrainedRun) -> str | None:
+    def reason_to_stop(self, run: PlannedRun) -> str | None:
         """Reports new evaluations of a run to the study; returns why it is stopped, or None."""
         trial = self._running[run.name]
         reported = self._study._storage.get_trial(trial._trial_id).intermediate_values

@@ -23,6 +23,7 @@ from mtfrun.display.tensorflow_import import import_tensorflow
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import open_regular, open_to_write
 from mtfrun.extras.sweeps.forked_child import SERVER_ERRORS, ForkedChild, Server
+from mtfrun.extras.sweeps.plan import PlannedRun
 from mtfrun.extras.sweeps.result import Ending, RunResult, count_memory_kills
 from mtfrun.files.errors import reason
 from mtfrun.processes.child_process import forward_signals, last_error, start_child
@@ -42,17 +43,9 @@ _LOCK_SECS = 60.0
 _LONGEST_OUTPUT = 1 << 24
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainedRun:
-    number: int
-    name: str
-    directory: pathlib.Path
-    arguments: Sequence[str]
-
-
 @dataclasses.dataclass
 class _Child:
-    run: TrainedRun
+    run: PlannedRun
     process: ForkedChild | subprocess.Popen[bytes]
     start: int
     memory_kills: int
@@ -111,7 +104,7 @@ class Display:
         self.note(f"[{number}/{self._count}] {name}: {text}")
 
 
-Collect = Callable[[TrainedRun, Ending], RunResult]
+Collect = Callable[[PlannedRun, Ending], RunResult]
 """Called when a run has ended; returns its result, which it has written."""
 
 
@@ -130,10 +123,11 @@ class Trainer:
         display: Display,
         collect: Collect,
         server: Server,
+        arguments: Callable[[PlannedRun], list[str]],
         *,
         forks: bool,
         metric: str | None = None,
-        reason_to_stop: Callable[[TrainedRun], str | None] | None = None,
+        reason_to_stop: Callable[[PlannedRun], str | None] | None = None,
     ) -> None:
         self.signal: int | None = None
         self.codes: dict[str, int] = {}
@@ -143,11 +137,12 @@ class Trainer:
         self._metric = metric
         self._reason_to_stop = reason_to_stop
         self._server = server
+        self._arguments = arguments
         self._forks = forks
         self._slots: dict[int, _Child] = {}
         self._error: InputError | None = None
 
-    def train(self, runs: Iterable[TrainedRun]) -> None:
+    def train(self, runs: Iterable[PlannedRun]) -> None:
         """A run that fails does not end the sweep; InputError if a result cannot be written.
 
         Each of `runs` is taken when it can be started.
@@ -173,7 +168,7 @@ class Trainer:
         if self._error is not None:
             raise self._error
 
-    def _start(self, run: TrainedRun) -> None:
+    def _start(self, run: PlannedRun) -> None:
         self._wait_for_lock(run)
         slot = next(i for i in range(self._jobs) if i not in self._slots)
         run.directory.mkdir(parents=True, exist_ok=True)
@@ -191,7 +186,7 @@ class Trainer:
             process.send_signal(self.signal)
         self._display.start(run.number, run.name)
 
-    def _wait_for_lock(self, run: TrainedRun) -> None:
+    def _wait_for_lock(self, run: PlannedRun) -> None:
         """A training whose sweep was killed may be saving still."""
         directory, deadline = RunDirectory(run.directory), time.monotonic() + _LOCK_SECS
         if directory.is_training():
@@ -200,21 +195,22 @@ class Trainer:
             time.sleep(_POLL_SECS)
 
     def _start_process(
-        self, run: TrainedRun, slot: int, log: io.FileIO
+        self, run: PlannedRun, slot: int, log: io.FileIO
     ) -> ForkedChild | subprocess.Popen[bytes]:
         gpus = gpus_of_process(slot, self._jobs, os.environ)
-        typed = ["mtfrun", *run.arguments]
+        arguments = self._arguments(run)
+        typed = ["mtfrun", *arguments]
         if self._forks and not gpus:
             try:
-                return ForkedChild(self._server, run.arguments, typed, run.directory / LOG)
+                return ForkedChild(self._server, arguments, typed, run.directory / LOG)
             except SERVER_ERRORS as error:
                 self._display.note(
                     "mtfrun: every run imports TensorFlow itself, since trainings cannot be forked:"
                     f" {reason(error) or 'the imports fail'}"
                 )
                 self._forks = False
-        arguments = [*self._server.program, *run.arguments]
-        return start_child(arguments, typed, gpus, stdout=log, stderr=log)
+        program = [*self._server.program, *arguments]
+        return start_child(program, typed, gpus, stdout=log, stderr=log)
 
     def _poll(self) -> None:
         for slot, child in list(self._slots.items()):
@@ -244,7 +240,7 @@ class Trainer:
                 self._error, text = self._error or error, str(error)
             self._display.end(run.number, run.name, text)
 
-    def _describe(self, run: TrainedRun, result: RunResult) -> str:
+    def _describe(self, run: PlannedRun, result: RunResult) -> str:
         if result.state == "finished":
             metric = self._metric or "loss"
             last = result.metrics.get(metric, math.nan)

@@ -38,8 +38,8 @@ def _status(directory: pathlib.Path) -> int:
 
 
 @contextlib.contextmanager
-def record_hparams(directory: str, values: dict[str, Any], **settings: Any) -> Iterator[None]:
-    file, is_success = begin_session(directory, values, **settings), False
+def record_hparams(directory: str, values: dict[str, Any]) -> Iterator[None]:
+    file, is_success = begin_session(directory, values), False
     try:
         yield
         is_success = True
@@ -73,43 +73,12 @@ def test_a_run_that_goes_on_replaces_its_own_values_only(tmp_path: pathlib.Path)
     assert len(list(tmp_path.iterdir())) == 2 and other.exists()
 
 
-def test_one_description_holds_for_all_runs_of_a_directory(tmp_path: pathlib.Path) -> None:
-    first, later = str(tmp_path / "first"), str(tmp_path / "later")
-    with record_hparams(first, {"B": 1, "A": 2}, metrics=[Metric("loss", "eval")], first=["B"]):
-        own = metadata.parse_experiment_plugin_data(
-            _content(tmp_path / "first", metadata.EXPERIMENT_TAG)
-        )
-        assert [(info.name, info.differs) for info in own.hparam_infos] == [("B", True)]
-        assert [metric.name.tag for metric in own.metric_infos] == ["loss"]
+def test_only_the_directory_of_a_sweep_has_a_description(tmp_path: pathlib.Path) -> None:
+    with record_hparams(str(tmp_path / "run"), {"B": 1}):
         write_hparams(str(tmp_path), [{"B": 1}, {"B": 2}], [Metric("accuracy", "eval")])
-    with record_hparams(later, {"B": 2}, metrics=[Metric("loss", "eval")]):
-        pass
-    for name, value in (("first", 1.0), ("later", 2.0)):
-        tags = EventAccumulator(str(tmp_path / name)).Reload().Tags()["tensors"]
-        assert metadata.EXPERIMENT_TAG not in tags
-        assert _hparams(tmp_path / name)["B"] == value
-        assert _status(tmp_path / name) == api_pb2.STATUS_SUCCESS
+    tags = EventAccumulator(str(tmp_path / "run")).Reload().Tags()["tensors"]
+    assert metadata.EXPERIMENT_TAG not in tags
     _content(tmp_path, metadata.EXPERIMENT_TAG)
-
-
-def test_values_that_differ_between_runs_come_first_and_unset_ones_are_left_out(
-    tmp_path: pathlib.Path,
-) -> None:
-    for name, rate, extra in (("a", 0.1, {}), ("b", 0.2, {}), ("c", 0.2, {"EXPERTS": 4})):
-        values = {"SEED": 0, "STEPS": 10, "RATE": rate, **extra}
-        with record_hparams(str(tmp_path / name), values, first=["STEPS"]):
-            pass
-    for name in ("a", "b"):
-        tags = EventAccumulator(str(tmp_path / name)).Reload().Tags()["tensors"]
-        assert metadata.EXPERIMENT_TAG not in tags
-        assert _status(tmp_path / name) == api_pb2.STATUS_SUCCESS
-    content = _content(tmp_path / "c", metadata.EXPERIMENT_TAG)
-    infos = metadata.parse_experiment_plugin_data(content).hparam_infos
-    assert [(info.name, info.differs) for info in infos] == [
-        ("RATE", True),
-        ("EXPERTS", True),
-        ("STEPS", False),
-    ]
 
 
 def test_a_directory_that_cannot_be_written_is_a_warning(

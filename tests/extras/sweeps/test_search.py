@@ -11,10 +11,10 @@ import sys
 import pytest
 
 from mtfrun.errors import InputError
+from mtfrun.extras.sweeps.plan import PlannedRun
 from mtfrun.extras.sweeps.result import ResultState, RunResult
 from mtfrun.extras.sweeps.search import STUDY, Search
 from mtfrun.extras.sweeps.sweep import Sweep, SweepRun
-from mtfrun.extras.sweeps.trainer import TrainedRun
 from mtfrun.rundir import RunRecord
 
 SWEEP = Sweep(
@@ -84,7 +84,7 @@ def test_a_run_that_is_worse_than_the_median_is_pruned(tmp_path: pathlib.Path) -
         directory.mkdir()
         record = RunRecord(directory)
         record.write_metrics({0: {"eval/loss": 99.0}, 50: {"eval/loss": loss}})
-        trained = TrainedRun(1, run.name, directory, [])
+        trained = PlannedRun(1, run, directory)
         reasons.append(search.reason_to_stop(trained))
         assert reasons[-1] is not None or search.reason_to_stop(trained) is None
         state: ResultState = "finished" if reasons[-1] is None else "stopped"

@@ -15,9 +15,10 @@ import pytest
 
 from mtfrun.errors import InputError
 from mtfrun.extras.sweeps.forked_child import Server
+from mtfrun.extras.sweeps.plan import PlannedRun
 from mtfrun.extras.sweeps.result import Ending, RunResult, result_of
 from mtfrun.extras.sweeps.sweep import Sweep, SweepRun
-from mtfrun.extras.sweeps.trainer import LOG, Display, TrainedRun, Trainer, require_space
+from mtfrun.extras.sweeps.trainer import LOG, Display, Trainer, require_space
 from mtfrun.rundir import RunDirectory, RunRecord, Status
 
 # Writes the record of a run as training does, and waits for a signal if its name says so.
@@ -54,22 +55,22 @@ record.write_status(Status("finished", 9, 9))
 
 def _trained(
     directory: pathlib.Path, *names: str, jobs: int = 2, forks: bool = False
-) -> tuple[Trainer, list[TrainedRun], io.StringIO]:
+) -> tuple[Trainer, list[PlannedRun], io.StringIO]:
     """Returns a trainer of runs that are the program above, and what it prints."""
     stream = io.StringIO()
     sweep = Sweep(["a.gin"], seeds=[0, 1])
 
-    def collect(run: TrainedRun, ending: Ending) -> RunResult:
-        swept = SweepRun(run.name, run.name, 0, [], {})
-        result = result_of(sweep, swept, run.directory, "hash", ending)
+    def collect(run: PlannedRun, ending: Ending) -> RunResult:
+        result = result_of(sweep, run.run, run.directory, "hash", ending)
         result.write(directory / "results" / f"{run.name}.json")
         require_space(result, directory)
         return result
 
     server = Server(["json"], len, [sys.executable, "-c", PROGRAM])
-    trainer = Trainer(jobs, Display(len(names), stream), collect, server, forks=forks)
+    display = Display(len(names), stream)
+    trainer = Trainer(jobs, display, collect, server, lambda run: [str(run.directory)], forks=forks)
     runs = [
-        TrainedRun(number, name, directory / name, [str(directory / name)])
+        PlannedRun(number, SweepRun(name, name, 0, [], {}), directory / name)
         for number, name in enumerate(names, 1)
     ]
     return trainer, runs, stream

@@ -64,11 +64,11 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         is_after = difference.what in (INITIAL_VALUES, VARIABLES)
         again = _recompute(flags, (a, b), difference.step + is_after)
     if flags.json:
-        of_step = {} if again is None else {"recomputed": again.as_json()}
-        print(json.dumps({**result.as_json(), **of_step}, allow_nan=False))
+        recomputed = {} if again is None else {"recomputed": again.as_json()}
+        print(json.dumps({**result.as_json(), **recomputed}, allow_nan=False))
     else:
-        of_lines = [] if again is None else ["", *again.lines()]
-        print_lines(*result.lines(), *of_lines)
+        more = [] if again is None else ["", *again.lines()]
+        print_lines(*result.lines(), *more)
     return 0 if result.is_equal else ExitCode.NOT_EQUAL
 
 

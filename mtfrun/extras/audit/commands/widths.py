@@ -50,7 +50,7 @@ def _check(flags: argparse.Namespace) -> None:
     check_least(flags, 1, "steps")
     if not 0 <= flags.tolerance < math.inf:
         raise InputError(f"--tolerance={flags.tolerance} must be a number of at least 0")
-    _of_widths(flags.bindings)
+    _bindings_by_width(flags.bindings)
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
@@ -60,7 +60,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.extras.audit.verify.width_check import Size, drifts, growing_dims, output_sizes
 
     shapes, sizes = [], list[dict[str, Size]]()
-    for bindings in _of_widths(flags.bindings):
+    for bindings in _bindings_by_width(flags.bindings):
         settings = dataclasses.replace(settings_of(flags), bindings=bindings)
         with config.exclusive():
             training = build_training(settings.parse())
@@ -85,7 +85,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return ExitCode.NOT_EQUAL if any(drift.exceeds(flags.tolerance) for drift in result) else 0
 
 
-def _of_widths(bindings: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
+def _bindings_by_width(bindings: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]]]:
     """Returns the bindings of every width: flags with several values have one for each."""
     from mtfrun.extras.sweeps.sweep_file import alternatives
 
@@ -96,16 +96,16 @@ def _of_widths(bindings: Sequence[tuple[str, str]]) -> list[list[tuple[str, str]
         raise InputError(
             "there is one width only: give flags several values, as in --gin.D_MODEL=64,128,256"
         )
-    for name, of_name in zip(names, values, strict=True):
-        if len(of_name) not in (1, number):
+    for name, given_sizes in zip(names, values, strict=True):
+        if len(given_sizes) not in (1, number):
             raise InputError(
-                f"--gin.{name} has {len(of_name)} values, and another flag {number}: give one for "
+                f"--gin.{name} has {len(given_sizes)} values, and another flag {number}: give one for "
                 "every width, or one for all"
             )
     return [
         [
-            (flag, f"{name} = {of_name[i % len(of_name)]}")
-            for (flag, _), name, of_name in zip(bindings, names, values, strict=True)
+            (flag, f"{name} = {given_sizes[i % len(given_sizes)]}")
+            for (flag, _), name, given_sizes in zip(bindings, names, values, strict=True)
         ]
         for i in range(number)
     ]
@@ -117,8 +117,8 @@ def _print(
     tolerance: float,
     not_based: Sequence[str],
 ) -> None:
-    for name, of_name in growing.items():
-        print_lines(f"{name}: {', '.join(map(str, of_name))}")
+    for name, given_sizes in growing.items():
+        print_lines(f"{name}: {', '.join(map(str, given_sizes))}")
     if not_based:
         print_lines(f"not in BASE_SIZES: {', '.join(not_based)}")
     widths = next(iter(growing.values()))

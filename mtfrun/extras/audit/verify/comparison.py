@@ -110,8 +110,8 @@ class Comparison:
 
     def largest(self, kind: str) -> Difference | None:
         """Returns None if nothing of the kind was compared."""
-        of_kind = [d for d in self.differences if d.kind == kind]
-        return max(of_kind, key=lambda difference: difference.relative, default=None)
+        same_kind = [d for d in self.differences if d.kind == kind]
+        return max(same_kind, key=lambda difference: difference.relative, default=None)
 
 
 def compare(here: Observation, expected: Observation, tolerance: float) -> Comparison:
@@ -123,19 +123,19 @@ def compare(here: Observation, expected: Observation, tolerance: float) -> Compa
     file.
     """
     differences = [
-        *_of_arrays(here, expected),
-        *_of_updates(here.averages, expected.averages, least_share=1.0),
-        *_of_updates(here.updated, expected.updated, least_share=_LEAST_SHARE_OF_UPDATE),
-        *_of_evaluations(here, expected),
+        *_array_differences(here, expected),
+        *_update_differences(here.averages, expected.averages, least_share=1.0),
+        *_update_differences(here.updated, expected.updated, least_share=_LEAST_SHARE_OF_UPDATE),
+        *_evaluation_differences(here, expected),
     ]
     for i, (record, expected_record) in enumerate(zip(here.decodes, expected.decodes, strict=True)):
         fields = record.fields, expected_record.fields
-        of_decode = _of_json(*fields, f"{i + 1}", len(expected.losses))
-        differences.append(max(of_decode, key=lambda difference: difference.relative))
+        decode_differences = _json_differences(*fields, f"{i + 1}", len(expected.losses))
+        differences.append(max(decode_differences, key=lambda difference: difference.relative))
     return Comparison(differences, tolerance)
 
 
-def _of_arrays(here: Observation, expected: Observation) -> Iterator[Difference]:
+def _array_differences(here: Observation, expected: Observation) -> Iterator[Difference]:
     values = {**here.averages[0], **here.updated[0]}
     for path, value in {**expected.averages[0], **expected.updated[0]}.items():
         yield _difference(INITIAL_VALUES, 0, path, values[path], value, largest_size(value))
@@ -152,7 +152,7 @@ def _of_arrays(here: Observation, expected: Observation) -> Iterator[Difference]
             yield _difference(GRADIENTS, i + 1, path, here.gradients[i][path], gradient, scale)
 
 
-def _of_updates(
+def _update_differences(
     here: Sequence[Values], expected: Sequence[Values], least_share: float
 ) -> Iterator[Difference]:
     """Yields differences relative to each entry, but at least to a share of the largest."""
@@ -169,7 +169,7 @@ def _of_updates(
             yield _difference(UPDATES, i + 1, path, change_here, change, 1.0, relative)
 
 
-def _of_evaluations(here: Observation, expected: Observation) -> Iterator[Difference]:
+def _evaluation_differences(here: Observation, expected: Observation) -> Iterator[Difference]:
     for step, (sums, logits) in expected.evaluations.items():
         (totals, weights), logits_here = here.evaluations[step]
         for name, total in sums.totals.items():
@@ -185,17 +185,17 @@ def _of_evaluations(here: Observation, expected: Observation) -> Iterator[Differ
             yield _difference(EVALUATION, step, "logits", logits_here, logits, scale)
 
 
-def _of_json(here: Any, expected: Any, name: str, step: int) -> Iterator[Difference]:
+def _json_differences(here: Any, expected: Any, name: str, step: int) -> Iterator[Difference]:
     if (
         isinstance(expected, Mapping)
         and isinstance(here, Mapping)
         and here.keys() == expected.keys()
     ):
         for key, value in expected.items():
-            yield from _of_json(here[key], value, f"{name}, {key}", step)
+            yield from _json_differences(here[key], value, f"{name}, {key}", step)
     elif isinstance(expected, list) and isinstance(here, list) and len(here) == len(expected) > 0:
         for i, value in enumerate(expected):
-            yield from _of_json(here[i], value, f"{name}, {i}", step)
+            yield from _json_differences(here[i], value, f"{name}, {i}", step)
     elif isinstance(expected, float) and isinstance(here, float):
         scale = max(abs(expected), _LEAST_NUMBER_OF_DECODES)
         yield _difference(DECODES, step, name, np.array(here), np.array(expected), scale)
@@ -284,9 +284,9 @@ def as_lines(here: Observation, comparison: Comparison, fault: Fault | None) -> 
         if largest is None:
             lines.append(f"  {kind:<16}not compared")
         elif kind == DECODES:
-            of_kind = [d for d in comparison.differences if d.kind == kind]
-            differ = sum(d.relative > comparison.tolerance for d in of_kind)
-            lines.append(f"  {kind:<16}{differ} of {len(of_kind)} differ")
+            same_kind = [d for d in comparison.differences if d.kind == kind]
+            differ = sum(d.relative > comparison.tolerance for d in same_kind)
+            lines.append(f"  {kind:<16}{differ} of {len(same_kind)} differ")
         else:
             lines.append(f"  {kind:<16}{_largest_line(largest)}")
     above = comparison.above

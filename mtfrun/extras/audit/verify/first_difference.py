@@ -65,10 +65,10 @@ def first_layer(
     least = _LEAST_SHARE_OF_ALL * max((np.abs(x).max(initial=0.0) for x in gradients), default=0.0)
     at_fault: list[tuple[str, Deviation]] = []
     for a, b in _pairs(here, expected, lambda call: call.path):
-        of_output = _of_gradients(a.of_output, b.of_output, least)
-        of_input = _of_gradients(a.of_input, b.of_input, least)
-        if of_output.relative <= tolerance < of_input.relative:
-            at_fault.append((b.path, of_input))
+        output_gradient = _gradient_deviation(a.output_gradient, b.output_gradient, least)
+        input_gradient = _gradient_deviation(a.input_gradient, b.input_gradient, least)
+        if output_gradient.relative <= tolerance < input_gradient.relative:
+            at_fault.append((b.path, input_gradient))
     for path, found in reversed(at_fault):
         below = f"{path}/" if path else ""
         if not any(other != path and other.startswith(below) for other, _ in at_fault):
@@ -95,9 +95,9 @@ def first_operation(
     wrong = {MODULE_INPUT: Deviation(math.inf, "", "", "")}
     result = None
     for a, b in pairs:
-        if a.of_output is None and b.of_output is None:
+        if a.output_gradient is None and b.output_gradient is None:
             continue
-        found = _of_gradients(a.of_output, b.of_output, 0.0)
+        found = _gradient_deviation(a.output_gradient, b.output_gradient, 0.0)
         if not found.relative <= tolerance:
             wrong[places[id(b)]] = found
         elif any(operand in wrong for operand in b.operands):
@@ -105,7 +105,7 @@ def first_operation(
     return result
 
 
-def _of_gradients(here: Named | None, expected: Named | None, least: float) -> Deviation:
+def _gradient_deviation(here: Named | None, expected: Named | None, least: float) -> Deviation:
     if here is None or expected is None:
         same = here is None and expected is None
         texts = ("none" if x is None else "a gradient" for x in (here, expected))
@@ -191,24 +191,24 @@ def find_fault(
         if path not in modules:
             return None
         return Fault(f"initial value of {name}", path, type(modules[path]).__name__, largest)
-    on_mesh, of_one = (_restore_step(x, expected, difference) for x in (here, alone))
+    on_mesh, alone_probe = (_restore_step(x, expected, difference) for x in (here, alone))
     if difference.kind == UPDATES and difference.name not in expected.averages[0]:
         gradients = expected.gradients[difference.step - 1]
-        return _find_update_at_fault(on_mesh, of_one, gradients, tolerance)
-    return find_layer_at_fault(on_mesh, of_one, tolerance)
+        return _find_update_at_fault(on_mesh, alone_probe, gradients, tolerance)
+    return find_layer_at_fault(on_mesh, alone_probe, tolerance)
 
 
 def find_layer_at_fault(here: Probe, expected: Probe, tolerance: float) -> Fault | None:
     """Returns the layer at fault of a step, with the operation, or None if nothing differs."""
-    of_layer = first_layer(here.layers(), expected.layers(), tolerance)
-    what, path, largest = of_layer or (OUTPUT, "", None)
+    layer_fault = first_layer(here.layers(), expected.layers(), tolerance)
+    what, path, largest = layer_fault or (OUTPUT, "", None)
     calls = [probe.operations(path) for probe in (here, expected)]
-    of_operation = first_operation(calls[0], calls[1], what, tolerance)
-    if of_layer is None and of_operation is None:  # the model itself
+    operation_fault = first_operation(calls[0], calls[1], what, tolerance)
+    if layer_fault is None and operation_fault is None:  # the model itself
         what = GRADIENT
-        of_operation = first_operation(calls[0], calls[1], what, tolerance)
-    line, of_line = of_operation or ("", largest)
-    largest = largest or of_line
+        operation_fault = first_operation(calls[0], calls[1], what, tolerance)
+    line, line_deviation = operation_fault or ("", largest)
+    largest = largest or line_deviation
     if largest is None:
         return None
     module = expected.training.state.model.named_modules()[path]
@@ -219,9 +219,9 @@ def find_gradient_or_update_at_fault(
     here: Probe, expected: Probe, tolerance: float
 ) -> Fault | None:
     """Returns the variable whose gradient differs, else the clipping or the update, or None."""
-    gradients, of_here = expected.gradients(), here.gradients()
+    gradients, found = expected.gradients(), here.gradients()
     for path in reversed(gradients):  # the nearest to the loss first
-        largest = deviation(of_here[path], gradients[path]) if path in of_here else None
+        largest = deviation(found[path], gradients[path]) if path in found else None
         if largest is not None and not largest.relative <= tolerance:
             return Fault(GRADIENT, path, "variable", largest)
     norms = [str(probe.training.options.clip_norm) for probe in (here, expected)]
@@ -238,10 +238,10 @@ def _find_update_at_fault(
     if names[0] != names[1]:
         return Fault(UPDATE, "", names[1], Deviation(math.inf, "", *names))
     calls = [probe.update(gradients) for probe in (here, expected)]
-    of_operation = first_operation(calls[0], calls[1], OUTPUT, tolerance)
-    if of_operation is None:
+    operation_fault = first_operation(calls[0], calls[1], OUTPUT, tolerance)
+    if operation_fault is None:
         return None
-    line, largest = of_operation
+    line, largest = operation_fault
     return Fault(UPDATE, "", names[1], largest, line)
 
 

@@ -90,8 +90,8 @@ class LayerCall(NamedTuple):
 
     path: str
     output: Named
-    of_output: Named | None
-    of_input: Named | None
+    output_gradient: Named | None
+    input_gradient: Named | None
 
 
 class OperationCall(NamedTuple):
@@ -102,7 +102,7 @@ class OperationCall(NamedTuple):
     # indices of the operations whose results it takes, `MODULE_INPUT` for the module's
     operands: Sequence[int]
     output: Named
-    of_output: Named | None  # the gradient of the loss by the result, or None
+    output_gradient: Named | None  # the gradient of the loss by the result, or None
 
 
 @dataclasses.dataclass
@@ -154,10 +154,10 @@ def record_layers(
         if not training:
             return outputs, None, None
         inputs = [y if x is None else x for x, y in zip(recorded.inputs, outputs, strict=True)]
-        of_both = mtf.gradients([loss], [*outputs, *inputs])
-        return outputs, of_both[: len(outputs)], of_both[len(outputs) :]
+        gradients = mtf.gradients([loss], [*outputs, *inputs])
+        return outputs, gradients[: len(outputs)], gradients[len(outputs) :]
 
-    outputs, of_outputs, of_inputs = run(features)
+    outputs, output_gradients, input_gradients = run(features)
     none = [None] * len(outputs)
     return [
         LayerCall(path, cast(Named, _named(y)), _named(dy), None if x is None else _named(dx))
@@ -165,8 +165,8 @@ def record_layers(
             calls[0].paths,
             calls[0].inputs,
             outputs,
-            of_outputs or none,
-            of_inputs or none,
+            output_gradients or none,
+            input_gradients or none,
             strict=True,
         )
     ]
@@ -284,15 +284,15 @@ class _Operations:
             numbers[self._input.value.ref()] = MODULE_INPUT
         operands = []
         for y in self.results.values():
-            pending, seen, of_result = list(y.value.op.inputs), set(), set()
+            pending, seen, indices = list(y.value.op.inputs), set(), set()
             while pending:
                 value = pending.pop()
                 if value.ref() in numbers:
-                    of_result.add(numbers[value.ref()])
+                    indices.add(numbers[value.ref()])
                 elif value.ref() not in seen:
                     seen.add(value.ref())
                     pending += value.op.inputs
-            operands.append(sorted(of_result))
+            operands.append(sorted(indices))
         return operands
 
     def _add(self, x: mtf.Tensor, caller: FrameType) -> None:

@@ -8,8 +8,7 @@ every layer's output, and of its change since the first step, depends on the wid
 from __future__ import annotations
 
 import collections
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,8 +45,8 @@ class Drift(NamedTuple):
         With muP initial logits are proportional to 1 / sqrt(width), and their change, to which they
         contribute, falls to its limit.
         """
-        of_change = self.slope_of_change
-        return not (self.slope <= tolerance and -2.0 * tolerance <= of_change <= tolerance)
+        change_slope = self.slope_of_change
+        return not (self.slope <= tolerance and -2.0 * tolerance <= change_slope <= tolerance)
 
 
 def output_sizes(
@@ -85,11 +84,11 @@ def drifts(sizes: Mapping[float, Mapping[str, Size]]) -> list[Drift]:
     result = []
     for path in by_width[0]:
         if all(path in outputs for outputs in by_width):
-            of_path = [outputs[path] for outputs in by_width]
-            means, changes = [x.size for x in of_path], [x.change for x in of_path]
+            module_sizes = [outputs[path] for outputs in by_width]
+            means, changes = [x.size for x in module_sizes], [x.change for x in module_sizes]
             # What no step changes, such as the vectors of fixed positions, does not drift.
-            of_change = slope(changes) if any(changes) else 0.0
-            result.append(Drift(path, means, slope(means), of_change))
+            change_slope = slope(changes) if any(changes) else 0.0
+            result.append(Drift(path, means, slope(means), change_slope))
     return result
 
 
@@ -102,8 +101,8 @@ def growing_dims(models: Sequence[Sequence[mtf.Shape]]) -> dict[str, list[int]]:
     dims = (dim for shapes in models for shape in shapes for dim in shape)
     names = collections.Counter(map(mtf.plain_name, dims)).most_common()
     sizes = [mtf.smallest_sizes(shapes) for shapes in models]
-    by_name = {name: [of_model.get(name, 0) for of_model in sizes] for name, _ in names}
-    growing = {name: of_name for name, of_name in by_name.items() if len(set(of_name)) > 1}
+    by_name = {name: [model_sizes.get(name, 0) for model_sizes in sizes] for name, _ in names}
+    growing = {name: by_model for name, by_model in by_name.items() if len(set(by_model)) > 1}
     if not growing or len(set(next(iter(growing.values())))) < len(models):
         raise InputError(
             f"the models are not of {len(models)} widths: no dimension of a variable has another "
@@ -113,14 +112,7 @@ def growing_dims(models: Sequence[Sequence[mtf.Shape]]) -> dict[str, list[int]]:
 
 
 def _outputs(state: TrainState, features: Features) -> dict[str, np.ndarray]:
-    with record_outputs(state.model) as outputs:
-        state.model.loss(features, training=True, key=mtf.random_key(state.seed, 0, 0))
-    return outputs
-
-
-@contextlib.contextmanager
-def record_outputs(model: mtf.Module) -> Iterator[dict[str, np.ndarray]]:
-    """Collects the last output of every module that the block calls, outside of functions."""
+    """Returns the last output of every module that computes a loss, outside of functions."""
     outputs: dict[str, np.ndarray] = {}
 
     def record(path: str, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
@@ -130,5 +122,6 @@ def record_outputs(model: mtf.Module) -> Iterator[dict[str, np.ndarray]]:
             outputs[path] = mtf.to_numpy(mtf.to_float(y))
         return y
 
-    with intercept_calls(model, record):
-        yield outputs
+    with intercept_calls(state.model, record):
+        state.model.loss(features, training=True, key=mtf.random_key(state.seed, 0, 0))
+    return outputs

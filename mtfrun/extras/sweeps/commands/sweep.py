@@ -208,15 +208,14 @@ def _train(
 ) -> Trainer:
     from mtfrun.extras.sweeps.forked_child import Server
     from mtfrun.extras.sweeps.result import Ending, Results, RunResult, result_of
-    from mtfrun.extras.sweeps.trainer import Display, TrainedRun, Trainer, require_space
+    from mtfrun.extras.sweeps.trainer import Display, Trainer, require_space
     from mtfrun.processes.child_process import python_command
     from mtfrun.rundir import RunRecord
 
-    started: dict[str, PlannedRun] = {}
     has_metric = (flags.metric or plan.sweep.metric) is not None
     evaluated: set[str] = set()
 
-    def reason_to_stop(run: TrainedRun) -> str | None:
+    def reason_to_stop(run: PlannedRun) -> str | None:
         """Refuses a metric that the first evaluation of all does not have."""
         if has_metric and not evaluated and (evaluations := RunRecord(run.directory).evaluations()):
             evaluated.update(evaluations[0].metrics)
@@ -233,21 +232,19 @@ def _train(
             search.record(result)
         return result
 
-    def start() -> Iterator[TrainedRun]:
+    def start() -> Iterator[PlannedRun]:
         chosen = runs if search is None else map(plan.plan, itertools.count(1), search.runs())
         for planned in chosen:
             if planned.is_new and planned.result is not None:
                 record(planned.run, planned.result)
             if not planned.is_done:
-                started[planned.run.name] = planned
                 plan.write_swept(planned.run)
-                name, arguments = planned.run.name, _arguments(flags, plan, planned)
-                yield TrainedRun(planned.number, name, plan.directory / name, arguments)
+                yield planned
 
-    def collect(run: TrainedRun, ending: Ending) -> RunResult:
-        planned = started[run.name]
-        configuration = planned.configuration
-        result = result_of(plan.sweep, planned.run, run.directory, configuration, ending)
+    def collect(planned: PlannedRun, ending: Ending) -> RunResult:
+        result = result_of(
+            plan.sweep, planned.run, planned.directory, planned.configuration, ending
+        )
         return record(planned.run, result)
 
     server = Server([_PRELOADED], main, [*python_command(), "-m", "mtfrun"])
@@ -260,6 +257,7 @@ def _train(
         display,
         collect,
         server,
+        lambda planned: _arguments(flags, plan, planned),
         forks=not flags.debug,
         metric=flags.metric or plan.sweep.metric,
         reason_to_stop=reason_to_stop,
@@ -291,7 +289,7 @@ def _report(
         call_forked(
             [_PRELOADED], describe_sweep, plan.directory, [p.run.values for p in runs], shown
         )
-    names = [planned.run.name for planned in runs]
+    names = [planned.name for planned in runs]
     return next((trainer.codes[name] for name in names if trainer.codes.get(name)), 0)
 
 
@@ -304,7 +302,7 @@ def _arguments(flags: argparse.Namespace, plan: Plan, planned: PlannedRun) -> li
         *([f"--gin_search_paths={os.pathsep.join(paths)}"] if paths else []),
         *(f"--module_import={name}" for name in flags.module_import),
         *(f"--gin.{name}={text}" for name, text in plan.bindings_of(run).items()),
-        f"--model_dir={plan.directory / run.name}",
+        f"--model_dir={planned.directory}",
         *([] if minutes is None else [f"--max_hours={minutes / 60:.6g}"]),
         *["--accept_changes"] * flags.accept_changes,
         *["--debug"] * flags.debug,

@@ -221,20 +221,20 @@ def _named(values: Sequence[float] | None) -> Named | None:
 def _call(
     path: str,
     output: Sequence[float] = ONE,
-    of_output: Sequence[float] | None = ONE,
-    of_input: Sequence[float] | None = ONE,
+    output_gradient: Sequence[float] | None = ONE,
+    input_gradient: Sequence[float] | None = ONE,
 ) -> LayerCall:
     y = _named(output)
     assert y is not None
-    return LayerCall(path, y, _named(of_output), _named(of_input))
+    return LayerCall(path, y, _named(output_gradient), _named(input_gradient))
 
 
 def _operation(
-    line: str, operands: Sequence[int], output: Sequence[float] = ONE, of_output: object = ONE
+    line: str, operands: Sequence[int], output: Sequence[float] = ONE, output_gradient: object = ONE
 ) -> OperationCall:
     y = _named(output)
     assert y is not None
-    gradient = _named(of_output) if isinstance(of_output, list) else None
+    gradient = _named(output_gradient) if isinstance(output_gradient, list) else None
     return OperationCall(line, 0, operands, y, gradient)
 
 
@@ -257,9 +257,9 @@ def test_rounding_is_no_difference() -> None:
 def test_a_layer_that_passes_on_another_gradient_is_at_fault() -> None:
     # The gradient of the output of "norm" is the one that "dense" passes on.
     here = [
-        _call("block/norm", of_output=OTHER, of_input=OTHER),
-        _call("block/dense", of_input=OTHER),
-        _call("block", of_input=OTHER),
+        _call("block/norm", output_gradient=OTHER, input_gradient=OTHER),
+        _call("block/dense", input_gradient=OTHER),
+        _call("block", input_gradient=OTHER),
         _call(""),
     ]
     found = first_layer(here, EXPECTED, TOLERANCE)
@@ -267,8 +267,8 @@ def test_a_layer_that_passes_on_another_gradient_is_at_fault() -> None:
 
 
 def test_small_gradients_beside_large_ones_are_rounding() -> None:
-    expected = [_call("a", of_input=[1e-9]), _call("b", of_input=[1e3])]
-    here = [_call("a", of_input=[2e-9]), _call("b", of_input=[1e3])]
+    expected = [_call("a", input_gradient=[1e-9]), _call("b", input_gradient=[1e3])]
+    here = [_call("a", input_gradient=[2e-9]), _call("b", input_gradient=[1e3])]
     assert first_layer(here, expected, TOLERANCE) is None
 
 
@@ -284,10 +284,10 @@ def test_the_first_operation_that_differs_is_at_fault() -> None:
 def test_an_operation_whose_operand_has_another_gradient_is_at_fault() -> None:
     def calls(gradient: list[float]) -> list[OperationCall]:
         return [
-            _operation("a.py:1: x", [MODULE_INPUT], of_output=gradient),
+            _operation("a.py:1: x", [MODULE_INPUT], output_gradient=gradient),
             _operation("a.py:2: w", []),
             _operation("a.py:3: y", [0, 1]),
-            _operation("a.py:4: mask", [2], of_output=None),
+            _operation("a.py:4: mask", [2], output_gradient=None),
         ]
 
     found = first_operation(calls(OTHER), calls(ONE), GRADIENT, TOLERANCE)
