@@ -45,7 +45,7 @@ with the nearest sizes that fit.
 --mesh and --layout replace the configuration's. With --device_memory the exit code is 6 if a
 device's memory does not suffice. --bandwidth, the bytes a second that a device sends along an axis,
 gives the time that the collectives take at least; nothing is said of computation. --picture writes
-the mesh and what its devices hold and send, as SVG, HTML or text; - prints it as text.
+the mesh and what its devices hold and send, as SVG or HTML.
 
 --search plans meshes of --devices devices, with layouts over the dimensions of the model, split
 slots and weights, and, where a device's memory does not suffice otherwise, rematerialisation and
@@ -58,7 +58,7 @@ The peak is of a CPU that runs operations in the order of the program; docs/extr
 compares it with what was measured."""
 
 
-_PICTURES = (".svg", ".html", ".txt")
+_PICTURES = (".svg", ".html")
 _OF_SEARCH = ("devices", "profile", "candidates")
 
 
@@ -69,7 +69,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--device_memory", help="the memory of a device, such as 16GB", metavar="BYTES")
     add("--bandwidth", help="of each axis: data:12GB/s,model:300GB/s", metavar="B")
     add_json(parser, "print one JSON object")
-    add("--picture", help="a file (.svg, .html, .txt), or -", path="new file")
+    add("--picture", help="a file (.svg, .html)", path="new file")
     add("--calibrate", action="store_true", help="measure this machine's devices: --profile")
     add("--search", action="store_true", help="find the fastest mesh and layout for --devices")
     add("--devices", type=int, help="the number of devices of --calibrate or --search")
@@ -84,11 +84,9 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError(f"--{other[0]} is for plan --search or --calibrate: add one of these")
     if not flags.calibrate:
         require_gin_files(flags)
-    if flags.picture not in (None, "-") and pathlib.Path(flags.picture).suffix not in _PICTURES:
-        raise InputError(f"--picture={flags.picture}: name a file that ends in .svg, .html or .txt")
+    if flags.picture is not None and pathlib.Path(flags.picture).suffix not in _PICTURES:
+        raise InputError(f"--picture={flags.picture}: name a file that ends in .svg or .html")
     check_mesh(flags.mesh, flags.layout)
-    if flags.picture == "-" and flags.json:
-        raise InputError("--json prints JSON alone: write --picture to a file")
 
 
 def _check_search(flags: argparse.Namespace) -> None:
@@ -153,22 +151,14 @@ def _resources(flags: argparse.Namespace, mesh: mtf.Mesh) -> Resources:
 
 def _draw(path: str, training: Training, planned: Plan, resources: Resources) -> None:
     from mtfrun.extras.plan.description import describe
-    from mtfrun.extras.plan.picture import picture_as_html, picture_as_svg, picture_as_text
+    from mtfrun.extras.plan.picture import picture_as_html, picture_as_svg
     from mtfrun.files import atomic_open
 
-    text = "\n".join(picture_as_text(planned, resources))
-    if path == "-":
-        print(f"\n{text}")
-        return
-    pictures = {
-        ".txt": lambda: f"{text}\n",
-        ".svg": lambda: picture_as_svg(planned, resources),
-        ".html": lambda: picture_as_html(
-            planned, resources, describe(training, planned, resources)
-        ),
-    }
+    text = picture_as_svg(planned, resources)
+    if path.endswith(".html"):
+        text = picture_as_html(text, describe(training, planned, resources))
     with atomic_open(path) as file:
-        file.write(pictures[pathlib.Path(path).suffix]())
+        file.write(text)
 
 
 # Those that `mtfrun.extras.plan` reads. After all passes it would write a hundred times as much.

@@ -108,37 +108,28 @@ Collect = Callable[[PlannedRun, Ending], RunResult]
 """Called when a run has ended; returns its result, which it has written."""
 
 
+@dataclasses.dataclass
 class Trainer:
     """Trains runs as child processes, at most `jobs` at a time, until all have ended.
 
     A signal is forwarded to them, so that they save and end; no further run is started then. A
-    second one ends them at once. `codes` has the exit codes of the runs that it has not
-    stopped itself, by name. With `forks` they are forked from the server, unless each gets a part
-    of the GPUs; else they are processes of its program.
+    second one ends them at once. `codes` has the exit codes of the runs that it has not stopped
+    itself, by name. With `forks` runs are forked from the server, unless each gets a part of the
+    GPUs; else they are processes of its program, with these `arguments`.
     """
 
-    def __init__(
-        self,
-        jobs: int,
-        display: Display,
-        collect: Collect,
-        server: Server,
-        arguments: Callable[[PlannedRun], list[str]],
-        *,
-        forks: bool,
-        metric: str | None = None,
-        reason_to_stop: Callable[[PlannedRun], str | None] | None = None,
-    ) -> None:
+    jobs: int
+    display: Display
+    collect: Collect
+    server: Server
+    arguments: Callable[[PlannedRun], list[str]]
+    forks: bool
+    metric: str | None = None
+    reason_to_stop: Callable[[PlannedRun], str | None] | None = None
+
+    def __post_init__(self) -> None:
         self.signal: int | None = None
         self.codes: dict[str, int] = {}
-        self._jobs = jobs
-        self._display = display
-        self._collect = collect
-        self._metric = metric
-        self._reason_to_stop = reason_to_stop
-        self._server = server
-        self._arguments = arguments
-        self._forks = forks
         self._slots: dict[int, _Child] = {}
         self._error: InputError | None = None
 
@@ -152,7 +143,7 @@ class Trainer:
             try:
                 while True:
                     while (
-                        len(self._slots) < self._jobs
+                        len(self._slots) < self.jobs
                         and self.signal is None
                         and self._error is None
                         and (run := next(waiting, None)) is not None
@@ -170,7 +161,7 @@ class Trainer:
 
     def _start(self, run: PlannedRun) -> None:
         self._wait_for_lock(run)
-        slot = next(i for i in range(self._jobs) if i not in self._slots)
+        slot = next(i for i in range(self.jobs) if i not in self._slots)
         run.directory.mkdir(parents=True, exist_ok=True)
         try:
             opened = open_to_write(run.directory / LOG, "ab")
@@ -184,32 +175,32 @@ class Trainer:
         self._slots[slot] = _Child(run, process, start, count_memory_kills())
         if self.signal is not None:  # it came between the two lines above
             process.send_signal(self.signal)
-        self._display.start(run.number, run.name)
+        self.display.start(run.number, run.name)
 
     def _wait_for_lock(self, run: PlannedRun) -> None:
         """A training whose sweep was killed may be saving still."""
         directory, deadline = RunDirectory(run.directory), time.monotonic() + _LOCK_SECS
         if directory.is_training():
-            self._display.note(f"{run.name}: waiting for the end of its former process")
+            self.display.note(f"{run.name}: waiting for the end of its former process")
         while directory.is_training() and self.signal is None and time.monotonic() < deadline:
             time.sleep(_POLL_SECS)
 
     def _start_process(
         self, run: PlannedRun, slot: int, log: io.FileIO
     ) -> ForkedChild | subprocess.Popen[bytes]:
-        gpus = gpus_of_process(slot, self._jobs, os.environ)
-        arguments = self._arguments(run)
+        gpus = gpus_of_process(slot, self.jobs, os.environ)
+        arguments = self.arguments(run)
         typed = ["mtfrun", *arguments]
-        if self._forks and not gpus:
+        if self.forks and not gpus:
             try:
-                return ForkedChild(self._server, arguments, typed, run.directory / LOG)
+                return ForkedChild(self.server, arguments, typed, run.directory / LOG)
             except SERVER_ERRORS as error:
-                self._display.note(
+                self.display.note(
                     "mtfrun: every run imports TensorFlow itself, since trainings cannot be forked:"
                     f" {reason(error) or 'the imports fail'}"
                 )
-                self._forks = False
-        program = [*self._server.program, *arguments]
+                self.forks = False
+        program = [*self.server.program, *arguments]
         return start_child(program, typed, gpus, stdout=log, stderr=log)
 
     def _poll(self) -> None:
@@ -218,9 +209,9 @@ class Trainer:
             if code is None:
                 status = RunRecord(run.directory).status()
                 if status is not None and status.state == "running":
-                    self._display.advance(run.name, status)
-                if self._reason_to_stop is not None and child.reason is None:
-                    child.reason = self._reason_to_stop(run)
+                    self.display.advance(run.name, status)
+                if self.reason_to_stop is not None and child.reason is None:
+                    child.reason = self.reason_to_stop(run)
                     if child.reason is not None:
                         child.process.send_signal(signal.SIGTERM)
                 continue
@@ -235,14 +226,14 @@ class Trainer:
                 out_of_memory=count_memory_kills() > child.memory_kills,
             )
             try:
-                text = self._describe(run, self._collect(run, ending))
+                text = self._describe(run, self.collect(run, ending))
             except InputError as error:
                 self._error, text = self._error or error, str(error)
-            self._display.end(run.number, run.name, text)
+            self.display.end(run.number, run.name, text)
 
     def _describe(self, run: PlannedRun, result: RunResult) -> str:
         if result.state == "finished":
-            metric = self._metric or "loss"
+            metric = self.metric or "loss"
             last = result.metrics.get(metric, math.nan)
             return f"finished, step {result.step}, {metric} {number_text(last)}"
         if result.state == "stopped":
@@ -252,7 +243,7 @@ class Trainer:
 
     def _forward(self, number: int) -> None:
         if self.signal is None and self._slots:
-            self._display.note(
+            self.display.note(
                 "mtfrun: the runs finish their step, save and end; again to end them at once"
             )
         self.signal = self.signal or number

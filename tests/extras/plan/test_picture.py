@@ -10,7 +10,7 @@ from mtfrun import mtf
 from mtfrun.extras.plan.collectives import NeededCollective
 from mtfrun.extras.plan.description import find_replicated
 from mtfrun.extras.plan.memory import Peak
-from mtfrun.extras.plan.picture import picture_as_svg, picture_as_text
+from mtfrun.extras.plan.picture import picture_as_svg
 from mtfrun.extras.plan.plan import PARAMETERS, SLOTS, Plan, PlannedVariable
 from mtfrun.extras.plan.profile import Resources
 from mtfrun.extras.plan.program import Block, Collective, Program
@@ -72,13 +72,6 @@ def test_seconds_are_those_of_the_axes_whose_bandwidth_is_known(plan: Plan) -> N
     sent = 2 * 2 * 4096 * 3 / 4
     assert plan.collective_seconds({"data": 1000.0}) == {"data": sent / 1000}
     assert plan.collective_seconds({"model": 1000.0}) == {}
-
-
-def test_the_text_has_a_cell_for_each_device(plan: Plan) -> None:
-    lines = picture_as_text(plan, Resources())
-    cells = [line.strip("|").split("|") for line in lines if line.startswith("|")]
-    assert [[int(cell) for cell in row] for row in cells] == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert any(line.startswith("data") and "12,288  sent a step" in line for line in lines)
 
 
 def test_the_drawing_has_a_box_for_each_device_and_bars_within_it(plan: Plan) -> None:

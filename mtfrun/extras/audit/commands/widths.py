@@ -96,16 +96,16 @@ def _bindings_by_width(bindings: Sequence[tuple[str, str]]) -> list[list[tuple[s
         raise InputError(
             "there is one width only: give flags several values, as in --gin.D_MODEL=64,128,256"
         )
-    for name, given_sizes in zip(names, values, strict=True):
-        if len(given_sizes) not in (1, number):
+    for name, texts in zip(names, values, strict=True):
+        if len(texts) not in (1, number):
             raise InputError(
-                f"--gin.{name} has {len(given_sizes)} values, and another flag {number}: give one for "
+                f"--gin.{name} has {len(texts)} values, and another flag {number}: give one for "
                 "every width, or one for all"
             )
     return [
         [
-            (flag, f"{name} = {given_sizes[i % len(given_sizes)]}")
-            for (flag, _), name, given_sizes in zip(bindings, names, values, strict=True)
+            (flag, f"{name} = {texts[i % len(texts)]}")
+            for (flag, _), name, texts in zip(bindings, names, values, strict=True)
         ]
         for i in range(number)
     ]
@@ -117,8 +117,8 @@ def _print(
     tolerance: float,
     not_based: Sequence[str],
 ) -> None:
-    for name, given_sizes in growing.items():
-        print_lines(f"{name}: {', '.join(map(str, given_sizes))}")
+    for name, texts in growing.items():
+        print_lines(f"{name}: {', '.join(map(str, texts))}")
     if not_based:
         print_lines(f"not in BASE_SIZES: {', '.join(not_based)}")
     widths = next(iter(growing.values()))

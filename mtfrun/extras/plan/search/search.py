@@ -156,6 +156,7 @@ class Outcome:
     rejections: tuple[Rejection, ...]
 
 
+@dataclasses.dataclass
 class Search:
     """Plans candidates and ranks them by the estimated time of a step, within the memory.
 
@@ -166,20 +167,14 @@ class Search:
     `note` takes every option or rejection; `left` is how many more options may be planned.
     """
 
-    def __init__(
-        self,
-        plan: Callable[[Candidate], Plan],
-        profile: DeviceProfile,
-        device_memory: int | None,
-        *,
-        most: int = 40,
-        note: Callable[[Option | Rejection], None] = lambda _: None,
-    ):
-        self._plan = plan
-        self._profile = profile
-        self._device_memory = device_memory
-        self.left = most
-        self._note = note
+    plan: Callable[[Candidate], Plan]
+    profile: DeviceProfile
+    device_memory: int | None
+    most: int = 40
+    note: Callable[[Option | Rejection], None] = lambda _: None
+
+    def __post_init__(self) -> None:
+        self.left = self.most
         self._options: dict[Candidate, Option | None] = {}
         self._rejections: list[Rejection] = []
 
@@ -198,17 +193,17 @@ class Search:
                 self._option(candidate)
         for option in fastest:  # saves memory until the candidate fits, the cheapest way first
             smaller: Option | None = option
-            while smaller is not None and not smaller.fits(self._device_memory):
-                options = _smaller(smaller, self._device_memory or 0, max_microbatches)
+            while smaller is not None and not smaller.fits(self.device_memory):
+                options = _smaller(smaller, self.device_memory or 0, max_microbatches)
                 cheapest = next(options, None)
                 smaller = None if cheapest is None else self._option(cheapest)
         return self.outcome()
 
     def outcome(self) -> Outcome:
         ranked = self._rank()
-        fitting = [option for option in ranked if option.fits(self._device_memory)]
+        fitting = [option for option in ranked if option.fits(self.device_memory)]
         others = sorted(
-            (option for option in ranked if not option.fits(self._device_memory)),
+            (option for option in ranked if not option.fits(self.device_memory)),
             key=lambda option: option.peak_bytes,
         )
         return Outcome(tuple(fitting), tuple(others), tuple(self._rejections))
@@ -223,19 +218,19 @@ class Search:
             return self._options.get(candidate)
         option = None
         try:
-            plan = self._plan(candidate)
+            plan = self.plan(candidate)
         except _WITHOUT_PROGRAM as error:
             lines = str(error).strip().splitlines()
             rejection = Rejection(candidate, lines[0] if lines else type(error).__name__)
             self._rejections.append(rejection)
-            self._note(rejection)
+            self.note(rejection)
         else:
-            time = estimate(plan.program, self._profile)
+            time = estimate(plan.program, self.profile)
             option = Option(candidate, time, plan.peak_bytes, plan.state_bytes)
             self.left -= 1
         self._options[candidate] = option
         if option is not None:
-            self._note(option)
+            self.note(option)
         return option
 
 

@@ -9,7 +9,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mtfrun.display.formats import number_text, short_number
@@ -101,22 +101,34 @@ def table_notes(comparison: Comparison, *, mark: str = "bold") -> list[str]:
     elif counts:
         methods = ["by Student's t"] * any(1 < count < BOOTSTRAP_FROM for count in counts)
         methods += ["by the BCa bootstrap, in brackets"] * (max(counts) >= BOOTSTRAP_FROM)
-        notes.append(
-            f"Means over seeds with {100 * CONFIDENCE:.0f} % confidence intervals, "
-            f"{' or '.join(methods)}."
-        )
-    tested = sum(estimate.count > 1 for estimate in comparison.differences)
-    if comparison.baselines:
-        names = comparison.baselines
+        percent = f"{100 * CONFIDENCE:.0f} % confidence intervals"
+        notes.append(f"Means over seeds with {percent}, {' or '.join(methods)}.")
+    if names := comparison.baselines:
         one = names[0] if len(names) == 1 else "the baseline with the same values of the grid"
         notes.append(f"Differences are to {one}, paired by seed.")
-    if tested:
-        by_chance = (1 - CONFIDENCE) * tested
+    if tested := sum(estimate.count > 1 for estimate in comparison.differences):
         notes.append(
-            f"Those whose interval excludes 0 are {mark}: without any effect {by_chance:.1f} of "
-            f"{tested} would be, on average."
+            f"Those whose interval excludes 0 are {mark}: without any effect "
+            f"{(1 - CONFIDENCE) * tested:.1f} of {tested} would be, on average."
         )
     return notes
+
+
+class _Table(NamedTuple):
+    """The cells of a comparison as a format writes them."""
+
+    headings: list[str]
+    rows: list[list[str]]
+    are_numbers: list[bool]  # by column
+
+    @classmethod
+    def of(cls, comparison: Comparison, write: Callable[[str], str], bold: str) -> _Table:
+        headings, rows = table_cells(comparison)
+        texts = [
+            [bold.format(write(cell.text)) if cell.is_bold else write(cell.text) for cell in row]
+            for row in rows
+        ]
+        return cls(list(map(write, headings)), texts, [cell.is_number for cell in rows[0]])
 
 
 def terminal_text(comparison: Comparison) -> str:
@@ -135,11 +147,9 @@ def terminal_text(comparison: Comparison) -> str:
 
 def markdown_text(comparison: Comparison, command: str = "") -> str:
     """Returns a page: the question, how the table was made, the table, and what its marks mean."""
-    headings, rows = table_cells(comparison)
-    aligned = ["---:" if cell.is_number else "---" for cell in rows[0]]
-    lines = [list(map(_markdown, headings)), aligned]
-    lines += [[_bold("**{}**", cell, _markdown(cell.text)) for cell in row] for row in rows]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    table = _Table.of(comparison, _markdown, "**{}**")
+    aligned = ["---:" if is_number else "---" for is_number in table.are_numbers]
+    lines = [f"| {' | '.join(row)} |\n" for row in (table.headings, aligned, *table.rows)]
     notes = "\n".join(map(_markdown, table_notes(comparison)))
     made_by = f"    {escape(command)}\n\n" if command else ""
     seeds = "one seed" if comparison.seeds == 1 else f"{comparison.seeds} seeds"
@@ -147,7 +157,7 @@ def markdown_text(comparison: Comparison, command: str = "") -> str:
     origin += [f"{name} {text}" for name, text in comparison.environment.items()]
     return (
         f"# {_markdown(comparison.question)}\n\n{made_by}{_markdown('; '.join(origin))}.\n\n"
-        f"{table}\n{notes}\n"
+        f"{''.join(lines)}\n{notes}\n"
     )
 
 
@@ -171,19 +181,17 @@ def latex_text(comparison: Comparison) -> str:
 
 def _latex_table(comparison: Comparison, name: str) -> str:
     numbers: dict[str, int] = {}
-    marks = []
     for row in comparison.rows:
-        number = numbers.setdefault(row.note, len(numbers) + 1) if row.note else None
-        marks.append("" if number is None else _superscript(number))
+        if row.note:
+            numbers.setdefault(row.note, len(numbers) + 1)
+    marks = {note: rf"\textsuperscript{{{number}}}" for note, number in numbers.items()}
     bare = [dataclasses.replace(row, note="") for row in comparison.rows]
-    headings, rows = table_cells(dataclasses.replace(comparison, rows=bare))
-    columns = "".join("r" if cell.is_number else "l" for cell in rows[0])
-    lines = [[_latex(name) for name in headings]]
-    for cells, mark in zip(rows, marks, strict=True):
-        row_name, *values = [_bold(r"\textbf{{{}}}", cell, _latex(cell.text)) for cell in cells]
-        lines.append([row_name + mark, *values])
-    heading, *body = (" & ".join(line) + r" \\" + "\n" for line in lines)
-    notes = [f"{_superscript(number)} {_latex(note)}" for note, number in numbers.items()]
+    table = _Table.of(dataclasses.replace(comparison, rows=bare), _latex, r"\textbf{{{}}}")
+    columns = "".join("r" if is_number else "l" for is_number in table.are_numbers)
+    for row, cells in zip(comparison.rows, table.rows, strict=True):
+        cells[0] += marks.get(row.note, "")
+    heading, *body = (" & ".join(row) + r" \\" + "\n" for row in (table.headings, *table.rows))
+    notes = [f"{mark} {_latex(note)}" for note, mark in marks.items()]
     notes += map(_latex, table_notes(comparison))
     label = re.sub(r"[^A-Za-z0-9-]+", "-", name)
     return (
@@ -197,22 +205,19 @@ def _latex_table(comparison: Comparison, name: str) -> str:
     )
 
 
-def _superscript(number: int) -> str:
-    return rf"\textsuperscript{{{number}}}"
-
-
 def html_table(comparison: Comparison) -> str:
     """Returns a table element without style; cells of numbers have the class "number"."""
-    headings, rows = table_cells(comparison)
-    numbers = [' class="number"' * cell.is_number for cell in rows[0]]
-    parts = [f"<table>\n<caption>{_html(comparison.question)}</caption>\n<thead>\n<tr>"]
-    parts += [f"<th{x}>{_html(name)}</th>" for name, x in zip(headings, numbers, strict=True)]
-    parts.append("</tr>\n</thead>\n<tbody>\n")
-    for row in rows:
-        cells = [_bold("<strong>{}</strong>", cell, _html(cell.text)) for cell in row]
-        parts += ["<tr>", *(f"<td{x}>{c}</td>" for c, x in zip(cells, numbers, strict=True))]
-        parts.append("</tr>\n")
-    return "".join([*parts, "</tbody>\n</table>\n"])
+    table = _Table.of(comparison, _html, "<strong>{}</strong>")
+    classes = [' class="number"' * is_number for is_number in table.are_numbers]
+
+    def line(tag: str, texts: Sequence[str]) -> str:
+        cells = (f"<{tag}{x}>{text}</{tag}>" for x, text in zip(classes, texts, strict=True))
+        return f"<tr>{''.join(cells)}</tr>\n"
+
+    caption = f"<table>\n<caption>{_html(comparison.question)}</caption>\n"
+    body = "".join(line("td", row) for row in table.rows)
+    head = line("th", table.headings)
+    return f"{caption}<thead>\n{head}</thead>\n<tbody>\n{body}</tbody>\n</table>\n"
 
 
 def csv_text(comparison: Comparison) -> str:
@@ -227,17 +232,13 @@ def csv_text(comparison: Comparison) -> str:
     return file.getvalue()
 
 
-def json_text(comparison: Comparison) -> str:
-    return json.dumps(as_json(comparison), indent=1, allow_nan=False) + "\n"
-
-
 WRITERS: dict[str, Callable[[Comparison], str]] = {
     "text": terminal_text,
     "md": markdown_text,
     "latex": latex_text,
     "csv": csv_text,
     "html": html_table,
-    "json": json_text,
+    "json": lambda table: json.dumps(as_json(table), indent=1, allow_nan=False) + "\n",
 }
 
 
@@ -297,10 +298,6 @@ def _plain(value: object) -> object:
         return value
     text = escape(value)
     return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
-
-
-def _bold(form: str, cell: Cell, text: str) -> str:
-    return form.format(text) if cell.is_bold else text
 
 
 def _markdown(text: str) -> str:

@@ -91,7 +91,7 @@ def test_all_dimensions_that_do_not_divide_are_named_with_sizes_that_do() -> Non
 @pytest.mark.parametrize(
     ("flag", "problem"),
     [
-        ("--picture=mesh.png", "name a file that ends in .svg, .html or .txt"),
+        ("--picture=mesh.png", "name a file that ends in .svg or .html"),
         ("--device_memory=big", "'big' is not a number of bytes"),
         ("--bandwidth=rows:1GB", "--bandwidth names rows: the axes of the mesh are data, model"),
     ],
