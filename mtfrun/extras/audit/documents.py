@@ -25,7 +25,7 @@ from mtfrun.extras.audit.causes import RunRecords
 from mtfrun.extras.audit.exposures import document_texts
 from mtfrun.extras.audit.ledger import RunLedger
 from mtfrun.extras.data_viewer.configured import batches_at
-from mtfrun.files.digests import digest_row_texts
+from mtfrun.files.digests import digest_of_rows
 from mtfrun.rundir import RunDirectory
 
 # Characters of a text before and from its first difference; rows that are listed, documents that
@@ -55,7 +55,7 @@ class _Batch(NamedTuple):
             batches = batches_at(configured, run, step)
             values = next(batches)
             record = RunLedger.of(run.path).records.get(step)
-            digest = digest_row_texts(values, range(configured.batch_size))
+            digest = digest_of_rows(values, range(configured.batch_size))
             if record is not None and record.batch == digest:
                 return cls(configured, batches, values)
         return None

@@ -65,7 +65,8 @@ class Tracker(Hook, abc.ABC):
         worker = self._worker
         if worker is None:
             self._error, self._is_over = "", False
-            worker = self._worker = Worker(lambda: self._work(worker), "tracker")
+            started: Worker[ScalarRecord] = Worker(lambda: self._work(started), "tracker")
+            worker = self._worker = started
         if not self._is_over and len(worker.waiting) >= _MOST_WAITING:
             self._error = self._error or f"{_MOST_WAITING:,} records are waiting for it"
         self._warn()

@@ -31,31 +31,23 @@ Says what a step of training needs on a mesh of any size, without its devices.
 
   mtfrun plan --gin_file=runs/quickstart.gin --mesh=data:128,model:8 --gin.BATCH_SIZE=1024
   mtfrun plan --gin_file=my.gin --device_memory=16GB --bandwidth=data:12GB/s,model:300GB/s
-  mtfrun plan --gin_file=my.gin --json
   mtfrun plan --gin_file=my.gin --picture=mesh.svg
   mtfrun plan --calibrate --devices=8 --profile=devices.json
   mtfrun plan --search --devices=8 --profile=devices.json --gin_file=my.gin
 
-It compiles the step, on the CPU, and prints: every variable with its dimensions, the mesh axis of
-each, sizes and bytes on a device; the memory of a device; the collectives (all-reduce, all-gather,
-...) of a step, by mesh axis and the dimensions that cause them; tensors that are replicated
-although they could be split; layout rules without effect; dimensions that mesh axes do not divide,
-with the nearest sizes that fit.
+It compiles the step, on the CPU, and prints: every variable with its layout, sizes and bytes on a
+device; the memory of a device; the collectives of a step, by mesh axis and the dimensions that
+cause them; tensors that are replicated although they could be split; layout rules without effect;
+dimensions that mesh axes do not divide, with the nearest sizes that fit.
 
---mesh and --layout replace the configuration's. With --device_memory the exit code is 6 if a
-device's memory does not suffice. --bandwidth, the bytes a second that a device sends along an axis,
-gives the time that the collectives take at least; nothing is said of computation. --picture writes
-the mesh and what its devices hold and send, as SVG or HTML.
+With --device_memory the exit code is 6 if a device's memory does not suffice. --bandwidth, the
+bytes a second that a device sends along an axis, gives the time that the collectives take at least.
 
 --search plans meshes of --devices devices, with layouts over the dimensions of the model, split
-slots and weights, and, where a device's memory does not suffice otherwise, rematerialisation and
-microbatches. It prints each plan as soon as it is ready and, at the end or after Ctrl-C, the five
-with the shortest estimated steps, each with lines for a gin file.
---profile says how fast the devices are: a file that --calibrate has measured on them, or "a100" or
-"t4", whose numbers are from data sheets.
-
-The peak is of a CPU that runs operations in the order of the program; docs/extras/plan.md
-compares it with what was measured."""
+slots and weights, rematerialisation and microbatches. It prints each plan as soon as it is ready
+and, at the end or after Ctrl-C, the five with the shortest estimated steps, with lines for a gin
+file. --profile says how fast the devices are: a file that --calibrate has measured on them, or
+"a100" or "t4", from data sheets. docs/extras/plan.md compares the estimates with measurements."""
 
 
 _PICTURES = (".svg", ".html")

@@ -19,13 +19,10 @@ Writes one HTML file about a run, about several beside each other, or about a sw
   mtfrun report /tmp/sweep --to=report.html
 
 The file says what was asked, what happened, what the model can do, what it has read, and where. It
-is smaller than 3 MB and opens without a network. The directory of a run in progress, of a failed
-run or of an imported model will do. Of a directory above several runs all are taken; a file of many
-runs has the details of some.
-
---examples is the number of packed rows of the training data that are shown; it reads the data as
-`mtfrun data show` does, and 0 reads none. For data of your own classes name their modules:
---gin_allow_imports=my_data. It needs Bokeh, the extra "report"."""
+is smaller than 3 MB and opens without a network. Of a directory above several runs all are taken; a
+file of many runs has the details of some. --examples reads the data as `mtfrun data show` does; for
+data of your own classes name their modules: --gin_allow_imports=my_data. It needs Bokeh, the extra
+"report"."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

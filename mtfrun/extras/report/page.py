@@ -7,16 +7,14 @@ escapes, and the content security policy allows the scripts with two hashes only
 from __future__ import annotations
 
 import base64
-import bisect
-import dataclasses
 import functools
 import hashlib
 import itertools
 import json
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jinja2
 import markupsafe
@@ -56,17 +54,21 @@ _SECTIONS = {
 }
 
 
-_SMALL = Limits(8_000, 2, with_pictures=False, with_values=False, detailed=30)
 # From the largest page to the smallest one.
 _LIMITS = (
     Limits(60_000, 100),
     Limits(30_000, 20),
-    Limits(15_000, 5, with_pictures=False),
-    _SMALL,
-    *(
-        dataclasses.replace(_SMALL, with_configurations=False, charts=charts, detailed=detailed)
-        for charts, detailed in ((8, 20), (2, 10), (0, 0))
+    Limits(8_000, 2, with_pictures=False, with_values=False, detailed=30),
+    Limits(
+        points=8_000,
+        answers=2,
+        with_pictures=False,
+        with_values=False,
+        with_configurations=False,
+        charts=4,
+        detailed=10,
     ),
+    Limits(0, 0, with_pictures=False, with_values=False, charts=0, detailed=0),
 )
 
 
@@ -76,15 +78,10 @@ def render(report: Report, now: float | None = None) -> str:
     InputError if there are too many runs.
     """
     now = time.time() if now is None else now
-    pages = functools.cache(lambda number: _render(report, _LIMITS[number], now))
-
-    def fits(number: int) -> bool:
-        return len(pages(number).encode("utf-8", "surrogateescape")) < LARGEST_PAGE
-
-    # A page of many runs takes seconds: not all are written.
-    first = 0 if fits(0) else bisect.bisect_left(range(len(_LIMITS)), 1, lo=1, key=fits)
-    if first < len(_LIMITS):
-        return pages(first)
+    for limits in _LIMITS:
+        page = _render(report, limits, now)
+        if len(page.encode("utf-8", "surrogateescape")) < LARGEST_PAGE:
+            return page
     raise InputError(
         f"a report of {len(report.runs)} runs would be larger than {LARGEST_PAGE:,} bytes: "
         "name fewer runs"
@@ -126,7 +123,7 @@ def _render(report: Report, limits: Limits, now: float) -> str:
         overview=overview_of(report.runs, report.metric),
         categories=[x for x in by_category if x[0] != EXPERTS],
         expert_charts=[view for view in charts if view.chart.category == EXPERTS],
-        charts_json=_json([view.item for view in charts]),
+        charts_json=_json([draw(view.chart) for view in charts]),
         sections=_SECTIONS.items(),
         sweep_table=markupsafe.Markup(report.sweep_table),
         no_examples=report.no_examples,
@@ -154,15 +151,14 @@ def _problems(runs: Sequence[RunView]) -> list[str]:
     return lines[:_MOST_PROBLEMS] + more
 
 
-@dataclasses.dataclass(frozen=True)
-class _ChartView:
-    """A chart with its number, which its elements have in their names."""
+class _ChartView(NamedTuple):
+    """A chart with its number, which its elements have in their names, and its table."""
 
     number: int
     chart: Chart
-    item: Mapping[str, Any]
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
+    non_finite: int
 
     @classmethod
     def of(cls, number: int, chart: Chart) -> _ChartView:
@@ -171,11 +167,8 @@ class _ChartView:
             [f"{step:,}", *("" if value is None else f"{value:.5g}" for value in values)]
             for step, *values in rows
         ]
-        return cls(number, chart, draw(chart), ["Step", *names], texts)
-
-    @property
-    def non_finite(self) -> int:
-        return sum(int((~np.isfinite(x.values)).sum()) for x in self.chart.series)
+        non_finite = sum(int((~np.isfinite(x.values)).sum()) for x in chart.series)
+        return cls(number, chart, ["Step", *names], texts, non_finite)
 
 
 def _left_out(limits: Limits, detailed: int, runs: int) -> str:

@@ -21,19 +21,17 @@ Finds the first step at which two trainings part, what parts there, and the like
   mtfrun audit bisect /tmp/run /tmp/other
   mtfrun audit bisect /tmp/run /tmp/other --json
 
-Compares the ledgers of two run directories step by step: the initial values, and of every step the
-batch, the random key, the loss, the gradient norm and, where there are digests, all variables. The
-first of these that differs is named; then what differs in the records of the commands that trained
-the runs, the likely cause first. The rest may act later, or is without effect. If texts differ, the
-document and the row of the batch are named. On different meshes, layouts or numbers of processes
-losses and norms are equal within 0.001 of their size.
+Compares the ledgers of two runs step by step: the initial values, and of every step the batch, the
+random key, the loss, the gradient norm and, where there are digests, all variables. The first of
+these that differs is named; then what differs in the records of the commands, the likely cause
+first; then the document, if texts differ. On different meshes losses and norms are equal within
+0.001 of their size.
 
-With --recompute the step is computed again in both configurations, from the nearest checkpoints
-before it, to name the variables that differ before the step, and the first layer that differs with
-equal variables. The runs' modules must be allowed: --gin_allow_imports.
+With --recompute the step is computed again in both configurations, to name the variables that
+differ before it, and the first layer that differs with equal variables. The runs' modules must be
+allowed: --gin_allow_imports.
 
-Exit code 5 if the runs differ. `mtfrun audit ledger` prints a ledger, `mtfrun audit replay`
-computes steps again."""
+Exit code 5 if the runs differ."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

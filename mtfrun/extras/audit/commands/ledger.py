@@ -23,12 +23,9 @@ Shows what every step of a training has read and computed, bit by bit.
   mtfrun audit ledger --model_dir=/tmp/run --steps=1:1000 --json
 
 A row is a step: digests of its batch and, where a training begins, with checkpoints and every
-thousand steps, of all variables, slots and averages; the bits of its random key; the loss that is
-differentiated, and the norm of the gradients before clipping. Two runs with equal columns have done
-the same. --json prints a line for each step, with the bits of the numbers.
-
-The records are chained by hashes: a record that was changed, or steps that were cut out, are an
-error."""
+thousand steps, of all variables, slots and averages; its random key, loss and gradient norm. Two
+runs with equal columns have done the same. The records are chained by hashes: a record that was
+changed, or steps that were cut out, are an error."""
 
 _SHOWN = 20
 

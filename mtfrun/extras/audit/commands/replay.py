@@ -17,12 +17,9 @@ Computes steps of a training again, and compares them with the run's ledger.
   mtfrun audit replay --model_dir=/tmp/run --steps=1:100 --gin.MESH_SHAPE="'data:2,model:2'"
 
 Begins with the nearest checkpoint before the first step, and trains in a temporary directory. The
-answer is "identical", or the first step that differs and what differs first there: the batch, the
-random key, the loss, the gradient norm, or variables after the step. On another mesh losses and
-norms are equal within 0.001 of their size. What has changed since the run is printed first: the
-commit, the machine, versions; other data are refused.
-
-Exit code 5 if a step differs. `mtfrun audit ledger` prints the ledger."""
+answer is "identical", or the first step that differs and what differs first there. On another mesh
+losses and norms are equal within 0.001 of their size. What has changed since the run is printed
+first: the commit, the machine, versions; other data are refused. Exit code 5 if a step differs."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

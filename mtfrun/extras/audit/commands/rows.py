@@ -33,18 +33,13 @@ Shows the batch that a run has read at a step, or the steps that have read a tex
   mtfrun audit rows --model_dir=/tmp/run --hashes=12-0123456789abcdef
   mtfrun audit rows --model_dir=/tmp/run --document=4213 --json
 
-With --step: the rows of the batch that the run has read, or will read, as `mtfrun data show` prints
-them, made again from the configuration. Exit code 5 if the batch's digest is not the one in the
-run's ledger: then the texts, the batch size or the code are not those of the run.
+With --step: the rows of the batch, made again from the configuration. Exit code 5 if its digest is
+not the one in the run's ledger: then the texts, the batch size or the code are not those of the
+run.
 
-With a text: the documents of the training split that contain it as the vocabulary writes it; case
-and spaces count, unless the vocabulary ignores them. --document is the number of a document, from
-1; empty documents do not count.
-
-For every document it prints its hash, by which `mtfrun audit exclude` leaves it out, its number,
-its texts, and the steps that have read it, each with the row and segment of the batch; then the
-steps to come until the last one of the run. --json prints a line for each document, with all steps.
-Exit code 5 if there is no document."""
+With a text: the documents of the training split that contain it as the vocabulary writes it. Each
+is printed with its hash, by which `mtfrun audit exclude` leaves it out, its number, its texts, and
+the steps that have read it or will. Exit code 5 if there is no document."""
 
 _BATCH = ("rows", "tokens", "html")
 

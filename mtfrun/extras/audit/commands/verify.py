@@ -31,19 +31,14 @@ Trains a few steps on meshes and on one device, and shows the largest difference
                                         --mesh=all:4 --layout='batch:all'
 
 A mesh changes no number but for rounding. This checks it for a configuration, with your own
-classes: the initial values; the loss and the gradients of every step; the optimizer's updates;
-metrics, logits and decodes. Every step starts from the values of one device, so that a difference
-shows the step that causes it. If one is above --tolerance, the exit code is 5, and the variables
-are listed in the order in which they are computed, behind the first layer whose output or gradient
-differs, and the line of the operation at fault; or the line of an optimizer.
+classes: initial values, losses, gradients, updates, metrics, logits and decodes. Every step starts
+from the values of one device. If a difference is above --tolerance, the exit code is 5, and the
+differences are listed in the order of the computation, behind the first layer whose output or
+gradient differs, and the line of the operation at fault.
 
-Without --mesh the mesh is the configuration's. --layout belongs to the --mesh before it, by default
-it is the configuration's. Devices that the machine lacks are simulated on its CPU, if it has no
-accelerator; --cpu simulates them in any case. Nothing is written.
-
-Differences are relative to the largest entry of a variable's gradient, or to an entry of an update.
-With float32 they are about 0.000001; with bfloat16 choose --tolerance=0.05, or use
---gin.ACTIVATION_DTYPE="'float32'"."""
+Without --mesh the mesh is the configuration's. Devices that the machine lacks are simulated on its
+CPU, if it has no accelerator; --cpu simulates them in any case. With float32 differences are about
+0.000001; with bfloat16 choose --tolerance=0.05, or use --gin.ACTIVATION_DTYPE="'float32'"."""
 
 
 class MeshFlags(NamedTuple):

@@ -24,15 +24,12 @@ Checks that sizes of activations, and of their changes, do not depend on the wid
       --gin.D_FF=256,512,1024 --gin.NUM_HEADS=2,4,8 --gin.WARMUP_STEPS=1 \\
       --gin.BASE_SIZES="{'d_model': 128, 'd_ff': 512, 'heads': 4}"
 
-A flag with several values, as in a sweep, has one for every width. Each model is trained for a few
-steps on its first batch. A line for every layer has the mean absolute entry of its output after
-them, and the exponent of the width with which it grows, and with which its change has grown: 0 if
-the parametrization is right for this layer (the coordinate check of Yang et al. 2022, arXiv:
-2203.03466, appendix D.1). Exponents above --tolerance are marked by *, and so are changes that fall
-by more than twice as much: in a wide model values would be too large, or a layer would not learn.
-
-BASE_SIZES is explained in docs/width_transfer.md. Nothing is written. The exit code is 5 if a line
-is marked."""
+A flag with several values has one for every width. Each model is trained for a few steps on its
+first batch. A line for every layer has the mean absolute entry of its output after them, and the
+exponent of the width with which it grows, and with which its change has grown: 0 if the
+parametrization is right for this layer (the coordinate check of Yang et al. 2022, arXiv:2203.03466,
+appendix D.1). Exponents above --tolerance are marked by *, and so are changes that fall by more
+than twice as much; then the exit code is 5. docs/width_transfer.md explains BASE_SIZES."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

@@ -48,22 +48,14 @@ A sweep file is a gin file:
   Sweep.max_minutes = 4                             after which a run is stopped
   Sweep.search = {"LEARNING_RATE": ("log", 0.005, 0.2)}       for --search
 
-In flags a comma outside of brackets and quotes separates alternatives; a text has quotes within
-quotes: --gin.MESH_SHAPE="'data:2,model:1','data:1,model:2'".
+In flags a comma outside of brackets and quotes separates alternatives.
 
-Each run is trained as by `mtfrun train`, in a directory of --model_dir such as wide,SEED=0, with
-its output in sweep.log, and has a result in results/, or in --results. Runs of --jobs share the
-machine's GPUs. A run that fails does not end the sweep. At the end a table has the last metrics of
-every run, the best one marked by *.
+Each run is trained as by `mtfrun train`, in a directory of --model_dir such as wide,SEED=0, and has
+a result in results/, or in --results. A run that fails does not end the sweep. Ctrl-C and SIGTERM
+save the runs and end it; the same command resumes it, and may have further rows, alternatives and
+seeds. --search=30 trains 30 runs whose values Optuna chooses, and prints the flags of the best one.
 
-Ctrl-C and SIGTERM save the runs and end the sweep; the same command resumes it, also after kill -9.
-It may have further rows, alternatives and seeds; other changes are refused.
-
---search=30 trains 30 runs whose values Optuna chooses (pip install 'mtfrun[search]'), prunes those
-that are worse than most, and prints the flags of the best one.
-
-The exit code is 0, or the first failed run's. `mtfrun table DIR` prints means over seeds and
-differences to the baseline, `mtfrun runs DIR` the states of runs."""
+The exit code is 0, or the first failed run's. `mtfrun table DIR` compares the rows."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

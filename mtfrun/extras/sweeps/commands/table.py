@@ -44,17 +44,12 @@ difference to the baseline, paired by seed; it stands out (*, bold) if its inter
 costs are of one run. A note says which runs are missing, and why.
 
 --format: text, for a terminal; md, a page; latex (a table, for the package booktabs), html (the
-table element), csv and json with all digits. The title is the sweep's question: the first sentence
-of its sweep file.
+table element), csv and json with all digits.
 
---fit=ladder fits the scaling law L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022) to a
-sweep over sizes and lengths of training: L is the sweep's metric at the end of a run, N the number
-of parameters, D of tokens. It predicts the runs of the largest size, which the fit leaves out, and
-says what to train for a budget; --hold_out=0, which fits all runs, gives the best advice.
-
---fit=optimum prints where a setting is best, for every row: the minimum of a parabola through the
-means over seeds, in the logarithm of the setting. Its error is that over the seeds, as a factor;
-the last column is the metric at the optimum of the first row.
+--fit=ladder fits the scaling law L(N, D) = E + A / N^alpha + B / D^beta to a sweep over sizes and
+lengths of training, predicts the largest size, which the fit leaves out, and says what to train for
+a budget; --hold_out=0 gives the best advice. --fit=optimum prints where a setting is best, for
+every row: the minimum of a parabola in the logarithm of the setting.
 
 docs/extras/sweeps.md says more."""
 

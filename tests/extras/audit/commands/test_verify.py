@@ -87,7 +87,7 @@ def test_every_mesh_may_have_its_own_layout(tmp_path: pathlib.Path) -> None:
         (
             "Experiment.model = @wrong_classes.WrongEvaluation",
             "step 3  evaluation  ",
-            "by_part = mtf.replace_dimensions(logits, batch, [parts, part])",
+            "return mtf.replace_dimensions(x, dim, [parts, part]), part",
         ),
         (
             "Training.optimizer = @wrong_classes.WrongUpdates()",

@@ -9,6 +9,13 @@ from mtfrun.models import transformer
 from tests.experiment.own_classes import PairsOfIds, Signum, SquaredRelu
 
 
+def _by_part(x: mtf.Tensor, dim: mtf.Dimension) -> tuple[mtf.Tensor, mtf.Dimension]:
+    """Returns x with two dimensions in the place of one, of which the second is a device's part."""
+    parts = mtf.Dimension(f"{dim.name}_parts", x.mesh.num_splits(dim))
+    part = mtf.Dimension(f"{dim.name}_part", dim.size // parts.size)
+    return mtf.replace_dimensions(x, dim, [parts, part]), part
+
+
 class WrongLayer(SquaredRelu):
     """Its output is right; the gradient is multiplied by the number of parts of d_ff."""
 
@@ -62,11 +69,9 @@ class WrongEvaluation(PairsOfIds):
         if self._is_training:
             return logits
         batch = logits.shape.get_dim_by_name("batch")
-        parts = mtf.Dimension("parts", logits.mesh.num_splits(batch))
-        part = mtf.Dimension("part", batch.size // parts.size)
-        by_part = mtf.replace_dimensions(logits, batch, [parts, part])
-        by_part -= mtf.reduce_mean(by_part, reduced_dim=part)
-        return mtf.replace_dimensions(by_part, [parts, part], batch)
+        by_part, part = _by_part(logits, batch)
+        centred = by_part - mtf.reduce_mean(by_part, reduced_dim=part)
+        return mtf.replace_dimensions(centred, centred.shape.dims[:2], batch)
 
 
 class WrongSmallUpdates(Signum):
@@ -106,13 +111,6 @@ def _with_factor(x: mtf.Tensor, factor: int) -> mtf.Tensor:
         return [grads[0] * float(factor)]
 
     return mtf.custom_gradient(lambda y: y * 1.0, gradient, [x])
-
-
-def _by_part(x: mtf.Tensor, dim: mtf.Dimension) -> tuple[mtf.Tensor, mtf.Dimension]:
-    """Returns x with two dimensions in the place of one, of which the second is a device's part."""
-    parts = mtf.Dimension(f"{dim.name}_parts", x.mesh.num_splits(dim))
-    part = mtf.Dimension(f"{dim.name}_part", dim.size // parts.size)
-    return mtf.replace_dimensions(x, dim, [parts, part]), part
 
 
 class MeanOverPart(SquaredRelu):

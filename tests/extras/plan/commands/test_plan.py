@@ -134,19 +134,14 @@ def test_flags_that_do_not_fit_are_one_line(arguments: list[str], message: str) 
     assert error.count("\n") == 1
 
 
-def test_a_profile_that_does_not_exist_says_how_to_measure_one() -> None:
-    result = mtfrun_here(*SEARCH, "--profile=missing.json")
-    assert result.returncode == 2
-    assert b"mtfrun plan --calibrate --devices=8 --profile=missing.json" in result.stderr
-
-
-def test_a_profile_of_another_number_of_devices_is_refused(tmp_path: pathlib.Path) -> None:
-    fields = json.loads(shipped_profiles()["t4"].to_json()) | {"devices": 4}
+def test_a_profile_that_does_not_fit_says_how_to_measure_one(tmp_path: pathlib.Path) -> None:
     profile = tmp_path / "devices.json"
+    measure = f"mtfrun plan --calibrate --devices=8 --profile={profile}"
+    assert measure in error_line(mtfrun_here(*SEARCH, f"--profile={profile}"))
+    fields = json.loads(shipped_profiles()["t4"].to_json()) | {"devices": 4}
     profile.write_text(json.dumps(fields))
-    result = mtfrun_here(*SEARCH, f"--profile={profile}")
-    assert result.returncode == 2
-    assert b"measured with 4 devices, not with 8" in result.stderr
+    line = error_line(mtfrun_here(*SEARCH, f"--profile={profile}"))
+    assert "measured with 4 devices, not with 8" in line
 
 
 # By default tests/extras/plan/test_candidates.py ranks candidates.
