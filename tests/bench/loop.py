@@ -1,31 +1,28 @@
 """`bin/bench loop`: what the training loop costs besides its steps.
 
-A language model is trained on batches of 8 x 128 bytes by the loop without any of its parts, with
-one of them, and with all: a checkpoint every 100 steps, a point of the curves in TensorBoard every
-50, the check for numbers that are not finite, the ledger with digests of all variables at every
-checkpoint, and the progress line every 50. One process trains,
-and has other parts after every so many steps, so that all subjects have the same program and the
-same memory; their order changes from round to round.
+A language model is trained on batches of 8 x 128 bytes, with a checkpoint every 100 steps, a point
+of the curves in TensorBoard every 50, the check for numbers that are not finite, the ledger with
+digests of all variables at every checkpoint, and the progress line every 50.
 
-A JSON line per subject says by how much it is slower than the bare loop, as a share of the step, in
-time and in CPU time; and, since steps differ by some percent, also directly which share of the time
-passes in the functions of its parts, and which share of the processors' time in the thread that
-writes a checkpoint beside the next steps.
+Prints a JSON line for each of these parts, and for all: the share of the time that passes in its
+functions. `cpu_share_beside` is the share of the processors' time in the thread that writes a
+checkpoint beside the next steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import functools
+import itertools
 import json
 import pathlib
-import queue
 import random
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from mtfrun import training
@@ -33,8 +30,7 @@ from mtfrun.checkpoints.save import Save
 from mtfrun.cli.command import settings_of
 from mtfrun.cli.parser import parse_flags
 from mtfrun.data.rows import infeed
-from mtfrun.experiment.runs.run_training import prepare, run_training
-from mtfrun.experiment.training import TrainChoices
+from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
 from mtfrun.extras.audit.ledger_hook import Ledger
 from mtfrun.metrics.event_files import Summaries
 from mtfrun.rundir import RunDirectory
@@ -43,7 +39,7 @@ from mtfrun.training.hooks.finite import FiniteGuard
 from mtfrun.training.hooks.progress import Progress
 from mtfrun.training.hooks.saving import Saver
 
-BARE, ALL = "bare loop", "all"
+ALL, BESIDE = "all", "beside"
 # Of the time of a step, for all parts together.
 GOAL = 0.02
 
@@ -55,10 +51,6 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "ledger": [(Ledger, "after_steps"), (Ledger, "before_save"), (infeed, "digest_of_rows")],
     "progress line": [(Progress, "line"), (Progress, "advance"), (Progress, "note")],
 }
-_FUNCTIONS = {
-    (owner, name): getattr(owner, name) for places in PARTS.values() for owner, name in places
-}
-SUBJECTS: dict[str, Collection[str]] = {BARE: (), **{part: (part,) for part in PARTS}, ALL: PARTS}
 _WORDS = 5000
 _SMALL = ["--gin_file=defaults.gin", "--gin_file=models/lm_small.gin"]
 CONFIGS = {
@@ -69,138 +61,92 @@ CONFIGS = {
 }
 
 
+class Marks(training.Action):
+    """Notes the times at every so many steps, and the seconds that were spent in the parts."""
+
+    def __init__(self, every_steps: int) -> None:
+        self.every_steps: int = every_steps
+        self.secs: collections.Counter[str] = collections.Counter()
+        self.marks: list[dict[str, float]] = []
+        self._threads: set[int] = set()  # those that are in a part
+
+    def __call__(self, context: training.ActionContext) -> None:
+        now = {"wall": time.perf_counter(), "cpu": time.process_time()}
+        self.marks.append({**now, **self.secs})
+
+    def timed(
+        self, function: Callable[..., Any], part: str, clock: Callable[[], float]
+    ) -> Callable[..., Any]:
+        """Returns the function, whose time counts for a part, unless a part has called it."""
+
+        @functools.wraps(function)
+        def timed(*arguments: Any, **options: Any) -> Any:
+            thread = threading.get_ident()
+            if thread in self._threads:
+                return function(*arguments, **options)
+            self._threads.add(thread)
+            start = clock()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.secs[part] += clock() - start
+                self._threads.remove(thread)
+
+        return timed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="bin/bench loop", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--steps", type=int, default=100, help="steps between two checkpoints")
     parser.add_argument("--config", choices=CONFIGS, default="small")
     options = parser.parse_args()
-    wall: dict[str, list[float]] = {name: [] for name in SUBJECTS}
-    cpu: dict[str, list[float]] = {name: [] for name in SUBJECTS}
-    inside: dict[str, list[float]] = {name: [] for name in SUBJECTS}
-    beside: dict[str, list[float]] = {name: [] for name in SUBJECTS}
-    parts, saves = Stopwatch(time.perf_counter), Stopwatch(time.thread_time)
-    setattr(Save, "_run", saves.timed(Save._run))  # noqa: B010 - mypy refuses an assignment
     # The end of an asynchronous save belongs to the steps after it: checkpoints are in the middle.
-    half = _start(options.steps // 2, CONFIGS[options.config])
-    half.next()
-    order = list(SUBJECTS)
-    for number in range(options.rounds + 1):
-        random.Random(number).shuffle(order)
-        for name in order:
-            _use(SUBJECTS[name], parts)
-            begin, cpu_begin = time.perf_counter(), time.process_time()
-            parts.secs = saves.secs = 0.0
-            half.next()
-            half.next()
-            if number:  # the first round is a warm-up
-                wall[name].append(time.perf_counter() - begin)
-                cpu[name].append(time.process_time() - cpu_begin)
-                inside[name].append(parts.secs / wall[name][-1])
-                beside[name].append(saves.secs / cpu[name][-1])
-    for name in SUBJECTS:
+    marks = Marks(options.steps // 2)
+    for part, places in PARTS.items():
+        for owner, name in places:
+            setattr(owner, name, marks.timed(getattr(owner, name), part, time.perf_counter))
+    setattr(Save, "_run", marks.timed(Save._run, BESIDE, time.thread_time))  # noqa: B010 - mypy
+    _train(marks, CONFIGS[options.config], options)
+    ends = marks.marks[2::2]  # the first steps are a warm-up
+    rounds = [
+        {name: end.get(name, 0.0) - begin.get(name, 0.0) for name in end}
+        for begin, end in itertools.pairwise(ends)
+    ]
+    for name in (*PARTS, ALL):
+        parts = PARTS if name == ALL else (name,)
+        shares = [sum(r.get(part, 0.0) for part in parts) / r["wall"] for r in rounds]
         line = {
             "bench": "loop",
             "config": options.config,
             "who": name,
-            "metric": "ms of a step",
-            "median": round(1e3 * statistics.median(wall[name]) / options.steps, 3),
-            "runs": len(wall[name]),
-            "share": _share(wall[name], wall[BARE]),
-            "cpu_share": _share(cpu[name], cpu[BARE]),
-            "share_in_parts": round(statistics.median(inside[name]), 5),
-            "cpu_share_beside": round(statistics.median(beside[name]), 5),
+            "metric": "share of the time",
+            "median": round(statistics.median(shares), 5),
+            "runs": len(shares),
         }
         if name == ALL:
-            line["goal"] = GOAL
+            steps_ms = [1e3 * r["wall"] / options.steps for r in rounds]
+            beside = statistics.median(r.get(BESIDE, 0.0) / r["cpu"] for r in rounds)
+            line |= {"step_ms": round(statistics.median(steps_ms), 3), "goal": GOAL}
+            line["cpu_share_beside"] = round(beside, 5)
         print(json.dumps(line), flush=True)
 
 
-def _share(times: list[float], bare: list[float]) -> float:
-    """Returns the median over rounds of by how much a subject exceeds the bare loop."""
-    pairs = zip(times, bare, strict=True)
-    return round(statistics.median(subject / reference - 1 for subject, reference in pairs), 4)
-
-
-class Stopwatch:
-    """`secs` that a thread has spent in some functions, of which one may call another."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.secs = 0.0
-        self._clock = clock
-        self._is_running = False
-
-    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def timed(*arguments: Any, **options: Any) -> Any:
-            if self._is_running:
-                return function(*arguments, **options)
-            self._is_running, start = True, self._clock()
-            try:
-                return function(*arguments, **options)
-            finally:
-                self.secs += self._clock() - start
-                self._is_running = False
-
-        return timed
-
-
-class Gate(training.Action):
-    """Stops the loop after every `every_steps` steps, until `next` is called."""
-
-    def __init__(self, every_steps: int):
-        self.every_steps = every_steps
-        self._arrived: queue.Queue[None] = queue.Queue()
-        self._opened: queue.Queue[None] = queue.Queue()
-        self._is_closed = False
-
-    def __call__(self, context: training.ActionContext) -> None:
-        self._arrived.put(None)
-        self._opened.get()
-
-    def next(self) -> None:
-        if self._is_closed:
-            self._opened.put(None)
-        self._is_closed = True
-        self._arrived.get()
-
-
-def _start(every_steps: int, model: Sequence[str]) -> Gate:
-    """Starts the loop in a thread."""
-    directory = pathlib.Path(tempfile.mkdtemp(prefix="mtfrun-loop-"))
-    gate = Gate(every_steps)
-    command = [
-        "train",
-        *model,
-        "--gin_file=data/text_files.gin",
-        f"--gin.TEXT_FILES={write_texts(directory)}",
-        *("--gin.BATCH_SIZE=8", "--gin.SEQUENCE_LENGTH=128", "--gin.TRAIN_STEPS=1000000"),
-        f"--gin.CHECKPOINT_EVERY={2 * every_steps}",
-        *("--gin.CheckpointOptions.every_secs=None", "--gin.EVAL_EVERY=None"),
-        *("--gin.LOG_EVERY=50", f"--model_dir={directory / 'run'}"),
-    ]
-    preparation = prepare(settings_of(parse_flags(command)))
-    # After the parts, so that a request ends with them.
-    preparation.training.actions = [gate]
-
-    def train() -> None:
+def _train(marks: Marks, model: list[str], options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory(prefix="mtfrun-loop-") as name:
+        directory = pathlib.Path(name)
+        command = [
+            *("train", *model, "--gin_file=data/text_files.gin"),
+            f"--gin.TEXT_FILES={write_texts(directory)}",
+            *("--gin.BATCH_SIZE=8", "--gin.SEQUENCE_LENGTH=128", "--gin.LOG_EVERY=50"),
+            f"--gin.TRAIN_STEPS={options.steps * (options.rounds + 2)}",
+            f"--gin.CHECKPOINT_EVERY={options.steps}",
+            *("--gin.CheckpointOptions.every_secs=None", "--gin.EVAL_EVERY=None"),
+            f"--model_dir={directory / 'run'}",
+        ]
+        preparation = prepare(settings_of(parse_flags(command)))
+        preparation.training.actions = [marks]
         run_training(preparation, RunDirectory(directory / "run"), command, TrainChoices())
-
-    threading.Thread(target=train, daemon=True).start()
-    return gate
-
-
-def _use(parts: Collection[str], stopwatch: Stopwatch) -> None:
-    """Gives the loop these parts, and no others."""
-    for part, places in PARTS.items():
-        for owner, name in places:
-            function = stopwatch.timed(_FUNCTIONS[owner, name]) if part in parts else _nothing
-            setattr(owner, name, function)
-
-
-def _nothing(*_: Any, **__: Any) -> int:
-    """Takes the place of a part that a subject is without; 0 is the digest of every batch."""
-    return 0
 
 
 def write_texts(directory: pathlib.Path) -> dict[str, str]:

@@ -142,8 +142,7 @@ def _resources(flags: argparse.Namespace, mesh: mtf.Mesh) -> Resources:
 
 
 def _draw(path: str, training: Training, planned: Plan, resources: Resources) -> None:
-    from mtfrun.extras.plan.description import describe
-    from mtfrun.extras.plan.picture import picture_as_html, picture_as_svg
+    from mtfrun.extras.plan.description import describe, picture_as_html, picture_as_svg
     from mtfrun.files import atomic_open
 
     text = picture_as_svg(planned, resources)

@@ -6,16 +6,168 @@ import dataclasses
 import gc
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 
 import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.experiment import Training
-from mtfrun.extras.plan.collectives import NeededCollective, needed_collectives
-from mtfrun.extras.plan.dtensor_programs import take_programs
+from mtfrun.extras.plan.dtensor_programs import layouts_of_relayout, specs, take_programs
 from mtfrun.extras.plan.memory import Peak, peak_of
-from mtfrun.extras.plan.program import Program
+from mtfrun.extras.plan.program import Block, Collective, Operation, Program, Value
+
+_RESULT_LAYOUT = re.compile(r'_layout = \["sharding_specs:(\S*) mesh')
+
+
+@dataclasses.dataclass(frozen=True)
+class NeededCollective:
+    """A collective before DTensor merges it with another one, or sends it differently.
+
+    `sizes` are global, of the result. `partition` has the mesh axis, or None, of every dimension of
+    the operand (for an all-reduce and a reduce-scatter: of the result); it runs `times` in a step.
+    """
+
+    collective: Collective
+    sizes: tuple[int, ...]
+    partition: tuple[str | None, ...]
+    times: int
+
+    @property
+    def kind(self) -> str:
+        return self.collective.kind
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return self.collective.axes
+
+    def dimensions(self, mesh: mtf.Mesh) -> list[str]:
+        """Returns the names of the dimensions that may cause it.
+
+        A program has sizes and no names: they are compared with the shapes that `mesh` has laid
+        out. Where none matches, and for an all-reduce, whose result lacks the summed dimension, it
+        is all dimensions that were laid out over its axes.
+        """
+        shapes = [] if self.kind == "all-reduce" else mesh.shapes_seen
+        matching = [
+            shape
+            for shape in shapes
+            if tuple(shape.to_integer_list) == self.sizes
+            and self.partition
+            == tuple(
+                axis if mesh.num_splits(dim) > 1 else None
+                for dim, axis in zip(shape, mesh.partition(shape), strict=True)
+            )
+        ]
+        dims = {dim for shape in matching or mesh.shapes_seen for dim in shape}
+        return sorted({dim.name for dim in dims if mesh.axis_of(dim) in self.axes})
+
+
+@dataclasses.dataclass(frozen=True)
+class CollectiveGroup:
+    """The collectives of a step that have the same kind, axes and cause."""
+
+    kind: str
+    axes: tuple[str, ...]
+    dimensions: tuple[str, ...]
+    count: int
+    device_bytes: int
+    sent_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} {self.kind} over {','.join(self.axes)} ({', '.join(self.dimensions)}): "
+            f"{self.device_bytes:,} bytes on each device"
+        )
+
+
+def group_collectives(needed: Iterable[NeededCollective], mesh: mtf.Mesh) -> list[CollectiveGroup]:
+    groups: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[NeededCollective]] = (
+        collections.defaultdict(list)
+    )
+    for item in needed:
+        groups[item.kind, item.axes, tuple(item.dimensions(mesh))].append(item)
+    return [
+        CollectiveGroup(
+            kind,
+            axes,
+            dimensions,
+            count=sum(item.times for item in items),
+            device_bytes=sum(item.times * item.collective.device_bytes for item in items),
+            sent_bytes=round(sum(item.times * item.collective.sent_bytes for item in items)),
+        )
+        for (kind, axes, dimensions), items in sorted(groups.items())
+    ]
+
+
+def needed_collectives(program: Program) -> list[NeededCollective]:
+    """Returns the collectives of a program that DTensor has not lowered yet, in their order.
+
+    DTensor's pass DTensorAllReduceScatterOptimization, repeated here, replaces an all-reduce whose
+    only use is to split the sum over the same axes. It runs after the needed collectives are
+    written, and on CPUs, which have no reduce-scatter, a later pass reverses it.
+    """
+    scattered = dataclasses.replace(program, body=_with_reduce_scatters(program.body))
+    return [_as_needed(operation, times, program) for operation, times in scattered.collectives]
+
+
+def _as_needed(operation: Operation, times: int, program: Program) -> NeededCollective:
+    assert operation.collective is not None
+    (result,) = operation.results
+    layouts = layouts_of_relayout(operation.attributes)
+    if layouts is None:
+        match = _RESULT_LAYOUT.search(operation.layouts)
+        partition = specs(match[1]) if match else (None,) * len(result.type.sizes)
+        layouts = (partition, partition)
+    before, after = layouts
+    sizes = tuple(
+        size * (program.mesh[axis] if axis else 1)
+        for size, axis in zip(result.type.sizes, after, strict=True)
+    )
+    # A reduce-scatter is caused by the dimension along which its result is split.
+    partition = after if operation.collective.kind == "reduce-scatter" else before
+    return NeededCollective(operation.collective, sizes, partition, times)
+
+
+def _with_reduce_scatters(block: Block) -> Block:
+    uses = collections.Counter(block.reads())
+    sums = {
+        operation.results[0]: operation
+        for operation in block.operations
+        if operation.name == "DTensorAllReduce" and uses[operation.results[0]] == 1
+    }
+    fused: set[Value] = set()
+    operations = []
+    for operation in block.operations:
+        regions = tuple(map(_with_reduce_scatters, operation.regions))
+        operation = dataclasses.replace(operation, regions=regions)
+        if operation.name == "DTensorAllScatter" and operation.operands[0] in sums:
+            all_reduce = sums[operation.operands[0]]
+            collective = _reduce_scatter(all_reduce, operation)
+            if collective is not None:
+                fused.add(all_reduce.results[0])
+                operation = dataclasses.replace(
+                    operation,
+                    name="DTensorReduceScatter",
+                    operands=all_reduce.operands,
+                    collective=collective,
+                )
+        operations.append(operation)
+    remaining = (o for o in operations if not (o.results and o.results[0] in fused))
+    return dataclasses.replace(block, operations=tuple(remaining))
+
+
+def _reduce_scatter(all_reduce: Operation, scatter: Operation) -> Collective | None:
+    """Returns None if the two are over different axes."""
+    layouts = layouts_of_relayout(scatter.attributes)
+    assert layouts is not None and all_reduce.collective is not None, scatter.attributes
+    axes = {after for before, after in zip(*layouts, strict=True) if after != before}
+    if axes != set(all_reduce.collective.axes):
+        return None
+    return dataclasses.replace(
+        all_reduce.collective, kind="reduce-scatter", device_bytes=scatter.results[0].type.num_bytes
+    )
+
 
 PARAMETERS, SLOTS, AVERAGES = "parameters", "slots", "averages"
 

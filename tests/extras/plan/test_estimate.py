@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
-from mtfrun.extras.plan.collectives import NeededCollective, group_collectives, needed_collectives
 from mtfrun.extras.plan.dtensor_programs import (
     constant_array,
     parse_module,
@@ -17,6 +16,7 @@ from mtfrun.extras.plan.dtensor_programs import (
     varying_axes,
 )
 from mtfrun.extras.plan.memory import peak_of
+from mtfrun.extras.plan.plan import NeededCollective, group_collectives, needed_collectives
 from mtfrun.extras.plan.profile import Curve, DeviceProfile, HostNetwork, Link
 from mtfrun.extras.plan.program import Block, Collective, Operation, Program, TensorType, Value
 from mtfrun.extras.plan.search.search import estimate, product_flops

@@ -7,11 +7,9 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from mtfrun import mtf
-from mtfrun.extras.plan.collectives import NeededCollective
-from mtfrun.extras.plan.description import find_replicated
+from mtfrun.extras.plan.description import find_replicated, picture_as_svg
 from mtfrun.extras.plan.memory import Peak
-from mtfrun.extras.plan.picture import picture_as_svg
-from mtfrun.extras.plan.plan import PARAMETERS, SLOTS, Plan, PlannedVariable
+from mtfrun.extras.plan.plan import PARAMETERS, SLOTS, NeededCollective, Plan, PlannedVariable
 from mtfrun.extras.plan.profile import Resources
 from mtfrun.extras.plan.program import Block, Collective, Program
 
