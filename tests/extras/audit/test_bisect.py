@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from mtfrun.errors import InputError
 from mtfrun.extras.audit.bisect import bisect
 from mtfrun.extras.audit.ledger import bits_of
+from tests.cli.command import error_line, mtfrun_here
 from tests.extras.audit.runs import RECORD, VARIABLES, changed, from_step, with_setting, write_run
 
 LOSS = bits_of([4.0])[0]
@@ -232,3 +234,24 @@ def test_runs_that_cannot_be_compared_are_errors(tmp_path: pathlib.Path) -> None
     (a / "commands/0001.json").write_text("{")
     with pytest.raises(InputError, match=r"0001\.json is damaged"):
         bisect(a, a)
+
+
+def test_two_runs_are_compared(tmp_path: pathlib.Path) -> None:
+    a, b = str(write_run(tmp_path / "a")), str(write_run(tmp_path / "b"))
+    c = str(write_run(tmp_path / "c", change=from_step(3, batch=5)))
+    equal = mtfrun_here("audit", "bisect", a, b)
+    assert equal.returncode == 0
+    assert equal.stdout.decode().endswith("8 steps are equal to the bit\n")
+    different = mtfrun_here("audit", "bisect", a, c)
+    assert different.returncode == 5
+    assert "\nthe batch of step 3 differs: 0000000000000021, and " in different.stdout.decode()
+    (line,) = mtfrun_here("audit", "bisect", a, c, "--json").stdout.splitlines()
+    assert json.loads(line)["difference"]["step"] == 3
+
+
+def test_mistakes_are_one_line(tmp_path: pathlib.Path) -> None:
+    a = str(write_run(tmp_path / "a"))
+    assert "is not a directory" in error_line(mtfrun_here("audit", "bisect", a, f"{tmp_path}/none"))
+    assert f"{tmp_path} has no ledger" in error_line(
+        mtfrun_here("audit", "bisect", a, str(tmp_path))
+    )

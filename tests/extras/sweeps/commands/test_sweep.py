@@ -9,6 +9,7 @@ import pytest
 
 from mtfrun.extras.sweeps.trainer import LOG
 from tests.cli.command import error_line, mtfrun, mtfrun_here, succeeded, tiny_experiment
+from tests.cli.test_terminal import assert_repeated
 
 
 def test_a_misspelt_macro_is_refused_before_a_run_is_started(tmp_path: pathlib.Path) -> None:
@@ -119,3 +120,9 @@ def test_a_sweep_trains_its_runs_and_prints_a_table(tmp_path: pathlib.Path) -> N
     (row, _) = json.loads(mtfrun_here("runs", f"{tmp_path}/sweep", "--json").stdout)
     assert row["state"] == "finished" and set(row["differs"]) == {"LEARNING_RATE"}
     assert row["best"]["loss"]["value"] == row["last"]["loss"] and row["speed_unit"] == "tok/s"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 150])
+def test_a_recorded_sweep_is_repeated(columns: int) -> None:
+    assert_repeated("sweep", columns)
