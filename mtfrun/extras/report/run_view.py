@@ -5,16 +5,15 @@ from __future__ import annotations
 import base64
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import markupsafe
 import numpy as np
 
 from mtfrun.display.formats import bytes_text, duration_text, metric_text, number_text, time_text
 from mtfrun.extras.report.answers import Answer
 from mtfrun.extras.report.examples import Examples
-from mtfrun.extras.report.run_page import RecordedCommand, Report, RunFacts
+from mtfrun.extras.report.run_page import Report, RunFacts
 from mtfrun.metrics.catalogue import LOWEST, best_mode
 from mtfrun.metrics.curves import choose_steps
 from mtfrun.metrics.tags import description_of
@@ -23,7 +22,6 @@ from mtfrun.rundir.run_summary import RunSummary, mark_best, metric_of, speed_te
 
 _MOST_EVALUATIONS = 20
 _MOST_METRICS = 8
-_MOST_COMMANDS = 20
 _MOST_TOGETHER = 4
 # Curves of the shares of a step's time, by what they mean.
 _SHARES = {
@@ -84,10 +82,6 @@ class RunView:
         return list(dict.fromkeys([*([error] if error else []), *self.facts.problems]))
 
     @property
-    def configuration(self) -> str:
-        return self.facts.configuration if self.limits.with_configurations else ""
-
-    @property
     def changes(self) -> list[list[str]]:
         return [
             [x.name, *("not set" if value is None else str(value) for value in (x.old, x.new))]
@@ -145,13 +139,6 @@ class RunView:
         ]
 
     @property
-    def restarts(self) -> str:
-        later = self.facts.trainings[1:]
-        dates = ", ".join(x.fields.get("date", "at an unknown time") for x in later)
-        times = f"{len(later)} time{'s' * (len(later) > 1)}"
-        return f"The training was resumed {times}: {dates}." if later else ""
-
-    @property
     def times(self) -> Times:
         status = self.facts.summary.status
         if status is not None and status.cost.seconds_by_cause:
@@ -169,10 +156,6 @@ class RunView:
     def answers(self) -> Sequence[Answer]:
         answers = self.facts.answers
         return answers.answers[: self.limits.answers] if answers else ()
-
-    @property
-    def has_tasks(self) -> bool:
-        return any(answer.task for answer in self.answers)
 
     @property
     def labels(self) -> list[list[str]]:
@@ -197,25 +180,6 @@ class RunView:
             for tag, picture in self.facts.events["eval"].pictures.items()
             if any(wanted in tag for wanted in _PICTURES)
         ]
-
-    @property
-    def wrong_images(self) -> list[tuple[markupsafe.Markup, Answer]]:
-        examples = self.examples if self.limits.with_pictures else None
-        images: Mapping[int, str] = examples.images if examples else {}
-        answers = self.facts.answers.answers if self.facts.answers else ()
-        return [
-            (markupsafe.Markup(images[x.index]), x)
-            for x in answers
-            if x.index is not None and x.index in images
-        ]
-
-    @property
-    def example_rows(self) -> list[markupsafe.Markup]:
-        return [markupsafe.Markup(row) for row in (self.examples.rows if self.examples else ())]
-
-    @property
-    def commands(self) -> Sequence[RecordedCommand]:
-        return self.facts.commands[-_MOST_COMMANDS:]
 
 
 def answers_together(runs: Sequence[RunFacts], most: int) -> list[list[Answer]]:
