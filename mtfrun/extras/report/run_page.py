@@ -25,10 +25,10 @@ from mtfrun.files.errors import reason, run_dir_errors
 from mtfrun.metrics.curves import Curves, Events, read_events
 from mtfrun.metrics.tags import tag_of
 from mtfrun.rundir import RunDirectory, RunRecord, StepMetrics
+from mtfrun.rundir.checkpoint_list import CheckpointDirectory, StoredCheckpoint
 from mtfrun.rundir.commands import read_commands
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.rundir.run_summary import RunSummary, find_runs, no_run_in, summary_of
-from mtfrun.rundir.checkpoint_list import CheckpointDirectory, StoredCheckpoint
 
 _ORIGIN = "import.json"
 _TRAIN = "train"
