@@ -101,7 +101,6 @@ class _Loop:
     vocab: mtf.Dimension
 
     def first(self) -> _Progress:
-        """Returns the variables before the first step, without the decoder's state."""
         batch, length = self.prompts.ids.shape
         position = self.prompts.position
         mesh, shape = self.prompts.ids.mesh, mtf.Shape([batch, self.beam, length])
@@ -168,7 +167,6 @@ class _Loop:
         )
 
     def _advance_guide(self, progress: _Progress, candidates: Candidates) -> Any:
-        """Returns the guide's states {batch, double_beam} after the candidates."""
         before = tf.nest.map_structure(
             lambda x: mtf.gather(x, candidates.parents, self.beam), progress.guided
         )

@@ -65,7 +65,6 @@ class _Progress(NamedTuple):
 
 
 def _first(prompts: Prompts) -> _Progress:
-    """Returns the variables before the first step, without the decoder's state."""
     mesh, position, rows = prompts.ids.mesh, prompts.position, prompts.limits.shape
     done = mtf.less_equal(prompts.limits, position)
     return _Progress(

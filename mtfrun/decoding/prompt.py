@@ -39,7 +39,6 @@ class Prompts:
 
     @property
     def length(self) -> mtf.Dimension:
-        """The positions of a row."""
         return self.ids.shape.get_dim_by_name("length")
 
     def ids_before(self, position: mtf.Tensor) -> mtf.Tensor:

@@ -52,13 +52,10 @@ class Search:
         check_range("top_k", self.top_k, INDEX, remedy="0 is for all")
         check_range("top_p", self.top_p, SHARE_ABOVE_0, remedy="1 is for all")
         if self.beam_size > 1 and self.temperature:
-            raise InputError(
-                f"beam_size={self.beam_size} draws no samples, and temperature={self.temperature}: "
-                "set beam_size=1 or temperature=0"
-            )
+            who = f"beam_size={self.beam_size} with temperature={self.temperature}"
+            raise InputError(f"{who}: a beam search draws no samples, set one of them")
 
     def check(self, vocabulary_size: int) -> None:
-        """Raises InputError if a vocabulary is too small for the search."""
         ids = f"the {vocabulary_size} ids of the vocabulary"
         if self.beam_size >= vocabulary_size:
             raise InputError(f"beam_size={self.beam_size} must be below {ids}")
@@ -66,7 +63,6 @@ class Search:
             raise InputError(f"top_k={self.top_k} must be at most {ids}")
 
     def choice(self, vocab: mtf.Dimension, lines: mtf.Tensor) -> ChooseToken:
-        """Returns the choice of tokens without beams; `lines`: see `__call__`."""
         if not self.temperature:
             return Greedy(vocab)
         key = mtf.random_key(self.seed)

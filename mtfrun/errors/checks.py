@@ -67,6 +67,19 @@ def check_fields(owner: object, allowed: Range, *names: str, optional: bool = Fa
         )
 
 
+def check_items(owner: object, allowed: Range, *names: str) -> None:
+    """Raises InputError unless these attributes of `owner` are lists of numbers in a range."""
+    for name in names:
+        who, values = f"{type(owner).__name__}.{name}", getattr(owner, name)
+        kind = int if allowed.whole else numbers.Real
+        is_list = isinstance(values, list | tuple) and bool(values)
+        if not is_list or not all(isinstance(value, kind) for value in values):
+            of = "integers" if allowed.whole else "numbers"
+            raise InputError(f"{who} is {values!r}: it must be a list of {of}")
+        for value in values:
+            check_range(who, value, allowed)
+
+
 def check_intervals(owner: object) -> None:
     """Raises InputError unless `owner.every_steps` and `owner.every_secs` are positive or None."""
     check_fields(owner, COUNT, "every_steps", optional=True)

@@ -215,7 +215,6 @@ def chart_patterns(tags: Collection[str]) -> Iterator[ChartPattern]:
 
 
 def _with_curves(title: str, pattern: str, tags: Collection[str]) -> dict[str, str]:
-    """Returns patterns by the titles of charts that have curves, one for every "each"."""
     patterns = {}
     for match in filter(None, (re.fullmatch(pattern, tag) for tag in tags)):
         each = match.groupdict().get("each", "")

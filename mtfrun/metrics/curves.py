@@ -48,7 +48,6 @@ def read_curves(directory: str | pathlib.Path) -> Curves:
 
 
 def read_events(directory: str | pathlib.Path) -> Events:
-    """Reads event files without an interrupted run's later steps, see `Summaries`."""
     if not pathlib.Path(directory).is_dir():
         return Events({}, {})
     for path in pathlib.Path(directory).glob("*tfevents*"):

@@ -90,13 +90,11 @@ class Summaries:
         self._write(step, histogram_pb(tag, np.asarray(values)))
 
     def buckets(self, tag: str, buckets: np.ndarray, step: int) -> None:
-        """Writes a histogram: float64 [buckets, 3], from, to, and the number of elements."""
         summary = histogram_pb(tag, [])
         summary.value[0].tensor.CopyFrom(tensor_util.make_tensor_proto(buckets, np.float64))
         self._write(step, summary)
 
     def image(self, tag: str, pixels: Any, step: int) -> None:
-        """Writes an image: uint8 [height, width, channels], 1, 3 or 4 channels."""
         pixels = np.asarray(pixels, np.uint8)
         height, width, _ = pixels.shape
         png = tf.io.encode_png(pixels).numpy()
@@ -111,7 +109,6 @@ class Summaries:
         self._write(step, summary)
 
     def files(self, texts: Mapping[str, str]) -> None:
-        """Replaces files of plugins such as the projector, by their path in the directory."""
         if self._failed or not processes.is_first():
             return
         with self._errors():
@@ -177,7 +174,6 @@ class Summaries:
         return writer
 
     def _file_name(self) -> str:
-        """TensorBoard reads files in order of name: this one sorts last."""
         matches = (_EVENT_FILE.fullmatch(path.name) for path in self._directory.iterdir())
         newest = max((int(match[1]) for match in matches if match), default=0)
         seconds = max(int(time.time()), newest + 1)

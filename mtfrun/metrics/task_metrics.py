@@ -35,7 +35,6 @@ def text_metrics(targets: Sequence[str], predictions: Sequence[str]) -> dict[str
 
 
 def exact_match(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
-    """Returns "exact_match", the share of predictions that equal their target."""
     check_paired("exact_match", targets, predictions)
     pairs = zip(targets, predictions, strict=True)
     return {"exact_match": float(np.mean([target == prediction for target, prediction in pairs]))}
@@ -67,7 +66,6 @@ def entity_f1(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, f
 
 
 def token_accuracy(targets: Sequence[np.ndarray], predictions: Sequence[np.ndarray]) -> float:
-    """Returns the share of the targets' tokens that are at the same position in the prediction."""
     pairs = list(zip(targets, predictions, strict=True))
     correct = sum(int(np.sum(a[: len(b)] == b[: len(a)])) for a, b in pairs)
     return correct / max(sum(len(target) for target, _ in pairs), 1)
@@ -91,10 +89,8 @@ def bleu(
     import sacrebleu  # noqa: PLC0415
 
     if tokenizer not in _TOKENIZERS:
-        raise InputError(
-            f"bleu.tokenizer={tokenizer!r} must be one of {', '.join(_TOKENIZERS)}"
-            f"{did_you_mean(str(tokenizer), _TOKENIZERS)}"
-        )
+        choices = f"{', '.join(_TOKENIZERS)}{did_you_mean(str(tokenizer), _TOKENIZERS)}"
+        raise InputError(f"bleu.tokenizer={tokenizer!r} must be one of {choices}")
     references = _references("bleu", targets, predictions)
     try:
         score = sacrebleu.corpus_bleu(list(predictions), references, tokenize=tokenizer)
@@ -163,7 +159,6 @@ def _words(text: str, punctuation: Mapping[int, str | None]) -> list[str]:
 
 
 def _f1(target: Sequence[str], prediction: Sequence[str]) -> float:
-    """Returns the F1 of words, counted with repetitions."""
     common = (collections.Counter(target) & collections.Counter(prediction)).total()
     if not common:
         return 0.0
@@ -183,9 +178,8 @@ class Rouge:
             # An optional dependency, and slow to import.
             from rouge_score import rouge_scorer  # noqa: PLC0415
         except ImportError as error:
-            raise InputError(
-                f"Rouge needs the package rouge-score ({error}): {install_command('rouge-score')}"
-            ) from None
+            remedy = install_command("rouge-score")
+            raise InputError(f"Rouge needs the package rouge-score ({error}): {remedy}") from None
         self._scorer = rouge_scorer.RougeScorer(list(_ROUGE_KINDS))
 
     def __call__(self, targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
@@ -215,7 +209,6 @@ class BinaryF1:
     def __call__(
         self, targets: Sequence[object], predictions: Sequence[object]
     ) -> dict[str, float]:
-        """Returns the metric: 0 if the class is neither a target nor predicted."""
         check_paired("BinaryF1", targets, predictions)
         return {"f1": _f1_of(self.positive, targets, predictions)}
 
@@ -258,7 +251,6 @@ def spearman_correlation(
 
 
 def _entities(labels: str) -> set[tuple[str, int, int]]:
-    """Returns the type of every entity, its first word and the word behind it."""
     entities: set[tuple[str, int, int]] = set()
     open_type, first = None, 0
     for place, label in enumerate([*labels.split(), "O"]):
@@ -279,7 +271,6 @@ def _f1_of(label: object, targets: Sequence[object], predictions: Sequence[objec
 
 
 def _ranks(values: Sequence[float]) -> np.ndarray:
-    """Returns the mean rank of every value in ascending order, float64 [values]."""
     _, groups, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
     ranks: np.ndarray = (np.cumsum(counts) - (counts - 1) / 2.0)[groups]
     return ranks
@@ -292,12 +283,9 @@ def _correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def check_paired(metric: str, targets: Sequence[object], predictions: Sequence[object]) -> None:
-    """Raises InputError unless there are targets, and a prediction for each."""
     if not len(targets) == len(predictions) > 0:
-        raise InputError(
-            f"{metric} needs a prediction for each target, at least one: there are "
-            f"{len(targets)} target(s) and {len(predictions)} prediction(s)"
-        )
+        numbers = f"{len(targets)} target(s) and {len(predictions)} prediction(s)"
+        raise InputError(f"{metric} needs a prediction for each target, at least one: {numbers}")
 
 
 def _references(
@@ -309,8 +297,5 @@ def _references(
     for values in (list(predictions), *several):
         is_list = isinstance(values, Sequence) and len(values) > 0
         if not is_list or not all(isinstance(value, str) for value in values):
-            raise InputError(
-                f"{metric} compares texts, each with at least one reference: {values!r:.60} is "
-                "neither a text nor a list of them"
-            )
+            raise InputError(f"{metric} compares texts, or lists of them, not {values!r:.60}")
     return [list(column) for column in itertools.zip_longest(*several)]

@@ -2,7 +2,6 @@
 
 from mtfrun.training.hooks.actions import Action as Action
 from mtfrun.training.hooks.actions import ActionContext as ActionContext
-from mtfrun.training.hooks.actions import MetricHistory as MetricHistory
 from mtfrun.training.hooks.actions import check_actions as check_actions
 from mtfrun.training.hooks.hook import Hook as Hook
 from mtfrun.training.hooks.hook import HostRecord as HostRecord

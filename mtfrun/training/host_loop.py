@@ -33,9 +33,7 @@ _PROFILED_LOOP = 2
 class HostLoop:
     """Runs steps on the devices, from one return to the host to the next.
 
-    Attributes:
-      products: takes those of a forward pass over a batch, in the first loop.
-      features: features of the last loop, {steps, batch, ...}.
+    `products` takes those of a forward pass over a batch, in the first loop.
     """
 
     state: TrainState
@@ -58,13 +56,10 @@ class HostLoop:
         )
 
     def run(self, step: int, count: int) -> HostRecord:
-        """Trains for `count` steps after `step`."""
         self.features = {}  # frees their memory before the next ones are made
         features = self.infeed.next(count, capacity=self.options.iterations_per_loop)
         if features is None:
-            raise InputError(
-                "the training data has come to an end: Data.train must return endless batches"
-            )
+            raise InputError("the training data has come to an end: Data.train must be endless")
         self.features, self._first_step = features, step
         num_steps = mtf.constant(self.state.mesh, count, dtype=tf.int32)
         compiling = waiting("compiling the training step", "compiled the training step")
@@ -91,17 +86,14 @@ class HostLoop:
         return HostRecord(step, count, record, metrics, values, device_secs, digests)
 
     def index(self, step: int) -> int:
-        """Returns the index of a step in `features`."""
         return step - self._first_step - 1
 
     def batch(self, step: int) -> Features:
-        """Returns the features {batch, ...} of a step of the last loop."""
         index = mtf.constant(self.state.mesh, self.index(step), dtype=tf.int32)
         batch: Features = self._batch_at(self.features, index)
         return batch
 
     def _gather_batches(self) -> tuple[list[Padding], list[int]]:
-        """Returns the padding and the digests of the last batches in all processes."""
         infeed = self.infeed
         rows = infeed.host.rows
         batches = (

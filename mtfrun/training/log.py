@@ -22,12 +22,7 @@ from mtfrun.training.state import TrainState
 class Log:
     """Averages the metrics of steps, measures their speed, and writes both. Collective.
 
-    Args:
-      guard: counts the skipped updates.
-      products: products of a forward pass over a batch, once the step is compiled.
-
-    Attributes:
-      values: the newest values of the curves, by tag; empty before the first window's end.
+    `values`: the newest values of the curves, by tag; empty before the first window's end.
     """
 
     def __init__(
@@ -50,12 +45,10 @@ class Log:
         self._guard = guard
 
     def add_speed(self, record: HostRecord, secs: float, wait_secs: float) -> None:
-        """Adds the time of a host loop, of which it has waited `wait_secs` for data."""
         self.throughput.add(record.count, record.units, secs, wait_secs, record.device_secs)
         self._stragglers.add(record.count, record.device_secs)
 
     def write(self, record: HostRecord, summaries: Summaries, progress: Progress) -> None:
-        """Adds the metrics of a host loop, and writes the windows that end in it."""
         has_values = False
         for step, means in self.curves.add(
             record.step, record.count, record.metrics, record.values, record.record.skipped
@@ -75,7 +68,6 @@ class Log:
         summaries.flush()
 
     def _counts_until(self, record: HostRecord, step: int) -> dict[str, float]:
-        """Returns the numbers of examples and of skipped updates up to a step of a host loop."""
         steps_ago = record.step + record.count - step
         seen = self._infeed.examples_seen(steps_ago)  # by task, "" being a single one
         counts = {f"{EXAMPLES_SEEN}/{name}".rstrip("/"): count for name, count in seen.items()}

@@ -156,7 +156,6 @@ class _Loop:
         self.schedule = Schedule([self.saver, *self.actions])
 
     def restore(self, init_checkpoint: Initialise | None) -> str:
-        """Initialises the state, or restores the newest good checkpoint; returns a line."""
         with waiting("initialising the variables"):
             self.state.initialize()
         with waiting("restoring the newest checkpoint"):
@@ -172,7 +171,6 @@ class _Loop:
         return start if report is None else f"{start}, initialised with {report}"
 
     def open(self, stack: contextlib.ExitStack, start: str) -> None:
-        """Reads the first batches, then opens the outputs and prints the summary."""
         step, run, description = self.step, self.run, self.description
         self.progress = Progress(
             step, self.options.train_steps, reporting=self.state.model.reporting
@@ -295,7 +293,6 @@ class _Loop:
         self.stop_reason = self.stop_reason or reason
 
     def _is_stopped(self, what: str) -> bool:
-        """Whether an action of any process has asked for the end, of which a line tells."""
         reasons = processes.gather(self.stop_reason, "reason to stop")
         reason = next((reason for reason in reasons if reason is not None), None)
         if reason is not None:

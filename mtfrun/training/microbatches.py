@@ -93,7 +93,6 @@ class _Passes(NamedTuple):
         microbatches: int,
         zeros: tuple[Loss, Gradients],
     ) -> tuple[Loss, Gradients]:
-        """Returns the sums over microbatches, which have the numbers from `first` on."""
         if microbatches == 1:
             return self.one(batch, first)
         parts_dim = mtf.Dimension("microbatches", microbatches)
@@ -131,10 +130,9 @@ def check_microbatches(batch: mtf.Dimension, microbatches: int, mesh: mtf.Mesh) 
     if mesh.batch_parts is not None:
         devices, where = mesh.batch_parts.size, "parts of Mesh.reproducible"
     if batch.size % (microbatches * devices):
-        raise InputError(
-            f"batch {batch.size} cannot be split into {microbatches} microbatches on {devices} "
-            f"{where}: use a multiple of {microbatches * devices}"
-        )
+        rule = f"{microbatches} microbatches on {devices} {where}"
+        remedy = f"use a multiple of {microbatches * devices}"
+        raise InputError(f"batch {batch.size} cannot be split into {rule}: {remedy}")
 
 
 def _split_batch(x: mtf.Tensor, parts: mtf.Dimension) -> mtf.Tensor:
@@ -151,8 +149,6 @@ def _reciprocal(weight: mtf.Tensor) -> mtf.Tensor:
 def _require_all(gradients: Mapping[str, mtf.Tensor | None]) -> Gradients:
     missing = [path for path, gradient in gradients.items() if gradient is None]
     if missing:
-        raise optim.MissingGradientError(
-            f"the loss does not depend on {missing[0]!r} ({len(missing)} such variables): "
-            "use it in the model or freeze it"
-        )
+        what = f"{missing[0]!r} ({len(missing)} such variables)"
+        raise optim.MissingGradientError(f"the loss does not depend on {what}: freeze it")
     return {path: gradient for path, gradient in gradients.items() if gradient is not None}

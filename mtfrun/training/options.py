@@ -75,14 +75,10 @@ class TrainOptions(StepOptions):
         super().__post_init__()
         for hook in self.hooks:
             if not isinstance(hook, Hook):
-                raise InputError(
-                    f"{hook!r} is not a hook: give objects of a subclass of training.Hook, in a "
-                    "gin file TrainOptions.hooks = [@my_module.MyHook()]"
-                )
+                raise InputError(f"{hook!r} is not a training.Hook, such as @my_module.MyHook()")
         check_fields(self, COUNT, "train_steps", "iterations_per_loop", "log_every_steps")
         check_fields(self, POSITIVE, "secs_per_loop")
 
     def make_hooks(self) -> list[Hook]:
-        """Returns new default hooks, then `hooks`."""
         defaults = load_entry_points("mtfrun.hooks").values() if self.default_hooks else ()
         return [*(hook() for hook in defaults), *self.hooks]

@@ -65,7 +65,6 @@ class StopSignals:
         return self.received
 
     def check(self) -> None:
-        """Raises Stopped, in all processes, if one has received a signal."""
         if self.agree() is not None:
             raise Stopped
 
@@ -182,7 +181,6 @@ def _watch(
 
 
 def _is_abandoned(reader: int, abandons: Callable[[], bool]) -> bool:
-    """Whether `abandons` is still true after some seconds without another signal."""
     end = time.monotonic() + _ABANDON_SECS
     while abandons():
         if time.monotonic() > end:

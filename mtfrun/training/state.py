@@ -57,10 +57,8 @@ class TrainState:
         changed = {**self.trainable, **mtf.shard_variables(model.updated_variables())}
         if average_decay is not None:
             if self._averages:
-                raise InputError(
-                    f"average_decay={average_decay}: {type(optimizer).__name__} has averages of "
-                    "the weights itself: remove it"
-                )
+                who = f"{type(optimizer).__name__} has averages of the weights itself"
+                raise InputError(f"average_decay={average_decay}: {who}: remove it")
             self.average = optim.WeightAverage(changed, average_decay)
             self._averages = self.average.named_averages()
         if self._averages:
@@ -101,7 +99,6 @@ class TrainState:
             self._exchange()
 
     def storage(self) -> dict[str, tf.Variable]:
-        """Returns the raw variables by the same names, for `Checkpoints`."""
         return {path: variable.variable for path, variable in self.named_variables().items()}
 
     @property

@@ -49,7 +49,6 @@ class StepOptions:
         return self.on_nan == SKIP
 
     def uses_xla(self, mesh: mtf.Mesh) -> bool:
-        """Returns whether XLA compiles the steps on a mesh."""
         if self.jit_compile is None:
             return not mesh.is_on_cpu and not mesh.is_distributed
         return self.jit_compile

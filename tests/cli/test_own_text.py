@@ -101,7 +101,7 @@ def flags(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize(
     ("flag", "expected"),
     [
-        ("--gin_file={}/uncalled.gin", "is not an action: give objects of a subclass"),
+        ("--gin_file={}/uncalled.gin", "is not a training.Action"),
         ("--gin.EVAL_EVERY=0", "evaluate_every_steps is 0: it must be at least 1"),
         ("--gin.CHECKPOINT_EVERY=0", "CheckpointOptions.every_steps is 0: it must be at least 1"),
     ],

@@ -67,7 +67,7 @@ REFUSED: dict[str, tuple[list[str], Callable[[pathlib.Path], object], str]] = {
         lambda run: (run / "metrics.jsonl").write_text("[1]"),
         "metrics.jsonl is damaged",
     ),
-    "no position": ([], _without_position, "holds no position in the data"),
+    "no position": ([], _without_position, "has no position in the data"),
     "a damaged best checkpoint": (
         ["--gin.CheckpointOptions.best_metric='eval/loss'"],
         lambda run: (run / "checkpoints/best.json").write_text("[1]"),

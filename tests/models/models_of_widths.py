@@ -50,10 +50,6 @@ def language_model(
     )
 
 
-def one_block(mesh: mtf.Mesh, width: int) -> Model:
-    return language_model(mesh, width, num_layers=1)
-
-
 def language_model_of_large_heads(mesh: mtf.Mesh, width: int) -> Model:
     """Returns a model with a tied softmax whose heads grow in size."""
     return language_model(mesh, width, tied_softmax=True, grows_heads=False)

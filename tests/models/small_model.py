@@ -165,6 +165,38 @@ def logits_step_by_step(
     return all_logits if beam is None else np.moveaxis(all_logits, 1, 0)
 
 
+def logits_of(model: Model, mesh: mtf.Mesh, features: Mapping[str, np.ndarray]) -> np.ndarray:
+    logits: np.ndarray = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, features)))
+    return logits
+
+
+def hypotheses_of(
+    model: TokenModel,
+    mesh: mtf.Mesh,
+    search: decoding.Search,
+    prompts: np.ndarray,
+    *,
+    lines: Sequence[int] | None = None,
+    at_once: bool = True,
+    jit: bool = False,
+    limits: Sequence[int] | None = None,
+    **options: Any,
+) -> Any:
+    """Returns what a search finds for prompts [batch, length], read in one pass or step by step."""
+    numbers = {"lines": range(len(prompts)) if lines is None else lines, "limits": limits}
+
+    def run(features: dict[str, mtf.Tensor], numbers: dict[str, mtf.Tensor]) -> decoding.Hypotheses:
+        def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
+            decoder = model.decoder(features, beam)
+            return decoder if at_once else decoder.step_by_step()
+
+        return search(decoder_for, features["targets"], model.vocab, **numbers, **options)
+
+    arrays = {name: np.asarray(x) for name, x in numbers.items() if x is not None}
+    program = mtf.function(run, jit_compile=jit)
+    return mtf.to_numpy(program(on_mesh(mesh, {"targets": prompts}), on_mesh(mesh, arrays)))
+
+
 class Step(NamedTuple):
     """A training step's loss, and the gradients of its total by path, as numpy."""
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.models import Loss
-from mtfrun.models.transformer import DecoderOnly, TokenLoss, shift_right
+from mtfrun.models.transformer import TokenLoss, shift_right
 from mtfrun.models.transformer.tokens import token_softmax
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
@@ -20,6 +20,7 @@ from tests.models.small_model import (
     VOCABULARY,
     Step,
     assert_same_step,
+    logits_of,
     logits_step_by_step,
     on_mesh,
     packed_rows,
@@ -31,10 +32,6 @@ from tests.models.small_model import (
 BFLOAT16_MODEL_TOLERANCE = 0.05
 
 
-def _logits(model: DecoderOnly, mesh: mtf.Mesh, features: dict[str, np.ndarray]) -> np.ndarray:
-    return mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, features)))
-
-
 def _cross_entropy(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
     log_z = np.log(np.exp(logits).sum(-1))
     return log_z - np.take_along_axis(logits, targets[..., np.newaxis], -1)[..., 0]
@@ -44,9 +41,9 @@ def test_packed_documents_have_the_logits_that_they_have_alone() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = small_model(mesh)
     packed = packed_rows()
-    logits = _logits(model, mesh, packed)
+    logits = logits_of(model, mesh, packed)
     for begin, end in ((0, 5), (5, 9)):
-        alone = _logits(model, mesh, {"targets": packed["targets"][:, begin:end]})
+        alone = logits_of(model, mesh, {"targets": packed["targets"][:, begin:end]})
         assert_close(logits[:, begin:end], alone, FLOAT32_MODEL_TOLERANCE)
 
 
@@ -54,10 +51,10 @@ def test_no_position_sees_its_own_target_or_a_later_one() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = small_model(mesh)
     targets = packed_rows()["targets"] + 1
-    before = _logits(model, mesh, {"targets": targets})
+    before = logits_of(model, mesh, {"targets": targets})
     changed = targets.copy()
     changed[:, 6] = targets[:, 6] % (VOCABULARY - 1) + 1
-    after = _logits(model, mesh, {"targets": changed})
+    after = logits_of(model, mesh, {"targets": changed})
     np.testing.assert_array_equal(after[:, :7], before[:, :7])
     assert np.all(np.abs(after[:, 7:] - before[:, 7:]).max(-1) > 1e-4)
 
@@ -79,7 +76,7 @@ def test_the_loss_sums_over_tokens_that_are_not_padding() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = small_model(mesh, loss=TokenLoss(label_smoothing=0.1, z_loss=0.01))
     packed = packed_rows()
-    logits, targets = _logits(model, mesh, packed), packed["targets"]
+    logits, targets = logits_of(model, mesh, packed), packed["targets"]
     weights = targets != 0
     plain = _cross_entropy(logits, targets)
     right = (logits.argmax(-1) == targets) & weights
@@ -104,7 +101,7 @@ def test_weights_of_targets_multiply_their_losses() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = small_model(mesh)
     packed = packed_rows()
-    logits, targets = _logits(model, mesh, packed), packed["targets"]
+    logits, targets = logits_of(model, mesh, packed), packed["targets"]
     weights = np.random.default_rng(1).integers(0, 3, targets.shape)
     features = on_mesh(mesh, {**packed, "targets_weights": weights})
     loss = mtf.to_numpy(mtf.function(lambda x: model.loss(x, training=False))(features))
@@ -175,7 +172,7 @@ def test_decoding_step_by_step_gives_the_logits_of_whole_rows(
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = small_model(mesh, tied_softmax=tied_softmax)
     targets = packed_rows()["targets"] + 1
-    whole = _logits(model, mesh, {"targets": targets})
+    whole = logits_of(model, mesh, {"targets": targets})
     one_by_one = logits_step_by_step(model, mesh, {}, targets, jit_compile=jit)
     assert_close(one_by_one, whole, FLOAT32_MODEL_TOLERANCE)
 
@@ -185,11 +182,11 @@ def test_bfloat16_activations_stay_near_float32() -> None:
     policy = mtf.DTypePolicy(activation="bfloat16")
     model, exact = small_model(mesh, dtypes=policy), small_model(mesh)
     packed = packed_rows()
-    logits = _logits(model, mesh, packed)
+    logits = logits_of(model, mesh, packed)
     assert logits.dtype == np.float32
-    assert_close(logits, _logits(exact, mesh, packed), BFLOAT16_MODEL_TOLERANCE)
+    assert_close(logits, logits_of(exact, mesh, packed), BFLOAT16_MODEL_TOLERANCE)
     # They are not float32 by accident.
-    assert np.abs(logits - _logits(exact, mesh, packed)).max() > 1e-4
+    assert np.abs(logits - logits_of(exact, mesh, packed)).max() > 1e-4
     assert {v.dtype for v in model.named_variables().values()} == {tf.float32}
 
 

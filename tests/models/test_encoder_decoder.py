@@ -22,6 +22,7 @@ from tests.models.small_model import (
     Step,
     assert_same_step,
     assert_steps_equal_whole_rows,
+    logits_of,
     on_mesh,
     packed_pairs,
     pairs,
@@ -30,23 +31,19 @@ from tests.models.small_model import (
 )
 
 
-def _logits(model: t.EncoderDecoder, mesh: mtf.Mesh, features: dict[str, np.ndarray]) -> np.ndarray:
-    return mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, features)))
-
-
 def test_targets_see_all_inputs_and_the_targets_before_them() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = small_encoder_decoder(mesh)
     rows = pairs()
-    before = _logits(model, mesh, rows)
+    before = logits_of(model, mesh, rows)
     other_targets = {**rows, "targets": rows["targets"].copy()}
     other_targets["targets"][:, 2] = rows["targets"][:, 2] % (VOCABULARY - 1) + 1
-    after = _logits(model, mesh, other_targets)
+    after = logits_of(model, mesh, other_targets)
     np.testing.assert_array_equal(after[:, :3], before[:, :3])
     assert np.all(np.abs(after[:, 3:] - before[:, 3:]).max(-1) > 1e-4)
     other_inputs = {**rows, "inputs": rows["inputs"].copy()}
     other_inputs["inputs"][:, 6] = rows["inputs"][:, 6] % (VOCABULARY - 1) + 1
-    assert np.all(np.abs(_logits(model, mesh, other_inputs) - before).max(-1) > 1e-5)
+    assert np.all(np.abs(logits_of(model, mesh, other_inputs) - before).max(-1) > 1e-5)
 
 
 def test_padding_of_the_inputs_changes_nothing() -> None:
@@ -54,18 +51,18 @@ def test_padding_of_the_inputs_changes_nothing() -> None:
     model = small_encoder_decoder(mesh)
     rows = {"inputs": pairs()["inputs"][:, :7], "targets": pairs()["targets"]}
     longer = {**rows, "inputs": np.pad(rows["inputs"], [(0, 0), (0, 5)])}
-    expected = _logits(model, mesh, rows)
-    assert_close(_logits(model, mesh, longer), expected, FLOAT32_MODEL_TOLERANCE)
+    expected = logits_of(model, mesh, rows)
+    assert_close(logits_of(model, mesh, longer), expected, FLOAT32_MODEL_TOLERANCE)
 
 
 def test_packed_pairs_have_the_logits_that_they_have_alone() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = small_encoder_decoder(mesh)
     packed = packed_pairs()
-    logits = _logits(model, mesh, packed)
+    logits = logits_of(model, mesh, packed)
     for inputs, targets in ((slice(0, 4), slice(0, 3)), (slice(4, 9), slice(3, 5))):
         alone = {"inputs": packed["inputs"][:, inputs], "targets": packed["targets"][:, targets]}
-        expected = _logits(model, mesh, alone)
+        expected = logits_of(model, mesh, alone)
         assert_close(logits[:, targets], expected, FLOAT32_MODEL_TOLERANCE)
 
 
@@ -97,7 +94,7 @@ def test_inputs_may_have_a_vocabulary_of_their_own() -> None:
     assert variables["inputs_embedding/table"].shape.to_string == "vocab:20;d_model:16"
     assert variables["embedding/table"].shape.to_string == "vocab:16;d_model:16"
     rows = pairs()
-    assert np.isfinite(_logits(model, mesh, {**rows, "inputs": rows["inputs"] + 4})).all()
+    assert np.isfinite(logits_of(model, mesh, {**rows, "inputs": rows["inputs"] + 4})).all()
 
 
 def test_an_encoder_decoder_attention_without_an_encoder_is_refused() -> None:
@@ -247,21 +244,16 @@ def test_loss_and_gradients_are_the_same_everywhere_in_encoders(kind: str, mesh_
     assert_same_step(_encoder_step(kind, mesh_shape), _encoder_step(kind, ONE_DEVICE))
 
 
-def _logits_of_encoder(model: t.EncoderOnly, features: dict[str, np.ndarray]) -> np.ndarray:
-    mesh = model.embedding.table.mesh
-    logits: np.ndarray = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, features)))
-    return logits
-
-
 def test_padding_changes_no_logits_and_types_do() -> None:
-    model = _encoder(mtf.Mesh(ONE_DEVICE), "mean")
+    mesh = mtf.Mesh(ONE_DEVICE)
+    model = _encoder(mesh, "mean")
     features = _features("mean")
     inputs, types = features["inputs"][1:2], np.zeros([1, 12], np.int32)
-    logits = _logits_of_encoder(model, {"inputs": inputs, "inputs_types": types})
+    logits = logits_of(model, mesh, {"inputs": inputs, "inputs_types": types})
     # By default all types are 0, and all positions have the mean.
-    assert_close(_logits_of_encoder(model, {"inputs": inputs}), logits, FLOAT32_MODEL_TOLERANCE)
-    assert_close(_logits_of_encoder(model, {"inputs": inputs[:, :7]})[0, 3], logits[0, 0], 1e-5)
-    others = _logits_of_encoder(model, {"inputs": inputs, "inputs_types": 1 - types})
+    assert_close(logits_of(model, mesh, {"inputs": inputs}), logits, FLOAT32_MODEL_TOLERANCE)
+    assert_close(logits_of(model, mesh, {"inputs": inputs[:, :7]})[0, 3], logits[0, 0], 1e-5)
+    others = logits_of(model, mesh, {"inputs": inputs, "inputs_types": 1 - types})
     assert np.abs(others - logits)[..., :LABELS].max() > 1e-3
 
 

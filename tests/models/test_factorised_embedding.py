@@ -20,8 +20,8 @@ from tests.models.small_model import (
     VOCABULARY,
     Step,
     assert_same_step,
+    logits_of,
     logits_step_by_step,
-    on_mesh,
     packed_rows,
     pairs,
     small_encoder_decoder,
@@ -164,7 +164,7 @@ def test_steps_of_decoding_give_the_logits_of_whole_rows(
     mesh = mtf.Mesh(ONE_DEVICE)
     model = _model(mesh, "decoder", _embedding("decoder", d_embedding=D_EMBEDDING))
     targets = packed_rows()["targets"] + 1
-    whole = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": targets})))
+    whole = logits_of(model, mesh, {"targets": targets})
     one_by_one = logits_step_by_step(model, mesh, {}, targets)
     assert_close(one_by_one, whole, FLOAT32_MODEL_TOLERANCE)
 

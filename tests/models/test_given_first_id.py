@@ -16,6 +16,8 @@ from tests.models.small_model import (
     LAYOUT,
     VOCABULARY,
     assert_same_step,
+    hypotheses_of,
+    logits_of,
     logits_step_by_step,
     on_mesh,
     packed_rows,
@@ -45,10 +47,6 @@ def _model(mesh: mtf.Mesh, **embedding: Any) -> t.DecoderOnly:
     return model
 
 
-def _logits(model: t.DecoderOnly, mesh: mtf.Mesh, features: dict[str, np.ndarray]) -> np.ndarray:
-    return mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, features)))
-
-
 def _ids(rows: int, length: int) -> np.ndarray:
     """Returns ids, of which 0 is one."""
     return np.random.default_rng(0).integers(0, VOCABULARY, [rows, length])
@@ -57,8 +55,8 @@ def _ids(rows: int, length: int) -> np.ndarray:
 def test_the_logits_of_a_target_are_those_after_the_ids_before_it() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model, ids = _model(mesh), _ids(2, 8)
-    after = _logits(model, mesh, {"inputs": ids})
-    of_targets = _logits(model, mesh, {"targets": ids})
+    after = logits_of(model, mesh, {"inputs": ids})
+    of_targets = logits_of(model, mesh, {"targets": ids})
     np.testing.assert_array_equal(of_targets[:, 1:], after[:, :-1])
     np.testing.assert_array_equal(of_targets[:, 0], np.zeros([2, VOCABULARY]))
 
@@ -66,22 +64,22 @@ def test_the_logits_of_a_target_are_those_after_the_ids_before_it() -> None:
 def test_packed_documents_have_the_logits_that_they_have_alone() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model, packed = _model(mesh), packed_rows()
-    logits = _logits(model, mesh, packed)
+    logits = logits_of(model, mesh, packed)
     for begin, end in ((0, 5), (5, 9)):
-        alone = _logits(model, mesh, {"targets": packed["targets"][:, begin:end]})
+        alone = logits_of(model, mesh, {"targets": packed["targets"][:, begin:end]})
         assert_close(logits[:, begin:end], alone, FLOAT32_MODEL_TOLERANCE)
 
 
 def test_padding_before_a_document_changes_nothing() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model, ids = _model(mesh), _ids(2, 6)
-    alone = _logits(model, mesh, {"inputs": ids})
+    alone = logits_of(model, mesh, {"inputs": ids})
     padded = {
         "inputs": np.pad(ids, [(0, 0), (3, 0)], constant_values=-1),
         "targets_segmentation": np.tile([0, 0, 0, *[1] * 6], [2, 1]),
         "targets_position": np.tile([0, 0, 0, *range(6)], [2, 1]),
     }
-    assert_close(_logits(model, mesh, padded)[:, 3:], alone, FLOAT32_MODEL_TOLERANCE)
+    assert_close(logits_of(model, mesh, padded)[:, 3:], alone, FLOAT32_MODEL_TOLERANCE)
 
 
 def test_every_id_but_first_ones_and_padding_has_a_loss() -> None:
@@ -103,7 +101,7 @@ def test_every_id_but_first_ones_and_padding_has_a_loss() -> None:
 @pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, TWO_BY_TWO])
 def test_decoding_step_by_step_gives_the_logits_of_whole_rows(mesh_shape: str) -> None:
     mesh, ids = mtf.Mesh(mesh_shape, LAYOUT), _ids(4, 10)
-    expected = _logits(_model(mesh), mesh, {"targets": ids})
+    expected = logits_of(_model(mesh), mesh, {"targets": ids})
     assert_close(
         logits_step_by_step(_model(mesh), mesh, {}, ids), expected, FLOAT32_MODEL_TOLERANCE
     )
@@ -117,25 +115,17 @@ def _decoded(mesh_shape: str, layout: str, search: decoding.Search, *, at_once: 
     for row, ids in enumerate(_ids(NUM_PROMPTS, PROMPT)):
         prompts[row, : PROMPT - row] = ids[row:]
 
-    def run(features: dict[str, mtf.Tensor]) -> decoding.Hypotheses:
-        def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
-            decoder = model.decoder(features, beam)
-            return decoder if at_once else decoder.step_by_step()
-
-        prompts = features["targets"]
-        lines = mtf.range(mesh, prompts.shape[0])
-        return search(
-            decoder_for,
-            prompts,
-            model.vocab,
-            lines=lines,
-            longest_prompt=PROMPT,
-            padding_id=-1,
-            rules=search.controls.rules(END),
-        )
-
-    program = mtf.function(run, jit_compile=not mesh.is_distributed)
-    return mtf.to_numpy(program(on_mesh(mesh, {"targets": prompts})))
+    return hypotheses_of(
+        model,
+        mesh,
+        search,
+        prompts,
+        at_once=at_once,
+        jit=not mesh.is_distributed,
+        longest_prompt=PROMPT,
+        padding_id=-1,
+        rules=search.controls.rules(END),
+    )
 
 
 GREEDY, BEAMS = decoding.Search(), decoding.Search(beam_size=3)
@@ -169,7 +159,7 @@ def test_prompts_that_are_read_in_one_pass_have_the_same_outputs(
 def test_greedy_ids_are_those_of_the_logits_of_whole_rows() -> None:
     ids = _expected(GREEDY).ids[:, 0]
     mesh = mtf.Mesh(ONE_DEVICE)
-    likeliest = _logits(_model(mesh), mesh, {"inputs": ids}).argmax(-1)
+    likeliest = logits_of(_model(mesh), mesh, {"inputs": ids}).argmax(-1)
     for row, size in enumerate(range(PROMPT, 1, -1)):
         ends = np.flatnonzero(ids[row, size:] == END)
         end = size + int(ends[0]) + 1 if ends.size else LENGTH
@@ -190,7 +180,7 @@ def test_loss_and_gradients_are_the_same_everywhere(mesh_shape: str, layout: str
 
 def test_what_reads_no_start_is_a_language_model_without_a_prefix() -> None:
     embedding = t.TokenEmbedding(reads_start=False)
-    with pytest.raises(InputError, match="reads_start=False is for language models without"):
+    with pytest.raises(InputError, match="reads_start=False excludes prefix"):
         t.DecoderOnly(mtf.Mesh(ONE_DEVICE), VOCABULARY, embedding=embedding, prefix=True)
     with pytest.raises(InputError, match="padding_id=7 must be 0 or -1"):
         t.TokenEmbedding(padding_id=7)

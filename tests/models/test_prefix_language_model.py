@@ -13,7 +13,7 @@ from mtfrun import decoding, mtf
 from mtfrun.extras.mesh_tensorflow import parity
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
+from tests.models.small_model import LAYOUT, VOCABULARY, logits_of, on_mesh
 from tests.models.test_kinds_of_attention import ATTENTION
 from tests.models.test_kinds_of_attention import KINDS as ALL_KINDS
 
@@ -84,8 +84,7 @@ def test_steps_after_the_prompt_give_the_logits_of_whole_sequences(
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     model = _model(mesh, kind)
     ids, prompts = _rows()
-    features = on_mesh(mesh, {"targets": ids, "targets_prefix": _in_prefix(prompts)})
-    whole = mtf.to_numpy(mtf.function(model.logits)(features))
+    whole = logits_of(model, mesh, {"targets": ids, "targets_prefix": _in_prefix(prompts)})
     previous = np.pad(ids, [(0, 0), (1, 0)])[:, :-1]
 
     features = on_mesh(mesh, {"targets": prompts})
@@ -121,7 +120,7 @@ def test_known_targets_after_the_prefix_are_read_causally() -> None:
     model = _model(mesh)
     ids, prompts = _rows()
     in_prefix = np.tile(np.arange(LENGTH) <= 1, [8, 1]).astype(np.int32)
-    whole = mtf.function(model.logits)(on_mesh(mesh, {"targets": ids, "targets_prefix": in_prefix}))
+    whole = logits_of(model, mesh, {"targets": ids, "targets_prefix": in_prefix})
 
     def step(features: dict[str, mtf.Tensor]) -> mtf.Tensor:
         decoder = _reading(model, mesh, features, LENGTH)
@@ -131,7 +130,7 @@ def test_known_targets_after_the_prefix_are_read_causally() -> None:
 
     features = on_mesh(mesh, {"targets": prompts, "targets_prefix": in_prefix})
     logits = mtf.to_numpy(mtf.function(step)(features))
-    assert_close(logits, mtf.to_numpy(whole)[:, 2], FLOAT32_MODEL_TOLERANCE)
+    assert_close(logits, whole[:, 2], FLOAT32_MODEL_TOLERANCE)
 
 
 def test_attention_with_a_ring_of_positions_is_refused() -> None:
@@ -141,7 +140,7 @@ def test_attention_with_a_ring_of_positions_is_refused() -> None:
     embedding = t.TokenEmbedding(d_model=8, max_length=16)
     model = t.DecoderOnly(mesh, VOCABULARY, embedding=embedding, stack=stack, prefix=True)
     mtf.initialize(model)
-    with pytest.raises(ValueError, match="MaskedLocalAttention reads positions one after"):
+    with pytest.raises(ValueError, match="MaskedLocalAttention cannot read a prefix"):
         model.decoder(on_mesh(mesh, {"targets": _rows()[1]}))
 
 
@@ -175,7 +174,7 @@ def test_the_prefix_may_have_the_padding_behind_the_targets() -> None:
     in_prefix = np.asarray([[1, 1, 1, 1, 0, 1, 1, 1]], np.int32)
     with_padding, plain = _model(mesh, cls=parity.PaddedPrefixDecoderOnly), _model(mesh)
     logits, explicit, without = (
-        mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, features)))
+        logits_of(model, mesh, features)
         for model, features in (
             (with_padding, {"targets": rows}),
             (plain, {"targets": rows, "targets_prefix": in_prefix}),
@@ -196,9 +195,8 @@ def test_packed_pairs_have_the_logits_that_they_have_alone(mesh_shape: str) -> N
         "targets_segmentation": [[1] * 5 + [2] * 5 + [0]] * 2,
         "targets_position": [[*range(5), *range(5), 0]] * 2,
     }
-    logits = mtf.function(model.logits)
     together, alone = (
-        mtf.to_numpy(logits(on_mesh(mesh, {name: np.asarray(x) for name, x in rows.items()})))
+        logits_of(model, mesh, {name: np.asarray(x) for name, x in rows.items()})
         for rows in (packed, {"targets": pairs})
     )
     for row in range(2):

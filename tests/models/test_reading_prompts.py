@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from mtfrun.extras import vision
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_model import LAYOUT, VOCABULARY, on_mesh
+from tests.models.small_model import LAYOUT, VOCABULARY, hypotheses_of, logits_of, on_mesh
 from tests.models.test_kinds_of_attention import (
     ATTENTION,
     HEADS,
@@ -222,8 +221,7 @@ def test_steps_after_a_prefill_are_those_after_steps(
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in OTHER_THAN_SEQUENCES])
 def test_steps_give_the_logits_of_whole_sequences(kind: str) -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    features = on_mesh(mesh, {"targets": random_ids()})
-    whole = mtf.to_numpy(mtf.function(model_of_kind(mesh, kind).logits)(features))
+    whole = logits_of(model_of_kind(mesh, kind), mesh, {"targets": random_ids()})
     assert_close(read_step_by_step(kind), whole[:, :26], FLOAT32_MODEL_TOLERANCE)
 
 
@@ -244,32 +242,17 @@ def _decoded(
     jit: bool = False,
 ) -> Any:
     """Returns the hypotheses of some of the prompts as one batch, limits of 30 and fewer ids."""
-    lines = mtf.import_tf_tensor(mesh, np.asarray(rows, np.int32), [("batch", len(rows))])
-    features = on_mesh(mesh, {"targets": random_prompts()[rows]})
-    return mtf.to_numpy(_program(model, search, at_once, jit)(features, lines))
-
-
-@functools.cache
-def _program(
-    model: t.DecoderOnly, search: decoding.Search, at_once: bool, jit: bool
-) -> Callable[..., Any]:
-    """Returns a search as a program, which is compiled once for every number of rows."""
-
-    def run(features: dict[str, mtf.Tensor], lines: mtf.Tensor) -> decoding.Hypotheses:
-        def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
-            decoder = model.decoder(features, beam)
-            return decoder if at_once else decoder.step_by_step()
-
-        return search(
-            decoder_for,
-            features["targets"],
-            mtf.Dimension("vocab", VOCABULARY),
-            lines=lines,
-            limits=30 - lines * 3,
-            longest_prompt=int(PROMPT_SIZES.max()),
-        )
-
-    return mtf.function(run, jit_compile=jit)
+    return hypotheses_of(
+        model,
+        mesh,
+        search,
+        random_prompts()[rows],
+        lines=rows,
+        at_once=at_once,
+        jit=jit,
+        limits=[30 - row * 3 for row in rows],
+        longest_prompt=int(PROMPT_SIZES.max()),
+    )
 
 
 @functools.cache
@@ -332,7 +315,7 @@ def test_a_layer_without_a_prefill_reads_prompts_step_by_step() -> None:
     assert model.decoder(on_mesh(mesh, {"targets": random_prompts()})).at_once is None
     actual = _decoded(mesh, model, SEARCHES["greedy"], list(range(ROWS)), at_once=True)
     ids = actual.ids[:, 0]
-    logits = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": ids})))
+    logits = logits_of(model, mesh, {"targets": ids})
     for row in (0, 4):
         size, stop = PROMPT_SIZES[row], np.count_nonzero(ids[row])
         assert stop > size

@@ -228,10 +228,10 @@ def test_the_program_has_as_many_products_for_any_number_of_layers() -> None:
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"scan_blocks": 0}, "scan_blocks=0 does not divide"),
-        ({"scan_blocks": 3}, "scan_blocks=3 does not divide"),
-        ({"rematerialise": ["dense"]}, "leave out StackTransforms.first and a list as remat"),
-        ({"transforms": StackTransforms(first=[CallLayer])}, "leave out StackTransforms.first"),
+        ({"scan_blocks": 0}, "scan_blocks=0 must divide"),
+        ({"scan_blocks": 3}, "scan_blocks=3 must divide"),
+        ({"rematerialise": ["dense"]}, "excludes StackTransforms.first and a list as remat"),
+        ({"transforms": StackTransforms(first=[CallLayer])}, "excludes StackTransforms.first"),
     ],
 )
 def test_a_loop_over_other_blocks_is_refused(options: dict[str, Any], message: str) -> None:

@@ -20,7 +20,7 @@ from mtfrun.models.transformer import (
     TokenLoss,
 )
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
-from tests.models.small_model import LAYOUT, on_mesh, small_encoder_decoder
+from tests.models.small_model import LAYOUT, hypotheses_of, on_mesh, small_encoder_decoder
 
 NUM_IDS, PADDED = 13, 16
 MESHES = [ONE_DEVICE, "data:2,model:2"]
@@ -137,13 +137,8 @@ def test_padding_is_never_predicted(name: str, mesh_shape: str) -> None:
     far = np.where(np.arange(PADDED) < NUM_IDS, 1.0, 100.0).astype(np.float32)
     mtf.assign(kernel, kernel * mtf.import_tf_tensor(mesh, far, [model.vocab]))
 
-    def run(features: dict[str, mtf.Tensor]) -> decoding.Hypotheses:
-        prompts = features["targets"]
-        decoder_for = functools.partial(model.decoder, features)
-        return search(decoder_for, prompts, model.vocab, lines=mtf.range(mesh, prompts.shape[0]))
-
     prompts = _targets() * (np.arange(8) < 2)
-    hypotheses = mtf.to_numpy(mtf.function(run)(on_mesh(mesh, {"targets": prompts})))
+    hypotheses = hypotheses_of(model, mesh, search, prompts)
     for row in range(len(prompts)):
         outputs = decoding.n_best(hypotheses, row)
         assert outputs

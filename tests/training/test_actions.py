@@ -13,7 +13,7 @@ import pytest
 from mtfrun.errors import InputError
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import Action, ActionContext, CheckpointOptions, TrainOptions
-from mtfrun.training.hooks.actions import Every
+from mtfrun.training.hooks.actions import Entry
 from tests.training.toy_run import curve, quick_train, record_host_loops
 
 
@@ -172,8 +172,8 @@ class Configured(Action):
         (Configured(every_steps=0), "Configured.every_steps is 0: it must be an integer"),
         (Configured(every_steps=1.5), "Configured.every_steps is 1.5: it must be an integer"),  # type: ignore[arg-type]
         (Configured(every_secs=-1.0), "Configured.every_secs is -1.0: it must be more than 0"),
-        (Configured(every_steps=None), "Configured is never due: give it every_steps, every_secs"),
-        (Configured, "Configured'> is not an action: give objects of a subclass of training"),
+        (Configured(every_steps=None), "Configured is never due: give it every_steps"),
+        (Configured, "Configured'> is not a training.Action"),
     ],
 )
 def test_an_action_that_is_never_due_is_refused(
@@ -184,10 +184,10 @@ def test_an_action_that_is_never_due_is_refused(
 
 
 def test_steps_are_due_when_a_multiple_is_reached_or_passed() -> None:
-    every = Every(steps=10)
-    assert [every.is_due(*steps) for steps in ((10, 19), (19, 20), (25, 45))] == [False, True, True]
-    assert [every.next_step(step) for step in (0, 9, 10)] == [10, 10, 20]
-    assert Every(secs=1.0).next_step(5) is None
+    entry = Entry(Recording(every_steps=10))
+    assert [entry.is_due(*steps) for steps in ((10, 19), (19, 20), (25, 45))] == [False, True, True]
+    assert [entry.next_step(step) for step in (0, 9, 10)] == [10, 10, 20]
+    assert Entry(Recording(every_secs=1.0)).next_step(5) is None
 
 
 def test_the_clock_of_the_first_process_decides_what_is_due(

@@ -69,5 +69,5 @@ def test_batches_have_digests_only_for_a_hook_that_reads_them(
 
 def test_what_is_not_a_hook_is_an_error() -> None:
     for hook in (Recording, "mlflow"):
-        with pytest.raises(InputError, match=r"is not a hook: give objects of a subclass of train"):
+        with pytest.raises(InputError, match=r"is not a training.Hook"):
             _options(hook)

@@ -134,10 +134,8 @@ def _both(a: Automaton, b: Automaton, end: float) -> Automaton:
         rows.append(row)
         check_size(len(pairs))
         if time.thread_time() > end:
-            raise InputError(
-                f"the constraints and stop strings need more than {_MOST_SECS:g} s of a "
-                "processor: leave some out"
-            )
+            need = f"need more than {_MOST_SECS:g} s of a processor"
+            raise InputError(f"the constraints and stop strings {need}: leave some out")
     states_a, states_b = np.array(pairs).T
     return Automaton(
         np.stack(rows),
@@ -149,7 +147,5 @@ def _both(a: Automaton, b: Automaton, end: float) -> Automaton:
 def check_size(states: int) -> None:
     """Raises InputError if an automaton has too many states."""
     if states > _MOST_STATES:
-        raise InputError(
-            f"the constraints and stop strings need more than {_MOST_STATES:,} states: shorten "
-            "them, or bound fewer repetitions, as {0,200} does"
-        )
+        need = f"need more than {_MOST_STATES:,} states"
+        raise InputError(f"the constraints and stop strings {need}: shorten them")

@@ -50,10 +50,8 @@ class Controls:
         ):
             for item in getattr(self, name):
                 if isinstance(item, type) or not callable(getattr(item, method, None)):
-                    raise InputError(
-                        f"Controls.{name} has {item!r}, which has no method {method}: list objects "
-                        f"such as @decoding.{example}()"
-                    )
+                    remedy = f"list objects such as @decoding.{example}()"
+                    raise InputError(f"Controls.{name} has {item!r} without {method}: {remedy}")
         check_texts("Controls.stop", self.stop)
         check_range("Controls.log_probs", self.log_probs, INDEX, optional=True)
         for end_id in self.end_ids:
@@ -75,10 +73,8 @@ class Controls:
         for constraint in self.constraints:
             automata.append(constraint.automaton())
             if time.monotonic() > latest:
-                raise InputError(
-                    f"Controls.constraints need more than {_MOST_SECS:g} s, up to "
-                    f"{constraint!r:.200}: leave some out"
-                )
+                need = f"need more than {_MOST_SECS:g} s, up to {constraint!r:.200}"
+                raise InputError(f"Controls.constraints {need}: leave some out")
         automata += containing_each(self.stop, ends=True)
         if not automata:
             return Rules(end_ids, self.processors, log_probs=self.log_probs)
@@ -87,6 +83,5 @@ class Controls:
         return Rules(end_ids, self.processors, guide, self.log_probs)
 
     def cut(self, text: str) -> str:
-        """Returns a text before the first stop text in it."""
         ends = [text.find(stop) for stop in self.stop]
         return text[: min((end for end in ends if end >= 0), default=len(text))]

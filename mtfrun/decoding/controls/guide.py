@@ -82,13 +82,11 @@ class Guide:
         return mtf.where(mtf.equal(allowed, 1), logits, IMPOSSIBLE, logits.shape)
 
     def mask_of(self, state: int, remaining: int) -> np.ndarray:
-        """Returns bool [vocab], the ids that `mask` allows."""
         longest = max(remaining, int(self.distances[state])) - 1
         is_allowed: np.ndarray = (self.distances[self.after[state]] <= longest)[self.class_of_id]
         return is_allowed
 
     def advance(self, state: mtf.Tensor, token: mtf.Tensor) -> mtf.Tensor:
-        """Returns the states {rows} after ids {rows}."""
         mesh, (states, classes) = state.mesh, self._dims
         vocab = mtf.Dimension("guide_ids", len(self.class_of_id))
         class_of_id = mtf.constant(mesh, self.class_of_id, [vocab], tf.int32)
@@ -150,9 +148,7 @@ def make_guide(
     by_class = np.stack([np.frombuffer(column, np.int32) for column in classes], axis=1)
     distances = _distances(by_class, may_end)
     if distances[size] == _FAR:
-        raise InputError(
-            "the vocabulary cannot write any text that the constraints allow: correct them"
-        )
+        raise InputError("the vocabulary cannot write any text that the constraints allow")
     is_end = np.zeros([len(tokens.texts)], bool)
     is_end[[end_id for end_id in end_ids if 0 <= end_id < len(is_end)]] = True
     continues = np.setdiff1d(class_of_id, class_of_id[is_end])
@@ -161,7 +157,6 @@ def make_guide(
 
 
 def _whole(automaton: Automaton, dead: int) -> np.ndarray:
-    """Returns int32 [dead + 1, 256], the state after a byte, for all states."""
     size = len(automaton.may_end)
     after = np.full([dead + 1, 256], dead, np.int32)
     after[:size] = np.where(automaton.after < 0, dead, automaton.after)
@@ -193,7 +188,6 @@ class _Columns:
         return self._columns[number]
 
     def number(self, text: bytes) -> int:
-        """Returns the number of the column of a text."""
         number = 0
         for kind in self._kinds[np.frombuffer(text, np.uint8)].tolist():
             after = self._next.get((number, kind))
@@ -208,15 +202,12 @@ class _Columns:
         self._next[number, kind] = after
         steps = max(len(self._columns), len(self._next) // _STEPS_PER_COLUMN)
         if steps * len(column) > _LARGEST:
-            raise InputError(
-                f"the constraints and stop strings, {self._size:,} states, need a table of more "
-                f"than {_LARGEST:,} entries for the vocabulary: shorten them"
-            )
+            need = f"need a table of more than {_LARGEST:,} entries"
+            raise InputError(f"the constraints and stop strings {need}: shorten them")
         return after
 
 
 def _distances(after: np.ndarray, may_end: np.ndarray) -> np.ndarray:
-    """Returns the least number of ids to a state where the text may end, breadth first."""
     states = len(after)
     sources = np.arange(states)[:, np.newaxis]
     targets, sources = np.divmod(np.unique(after * np.int64(states) + sources), states)

@@ -18,6 +18,13 @@ from mtfrun.errors.checks import COUNT, INDEX, POSITIVE, Range, check_range
 _FINITE = Range(-1e6, 1e6)
 
 
+def _forbid(logits: mtf.Tensor, ids: mtf.Tensor, rows: mtf.Tensor | None = None) -> mtf.Tensor:
+    """Returns logits without ids {vocab} bool, where a condition {rows} holds."""
+    if rows is not None:
+        ids = mtf.logical_and(rows, ids, output_shape=[*rows.shape, *ids.shape])
+    return mtf.where(ids, FORBIDDEN, logits, output_shape=logits.shape)
+
+
 @dataclasses.dataclass(frozen=True)
 class RepetitionPenalty:
     """Divides positive logits of ids that occurred by `penalty`, and multiplies negative ones.
@@ -103,8 +110,7 @@ class NoRepeatNGram:
             same = mtf.equal(before, last, output_shape=repeats.shape)
             repeats = mtf.logical_and(repeats, same)
         counts = decoded.counts(decoded.vocab_of(logits), repeats)
-        forbidden = mtf.greater(counts, 0.0)
-        return mtf.where(forbidden, FORBIDDEN, logits, output_shape=logits.shape)
+        return _forbid(logits, mtf.greater(counts, 0.0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +134,7 @@ class MinLength:
             number = number - decoded.prompt_lengths
         forbidden = mtf.less(number, self.length)
         for end_id in decoded.end_ids:
-            is_end = mtf.equal(vocab, end_id)
-            now = mtf.logical_and(is_end, forbidden, output_shape=[*forbidden.shape, *is_end.shape])
-            logits = mtf.where(now, FORBIDDEN, logits, output_shape=logits.shape)
+            logits = _forbid(logits, mtf.equal(vocab, end_id), forbidden)
         return logits
 
 
@@ -153,7 +157,6 @@ class IdsProcessor(abc.ABC):
         """See `LogitProcessor`."""
 
     def is_one(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
-        """Returns {vocab} bool: which ids are among them."""
         return is_one_of(mtf.range(logits.mesh, decoded.vocab_of(logits)), self.ids)
 
     def only(self, where: mtf.Tensor, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
@@ -166,8 +169,7 @@ class ForbiddenIds(IdsProcessor):
     """Forbids ids everywhere, such as padding and marks."""
 
     def __call__(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
-        is_one = self.is_one(logits, decoded)
-        return mtf.where(is_one, FORBIDDEN, logits, output_shape=logits.shape)
+        return _forbid(logits, self.is_one(logits, decoded))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,9 +180,7 @@ class ForbiddenFirstIds(IdsProcessor):
 
     def __call__(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
         is_here = mtf.equal(decoded.position, decoded.prompt_lengths + self.position)
-        is_one = self.is_one(logits, decoded)
-        now = mtf.logical_and(is_here, is_one, output_shape=[*is_here.shape, *is_one.shape])
-        return mtf.where(now, FORBIDDEN, logits, output_shape=logits.shape)
+        return _forbid(logits, self.is_one(logits, decoded), is_here)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,9 +203,7 @@ class ForbiddenWords:
             for distance, number in enumerate(reversed(before[-length.size :]), 1):
                 same = mtf.equal(mtf.gather(ids, position - distance, length), number)
                 is_next = mtf.logical_and(same, is_next, output_shape=same.shape)
-            is_last = mtf.equal(vocab, last)
-            now = mtf.logical_and(is_next, is_last, output_shape=[*is_next.shape, *is_last.shape])
-            logits = mtf.where(now, FORBIDDEN, logits, output_shape=logits.shape)
+            logits = _forbid(logits, mtf.equal(vocab, last), is_next)
         return logits
 
 

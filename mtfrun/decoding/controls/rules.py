@@ -109,7 +109,6 @@ class Rules:
     log_probs: int | None = None
 
     def length(self, ids: np.ndarray) -> int | None:
-        """Returns the number of ids [length] of an output, without an end id; None if cut off."""
         ends = np.flatnonzero(np.isin(ids, self.end_ids))
         if self.guide is not None:
             number = self.guide.length(ids[: ends[0]] if ends.size else ids)
@@ -130,13 +129,11 @@ class Rules:
         return logits if self.guide is None else self.guide.mask(logits, guided, remaining)
 
     def first_guided(self, mesh: mtf.Mesh, rows: mtf.ShapeLike) -> Any:
-        """Returns the guide's state {rows} of empty outputs, () without a guide."""
         if self.guide is None:
             return ()
         return mtf.constant(mesh, self.guide.first, rows, tf.int32)
 
     def advance(self, guided: Any, token: mtf.Tensor, counts: mtf.Tensor) -> Any:
-        """Returns the guide's state after ids {rows}, unchanged where they do not count."""
         if self.guide is None:
             return ()
         after = self.guide.advance(guided, token)

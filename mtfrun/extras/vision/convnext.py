@@ -11,12 +11,12 @@ import numpy as np
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.errors.checks import COUNT, SHARE_BELOW_1, check_fields, check_range
+from mtfrun.errors.checks import COUNT, SHARE_BELOW_1, check_fields, check_items, check_range
 from mtfrun.extras.vision.patches import cut_into_patches, patch_dims
-from mtfrun.layers import Call, Dense, DepthwiseConv2D, LayerNorm, recompute
+from mtfrun.layers import Call, Dense, DepthwiseConv2D, LayerNorm
 from mtfrun.models.resnet.classifier import ImageClassifier, ImageLoss
 from mtfrun.models.resnet.image_input import ImageInput
-from mtfrun.models.resnet.resnet import Blocking, cut_into_blocks
+from mtfrun.models.resnet.resnet import Blocking, apply_block, cut_into_blocks, mean_over_image
 
 
 class ConvNextBlock(mtf.Module):
@@ -27,7 +27,6 @@ class ConvNextBlock(mtf.Module):
       drop_rate: the probability with which training leaves the second summand of an image out;
         stochastic depth, Huang et al. 2016, arXiv:1603.09382.
       filter_size: rows and cols of the depthwise filters.
-      expansion: d_ff / d_model.
       layer_scale: initial value of the trained factor of every channel; None for no factors.
     """
 
@@ -40,16 +39,14 @@ class ConvNextBlock(mtf.Module):
         *,
         drop_rate: float = 0.0,
         filter_size: int = 7,
-        expansion: int = 4,
         layer_scale: float | None = 1e-6,
         activation: Callable[[mtf.Tensor], mtf.Tensor] = mtf.exact_gelu,
     ) -> None:
         super().__init__()
         check_range("ConvNextBlock.drop_rate", drop_rate, SHARE_BELOW_1)
         check_range("ConvNextBlock.filter_size", filter_size, COUNT)
-        check_range("ConvNextBlock.expansion", expansion, COUNT)
         self._drop_rate, self._dtypes = drop_rate, dtypes
-        d_ff = mtf.Dimension("d_ff", expansion * d_model.size)
+        d_ff = mtf.Dimension("d_ff", 4 * d_model.size)
         self.depthwise = DepthwiseConv2D(
             mesh, d_model, dtypes, filter_size=[filter_size] * 2, blocks=blocking.dims
         )
@@ -64,7 +61,6 @@ class ConvNextBlock(mtf.Module):
             )
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {batch, ..., rows, cols, d_model} for x of the same shape."""
         y = self.norm(self.depthwise(x, call), call)
         y = self.project(self.expand(y, call), call)
         if self.layer_scale is not None:
@@ -94,7 +90,6 @@ class Downsampling(mtf.Module):
         self.convolution = Dense(mesh, [*inside, d_model], [output_dim], dtypes)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {..., rows / 2, cols / 2, output_dim} for x {..., rows, cols, d_model}."""
         return self.convolution(cut_into_patches(self.norm(x, call), self.size), call)
 
 
@@ -121,22 +116,17 @@ class ConvNextStages:
     def __post_init__(self) -> None:
         check_fields(self, COUNT, "patch_size")
         check_fields(self, SHARE_BELOW_1, "drop_rate")
-        sizes, widths = self.stage_sizes, self.widths
-        if not sizes or len(sizes) != len(widths) or min(*sizes, *widths) < 1:
-            raise InputError(
-                f"ConvNextStages: stage_sizes={sizes!r} and widths={widths!r} must have a number "
-                "of at least 1 for each stage"
-            )
+        check_items(self, COUNT, "stage_sizes", "widths")
+        if len(self.stage_sizes) != len(self.widths):
+            raise InputError(f"ConvNextStages.widths={self.widths!r} must have one for each stage")
 
     @property
     def total_stride(self) -> int:
-        """Pixels of an image per row of the last stage."""
         return self.patch_size * math.prod(Downsampling.size for _ in self.widths[1:])
 
     def layers(
         self, mesh: mtf.Mesh, blocking: Blocking, dtypes: mtf.DTypePolicy
     ) -> tuple[list[Downsampling], list[list[ConvNextBlock]]]:
-        """Returns the layers between two stages, and the blocks of every stage."""
         widths = [mtf.Dimension("d_model", width) for width in self.widths]
         between = [Downsampling(mesh, *pair, dtypes) for pair in itertools.pairwise(widths)]
         rates = iter(np.linspace(0.0, self.drop_rate, sum(self.stage_sizes)).tolist())
@@ -179,10 +169,9 @@ class ConvNext(ImageClassifier):
         rows, cols, channels = image.dims
         stride = stages.total_stride
         if rows.size % (blocking.rows * stride) or cols.size % (blocking.cols * stride):
-            raise InputError(
-                f"images of {rows.size} rows and {cols.size} cols do not fit {blocking.rows} times "
-                f"{blocking.cols} blocks: the sides of a block must be multiples of {stride}"
-            )
+            size = f"{rows.size} rows and {cols.size} cols"
+            rule = f"the sides of a block must be multiples of {stride}"
+            raise InputError(f"{blocking} does not fit images of {size}: {rule}")
         self._blocking, self._patch_size = blocking, stages.patch_size
         self._rematerialise = stages.rematerialise
         inside = patch_dims(stages.patch_size)
@@ -200,9 +189,5 @@ class ConvNext(ImageClassifier):
             if i:
                 x = self.downsampling[i - 1](x, call)
             for block in blocks:
-                recomputed = self._rematerialise and call.training
-                x = recompute(block, x, call) if recomputed else block(x, call)
-        batch, *_, d_model = x.shape.dims
-        # In float32, as the logits: a mean over many positions would lose digits in bfloat16.
-        mean = mtf.reduce_mean(mtf.to_float(x), output_shape=mtf.Shape([batch, d_model]))
-        return self.softmax(self.final_norm(mean, call), call)
+                x = apply_block(block, x, call, rematerialise=self._rematerialise)
+        return self.softmax(self.final_norm(mean_over_image(x), call), call)

@@ -85,7 +85,6 @@ def mixing_coefficients(weights: mtf.Tensor, key: mtf.Key, alpha: float) -> mtf.
 
 
 def previous_in_batch(x: mtf.Tensor) -> mtf.Tensor:
-    """Returns x rotated by one along the batch, its first dimension."""
     return mtf.shift(x, 1, x.shape.dims[0], wrap=True)
 
 

@@ -6,7 +6,6 @@ from mtfrun import mtf
 
 
 def patch_dims(size: int) -> list[mtf.Dimension]:
-    """Returns the dimensions of the pixels of a patch."""
     return [mtf.Dimension(name, size) for name in ("patch_row", "patch_col")]
 
 

@@ -41,10 +41,8 @@ class VisionTransformer(ImageClassifier):
         check_range("VisionTransformer.patch_size", patch_size, COUNT)
         rows, cols, channels = image.dims
         if rows.size % patch_size or cols.size % patch_size:
-            raise InputError(
-                f"VisionTransformer.patch_size={patch_size} must divide the {rows.size} rows and "
-                f"{cols.size} cols of an image"
-            )
+            size = f"{rows.size} rows and {cols.size} cols"
+            raise InputError(f"VisionTransformer.patch_size={patch_size} must divide {size}")
         self._image, self._patch_size = image, patch_size
         self._d_model = mtf.Dimension("d_model", d_model)
         inside = patch_dims(patch_size)

@@ -4,7 +4,6 @@ from mtfrun.models.moe.capacity import Candidate as Candidate
 from mtfrun.models.moe.capacity import Capacity as Capacity
 from mtfrun.models.moe.capacity import dispatch_in_order as dispatch_in_order
 from mtfrun.models.moe.capacity import num_groups as num_groups
-from mtfrun.models.moe.capacity import position_in_expert as position_in_expert
 from mtfrun.models.moe.dropless import DroplessMoE as DroplessMoE
 from mtfrun.models.moe.experts import Experts as Experts
 from mtfrun.models.moe.gates import All as All
@@ -32,5 +31,4 @@ from mtfrun.models.moe.routing import GateContext as GateContext
 from mtfrun.models.moe.routing import Routing as Routing
 from mtfrun.models.moe.routing import load_balancing_loss as load_balancing_loss
 from mtfrun.models.moe.routing import make_routing as make_routing
-from mtfrun.models.moe.routing import router_z_loss as router_z_loss
 from mtfrun.models.transformer.feedforward import SharedExpert as SharedExpert

@@ -44,11 +44,8 @@ class Capacity:
         groups = mtf.Dimension(name, num_groups(tokens, self.group_size))
         parts = mesh.num_splits(groups)
         if groups.size % parts:
-            raise mtf.LayoutError(
-                f"{tokens} tokens make {groups.size} group(s) of {tokens // groups.size}, which "
-                f"mesh axis {mesh.axis_of(groups)}:{parts} does not divide: set "
-                f"Capacity.group_size to {max(1, tokens // parts)}"
-            )
+            rule = f"{mesh.axis_of(groups)}:{parts} must divide {groups.size} group(s) of tokens"
+            raise mtf.LayoutError(f"{rule}: set Capacity.group_size to {max(1, tokens // parts)}")
         return groups
 
     def slots(self, name: str, group_size: int, num_experts: int) -> int:
@@ -57,10 +54,8 @@ class Capacity:
         slots = min(group_size, int(group_size * factor / num_experts))
         slots = max(slots, self.min_expert_capacity)
         if slots < 1:
-            raise InputError(
-                f"Capacity.{name}={factor} leaves no slot in {num_experts} experts for groups of "
-                f"{group_size} tokens: set Capacity.min_expert_capacity to at least 1"
-            )
+            who = f"Capacity.{name}={factor} for groups of {group_size} tokens"
+            raise InputError(f"{who} leaves no slot: set Capacity.min_expert_capacity=1")
         return slots
 
 

@@ -110,12 +110,10 @@ class DroplessMoE(Mixture):
 
     @property
     def active_shares(self) -> Mapping[mtf.Variable, float]:
-        """Returns for the experts' variables the largest share of experts that a token has."""
         per_token = self.router.experts_per_token(math.inf)
         return shares_of(self.experts, per_token / self._experts.size)
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Returns {outer..., batch, length, n} for x {..., d_model}; n: the experts' output."""
         *outer, batch, length, _ = x.shape.dims
         tokens = mtf.combined_dimension([batch, length])
         nonpadding = None if self._routes_padding else call.nonpadding
@@ -131,7 +129,6 @@ class DroplessMoE(Mixture):
     def _mixture(
         self, x: mtf.Tensor, nonpadding: mtf.Tensor | None, call: SequenceCall
     ) -> mtf.Tensor:
-        """Returns {outer..., tokens, n} for x {outer..., tokens, d_model}."""
         *outer, tokens, _ = x.shape.dims
         # All tokens in one group, whatever the mesh.
         group = mtf.Dimension("group_size", mtf.Shape([*outer, tokens]).size)

@@ -22,6 +22,8 @@ from mtfrun.models.moe.routing import (
 _LOWER = 1e9
 # Added to the logits of padding.
 _MINUS_INFINITY = -1e9
+# The scores of a group by which `TopK` chooses it.
+_BEST_OF_GROUP = 2
 
 
 class SwitchPolicy(Protocol):
@@ -239,7 +241,7 @@ class TopK:
       scale: a factor of all weights.
       num_groups: experts are so many groups of equal size, one behind the other.
       groups_per_token: a token chooses from the experts of so many groups, those with the largest
-        sums of their `best_of_group` best scores; section 2.1.2 of the report on DeepSeek-V3.
+        sums of their two best scores; section 2.1.2 of the report on DeepSeek-V3.
       z_loss: the coefficient of the router z-loss.
     """
 
@@ -249,11 +251,10 @@ class TopK:
     scale: float = 1.0
     num_groups: int = 1
     groups_per_token: int = 1
-    best_of_group: int = 2
     z_loss: float = 0.0
 
     def __post_init__(self) -> None:
-        check_fields(self, COUNT, "num_groups", "best_of_group")
+        check_fields(self, COUNT, "num_groups")
         check_fields(self, Range(1, self.num_groups, whole=True), "groups_per_token")
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
@@ -300,19 +301,15 @@ class TopK:
     def _lower_other_groups(self, scores: mtf.Tensor, experts: mtf.Dimension) -> mtf.Tensor:
         """Returns scores {..., experts}, far lower in the groups that a token does not choose."""
         size = experts.size // self.num_groups
-        if size * self.num_groups != experts.size or self.best_of_group > size:
-            raise InputError(
-                f"TopK.num_groups={self.num_groups} must divide the {experts.size} experts into "
-                f"groups of at least best_of_group={self.best_of_group}"
-            )
+        if size * self.num_groups != experts.size or size < _BEST_OF_GROUP:
+            rule = f"must divide the {experts.size} experts into groups of two or more"
+            raise InputError(f"TopK.num_groups={self.num_groups} {rule}")
         allowed = Range(1, size * self.groups_per_token, whole=True)
         check_fields(self, allowed, "num_experts")
-        groups, inner = (
-            mtf.Dimension("groups", self.num_groups),
-            mtf.Dimension("group_experts", size),
-        )
+        groups = mtf.Dimension("groups", self.num_groups)
+        inner = mtf.Dimension("group_experts", size)
         best, ranks = (
-            mtf.Dimension("ranks", number) for number in (self.best_of_group, self.groups_per_token)
+            mtf.Dimension("ranks", number) for number in (_BEST_OF_GROUP, self.groups_per_token)
         )
         grouped = mtf.replace_dimensions(scores, experts, [groups, inner])
         group_scores = mtf.reduce_sum(mtf.top_k(grouped, inner, best)[0], reduced_dim=best)

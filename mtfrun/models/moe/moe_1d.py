@@ -55,7 +55,6 @@ class MoE1D(CapacityMixture):
 
     @property
     def active_shares(self) -> Mapping[mtf.Variable, float]:
-        """Returns for the experts' variables the largest share of experts that a token has."""
         per_token = self.router.experts_per_token(self._capacity.training)
         return shares_of(self.experts, per_token / self._experts.size)
 
@@ -83,7 +82,6 @@ class MoE1D(CapacityMixture):
     def _mixture(
         self, x: mtf.Tensor, slots: int, importance: mtf.Tensor | None, call: SequenceCall
     ) -> mtf.Tensor:
-        """Returns the mixture for x {outer..., groups, group_size, d_model}."""
         *outer, groups, group, _ = x.shape.dims
         capacity = mtf.Dimension("expert_capacity", slots)
         routing = self.router(x, group, capacity, importance, call)

@@ -225,7 +225,6 @@ class _TwoLevelRouting(NamedTuple):
         return mtf.add_n(self._by_choice(self.inner.experts_per_token()))
 
     def first_expert(self) -> mtf.Tensor:
-        """Returns a token's first expert, int32, among all experts, or -1."""
         numbers = self._by_choice(mtf.to_float(self.inner.first_expert()) + 1.0)  # 0: no expert
         first = mtf.to_int32(mtf.zeros_like(self.outer.choices[0].dispatched)) - 1
         for choice, number in reversed(list(zip(self.outer.choices, numbers, strict=True))):

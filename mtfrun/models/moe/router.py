@@ -75,9 +75,7 @@ class Router(Layer):
         super().__init__()
         check_range("Router.bias_rate", bias_rate, POSITIVE, optional=True)
         if bias_rate is not None and not isinstance(gate, TopK):
-            raise InputError(
-                f"Router.bias_rate={bias_rate} is for @moe.TopK(), and the gate is {gate!r}"
-            )
+            raise InputError(f"Router.bias_rate={bias_rate} needs gate=@moe.TopK(), not {gate!r}")
         self._d_model, self.experts = d_model, experts
         self.gate, self._input_noise, self._bias_rate = gate, input_noise, bias_rate
         self.kernel = mtf.Variable(
@@ -109,7 +107,6 @@ class Router(Layer):
         return self.route(self.logits(x, call), group, capacity, importance, call)
 
     def experts_per_token(self, capacity_factor: float) -> float:
-        """Returns how many experts a token has at most, see `Gate.experts_per_token`."""
         return self.gate.experts_per_token(self.experts.size, capacity_factor)
 
     def logits(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
@@ -127,7 +124,6 @@ class Router(Layer):
         importance: mtf.Tensor | None,
         call: Call,
     ) -> Routing:
-        """Returns the routing for logits {..., group, experts}."""
         # Evaluation has no key; a policy that needs one raises an error.
         key = None if call.key is None else call.key_of(self)
         bias = None if self.bias is None else mtf.to_float(self.bias)

@@ -152,9 +152,8 @@ class GateContext:
     def key_for(self, policy: object, stream: str) -> mtf.Key:
         """Returns the key of a random policy; draws of different streams are independent."""
         if self.key is None:
-            raise InputError(
-                f"{type(policy).__name__} needs random numbers: take another policy for evaluation"
-            )
+            who = type(policy).__name__
+            raise InputError(f"{who} needs random numbers: take another policy for evaluation")
         return self.key.fold_in(stream)
 
 

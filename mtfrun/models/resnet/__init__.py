@@ -16,4 +16,3 @@ from mtfrun.models.resnet.resnet import ResidualBlock as ResidualBlock
 from mtfrun.models.resnet.resnet import ResNet as ResNet
 from mtfrun.models.resnet.resnet import SmallImageStem as SmallImageStem
 from mtfrun.models.resnet.resnet import StridedFirstBottleneckBlock as StridedFirstBottleneckBlock
-from mtfrun.models.resnet.resnet import cut_into_blocks as cut_into_blocks

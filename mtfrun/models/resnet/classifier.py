@@ -87,7 +87,6 @@ class ImageLoss:
     def _per_image(
         self, logits: mtf.Tensor, labels: mtf.Tensor, *, smoothed: bool
     ) -> dict[str, mtf.Tensor]:
-        """Returns the metrics of every image {batch} by name; if smoothed, the objective too."""
         classes = logits.shape.get_dim_by_name("classes")
         cross_entropy = mtf.sparse_cross_entropy(
             logits, labels, classes, logsumexp_gradient=smoothed

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection, Sequence
 
-import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.errors.checks import INDEX, check_fields
+from mtfrun.errors.checks import INDEX, POSITIVE, Range, check_fields, check_range
 from mtfrun.layers import Call
 
 _SPATIAL = frozenset(["depth", "rows", "cols"])
@@ -41,17 +40,12 @@ class ImageInput:
         check_fields(self, INDEX, "crop_padding", "cutout")
         is_list = isinstance(self.flip, Sequence) and not isinstance(self.flip, str)
         if not (isinstance(self.flip, bool) or (is_list and _SPATIAL.issuperset(self.flip))):
-            raise InputError(
-                f"ImageInput.flip={self.flip!r} must be True, False or a list of dimensions, such "
-                'as ["rows", "cols"]'
-            )
-        if not (_are_numbers(self.mean) and _are_numbers(self.stddev)):
-            raise InputError(
-                f"ImageInput.mean={self.mean!r} and stddev={self.stddev!r} must be numbers, or a "
-                "list of one for each channel"
-            )
-        if np.min(self.stddev) <= 0:
-            raise InputError(f"ImageInput.stddev={self.stddev} must be above 0")
+            rule = "must be True, False or a list of spatial dimensions"
+            raise InputError(f"ImageInput.flip={self.flip!r} {rule}")
+        for name, allowed in (("mean", Range(-1e6, 1e6)), ("stddev", POSITIVE)):
+            value = getattr(self, name)
+            for number in value if isinstance(value, Sequence) else [value]:
+                check_range(f"ImageInput.{name}", number, allowed)
 
     def __call__(self, images: mtf.Tensor, call: Call) -> mtf.Tensor:
         """Returns float32 {batch, *spatial, channels}; augmentation needs the call's key."""
@@ -83,18 +77,12 @@ class ImageInput:
             value = getattr(self, name)
             if isinstance(value, Sequence):
                 if len(value) != channels.size:
-                    raise InputError(
-                        f"ImageInput.{name} has {len(value)} numbers for {channels.size} channels"
-                    )
+                    number = f"{len(value)} numbers for {channels.size} channels"
+                    raise InputError(f"ImageInput.{name} has {number}")
                 value = mtf.constant(images.mesh, list(map(float, value)), [channels])
             values.append(value if isinstance(value, mtf.Tensor) else float(value))
         mean, stddev = values
         return (mtf.to_float(images) - mean) / stddev
-
-
-def _are_numbers(values: float | Sequence[float]) -> bool:
-    numbers = values if isinstance(values, Sequence) else [values]
-    return bool(numbers) and all(isinstance(number, (int, float)) for number in numbers)
 
 
 def augment(images: mtf.Tensor, key: mtf.Key, *, padding: int, flip: Collection[str]) -> mtf.Tensor:
@@ -108,9 +96,7 @@ def augment(images: mtf.Tensor, key: mtf.Key, *, padding: int, flip: Collection[
     names = [dim.name for dim in spatial]
     for name in flip:
         if name not in names:
-            raise InputError(
-                f'ImageInput.flip has "{name}", and images have {", ".join(names)}: leave it out'
-            )
+            raise InputError(f'ImageInput.flip has "{name}", and images have {", ".join(names)}')
     for dim in spatial if padding else [dim for dim in spatial if dim.name in flip]:
         # 24 bits of a uniform number, times at most a few dozen: rounding cannot reach maxval.
         maxval, shift_key = float(2 * padding + 1), key.fold_in(dim.name)

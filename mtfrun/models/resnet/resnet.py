@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.errors.checks import COUNT, check_fields
+from mtfrun.errors.checks import COUNT, check_fields, check_items
 from mtfrun.layers import ActivationScale, BatchNorm, Call, Conv2D, Dense, recompute
 from mtfrun.models.resnet.classifier import ImageClassifier, ImageLoss
 from mtfrun.models.resnet.image_input import ImageInput
@@ -213,17 +213,13 @@ class Backbone:
                 raise InputError(f"Backbone.{name}={getattr(self, name)!r} must be a class")
         check_fields(self, COUNT, "stem_width", optional=True)
         check_fields(self, COUNT, "first_stride")
-        sizes, widths = self.stage_sizes, self.widths
-        if not (_are_sizes(sizes) and _are_sizes(widths) and len(sizes) == len(widths)):
-            raise InputError(
-                f"Backbone.stage_sizes={sizes!r} and widths={widths!r} must be lists of integers, "
-                "one for each stage, of at least 1"
-            )
+        check_items(self, COUNT, "stage_sizes", "widths")
+        if len(self.stage_sizes) != len(self.widths):
+            raise InputError(f"Backbone.widths={self.widths!r} must have one for each stage")
 
     def layers(
         self, mesh: mtf.Mesh, channels: mtf.Dimension, blocking: Blocking, dtypes: mtf.DTypePolicy
     ) -> tuple[mtf.Module, list[list[ResidualBlock]]]:
-        """Returns the stem, and the residual blocks of every stage."""
         settings = ConvolutionSettings(mesh, blocking, dtypes, self.norm)
         filters = mtf.Dimension("filters", self.stem_width or self.widths[0])
         stem = self.stem(settings, channels, filters)
@@ -238,11 +234,6 @@ class Backbone:
                 filters = block.output_dim
                 stages[-1].append(block)
         return stem, stages
-
-
-def _are_sizes(value: Any) -> bool:
-    is_list = isinstance(value, (list, tuple)) and bool(value)
-    return is_list and all(isinstance(size, int) and size >= 1 for size in value)
 
 
 class ResNet(ImageClassifier):
@@ -274,10 +265,8 @@ class ResNet(ImageClassifier):
         super().__init__(num_classes, image_input, loss)
         rows, cols, channels = image.dims
         if rows.size % blocking.rows or cols.size % blocking.cols:
-            raise InputError(
-                f"images of {rows.size} rows and {cols.size} cols cannot be cut into "
-                f"{blocking.rows} times {blocking.cols} equal blocks: change resnet.Blocking"
-            )
+            size = f"{rows.size} rows and {cols.size} cols"
+            raise InputError(f"{blocking} cannot cut images of {size} into equal blocks")
         self._blocking = blocking
         self._rematerialise = backbone.rematerialise
         self.stem, self.stages = backbone.layers(mesh, channels, blocking, dtypes)
@@ -290,16 +279,24 @@ class ResNet(ImageClassifier):
         x = self.stem(cut_into_blocks(images, self._blocking), call)
         for stage, activation in zip(self.stages, self.activation, strict=True):
             for block, scale in itertools.zip_longest(stage, activation):
-                if self._rematerialise and call.training:
-                    x = recompute(block, x, call)
-                else:
-                    x = block(x, call)
+                x = apply_block(block, x, call, rematerialise=self._rematerialise)
                 if scale is not None:
                     x = scale(x, call)
-        batch, *_, filters = x.shape.dims
-        # In float32, as the logits: a mean over many positions would lose digits in bfloat16.
-        mean = mtf.reduce_mean(mtf.to_float(x), output_shape=mtf.Shape([batch, filters]))
-        return self.softmax(mean, call)
+        return self.softmax(mean_over_image(x), call)
+
+
+def apply_block(block: mtf.Module, x: mtf.Tensor, call: Call, *, rematerialise: bool) -> mtf.Tensor:
+    """Returns block(x, call), computed again in the backward pass if it is rematerialised."""
+    return recompute(block, x, call) if rematerialise and call.training else block(x, call)
+
+
+def mean_over_image(x: mtf.Tensor) -> mtf.Tensor:
+    """Returns the means {batch, channels} of x {batch, ..., channels}.
+
+    In float32, as the logits: a mean over many positions would lose digits in bfloat16.
+    """
+    batch, *_, channels = x.shape.dims
+    return mtf.reduce_mean(mtf.to_float(x), output_shape=mtf.Shape([batch, channels]))
 
 
 def cut_into_blocks(images: mtf.Tensor, blocking: Blocking) -> mtf.Tensor:

@@ -28,7 +28,6 @@ class LearnedPrompt(mtf.Module):
         self._mesh, self._d_model = mesh, d_model
 
     def learn(self, length: int, stddev: float) -> None:
-        """Makes the vectors, with initial values of a standard deviation."""
         shape = [mtf.Dimension("prompt_length", length), self._d_model]
         initializer = mtf.initializers.RandomNormal(stddev)
         self.vectors = mtf.Variable(self._mesh, shape, initializer, reduced_dims=())
@@ -98,7 +97,6 @@ class LearnedPrompts(Adapter):
         check_range("LearnedPrompts.stddev", self.stddev, POSITIVE)
 
     def attach(self, root: mtf.Module) -> None:
-        """See `Adapter`."""
         prompts = [x for x in root.named_modules().values() if isinstance(x, LearnedPrompt)]
         refusals = [prompt.refusal for prompt in prompts] or ["it reads no text"]
         if any(refusals):
@@ -127,7 +125,6 @@ class Bottlenecks(Adapter):
         check_range("Bottlenecks.size", self.size, COUNT)
 
     def attach(self, root: mtf.Module) -> None:
-        """See `Adapter`."""
         layers = {
             path: module
             for path, module in root.named_modules().items()
@@ -151,7 +148,6 @@ class Bottleneck(mtf.Module):
         self.up_bias = mtf.Variable(mesh, into)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {..., d_model} for x of the same shape."""
         down, down_bias, up, up_bias = (
             mtf.cast(v, x.dtype) for v in (self.down, self.down_bias, self.up, self.up_bias)
         )

@@ -92,7 +92,6 @@ class CachedSelfAttention(Sublayer):
         return type(self).step is CachedSelfAttention.step
 
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        """Returns the output and the extended cache; the bias must mask later positions."""
         position = call.progress.step_position()
         entries = self.attention.keys_and_values(x, position)
         cache = extend_cache(state, entries, position, call.progress.is_after_prompt())
@@ -203,7 +202,6 @@ class EncoderDecoderAttention(Sublayer):
     def step(
         self, x: mtf.Tensor, state: AttentionMemory, call: SequenceCall
     ) -> tuple[mtf.Tensor, AttentionMemory]:
-        """Returns the output for one position, or for whole sequences."""
         memory_length = state.keys.shape.get_dim_by_name("memory_length")
         return self.attention(x, state, memory_length, encoder_memory(call).bias, call), state
 
@@ -217,10 +215,7 @@ class EncoderDecoderAttention(Sublayer):
 def encoder_memory(call: SequenceCall) -> EncoderMemory:
     """Returns the encoder's output and its bias; an InputError if the call has no encoder."""
     if call.encoder is None:
-        raise InputError(
-            "EncoderDecoderAttention needs an encoder's output: use it in the decoder of an "
-            "EncoderDecoder"
-        )
+        raise InputError("EncoderDecoderAttention needs an encoder's output: use it in a decoder")
     return call.encoder
 
 

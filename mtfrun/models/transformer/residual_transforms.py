@@ -158,7 +158,6 @@ class StackTransforms:
     activation_scale: bool = False
 
     def around_sublayer(self, *, is_first: bool) -> Sequence[TransformClass]:
-        """Returns the transforms around a sublayer, and `ActivationScale`."""
         layer = self.first if is_first and self.first is not None else self.layer
         return (*layer, ActivationScale) if self.activation_scale else layer
 

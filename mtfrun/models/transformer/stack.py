@@ -70,15 +70,10 @@ class Stack(Sublayer):
         recomputed = None if isinstance(rematerialise, bool) else tuple(rematerialise)
         if scan_blocks is not None:
             if scan_blocks < 1 or num_layers % scan_blocks:
-                raise InputError(
-                    f"Stack.scan_blocks={scan_blocks} does not divide num_layers={num_layers}: "
-                    "take a divisor, or None for no loop"
-                )
+                raise InputError(f"Stack.scan_blocks={scan_blocks} must divide {num_layers} layers")
             if transforms.first is not None or recomputed is not None:
-                raise InputError(
-                    f"Stack.scan_blocks={scan_blocks}: a loop has equal blocks and stores their "
-                    "inputs alone: leave out StackTransforms.first and a list as rematerialise"
-                )
+                excluded = "StackTransforms.first and a list as rematerialise"
+                raise InputError(f"Stack.scan_blocks={scan_blocks} excludes {excluded}")
         self._rematerialise = recomputed is not None or rematerialise is True
         self._recomputed = recomputed
         self._scan_blocks = scan_blocks
@@ -131,7 +126,6 @@ class Stack(Sublayer):
         return x
 
     def _run_blocks(self, x: mtf.Tensor, call: SequenceCall) -> list[mtf.Tensor]:
-        """Returns the outputs of the blocks, without the stack's transforms."""
         outputs = []
         for number, block in enumerate(self.blocks):
             run = functools.partial(_run_layers, block.values())
@@ -144,7 +138,6 @@ class Stack(Sublayer):
         return outputs
 
     def block_call(self, number: int, call: SequenceCall) -> SequenceCall:
-        """Returns the call of a block's sublayers; here the same for all blocks."""
         return call
 
     def initial_state(
@@ -181,7 +174,6 @@ class Stack(Sublayer):
     def _run_blocks_with_states(
         self, run: RunWithState, x: mtf.Tensor, state: Any, call: SequenceCall
     ) -> tuple[mtf.Tensor, Any]:
-        """Returns the last block's output and the next state, by `run` of every layer."""
         next_state = []
         for i, (block, block_state) in enumerate(zip(self.blocks, state, strict=True)):
             block_call = self.block_call(i, call)

@@ -32,7 +32,6 @@ class MetricHistory:
         return self._by_step.get(step, {})
 
     def history(self, name: str) -> list[tuple[int, float]]:
-        """Returns (step, value) of a metric by ascending step."""
         return [
             (step, self.at(step)[name]) for step in sorted(self._by_step) if name in self.at(step)
         ]
@@ -152,48 +151,36 @@ def check_actions(actions: Sequence[Action]) -> None:
     """Raises InputError unless all are actions that will be due."""
     for action in actions:
         if not isinstance(action, Action):
-            raise InputError(
-                f"{action!r} is not an action: give objects of a subclass of training.Action, in a "
-                "gin file actions = [@my_module.MyAction()]"
-            )
+            raise InputError(f"{action!r} is not a training.Action, such as @my_module.MyAction()")
         check_intervals(action)
         triggers = (action.every_steps, action.every_secs, action.on_metric)
         is_due = action.at_start or action.at_end or action.on_resume
         if triggers == (None,) * 3 and not is_due:
-            raise InputError(
-                f"{type(action).__name__} is never due: give it every_steps, every_secs, on_metric "
-                "or at_end"
-            )
+            raise InputError(f"{type(action).__name__} is never due: give it every_steps")
 
 
-@dataclasses.dataclass
-class Every:
-    """A trigger that is due every so many steps or seconds, whichever comes first."""
+@dataclasses.dataclass(eq=False)
+class Entry:
+    """An action of a schedule, due every so many steps or seconds, whichever comes first."""
 
-    steps: int | None = None
-    secs: float | None = None
+    action: Action
+    last_step: int | None = None  # of its last call
 
     def __post_init__(self) -> None:
         self._last = clock.seconds()
 
     def next_step(self, step: int) -> int | None:
-        """Returns the first step after `step` at which it is due; None without `steps`."""
-        return None if self.steps is None else (step // self.steps + 1) * self.steps
+        """Returns the first step after `step` at which it is due; None without `every_steps`."""
+        steps = self.action.every_steps
+        return None if steps is None else (step // steps + 1) * steps
 
     def is_due(self, before: int, after: int) -> bool:
-        now = clock.seconds()
-        by_step = self.steps is not None and before // self.steps != after // self.steps
-        by_time = self.secs is not None and now - self._last >= self.secs
+        now, steps, secs = clock.seconds(), self.action.every_steps, self.action.every_secs
+        by_step = steps is not None and before // steps != after // steps
+        by_time = secs is not None and now - self._last >= secs
         if by_step or by_time:
             self._last = now
         return by_step or by_time
-
-
-@dataclasses.dataclass
-class _Entry:
-    action: Action
-    every: Every
-    last_step: int | None = None  # of its last call
 
     def has_news(self, metrics: MetricHistory, step: int) -> bool:
         return self.action.on_metric is not None and self.action.on_metric in metrics.at(step)
@@ -204,17 +191,13 @@ class Schedule:
 
     def __init__(self, actions: Sequence[Action]):
         check_actions(actions)
-        self._entries = [
-            _Entry(action, Every(steps=action.every_steps, secs=action.every_secs))
-            for action in actions
-        ]
+        self._entries = list(map(Entry, actions))
 
     def next_step(self, step: int) -> int | None:
-        steps = [entry.every.next_step(step) for entry in self._entries]
+        steps = [entry.next_step(step) for entry in self._entries]
         return min((s for s in steps if s is not None), default=None)
 
     def check_metrics(self, names: Collection[str]) -> None:
-        """Raises InputError if an action waits for a metric that should be among `names`."""
         for entry in self._entries:
             if entry.action.on_metric is not None:
                 owner = f"{type(entry.action).__name__}.metric"
@@ -229,28 +212,25 @@ class Schedule:
     def due(self, before: int, step: int, metrics: MetricHistory) -> Iterator[Action]:
         """Yields the actions that became due between `before` and `step`, or by a new metric."""
         # The clocks of several processes differ: the first one's decides.
-        due = processes.agree(
-            [entry.every.is_due(before, step) for entry in self._entries], "due actions"
-        )
-        is_due = dict(zip(map(id, self._entries), due, strict=True))
-        return self._call(step, lambda e: is_due[id(e)] or e.has_news(metrics, step))
+        due = processes.agree([e.is_due(before, step) for e in self._entries], "due actions")
+        is_due = dict(zip(self._entries, due, strict=True))
+        return self._call(step, lambda e: is_due[e] or e.has_news(metrics, step))
 
     def missing(self, step: int, *, is_last: bool) -> Iterator[Action]:
         """Yields unfinished actions of the step that a run resumes from, maybe the last one."""
 
-        def is_missing(entry: _Entry) -> bool:
-            by_steps = entry.every.next_step(step - 1) == step  # by time it is soon due again
+        def is_missing(entry: Entry) -> bool:
+            by_steps = entry.next_step(step - 1) == step  # by time it is soon due again
             return (by_steps or (is_last and entry.action.at_end)) and entry.action.is_missing(step)
 
         return self._call(step, is_missing)
 
     def at_end(self, step: int, metrics: MetricHistory) -> Iterator[Action]:
-        """Yields the actions that are due at the end and were not called at its step."""
         return self._call(
             step, lambda e: e.last_step != step and (e.action.at_end or e.has_news(metrics, step))
         )
 
-    def _call(self, step: int, is_due: Callable[[_Entry], bool]) -> Iterator[Action]:
+    def _call(self, step: int, is_due: Callable[[Entry], bool]) -> Iterator[Action]:
         # Lazily: an action may add the metric that a later one waits for.
         for entry in self._entries:
             if is_due(entry):

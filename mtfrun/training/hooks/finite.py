@@ -30,7 +30,6 @@ class BadStep(Exception):
     """A step after which training must not continue, or whose update was skipped.
 
     Attributes:
-      what: the part that is not finite: "the loss", "variable model/embedding".
       gradient: path of the first variable whose gradient is not finite; None if all are.
       series: how many updates in a row were skipped, where that is too many; else 0.
     """
@@ -80,13 +79,11 @@ class FiniteGuard:
         return self._last_skipped
 
     def check_variables(self, step: int) -> None:
-        """Raises BadStep unless all variables are finite after `step`."""
         variable = self.first_non_finite()
         if variable is not None:
             raise BadStep(step, f"variable {variable}")
 
     def count_skipped(self, step: int) -> int | None:
-        """Returns the run's skipped updates up to a step of the last host loop."""
         if not self._skips:
             return None
         return self._skipped_steps - sum(bad.step > step for bad in self._last_skipped)
@@ -141,7 +138,6 @@ class FiniteGuard:
         return BadStep(host.step + index + 1, what, gradient, series)
 
     def _write(self, bad: BadStep, variable: str | None, features: Features, index: int) -> str:
-        """Returns where the file is, or why it is not there."""
         path = f"{self._run.path}/nan_step_{bad.step}.json"
         rows = _rows(features, index)
         report = {"step": bad.step, "variable": variable, "gradient": bad.gradient, "rows": rows}

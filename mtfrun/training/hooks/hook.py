@@ -37,7 +37,6 @@ class HostRecord:
 
     @property
     def units(self) -> float:
-        """Units of data: tokens, images."""
         return float(self.record.objective.weight[: self.count].sum())
 
 

@@ -71,7 +71,6 @@ class Progress:
         self.note(fit_fields(fields, indent=_INDENT, stream=self.stream))
 
     def note(self, text: str) -> None:
-        """Prints a line above the bar, in the first process."""
         progress.note(text, self.stream)
 
     def close(self) -> None:

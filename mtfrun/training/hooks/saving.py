@@ -80,10 +80,8 @@ class Saver(Action):
         manifest = self._checkpoints.restore(None, self.state.storage(), check=check)
         self._require_finite(manifest.step)
         if _POSITION not in manifest.metadata:
-            raise RunDirError(
-                f"ckpt-{manifest.step} holds no position in the data: name it as INIT_CHECKPOINT "
-                "of a new run instead"
-            )
+            remedy = "name it as INIT_CHECKPOINT of a new run"
+            raise RunDirError(f"ckpt-{manifest.step} has no position in the data: {remedy}")
         self.infeed.position = manifest.metadata[_POSITION]
         self.curves.restore(manifest.metadata.get(_SUMS, {}))
         self.guard.restore_counts(manifest.metadata)
@@ -103,7 +101,6 @@ class Saver(Action):
         self._start(context.step)
 
     def consider_best(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Saves `step`, the present one, if it is the best; InputError if its metric is missing."""
         metric, mode = self.options.best_metric, self.options.best_mode
         if metric is None:
             return
@@ -198,9 +195,8 @@ class Saver(Action):
                 f"the last good checkpoint is step {good}: start from it in another --model_dir, "
                 f"with --gin.INIT_CHECKPOINT=\"'{path}'\""
             )
-        raise NonFiniteError(
-            f"variable {variable} of checkpoint {step} in {self.run.path} is not finite; {remedy}"
-        )
+        where = f"checkpoint {step} in {self.run.path}"
+        raise NonFiniteError(f"variable {variable} of {where} is not finite; {remedy}")
 
     def _is_good(self, step: int) -> bool:
         try:

@@ -31,12 +31,10 @@ class Stragglers:
         self._start_window()
 
     def add(self, steps: int, device_secs: float) -> None:
-        """Adds steps and their time on the devices, which includes waiting for other processes."""
         self._steps += steps
         self._device_secs += device_secs
 
     def find(self) -> list[str]:
-        """Returns a line for each process that has become slow. Collective."""
         if processes.count() == 1:
             return []
         secs = clock.seconds() - self._start

@@ -54,7 +54,6 @@ class ProcessCost:
 
     @contextlib.contextmanager
     def measure(self, cause: str) -> Iterator[None]:
-        """Adds the time of the block, unless it raises an error."""
         start = clock.seconds()
         yield
         self.add(cause, clock.seconds() - start)
@@ -137,7 +136,6 @@ class Machine:
         self._units = hosts if mesh.is_on_cpu else mesh.size
 
     def memory(self) -> dict[str, float]:
-        """Returns the memory in use by tag, in 10^9 bytes; of the first accelerator."""
         values = {HOST_MEMORY: _resident_bytes() / _GB}
         # Not every kind of device reports its memory.
         with contextlib.suppress(ValueError, tf.errors.OpError):
@@ -187,7 +185,6 @@ _peak_of_device = functools.cache(products_per_sec)
 
 
 def _resident_bytes() -> int:
-    """The memory of this process; where the system does not tell, the most so far."""
     statm = pathlib.Path("/proc/self/statm")
     if statm.is_file():
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

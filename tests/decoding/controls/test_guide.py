@@ -77,7 +77,7 @@ def test_special_ids_occur_only_where_no_constraint_is() -> None:
         (lambda: Controls(end_ids=[-1]), r"Controls\.end_ids is -1: it must be an integer"),
         (
             lambda: Controls(constraints=cast(Any, ["a*"])),
-            r"Controls\.constraints has 'a\*', which has no",
+            r"Controls\.constraints has 'a\*' without",
         ),
         (lambda: guide_of(containing(b"z", ends=False)), "the vocabulary cannot write any text"),
         (lambda: check_size(20_001), "need more than 20,000 states"),

@@ -117,7 +117,7 @@ def test_positions_are_the_sum_of_row_column_and_channel() -> None:
 
 
 def test_positions_outside_of_the_image_are_an_error() -> None:
-    with pytest.raises(InputError, match=r"max_length=181 .* at most 180"):
+    with pytest.raises(InputError, match=r"max_length is 181: .* at most 180"):
         vision.ImagePositions(mtf.Mesh(), LENGTH + 1, WIDTH, image=IMAGE)
     with pytest.raises(InputError, match=r"cols"):
         vision.ImageSize(3, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +12,10 @@ from mtfrun.errors import InputError
 from mtfrun.extras.vision import ImageMixing
 from mtfrun.extras.vision.mixing import cut_rectangles, mixing_coefficients
 from mtfrun.layers import Call
-from mtfrun.models import Loss
-from mtfrun.models.resnet import Blocking, ImageInput, ImageLoss, ResNet
+from mtfrun.models.resnet import Blocking, ImageInput, ImageLoss
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import BATCH, image_batch, on_mesh, small_resnet
+from tests.models.small_model import Step, assert_same_step, training_step
 
 ALPHA = 0.4
 
@@ -41,33 +40,15 @@ def test_padding_is_not_mixed_into_images() -> None:
     np.testing.assert_array_equal(coefficients[:3], without_padding[:3])
 
 
-def _loss_and_gradients(
-    model: ResNet, mesh: mtf.Mesh, features: dict[str, mtf.Tensor], step: int
-) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
-    """Returns the total, its gradients and the metrics, as arrays."""
-    trainable = {path: v for path, v in model.named_variables().items() if v.trainable}
-
-    def run(features: dict[str, mtf.Tensor]) -> tuple[Any, ...]:
-        def total() -> tuple[mtf.Tensor, Loss]:
-            loss = model.loss(features, training=True, key=mtf.random_key(step))
-            return loss.total, loss
-
-        (value, loss), gradients = mtf.value_and_gradients(total, trainable)
-        return value, gradients, loss.metrics
-
-    return mtf.to_numpy(mtf.function(run)(features))
-
-
 def test_the_loss_is_that_of_both_labels_weighted_by_the_coefficients() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     plain_input = ImageInput(crop_padding=0)
-    loss = ImageLoss(label_smoothing=0.2, mixing=ImageMixing(ALPHA))
-    model = small_resnet(mesh, image_input=plain_input, loss=loss)
+    mixed = ImageLoss(label_smoothing=0.2, mixing=ImageMixing(ALPHA))
+    model = small_resnet(mesh, image_input=plain_input, loss=mixed)
     mtf.initialize(model, seed=3)
-    batch, step = image_batch(), 4
-    value, gradients, metrics = _loss_and_gradients(model, mesh, on_mesh(mesh, batch), step)
-
-    key = mtf.random_key(step).fold_in("mixup")
+    batch = image_batch()
+    loss, gradients = training_step(model, mesh, {}, on_mesh(mesh, batch))
+    key = mtf.random_key(5).fold_in("mixup")
     ones = mtf.ones(mesh, [mtf.Dimension("batch", BATCH)])
     draw = mtf.function(lambda w: mixing_coefficients(w, key, ALPHA))
     coefficients = mtf.to_numpy(draw(ones))
@@ -83,16 +64,16 @@ def test_the_loss_is_that_of_both_labels_weighted_by_the_coefficients() -> None:
     ]
     plain = small_resnet(mesh, image_input=plain_input, loss=ImageLoss(label_smoothing=0.2))
     mtf.initialize(plain, seed=3)
-    results = [_loss_and_gradients(plain, mesh, on_mesh(mesh, part), step) for part in parts]
-    assert_close(value, sum(part[0] for part in results), FLOAT32_MODEL_TOLERANCE)
+    results = [training_step(plain, mesh, {}, on_mesh(mesh, part)) for part in parts]
+    assert_close(loss.total, sum(x.loss.total for x in results), FLOAT32_MODEL_TOLERANCE)
     for path, gradient in gradients.items():
-        expected = sum(part[1][path] for part in results)
+        expected = sum(x.gradients[path] for x in results)
         assert_close(gradient, expected, FLOAT32_MODEL_TOLERANCE)
-    for name, metric in metrics.items():
-        expected_total = sum(part[2][name].total for part in results)
+    for name, metric in loss.metrics.items():
+        expected_total = sum(x.loss.metrics[name].total for x in results)
         assert_close(metric.total, expected_total, FLOAT32_MODEL_TOLERANCE)
         assert metric.weight == BATCH
-    assert metrics["loss"].total != pytest.approx(value)
+    assert loss.metrics["loss"].total != pytest.approx(loss.total)
 
 
 @pytest.mark.slow
@@ -104,19 +85,14 @@ def test_the_loss_is_that_of_both_labels_weighted_by_the_coefficients() -> None:
     ],
 )
 def test_a_step_with_mixup_is_that_of_one_device(mesh_shape: str, layout: str, blocks: int) -> None:
-    def step(
-        mesh_shape: str, layout: str, blocks: int
-    ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
+    def step(mesh_shape: str, layout: str, blocks: int) -> Step:
         mesh = mtf.Mesh(mesh_shape, layout)
         loss = ImageLoss(label_smoothing=0.1, mixing=ImageMixing(ALPHA))
         model = small_resnet(mesh, blocking=Blocking(blocks, blocks), loss=loss)
         mtf.initialize(model, seed=2)
-        return _loss_and_gradients(model, mesh, on_mesh(mesh, image_batch()), 5)
+        return training_step(model, mesh, {}, on_mesh(mesh, image_batch()))
 
-    expected, actual = step(ONE_DEVICE, "", 1), step(mesh_shape, layout, blocks)
-    assert_close(actual[0], expected[0], FLOAT32_MODEL_TOLERANCE)
-    for path, gradient in expected[1].items():
-        assert_close(actual[1][path], gradient, FLOAT32_MODEL_TOLERANCE)
+    assert_same_step(step(mesh_shape, layout, blocks), step(ONE_DEVICE, "", 1))
 
 
 CUTMIX_BATCH, ROWS, COLS = 64, 9, 12

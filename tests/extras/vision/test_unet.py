@@ -61,8 +61,8 @@ def test_rematerialisation_changes_nothing() -> None:
 @pytest.mark.parametrize(
     ("image", "mesh_shape", "layout", "message"),
     [
-        ("rows:12;cols:6;channels:1", ONE_DEVICE, "", "6 cols cannot be halved 2 times on 1"),
-        ("rows:4;cols:4;channels:1", "data:2", "rows:data", "use a multiple of 8"),
+        ("rows:12;cols:6;channels:1", ONE_DEVICE, "", "6 cols: on 1 device"),
+        ("rows:4;cols:4;channels:1", "data:2", "rows:data", "must be a multiple of 8"),
         ("rows:4;channels:1", ONE_DEVICE, "", "reads images and volumes with channels"),
     ],
 )
@@ -75,7 +75,7 @@ def test_images_that_do_not_fit_are_refused(
 
 @pytest.mark.parametrize("widths", [[4], [4, 0]])
 def test_widths_that_make_no_u_are_refused(widths: list[int]) -> None:
-    with pytest.raises(InputError, match="two or more numbers of at least 1"):
+    with pytest.raises(InputError, match=r"must be two or more|at least 1"):
         small_unet(mtf.Mesh(ONE_DEVICE), widths=widths)
 
 

@@ -56,7 +56,7 @@ def test_a_layout_changes_neither_loss_nor_gradients(mesh_shape: str, layout: st
 
 
 def test_patches_that_do_not_divide_an_image_are_refused() -> None:
-    with pytest.raises(InputError, match="patch_size=3 must divide the 8 rows and 8 cols"):
+    with pytest.raises(InputError, match="patch_size=3 must divide 8 rows and 8 cols"):
         _model(mtf.Mesh(ONE_DEVICE), patch_size=3)
 
 
@@ -125,8 +125,8 @@ def test_a_dropped_block_is_its_input_and_others_are_scaled() -> None:
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ({"patch_size": 3}, "8 rows and 8 cols do not fit 1 times 1 blocks"),
-        ({"widths": [4]}, "a number of at least 1 for each stage"),
+        ({"patch_size": 3}, "does not fit images of 8 rows and 8 cols"),
+        ({"widths": [4]}, "one for each stage"),
         ({"drop_rate": 1.0}, "drop_rate"),
     ],
 )

@@ -13,6 +13,7 @@ from mtfrun.extras.mesh_tensorflow import zoo
 from mtfrun.layers import Collector
 from mtfrun.models import moe
 from mtfrun.models.transformer import SequenceCall, Sublayer
+from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.models.moe.einsum_dispatch import dispatching
 
 D_MODEL = mtf.Dimension("d_model", 6)
@@ -57,6 +58,14 @@ class Result(NamedTuple):
     loss: np.ndarray
     gradients: dict[str, np.ndarray]
     metrics: dict[str, np.ndarray]
+
+
+def assert_same_result(actual: Result, expected: Result) -> None:
+    """Raises unless outputs and gradients agree."""
+    assert_close(actual.output, expected.output, FLOAT32_MODEL_TOLERANCE)
+    assert actual.gradients.keys() == expected.gradients.keys()
+    for path, gradient in expected.gradients.items():
+        assert_close(actual.gradients[path], gradient, FLOAT32_MODEL_TOLERANCE)
 
 
 def inputs() -> np.ndarray:

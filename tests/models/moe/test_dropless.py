@@ -20,6 +20,7 @@ from tests.models.moe.mixtures import (
     Result,
     dropless,
     inputs,
+    one_level,
     padding_mask,
     run,
 )
@@ -197,15 +198,10 @@ def test_noise_of_the_experts_is_drawn() -> None:
 def test_it_is_a_mixture_with_room_for_all_and_has_its_variables(mesh_shape: str) -> None:
     mesh = mtf.Mesh(mesh_shape, ON_DATA)
     room = moe.Capacity(training=float(EXPERTS), group_size=BATCH.size * LENGTH.size)
-    limited = functools.partial(
-        moe.MoE1D,
-        num_experts=EXPERTS,
-        router=functools.partial(moe.Router, gate=moe.TopK(2, z_loss=0.01)),
-        experts=functools.partial(moe.Experts, hidden_size=HIDDEN),
-        capacity=room,
-    )
-    expected = run(lambda _: limited(mtf.Mesh(ONE_DEVICE), D_MODEL), mtf.Mesh(ONE_DEVICE))
-    actual = run(functools.partial(dropless, gate=moe.TopK(2, z_loss=0.01)), mesh)
+    gate = moe.TopK(2, z_loss=0.01)
+    limited = functools.partial(one_level, gate=gate, capacity=room)
+    expected = run(limited, mtf.Mesh(ONE_DEVICE))
+    actual = run(functools.partial(dropless, gate=gate), mesh)
     _assert_same(actual, expected)
     assert_close(actual.loss, expected.loss, FLOAT32_MODEL_TOLERANCE)
     assert actual.loss > 0.0

@@ -13,7 +13,7 @@ import pytest
 from mtfrun.models import moe
 from tests.case_tables import exported, require_a_case_of_each
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, LAYOUTS, ONE_DEVICE, assert_close
-from tests.models.moe.mixtures import GATES, LAYOUT, Result, cached_run
+from tests.models.moe.mixtures import GATES, LAYOUT, Result, assert_same_result, cached_run
 
 KINDS = ["one level", "two levels"]
 DATA_PARALLEL = "batch:data;expert_hidden:model"
@@ -26,13 +26,9 @@ ON_MESHES = [
 ]
 
 
-def _assert_equal(actual: Result, expected: Result) -> None:
-    assert_close(actual.output, expected.output, FLOAT32_MODEL_TOLERANCE)
+def _assert_same_metrics(actual: Result, expected: Result) -> None:
     assert_close(actual.loss, expected.loss, FLOAT32_MODEL_TOLERANCE)
-    assert actual.gradients.keys() == expected.gradients.keys()
-    for path, gradient in expected.gradients.items():
-        assert np.abs(gradient).max() > 0.0, path
-        assert_close(actual.gradients[path], gradient, FLOAT32_MODEL_TOLERANCE)
+    assert all(np.abs(gradient).max() > 0.0 for gradient in expected.gradients.values())
     assert actual.metrics.keys() == expected.metrics.keys()
     for name, total in expected.metrics.items():
         assert_close(actual.metrics[name], total, FLOAT32_MODEL_TOLERANCE)
@@ -41,7 +37,9 @@ def _assert_equal(actual: Result, expected: Result) -> None:
 @pytest.mark.parametrize("kind, gate, mesh_shape, layout", ON_MESHES)
 def test_a_layout_changes_nothing(kind: str, gate: str, mesh_shape: str, layout: str) -> None:
     expected = cached_run(kind, gate, "gather", ONE_DEVICE, "")
-    _assert_equal(cached_run(kind, gate, "gather", mesh_shape, layout), expected)
+    actual = cached_run(kind, gate, "gather", mesh_shape, layout)
+    assert_same_result(actual, expected)
+    _assert_same_metrics(actual, expected)
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -50,7 +48,9 @@ def test_a_layout_changes_nothing(kind: str, gate: str, mesh_shape: str, layout:
 )
 def test_gathers_equal_contractions(kind: str, mesh_shape: str, gate: str) -> None:
     expected = cached_run(kind, gate, "einsum", mesh_shape, LAYOUT)
-    _assert_equal(cached_run(kind, gate, "gather", ONE_DEVICE, ""), expected)
+    actual = cached_run(kind, gate, "gather", ONE_DEVICE, "")
+    assert_same_result(actual, expected)
+    _assert_same_metrics(actual, expected)
 
 
 def _is_gate(value: Any) -> bool:

@@ -133,9 +133,9 @@ def test_cutout_makes_a_square_of_every_image_the_mean() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mean": ["x", "y"]}, "must be numbers, or a list of one for each channel"),
-        ({"mean": "abc"}, "must be numbers, or a list of one for each channel"),
-        ({"stddev": [1.0, 0.0]}, "must be above 0"),
+        ({"mean": ["x", "y"]}, "mean is 'x': it must be at least"),
+        ({"mean": "abc"}, "mean is 'a': it must be at least"),
+        ({"stddev": [1.0, 0.0]}, "stddev is 0.0: it must be more than 0"),
     ],
 )
 def test_pixels_are_normalised_by_numbers(settings: dict[str, Any], message: str) -> None:
@@ -145,12 +145,12 @@ def test_pixels_are_normalised_by_numbers(settings: dict[str, Any], message: str
 
 @pytest.mark.parametrize("flip", ["cols", ["columns"], 1])
 def test_what_is_no_list_of_dimensions_is_not_flipped(flip: Any) -> None:
-    with pytest.raises(InputError, match="must be True, False or a list of dimensions"):
+    with pytest.raises(InputError, match="must be True, False or a list of spatial dimensions"):
         ImageInput(flip=flip)
 
 
 def test_an_image_has_no_depth_to_flip() -> None:
-    with pytest.raises(InputError, match='has "depth", and images have rows, cols: leave it out'):
+    with pytest.raises(InputError, match='has "depth", and images have rows, cols'):
         _run(mtf.Mesh(ONE_DEVICE), ImageInput(flip=["rows", "depth"]), _images())
 
 

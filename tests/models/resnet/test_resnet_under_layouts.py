@@ -12,7 +12,6 @@ import tensorflow as tf
 
 from mtfrun import layers, mtf, optim
 from mtfrun.data import Infeed
-from mtfrun.experiment import ModelMetrics
 from mtfrun.models import Metric
 from mtfrun.models.resnet import (
     Blocking,
@@ -27,20 +26,12 @@ from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.resnet.small_resnet import NUM_CLASSES, SHAPES, image_batch, on_mesh, small_resnet
 from tests.models.small_model import Step, assert_same_step, training_step
 
-STEPS = 20
-# Rounding grows from step to step.
-STEPS_TOLERANCE = 1e-3
-
 # (mesh shape, layout, row_blocks, col_blocks)
-WHERE = {
+FIRST_STEP = {
+    "one device": (ONE_DEVICE, "", 1, 1),
     "data 4": ("data:4,model:1", "batch:data", 1, 1),
     "data 2 x filters 2": ("data:2,model:2", "batch:data;filters:model", 1, 1),
     "row_blocks 2 x col_blocks 2": ("data:2,model:2", "row_blocks:data;col_blocks:model", 2, 2),
-}
-# Cases of which only the first step is compared.
-FIRST_STEP = {
-    "one device": (ONE_DEVICE, "", 1, 1),
-    **WHERE,
     "blocks on one device": (ONE_DEVICE, "", 4, 2),
     "rematerialised": (ONE_DEVICE, "", 1, 1),
     "rematerialised on data 2 x col_blocks 2": (
@@ -52,30 +43,6 @@ FIRST_STEP = {
     "classes 2": ("data:1,model:2", "classes:model", 1, 1),
     "data 2 x col_blocks 4": ("data:2,model:4", "batch:data;col_blocks:model", 1, 4),
 }
-
-
-@functools.cache
-def _trained(
-    mesh_shape: str, layout: str, row_blocks: int, col_blocks: int
-) -> tuple[np.ndarray, dict[str, float], dict[str, np.ndarray]]:
-    """Returns the losses of all steps, and the metrics and moving averages after them."""
-    mesh = mtf.Mesh(mesh_shape, layout)
-    model = small_resnet(mesh, blocking=Blocking(row_blocks, col_blocks))
-    optimizer = optim.Momentum(
-        0.02, nesterov=True, weight_decay=1e-3, exclude_from_weight_decay=["norm/", "/bias$"]
-    )
-    state = TrainState(model, optimizer, mesh, seed=1)
-    state.initialize()
-    batches = [image_batch(seed) for seed in range(STEPS)]
-    run = train_steps_function(state)
-    features = Infeed(iter(batches), mesh, SHAPES).next(STEPS)
-    assert features is not None
-    record = mtf.to_numpy(run(features, mtf.constant(mesh, STEPS, dtype=tf.int32)))
-    losses = record.objective.total / record.objective.weight
-    metrics = ModelMetrics(model, mesh)(Infeed(iter(batches), mesh, SHAPES))
-    variables = model.named_variables()
-    averages = {path: mtf.to_numpy(variables[path]) for path in model.updated_paths}
-    return losses, metrics, averages
 
 
 @functools.cache

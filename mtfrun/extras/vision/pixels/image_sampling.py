@@ -15,7 +15,7 @@ from PIL import Image
 from mtfrun import decoding
 from mtfrun.display.pictures.canvas import WIDTH
 from mtfrun.errors import InputError
-from mtfrun.errors.checks import COUNT, INDEX, check_fields
+from mtfrun.errors.checks import COUNT, INDEX, Range, check_fields
 from mtfrun.experiment.evaluation.evaluation import EvaluationContext, EvaluationResult, Evaluator
 from mtfrun.experiment.experiment import Experiment, Inference
 from mtfrun.experiment.inference.decoding import Decoding
@@ -55,12 +55,7 @@ class ImageSampling(Inference):
 
     def __post_init__(self) -> None:
         check_fields(self, COUNT, "batch_size", "num_outputs")
-        check_fields(self, INDEX, "kept_rows")
-        rows = self._size[0]
-        if self.kept_rows >= rows:
-            raise InputError(
-                f"ImageSampling.kept_rows={self.kept_rows} must be below the {rows} rows of images"
-            )
+        check_fields(self, Range(0, self._size[0] - 1, whole=True), "kept_rows")
 
     def __call__(
         self,
@@ -104,14 +99,12 @@ class ImageSampling(Inference):
     def draw(
         self, inputs: Images, progress: Progress | None = None
     ) -> list[tuple[dict[str, object], list[np.ndarray]]]:
-        """Returns the fields and the images of each input."""
         separate, all_fields = inputs.separate()
         images = list(separate)
         labels = [str(fields["label"]) for fields in all_fields if "label" in fields]
         return list(zip(all_fields, self(images, progress, labels=labels), strict=True))
 
     def images_of_split(self, split: str, number: int | None = None) -> Images:
-        """Returns the first images of a split, by default all, with their labels if any."""
         images = self._data.images
         names, size = images.label_names, len(images.rows(split))
         number = size if number is None else min(number, size)
@@ -126,10 +119,8 @@ class ImageSampling(Inference):
 
     def _images_of_labels(self, labels: Sequence[bytes]) -> Images:
         if self.kept_rows:
-            raise InputError(
-                f"ImageSampling.kept_rows={self.kept_rows} are rows of images, and the inputs are "
-                "labels: set it to 0, or give the images of a split, --input=split:NAME"
-            )
+            what = f"ImageSampling.kept_rows={self.kept_rows} for inputs that are labels"
+            raise InputError(f"{what}: set it to 0, or give images, --input=split:NAME")
         names = [label.decode("utf-8", "replace") for label in labels]
         for name in names:
             self._data.prompt(b"", name)  # before the model is restored

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from mtfrun import mtf
-from mtfrun.errors import InputError
-from mtfrun.errors.checks import COUNT, INDEX, check_fields, check_range
+from mtfrun.errors.checks import COUNT, INDEX, Range, check_fields, check_range
 from mtfrun.layers import AttentionBias, AttentionHeads, Call, ColumnMask, Embedding, Positions
 from mtfrun.models.transformer.local_self_attention import LocalSelfAttention, ring_positions
 from mtfrun.models.transformer.sublayer import SequenceCall
@@ -51,11 +50,8 @@ class ImagePositions(Positions):
         image: ImageSize,
     ) -> None:
         super().__init__(max_length)
-        if max_length > image.rows * image.row_length:
-            raise InputError(
-                f"max_length={max_length} has positions outside of {image}: make it at most "
-                f"{image.rows * image.row_length}"
-            )
+        positions = Range(1, image.rows * image.row_length, whole=True)
+        check_range("max_length", max_length, positions)
         self._mesh, self._image = mesh, image
         sizes = {"rows": image.rows, "cols": image.cols, "channels": image.channels}
         self.rows, self.cols, self.channels = (

@@ -10,7 +10,7 @@ import numpy as np
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.splits import SPLITS, check_split
-from mtfrun.errors.checks import COUNT, INDEX, NOT_NEGATIVE, check_fields, check_range
+from mtfrun.errors.checks import COUNT, INDEX, NOT_NEGATIVE, check_fields, check_items
 from mtfrun.extras.vision.segmentation.segmentation_data import SegmentationSource, SegmentedImage
 
 # By the number of spatial dimensions.
@@ -52,8 +52,7 @@ class DrawnShapes(SegmentationSource):
         check_fields(self, COUNT, "num_train", "num_evaluated", "max_shapes")
         check_fields(self, NOT_NEGATIVE, "noise")
         check_fields(self, INDEX, "seed")
-        for size in self.sizes:
-            check_range("DrawnShapes.sizes", size, COUNT)
+        check_items(self, COUNT, "sizes")
         if len(self.sizes) not in _NAMES:
             raise DataError(f"DrawnShapes.sizes={list(self.sizes)} must be [depth,] rows and cols")
 
@@ -97,7 +96,6 @@ class DrawnShapes(SegmentationSource):
 
 
 def _draw(label: int, sizes: Sequence[int], generator: np.random.Generator) -> np.ndarray:
-    """Returns a bool mask of a random shape of a class."""
     num_dims = len(sizes)
     radius = min(sizes) * generator.uniform(*_RADII)
     centre = [generator.uniform(radius, size - radius) for size in sizes]

@@ -44,7 +44,6 @@ class SegmentationScores(Evaluator):
 
 
 def overlap_scores(counts: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """counts: pixels [classes, predicted]; names: the classes', first the background."""
     both = np.diag(counts)
     sizes = counts.sum(axis=0) + counts.sum(axis=1)
     metrics: dict[str, float] = {}
@@ -101,7 +100,6 @@ class SegmentedImages(Evaluator):
 
 
 def _slice(array: np.ndarray, num_dims: int) -> np.ndarray:
-    """Returns the slice in the middle of a volume; an image as it is."""
     return array[len(array) // 2] if array.ndim > num_dims else array
 
 
@@ -111,7 +109,6 @@ def _data_of(evaluator: Evaluator) -> SegmentationData:
 
 
 def segmented_images(images: Sequence[PredictedImage], class_names: Sequence[str]) -> np.ndarray:
-    """Returns a picture uint8 [height, width, 3] with a row of three for each image."""
     side = (WIDTH - 4 * _GAP) / 3
     rows, cols, _ = images[0].pixels.shape
     height = side * rows / cols
@@ -134,7 +131,6 @@ def segmented_images(images: Sequence[PredictedImage], class_names: Sequence[str
 
 
 def _legend(canvas: Canvas, names: Sequence[str], colours: np.ndarray) -> None:
-    """Writes the names in a line behind boxes of their colours, as many as there is space for."""
     left, used = float(_GAP), 0
     for name, colour in zip(names, colours, strict=True):
         text = shorten(name, 14)

@@ -77,7 +77,6 @@ class Segmentation(Inference):
         return Images(self.data.source.count(split), examples)
 
     def records(self, inputs: Images, progress: Progress | None = None) -> list[Record]:
-        """Returns records with the number of pixels by class and the name of the mask's file."""
         pairs = inputs.map(self, "segmenting", progress)
         return [self._record(f"{i}.png", *pair) for i, pair in enumerate(pairs)]
 
@@ -107,7 +106,6 @@ class Segmentation(Inference):
 
     @functools.cached_property
     def program(self) -> Callable[[mtf.Tensor], tuple[mtf.Tensor, mtf.Tensor]]:
-        """From images {batch, ...} to masks, and sums of absolute logits {batch}."""
         return mtf.function(self._predict)
 
     def _predict(self, images: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
@@ -118,7 +116,6 @@ class Segmentation(Inference):
 
 
 def class_colours(num_classes: int) -> np.ndarray:
-    """Returns a colour for each class, uint8 [classes, 3]: black, then the palette in turn."""
     palette = [[int(name[i : i + 2], 16) for i in (1, 3, 5)] for name in PALETTE]
     return np.array([[0, 0, 0], *np.resize(palette, (num_classes - 1, 3))], np.uint8)
 

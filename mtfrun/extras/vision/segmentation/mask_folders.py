@@ -14,7 +14,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.files import absolute_path, file_states
 from mtfrun.data.images.image_files import open_image, open_mask, resize_to_cover
 from mtfrun.data.splits import SPLITS, check_split, split_of
-from mtfrun.errors.checks import COUNT, check_range
+from mtfrun.errors.checks import COUNT, check_items
 from mtfrun.extras.vision.segmentation.segmentation_data import SegmentationSource, SegmentedImage
 
 _IMAGES, _MASKS = "images", "masks"
@@ -43,8 +43,7 @@ class MaskFolders(SegmentationSource):
     channels: int = 3
 
     def __post_init__(self) -> None:
-        for size in self.sizes:
-            check_range("MaskFolders.sizes", size, COUNT)
+        check_items(self, COUNT, "sizes")
         if len(self.sizes) != 2:
             raise DataError(f"MaskFolders.sizes={list(self.sizes)} must be rows and cols")
 
@@ -70,18 +69,14 @@ class MaskFolders(SegmentationSource):
         image_path, mask_path = self._paths(split)[number]
         image, mask = open_image(str(image_path), self.channels), open_mask(str(mask_path))
         if mask.size != image.size:
-            raise DataError(
-                f"the mask {mask_path} is {mask.size[0]} x {mask.size[1]}, its image "
-                f"{image.size[0]} x {image.size[1]}: they must have the same size"
-            )
+            sizes = f"{mask.size} and its image {image.size}"
+            raise DataError(f"the mask {mask_path} is {sizes}: they must have the same size")
         rows, cols = self.sizes
         pixels = np.asarray(resize_to_cover(image, (rows, cols), Image.Resampling.BILINEAR))
         indices = np.asarray(resize_to_cover(mask, (rows, cols), Image.Resampling.NEAREST))
         if indices.max() >= len(self.classes):
-            raise DataError(
-                f"the mask {mask_path} has the class {indices.max()}, and MaskFolders.classes are "
-                f"{len(self.classes)}, from 0"
-            )
+            what = f"has the class {indices.max()} of {len(self.classes)}, from 0"
+            raise DataError(f"the mask {mask_path} {what}: correct MaskFolders.classes")
         return SegmentedImage(pixels.reshape(self.size), indices)
 
     def fingerprint(self, split: str) -> object:
@@ -97,10 +92,8 @@ class MaskFolders(SegmentationSource):
         check_split(str(self), split, self.splits)
         pairs = self._by_split[split]
         if not pairs:
-            raise DataError(
-                f'no image of {self.directory} is in split "{split}": give directories per split, '
-                "{'train': 'cells/train', 'validation': 'cells/val'}"
-            )
+            remedy = "give directories per split, {'train': 'cells/train', ...}"
+            raise DataError(f'no image of {self.directory} is in split "{split}": {remedy}')
         return pairs
 
     @functools.cached_property
@@ -117,7 +110,6 @@ class MaskFolders(SegmentationSource):
 
 
 def _pairs(directory: str) -> dict[str, tuple[Path, Path]]:
-    """Returns the images in a directory and their masks by the image's name, sorted."""
     images, masks = (absolute_path(directory) / name for name in (_IMAGES, _MASKS))
     pairs = {}
     for path in sorted(images.rglob("*")):
@@ -125,10 +117,8 @@ def _pairs(directory: str) -> dict[str, tuple[Path, Path]]:
             name = path.relative_to(images)
             pairs[name.as_posix()] = (path, (masks / name).with_suffix(".png"))
     if not pairs:
-        raise DataError(
-            f"there is no JPEG or PNG file in {images}: the directory must have the folders "
-            f"{_IMAGES} and {_MASKS}"
-        )
+        rule = f"the directory must have the folders {_IMAGES} and {_MASKS}"
+        raise DataError(f"there is no JPEG or PNG file in {images}: {rule}")
     for path, mask in pairs.values():
         if not mask.is_file():
             raise DataError(f"the image {path} has no mask {mask}")

@@ -137,14 +137,12 @@ class SegmentationModel(Model):
         return loss.with_collected(collector)
 
     def logits(self, features: Features) -> mtf.Tensor:
-        """Returns {batch, *spatial, classes} float32."""
         images = self._image_input.normalise(features["images"])
         return mtf.to_float(self._segment(images, Call()))
 
     def _augment(
         self, images: mtf.Tensor, masks: mtf.Tensor, call: Call
     ) -> tuple[mtf.Tensor, mtf.Tensor]:
-        """Moves images and masks alike; new pixels are background."""
         if not call.training or not self._image_input.augments:
             return images, masks
         channels = images.shape.dims[-1]

@@ -78,7 +78,6 @@ class SegmentationData(Data):
 
     @property
     def image(self) -> mtf.Shape:
-        """The shape {[depth,] rows, cols, channels} of every image."""
         size = self.source.size
         names = [*_SPATIAL[len(size) - 1], "channels"]
         return mtf.Shape(zip(names, size, strict=True))

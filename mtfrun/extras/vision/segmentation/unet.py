@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.errors.checks import COUNT, check_fields
+from mtfrun.errors.checks import COUNT, check_fields, check_items
 from mtfrun.extras.vision.segmentation.model import SegmentationLoss, SegmentationModel
 from mtfrun.layers import (
     BatchNorm,
@@ -24,9 +24,9 @@ from mtfrun.layers import (
     Conv3DTranspose,
     Dense,
     LayerNorm,
-    recompute,
 )
 from mtfrun.models.resnet.image_input import ImageInput
+from mtfrun.models.resnet.resnet import apply_block
 
 # By the number of spatial dimensions.
 _CONVOLUTIONS: dict[int, type[Conv2D | Conv3D]] = {2: Conv2D, 3: Conv3D}
@@ -64,7 +64,6 @@ class ConvolutionBlock(mtf.Module):
         self.norms = [norm(mesh, [outputs], dtypes) for _ in self.convolutions]
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {batch, *spatial, outputs} for x {batch, *spatial, inputs}."""
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = mtf.relu(norm(convolution(x, call), call))
         return x
@@ -90,14 +89,12 @@ class UNetStages:
 
     def __post_init__(self) -> None:
         check_fields(self, COUNT, "num_convolutions")
-        if len(self.widths) < 2 or min(self.widths) < 1:
-            raise InputError(
-                f"UNetStages.widths={self.widths!r} must be two or more numbers of at least 1"
-            )
+        check_items(self, COUNT, "widths")
+        if len(self.widths) < 2:
+            raise InputError(f"UNetStages.widths={self.widths!r} must be two or more")
 
     @property
     def total_stride(self) -> int:
-        """Pixels of an image by pixels of the last stage, along every spatial dimension."""
         return 1 << len(self.widths) - 1
 
 
@@ -131,11 +128,9 @@ class UNet(SegmentationModel):
         for dim in spatial:
             divisor = stages.total_stride * mesh.num_splits(dim)
             if dim.size % divisor:
-                raise InputError(
-                    f"images with {dim.size} {dim.name} cannot be halved {len(stages.widths) - 1} "
-                    f"times on {mesh.num_splits(dim)} device(s): use a multiple of {divisor}"
-                )
-        self._stages, self._num_spatial = stages, len(spatial)
+                rule = f"on {mesh.num_splits(dim)} device(s) it must be a multiple of {divisor}"
+                raise InputError(f"images have {dim.size} {dim.name}: {rule}")
+        self._rematerialise, self._num_spatial = stages.rematerialise, len(spatial)
         filters = [mtf.Dimension("filters", width) for width in stages.widths]
 
         def block(inputs: mtf.Dimension, outputs: mtf.Dimension) -> ConvolutionBlock:
@@ -163,14 +158,11 @@ class UNet(SegmentationModel):
         for block in self.down:
             if skipped:
                 x = pool(x)
-            x = self._apply(block, x, call)
+            x = apply_block(block, x, call, rematerialise=self._rematerialise)
             skipped.append(x)
         skipped.pop()
         for upsample, block in zip(self.upsampling, self.up, strict=True):
             x = upsample(x, call)
-            x = self._apply(block, mtf.concat([skipped.pop(), x], "filters"), call)
+            x = mtf.concat([skipped.pop(), x], "filters")
+            x = apply_block(block, x, call, rematerialise=self._rematerialise)
         return self.softmax(x, call)
-
-    def _apply(self, block: ConvolutionBlock, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        recomputed = self._stages.rematerialise and call.training
-        return recompute(block, x, call) if recomputed else block(x, call)

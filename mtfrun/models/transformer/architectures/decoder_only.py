@@ -78,9 +78,7 @@ class DecoderOnly(TokenModel):
         super().__init__(mesh, vocabulary_size, embedding, loss, dtypes)
         self._reads_start = embedding.reads_start
         if not self._reads_start and (prefix or shift_across_segments):
-            raise InputError(
-                "reads_start=False is for language models without prefix and shift_across_segments"
-            )
+            raise InputError("reads_start=False excludes prefix and shift_across_segments")
         self._prefix = prefix
         if prefix:
             self.prompt.refusal = "prefix=True, and the inputs of a prefix come first"
@@ -168,7 +166,6 @@ class DecoderOnly(TokenModel):
         return self.hidden({"inputs": ids}, SequenceCall())
 
     def _embedder(self, features: Features, call: SequenceCall) -> Embed:
-        """Returns the embedding of rows with these features."""
         return functools.partial(self._embed, call=call)
 
     def decoder(self, features: Features, beam: mtf.Dimension | None = None) -> Decoder:

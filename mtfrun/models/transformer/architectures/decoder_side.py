@@ -115,7 +115,6 @@ class PromptReading:
         return 0 if self.reads_start else 1
 
     def ids_at(self, ids: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
-        """Returns the ids {batch...} that a step at a position reads."""
         if not self.start_id or not self.reads_start:
             return ids
         return mtf.where(mtf.equal(position, 0), self.start_id, ids, output_shape=ids.shape)
@@ -146,10 +145,8 @@ class StackDecoder:
         if self.reading.in_prefix is not None or self.reading.learned_length:
             for sublayer in self.stack.blocks[0].values():
                 if not sublayer.can_prefill(self.call):
-                    raise InputError(
-                        f"{type(sublayer.layer).__name__} reads positions one after the other: it "
-                        "cannot read a prefix or a learned prompt"
-                    )
+                    who = type(sublayer.layer).__name__
+                    raise InputError(f"{who} cannot read a prefix or a learned prompt at once")
         if learned is not None and learned.length:
             lengths = mtf.zeros(self.targets.mesh, self._batch, tf.int32)
             first_state = self._prefill(learned.for_rows(self._batch, self.dtype), lengths)
@@ -218,7 +215,6 @@ class StackDecoder:
         return self._decoder(state, prompt_lengths, length.size)
 
     def _after_prompts(self, longest: int, prompt_lengths: mtf.Tensor) -> Decoder:
-        """Returns the decoder after the prompts, which are read in one pass."""
         if self.beginning is not None:
             return self._after_beginning(self.beginning, prompt_lengths)
         number = self._positions_read(longest)

@@ -92,9 +92,7 @@ class EncoderOnly(TokenModel):
         x = self._encode(features, call)
         number = x.shape.get_dim_by_name("length").size
         if number != features["inputs"].shape.get_dim_by_name("length").size:
-            raise InputError(
-                f"EncoderOnly has a target for every input, and its stack returns {number}"
-            )
+            raise InputError(f"EncoderOnly has a target for every input, its stack only {number}")
         for name in self._head:
             x = getattr(self, name)(x, call)
         return x

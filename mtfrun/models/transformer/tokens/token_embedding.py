@@ -50,7 +50,6 @@ class TokenTable:
 
     @property
     def columns(self) -> mtf.Dimension | None:
-        """The columns of a factorised table."""
         return None if self.d_embedding is None else mtf.Dimension("d_embedding", self.d_embedding)
 
     def vocab(self, vocabulary_size: int) -> mtf.Dimension:

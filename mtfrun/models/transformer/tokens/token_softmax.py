@@ -120,7 +120,6 @@ class OutputLayer(mtf.Module, abc.ABC):
             )
 
     def _complete(self, product: mtf.Tensor) -> mtf.Tensor:
-        """Returns the float32 logits of the product of vectors and kernel."""
         logits = mtf.to_float(product)
         if self.bias is not None:
             logits = logits + mtf.to_float(self.bias)

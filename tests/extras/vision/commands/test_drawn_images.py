@@ -75,7 +75,7 @@ def test_what_cannot_be_drawn_is_one_line(trained: pathlib.Path, tmp_path: pathl
     split, output = "--input=split:test", f"--output={tmp_path / 'x.jsonl'}"
     lines = {
         "give --output=FILE.jsonl": _decode(trained, split),
-        "kept_rows=8 must be below the 8 rows": [
+        "kept_rows is 8: it must be an integer of at least 0 and at most 7": [
             *_decode(trained, split, output),
             "--gin.KEPT_ROWS=8",
         ],
@@ -145,5 +145,5 @@ def test_a_class_that_cannot_be_drawn_is_one_line(
     assert '"seven" is none of the 10 classes 0, 1, 2' in error_line(process)
     flags = ["--prompt=7", output, "--gin.KEPT_ROWS=2"]
     process = mtfrun_here(*_decode(trained_with_labels, *flags))
-    assert "kept_rows=2 are rows of images, and the inputs are labels" in error_line(process)
+    assert "kept_rows=2 for inputs that are labels" in error_line(process)
     assert not list(tmp_path.iterdir())
