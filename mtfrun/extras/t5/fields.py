@@ -59,6 +59,13 @@ class FilterByStringLength:
         return fields if self.min_length <= length <= self.max_length else []
 
 
+def index_of(preprocessor: object, fields: Fields, name: str, indices: range, what: str) -> int:
+    text = field_of(preprocessor, fields, name).decode("utf-8", "replace")
+    if not text.isdecimal() or int(text) not in indices:
+        raise DataError(f'{preprocessor}: the field "{name}" is {text!r}, not the index of {what}')
+    return int(text)
+
+
 def required_texts_of(preprocessor: object, fields: Fields, name: str) -> list[bytes]:
     texts = texts_of(fields, name)
     if not texts:

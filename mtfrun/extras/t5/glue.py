@@ -12,7 +12,7 @@ from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.preprocessor import Fields, field_of, label_name, texts_of
 from mtfrun.data.sources.records import list_fields
-from mtfrun.extras.t5.fields import required_texts_of
+from mtfrun.extras.t5.fields import index_of, required_texts_of
 
 # The target of an example without a label, -1.
 _UNKNOWN = b"<unk>"
@@ -21,17 +21,11 @@ _ORDERS = {
     "multirc": ("question", "answer", "paragraph"),
     "wic": ("sentence1", "sentence2", "word"),
 }
-# MultiRC has markup, which T5 removes.
-_WITH_MARKUP = "multirc"
-_MARKUP = {b"<br>": b" ", b"<b>": b"", b"</b>": b""}
 # Datasets with the form of another benchmark.
 _BENCHMARKS = {
     **dict.fromkeys(("mnli_matched", "mnli_mismatched", "ax"), "mnli"),
     **dict.fromkeys(("axb", "axg"), "rte"),
 }
-# STS-B scores pairs of sentences from 0 to 5; T5 rounds to a fifth.
-_SCORED = "stsb"
-_STEPS_PER_POINT = np.float32(5)
 # Separators before ReCoRD highlights, after the end of a sentence and elsewhere.
 _HIGHLIGHT_AFTER_END = re.compile(rb"""([.?!"'])\n@highlight\n""")
 _HIGHLIGHT = b"\n@highlight\n"
@@ -65,15 +59,14 @@ class Glue:
         for name in names:
             words += [f"{name}:".encode(), field_of(self, fields, name)]
         inputs = b" ".join(words)
-        if self.benchmark_name == _WITH_MARKUP:
-            for tag, text in _MARKUP.items():
-                inputs = inputs.replace(tag, text)
+        if self.benchmark_name == "multirc":  # T5 removes its markup
+            inputs = inputs.replace(b"<br>", b" ").replace(b"<b>", b"").replace(b"</b>", b"")
         return {INPUTS: inputs, TARGETS: self._target(field_of(self, fields, "label")), **idx}
 
     def _target(self, label: bytes) -> bytes:
-        if self.benchmark_name == _SCORED:
-            try:  # Like T5: in 32 bits, halves to even.
-                number = np.round(np.float32(label.decode()) * _STEPS_PER_POINT) / _STEPS_PER_POINT
+        if self.benchmark_name == "stsb":  # scores from 0 to 5
+            try:  # Like T5: to a fifth, in 32 bits, halves to even.
+                number = np.round(np.float32(label.decode()) * np.float32(5)) / np.float32(5)
             except ValueError as error:
                 text = label.decode("utf-8", "replace")
                 raise DataError(f'{self}: the score "{text}" is not a number') from error
@@ -95,7 +88,9 @@ class Wsc:
 
     def __call__(self, fields: Fields) -> Fields:
         """Returns inputs, targets, and "idx" if the example has it."""
-        first, second = (self._number(fields, f"span{i}_index") for i in (1, 2))
+        first, second = (
+            index_of(self, fields, f"span{i}_index", range(2**31), "a word") for i in (1, 2)
+        )
         text, *spans = (field_of(self, fields, x) for x in ("text", "span1_text", "span2_text"))
         text = _mark(text, spans[0], first, b"*")
         # The marks around the first span count as two words.
@@ -103,12 +98,6 @@ class Wsc:
         label = field_of(self, fields, "label")
         target = _UNKNOWN if label == b"-1" else label_name(self, label, self.label_names)
         return {INPUTS: b"wsc text: " + text, TARGETS: target, **_idx(fields)}
-
-    def _number(self, fields: Fields, name: str) -> int:
-        text = field_of(self, fields, name).decode("utf-8", "replace")
-        if not text.isdecimal():
-            raise DataError(f'{self}: the field "{name}" is {text!r}, not the index of a word')
-        return int(text)
 
 
 def _idx(fields: Fields) -> Fields:
@@ -181,16 +170,9 @@ class WscSimple:
 
     def _mark(self, fields: Fields) -> bytes:
         text, pronoun = (field_of(self, fields, name) for name in ("text", "span2_text"))
-        index = field_of(self, fields, "span2_index")
-        words = text.split(b" ")
-        if not index.isdigit() or not 0 < int(index) < len(words):
-            start = text[:40].decode("utf-8", "replace")
-            raise DataError(
-                f'{self}: the field "span2_index" is {index.decode("utf-8", "replace")!r}, not the '
-                f"index of a later word: {start!r}"
-            )
-        number = int(index)
-        behind = b""
+        words, behind = text.split(b" "), b""
+        what = f"a later word: {text[:40].decode('utf-8', 'replace')!r}"
+        number = index_of(self, fields, "span2_index", range(1, len(words)), what)
         if words[number] != pronoun:
             number, behind = self._nearest(words, pronoun, number)
         words[number : number + 1] = [b"X", behind] if behind else [b"X"]
@@ -221,16 +203,12 @@ class DefinitePronounResolution:
 
     def __call__(self, fields: Fields) -> Fields:
         candidates = required_texts_of(self, fields, "candidates")
-        label = field_of(self, fields, "label")
-        if not label.isdigit() or int(label) >= len(candidates):
-            raise DataError(
-                f"{self}: the label {label.decode('utf-8', 'replace')!r} is not the index of one "
-                f"of {len(candidates)} candidates"
-            )
+        what = f"one of {len(candidates)} candidates"
+        label = index_of(self, fields, "label", range(len(candidates)), what)
         pronoun = re.escape(field_of(self, fields, "pronoun"))
         sentence = field_of(self, fields, "sentence")
         marked = re.sub(rb" (%s)([ .,])" % pronoun, rb" *\1*\2", sentence, count=1)
-        return {INPUTS: self.label.encode() + b" " + marked, TARGETS: candidates[int(label)]}
+        return {INPUTS: self.label.encode() + b" " + marked, TARGETS: candidates[label]}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -136,11 +136,8 @@ class MeanGroupMetric:
     def __call__(
         self, targets: Sequence[GroupedReference], predictions: Sequence[object]
     ) -> dict[str, float]:
-        check_paired(type(self).__name__, targets, predictions)
-        groups: dict[tuple[bytes, ...], list[tuple[object, object]]] = {}
-        for target, prediction in zip(targets, predictions, strict=True):
-            groups.setdefault(target.group, []).append((target.value, prediction))
-        by_group = [self.metric(*zip(*pairs, strict=True)) for pairs in groups.values()]
+        groups = _pairs_by_group(type(self).__name__, targets, predictions)
+        by_group = [self.metric(*zip(*pairs, strict=True)) for pairs in groups]
         return {name: float(np.mean([x[name] for x in by_group])) for name in by_group[0]}
 
 
@@ -153,11 +150,18 @@ class DeduplicatedMetric:
     def __call__(
         self, targets: Sequence[GroupedReference], predictions: Sequence[object]
     ) -> Mapping[str, float]:
-        check_paired(type(self).__name__, targets, predictions)
-        first: dict[tuple[bytes, ...], tuple[object, object]] = {}
-        for target, prediction in zip(targets, predictions, strict=True):
-            first.setdefault(target.group, (target.value, prediction))
-        return self.metric(*zip(*first.values(), strict=True))
+        groups = _pairs_by_group(type(self).__name__, targets, predictions)
+        return self.metric(*zip(*(pairs[0] for pairs in groups), strict=True))
+
+
+def _pairs_by_group(
+    name: str, targets: Sequence[GroupedReference], predictions: Sequence[object]
+) -> list[list[tuple[object, object]]]:
+    check_paired(name, targets, predictions)
+    groups: dict[tuple[bytes, ...], list[tuple[object, object]]] = {}
+    for target, prediction in zip(targets, predictions, strict=True):
+        groups.setdefault(target.group, []).append((target.value, prediction))
+    return list(groups.values())
 
 
 def multirc_f1_over_all_answers(
@@ -240,9 +244,8 @@ class RankClassificationMetrics:
         self, targets: Sequence[RankedClass], scores: Sequence[TargetScore]
     ) -> dict[str, float]:
         check_paired(type(self).__name__, targets, scores)
-        values = [x.log_likelihood for x in scores]
-        if self.normalize_by_target_length:
-            values = [value / x.tokens for value, x in zip(values, scores, strict=True)]
+        by_length = self.normalize_by_target_length
+        values = [x.log_likelihood / (x.tokens if by_length else 1) for x in scores]
         ranked = sorted(zip(targets, values, strict=True), key=lambda pair: pair[0].idx)
         if self.num_classes is None:
             return _accuracy_of_groups(ranked)

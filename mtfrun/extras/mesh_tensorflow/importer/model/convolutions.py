@@ -101,7 +101,7 @@ def _get_bound(source: SourceConfig, kind: str, name: str) -> Any:
     return source.getter(*kinds)(name, 1)
 
 
-def evolved_layer(source: SourceConfig, kind: str) -> tuple[str, dict[str, Parameters]]:
+def evolved_layer(kind: str, source: SourceConfig, _: object) -> tuple[str, dict[str, Parameters]]:
     """Returns our class, and the parameters of classes by name."""
     if kind == "GatedLinearUnitLayer":
         return "zoo.GatedLinearUnit", {"zoo.GatedLinearUnit": {}}

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.configuration.published import load_published
@@ -39,6 +40,7 @@ from mtfrun.models.transformer.residual_transforms import distinct_names
 
 # The name of our class, and the parameters of classes by name.
 _Layer = tuple[str, dict[str, Parameters]]
+_Reader = Callable[[SourceConfig, "SourceStack"], _Layer]
 
 _STACK_CLASSES = (
     *("zoo.TransparentEncoder", "zoo.TransparentDecoder"),
@@ -101,8 +103,7 @@ def sublayer_paths(stack: SourceStack) -> list[str]:
     ]
 
 
-@dataclasses.dataclass
-class SourceLayer:
+class SourceLayer(NamedTuple):
     """A layer of a block; `scope` is our gin scope for its parameters, or "".
 
     `part` has the layer's additions to a stack, and the original's scope.
@@ -111,8 +112,8 @@ class SourceLayer:
     name: str
     scope: str
     part: SourceStack
-    cls: str = ""
-    parameters: dict[str, Parameters] = dataclasses.field(default_factory=dict)
+    cls: str
+    parameters: dict[str, Parameters]
 
 
 def read_layer(
@@ -140,20 +141,19 @@ def read_layer(
     if why:
         source.refuse(target, why)
         return None
-    part = SourceStack(stack.name, where, stack.has_encoder)
-    layer = SourceLayer(names[0] if names else name, "", part)
+    our_scope = ""
     if own:
-        layer.scope = re.sub(r"\W+", "_", "_".join([*[scope] * bool(scope), *own])).strip("_")
+        our_scope = re.sub(r"\W+", "_", "_".join([*[scope] * bool(scope), *own])).strip("_")
     if arguments:
-        part.scope = f"{where}/{layer.scope}" if where else layer.scope
-    inner = source.within(part.scope)
+        where = f"{where}/{our_scope}" if where else our_scope
+    part, inner = SourceStack(stack.name, where, stack.has_encoder), source.within(where)
     for argument, value in arguments.items():
         inner.bind(f"{kind}.{argument}", value)
-    layer.cls, layer.parameters = _read_kind(kind, inner, part)
+    cls, parameters = _LAYERS[kind](inner, part)
     for argument in arguments:
         if not inner.has_read(f"{kind}.{argument}"):
             source.refuse(target, f"{kind} has no argument {argument}")
-    return layer
+    return SourceLayer(names[0] if names else name, our_scope, part, cls, parameters)
 
 
 def add_layers(source: SourceConfig, stack: SourceStack, layers: list[SourceLayer]) -> None:
@@ -174,7 +174,7 @@ def add_layers(source: SourceConfig, stack: SourceStack, layers: list[SourceLaye
         stack.add(source, in_scope(parameters, layer.scope) if layer.scope else parameters)
 
 
-def _feed_forward(source: SourceConfig) -> _Layer:
+def _feed_forward(source: SourceConfig, _: SourceStack) -> _Layer:
     target, get = "DenseReluDense.activation", source.getter("DenseReluDense")
     parameters: Parameters = {
         "d_ff": get("hidden_size", 4096),
@@ -240,7 +240,7 @@ def _add_own_bias(cls: str, parameters: dict[str, Parameters], bias: Parameters)
     parameters["transformer.RelativePositionBias"] = bias
 
 
-def _local_self_attention(source: SourceConfig) -> _Layer:
+def _local_self_attention(source: SourceConfig, _: SourceStack) -> _Layer:
     cls = "transformer.LocalSelfAttention"
     if source.is_encoder:
         why = "in an encoder it sees one position less before than after: not supported"
@@ -288,7 +288,7 @@ def _parallel(source: SourceConfig, stack: SourceStack) -> _Layer:
         if kind not in _LAYERS or kind == "ParallelLayer":
             source.refuse(target, f"{kind} is not supported")
             continue
-        ours, arguments = _read_kind(kind, source, stack)
+        ours, arguments = _LAYERS[kind](source, stack)
         layers.append(reference(f"@{ours}"))
         parameters |= arguments
     transforms = [reference("@transformer.CallLayer"), reference("@transformer.ConstantFactor")]
@@ -297,7 +297,7 @@ def _parallel(source: SourceConfig, stack: SourceStack) -> _Layer:
     return "huggingface.Parallel", parameters
 
 
-def _product_keys(source: SourceConfig) -> _Layer:
+def _product_keys(source: SourceConfig, _: SourceStack) -> _Layer:
     names = {"num_keys": "n_keys", "num_heads": "n_heads", "key_size": "key_size"}
     parameters = {
         ours: source.get_bound(f"ProductKeyValueMemory.{theirs}", 2)
@@ -310,13 +310,13 @@ def _functions(source: SourceConfig, target: str) -> list[Reference | None]:
     return [_activation(source, target, name) for name in _activations(source, target)]
 
 
-def _mixture(source: SourceConfig, kind: str) -> _Layer:
-    if kind == "MoE2D":
-        return "moe.MoE2D", mixture_of_two_levels(MixtureArguments(source, kind))
-    functions = _functions(source, f"{kind}.activation")
-    if kind == "HeterogeneousMoE1D":
-        return "moe.MoE1D", heterogeneous_mixture(source, functions)
-    return "moe.MoE1D", mixture(MixtureArguments(source), functions)
+def _mixture(source: SourceConfig, _: SourceStack) -> _Layer:
+    return "moe.MoE1D", mixture(MixtureArguments(source), _functions(source, "MoE1D.activation"))
+
+
+def _heterogeneous_mixture(source: SourceConfig, _: SourceStack) -> _Layer:
+    functions = _functions(source, "HeterogeneousMoE1D.activation")
+    return "moe.MoE1D", heterogeneous_mixture(source, functions)
 
 
 def _experts_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
@@ -329,42 +329,38 @@ def _experts_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
     return _with_relative_bias(source, stack, theirs, heads["num_heads"], layer)
 
 
-def _read_kind(kind: str, source: SourceConfig, stack: SourceStack) -> _Layer:
-    if kind in CONVOLUTIONS:
-        target = f"{kind}.activation"
-        name = source.get(target) if source.has(target) else None
-        return convolution(source, kind, _activation(source, target, name))
-    if kind in EVOLVED:
-        return evolved_layer(source, kind)
-    if kind in _MIXTURES:
-        return _mixture(source, kind)
-    if kind in _WITH_HEADS:
-        parameters, num_heads = _WITH_HEADS[kind](source)
-        return _with_relative_bias(source, stack, kind, num_heads, (f"zoo.{kind}", parameters))
-    return _OF_STACK[kind](source, stack) if kind in _OF_STACK else _OF_SOURCE[kind](source)
+def _with_heads(kind: str, read: Any, source: SourceConfig, stack: SourceStack) -> _Layer:
+    """Reads a class of zoo with the same name; `read` returns its parameters and heads."""
+    parameters, num_heads = read(source)
+    return _with_relative_bias(source, stack, kind, num_heads, (f"zoo.{kind}", parameters))
 
 
-_OF_SOURCE: Mapping[str, Callable[[SourceConfig], _Layer]] = {
-    "LocalSelfAttention": _local_self_attention,
-    "EncDecAttention": encoder_attention,
-    "DenseReluDense": _feed_forward,
-    "TalkingHeadsEncDecAttention": talking_heads_to_encoder,
-    "ProductKeyValueMemory": _product_keys,
-}
-# Layers that add a relative bias, or need a special stack.
-_OF_STACK: Mapping[str, Callable[[SourceConfig, SourceStack], _Layer]] = {
+def _convolution(kind: str, source: SourceConfig, _: SourceStack) -> _Layer:
+    target = f"{kind}.activation"
+    name = source.get(target) if source.has(target) else None
+    return convolution(source, kind, _activation(source, target, name))
+
+
+_LAYERS: Mapping[str, _Reader] = {
     "SelfAttention": _self_attention,
     "TransparentEncDecAttention": _transparent,
     IN_ATTENTION: _experts_attention,
     "ParallelLayer": _parallel,
+    "TalkingHeadsSelfAttention": functools.partial(
+        _with_heads, "TalkingHeadsSelfAttention", talking_heads
+    ),
+    "Synthesizer": functools.partial(_with_heads, "Synthesizer", synthesizer),
+    "LocalSelfAttention": _local_self_attention,
+    "EncDecAttention": lambda source, _: encoder_attention(source),
+    "DenseReluDense": _feed_forward,
+    "TalkingHeadsEncDecAttention": lambda source, _: talking_heads_to_encoder(source),
+    "ProductKeyValueMemory": _product_keys,
+    "MoE1D": _mixture,
+    "MoE2D": lambda source, _: ("moe.MoE2D", mixture_of_two_levels(source)),
+    "HeterogeneousMoE1D": _heterogeneous_mixture,
+    **{kind: functools.partial(_convolution, kind) for kind in CONVOLUTIONS},
+    **{kind: functools.partial(evolved_layer, kind) for kind in EVOLVED},
 }
-# Classes of zoo with the same names.
-_WITH_HEADS: Mapping[str, Callable[[SourceConfig], tuple[dict[str, Parameters], int]]] = {
-    "TalkingHeadsSelfAttention": talking_heads,
-    "Synthesizer": synthesizer,
-}
-_MIXTURES = ("MoE1D", "MoE2D", "HeterogeneousMoE1D")
-_LAYERS = (*_OF_STACK, *_WITH_HEADS, *_OF_SOURCE, *_MIXTURES, *CONVOLUTIONS, *EVOLVED)
 # Layers with bugs in the original.
 _WRONG = {
     "ExpertsEncDecAttention": "in the original it does not read the encoder's output: its keys are"

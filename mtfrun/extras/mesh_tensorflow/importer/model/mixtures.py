@@ -20,10 +20,11 @@ _DETERMINISTIC = "evaluations draw no numbers: the second expert is used above t
 # Parameters that only some gates read, with their gates.
 _READ_BY = {
     "use_second_place_loss": ("top_2",),
-    "second_policy_train": ("top_2", "top_n"),
-    "second_policy_eval": ("top_2", "top_n"),
-    "second_threshold_train": ("top_2", "top_n"),
-    "second_threshold_eval": ("top_2", "top_n"),
+    **{
+        f"second_{name}_{phase}": ("top_2", "top_n")
+        for name in ("policy", "threshold")
+        for phase in ("train", "eval")
+    },
     "switch_policy_train": ("switch", "switch_max", "ntlb", "expert_selection"),
     "switch_policy_eval": ("switch", "switch_max"),
     "switch_dropout": ("switch", "switch_max", "expert_selection"),
@@ -110,8 +111,9 @@ def mixture(
     }
 
 
-def mixture_of_two_levels(arguments: MixtureArguments) -> dict[str, Parameters]:
+def mixture_of_two_levels(source: SourceConfig) -> dict[str, Parameters]:
     """Returns the parameters by class; both levels have the same gate."""
+    arguments = MixtureArguments(source, "MoE2D")
     classes = mixture(arguments, [reference("@mtf.relu")])
     parameters = classes.pop("moe.MoE1D")
     sizes = [arguments.get(name, 8) for name in ("expert_x", "expert_y")]
@@ -138,7 +140,15 @@ def _router(arguments: MixtureArguments, gate: str) -> tuple[Parameters, dict[st
         parameters["top_k"] = get("ntlb_top_k", 4)
     noise = get("switch_policy_train", "input_jitter") if gate in _READ_BY["switch_jitter"] else ""
     if gate in ("switch", "switch_max"):
-        _switch_policies(arguments, noise, parameters, classes)
+        policies = ["input_jitter", "argmax", "input_dropout"]
+        why = "evaluations draw no numbers: sample is not supported there"
+        arguments.require("switch_policy_eval", policies, why)
+        if noise == "sample":
+            parameters["policy_training"] = reference("@moe.Sample()")
+            classes["moe.Sample"] = {"temperature": get("switch_temperature", 1.0)}
+        else:
+            arguments.ignore("switch_temperature", _UNUSED)
+            arguments.require("switch_policy_train", policies, "unknown policy")
     if noise == "input_jitter":
         router["input_noise"] = reference("@moe.Jitter()")
         classes["moe.Jitter"] = {"epsilon": get("switch_jitter", 1e-2)}
@@ -149,26 +159,6 @@ def _router(arguments: MixtureArguments, gate: str) -> tuple[Parameters, dict[st
         if noise != reader:
             arguments.ignore(name, _UNUSED)
     return router, classes
-
-
-def _switch_policies(
-    arguments: MixtureArguments,
-    training: str,
-    parameters: Parameters,
-    classes: dict[str, Parameters],
-) -> None:
-    arguments.require(
-        "switch_policy_eval",
-        ["input_jitter", "argmax", "input_dropout"],
-        "evaluations draw no numbers: sample is not supported there",
-    )
-    if training == "sample":
-        parameters["policy_training"] = reference("@moe.Sample()")
-        classes["moe.Sample"] = {"temperature": arguments.get("switch_temperature", 1.0)}
-        return
-    arguments.ignore("switch_temperature", _UNUSED)
-    policies = ["input_jitter", "argmax", "input_dropout"]
-    arguments.require("switch_policy_train", policies, "unknown policy")
 
 
 def _second_policy(
