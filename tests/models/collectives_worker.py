@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mtfrun import layers, mtf
-from mtfrun.extras.plan.plan import needed_collectives
 from mtfrun.extras.plan.dtensor_programs import take_programs
+from mtfrun.extras.plan.plan import needed_collectives
 from mtfrun.extras.vision import UNet, UNetStages
 from mtfrun.layers import Call
 from mtfrun.models.resnet import BasicBlock, Blocking, ConvolutionSettings

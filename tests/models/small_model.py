@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -185,7 +185,7 @@ def hypotheses_of(
     """Returns what a search finds for prompts [batch, length], read in one pass or step by step."""
     numbers = {"lines": range(len(prompts)) if lines is None else lines, "limits": limits}
 
-    def run(features: dict[str, mtf.Tensor], numbers: dict[str, mtf.Tensor]) -> decoding.Hypotheses:
+    def run(features: dict[str, mtf.Tensor], numbers: dict[str, Any]) -> decoding.Hypotheses:
         def decoder_for(beam: mtf.Dimension | None) -> decoding.Decoder:
             decoder = model.decoder(features, beam)
             return decoder if at_once else decoder.step_by_step()
@@ -239,27 +239,6 @@ def assert_same_step(actual: Step, expected: Step) -> None:
     for path, gradient in expected.gradients.items():
         assert np.abs(gradient).max() > 0.0, path
         assert_close(actual.gradients[path], gradient, FLOAT32_MODEL_TOLERANCE)
-
-
-def decoded(
-    model: TokenModel,
-    mesh: mtf.Mesh,
-    features: Mapping[str, np.ndarray],
-    choose: Callable[[mtf.Tensor], decoding.ChooseToken] | None = None,
-) -> np.ndarray:
-    """Returns the ids that continue features["targets"]: the likeliest, or those that are chosen.
-
-    `choose` is given the numbers of the rows.
-    """
-
-    def run(features: dict[str, mtf.Tensor]) -> mtf.Tensor:
-        prompts = features["targets"]
-        chosen: decoding.ChooseToken = decoding.Greedy(model.vocab)
-        if choose is not None:
-            chosen = choose(mtf.range(mesh, prompts.shape[0]))
-        return decoding.generate(model.decoder(features), prompts, chosen).ids
-
-    return mtf.to_numpy(mtf.function(run)(on_mesh(mesh, features)))
 
 
 LAYOUT = "batch:data;heads:model;d_ff:model;vocab:model"

@@ -20,6 +20,7 @@ from tests.models.small_model import (
     LAYOUT,
     VOCABULARY,
     assert_steps_equal_whole_rows,
+    logits_of,
     logits_step_by_step,
     on_mesh,
     packed_pairs,
@@ -52,11 +53,6 @@ def _adapted(kind: str, mesh: mtf.Mesh, adapter: Adapter, **options: Any) -> Tok
     return model
 
 
-def _logits(model: TokenModel, mesh: mtf.Mesh, rows: dict[str, np.ndarray]) -> np.ndarray:
-    logits: np.ndarray = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, rows)))
-    return logits
-
-
 CASES = [
     ("language model", PROMPT),
     pytest.param("encoder-decoder", PROMPT, marks=pytest.mark.slow),
@@ -70,11 +66,11 @@ CASES = [
 def test_no_layout_changes_the_logits(kind: str, adapter: Adapter, mesh_shape: str) -> None:
     one, mesh = mtf.Mesh(ONE_DEVICE, LAYOUT), mtf.Mesh(mesh_shape, f"{LAYOUT};weights:data")
     rows = _rows(kind)
-    expected = _logits(_adapted(kind, one, adapter), one, rows)
+    expected = logits_of(_adapted(kind, one, adapter), one, rows)
     assert_close(
-        _logits(_adapted(kind, mesh, adapter), mesh, rows), expected, FLOAT32_MODEL_TOLERANCE
+        logits_of(_adapted(kind, mesh, adapter), mesh, rows), expected, FLOAT32_MODEL_TOLERANCE
     )
-    without = _logits(MODELS[kind](one), one, rows)
+    without = logits_of(MODELS[kind](one), one, rows)
     assert np.abs(expected - without).max() > 0.01
 
 
@@ -82,14 +78,14 @@ def test_all_texts_of_a_packed_row_see_the_prompt() -> None:
     mesh = mtf.Mesh(ONE_DEVICE, LAYOUT)
     model = _adapted("language model", mesh, PROMPT)
     packed = packed_rows()
-    actual = _logits(model, mesh, packed)
+    actual = logits_of(model, mesh, packed)
     for segment in (1, 2):
         is_text = packed["targets_segmentation"][0] == segment
-        expected = _logits(model, mesh, {"targets": packed["targets"][:, is_text]})
+        expected = logits_of(model, mesh, {"targets": packed["targets"][:, is_text]})
         assert_close(actual[:, is_text], expected, FLOAT32_MODEL_TOLERANCE)
     encoder_decoder = _adapted("encoder-decoder", mesh, PROMPT)
     with pytest.raises(InputError, match=r"sees its text.* set --gin\.PACKED=False"):
-        _logits(encoder_decoder, mesh, packed_pairs())
+        logits_of(encoder_decoder, mesh, packed_pairs())
 
 
 @pytest.mark.parametrize("adapter", [PROMPT, pytest.param(BOTTLENECKS, marks=pytest.mark.slow)])
@@ -97,7 +93,7 @@ def test_steps_of_decoding_compute_what_whole_rows_do(adapter: Adapter) -> None:
     mesh = mtf.Mesh(ONE_DEVICE, LAYOUT)
     model = _adapted("language model", mesh, adapter)
     targets = _rows("language model")["targets"]
-    expected = _logits(model, mesh, {"targets": targets})
+    expected = logits_of(model, mesh, {"targets": targets})
     assert_close(logits_step_by_step(model, mesh, {}, targets), expected, FLOAT32_MODEL_TOLERANCE)
     # After reading the first ids in one pass.
     decoder_model = cast(TokenModel, _ReadingAtOnce(model, 5))
@@ -131,12 +127,12 @@ def test_training_changes_the_adapter_alone_and_lowers_the_loss(
 ) -> None:
     mesh = mtf.Mesh(ONE_DEVICE, LAYOUT)
     model: TokenModel = MODELS[kind](mesh)
-    base = _logits(model, mesh, _rows(kind))
+    base = logits_of(model, mesh, _rows(kind))
     model.add_adapters([adapter])
     state = TrainState(model, optim.Adam(0.03), mesh)
     state.initialize()
     if adapter is BOTTLENECKS:  # they begin as nothing
-        assert_close(_logits(model, mesh, _rows(kind)), base, FLOAT32_MODEL_TOLERANCE)
+        assert_close(logits_of(model, mesh, _rows(kind)), base, FLOAT32_MODEL_TOLERANCE)
     steps = mtf.Dimension("steps", 8)
     batch = {n: mtf.broadcast(x, [steps, *x.shape]) for n, x in on_mesh(mesh, _rows(kind)).items()}
     before = mtf.to_numpy(model.base_variables())

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from mtfrun import layers, mtf
+from mtfrun import decoding, layers, mtf
 from mtfrun.models import transformer as t
 from mtfrun.models.transformer.tokens.token_model import TokenModel
 from tests.bench.attention import measured, planned
@@ -17,7 +17,7 @@ from tests.models.small_model import (
     VOCABULARY,
     Step,
     assert_same_step,
-    decoded,
+    hypotheses_of,
     training_step,
     with_dropout,
 )
@@ -149,7 +149,8 @@ def test_decodes_are_the_same_where_the_length_is_split(name: str) -> None:
 
     def ids(mesh_shape: str) -> np.ndarray:
         mesh = mtf.Mesh(mesh_shape, LAYOUT)
-        return decoded(_model(mesh, CASES[name], 5), mesh, {"targets": prompts})
+        model = _model(mesh, CASES[name], 5)
+        return hypotheses_of(model, mesh, decoding.Search(), prompts).ids
 
     np.testing.assert_array_equal(ids("data:2,model:2"), ids(ONE_DEVICE))
 

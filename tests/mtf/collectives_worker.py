@@ -9,8 +9,8 @@ import json
 import sys
 
 from mtfrun import mtf
-from mtfrun.extras.plan.plan import needed_collectives
 from mtfrun.extras.plan.dtensor_programs import take_programs
+from mtfrun.extras.plan.plan import needed_collectives
 from tests.mtf.test_ops_under_layouts import CASES, outputs_and_gradients
 
 

@@ -19,8 +19,8 @@ if __name__ == "__main__":
 import tensorflow as tf  # noqa: E402
 
 from mtfrun import mtf  # noqa: E402
-from mtfrun.extras.plan.plan import needed_collectives  # noqa: E402
 from mtfrun.extras.plan.dtensor_programs import take_programs  # noqa: E402
+from mtfrun.extras.plan.plan import needed_collectives  # noqa: E402
 from tests.training.test_sharded_state import Setting, make_state, train  # noqa: E402
 
 

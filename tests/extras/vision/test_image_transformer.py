@@ -19,8 +19,8 @@ from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.small_model import (
     Step,
     assert_same_step,
+    logits_of,
     logits_step_by_step,
-    on_mesh,
     training_step,
 )
 
@@ -97,7 +97,7 @@ def _images(number: int) -> np.ndarray:
 def test_steps_have_the_logits_of_whole_images() -> None:
     mesh = mtf.Mesh()
     model, targets = _model(mesh), _images(2)
-    whole = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": targets})))
+    whole = logits_of(model, mesh, {"targets": targets})
     assert_close(logits_step_by_step(model, mesh, {}, targets), whole, FLOAT32_MODEL_TOLERANCE)
 
 
@@ -140,14 +140,10 @@ def _targets() -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, [BATCH, CONDITIONAL_LENGTH]).astype(np.int32)
 
 
-def _logits(model: transformer.DecoderOnly, mesh: mtf.Mesh, **features: np.ndarray) -> np.ndarray:
-    return mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, features)))
-
-
 def test_the_vector_of_a_class_is_added_at_every_position() -> None:
     mesh = mtf.Mesh()
     model, targets = _conditional_model(mesh), _targets()
-    logits = _logits(model, mesh, targets=targets, labels=LABELS)
+    logits = logits_of(model, mesh, {"targets": targets, "labels": LABELS})
     plain = transformer.DecoderOnly(mesh, 256, **_settings(CONDITIONAL_IMAGE, 1))
     mtf.initialize(plain, 1)
     values = {path: mtf.to_numpy(v) for path, v in model.named_variables().items()}
@@ -157,14 +153,14 @@ def test_the_vector_of_a_class_is_added_at_every_position() -> None:
         of_class = {**values, "embedding/table": values["embedding/table"] + classes[label]}
         for path, variable in plain.named_variables().items():
             mtf.assign(variable, mtf.import_tf_tensor(mesh, of_class[path], variable.shape))
-        expected = _logits(plain, mesh, targets=targets)
+        expected = logits_of(plain, mesh, {"targets": targets})
         assert_close(logits[row], expected[row], FLOAT32_MODEL_TOLERANCE)
 
 
 def test_steps_have_the_logits_of_whole_images_of_their_class() -> None:
     mesh = mtf.Mesh()
     model, targets = _conditional_model(mesh), _targets()
-    whole = _logits(model, mesh, targets=targets, labels=LABELS)
+    whole = logits_of(model, mesh, {"targets": targets, "labels": LABELS})
     stepwise = logits_step_by_step(model, mesh, {"labels": LABELS}, targets)
     assert_close(stepwise, whole, FLOAT32_MODEL_TOLERANCE)
     beams = np.stack([targets, targets[::-1]])

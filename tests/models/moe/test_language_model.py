@@ -22,7 +22,14 @@ from mtfrun.training import TrainState, train_steps_function
 from mtfrun.training.step import StepOptions
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 from tests.models.moe.mixtures import LAYOUT
-from tests.models.small_model import VOCABULARY, logits_step_by_step, on_mesh, packed_rows
+from tests.models.small_model import (
+    VOCABULARY,
+    hypotheses_of,
+    logits_of,
+    logits_step_by_step,
+    on_mesh,
+    packed_rows,
+)
 
 # Heads and an outer batch cannot be split over one axis.
 OUTER_BATCH_LAYOUT = "batch:data;expert_x:data;experts:data;outer_batch:model;expert_y:model"
@@ -167,7 +174,7 @@ def test_steps_of_decoding_equal_the_whole_row_where_nothing_is_dropped(
     options: dict[str, Any] = {} if mixture == "dropless" else {"capacity": large}
     model = _model(mesh, mixture, **options)
     targets = packed_rows()["targets"][:, :4]
-    whole = mtf.to_numpy(mtf.function(model.logits)(on_mesh(mesh, {"targets": targets})))
+    whole = logits_of(model, mesh, {"targets": targets})
     logits = logits_step_by_step(model, mesh, {}, targets)
     assert_close(logits, whole, FLOAT32_MODEL_TOLERANCE)
 
@@ -180,15 +187,8 @@ def test_beams_of_a_prefix_language_model_do_not_depend_on_other_rows(mixture: s
     prompts = packed_rows()["targets"][:, :6]
     prompts *= np.arange(6) < 2 + np.arange(8)[:, np.newaxis] % 3
 
-    def run(features: dict[str, mtf.Tensor]) -> decoding.Hypotheses:
-        decoder_for = functools.partial(model.decoder, features)
-        targets = features["targets"]
-        return search(decoder_for, targets, model.vocab, lines=mtf.range(mesh, targets.shape[0]))
-
-    program = mtf.function(run)
     together, *alone = (
-        mtf.to_numpy(program(on_mesh(mesh, {"targets": x})))
-        for x in (prompts, prompts[:1], prompts[5:6])
+        hypotheses_of(model, mesh, search, x) for x in (prompts, prompts[:1], prompts[5:6])
     )
     for row, hypotheses in zip((0, 5), alone, strict=True):
         np.testing.assert_array_equal(together.ids[row], hypotheses.ids[0])
