@@ -159,10 +159,7 @@ def check_shared(flags: argparse.Namespace) -> None:
     # pathlib's expanduser raises for the name of an unknown user.
     path = os.path.abspath(os.path.expanduser(flags.model_dir or ""))  # noqa: PTH100
     if any("\udc80" <= character <= "\udcff" for character in path):
-        raise InputError(
-            f"--model_dir={flags.model_dir}: the path is not UTF-8, which TensorFlow needs: rename "
-            "the directory, or name another one"
-        )
+        raise InputError(f"--model_dir={flags.model_dir}: the path is not UTF-8: rename it")
 
 
 def require_gin_files(flags: argparse.Namespace) -> None:
@@ -172,9 +169,7 @@ def require_gin_files(flags: argparse.Namespace) -> None:
 
 def require_configuration(flags: argparse.Namespace) -> None:
     if not flags.gin_file and flags.model_dir is None:
-        raise InputError(
-            f"{flags.command} needs a configuration: --gin_file=... or --model_dir=..."
-        )
+        raise InputError(f"{flags.command} needs a configuration: --gin_file= or --model_dir=")
 
 
 def require_model_dir(flags: argparse.Namespace) -> None:
@@ -288,9 +283,8 @@ def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
     if flags.model_dir is None and (flags.checkpoint != "latest" or flags.adapter is not None):
         raise InputError("--checkpoint and --adapter are about a run: give its --model_dir")
     if flags.checkpoint not in checkpoints and not flags.checkpoint.isdecimal():
-        raise InputError(
-            f"--checkpoint={flags.checkpoint} is neither a step nor {' nor '.join(checkpoints)}"
-        )
+        choices = " nor ".join(checkpoints)
+        raise InputError(f"--checkpoint={flags.checkpoint} is neither a step nor {choices}")
 
 
 def add_inference_flags(parser: argparse.ArgumentParser) -> None:

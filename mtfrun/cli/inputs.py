@@ -52,11 +52,7 @@ class InputSource:
 
     def images(self, read: Callable[[str], np.ndarray]) -> Images:
         if self.path is None:
-            raise InputError(
-                "the model reads images, --prompt and --interactive are for models of "
-                f"text: give images with --input=FILE, a folder, a pattern or {_SPLIT}NAME of the "
-                "data"
-            )
+            raise InputError(f"the model reads images: give --input=FILE, a folder or {_SPLIT}NAME")
         paths = image_paths(self.path)
         # Names that are not UTF-8 cannot be written as JSON.
         names = [os.fsencode(path).decode("utf-8", "replace") for path in paths]
@@ -138,10 +134,7 @@ def read_pairs(path: str) -> list[tuple[bytes, bytes]]:
             continue
         columns = line.split(b"\t")
         if len(columns) > 2:
-            raise InputError(
-                f"{path}:{number}: {len(columns)} columns where an input, a tab and a target are "
-                "expected; texts with tabs can be given as .jsonl or .csv"
-            )
+            raise InputError(f"{path}:{number}: {len(columns)} columns, not an input and a target")
         pairs.append((columns[0], columns[1]) if len(columns) == 2 else (b"", columns[0]))
     return pairs
 
@@ -166,16 +159,12 @@ def _csv_values(path: str, *columns: Sequence[str]) -> Iterator[tuple[bytes, ...
     names = [name.decode("utf-8", "replace") for name in header]
     places = [next((names.index(key) for key in keys if key in names), None) for keys in columns]
     if places[-1] is None:
-        first, *aliases = columns[-1]
-        raise InputError(
-            f'{path}:1: no column is called "{first}" (or {", ".join(aliases)}): the first line '
-            f"of a .csv file names the columns, and this one names {', '.join(names) or 'nothing'}"
-        )
+        what = f'{path}:1: no column is called "{columns[-1][0]}"'
+        raise InputError(f"{what}: the first line names {', '.join(names) or 'nothing'}")
     for number, values in records:
         if len(values) != len(header):
-            raise InputError(
-                f"{path}:{number}: {len(values)} values where the first line names {len(header)}"
-            )
+            what = f"{path}:{number}: {len(values)} values"
+            raise InputError(f"{what} where the first line names {len(header)}")
         yield tuple(b"" if place is None else values[place] for place in places)
 
 

@@ -61,16 +61,13 @@ def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = 
         )
     flags.num_processes, flags.process_id, flags.coordinator = values
     if flags.num_processes < 1 or flags.process_id not in range(flags.num_processes):
-        raise InputError(
-            f"--process_id={flags.process_id} is not one of --num_processes={flags.num_processes}: "
-            "number the processes from 0"
-        )
+        count = f"--num_processes={flags.num_processes}"
+        raise InputError(f"--process_id={flags.process_id} is not one of {count}, from 0")
     if flags.coordinator is not None:
         host, _, port = flags.coordinator.rpartition(":")
         if not (host and port.isdecimal() and int(port) in range(1, 1 << 16)):
-            raise InputError(
-                f"--coordinator={flags.coordinator} is not a host and a port, such as node0:8476"
-            )
+            what = f"--coordinator={flags.coordinator}"
+            raise InputError(f"{what} is not a host and a port, such as node0:8476")
     check_least(flags, 1, "devices_per_process")
     if not 0 < flags.join_secs <= _MOST_SECS:
         raise InputError(f"--join_secs={flags.join_secs:g} must be in 0 to {_MOST_SECS}")
@@ -212,9 +209,8 @@ def local_directories(flags: argparse.Namespace, command: Command) -> Iterator[N
         writes = command.writes_run and not getattr(flags, "dry_run", False)
         if is_url(flags.model_dir):
             if not command.takes_url:
-                raise InputError(
-                    f"--model_dir={flags.model_dir}: {command.name} needs a local directory"
-                )
+                what = f"--model_dir={flags.model_dir}"
+                raise InputError(f"{what}: {command.name} needs a local directory")
             flags.model_dir = open_mirror(flags.model_dir, writes=writes)
         for name in _read_names(flags):
             value = getattr(flags, name)

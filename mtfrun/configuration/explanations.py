@@ -155,14 +155,10 @@ def explain(name: str) -> list[Explanation]:
 
 
 def _nearest(name: str, macros: set[str], targets: Mapping[str, Any]) -> str:
-    owner, _, parameter = name.rpartition(".")
-    owners = [full for full in targets if owner and _is_called(full, owner)]
-    if owners:  # a class that exists, without this parameter
-        names = list(signature_of(targets[owners[0]]))
-        return did_you_mean(parameter, names) or f"; {owners[0]} has {', '.join(names) or 'none'}"
-    shorts = {full.partition(".")[2] for full in targets}
-    parameters = {name for target in targets.values() for name in signature_of(target)}
-    candidates = {*macros, *targets} if owner else {*macros, *shorts, *parameters}
+    shorts = {full.partition(".")[2]: target for full, target in targets.items()}
+    parameters = {short: signature_of(target) for short, target in shorts.items()}
+    owned = {f"{short}.{name}" for short, names in parameters.items() for name in names}
+    candidates = {*macros, *targets, *shorts, *owned}.union(*parameters.values())
     return did_you_mean(name, sorted(candidates)) or "; mtfrun config show lists the gin files"
 
 

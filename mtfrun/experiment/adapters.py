@@ -89,10 +89,7 @@ def as_adapters(value: Any, name: str) -> tuple[Adapter, ...]:
     )
     for adapter in adapters:
         if not isinstance(adapter, Adapter):
-            raise InputError(
-                f"{name}={adapter!r}: adapters are @layers.LoRA(), @transformer.Bottlenecks(), "
-                "@transformer.LearnedPrompts() and classes of yours, or a list of these"
-            )
+            raise InputError(f"{name}={adapter!r}: adapters are @layers.LoRA(), or a list of such")
         if any(field.default is dataclasses.MISSING for field in dataclasses.fields(adapter)):
             raise InputError(f"{name}={adapter!r}: its class must have a default for every field")
     return adapters
@@ -107,15 +104,10 @@ def load_base(
     and the variables must be the same: RunDirError otherwise. Collective.
     """
     if source is None or not source.path:
-        raise InputError(
-            "adapters need a trained model: name its run, or a checkpoint of any origin, with "
-            "--gin.INIT_CHECKPOINT=\"'/tmp/base'\""
-        )
+        example = "--gin.INIT_CHECKPOINT=\"'/tmp/base'\""
+        raise InputError(f"adapters need a trained model, a run or a checkpoint: {example}")
     if source.names:
-        raise InputError(
-            "InitCheckpoint.names: adapters read their model again by its place alone: make a run "
-            "of it first, and name that as INIT_CHECKPOINT"
-        )
+        raise InputError("InitCheckpoint.names: adapters need a run of mtfrun as INIT_CHECKPOINT")
     path = source.path if saved is None else _source_path(source.path, saved)
     _check_whole(path)
     mtf.initialize(model, seed)
@@ -155,10 +147,8 @@ def find_adapter(name: str, base: RunDirectory) -> RunDirectory:
             run.checkpoints().require()
             return run
     names = sorted(path.name for path in below.glob("*")) if below.is_dir() else []
-    raise RunDirError(
-        f"no adapter {name}: it is neither a directory nor in {below}{did_you_mean(name, names)}"
-        + (f"; there are {', '.join(names)}" if names else "")
-    )
+    hint = did_you_mean(name, names) or f"; there are {', '.join(names) or 'none'}"
+    raise RunDirError(f"no adapter {name}: it is neither a directory nor in {below}{hint}")
 
 
 def _source_path(path: str, saved: BaseModel) -> str:

@@ -162,10 +162,8 @@ class Experiment:
         if base_sizes:
             optim.set_base_sizes(self.model, base_sizes)
         if outer_batch != 1 and not self.model.reads_outer_batch:
-            raise InputError(
-                f"outer_batch={outer_batch}: {type(self.model).__name__} reads batches of one "
-                "dimension: set it to 1"
-            )
+            what = f"outer_batch={outer_batch}: {type(self.model).__name__}"
+            raise InputError(f"{what} reads batches of one dimension: set it to 1")
         self.inference = inference(self)
 
     def check_batch(self, batch_size: int) -> None:
@@ -230,10 +228,8 @@ class Experiment:
             return
         variable = FiniteCheck(self.model.named_variables()).first_non_finite()
         cause = f": so is variable {variable}" if variable else ""
-        raise NonFiniteError(
-            f"{what} are infinite or not a number{cause}; name an earlier checkpoint with "
-            "--checkpoint=STEP"
-        )
+        what = f"{what} are infinite or not a number{cause}"
+        raise NonFiniteError(f"{what}; name an earlier checkpoint with --checkpoint=STEP")
 
     def restore(self, run: RunDirectory, step: int | None, base: str | None = None) -> int:
         """Restores a checkpoint, the newest for None, and returns its step.
@@ -308,10 +304,8 @@ class Experiment:
         if self.init_checkpoint is not None:
             report = self.init_checkpoint(self.model.named_variables(), self.model.vocabulary_sizes)
         if report is None:
-            raise RunDirError(
-                "there is no model: name the directory of a run with --model_dir, or a checkpoint "
-                "of any origin with --gin.INIT_CHECKPOINT=\"'/path/model.ckpt-1000'\""
-            )
+            example = "--gin.INIT_CHECKPOINT=\"'/path/model.ckpt-1000'\""
+            raise RunDirError(f"there is no model: give --model_dir, or a checkpoint: {example}")
         return report.step
 
 

@@ -100,6 +100,5 @@ def require(value: object, contract: type[T], who: str, remedy: str) -> T:
     """Returns the value if it fulfils the contract, else an InputError says who needs it."""
     if isinstance(value, contract):
         return value
-    raise InputError(
-        f"{who} needs {contract.__name__}, which {type(value).__name__} is not: {remedy}"
-    )
+    what = f"{who} needs {contract.__name__}"
+    raise InputError(f"{what}, which {type(value).__name__} is not: {remedy}")

@@ -86,9 +86,8 @@ class SavedConfiguration:
         ]
         if different and not accept_changes:
             them = "it" if len(different) == 1 else "them"
-            raise ChangedError(
-                f"{'; '.join(different)}: restore {them}, or resume with --accept_changes"
-            )
+            text = "; ".join(different)
+            raise ChangedError(f"{text}: restore {them}, or resume with --accept_changes")
         return [*notes, *different]
 
     def _changed_hyperparameters(self, manifest: Manifest) -> tuple[list[Change], list[Change]]:

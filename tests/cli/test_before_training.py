@@ -82,7 +82,7 @@ def test_a_finished_run_says_so_and_is_not_evaluated_again(
 def test_a_run_is_not_imported(language_model_run: pathlib.Path, tmp_path: pathlib.Path) -> None:
     source, new = f"--from={language_model_run}", f"--model_dir={tmp_path / 'new'}"
     line = error_line(mtfrun_here("import", source, new))
-    assert line.endswith(f"not to be imported: use --model_dir={language_model_run}")
+    assert line.endswith(f"is a run of mtfrun: use --model_dir={language_model_run}")
 
 
 def test_the_directory_of_another_run_is_named(run_copy: pathlib.Path) -> None:

@@ -163,7 +163,7 @@ def test_explain_a_class_a_function_or_a_parameter(
     [
         ("TRAIN_STEP", "did you mean 'TRAIN_STEPS'?"),
         ("Adafctor", "did you mean 'Adafactor'?"),
-        ("TrainOptions.clipnorm", "did you mean 'clip_norm'?"),
+        ("TrainOptions.clipnorm", "did you mean 'TrainOptions.clip_norm'?"),
     ],
 )
 def test_explain_names_what_is_near(name: str, hint: str) -> None:

@@ -86,7 +86,7 @@ def test_search_paths_are_split() -> None:
             ["decode", "--model_dir=x", "--prompt=a", "--top_k=many"],
             "--top_k=many: it must be a whole number",
         ),
-        (["eval", "--model_dir=/tmp/caf\udce9"], "the path is not UTF-8, which TensorFlow needs"),
+        (["eval", "--model_dir=/tmp/caf\udce9"], "the path is not UTF-8: rename it"),
     ],
 )
 def test_a_wrong_command_line_is_refused(arguments: list[str], message: str) -> None:

@@ -145,7 +145,7 @@ def test_decode_refuses_what_it_cannot_read_and_writes_nothing(
     missing = error_line(mtfrun_here(*_decode(trained, f"--input={tmp_path}/a.png,none.png")))
     assert "no image none.png" in missing
     refused = error_line(mtfrun_here(*_decode(trained, "--prompt=x")))
-    assert "reads images, --prompt and --interactive are for models of text" in refused
+    assert "the model reads images: give --input=FILE" in refused
     no_beams = error_line(mtfrun_here(*_decode(trained, "--input=split:test", "--beam_size=2")))
     assert "Classification has no setting --beam_size: it has --top_k" in no_beams
     no_split = error_line(mtfrun_here(*_decode(trained, "--input=split:tset")))

@@ -219,7 +219,7 @@ def test_the_adapter_is_trained_and_decoded(folder: pathlib.Path) -> None:
                 "--gin_param=Evaluation.evaluators = [@experiment.DecodedPairs]",
                 "--gin.DecodedPairs.num_decodes=3",
             ],
-            "DecodedPairs.num_decodes=3 needs pairs to compare outputs with: set it to 0 or use",
+            "DecodedPairs.num_decodes=3 needs pairs to compare outputs with: set it to 0",
             marks=pytest.mark.slow,
         ),
         pytest.param(

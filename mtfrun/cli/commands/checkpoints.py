@@ -130,9 +130,8 @@ Shows the variables of a checkpoint, and its record.
   mtfrun checkpoints show --model_dir=/tmp/run --norms --slots
   mtfrun checkpoints show --model_dir=/tmp/run --json
 
-For every variable of the model: its dimensions, type and bytes. --slots adds the optimizer's and
-the averages, of which otherwise only the sum is shown. --norms adds the root of the mean square of
-every variable and its largest absolute value, which takes as long as reading it."""
+For every variable of the model: its dimensions, type and bytes. --norms adds the root of its mean
+square and its largest absolute value, which takes as long as reading it."""
 
 
 def _add_show_flags(parser: argparse.ArgumentParser) -> None:
@@ -350,16 +349,12 @@ def _choose_steps(
         directory.require(step)
     newest_good = directory.newest_good()
     if newest_good is None:
-        raise InputError(
-            f"no checkpoint of {directory.run} is good: mtfrun checkpoints verify says why"
-        )
+        raise InputError(f"no checkpoint of {directory.run} is good: `checkpoints verify` says why")
     if steps is None:
         old = directory.steps()[: -(keep or 1)]
         return [s for s in old if s != newest_good and not is_protected(directory.path, s)]
     if newest_good in steps:
-        raise InputError(
-            f"step {newest_good} is the newest good checkpoint: leave it out of --steps"
-        )
+        raise InputError(f"step {newest_good} is the newest good checkpoint: leave it out")
     return list(steps)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mtfrun.checkpoints import Manifest
-    from mtfrun.checkpoints.manifest import VariableSpec
+    from mtfrun.rundir.checkpoint_list import CheckpointDirectory
 
 _DESCRIPTION = """\
 Compares the variables of two checkpoints, of one or of two runs.
@@ -27,10 +27,8 @@ Compares the variables of two checkpoints, of one or of two runs.
 
 A checkpoint is a run directory (its newest good checkpoint), DIRECTORY@STEP, or a step of
 --model_dir. Missing variables and other shapes come first, then variables with other values: the
-largest absolute difference, and the relative difference, which is the norm of the difference over
-the norm of the first value, largest first. Only the model's variables are compared; --slots adds
-the optimizer's and the averages, --match=REGEX selects by path. --rows=N prints so many that differ
-(20 by default, 0 for all)."""
+relative difference, which is the norm of the difference over the norm of the first value, largest
+first, and the largest absolute difference. --rows=0 prints all that differ."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +38,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("second", metavar="B", help="the same", path="checkpoint")
     add_match(parser)
     parser.add_argument("--slots", action="store_true", help="optimizer and averages too")
-    parser.add_argument("--rows", type=int, default=20, help="lines of values")
+    parser.add_argument("--rows", type=int, default=20, help="lines of values; 20 by default")
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -62,20 +60,22 @@ class Difference(NamedTuple):
     relative: float
 
 
-class _Stored(NamedTuple):
-    name: str
-    directory: pathlib.Path
-    manifest: Manifest
-
-
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.checkpoints.values import CheckpointValues
 
-    first, second = (
-        _find_checkpoint(name, flags.model_dir) for name in (flags.first, flags.second)
-    )
-    print_lines(f"A: {first.name}", f"B: {second.name}")
-    saved = [_variables(stored, flags.match, with_slots=flags.slots) for stored in (first, second)]
+    names = (flags.first, flags.second)
+    checkpoints = [_find_checkpoint(name, flags.model_dir) for name in names]
+    for title, (directory, manifest) in zip("AB", checkpoints, strict=True):
+        print_lines(f"{title}: {directory.run}@{manifest.step}")
+    saved = [
+        {
+            path: spec
+            for path, spec in sorted(manifest.variables.items())
+            if re.search(flags.match, path)
+            and (flags.slots or flags.match or path.startswith("model/"))
+        }
+        for _, manifest in checkpoints
+    ]
     if not any(saved):
         raise InputError(f"--match={flags.match} is in the path of none of the variables")
     for title, (one, other) in {"A": saved, "B": saved[::-1]}.items():
@@ -87,21 +87,13 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
             common.append(path)
         else:
             print_lines(f"other shape: {path} is {saved[0][path]} in A, {saved[1][path]} in B")
-    values = [CheckpointValues(x.directory, x.manifest, compares=False) for x in (first, second)]
+    values = [CheckpointValues(x.path, manifest, compares=False) for x, manifest in checkpoints]
     differences = sorted(
         (difference(path, values[0][path], values[1][path]) for path in common),
         key=lambda d: (-d.relative, d.path),
     )
     print_lines(*_lines(differences, flags.rows))
     return 0
-
-
-def _variables(stored: _Stored, match: str, *, with_slots: bool) -> dict[str, VariableSpec]:
-    return {
-        path: spec
-        for path, spec in sorted(stored.manifest.variables.items())
-        if re.search(match, path) and (with_slots or match or path.startswith("model/"))
-    }
 
 
 def difference(path: str, first: np.ndarray, second: np.ndarray) -> Difference:
@@ -128,7 +120,7 @@ def _lines(differences: Sequence[Difference], most: int) -> Iterable[str]:
     yield f"{len(changed)} variables differ, {len(differences) - len(changed)} are equal"
 
 
-def _find_checkpoint(name: str, model_dir: str | None) -> _Stored:
+def _find_checkpoint(name: str, model_dir: str | None) -> tuple[CheckpointDirectory, Manifest]:
     from mtfrun.checkpoints.checkpoints import Checkpoints
     from mtfrun.rundir.checkpoint_list import CheckpointDirectory
 
@@ -139,8 +131,7 @@ def _find_checkpoint(name: str, model_dir: str | None) -> _Stored:
     elif match and not pathlib.Path(name).exists():
         name, step = match[1], int(match[2])
     directory = CheckpointDirectory.of(name)
-    manifest = Checkpoints(directory.path).read(step, lambda manifest: manifest)
-    return _Stored(f"{directory.run}@{manifest.step}", directory.path, manifest)
+    return directory, Checkpoints(directory.path).read(step, lambda manifest: manifest)
 
 
 COMMANDS = [Command("checkpoints diff", _DESCRIPTION, run, _add_flags, _check, subject="run")]

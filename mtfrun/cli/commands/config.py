@@ -26,7 +26,6 @@ from mtfrun.errors import InputError, did_you_mean, shorten
 
 if TYPE_CHECKING:
     from mtfrun.configuration.explanations import Explanation, Setting
-    from mtfrun.errors.differences import Change
 
 _SHOW = """\
 Shows every parameter that a run uses: its value, what has set it, its default, its meaning.
@@ -148,46 +147,38 @@ def _check_diff(flags: argparse.Namespace) -> None:
 
 
 def _run_diff(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    def settings_of_word(word: str) -> list[Setting]:
-        is_run = find_gin_file(word, flags.gin_search_paths) is None and Path(word).is_dir()
-        return _settings(flags, word) if is_run else _settings(flags, None, word)
+    from mtfrun.errors.differences import changes
 
-    first, second = map(settings_of_word, flags.words)
-    differences = compare_settings(first, second)
+    def values_of_word(word: str) -> dict[tuple[str, str], str | None]:
+        is_run = find_gin_file(word, flags.gin_search_paths) is None and Path(word).is_dir()
+        settings = _settings(flags, word) if is_run else _settings(flags, None, word)
+        return {(setting.owner, setting.name): setting.value for setting in settings}
+
+    values = list(map(values_of_word, flags.words))
+    differences = [(*d.path[0], d.old, d.new) for d in changes(*values)]
     if flags.json:
-        names = dict(zip(("a", "b"), flags.words, strict=True))
-        records = [
-            {"owner": d.path[0], "name": d.path[1], "a": d.old, "b": d.new} for d in differences
-        ]
-        print(json.dumps({**names, "differences": records}, indent=1))
+        fields = ("owner", "name", "a", "b")
+        records = [dict(zip(fields, difference, strict=True)) for difference in differences]
+        first, second = flags.words
+        print(json.dumps({"a": first, "b": second, "differences": records}, indent=1))
     elif differences:
-        owners = [{setting.owner for setting in settings} for settings in (first, second)]
+        owners = [{owner for owner, _ in settings} for settings in values]
         print_lines(*_difference_lines(differences, flags.words, owners))
     else:
         print("the settings are the same")
     return 0
 
 
-def compare_settings(first: Sequence[Setting], second: Sequence[Setting]) -> list[Change]:
-    """The path of a change is (class or function, parameter)."""
-    from mtfrun.errors.differences import changes
-
-    values: list[dict[str, dict[str, str | None]]] = []
-    for settings in (first, second):
-        values.append({setting.owner: {} for setting in (*first, *second)})
-        for setting in settings:
-            values[-1][setting.owner][setting.name] = setting.value
-    return changes(*values)
-
-
 def _difference_lines(
-    differences: Sequence[Change], names: Sequence[str], owners: Sequence[set[str]]
+    differences: Sequence[tuple[str, str, str | None, str | None]],
+    names: Sequence[str],
+    owners: Sequence[set[str]],
 ) -> list[str]:
     lines = [f"- {names[0]}", f"+ {names[1]}"]
-    shared = [d for d in differences if d.path[0] in owners[0] & owners[1]]
-    for owner, group in itertools.groupby(shared, key=lambda difference: difference.path[0]):
+    shared = sorted((d for d in differences if d[0] in owners[0] & owners[1]), key=lambda d: d[0])
+    for owner, group in itertools.groupby(shared, key=lambda difference: difference[0]):
         lines += ["", f"{owner}:"]
-        for (_, name), old, new in group:
+        for _, name, old, new in group:
             lines += [shorten(f"{s}   {name} = {v}", WIDTH) for s, v in (("-", old), ("+", new))]
     for sign, alone in (("-", owners[0] - owners[1]), ("+", owners[1] - owners[0])):
         if alone:

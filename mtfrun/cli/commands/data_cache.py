@@ -39,20 +39,16 @@ Builds the caches of a configuration's texts, or lists, checks and deletes cache
 Training builds the caches that it lacks: the ids of its training and its evaluation split. To build
 them is only needed on another machine or at another time. For every task and split a line says how
 many examples, tokens and bytes there are, how long it took, and where the cache is. A cache belongs
-to its source, preprocessors and vocabulary, and is found again by them; if one changes, another
-cache is built. A build that a signal ends removes its files.
+to its source, preprocessors and vocabulary; if one changes, another cache is built.
 
 Caches are in $MTFRUN_CACHE_DIR, by default ~/.cache/mtfrun, or in --cache_dir;
 MTFRUN_CACHE_DIR=/data/cache mtfrun train ... then trains from it.
 
 --list shows the caches of all data on this machine, with their sizes and last uses; --remove
-deletes those that it shows. They are rebuilt when a command needs them. A command that is reading a
-cache continues, and a cache that is being built is not deleted. Prepared datasets are not touched.
+deletes those that it shows, but for those that are being built. Prepared datasets are not touched.
 
---verify compares caches with the checksums that were recorded when they were built, as commands do
-when they read a cache for the first time on a machine, or after one of its files has changed. All
-are checked, and a line for each says that it is good, or describes the damage; then the exit code
-is 2. With a configuration its caches are checked, and damaged ones are rebuilt."""
+--verify compares caches with their checksums. A line for each says that it is good, or describes
+the damage; then the exit code is 2. With a configuration damaged caches are rebuilt."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
@@ -101,9 +97,8 @@ def _build_caches(flags: argparse.Namespace, choice: CacheChoice) -> int:
     if not data.cached_tasks:
         raise InputError(f"{type(data).__name__} is read without a cache: there is none to build")
     if not any(map(choice.includes, data.cached_tasks)):
-        raise InputError(
-            f"--tasks={flags.tasks} matches no task; there are {', '.join(data.cached_tasks)}"
-        )
+        names = ", ".join(data.cached_tasks)
+        raise InputError(f"--tasks={flags.tasks} matches no task; there are {names}")
     for split in splits:
         start = time.monotonic()
         for cached in data.caches(split, choice):
@@ -130,10 +125,8 @@ def _verify_all(flags: argparse.Namespace) -> int:
             damaged.append(_cache_name(directory))
             print(f"{_cache_name(directory)}: {error.reason}", flush=True)
     if damaged:
-        raise DataError(
-            f"{len(damaged)} cache(s) in {resolve_cache_dir(flags.cache_dir)} are damaged, the "
-            f"first is {damaged[0]}: training builds them anew, or remove them"
-        )
+        what = f"{len(damaged)} cache(s) in {resolve_cache_dir(flags.cache_dir)} are damaged"
+        raise DataError(f"{what}, the first is {damaged[0]}: --remove deletes caches")
     return 0
 
 

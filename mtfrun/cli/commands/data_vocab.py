@@ -13,11 +13,9 @@ Trains a SentencePiece vocabulary on the texts of a configuration.
   mtfrun train --gin_file=my.gin --gin_file=data/sentencepiece.gin \\
       --gin.VOCABULARY_FILE="'vocab.model'" --model_dir=/tmp/run
 
-The texts are the inputs and targets of the training split, after the preprocessors of the task, or
-of all tasks of a mixture. The configuration may name --output as its vocabulary already. The model
-is a unigram model with T5's ids: 0 is padding, 1 the end, 2 unknown. Sentinels for span corruption
-are not part of it: data.SentencePieceVocabulary.extra_ids adds them, 100 by default, behind the
---size pieces. The same texts give the same file.
+The texts are the inputs and targets of the training split, after the preprocessors of the tasks.
+The configuration may name --output as its vocabulary already. The model is a unigram model with
+T5's ids: 0 is padding, 1 the end, 2 unknown; data.SentencePieceVocabulary.extra_ids adds sentinels.
 
 By default texts do not change, not even spaces and line ends, and characters without a piece become
 bytes, for which there are 256 pieces. T5's vocabulary was made with --normalization=nmt_nfkc

@@ -27,20 +27,15 @@ another one prints on standard error begins with its number, as in "[1] ...".
 
 If a process dies, stops, fails or never starts, all end within 30 seconds, with one line that names
 it and the last saved step, and with its exit code (128 + number for a signal). With
---max_restarts=N all are started again, up to N times, and resume there; bad input (exit code 2) and
-numbers that are not finite (3) come again, and end the run. With --elastic the run then continues
-without the processes that were lost: the mesh axis over which the batch is split becomes smaller.
-The batch is the same, and so are the losses.
+--max_restarts=N all are started again, up to N times, and resume there, unless bad input (exit code
+2) or numbers that are not finite (3) have ended the run. With --elastic the run continues without
+the processes that were lost, on a smaller mesh, with the same batch and the same losses.
 
 SIGTERM, Ctrl-C and SIGHUP are forwarded to all processes: all stop at the same step and save.
 
 The processes run in a private network namespace, since anyone who can reach TensorFlow's servers
-can run code as you. If the system does not allow that, or your code needs a
-network, --trusted_network leaves them in the network of the machine.
-
-On several machines start each process yourself, or let SLURM or Kubernetes do it:
-mtfrun train --help lists --num_processes, --process_id and --coordinator, docs/processes.md has
-examples."""
+can run code as you; --trusted_network leaves them in the network of the machine. On several
+machines start each process yourself, or let SLURM or Kubernetes do it: see docs/processes.md."""
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:

@@ -29,15 +29,13 @@ Prints a table of the runs in directories and below them: differences, state, st
   mtfrun runs /tmp/sweep --json
   mtfrun runs /tmp/run --curves --rows=40
 
-States: running; finished; stopped by a signal, or by kill -9; failed; damaged, where a file of the
-newest checkpoint has another size than was saved. Metrics are from the evaluations during
-training: the last and the best, which * marks. Speed is of the last steps. The columns on the
-right, as many as fit, have the first parameters in which the runs differ; for a sweep its rows or
-its grid, and all of its runs, also those that were refused or have not begun.
+States: running; finished; stopped by a signal; killed; failed; damaged, where a file of the newest
+checkpoint has another size than was saved. Metrics are from the evaluations during training: the
+last and the best, which * marks. The columns on the right, as many as fit, have the first
+parameters in which the runs differ; for a sweep its rows or its grid, and all of its runs.
 
---curves prints the curves of one run instead: metrics of training and of its evaluations. A row is
-a step of an evaluation or of a line of progress; of more than --rows of these some are chosen,
-evenly, the first and the last among them. TensorBoard draws the same numbers, and more."""
+--curves prints the curves of one run instead: metrics of training and of its evaluations, at
+--rows steps."""
 
 _SORT = ("name", "metric", "step", "date", "speed", "state")
 

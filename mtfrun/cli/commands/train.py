@@ -18,23 +18,18 @@ Trains a model, from the newest checkpoint in --model_dir if there is one.
   mtfrun train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin --model_dir=/tmp/mesh
   mtfrun train --gin_file=runs/quickstart.gin --gin_file=layouts/2x2.gin --dry_run
 
---dry_run takes no step and does not write to --model_dir; it reads only the first batch that is
-evaluated. It builds the model, checks the layout, and prints every variable with its dimensions,
-the mesh axis of each, its part and bytes on a device, and layout rules without effect. `mtfrun
-plan` says what memory and which collectives a step needs.
+--dry_run builds the model, checks the layout, and prints every variable with its dimensions, the
+mesh axis of each, its part and bytes on a device, and layout rules without effect. Nothing is
+written to --model_dir. `mtfrun plan` says what memory and which collectives a step needs.
 
-SIGTERM, Ctrl-C and SIGHUP finish the current steps, about 5 seconds, or the batch of an evaluation,
-save a checkpoint and exit with 143, 130 or 129; the same command continues from there.
---gin.TrainOptions.secs_per_loop=1 shortens the wait. Before the first step no checkpoint is saved.
-A second SIGTERM or Ctrl-C ends the process immediately. --restart begins again at step 0;
-existing checkpoints are moved to --model_dir/checkpoints.1 (.2, ...).
-
---max_hours=11.5 saves and ends in time for a queue that allows 12 hours.
+SIGTERM, Ctrl-C and SIGHUP finish the current steps, about 5 seconds, save a checkpoint and exit
+with 143, 130 or 129; the same command continues from there. A second one ends the process at once.
+--max_hours=11.5 saves and ends in time for a queue that allows 12 hours. --restart begins again at
+step 0; existing checkpoints are moved to --model_dir/checkpoints.1 (.2, ...).
 
 Training ends with exit code 3, without saving, if the loss, the norm of the gradients or a
-variable is infinite or not a number. The error names the last good checkpoint; nan_step_N.json in
---model_dir has the step, the first such variable and the rows of the step's batch.
---gin.ON_NAN="'skip'" leaves such updates out instead, unless more than 10 follow one another.
+variable is infinite or not a number; nan_step_N.json in --model_dir has the step, the first such
+variable and the rows of the batch. --gin.ON_NAN="'skip'" leaves such updates out instead.
 
 `mtfrun launch -n 2 -- train ...` trains as two processes; on several machines each runs
 

@@ -54,10 +54,8 @@ def _merge_adapters(experiment: Experiment, step: int) -> RunValues:
     base = model.base_variables()
     remaining = sorted(named.keys() - base.keys())
     if remaining:
-        raise ConversionError(
-            f"{type(model.adapters[0]).__name__} is no change of weights: {remaining[0]} has no "
-            "place in them; export it with --format=saved_model"
-        )
+        kind = type(model.adapters[0]).__name__
+        raise ConversionError(f"{kind} is not a change of weights: use --format=saved_model")
     return RunValues(step, mtf.to_numpy(base))
 
 

@@ -111,9 +111,7 @@ def importer_for(path: pathlib.Path) -> Importer:
     run = path if is_directory(path) else path.parent
     run = run.parent if run.name == CHECKPOINTS else run
     if is_directory(run / CHECKPOINTS) and is_regular(run / CONFIG):
-        raise ConversionError(
-            f"--from={path} is a run of mtfrun, not to be imported: use --model_dir={run}"
-        )
+        raise ConversionError(f"--from={path} is a run of mtfrun: use --model_dir={run}")
     # Before anything else: the path of a checkpoint is the beginning of its files' names.
     classes = load_entry_points(IMPORTERS)
     by_distribution = sorted(classes, key=lambda x: distribution_of(IMPORTERS, x) == "mtfrun")

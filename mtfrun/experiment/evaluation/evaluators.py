@@ -56,10 +56,8 @@ class Entropies(Evaluator):
 
     def __post_init__(self) -> None:
         if self.orders and not self._data.has_text:
-            raise InputError(
-                f"Entropies.orders={self.orders} needs running text, which "
-                f"{type(self._data).__name__} is not: set it to []"
-            )
+            what = f"Entropies.orders={self.orders} needs running text"
+            raise InputError(f"{what}, which {type(self._data).__name__} is not: set it to []")
 
     def __call__(self, context: EvaluationContext) -> EvaluationResult:
         return EvaluationResult(metrics=self._entropies)
@@ -142,10 +140,8 @@ class DecodedPairs(TextEvaluator):
 
     def __post_init__(self) -> None:
         if self.num_decodes != 0 and not all(data.has_pairs for data in self.parts.values()):
-            raise InputError(
-                f"DecodedPairs.num_decodes={self.num_decodes} needs pairs to compare outputs with: "
-                "set it to 0 or use @data.SequenceToSequenceData() or @data.DelimitedPairsData()"
-            )
+            what = f"DecodedPairs.num_decodes={self.num_decodes} needs pairs"
+            raise InputError(f"{what} to compare outputs with: set it to 0")
 
     def evaluate_task(
         self, data: TextData, examples: Sequence[Fields], context: EvaluationContext
@@ -194,10 +190,8 @@ class RankedLabels(TextEvaluator):
 
     def __post_init__(self) -> None:
         if self.num_examples != 0 and not self.parts:
-            raise InputError(
-                f"RankedLabels.num_examples={self.num_examples} needs a task with labels: set "
-                "Task.labels to all texts that a target may be, or num_examples to 0"
-            )
+            what = f"RankedLabels.num_examples={self.num_examples} needs a task with labels"
+            raise InputError(f"{what}: set Task.labels")
 
     @functools.cached_property
     def parts(self) -> dict[str, TextData]:
@@ -209,10 +203,8 @@ class RankedLabels(TextEvaluator):
         labels = [label.encode() for label in data.labels]
         wrong = next((x[TARGETS] for x in examples if x[TARGETS] not in labels), None)
         if wrong is not None:
-            raise DataError(
-                f'the target "{wrong.decode("utf-8", "replace")}" is none of Task.labels: add it, '
-                "or set RankedLabels.num_examples to 0"
-            )
+            text = wrong.decode("utf-8", "replace")
+            raise DataError(f'the target "{text}" is none of Task.labels: add it')
         choices = [(example[INPUTS], label) for example in examples for label in labels]
         scores = [x.log_likelihood for x in _scores(self, choices, context)]
         likeliest = np.argmax(np.reshape(scores, [-1, len(labels)]), axis=1)

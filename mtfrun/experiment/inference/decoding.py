@@ -75,18 +75,14 @@ class Decoding(Inference):
         for name in ("batch_size", "max_length", "decode_length", "num_outputs"):
             check_range(name, getattr(self, name), range_of(__name__, name) or COUNT)
         if self.num_outputs > self.search.beam_size and not self.search.temperature:
-            raise InputError(
-                f"num_outputs={self.num_outputs} must be at most beam_size={self.search.beam_size},"
-                " or be drawn at random with a temperature such as 0.8"
-            )
+            most = f"at most beam_size={self.search.beam_size}, or sample with a temperature"
+            raise InputError(f"num_outputs={self.num_outputs} must be {most}")
         self.search.check(self.data.vocabulary.size)
         require(self.experiment.model, TextModel, type(self).__name__, _REMEDY)
         if self.speed.draft is not None:
             if self.search.beam_size > 1:
-                raise InputError(
-                    f"beam_size={self.search.beam_size} and a draft, which is for greedy decoding "
-                    "and sampling: leave one of them out"
-                )
+                what = f"beam_size={self.search.beam_size}"
+                raise InputError(f"{what} and a draft: leave one of them out")
             self.speed.draft.check(self.data, self._limits)
 
     def __call__(self, prompts: Sequence[bytes], progress: Progress | None = None) -> list[Answer]:
@@ -95,10 +91,7 @@ class Decoding(Inference):
         samples = self.batches.samples
         rows = [row for prompt in prompts for row in [self.prompt_format.row(prompt)] * samples]
         if not self.model.predicts_first_id and not all(row.prefix for row in rows):
-            raise InputError(
-                "a prompt is empty, and the model does not predict the first token of a text: begin"
-                " it with one"
-            )
+            raise InputError("a prompt is empty: the model does not predict a text's first token")
         with Work("decoding", len(prompts), "prompts") as work:
 
             def report(rows: int) -> None:

@@ -35,10 +35,8 @@ class Logits:
     def __call__(self, features: Features) -> np.ndarray:
         """See `Run.logits`."""
         if not isinstance(features, Mapping):
-            raise InputError(
-                'features are a dictionary such as {"inputs": ids}, not a '
-                + type(features).__name__
-            )
+            kind = type(features).__name__
+            raise InputError(f'features are a dictionary such as {{"inputs": ids}}, not a {kind}')
         self._check_names(features)
         arrays = {name: self._array(name, values) for name, values in features.items()}
         batches = {array.shape[0] for array in arrays.values()}
@@ -71,9 +69,7 @@ class Logits:
         try:
             array = np.asarray(values)
         except (ValueError, TypeError):
-            raise InputError(
-                f'feature "{name}" has rows of unequal lengths: add zeros at their ends'
-            ) from None
+            raise InputError(f'feature "{name}" has rows of unequal lengths: add zeros') from None
         if array.dtype.kind not in "biuf":
             raise InputError(
                 f'feature "{name}" is {array.dtype}, not numbers; the ids of a text are '
@@ -124,10 +120,8 @@ def _integers(name: str, array: np.ndarray, kind: str, first: int, limit: int | 
     least, most = array.min(), array.max()
     if array.dtype.kind not in "iu" or least < first or (limit and most >= limit):
         below = f", below {limit}" if limit else ""
-        raise InputError(
-            f'feature "{name}" must be {kind}, integers from {first}{below}: it has {array.dtype}, '
-            f"{least} to {most}"
-        )
+        what = f'feature "{name}" must be {kind}, integers from {first}{below}'
+        raise InputError(f"{what}: it has {array.dtype}, {least} to {most}")
     return array.astype(np.int32)
 
 
@@ -135,8 +129,6 @@ def _pixels(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype.kind == "f" and np.isfinite(array).all():
         return array.astype(np.float32)
     if array.dtype.kind not in "iu" or array.min() < 0 or array.max() > 255:
-        raise InputError(
-            f'feature "{name}" is {array.dtype}: pixels are integers from 0 to 255, or finite '
-            "floats that are normalised already"
-        )
+        what = f'feature "{name}" is {array.dtype}'
+        raise InputError(f"{what}: pixels are integers from 0 to 255, or finite floats")
     return array.astype(np.uint8)

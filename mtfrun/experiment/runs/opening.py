@@ -192,10 +192,8 @@ def _literal(name: str, value: object) -> str:
     except (ValueError, SyntaxError):
         is_literal = False
     if not is_literal:
-        raise ConfigError(
-            f"{name}={quote(value)}: a value is a number, a text, True, False, None, or a list, "
-            'tuple or dictionary of these; what gin should make is a text such as "@optim.Adam()"'
-        )
+        what = f"{name}={quote(value)} is not a Python literal"
+        raise ConfigError(f'{what}; what gin should make is a text such as "@optim.Adam()"')
     return text
 
 

@@ -27,7 +27,7 @@ from mtfrun.configuration.errors import one_line_errors
 from mtfrun.data import ImageData
 from mtfrun.errors import InputError
 from mtfrun.experiment.adapters import find_adapter
-from mtfrun.experiment.experiment import Experiment
+from mtfrun.experiment.experiment import Experiment, Inference
 from mtfrun.experiment.inference.answers import Answer
 from mtfrun.experiment.inference.classification import Classification, Prediction
 from mtfrun.experiment.inference.decoding import Decoding
@@ -84,8 +84,7 @@ class Run:
         self.adapters = adapters
         self._evaluation_of = functools.lru_cache(functools.partial(evaluation_of, objects))
         self._logits = Logits(objects.experiment)
-        self._decoding_with = functools.lru_cache(_SETTINGS_KEPT)(self._changed_decoding)
-        self._classification_with = functools.lru_cache(self._changed_classification)
+        self._inference_with = functools.lru_cache(_SETTINGS_KEPT)(self._changed_inference)
 
     def __repr__(self) -> str:
         name = type(self.model).__name__
@@ -164,7 +163,7 @@ class Run:
         }
         texts, chosen = texts_of(prompts), numbers_of(settings)
         with self._in_use():
-            return self._decoding_with(**chosen)(texts)
+            return self._inference_with(Decoding, "decode", **chosen)(texts)
 
     def score(
         self, pairs: Sequence[tuple[str | bytes, str | bytes]], *, with_end: bool = True
@@ -175,7 +174,7 @@ class Run:
         """
         texts = pairs_of(pairs)
         with self._in_use():
-            return self._decoding_with().scoring(texts, with_end=with_end)
+            return self._inference_with(Decoding, "score").scoring(texts, with_end=with_end)
 
     def classify(
         self, images: Iterable[np.ndarray | str | os.PathLike[str]], *, top_k: int | None = None
@@ -187,7 +186,7 @@ class Run:
         """
         listed, chosen = list_of(images, "images", '"photo.png"'), numbers_of({"top_k": top_k})
         with self._in_use():
-            classification = self._classification_with(**chosen)
+            classification = self._inference_with(Classification, "classify", **chosen)
             return classification(_pixels(image, classification.data) for image in listed)
 
     def evaluate(self, split: str | None = None) -> dict[str, float]:
@@ -207,15 +206,9 @@ class Run:
         with one_line_errors(), _devices if self.mesh.is_distributed else contextlib.nullcontext():
             yield
 
-    def _changed_decoding(self, **settings: Any) -> Decoding:
-        remedy = "use classify for images, or set Experiment.inference to @experiment.Decoding"
-        inference = require(self.experiment.inference, Decoding, "decode", remedy)
-        return inference.with_settings(settings)
-
-    def _changed_classification(self, **settings: Any) -> Classification:
-        remedy = "use decode for text, or set Experiment.inference to @experiment.Classification"
-        inference = require(self.experiment.inference, Classification, "classify", remedy)
-        return inference.with_settings(settings)
+    def _changed_inference(self, kind: type[Inference], who: str, **settings: Any) -> Any:
+        remedy = f"set Experiment.inference to @experiment.{kind.__name__}"
+        return require(self.experiment.inference, kind, who, remedy).with_settings(settings)
 
 
 def load(
@@ -256,10 +249,8 @@ def _with_adapter(base: Experiment, run: RunDirectory, settings: Settings, name:
     values = base.model.named_variables()
     for path, variable in model.named_variables().items():
         if path not in values:
-            raise InputError(
-                f"adapter {name} is for a model with {path}, which the run does not have: load "
-                f"{adapter.path} instead"
-            )
+            what = f"adapter {name} is for a model with {path}"
+            raise InputError(f"{what}, which the run does not have: load {adapter.path}")
         variable.share(values[path])
     return Run(objects, objects.experiment.restore_adapters(adapter), adapter.path)
 
@@ -290,7 +281,6 @@ def _pixels(image: np.ndarray | str | os.PathLike[str], data: ImageData) -> np.n
         raise InputError(f"an image is an array of pixels or the path of a file: {quote(image)}")
     sizes = data.shapes(1)["images"].to_integer_list[1:]
     if image.dtype != np.uint8 or list(image.shape) != sizes:
-        raise InputError(
-            f"an image is {image.dtype} {list(image.shape)}: the model reads uint8 {sizes}"
-        )
+        what = f"an image is {image.dtype} {list(image.shape)}"
+        raise InputError(f"{what}: the model reads uint8 {sizes}")
     return image

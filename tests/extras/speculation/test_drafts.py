@@ -38,7 +38,7 @@ def test_a_draft_changes_no_output(language_model_run: pathlib.Path, sampling: l
 def test_a_draft_and_beams_are_refused(language_model_run: pathlib.Path) -> None:
     run = f"--model_dir={language_model_run}"
     line = error_line(mtfrun_here("decode", run, "--prompt=a", "--beam_size=2", "--draft=lookup"))
-    assert "beam_size=2 and a draft, which is for greedy decoding and sampling" in line
+    assert "beam_size=2 and a draft: leave one of them out" in line
 
 
 @pytest.mark.parametrize(
