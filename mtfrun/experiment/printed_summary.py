@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import pathlib
 import shlex
-import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 
 from mtfrun import mtf
@@ -51,7 +48,7 @@ class PrintedSummary:
             "data": _data(self.experiment.data),
             **_vocabulary(self.experiment.data),
             "batch": self._batch(),
-            "curves": tensorboard_command(self.run.path),
+            "curves": shlex.join(["tensorboard", "--logdir", self.run.path]),
             **({"note": notes} if notes else {}),
         }
 
@@ -140,14 +137,6 @@ def _too_few_steps(
 def _evaluation(evaluation: StepMetrics, names: Sequence[str]) -> str:
     values = "  ".join(f"{name} {evaluation.metrics[name]:.4f}" for name in names)
     return f"step {evaluation.step:,}: {values}"
-
-
-def tensorboard_command(directory: str) -> str:
-    """Returns a command for any shell: this Python's program, by name alone where that is found."""
-    program = pathlib.Path(sys.executable).parent / "tensorboard"
-    if shutil.which("tensorboard") == str(program):
-        program = pathlib.Path("tensorboard")
-    return shlex.join([str(program), "--logdir", directory])
 
 
 def _model(state: TrainState) -> str:

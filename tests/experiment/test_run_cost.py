@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import shlex
-import sys
 import types
 from collections.abc import Sequence
 from typing import Any
@@ -154,15 +152,3 @@ def test_vocabularies_are_named_once_or_by_feature() -> None:
     assert printed_summary._vocabulary(_data(class_names={"labels": ["a"] * 1000})) == {
         "classes": "labels: 1,000"
     }
-
-
-def test_tensorboard_is_called_by_its_path_unless_the_shell_finds_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    programs = pathlib.Path(sys.executable).parent
-    monkeypatch.setenv("PATH", "/nowhere")
-    words = shlex.split(printed_summary.tensorboard_command("/tmp/my run"))
-    assert words == [str(programs / "tensorboard"), "--logdir", "/tmp/my run"]
-    assert pathlib.Path(words[0]).exists()
-    monkeypatch.setenv("PATH", str(programs))
-    assert printed_summary.tensorboard_command("/tmp/run") == "tensorboard --logdir /tmp/run"

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mtfrun.cli.command import (
@@ -25,6 +25,7 @@ from mtfrun.display.formats import bytes_text, json_time, number_text, time_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import ExitCode, InputError
+from mtfrun.rundir.run_record import numbers_as_json
 
 if TYPE_CHECKING:
     from mtfrun.checkpoints import Manifest
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 def add_match(parser: argparse.ArgumentParser) -> None:
     text = "a regular expression of paths of variables"
     parser.add_argument("--match", default="", help=text, metavar="REGEX")
+    parser.add_argument("--slots", action="store_true", help="optimizer and averages too")
 
 
 def check_step(flags: argparse.Namespace) -> None:
@@ -83,7 +85,7 @@ def _run_list(flags: argparse.Namespace, _: Sequence[str]) -> int:
     metric = metric_of(evaluations.values(), flags.metric, is_evaluated=True)
     checkpoints = list(directory.read_all())[::-1]
     if flags.json:
-        print(json.dumps([_as_json(checkpoint, evaluations) for checkpoint in checkpoints]))
+        print(json.dumps([_as_json(c, evaluations.get(c.step, {})) for c in checkpoints]))
         return 0
     values = [evaluations.get(c.step, {}).get(metric, math.nan) for c in checkpoints]
     rows = [
@@ -106,10 +108,7 @@ def _run_list(flags: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
-def _as_json(
-    checkpoint: StoredCheckpoint, evaluations: Mapping[int, Mapping[str, float]]
-) -> dict[str, object]:
-    metrics = evaluations.get(checkpoint.step, {})
+def _as_json(checkpoint: StoredCheckpoint, metrics: Mapping[str, float]) -> dict[str, object]:
     return {
         "step": checkpoint.step,
         "saved": json_time(checkpoint.time),
@@ -118,7 +117,7 @@ def _as_json(
         "layout": checkpoint.metadata.get("layout"),
         "state": checkpoint.state,
         "damages": list(checkpoint.damages),
-        "metrics": {name: x if math.isfinite(x) else None for name, x in metrics.items()},
+        "metrics": numbers_as_json(metrics),
     }
 
 
@@ -138,7 +137,6 @@ def _add_show_flags(parser: argparse.ArgumentParser) -> None:
     add_checkpoint(parser, "a step; the newest by default", default=None)
     add_match(parser)
     parser.add_argument("--norms", action="store_true", help="read the values")
-    parser.add_argument("--slots", action="store_true", help="optimizer and averages too")
     add_json(parser)
 
 
@@ -147,8 +145,17 @@ def _check_show(flags: argparse.Namespace) -> None:
     check_pattern(flags, "match")
 
 
-_MODEL = "model/"
 _SHOWN_RECORD = ("mesh", "layout", "seed", "data_position", "averaged", "versions")
+
+
+def match_variables(flags: argparse.Namespace, manifest: Manifest) -> dict[str, VariableSpec]:
+    """Returns the variables that the flags of `add_match` choose, by path."""
+    return {
+        path: spec
+        for path, spec in sorted(manifest.variables.items())
+        if re.search(flags.match, path)
+        and (flags.slots or flags.match or path.startswith("model/"))
+    }
 
 
 def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
@@ -157,21 +164,21 @@ def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
     directory = CheckpointDirectory.of(flags.model_dir)
     stored, manifest = _find_checkpoint(directory, flags.checkpoint)
-    chosen = [p for p in manifest.variables if re.search(flags.match, p)]
-    if not chosen:
+    listed = match_variables(flags, manifest)
+    if not listed:
         raise InputError(f"--match={flags.match} is in the path of none of the variables")
-    listed = [p for p in chosen if flags.slots or p.startswith(_MODEL) or flags.match]
     names = manifest.metadata.get(DIMENSIONS, {})
-    rows = [_variable(path, manifest.variables[path], names.get(path)) for path in listed]
+    rows = [_variable(path, spec, names.get(path)) for path, spec in listed.items()]
     norms = list(_norms(directory, manifest, listed)) if flags.norms else [{} for _ in rows]
     record = {k: v for k, v in manifest.metadata.items() if k != DIMENSIONS}
     if flags.json:
-        finite = [{k: v if math.isfinite(v) else None for k, v in x.items()} for x in norms]
         fields = {
             "step": manifest.step,
             "bytes": stored.bytes,
             "damages": list(stored.damages),
-            "variables": [{**row, **x} for row, x in zip(rows, finite, strict=True)],
+            "variables": [
+                {**row, **numbers_as_json(x)} for row, x in zip(rows, norms, strict=True)
+            ],
             "record": record,
         }
         print(json.dumps(fields, allow_nan=False))
@@ -220,7 +227,7 @@ def _variable(path: str, spec: VariableSpec, names: str | None) -> dict[str, Any
 
 
 def _norms(
-    directory: CheckpointDirectory, manifest: Manifest, paths: Sequence[str]
+    directory: CheckpointDirectory, manifest: Manifest, paths: Iterable[str]
 ) -> Iterator[dict[str, float]]:
     import numpy as np
 

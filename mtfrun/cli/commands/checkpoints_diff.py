@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from mtfrun.cli.command import Command, check_least, check_pattern
-from mtfrun.cli.commands.checkpoints import add_match
+from mtfrun.cli.commands.checkpoints import add_match, match_variables
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import InputError
@@ -37,7 +37,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("second", metavar="B", help="the same", path="checkpoint")
     add_match(parser)
-    parser.add_argument("--slots", action="store_true", help="optimizer and averages too")
     parser.add_argument("--rows", type=int, default=20, help="lines of values; 20 by default")
 
 
@@ -67,15 +66,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     checkpoints = [_find_checkpoint(name, flags.model_dir) for name in names]
     for title, (directory, manifest) in zip("AB", checkpoints, strict=True):
         print_lines(f"{title}: {directory.run}@{manifest.step}")
-    saved = [
-        {
-            path: spec
-            for path, spec in sorted(manifest.variables.items())
-            if re.search(flags.match, path)
-            and (flags.slots or flags.match or path.startswith("model/"))
-        }
-        for _, manifest in checkpoints
-    ]
+    saved = [match_variables(flags, manifest) for _, manifest in checkpoints]
     if not any(saved):
         raise InputError(f"--match={flags.match} is in the path of none of the variables")
     for title, (one, other) in {"A": saved, "B": saved[::-1]}.items():
