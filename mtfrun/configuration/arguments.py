@@ -64,9 +64,7 @@ def texts_of(prompts: object) -> list[bytes]:
 def pairs_of(pairs: object) -> list[tuple[bytes, bytes]]:
     result = []
     for i, pair in enumerate(list_of(pairs, "pairs", '("1 2", "one two")')):
-        both: list[Any] = []
-        with contextlib.suppress(InputError):
-            both = list_of(pair, "", "")
+        both = list_of(pair, f"pairs[{i}]", '"1 2", "one two"')
         if len(both) != 2:
             raise InputError(f"pairs[{i}] is a pair (input, target), not {quote(pair)}")
         first, second = (_as_bytes(text, f"pairs[{i}][{j}]") for j, text in enumerate(both))
@@ -80,11 +78,11 @@ def numbers_of(settings: Mapping[str, Any]) -> dict[str, int | float]:
     for name, value in settings.items():
         if value is None:
             continue
-        is_fraction = name in _FRACTIONS
-        kind = numbers.Real if is_fraction else numbers.Integral
-        rule = "a number" if is_fraction else "an integer"
-        _require(_is_number(value, kind), name, value, rule)
-        result[name] = number = float(value) if is_fraction else int(value)
+        if name in _FRACTIONS:
+            _require(_is_number(value, numbers.Real), name, value, "a number")
+        else:
+            _require(_is_number(value, numbers.Integral), name, value, "an integer")
+        result[name] = number = float(value) if name in _FRACTIONS else int(value)
         allowed = range_of("mtfrun", name)
         _require(allowed is None or number in allowed, name, value, str(allowed))
         _require(math.isfinite(number), name, value, "finite")
@@ -122,11 +120,8 @@ def check_switches(**switches: object) -> None:
 
 
 def check_checkpoint(checkpoint: Any) -> None:
-    is_step = _is_number(checkpoint, numbers.Integral) and checkpoint >= 0
-    is_name = isinstance(checkpoint, str) and (
-        checkpoint in ("latest", "best") or checkpoint.isdecimal()
-    )
-    is_valid = checkpoint is None or is_name or is_step
+    is_step = isinstance(checkpoint, str | numbers.Integral) and str(checkpoint).isdecimal()
+    is_valid = is_step or checkpoint in (None, "latest", "best")
     _require(is_valid, "checkpoint", checkpoint, "a step, 'latest', 'best' or None")
 
 

@@ -84,9 +84,8 @@ def is_of_adapters(run: RunDirectory, checkpoint: int | str | None) -> bool:
 
 def as_adapters(value: Any, name: str) -> tuple[Adapter, ...]:
     """Returns the adapters of a setting, which is one, several or None; InputError for others."""
-    adapters = (
-        () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
-    )
+    listed = value if isinstance(value, list | tuple) else [value]
+    adapters = tuple(adapter for adapter in listed if adapter is not None)
     for adapter in adapters:
         if not isinstance(adapter, Adapter):
             raise InputError(f"{name}={adapter!r}: adapters are @layers.LoRA(), or a list of such")

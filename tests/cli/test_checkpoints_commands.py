@@ -286,9 +286,3 @@ def test_lists_are_made_without_tensorflow(language_model_run: pathlib.Path) -> 
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=300
     )
     assert process.stdout.splitlines()[-1] == "[] [0, 0, 0, 0, 0]", process.stderr
-
-
-def test_help_has_an_example_and_no_flags_of_gin() -> None:
-    for name in ("list", "show", "verify", "diff", "average", "prune"):
-        text = mtfrun_here("checkpoints", name, "--help").stdout.decode()
-        assert f"\n  mtfrun checkpoints {name} " in text and "gin_param" not in text

@@ -77,13 +77,6 @@ def test_cache_builds_chosen_tasks_in_a_chosen_directory(
     assert len(lines) == 2 and len(_manifests(other)) == 2 and not cache_dir.exists()
 
 
-def test_a_split_that_does_not_exist_is_one_line(
-    tmp_path: pathlib.Path, cache_dir: pathlib.Path
-) -> None:
-    flags = [*TEXTS(tmp_path), "--gin.EVAL_SPLIT='tset'"]
-    assert 'no split "tset"' in error_line(mtfrun_here("data", "cache", *flags))
-
-
 def test_caches_are_verified_listed_and_removed(
     tmp_path: pathlib.Path, cache_dir: pathlib.Path
 ) -> None:

@@ -58,12 +58,3 @@ def test_a_run_may_begin_with_a_checkpoint_that_was_exported_for_tensorflow(
     flags = [f"--gin_file={language_model_run / 'config.gin'}"]
     flags.append(f"--gin.INIT_CHECKPOINT='{target}'")
     assert succeeded(mtfrun_here("decode", *flags, *prompt)) == decoded
-
-
-def test_a_directory_that_holds_something_is_refused(
-    language_model_run: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    (tmp_path / "mine.txt").write_text("mine")
-    flags = [f"--model_dir={language_model_run}", f"--to={tmp_path}", "--format=tensorflow"]
-    assert "is not empty" in error_line(mtfrun_here("export", *flags))
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

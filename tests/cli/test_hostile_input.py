@@ -35,15 +35,6 @@ def test_an_interactive_session_answers_line_by_line(quick_run: pathlib.Path) ->
     assert process.stdout.count(b"\n") == 2 and process.stderr.count(b"> ") == 3
 
 
-def test_a_line_that_is_no_json_is_named(
-    language_model_run: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    file = tmp_path / "bad.jsonl"
-    file.write_text('{"input": "a", "target": "b"}\n{"input": \n')
-    flags = [f"--model_dir={language_model_run}", f"--input={file}"]
-    assert f"{file}:2: no JSON" in error_line(mtfrun_here("score", *flags))
-
-
 @pytest.mark.parametrize("command", ["decode", "score"])
 def test_output_that_cannot_be_written_is_an_error_before_anything_is_decoded(
     language_model_run: pathlib.Path, command: str, tmp_path: pathlib.Path

@@ -106,17 +106,6 @@ def test_evaluation_compares_answers_with_targets(
 
 
 @pytest.mark.slow
-def test_limits_are_those_of_the_output(run: pathlib.Path) -> None:
-    (cut,) = _answers(run, b"3", "--decode_length=2")
-    assert (cut["output"], cut["output_tokens"], cut["finished"]) == ("th", 2, False)
-    short = ["--gin.Decoding.decode_length_multiplier=1.0"]
-    short.append("--gin.Decoding.decode_length_constant=1")
-    # An id and the end of the inputs, times 1, and 1.
-    (cut,) = _answers(run, b"3", *short)
-    assert (cut["output"], cut["output_tokens"], cut["finished"]) == ("thr", 3, False)
-
-
-@pytest.mark.slow
 def test_decoding_on_a_mesh_gives_the_same_text(run: pathlib.Path) -> None:
     content = b"1\n\n23\nx"
     alone, on_mesh = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pathlib
-import shutil
 from typing import Any
 
 import pytest
@@ -124,17 +123,6 @@ def test_no_command_waits_for_a_pipe_in_a_run_directory(name: str, run: pathlib.
     else:
         (values,) = succeeded(process)
         assert values["step"] == 2
-
-
-@pytest.mark.slow
-def test_evaluation_works_without_a_directory_of_commands(run: pathlib.Path) -> None:
-    shutil.rmtree(run / "commands")
-    (run / "commands").write_text("")
-    process = mtfrun_here("eval", f"--model_dir={run}")
-    (values,) = succeeded(process)
-    assert values["step"] == 2
-    (line,) = process.stderr.decode().splitlines()
-    assert line.startswith(f"mtfrun: warning: cannot write in {run}/commands: File exists; not")
 
 
 VALUES = {

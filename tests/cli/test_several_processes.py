@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mtfrun.rundir import RunDirectory
-from tests.cli.command import mtfrun, mtfrun_here, succeeded, tiny_experiment
+from tests.cli.command import mtfrun, mtfrun_here, succeeded
 from tests.training.toy_run import curve
 
 # Relative: of several processes to one on the same mesh, and to one device.
@@ -68,29 +68,6 @@ def _assert_equal(
 def _position(model_dir: pathlib.Path, step: int) -> object:
     """Returns the position in the data, in examples, that a checkpoint holds."""
     return RunDirectory(model_dir).checkpoints().verify(step).metadata["data_position"]
-
-
-@pytest.mark.slow
-def test_two_processes_train_as_one(
-    language_model_run: pathlib.Path, tmp_path: pathlib.Path
-) -> None:
-    flags = [*tiny_experiment(tmp_path), "--gin.CHECKPOINT_EVERY=1"]
-    curves = _train(tmp_path / "two", flags, DATA_2, processes=2)
-    # Of the same texts, on one device.
-    _assert_equal(curves, _curves(language_model_run), ONE_DEVICE_TOLERANCE)
-    assert [_position(tmp_path / "two", step) for step in (1, 2)] == [8, 16]
-
-
-# By default test_checkpoint_processes.py restores what several processes have saved.
-@pytest.mark.slow
-def test_one_device_goes_on_from_a_checkpoint_of_two_processes(tmp_path: pathlib.Path) -> None:
-    flags = [*tiny_experiment(tmp_path), "--gin.CHECKPOINT_EVERY=1"]
-    curves = _train(tmp_path / "two", flags, DATA_2, processes=2)
-    for path in (tmp_path / "two" / "checkpoints").glob("ckpt-2.*"):
-        path.unlink()
-    again = _train(tmp_path / "two", flags, ONE_DEVICE)
-    _assert_equal(again, curves, ONE_DEVICE_TOLERANCE)
-    assert _position(tmp_path / "two", 2) == 16
 
 
 CASES = {

@@ -75,14 +75,6 @@ def test_arguments_that_are_not_utf8_are_kept(tmp_path: pathlib.Path) -> None:
     assert os.fsencode(_record(path)["command"][1]) == b"--input=\xff"
 
 
-def test_the_configuration_reads_back(tmp_path: pathlib.Path) -> None:
-    run = RunDirectory(tmp_path)
-    run.write_config("TRAIN_STEPS = 10\n")
-    run.write_operative_config("TRAIN_STEPS = 10\n# defaults\n")
-    assert run.read_config() == "TRAIN_STEPS = 10\n"
-    assert (tmp_path / "operative_config.gin").read_text().endswith("# defaults\n")
-
-
 def test_a_missing_or_unreadable_configuration_says_how_to_give_one(tmp_path: pathlib.Path) -> None:
     run = RunDirectory(tmp_path)
     with pytest.raises(RunDirError, match=f"no config.gin in {tmp_path}: .* with --gin_file$"):

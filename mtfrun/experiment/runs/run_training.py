@@ -17,7 +17,6 @@ import tensorflow as tf
 from mtfrun import mtf, processes
 from mtfrun.checkpoints.mirror import registry
 from mtfrun.configuration import config
-from mtfrun.configuration.checks import check_taken
 from mtfrun.configuration.hyperparameters import hyperparameters, training_hyperparameters
 from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.data import Data
@@ -25,7 +24,12 @@ from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.errors.url_secrets import mask_urls
 from mtfrun.experiment.experiment import Experiment
-from mtfrun.experiment.runs.opening import RunObjects, Settings, build, explain_incompatible
+from mtfrun.experiment.runs.opening import (
+    RunObjects,
+    Settings,
+    build_training,
+    explain_incompatible,
+)
 from mtfrun.experiment.saved_configuration import (
     ChangedError,
     TrainingHyperparameters,
@@ -66,9 +70,8 @@ def prepare(
             mtf.planned_meshes() if planned else contextlib.nullcontext(),
             progress.waiting("building the model and its data"),
         ):
-            experiment, evaluation = build()
-            training = config.build(Training, experiment, evaluation)
-        check_taken(bindings, config.operative_config_text())
+            training = build_training(bindings)
+        experiment, evaluation = training.experiment, training.evaluation
         with progress.waiting("reading the first batch to evaluate"):
             evaluation.check_split()
         text = config.config_text(settings.allowed_imports)
@@ -116,19 +119,15 @@ def run_training(
             "hyperparameters": prepared.training_hyperparameters,
             "settings": prepared.settings,
         }
+        state, start = training.state, experiment.init_checkpoint
+        gin_text = prepared.operative_config
         recording = record_training(
-            run,
-            experiment.data,
-            setup,
-            prepared.operative_config,
-            command,
-            lambda: training.state.finished_steps,
+            run, experiment.data, setup, gin_text, command, lambda: state.finished_steps
         )
         with contextlib.ExitStack() as stack:
 
             def begin() -> None:
                 stack.enter_context(recording)
-                start = experiment.init_checkpoint
                 if start is not None and start.path and run.checkpoints().latest() is None:
                     source = pathlib.Path(os.path.expanduser(registry.local_source(start.path)))
                     keep_origin(source, pathlib.Path(run.path))
