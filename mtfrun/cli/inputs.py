@@ -101,15 +101,10 @@ def _paths(part: str) -> list[str]:
 
 def read_prompts(path: str) -> list[bytes]:
     """Returns lines; of `.tsv` the first column, of `.csv` and `.jsonl` the inputs."""
-    kind = kind_of(path)
-    if kind == CSV:
-        return [prompt for (prompt,) in _csv_values(path, _INPUT_KEYS)]
+    if kind_of(path) in (CSV, ".jsonl"):
+        return [prompt for (prompt,) in _named_texts(path, _INPUT_KEYS)]
     lines = read_lines(path)
-    if kind == ".tsv":
-        return [line.split(b"\t")[0] for line in lines]
-    if kind == ".jsonl":
-        return [_text(path, i, _value(path, i, x), _INPUT_KEYS) for i, x in enumerate(lines, 1)]
-    return lines
+    return [line.split(b"\t")[0] for line in lines] if kind_of(path) == ".tsv" else lines
 
 
 def read_pairs(path: str) -> list[tuple[bytes, bytes]]:
@@ -118,20 +113,10 @@ def read_pairs(path: str) -> list[tuple[bytes, bytes]]:
     `.csv` names its columns like the fields of objects; in other files a tab follows the input.
     Pairs without an input have an empty one.
     """
-    kind = kind_of(path)
-    if kind == CSV:
-        return [(x, y) for x, y in _csv_values(path, _INPUT_KEYS, _TARGET_KEYS)]
+    if kind_of(path) in (CSV, ".jsonl"):
+        return [(x, y) for x, y in _named_texts(path, _INPUT_KEYS, _TARGET_KEYS)]
     pairs = []
     for number, line in enumerate(read_lines(path), 1):
-        if kind == ".jsonl":
-            value = _value(path, number, line)
-            if not isinstance(value, dict):
-                raise InputError(f'{path}:{number}: expected {{"input": ..., "target": ...}}')
-            inputs = b""
-            if any(key in value for key in _INPUT_KEYS):
-                inputs = _text(path, number, value, _INPUT_KEYS)
-            pairs.append((inputs, _text(path, number, value, _TARGET_KEYS)))
-            continue
         columns = line.split(b"\t")
         if len(columns) > 2:
             raise InputError(f"{path}:{number}: {len(columns)} columns, not an input and a target")
@@ -152,8 +137,12 @@ def read_lines(path: str) -> list[bytes]:
     return lines
 
 
-def _csv_values(path: str, *columns: Sequence[str]) -> Iterator[tuple[bytes, ...]]:
-    """Yields values in columns, which have several names; all but the last may be missing."""
+def _named_texts(path: str, *columns: Sequence[str]) -> Iterator[tuple[bytes, ...]]:
+    """Yields texts by their names, of which each has several; all but the last may be missing."""
+    if kind_of(path) == ".jsonl":
+        for number, line in enumerate(read_lines(path), 1):
+            yield _json_texts(f"{path}:{number}", line, columns)
+        return
     records = csv_records(path, blocks(path))
     _, header = next(records, (1, []))
     names = [name.decode("utf-8", "replace") for name in header]
@@ -168,6 +157,27 @@ def _csv_values(path: str, *columns: Sequence[str]) -> Iterator[tuple[bytes, ...
         yield tuple(b"" if place is None else values[place] for place in places)
 
 
+def _json_texts(place: str, line: bytes, columns: Sequence[Sequence[str]]) -> tuple[bytes, ...]:
+    """Returns the texts of an object; of one column the line may also be the text alone."""
+    try:
+        fields = json_value(line)
+    except BadRecordError as error:
+        raise InputError(
+            f"{place}: no JSON: {str(error).removeprefix('it is not JSON: ')}"
+        ) from None
+    if isinstance(fields, str) and len(columns) == 1:
+        fields = {columns[0][0]: fields}
+    texts = []
+    for keys in columns:
+        default = None if keys is columns[-1] else ""
+        values = [fields[key] for key in keys if key in fields] if isinstance(fields, dict) else []
+        text = next(iter(values), default)
+        if not isinstance(text, str):
+            raise InputError(f'{place}: no text called "{keys[0]}" (or {", ".join(keys[1:])})')
+        texts.append(text.encode("utf-8", "surrogatepass"))
+    return tuple(texts)
+
+
 def agreed_bytes(read: Callable[[], bytes]) -> bytes:
     """Returns the result of `read` in the first process: only it has standard input."""
     # Any bytes are characters in this encoding, and messages between processes are text.
@@ -178,19 +188,3 @@ def standard_input() -> BinaryIO:
     if sys.stdin is None:
         raise InputError("standard input is closed: name a file with --input=FILE")
     return sys.stdin.buffer
-
-
-def _value(path: str, number: int, line: bytes) -> object:
-    try:
-        return json_value(line)
-    except BadRecordError as error:
-        reason = str(error).removeprefix("it is not JSON: ")
-        raise InputError(f"{path}:{number}: no JSON: {reason}") from None
-
-
-def _text(path: str, number: int, value: object, keys: tuple[str, ...]) -> bytes:
-    if isinstance(value, dict):
-        value = next((value[key] for key in keys if key in value), None)
-    if not isinstance(value, str):
-        raise InputError(f'{path}:{number}: no text called "{keys[0]}" (or {", ".join(keys[1:])})')
-    return value.encode("utf-8", "surrogatepass")

@@ -206,25 +206,26 @@ def _explain_target(name: str, target: Any, bindings: Sequence[Binding]) -> Expl
         for parameter, signature in signature_of(target).items()
     }
     kind = "class" if inspect.isclass(target) else "function"
-    set_by = [
-        f"{b.place}: {b.name} = {b.value_text}" for b in bindings if _is_called(name, b.selector)
-    ]
+    set_by = _set_by(name, bindings)
     return Explanation(name, kind, inspect.getdoc(target) or "", parameters, set_by=set_by)
+
+
+def _set_by(target: str, bindings: Sequence[Binding], *parameters: str) -> list[str]:
+    return [
+        f"{b.place}: {b.name} = {b.value_text}"
+        for b in bindings
+        if _is_called(target, b.selector) and (not parameters or b.parameter in parameters)
+    ]
 
 
 def _explain_parameter(
     name: str, target: Any, parameter: str, bindings: Sequence[Binding]
 ) -> Explanation:
     signature = signature_of(target)[parameter]
-    set_by = [
-        f"{b.place}: {b.name} = {b.value_text}"
-        for b in bindings
-        if b.parameter == parameter and _is_called(name, b.selector)
-    ]
     return Explanation(
         f"{name}.{parameter}",
         "parameter",
         parameter_docs(target).get(parameter, "") or f"Of: {summary(target)}",
         default=default_text(target, signature) or "none, it must be given",
-        set_by=set_by,
+        set_by=_set_by(name, bindings, parameter),
     )

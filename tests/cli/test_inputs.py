@@ -97,15 +97,15 @@ def test_csv_may_have_one_column(tmp_path: pathlib.Path) -> None:
     file.write_bytes(b"target\nbecause\n")
     assert read_pairs(str(file)) == [(b"", b"because")]
     file.write_bytes(b"Why is the sky blue?\nwho\n")  # without a header a prompt would be lost
-    with pytest.raises(InputError, match=r':1: no column is called "input" .* Why is the sky blue'):
+    with pytest.raises(InputError, match=r':1: no column is called "input": .* Why is the sky blue'):
         read_prompts(str(file))
 
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
-        (b"a,b\n1,2\n", r':1: no column is called "\w+" .* names a, b'),
-        (b"", r':1: no column is called "target" .* names nothing'),
+        (b"a,b\n1,2\n", r':1: no column is called "\w+": .* names a, b'),
+        (b"", r':1: no column is called "target": .* names nothing'),
         (b"input,target\n1\n", ":2: 1 values where the first line names 2"),
         (b'input,target\n1,"2\n', ":2: unexpected end of data: in CSV"),
         (b'input,target\n1,"2"3\n', ":2: .* in CSV"),
