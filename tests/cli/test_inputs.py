@@ -97,7 +97,7 @@ def test_csv_may_have_one_column(tmp_path: pathlib.Path) -> None:
     file.write_bytes(b"target\nbecause\n")
     assert read_pairs(str(file)) == [(b"", b"because")]
     file.write_bytes(b"Why is the sky blue?\nwho\n")  # without a header a prompt would be lost
-    with pytest.raises(InputError, match=r':1: no column is called "input": .* Why is the sky"):
+    with pytest.raises(InputError, match=r':1: no column is called "input": .* Why is the sky'):
         read_prompts(str(file))
 
 
