@@ -167,12 +167,13 @@ def _is_called(full: str, name: str) -> bool:
 
 
 def _explain_macro(name: str, bindings: Sequence[Binding]) -> Explanation:
-    meanings = dict.fromkeys(
-        _meaning(name, names.split(", "), meaning)
-        for header in shipped_headers().values()
-        for names, meaning in header.overridden.items()
-        if name in names.split(", ")
-    )
+    meanings: dict[str, None] = {}
+    for header in shipped_headers().values():
+        for names, meaning in header.overridden.items():
+            listed, parts = names.split(", "), meaning.split(", ")
+            if name in listed:
+                is_each = len(parts) == len(listed)
+                meanings[parts[listed.index(name)] if is_each else meaning] = None
     set_by = [
         f"{b.place}: {b.value_text}" for b in bindings if b.selector == MACRO and b.scope == name
     ]
@@ -180,11 +181,6 @@ def _explain_macro(name: str, bindings: Sequence[Binding]) -> Explanation:
         b.name: None for b in bindings for reference in b.references() if reference.macro == name
     }
     return Explanation(name, "macro", "\n".join(meanings), set_by=set_by, used_by=list(used_by))
-
-
-def _meaning(name: str, names: Sequence[str], text: str) -> str:
-    parts = text.split(", ")
-    return parts[names.index(name)] if len(parts) == len(names) else text
 
 
 def _explain_file(header: GinHeader) -> Explanation:

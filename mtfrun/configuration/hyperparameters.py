@@ -90,16 +90,12 @@ def hyperparameters(
     """Returns the values of the macros in use and of the parameters that flags have set."""
     macros = values_of_macros(bindings_in(operative_config))
     flags = {b.name: b.value for b in bindings if b.from_flag and b.selector != MACRO}
-    return {
-        name: _number_or_text(with_reference_texts(replace_macros(value, macros)))
-        for name, value in {**macros, **flags}.items()
-    }
-
-
-def _number_or_text(value: object) -> bool | float | str:
-    if isinstance(value, bool | int | float) and math.isfinite(value):
-        return value
-    return str(value)
+    values: dict[str, bool | float | str] = {}
+    for name, bound in {**macros, **flags}.items():
+        value = with_reference_texts(replace_macros(bound, macros))
+        is_number = isinstance(value, bool | int | float) and math.isfinite(value)
+        values[name] = value if is_number else str(value)
+    return values
 
 
 def training_hyperparameters(

@@ -239,12 +239,9 @@ class Experiment:
         read from `base`, a run or a checkpoint, or from where they began, `init_checkpoint` or the
         place that the checkpoint names. RunDirError if `base` is given for another run.
         """
-        saved = _adapters_of(run, step)
-        if saved is not None:
-            self.model.add_adapters(saved.adapters)
-        elif base is not None:
+        saved = self._prepare(run, step)
+        if saved is None and base is not None:
             raise RunDirError(f"{run.path} is not a run of adapters: name it as --model_dir")
-        self._check_compatible(run, step)
         if saved is not None:
             source = self.init_checkpoint
             if base is not None:
@@ -259,11 +256,9 @@ class Experiment:
 
     def restore_adapters(self, run: RunDirectory, step: int | None = None) -> int:
         """Adds the adapters of a run for this model, else RunDirError; returns their step."""
-        saved = _adapters_of(run, step)
+        saved = self._prepare(run, step)
         if saved is None:
             raise RunDirError(f"{run.path} is not a run of adapters: name it as --model_dir")
-        self.model.add_adapters(saved.adapters)
-        self._check_compatible(run, step)
         check_base(hash_of_base(self.model), saved.base, "the model")
         return self._restore_saved(run, step)
 
@@ -283,11 +278,16 @@ class Experiment:
         )
         return manifest.step
 
-    def _check_compatible(self, run: RunDirectory, step: int | None) -> None:
-        """Before the model needs memory: a configuration from elsewhere may claim any size."""
+    def _prepare(self, run: RunDirectory, step: int | None) -> SavedAdapters | None:
+        """Adds the adapters of a checkpoint, which it returns, and compares the variables' sizes.
+
+        Before the model needs memory: a configuration from elsewhere may claim any size.
+        """
         manifest = run.checkpoints().manifest(step)
         if manifest is None:
-            return
+            return None
+        if (saved := saved_adapters(manifest)) is not None:
+            self.model.add_adapters(saved.adapters)
         check_same_vocabularies(manifest, self.data)
         specs = {
             f"model/{path}": VariableSpec(tuple(x.stored_shape.to_integer_list), x.dtype.name)
@@ -296,6 +296,7 @@ class Experiment:
         check_compatible(
             f"{run.path}/checkpoints/ckpt-{manifest.step}", manifest.variables, specs, subset=True
         )
+        return saved
 
     def restore_without_run(self) -> int:
         """Initialises the model from `init_checkpoint` and returns the step of its checkpoint."""
@@ -307,11 +308,6 @@ class Experiment:
             example = "--gin.INIT_CHECKPOINT=\"'/path/model.ckpt-1000'\""
             raise RunDirError(f"there is no model: give --model_dir, or a checkpoint: {example}")
         return report.step
-
-
-def _adapters_of(run: RunDirectory, step: int | None) -> SavedAdapters | None:
-    manifest = run.checkpoints().manifest(step)
-    return None if manifest is None else saved_adapters(manifest)
 
 
 def check_features(model: type[Model], data: Data) -> None:

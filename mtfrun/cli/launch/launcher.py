@@ -83,11 +83,6 @@ class Launch:
     max_restarts: int = 0
     is_elastic: bool = False
 
-    def resume(self) -> Launch:
-        """Returns the next launch: --restart would begin at step 0 again."""
-        command = [word for word in self.command if word != "--restart"]
-        return dataclasses.replace(self, command=command)
-
     def with_mesh(self, num_processes: int, name: str, mesh: str) -> Launch:
         flag, binding = f"--gin.{name}={mesh!r}", f"{name} = {mesh!r}"
         settings = self.settings._replace(bindings=[*self.settings.bindings, (flag, binding)])
@@ -230,7 +225,10 @@ class Launcher:
         return Outcome(children.codes, children.killed, self._signal)
 
     def _next(self, launch: Launch, outcome: Outcome, restart: int) -> Launch:
-        step, launch = launch.settings.newest_step(), launch.resume()
+        step = launch.settings.newest_step()
+        # --restart would begin at step 0 again.
+        command = [word for word in launch.command if word != "--restart"]
+        launch = dataclasses.replace(launch, command=command)
         remaining = launch.num_processes - len(outcome.lost)
         if launch.is_elastic and 0 < remaining < launch.num_processes:
             launch, mesh = shrink(launch, remaining)
