@@ -55,35 +55,27 @@ class PrintedSummary:
     def after(self, secs: float) -> dict[str, str]:
         """Returns the lines after the last step; `secs` is the duration in this process."""
         step, options = self.state.finished_steps, self.options
-        time = duration_text(secs)
-        lines = {"finished": f"step {step:,} of {options.train_steps:,} in {time}"}
+        lines = {"finished": f"step {step:,} of {options.train_steps:,} in {duration_text(secs)}"}
         evaluations = self.run.record().evaluations()
         if evaluations:
             last = evaluations[-1]
             metric = (options.checkpoints.best_metric or "loss").removeprefix("eval/")
-            mode = options.checkpoints.best_mode
-            best = best_of(evaluations, lambda e: e.value(metric), mode)
+            best = best_of(evaluations, lambda e: e.value(metric), options.checkpoints.best_mode)
             lines["last"] = _evaluation(last, tuple(last.metrics)[:_MOST_METRICS])
             if best is not None:
                 lines["best"] = _evaluation(best, [metric])
-        model_dir = shlex.quote(registry.url_of(self.run.path))
-        example = self.experiment.inference.example
-        commands = ["eval", *([example] if example else []), "runs --curves"]
-        return {
-            **lines,
-            "checkpoint": f"{registry.url_of(self.run.path)}/{CHECKPOINTS}/ckpt-{step}",
-            "next": "\n".join(f"mtfrun {command} --model_dir={model_dir}" for command in commands),
-        }
+        url = registry.url_of(self.run.path)
+        commands = filter(None, ["eval", self.experiment.inference.example, "runs --curves"])
+        texts = [f"mtfrun {command} --model_dir={shlex.quote(url)}" for command in commands]
+        return {**lines, "checkpoint": f"{url}/{CHECKPOINTS}/ckpt-{step}", "next": "\n".join(texts)}
 
     def _batch(self) -> str:
-        unit = self.state.model.reporting.unit
-        row = self.experiment.data.tokens_per_row
-        per_step = self.batch_size * row
-        total = self.options.train_steps * per_step
+        unit, row = self.state.model.reporting.unit, self.experiment.data.tokens_per_row
+        per_step, microbatches = self.batch_size * row, self.options.microbatches
         rows = f"{self.batch_size} rows of {row}: " if row > 1 else ""
-        microbatches = self.options.microbatches
         parts = f", in {microbatches} microbatches" if microbatches > 1 else ""
-        return f"{rows}{per_step:,} {unit} a step{parts}; {short_number(total)} {unit} in all"
+        total = short_number(self.options.train_steps * per_step)
+        return f"{rows}{per_step:,} {unit} a step{parts}; {total} {unit} in all"
 
 
 def variable_lines(mesh: mtf.Mesh, variables: Mapping[str, mtf.Variable]) -> list[str]:
