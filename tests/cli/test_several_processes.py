@@ -28,9 +28,6 @@ LM = ["--gin_file=runs/quickstart.gin"]
 MIXTURE = ["--gin_file=runs/moe_quickstart.gin"]
 DIGITS = ["--gin_file=runs/digits.gin", "--gin.WARMUP_STEPS=5", "--gin.LEARNING_RATE=0.02"]
 
-# One device a process.
-DATA_2 = ["--gin.MESH_SHAPE='data:2,model:1'", "--gin.LAYOUT='batch:data'"]
-
 
 def _train(
     model_dir: pathlib.Path, flags: Sequence[str], mesh: Sequence[str], processes: int = 1

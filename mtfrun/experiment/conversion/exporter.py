@@ -47,18 +47,6 @@ def values_of_run(run: RunDirectory, checkpoint: int | str | None = None) -> Run
     return checkpoints.read(checkpoints.named_step(checkpoint), read)
 
 
-def _merge_adapters(experiment: Experiment, step: int) -> RunValues:
-    model = experiment.model
-    layers.merge_low_rank(model)
-    named = model.named_variables()
-    base = model.base_variables()
-    remaining = sorted(named.keys() - base.keys())
-    if remaining:
-        kind = type(model.adapters[0]).__name__
-        raise ConversionError(f"{kind} is not a change of weights: use --format=saved_model")
-    return RunValues(step, mtf.to_numpy(base))
-
-
 def export_tensorflow(directory: pathlib.Path, run: RunValues) -> None:
     """Writes model.ckpt-STEP: "embedding/table", ... and "global_step", without Python objects."""
     values: dict[str, np.ndarray] = {**run.values, "global_step": np.asarray(run.step, np.int64)}
@@ -101,7 +89,13 @@ class ExportedRun:
         """Returns the model's values by path, with LoRA merged into them."""
         if not self.has_adapters:  # no model is built
             return values_of_run(self.run, self.checkpoint)
-        return _merge_adapters(*self.restore())
+        experiment, step = self.restore()
+        model = experiment.model
+        layers.merge_low_rank(model)
+        if model.named_variables().keys() - model.base_variables().keys():
+            kind = type(model.adapters[0]).__name__
+            raise ConversionError(f"{kind} is not a change of weights: use --format=saved_model")
+        return RunValues(step, mtf.to_numpy(model.base_variables()))
 
 
 class Exporter(Protocol):
