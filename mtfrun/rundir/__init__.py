@@ -1,8 +1,4 @@
-"""The files under --model_dir: checkpoints, the lock, summaries, records.
-
-Modules that import TensorFlow or TensorBoard are imported from their files:
-`checkpoints.checkpoints`, `tensorboard.summaries`.
-"""
+"""The files under --model_dir: checkpoints, the lock, summaries, records."""
 
 from mtfrun.rundir.commands import run_versions as run_versions
 from mtfrun.rundir.run_directory import RunDirectory as RunDirectory

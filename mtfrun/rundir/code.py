@@ -19,8 +19,6 @@ from mtfrun.errors.differences import Change, changes
 from mtfrun.errors.untrusted import hash_of_file, is_regular, read_regular_text
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
-# Packages that training does not depend on.
-_NOT_TRAINING = ("cli", "tools")
 # A command's program, and its name in processes that multiprocessing has started.
 _PROGRAMS = ("__main__", "__mp_main__")
 _STANDARD_LIBRARY = f"{pathlib.Path(os.__file__).parent}{os.sep}"
@@ -30,8 +28,8 @@ _INSTALLED = re.compile(r"[/\\](dist|site)-packages[/\\]")
 def module_hashes() -> dict[str, str]:
     """Returns the SHA-256 of the source files that may change what a run computes, by module.
 
-    These are mtfrun's files, but for its commands and tools, and all imported modules outside of
-    the standard library and of installed distributions, without the started program.
+    These are mtfrun's files, but for its commands, and all imported modules outside of the standard
+    library and of installed distributions, without the started program.
     """
     return {**_package_hashes(), **_user_hashes()}
 
@@ -91,7 +89,7 @@ def _package_hashes() -> Mapping[str, str]:
     hashes = {}
     for path in sorted(_PACKAGE.rglob("*.py")):
         parts = path.relative_to(_PACKAGE).with_suffix("").parts
-        if parts[0] not in _NOT_TRAINING:
+        if parts[0] != "cli":  # which training does not depend on
             name = ".".join(["mtfrun", *parts]).removesuffix(".__init__")
             hashes[name] = _hash_of(path)
     return {name: digest for name, digest in hashes.items() if digest is not None}

@@ -34,7 +34,7 @@ def _git(directory: pathlib.Path, *arguments: str) -> str:
 def checkout(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[pathlib.Path]:
     directory = tmp_path / "checkout"
     package = directory / "mtfrun"
-    for name in ("__init__", "layers/__init__", "layers/norm", "tools/report"):
+    for name in ("__init__", "layers/__init__", "layers/norm", "cli/report"):
         path = package / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("SIZE = 1\n")
