@@ -59,13 +59,11 @@ class BeamSearch:
     """Search for the sequences of the highest log-probability, divided by a length penalty.
 
     Attributes:
-      alpha: the exponent of the length penalty, which does not count ids of prompts; 0 disables it.
-      stop_early: end a row when no active beam can beat its finished ones.
+      alpha, stop_early, as_transformers: see `Search`.
       independent_rows: do not change a row that has ended. Otherwise, as in Mesh TensorFlow, all
         rows are extended until the last has ended, and the hypotheses after the best depend on the
         rest of the batch.
       num_prefilter: see `grow_topk`.
-      as_transformers: see `Search`.
     """
 
     alpha: float = 0.6

@@ -91,7 +91,8 @@ def previous_in_batch(x: mtf.Tensor) -> mtf.Tensor:
 def beta_quantiles(alpha: float) -> np.ndarray:
     """Returns the medians of 1024 equally probable parts of Beta(alpha, alpha), float32."""
     probabilities = (np.arange(_NUM_QUANTILES) + 0.5) / _NUM_QUANTILES
-    return special.betaincinv(alpha, alpha, probabilities).astype(np.float32)
+    quantiles: np.ndarray = special.betaincinv(alpha, alpha, probabilities)
+    return quantiles.astype(np.float32)
 
 
 def cut_rectangles(

@@ -285,7 +285,13 @@ class ResNet(ImageClassifier):
         return self.softmax(mean_over_image(x), call)
 
 
-def apply_block(block: mtf.Module, x: mtf.Tensor, call: Call, *, rematerialise: bool) -> mtf.Tensor:
+def apply_block(
+    block: Callable[[mtf.Tensor, Call], mtf.Tensor],
+    x: mtf.Tensor,
+    call: Call,
+    *,
+    rematerialise: bool,
+) -> mtf.Tensor:
     """Returns block(x, call), computed again in the backward pass if it is rematerialised."""
     return recompute(block, x, call) if rematerialise and call.training else block(x, call)
 

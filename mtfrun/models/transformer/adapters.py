@@ -57,10 +57,6 @@ class LearnedPrompt(mtf.Module):
         shape = ids.shape.resize_dimension("length", self.length)
         return mtf.concat([mtf.constant(ids.mesh, number, shape, ids.dtype), ids], "length")
 
-    def before_segments(self, segments: mtf.Tensor | None) -> mtf.Tensor | None:
-        """Returns the numbers of documents after -1 for the prompt, which all see."""
-        return None if segments is None else self.before_ids(segments, -1)
-
     def before_positions(self, positions: mtf.Tensor | None) -> mtf.Tensor | None:
         """Returns the positions {..., length} in texts that begin with the prompt."""
         if positions is None or self.vectors is None:

@@ -130,7 +130,8 @@ class DecoderOnly(TokenModel):
             bias = causal_bias(
                 self._mesh,
                 read.shape.get_dim_by_name("length"),
-                self.prompt.before_segments(segments),
+                # All documents see the prompt, -1.
+                None if segments is None else self.prompt.before_ids(segments, -1),
                 shares_negative=bool(self.prompt.length),
             )
         call = dataclasses.replace(

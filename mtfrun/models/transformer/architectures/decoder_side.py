@@ -114,11 +114,6 @@ class PromptReading:
         """The number of ids by which steps are ahead of the positions that read them."""
         return 0 if self.reads_start else 1
 
-    def ids_at(self, ids: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
-        if not self.start_id or not self.reads_start:
-            return ids
-        return mtf.where(mtf.equal(position, 0), self.start_id, ids, output_shape=ids.shape)
-
 
 @dataclasses.dataclass(frozen=True)
 class StackDecoder:
@@ -177,7 +172,10 @@ class StackDecoder:
             progress = self._progress(place, prompt_lengths)
             bias = AttentionBias.of(TensorBias(mask))
             call = dataclasses.replace(self.call, progress=progress, self_attention_bias=bias)
-            x = self.embed(self.reading.ids_at(ids, reading), reading)
+            if self.reading.start_id and self.reading.reads_start:
+                start_id, is_start = self.reading.start_id, mtf.equal(reading, 0)
+                ids = mtf.where(is_start, start_id, ids, output_shape=ids.shape)
+            x = self.embed(ids, reading)
             x, state = self.stack.step(x, state, call)
             logits = self.classify(x)
             if not self.reading.reads_start:  # the first id has no predecessor
