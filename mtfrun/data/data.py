@@ -17,7 +17,6 @@ from mtfrun.data.cache.directory import EVERY_CACHE, CacheChoice
 from mtfrun.data.cache.tokens import Cached, TokenCache
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.preprocessor import Fields
 from mtfrun.data.prompts import (
     ConversationTemplate,
     LanguageModelPrompts,
@@ -26,7 +25,7 @@ from mtfrun.data.prompts import (
 )
 from mtfrun.data.rows.batches import Batch, Batches, CountedBatches, Density
 from mtfrun.data.rows.order import ONLY_HOST, Host
-from mtfrun.data.task import Metrics
+from mtfrun.data.task import Fields, Metrics
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors.differences import changes, list_changes
 
@@ -230,7 +229,10 @@ class TextData(Data):
 
     def text(self, split: str) -> bytes:
         """Returns all text of a split; raises DataError if the data is not running text."""
-        raise DataError(f"{type(self).__name__} has no running text: use @data.LanguageModelData()")
+        if not self.has_text:
+            remedy = "use @data.LanguageModelData()"
+            raise DataError(f"{type(self).__name__} has no running text: {remedy}")
+        return b"".join(example[TARGETS] for example in self.examples(split))
 
     def examples(self, split: str) -> Iterator[Mapping[str, bytes]]:
         """Yields the texts of a split's examples: "inputs" and "targets", or only "targets"."""

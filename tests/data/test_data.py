@@ -145,12 +145,6 @@ def valid_batch() -> dict[str, np.ndarray]:
     return {name: np.zeros([2, 4], np.int32) for name in SHAPES}
 
 
-def test_every_feature_is_batch_by_length() -> None:
-    assert list(SHAPES) == ["targets", "targets_segmentation", "targets_position"]
-    assert set(SHAPES.values()) == {mtf.convert_to_shape("batch:2;length:4")}
-    validate_batch(valid_batch(), SHAPES)
-
-
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

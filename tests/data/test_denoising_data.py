@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +17,6 @@ from mtfrun.data import (
     DelimitedDenoisingData,
     DenoisingData,
     FeatureLengths,
-    Host,
     IdVocabulary,
     MaskedLanguageModel,
     MaskedLanguageModelData,
@@ -108,17 +106,6 @@ def test_features_have_the_lengths_that_the_objective_needs() -> None:
     }
 
 
-def test_the_examples_do_not_depend_on_hosts_or_the_batch_size() -> None:
-    data = _data()
-    whole = data.train(8, seed=1)
-    expected = np.concatenate([next(whole)["targets"] for _ in range(6)])
-    small = data.train(4, seed=1)
-    assert (np.concatenate([next(small)["targets"] for _ in range(12)]) == expected).all()
-    hosts = [data.train(8, seed=1, host=Host(rows)) for rows in (range(4), range(4, 8))]
-    parts = [next(host)["targets"] for _ in range(6) for host in hosts]
-    assert (np.concatenate(parts) == expected).all()
-
-
 def test_evaluation_has_the_same_noise_every_time() -> None:
     data = _data()
     first, second = (list(data.evaluation(4, split="validation")) for _ in range(2))
@@ -195,13 +182,6 @@ def test_your_own_objective_is_used_as_it_is() -> None:
     }
 
 
-def test_the_fingerprint_names_the_objective() -> None:
-    fingerprint = json.loads(json.dumps(_data().fingerprint()))
-    assert "SpanCorruption(noise_density=0.15" in fingerprint["settings"]["objective"]
-    other = DenoisingData(texts_task(TEXTS), SpanCorruption(0.5), inputs_length=32)
-    assert other.fingerprint() != fingerprint
-
-
 MASKED_TEXTS = [b"The first document. ", b"", b"Another one, which is somewhat longer. " * 20]
 MASKED_LIMITS = PromptLimits(max_length=32, decode_length=16)
 MASK = ByteVocabulary().sentinel(0)
@@ -224,14 +204,6 @@ def test_masked_rows_are_the_text_where_it_is_no_noise() -> None:
     assert (inputs[is_noise] == MASK).mean() > 0.7
 
 
-def test_the_noise_of_masked_rows_changes_with_the_epoch() -> None:
-    made = _masked()
-    rows = -(-len(b"".join(MASKED_TEXTS)) // 32)
-    batches = made.train(rows, seed=0)
-    first, second = (sorted(map(tuple, next(batches)["targets"].tolist())) for _ in range(2))
-    assert first != second
-
-
 def test_a_prompts_masks_are_what_is_predicted() -> None:
     prompt_format = _masked().prompt_format(MASKED_LIMITS)
     row = prompt_format.row(b"a\xffc")
@@ -250,11 +222,6 @@ def test_masked_text_has_no_likelihood() -> None:
 def test_full_targets_are_for_models_that_generate() -> None:
     with pytest.raises(DataError, match="full_targets"):
         _masked(objective=MaskedLanguageModel(full_targets=True))
-
-
-def test_the_fingerprint_of_masked_rows_is_json() -> None:
-    fingerprint = json.loads(json.dumps(_masked().fingerprint()))
-    assert fingerprint["settings"]["objective"].startswith("MaskedLanguageModel(noise_density=0.15")
 
 
 def test_masked_rows_have_the_padding_of_the_vocabulary() -> None:

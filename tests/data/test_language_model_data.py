@@ -60,12 +60,6 @@ def test_evaluation_has_every_token_once_in_order_and_fills_the_last_batch() -> 
     assert not stream[NUM_TOKENS:].any()
 
 
-def test_bytes_per_id_counts_the_bytes_of_an_evaluation() -> None:
-    table = DATA.vocabulary.bytes_per_id
-    counted = sum(int(table[b["targets"]].sum()) for b in DATA.evaluation(7))
-    assert counted == sum(map(len, TEXTS))
-
-
 @pytest.mark.parametrize("whole_documents", [False, True])
 def test_batches_from_any_position_are_those_that_would_have_come(whole_documents: bool) -> None:
     data = LanguageModelData(texts_task(TEXTS), LENGTH, whole_documents)

@@ -95,16 +95,6 @@ def test_a_mixture_continues_at_a_position_exactly(packed: bool) -> None:
     assert texts == expected
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_hosts_together_read_what_one_reads(count: int) -> None:
-    rows = _rows(rates=[1.0, 2.0], max_epochs={"b": 2})
-    hosts = [data.Host(part.tolist()) for part in np.split(np.arange(BATCH), count)]
-    parts = [_first(rows, 10, host=host) for host in hosts]
-    for batch, *shares in zip(_first(rows, 10), *parts, strict=True):
-        joined = np.concatenate([share["inputs"] for share in shares])
-        np.testing.assert_array_equal(joined, batch["inputs"])
-
-
 def test_running_text_is_mixed_by_rows() -> None:
     tasks = [
         dataclasses.replace(texts_task([letter * 1000]), name=letter.decode())

@@ -9,8 +9,6 @@ import itertools
 import json
 import os
 import resource
-import subprocess
-import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,10 +23,9 @@ from mtfrun.data.cache.directory import CacheChoice, cache_path, write_manifest
 from mtfrun.data.cache.tokens import TokenCache, open_cache
 from mtfrun.data.errors import DataError
 from mtfrun.data.files import file_state
-from mtfrun.data.preprocessor import Fields
 from mtfrun.data.sources.source import Example, Source, warn_once
 from mtfrun.data.sources.text_files import TextLines
-from mtfrun.data.task import Task
+from mtfrun.data.task import Fields, Task
 from mtfrun.data.vocabularies.byte_vocabulary import ByteVocabulary
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.display import progress
@@ -447,27 +444,6 @@ def test_the_next_build_removes_what_killed_ones_left(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process builds that one now
         open_cache(task, "train", TARGETS_ONLY)
     assert not own.exists() and not free.exists() and busy.exists()
-
-
-@pytest.mark.slow
-def test_a_killed_build_is_no_cache(tmp_path: Path) -> None:
-    program = f"""
-import os, signal
-from tests.data.test_token_cache import *
-
-def examples():
-    yield Example({{"text": b"a" * (1 << 22)}})
-    os.kill(os.getpid(), signal.SIGKILL)
-
-task = dataclasses.replace(task_of([], Path({str(tmp_path)!r})), source=Examples(examples))
-open_cache(task, "train", TARGETS_ONLY)
-"""
-    killed = subprocess.run([sys.executable, "-c", program], check=False)
-    assert killed.returncode < 0
-    assert list((tmp_path / "task").glob(".*/tokens.bin"))
-    task = task_of(documents(b"whole"), tmp_path)
-    assert texts_of(open_cache(task, "train", TARGETS_ONLY)) == [[ids(b"whole")]]
-    assert not list((tmp_path / "task").glob(".*/tokens.bin"))
 
 
 def test_a_long_cache_is_opened_at_once(tmp_path: Path) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from mtfrun import data
-from mtfrun.data.cache.tokens import open_cache
 from mtfrun.data.prompts import PromptLimits
 from mtfrun.data.vocabularies.sentencepiece_training import (
     SentencePieceTraining,
@@ -120,13 +118,3 @@ def test_outputs_keep_the_space_between_them_and_the_prompt(
         *pieces.encode("the"),
         1,
     ]
-
-
-def test_a_cache_belongs_to_its_vocabulary(
-    pieces: data.SentencePieceVocabulary, tmp_path: pathlib.Path
-) -> None:
-    source = InMemory(((b"a dog",),), ("text",))
-    for vocabulary in (data.ByteVocabulary(), pieces):
-        task = data.Task(source, vocabulary, cache_dir=str(tmp_path))
-        cache = open_cache(task, "train", ["targets"])
-        assert cache.tokens.tolist() == [*vocabulary.encode("a dog"), 1]

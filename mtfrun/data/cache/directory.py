@@ -128,7 +128,11 @@ def open_or_build(
                 )
             with writing(directory):
                 write_manifest(work, {**counts, **before})
-                _replace(directory, work)
+                replaced = work.with_name(f"{work.name}-replaced")
+                if directory.exists():  # rename cannot replace a directory that is not empty
+                    directory.rename(replaced)
+                work.rename(directory)
+                shutil.rmtree(replaced, ignore_errors=True)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return open_files(directory, before)
@@ -251,14 +255,6 @@ def last_use(directory: Path) -> float:
     """Returns the Unix time at which a cache was last opened, or else its build started."""
     path = directory / _CHECKED
     return (path if path.exists() else directory).stat().st_mtime
-
-
-def _replace(directory: Path, work: Path) -> None:
-    replaced = work.with_name(f"{work.name}-replaced")
-    if directory.exists():  # rename cannot replace a directory that is not empty
-        directory.rename(replaced)
-    work.rename(directory)
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _file_name(name: str) -> str:

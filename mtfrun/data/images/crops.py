@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import abc
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -24,16 +24,12 @@ class Window(NamedTuple):
     cols: int
 
 
-class Crop(abc.ABC):
-    """A choice of the window that is scaled to the size of the network's input."""
-
-    @abc.abstractmethod
-    def __call__(self, size: tuple[int, int], generator: np.random.Generator) -> Window:
-        """Returns the window of an image of `size`, rows and columns, drawn by `generator`."""
+Crop = Callable[[tuple[int, int], np.random.Generator], Window]
+"""Draws the window, of an image of some rows and columns, that is scaled to the network's input."""
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomResizedCrop(Crop):
+class RandomResizedCrop:
     """A window of random area, aspect ratio (with uniform logarithm) and place.
 
     Szegedy et al. 2015, https://arxiv.org/abs/1409.4842, section 6.
@@ -72,7 +68,7 @@ class RandomResizedCrop(Crop):
 
 
 @dataclasses.dataclass(frozen=True)
-class CentreCrop(Crop):
+class CentreCrop:
     """The square that a crop of `size` leaves of an image with a shorter side of `resize`."""
 
     size: int
@@ -84,7 +80,7 @@ class CentreCrop(Crop):
 
 
 @dataclasses.dataclass(frozen=True)
-class WholeImage(Crop):
+class WholeImage:
     """The whole image."""
 
     def __call__(self, size: tuple[int, int], generator: np.random.Generator) -> Window:

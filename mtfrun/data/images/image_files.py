@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import functools
 import io
@@ -159,21 +158,8 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(len(os.sched_getaffinity(0)), "images")
 
 
-class StoredImage(abc.ABC):
-    """An image of `size`, rows and columns, that is read window by window."""
-
-    size: tuple[int, int]
-
-    @abc.abstractmethod
-    def crop(self, window: Window, size: tuple[int, int]) -> np.ndarray:
-        """Returns a window scaled to `size`, rows and columns; uint8 [rows, cols, channels].
-
-        By bilinear interpolation, with a filter as wide as the new pixels where the image shrinks.
-        """
-
-
-class PixelImage(StoredImage):
-    """An image in memory."""
+class PixelImage:
+    """An image in memory, of `size`, rows and columns."""
 
     def __init__(self, pixels: np.ndarray):
         self._pixels = pixels
@@ -181,11 +167,15 @@ class PixelImage(StoredImage):
         self.size = rows, cols
 
     def crop(self, window: Window, size: tuple[int, int]) -> np.ndarray:
+        """Returns a window scaled to `size`, rows and columns; uint8 [rows, cols, channels].
+
+        By bilinear interpolation, with a filter as wide as the new pixels where the image shrinks.
+        """
         top, left, rows, cols = window
         return _resize(self._pixels[top : top + rows, left : left + cols], size)
 
 
-class EncodedImage(StoredImage):
+class EncodedImage:
     """A JPEG or PNG file, upright, of 8 bits, grey or RGB; see `encode_image`."""
 
     def __init__(self, content: bytes, size: tuple[int, int], channels: int):
@@ -219,6 +209,9 @@ class EncodedImage(StoredImage):
         ).numpy()
         x, y = left - first[1], top - first[0]
         return _resize(pixels, size, (x, y, x + cols, y + rows))
+
+
+StoredImage = PixelImage | EncodedImage
 
 
 def _resize(pixels: np.ndarray, size: tuple[int, int], box: Box | None = None) -> np.ndarray:

@@ -9,8 +9,7 @@ import numpy as np
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText
-from mtfrun.data.objectives.prefix_language_model import PrefixLanguageModel
+from mtfrun.data.objectives.objective import FeatureLengths, Objective, PrefixLanguageModel, RawText
 from mtfrun.data.objectives.span_corruption import SpanCorruption
 from mtfrun.data.rows.batches import Batch
 from mtfrun.data.vocabularies.vocabulary import Vocabulary

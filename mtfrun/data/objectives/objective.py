@@ -1,17 +1,20 @@
-"""The base class of objectives: features of a model from running text and noise."""
+"""Objectives: features of a model from running text and noise; a prefix, and deshuffling."""
 
 from __future__ import annotations
 
 import abc
 import bisect
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from mtfrun.data.errors import DataError
+from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.rows.batches import Batch
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
+from mtfrun.errors.checks import SHARE_ABOVE_0, Range, check_fields
 
 # The shortest text that can be divided into inputs and targets.
 _SHORTEST_TEXT = 2
@@ -123,3 +126,83 @@ def compact(values: np.ndarray, is_selected: np.ndarray, length: int, end_id: in
     ids[places] = values.reshape(-1)[selected]
     ids[first + np.minimum(column[:, -1] + 1, length - 1)] = end_id
     return ids.reshape(batch, length)
+
+
+@dataclasses.dataclass(frozen=True)
+class PrefixLanguageModel(Objective):
+    """Inputs are the beginning of the text, and targets are the remainder.
+
+    Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4: the length of the prefix of
+    a text of n ids is uniform in [1, n). For a smaller `noise_density`, as in UL2 (Tay et al. 2022,
+    https://arxiv.org/abs/2205.05131, section 3.1), the length of the targets is uniform in
+    [1, 2 * noise_density * n).
+
+    Attributes:
+      noise_density: the mean share of ids that are targets, at most 0.5.
+    """
+
+    noise_density: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_fields(self, Range(0, 0.5, without_lowest=True), "noise_density")
+
+    def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
+        targets = int(self._most_targets(np.array(raw_length)))
+        return FeatureLengths(raw_length, targets + 1, raw_length + 2)
+
+    def __call__(self, text: RawText, lengths: FeatureLengths, vocabulary: Vocabulary) -> Batch:
+        is_prefix = np.arange(text.ids.shape[1]) < self.prefix_lengths(text)[:, None]
+        end_id = vocabulary.end_id
+        return {
+            INPUTS: compact(text.ids, text.is_id & is_prefix, lengths.inputs, end_id),
+            TARGETS: compact(text.ids, text.is_id & ~is_prefix, lengths.targets, end_id),
+        }
+
+    def prefix_lengths(self, text: RawText) -> np.ndarray:
+        """Returns int64 [batch] number of ids of the inputs, without the end."""
+        draws = text.uniform(1)[:, 0]
+        targets = 1 + np.floor(draws * self._most_targets(text.lengths)).astype(np.int64)
+        prefix_lengths: np.ndarray = text.lengths - targets
+        return prefix_lengths
+
+    def _most_targets(self, lengths: np.ndarray) -> np.ndarray:
+        most = np.ceil(2 * self.noise_density * lengths).astype(np.int64) - 1
+        return np.clip(most, 1, np.maximum(lengths - 1, 1))
+
+
+# Behind all keys.
+_LAST = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Deshuffling(Objective):
+    """Inputs are the text with its noise in random order, and targets are the text.
+
+    Raffel et al. 2020, https://arxiv.org/abs/1910.10683, section 3.1.4, "deshuffling"; after Liu
+    et al. 2019, https://arxiv.org/abs/1901.07504.
+
+    Attributes:
+      noise_density: the probability of an id to be noise; the others keep their places.
+    """
+
+    noise_density: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_fields(self, SHARE_ABOVE_0, "noise_density")
+
+    def feature_lengths(self, raw_length: int, vocabulary: Vocabulary) -> FeatureLengths:
+        return FeatureLengths(raw_length + 1, raw_length + 1, 2 * raw_length + 2)
+
+    def __call__(self, text: RawText, lengths: FeatureLengths, vocabulary: Vocabulary) -> Batch:
+        width = text.ids.shape[1]
+        is_noise = (text.uniform(width) < self.noise_density) & text.is_id
+        keys = np.where(is_noise, text.uniform(width), _LAST)
+        # Noise by its keys, then the other ids, in their order; and the places of both.
+        drawn = np.argsort(keys, axis=1, kind="stable")
+        places = np.argsort(~is_noise, axis=1, kind="stable")
+        inputs = text.ids.copy()
+        np.put_along_axis(inputs, places, np.take_along_axis(text.ids, drawn, axis=1), axis=1)
+        return {
+            INPUTS: compact(inputs, text.is_id, lengths.inputs, vocabulary.end_id),
+            TARGETS: compact(text.ids, text.is_id, lengths.targets, vocabulary.end_id),
+        }

@@ -1,4 +1,4 @@
-"""Files of records with named fields, some of which may be malformed, such as JSON lines."""
+"""Files of records with named fields: JSON lines, TFRecord, Parquet; some may be malformed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,24 @@ import dataclasses
 import functools
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
+import tensorflow as tf
 from absl import logging
+from google.protobuf.message import DecodeError
 
-from mtfrun.data.errors import DataError, lacks
+from mtfrun.data.errors import DataError, import_package, lacks
 from mtfrun.data.sources.source import Example, FileSource, in_parts
-from mtfrun.data.sources.streams import whole_lines
+from mtfrun.data.sources.streams import (
+    check_expansion,
+    is_compressed,
+    naming_the_file,
+    unreadable,
+    whole_lines,
+)
+from mtfrun.errors import InputError
+from mtfrun.errors.untrusted import check_record_lengths
 
 FieldNames = Mapping[str, str] | Sequence[str]
 """Our name of each field to the name in the data; a sequence where both are the same."""
@@ -271,3 +282,104 @@ class JsonLines(LineRecordFiles, FieldRecords):
         if not isinstance(content, dict):
             raise BadRecordError('it is not a JSON object, {"name": "text", ...}')
         return content
+
+
+@dataclasses.dataclass(frozen=True)
+class Tfrecord(FieldRecords):
+    """TFRecord files of tf.train.Example, plain or `.gz`.
+
+    `skip_bad_records` cannot skip a wrong checksum: the next record cannot be found.
+    """
+
+    def _records(self, path: str) -> Iterator[bytes]:
+        is_gzip = path.lower().endswith(".gz")
+        if is_compressed(path) and not is_gzip:
+            raise DataError(f"{path}: TFRecord files are read plain or .gz; decompress it")
+        compression = "GZIP" if is_gzip else ""
+        with naming_the_file(path), Path(path).open("rb") as file:
+            try:
+                check_record_lengths(file, is_compressed=bool(compression))
+            except InputError as error:
+                raise unreadable(path, error) from error
+        records = tf.data.TFRecordDataset(path, compression).as_numpy_iterator()
+        number = size = 0
+        compressed_size = Path(path).stat().st_size
+        try:
+            for record in records:
+                number += 1
+                size += len(record)
+                check_expansion(path, size, compressed_size)
+                yield record
+        except tf.errors.OpError as error:
+            reason = error.message.split(" [Op:")[0].split("}} ")[-1]
+            raise unreadable(path, f"{reason}, at record {number + 1}") from error
+
+    def _values(self, record: bytes) -> Mapping[str, object]:
+        try:
+            features = tf.train.Example.FromString(record).features.feature
+        except DecodeError as error:
+            raise BadRecordError("it is not a tf.train.Example") from error
+        return {name: _value(features[name]) for name in sorted(features)}
+
+
+def _value(feature: tf.train.Feature) -> object:
+    kind = feature.WhichOneof("kind")
+    values = list(getattr(feature, kind).value) if kind else []
+    return values[0] if len(values) == 1 else values
+
+
+# Rows that are in memory at once.
+_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Parquet(FieldRecords):
+    """Parquet files, one example per row; a hash of the columns that are read decides its split."""
+
+    def expected_bytes(self, split: str) -> int | None:
+        return None
+
+    def _records(self, path: str) -> Iterator[Mapping[str, Any]]:
+        arrow = import_package("pyarrow", path)
+        parquet = import_package("pyarrow.parquet", path)
+        number = produced = 0
+        try:
+            with parquet.ParquetFile(path) as file:
+                names, selected = file.schema_arrow.names, self._selected
+                columns = None if selected is None else outermost_columns(selected, names, path)
+                for batch in file.iter_batches(_BATCH, columns=columns):
+                    produced += batch.nbytes
+                    check_expansion(path, produced, Path(path).stat().st_size)
+                    for row in _rows(batch):
+                        number += 1
+                        yield row
+        except (arrow.ArrowException, OSError) as error:
+            raise unreadable(path, f"{error}, after record {number}") from error
+
+    def _key(self, record: Mapping[str, Any]) -> bytes:
+        return repr(record).encode()
+
+    def _values(self, record: Mapping[str, Any]) -> Mapping[str, object]:
+        if isinstance(record, _BadRow):
+            raise BadRecordError(record.reason)
+        return record
+
+
+class _BadRow(dict[str, Any]):
+    """A row that cannot be converted to Python, such as text that is not UTF-8."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.reason = " ".join(str(error).split())
+
+
+def _rows(batch: Any) -> Iterator[Mapping[str, Any]]:
+    """Yields the rows of a batch, one by one if it cannot be converted as a whole."""
+    try:
+        yield from batch.to_pylist()
+    except (ValueError, OverflowError, TypeError) as error:
+        if batch.num_rows == 1:
+            yield _BadRow(error)
+        else:
+            for index in range(batch.num_rows):
+                yield from _rows(batch.slice(index, 1))

@@ -205,9 +205,7 @@ class MissingSource(SplitSource[T]):
     missing: ClassVar[str]
     remedy: ClassVar[str]
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return ()
+    splits = ()
 
     def check_split(self, split: str) -> None:
         remedy = f"add a file of data behind it, such as {self.remedy}"
@@ -217,9 +215,7 @@ class MissingSource(SplitSource[T]):
         self.check_split(split)
         return iter(())
 
-    def fingerprint(self, split: str) -> object:
-        self.check_split(split)
-        return None
+    fingerprint = check_split
 
 
 @dataclasses.dataclass(frozen=True)

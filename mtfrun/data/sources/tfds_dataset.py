@@ -93,12 +93,17 @@ class TfdsDataset:
         """
         self.check_tfds_split(split)
         self.files.check_records()
+        decoders = None
+        selected = _select(self.builder.info.features, [name.split("/") for name in features])
+        if selected is not True:
+            skipped = {feature: tfds.decode.SkipDecoding() for feature in encoded}
+            decoders = tfds.decode.PartialDecoding(selected, skipped)
         try:
             with silent_tfds():
                 return self.builder.as_dataset(
                     split=split,
                     shuffle_files=False,
-                    decoders=_partial_decoding(self.builder, features, encoded),
+                    decoders=decoders,
                     # TFDS's cache would hold the dataset in memory.
                     read_config=tfds.ReadConfig(try_autocache=False, skip_prefetch=True),
                 )
@@ -164,7 +169,15 @@ def prepare(
     with silent_tfds():
         if not files.directory.exists():
             try:
-                _prepare_once(builder_class, data_dir, files.directory)
+                data_dir.mkdir(parents=True, exist_ok=True)
+                # The lock is ours: without it the second of two writers fails at TFDS's rename.
+                with lock_file(data_dir / f".{builder_class.name}.lock"):
+                    for abandoned in files.directory.parent.glob("incomplete.*"):  # when killed
+                        shutil.rmtree(abandoned, ignore_errors=True)
+                    # Writes to a temporary directory and renames it; does nothing if it is there.
+                    builder_class(data_dir=data_dir).download_and_prepare(
+                        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+                    )
             except Exception as error:
                 cause = _file_error(error)
                 if cause is None:
@@ -190,22 +203,6 @@ def silent_tfds() -> Iterator[None]:
         bars.display_progress_bar(enable=bars_were_shown)
 
 
-def _prepare_once(
-    builder_class: type[tfds.core.DatasetBuilder], data_dir: Path, directory: Path
-) -> None:
-    data_dir.mkdir(parents=True, exist_ok=True)
-    with lock_file(data_dir / f".{builder_class.name}.lock"):
-        if directory.exists():
-            return
-        for abandoned in directory.parent.glob("incomplete.*"):  # by killed processes
-            shutil.rmtree(abandoned, ignore_errors=True)
-        # Writes to a temporary directory and renames it, so that a prepared copy is complete.
-        # The lock is ours: without it the second of two writers fails at TFDS's rename.
-        builder_class(data_dir=data_dir).download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-        )
-
-
 def _file_error(error: BaseException | None) -> str | None:
     """Returns the system's message if a file could not be written; TFDS may wrap the error."""
     while error is not None:
@@ -215,16 +212,6 @@ def _file_error(error: BaseException | None) -> str | None:
             return str(error.message).rpartition("; ")[2]
         error = error.__cause__
     return None
-
-
-def _partial_decoding(
-    builder: tfds.core.DatasetBuilder, features: Sequence[str], encoded: Sequence[str]
-) -> tfds.decode.PartialDecoding | None:
-    selected = _select(builder.info.features, [name.split("/") for name in features])
-    if selected is True:
-        return None
-    skipped = {feature: tfds.decode.SkipDecoding() for feature in encoded}
-    return tfds.decode.PartialDecoding(selected, skipped)
 
 
 def _select(feature: Any, paths: Sequence[Sequence[str]]) -> Any:

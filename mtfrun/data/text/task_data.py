@@ -20,7 +20,6 @@ from mtfrun.data.data import IDS, VOCABULARIES, TextData, short_json
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, packed_features
 from mtfrun.data.mixture import Mixture, Tasks, mixture_of
-from mtfrun.data.preprocessor import Fields
 from mtfrun.data.rows.batches import (
     Batch,
     Batches,
@@ -33,7 +32,7 @@ from mtfrun.data.rows.batches import (
 from mtfrun.data.rows.dropped_documents import RowsWithoutDocuments, find_hashes
 from mtfrun.data.rows.order import ONLY_HOST, Host
 from mtfrun.data.rows.text_rows import PackedRows, StreamRows
-from mtfrun.data.task import Metrics, Task
+from mtfrun.data.task import Fields, Metrics, Task
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors.checks import COUNT, check_fields, check_range
 
@@ -190,12 +189,6 @@ class TaskData(TextData):
     def expected_bytes(self, split: str) -> int | None:
         sizes = [task.source.expected_bytes(split) for task in self.mixture.tasks]
         return None if None in sizes else sum(size for size in sizes if size is not None)
-
-    def text(self, split: str) -> bytes:
-        if not self.has_text:
-            return super().text(split)
-        texts = (text for task in self.mixture.tasks for (text,) in task.texts(split, [TARGETS]))
-        return b"".join(texts)
 
     def examples(self, split: str) -> Iterator[Mapping[str, bytes]]:
         """Yields the texts of every example of all tasks, without empty documents."""

@@ -22,9 +22,8 @@ from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import escape, read_regular
 from mtfrun.experiment.runs.opening import ConfiguredData, Settings, configure_data
 from mtfrun.extras.audit.causes import RunRecords
-from mtfrun.extras.audit.exposures import document_texts
+from mtfrun.extras.audit.exposures import batches_at, document_texts
 from mtfrun.extras.audit.ledger import RunLedger
-from mtfrun.extras.data_viewer.configured import batches_at
 from mtfrun.files.digests import digest_of_rows
 from mtfrun.rundir import RunDirectory
 

@@ -12,13 +12,14 @@ import numpy as np
 
 from mtfrun.data import DataError
 from mtfrun.data.cache.tokens import TokenCache
+from mtfrun.data.rows.batches import Batches
 from mtfrun.data.rows.dropped_documents import find_hashes, hashes_of
+from mtfrun.errors.checks import COUNT, check_range
 from mtfrun.errors.untrusted import escape
 from mtfrun.experiment.runs.opening import ConfiguredData
 from mtfrun.experiment.saved_configuration import SavedConfiguration
 from mtfrun.extras.audit.ledger import newest_recorded_step
 from mtfrun.extras.audit.text_search import find_text
-from mtfrun.extras.data_viewer.configured import batches_at, newest_position
 from mtfrun.extras.data_viewer.row_view import TRAIN
 from mtfrun.rundir import RunDirectory
 
@@ -164,3 +165,24 @@ def document_texts(cache: TokenCache, document: int) -> dict[str, str]:
             cache.features, cache.vocabularies, itertools.pairwise(bounds), strict=True
         )
     }
+
+
+def batches_at(configured: ConfiguredData, run: RunDirectory, step: int) -> Batches:
+    """Returns the batches of a run's training, of which the next one is the step's."""
+    check_range("Training.batch_size", configured.batch_size, COUNT)
+    batches = configured.data.train(configured.batch_size, seed=configured.seed)
+    for term in configured.loss_terms:
+        if (features := term.features(configured.data)) is not None:
+            features.add_to(batches)
+    last, position = newest_position(run)
+    batches.position = max(0, position + (step - 1 - last) * configured.batch_size)
+    return batches
+
+
+def newest_position(run: RunDirectory) -> tuple[int, int]:
+    """Returns the step of the newest checkpoint, and the number of examples read before it.
+
+    They are not in proportion if batches once had another size.
+    """
+    newest = run.checkpoints().manifest(None)
+    return (0, 0) if newest is None else (newest.step, newest.metadata.get("data_position", 0))

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.preprocessor import Fields, field_of, label_name, texts_of
 from mtfrun.data.sources.source import TEXT
+from mtfrun.data.task import Fields, field_of, label_name, texts_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.preprocessor import Fields, field_of, label_name, texts_of
 from mtfrun.data.sources.records import list_fields
+from mtfrun.data.task import Fields, field_of, label_name, texts_of
 from mtfrun.extras.t5.fields import index_of, required_texts_of
 
 # The target of an example without a label, -1.

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.sources.parquet import Parquet
-from mtfrun.data.sources.records import FieldNames, JsonLines, by_our_name
+from mtfrun.data.sources.records import FieldNames, JsonLines, Parquet, by_our_name
 from mtfrun.data.sources.source import Patterns, Source
 from mtfrun.data.sources.streams import kind_of
 from mtfrun.data.sources.tfds_source import Tfds

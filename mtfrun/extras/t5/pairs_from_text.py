@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.preprocessor import Fields, StreamPreprocessor, field_of
 from mtfrun.data.sources.source import TEXT
+from mtfrun.data.task import Fields, StreamPreprocessor, field_of
 
 _BEHIND_SENTENCE = re.compile(rb"(?<=[.!?])(?![.!?])")
 

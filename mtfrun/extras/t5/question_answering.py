@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.preprocessor import Fields, field_of, texts_of
 from mtfrun.data.sources.records import list_fields
+from mtfrun.data.task import Fields, field_of, texts_of
 from mtfrun.extras.t5.fields import required_texts_of
 
 _PUNCTUATION = re.compile(rb"([!-/:-@\[-`{-~])")

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.preprocessor import Fields, StreamPreprocessor, field_of, label_name
 from mtfrun.data.sources.records import list_fields
+from mtfrun.data.task import Fields, StreamPreprocessor, field_of, label_name
 from mtfrun.extras.t5.fields import required_texts_of
 
 _MODES = ("train", "eval")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import TARGETS
-from mtfrun.data.preprocessor import Fields, field_of
+from mtfrun.data.task import Fields, field_of
 from mtfrun.extras.t5.fields import required_texts_of
 
 

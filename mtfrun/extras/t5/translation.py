@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.preprocessor import Fields, field_of
+from mtfrun.data.task import Fields, field_of
 from mtfrun.extras.t5.fields import required_texts_of
 
 # English names of languages by ISO 639-1 code.

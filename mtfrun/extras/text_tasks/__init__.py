@@ -1,8 +1,7 @@
+from mtfrun.extras.text_tasks.joined_texts import TextPairs as TextPairs
 from mtfrun.extras.text_tasks.models import MultiLabelClassifier as MultiLabelClassifier
 from mtfrun.extras.text_tasks.models import SpanLabeler as SpanLabeler
 from mtfrun.extras.text_tasks.models import TextRegressor as TextRegressor
-from mtfrun.extras.text_tasks.preprocessors import TextPairs as TextPairs
-from mtfrun.extras.text_tasks.preprocessors import WordLabels as WordLabels
 from mtfrun.extras.text_tasks.span_data import SpanData as SpanData
 from mtfrun.extras.text_tasks.text_classification_data import (
     LabelSetVocabulary as LabelSetVocabulary,
@@ -15,3 +14,4 @@ from mtfrun.extras.text_tasks.text_classification_data import (
 from mtfrun.extras.text_tasks.token_classification_data import (
     TokenClassificationData as TokenClassificationData,
 )
+from mtfrun.extras.text_tasks.token_classification_data import WordLabels as WordLabels

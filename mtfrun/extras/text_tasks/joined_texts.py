@@ -11,11 +11,10 @@ import numpy as np
 from mtfrun.data.cache.tokens import TokenCache
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
-from mtfrun.data.preprocessor import Fields, field_of
 from mtfrun.data.prompts import PromptRow, ScoredRow, TextClassificationPrompts, pad_rows
 from mtfrun.data.rows.batches import Batch, Places, Rows
 from mtfrun.data.rows.order import Selection
-from mtfrun.data.task import Task
+from mtfrun.data.task import Fields, Task, field_of, label_name
 from mtfrun.data.vocabularies.vocabulary import NO_END, Vocabulary
 
 TYPES = "inputs_types"
@@ -116,6 +115,27 @@ class SplitInputs:
     def __call__(self, fields: Fields) -> Fields:
         first, second = _split("an example", field_of(self, fields, INPUTS))
         return {**fields, _FIRST: first, _SECOND: second}
+
+
+@dataclasses.dataclass(frozen=True)
+class TextPairs:
+    """Maps "first", "second" and "label" to inputs "first<tab>second" and targets.
+
+    Tabs in the first text become spaces.
+
+    Attributes:
+      label_names: the labels' names, if the source returns indices; None for numbers.
+    """
+
+    label_names: Sequence[str] | None
+
+    def __call__(self, fields: Fields) -> Fields:
+        first, second, label = (field_of(self, fields, x) for x in ("first", "second", "label"))
+        names = self.label_names
+        return {
+            INPUTS: first.replace(b"\t", b" ") + b"\t" + second,
+            TARGETS: label if names is None else label_name(self, label, names),
+        }
 
 
 def with_split_inputs(task: Task) -> Task:

@@ -14,12 +14,11 @@ from mtfrun.data.cache.directory import EVERY_CACHE, CacheChoice
 from mtfrun.data.cache.tokens import TokenCache, open_cache
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, ids_shape
-from mtfrun.data.preprocessor import Fields, field_of
 from mtfrun.data.prompts import PromptFormat, PromptLimits, PromptRow, ScoredRow, bucket, ends
 from mtfrun.data.rows.batches import Batch, Rows
 from mtfrun.data.rows.order import Selection
 from mtfrun.data.rows.text_rows import PaddedRows
-from mtfrun.data.task import Task
+from mtfrun.data.task import Fields, Task, field_of, label_name, texts_of
 from mtfrun.data.text.task_data import TaskData
 from mtfrun.data.vocabularies.vocabulary import MarkedVocabulary, Vocabulary
 from mtfrun.errors.checks import Range, check_fields
@@ -89,6 +88,28 @@ class TokenClassificationData(TaskData):
     @property
     def _words(self) -> WordVocabulary:
         return WordVocabulary(self.mixture.vocabulary_of(INPUTS))
+
+
+@dataclasses.dataclass(frozen=True)
+class WordLabels:
+    """Joins the lists "words" and "labels" with spaces, for `TokenClassificationData`.
+
+    The source must read the lists: {"words": "tokens/*", "labels": "ner_tags/*"}.
+
+    Attributes:
+      label_names: the labels' names, if the source returns indices.
+    """
+
+    label_names: Sequence[str]
+
+    def __call__(self, fields: Fields) -> Fields:
+        words, labels = (texts_of(fields, name) for name in ("words", "labels"))
+        for word in words:
+            if word.split() != [word]:
+                text = word.decode("utf-8", "replace")
+                raise DataError(f"{self}: {text!r} is not one word")
+        names = [label_name(self, label, self.label_names) for label in labels]
+        return {INPUTS: b" ".join(words), TARGETS: b" ".join(names)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,20 +66,6 @@ def test_records_have_the_files_of_their_source_at_random(tmp_path: pathlib.Path
     assert other.directory != cache.directory and other.fingerprint != cache.fingerprint
 
 
-def test_a_killed_or_failed_build_leaves_no_cache(tmp_path: pathlib.Path) -> None:
-    save_folders(tmp_path / "images", NAMES, 3)
-    source = ImageFolders({"train": str(tmp_path / "images")})
-    damaged = tmp_path / "images" / "b" / "0002.JPEG"
-    content = damaged.read_bytes()
-    damaged.write_bytes(content[:99])
-    root = tmp_path / "cache" / "ImageFolders"
-    with pytest.raises(DataError, match=r"0002\.JPEG: broken"):
-        _open(EncodedCache, source, tmp_path, "train")
-    assert not [path for path in root.iterdir() if path.is_dir()]
-    damaged.write_bytes(content)
-    assert len(_open(EncodedCache, source, tmp_path, "train")) == 6
-
-
 @pytest.mark.parametrize("name", ["images.bin", "labels.npy", "manifest.json"])
 @pytest.mark.parametrize("is_shorter", [True, False])
 def test_a_damaged_cache_of_pixels_is_built_anew(

@@ -57,29 +57,6 @@ DATA = ImageData(Numbered())
 NOISY = ImageData(Numbered(), crop=RandomResizedCrop(), augmentations=[Noise()])
 
 
-def _numbers(seed: int, batches: int) -> list[int]:
-    numbers: list[int] = []
-    for batch in itertools.islice(DATA.train(BATCH, seed=seed), batches):
-        assert batch["images"].dtype == np.uint8
-        assert batch["images"].shape == (BATCH, 2, 3, 1)
-        np.testing.assert_array_equal(batch["labels"], batch["images"][:, 0, 0, 0] % 2)
-        np.testing.assert_array_equal(batch["weights"], np.ones([BATCH], np.int32))
-        numbers.extend(batch["images"][:, 0, 0, 0].tolist())
-    return numbers
-
-
-def test_an_epoch_has_every_image_once_and_another_order_than_the_one_before() -> None:
-    numbers = _numbers(seed=0, batches=5)
-    first, second = numbers[:NUM_IMAGES], numbers[NUM_IMAGES:]
-    assert sorted(first) == sorted(second) == list(range(NUM_IMAGES))
-    assert first != second
-
-
-def test_the_seed_fixes_the_order_and_another_seed_gives_another() -> None:
-    assert _numbers(seed=3, batches=4) == _numbers(seed=3, batches=4)
-    assert _numbers(seed=3, batches=4) != _numbers(seed=4, batches=4)
-
-
 def _stream(data: ImageData, position: int, count: int, batch: int, hosts: int = 1) -> bytes:
     parts = np.split(np.arange(batch), hosts)
     shares = [data.train(batch, seed=1, host=Host(part.tolist())) for part in parts]

@@ -10,11 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtfrun.data import ByteVocabulary, DataError
-from mtfrun.data.objectives.deshuffling import Deshuffling
 from mtfrun.data.objectives.masked_language_model import MaskedLanguageModel
 from mtfrun.data.objectives.mixture_of_denoisers import Denoiser, MixtureOfDenoisers
-from mtfrun.data.objectives.objective import Objective
-from mtfrun.data.objectives.prefix_language_model import PrefixLanguageModel
+from mtfrun.data.objectives.objective import Deshuffling, Objective, PrefixLanguageModel
 from mtfrun.data.objectives.span_corruption import IidDenoising, SpanCorruption, replace_noise
 from mtfrun.errors import InputError
 from tests.data.objectives.reference import (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import hashlib
 import platform
 import pydoc_data.topics
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 import tensorflow_datasets as tfds
 
-from mtfrun.data import DataError, Tfds
+from mtfrun.data import DataError
 from mtfrun.data.sources.embedded_datasets import (
     LARGEST_NUMBER,
     PythonDocs,
@@ -168,19 +167,6 @@ def test_an_unusable_data_dir_is_one_clear_line(tmp_path: Path) -> None:
     line = str(error.value)
     assert "\n" not in line and line.startswith(f"cannot prepare python_docs in {tmp_path}/file")
     assert line.endswith("give a writable data_dir or set TFDS_DATA_DIR")
-
-
-@pytest.mark.slow
-def test_preparing_twice_gives_the_same_text_in_the_same_order(
-    tmp_path: Path, data_dir: str
-) -> None:
-    digests = []
-    for directory in (data_dir, str(tmp_path)):
-        source = Tfds("python_source", ["text"], data_dir=directory)
-        for split in SPLITS:
-            texts = b"".join(example.fields["text"] for example in source.examples(split))
-            digests.append(hashlib.sha256(texts).digest())
-    assert digests[:3] == digests[3:]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 
-from mtfrun.data import DataError, JsonLines, Source, Tfrecord
+from mtfrun.data import DataError, JsonLines, NoSource, Source, Tfrecord
 
 
 def written(directory: Path, content: str | bytes, **options: Any) -> JsonLines:
@@ -167,3 +167,13 @@ def test_damaged_and_truncated_files_are_errors_with_the_record(tmp_path: Path) 
     for suffix in (".zst", ".bz2", ".xz"):
         path.with_suffix(suffix).write_bytes(b"")
         assert "read plain or .gz" in message(Tfrecord({"train": f"{tmp_path}/*{suffix}"}))
+
+
+def test_reading_a_configuration_without_data_names_the_remedy() -> None:
+    source = NoSource()
+    with pytest.raises(DataError, match="names no data to train on"):
+        next(source.examples("train"))
+    with pytest.raises(DataError, match="set --gin"):
+        source.fingerprint("train")
+    with pytest.raises(DataError, match="add a file of data"):
+        source.check_split("validation")

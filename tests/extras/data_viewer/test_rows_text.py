@@ -204,14 +204,6 @@ def test_counts_percentiles_and_what_is_cut() -> None:
     assert not any("cut" in line for line in statistics_lines("x", np.array([8]), 8, width=80))
 
 
-@pytest.mark.parametrize("lengths", [[0], [7, 8], [1, 1024]])
-def test_every_text_is_in_the_histogram(lengths: list[int]) -> None:
-    bins = histogram(np.array(lengths))
-    assert sum(bins.values()) == len(lengths)
-    for (low, high), count in bins.items():
-        assert count == sum(low <= length <= high for length in lengths)
-
-
 @pytest.mark.parametrize("ids_per_step", [1, 7, 1 << 22])
 def test_bytes_are_counted_by_feature(ids_per_step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_IDS_PER_STEP", ids_per_step)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from mtfrun import data
-from mtfrun.data.preprocessor import StreamPreprocessor
 from mtfrun.data.sources.records import list_fields, text_of_value
+from mtfrun.data.task import StreamPreprocessor
 from mtfrun.extras import t5
 
 Fields = Mapping[str, bytes]

@@ -293,3 +293,48 @@ def test_a_scored_row_has_the_label_of_every_word_that_fits() -> None:
     assert scored.truncated == len("s here") and set(scored.lengths.values()) == {12}
     with pytest.raises(data.DataError, match="has 2 words and 1 labels"):
         prompts.scored_row(b"Ann ran", b"O")
+
+
+SETS = ["sport", "money", "art"]
+
+
+def _sets(*rows: tuple[bytes, bytes], length: int = 8, **settings: Any) -> TextClassificationData:
+    vocabulary = {"inputs": data.ByteVocabulary(), "targets": text_tasks.LabelSetVocabulary(SETS)}
+    task = data.Task(InMemory(rows, ("inputs", "targets")), vocabulary)
+    return TextClassificationData(task, length=length, **settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "inputs"), [({}, [b"a", b"b", b"c"]), ({"separators": 1}, [b"a\tb"] * 3)]
+)
+def test_labels_and_their_end_are_the_first_targets(
+    settings: dict[str, int], inputs: list[bytes]
+) -> None:
+    targets = [b"art, sport", b"", b"art,money,sport,art"]
+    rows = _sets(*zip(inputs, targets, strict=True), **settings)
+    (batch,) = rows.evaluation(4)
+    assert batch["targets"][:, :4].tolist() == [
+        *([0, 2, 3, -1], [3, -1, -1, -1], [0, 1, 2, 3], [-1] * 4)
+    ]
+    assert (batch["targets"][:, 4:] == -1).all()
+    assert rows.model_arguments()["answers"] == rows.vocabulary
+
+
+def test_labels_are_written_with_the_separator() -> None:
+    vocabulary = text_tasks.LabelSetVocabulary(["a, b", "c"], ";")
+    assert vocabulary.encode("c ; a, b").tolist() == [0, 1]
+    assert vocabulary.decode([0, 1, 2, 0]) == "a, b; c" and vocabulary.decode([2]) == ""
+    assert vocabulary.fingerprint != text_tasks.LabelSetVocabulary(["a, b", "c"], "|").fingerprint
+
+
+@pytest.mark.parametrize("label", ["a, b", " a"])
+def test_a_separator_within_a_label_is_refused(label: str) -> None:
+    with pytest.raises(data.DataError, match="set another separator"):
+        text_tasks.LabelSetVocabulary([label, "c"])
+
+
+def test_labels_need_room_in_a_row() -> None:
+    with pytest.raises(data.DataError, match="length=3 must be at least 4, the number of labels"):
+        _ = _sets((b"a", b"art"), length=3).features
+    with pytest.raises(data.DataError, match='"opera" is none of'):
+        text_tasks.LabelSetVocabulary(SETS).encode("sport, opera")

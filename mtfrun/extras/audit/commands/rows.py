@@ -84,7 +84,7 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _show_batch(flags: argparse.Namespace, run: RunDirectory) -> int:
-    from mtfrun.extras.data_viewer.configured import batches_at
+    from mtfrun.extras.audit.exposures import batches_at
     from mtfrun.extras.data_viewer.row_view import rows_of_tasks
     from mtfrun.files.digests import digest_of_rows
 

@@ -11,8 +11,8 @@ import pytest
 
 from mtfrun.experiment.runs.opening import ConfiguredData, Settings, configure_data
 from mtfrun.experiment.saved_configuration import fingerprint_of
+from mtfrun.extras.audit.exposures import batches_at
 from mtfrun.extras.audit.ledger import LEDGER, LedgerWriter, read_ledger
-from mtfrun.extras.data_viewer.configured import batches_at
 from mtfrun.files.digests import digest_of_rows
 from mtfrun.rundir import RunDirectory
 from tests.cli.command import mtfrun_here
