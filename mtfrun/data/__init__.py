@@ -13,8 +13,8 @@ from mtfrun.data.images.idx_images import IdxImages as IdxImages
 from mtfrun.data.images.image_data import IMAGES as IMAGES
 from mtfrun.data.images.image_data import ImageData as ImageData
 from mtfrun.data.images.image_files import read_image as read_image
-from mtfrun.data.images.image_folders import ImageFolders as ImageFolders
 from mtfrun.data.images.image_source import ImageExample as ImageExample
+from mtfrun.data.images.image_source import ImageFolders as ImageFolders
 from mtfrun.data.images.image_source import ImageSource as ImageSource
 from mtfrun.data.images.image_source import NoImages as NoImages
 from mtfrun.data.images.tfds_images import TfdsImages as TfdsImages

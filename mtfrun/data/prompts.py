@@ -196,7 +196,7 @@ class LanguageModelPrompts(PromptFormat):
 
 
 class EncoderDecoderPrompts(PromptFormat):
-    """Prompts are the inputs, and outputs are the targets.
+    """Prompts are the inputs, and outputs are the targets; `joined`: both in one row.
 
     Texts that are too long are truncated before their end id, or in `cut_at_front` at the
     beginning. `max_lengths` are the ids of inputs and targets, the end included.
@@ -209,17 +209,25 @@ class EncoderDecoderPrompts(PromptFormat):
         max_lengths: Mapping[str, int],
         limits: PromptLimits,
         cut_at_front: Collection[str] = (),
+        *,
+        joined: bool = False,
     ):
-        from_end, after = INPUTS in cut_at_front, ends(inputs_vocabulary)
+        after = ends(inputs_vocabulary)
         super().__init__(
-            inputs_vocabulary, targets_vocabulary, max_lengths, from_end=from_end, after=after
+            inputs_vocabulary,
+            targets_vocabulary,
+            {TARGETS: sum(max_lengths.values())} if joined else max_lengths,
+            max_lengths[INPUTS] - len(after),
+            from_end=INPUTS in cut_at_front,
+            after=after,
         )
-        self._limits = limits
-        self._cut_at_front = cut_at_front
+        self._limits, self._joined = limits, joined
+        self._text_lengths, self._cut_at_front = max_lengths, cut_at_front
 
     def output_limit(self, num_ids: int) -> int:
         limit = int(num_ids * self._limits.multiplier + self._limits.constant)
-        return max(1, min(limit, self._limits.decode_length, self.max_lengths[TARGETS]))
+        limit = max(1, min(limit, self._limits.decode_length, self._text_lengths[TARGETS]))
+        return num_ids + limit if self._joined else limit
 
     def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
         vocabularies = {INPUTS: self.prompt_vocabulary, TARGETS: self.output_vocabulary}
@@ -227,36 +235,15 @@ class EncoderDecoderPrompts(PromptFormat):
         for name, text in ((INPUTS, inputs), (TARGETS, target)):
             encoded = vocabularies[name].encode(text)
             from_end = name in self._cut_at_front
-            longest = self.max_lengths[name]
+            longest = self._text_lengths[name]
             ids[name] = with_end(vocabularies[name], encoded, longest, from_end=from_end)
             lengths[name] = bucket(len(ids[name]), longest)
             truncated += len(encoded) + 1 - len(ids[name])
-        return ScoredRow(ids, lengths, 0, truncated, len(ends(self.output_vocabulary)))
-
-
-class DecoderOnlyPrompts(PromptFormat):
-    """Prompts are the inputs, and outputs follow their end in the same row."""
-
-    def __init__(self, pairs: EncoderDecoderPrompts):
-        super().__init__(
-            pairs.prompt_vocabulary,
-            pairs.output_vocabulary,
-            {TARGETS: pairs.max_lengths[INPUTS] + pairs.max_lengths[TARGETS]},
-            pairs.longest,
-            from_end=pairs.from_end,
-            after=pairs.after,
-        )
-        self._pairs = pairs
-
-    def output_limit(self, num_ids: int) -> int:
-        return num_ids + self._pairs.output_limit(num_ids)
-
-    def scored_row(self, inputs: bytes, target: bytes) -> ScoredRow:
-        pair = self._pairs.scored_row(inputs, target)
-        row = np.concatenate([pair.features[INPUTS], pair.features[TARGETS]])
-        lengths = {TARGETS: bucket(len(row), self.max_lengths[TARGETS])}
-        begin = len(pair.features[INPUTS])
-        return pair._replace(features={TARGETS: row}, lengths=lengths, begin=begin)
+        begin = 0
+        if self._joined:
+            begin, row = len(ids[INPUTS]), np.concatenate([ids[INPUTS], ids[TARGETS]])
+            ids, lengths = {TARGETS: row}, {TARGETS: bucket(len(row), self.max_lengths[TARGETS])}
+        return ScoredRow(ids, lengths, begin, truncated, len(ends(self.output_vocabulary)))
 
 
 class MaskedLanguageModelPrompts(PromptFormat):

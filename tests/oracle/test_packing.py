@@ -84,11 +84,9 @@ def test_rows_of_a_cache_are_those_rows(name: str) -> None:
     case, cache = CASES[name], _cache(CASES[name])
     outputs = case.with_role("out")
     is_packed = "targets_segmentation" in outputs
-    rows = (
-        PackedRows(cache, _lengths(case), plan=_plan(case))
-        if is_packed
-        else PaddedRows(cache, _lengths(case))
-    )
+    rows = (PackedRows if is_packed else PaddedRows)(cache, _lengths(case))
+    if isinstance(rows, PackedRows):
+        rows.plan = _plan(case)
     numbers = np.arange(len(rows))
     batch = rows.take(Selection(numbers, np.zeros_like(numbers)))
     assert batch.keys() == outputs.keys()

@@ -121,12 +121,10 @@ class ImageData(Data):
         return every_row(self.rows(split), batch)
 
     def rows(self, split: str) -> Rows:
-        if self.image_size is None:
-            _ = self._rows_and_cols  # raises if images differ in size
-            self._check_source()
-            choice = CacheChoice(cache_dir=self.cache_dir)
-            return PixelRows(open_cache(PixelCache, self.source, split, choice))
-        return CroppedRows(self._cache(split), self._rows_and_cols, self._crop_of_evaluation)
+        size, cache = self._rows_and_cols, self._cache(split)
+        if self.image_size is None and isinstance(cache, PixelCache):
+            return PixelRows(cache)
+        return CroppedRows(cache, size, self._crop_of_evaluation)
 
     def images(self, split: str) -> Iterator[tuple[np.ndarray, int]]:
         """Yields the images of a split in order, as for evaluation, and their labels."""

@@ -73,8 +73,7 @@ class Batches(Iterator[Batch]):
     Args:
       batch: rows over all hosts.
       rates, max_epochs: see `Order`.
-      examples_per_row: means by component name, for `examples_before`; by default 1, with names
-        "0", "1", ..., or "" for one component.
+      examples_per_row: means by component name, for `examples_before`; by default 1 of "".
     """
 
     def __init__(
@@ -93,8 +92,7 @@ class Batches(Iterator[Batch]):
         self.batch = batch
         self.components = components
         self._order = Order([len(rows) for rows in components], rates, max_epochs, seed=seed)
-        names = map(str, range(len(components))) if len(components) > 1 else [""]
-        self._examples_per_row = examples_per_row or dict.fromkeys(names, 1.0)
+        self._examples_per_row = examples_per_row or {"": 1.0}
         self._local = host.rows_of(batch)
 
     def __next__(self) -> Batch:
@@ -259,6 +257,12 @@ def collate(
         position *= present
     shape = (rows, length)
     return Collated(ids.reshape(shape), segmentation.reshape(shape), position.reshape(shape))
+
+
+def spread(first: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns first, first + 1, ... of every count, and the indices of the counts."""
+    numbers = np.repeat(np.arange(counts.size), counts)
+    return first[numbers] + indices_within(counts), numbers
 
 
 def indices_within(counts: np.ndarray) -> np.ndarray:

@@ -22,9 +22,10 @@ from mtfrun.data.rows.batches import (
     collate,
     fill_up,
     indices_within,
+    spread,
 )
 from mtfrun.data.rows.order import Selection
-from mtfrun.data.rows.packing import Plan, pack, stored_plan
+from mtfrun.data.rows.packing import pack, stored_plan
 
 # Characters of a cache's fingerprint in the names of plans.
 _FINGERPRINT = 16
@@ -75,8 +76,7 @@ class StreamRows(TextRows):
         begins, stops = _bounds(self.cache, examples, 0)
         first = begins // self._length
         counts = (stops - 1) // self._length - first + 1
-        numbers = np.repeat(np.arange(len(examples)), counts)
-        rows = np.repeat(first, counts) + indices_within(counts)
+        rows, numbers = spread(first, counts)
         first_of_row = np.searchsorted(self._ends, rows * self._length, "right")
         return Places(numbers, rows, examples[numbers] - first_of_row + 1)
 
@@ -95,17 +95,12 @@ class _ExampleRows(TextRows):
         *,
         joined: int | None = None,
         cut_at_front: Collection[str] = (),
-        cuts_into_pieces: bool = False,
     ):
         super().__init__(cache)
         self._is_joined = joined is not None
-        lengths_of_texts = dict(zip(cache.features, lengths, strict=True))
-        self.lengths = lengths_of_texts if joined is None else {TARGETS: joined}
-        self._examples: _Pieces | _TrimmedTexts
-        if cuts_into_pieces and len(lengths) == 1 and joined is None:
-            self._examples = _Pieces(cache, lengths[0])
-        else:
-            self._examples = _TrimmedTexts(cache, lengths, cut_at_front)
+        texts = dict(zip(cache.features, lengths, strict=True))
+        self.lengths = texts if joined is None else {TARGETS: joined}
+        self._examples: _Pieces | _TrimmedTexts = _TrimmedTexts(cache, lengths, cut_at_front)
 
     @property
     def row_sizes(self) -> np.ndarray:
@@ -144,7 +139,9 @@ class PackedRows(_ExampleRows):
       lengths: [features] the maximum length of a text, and of a row unless features are joined.
       joined: length of rows of the single feature "targets", in which an example is one segment,
         such as "inputs end targets end"; None for rows of each feature.
-      plan: the examples of every row; by default from `pack`, stored with the cache.
+
+    Attributes:
+      plan: the examples of every row, from `pack`, stored with the cache.
     """
 
     def __init__(
@@ -153,30 +150,26 @@ class PackedRows(_ExampleRows):
         lengths: Sequence[int],
         *,
         joined: int | None = None,
-        plan: Plan | None = None,
         cut_at_front: Collection[str] = (),
     ):
-        super().__init__(
-            cache, lengths, joined=joined, cut_at_front=cut_at_front, cuts_into_pieces=True
+        super().__init__(cache, lengths, joined=joined, cut_at_front=cut_at_front)
+        if len(lengths) == 1 and joined is None:
+            self._examples = _Pieces(cache, lengths[0])
+        name = "-".join(map(str, lengths)) + ("" if joined is None else f"-joined-{joined}")
+        self.plan = stored_plan(
+            cache.directory,
+            f"{name}-{cache.fingerprint[:_FINGERPRINT]}",
+            len(self._examples),
+            lambda: pack(self.row_sizes, list(self.lengths.values())),
         )
-        if plan is None:
-            name = "-".join(map(str, lengths)) + ("" if joined is None else f"-joined-{joined}")
-            name = f"{name}-{cache.fingerprint[:_FINGERPRINT]}"
-            plan = stored_plan(
-                cache.directory,
-                name,
-                len(self._examples),
-                lambda: pack(self.row_sizes, list(self.lengths.values())),
-            )
-        self._plan = plan
 
     def __len__(self) -> int:
-        return self._plan.rows
+        return self.plan.rows
 
     def take(self, selection: Selection) -> Batch:
-        first = self._plan.row_starts[selection.rows]
-        counts = self._plan.row_starts[selection.rows + 1] - first
-        examples = self._plan.examples[np.repeat(first, counts) + indices_within(counts)]
+        first = self.plan.row_starts[selection.rows]
+        counts = self.plan.row_starts[selection.rows + 1] - first
+        examples = self.plan.examples[spread(first, counts)[0]]
         batch: dict[str, np.ndarray] = {}
         for name, rows in self._collate(examples, counts, self.lengths):
             batch |= _pack(name, rows)
@@ -185,10 +178,10 @@ class PackedRows(_ExampleRows):
     def find(self, examples: np.ndarray) -> Places:
         numbers, pieces = self._examples.pieces_of(examples)
         order = np.argsort(pieces)
-        (places,) = np.nonzero(np.isin(self._plan.examples, pieces))
-        which = order[np.searchsorted(pieces[order], self._plan.examples[places])]
-        rows = np.searchsorted(self._plan.row_starts, places, "right") - 1
-        return Places(numbers[which], rows, places - self._plan.row_starts[rows] + 1)
+        (places,) = np.nonzero(np.isin(self.plan.examples, pieces))
+        which = order[np.searchsorted(pieces[order], self.plan.examples[places])]
+        rows = np.searchsorted(self.plan.row_starts, places, "right") - 1
+        return Places(numbers[which], rows, places - self.plan.row_starts[rows] + 1)
 
 
 class PaddedRows(_ExampleRows):
@@ -296,8 +289,7 @@ class _Pieces:
     def pieces_of(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         first = np.searchsorted(self._texts, examples, "left")
         counts = np.searchsorted(self._texts, examples, "right") - first
-        numbers = np.repeat(np.arange(len(examples)), counts)
-        further = len(self._cache) + np.repeat(first, counts) + indices_within(counts)
+        further, numbers = spread(len(self._cache) + first, counts)
         return np.append(np.arange(len(examples)), numbers), np.append(examples, further)
 
     def texts(self, examples: np.ndarray) -> list[Texts]:

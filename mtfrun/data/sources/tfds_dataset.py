@@ -112,8 +112,13 @@ class TfdsDataset:
             raise DataError(f'TFDS dataset "{self.name}", split "{split}": {reason}') from error
 
     def iterate(self, dataset: tf.data.Dataset) -> Iterator[Any]:
-        with self.files.reading():
+        try:
             yield from dataset.as_numpy_iterator()
+        except _UNREADABLE as error:
+            # Removes the names of TensorFlow's nodes.
+            nodes = r"\{\{.*?\}\}|\[Op:.*|\[\[.*"
+            reason = re.sub(nodes, "", error.message, flags=re.DOTALL).strip()
+            raise self.files.describe_damage(reason) from error
 
     def describe(self, split: str, **settings: object) -> dict[str, object]:
         self.check_tfds_split(split)
@@ -269,16 +274,6 @@ class PreparedFiles(NamedTuple):
         # TFDS raises many kinds of errors for damaged files.
         except Exception as error:
             raise self.describe_damage(error) from error
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        try:
-            yield
-        except _UNREADABLE as error:
-            # Removes the names of TensorFlow's nodes.
-            nodes = r"\{\{.*?\}\}|\[Op:.*|\[\[.*"
-            reason = re.sub(nodes, "", error.message, flags=re.DOTALL).strip()
-            raise self.describe_damage(reason) from error
 
     def check_records(self) -> None:
         for path in sorted(self.directory.glob("*.tfrecord*")):

@@ -98,17 +98,13 @@ class Tfds(TfdsDataset, Source):
 
     @functools.cached_property
     def _features(self) -> dict[str, _TextFeature]:
-        features = self._text_features
+        described = self.builder.info.features
+        features = _text_features(described, described.get_tensor_info())
         if self.fields is None:
             return {name: feature for name, feature in features.items() if not feature.is_list}
         return {
             ours: self._feature(name, features) for ours, name in by_our_name(self.fields).items()
         }
-
-    @functools.cached_property
-    def _text_features(self) -> dict[str, _TextFeature]:
-        features = self.builder.info.features
-        return _text_features(features, features.get_tensor_info())
 
     def _feature(self, name: str, features: Mapping[str, _TextFeature]) -> _TextFeature:
         if name in features and not features[name].is_list:

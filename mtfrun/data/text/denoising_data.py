@@ -17,13 +17,12 @@ from mtfrun.data.features import INPUTS, TARGETS, ids_shape
 from mtfrun.data.objectives.masked_language_model import MaskedLanguageModel
 from mtfrun.data.objectives.objective import FeatureLengths, Objective, RawText
 from mtfrun.data.prompts import (
-    DecoderOnlyPrompts,
     EncoderDecoderPrompts,
     MaskedLanguageModelPrompts,
     PromptFormat,
     PromptLimits,
 )
-from mtfrun.data.rows.batches import Batch, Places, Rows, indices_within
+from mtfrun.data.rows.batches import Batch, Places, Rows, spread
 from mtfrun.data.rows.order import Selection
 from mtfrun.data.task import Task
 from mtfrun.data.text.task_data import TaskData
@@ -56,11 +55,10 @@ class ObjectiveData(TaskData):
         lengths = self.lengths
         return self.objective.raw_length(lengths.inputs, lengths.targets, self.vocabulary)
 
-    def _encoder_decoder_prompts(
-        self, lengths: FeatureLengths, limits: PromptLimits
-    ) -> EncoderDecoderPrompts:
-        max_lengths = {INPUTS: lengths.inputs, TARGETS: lengths.targets}
-        return EncoderDecoderPrompts(self.vocabulary, self.vocabulary, max_lengths, limits)
+    def _pair_prompts(self, inputs: int, targets: int, limits: PromptLimits) -> PromptFormat:
+        vocabulary, lengths = self.vocabulary, {INPUTS: inputs, TARGETS: targets}
+        joined = self.has_rows_of_pairs
+        return EncoderDecoderPrompts(vocabulary, vocabulary, lengths, limits, joined=joined)
 
     def _rows(self, task: Task, split: str) -> Rows:
         return ObjectiveRows(self._cache(task, split), self)
@@ -91,7 +89,7 @@ class DenoisingData(ObjectiveData):
         check_fields(self, COUNT, "targets_length", optional=True)
 
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        return self._encoder_decoder_prompts(self.lengths, limits)
+        return self._pair_prompts(self.lengths.inputs, self.lengths.targets, limits)
 
     @functools.cached_property
     def lengths(self) -> FeatureLengths:
@@ -125,8 +123,7 @@ class DelimitedDenoisingData(ObjectiveData):
     def prompt_format(self, limits: PromptLimits) -> PromptFormat:
         inputs, targets, length = self.lengths
         inputs = min(inputs, max(length - targets, length // 2))
-        lengths = FeatureLengths(inputs, min(targets, length - inputs), length)
-        return DecoderOnlyPrompts(self._encoder_decoder_prompts(lengths, limits))
+        return self._pair_prompts(inputs, min(targets, length - inputs), limits)
 
     @functools.cached_property
     def raw_length(self) -> int:
@@ -223,9 +220,8 @@ class RawStream:
         # An id stands in the cache after as many ends as there are documents before it.
         first = self._documents_before(starts)
         counts = self._documents_before(starts + lengths - 1) - first
-        row = np.repeat(np.arange(batch), counts)
-        nth = indices_within(counts)
-        columns = self._stops(first[row] + nth) - starts[row]
+        documents, row = spread(first, counts)
+        columns = self._stops(documents) - starts[row]
         ends = np.bincount(row * length + columns, minlength=batch * length)
         ends_before = first[:, None] + np.cumsum(ends.reshape(batch, length), axis=1)
         column = np.arange(length)
@@ -239,8 +235,7 @@ class RawStream:
         starts = np.where(documents > 0, self._stops(documents - 1), 0)
         first = starts // self._length
         counts = np.where(stops > starts, (stops - 1) // self._length - first + 1, 0)
-        numbers = np.repeat(np.arange(len(documents)), counts)
-        rows = np.repeat(first, counts) + indices_within(counts)
+        rows, numbers = spread(first, counts)
         return Places(numbers, rows, np.zeros_like(rows))
 
     def _stops(self, documents: np.ndarray) -> np.ndarray:

@@ -9,12 +9,7 @@ from typing import ClassVar, TypeVar
 from mtfrun import mtf
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS, ids_shape, packed_features
-from mtfrun.data.prompts import (
-    DecoderOnlyPrompts,
-    EncoderDecoderPrompts,
-    PromptFormat,
-    PromptLimits,
-)
+from mtfrun.data.prompts import EncoderDecoderPrompts, PromptFormat, PromptLimits
 from mtfrun.data.rows.batches import Batch, Rows
 from mtfrun.data.rows.text_rows import PackedRows, PaddedRows, batches_by_length
 from mtfrun.data.task import Task
@@ -65,9 +60,11 @@ class PairsData(TaskData):
     def _vocabularies(self) -> tuple[Vocabulary, Vocabulary]:
         return self.mixture.vocabulary_of(INPUTS), self.mixture.vocabulary_of(TARGETS)
 
-    def _encoder_decoder_prompts(self, limits: PromptLimits) -> EncoderDecoderPrompts:
-        vocabularies = self._vocabularies
-        return EncoderDecoderPrompts(*vocabularies, self.text_limits, limits, self.cut_at_front)
+    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
+        vocabularies, lengths, joined = self._vocabularies, self.text_limits, self.has_rows_of_pairs
+        return EncoderDecoderPrompts(
+            *vocabularies, lengths, limits, self.cut_at_front, joined=joined
+        )
 
     def _rows(self, task: Task, split: str) -> Rows:
         return self._make_rows(PackedRows if self.packed else PaddedRows, task, split)
@@ -113,9 +110,6 @@ class SequenceToSequenceData(PairsData):
             return super().model_arguments()
         return {**super().model_arguments(), "inputs_vocabulary_size": inputs.size}
 
-    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        return self._encoder_decoder_prompts(limits)
-
 
 @dataclasses.dataclass(frozen=True)
 class DelimitedPairsData(PairsData):
@@ -150,9 +144,6 @@ class DelimitedPairsData(PairsData):
     def features(self) -> dict[str, mtf.Shape]:
         features = packed_features(self._joined)
         return features if self.packed else {TARGETS: features[TARGETS]}
-
-    def prompt_format(self, limits: PromptLimits) -> PromptFormat:
-        return DecoderOnlyPrompts(self._encoder_decoder_prompts(limits))
 
     @property
     def _joined(self) -> int:

@@ -27,20 +27,15 @@ def bytes_of(tokens: np.ndarray, bytes_per_id: Sequence[np.ndarray], ends: np.nd
     tokens: int [tokens] of all texts, an example's features one after the other. bytes_per_id: of
     each feature, int [vocabulary]. ends: int [examples, features], in `tokens`.
     """
-    features = ends.shape[1]
+    stops, features = ends.reshape(-1), ends.shape[1]
     totals = [0] * features
-    # Several examples at a time, so that a mapped file is not read into memory as a whole.
-    first, start = 0, 0
-    while first < len(ends):
-        last = int(np.searchsorted(ends[:, -1], start + _IDS_PER_STEP, side="right"))
-        last = max(last, first + 1)
-        flat = ends[first:last].reshape(-1)
-        ids = tokens[start : flat[-1]]
-        features_of_texts = np.tile(np.arange(features), last - first)
-        features_of_ids = np.repeat(features_of_texts, np.diff(flat, prepend=start))
+    # A part at a time, so that a mapped file is not read into memory as a whole.
+    for start in range(0, tokens.size, _IDS_PER_STEP):
+        ids = tokens[start : start + _IDS_PER_STEP]
+        texts = np.searchsorted(stops, start + np.arange(ids.size), side="right")
         for feature, sizes in enumerate(bytes_per_id):
-            totals[feature] += int(sizes[ids[features_of_ids == feature]].sum(dtype=np.int64))
-        first, start = last, int(flat[-1])
+            is_of_feature = texts % features == feature
+            totals[feature] += int(sizes[ids[is_of_feature]].sum(dtype=np.int64))
     return totals
 
 

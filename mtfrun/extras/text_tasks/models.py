@@ -92,10 +92,6 @@ class MultiLabelClassifier(AnsweringEncoder):
     {batch, length, vocab} of the first position are the log-odds of the labels.
     """
 
-    @property
-    def metric_shapes(self) -> dict[str, mtf.Shape]:
-        return {"loss": mtf.Shape(), "accuracy": mtf.Shape(), **layers.metric_shapes(self)}
-
     def loss(self, features: Features, *, training: bool, key: mtf.Key | None = None) -> Loss:
         """Returns the sum over texts with targets of the labels' mean binary cross entropy.
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mtfrun.data.errors import DataError
-from mtfrun.data.images.image_folders import ImageFolders
+from mtfrun.data.images.image_source import ImageFolders
 from mtfrun.data.sources.records import JsonLines
 from mtfrun.data.sources.text_files import TextLines
 from mtfrun.files import Store, copies

@@ -71,13 +71,6 @@ def test_only_the_carriage_return_of_a_line_end_is_dropped(tmp_path: Path) -> No
     assert documents(TextFiles(patterns), "train") == [b"a\rb\r\nc\r"]
 
 
-def test_several_patterns_and_directories_at_any_depth(tmp_path: Path) -> None:
-    write(tmp_path / "x" / "deep", a=b"1")
-    write(tmp_path / "y", b=b"2")
-    source = TextFiles({"test": [str(tmp_path / "x/**/*.txt"), str(tmp_path / "y/b.txt")]})
-    assert documents(source, "test") == [b"1", b"2"]
-
-
 def test_a_file_with_several_links_is_read_once(tmp_path: Path) -> None:
     write(tmp_path / "x" / "deep", a=b"1", b=b"2")
     write(tmp_path / "elsewhere", c=b"3")
