@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import mtf, optim
-from mtfrun.data import Batch, Batches, Rows, Selection
+from mtfrun.data import Batch, Batches
 from mtfrun.models import NonFiniteError
 from mtfrun.models.model import Loss
 from mtfrun.rundir import RunDirectory
@@ -23,7 +23,7 @@ from mtfrun.training.curves import SKIPPED_STEPS
 from mtfrun.training.hooks.finite import MOST_SKIPPED_IN_A_ROW
 from mtfrun.training.step import SKIP, StepOptions
 from tests.layouts import ONE_DEVICE
-from tests.training.toy_model import Bigram
+from tests.training.toy_model import Bigram, Sequences
 from tests.training.toy_run import LAYOUT, curve, parameters, toy_train
 
 IN_LOSS, IN_GRADIENT = 14, 15  # ids that poison a batch
@@ -130,22 +130,11 @@ def test_a_skipped_update_is_one_that_was_left_out(
     assert all(np.isfinite(value).all() for value in values.values())
 
 
-class _Sequences(Rows):
-    def __init__(self, ids: np.ndarray):
-        self._ids = ids
-
-    def __len__(self) -> int:
-        return len(self._ids)
-
-    def take(self, selection: Selection) -> Batch:
-        return {"targets": self._ids[selection.rows]}
-
-
 class _InOrder(Batches):
     """Batches of given ids [steps, batch, length], in their order, endlessly."""
 
     def __init__(self, ids: np.ndarray):
-        super().__init__([_Sequences(ids.reshape(-1, ids.shape[-1]))], ids.shape[1], seed=0)
+        super().__init__([Sequences(ids.reshape(-1, ids.shape[-1]))], ids.shape[1], seed=0)
         self._batches = ids
 
     def __next__(self) -> Batch:

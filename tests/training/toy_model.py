@@ -66,15 +66,11 @@ class OneVariable(Model):
         return Loss(total, weight, {"loss": Metric(total, weight)})
 
 
-class _Sequences(Rows):
-    """Sequences in which mostly i + 1 follows id i."""
+class Sequences(Rows):
+    """Ids [rows, length]."""
 
-    def __init__(self, count: int, length: int, vocabulary_size: int):
-        rng = np.random.default_rng(0)
-        starts = rng.integers(1, vocabulary_size, (count, 1))
-        noise = rng.integers(0, 2, (count, length))
-        ids = (starts + np.arange(length) + noise) % (vocabulary_size - 1) + 1
-        self._ids = ids.astype(np.int32)
+    def __init__(self, ids: np.ndarray):
+        self._ids = ids
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -85,4 +81,8 @@ class _Sequences(Rows):
 
 def batches(batch: int = 8, length: int = 6, vocabulary_size: int = 16) -> Batches:
     """Returns endless batches of ids of which mostly each is one more than the one before."""
-    return Batches([_Sequences(64 * batch, length, vocabulary_size)], batch, seed=0)
+    rng, count = np.random.default_rng(0), 64 * batch
+    starts = rng.integers(1, vocabulary_size, (count, 1))
+    noise = rng.integers(0, 2, (count, length))
+    ids = (starts + np.arange(length) + noise) % (vocabulary_size - 1) + 1
+    return Batches([Sequences(ids.astype(np.int32))], batch, seed=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,66 +49,42 @@ def test_pixels_are_normalised_by_channel() -> None:
         _run(mtf.Mesh(ONE_DEVICE), ImageInput(mean=[1.0, 2.0, 3.0]), images)
 
 
-def _crops(image: np.ndarray, flip: bool) -> dict[tuple[int, int, bool], np.ndarray]:
-    """Returns every possible augmentation of an image, by (row offset, col offset, flipped)."""
-    padded = np.pad(image, [(PADDING, PADDING), (PADDING, PADDING), (0, 0)])
-    rows, cols, _ = image.shape
-    crops = {}
-    for i in range(2 * PADDING + 1):
-        for j in range(2 * PADDING + 1):
-            crop = padded[i : i + rows, j : j + cols]
-            crops[i, j, False] = crop
-            if flip:
-                # Flipped first, then shifted: the same set of images.
-                crops[i, j, True] = crop[:, ::-1]
-    return crops
-
-
-@pytest.mark.parametrize("flip", [False, True])
-def test_every_image_is_shifted_and_flipped_independently(flip: bool) -> None:
-    images = _images()
-    image_input = ImageInput(mean=0.0, stddev=1.0, crop_padding=PADDING, flip=flip)
-    augmented = _run(mtf.Mesh(ONE_DEVICE), image_input, images)
-    drawn = set()
-    for before, after in zip(images, augmented, strict=True):
-        crops = _crops(before.astype(np.float32), flip)
-        (crop_key,) = [key for key, crop in crops.items() if np.array_equal(crop, after)]
-        drawn.add(crop_key)
-    assert {key[0] for key in drawn} == {key[1] for key in drawn} == {0, 1, 2}
-    assert {key[2] for key in drawn} == ({False, True} if flip else {False})
-    assert not np.array_equal(augmented, _run(mtf.Mesh(ONE_DEVICE), image_input, images, 1))
-
-
-def _move(
-    padded: np.ndarray, offsets: tuple[int, ...], steps: tuple[int, ...], sizes: tuple[int, ...]
-) -> np.ndarray:
-    """Returns the crop of these sizes at the offsets, in the direction of each step, 1 or -1."""
-    crop = padded[tuple(slice(i, i + size) for i, size in zip(offsets, sizes[:-1], strict=True))]
-    return crop[tuple(slice(None, None, step) for step in steps)]
-
-
-def test_volumes_are_shifted_and_flipped_along_every_axis() -> None:
-    volumes = _images(VOLUMES)
-    image_input = ImageInput(mean=0.0, stddev=1.0, crop_padding=PADDING, flip=ALL_AXES)
-    augmented = _run(mtf.Mesh(ONE_DEVICE), image_input, volumes, shape=VOLUMES)
-    drawn = set()
-    for before, after in zip(volumes, augmented, strict=True):
-        padded = np.pad(before, [(PADDING, PADDING)] * 3 + [(0, 0)])
-        every = itertools.product(
-            itertools.product(range(2 * PADDING + 1), repeat=3),
-            itertools.product([1, -1], repeat=3),
+def _draw_of(before: np.ndarray, after: np.ndarray, flipped: Sequence[int]) -> tuple[int, ...]:
+    """Returns the offset along every axis, and its direction, 1 or -1, that make an image."""
+    sizes = before.shape[:-1]
+    padded = np.pad(before, [(PADDING, PADDING)] * len(sizes) + [(0, 0)])
+    directions = [(1, -1) if axis in flipped else (1,) for axis in range(len(sizes))]
+    offsets = itertools.product(range(2 * PADDING + 1), repeat=len(sizes))
+    (draw,) = [
+        (*offset, *steps)
+        for offset, steps in itertools.product(offsets, itertools.product(*directions))
+        if np.array_equal(
+            padded[tuple(slice(o, o + size) for o, size in zip(offset, sizes, strict=True))][
+                tuple(slice(None, None, step) for step in steps)
+            ],
+            after,
         )
-        (match,) = [
-            (*offsets, *steps)
-            for offsets, steps in every
-            if np.array_equal(_move(padded, offsets, steps, before.shape), after)
-        ]
-        drawn.add(match)
-    for axis in range(3):
-        assert {match[axis] for match in drawn} == {0, 1, 2}
-        assert {match[3 + axis] for match in drawn} == {1, -1}
+    ]
+    return draw
+
+
+@pytest.mark.parametrize(
+    ("shape", "flip", "flipped"),
+    [(SHAPE, False, ()), (SHAPE, True, (1,)), (VOLUMES, ALL_AXES, (0, 1, 2))],
+)
+def test_every_image_is_shifted_and_flipped_independently(
+    shape: mtf.Shape, flip: bool | Sequence[str], flipped: Sequence[int]
+) -> None:
+    mesh, images = mtf.Mesh(ONE_DEVICE), _images(shape)
+    image_input = ImageInput(mean=0.0, stddev=1.0, crop_padding=PADDING, flip=flip)
+    augmented = _run(mesh, image_input, images, shape=shape)
+    draws = {_draw_of(*pair, flipped) for pair in zip(images, augmented, strict=True)}
+    num_axes = shape.ndims - 2
+    for axis in range(num_axes):
+        assert {draw[axis] for draw in draws} == {0, 1, 2}
     # The draws of an axis say nothing about another one.
-    assert len({match[3:] for match in drawn}) == 8
+    assert len({draw[num_axes:] for draw in draws}) == 2 ** len(flipped)
+    assert not np.array_equal(augmented, _run(mesh, image_input, images, 1, shape))
 
 
 def test_cutout_makes_a_square_of_every_image_the_mean() -> None:
