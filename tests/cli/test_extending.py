@@ -79,11 +79,9 @@ def test_a_format_of_another_distribution_is_written_and_read(
 
 
 def test_a_flag_of_one_format_is_refused_with_another(site: pathlib.Path) -> None:
-    flags = ["--model_dir=.", "--to=x", "--format=tensorflow"]
-    process = _run(site, *(["export", *flags, x] for x in ("--compressed", "--max_shard_size=1GB")))
-    first, second = process.stderr.splitlines()
-    assert first.endswith("--compressed is for --format=toy: leave it out")
-    assert re.search("--max_shard_size is for --format=.*safetensors: leave it out", second)
+    flags = ["--model_dir=.", "--to=x", "--format=tensorflow", "--compressed"]
+    (line,) = _run(site, ["export", *flags]).stderr.splitlines()
+    assert line.endswith("--compressed is for --format=toy: leave it out")
 
 
 def test_broken_formats_are_warnings_with_the_name_of_their_distribution(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from mtfrun import mtf
+from mtfrun.cli.parser import all_commands
 from tests.cli.command import error_line, mtfrun_here, succeeded
 from tests.experiment.own_classes import Signum
 from tests.layouts import FLOAT32_MODEL_TOLERANCE
@@ -120,6 +121,7 @@ def test_the_model_decodes_greedily(run: pathlib.Path) -> None:
     assert all(len(answer["outputs"]) == 1 for answer in answers)
 
 
+@pytest.mark.skipif("data show" not in all_commands(), reason="the extra data_viewer is deleted")
 def test_the_source_of_texts_is_shown(folder: pathlib.Path) -> None:
     shown = mtfrun_here("data", "show", f"--gin_file={folder / 'sums.gin'}")
     assert shown.returncode == 0, shown.stderr.decode()
