@@ -1,13 +1,9 @@
 """Transformers: models, stacks, sublayers and transforms."""
 
+from mtfrun.layers import LinearDistanceBias as LinearDistanceBias
+from mtfrun.layers import RelativePositionBias as RelativePositionBias
 from mtfrun.layers.attention.dot_product import AttentionHeads as AttentionHeads
 from mtfrun.layers.attention.dot_product import head_size as head_size
-from mtfrun.layers.attention.positions.linear_distance import (
-    LinearDistanceBias as LinearDistanceBias,
-)
-from mtfrun.layers.attention.positions.relative_position import (
-    RelativePositionBias as RelativePositionBias,
-)
 from mtfrun.layers.attention.positions.rotary import DynamicScaling as DynamicScaling
 from mtfrun.layers.attention.positions.rotary import LinearScaling as LinearScaling
 from mtfrun.layers.attention.positions.rotary import Llama3Scaling as Llama3Scaling
