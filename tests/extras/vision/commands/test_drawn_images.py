@@ -79,14 +79,14 @@ def test_what_cannot_be_drawn_is_one_line(trained: pathlib.Path, tmp_path: pathl
             *_decode(trained, split, output),
             "--gin.KEPT_ROWS=8",
         ],
-        "give images with --input=FILE": _decode(trained, "--prompt=a", output),
-        "ImageSampling scores no pairs": ["score", f"--model_dir={trained}", split, output],
+        "the model reads images: give --input=FILE": _decode(trained, "--prompt=a", output),
+        "does not score pairs": ["score", f"--model_dir={trained}", split, output],
     }
     for message, command in lines.items():
         assert message in error_line(mtfrun_here(*command))
     assert not list(tmp_path.iterdir())
     (tmp_path / "x_files").touch()
-    assert "cannot write into" in error_line(mtfrun_here(*_decode(trained, split, output)))
+    assert "cannot write " in error_line(mtfrun_here(*_decode(trained, split, output)))
     assert not (tmp_path / "x.jsonl").exists()
 
 
