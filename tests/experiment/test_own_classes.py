@@ -144,7 +144,7 @@ def test_the_inference_makes_the_records(run: pathlib.Path) -> None:
     assert "Lengths has no setting --beam_size: leave it out" in refused
     (run.parent / "pairs.tsv").write_text("a\tb\n")
     score = ["score", *flags, UNMEASURED, ALLOWED, f"--input={run.parent / 'pairs.tsv'}"]
-    assert "Lengths scores no pairs" in error_line(mtfrun_here(*score))
+    assert "does not score pairs" in error_line(mtfrun_here(*score))
 
 
 def test_the_action_ends_training(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
