@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mtfrun.checkpoints import Manifest
-    from mtfrun.rundir.checkpoint_list import CheckpointDirectory
 
 _DESCRIPTION = """\
 Averages the weights of several checkpoints of a run, into a new run directory.
@@ -56,7 +55,11 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     directory = CheckpointDirectory.of(flags.model_dir)
     target = pathlib.Path(RunDirectory(flags.output).path)
     check_new(target, "--output")
-    steps = _choose_steps(directory, flags.steps, flags.last)
+    existing = directory.steps()
+    if flags.last is not None and flags.last > len(existing):
+        what = f"--last={flags.last}: {directory.path} has {len(existing)} checkpoints"
+        raise InputError(f"{what}; --gin.CheckpointOptions.max_to_keep of `train` keeps more")
+    steps = flags.steps or existing[-flags.last :]
     checkpoints = Checkpoints(directory.path)
     manifests = [checkpoints.verify(step) for step in steps]
     means = mean_values(directory.path, manifests)
@@ -115,22 +118,6 @@ def mean_values(directory: pathlib.Path, manifests: Sequence[Manifest]) -> Mappi
                 total = np.asarray(sum(x.astype(np.float64) for x in stored))
                 means[path] = (total / len(stored)).astype(stored[-1].dtype)
     return means
-
-
-def _choose_steps(
-    directory: CheckpointDirectory, steps: Sequence[int] | None, last: int | None
-) -> list[int]:
-    if steps is None:
-        existing = directory.steps()
-        if last is not None and last > len(existing):
-            raise InputError(
-                f"--last={last}: {directory.path} has {len(existing)} checkpoints; train with "
-                f"--gin.CheckpointOptions.max_to_keep={last} to keep more"
-            )
-        return existing[-(last or 1) :]
-    for step in steps:
-        directory.require(step)
-    return list(steps)
 
 
 COMMANDS = [Command("checkpoints average", _DESCRIPTION, run, _add_flags, _check, subject="run")]

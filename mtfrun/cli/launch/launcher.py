@@ -63,14 +63,10 @@ class RunSettings(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Launch:
-    """A command as several processes.
+    """A command of the program `start` as several processes.
 
-    Attributes:
-      start: the program, which gets the command.
-      typed: the launcher's command line.
-      stdin: the descriptor that process 0 reads.
-      devices_per_process: the devices of each; None for the mesh's share.
-      is_elastic: whether it is started again without lost processes.
+    `typed` is the launcher's command line, `stdin` the descriptor that process 0 reads. Without
+    `devices_per_process` each has the mesh's share.
     """
 
     start: Sequence[str]
