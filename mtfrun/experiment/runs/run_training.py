@@ -91,9 +91,8 @@ def run_training(
     prepared: Preparation, run: RunDirectory, command: Sequence[str], choices: TrainChoices
 ) -> TrainResult:
     """Trains in a run directory, which is locked and records the configuration and the command."""
-    training, experiment = prepared.training, prepared.objects.experiment
-    config_text, split = prepared.objects.config_text, prepared.objects.evaluation.split
-    for warning in (*experiment.mesh.misspelt_rules(), unused_gpu()):
+    config_text = prepared.objects.config_text
+    for warning in (*prepared.objects.experiment.mesh.misspelt_rules(), unused_gpu()):
         if warning:
             progress.note(progress.warning(warning))
     if has_masked_urls(config_text):
@@ -107,34 +106,6 @@ def run_training(
         "command": command_text(command),
     }
     restarted = _Restarted(run)
-
-    @contextlib.contextmanager
-    def records() -> Iterator[None]:
-        restarted.settle()
-        setup = {
-            **describe_setup(experiment, config_text),
-            "step": training.state.finished_steps,
-            "data": fingerprint_of(experiment.data),
-            "evaluation": {split: fingerprint_of_split(experiment.data, split)},
-            "hyperparameters": prepared.training_hyperparameters,
-            "settings": prepared.settings,
-        }
-        state, start = training.state, experiment.init_checkpoint
-        gin_text = prepared.operative_config
-        recording = record_training(
-            run, experiment.data, setup, gin_text, command, lambda: state.finished_steps
-        )
-        with contextlib.ExitStack() as stack:
-
-            def begin() -> None:
-                stack.enter_context(recording)
-                if start is not None and start.path and run.checkpoints().latest() is None:
-                    source = pathlib.Path(os.path.expanduser(registry.local_source(start.path)))
-                    keep_origin(source, pathlib.Path(run.path))
-
-            processes.by_first(begin)
-            yield
-
     with contextlib.ExitStack() as stack:
         stack.enter_context(explain_incompatible(prepared.objects))
         stack.enter_context(_explain_other_run(run, command))
@@ -147,13 +118,44 @@ def run_training(
 
         processes.by_first(lock)
         run.check_shared()
-        return training.run(
+        return prepared.training.run(
             run,
             choices,
             texts={tag: textwrap.indent(text, "    ") for tag, text in texts.items()},
             hyperparameters=prepared.training_hyperparameters,
-            recording=records,
+            recording=lambda: _record(prepared, run, command, restarted),
         )
+
+
+@contextlib.contextmanager
+def _record(
+    prepared: Preparation, run: RunDirectory, command: Sequence[str], restarted: _Restarted
+) -> Iterator[None]:
+    """Records a training that begins. Collective; the first process writes."""
+    restarted.settle()
+    experiment, state = prepared.objects.experiment, prepared.training.state
+    data, start = experiment.data, experiment.init_checkpoint
+    split = prepared.objects.evaluation.split
+    setup = {
+        **describe_setup(experiment, prepared.objects.config_text),
+        "step": state.finished_steps,
+        "data": fingerprint_of(data),
+        "evaluation": {split: fingerprint_of_split(data, split)},
+        "hyperparameters": prepared.training_hyperparameters,
+        "settings": prepared.settings,
+    }
+    gin_text = prepared.operative_config
+    recording = record_training(run, data, setup, gin_text, command, lambda: state.finished_steps)
+    with contextlib.ExitStack() as stack:
+
+        def begin() -> None:
+            stack.enter_context(recording)
+            if start is not None and start.path and run.checkpoints().latest() is None:
+                source = pathlib.Path(os.path.expanduser(registry.local_source(start.path)))
+                keep_origin(source, pathlib.Path(run.path))
+
+        processes.by_first(begin)
+        yield
 
 
 @contextlib.contextmanager
