@@ -158,9 +158,8 @@ class Training(TrainedVariables):
     ) -> training.TrainResult:
         """Trains; the caller holds the run's lock, and has moved checkpoints aside for a restart.
 
-        Args:
-          texts, recording: see `training.Description`.
-          hyperparameters: the configuration's, compared with the checkpoint's unless None.
+        `texts` and `recording` are those of `training.Description`. The checkpoint's
+        hyperparameters are compared with these, unless None.
         """
         experiment, options = self.experiment, self.options
         is_profiled = choices.profile or (options.profile and processes.is_first())
@@ -185,7 +184,12 @@ class Training(TrainedVariables):
         with contextlib.ExitStack() as stack:
             for hook in reversed(hooks):
                 stack.callback(hook.end)
-            evaluate = stack.enter_context(self._evaluating(run, newest or 0, hooks))
+            listen = listener(hooks, run, newest or 0, "eval")
+            summaries = stack.enter_context(
+                run.summaries("eval", resumed_step=newest or 0, listener=listen)
+            )
+            every = self.evaluate_every_steps
+            evaluate = _Evaluate(self.evaluation, self.state, run, summaries, every)
             stack.enter_context(status.record_errors(is_resumed=newest is not None))
             start = time.monotonic()
             result = training.train(
@@ -211,14 +215,6 @@ class Training(TrainedVariables):
         total, active = self.state.model.count_parameters()
         tokens = self.tokens_per_step
         return RunCost(parameters=total, active_parameters=active, tokens_per_step=tokens)
-
-    @contextlib.contextmanager
-    def _evaluating(
-        self, run: RunDirectory, resumed_step: int, hooks: Sequence[training.Hook]
-    ) -> Iterator[_Evaluate]:
-        listen, every = listener(hooks, run, resumed_step, "eval"), self.evaluate_every_steps
-        with run.summaries("eval", resumed_step=resumed_step, listener=listen) as summaries:
-            yield _Evaluate(self.evaluation, self.state, run, summaries, every)
 
     def check_manifest(
         self, manifest: Manifest, saved: SavedConfiguration, *, accept_changes: bool = False

@@ -77,7 +77,8 @@ def describe_program() -> dict[str, object]:
     return {
         "platform": platform.platform(),
         "processor": _processor(),
-        "threads": _threads(),
+        # The processors that the process may use, which is TensorFlow's number of threads.
+        "threads": len(os.sched_getaffinity(0)),
         "environment": {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         "versions": run_versions(),
         "commit": package_commit(),
@@ -132,11 +133,6 @@ def _next_file(directory: pathlib.Path) -> pathlib.Path:
             with contextlib.suppress(FileExistsError), path.open("x"):
                 return path
     raise AssertionError("unreachable")
-
-
-def _threads() -> int | None:
-    """Returns the number of processors that the process may use, TensorFlow's number of threads."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _processor() -> str | None:

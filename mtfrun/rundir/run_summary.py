@@ -169,11 +169,12 @@ def runs_table(
     marked = mark_best([math.nan if b is None else b.metrics[metric] for b in bests], metric)
     rows = []
     for summary, at, best in zip(summaries, bests, marked, strict=True):
+        total = f"/{summary.status.train_steps}" if summary.status else ""
         rows.append(
             [
                 summary.name,
                 summary.state,
-                _step(summary),
+                f"{summary.step}{total}",
                 best,
                 "-" if at is None else str(at.step),
                 metric_text(summary.last(metric)),
@@ -223,11 +224,6 @@ def mark_best(values: Sequence[float], metric: str) -> list[str]:
     best = best_of(range(len(values)), values.__getitem__, best_mode(metric))
     marks = ["" if best is None else "*" if i == best else " " for i in range(len(values))]
     return [metric_text(value) + mark for value, mark in zip(values, marks, strict=True)]
-
-
-def _step(summary: RunSummary) -> str:
-    total = summary.status.train_steps if summary.status else None
-    return f"{summary.step}/{total}" if total is not None else str(summary.step)
 
 
 def speed_text(summary: RunSummary) -> str:

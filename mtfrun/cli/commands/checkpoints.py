@@ -25,7 +25,6 @@ from mtfrun.display.formats import bytes_text, json_time, number_text, time_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
 from mtfrun.errors import ExitCode, InputError
-from mtfrun.rundir.run_record import numbers_as_json
 
 if TYPE_CHECKING:
     from mtfrun.checkpoints import Manifest
@@ -109,6 +108,8 @@ def _run_list(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _as_json(checkpoint: StoredCheckpoint, metrics: Mapping[str, float]) -> dict[str, object]:
+    from mtfrun.rundir.run_record import numbers_as_json
+
     return {
         "step": checkpoint.step,
         "saved": json_time(checkpoint.time),
@@ -161,6 +162,7 @@ def match_variables(flags: argparse.Namespace, manifest: Manifest) -> dict[str, 
 def _run_show(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun.checkpoints.manifest import DIMENSIONS
     from mtfrun.rundir.checkpoint_list import CheckpointDirectory
+    from mtfrun.rundir.run_record import numbers_as_json
 
     directory = CheckpointDirectory.of(flags.model_dir)
     stored, manifest = _find_checkpoint(directory, flags.checkpoint)
