@@ -58,11 +58,6 @@ def test_flags_are_taken_as_absl_takes_them(arguments: list[str]) -> None:
     assert (flags.dry_run, flags.restart, flags.profile) == (True, False, False)
 
 
-def test_search_paths_are_split() -> None:
-    flags = parse_flags([*RUN, "--gin_search_paths=/a:/b", "--gin_search_paths=/c"])
-    assert flags.gin_search_paths == ["/a", "/b", "/c"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -117,11 +112,6 @@ def test_the_usage_has_the_words_of_a_command(
     assert main([*command.split(), "--help"]) == 0
     usage, _, _ = capsys.readouterr().out.partition("\n\n")
     assert " ".join(usage.split()).endswith(f"] {words}")
-
-
-def test_a_directory_that_does_not_exist_is_an_error_before_tensorflow_is_imported() -> None:
-    with pytest.raises(InputError, match=r"^/nothing/there is not a directory: check its name$"):
-        parse_flags(["runs", "/nothing/there"])
 
 
 def test_words_may_stand_before_and_after_flags() -> None:

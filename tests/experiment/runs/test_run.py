@@ -288,9 +288,7 @@ def test_inputs_that_cannot_be_used_are_one_line(language_model: Run) -> None:
         (lambda: language_model.logits({}), 'need "targets" or "inputs", not nothing'),
         (lambda: language_model.logits({"targets": [[1], [1, 2]]}), "rows of unequal lengths"),
         (lambda: language_model.logits({"targets": [1]}), r"sizes \[1\], not \[batch, length\]"),
-        (lambda: language_model.decode([5]), r"prompts\[0\] is a text or bytes, not 5"),  # type: ignore[list-item]
         (lambda: language_model.decode(["a"], beam_size=[2]), "beam_size"),  # type: ignore[arg-type]
-        (lambda: language_model.score([("a",)]), r"pairs\[0\] is a pair"),  # type: ignore[list-item]
         (lambda: language_model.evaluate(["train"]), "split"),  # type: ignore[arg-type]
         (lambda: language_model.logits([[1]]), "features are a dictionary"),  # type: ignore[arg-type]
         (lambda: language_model.logits({"targets": [[-1, 5]]}), "integers from 0.*: .*-1 to 5"),
