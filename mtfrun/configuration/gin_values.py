@@ -122,35 +122,32 @@ def parse_gin(text: Any, source: str) -> tuple[list[Any], list[tuple[int, Refere
     All references are returned with their lines as well. Raises ConfigError for a syntax error, a
     dictionary that has a key twice, or a value that is too large.
     """
-    is_flag = isinstance(text, str)
+    is_flag, place = isinstance(text, str), shorten_flag(source)
     try:
         delegate = _Delegate(text)
         return list(delegate.parser), delegate.references
     except RecursionError:
-        raise _too_deep(shorten_flag(source)) from None
-    except SyntaxError as error:
+        raise _too_deep(place) from None
+    except UnicodeEncodeError:  # by Python 3.12 and newer
+        raise ConfigError(f"{place}: it has bytes that are not UTF-8") from None
+    except (SyntaxError, tokenize.TokenError) as error:
+        reason = str(error.msg if isinstance(error, SyntaxError) else error)
+        if "too many nested" in reason:  # Python 3.12 and newer count brackets
+            raise _too_deep(place) from None
+        if is_flag:
+            hint = _value_hint(source) or _constant_hint(reason)
+            raise ConfigError(f"{place}: not a gin value{hint}") from None
+        if isinstance(error, tokenize.TokenError):
+            message, (line, _) = error.args
+            raise _syntax_error(source, line, f"{message} (is a bracket left open?)") from None
         # gin appends the error of Python's parser in further lines; where a token is not a Python
         # constant, its whole message is that error.
-        message = " ".join(str(error.msg).split("\n")[0].split())
-        if "Failed to parse token" in error.msg:
+        message = " ".join(reason.split("\n", maxsplit=1)[0].split()).rstrip(".")
+        if "Failed to parse token" in reason:
             message = "not a gin value"
-        hint = _constant_hint(error.msg)
-        if is_flag:
-            remedy = _value_hint(source) or hint
-            raise ConfigError(f"{shorten_flag(source)}: not a gin value{remedy}") from None
-        line = shorten_flag((error.text or "").strip())
-        text = f"{message.rstrip('.')}: {line}{hint}"
-        raise _syntax_error(source, error.lineno or 1, text) from None
-    except UnicodeEncodeError:  # by Python 3.12 and newer
-        raise ConfigError(f"{shorten_flag(source)}: it has bytes that are not UTF-8") from None
-    except tokenize.TokenError as error:
-        if "too many nested" in str(error):  # Python 3.12 and newer count brackets
-            raise _too_deep(shorten_flag(source)) from None
-        if is_flag:
-            remedy = _value_hint(source)
-            raise ConfigError(f"{shorten_flag(source)}: not a gin value{remedy}") from None
-        message, (line, _) = error.args
-        raise _syntax_error(source, line, f"{message} (is a bracket left open?)") from None
+        statement = shorten_flag((error.text or "").strip())
+        what = f"{message}: {statement}{_constant_hint(reason)}"
+        raise _syntax_error(source, error.lineno or 1, what) from None
 
 
 def _syntax_error(source: str, line: int, text: str) -> ConfigError:
