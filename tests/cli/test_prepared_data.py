@@ -104,7 +104,12 @@ def _features(directory: pathlib.Path, described: Mapping[str, Any]) -> dict[str
     return features
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
+QUICK_KINDS = ("a field of the present", "JSON within JSON")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(x, marks=[] if x in QUICK_KINDS else pytest.mark.slow) for x in HOSTILE]
+)
 def test_no_class_but_those_of_tfds_is_imported_from_a_features_file(
     kind: str, data_dir: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:

@@ -77,9 +77,16 @@ REFUSED: dict[str, tuple[list[str], Callable[[pathlib.Path], object], str]] = {
 }
 
 
+# Each is refused at another place.
+QUICK = ("another rate", "no data", "no position", "damaged checkpoints")
+
+
 @pytest.mark.parametrize(
     ("reason", "has_status"),
-    [*((reason, True) for reason in REFUSED), ("another model", False), ("no position", False)],
+    [
+        ("another model", False),
+        *(pytest.param(x, True, marks=[] if x in QUICK else pytest.mark.slow) for x in REFUSED),
+    ],
 )
 def test_a_training_that_is_refused_writes_nothing(
     reason: str, has_status: bool, run_copy: pathlib.Path, tmp_path: pathlib.Path
