@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 import mtfrun
-from mtfrun.errors import InputError
+from mtfrun.configuration.run_files import RunFiles
+from mtfrun.errors import ConfigError, InputError
 from tests.cli.command import TINY, TWO_STEPS, error_line, mtfrun_here, succeeded
 from tests.cli.small_vocabulary import flag_of_small_vocabulary
 
@@ -150,10 +151,10 @@ _RECORD: dict[str, object] = {"directory": "/", "run": "/", "copies": {}, "sourc
         ),
     ],
 )
-def test_a_damaged_record_is_refused(content: str, copied: pathlib.Path) -> None:
-    (copied / "files.json").write_text(content)
-    line = error_line(mtfrun_here("decode", f"--model_dir={copied}", PROMPT))
-    assert f"{copied / 'files.json'} is damaged (" in line
+def test_a_damaged_record_is_refused(content: str, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "files.json").write_text(content)
+    with pytest.raises(ConfigError, match=rf"{tmp_path}/files\.json is damaged \("):
+        RunFiles.of(tmp_path)
 
 
 def _images(directory: pathlib.Path, names: list[str]) -> None:
