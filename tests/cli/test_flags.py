@@ -82,6 +82,8 @@ def test_flags_are_taken_as_absl_takes_them(arguments: list[str]) -> None:
             "--top_k=many: it must be a whole number",
         ),
         (["eval", "--model_dir=/tmp/caf\udce9"], "the path is not UTF-8: rename it"),
+        (["eval", "--model_dir=x", "--gin_allow_imports=a..b"], "not the name of a module"),
+        (["eval", "--model_dir=x", "--gin_allow_imports=my-models"], "not the name of a module"),
     ],
 )
 def test_a_wrong_command_line_is_refused(arguments: list[str], message: str) -> None:

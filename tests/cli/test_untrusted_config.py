@@ -46,12 +46,3 @@ def test_a_run_says_what_it_was_trained_with(tmp_path: pathlib.Path, modules: pa
     allowed = mtfrun_here("eval", f"--model_dir={run}", "--gin_allow_imports=other,my_package")
     named = mtfrun_here("eval", f"--model_dir={run}", f"--gin_file={run}/config.gin")
     assert succeeded(allowed) == succeeded(named)
-
-
-@pytest.mark.parametrize("names", ["my-models", "a..b", "../x"])
-def test_names_that_are_no_modules_are_refused(
-    names: str, language_model_run: pathlib.Path
-) -> None:
-    flags = [f"--model_dir={language_model_run}", f"--gin_allow_imports={names}"]
-    line = error_line(mtfrun_here("eval", *flags))
-    assert f"--gin_allow_imports={names}: not the name of a module" in line
