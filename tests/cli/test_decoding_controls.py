@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from tests.cli.command import error_line, mtfrun_here, succeeded
+from tests.cli.command import mtfrun_here, succeeded
 
 WORDS = [
     "--gin_param=Search.controls = @decoding.Controls()",
@@ -30,18 +30,3 @@ def test_outputs_follow_controls_and_have_log_probabilities(
         assert output["score"] == pytest.approx(total, abs=1e-3)
         assert all(len(token["top"]) == 2 for token in log_probs)
         assert all(t["top"][0]["log_prob"] >= t["top"][1]["log_prob"] for t in log_probs)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("flags", "complaint"),
-    [
-        (["--stop="], "Controls.stop is ('',): it must be a list of texts"),
-        (["--log_probs=-1"], "--log_probs=-1 must be at least 0"),
-    ],
-)
-def test_what_cannot_be_used_is_one_line(
-    language_model_run: pathlib.Path, flags: list[str], complaint: str
-) -> None:
-    run = f"--model_dir={language_model_run}"
-    assert complaint in error_line(mtfrun_here("decode", run, "--prompt=a", *flags))

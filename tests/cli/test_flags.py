@@ -76,6 +76,7 @@ def test_flags_are_taken_as_absl_takes_them(arguments: list[str]) -> None:
         (["decode", "--model_dir=x", "--prompt=a", "--input=b"], "decode needs prompts"),
         (["decode", "--model_dir=x", "--prompt=a", "--checkpoint=all"], "nor latest"),
         (["decode", "--model_dir=x", "--interactive", "--output=a"], "leave --output out"),
+        (["decode", "--model_dir=x", "--prompt=a", "--log_probs=-1"], "must be at least 0"),
         ([*RUN, "--gin.TRAIN_STEPS"], "needs a name and a value"),
         (
             ["decode", "--model_dir=x", "--prompt=a", "--top_k=many"],
