@@ -19,11 +19,10 @@ from mtfrun.training import clock
 from mtfrun.training.hooks.actions import Action, ActionContext, MetricHistory, Schedule
 from mtfrun.training.hooks.finite import BadStep, FiniteGuard
 from mtfrun.training.hooks.hook import Hook, HostRecord, listener
-from mtfrun.training.hooks.progress import Progress
 from mtfrun.training.hooks.saving import Saver
 from mtfrun.training.hooks.throughput import ProcessCost
 from mtfrun.training.host_loop import HostLoop
-from mtfrun.training.log import Log
+from mtfrun.training.log import Log, Progress
 from mtfrun.training.options import TrainOptions
 from mtfrun.training.signals import Stopped, StopSignals
 from mtfrun.training.state import TrainState

@@ -36,8 +36,8 @@ from mtfrun.metrics.event_files import Summaries
 from mtfrun.rundir import RunDirectory
 from mtfrun.training import log
 from mtfrun.training.hooks.finite import FiniteGuard
-from mtfrun.training.hooks.progress import Progress
 from mtfrun.training.hooks.saving import Saver
+from mtfrun.training.log import Progress
 
 ALL, BESIDE = "all", "beside"
 # Of the time of a step, for all parts together.

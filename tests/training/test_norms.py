@@ -27,8 +27,12 @@ def norms_of(setting: Setting, rule: str = "") -> dict[str, np.ndarray]:
     """Returns the norms [steps] of a few steps by tag, that of all gradients too."""
     state = make_state(setting, rule)
     norms = Norms(state.trainable, EVERY, last_step=STEPS)
-    settings = {"microbatches": setting.microbatches, "clip_norm": setting.clip_norm}
-    record = take_steps(state, STEPS, 16, norms=norms, **settings)
+    record = take_steps(
+        *(state, STEPS, 16),
+        norms=norms,
+        microbatches=setting.microbatches,
+        clip_norm=setting.clip_norm,
+    )
     return {**norms.by_tag(record.norm_squares[0]), GRADIENT: record.gradient_norm}
 
 

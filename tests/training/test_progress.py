@@ -18,7 +18,7 @@ from mtfrun.models.model import Loss
 from mtfrun.models.resnet import ImageClassifier
 from mtfrun.training import CheckpointOptions, TrainOptions
 from mtfrun.training.curves import Curves, HostMetric
-from mtfrun.training.hooks.progress import Progress
+from mtfrun.training.log import Progress
 from tests.layouts import ONE_DEVICE
 from tests.training.toy_model import Bigram
 from tests.training.toy_run import Evaluating, curve, quick_train, toy_train

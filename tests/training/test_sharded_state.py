@@ -82,8 +82,12 @@ def make_state(setting: Setting, rule: str) -> TrainState:
 def train(state: TrainState, setting: Setting, steps: int) -> np.ndarray:
     """Returns the losses of all steps; the program computes norms too, as that of a run."""
     norms = Norms(state.trainable, every_steps=1, last_step=steps)
-    settings = {"microbatches": setting.microbatches, "clip_norm": setting.clip_norm}
-    record = take_steps(state, steps, 16, norms=norms, **settings)
+    record = take_steps(
+        *(state, steps, 16),
+        norms=norms,
+        microbatches=setting.microbatches,
+        clip_norm=setting.clip_norm,
+    )
     loss = record.metrics["loss"]
     return np.asarray(loss.total / loss.weight)
 
