@@ -73,7 +73,11 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
         "serving": {"constraints", "vision"},
     },
     "mtfrun.extras.audit": {"commands": {"verify"}},
-    "mtfrun.extras.huggingface": {"families": {"tables", "tokenizers"}, "tokenizers": {"tables"}},
+    "mtfrun.extras.huggingface": {
+        "families": {"tables", "tokenizers"},
+        "tables": {"layers"},
+        "tokenizers": {"tables"},
+    },
     "mtfrun.extras.huggingface.families": {"encoders": {"llama"}},
     "mtfrun.extras.mesh_tensorflow": {"tensor2tensor": {"importer"}},
     "mtfrun.extras.sweeps": {"commands": {"analysis"}},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from types import MappingProxyType
 from typing import Any
 
@@ -43,34 +43,14 @@ def recompute(
     """
     y: mtf.Tensor
     y, collected = mtf.recompute_grad(
-        _collecting(function, call), [x, *differentiated_tensors(call)], names
+        collecting(function, call), [x, *differentiated_tensors(call)], names
     )
     if call.collector is not None:
         call.collector.add_all(collected)
     return y
 
 
-def reversible(
-    functions: Sequence[Callable[[mtf.Tensor, CallT], mtf.Tensor]],
-    x1: mtf.Tensor,
-    x2: mtf.Tensor,
-    call: CallT,
-) -> tuple[mtf.Tensor, mtf.Tensor]:
-    """Returns x1 and x2 after `x1, x2 = x2, x1 + f(x2, call)` for every f.
-
-    The backward pass computes the inputs of the functions and their inner values again: see
-    `mtf.reversible_residuals`. Gradients reach what `recompute` says.
-    """
-    x1, x2, collected = mtf.reversible_layers(
-        x1, x2, [_collecting(f, call) for f in functions], differentiated_tensors(call)
-    )
-    if call.collector is not None:
-        for inner_values in collected:
-            call.collector.add_all(inner_values)
-    return x1, x2
-
-
-def _collecting(
+def collecting(
     function: Callable[[mtf.Tensor, CallT], mtf.Tensor], call: CallT
 ) -> Callable[..., tuple[mtf.Tensor, Collected]]:
     """Returns the function of x and the call's differentiated tensors, and its collected values."""

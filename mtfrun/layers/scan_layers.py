@@ -149,9 +149,6 @@ class _Loop:
         losses = sorted(self._collected.losses)
         grad_losses = dict(zip(losses, cotangents[1 : 1 + len(losses)], strict=True))
         unused: list[bool] = []
-        is_trained = [
-            any(v.is_trained for v in alike) for alike in zip(*self.variables, strict=True)
-        ]
 
         def body(
             done: mtf.Tensor,
@@ -168,14 +165,7 @@ class _Loop:
             for path, cotangent in grad_losses.items():
                 if cotangent is not None:
                     results[collected.losses[path]] = mtf.gather(cotangent, i, self._dim)
-            trained = list(itertools.compress(values, is_trained))
-            grad_x, *grads = mtf.gradients(
-                list(results), [x, *trained, *inner_fields], list(results.values())
-            )
-            grad_trained, grad_inner_fields = iter(grads[: len(trained)]), grads[len(trained) :]
-            gradients = [
-                next(grad_trained) if has_gradient else None for has_gradient in is_trained
-            ]
+            grad_x, gradients, grad_inner_fields = self._gradients(results, x, values, inner_fields)
             unused[:] = [gradient is None for gradient in (*gradients, *grad_inner_fields)]
             # A value stays in the place of a gradient that there is not: no memory for zeros.
             grad_values = [v if g is None else g for v, g in zip(values, gradients, strict=True)]
@@ -190,25 +180,35 @@ class _Loop:
 
         # Counted upwards, as `mtfrun.extras.plan` reads how often a loop runs.
         none_done = mtf.constant(stored[0].mesh, 0, dtype=tf.int32)
+        start = [none_done, _or_zeros(cotangents[0], stored[0]), list(weights), list(stored)]
         _, grad_x, grad_weights, _, grad_fields = mtf.while_loop(
             lambda done, *_: mtf.less(done, self._number),
             body,
-            [
-                none_done,
-                _or_zeros(cotangents[0], stored[0]),
-                list(weights),
-                list(stored),
-                list(map(mtf.zeros_like, fields)),
-            ],
+            [*start, list(map(mtf.zeros_like, fields))],
             parallel_iterations=1,
         )
         number = len(weights[0])
-        grad_fields = _without(grad_fields, unused[number:])
-        return [
-            grad_x,
-            *grad_fields,
-            *(g for x in grad_weights for g in _without(x, unused[:number])),
+        by_round = (g for x in grad_weights for g in _without(x, unused[:number]))
+        return [grad_x, *_without(grad_fields, unused[number:]), *by_round]
+
+    def _gradients(
+        self,
+        results: Mapping[mtf.Tensor, mtf.Tensor],
+        x: mtf.Tensor,
+        values: Weights,
+        fields: Sequence[mtf.Tensor],
+    ) -> tuple[mtf.Tensor | None, list[mtf.Tensor | None], list[mtf.Tensor | None]]:
+        """Returns a round's gradients of x, the values, None if not trained, and the fields."""
+        is_trained = [
+            any(v.is_trained for v in alike) for alike in zip(*self.variables, strict=True)
         ]
+        trained = list(itertools.compress(values, is_trained))
+        grad_x, *grads = mtf.gradients(
+            list(results), [x, *trained, *fields], list(results.values())
+        )
+        grad_trained = iter(grads[: len(trained)])
+        by_value = [next(grad_trained) if has_gradient else None for has_gradient in is_trained]
+        return grad_x, by_value, grads[len(trained) :]
 
     def _round(
         self, i: mtf.Tensor, x: mtf.Tensor, fields: Sequence[mtf.Tensor], values: Weights

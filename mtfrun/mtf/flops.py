@@ -16,7 +16,7 @@ class FlopCount:
 
     def __init__(self) -> None:
         self.by_dtype: dict[str, int] = {}
-        self._rounds = 1
+        self.rounds = 1
 
     def clear(self) -> None:
         """Resets the count, for a function that is traced again."""
@@ -26,17 +26,8 @@ class FlopCount:
     def total(self) -> int:
         return sum(self.by_dtype.values())
 
-    @contextlib.contextmanager
-    def repeat(self, rounds: int) -> Iterator[None]:
-        """Counts everything in the context `rounds` times, as in the body of a loop."""
-        before, self._rounds = self._rounds, self._rounds * rounds
-        try:
-            yield
-        finally:
-            self._rounds = before
-
     def add(self, flops: int, dtype: tf.DType) -> None:
-        self.by_dtype[dtype.name] = self.by_dtype.get(dtype.name, 0) + self._rounds * flops
+        self.by_dtype[dtype.name] = self.by_dtype.get(dtype.name, 0) + self.rounds * flops
 
 
 _COUNT = contextvars.ContextVar[FlopCount | None]("product_count", default=None)
@@ -69,7 +60,12 @@ def forget_on_error() -> Iterator[None]:
         raise
 
 
-def repeat_products(rounds: int) -> contextlib.AbstractContextManager[None]:
-    """Counts every product of the context `rounds` times."""
-    count = _COUNT.get()
-    return contextlib.nullcontext() if count is None else count.repeat(rounds)
+@contextlib.contextmanager
+def repeat_products(rounds: int) -> Iterator[None]:
+    """Counts every product of the context `rounds` times, as in the body of a loop."""
+    count = _COUNT.get() or FlopCount()
+    count.rounds *= rounds
+    try:
+        yield
+    finally:
+        count.rounds //= rounds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
 from collections.abc import Callable, Mapping
@@ -80,7 +81,7 @@ class _Compiled:
         self._mesh: engine.DeviceMesh | None = None  # of the results
         self._fn = fn
         self._is_small = [
-            x.mesh.is_distributed and engine.is_folded(x.shape.size)
+            x.mesh.is_distributed and x.shape.size < engine.FOLDED_BELOW
             for x in leaves
             if isinstance(x, Tensor)
         ]
@@ -126,7 +127,8 @@ class _Compiled:
             return list(self._traced(engine.widen_small_inputs(values, self._is_small)))
         # No argument has a mesh that the program could run on.
         self._traced.get_concrete_function([])  # sets self._mesh
-        with engine.run_on(self._mesh):
+        mesh = self._mesh
+        with contextlib.nullcontext() if mesh is None else engine.run_on(mesh):
             return list(self._traced([]))
 
     def _retrace(self) -> None:

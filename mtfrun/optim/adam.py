@@ -85,7 +85,6 @@ class Adam(SlotOptimizer):
     Args:
       beta1: decay of m.
       beta2: decay of v.
-      exclude_from_weight_decay: patterns of the paths of variables without weight decay.
       bias_correction: whether m and v are divided by 1 - beta1^t and 1 - beta2^t.
     """
 

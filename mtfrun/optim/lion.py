@@ -34,7 +34,6 @@ class Lion(SlotOptimizer):
     Args:
       beta1: the share of m in the direction.
       beta2: decay of m.
-      exclude_from_weight_decay: patterns of the paths of variables without weight decay.
     """
 
     def __init__(

@@ -102,8 +102,7 @@ class SlotOptimizer(abc.ABC):
             learning_rate = schedules.Constant(learning_rate)
         self._schedule = learning_rate
         self._factors_by_pattern = learning_rate_factors or {}
-        self._factors: dict[str, float] = {}
-        self._factor_schedules: dict[str, schedules.Schedule] = {}
+        self._factors: dict[str, tuple[float, schedules.Schedule | None]] = {}
         self._weight_decay = weight_decay
         self._exclude_from_weight_decay = exclude_from_weight_decay
         self._without_decay: set[str] = set()
@@ -142,11 +141,14 @@ class SlotOptimizer(abc.ABC):
         """
         self.variables = dict(variables)
         factors = learning_rate_factors(variables, self._factors_by_pattern)
-        self._factors = {path: 1.0 if callable(f) else f for path, f in factors.items()}
-        self._factor_schedules = {path: f for path, f in factors.items() if callable(f)}
+        self._factors = {}
         for path, variable in variables.items():
-            if not variable.growth.is_none:
-                self._factors[path] *= self.width_factor(path, variable)
+            factor = factors[path]
+            number = 1.0 if callable(factor) else factor
+            schedule = factor if callable(factor) else None
+            if (variable.growth.fan_in, variable.growth.fan_out) != (1.0, 1.0):
+                number *= self.width_factor(path, variable)
+            self._factors[path] = number, schedule
         self.slots = {
             path: {
                 name: make_slot(variable, shape, name)
@@ -180,18 +182,18 @@ class SlotOptimizer(abc.ABC):
         common = self.learning_rate(step)
         by_factor: dict[Hashable, mtf.Tensor] = {}
         rates = {}
-        for path, factor in self._factors.items():
+        for path, (factor, schedule) in self._factors.items():
             key = self._factor_key(path)
             if key not in by_factor:
                 rate = common if factor == 1.0 else common * factor
-                schedule = self._factor_schedules.get(path)
                 by_factor[key] = rate if schedule is None else rate * schedule(step)
             rates[path] = by_factor[key]
         return rates
 
     def _factor_key(self, path: str) -> Hashable:
         """Returns a key that is equal for variables with the same learning rate."""
-        return self._factors[path], id(self._factor_schedules.get(path))
+        number, schedule = self._factors[path]
+        return number, id(schedule)
 
     def _add_weight_decay(
         self, path: str, variable: mtf.Variable, direction: mtf.Tensor, parameter: mtf.Tensor

@@ -18,7 +18,9 @@ from mtfrun.errors.checks import (
     check_choice,
     check_fields,
 )
-from mtfrun.optim.schedules import Scalar, Schedule, maximum, minimum, to_float, warmup
+from mtfrun.optim.schedules import Scalar, Schedule, either, maximum, minimum, to_float, warmup
+
+_sqrt, _exp = either(mtf.sqrt, math.sqrt), either(mtf.exp, math.exp)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +64,7 @@ class WarmupStableDecay:
         length = self.decay_fraction * self.total_steps
         p = minimum(maximum(t - (self.total_steps - length), 0.0) / length, 1.0)
         if self.decay == "sqrt":
-            p = mtf.sqrt(p) if isinstance(p, mtf.Tensor) else math.sqrt(p)
+            p = _sqrt(p)
         rise = warmup(t, self.warmup_steps, self.total_steps)
         return rise * (1.0 - p * (1.0 - self.minimum))
 
@@ -151,12 +153,11 @@ class Cyclic:
 
     def __call__(self, step: Scalar, /) -> Scalar:
         t = to_float(step)
-        position = mtf.mod(t, self.period) if isinstance(t, mtf.Tensor) else t % self.period
+        position = t % self.period
         value = self.schedule(position)
         if self.factor == 1.0:
             return value
-        cycles = (t - position) / self.period * math.log(self.factor)
-        decay = mtf.exp(cycles) if isinstance(cycles, mtf.Tensor) else math.exp(cycles)
+        decay = _exp((t - position) / self.period * math.log(self.factor))
         return decay * value
 
 

@@ -13,8 +13,9 @@ Examples:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 import tensorflow as tf
@@ -32,33 +33,24 @@ def to_float(x: Scalar) -> Scalar:
     return mtf.cast(x, tf.float32) if isinstance(x, mtf.Tensor) else float(x)
 
 
-def minimum(x: Scalar, bound: Scalar) -> Scalar:
-    """Returns the smaller of the two; for tensors without the gradients of `mtf.minimum`."""
-    if isinstance(x, mtf.Tensor):
-        return mtf.binary_op_with_broadcasting(tf.minimum, x, bound)
-    return min(x, bound)
+def either(
+    of_tensor: Callable[..., Scalar], of_number: Callable[..., Scalar]
+) -> Callable[..., Scalar]:
+    """Returns the function of a scalar that takes numbers and tensors."""
+
+    def function(x: Scalar, *arguments: Scalar) -> Scalar:
+        return (of_tensor if isinstance(x, mtf.Tensor) else of_number)(x, *arguments)
+
+    return function
 
 
-def maximum(x: Scalar, bound: Scalar) -> Scalar:
-    """Returns the larger of the two; for tensors without the gradients of `mtf.maximum`."""
-    if isinstance(x, mtf.Tensor):
-        return mtf.binary_op_with_broadcasting(tf.maximum, x, bound)
-    return max(x, bound)
-
-
-def rsqrt(x: Scalar) -> Scalar:
-    """Returns 1 / sqrt(x)."""
-    return mtf.rsqrt(x) if isinstance(x, mtf.Tensor) else 1.0 / math.sqrt(x)
-
-
-def sin(x: Scalar) -> Scalar:
-    """Returns the sine of x, in radians."""
-    return mtf.sin(x) if isinstance(x, mtf.Tensor) else math.sin(x)
-
-
-def power(x: Scalar, exponent: float) -> Scalar:
-    """Returns x ** exponent, for a positive x."""
-    return mtf.exp(mtf.log(x) * exponent) if isinstance(x, mtf.Tensor) else x**exponent
+# For tensors without the gradients of `mtf.minimum` and `mtf.maximum`.
+minimum = either(functools.partial(mtf.binary_op_with_broadcasting, tf.minimum), min)
+maximum = either(functools.partial(mtf.binary_op_with_broadcasting, tf.maximum), max)
+rsqrt = either(mtf.rsqrt, lambda x: 1.0 / math.sqrt(x))
+_sin = either(mtf.sin, math.sin)
+# x ** exponent, for a positive x.
+power = either(lambda x, exponent: mtf.exp(mtf.log(x) * exponent), math.pow)
 
 
 def one_minus_power(base: float, exponent: Scalar) -> Scalar:
@@ -189,7 +181,7 @@ class CosineDecay:
     def __call__(self, step: Scalar, /) -> Scalar:
         # (1 + cos(pi * (1 - r))) / 2 = sin(pi * r / 2) ** 2, which does not cancel near the end.
         remaining = minimum(maximum(self.total_steps - to_float(step), 0.0) / self.total_steps, 1.0)
-        root = sin(remaining * (math.pi / 2))
+        root = _sin(remaining * (math.pi / 2))
         return root * root * (1.0 - self.minimum) + self.minimum
 
 

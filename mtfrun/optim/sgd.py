@@ -68,7 +68,6 @@ class Momentum(SlotOptimizer):
         assignments have no order, and with resource variables it reads the velocity first.
       weight_decay: times the parameter, added to the gradient before the momentum, as is usual for
         image models (Krizhevsky et al. 2012, section 5).
-      exclude_from_weight_decay: patterns of the paths of variables without weight decay.
     """
 
     slot_powers: ClassVar[Mapping[str, int]] = {"velocity": 1}

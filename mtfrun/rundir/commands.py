@@ -38,6 +38,8 @@ _ENVIRONMENT = (
     *("TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS"),
     *("TF_XLA_FLAGS", "XLA_FLAGS"),
 )
+# The flag that `mtf.function` adds to the user's XLA_FLAGS for programs that XLA compiles.
+_ADDED_XLA_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
 
 
 def record_command(
@@ -79,11 +81,17 @@ def describe_program() -> dict[str, object]:
         "processor": _processor(),
         # The processors that the process may use, which is TensorFlow's number of threads.
         "threads": len(os.sched_getaffinity(0)),
-        "environment": {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        "environment": _environment(),
         "versions": run_versions(),
         "commit": package_commit(),
         "modules": module_hashes(),
     }
+
+
+def _environment() -> dict[str, str]:
+    values = {name: os.environ.get(name, "") for name in _ENVIRONMENT}
+    values["XLA_FLAGS"] = values["XLA_FLAGS"].removesuffix(_ADDED_XLA_FLAG).rstrip()
+    return {name: value for name, value in values.items() if value}
 
 
 def run_versions() -> dict[str, str]:

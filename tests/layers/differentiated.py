@@ -21,11 +21,7 @@ def output_and_gradients(
 ) -> dict[str, np.ndarray]:
     """Returns {"output": ..., path or input name: gradient} of a random projection of the output.
 
-    Args:
-      mesh_shape: the mesh; the layout is LAYOUT.
-      make_layer: makes the layer.
-      apply: runs it on named inputs, in a training call with a key.
-      inputs: by name the shape and value; float ones get gradients.
+    `inputs`: by name the shape and value; float ones get gradients.
     """
     mesh = mtf.Mesh(mesh_shape, LAYOUT)
     layer = make_layer(mesh)

@@ -7,7 +7,6 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import layers, mtf
-from mtfrun.errors import InputError
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
 
 SHAPE = mtf.convert_to_shape("batch:8;row_blocks:2;rows:3;columns:4;channels:4")
@@ -107,25 +106,6 @@ def test_moving_averages_follow_the_batches_and_are_used_in_evaluation(
     y = mtf.function(lambda x: norm(x, evaluation))(mtf.import_tf_tensor(mesh, x, SHAPE))
     assert collector.contents.updates == {}
     assert_close(mtf.to_numpy(y), (x - mean) / np.sqrt(variance + 1e-5))
-
-
-def test_training_without_a_collector_normalises_as_with_one() -> None:
-    mesh = mtf.Mesh()
-    norm = layers.BatchNorm(mesh, [CHANNELS])
-    mtf.initialize(norm)
-    x = mtf.import_tf_tensor(mesh, _batch(0), SHAPE)
-    expected = mtf.to_numpy(norm(x, _train_call()[0]))
-    np.testing.assert_array_equal(mtf.to_numpy(norm(x, layers.Call(training=True))), expected)
-
-
-def test_a_norm_that_is_called_twice_in_a_step_is_an_error() -> None:
-    mesh = mtf.Mesh()
-    norm = layers.BatchNorm(mesh, [CHANNELS])
-    mtf.initialize(norm)
-    call, _ = _train_call()
-    x = norm(mtf.zeros(mesh, SHAPE), call)
-    with pytest.raises(InputError, match=r"^moving_mean has two updates in one step"):
-        norm(x, call)
 
 
 def test_only_scale_and_bias_are_trained() -> None:

@@ -38,7 +38,7 @@ ATTENTION = functools.partial(t.SelfAttention, heads=HEADS)
 BIASED_HEADS = t.AttentionHeads(
     4, num_memory_heads=2, d_kv=4, scaled_logits=True, use_bias=True, use_output_bias=True
 )
-YARN = t.RotaryPositions(100.0, t.YarnScaling(factor=2.0, original_length=8))
+YARN = t.RotaryPositions(100.0, huggingface.YarnScaling(factor=2.0, original_length=8))
 NORMED_HEADS = t.AttentionHeads(
     4,
     num_memory_heads=2,

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from mtfrun import decoding, mtf
-from mtfrun.extras import vision
+from mtfrun.extras import huggingface, vision
 from mtfrun.models import moe
 from mtfrun.models import transformer as t
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close
@@ -345,7 +345,7 @@ def test_local_attention_keeps_no_more_than_its_window() -> None:
 
 def test_frequencies_by_length_do_not_depend_on_padding() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
-    rotary = t.RotaryPositions(scaling=t.DynamicScaling(3.0, original_length=4))
+    rotary = t.RotaryPositions(scaling=huggingface.DynamicScaling(3.0, original_length=4))
     layer = t.SelfAttention(mesh, mtf.Dimension("d_model", 8), heads=HEADS, rotary=rotary)
     mtf.initialize(layer, seed=0)
     x, lengths = np.random.default_rng(0).normal(size=[2, 12, 8]), [6, 8]

@@ -254,16 +254,6 @@ def _doubled_gradient(x: mtf.Tensor) -> mtf.Tensor:
     )
 
 
-def _reversible_layers(x: mtf.Tensor, y: mtf.Tensor) -> list[mtf.Tensor]:
-    """Two layers of another input, one of which also returns a sum."""
-    layers = [
-        lambda z, w: (mtf.tanh(z * w), {"sum": mtf.reduce_sum(z * w, reduced_dim=B)}),
-        lambda z, w: (mtf.softmax(z + w, B), ()),
-    ]
-    x1, x2, further = mtf.reversible_layers(x, y, layers, [mtf.sin(x)])
-    return [x1, x2, further[0]["sum"]]
-
-
 CONTROL = [
     # Loops have no gradient on a mesh, as in Mesh TensorFlow.
     OpCase("while_loop", _loop, (AB,), differentiable=False),
@@ -285,12 +275,6 @@ CONTROL = [
         lambda x: mtf.recompute_grad(lambda y: mtf.tanh(mtf.keep(mtf.softmax(y, B), "p")), [x], []),
         (AB,),
     ),
-    OpCase(
-        "reversible_residuals",
-        lambda x, y: list(mtf.reversible_residuals(x, y, [mtf.tanh, lambda z: mtf.softmax(z, B)])),
-        (AB, AB),
-    ),
-    OpCase("reversible_layers", _reversible_layers, (AB, AB)),
     OpCase("custom_gradient", _doubled_gradient, (AB,)),
 ]
 

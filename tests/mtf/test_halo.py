@@ -107,28 +107,17 @@ def test_shift_shifts_along_a_dimension(offset: int, wrap: bool, mesh_shape: str
 
 
 @pytest.mark.parametrize("wrap", [False, True])
+@pytest.mark.parametrize("left", [False, True])
 @pytest.mark.parametrize("halo_size, mesh_shape", _on_meshes([1, 3, 5]))
-def test_halo_exchange_adds_the_edges_of_both_neighbours(
-    halo_size: int, wrap: bool, mesh_shape: str
+def test_halo_exchange_adds_the_edges_of_the_neighbours(
+    halo_size: int, left: bool, wrap: bool, mesh_shape: str
 ) -> None:
+    exchange = mtf.left_halo_exchange if left else mtf.halo_exchange
     blocks, positions = SHAPE.dims[1:]
     _assert_equals(
         _mesh(mesh_shape),
-        lambda x: mtf.halo_exchange(x, blocks, positions, halo_size, wrap),
-        lambda array: _with_halo(array, halo_size, halo_size, wrap),
-    )
-
-
-@pytest.mark.parametrize("wrap", [False, True])
-@pytest.mark.parametrize("halo_size, mesh_shape", _on_meshes([1, 4]))
-def test_left_halo_exchange_adds_the_edge_of_the_block_before(
-    halo_size: int, wrap: bool, mesh_shape: str
-) -> None:
-    blocks, positions = SHAPE.dims[1:]
-    _assert_equals(
-        _mesh(mesh_shape),
-        lambda x: mtf.left_halo_exchange(x, blocks, positions, halo_size, wrap),
-        lambda array: _with_halo(array, halo_size, 0, wrap),
+        lambda x: exchange(x, blocks, positions, halo_size, wrap),
+        lambda array: _with_halo(array, halo_size, 0 if left else halo_size, wrap),
     )
 
 

@@ -63,9 +63,6 @@ def _loop(body: Callable[..., list[mtf.Tensor]], **kwargs: bool) -> None:
             lambda: mtf.slicewise(tf.identity, [X, Y], splittable_dims=["a:4", "z:3"]),
             "splittable dimension z:3 is in none of ",
         ),
-        (lambda: mtf.replace_dimensions(X, "a:4", ["y:2", "z:3"]), "of 24 entries cannot be resh"),
-        (lambda: mtf.einsum([X, Y], "a:5"), "einsum output .* has a new dimension a:5 .*: add"),
-        (lambda: mtf.matmul(X, Y, "a:4;d:2"), "einsum output .* has a new dimension d:2 .*: add"),
         (
             lambda: mtf.conv2d(mtf.ones(MESH, "h:4;w:4;c:3"), mtf.ones(MESH, "k:3;l:3;d:3;o:2")),
             "x .* has the channels c:3, but the filter .* takes d:3: rename one",
@@ -83,7 +80,7 @@ def test_a_mistake_is_an_error_in_one_line(call: Callable[[], object], message: 
     assert "\n" not in str(error.value)
 
 
-KEY, ONE = mtf.random_key(0), mtf.constant(MESH, 1, dtype=tf.int32)
+KEY = mtf.random_key(0)
 OTHER_A = mtf.ones(MESH, "a:5")
 # One splits b in four, the other a and b over the same axis.
 FOUR = mtf.Mesh("data:4,model:1", "b:data")
@@ -93,16 +90,11 @@ SHARED = mtf.Mesh("data:2,model:2", "a:data;b:data")
 CAUSES: dict[str, list[Callable[[], object]]] = {
     r"no dimension z:3 in Shape\([^\n]*\)$": [
         lambda: mtf.softmax(X, "z:3"),
-        lambda: mtf.reduce_logsumexp(X, "z:3"),
         lambda: mtf.reduce_max(X, output_shape="z:3"),
         lambda: mtf.reduce_first(X, "z:3"),
-        lambda: mtf.cumsum(X, "z:3"),
         lambda: mtf.top_k(X, "z:3", "k:2"),
-        lambda: mtf.argmax(X, "z:3"),
-        lambda: mtf.sample_with_temperature(X, "z:3", 0.5, key=KEY),
         lambda: mtf.unstack(X, "z:3"),
         lambda: mtf.shift(X, 1, "z:3", False),
-        lambda: mtf.dynamic_shift(X, ONE, "z:3", False),
         lambda: mtf.halo_exchange(X, "a:4", "z:3", 1),
         lambda: mtf.pool_tensor_1d(X, "z:3"),
         lambda: mtf.replace_dimensions(X, "z:3", "y:3"),
@@ -112,33 +104,25 @@ CAUSES: dict[str, list[Callable[[], object]]] = {
     ],
     "dimension 'a' occurs twice in .*: rename one of them": [
         lambda: mtf.convert_to_shape("a:4;a:5"),
-        lambda: mtf.import_tf_tensor(MESH, [[0.0]], "a:1;a:1"),
         lambda: mtf.replace_dimensions(X, "b:6", ["c:3", "a:2"]),
         lambda: mtf.stack([X, X], "a"),
         lambda: mtf.one_hot(mtf.zeros(MESH, "a:4", tf.int32), "a:9"),
         lambda: mtf.top_k(X, "b:6", "a:2"),
         lambda: mtf.gather(X, mtf.zeros(MESH, "a:5", tf.int32), "b:6"),
-        lambda: mtf.where(mtf.greater(X, 0.0), OTHER_A, 0.0),
         lambda: mtf.einsum([X, OTHER_A], "b:6"),
-        lambda: mtf.conv1d(mtf.ones(MESH, "a:4;c:3"), mtf.ones(MESH, "k:3;c:3;a:2")),
     ],
     "dimension b:6 of .* over mesh axis data:4: make its size 4 or 8, or change": [
         lambda: mtf.zeros(FOUR, "b:6"),
-        lambda: mtf.range(FOUR, "b:6"),
-        lambda: mtf.random_uniform(FOUR, "b:6", key=KEY),
         lambda: mtf.Variable(FOUR, "b:6"),
         lambda: mtf.rename_dimension(mtf.ones(FOUR, "c:6"), "c", "b"),
         lambda: mtf.reshape(mtf.ones(FOUR, "a:2;c:3"), "b:6"),
-        lambda: mtf.broadcast(mtf.ones(FOUR, "a:4"), "a:4;b:6"),
         lambda: mtf.one_hot(mtf.zeros(FOUR, "n:3", tf.int32), "b:6"),
         lambda: mtf.slice(mtf.ones(FOUR, "b:8;c:6"), 0, 6, "b"),
-        lambda: mtf.conv1d(mtf.ones(FOUR, "a:4;c:3"), mtf.ones(FOUR, "k:3;c:3;b:6")),
     ],
     "dimensions '[ab]' and '[ab]' of .* are both on mesh axis 'data': drop one": [
         lambda: mtf.import_tf_tensor(SHARED, [[0.0] * 4] * 4, "a:4;b:4"),
         lambda: mtf.ones(SHARED, "a:4") + mtf.ones(SHARED, "b:4"),
         lambda: mtf.einsum([mtf.ones(SHARED, "a:4;c:4"), mtf.ones(SHARED, "b:4;c:4")], "a:4;b:4"),
-        lambda: mtf.stack([mtf.ones(SHARED, "a:4")] * 4, "b"),
         lambda: mtf.top_k(mtf.ones(SHARED, "a:4;c:4"), "c:4", "b:4"),
     ],
 }

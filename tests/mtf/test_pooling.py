@@ -200,26 +200,15 @@ STRIDED_SIZES = [(8, 32, 96, 2, 2), (8, 32, 96, 4, 4), (8, 64, 64, 2, 2), (8, 32
 
 Operation = Callable[[mtf.Tensor, mtf.Tensor], mtf.Tensor]
 IMAGE, KERNEL = "b:2;h:4;w:8;c:2", "fh:1;fw:1;c:2;o:2"
-BLOCKS, VOLUME, KERNEL_3D = "b:2;hb:2;h:4;w:8;c:2", "b:2;d:4;h:4;w:8;c:2", "fd:1;fh:1;fw:1;c:2;o:2"
-UPWARDS, UPWARDS_3D = "fh:1;fw:1;o:2;c:2", "fd:1;fh:1;fw:1;o:2;c:2"
 FORMS: dict[str, tuple[str, str, Operation]] = {
-    "conv1d": ("b:2;l:8;c:2", "f:1;c:2;o:2", lambda x, f: mtf.conv1d(x, f, 2)),
     "conv2d": (IMAGE, KERNEL, lambda x, f: mtf.conv2d(x, f, [2, 3])),
     "conv2d of one column": (IMAGE, "fh:3;fw:1;c:2;o:2", lambda x, f: mtf.conv2d(x, f, [1, 2])),
     "conv2d, VALID": (IMAGE, KERNEL, lambda x, f: mtf.conv2d(x, f, [2, 2], "VALID")),
-    "conv2d in blocks": (
-        BLOCKS,
-        KERNEL,
-        lambda x, f: mtf.conv2d_with_blocks(x, f, [2, 2], "SAME", "hb:2"),
+    "conv3d": (
+        "b:2;d:4;h:4;w:8;c:2",
+        "fd:1;fh:1;fw:1;c:2;o:2",
+        lambda x, f: mtf.conv3d(x, f, [2, 2, 2]),
     ),
-    "conv3d": (VOLUME, KERNEL_3D, lambda x, f: mtf.conv3d(x, f, [2, 2, 2])),
-    "conv2d_transpose": (IMAGE, UPWARDS, lambda x, f: mtf.conv2d_transpose(x, f, [2, 2])),
-    "conv2d_transpose, VALID": (
-        IMAGE,
-        UPWARDS,
-        lambda x, f: mtf.conv2d_transpose(x, f, [2, 3], "VALID"),
-    ),
-    "conv3d_transpose": (VOLUME, UPWARDS_3D, lambda x, f: mtf.conv3d_transpose(x, f, [2, 2, 2])),
     "max pooling": (
         IMAGE,
         KERNEL,

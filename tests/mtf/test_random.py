@@ -203,19 +203,6 @@ def _draw(rows: list[int], mesh_shape: str = ONE_DEVICE) -> np.ndarray:
     return mtf.to_numpy(mtf.function(run)(rows_tensor))
 
 
-def test_a_rows_draws_move_with_its_number() -> None:
-    forward = _draw(list(range(8)))
-    np.testing.assert_array_equal(_draw(list(range(8))[::-1]), forward[::-1])
-    assert len(np.unique(forward)) == forward.size
-
-
-def test_an_entrys_draws_are_those_of_the_scalar_key() -> None:
-    mesh = mtf.Mesh(ONE_DEVICE)
-    key = mtf.random_key(5).fold_in(3)
-    scalar = mtf.to_numpy(mtf.random_uniform(mesh, "vocab:16", key=key))
-    np.testing.assert_array_equal(_draw([3])[0], scalar)
-
-
 def test_draws_are_the_same_under_every_layout(mesh_shape: str) -> None:
     np.testing.assert_array_equal(_draw(list(range(8)), mesh_shape), _draw(list(range(8))))
 

@@ -114,11 +114,6 @@ def test_a_barrier_changes_nothing(mesh_shape: str, jit: bool) -> None:
     np.testing.assert_array_equal(mtf.to_numpy(y), 2.0 * values.T)
 
 
-def test_a_barrier_outside_of_functions_returns_the_tensor_itself() -> None:
-    x = mtf.zeros(mtf.Mesh(ONE_DEVICE), "batch:2")
-    assert mtf.optimization_barrier(x) is x
-
-
 @pytest.mark.parametrize("rank", [5, 6, 8])
 def test_softmax_works_for_any_number_of_dimensions(rank: int, mesh_shape: str) -> None:
     shape = mtf.Shape((f"d{i}", 8 if i == 0 else 2) for i in range(rank))

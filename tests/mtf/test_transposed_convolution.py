@@ -117,48 +117,6 @@ def test_a_whole_transposed_convolution_equals_tensorflows(
     assert_close(mtf.to_numpy(y), tf.nn.conv2d_transpose(x, kernel, sizes, stride, padding))
 
 
-@pytest.mark.parametrize(
-    "mesh_shape, layout",
-    [
-        ("data:1,model:1", ""),
-        ("data:2,model:1", "batch:data"),
-        ("data:2,model:2", "depth_blocks:data;row_blocks:model"),
-        ("data:2,model:2", "batch:data;out:model"),
-    ],
-)
-def test_blocks_of_a_volume_change_nothing(mesh_shape: str, layout: str) -> None:
-    mesh = mtf.Mesh(mesh_shape, layout)
-    depth_blocks, row_blocks = mtf.Dimension("depth_blocks", 2), mtf.Dimension("row_blocks", 2)
-    x = _normal(2, 4, 4, 3, 2)
-    blocked = x.reshape(2, 2, 2, 2, 2, 3, 2).transpose(0, 1, 3, 2, 4, 5, 6)
-    down, up = _normal(3, 3, 3, 2, 4), _normal(2, 2, 2, 4, 2)
-    tensors = [
-        mtf.import_tf_tensor(mesh, array, shape)
-        for array, shape in [
-            (blocked, "batch:2;depth_blocks:2;row_blocks:2;d:2;h:2;w:3;channels:2"),
-            (down, "fd:3;fh:3;fw:3;channels:2;out:4"),
-            (up, "fd:2;fh:2;fw:2;out:4;channels:2"),
-        ]
-    ]
-    y = mtf.function(
-        lambda x, f: mtf.conv3d_with_blocks(
-            x, f, d_blocks_dim=depth_blocks, h_blocks_dim=row_blocks
-        )
-    )(*tensors[:2])
-    z = mtf.function(
-        lambda x, f: mtf.conv3d_transpose_with_blocks(
-            x, f, d_blocks_dim=depth_blocks, h_blocks_dim=row_blocks
-        )
-    )(tensors[0], tensors[2])
-    for actual, expected in [
-        (y, tf.nn.conv3d(x, down, [1] * 5, "SAME")),
-        (z, tf.nn.conv3d_transpose(x, up, [2, 8, 8, 6, 4], [1, 2, 2, 2, 1])),
-    ]:
-        sizes = actual.shape.to_integer_list
-        whole = mtf.to_numpy(actual).transpose(0, 1, 3, 2, 4, 5, 6)
-        assert_close(whole.reshape(2, 2 * sizes[3], 2 * sizes[4], *sizes[5:]), expected)
-
-
 @pytest.mark.parametrize("function", [mtf.conv2d, mtf.conv2d_transpose])
 def test_wrong_operands_are_one_line_with_the_remedy(function: Callable[..., mtf.Tensor]) -> None:
     mesh = mtf.Mesh()

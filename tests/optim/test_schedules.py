@@ -15,20 +15,14 @@ import pytest
 from mtfrun import mtf, optim
 from mtfrun.optim.schedules import one_minus_power
 from tests.case_tables import exported, require_a_case_of_each
-from tests.layouts import ONE_DEVICE, assert_close, meshes
+from tests.layouts import ONE_DEVICE, assert_close
 
 STEPS = (0, 1, 5, 10, 11, 50, 99, 100, 150)
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A schedule and its formula.
-
-    Attributes:
-      make: the class or function of mtfrun.optim.
-      arguments: what it is called with.
-      formula: the value at step t.
-    """
+    """A schedule, and the formula of its value at step t."""
 
     make: Callable[..., optim.Schedule]
     arguments: Sequence[object]
@@ -136,15 +130,6 @@ def test_a_schedule_is_the_same_in_python_and_in_a_step(name: str) -> None:
     for step in STEPS:
         rate = in_step(mtf.import_tf_tensor(mesh, np.int32(step), []))
         assert_close(mtf.to_numpy(rate), _number(schedule(step)))
-
-
-@pytest.mark.parametrize("mesh_shape", [ONE_DEVICE, *meshes()])
-def test_a_schedule_gives_a_scalar_under_every_layout(mesh_shape: str) -> None:
-    mesh = mtf.Mesh(mesh_shape)
-    schedule = CASES["product"].schedule()
-    rate = mtf.function(schedule)(mtf.import_tf_tensor(mesh, np.int32(7), []))
-    assert rate.shape == mtf.Shape([])
-    assert_close(mtf.to_numpy(rate), _number(schedule(7)))
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,7 @@ from mtfrun import mtf, optim
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """An initializer that returns a known value.
-
-    Attributes:
-      value: of the variable's shape.
-    """
+    """An initializer that returns a known value."""
 
     value: np.ndarray
 
@@ -32,15 +28,7 @@ def make_variables(
     merged: Sequence[str] = (),
     reduced: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[str, mtf.Variable]:
-    """Returns variables with storage, by path.
-
-    Args:
-      mesh: where they are.
-      values: by path.
-      dims: names of the dimensions, by path.
-      merged: names of dimensions that are one side of a matrix.
-      reduced: names of the dimensions over which products sum, by path.
-    """
+    """Returns variables with storage by path; `merged` and `reduced` have names of dimensions."""
     variables = {}
     for path, value in values.items():
         shape = [mtf.Dimension(*pair) for pair in zip(dims[path], value.shape, strict=True)]

@@ -17,7 +17,7 @@ from tests.oracle.reference_cases import ReferenceCase, reference_cases
 CASES = reference_cases("optax_optimizers")
 OPTIMIZERS: dict[str, Callable[..., optim.SlotOptimizer]] = {
     "lion": optim.Lion,
-    "muon": optim.Muon,
+    "muon": optimizers.Muon,
     "schedule_free_adam": optimizers.ScheduleFreeAdam,
 }
 # Over which products sum, of Muon's matrices.

@@ -37,7 +37,7 @@ from mtfrun.extras.grow.dimension_map import (
 from mtfrun.extras.grow.heads import HEADS, QUERY_HEADS, Grouping, Regrouping, with_heads
 from mtfrun.extras.grow.stream import D_EMBEDDING, D_MODEL, Stream
 from mtfrun.layers import LayerNorm, LinearDistanceBias, MultiHeadAttention, RMSNorm
-from mtfrun.layers.attention.positions.linear_distance import alibi_slopes
+from mtfrun.layers.attention.positions.relative_position import alibi_slopes
 from mtfrun.models import Model
 from mtfrun.models.moe import GateContext, Router
 from mtfrun.mtf.parameters.widths import plain_name

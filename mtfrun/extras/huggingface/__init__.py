@@ -11,6 +11,11 @@ if TYPE_CHECKING:
         LatentSelfAttention as LatentSelfAttention,
     )
     from mtfrun.extras.huggingface.layers.parallel import Parallel as Parallel
+    from mtfrun.extras.huggingface.layers.rotary_scaling import DynamicScaling as DynamicScaling
+    from mtfrun.extras.huggingface.layers.rotary_scaling import LinearScaling as LinearScaling
+    from mtfrun.extras.huggingface.layers.rotary_scaling import Llama3Scaling as Llama3Scaling
+    from mtfrun.extras.huggingface.layers.rotary_scaling import LongRopeScaling as LongRopeScaling
+    from mtfrun.extras.huggingface.layers.rotary_scaling import YarnScaling as YarnScaling
     from mtfrun.extras.huggingface.layers.transient_global_attention import BlockSums as BlockSums
     from mtfrun.extras.huggingface.layers.transient_global_attention import (
         TransientGlobalAttention as TransientGlobalAttention,

@@ -34,7 +34,6 @@ class ScheduleFreeAdam(SlotOptimizer):
       beta1: the share of x in y.
       beta2: decay of v.
       weight_decay: times y, added to the direction.
-      exclude_from_weight_decay: patterns of the paths of variables without weight decay.
     """
 
     slot_powers: ClassVar[Mapping[str, int]] = {"v": 2, "z": 0}

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors.checks import COUNT, POSITIVE, SHARE_BELOW_1, check_fields
-from mtfrun.optim.muon import AdamPart, matrix_sides
+from mtfrun.extras.optimizers.muon import AdamPart, matrix_sides
 from mtfrun.optim.mup import adam_factor
 from mtfrun.optim.optimizer import Gradients, SlotOptimizer, Updates, read_precisely
 from mtfrun.optim.schedules import Schedule
@@ -84,7 +84,6 @@ class Shampoo(SlotOptimizer):
     Every device has the whole matrices of a side, and computes on whole gradients.
 
     Args:
-      exclude_from_weight_decay: patterns of the paths of variables without weight decay.
       adam: the variables and settings of AdamW.
     """
 

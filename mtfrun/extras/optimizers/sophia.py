@@ -59,7 +59,6 @@ class Sophia(SlotOptimizer):
 
     Args:
       beta1: decay of m.
-      exclude_from_weight_decay: patterns of the paths of variables without weight decay.
     """
 
     slot_powers: ClassVar[Mapping[str, int]] = {"m": 1, "h": 2}

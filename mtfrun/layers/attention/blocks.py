@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -90,38 +90,47 @@ def attention_in_blocks(
     memory: AttentionMemory,
     bias: AttentionBias,
     *,
-    length: mtf.Dimension,
-    memory_length: mtf.Dimension,
-    d_kv: mtf.Dimension,
     block_length: int,
     dropout: AttentionDropout | None = None,
     cap: float | None = None,
 ) -> tuple[mtf.Tensor, mtf.Tensor]:
-    """Returns `dot_product_attention`, up to rounding, in the shape and type of the query.
+    """Returns `dot_product_attention`, up to rounding, {..., length, d_v} in the query's type.
 
     And the logarithm {..., length} of the sum of exp(logits) over the memory, float32.
 
-    query: {..., length, d_kv}; memory: {..., memory_length, d_kv}, dimensions that it lacks are
-    shared; neither length is split over devices. The bias's window counts both from one position.
+    query: {..., length, d_kv}; memory: {..., memory_length, d_kv or d_v}, dimensions that it lacks
+    are shared; neither length is split over devices. The bias's window counts both from one
+    position.
     """
+    (length, d_kv), (memory_length, d_v) = (x.shape.dims[-2:] for x in (query, memory.values))
+    # Blocks need queries, keys and values of one size.
+    size = mtf.Dimension(d_kv.name, max(d_kv.size, d_v.size))
+    inputs = [_with_zeros(x, size) for x in (query, memory.keys, memory.values)]
     queries, positions = Blocks.of(length, block_length), Blocks.of(memory_length, block_length)
-    window = bias.window
     if positions.padding:
         bias = bias.plus(PaddingMask(mtf.ones(query.mesh, [memory_length], tf.int32)))
 
     def cut(x: mtf.Tensor) -> mtf.Tensor:
         return positions.cut(queries.cut(x))
 
-    bias = bias.map(cut)
-    passes = _Passes(
-        queries, positions, d_kv, window, bias, None if dropout is None else dropout.map(cut), cap
-    )
+    bias, dropout = bias.map(cut), dropout and dropout.map(cut)
+    passes = _Passes(queries, positions, size, bias, dropout, cap)
     mixed, largest, totals = mtf.custom_gradient(
-        passes.forward,
-        passes.backward,
-        [*map(cut, (query, memory.keys, memory.values)), *differentiated_tensors(bias)],
+        passes.forward, passes.backward, [*map(cut, inputs), *differentiated_tensors(bias)]
     )
-    return queries.join(mixed), queries.join(mtf.stop_gradient(largest) + mtf.log(totals))
+    mixed, log_sum = queries.join(mixed), mtf.stop_gradient(largest) + mtf.log(totals)
+    if size != d_v:
+        mixed = mtf.slice(mixed, 0, d_v.size, size.name)
+        mixed = mtf.rename_dimension(mixed, size.name, d_v.name)
+    return mixed, queries.join(log_sum)
+
+
+def _with_zeros(x: mtf.Tensor, dim: mtf.Dimension) -> mtf.Tensor:
+    """Returns x with this as its last dimension, and zeros behind its entries."""
+    last = x.shape[-1]
+    if last.name != dim.name:
+        x = mtf.rename_dimension(x, last.name, dim.name)
+    return x if last.size == dim.size else mtf.pad(x, [0, dim.size - last.size], dim.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +144,6 @@ class _Passes:
     queries: Blocks
     memory: Blocks
     d_kv: mtf.Dimension
-    window: AttentionWindow
     bias: AttentionBias
     dropout: AttentionDropout | None
     cap: float | None
@@ -145,26 +153,18 @@ class _Passes:
 
         Where all positions are masked, the logarithm of both would be the maximum's alone.
         """
-        query = inputs[0]
-        mesh, rows = query.mesh, query.shape - self.d_kv
+        query, number = inputs[0], self.queries.number
 
         def attend(i: mtf.Tensor, *whole: mtf.Tensor) -> list[mtf.Tensor]:
             largest, total, summed = self._sum_values(inputs, i)
             block_result = mtf.cast(summed / total, query.dtype), largest, total
-            number = self.queries.number
-            written = [
-                mtf.write_position(x, part, number, i)
-                for x, part in zip(whole, block_result, strict=True)
-            ]
-            return [i + 1, *written]
+            parts = zip(whole, block_result, strict=True)
+            return [i + 1, *(mtf.write_position(x, part, number, i) for x, part in parts)]
 
-        zeros = mtf.zeros(mesh, rows)
-        start = [mtf.zeros(mesh, query.shape, query.dtype), zeros, zeros]
-        number_of_queries = self.queries.number.size
-        mixed, largest, totals = (
-            mtf.keep(x, ATTENTION)
-            for x in _loop(mesh, 0, number_of_queries, attend, start, number_of_queries)
-        )
+        zeros = mtf.zeros(query.mesh, query.shape - self.d_kv)
+        start = [mtf.zeros_like(query), zeros, zeros]
+        results = _loop(query.mesh, 0, number.size, attend, start, number.size)
+        mixed, largest, totals = (mtf.keep(x, ATTENTION) for x in results)
         return mixed, largest, totals
 
     def _sum_values(self, inputs: Sequence[mtf.Tensor], i: mtf.Tensor) -> list[mtf.Tensor]:
@@ -172,32 +172,23 @@ class _Passes:
 
         {..., block} twice and {..., block, d_kv}, float32; the sums are relative to exp(maximum).
         """
-        query = self.queries.at(inputs[0], i)
-        rows = query.shape - self.d_kv
+        query, block = self.queries.at(inputs[0], i), self.memory.block
 
         def add(
             j: mtf.Tensor, largest: mtf.Tensor, total: mtf.Tensor, summed: mtf.Tensor
         ) -> list[mtf.Tensor]:
             _, keys, values, *trained = self._block(inputs, i, j)
             logits = self._logits(query, keys, trained, i, j)
-            next_largest = mtf.maximum(
-                largest, mtf.reduce_max(logits, reduced_dim=self.memory.block)
-            )
+            next_largest = mtf.maximum(largest, mtf.reduce_max(logits, reduced_dim=block))
             weights = mtf.exp(mtf.sub(logits, next_largest, output_shape=logits.shape))
             shrunk = mtf.exp(largest - next_largest)
-            mixed = self._mix(weights, values, i, j)
-            return [
-                j + 1,
-                next_largest,
-                total * shrunk + mtf.reduce_sum(weights, reduced_dim=self.memory.block),
-                summed * shrunk + mixed,
-            ]
+            total = total * shrunk + mtf.reduce_sum(weights, reduced_dim=block)
+            return [j + 1, next_largest, total, summed * shrunk + self._mix(weights, values, i, j)]
 
-        mesh = query.mesh
-        zeros = [mtf.zeros(mesh, rows), mtf.zeros(mesh, query.shape)]
-        first, last = _visible_blocks(i, self.queries, self.memory, self.window)
-        rounds = _most_visible_blocks(self.queries, self.memory, self.window)
-        return _loop(mesh, first, last, add, [zeros[0] + _LOWEST, *zeros], rounds)
+        zeros = [mtf.zeros(query.mesh, shape) for shape in (query.shape - self.d_kv, query.shape)]
+        first, last = _visible_blocks(i, self.queries, self.memory, self.bias.window)
+        rounds = _most_visible_blocks(self.queries, self.memory, self.bias.window)
+        return _loop(query.mesh, first, last, add, [zeros[0] + _LOWEST, *zeros], rounds)
 
     def backward(
         self,
@@ -205,65 +196,61 @@ class _Passes:
         outputs: Sequence[mtf.Tensor],
         output_grads: Sequence[mtf.Tensor | None],
     ) -> list[mtf.Tensor]:
-        mixed, largest, totals = outputs
-        gradient, _, grad_totals = output_grads
-        if gradient is None:
-            return [mtf.zeros_like(x) for x in inputs]
-        # What all weights of a query lose because they sum to 1.
-        lost = mtf.reduce_sum(mtf.to_float(gradient) * mtf.to_float(mixed), reduced_dim=self.d_kv)
-        if grad_totals is not None:
-            lost = lost - grad_totals * totals
-        rows = _Rows(largest, totals, gradient, lost)
-        return self._gradients(inputs, rows)
-
-    def _gradients(self, inputs: Sequence[mtf.Tensor], rows: _Rows) -> list[mtf.Tensor]:
         """Returns the gradients of the inputs, from one pass over all blocks.
 
         Gradients of a block of keys and values are summed before they are written, gradients of the
         queries in place.
         """
-        query, *memory = inputs[:3]
-        mesh, number = query.mesh, self.memory.number
-        back = AttentionWindow(self.window.after, self.window.before)
+        mixed, largest, totals = outputs
+        gradient, _, grad_totals = output_grads
+        if gradient is None:
+            return [mtf.zeros_like(x) for x in inputs]
+        # What all weights of a query lose because they sum to 1: the mean of their gradients.
+        lost = mtf.reduce_sum(mtf.to_float(gradient) * mtf.to_float(mixed), reduced_dim=self.d_kv)
+        if grad_totals is not None:
+            lost = lost - grad_totals * totals
+        rows = largest, totals, gradient, lost
+        mesh, number, back = (
+            mixed.mesh,
+            self.memory.number,
+            AttentionWindow(*self.bias.window[::-1]),
+        )
 
         def over_queries(j: mtf.Tensor, *whole: mtf.Tensor) -> list[mtf.Tensor]:
-            grad_query, *grad_memory = whole
+            grad_query, *grad_memory = whole[:3]
 
             def add(i: mtf.Tensor, grad_query: mtf.Tensor, *sums: mtf.Tensor) -> list[mtf.Tensor]:
                 gradients = self._block_gradients(inputs, rows, i, j)
                 block_result = mtf.to_float(gradients[0])
                 grad_query = mtf.add_position(grad_query, block_result, self.queries.number, i)
                 placed = [
-                    self.memory.place(
-                        self.queries.place(g, i, x.shape - self.memory.number), j, x.shape
-                    )
+                    self.memory.place(self.queries.place(g, i, x.shape - number), j, x.shape)
                     for g, x in zip(gradients[3:], inputs[3:], strict=True)
                 ]
                 terms = [*map(mtf.to_float, gradients[1:3]), *placed]
-                return [i + 1, grad_query, *(x + g for x, g in zip(sums, terms, strict=True))]
+                return [i + 1, grad_query, *map(mtf.add, sums, terms)]
 
-            start = [mtf.zeros(mesh, x.shape - number) for x in memory]
+            start = [mtf.zeros(mesh, x.shape - number) for x in inputs[1:3]]
             first, last = _visible_blocks(j, self.memory, self.queries, back)
-            grad_query, *sums = _loop(
-                mesh, first, last, add, [grad_query, *start, *grad_memory[len(memory) :]]
-            )
+            grad_query, *sums = _loop(mesh, first, last, add, [grad_query, *start, *whole[3:]])
             written = [
                 mtf.write_position(x, mtf.cast(total, x.dtype), number, j)
-                for x, total in zip(grad_memory, sums[: len(memory)], strict=False)
+                for x, total in zip(grad_memory, sums[:2], strict=True)
             ]
-            return [j + 1, grad_query, *written, *sums[len(memory) :]]
+            return [j + 1, grad_query, *written, *sums[2:]]
 
-        start = [mtf.mutable_zeros(mesh, query.shape), *map(mtf.zeros_like, inputs[1:])]
+        start = [mtf.mutable_zeros(mesh, inputs[0].shape), *map(mtf.zeros_like, inputs[1:])]
         grad_query, *grad_memory = _loop(mesh, 0, number.size, over_queries, start)
-        return [mtf.cast(grad_query, query.dtype), *grad_memory]
+        return [mtf.cast(grad_query, inputs[0].dtype), *grad_memory]
 
     def _block_gradients(
-        self, inputs: Sequence[mtf.Tensor], rows: _Rows, i: mtf.Tensor, j: mtf.Tensor
+        self, inputs: Sequence[mtf.Tensor], rows: Sequence[mtf.Tensor], i: mtf.Tensor, j: mtf.Tensor
     ) -> list[mtf.Tensor]:
         """Returns a block's gradients of its queries, keys, values and trained bias.
 
-        The logits have weights * (gradient of the weights - lost), with the weights exp(logits -
-        largest) / total.
+        rows: {blocks, ..., block} of every query: `largest`, `totals`, the gradient, with d_kv, and
+        `lost`. The logits have weights * (gradient of the weights - lost), with the weights
+        exp(logits - largest) / total.
         """
         operands = self._block(inputs, i, j)
         query, keys, values, *trained = operands
@@ -319,19 +306,6 @@ class _Passes:
             weights = drop(weights)
         shape = [*(weights.shape - self.memory.block), self.d_kv]
         return mtf.to_float(mtf.einsum([weights, values], output_shape=shape))
-
-
-class _Rows(NamedTuple):
-    """What the backward pass needs of every query: {blocks, ..., block}, of `gradient` with d_kv.
-
-    `largest` and `totals`, see `_Passes.forward`, and `lost`, the mean of the gradients of a
-    query's weights, are float32.
-    """
-
-    largest: mtf.Tensor
-    totals: mtf.Tensor
-    gradient: mtf.Tensor
-    lost: mtf.Tensor
 
 
 def _visible_blocks(

@@ -30,36 +30,30 @@ class HeadProjections:
         # The factor d_kv ** -0.5 of the logits, where they do not have it themselves.
         scaling = [] if self.heads.scaled_logits else [self.heads.size_dim]
         initial = mtf.VarianceScaling()([self.d_model, *scaling], self.heads.query_dims)
-        return self._kernel(self.heads.query_dims, initial)
+        return self._kernel([self.d_model], [*self.heads.query_dims, self.heads.size_dim], initial)
 
     def memory_kernel(self) -> mtf.Variable:
         """Returns {d_model, heads, d_kv} of keys, values or both."""
-        dims = self.heads.memory_dims
-        initial = mtf.VarianceScaling()([self.d_model], [*dims, self.heads.size_dim])
-        return self._kernel(dims, initial)
+        return self._kernel([self.d_model], [*self.heads.memory_dims, self.heads.size_dim])
 
     def output_kernel(self) -> mtf.Variable:
         """Returns {heads, d_kv, d_model}."""
-        inner = [*self.heads.query_dims, self.heads.size_dim]
-        initial = mtf.VarianceScaling()(inner, [self.d_model])
-        return mtf.Variable(
-            self.mesh,
-            [*inner, self.d_model],
-            initial,
-            self.dtypes.master,
-            merged_dims=inner,
-            reduced_dims=inner,
-        )
+        return self._kernel([*self.heads.query_dims, self.heads.size_dim], [self.d_model])
 
-    def _kernel(self, heads: Sequence[mtf.Dimension], initial: mtf.Initializer) -> mtf.Variable:
-        inner = [*heads, self.heads.size_dim]
+    def _kernel(
+        self,
+        reduced: Sequence[mtf.Dimension],
+        new: Sequence[mtf.Dimension],
+        initial: mtf.Initializer | None = None,
+    ) -> mtf.Variable:
+        """Returns {*reduced, *new}, of which the heads and d_kv are one side."""
         return mtf.Variable(
             self.mesh,
-            [self.d_model, *inner],
-            initial,
+            [*reduced, *new],
+            initial or mtf.VarianceScaling()(reduced, new),
             self.dtypes.master,
-            merged_dims=inner,
-            reduced_dims=[self.d_model],
+            merged_dims=new if self.d_model in reduced else reduced,
+            reduced_dims=reduced,
         )
 
     def bias(self, heads: Sequence[mtf.Dimension]) -> mtf.Variable | None:

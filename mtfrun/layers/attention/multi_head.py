@@ -164,23 +164,18 @@ class MultiHeadAttention(mtf.Module):
         record = None
         if call.recorder is not None and groups is None:
             record = functools.partial(call.recorder.add_attention, self, to_itself=memory is x)
+        biased, block_length = BiasedMemory(contents, bias, dropout), self._block_length
+        cap, extra_logit = self.heads.logits_cap, self.heads.extra_logit
         if further is not None:
-            mixed = attend_to_both(
-                query,
-                BiasedMemory(contents, bias, dropout),
-                self._further_memory(further, rows, groups, call),
-                block_length=self._block_length,
-                cap=self.heads.logits_cap,
-            )
+            second = self._further_memory(further, rows, groups, call)
+            mixed = attend_to_both(query, biased, second, block_length=block_length, cap=cap)
         else:
             mixed = attend(
                 query,
-                contents,
-                bias,
-                block_length=self._block_length,
-                dropout=dropout,
-                cap=self.heads.logits_cap,
-                extra_logit=self.heads.extra_logit,
+                biased,
+                block_length=block_length,
+                cap=cap,
+                extra_logit=extra_logit,
                 record=record,
             )
         if groups is not None:

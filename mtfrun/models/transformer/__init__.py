@@ -4,12 +4,7 @@ from mtfrun.layers import LinearDistanceBias as LinearDistanceBias
 from mtfrun.layers import RelativePositionBias as RelativePositionBias
 from mtfrun.layers.attention.dot_product import AttentionHeads as AttentionHeads
 from mtfrun.layers.attention.dot_product import head_size as head_size
-from mtfrun.layers.attention.positions.rotary import DynamicScaling as DynamicScaling
-from mtfrun.layers.attention.positions.rotary import LinearScaling as LinearScaling
-from mtfrun.layers.attention.positions.rotary import Llama3Scaling as Llama3Scaling
-from mtfrun.layers.attention.positions.rotary import LongRopeScaling as LongRopeScaling
 from mtfrun.layers.attention.positions.rotary import RotaryPositions as RotaryPositions
-from mtfrun.layers.attention.positions.rotary import YarnScaling as YarnScaling
 from mtfrun.layers.embedding import PositionalEmbedding as PositionalEmbedding
 from mtfrun.layers.embedding import SinusoidPositions as SinusoidPositions
 from mtfrun.layers.norms.normalization import LayerNorm as LayerNorm

@@ -14,10 +14,8 @@ from mtfrun.layers import (
     AttentionBias,
     AttentionHeads,
     AttentionMemory,
-    BiasTerm,
-    LinearDistanceBias,
+    DistanceBias,
     MultiHeadAttention,
-    RelativePositionBias,
     RotaryPositions,
     TensorBias,
     extend_cache,
@@ -25,10 +23,8 @@ from mtfrun.layers import (
 )
 from mtfrun.models.transformer.sublayer import EncoderMemory, SequenceCall, Sublayer
 
-RelativeBias = RelativePositionBias | LinearDistanceBias
-
 # Made as `relative_bias_class(mesh, dtypes)`.
-RelativeBiasClass = Callable[..., RelativeBias]
+RelativeBiasClass = Callable[..., DistanceBias]
 
 
 class Attention(Protocol):
@@ -220,14 +216,14 @@ def encoder_memory(call: SequenceCall) -> EncoderMemory:
 
 
 def with_relative_bias(
-    relative_bias: RelativeBias, x: mtf.Tensor, call: SequenceCall
+    relative_bias: DistanceBias, x: mtf.Tensor, call: SequenceCall
 ) -> SequenceCall:
     """Returns the call with logits by distance added to its self-attention bias."""
     bias = call.self_attention_bias
     positions = call.positions(x)
     if call.progress.position is None:
         memory_length = mtf.Dimension("memory_length", positions.shape.size)
-        term: BiasTerm = relative_bias.term(
+        term = relative_bias.term(
             positions, mtf.range(x.mesh, memory_length), bidirectional=call.bidirectional
         )
         return dataclasses.replace(call, self_attention_bias=bias.plus(term))

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import tensorflow as tf
 
@@ -15,16 +14,7 @@ from mtfrun.mtf.shape import ShapeLike, convert_to_shape, union
 from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, binary, combine, named_op
 
 
-class Broadcasting(Protocol):
-    """An element-wise function of two operands, which are broadcast by name."""
-
-    def __call__(
-        self, x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None
-    ) -> Tensor:
-        """Returns {*output_shape}."""
-
-
-def broadcasting(name: str, tf_fn: Callable[..., tf.Tensor], doc: str) -> Broadcasting:
+def broadcasting(name: str, tf_fn: Callable[..., tf.Tensor], doc: str) -> Callable[..., Tensor]:
     """Returns the operation of this name and docstring that applies `tf_fn` to all entries."""
 
     def op(x1: TensorLike, x2: TensorLike, output_shape: ShapeLike | None = None) -> Tensor:

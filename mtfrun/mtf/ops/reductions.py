@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import tensorflow as tf
 
@@ -33,20 +32,7 @@ from mtfrun.mtf.tensor import (
 _ONEDNN_SOFTMAX_MAX_RANK = 5
 
 
-class Reduction(Protocol):
-    """A function of all entries along some dimensions."""
-
-    def __call__(
-        self,
-        x: TensorLike,
-        *,
-        output_shape: ShapeLike | None = None,
-        reduced_dim: DimensionLike | None = None,
-    ) -> Tensor:
-        """Returns {*output_shape}, or x's shape without `reduced_dim`."""
-
-
-def reduction(name: str, tf_fn: Callable[..., tf.Tensor], doc: str) -> Reduction:
+def reduction(name: str, tf_fn: Callable[..., tf.Tensor], doc: str) -> Callable[..., Tensor]:
     """Returns the operation of this name and docstring that applies tf_fn(value, axes)."""
 
     def op(

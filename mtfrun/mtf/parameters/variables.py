@@ -109,6 +109,7 @@ class Variable(Arithmetic):
 
     Attributes:
       stored_shape: `shape` with the names by which the storage is laid out.
+      reduced_dims: the dimensions over which products with it sum; None if unknown.
       sides: each dimension alone, but merged dimensions as one shape: the rows and columns of
         optimizers with statistics of both.
       addend: added wherever it is read, which then gives a `LowRankSum`; or None.
@@ -133,7 +134,7 @@ class Variable(Arithmetic):
             reduced_dims = initializer.reduced_dims
         elif reduced_dims is None and self.shape.ndims <= 1:
             reduced_dims = ()
-        self._reduced_dims = None if reduced_dims is None else Shape(reduced_dims)
+        self.reduced_dims = None if reduced_dims is None else Shape(reduced_dims)
         self.stored_shape = shard_shape(mesh, self.shape, sharded_by)
         self.sides = _sides(self.shape, merged_dims)
         self.initializer = initializer
@@ -165,11 +166,6 @@ class Variable(Arithmetic):
     @property
     def is_initialized(self) -> bool:
         return self._content.storage is not None
-
-    @property
-    def reduced_dims(self) -> Shape | None:
-        """The dimensions over which products with it sum; None if unknown."""
-        return self._reduced_dims
 
     @property
     def is_trained(self) -> bool:
@@ -207,12 +203,12 @@ class Variable(Arithmetic):
         """
         if self.is_initialized:
             raise InputError(f"variable {self.path} has a value: set base sizes before")
-        if self._reduced_dims is None and widths.grow(self.shape):
+        if self.reduced_dims is None and widths.grow(self.shape):
             raise InputError(
                 f"variable {self.path} {self.shape.to_string} grows: say over which dimensions "
                 "products with it sum, mtf.Variable(reduced_dims=[...]), [] for a table or a bias"
             )
-        reduced = self._reduced_dims or Shape()
+        reduced = self.reduced_dims or Shape()
         growth = widths.growth_of(reduced, self.shape - reduced)
         scale = initial_scale(growth)
         if isinstance(self.initializer, KernelInitializer):
@@ -236,8 +232,8 @@ class Variable(Arithmetic):
         variable = copy.copy(self)
         variable.shape = shape
         variable.sides = [Shape(names[dim] for dim in side) for side in self.sides]
-        if self._reduced_dims is not None:
-            variable._reduced_dims = Shape(names.get(dim, dim) for dim in self._reduced_dims)
+        if self.reduced_dims is not None:
+            variable.reduced_dims = Shape(names.get(dim, dim) for dim in self.reduced_dims)
         variable._sharded = variable
         variable.addend = None
         return variable

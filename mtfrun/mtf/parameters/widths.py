@@ -22,11 +22,6 @@ class Growth(NamedTuple):
     fan_out: float = 1.0
     is_output: bool = False
 
-    @property
-    def is_none(self) -> bool:
-        """Whether both sides have their base sizes."""
-        return self.fan_in == self.fan_out == 1.0
-
 
 SAME_SIZE = Growth()
 

@@ -27,10 +27,15 @@ from mtfrun.mtf.context import set_inside
 DeviceMesh: TypeAlias = dtensor.Mesh
 DeviceLayout: TypeAlias = dtensor.Layout
 
+# Keeps a program's all-reduces apart, unless the user's environment decides: DTensor combines
+# independent ones, but does not see that a loop reads one and another needs the loop's result, and
+# refuses its program ("operand does not dominate this use"). Shown by
+# tests/models/test_context_parallelism.py::test_heads_may_be_split_over_another_axis.
+os.environ.setdefault("DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION", "0")
+
 
 def make_mesh(axes: Sequence[tuple[str, int]], devices: Sequence[str]) -> DeviceMesh:
     """Returns a mesh of (name, size) axes; each connected process has the next `devices`."""
-    _keep_all_reduces_apart()
     if processes.count() == 1:
         return dtensor.create_mesh(axes, devices=devices)
     kind = devices[0].partition(":")[0]
@@ -39,22 +44,10 @@ def make_mesh(axes: Sequence[tuple[str, int]], devices: Sequence[str]) -> Device
 
 def make_planned_mesh(axes: Sequence[tuple[str, int]]) -> DeviceMesh:
     """Returns a mesh of which only the first device, a CPU, exists: programs compile for it."""
-    _keep_all_reduces_apart()
     names, sizes = zip(*axes, strict=True)
     numbers = np.arange(np.prod(sizes)).reshape(sizes)
     device = tf.DeviceSpec.from_string("/job:localhost/replica:0/task:0/device:CPU:0")
     return dtensor.Mesh(list(names), numbers, [0], [device])
-
-
-def _keep_all_reduces_apart() -> None:
-    """Makes DTensor keep a program's all-reduces apart, unless the user's environment decides.
-
-    It combines independent ones, but does not see that a loop reads one and another needs the
-    loop's result: it refuses its program ("operand does not dominate this use"). It reads the
-    variable for its first program. Shown by
-    tests/models/test_context_parallelism.py::test_heads_may_be_split_over_another_axis.
-    """
-    os.environ.setdefault("DTENSOR_ENABLE_COMBINE_ALL_REDUCES_OPTIMIZATION", "0")
 
 
 def places(mesh: DeviceMesh) -> list[dict[str, int]]:
@@ -108,7 +101,7 @@ def make_device_numbers(numbers: Sequence[int], mesh: DeviceMesh) -> tf.Variable
     without communication, until `sum_over_devices`. `device_number` reads it.
     """
     # A scalar would be folded into the program that initialises the variable.
-    values = [tf.fill([_FOLDED_BELOW], number) for number in numbers]
+    values = [tf.fill([FOLDED_BELOW], number) for number in numbers]
     layout = dtensor.Layout.replicated(mesh, rank=1)
     return dtensor.DVariable(dtensor.pack(values, layout), trainable=False)
 
@@ -177,22 +170,13 @@ def _owned_parts(
     ]
 
 
-def run_on(mesh: DeviceMesh | None) -> contextlib.AbstractContextManager[None]:
-    """Returns a context in which programs without arguments run on a mesh; None for no mesh.
-
-    See
-    tests/mtf/test_function.py::test_a_function_without_arguments_runs_on_the_mesh_of_its_results
-    """
-    if mesh is None:
-        return contextlib.nullcontext()
-    context: contextlib.AbstractContextManager[None] = dtensor.run_on(mesh)
-    return context
+def run_on(mesh: DeviceMesh) -> contextlib.AbstractContextManager[None]:
+    """Makes programs without arguments, of which DTensor infers no mesh, run on this mesh."""
+    return cast("contextlib.AbstractContextManager[None]", dtensor.run_on(mesh))
 
 
 # DTensor's collectives between GPUs use NVIDIA's library if this is "1", else the host's memory.
 NCCL = "DTENSOR_GPU_USE_NCCL_COMMUNICATION"
-# What DTensor calls the processes of a run.
-_JOB = "worker"
 # Milliseconds without a heartbeat until TensorFlow fails all collectives and, with them, the whole
 # process; its default is 10 s. Our heartbeats end the processes earlier, and with one line.
 _TENSORFLOW_SILENCE_MS = 3_600_000
@@ -210,7 +194,8 @@ def start_accelerators(kind: str, description: str) -> None:
     """
     if _Started.accelerators == kind:
         return
-    _use_nccl(kind)
+    if kind == "GPU":
+        os.environ.setdefault(NCCL, "1")
     try:
         dtensor.initialize_accelerator_system(kind)
     except (ValueError, RuntimeError) as error:
@@ -243,11 +228,12 @@ def connect_processes(kind: str, count: int, description: str) -> None:
         started = f"{_Started.devices[1]} {_Started.devices[0]} device(s)"
         raise LayoutError(f"this process has started with {started}: use them in all meshes")
     jobs = processes.gather(_free_address(), "jobs")
-    os.environ["DTENSOR_JOB_NAME"] = _JOB
+    os.environ["DTENSOR_JOB_NAME"] = "worker"
     os.environ["DTENSOR_CLIENT_ID"] = str(processes.index())
     os.environ["DTENSOR_NUM_CLIENTS"] = str(processes.count())
     os.environ["DTENSOR_JOBS"] = ",".join(jobs)
-    _use_nccl(kind)
+    if kind == "GPU":
+        os.environ.setdefault(NCCL, "1")
     try:
         context.context().configure_coordination_service(
             "standalone",
@@ -293,12 +279,6 @@ def _enable_collective_ops(handle: object, server: bytes) -> None:
         raise tf.errors.InternalError(None, None, message.decode("utf-8", "replace"))
 
 
-def _use_nccl(kind: str) -> None:
-    """Lets collectives between GPUs use NCCL, unless the user's environment decides."""
-    if kind == "GPU":
-        os.environ.setdefault(NCCL, "1")
-
-
 def _free_address() -> str:
     host = processes.host()
     # Closed before TensorFlow takes it: the system gives such a port to another program only after
@@ -315,8 +295,8 @@ ResultT = TypeVar("ResultT")
 _SPARE = contextvars.ContextVar("spare_counters", default=0)
 _LOOPS = itertools.count()  # of this process, if it is one of several
 _ATTEMPTS = 8
-# Inputs of fewer elements are folded into the program by DTensor (measured: 16 are, 32 are not).
-_FOLDED_BELOW = 32
+# DTensor folds replicated inputs of fewer elements into the program (measured: 16, but not 32).
+FOLDED_BELOW = 32
 
 
 def run_again_if_names_clash(run: Callable[[], ResultT], retrace: Callable[[], None]) -> ResultT:
@@ -327,9 +307,10 @@ def run_again_if_names_clash(run: Callable[[], ResultT], retrace: Callable[[], N
     refused before it runs ("a different function with the same name already exists"), so that no
     assignment happens twice: one in three of the decoding programs of a process. A loop with
     another number of variables has another size and address: see `spare_counters`. Shown by
-    tests/mtf/test_function.py::test_many_programs_with_loops_work_side_by_side_on_a_mesh
+    tests/mtf/test_function.py::test_loops_of_many_programs_of_one_process_do_not_clash
     """
-    for attempt in range(_ATTEMPTS):
+    attempt = 0
+    while True:
         try:
             with set_inside(_SPARE, attempt):
                 return run()
@@ -337,8 +318,8 @@ def run_again_if_names_clash(run: Callable[[], ResultT], retrace: Callable[[], N
             clashes = "a different function with the same name already exists" in str(error)
             if not clashes or attempt == _ATTEMPTS - 1 or processes.count() > 1:
                 raise
+        attempt += 1
         retrace()
-    raise AssertionError("unreachable")
 
 
 def spare_counters() -> list[tf.Tensor]:
@@ -354,20 +335,15 @@ def spare_counters() -> list[tf.Tensor]:
     return [tf.constant(i, tf.int32) for i in range(number)]
 
 
-def is_folded(size: int) -> bool:
-    """Returns whether DTensor folds a replicated input of so many elements into the program."""
-    return size < _FOLDED_BELOW
-
-
 def widen_small_inputs(values: Sequence[tf.Tensor], is_small: Sequence[bool]) -> list[tf.Tensor]:
-    """Returns the inputs of a program, with many copies of each small one: see `take_small_inputs`.
+    """Returns the inputs of a program, with many copies of each small one.
 
     DTensor folds an input of few elements into the program and compiles a second program, for any
     value, when it changes: twice the time to start, and names of nested loops clash. See
     tests/mtf/test_function.py::test_other_values_of_the_same_shape_give_other_results.
     """
     return [
-        tf.broadcast_to(x, [_FOLDED_BELOW, *x.shape]) if small else x
+        tf.broadcast_to(x, [FOLDED_BELOW, *x.shape]) if small else x
         for x, small in zip(values, is_small, strict=True)
     ]
 
@@ -401,14 +377,6 @@ def choose(condition: tf.Tensor, x: tf.Tensor, y: tf.Tensor, *, rank: int) -> tf
     if not condition.shape.rank:
         condition = tf.reshape(condition, [1] * rank)
     return tf.where(condition, x, y)
-
-
-def copy_loop_variable(value: tf.Tensor) -> tf.Tensor:
-    """Returns a copy of a loop variable's next value: the case `while_loop_with_a_constant`.
-
-    DTensor ends the process where a body returns a variable unchanged, or only lays it out again.
-    """
-    return tf.identity(value)
 
 
 def compute_all_loops(results: Sequence[tf.Tensor]) -> list[tf.Tensor]:

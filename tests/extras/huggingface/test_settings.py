@@ -100,7 +100,7 @@ LAYERS = """transformer.Stack:
         ),
         (
             {**LLAMA, "rope_scaling": {"type": "linear", "factor": 2}},
-            ["scaling = @transformer.LinearScaling()", "factor = 2.0"],
+            ["scaling = @huggingface.LinearScaling()", "factor = 2.0"],
         ),
         (
             {
@@ -109,11 +109,11 @@ LAYERS = """transformer.Stack:
                 ),
                 "original_max_position_embeddings": 16,
             },
-            ["scaling = @transformer.Llama3Scaling()", "original_length = 16"],
+            ["scaling = @huggingface.Llama3Scaling()", "original_length = 16"],
         ),
         (
             _rotary(rope_type="yarn", factor=None, original_max_position_embeddings=16),
-            ["scaling = @transformer.YarnScaling()", "factor = 4.0", "whole_pairs = True"],
+            ["scaling = @huggingface.YarnScaling()", "factor = 4.0", "whole_pairs = True"],
         ),
         ({**LLAMA, "attention_bias": True}, ["use_bias = True", "use_output_bias = True"]),
         ({**LLAMA, "mlp_bias": True, "hidden_act": "gelu"}, ["activation = @mtf.exact_gelu"]),
@@ -195,7 +195,7 @@ LAYERS = """transformer.Stack:
             [
                 "NUM_LAYERS = 2  # each of 6 layers",
                 *("ROTARY_BASE = 1000000.0", "LOCAL_ROTARY_BASE = 10000.0"),
-                "transformer.RotaryPositions:\n    scaling = @transformer.LinearScaling()",
+                "transformer.RotaryPositions:\n    scaling = @huggingface.LinearScaling()",
                 "rotary = @local/transformer.RotaryPositions()",
             ],
         ),

@@ -19,13 +19,13 @@ from mtfrun.layers import (
     KeysAndValues,
     RMSNorm,
     RotaryPositions,
-    attend,
     attention_logits,
     heads_before_positions,
     mix_values,
     rename_length_to_memory_length,
     rotate,
 )
+from mtfrun.layers.attention.attend import BiasedMemory, attend
 from mtfrun.layers.recompute import PROJECTIONS
 from mtfrun.models.transformer.attention import CachedSelfAttention, RelativeBiasClass
 
@@ -154,14 +154,9 @@ class LatentAttention(mtf.Module):
         record = None
         if call.recorder is not None:
             record = functools.partial(call.recorder.add_attention, self, to_itself=memory is x)
-        mixed = attend(
-            query,
-            KeysAndValues(keys, values),
-            bias,
-            block_length=self._block_length,
-            dropout=AttentionDropout.of(self.dropout, call, self._mesh, weights),
-            record=record,
-        )
+        dropout = AttentionDropout.of(self.dropout, call, self._mesh, weights)
+        biased = BiasedMemory(KeysAndValues(keys, values), bias, dropout)
+        mixed = attend(query, biased, block_length=self._block_length, record=record)
         return self.output(mixed, call)
 
     def __call__(

@@ -8,19 +8,19 @@ from typing import Any
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
+from mtfrun.extras.huggingface.layers.rotary_scaling import yarn_magnitude
 from mtfrun.extras.huggingface.tables.settings import Settings
-from mtfrun.layers import yarn_magnitude
 
 ROTARY = "transformer.RotaryPositions"
 # Our classes by the type in transformers.
 _SCALINGS = {
     "default": None,
-    "linear": "transformer.LinearScaling",
-    "llama3": "transformer.Llama3Scaling",
-    "yarn": "transformer.YarnScaling",
-    "dynamic": "transformer.DynamicScaling",
-    "longrope": "transformer.LongRopeScaling",
-    "su": "transformer.LongRopeScaling",  # in the first folders of Phi-3
+    "linear": "huggingface.LinearScaling",
+    "llama3": "huggingface.Llama3Scaling",
+    "yarn": "huggingface.YarnScaling",
+    "dynamic": "huggingface.DynamicScaling",
+    "longrope": "huggingface.LongRopeScaling",
+    "su": "huggingface.LongRopeScaling",  # in the first folders of Phi-3
 }
 
 

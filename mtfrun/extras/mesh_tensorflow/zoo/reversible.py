@@ -7,7 +7,9 @@ from typing import Any
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
-from mtfrun.layers import RMSNorm, reversible
+from mtfrun.extras.mesh_tensorflow.zoo.reversible_residuals import reversible_layers
+from mtfrun.layers import RMSNorm
+from mtfrun.layers.recompute import collecting, differentiated_tensors
 from mtfrun.models.transformer.attention import RelativeBiasClass, SelfAttention
 from mtfrun.models.transformer.feedforward import FeedForward
 from mtfrun.models.transformer.residual_transforms import (
@@ -64,7 +66,11 @@ class ReversibleStack(Stack):
         """Returns the sum of both streams after each block, in training after the last."""
         if call.training:
             sublayers = [layer for block in self.blocks for layer in block.values()]
-            x1, x2 = reversible(sublayers, x, x, call)
+            functions = [collecting(layer, call) for layer in sublayers]
+            x1, x2, collected = reversible_layers(x, x, functions, differentiated_tensors(call))
+            if call.collector is not None:
+                for inner_values in collected:
+                    call.collector.add_all(inner_values)
             return [x1 + x2]
         x1 = x2 = x
         outputs = []

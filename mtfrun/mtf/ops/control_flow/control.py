@@ -214,7 +214,8 @@ def _next_value(before: Tensor, after: Tensor, passed_on: set[int]) -> tf.Tensor
 
 
 def _copy(mesh: Mesh, value: tf.Tensor) -> tf.Tensor:
-    return engine.copy_loop_variable(value) if mesh.is_distributed else value
+    """DTensor ends the process where a body returns a variable unchanged, or only lays it out."""
+    return tf.identity(value) if mesh.is_distributed else value
 
 
 def optimization_barrier(x: TensorLike) -> Tensor:

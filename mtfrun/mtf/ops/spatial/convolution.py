@@ -13,33 +13,31 @@ is treated as blocks, one on each device.
 
 from __future__ import annotations
 
-import math
-import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from mtfrun.errors import LayoutError, ShapeError
-from mtfrun.mtf.flops import add_product
+from mtfrun.mtf.flops import add_product, count_flops
+from mtfrun.mtf.gradients import custom_gradient
+from mtfrun.mtf.ops.contraction import einsum
 from mtfrun.mtf.ops.spatial.windows import (
     Blocks,
     Window,
+    are_same,
     can_be_fused,
     drop_skipped_entries,
-    merged_names,
     over_blocks,
     over_merged_batch,
-    pad_value,
-    resize,
-    same_window,
+    pad_windows,
     spatial_strides,
     taps,
+    windows_over,
 )
-from mtfrun.mtf.ops.structure import reshape
+from mtfrun.mtf.ops.structure import rename_dimension, replace_dimensions, reshape
 from mtfrun.mtf.placement import engine
-from mtfrun.mtf.placement.mesh import Mesh
-from mtfrun.mtf.shape import Dimension, DimensionLike, Shape
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, lay_out
+from mtfrun.mtf.shape import Dimension, DimensionLike
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
 def conv1d(x: TensorLike, filter: TensorLike, stride: int = 1, padding: str = "SAME") -> Tensor:
@@ -127,95 +125,70 @@ def check_filter(x: Tensor, filter: Tensor, num_spatial: int, channels_at: int) 
 def _convolution(
     x: TensorLike, filter: TensorLike, strides: Sequence[int], padding: str, blocks: Blocks
 ) -> Tensor:
-    x, filter = as_tensor(x), as_tensor(filter)
-    n = len(blocks)
+    x, filter, n = as_tensor(x), as_tensor(filter), len(blocks)
     check_filter(x, filter, n, channels_at=-2)
-    channels, out = filter.shape.dims[-2:]
-
-    def convolve(x: Tensor, windows: Sequence[Window]) -> Tensor:
-        is_fused = can_be_fused(x, x.shape.ndims - n - 1, channels, out)
-        value = (_fused_convolution if is_fused else convolve_patches)(x, filter, windows)
-        y = lay_out(x, value, resize(x.shape, value, out))
-        # Every result is a sum over the filter's places and the channels.
-        add_product(2 * y.shape.size * filter.shape.size // out.size, x.dtype)
-        return y
-
     sizes = filter.shape.to_integer_list[:n]
-    return over_blocks(x, blocks, sizes, spatial_strides(strides, n), padding, convolve)
+    windows = windows_over(x, blocks, sizes, spatial_strides(strides, n), padding)
+    return convolve(x, filter, blocks, windows)
 
 
-def _fused_convolution(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
-    n = len(windows)
-    num_leading = x.shape.ndims - n - 1
-    axes = range(num_leading, num_leading + n)
-    lengths = x.shape.to_integer_list[num_leading:-1]
-    if all(w == same_window(s, w.size, w.stride) for s, w in zip(lengths, windows, strict=True)):
-        # The kernel's padding: explicit paddings are 1.4 to 2.3 times slower on CPU, tf.pad
-        # with VALID 5 to 13 %.
+def convolve(x: Tensor, filter: Tensor, blocks: Blocks, windows: Sequence[Window]) -> Tensor:
+    """Returns the convolution of x with a filter {*spatial, channels, out} at these windows."""
+    n, out = len(windows), filter.shape[-1]
+
+    def fused(x: Tensor, windows: Sequence[Window]) -> tf.Tensor:
         value, padding = x.value, "SAME"
-    else:
-        value, padding = pad_value(x, axes, windows), "VALID"
-    value, windows = drop_skipped_entries(value, axes, windows)
-    convolve = {2: tf.nn.conv2d, 3: tf.nn.conv3d}[n]
-    strides = [1, *(window.stride for window in windows), 1]
-    return over_merged_batch(
-        lambda merged: convolve(merged, filter.value, strides, padding), x, value, num_leading
-    )
+        # The kernel's padding where it serves: explicit paddings are 1.4 to 2.3 times slower on
+        # CPU, tf.pad with VALID 5 to 13 %.
+        if not are_same(value, windows):
+            value, padding = pad_windows(value, windows), "VALID"
+        value, windows = drop_skipped_entries(value, windows)
+        strides = [1, *(window.stride for window in windows), 1]
+        kernel = {2: tf.nn.conv2d, 3: tf.nn.conv3d}[n]
+        result = kernel(value, filter.value, strides, padding)
+        # Every result is a sum over the filter's places and the channels.
+        add_product(2 * result.shape.num_elements() * filter.shape.size // out.size, x.dtype)
+        return result
+
+    def composed(x: Tensor, windows: Sequence[Window]) -> tf.Tensor:
+        return _contract_patches(x, filter, windows)
+
+    def on_block(x: Tensor, windows: Sequence[Window]) -> Tensor:
+        form = fused if can_be_fused(x, n, *filter.shape.dims[-2:]) else composed
+        return over_merged_batch(lambda x: form(x, windows), x, n, out)
+
+    return over_blocks(x, blocks, windows, on_block)
 
 
-def convolve_patches(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
+def _contract_patches(x: Tensor, filter: Tensor, windows: Sequence[Window]) -> tf.Tensor:
     """Returns a convolution's value, for any layout: the filter contracted with patches of x."""
-    channels, out = filter.shape.dims[-2:]
-    n = len(windows)
-    num_leading = x.shape.ndims - n - 1
-    num_taps = math.prod(window.size for window in windows)
-    kernel = tf.reshape(filter.value, [num_taps, channels.size, out.size])
+    *places, channels, out = filter.shape.dims
+    value = engine.stack(list(taps(pad_windows(x.value, windows), windows)), x.shape.ndims - 1)
+    taps_dim = Dimension("_taps", value.shape[-2])
+    names = x.shape.dimension_names[:-1]
+    outer = [Dimension(*pair) for pair in zip(names, value.shape[:-2], strict=True)]
+    patches = Tensor(x.mesh, value, [*outer, taps_dim, channels])
+    kernel = replace_dimensions(filter, places, taps_dim)
     num_splits = x.mesh.num_splits(out)
-    by_channels = (
-        num_splits > 1 and x.mesh.num_splits(channels) == 1 and channels.size % num_splits == 0
-    )
-    leading = merged_names(x, num_leading)
+    can_split_channels = x.mesh.num_splits(channels) == 1 and channels.size % num_splits == 0
+    if num_splits == 1 or not can_split_channels:
+        return einsum([patches, kernel], [*outer, out]).value
 
-    def contract(value: tf.Tensor) -> tf.Tensor:
-        last = value.shape.rank - 1
-        stacked = engine.stack(list(taps(value, range(last - n, last), windows)), last)
-        if by_channels:
-            return _product_of_patches(x.mesh, leading, stacked, kernel, out.name)
-        outer = string.ascii_uppercase[:last]
-        return tf.einsum(f"{outer}tc,tco->{outer}o", stacked, kernel)
+    def gradients(
+        inputs: Sequence[Tensor], _: Sequence[Tensor], grads: Sequence[Tensor]
+    ) -> list[Tensor]:
+        # DTensor would all-reduce the gradient of all patches, `taps` times too much. Instead the
+        # result's gradient is gathered and the filter split by its channels, of which a device has
+        # a part: with the name of `out` they are laid out by its rule.
+        whole, part = Dimension("_out", out.size), Dimension(out.name, channels.size)
+        by_channels = reshape(inputs[1], [taps_dim, part, whole])
+        with count_flops(None):
+            gradient = rename_dimension(grads[0], out.name, whole.name)
+            grad_patches = einsum([gradient, by_channels], [*outer, taps_dim, part])
+            grad_kernel = einsum([inputs[0], grads[0]], inputs[1].shape)
+        return [Tensor(x.mesh, grad_patches.value, inputs[0].shape), grad_kernel]
 
-    value = pad_value(x, range(num_leading, num_leading + n), windows)
-    return over_merged_batch(contract, x, value, num_leading)
+    def product(patches: Tensor, kernel: Tensor) -> Tensor:
+        return einsum([patches, kernel], [*outer, out])
 
-
-def _product_of_patches(
-    mesh: Mesh, leading: Sequence[str], patches: tf.Tensor, kernel: tf.Tensor, out_name: str
-) -> tf.Tensor:
-    """Returns patches {*leading, *places, taps, channels} times {taps, channels, out}, out split.
-
-    DTensor would all-reduce the gradient of all patches, `taps` times too much. Instead the
-    result's gradient is gathered and the filter split by its channels, of which a device has a
-    part.
-    """
-    *sizes, num_taps, channels = patches.shape.as_list()
-    names = [*leading, *(f"_place_{i}" for i in range(len(sizes) - len(leading)))]
-    outer = string.ascii_uppercase[: len(sizes)]
-    outer_dims = list(zip(names, sizes, strict=True))
-    taps_dim, whole_out = ("_taps", num_taps), ("_out", kernel.shape[-1])
-    # The channels are split over the axis of `out`: with its name they are laid out by its rule.
-    part = (out_name, channels)
-
-    @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def product(
-        patches: tf.Tensor, kernel: tf.Tensor
-    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
-        def backward(gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            whole = mesh.constrain(gradient, Shape([*outer_dims, whole_out]))
-            by_channels = mesh.constrain(kernel, Shape([taps_dim, part, whole_out]))
-            grad_patches = tf.einsum(f"{outer}o,tco->{outer}tc", whole, by_channels)
-            grad_kernel = tf.einsum(f"{outer}tc,{outer}o->tco", patches, gradient)
-            return mesh.constrain(grad_patches, Shape([*outer_dims, taps_dim, part])), grad_kernel
-
-        return tf.einsum(f"{outer}tc,tco->{outer}o", patches, kernel), backward
-
-    return product(patches, kernel)
+    return custom_gradient(product, gradients, [patches, kernel]).value

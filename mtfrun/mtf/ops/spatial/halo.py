@@ -123,29 +123,14 @@ def _shift(x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float) -> T
     if abs(offset) >= dim.size:
         return lay_out(x, tf.fill(x.value.shape, tf.cast(fill, x.dtype)), x.shape)
     parts = x.mesh.num_splits(dim)
+    blocks: Dimension | None = None
+    block = Dimension(f"{dim.name}_whole", dim.size)
     if 1 < parts < dim.size and abs(offset) <= dim.size // parts:
-        return _shift_between_parts(x, offset, dim, wrap, fill)
-    # Not tf.roll: DTensor has no rule for it. Under another name the dimension is not split.
-    whole = rename_dimension(x, dim.name, f"{dim.name}_whole")
-    along = Dimension(f"{dim.name}_whole", dim.size)
-    remaining = dim.size - abs(offset)
-    shifted = slice_along(whole, max(0, -offset), remaining, along.name)
-    if wrap and offset > 0:
-        edge = slice_along(whole, remaining, offset, along.name)
-        shifted = concat([edge, shifted], along.name)
-    elif wrap:
-        shifted = concat([shifted, slice_along(whole, 0, -offset, along.name)], along.name)
-    else:
-        shifted = pad(shifted, (max(0, offset), max(0, -offset)), along.name, fill=fill)
-    return rename_dimension(shifted, along.name, dim.name)
-
-
-def _shift_between_parts(x: Tensor, offset: int, dim: Dimension, wrap: bool, fill: float) -> Tensor:
-    """Returns x shifted along a split dimension: the devices' parts are blocks with a halo."""
-    parts = Dimension(dim.name, x.mesh.num_splits(dim))
-    part = Dimension(f"_{dim.name}_part", dim.size // parts.size)
-    before, after = max(0, offset), max(0, -offset)
-    blocked = replace_dimensions(x, dim, [parts, part])
-    wide = add_margins(blocked, parts, part, before, after, wrap=wrap, fill=fill)
-    shifted = slice_along(wide, after, part.size, part.name)
-    return replace_dimensions(shifted, [parts, part], dim)
+        blocks = Dimension(dim.name, parts)
+        block = Dimension(f"_{dim.name}_part", dim.size // parts)
+    # Not tf.roll: DTensor has no rule for it. A part, or the renamed whole, is not split.
+    in_blocks = [block] if blocks is None else [blocks, block]
+    x = replace_dimensions(x, dim, in_blocks)
+    wide = add_margins(x, blocks, block, max(0, offset), max(0, -offset), wrap=wrap, fill=fill)
+    shifted = slice_along(wide, max(0, -offset), block.size, block.name)
+    return replace_dimensions(shifted, in_blocks, dim)

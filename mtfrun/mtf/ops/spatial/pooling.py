@@ -1,9 +1,8 @@
 """Pooling: the maximum or mean of every window over spatial dimensions.
 
-Fused, by TensorFlow's kernels, on one device. Under DTensor max pooling is fused where at most one
-leading dimension is split, otherwise composed of maxima of strided slices (ten times slower on
-CPU). Average pooling is a reshape and a mean, since DTensor lacks its fused gradient. Channels may
-always be split. The gradient of ties in a window goes to the first entry.
+Maxima are fused, by TensorFlow's kernel, where at most one leading dimension is split over devices,
+otherwise composed of maxima of strided slices (ten times slower on CPU); the gradient of ties in a
+window goes to the first entry. Means are a reshape and a mean. Channels may always be split.
 """
 
 from __future__ import annotations
@@ -24,15 +23,16 @@ from mtfrun.mtf.ops.spatial.windows import (
     drop_skipped_entries,
     over_blocks,
     over_merged_batch,
-    pad_value,
-    resize,
+    pad_windows,
+    spatial_dims,
     spatial_strides,
     taps,
+    windows_over,
 )
 from mtfrun.mtf.ops.structure import replace_dimensions
 from mtfrun.mtf.porting import accept_name
 from mtfrun.mtf.shape import Dimension, DimensionLike, convert_to_dimension
-from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor, lay_out
+from mtfrun.mtf.tensor import Tensor, TensorLike, as_tensor
 
 
 @accept_name
@@ -65,13 +65,13 @@ def max_pool3d(x: TensorLike, ksize: Sequence[int] = (2, 2, 2)) -> Tensor:
 @accept_name
 def avg_pool2d(x: TensorLike, ksize: Sequence[int] = (2, 2)) -> Tensor:
     """Returns the mean of every window of x {..., height, width, channels}; see `max_pool2d`."""
-    return _avg_pool(x, spatial_strides(ksize, 2))
+    return _avg_pool(x, ksize, 2)
 
 
 @accept_name
 def avg_pool3d(x: TensorLike, ksize: Sequence[int] = (2, 2, 2)) -> Tensor:
     """Returns the mean of every window of x {..., depth, height, width, channels}."""
-    return _avg_pool(x, spatial_strides(ksize, 3))
+    return _avg_pool(x, ksize, 3)
 
 
 def pool_tensor_1d(
@@ -101,47 +101,29 @@ def _max_pool(
 ) -> Tensor:
     x, n = as_tensor(x), len(blocks)
     lowest, channels = float(x.dtype.min), x.shape[-1]
+    kernel = {2: tf.nn.max_pool2d, 3: tf.nn.max_pool3d}[n]
 
-    def pool(x: Tensor, windows: Sequence[Window]) -> Tensor:
-        num_leading = x.shape.ndims - n - 1
-        axes = range(num_leading, num_leading + n)
-        value = pad_value(x, axes, windows, fill=lowest)
-        value, windows = drop_skipped_entries(value, axes, windows)
-        is_fused = can_be_fused(x, num_leading, channels)
-        form = functools.partial(_fused_max_pool if is_fused else _composed_max_pool, windows)
-        value = over_merged_batch(form, x, value, num_leading)
-        return lay_out(x, value, resize(x.shape, value, channels))
+    def on_block(x: Tensor, windows: Sequence[Window]) -> Tensor:
+        is_fused = can_be_fused(x, n, channels)
+
+        def pool(x: Tensor) -> tf.Tensor:
+            value = pad_windows(x.value, windows, lowest)
+            value, dense = drop_skipped_entries(value, windows)
+            if is_fused:
+                return kernel(value, [w.size for w in dense], [w.stride for w in dense], "VALID")
+            # tf.maximum gives the gradient of a tie to its first operand.
+            return functools.reduce(tf.maximum, taps(value, dense))
+
+        return over_merged_batch(pool, x, n, channels)
 
     ksize, strides = spatial_strides(ksize, n), spatial_strides(strides, n)
-    return over_blocks(x, blocks, ksize, strides, padding, pool, fill=lowest)
+    windows = windows_over(x, blocks, ksize, strides, padding)
+    return over_blocks(x, blocks, windows, on_block, fill=lowest)
 
 
-def _fused_max_pool(windows: Sequence[Window], value: tf.Tensor) -> tf.Tensor:
-    pool = {2: tf.nn.max_pool2d, 3: tf.nn.max_pool3d}[len(windows)]
-    return pool(value, [w.size for w in windows], [w.stride for w in windows], "VALID")
-
-
-def _composed_max_pool(windows: Sequence[Window], value: tf.Tensor) -> tf.Tensor:
-    last = value.shape.rank - 1
-    # tf.maximum gives the gradient of a tie to its first operand.
-    return functools.reduce(tf.maximum, taps(value, range(last - len(windows), last), windows))
-
-
-def _avg_pool(x: TensorLike, ksize: Sequence[int]) -> Tensor:
-    x, n = as_tensor(x), len(ksize)
-    pool = {2: tf.nn.avg_pool2d, 3: tf.nn.avg_pool3d}[n]
-
-    def average(x: Tensor, _: Sequence[Window]) -> Tensor:
-        num_leading = x.shape.ndims - n - 1
-        if x.mesh.is_distributed:
-            for dim, size in zip(x.shape.dims[num_leading:-1], ksize, strict=True):
-                covered = Dimension(dim.name, dim.size // size * size)
-                x = slice_along(x, 0, covered.size, dim.name)
-                x = pool_tensor_1d(x, covered, reduce_mean, size)
-            return x
-        value = over_merged_batch(
-            lambda merged: pool(merged, ksize, ksize, "VALID"), x, x.value, num_leading
-        )
-        return lay_out(x, value, resize(x.shape, value, x.shape[-1]))
-
-    return over_blocks(x, [None] * n, ksize, ksize, "VALID", average)
+def _avg_pool(x: TensorLike, ksize: Sequence[int], n: int) -> Tensor:
+    x = as_tensor(x)
+    for dim, size in zip(spatial_dims(x, n), spatial_strides(ksize, n), strict=True):
+        covered = Dimension(dim.name, dim.size // size * size)
+        x = pool_tensor_1d(slice_along(x, 0, covered.size, dim.name), covered, reduce_mean, size)
+    return x

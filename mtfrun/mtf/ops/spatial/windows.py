@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeAlias
 
@@ -15,9 +14,10 @@ from mtfrun.mtf.ops.binary import where
 from mtfrun.mtf.ops.constants import range as index_range
 from mtfrun.mtf.ops.joining import slice as slice_along
 from mtfrun.mtf.ops.spatial.halo import add_margins
-from mtfrun.mtf.ops.structure import replace_dimensions, transpose
-from mtfrun.mtf.shape import Dimension, DimensionLike, Shape, convert_to_dimension
-from mtfrun.mtf.tensor import Tensor
+from mtfrun.mtf.ops.structure import replace_dimensions, reshape, transpose
+from mtfrun.mtf.porting import convert_to_dimension
+from mtfrun.mtf.shape import Dimension, DimensionLike, Shape
+from mtfrun.mtf.tensor import Tensor, lay_out
 
 Blocks: TypeAlias = "Sequence[DimensionLike | None]"
 
@@ -27,7 +27,7 @@ class Window:
     """A window of `size` positions, over a dimension with `before` and `after` positions added."""
 
     size: int
-    stride: int
+    stride: int = 1
     before: int = 0
     after: int = 0
 
@@ -36,43 +36,36 @@ class Window:
         return (length + self.before + self.after - self.size) // self.stride + 1
 
 
-def same_window(length: int, size: int, stride: int) -> Window:
+def same_window(length: int, size: int, stride: int = 1) -> Window:
     """Returns TensorFlow's "SAME": ceil(length / stride) places; odd padding is more at the end."""
     places = -(-length // stride)
     total = max(0, (places - 1) * stride + size - length)
     return Window(size, stride, total // 2, total - total // 2)
 
 
-def centred_window(size: int, stride: int) -> Window:
-    """Returns the window of "SAME" with blocks: place i begins at i * stride - size // 2.
-
-    As in Mesh TensorFlow; TensorFlow's differs except for stride 1 and odd sizes.
-    """
-    return Window(size, stride, size // 2, (size - 1) // 2)
+def are_same(value: tf.Tensor, windows: Sequence[Window]) -> bool:
+    """Returns whether windows over the last dimensions but for the channels have "SAME" padding."""
+    lengths = value.shape[-1 - len(windows) : -1]
+    return all(w == same_window(n, w.size, w.stride) for n, w in zip(lengths, windows, strict=True))
 
 
 def windows_over(
-    spatial: Sequence[Dimension],
-    blocks: Blocks,
-    sizes: Sequence[int],
-    strides: Sequence[int],
-    padding: str,
+    x: Tensor, blocks: Blocks, sizes: Sequence[int], strides: Sequence[int], padding: str
 ) -> list[Window]:
-    """Returns the windows over the whole length of every spatial dimension.
+    """Returns the windows over the whole length of every spatial dimension of x.
 
-    Without blocks "SAME" is TensorFlow's, else `centred_window` in all dimensions, whatever the
-    blocks. A ShapeError for another padding, or a window that is longer than its dimension.
+    Without blocks "SAME" is TensorFlow's. With any, whatever their number, place i begins at
+    i * stride - size // 2, as in Mesh TensorFlow: TensorFlow's only for stride 1 and odd sizes.
     """
-    if padding not in ("SAME", "VALID"):
-        raise ShapeError(f"padding must be 'SAME' or 'VALID', got {padding!r}")
-    with_blocks = any(block is not None for block in blocks)
     windows = []
-    for dim, block, size, stride in zip(spatial, blocks, sizes, strides, strict=True):
-        length = dim.size * (1 if block is None else convert_to_dimension(block).size)
+    spatial = spatial_dims(x, len(blocks), padding)
+    block_dims = [convert_to_dimension(block) for block in blocks]
+    for dim, block, size, stride in zip(spatial, block_dims, sizes, strides, strict=True):
+        length = dim.size * (1 if block is None else block.size)
         if padding == "VALID":
             window = Window(size, stride)
-        elif with_blocks:
-            window = centred_window(size, stride)
+        elif any(block_dims):
+            window = Window(size, stride, size // 2, (size - 1) // 2)
         else:
             window = same_window(length, size, stride)
         if window.num_places(length) < 1:
@@ -81,26 +74,45 @@ def windows_over(
     return windows
 
 
+def spatial_dims(x: Tensor, number: int, padding: str = "SAME") -> list[Dimension]:
+    """Returns the dimensions of x before its channels; a ShapeError for another padding."""
+    if padding not in ("SAME", "VALID"):
+        raise ShapeError(f"padding must be 'SAME' or 'VALID', got {padding!r}")
+    if x.shape.ndims <= number:
+        raise ShapeError(f"x {x.shape} needs {number} spatial dimensions and channels")
+    return x.shape.dims[-number - 1 : -1]
+
+
 def over_blocks(
     x: Tensor,
     blocks: Blocks,
-    sizes: Sequence[int],
-    strides: Sequence[int],
-    padding: str,
+    windows: Sequence[Window],
     compute: Callable[[Tensor, list[Window]], Tensor],
     fill: float = 0.0,
 ) -> Tensor:
     """Returns compute(x, windows) of x in blocks, each with the halo that its windows need.
 
-    `compute` adds the windows' padding. A spatial dimension that is split is treated as blocks.
+    `compute` adds the padding of the windows over one block that it takes. A spatial dimension that
+    is split is treated as blocks, one on each device.
     """
-    if x.shape.ndims <= len(blocks):
-        raise ShapeError(f"x {x.shape} needs {len(blocks)} spatial dimensions and channels")
-    spatial = x.shape.dims[-len(blocks) - 1 : -1]
-    windows = windows_over(spatial, blocks, sizes, strides, padding)
-    wide, parts, part_blocks = split_spatial_as_blocks(x, spatial, blocks)
-    wide, windows = add_halos(wide, parts, part_blocks, windows, fill)
-    return split_spatial_again(compute(wide, windows), spatial)
+    spatial = spatial_dims(x, len(blocks))
+    block_dims = [convert_to_dimension(block) for block in blocks]
+    x, parts, part_blocks = _split_as_blocks(x, spatial, block_dims)
+    block_windows = list(windows)
+    for i, (dim, block, window) in enumerate(zip(parts, part_blocks, windows, strict=True)):
+        if block is not None and block.size > 1:
+            x = _add_halo(x, block, dim, window, fill)
+            block_windows[i] = Window(window.size, window.stride)
+    y = compute(x, block_windows)
+    for dim in spatial:
+        if _part_name(dim) in y.shape.dimension_names:
+            outer = y.shape.get_dim_by_name(dim.name)
+            part = y.shape.get_dim_by_name(_part_name(dim))
+            inner = [d for d in y.shape if d != outer]
+            position = inner.index(part)
+            y = transpose(y, [*inner[:position], outer, *inner[position:]])
+            y = replace_dimensions(y, [outer, part], Dimension(dim.name, outer.size * part.size))
+    return y
 
 
 def spatial_strides(strides: Sequence[int], num_spatial: int) -> list[int]:
@@ -113,39 +125,12 @@ def spatial_strides(strides: Sequence[int], num_spatial: int) -> list[int]:
     return strides
 
 
-def resize(shape: Shape, value: tf.Tensor, out: Dimension) -> Shape:
-    """Returns the dimension names of `shape` with the sizes of `value`; the last is `out`."""
-    names = [*shape.dimension_names[:-1], out.name]
-    return Shape(zip(names, value.shape.as_list(), strict=True))
-
-
-def add_halos(
-    x: Tensor,
-    spatial: Sequence[Dimension],
-    blocks: Blocks,
-    windows: Sequence[Window],
-    fill: float = 0.0,
-) -> tuple[Tensor, list[Window]]:
-    """Returns x, each block with the halo that its windows need, and the windows over one block.
-
-    A ShapeError if the blocks cannot share the places of a window equally.
-    """
-    remaining = []
-    for dim, block, window in zip(spatial, blocks, windows, strict=True):
-        block = None if block is None else convert_to_dimension(block)
-        if block is not None and block.size > 1:
-            x.shape.index(block)
-            x = _add_halo(x, block, dim, window, fill)
-            window = Window(window.size, window.stride)
-        remaining.append(window)
-    return x, remaining
-
-
 def _add_halo(x: Tensor, block: Dimension, dim: Dimension, window: Window, fill: float) -> Tensor:
     """Returns for every block the positions that its equal share of all places covers.
 
     It begins `lag` positions earlier with every block: "VALID" has fewer places than positions.
     """
+    x.shape.index(block)
     places = window.num_places(block.size * dim.size)
     if places % block.size:
         raise ShapeError(
@@ -170,23 +155,22 @@ def _add_halo(x: Tensor, block: Dimension, dim: Dimension, window: Window, fill:
     return result
 
 
-def split_spatial_as_blocks(
-    x: Tensor, spatial: Sequence[Dimension], blocks: Blocks
-) -> tuple[Tensor, list[Dimension], list[DimensionLike | None]]:
+def _split_as_blocks(
+    x: Tensor, spatial: Sequence[Dimension], blocks: Sequence[Dimension | None]
+) -> tuple[Tensor, list[Dimension], list[Dimension | None]]:
     """Returns x with every spatial dimension that is split as blocks of an unsplit part.
 
     {batch, height, width, channels} with height over 2 becomes {batch, height:2, _height_part,
-    width, channels}, without communication; the operations that follow only handle blocks. A
-    LayoutError if a split dimension has several blocks already.
+    width, channels}, without communication.
     """
     new_spatial, new_blocks = list(spatial), list(blocks)
     for i, (dim, block) in enumerate(zip(spatial, blocks, strict=True)):
         parts = x.mesh.num_splits(dim)
         if parts == 1:
             continue
-        if block is not None and convert_to_dimension(block).size > 1:
-            name = convert_to_dimension(block).name
-            raise LayoutError(f"{dim.name} has blocks, {name}, and a rule: lay out the blocks only")
+        if block is not None and block.size > 1:
+            blocked = f"{dim.name} has blocks, {block.name}, and a rule"
+            raise LayoutError(f"{blocked}: lay out the blocks only")
         outer, part = Dimension(dim.name, parts), Dimension(_part_name(dim), dim.size // parts)
         x = replace_dimensions(x, dim, [outer, part])
         inner = [d for d in x.shape if d != outer]
@@ -196,111 +180,79 @@ def split_spatial_as_blocks(
     return x, new_spatial, new_blocks
 
 
-def split_spatial_again(y: Tensor, spatial: Sequence[Dimension]) -> Tensor:
-    """Returns y with the spatial dimensions that `split_spatial_as_blocks` divided into blocks."""
-    for dim in spatial:
-        if _part_name(dim) not in y.shape.dimension_names:
-            continue
-        outer = y.shape.get_dim_by_name(dim.name)
-        part = y.shape.get_dim_by_name(_part_name(dim))
-        inner = [d for d in y.shape if d != outer]
-        position = inner.index(part)
-        y = transpose(y, [*inner[:position], outer, *inner[position:]])
-        y = replace_dimensions(y, [outer, part], Dimension(dim.name, outer.size * part.size))
-    return y
-
-
 def _part_name(dim: Dimension) -> str:
     return f"_{dim.name}_part"
 
 
-def pad_value(
-    x: Tensor, axes: Sequence[int], windows: Sequence[Window], fill: float = 0.0
-) -> tf.Tensor:
-    """Returns x's value with the padding of the windows over these axes."""
-    if not any(window.before or window.after for window in windows):
-        return x.value
-    paddings = [[0, 0]] * x.shape.ndims
-    for axis, window in zip(axes, windows, strict=True):
-        paddings[axis] = [window.before, window.after]
-    return tf.pad(x.value, paddings, constant_values=fill)
+def pad_windows(value: tf.Tensor, windows: Sequence[Window], fill: float = 0.0) -> tf.Tensor:
+    """Returns a value [..., *spatial, channels] with the padding of the windows."""
+    margins = [[window.before, window.after] for window in windows]
+    if not any(map(any, margins)):
+        return value
+    leading = [[0, 0]] * (value.shape.rank - len(windows) - 1)
+    return tf.pad(value, [*leading, *margins, [0, 0]], constant_values=fill)
 
 
 def drop_skipped_entries(
-    value: tf.Tensor, axes: Sequence[int], windows: Sequence[Window]
+    value: tf.Tensor, windows: Sequence[Window]
 ) -> tuple[tf.Tensor, list[Window]]:
     """Returns a padded value without the entries that windows of size 1 skip, and its windows.
 
     TensorFlow's fused kernels must not get their strides: the filter gradient of a strided 1x1
     convolution corrupts memory on some CPUs, see docs/dtensor.md.
     """
-    step = [1] * value.shape.rank
-    for axis, window in zip(axes, windows, strict=True):
-        if window.size == 1:
-            step[axis] = window.stride
-    if all(s == 1 for s in step):
-        return value, list(windows)
-    value = tf.strided_slice(value, [0] * value.shape.rank, value.shape.as_list(), step)
-    return value, [Window(1, 1) if w.size == 1 else w for w in windows]
+    strides = [window.stride if window.size == 1 else 1 for window in windows]
+    if any(stride > 1 for stride in strides):
+        step = [*[1] * (value.shape.rank - len(windows) - 1), *strides, 1]
+        value = tf.strided_slice(value, [0] * value.shape.rank, value.shape.as_list(), step)
+    return value, [Window(1) if w.size == 1 else w for w in windows]
 
 
-def taps(value: tf.Tensor, axes: Sequence[int], windows: Sequence[Window]) -> Iterator[tf.Tensor]:
+def taps(value: tf.Tensor, windows: Sequence[Window]) -> Iterator[tf.Tensor]:
     """Yields, for every offset within the windows in order, the entries at it of all places."""
-    sizes = value.shape.as_list()
-    places = [
-        (sizes[a] - window.size) // window.stride + 1
-        for a, window in zip(axes, windows, strict=True)
-    ]
+    *leading, channels = value.shape.as_list()
+    lengths = [leading.pop() for _ in windows][::-1]
+    places = [Window(w.size, w.stride).num_places(n) for n, w in zip(lengths, windows, strict=True)]
+    step = [*[1] * len(leading), *(window.stride for window in windows), 1]
     for offset in itertools.product(*(range(window.size) for window in windows)):
-        begin, end, step = [0] * len(sizes), list(sizes), [1] * len(sizes)
-        for a, o, n, window in zip(axes, offset, places, windows, strict=True):
-            begin[a], end[a], step[a] = o, o + (n - 1) * window.stride + 1, window.stride
+        begin = [*[0] * len(leading), *offset, 0]
         if all(s == 1 for s in step):
-            yield tf.slice(value, begin, [e - b for b, e in zip(begin, end, strict=True)])
+            yield tf.slice(value, begin, [*leading, *places, channels])
         else:
+            last = zip(offset, places, windows, strict=True)
+            end = [*leading, *(o + (n - 1) * w.stride + 1 for o, n, w in last), channels]
             yield tf.strided_slice(value, begin, end, step)
 
 
-def can_be_fused(x: Tensor, num_leading: int, *channels: Dimension) -> bool:
+def can_be_fused(x: Tensor, num_spatial: int, *channels: Dimension) -> bool:
     """Returns whether a kernel of TensorFlow's supports how x and the channels are split."""
     splits_channels = any(x.mesh.num_splits(dim) > 1 for dim in channels)
-    return not splits_channels and len(split_leading_axes(x, num_leading)) <= 1
+    return not splits_channels and len(_split_leading(x, num_spatial)) <= 1
 
 
-def split_leading_axes(x: Tensor, num_leading: int) -> list[int]:
-    """Returns which of x's first dimensions are split over devices."""
-    return [i for i in range(num_leading) if x.mesh.num_splits(x.shape[i]) > 1]
-
-
-def merged_names(x: Tensor, num_leading: int) -> list[str]:
-    """Returns the names of the leading dimensions of the value that `over_merged_batch` merges."""
-    split = [x.shape[i].name for i in split_leading_axes(x, num_leading)]
-    return split if len(split) == 1 else [*split, "_merged"]
+def _split_leading(x: Tensor, num_spatial: int) -> list[Dimension]:
+    return [dim for dim in x.shape.dims[: -num_spatial - 1] if x.mesh.num_splits(dim) > 1]
 
 
 def over_merged_batch(
-    fn: Callable[[tf.Tensor], tf.Tensor], x: Tensor, value: tf.Tensor, num_leading: int
-) -> tf.Tensor:
-    """Returns fn(value), computed with merged leading dimensions, which fn does not change.
+    fn: Callable[[Tensor], tf.Tensor], x: Tensor, num_spatial: int, out: Dimension
+) -> Tensor:
+    """Returns fn(x), the channels `out` in place of x's, with merged leading dimensions.
 
-    Several split dimensions stay, since a dimension cannot be split over two mesh axes; the rest
-    are merged after them. x's shape says which leading dimensions are split.
+    fn keeps these. Several split dimensions stay, since a dimension cannot be split over two mesh
+    axes; the rest are merged after them.
     """
-    split = split_leading_axes(x, num_leading)
+    leading = x.shape.dims[: -num_spatial - 1]
+    inner = x.shape.dims[-num_spatial - 1 :]
+    split = _split_leading(x, num_spatial)
     # DTensor can merge a split dimension only where it is the first.
-    order = split + [i for i in range(num_leading) if i not in split]
-    in_order = order == list(range(num_leading))
-    if not in_order:
-        value = tf.transpose(value, [*order, *range(num_leading, value.shape.rank)])
-    sizes = [x.shape[i].size for i in order]
-    num_separate = len(split) if len(split) > 1 else 0
-    merged = [*sizes[:num_separate], math.prod(sizes[num_separate:])]
-    if merged != sizes:
-        value = tf.reshape(value, [*merged, *value.shape[num_leading:]])
-    result = fn(value)
-    if merged != sizes:
-        result = tf.reshape(result, [*sizes, *result.shape[len(merged) :]])
-    if not in_order:
-        back = [order.index(i) for i in range(num_leading)]
-        result = tf.transpose(result, [*back, *range(num_leading, result.shape.rank)])
-    return result
+    order = split + [dim for dim in leading if dim not in split]
+    merged = [Dimension(split[0].name if split else "_merged", Shape(order).size)]
+    if len(split) > 1:
+        merged = [*split, Dimension("_merged", Shape(order[len(split) :]).size)]
+    x = reshape(transpose(x, [*order, *inner]), [*merged, *inner])
+    value = fn(x)
+    names = [*(dim.name for dim in inner[:-1]), out.name]
+    new_inner = Shape(zip(names, value.shape[-num_spatial - 1 :], strict=True))
+    y = reshape(lay_out(x, value, [*merged, *new_inner]), [*order, *new_inner])
+    return transpose(y, [*leading, *new_inner])

@@ -78,10 +78,7 @@ def test_another_mesh_is_equal_within_a_tolerance(run_copy: pathlib.Path) -> Non
     assert (code, result["is_exact"], result["difference"]) == (0, False, None)
 
 
-def test_what_has_changed_since_the_steps_is_said(
-    run_copy: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("XLA_FLAGS", raising=False)  # set by a test that has decoded
+def test_what_has_changed_since_the_steps_is_said(run_copy: pathlib.Path) -> None:
     assert changes_since(RunDirectory(run_copy), 1) == []
     (path,) = (run_copy / "commands").glob("*.json")
     record = json.loads(path.read_text())
@@ -94,8 +91,7 @@ def test_what_has_changed_since_the_steps_is_said(
     assert threads.endswith(", and 99 in the run")
 
 
-def test_mistakes_are_one_line(run_copy: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
+def test_mistakes_are_one_line(run_copy: pathlib.Path) -> None:
     run = f"--model_dir={run_copy}"
     for words, problem in (
         ([run], "replay needs the first and the last step"),

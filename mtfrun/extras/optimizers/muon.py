@@ -103,7 +103,6 @@ class Muon(SlotOptimizer):
     Args:
       momentum: decay of the average of gradients, Muon's m.
       nesterov: orthogonalise momentum * m + (1 - momentum) * gradient, with the new m.
-      exclude_from_weight_decay: patterns of the paths of variables without weight decay.
       adam: the variables and settings of AdamW.
     """
 
