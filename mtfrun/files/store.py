@@ -258,11 +258,6 @@ def _file_system(url: str) -> tuple[Any, str]:
         package = _PACKAGES.get(protocol, "another package")
         remedy = _INSTALL if protocol in _PACKAGES else error
         raise InputError(f"{mask_url(url)} needs {package}: {remedy}") from error
-    except ValueError as error:
-        if "Protocol not known" in str(error):
-            raise InputError(f"{mask_url(url)}: fsspec knows no protocol {protocol}://") from error
-        reason = mask_parts(str(error), url)
-        raise InputError(f"{mask_url(url)} is not a URL of a store: {reason}") from error
     except Exception as error:
         reason = " ".join(mask_parts(str(error), url).split())
         raise StoreError(f"cannot open {mask_url(url)}: {reason}") from error

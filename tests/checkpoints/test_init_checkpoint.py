@@ -128,17 +128,11 @@ def test_a_regular_expression_selects_variables(tmp_path: pathlib.Path) -> None:
         InitCheckpoint(path, variables="(")
 
 
-# Slots of Mesh TensorFlow's optimizers; SGD has none.
-SLOTS = {
-    "Adafactor": ["_slot_v", "_slot_vr", "_slot_vc", "_slot_m"],
-    "AdamWeightDecay": ["/adam_m", "/adam_v"],
-    "Momentum": ["_momentum_v"],
-}
+SLOTS = ["_slot_v", "_slot_vr", "_slot_vc", "_slot_m", "/adam_m", "/adam_v", "_momentum_v"]
 
 
-@pytest.mark.parametrize("optimizer", SLOTS)
-def test_an_optimizers_slots_are_no_parameters(optimizer: str, tmp_path: pathlib.Path) -> None:
-    slots = {f"{name}{end}": [2] for name in list(NAMES)[:3] for end in SLOTS[optimizer]}
+def test_an_optimizers_slots_are_no_parameters(tmp_path: pathlib.Path) -> None:
+    slots = {f"{name}{end}": [2] for name in list(NAMES)[:3] for end in SLOTS}
     path, _ = _write(tmp_path, {**NAMES, **slots})
     report = InitCheckpoint(path)(_variables())
     assert report is not None and len(report.matched) == 3
@@ -201,13 +195,6 @@ def test_a_run_directory_gives_its_newest_good_checkpoint(
     (checkpoints / "ckpt-3.json").write_text("")
     with pytest.raises(RunDirError, match=r"every checkpoint in .*checkpoints is damaged"):
         InitCheckpoint(str(tmp_path / folder))(variables)
-
-
-def test_a_run_directory_whose_manifests_are_lost_is_one_line(tmp_path: pathlib.Path) -> None:
-    _save(tmp_path / "checkpoints", 3)
-    (tmp_path / "checkpoints" / "ckpt-3.json").unlink()
-    with pytest.raises(RunDirError, match=r"has its manifest, which ckpt-3\.json was"):
-        InitCheckpoint(str(tmp_path))(_variables())
 
 
 @pytest.mark.parametrize("end", [".index", ".data-00000-of-00001"])
@@ -320,6 +307,7 @@ def test_a_path_comes_before_an_expression(tmp_path: pathlib.Path) -> None:
         ({"embedding/table": 3}, "embedding/table: give a name, or"),
         ({"embedding/table": {"nam": "wte"}}, "embedding/table: give a name, or"),
         ("/nowhere/names.json", "/nowhere/names.json: cannot be read: No such file"),
+        (__file__, "test_init_checkpoint.py is not JSON: Extra data: line 1"),
     ],
 )
 def test_names_that_cannot_be_used_are_one_line(
@@ -329,9 +317,3 @@ def test_names_that_cannot_be_used_are_one_line(
     with pytest.raises(RunDirError) as raised:
         _started(path, names)
     assert message in str(raised.value) and "InitCheckpoint.names" in str(raised.value)
-
-
-def test_a_file_that_is_no_json_is_named_with_its_line(tmp_path: pathlib.Path) -> None:
-    (tmp_path / "names.json").write_text('{"a": "b",\n oops}')
-    with pytest.raises(RunDirError, match=r"names\.json is not JSON: .* line 2"):
-        InitCheckpoint("x", names=str(tmp_path / "names.json"))

@@ -48,39 +48,26 @@ def save_during(
 
 
 @ALL_MOMENTS
-def test_the_next_newest_is_read_where_the_newest_was_deleted(
-    moment: tuple[object, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kept", "saves", "named", "read"),
+    [(1, [20, 30], None, 30), (5, [10], None, 10), (5, [10, 10], 10, 10)],
+    ids=["the newest was deleted", "the newest was saved again", "the step was saved again"],
+)
+def test_a_checkpoint_that_was_replaced_is_read_again(
+    moment: tuple[object, str],
+    kept: int,
+    saves: list[int],
+    named: int | None,
+    read: int,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    trainer = Checkpoints(tmp_path, max_to_keep=1)
-    trainer.save(10, variables(10))
-    save_during(trainer, moment, monkeypatch, [20, 30])
-    restored = variables()
-    assert Checkpoints(tmp_path).restore(None, restored).step == 30
-    assert values(restored) == values(variables(30))
-
-
-@ALL_MOMENTS
-def test_the_newest_is_read_again_where_its_step_was_saved_again(
-    moment: tuple[object, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = Checkpoints(tmp_path)
+    trainer = Checkpoints(tmp_path, max_to_keep=kept)
     trainer.save(10, variables(1))
-    save_during(trainer, moment, monkeypatch, [10])
+    save_during(trainer, moment, monkeypatch, [*saves])
     restored = variables()
-    Checkpoints(tmp_path).restore(None, restored)
-    assert values(restored) == values(variables(10))
-
-
-@ALL_MOMENTS
-def test_a_named_step_that_was_saved_again_is_read_again(
-    moment: tuple[object, str], tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = Checkpoints(tmp_path)
-    trainer.save(10, variables(1))
-    save_during(trainer, moment, monkeypatch, [10, 10])
-    restored = variables()
-    assert Checkpoints(tmp_path).restore(10, restored).step == 10
-    assert values(restored) == values(variables(10))
+    assert Checkpoints(tmp_path).restore(named, restored).step == read
+    assert values(restored) == values(variables(read))
 
 
 @ALL_MOMENTS

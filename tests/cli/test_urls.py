@@ -79,4 +79,4 @@ def test_a_run_at_a_url_is_trained_resumed_and_decoded(
 @pytest.mark.slow
 def test_an_unknown_store_is_one_line(tmp_path: pathlib.Path) -> None:
     line = error_line(mtfrun_here("train", *tiny_experiment(tmp_path), "--model_dir=nope://a/run"))
-    assert line.endswith("nope://a/run: fsspec knows no protocol nope://")
+    assert line.endswith("cannot open nope://a/run: Protocol not known: nope")

@@ -31,7 +31,6 @@ class Terminal:
         self._thread.start()
 
     def close(self) -> str:
-        """Returns all that was written, after closing the terminal."""
         self.stream.close()
         self._thread.join()
         os.close(self._reader)
@@ -55,5 +54,4 @@ def terminal(columns: int = 80) -> Iterator[tuple[Terminal, list[str]]]:
 
 
 def without_colours(text: str) -> str:
-    """Returns a text without the control sequences of ECMA-48."""
     return _SEQUENCE.sub("", text)

@@ -31,13 +31,7 @@ Preparation = Callable[[], object]
 
 
 class ForkedCommand:
-    """A command `mtfrun ...` that runs in a process of its own.
-
-    Args:
-      arguments: the command's arguments.
-      output: a new directory for what it prints.
-      preparations: functions that are called in the process before the command.
-    """
+    """A command `mtfrun ...` in a process; `output` is a new directory for what it prints."""
 
     def __init__(
         self, arguments: Sequence[str], output: pathlib.Path, preparations: Sequence[Preparation]
@@ -53,12 +47,10 @@ class ForkedCommand:
 
     @property
     def stderr(self) -> str:
-        """What it has printed on standard error so far."""
         return _text(self._stderr)
 
     @property
     def stdout(self) -> str:
-        """What it has printed on standard output so far."""
         return _text(self._stdout)
 
     @property
@@ -81,7 +73,6 @@ class ForkedCommand:
         return True
 
     def send(self, number: int) -> None:
-        """Sends a signal, if the process has not ended."""
         # It is not reaped before `wait`, so that nothing else has its number.
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
@@ -93,7 +84,6 @@ class ForkedCommand:
         return self._process.exitcode
 
     def kill(self) -> None:
-        """Kills the process, if it has not ended, and waits for its end."""
         self._process.kill()
         self._process.join()
 
@@ -101,7 +91,6 @@ class ForkedCommand:
 def finished(
     arguments: Sequence[str], output: pathlib.Path, *preparations: Preparation
 ) -> ForkedCommand:
-    """Returns a command that has ended with exit code 0."""
     with running(arguments, output, *preparations) as command:
         assert command.wait() == 0, command.stderr
     return command
@@ -111,7 +100,6 @@ def finished(
 def running(
     arguments: Sequence[str], output: pathlib.Path, *preparations: Preparation
 ) -> Iterator[ForkedCommand]:
-    """Runs a command in the block; it is killed at the end."""
     command = ForkedCommand(arguments, output, preparations)
     try:
         yield command
@@ -125,7 +113,6 @@ def _run(
     stderr: pathlib.Path,
     preparations: Sequence[Preparation],
 ) -> None:
-    """Runs a command in this process, which is new."""
     from mtfrun.cli.main import main  # noqa: PLC0415 - imported before; named here for its file
 
     status = pathlib.Path("/proc/self/status").read_text()

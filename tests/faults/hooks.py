@@ -26,7 +26,6 @@ _OPERATIONS = frozenset(
 
 
 def replace(target: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-    """Wraps a function, "module:name" or "module:Class.name"."""
     module, _, names = target.partition(":")
     *owners, name = names.split(".")
     owner: Any = importlib.import_module(module)
@@ -36,7 +35,6 @@ def replace(target: str, wrapper: Callable[[Callable[..., Any]], Callable[..., A
 
 
 def set_constant(target: str, value: object) -> None:
-    """Sets a constant, "module:NAME"."""
     module, _, name = target.partition(":")
     setattr(importlib.import_module(module), name, value)
 
@@ -65,8 +63,6 @@ def announce(target: str, call: int, file: pathlib.Path, secs: float = 0.0) -> N
 
 
 def slow_calls(secs: float, *targets: str) -> None:
-    """Makes every call of some functions take some seconds more."""
-
     def slowed(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
             time.sleep(secs)
@@ -108,7 +104,6 @@ def fail_summaries(error: int) -> None:
 
 
 def jumping_clock(file: pathlib.Path) -> None:
-    """Lets the clock of the training loop jump by an hour as soon as a file exists."""
     replace("mtfrun.training.clock:seconds", lambda clock: lambda: clock() + 3600.0 * file.exists())
 
 

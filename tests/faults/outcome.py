@@ -35,7 +35,6 @@ class Outcome:
     checkpoints: tuple[str, ...]
 
     def differences(self, other: Outcome) -> list[str]:
-        """Returns a line for every value that is not the same in another outcome."""
         values, others = self._values(), other._values()
         return [
             f"{name}: {values.get(name)}, not {others.get(name)}"
@@ -44,18 +43,13 @@ class Outcome:
         ]
 
     def _values(self) -> dict[str, object]:
-        """Returns all values by name."""
         curves = {f"{tag} of step {step}": value for (tag, step), value in self.curves.items()}
         files = dict.fromkeys(self.checkpoints, "there")
         return {"step": self.step, **curves, **self.variables, **files}
 
 
 def outcome(model_dir: pathlib.Path, *, with_curves: bool = True) -> Outcome:
-    """Returns the outcome of a run, whose files are compared with their hashes.
-
-    Args:
-      with_curves: False for a run whose summaries could not be written.
-    """
+    """Returns the outcome of a run; its files are compared with their hashes."""
     checkpoints = RunDirectory(model_dir).checkpoints()
     step = checkpoints.latest()
     assert step is not None, f"{model_dir} has no checkpoint"
@@ -73,7 +67,6 @@ def outcome(model_dir: pathlib.Path, *, with_curves: bool = True) -> Outcome:
 
 
 def _curves(model_dir: pathlib.Path, split: str) -> dict[tuple[str, int], str]:
-    """Returns the points of scalars as TensorBoard reads them."""
     events = EventAccumulator(str(model_dir / split), size_guidance={"tensors": 0}).Reload()
     points = {}
     for tag in events.Tags()["tensors"]:

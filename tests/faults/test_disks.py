@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import pytest
@@ -40,11 +40,9 @@ FLAGS = ["--gin.CosineDecay.total_steps=60", "--gin.WARMUP_STEPS=6"]
 FLAGS += ["--gin.CheckpointOptions.max_to_keep=None"]
 # The slow tests have one of each kind of write. The quick ones stand beside what is written.
 SLOW = {"checkpoints": "full", "summaries": "limit of a file", "caches": "full", "decodes": "full"}
-Record = Callable[[str, object], None]
 
 
 def limit_files(size: int) -> None:
-    """Limits every file that the process writes to some bytes (RLIMIT_FSIZE)."""
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
 
@@ -66,7 +64,6 @@ def refuse_writes(directory: pathlib.Path) -> None:
 
 @functools.cache
 def may_mount() -> bool:
-    """Returns whether this process may mount file systems."""
     with tempfile.TemporaryDirectory() as directory:
         if _mount("-t", "tmpfs", "tmpfs", directory).returncode:
             return False
@@ -146,7 +143,6 @@ class Runs(NamedTuple):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """A run that has begun, and the outcome of an undisturbed one."""
     directory = tmp_path_factory.mktemp("runs")
     for run in (BEGUN, RUN):
         model_dir = directory / str(run.steps)
@@ -179,7 +175,7 @@ def _failed(
 
 @pytest.mark.parametrize("fault", cases("checkpoints"))
 def test_checkpoints_are_kept_and_training_goes_on_when_there_is_room(
-    fault: str, runs: Runs, tmp_path: pathlib.Path, record_property: Record
+    fault: str, runs: Runs, tmp_path: pathlib.Path
 ) -> None:
     model_dir = tmp_path / "run"
     shutil.copytree(runs.directory / str(BEGUN.steps), model_dir)
@@ -191,8 +187,6 @@ def test_checkpoints_are_kept_and_training_goes_on_when_there_is_room(
     room = largest - 1 if fault == "limit of a file" else size_of(model_dir) + 3 * of_save
     with faulty_disk(fault, model_dir, room) as preparations:
         line = _failed(command, tmp_path / "failed", preparations, fault)
-    record_property("mounted", may_mount())
-    record_property("checkpoints before and after", f"2 and {len(checkpoints.steps())}")
     assert str(model_dir) in line
     assert checkpoints.steps()[:2] == [10, 20]
     for step in checkpoints.steps():

@@ -37,7 +37,6 @@ DEEP = 100_000
 
 
 def refused(read: Callable[[], object]) -> str:
-    """Returns the line with which data is refused."""
     with cpu_limit(CPU_SECS), pytest.raises((InputError, OSError)) as caught:
         read()
     line = one_line(caught.value)
@@ -101,7 +100,6 @@ VOCABULARIES = [data.SentencePieceVocabulary, huggingface.HuggingFaceVocabulary]
 
 @pytest.fixture(params=[*NAMES, "pipe", "directory", "a" * 5000])
 def no_file(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
-    """The name of something that is not a regular file."""
     if request.param == "pipe":
         os.mkfifo(tmp_path / "pipe")
     return {"pipe": f"{tmp_path}/pipe", "directory": str(tmp_path)}.get(

@@ -57,7 +57,6 @@ QUICK = {(".lock", "a link to a victim")}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pathlib.Path, list[str]]:
-    """A run with checkpoints of steps 1 and 2, and its flags."""
     directory = tmp_path_factory.mktemp("hostile")
     flags = [*tiny_experiment(directory), "--gin.CHECKPOINT_EVERY=1"]
     flags += ["--gin.Evaluation.max_batches=1", "--gin.Evaluation.evaluators=[]"]

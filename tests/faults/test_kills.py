@@ -23,13 +23,15 @@ _STARTS, _START_SECS = 5, 1.0
 # Seconds after a step, which takes milliseconds: within steps, points, saves and evaluations.
 _STEP_SECS = 0.03
 
-Record = Callable[[str, object], None]
 
-
-def _kill(run: TrainingRun, number: int, directory: pathlib.Path, record: Record) -> pathlib.Path:
-    """Trains a run that is killed once, and then to its end; returns its directory."""
+def _check_kill(
+    run: TrainingRun,
+    number: int,
+    undisturbed: Callable[[TrainingRun], Outcome],
+    directory: pathlib.Path,
+) -> None:
+    """Raises unless a killed run ends with the numbers and files of an undisturbed one."""
     rng = random.Random(f"{run} {number}")
-    directory.mkdir(exist_ok=True)
     model_dir = directory / "run"
     arguments = run.command(directory, model_dir)
     with running(arguments, directory / "killed") as command:
@@ -41,25 +43,8 @@ def _kill(run: TrainingRun, number: int, directory: pathlib.Path, record: Record
             time.sleep(rng.uniform(0.0, _STEP_SECS))
         command.send(signal.SIGKILL)
         assert command.wait() in (-signal.SIGKILL, 0)
-        reached = last_step(command.stderr)
     saved = RunDirectory(model_dir).checkpoints().latest()
-    unfinished = list((model_dir / "checkpoints").glob(".*.partial")) if saved else []
-    resumed = finished(arguments, directory / "resumed").stderr
-    run.check_resumed(resumed, saved)
-    for name, value in {"at": reached, "from": saved or 0, "saving": len(unfinished)}.items():
-        record(name, value)
-    return model_dir
-
-
-def _check_kill(
-    run: TrainingRun,
-    number: int,
-    undisturbed: Callable[[TrainingRun], Outcome],
-    directory: pathlib.Path,
-    record: Record,
-) -> None:
-    """Raises unless a killed run ends with the numbers and files of an undisturbed one."""
-    model_dir = _kill(run, number, directory, record)
+    run.check_resumed(finished(arguments, directory / "resumed").stderr, saved)
     assert outcome(model_dir).differences(undisturbed(run)) == []
     assert leftovers(model_dir) == []
 
@@ -74,18 +59,17 @@ def test_a_killed_run_ends_with_the_same_bits(
     number: int,
     undisturbed: Callable[[TrainingRun], Outcome],
     tmp_path: pathlib.Path,
-    record_property: Record,
 ) -> None:
     run = TrainingRun(mesh=mesh, saves=saves)
-    _check_kill(run, number, undisturbed, tmp_path, record_property)
+    _check_kill(run, number, undisturbed, tmp_path)
 
 
 @pytest.mark.slow
 def test_a_killed_run_on_a_mesh_ends_with_the_same_bits(
-    undisturbed: Callable[[TrainingRun], Outcome], tmp_path: pathlib.Path, record_property: Record
+    undisturbed: Callable[[TrainingRun], Outcome], tmp_path: pathlib.Path
 ) -> None:
     run = TrainingRun(steps=30, mesh="2x2", saves=SAVES[-1])
-    _check_kill(run, 1, undisturbed, tmp_path, record_property)
+    _check_kill(run, 1, undisturbed, tmp_path)
 
 
 @pytest.mark.faults

@@ -7,7 +7,6 @@ import pathlib
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -65,14 +64,12 @@ SCRIPT = """
     print(json.dumps({"restored": restored, "acknowledged": acknowledged}))
 """
 
-Record = Callable[[str, object], None]
-
 
 @pytest.mark.parametrize(
     "rounds", [pytest.param(4, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.faults)]
 )
 def test_a_kill_loses_no_acknowledged_checkpoint_and_leaves_no_file(
-    rounds: int, tmp_path: pathlib.Path, record_property: Record
+    rounds: int, tmp_path: pathlib.Path
 ) -> None:
     directory = tmp_path / "checkpoints"
     process = subprocess.run(
@@ -96,4 +93,3 @@ def test_a_kill_loses_no_acknowledged_checkpoint_and_leaves_no_file(
     assert {name.split(".")[0] for name in names(directory)} == {
         f"ckpt-{step}" for step in checkpoints.steps()
     }
-    record_property("checkpoints", report["acknowledged"])

@@ -63,7 +63,6 @@ def _wait_for_step(run: pathlib.Path, step: int) -> None:
 
 
 def _pid(run: pathlib.Path, process: int) -> int:
-    """Returns the pid of a process of a launched training."""
     for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             words = path.read_text().split("\0")

@@ -6,7 +6,6 @@ import os
 import pathlib
 import statistics
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
@@ -16,19 +15,15 @@ from tests.faults.training_run import TrainingRun
 
 LARGEST_GROWTH = 0.03
 _POLL_SECS = 0.02
-Record = Callable[[str, object], None]
 
 
 class Sample(NamedTuple):
-    """The last step that a process has printed, its resident bytes and its open files."""
-
     step: int
     memory: int
     files: int
 
 
 def _samples(command: ForkedCommand) -> list[Sample]:
-    """Returns samples of a training until its end, one at every new line."""
     samples: list[Sample] = []
     length = 0
     while not command.has_ended:
@@ -58,9 +53,7 @@ def _samples(command: ForkedCommand) -> list[Sample]:
         pytest.param(20_000, 2_000, marks=pytest.mark.faults),
     ],
 )
-def test_memory_and_files_do_not_grow(
-    steps: int, settled: int, tmp_path: pathlib.Path, record_property: Record
-) -> None:
+def test_memory_and_files_do_not_grow(steps: int, settled: int, tmp_path: pathlib.Path) -> None:
     """After step `settled`.
 
     Memory at a moment is the median over a tenth of the steps. Files are the fewest of a tenth: a
@@ -82,9 +75,5 @@ def test_memory_and_files_do_not_grow(
     memory = [statistics.median(sample.memory for sample in part) for part in (first, last)]
     files = [min(sample.files for sample in part) for part in (first, last)]
     growth = memory[1] / memory[0] - 1
-    record_property("steps", steps)
-    record_property("MB", round(memory[1] / 1e6))
-    record_property("growth %", round(100 * growth, 2))
-    record_property("open files", files[1])
     assert growth < LARGEST_GROWTH, f"{memory} bytes"
     assert files[1] <= files[0]

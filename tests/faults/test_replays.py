@@ -39,8 +39,6 @@ KINDS: dict[str, Callable[[pathlib.Path], list[str]]] = {
 
 @pytest.fixture(scope="module")
 def killed_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], pathlib.Path]:
-    """A function that returns the run of a kind of model on a mesh, trained through kills."""
-
     @functools.cache
     def train(kind: str, mesh: str) -> pathlib.Path:
         directory = tmp_path_factory.mktemp("killed")

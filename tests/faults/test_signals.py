@@ -13,7 +13,7 @@ import string
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -35,7 +35,6 @@ SIGNALS = {"TERM": [TERM], "INT": [INT], "HUP": [HUP], "INT INT": [INT, INT]}
 SLOW = {("a long host loop", "INT INT"), ("saving", "HUP"), ("building a vocabulary", "TERM")}
 # Rounds of hashes that take a third of a second.
 _HASH_ROUNDS = 400_000
-Record = Callable[[str, object], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +121,6 @@ def interrupt_not_ignored() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    """A directory of texts, prompts, pairs and a run that the phases share."""
     directory = tmp_path_factory.mktemp("files")
     rng = random.Random(0)
     words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(5000)]
@@ -137,7 +135,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
 
 
 def _arguments(phase: Phase, files: pathlib.Path, directory: pathlib.Path) -> list[str]:
-    """Returns the arguments of the command, with paths in the place of their names."""
     # Its own text, so that no cache is there yet.
     shutil.copy(files / phase.text, directory / "text.txt")
     paths = {
@@ -163,7 +160,7 @@ def _arguments(phase: Phase, files: pathlib.Path, directory: pathlib.Path) -> li
     ],
 )
 def test_a_signal_ends_every_phase(
-    name: str, signals: str, files: pathlib.Path, tmp_path: pathlib.Path, record_property: Record
+    name: str, signals: str, files: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     """The command ends in time, and leaves no half file."""
     phase, numbers = PHASES[name], SIGNALS[signals]
@@ -182,8 +179,6 @@ def test_a_signal_ends_every_phase(
         secs = _signalled(command, numbers)
         code = command.wait()
     allowed = max(before, slowdown())
-    record_property("secs", round(secs, 2))
-    record_property("slowdown", round(allowed, 1))
     limit = LIMIT if len(numbers) == 1 else SECOND_LIMIT
     assert code == 128 + numbers[-1], command.stderr
     assert "Traceback" not in command.stderr
@@ -216,9 +211,7 @@ def slowdown() -> float:
 
 @pytest.mark.faults
 @pytest.mark.parametrize("signals", SIGNALS)
-def test_a_signal_ends_the_start(
-    signals: str, tmp_path: pathlib.Path, record_property: Record
-) -> None:
+def test_a_signal_ends_the_start(signals: str, tmp_path: pathlib.Path) -> None:
     """In a process that has not been forked: it is importing TensorFlow."""
     command = TrainingRun().command(tmp_path, tmp_path / "run")
     process = subprocess.Popen(
@@ -241,7 +234,6 @@ def test_a_signal_ends_the_start(
     finally:
         process.kill()
     secs = time.monotonic() - start
-    record_property("secs", round(secs, 2))
     last = SIGNALS[signals][-1]
     assert process.returncode in (128 + last, -last), stderr.decode()
     assert stderr == b""

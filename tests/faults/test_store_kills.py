@@ -63,7 +63,6 @@ def _download(url: str, directory: pathlib.Path) -> pathlib.Path:
 
 
 def _whole_steps(run: pathlib.Path) -> list[int]:
-    """Returns the steps of a run's checkpoints, whose files are compared with their hashes."""
     checkpoints = RunDirectory(run).checkpoints()
     for step in checkpoints.steps():
         checkpoints.verify(step)

@@ -17,7 +17,6 @@ _RESUMING = re.compile(r"resuming from step (\d+) of ")
 
 
 def last_step(stderr: str) -> int:
-    """Returns the last step that a run has printed; 0 if it has printed none."""
     return max(map(int, _STEP.findall(stderr)), default=0)
 
 
@@ -26,10 +25,9 @@ class TrainingRun:
     """A run with a checkpoint every 10 steps, a point of the curves at each, and evaluations.
 
     Attributes:
-      steps: of the run.
       mesh: a name of MESHES.
       saves: "synchronous" or "asynchronous".
-      visit: steps between two visits of the host.
+      visit: steps of a host loop.
     """
 
     steps: int = 200
@@ -38,12 +36,7 @@ class TrainingRun:
     visit: int = 2
 
     def command(self, texts: pathlib.Path, model_dir: pathlib.Path | str) -> list[str]:
-        """Returns the arguments of `mtfrun`.
-
-        Args:
-          texts: an existing directory, where the texts to train on are written.
-          model_dir: of the run.
-        """
+        """Returns the arguments of `mtfrun`; the texts to train on are written to `texts`."""
         return [
             "train",
             *tiny_experiment(texts),
@@ -58,12 +51,7 @@ class TrainingRun:
         ]
 
     def check_resumed(self, stderr: str, saved: int | None) -> None:
-        """Raises unless the run went on from its newest checkpoint.
-
-        Args:
-          stderr: what the command printed when it was started again.
-          saved: the step of the newest checkpoint before, or None.
-        """
+        """Raises unless a resumed command has begun at the newest checkpoint, `saved`."""
         resuming = _RESUMING.search(stderr)
         if resuming is not None:
             assert int(resuming[1]) == saved, stderr

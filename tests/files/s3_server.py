@@ -24,7 +24,6 @@ class S3Server(NamedTuple):
 
 @contextlib.contextmanager
 def s3_server() -> Iterator[S3Server]:
-    """Yields a server that runs until the end of the block."""
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(

@@ -25,7 +25,6 @@ def store(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def _forget() -> None:
-    """Does what a new process begins with."""
     copies._names.clear()
     copies.copy_matching.cache_clear()
     copies.local_copy.cache_clear()
@@ -95,7 +94,7 @@ def test_files_of_this_machine_are_regular_and_not_links(tmp_path: pathlib.Path)
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("nowhere://a", "nowhere://a: fsspec knows no protocol nowhere://"),
+        ("nowhere://a", "cannot open nowhere://a: Protocol not known: nowhere"),
         ("s3://", "s3:// names no bucket"),
         ("file:///", "names no bucket or directory"),
         ("simplecache::file:///tmp/x", "URLs within URLs are not read"),

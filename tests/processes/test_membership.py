@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -33,8 +33,6 @@ _END_SECS = 15.0
 
 
 class _Run:
-    """Processes that run the same text."""
-
     def __init__(self, count: int, body: str):
         address = str(free_address())
         self.processes = [
@@ -48,13 +46,11 @@ class _Run:
         ]
 
     def first_line(self, index: int) -> str:
-        """Returns the first line that a process prints."""
         stdout = self.processes[index].stdout
         assert stdout is not None
         return stdout.readline()
 
     def ends(self) -> list[tuple[int, str, str]]:
-        """Returns the exit codes, and what was printed."""
         ends = []
         for process in self.processes:
             output, errors = process.communicate(timeout=_END_SECS)
@@ -62,23 +58,20 @@ class _Run:
         return ends
 
     def kill(self) -> None:
-        """Ends what is left."""
         for process in self.processes:
             process.kill()
             process.communicate()
 
 
 @pytest.fixture
-def start() -> Iterator[type[_Run]]:
-    """Starts processes, and ends them after the test."""
-    runs = []
+def start() -> Iterator[Callable[[int, str], _Run]]:
+    runs: list[_Run] = []
 
-    class Started(_Run):
-        def __init__(self, count: int, body: str):
-            super().__init__(count, body)
-            runs.append(self)
+    def begin(count: int, body: str) -> _Run:
+        runs.append(_Run(count, body))
+        return runs[-1]
 
-    yield Started
+    yield begin
     for run in runs:
         run.kill()
 
@@ -102,7 +95,7 @@ def test_joining_checks_its_arguments() -> None:
         processes.join(2, 1, "localhost")
 
 
-def test_processes_agree(start: type[_Run]) -> None:
+def test_processes_agree(start: Callable[[int, str], _Run]) -> None:
     body = """
 print(processes.agree(10 * index), processes.gather(index), processes.by_first(lambda: [index]))
 with processes.together("nothing"):
@@ -140,7 +133,7 @@ print(processes.count())
     ]
 
 
-def test_processes_with_different_settings_say_which(start: type[_Run]) -> None:
+def test_processes_with_different_settings_say_which(start: Callable[[int, str], _Run]) -> None:
     body = """
 processes.check_same("command", {"--seed": 1, "text": "x" * 1000})
 processes.check_same("data", {"hash": 1, "time": index}, identity="hash")
@@ -164,7 +157,7 @@ processes.leave()
 @pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_lost_process_ends_the_others_with_one_line(
-    start: type[_Run], victim: int, number: signal.Signals
+    start: Callable[[int, str], _Run], victim: int, number: signal.Signals
 ) -> None:
     # The others wait in native code, as in a collective.
     body = """
@@ -187,7 +180,7 @@ time.sleep(60)
     assert line.endswith("; step 300 is saved, and the same command resumes from there")
 
 
-def test_an_error_ends_all_processes(start: type[_Run]) -> None:
+def test_an_error_ends_all_processes(start: Callable[[int, str], _Run]) -> None:
     body = """
 processes.note_saved(0)
 processes.gather(None, "ready")

@@ -16,7 +16,6 @@ QUICK = Timeouts(join_secs=5.0, heartbeat_secs=0.05, silence_secs=0.8, failure_s
 
 
 def free_address() -> Address:
-    """Returns an address at which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return Address("127.0.0.1", server.getsockname()[1])
 
@@ -40,8 +39,6 @@ class Ends:
         self._changed = threading.Condition()
 
     def of(self, index: int) -> Callable[[str], None]:
-        """Returns what ends a process."""
-
         def end(cause: str) -> None:
             with self._changed:
                 assert index not in self.causes, "a process ends once"
@@ -51,20 +48,17 @@ class Ends:
         return end
 
     def wait(self, number: int, secs: float = 5.0) -> dict[int, str]:
-        """Returns the causes when that many processes have been ended."""
         with self._changed:
             assert self._changed.wait_for(lambda: len(self.causes) >= number, secs), self.causes
             return self.causes
 
 
 def in_all(groups: list[Group], function: Callable[[Group], Any]) -> list[Any]:
-    """Returns `function` of each, which run at the same time."""
     with concurrent.futures.ThreadPoolExecutor(len(groups)) as pool:
         return list(pool.map(function, groups))
 
 
 def join_all(count: int, ends: Ends, timeouts: Timeouts = QUICK) -> list[Group]:
-    """Returns the groups of `count` processes."""
     address = free_address()
 
     def join(index: int) -> Group:

@@ -84,7 +84,6 @@ class Mirror:
         self.path = cache_directory("runs", self.store.url)
         self.entries: dict[str, Entry] = {}
         self._place, self._generations = secrets.token_hex(8), list[str]()
-        self._manifests: dict[str, SavedManifest] = {}
         self._seen: set[str] = set()  # names that were here
         self._added: set[str] = set()  # files of commands that read the run
         self._reads_only, self._writes = False, False
@@ -254,12 +253,9 @@ class Mirror:
 
     def _read_manifests(self, local: Mapping[str, State]) -> dict[str, SavedManifest]:
         """Returns the manifests of checkpoints, the newest first; gone ones are left out."""
+        manifests = {}
         names = [name for name in local if _MANIFEST.fullmatch(name)]
-        former, self._manifests = self._manifests, {}
         for name in sorted(names, key=lambda name: _save_of(name)[1], reverse=True):
-            if name in former and former[name].state == local[name]:
-                self._manifests[name] = former[name]
-                continue
             path, (folder, step) = self.path / name, _save_of(name)
             with contextlib.suppress(FileNotFoundError):
                 content, files = path.read_bytes(), None
@@ -267,8 +263,8 @@ class Mirror:
                     saved = read_manifest(path.parent, step).files
                     files = tuple(f"{folder}/{file}" for file in sorted(saved))
                 if state_of(path) == local[name]:  # else it was replaced meanwhile
-                    self._manifests[name] = SavedManifest(local[name], content, files)
-        return self._manifests
+                    manifests[name] = SavedManifest(local[name], content, files)
+        return manifests
 
     def _delete_missing(self, manifests: Mapping[str, SavedManifest]) -> None:
         """Deletes files that were here before, and data that no manifest names."""

@@ -42,7 +42,7 @@ class ExportBest(Action):
       flags: further flags of `mtfrun export`, such as "--gin_allow_imports=my_models".
     """
 
-    format: str = "safetensors"
+    format: str = "tensorflow"
     every_steps: int | None = None
     flags: Sequence[str] = ()
 

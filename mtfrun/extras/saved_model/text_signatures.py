@@ -14,9 +14,7 @@ from mtfrun.extras.saved_model.export import Served, Signature, in_batches, sign
 from mtfrun.extras.saved_model.texts_graph import (
     Decoder,
     Encoder,
-    decoder_of,
-    encoder_of,
-    labels_of,
+    converters_of,
     replace_invalid_utf8,
 )
 from mtfrun.models import TextModel
@@ -144,19 +142,22 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
             "--format=huggingface"
         )
     graph = DecodingGraph(inference)
-    by_ids = _of_ids(graph)
-    encoder = encoder_of(prompt_format.prompt_vocabulary, tensorflow_text=tensorflow_text)
-    decoder = decoder_of(
-        prompt_format.output_vocabulary,
-        continuing=prompt_format.continues,
-        tensorflow_text=tensorflow_text,
+
+    def decode_ids(ids: tf.Tensor, lengths: tf.Tensor) -> Mapping[str, tf.Tensor]:
+        outputs = graph(*_checked_ids(ids, lengths, graph.num_ids))
+        return {"ids": outputs.ids, "lengths": outputs.lengths, **_common_outputs(outputs)}
+
+    by_ids = Signature(_ID_INPUTS, decode_ids, "ids of prompts, without an end, to ids of outputs")
+    read, written = prompt_format.prompt_vocabulary, prompt_format.output_vocabulary
+    encoder = converters_of(read, tensorflow_text=tensorflow_text).encoder
+    _, decoder, labels = converters_of(
+        written, continues=prompt_format.continues, tensorflow_text=tensorflow_text
     )
     signatures = {"decode": by_ids, "decode_ids": by_ids}
     if encoder is not None and decoder is not None:
         signatures["decode"] = _of_texts(graph, encoder, decoder)
     model = inference.model
     signatures |= logits_signatures(inference.experiment, model, graph.batch_size)
-    labels = labels_of(prompt_format.output_vocabulary)
     if labels is not None:
         logits = LogitsGraph(inference.experiment, model, model.required_features, graph.batch_size)
         signatures |= _label_signatures(graph, logits, labels, encoder)
@@ -164,20 +165,11 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
         "longest_prompt": prompt_format.longest,
         "longest_output": graph.longest_output,
         "num_outputs": inference.num_outputs,
-        "end_id": prompt_format.output_vocabulary.end_id,
-        "pad_id": prompt_format.output_vocabulary.pad_id,
+        "end_id": written.end_id,
+        "pad_id": written.pad_id,
     }
-    vocabularies = [prompt_format.prompt_vocabulary, prompt_format.output_vocabulary]
     converters = [converter for converter in (encoder, decoder) if converter is not None]
-    return Served(signatures, "decode", settings, vocabularies, converters)
-
-
-def _of_ids(graph: DecodingGraph) -> Signature:
-    def decode_ids(ids: tf.Tensor, lengths: tf.Tensor) -> Mapping[str, tf.Tensor]:
-        outputs = graph(*_checked_ids(ids, lengths, graph.num_ids))
-        return {"ids": outputs.ids, "lengths": outputs.lengths, **_common_outputs(outputs)}
-
-    return Signature(_ID_INPUTS, decode_ids, "ids of prompts, without an end, to ids of outputs")
+    return Served(signatures, "decode", settings, [read, written], converters)
 
 
 def _of_texts(graph: DecodingGraph, encoder: Encoder, decoder: Decoder) -> Signature:

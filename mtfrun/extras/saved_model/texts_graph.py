@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import abc
 import functools
 import hashlib
 import importlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
@@ -15,44 +14,34 @@ from mtfrun.errors import install_command
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras.text_tasks import LabelVocabulary
 
+Encoder: TypeAlias = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+"""Strings [texts] of any bytes to ids int32 [texts, longest], and lengths."""
 
-class Encoder(tf.Module, abc.ABC):  # type: ignore[misc]
-    """Texts to ids, as `Vocabulary.encode`."""
-
-    @abc.abstractmethod
-    def __call__(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """texts: strings [texts] of any bytes; returns ids int32 [texts, longest], and lengths."""
+Decoder: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
+"""Ids int32 [texts, length], without an end, to strings [texts]."""
 
 
-class Decoder(tf.Module, abc.ABC):  # type: ignore[misc]
-    """Ids to texts, as `Vocabulary.decode` or `decode_continuation`."""
+class Converters(NamedTuple):
+    """Modules that do what a vocabulary does; None where there is none.
 
-    @abc.abstractmethod
-    def __call__(self, ids: tf.Tensor) -> tf.Tensor:
-        """ids: int32 [texts, length], without an end; returns strings [texts]."""
+    Attributes:
+      encoder: `Vocabulary.encode`.
+      decoder: `Vocabulary.decode`, or `decode_continuation` of texts that continue a prompt.
+      labels: the ids of all texts of a vocabulary of labels.
+    """
 
-
-@functools.singledispatch
-def encoder_of(vocabulary: Vocabulary, *, tensorflow_text: bool) -> Encoder | None:
-    """Returns None if there is none; `tensorflow_text` allows operations of that package."""
-    del vocabulary, tensorflow_text
-    return None
+    encoder: Encoder | None = None
+    decoder: Decoder | None = None
+    labels: Mapping[str, int] | None = None
 
 
 @functools.singledispatch
-def decoder_of(
-    vocabulary: Vocabulary, *, continuing: bool, tensorflow_text: bool
-) -> Decoder | None:
-    """Decodes texts that continue a prompt if `continuing`."""
-    del vocabulary, continuing, tensorflow_text
-    return None
-
-
-@functools.singledispatch
-def labels_of(vocabulary: Vocabulary) -> Mapping[str, int] | None:
-    """Returns the ids of all texts of a vocabulary of labels; None for running text."""
-    del vocabulary
-    return None
+def converters_of(
+    vocabulary: Vocabulary, *, continues: bool = False, tensorflow_text: bool = False
+) -> Converters:
+    """Decodes texts that continue a prompt if `continues`; may use tensorflow_text's operations."""
+    del vocabulary, continues, tensorflow_text
+    return Converters()
 
 
 def replace_invalid_utf8(texts: tf.Tensor) -> tf.Tensor:
@@ -62,7 +51,7 @@ def replace_invalid_utf8(texts: tf.Tensor) -> tf.Tensor:
     )
 
 
-class _ByteEncoder(Encoder):
+class _ByteEncoder(tf.Module):  # type: ignore[misc]
     def __init__(self, vocabulary: ByteVocabulary) -> None:
         super().__init__()
         self._offset = int(vocabulary.encode(b"\0")[0])
@@ -74,7 +63,7 @@ class _ByteEncoder(Encoder):
         return tf.cast(values, tf.int32) + self._offset, lengths
 
 
-class _ByteDecoder(Decoder):
+class _ByteDecoder(tf.Module):  # type: ignore[misc]
     def __init__(self, vocabulary: ByteVocabulary) -> None:
         super().__init__()
         offset = int(vocabulary.encode(b"\0")[0])
@@ -89,7 +78,7 @@ class _ByteDecoder(Decoder):
         return replace_invalid_utf8(tf.strings.reduce_join(texts, axis=-1))
 
 
-class _LabelDecoder(Decoder):
+class _LabelDecoder(tf.Module):  # type: ignore[misc]
     def __init__(self, vocabulary: LabelVocabulary) -> None:
         super().__init__()
         self._pad_id = vocabulary.pad_id
@@ -104,7 +93,7 @@ class _LabelDecoder(Decoder):
         return tf.gather(tf.constant(list(self._text_of_id)), number)
 
 
-class _SentencePieceEncoder(Encoder):
+class _SentencePieceEncoder(tf.Module):  # type: ignore[misc]
     def __init__(self, vocabulary: SentencePieceVocabulary) -> None:
         super().__init__()
         self._text = _tensorflow_text()
@@ -151,11 +140,11 @@ class _SentencePieceEncoder(Encoder):
         return tf.RaggedTensor.from_row_splits(ids, parts.row_splits).merge_dims(1, 2)
 
 
-class _SentencePieceDecoder(Decoder):
-    def __init__(self, vocabulary: SentencePieceVocabulary, *, continuing: bool) -> None:
+class _SentencePieceDecoder(tf.Module):  # type: ignore[misc]
+    def __init__(self, vocabulary: SentencePieceVocabulary, *, continues: bool) -> None:
         super().__init__()
         models = vocabulary.models
-        model = models.continuing_decoder if continuing else models.decoder
+        model = models.continuing_decoder if continues else models.decoder
         self._tokenizer = _tokenizer(model)
         self._size = vocabulary.unpadded_size
         self._pad_id, self._unknown_id = vocabulary.pad_id, vocabulary.unknown_id
@@ -181,23 +170,22 @@ def _tensorflow_text() -> Any:
         ) from error
 
 
-encoder_of.register(ByteVocabulary, lambda vocabulary, **_: _ByteEncoder(vocabulary))
-decoder_of.register(ByteVocabulary, lambda vocabulary, **_: _ByteDecoder(vocabulary))
-decoder_of.register(LabelVocabulary, lambda vocabulary, **_: _LabelDecoder(vocabulary))
+@converters_of.register
+def _(vocabulary: ByteVocabulary, **_: bool) -> Converters:
+    return Converters(_ByteEncoder(vocabulary), _ByteDecoder(vocabulary))
 
 
-@labels_of.register
-def _(vocabulary: LabelVocabulary) -> Mapping[str, int]:
-    return {label: int(vocabulary.encode(label)[0]) for label in vocabulary.labels}
+@converters_of.register
+def _(vocabulary: LabelVocabulary, **_: bool) -> Converters:
+    labels = {label: int(vocabulary.encode(label)[0]) for label in vocabulary.labels}
+    return Converters(None, _LabelDecoder(vocabulary), labels)
 
 
-@encoder_of.register
-def _(vocabulary: SentencePieceVocabulary, *, tensorflow_text: bool) -> Encoder | None:
-    return _SentencePieceEncoder(vocabulary) if tensorflow_text else None
-
-
-@decoder_of.register
+@converters_of.register
 def _(
-    vocabulary: SentencePieceVocabulary, *, continuing: bool, tensorflow_text: bool
-) -> Decoder | None:
-    return _SentencePieceDecoder(vocabulary, continuing=continuing) if tensorflow_text else None
+    vocabulary: SentencePieceVocabulary, *, continues: bool = False, tensorflow_text: bool = False
+) -> Converters:
+    if not tensorflow_text:
+        return Converters()
+    decoder = _SentencePieceDecoder(vocabulary, continues=continues)
+    return Converters(_SentencePieceEncoder(vocabulary), decoder)

@@ -13,7 +13,6 @@ from mtfrun.display.pictures.canvas import HEIGHT, RIGHT, WIDTH, WRONG, plain, s
 
 
 def pixels_of(image: np.ndarray, colour: str) -> int:
-    """Returns the number of the pixels that have a colour "#rrggbb"."""
     channels = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
     return int((np.abs(image.astype(int) - channels).max(axis=2) <= 1).sum())
 

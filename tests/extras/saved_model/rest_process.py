@@ -18,7 +18,6 @@ import tensorflow as tf
 
 
 def answer(model: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """Returns the response to one request."""
     signature = model.signatures[request.get("signature_name", "serving_default")]
     specs = {spec.name: spec for spec in signature.structured_input_signature[1].values()}
     by_row = "instances" in request
@@ -41,7 +40,6 @@ def answer(model: Any, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _columns(given: Any, names: list[str], *, by_row: bool) -> dict[str, Any]:
-    """Returns the inputs by name; of a single input, values may stand for themselves."""
     if by_row and all(isinstance(row, dict) and row.keys() == set(names) for row in given):
         return {name: [row[name] for row in given] for name in names}
     if not by_row and isinstance(given, dict) and given.keys() == set(names):
@@ -69,7 +67,6 @@ def _encoded(array: np.ndarray) -> Any:
 
 
 def main() -> None:
-    """Answers all requests."""
     sys.modules["mtfrun"] = None  # type: ignore[assignment]
     directory, *modules = sys.argv[1:]
     for module in modules:

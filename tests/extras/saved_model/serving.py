@@ -16,7 +16,6 @@ _PROGRAM = pathlib.Path(__file__).with_name("rest_process.py")
 
 
 def exported(model_dir: pathlib.Path, target: pathlib.Path, *flags: str) -> pathlib.Path:
-    """Returns the directory of the SavedModel of a run."""
     process = mtfrun_here(
         "export", f"--model_dir={model_dir}", f"--to={target}", "--format=saved_model", *flags
     )
@@ -27,7 +26,6 @@ def exported(model_dir: pathlib.Path, target: pathlib.Path, *flags: str) -> path
 def responses(
     directory: pathlib.Path, requests: Sequence[object], *modules: str
 ) -> list[dict[str, Any]]:
-    """Returns the responses to requests, in order."""
     process = subprocess.run(
         # Not in the repository, from which mtfrun could be imported.
         [sys.executable, str(_PROGRAM), str(directory), *modules],
@@ -42,7 +40,6 @@ def responses(
 
 
 def as_json(prompt: bytes) -> dict[str, str]:
-    """Returns bytes in a request."""
     return {"b64": base64.b64encode(prompt).decode()}
 
 

@@ -58,7 +58,6 @@ def _label_flags(directory: pathlib.Path) -> list[str]:
 
 
 def _trained(flags: list[str], directory: pathlib.Path) -> pathlib.Path:
-    """Returns the directory of a run of two steps."""
     files, params = files_and_params(flags)
     mtfrun.train(
         files, directory / "run", gin_params=params, CHECKPOINT_EVERY=2, EVAL_AT_START=False

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from mtfrun import data
 from mtfrun.extras import text_tasks
-from mtfrun.extras.saved_model.texts_graph import decoder_of, encoder_of
+from mtfrun.extras.saved_model.texts_graph import converters_of
 from tests.cli.command import ROOT, environment
 from tests.data.vocabularies.small_models import t5_like_model
 
@@ -23,8 +23,7 @@ _BYTES = bytes([0x00, 0x41, 0x80, 0xBF, 0xC3, 0xE0, 0xA0, 0xED, 0xE2, 0x82, 0xAC
 
 def test_bytes_become_ids_and_back() -> None:
     vocabulary = data.ByteVocabulary()
-    encoder = encoder_of(vocabulary, tensorflow_text=False)
-    decoder = decoder_of(vocabulary, continuing=True, tensorflow_text=False)
+    encoder, decoder, _ = converters_of(vocabulary, continues=True)
     assert encoder is not None and decoder is not None
     generator = random.Random(0)
     texts = [bytes(generator.choices(_BYTES, k=generator.randint(0, 9))) for _ in range(2000)]
@@ -39,16 +38,15 @@ def test_bytes_become_ids_and_back() -> None:
 
 def test_labels_have_no_encoder_and_other_vocabularies_neither() -> None:
     labels = text_tasks.LabelVocabulary(["no", "yes"])
-    assert encoder_of(labels, tensorflow_text=False) is None
-    decoder = decoder_of(labels, continuing=False, tensorflow_text=False)
-    assert decoder is not None
+    encoder, decoder, _ = converters_of(labels)
+    assert encoder is None and decoder is not None
     assert decoder(tf.constant([[4], [3], [0], [300]])).numpy().tolist() == [
         b"yes",
         b"no",
         b"",
         b"",
     ]
-    assert decoder_of(data.IdVocabulary(9), continuing=False, tensorflow_text=False) is None
+    assert converters_of(data.IdVocabulary(9)).decoder is None
 
 
 _PROGRAM = r"""
@@ -56,10 +54,10 @@ import random, sys
 import numpy as np, tensorflow as tf
 from mtfrun import data
 import mtfrun.extras.saved_model
-from mtfrun.extras.saved_model.texts_graph import decoder_of, encoder_of
+from mtfrun.extras.saved_model.texts_graph import converters_of
 
 vocabulary = data.SentencePieceVocabulary(sys.argv[1])
-encoder = encoder_of(vocabulary, tensorflow_text=True)
+encoder = converters_of(vocabulary, tensorflow_text=True).encoder
 generator = random.Random(0)
 words = [b"the ", b" quick", b"  ", b"\n", b"\xff", b"\xe2\x82", b"<extra_id_0>", b" <extra_id_99>"]
 words += [b"<extra_id_100>", b"<extra_id_7", b"\tx", "café".encode(), b"."]
@@ -70,9 +68,9 @@ for text, row, length in zip(texts, ids, lengths):
     assert row[:length].tolist() == vocabulary.encode(text).tolist(), text
 rows = np.random.default_rng(0).integers(2, vocabulary.size, [100, 9]).astype(np.int32)
 rows[:, 4] = 0
-for continuing in (False, True):
-    decoder = decoder_of(vocabulary, continuing=continuing, tensorflow_text=True)
-    decode = vocabulary.decode_continuation if continuing else vocabulary.decode
+for continues in (False, True):
+    decoder = converters_of(vocabulary, continues=continues, tensorflow_text=True).decoder
+    decode = vocabulary.decode_continuation if continues else vocabulary.decode
     assert decoder(tf.constant(rows)).numpy().tolist() == [decode(row).encode() for row in rows]
 print("equal")
 """

@@ -94,7 +94,6 @@ def _connect(port: int, text: str) -> socket.socket:
 
 @contextlib.contextmanager
 def _client(port: int) -> Iterator[Callable[..., bytes]]:
-    """Asks over one connection."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
 
     def ask(path: str = "/x") -> bytes:

@@ -76,14 +76,12 @@ class LineTemplate:
 
 
 def served(directory: pathlib.Path) -> ServedModel:
-    """Returns a language model with three places."""
     template = LineTemplate()
     return ServedModel(language_model(directory), "tiny", 7, places=[3], chat_template=template)
 
 
 @contextlib.contextmanager
 def run_server(config: uvicorn.Config) -> Iterator[int]:
-    """Yields the port of a server in a thread."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(config)
