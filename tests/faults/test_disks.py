@@ -130,12 +130,7 @@ def size_of(directory: pathlib.Path) -> int:
 
 
 class Runs(NamedTuple):
-    """What the tests begin with.
-
-    Attributes:
-      directory: of the texts, and of the run "begun".
-      undisturbed: the outcome of the whole run.
-    """
+    """A directory of texts and of a run that has begun, and the outcome of the whole run."""
 
     directory: pathlib.Path
     undisturbed: Outcome

@@ -37,11 +37,7 @@ Values = dict[str, bytes]
 
 
 class Runs:
-    """Runs of a tiny language model in this process.
-
-    Args:
-      directory: where they are.
-    """
+    """Runs of a tiny language model in this process."""
 
     def __init__(self, directory: pathlib.Path):
         self._directory = directory

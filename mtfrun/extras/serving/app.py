@@ -136,12 +136,14 @@ class _Routes:
         return await self._generate(read_chat(fields, self._limits), CHAT)
 
     async def _embed(self, fields: Fields) -> Response:
-        fields.check_names(("model", "input", "encoding_format", "dimensions", "user"))
         fields.refuse("dimensions")
+        fields.get("user")
         encoding = fields.text("encoding_format") or "float"
         if encoding not in ("float", "base64"):
             raise fields.error("encoding_format", "must be float or base64")
-        vectors, tokens = await self._model.vectors(read_texts(fields, "input", self._limits))
+        texts = read_texts(fields, "input", self._limits)
+        fields.check_names()
+        vectors, tokens = await self._model.vectors(texts)
 
         def encode(vector: np.ndarray) -> object:
             if encoding == "float":
@@ -157,8 +159,8 @@ class _Routes:
         return JSONResponse({"object": "list", "data": data, "model": name, "usage": usage})
 
     async def _score(self, fields: Fields) -> Response:
-        fields.check_names(("model", "pairs"))
         entries = fields.get("pairs")
+        fields.check_names()
         if not isinstance(entries, list):
             raise fields.error("pairs", 'must be a list of {"input": TEXT, "target": TEXT}')
         fields.check_count("pairs", entries, self._limits.prompts)
@@ -166,10 +168,10 @@ class _Routes:
         return JSONResponse({"scores": [score._asdict() for score in scores]})
 
     async def _classify(self, fields: Fields) -> Response:
-        fields.check_names(("model", "texts", "images", "top_k"))
         top_k = fields.number("top_k", Range(1, 1000, whole=True))
         if ("texts" in fields) == ("images" in fields):
             raise RequestError('send either "texts", or "images": each a file in base64')
+        fields.check_names()
         if "texts" in fields:
             texts = fields.texts("texts", self._limits.prompts)
             predictions = await self._model.classify_texts(texts)
@@ -182,8 +184,9 @@ class _Routes:
         return JSONResponse({"predictions": records})
 
     async def _segment(self, fields: Fields) -> Response:
-        fields.check_names(("model", "images"))
-        masks = await self._model.segment_images(self._images(fields))
+        images = self._images(fields)
+        fields.check_names()
+        masks = await self._model.segment_images(images)
         count = self._model.segmentation.count_pixels
         predictions = [
             {"pixels": count(mask), "mask": base64.b64encode(encode_mask(mask)).decode()}

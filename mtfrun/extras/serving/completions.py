@@ -14,14 +14,9 @@ from typing import Any
 from mtfrun.configuration.errors import one_line
 from mtfrun.display import progress
 from mtfrun.errors import InputError
+from mtfrun.errors.checks import Range
 from mtfrun.extras.serving.fields import Fields, RequestError
-from mtfrun.extras.serving.generation import (
-    GENERATION_FIELDS,
-    Generation,
-    Limits,
-    read_generation,
-    read_texts,
-)
+from mtfrun.extras.serving.generation import Generation, Limits, read_generation, read_texts
 from mtfrun.extras.serving.served_model import Piece, Prepared, ServedModel, Token
 
 
@@ -67,17 +62,18 @@ TEXT, CHAT = Form(), _Chat()
 
 
 def read_chat(fields: Fields, limits: Limits) -> Generation:
-    names = ("messages", "max_completion_tokens", "top_logprobs")
-    fields.check_names((*GENERATION_FIELDS, *names))
     fields.refuse("top_logprobs", unless=[0])
     field = "messages"
     messages = fields.get(field)
     if not isinstance(messages, list) or not messages:
         raise RequestError('messages must be a list of {"role": ..., "content": ...}', field=field)
     conversation = {"messages": [_with_text(message) for message in messages]}
+    tokens = fields.number("max_completion_tokens", Range(1, limits.tokens, whole=True))
     generation = read_generation(
         fields, [json.dumps(conversation)], limits, log_probs=fields.flag("logprobs")
     )
+    if tokens is not None:  # the later of OpenAI's two names, for conversations only
+        generation.settings["decode_length"] = tokens
     return dataclasses.replace(generation, is_chat=True)
 
 
@@ -97,7 +93,6 @@ def _with_text(message: object) -> dict[str, object]:
 
 
 def read_completion(fields: Fields, limits: Limits) -> Generation:
-    fields.check_names((*GENERATION_FIELDS, "prompt", "best_of", "suffix", "echo"))
     fields.refuse("suffix", unless=[""])
     fields.refuse("echo", unless=[False])
     fields.refuse("best_of", unless=[1, fields.get("n")])

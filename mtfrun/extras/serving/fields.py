@@ -30,18 +30,21 @@ class Fields:
         if not isinstance(value, Mapping):
             raise RequestError("the body must be a JSON object")
         self._values: Mapping[str, Any] = value
+        self._names: set[str] = set()  # of the fields that the request may have
 
     def get(self, name: str) -> Any:
+        self._names.add(name)
         return self._values.get(name)
 
     def __contains__(self, name: str) -> bool:
         return self.get(name) is not None
 
-    def check_names(self, allowed: Collection[str]) -> None:
+    def check_names(self) -> None:
+        """Refuses fields that were not asked for until now."""
         for name in self._values:
-            if name not in allowed:
+            if name not in self._names:
                 short = shorten(name, 50)
-                hint = did_you_mean(name, allowed)
+                hint = did_you_mean(name, self._names)
                 raise RequestError(f"there is no field {short!r}{hint}", field=short)
 
     def refuse(self, name: str, *, unless: Collection[object] = ()) -> None:

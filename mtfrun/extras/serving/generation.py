@@ -16,8 +16,6 @@ from mtfrun.extras.serving.fields import Fields, RequestError
 
 # Fields of OpenAI's requests that change no output here.
 _IGNORED = ("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key")
-# Unsupported fields, with their values that change nothing.
-_UNSUPPORTED: Mapping[str, tuple[object, ...]] = {"logit_bias": ({},)}
 _SETTINGS: Mapping[str, Range] = {
     "temperature": NOT_NEGATIVE,
     "top_p": SHARE_ABOVE_0,
@@ -31,16 +29,6 @@ _SEEDS = Range(-(2**63), 2**63 - 1, whole=True)
 _MOST_STOPS, _LONGEST_STOP = 4, 100
 
 _SCHEMA_FIELDS = {"name", "description", "schema", "strict"}
-
-# The fields of all requests that decode.
-GENERATION_FIELDS = (
-    *("model", "max_tokens", "n", "seed", "stop", "stream", "stream_options", "logprobs"),
-    *("response_format", "guided_regex"),
-    *_SETTINGS,
-    *_PENALTIES,
-    *_UNSUPPORTED,
-    *_IGNORED,
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +69,7 @@ class Generation:
     """
 
     prompts: list[str] | list[list[int]]
-    settings: Mapping[str, Any]
+    settings: dict[str, Any]
     controls: Controls
     num_outputs: int
     seed: int
@@ -95,14 +83,10 @@ def read_generation(
     fields: Fields, prompts: list[str] | list[list[int]], limits: Limits, *, log_probs: bool
 ) -> Generation:
     """Reads all fields but the prompts; RequestError for a bad one."""
-    for name, harmless in _UNSUPPORTED.items():
-        fields.refuse(name, unless=harmless)
+    fields.refuse("logit_bias", unless=[{}])
     settings = {name: fields.number(name, allowed) for name, allowed in _SETTINGS.items()}
     allowed = Range(1, limits.tokens, whole=True)
-    # The later of OpenAI's two names is for conversations only.
-    tokens = fields.number("max_completion_tokens", allowed)
-    tokens = fields.number("max_tokens", allowed) if tokens is None else tokens
-    settings["decode_length"] = tokens
+    settings["decode_length"] = fields.number("max_tokens", allowed)
     penalties = {name: fields.number(name, _PENALTY) for name in _PENALTIES}
     processors = tuple(_PENALTIES[name](float(x)) for name, x in penalties.items() if x)
     controls = Controls(processors, constraints=_read_constraints(fields), stop=_read_stops(fields))
@@ -113,6 +97,10 @@ def read_generation(
     stream_options = fields.get("stream_options")
     if stream_options is not None and not isinstance(stream_options, dict):
         raise fields.error("stream_options", "must be an object")
+    streams = fields.flag("stream")
+    for name in _IGNORED:
+        fields.get(name)
+    fields.check_names()
     return Generation(
         prompts,
         {name: value for name, value in settings.items() if value is not None},
@@ -120,7 +108,7 @@ def read_generation(
         outputs,
         secrets.randbits(31) if seed is None else seed,
         log_probs,
-        fields.flag("stream"),
+        streams,
         bool((stream_options or {}).get("include_usage")),
     )
 
