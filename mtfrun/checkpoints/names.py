@@ -289,7 +289,10 @@ def read_names(names: Names | str, what: str) -> Names:
                 f'{what}: {key}: give a name, or {{"name": ..., "dims": ..., "entry": ...}}, '
                 f"not {entry!r}"
             )
-        _compile(key, what)
+        try:
+            re.compile(key)
+        except re.error as error:
+            raise RunDirError(f"{what}: {key} is not a regular expression: {error}") from None
     return names
 
 
@@ -303,18 +306,17 @@ def sources_in_names(
     """
     sources: dict[str, Source] = {}
     keys: dict[str, str] = {}
-    for key, entry in names.items():
+    for key in sorted(names, key=lambda key: key not in paths):  # paths come before expressions
         by_name: dict[tuple[str, str | None], str] = {}  # our path by name and entry
-        pattern = _compile(key, what)
-        matches = {path: match for path in paths if (match := pattern.fullmatch(path))}
-        if key in paths:  # a path is not taken for an expression
-            matches = {key: matches.get(key) or _whole(key)}
+        pattern = re.compile(re.escape(key) if key in paths else key)
+        matches = [match for path in paths if (match := pattern.fullmatch(path))]
         if not matches:
             raise RunDirError(
                 f"{what}: {key} matches no variable of the model{did_you_mean(key, paths)}"
             )
-        for path, match in matches.items():
-            source = _expand(entry, match, f"{what}: {key}")
+        for match in matches:
+            path = match[0]
+            source = _expand(names[key], match, f"{what}: {key}")
             name = source.pattern
             if name not in stored:
                 near = did_you_mean(name, stored)
@@ -325,26 +327,12 @@ def sources_in_names(
                     f"{what}: {key} gives {name} to both {other} and {path}: use a group of the "
                     r"expression in the name, as in \1"
                 )
-            if path in keys and key not in paths:
-                if keys[path] in paths:
-                    continue  # a path itself comes before expressions
+            if path not in keys:
+                keys[path] = key
+                sources[path] = source._replace(pattern=re.escape(name))
+            elif keys[path] not in paths:
                 raise RunDirError(f"{what}: both {keys[path]} and {key} match {path}")
-            keys[path] = key
-            sources[path] = source._replace(pattern=re.escape(name))
     return sources
-
-
-def _compile(key: str, what: str) -> re.Pattern[str]:
-    try:
-        return re.compile(key)
-    except re.error as error:
-        raise RunDirError(f"{what}: {key} is not a regular expression: {error}") from None
-
-
-def _whole(path: str) -> re.Match[str]:
-    match = re.fullmatch(re.escape(path), path)
-    assert match is not None
-    return match
 
 
 def _expand(entry: Any, match: re.Match[str], what: str) -> Source:

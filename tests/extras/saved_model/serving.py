@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import pathlib
+import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from tests.cli.command import environment, mtfrun_here, succeeded
 
-_PROGRAM = pathlib.Path(__file__).with_name("rest_process.py")
+Request: TypeAlias = tuple[str, Mapping[str, Any]]
+"""The name of a signature, and its inputs by name."""
+
+_PROGRAM = """
+import importlib, pickle, sys
+import tensorflow as tf
+sys.modules["mtfrun"] = None  # importing it fails
+directory, *modules = sys.argv[1:]
+for module in modules:
+    importlib.import_module(module)
+model, answers = tf.saved_model.load(directory), []
+for name, inputs in pickle.load(sys.stdin.buffer):
+    signature = model.signatures[name]
+    types = {x.name: x.dtype for x in signature.structured_input_signature[1].values()}
+    try:
+        outputs = signature(**{n: tf.constant(x, types[n]) for n, x in inputs.items()})
+        answers.append({n: x.numpy() for n, x in outputs.items()})
+    except tf.errors.OpError as error:
+        answers.append(str(error))
+pickle.dump(answers, sys.stdout.buffer)
+"""
 
 
 def exported(model_dir: pathlib.Path, target: pathlib.Path, *flags: str) -> pathlib.Path:
@@ -23,29 +44,20 @@ def exported(model_dir: pathlib.Path, target: pathlib.Path, *flags: str) -> path
     return target
 
 
-def responses(
-    directory: pathlib.Path, requests: Sequence[object], *modules: str
-) -> list[dict[str, Any]]:
+def responses(directory: pathlib.Path, requests: Sequence[Request], *modules: str) -> list[Any]:
+    """Returns the outputs by name for each request, or the text of an error."""
     process = subprocess.run(
         # Not in the repository, from which mtfrun could be imported.
-        [sys.executable, str(_PROGRAM), str(directory), *modules],
-        input="".join(json.dumps(request) + "\n" for request in requests).encode(),
+        [sys.executable, "-c", _PROGRAM, str(directory), *modules],
+        input=pickle.dumps(list(requests)),
         capture_output=True,
         cwd=directory,
         env=environment(),
         timeout=300,
     )
     assert process.returncode == 0, process.stderr.decode()
-    return [json.loads(line) for line in process.stdout.splitlines()]
-
-
-def as_json(prompt: bytes) -> dict[str, str]:
-    return {"b64": base64.b64encode(prompt).decode()}
-
-
-def lines_of(predictions: Sequence[dict[str, Any]], prompts: Sequence[bytes]) -> list[Any]:
-    """Returns predictions of "decode" as the lines that `mtfrun decode` prints, without a step."""
-    return [_line(x, prompt) for x, prompt in zip(predictions, prompts, strict=True)]
+    answers: list[Any] = pickle.loads(process.stdout)
+    return answers
 
 
 def decoded(
@@ -62,18 +74,25 @@ def decoded(
     return lines
 
 
-def _line(prediction: dict[str, Any], prompt: bytes) -> dict[str, Any]:
+def lines_of(outputs: Mapping[str, np.ndarray], prompts: Sequence[bytes]) -> list[Any]:
+    """Returns outputs of "decode" as the lines that `mtfrun decode` prints, without a step."""
+    columns = {name: array.tolist() for name, array in outputs.items()}
+    rows = [{name: x[i] for name, x in columns.items()} for i in range(len(prompts))]
+    return [_line(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
+
+
+def _line(row: dict[str, Any], prompt: bytes) -> dict[str, Any]:
     outputs = [
-        {"text": text, "score": score, "tokens": tokens, "finished": finished}
+        {"text": text.decode(), "score": score, "tokens": tokens, "finished": finished}
         for text, score, tokens, finished in zip(
-            *(prediction[name] for name in ("outputs", "scores", "tokens", "outputs_finished")),
+            *(row[name] for name in ("outputs", "scores", "tokens", "outputs_finished")),
             strict=True,
         )
     ]
-    names = ("output", "prompt_tokens", "truncated_tokens", "output_tokens", "finished")
+    names = ("valid_utf8", "prompt_tokens", "truncated_tokens", "output_tokens", "finished")
     return {
         "prompt": prompt.decode("utf-8", "replace"),
-        "outputs": outputs[: prediction["num_outputs"]],
-        "valid_utf8": prediction["valid_utf8"],
-        **{name: prediction[name] for name in names},
+        "output": row["output"].decode(),
+        "outputs": outputs[: row["num_outputs"]],
+        **{name: row[name] for name in names},
     }

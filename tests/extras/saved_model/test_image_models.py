@@ -12,7 +12,7 @@ import mtfrun
 from mtfrun.extras.vision import Segmentation
 from tests.cli.command import mtfrun_here, succeeded
 from tests.experiment.runs.tiny_runs import files_and_params
-from tests.extras.saved_model.serving import as_json, exported, responses
+from tests.extras.saved_model.serving import Request, exported, responses
 
 # Of probabilities: pixels of scaled files differ a little, see docs/extras/saved_model.md.
 TOLERANCE = 0.02
@@ -46,21 +46,23 @@ def test_files_and_pixels_get_the_labels_of_decode(
             "decode", f"--model_dir={run.model_dir}", f"--input={tmp_path}/*.*g", "--top_k=10"
         )
     )
-    files_request = [as_json(path.read_bytes()) for path in paths]
-    pixels = np.asarray(Image.open(paths[0])).reshape(1, 8, 8, 1).tolist()
+    pixels = np.asarray(Image.open(paths[0])).reshape(1, 8, 8, 1)
     by_file, by_pixel = responses(
         directory,
         [
-            {"signature_name": "classify_encoded", "instances": files_request},
-            {"signature_name": "classify", "instances": pixels},
+            ("classify_encoded", {"image_bytes": [path.read_bytes() for path in paths]}),
+            ("classify", {"images": pixels}),
         ],
     )
-    for prediction, line in zip(by_file["predictions"], expected, strict=True):
-        top = dict(zip(prediction["labels"], prediction["probabilities"], strict=True))
+    names = ("label", "labels", "probabilities")
+    rows = zip(*(by_file[name] for name in names), expected, strict=True)
+    for label, labels, probabilities, line in rows:
+        top = dict(zip([x.decode() for x in labels], probabilities, strict=True))
         expected_top = {x["label"]: x["probability"] for x in line["top"]}
         assert top == pytest.approx(expected_top, abs=TOLERANCE)
-        assert next(iter(top)) == prediction["label"]
-    assert by_pixel["predictions"] == by_file["predictions"][:1]
+        assert labels[0] == label
+    for name in names:
+        np.testing.assert_array_equal(by_pixel[name], by_file[name][:1])
 
 
 @pytest.mark.slow
@@ -81,18 +83,15 @@ def test_images_and_volumes_get_the_masks_of_decode(
     shape = segmentation.data.image.to_integer_list
     images = generator.integers(0, 256, [3, *shape], np.uint8)
     directory = exported(tmp_path / "run", tmp_path / "saved")
-    requests = [{"signature_name": "segment", "instances": images.tolist()}]
+    requests: list[Request] = [("segment", {"images": images})]
     if len(sizes) == 2:
         for number, image in enumerate(images):
             Image.fromarray(image[..., 0] if shape[-1] == 1 else image).save(
                 tmp_path / f"{number}.png"
             )
-        contents = [as_json((tmp_path / f"{number}.png").read_bytes()) for number in range(3)]
-        requests.append({"signature_name": "segment_encoded", "instances": contents})
+        contents = [(tmp_path / f"{number}.png").read_bytes() for number in range(3)]
+        requests.append(("segment_encoded", {"image_bytes": contents}))
     expected = np.stack(segmentation(list(images)))
     for response in responses(directory, requests):
-        masks = np.array(
-            [x["masks"] if isinstance(x, dict) else x for x in response["predictions"]]
-        )
-        assert np.array_equal(masks, expected)
+        assert np.array_equal(response["masks"], expected)
     assert len(np.unique(expected)) > 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from tests.cli.command import TINY, TWO_STEPS, mtfrun_here, tiny_experiment, tin
 from tests.cli.test_export import assert_refused_by_a_full_disk
 from tests.data.vocabularies.small_models import t5_like_model
 from tests.experiment.runs.tiny_runs import files_and_params
-from tests.extras.saved_model.serving import as_json, decoded, exported, lines_of, responses
+from tests.extras.saved_model.serving import Request, decoded, exported, lines_of, responses
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.packed import hugging_face_folders
 
@@ -71,16 +70,16 @@ def test_a_saved_model_of_a_language_model_answers_as_decode(tmp_path: pathlib.P
     flags = [*tiny_experiment(tmp_path), "--gin.SEQUENCE_LENGTH=16", "--gin.NUM_LAYERS=1"]
     run = _trained(flags, tmp_path)
     directory = exported(run, tmp_path / "saved")
-    requests: list[dict[str, Any]] = [
-        {"instances": [as_json(prompt) for prompt in PROMPTS]},
-        {"signature_name": "decode", "inputs": {"prompts": ["one"]}},
-        {"signature_name": "decode_ids", "inputs": {"ids": [[114, 0]], "lengths": [3]}},
+    requests: list[Request] = [
+        ("serving_default", {"prompts": PROMPTS}),
+        ("decode", {"prompts": ["one"]}),
+        ("decode_ids", {"ids": [[114, 0]], "lengths": [3]}),
     ]
-    by_row, by_column, refused = responses(directory, requests)
+    outputs, one, refused = responses(directory, requests)
     expected = decoded(run, tmp_path / "prompts.txt", PROMPTS)
-    assert lines_of(by_row["predictions"], PROMPTS) == expected
-    assert by_column["outputs"]["output"] == [expected[PROMPTS.index(b"one")]["output"]]
-    assert "lengths must be at most" in refused["error"]
+    assert lines_of(outputs, PROMPTS) == expected
+    assert one["output"][0].decode() == expected[PROMPTS.index(b"one")]["output"]
+    assert "lengths must be at most" in refused
 
 
 @pytest.mark.slow
@@ -101,19 +100,17 @@ def test_all_kinds_of_models_answer_as_decode(
     directory = exported(run, tmp_path / "saved", *search)
     ids = [list(prompt) for prompt in prompts]
     longest = max(map(len, ids))
-    request = {
-        "signature_name": "decode_ids",
-        "inputs": {
-            "ids": [[b + 3 for b in row] + [0] * (longest - len(row)) for row in ids],
-            "lengths": [len(row) for row in ids],
-        },
-    }
+    padded = [[b + 3 for b in row] + [0] * (longest - len(row)) for row in ids]
     by_text, by_ids = responses(
-        directory, [{"instances": [as_json(prompt) for prompt in prompts]}, request]
+        directory,
+        [
+            ("decode", {"prompts": prompts}),
+            ("decode_ids", {"ids": padded, "lengths": list(map(len, ids))}),
+        ],
     )
     expected = decoded(run, tmp_path / "prompts.txt", prompts, *search)
-    assert lines_of(by_text["predictions"], prompts) == expected
-    assert by_ids["outputs"]["scores"] == [row["scores"] for row in by_text["predictions"]]
+    assert lines_of(by_text, prompts) == expected
+    np.testing.assert_array_equal(by_ids["scores"], by_text["scores"])
 
 
 @pytest.mark.slow
@@ -121,9 +118,9 @@ def test_a_run_of_several_devices_is_exported_on_one(tmp_path: pathlib.Path) -> 
     flags = [*tiny_experiment(tmp_path), "--gin.MESH_SHAPE='data:2,model:2'"]
     run = _trained(flags, tmp_path)
     directory = exported(run, tmp_path / "saved", "--beam_size=2")
-    (response,) = responses(directory, [{"instances": [as_json(prompt) for prompt in PROMPTS]}])
+    (response,) = responses(directory, [("decode", {"prompts": PROMPTS})])
     expected = decoded(run, tmp_path / "prompts.txt", PROMPTS, "--beam_size=2")
-    assert lines_of(response["predictions"], PROMPTS) == expected
+    assert lines_of(response, PROMPTS) == expected
 
 
 @pytest.mark.slow
@@ -131,17 +128,13 @@ def test_texts_get_labels_with_probabilities(tmp_path: pathlib.Path) -> None:
     run = _trained(_label_flags(tmp_path), tmp_path)
     directory = exported(run, tmp_path / "saved")
     prompts = [b"text 3", b"", b"z" * 90]
-    instances = [as_json(prompt) for prompt in prompts]
-    requests: list[dict[str, Any]] = [
-        {"instances": instances},
-        {"signature_name": "classify", "instances": instances},
-    ]
-    by_decode, by_classify = responses(directory, requests)
+    inputs = {"prompts": prompts}
+    decodes, classes = responses(directory, [("decode", inputs), ("classify", inputs)])
     expected = decoded(run, tmp_path / "prompts.txt", prompts)
-    assert lines_of(by_decode["predictions"], prompts) == expected
-    for row in by_classify["predictions"]:
-        assert sorted(row["labels"]) == ["maybe", "no", "yes"]
-        assert row["probabilities"] == sorted(row["probabilities"], reverse=True)
+    assert lines_of(decodes, prompts) == expected
+    for labels, probabilities in zip(classes["labels"], classes["probabilities"], strict=True):
+        assert sorted(labels) == [b"maybe", b"no", b"yes"]
+        assert (np.diff(probabilities) <= 0).all()
 
 
 @pytest.mark.slow
@@ -166,10 +159,10 @@ def test_subwords_answer_as_decode(
     vocabulary = ["--gin_file=data/sentencepiece.gin", f"--gin.VOCABULARY_FILE='{model}'"]
     run = _trained([*flags_of(tmp_path), *vocabulary], tmp_path)
     directory = exported(run, tmp_path / "saved", "--tensorflow_text", *search)
-    request = {"instances": [as_json(prompt) for prompt in SUBWORDS]}
-    (response,) = responses(directory, [request], "tensorflow_text")
+    requests: list[Request] = [("decode", {"prompts": SUBWORDS})]
+    (response,) = responses(directory, requests, "tensorflow_text")
     expected = decoded(run, tmp_path / "prompts.txt", SUBWORDS, *search)
-    assert lines_of(response["predictions"], SUBWORDS) == expected
+    assert lines_of(response, SUBWORDS) == expected
 
 
 @pytest.mark.slow
@@ -191,15 +184,11 @@ def test_an_imported_folder_has_its_logits_and_decodes(tmp_path: pathlib.Path, n
         features["inputs"] = [[9, 8, 7, 1], [6, 5, 4, 1]]
     expected_logits = run.logits(features)
     answers = run.decode([" ".join(map(str, row)) for row in prompts], decode_length=8)
-    requests = [
-        {"signature_name": "logits", "inputs": features},
-        {
-            "signature_name": "decode_ids",
-            "inputs": {"ids": ids, "lengths": [len(row) for row in prompts]},
-        },
+    requests: list[Request] = [
+        ("logits", features),
+        ("decode_ids", {"ids": ids, "lengths": [len(row) for row in prompts]}),
     ]
-    logits, decodes = (response["outputs"] for response in responses(directory, requests))
-    values = logits["logits"] if isinstance(logits, dict) else logits
-    assert_close(np.array(values), expected_logits, FLOAT32_MODEL_TOLERANCE)
+    logits, decodes = responses(directory, requests)
+    assert_close(logits["logits"], expected_logits, FLOAT32_MODEL_TOLERANCE)
     for row, lengths, answer in zip(decodes["ids"], decodes["lengths"], answers, strict=True):
         assert " ".join(map(str, row[0][: lengths[0]])) == answer.output
