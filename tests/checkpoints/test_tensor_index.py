@@ -13,6 +13,7 @@ from tensorboard.summary.writer.record_writer import masked_crc32c
 from tensorflow.core.protobuf import tensor_bundle_pb2
 
 from mtfrun.checkpoints.checkpoints import Checkpoints
+from mtfrun.checkpoints.manifest import manifest_text, read_manifest, record_file
 from mtfrun.checkpoints.tensor_index import _MAGIC, _decompress, _entries, _part_key
 from mtfrun.checkpoints.values import StoredTensors
 from mtfrun.errors import InputError
@@ -186,26 +187,11 @@ def test_a_forged_checkpoint_of_a_run_is_refused(tmp_path: pathlib.Path) -> None
     Checkpoints(tmp_path).save(1, variables)
     key = b"variables/x/.ATTRIBUTES/VARIABLE_VALUE"
     forge(tmp_path / "ckpt-1", key, _sized(-2))
-    index = tmp_path / "ckpt-1.index"
-    _sign(tmp_path / "ckpt-1.json", index)
+    manifest = read_manifest(tmp_path, 1)
+    manifest.files["ckpt-1.index"] = record_file(tmp_path / "ckpt-1.index")
+    (tmp_path / "ckpt-1.json").write_text(manifest_text(manifest))
     with pytest.raises(InputError, match="cannot read the checkpoint"):
         Checkpoints(tmp_path).restore(1, variables)
-
-
-def _sign(manifest: pathlib.Path, index: pathlib.Path) -> None:
-    import hashlib  # noqa: PLC0415
-    import json  # noqa: PLC0415
-
-    from mtfrun.checkpoints.manifest import _digest  # noqa: PLC0415
-
-    content = index.read_bytes()
-    fields = json.loads(manifest.read_text())
-    del fields["sha256"]
-    fields["files"][index.name] = {
-        "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
-    manifest.write_text(json.dumps({**fields, "sha256": _digest(fields)}))
 
 
 @pytest.mark.slow
