@@ -185,7 +185,7 @@ def test_a_later_format_is_refused_by_name(tmp_path: pathlib.Path) -> None:
 
 
 PLACEMENTS = {
-    "one device": ("data:1", ""),
+    "plain": ("data:1", ""),
     "4x1": ("data:4,model:1", "rows:data"),
     "1x4": ("data:1,model:4", "cols:model"),
     "2x2": ("data:2,model:2", "rows:model;cols:data"),
@@ -208,10 +208,10 @@ def test_a_checkpoint_moves_between_meshes(
     checkpoints, saved, restored = Checkpoints(tmp_path), place(source, 1), place(target, 2)
     checkpoints.save(1, {path: variable.variable for path, variable in saved.items()})
     manifest = checkpoints.restore(None, {path: x.variable for path, x in restored.items()})
-    expected = mtf.to_numpy(place("one device", 1))
+    expected = mtf.to_numpy(place("plain", 1))
     for path, value in mtf.to_numpy(restored).items():
         np.testing.assert_array_equal(value, expected[path])
     assert manifest.variables["decoder/kernel"].shape == (8, 16)
-    if target != "one device":
+    if target != "plain":
         for path, variable in place(target, 2).items():
             assert restored[path].variable.layout == variable.variable.layout

@@ -15,7 +15,7 @@ from mtfrun.checkpoints.manifest import _digest
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
 from tests.faults.fuzzing import some_quick
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(240, method="signal")
 
 VICTIM = "untouched\n"
 
