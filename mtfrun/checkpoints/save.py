@@ -7,7 +7,7 @@ import dataclasses
 import os
 import pathlib
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -30,34 +30,28 @@ _RECORDS = "records of the parts"
 _GRAPH, _ROOT, _VALUE = "_CHECKPOINTABLE_OBJECT_GRAPH", "variables", "VARIABLE_VALUE"
 
 
-_Call = Callable[[], object]
+# Workers of earlier saves that wait for another.
+_idle: list[Worker[Callable[[], object]]] = []
+os.register_at_fork(after_in_child=_idle.clear)
 
 
-class _Threads:
-    """Daemon threads that make calls, and are used again.
+def _call_in_thread(function: Callable[[], object]) -> None:
+    """Makes a call in a daemon thread, which is used again: a second signal need not wait for it.
 
     TensorFlow and the allocator keep memory for every thread that they have seen: a new one for
-    each save would take megabytes. A second signal need not wait for daemons.
+    each save would take megabytes.
     """
 
-    def __init__(self) -> None:
-        self._idle: list[Worker[_Call]] = []
-        os.register_at_fork(after_in_child=self._idle.clear)
+    def work() -> None:
+        while (call := worker.take()) is not None:
+            call()
+            _idle.append(worker)
 
-    def call(self, function: _Call) -> None:
-        def work() -> None:
-            while (call := worker.take()) is not None:
-                call()
-                self._idle.append(worker)
-
-        try:
-            worker = self._idle.pop()
-        except IndexError:
-            worker = Worker(work, "save")
-        worker.put(function)
-
-
-_THREADS = _Threads()
+    try:
+        worker = _idle.pop()
+    except IndexError:
+        worker = Worker(work, "save")
+    worker.put(function)
 
 
 class _Tensor(NamedTuple):
@@ -103,15 +97,6 @@ class Snapshot:
             )
 
 
-def merge(parts: Sequence[pathlib.Path], prefix: pathlib.Path) -> None:
-    """Makes one checkpoint of several processes' parts, which it removes."""
-    tf.raw_ops.MergeV2Checkpoints(
-        checkpoint_prefixes=list(map(str, parts)),
-        destination_prefix=str(prefix),
-        delete_old_dirs=True,
-    )
-
-
 class Save:
     """A save in progress: the constructor copies the variables, a thread does everything else.
 
@@ -146,7 +131,7 @@ class Save:
         self._may_finish = threading.Event()  # set once no other process writes
         self._has_failed_elsewhere = False
         self._has_ended = threading.Event()
-        _THREADS.call(self._run)
+        _call_in_thread(self._run)
 
     def is_finished(self) -> bool:
         states = processes.gather(self._state(), _STATE)
@@ -256,7 +241,11 @@ class Save:
             raise RunDirError(f"another process could not save step {self.step}")
         indices = [index for index, has_part in enumerate(self._has_part) if has_part]
         files = {self._data(index).stat().st_ino: self._records[index] for index in indices}
-        merge([self._part(index) for index in indices], self._directory / self._prefix)
+        tf.raw_ops.MergeV2Checkpoints(
+            checkpoint_prefixes=[str(self._part(index)) for index in indices],
+            destination_prefix=str(self._directory / self._prefix),
+            delete_old_dirs=True,
+        )
         return files
 
     def _part(self, index: int) -> pathlib.Path:
