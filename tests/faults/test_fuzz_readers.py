@@ -30,7 +30,6 @@ from mtfrun.data.images.idx_images import read_idx
 from mtfrun.data.images.image_cache import PixelCache
 from mtfrun.data.images.image_files import encode_image, size_of
 from mtfrun.data.rows.packing import Plan, stored_plan
-from mtfrun.errors import InputError
 from mtfrun.experiment.runs.opening import ROOTS
 from mtfrun.extras import huggingface
 from tests.faults.fuzzing import KINDS, damaged, fuzz
@@ -264,14 +263,6 @@ def _sentencepiece(directory: pathlib.Path) -> bytes:
     model.trainer_spec.unk_id, model.trainer_spec.pad_id = 2, 0
     model.trainer_spec.eos_id, model.trainer_spec.bos_id = 1, -1
     return bytes(model.SerializeToString())
-
-
-def test_the_fuzzer_notices_errors(count: int) -> None:
-    def fails(content: bytes) -> None:
-        raise InputError("one line") if len(content) < 30 else TypeError("a defect")
-
-    with pytest.raises(TypeError, match="a defect"):
-        fuzz(count, damaged([b"x" * 50]), fails)
 
 
 GIN_FILES = ["defaults.gin", "models/lm_tiny.gin", "data/text_files.gin"]
