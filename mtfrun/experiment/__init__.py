@@ -10,7 +10,6 @@ from mtfrun.experiment.evaluation.evaluators import Entropies as Entropies
 from mtfrun.experiment.evaluation.evaluators import LabelledImages as LabelledImages
 from mtfrun.experiment.evaluation.evaluators import RankedLabels as RankedLabels
 from mtfrun.experiment.evaluation.evaluators import Samples as Samples
-from mtfrun.experiment.evaluation.evaluators import ScoredTargets as ScoredTargets
 from mtfrun.experiment.experiment import Experiment as Experiment
 from mtfrun.experiment.experiment import Inference as Inference
 from mtfrun.experiment.inference.answers import Answer as Answer

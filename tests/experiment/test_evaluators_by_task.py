@@ -13,14 +13,7 @@ import pytest
 
 from mtfrun import data, mtf
 from mtfrun.errors import InputError
-from mtfrun.experiment import (
-    DecodedPairs,
-    Decoding,
-    Evaluation,
-    Experiment,
-    RankedLabels,
-    ScoredTargets,
-)
+from mtfrun.experiment import DecodedPairs, Decoding, Evaluation, Experiment, RankedLabels
 from mtfrun.experiment.evaluation.evaluation import EvaluationContext
 from mtfrun.experiment.evaluation.evaluators import markdown_table
 from mtfrun.extras import t5
@@ -196,7 +189,7 @@ def test_the_likeliest_class_of_each_example_is_ranked() -> None:
     task = _task("ranked", [("a", "0"), ("b", "1"), ("c", "2")], preprocessors=[classes])
     experiment = _experiment(task)
     metrics = [t5_metrics.RankClassificationMetrics(3)]
-    scored = ScoredTargets(experiment, "validation", metrics, reference=t5.ranked_class)
+    scored = t5.ScoredTargets(experiment, "validation", metrics, reference=t5.ranked_class)
     result = scored(CONTEXT)
     pairs = experiment.data.by_task()[""]
     assert isinstance(pairs, data.TextData)
@@ -205,7 +198,7 @@ def test_the_likeliest_class_of_each_example_is_ranked() -> None:
     likeliest = np.argmax(np.array(scores, float).reshape(3, 3), axis=1)
     assert result.metrics["accuracy"] == pytest.approx(100 * np.mean(likeliest == [0, 1, 2]))
     assert set(result.metrics) == {"accuracy", "mean_3class_f1"}
-    assert not ScoredTargets(experiment, "validation")(CONTEXT).metrics
+    assert not t5.ScoredTargets(experiment, "validation")(CONTEXT).metrics
 
 
 def test_cells_of_tables_show_texts_as_they_are() -> None:

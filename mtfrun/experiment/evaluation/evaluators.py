@@ -8,7 +8,7 @@ import functools
 import html
 import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -206,48 +206,10 @@ class RankedLabels(TextEvaluator):
             text = wrong.decode("utf-8", "replace")
             raise DataError(f'the target "{text}" is none of Task.labels: add it')
         choices = [(example[INPUTS], label) for example in examples for label in labels]
-        scores = [x.log_likelihood for x in _scores(self, choices, context)]
+        scores = [x.log_likelihood for x in score_pairs(self, choices, context)]
         likeliest = np.argmax(np.reshape(scores, [-1, len(labels)]), axis=1)
         targets = [labels.index(example[TARGETS]) for example in examples]
         return EvaluationResult({"ranked_accuracy": float(np.mean(np.equal(targets, likeliest)))})
-
-
-@dataclasses.dataclass(frozen=True)
-class ScoredTargets(TextEvaluator):
-    """Metrics of the log-likelihoods of targets, such as those that `RankClassification` makes.
-
-    Attributes:
-      metrics: functions of all references and all scores (see `Score`) to values by name.
-      reference: function of the fields of an example, returns the value for its score; by default
-        the task's.
-      num_examples: number of examples of every task, the first ones of the split, so that the
-        classes of an example stay together; by default all.
-    """
-
-    number = "num_examples"
-
-    metrics: Sequence[Metrics] = ()
-    reference: Callable[[Fields], Any] | None = None
-    num_examples: int | None = None
-
-    def evaluate_task(
-        self, data: TextData, examples: Sequence[Fields], context: EvaluationContext
-    ) -> EvaluationResult:
-        references = [(self.reference or data.reference)(example) for example in examples]
-        pairs = [(example[INPUTS], example[TARGETS]) for example in examples]
-        scores = list(_scores(self, pairs, context))
-        metrics: dict[str, float] = {}
-        for metrics_of in self.metrics:
-            metrics |= metrics_of(references, scores)
-        return EvaluationResult(metrics)
-
-    @functools.cached_property
-    def examples(self) -> dict[str, list[Fields]]:
-        parts = self.parts if self.metrics else {}
-        return {
-            name: data.evaluated_examples(self.split, None)[: self.num_examples]
-            for name, data in parts.items()
-        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -325,9 +287,10 @@ class LabelledImages(Evaluator):
         return list(itertools.islice(_image_data(self).images(self.split), self.num_images))
 
 
-def _scores(
+def score_pairs(
     evaluator: Evaluator, pairs: Sequence[tuple[bytes, bytes]], context: EvaluationContext
 ) -> Iterator[Score]:
+    """Yields the score of every pair, and reports the progress."""
     for first in range(0, len(pairs), _PAIRS_PER_CALL):
         some = pairs[first : first + _PAIRS_PER_CALL]
         for record in evaluator.experiment.inference.scores(some):

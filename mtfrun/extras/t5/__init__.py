@@ -14,6 +14,7 @@ from mtfrun.extras.t5.question_answering import Squad as Squad
 from mtfrun.extras.t5.question_answering import SquadSpans as SquadSpans
 from mtfrun.extras.t5.question_answering import TriviaQa as TriviaQa
 from mtfrun.extras.t5.rank_classification import RankClassification as RankClassification
+from mtfrun.extras.t5.rank_classification import ScoredTargets as ScoredTargets
 from mtfrun.extras.t5.references import Grouped as Grouped
 from mtfrun.extras.t5.references import GroupedReference as GroupedReference
 from mtfrun.extras.t5.references import LabelNumber as LabelNumber

@@ -1,15 +1,20 @@
-"""Classification by ranking: one example per possible answer."""
+"""Classification by ranking: one example per possible answer, and metrics of their scores."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
+from mtfrun.data import TextData
 from mtfrun.data.errors import DataError
 from mtfrun.data.features import INPUTS, TARGETS
 from mtfrun.data.sources.records import list_fields
-from mtfrun.data.task import Fields, StreamPreprocessor, field_of, label_name
+from mtfrun.data.task import Fields, Metrics, StreamPreprocessor, field_of, label_name
+from mtfrun.experiment.evaluation.evaluation import EvaluationContext, EvaluationResult
+from mtfrun.experiment.evaluation.evaluators import TextEvaluator, score_pairs
 from mtfrun.extras.t5.fields import required_texts_of
 
 _MODES = ("train", "eval")
@@ -84,3 +89,41 @@ class RankClassification(StreamPreprocessor):
         return b"".join(
             field_of(self, fields, part) if i % 2 else part.encode() for i, part in enumerate(parts)
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredTargets(TextEvaluator):
+    """Metrics of the log-likelihoods of targets, such as those that `RankClassification` makes.
+
+    Attributes:
+      metrics: functions of all references and all scores (see `Score`) to values by name.
+      reference: function of the fields of an example, returns the value for its score; by default
+        the task's.
+      num_examples: number of examples of every task, the first ones of the split, so that the
+        classes of an example stay together; by default all.
+    """
+
+    number = "num_examples"
+
+    metrics: Sequence[Metrics] = ()
+    reference: Callable[[Fields], Any] | None = None
+    num_examples: int | None = None
+
+    def evaluate_task(
+        self, data: TextData, examples: Sequence[Fields], context: EvaluationContext
+    ) -> EvaluationResult:
+        references = [(self.reference or data.reference)(example) for example in examples]
+        pairs = [(example[INPUTS], example[TARGETS]) for example in examples]
+        scores = list(score_pairs(self, pairs, context))
+        metrics: dict[str, float] = {}
+        for metrics_of in self.metrics:
+            metrics |= metrics_of(references, scores)
+        return EvaluationResult(metrics)
+
+    @functools.cached_property
+    def examples(self) -> dict[str, list[Fields]]:
+        parts = self.parts if self.metrics else {}
+        return {
+            name: data.evaluated_examples(self.split, None)[: self.num_examples]
+            for name, data in parts.items()
+        }

@@ -201,7 +201,7 @@ def auc(
 def score_auc(
     targets: Sequence[float], scores: Sequence[TargetScore], targets_threshold: float | None = None
 ) -> dict[str, float]:
-    """Returns `auc` of log-likelihoods, for `experiment.ScoredTargets`."""
+    """Returns `auc` of log-likelihoods, for `t5.ScoredTargets`."""
     return auc(targets, [score.log_likelihood for score in scores], targets_threshold)
 
 
@@ -227,7 +227,7 @@ def edit_distance(
 
 @dataclasses.dataclass(frozen=True)
 class RankClassificationMetrics:
-    """Computes metrics of the likeliest class of each example, for `experiment.ScoredTargets`.
+    """Computes metrics of the likeliest class of each example, for `t5.ScoredTargets`.
 
     "accuracy" alone if the number of classes varies, or if several are correct; otherwise also
     "f1", "auc-roc" and "auc-pr" of class 1 for two classes, and the mean F1 for more.
