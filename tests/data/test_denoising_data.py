@@ -82,7 +82,7 @@ def test_an_epoch_is_all_text_once_with_other_noise_than_the_next() -> None:
     data = _data()
     batches = data.train(1, seed=3)
     expected = b"".join(TEXTS)
-    rows = -(-len(expected) // SpanCorruption().raw_length(32, 32, ByteVocabulary()))
+    rows = -(-len(expected) // SpanCorruption().raw_length(ByteVocabulary(), inputs=32, targets=32))
     epochs = []
     for _ in range(2):
         epoch = [next(batches) for _ in range(rows)]

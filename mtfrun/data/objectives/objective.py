@@ -79,24 +79,16 @@ class Objective(abc.ABC):
 
     def targets_length(self, inputs_length: int, vocabulary: Vocabulary) -> int:
         """Returns the length of the targets of the longest text with inputs that fit."""
-        raw_length = self._longest("inputs", inputs_length, vocabulary)
+        raw_length = self._longest(vocabulary, "inputs", inputs_length)
         return self.feature_lengths(raw_length, vocabulary).targets
 
-    def raw_length(self, inputs_length: int, targets_length: int, vocabulary: Vocabulary) -> int:
-        """Returns the number of ids of the longest text that fits both, or raises DataError."""
-        raw_length = min(
-            self._longest("inputs", inputs_length, vocabulary),
-            self._longest("targets", targets_length, vocabulary),
-        )
+    def raw_length(self, vocabulary: Vocabulary, **lengths: int) -> int:
+        """Returns the ids of the longest text that fits these features, or raises DataError."""
+        raw_length = min(self._longest(vocabulary, *feature) for feature in lengths.items())
         self.check(raw_length, vocabulary)
         return raw_length
 
-    def raw_length_in_one_row(self, length: int, vocabulary: Vocabulary) -> int:
-        raw_length = self._longest("joined", length, vocabulary)
-        self.check(raw_length, vocabulary)
-        return raw_length
-
-    def _longest(self, feature: str, length: int, vocabulary: Vocabulary) -> int:
+    def _longest(self, vocabulary: Vocabulary, feature: str, length: int) -> int:
         def count_ids(raw_length: int) -> int:
             ids: int = getattr(self.feature_lengths(raw_length, vocabulary), feature)
             return ids

@@ -207,12 +207,7 @@ def _counts(length: N, shares: Sequence[int]) -> list[N]:
 
 
 def _first_with(count: int, component: int, shares: Sequence[int]) -> int:
-    longest = 1
-    while _counts(longest, shares)[component] < count:
-        longest *= 2
-    return bisect.bisect_left(
-        range(longest), count, key=lambda length: _counts(length, shares)[component]
-    )
+    return bisect.bisect_left(range(1 << 62), count, key=lambda n: _counts(n, shares)[component])
 
 
 class Shuffle:

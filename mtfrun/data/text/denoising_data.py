@@ -52,8 +52,8 @@ class ObjectiveData(TaskData):
     @functools.cached_property
     def raw_length(self) -> int:
         """The number of ids of the text of a row."""
-        lengths = self.lengths
-        return self.objective.raw_length(lengths.inputs, lengths.targets, self.vocabulary)
+        inputs, targets, _ = self.lengths
+        return self.objective.raw_length(self.vocabulary, inputs=inputs, targets=targets)
 
     def _pair_prompts(self, inputs: int, targets: int, limits: PromptLimits) -> PromptFormat:
         vocabulary, lengths = self.vocabulary, {INPUTS: inputs, TARGETS: targets}
@@ -127,7 +127,7 @@ class DelimitedDenoisingData(ObjectiveData):
 
     @functools.cached_property
     def raw_length(self) -> int:
-        return self.objective.raw_length_in_one_row(self.length, self.vocabulary)
+        return self.objective.raw_length(self.vocabulary, joined=self.length)
 
     @functools.cached_property
     def lengths(self) -> FeatureLengths:

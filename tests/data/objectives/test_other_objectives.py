@@ -104,7 +104,7 @@ def test_iid_noise_is_independent_and_has_its_density() -> None:
 def test_iid_targets_hold_almost_all_noise() -> None:
     objective = IidDenoising()
     targets_length = objective.targets_length(512, VOCABULARY)
-    raw_length = objective.raw_length(512, targets_length, VOCABULARY)
+    raw_length = objective.raw_length(VOCABULARY, inputs=512, targets=targets_length)
     assert raw_length == 511 and targets_length < 200
     text = random_text(np.random.default_rng(0), 300, raw_length)
     batch = objective(with_noise(text), of_lengths(512, targets_length), VOCABULARY)
@@ -118,7 +118,7 @@ def test_iid_noise_ends_with_the_sentinels() -> None:
     begins = mask & ~np.pad(mask[:, :-1], [(0, 0), (1, 0)])
     assert begins.sum(axis=1).tolist() == [NUM_SENTINELS - 1] * 4
     with pytest.raises(DataError, match="choose shorter rows"):
-        IidDenoising(0.5).raw_length(2001, 2001, VOCABULARY)
+        IidDenoising(0.5).raw_length(VOCABULARY, inputs=2001, targets=2001)
 
 
 def test_masked_language_model_changes_the_noise_only() -> None:
@@ -227,7 +227,7 @@ def test_rows_of_a_mixture_are_those_of_their_denoiser_after_its_mode() -> None:
 def test_a_mixture_leaves_room_for_its_modes_and_longest_features() -> None:
     mixture = MixtureOfDenoisers()
     targets_length = mixture.targets_length(256, VOCABULARY)
-    raw_length = mixture.raw_length(256, targets_length, VOCABULARY)
+    raw_length = mixture.raw_length(VOCABULARY, inputs=256, targets=targets_length)
     lengths = mixture.feature_lengths(raw_length, VOCABULARY)
     assert lengths.inputs == 256 and lengths.targets == targets_length
     text = random_text(np.random.default_rng(0), 200, raw_length)
@@ -266,4 +266,4 @@ def test_a_vocabulary_without_sentinels_is_an_error() -> None:
 
     for objective in (SpanCorruption(), IidDenoising(), MaskedLanguageModel()):
         with pytest.raises(DataError, match="WithoutSentinels has 0"):
-            objective.raw_length(64, 64, WithoutSentinels())
+            objective.raw_length(WithoutSentinels(), inputs=64, targets=64)

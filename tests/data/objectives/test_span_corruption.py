@@ -34,7 +34,7 @@ CHI_SQUARE_9, CHI_SQUARE_14 = 45.1, 54.6
 def test_t5s_inputs_of_512_are_made_of_568_ids_and_have_targets_of_114() -> None:
     objective = SpanCorruption()
     assert objective.targets_length(512, VOCABULARY) == 114
-    assert objective.raw_length(512, 114, VOCABULARY) == 568
+    assert objective.raw_length(VOCABULARY, inputs=512, targets=114) == 568
 
 
 @pytest.mark.parametrize(("density", "mean"), [(0.15, 3.0), (0.15, 8.0), (0.5, 3.0), (0.5, 64.0)])
@@ -50,13 +50,16 @@ def test_lengths_are_t5s(density: float, mean: float) -> None:
             continue
         compared += 1
         assert objective.targets_length(inputs_length, VOCABULARY) == targets_length
-        assert objective.raw_length(inputs_length, targets_length, VOCABULARY) == raw_length
+        assert (
+            objective.raw_length(VOCABULARY, inputs=inputs_length, targets=targets_length)
+            == raw_length
+        )
     assert compared > 140
 
 
 def test_shorter_targets_make_the_text_shorter_and_cut_nothing() -> None:
     objective = SpanCorruption()
-    raw_length = objective.raw_length(512, 60, VOCABULARY)
+    raw_length = objective.raw_length(VOCABULARY, inputs=512, targets=60)
     assert objective.feature_lengths(raw_length, VOCABULARY).targets == 60
     assert objective.feature_lengths(raw_length + 1, VOCABULARY).targets >= 60
 
@@ -174,9 +177,9 @@ def test_inputs_and_targets_give_the_text_back(
 
 def test_too_few_sentinels_are_an_error() -> None:
     objective = SpanCorruption(0.5, 1.0)
-    assert objective.raw_length(201, 201, VOCABULARY) == 2 * NUM_SENTINELS
+    assert objective.raw_length(VOCABULARY, inputs=201, targets=201) == 2 * NUM_SENTINELS
     with pytest.raises(DataError, match="T5Vocabulary has 100 sentinels, and a row needs 101"):
-        objective.raw_length(203, 203, VOCABULARY)
+        objective.raw_length(VOCABULARY, inputs=203, targets=203)
 
 
 @pytest.mark.parametrize(
