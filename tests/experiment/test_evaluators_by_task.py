@@ -16,8 +16,6 @@ from mtfrun.errors import InputError
 from mtfrun.experiment import DecodedPairs, Decoding, Evaluation, Experiment, RankedLabels
 from mtfrun.experiment.evaluation.evaluation import EvaluationContext
 from mtfrun.experiment.evaluation.evaluators import markdown_table
-from mtfrun.extras import t5
-from mtfrun.extras.t5 import t5_metrics
 from mtfrun.models.transformer import (
     AttentionHeads,
     EncoderDecoder,
@@ -35,7 +33,7 @@ LETTERS = "abcdefghij"
 CONTEXT = EvaluationContext({}, {}, is_shown=True, progress=lambda _: None)
 
 
-def _experiment(task: data.Task | data.Mixture) -> Experiment:
+def small_experiment(task: data.Task | data.Mixture) -> Experiment:
     """Returns an initialised encoder-decoder of one layer each, and pairs."""
     heads = AttentionHeads(num_heads=2, d_kv=8)
     attention = functools.partial(SelfAttention, heads=heads)
@@ -56,21 +54,27 @@ def _experiment(task: data.Task | data.Mixture) -> Experiment:
     return experiment
 
 
-def _task(name: str, pairs: Sequence[tuple[str, str]], **settings: Any) -> data.Task:
+def named_task(name: str, pairs: Sequence[tuple[str, str]], **settings: Any) -> data.Task:
     return dataclasses.replace(pairs_task(pairs), name=name, **settings)
 
 
 def _label_task(targets: Sequence[str], **settings: Any) -> data.Task:
-    return _task("labels", list(zip(LETTERS, targets, strict=False)), labels=LABELS, **settings)
+    return named_task(
+        "labels", list(zip(LETTERS, targets, strict=False)), labels=LABELS, **settings
+    )
+
+
+def _number_of(label: str) -> int:
+    return LABELS.index(label) if label in LABELS else -1
 
 
 def _mixture() -> data.Mixture:
-    other = _task("words", [("one", "eins"), ("two", "zwei")])
+    other = named_task("words", [("one", "eins"), ("two", "zwei")])
     return data.Mixture([_label_task(["yes"] * 6), other], [1.0, 1.0])
 
 
 def test_a_mixture_has_the_models_metrics_over_all_examples_and_of_every_task() -> None:
-    experiment = _experiment(_mixture())
+    experiment = small_experiment(_mixture())
     metrics = Evaluation(experiment, batch_size=4)(0)
     names = ("loss", "accuracy", "perplexity", "bits_per_byte")
     assert set(metrics) == {*names, *(f"{x}/{name}" for x in ("labels", "words") for name in names)}
@@ -81,7 +85,7 @@ def test_a_mixture_has_the_models_metrics_over_all_examples_and_of_every_task() 
 
 
 def test_an_evaluation_says_of_how_many_examples_its_decodes_are() -> None:
-    experiment = _experiment(_mixture())
+    experiment = small_experiment(_mixture())
     decoded = functools.partial(DecodedPairs, num_decodes=2)
     ranked = functools.partial(RankedLabels, num_examples=3)
     evaluation = Evaluation(experiment, batch_size=4, evaluators=[decoded, ranked])
@@ -97,14 +101,14 @@ def test_an_evaluation_says_of_how_many_examples_its_decodes_are() -> None:
 
 
 def test_one_task_has_metrics_without_its_name() -> None:
-    alone = Evaluation(_experiment(_label_task(["yes"] * 6)), batch_size=4)(0)
-    mixed = Evaluation(_experiment(_mixture()), batch_size=4)(0)
+    alone = Evaluation(small_experiment(_label_task(["yes"] * 6)), batch_size=4)(0)
+    mixed = Evaluation(small_experiment(_mixture()), batch_size=4)(0)
     assert "/" not in "".join(alone)
     assert alone["loss"] == pytest.approx(mixed["labels/loss"])
 
 
 def test_metrics_of_tasks_belong_into_the_line_and_those_of_layers_do_not() -> None:
-    evaluate = Evaluation(_experiment(_mixture()), batch_size=4)
+    evaluate = Evaluation(small_experiment(_mixture()), batch_size=4)
     names = ("loss", "labels/loss", "decoder/blocks/0/load")
     assert [evaluate.is_brief(name) for name in names] == [True, True, False]
 
@@ -116,9 +120,9 @@ def test_decodes_have_the_metrics_of_their_task() -> None:
         seen.append((targets, predictions))
         return {"examples": float(len(targets))}
 
-    labels = _label_task(["yes", "no", "yes"], metrics=[count], postprocess=t5.LabelNumber(LABELS))
-    words = _task("words", [("one", "eins"), ("two", "zwei")])
-    experiment = _experiment(data.Mixture([labels, words], [1.0, 1.0]))
+    labels = _label_task(["yes", "no", "yes"], metrics=[count], postprocess=_number_of)
+    words = named_task("words", [("one", "eins"), ("two", "zwei")])
+    experiment = small_experiment(data.Mixture([labels, words], [1.0, 1.0]))
     result = DecodedPairs(experiment, "validation", num_decodes=8)(CONTEXT)
     assert set(result.metrics) == {
         *("labels/examples", "labels/token_accuracy"),
@@ -133,7 +137,7 @@ def test_decodes_have_the_metrics_of_their_task() -> None:
 
 def _likeliest_labels() -> list[str]:
     """Returns the labels that an untrained model finds likeliest, scored one by one."""
-    inference = _experiment(_label_task(["no"] * len(LETTERS))).inference
+    inference = small_experiment(_label_task(["no"] * len(LETTERS))).inference
 
     def likeliest(letter: str) -> str:
         records = [inference.scores([(letter.encode(), x.encode())])[0] for x in LABELS]
@@ -147,7 +151,7 @@ def test_labels_are_ranked_by_the_likelihood_of_all_their_tokens() -> None:
     targets = _likeliest_labels()
 
     def ranked_accuracy(targets: Sequence[str]) -> float:
-        experiment = _experiment(_label_task(targets))
+        experiment = small_experiment(_label_task(targets))
         result = RankedLabels(experiment, "validation", num_examples=100)(CONTEXT)
         assert set(result.metrics) == {"ranked_accuracy"}
         return result.metrics["ranked_accuracy"]
@@ -158,14 +162,16 @@ def test_labels_are_ranked_by_the_likelihood_of_all_their_tokens() -> None:
 
 
 def test_only_tasks_with_labels_are_ranked() -> None:
-    result = RankedLabels(_experiment(_mixture()), "validation", num_examples=2)(CONTEXT)
+    result = RankedLabels(small_experiment(_mixture()), "validation", num_examples=2)(CONTEXT)
     assert set(result.metrics) == {"labels/ranked_accuracy"}
     with pytest.raises(InputError, match="needs a task with labels"):
-        RankedLabels(_experiment(_task("words", [("one", "eins")])), "validation", num_examples=2)
+        RankedLabels(
+            small_experiment(named_task("words", [("one", "eins")])), "validation", num_examples=2
+        )
 
 
 def test_a_target_that_is_no_label_is_refused_by_name() -> None:
-    experiment = _experiment(_label_task(["yes", "maybe"]))
+    experiment = small_experiment(_label_task(["yes", "maybe"]))
     with pytest.raises(InputError, match='"maybe" is none of'):
         RankedLabels(experiment, "validation", num_examples=2)(CONTEXT)
 
@@ -178,27 +184,12 @@ def test_metrics_see_references_of_all_pairs() -> None:
         return {"examples": float(len(predictions))}
 
     pairs = [("one", "eins"), ("two", "zwei"), ("three", "drei")]
-    task = _task("words", pairs, metrics=[collect], reference=lambda fields: fields["inputs"][:2])
-    result = DecodedPairs(_experiment(task), "validation", num_decodes=None)(CONTEXT)
+    task = named_task(
+        "words", pairs, metrics=[collect], reference=lambda fields: fields["inputs"][:2]
+    )
+    result = DecodedPairs(small_experiment(task), "validation", num_decodes=None)(CONTEXT)
     assert result.metrics["examples"] == 3
     assert seen == [[b"on", b"tw", b"th"]]
-
-
-def test_the_likeliest_class_of_each_example_is_ranked() -> None:
-    classes = t5.RankClassification("{inputs}", ["no", "yes", "may"], label_key="targets")
-    task = _task("ranked", [("a", "0"), ("b", "1"), ("c", "2")], preprocessors=[classes])
-    experiment = _experiment(task)
-    metrics = [t5_metrics.RankClassificationMetrics(3)]
-    scored = t5.ScoredTargets(experiment, "validation", metrics, reference=t5.ranked_class)
-    result = scored(CONTEXT)
-    pairs = experiment.data.by_task()[""]
-    assert isinstance(pairs, data.TextData)
-    texts = pairs.pairs("validation", None)
-    scores = [x.fields["log_likelihood"] for x in experiment.inference.scores(texts)]
-    likeliest = np.argmax(np.array(scores, float).reshape(3, 3), axis=1)
-    assert result.metrics["accuracy"] == pytest.approx(100 * np.mean(likeliest == [0, 1, 2]))
-    assert set(result.metrics) == {"accuracy", "mean_3class_f1"}
-    assert not t5.ScoredTargets(experiment, "validation")(CONTEXT).metrics
 
 
 def test_cells_of_tables_show_texts_as_they_are() -> None:

@@ -9,12 +9,16 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 
+from mtfrun import data
 from mtfrun.errors import InputError
+from mtfrun.extras import t5
 from mtfrun.extras.t5 import t5_metrics
 from mtfrun.extras.t5.references import GroupedReference, PossibleReferent, RankedClass
 from mtfrun.metrics import Rouge, bleu
+from tests.experiment.test_evaluators_by_task import CONTEXT, named_task, small_experiment
 
 CASES = json.loads(
     (pathlib.Path(__file__).parents[2] / "oracle" / "t5_metrics.json").read_text(encoding="utf-8")
@@ -90,3 +94,20 @@ def test_incomplete_examples_are_refused() -> None:
     targets = [RankedClass((0, i), i == 0, 1.0) for i in range(3)]
     with pytest.raises(InputError, match="num_classes=2 does not divide 3 scores"):
         t5_metrics.RankClassificationMetrics(2)(targets, [Scored(-1.0, 1)] * 3)
+
+
+def test_the_likeliest_class_of_each_example_is_ranked() -> None:
+    classes = t5.RankClassification("{inputs}", ["no", "yes", "may"], label_key="targets")
+    task = named_task("ranked", [("a", "0"), ("b", "1"), ("c", "2")], preprocessors=[classes])
+    experiment = small_experiment(task)
+    metrics = [t5_metrics.RankClassificationMetrics(3)]
+    scored = t5.ScoredTargets(experiment, "validation", metrics, reference=t5.ranked_class)
+    result = scored(CONTEXT)
+    pairs = experiment.data.by_task()[""]
+    assert isinstance(pairs, data.TextData)
+    texts = pairs.pairs("validation", None)
+    scores = [x.fields["log_likelihood"] for x in experiment.inference.scores(texts)]
+    likeliest = np.argmax(np.array(scores, float).reshape(3, 3), axis=1)
+    assert result.metrics["accuracy"] == pytest.approx(100 * np.mean(likeliest == [0, 1, 2]))
+    assert set(result.metrics) == {"accuracy", "mean_3class_f1"}
+    assert not t5.ScoredTargets(experiment, "validation")(CONTEXT).metrics
