@@ -30,7 +30,8 @@ from mtfrun.checkpoints.save import Save
 from mtfrun.cli.command import settings_of
 from mtfrun.cli.parser import parse_flags
 from mtfrun.data.rows import infeed
-from mtfrun.experiment.runs.run_training import TrainChoices, prepare, run_training
+from mtfrun.experiment.runs.run_training import prepare, run_training
+from mtfrun.experiment.training import TrainChoices
 from mtfrun.extras.audit.ledger_hook import Ledger
 from mtfrun.metrics.event_files import Summaries
 from mtfrun.rundir import RunDirectory

@@ -35,8 +35,7 @@ class Logits:
     def __call__(self, features: Features) -> np.ndarray:
         """See `Run.logits`."""
         if not isinstance(features, Mapping):
-            kind = type(features).__name__
-            raise InputError(f'features are a dictionary such as {{"inputs": ids}}, not a {kind}')
+            raise InputError(f"features are a dictionary by name, not a {type(features).__name__}")
         self._check_names(features)
         arrays = {name: self._array(name, values) for name, values in features.items()}
         batches = {array.shape[0] for array in arrays.values()}

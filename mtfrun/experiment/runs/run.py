@@ -163,7 +163,8 @@ class Run:
         }
         texts, chosen = texts_of(prompts), numbers_of(settings)
         with self._in_use():
-            return self._inference_with(Decoding, "decode", **chosen)(texts)
+            decoding: Decoding = self._inference_with(Decoding, "decode", **chosen)
+            return decoding(texts)
 
     def score(
         self, pairs: Sequence[tuple[str | bytes, str | bytes]], *, with_end: bool = True
@@ -174,7 +175,8 @@ class Run:
         """
         texts = pairs_of(pairs)
         with self._in_use():
-            return self._inference_with(Decoding, "score").scoring(texts, with_end=with_end)
+            decoding: Decoding = self._inference_with(Decoding, "score")
+            return decoding.scoring(texts, with_end=with_end)
 
     def classify(
         self, images: Iterable[np.ndarray | str | os.PathLike[str]], *, top_k: int | None = None
@@ -186,7 +188,8 @@ class Run:
         """
         listed, chosen = list_of(images, "images", '"photo.png"'), numbers_of({"top_k": top_k})
         with self._in_use():
-            classification = self._inference_with(Classification, "classify", **chosen)
+            kind = Classification
+            classification: Classification = self._inference_with(kind, "classify", **chosen)
             return classification(_pixels(image, classification.data) for image in listed)
 
     def evaluate(self, split: str | None = None) -> dict[str, float]:
