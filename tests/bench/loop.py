@@ -13,12 +13,14 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import functools
 import itertools
 import json
 import pathlib
 import random
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -147,7 +149,8 @@ def _train(marks: Marks, model: list[str], options: argparse.Namespace) -> None:
         ]
         preparation = prepare(settings_of(parse_flags(command)))
         preparation.training.actions = [marks]
-        run_training(preparation, RunDirectory(directory / "run"), command, TrainChoices())
+        with contextlib.redirect_stdout(sys.stderr):
+            run_training(preparation, RunDirectory(directory / "run"), command, TrainChoices())
 
 
 def write_texts(directory: pathlib.Path) -> dict[str, str]:

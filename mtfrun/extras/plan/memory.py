@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import graphlib
 from collections.abc import Iterable, Mapping, Sequence
 
 from mtfrun.extras.plan.program import FORWARDING, Block, Operation, Program, Value
@@ -52,23 +53,10 @@ def order_of_execution(block: Block) -> list[Operation]:
         for position, operation in enumerate(block.operations)
         for value in operation.results
     }
-    missing = []
-    users: list[list[int]] = [[] for _ in block.operations]
+    sorter: graphlib.TopologicalSorter[int] = graphlib.TopologicalSorter()
     for position, operation in enumerate(block.operations):
-        needed = {makers[value] for value in operation.reads() if value in makers}
-        missing.append(len(needed))
-        for maker in needed:
-            users[maker].append(position)
-    ready = collections.deque(i for i, count in enumerate(missing) if count == 0)
-    order = []
-    while ready:
-        position = ready.popleft()
-        order.append(block.operations[position])
-        for user in users[position]:
-            missing[user] -= 1
-            if missing[user] == 0:
-                ready.append(user)
-    return order
+        sorter.add(position, *{makers[value] for value in operation.reads() if value in makers})
+    return [block.operations[position] for position in sorter.static_order()]
 
 
 class _Lives:

@@ -37,7 +37,8 @@ RUNS = {
 # (processes, devices)
 MESHES = [(1, 2), (1, 8), (2, 8), (4, 4)]
 CASES = [
-    *((name, *mesh) for name in RUNS if name != TWO_LEVELS for mesh in MESHES),
+    *(("dense", *mesh) for mesh in MESHES),
+    *((name, 2, 8) for name in ("mixture", "residual network")),
     (TWO_LEVELS, 1, 4),  # takes minutes to compile for 8 devices
 ]
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import POSITIVE, check_range
@@ -142,7 +142,7 @@ def fit_law(points: TrainingPoints) -> ScalingLaw:
     grid = np.array(list(itertools.product(*_GRID)))
     terms = _log_terms(grid, np.log(points.parameters), np.log(points.tokens))
     residuals = _log_loss(terms) - np.log(points.losses)
-    starts = grid[np.argsort(_huber(residuals).sum(axis=-1))[:_STARTS]]
+    starts = grid[np.argsort(special.huber(_DELTA, residuals).sum(axis=-1))[:_STARTS]]
     return min((_minimise(start, points) for start in starts), key=lambda fit: fit[0])[1]
 
 
@@ -185,7 +185,7 @@ def _minimise(start: np.ndarray, points: TrainingPoints) -> tuple[float, Scaling
         # A term's share of the loss is the derivative of log L by its logarithm.
         e, a, b = np.exp(terms - predicted) * np.clip(residuals, -_DELTA, _DELTA)
         gradient = [e.sum(), a.sum(), b.sum(), -(a * x).sum(), -(b * y).sum()]
-        return float(_huber(residuals).sum()), np.array(gradient)
+        return float(special.huber(_DELTA, residuals).sum()), np.array(gradient)
 
     result = optimize.minimize(
         loss_and_gradient, start, jac=True, method="BFGS", options={"gtol": _GRADIENT_TOLERANCE}
@@ -204,9 +204,3 @@ def _log_terms(theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def _log_loss(log_terms: np.ndarray) -> np.ndarray:
     return np.asarray(np.logaddexp.reduce(log_terms, axis=0))
-
-
-def _huber(residuals: np.ndarray) -> np.ndarray:
-    """Half the square up to `_DELTA`, from there on a line."""
-    clipped = np.clip(residuals, -_DELTA, _DELTA)
-    return np.asarray(clipped * (residuals - clipped / 2))
