@@ -12,7 +12,7 @@ from mtfrun.extras.plan.plan import Plan, PlannedVariable
 from mtfrun.extras.plan.profile import Curve, DeviceProfile, HostNetwork, Link
 from mtfrun.extras.plan.program import Block, Operation, Program, TensorType, Value
 from mtfrun.extras.plan.search.candidates import Candidate, Dimensions, layouts
-from mtfrun.extras.plan.search.search import Option, Outcome, Rejection, Search
+from mtfrun.extras.plan.search.search import Option, Rejection, Search
 
 TRANSFORMER = Dimensions(
     tuple(
@@ -176,10 +176,11 @@ def _search(
     most: int = 40,
     plan: Callable[[Candidate], Plan] = _needs,
     notes: list[Option | Rejection] | None = None,
-) -> Outcome:
+) -> Search:
     note = (lambda _: None) if notes is None else notes.append
     search = Search(plan, PROFILE, device_memory, most=most, note=note)
-    return search([DATA, MODEL, BOTH], max_microbatches=32)
+    search([DATA, MODEL, BOTH], max_microbatches=32)
+    return search
 
 
 def test_the_fastest_comes_first() -> None:

@@ -23,7 +23,7 @@ from mtfrun.extras.plan.plan import Plan, plan_training
 from mtfrun.extras.plan.profile import DeviceProfile, shipped_profiles
 from mtfrun.extras.plan.search.calibration import calibrate
 from mtfrun.extras.plan.search.candidates import Candidate, dimensions_of, layouts
-from mtfrun.extras.plan.search.search import Option, Outcome, Rejection, Search
+from mtfrun.extras.plan.search.search import Option, Rejection, Search
 from mtfrun.files import atomic_open
 from mtfrun.training import TrainOptions
 
@@ -69,7 +69,7 @@ def search_layouts(flags: argparse.Namespace) -> int:
             return plan_training(settings.training(candidate), flags.program_dump)
 
     def note(result: Option | Rejection) -> None:
-        is_best = result in search.outcome().ranking[:1]
+        is_best = result in search.ranking[:1]
         progress.note(f"{result}{'; the best so far' if is_best else ''}")
 
     search, code = Search(plan, profile, memory, most=most, note=note), 0
@@ -78,21 +78,20 @@ def search_layouts(flags: argparse.Namespace) -> int:
     except SystemExit as stopped:  # by a signal
         code = int(stopped.code or 0)
         progress.note(f"stopped after {most - search.left} of at most {most} candidates")
-    outcome = search.outcome()
     if flags.json:
-        print(json.dumps(as_json(outcome, settings), allow_nan=False))
+        print(json.dumps(as_json(search, settings), allow_nan=False))
     else:
-        print_lines(*as_lines(outcome, settings, profile, memory))
+        print_lines(*as_lines(search, settings))
     return code
 
 
-def as_json(outcome: Outcome, settings: _Settings) -> dict[str, Any]:
+def as_json(search: Search, settings: _Settings) -> dict[str, Any]:
     return {
-        "ranking": [_option_json(option, settings) for option in outcome.ranking],
-        "too_large": [_option_json(option, settings) for option in outcome.too_large],
+        "ranking": [_option_json(option, settings) for option in search.ranking],
+        "too_large": [_option_json(option, settings) for option in search.too_large],
         "rejected": [
             {"candidate": str(rejection.candidate), "reason": rejection.reason}
-            for rejection in outcome.rejections
+            for rejection in search.rejections
         ],
     }
 
@@ -109,22 +108,21 @@ def _option_json(option: Option, settings: _Settings) -> dict[str, Any]:
     }
 
 
-def as_lines(
-    outcome: Outcome, settings: _Settings, profile: DeviceProfile, memory: int | None
-) -> list[str]:
+def as_lines(search: Search, settings: _Settings) -> list[str]:
     """Returns the best options, each with the lines of a gin file."""
+    memory = search.device_memory
     limit = "" if memory is None else f", {memory:,} bytes of memory on each device"
-    lines = [f"devices: {profile.name}{limit}"]
-    for number, option in enumerate(outcome.ranking[:_PRINTED], 1):
+    lines = [f"devices: {search.profile.name}{limit}"]
+    for number, option in enumerate(search.ranking[:_PRINTED], 1):
         lines += ["", f"{number}. {option}", *settings.gin(option.candidate)]
-    more = len(outcome.ranking[_PRINTED:])
+    more = len(search.ranking[_PRINTED:])
     lines += [
         "",
-        f"{more} more fit, {len(outcome.too_large)} need more memory, "
-        f"{len(outcome.rejections)} cannot be compiled; --json prints all",
+        f"{more} more fit, {len(search.too_large)} need more memory, "
+        f"{len(search.rejections)} cannot be compiled; --json prints all",
     ]
-    if not outcome.ranking and outcome.too_large:
-        lines.append(f"the one that needs the least memory: {outcome.too_large[0]}")
+    if not search.ranking and search.too_large:
+        lines.append(f"the one that needs the least memory: {search.too_large[0]}")
     return lines
 
 

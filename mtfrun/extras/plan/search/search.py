@@ -147,15 +147,6 @@ class Rejection:
         return f"{self.candidate}: no program: {self.reason}"
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """Options that fit, the fastest first; too large ones, the smallest first; rejections."""
-
-    ranking: tuple[Option, ...]
-    too_large: tuple[Option, ...]
-    rejections: tuple[Rejection, ...]
-
-
 @dataclasses.dataclass
 class Search:
     """Plans candidates and ranks them by the estimated time of a step, within the memory.
@@ -176,10 +167,10 @@ class Search:
     def __post_init__(self) -> None:
         self.left = self.most
         self._options: dict[Candidate, Option | None] = {}
-        self._rejections: list[Rejection] = []
+        self.rejections: list[Rejection] = []
 
-    def __call__(self, layouts: Sequence[Candidate], max_microbatches: int) -> Outcome:
-        """Plans `layouts`, without settings that save memory, in order, and returns their ranking.
+    def __call__(self, layouts: Sequence[Candidate], max_microbatches: int) -> None:
+        """Plans `layouts`, without settings that save memory, in order.
 
         A device's part of a batch can be split into `max_microbatches`.
         """
@@ -197,16 +188,17 @@ class Search:
                 options = _smaller(smaller, self.device_memory or 0, max_microbatches)
                 cheapest = next(options, None)
                 smaller = None if cheapest is None else self._option(cheapest)
-        return self.outcome()
 
-    def outcome(self) -> Outcome:
-        ranked = self._rank()
-        fitting = [option for option in ranked if option.fits(self.device_memory)]
-        others = sorted(
-            (option for option in ranked if not option.fits(self.device_memory)),
-            key=lambda option: option.peak_bytes,
-        )
-        return Outcome(tuple(fitting), tuple(others), tuple(self._rejections))
+    @property
+    def ranking(self) -> list[Option]:
+        """The options that fit, the fastest first."""
+        return [option for option in self._rank() if option.fits(self.device_memory)]
+
+    @property
+    def too_large(self) -> list[Option]:
+        """The options that do not fit, the smallest first."""
+        others = (option for option in self._rank() if not option.fits(self.device_memory))
+        return sorted(others, key=lambda option: option.peak_bytes)
 
     def _rank(self) -> list[Option]:
         options = [option for option in self._options.values() if option is not None]
@@ -222,7 +214,7 @@ class Search:
         except _WITHOUT_PROGRAM as error:
             lines = str(error).strip().splitlines()
             rejection = Rejection(candidate, lines[0] if lines else type(error).__name__)
-            self._rejections.append(rejection)
+            self.rejections.append(rejection)
             self.note(rejection)
         else:
             time = estimate(plan.program, self.profile)
