@@ -66,34 +66,29 @@ _EXPLAIN: Mapping[str, Sequence[str]] = {
 # Steps until an update shows in the loss: the first one may have the rate 0.
 _STEPS_UNTIL_UPDATE = 2
 
-# Parameters by their first effect: the first pattern that matches counts.
-_ACTS: Sequence[tuple[str, re.Pattern[str]]] = [
-    (name, re.compile(rf"(.*/)?({pattern})"))
-    for name, pattern in (
-        (_GRADIENTS, r".*Training\.frozen"),
-        (
-            _SCHEDULES,
-            r"optim\..*(steps|warmup|schedule|factors|clip|begin|end|total|period|cycle).*"
-            r"|.*TrainOptions\.clip_norm",
-        ),
-        (_UPDATES, r"optim\..*|.*Training\.(optimizer|average_decay)"),
-        (_BATCHES, r".*Training\.(batch_size|without)|data\..*"),
-        # They change no variable's shape and no initial value.
-        (
-            _MODEL,
-            r".*(dropout|rate|epsilon|activation|loss|smoothing|_cap|window|threshold|temperature"
-            r"|noise|masks|causal|prefix|scaled|rotary|capacity|group_size|policy|distill).*",
-        ),
-    )
-]
-_OF_INITIALISERS = re.compile(r".*(init|stddev|[._]scale|gain|master_dtype|Variable).*")
-_OF_ROUNDING = re.compile(
+# Parameters, in any scope, by their first effect: the first pattern that matches counts.
+_ACTS = {
+    _GRADIENTS: r".*Training\.frozen",
+    _SCHEDULES: (
+        r"optim\..*(steps|warmup|schedule|factors|clip|begin|end|total|period|cycle).*"
+        r"|.*TrainOptions\.clip_norm"
+    ),
+    _UPDATES: r"optim\..*|.*Training\.(optimizer|average_decay)",
+    _BATCHES: r".*Training\.(batch_size|exclude_documents)|data\..*",
+    # They change no variable's shape and no initial value.
+    _MODEL: (
+        r".*(dropout|rate|epsilon|activation|loss|smoothing|_cap|window|threshold|temperature"
+        r"|noise|masks|causal|prefix|scaled|rotary|capacity|group_size|policy|distill).*"
+    ),
+}
+_INITIALISERS = re.compile(r".*(init|stddev|[._]scale|gain|master_dtype|Variable).*")
+_ROUNDING_SETTINGS = re.compile(
     r".*(jit_compile|rematerialise|scan_blocks|outer_batch|determin|Mesh\.).*"
 )
-_OF_SOURCES = re.compile(r"(.*/)?data\..*")
-_OF_LENGTHS = re.compile(r".*length", re.IGNORECASE)
+_SOURCES = re.compile(r"(.*/)?data\..*")
+_LENGTHS = re.compile(r".*length", re.IGNORECASE)
 _NUMERIC_PACKAGES = ("tensorflow", "mtfrun", "ml-dtypes")
-_OF_THREADS = re.compile(r".*(NUM_|THREADS).*")
+_THREAD_VARIABLES = re.compile(r".*(NUM_|THREADS).*")
 # The key of fingerprints with a hash of the rows, see `mtfrun.data`.
 _IDS = "ids"
 _MESH = ("mesh", "layout", "processes")
@@ -230,7 +225,7 @@ def causes_in_programs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[C
         *_changed_entries(MACHINE, old, new, "platform", "processor"),
         *_changed_entries(THREADS, old, new, "threads"),
         *(
-            cause._replace(kind=THREADS) if _OF_THREADS.fullmatch(cause.name) else cause
+            cause._replace(kind=THREADS) if _THREAD_VARIABLES.fullmatch(cause.name) else cause
             for cause in _changed_entries(ENVIRONMENT, old, new, "environment")
         ),
     ]
@@ -238,12 +233,11 @@ def causes_in_programs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[C
 
 def _causes_in_records(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[Cause, set[str]]:
     is_same = all(old.get(name) == new.get(name) for name in _MESH)
-    has_evaluation = "evaluation" in old and "evaluation" in new  # not before it was recorded
     data = [{"data": _short_paths(record.get("data"))} for record in (old, new)]
     causes = [
         *_changed_entries(SEED, old, new, "seed"),
         *_changed_entries(DATA, data[0], data[1], "data"),
-        *_changed_entries(EVALUATION, old, new, *(["evaluation"] if has_evaluation else [])),
+        *_changed_entries(EVALUATION, old, new, "evaluation"),
         *causes_in_programs(old, new),
         *_changed_entries(MACHINE, old, new, *(["devices"] if is_same else [])),
         *_changed_entries(MESH, old, new, *_MESH),
@@ -318,7 +312,7 @@ def _causes_in_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[
         # A macro of both acts on the model first.
         first = [x for x in (_SHAPES, _MODEL, _BATCHES, _GRADIENTS) if x in effects]
         acts[cause] = {*(first[:1] or effects)}
-        if _OF_LENGTHS.fullmatch(name) or _BATCHES in effects:
+        if _LENGTHS.fullmatch(name) or _BATCHES in effects:
             acts[cause] = {*acts[cause], _BATCHES}
     used = {name for change in parameters for name in _macros_of(change.name, texts)}
     used |= {change.name for change in parameters}
@@ -330,19 +324,19 @@ def _causes_in_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[
             kind = START if is_start else ACTIONS if is_action else SETTINGS
             acts_on = kind
             if kind == SETTINGS:  # which should change no number
-                is_of_sources = any(map(_OF_SOURCES.fullmatch, names))
+                is_of_sources = any(map(_SOURCES.fullmatch, names))
                 acts_on = DATA if is_of_sources else kind
-                acts_on = _ROUNDING if any(map(_OF_ROUNDING.fullmatch, names)) else acts_on
+                acts_on = _ROUNDING if any(map(_ROUNDING_SETTINGS.fullmatch, names)) else acts_on
             acts |= {cause: {acts_on} for cause in _causes(kind, [change])}
     return acts
 
 
 def _acts_of_parameter(change: Change) -> str:
     """Returns what a parameter of a training acts on first: shapes, if nothing else is known."""
-    if _OF_INITIALISERS.fullmatch(change.name):
+    if _INITIALISERS.fullmatch(change.name):
         return _SHAPES
-    for acts, pattern in _ACTS:
-        if pattern.fullmatch(change.name):
+    for acts, pattern in _ACTS.items():
+        if re.fullmatch(rf"(.*/)?({pattern})", change.name):
             return acts
     is_fraction = any(re.fullmatch(r"-?[\d.]*(\.\d*|e-?\d+)", str(x)) for x in change[1:])
     return _MODEL if is_fraction or "dtype" in change.name else _SHAPES

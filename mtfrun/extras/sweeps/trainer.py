@@ -104,10 +104,6 @@ class Display:
         self.note(f"[{number}/{self._count}] {name}: {text}")
 
 
-Collect = Callable[[PlannedRun, Ending], RunResult]
-"""Called when a run has ended; returns its result, which it has written."""
-
-
 @dataclasses.dataclass
 class Trainer:
     """Trains runs as child processes, at most `jobs` at a time, until all have ended.
@@ -120,7 +116,7 @@ class Trainer:
 
     jobs: int
     display: Display
-    collect: Collect
+    collect: Callable[[PlannedRun, Ending], RunResult]  # writes the result of an ended run
     server: Server
     arguments: Callable[[PlannedRun], list[str]]
     forks: bool
