@@ -3,7 +3,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import html
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from mtfrun import mtf
@@ -18,7 +18,6 @@ from mtfrun.extras.plan.plan import (
     Plan,
     PlannedVariable,
     group_collectives,
-    planned_variables,
 )
 from mtfrun.extras.plan.profile import Resources
 from mtfrun.mtf.placement.layout import SLOTS as SLOTS_RULE
@@ -31,30 +30,26 @@ _INDENT = 16
 Section: TypeAlias = tuple[str, Iterable[str]]
 
 
-def describe(training: Training, plan: Plan | None, resources: Resources) -> list[str]:
+def describe(training: Training, plan: Plan, resources: Resources) -> list[str]:
     mesh = training.experiment.mesh
-    sections = _describe_run(training)
-    if plan is not None:
-        sections += [
-            ("memory", _describe_memory(plan, resources)),
-            ("collectives", _describe_collectives(plan)),
-            (
-                "seconds",
-                [
-                    f"{seconds:.6f} a step at least for the collectives over {axes}"
-                    for axes, seconds in plan.collective_seconds(resources.bandwidths).items()
-                ],
-            ),
-            ("replicated", map(str, find_replicated(plan))),
-        ]
-    sections += [(label, [text]) for label, text in unused_rules(mesh)]
-    lines = variable_lines(mesh, training.state.model.named_variables())
+    seconds = plan.collective_seconds(resources.bandwidths).items()
+    sections: list[Section] = [
+        *_describe_run(training, plan),
+        ("memory", _describe_memory(plan, resources)),
+        ("collectives", _describe_collectives(plan)),
+        (
+            "seconds",
+            [f"{x:.6f} a step at least for the collectives over {axes}" for axes, x in seconds],
+        ),
+        ("replicated", map(str, find_replicated(plan))),
+        *((label, [text]) for label, text in unused_rules(mesh)),
+    ]
     texts = [
         f"{'' if i else name:<{_INDENT}}{text}"
         for name, section in sections
         for i, text in enumerate(section)
     ]
-    return [*lines, "", *texts]
+    return [*variable_lines(mesh, training.state.model.named_variables()), "", *texts]
 
 
 def as_json(training: Training, plan: Plan, resources: Resources) -> dict[str, Any]:
@@ -85,29 +80,29 @@ def as_json(training: Training, plan: Plan, resources: Resources) -> dict[str, A
     }
 
 
-def _describe_run(training: Training) -> list[Section]:
+def _describe_run(training: Training, plan: Plan) -> list[Section]:
     state, mesh, options = training.state, training.experiment.mesh, training.options
-    by_kind: Mapping[str, list[PlannedVariable]] = collections.defaultdict(list)
-    for variable in planned_variables(training):
-        by_kind[variable.kind].append(variable)
+    parameters, slots, averages = (
+        [variable for variable in plan.variables if variable.kind == kind]
+        for kind in (PARAMETERS, SLOTS, AVERAGES)
+    )
     per_step, row = training.tokens_per_step, training.experiment.data.tokens_per_row
     unit = state.model.reporting.unit
-    of_row = f" rows of {row}: {per_step:,} {unit}" if row > 1 else f" {unit}"
-    parameters, averages = by_kind[PARAMETERS], by_kind[AVERAGES]
+    rows = f" rows of {row}: {per_step:,} {unit}" if row > 1 else f" {unit}"
     number = sum(variable.shape.size for variable in parameters)
     trainable = [v for v in state.model.named_variables().values() if v.trainable]
     frozen = len(trainable) - len(state.trainable)
-    of_frozen = f", {frozen} of them frozen" * bool(frozen)
-    batch = f"{training.batch_size}{of_row} a step, in {options.microbatches} microbatch(es)"
+    frozen_text = f", {frozen} of them frozen" * bool(frozen)
+    batch = f"{training.batch_size}{rows} a step, in {options.microbatches} microbatch(es)"
     steps = options.train_steps
     return [
         ("mesh", [f"{mesh.shape.to_string}: {mesh.size} device(s)"]),
         ("layout", [mesh.layout.to_string or "nothing is split"]),
         (
             "parameters",
-            [f"{number:,} in {len(parameters)} variables{of_frozen}", _sizes(parameters)],
+            [f"{number:,} in {len(parameters)} variables{frozen_text}", _sizes(parameters)],
         ),
-        ("optimizer", [f"{type(state.optimizer).__name__}: {_sizes(by_kind[SLOTS])}"]),
+        ("optimizer", [f"{type(state.optimizer).__name__}: {_sizes(slots)}"]),
         ("averages", [_sizes(averages)] if averages else []),
         ("batch", [batch]),
         ("steps", [f"{steps:,}: {steps * per_step:,} {unit}"]),
