@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import math
@@ -51,9 +50,9 @@ def _check(flags: argparse.Namespace) -> None:
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
-    from mtfrun import mtf
     from mtfrun.configuration import config
     from mtfrun.experiment.runs.opening import build_training
+    from mtfrun.extras.audit.verify.first_difference import batch_of_step
     from mtfrun.extras.audit.verify.width_check import Size, drifts, growing_dims, output_sizes
 
     shapes, sizes = [], list[dict[str, Size]]()
@@ -61,14 +60,10 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
         settings = dataclasses.replace(settings_of(flags), bindings=bindings)
         with config.exclusive():
             training = build_training(settings.parse())
-        infeed = training.experiment.train_infeed(training.batch_size)
-        with contextlib.closing(infeed):
-            batch = infeed.next(1)
-        assert batch is not None
-        features = {name: mtf.unstack(x, x.shape[0])[0] for name, x in batch.items()}
         state, clip_norm = training.state, training.options.clip_norm
         shapes.append([v.shape for v in state.model.named_variables().values()])
-        sizes.append(output_sizes(state, features, flags.steps, clip_norm=clip_norm))
+        batch = batch_of_step(training, 1)
+        sizes.append(output_sizes(state, batch, flags.steps, clip_norm=clip_norm))
     growing = growing_dims(shapes)
     based = next(iter(state.model.named_variables().values())).widths.by_name
     widths = next(iter(growing.values()))
