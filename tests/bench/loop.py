@@ -69,7 +69,7 @@ class Marks(training.Action):
 
     def __init__(self, every_steps: int) -> None:
         self.every_steps: int = every_steps
-        self.secs: collections.Counter[str] = collections.Counter()
+        self.secs: dict[str, float] = collections.defaultdict(float)
         self.marks: list[dict[str, float]] = []
         self._threads: set[int] = set()  # those that are in a part
 
