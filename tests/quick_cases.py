@@ -361,6 +361,12 @@ QUICK_CASES = {
     "tests/oracle/test_transformer.py::test_a_trained_checkpoint_gives_the_loss_after_training": [
         "lm"
     ],
+    "tests/oracle/test_transformer_layers.py::test_logits_losses_and_gradients": [
+        "talking_heads_shared-False"
+    ],
+    "tests/oracle/test_transformer_layers.py::test_greedy_decodes": [
+        "talking_heads_shared-greedy-False"
+    ],
     "tests/oracle/test_transformer.py::test_greedy_decodes": ["lm_prefix-continue-False"],
     "tests/oracle/test_transformer.py::test_logits_losses_and_gradients": ["lm_packed-False"],
     "tests/oracle/test_transformer.py::test_steps_of_adafactor": ["lm-one device"],

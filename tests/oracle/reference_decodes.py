@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import pytest
 
 from mtfrun import decoding, mtf
 from mtfrun.models.transformer.tokens.token_model import TokenModel
@@ -28,20 +27,16 @@ def decodes_of(cases: Mapping[str, ReferenceCase]) -> tuple[list[Name], list[Nam
     return greedy, beams
 
 
-def on_one_and_several(names: Iterable[Any], quick: Callable[[Any], bool]) -> list[Any]:
+def on_one_and_several(names: Iterable[Any]) -> list[Any]:
     """Returns the parameters of a test of cases, or of (case, decode), on one and several devices.
 
-    Compiling for a mesh takes long: there are the `quick` ones, and in slow tests every third.
+    Compiling for a mesh takes long: every third has one. tests/quick_cases.py names the quick ones.
     """
     return [
-        pytest.param(
-            *([name] if isinstance(name, str) else name),
-            several,
-            marks=[pytest.mark.slow] if several and not quick(name) else [],
-        )
+        (*([name] if isinstance(name, str) else name), several)
         for n, name in enumerate(names)
         for several in (False, True)
-        if not several or n % 3 == 0 or quick(name)
+        if not several or n % 3 == 0
     ]
 
 

@@ -23,6 +23,7 @@ from mtfrun.decoding.beam_step import (
 )
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 from tests.oracle.reference_cases import ReferenceCase, reference_cases
+from tests.oracle.reference_decodes import on_one_and_several
 
 HIDDEN = mtf.Dimension("hidden", 3)
 
@@ -76,19 +77,6 @@ def stateful_decoder(
 CASES = reference_cases("beam_steps")
 MODELS = [name for name in CASES if name.endswith("_model")]
 STEPS = [name for name in CASES if "_step" in name]
-
-
-def _where(names: list[str]) -> list[Any]:
-    """Returns the parameters (case, whether on several devices).
-
-    In the default suite every fourth case is run on several devices.
-    """
-    return [
-        (name, distributed)
-        for n, name in enumerate(names)
-        for distributed in (False, True)
-        if not distributed or n % 4 == 0
-    ]
 
 
 def _model_of(name: str) -> ReferenceCase:
@@ -187,7 +175,7 @@ def _step(case: ReferenceCase, model: ReferenceCase, mesh: mtf.Mesh) -> dict[str
     return mtf.to_numpy(mtf.function(run)(inputs, position, limits))
 
 
-@pytest.mark.parametrize("name, distributed", _where(STEPS))
+@pytest.mark.parametrize("name, distributed", on_one_and_several(STEPS))
 def test_a_step_equals_the_original(name: str, distributed: bool) -> None:
     case, model = CASES[name], _model_of(name)
     found = _step(case, model, mesh_of(model, distributed))
@@ -209,29 +197,9 @@ GREEDY_CASES = [name for name in DECODE_CASES if name.startswith("greedy")]
 
 def test_all_cases_are_there() -> None:
     assert (len(STEPS), len(BEAM_CASES), len(GREEDY_CASES)) == (21, 19, 8)
-    assert DECODE_CASES.keys() >= QUICK
 
 
-# On meshes in the default suite: rows that end and do not, a choice in two stages.
-QUICK = {"beam_some_rows_unfinished", "beam_prefilter3_beam5"}
-
-
-def _decode_where(names: list[str]) -> list[Any]:
-    """Returns the parameters (case, whether on several devices).
-
-    Compiling for several devices takes long.
-    """
-    return [
-        pytest.param(
-            name, distributed, marks=[pytest.mark.slow] if distributed and name not in QUICK else []
-        )
-        for n, name in enumerate(names)
-        for distributed in (False, True)
-        if not distributed or n % 3 == 0 or name in QUICK
-    ]
-
-
-@pytest.mark.parametrize("name, distributed", _decode_where(BEAM_CASES))
+@pytest.mark.parametrize("name, distributed", on_one_and_several(BEAM_CASES))
 def test_beam_search_equals_the_original(name: str, distributed: bool) -> None:
     case = DECODE_CASES[name]
     mesh, options = mesh_of(case, distributed), case.hparams
@@ -258,7 +226,7 @@ def test_beam_search_equals_the_original(name: str, distributed: bool) -> None:
     assert_close(hypotheses.scores, case.arrays[f"{prefix}scores"], FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize("name, distributed", _decode_where(GREEDY_CASES))
+@pytest.mark.parametrize("name, distributed", on_one_and_several(GREEDY_CASES))
 def test_greedy_decoding_equals_the_original_up_to_each_rows_end(
     name: str, distributed: bool
 ) -> None:

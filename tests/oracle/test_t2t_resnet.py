@@ -41,15 +41,6 @@ LAYOUTS = {
 }
 
 
-# Compiling takes seconds a case: the other meshes are slow tests.
-QUICK_MESHES = {("two_col_blocks_eval", "data:2,model:2")}
-
-
-def _marks(name: str, mesh_shape: str) -> list[pytest.MarkDecorator]:
-    quick = mesh_shape == ONE_DEVICE[0] or (name, mesh_shape) in QUICK_MESHES
-    return [] if quick else [pytest.mark.slow]
-
-
 def _reference_name(case: ReferenceCase, path: str) -> str:
     return source_name(path, case.hparams["layer_sizes"])
 
@@ -78,7 +69,7 @@ def _model(case: ReferenceCase, weights: ReferenceCase, mesh: mtf.Mesh) -> SeedR
 @pytest.mark.parametrize(
     "name, mesh_shape, layout",
     [
-        pytest.param(f"{config}_{mode}", *where, marks=_marks(f"{config}_{mode}", where[0]))
+        (f"{config}_{mode}", *where)
         for config, layouts in LAYOUTS.items()
         for mode in ("eval", "train")
         for where in layouts

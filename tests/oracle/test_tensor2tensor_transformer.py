@@ -52,9 +52,7 @@ def _model(name: str, several: bool) -> tuple[TokenModel, mtf.Mesh]:
     return opened.model, opened.mesh
 
 
-@pytest.mark.parametrize(
-    "name, several", on_one_and_several(CASES, lambda name: "encdec_packed" in name)
-)
+@pytest.mark.parametrize("name, several", on_one_and_several(CASES))
 def test_logits_loss_and_gradients(name: str, several: bool) -> None:
     case = CASES[name]
     model, mesh = _model(name, several)
@@ -94,10 +92,7 @@ def _decode_length(case: ReferenceCase, inputs: np.ndarray | None) -> int:
     return int(longest * multiplier + case.hparams["decode_length_constant"])
 
 
-@pytest.mark.parametrize(
-    "name, decode, several",
-    on_one_and_several(DECODES, lambda name: "encdec" in name[0] and "head" in name[0]),
-)
+@pytest.mark.parametrize("name, decode, several", on_one_and_several(DECODES))
 def test_greedy_decodes(name: str, decode: str, several: bool) -> None:
     case = CASES[name]
     model, mesh = _model(name, several)
@@ -121,9 +116,7 @@ def test_greedy_decodes(name: str, decode: str, several: bool) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "name, decode, several", on_one_and_several(BEAMS, lambda name: "head/lm_local" in name[0])
-)
+@pytest.mark.parametrize("name, decode, several", on_one_and_several(BEAMS))
 def test_beam_searches(name: str, decode: str, several: bool) -> None:
     case = CASES[name]
     model, mesh = _model(name, several)

@@ -84,9 +84,7 @@ def _assert_logits(case: ReferenceCase, logits: np.ndarray) -> None:
     assert_close(logits[known], expected[known], FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    "name, several", on_one_and_several(CASES, lambda name: name == "lm_packed")
-)
+@pytest.mark.parametrize("name, several", on_one_and_several(CASES))
 def test_logits_losses_and_gradients(name: str, several: bool) -> None:
     case = CASES[name]
     model, mesh = _model(name, several)
@@ -107,9 +105,7 @@ def test_logits_losses_and_gradients(name: str, several: bool) -> None:
         assert_close(gradient / denominator, expected, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    "name, decode, several", on_one_and_several(DECODES, lambda name: name[0] == "t5_1_1")
-)
+@pytest.mark.parametrize("name, decode, several", on_one_and_several(DECODES))
 def test_greedy_decodes(name: str, decode: str, several: bool) -> None:
     case = CASES[name]
     options = case.hparams[f"decode_{decode}"]
@@ -137,9 +133,7 @@ def test_greedy_decodes(name: str, decode: str, several: bool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name, decode, several", on_one_and_several(BEAMS, lambda name: "t5_1_1" in name)
-)
+@pytest.mark.parametrize("name, decode, several", on_one_and_several(BEAMS))
 def test_beam_searches(name: str, decode: str, several: bool) -> None:
     case = CASES[name]
     options = case.hparams[f"decode_{decode}"]
@@ -167,9 +161,7 @@ def _imported(name: str, step: str, mesh: mtf.Mesh) -> TokenModel:
     return model
 
 
-@pytest.mark.parametrize(
-    "name, several", on_one_and_several(CHECKPOINTS, lambda name: name == "t5_1_1")
-)
+@pytest.mark.parametrize("name, several", on_one_and_several(CHECKPOINTS))
 def test_a_stored_checkpoint_gives_the_stored_logits(name: str, several: bool) -> None:
     case = CASES[name]
     mesh = mesh_for(case, several)
@@ -201,9 +193,7 @@ def test_relative_position_buckets(name: str) -> None:
 TRAINED_CASES = {name: reference_cases("transformer")[name] for name in ("lm", "t5_1_1")}
 
 
-@pytest.mark.parametrize(
-    "several", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one device", "several"]
-)
+@pytest.mark.parametrize("several", [False, True], ids=["one device", "several"])
 @pytest.mark.parametrize("name", TRAINED_CASES)
 def test_steps_of_adafactor(name: str, several: bool) -> None:
     case = TRAINED_CASES[name]

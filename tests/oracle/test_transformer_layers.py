@@ -157,23 +157,7 @@ def test_layers_have_a_counterpart(name: str, tmp_path: pathlib.Path) -> None:
     assert bindings["not supported"].keys() == (refused if name.startswith(PARTIAL) else set())
 
 
-# The others are slow, on several devices too.
-QUICK = ("talking_heads_shared",)
-
-
-def _slow_unless_quick(parameters: list[Any]) -> list[Any]:
-    """Returns the parameters of a test; all but the quick cases on one device are slow."""
-    return [
-        p
-        if p.values[0] in QUICK or pytest.mark.slow in p.marks
-        else pytest.param(*p.values, marks=pytest.mark.slow)
-        for p in parameters
-    ]
-
-
-@pytest.mark.parametrize(
-    "name, several", _slow_unless_quick(on_one_and_several(CASES, lambda name: False))
-)
+@pytest.mark.parametrize("name, several", on_one_and_several(CASES))
 def test_logits_losses_and_gradients(name: str, several: bool) -> None:
     case = CASES[name]
     model, mesh = _model(name, several)
@@ -200,9 +184,7 @@ def test_logits_losses_and_gradients(name: str, several: bool) -> None:
         assert_close(gradient / size, expected, FLOAT32_MODEL_TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    "name, decode, several", _slow_unless_quick(on_one_and_several(DECODES, lambda name: False))
-)
+@pytest.mark.parametrize("name, decode, several", on_one_and_several(DECODES))
 def test_greedy_decodes(name: str, decode: str, several: bool) -> None:
     case = CASES[name]
     # While it decodes, the original's convolutions see the id 0 before the first one.

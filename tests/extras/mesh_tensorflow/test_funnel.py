@@ -136,14 +136,13 @@ def _step(mesh_shape: str, *, rematerialise: bool = False) -> Step:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh_shape", ["data:2,model:1", "data:1,model:2", "data:2,model:2"])
-def test_a_layout_changes_neither_loss_nor_gradients(mesh_shape: str) -> None:
-    assert_same_step(_step(mesh_shape), _step(ONE_DEVICE))
-
-
-@pytest.mark.slow
-def test_recomputed_values_change_nothing() -> None:
-    assert_same_step(_step(ONE_DEVICE, rematerialise=True), _step(ONE_DEVICE))
+@pytest.mark.parametrize(
+    ("mesh_shape", "rematerialise"), [("data:2,model:2", False), (ONE_DEVICE, True)]
+)
+def test_neither_a_layout_nor_recomputed_values_change_a_step(
+    mesh_shape: str, rematerialise: bool
+) -> None:
+    assert_same_step(_step(mesh_shape, rematerialise=rematerialise), _step(ONE_DEVICE))
 
 
 @pytest.mark.parametrize(

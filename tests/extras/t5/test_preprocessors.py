@@ -97,22 +97,10 @@ WSC = {
 }
 
 
-@pytest.mark.parametrize(
-    ("changes", "inputs", "targets"),
-    [
-        ({"label": b"true"}, b"wsc text: # This # is a * test * sentence .", b"True"),
-        # The second span is the later one: its index counts the two marks before it.
-        (
-            {"span2_text": b"sentence", "span2_index": b"4"},
-            b"wsc text: This is a * test * # sentence # .",
-            b"False",
-        ),
-        ({"span1_index": b"9"}, b"wsc text: # This # is a test sentence .", b"False"),
-    ],
-)
-def test_wsc_marks_both_spans(changes: Fields, inputs: bytes, targets: bytes) -> None:
-    expected = {"inputs": inputs, "targets": targets, "idx": b"7"}
-    assert t5.Wsc()({**WSC, **changes}) == expected
+def test_a_span_at_another_word_is_not_marked() -> None:
+    inputs = b"wsc text: # This # is a test sentence ."
+    expected = {"inputs": inputs, "targets": b"True", "idx": b"7"}
+    assert t5.Wsc()({**WSC, "span1_index": b"9", "label": b"true"}) == expected
 
 
 def test_translations_are_chosen_among_many_languages() -> None:

@@ -63,8 +63,7 @@ _NAMES_BY_REASON = {
     "initial values, which the checkpoint or the paper's initialisation of mtfrun replaces": """
         VarianceScalingInitializer.*
     """,
-    "the class of all encoder-decoders": "make_bitransformer.bitransformer_cls",
-    "the class of all embeddings": "get_vocab_embedding_cls.cls",
+    "the only such class": "make_bitransformer.bitransformer_cls get_vocab_embedding_cls.cls",
     "part of variables' names only": "sublayer_rms_norm.name",
     "part of prompts that are learned, which this model has not switched on": """
         SelfAttention.hyperprompt_hidden_dim SelfAttention.hyperprompt_mtlshare
@@ -78,14 +77,15 @@ _NAMES_BY_REASON = {
     "the search compares all candidates; decoding.Search has its settings": """
         beam_search.* Unitransformer.beam_search.*
     """,
-    "prints only; `mtfrun data show` does so": "maybe_print_dataset.*",
+    "prints only; `mtfrun data show` does so": """
+        maybe_print_dataset.* sequence_length.* random_spans_helper.verbose
+    """,
     "data are read by as many threads as there are cores": "num_parallel_calls.*",
     "belongs to the vocabulary, which VOCABULARY names": """
         configurable_vocabulary.* Vocabulary.* SentencePieceVocabulary.*
         get_sentencepiece_model_path.* get_vocabulary.* get_t2t_vocabulary.* get_tfds_vocabulary.*
         separate_vocabularies.*
     """,
-    "of a program that prints tasks; `mtfrun data show` does so": "sequence_length.*",
     "texts end at the first end id here, too": "clean_decodes.*",
     "`mtfrun score` writes one JSON object a pair": """
         score_with_estimator.* score_with_estimator_lazy.* compute_log_likelihoods.* save_scores.*
@@ -106,18 +106,15 @@ _NAMES_BY_REASON = {
     "the rates of a mixture's tasks belong to its file of data": """
         rate_num_examples.* rate_unsupervised.*
     """,
-    "rows are cut from the stream of all texts, of which none is left out": "select_random_chunk.*",
-    "rows are cut from the stream of all texts": "reduce_concat_tokens.*",
-    "rows have as many tokens as fill the inputs and targets": """
-        split_tokens.* split_tokens_to_inputs_length.*
+    "rows are cut from the stream of all texts, as many tokens as fill the inputs and targets": """
+        select_random_chunk.* reduce_concat_tokens.* split_tokens.* split_tokens_to_inputs_length.*
+        split_tokens_to_targets_length.*
     """,
-    "rows have as many tokens as fill the targets": "split_tokens_to_targets_length.*",
     "the class of data does what these functions do one by one": "unsupervised.*",
     "a span has one sentinel": """
         random_spans_helper.extra_tokens_per_span_inputs
         random_spans_helper.extra_tokens_per_span_targets
     """,
-    "prints only": "random_spans_helper.verbose",
     "the stream of texts has one feature": """
         denoise.input_feature_key denoise.passthrough_feature_keys
     """,

@@ -63,26 +63,21 @@ def masked_local_attention_1d(
         return mtf.left_halo_exchange(y, blocks, memory, window_size)
 
     memory_length = mtf.Dimension("memory_length", block_size + window_size)
+    # To the last block_size positions.
+    query = np.arange(block_size)[:, np.newaxis]
+    position = np.arange(-window_size, block_size)
+    visible = (position <= query) & (position > query - block_size)
+    mask = mtf.constant(x.mesh, np.where(visible, 0.0, MASKED), [block, memory_length])
     attended = dot_product_attention(
         mtf.replace_dimensions(q, length, [blocks, block]),
         with_lookback(k),
         with_lookback(v),
         memory_length=memory_length,
         d_kv=params.kv_channels,
-        bias=_lookback_mask(x.mesh, block, memory_length),
+        bias=mask,
     )
     attended = mtf.replace_dimensions(attended, [blocks, block], length)
     return params.output(attended, [*batch, length, io]), k, v
-
-
-def _lookback_mask(
-    mesh: mtf.Mesh, block: mtf.Dimension, memory_length: mtf.Dimension
-) -> mtf.Tensor:
-    """Returns {block_length, memory_length}: attend to the last block_length positions."""
-    query = np.arange(block.size)[:, np.newaxis]
-    memory = np.arange(memory_length.size)[np.newaxis, :] - (memory_length.size - block.size)
-    visible = (memory <= query) & (memory > query - block.size)
-    return mtf.constant(mesh, np.where(visible, 0.0, MASKED), [block, memory_length])
 
 
 def masked_local_attention_1d_incremental(

@@ -5,7 +5,8 @@ New models use `layers.MultiHeadAttention`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -83,18 +84,13 @@ class AttentionParameters(mtf.Module):
         query_init = mtf.VarianceScaling()([io_channels, kv_channels], [])
         output_init = mtf.VarianceScaling()([heads, kv_channels], [])
         merged = [heads, kv_channels]
-
-        def projection(
-            initializer: mtf.Initializer, reduced: Sequence[mtf.Dimension]
-        ) -> mtf.Variable:
-            return mtf.Variable(
-                mesh, shape, initializer, dtypes.master, merged_dims=merged, reduced_dims=reduced
-            )
-
-        self.wq = projection(query_init, [io_channels])
-        self.wk = projection(fan_in, [io_channels])
-        self.wv = projection(fan_in, [io_channels])
-        self.wo = projection(output_init, merged)
+        projection = functools.partial(
+            mtf.Variable, mesh, shape, dtype=dtypes.master, merged_dims=merged
+        )
+        self.wq = projection(query_init, reduced_dims=[io_channels])
+        self.wk = projection(fan_in, reduced_dims=[io_channels])
+        self.wv = projection(fan_in, reduced_dims=[io_channels])
+        self.wo = projection(output_init, reduced_dims=merged)
 
     def projections(self) -> AttentionParams:
         """Returns the projections in the activation dtype."""

@@ -6,8 +6,6 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Mapping
-from typing import Any
 
 from mtfrun.errors.untrusted import is_directory, is_regular, read_regular_text
 from mtfrun.experiment.conversion.importer import ConversionError
@@ -42,36 +40,21 @@ def read_run(path: pathlib.Path) -> SourceRun:
     prefix = directory / match[1] if match else newest_checkpoint(directory)
     if prefix is None or not is_regular(prefix.with_name(f"{prefix.name}.index")):
         raise ConversionError(f"--from={path}: {directory} has no checkpoint model.ckpt-*")
-    flags = _read_flags(directory / _FLAGS)
-    where = str(directory / HPARAMS)
-    values = _read_hparams(directory / HPARAMS)
-    return SourceRun(
-        Settings(values, where),
-        flags.get("model", ""),
-        flags.get("problem", ""),
-        SourceCheckpoint(prefix, []),
-    )
+    file, flags = directory / HPARAMS, {}
+    if is_regular(directory / _FLAGS):
+        lines = (directory / _FLAGS).read_text("utf-8", "replace").splitlines()
+        flags = dict(m.groups() for m in (_FLAG.fullmatch(line.strip()) for line in lines) if m)
+    try:
+        values = json.loads(read_regular_text(file))
+    except (ValueError, RecursionError) as error:
+        raise ConversionError(f"{file} is not JSON: {error}") from error
+    if type(values) is not dict:
+        raise ConversionError(f"{file} must be an object: hyperparameters by name")
+    model, problem = (flags.get(name, "") for name in ("model", "problem"))
+    return SourceRun(Settings(values, str(file)), model, problem, SourceCheckpoint(prefix, []))
 
 
 def _directory(path: pathlib.Path) -> pathlib.Path:
     if path.name == HPARAMS or (_CHECKPOINT.fullmatch(path.name) and not is_directory(path)):
         return path.parent
     return path
-
-
-def _read_hparams(path: pathlib.Path) -> Mapping[str, Any]:
-    try:
-        values = json.loads(read_regular_text(path))
-    except (ValueError, RecursionError) as error:
-        raise ConversionError(f"{path} is not JSON: {error}") from error
-    if type(values) is not dict:
-        raise ConversionError(f"{path} must be an object: hyperparameters by name")
-    return values
-
-
-def _read_flags(path: pathlib.Path) -> Mapping[str, str]:
-    if not is_regular(path):
-        return {}
-    lines = path.read_text("utf-8", "replace").splitlines()
-    matches = (_FLAG.fullmatch(line.strip()) for line in lines)
-    return {match[1]: match[2] for match in matches if match}
