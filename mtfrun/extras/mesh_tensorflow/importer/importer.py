@@ -188,15 +188,12 @@ def find_run(path: pathlib.Path) -> SourceRun:
             if not is_regular(needed):
                 raise ConversionError(f"--from={path}: there is no file {needed}")
         return SourceRun(config, prefix)
-    if not is_directory(path):
-        is_operative = path.name == _OPERATIVE_CONFIG
-        return SourceRun(path, newest_checkpoint(path.parent) if is_operative else None)
-    return SourceRun(path / _OPERATIVE_CONFIG, newest_checkpoint(path))
+    config = path / _OPERATIVE_CONFIG if is_directory(path) else path
+    is_operative = config.name == _OPERATIVE_CONFIG
+    return SourceRun(config, newest_checkpoint(config.parent) if is_operative else None)
 
 
 def newest_checkpoint(directory: pathlib.Path) -> pathlib.Path | None:
-    matches = [match for name in list_names(directory) if (match := _INDEX.fullmatch(name))]
-    if not matches:
-        return None
-    newest = max(matches, key=lambda match: int(match[2]))
-    return directory / newest[1]
+    matches = filter(None, map(_INDEX.fullmatch, list_names(directory)))
+    newest = max(matches, key=lambda match: int(match[2]), default=None)
+    return None if newest is None else directory / newest[1]

@@ -36,7 +36,7 @@ class SourceMesh:
 
 
 def read_mesh(source: SourceConfig, lengths: Mapping[str, int]) -> SourceMesh:
-    axes = {}
+    axes: dict[str, int] = {}
     # tpu_mesh_shape() divides TPU cores; here the machine's devices count.
     if not isinstance(source.get("run.mesh_shape"), Reference):
         axes = dict(_pairs(source, "run.mesh_shape", int, "a mesh such as 'batch:4,model:2'"))

@@ -40,17 +40,18 @@ def read_run(path: pathlib.Path) -> SourceRun:
     prefix = directory / match[1] if match else newest_checkpoint(directory)
     if prefix is None or not is_regular(prefix.with_name(f"{prefix.name}.index")):
         raise ConversionError(f"--from={path}: {directory} has no checkpoint model.ckpt-*")
-    file, flags = directory / HPARAMS, {}
+    file, flags = directory / HPARAMS, ""
     if is_regular(directory / _FLAGS):
-        lines = (directory / _FLAGS).read_text("utf-8", "replace").splitlines()
-        flags = dict(m.groups() for m in (_FLAG.fullmatch(line.strip()) for line in lines) if m)
+        flags = (directory / _FLAGS).read_text("utf-8", "replace")
+    matches = (_FLAG.fullmatch(line.strip()) for line in flags.splitlines())
+    by_name = {match[1]: match[2] for match in matches if match}
     try:
         values = json.loads(read_regular_text(file))
     except (ValueError, RecursionError) as error:
         raise ConversionError(f"{file} is not JSON: {error}") from error
     if type(values) is not dict:
         raise ConversionError(f"{file} must be an object: hyperparameters by name")
-    model, problem = (flags.get(name, "") for name in ("model", "problem"))
+    model, problem = (by_name.get(name, "") for name in ("model", "problem"))
     return SourceRun(Settings(values, str(file)), model, problem, SourceCheckpoint(prefix, []))
 
 

@@ -23,12 +23,10 @@ def read_vocabulary(
     """
     cls = source.get(_TARGET, None)
     name = "VocabEmbedding" if cls is None else name_of(cls)
-    if name != "VocabEmbedding" and name not in _KINDS:
-        source.refuse(_TARGET, f"only VocabEmbedding, {', '.join(_KINDS)} are supported")
+    if name not in _KINDS:
+        source.refuse(_TARGET, f"only {', '.join(_KINDS)} are supported")
         name = "VocabEmbedding"
     _read_loss_function(source.within(scope), name, loss)
-    if name == "VocabEmbedding":
-        return {}
     if not embedding["tied_softmax"] and name not in _WITHOUT_SOFTMAX:
         source.refuse(_TARGET, f"without shared_embedding_and_softmax_weights {name} has no use")
     parameters = _KINDS[name](source, embedding)
@@ -44,12 +42,10 @@ def _read_loss_function(source: SourceConfig, name: str, loss: Parameters) -> No
         return
     function = source.get(target, None)
     if function is None or name_of(function) != "adaptive_softmax_loss_fn":
-        why = f"{name} is trained with adaptive_softmax_loss_fn"
-        source.refuse(target, why)
+        source.refuse(target, f"{name} is trained with adaptive_softmax_loss_fn")
     loss["label_smoothing"] = 0.0
     for ignored in ("label_smoothing", "loss_on_targets_only"):
-        why = "adaptive_softmax_loss_fn does not use it"
-        source.ignore(f"Unitransformer.{ignored}", why)
+        source.ignore(f"Unitransformer.{ignored}", "adaptive_softmax_loss_fn does not use it")
 
 
 def _mixture_of_softmaxes(source: SourceConfig, embedding: Parameters) -> dict[str, Parameters]:
@@ -116,11 +112,12 @@ def _clusters(
 
 
 _KINDS: Mapping[str, Callable[[SourceConfig, Parameters], dict[str, Parameters]]] = {
+    "VocabEmbedding": lambda *_: {},
     "MixtureOfSoftmaxes": _mixture_of_softmaxes,
     "Mixtape": _mixtape,
     "FactorizedVocabEmbedding": _read_factors,
     "AdaptiveVocabEmbedding": _adaptive("AdaptiveVocabEmbedding"),
     _ADAPTIVE_SOFTMAX: _adaptive(_ADAPTIVE_SOFTMAX),
 }
-# Classes that also change the embedding.
-_WITHOUT_SOFTMAX = ("FactorizedVocabEmbedding", "AdaptiveVocabEmbedding")
+# Classes that may have a separate softmax.
+_WITHOUT_SOFTMAX = ("VocabEmbedding", "FactorizedVocabEmbedding", "AdaptiveVocabEmbedding")
