@@ -80,7 +80,7 @@ def write_model(run: SourceRun, file: GinFile) -> None:
     transforms = ["LayerNorm", "CallLayer", "SublayerDropout", "Residual"]
     position = reference("@parity.RowAndColumnPositions")
     embedding = {"position": position, "tied_softmax": False, "softmax_bias": True}
-    for cls, parameters in {
+    bindings: dict[str, dict[str, object]] = {
         "transformer.TokenEmbedding": embedding,
         "parity.RowAndColumnPositions": {"image": reference("@vision.ImageSize()")},
         "transformer.Stack": {
@@ -98,7 +98,8 @@ def write_model(run: SourceRun, file: GinFile) -> None:
             "d_kv": reference("%D_KV"),
             block_parameter: hparams.integer("block_length", 128),
         },
-    }.items():
+    }
+    for cls, parameters in bindings.items():
         file.bind(cls, parameters)
     write_training_images(file)
     images = {"labels": ["image"], "channels": channels, "rows": size, "cols": size}

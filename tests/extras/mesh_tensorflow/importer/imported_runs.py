@@ -51,7 +51,7 @@ def restore(run: RunDirectory, **macros: str) -> Training:
 def losses_of_steps(training: Training, name: str, first: int, number: int) -> np.ndarray:
     """Returns the training losses of steps, from the step `first` of the original on."""
     state = training.state
-    train = train_steps_function(state, microbatches=training.options.microbatches)
+    train = train_steps_function(state, training.options)
     features = _features(name, state.mesh, first, number)
     record = train(features, mtf.constant(state.mesh, number, dtype=tf.int32))
     objective = mtf.to_numpy(record.objective)
