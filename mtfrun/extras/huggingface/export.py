@@ -17,7 +17,7 @@ from mtfrun.errors.untrusted import parse_json
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.experiment.runs import opening as run_settings
 from mtfrun.experiment.runs.opening import build
-from mtfrun.extras.huggingface.families import FAMILIES, family_of
+from mtfrun.extras.huggingface.families.registry import FAMILIES, family_of
 from mtfrun.extras.huggingface.family import Family, ModelDescription
 from mtfrun.extras.huggingface.origin import Origin, read_origin
 from mtfrun.extras.huggingface.safetensors_file import (

@@ -329,6 +329,19 @@ def _class(name: str) -> type:
     return cls
 
 
+def write_sizes(
+    settings: Settings, file: GinFile, width: int, d_ff: int, heads: tuple[str, int | None]
+) -> None:
+    """Adds the sizes of a stack; `heads`: the setting of their number, and its default."""
+    num_heads = settings.integer(*heads)
+    if width % num_heads:
+        raise settings.error(heads[0], f"must divide {width}, the size of all heads")
+    file.macro("D_MODEL", width)
+    file.macro("D_FF", d_ff)
+    file.macro("NUM_HEADS", num_heads)
+    file.macro("D_KV", width // num_heads)
+
+
 def write_row_length(max_positions: int, file: GinFile) -> None:
     comment = f"the model is made for up to {max_positions}" if max_positions > _LONGEST else ""
     file.macro("SEQUENCE_LENGTH", min(max_positions, _LONGEST), comment)

@@ -10,7 +10,7 @@ import numpy as np
 from mtfrun import mtf
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.experiment.conversion.importer import ConversionError, Imported
-from mtfrun.extras.huggingface.families import family_of
+from mtfrun.extras.huggingface.families.registry import family_of
 from mtfrun.extras.huggingface.family import Family, Processor
 from mtfrun.extras.huggingface.origin import origin_of
 from mtfrun.extras.huggingface.safetensors_file import FLOATS, INDEX, SINGLE

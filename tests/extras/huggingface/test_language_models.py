@@ -13,7 +13,7 @@ from mtfrun import mtf
 from mtfrun.configuration import config
 from mtfrun.experiment import Logits
 from mtfrun.experiment.runs.opening import ROOTS, RunObjects, build
-from mtfrun.extras.huggingface.families import family_of
+from mtfrun.extras.huggingface.families.registry import family_of
 from mtfrun.extras.huggingface.importer import read_folder
 from mtfrun.extras.huggingface.safetensors_file import write_file
 from mtfrun.extras.huggingface.tables.folder import Folder

@@ -9,9 +9,9 @@ import pytest
 
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.experiment.conversion.importer import ConversionError
-from mtfrun.extras.huggingface.families import family_of
 from mtfrun.extras.huggingface.families.encoder_decoders.t5 import SOFTMAX
 from mtfrun.extras.huggingface.families.encoders.tasks import is_headless
+from mtfrun.extras.huggingface.families.registry import family_of
 from mtfrun.extras.huggingface.family import Blocks
 from mtfrun.extras.huggingface.importer import read_folder
 from mtfrun.extras.huggingface.tables.settings import Settings

@@ -25,7 +25,7 @@ from mtfrun.extras.huggingface.family import (
     write_window,
 )
 from mtfrun.extras.huggingface.tables.rotary import Rotary
-from mtfrun.extras.huggingface.tables.settings import Settings, name_of_activation
+from mtfrun.extras.huggingface.tables.settings import Flag, Settings, name_of_activation
 from mtfrun.extras.huggingface.tables.tensor_table import (
     Matrix,
     Row,
@@ -46,13 +46,6 @@ HEADS = "transformer.AttentionHeads"
 
 Setting = tuple[str, float]
 """A setting's name, and the value of a configuration without it."""
-
-Flag = bool | tuple[str, bool]
-"""A constant, or a setting's name and default."""
-
-
-def is_set(settings: Settings, flag: Flag) -> bool:
-    return flag if isinstance(flag, bool) else settings.flag(*flag)
 
 
 class Decoder(TextFamily):
@@ -199,7 +192,7 @@ class Decoder(TextFamily):
         return rows
 
     def blocks(self, settings: Settings) -> Blocks:
-        if is_set(settings, self.is_parallel):
+        if settings.is_set(self.is_parallel):
             return Blocks([(PARALLEL,)] * settings.count(self.num_layers))
         return Blocks.of_windows(self.windows(settings), self.feed_forward_class)
 
@@ -236,7 +229,7 @@ class Decoder(TextFamily):
     def biases_of(self, settings: Settings) -> tuple[bool, bool]:
         """Whether queries, keys and values have biases, and whether the output has one."""
         inputs, output = self.biases
-        return is_set(settings, inputs), is_set(settings, output)
+        return settings.is_set(inputs), settings.is_set(output)
 
     def write_heads(self, settings: Settings, file: GinFile) -> None:
         file.macro("NUM_HEADS", settings.integer(self.num_heads))
@@ -284,7 +277,7 @@ class Decoder(TextFamily):
         function = settings.activation_of(setting, self.function(settings))
         if str(function) != str(settings.activation_of(setting, usual)):
             file.bind(self.feed_forward_class, {"activation": function})
-        if is_set(settings, self.map_biases) != self.usual_map_bias:
+        if settings.is_set(self.map_biases) != self.usual_map_bias:
             file.bind(self.feed_forward_class, {"use_bias": not self.usual_map_bias})
 
     def norm(self, theirs: str, ours: str) -> Iterator[Row]:
@@ -334,7 +327,7 @@ class Decoder(TextFamily):
             [f"{theirs}.{name}" for name in self.maps],
             ours,
             is_gated=self.feed_forward_class == GATED,
-            has_bias=is_set(settings, self.map_biases),
+            has_bias=settings.is_set(self.map_biases),
             kernel=self.matrix,
         )
 

@@ -5,34 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from mtfrun.extras.huggingface.families.encoder_decoders.bart import (
-    M2M100,
-    Bart,
-    Marian,
-    MBart,
-    Pegasus,
+from mtfrun.extras.huggingface.families import images
+from mtfrun.extras.huggingface.families.encoder_decoders import bart, longt5, switch, t5
+from mtfrun.extras.huggingface.families.encoders import bert, modernbert
+from mtfrun.extras.huggingface.families.gpt import gpt2, gpt_neox, phi
+from mtfrun.extras.huggingface.families.llama import (
+    deepseek_v3,
+    gemma2,
+    layer_norms,
+    llama,
+    qwen2_moe,
 )
-from mtfrun.extras.huggingface.families.encoder_decoders.longt5 import LongT5, LongT5Encoder
-from mtfrun.extras.huggingface.families.encoder_decoders.switch import SwitchTransformers
-from mtfrun.extras.huggingface.families.encoder_decoders.t5 import T5, UMT5, T5Encoder
-from mtfrun.extras.huggingface.families.encoders.bert import Bert, DistilBert, Roberta
-from mtfrun.extras.huggingface.families.encoders.modernbert import ModernBert
-from mtfrun.extras.huggingface.families.gpt.gpt2 import GPT2, GPTNeo
-from mtfrun.extras.huggingface.families.gpt.gpt_neox import Bloom, Falcon, GPTNeoX
-from mtfrun.extras.huggingface.families.gpt.phi import GPTJ, Opt, Phi
-from mtfrun.extras.huggingface.families.images.stages import ConvNext, ResNet
-from mtfrun.extras.huggingface.families.images.vit import ViT
-from mtfrun.extras.huggingface.families.llama import llama
-from mtfrun.extras.huggingface.families.llama.deepseek_v3 import DeepseekV3
-from mtfrun.extras.huggingface.families.llama.gemma2 import Gemma, Gemma2, Gemma3
-from mtfrun.extras.huggingface.families.llama.layer_norms import (
-    Cohere,
-    Cohere2,
-    Olmo,
-    StableLm,
-    Starcoder2,
-)
-from mtfrun.extras.huggingface.families.llama.qwen2_moe import Mixtral, Olmoe, Qwen2Moe, Qwen3Moe
 from mtfrun.extras.huggingface.family import Family
 from mtfrun.extras.huggingface.tables.settings import Settings
 
@@ -47,25 +30,25 @@ def _encoders(*prefixes: str) -> list[str]:
 
 # Values of model_type and architectures in config.json, and the display name.
 FAMILIES: Sequence[Family] = (
-    T5(["t5", "mt5"], ["T5ForConditionalGeneration", "MT5ForConditionalGeneration"], "T5"),
-    T5Encoder(["t5", "mt5"], ["T5EncoderModel", "MT5EncoderModel"], "T5"),
-    UMT5(["umt5"], ["UMT5ForConditionalGeneration"], "umT5"),
-    LongT5(["longt5"], ["LongT5ForConditionalGeneration"], "LongT5"),
-    LongT5Encoder(["longt5"], ["LongT5EncoderModel"], "LongT5"),
-    Bart(["bart"], ["BartForConditionalGeneration", "BartModel"], "BART"),
-    Marian(["marian"], ["MarianMTModel"], "Marian"),
-    Pegasus(["pegasus"], ["PegasusForConditionalGeneration"], "PEGASUS"),
-    MBart(["mbart"], ["MBartForConditionalGeneration", "MBartModel"], "mBART"),
-    M2M100(["m2m_100"], ["M2M100ForConditionalGeneration", "M2M100Model"], "M2M-100"),
-    SwitchTransformers(
+    t5.T5(["t5", "mt5"], ["T5ForConditionalGeneration", "MT5ForConditionalGeneration"], "T5"),
+    t5.T5Encoder(["t5", "mt5"], ["T5EncoderModel", "MT5EncoderModel"], "T5"),
+    t5.UMT5(["umt5"], ["UMT5ForConditionalGeneration"], "umT5"),
+    longt5.LongT5(["longt5"], ["LongT5ForConditionalGeneration"], "LongT5"),
+    longt5.LongT5Encoder(["longt5"], ["LongT5EncoderModel"], "LongT5"),
+    bart.Bart(["bart"], ["BartForConditionalGeneration", "BartModel"], "BART"),
+    bart.Marian(["marian"], ["MarianMTModel"], "Marian"),
+    bart.Pegasus(["pegasus"], ["PegasusForConditionalGeneration"], "PEGASUS"),
+    bart.MBart(["mbart"], ["MBartForConditionalGeneration", "MBartModel"], "mBART"),
+    bart.M2M100(["m2m_100"], ["M2M100ForConditionalGeneration", "M2M100Model"], "M2M-100"),
+    switch.SwitchTransformers(
         *(["switch_transformers"], ["SwitchTransformersForConditionalGeneration"]),
         "Switch Transformer",
     ),
-    GPT2(["gpt2"], ["GPT2LMHeadModel"], "GPT-2"),
-    GPTNeo(["gpt_neo"], ["GPTNeoForCausalLM"], "GPT-Neo"),
+    gpt2.GPT2(["gpt2"], ["GPT2LMHeadModel"], "GPT-2"),
+    gpt2.GPTNeo(["gpt_neo"], ["GPTNeoForCausalLM"], "GPT-Neo"),
     llama.Llama(["llama"], ["LlamaForCausalLM"], "Llama"),
     llama.Mistral(["mistral"], ["MistralForCausalLM"], "Mistral"),
-    Mixtral(["mixtral"], ["MixtralForCausalLM"], "Mixtral"),
+    qwen2_moe.Mixtral(["mixtral"], ["MixtralForCausalLM"], "Mixtral"),
     llama.Qwen2(["qwen2"], ["Qwen2ForCausalLM"], "Qwen2"),
     llama.Qwen3(["qwen3"], ["Qwen3ForCausalLM"], "Qwen3"),
     llama.Phi3(["phi3"], ["Phi3ForCausalLM"], "Phi-3"),
@@ -74,36 +57,36 @@ FAMILIES: Sequence[Family] = (
     llama.Olmo2(["olmo2"], ["Olmo2ForCausalLM"], "OLMo 2"),
     llama.Olmo3(["olmo3"], ["Olmo3ForCausalLM"], "OLMo 3"),
     llama.SmolLM3(["smollm3"], ["SmolLM3ForCausalLM"], "SmolLM3"),
-    Gemma(["gemma"], ["GemmaForCausalLM"], "Gemma"),
-    Gemma2(["gemma2"], ["Gemma2ForCausalLM"], "Gemma 2"),
-    Gemma3(["gemma3_text"], ["Gemma3ForCausalLM"], "Gemma 3"),
+    gemma2.Gemma(["gemma"], ["GemmaForCausalLM"], "Gemma"),
+    gemma2.Gemma2(["gemma2"], ["Gemma2ForCausalLM"], "Gemma 2"),
+    gemma2.Gemma3(["gemma3_text"], ["Gemma3ForCausalLM"], "Gemma 3"),
     llama.Granite(["granite"], ["GraniteForCausalLM"], "Granite"),
-    StableLm(["stablelm"], ["StableLmForCausalLM"], "StableLM"),
-    Olmo(["olmo"], ["OlmoForCausalLM"], "OLMo"),
-    Starcoder2(["starcoder2"], ["Starcoder2ForCausalLM"], "StarCoder2"),
-    Cohere(["cohere"], ["CohereForCausalLM"], "Command R"),
-    Cohere2(["cohere2"], ["Cohere2ForCausalLM"], "Command R7B"),
-    Phi(["phi"], ["PhiForCausalLM"], "Phi"),
-    GPTJ(["gptj"], ["GPTJForCausalLM"], "GPT-J"),
-    GPTNeoX(["gpt_neox"], ["GPTNeoXForCausalLM"], "GPT-NeoX"),
-    Falcon(["falcon"], ["FalconForCausalLM"], "Falcon"),
-    Opt(["opt"], ["OPTForCausalLM"], "OPT"),
-    Bloom(["bloom"], ["BloomForCausalLM"], "BLOOM"),
-    Qwen2Moe(["qwen2_moe"], ["Qwen2MoeForCausalLM"], "Qwen2"),
-    Qwen3Moe(["qwen3_moe"], ["Qwen3MoeForCausalLM"], "Qwen3"),
-    Olmoe(["olmoe"], ["OlmoeForCausalLM"], "OLMoE"),
-    DeepseekV3(["deepseek_v3"], ["DeepseekV3ForCausalLM"], "DeepSeek-V3"),
-    Bert(["bert"], _encoders("Bert"), "BERT"),
-    Roberta(
+    layer_norms.StableLm(["stablelm"], ["StableLmForCausalLM"], "StableLM"),
+    layer_norms.Olmo(["olmo"], ["OlmoForCausalLM"], "OLMo"),
+    layer_norms.Starcoder2(["starcoder2"], ["Starcoder2ForCausalLM"], "StarCoder2"),
+    layer_norms.Cohere(["cohere"], ["CohereForCausalLM"], "Command R"),
+    layer_norms.Cohere2(["cohere2"], ["Cohere2ForCausalLM"], "Command R7B"),
+    phi.Phi(["phi"], ["PhiForCausalLM"], "Phi"),
+    phi.GPTJ(["gptj"], ["GPTJForCausalLM"], "GPT-J"),
+    gpt_neox.GPTNeoX(["gpt_neox"], ["GPTNeoXForCausalLM"], "GPT-NeoX"),
+    gpt_neox.Falcon(["falcon"], ["FalconForCausalLM"], "Falcon"),
+    phi.Opt(["opt"], ["OPTForCausalLM"], "OPT"),
+    gpt_neox.Bloom(["bloom"], ["BloomForCausalLM"], "BLOOM"),
+    qwen2_moe.Qwen2Moe(["qwen2_moe"], ["Qwen2MoeForCausalLM"], "Qwen2"),
+    qwen2_moe.Qwen3Moe(["qwen3_moe"], ["Qwen3MoeForCausalLM"], "Qwen3"),
+    qwen2_moe.Olmoe(["olmoe"], ["OlmoeForCausalLM"], "OLMoE"),
+    deepseek_v3.DeepseekV3(["deepseek_v3"], ["DeepseekV3ForCausalLM"], "DeepSeek-V3"),
+    bert.Bert(["bert"], _encoders("Bert"), "BERT"),
+    bert.Roberta(
         ["roberta", "xlm-roberta", "camembert"],
         _encoders("Roberta", "XLMRoberta", "Camembert"),
         "RoBERTa",
     ),
-    DistilBert(["distilbert"], _encoders("DistilBert"), "DistilBERT"),
-    ModernBert(["modernbert"], _encoders("ModernBert"), "ModernBERT"),
-    ResNet(["resnet"], ["ResNetForImageClassification"], "ResNet"),
-    ConvNext(["convnext"], ["ConvNextForImageClassification"], "ConvNeXt"),
-    ViT(["vit"], ["ViTForImageClassification"], "ViT"),
+    bert.DistilBert(["distilbert"], _encoders("DistilBert"), "DistilBERT"),
+    modernbert.ModernBert(["modernbert"], _encoders("ModernBert"), "ModernBERT"),
+    images.ResNet(["resnet"], ["ResNetForImageClassification"], "ResNet"),
+    images.ConvNext(["convnext"], ["ConvNextForImageClassification"], "ConvNeXt"),
+    images.ViT(["vit"], ["ViTForImageClassification"], "ViT"),
 )
 
 

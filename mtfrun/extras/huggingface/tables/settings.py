@@ -8,6 +8,9 @@ from mtfrun.configuration.gin_values import Reference, reference
 from mtfrun.errors import did_you_mean
 from mtfrun.experiment.conversion.importer import ConversionError
 
+Flag = bool | tuple[str, bool]
+"""A constant, or a setting's name and default."""
+
 _MISSING = object()
 # The tanh form of gelu has several names: transformers/activations.py.
 _ACTIVATIONS = {
@@ -90,6 +93,9 @@ class Settings:
         if type(value) is not bool:
             raise self.error(name, "must be true or false")
         return value
+
+    def is_set(self, flag: Flag) -> bool:
+        return flag if isinstance(flag, bool) else self.flag(*flag)
 
     def text(self, name: str, default: str | None = None) -> str:
         value = self._value(name, _MISSING if default is None else default)

@@ -15,6 +15,7 @@ from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.family import (
     Processor,
     TextFamily,
+    write_sizes,
     write_text_data,
     write_transforms,
 )
@@ -28,7 +29,7 @@ from mtfrun.extras.huggingface.tables.tensor_table import (
     TensorTable,
     VocabularyRows,
     attention_rows,
-    dense_rows,
+    feed_forward_rows,
     norm_rows,
 )
 from mtfrun.extras.huggingface.tokenizers.languages import read_languages
@@ -120,17 +121,13 @@ class Bart(TextFamily):
         """Adds the sizes of the encoder, and those of the decoder that differ."""
         width = settings.integer("d_model")
         file.macro("NUM_LAYERS", settings.count("encoder_layers", 12))
-        file.macro("D_MODEL", width)
-        file.macro("D_FF", settings.integer("encoder_ffn_dim", 4096))
-        for stack in _STACKS:
-            name = f"{stack}_attention_heads"
-            if width % settings.integer(name, 16):
-                raise settings.error(name, f"must divide {width}, the size of all heads")
-        num_heads = settings.integer("encoder_attention_heads", 16)
-        file.macro("NUM_HEADS", num_heads)
-        file.macro("D_KV", width // num_heads)
+        d_ff = settings.integer("encoder_ffn_dim", 4096)
+        write_sizes(settings, file, width, d_ff, ("encoder_attention_heads", 16))
         decoder_heads = settings.integer("decoder_attention_heads", 16)
-        if decoder_heads != num_heads:
+        if width % decoder_heads:
+            problem = f"must divide {width}, the size of all heads"
+            raise settings.error("decoder_attention_heads", problem)
+        if decoder_heads != settings.integer("encoder_attention_heads", 16):
             heads = {"num_heads": decoder_heads, "d_kv": width // decoder_heads}
             file.bind("decoder/transformer.AttentionHeads", heads)
         for name, default, target, parameter in (
@@ -250,8 +247,7 @@ def _layer(theirs: str, ours: str, stack: str) -> Iterator[Row]:
     yield from _attention(theirs, "self_attn", f"{ours}/self_attention")
     if stack == "decoder":
         yield from _attention(theirs, "encoder_attn", f"{ours}/encoder_decoder_attention")
-    for their_name, name in (("fc1", "wi"), ("fc2", "wo")):
-        yield from dense_rows(f"{theirs}.{their_name}", f"{ours}/feed_forward/layer/{name}")
+    yield from feed_forward_rows([f"{theirs}.fc1", f"{theirs}.fc2"], f"{ours}/feed_forward/layer")
     yield from norm_rows(f"{theirs}.final_layer_norm", f"{ours}/feed_forward/norm")
 
 

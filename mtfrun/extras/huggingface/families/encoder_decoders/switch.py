@@ -11,12 +11,8 @@ from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.families.encoder_decoders.t5 import (
     CROSS,
     EMBEDDING_COPIES,
-    SOFTMAX,
     T5,
-    UNTIED_BUT_SCALED,
-    kernel_rows,
     num_blocks,
-    write_encoder_decoder,
 )
 from mtfrun.extras.huggingface.family import (
     FEED_FORWARD,
@@ -36,6 +32,9 @@ class SwitchTransformers(T5):
     """T5 1.0 with a mixture of experts in every n-th block."""
 
     unused = ()
+    shipped_files = ("models/t5.1.0.gin",) * 2
+    feed_forward_name = "mlp"
+    scaling = "tie_word_embeddings"
 
     def title(self, settings: Settings) -> str:
         return self.name
@@ -52,13 +51,9 @@ class SwitchTransformers(T5):
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         settings.require("router_bias", *(False,))
         settings.require("router_dtype", "float32")
-        is_tied = SOFTMAX not in settings.tensors
-        softmax = {"tied_softmax": is_tied}
-        if is_tied:
-            softmax["scaled_softmax"] = settings.flag("tie_word_embeddings", default=True)
-        elif settings.flag("tie_word_embeddings", default=True):
-            raise settings.error("tie_word_embeddings", UNTIED_BUT_SCALED)
-        write_encoder_decoder(settings, file, "models/t5.1.0.gin", softmax)
+        super().write_gin(settings, file)
+
+    def write_layers(self, settings: Settings, file: GinFile) -> None:
         if _has_two_embeddings(settings):
             size = {"inputs_vocabulary_size": settings.integer("vocab_size")}
             file.bind("transformer.EncoderDecoder", size)
@@ -121,7 +116,7 @@ class SwitchTransformers(T5):
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         if "/moe_1d" not in ours:
-            yield from kernel_rows(f"{theirs}.mlp", f"{ours}/layer", ["wi", "wo"])
+            yield from super().feed_forward(settings, theirs, ours)
             return
         router = f"{theirs}.mlp.router.classifier.weight"
         yield Row(router, f"{ours}/layer/router/kernel", Matrix())

@@ -32,6 +32,7 @@ from mtfrun.extras.huggingface.tables.tensor_table import (
     TensorTable,
     VocabularyRows,
     attention_rows,
+    feed_forward_rows,
 )
 from mtfrun.extras.huggingface.tokenizers.tokenizer import read_tokenizer
 
@@ -42,7 +43,7 @@ _EMBEDDING = "shared.weight"
 EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 SOFTMAX = "lm_head.weight"
 CROSS = "transformer.EncoderDecoderAttention"
-UNTIED_BUT_SCALED = (
+_UNTIED_BUT_SCALED = (
     "scales the logits of a separate softmax, lm_head, which is not supported: train with "
     "tie_word_embeddings=false, or without lm_head"
 )
@@ -60,6 +61,8 @@ class T5(TextFamily):
     unused: ClassVar[Sequence[str]] = (_BIAS,)
     shipped_files: ClassVar[tuple[str, str]] = ("models/t5.1.0.gin", "models/t5.1.1.gin")
     stacks: ClassVar[Sequence[str]] = ("encoder", "decoder")
+    feed_forward_name: ClassVar[str] = "DenseReluDense"
+    scaling: ClassVar[str] = "scale_decoder_outputs"
 
     def title(self, settings: Settings) -> str:
         if settings.text("model_type") == "mt5":
@@ -112,16 +115,27 @@ class T5(TextFamily):
         return Settings(values, "the model", frozenset(tensors))
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
+        # Id 0 is padding and the decoder's first input.
+        settings.require("pad_token_id", 0)
+        settings.require("decoder_start_token_id", 0)
         is_tied = SOFTMAX not in settings.tensors
         softmax = {"tied_softmax": is_tied}
         if is_tied:
             softmax["scaled_softmax"] = _is_scaled(settings)
         elif _is_scaled(settings):
-            raise settings.error("scale_decoder_outputs", UNTIED_BUT_SCALED)
-        model = self.shipped_files[_is_gated(settings)]
-        write_encoder_decoder(settings, file, model, softmax)
-        decoder_blocks = num_blocks(settings, "decoder")
-        if decoder_blocks != num_blocks(settings, "encoder"):
+            raise settings.error(self.scaling, _UNTIED_BUT_SCALED)
+        file.include(self.shipped_files[_is_gated(settings)], "data/pairs.gin")
+        write_text_data(file, "data/tsv_pairs.gin")
+        longest = settings.integer("n_positions", 512)
+        file.macro("INPUTS_LENGTH", longest, "tokens of the longest texts")
+        file.macro("TARGETS_LENGTH", longest)
+        file.gap()
+        encoder_blocks, decoder_blocks = (num_blocks(settings, x) for x in ("encoder", "decoder"))
+        file.macro("NUM_LAYERS", encoder_blocks)
+        _write_sizes(settings, file)
+        file.bind("transformer.TokenEmbedding", softmax)
+        file.bind("transformer.TokenLoss", {"z_loss": 0.0}, comment="as in transformers")
+        if decoder_blocks != encoder_blocks:
             file.bind("decoder/transformer.Stack", {"num_layers": decoder_blocks})
         self.write_layers(settings, file)
 
@@ -177,8 +191,10 @@ class T5(TextFamily):
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         """Yields the tensors of "encoder.block.0.layer.1", without its norm."""
-        names = ["wi_0", "wi_1", "wo"] if _is_gated(settings) else ["wi", "wo"]
-        return kernel_rows(f"{theirs}.DenseReluDense", f"{ours}/layer", names)
+        is_gated = _is_gated(settings)
+        names = ("wi_0", "wi_1", "wo") if is_gated else ("wi", "wo")
+        modules = [f"{theirs}.{self.feed_forward_name}.{name}" for name in names]
+        return feed_forward_rows(modules, f"{ours}/layer", is_gated=is_gated, has_bias=False)
 
 
 class UMT5(T5):
@@ -225,7 +241,7 @@ class T5Encoder(T5):
         write_text_data(file, "data/text_files.gin")
         file.gap()
         self.blocks(settings, "encoder").write_gin(file, LAYERS)
-        write_sizes(settings, file)
+        _write_sizes(settings, file)
         write_row_length(settings.integer("n_positions", 512), file)
         self.write_layers(settings, file)
         if _is_gated(settings):
@@ -263,27 +279,7 @@ def num_blocks(settings: Settings, stack: str) -> int:
     return number if stack == "encoder" else settings.count("num_decoder_layers", number)
 
 
-def write_encoder_decoder(
-    settings: Settings, file: GinFile, model: str, softmax: dict[str, bool]
-) -> None:
-    """Adds a shipped model, its sizes, and the parameters of `transformer.TokenEmbedding`."""
-    # Id 0 is padding and the decoder's first input.
-    settings.require("pad_token_id", 0)
-    settings.require("decoder_start_token_id", 0)
-    file.include(model)
-    file.include("data/pairs.gin")
-    write_text_data(file, "data/tsv_pairs.gin")
-    longest = settings.integer("n_positions", 512)
-    file.macro("INPUTS_LENGTH", longest, "tokens of the longest texts")
-    file.macro("TARGETS_LENGTH", longest)
-    file.gap()
-    file.macro("NUM_LAYERS", num_blocks(settings, "encoder"))
-    write_sizes(settings, file)
-    file.bind("transformer.TokenEmbedding", softmax)
-    file.bind("transformer.TokenLoss", {"z_loss": 0.0}, comment="as in transformers")
-
-
-def write_sizes(settings: Settings, file: GinFile) -> None:
+def _write_sizes(settings: Settings, file: GinFile) -> None:
     """Adds sizes that encoders have too."""
     for macro in ("D_MODEL", "D_FF", "NUM_HEADS", "D_KV"):
         file.macro(macro, settings.integer(macro.lower()))
@@ -296,11 +292,6 @@ def write_sizes(settings: Settings, file: GinFile) -> None:
         },
     )
     file.bind("transformer.RMSNorm", {"epsilon": settings.number("layer_norm_epsilon", 1e-6)})
-
-
-def kernel_rows(theirs: str, ours: str, names: Sequence[str]) -> Iterator[Row]:
-    for name in names:
-        yield Row(f"{theirs}.{name}.weight", f"{ours}/{name}/kernel", Matrix())
 
 
 def _attention(theirs: str, ours: str) -> Iterator[Row]:

@@ -32,10 +32,11 @@ from mtfrun.extras.huggingface.family import (
     classes,
     names_of_labels,
     write_row_length,
+    write_sizes,
     write_text_data,
 )
 from mtfrun.extras.huggingface.tables.folder import Folder
-from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.huggingface.tables.settings import Flag, Settings
 from mtfrun.extras.huggingface.tables.tensor_table import (
     Row,
     Same,
@@ -43,6 +44,7 @@ from mtfrun.extras.huggingface.tables.tensor_table import (
     VocabularyRows,
     attention_rows,
     dense_rows,
+    feed_forward_rows,
     norm_rows,
 )
 from mtfrun.extras.huggingface.tokenizers.tokenizer import read_tokenizer
@@ -59,8 +61,8 @@ _SEPARATORS = ",;|"
 class Bert(TextFamily):
     """`width` to `rates` are names of settings, `prefix` to `norms` names of tensors.
 
-    `spans` is the head for answers, `tokens` for word labels. `kept` are tensors of other heads,
-    and buffers of older files.
+    `positions` and `last_norm` may be "". `spans` is the head for answers, `tokens` for word
+    labels. `kept` are tensors of other heads, and buffers of older files.
     """
 
     shipped_file: ClassVar[str] = "extras/huggingface/models/bert.gin"
@@ -75,6 +77,9 @@ class Bert(TextFamily):
     num_types: ClassVar[int] = 2
     prefix: ClassVar[str] = "bert"
     words: ClassVar[str] = "embeddings.word_embeddings.weight"
+    positions: ClassVar[str] = "embeddings.position_embeddings.weight"
+    first_norm: ClassVar[str] = "embeddings.LayerNorm"
+    last_norm: ClassVar[str] = ""
     layers: ClassVar[str] = "encoder.layer"
     attention: ClassVar[Sequence[str]] = (
         *("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -92,6 +97,9 @@ class Bert(TextFamily):
     tokens: ClassVar[Head] = Head("classifier")
     classifier_activation: ClassVar[str] = "tanh"
     has_head_bias: ClassVar[bool] = True
+    has_bias: ClassVar[Flag] = True
+    map_bias: ClassVar[Flag] = True
+    is_gated: ClassVar[bool] = False
     kept: ClassVar[Sequence[str]] = (r"cls\.seq_relationship\..*",)
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
@@ -135,13 +143,8 @@ class Bert(TextFamily):
             example = "tsv_pairs" if task == TEXTS else "text_files"
             write_text_data(file, f"data/{example}.gin")
         file.gap()
-        width, num_heads = settings.integer(self.width), settings.integer(self.num_heads)
-        if width % num_heads:
-            raise settings.error(self.num_heads, f"must divide {width}, the size of all heads")
-        file.macro("D_MODEL", width)
-        file.macro("D_FF", settings.integer(self.d_ff))
-        file.macro("NUM_HEADS", num_heads)
-        file.macro("D_KV", width // num_heads)
+        width, d_ff = settings.integer(self.width), settings.integer(self.d_ff)
+        write_sizes(settings, file, width, d_ff, (self.num_heads, None))
         self.write_stack(settings, file)
         if is_headless(settings):  # logits are products with the embeddings
             file.bind("transformer.EncoderOnly", {"head": []})
@@ -236,23 +239,32 @@ class Bert(TextFamily):
 
     def table(self, settings: Settings) -> TensorTable:
         start, blocks = self.start(settings), self.blocks(settings)
-        embeddings = f"{start}embeddings"
         words = VocabularyRows(settings.integer("vocab_size"))
         rows = [Row(f"{start}{self.words}", "embedding/table", words)]
-        rows.append(Row(f"{embeddings}.position_embeddings.weight", "position/table", Same()))
+        if self.positions:
+            rows.append(Row(f"{start}{self.positions}", "position/table", Same()))
         if self.num_types:
-            rows.append(Row(f"{embeddings}.token_type_embeddings.weight", "types/table", Same()))
-        rows += self.norm(settings, f"{embeddings}.LayerNorm", "encoder_stack/norm")
+            types = f"{start}embeddings.token_type_embeddings.weight"
+            rows.append(Row(types, "types/table", Same()))
+        rows += self.norm(settings, f"{start}{self.first_norm}", "encoder_stack/norm")
         for layer in range(len(blocks.layers)):
             rows += self.layer(settings, f"{start}{self.layers}.{layer}", blocks.paths(layer))
+        if self.last_norm:
+            rows += self.norm(settings, f"{start}{self.last_norm}", "encoder_stack/final_norm")
         return TensorTable([*rows, *self.head(settings)], [*self.kept, *self._unused(settings)])
 
     def layer(self, settings: Settings, theirs: str, paths: Sequence[str]) -> Iterator[Row]:
         """Yields the tensors of the layer "bert.encoder.layer.0"."""
-        modules = [f"{theirs}.{name}" for name in self.attention]
-        yield from attention_rows(modules, f"{paths[0]}/layer/attention")
-        for their_name, name in zip(self.maps, ("wi", "wo"), strict=True):
-            yield from dense_rows(f"{theirs}.{their_name}", f"{paths[1]}/layer/{name}")
+        attention, maps = (
+            [f"{theirs}.{x}" for x in names] for names in (self.attention, self.maps)
+        )
+        has_bias, map_bias = settings.is_set(self.has_bias), settings.is_set(self.map_bias)
+        yield from attention_rows(
+            attention, f"{paths[0]}/layer/attention", use_bias=has_bias, use_output_bias=has_bias
+        )
+        yield from feed_forward_rows(
+            maps, f"{paths[1]}/layer", is_gated=self.is_gated, has_bias=map_bias
+        )
         for their_name, path in zip(self.norms, paths, strict=True):
             yield from self.norm(settings, f"{theirs}.{their_name}", f"{path}/norm")
 

@@ -15,26 +15,20 @@ from mtfrun.extras.huggingface.families.encoders.tasks import (
     Head,
     task_of,
 )
-from mtfrun.extras.huggingface.families.llama.llama import FULL, SLIDING, windows_by_rule
 from mtfrun.extras.huggingface.family import (
+    FULL,
     GATED,
     GLOBAL,
     LOCAL,
+    SLIDING,
     Blocks,
+    windows_by_rule,
     write_row_length,
     write_window,
 )
 from mtfrun.extras.huggingface.tables.rotary import ROTARY, Rotary
 from mtfrun.extras.huggingface.tables.settings import Settings
-from mtfrun.extras.huggingface.tables.tensor_table import (
-    Flat,
-    Joined,
-    Matrix,
-    Row,
-    Same,
-    TensorTable,
-    VocabularyRows,
-)
+from mtfrun.extras.huggingface.tables.tensor_table import Row, Same
 
 _SCOPE = "local/"
 
@@ -47,6 +41,17 @@ class ModernBert(Bert):
     activation = "hidden_activation"
     prefix = "model"
     words = "embeddings.tok_embeddings.weight"
+    positions = ""
+    first_norm = "embeddings.norm"
+    last_norm = "final_norm"
+    layers = "layers"
+    attention = ("attn.Wqkv", "attn.Wo")
+    maps = ("mlp.Wi", "mlp.Wo")
+    norms = ("attn_norm", "mlp_norm")
+    kept = ()
+    has_bias = ("attention_bias", False)
+    map_bias = ("mlp_bias", False)
+    is_gated = True
     masked = Head("decoder", "head.dense", "head.norm")
     classifier = Head("classifier", "head.dense", "head.norm")
     spans = classifier
@@ -72,10 +77,9 @@ class ModernBert(Bert):
         write_window(self.windows(settings), file, {"rotary": reference(f"@{_SCOPE}{ROTARY}()")})
         file.macro("NORM_EPSILON", settings.number("norm_eps", 1e-5))
         write_row_length(settings.integer("max_position_embeddings", 8192), file)
-        has_bias = settings.flag("mlp_bias", default=False)
-        maps = {"activation": self.function(settings), "use_bias": has_bias}
+        maps = {"activation": self.function(settings), "use_bias": settings.is_set(self.map_bias)}
         file.bind(GATED, maps)
-        has_bias = settings.flag("attention_bias", default=False)
+        has_bias = settings.is_set(self.has_bias)
         file.bind("transformer.AttentionHeads", {"use_bias": has_bias, "use_output_bias": has_bias})
         has_bias = settings.flag("norm_bias", default=False)
         file.bind("transformer.LayerNorm", {"use_bias": has_bias})
@@ -101,37 +105,11 @@ class ModernBert(Bert):
             head.insert(0, "transformer.MeanOverLength")
         self.write_labels(settings, file, head)
 
-    def table(self, settings: Settings) -> TensorTable:
-        start, blocks = self.start(settings), self.blocks(settings)
-        words = VocabularyRows(settings.integer("vocab_size"))
-        rows = [Row(f"{start}{self.words}", "embedding/table", words)]
-        rows += self.norm(settings, f"{start}embeddings.norm", "encoder_stack/norm")
-        for layer in range(len(blocks.layers)):
-            rows += self.layer(settings, f"{start}layers.{layer}", blocks.paths(layer))
-            if layer:
-                path = f"{blocks.paths(layer)[0]}/norm"
-                rows += self.norm(settings, f"{start}layers.{layer}.attn_norm", path)
-        rows += self.norm(settings, f"{start}final_norm", "encoder_stack/final_norm")
-        return TensorTable([*rows, *self.head(settings)])
-
     def layer(self, settings: Settings, theirs: str, paths: Sequence[str]) -> Iterator[Row]:
-        attention, maps = f"{paths[0]}/layer/attention", f"{paths[1]}/layer"
-        names = [f"{attention}/{name}" for name in ("query", "key", "value")]
-        yield Row(f"{theirs}.attn.Wqkv.weight", names, Joined(Matrix()))
-        yield Row(f"{theirs}.attn.Wo.weight", f"{attention}/output", Matrix(inputs=2))
-        if settings.flag("attention_bias", default=False):
-            biases = [f"{name}_bias" for name in names]
-            yield Row(f"{theirs}.attn.Wqkv.bias", biases, Joined(Flat()))
-            yield Row(f"{theirs}.attn.Wo.bias", f"{attention}/output_bias", Same())
-        inner = [f"{maps}/{name}" for name in ("wi_0", "wi_1")]
-        kernels = [f"{name}/kernel" for name in inner]
-        yield Row(f"{theirs}.mlp.Wi.weight", kernels, Joined(Matrix()))
-        yield Row(f"{theirs}.mlp.Wo.weight", f"{maps}/wo/kernel", Matrix())
-        if settings.flag("mlp_bias", default=False):
-            biases = [f"{name}/bias" for name in inner]
-            yield Row(f"{theirs}.mlp.Wi.bias", biases, Joined(Same()))
-            yield Row(f"{theirs}.mlp.Wo.bias", f"{maps}/wo/bias", Same())
-        yield from self.norm(settings, f"{theirs}.mlp_norm", f"{paths[1]}/norm")
+        is_first = theirs.endswith("layers.0")  # which has the norm of the embedding
+        for row in super().layer(settings, theirs, paths):
+            if not (is_first and ".attn_norm." in row.names[0]):
+                yield row
 
     def norm(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         yield Row(f"{theirs}.weight", f"{ours}/scale", Same())

@@ -12,9 +12,9 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.decoder import Decoder, Flag, Setting
+from mtfrun.extras.huggingface.families.decoder import Decoder, Setting
 from mtfrun.extras.huggingface.family import LAYERS, PARALLEL, Blocks, classes, write_transforms
-from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.huggingface.tables.settings import Flag, Settings
 from mtfrun.extras.huggingface.tables.tensor_table import Row, TensorTable, norm_rows
 
 _DISTANCES = "transformer.LinearDistanceBias"

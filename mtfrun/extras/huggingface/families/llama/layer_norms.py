@@ -13,7 +13,6 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.decoder import Flag, is_set
 from mtfrun.extras.huggingface.families.llama.llama import Llama
 from mtfrun.extras.huggingface.family import (
     FEED_FORWARD,
@@ -25,7 +24,7 @@ from mtfrun.extras.huggingface.family import (
     classes,
     parallel_paths,
 )
-from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.huggingface.tables.settings import Flag, Settings
 from mtfrun.extras.huggingface.tables.tensor_table import (
     HeadRows,
     Pieces,
@@ -47,7 +46,7 @@ class StableLm(Llama):
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         super().write_gin(settings, file)
-        if is_set(settings, self.is_parallel):
+        if settings.is_set(self.is_parallel):
             file.bind(PARALLEL, {"layers": classes(*self.sublayers)})
         if settings.flag("qk_layernorm", default=False):
             norm = reference("@heads/transformer.LayerNorm")
@@ -106,7 +105,7 @@ class Starcoder2(StableLm):
 
     def write_feed_forward(self, settings: Settings, file: GinFile) -> None:
         function = settings.activation(*self.activation)
-        parameters = {"activation": function, "use_bias": is_set(settings, self.map_biases)}
+        parameters = {"activation": function, "use_bias": settings.is_set(self.map_biases)}
         file.bind(self.feed_forward_class, parameters)
 
 

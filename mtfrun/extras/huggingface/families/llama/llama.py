@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.decoder import HEADS, Decoder, Flag
+from mtfrun.extras.huggingface.families.decoder import HEADS, Decoder
 from mtfrun.extras.huggingface.family import (
     FULL,
     GATED,
@@ -28,7 +28,7 @@ from mtfrun.extras.huggingface.family import (
     write_transforms,
 )
 from mtfrun.extras.huggingface.tables.rotary import ROTARY, Rotary
-from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.huggingface.tables.settings import Flag, Settings
 from mtfrun.extras.huggingface.tables.tensor_table import Flat, Row, Same
 
 

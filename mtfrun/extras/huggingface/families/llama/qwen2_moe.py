@@ -11,7 +11,6 @@ from typing import ClassVar
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.families.decoder import is_set
 from mtfrun.extras.huggingface.families.llama.llama import Llama, Mistral, Qwen2, Qwen3
 from mtfrun.extras.huggingface.family import (
     GATED,
@@ -103,7 +102,7 @@ class Mixture(Llama):
         if "/parallel" in ours:
             modules = [f"{theirs}.mlp.{self.shared_name}.{name}" for name in self.expert_maps]
             shared = f"{ours}/layers/{self.shared_layer}/layer"
-            has_bias = is_set(settings, self.map_biases)
+            has_bias = settings.is_set(self.map_biases)
             yield from feed_forward_rows(modules, shared, is_gated=True, has_bias=has_bias)
             ours = f"{ours}/layers/moe_1d/layer"
         elif "/moe_1d" not in ours:

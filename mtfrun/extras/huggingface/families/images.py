@@ -1,10 +1,12 @@
-"""Image classifiers with stages: ResNet-18 to ResNet-152, ConvNeXt.
+"""Image classifiers: ResNet-18 to ResNet-152, ConvNeXt, ViT.
 
-He et al. 2015, arXiv:1512.03385; Liu et al. 2022, arXiv:2201.03545.
+He et al. 2015, arXiv:1512.03385; Liu et al. 2022, arXiv:2201.03545; Dosovitskiy et al. 2020,
+arXiv:2010.11929.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -12,17 +14,31 @@ import numpy as np
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.extras.huggingface.family import ImageFamily, write_image_data
+from mtfrun.extras.huggingface.family import (
+    LAYERS,
+    Blocks,
+    ImageFamily,
+    Processor,
+    write_image_data,
+    write_sizes,
+)
+from mtfrun.extras.huggingface.image_processor import read_image_processor
+from mtfrun.extras.huggingface.tables.folder import PREPROCESSOR_CONFIG, Folder
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import (
+    OneRow,
     Permuted,
     Row,
     Same,
     TensorTable,
+    attention_rows,
     dense_rows,
+    feed_forward_rows,
     norm_rows,
 )
 
+# Pixels from 0 to 255 become numbers from -1 to 1, as in transformers' default for ViT.
+_MIDDLE = 127.5
 # The folder has filters [outputs, inputs, rows, columns].
 _FILTER = Permuted((2, 3, 1, 0))
 # Defaults of torch.nn.BatchNorm2d, which configurations do not set.
@@ -142,10 +158,8 @@ class ConvNext(_Stages):
 
     def table(self, settings: Settings) -> TensorTable:
         patches = "convnext.embeddings.patch_embeddings"
-        rows = [
-            *_convolution(patches, "patches"),
-            *norm_rows("convnext.embeddings.layernorm", "patch_norm"),
-        ]
+        rows = [*_convolution(patches, "patches")]
+        rows += norm_rows("convnext.embeddings.layernorm", "patch_norm")
         for stage, depth in enumerate(self.depths(settings)):
             theirs = f"convnext.encoder.stages.{stage}"
             if stage:
@@ -183,3 +197,68 @@ def _block(settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
 def _layer_scale(settings: Settings) -> float | None:
     initial = settings.number("layer_scale_init_value", 1e-6)
     return initial if initial > 0 else None
+
+
+class ViT(ImageFamily):
+    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
+        size = settings.integer("image_size", 224)
+        processor = read_image_processor(folder, settings.integer("num_channels", 3))
+        if not folder.has(PREPROCESSOR_CONFIG):
+            processor = dataclasses.replace(
+                processor, size=size, resize=size, mean=_MIDDLE, stddev=_MIDDLE
+            )
+        if processor.size != size:
+            problem = f"is another size than the {processor.size} of {PREPROCESSOR_CONFIG}"
+            raise settings.error("image_size", problem)
+        return [processor]
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        width, d_ff = (
+            settings.integer("hidden_size", 768),
+            settings.integer("intermediate_size", 3072),
+        )
+        size, patch_size = settings.integer("image_size", 224), settings.integer("patch_size", 16)
+        if size % patch_size:
+            raise settings.error("patch_size", f"must divide {size}, the size of images")
+        file.include("extras/vision/models/vit.gin")
+        file.gap()
+        self.blocks(settings).write_gin(file, LAYERS)
+        write_sizes(settings, file, width, d_ff, ("num_attention_heads", 12))
+        file.macro("PATCH_SIZE", patch_size)
+        file.macro("NORM_EPSILON", settings.number("layer_norm_eps", 1e-12))
+        file.macro("DROPOUT_RATE", settings.number("hidden_dropout_prob", 0.0))
+        file.macro("ATTENTION_DROPOUT_RATE", settings.number("attention_probs_dropout_prob", 0.0))
+        function = settings.activation("hidden_act", "gelu")
+        file.bind("transformer.FeedForward", {"activation": function})
+        if not settings.flag("qkv_bias", default=True):
+            file.bind("transformer.AttentionHeads", {"use_bias": False})
+        file.gap()
+        write_image_data(settings, file)
+
+    def table(self, settings: Settings) -> TensorTable:
+        embeddings, blocks = "vit.embeddings", self.blocks(settings)
+        projection = f"{embeddings}.patch_embeddings.projection"
+        rows = [
+            Row(f"{embeddings}.cls_token", "first", OneRow(Same())),
+            Row(f"{embeddings}.position_embeddings", "position/table", OneRow(Same())),
+            *_convolution(projection, "patches"),
+        ]
+        for layer in range(len(blocks.layers)):
+            theirs, paths = f"vit.encoder.layer.{layer}", blocks.paths(layer)
+            modules = [f"attention.attention.{name}" for name in ("query", "key", "value")]
+            rows += attention_rows(
+                [f"{theirs}.{name}" for name in (*modules, "attention.output.dense")],
+                f"{paths[0]}/layer/attention",
+                use_bias=settings.flag("qkv_bias", default=True),
+            )
+            maps = [f"{theirs}.{name}.dense" for name in ("intermediate", "output")]
+            rows += feed_forward_rows(maps, f"{paths[1]}/layer")
+            for name, path in zip(("before", "after"), paths, strict=True):
+                rows += norm_rows(f"{theirs}.layernorm_{name}", f"{path}/norm")
+        rows += norm_rows("vit.layernorm", "encoder_stack/final_norm")
+        rows += dense_rows("classifier", "softmax")
+        # Of other heads.
+        return TensorTable(rows, [r"vit\.pooler\..*", r"vit\.embeddings\.mask_token"])
+
+    def blocks(self, settings: Settings) -> Blocks:
+        return Blocks([LAYERS] * settings.count("num_hidden_layers", 12), "encoder_stack")
