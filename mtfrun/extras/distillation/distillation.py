@@ -42,21 +42,70 @@ _EMBEDDINGS = [
 
 
 @dataclasses.dataclass(frozen=True)
-class TeacherCheckpoint:
-    """A checkpoint of a run, or its stored predictions in the directory `path`, and a hash."""
+class TeacherCheckpoint(PreparedTerm):
+    """A checkpoint of a run, or its stored predictions in the directory `path`, and a hash.
+
+    `distiller` is the part of the student that a run teaches.
+    """
 
     path: str
     step: int
     sha256: str
-
-    def metadata(self) -> dict[str, object]:
-        """Returns the entry of a manifest."""
-        path = registry.url_of(self.path)
-        return {_ENTRY: {"path": path, "step": self.step, "sha256": self.sha256}}
+    distiller: Distiller | None = None
 
     @property
     def run(self) -> RunDirectory:
         return RunDirectory(self.path)
+
+    def metadata(self) -> dict[str, object]:
+        path = registry.url_of(self.path)
+        return {_ENTRY: {"path": path, "step": self.step, "sha256": self.sha256}}
+
+    def describe(self) -> dict[str, str]:
+        """Returns {"teacher": "step 1,500 of /tmp/teacher"}."""
+        return {"teacher": f"step {self.step:,} of {escape(registry.url_of(self.path))}"}
+
+    def check_unchanged(self, manifest: Manifest, *, accept_changes: bool) -> None:
+        saved = manifest.metadata.get(_ENTRY)
+        if not isinstance(saved, dict) or accept_changes or saved.get("sha256") == self.sha256:
+            return
+        raise InputError(
+            f"ckpt-{manifest.step} learned from step {escape(str(saved.get('step')))} of "
+            f"{escape(str(saved.get('path')))}, and the teacher is step {self.step} of "
+            f"{self.path}: name that checkpoint with Teacher.checkpoint, or resume with "
+            "--accept_changes"
+        )
+
+    def read(self, experiment: Experiment, *, planned: bool) -> None:
+        """Builds the teacher's model on the student's mesh, and restores it unless `planned`."""
+        if self.distiller is None:
+            return
+        with progress.waiting(f"reading the teacher {self.path}"):
+            objects = build_run(self.run, Settings(), mesh=experiment.mesh)
+            self.distiller.teach(self._model(objects.experiment, experiment.data))
+            if planned:
+                mtf.initialize(objects.experiment.model)
+            else:
+                restore_model(objects, self.run, self.step)
+
+    def _model(self, teacher: Experiment, data: Data) -> TokenModel:
+        """Returns the frozen model; InputError if it reads other rows than the student."""
+        model = require_tokens(teacher, "the teacher")
+        try:
+            check_features(type(model), data)
+            check_rows(model, data)
+        except InputError as error:
+            raise InputError(f"the teacher {self.path}: {error}") from error
+        for name, vocabulary in data.vocabularies.items():
+            other = teacher.data.vocabularies.get(name)
+            if other is None or other.fingerprint != vocabulary.fingerprint:
+                raise InputError(
+                    f"the teacher {self.path} reads {name} of {other}, and its student of "
+                    f"{vocabulary}: they need the same vocabulary"
+                )
+        for variable in model.named_variables().values():
+            variable.freeze()
+        return model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +131,7 @@ class Teacher(DistillationLoss, LossTerm):
                 "hidden_weight, or logits_path"
             )
 
-    def prepare(self, experiment: Experiment) -> PreparedTerm:
+    def prepare(self, experiment: Experiment) -> TeacherCheckpoint:
         """Makes the model a student, with a projection if it needs one."""
         model = require_tokens(experiment, "distillation.Teacher")
         stored = self.features(experiment.data)
@@ -100,7 +149,7 @@ class Teacher(DistillationLoss, LossTerm):
         width = _width_of(teacher) if self.hidden_weight else None
         distiller = Distiller(model, self, width, is_stored=stored is not None)
         model.add_loss_term(distiller)
-        return _Teaching(teacher, distiller, is_stored=stored is not None)
+        return teacher if stored is not None else dataclasses.replace(teacher, distiller=distiller)
 
     def features(self, data: Data) -> StoredLogits | None:
         """Returns the stored predictions; InputError for another temperature."""
@@ -113,65 +162,6 @@ class Teacher(DistillationLoss, LossTerm):
                 f"have the temperature {stored.manifest['temperature']}: set the same"
             )
         return stored
-
-
-@dataclasses.dataclass(frozen=True)
-class _Teaching(PreparedTerm):
-    teacher: TeacherCheckpoint
-    distiller: Distiller
-    is_stored: bool
-
-    def read(self, experiment: Experiment, *, planned: bool) -> None:
-        """Builds the teacher's model on the student's mesh, and restores it unless `planned`."""
-        if self.is_stored:
-            return
-        run = self.teacher.run
-        with progress.waiting(f"reading the teacher {run.path}"):
-            objects = build_run(run, Settings(), mesh=experiment.mesh)
-            self._teach(experiment, objects.experiment)
-            if planned:
-                mtf.initialize(objects.experiment.model)
-            else:
-                restore_model(objects, run, self.teacher.step)
-
-    def _teach(self, student: Experiment, teacher: Experiment) -> None:
-        """Raises InputError if the teacher reads other rows."""
-        path = self.teacher.path
-        model, data = require_tokens(teacher, "the teacher"), student.data
-        try:
-            check_features(type(model), data)
-            check_rows(model, data)
-        except InputError as error:
-            raise InputError(f"the teacher {path}: {error}") from error
-        for name, vocabulary in data.vocabularies.items():
-            other = teacher.data.vocabularies.get(name)
-            if other is None or other.fingerprint != vocabulary.fingerprint:
-                raise InputError(
-                    f"the teacher {path} reads {name} of {other}, and its student of {vocabulary}: "
-                    "they need the same vocabulary"
-                )
-        for variable in model.named_variables().values():
-            variable.freeze()
-        self.distiller.teach(model)
-
-    def describe(self) -> dict[str, str]:
-        """Returns {"teacher": "step 1,500 of /tmp/teacher"}."""
-        path = escape(registry.url_of(self.teacher.path))
-        return {"teacher": f"step {self.teacher.step:,} of {path}"}
-
-    def metadata(self) -> dict[str, object]:
-        return self.teacher.metadata()
-
-    def check_unchanged(self, manifest: Manifest, *, accept_changes: bool) -> None:
-        saved, teacher = manifest.metadata.get(_ENTRY), self.teacher
-        if not isinstance(saved, dict) or accept_changes or saved.get("sha256") == teacher.sha256:
-            return
-        raise InputError(
-            f"ckpt-{manifest.step} learned from step {escape(str(saved.get('step')))} of "
-            f"{escape(str(saved.get('path')))}, and the teacher is step {teacher.step} of "
-            f"{teacher.path}: name that checkpoint with Teacher.checkpoint, or resume with "
-            "--accept_changes"
-        )
 
 
 def find_teacher(path: str, checkpoint: int | str | None) -> TeacherCheckpoint:

@@ -11,12 +11,10 @@ It is written beside its place and renamed, so that it is complete or absent.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from mtfrun.errors import InputError
 from mtfrun.errors.differences import changes, list_changes
 from mtfrun.errors.untrusted import parse_json, read_regular
 from mtfrun.errors.url_secrets import mask_json
+from mtfrun.experiment.conversion.import_run import check_new, replaced_directory
 
 TEACHER_IDS, TEACHER_PROBABILITIES = "teacher_ids", "teacher_probabilities"
 """Features {length, top_k} int32 beside the targets {length}."""
@@ -64,10 +63,8 @@ class StoredLogits:
             manifest = parse_json(read_regular(directory / MANIFEST, _LARGEST_MANIFEST))
             if manifest["format"] != _FORMAT:
                 raise InputError(f"format {manifest['format']}, not {_FORMAT}")
-            tasks = tuple(
-                (_map(directory, number, "ids"), _map(directory, number, "probabilities"))
-                for number in range(manifest["tasks"])
-            )
+            files = [[directory / f"{i}-{x}.npy" for x in _NAMES] for i in range(manifest["tasks"])]
+            tasks = tuple((_map(ids), _map(probabilities)) for ids, probabilities in files)
             if any(ids.ndim != 3 or ids.shape != other.shape for ids, other in tasks):
                 raise InputError("sizes that differ")
             saved = manifest["data"]
@@ -106,10 +103,11 @@ def store_logits(
     differ between epochs, as with noise.
     """
     directory = Path(path).expanduser()
+    check_new(directory, "--to")
     components = data.train(batch, seed=0).components
     total, done, digest = sum(map(len, components)), 0, hashlib.sha256()
     with (
-        _new_directory(directory) as work,
+        replaced_directory(directory) as work,
         progress.Work("predicting targets", total, "rows") as predicting,
     ):
         for number, rows in enumerate(components):
@@ -119,7 +117,12 @@ def store_logits(
                 numbers = np.arange(first, min(first + batch, len(rows)))
                 taken = rows.take(Selection(numbers, np.zeros_like(numbers)))
                 values = [x[: len(numbers)] for x in predict(fill_up(taken, batch, rows))]
-                files = files or _new_files(work, number, len(rows), values)
+                files = files or [
+                    np.lib.format.open_memmap(
+                        work / f"{number}-{name}.npy", "w+", x.dtype, (len(rows), *x.shape[1:])
+                    )
+                    for name, x in zip(_NAMES, values, strict=True)
+                ]
                 for file, value in zip(files, values, strict=True):
                     file[numbers] = value
                     digest.update(np.ascontiguousarray(value).data)
@@ -136,18 +139,6 @@ def store_logits(
         }
         (work / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return total
-
-
-def _new_files(
-    work: Path, number: int, rows: int, values: Sequence[np.ndarray]
-) -> list[np.memmap[Any, Any]]:
-    """Returns files of all rows, for values [batch, ...]."""
-    return [
-        np.lib.format.open_memmap(
-            work / f"{number}-{name}.npy", "w+", value.dtype, (rows, *value.shape[1:])
-        )
-        for name, value in zip(_NAMES, values, strict=True)
-    ]
 
 
 class _RowsWithLogits(Rows):
@@ -173,8 +164,7 @@ class _RowsWithLogits(Rows):
         return self._rows.find(examples)
 
 
-def _map(directory: Path, number: int, name: str) -> np.ndarray:
-    path = directory / f"{number}-{name}.npy"
+def _map(path: Path) -> np.ndarray:
     # A plain array: np.memmap slows every access.
     return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
 
@@ -193,20 +183,3 @@ def _check_fixed(rows: Rows, batch: int) -> None:
 
 def _fingerprint(data: Data) -> Any:
     return mask_json(data.fingerprint())
-
-
-@contextlib.contextmanager
-def _new_directory(directory: Path) -> Iterator[Path]:
-    """Yields a partial directory, which is renamed at the end or removed after an error."""
-    if directory.exists():
-        raise DataError(f"{directory} exists: name another directory")
-    work = directory.with_name(f".{directory.name}.partial")
-    try:
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        yield work
-        work.rename(directory)
-    except OSError as error:
-        raise DataError(f"cannot write {directory}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)

@@ -1,8 +1,8 @@
 """A program, not a test: makes encoder-decoders of transformers, with what they compute.
 
-    python transformers_encoder_decoders.py make NAME FOLDER    writes a model of `MODELS` and its
-                                                                case.npz, or one of `STORED` into
-                                                                tests/oracle/hf
+    python transformers_encoder_decoders.py make NAME FOLDER    writes a model of `MODELS`, or of a
+                                                                config.json, as in tests/oracle/hf,
+                                                                and its case.npz
 
 Tests run it in a process of its own, for torch and TensorFlow do not share one well.
 """
@@ -42,24 +42,6 @@ SWITCH: dict[str, Any] = {
 }
 
 # By name the class without its ending, and its configuration with settings of generation.
-STORED: dict[str, tuple[str, dict[str, Any]]] = {
-    "bart": ("Bart", {**BART, **OTHER_DECODER, "forced_bos_token_id": 0}),
-    "marian": (
-        "Marian",
-        {**{**MARIAN, "scale_embedding": True, "no_repeat_ngram_size": 2}, "bad_words_ids": [[79]]},
-    ),
-    "pegasus": ("Pegasus", BART),
-    "mbart": (
-        "MBart",
-        {
-            **{**BART, **OTHER_DECODER, "decoder_start_token_id": 71, "scale_embedding": True},
-            "forced_bos_token_id": 70,
-        },
-    ),
-    "m2m_100": ("M2M100", {**M2M, **FORCED}),
-    "umt5": ("UMT5", UMT5),
-    "longt5": ("LongT5", LONGT5),
-}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "bart, three embeddings, relu": (
         "Bart",
@@ -141,7 +123,6 @@ LONG_INPUTS_LENGTHS = (46, 29, 3, 37)
 NOISE, LONG_NOISE = 0.4, 0.2
 # Ids from here on are not special, and below the last one.
 FIRST_ID = 8
-ORACLE = pathlib.Path(__file__).parents[2] / "oracle" / "hf"
 _GENERATION = (
     *("forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "no_repeat_ngram_size"),
     "min_length",
@@ -150,15 +131,19 @@ _GENERATION = (
 
 def make(name: str, folder: pathlib.Path) -> None:
     """Writes a model with random weights and what it computes."""
-    is_stored = folder.resolve().parent == ORACLE
-    kind, values = (STORED if is_stored else MODELS)[name]
     torch.manual_seed(len(name))
-    of_model = {n: v for n, v in values.items() if n not in _GENERATION[:1] + _GENERATION[2:]}
-    config = getattr(transformers, f"{kind}Config")(**of_model)
-    model = getattr(transformers, f"{kind}{ENDINGS.get(kind, ENDING)}")(config).eval()
-    for setting in _GENERATION:
-        if setting in values:
-            setattr(model.generation_config, setting, values[setting])
+    if (folder / "config.json").exists():
+        config = transformers.AutoConfig.from_pretrained(folder)
+        model = getattr(transformers, config.architectures[0])(config).eval()
+        model.generation_config = transformers.GenerationConfig.from_pretrained(folder)
+    else:
+        kind, values = MODELS[name]
+        of_model = {n: v for n, v in values.items() if n not in _GENERATION[:1] + _GENERATION[2:]}
+        config = getattr(transformers, f"{kind}Config")(**of_model)
+        model = getattr(transformers, f"{kind}{ENDINGS.get(kind, ENDING)}")(config).eval()
+        for setting in _GENERATION:
+            if setting in values:
+                setattr(model.generation_config, setting, values[setting])
     random = np.random.default_rng(1)
     is_long = hasattr(config, "local_radius")
     noise = LONG_NOISE if is_long else NOISE

@@ -1,7 +1,8 @@
 """A program, not a test: makes encoders of transformers, with what they compute.
 
-    python transformers_encoders.py make NAME FOLDER   writes a model of `MODELS` and its case.npz,
-                                                       or one of `STORED` into tests/oracle/hf
+    python transformers_encoders.py make NAME FOLDER   writes a model of `MODELS`, or of a
+                                                       config.json, as in tests/oracle/hf, and its
+                                                       case.npz
     python transformers_encoders.py pairs NAME FOLDER  writes a classifier, its tokenizer, and in
                                                        case.npz pairs of texts, ids and logits
     python transformers_encoders.py words NAME FOLDER  writes one of words likewise
@@ -51,20 +52,6 @@ SEVERAL: dict[str, Any] = {
 MASKED, CLASSIFIER, ENCODER = "ForMaskedLM", "ForSequenceClassification", "EncoderModel"
 HEADLESS = "Model"
 SPANS, WORDS = "ForQuestionAnswering", "ForTokenClassification"
-STORED: dict[str, tuple[str, dict[str, Any], str]] = {
-    "bert": ("Bert", BERT, MASKED),
-    "bert_classifier": ("Bert", {**BERT, **THREE}, CLASSIFIER),
-    "bert_spans": ("Bert", BERT, SPANS),
-    "bert_words": ("Bert", {**BERT, **THREE}, WORDS),
-    "roberta": ("Roberta", BERT, MASKED),
-    "distilbert": ("DistilBert", DISTILBERT, MASKED),
-    "modernbert": ("ModernBert", MODERNBERT, MASKED),
-    "t5_encoder": ("T5", T5, ENCODER),
-    "xlm_roberta": ("XLMRoberta", {**BERT, "type_vocab_size": 1}, MASKED),
-    "camembert": ("Camembert", {**BERT, "type_vocab_size": 1}, MASKED),
-    "bert_labels": ("Bert", {**BERT, **SEVERAL}, CLASSIFIER),
-    "bert_headless": ("Bert", BERT, HEADLESS),
-}
 MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
     "bert, a softmax of its own, relu, three types": (
         "Bert",
@@ -129,6 +116,11 @@ MODELS: dict[str, tuple[str, dict[str, Any], str]] = {
         ENCODER,
     ),
 }
+CLASSIFIERS = {
+    "bert": ("Bert", {**BERT, **THREE}),
+    "distilbert": ("DistilBert", {**DISTILBERT, **THREE}),
+    "roberta": ("Roberta", {**BERT, **THREE}),
+}
 # Pairs of texts for rows of `PAIR_LENGTH` ids: some fit, of others one text is too long, or both.
 PAIRS = [
     ("The fish ate it.", "It was tasty."),
@@ -148,17 +140,23 @@ WORD_LISTS = [
 ROWS, LENGTH = 4, 24
 # Of every row; the others are padding.
 LENGTHS = (24, 17, 5, 24)
-ORACLE = pathlib.Path(__file__).parents[2] / "oracle" / "hf"
 # Ids below are special.
 FIRST_ID = 8
 
 
 def make(name: str, folder: pathlib.Path) -> None:
     """Writes a model with random weights and what it computes."""
-    kind, values, task = (STORED if folder.resolve().parent == ORACLE else MODELS)[name]
     torch.manual_seed(len(name))
-    config = getattr(transformers, f"{kind}Config")(**values)
-    model = getattr(transformers, f"{kind}{task}")(config).eval()
+    if (folder / "config.json").exists():
+        config = transformers.AutoConfig.from_pretrained(folder)
+        (model_class,) = config.architectures
+        task = next(
+            x for x in (MASKED, CLASSIFIER, SPANS, WORDS, HEADLESS) if model_class.endswith(x)
+        )
+    else:
+        kind, values, task = MODELS[name]
+        config, model_class = getattr(transformers, f"{kind}Config")(**values), f"{kind}{task}"
+    model = getattr(transformers, model_class)(config).eval()
     random = np.random.default_rng(1)
     # transformers' loss of spans counts padding as places of answers: there is none.
     mask = np.arange(LENGTH) < np.array(LENGTHS if task != SPANS else [LENGTH] * ROWS)[:, None]
@@ -237,11 +235,7 @@ def _classify(
     name: str, task: str, tokenizer: Any, rows: Any, folder: pathlib.Path
 ) -> dict[str, Any]:
     """Writes a random model for a task with its tokenizer; returns rows and their logits."""
-    kind, values, _ = {
-        "bert": STORED["bert_classifier"],
-        "distilbert": MODELS["distilbert, three classes"],
-        "roberta": MODELS["roberta, three classes"],
-    }[name]
+    kind, values = CLASSIFIERS[name]
     # RoBERTa's positions begin at 2.
     sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": PAIR_LENGTH}
     sizes["max_position_embeddings"] += 2 * (name == "roberta")

@@ -1,7 +1,8 @@
 """A program, not a test: classifiers of images of transformers, and their logits.
 
     python transformers_images.py make FOLDER       writes a folder for every entry of `MODELS`
-    python transformers_images.py store NAME...     writes tests/oracle/hf/NAME with a case
+    python transformers_images.py store FOLDER...   writes a model of the folder's config.json, as
+                                                    in tests/oracle/hf, and its case.npz
     python transformers_images.py logits FOLDER...  writes logits.npy beside the weights
 
 Tests run it in a process of its own, for torch and TensorFlow do not share one well.
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,23 +64,13 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-# Of tests/oracle/hf.zip.
-STORED: dict[str, tuple[str, dict[str, Any]]] = {
-    "vit": ("ViT", VIT),
-    "convnext": ("ConvNext", CONVNEXT),
-}
-
-
-def pixel_values(channels: int, rows: int, cols: int) -> np.ndarray:
-    """Returns normalised images [batch, channels, rows, cols]."""
-    shape = [2, channels, rows, cols]
-    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 def _images(config: Any) -> np.ndarray:
-    """Returns images of the size of a model; those of a residual network are no squares."""
+    """Returns normalised images of the size of a model; those of a ResNet are no squares."""
     size = getattr(config, "image_size", None)
-    return pixel_values(config.num_channels, *((48, 64) if size is None else (size, size)))
+    shape = [2, config.num_channels, *((48, 64) if size is None else (size, size))]
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
 
 
 def make(directory: pathlib.Path) -> None:
@@ -88,25 +78,23 @@ def make(directory: pathlib.Path) -> None:
     torch.manual_seed(0)
     for name, (kind, values) in MODELS.items():
         dtype = torch.bfloat16 if name == "bfloat16" else torch.float32
-        _model(kind, values).to(dtype).save_pretrained(directory / name)
+        config = getattr(transformers, f"{kind}Config")(**values)
+        _model(config).to(dtype).save_pretrained(directory / name)
 
 
-def store(names: Sequence[str]) -> None:
-    """Writes models and what they compute."""
-    for name in names:
-        torch.manual_seed(0)
-        folder = pathlib.Path(__file__).parents[2] / "oracle" / "hf" / name
-        model = _model(*STORED[name]).eval()
-        model.save_pretrained(folder)
-        images = _images(model.config)
-        with torch.no_grad():
-            logits = model(torch.tensor(images)).logits.numpy()
-        np.savez(folder / "case.npz", pixel_values=images, logits=logits)
+def store(folder: pathlib.Path) -> None:
+    """Writes a model and what it computes."""
+    torch.manual_seed(0)
+    model = _model(transformers.AutoConfig.from_pretrained(folder)).eval()
+    model.save_pretrained(folder)
+    images = _images(model.config)
+    with torch.no_grad():
+        logits = model(torch.tensor(images)).logits.numpy()
+    np.savez(folder / "case.npz", pixel_values=images, logits=logits)
 
 
-def _model(kind: str, values: dict[str, Any]) -> Any:
-    config = getattr(transformers, f"{kind}Config")(**values)
-    model = getattr(transformers, f"{kind}ForImageClassification")(config)
+def _model(config: Any) -> Any:
+    model = transformers.AutoModelForImageClassification.from_config(config)
     with torch.no_grad():
         for images in torch.tensor(_images(config)).repeat(3, 1, 1, 1, 1):
             model(images)  # in training: the statistics move
@@ -116,7 +104,7 @@ def _model(kind: str, values: dict[str, Any]) -> Any:
 
 
 def write_logits(folder: pathlib.Path) -> None:
-    """Writes what the model of a folder computes of `pixel_values`, in float32."""
+    """Writes what the model of a folder computes of `_images`, in float32."""
     model = transformers.AutoModelForImageClassification.from_pretrained(
         folder, dtype=torch.float32
     ).eval()
@@ -126,10 +114,6 @@ def write_logits(folder: pathlib.Path) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "make":
-        make(pathlib.Path(sys.argv[2]))
-    elif sys.argv[1] == "store":
-        store(sys.argv[2:])
-    else:
-        for folder in sys.argv[2:]:
-            write_logits(pathlib.Path(folder))
+    command, *names = sys.argv[1:]
+    for folder in map(pathlib.Path, names):
+        {"make": make, "store": store, "logits": write_logits}[command](folder)

@@ -1,7 +1,8 @@
 """A program, not a test: makes models of transformers, and asks transformers for logits.
 
-    python transformers_models.py make NAME FOLDER     writes a model of `MODELS` and its case.npz,
-                                                       or one of `STORED` into tests/oracle/hf
+    python transformers_models.py make NAME FOLDER     writes a model of `MODELS`, or of a
+                                                       config.json, as in tests/oracle/hf, and its
+                                                       case.npz
     python transformers_models.py logits FOLDER CASE   compares the model of a folder with a case
 
 Tests run it in a process of its own, for torch and TensorFlow do not share one well.
@@ -42,14 +43,6 @@ BASES: dict[str, dict[str, Any]] = {
         **{"vocab_size": 161, "max_position_embeddings": 64, "hidden_size": 32, "num_heads": 4},
         **{"window_size": 6, "bos_token_id": None, "eos_token_id": None},
     },
-}
-SMALL: dict[str, Any] = {
-    **SIZES,
-    **{"vocab_size": 80, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2},
-}
-SMALL_BASES: dict[str, dict[str, Any]] = {
-    "GPTJ": {**GPT2, "vocab_size": 80, "n_embd": 16},
-    "Bloom": {**BLOOM, "vocab_size": 80, "hidden_size": 16},
 }
 LATENT: dict[str, Any] = {
     **{"num_key_value_heads": 4, "kv_lora_rank": 10, "q_lora_rank": 14, "v_head_dim": 6},
@@ -304,61 +297,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-# Those of tests/oracle/hf.zip: smaller, with the parts that make their family.
-STORED: dict[str, tuple[str, dict[str, Any]]] = {
-    "qwen3": ("Qwen3", {"head_dim": 8}),
-    "phi3": ("Phi3", {"rope_parameters": {"rope_theta": 99.0, "partial_rotary_factor": 0.5}}),
-    "glm": ("Glm", {"head_dim": 8}),
-    "glm4": ("Glm4", {"head_dim": 8}),
-    "olmo": ("Olmo", {"clip_qkv": 0.3}),
-    "olmo2": ("Olmo2", {}),
-    "olmo3": (
-        "Olmo3",
-        {
-            **{"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 7},
-            "rope_parameters": {"full_attention": YARN},
-        },
-    ),
-    "starcoder2": ("Starcoder2", {"sliding_window": 7}),
-    "cohere2": (
-        "Cohere2",
-        {
-            **{"sliding_window": 7, "logit_scale": 0.3},
-            "layer_types": ["sliding_attention", "full_attention"],
-        },
-    ),
-    "smollm3": ("SmolLM3", {"no_rope_layer_interval": 2}),
-    "gemma": ("Gemma", {"head_dim": 6}),
-    "gemma2": ("Gemma2", {**GEMMA, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),
-    "gemma3_text": (
-        "Gemma3Text",
-        {**GEMMA, "layer_types": ["sliding_attention", "full_attention"]},
-    ),
-    "granite": (
-        "Granite",
-        {
-            **{"embedding_multiplier": 3.0, "residual_multiplier": 0.4},
-            **{"attention_multiplier": 0.3, "logits_scaling": 1.7},
-        },
-    ),
-    "stablelm": ("StableLm", {**HALVES, "qk_layernorm": True}),
-    "cohere": ("Cohere", {"use_qk_norm": True, "logit_scale": 0.3}),
-    "phi": ("Phi", {"qk_layernorm": True, **HALVES}),
-    "gptj": ("GPTJ", {"rotary_dim": 2}),
-    "gpt_neox": ("GPTNeoX", {**HALVES, "num_key_value_heads": 4}),
-    "falcon": ("Falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "bias": True}),
-    "opt": ("OPT", {"ffn_dim": 24, "word_embed_proj_dim": 16}),
-    "bloom": ("Bloom", {}),
-    "qwen2_moe": (
-        "Qwen2Moe",
-        {**EXPERTS, "moe_intermediate_size": 8, "shared_expert_intermediate_size": 12},
-    ),
-    "qwen3_moe": ("Qwen3Moe", {**EXPERTS, "moe_intermediate_size": 8, "decoder_sparse_step": 2}),
-    "olmoe": ("Olmoe", {**EXPERTS, "intermediate_size": 8}),
-    "deepseek_v3": ("DeepseekV3", {**LATENT, "moe_intermediate_size": 8}),
-}
 LENGTH, SHORT, PROMPT, NEW_TOKENS = 40, 24, 6, 10
-ORACLE = pathlib.Path(__file__).parents[2] / "oracle" / "hf"
 CLASSES = {"GPT2": "GPT2LMHeadModel", "Gemma3Text": "Gemma3ForCausalLM"}
 # Of float32, relative to the largest logit.
 TOLERANCE = 1e-4
@@ -366,14 +305,15 @@ TOLERANCE = 1e-4
 
 def make(name: str, folder: pathlib.Path) -> None:
     """Writes a model with random weights and what it computes."""
-    is_stored = folder.parent == ORACLE
-    kind, values = (STORED if is_stored else MODELS)[name]
-    base = SMALL_BASES.get(kind, SMALL) if is_stored else BASES.get(kind, SIZES)
-    is_version_4 = name in VERSION_4
-    length = SHORT if is_stored else LENGTH
+    length, is_version_4 = LENGTH, name in VERSION_4
     torch.manual_seed(len(name))
-    config = getattr(transformers, f"{kind}Config")(**{**base, **values})
-    model = getattr(transformers, CLASSES.get(kind, f"{kind}ForCausalLM"))(config).eval()
+    if (folder / "config.json").exists():
+        config, length = transformers.AutoConfig.from_pretrained(folder), SHORT
+        model = getattr(transformers, config.architectures[0])(config).eval()
+    else:
+        kind, values = MODELS[name]
+        config = getattr(transformers, f"{kind}Config")(**{**BASES.get(kind, SIZES), **values})
+        model = getattr(transformers, CLASSES.get(kind, f"{kind}ForCausalLM"))(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.08 * torch.randn_like(parameter))
