@@ -78,7 +78,6 @@ SIBLINGS: dict[str, dict[str, set[str]]] = {
         "tables": {"layers"},
         "tokenizers": {"tables"},
     },
-    "mtfrun.extras.huggingface.families": {"encoders": {"llama"}},
     "mtfrun.extras.mesh_tensorflow": {"tensor2tensor": {"importer"}},
     "mtfrun.extras.sweeps": {"commands": {"analysis"}},
     "mtfrun.layers": {"losses": {"attention"}},

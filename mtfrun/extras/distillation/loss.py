@@ -153,7 +153,11 @@ class Distiller(TokenLossTerm):
         if self._is_stored:
             by_token = [features[TEACHER_IDS], features[TEACHER_PROBABILITIES]]
             return AddedLoss(self._logits_loss(self._stored_divergence, by_token))
-        hidden = self._teacher_vectors(features)
+        if self._hidden is None:
+            raise InputError("a student learns from a teacher, see Distiller.teach")
+        # The model's operations are counted as the student's alone.
+        with in_call(Call()), mtf.count_flops(None):
+            hidden = mtf.stop_gradient(self._hidden(features, SequenceCall()))
         logits_loss = self._logits_loss(self._divergence, [hidden])
         if not settings.hidden_weight:
             return AddedLoss(logits_loss)
@@ -166,13 +170,6 @@ class Distiller(TokenLossTerm):
     ) -> LogitsLoss:
         weight, temperature = self._settings.weight, self._settings.temperature
         return LogitsLoss(_DIVERGENCE, compare, by_token, weight, temperature**2)
-
-    def _teacher_vectors(self, features: Features) -> mtf.Tensor:
-        if self._hidden is None:
-            raise InputError("a student learns from a teacher, see Distiller.teach")
-        # The model's operations are counted as the student's alone.
-        with in_call(Call()), mtf.count_flops(None):
-            return mtf.stop_gradient(self._hidden(features, SequenceCall()))
 
     def _stored_divergence(
         self, logits: mtf.Tensor, ids: mtf.Tensor, parts: mtf.Tensor

@@ -16,7 +16,6 @@ divided by their number.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Mapping
 
@@ -361,22 +360,19 @@ class Rules:
         layer, is_output, _ = place.path.rpartition("/experts/wo/")
         if not is_output or not _LEVELS.isdisjoint(place.old.shape.dimension_names):
             return 1.0
-        modules = self._new_modules.items()
-        routers = [x for path, x in modules if path.startswith(layer) and isinstance(x, Router)]
-        return math.prod(_weight_of_equal_experts(router) for router in routers)
+        weight = 1.0
+        for path, router in self._new_modules.items():
+            if path.startswith(layer) and isinstance(router, Router):
+                group, slots = mtf.Dimension("group_size", 1), mtf.Dimension("expert_capacity", 1)
+                logits = mtf.zeros(router.kernel.mesh, [group, router.experts])
+                choices = router.gate(logits, GateContext(group, router.experts, slots)).choices
+                weight *= float(sum(mtf.to_numpy(choice.gate).sum() for choice in choices))
+        return weight
 
 
 def _owner(modules: Mapping[str, mtf.Module], path: str) -> mtf.Module | None:
     """Returns the module that has a variable."""
     return modules.get(path.rpartition("/")[0])
-
-
-def _weight_of_equal_experts(router: Router) -> float:
-    experts = router.experts
-    group, capacity = mtf.Dimension("group_size", 1), mtf.Dimension("expert_capacity", 1)
-    logits = mtf.zeros(router.kernel.mesh, [group, experts])
-    choices = router.gate(logits, GateContext(group, experts, capacity)).choices
-    return float(sum(mtf.to_numpy(choice.gate).sum() for choice in choices))
 
 
 _OF_MIXTURES = (

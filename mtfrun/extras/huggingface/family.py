@@ -18,7 +18,6 @@ from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.configuration.published import load_published
 from mtfrun.experiment.conversion.importer import ConversionError
 from mtfrun.extras.huggingface.generation import read_generation
-from mtfrun.extras.huggingface.image_processor import read_image_processor
 from mtfrun.extras.huggingface.tables.folder import Folder
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import TensorTable
@@ -149,13 +148,6 @@ class TextFamily(Family):
         return [tokenizer, read_generation(folder, settings, tokenizer.end_id)]
 
 
-class ImageFamily(Family):
-    """Classifiers of images."""
-
-    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
-        return [read_image_processor(folder, settings.integer("num_channels", 3))]
-
-
 def write_text_data(file: GinFile, example: str) -> None:
     """Adds `write_training_texts` and transformers' beam search."""
     write_training_texts(file, example)
@@ -185,13 +177,6 @@ def names_of_labels(settings: Settings) -> list[str]:
     if type(names) is not dict or set(names) != {str(number) for number in range(len(names))}:
         raise settings.error("id2label", "must name the classes 0, 1, 2, ...")
     return [str(names[str(number)]) for number in range(len(names))]
-
-
-def write_image_data(settings: Settings, file: GinFile) -> None:
-    """Adds the macro for images, and the classes and channels without images."""
-    write_training_images(file)
-    channels = settings.integer("num_channels", 3)
-    file.bind("data.NoImages", {"labels": names_of_labels(settings), "channels": channels})
 
 
 def write_training_images(file: GinFile) -> None:

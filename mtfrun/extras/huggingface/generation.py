@@ -116,19 +116,16 @@ def read_generation(folder: Folder, settings: Settings, end_id: int | None = Non
 
 def _limits(values: Settings, *, is_answer: bool) -> dict[str, object]:
     """`max_length` includes an answer's first id, and a continuation's prompt."""
-    new_tokens = values.optional_integer("max_new_tokens")
-    length = values.optional_integer("max_length")
-    if is_answer:
-        if new_tokens is None and length is not None:
-            new_tokens = max(length - 1, 1)
-        if new_tokens is None:
-            return {}
-        # No limit by the prompt's length.
-        unlimited = {"decode_length_multiplier": 0.0, "decode_length_constant": _NO_LIMIT}
-        return {"decode_length": _limit(values, new_tokens), **unlimited}
-    if new_tokens is not None:
-        return {"decode_length": _limit(values, new_tokens)}
-    return {} if length is None else {"max_length": length}
+    name = "max_length" if values.values.get("max_new_tokens") is None else "max_new_tokens"
+    number = values.optional_integer(name)
+    if number is None or (name == "max_length" and not is_answer):
+        return {} if number is None else {name: number}
+    number -= int(name == "max_length" and number > 1)
+    if number > _NO_LIMIT:
+        raise values.error(name, f"must be at most {_NO_LIMIT:,}: correct it, or remove it")
+    # An answer's length is not limited by its prompt's.
+    unlimited = {"decode_length_multiplier": 0.0, "decode_length_constant": _NO_LIMIT}
+    return {"decode_length": number, **(unlimited if is_answer else {})}
 
 
 def _ids_by_setting(values: Settings, *, is_answer: bool) -> dict[str, dict[str, object]]:
@@ -193,13 +190,6 @@ def _ends(values: Settings, end_id: int | None) -> dict[str, object]:
     if end_id is not None and end_id not in ends:
         parameters["vocabulary_end"] = False
     return parameters
-
-
-def _limit(values: Settings, new_tokens: int) -> int:
-    if new_tokens > _NO_LIMIT:
-        name = "max_length" if values.values.get("max_new_tokens") is None else "max_new_tokens"
-        raise values.error(name, f"must be at most {_NO_LIMIT:,}: correct it, or remove it")
-    return new_tokens
 
 
 def _search(values: Settings, vocabulary_size: int) -> tuple[dict[str, object], list[str]]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,8 @@ def read_folder(path: pathlib.Path) -> Imported:
     if code:
         notes.append(f"{', '.join(code)} in {CONFIG}: no code of the folder is run")
     # First, since its errors name settings.
-    _config(folder, settings, family, processors, path)
+    config = functools.partial(_config, folder, settings, family, processors)
+    config(path)
     table.check_names(settings.tensors, path)
     for name in (name for row in table.rows for name in row.names):
         dtype = folder.tensors[name].dtype
@@ -59,8 +61,8 @@ def read_folder(path: pathlib.Path) -> Imported:
             )
     origin = origin_of(folder, table, processors, copies)
     return Imported(
-        lambda directory: _config(folder, settings, family, processors, directory),
-        lambda variables: _values(folder, table, variables),
+        config,
+        functools.partial(_values, folder, table),
         files=origin.run_files(),
         record=origin.record(),
         notes=notes,

@@ -77,7 +77,7 @@ class Origin:
             for name, content in self.files.items()
         }
         if self.kept:
-            files[f"{ORIGIN_FOLDER}/{UNUSED_TENSORS}"] = file_content(self.kept, {})
+            files[f"{ORIGIN_FOLDER}/{UNUSED_TENSORS}"] = b"".join(file_content(self.kept, {}))
         return files
 
 

@@ -7,11 +7,10 @@ several metadata in a random order.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
@@ -146,22 +145,16 @@ def _read_header(path: pathlib.Path, name: str, entry: Any, start: int, size: in
     return StoredTensor(path, dtype, shape, start + begin)
 
 
-def file_content(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> bytes:
-    """Returns the bytes of a file of these tensors."""
-    file = io.BytesIO()
-    _write(file, tensors, metadata)
-    return file.getvalue()
-
-
 def write_file(
     path: pathlib.Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
     """Writes the same bytes as the library."""
     with path.open("wb") as file:
-        _write(file, tensors, metadata)
+        file.writelines(file_content(tensors, metadata))
 
 
-def _write(file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+def file_content(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Iterator[bytes]:
+    """Yields the bytes of a file of these tensors."""
     types = {name: _NAMES[value.dtype] for name, value in tensors.items()}
     names = sorted(tensors, key=lambda name: (_ORDER.index(types[name]), name))
     header: dict[str, Any] = {_METADATA: dict(metadata)} if metadata else {}
@@ -176,15 +169,13 @@ def _write(file: BinaryIO, tensors: Mapping[str, np.ndarray], metadata: Mapping[
         begin = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
+    yield len(text).to_bytes(8, "little") + text
     for name in names:
-        file.write(np.ascontiguousarray(tensors[name]).tobytes())
+        yield np.ascontiguousarray(tensors[name]).tobytes()
 
 
 # The size of the largest file, by default, as in transformers 5.
 _MAX_SHARD_BYTES = 50 * 10**9
-
-Shards = Mapping[str, Mapping[str, np.ndarray]]
 
 
 def shards_by_size(
@@ -219,15 +210,16 @@ def shards_by_size(
     }
 
 
-def write_shards(directory: pathlib.Path, shards: Shards, metadata: Mapping[str, str]) -> None:
+def write_shards(
+    directory: pathlib.Path,
+    shards: Mapping[str, Mapping[str, np.ndarray]],
+    metadata: Mapping[str, str],
+) -> None:
     """Writes files of tensors, and the index of several, in the form of transformers."""
-    if list(shards) != [SINGLE]:
-        (directory / INDEX).write_text(_index(shards), encoding="utf-8")
     for name, shard in shards.items():
         write_file(directory / name, shard, metadata)
-
-
-def _index(shards: Shards) -> str:
+    if list(shards) == [SINGLE]:
+        return
     tensors = [value for shard in shards.values() for value in shard.values()]
     index = {
         "metadata": {
@@ -236,4 +228,5 @@ def _index(shards: Shards) -> str:
         },
         "weight_map": {name: file for file, shard in shards.items() for name in shard},
     }
-    return json.dumps(index, indent=2, sort_keys=True) + "\n"
+    text = json.dumps(index, indent=2, sort_keys=True) + "\n"
+    (directory / INDEX).write_text(text, encoding="utf-8")

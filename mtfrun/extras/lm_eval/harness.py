@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import mtfrun
 from mtfrun.display import progress
 from mtfrun.display.progress import Work
 from mtfrun.display.tensorflow_import import import_tensorflow
@@ -27,8 +28,6 @@ with import_tensorflow() if "tensorflow" not in sys.modules else contextlib.null
     from mtfrun.data.prompts import bucket
     from mtfrun.experiment import Decoding
     from mtfrun.experiment.records import require, split_into_batches
-    from mtfrun.experiment.runs.opening import settings_of
-    from mtfrun.experiment.runs.run import load
     from mtfrun.models import TextModel
 
 # Tokens of an output where a task sets no limit, as lm_eval's other models have it.
@@ -95,23 +94,15 @@ class JudgedModel:
             "decode_length_multiplier": 0.0,
             "decode_length_constant": _NO_LIMIT,
         }
-        checkpoint, mesh, layout = (settings.pop(n, None) for n in ("checkpoint", "mesh", "layout"))
         modules = settings.pop("gin_allow_imports", ())
         if isinstance(modules, str):  # a value of --model_args has no comma
             modules = list(filter(None, modules.split(";")))
-        run = load(
+        run = mtfrun.load(
             model_dir,
-            settings_of(
-                (),
-                bindings=settings,
-                params=[f"Decoding.{n} = {x}" for n, x in params.items() if x is not None],
-                mesh=mesh,
-                layout=layout,
-                search_paths=(),
-                allowed_imports=modules,
-            ),
-            checkpoint,
-            {} if adapter is None else {adapter: adapter},
+            gin_params=[f"Decoding.{n} = {x}" for n, x in params.items() if x is not None],
+            gin_allow_imports=modules,
+            adapters=[] if adapter is None else [adapter],
+            **settings,
         )
         if adapter is not None:
             run = run.adapters[adapter]
@@ -121,10 +112,9 @@ class JudgedModel:
         self._decoding = decoding.with_settings({"chat": None})
         self._scores = PairScores(self._decoding, prefix_token_id)
 
-    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Any]) -> list[TokenScores]:
         """Returns the score of each (context, continuation)."""
-        pairs = [self._scores.encode_pair(*request.args) for request in requests]
-        return [(score.log_likelihood, score.is_greedy) for score in self._scores(pairs)]
+        return self._scores([self._scores.encode_pair(*request.args) for request in requests])
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
         """Returns the log-likelihood of each text, every token of it with all context there is."""

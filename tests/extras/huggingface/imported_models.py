@@ -92,10 +92,16 @@ def exported(model: Imported, *flags: str) -> pathlib.Path:
     return target
 
 
+TRANSFORMERS = pathlib.Path(__file__).with_name("transformers_process.py")
+
+
 def logits_of_transformers(
-    folder: pathlib.Path, features: Mapping[str, np.ndarray], model_class: str
+    folder: pathlib.Path,
+    features: Mapping[str, np.ndarray],
+    model_class: str,
+    adapter: pathlib.Path | None = None,
 ) -> np.ndarray:
-    """Returns what transformers computes with a folder, in a process of its own.
+    """Returns what transformers computes with a folder, and a LoRA, in a process of its own.
 
     Args:
       folder: has config.json and the weights, which must be all that the model needs.
@@ -105,10 +111,8 @@ def logits_of_transformers(
     inputs, outputs = folder.with_suffix(".features.npz"), folder.with_suffix(".logits.npy")
     arrays: dict[str, Any] = dict(features)
     np.savez(inputs, **arrays)
-    script = pathlib.Path(__file__).with_name("transformers_process.py")
-    command = [sys.executable, str(script), str(folder), str(inputs), str(outputs), model_class]
-    process = subprocess.run(command, capture_output=True, timeout=300)
-    assert process.returncode == 0, process.stderr.decode()
+    adapters = [] if adapter is None else [adapter]
+    run_program(TRANSFORMERS, "logits", folder, model_class, inputs, outputs, *adapters)
     logits: np.ndarray = np.load(outputs)
     return logits
 

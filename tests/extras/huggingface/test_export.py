@@ -24,11 +24,11 @@ from tests.cli.test_export import export
 from tests.extras.huggingface.imported_models import (
     LOGITS_TOLERANCE,
     Imported,
+    imported,
     logits_and_loss,
     logits_of_transformers,
 )
 from tests.layouts import assert_close
-from tests.oracle.packed import hugging_face_folders
 
 
 def test_safetensors_hold_all_variables_by_path(
@@ -176,13 +176,10 @@ def test_a_language_model_that_was_trained_here_is_loaded_by_transformers(
 def test_an_imported_model_is_exported_with_the_tokenizer_that_it_was_trained_with(
     tmp_path: pathlib.Path,
 ) -> None:
-    source = hugging_face_folders() / "t5_v1_1"
-    imported = tmp_path / "imported"
-    process = mtfrun_here("import", f"--from={source}", f"--model_dir={imported}")
-    assert process.returncode == 0, process.stderr.decode()
+    model_dir = imported("t5_v1_1", tmp_path).run
     (tmp_path / "pairs.tsv").write_text("\n".join(f"{i} is\tone of {i}" for i in range(150)))
     flags = [
-        *(f"--gin_file={imported / 'config.gin'}", "--gin_file=data/tsv_pairs.gin"),
+        *(f"--gin_file={model_dir / 'config.gin'}", "--gin_file=data/tsv_pairs.gin"),
         *("--gin_file=data/sentencepiece.gin", flag_of_small_vocabulary(tmp_path)),
         f"--gin.TSV_FILES='{tmp_path / 'pairs.tsv'}'",
         *("--gin.SentencePieceVocabulary.size=160", "--gin.INPUTS_LENGTH=16"),
@@ -190,7 +187,7 @@ def test_an_imported_model_is_exported_with_the_tokenizer_that_it_was_trained_wi
     ]
     succeeded(mtfrun_here("train", *flags, f"--model_dir={tmp_path / 'run'}"))
     # An export needs neither the imported run nor the file.
-    imported.rename(tmp_path / "elsewhere")
+    model_dir.rename(tmp_path / "elsewhere")
     (tmp_path / "small.model").rename(tmp_path / "other.model")
     export(tmp_path / "run", tmp_path / "target", "huggingface")
     model = (tmp_path / "target/spiece.model").read_bytes()
@@ -201,13 +198,10 @@ def test_an_imported_model_is_exported_with_the_tokenizer_that_it_was_trained_wi
 def test_a_fine_tuned_model_is_exported_only_if_it_computes_as_the_imported_one(
     tmp_path: pathlib.Path,
 ) -> None:
-    source = hugging_face_folders() / "t5_v1_1"
-    imported = tmp_path / "imported"
-    process = mtfrun_here("import", f"--from={source}", f"--model_dir={imported}")
-    assert process.returncode == 0, process.stderr.decode()
+    source = imported("t5_v1_1", tmp_path)
     (tmp_path / "pairs.tsv").write_text("\n".join(f"{i} 5 6\t7 {i}" for i in range(3, 153)))
     data = [
-        f"--gin_file={imported / 'config.gin'}",
+        f"--gin_file={source.run / 'config.gin'}",
         "--gin_file=data/tsv_pairs.gin",
         f"--gin.TSV_FILES='{tmp_path / 'pairs.tsv'}'",
         *("--gin.INPUTS_LENGTH=16", "--gin.TARGETS_LENGTH=16", "--gin.BATCH_SIZE=8"),
@@ -216,7 +210,7 @@ def test_a_fine_tuned_model_is_exported_only_if_it_computes_as_the_imported_one(
     run, other = tmp_path / "run", tmp_path / "other"
     assert succeeded(mtfrun_here("train", *data, f"--model_dir={run}")) == []
     export(run, tmp_path / "target", "huggingface")
-    ours, theirs = Folder(tmp_path / "target").tensors, Folder(source).tensors
+    ours, theirs = Folder(tmp_path / "target").tensors, Folder(source.folder).tensors
     assert {name: (t.dtype, t.shape) for name, t in ours.items()} == {
         name: (t.dtype, t.shape) for name, t in theirs.items()
     }

@@ -13,11 +13,10 @@ import pytest
 
 from mtfrun.extras.huggingface.safetensors_file import file_content
 from tests.cli.command import error_line, mtfrun_here
+from tests.extras.huggingface.changes import Change, replace, update, write
 from tests.extras.huggingface.imported_models import FOLDERS, imported_folder
 
 SECRET = "the secret of somebody"
-
-Change = Callable[[pathlib.Path], object]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ def _record(change: Callable[[dict[str, Any]], object]) -> Change:
 
 
 def _entry(name: str, value: object) -> Change:
-    return _record(lambda record: record.update({name: value}))
+    return update("import.json", **{name: value})
 
 
 def _shard(name: str) -> Change:
@@ -62,37 +61,9 @@ def _first_tensors(change: Callable[[dict[str, Any]], object]) -> Change:
     return _record(lambda record: change(next(iter(record["shards"].values()))))
 
 
-def _file(name: str, content: bytes | str) -> Change:
-    def write(run: pathlib.Path) -> None:
-        (run / name).write_bytes(content.encode() if isinstance(content, str) else content)
-
-    return write
-
-
-def _instead(name: str, make: Callable[[pathlib.Path], object]) -> Change:
-    """Returns a change that replaces a file or directory."""
-
-    def forge(run: pathlib.Path) -> None:
-        path = run / name
-        if path.is_dir():
-            shutil.rmtree(path)
-        path.unlink(missing_ok=True)
-        make(path)
-
-    return forge
-
-
 def _link(target: str) -> Callable[[pathlib.Path], object]:
     """Returns a function that makes a link to a path relative to the directory above the run."""
     return lambda path: path.symlink_to(os.path.join(path.parents[1], target))  # noqa: PTH118
-
-
-def _config(**values: Any) -> Change:
-    def forge(run: pathlib.Path) -> None:
-        path = run / "origin/config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
-
-    return forge
 
 
 def _linked_directory(name: str) -> Change:
@@ -117,11 +88,11 @@ LLAMA: dict[str, tuple[Change, str]] = {
     "a name above of weights": (_shard("../victim.safetensors"), "is not a name of a file"),
     "a name of another file": (_shard("config.json"), "is not a name of a file of tensors"),
     "a name with a line break": (_shard("a\nb.safetensors"), "is not a name of a file of tensors"),
-    "a list": (_file("import.json", "[]"), "is not a JSON object"),
-    "nothing": (_file("import.json", ""), "is not JSON: "),
-    "a pipe": (_instead("import.json", os.mkfifo), "import.json: Not a regular file"),
-    "a device": (_instead("import.json", _link("/dev/zero")), "not a regular file but a link"),
-    "a huge record": (_instead("import.json", _sparse), "it has more than"),
+    "a list": (write("import.json", "[]"), "is not a JSON object"),
+    "nothing": (write("import.json", ""), "is not JSON: "),
+    "a pipe": (replace("import.json", os.mkfifo), "import.json: Not a regular file"),
+    "a device": (replace("import.json", _link("/dev/zero")), "not a regular file but a link"),
+    "a huge record": (replace("import.json", _sparse), "it has more than"),
     "no format": (_record(lambda record: record.pop("format")), "its format is None"),
     "an unknown format": (_entry("format", "x"), "its format is 'x'"),
     "no source": (_entry("from", None), "'from' is not a text"),
@@ -144,16 +115,16 @@ LLAMA: dict[str, tuple[Change, str]] = {
     ),
     "an index of other files": (_rename_in_index, "names other files than import.json"),
     "an index of no names": (
-        _file("origin/model.safetensors.index.json", '{"weight_map": {"lm_head.weight": {}}}'),
+        write("origin/model.safetensors.index.json", '{"weight_map": {"lm_head.weight": {}}}'),
         "names other files than import.json",
     ),
-    "no configuration": (_instead("origin/config.json", lambda path: None), "config.json: No such"),
-    "a configuration that is a list": (_file("origin/config.json", "[]"), "is not a JSON object"),
-    "other settings that are a list": (_file("origin/generation_config.json", "[]"), "JSON obj"),
-    "a tokenizer's settings": (_file("tokenizer/tokenizer_config.json", "{"), "is not JSON"),
-    "a link to a secret": (_instead("origin/config.json", _link("secret")), "but a link"),
+    "no configuration": (replace("origin/config.json", lambda path: None), "config.json: No such"),
+    "a configuration that is a list": (write("origin/config.json", "[]"), "is not a JSON object"),
+    "other settings that are a list": (write("origin/generation_config.json", "[]"), "JSON obj"),
+    "a tokenizer's settings": (write("tokenizer/tokenizer_config.json", "{"), "is not JSON"),
+    "a link to a secret": (replace("origin/config.json", _link("secret")), "but a link"),
     "a link of the tokenizer": (
-        _instead("tokenizer/special_tokens_map.json", _link("secret")),
+        replace("tokenizer/special_tokens_map.json", _link("secret")),
         "not a regular file but a link",
     ),
     "a further file of the tokenizer": (
@@ -161,25 +132,25 @@ LLAMA: dict[str, tuple[Change, str]] = {
         "not a regular file but a link",
     ),
     "a link of the imported configuration": (
-        _instead("origin/imported.gin", _link("secret")),
+        replace("origin/imported.gin", _link("secret")),
         "not a regular file but a link",
     ),
-    "a huge file of the tokenizer": (_instead("tokenizer/vocab.json", _sparse), "it has more than"),
+    "a huge file of the tokenizer": (replace("tokenizer/vocab.json", _sparse), "it has more than"),
     "a linked directory": (_linked_directory("origin"), "is a link, or not a directory"),
     "a linked tokenizer": (_linked_directory("tokenizer"), "is a link, or not a directory"),
-    "no origin": (_instead("origin", lambda path: None), "config.json: No such file"),
-    "another model": (_config(model_type="resnet"), "architectures="),
-    "other sizes": (_config(hidden_size=2**30), ""),
-    "no heads": (_config(num_attention_heads=[]), "num_attention_heads=[]"),
-    "more layers": (_config(num_hidden_layers=10**9), "is more than"),
+    "no origin": (replace("origin", lambda path: None), "config.json: No such file"),
+    "another model": (update("origin/config.json", model_type="resnet"), "architectures="),
+    "other sizes": (update("origin/config.json", hidden_size=2**30), ""),
+    "no heads": (update("origin/config.json", num_attention_heads=[]), "num_attention_heads=[]"),
+    "more layers": (update("origin/config.json", num_hidden_layers=10**9), "is more than"),
 }
 KEPT = "origin/kept.safetensors"
 RESNET: dict[str, tuple[Change, str]] = {
-    "no kept tensors": (_instead(KEPT, lambda path: None), "the run has no values of"),
-    "a link to kept tensors": (_instead(KEPT, _link("secret")), "not a regular file but a link"),
-    "kept tensors that are none": (_file(KEPT, b"1234"), "in a file of 4"),
-    "other kept tensors": (_file(KEPT, file_content({}, {})), "the run has no values of"),
-    "a size of channels": (_config(num_channels=2**30), ""),
+    "no kept tensors": (replace(KEPT, lambda path: None), "the run has no values of"),
+    "a link to kept tensors": (replace(KEPT, _link("secret")), "not a regular file but a link"),
+    "kept tensors that are none": (write(KEPT, b"1234"), "in a file of 4"),
+    "other kept tensors": (write(KEPT, b"".join(file_content({}, {}))), "the run has no values of"),
+    "a size of channels": (update("origin/config.json", num_channels=2**30), ""),
 }
 
 

@@ -15,44 +15,12 @@ import pytest
 from mtfrun.errors.untrusted import JsonError, parse_json
 from mtfrun.extras.huggingface.safetensors_file import write_file
 from tests.cli.command import error_line, mtfrun_here
+from tests.extras.huggingface.changes import Change, replace, update, write
 from tests.faults.fuzzing import CPU_SECS, cpu_limit
 from tests.oracle.packed import hugging_face_folders
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-
-Change = Callable[[pathlib.Path], None]
-
-
-def _config(**values: Any) -> Change:
-    """Returns a change of settings in config.json."""
-
-    def change(folder: pathlib.Path) -> None:
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**config, **values}))
-
-    return change
-
-
-def _file(name: str, content: bytes | str) -> Change:
-    """Returns a change that writes a file."""
-
-    def change(folder: pathlib.Path) -> None:
-        (folder / name).unlink(missing_ok=True)
-        data = content.encode() if isinstance(content, str) else content
-        (folder / name).write_bytes(data)
-
-    return change
-
-
-def _instead(name: str, make: Callable[[pathlib.Path], None]) -> Change:
-    """Returns a change that puts something else in the place of a file."""
-
-    def change(folder: pathlib.Path) -> None:
-        (folder / name).unlink()
-        make(folder / name)
-
-    return change
 
 
 def _header(change_header: Callable[[dict[str, Any], list[str]], None]) -> Change:
@@ -98,7 +66,7 @@ def _quantised(header: dict[str, Any], names: list[str]) -> None:
 
 def _index(weight_map: object) -> Change:
     """Returns a change that adds an index; the one file of weights stays."""
-    return _file(INDEX, json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return write(INDEX, json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
 def _extra_tensor(folder: pathlib.Path) -> None:
@@ -134,32 +102,47 @@ def _only(name: str) -> Change:
 
 # What is done to a folder, and what the line says.
 CASES: dict[str, tuple[Change, str]] = {
-    "other sizes than the tensors": (_config(num_channels=1), "which do not fit config.json"),
-    "more layers than tensors": (_config(depths=[1, 1, 10**9, 1]), "are more than the"),
-    "fewer layers": (_config(depths=[1, 1, 1, 1]), "unknown to config.json"),
-    "an impossible size": (_config(num_channels=2**60), "num_channels=1152921504606846976"),
-    "a size that is no number": (_config(embedding_size=float("nan")), "NaN is no number"),
-    "an unknown model": (_config(model_type="resnetx"), "did you mean 'resnet'"),
-    "a task without support": (_config(architectures=["ResNetModel"]), "architectures="),
+    "other sizes than the tensors": (
+        update("config.json", num_channels=1),
+        "which do not fit config.json",
+    ),
+    "more layers than tensors": (
+        update("config.json", depths=[1, 1, 10**9, 1]),
+        "are more than the",
+    ),
+    "fewer layers": (update("config.json", depths=[1, 1, 1, 1]), "unknown to config.json"),
+    "an impossible size": (
+        update("config.json", num_channels=2**60),
+        "num_channels=1152921504606846976",
+    ),
+    "a size that is no number": (
+        update("config.json", embedding_size=float("nan")),
+        "NaN is no number",
+    ),
+    "an unknown model": (update("config.json", model_type="resnetx"), "did you mean 'resnet'"),
+    "a task without support": (
+        update("config.json", architectures=["ResNetModel"]),
+        "architectures=",
+    ),
     "quantised by name": (
-        _config(quantization_config={"quant_method": "gptq", "bits": 4}),
+        update("config.json", quantization_config={"quant_method": "gptq", "bits": 4}),
         "'gptq', 'bits': 4} is not supported: import the folder of the model before it was quant",
     ),
     "quantised weights": (_header(_quantised), "has type I8: convert it to one of F32, BF16, F16"),
     "no configuration": (lambda folder: (folder / "config.json").unlink(), "config.json: No such"),
-    "a configuration that is no JSON": (_file("config.json", "{'a': 1}"), "is not JSON: "),
-    "deep JSON": (_file("config.json", '{"a":' * 100_000), "is not JSON: its values are too deep"),
+    "a configuration that is no JSON": (write("config.json", "{'a': 1}"), "is not JSON: "),
+    "deep JSON": (write("config.json", '{"a":' * 100_000), "is not JSON: its values are too deep"),
     "a name twice": (
-        _file("config.json", '{"model_type": "resnet", "model_type": "t5"}'),
+        write("config.json", '{"model_type": "resnet", "model_type": "t5"}'),
         "it has 'model_type' twice",
     ),
-    "no UTF-8": (_file("config.json", b'{"model_type": "\xff"}'), "byte 16 is no UTF-8"),
-    "a huge configuration": (_file("config.json", b" " * 50_000_001), "has more than 50000000"),
-    "a pipe": (_instead("config.json", os.mkfifo), "config.json: Not a regular file"),
-    "a directory": (_instead(WEIGHTS, os.mkdir), "has no weights: there is no model.safetensors"),
+    "no UTF-8": (write("config.json", b'{"model_type": "\xff"}'), "byte 16 is no UTF-8"),
+    "a huge configuration": (write("config.json", b" " * 50_000_001), "has more than 50000000"),
+    "a pipe": (replace("config.json", os.mkfifo), "config.json: Not a regular file"),
+    "a directory": (replace(WEIGHTS, os.mkdir), "has no weights: there is no model.safetensors"),
     "a link out of the folder": (_link_out, "is a link to"),
     "a link in a circle": (
-        _instead("config.json", lambda path: path.symlink_to(path)),
+        replace("config.json", lambda path: path.symlink_to(path)),
         "config.json: Too many levels of symbolic links",
     ),
     "a pickle file": (
@@ -190,7 +173,7 @@ CASES: dict[str, tuple[Change, str]] = {
         "has 8 bytes after its last tensor",
     ),
     "a header of 2^60 bytes": (
-        _file(WEIGHTS, (2**60).to_bytes(8, "little") + b"{}"),
+        write(WEIGHTS, (2**60).to_bytes(8, "little") + b"{}"),
         "a header of 1152921504606846976 bytes in a file of 10",
     ),
     "a header that is no JSON": (_header_text(b"{"), "its header is damaged"),
@@ -228,7 +211,7 @@ def test_a_pickle_file_is_refused_by_its_name(tmp_path: pathlib.Path) -> None:
 
 
 def test_code_of_a_folder_is_not_run(folder: pathlib.Path, tmp_path: pathlib.Path) -> None:
-    _config(auto_map={"AutoModel": "code.Model"}, trust_remote_code=True)(folder)
+    update("config.json", auto_map={"AutoModel": "code.Model"}, trust_remote_code=True)(folder)
     (folder / "code.py").write_text("raise SystemExit(3)")
     process = mtfrun_here("import", f"--from={folder}", f"--model_dir={tmp_path / 'run'}")
     assert process.returncode == 0

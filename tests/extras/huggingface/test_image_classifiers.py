@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import subprocess
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,10 +14,10 @@ from PIL import Image
 from mtfrun import mtf
 from mtfrun.experiment.conversion import values_of_run
 from mtfrun.experiment.conversion.importer import ConversionError
-from mtfrun.extras.huggingface.image_processor import ImageProcessor, read_image_processor
+from mtfrun.extras.huggingface.families.images import ImageProcessor, read_image_processor
 from mtfrun.extras.huggingface.tables.folder import Folder
 from mtfrun.rundir import RunDirectory
-from tests.cli.command import environment, mtfrun_here
+from tests.cli.command import mtfrun_here
 from tests.extras.huggingface.imported_models import (
     LOGITS_TOLERANCE,
     Imported,
@@ -27,6 +25,7 @@ from tests.extras.huggingface.imported_models import (
     exported,
     imported,
     imported_folder,
+    run_program,
 )
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, assert_close
 
@@ -39,6 +38,7 @@ MESHES: dict[str, dict[str, Any]] = {
         **{"ROW_BLOCKS": 2, "COL_BLOCKS": 2},
     },
 }
+PROGRAM = pathlib.Path(__file__).with_name("transformers_images.py")
 NAMES = ["resnet", "resnet_basic", "vit", "convnext"]
 # A row of patches has no blocks of rows and columns.
 CASES = [
@@ -100,19 +100,11 @@ def test_a_step_of_training_is_that_of_one_device(
         assert_close(results[1][path], expected, FLOAT32_MODEL_TOLERANCE)
 
 
-def _transformers(*arguments: str) -> None:
-    program = str(pathlib.Path(__file__).with_name("transformers_images.py"))
-    process = subprocess.run(
-        [sys.executable, program, *arguments], env=environment(), capture_output=True, timeout=300
-    )
-    assert process.returncode == 0, process.stderr.decode()
-
-
 @pytest.mark.slow
 def test_transformers_loads_what_is_exported(
     models: Mapping[str, Imported], tmp_path: pathlib.Path
 ) -> None:
-    _transformers("make", str(tmp_path))
+    run_program(PROGRAM, "make", tmp_path)
     folders = sorted(path for path in tmp_path.iterdir())
     tuned = trained_one_step(models["resnet_basic"], tmp_path / "tuned", ONE_DEVICE)
     runs = [imported_folder(path.name, path) for path in folders]
@@ -121,7 +113,7 @@ def test_transformers_loads_what_is_exported(
         assert_same_folder(target, folder)
     runs.append(Imported("tuned", tmp_path, tuned))
     targets.append(exported(runs[-1]))
-    _transformers("logits", *map(str, targets))
+    run_program(PROGRAM, "logits", *targets)
     for run, target in zip(runs, targets, strict=True):
         expected = np.load(target / "logits.npy")
         config = json.loads((target / "config.json").read_text())

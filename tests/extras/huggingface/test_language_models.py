@@ -1,10 +1,10 @@
-"""Decoder-only models compute what transformers does, and leave unchanged."""
+"""Decoder-only models: their tensors, other types and forms of them, padding, fine-tuning."""
 
 from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ import pytest
 from mtfrun import mtf
 from mtfrun.configuration import config
 from mtfrun.experiment import Logits
-from mtfrun.experiment.runs.opening import ROOTS, RunObjects, build
+from mtfrun.experiment.runs.opening import ROOTS, build
 from mtfrun.extras.huggingface.families.registry import family_of
 from mtfrun.extras.huggingface.importer import read_folder
 from mtfrun.extras.huggingface.safetensors_file import write_file
@@ -23,18 +23,14 @@ from tests.extras.huggingface.imported_models import (
     BFLOAT16_TOLERANCE,
     FOLDERS,
     LOGITS_TOLERANCE,
-    LOSS_TOLERANCE,
     Imported,
-    assert_same_folder,
     assert_same_tensors,
     cast_folder,
     exported,
     imported_folder,
-    logits_and_loss,
-    models_of,
     run_program,
 )
-from tests.layouts import ONE_DEVICE, assert_close
+from tests.layouts import assert_close
 
 NAMES = ["gpt2", "gpt_neo", "llama", "mistral", "mixtral", "qwen2"]
 # Smaller ones, of families that have the form of one of these.
@@ -44,39 +40,8 @@ SMALL = [
     *("stablelm", "cohere", "phi", "gptj", "gpt_neox", "falcon", "opt", "bloom"),
     *("qwen2_moe", "qwen3_moe", "olmoe", "deepseek_v3"),
 ]
-# Those with most parts that others lack; the first of them by default.
-FIRST = ["gemma2"]
-QUICK = [
-    pytest.param(name, marks=[] if name in FIRST else [pytest.mark.slow]) for name in NAMES + SMALL
-]
 MESH = "data:2,model:2"
-# On a mesh: the kinds of attention, positions and experts. No layout changes what a layer computes,
-# which tests/layers checks.
-ON_MESH = [*NAMES, "gemma2", "bloom", "deepseek_v3"]
-MESHES = [
-    *((name, ONE_DEVICE) for name in FIRST),
-    *(
-        pytest.param(name, mesh, marks=pytest.mark.slow)
-        for name in NAMES + SMALL
-        for mesh in (ONE_DEVICE, MESH)
-        if (name not in FIRST if mesh == ONE_DEVICE else name in ON_MESH)
-    ),
-]
 PROGRAM = pathlib.Path(__file__).with_name("transformers_models.py")
-
-
-@pytest.mark.parametrize(("name", "mesh"), MESHES)
-def test_logits_loss_and_greedy_ids_are_those_of_transformers(
-    name: str, mesh: str, import_once: Callable[[str], Imported]
-) -> None:
-    model = import_once(name)
-    _assert_same_results(model.opened(mesh), model.case)
-
-
-@pytest.mark.parametrize("name", QUICK)
-def test_an_export_gives_back_every_byte(name: str, import_once: Callable[[str], Imported]) -> None:
-    model = import_once(name)
-    assert_same_folder(exported(model), model.folder)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -206,33 +171,6 @@ def test_transformers_loads_an_exported_folder(import_once: Callable[[str], Impo
     target = exported(model, "--max_shard_size=50KB")
     assert_same_tensors(target, model.folder)
     run_program(PROGRAM, "logits", target, model.folder / "case.npz")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", models_of(PROGRAM))
-def test_other_configurations_compute_what_transformers_does(
-    name: str, made_folders: Mapping[str, pathlib.Path]
-) -> None:
-    folder = made_folders[name]
-    model = imported_folder(str(folder), folder)
-    _assert_same_results(model.opened(), model.case)
-    assert_same_folder(exported(model), folder)
-
-
-def _assert_same_results(built: RunObjects, case: Mapping[str, np.ndarray]) -> None:
-    logits = Logits(built.experiment)({"inputs": case["inputs"]})
-    assert_close(logits, case["logits"], LOGITS_TOLERANCE)
-    of_targets, loss = logits_and_loss(built, {"targets": case["inputs"]})
-    vocabulary = case["logits"].shape[-1]
-    assert_close(of_targets[:, 1:, :vocabulary], case["logits"][:, :-1], LOGITS_TOLERANCE)
-    assert abs(loss - case["loss"][0]) < LOSS_TOLERANCE
-    size = case["prompt"].shape[1]
-    new_tokens = {"decode_length": case["greedy"].shape[1] - size}
-    greedy = built.experiment.inference.with_settings(new_tokens)
-    texts = [
-        record.texts[0].encode() for record in greedy.records(list(map(_text, case["prompt"])))
-    ]
-    assert texts == [_text(row[size:]) for row in case["greedy"]]
 
 
 def _text(ids: np.ndarray) -> bytes:

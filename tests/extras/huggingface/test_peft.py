@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -21,11 +19,14 @@ from mtfrun.rundir import RunDirectory
 from tests.cli.command import error_line, mtfrun_here
 from tests.extras.huggingface.imported_models import (
     LOGITS_TOLERANCE,
+    TRANSFORMERS,
     Imported,
     imported,
     imported_folder,
     logits_and_loss,
+    logits_of_transformers,
     pairs_of,
+    run_program,
 )
 from tests.layouts import assert_close
 
@@ -179,28 +180,18 @@ def test_peft_loads_what_is_written_and_writes_what_is_read(
     base = imported(name, tmp_path)
     model_class = CLASSES.get(name, "AutoModelForCausalLM")
     modules = [name for name in MODULES[name] if name != "lm_head"]
-    _peft("make", base.folder, model_class, tmp_path / "made", *modules)
+    run_program(TRANSFORMERS, "lora", base.folder, model_class, tmp_path / "made", *modules)
     adapter = _import_lora(base, tmp_path / "made")
     flags = [f"--model_dir={adapter.run}", f"--to={tmp_path / 'out'}", "--format=peft"]
     assert mtfrun_here("export", *flags).returncode == 0
     case = base.case
     features: dict[str, Any] = {n: case[n] for n in ("attention_mask", "labels") if n in case}
     features["input_ids"] = case["inputs"]
-    np.savez(tmp_path / "features.npz", **features)
-    logits = []
-    for folder in ("made", "out"):
-        arguments = [tmp_path / folder, tmp_path / "features.npz", tmp_path / f"{folder}.npy"]
-        _peft("logits", base.folder, model_class, *arguments)
-        logits.append(np.load(tmp_path / f"{folder}.npy"))
+    logits = [
+        logits_of_transformers(base.folder, features, model_class, tmp_path / folder)
+        for folder in ("made", "out")
+    ]
     assert_close(logits[1], logits[0], 1e-6)
     is_text = case["labels"] > 0 if "labels" in case else np.ones(case["inputs"].shape, bool)
     ours = _logits(base, adapter.opened())[..., : logits[0].shape[-1]]
     assert_close(ours[is_text], logits[0][is_text], LOGITS_TOLERANCE)
-
-
-def _peft(*arguments: str | pathlib.Path) -> None:
-    script = pathlib.Path(__file__).with_name("peft_process.py")
-    process = subprocess.run(
-        [sys.executable, str(script), *map(str, arguments)], capture_output=True, timeout=300
-    )
-    assert process.returncode == 0, process.stderr.decode()

@@ -64,45 +64,30 @@ def test_ids_and_logits_are_those_of_transformers(model: Imported) -> None:
     assert_close(logits[mask], case["logits"][mask], LOGITS_TOLERANCE)
 
 
+def _log_probs(model: Imported) -> np.ndarray:
+    logits = model.case["logits"].astype(np.float64)
+    return np.asarray(logits - np.log(np.exp(logits).sum(-1, keepdims=True)))
+
+
 @pytest.mark.slow
-def test_decode_prints_the_likeliest_label_of_every_word(
+def test_words_get_their_likeliest_labels_and_the_score_of_all(
     model: Imported, tmp_path: pathlib.Path
 ) -> None:
-    (tmp_path / "words.txt").write_text("".join(f"{text}\n" for text in model.case["texts"]))
-    answers = succeeded(
-        mtfrun_here("decode", f"--model_dir={model.run}", f"--input={tmp_path}/words.txt")
-    )
-    logits = model.case["logits"].astype(np.float64)
-    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    texts, run = model.case["texts"].tolist(), f"--model_dir={model.run}"
+    labels = [[(i + row) % 3 for i in range(len(x.split()))] for row, x in enumerate(texts)]
+    names = [" ".join(LABELS[i] for i in of_text) for of_text in labels]
+    pairs = "".join(f"{text}\t{name}\n" for text, name in zip(texts, names, strict=True))
+    (tmp_path / "words.txt").write_text("".join(f"{text}\n" for text in texts))
+    (tmp_path / "pairs.tsv").write_text(pairs)
+    answers = succeeded(mtfrun_here("decode", run, f"--input={tmp_path}/words.txt"))
+    scores = succeeded(mtfrun_here("score", run, f"--input={tmp_path}/pairs.tsv"))
     for row, is_first in enumerate(_first_ids(model)):
-        labels = [LABELS[i] for i in logits[row, is_first].argmax(-1)]
-        assert answers[row]["output"].split() == labels
+        log_probs = _log_probs(model)[row, is_first]
+        assert answers[row]["output"].split() == [LABELS[i] for i in log_probs.argmax(-1)]
         score = answers[row]["outputs"][0]["score"]
-        assert abs(score - log_probs[row, is_first].max(-1).sum()) < 10 * SCORE_TOLERANCE
-
-
-@pytest.mark.slow
-def test_a_score_is_the_log_probability_of_the_labels_of_all_words(
-    model: Imported, tmp_path: pathlib.Path
-) -> None:
-    texts = model.case["texts"].tolist()
-    labels = [
-        [(i + row) % len(LABELS) for i in range(len(x.split()))] for row, x in enumerate(texts)
-    ]
-    lines = [
-        f"{text}\t{' '.join(LABELS[i] for i in of_text)}\n"
-        for text, of_text in zip(texts, labels, strict=True)
-    ]
-    (tmp_path / "pairs.tsv").write_text("".join(lines))
-    scores = succeeded(
-        mtfrun_here("score", f"--model_dir={model.run}", f"--input={tmp_path}/pairs.tsv")
-    )
-    logits = model.case["logits"].astype(np.float64)
-    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    for row, is_first in enumerate(_first_ids(model)):
-        of_words = log_probs[row, is_first]
-        expected = of_words[np.arange(len(of_words)), labels[row][: len(of_words)]]
-        assert scores[row]["tokens"] == len(of_words)
+        assert abs(score - log_probs.max(-1).sum()) < 10 * SCORE_TOLERANCE
+        expected = log_probs[np.arange(len(log_probs)), labels[row][: len(log_probs)]]
+        assert scores[row]["tokens"] == len(log_probs)
         assert abs(scores[row]["log_likelihood"] - expected.sum()) < 10 * SCORE_TOLERANCE
 
 
@@ -145,12 +130,9 @@ def pair_model(
     return imported_folder(str(folder), folder)
 
 
-def _pairs(pair_model: Imported) -> list[str]:
-    return [f"{first}\t{second}" for first, second in zip(*_texts(pair_model), strict=True)]
-
-
-def _texts(pair_model: Imported) -> tuple[list[str], list[str]]:
-    return pair_model.case["first"].tolist(), pair_model.case["second"].tolist()
+def _pairs(pair_model: Imported) -> list[tuple[str, str]]:
+    texts = (pair_model.case[name].tolist() for name in ("first", "second"))
+    return list(zip(*texts, strict=True))
 
 
 def _separators(pair_model: Imported) -> int:
@@ -163,7 +145,7 @@ def test_ids_types_and_logits_are_those_of_transformers(pair_model: Imported) ->
     data = built.experiment.data
     assert isinstance(data, TextClassificationData)
     prompts = data.prompt_format(PromptLimits(data.length, 1))
-    rows = [prompts.row(pair.encode()) for pair in _pairs(pair_model)]
+    rows = [prompts.row("\t".join(pair).encode()) for pair in _pairs(pair_model)]
     lengths = {"inputs": data.length, "targets": data.length}
     features = prompts.features(rows, len(rows), lengths)
     mask = case["attention_mask"] > 0
@@ -178,43 +160,33 @@ def test_ids_types_and_logits_are_those_of_transformers(pair_model: Imported) ->
 
 @pytest.mark.slow
 def test_decode_prints_the_likeliest_label(pair_model: Imported, tmp_path: pathlib.Path) -> None:
-    (tmp_path / "pairs.txt").write_text("".join(f"{pair}\n" for pair in _pairs(pair_model)))
+    (tmp_path / "pairs.txt").write_text("".join("\t".join(x) + "\n" for x in _pairs(pair_model)))
     process = mtfrun_here(
         *("decode", f"--model_dir={pair_model.run}", f"--input={tmp_path}/pairs.txt"),
         f"--gin.SEPARATORS={_separators(pair_model)}",
     )
-    answers = succeeded(process)
-    logits = pair_model.case["logits"].astype(np.float64)
-    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    assert [x["output"] for x in answers] == [LABELS[i] for i in logits.argmax(-1)]
+    answers, log_probs = succeeded(process), _log_probs(pair_model)
+    assert [x["output"] for x in answers] == [LABELS[i] for i in log_probs.argmax(-1)]
     scores = [x["outputs"][0]["score"] for x in answers]
     np.testing.assert_allclose(scores, log_probs.max(-1), atol=SCORE_TOLERANCE)
-
-
-def _files_of_pairs(pair_model: Imported, tmp_path: pathlib.Path) -> list[str]:
-    lines = [
-        json.dumps({"sentence1": first, "sentence2": second, "label": i % 3})
-        for i, (first, second) in enumerate(zip(*_texts(pair_model), strict=True))
-    ]
-    file = tmp_path / "pairs.jsonl"
-    file.write_text("\n".join(lines * 8) + "\n")
-    return [
-        f"--gin_file={pair_model.run / 'config.gin'}",
-        "--gin_file=extras/text_tasks/data/text_pair_classification.gin",
-        f"--gin.LOCAL_FILES={dict.fromkeys(('train', 'validation'), str(file))}",
-        f"--gin.SEPARATORS={_separators(pair_model)}",
-        "--gin.BATCH_SIZE=8",
-    ]
 
 
 @pytest.mark.slow
 def test_a_tuned_classifier_is_evaluated_and_exported(
     pair_model: Imported, tmp_path: pathlib.Path
 ) -> None:
+    file = tmp_path / "pairs.jsonl"
+    lines = [
+        json.dumps({"sentence1": first, "sentence2": second, "label": i % 3})
+        for i, (first, second) in enumerate(_pairs(pair_model))
+    ]
+    file.write_text("\n".join(lines * 8) + "\n")
     flags = [
-        *_files_of_pairs(pair_model, tmp_path),
-        "--gin.TRAIN_STEPS=2",
-        "--gin.NUM_DECODES=None",
+        f"--gin_file={pair_model.run / 'config.gin'}",
+        "--gin_file=extras/text_tasks/data/text_pair_classification.gin",
+        f"--gin.LOCAL_FILES={dict.fromkeys(('train', 'validation'), str(file))}",
+        f"--gin.SEPARATORS={_separators(pair_model)}",
+        *("--gin.BATCH_SIZE=8", "--gin.TRAIN_STEPS=2", "--gin.NUM_DECODES=None"),
     ]
     run, folder = f"--model_dir={tmp_path}/run", tmp_path / "folder"
     assert mtfrun_here("train", *flags, run).returncode == 0
@@ -223,5 +195,3 @@ def test_a_tuned_classifier_is_evaluated_and_exported(
     assert metrics["accuracy"] == pytest.approx(100 * metrics["token_accuracy"])
     exported = mtfrun_here("export", run, "--format=huggingface", f"--to={folder}")
     assert exported.returncode == 0 and (folder / "tokenizer.json").exists()
-    refused = mtfrun_here("export", run, "--format=saved_model", f"--to={tmp_path}/saved")
-    assert refused.returncode == 2 and b"a SavedModel makes no rows" in refused.stderr

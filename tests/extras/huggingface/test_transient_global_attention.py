@@ -118,11 +118,8 @@ class Case(NamedTuple):
 PLAIN = Case(ONE_DEVICE)
 CASES = {
     "blocks": Case(ONE_DEVICE, "", 5),
-    "batch and heads": Case("data:2,model:2", "batch:data;heads:model;d_ff:model;vocab:model"),
     "batch and heads, blocks": Case("data:2,model:2", "batch:data;heads:model;d_ff:model", 5),
-    "batch": Case("data:4,model:1", "batch:data"),
     "d_model": Case("data:2,model:2", "batch:data;d_model:model"),
-    "length": Case("data:2,model:2", "batch:data;length:model"),
     "length, blocks": Case("data:2,model:2", "batch:data;length:model", 5),
     "rematerialised": Case(
         "data:2,model:2", "batch:data;heads:model", stack={"rematerialise": True}

@@ -6,16 +6,10 @@ import difflib
 from collections.abc import Sequence
 
 from mtfrun.extras.huggingface.families import images
-from mtfrun.extras.huggingface.families.encoder_decoders import bart, longt5, switch, t5
+from mtfrun.extras.huggingface.families.encoder_decoders import bart, switch, t5
 from mtfrun.extras.huggingface.families.encoders import bert, modernbert
-from mtfrun.extras.huggingface.families.gpt import gpt2, gpt_neox, phi
-from mtfrun.extras.huggingface.families.llama import (
-    deepseek_v3,
-    gemma2,
-    layer_norms,
-    llama,
-    qwen2_moe,
-)
+from mtfrun.extras.huggingface.families.gpt import gpt2, gpt_neox
+from mtfrun.extras.huggingface.families.llama import gemma2, layer_norms, llama, mixtures
 from mtfrun.extras.huggingface.family import Family
 from mtfrun.extras.huggingface.tables.settings import Settings
 
@@ -33,8 +27,8 @@ FAMILIES: Sequence[Family] = (
     t5.T5(["t5", "mt5"], ["T5ForConditionalGeneration", "MT5ForConditionalGeneration"], "T5"),
     t5.T5Encoder(["t5", "mt5"], ["T5EncoderModel", "MT5EncoderModel"], "T5"),
     t5.UMT5(["umt5"], ["UMT5ForConditionalGeneration"], "umT5"),
-    longt5.LongT5(["longt5"], ["LongT5ForConditionalGeneration"], "LongT5"),
-    longt5.LongT5Encoder(["longt5"], ["LongT5EncoderModel"], "LongT5"),
+    t5.LongT5(["longt5"], ["LongT5ForConditionalGeneration"], "LongT5"),
+    t5.LongT5Encoder(["longt5"], ["LongT5EncoderModel"], "LongT5"),
     bart.Bart(["bart"], ["BartForConditionalGeneration", "BartModel"], "BART"),
     bart.Marian(["marian"], ["MarianMTModel"], "Marian"),
     bart.Pegasus(["pegasus"], ["PegasusForConditionalGeneration"], "PEGASUS"),
@@ -48,7 +42,7 @@ FAMILIES: Sequence[Family] = (
     gpt2.GPTNeo(["gpt_neo"], ["GPTNeoForCausalLM"], "GPT-Neo"),
     llama.Llama(["llama"], ["LlamaForCausalLM"], "Llama"),
     llama.Mistral(["mistral"], ["MistralForCausalLM"], "Mistral"),
-    qwen2_moe.Mixtral(["mixtral"], ["MixtralForCausalLM"], "Mixtral"),
+    mixtures.Mixtral(["mixtral"], ["MixtralForCausalLM"], "Mixtral"),
     llama.Qwen2(["qwen2"], ["Qwen2ForCausalLM"], "Qwen2"),
     llama.Qwen3(["qwen3"], ["Qwen3ForCausalLM"], "Qwen3"),
     llama.Phi3(["phi3"], ["Phi3ForCausalLM"], "Phi-3"),
@@ -66,16 +60,16 @@ FAMILIES: Sequence[Family] = (
     layer_norms.Starcoder2(["starcoder2"], ["Starcoder2ForCausalLM"], "StarCoder2"),
     layer_norms.Cohere(["cohere"], ["CohereForCausalLM"], "Command R"),
     layer_norms.Cohere2(["cohere2"], ["Cohere2ForCausalLM"], "Command R7B"),
-    phi.Phi(["phi"], ["PhiForCausalLM"], "Phi"),
-    phi.GPTJ(["gptj"], ["GPTJForCausalLM"], "GPT-J"),
+    gpt2.Phi(["phi"], ["PhiForCausalLM"], "Phi"),
+    gpt2.GPTJ(["gptj"], ["GPTJForCausalLM"], "GPT-J"),
     gpt_neox.GPTNeoX(["gpt_neox"], ["GPTNeoXForCausalLM"], "GPT-NeoX"),
     gpt_neox.Falcon(["falcon"], ["FalconForCausalLM"], "Falcon"),
-    phi.Opt(["opt"], ["OPTForCausalLM"], "OPT"),
+    gpt2.Opt(["opt"], ["OPTForCausalLM"], "OPT"),
     gpt_neox.Bloom(["bloom"], ["BloomForCausalLM"], "BLOOM"),
-    qwen2_moe.Qwen2Moe(["qwen2_moe"], ["Qwen2MoeForCausalLM"], "Qwen2"),
-    qwen2_moe.Qwen3Moe(["qwen3_moe"], ["Qwen3MoeForCausalLM"], "Qwen3"),
-    qwen2_moe.Olmoe(["olmoe"], ["OlmoeForCausalLM"], "OLMoE"),
-    deepseek_v3.DeepseekV3(["deepseek_v3"], ["DeepseekV3ForCausalLM"], "DeepSeek-V3"),
+    mixtures.Qwen2Moe(["qwen2_moe"], ["Qwen2MoeForCausalLM"], "Qwen2"),
+    mixtures.Qwen3Moe(["qwen3_moe"], ["Qwen3MoeForCausalLM"], "Qwen3"),
+    mixtures.Olmoe(["olmoe"], ["OlmoeForCausalLM"], "OLMoE"),
+    mixtures.DeepseekV3(["deepseek_v3"], ["DeepseekV3ForCausalLM"], "DeepSeek-V3"),
     bert.Bert(["bert"], _encoders("Bert"), "BERT"),
     bert.Roberta(
         ["roberta", "xlm-roberta", "camembert"],

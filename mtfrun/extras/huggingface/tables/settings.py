@@ -46,18 +46,14 @@ class Settings:
     where: str = "config.json"
     tensors: frozenset[str] = frozenset()
 
-    def integer(self, name: str, default: int | None = None) -> int:
-        """At least 1."""
+    def integer(self, name: str, default: int | None = None, least: int = 1) -> int:
         value = self._value(name, _MISSING if default is None else default)
-        if type(value) is not int or not 1 <= value <= _LARGEST_INTEGER:
-            raise self.error(name, "must be an integer of at least 1, and a possible size")
+        if type(value) is not int or not least <= value <= _LARGEST_INTEGER:
+            raise self.error(name, f"must be an integer of at least {least}, and at most 2^40")
         return value
 
     def non_negative(self, name: str, default: int) -> int:
-        value = self._value(name, default)
-        if type(value) is not int or not 0 <= value <= _LARGEST_INTEGER:
-            raise self.error(name, "must be an integer of at least 0")
-        return value
+        return self.integer(name, default, 0)
 
     def count(self, name: str, default: int | None = None) -> int:
         """At most the number of tensors, to bound lists of names."""

@@ -53,6 +53,12 @@ class SwitchTransformers(T5):
         settings.require("router_dtype", "float32")
         super().write_gin(settings, file)
 
+    def is_gated(self, settings: Settings) -> bool:
+        return False
+
+    def is_scaled(self, settings: Settings) -> bool:
+        return settings.flag("tie_word_embeddings", default=True)
+
     def write_layers(self, settings: Settings, file: GinFile) -> None:
         if _has_two_embeddings(settings):
             size = {"inputs_vocabulary_size": settings.integer("vocab_size")}

@@ -1,7 +1,7 @@
-"""T5 1.0 and 1.1, FLAN-T5, mT5, ByT5, umT5, and encoders for text embeddings.
+"""T5 1.0 and 1.1, FLAN-T5, mT5, ByT5, umT5, LongT5, and encoders for text embeddings.
 
 Raffel et al. 2020, arXiv:1910.10683; Xue et al. 2021, arXiv:2010.11934 and arXiv:2105.13626; Chung
-et al. 2023, arXiv:2304.09151; Ni et al. 2021, arXiv:2108.08877.
+et al. 2023, arXiv:2304.09151; Guo et al. 2022, arXiv:2112.07916; Ni et al. 2021, arXiv:2108.08877.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from mtfrun.extras.huggingface.family import (
     GATED,
     GLOBAL,
     LAYERS,
+    LOCAL,
     Blocks,
     ModelDescription,
     Processor,
     TextFamily,
+    classes,
     write_row_length,
     write_text_data,
 )
@@ -50,6 +52,12 @@ _UNTIED_BUT_SCALED = (
 _TIED = "tie_word_embeddings"
 # Default activations of our layers.
 _DEFAULTS = {FEED_FORWARD: "@mtf.relu", GATED: "@mtf.gelu"}
+_KIND = "encoder_attention_type"
+# transformers' class and ours by kind of attention.
+_ATTENTION = {
+    "local": ("LocalSelfAttention", LOCAL),
+    "transient-global": ("TransientGlobalSelfAttention", "huggingface.TransientGlobalAttention"),
+}
 
 
 class T5(TextFamily):
@@ -67,7 +75,7 @@ class T5(TextFamily):
     def title(self, settings: Settings) -> str:
         if settings.text("model_type") == "mt5":
             return "mT5"
-        return "T5 1.1" if _is_gated(settings) else "T5 1.0"
+        return "T5 1.1" if self.is_gated(settings) else "T5 1.0"
 
     def ties(self, settings: Settings) -> Mapping[str, str]:
         is_tied = settings.flag(_TIED, default=True)
@@ -121,10 +129,10 @@ class T5(TextFamily):
         is_tied = SOFTMAX not in settings.tensors
         softmax = {"tied_softmax": is_tied}
         if is_tied:
-            softmax["scaled_softmax"] = _is_scaled(settings)
-        elif _is_scaled(settings):
+            softmax["scaled_softmax"] = self.is_scaled(settings)
+        elif self.is_scaled(settings):
             raise settings.error(self.scaling, _UNTIED_BUT_SCALED)
-        file.include(self.shipped_files[_is_gated(settings)], "data/pairs.gin")
+        file.include(self.shipped_files[self.is_gated(settings)], "data/pairs.gin")
         write_text_data(file, "data/tsv_pairs.gin")
         longest = settings.integer("n_positions", 512)
         file.macro("INPUTS_LENGTH", longest, "tokens of the longest texts")
@@ -140,7 +148,7 @@ class T5(TextFamily):
         self.write_layers(settings, file)
 
     def write_layers(self, settings: Settings, file: GinFile) -> None:
-        layer = GATED if _is_gated(settings) else FEED_FORWARD
+        layer = GATED if self.is_gated(settings) else FEED_FORWARD
         if str(_activation(settings)) != _DEFAULTS[layer]:
             file.bind(layer, {"activation": _activation(settings)})
 
@@ -165,9 +173,24 @@ class T5(TextFamily):
             rows.append(Row(SOFTMAX, "softmax/kernel", kernel))
         return TensorTable(rows, self.unused)
 
+    def is_gated(self, settings: Settings) -> bool:
+        text = settings.text("feed_forward_proj", "relu")
+        return settings.flag("is_gated_act", default=text.startswith("gated-"))
+
+    def is_scaled(self, settings: Settings) -> bool:
+        """Returns whether a tied softmax has the factor d_model ** -0.5.
+
+        transformers 4 scales with `tie_word_embeddings`; version 5 always ties, T5 has
+        `scale_decoder_outputs` instead, and mT5 does not scale.
+        """
+        is_tied = settings.flag(_TIED, default=True)
+        if settings.text("model_type") == "mt5":
+            return is_tied and settings.text("transformers_version", "4").startswith("4")
+        return settings.flag("scale_decoder_outputs", default=is_tied)
+
     def blocks(self, settings: Settings, stack: str) -> Blocks:
         attentions = [self.attention_class(settings, stack), *[CROSS] * (stack == "decoder")]
-        layer = (*attentions, GATED if _is_gated(settings) else FEED_FORWARD)
+        layer = (*attentions, GATED if self.is_gated(settings) else FEED_FORWARD)
         return Blocks([layer] * num_blocks(settings, stack), f"{stack}_stack")
 
     def attention_class(self, settings: Settings, stack: str) -> str:
@@ -191,7 +214,7 @@ class T5(TextFamily):
 
     def feed_forward(self, settings: Settings, theirs: str, ours: str) -> Iterator[Row]:
         """Yields the tensors of "encoder.block.0.layer.1", without its norm."""
-        is_gated = _is_gated(settings)
+        is_gated = self.is_gated(settings)
         names = ("wi_0", "wi_1", "wo") if is_gated else ("wi", "wo")
         modules = [f"{theirs}.{self.feed_forward_name}.{name}" for name in names]
         return feed_forward_rows(modules, f"{ours}/layer", is_gated=is_gated, has_bias=False)
@@ -244,14 +267,9 @@ class T5Encoder(T5):
         _write_sizes(settings, file)
         write_row_length(settings.integer("n_positions", 512), file)
         self.write_layers(settings, file)
-        if _is_gated(settings):
+        if self.is_gated(settings):
             parameters = {"d_ff": reference("%D_FF"), "dropout_rate": reference("%DROPOUT_RATE")}
             file.bind(GATED, parameters)
-
-
-def _is_gated(settings: Settings) -> bool:
-    text = settings.text("feed_forward_proj", "relu")
-    return settings.flag("is_gated_act", default=text.startswith("gated-"))
 
 
 def _activation(settings: Settings) -> Reference:
@@ -260,18 +278,6 @@ def _activation(settings: Settings) -> Reference:
     name = "gelu_new" if text == "gated-gelu" else text.removeprefix("gated-")
     name = settings.text("dense_act_fn", name)
     return settings.activation_of("feed_forward_proj", name)
-
-
-def _is_scaled(settings: Settings) -> bool:
-    """Returns whether a tied softmax has the factor d_model ** -0.5.
-
-    transformers 4 scales with `tie_word_embeddings`; version 5 always ties, T5 has
-    `scale_decoder_outputs` instead, and mT5 does not scale.
-    """
-    is_tied = settings.flag(_TIED, default=True)
-    if settings.text("model_type") == "mt5":
-        return is_tied and settings.text("transformers_version", "4").startswith("4")
-    return settings.flag("scale_decoder_outputs", default=is_tied)
 
 
 def num_blocks(settings: Settings, stack: str) -> int:
@@ -297,3 +303,86 @@ def _write_sizes(settings: Settings, file: GinFile) -> None:
 def _attention(theirs: str, ours: str) -> Iterator[Row]:
     modules, path = [f"{theirs}.{letter}" for letter in "qkvo"], f"{ours}/layer/attention"
     return attention_rows(modules, path, use_bias=False, use_output_bias=False)
+
+
+class LongT5(T5):
+    """T5 1.1, or with relu, and an encoder with sparse attention."""
+
+    shipped_files = ("extras/huggingface/models/longt5.gin",) * 2
+
+    def title(self, settings: Settings) -> str:
+        return f"LongT5, {_kind(settings)}"
+
+    def settings_of(self, model: ModelDescription) -> Settings | None:
+        return None
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        file.macro("ATTENTION_WINDOW", settings.integer("local_radius", 127) + 1)
+        if _kind(settings) != "local":
+            file.macro("GLOBAL_BLOCK", settings.integer("global_block_size", 16))
+            return
+        file.bind(LOCAL, _parameters())
+
+    def write_layers(self, settings: Settings, file: GinFile) -> None:
+        super().write_layers(settings, file)
+        for stack in self.stacks:
+            layers = classes(*self.blocks(settings, stack).sublayers)
+            file.bind(f"{stack}/transformer.Stack", {"layers": layers})
+
+    def attention_class(self, settings: Settings, stack: str) -> str:
+        return _ATTENTION[_kind(settings)][1] if stack == "encoder" else GLOBAL
+
+    def self_attention(
+        self, settings: Settings, theirs: str, ours: str, *, is_first: bool
+    ) -> Iterator[Row]:
+        if not ours.startswith("encoder"):
+            yield from super().self_attention(settings, theirs, ours, is_first=is_first)
+            return
+        theirs = f"{theirs}.{_ATTENTION[_kind(settings)][0]}"
+        yield from self.self_attention_rows(theirs, ours, is_first=is_first)
+        if _kind(settings) == "local":
+            return
+        if is_first:
+            table = f"{theirs}.global_relative_attention_bias.weight"
+            yield Row(table, f"{ours}/layer/block_bias/table", Matrix())
+        norm = f"{ours}/layer/block_norm/scale"
+        yield Row(f"{theirs}.global_input_layer_norm.weight", norm, Same())
+
+
+class LongT5Encoder(LongT5, T5Encoder):
+    """LongT5 without its decoder, as `T5Encoder`."""
+
+    def title(self, settings: Settings) -> str:
+        return f"{super().title(settings)}, the encoder"
+
+    def write_gin(self, settings: Settings, file: GinFile) -> None:
+        super().write_gin(settings, file)
+        if _kind(settings) == "local":
+            return
+        blocks = {"blocks": reference("@huggingface.BlockSums()")}
+        file.bind("huggingface.TransientGlobalAttention", _parameters() | blocks)
+        file.bind(
+            "huggingface.BlockSums",
+            {
+                "size": reference("%GLOBAL_BLOCK"),
+                "norm": reference("@transformer.RMSNorm"),
+                "relative_bias": reference("@transformer.RelativePositionBias"),
+            },
+        )
+
+    def write_layers(self, settings: Settings, file: GinFile) -> None:
+        T5Encoder.write_layers(self, settings, file)
+
+
+def _parameters() -> dict[str, object]:
+    return {
+        "heads": reference("@transformer.AttentionHeads()"),
+        "window": reference("%ATTENTION_WINDOW"),
+        "dropout_rate": reference("%DROPOUT_RATE"),
+    }
+
+
+def _kind(settings: Settings) -> str:
+    settings.require(_KIND, *_ATTENTION)
+    return settings.text(_KIND, "local")
