@@ -238,7 +238,8 @@ def made_folders(
     arguments: dict[pathlib.Path, list[str | pathlib.Path]] = {}
     for item in request.session.items:
         if isinstance(item, pytest.Function) and item.originalname.startswith("test_other_conf"):
-            kind, name = (item.callspec.params[x] for x in ("kind", "name"))
+            kind, name = item.callspec.params["kind"], str(item.callspec.params["name"])
+            assert isinstance(kind, Kind)
             folders[name] = tmp_path_factory.mktemp("made") / "folder"
             arguments.setdefault(kind.path, []).extend([name, folders[name]])
     for program, names in arguments.items():
