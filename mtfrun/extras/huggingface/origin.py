@@ -123,17 +123,14 @@ def read_origin(directory: pathlib.Path) -> Origin | None:
         for name in names:
             if name in files or name == CONFIG:
                 folder.json_of(name)
+    shards, metadata, copies = (record[name] for name in ("shards", "metadata", "copies"))
     if INDEX in files:
-        _check_index(origin, record["shards"])
-    return Origin(
-        record["shards"],
-        record["metadata"],
-        record["copies"],
-        files,
-        _read_kept(origin, record["shards"]),
-        path=record["from"],
-        configuration=origin.text_of(IMPORTED_CONFIG),
+        _check_index(origin, shards)
+    configuration = origin.text_of(IMPORTED_CONFIG)
+    imported = Origin(
+        shards, metadata, copies, files, {}, path=record["from"], configuration=configuration
     )
+    return dataclasses.replace(imported, kept=_read_kept(origin, imported.dtypes))
 
 
 def _check_record(record: Mapping[str, Any]) -> None:
@@ -177,12 +174,11 @@ def _check_index(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> Non
         )
 
 
-def _read_kept(origin: Folder, shards: Mapping[str, Mapping[str, str]]) -> dict[str, np.ndarray]:
+def _read_kept(origin: Folder, types: Mapping[str, str]) -> dict[str, np.ndarray]:
     path = origin.path / UNUSED_TENSORS
     if not os.path.lexists(path):
         return {}
     tensors = origin.tensors_of(UNUSED_TENSORS)
-    types = {name: dtype for tensors in shards.values() for name, dtype in tensors.items()}
     for name, stored in tensors.items():
         if types.get(name) != stored.dtype:
             raise ConversionError(f"{path}: {name!r:.80} is not in {ORIGIN_RECORD}: import again")

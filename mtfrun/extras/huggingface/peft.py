@@ -80,6 +80,7 @@ class _Module:
     """
 
     paths: Sequence[str]
+    inputs: int
     outputs: int
 
     def join(self, parts: Mapping[str, _Factors]) -> _Factors:
@@ -188,8 +189,11 @@ def read_peft(path: pathlib.Path, base: RunDirectory) -> Imported:
     for name, factors in _read_factors(folder, settings).items():
         if name not in modules:
             raise ConversionError(f"{path}: the model of {base.path} has no module {name}")
-        _check_sizes(f"{path}: {name}", factors, modules[name], model)
-        parts |= modules[name].split(factors)
+        module, actual = modules[name], (factors.a.shape[1], len(factors.b))
+        expected = module.inputs, module.outputs * len(module.paths)
+        if expected != actual:
+            raise ConversionError(f"{path}: {name} maps {actual[0]} to {actual[1]}, not {expected}")
+        parts |= module.split(factors)
     dropout_rate = settings.number("lora_dropout", 0.0)
     adapters, values = _adapters(parts, model, dropout_rate)
     return Imported(
@@ -212,7 +216,7 @@ def _read_factors(folder: Folder, settings: Settings) -> dict[str, _Factors]:
         if len(pair) != 2 or pair["A"].shape[0] != pair["B"].shape[1] or not pair["A"].size:
             raise ConversionError(f"{folder.path}: {module} lacks a side, or its ranks differ")
         rank = pair["A"].shape[0]
-        alpha = _of_module(settings, "alpha_pattern", module, settings.number("lora_alpha", 8.0))
+        alpha = _alpha(settings, module)
         is_root = settings.flag("use_rslora", default=False)
         scale = alpha / (math.sqrt(rank) if is_root else rank)
         if not scale > 0:
@@ -223,8 +227,9 @@ def _read_factors(folder: Folder, settings: Settings) -> dict[str, _Factors]:
     return factors
 
 
-def _of_module(settings: Settings, name: str, module: str, default: float) -> float:
-    """Returns the entry of a pattern that names a module, or the end of its name."""
+def _alpha(settings: Settings, module: str) -> float:
+    """Returns the entry of "alpha_pattern" that names a module, or the end of its name."""
+    name = "alpha_pattern"
     patterns = settings.values.get(name) or {}
     if not isinstance(patterns, Mapping):
         raise settings.error(name, "must be numbers by the names of modules")
@@ -234,7 +239,7 @@ def _of_module(settings: Settings, name: str, module: str, default: float) -> fl
             raise settings.error(name, f"has the expression {key!r:.60}: only names are supported")
         if module == plain or module.endswith(f".{plain}"):
             return Settings(patterns, f"{settings.where}: {name}").number(key)
-    return default
+    return settings.number("lora_alpha", 8.0)
 
 
 def _modules(origin: Origin, model: Model) -> dict[str, _Module]:
@@ -258,17 +263,9 @@ def _modules(origin: Origin, model: Model) -> dict[str, _Module]:
         (outputs,) = sizes
         if isinstance(transform, VocabularyRows):
             outputs = transform.size
-        modules[family.module_of(row.names[0], settings)] = _Module(row.paths, outputs)
+        num_inputs = math.prod(mtf.Shape(inputs[0]).to_integer_list)
+        modules[family.module_of(row.names[0], settings)] = _Module(row.paths, num_inputs, outputs)
     return modules
-
-
-def _check_sizes(what: str, factors: _Factors, module: _Module, model: Model) -> None:
-    kernel = model.named_variables()[module.paths[0]]
-    inputs = math.prod((kernel.reduced_dims or mtf.Shape()).to_integer_list)
-    expected = inputs, module.outputs * len(module.paths)
-    actual = factors.a.shape[1], factors.b.shape[0]
-    if expected != actual:
-        raise ConversionError(f"{what} maps {actual[0]} to {actual[1]}, not {expected}")
 
 
 def _adapters(
