@@ -31,7 +31,7 @@ from mtfrun.errors import InputError
 from mtfrun.errors.differences import changes, list_changes
 from mtfrun.errors.untrusted import parse_json, read_regular
 from mtfrun.errors.url_secrets import mask_json
-from mtfrun.experiment.conversion.import_run import check_new, replaced_directory
+from mtfrun.experiment.conversion.importer import check_new, replaced_directory
 
 TEACHER_IDS, TEACHER_PROBABILITIES = "teacher_ids", "teacher_probabilities"
 """Features {length, top_k} int32 beside the targets {length}."""
