@@ -52,7 +52,7 @@ def _check(flags: argparse.Namespace, shown: str, path: str, kind: PathKind) -> 
         while not os.path.exists(parent):
             parent = os.path.dirname(parent)
         if not os.path.isdir(parent):
-            raise InputError(f"cannot write {shown}: {parent} is not a directory")
+            raise InputError(f"cannot write {path}: {parent} is not a directory")
     if kind == "model" and os.path.isdir(path) and not _names(path):
         raise InputError(f"{shown} has no files: name the folder of a model")
 
