@@ -84,7 +84,8 @@ def test_rows_of_a_cache_are_those_rows(name: str) -> None:
     case, cache = CASES[name], _cache(CASES[name])
     outputs = case.with_role("out")
     is_packed = "targets_segmentation" in outputs
-    rows = (PackedRows if is_packed else PaddedRows)(cache, _lengths(case))
+    kind: type[PackedRows] | type[PaddedRows] = PackedRows if is_packed else PaddedRows
+    rows = kind(cache, _lengths(case))
     if isinstance(rows, PackedRows):
         rows.plan = _plan(case)
     numbers = np.arange(len(rows))
