@@ -154,7 +154,7 @@ _STATEMENTS = "from mtfrun.configuration import statements\n"
         ("{} = @experiment.Training.run()", None, "mtfrun.experiment.training"),
         ("{} = @experiment.Training.__subclasses__()", None, "builtins"),
         ("{} = @experiment.Training.run.__globals__.get()", None, "mtfrun.experiment.training"),
-        ("from mtfrun.extras.plan.search import estimate\n{} = @estimate.re.compile()", None, "re"),
+        ("from mtfrun.display import formats\n{} = @formats.re.compile()", None, "re"),
     ],
 )
 def test_objects_that_are_reached_through_allowed_modules_are_refused(
