@@ -155,8 +155,8 @@ def test_xla_orders_for_caches_unless_the_user_sets_the_flag(
     monkeypatch.setenv("XLA_FLAGS", flags)
     order_for_caches()
     assert os.environ["XLA_FLAGS"] == expected
-    # A run's record has the user's flags.
-    assert describe_program()["environment"].get("XLA_FLAGS", "") == flags
+    recorded: Any = describe_program()["environment"]
+    assert recorded.get("XLA_FLAGS", "") == flags
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
