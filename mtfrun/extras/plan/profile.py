@@ -8,85 +8,37 @@ import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TypeAlias
 
 from mtfrun.display.formats import parse_size
-from mtfrun.errors import InputError, did_you_mean
-from mtfrun.errors.checks import NOT_NEGATIVE, POSITIVE, check_fields
+from mtfrun.errors import InputError
+from mtfrun.errors.checks import COUNT, NOT_NEGATIVE, POSITIVE, check_fields
 from mtfrun.errors.untrusted import parse_json
 from mtfrun.extras.plan.program import Collective
 
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter")
+
+Curve: TypeAlias = Sequence[Sequence[float]]
+"""Pairs of a size (bytes, or floating point operations) and seconds, by size."""
 
 
 class ProfileError(InputError):
     """A profile of devices is malformed, or does not fit the devices in question."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    """Seconds by size (bytes, or floating point operations), measured at some sizes.
+def line(latency_secs: float, per_sec: float) -> Curve:
+    return (0.0, latency_secs), (per_sec, latency_secs + 1.0)
 
-    >>> Curve(((0, 1.0), (10, 2.0))).secs(5), Curve(((0, 1.0), (10, 2.0))).secs(30)
+
+def curve_secs(curve: Curve, size: float) -> float:
+    """Interpolates and extrapolates linearly; constant below the smallest size.
+
+    >>> curve_secs([(0, 1.0), (10, 2.0)], 5), curve_secs([(0, 1.0), (10, 2.0)], 30)
     (1.5, 4.0)
     """
-
-    points: tuple[tuple[float, float], ...]
-
-    def __post_init__(self) -> None:
-        numbers = [number for point in self.points for number in point]
-        sizes = [size for size, _ in self.points]
-        if len(sizes) < 2 or min(numbers) < 0 or not all(map(math.isfinite, numbers)):
-            raise ProfileError(
-                f"{self.points!r} is not a curve: write two or more pairs [size, seconds], none "
-                "negative"
-            )
-        if any(a >= b for a, b in itertools.pairwise(sizes)):
-            raise ProfileError(f"the sizes of {self.points!r} do not ascend: sort the pairs")
-
-    @classmethod
-    def line(cls, latency_secs: float, per_sec: float) -> Curve:
-        return cls(((0.0, latency_secs), (per_sec, latency_secs + 1.0)))
-
-    def secs(self, size: float) -> float:
-        """Interpolates and extrapolates linearly; constant below the smallest size."""
-        sizes = [known for known, _ in self.points]
-        if size <= sizes[0]:
-            return self.points[0][1]
-        end = min(bisect.bisect_left(sizes, size), len(sizes) - 1)
-        (x0, y0), (x1, y1) = self.points[end - 1], self.points[end]
-        return max(y0 + (y1 - y0) * (size - x0) / (x1 - x0), 0.0)
-
-
-class Network(Protocol):
-    def secs(self, collective: Collective, mesh: Mapping[str, int]) -> float:
-        """Returns the seconds of a collective in all groups of devices at once.
-
-        Devices along the last axis of the mesh are neighbours.
-        """
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns what `DeviceProfile.from_json` reads."""
-
-
-@dataclasses.dataclass(frozen=True)
-class MeasuredNetwork:
-    """Seconds by bytes of a device's result, by kind and group size, while all devices are busy."""
-
-    curves: Mapping[str, Mapping[int, Curve]]
-
-    def secs(self, collective: Collective, mesh: Mapping[str, int]) -> float:
-        by_devices = self.curves[collective.kind]
-        nearest = min(by_devices, key=lambda devices: abs(devices - collective.group_size))
-        return by_devices[nearest].secs(collective.device_bytes)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "collectives": {
-                kind: {str(devices): curve.points for devices, curve in by_devices.items()}
-                for kind, by_devices in self.curves.items()
-            }
-        }
+    end = bisect.bisect_left(curve, size, 1, len(curve) - 1, key=lambda point: point[0])
+    (x0, y0), (x1, y1) = curve[end - 1], curve[end]
+    return max(y0 + (y1 - y0) * max(size - x0, 0.0) / (x1 - x0), 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +54,7 @@ class Link:
 
 
 @dataclasses.dataclass(frozen=True)
-class HostNetwork:
+class Hosts:
     """Hosts with several devices each, one kind of link inside a host and one across hosts.
 
     Collectives go around a ring: n devices send n - 1 messages, of a part each, to their neighbour
@@ -116,6 +68,9 @@ class HostNetwork:
     inside: Link
     across: Link
 
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "devices_per_host")
+
     def secs(self, collective: Collective, mesh: Mapping[str, int]) -> float:
         names = list(mesh)
         # A group is within so many neighbouring devices, from its first axis on.
@@ -126,35 +81,57 @@ class HostNetwork:
             messages = 2 * messages.bit_length()
         return messages * link.latency_secs + collective.sent_bytes / link.bytes_per_sec
 
-    def to_json(self) -> dict[str, Any]:
-        return {"hosts": dataclasses.asdict(self)}
-
 
 @dataclasses.dataclass(frozen=True)
 class DeviceProfile:
-    """How long one device of a mesh takes, while all devices are as busy.
+    """How long one device of a mesh takes, while all devices are as busy; in a file as JSON.
 
     `operations` has seconds by the bytes that an operation reads and writes; every operation costs
     at least the smallest size's. `products` has, by type ("float32", "bfloat16"), seconds of a
-    matrix product by its floating point operations, two a multiplication. `devices` were measured
-    together, since simulated ones share their processor; None for a data sheet. `memory_bytes` of a
-    device is None if it is shared or not published.
+    matrix product by its floating point operations, two a multiplication. The network is measured,
+    `collectives` by kind, group size and bytes of a device's result, or `hosts`. `devices` were
+    measured together, since simulated ones share their processor; None for a data sheet.
+    `memory_bytes` of a device is None if it is shared or not published.
     """
 
     name: str
     operations: Curve
     products: Mapping[str, Curve]
-    network: Network
+    collectives: Mapping[str, Mapping[str, Curve]] | None = None
+    hosts: Hosts | None = None
     devices: int | None = None
     memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self, COUNT, "devices", "memory_bytes", optional=True)
         if "float32" not in self.products:
-            raise ProfileError('the profile has no products of "float32"')
+            raise ProfileError('it has no products of "float32"')
+        if (self.collectives is None) == (self.hosts is None):
+            raise ProfileError('it must have either "collectives", measured, or "hosts", links')
+        curves = [self.operations, *self.products.values()]
+        for kind in COLLECTIVES if self.collectives is not None else ():
+            if not self.collectives.get(kind):
+                raise ProfileError(f'"collectives" has no {kind}')
+            curves += [curve for size, curve in self.collectives[kind].items() if int(size)]
+        for curve in curves:
+            _check_curve(curve)
 
     def product_secs(self, flops: float, dtype: str) -> float:
         """Types that the profile lacks count as float32."""
-        return self.products.get(dtype, self.products["float32"]).secs(flops)
+        return curve_secs(self.products.get(dtype, self.products["float32"]), flops)
+
+    def collective_secs(self, collective: Collective, mesh: Mapping[str, int]) -> float:
+        """Returns the seconds of a collective in all groups of devices at once.
+
+        Devices along the last axis of the mesh are neighbours. A group that was not measured takes
+        as long as the group of the nearest size.
+        """
+        if self.collectives is None:
+            assert self.hosts is not None
+            return self.hosts.secs(collective, mesh)
+        curves = self.collectives[collective.kind]
+        nearest = min(curves, key=lambda size: abs(int(size) - collective.group_size))
+        return curve_secs(curves[nearest], collective.device_bytes)
 
     def require_devices(self, devices: int) -> None:
         """Raises ProfileError if the profile was measured with another number of devices."""
@@ -165,119 +142,60 @@ class DeviceProfile:
             )
 
     def to_json(self) -> str:
-        fields = {
-            "name": self.name,
-            "devices": self.devices,
-            "memory_bytes": self.memory_bytes,
-            "operations": self.operations.points,
-            "products": {dtype: curve.points for dtype, curve in self.products.items()},
-            **self.network.to_json(),
-        }
-        return json.dumps(fields, indent=1)
+        fields = dataclasses.asdict(self).items()
+        return json.dumps({name: x for name, x in fields if x is not None}, indent=1)
 
     @classmethod
     def from_json(cls, text: str, where: str) -> DeviceProfile:
-        """Reads `to_json`'s text, or a data sheet's with "hosts"; ProfileErrors name `where`."""
+        """Reads `to_json`'s text, or a data sheet's; ProfileErrors begin with `where`."""
         try:
             fields = parse_json(text.encode())
-            _check_names(fields)
-            return cls(
-                name=str(fields["name"]),
-                operations=_curve(fields["operations"]),
-                products={dtype: _curve(points) for dtype, points in fields["products"].items()},
-                network=_network(fields),
-                **{name: int(fields[name]) for name in _INTEGERS if fields.get(name) is not None},
-            )
-        except ProfileError as error:
-            raise ProfileError(f"{where}: {error}") from None
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise ProfileError(
-                f"{where} is not a profile of devices ({type(error).__name__}: {error}): make one "
-                "with mtfrun plan --calibrate"
-            ) from None
+            if hosts := fields.get("hosts"):
+                links = {name: Link(**hosts[name]) for name in ("inside", "across")}
+                fields["hosts"] = Hosts(**{**hosts, **links})
+            return cls(**fields)
+        except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
+            remedy = "make one with mtfrun plan --calibrate"
+            raise ProfileError(f"{where} is not a profile of devices ({error}): {remedy}") from None
 
 
-_REQUIRED, _INTEGERS = ("name", "operations", "products"), ("devices", "memory_bytes")
-_FIELDS = (*_REQUIRED, *_INTEGERS, "collectives", "hosts")
-
-
-def _check_names(fields: Mapping[str, object]) -> None:
-    for name in fields:
-        if name not in _FIELDS:
-            raise ProfileError(f'unknown field "{name}"{did_you_mean(name, _FIELDS)}')
-    missing = [name for name in _REQUIRED if name not in fields]
-    if missing:
-        raise ProfileError(f"the fields {', '.join(missing)} are missing")
-
-
-def _curve(points: Sequence[Sequence[float]]) -> Curve:
-    return Curve(tuple((float(size), float(secs)) for size, secs in points))
-
-
-def _network(fields: Mapping[str, Any]) -> Network:
-    if ("collectives" in fields) == ("hosts" in fields):
-        raise ProfileError('it has to have either "collectives", measured, or "hosts", links')
-    if "hosts" in fields:
-        hosts = fields["hosts"]
-        return HostNetwork(
-            int(hosts["devices_per_host"]), Link(**hosts["inside"]), Link(**hosts["across"])
-        )
-    curves = {
-        kind: {int(devices): _curve(points) for devices, points in by_devices.items()}
-        for kind, by_devices in fields["collectives"].items()
-    }
-    for kind in COLLECTIVES:
-        if not curves.get(kind):
-            raise ProfileError(f'"collectives" has no {kind}')
-    return MeasuredNetwork(curves)
+def _check_curve(curve: Curve) -> None:
+    sizes, secs = zip(*curve, strict=True)
+    if len(sizes) < 2 or min(*sizes, *secs) < 0 or not all(map(math.isfinite, (*sizes, *secs))):
+        raise ProfileError(f"{curve!r} is not a curve of two or more pairs [size, seconds]")
+    if any(a >= b for a, b in itertools.pairwise(sizes)):
+        raise ProfileError(f"the sizes of {curve!r} do not ascend: sort the pairs")
 
 
 # The share of a data sheet's speed that programs usually reach.
 _REACHED = 0.5
-
-
-def shipped_profiles() -> Mapping[str, DeviceProfile]:
-    """Returns profiles from data sheets, not measured, by the name that --profile takes."""
-    return {profile.name: profile for profile in (_a100(), _t4())}
-
-
-def _a100() -> DeviceProfile:
-    """Hosts of eight A100 (80 GB) with NVLink, 200 Gbit/s a device between hosts.
-
-    https://www.nvidia.com/en-us/data-center/a100/: 2.0 TB/s, 19.5 TFLOP/s in float32 (156 in TF32),
-    312 in bfloat16; NVLink 600 GB/s, both directions together.
-    """
-    return DeviceProfile(
-        name="a100",
-        operations=Curve.line(5e-6, _REACHED * 2.0e12),
+_T4_PRODUCTS, _T4_LINK = line(10e-6, _REACHED * 8.1e12), Link(50e-6, _REACHED * 1.25e9)
+# By the name that --profile takes; from data sheets, not measured.
+SHIPPED_PROFILES = {
+    # Hosts of eight A100 (80 GB) with NVLink, 200 Gbit/s a device between hosts.
+    # https://www.nvidia.com/en-us/data-center/a100/: 2.0 TB/s, 19.5 TFLOP/s in float32 (156 in
+    # TF32), 312 in bfloat16; NVLink 600 GB/s, both directions together.
+    "a100": DeviceProfile(
+        "a100",
+        operations=line(5e-6, _REACHED * 2.0e12),
         products={
-            "float32": Curve.line(5e-6, _REACHED * 156e12),
-            "bfloat16": Curve.line(5e-6, _REACHED * 312e12),
+            "float32": line(5e-6, _REACHED * 156e12),
+            "bfloat16": line(5e-6, _REACHED * 312e12),
         },
-        network=HostNetwork(
-            devices_per_host=8,
-            inside=Link(5e-6, _REACHED * 300e9),
-            across=Link(20e-6, _REACHED * 25e9),
-        ),
+        hosts=Hosts(8, Link(5e-6, _REACHED * 300e9), across=Link(20e-6, _REACHED * 25e9)),
         memory_bytes=80 * 10**9,
-    )
-
-
-def _t4() -> DeviceProfile:
-    """Hosts with one T4 (16 GB) each and a network of 10 Gbit/s.
-
-    https://www.nvidia.com/en-us/data-center/tesla-t4/: 300 GB/s, 8.1 TFLOP/s in float32, which it
-    uses for bfloat16 as well.
-    """
-    products = Curve.line(10e-6, _REACHED * 8.1e12)
-    link = Link(50e-6, _REACHED * 1.25e9)
-    return DeviceProfile(
-        name="t4",
-        operations=Curve.line(10e-6, _REACHED * 300e9),
-        products={"float32": products, "bfloat16": products},
-        network=HostNetwork(devices_per_host=1, inside=link, across=link),
+    ),
+    # Hosts with one T4 (16 GB) each and a network of 10 Gbit/s.
+    # https://www.nvidia.com/en-us/data-center/tesla-t4/: 300 GB/s, 8.1 TFLOP/s in float32, which it
+    # uses for bfloat16 as well.
+    "t4": DeviceProfile(
+        "t4",
+        operations=line(10e-6, _REACHED * 300e9),
+        products={"float32": _T4_PRODUCTS, "bfloat16": _T4_PRODUCTS},
+        hosts=Hosts(1, _T4_LINK, _T4_LINK),
         memory_bytes=16 * 10**9,
-    )
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)

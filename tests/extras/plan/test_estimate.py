@@ -17,7 +17,7 @@ from mtfrun.extras.plan.dtensor_programs import (
 )
 from mtfrun.extras.plan.memory import peak_of
 from mtfrun.extras.plan.plan import NeededCollective, group_collectives, needed_collectives
-from mtfrun.extras.plan.profile import Curve, DeviceProfile, HostNetwork, Link
+from mtfrun.extras.plan.profile import DeviceProfile, Hosts, Link, line
 from mtfrun.extras.plan.program import Block, Collective, Operation, Program, TensorType, Value
 from mtfrun.extras.plan.search.search import estimate, product_flops
 
@@ -85,9 +85,9 @@ module {{
 
 PROFILE = DeviceProfile(
     "made up",
-    Curve.line(1.0, 1000.0),
-    {"float32": Curve.line(0.0, 10.0), "bfloat16": Curve.line(0.0, 20.0)},
-    HostNetwork(8, Link(5.0, 100.0), Link(0.0, 1.0)),
+    line(1.0, 1000.0),
+    {"float32": line(0.0, 10.0), "bfloat16": line(0.0, 20.0)},
+    hosts=Hosts(8, Link(5.0, 100.0), Link(0.0, 1.0)),
 )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.extras.plan.profile import COLLECTIVES, Curve, DeviceProfile, MeasuredNetwork
+from mtfrun.extras.plan.profile import Curve, DeviceProfile, curve_secs
 
 # A measured call is repeated until it lasts this long. Of several calls the fastest counts: other
 # programs only add time.
@@ -26,31 +26,23 @@ def calibrate(devices: int, note: Callable[[str], None]) -> DeviceProfile:
     """Measures devices that are all busy; about a minute on the CPU, when nothing else runs."""
     mesh = mtf.Mesh([("groups", 1), ("members", devices)], _LAYOUT)
     operations = _curve((12 * n, _operation(mesh, n)) for n in _SIZES)
-    note(f"an operation: {operations.points[0][1] * 1e6:.1f} us")
+    note(f"an operation: {operations[0][1] * 1e6:.1f} us")
     products = {}
     for dtype in _DTYPES:
         products[dtype.name] = _curve((2 * rows**3, _product(mesh, rows, dtype)) for rows in _ROWS)
-        flops, secs = products[dtype.name].points[-1]
+        flops, secs = products[dtype.name][-1]
         note(f"products in {dtype.name}: {flops / secs / 1e9:.1f} GFLOP/s on each device")
-    curves: dict[str, dict[int, Curve]] = {kind: {} for kind in COLLECTIVES}
+    collectives: dict[str, dict[str, Curve]] = {kind: {} for kind in _COLLECTIVES}
     for size in (size for size in range(2, devices + 1) if devices % size == 0):
         groups = mtf.Mesh([("groups", devices // size), ("members", size)], _LAYOUT)
         for kind, measure in _COLLECTIVES.items():
-            curves[kind][size] = _curve(
-                (4 * n, measure(groups, n, operations)) for n in _COLLECTIVE_SIZES
-            )
-            (_, least), *_, (most_bytes, most) = curves[kind][size].points
-            note(
-                f"{kind} of {size}: {least * 1e6:.0f} us, of {most_bytes:,.0f} bytes "
-                f"{most * 1e6:,.0f} us"
-            )
-    return DeviceProfile(
-        name=f"{platform.node()}, {mesh.describe_devices()}",
-        operations=operations,
-        products=products,
-        network=MeasuredNetwork(curves),
-        devices=devices,
-    )
+            curve = _curve((4 * n, measure(groups, n, operations)) for n in _COLLECTIVE_SIZES)
+            collectives[kind][str(size)] = curve
+            (_, least), *_, (most_bytes, most) = curve
+            secs = f"{least * 1e6:.0f} us, of {most_bytes:,.0f} bytes {most * 1e6:,.0f} us"
+            note(f"{kind} of {size}: {secs}")
+    name = f"{platform.node()}, {mesh.describe_devices()}"
+    return DeviceProfile(name, operations, products, collectives, devices=devices)
 
 
 def _operation(mesh: mtf.Mesh, elements: int) -> float:
@@ -77,7 +69,7 @@ def _all_reduce(mesh: mtf.Mesh, elements: int, operations: Curve) -> float:
     weights = mtf.constant(mesh, 1.0 / member.size, [member])
     x = mtf.ones(mesh, [group, mtf.Dimension("element", elements)])
     secs = _seconds(lambda x: mtf.reduce_sum(x * weights, reduced_dim=member), x)
-    return _without(secs, 2 * operations.secs(8 * elements))
+    return _without(secs, 2 * curve_secs(operations, 8 * elements))
 
 
 def _all_gather(mesh: mtf.Mesh, elements: int, operations: Curve) -> float:
@@ -85,7 +77,7 @@ def _all_gather(mesh: mtf.Mesh, elements: int, operations: Curve) -> float:
     split = mtf.Shape([group, member, mtf.Dimension("element", elements // member.size)])
     whole = split.rename_dimension("member", "all_members")
     secs = _seconds(lambda x: mtf.reshape(mtf.reshape(x, whole), split), mtf.ones(mesh, split))
-    return _without(secs, operations.secs(8 * elements // member.size))
+    return _without(secs, curve_secs(operations, 8 * elements // member.size))
 
 
 def _all_to_all(mesh: mtf.Mesh, elements: int, operations: Curve) -> float:
@@ -109,7 +101,7 @@ def _reduce_scatter(mesh: mtf.Mesh, elements: int, operations: Curve) -> float:
         return mtf.reshape(mtf.reduce_sum(products, reduced_dim=member), split)
 
     secs = _seconds(body, mtf.ones(mesh, split))
-    return _without(secs, 2 * operations.secs(8 * elements * member.size))
+    return _without(secs, 2 * curve_secs(operations, 8 * elements * member.size))
 
 
 _COLLECTIVES: dict[str, Callable[[mtf.Mesh, int, Curve], float]] = {
@@ -165,4 +157,4 @@ def _curve(points: Iterable[tuple[float, float]]) -> Curve:
     rising: list[tuple[float, float]] = []
     for size, secs in points:
         rising.append((size, max(secs, rising[-1][1] if rising else 0.0)))
-    return Curve(tuple(rising))
+    return rising

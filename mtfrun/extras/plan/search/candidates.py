@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mtfrun import mtf
@@ -94,7 +94,7 @@ class Dimensions:
 
     def sets(self, parts: int) -> list[frozenset[str]]:
         """Returns the sets of dimensions that one axis may split, the largest ones and {batch}."""
-        names = sorted(
+        names = [
             name
             for name in self.roots & set(self.sizes)
             # The other sets are made where the layout asks for them.
@@ -102,11 +102,14 @@ class Dimensions:
             and not name.endswith("_unsplit")
             and all(size % parts == 0 for size in self.sizes[name])
             and self.share(name) >= _LEAST_SHARE
-        )
-        sets = {*_independent_sets(names, self.neighbours)}
+        ]
+        largest: set[frozenset[str]] = {frozenset()}  # sets of names without two neighbours
+        for name in names:
+            sets = largest | {members - self.neighbours[name] | {name} for members in largest}
+            largest = {members for members in sets if not any(members < other for other in sets)}
         if BATCH in names:
-            sets.add(frozenset([BATCH]))  # plain data parallelism
-        return sorted(sets, key=sorted)
+            largest.add(frozenset([BATCH]))  # plain data parallelism
+        return sorted(largest - {frozenset()}, key=sorted)
 
     def entries(self, candidate: Candidate) -> float:
         """Returns a rough measure of a device's work: the entries that it holds of each shape."""
@@ -130,11 +133,16 @@ def layouts(
     """
     names = [*axes, *(axis for axis in _AXES if axis not in axes)]
     by_axes: dict[int, dict[Candidate, float]] = {1: {}, 2: {}, 3: {}}
-    for sizes in _factorizations(devices, most=3):
-        for sets in itertools.product(*(dimensions.sets(size) for size in sizes)):
-            candidate = _candidate(dimensions, sizes, sets, names)
-            if candidate is not None:
-                by_axes[len(sizes)][candidate] = dimensions.entries(candidate)
+    factors = [size for size in range(2, devices + 1) if devices % size == 0]
+    sets_by_size = {size: dimensions.sets(size) for size in factors}
+    for number, group in by_axes.items():
+        for sizes in itertools.product(factors, repeat=number):
+            if math.prod(sizes) != devices:
+                continue
+            for sets in itertools.product(*(sets_by_size[size] for size in sizes)):
+                candidate = _candidate(dimensions, sizes, sets, names)
+                if candidate is not None:
+                    group[candidate] = dimensions.entries(candidate)
     ranked = {n: sorted(group, key=group.__getitem__) for n, group in by_axes.items()}
     turns = itertools.zip_longest(ranked[2][::2], ranked[1], ranked[2][1::2], ranked[3])
     chosen = [candidate for turn in turns for candidate in turn if candidate is not None]
@@ -170,43 +178,6 @@ def _candidate(
     ]
     outer = next((size for size, dims in pairs if OUTER_BATCH in dims), 1)
     return Candidate(mesh, mtf.LayoutRules(rules), outer_batch=outer)
-
-
-def _factorizations(number: int, most: int) -> Iterator[tuple[int, ...]]:
-    """Yields the ways to write a number as a product of `most` or fewer factors above 1."""
-    if number == 1:
-        return
-    yield (number,)
-    if most > 1:
-        for factor in range(2, number):
-            if number % factor == 0:
-                for others in _factorizations(number // factor, most - 1):
-                    yield (factor, *others)
-
-
-def _independent_sets(
-    names: Sequence[str], neighbours: Mapping[str, Collection[str]]
-) -> Iterator[frozenset[str]]:
-    """Yields the largest sets of names of which no two are neighbours.
-
-    Bron and Kerbosch 1973, algorithm 457, https://doi.org/10.1145/362342.362367, for the complement
-    of the graph.
-    """
-
-    def extend(
-        members: frozenset[str], candidates: set[str], excluded: set[str]
-    ) -> Iterator[frozenset[str]]:
-        if not candidates and not excluded:
-            if members:
-                yield members
-            return
-        for name in sorted(candidates):
-            others = {*neighbours[name], name}
-            yield from extend(members | {name}, candidates - others, excluded - others)
-            candidates = candidates - {name}
-            excluded = excluded | {name}
-
-    yield from extend(frozenset(), set(names), set())
 
 
 def dimensions_of(training: Training) -> Dimensions:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.extras.plan.plan import Plan
-from mtfrun.extras.plan.profile import DeviceProfile
+from mtfrun.extras.plan.profile import DeviceProfile, curve_secs
 from mtfrun.extras.plan.program import FORWARDING, Operation, Program, Value
 from mtfrun.extras.plan.search.candidates import BATCHES, Candidate
 from mtfrun.mtf.placement.layout import SLOTS, WEIGHTS
@@ -42,18 +42,17 @@ class Estimate:
 
 def estimate(program: Program, profile: DeviceProfile) -> Estimate:
     products = operations = 0.0
-    collectives: dict[str, float] = collections.defaultdict(float)
+    collectives: collections.Counter[str] = collections.Counter()
     for operation, times in program.operations_of_step():
+        touching_secs = times * curve_secs(profile.operations, _bytes(operation))
         if operation.collective is not None:
-            secs = profile.network.secs(operation.collective, program.mesh)
+            secs = profile.collective_secs(operation.collective, program.mesh)
             collectives[",".join(operation.collective.axes)] += times * secs
         elif flops := product_flops(operation):
             dtype = _DTYPES.get(operation.results[0].type.dtype, "float32")
-            products += times * max(
-                profile.product_secs(flops, dtype), profile.operations.secs(_bytes(operation))
-            )
+            products += max(times * profile.product_secs(flops, dtype), touching_secs)
         else:
-            operations += times * profile.operations.secs(_bytes(operation))
+            operations += touching_secs
     return Estimate(products, operations, dict(collectives))
 
 
@@ -138,15 +137,6 @@ class Option:
         return device_memory is None or self.peak_bytes <= device_memory
 
 
-@dataclasses.dataclass(frozen=True)
-class Rejection:
-    candidate: Candidate
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.candidate}: no program: {self.reason}"
-
-
 @dataclasses.dataclass
 class Search:
     """Plans candidates and ranks them by the estimated time of a step, within the memory.
@@ -155,19 +145,20 @@ class Search:
     over the axis of the batch for the fastest layouts; rematerialisation and more microbatches,
     which cost time, for those that do not fit without them. `plan` raises InputError or mtf's
     errors for candidates without a program, which `most`, the number of options, does not count.
-    `note` takes every option or rejection; `left` is how many more options may be planned.
+    `note` takes a line about every candidate; `left` is how many more options may be planned, and
+    `rejections` have the reasons by candidate.
     """
 
     plan: Callable[[Candidate], Plan]
     profile: DeviceProfile
     device_memory: int | None
     most: int = 40
-    note: Callable[[Option | Rejection], None] = lambda _: None
+    note: Callable[[str], None] = lambda _: None
 
     def __post_init__(self) -> None:
         self.left = self.most
-        self._options: dict[Candidate, Option | None] = {}
-        self.rejections: list[Rejection] = []
+        self._options: dict[Candidate, Option] = {}
+        self.rejections: dict[Candidate, str] = {}
 
     def __call__(self, layouts: Sequence[Candidate], max_microbatches: int) -> None:
         """Plans `layouts`, without settings that save memory, in order.
@@ -201,28 +192,24 @@ class Search:
         return sorted(others, key=lambda option: option.peak_bytes)
 
     def _rank(self) -> list[Option]:
-        options = [option for option in self._options.values() if option is not None]
-        return sorted(options, key=lambda option: option.estimate.secs)
+        return sorted(self._options.values(), key=lambda option: option.estimate.secs)
 
     def _option(self, candidate: Candidate) -> Option | None:
         """Returns None if the candidate has no program, or enough have been planned."""
-        if candidate in self._options or not self.left:
+        if candidate in {*self._options, *self.rejections} or not self.left:
             return self._options.get(candidate)
-        option = None
         try:
             plan = self.plan(candidate)
         except _WITHOUT_PROGRAM as error:
-            lines = str(error).strip().splitlines()
-            rejection = Rejection(candidate, lines[0] if lines else type(error).__name__)
-            self.rejections.append(rejection)
-            self.note(rejection)
-        else:
-            time = estimate(plan.program, self.profile)
-            option = Option(candidate, time, plan.peak_bytes, plan.state_bytes)
-            self.left -= 1
+            reason = [*str(error).strip().splitlines(), type(error).__name__][0]
+            self.rejections[candidate] = reason
+            self.note(f"{candidate}: no program: {reason}")
+            return None
+        self.left -= 1
+        seconds = estimate(plan.program, self.profile)
+        option = Option(candidate, seconds, plan.peak_bytes, plan.state_bytes)
         self._options[candidate] = option
-        if option is not None:
-            self.note(option)
+        self.note(f"{option}{'; the best so far' if option in self.ranking[:1] else ''}")
         return option
 
 
