@@ -17,7 +17,7 @@ from mtfrun.data.text.task_data import TaskData
 from mtfrun.data.vocabularies.vocabulary import Vocabulary
 from mtfrun.errors.checks import COUNT, check_choice, check_fields
 
-R = TypeVar("R", PackedRows, PaddedRows)
+R = TypeVar("R", bound=PackedRows | PaddedRows)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,13 +6,15 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 from mtfrun.mtf.placement import engine
 
 
-def _stop() -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def _stop() -> Iterator[None]:
     os.kill(os.getpid(), signal.SIGSTOP)
-    return contextlib.nullcontext()
+    yield
 
 
 if "--process_id=1" in sys.argv:
