@@ -34,23 +34,23 @@ def gin_spelling(text: str) -> str | None:
         return text
     if (call := _CALL.fullmatch(text)) is not None:
         return f"@{call[1]}()"
-    if _is_literal(text) and "," not in text:
+    if is_literal(text) and "," not in text:
         return text
     if text[:1] + text[-1:] in ("[]", "()"):
         return _list_spelling(text[1:-1])
     if text[:1] + text[-1:] == "{}":
-        return text if _is_literal(text) else None
+        return text if is_literal(text) else None
     if any(text.count(left) != text.count(right) for left, right in ("[]", "()", "{}")):
         return None
     # The axes of meshes and the rules of layouts are texts with commas.
     if "," in text and not re.search(r"[:;{}\[\]()]", text):
         return _list_spelling(text)
-    return text if _is_literal(text) else repr(text)
+    return text if is_literal(text) else repr(text)
 
 
 def _list_spelling(items: str) -> str | None:
     if re.search(r"[\[\](){}'\"]", items):
-        return f"[{items}]" if _is_literal(f"[{items}]") else None
+        return f"[{items}]" if is_literal(f"[{items}]") else None
     spelled = [gin_spelling(item) for item in items.split(",") if item.strip()]
     return None if None in spelled else f"[{', '.join(map(str, spelled))}]"
 
@@ -79,7 +79,7 @@ def _in_shell(text: str) -> str:
     return shlex.quote(text) if re.search(r'["$`\\!]', text) else f'"{text}"'
 
 
-def _is_literal(text: str) -> bool:
+def is_literal(text: str) -> bool:
     try:
         ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):

@@ -48,19 +48,30 @@ class Series:
 class Chart:
     """Curves by step, with one vertical axis; `text` explains a single tag."""
 
+    number: int  # its index in the page
     category: str
     title: str
     text: str
     series: Sequence[Series]
 
-    def table(self) -> tuple[list[str], list[list[float | None]]]:
-        """Returns the names of the curves, and rows of a step and their values."""
+    @property
+    def headings(self) -> list[str]:
+        return ["Step", *(x.name for x in self.series)]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """Values of the curves at some steps."""
         by_step = [dict(zip(x.steps.tolist(), x.values.tolist(), strict=True)) for x in self.series]
-        of_evaluations = {step for x in self.series if x.kind == EVAL for step in x.steps.tolist()}
-        all_steps = {step for values in by_step for step in values}
-        steps = choose_steps(all_steps, of_evaluations, _TABLE_STEPS)
-        names = [x.name for x in self.series]
-        return names, [[step, *(values.get(step) for values in by_step)] for step in steps]
+        evaluations = {step for x in self.series if x.kind == EVAL for step in x.steps.tolist()}
+        steps = choose_steps({s for values in by_step for s in values}, evaluations, _TABLE_STEPS)
+        return [
+            [f"{step:,}", *(f"{values[step]:.5g}" if step in values else "" for values in by_step)]
+            for step in steps
+        ]
+
+    @property
+    def non_finite(self) -> int:
+        return sum(int((~np.isfinite(x.values)).sum()) for x in self.series)
 
 
 def charts_of(
@@ -84,7 +95,7 @@ def charts_of(
         series = list(_series(runs, groups, chosen, points))
         if series:
             text = description_of(chosen[0]).text if len(chosen) == 1 else ""
-            charts.append(Chart(category, title, text.replace("`", ""), series))
+            charts.append(Chart(len(charts), category, title, text.replace("`", ""), series))
     return charts
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
 import re
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from mtfrun.configuration import config
 from mtfrun.configuration.files import SHIPPED, shipped_gin_files
+from mtfrun.configuration.gin_syntax import is_literal
 from mtfrun.configuration.hyperparameters import values_of
 from mtfrun.errors import InputError
 from mtfrun.errors.differences import Change, changes
@@ -44,22 +44,13 @@ def compare_with_shipped(files: Sequence[str], values: Mapping[str, str]) -> Com
         name: values[name]
         for file in files
         for name in _REQUIRED.findall((SHIPPED / file).read_text("utf-8"))
-        if _is_literal(values.get(name))
+        if is_literal(values.get(name, ""))  # a reference would be parsed as the user's code
     }
     try:
         shipped = _values_of_files(tuple(files), tuple(required.items()))
     except InputError as error:
         return Comparison(tuple(files), note=f"The files cannot be parsed alone: {error}")
     return Comparison(tuple(files), changes(shipped | dict.fromkeys(required), values))
-
-
-def _is_literal(text: str | None) -> bool:
-    """A reference would be parsed as code of the user's."""
-    try:
-        ast.literal_eval(text or "")
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return False
-    return True
 
 
 @functools.cache

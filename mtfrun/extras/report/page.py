@@ -14,17 +14,15 @@ import json
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jinja2
 import markupsafe
-import numpy as np
 
 from mtfrun import __version__
 from mtfrun.display.formats import time_text
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import escape
-from mtfrun.extras.report.charts import EXPERTS, Chart, charts_of, points_of
+from mtfrun.extras.report.charts import EXPERTS, charts_of, points_of
 from mtfrun.extras.report.drawing import COLOURS, draw, library
 from mtfrun.extras.report.run_page import Report
 from mtfrun.extras.report.run_view import (
@@ -40,35 +38,14 @@ LARGEST_PAGE = 3_000_000
 """Bytes of a page; a browser opens it at once, and it can be sent by mail."""
 
 _HERE = pathlib.Path(__file__).parent
-# Curves of a chart whose legend is written, and outputs of a run that are not folded away.
-_MOST_IN_LEGEND, _SHOWN_ANSWERS = 24, 15
 _MOST_PROBLEMS = 20
-# Of more runs the list of those in a section is folded away.
-_MANY_RUNS = 6
-_SECTIONS = {
-    "asked": "What was asked",
-    "happened": "What happened",
-    "can": "What it can do",
-    "saw": "What it saw",
-    "where": "Where it ran",
-}
-
-
 # From the largest page to the smallest one.
 _LIMITS = (
     Limits(60_000, 100),
     Limits(30_000, 20),
-    Limits(8_000, 2, with_pictures=False, with_values=False, detailed=30),
-    Limits(
-        points=8_000,
-        answers=2,
-        with_pictures=False,
-        with_values=False,
-        with_configurations=False,
-        charts=4,
-        detailed=10,
-    ),
-    Limits(0, 0, with_pictures=False, with_values=False, charts=0, detailed=0),
+    Limits(8_000, 2, is_whole=False, detailed=30),
+    Limits(8_000, 2, is_whole=False, detailed=10, charts=4),
+    Limits(0, 0, is_whole=False, detailed=0, charts=0),
 )
 
 
@@ -96,24 +73,17 @@ def _render(report: Report, limits: Limits, now: float) -> str:
     detailed = [runs[i] for i in choose_detailed(report, limits.detailed)]
     curves = [(facts.name, facts.curves) for facts in report.runs]
     points = points_of([of_run for _, of_run in curves], limits.points)
-    charts = [
-        _ChartView.of(number, chart)
-        for number, chart in enumerate(
-            charts_of(curves, report.group_of, points, most=limits.charts)
-        )
-    ]
+    charts = charts_of(curves, report.group_of, points, most=limits.charts)
     by_category = [
         (category, list(group))
-        for category, group in itertools.groupby(charts, key=lambda view: view.chart.category)
+        for category, group in itertools.groupby(charts, key=lambda chart: chart.category)
     ]
     script, drawing = (_HERE / "report.js").read_text("utf-8"), library()
     return _template().render(
         title=report.title,
-        several=len(runs) > 1,
-        many=len(runs) > _MANY_RUNS,
         runs=runs,
         detailed=detailed,
-        with_values=limits.with_values,
+        is_whole=limits.is_whole,
         problems=_problems(runs),
         has_outputs=any(run.answers or run.pictures for run in detailed),
         groups=report.groups,
@@ -122,18 +92,14 @@ def _render(report: Report, limits: Limits, now: float) -> str:
         has_settings=any(report.settings),
         overview=overview_of(report.runs, report.metric),
         categories=[x for x in by_category if x[0] != EXPERTS],
-        expert_charts=[view for view in charts if view.chart.category == EXPERTS],
-        charts_json=_json([draw(view.chart) for view in charts]),
-        sections=_SECTIONS.items(),
+        expert_charts=[x for x in charts if x.category == EXPERTS],
+        charts_json=_json([draw(chart) for chart in charts]),
         sweep_table=markupsafe.Markup(report.sweep_table),
         no_examples=report.no_examples,
         library=markupsafe.Markup(drawing),
         script=markupsafe.Markup(script),
         policy=_policy(drawing, script),
         palette=COLOURS,
-        colour_count=len(COLOURS),
-        most_in_legend=_MOST_IN_LEGEND,
-        shown_answers=_SHOWN_ANSWERS,
         token_style=markupsafe.Markup("".join({x.style for x in report.examples.values()})),
         left_out="" if limits == _LIMITS[0] else _left_out(limits, len(detailed), len(runs)),
         written=time_text(now),
@@ -151,26 +117,6 @@ def _problems(runs: Sequence[RunView]) -> list[str]:
     return lines[:_MOST_PROBLEMS] + more
 
 
-class _ChartView(NamedTuple):
-    """A chart with its number, which its elements have in their names, and its table."""
-
-    number: int
-    chart: Chart
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    non_finite: int
-
-    @classmethod
-    def of(cls, number: int, chart: Chart) -> _ChartView:
-        names, rows = chart.table()
-        texts = [
-            [f"{step:,}", *("" if value is None else f"{value:.5g}" for value in values)]
-            for step, *values in rows
-        ]
-        non_finite = sum(int((~np.isfinite(x.values)).sum()) for x in chart.series)
-        return cls(number, chart, ["Step", *names], texts, non_finite)
-
-
 def _left_out(limits: Limits, detailed: int, runs: int) -> str:
     parts = [f"at most {limits.answers} outputs of a run"]
     if detailed < runs:
@@ -180,9 +126,8 @@ def _left_out(limits: Limits, detailed: int, runs: int) -> str:
             if detailed
             else "no details of runs"
         )
-    parts += ["no pictures"] * (not limits.with_pictures)
-    parts += ["no configurations"] * (not limits.with_configurations)
-    parts += ["no values below the charts"] * (not limits.with_values)
+    if not limits.is_whole:
+        parts.append("no pictures, configurations and values below the charts")
     if limits.charts is not None:
         parts.append(f"at most {limits.charts} charts" if limits.charts else "no charts")
     return (

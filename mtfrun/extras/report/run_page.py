@@ -42,7 +42,6 @@ T = TypeVar("T")
 class RecordedCommand:
     """A file of `record_command`; `fields` are texts by label, for a person to read."""
 
-    file: str
     words: Sequence[str]
     shell: str
     fields: Mapping[str, str]
@@ -80,7 +79,7 @@ def read_command(path: pathlib.Path, record: Mapping[str, Any]) -> RecordedComma
             "commit": record.get("commit"),
         }
         shown = {name: str(value) for name, value in fields.items() if value not in (None, "")}
-        return RecordedCommand(path.name, words, str(record["shell"]), shown)
+        return RecordedCommand(words, str(record["shell"]), shown)
 
 
 @dataclasses.dataclass(frozen=True)

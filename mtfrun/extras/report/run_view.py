@@ -8,8 +8,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from mtfrun.display.formats import bytes_text, duration_text, metric_text, number_text, time_text
 from mtfrun.extras.report.answers import Answer
 from mtfrun.extras.report.examples import Examples
@@ -23,12 +21,6 @@ from mtfrun.rundir.run_summary import RunSummary, mark_best, metric_of, speed_te
 _MOST_EVALUATIONS = 20
 _MOST_METRICS = 8
 _MOST_TOGETHER = 4
-# Curves of the shares of a step's time, by what they mean.
-_SHARES = {
-    "computing on the devices": "perf/device_fraction",
-    "waiting for data": "perf/data_wait_fraction",
-    "work of the host": "perf/host_fraction",
-}
 # Pictures of the evaluations that a report shows; attention's are of one sample.
 _PICTURES = ("confusion_matrix", "predictions", "routing/")
 
@@ -37,13 +29,6 @@ class Table(NamedTuple):
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
     metric: str = ""
-
-
-class Times(NamedTuple):
-    """Causes with their shares of the time and texts, and what they are shares of."""
-
-    rows: Sequence[tuple[str, float, str]]
-    note: str
 
 
 class ShownPicture(NamedTuple):
@@ -59,9 +44,8 @@ class Limits:
 
     points: int  # number of points of all curves together
     answers: int  # answers of each run
-    with_pictures: bool = True
-    with_configurations: bool = True
-    with_values: bool = True  # whether there is a table of values below a chart
+    # whether there are pictures, configurations, and tables of values below charts
+    is_whole: bool = True
     charts: int | None = None  # maximum number of charts; None for all
     # the number of runs that have more than a row of the table; None for all
     detailed: int | None = None
@@ -139,18 +123,19 @@ class RunView:
         ]
 
     @property
-    def times(self) -> Times:
+    def times(self) -> list[tuple[str, float, str]]:
+        """Causes with their shares of the time, and texts."""
         status = self.facts.summary.status
-        if status is not None and status.cost.seconds_by_cause:
-            return _times_by_cause(status.cost)
-        curves = self.facts.curves["train"]
-        means = {
-            name: float(np.nanmean(list(curves[tag].values())))
-            for name, tag in _SHARES.items()
-            if curves.get(tag)
-        }
-        rows = [(name, share, f"{share:.1%}") for name, share in means.items()]
-        return Times(rows, "Of the time of the steps, without evaluations and checkpoints.")
+        if status is None or not status.cost.seconds_by_cause:
+            return []
+        cost = status.cost
+        named = sum(cost.seconds_by_cause.values())
+        total = max(named, cost.seconds or 0.0) or 1.0
+        causes = {**cost.seconds_by_cause, "start and end of the program": total - named}
+        return [
+            (cause, secs / total, f"{duration_text(secs)} ({secs / total:.1%})")
+            for cause, secs in sorted(causes.items(), key=lambda item: -item[1])
+        ]
 
     @property
     def answers(self) -> Sequence[Answer]:
@@ -166,7 +151,7 @@ class RunView:
 
     @property
     def pictures(self) -> list[ShownPicture]:
-        if not self.limits.with_pictures:
+        if not self.limits.is_whole:
             return []
         accuracy = self.facts.summary.last("accuracy")
         right = f"; accuracy {accuracy:.4f}" if math.isfinite(accuracy) else ""
@@ -266,17 +251,6 @@ def _cost(cost: RunCost) -> list[tuple[str, str]]:
     if cost.seconds is not None:
         rows.append(("Time of training", duration_text(cost.seconds)))
     return rows
-
-
-def _times_by_cause(cost: RunCost) -> Times:
-    named = sum(cost.seconds_by_cause.values())
-    total = max(named, cost.seconds or 0.0) or 1.0
-    causes = {**cost.seconds_by_cause, "start and end of the program": total - named}
-    rows = [
-        (cause, secs / total, f"{duration_text(secs)} ({secs / total:.1%})")
-        for cause, secs in sorted(causes.items(), key=lambda item: -item[1])
-    ]
-    return Times(rows, f"Of {duration_text(total)} in all commands that have trained the run.")
 
 
 def _step(summary: RunSummary) -> str:

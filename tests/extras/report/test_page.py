@@ -174,7 +174,8 @@ def test_training_and_evaluation_are_in_one_chart() -> None:
     (chart,) = charts_of([("run", curves)], [0], 100)
     assert (chart.category, chart.title) == ("Learning", "loss")
     assert [series.name for series in chart.series] == ["training", "evaluation"]
-    assert chart.table() == (["training", "evaluation"], [[1, 2.0, None], [2, 1.0, 1.5]])
+    assert chart.headings == ["Step", "training", "evaluation"]
+    assert chart.rows == [["1", "2", ""], ["2", "1", "1.5"]]
 
 
 def test_curves_of_single_layers_are_left_out_beside_other_runs() -> None:
