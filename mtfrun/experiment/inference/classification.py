@@ -1,11 +1,12 @@
-"""Classification of images with the model of an experiment."""
+"""Inference from images, and their classification, with the model of an experiment."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -17,6 +18,67 @@ from mtfrun.experiment.records import Images, Progress, Record, Source, require,
 from mtfrun.models import ImageModel
 
 _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Decoding"
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageInference(Inference, abc.ABC):
+    """Base class of inference from images: one program computes batches of one size.
+
+    Attributes:
+      experiment: has a model and data of images.
+      batch_size: images of a batch; more if the mesh splits a batch into more parts.
+    """
+
+    experiment: Experiment
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        check_fields(self, COUNT, "batch_size")
+
+    @property
+    @abc.abstractmethod
+    def data(self) -> Any:
+        """The experiment's data, with `read_image`, `images` and `rows` as `ImageData` has them."""
+
+    @abc.abstractmethod
+    def compute(self, images: mtf.Tensor) -> tuple[mtf.Tensor, ...]:
+        """Returns tensors {batch, ...} for images {batch, ...}."""
+
+    def fields_of(self, target: Any) -> dict[str, object]:
+        """Returns fields of a record for the target of an image of a split; by default none."""
+        return {}
+
+    def read(self, source: Source) -> Images:
+        split = source.split
+        if split is None:
+            return source.images(self.data.read_image)
+        examples = (
+            (image, {"split": split, "index": index, **self.fields_of(target)})
+            for index, (image, target) in enumerate(self.data.images(split))
+        )
+        return Images(len(self.data.rows(split)), examples)
+
+    def outputs(
+        self, images: Iterable[np.ndarray], progress: Progress | None
+    ) -> Iterator[list[np.ndarray]]:
+        """Yields the arrays that `compute` returns for the images of each batch."""
+        shape, done = self.experiment.data.shapes(self.rows)[IMAGES], 0
+        for some in split_into_batches(images, self.rows):
+            batch = np.zeros(shape.to_integer_list, np.uint8)
+            batch[: len(some)] = some
+            tensors = self.program(mtf.import_tf_tensor(self.experiment.mesh, batch, shape))
+            yield [x[: len(some)] for x in mtf.to_numpy(tensors)]
+            done += len(some)
+            if progress is not None:
+                progress(done)
+
+    @functools.cached_property
+    def rows(self) -> int:
+        return self.experiment.rows_for(self.batch_size)
+
+    @functools.cached_property
+    def program(self) -> Callable[[mtf.Tensor], tuple[mtf.Tensor, ...]]:
+        return mtf.function(self.compute)
 
 
 class LabelProbability(NamedTuple):
@@ -35,19 +97,15 @@ class Prediction(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Classification(Inference):
-    """Classifies images.
+class Classification(ImageInference):
+    """Classifies images, with an ImageModel and ImageData.
 
     Attributes:
-      experiment: has an ImageModel and ImageData.
-      batch_size: images of a batch; more if the mesh splits a batch into more parts.
       top_k: number of classes that are returned for each image; all if there are fewer.
     """
 
     settings: ClassVar[Sequence[str]] = ("top_k",)
 
-    experiment: Experiment
-    batch_size: int
     top_k: int = 5
 
     def __post_init__(self) -> None:
@@ -64,19 +122,12 @@ class Classification(Inference):
         """Returns predictions for images, uint8 [rows, cols, channels]; NonFiniteError for NaN."""
         names = self.data.label_names
         predictions: list[Prediction] = []
-        for batch in split_into_batches(images, self.rows):
-            probabilities, labels = self._best(batch)
+        for probabilities, labels in self.outputs(images, progress):
+            self.experiment.require_finite(probabilities, "probabilities")
             for row in zip(labels.tolist(), probabilities.tolist(), strict=True):
                 top = [LabelProbability(names[i], p) for i, p in zip(*row, strict=True)]
                 predictions.append(Prediction(*top[0], top))
-            if progress is not None:
-                progress(len(predictions))
         return predictions
-
-    def read(self, source: Source) -> Images:
-        if source.split is None:
-            return source.images(self.data.read_image)
-        return self._images_of_split(source.split)
 
     def records(self, inputs: Images, progress: Progress | None = None) -> list[Record]:
         pairs = inputs.map(self, "classifying", progress)
@@ -86,34 +137,11 @@ class Classification(Inference):
     def data(self) -> ImageData:
         return require(self.experiment.data, ImageData, type(self).__name__, _REMEDY)
 
-    def _images_of_split(self, split: str) -> Images:
-        names = self.data.label_names
+    def fields_of(self, target: int) -> dict[str, object]:
+        return {"true_label": self.data.label_names[target]}
 
-        def label_images() -> Iterator[tuple[np.ndarray, dict[str, object]]]:
-            for index, (image, label) in enumerate(self.data.images(split)):
-                yield image, {"split": split, "index": index, "true_label": names[label]}
-
-        return Images(len(self.data.rows(split)), label_images())
-
-    def _best(self, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        shape = self.data.shapes(self.rows)[IMAGES]
-        batch = np.zeros(shape.to_integer_list, np.uint8)
-        batch[: len(images)] = images
-        top = self.program(mtf.import_tf_tensor(self.experiment.mesh, batch, shape))
-        probabilities, labels = (x[: len(images)] for x in mtf.to_numpy(top))
-        self.experiment.require_finite(probabilities, "probabilities")
-        return probabilities, labels
-
-    @functools.cached_property
-    def rows(self) -> int:
-        return self.experiment.rows_for(self.batch_size)
-
-    @functools.cached_property
-    def program(self) -> Callable[[mtf.Tensor], tuple[mtf.Tensor, mtf.Tensor]]:
-        """The function from images {batch, ...} to probabilities and classes {batch, top}."""
-        return mtf.function(self._top)
-
-    def _top(self, images: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
+    def compute(self, images: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
+        """Returns probabilities and classes {batch, top}."""
         logits = self.experiment.model.logits({IMAGES: images})
         (classes,) = logits.shape - images.shape
         top = mtf.Dimension("top", min(self.top_k, classes.size))

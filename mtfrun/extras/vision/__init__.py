@@ -14,7 +14,6 @@ from .pixels.pixel_data import PixelData as PixelData
 from .pixels.pixel_data import PixelVocabulary as PixelVocabulary
 from .rand_augment import RandAugment as RandAugment
 from .segmentation.drawn_shapes import DrawnShapes as DrawnShapes
-from .segmentation.evaluators import PredictedImage as PredictedImage
 from .segmentation.evaluators import SegmentationScores as SegmentationScores
 from .segmentation.evaluators import SegmentedImages as SegmentedImages
 from .segmentation.evaluators import segmented_images as segmented_images

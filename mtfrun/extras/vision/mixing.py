@@ -8,9 +8,9 @@ only one image of another device, and no layout changes the mixtures.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 from scipy import special
 
 from mtfrun import mtf
@@ -75,13 +75,19 @@ def mixing_coefficients(weights: mtf.Tensor, key: mtf.Key, alpha: float) -> mtf.
     It is the paper's lambda, {batch} float32; the previous image has 1 - lambda. Images of weight
     0, padding, are not mixed into other images.
     """
-    (batch,) = weights.shape.dims
+    (draws,) = _draw_from([beta_quantiles(alpha)], weights, key)
+    return 1.0 - (1.0 - draws) * previous_in_batch(weights)
+
+
+def _draw_from(tables: Sequence[np.ndarray], weights: mtf.Tensor, key: mtf.Key) -> list[mtf.Tensor]:
+    """Returns an entry of each table [quantiles], of one random place, for every image {batch}."""
     quantiles = mtf.Dimension("quantiles", _NUM_QUANTILES)
-    table = mtf.constant(weights.mesh, beta_quantiles(alpha), [quantiles])
     # 24 bits times 2**10: rounding cannot reach _NUM_QUANTILES.
-    draws = mtf.random_uniform(weights.mesh, [batch], key=key, maxval=float(_NUM_QUANTILES))
-    coefficients = mtf.gather(table, mtf.to_int32(draws), quantiles)
-    return 1.0 - (1.0 - coefficients) * previous_in_batch(weights)
+    draws = mtf.random_uniform(weights.mesh, weights.shape, key=key, maxval=float(_NUM_QUANTILES))
+    places, mesh = mtf.to_int32(draws), weights.mesh
+    return [
+        mtf.gather(mtf.constant(mesh, x, [quantiles], x.dtype), places, quantiles) for x in tables
+    ]
 
 
 def previous_in_batch(x: mtf.Tensor) -> mtf.Tensor:
@@ -105,18 +111,13 @@ def cut_rectangles(
     the paper, where alpha is 1: lambda is uniform). Padding, of weight 0, is not pasted.
     """
     batch, rows, cols, _ = images.shape.dims
-    mesh = images.mesh
-    quantiles = mtf.Dimension("quantiles", _NUM_QUANTILES)
     sides = np.sqrt(1.0 - beta_quantiles(alpha))
-    # 24 bits times 2**10: rounding cannot reach _NUM_QUANTILES.
-    draws = mtf.random_uniform(
-        mesh, [batch], key=key.fold_in("sides"), maxval=float(_NUM_QUANTILES)
-    )
-    intervals = []
-    for dim in (rows, cols):
-        table = mtf.constant(mesh, (dim.size * sides).astype(np.int32) // 2, [quantiles], tf.int32)
-        half = mtf.gather(table, mtf.to_int32(draws), quantiles)
-        intervals.append(random_interval(dim, half, key.fold_in(dim.name)))
+    tables = [(dim.size * sides).astype(np.int32) // 2 for dim in (rows, cols)]
+    halves = _draw_from(tables, weights, key.fold_in("sides"))
+    intervals = [
+        random_interval(dim, half, key.fold_in(dim.name))
+        for dim, half in zip((rows, cols), halves, strict=True)
+    ]
     return mtf.einsum(
         [*intervals, previous_in_batch(weights)], output_shape=mtf.Shape([batch, rows, cols])
     )

@@ -110,7 +110,7 @@ def test_scores_of_a_split_are_those_of_its_masks(
 
 def test_a_picture_has_a_row_for_every_image() -> None:
     image, mask = IMAGES.example("train", 0)
-    shown = [vision.PredictedImage(image, mask, np.zeros_like(mask))] * 3
+    shown = [(image, mask, np.zeros_like(mask))] * 3
     picture = vision.segmented_images(shown, IMAGES.class_names)
     lower = vision.segmented_images(shown[:1], IMAGES.class_names)
     assert picture.shape[1] == lower.shape[1] == 350 and picture.shape[0] > 2 * lower.shape[0]

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -59,14 +58,6 @@ def overlap_scores(counts: np.ndarray, names: Sequence[str]) -> dict[str, float]
     return metrics
 
 
-class PredictedImage(NamedTuple):
-    """`pixels` uint8 [rows, cols, channels], 1 or 3 channels; masks uint8 [rows, cols]."""
-
-    pixels: np.ndarray
-    true_mask: np.ndarray
-    mask: np.ndarray
-
-
 @dataclasses.dataclass(frozen=True)
 class SegmentedImages(Evaluator):
     """The first `num_images` images of a split with true and predicted masks; 0 for none.
@@ -88,7 +79,7 @@ class SegmentedImages(Evaluator):
         )
         predicted = segmentation([image for image, _ in self._first], context.progress)
         shown = [
-            PredictedImage(_slice(image, 3), _slice(mask, 2), _slice(other, 2))
+            (_slice(image, 3), _slice(mask, 2), _slice(other, 2))
             for (image, mask), other in zip(self._first, predicted, strict=True)
         ]
         names = _data_of(self).source.class_names
@@ -108,18 +99,22 @@ def _data_of(evaluator: Evaluator) -> SegmentationData:
     return require(evaluator.experiment.data, SegmentationData, who, "leave it out")
 
 
-def segmented_images(images: Sequence[PredictedImage], class_names: Sequence[str]) -> np.ndarray:
+def segmented_images(
+    images: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], class_names: Sequence[str]
+) -> np.ndarray:
+    """Returns a picture with a row for each image, its true mask and its predicted one.
+
+    The images are uint8 [rows, cols, channels], of 1 or 3 channels; the masks [rows, cols].
+    """
     side = (WIDTH - 4 * _GAP) / 3
-    rows, cols, _ = images[0].pixels.shape
+    rows, cols, _ = images[0][0].shape
     height = side * rows / cols
     top = 2 * _LINE + 4
     canvas = Canvas(WIDTH, top + len(images) * (height + _GAP))
     colours = class_colours(len(class_names))
     _legend(canvas, class_names[1:], colours[1:])
-    for i, image in enumerate(images):
-        grey = image.pixels.shape[2] == 1
-        pixels = np.repeat(image.pixels, 3, axis=2) if grey else image.pixels
-        shown = (pixels, colours[image.true_mask], colours[image.mask])
+    for i, (pixels, *masks) in enumerate(images):
+        shown = [np.broadcast_to(pixels, (rows, cols, 3)), *(colours[mask] for mask in masks)]
         for j, array in enumerate(shown):
             left = _GAP + j * (side + _GAP)
             axes = canvas.axes(left, top + i * (height + _GAP), side, height)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -14,9 +14,8 @@ from PIL import Image
 from mtfrun import mtf
 from mtfrun.data import IMAGES
 from mtfrun.display.pictures.canvas import PALETTE
-from mtfrun.errors.checks import COUNT, check_fields
-from mtfrun.experiment.experiment import Experiment, Inference
-from mtfrun.experiment.records import Images, Progress, Record, Source, require, split_into_batches
+from mtfrun.experiment.inference.classification import ImageInference
+from mtfrun.experiment.records import Images, Progress, Record, require
 from mtfrun.extras.vision.segmentation.model import SegmentationModel
 from mtfrun.extras.vision.segmentation.segmentation_data import SegmentationData
 
@@ -24,21 +23,13 @@ _REMEDY = "set Experiment.inference to one that fits, such as @experiment.Decodi
 
 
 @dataclasses.dataclass(frozen=True)
-class Segmentation(Inference):
-    """Predicts the class of every pixel.
-
-    Attributes:
-      experiment: has a SegmentationModel and SegmentationData.
-      batch_size: images of a batch; more if the mesh splits a batch into more parts.
-    """
+class Segmentation(ImageInference):
+    """Predicts the class of every pixel, with a SegmentationModel and SegmentationData."""
 
     writes_files: ClassVar[bool] = True
 
-    experiment: Experiment
-    batch_size: int
-
     def __post_init__(self) -> None:
-        check_fields(self, COUNT, "batch_size")
+        super().__post_init__()
         require(self.experiment.model, SegmentationModel, type(self).__name__, _REMEDY)
 
     @property
@@ -53,28 +44,10 @@ class Segmentation(Inference):
         Raises NonFiniteError for logits that are infinite or NaN.
         """
         masks: list[np.ndarray] = []
-        for some in split_into_batches(images, self.rows):
-            shape = self.data.shapes(self.rows)[IMAGES]
-            batch = np.zeros(shape.to_integer_list, np.uint8)
-            batch[: len(some)] = some
-            predicted, totals = mtf.to_numpy(
-                self.program(mtf.import_tf_tensor(self.experiment.mesh, batch, shape))
-            )
-            self.experiment.require_finite(totals[: len(some)], "logits")
-            masks += list(predicted[: len(some)].astype(np.uint8))
-            if progress is not None:
-                progress(len(masks))
+        for predicted, totals in self.outputs(images, progress):
+            self.experiment.require_finite(totals, "logits")
+            masks += list(predicted.astype(np.uint8))
         return masks
-
-    def read(self, source: Source) -> Images:
-        if source.split is None:
-            return source.images(self.data.read_image)
-        split = source.split
-        examples = (
-            (image, {"split": split, "index": index})
-            for index, (image, _) in enumerate(self.data.images(split))
-        )
-        return Images(self.data.source.count(split), examples)
 
     def records(self, inputs: Images, progress: Progress | None = None) -> list[Record]:
         pairs = inputs.map(self, "segmenting", progress)
@@ -96,22 +69,11 @@ class Segmentation(Inference):
     def data(self) -> SegmentationData:
         return require(self.experiment.data, SegmentationData, type(self).__name__, _REMEDY)
 
-    @functools.cached_property
-    def _model(self) -> SegmentationModel:
-        return require(self.experiment.model, SegmentationModel, type(self).__name__, _REMEDY)
-
-    @functools.cached_property
-    def rows(self) -> int:
-        return self.experiment.rows_for(self.batch_size)
-
-    @functools.cached_property
-    def program(self) -> Callable[[mtf.Tensor], tuple[mtf.Tensor, mtf.Tensor]]:
-        return mtf.function(self._predict)
-
-    def _predict(self, images: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
-        logits = self._model.logits({IMAGES: images})
-        classes = logits.shape.dims[-1]
-        totals = mtf.reduce_sum(mtf.abs(logits), output_shape=[logits.shape.dims[0]])
+    def compute(self, images: mtf.Tensor) -> tuple[mtf.Tensor, mtf.Tensor]:
+        """Returns masks {batch, *spatial}, and sums of logits {batch} that show if one is NaN."""
+        logits = self.experiment.model.logits({IMAGES: images})
+        batch, *_, classes = logits.shape.dims
+        totals = mtf.reduce_sum(mtf.abs(logits), output_shape=[batch])
         return mtf.argmax(logits, classes), totals
 
 
