@@ -129,7 +129,6 @@ def test_a_factor_or_a_schedule_by_path_scales_the_update() -> None:
         optim.Momentum,
         optim.Adam,
         optim.Adafactor,
-        optim.Lion,
     ]
     for make, factor in itertools.product(makers, [4.0, optim.Piecewise([3], [1.0, 4.0])]):
         variables = {path: mtf.Variable(mesh, "d_model:4") for path in ("head/w", "body/w")}

@@ -47,7 +47,7 @@ OPTIMIZERS: dict[str, Callable[[], optim.SlotOptimizer]] = {
         weight_decay=0.1,
         exclude_from_weight_decay=["bias"],
     ),
-    "lion": lambda: optim.Lion(0.1, weight_decay=0.1),
+    "lion": lambda: optimizers.Lion(0.1, weight_decay=0.1),
     "momentum": lambda: optim.Momentum(0.1, nesterov=True),
     "muon": lambda: optimizers.Muon(optim.Product([0.1, optim.LinearWarmup(3)]), weight_decay=0.1),
     "schedule_free_adam": lambda: optimizers.ScheduleFreeAdam(

@@ -114,7 +114,7 @@ def test_the_initial_scale_is_that_of_the_base_by_the_rule_of_the_kind(base: int
     ("optimizer", "factors"),
     [
         (optim.Adam(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
-        (optim.Lion(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
+        (optimizers.Lion(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
         (optimizers.ScheduleFreeAdam(1.0), [1, 1 / 16, 1, 1 / 16, 1 / 16]),
         (optimizers.Muon(1.0), [1, 1 / 4, 1, 1 / 16, 1 / 4]),
         (optim.Momentum(1.0), [16, 1, 16, 1 / 16, 1]),

@@ -16,7 +16,7 @@ from tests.oracle.reference_cases import ReferenceCase, reference_cases
 
 CASES = reference_cases("optax_optimizers")
 OPTIMIZERS: dict[str, Callable[..., optim.SlotOptimizer]] = {
-    "lion": optim.Lion,
+    "lion": optimizers.Lion,
     "muon": optimizers.Muon,
     "schedule_free_adam": optimizers.ScheduleFreeAdam,
 }

@@ -1,3 +1,4 @@
+from mtfrun.extras.optimizers.lion import Lion as Lion
 from mtfrun.extras.optimizers.muon import AdamPart as AdamPart
 from mtfrun.extras.optimizers.muon import Muon as Muon
 from mtfrun.extras.optimizers.muon import matrix_sides as matrix_sides
