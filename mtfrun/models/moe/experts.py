@@ -50,7 +50,7 @@ class Experts(mtf.Module):
         self.wo = wo if len(outputs) > 1 else wo[outputs[0].name]
         self._outputs = list(wo.values())
 
-    def __call__(self, x: mtf.Tensor, call: Call, mask: mtf.Tensor | None = None) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: Call, *, mask: mtf.Tensor | None = None) -> mtf.Tensor:
         """Returns {*expert_dims, ..., n} for x {*expert_dims, ..., d_model}.
 
         mask {*expert_dims, expert_hidden}: multiplies the hidden units.

@@ -74,12 +74,12 @@ class HeterogeneousExperts(Experts):
         self.layers = {str(i): Experts(*place, **settings) for i in range(1, num_layers)}
         self._first_experts = [sum(numbers[:i]) for i in range(len(numbers))]
 
-    def __call__(self, x: mtf.Tensor, call: Call, mask: mtf.Tensor | None = None) -> mtf.Tensor:
+    def __call__(self, x: mtf.Tensor, call: Call, *, mask: mtf.Tensor | None = None) -> mtf.Tensor:
         expert, first = mtf.range(x.mesh, self._experts), self._first_experts
-        y = super().__call__(x, call, self._mask(0, expert, first))
+        y = super().__call__(x, call, mask=self._mask(0, expert, first))
         for number, layer in self.layers.items():
             mask = self._mask(int(number), expert, first)
-            y = y + layer(self.norms[number](y, call), call, mask)
+            y = y + layer(self.norms[number](y, call), call, mask=mask)
         return y
 
     def map_rows(
