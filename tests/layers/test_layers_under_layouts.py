@@ -344,7 +344,12 @@ CASES = {
     ),
     "reversible_stack": Case(
         lambda mesh: zoo.ReversibleStack(
-            mesh, WIDTH, num_layers=3, layers=[transformer.FeedForward]
+            *(mesh, WIDTH),
+            num_layers=3,
+            layers=[transformer.FeedForward],
+            transforms=transformer.StackTransforms(
+                layer=[transformer.RMSNorm, transformer.CallLayer]
+            ),
         ),
         _apply,
         X,

@@ -74,7 +74,8 @@ def _outputs(file: str, case: ReferenceCase, tensors: Tensors) -> Tensors:
         shape = shape_of(case, "out/assignment")
         dims = {d.name: d for d in shape}
         group, experts, capacity = (dims[n] for n in ("group", "experts", "expert_capacity"))
-        choices = zoo.truncated_top_2(gates, group, experts, capacity, allow_negative=True)
+        context = moe.GateContext(group, experts, capacity)
+        choices = zoo.truncated_top_2(gates, context, allow_negative=True)
         zero = mtf.zeros(gates.mesh, [])
         routing = moe.Routing(choices, group, experts, capacity, gates, zero, zero)
         return {"assignment": mtf.transpose(combine_tensor(routing), shape)}

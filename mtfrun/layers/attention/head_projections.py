@@ -30,17 +30,17 @@ class HeadProjections:
         # The factor d_kv ** -0.5 of the logits, where they do not have it themselves.
         scaling = [] if self.heads.scaled_logits else [self.heads.size_dim]
         initial = mtf.VarianceScaling()([self.d_model, *scaling], self.heads.query_dims)
-        return self._kernel([self.d_model], [*self.heads.query_dims, self.heads.size_dim], initial)
+        return self.kernel([self.d_model], [*self.heads.query_dims, self.heads.size_dim], initial)
 
     def memory_kernel(self) -> mtf.Variable:
         """Returns {d_model, heads, d_kv} of keys, values or both."""
-        return self._kernel([self.d_model], [*self.heads.memory_dims, self.heads.size_dim])
+        return self.kernel([self.d_model], [*self.heads.memory_dims, self.heads.size_dim])
 
     def output_kernel(self) -> mtf.Variable:
         """Returns {heads, d_kv, d_model}."""
-        return self._kernel([*self.heads.query_dims, self.heads.size_dim], [self.d_model])
+        return self.kernel([*self.heads.query_dims, self.heads.size_dim], [self.d_model])
 
-    def _kernel(
+    def kernel(
         self,
         reduced: Sequence[mtf.Dimension],
         new: Sequence[mtf.Dimension],

@@ -126,13 +126,22 @@ def position_in_expert(
     return Positions(mtf.to_int32(position), dispatched, selected, used)
 
 
+def dispatch(
+    candidate: Candidate, context: GateContext, used: mtf.Tensor | None = None
+) -> tuple[Choice, mtf.Tensor]:
+    """Returns the choice, with gate 0 where capacity drops it, and the slots used after it."""
+    expert, gate, mask = candidate
+    position, dispatched, selected, used = position_in_expert(mask, *context.dims, used)
+    return Choice(expert, position, dispatched, selected, gate * dispatched), used
+
+
 def dispatch_in_order(candidates: Iterable[Candidate], context: GateContext) -> list[Choice]:
-    """Returns the choices: first choices get slots before second choices; dropped gates are 0."""
+    """Returns the choices: first choices get slots before second choices."""
     used = None
     choices = []
-    for expert, gate, mask in candidates:
-        position, dispatched, selected, used = position_in_expert(mask, *context.dims, used)
-        choices.append(Choice(expert, position, dispatched, selected, gate * dispatched))
+    for candidate in candidates:
+        choice, used = dispatch(candidate, context, used)
+        choices.append(choice)
     return choices
 
 

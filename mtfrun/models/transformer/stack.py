@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
@@ -50,6 +50,8 @@ class Stack(Sublayer):
         Decoding is unrolled, and so are the groups on several devices.
     """
 
+    can_scan: ClassVar[bool] = True
+
     def __init__(
         self,
         mesh: mtf.Mesh,
@@ -69,6 +71,9 @@ class Stack(Sublayer):
             raise InputError("Stack.layers is empty: name at least one class")
         recomputed = None if isinstance(rematerialise, bool) else tuple(rematerialise)
         if scan_blocks is not None:
+            if not self.can_scan:
+                who = f"{type(self).__name__}.scan_blocks={scan_blocks}"
+                raise InputError(f"{who} is not supported: leave it out")
             if scan_blocks < 1 or num_layers % scan_blocks:
                 raise InputError(f"Stack.scan_blocks={scan_blocks} must divide {num_layers} layers")
             if transforms.first is not None or recomputed is not None:
@@ -129,13 +134,19 @@ class Stack(Sublayer):
         outputs = []
         for number, block in enumerate(self.blocks):
             run = functools.partial(_run_layers, block.values())
-            block_call = self.block_call(number, call)
-            if self._rematerialise and call.training:
-                x = recompute(run, x, block_call, self._recomputed)
-            else:
-                x = run(x, block_call)
+            x = self._run_block(run, x, self.block_call(number, call))
             outputs.append(x)
         return outputs
+
+    def _run_block(
+        self,
+        run: Callable[[mtf.Tensor, SequenceCall], mtf.Tensor],
+        x: mtf.Tensor,
+        call: SequenceCall,
+    ) -> mtf.Tensor:
+        if self._rematerialise and call.training:
+            return recompute(run, x, call, self._recomputed)
+        return run(x, call)
 
     def block_call(self, number: int, call: SequenceCall) -> SequenceCall:
         return call

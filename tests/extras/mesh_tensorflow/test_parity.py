@@ -27,7 +27,6 @@ TENSOR_FUNCTIONS_X = np.random.default_rng(0).normal(size=[6, 10]).astype(np.flo
 # The gradient of the output in tests/layers/differentiated.py.
 SENT = np.random.default_rng(3).normal(size=[6, 10])
 RMS = float(np.sqrt(np.mean(SENT**2)))
-IDS = [[5, 5, 5, 0], [5, 0, 0, 0], [0, 0, 0, 0]]
 
 
 def _annealed(step: int) -> np.ndarray:
@@ -118,15 +117,6 @@ def test_a_gradient_is_scaled_down_to_the_bound(clip_rms_norm: float | None, fac
 def test_a_bound_that_is_not_positive_is_refused(clip_rms_norm: float) -> None:
     with pytest.raises(ValueError, match=r"clip_rms_norm is .*: it must be more than 0, or None"):
         parity.clip_activation_gradient(mtf.ones(mtf.Mesh(ONE_DEVICE), "a:4"), clip_rms_norm)
-
-
-@pytest.mark.parametrize(("batch_wide", "expected"), [(False, [14, 11, 0]), (True, [14, 14, 0])])
-def test_limits_depend_on_the_inputs_and_are_0_for_padding_rows(
-    batch_wide: bool, expected: list[int]
-) -> None:
-    inputs = mtf.import_tf_tensor(mtf.Mesh(), np.asarray(IDS, np.int32), "batch:3;length:4")
-    limits = parity.decode_limits(inputs, 1.5, 10, batch_wide=batch_wide)
-    assert mtf.to_numpy(limits).tolist() == expected
 
 
 @pytest.mark.parametrize("num_splits", [1, 2, 4])

@@ -166,9 +166,8 @@ def test_truncated_top_2_makes_no_choice_of_a_negative_gate() -> None:
     present = mtf.import_tf_tensor(mesh, np.asarray([1] + [0] * 6 + [1] * 5, np.float32), [group])
     largest = {}
     for allow_negative in (False, True):
-        choices = zoo.truncated_top_2(
-            gates, group, experts, capacity, present, allow_negative=allow_negative
-        )
+        context = moe.GateContext(group, experts, capacity, present)
+        choices = zoo.truncated_top_2(gates, context, allow_negative=allow_negative)
         weights = np.stack([mtf.to_numpy(choice.gate) for choice in choices])
         largest[allow_negative] = np.abs(weights).max()
         assert allow_negative or weights.min() == 0.0

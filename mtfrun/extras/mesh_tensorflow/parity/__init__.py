@@ -31,10 +31,7 @@ from .multihead_attention import (
 )
 from .seed_resnet import SeedResNet as SeedResNet
 from .spatial_attention import SpatialBlockAttention as SpatialBlockAttention
-from .spatial_attention import attention_bias_local_2d_block as attention_bias_local_2d_block
 from .spatial_attention import attention_bias_local_block as attention_bias_local_block
-from .spatial_attention import local_1d_halo_exchange as local_1d_halo_exchange
-from .spatial_attention import local_2d_halo_exchange as local_2d_halo_exchange
 from .spatial_attention import (
     local_2d_self_attention_spatial_blocks as local_2d_self_attention_spatial_blocks,
 )
@@ -44,7 +41,6 @@ from .spatial_attention import (
 from .tensor_functions import annealed_dropout as annealed_dropout
 from .tensor_functions import clip_activation_gradient as clip_activation_gradient
 from .tensor_functions import corr as corr
-from .tensor_functions import decode_limits as decode_limits
 from .tensor_functions import multiplicative_jitter as multiplicative_jitter
 from .tensor_functions import serialize_training_step as serialize_training_step
 from .transformers import PaddedPrefixDecoderOnly as PaddedPrefixDecoderOnly

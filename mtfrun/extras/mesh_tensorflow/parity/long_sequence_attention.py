@@ -26,7 +26,7 @@ from mtfrun.layers import (
     rename_length_to_memory_length,
 )
 from mtfrun.models.transformer import SequenceCall
-from mtfrun.models.transformer.local_self_attention import ring_after, ring_dimension, write_to_ring
+from mtfrun.models.transformer.local_self_attention import ring_dimension, write_to_ring
 
 
 def masked_local_attention_1d(
@@ -100,31 +100,6 @@ def masked_local_attention_1d_incremental(
     return attend(x, *ring, window, params), *ring
 
 
-def _masked_local_attention_1d_by_steps(
-    x: mtf.Tensor, params: AttentionParams, window_size: int
-) -> tuple[mtf.Tensor, KeysAndValues]:
-    """Computes all steps at once."""
-    length = x.shape.dims[-2]
-    q, (k, v) = params.query(x), params.keys_and_values(x)
-    q = mtf.transpose(q, k.shape)
-    memory = mtf.Dimension("memory_length", length.size)
-    position = np.arange(length.size)
-    distance = position[:, np.newaxis] - position
-    visible = (distance >= 0) & (distance < window_size)
-    # Entries not yet written have a logit of 0 each.
-    unwritten = window_size - 1 - position
-    extra_logit = np.where(unwritten > 0, np.log(np.maximum(unwritten, 1)), MASKED)
-    mixed = dot_product_attention(
-        q,
-        *(mtf.rename_dimension(y, length.name, memory.name) for y in (k, v)),
-        memory_length=memory,
-        d_kv=params.kv_channels,
-        bias=mtf.constant(x.mesh, np.where(visible, 0.0, MASKED), [length, memory]),
-        extra_logit=mtf.constant(x.mesh, extra_logit, [length]),
-    )
-    return params.output(mixed, x.shape), KeysAndValues(k, v)
-
-
 class MaskedLocalAttention(ProjectedAttention):
     """Causal attention in blocks; see `masked_local_attention_1d`.
 
@@ -142,30 +117,12 @@ class MaskedLocalAttention(ProjectedAttention):
         d_kv: int = 64,
         window: int = 128,
     ) -> None:
-        super().__init__(mesh, d_model, dtypes, num_heads=num_heads, d_kv=d_kv)
+        incremental = masked_local_attention_1d_incremental
+        super().__init__(mesh, d_model, dtypes, incremental, num_heads=num_heads, d_kv=d_kv)
         self._window = window
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
         return masked_local_attention_1d(x, self.parameters.projections(), self._window)[0]
-
-    def step(
-        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
-    ) -> tuple[mtf.Tensor, KeysAndValues]:
-        y, *cache = masked_local_attention_1d_incremental(
-            x,
-            *state,
-            call.progress.step_position(),
-            self.parameters.projections(),
-            call.progress.is_after_prompt(),
-        )
-        return y, KeysAndValues(*cache)
-
-    def prefill(
-        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
-    ) -> tuple[mtf.Tensor, KeysAndValues]:
-        params, length = self.parameters.projections(), x.shape.get_dim_by_name("length")
-        y, memory = _masked_local_attention_1d_by_steps(x, params, self._window)
-        return y, ring_after(memory, length, call.progress.prefill_lengths(), state.keys.shape)
 
     def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
         return ring_dimension(self._window)
@@ -185,7 +142,10 @@ def multihead_self_attention_memory_compressed(
     attend to it.
     """
     length = x.shape.get_dim_by_name("length")
-    memory, groups = _group_means(x, compression_factor)
+    memory = rename_length_to_memory_length(x)
+    positions = memory.shape.get_dim_by_name("memory_length")
+    memory = compress_mean(memory, positions, compression_factor)
+    groups = memory.shape.get_dim_by_name("memory_length")
     mask = None
     if mask_right:
         last = _last_positions(x.mesh, groups, compression_factor)
@@ -226,14 +186,6 @@ def compress_mean(x: mtf.Tensor, dim: mtf.Dimension, compression_factor: int) ->
     return mtf.pool_tensor_1d(x, dim, mtf.reduce_mean, compression_factor)
 
 
-def _group_means(x: mtf.Tensor, compression_factor: int) -> tuple[mtf.Tensor, mtf.Dimension]:
-    """Returns the means {..., memory_length, io_channels} of groups, and their dimension."""
-    memory = rename_length_to_memory_length(x)
-    positions = memory.shape.get_dim_by_name("memory_length")
-    memory = compress_mean(memory, positions, compression_factor)
-    return memory, memory.shape.get_dim_by_name("memory_length")
-
-
 def _last_positions(mesh: mtf.Mesh, groups: mtf.Dimension, compression_factor: int) -> mtf.Tensor:
     return mtf.range(mesh, groups) * compression_factor + (compression_factor - 1)
 
@@ -255,7 +207,11 @@ class CompressedSelfAttention(ProjectedAttention):
         compression_factor: int = 4,
         dropout_rate: float = 0.0,
     ) -> None:
-        super().__init__(mesh, d_model, dtypes, num_heads=num_heads, d_kv=d_kv)
+        incremental = functools.partial(
+            multihead_self_attention_memory_compressed_incremental,
+            compression_factor=compression_factor,
+        )
+        super().__init__(mesh, d_model, dtypes, incremental, num_heads=num_heads, d_kv=d_kv)
         self._compression_factor = compression_factor
         self.dropout = Dropout(dropout_rate)
 
@@ -271,31 +227,6 @@ class CompressedSelfAttention(ProjectedAttention):
             self.parameters.projections(),
             drop=functools.partial(self.dropout, call=call),
         )
-
-    def step(
-        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
-    ) -> tuple[mtf.Tensor, KeysAndValues]:
-        y, *cache = multihead_self_attention_memory_compressed_incremental(
-            x,
-            *state,
-            call.progress.step_position(),
-            self._compression_factor,
-            self.parameters.projections(),
-            call.progress.is_after_prompt(),
-        )
-        return y, KeysAndValues(*cache)
-
-    def prefill(
-        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
-    ) -> tuple[mtf.Tensor, KeysAndValues]:
-        length = x.shape.get_dim_by_name("length")
-        x = mtf.pad(x, [0, -length.size % self._compression_factor], length.name)
-        positions = mtf.range(x.mesh, x.shape.get_dim_by_name("length"))
-        number = call.progress.prefill_lengths()
-        is_cached = mtf.less(positions, number, output_shape=[*number.shape, *positions.shape])
-        means, _ = _group_means(x * mtf.cast(is_cached, x.dtype), self._compression_factor)
-        cache = self.parameters.projections().keys_and_values(means)
-        return mtf.slice(self(x, call), 0, length.size, length.name), cache
 
     def _cache_dimension(self, memory_length: mtf.Dimension) -> mtf.Dimension:
         number = -(-memory_length.size // self._compression_factor)

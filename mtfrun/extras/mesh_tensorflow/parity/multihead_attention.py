@@ -227,20 +227,25 @@ def multihead_encdec_attention_incremental(
 
 
 class ProjectedAttention(Sublayer):
-    """Causal attention with its own kind of cache; not for prefix language models."""
+    """Causal attention with its own kind of cache; not for prefix language models.
+
+    Args:
+      incremental: the attention of a step, called as `incremental(x, prev_k, prev_v, step_num,
+        params=..., condition=...)`.
+    """
 
     def __init__(
         self,
         mesh: mtf.Mesh,
         d_model: mtf.Dimension,
         dtypes: mtf.DTypePolicy,
+        incremental: Callable[..., tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]],
         *,
         num_heads: int,
         d_kv: int,
     ) -> None:
         super().__init__()
-        self._mesh = mesh
-        self._dtypes = dtypes
+        self._mesh, self._dtypes, self._incremental = mesh, dtypes, incremental
         heads, kv = mtf.Dimension("heads", num_heads), mtf.Dimension("d_kv", d_kv)
         self.parameters = AttentionParameters(mesh, heads, d_model, kv, dtypes)
 
@@ -254,5 +259,11 @@ class ProjectedAttention(Sublayer):
         shape = [*batch, heads, self._cache_dimension(memory_length), kv]
         return KeysAndValues.zeros(self._mesh, shape, self._dtypes.activation)
 
-    def can_prefill(self, call: SequenceCall) -> bool:
-        return not call.bidirectional
+    def step(
+        self, x: mtf.Tensor, state: KeysAndValues, call: SequenceCall
+    ) -> tuple[mtf.Tensor, KeysAndValues]:
+        params, progress = self.parameters.projections(), call.progress
+        y, *cache = self._incremental(
+            x, *state, progress.step_position(), params=params, condition=progress.is_after_prompt()
+        )
+        return y, KeysAndValues(*cache)

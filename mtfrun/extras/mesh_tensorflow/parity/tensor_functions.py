@@ -77,22 +77,6 @@ def clip_activation_gradient(x: mtf.Tensor, clip_rms_norm: float | None = None) 
     return mtf.custom_gradient(mtf.identity, clip, [x])
 
 
-def decode_limits(
-    inputs: mtf.Tensor, multiplier: float, constant: int, *, batch_wide: bool = False
-) -> mtf.Tensor:
-    """Returns {batch} int32: int(number of input ids * multiplier + constant), 0 for empty rows.
-
-    Mesh TensorFlow has 1.5, 10 and `batch_wide`: the limit of the longest input for all rows.
-    """
-    batch, length = inputs.shape
-    numbers = mtf.reduce_sum(mtf.to_int32(mtf.not_equal(inputs, 0)), reduced_dim=length)
-    filled = mtf.greater(numbers, 0)
-    if batch_wide:
-        numbers = mtf.broadcast(mtf.reduce_max(numbers), [batch])
-    limits = mtf.cast(mtf.to_float(numbers) * multiplier + float(constant), tf.int32)
-    return mtf.where(filled, limits, 0)
-
-
 def corr(x: mtf.Tensor, dim: mtf.Dimension) -> mtf.Tensor:
     """Returns {dim_1, dim_2}: Pearson's correlations of the entries of x {samples, dim}."""
     centred = x - mtf.reduce_mean(x, output_shape=[dim])

@@ -58,12 +58,10 @@ class SharedLayersStack(Stack):
     (`scan_blocks`).
     """
 
+    can_scan: ClassVar[bool] = False
+
     def tie_blocks(self) -> None:
         super().tie_blocks()
-        if self._scan_blocks is not None:
-            raise InputError(
-                f"SharedLayersStack.scan_blocks={self._scan_blocks} is not supported: leave it out"
-            )
         layers = [layer for block in self.blocks for layer in block.values()]
         first: dict[type[Sublayer], Sublayer] = {}
         for layer in layers:

@@ -56,50 +56,35 @@ class _ConvolutionBranches(Sublayer):
         )
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        return self._combine(x, call, lambda name, x: self._parts[name](x, call))
+        return self._run(lambda part, x, _, call: (part(x, call), ()), x, {}, call)[0]
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> Any:
-        batch = list(batch)
-        return {
-            name: part.initial_state(batch, memory_length, call)
-            for name, part in self._parts.items()
-        }
+        batch, names = list(batch), ("left", "right", "output")
+        return {n: getattr(self, n).initial_state(batch, memory_length, call) for n in names}
 
     def step(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        return self._with_states(x, state, call, lambda part: part.step)
+        return self._run(lambda part, *arguments: part.step(*arguments), x, state, call)
 
     def prefill(self, x: mtf.Tensor, state: Any, call: SequenceCall) -> tuple[mtf.Tensor, Any]:
-        return self._with_states(x, state, call, lambda part: part.prefill)
+        return self._run(lambda part, *arguments: part.prefill(*arguments), x, state, call)
 
-    def _with_states(
+    def _run(
         self,
+        run: Callable[..., tuple[mtf.Tensor, Any]],
         x: mtf.Tensor,
         state: Any,
         call: SequenceCall,
-        method: Callable[[Sublayer], Callable[..., tuple[mtf.Tensor, Any]]],
     ) -> tuple[mtf.Tensor, Any]:
-        next_state = {}
-
-        def apply(name: str, x: mtf.Tensor) -> mtf.Tensor:
-            y, next_state[name] = method(self._parts[name])(x, state[name], call)
-            return y
-
-        return self._combine(x, call, apply), next_state
-
-    @property
-    def _parts(self) -> dict[str, Convolution | DepthwiseConvolution]:
-        return {"left": self.left, "right": self.right, "output": self.output}
-
-    def _combine(
-        self, x: mtf.Tensor, call: SequenceCall, apply: Callable[[str, mtf.Tensor], mtf.Tensor]
-    ) -> mtf.Tensor:
-        """x: {..., d_model}; `apply(name, x)` applies one of the parts."""
-        left = self.left_dropout(apply("left", x), call)
-        right = self.right_dropout(apply("right", x), call)
+        """x: {..., d_model}; `run(part, x, state, call)` applies a convolution."""
+        left, left_state = run(self.left, x, state.get("left"), call)
+        right, right_state = run(self.right, x, state.get("right"), call)
+        left, right = self.left_dropout(left, call), self.right_dropout(right, call)
         hidden = self.norm(_pad_to(self._hidden, left) + _pad_to(self._hidden, right), call)
-        return _pad_to(self._d_model, self.output_dropout(apply("output", hidden), call))
+        y, output_state = run(self.output, hidden, state.get("output"), call)
+        states = {"left": left_state, "right": right_state, "output": output_state}
+        return _pad_to(self._d_model, self.output_dropout(y, call)), states
 
 
 def _pad_to(channels: mtf.Dimension, x: mtf.Tensor) -> mtf.Tensor:

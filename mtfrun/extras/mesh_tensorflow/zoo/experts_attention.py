@@ -20,6 +20,7 @@ from mtfrun.layers import (
     mix_values,
     rename_length_to_memory_length,
 )
+from mtfrun.layers.attention.head_projections import HeadProjections
 from mtfrun.models.moe.experts import Experts
 from mtfrun.models.moe.mixture import Mixture
 from mtfrun.models.moe.moe_1d import MoE1D
@@ -104,6 +105,7 @@ class ExpertsAttention(mtf.Module):
         heads = dataclasses.replace(heads, scaled_logits=heads.scaled_logits or True)
         self._mesh, self._d_model, self._dtypes = mesh, d_model, dtypes
         self._heads, self._d_kv, self._projections = heads, heads.size_dim, projections
+        self._make = HeadProjections(mesh, d_model, heads, dtypes)
         names = projections.names
         self._query_names, self._memory_names = (
             (names, names) if to_itself else (names[:1], names[1:])
@@ -111,12 +113,11 @@ class ExpertsAttention(mtf.Module):
         self.mixture = self._make_mixture(self._query_names)
         self.memory_mixture = None if to_itself else self._make_mixture(self._memory_names)
         self.linear = {
-            name: self._variable([d_model, *self._inner(name)], [d_model], self._inner(name))
+            name: self._make.kernel([d_model], self._inner(name))
             for name in names
             if name not in projections.by_experts
         }
-        inner = self._inner("query")
-        self.output = self._variable([*inner, d_model], inner, inner)
+        self.output = self._make.output_kernel()
         self.dropout = Dropout(dropout_rate)
 
     def project(self, x: mtf.Tensor, run: RunMixture, *, is_memory: bool = False) -> Vectors:
@@ -126,15 +127,8 @@ class ExpertsAttention(mtf.Module):
         """
         names = self._memory_names if is_memory else self._query_names
         mixture = self.memory_mixture if is_memory else self.mixture
-        dtype, outer = self._dtypes.activation, x.shape - self._d_model
-        shapes = {
-            name: [*heads_before_positions(outer, self._inner(name)[:-1]), self._d_kv]
-            for name in names
-        }
         vectors = {
-            name: mtf.einsum(
-                [mtf.cast(x, dtype), mtf.cast(self.linear[name], dtype)], output_shape=shapes[name]
-            )
+            name: self._make.project(x, self.linear[name], None, self._inner(name)[:-1], None)
             for name in names
             if name in self.linear
         }
@@ -145,7 +139,8 @@ class ExpertsAttention(mtf.Module):
         outputs = mtf.split(run(mixture), mixture.experts.output_dim, sizes)
         for name, output in zip(by_experts, outputs, strict=True):
             with_heads = mtf.replace_dimensions(output, output.shape[-1], self._inner(name))
-            vectors[name] = mtf.transpose(with_heads, shapes[name])
+            shape = heads_before_positions(x.shape - self._d_model, self._inner(name)[:-1])
+            vectors[name] = mtf.transpose(with_heads, [*shape, self._d_kv])
         return vectors
 
     def attend(
@@ -177,10 +172,8 @@ class ExpertsAttention(mtf.Module):
             extra_logit=self._heads.extra_logit,
             drop=drop,
         )
-        heads = self._heads.query_dims
-        outer = [dim for dim in query.shape if dim not in heads and dim != self._d_kv]
-        output = mtf.cast(self.output, self._dtypes.activation)
-        return mtf.einsum([mixed, output], output_shape=[*outer, self._d_model])
+        shape = query.shape - mtf.Shape(self._inner("query")) + self._d_model
+        return self._make.output(mixed, self.output, None, shape, None)
 
     def empty_cache(self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension) -> Vectors:
         shape = [*batch, *self._heads.memory_dims, memory_length, self._d_kv]
@@ -190,16 +183,6 @@ class ExpertsAttention(mtf.Module):
     def _inner(self, name: str) -> list[mtf.Dimension]:
         heads = self._heads.query_dims if name == "query" else self._heads.memory_dims
         return [*heads, self._d_kv]
-
-    def _variable(
-        self,
-        shape: Sequence[mtf.Dimension],
-        reduced: Sequence[mtf.Dimension],
-        merged: Sequence[mtf.Dimension],
-    ) -> mtf.Variable:
-        remaining = [dim for dim in shape if dim not in reduced]
-        initial = mtf.VarianceScaling()(reduced, remaining)
-        return mtf.Variable(self._mesh, shape, initial, self._dtypes.master, merged_dims=merged)
 
     def _make_mixture(self, names: Sequence[str]) -> Mixture | None:
         outputs = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, check_choice, check_range
-from mtfrun.layers import NO_BIAS, mask_segments, recompute
+from mtfrun.layers import NO_BIAS, mask_segments
 from mtfrun.models.transformer.attention import RelativeBiasClass, SelfAttention, with_relative_bias
 from mtfrun.models.transformer.feedforward import FeedForward
 from mtfrun.models.transformer.residual_transforms import (
@@ -153,20 +154,17 @@ class FunnelStack(Stack):
         """Returns the transformed input, the outputs of the blocks, and the stack's."""
         call = self._checked_call(x, call)
         x = self._transform(self.initial, x, call)
-        outputs, number = [x], 0
+        outputs, blocks = [x], iter(self.blocks)
         repeats = self._funnel.repeats or [1] * len(self._funnel.num_layers)
-        for part, (num_layers, times) in enumerate(
-            zip(self._funnel.num_layers, repeats, strict=True)
-        ):
-            for layer in range(num_layers):
+        parts = zip(self._funnel.num_layers, repeats, strict=True)
+        for part, (num_layers, times) in enumerate(parts):
+            for layer, block in enumerate(itertools.islice(blocks, num_layers)):
                 for time in range(times):
                     pools = part > 0 and layer == time == 0
-                    x = self._run_block(
-                        number, x, call.for_step(time) if time else call, pools=pools
-                    )
+                    run = functools.partial(self._run_layers, list(block.values()), pools=pools)
+                    x = self._run_block(run, x, call.for_step(time) if time else call)
                     call = self._funnel.shorten(call) if pools else call
                     outputs.append(x)
-                number += 1
         return [*outputs[:-1], self._transform(self.final, outputs[-1], call)]
 
     def initial_state(
@@ -187,15 +185,6 @@ class FunnelStack(Stack):
             documents = mtf.cast(call.nonpadding, tf.int32)
             call = dataclasses.replace(call, self_attention_bias=mask_segments(NO_BIAS, documents))
         return call
-
-    def _run_block(
-        self, number: int, x: mtf.Tensor, call: SequenceCall, *, pools: bool
-    ) -> mtf.Tensor:
-        layers = list(self.blocks[number].values())
-        run = functools.partial(self._run_layers, layers, pools=pools)
-        if self._rematerialise and call.training:
-            return recompute(run, x, call, self._recomputed)
-        return run(x, call)
 
     def _run_layers(
         self, layers: Sequence[TransformedLayer], x: mtf.Tensor, call: SequenceCall, *, pools: bool

@@ -9,6 +9,7 @@ from mtfrun import mtf
 from mtfrun.models.moe.capacity import (
     EPSILON,
     Candidate,
+    dispatch,
     dispatch_in_order,
     position_in_expert,
     rank_tokens,
@@ -76,8 +77,7 @@ class NoTokenLeftBehind:
     z_loss: float = 0.0
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
-        group, experts, capacity = context.dims
-        token_mask = context.full_importance()
+        group, experts, token_mask = context.group, context.experts, context.full_importance()
         gates = mtf.softmax(logits, experts)
         attempts = mtf.Dimension("attempts", self.top_k)
         attempt_gates, attempt_experts = mtf.top_k(gates, experts, attempts)
@@ -89,11 +89,10 @@ class NoTokenLeftBehind:
         choices = []
         candidates = (attempt_experts, attempt_gates, masks)
         for expert, gate, mask in zip(*(mtf.unstack(x, attempts) for x in candidates), strict=True):
-            position, dispatched, selected, used = position_in_expert(
-                apply_mask(mask, unassigned), group, experts, capacity, used
-            )
-            unassigned = (1.0 if unassigned is None else unassigned) - dispatched
-            choices.append(Choice(expert, position, dispatched, selected, gate * dispatched))
+            candidate = Candidate(expert, gate, apply_mask(mask, unassigned))
+            choice, used = dispatch(candidate, context, used)
+            unassigned = (1.0 if unassigned is None else unassigned) - choice.dispatched
+            choices.append(choice)
         return make_routing(choices, gates, loss, context, logits=logits, z_loss=self.z_loss)
 
     def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:
@@ -141,10 +140,9 @@ class TruncatedTop2:
     with_balance_loss: bool = False
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
-        group, experts, capacity = context.dims
-        nonpadding = context.nonpadding()
+        group, experts, nonpadding = context.group, context.experts, context.nonpadding()
         gates = mtf.softmax(logits, experts)
-        choices = truncated_top_2(gates, group, experts, capacity, nonpadding)
+        choices = truncated_top_2(gates, context)
         first_mask = apply_mask(mtf.one_hot(choices[0].expert, experts), nonpadding)
         balance_loss = load_balancing_loss(
             first_mask, apply_mask(gates, nonpadding), group, experts
@@ -159,13 +157,7 @@ class TruncatedTop2:
 
 
 def truncated_top_2(
-    gates: mtf.Tensor,
-    group: mtf.Dimension,
-    experts: mtf.Dimension,
-    capacity: mtf.Dimension,
-    token_mask: mtf.Tensor | None = None,
-    *,
-    allow_negative: bool = False,
+    gates: mtf.Tensor, context: GateContext, *, allow_negative: bool = False
 ) -> tuple[Choice, ...]:
     """Returns the two choices of every token, with gates normalised after capacity.
 
@@ -175,33 +167,24 @@ def truncated_top_2(
     that choice is dropped, since normalising by the sum of both gates would be unbounded.
 
     Args:
-      gates: probabilities, with group and experts among its dimensions.
-      token_mask: {..., group} 0.0 for tokens that get no expert.
+      gates: probabilities {..., group, experts}.
       allow_negative: whether negative choices are made, as in the original.
     """
-    gate_1, expert_1 = mtf.top_1(gates, experts)
-    mask_1 = apply_mask(mtf.one_hot(expert_1, experts), token_mask)
-    position_1, dispatched_1, selected_1, used = position_in_expert(
-        mask_1, group, experts, capacity
-    )
+    group, experts, capacity = context.dims
+    nonpadding = context.nonpadding()
+    gate, expert = mtf.top_1(gates, experts)
+    first_mask = apply_mask(mtf.one_hot(expert, experts), nonpadding)
+    first, used = dispatch(Candidate(expert, gate, first_mask), context)
     use_rate = (used + 1.0) / float(group.size)
     exhausted_at = (float(capacity.size) - used) / use_rate
     index = mtf.range(gates.mesh, group, gates.dtype)
     exhausted = mtf.to_float(mtf.greater(index, exhausted_at, output_shape=gates.shape))
-    second_gates = gates - exhausted - mask_1 * dispatched_1
-    gate_2, expert_2 = mtf.top_1(second_gates, experts)
-    mask_2 = apply_mask(mtf.one_hot(expert_2, experts), token_mask)
+    gate, expert = mtf.top_1(gates - exhausted - first_mask * first.dispatched, experts)
+    second_mask = apply_mask(mtf.one_hot(expert, experts), nonpadding)
     if not allow_negative:
-        mask_2 = mask_2 * mtf.to_float(mtf.greater(gate_2, 0.0))
-    position_2, dispatched_2, selected_2, _ = position_in_expert(
-        mask_2, group, experts, capacity, used
-    )
-    return normalise_gates(
-        [
-            Choice(expert_1, position_1, dispatched_1, selected_1, gate_1 * dispatched_1),
-            Choice(expert_2, position_2, dispatched_2, selected_2, gate_2 * dispatched_2),
-        ]
-    )
+        second_mask = second_mask * mtf.to_float(mtf.greater(gate, 0.0))
+    second, _ = dispatch(Candidate(expert, gate, second_mask), context, used)
+    return normalise_gates([first, second])
 
 
 def normalise_gates(choices: Iterable[Choice]) -> tuple[Choice, ...]:

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.extras.mesh_tensorflow.zoo.reversible_residuals import reversible_layers
-from mtfrun.layers import RMSNorm
 from mtfrun.layers.recompute import collecting, differentiated_tensors
-from mtfrun.models.transformer.attention import RelativeBiasClass, SelfAttention
-from mtfrun.models.transformer.feedforward import FeedForward
-from mtfrun.models.transformer.residual_transforms import (
-    CallLayer,
-    Residual,
-    StackTransforms,
-    SublayerClass,
-    SublayerDropout,
-)
+from mtfrun.models.transformer.residual_transforms import Residual
 from mtfrun.models.transformer.stack import RunWithState, Stack
 from mtfrun.models.transformer.sublayer import SequenceCall
 
@@ -29,33 +19,16 @@ class ReversibleStack(Stack):
     Gomez et al. 2017, arXiv:1707.04585, as Mesh TensorFlow's ReversibleLayerStack. Training stores
     only the last x1 and x2; the backward pass recomputes the inputs of one sublayer at a time from
     its outputs, at the cost of another forward pass. In bfloat16 they accumulate rounding errors.
-    It has neither `rematerialise` nor a loop over blocks (`scan_blocks`).
+    There is no loop over blocks (`scan_blocks`), and `rematerialise` has no effect.
 
-    Args:
-      transforms: transforms without `Residual`, since the stack adds the outputs itself; their
-        `activation_scale` measures these outputs.
+    The `transforms` have no `Residual`, since the stack adds the outputs itself; their
+    `activation_scale` measures these outputs.
     """
 
-    def __init__(
-        self,
-        mesh: mtf.Mesh,
-        d_model: mtf.Dimension,
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
-        *,
-        num_layers: int = 6,
-        layers: Sequence[SublayerClass] = (SelfAttention, FeedForward),
-        transforms: StackTransforms = StackTransforms(layer=(RMSNorm, CallLayer, SublayerDropout)),
-        relative_bias: RelativeBiasClass | None = None,
-    ) -> None:
-        super().__init__(
-            mesh,
-            d_model,
-            dtypes,
-            num_layers=num_layers,
-            layers=layers,
-            transforms=transforms,
-            relative_bias=relative_bias,
-        )
+    can_scan: ClassVar[bool] = False
+
+    def tie_blocks(self) -> None:
+        super().tie_blocks()
         sublayers = [layer for block in self.blocks for layer in block.values()]
         if any(isinstance(getattr(x, name), Residual) for x in sublayers for name in x.names):
             raise InputError(

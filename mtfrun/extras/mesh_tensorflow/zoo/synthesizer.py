@@ -11,6 +11,7 @@ from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, check_choice, check_fields
 from mtfrun.layers import (
     AttentionBias,
+    AttentionHeads,
     Call,
     Dense,
     Dropout,
@@ -18,6 +19,7 @@ from mtfrun.layers import (
     mix_values,
     rename_length_to_memory_length,
 )
+from mtfrun.layers.attention.head_projections import HeadProjections
 from mtfrun.models.transformer.attention import CachedSelfAttention, RelativeBiasClass
 
 # The table's dimensions, which no layout rule for the length splits.
@@ -72,24 +74,20 @@ class SynthesizerAttention(mtf.Module):
     ) -> None:
         super().__init__()
         self._mesh, self._d_model, self._dtypes = mesh, d_model, dtypes
-        self._heads, self._d_kv = mtf.Dimension("heads", num_heads), mtf.Dimension("d_kv", d_kv)
+        heads = AttentionHeads(num_heads, d_kv=d_kv)
+        (self._heads,), self._d_kv = heads.query_dims, heads.size_dim
+        self._make = HeadProjections(mesh, d_model, heads, dtypes)
         self._compares = logits.dot_products is not None
         self._memory_positions = mtf.Dimension(_MEMORY, logits.max_length)
         inner = [self._heads, self._d_kv]
-        variable = functools.partial(
-            mtf.Variable, mesh, dtype=dtypes.master, merged_dims=inner, reduced_dims=[d_model]
-        )
-        shape, fan_in = [d_model, *inner], mtf.VarianceScaling()
-        initial = fan_in([d_model], inner)
         self.query = self.key = self.value = self.key_value = None
         if self._compares or logits.kind == "dense":
-            self.query = variable(shape, fan_in([d_model, self._d_kv], [self._heads]))
+            self.query = self._make.query_kernel()
         if self._compares:
-            self.key, self.value = variable(shape, initial), variable(shape, initial)
+            self.key, self.value = (self._make.kernel([d_model], inner) for _ in range(2))
         else:
-            self.key_value = variable(shape, initial)
-        initial = fan_in(inner, [d_model])
-        self.output = variable([*inner, d_model], initial, reduced_dims=inner)
+            self.key_value = self._make.kernel([d_model], inner)
+        self.output = self._make.output_kernel()
         self._add_synthesis(logits)
         self.gate = None
         if logits.dot_products == "gated":
@@ -162,7 +160,7 @@ class SynthesizerAttention(mtf.Module):
             bias=bias.value(dtype),
             drop=functools.partial(self.dropout, call=call),
         )
-        return mtf.einsum([mixed, mtf.cast(self.output, dtype)], output_shape=x.shape)
+        return self._make.output(mixed, self.output, None, x.shape, None)
 
     def keys_and_values(self, memory: mtf.Tensor, position: mtf.Tensor | None = None) -> Memory:
         """Returns the cache for {batch..., memory_length, d_model}, or a position's entries."""
@@ -220,9 +218,7 @@ class SynthesizerAttention(mtf.Module):
         return mtf.Shape([*outer, self._d_kv])
 
     def _project(self, x: mtf.Tensor, kernel: mtf.Variable) -> mtf.Tensor:
-        dtype = self._dtypes.activation
-        operands = [mtf.cast(x, dtype), mtf.cast(kernel, dtype)]
-        return mtf.einsum(operands, output_shape=self._inner_shape(x))
+        return self._make.project(x, kernel, None, [self._heads], None)
 
 
 class Synthesizer(CachedSelfAttention):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import ClassVar
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
@@ -25,11 +26,9 @@ class TransparentEncoder(Stack):
     loop over blocks (`scan_blocks`).
     """
 
+    can_scan: ClassVar[bool] = False
+
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        if self._scan_blocks is not None:
-            raise InputError(
-                f"TransparentEncoder.scan_blocks={self._scan_blocks} is not supported: leave it out"
-            )
         return mtf.stack(self.outputs(x, call), _OUTPUTS, axis=-3)
 
 
