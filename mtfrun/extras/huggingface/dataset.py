@@ -8,7 +8,7 @@ import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mtfrun.data.errors import DataError, import_package
 from mtfrun.data.files import absolute_path, file_state
@@ -30,14 +30,6 @@ FORMATS = ("arrow", "csv", "json", "parquet", "text")
 _TRAIN = "train"
 # More examples than a stream has.
 _ENDLESS = 1 << 62
-
-
-class _Slice(NamedTuple):
-    """A range of examples of a split."""
-
-    split: str
-    begin: int
-    end: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,18 +94,18 @@ class HuggingFaceDataset(Source):
         self.check_split(split)
         return list(filter(_is_local, self._files))
 
-    def _records(self, part: _Slice) -> Iterator[Mapping[str, bytes]]:
+    def _records(self, part: Any) -> Iterator[Mapping[str, bytes]]:
         with self._errors():
-            dataset = self._dataset(part.split)
+            dataset = self._dataset(part.splitname)
             features: Mapping[str, Any] = dataset.features or {}
             if features:  # to read no images; streams may have none
                 dataset = dataset.select_columns(self._columns(features))
-            for number, record in enumerate(_cut(dataset, part), part.begin):
+            for number, record in enumerate(_cut(dataset, part), part.from_):
                 values = {n: _class_name(x, features.get(n)) for n, x in record.items()}
                 try:
                     yield texts_of_record(values, self._selected)
                 except BadRecordError as error:
-                    raise DataError(f"{self}, {part.split}[{number}]: {error}") from error
+                    raise DataError(f"{self}, {part.splitname}[{number}]: {error}") from error
 
     @functools.cached_property
     def _selected(self) -> dict[str, str] | None:
@@ -122,7 +114,8 @@ class HuggingFaceDataset(Source):
     def _slice_text(self, split: str) -> str:
         return split if self.slices is None else self.slices[split]
 
-    def _slices(self, split: str) -> list[_Slice]:
+    def _slices(self, split: str) -> Sequence[Any]:
+        """Returns instructions of `datasets`: "splitname", "from_" and "to"."""
         self.check_split(split)
         text = self._slice_text(split)
         if self.streaming and "%" in text:
@@ -136,10 +129,9 @@ class HuggingFaceDataset(Source):
             for name in self._dataset_splits
         }
         try:
-            parts = instruction.from_spec(text).to_absolute(sizes)
+            return instruction.from_spec(text).to_absolute(sizes)  # type: ignore[no-any-return]
         except (ValueError, AssertionError, KeyError) as error:
             raise DataError(f'{self} has no split or slice "{text}": {error}') from error
-        return [_Slice(part.splitname, part.from_, part.to) for part in parts]
 
     @functools.cached_property
     def _saved(self) -> Mapping[str, Any] | None:
@@ -247,12 +239,12 @@ class HuggingFaceDataset(Source):
             datasets.logging.set_verbosity(verbosity)
 
 
-def _cut(dataset: Any, part: _Slice) -> Any:
+def _cut(dataset: Any, part: Any) -> Any:
     if not hasattr(dataset, "select"):  # a stream
-        stream = dataset.skip(part.begin) if part.begin else dataset
-        return stream if part.end == _ENDLESS else stream.take(part.end - part.begin)
-    is_whole = (part.begin, part.end) == (0, len(dataset))
-    return dataset if is_whole else dataset.select(range(part.begin, part.end))
+        stream = dataset.skip(part.from_) if part.from_ else dataset
+        return stream if part.to == _ENDLESS else stream.take(part.to - part.from_)
+    is_whole = (part.from_, part.to) == (0, len(dataset))
+    return dataset if is_whole else dataset.select(range(part.from_, part.to))
 
 
 def _is_local(name: str) -> bool:

@@ -114,6 +114,10 @@ class Family(abc.ABC):
         """Maps tensors that may be copies, outside of the table, to their originals."""
         return {}
 
+    def notes(self, settings: Settings) -> Sequence[str]:
+        """Returns differences from transformers, for the user."""
+        return []
+
     def module_of(self, tensor: str, settings: Settings) -> str:
         """Returns transformers' module of a kernel."""
         return tensor.removesuffix(".weight")

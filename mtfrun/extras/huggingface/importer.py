@@ -45,7 +45,7 @@ def read_folder(path: pathlib.Path) -> Imported:
     settings = dataclasses.replace(settings, tensors=frozenset(folder.tensors) - set(copies))
     table = family.table(settings)
     processors = family.processors(folder, settings)
-    notes = [note for processor in processors for note in processor.notes]
+    notes = [note for part in processors for note in part.notes] + [*family.notes(settings)]
     code = [name for name in _CODE if name in settings.values]
     if code:
         notes.append(f"{', '.join(code)} in {CONFIG}: no code of the folder is run")

@@ -97,13 +97,13 @@ class Decoder(TextFamily):
     rates: ClassVar[Sequence[str]]
     default_rate: ClassVar[float] = 0.0
 
-    embedding: ClassVar[str]
+    embedding: ClassVar[str] = "model.embed_tokens.weight"
     position_table: ClassVar[str] = ""
     softmax: ClassVar[str] = "lm_head"
-    last_norm: ClassVar[str]
-    layers: ClassVar[str]
+    last_norm: ClassVar[str] = "model.norm"
+    layers: ClassVar[str] = "model.layers"
     kept: ClassVar[str] = ""
-    attention_name: ClassVar[str]
+    attention_name: ClassVar[str] = "self_attn"
     projections: ClassVar[Sequence[str]]
     norm_names: ClassVar[Sequence[str]]
     maps: ClassVar[Sequence[str]]

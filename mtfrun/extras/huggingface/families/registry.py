@@ -9,7 +9,7 @@ from mtfrun.extras.huggingface.families import images
 from mtfrun.extras.huggingface.families.encoder_decoders import bart, switch, t5
 from mtfrun.extras.huggingface.families.encoders import bert, modernbert
 from mtfrun.extras.huggingface.families.gpt import gpt2, gpt_neox
-from mtfrun.extras.huggingface.families.llama import gemma2, layer_norms, llama, mixtures
+from mtfrun.extras.huggingface.families.llama import layer_norms, llama, mixtures
 from mtfrun.extras.huggingface.family import Family
 from mtfrun.extras.huggingface.tables.settings import Settings
 
@@ -51,9 +51,9 @@ FAMILIES: Sequence[Family] = (
     llama.Olmo2(["olmo2"], ["Olmo2ForCausalLM"], "OLMo 2"),
     llama.Olmo3(["olmo3"], ["Olmo3ForCausalLM"], "OLMo 3"),
     llama.SmolLM3(["smollm3"], ["SmolLM3ForCausalLM"], "SmolLM3"),
-    gemma2.Gemma(["gemma"], ["GemmaForCausalLM"], "Gemma"),
-    gemma2.Gemma2(["gemma2"], ["Gemma2ForCausalLM"], "Gemma 2"),
-    gemma2.Gemma3(["gemma3_text"], ["Gemma3ForCausalLM"], "Gemma 3"),
+    llama.Gemma(["gemma"], ["GemmaForCausalLM"], "Gemma"),
+    llama.Gemma2(["gemma2"], ["Gemma2ForCausalLM"], "Gemma 2"),
+    llama.Gemma3(["gemma3_text"], ["Gemma3ForCausalLM"], "Gemma 3"),
     llama.Granite(["granite"], ["GraniteForCausalLM"], "Granite"),
     layer_norms.StableLm(["stablelm"], ["StableLmForCausalLM"], "StableLM"),
     layer_norms.Olmo(["olmo"], ["OlmoForCausalLM"], "OLMo"),

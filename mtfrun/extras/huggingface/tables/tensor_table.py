@@ -126,17 +126,21 @@ class Permuted(_Each):
 
 @dataclasses.dataclass(frozen=True)
 class Stacked:
-    """Several tensors in the folder, one variable {experts, ...} here."""
+    """Several tensors in the folder, one variable here, whose last `dims` are those of a tensor."""
 
     each: Transform
+    dims: int = 2
 
     def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
         (shape,) = shapes
-        return [np.stack(self.each.to_ours(theirs, [shape[1:]] * len(theirs)))]
+        values = np.stack(self.each.to_ours(theirs, [shape[-self.dims :]] * len(theirs)))
+        if values.size != math.prod(shape):
+            raise _Misshaped(values.shape, shape)
+        return [values.reshape(shape)]
 
     def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
         (value,) = ours
-        return self.each.to_theirs(list(value))
+        return self.each.to_theirs(list(value.reshape(-1, *value.shape[-self.dims :])))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,23 +203,6 @@ def halves_of_pairs(rotated: int, size: int) -> tuple[int, ...]:
       (0, 2, 1, 3, 4, 5)
     """
     return (*range(0, rotated, 2), *range(1, rotated, 2), *range(rotated, size))
-
-
-@dataclasses.dataclass(frozen=True)
-class Pieces:
-    """`number` tensors in the folder, one variable with their dimension first here."""
-
-    number: int
-
-    def to_ours(self, theirs: Sequence[np.ndarray], shapes: Sequence[Shape]) -> list[np.ndarray]:
-        (shape,) = shapes
-        if any(value.shape != theirs[0].shape for value in theirs):
-            raise _Misshaped(theirs[0].shape, shape)
-        return [reshape(np.concatenate([value.reshape(-1) for value in theirs]), shape)]
-
-    def to_theirs(self, ours: Sequence[np.ndarray]) -> list[np.ndarray]:
-        (value,) = ours
-        return np.split(value.reshape(-1), self.number)
 
 
 class _Misshaped(Exception):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from mtfrun import data
 from mtfrun.configuration.gin_values import reference
@@ -19,7 +19,6 @@ _SENTENCEPIECE = ("spiece.model", "sentencepiece.model", "tokenizer.model")
 TOKENIZER = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"
-_Opened = TypeVar("_Opened", bound=data.Vocabulary)
 
 # The default number of T5's sentinels.
 _EXTRA_IDS = 100
@@ -166,7 +165,7 @@ def _tokenizer_json(
     return Tokenizer(vocabulary, parameters, names, pad_id=pad_id, end_id=end_id)
 
 
-def _open(cls: Callable[..., _Opened], path: str, parameters: Mapping[str, object]) -> _Opened:
+def _open(cls: Callable[..., Any], path: str, parameters: Mapping[str, object]) -> Any:
     try:
         vocabulary = cls(path, **parameters)
         _ = vocabulary.size

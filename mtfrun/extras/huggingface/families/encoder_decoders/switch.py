@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Sequence
 
@@ -14,16 +13,7 @@ from mtfrun.extras.huggingface.families.encoder_decoders.t5 import (
     T5,
     num_blocks,
 )
-from mtfrun.extras.huggingface.family import (
-    FEED_FORWARD,
-    GLOBAL,
-    MIXTURE,
-    Blocks,
-    Processor,
-    classes,
-)
-from mtfrun.extras.huggingface.generation import Generation
-from mtfrun.extras.huggingface.tables.folder import Folder
+from mtfrun.extras.huggingface.family import FEED_FORWARD, GLOBAL, MIXTURE, Blocks, classes
 from mtfrun.extras.huggingface.tables.settings import Settings
 from mtfrun.extras.huggingface.tables.tensor_table import Matrix, Row, Stacked, TensorTable
 
@@ -39,14 +29,12 @@ class SwitchTransformers(T5):
     def title(self, settings: Settings) -> str:
         return self.name
 
-    def processors(self, folder: Folder, settings: Settings) -> Sequence[Processor]:
-        *others, generation = super().processors(folder, settings)
-        assert isinstance(generation, Generation)
-        note = (
-            f"expert_capacity={settings.integer('expert_capacity', 64)}: transformers drops the "
-            "further tokens of an expert, which are kept here"
-        )
-        return [*others, dataclasses.replace(generation, notes=[*generation.notes, note])]
+    def notes(self, settings: Settings) -> Sequence[str]:
+        capacity = settings.integer("expert_capacity", 64)
+        return [
+            f"expert_capacity={capacity}: transformers drops the further tokens of an expert, "
+            "which are kept here"
+        ]
 
     def write_gin(self, settings: Settings, file: GinFile) -> None:
         settings.require("router_bias", *(False,))

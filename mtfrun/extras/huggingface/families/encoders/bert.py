@@ -171,21 +171,27 @@ class Bert(TextFamily):
             file.bind("transformer.FeedForward", {"activation": self.function(settings)})
 
     def write_head(self, settings: Settings, file: GinFile) -> None:
-        task = task_of(settings)
+        task, head = task_of(settings), self.write_head_transforms(settings, file)
         if task == SPANS:
-            self.write_spans(settings, file)
-        elif task == WORDS:
-            self.write_labels(settings, file, [])
-        elif task == TEXTS:
+            self.write_spans(settings, file, head)
+        elif task == MASKED:
+            self.write_softmax(settings, file)
+        else:
+            self.write_labels(settings, file, head)
+
+    def write_head_transforms(self, settings: Settings, file: GinFile) -> list[str]:
+        """Adds parameters of the head's transforms; returns those before its dropout."""
+        task, dense = task_of(settings), "transformer.DenseTransform"
+        if task == TEXTS:
             usual = self.classifier_activation
             function = settings.activation_of("classifier_activation", usual)
-            file.bind("transformer.DenseTransform", {"activation": function})
-            self.write_labels(settings, file, ["transformer.DenseTransform"])
-        if task != MASKED:
-            return
-        function = self.masked_function(settings)
-        if str(function) != _USUAL:
-            file.bind("transformer.DenseTransform", {"activation": function})
+            file.bind(dense, {"activation": function})
+            return [dense]
+        if task == MASKED and str(self.masked_function(settings)) != _USUAL:
+            file.bind(dense, {"activation": self.masked_function(settings)})
+        return []
+
+    def write_softmax(self, settings: Settings, file: GinFile) -> None:
         if not self.is_tied(settings):
             file.bind("transformer.TokenEmbedding", {"tied_softmax": False})
 
@@ -216,7 +222,7 @@ class Bert(TextFamily):
         if free[0] != _SEPARATORS[0]:
             file.bind("text_tasks.LabelSetVocabulary", {"separator": free[0]})
 
-    def write_spans(self, settings: Settings, file: GinFile, head: Sequence[str] = ()) -> None:
+    def write_spans(self, settings: Settings, file: GinFile, head: Sequence[str]) -> None:
         """Adds the head for answers, which ends with dropout in some models."""
         values: dict[str, object] = self.types()
         if self.spans_rate is not None:

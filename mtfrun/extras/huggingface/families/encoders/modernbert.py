@@ -7,14 +7,7 @@ from collections.abc import Iterator, Sequence
 from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.extras.huggingface.families.encoders.bert import Bert
-from mtfrun.extras.huggingface.families.encoders.tasks import (
-    MASKED,
-    SPANS,
-    TEXTS,
-    WORDS,
-    Head,
-    task_of,
-)
+from mtfrun.extras.huggingface.families.encoders.tasks import TEXTS, Head, task_of
 from mtfrun.extras.huggingface.family import (
     FULL,
     GATED,
@@ -84,26 +77,21 @@ class ModernBert(Bert):
         has_bias = settings.flag("norm_bias", default=False)
         file.bind("transformer.LayerNorm", {"use_bias": has_bias})
 
-    def write_head(self, settings: Settings, file: GinFile) -> None:
+    def write_head_transforms(self, settings: Settings, file: GinFile) -> list[str]:
         function = settings.activation("classifier_activation", "gelu")
         has_bias = settings.flag("classifier_bias", default=False)
         file.bind("transformer.DenseTransform", {"activation": function, "use_bias": has_bias})
         head = ["transformer.DenseTransform", "transformer.LayerNorm"]
-        task = task_of(settings)
-        if task == SPANS:
-            self.write_spans(settings, file, head)
-        elif task == WORDS:
-            self.write_labels(settings, file, head)
-        elif task == MASKED:
-            has_bias = settings.flag("decoder_bias", default=True)
-            softmax = {"tied_softmax": self.is_tied(settings), "softmax_bias": has_bias}
-            file.bind("transformer.TokenEmbedding", softmax)
-        if task != TEXTS:
-            return
-        settings.require("classifier_pooling", "cls", "mean")
-        if settings.text("classifier_pooling", "cls") == "mean":
-            head.insert(0, "transformer.MeanOverLength")
-        self.write_labels(settings, file, head)
+        if task_of(settings) == TEXTS:
+            settings.require("classifier_pooling", "cls", "mean")
+            if settings.text("classifier_pooling", "cls") == "mean":
+                head.insert(0, "transformer.MeanOverLength")
+        return head
+
+    def write_softmax(self, settings: Settings, file: GinFile) -> None:
+        has_bias = settings.flag("decoder_bias", default=True)
+        softmax = {"tied_softmax": self.is_tied(settings), "softmax_bias": has_bias}
+        file.bind("transformer.TokenEmbedding", softmax)
 
     def layer(self, settings: Settings, theirs: str, paths: Sequence[str]) -> Iterator[Row]:
         is_first = theirs.endswith("layers.0")  # which has the norm of the embedding

@@ -157,10 +157,7 @@ class Phi(Decoder):
     is_grouped = True
     rotated_share = ("partial_rotary_factor", 0.5)
     rates = ("resid_pdrop", "attention_dropout", "embd_pdrop")
-    embedding = "model.embed_tokens.weight"
     last_norm = "model.final_layernorm"
-    layers = "model.layers"
-    attention_name = "self_attn"
     norm_names = ("input_layernorm",)
     kept = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
     projections = ("q_proj", "k_proj", "v_proj", "dense")
@@ -232,7 +229,6 @@ class Opt(Decoder):
     position_table = "model.decoder.embed_positions.weight"
     last_norm = "model.decoder.final_layer_norm"
     layers = "model.decoder.layers"
-    attention_name = "self_attn"
     projections = ("q_proj", "k_proj", "v_proj", "out_proj")
     norm_names = ("self_attn_layer_norm", "final_layer_norm")
     maps = ("fc1", "fc2")

@@ -27,9 +27,10 @@ from mtfrun.extras.huggingface.family import (
 from mtfrun.extras.huggingface.tables.settings import Flag, Settings
 from mtfrun.extras.huggingface.tables.tensor_table import (
     HeadRows,
-    Pieces,
     Reordered,
     Row,
+    Same,
+    Stacked,
     norm_rows,
 )
 
@@ -65,7 +66,7 @@ class StableLm(Llama):
         for name, number in zip(("query", "key"), numbers, strict=True):
             prefix = f"{theirs}.{name[0]}_layernorm.norms"
             names = [f"{prefix}.{head}.weight" for head in range(number)]
-            yield Row(names, f"{ours}/{name}_norm/scale", Pieces(number))
+            yield Row(names, f"{ours}/{name}_norm/scale", Stacked(Same(), dims=1))
 
 
 class Olmo(StableLm):
