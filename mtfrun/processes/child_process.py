@@ -105,13 +105,12 @@ class AnsweringChild:
     Args:
       program: a Python file, which limits its memory itself.
       most_secs: the longest time of an answer.
-      greeting: a line that is sent first; an answer with "error" to it ends the process.
     """
 
-    def __init__(self, program: pathlib.Path, most_secs: float, greeting: str | None = None):
+    def __init__(self, program: pathlib.Path, most_secs: float):
         # -P: the folder of the program is no place for imports.
         self._command = [sys.executable, "-P", str(program)]
-        self._most_secs, self._greeting = most_secs, greeting
+        self._most_secs = most_secs
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -123,11 +122,6 @@ class AnsweringChild:
                 self._process = start_child(
                     self._command, self._command, stdin=pipe, stdout=pipe, stderr=silent
                 )
-                if self._greeting is not None:
-                    answer = self._answer(self._process, self._greeting)
-                    if "error" in answer:
-                        self.close()
-                        return answer
             return self._answer(self._process, request)
 
     def close(self) -> None:

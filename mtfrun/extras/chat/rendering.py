@@ -1,13 +1,14 @@
 """Renders chat templates, which are programs, in a process with limits; needs jinja2 alone.
 
-It answers lines of JSON: first {"template": text} with {}, then {"special": texts by name, "asks":
-whether a turn begins at the end, "conversation": ...} with {"text": ..., "answers": [[begin, end],
-...]}, or {"error": reason}.
+It answers lines of JSON, {"template": text, "special": texts by name, "asks": whether a turn begins
+at the end, "conversation": ...}, with {"text": ..., "answers": [[begin, end], ...]}, or {"error":
+reason}. All lines have the same template.
 """
 
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import re
 import resource
@@ -47,6 +48,7 @@ class Generation(jinja2.ext.Extension):
         return jinja2.nodes.Scope([marks[0], *body, marks[1]]).set_lineno(line)
 
 
+@functools.cache
 def compile_template(text: str) -> jinja2.Template:
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, jinja2.ext.loopcontrols]
@@ -74,8 +76,9 @@ def _refuse(message: object) -> NoReturn:
     raise RenderingError(f"the template refuses it: {message}")
 
 
-def render(template: jinja2.Template, request: Mapping[str, Any]) -> dict[str, Any]:
+def render(request: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the answer to a request, see above."""
+    template = compile_template(request["template"])
     conversation = request["conversation"]
     messages: list[dict[str, Any]] = conversation["messages"]
 
@@ -132,17 +135,11 @@ def split_marks(marked: str) -> tuple[str, list[tuple[int, int]]]:
 
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
-    template = None
     for line in sys.stdin.buffer:
         most = int(time.process_time()) + MOST_CPU_SECS
         resource.setrlimit(resource.RLIMIT_CPU, (most, resource.RLIM_INFINITY))
         try:
-            request = json.loads(line)
-            if template is None:
-                template = compile_template(request["template"])
-                answer: dict[str, Any] = {}
-            else:
-                answer = render(template, request)
+            answer = render(json.loads(line))
         except Exception as error:
             answer = {"error": _reason(error)}
         sys.stdout.write(json.dumps(answer) + "\n")

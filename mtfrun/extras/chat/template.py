@@ -138,8 +138,8 @@ class ChatTemplate:
         self, conversation: Mapping[str, Any], special_tokens: Mapping[str, str], *, asks: bool
     ) -> Rendered:
         content = json.dumps(conversation, ensure_ascii=False).translate(_MARKS)
-        special = json.dumps(dict(special_tokens))
-        request = f'{{"special": {special}, "asks": {json.dumps(asks)}, "conversation": {content}}}'
+        fields = {"template": self._text, "special": dict(special_tokens), "asks": asks}
+        request = f'{json.dumps(fields)[:-1]}, "conversation": {content}}}'
         try:
             answer = self._renderer.ask(request)
         except NoAnswerError:
@@ -157,7 +157,7 @@ class ChatTemplate:
     @functools.cached_property
     def _renderer(self) -> AnsweringChild:
         import_package("jinja2", "a chat template")
-        return AnsweringChild(_RENDERING, _MOST_SECS, json.dumps({"template": self._text}))
+        return AnsweringChild(_RENDERING, _MOST_SECS)
 
 
 def template_of_folder(folder: Path) -> ChatTemplate | None:

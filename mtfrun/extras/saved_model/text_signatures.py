@@ -168,7 +168,7 @@ def _(inference: Decoding, *, tensorflow_text: bool = False) -> Served:
         "end_id": written.end_id,
         "pad_id": written.pad_id,
     }
-    converters = [converter for converter in (encoder, decoder) if converter is not None]
+    converters = [converter for converter in (encoder, decoder) if isinstance(converter, tf.Module)]
     return Served(signatures, "decode", settings, [read, written], converters)
 
 

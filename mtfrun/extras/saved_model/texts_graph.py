@@ -6,7 +6,6 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
 import tensorflow as tf
 
 from mtfrun.data import ByteVocabulary, SentencePieceVocabulary, Vocabulary
@@ -22,7 +21,7 @@ Decoder: TypeAlias = Callable[[tf.Tensor], tf.Tensor]
 
 
 class Converters(NamedTuple):
-    """Modules that do what a vocabulary does; None where there is none.
+    """What a vocabulary does, with TensorFlow's operations; None where there is none.
 
     Attributes:
       encoder: `Vocabulary.encode`.
@@ -49,48 +48,6 @@ def replace_invalid_utf8(texts: tf.Tensor) -> tf.Tensor:
     return tf.strings.unicode_transcode(
         texts, "UTF-8", "UTF-8", errors="replace", replacement_char=0xFFFD
     )
-
-
-class _ByteEncoder(tf.Module):  # type: ignore[misc]
-    def __init__(self, vocabulary: ByteVocabulary) -> None:
-        super().__init__()
-        self._offset = int(vocabulary.encode(b"\0")[0])
-
-    def __call__(self, texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        lengths = tf.strings.length(texts)
-        longest = tf.maximum(tf.reduce_max(lengths), 1)
-        values = tf.io.decode_raw(texts, tf.uint8, fixed_length=longest)
-        return tf.cast(values, tf.int32) + self._offset, lengths
-
-
-class _ByteDecoder(tf.Module):  # type: ignore[misc]
-    def __init__(self, vocabulary: ByteVocabulary) -> None:
-        super().__init__()
-        offset = int(vocabulary.encode(b"\0")[0])
-        # A byte that never occurs in UTF-8 stands for ids that are not bytes.
-        texts = np.full([vocabulary.size], b"\xff", object)
-        texts[offset : offset + 256] = [bytes([value]) for value in range(256)]
-        texts[vocabulary.pad_id] = b""
-        self._text_of_id = tuple(texts)
-
-    def __call__(self, ids: tf.Tensor) -> tf.Tensor:
-        texts = tf.gather(tf.constant(list(self._text_of_id)), ids)
-        return replace_invalid_utf8(tf.strings.reduce_join(texts, axis=-1))
-
-
-class _LabelDecoder(tf.Module):  # type: ignore[misc]
-    def __init__(self, vocabulary: LabelVocabulary) -> None:
-        super().__init__()
-        self._pad_id = vocabulary.pad_id
-        self._text_of_id = tuple(
-            vocabulary.decode([number]).encode() for number in range(vocabulary.size)
-        )
-
-    def __call__(self, ids: tf.Tensor) -> tf.Tensor:
-        first = ids[:, 0]
-        # A model may have more ids than there are labels.
-        number = tf.where(first < len(self._text_of_id), first, self._pad_id)
-        return tf.gather(tf.constant(list(self._text_of_id)), number)
 
 
 class _SentencePieceEncoder(tf.Module):  # type: ignore[misc]
@@ -172,13 +129,37 @@ def _tensorflow_text() -> Any:
 
 @converters_of.register
 def _(vocabulary: ByteVocabulary, **_: bool) -> Converters:
-    return Converters(_ByteEncoder(vocabulary), _ByteDecoder(vocabulary))
+    offset = int(vocabulary.encode(b"\0")[0])
+    # A byte that never occurs in UTF-8 stands for ids that are not bytes.
+    text_of_id = [b"\xff"] * vocabulary.size
+    text_of_id[offset : offset + 256] = [bytes([value]) for value in range(256)]
+    text_of_id[vocabulary.pad_id] = b""
+
+    def encode(texts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        lengths = tf.strings.length(texts)
+        longest = tf.maximum(tf.reduce_max(lengths), 1)
+        values = tf.io.decode_raw(texts, tf.uint8, fixed_length=longest)
+        return tf.cast(values, tf.int32) + offset, lengths
+
+    def decode(ids: tf.Tensor) -> tf.Tensor:
+        texts = tf.gather(tf.constant(text_of_id), ids)
+        return replace_invalid_utf8(tf.strings.reduce_join(texts, axis=-1))
+
+    return Converters(encode, decode)
 
 
 @converters_of.register
 def _(vocabulary: LabelVocabulary, **_: bool) -> Converters:
     labels = {label: int(vocabulary.encode(label)[0]) for label in vocabulary.labels}
-    return Converters(None, _LabelDecoder(vocabulary), labels)
+    text_of_id = [vocabulary.decode([number]).encode() for number in range(vocabulary.size)]
+
+    def decode(ids: tf.Tensor) -> tf.Tensor:
+        first = ids[:, 0]
+        # A model may have more ids than there are labels.
+        number = tf.where(first < len(text_of_id), first, vocabulary.pad_id)
+        return tf.gather(tf.constant(text_of_id), number)
+
+    return Converters(None, decode, labels)
 
 
 @converters_of.register

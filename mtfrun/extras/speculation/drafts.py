@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -136,60 +137,54 @@ class SmallerModel(_Proposed):
 
     def proposer(self, features: Mapping[str, mtf.Tensor], choice: Choice) -> Proposer:
         model = require(self.experiment.model, TextModel, "a draft", _REMEDY)
-        return ModelDraft(model.decoder(features), choice(model.vocab))
+        return functools.partial(propose_choices, model.decoder(features), choice(model.vocab))
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelDraft:
-    """Proposes the choices of a model's decoder.
+def propose_choices(
+    decoder: decoding.Decoder, choose: decoding.ChooseToken, prompts: Prompts, block: mtf.Dimension
+) -> Proposals:
+    """Returns the choices of a model's decoder.
 
     `choose` has the key and the lines of the checking model's choice: with the same noise both draw
     the same tokens where their distributions are alike. No guide masks the logits.
     """
-
-    decoder: decoding.Decoder
-    choose: decoding.ChooseToken
-
-    def __call__(self, prompts: Prompts, block: mtf.Dimension) -> Proposals:
-        if self.decoder.in_blocks is None:
-            raise InputError(
-                "a layer of the draft computes one position after the other: it cannot be a draft"
-            )
-        decoder = self.decoder.in_blocks()
-        if decoder.at_once is not None and prompts.read_at_once:
-            decoder = decoder.at_once(prompts.read_at_once, prompts.lengths)
-        assert decoder.within is not None
-        decoder = decoder.within(prompts.length.size + block.size)
-        one = mtf.Dimension(block.name, 1)
-        unguided = dataclasses.replace(
-            prompts, rules=dataclasses.replace(prompts.rules, guide=None)
+    if decoder.in_blocks is None:
+        raise InputError(
+            "a layer of the draft computes one position after the other: it cannot be a draft"
         )
+    decoder = decoder.in_blocks()
+    if decoder.at_once is not None and prompts.read_at_once:
+        decoder = decoder.at_once(prompts.read_at_once, prompts.lengths)
+    assert decoder.within is not None
+    decoder = decoder.within(prompts.length.size + block.size)
+    one = mtf.Dimension(block.name, 1)
+    unguided = dataclasses.replace(prompts, rules=dataclasses.replace(prompts.rules, guide=None))
 
-        def propose(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
-            batch, length = ids.shape
+    def propose(ids: mtf.Tensor, position: mtf.Tensor, state: Any) -> tuple[mtf.Tensor, Any]:
+        batch, length = ids.shape
 
-            def advance(
-                i: mtf.Tensor, previous: mtf.Tensor, proposals: mtf.Tensor, state: Any
-            ) -> list[Any]:
-                at = mtf.reshape(position + i, [batch, one])
-                logits, state = decoder.step(mtf.reshape(previous, [batch, one]), at, state)
-                written = with_block(ids, proposals, position, block.size)
-                logits = unguided.process(mtf.to_float(logits), written, at, ())
-                token = mtf.reshape(self.choose(logits, at), [batch])
-                is_written = mtf.equal(mtf.range(ids.mesh, block), i)
-                proposals = mtf.where(is_written, token, proposals, output_shape=proposals.shape)
-                return [i + 1, token, proposals, state]
+        def advance(
+            i: mtf.Tensor, previous: mtf.Tensor, proposals: mtf.Tensor, state: Any
+        ) -> list[Any]:
+            at = mtf.reshape(position + i, [batch, one])
+            logits, state = decoder.step(mtf.reshape(previous, [batch, one]), at, state)
+            written = with_block(ids, proposals, position, block.size)
+            logits = unguided.process(mtf.to_float(logits), written, at, ())
+            token = mtf.reshape(choose(logits, at), [batch])
+            is_written = mtf.equal(mtf.range(ids.mesh, block), i)
+            proposals = mtf.where(is_written, token, proposals, output_shape=proposals.shape)
+            return [i + 1, token, proposals, state]
 
-            # The last proposal is not checked, but the state has read the one before it.
-            first = [
-                mtf.constant(ids.mesh, 0, dtype=tf.int32),
-                mtf.gather(ids, position - 1, length),
-                mtf.zeros(ids.mesh, [batch, block], tf.int32),
-                state,
-            ]
-            _, _, proposals, state = mtf.while_loop(
-                lambda i, *_: mtf.less(i, block.size), advance, first, rounds=block.size
-            )
-            return proposals, state
+        # The last proposal is not checked, but the state has read the one before it.
+        first = [
+            mtf.constant(ids.mesh, 0, dtype=tf.int32),
+            mtf.gather(ids, position - 1, length),
+            mtf.zeros(ids.mesh, [batch, block], tf.int32),
+            state,
+        ]
+        _, _, proposals, state = mtf.while_loop(
+            lambda i, *_: mtf.less(i, block.size), advance, first, rounds=block.size
+        )
+        return proposals, state
 
-        return Proposals(propose, decoder.initial_state)
+    return Proposals(propose, decoder.initial_state)

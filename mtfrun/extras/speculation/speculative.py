@@ -16,15 +16,14 @@ Dimensions:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TypeAlias, Unpack
 
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.decoding.controls.rules import Rules
 from mtfrun.decoding.controls.sampling import ChooseToken
 from mtfrun.decoding.decoder import Decoder, Hypotheses, StepFunction, empty_trace, trace_of_step
-from mtfrun.decoding.prompt import Prompts, read_prompts
+from mtfrun.decoding.prompt import PromptOptions, Prompts, read_prompts
 from mtfrun.errors import InputError
 
 
@@ -55,11 +54,8 @@ def with_block(
     return mtf.where(is_new, mtf.gather(tokens, offset, block), ids, output_shape=ids.shape)
 
 
-class Proposer(Protocol):
-    """Proposes the ids that the model might choose; any ids do, but only right ones save time."""
-
-    def __call__(self, prompts: Prompts, block: mtf.Dimension) -> Proposals:
-        """Returns the proposals of `block` ids a row after these prompts."""
+Proposer: TypeAlias = Callable[[Prompts, mtf.Dimension], Proposals]
+"""Returns the proposals of `block` ids a row after these prompts; only right ones save time."""
 
 
 class Speculation(NamedTuple):
@@ -79,11 +75,7 @@ def speculate(
     choose: ChooseToken,
     proposer: Proposer,
     number: int,
-    *,
-    limits: mtf.Tensor | None = None,
-    longest_prompt: int | None = None,
-    padding_id: int = 0,
-    rules: Rules = Rules(),
+    **options: Unpack[PromptOptions],
 ) -> Speculation:
     """Returns what `generate` does, up to rounding, in fewer steps.
 
@@ -94,14 +86,7 @@ def speculate(
         raise InputError(
             "a layer of the model computes one position after the other: it cannot check a draft"
         )
-    start = read_prompts(
-        decoder.in_blocks(),
-        prompts,
-        limits=limits,
-        longest_prompt=longest_prompt,
-        padding_id=padding_id,
-        rules=rules,
-    )
+    start = read_prompts(decoder.in_blocks(), prompts, **options)
     block = mtf.Dimension("block", number + 1)
     assert start.decoder.within is not None
     longer = start.decoder.within(start.length.size + block.size)

@@ -20,13 +20,12 @@ from mtfrun.decoding import (
     MinP,
     NoRepeatNGram,
     RepetitionPenalty,
-    Rules,
     Search,
     Typical,
 )
 from mtfrun.decoding.prompt import Prompts, read_prompts
 from mtfrun.errors import InputError
-from mtfrun.extras.speculation.drafts import Lookup, ModelDraft
+from mtfrun.extras.speculation.drafts import Lookup, propose_choices
 from mtfrun.extras.speculation.speculative import Proposals, Proposer, speculate
 from tests.decoding.markov_decoder import LAYOUT, TOKEN_TEXTS, VOCAB, follows, markov_decoder
 from tests.layouts import FLOAT32_MODEL_TOLERANCE, ONE_DEVICE, assert_close, meshes
@@ -85,7 +84,8 @@ def _decode(
         choose, decoder = search.choice(VOCAB, lines), _decoder(mesh, table, prefills)
         proposer = draft
         if draft_table is not None:
-            proposer = ModelDraft(_decoder(mesh, draft_table, prefills), choose)
+            draft_decoder = _decoder(mesh, draft_table, prefills)
+            proposer = functools.partial(propose_choices, draft_decoder, choose)
         settings: dict[str, Any] = {
             "limits": limits,
             "rules": search.controls.rules(END_ID, lambda: TOKEN_TEXTS),
@@ -234,14 +234,7 @@ def test_a_lookup_proposes_what_followed_the_same_ids(ids: list[int], expected: 
     row[0, : len(ids)] = ids
     position = mtf.constant(mesh, [len(ids)], [("batch", 1)], tf.int32)
     row_ids = mtf.constant(mesh, row, [("batch", 1), LENGTH], tf.int32)
-    prompts = read_prompts(
-        markov_decoder(mesh, TABLE),
-        row_ids,
-        limits=None,
-        longest_prompt=None,
-        padding_id=0,
-        rules=Rules(),
-    )
+    prompts = read_prompts(markov_decoder(mesh, TABLE), row_ids)
     proposals, _ = Lookup()(prompts, block).propose(row_ids, position, ())
     np.testing.assert_array_equal(mtf.to_numpy(proposals), [expected])
 
