@@ -9,7 +9,7 @@ import numpy as np
 
 from mtfrun.data.cache.tokens import TokenCache
 from mtfrun.data.errors import DataError
-from mtfrun.data.rows.batches import Batch, Density, Places, Rows
+from mtfrun.data.rows.batches import Batch, Places, Rows
 from mtfrun.data.rows.order import Selection
 from mtfrun.files.digests import row_digests
 
@@ -58,10 +58,6 @@ class RowsWithoutDocuments(Rows):
         places = self._rows.find(examples)
         stays = ~np.isin(examples[places.examples], self._dropped)
         return Places(*(values[stays] for values in places))
-
-    @property
-    def density(self) -> Density | None:
-        return self._rows.density
 
 
 def hashes_of(cache: TokenCache, documents: np.ndarray) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -112,7 +111,7 @@ class _ExampleRows(TextRows):
     def density(self) -> Density:
         tokens = int(self._examples.sizes.sum(dtype=np.int64))
         capacity = len(self) * sum(self.lengths.values())
-        return Density(tokens, capacity, self._examples.cut_tokens)
+        return Density(tokens, capacity, self.cache.tokens.size - tokens)
 
     def _collate(
         self, examples: np.ndarray, counts: np.ndarray, lengths: Mapping[str, int]
@@ -240,11 +239,6 @@ class _TrimmedTexts:
         sizes: np.ndarray = np.minimum(self._cache.lengths, np.asarray(self._limits, np.int32))
         return sizes
 
-    @functools.cached_property
-    def cut_tokens(self) -> int:
-        surplus = self._cache.lengths - np.asarray(self._limits, np.int32)
-        return int(np.maximum(surplus, 0).sum(dtype=np.int64))
-
     def pieces_of(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the pieces of examples: the index of each one's example, and its number."""
         return np.arange(len(examples)), examples
@@ -262,8 +256,6 @@ class _TrimmedTexts:
 
 class _Pieces:
     """A cache's texts, long ones cut into pieces: text n begins with piece n; more follow."""
-
-    cut_tokens = 0
 
     def __init__(self, cache: TokenCache, longest: int):
         self._cache = cache

@@ -15,10 +15,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
-from tqdm import tqdm
-
 from mtfrun.display.formats import number_text, shorten_cell
-from mtfrun.display.progress import print_line
+from mtfrun.display.progress import Work, is_terminal, print_line
 from mtfrun.display.tensorflow_import import import_tensorflow
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import open_regular, open_to_write
@@ -34,8 +32,6 @@ LOG = "sweep.log"
 """The file in a run directory with the output of its trainings."""
 
 _POLL_SECS = 0.05
-# Seconds between two lines of a run where there is no terminal.
-_LINE_SECS = 60.0
 _LONGEST_NAME = 40
 # How long a run waits for another process that trains it, which ends when its sweep has ended.
 _LOCK_SECS = 60.0
@@ -64,43 +60,26 @@ class Display:
     def __init__(self, count: int, stream: TextIO | None = None) -> None:
         self._count = count
         self._stream = stream or sys.stderr
-        self._bars: dict[str, tqdm] = {}
-        self._lines: dict[str, float] = {}  # when the last line of a run was printed
+        self._bars: dict[str, Work] = {}
 
     def note(self, text: str) -> None:
         """Prints a line, on a terminal above the bars."""
         print_line(text, self._stream)
 
     def start(self, number: int, name: str) -> None:
-        self._lines[name] = time.monotonic()
-        if self._stream.isatty():
-            self._bars[name] = tqdm(
-                total=1,
-                desc=f"{shorten_cell(name, _LONGEST_NAME)}: starting",
-                file=self._stream,
-                leave=False,
-                bar_format="{percentage:3.0f}% |{bar:15}| {desc}",
-            )
-        else:
+        if not is_terminal(self._stream):
             self.note(f"[{number}/{self._count}] {name}: starting")
 
     def advance(self, name: str, status: Status) -> None:
+        if name not in self._bars:
+            text, total = shorten_cell(name, _LONGEST_NAME), status.train_steps
+            self._bars[name] = Work(text, total, "steps", done=status.step, stream=self._stream)
         loss = status.values.get("loss")
-        text = f"step {status.step}/{status.train_steps}"
-        text += f", loss {number_text(loss)}" if loss is not None else ""
-        bar = self._bars.get(name)
-        if bar is not None:
-            bar.total, bar.n = status.train_steps, status.step
-            bar.set_description_str(f"{shorten_cell(name, _LONGEST_NAME)}: {text}")
-        elif time.monotonic() - self._lines[name] >= _LINE_SECS:
-            self._lines[name] = time.monotonic()
-            self.note(f"{name}: {text}")
+        self._bars[name].move_to(status.step, "" if loss is None else f"loss {number_text(loss)}")
 
     def end(self, number: int, name: str, text: str) -> None:
-        bar = self._bars.pop(name, None)
-        if bar is not None:
-            bar.close()
-            self._stream.write("\r")  # tqdm leaves the cursor behind the bar
+        if name in self._bars:
+            self._bars.pop(name).close()
         self.note(f"[{number}/{self._count}] {name}: {text}")
 
 

@@ -174,7 +174,9 @@ def test_a_signal_lets_runs_save_and_starts_no_others(tmp_path: pathlib.Path) ->
     assert not runs[2].directory.exists()
 
 
-def test_a_bar_is_a_line_for_each_run(tmp_path: pathlib.Path) -> None:
+def test_a_bar_is_a_line_for_each_run(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
             return True
@@ -182,9 +184,10 @@ def test_a_bar_is_a_line_for_each_run(tmp_path: pathlib.Path) -> None:
     stream = Terminal()
     display = Display(2, stream)
     display.start(1, "RATE=0.1")
+    monkeypatch.setattr("mtfrun.display.progress._BAR_DELAY_SECS", 0.0)
     display.advance("RATE=0.1", Status("running", 5, 10, {"loss": 1.25}))
     display.end(1, "RATE=0.1", "finished")
-    assert " 50% |" in stream.getvalue() and "RATE=0.1: step 5/10, loss 1.2500" in stream.getvalue()
+    assert "RATE=0.1  50%|#####     | 5 of 10 steps" in stream.getvalue()
     assert stream.getvalue().endswith("[1/2] RATE=0.1: finished\n")
     assert RunRecord(tmp_path).status() is None
 
