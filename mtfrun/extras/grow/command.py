@@ -105,9 +105,9 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _summary(grown: GrownRun) -> list[str]:
-    missing = grown.slots.missing
+    missing = len(grown.training.state.optimizer.named_slots()) - grown.num_slots
     lines = [
-        f"optimizer: {len(grown.slots.values)} slots from the run, {len(missing)} begin with 0",
+        f"optimizer: {grown.num_slots} slots from the run, {missing} begin with 0",
         *(f"note: {escape(note)}" for note in grown.notes),
     ]
     if grown.difference is None:

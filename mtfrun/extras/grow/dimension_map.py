@@ -8,6 +8,7 @@ function.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -91,9 +92,7 @@ class DimensionMap:
     def _take(self, values: np.ndarray, axis: int, factor: np.ndarray) -> np.ndarray:
         factor = np.where(self.is_new, 0.0, factor).astype(values.dtype)
         taken = values.take(np.maximum(self.source, 0), axis)
-        if not (factor == 1.0).all():
-            taken = taken * _along(factor, axis, taken.ndim)
-        return np.asarray(taken)
+        return np.asarray(taken * _along(factor, axis, taken.ndim))
 
 
 def _along(vector: np.ndarray, axis: int, ndim: int) -> np.ndarray:
@@ -227,12 +226,10 @@ class Plan:
 
     def differences(self, value: np.ndarray, seed: int) -> np.ndarray:
         """Returns normal numbers of the size of the value where entries repeat, 0 elsewhere."""
-        rng = np.random.default_rng(seed)
         size = np.sqrt(np.mean(np.square(value), dtype=np.float64))
         marks = self._marks("is_copy")
-        shape = np.broadcast_shapes(marks.shape, [of_dim.size for _, of_dim in self.axes])
-        numbers = rng.standard_normal(shape, np.float32) * np.float32(size)
-        differences: np.ndarray = (numbers * marks).reshape(value.shape)
+        numbers = np.random.default_rng(seed).standard_normal(marks.shape, np.float32)
+        differences: np.ndarray = (numbers * np.float32(size) * marks).reshape(value.shape)
         return differences
 
     def describe(self) -> str:
@@ -262,8 +259,5 @@ class Plan:
 
     def _marks(self, kind: str) -> np.ndarray:
         """Returns where any dimension has entries of a kind."""
-        marks = np.zeros([1] * len(self.axes), bool)
-        for axis, (_, of_dim) in enumerate(self.axes):
-            shape = [-1 if i == axis else 1 for i in range(len(self.axes))]
-            marks = marks | getattr(of_dim, kind).reshape(shape)
-        return marks
+        marks = [getattr(of_dim, kind) for _, of_dim in self.axes]
+        return functools.reduce(np.logical_or.outer, marks, np.zeros([], bool))

@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.checkpoints import TRAIN_STEPS, Manifest
@@ -22,7 +21,7 @@ from mtfrun.experiment.runs.opening import ROOTS, Settings, build_training
 from mtfrun.experiment.saved_configuration import fingerprint_of
 from mtfrun.extras.grow.dimension_map import DimensionMap, placed
 from mtfrun.extras.grow.rules import Rules
-from mtfrun.extras.grow.slots import Slots, grow_slots
+from mtfrun.extras.grow.slots import grow_slots
 from mtfrun.extras.grow.variables import GrownVariables
 from mtfrun.rundir import RunDirectory, run_versions
 from mtfrun.rundir.copied_files import write_run_files
@@ -31,6 +30,8 @@ from mtfrun.rundir.run_directory import CHECKPOINTS
 
 # Rows of the evaluated split whose logits are compared.
 _ROWS = 4
+# Entries of the old checkpoint's manifest that the new one has too.
+_RETAINED = ("seed", "data_position", "data")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,19 +39,20 @@ class GrownRun:
     """A larger model that has not been saved, see `grow`.
 
     Attributes:
+      training: has the values.
       table: see `GrownVariables.table`.
+      num_slots: the number of slots that come from the run.
       difference: the largest difference of the logits and the mean one, relative to the largest
         logit; None where the models cannot read the same rows.
       notes: why the function may have changed.
     """
 
+    training: Training
     step: int
-    values: Mapping[str, np.ndarray]
     table: Sequence[tuple[str, str, str, str]]
-    slots: Slots
+    num_slots: int
     difference: tuple[float, float] | None
     notes: Sequence[str]
-    training: Training
     _config: str
     _metadata: Mapping[str, object]
 
@@ -58,21 +60,12 @@ class GrownRun:
         """Makes a run with the checkpoint in a new directory, whole or not at all."""
         target = pathlib.Path(RunDirectory(model_dir).path)
         check_new(target, "--model_dir")
-        variables = self.training.state.named_variables()
-        values, dimensions = {}, {}
-        for path, variable in variables.items():
-            value = self.values.get(path)
-            if value is None:
-                value = np.zeros(variable.shape.to_integer_list)
-            values[path] = tf.Variable(value.astype(variable.dtype.as_numpy_dtype))
-            dimensions[path] = " ".join(variable.shape.dimension_names)
-        data = self.training.experiment.data
+        data, state = self.training.experiment.data, self.training.state
         with replaced_directory(target) as directory:
             run = RunDirectory(directory)
             run.write_config(self._config)
             write_run_files(directory, data.vocabulary_files(), data.source_summary(), place=target)
-            metadata = {**self._metadata, DIMENSIONS: dimensions}
-            run.checkpoints().save(self.step, values, metadata=metadata)
+            run.checkpoints().save(self.step, state.storage(), metadata=self._metadata)
 
 
 def grow(
@@ -141,71 +134,59 @@ def _grow(
     copies: bool,
     noise: float,
 ) -> GrownRun:
-    vocabularies = _vocabularies(old.experiment), _vocabularies(new.experiment)
-    of_vocabulary = _map_vocabulary(new, *vocabularies)
-    models = old.experiment.model, new.experiment.model
-    rules = Rules(*models, with_copies=copies, vocabulary=of_vocabulary)
-    variables = GrownVariables.of(*models, rules, seed=new.experiment.seed, noise=noise)
-    values = {}
-    for path, variable in variables.new.items():
-        source = variables.origins[path].source
-        value = None if source is None else stored[f"model/{source}"]
-        values[path] = variables.grow(path, value)
-        mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, values[path], variable.shape))
-    slots = grow_slots(
-        old.state.optimizer,
-        new.state.optimizer,
-        variables,
-        lambda path: stored[f"optimizer/{path}"],
-    )
-    averages = {}
-    for path in new.state.named_averages():
-        source = variables.origins[path].source
-        is_old = source in old.state.named_averages()
-        averages[path] = (
-            variables.grow(path, stored[f"averages/{source}"]) if is_old else values[path]
-        )
-    before, after = vocabularies
-    is_same_text = before is None or after is None or is_extended(before, after)
-    retained = ("seed", "data_position", "data")
-    metadata = {name: manifest.metadata[name] for name in retained if name in manifest.metadata}
-    if of_vocabulary is not None:
+    before, after = _vocabulary(old.experiment), _vocabulary(new.experiment)
+    ids, metadata = None, {name: x for name, x in manifest.metadata.items() if name in _RETAINED}
+    is_same_text = True
+    if before is not None and after is not None and before.fingerprint != after.fingerprint:
+        ids, is_same_text = _map_ids(before, after, new), is_extended(before, after)
         metadata["data"] = fingerprint_of(new.experiment.data)
+    models = old.experiment.model, new.experiment.model
+    rules = Rules(*models, with_copies=copies, vocabulary=ids)
+    new.state.initialize()
+    variables = GrownVariables(*models, rules, seed=new.experiment.seed, noise=noise)
+    values = {
+        path: variables.grow(path, None if source is None else stored[f"model/{source}"])
+        for path, (source, _) in variables.origins.items()
+    }
+    averages = {
+        path: variables.grow(path, stored[f"averages/{source}"])
+        if (source := variables.origins[path].source) in old.state.named_averages()
+        else values[path]
+        for path in new.state.named_averages()
+    }
+    optimizers = old.state.optimizer, new.state.optimizer
+    slots = grow_slots(*optimizers, variables, lambda path: stored[f"optimizer/{path}"])
+    for named, new_values in (
+        (variables.new, values),
+        (new.state.named_averages(), averages),
+        (new.state.optimizer.named_slots(), slots),
+        ({"step": new.state.step}, {"step": np.asarray(manifest.step)}),
+    ):
+        for path, value in new_values.items():
+            variable = named[path]
+            mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, value, variable.shape))
+    dimensions = {
+        path: " ".join(variable.shape.dimension_names)
+        for path, variable in new.state.named_variables().items()
+    }
+    metadata |= {"versions": run_versions(), TRAIN_STEPS: new.options.train_steps}
     rounded = {variable.dtype.name for variable in variables.new.values()} - {"float32"}
     return GrownRun(
-        step=manifest.step,
-        values={
-            **{f"model/{path}": value for path, value in values.items()},
-            **{f"optimizer/{path}": value for path, value in slots.values.items()},
-            **{f"averages/{path}": value for path, value in averages.items()},
-            "step": np.asarray(manifest.step),
-        },
+        new,
+        manifest.step,
         table=variables.table(),
-        slots=slots,
+        num_slots=len(slots),
         difference=_difference(old, new.experiment) if is_same_text else None,
         notes=[*rules.notes, *(f"values are rounded to {name}" for name in sorted(rounded))],
-        training=new,
         _config=text,
-        _metadata={**metadata, "versions": run_versions(), TRAIN_STEPS: new.options.train_steps},
+        _metadata={**metadata, DIMENSIONS: dimensions},
     )
 
 
-def _vocabularies(experiment: Experiment) -> Vocabulary | None:
+def _vocabulary(experiment: Experiment) -> Vocabulary | None:
     """Returns the vocabulary of the targets, or of the only feature that has one."""
     vocabularies = experiment.data.vocabularies
     return vocabularies.get("targets") or next(iter(vocabularies.values()), None)
-
-
-def _map_vocabulary(
-    new: Training, before: Vocabulary | None, after: Vocabulary | None
-) -> DimensionMap | None:
-    if before is None or after is None or before.fingerprint == after.fingerprint:
-        return None
-    model = new.experiment.model
-    shapes = [model.named_variables()[path].shape for path in model.vocabulary_sizes]
-    if not shapes:
-        raise InputError("AdaptiveEmbedding: tables of clusters do not take another vocabulary")
-    return map_vocabulary(before, after, shapes[0].get_dim_by_name("vocab").size)
 
 
 def _difference(old: Training, new: Experiment) -> tuple[float, float]:
@@ -231,21 +212,21 @@ def is_extended(old: Vocabulary, new: Vocabulary) -> bool:
     ) == _specials(new)
 
 
-def map_vocabulary(old: Vocabulary, new: Vocabulary, rows: int) -> DimensionMap:
-    """Returns the map to tables of so many rows, of which those after the ids are padding.
+def _map_ids(old: Vocabulary, new: Vocabulary, training: Training) -> DimensionMap:
+    """Returns the map to the rows of tables, of which those after the ids are padding.
 
     A new id has the row of the old id of the same bytes, or the mean of the rows of the ids that
     encode its bytes (Gee et al. 2022, "Fast vocabulary transfer", arXiv:2402.09977), or the mean of
     all rows.
-
-    Raises:
-      InputError: the new vocabulary has fewer ids.
     """
+    model = training.experiment.model
+    shapes = [model.named_variables()[path].shape for path in model.vocabulary_sizes]
+    if not shapes:
+        raise InputError("AdaptiveEmbedding: tables of clusters do not take another vocabulary")
     if new.size < old.size:
-        raise InputError(
-            f"the vocabulary would shrink from {old.size} to {new.size} ids: a model can only grow"
-        )
-    source = np.full(rows, -1)
+        sizes = f"from {old.size} to {new.size} ids"
+        raise InputError(f"the vocabulary would shrink {sizes}: a model can only grow")
+    source = np.full(shapes[0].get_dim_by_name("vocab").size, -1)
     everything = range(old.size)
     if is_extended(old, new):
         source[: old.size] = everything

@@ -31,36 +31,24 @@ class Grouping(NamedTuple):
         return f"{self.heads * self.queries} heads with {self.heads} keys and values"
 
 
-class Regrouping(NamedTuple):
-    """From one grouping to a larger one, by way of as many queries as before.
+def regroup(old: Grouping, new: Grouping) -> Grouping:
+    """Returns the grouping with as many queries as before that only needs more heads.
 
-    Where keys and values are fewer, each is the mean of `merged` old ones (Ainslie et al. 2023,
-    arXiv:2305.13245, section 2.1), which changes the function. Where queries share fewer, old ones
-    are `repeated`.
+    Where it has fewer keys and values, each is the mean of several old ones (Ainslie et al. 2023,
+    arXiv:2305.13245, section 2.1), which changes the function. Where it has more, old ones are
+    repeated. Raises InputError if there is none.
     """
-
-    old: Grouping
-    between: Grouping
-    new: Grouping
-    merged: int = 1
-    repeated: int = 1
-
-    @classmethod
-    def find(cls, old: Grouping, new: Grouping) -> Regrouping:
-        """Raises InputError if there is none."""
-        if old.fits(new):
-            return cls(old, old, new)
-        for number in range(2, old.heads * old.queries + 1):
-            merged = Grouping(old.heads // number, old.queries * number)
-            if old.heads % number == 0 and merged.fits(new):
-                return cls(old, merged, new, merged=number)
-            repeated = Grouping(old.heads * number, old.queries // number)
-            if old.queries % number == 0 and repeated.fits(new):
-                return cls(old, repeated, new, repeated=number)
-        raise InputError(
-            f"{old} cannot become {new}: heads can only become more, and as many old ones must "
-            "share each key"
-        )
+    if old.fits(new):
+        return old
+    for number in range(2, old.heads * old.queries + 1):
+        merged = Grouping(old.heads // number, old.queries * number)
+        if old.heads % number == 0 and merged.fits(new):
+            return merged
+        repeated = Grouping(old.heads * number, old.queries // number)
+        if old.queries % number == 0 and repeated.fits(new):
+            return repeated
+    rule = "heads can only become more, and as many old ones must share each key"
+    raise InputError(f"{old} cannot become {new}: {rule}")
 
 
 def with_heads(

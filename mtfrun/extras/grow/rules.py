@@ -33,7 +33,7 @@ from mtfrun.extras.grow.dimension_map import (
     repeat,
     side_by_side,
 )
-from mtfrun.extras.grow.heads import HEADS, QUERY_HEADS, Grouping, Regrouping, with_heads
+from mtfrun.extras.grow.heads import HEADS, QUERY_HEADS, Grouping, regroup, with_heads
 from mtfrun.extras.grow.stream import D_EMBEDDING, D_MODEL, Stream
 from mtfrun.layers import LayerNorm, LinearDistanceBias, MultiHeadAttention, RMSNorm
 from mtfrun.layers.attention.positions.relative_position import alibi_slopes
@@ -121,7 +121,7 @@ class Rules:
         self._vocabulary = vocabulary
         self._old, self._new = old.named_variables(), new.named_variables()
         self._old_modules, self._new_modules = old.named_modules(), new.named_modules()
-        self._stream = Stream.of(self._old_modules, self._new_modules, with_copies=with_copies)
+        self._stream = Stream(self._old_modules, self._new_modules, with_copies=with_copies)
         self._has_slopes = any(
             isinstance(module, LinearDistanceBias) for module in self._new_modules.values()
         )
@@ -176,20 +176,20 @@ class Rules:
         attention = place.attention or self._first_attention(place.path.partition("/")[0])
         if attention is None:
             return _View(old, new)
-        regrouping = Regrouping.find(*map(Grouping.of, attention))
+        before, after = map(Grouping.of, attention)
+        between = regroup(before, after)
         if place.member not in _MEMORY:
             # The old heads as they are between, in which there are as many queries.
-            return _View(with_heads(old, *regrouping.between), with_heads(new, *regrouping.new))
-        num_old, num_new = regrouping.old.heads, regrouping.new.heads
-        new = with_heads(new, num_new)
-        if regrouping.merged > 1:
+            return _View(with_heads(old, *between), with_heads(new, *after))
+        new = with_heads(new, after.heads)
+        if between.heads < before.heads:
             self.notes["keys and values of several heads become their mean"] = None
-            old = with_heads(old, num_old // regrouping.merged, regrouping.merged)
+            old = with_heads(old, between.heads, before.heads // between.heads)
             return _View(old, new, frozenset([QUERY_HEADS]))
-        maps = {}
-        if regrouping.repeated > 1:
-            maps[HEADS] = repeat(num_old, regrouping.repeated, num_new)
-        return _View(with_heads(old, num_old), new, maps=maps)
+        repeated, maps = between.heads // before.heads, {}
+        if repeated > 1:
+            maps[HEADS] = repeat(before.heads, repeated, after.heads)
+        return _View(with_heads(old, before.heads), new, maps=maps)
 
     def _first_attention(self, stack: str) -> tuple[MultiHeadAttention, MultiHeadAttention] | None:
         """Returns the attention of a stack, for tables of all heads, such as logits by distance."""
@@ -270,12 +270,12 @@ class Rules:
         """Returns the map of entries that nothing reads yet, or of copies."""
         if self._repeats(place, plain, old, new):
             return copies(old, new, is_summed=is_summed)
-        source = None
+        source = first(old, new)
         if plain == HEADS and self._has_slopes:
-            source = match_places(alibi_slopes(old), alibi_slopes(new))
-            if source is None:
+            places = match_places(alibi_slopes(old), alibi_slopes(new))
+            if places is None:
                 self.notes["heads have other slopes"] = None
-        source = first(old, new) if source is None else source
+            source = source if places is None else places
         return placed(source, fill="zero" if is_summed else "initial")
 
     def _map_of_experts(self, place: _Place, name: str, old: int | None, new: int) -> DimensionMap:
@@ -316,7 +316,7 @@ class Rules:
                 f"{place.path}: d_kv cannot grow from {old} to {new}, for heads have norms and "
                 "rotary positions: choose more heads instead"
             )
-        source = None
+        source = first(old, new)
         if before.rotary is not None and after.rotary is not None and after.rotary.rotated is None:
             # The pairs are the two halves.
             half = match_places(before.rotary.frequencies(old), after.rotary.frequencies(new))
@@ -324,7 +324,6 @@ class Rules:
                 source = np.concatenate([half, np.where(half < 0, -1, half + old // 2)])
             else:
                 self.notes["d_kv has other rotary frequencies: choose a multiple of it"] = None
-        source = first(old, new) if source is None else source
         return placed(source, fill="zero" if is_summed or place.member in _KEYS else "initial")
 
     def _repeats_d_kv(self, attention: MultiHeadAttention) -> bool:

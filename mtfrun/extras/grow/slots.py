@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,32 +16,21 @@ Read = Callable[[str], np.ndarray]
 _SQUARES, _MEANS = "v", ("vr", "vc")
 
 
-class Slots(NamedTuple):
-    """Values by path, and the paths of the slots that begin with 0."""
-
-    values: dict[str, np.ndarray]
-    missing: list[str]
-
-
 def grow_slots(
     old: optim.Optimizer, new: optim.Optimizer, variables: GrownVariables, read: Read
-) -> Slots:
-    """Returns the slots of the new optimizer, if the old one is of the same class."""
+) -> dict[str, np.ndarray]:
+    """Returns values of the new optimizer by path, if the old one is of the same class."""
     if not isinstance(old, optim.SlotOptimizer) or type(old) is not type(new):
-        return Slots({}, list(new.named_slots()))
-    slots = Slots({}, [])
+        return {}
     assert isinstance(new, optim.SlotOptimizer)
-    for path, of_variable in new.slots.items():
-        for name in of_variable:
-            value = _grow(old, new, path, name, variables, read)
-            if value is None:
-                slots.missing.append(f"{path}/{name}")
-            else:
-                slots.values[f"{path}/{name}"] = value
-    for path in new.named_slots().keys() & old.named_slots().keys():
-        if path not in slots.values and path not in slots.missing:  # of no variable
-            slots.values[path] = read(path)
-    return slots
+    slots = {
+        f"{path}/{name}": _grow(old, new, path, name, variables, read)
+        for path, of_variable in new.slots.items()
+        for name in of_variable
+    }
+    for path in new.named_slots().keys() & old.named_slots().keys() - slots.keys():
+        slots[path] = read(path)  # of no variable
+    return {path: value for path, value in slots.items() if value is not None}
 
 
 def _grow(

@@ -17,7 +17,6 @@ _Norm = RMSNorm | LayerNorm
 _Modules = Mapping[str, mtf.Module]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class Stream:
     """What happens to the vectors x between layers, of a entries, when they have b.
 
@@ -33,70 +32,52 @@ class Stream:
     equally many.
 
     Attributes:
-      copies: entries repeat instead.
-      is_centred: there is layer normalisation.
-      norms: the norms of the vectors, by the path of the module.
       keeps_function: whether the rule does.
-      embedding_factor: the factor of the tables whose vectors are added up before the first layer,
-        or of the projection behind a table of d_embedding columns.
       final_norm, final_factor: the last norm before a softmax with the embedding's table, and what
         makes up for the sum over the table, which has c twice, and for its factor.
     """
 
-    copies: bool
-    is_centred: bool
-    norms: Mapping[str, _Norm]
-    keeps_function: bool = True
-    embedding_factor: float = 1.0
-    final_norm: _Norm | None = None
-    final_factor: float = 1.0
-
-    @classmethod
-    def of(cls, old: _Modules, new: _Modules, *, with_copies: bool) -> Stream:
-        """Returns the rule for models with these modules."""
-        norms = {
+    def __init__(self, old: _Modules, new: _Modules, *, with_copies: bool) -> None:
+        self._norms = {
             path: module
             for path, module in new.items()
             if isinstance(module, RMSNorm | LayerNorm)
             and module.scale is not None
             and module.scale.shape.dimension_names == [D_MODEL]
         }
-        is_centred = any(isinstance(norm, LayerNorm) for norm in norms.values())
-        sizes = [
+        self._is_centred = any(isinstance(norm, LayerNorm) for norm in self._norms.values())
+        # Networks of images have no such dimension.
+        sizes = {
             variable.shape.get_dim_by_name(D_MODEL).size
             for modules in (old, new)
             for variable in modules[""].named_variables().values()
             if D_MODEL in variable.shape.dimension_names
-        ]
-        writes_centred = _writes_centred(norms, list(new))
-        for module in new.values() if len(set(sizes)) > 1 else ():
+        } or {1}
+        for module in new.values() if len(sizes) > 1 else ():
             if isinstance(module, TokenVectors) and not isinstance(module, Embedding):
                 raise InputError(
                     "TokenEmbedding.table: with tables of several widths d_model cannot grow"
                 )
             if isinstance(module, LayerNorm) and module.scale is None:
                 raise InputError("LayerNorm.use_scale=False: without scales d_model cannot grow")
-        # Networks of images have no such dimension.
-        is_multiple = not sizes or max(sizes) % min(sizes) == 0
-        with_copies = with_copies or (writes_centred and is_multiple)
-        embedding = _first_factor(old) / _first_factor(new)
+        is_multiple, writes_centred = max(sizes) % min(sizes) == 0, self._writes_centred(list(new))
+        self._copies = with_copies or (writes_centred and is_multiple)
+        self.keeps_function = is_multiple if self._copies else not writes_centred
+        # Of the tables whose vectors are added up before the first layer, or of the projection
+        # behind a table of d_embedding columns.
+        self._embedding_factor = _first_factor(old) / _first_factor(new)
+        self.final_norm: _Norm | None = None
+        self.final_factor = 1.0
         tied = _tied(new)
-        keeps = is_multiple if with_copies else not writes_centred
-        stream = cls(with_copies, is_centred, norms, keeps, embedding)
-        if tied is None:
-            return stream
-        last = [
-            norm for path, norm in norms.items() if path.rpartition("/")[2].startswith("final_")
-        ]
-        before, after = old[tied], new[tied]
-        assert isinstance(before, Embedding) and isinstance(after, Embedding)
-        (a,), (b,) = (
-            [dim.size for dim in x.table.shape if dim.name == D_MODEL] for x in (before, after)
-        )
-        final = before.logits_scale / (after.logits_scale * b / a * embedding)
-        return dataclasses.replace(
-            stream, final_norm=last[-1] if last else None, final_factor=final
-        )
+        if tied is not None:
+            before, after = old[tied], new[tied]
+            assert isinstance(before, Embedding) and isinstance(after, Embedding)
+            a, b = (x.table.shape.get_dim_by_name(D_MODEL).size for x in (before, after))
+            after_scale = after.logits_scale * b / a * self._embedding_factor
+            self.final_factor = before.logits_scale / after_scale
+            for path, norm in self._norms.items():
+                if path.rpartition("/")[2].startswith("final_"):
+                    self.final_norm = norm
 
     def map(
         self, path: str, variable: mtf.Variable, old: int, new: int, *, is_summed: bool
@@ -104,34 +85,30 @@ class Stream:
         """Returns the map for a variable of the new model."""
         owner, _, name = path.rpartition("/")
         factor = math.sqrt(new / old)
-        is_table = not is_summed and self._is_table(path, variable)
-        if self.copies:
+        reduced = {dim.name for dim in variable.reduced_dims or ()}
+        is_table = "/blocks/" not in path and reduced <= {D_EMBEDDING} and variable.shape.ndims > 1
+        is_table = is_table and not is_summed
+        if self._copies:
             of_dim = copies(old, new, is_summed=is_summed)
-            factor = self.embedding_factor if is_table else 1.0
+            factor = self._embedding_factor if is_table else 1.0
             return dataclasses.replace(of_dim, factor=of_dim.factor * factor)
         source = first(old, new)
         if is_summed:
             return placed(source, factor=1.0 / factor)
-        if owner in self.norms:
+        if owner in self._norms:
             return placed(source, factor=1.0 if name == "scale" else factor)
         if is_table:
-            factor *= self.embedding_factor
-        return placed(source, factor=factor, fill="mean" if self.is_centred else "zero")
+            factor *= self._embedding_factor
+        return placed(source, factor=factor, fill="mean" if self._is_centred else "zero")
 
-    def _is_table(self, path: str, variable: mtf.Variable) -> bool:
-        reduced = {dim.name for dim in variable.reduced_dims or ()}
-        return "/blocks/" not in path and reduced <= {D_EMBEDDING} and variable.shape.ndims > 1
-
-
-def _writes_centred(norms: Mapping[str, _Norm], paths: Sequence[str]) -> bool:
-    """Returns whether the output of layer normalisation is the vectors, or is added to them."""
-    for path, norm in norms.items():
-        parent, _, name = path.rpartition("/")
-        before = paths[: paths.index(path)]
-        is_behind = "/blocks/" not in path or f"{parent}/layer" in before
-        if isinstance(norm, LayerNorm) and is_behind and not name.startswith("final_"):
-            return True
-    return False
+    def _writes_centred(self, paths: Sequence[str]) -> bool:
+        """Returns whether the vectors, or what is added to them, come from layer normalisation."""
+        for path, norm in self._norms.items():
+            parent, _, name = path.rpartition("/")
+            is_behind = "/blocks/" not in path or f"{parent}/layer" in paths[: paths.index(path)]
+            if isinstance(norm, LayerNorm) and is_behind and not name.startswith("final_"):
+                return True
+        return False
 
 
 def _first_factor(modules: _Modules) -> float:

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from mtfrun import mtf
 from mtfrun.errors import InputError, list_some
-from mtfrun.extras.grow.dimension_map import Plan
 from mtfrun.extras.grow.rules import Rules
 from mtfrun.extras.grow.stream import D_MODEL
 from mtfrun.models import Model
 
 # Blocks of a stack, and of a stage of a ResNet.
 _BLOCK = re.compile(r"(?P<stack>.*?(?:^|/)(?:blocks|stages/\d+)/)(?P<number>\d+)/(?P<name>.*)")
-_SUBLAYER = re.compile(r"(.*?(?:^|/)blocks/)(\d+)/([^/]+)/(.*)")
+_SUBLAYER = re.compile(r"(.*?(?:^|/)blocks/\d+/)([^/]+)/(.*)")
 
 # Variables of a mixture, and those that they come from in a mixture of one level or in a
 # feed-forward layer: the first that exists.
 _OF_MIXTURES = (
-    (r"layer/(?:outer|inner)_router/(.*)", [r"layer/router/\1"]),
-    (r"layer/experts/wi/factors/0/(.*)", [r"layer/wi/\1", r"layer/wi_0/\1"]),
-    (r"layer/experts/wi/factors/(\d+)/(.*)", [r"layer/wi_\1/\2"]),
-    (r"layer/experts/wo/(.*)", [r"layer/wo/\1"]),
+    (r"(?<=/layer/)(?:outer|inner)_router/(.*)", r"router/\1"),
+    (r"(?<=/layer/)experts/wi/factors/0/(.*)", r"wi/\1"),
+    (r"(?<=/layer/)experts/wi/factors/(\d+)/(.*)", r"wi_\1/\2"),
+    (r"(?<=/layer/)experts/wo/(.*)", r"wo/\1"),
 )
 _ROUTER = re.compile(r".*/layer/(?:outer_|inner_)?router/.*")
 
@@ -53,13 +51,14 @@ def match_paths(old: Iterable[str], new: Iterable[str]) -> dict[str, Origin]:
     Raises:
       InputError: another variable has no origin, or an old one no place.
     """
-    old, new = list(old), list(new)
-    names = _sublayers(old), _sublayers(new)
+    old = list(old)
+    sources = {place: path for path, place in _number_sublayers(old).items()}
     blocks = {match.group("stack", "number") for x in old if (match := _BLOCK.fullmatch(x))}
     origins: dict[str, Origin] = {}
     surplus = []
-    for path in new:
-        source = next((x for x in _candidates(path, *names) if x in old), None)
+    for path, place in _number_sublayers(new).items():
+        places = [place, *(re.sub(old_part, x, place) for old_part, x in _OF_MIXTURES)]
+        source = next((sources[x] for x in places if x in sources), None)
         twin = None if source is not None else _twin(path, blocks, origins)
         origins[path] = Origin(source, twin)
         if source is None and twin is None and not _ROUTER.fullmatch(path):
@@ -76,34 +75,21 @@ def match_paths(old: Iterable[str], new: Iterable[str]) -> dict[str, Origin]:
     return origins
 
 
-def _sublayers(paths: Iterable[str]) -> Mapping[tuple[str, str], list[str]]:
-    """Returns the names of the sublayers of every block, in their order."""
-    names: dict[tuple[str, str], list[str]] = {}
+def _number_sublayers(paths: Iterable[str]) -> dict[str, str]:
+    """Returns by path the path with the place of the sublayer in its block instead of its name.
+
+    A class that a list has once more or less may have another number in its name.
+    """
+    names: dict[str, dict[str, int]] = {}
+    numbered = {}
     for path in paths:
         match = _SUBLAYER.fullmatch(path)
-        if match is not None and match[3] not in names.setdefault((match[1], match[2]), []):
-            names[match[1], match[2]].append(match[3])
-    return names
-
-
-def _candidates(
-    path: str, old: Mapping[tuple[str, str], list[str]], new: Mapping[tuple[str, str], list[str]]
-) -> Iterator[str]:
-    match = _SUBLAYER.fullmatch(path)
-    if match is None:
-        yield path
-        return
-    stack, number, name, inner = match.groups()
-    of_old, of_new = old.get((stack, number), []), new[stack, number]
-    if len(of_old) != len(of_new):
-        return
-    # By its place: a class that a list has once more or less may have another number.
-    sublayer = f"{stack}{number}/{of_old[of_new.index(name)]}"
-    yield f"{sublayer}/{inner}"
-    for pattern, sources in _OF_MIXTURES:
-        of_mixture = re.fullmatch(pattern, inner)
-        if of_mixture is not None:
-            yield from (f"{sublayer}/{of_mixture.expand(source)}" for source in sources)
+        numbered[path] = path
+        if match is not None:
+            block, name, inner = match.groups()
+            places = names.setdefault(block, {})
+            numbered[path] = f"{block}{places.setdefault(name, len(places))}/{inner}"
+    return numbered
 
 
 def _twin(
@@ -124,42 +110,32 @@ def _twin(
 _OF_ROUTERS = 0.1
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
 class GrownVariables:
-    """The variables of the new model, with where they come from.
+    """The variables of the new model, which gets its initial values, with where they come from.
+
+    Args:
+      noise: the standard deviation of the differences between copies, relative to the values.
 
     Attributes:
       plans: the plans of variables that come from old ones.
-      initial: initial values of the new model.
-      noise: the standard deviation of the differences between copies, relative to the values.
+
+    Raises:
+      InputError: the new model is not a larger one of the same kind.
     """
 
-    old: Mapping[str, mtf.Variable]
-    new: Mapping[str, mtf.Variable]
-    origins: Mapping[str, Origin]
-    plans: Mapping[str, Plan]
-    initial: Mapping[str, np.ndarray]
-    noise: float = 0.0
-
-    @classmethod
-    def of(
-        cls, old: Model, new: Model, rules: Rules, *, seed: int, noise: float = 0.0
-    ) -> GrownVariables:
-        """Plans, and then gives the new model its initial values.
-
-        Raises:
-          InputError: the new model is not a larger one of the same kind.
-        """
-        of_old, of_new = old.named_variables(), new.named_variables()
-        origins = match_paths(of_old, of_new)
-        plans = {
+    def __init__(
+        self, old: Model, new: Model, rules: Rules, *, seed: int, noise: float = 0.0
+    ) -> None:
+        self.old, self.new = old.named_variables(), new.named_variables()
+        self.origins = match_paths(self.old, self.new)
+        self.plans = {
             path: plan
-            for path, origin in origins.items()
+            for path, origin in self.origins.items()
             if origin.source is not None and (plan := rules.plan(path, origin.source)) is not None
         }
         mtf.initialize(new, seed)
-        initial = {path: mtf.to_numpy(variable) for path, variable in of_new.items()}
-        return cls(of_old, of_new, origins, plans, initial, noise)
+        self._initial: dict[str, np.ndarray] = mtf.to_numpy(self.new)
+        self._noise = noise
 
     def grow(self, path: str, old: np.ndarray | None) -> np.ndarray:
         """Returns the new value of a variable for an old value, or without one for a new variable.
@@ -174,10 +150,10 @@ class GrownVariables:
                 reduced = {dim.name for dim in variable.reduced_dims or ()}
                 written = set(variable.shape.dimension_names) - reduced
                 factor = 0.0 if reduced and D_MODEL in written else 1.0
-            return self.initial[path] * np.float32(factor)
-        value = plan.of_values(old, self.initial[path])
-        if self.noise:
-            value = value + self.noise * plan.differences(value, zlib.crc32(path.encode()))
+            return self._initial[path] * np.float32(factor)
+        value = plan.of_values(old, self._initial[path])
+        if self._noise:
+            value = value + self._noise * plan.differences(value, zlib.crc32(path.encode()))
         return value
 
     def table(self) -> list[tuple[str, str, str, str]]:

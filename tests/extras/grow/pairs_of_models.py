@@ -55,7 +55,7 @@ def grow_pair(
     before, evaluation = _build(files, old)
     after, _ = _build(files if new_files is None else new_files, new)
     rules = Rules(before.model, after.model, with_copies=with_copies)
-    variables = GrownVariables.of(before.model, after.model, rules, seed=1)
+    variables = GrownVariables(before.model, after.model, rules, seed=1)
     mtf.initialize(before.model, 0)
     _perturb(before)
     for path, variable in variables.new.items():

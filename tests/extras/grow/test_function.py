@@ -205,7 +205,7 @@ def test_vectors_of_clusters_do_not_grow() -> None:
         for size in (8, 16)
     ]
     with pytest.raises(InputError, match="with tables of several widths d_model cannot grow"):
-        Stream.of(*models, with_copies=False)
+        Stream(*models, with_copies=False)
 
 
 @pytest.mark.slow
