@@ -87,6 +87,17 @@ class AdamPart(AdamMoments):
     dims: Sequence[str] = ("vocab", "first_vocab", "classes")
     paths: Sequence[str] = ()
 
+    def matrices(
+        self, variables: Mapping[str, mtf.Variable]
+    ) -> dict[mtf.Variable, tuple[mtf.Shape, mtf.Shape]]:
+        """Returns the rows and columns of the variables that AdamW does not train."""
+        by_adam = matching_paths(variables, self.paths, "AdamPart.paths")
+        return {
+            variable: sides
+            for path, variable in variables.items()
+            if path not in by_adam and (sides := matrix_sides(variable, self.dims))
+        }
+
 
 class Muon(SlotOptimizer):
     """Muon for matrices, see `matrix_sides`, slot `m`; AdamW for other variables, `m` and `v`.
@@ -128,12 +139,7 @@ class Muon(SlotOptimizer):
         self._sides: dict[mtf.Variable, tuple[mtf.Shape, mtf.Shape]] = {}
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        by_adam = matching_paths(variables, self._adam.paths, "AdamPart.paths")
-        self._sides = {
-            variable: sides
-            for path, variable in variables.items()
-            if path not in by_adam and (sides := matrix_sides(variable, self._adam.dims))
-        }
+        self._sides = self._adam.matrices(variables)
         super().init(variables)
 
     def width_factor(self, path: str, variable: mtf.Variable) -> float:

@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from mtfrun import mtf
 from mtfrun.errors.checks import COUNT, POSITIVE, SHARE_BELOW_1, check_fields
-from mtfrun.extras.optimizers.muon import AdamPart, matrix_sides
+from mtfrun.extras.optimizers.muon import AdamPart
 from mtfrun.optim.mup import adam_factor
 from mtfrun.optim.optimizer import Gradients, SlotOptimizer, Updates, read_precisely
 from mtfrun.optim.schedules import Schedule
-from mtfrun.optim.trainable_variables import Factor, matching_paths
+from mtfrun.optim.trainable_variables import Factor
 
 # An eigenvalue of 1e-8 of the norm needs 21 iterations to come near 1, and a few more then.
 _ITERATIONS = 28
@@ -51,7 +51,7 @@ def inverse_root(matrix: mtf.Tensor, side: mtf.Dimension, power: int) -> mtf.Ten
     arXiv:2002.09018. `power` is 2 or 4.
     """
     other, middle = (mtf.Dimension(side.name + end, side.size) for end in (_OTHER, "_middle"))
-    identity = mtf.one_hot(mtf.range(matrix.mesh, side), other, dtype=tf.float32)
+    identity = _identity(matrix.mesh, side)
 
     def product(a: mtf.Tensor, b: mtf.Tensor) -> mtf.Tensor:
         left = mtf.rename_dimension(a, other.name, middle.name)
@@ -69,6 +69,11 @@ def inverse_root(matrix: mtf.Tensor, side: mtf.Dimension, power: int) -> mtf.Ten
         raised = product(step, step)
         m = product(raised if power == 2 else product(raised, raised), m)
     return root
+
+
+def _identity(mesh: mtf.Mesh, side: mtf.Dimension) -> mtf.Tensor:
+    other = mtf.Dimension(side.name + _OTHER, side.size)
+    return mtf.one_hot(mtf.range(mesh, side), other, dtype=tf.float32)
 
 
 class Shampoo(SlotOptimizer):
@@ -105,11 +110,9 @@ class Shampoo(SlotOptimizer):
         self._matrices: dict[mtf.Variable, _Matrix] = {}
 
     def init(self, variables: Mapping[str, mtf.Variable]) -> None:
-        by_adam = matching_paths(variables, self._adam.paths, "AdamPart.paths")
         self._matrices = {
             variable: _Matrix(variable.shape, *sides, self._preconditioning)
-            for path, variable in variables.items()
-            if path not in by_adam and (sides := matrix_sides(variable, self._adam.dims))
+            for variable, sides in self._adam.matrices(variables).items()
         }
         super().init(variables)
 
@@ -197,10 +200,9 @@ class _Matrix:
 
     def _root(self, average: mtf.Tensor, side: mtf.Dimension) -> mtf.Tensor:
         # The norm is divided out: averages need no bias correction.
-        other = mtf.Dimension(side.name + _OTHER, side.size)
-        identity = mtf.one_hot(mtf.range(average.mesh, side), other, dtype=tf.float32)
         norm = mtf.sqrt(mtf.reduce_sum(mtf.square(average), output_shape=self._batch))
-        normalised = average / mtf.maximum(norm, _TINY) + identity * self._settings.epsilon
+        epsilon = _identity(average.mesh, side) * self._settings.epsilon
+        normalised = average / mtf.maximum(norm, _TINY) + epsilon
         return inverse_root(normalised, side, 2 * len(self._sides))
 
     def _square(self, side: mtf.Dimension) -> mtf.Shape:

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, TypeAlias
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import COUNT, POSITIVE, SHARE_BELOW_1, check_fields
 from mtfrun.optim.mup import adam_factor
-from mtfrun.optim.optimizer import LogitsModel, SlotOptimizer, read_precisely
+from mtfrun.optim.optimizer import Gradients, LogitsModel, SlotOptimizer, Updates, read_precisely
 from mtfrun.optim.schedules import Schedule
 from mtfrun.optim.trainable_variables import Factor
 
-
-class SampledGradients(NamedTuple):
-    """Gradients of a loss for targets drawn from the model.
-
-    Attributes:
-      gradients: gradients of the mean loss by path; None where it does not depend on the variable.
-      number: number of targets in the mean.
-    """
-
-    gradients: Mapping[str, mtf.Tensor | None]
-    number: mtf.Tensor
+# Gradients of the mean loss for targets drawn from the model, and the number of these targets.
+Sample: TypeAlias = "tuple[Gradients, mtf.Tensor]"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,19 +80,16 @@ class Sophia(SlotOptimizer):
 
     def extra_gradients(
         self, model: LogitsModel, features: Mapping[str, mtf.Tensor], key: mtf.Key
-    ) -> Mapping[str, Callable[[], SampledGradients]]:
+    ) -> Mapping[str, Callable[[], Sample]]:
         return {"sample": lambda: self._sample(model, features, key)}
 
     def update(
-        self,
-        gradients: Mapping[str, mtf.Tensor | None],
-        step: mtf.Tensor,
-        sample: Callable[[], SampledGradients] | None = None,
-    ) -> dict[mtf.Variable, mtf.Tensor]:
+        self, gradients: Gradients, step: mtf.Tensor, sample: Callable[[], Sample] | None = None
+    ) -> Updates:
         """See `Optimizer`; without `sample` the curvature stays as it is."""
         rates = self.learning_rates(step)
         curvatures = self._next_curvatures(step, sample)
-        updates: dict[mtf.Variable, mtf.Tensor] = {}
+        updates: Updates = {}
         for path, variable, gradient in self._match(gradients):
             slots, parameter = self.slots[path], read_precisely(variable)
             m = mtf.read_variable(slots["m"]) * self._beta1 + gradient * (1.0 - self._beta1)
@@ -114,7 +102,7 @@ class Sophia(SlotOptimizer):
         return updates
 
     def _next_curvatures(
-        self, step: mtf.Tensor, sample: Callable[[], SampledGradients] | None
+        self, step: mtf.Tensor, sample: Callable[[], Sample] | None
     ) -> dict[str, mtf.Tensor]:
         before = {path: mtf.read_variable(slots["h"]) for path, slots in self.slots.items()}
         if sample is None:
@@ -122,12 +110,12 @@ class Sophia(SlotOptimizer):
         beta2 = self._curvature.beta2
 
         def new_averages() -> list[mtf.Tensor]:
-            sampled = sample()
+            sampled, number = sample()
             after = []
             for path, h in before.items():
-                gradient = sampled.gradients.get(path)
+                gradient = sampled.get(path)
                 if gradient is not None:
-                    square = mtf.square(mtf.cast(gradient, h.dtype)) * sampled.number
+                    square = mtf.square(mtf.cast(gradient, h.dtype)) * number
                     h = h * beta2 + square * (1.0 - beta2)
                 after.append(h)
             return after
@@ -138,7 +126,7 @@ class Sophia(SlotOptimizer):
 
     def _sample(
         self, model: LogitsModel, features: Mapping[str, mtf.Tensor], key: mtf.Key
-    ) -> SampledGradients:
+    ) -> Sample:
         """Returns the gradients of the mean cross entropy, by `Model.target_weights`.
 
         The last dimension of the model's logits has the classes.
@@ -161,4 +149,4 @@ class Sophia(SlotOptimizer):
             return mean, number
 
         (_, number), gradients = mtf.value_and_gradients(mean_loss, self.variables)
-        return SampledGradients(gradients, number)
+        return gradients, number
