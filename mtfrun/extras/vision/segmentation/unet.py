@@ -8,6 +8,7 @@ that a mask has the size of its image.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -133,17 +134,14 @@ class UNet(SegmentationModel):
         self._rematerialise, self._num_spatial = stages.rematerialise, len(spatial)
         filters = [mtf.Dimension("filters", width) for width in stages.widths]
 
-        def block(inputs: mtf.Dimension, outputs: mtf.Dimension) -> ConvolutionBlock:
-            return ConvolutionBlock(
-                mesh,
-                inputs,
-                outputs,
-                dtypes,
-                num_spatial=len(spatial),
-                num_convolutions=stages.num_convolutions,
-                norm=stages.norm,
-            )
-
+        block = functools.partial(
+            ConvolutionBlock,
+            mesh,
+            dtypes=dtypes,
+            num_spatial=len(spatial),
+            num_convolutions=stages.num_convolutions,
+            norm=stages.norm,
+        )
         self.down = [block(*pair) for pair in itertools.pairwise([channels, *filters])]
         # From the smallest size to the image's.
         pairs = list(itertools.pairwise(filters[::-1]))
