@@ -114,7 +114,7 @@ def plan(arguments: argparse.Namespace) -> dict[str, Any]:
     program = take_programs(arguments.programs)[-1].running
     peak = peak_of(program)
     variables = _local_bytes(state) / MB
-    constants = sum(value.type.num_bytes for value in program.constants) / MB
+    constants = sum(value.num_bytes for value in program.constants) / MB
     return {
         "variables_mb": round(variables, 1),
         "constants_mb": round(constants, 1),

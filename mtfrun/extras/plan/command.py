@@ -7,7 +7,6 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from mtfrun.cli.command import (
     Command,
@@ -19,12 +18,6 @@ from mtfrun.cli.command import (
 )
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import ExitCode, InputError
-
-if TYPE_CHECKING:
-    from mtfrun import mtf
-    from mtfrun.experiment import Training
-    from mtfrun.extras.plan.plan import Plan
-    from mtfrun.extras.plan.profile import Resources
 
 _DESCRIPTION = """\
 Says what a step of training needs on a mesh of any size, without its devices.
@@ -100,10 +93,13 @@ def _check_search(flags: argparse.Namespace) -> None:
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     from mtfrun import mtf
     from mtfrun.configuration import config
+    from mtfrun.display.formats import parse_size
     from mtfrun.experiment.runs.opening import build_training
-    from mtfrun.extras.plan.description import as_json, describe
+    from mtfrun.extras.plan.description import as_json, describe, picture_as_html, picture_as_svg
     from mtfrun.extras.plan.plan import plan_training
+    from mtfrun.extras.plan.profile import parse_bandwidths
     from mtfrun.extras.plan.search.configured_search import calibrate_devices, search_layouts
+    from mtfrun.files import atomic_open
 
     if flags.calibrate:
         return calibrate_devices(flags)
@@ -114,42 +110,20 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     with mtf.planned_meshes():
         config.override(mtf.Mesh, **{k: v for k, v in mesh.items() if v is not None})
         training = build_training(bindings)
-    resources = _resources(flags, training.experiment.mesh)
-    planned = plan_training(training, flags.program_dump)
-    if flags.json:
-        print(json.dumps(as_json(training, planned, resources), allow_nan=False))
-    else:
-        print_lines(*describe(training, planned, resources))
-    if flags.picture is not None:
-        _draw(flags.picture, training, planned, resources)
-    memory = resources.device_memory
-    return ExitCode.TOO_LITTLE_MEMORY if memory is not None and planned.peak_bytes > memory else 0
-
-
-def _resources(flags: argparse.Namespace, mesh: mtf.Mesh) -> Resources:
-    from mtfrun.display.formats import parse_size
-    from mtfrun.extras.plan.profile import Resources, parse_bandwidths
-
     memory = None if flags.device_memory is None else parse_size(flags.device_memory)
-    bandwidths = {} if flags.bandwidth is None else parse_bandwidths(flags.bandwidth)
-    unknown = set(bandwidths) - set(mesh.shape.dimension_names)
-    if unknown:
-        raise InputError(
-            f"--bandwidth names {', '.join(sorted(unknown))}: the axes of the mesh are "
-            f"{', '.join(mesh.shape.dimension_names)}"
-        )
-    return Resources(memory, bandwidths)
-
-
-def _draw(path: str, training: Training, planned: Plan, resources: Resources) -> None:
-    from mtfrun.extras.plan.description import describe, picture_as_html, picture_as_svg
-    from mtfrun.files import atomic_open
-
-    text = picture_as_svg(planned, resources)
-    if path.endswith(".html"):
-        text = picture_as_html(text, describe(training, planned, resources))
-    with atomic_open(path) as file:
-        file.write(text)
+    axes = training.experiment.mesh.shape.dimension_names
+    bandwidths = {} if flags.bandwidth is None else parse_bandwidths(flags.bandwidth, axes)
+    planned = plan_training(training, flags.program_dump)
+    lines = describe(training, planned, memory, bandwidths)
+    if flags.json:
+        print(json.dumps(as_json(training, planned, memory, bandwidths), allow_nan=False))
+    else:
+        print_lines(*lines)
+    if flags.picture is not None:
+        svg = picture_as_svg(planned, memory)
+        with atomic_open(flags.picture) as file:
+            file.write(picture_as_html(svg, lines) if flags.picture.endswith(".html") else svg)
+    return ExitCode.TOO_LITTLE_MEMORY if memory is not None and planned.peak_bytes > memory else 0
 
 
 # Those that `mtfrun.extras.plan` reads. After all passes it would write a hundred times as much.

@@ -3,7 +3,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import html
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from mtfrun import mtf
@@ -19,7 +19,6 @@ from mtfrun.extras.plan.plan import (
     PlannedVariable,
     group_collectives,
 )
-from mtfrun.extras.plan.profile import Resources
 from mtfrun.mtf.placement.layout import SLOTS as SLOTS_RULE
 from mtfrun.mtf.placement.layout import WEIGHTS
 
@@ -30,12 +29,15 @@ _INDENT = 16
 Section: TypeAlias = tuple[str, Iterable[str]]
 
 
-def describe(training: Training, plan: Plan, resources: Resources) -> list[str]:
+def describe(
+    training: Training, plan: Plan, device_memory: int | None, bandwidths: Mapping[str, float]
+) -> list[str]:
+    """Returns lines; see `Plan.collective_seconds` for `bandwidths`."""
     mesh = training.experiment.mesh
-    seconds = plan.collective_seconds(resources.bandwidths).items()
+    seconds = plan.collective_seconds(bandwidths).items()
     sections: list[Section] = [
         *_describe_run(training, plan),
-        ("memory", _describe_memory(plan, resources)),
+        ("memory", _describe_memory(plan, device_memory)),
         ("collectives", _describe_collectives(plan)),
         (
             "seconds",
@@ -52,23 +54,22 @@ def describe(training: Training, plan: Plan, resources: Resources) -> list[str]:
     return [*variable_lines(mesh, training.state.model.named_variables()), "", *texts]
 
 
-def as_json(training: Training, plan: Plan, resources: Resources) -> dict[str, Any]:
+def as_json(
+    training: Training, plan: Plan, device_memory: int | None, bandwidths: Mapping[str, float]
+) -> dict[str, Any]:
     """In bytes and seconds."""
-    memory = {kind: plan.device_bytes(kind) for kind in (PARAMETERS, SLOTS, AVERAGES)}
-    memory |= {"constants": plan.constant_bytes, "process": PROCESS_BYTES}
-    memory |= {"step": plan.peak.num_bytes, "total": plan.peak_bytes}
     return {
         "mesh": {axis.name: axis.size for axis in plan.mesh.shape},
         "layout": dict(plan.mesh.layout),
         "batch_size": training.batch_size,
         "microbatches": training.options.microbatches,
-        "memory": memory,
-        "device_memory": resources.device_memory,
+        "memory": plan.memory | {"process": PROCESS_BYTES, "total": plan.peak_bytes},
+        "device_memory": device_memory,
         "peak": dataclasses.asdict(plan.peak),
         "collectives": [
             dataclasses.asdict(group) for group in group_collectives(plan.collectives, plan.mesh)
         ],
-        "seconds": plan.collective_seconds(resources.bandwidths),
+        "seconds": plan.collective_seconds(bandwidths),
         "replicated": [
             dataclasses.asdict(x) | {"rules": dict(x.rules)} for x in find_replicated(plan)
         ],
@@ -109,10 +110,10 @@ def _describe_run(training: Training, plan: Plan) -> list[Section]:
     ]
 
 
-def _describe_memory(plan: Plan, resources: Resources) -> Iterator[str]:
+def _describe_memory(plan: Plan, memory: int | None) -> Iterator[str]:
     parts = {
         "variables": plan.state_bytes,
-        "constants": plan.constant_bytes,
+        "constants": plan.memory["constants"],
         "a step": plan.peak.num_bytes,
     }
     makers = list(plan.peak.by_operation.items())[:_MOST_NAMED]
@@ -120,7 +121,6 @@ def _describe_memory(plan: Plan, resources: Resources) -> Iterator[str]:
     summands = ", ".join(f"{num_bytes:,} of {name}" for name, num_bytes in parts.items())
     yield f"{plan.peak_bytes:,} bytes on each device: {summands}"
     yield f"the step's are largest in {plan.peak.operation}: {largest}"
-    memory = resources.device_memory
     if memory is not None:
         difference = memory - plan.peak_bytes
         verdict = "are free" if difference >= 0 else "are missing: split or rematerialise more"
@@ -203,16 +203,16 @@ def _may_be_split(name: str, axis: mtf.Dimension, mesh: mtf.Mesh) -> bool:
 _SVG_WIDTH = 800  # pixels
 
 
-def picture_as_svg(plan: Plan, resources: Resources) -> str:
+def picture_as_svg(plan: Plan, device_memory: int | None) -> str:
     """Returns the mesh as SVG. A full bar is --device_memory or, without it, the peak."""
-    parts = {kind: plan.device_bytes(kind) for kind in (PARAMETERS, SLOTS, AVERAGES)}
-    parts["step"] = plan.constant_bytes + plan.peak.num_bytes
+    parts = plan.memory
+    parts["step"] += parts.pop("constants")
     picture = pictures.mesh_devices(
         {axis.name: axis.size for axis in plan.mesh.shape},
         dict(plan.mesh.layout),
         title=f"{plan.mesh.shape.to_string}: {plan.peak_bytes:,} bytes on each of {plan.mesh.size}",
         bars=[pictures.DeviceBar(name, num_bytes) for name, num_bytes in parts.items()],
-        full_bar=max(resources.device_memory or 0, plan.peak_bytes, 1),
+        full_bar=max(device_memory or 0, plan.peak_bytes, 1),
         lines=[
             f"{sent:,.0f} bytes sent a step over {axes}" for axes, sent in plan.sent_bytes.items()
         ],

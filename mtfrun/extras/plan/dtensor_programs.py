@@ -14,15 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mtfrun.extras.plan.program import (
-    FORWARDING,
-    Block,
-    Collective,
-    Operation,
-    Program,
-    TensorType,
-    Value,
-)
+from mtfrun.extras.plan.program import FORWARDING, Block, Collective, Operation, Program, Value
 
 _FUNCTION = re.compile(r"^  func\.func (?:private )?@([\w.]+)\((.*)\)")
 _ARGUMENT = re.compile(r"%(\w+): (tensor<.*?>+)(?=[,) {]|$)")
@@ -159,7 +151,7 @@ class _Parser:
                 if not rest.endswith("{"):
                     break
         types = _types(rest.rpartition("->")[2])
-        results = tuple(Value(next(self._numbers), type_) for type_ in types)
+        results = tuple(Value(next(self._numbers), *type_) for type_ in types)
         # Operations read the results "%a:2, %b" as a#0, a#1 and b.
         read_names = [
             f"{name}#{i}" if count else name
@@ -184,12 +176,12 @@ class _Parser:
         return operation
 
     def _arguments(self, text: str, names: dict[str, Value]) -> tuple[Value, ...]:
-        values = []
-        for match in _ARGUMENT.finditer(text):
-            (type_,) = itertools.islice(_types(match[2]), 1)
-            values.append(Value(next(self._numbers), type_))
-            names[match[1]] = values[-1]
-        return tuple(values)
+        arguments = {
+            match[1]: Value(next(self._numbers), *next(_types(match[2])))
+            for match in _ARGUMENT.finditer(text)
+        }
+        names |= arguments
+        return tuple(arguments.values())
 
     def _operands(self, text: str, names: Mapping[str, Value]) -> tuple[Value, ...]:
         return tuple(names[name] for name in _NAME.findall(text))
@@ -229,7 +221,7 @@ class _Parser:
                 group = self._running_group(operands[2])
             axes = varying_axes(group, self._mesh)
         size = math.prod(self._mesh[axis] for axis in axes)
-        return Collective(_KINDS[name], axes, size, results[0].type.num_bytes)
+        return Collective(_KINDS[name], axes, size, results[0].num_bytes)
 
     def _running_group(self, key: Value) -> list[int]:
         """Returns the devices of the first one's group; each slices its key from a constant."""
@@ -278,7 +270,7 @@ def specs(text: str) -> tuple[str | None, ...]:
     return tuple(None if axis == "unsharded" else axis for axis in text.split(",") if axis)
 
 
-def _types(text: str) -> Iterator[TensorType]:
+def _types(text: str) -> Iterator[tuple[tuple[int, ...], str]]:
     for _, sizes, dtype in _TYPE.findall(text):
         # A size that only a run tells counts as 1.
-        yield TensorType(tuple(int(x.replace("?", "1")) for x in sizes.split("x") if x), dtype)
+        yield tuple(int(x.replace("?", "1")) for x in sizes.split("x") if x), dtype

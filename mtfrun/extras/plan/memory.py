@@ -83,7 +83,7 @@ class _Lives:
         if operation.name in _IN_PLACE:
             (result,) = operation.results
             for value in dying:
-                if value.type == result.type:
+                if (value.sizes, value.dtype) == (result.sizes, result.dtype):
                     dying.remove(value)
                     self._drop(value)
                     break
@@ -123,9 +123,9 @@ class _Lives:
         return by_operation
 
     def _add(self, value: Value, maker: str) -> None:
-        self._bytes[value] = value.type.num_bytes
+        self._bytes[value] = value.num_bytes
         self._makers[value] = maker
-        self._total += value.type.num_bytes
+        self._total += value.num_bytes
 
     def _drop(self, value: Value) -> None:
         self._total -= self._bytes.pop(value, 0)
@@ -141,7 +141,7 @@ def _shares_memory(operation: Operation) -> bool:
     if operation.name != "Transpose":
         return operation.name in _SAME_MEMORY
     before, after = (
-        [size for size in value.type.sizes if size > 1]
+        [size for size in value.sizes if size > 1]
         for value in (operation.operands[0], operation.results[0])
     )
     return before == after and len({*before}) == len(before)
@@ -165,10 +165,10 @@ def _transposed_bytes(operation: Operation) -> int:
         free = [letter for letter in letters if letter not in other]
         contracted = [letter for letter in letters if letter in other and letter not in result]
         if [*letters] not in ([*batch, *free, *contracted], [*batch, *contracted, *free]):
-            num_bytes += value.type.num_bytes
+            num_bytes += value.num_bytes
         product += free
     if [*result] != product:
-        num_bytes += operation.results[0].type.num_bytes
+        num_bytes += operation.results[0].num_bytes
     return num_bytes
 
 

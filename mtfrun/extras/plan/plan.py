@@ -15,7 +15,7 @@ from mtfrun import mtf
 from mtfrun.experiment import Training
 from mtfrun.extras.plan.dtensor_programs import layouts_of_relayout, specs, take_programs
 from mtfrun.extras.plan.memory import Peak, peak_of
-from mtfrun.extras.plan.program import Block, Collective, Operation, Program, Value
+from mtfrun.extras.plan.program import Collective, Operation, Program
 
 _RESULT_LAYOUT = re.compile(r'_layout = \["sharding_specs:(\S*) mesh')
 
@@ -107,8 +107,19 @@ def needed_collectives(program: Program) -> list[NeededCollective]:
     only use is to split the sum over the same axes. It runs after the needed collectives are
     written, and on CPUs, which have no reduce-scatter, a later pass reverses it.
     """
-    scattered = dataclasses.replace(program, body=_with_reduce_scatters(program.body))
-    return [_as_needed(operation, times, program) for operation, times in scattered.collectives]
+    uses = collections.Counter(program.body.reads())
+    scatters = {
+        operation.operands[0]: operation
+        for operation, _ in program.operations_of_step()
+        if operation.name == "DTensorAllScatter" and uses[operation.operands[0]] == 1
+    }
+    needed = []
+    for operation, times in program.collectives:
+        scatter = scatters.get(operation.results[0])
+        if operation.name == "DTensorAllReduce" and scatter is not None:
+            operation = _reduce_scatter(operation, scatter)
+        needed.append(_as_needed(operation, times, program))
+    return needed
 
 
 def _as_needed(operation: Operation, times: int, program: Program) -> NeededCollective:
@@ -117,56 +128,30 @@ def _as_needed(operation: Operation, times: int, program: Program) -> NeededColl
     layouts = layouts_of_relayout(operation.attributes)
     if layouts is None:
         match = _RESULT_LAYOUT.search(operation.layouts)
-        partition = specs(match[1]) if match else (None,) * len(result.type.sizes)
+        partition = specs(match[1]) if match else (None,) * len(result.sizes)
         layouts = (partition, partition)
     before, after = layouts
     sizes = tuple(
         size * (program.mesh[axis] if axis else 1)
-        for size, axis in zip(result.type.sizes, after, strict=True)
+        for size, axis in zip(result.sizes, after, strict=True)
     )
     # A reduce-scatter is caused by the dimension along which its result is split.
     partition = after if operation.collective.kind == "reduce-scatter" else before
     return NeededCollective(operation.collective, sizes, partition, times)
 
 
-def _with_reduce_scatters(block: Block) -> Block:
-    uses = collections.Counter(block.reads())
-    sums = {
-        operation.results[0]: operation
-        for operation in block.operations
-        if operation.name == "DTensorAllReduce" and uses[operation.results[0]] == 1
-    }
-    fused: set[Value] = set()
-    operations = []
-    for operation in block.operations:
-        regions = tuple(map(_with_reduce_scatters, operation.regions))
-        operation = dataclasses.replace(operation, regions=regions)
-        if operation.name == "DTensorAllScatter" and operation.operands[0] in sums:
-            all_reduce = sums[operation.operands[0]]
-            collective = _reduce_scatter(all_reduce, operation)
-            if collective is not None:
-                fused.add(all_reduce.results[0])
-                operation = dataclasses.replace(
-                    operation,
-                    name="DTensorReduceScatter",
-                    operands=all_reduce.operands,
-                    collective=collective,
-                )
-        operations.append(operation)
-    remaining = (o for o in operations if not (o.results and o.results[0] in fused))
-    return dataclasses.replace(block, operations=tuple(remaining))
-
-
-def _reduce_scatter(all_reduce: Operation, scatter: Operation) -> Collective | None:
-    """Returns None if the two are over different axes."""
+def _reduce_scatter(all_reduce: Operation, scatter: Operation) -> Operation:
+    """Returns the all-reduce itself if the two are over different axes."""
     layouts = layouts_of_relayout(scatter.attributes)
     assert layouts is not None and all_reduce.collective is not None, scatter.attributes
     axes = {after for before, after in zip(*layouts, strict=True) if after != before}
     if axes != set(all_reduce.collective.axes):
-        return None
-    return dataclasses.replace(
-        all_reduce.collective, kind="reduce-scatter", device_bytes=scatter.results[0].type.num_bytes
+        return all_reduce
+    num_bytes = scatter.results[0].num_bytes
+    collective = dataclasses.replace(
+        all_reduce.collective, kind="reduce-scatter", device_bytes=num_bytes
     )
+    return dataclasses.replace(scatter, collective=collective)
 
 
 PARAMETERS, SLOTS, AVERAGES = "parameters", "slots", "averages"
@@ -201,8 +186,18 @@ class Plan:
     program: Program
     peak: Peak
 
-    def device_bytes(self, kind: str) -> int:
-        return sum(v.device_bytes for v in self.variables if v.kind == kind)
+    @property
+    def memory(self) -> dict[str, int]:
+        """The bytes of a device: variables by kind, constants, and all tensors at the peak."""
+        kinds = (PARAMETERS, SLOTS, AVERAGES)
+        return {
+            **{
+                kind: sum(v.device_bytes for v in self.variables if v.kind == kind)
+                for kind in kinds
+            },
+            "constants": sum(value.num_bytes for value in self.program.constants),
+            "step": self.peak.num_bytes,
+        }
 
     @property
     def state_bytes(self) -> int:
@@ -210,12 +205,7 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
-        """The bytes that a device needs: variables, constants, and all tensors at the peak."""
-        return self.state_bytes + self.constant_bytes + self.peak.num_bytes
-
-    @property
-    def constant_bytes(self) -> int:
-        return sum(value.type.num_bytes for value in self.program.constants)
+        return sum(self.memory.values())
 
     @property
     def sent_bytes(self) -> dict[str, float]:

@@ -97,7 +97,7 @@ class DeviceProfile:
     name: str
     operations: Curve
     products: Mapping[str, Curve]
-    collectives: Mapping[str, Mapping[str, Curve]] | None = None
+    collectives: Mapping[str, Mapping[str, Curve]] = dataclasses.field(default_factory=dict)
     hosts: Hosts | None = None
     devices: int | None = None
     memory_bytes: int | None = None
@@ -106,10 +106,10 @@ class DeviceProfile:
         check_fields(self, COUNT, "devices", "memory_bytes", optional=True)
         if "float32" not in self.products:
             raise ProfileError('it has no products of "float32"')
-        if (self.collectives is None) == (self.hosts is None):
+        if bool(self.collectives) == (self.hosts is not None):
             raise ProfileError('it must have either "collectives", measured, or "hosts", links')
         curves = [self.operations, *self.products.values()]
-        for kind in COLLECTIVES if self.collectives is not None else ():
+        for kind in COLLECTIVES if self.collectives else ():
             if not self.collectives.get(kind):
                 raise ProfileError(f'"collectives" has no {kind}')
             curves += [curve for size, curve in self.collectives[kind].items() if int(size)]
@@ -126,8 +126,7 @@ class DeviceProfile:
         Devices along the last axis of the mesh are neighbours. A group that was not measured takes
         as long as the group of the nearest size.
         """
-        if self.collectives is None:
-            assert self.hosts is not None
+        if self.hosts is not None:
             return self.hosts.secs(collective, mesh)
         curves = self.collectives[collective.kind]
         nearest = min(curves, key=lambda size: abs(int(size) - collective.group_size))
@@ -143,7 +142,7 @@ class DeviceProfile:
 
     def to_json(self) -> str:
         fields = dataclasses.asdict(self).items()
-        return json.dumps({name: x for name, x in fields if x is not None}, indent=1)
+        return json.dumps({name: x for name, x in fields if x not in (None, {})}, indent=1)
 
     @classmethod
     def from_json(cls, text: str, where: str) -> DeviceProfile:
@@ -198,20 +197,15 @@ SHIPPED_PROFILES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Resources:
-    """Memory in bytes, None to ignore it, and bytes a second by mesh axis; axes may be missing."""
-
-    device_memory: int | None = None
-    bandwidths: Mapping[str, float] = dataclasses.field(default_factory=dict)
-
-
-def parse_bandwidths(text: str) -> dict[str, float]:
-    """Parses "data:12GB/s,model:300GB/s"."""
+def parse_bandwidths(text: str, axes: Sequence[str]) -> dict[str, float]:
+    """Parses "data:12GB/s,model:300GB/s", bytes a second by mesh axis; axes may be missing."""
     bandwidths = {}
     for part in text.split(","):
-        axis, colon, size = part.partition(":")
-        if not colon or not axis.strip():
+        axis, colon, size = (word.strip() for word in part.partition(":"))
+        if not colon or not axis:
             raise InputError(f"{part!r} is not a bandwidth: write data:12GB/s,model:300GB/s")
-        bandwidths[axis.strip()] = float(parse_size(size))
+        if axis not in axes:
+            known = f"the axes of the mesh are {', '.join(axes)}"
+            raise InputError(f"--bandwidth names {axis}: {known}")
+        bandwidths[axis] = float(parse_size(size))
     return bandwidths

@@ -15,9 +15,10 @@ FORWARDING = {"Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "P
 
 
 @dataclasses.dataclass(frozen=True)
-class TensorType:
-    """On one device; `dtype` is "f32", "bf16", "i1", ...; "resource" is a variable's handle."""
+class Value:
+    """A tensor on one device; `dtype` is "f32", "bf16", ..., "resource" for a variable's handle."""
 
+    number: int
     sizes: tuple[int, ...]
     dtype: str
 
@@ -28,12 +29,6 @@ class TensorType:
     @property
     def num_bytes(self) -> int:
         return self.num_elements * _BYTES.get(self.dtype, 4)
-
-
-@dataclasses.dataclass(frozen=True)
-class Value:
-    number: int
-    type: TensorType
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +97,13 @@ class Block:
             yield from operation.reads()
         yield from self.results
 
+    def runs(self, times: int = 1) -> Iterator[tuple[Operation, int]]:
+        for operation in self.operations:
+            if not operation.regions:
+                yield operation, times
+            for region in operation.regions:
+                yield from region.runs(times * operation.trip_count)
+
 
 @dataclasses.dataclass(frozen=True)
 class Program:
@@ -111,21 +113,9 @@ class Program:
 
     def operations_of_step(self) -> Iterator[tuple[Operation, int]]:
         """Yields all operations but loops, and how often each runs in the outermost loop."""
-        yield from _count_runs(self.body, 1)
+        return self.body.runs()
 
     @property
     def collectives(self) -> list[tuple[Operation, int]]:
         """The operations that communicate, and how often each runs in a step."""
-        return [
-            (operation, times)
-            for operation, times in self.operations_of_step()
-            if operation.collective
-        ]
-
-
-def _count_runs(block: Block, times: int) -> Iterator[tuple[Operation, int]]:
-    for operation in block.operations:
-        if not operation.regions:
-            yield operation, times
-        for region in operation.regions:
-            yield from _count_runs(region, times * operation.trip_count)
+        return [pair for pair in self.body.runs() if pair[0].collective]

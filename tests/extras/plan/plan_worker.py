@@ -21,7 +21,6 @@ from mtfrun.experiment import Training
 from mtfrun.experiment.runs.opening import ROOTS, build
 from mtfrun.extras.plan.description import as_json
 from mtfrun.extras.plan.plan import Plan, plan_training
-from mtfrun.extras.plan.profile import Resources
 
 MEASURE = "--measure="
 # All devices of a process have one allocator.
@@ -54,7 +53,7 @@ def _planned(folder: str, meshes: contextlib.AbstractContextManager[None]) -> di
         experiment, evaluation = build()
         one = config.build(Training, experiment, evaluation)
     plan = plan_training(one, folder)
-    values = as_json(one, plan, Resources()) | {"operations": _operations(plan)}
+    values = as_json(one, plan, None, {}) | {"operations": _operations(plan)}
     # The second program of a process has more scalar constants, see `engine.spare_counters`.
     for name in ("constants", "total"):
         del values["memory"][name]
@@ -63,7 +62,7 @@ def _planned(folder: str, meshes: contextlib.AbstractContextManager[None]) -> di
 
 def _operations(plan: Plan) -> list[Any]:
     return [
-        (operation.name, [value.type.sizes for value in operation.results], times)
+        (operation.name, [value.sizes for value in operation.results], times)
         for operation, times in plan.program.operations_of_step()
         if operation.name != "Const"
     ]

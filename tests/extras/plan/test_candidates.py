@@ -10,7 +10,7 @@ from mtfrun import mtf
 from mtfrun.extras.plan.memory import Peak
 from mtfrun.extras.plan.plan import Plan, PlannedVariable
 from mtfrun.extras.plan.profile import DeviceProfile, Hosts, Link, line
-from mtfrun.extras.plan.program import Block, Operation, Program, TensorType, Value
+from mtfrun.extras.plan.program import Block, Operation, Program, Value
 from mtfrun.extras.plan.search.candidates import Candidate, Dimensions, layouts
 from mtfrun.extras.plan.search.search import Search
 
@@ -141,7 +141,7 @@ SECS = {DATA: 0.3, MODEL: 0.1, BOTH: 0.2}
 
 def _plan(secs: float, state_bytes: int, peak_bytes: int) -> Plan:
     """Returns a plan of one operation, which takes so long."""
-    value = Value(0, TensorType((round(secs * 1e9 / 8),), "f32"))
+    value = Value(0, (round(secs * 1e9 / 8),), "f32")
     operation = Operation("Relu", (value,), (value,))
     with mtf.planned_meshes():
         mesh = mtf.Mesh("data:8")

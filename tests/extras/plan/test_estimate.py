@@ -18,7 +18,7 @@ from mtfrun.extras.plan.dtensor_programs import (
 from mtfrun.extras.plan.memory import peak_of
 from mtfrun.extras.plan.plan import NeededCollective, group_collectives, needed_collectives
 from mtfrun.extras.plan.profile import DeviceProfile, Hosts, Link, line
-from mtfrun.extras.plan.program import Block, Collective, Operation, Program, TensorType, Value
+from mtfrun.extras.plan.program import Block, Collective, Operation, Program, Value
 from mtfrun.extras.plan.search.search import estimate, product_flops
 
 MESH = "mesh:|data=2,model=2|"
@@ -95,7 +95,7 @@ def _operation(
     name: str, *sizes: tuple[int, ...], attributes: str = "", dtype: str = "f32", **more: object
 ) -> Operation:
     """Returns an operation; the last sizes are those of its result."""
-    *operands, result = (Value(i, TensorType(s, dtype)) for i, s in enumerate(sizes))
+    *operands, result = (Value(i, s, dtype) for i, s in enumerate(sizes))
     return Operation(name, tuple(operands), (result,), attributes, **more)  # type: ignore[arg-type]
 
 
@@ -247,10 +247,7 @@ def test_results_are_named_each_or_by_a_number() -> None:
     (steps,) = (op for op in program.body.operations if op.regions)
     inner = steps.regions[1].operations[0]
     top_k = inner.regions[1].operations[2]
-    assert [value.type for value in top_k.results] == [
-        TensorType((8,), "f32"),
-        TensorType((8,), "i32"),
-    ]
+    assert [(x.sizes, x.dtype) for x in top_k.results] == [((8,), "f32"), ((8,), "i32")]
     assert steps.regions[1].results[1] == inner.results[1]
     assert program.body.results == (steps.results[1],)
 
@@ -279,11 +276,11 @@ NUMBERS = itertools.count()
 
 
 def _value(elements: int, dtype: str = "f32") -> Value:
-    return Value(next(NUMBERS), TensorType((elements,), dtype))
+    return Value(next(NUMBERS), (elements,), dtype)
 
 
 def _matrix(*sizes: int) -> Value:
-    return Value(next(NUMBERS), TensorType(sizes, "f32"))
+    return Value(next(NUMBERS), sizes, "f32")
 
 
 def _peak(*operations: Operation, results: tuple[Value, ...] = ()) -> int:
@@ -338,7 +335,7 @@ def test_a_transpose_that_moves_dimensions_of_size_1_copies_nothing() -> None:
 
 
 def test_values_of_variables_and_constants_do_not_count() -> None:
-    handle, x, y = Value(next(NUMBERS), TensorType((), "resource")), _value(100), _value(10)
+    handle, x, y = Value(next(NUMBERS), (), "resource"), _value(100), _value(10)
     assert _peak(Operation("ReadVariableOp", (handle,), (x,)), Operation("Sum", (x,), (y,))) == 40
 
 

@@ -10,7 +10,6 @@ from mtfrun import mtf
 from mtfrun.extras.plan.description import find_replicated, picture_as_svg
 from mtfrun.extras.plan.memory import Peak
 from mtfrun.extras.plan.plan import PARAMETERS, SLOTS, NeededCollective, Plan, PlannedVariable
-from mtfrun.extras.plan.profile import Resources
 from mtfrun.extras.plan.program import Block, Collective, Program
 
 GRADIENTS = NeededCollective(Collective("all-reduce", ("data",), 4, 4096), (64, 16), (None,) * 2, 2)
@@ -74,7 +73,7 @@ def test_seconds_are_those_of_the_axes_whose_bandwidth_is_known(plan: Plan) -> N
 
 def test_the_drawing_has_a_box_for_each_device_and_bars_within_it(plan: Plan) -> None:
     memory = 4 * plan.peak_bytes
-    root = ElementTree.fromstring(picture_as_svg(plan, Resources(device_memory=memory)))
+    root = ElementTree.fromstring(picture_as_svg(plan, memory))
     widths = {}
     for group in root.iter("{http://www.w3.org/2000/svg}g"):
         name = group.get("id") or ""

@@ -37,8 +37,6 @@ PEAK_TOLERANCE = 0.10
 
 SAME = {
     "2x2 language model": ("data:2,model:2", SMALL),
-    "1x4 language model": ("data:1,model:4", SMALL),
-    "8x1 language model": ("data:8,model:1", SMALL),
     "4x2 weights over data": ("data:4,model:2", SPREAD),
     "2x2 microbatches": ("data:2,model:2", MICROBATCHES),
     "4x2 mixture": (

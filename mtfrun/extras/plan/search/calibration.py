@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import platform
 import time
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterable
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.extras.plan.profile import Curve, DeviceProfile, curve_secs
+from mtfrun.extras.plan.profile import COLLECTIVES, Curve, DeviceProfile, curve_secs
 
 # A measured call is repeated until it lasts this long. Of several calls the fastest counts: other
 # programs only add time.
@@ -32,15 +33,17 @@ def calibrate(devices: int, note: Callable[[str], None]) -> DeviceProfile:
         products[dtype.name] = _curve((2 * rows**3, _product(mesh, rows, dtype)) for rows in _ROWS)
         flops, secs = products[dtype.name][-1]
         note(f"products in {dtype.name}: {flops / secs / 1e9:.1f} GFLOP/s on each device")
-    collectives: dict[str, dict[str, Curve]] = {kind: {} for kind in _COLLECTIVES}
+    collectives: dict[str, dict[str, Curve]] = {kind: {} for kind in COLLECTIVES}
     for size in (size for size in range(2, devices + 1) if devices % size == 0):
         groups = mtf.Mesh([("groups", devices // size), ("members", size)], _LAYOUT)
-        for kind, measure in _COLLECTIVES.items():
-            curve = _curve((4 * n, measure(groups, n, operations)) for n in _COLLECTIVE_SIZES)
+        for kind in COLLECTIVES:
+            curve = _curve(
+                (4 * n, _collective(kind, groups, n, operations)) for n in _COLLECTIVE_SIZES
+            )
             collectives[kind][str(size)] = curve
             (_, least), *_, (most_bytes, most) = curve
-            secs = f"{least * 1e6:.0f} us, of {most_bytes:,.0f} bytes {most * 1e6:,.0f} us"
-            note(f"{kind} of {size}: {secs}")
+            largest = f"of {most_bytes:,.0f} bytes {most * 1e6:,.0f} us"
+            note(f"{kind} of {size}: {least * 1e6:.0f} us, {largest}")
     name = f"{platform.node()}, {mesh.describe_devices()}"
     return DeviceProfile(name, operations, products, collectives, devices=devices)
 
@@ -64,52 +67,36 @@ def _product(mesh: mtf.Mesh, rows: int, dtype: tf.DType) -> float:
     return _seconds(body, mtf.ones(mesh, shape, dtype), 8)
 
 
-def _all_reduce(mesh: mtf.Mesh, elements: int, operations: Curve) -> float:
+def _collective(kind: str, mesh: mtf.Mesh, elements: int, operations: Curve) -> float:
+    """Returns the seconds for a result of so many elements, without the operations beside it."""
     group, member = _part(mesh)
-    weights = mtf.constant(mesh, 1.0 / member.size, [member])
-    x = mtf.ones(mesh, [group, mtf.Dimension("element", elements)])
-    secs = _seconds(lambda x: mtf.reduce_sum(x * weights, reduced_dim=member), x)
-    return _without(secs, 2 * curve_secs(operations, 8 * elements))
-
-
-def _all_gather(mesh: mtf.Mesh, elements: int, operations: Curve) -> float:
-    group, member = _part(mesh)
-    split = mtf.Shape([group, member, mtf.Dimension("element", elements // member.size)])
-    whole = split.rename_dimension("member", "all_members")
-    secs = _seconds(lambda x: mtf.reshape(mtf.reshape(x, whole), split), mtf.ones(mesh, split))
-    return _without(secs, curve_secs(operations, 8 * elements // member.size))
-
-
-def _all_to_all(mesh: mtf.Mesh, elements: int, operations: Curve) -> float:
-    del operations  # there are none beside it
-    group, member = _part(mesh)
+    element, part = (mtf.Dimension("element", n) for n in (elements, elements // member.size))
+    if kind == "all-reduce":
+        weights = mtf.constant(mesh, 1.0 / member.size, [member])
+        x = mtf.ones(mesh, [group, element])
+        secs = _seconds(lambda x: mtf.reduce_sum(x * weights, reduced_dim=member), x)
+        return _without(secs, 2 * curve_secs(operations, 8 * elements))
+    if kind == "all-gather":
+        split = mtf.Shape([group, member, part])
+        whole = split.rename_dimension("member", "all_members")
+        secs = _seconds(lambda x: mtf.reshape(mtf.reshape(x, whole), split), mtf.ones(mesh, split))
+        return _without(secs, curve_secs(operations, 8 * part.size))
     other = mtf.Dimension("other", member.size)
-    element = mtf.Dimension("element", elements // member.size)
-    before, after = (mtf.Shape([group, *x, element]) for x in ([member, other], [other, member]))
-    x = mtf.ones(mesh, before)
-    return _seconds(lambda x: mtf.reshape(mtf.reshape(x, after), before), x) / 2
+    if kind == "all-to-all":
+        before, after = (mtf.Shape([group, *x, part]) for x in ([member, other], [other, member]))
+        x = mtf.ones(mesh, before)
+        return _seconds(lambda x: mtf.reshape(mtf.reshape(x, after), before), x) / 2
+    split, weights = (
+        mtf.Shape([group, member, element]),
+        mtf.constant(mesh, 1.0 / other.size, [other]),
+    )
 
-
-def _reduce_scatter(mesh: mtf.Mesh, elements: int, operations: Curve) -> float:
-    group, member = _part(mesh)
-    part = mtf.Dimension("part", member.size)
-    split = mtf.Shape([group, member, mtf.Dimension("element", elements)])
-    weights = mtf.constant(mesh, 1.0 / member.size, [part])
-
-    def body(x: mtf.Tensor) -> mtf.Tensor:
-        products = mtf.multiply(x, weights, output_shape=[group, member, part, split[2]])
+    def reduce_scatter(x: mtf.Tensor) -> mtf.Tensor:
+        products = mtf.multiply(x, weights, output_shape=[group, member, other, element])
         return mtf.reshape(mtf.reduce_sum(products, reduced_dim=member), split)
 
-    secs = _seconds(body, mtf.ones(mesh, split))
+    secs = _seconds(reduce_scatter, mtf.ones(mesh, split))
     return _without(secs, 2 * curve_secs(operations, 8 * elements * member.size))
-
-
-_COLLECTIVES: dict[str, Callable[[mtf.Mesh, int, Curve], float]] = {
-    "all-reduce": _all_reduce,
-    "all-gather": _all_gather,
-    "all-to-all": _all_to_all,
-    "reduce-scatter": _reduce_scatter,
-}
 
 
 def _part(mesh: mtf.Mesh) -> mtf.Shape:
@@ -153,8 +140,5 @@ def _without(secs: float, overhead: float) -> float:
 
 
 def _curve(points: Iterable[tuple[float, float]]) -> Curve:
-    """Drops points that noise has made fall."""
-    rising: list[tuple[float, float]] = []
-    for size, secs in points:
-        rising.append((size, max(secs, rising[-1][1] if rising else 0.0)))
-    return rising
+    """Raises seconds that noise has made fall."""
+    return [*itertools.accumulate(points, lambda last, x: (x[0], max(last[1], x[1])))]

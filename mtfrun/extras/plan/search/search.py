@@ -42,14 +42,14 @@ class Estimate:
 
 def estimate(program: Program, profile: DeviceProfile) -> Estimate:
     products = operations = 0.0
-    collectives: collections.Counter[str] = collections.Counter()
+    collectives: dict[str, float] = collections.defaultdict(float)
     for operation, times in program.operations_of_step():
         touching_secs = times * curve_secs(profile.operations, _bytes(operation))
         if operation.collective is not None:
             secs = profile.collective_secs(operation.collective, program.mesh)
             collectives[",".join(operation.collective.axes)] += times * secs
         elif flops := product_flops(operation):
-            dtype = _DTYPES.get(operation.results[0].type.dtype, "float32")
+            dtype = _DTYPES.get(operation.results[0].dtype, "float32")
             products += max(times * profile.product_secs(flops, dtype), touching_secs)
         else:
             operations += touching_secs
@@ -68,7 +68,7 @@ def _einsum_flops(operation: Operation) -> int:
         return 0
     sizes: dict[str, int] = {}
     for letters, value in zip(equation, operation.operands, strict=False):
-        sizes |= dict(zip(letters, value.type.sizes, strict=True))
+        sizes |= dict(zip(letters, value.sizes, strict=True))
     left, _, result = equation
     if not set(left) - set(result):
         return 0  # a multiplication by element
@@ -76,16 +76,16 @@ def _einsum_flops(operation: Operation) -> int:
 
 
 def _matrix_product_flops(operation: Operation) -> int:
-    left = operation.operands[0].type.sizes
+    left = operation.operands[0].sizes
     adjoint = _ADJOINT.search(operation.attributes)
     contracted = left[-2 if adjoint and adjoint[1] == "true" else -1]
-    return 2 * operation.results[0].type.num_elements * contracted
+    return 2 * operation.results[0].num_elements * contracted
 
 
 def _convolution_flops(filters: Value, output: Value) -> int:
     """Every output is a sum over the filter and the input channels."""
-    height, width, channels, _ = filters.type.sizes
-    return 2 * output.type.num_elements * height * width * channels
+    height, width, channels, _ = filters.sizes
+    return 2 * output.num_elements * height * width * channels
 
 
 # The operands of gradients of convolutions are the input, the filter and the output's gradient; of
@@ -102,7 +102,7 @@ _FLOPS: dict[str, Callable[[Operation], int]] = {
 
 def _bytes(operation: Operation) -> int:
     values = () if operation.name in _FREE else (*operation.operands, *operation.results)
-    return sum(value.type.num_bytes for value in values)
+    return sum(value.num_bytes for value in values)
 
 
 # Errors of DTensor, or of a layer, that has no program for a layout.
