@@ -245,7 +245,7 @@ class ConfusionMatrix(Evaluator):
     def __call__(self, context: EvaluationContext) -> EvaluationResult:
         if CONFUSION_MATRIX not in context.tables or not context.is_shown:
             return EvaluationResult()
-        names = _image_data(self).label_names
+        names = next(iter(self.experiment.data.class_names.values()))
         image = pictures.confusion_matrix(context.tables[CONFUSION_MATRIX], names)
         return EvaluationResult(images={CONFUSION_MATRIX: image})
 

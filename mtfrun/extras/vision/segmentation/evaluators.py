@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mtfrun.display import pictures
 from mtfrun.display.pictures.canvas import TEXT, WIDTH, Canvas, shorten
 from mtfrun.errors.checks import INDEX, check_fields
 from mtfrun.experiment.evaluation.evaluation import EvaluationContext, EvaluationResult, Evaluator
@@ -33,13 +32,8 @@ class SegmentationScores(Evaluator):
     """
 
     def __call__(self, context: EvaluationContext) -> EvaluationResult:
-        names = _data_of(self).source.class_names
         counts = context.tables[CONFUSION_MATRIX]
-        metrics = overlap_scores(counts, names)
-        if not context.is_shown:
-            return EvaluationResult(metrics)
-        image = pictures.confusion_matrix(counts, names)
-        return EvaluationResult(metrics, images={CONFUSION_MATRIX: image})
+        return EvaluationResult(overlap_scores(counts, _data_of(self).source.class_names))
 
 
 def overlap_scores(counts: np.ndarray, names: Sequence[str]) -> dict[str, float]:
