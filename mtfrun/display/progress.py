@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from io import RawIOBase
 from types import TracebackType
 from typing import Literal, TextIO
@@ -159,7 +159,6 @@ class Work:
         done: float = 0,
         has_lines: bool = True,
         stream: TextIO | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ):
         self.text = text
         self.done = done
@@ -168,8 +167,7 @@ class Work:
         self._first = done
         self._has_lines = has_lines
         self._stream = stream = stream or sys.stderr
-        self._clock = clock
-        self._start = self._last_line = clock()
+        self._start = self._last_line = time.monotonic()
         self._detail = ""
         self._bar: tqdm[object] | None = None
         if is_terminal(stream) and processes.is_first():
@@ -200,7 +198,7 @@ class Work:
                 self._bar.set_postfix_str(detail, refresh=False)
             self._bar.update(done - self._bar.n)
             return
-        now = self._clock()
+        now = time.monotonic()
         interval = max(LINE_SECS, _SHARE_BETWEEN_LINES * (now - self._start))
         is_over = done == self._total  # `finish` says so
         if self._has_lines and not is_over and now - self._last_line >= interval:
@@ -209,7 +207,7 @@ class Work:
 
     def finish(self) -> None:
         if self._last_line > self._start:
-            duration = duration_text(self._clock() - self._start)
+            duration = duration_text(time.monotonic() - self._start)
             note(f"{self.text}: {self._amount(is_whole=True)} in {duration}", self._stream)
 
     def close(self) -> None:
@@ -262,11 +260,7 @@ class Work:
 
 @contextlib.contextmanager
 def waiting(
-    text: str,
-    finished: str | None = None,
-    *,
-    stream: TextIO | None = None,
-    clock: Callable[[], float] = time.monotonic,
+    text: str, finished: str | None = None, *, stream: TextIO | None = None
 ) -> Iterator[None]:
     """Shows a line with the elapsed time on a terminal; in the first of several processes only.
 
@@ -276,23 +270,21 @@ def waiting(
     if not processes.is_first() or stream is None:
         yield
         return
-    start = clock()
-    with contextlib.ExitStack() as stack:
-        if is_terminal(stream):
-            stack.enter_context(_ticking(text, stream, lambda: clock() - start))
-        elif finished is not None:
-            note(text, stream)
+    start = time.monotonic()
+    if finished is not None and not is_terminal(stream):
+        note(text, stream)
+    with _ticking(text, stream) if is_terminal(stream) else contextlib.nullcontext():
         yield
     if finished is not None:
-        note(f"{finished} in {clock() - start:.0f} s", stream)
+        note(f"{finished} in {time.monotonic() - start:.0f} s", stream)
 
 
 @contextlib.contextmanager
-def _ticking(text: str, stream: TextIO, elapsed: Callable[[], float]) -> Iterator[None]:
-    ended = threading.Event()
+def _ticking(text: str, stream: TextIO) -> Iterator[None]:
+    start, ended = time.monotonic(), threading.Event()
 
     def line() -> str:
-        return apply_style(f"{text} ... {duration_text(elapsed())}", "dim", stream)
+        return apply_style(f"{text} ... {duration_text(time.monotonic() - start)}", "dim", stream)
 
     def tick(bar: tqdm[object]) -> None:
         while not ended.wait(_TICK_SECS):

@@ -4,8 +4,8 @@ from mtfrun.files.atomic import atomic_open as atomic_open
 from mtfrun.files.atomic import atomic_write as atomic_write
 from mtfrun.files.atomic import remove_outputs_in_progress as remove_outputs_in_progress
 from mtfrun.files.copies import cache_directory as cache_directory
-from mtfrun.files.copies import check_room as check_room
 from mtfrun.files.copies import copy_matching as copy_matching
+from mtfrun.files.copies import download as download
 from mtfrun.files.copies import local_copy as local_copy
 from mtfrun.files.copies import origin_of as origin_of
 from mtfrun.files.errors import DamagedCheckpointError as DamagedCheckpointError

@@ -53,12 +53,23 @@ def cache_directory(kind: str, url: str) -> pathlib.Path:
     return root / "stores" / kind / digest / (name or "_")
 
 
-def check_room(directory: pathlib.Path, size: int, url: str) -> None:
-    """Raises InputError if the disk of an existing directory has no room for a download."""
-    free = shutil.disk_usage(directory).free
+def download(
+    store: Store, sizes: Mapping[str, int], paths: Mapping[str, pathlib.Path], folder: pathlib.Path
+) -> None:
+    """Writes files, by name, to paths of the disk of `folder`, each whole or not at all.
+
+    InputError if there is no room, StoreError. The folder, for files that are not whole, is the
+    caller's alone.
+    """
+    size, free = sum(sizes[name] for name in paths), shutil.disk_usage(folder).free
     if size > free:
-        room = f"{directory} has room for {free:,} of {size:,} bytes"
-        raise InputError(f"{url}: {room}; name another place with MTFRUN_CACHE_DIR")
+        room = f"{folder} has room for {free:,} of {size:,} bytes"
+        raise InputError(f"{store.url}: {room}; name another place with MTFRUN_CACHE_DIR")
+    parts = {name: folder / str(number) for number, name in enumerate(paths)}
+    store.download(parts)
+    for name, path in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parts[name].replace(path)
 
 
 def origin_of(path: pathlib.Path) -> Origin | None:
@@ -118,22 +129,16 @@ def _copy(store: Store, files: Mapping[str, StoredFile]) -> pathlib.Path:
         downloads = directory / _DOWNLOADS
         shutil.rmtree(downloads, ignore_errors=True)
         downloads.mkdir()
-        missing = []
+        missing = {}
         for name, file in files.items():
             path = directory / _local(name)
             is_whole = path.is_file() and path.stat().st_size == file.bytes
             if not is_whole or states.get(_local(name)) != [*file]:
-                missing.append(name)
-        check_room(downloads, sum(files[name].bytes for name in missing), store.url)
-        targets = {name: downloads / str(number) for number, name in enumerate(missing)}
-        with progress.waiting(f"downloading {len(targets)} file(s) of {store.url}"):
-            store.download(targets)
-        for name, temporary in targets.items():
-            path = directory / _local(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.replace(path)
-            states[_local(name)] = [*files[name]]
-        if targets:
+                missing[name] = path
+        with progress.waiting(f"downloading {len(missing)} file(s) of {store.url}"):
+            download(store, {name: files[name].bytes for name in missing}, missing, downloads)
+        states |= {_local(name): [*files[name]] for name in missing}
+        if missing:
             (downloads / _STATE).write_text(json.dumps(states))
             (downloads / _STATE).replace(directory / _STATE)
     for name, file in files.items():

@@ -114,7 +114,7 @@ class Address(NamedTuple):
         """
         self._await_name(_NAME_SECS)
         try:
-            if self._is_loopback():
+            if is_loopback(self.host):
                 family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
                 return socket.create_server((self.host, self.port), family=family)
             is_dual = socket.has_dualstack_ipv6()
@@ -136,12 +136,6 @@ class Address(NamedTuple):
                 f" ({error.strerror or error}); start process 0 there"
             ) from None
 
-    def _is_loopback(self) -> bool:
-        try:
-            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
     def _await_name(self, secs: float) -> None:
         """The name may not resolve at first: the host may have just started."""
         try:
@@ -152,6 +146,13 @@ class Address(NamedTuple):
                 f"--coordinator={self}: the host is unknown here ({reason}); check its name, or "
                 "give its address"
             ) from None
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _retry(function: Callable[[], _T], secs: float) -> _T:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import pathlib
 import re
+import time
+import types
 from collections.abc import Sequence
 
 import pytest
@@ -14,19 +16,32 @@ from mtfrun.display.table import fit_fields, label_lines
 from tests.display.terminals import terminal, without_colours
 
 
-def _lines(states: Sequence[tuple[float, float]], total: float | None, unit: str) -> list[str]:
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The present time of bars and lines, in seconds."""
+    secs = [0.0]
+    clock = types.SimpleNamespace(monotonic=lambda: secs[0], strftime=time.strftime)
+    monkeypatch.setattr(progress, "time", clock)
+    return secs
+
+
+def _lines(
+    now: list[float], states: Sequence[tuple[float, float]], total: float | None, unit: str
+) -> list[str]:
     """Returns what is printed into a pipe if so much is done at a time in seconds."""
-    stream, now = io.StringIO(), [0.0]
-    with progress.Work("counting", total, unit, stream=stream, clock=lambda: now[0]) as work:
+    stream, now[0] = io.StringIO(), 0.0
+    with progress.Work("counting", total, unit, stream=stream) as work:
         for now[0], done in states:
             work.move_to(done)
     return stream.getvalue().splitlines()
 
 
-def test_in_a_pipe_lines_say_how_far_work_is_and_when_it_ends_ever_more_rarely() -> None:
-    assert _lines([(0.0, 0), (5.0, 50), (9.9, 100)], 100, "rows") == []
+def test_in_a_pipe_lines_say_how_far_work_is_and_when_it_ends_ever_more_rarely(
+    now: list[float],
+) -> None:
+    assert _lines(now, [(0.0, 0), (5.0, 50), (9.9, 100)], 100, "rows") == []
     states = [(float(secs), 2e6 * secs) for secs in range(0, 51, 2)]
-    assert _lines(states, 100e6, "B") == [
+    assert _lines(now, states, 100e6, "B") == [
         "counting: 20.0 of 100.0 MB  eta 0:40",
         "counting: 40.0 of 100.0 MB  eta 0:30",
         "counting: 60.0 of 100.0 MB  eta 0:20",
@@ -34,16 +49,18 @@ def test_in_a_pipe_lines_say_how_far_work_is_and_when_it_ends_ever_more_rarely()
         "counting: 100.0 MB in 0:50",
     ]
     hour = [(float(secs), secs) for secs in range(3601)]
-    assert 35 < len(_lines(hour, 3601, "rows")) < 45
-    assert _lines([(0.0, 0), (10.0, 1500), (11.0, 2000)], None, "rows") == [
+    assert 35 < len(_lines(now, hour, 3601, "rows")) < 45
+    assert _lines(now, [(0.0, 0), (10.0, 1500), (11.0, 2000)], None, "rows") == [
         "counting: 1,500 rows",
         "counting: 2,000 rows in 0:11",
     ]
 
 
-def test_work_that_was_partly_done_before_has_the_remaining_time_of_the_rest() -> None:
-    stream, now = io.StringIO(), [0.0]
-    with progress.Work("rows", 100, done=80, stream=stream, clock=lambda: now[0]) as work:
+def test_work_that_was_partly_done_before_has_the_remaining_time_of_the_rest(
+    now: list[float],
+) -> None:
+    stream = io.StringIO()
+    with progress.Work("rows", 100, done=80, stream=stream) as work:
         now[0] = 10.0
         work.advance(10)
     assert stream.getvalue().splitlines()[0] == "rows: 90 of 100  eta 0:10"
@@ -83,14 +100,14 @@ def test_a_narrow_terminal_has_the_percentage_and_the_remaining_time(
     assert all(len(line) <= 36 for line in lines)
 
 
-def test_a_dumb_terminal_has_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dumb_terminal_has_lines(now: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
-    now = [0.0]
-    with terminal() as (screen, written):
-        work_of = progress.Work("counting", 4, stream=screen.stream, clock=lambda: now[0])
-        with work_of as work:
-            now[0] = 10.0
-            work.advance()
+    with (
+        terminal() as (screen, written),
+        progress.Work("counting", 4, stream=screen.stream) as work,
+    ):
+        now[0] = 10.0
+        work.advance()
     assert written == ["counting: 1 of 4  eta 0:30\ncounting: 1 in 0:10\n"]
 
 
@@ -105,9 +122,11 @@ def test_the_innermost_work_is_present() -> None:
     assert progress.present_work() is None
 
 
-def test_in_a_pipe_there_is_a_line_at_the_beginning_and_one_with_the_seconds() -> None:
-    stream, now = io.StringIO(), [0.0]
-    with progress.waiting("compiling", "compiled", stream=stream, clock=lambda: now[0]):
+def test_in_a_pipe_there_is_a_line_at_the_beginning_and_one_with_the_seconds(
+    now: list[float],
+) -> None:
+    stream = io.StringIO()
+    with progress.waiting("compiling", "compiled", stream=stream):
         assert stream.getvalue() == "compiling\n"
         now[0] = 12.3
     with progress.waiting("building", stream=stream):  # a short phase prints nothing
@@ -116,16 +135,12 @@ def test_in_a_pipe_there_is_a_line_at_the_beginning_and_one_with_the_seconds() -
 
 
 def test_a_terminal_shows_the_elapsed_time_in_a_line_that_is_removed(
-    monkeypatch: pytest.MonkeyPatch,
+    now: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "_TICK_SECS", 0.01)
-    secs = iter([0.0, 0.0, *(float(i) for i in range(60, 10_000))])
-    with (
-        terminal() as (screen, written),
-        progress.waiting("compiling", stream=screen.stream, clock=lambda: next(secs)),
-    ):
-        while next(secs) < 70:
-            pass
+    with terminal() as (screen, written), progress.waiting("compiling", stream=screen.stream):
+        now[0] = 70.0
+        time.sleep(0.1)  # several ticks
         progress.note("a line", screen.stream)
     text = without_colours(written[0])
     assert text.startswith("\rcompiling ... 0:00")

@@ -28,7 +28,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from mtfrun.checkpoints.manifest import DATA_NAME, MANIFEST_NAME, read_manifest
 from mtfrun.checkpoints.mirror.lease import Lease
 from mtfrun.errors.untrusted import read_json
-from mtfrun.files import Store, StoredFile, StoreError, cache_directory, check_room, exclusive
+from mtfrun.files import Store, StoredFile, StoreError, cache_directory, download, exclusive
 from mtfrun.files.atomic import atomic_write
 from mtfrun.files.errors import RunDirError
 from mtfrun.files.lock import is_locked
@@ -287,24 +287,19 @@ class Mirror:
             (self.path / name).unlink()
 
     def _download(self, names: Iterable[str]) -> None:
-        folder = self.path / _DOWNLOADS
-        targets = {name: folder / str(number) for number, name in enumerate(names)}
-        if not targets:
+        folder, paths = self.path / _DOWNLOADS, {name: self.path / name for name in names}
+        if not paths:
             return
         folder.mkdir(exist_ok=True)
-        sizes = {name: self.entries[name].bytes for name in targets}
+        sizes = {name: self.entries[name].bytes for name in paths}
         records = sum(size for name, size in sizes.items() if not _DATA.fullmatch(name))
         if records > _MOST_BYTES:
             raise RunDirError(
                 f"{self.store.url} has {records:,} bytes besides data of checkpoints, more than "
                 f"{_MOST_BYTES:,}: delete files that are not of the run"
             )
-        check_room(folder, sum(sizes.values()), self.store.url)
-        self.store.download(targets)
-        for name, temporary in targets.items():
-            path = self.path / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.replace(path)
+        download(self.store, sizes, paths, folder)
+        for name, path in paths.items():
             self.entries[name] = dataclasses.replace(self.entries[name], local=state_of(path))
 
     @contextlib.contextmanager

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import ipaddress
 import os
 import pathlib
 import socket
@@ -22,6 +21,7 @@ from mtfrun.configuration.entry_points import load_entry_points
 from mtfrun.display import progress
 from mtfrun.errors import InputError, install_command
 from mtfrun.errors.untrusted import escape
+from mtfrun.processes.connection import Address, is_loopback
 
 if TYPE_CHECKING:
     from mtfrun.data import ConversationTemplate, Data
@@ -77,7 +77,7 @@ def _check(flags: argparse.Namespace) -> None:
     if flags.port > 65535:
         raise InputError(f"--port={flags.port} must be at most 65535")
     flags.token = _token(flags.token_file)
-    if flags.token is None and not _is_this_machine(flags.host):
+    if flags.token is None and not is_loopback(flags.host):
         raise InputError(
             f"--host={flags.host} answers other machines: set a token, in the environment variable"
             f" {_TOKEN} or with --token_file=FILE"
@@ -93,13 +93,6 @@ def _token(path: str | None) -> str | None:
     return lines[0].strip()
 
 
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def bind(host: str, port: int) -> socket.socket:
     """Returns a socket that uvicorn will listen at; OSError if the port is in use."""
     family, kind, protocol, _, address = socket.getaddrinfo(
@@ -111,9 +104,8 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
     except OSError as error:
         listener.close()
-        remedy = ""
-        if error.errno == errno.EADDRINUSE:
-            remedy = "; --port=0 takes one that is free"
+        in_use = error.errno == errno.EADDRINUSE
+        remedy = "; --port=0 takes one that is free" if in_use else ""
         raise InputError(f"--host={host} --port={port}: {error.strerror}{remedy}") from error
     return listener
 
@@ -150,8 +142,7 @@ def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     with progress.waiting("compiling the programs"):
         model.compile()
     app = make_app(model, limits, flags.token)
-    host, port = listener.getsockname()[:2]
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = Address(*listener.getsockname()[:2])
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -120,7 +120,11 @@ class ServedModel:
         self._threads += [] if self.engine is None else [self.engine.thread]
         self._cached_guide = functools.lru_cache(_CACHED)(self._make_guide)
         self._cached_decoding = functools.lru_cache(_CACHED)(self._make_decoding)
-        self._cached_classification = functools.lru_cache(_CACHED)(self._make_classification)
+        self._cached_classification = functools.lru_cache(_CACHED)(
+            lambda top_k: self.classification.with_settings(
+                {} if top_k is None else {"top_k": top_k}
+            )
+        )
 
     def compile(self) -> None:
         if self._batch is not None:
@@ -318,8 +322,7 @@ class ServedModel:
 
     async def classify_images(self, images: list[bytes], top_k: int | None) -> Sequence[Prediction]:
         """images: contents of files."""
-        settings = {} if top_k is None else {"top_k": top_k}
-        classification = self._cached_classification(tuple(settings.items()))
+        classification = self._cached_classification(top_k)
         pixels = await _read_images(classification.data, images)
         return await self.worker.run(("classify", top_k), classification, pixels)
 
@@ -331,9 +334,6 @@ class ServedModel:
         """Returns masks uint8 [rows, cols]; images: contents of files."""
         pixels = await _read_images(self.segmentation.data, images)
         return await self.worker.run("segment", self.segmentation, pixels)
-
-    def _make_classification(self, settings: tuple[tuple[str, Any], ...]) -> Classification:
-        return self.classification.with_settings(dict(settings))
 
     def _make_decoding(self, key: _Key) -> Decoding:
         if key.is_chat and self._chat_template is None:
