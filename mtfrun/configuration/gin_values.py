@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import inspect
-import re
 import tokenize
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,12 +12,12 @@ from gin.config import ConfigurableReference
 
 import gin
 from gin import config_parser
-from mtfrun.configuration.gin_syntax import CONSTANTS, better_flag
 from mtfrun.errors import ConfigError
 
 MACRO = "gin.macro"
 A_GIN_FILE = "--gin_file names a text such as runs/quickstart.gin"
 """The remedy where a file is not of gin."""
+_VALUES = "write values as in Python: True, 1.5, 'text', [1, 2], @optim.Adam()"
 
 # Values of a deeper nesting exceed what Python's functions for copying and printing can do.
 _MAX_DEPTH = 64
@@ -134,19 +133,20 @@ def parse_gin(text: Any, source: str) -> tuple[list[Any], list[tuple[int, Refere
         reason = str(error.msg if isinstance(error, SyntaxError) else error)
         if "too many nested" in reason:  # Python 3.12 and newer count brackets
             raise _too_deep(place) from None
+        if "integer string conversion" in reason:
+            raise ConfigError(f"{place}: an integer does not fit 64 bits") from None
         if is_flag:
-            hint = _value_hint(source) or _constant_hint(reason)
-            raise ConfigError(f"{place}: not a gin value{hint}") from None
+            quotes = "within quotes of the shell: --gin.NAME=\"'text'\""
+            raise ConfigError(f"{place}: not a gin value: {_VALUES}; {quotes}") from None
         if isinstance(error, tokenize.TokenError):
             message, (line, _) = error.args
             raise _syntax_error(source, line, f"{message} (is a bracket left open?)") from None
         # gin appends the error of Python's parser in further lines; where a token is not a Python
         # constant, its whole message is that error.
-        message = " ".join(reason.split("\n", maxsplit=1)[0].split()).rstrip(".")
+        message, remedy = " ".join(reason.split("\n", maxsplit=1)[0].split()).rstrip("."), ""
         if "Failed to parse token" in reason:
-            message = "not a gin value"
-        statement = shorten_flag((error.text or "").strip())
-        what = f"{message}: {statement}{_constant_hint(reason)}"
+            message, remedy = "not a gin value", f"; {_VALUES}"
+        what = f"{message}: {shorten_flag((error.text or '').strip())}{remedy}"
         raise _syntax_error(source, error.lineno or 1, what) from None
 
 
@@ -231,24 +231,6 @@ class _Delegate(config_parser.ParserDelegate):  # type: ignore[misc]
 
 def _too_deep(place: str) -> ConfigError:
     return ConfigError(f"{place}: a value is nested more than {_MAX_DEPTH} deep")
-
-
-def _constant_hint(message: str) -> str:
-    if "integer string conversion" in message:
-        return ": an integer does not fit 64 bits"
-    token = re.search(r"Failed to parse token '(\w+)'", message)
-    name = CONSTANTS.get(token[1].lower()) if token else None
-    return f": write {name}, as in Python, for {token[1]}" if token and name else ""
-
-
-def _value_hint(flag: str) -> str:
-    better = better_flag(flag) if len(flag) <= 200 else None
-    if better is None and "=" not in flag.partition("=")[2] and flag.startswith("--gin_"):
-        return ': write "NAME = value"'
-    if better is None:
-        has_brackets = re.search(r"[\[({'\"]", flag) is not None
-        return " (is a bracket or a quote open, or a text in it without quotes?)" * has_brackets
-    return f": values are written as in Python, in quotes for the shell: {better}"
 
 
 class _BoundFunction(ConfigurableReference):  # type: ignore[misc]

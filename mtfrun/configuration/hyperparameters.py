@@ -24,7 +24,7 @@ from mtfrun.configuration.statements import (
     last_part,
     values_of_macros,
 )
-from mtfrun.errors.differences import Change, changes, list_changes
+from mtfrun.errors.differences import Change, changes
 
 # The parameter of the data, which have a fingerprint.
 _DATA = ("experiment.Experiment", "data")
@@ -48,6 +48,7 @@ NEUTRAL: Mapping[str, set[str]] = {
 # The same in every class, such as `transformer.Stack`.
 NEUTRAL_IN_ALL_CLASSES = {"rematerialise", "scan_blocks"}
 
+
 # The parameters of classes that the program calls that determine the variables of a checkpoint; the
 # data explain them, by the vocabulary, only if nothing else has changed.
 _SOURCES = (
@@ -56,7 +57,6 @@ _SOURCES = (
 )
 # Parameters that do not affect variables, nor do the parameters below them.
 _WITHOUT_VARIABLES = ("learning_rate", "learning_rate_factors")
-_MOST_CHANGES = 4
 
 
 class _Parameter:
@@ -123,22 +123,7 @@ def changes_of_hyperparameters(saved: Any, present: Any) -> list[Change]:
     in_new = new_given.keys() | new_defaults.keys()
     old = {name: text for name, text in old_defaults.items() if name in in_new} | old_given
     new = {name: text for name, text in new_defaults.items() if name in in_old} | new_given
-    return [
-        change
-        for change in changes(old, new)
-        if not all(_is_unused(change.name, texts) for texts in (old, new))
-    ]
-
-
-def _is_unused(name: str, texts: Mapping[str, str]) -> bool:
-    """Whether it is the total of which a warm-up's steps are a share, and they are a number."""
-    target, _, parameter = name.rpartition(".")
-    if not (target.endswith("LinearWarmup") and parameter == "total_steps"):
-        return False
-    try:
-        return float(texts.get(f"{target}.warmup_steps", "")) >= 1
-    except ValueError:
-        return False
+    return changes(old, new)
 
 
 def texts_of_parameters(parameters: Any) -> list[dict[str, str]]:
@@ -201,17 +186,6 @@ def changes_of_variables(old: str, new: str) -> list[Change]:
     return []
 
 
-def describe_changes(differing: Sequence[Change], present: Sequence[Binding]) -> str:
-    """Returns "D_MODEL 64 -> 128 (models/lm_tiny.gin:14, --gin.D_MODEL=128); 2 more"."""
-    texts = []
-    for change in differing:
-        # The flag that has set it, and the line of a file that it overrides.
-        places = {b.from_flag: b.place for b in present if _is_of(b, change.name)}
-        where = f" ({', '.join(places.values())})" if places else ""
-        texts.append(f"{change}{where}")
-    return list_changes(texts, _MOST_CHANGES)
-
-
 def _names_below(bindings: Sequence[Binding], sources: tuple[str, ...]) -> set[str]:
     named = {b.name: b for b in bindings if b.parameter not in _WITHOUT_VARIABLES}
     below: dict[str, list[str]] = {}  # by the name of a macro, or of a class without its module
@@ -224,12 +198,3 @@ def _names_below(bindings: Sequence[Binding], sources: tuple[str, ...]) -> set[s
             yield from below.get(reference.macro or last_part(reference.selector), ())
 
     return {*follow([name for name in named if name.endswith(sources)], names_in)}
-
-
-def _is_of(binding: Binding, name: str) -> bool:
-    """The name of a user's binding may have less of the module."""
-    return name == binding.name or (
-        binding.selector != MACRO
-        and name.endswith(f"{last_part(binding.selector)}.{binding.parameter}")
-        and name.startswith(f"{binding.scope}/" * bool(binding.scope))
-    )

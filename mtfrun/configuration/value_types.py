@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 from mtfrun.configuration.arguments import range_of
-from mtfrun.configuration.gin_syntax import gin_spelling
 from mtfrun.configuration.gin_values import Reference
 from mtfrun.configuration.published import load_published
 from mtfrun.configuration.statements import Binding
@@ -155,13 +154,9 @@ def _hint(value: Any, annotation: Any) -> str:
     if value in (0, 1) and bool in options:
         return f"; write {bool(value)}"
     if isinstance(value, str):
-        text = gin_spelling(value)
         with contextlib.suppress(ValueError, SyntaxError):
-            literal = ast.literal_eval(text or value)
-            if type(literal) in options:
-                return f"; write {literal!r}, without quotes"
-        if {int, float} & {*options}:
-            return "; write a number"
+            if type(ast.literal_eval(value)) in options:
+                return f"; write {value}, without quotes"
     return ""
 
 

@@ -83,10 +83,3 @@ def test_a_run_is_not_imported(language_model_run: pathlib.Path, tmp_path: pathl
     source, new = f"--from={language_model_run}", f"--model_dir={tmp_path / 'new'}"
     line = error_line(mtfrun_here("import", source, new))
     assert line.endswith(f"is a run of mtfrun: use --model_dir={language_model_run}")
-
-
-def test_the_directory_of_another_run_is_named(run_copy: pathlib.Path) -> None:
-    other = ["--gin_file=runs/quickstart.gin", f"--model_dir={run_copy}"]
-    line = error_line(mtfrun_here("train", *other))
-    assert re.search(r"a run of defaults.gin, .*, and this command is one of runs/quickst", line)
-    assert line.endswith("name another --model_dir")

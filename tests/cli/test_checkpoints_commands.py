@@ -226,8 +226,8 @@ def test_an_average_is_evaluated_decodes_and_begins_another_run(
 @pytest.mark.parametrize(
     ("flag", "change"),
     [
-        ("--gin.D_MODEL=8", "D_MODEL 16 -> 8 (models/lm_tiny.gin:"),
-        ("--gin.AVERAGE_DECAY=0.9", "AVERAGE_DECAY None -> 0.9 (defaults.gin:"),
+        ("--gin.D_MODEL=8", "D_MODEL 16 -> 8"),
+        ("--gin.AVERAGE_DECAY=0.9", "AVERAGE_DECAY None -> 0.9"),
     ],
 )
 def test_an_incompatible_run_is_explained_by_its_configuration(
@@ -246,11 +246,11 @@ def test_evaluation_and_initialising_are_explained_too(
 ) -> None:
     run = language_model_run
     line = error_line(mtfrun_here("eval", f"--model_dir={run}", "--gin.D_FF=64"))
-    assert "D_FF 32 -> 64 (" in line and "--gin.D_FF=64)" in line
+    assert "D_FF 32 -> 64;" in line
     start = [*tiny_experiment(tmp_path), "--gin.NUM_LAYERS=3"]
     start.append(f"--gin.INIT_CHECKPOINT='{run}/checkpoints/ckpt-1'")
     line = error_line(mtfrun_here("eval", *start))
-    assert "NUM_LAYERS 1 -> 3 (models/lm_tiny.gin:" in line
+    assert "NUM_LAYERS 1 -> 3;" in line
 
 
 def test_without_a_configuration_the_first_shapes_are_named(run_copy: pathlib.Path) -> None:

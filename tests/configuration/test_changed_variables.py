@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mtfrun.configuration.hyperparameters import changes_of_variables, describe_changes, values_of
-from mtfrun.configuration.statements import Statements
+from mtfrun.configuration.hyperparameters import changes_of_variables, values_of
 from mtfrun.errors.differences import Change, changes
 
 CONFIG = """
@@ -55,14 +54,3 @@ def test_what_makes_the_variables_explains_them(
 ) -> None:
     found = changes_of_variables(_text(), _text(**changed))
     assert [change.name.removesuffix(".beta1") for change in found] == names
-
-
-def test_a_change_is_described_with_its_file_and_its_flag() -> None:
-    statements = Statements()
-    statements.add_text("D_MODEL = 32")
-    statements.add_flag("--gin.D_MODEL=64", "D_MODEL = 64")
-    statements.add_flag("--gin.D_MODEL=128", "D_MODEL = 128")
-    text = describe_changes([Change(("D_MODEL",), "64", "128")], statements.bindings)
-    assert text == "D_MODEL 64 -> 128 (configuration, --gin.D_MODEL=128)"
-    many = [Change((f"X{i}",), "1", None) for i in range(6)]
-    assert describe_changes(many, []).endswith("X3 1 -> (none); 2 more")

@@ -97,7 +97,7 @@ def test_the_recorded_configuration_reads_back_the_same(tmp_path: pathlib.Path) 
         ("transformer.Stack:\nnum_layers = 3", "9: Expected indentation. Got NAME = num_layers: "),
         (
             "transformer.Stack:\n    num_layers = true",
-            "9: not a gin value: num_layers = true: write",
+            "9: not a gin value: num_layers = true; write",
         ),
         (
             "transformer.Stack:\n    num_layers = 3\n  layers = []",

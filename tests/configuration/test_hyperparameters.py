@@ -91,12 +91,3 @@ def test_changes_of_code_and_configuration_are_one_error_and_two_notes() -> None
 def test_a_schedule_may_follow_the_number_of_steps() -> None:
     (note,) = _checked(_manifest({"a.B.end_steps": "10"}, {}), {"a.B.end_steps": "20"}, {})
     assert note.endswith("and with it a.B.end_steps 10 -> 20")
-
-
-@pytest.mark.parametrize(("warmup_steps", "notes"), [("5", 0), ("0.1", 1)])
-def test_only_a_share_of_the_steps_follows_their_number(warmup_steps: str, notes: int) -> None:
-    old, new = (
-        {"optim.LinearWarmup.total_steps": steps, "optim.LinearWarmup.warmup_steps": warmup_steps}
-        for steps in ("10", "20")
-    )
-    assert len(_checked(_manifest(old, {}), new, {})) == notes

@@ -17,12 +17,13 @@ from mtfrun import mtf, processes
 from mtfrun.configuration import config
 from mtfrun.configuration.arguments import quote
 from mtfrun.configuration.checks import check_taken
-from mtfrun.configuration.hyperparameters import changes_of_variables, describe_changes, values_of
+from mtfrun.configuration.hyperparameters import changes_of_variables, values_of
 from mtfrun.configuration.run_files import CONFIG, RunFiles
 from mtfrun.configuration.statements import Binding
 from mtfrun.data import Data, ImageData
 from mtfrun.display import progress
 from mtfrun.errors import ConfigError
+from mtfrun.errors.differences import list_changes
 from mtfrun.errors.untrusted import escape, read_regular_text
 from mtfrun.experiment.adapters import find_adapter
 from mtfrun.experiment.evaluation.evaluation import Evaluation
@@ -340,8 +341,7 @@ def _explanation(error: IncompatibleError, objects: RunObjects) -> str:
         if _INCLUDE.search(text):  # as `import` writes it: its values are in other files
             return ""
         try:
-            found = changes_of_variables(text, objects.config_text)
+            return list_changes(changes_of_variables(text, objects.config_text))
         except ConfigError:  # not a file that gin has written
             return ""
-        return describe_changes(found, objects.bindings) if found else ""
     return ""

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import re
 import shlex
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,6 @@ from mtfrun.configuration.hyperparameters import hyperparameters, training_hyper
 from mtfrun.configuration.run_files import CONFIG, RECORD
 from mtfrun.data import Data
 from mtfrun.display import progress
-from mtfrun.errors import InputError
 from mtfrun.errors.url_secrets import mask_urls
 from mtfrun.experiment.experiment import Experiment
 from mtfrun.experiment.runs.opening import (
@@ -31,17 +29,14 @@ from mtfrun.experiment.runs.opening import (
     explain_incompatible,
 )
 from mtfrun.experiment.saved_configuration import (
-    ChangedError,
     TrainingHyperparameters,
     fingerprint_of,
     fingerprint_of_split,
 )
 from mtfrun.experiment.training import TrainChoices, Training
 from mtfrun.files import URLS, atomic_write, has_masked_urls
-from mtfrun.files.errors import IncompatibleError
 from mtfrun.mtf.placement.devices import unused_gpu
 from mtfrun.rundir import RunDirectory
-from mtfrun.rundir.commands import read_commands
 from mtfrun.rundir.copied_files import keep_origin, write_run_files
 from mtfrun.rundir.run_directory import CHECKPOINTS
 from mtfrun.training import TrainResult
@@ -108,7 +103,6 @@ def run_training(
     restarted = _Restarted(run)
     with contextlib.ExitStack() as stack:
         stack.enter_context(explain_incompatible(prepared.objects))
-        stack.enter_context(_explain_other_run(run, command))
 
         def lock() -> None:
             run.prepare()
@@ -156,29 +150,6 @@ def _record(
 
         processes.by_first(begin)
         yield
-
-
-@contextlib.contextmanager
-def _explain_other_run(run: RunDirectory, command: Sequence[str]) -> Iterator[None]:
-    """Explains that a checkpoint is incompatible by other gin files, if the run has others."""
-    try:
-        yield
-    except (ChangedError, IncompatibleError) as error:
-        trainings = [record for record in read_commands(run.path).values() if "data" in record]
-        former = _gin_files(trainings[-1].get("command", [])) if trainings else []
-        present = _gin_files(command)
-        names, others = ({pathlib.Path(f).name for f in files} for files in (former, present))
-        if names <= others or others <= names or run.config_path in present:
-            raise
-        raise InputError(
-            f"--model_dir={run.path} is a run of {', '.join(former)}, and this command is one of "
-            f"{', '.join(present)}: name another --model_dir"
-        ) from error
-
-
-def _gin_files(command: Sequence[str]) -> list[str]:
-    text = "\n".join(map(str, command))
-    return re.findall(r"^--?gin_file[=\n](.+)$", text, re.MULTILINE)
 
 
 @dataclasses.dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import re
@@ -9,7 +10,6 @@ from collections.abc import Mapping, Sequence
 
 from mtfrun.configuration import config
 from mtfrun.configuration.files import SHIPPED, shipped_gin_files
-from mtfrun.configuration.gin_syntax import is_literal
 from mtfrun.configuration.hyperparameters import values_of
 from mtfrun.errors import InputError
 from mtfrun.errors.differences import Change, changes
@@ -44,7 +44,7 @@ def compare_with_shipped(files: Sequence[str], values: Mapping[str, str]) -> Com
         name: values[name]
         for file in files
         for name in _REQUIRED.findall((SHIPPED / file).read_text("utf-8"))
-        if is_literal(values.get(name, ""))  # a reference would be parsed as the user's code
+        if _is_literal(values.get(name, ""))  # a reference would be parsed as the user's code
     }
     try:
         shipped = _values_of_files(tuple(files), tuple(required.items()))
@@ -63,3 +63,11 @@ def _values_of_files(
     with config.exclusive():
         Settings([str(SHIPPED / name) for name in files], flags).parse()
         return values_of(config.config_text())
+
+
+def _is_literal(text: str) -> bool:
+    try:
+        ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return False
+    return True
