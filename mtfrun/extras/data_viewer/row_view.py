@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,8 +18,6 @@ _SEGMENTATION, _POSITION, _WEIGHTS = "_segmentation", "_position", "_weights"
 PADDING = 0
 # A decoder's result for bytes that are not a whole character of UTF-8.
 _INVALID = "\ufffd"
-# A character of UTF-8 has at most four bytes, and so at most four ids.
-_MOST_IDS_OF_A_CHARACTER = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,39 +174,26 @@ def token_texts(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> list
     >>> token_texts(ByteVocabulary(), [113, 198, 172, 1, 258, 113])
     ['n', '', 'é', '<end>', '<extra_id_0>', 'n']
     """
-    sizes = vocabulary.bytes_per_id
     names = {int(s): f"<extra_id_{i}>" for i, s in enumerate(vocabulary.sentinels)}
     names |= {vocabulary.pad_id: "<pad>", vocabulary.end_id: "<end>"}
     names[vocabulary.unknown_id] = "<unknown>"
-    numbers = [int(number) for number in ids]
-    # A part of a character is a replacement character, unless it is decoded below.
-    texts = [
-        names.get(number, f"<{number}>" if _is_special(number, sizes) else _INVALID)
-        for number in numbers
-    ]
-    context, first = 0, 0  # the ids of the text before, and those that are not yet decoded
-    for i, number in enumerate(numbers):
-        if _is_special(number, sizes):
-            context = first = i + 1
-            continue
-        text = _text_after(vocabulary, numbers[context:first], numbers[first : i + 1])
-        if text.endswith(_INVALID) and i + 1 - first < _MOST_IDS_OF_A_CHARACTER:
-            continue  # perhaps the beginning of a character
-        if text.startswith(_INVALID):
-            text = vocabulary.decode([number])
-        else:
-            texts[first:i] = [""] * (i - first)
-        if text != _INVALID:
-            texts[i] = text
-        context, first = first, i + 1
+    token_bytes = vocabulary.token_bytes
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    texts: list[str] = []
+    begun = 0  # the first id of a character that is not yet whole
+    is_first = True  # of a text, before which some vocabularies put a space
+    for number in map(int, ids):
+        data = token_bytes[number] if 0 <= number < len(token_bytes) else b""
+        if is_first and data and not vocabulary.decode([number]).startswith(" "):
+            data = data.removeprefix(b" ")
+        text = decoder.decode(data)
+        if text and not text.startswith(_INVALID):
+            texts[begun:] = [""] * (len(texts) - begun)
+        if not data:
+            decoder.reset()
+            text = f"<{number}>"
+        has_name = text in ("", _INVALID) or not data
+        texts.append(names.get(number, text or _INVALID) if has_name else text)
+        begun = len(texts) if text else begun
+        is_first = not data
     return texts
-
-
-def _is_special(number: int, bytes_per_id: np.ndarray) -> bool:
-    return not 0 <= number < len(bytes_per_id) or not bytes_per_id[number]
-
-
-def _text_after(vocabulary: Vocabulary, before: list[int], ids: list[int]) -> str:
-    """The ids before `ids` decide about spaces."""
-    text, whole = vocabulary.decode(before), vocabulary.decode([*before, *ids])
-    return whole.removeprefix(text) if whole.startswith(text) else vocabulary.decode(ids)
