@@ -13,7 +13,7 @@ from mtfrun.errors import ConfigError, is_input_error
 from mtfrun.experiment.records import require
 from mtfrun.experiment.runs.opening import Settings, configure_data
 from mtfrun.extras.data_viewer.row_view import TRAIN, rows_of
-from mtfrun.extras.data_viewer.rows_html import TOKEN_STYLE, image_element, row_parts
+from mtfrun.extras.data_viewer.rows_html import image_element, row_parts
 from mtfrun.extras.report.answers import Answers
 from mtfrun.files.errors import reason
 
@@ -30,7 +30,6 @@ class Examples:
     of_images: bool = False
     # images that the model has labelled wrongly, by their index in the split
     images: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    style: str = ""
     note: str = ""  # why there are none, or ""
 
 
@@ -50,7 +49,6 @@ def read_examples(
             ["".join(row_parts(row, "h5")) for row in rows],
             any(row.images for row in rows),
             _wrong_images(data, answers),
-            TOKEN_STYLE,
         )
     except ConfigError:  # its message may have a line of a file that the configuration includes
         return Examples(note="The configuration cannot be read here: mtfrun data show says why.")

@@ -22,6 +22,7 @@ from mtfrun import __version__
 from mtfrun.display.formats import time_text
 from mtfrun.errors import InputError
 from mtfrun.errors.untrusted import escape
+from mtfrun.extras.data_viewer.rows_html import TOKEN_STYLE
 from mtfrun.extras.report.charts import EXPERTS, charts_of, points_of
 from mtfrun.extras.report.drawing import COLOURS, draw, library
 from mtfrun.extras.report.run_page import Report
@@ -89,7 +90,7 @@ def _render(report: Report, limits: Limits, now: float) -> str:
         groups=report.groups,
         together=answers_together(report.runs, limits.answers),
         varied=table_of_varied(report),
-        has_settings=any(report.settings),
+        has_settings=any(report.groups.values()),
         overview=overview_of(report.runs, report.metric),
         categories=[x for x in by_category if x[0] != EXPERTS],
         expert_charts=[x for x in charts if x.category == EXPERTS],
@@ -100,7 +101,7 @@ def _render(report: Report, limits: Limits, now: float) -> str:
         script=markupsafe.Markup(script),
         policy=_policy(drawing, script),
         palette=COLOURS,
-        token_style=markupsafe.Markup("".join({x.style for x in report.examples.values()})),
+        token_style=markupsafe.Markup(TOKEN_STYLE),
         left_out="" if limits == _LIMITS[0] else _left_out(limits, len(detailed), len(runs)),
         written=time_text(now),
         version=__version__,

@@ -124,10 +124,9 @@ class Report:
 
     title: str
     runs: Sequence[RunFacts]
-    # names of what has a colour in the charts: the runs, or the rows of a sweep
-    groups: Sequence[str]
+    # settings by the name of what has a colour in the charts: the runs, or the rows of a sweep
+    groups: Mapping[str, Mapping[str, str]]
     group_of: Sequence[int]  # the index of its group for each run
-    settings: Sequence[Mapping[str, str]]  # settings of each group, by name
     # examples of some runs, by the run's index
     examples: Mapping[int, Examples] = dataclasses.field(default_factory=dict)
     no_examples: str = ""  # why there are none, where no run has any
@@ -240,9 +239,8 @@ def report_of(
     return Report(
         title,
         runs,
-        [run.name for run in runs],
+        {run.name: run.summary.config for run in runs},
         range(len(runs)),
-        [run.summary.config for run in runs],
         _examples_of(runs, examples, allowed_imports),
         "" if examples else _NO_EXAMPLES,
     )
@@ -260,9 +258,8 @@ def _report_of_sweep(path: pathlib.Path, examples: int, allowed_imports: Sequenc
     return Report(
         f"Sweep {path.name}",
         runs,
-        rows,
+        values,
         [rows.index(result.row) for result in results],
-        list(values.values()),
         _examples_of(runs, examples, allowed_imports),
         "" if examples else _NO_EXAMPLES,
         f'<div class="wide">{html_table(comparison)}</div>{notes}',
@@ -273,30 +270,19 @@ def _report_of_sweep(path: pathlib.Path, examples: int, allowed_imports: Sequenc
 def _run_of_sweep(sweep: pathlib.Path, result: RunResult, metric: str) -> RunFacts:
     """Returns what the run's directory says; the result's, if it is elsewhere or was refused."""
     facts = read_run(sweep / result.name, result.name)
-    summary = facts.summary
+    summary, has_begun = facts.summary, facts.summary.has_begun
     if result.state == "missing":
-        config = summary.config or result.values
-        facts = dataclasses.replace(facts, summary=dataclasses.replace(summary, config=config))
-    if summary.has_begun:
-        return facts
-    if result.state != "missing":
+        summary = dataclasses.replace(summary, config=summary.config or result.values)
+    elif not has_begun:
         evaluations = [StepMetrics(step, {metric: x}) for step, x in result.evaluations.items()]
         if result.metrics:
             evaluations = [*evaluations[:-1], StepMetrics(result.step, result.metrics)]
         state = (result.state, result.error, None, result.step)
         summary = RunSummary(result.name, *state, evaluations, result.values)
-        facts = dataclasses.replace(facts, summary=summary)
-    return RunFacts(
-        sweep / result.name,
-        facts.summary,
-        "",
-        {},
-        [],
-        {TRAIN: Events({}, {}), EVAL: Events({tag_of(metric): result.evaluations}, {})},
-        None,
-        [],
-        [],
-    )
+    events: Mapping[str, Events] = facts.events
+    if not has_begun:
+        events = {TRAIN: Events({}, {}), EVAL: Events({tag_of(metric): result.evaluations}, {})}
+    return dataclasses.replace(facts, summary=summary, events=events)
 
 
 def _examples_of(

@@ -207,13 +207,13 @@ def choose_detailed(report: Report, most: int | None) -> list[int]:
 
 def table_of_varied(report: Report) -> Table:
     """Returns the settings in which the groups differ, a row for each group."""
-    recorded = [settings for settings in report.settings if settings]
+    recorded = [settings for settings in report.groups.values() if settings]
     names = dict.fromkeys(name for settings in recorded for name in settings)
     varied = [name for name in names if len({settings.get(name) for settings in recorded}) > 1]
     varied.sort(key=lambda name: "." in name)  # macros first
     rows = [
         [group, *(settings.get(name, "-") for name in varied)]
-        for group, settings in zip(report.groups, report.settings, strict=True)
+        for group, settings in report.groups.items()
     ]
     return Table(["Name", *varied], rows)
 

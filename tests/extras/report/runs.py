@@ -73,8 +73,8 @@ def read_with_curves(directory: pathlib.Path, name: str = "run") -> RunFacts:
 
 
 def report_of_runs(*runs: RunFacts, title: str = "Runs") -> Report:
-    settings = [run.summary.config for run in runs]
-    return Report(title, runs, [run.name for run in runs], range(len(runs)), settings)
+    settings = {run.name: run.summary.config for run in runs}
+    return Report(title, runs, settings, range(len(runs)))
 
 
 class Page(html.parser.HTMLParser):

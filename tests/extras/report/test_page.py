@@ -155,9 +155,8 @@ def test_a_page_of_many_runs_has_the_details_of_some(
         runs.append(dataclasses.replace(run, summary=summary))
     report = dataclasses.replace(
         report_of_runs(*runs),
-        groups=["a", "b", "c", "d"],
+        groups={"a": {}, "b": {}, "c": {}, "d": {}},
         group_of=[i // 3 for i in range(12)],
-        settings=[{}] * 4,
     )
     assert choose_detailed(report, 8) == [1, 2, 4, 5, 7, 8, 10, 11]
     assert choose_detailed(report, 9) == [0, 1, 2, 4, 5, 7, 8, 10, 11]
