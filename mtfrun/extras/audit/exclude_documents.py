@@ -6,18 +6,16 @@ import ast
 import pathlib
 import shutil
 
-from mtfrun.checkpoints.manifest import manifest_path, manifest_text
 from mtfrun.checkpoints.recorded_digests import VARIABLES
 from mtfrun.experiment.runs.opening import ConfiguredData
 from mtfrun.experiment.runs.run_training import Preparation
 from mtfrun.experiment.saved_configuration import parameter_in, with_parameter
 from mtfrun.extras.audit.exposures import find_exposed
 from mtfrun.extras.audit.ledger import LEDGER
-from mtfrun.files import atomic_write
+from mtfrun.extras.audit.replay import copy_checkpoint
 from mtfrun.files.errors import refuse_link
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.copied_files import write_run_files
-from mtfrun.rundir.run_directory import CHECKPOINTS
 
 PARAMETER = "experiment.Training.exclude_documents"
 """The parameter of a training whose value is the hashes of documents that it leaves out."""
@@ -63,16 +61,10 @@ def _first_difference(prepared: Preparation, former: RunDirectory) -> int | None
 def _copy(prepared: Preparation, former: RunDirectory, step: int, run: RunDirectory) -> None:
     manifest = former.checkpoints().manifest(step)
     assert manifest is not None
-    source, target = (pathlib.Path(x.path, CHECKPOINTS) for x in (former, run))
-    target.mkdir(exist_ok=True)
-    for name in manifest.files:
-        shutil.copyfile(source / name, target / name)
     for file in (LEDGER, VARIABLES):
         if pathlib.Path(former.path, file).exists():
             # Training drops the records of later steps.
             refuse_link(pathlib.Path(former.path, file))
             shutil.copyfile(pathlib.Path(former.path, file), pathlib.Path(run.path, file))
     text = prepared.training_hyperparameters["given"].get(PARAMETER)
-    # Last: it makes the checkpoint valid.
-    manifest = with_parameter(manifest, PARAMETER, text)
-    atomic_write(manifest_path(target, step), manifest_text(manifest))
+    copy_checkpoint(with_parameter(manifest, PARAMETER, text), former, run)

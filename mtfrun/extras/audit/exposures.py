@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -27,7 +25,8 @@ from mtfrun.rundir import RunDirectory
 _MOST_STEPS, _MOST_CHARACTERS = 8, 200
 
 
-class Exposure(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Exposure:
     """A step that reads a document: the row in its batch, from 1, and the segment, 0 for none."""
 
     step: int
@@ -53,14 +52,6 @@ class ExposedDocument:
     to_come: Sequence[Exposure]
     last: int
     until: int
-
-    def fields(self) -> dict[str, object]:
-        """Returns the fields as JSON."""
-        steps = {
-            name: [exposure._asdict() for exposure in exposures]
-            for name, exposures in (("read", self.read), ("to_come", self.to_come))
-        }
-        return {**dataclasses.asdict(self), **steps}
 
     def lines(self) -> Iterator[str]:
         yield f"{self.hash}: document {self.number:,} of {escape(self.task)}"
@@ -101,7 +92,12 @@ def find_exposed(
     caches = list(configured.data.caches(TRAIN))
     if not caches or any(cached.texts is None for cached in caches):
         raise DataError(f"{type(configured.data).__name__} has no documents to look for")
-    steps = _Steps(configured, run)
+    size, (base, position) = configured.batch_size, newest_position(run)
+    batches = batches_at(configured, run, 1)
+    status = run.record().status()
+    made, train_steps = (0, 0) if status is None else (status.step, status.train_steps)
+    last = max(base, made, newest_recorded_step(run.path))
+    until = max(train_steps, last)
     for component, cached in enumerate(caches):
         assert cached.texts is not None
         chosen: list[int] = []
@@ -113,45 +109,22 @@ def find_exposed(
         chosen += [number - 1 for number in numbers if 1 <= number <= len(cached.texts)]
         documents = np.array(chosen[:most], np.int64)
         most -= len(documents)
-        for i, (read, to_come) in enumerate(steps.exposures(component, documents)):
+        places, positions = batches.find(component, documents, position + (until - base) * size)
+        steps, rows = divmod(positions - position, size)
+        for i, document in enumerate(documents.tolist()):
+            (of,) = np.nonzero(places.examples == i)
+            columns = (x[of].tolist() for x in (base + 1 + steps, rows + 1, places.segments))
+            exposures = list(itertools.starmap(Exposure, zip(*columns, strict=True)))
             yield ExposedDocument(
                 cached.title,
-                int(documents[i]) + 1,
+                document + 1,
                 hashes_of(cached.texts, documents[i : i + 1])[0],
-                document_texts(cached.texts, int(documents[i])),
-                read,
-                to_come,
-                steps.last,
-                steps.until,
+                document_texts(cached.texts, document),
+                [x for x in exposures if x.step <= last],
+                [x for x in exposures if x.step > last],
+                last,
+                until,
             )
-
-
-class _Steps:
-    """The steps of a run: `last` is the last one that it has made, `until` its last one."""
-
-    def __init__(self, configured: ConfiguredData, run: RunDirectory):
-        self._size = configured.batch_size
-        self._base, self._position = newest_position(run)
-        self._batches = batches_at(configured, run, 1)
-        status = run.record().status()
-        made, train_steps = (0, 0) if status is None else (status.step, status.train_steps)
-        self.last = max(self._base, made, newest_recorded_step(run.path))
-        self.until = max(train_steps, self.last)
-
-    def exposures(
-        self, component: int, documents: np.ndarray
-    ) -> Iterator[tuple[list[Exposure], list[Exposure]]]:
-        """Yields for each document the exposures until the last step, and those to come."""
-        end = self._position + (self.until - self._base) * self._size
-        places, positions = self._batches.find(component, documents, end)
-        steps = self._base + 1 + (positions - self._position) // self._size
-        rows = (positions - self._position) % self._size + 1
-        for number in range(len(documents)):
-            (of,) = np.nonzero(places.examples == number)
-            columns = (x[of].tolist() for x in (steps, rows, places.segments))
-            exposures = list(itertools.starmap(Exposure, zip(*columns, strict=True)))
-            read = bisect.bisect_right(exposures, self.last, key=lambda x: x.step)
-            yield exposures[:read], exposures[read:]
 
 
 def document_texts(cache: TokenCache, document: int) -> dict[str, str]:

@@ -279,14 +279,6 @@ class RunLedger(NamedTuple):
         records = {record.step: record for record in read_ledger(directory)}
         return cls(records, read_variable_digests(directory, records.values()))
 
-    def with_digests(self, digests: Mapping[int, Mapping[str, int]]) -> RunLedger:
-        """Returns the ledger with further digests of variables, by step and path."""
-        records = dict(self.records)
-        for step, by_path in digests.items():
-            total = sum(by_path.values()) % MODULUS
-            records[step] = records[step]._replace(variables=total)
-        return RunLedger(records, {**self.variables, **digests})
-
     def between(self, first: int, last: int) -> RunLedger:
         """Returns the steps from `first` to `last`; with the first step the initial values too."""
         first = 0 if first == 1 else first

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from mtfrun import mtf, processes
 from mtfrun.checkpoints.recorded_digests import digests_of_variables
@@ -16,10 +16,16 @@ _DIGEST_EVERY = 1000
 
 
 class Ledger(Hook):
-    """Writes the ledger of a run, in the first process; see `audit.ledger`."""
+    """Writes the ledger of a run, in the first process; see `audit.ledger`.
+
+    Digests of all variables are added after every thousandth step, and after those in `digest_at`.
+    """
 
     cause = "ledger"
     reads_digests = True
+
+    def __init__(self, digest_at: Collection[int] = ()) -> None:
+        self._digest_at = digest_at
 
     def begin(self, state: TrainState, run: RunDirectory, step: int) -> None:
         """Drops the records of steps after this one, with whose variables it begins."""
@@ -34,13 +40,15 @@ class Ledger(Hook):
 
     def next_step(self, step: int) -> int:
         """Returns the next step with a digest of the variables."""
-        return (step // _DIGEST_EVERY + 1) * _DIGEST_EVERY
+        multiple = (step // _DIGEST_EVERY + 1) * _DIGEST_EVERY
+        return min([multiple, *(x for x in self._digest_at if x > step)])
 
     def after_steps(self, record: HostRecord) -> None:
         if self._writer is not None:
             self._writer.append(self._records(record))
         self._digests = None
-        if (record.step + record.count) % _DIGEST_EVERY == 0:
+        step = record.step + record.count
+        if step % _DIGEST_EVERY == 0 or step in self._digest_at:
             self._add_digests()
 
     def before_save(self, step: int) -> None:

@@ -6,11 +6,10 @@ import dataclasses
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from mtfrun import mtf, training
-from mtfrun.checkpoints.manifest import manifest_path
-from mtfrun.checkpoints.recorded_digests import digests_of_variables
+from mtfrun.checkpoints.manifest import Manifest, manifest_path, manifest_text
 from mtfrun.checkpoints.values import CheckpointValues
 from mtfrun.display import progress
 from mtfrun.errors import InputError
@@ -30,6 +29,7 @@ from mtfrun.extras.audit.verify.first_difference import (
 )
 from mtfrun.extras.audit.verify.layer_records import Named
 from mtfrun.extras.audit.verify.observation import set_values
+from mtfrun.files import atomic_write
 from mtfrun.files.errors import DamagedCheckpointError
 from mtfrun.rundir import RunDirectory
 from mtfrun.rundir.commands import describe_program
@@ -78,11 +78,9 @@ def replay(made: Training, run: RunDirectory, first: int, last: int) -> Replay:
     start = newest_good(run, first - 1)
     with tempfile.TemporaryDirectory() as name:
         again = RunDirectory(name)
-        digests = [
-            _Digests(step) for step, record in recorded.records.items() if record.variables and step
-        ]
-        train_again(made, run, again, start, last, digests)
-        computed = RunLedger.of(again.path).with_digests({x.every_steps: x.found for x in digests})
+        digest_at = [step for step, record in recorded.records.items() if record.variables]
+        train_again(made, run, again, start, last, digest_at)
+        computed = RunLedger.of(again.path)
     comparison = compare_ledgers(recorded, computed, exact=exact)
     return Replay(**vars(comparison), start=start)
 
@@ -106,33 +104,13 @@ def newest_good(run: RunDirectory, last: int) -> int:
     return 0
 
 
-def _copy_checkpoint(run: RunDirectory, step: int, to: RunDirectory) -> None:
-    manifest = run.checkpoints().manifest(step)
-    assert manifest is not None
+def copy_checkpoint(manifest: Manifest, run: RunDirectory, to: RunDirectory) -> None:
     source, target = (pathlib.Path(x.path, CHECKPOINTS) for x in (run, to))
-    target.mkdir()
-    for name in (*manifest.files, manifest_path(source, step).name):
+    target.mkdir(exist_ok=True)
+    for name in manifest.files:
         shutil.copyfile(source / name, target / name)
-
-
-class _StopAt(training.Action):
-    def __init__(self, step: int) -> None:
-        self.every_steps = step
-
-    def __call__(self, context: training.ActionContext) -> None:
-        context.request_stop("the last step to compare")
-
-
-class _Digests(training.Action):
-    """Takes the digests of the variables at a step where the run has them."""
-
-    def __init__(self, step: int) -> None:
-        self.every_steps: int = step
-        self.found: Mapping[str, int] = {}
-
-    def __call__(self, context: training.ActionContext) -> None:
-        if context.step == self.every_steps:
-            self.found = digests_of_variables(context.state.storage())
+    # Last: it makes the checkpoint valid.
+    atomic_write(manifest_path(target, manifest.step), manifest_text(manifest))
 
 
 def train_again(
@@ -141,12 +119,13 @@ def train_again(
     again: RunDirectory,
     start: int,
     last: int,
-    actions: Sequence[training.Action] = (),
+    digest_at: Sequence[int] = (),
 ) -> None:
     """Trains in the directory `again` from a checkpoint of the run, 0 for none, to a step."""
     experiment = made.experiment
-    if start:
-        _copy_checkpoint(run, start, again)
+    manifest = run.checkpoints().manifest(start) if start else None
+    if manifest is not None:
+        copy_checkpoint(manifest, run, again)
     checkpoints = CheckpointOptions(every_steps=None, every_secs=None, asynchronous=False)
     # `changes_since` tells what has changed.
     saved = SavedConfiguration(experiment.data, None, made.options.train_steps, code={})
@@ -156,9 +135,10 @@ def train_again(
             made.state,
             experiment.train_infeed(made.batch_size),
             again,
-            dataclasses.replace(made.options, checkpoints=checkpoints, profile=False),
-            hooks=[Ledger()],
-            actions=[*actions, _StopAt(last)],
+            dataclasses.replace(
+                made.options, train_steps=last, checkpoints=checkpoints, profile=False
+            ),
+            hooks=[Ledger(digest_at)],
             init_checkpoint=None if experiment.model.adapters else experiment.init_checkpoint,
             description=training.Description(check=lambda m: made.check_manifest(m, saved)),
         )

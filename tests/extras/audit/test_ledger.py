@@ -122,7 +122,7 @@ def test_mistakes_are_one_line(language_model_run: pathlib.Path, tmp_path: pathl
     run = f"--model_dir={language_model_run}"
     for words, problem in (
         ([f"--model_dir={tmp_path}"], f"{tmp_path} has no ledger"),
-        ([run, "--steps=5"], "--steps=5: give the first and the last step"),
+        ([run, "--steps=5"], "--steps=5: give the first and the last,"),
         ([run, "--steps=900000:900001"], "has no such steps; it has 1 to "),
     ):
         assert problem in error_line(mtfrun_here("audit", "ledger", *words))

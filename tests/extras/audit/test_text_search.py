@@ -73,14 +73,6 @@ def test_a_text_of_pairs_is_in_one_of_the_features(texts: list[list[int]], text:
     assert _find(_cache(texts, ["inputs", "targets"]), text) == expected
 
 
-def test_a_rare_text_is_found_among_many_ids() -> None:
-    generator = np.random.default_rng(0)
-    texts = [[0, 1, 3] * 20] * 2000
-    for i in (5, 1700):
-        texts[i] = [*generator.integers(0, 2, 30).tolist(), 2, 5, 1, 7, *texts[i]]
-    assert _find(_cache(texts), "cccbca") == [5, 1700]
-
-
 def test_texts_are_searched_as_the_vocabulary_writes_them(tmp_path: pathlib.Path) -> None:
     lines = [b"the %d quick foxes, and one dog number %d" % (i, i % 7) for i in range(90)]
     file = tmp_path / "small.model"

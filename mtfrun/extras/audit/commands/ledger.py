@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtfrun.cli.command import Command, add_json, require_model_dir
 from mtfrun.display.formats import number_text
@@ -30,25 +30,22 @@ changed, or steps that were cut out, are an error."""
 _SHOWN = 20
 
 
-def step_range(text: str) -> tuple[int, int] | None:
-    """Returns the steps of "100:150"; None for a text of another form."""
-    match = re.fullmatch(r"(\d{1,12}):(\d{1,12})", text)
-    return None if match is None else (int(match[1]), int(match[2]))
+class Interval(argparse.Action):
+    """Takes two whole numbers such as 100:150, the smaller one first."""
+
+    def __call__(
+        self, parser: Any, flags: argparse.Namespace, value: Any, option: Any = None
+    ) -> None:
+        match = re.fullmatch(r"(\d{1,12}):(\d{1,12})", value)
+        if match is None or int(match[1]) > int(match[2]):
+            raise InputError(f"{option}={value}: give the first and the last, such as 100:150")
+        setattr(flags, self.dest, (int(match[1]), int(match[2])))
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--steps", help=f"the first and the last; the last {_SHOWN} by default", metavar="A:B"
-    )
+    text = f"the first and the last; the last {_SHOWN} by default"
+    parser.add_argument("--steps", action=Interval, help=text, metavar="A:B")
     add_json(parser, "print a JSON object for every step")
-
-
-def _check(flags: argparse.Namespace) -> None:
-    require_model_dir(flags)
-    if flags.steps is not None and step_range(flags.steps) is None:
-        raise InputError(
-            f"--steps={flags.steps}: give the first and the last step, such as 100:150"
-        )
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
@@ -59,11 +56,10 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
     run.require()
     records = list(read_ledger(run.path))
     trained = [record for record in records if record.step]
-    steps = step_range(flags.steps or "")
-    if steps is None:
-        chosen = records[-_SHOWN:]
-    else:
-        chosen = [record for record in records if steps[0] <= record.step <= steps[1]]
+    chosen = records[-_SHOWN:]
+    if flags.steps is not None:
+        first, last = flags.steps
+        chosen = [record for record in records if first <= record.step <= last]
     if not chosen:
         have = f"{trained[0].step:,} to {trained[-1].step:,}" if trained else "none"
         raise InputError(f"the ledger of {run.path} has no such steps; it has {have}")
@@ -101,7 +97,7 @@ COMMANDS = [
         _DESCRIPTION,
         run,
         _add_flags,
-        _check,
+        require_model_dir,
         subject="run",
         imports_tensorflow=False,
     )

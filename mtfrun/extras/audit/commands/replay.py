@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mtfrun.cli.command import Command, add_json, require_model_dir, settings_of
 from mtfrun.display import progress
 from mtfrun.errors import ExitCode, InputError
-from mtfrun.extras.audit.commands.ledger import step_range
+from mtfrun.extras.audit.commands.ledger import Interval
 
 _DESCRIPTION = """\
 Computes steps of a training again, and compares them with the run's ledger.
@@ -23,17 +23,15 @@ first: the commit, the machine, versions; other data are refused. Exit code 5 if
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--steps", help="the first and the last step, such as 1:100", metavar="A:B")
+    text = "the first and the last step, such as 1:100"
+    parser.add_argument("--steps", action=Interval, help=text, metavar="A:B")
     add_json(parser, "print one JSON object")
 
 
 def _check(flags: argparse.Namespace) -> None:
     require_model_dir(flags)
-    steps = step_range(flags.steps or "")
-    if steps is None:
+    if flags.steps is None:
         raise InputError("audit replay needs the first and the last step, such as --steps=100:150")
-    if not 1 <= steps[0] <= steps[1]:
-        raise InputError(f"--steps={flags.steps}: steps are counted from 1, the first one first")
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
@@ -43,12 +41,10 @@ def run(flags: argparse.Namespace, _: Sequence[str]) -> int:
 
     run = RunDirectory(flags.model_dir)
     run.require()
-    steps = step_range(flags.steps)
-    assert steps is not None
     training = prepare(settings_of(flags), run=run).training
-    for line in changes_since(run, steps[0]):
+    for line in changes_since(run, flags.steps[0]):
         progress.note(f"mtfrun: note: {line}")
-    result = replay(training, run, *steps)
+    result = replay(training, run, *flags.steps)
     print(json.dumps(dataclasses.asdict(result)) if flags.json else result.describe())
     return 0 if result.difference is None else ExitCode.NOT_EQUAL
 

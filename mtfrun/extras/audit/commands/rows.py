@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from mtfrun.cli.command import (
 )
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import ExitCode, InputError
-from mtfrun.extras.audit.commands.ledger import step_range
+from mtfrun.extras.audit.commands.ledger import Interval
 from mtfrun.extras.data_viewer.command import add_row_flags, print_rows
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ _BATCH = ("rows", "tokens", "html")
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--step", type=int, help="show the batch of a step; the first one is 1")
-    add("--rows", help="of --step: the first and the last row, such as 1:3", metavar="A:B")
+    text = "of --step: the first and the last row, such as 1:3"
+    add("--rows", action=Interval, help=text, metavar="A:B")
     add_row_flags(parser)
     text = "a file with the text; white space at its ends is ignored"
     add("--file", help=text, path="input")
@@ -67,9 +69,6 @@ def _check(flags: argparse.Namespace) -> None:
             "audit rows needs --step=N, or one text in quotes, or one of --file, --hashes and "
             f'--document: mtfrun audit rows --model_dir={flags.model_dir} "a text"'
         )
-    rows = step_range(flags.rows or "1:1")
-    if rows is None or not 1 <= rows[0] <= rows[1]:
-        raise InputError(f"--rows={flags.rows}: give the first and the last row, such as 1:3")
     for name in _BATCH if flags.step is None else ():
         if getattr(flags, name):
             raise InputError(f"--{name} is about a batch: give its --step")
@@ -90,9 +89,9 @@ def _show_batch(flags: argparse.Namespace, run: RunDirectory) -> int:
 
     configured = configured_data(flags)
     size, batches = configured.batch_size, batches_at(configured, run, flags.step)
-    first, last = step_range(flags.rows or f"1:{size}") or (1, size)
-    if first > size:
-        raise InputError(f"--rows={flags.rows}: a batch of this run has {size:,} rows")
+    first, last = flags.rows or (1, size)
+    if not 1 <= first <= size:
+        raise InputError(f"--rows={first}:{last}: a batch of this run has the rows 1 to {size:,}")
     tasks = batches.components_at(size)
     batch = next(batches)
     compared, is_equal = _compare(run, flags.step, digest_of_rows(batch, range(size)))
@@ -133,7 +132,7 @@ def _show_documents(flags: argparse.Namespace, run: RunDirectory) -> int:
     ):
         number += 1
         if flags.json:
-            print_lines(json.dumps(document.fields(), ensure_ascii=False))
+            print_lines(json.dumps(dataclasses.asdict(document), ensure_ascii=False))
         else:
             print_lines(*document.lines())
     if number == flags.most and not flags.json:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,11 +81,9 @@ def _check(flags: argparse.Namespace) -> None:
     if flags.model_dir is not None:
         raise InputError("audit verify uses no run: give --gin.INIT_CHECKPOINT for --model_dir")
     check_least(flags, 1, "steps", "decode_length")
-    check_least(flags, 0, "decodes")
+    check_least(flags, 0, "decodes", "tolerance")
     for mesh in flags.meshes:
         check_mesh(mesh.shape, mesh.layout)
-    if not 0 <= flags.tolerance < math.inf:
-        raise InputError(f"--tolerance={flags.tolerance} must be a number of at least 0")
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:

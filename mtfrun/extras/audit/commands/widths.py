@@ -3,7 +3,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -44,8 +43,7 @@ def _check(flags: argparse.Namespace) -> None:
     if flags.model_dir is not None:
         raise InputError("audit widths uses no run: leave --model_dir out")
     check_least(flags, 1, "steps")
-    if not 0 <= flags.tolerance < math.inf:
-        raise InputError(f"--tolerance={flags.tolerance} must be a number of at least 0")
+    check_least(flags, 0, "tolerance")
     _bindings_by_width(flags.bindings)
 
 

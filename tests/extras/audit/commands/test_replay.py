@@ -95,7 +95,7 @@ def test_mistakes_are_one_line(run_copy: pathlib.Path) -> None:
     run = f"--model_dir={run_copy}"
     for words, problem in (
         ([run], "replay needs the first and the last step"),
-        ([run, "--steps=3:2"], "steps are counted from 1"),
+        ([run, "--steps=3:2"], "--steps=3:2: give the first and the last,"),
         ([run, "--steps=1:900000"], "lacks some of the steps 1 to 900,000; it has 1 to "),
     ):
         assert problem in error_line(mtfrun_here("audit", "replay", *words))

@@ -138,7 +138,7 @@ def test_the_numbers_are_printed_as_json(tmp_path: pathlib.Path) -> None:
         (["--mesh=2x2"], "--mesh=2x2: not a mesh: write --mesh=data:2,model:2"),
         (["--mesh=a:2", "--layout=b"], "--layout=b: not a layout: write --layout='batch:data"),
         (["--steps=0"], "--steps=0 must be at least 1"),
-        (["--tolerance=nan"], "--tolerance=nan must be a number of at least 0"),
+        (["--tolerance=nan"], "--tolerance=nan must be at least 0"),
         ([], "the mesh data:1;model:1 is one device: add --mesh=data:2,model:2"),
         (["--mesh=data:4"], "layout rule heads:model names a mesh axis that does not exist"),
     ],
