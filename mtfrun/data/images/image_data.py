@@ -105,15 +105,13 @@ class ImageData(Data):
     def model_arguments(self) -> dict[str, object]:
         return {"num_classes": len(self.label_names), "image": self.image}
 
-    def train(
-        self, batch: int, *, seed: int, host: Host = ONLY_HOST, split: str = "train"
-    ) -> Batches:
+    def train(self, batch: int, *, seed: int, host: Host = ONLY_HOST) -> Batches:
         rows: Rows
         if self.crop is None and not self.augmentations:
-            rows = self.rows(split)
+            rows = self.rows("train")
         else:
-            crop = self.crop or self._crop_of_evaluation
-            rows = CroppedRows(self._cache(split), self._rows_and_cols, crop, self.augmentations)
+            crop, cache = self.crop or self._crop_of_evaluation, self._cache("train")
+            rows = CroppedRows(cache, self._rows_and_cols, crop, self.augmentations)
         return Batches([rows], batch, seed=seed, host=host)
 
     def evaluation(self, batch: int, *, split: str = "validation") -> Iterator[Batch]:

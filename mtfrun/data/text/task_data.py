@@ -63,14 +63,12 @@ class TaskData(TextData):
     def vocabulary(self) -> Vocabulary:
         return self.mixture.vocabulary_of(TARGETS)
 
-    def train(
-        self, batch: int, *, seed: int, host: Host = ONLY_HOST, split: str = "train"
-    ) -> Batches:
+    def train(self, batch: int, *, seed: int, host: Host = ONLY_HOST) -> Batches:
         tasks = self.mixture.tasks
-        rows = [self._rows(task, split) for task in tasks]
+        rows = [self._rows(task, "train") for task in tasks]
         examples = list(map(len, rows))
         if self.has_pairs:  # rows may hold several
-            examples = [len(self._cache(task, split)) for task in tasks]
+            examples = [len(self._cache(task, "train")) for task in tasks]
         per_row = [count / len(x) for count, x in zip(examples, rows, strict=True)]
         # A row of many examples is drawn so much less often.
         example_rates = self.mixture.example_rates(examples)

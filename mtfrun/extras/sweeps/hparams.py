@@ -9,7 +9,7 @@ from __future__ import annotations
 import pathlib
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from absl import logging
 from tensorboard.compat.proto.event_pb2 import Event
@@ -32,14 +32,6 @@ HParam: TypeAlias = bool | float | str
 
 # Event files of other programs may lie beside ours; only ours are replaced.
 _SUFFIX = ".hparams"
-
-
-class Metric(NamedTuple):
-    """A column of the table: a tag's last value in `group` "train" or "eval"."""
-
-    tag: str
-    group: str
-    name: str | None = None
 
 
 def as_hparams(values: Mapping[str, Any]) -> dict[str, HParam]:
@@ -97,9 +89,9 @@ def end_session(file: pathlib.Path | None, *, is_success: bool) -> None:
 
 
 def write_hparams(
-    directory: str, runs: Sequence[Mapping[str, Any]], metrics: Sequence[Metric]
+    directory: str, runs: Sequence[Mapping[str, Any]], metrics: Mapping[str, str]
 ) -> None:
-    """Describes the runs in the directories below one.
+    """Describes the runs in the directories below one, with names of metrics by their tags.
 
     Every parameter that varies is listed, with its values, or an interval of more than ten numbers.
     """
@@ -116,15 +108,12 @@ def write_hparams(
 
 
 def _description(
-    domains: Mapping[str, summary_v2.Domain | None], metrics: Sequence[Metric]
+    domains: Mapping[str, summary_v2.Domain | None], metrics: Mapping[str, str]
 ) -> Summary:
     content = plugin_data_pb2.HParamsPluginData()
     summary = summary_v2.hparams_config_pb(
         [summary_v2.HParam(name, domain) for name, domain in domains.items()],
-        [
-            summary_v2.Metric(m.tag, m.group, display_name=f"{m.group} {m.name or m.tag}")
-            for m in metrics
-        ],
+        [summary_v2.Metric(tag, "eval", display_name=f"eval {x}") for tag, x in metrics.items()],
     )
     content.ParseFromString(summary.value[0].metadata.plugin_data.content)
     for info in content.experiment.hparam_infos:

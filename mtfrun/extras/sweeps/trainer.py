@@ -240,14 +240,13 @@ def describe_sweep(
 ) -> None:
     """To be called once the runs have ended: TensorBoard's library imports TensorFlow."""
     with import_tensorflow():
-        from mtfrun.extras.sweeps.hparams import Metric, write_hparams  # noqa: PLC0415 - see above
+        from mtfrun.extras.sweeps.hparams import write_hparams  # noqa: PLC0415 - see above
         from mtfrun.metrics.tags import tag_of  # noqa: PLC0415
 
     values = [{name: _python(text) for name, text in run.items()} for run in runs]
     # The metrics of a mixture's tasks: "task/loss", "task/accuracy", ...
     tasks = [name.removesuffix("/loss") for name in metrics if name.endswith("/loss")]
-    shown = [Metric(tag_of(name, tasks), "eval", name) for name in metrics]
-    write_hparams(str(directory), values, shown)
+    write_hparams(str(directory), values, {tag_of(name, tasks): name for name in metrics})
 
 
 def _python(text: str) -> Any:

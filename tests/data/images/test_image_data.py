@@ -115,7 +115,7 @@ def test_an_infeed_leaves_pixels_as_bytes(mesh_shape: str) -> None:
 
 def test_a_split_without_images_is_an_error() -> None:
     with pytest.raises(DataError, match=r'split "empty" of .* holds no images'):
-        DATA.train(BATCH, seed=0, split="empty")
+        DATA.evaluation(BATCH, split="empty")
     with pytest.raises(InputError, match=r"batch is 0: it must be"):
         DATA.evaluation(0)
     with pytest.raises(DataError, match=r'no split "tset"; it has train.*did you mean .test'):

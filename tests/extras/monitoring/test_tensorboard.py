@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from mtfrun.display.pictures.canvas import HEIGHT, WIDTH
-from mtfrun.extras.sweeps.hparams import Metric, begin_session, end_session, write_hparams
+from mtfrun.extras.sweeps.hparams import begin_session, end_session, write_hparams
 from tests.cli.command import mtfrun_here, succeeded, tiny_experiment
 
 SETTINGS = """
@@ -169,7 +169,7 @@ def runs(model: str, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     shutil.copytree(first, second)
     end_session(begin_session(str(second), {"LEARNING_RATE": RATES[1]}), is_success=True)
     rates = [{"LEARNING_RATE": rate} for rate in RATES]
-    write_hparams(str(runs), rates, [Metric("loss", "eval")])
+    write_hparams(str(runs), rates, {"loss": "loss"})
     return runs
 
 

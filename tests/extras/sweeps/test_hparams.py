@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
 
-from mtfrun.extras.sweeps.hparams import Metric, begin_session, end_session, write_hparams
+from mtfrun.extras.sweeps.hparams import begin_session, end_session, write_hparams
 
 
 def _content(directory: pathlib.Path, tag: str) -> bytes:
@@ -75,7 +75,7 @@ def test_a_run_that_goes_on_replaces_its_own_values_only(tmp_path: pathlib.Path)
 
 def test_only_the_directory_of_a_sweep_has_a_description(tmp_path: pathlib.Path) -> None:
     with record_hparams(str(tmp_path / "run"), {"B": 1}):
-        write_hparams(str(tmp_path), [{"B": 1}, {"B": 2}], [Metric("accuracy", "eval")])
+        write_hparams(str(tmp_path), [{"B": 1}, {"B": 2}], {"accuracy": "accuracy"})
     tags = EventAccumulator(str(tmp_path / "run")).Reload().Tags()["tensors"]
     assert metadata.EXPERIMENT_TAG not in tags
     _content(tmp_path, metadata.EXPERIMENT_TAG)
@@ -96,7 +96,7 @@ def test_an_experiment_has_the_domains_of_what_varies(tmp_path: pathlib.Path) ->
         {"RATE": 0.1 / n, "STEPS": 100 * (n % 2), "SEED": 0, "LAYERS": f"[{n % 3}]", "MIXED": mixed}
         for n, mixed in zip(range(1, 13), [None, 0.9] * 6, strict=True)
     ]
-    write_hparams(str(tmp_path), runs, [Metric("loss", "eval"), Metric("loss", "train")])
+    write_hparams(str(tmp_path), runs, {"loss/loss": "loss"})
     content = _content(tmp_path, metadata.EXPERIMENT_TAG)
     experiment = metadata.parse_experiment_plugin_data(content)
     infos = {info.name: info for info in experiment.hparam_infos}
@@ -106,4 +106,4 @@ def test_an_experiment_has_the_domains_of_what_varies(tmp_path: pathlib.Path) ->
     assert list(infos["LAYERS"].domain_discrete) == ["[0]", "[1]", "[2]"]
     assert infos["MIXED"].WhichOneof("domain") is None
     shown = [(m.name.group, m.name.tag, m.display_name) for m in experiment.metric_infos]
-    assert shown == [("eval", "loss", "eval loss"), ("train", "loss", "train loss")]
+    assert shown == [("eval", "loss/loss", "eval loss")]

@@ -89,10 +89,8 @@ class SegmentationData(Data):
     def model_arguments(self) -> dict[str, object]:
         return {"num_classes": len(self.source.class_names), "image": self.image}
 
-    def train(
-        self, batch: int, *, seed: int, host: Host = ONLY_HOST, split: str = "train"
-    ) -> Batches:
-        return Batches([self.rows(split)], batch, seed=seed, host=host)
+    def train(self, batch: int, *, seed: int, host: Host = ONLY_HOST) -> Batches:
+        return Batches([self.rows("train")], batch, seed=seed, host=host)
 
     def evaluation(self, batch: int, *, split: str = "validation") -> Iterator[Batch]:
         check_range("batch", batch, COUNT)
