@@ -1,11 +1,13 @@
-"""Search for a text in a token cache.
+"""Search for a text in a token cache, in about the time of reading its ids.
 
 Ids write bytes, see `Vocabulary.token_bytes`, and the text is searched in what they write, however
-it is divided into ids there.
+it is divided into ids there. Few ids can stand where the text has its rarest byte: only around
+these, bytes are compared.
 """
 
 from __future__ import annotations
 
+import bisect
 import heapq
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +21,10 @@ from mtfrun.data.vocabularies.vocabulary import Vocabulary
 
 # Tokens that are searched together: what is computed of them fits into the cache of a processor.
 _TOKENS_PER_STEP = 1 << 17
+# Bytes of a text, at most, among which the rarest one is chosen.
+_MOST_TO_CHOOSE = 256
+# So few ids are faster to compare than to look up.
+_FEW = 6
 # What ids without a text write here, and the id that ends a text: bytes that UTF-8 does not have.
 _SPECIAL, _END = b"\xfe", b"\xff"
 
@@ -51,48 +57,123 @@ def find_text(
 
 
 def _pattern_of(vocabulary: Vocabulary, text: str) -> bytes:
-    written = _texts_of(vocabulary, vocabulary.size)
+    written = _Writing(vocabulary, vocabulary.size).texts
     ids = vocabulary.encode(text).tolist()
     return b"".join(written[i] for i in ids).strip(b" " + _SPECIAL)
 
 
-def _texts_of(vocabulary: Vocabulary, size: int) -> Sequence[bytes]:
-    """Returns the bytes that every id writes, at least one."""
-    texts = [text or _SPECIAL for text in vocabulary.token_bytes]
-    texts += [_SPECIAL] * (size - len(texts))
-    texts[vocabulary.end_id] = _END
-    return texts
+class _Writing:
+    """The bytes that every id writes, at least one."""
+
+    def __init__(self, vocabulary: Vocabulary, size: int):
+        self.texts = [text or _SPECIAL for text in vocabulary.token_bytes]
+        self.texts += [_SPECIAL] * (size - len(self.texts))
+        self.texts[vocabulary.end_id] = _END
+        self._sizes = np.array(list(map(len, self.texts)))
+        self._starts = np.cumsum(self._sizes) - self._sizes
+        self._bytes = np.frombuffer(b"".join(self.texts), np.uint8)
+
+    def write(self, ids: np.ndarray) -> tuple[bytes, Sequence[int] | np.ndarray]:
+        """Returns the bytes of ids, and where each one's begin."""
+        ids = ids.astype(np.intp)  # the fastest index
+        if self._bytes.size == self._sizes.size:
+            return self._bytes[ids].tobytes(), range(ids.size)
+        sizes = self._sizes[ids]
+        places = np.repeat(self._starts[ids], sizes) + indices_within(sizes)
+        return self._bytes[places].tobytes(), np.cumsum(sizes) - sizes
 
 
 def _documents(
     cache: TokenCache, vocabulary: Vocabulary, pattern: bytes, columns: set[int]
 ) -> Iterator[int]:
     ends = cache.ends.reshape(-1)
-    texts = _texts_of(vocabulary, max(v.size for v in cache.vocabularies))
-    for place in _places(cache.tokens, texts, pattern):
+    writing = _Writing(vocabulary, max(v.size for v in cache.vocabularies))
+    for place in _places(cache.tokens, writing, pattern):
         document, column = divmod(int(np.searchsorted(ends, place, "right")), len(cache.features))
         if column in columns:  # ids of another vocabulary write something else
             yield document
 
 
-def _places(tokens: np.ndarray, texts: Sequence[bytes], pattern: bytes) -> Iterator[int]:
+def _places(tokens: np.ndarray, writing: _Writing, pattern: bytes) -> Iterator[int]:
     """Yields the index of each id with which the pattern begins, ascending."""
-    written = np.frombuffer(b"".join(texts), np.uint8)
-    size_of_id = np.array(list(map(len, texts)))
-    start_of_id = np.cumsum(size_of_id) - size_of_id
+    reach = len(pattern)  # ids, at most, that write it
+    sample = tokens[:_TOKENS_PER_STEP]
+    is_anchor, share = _anchors(sample, writing.texts, pattern)
+    is_sparse = 2 * reach * share < 1 / 2  # else nearly everything is around an anchor
     for begin in range(0, tokens.size, _TOKENS_PER_STEP):
-        # With the ids, at most one a byte, that a pattern at the end of the part reaches.
-        ids = tokens[begin : begin + _TOKENS_PER_STEP + len(pattern)].astype(np.intp)
-        if written.size == size_of_id.size:  # a byte each
-            data, stops = written[ids].tobytes(), np.arange(1, ids.size + 1)
-        else:
-            sizes = size_of_id[ids]
-            data = written[np.repeat(start_of_id[ids], sizes) + indices_within(sizes)].tobytes()
-            stops = np.cumsum(sizes)
+        stop = min(begin + _TOKENS_PER_STEP, tokens.size)
+        ids = tokens[begin : stop + reach]
+        places: Sequence[int] | np.ndarray = range(begin, begin + ids.size)
+        if is_sparse:
+            anchors = begin + np.flatnonzero(_select(ids, is_anchor))
+            places = _neighbours(anchors, reach, tokens.size)
+            ids = tokens[places]
+        data, starts = writing.write(ids)
         at = data.find(pattern)
         while at >= 0:
-            place = int(np.searchsorted(stops, at, "right"))
-            if place >= _TOKENS_PER_STEP:
-                break
-            yield begin + place
+            first, last = (bisect.bisect_right(starts, x) - 1 for x in (at, at + reach - 1))
+            place = int(places[first])
+            if begin <= place < stop and places[last] - place == last - first:
+                yield place
             at = data.find(pattern, at + 1)
+
+
+def _select(ids: np.ndarray, is_anchor: np.ndarray) -> np.ndarray:
+    """Returns which ids are anchors, bool [ids]."""
+    numbers = np.flatnonzero(is_anchor)
+    if len(numbers) > _FEW:
+        table: np.ndarray = is_anchor[ids.astype(np.intp)]
+        return table
+    selected = np.zeros(ids.size, bool)
+    for number in numbers.astype(ids.dtype):
+        selected |= ids == number
+    return selected
+
+
+def _neighbours(places: np.ndarray, reach: int, size: int) -> np.ndarray:
+    """Returns all indices at most `reach` away from one of some, ascending, each once."""
+    if not places.size:
+        return places
+    (first,) = np.nonzero(np.diff(places, prepend=-2 * reach - 2) > 2 * reach + 1)
+    begins = np.maximum(places[first] - reach, 0)
+    stops = np.minimum(places[np.append(first[1:], places.size) - 1] + reach + 1, size)
+    counts = stops - begins
+    neighbours: np.ndarray = np.repeat(begins, counts) + indices_within(counts)
+    return neighbours
+
+
+def _anchors(
+    sample: np.ndarray, texts: Sequence[bytes], pattern: bytes
+) -> tuple[np.ndarray, float]:
+    """Returns the ids that may hold the pattern's rarest byte, and their share of a sample."""
+    middle = len(pattern) // 2
+    part = pattern[max(0, middle - _MOST_TO_CHOOSE // 2) :][:_MOST_TO_CHOOSE]
+    counts = np.bincount(sample, minlength=len(texts))
+    covers = [
+        (number, first, stop)
+        for number, text in enumerate(texts)
+        for first, stop in _spans(text, part)
+    ]
+    often = np.zeros(len(part) + 1, np.int64)
+    for number, first, stop in covers:
+        often[first] += counts[number]
+        often[stop] -= counts[number]
+    rarest = int(np.argmin(np.cumsum(often)[:-1]))
+    is_anchor = np.zeros(len(texts), bool)
+    is_anchor[[n for n, first, stop in covers if first <= rarest < stop]] = True
+    return is_anchor, float(counts[is_anchor].sum() / sample.size)
+
+
+def _spans(text: bytes, part: bytes) -> Iterator[tuple[int, int]]:
+    """Yields which bytes of a part an id may hold, where it writes this text."""
+    at = part.find(text)
+    while at >= 0:
+        yield at, at + len(text)
+        at = part.find(text, at + 1)
+    for size in range(1, min(len(text), len(part) + 1)):
+        if part.startswith(text[-size:]):
+            yield 0, size
+        if part.endswith(text[:size]):
+            yield len(part) - size, len(part)
+    if len(text) > len(part) and part in text:
+        yield 0, len(part)
