@@ -3,10 +3,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import posixpath
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
-import tensorflow as tf
 from google.protobuf import text_format
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
@@ -48,9 +47,11 @@ class Projector(Evaluator):
             return EvaluationResult()
         config = ProjectorConfig()
         files: dict[str, str] = {}
-        for path, read in self._programs.items():
-            vectors = mtf.to_numpy(read())
-            vocabulary = self._tables[path]
+        for path, vocabulary in self._tables.items():
+            variable = self.experiment.model.named_variables()[path]
+            *members, vocab, _ = variable.shape.dims  # members of an ensemble
+            rows = min(self.num_rows, vocab.size, vocabulary.size)
+            vectors = mtf.to_numpy(variable)[(0,) * len(members)][:rows].astype(np.float32)
             name = path.replace("/", "_")
             tensor, labels = (f"{_DIRECTORY}/{name}_{part}.tsv" for part in ("vectors", "tokens"))
             files[tensor] = "".join("\t".join(f"{x:.5g}" for x in row) + "\n" for row in vectors)
@@ -69,26 +70,3 @@ class Projector(Evaluator):
             if posixpath.basename(path) == "table" and name in vocabularies:
                 tables[path] = vocabularies[name]
         return tables
-
-    @functools.cached_property
-    def _programs(self) -> dict[str, Callable[[], mtf.Tensor]]:
-        """Functions that return the vectors {rows, d_model}, by the path of the table."""
-        variables = self.experiment.model.named_variables()
-
-        def program(path: str) -> Callable[[], mtf.Tensor]:
-            variable = variables[path]
-            *members, vocab, _ = variable.shape.dims
-            rows = min(self.num_rows, vocab.size, self._tables[path].size)
-            ids = np.arange(rows, dtype=np.int32)
-
-            def read() -> mtf.Tensor:
-                dim = mtf.Dimension("projected_ids", rows)
-                index = mtf.constant(self.experiment.mesh, ids, [dim], tf.int32)
-                table = mtf.read_variable(variable)
-                for dim in members:  # of an ensemble
-                    table = mtf.reduce_first(table, dim)
-                return mtf.to_float(mtf.gather(table, index, vocab))
-
-            return mtf.function(read)
-
-        return {path: program(path) for path in self._tables}

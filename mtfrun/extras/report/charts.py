@@ -170,11 +170,9 @@ def thin_out(values: np.ndarray, points: int) -> np.ndarray:
     chosen = {0, n - 1}
     for part in np.array_split(np.arange(n), max(1, points // 2)):
         finite = part[np.isfinite(values[part])]
-        if len(finite):
-            chosen |= {int(finite[np.argmin(values[finite])])}
-            chosen |= {int(finite[np.argmax(values[finite])])}
-        else:
-            chosen.add(int(part[0]))
+        candidates = finite if len(finite) else part[:1]
+        x = values[candidates]
+        chosen |= {int(candidates[np.argmin(x)]), int(candidates[np.argmax(x)])}
     return np.array(sorted(chosen))
 
 

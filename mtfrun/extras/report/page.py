@@ -10,13 +10,13 @@ import base64
 import functools
 import hashlib
 import itertools
-import json
 import pathlib
 import time
 from collections.abc import Sequence
 
 import jinja2
 import markupsafe
+from jinja2.utils import htmlsafe_json_dumps
 
 from mtfrun import __version__
 from mtfrun.display.formats import time_text
@@ -50,14 +50,13 @@ _LIMITS = (
 )
 
 
-def render(report: Report, now: float | None = None) -> str:
+def render(report: Report) -> str:
     """Returns HTML of less than LARGEST_PAGE bytes, with fewer points and outputs if needed.
 
     InputError if there are too many runs.
     """
-    now = time.time() if now is None else now
     for limits in _LIMITS:
-        page = _render(report, limits, now)
+        page = _render(report, limits)
         if len(page.encode("utf-8", "surrogateescape")) < LARGEST_PAGE:
             return page
     raise InputError(
@@ -66,7 +65,7 @@ def render(report: Report, now: float | None = None) -> str:
     )
 
 
-def _render(report: Report, limits: Limits, now: float) -> str:
+def _render(report: Report, limits: Limits) -> str:
     runs = [
         RunView(facts, group, report.examples.get(i), limits)
         for i, (facts, group) in enumerate(zip(report.runs, report.group_of, strict=True))
@@ -94,7 +93,9 @@ def _render(report: Report, limits: Limits, now: float) -> str:
         overview=overview_of(report.runs, report.metric),
         categories=[x for x in by_category if x[0] != EXPERTS],
         expert_charts=[x for x in charts if x.category == EXPERTS],
-        charts_json=_json([draw(chart) for chart in charts]),
+        charts_json=htmlsafe_json_dumps(
+            [draw(chart) for chart in charts], allow_nan=False, separators=(",", ":")
+        ),
         sweep_table=markupsafe.Markup(report.sweep_table),
         no_examples=report.no_examples,
         library=markupsafe.Markup(drawing),
@@ -103,7 +104,7 @@ def _render(report: Report, limits: Limits, now: float) -> str:
         palette=COLOURS,
         token_style=markupsafe.Markup(TOKEN_STYLE),
         left_out="" if limits == _LIMITS[0] else _left_out(limits, len(detailed), len(runs)),
-        written=time_text(now),
+        written=time_text(time.time()),
         version=__version__,
     )
 
@@ -145,14 +146,6 @@ def _policy(*scripts: str) -> str:
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
-
-
-def _json(value: object) -> markupsafe.Markup:
-    """Returns JSON for a script element: no text in it can end the element."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # all in ASCII
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return markupsafe.Markup(text)
 
 
 @functools.cache

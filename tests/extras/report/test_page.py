@@ -160,10 +160,10 @@ def test_a_page_of_many_runs_has_the_details_of_some(
     )
     assert choose_detailed(report, 8) == [1, 2, 4, 5, 7, 8, 10, 11]
     assert choose_detailed(report, 9) == [0, 1, 2, 4, 5, 7, 8, 10, 11]
-    sizes = [len(page_module._render(report, limits, 0.0)) for limits in page_module._LIMITS]
+    sizes = [len(page_module._render(report, limits)) for limits in page_module._LIMITS]
     assert sizes[-1] < sizes[-2] < sizes[0]
     monkeypatch.setattr(page_module, "LARGEST_PAGE", sizes[-1] + 10)
-    page = Page(render(report, 0.0))
+    page = Page(render(report))
     assert "no details of runs" in page.texts["p"][0] and "mtfrun report RUN" in page.texts["p"][0]
     assert {run.name for run in runs} <= set(page.texts["th"])
 
