@@ -63,6 +63,7 @@ class Search:
             raise InputError(f"top_k={self.top_k} must be at most {ids}")
 
     def choice(self, vocab: mtf.Dimension, lines: mtf.Tensor) -> ChooseToken:
+        self.check(vocab.size)
         if not self.temperature:
             return Greedy(vocab)
         key = mtf.random_key(self.seed)

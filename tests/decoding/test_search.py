@@ -21,6 +21,7 @@ from tests.layouts import ONE_DEVICE
         ({"beam_size": 0}, "beam_size is 0: it must be an integer of at least 1"),
         ({"alpha": -0.1}, r"alpha is -0\.1: it must be at least 0"),
         ({"temperature": -1.0}, r"temperature is -1\.0: it must be at least 0"),
+        ({"temperature": float("nan")}, "temperature is nan: it must be at least 0"),
         ({"beam_size": 2, "temperature": 1.0}, "a beam search draws no samples"),
         ({"top_k": -1}, "top_k is -1: it must be an integer of at least 0; 0 is for all"),
         ({"top_p": 0.0}, r"top_p is 0\.0: it must be more than 0"),

@@ -1,7 +1,4 @@
-"""Logit processors: repetition penalties, minimum length, and forced or forbidden ids.
-
-Their values may be tensors {batch}, one for each row.
-"""
+"""Logit processors: repetition penalties, minimum length, and forced or forbidden ids."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from mtfrun import mtf
-from mtfrun.decoding.controls.rules import DecodedIds, check_value, is_one_of
+from mtfrun.decoding.controls.rules import DecodedIds, is_one_of
 from mtfrun.decoding.decoder import FORBIDDEN
 from mtfrun.errors.checks import COUNT, INDEX, POSITIVE, Range, check_range
 
@@ -36,11 +33,11 @@ class RepetitionPenalty:
       with_prompt: whether ids of the prompt count.
     """
 
-    penalty: float | mtf.Tensor = 1.2
+    penalty: float = 1.2
     with_prompt: bool = True
 
     def __post_init__(self) -> None:
-        check_value("RepetitionPenalty.penalty", self.penalty, POSITIVE)
+        check_range("RepetitionPenalty.penalty", self.penalty, POSITIVE)
 
     def __call__(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
         where = decoded.is_before(with_prompt=self.with_prompt)
@@ -54,13 +51,15 @@ class RepetitionPenalty:
 class CountPenalty(abc.ABC):
     """Subtracts `penalty` from the logits of ids, times a function of their count in the output.
 
-    By https://platform.openai.com/docs/api-reference/completions; negative values favour ids.
+    By https://platform.openai.com/docs/api-reference/completions; negative values favour ids. The
+    penalty may be a tensor {batch}, one for each row.
     """
 
     penalty: float | mtf.Tensor = 0.5
 
     def __post_init__(self) -> None:
-        check_value(f"{type(self).__name__}.penalty", self.penalty, _FINITE)
+        if not isinstance(self.penalty, mtf.Tensor):
+            check_range(f"{type(self).__name__}.penalty", self.penalty, _FINITE)
 
     @abc.abstractmethod
     def factor(self, counts: mtf.Tensor) -> mtf.Tensor:
@@ -121,11 +120,11 @@ class MinLength:
       with_prompt: whether ids of the prompt count.
     """
 
-    length: int | mtf.Tensor = 1
+    length: int = 1
     with_prompt: bool = False
 
     def __post_init__(self) -> None:
-        check_value("MinLength.length", self.length, INDEX)
+        check_range("MinLength.length", self.length, INDEX)
 
     def __call__(self, logits: mtf.Tensor, decoded: DecodedIds) -> mtf.Tensor:
         vocab = mtf.range(logits.mesh, decoded.vocab_of(logits))

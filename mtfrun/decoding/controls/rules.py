@@ -13,7 +13,6 @@ import tensorflow as tf
 from mtfrun import mtf
 from mtfrun.decoding.controls.guide import Guide
 from mtfrun.decoding.decoder import END_ID
-from mtfrun.errors.checks import Range, check_range
 
 
 class DecodedIds(NamedTuple):
@@ -145,9 +144,3 @@ class Rules:
         if self.guide is None:
             return is_end
         return mtf.logical_or(is_end, self.guide.has_ended(guided))
-
-
-def check_value(name: str, value: object, allowed: Range, *, remedy: str = "") -> None:
-    """Raises InputError for a number out of the range; a tensor, one value a row, may be any."""
-    if not isinstance(value, mtf.Tensor):
-        check_range(name, value, allowed, remedy=remedy)

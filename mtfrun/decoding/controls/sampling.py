@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mtfrun import mtf
-from mtfrun.decoding.controls.rules import check_value
 from mtfrun.decoding.decoder import FORBIDDEN
-from mtfrun.errors.checks import POSITIVE, SHARE_ABOVE_0, Range
+from mtfrun.errors.checks import SHARE_ABOVE_0, check_range
 
 # Below the noise of the smallest draw that is not 0, 2**-24.
 _LEAST_NOISE = -3.0
@@ -63,31 +62,20 @@ class Sample:
         probability, at this temperature and after top_k; 1 for all. Holtzman et al. 2019,
         arXiv:1904.09751, section 3.1.
       filters: further filters, after top_k and top_p.
-
-    Temperature and top_p may be tensors {batch}, one value for each row.
     """
 
     vocab: mtf.Dimension
     key: mtf.Key
     lines: mtf.Tensor
-    temperature: float | mtf.Tensor = 1.0
+    temperature: float = 1.0
     top_k: int = 0
-    top_p: float | mtf.Tensor = 1.0
+    top_p: float = 1.0
     filters: Sequence[TokenFilter] = ()
-
-    def __post_init__(self) -> None:
-        ids = Range(0, self.vocab.size, whole=True)
-        for name, allowed, remedy in (
-            ("temperature", POSITIVE, "0 decodes greedily"),
-            ("top_k", ids, "0 is for all ids"),
-            ("top_p", SHARE_ABOVE_0, "1 is for all ids"),
-        ):
-            check_value(name, getattr(self, name), allowed, remedy=remedy)
 
     def __call__(self, logits: mtf.Tensor, position: mtf.Tensor) -> mtf.Tensor:
         key = self.key.fold_in(position).fold_in(self.lines)
         logits = mtf.to_float(logits) * (1.0 / self.temperature)
-        if not self.top_k and _is(self.top_p, 1.0):
+        if not self.top_k and self.top_p == 1:
             logits = self._filter(logits, self.vocab)
             return mtf.argmax(logits + gumbel(logits, key), self.vocab)
         rank = mtf.Dimension("rank", self.top_k or self.vocab.size)
@@ -109,16 +97,14 @@ class MinP:
     Nguyen et al. 2024, arXiv:2407.01082, section 3.
     """
 
-    share: float | mtf.Tensor = 0.1
+    share: float = 0.1
 
     def __post_init__(self) -> None:
-        check_value("MinP.share", self.share, SHARE_ABOVE_0)
+        check_range("MinP.share", self.share, SHARE_ABOVE_0)
 
     def __call__(self, logits: mtf.Tensor, dim: mtf.Dimension) -> mtf.Tensor:
-        share = self.share
         # Without an exponential of the logits, which would round small ones to 0.
-        log_share = mtf.log(share) if isinstance(share, mtf.Tensor) else math.log(share)
-        least = mtf.reduce_max(logits, reduced_dim=dim) + log_share
+        least = mtf.reduce_max(logits, reduced_dim=dim) + math.log(self.share)
         return mtf.where(mtf.less(logits, least, logits.shape), logits + FORBIDDEN, logits)
 
 
@@ -130,10 +116,10 @@ class Typical:
     2022, arXiv:2202.00666, section 3.
     """
 
-    share: float | mtf.Tensor = 0.95
+    share: float = 0.95
 
     def __post_init__(self) -> None:
-        check_value("Typical.share", self.share, SHARE_ABOVE_0)
+        check_range("Typical.share", self.share, SHARE_ABOVE_0)
 
     def __call__(self, logits: mtf.Tensor, dim: mtf.Dimension) -> mtf.Tensor:
         log_probs = mtf.log_softmax(logits, dim)
@@ -153,15 +139,11 @@ class Typical:
 
 def nucleus(logits: mtf.Tensor, rank: mtf.Dimension, top_p: float | mtf.Tensor) -> mtf.Tensor:
     """Masks logits, sorted along `rank`, after the fewest of probability `top_p`, at least one."""
-    if _is(top_p, 1.0):
+    if not isinstance(top_p, mtf.Tensor) and top_p == 1:
         return logits
     probabilities = mtf.softmax(logits, rank)
     before = mtf.cumsum(probabilities, rank, exclusive=True)
     return mtf.where(mtf.less(before, top_p), logits, logits + FORBIDDEN)
-
-
-def _is(value: float | mtf.Tensor, neutral: float) -> bool:
-    return not isinstance(value, mtf.Tensor) and value == neutral
 
 
 def gumbel(logits: mtf.Tensor, key: mtf.Key) -> mtf.Tensor:

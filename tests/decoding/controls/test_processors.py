@@ -189,7 +189,7 @@ def test_typical_sampling_keeps_the_fewest_tokens_nearest_to_the_entropy(
         assert set(np.flatnonzero(values > -np.inf)) == set(order[:number])
 
 
-def test_rows_may_have_values_of_their_own() -> None:
+def test_rows_may_have_penalties_of_their_own() -> None:
     mesh, penalties = mtf.Mesh(ONE_DEVICE), [1.0, 1.5, 2.0, 1.3]
     logits = mtf.constant(mesh, LOGITS, [BATCH, VOCAB])
     decoded = DecodedIds(
@@ -200,9 +200,9 @@ def test_rows_may_have_values_of_their_own() -> None:
         mtf.constant(mesh, LIMITS, [BATCH], np.int32),
     )
     values = mtf.constant(mesh, penalties, [BATCH])
-    together = mtf.to_numpy(RepetitionPenalty(values)(logits, decoded))
+    together = mtf.to_numpy(FrequencyPenalty(values)(logits, decoded))
     for row, penalty in enumerate(penalties):
-        alone = mtf.to_numpy(RepetitionPenalty(penalty)(logits, decoded))
+        alone = mtf.to_numpy(FrequencyPenalty(penalty)(logits, decoded))
         assert_close(together[row], alone[row])
 
 

@@ -14,11 +14,12 @@ from starlette.testclient import TestClient
 
 from mtfrun.decoding import Controls
 from mtfrun.experiment import Decoding
+from mtfrun.extras.chat import ChatTemplate
 from mtfrun.extras.constraints import JsonSchema, Regex
 from mtfrun.extras.serving.app import make_app
 from mtfrun.extras.serving.generation import Limits
 from mtfrun.extras.serving.served_model import ServedModel
-from tests.extras.serving.tiny_models import LineTemplate, served
+from tests.extras.serving.tiny_models import served
 
 PROMPTS = ["The ", "a", "one two three four", "é", "x" * 30, "  ", "if"]
 
@@ -100,7 +101,7 @@ def test_an_assistant_s_turn_is_that_of_decode(client: TestClient, model: Served
     whole = client.post("/v1/chat/completions", json=request).json()
     (choice,) = whole["choices"]
     texts = [*messages[:2], {"role": "user", "content": "Wy"}]
-    (answer,) = model.decoding.with_settings({"chat": LineTemplate(), "decode_length": 12})(
+    (answer,) = model.decoding.with_settings({"chat": ChatTemplate("plain"), "decode_length": 12})(
         [json.dumps({"messages": texts}).encode()]
     )
     assert choice["message"] == {"role": "assistant", "content": answer.output, "refusal": None}

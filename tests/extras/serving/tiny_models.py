@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import pathlib
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
 
 from mtfrun import data, mtf
 from mtfrun.experiment import Decoding, Experiment
-from mtfrun.extras.chat.conversations import ConversationPrompts, Rendered
+from mtfrun.extras.chat import ChatTemplate
 from mtfrun.extras.serving.served_model import ServedModel
 from mtfrun.models import transformer as t
 from tests.layouts import ONE_DEVICE
@@ -49,34 +48,8 @@ def language_model(
     return experiment
 
 
-@dataclasses.dataclass(frozen=True)
-class LineTemplate:
-    """A template of conversations: each message is a line that begins with its role."""
-
-    special_tokens: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    fingerprint: str = "lines"
-    files: Sequence[str] = ()
-
-    def __call__(
-        self, conversation: Mapping[str, Any], special_tokens: Mapping[str, str], *, asks: bool
-    ) -> Rendered:
-        text, answers = "", []
-        for message in conversation["messages"]:
-            text += f"{message['role']}: "
-            begin = len(text)
-            text += f"{message['content']}\n"
-            if message["role"] == "assistant":
-                answers.append((begin, len(text)))
-        return Rendered(text + "assistant: " * asks, answers)
-
-    def prompt_format(
-        self, vocabulary: data.Vocabulary, limits: data.PromptLimits
-    ) -> data.PromptFormat:
-        return ConversationPrompts(vocabulary, limits, self)
-
-
 def served(directory: pathlib.Path) -> ServedModel:
-    template = LineTemplate()
+    template = ChatTemplate("plain")
     return ServedModel(language_model(directory), "tiny", 7, places=[3], chat_template=template)
 
 
