@@ -92,8 +92,10 @@ class LocalSelfAttention(SelfAttention):
         y, memory = super().prefill(x, state, call)
         if call.progress.in_blocks:
             return y, memory
-        length = memory.keys.shape.get_dim_by_name("memory_length")
-        return y, ring_after(memory, length, call.progress.prefill_lengths(), state.keys.shape)
+        length, shape = memory.keys.shape.get_dim_by_name("memory_length"), state.keys.shape
+        last = call.progress.prefill_lengths() - 1
+        positions = ring_positions(shape.get_dim_by_name(_WINDOW), last)
+        return y, memory.map(lambda x: mtf.gather(x, positions, length, output_shape=shape))
 
     def _ring_bias(
         self, window: mtf.Dimension, position: mtf.Tensor, call: SequenceCall
@@ -148,15 +150,3 @@ def write_to_ring(
         *(ring, entries),
     )
     return written, window
-
-
-def ring_after(memory: Any, length: mtf.Dimension, number: mtf.Tensor, shape: mtf.Shape) -> Any:
-    """Returns the ring after the first positions were written; zeros in empty slots.
-
-    `memory`: nested {batch..., length, ...}; `number` {batch...}: how many positions were written;
-    `shape` has a dimension "window_length" instead of `length`.
-    """
-    positions = ring_positions(shape.get_dim_by_name(_WINDOW), number - 1)
-    return tf.nest.map_structure(
-        lambda x: mtf.gather(x, positions, length, output_shape=shape), memory
-    )

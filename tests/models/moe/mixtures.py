@@ -30,7 +30,7 @@ TOP_2 = moe.Top2(second_policy_training=moe.Threshold(0.1))
 GATES: dict[str, moe.Gate] = {
     "top_2": TOP_2,
     "top_2_v1": zoo.Top2V1(second_policy_training=moe.All(), second_expert_loss=True),
-    "truncated_top_2": zoo.TruncatedTop2(with_balance_loss=True),
+    "truncated_top_2": zoo.TruncatedTop2(),
     "switch": moe.Switch(z_loss=0.01),
     "no_token_left_behind": zoo.NoTokenLeftBehind(top_k=2),
     "batch_prioritized": zoo.BatchPrioritized(),

@@ -18,13 +18,7 @@ from mtfrun.extras.mesh_tensorflow.parity.multihead_attention import (
     add_to_cache,
     attend,
 )
-from mtfrun.layers import (
-    MASKED,
-    Dropout,
-    KeysAndValues,
-    dot_product_attention,
-    rename_length_to_memory_length,
-)
+from mtfrun.layers import MASKED, Dropout, KeysAndValues, rename_length_to_memory_length
 from mtfrun.models.transformer import SequenceCall
 from mtfrun.models.transformer.local_self_attention import ring_dimension, write_to_ring
 
@@ -45,10 +39,9 @@ def masked_local_attention_1d(
       length_per_split: the length that blocks divide, by default x's; a block is the largest
         divisor up to max(window_size, 128). It is independent of the layout.
     """
-    length, io = x.shape.dims[-2:]
-    batch = x.shape.dims[:-2]
-    q, (k, v) = params.query(x), params.keys_and_values(x)
-    q = mtf.transpose(q, k.shape)
+    *batch, length, _ = x.shape.dims
+    inner = [*batch, params.heads, length, params.kv_channels]
+    k, v = (mtf.transpose(y, inner) for y in params.keys_and_values(x))
     whole, limit = length_per_split or length.size, max(window_size, 128)
     block_size = max(d for d in range(1, min(whole, limit) + 1) if whole % d == 0)
     num_blocks = length.size // block_size
@@ -68,16 +61,9 @@ def masked_local_attention_1d(
     position = np.arange(-window_size, block_size)
     visible = (position <= query) & (position > query - block_size)
     mask = mtf.constant(x.mesh, np.where(visible, 0.0, MASKED), [block, memory_length])
-    attended = dot_product_attention(
-        mtf.replace_dimensions(q, length, [blocks, block]),
-        with_lookback(k),
-        with_lookback(v),
-        memory_length=memory_length,
-        d_kv=params.kv_channels,
-        bias=mask,
-    )
-    attended = mtf.replace_dimensions(attended, [blocks, block], length)
-    return params.output(attended, [*batch, length, io]), k, v
+    x = mtf.replace_dimensions(x, length, [blocks, block])
+    y = attend(x, with_lookback(k), with_lookback(v), memory_length, params, bias=mask)
+    return mtf.replace_dimensions(y, [blocks, block], length), k, v
 
 
 def masked_local_attention_1d_incremental(
@@ -94,9 +80,9 @@ def masked_local_attention_1d_incremental(
     the original, the softmax includes entries not yet written, which are zeros. Rows without
     `condition` do not change.
     """
-    entries = KeysAndValues(params.key(x), params.value(x))
+    cache, entries = KeysAndValues(prev_k, prev_v), params.keys_and_values(x)
     ring: KeysAndValues
-    ring, window = write_to_ring(KeysAndValues(prev_k, prev_v), entries, step_num, condition)
+    ring, window = write_to_ring(cache, entries, step_num, condition)
     return attend(x, *ring, window, params), *ring
 
 
@@ -151,7 +137,7 @@ def multihead_self_attention_memory_compressed(
         last = _last_positions(x.mesh, groups, compression_factor)
         hidden = mtf.less(mtf.range(x.mesh, length), last, output_shape=[length, groups])
         mask = mtf.cast(hidden, tf.float32) * MASKED
-    keys, values = params.key(memory), params.value(memory)
+    keys, values = params.keys_and_values(memory)
     return attend(x, keys, values, groups, params, bias=mask, extra_logit=0.0, drop=drop)
 
 

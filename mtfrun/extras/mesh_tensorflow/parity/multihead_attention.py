@@ -46,18 +46,11 @@ class AttentionParams(NamedTuple):
         """Returns {..., heads, kv_channels} for x {..., io_channels}."""
         return mtf.einsum([x, self.wq], reduced_dims=[self.io_channels])
 
-    def key(self, memory: mtf.Tensor) -> mtf.Tensor:
-        return mtf.einsum([memory, self.wk], reduced_dims=[self.io_channels])
-
-    def value(self, memory: mtf.Tensor) -> mtf.Tensor:
-        return mtf.einsum([memory, self.wv], reduced_dims=[self.io_channels])
-
     def keys_and_values(self, memory: mtf.Tensor) -> KeysAndValues:
-        """Returns {..., heads, length, kv_channels} each, for memory {..., length, io_channels}."""
-        *batch, length, _ = memory.shape.dims
-        shape = [*batch, self.heads, length, self.kv_channels]
+        """Returns {..., heads, kv_channels} each, for memory {..., io_channels}."""
         return KeysAndValues(
-            mtf.transpose(self.key(memory), shape), mtf.transpose(self.value(memory), shape)
+            mtf.einsum([memory, self.wk], reduced_dims=[self.io_channels]),
+            mtf.einsum([memory, self.wv], reduced_dims=[self.io_channels]),
         )
 
     def output(self, mixed: mtf.Tensor, output_shape: mtf.ShapeLike) -> mtf.Tensor:
@@ -172,7 +165,7 @@ def multihead_attention(
     if memory is None:
         memory = rename_length_to_memory_length(query_antecedent)
     memory_length = memory.shape.get_dim_by_name("memory_length")
-    keys, values = params.key(memory), params.value(memory)
+    keys, values = params.keys_and_values(memory)
     return attend(query_antecedent, keys, values, memory_length, params, bias=mask, drop=drop)
 
 
@@ -202,10 +195,10 @@ def add_to_cache(
     params: AttentionParams,
 ) -> tuple[mtf.Tensor, mtf.Tensor]:
     """Adds keys and values of x, times `share` {memory_length}, to a cache."""
-    return (
-        prev_k + mtf.multiply(params.key(x), share, output_shape=prev_k.shape),
-        prev_v + mtf.multiply(params.value(x), share, output_shape=prev_v.shape),
+    k, v = (
+        mtf.multiply(entry, share, output_shape=prev_k.shape) for entry in params.keys_and_values(x)
     )
+    return prev_k + k, prev_v + v
 
 
 def multihead_encdec_attention_incremental(

@@ -111,9 +111,6 @@ class SeedResNet(ImageClassifier):
         image_input: ImageInput = ImageInput(),
     ) -> None:
         super().__init__(num_classes, image_input)
-        for name, sizes in (("layer_sizes", layer_sizes), ("filter_sizes", filter_sizes)):
-            if isinstance(sizes, int):
-                raise InputError(f"{name}={sizes} must be a list of integers, one for each layer")
         rows, cols, channels = (dim.size for dim in image)
         if rows % _BLOCK_ROWS or cols * channels % _BLOCK_COLS:
             raise InputError(

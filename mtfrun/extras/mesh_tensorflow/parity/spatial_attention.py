@@ -65,8 +65,8 @@ class SpatialBlockAttention(ProjectedAttention):
         params: AttentionParams,
         condition: mtf.Tensor | None,
     ) -> tuple[mtf.Tensor, mtf.Tensor, mtf.Tensor]:
-        entries = KeysAndValues(params.key(x), params.value(x))
-        k, v = extend_cache(KeysAndValues(prev_k, prev_v), entries, step_num, condition)
+        cache, entries = KeysAndValues(prev_k, prev_v), params.keys_and_values(x)
+        k, v = extend_cache(cache, entries, step_num, condition)
         memory_length = k.shape.get_dim_by_name("memory_length")
         memory = mtf.range(x.mesh, memory_length)
         first = (step_num // self._block_length - 1) * self._block_length
@@ -167,7 +167,7 @@ def _neighbours(
     exchange = mtf.left_halo_exchange if mask_right else mtf.halo_exchange
     for dim in sides.values():
         x = mtf.rename_dimension(x, dim.name, f"memory_{dim.name}")
-    k, v = params.key(x), params.value(x)
+    k, v = params.keys_and_values(x)
     for blocks, dim in sides.items():
         memory = mtf.Dimension(f"memory_{dim.name}", dim.size)
         k, v = (exchange(y, blocks, memory, dim.size) for y in (k, v))

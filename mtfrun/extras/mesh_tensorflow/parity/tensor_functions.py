@@ -112,8 +112,6 @@ def serialize_training_step(
         raise mtf.ShapeError(
             f"{num_splits} microbatches do not divide {batch}: take a divisor of its size"
         )
-    for feature in features.values():
-        feature.shape.index(batch)
     examples = mtf.Dimension(batch.name, batch.size // num_splits)
     microbatches = mtf.Dimension("microbatch", num_splits)
     names: dict[str, None] = {}

@@ -24,8 +24,8 @@ from .gates import TruncatedTop2 as TruncatedTop2
 from .gates import truncated_top_2 as truncated_top_2
 from .product_key_memory import ProductKeyMemory as ProductKeyMemory
 from .reversible import ReversibleStack as ReversibleStack
-from .reversible_residuals import reversible_layers as reversible_layers
-from .reversible_residuals import reversible_residuals as reversible_residuals
+from .reversible import reversible_layers as reversible_layers
+from .reversible import reversible_residuals as reversible_residuals
 from .softmax_mixtures import Mixtape as Mixtape
 from .softmax_mixtures import MixtapeGates as MixtapeGates
 from .softmax_mixtures import MixtureOfSoftmaxes as MixtureOfSoftmaxes

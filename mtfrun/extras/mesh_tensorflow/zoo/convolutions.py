@@ -43,62 +43,6 @@ class ConvolutionWindow:
     def taps(self) -> mtf.Dimension:
         return mtf.Dimension(TAPS, self.last - self.first + 1)
 
-    def visible(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        """Returns x {..., length, d_model}, or of a step {..., d_model}, with 0 for padding."""
-        if call.progress.position is None:
-            if self.last > 0 and not call.bidirectional:
-                raise InputError(
-                    f"ConvolutionWindow.last={self.last} must be at most 0 in a decoder"
-                )
-            if call.nonpadding is not None:
-                x = x * mtf.cast(call.nonpadding, x.dtype)
-        if self.masks_start:
-            x = x * mtf.cast(mtf.greater(call.positions(x), 0), x.dtype)
-        return x
-
-    def shift(self, x: mtf.Tensor) -> list[mtf.Tensor]:
-        """Returns x {..., length, d_model} shifted by each tap of the window.
-
-        Where the length is split, neighbouring devices exchange the positions at their edges.
-        """
-        length = x.shape.get_dim_by_name("length")
-        taps = range(self.first, self.last + 1)
-        return [x if tap == 0 else mtf.shift(x, -tap, length, wrap=False) for tap in taps]
-
-    @property
-    def cache_dim(self) -> mtf.Dimension:
-        """The inputs before a step's position."""
-        return mtf.Dimension(_CACHE, max(1, -self.first))
-
-    def read(
-        self, cache: mtf.Tensor, x: mtf.Tensor, call: SequenceCall
-    ) -> tuple[mtf.Tensor, mtf.Tensor]:
-        """Returns the inputs {batch..., relative_position, d_model} of a step, and the next cache.
-
-        x: {batch..., d_model}, `visible`. Rows that are still inside their prompt keep their cache.
-        """
-        *batch, d_model = x.shape.dims
-        entry = mtf.reshape(x, [*batch, mtf.Dimension(_CACHE, 1), d_model])
-        inputs = mtf.concat([cache, entry], _CACHE)
-        begin = self.first + self.cache_dim.size
-        read = mtf.slice(inputs, begin, self.taps.size, _CACHE)
-        extended = mtf.slice(inputs, 1, self.cache_dim.size, _CACHE)
-        condition = call.progress.is_after_prompt()
-        if condition is not None:
-            extended = mtf.where(condition, extended, cache, output_shape=cache.shape)
-        return mtf.rename_dimension(read, _CACHE, TAPS), extended
-
-    def cache_after(self, x: mtf.Tensor, call: SequenceCall, cache: mtf.Tensor) -> mtf.Tensor:
-        """Returns the cache after the prompts of a prefill, in the shape of `cache`.
-
-        x: {batch..., length, d_model}, `visible`.
-        """
-        last = call.progress.prefill_lengths() - self.cache_dim.size
-        places = mtf.range(x.mesh, self.cache_dim)
-        positions = mtf.add(last, places, output_shape=[*last.shape, self.cache_dim])
-        length = x.shape.get_dim_by_name("length")
-        return mtf.gather(x, positions, length, output_shape=cache.shape)
-
 
 class TrainedFilters(mtf.Module):
     """A filter {relative_position, d_model} for each channel, the same at all positions.
@@ -130,37 +74,13 @@ class TrainedFilters(mtf.Module):
         return mtf.stack([mtf.cast(tap, self._dtype) for tap in self.taps], TAPS)
 
 
-class LightweightFilters(TrainedFilters):
+class LightweightFilters(mtf.Module):
     """Filters normalised by a softmax over the taps; Wu et al. 2019, arXiv:1901.10430, section 4.
 
     Args:
-      repeats: the number of times that the d_model / repeats filters are tiled over the channels.
-      scale: see `TrainedFilters`.
-    """
-
-    def __init__(
-        self,
-        mesh: mtf.Mesh,
-        d_model: mtf.Dimension,
-        dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
-        *,
-        taps: mtf.Dimension = ConvolutionWindow().taps,
-        repeats: int = 1,
-        scale: float = 1.0,
-    ) -> None:
-        super().__init__(mesh, _filters(d_model, repeats), dtypes, taps=taps, scale=scale)
-        self._d_model = d_model
-
-    def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        return _normalise(super().__call__(x, call), self._d_model)
-
-
-class DynamicFilters(mtf.Module):
-    """Filters predicted from each position's input by a linear map; Wu et al. 2019, section 5.
-
-    Args:
-      repeats: see `LightweightFilters`.
-      scale: the variance of a predicted filter's sum, before the softmax over the taps.
+      repeats: the number of times that the d_model / repeats filters are tiled over the channels;
+        channel i has filter i % num_filters.
+      scale: the variance of a filter's sum, before the softmax over the taps.
     """
 
     def __init__(
@@ -174,32 +94,39 @@ class DynamicFilters(mtf.Module):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self._d_model, filters = d_model, _filters(d_model, repeats)
-        scaling = mtf.VarianceScaling(scale / taps.size)
-        self.taps = [
-            Dense(mesh, [d_model], [filters], dtypes, kernel_initializer=scaling)
-            for _ in range(taps.size)
-        ]
+        if repeats < 1 or d_model.size % repeats:
+            raise InputError(f"repeats={repeats} of filters must divide {d_model}")
+        self._mesh, self._d_model, self._dtypes, self._repeats = mesh, d_model, dtypes, repeats
+        filters = mtf.Dimension("filters", d_model.size // repeats)
+        self.taps: list[Any] = [self._tap(filters, scale / taps.size) for _ in range(taps.size)]
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
-        """Returns {..., relative_position, d_model} for x {..., d_model}."""
-        logits = mtf.stack([tap(x, call) for tap in self.taps], TAPS, axis=-2)
-        return _normalise(logits, self._d_model)
+        """Returns {..., relative_position, d_model}, one filter for all positions or one each."""
+        logits = mtf.stack(self._logits(x, call), TAPS, axis=-2)
+        taps = logits.shape.get_dim_by_name(TAPS)
+        filters = mtf.cast(mtf.softmax(mtf.to_float(logits), taps), logits.dtype)
+        if self._repeats > 1:
+            filters = mtf.concat([filters] * self._repeats, "filters")
+        return mtf.rename_dimension(filters, "filters", self._d_model.name)
+
+    def _tap(self, filters: mtf.Dimension, variance: float) -> mtf.Variable | Dense:
+        initial = mtf.initializers.RandomNormal(variance**0.5)
+        return mtf.Variable(self._mesh, [filters], initial, self._dtypes.master)
+
+    def _logits(self, x: mtf.Tensor, call: Call) -> list[mtf.Tensor]:
+        return [mtf.cast(tap, self._dtypes.activation) for tap in self.taps]
 
 
-def _filters(d_model: mtf.Dimension, repeats: int) -> mtf.Dimension:
-    if repeats < 1 or d_model.size % repeats:
-        raise InputError(f"repeats={repeats} of filters must divide {d_model}")
-    return mtf.Dimension("filters", d_model.size // repeats)
+class DynamicFilters(LightweightFilters):
+    """Filters predicted from each position's input by a linear map; Wu et al. 2019, section 5."""
 
+    def _tap(self, filters: mtf.Dimension, variance: float) -> mtf.Variable | Dense:
+        scaling = mtf.VarianceScaling(variance)
+        dims = ([self._d_model], [filters])
+        return Dense(self._mesh, *dims, self._dtypes, kernel_initializer=scaling)
 
-def _normalise(logits: mtf.Tensor, d_model: mtf.Dimension) -> mtf.Tensor:
-    """Returns {..., relative_position, d_model}; channel i has filter i % num_filters."""
-    taps, num_filters = logits.shape.get_dim_by_name(TAPS), logits.shape[-1].size
-    filters = mtf.cast(mtf.softmax(mtf.to_float(logits), taps), logits.dtype)
-    if num_filters < d_model.size:
-        filters = mtf.concat([filters] * (d_model.size // num_filters), "filters")
-    return mtf.rename_dimension(filters, "filters", d_model.name)
+    def _logits(self, x: mtf.Tensor, call: Call) -> list[mtf.Tensor]:
+        return [tap(x, call) for tap in self.taps]
 
 
 Activation = Callable[[mtf.Tensor], mtf.Tensor] | None
@@ -218,20 +145,64 @@ class _CachedConvolution(Sublayer):
         super().__init__()
         self.mesh, self.d_model, self.dtypes = mesh, d_model, dtypes
         self.window = window
+        # The inputs before a step's position.
+        self._cached = mtf.Dimension(_CACHE, max(1, -window.first))
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> mtf.Tensor:
-        shape = [*batch, self.window.cache_dim, self.d_model]
-        return mtf.zeros(self.mesh, shape, self.dtypes.activation)
+        return mtf.zeros(self.mesh, [*batch, self._cached, self.d_model], self.dtypes.activation)
 
     def prefill(
         self, x: mtf.Tensor, state: mtf.Tensor, call: SequenceCall
     ) -> tuple[mtf.Tensor, mtf.Tensor]:
-        return self(x, call), self.window.cache_after(self._visible(x, call), call, state)
+        last = call.progress.prefill_lengths() - self._cached.size
+        places = mtf.range(x.mesh, self._cached)
+        positions = mtf.add(last, places, output_shape=[*last.shape, self._cached])
+        length = x.shape.get_dim_by_name("length")
+        inputs = self._visible(x, call)
+        return self(x, call), mtf.gather(inputs, positions, length, output_shape=state.shape)
 
     def _visible(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        return self.window.visible(mtf.cast(x, self.dtypes.activation), call)
+        """Returns x {..., length, d_model}, or of a step {..., d_model}, with 0 for padding."""
+        x = mtf.cast(x, self.dtypes.activation)
+        if call.progress.position is None:
+            if self.window.last > 0 and not call.bidirectional:
+                raise InputError(
+                    f"ConvolutionWindow.last={self.window.last} must be at most 0 in a decoder"
+                )
+            if call.nonpadding is not None:
+                x = x * mtf.cast(call.nonpadding, x.dtype)
+        if self.window.masks_start:
+            x = x * mtf.cast(mtf.greater(call.positions(x), 0), x.dtype)
+        return x
+
+    def _shift(self, x: mtf.Tensor) -> list[mtf.Tensor]:
+        """Returns x {..., length, d_model} shifted by each tap of the window.
+
+        Where the length is split, neighbouring devices exchange the positions at their edges.
+        """
+        length = x.shape.get_dim_by_name("length")
+        taps = range(self.window.first, self.window.last + 1)
+        return [x if tap == 0 else mtf.shift(x, -tap, length, wrap=False) for tap in taps]
+
+    def _read(
+        self, x: mtf.Tensor, state: mtf.Tensor, call: SequenceCall
+    ) -> tuple[mtf.Tensor, mtf.Tensor]:
+        """Returns the inputs {batch..., relative_position, d_model} of a step, and the next cache.
+
+        Rows that are still inside their prompt keep their cache.
+        """
+        *batch, d_model = x.shape.dims
+        entry = mtf.reshape(self._visible(x, call), [*batch, mtf.Dimension(_CACHE, 1), d_model])
+        inputs = mtf.concat([state, entry], _CACHE)
+        begin = self.window.first + self._cached.size
+        read = mtf.slice(inputs, begin, self.window.taps.size, _CACHE)
+        extended = mtf.slice(inputs, 1, self._cached.size, _CACHE)
+        condition = call.progress.is_after_prompt()
+        if condition is not None:
+            extended = mtf.where(condition, extended, state, output_shape=state.shape)
+        return mtf.rename_dimension(read, _CACHE, TAPS), extended
 
 
 class Convolution(_CachedConvolution):
@@ -255,13 +226,13 @@ class Convolution(_CachedConvolution):
         reduced, scaling = [window.taps, inner], mtf.VarianceScaling(mode="fan_avg")
         self._channels = d_model if channels is None else channels
         initial = scaling(reduced, [window.taps, self._channels])
-        self._activation, self._inner = activation, inner
+        self._inner, self._activate = inner, activation or (lambda y: y)
         self.kernel = mtf.Variable(
             mesh, [*reduced, self._channels], initial, dtypes.master, reduced_dims=reduced
         )
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        inputs = self.window.shift(self._visible(x, call))
+        inputs = self._shift(self._visible(x, call))
         kernels = mtf.unstack(mtf.cast(self.kernel, self.dtypes.activation), self.window.taps)
         pairs = zip(inputs, kernels, strict=True)
         return self._activate(mtf.add_n([self._product(*pair, x.shape) for pair in pairs]))
@@ -269,16 +240,13 @@ class Convolution(_CachedConvolution):
     def step(
         self, x: mtf.Tensor, state: mtf.Tensor, call: SequenceCall
     ) -> tuple[mtf.Tensor, mtf.Tensor]:
-        inputs, state = self.window.read(state, self._visible(x, call), call)
+        inputs, state = self._read(x, state, call)
         kernel = mtf.cast(self.kernel, self.dtypes.activation)
         return self._activate(self._product(inputs, kernel, x.shape)), state
 
     def _product(self, inputs: mtf.Tensor, kernel: mtf.Tensor, shape: mtf.Shape) -> mtf.Tensor:
         inputs = mtf.rename_dimension(inputs, self.d_model.name, self._inner.name)
         return mtf.einsum([inputs, kernel], output_shape=shape - self.d_model + self._channels)
-
-    def _activate(self, y: mtf.Tensor) -> mtf.Tensor:
-        return y if self._activation is None else self._activation(y)
 
 
 class DepthwiseConvolution(_CachedConvolution):
@@ -299,7 +267,7 @@ class DepthwiseConvolution(_CachedConvolution):
         dtypes: mtf.DTypePolicy = mtf.DTypePolicy(),
         *,
         window: ConvolutionWindow = ConvolutionWindow(),
-        filters: Callable[..., TrainedFilters | DynamicFilters] = TrainedFilters,
+        filters: Callable[..., TrainedFilters | LightweightFilters] = TrainedFilters,
         activation: Activation = None,
         use_bias: bool = True,
         pointwise_scale: float = 1.0,
@@ -326,14 +294,14 @@ class DepthwiseConvolution(_CachedConvolution):
             y = mtf.depthwise_conv1d(visible, filters, length, self.window.first)
         else:
             taps = mtf.unstack(filters, self.window.taps)
-            pairs = zip(self.window.shift(visible), taps, strict=True)
+            pairs = zip(self._shift(visible), taps, strict=True)
             y = mtf.add_n([shifted * tap for shifted, tap in pairs])
         return self._pointwise(y, call)
 
     def step(
         self, x: mtf.Tensor, state: mtf.Tensor, call: SequenceCall
     ) -> tuple[mtf.Tensor, mtf.Tensor]:
-        inputs, state = self.window.read(state, self._visible(x, call), call)
+        inputs, state = self._read(x, state, call)
         y = mtf.reduce_sum(inputs * self.filters(x, call), reduced_dim=self.window.taps)
         return self._pointwise(y, call), state
 

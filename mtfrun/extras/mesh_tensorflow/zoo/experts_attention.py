@@ -6,6 +6,8 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 
+import tensorflow as tf
+
 from mtfrun import mtf
 from mtfrun.errors import InputError
 from mtfrun.errors.checks import check_choice
@@ -144,15 +146,15 @@ class ExpertsAttention(mtf.Module):
         return vectors
 
     def attend(
-        self, query: mtf.Tensor, memory: Vectors, bias: AttentionBias, call: Call, *, whole: bool
+        self, query: mtf.Tensor, memory: Vectors, bias: AttentionBias, call: Call
     ) -> mtf.Tensor:
-        """Returns {batch..., length, d_model}; the recorder takes weights of `whole` sequences."""
+        """Returns {batch..., length, d_model}."""
         names = self._projections.names
         keys, values = memory[names[1]], memory[names[-1]]
         memory_length = keys.shape.get_dim_by_name("memory_length")
 
         def drop(weights: mtf.Tensor) -> mtf.Tensor:
-            if whole and call.recorder is not None:
+            if call.recorder is not None:
                 to_itself = self._query_names == self._memory_names
                 call.recorder.add_attention(self, weights, to_itself=to_itself)
             return self.dropout(weights, call)
@@ -240,8 +242,7 @@ class ExpertsSelfAttention(Sublayer):
         vectors = self.attention.project(x, lambda mixture: mixture.step(x, (), call)[0])
         query = vectors.pop("query")
         cache = extend_cache(state, vectors, position, call.progress.is_after_prompt())
-        bias = self._bias(x, call)
-        return self.attention.attend(query, cache, bias, call, whole=False), cache
+        return self.attention.attend(query, cache, self._bias(x, call), call), cache
 
     def prefill(
         self, x: mtf.Tensor, state: Vectors, call: SequenceCall
@@ -253,9 +254,8 @@ class ExpertsSelfAttention(Sublayer):
     ) -> tuple[mtf.Tensor, Vectors]:
         vectors = self.attention.project(x, run)
         query = vectors.pop("query")
-        memory = {name: rename_length_to_memory_length(y) for name, y in vectors.items()}
-        bias = self._bias(x, call)
-        return self.attention.attend(query, memory, bias, call, whole=True), memory
+        memory = tf.nest.map_structure(rename_length_to_memory_length, vectors)
+        return self.attention.attend(query, memory, self._bias(x, call), call), memory
 
     def _bias(self, x: mtf.Tensor, call: SequenceCall) -> AttentionBias:
         if self.relative_bias is not None:
@@ -285,14 +285,23 @@ class ExpertsEncoderDecoderAttention(Sublayer):
         )
 
     def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        return self._attend(
-            x, lambda mixture: mixture(x, call), self._memory(call), call, whole=True
-        )
+        return self._attend(x, lambda mixture: mixture(x, call), self._memory(call), call)
 
     def initial_state(
         self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
     ) -> Vectors:
         return self._memory(call)
+
+    def can_step_in_blocks(self) -> bool:
+        return True
+
+    def step(self, x: mtf.Tensor, state: Vectors, call: SequenceCall) -> tuple[mtf.Tensor, Vectors]:
+        return self._attend(x, lambda mixture: mixture.step(x, (), call)[0], state, call), state
+
+    def prefill(
+        self, x: mtf.Tensor, state: Vectors, call: SequenceCall
+    ) -> tuple[mtf.Tensor, Vectors]:
+        return self._attend(x, lambda mixture: mixture.prefill(x, (), call)[0], state, call), state
 
     def _memory(self, call: SequenceCall) -> Vectors:
         encoder = encoder_memory(call)
@@ -300,27 +309,11 @@ class ExpertsEncoderDecoderAttention(Sublayer):
         vectors = self.attention.project(
             x, lambda mixture: mixture(x, encoder_call), is_memory=True
         )
-        return {name: rename_length_to_memory_length(y) for name, y in vectors.items()}
-
-    def step(self, x: mtf.Tensor, state: Vectors, call: SequenceCall) -> tuple[mtf.Tensor, Vectors]:
-        return self._attend(x, lambda mixture: mixture.step(x, (), call)[0], state, call), state
-
-    def can_step_in_blocks(self) -> bool:
-        return True
-
-    def prefill(
-        self, x: mtf.Tensor, state: Vectors, call: SequenceCall
-    ) -> tuple[mtf.Tensor, Vectors]:
-        return self._attend(x, lambda mixture: mixture.prefill(x, (), call)[0], state, call), state
+        memory: Vectors = tf.nest.map_structure(rename_length_to_memory_length, vectors)
+        return memory
 
     def _attend(
-        self,
-        x: mtf.Tensor,
-        run: RunMixture,
-        memory: Vectors,
-        call: SequenceCall,
-        *,
-        whole: bool = False,
+        self, x: mtf.Tensor, run: RunMixture, memory: Vectors, call: SequenceCall
     ) -> mtf.Tensor:
         query, bias = self.attention.project(x, run)["query"], encoder_memory(call).bias
-        return self.attention.attend(query, memory, bias, call, whole=whole)
+        return self.attention.attend(query, memory, bias, call)

@@ -131,25 +131,16 @@ class Top2V1(Top2):
 
 @dataclasses.dataclass(frozen=True)
 class TruncatedTop2:
-    """`truncated_top_2` of softmax(logits).
-
-    Attributes:
-      with_balance_loss: whether first choices have the load balancing loss, unlike the original.
-    """
-
-    with_balance_loss: bool = False
+    """`truncated_top_2` of softmax(logits); the load balancing loss is not trained with."""
 
     def __call__(self, logits: mtf.Tensor, context: GateContext) -> Routing:
-        group, experts, nonpadding = context.group, context.experts, context.nonpadding()
+        experts, nonpadding = context.experts, context.nonpadding()
         gates = mtf.softmax(logits, experts)
         choices = truncated_top_2(gates, context)
         first_mask = apply_mask(mtf.one_hot(choices[0].expert, experts), nonpadding)
-        balance_loss = load_balancing_loss(
-            first_mask, apply_mask(gates, nonpadding), group, experts
-        )
+        counted_gates = apply_mask(gates, nonpadding)
+        balance_loss = load_balancing_loss(first_mask, counted_gates, context.group, experts)
         routing = make_routing(choices, gates, balance_loss, context, logits=logits)
-        if self.with_balance_loss:
-            return routing
         return dataclasses.replace(routing, loss=mtf.zeros_like(balance_loss))
 
     def experts_per_token(self, num_experts: int, capacity_factor: float) -> float:

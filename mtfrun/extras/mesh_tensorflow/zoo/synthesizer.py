@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from mtfrun import mtf
 from mtfrun.errors import InputError
@@ -88,33 +88,28 @@ class SynthesizerAttention(mtf.Module):
         else:
             self.key_value = self._make.kernel([d_model], inner)
         self.output = self._make.output_kernel()
-        self._add_synthesis(logits)
+        self.table = self.dense = None
+        self.factors: list[mtf.Variable] = []
+        if logits.kind == "random":
+            self.table = self._table(mtf.Dimension(_QUERIES, logits.max_length))
+        elif logits.kind == "factorized":
+            factor = mtf.Dimension("factor", logits.factor_size)
+            self.factors = [self._table(factor) for _ in range(2)]
+        else:
+            self.dense = Dense(mesh, [self._d_kv], [self._memory_positions], dtypes, use_bias=False)
         self.gate = None
         if logits.dot_products == "gated":
             self.gate = mtf.Variable(mesh, [("alpha", 1)], dtype=dtypes.master)
         self.dropout = Dropout(dropout_rate)
 
-    def _add_synthesis(self, logits: SyntheticLogits) -> None:
-        self.table = self.dense = None
-        self.factors: list[mtf.Variable] = []
-        if logits.kind == "random":
-            queries = mtf.Dimension(_QUERIES, logits.max_length)
-            self.table = self._table([queries, self._heads, self._memory_positions])
-        elif logits.kind == "factorized":
-            factor = mtf.Dimension("factor", logits.factor_size)
-            shape = [factor, self._heads, self._memory_positions]
-            self.factors = [self._table(shape), self._table(shape)]
-        else:
-            self.dense = Dense(
-                self._mesh, [self._d_kv], [self._memory_positions], self._dtypes, use_bias=False
-            )
-
-    def _table(self, shape: Sequence[mtf.Dimension]) -> mtf.Variable:
+    def _table(self, first: mtf.Dimension) -> mtf.Variable:
         """Initialised as a convolution's kernel by TensorFlow's default, Glorot uniform."""
-        first, heads, last = shape
-        limit = (6.0 / (first.size * (heads.size + last.size))) ** 0.5
+        heads, memory = self._heads, self._memory_positions
+        limit = (6.0 / (first.size * (heads.size + memory.size))) ** 0.5
         initial = mtf.initializers.RandomUniform(-limit, limit)
-        return mtf.Variable(self._mesh, shape, initial, self._dtypes.master, reduced_dims=())
+        return mtf.Variable(
+            self._mesh, [first, heads, memory], initial, self._dtypes.master, reduced_dims=()
+        )
 
     def over_sequences(
         self, x: mtf.Tensor, memory: mtf.Tensor, bias: AttentionBias, call: Call
@@ -208,9 +203,8 @@ class SynthesizerAttention(mtf.Module):
         if position is not None:
             return mtf.gather(table, position, table.shape.get_dim_by_name(_QUERIES))
         length = x.shape.get_dim_by_name("length")
-        return mtf.rename_dimension(
-            mtf.slice(table, 0, length.size, _QUERIES), _QUERIES, length.name
-        )
+        rows = mtf.slice(table, 0, length.size, _QUERIES)
+        return mtf.rename_dimension(rows, _QUERIES, length.name)
 
     def _inner_shape(self, x: mtf.Tensor) -> mtf.Shape:
         """Returns {batch..., heads, length, d_kv} for x {batch..., length, d_model}."""

@@ -18,11 +18,10 @@ from mtfrun.layers import (
     rename_length_to_memory_length,
 )
 from mtfrun.models.transformer.attention import (
+    CachedEncoderDecoderAttention,
     CachedSelfAttention,
     RelativeBiasClass,
-    encoder_memory,
 )
-from mtfrun.models.transformer.sublayer import SequenceCall, Sublayer
 
 # "keys", "values", and the memory's terms of the maps "logits" and "weights".
 Memory = dict[str, mtf.Tensor]
@@ -265,7 +264,7 @@ class TalkingHeadsSelfAttention(CachedSelfAttention):
         super().__init__(mesh, attention, relative_bias, dtypes)
 
 
-class TalkingHeadsEncoderDecoderAttention(Sublayer):
+class TalkingHeadsEncoderDecoderAttention(CachedEncoderDecoderAttention):
     """Attention with talking heads to the encoder's output."""
 
     def __init__(
@@ -277,25 +276,4 @@ class TalkingHeadsEncoderDecoderAttention(Sublayer):
         heads: TalkingHeads = TalkingHeads(),
         dropout_rate: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.attention = TalkingHeadsAttention(mesh, d_model, dtypes, heads, dropout_rate)
-
-    def __call__(self, x: mtf.Tensor, call: SequenceCall) -> mtf.Tensor:
-        encoder = encoder_memory(call)
-        return self.attention.over_sequences(x, encoder.output, encoder.bias, call)
-
-    def initial_state(
-        self, batch: Iterable[mtf.Dimension], memory_length: mtf.Dimension, call: SequenceCall
-    ) -> Memory:
-        memory = rename_length_to_memory_length(encoder_memory(call).output)
-        return self.attention.keys_and_values(memory)
-
-    def step(self, x: mtf.Tensor, state: Memory, call: SequenceCall) -> tuple[mtf.Tensor, Memory]:
-        memory_length = state["keys"].shape.get_dim_by_name("memory_length")
-        return self.attention(x, state, memory_length, encoder_memory(call).bias, call), state
-
-    def can_step_in_blocks(self) -> bool:
-        return True
-
-    def can_prefill(self, call: SequenceCall) -> bool:
-        return True
+        super().__init__(TalkingHeadsAttention(mesh, d_model, dtypes, heads, dropout_rate))
