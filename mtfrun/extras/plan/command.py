@@ -81,9 +81,7 @@ def _check_search(flags: argparse.Namespace) -> None:
     if flags.devices is None or flags.devices < 2:
         raise InputError(f"plan {word} needs a number of devices, 2 or more: --devices=8")
     if flags.profile is None:
-        raise InputError(
-            f"plan {word} needs a file for the devices, which --calibrate writes: --profile=x.json"
-        )
+        raise InputError(f"plan {word} needs a file for the devices: --profile=devices.json")
     check_least(flags, 1, "candidates")
     for name in ("mesh", "layout", "bandwidth", "picture"):
         if getattr(flags, name) is not None:

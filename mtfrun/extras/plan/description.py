@@ -70,9 +70,7 @@ def as_json(
             dataclasses.asdict(group) for group in group_collectives(plan.collectives, plan.mesh)
         ],
         "seconds": plan.collective_seconds(bandwidths),
-        "replicated": [
-            dataclasses.asdict(x) | {"rules": dict(x.rules)} for x in find_replicated(plan)
-        ],
+        "replicated": [dataclasses.asdict(x) for x in find_replicated(plan)],
         "unused_rules": plan.mesh.unused_rules(),
         "variables": [
             dataclasses.asdict(v) | {"shape": {dim.name: dim.size for dim in v.shape}}
@@ -153,10 +151,12 @@ class Replicated:
 
     axis: str
     device_bytes: int
-    rules: tuple[tuple[str, int], ...]
+    rules: Mapping[str, int]
 
     def __str__(self) -> str:
-        rules = ", ".join(f"{rule} saves {saved:,}" for rule, saved in self.rules[:_MOST_NAMED])
+        rules = ", ".join(
+            f"{rule} saves {saved:,}" for rule, saved in [*self.rules.items()][:_MOST_NAMED]
+        )
         return (
             f"over {self.axis}: {self.device_bytes:,} bytes of variables on each device; "
             f"{rules or 'no further rule fits the shapes of this model'}"
@@ -185,7 +185,7 @@ def find_replicated(plan: Plan) -> list[Replicated]:
             for name in names:
                 part = variable.device_bytes // axis.size
                 saved[f"{name}:{axis.name}"] += variable.device_bytes - part
-        found.append(Replicated(axis.name, num_bytes, tuple(saved.most_common())))
+        found.append(Replicated(axis.name, num_bytes, dict(saved.most_common())))
     return found
 
 

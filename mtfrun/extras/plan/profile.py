@@ -22,10 +22,6 @@ Curve: TypeAlias = Sequence[Sequence[float]]
 """Pairs of a size (bytes, or floating point operations) and seconds, by size."""
 
 
-class ProfileError(InputError):
-    """A profile of devices is malformed, or does not fit the devices in question."""
-
-
 def line(latency_secs: float, per_sec: float) -> Curve:
     return (0.0, latency_secs), (per_sec, latency_secs + 1.0)
 
@@ -105,13 +101,13 @@ class DeviceProfile:
     def __post_init__(self) -> None:
         check_fields(self, COUNT, "devices", "memory_bytes", optional=True)
         if "float32" not in self.products:
-            raise ProfileError('it has no products of "float32"')
+            raise InputError('it has no products of "float32"')
         if bool(self.collectives) == (self.hosts is not None):
-            raise ProfileError('it must have either "collectives", measured, or "hosts", links')
+            raise InputError('it must have either "collectives", measured, or "hosts", links')
         curves = [self.operations, *self.products.values()]
         for kind in COLLECTIVES if self.collectives else ():
             if not self.collectives.get(kind):
-                raise ProfileError(f'"collectives" has no {kind}')
+                raise InputError(f'"collectives" has no {kind}')
             curves += [curve for size, curve in self.collectives[kind].items() if int(size)]
         for curve in curves:
             _check_curve(curve)
@@ -133,9 +129,9 @@ class DeviceProfile:
         return curve_secs(curves[nearest], collective.device_bytes)
 
     def require_devices(self, devices: int) -> None:
-        """Raises ProfileError if the profile was measured with another number of devices."""
+        """Raises InputError if the profile was measured with another number of devices."""
         if self.devices not in (None, devices):
-            raise ProfileError(
+            raise InputError(
                 f"the profile {self.name} was measured with {self.devices} devices, not with "
                 f"{devices}: mtfrun plan --calibrate --devices={devices} measures another one"
             )
@@ -146,24 +142,24 @@ class DeviceProfile:
 
     @classmethod
     def from_json(cls, text: str, where: str) -> DeviceProfile:
-        """Reads `to_json`'s text, or a data sheet's; ProfileErrors begin with `where`."""
+        """Reads `to_json`'s text, or a data sheet's; InputErrors begin with `where`."""
         try:
             fields = parse_json(text.encode())
-            if hosts := fields.get("hosts"):
+            if (hosts := fields.get("hosts")) is not None:
                 links = {name: Link(**hosts[name]) for name in ("inside", "across")}
                 fields["hosts"] = Hosts(**{**hosts, **links})
             return cls(**fields)
         except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
             remedy = "make one with mtfrun plan --calibrate"
-            raise ProfileError(f"{where} is not a profile of devices ({error}): {remedy}") from None
+            raise InputError(f"{where} is not a profile of devices ({error}): {remedy}") from None
 
 
 def _check_curve(curve: Curve) -> None:
     sizes, secs = zip(*curve, strict=True)
     if len(sizes) < 2 or min(*sizes, *secs) < 0 or not all(map(math.isfinite, (*sizes, *secs))):
-        raise ProfileError(f"{curve!r} is not a curve of two or more pairs [size, seconds]")
+        raise InputError(f"{curve!r} is not a curve of two or more pairs [size, seconds]")
     if any(a >= b for a, b in itertools.pairwise(sizes)):
-        raise ProfileError(f"the sizes of {curve!r} do not ascend: sort the pairs")
+        raise InputError(f"the sizes of {curve!r} do not ascend: sort the pairs")
 
 
 # The share of a data sheet's speed that programs usually reach.

@@ -16,7 +16,6 @@ from mtfrun.extras.plan.profile import (
     DeviceProfile,
     Hosts,
     Link,
-    ProfileError,
     curve_secs,
     line,
     parse_bandwidths,
@@ -98,7 +97,7 @@ def test_a_profile_is_read_as_it_was_written(profile: DeviceProfile) -> None:
 def test_a_malformed_file_is_an_error_of_one_line(changes: dict[str, object], message: str) -> None:
     fields = json.loads(MEASURED.to_json()) | changes
     text = json.dumps({name: value for name, value in fields.items() if value is not None})
-    with pytest.raises(ProfileError, match=message) as error:
+    with pytest.raises(InputError, match=message) as error:
         DeviceProfile.from_json(text, "devices.json")
     assert str(error.value).startswith("devices.json")
     assert "\n" not in str(error.value)
