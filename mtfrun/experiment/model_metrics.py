@@ -59,10 +59,6 @@ class ModelMetrics:
     def __post_init__(self) -> None:
         self._metrics = mtf.function(self._metrics_of_batch)
 
-    def __call__(self, infeed: Infeed) -> dict[str, float]:
-        """Returns the means over all examples, see `sums` and `means`."""
-        return self.means(self.sums(infeed)).values
-
     def sums(self, infeed: Infeed, before_batch: Callable[[], None] = lambda: None) -> Sums:
         """Returns sums over all examples, independent of padding, batch size and devices.
 

@@ -132,7 +132,7 @@ class _Loop:
     step: int = dataclasses.field(default=0, init=False)
     stop_reason: str | None = dataclasses.field(default=None, init=False)  # of an action here
     progress: Progress = dataclasses.field(init=False)
-    signals: StopSignals = dataclasses.field(init=False)
+    signals: StopSignals = dataclasses.field(default_factory=StopSignals, init=False)
     summaries: Summaries = dataclasses.field(init=False)
     metrics: MetricHistory = dataclasses.field(init=False)
 
@@ -175,7 +175,7 @@ class _Loop:
             step, self.options.train_steps, reporting=self.state.model.reporting
         )
         stack.callback(self.progress.close)
-        self.signals = stack.enter_context(StopSignals())
+        stack.enter_context(self.signals.handling())
         with waiting("reading the first batches"):  # unreadable data are an error of one line
             self.infeed.check(1, self.options.iterations_per_loop)
         stack.enter_context(description.recording())

@@ -31,7 +31,7 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """Records SIGTERM, SIGINT and SIGHUP inside the block, so that work can be finished and saved.
+    """Records SIGTERM, SIGINT and SIGHUP in `handling`, so that work can be finished and saved.
 
     Attributes:
       finishing: work that a signal does not interrupt, for the line of acknowledgement: "step 120".
@@ -45,17 +45,13 @@ class StopSignals:
         self.abandons = False
         self.received: int | None = None
         self._recorded: int | None = None
-        self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> StopSignals:
-        handling = handle_signals(
+    @contextlib.contextmanager
+    def handling(self) -> Iterator[StopSignals]:
+        with handle_signals(
             self._record, acknowledgement=self._acknowledgement, abandons=lambda: self.abandons
-        )
-        self._stack.enter_context(handling)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
+        ):
+            yield self
 
     def agree(self) -> int | None:
         """Returns `received`, after setting it to a signal that any process has received."""

@@ -53,8 +53,9 @@ def test_image_models_have_no_perplexity() -> None:
     mesh = mtf.Mesh(ONE_DEVICE)
     model = small_resnet(mesh)
     mtf.initialize(model)
-    values = ModelMetrics(model, mesh)(Infeed(iter([image_batch()]), mesh, SHAPES))
-    assert values.keys() == {"loss", "accuracy", "top_5_accuracy"}
+    metrics = ModelMetrics(model, mesh)
+    means = metrics.means(metrics.sums(Infeed(iter([image_batch()]), mesh, SHAPES)))
+    assert means.values.keys() == {"loss", "accuracy", "top_5_accuracy"}
 
 
 # "inputs end targets end": the targets are 5 and 1 bytes.
@@ -72,7 +73,8 @@ def test_only_bytes_of_targets_with_a_loss_count(
     bytes_per_id = (np.arange(VOCABULARY) >= 3).astype(np.int32)
     batches = iter([{"targets": ROWS.astype(np.int32)}])
     infeed = Infeed(batches, mesh, {"targets": mtf.convert_to_shape("batch:2;length:12")})
-    values = ModelMetrics(model, mesh, bytes_per_id=bytes_per_id)(infeed)
+    metrics = ModelMetrics(model, mesh, bytes_per_id=bytes_per_id)
+    values = metrics.means(metrics.sums(infeed)).values
     num_tokens = num_bytes + (2 if targets_only else 4)
     expected = np.float32(values["loss"] * num_tokens / math.log(2) / num_bytes)
     assert_close(np.float32(values["bits_per_byte"]), expected, FLOAT32_MODEL_TOLERANCE)

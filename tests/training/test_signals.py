@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("hangup_not_ignored")
 BUSY = """
 import hashlib, runpy, sys
 signals = runpy.run_path(sys.argv[1])
-with signals["StopSignals"]() as stop:
+with signals["StopSignals"]().handling() as stop:
     print("busy", flush=True)
     for _ in range(int(sys.argv[2])):
         hashlib.pbkdf2_hmac("sha256", b"", b"", int(sys.argv[3]))
@@ -103,7 +103,7 @@ def test_a_signal_is_acknowledged_while_native_code_runs(
 
 
 def test_the_acknowledgement_says_what_is_interrupted() -> None:
-    with StopSignals() as stop:
+    with StopSignals().handling() as stop:
         stop.finishing = "step 120"
         assert stop._acknowledgement() == "finishing step 120, saving"
         with Work("evaluating step 100"):
@@ -166,7 +166,7 @@ def test_with_nohup_a_process_goes_on(processes: list[subprocess.Popen[str]]) ->
 def test_the_former_handlers_are_restored() -> None:
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     former = [signal.getsignal(number) for number in numbers]
-    with StopSignals() as stop:
+    with StopSignals().handling() as stop:
         stop.check()
         os.kill(os.getpid(), signal.SIGHUP)
         assert stop.agree() == signal.SIGHUP
@@ -177,7 +177,7 @@ def test_the_former_handlers_are_restored() -> None:
 
 
 def test_what_native_code_makes_of_stopped_is_stopped() -> None:
-    with StopSignals() as stop, pytest.raises(Stopped), stop.abandoning():
+    with StopSignals().handling() as stop, pytest.raises(Stopped), stop.abandoning():
         try:
             signal.raise_signal(signal.SIGTERM)
         except Stopped:
@@ -187,7 +187,7 @@ def test_what_native_code_makes_of_stopped_is_stopped() -> None:
 def test_a_signal_of_another_process_stops_this_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
     of_others: list[int | None] = [None, None]
     monkeypatch.setattr("mtfrun.processes.gather", lambda own, _: [own, *of_others])
-    with StopSignals() as stop:
+    with StopSignals().handling() as stop:
         stop.check()
         of_others[1] = signal.SIGTERM
         assert stop.received is None  # not before all agree on it
@@ -201,7 +201,7 @@ def test_another_thread_handles_no_signals() -> None:
     former = signal.getsignal(signal.SIGTERM)
 
     def inside() -> None:
-        with StopSignals() as stop:
+        with StopSignals().handling() as stop:
             assert signal.getsignal(signal.SIGTERM) is former
             assert stop.agree() is None
 
