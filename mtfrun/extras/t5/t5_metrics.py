@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import tensorflow as tf
 
 from mtfrun.errors import InputError
 from mtfrun.extras.t5.references import GroupedReference, PossibleReferent, RankedClass
@@ -213,9 +214,12 @@ def edit_distance(
     Tokenises on non-word characters, as T5 does; words may be empty. `lower` ignores case.
     """
     check_paired("edit_distance", targets, predictions)
-    cases = [[x.lower() if lower else x for x in texts] for texts in (targets, predictions)]
-    pairs = zip(*cases, strict=True)
-    distances = [_levenshtein(_NO_WORD.split(t), _NO_WORD.split(p)) for t, p in pairs]
+    words = (
+        [_NO_WORD.split(text.lower() if lower else text) for text in texts]
+        for texts in (predictions, targets)
+    )
+    sparse = (tf.ragged.constant(lists).to_sparse() for lists in words)
+    distances = tf.edit_distance(*sparse, normalize=False).numpy().astype(np.float64)
     return {
         "min_edit": float(min(distances)),
         "max_edit": float(max(distances)),
@@ -321,18 +325,6 @@ def _areas(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[
     roc = np.sum(negative * (found - positive / 2.0)) / (found[-1] * wrong[-1])
     precision = np.divide(found, found + wrong, out=np.ones_like(found), where=found + wrong > 0)
     return {"auc-roc": float(roc), "auc-pr": float(np.sum(positive * precision) / found[-1])}
-
-
-def _levenshtein(first: Sequence[str], second: Sequence[str]) -> int:
-    """Wagner and Fischer 1974, https://doi.org/10.1145/321796.321811, row by row."""
-    row = list(range(len(second) + 1))
-    for i, word in enumerate(first, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(second, 1):
-            replaced = diagonal + (word != other)
-            diagonal = row[j]
-            row[j] = min(replaced, row[j] + 1, row[j - 1] + 1)
-    return row[-1]
 
 
 def _names(referent: str, prediction: str) -> object:

@@ -41,11 +41,6 @@ class SourceCheckpoint:
         return self._tensors.step(self._names[_STEP]) if _STEP in self._names else 0
 
     @property
-    def has_slots(self) -> bool:
-        """Without slots, the optimizer starts from zero."""
-        return any(is_bookkeeping(name) and name != _STEP for name in self._names)
-
-    @property
     def vocabulary_size(self) -> int | None:
         """The number of rows of all tables of the embedding, with padding."""
         # [-2] because ensembles have a dimension first.
@@ -91,7 +86,8 @@ class SourceCheckpoint:
                     missing.append(slot_path)
                 else:
                     values[slot_path] = self._fit(name, source, slot_path, slot)
-        if missing and self.has_slots:
+        # Without slots, the optimizer starts from zero.
+        if missing and any(is_bookkeeping(name) and name != _STEP for name in self._names):
             raise ConversionError(
                 f"{self._prefix} has no slot {missing[0]}: another optimizer than the "
                 "configuration's wrote it"

@@ -16,7 +16,12 @@ from typing import Any, NamedTuple
 from mtfrun.configuration.gin_values import MACRO, Reference, map_parts, references_in, value_text
 from mtfrun.configuration.statements import Binding
 from mtfrun.experiment.conversion.importer import ConversionError
-from mtfrun.extras.mesh_tensorflow.importer.program import CALLABLES, IGNORED
+from mtfrun.extras.mesh_tensorflow.importer.program import (
+    ALWAYS_CALLED,
+    CALLABLES,
+    IGNORED,
+    ONE_VALUE,
+)
 
 # The arguments of one of our classes.
 Parameters = dict[str, Any]
@@ -93,7 +98,7 @@ class SourceConfig:
         own = {_key_of(binding): binding.value for binding in bindings}
         self._values = {_key_of(binding): binding.value for binding in program} | own
         self._own = list(own)
-        self._called: set[str] = set()
+        self._called = set(ALWAYS_CALLED)
         self._taken: set[Key] = set()
         self._ignored: dict[Key, str] = {}
         self._not_supported: dict[Key, str] = {}
@@ -156,15 +161,10 @@ class SourceConfig:
     def require(self, target: str, allowed: Sequence[Any], why: str) -> Any:
         """Returns the value, or refuses it and returns the default, the first of `allowed`."""
         value = self.get(target, allowed[0])
-        if any(value == other and type(value) is type(other) for other in allowed):
+        if any(_is_equal(value, other) for other in allowed):
             return value
         self.refuse(target, why)
         return allowed[0]
-
-    def require_defaults(self, selector: str, *rules: tuple[str, Any, str]) -> None:
-        """Requires the default values of parameters: (name, value, why)."""
-        for name, value, why in rules:
-            self.require(f"{selector}.{name}", [value], why)
 
     def refuse(self, target: str, why: str) -> None:
         """Counts a parameter, bound or not, as not supported."""
@@ -174,10 +174,6 @@ class SourceConfig:
     def ignore(self, target: str, why: str) -> None:
         self._called.add(target.rpartition(".")[0])
         self._ignored |= dict.fromkeys(self._bindings_of(target), why)
-
-    def ignore_in_scope(self, target: str, why: str) -> None:
-        """Counts a binding of exactly this scope as ignored."""
-        self._ignored[self._key(target)] = why
 
     def ignore_calls_of(self, selector: str, why: str) -> None:
         for key in self._values:
@@ -214,9 +210,14 @@ class SourceConfig:
             return Fate.IGNORED, self._ignored[key]
         if key in self._taken:
             return Fate.TAKEN_OVER, ""
-        for name in (f"{selector}.{parameter}", f"{selector}.*"):
-            if name in IGNORED:
-                return Fate.IGNORED, IGNORED[name]
+        name = f"{selector}.{parameter}"
+        if name in ONE_VALUE and selector in self._called:
+            value, why = ONE_VALUE[name]
+            is_supported = _is_equal(self._resolve(self._values[key]), value)
+            return (Fate.TAKEN_OVER, "") if is_supported else (Fate.NOT_SUPPORTED, why)
+        why = IGNORED.get(name, IGNORED.get(f"{selector}.*", ""))
+        if why:
+            return Fate.IGNORED, why
         if selector in CALLABLES and selector not in self._called:
             return Fate.IGNORED, _NOTHING_CALLS_IT
         known = selector in CALLABLES or selector in self._called
@@ -261,6 +262,10 @@ class SourceConfig:
         if lenient:
             return value
         raise ConversionError(f"the configuration uses {value}, which it never defines")
+
+
+def _is_equal(value: Any, other: Any) -> bool:
+    return bool(value == other) and type(value) is type(other)
 
 
 def _key_of(binding: Binding) -> Key:

@@ -29,8 +29,6 @@ _RECIPES = {
     "dpr_v001_simple": "definite_pronoun_resolution",
 }
 _SEARCHES = "Bitransformer.decode", "Unitransformer.sample_autoregressive"
-# The only values that are supported.
-_DECODED_AS_HERE = {"stop_at_token": 1, "never_end": False, "bos_id": 0}
 
 
 class RowForm(enum.Enum):
@@ -203,7 +201,3 @@ def write_decoding(source: SourceConfig, draft: Draft) -> None:
         value = source.get_optional(f"Bitransformer.decode.{name}", example)
         if value is not None:
             draft.bind("experiment.Decoding", {name.removeprefix("max_"): value})
-    for name, only in _DECODED_AS_HERE.items():
-        target = f"Unitransformer.sample_autoregressive.{name}"
-        if source.has(target):
-            source.require(target, [only], f"only {only} is supported")

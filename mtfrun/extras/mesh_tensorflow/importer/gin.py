@@ -70,11 +70,15 @@ class Draft(GinFile):
 
     def _is_said(self, included: Mapping[str, Any], target: str, name: str, value: Any) -> bool:
         cls = target.rpartition("/")[2]
+        if (
+            cls != target
+            and f"{target}.{name}" not in included
+            and name in self.blocks.get(cls, {})
+        ):
+            return bool(self.blocks[cls][name].value == value)
         for binding in (f"{target}.{name}", f"{cls}.{name}"):
             if binding in included:
                 return bool(included[binding] == value)
-        if cls != target and name in self.blocks.get(cls, {}):
-            return False
         parameter = signature_of(load_published()[cls]).get(name)
         return parameter is not None and _as_gin(parameter.default) == value
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import functools
 import pathlib
 import re
@@ -37,23 +36,22 @@ _NAMED = 3
 
 def read_run(path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] = ()) -> Imported:
     """Reads a gin file and the checkpoint beside it."""
-    run = find_run(path)
-    bindings = read_gin_file(run.config, search_paths)
-    source = SourceConfig(bindings, () if run.is_operative else bindings_in(PROGRAM_DEFAULTS))
+    file, prefix = find_run(path)
+    bindings = read_gin_file(file, search_paths)
+    # The program writes all values into an operative configuration.
+    is_operative = file.name == _OPERATIVE_CONFIG
+    source = SourceConfig(bindings, () if is_operative else bindings_in(PROGRAM_DEFAULTS))
     model = read_model(source)
-    checkpoint = None
-    if run.checkpoint is not None:
-        checkpoint = SourceCheckpoint(run.checkpoint, model.stacks)
-    config = functools.partial(_config, source, model, run, checkpoint)
+    checkpoint = None if prefix is None else SourceCheckpoint(prefix, model.stacks)
+    origin = file.parent if is_operative else file
+    config = functools.partial(_config, source, model, origin, checkpoint)
     config(path)  # for the account
     account = source.account()
     refused = [entry for entry in account if entry.fate is Fate.NOT_SUPPORTED]
     if refused and not partial:
         first = "; ".join(f"{e.name} = {e.value} ({e.why})" for e in refused[:_NAMED])
         omitted = f"; and {len(refused) - _NAMED} more" if len(refused) > _NAMED else ""
-        raise ConversionError(
-            f"{run.config}: not supported: {first}{omitted}. --partial leaves it out"
-        )
+        raise ConversionError(f"{file}: not supported: {first}{omitted}. --partial leaves it out")
     lists: dict[str, dict[str, str]] = {fate.value: {} for fate in Fate}
     for name, value, fate, why in account:
         lists[fate.value][name] = f"{value}: {why}" if why else value
@@ -73,16 +71,14 @@ def read_run(path: pathlib.Path, *, partial: bool, search_paths: Sequence[str] =
 def _config(
     source: SourceConfig,
     model: SourceModel,
-    run: SourceRun,
+    origin: pathlib.Path,
     checkpoint: SourceCheckpoint | None,
     directory: pathlib.Path,
 ) -> str:
-    path = run.config.parent if run.is_operative else run.config
-    draft = Draft(_header(source, model, path, directory))
+    draft = Draft(_header(source, model, origin, directory))
     draft.include("defaults.gin")
     if checkpoint is not None:
         draft.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
-        source.ignore("run.init_checkpoint", "the checkpoint that is imported replaces it")
     else:
         draft.macro("INIT_CHECKPOINT", source.get("run.init_checkpoint", None))
     draft.gap()
@@ -162,35 +158,24 @@ def _write_filter(
         draft.bind("experiment.InitCheckpoint", {"strict": False}, comment=comment)
 
 
-@dataclasses.dataclass(frozen=True)
-class SourceRun:
-    config: pathlib.Path
-    checkpoint: pathlib.Path | None
-
-    @property
-    def is_operative(self) -> bool:
-        """Whether the program wrote the file, with all values."""
-        return self.config.name == _OPERATIVE_CONFIG
-
-
 def names_run(path: pathlib.Path) -> bool:
     if is_directory(path):
         return is_regular(path / _OPERATIVE_CONFIG)
     return path.suffix == ".gin" or bool(_CHECKPOINT.fullmatch(path.name))
 
 
-def find_run(path: pathlib.Path) -> SourceRun:
-    """Returns the newest checkpoint unless the path names one."""
+def find_run(path: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
+    """Returns the gin file and a checkpoint, the newest unless the path names one."""
     if _CHECKPOINT.fullmatch(path.name):
         prefix = path.with_name(path.name.removesuffix(".index"))
         config = path.with_name(_OPERATIVE_CONFIG)
         for needed in (config, prefix.with_name(f"{prefix.name}.index")):
             if not is_regular(needed):
                 raise ConversionError(f"--from={path}: there is no file {needed}")
-        return SourceRun(config, prefix)
+        return config, prefix
     config = path / _OPERATIVE_CONFIG if is_directory(path) else path
     is_operative = config.name == _OPERATIVE_CONFIG
-    return SourceRun(config, newest_checkpoint(config.parent) if is_operative else None)
+    return config, newest_checkpoint(config.parent) if is_operative else None
 
 
 def newest_checkpoint(directory: pathlib.Path) -> pathlib.Path | None:

@@ -112,8 +112,11 @@ def write_schedule(source: SourceConfig, draft: Draft, train_steps: int) -> Refe
     with_warmup = ("optim.TruncatedRsqrt", "optim.LinearWarmup")
     warmups = [product.schedules[cls] for cls in with_warmup if cls in product.schedules]
     if warmups:
-        draft.macro("WARMUP_STEPS", warmups[0]["warmup_steps"])
-        warmups[0]["warmup_steps"] = reference("%WARMUP_STEPS")
+        steps = warmups[0]["warmup_steps"]
+        draft.macro("WARMUP_STEPS", steps)
+        for parameters in warmups:
+            if parameters["warmup_steps"] == steps:
+                parameters["warmup_steps"] = reference("%WARMUP_STEPS")
     draft.macro("LEARNING_RATE", product.constant)
     for cls, parameters in product.schedules.items():
         draft.bind(cls, parameters)
@@ -192,7 +195,8 @@ class _Product:
                 self.source.refuse(_SCHEDULE, f"{name} is not supported, {known}")
 
     def _steps(self, steps_or_fraction: float) -> int:
-        return round(steps_or_fraction * (1 if steps_or_fraction > 1 else self.total_steps))
+        is_number = steps_or_fraction > 1 or not self.total_steps  # Tensor2Tensor may have none
+        return round(steps_or_fraction * (1 if is_number else self.total_steps))
 
     def _decay(self, fraction: float) -> None:
         """Adds a linear decay to 0 over the last fraction of the steps."""

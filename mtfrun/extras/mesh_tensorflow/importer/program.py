@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+_MIXTURES = "MoE1D|MoE2D|HeterogeneousMoE1D|ExpertsSelfAttention"
+_ATTENTIONS = "SelfAttention|EncDecAttention|ExpertsSelfAttention"
 _NAMES_BY_REASON = {
     "belongs to T5's class for Python programs; the macros of config.gin say it here": """
         MtfModel.* HfPyTorchModel.*
@@ -33,16 +36,7 @@ _NAMES_BY_REASON = {
     "checkpoints have the types of the variables in memory": "get_variable_dtype.master_dtype",
     "variables are float32, as in all training of the original": "get_variable_dtype.slice_dtype",
     "the original's program passes the value that it uses itself": """
-        tpu_estimator_model_fn.model_type tpu_estimator_model_fn.transformer_model
-        tpu_estimator_model_fn.vocabulary tpu_estimator_model_fn.model_dir
-        tpu_estimator_model_fn.use_tpu tpu_estimator_model_fn.mesh_shape
-        tpu_estimator_model_fn.layout_rules tpu_estimator_model_fn.batch_size
-        tpu_estimator_model_fn.sequence_length tpu_estimator_model_fn.autostack
-        tpu_estimator_model_fn.learning_rate_schedule tpu_estimator_model_fn.keep_checkpoint_max
-        tpu_estimator_model_fn.save_checkpoints_steps tpu_estimator_model_fn.optimizer
-        tpu_estimator_model_fn.predict_fn tpu_estimator_model_fn.variable_filter
-        tpu_estimator_model_fn.ensemble_inputs tpu_estimator_model_fn.mesh_devices
-        tpu_estimator_model_fn.score_in_predict_mode Unitransformer.input_vocab_size
+        tpu_estimator_model_fn.* Unitransformer.input_vocab_size
         Unitransformer.output_vocab_size Unitransformer.layout Unitransformer.mesh_shape
         make_bitransformer.input_vocab_size make_bitransformer.output_vocab_size
         make_bitransformer.layout make_bitransformer.mesh_shape Unitransformer.name
@@ -66,9 +60,48 @@ _NAMES_BY_REASON = {
     "the only such class": "make_bitransformer.bitransformer_cls get_vocab_embedding_cls.cls",
     "part of variables' names only": "sublayer_rms_norm.name",
     "part of prompts that are learned, which this model has not switched on": """
-        SelfAttention.hyperprompt_hidden_dim SelfAttention.hyperprompt_mtlshare
-        SelfAttention.hyperprompt_task_num
+        SelfAttention|EncDecAttention.hyperprompt_hidden_dim
+        SelfAttention|EncDecAttention.hyperprompt_mtlshare
+        SelfAttention|EncDecAttention.hyperprompt_task_num
+        EncDecAttention.hyperprompt_length_encoder EncDecAttention.hyperprompt_length_decoder
     """,
+    "attention to an encoder does not read it": "EncDecAttention.relative_attention_num_buckets",
+    "the original does not use it": """
+        Synthesizer.shared_kv Synthesizer.combine_dims Synthesizer.attention_func
+        LocalConvAttnBlock.num_unique_depth_filters LayerStack|ReversibleLayerStack.norm_epsilon
+        FunnelTransformerLayerStack.norm_epsilon
+    """,
+    "the inputs of sublayers are always computed again": """
+        LayerStack|ReversibleLayerStack.recompute_grads
+    """,
+    "LayerStack.dropout_rate selects older lists, or a subclass has other values": """
+        LayerStack|ReversibleLayerStack|FunnelTransformerLayerStack.sublayers_initial
+        LayerStack|ReversibleLayerStack|FunnelTransformerLayerStack.sublayers_per_layer
+        LayerStack|ReversibleLayerStack|FunnelTransformerLayerStack.sublayers_final
+        LayerStack.dropout_rate
+    """,
+    "no step of the supported kinds uses it": """
+        UTLayerStack.position_start_index UTLayerStack.add_position_timing_signal
+        UTLayerStack.num_vanilla_transformer_layers UTLayerStack.gates_inputs
+        UTLayerStack.gate_ffn_layer UTLayerStack.gating_type
+        UTLayerStack.couple_carry_transform_gates UTLayerStack.num_rec_steps
+        UTLayerStack.act_max_steps UTLayerStack.act_type UTLayerStack.act_epsilon
+        UTLayerStack.step_timing_signal_type
+    """,
+    "only decoders have a loss and logits": """
+        Unitransformer.label_smoothing Unitransformer.z_loss Unitransformer.loss_denominator
+        Unitransformer.loss_fn Unitransformer.loss_on_targets_only
+        Unitransformer.shared_embedding_and_softmax_weights Unitransformer.input_full_attention
+    """,
+    "no gate of this configuration reads it": f"""
+        {_MIXTURES}.use_second_place_loss {_MIXTURES}.use_second_place_expert_prob_temp
+        {_MIXTURES}.second_policy_train {_MIXTURES}.second_policy_eval
+        {_MIXTURES}.second_threshold_train {_MIXTURES}.second_threshold_eval
+        {_MIXTURES}.switch_policy_train {_MIXTURES}.switch_policy_eval {_MIXTURES}.switch_dropout
+        {_MIXTURES}.switch_temperature {_MIXTURES}.switch_jitter {_MIXTURES}.ntlb_top_k
+        {_MIXTURES}.top_n_num_experts_per_token
+    """,
+    "the checkpoint that is imported replaces it": "run.init_checkpoint",
     "TRAIN_STEPS says how many steps there are": "auto_train_steps.*",
     "files of input and output are flags of `mtfrun decode` and `mtfrun score`": """
         decode.* decode_from_file.* decode_from_files.* decode_from_dataset.* infer_model.*
@@ -121,10 +154,67 @@ _NAMES_BY_REASON = {
     "Search and Decoding have the settings of decoding": "greedy_decode.*",
 }
 
+
+def _each(names: str) -> Iterator[str]:
+    """Yields "A.x" and "B.x" for "A|B.x"."""
+    for name in names.split():
+        classes, _, parameter = name.rpartition(".")
+        yield from (f"{cls}.{parameter}" for cls in classes.split("|"))
+
+
 IGNORED: Mapping[str, str] = {
-    name: reason for reason, names in _NAMES_BY_REASON.items() for name in names.split()
+    name: reason for reason, names in _NAMES_BY_REASON.items() for name in _each(names)
 }
-"""Reasons by "class.parameter", or "class.*" for all parameters."""
+"""Reasons by "class.parameter", or "class.*", for bindings that the conversion does not read."""
+
+_SAME_LAYERS = "the original's further layers have the variables of the steps: not supported"
+_SAMPLING = "Unitransformer.sample_autoregressive"
+_IDS = "decoders begin with id 0, and texts end with id 1"
+_NO_BIAS = "logits by distance to inputs are not supported"
+_NO_PROMPTS = "prompts that are learned are not supported"
+_ONE_VALUE: Sequence[tuple[str, Any, str]] = (
+    ("run.ensemble_inputs", None, "the members of an ensemble have the same inputs"),
+    ("unit_scaling_convention.value", False, "variables are not scaled so"),
+    (
+        "VocabEmbedding.scale_variable_like_classifier_weights",
+        False,
+        "embeddings are not scaled so",
+    ),
+    ("Mixtape.extra_ids", 0, "the table is not shared where ids change places"),
+    (f"shift_targets|{_SAMPLING}.bos_id", 0, _IDS),
+    (f"shift_targets.eos_id {_SAMPLING}.stop_at_token", 1, _IDS),
+    (f"{_SAMPLING}.never_end", False, "outputs end with id 1"),
+    ("Unitransformer.token_dropout_rate", 0.0, "ids are not dropped"),
+    ("Bitransformer.shared_embedding", True, "embeddings of encoder and decoder are not separate"),
+    (f"{_ATTENTIONS}.attention_func", None, "only the softmax of dot products is supported"),
+    (f"{_ATTENTIONS}.combine_dims", True, "the slots of Adafactor would have other shapes"),
+    (f"{_ATTENTIONS}|Synthesizer.keep_query_heads_dims", False, "the output has no heads"),
+    (
+        "SelfAttention|EncDecAttention|Synthesizer.fold_scaling_into_initializer",
+        True,
+        "the logits are not scaled",
+    ),
+    (f"{_ATTENTIONS}.z_loss_coeff", None, "attention has no z-loss"),
+    (f"{_ATTENTIONS}.use_hyperprompt", False, _NO_PROMPTS),
+    ("SelfAttention.hyperprompt_length_encoder", None, _NO_PROMPTS),
+    ("SelfAttention.hyperprompt_length_decoder", None, _NO_PROMPTS),
+    ("EncDecAttention|TalkingHeadsEncDecAttention.relative_attention_type", None, _NO_BIAS),
+    ("Synthesizer.num_memory_heads", 0, "keys and values have as many heads as queries"),
+    (f"{_MIXTURES}.output_dim", None, "the output has the size of the input"),
+    (f"{_MIXTURES}.word_embed_mode", None, "routers do not read embeddings"),
+    (f"{_MIXTURES}.use_second_place_expert_prob", None, "routers do not draw second experts"),
+    ("MoE1D.use_experts_attention", False, "ExpertsSelfAttention has the experts of attention"),
+    ("UTLayerStack.num_inrecurrence_layers", 1, "steps apply their blocks once"),
+    ("UTLayerStack.add_or_concat_timing_signal", "add", "signals are added"),
+    ("UTLayerStack.use_gated_transformer", False, "gates with unshared variables: not supported"),
+    ("UTLayerStack.mix_with_transformer_before_ut", False, _SAME_LAYERS),
+    ("UTLayerStack.mix_with_transformer_after_ut", False, _SAME_LAYERS),
+    ("FunnelTransformerLayerStack.n_submodules", 2, "blocks have two layers"),
+)
+ONE_VALUE: Mapping[str, tuple[Any, str]] = {
+    name: (value, why) for names, value, why in _ONE_VALUE for name in _each(names)
+}
+"""The only supported value of a parameter, and why, by "class.parameter"."""
 
 _CALLABLES = """
 SelfAttention LocalSelfAttention EncDecAttention DenseReluDense MoE1D HeterogeneousMoE1D
@@ -161,6 +251,9 @@ sentinel_id split_tokens_to_random_length concatenate_and_split_to_fixed_length
 filter_by_string_length
 """
 
+ALWAYS_CALLED = frozenset(
+    ("Bitransformer", "VocabEmbedding", "shift_targets", "unit_scaling_convention", _SAMPLING)
+)
 CALLABLES = frozenset(_CALLABLES.split())
 """The classes and functions of both packages that a configuration may, or may not, call."""
 

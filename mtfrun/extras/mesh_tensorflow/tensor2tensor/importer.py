@@ -7,11 +7,13 @@ import types
 from collections.abc import Mapping, Sequence
 
 from mtfrun.configuration.gin_values import Reference, reference
-from mtfrun.configuration.gin_writer import GinFile
 from mtfrun.errors.untrusted import escape
 from mtfrun.experiment.conversion.importer import ConversionError, Imported
 from mtfrun.extras.huggingface.tables.settings import Settings
+from mtfrun.extras.mesh_tensorflow.importer.config import SourceConfig
 from mtfrun.extras.mesh_tensorflow.importer.gin import Draft
+from mtfrun.extras.mesh_tensorflow.importer.model.variable_patterns import VariablePatterns
+from mtfrun.extras.mesh_tensorflow.importer.optimizers import write_optimizer, write_schedule
 from mtfrun.extras.mesh_tensorflow.tensor2tensor import (
     image_transformer,
     resnet,
@@ -79,82 +81,65 @@ def _config(name: str, run: SourceRun, path: pathlib.Path, directory: pathlib.Pa
     _MODELS[name][0].write_model(run, file)
     file.macro("INIT_CHECKPOINT", str(directory), "where a new run of this file begins")
     file.gap()
-    write_optimizer(run.hparams, file)
+    _write_optimizer(run.hparams, file)
     return file.text()
 
 
-_PRODUCT = "optim.Product"
-_ADAFACTOR = "optimizer_adafactor_"
+_FACTORS = ("constant", "linear_warmup", "rsqrt_decay", "linear_decay")
+_ADAFACTOR = "AdafactorOptimizer"
 
 
-def write_optimizer(hparams: Settings, file: GinFile) -> None:
-    """Adds the optimizer, its schedule and the steps."""
+def _write_optimizer(hparams: Settings, file: Draft) -> None:
+    """Adds the optimizer, its schedule and the steps, as those of Mesh TensorFlow's package."""
     hparams.require("optimizer", "Adafactor", "SGD")
     steps = hparams.non_negative("train_steps", 0)
     if steps:
         file.macro("TRAIN_STEPS", steps)
-    file.bind(_PRODUCT, {"factors": _factors(hparams, file)})
-    rate = {"learning_rate": reference(f"@{_PRODUCT}()")}
-    if hparams.text("optimizer", "Adafactor") == "SGD":
-        cls = "optim.Sgd"
-        file.bind(cls, rate)
-    else:
-        cls = "optim.Adafactor"
-        file.bind(cls, {**rate, **_adafactor(hparams, file)})
-    file.bind("experiment.Training", {"optimizer": reference(f"@{cls}()")})
+    source = SourceConfig([])
+    is_adafactor = hparams.text("optimizer", "Adafactor") == "Adafactor"
+    optimizer = reference(f"@{_ADAFACTOR if is_adafactor else 'SgdOptimizer'}")
+    source.bind("run.optimizer", optimizer)
+    source.bind("run.learning_rate_schedule", _factors(hparams, source, steps))
+    prefix = "optimizer_adafactor_"
+    for name, value in (
+        ("beta1", hparams.number(f"{prefix}beta1", 0.0)),
+        ("clipping_threshold", hparams.number(f"{prefix}clipping_threshold", 1.0)),
+        ("factored", hparams.flag(f"{prefix}factored", default=True)),
+        (
+            "multiply_by_parameter_scale",
+            hparams.flag(f"{prefix}multiply_by_parameter_scale", default=True),
+        ),
+    ):
+        source.bind(f"{_ADAFACTOR}.{name}", value)
+    exponent = hparams.number(f"{prefix}memory_exponent", 0.8)
+    source.bind("adafactor_decay_rate_pow.exponent", exponent)
+    hparams.require(f"{prefix}decay_type", "pow", "adam")
+    if is_adafactor and hparams.text(f"{prefix}decay_type", "pow") == "adam":
+        file.bind("optim.AdamDecay", {"beta2": hparams.number(f"{prefix}beta2", 0.999)})
+        source.bind(f"{_ADAFACTOR}.decay_rate", reference("@optim.AdamDecay()"))
+    rate = write_schedule(source, file, steps)
+    write_optimizer(source, file, rate, VariablePatterns([], []))
 
 
-def _adafactor(hparams: Settings, file: GinFile) -> dict[str, object]:
-    parameters: dict[str, object] = {
-        "beta1": hparams.number(f"{_ADAFACTOR}beta1", 0.0),
-        "clipping_threshold": hparams.number(f"{_ADAFACTOR}clipping_threshold", 1.0),
-    }
-    if not hparams.flag(f"{_ADAFACTOR}factored", default=True):
-        parameters["min_dim_size_to_factor"] = None
-    if not hparams.flag(f"{_ADAFACTOR}multiply_by_parameter_scale", default=True):
-        parameters["parameter_scale"] = None
-    decay = f"{_ADAFACTOR}decay_type"
-    hparams.require(decay, "pow", "adam")
-    if hparams.text(decay, "pow") == "adam":
-        file.bind("optim.AdamDecay", {"beta2": hparams.number(f"{_ADAFACTOR}beta2", 0.999)})
-        parameters["decay_rate"] = reference("@optim.AdamDecay()")
-    elif hparams.number(f"{_ADAFACTOR}memory_exponent", 0.8) != 0.8:
-        exponent = hparams.number(f"{_ADAFACTOR}memory_exponent")
-        file.bind("optim.PowerDecay", {"exponent": exponent})
-        parameters["decay_rate"] = reference("@optim.PowerDecay()")
-    return parameters
-
-
-def _factors(hparams: Settings, file: GinFile) -> list[Reference | float]:
+def _factors(hparams: Settings, source: SourceConfig, steps: int) -> list[Reference | float]:
     """Returns the factors of tensor2tensor/utils/learning_rate.py's learning_rate_schedule."""
     name = "learning_rate_schedule"
     text = hparams.text(name, "linear_warmup*rsqrt_decay*linear_decay")
-    factors: list[Reference | float] = [reference("%LEARNING_RATE")]
-    constant = 1.0
     warmup = hparams.non_negative("learning_rate_warmup_steps", 0) or 1
+    # 1 would be all steps.
+    source.bind("linear_warmup.steps_or_fraction", warmup if warmup > 1 else 1.0 / (steps or 1))
+    source.bind("truncated_rsqrt.warmup_steps", warmup)
+    factors: list[Reference | float] = []
     for factor in filter(None, map(str.strip, text.split("*"))):
+        if factor not in _FACTORS:
+            raise hparams.error(name, f"is not supported; supported: {', '.join(_FACTORS)}")
         if factor == "constant":
-            constant *= hparams.number("learning_rate_constant", 1.0)
-        elif factor == "linear_warmup":
-            factors.append(reference("@optim.LinearWarmup()"))
-            file.bind("optim.LinearWarmup", {"warmup_steps": reference("%WARMUP_STEPS")})
-        elif factor == "rsqrt_decay":
-            factors.append(reference("@optim.TruncatedRsqrt()"))
-            file.bind("optim.TruncatedRsqrt", {"warmup_steps": reference("%WARMUP_STEPS")})
-        elif factor == "linear_decay":
+            factors.append(hparams.number("learning_rate_constant", 1.0))
+            continue
+        if factor == "linear_decay":
             steps = hparams.integer("train_steps")
             decay_steps = hparams.integer("learning_rate_decay_steps", steps)
-            share = min(1.0, decay_steps / steps)
-            constant *= min(1.0, steps / decay_steps)  # it has begun to fall before step 0
-            factors.append(reference("@optim.LinearDecay()"))
-            file.bind(
-                "optim.LinearDecay", {"total_steps": reference("%TRAIN_STEPS"), "fraction": share}
-            )
-        else:
-            raise hparams.error(
-                name,
-                "is not supported; supported: constant, linear_warmup, rsqrt_decay, linear_decay",
-            )
-    file.macro("LEARNING_RATE", constant)
-    file.macro("WARMUP_STEPS", warmup)
+            factors.append(min(1.0, steps / decay_steps))  # it has begun to fall before step 0
+            source.bind("linear_decay.steps_or_fraction", min(1.0, decay_steps / steps))
+        factors.append(reference(f"@{'truncated_rsqrt' if factor == 'rsqrt_decay' else factor}"))
     return factors

@@ -68,7 +68,7 @@ def notes(run: SourceRun) -> list[str]:
 def write_model(run: SourceRun, file: Draft) -> None:
     hparams = run.hparams
     is_pair = NORM_OF_DECODER in run.checkpoint.shapes
-    source = _source_of_pairs(hparams) if is_pair else _source_of_texts(hparams)
+    source = _read_source(hparams, is_pair=is_pair)
     model = read_model(source)
     for stack in model.stacks:
         stack.parameters["parity.SharedLayersStack"] = {}
@@ -89,32 +89,25 @@ def write_model(run: SourceRun, file: Draft) -> None:
     write_decoding(source, file)
 
 
-def _source_of_texts(hparams: Settings) -> SourceConfig:
-    hparams.require("autoregressive", *(True,))
+def _read_source(hparams: Settings, *, is_pair: bool) -> SourceConfig:
+    hparams.require("shared_embedding" if is_pair else "autoregressive", *(True,))
     source = SourceConfig([])
-    source.bind("run.model_type", "lm")
+    source.bind("run.model_type", "bitransformer" if is_pair else "lm")
     _add_sizes(source, hparams)
-    _add_stack(source, hparams)
     temperature = hparams.number("sampling_temp", 1.0)
-    source.bind("Unitransformer.sample_autoregressive.temperature", temperature)
-    return source
-
-
-def _source_of_pairs(hparams: Settings) -> SourceConfig:
-    hparams.require("shared_embedding", *(True,))
-    source = SourceConfig([])
-    source.bind("run.model_type", "bitransformer")
-    _add_sizes(source, hparams)
+    if not is_pair:
+        _add_stack(source, hparams)
+        source.bind("Unitransformer.sample_autoregressive.temperature", temperature)
+        return source
     smoothing = hparams.number("label_smoothing", 0.0)
     source.within("decoder").bind("Unitransformer.label_smoothing", smoothing)
     for stack in ("encoder", "decoder"):
         _add_stack(source.within(stack), hparams)
     beam_size = hparams.integer("beam_size", 1)
-    temperature = hparams.number("sampling_temp", 1.0) if beam_size == 1 else 0.0
     for name, value in (
         ("beam_size", beam_size),
         ("alpha", hparams.number("alpha", 0.6)),
-        ("temperature", temperature),
+        ("temperature", temperature if beam_size == 1 else 0.0),
         ("decode_length_multiplier", hparams.number("decode_length_multiplier", 1.5)),
         ("decode_length_constant", int(hparams.number("decode_length_constant", 10.0))),
     ):
@@ -139,10 +132,8 @@ def _add_sizes(source: SourceConfig, hparams: Settings) -> None:
         ("MoE1D.num_experts", hparams.integer("moe_num_experts", 32)),
         ("MoE2D.expert_x", hparams.integer("moe_expert_x", 8)),
         ("MoE2D.expert_y", hparams.integer("moe_expert_y", 4)),
-        *(
-            (f"{kind}.hidden_size", hparams.integer("moe_hidden_size", 32768))
-            for kind in ("MoE1D", "MoE2D")
-        ),
+        ("MoE1D.hidden_size", hparams.integer("moe_hidden_size", 32768)),
+        ("MoE2D.hidden_size", hparams.integer("moe_hidden_size", 32768)),
     ):
         source.bind(target, value)
 

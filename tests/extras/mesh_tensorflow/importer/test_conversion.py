@@ -311,11 +311,6 @@ def test_the_written_file_says_what_differs(
             "no dropout between",
         ),
         (
-            "get_vocab_embedding_cls.cls = @Mixtape\nMixtape.extra_ids = 2\n",
-            "Mixtape.extra_ids",
-            "change places",
-        ),
-        (
             "get_vocab_embedding_cls.cls = @AdaptiveSoftmaxVocabEmbedding\n"
             "AdaptiveSoftmaxVocabEmbedding.clusters = [{'token_count': 64},\n"
             "    {'token_count': 320, 'length_projection_factor': 0.5}]\n"

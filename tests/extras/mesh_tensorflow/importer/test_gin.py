@@ -64,13 +64,9 @@ def test_files_that_include_too_many_are_an_error(tmp_path: pathlib.Path) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a = [1", "is a bracket left open"),
         ("a = 1 2", "file.gin:1: Expected newline"),
-        ("a = open('x')", "file.gin:1: not a gin value"),
         ("a 1", "expected ':' or '='"),
-        ("include 'file.gin'", "includes itself"),
         ("include 'other.gin'", "the included file other.gin is in no directory above"),
-        ("a = " + "[" * 90 + "]" * 90, "nested more than 64 deep"),
         ("a = {[]: 1}", "cannot be a key"),
     ],
 )

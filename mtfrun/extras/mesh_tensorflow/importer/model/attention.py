@@ -1,29 +1,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from mtfrun.configuration.gin_values import reference
 from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConfig
 from mtfrun.extras.mesh_tensorflow.importer.model.mixtures import IN_ATTENTION
 
 _HEADS = "transformer.AttentionHeads"
-_HYPERPROMPTS = (
-    *("use_hyperprompt", "hyperprompt_mtlshare", "hyperprompt_length_encoder"),
-    *("hyperprompt_length_decoder", "hyperprompt_hidden_dim", "hyperprompt_task_num"),
-)
-# Parameters of `AttentionHeads` in which the layers of a stack may differ.
-OPTIONAL_HEADS: Parameters = {"num_memory_heads": None, "shared_kv": False, "extra_logit": None}
-# Parameters with one supported value; LocalSelfAttention has none of them.
-_UNSUPPORTED: tuple[tuple[str, Any, str], ...] = (
-    ("attention_func", None, "only the softmax of dot products is supported"),
-    ("combine_dims", True, "the slots of Adafactor would have other shapes"),
-    ("keep_query_heads_dims", False, "the output has no heads"),
-    ("fold_scaling_into_initializer", True, "the logits are not scaled"),
-    ("z_loss_coeff", None, "attention has no z-loss"),
-    ("use_hyperprompt", False, "prompts that are learned are not supported"),
-)
-_NO_BIAS = ("relative_attention_type", None, "logits by distance to inputs are not supported")
 
 
 def attention(source: SourceConfig, kind: str, cls: str) -> dict[str, Parameters]:
@@ -31,12 +14,6 @@ def attention(source: SourceConfig, kind: str, cls: str) -> dict[str, Parameters
     inherits = kind in ("EncDecAttention", IN_ATTENTION)
     kinds = ["SelfAttention", kind] if inherits else [kind]
     get = source.getter(*kinds)
-    for each in kinds:
-        rules = () if kind == "LocalSelfAttention" else _UNSUPPORTED
-        if kind == IN_ATTENTION:
-            # With experts the logits are scaled.
-            rules = tuple(rule for rule in rules if rule[0] != "fold_scaling_into_initializer")
-        source.require_defaults(each, *rules)
     arguments = get("attention_kwargs", None) or {}
     extra_logit = arguments.get("extra_logit") if isinstance(arguments, dict) else ...
     if not isinstance(extra_logit, float | int | None) or set(arguments) - {"extra_logit"}:
@@ -54,9 +31,6 @@ def attention(source: SourceConfig, kind: str, cls: str) -> dict[str, Parameters
 
 
 def encoder_attention(source: SourceConfig) -> tuple[str, dict[str, Parameters]]:
-    source.require_defaults("EncDecAttention", _NO_BIAS)
-    for name in ("relative_attention_num_buckets", *_HYPERPROMPTS):
-        source.ignore(f"EncDecAttention.{name}", "attention to an encoder does not read it")
     cls = "transformer.EncoderDecoderAttention"
     parameters = attention(source, "EncDecAttention", cls)
     decoder_parameters = attention(source, "SelfAttention", cls)
@@ -103,7 +77,6 @@ def talking_heads(
 
 def talking_heads_to_encoder(source: SourceConfig) -> tuple[str, dict[str, Parameters]]:
     cls, theirs = "zoo.TalkingHeadsEncoderDecoderAttention", "TalkingHeadsEncDecAttention"
-    source.require_defaults(theirs, _NO_BIAS)
     # It inherits unbound parameters from its base class.
     parameters, _ = talking_heads(source, "TalkingHeadsSelfAttention", theirs, cls=cls)
     decoder_parameters, _ = talking_heads(source)
@@ -117,14 +90,6 @@ def synthesizer(source: SourceConfig) -> tuple[dict[str, Parameters], int]:
     modes = [f"{kind}_plus{alpha}" for alpha in ("_alpha", "") for kind in ("random", "dense")]
     modes += ["random", "factorized", "dense_minus"]
     mode = source.require("Synthesizer.synthesize_mode", modes, "unknown mode")
-    source.require_defaults(
-        "Synthesizer",
-        ("num_memory_heads", 0, "keys and values have as many heads as queries"),
-        ("keep_query_heads_dims", False, "the output has no heads"),
-        ("fold_scaling_into_initializer", True, "the logits are not scaled"),
-    )
-    for name in ("shared_kv", "combine_dims", "attention_func"):
-        source.ignore(f"Synthesizer.{name}", "the original does not use it")
     arguments = get("attention_kwargs", None) or {}
     if not isinstance(arguments, dict) or set(arguments) - {"max_length", "factorized_dim"}:
         why = "only max_length and factorized_dim are supported"

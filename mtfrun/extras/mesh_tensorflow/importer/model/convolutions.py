@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from mtfrun.configuration.gin_values import Reference, reference
+from mtfrun.configuration.gin_values import reference
 from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConfig
 from mtfrun.extras.mesh_tensorflow.importer.model.attention import attention, encoder_attention
+from mtfrun.extras.mesh_tensorflow.importer.model.mixtures import read_activations
 
 _FILTERS = {
     "SeparableConv1DLayer": "zoo.TrainedFilters",
@@ -25,9 +26,7 @@ _DEPTHWISE, _HEADS = "zoo.DepthwiseConvolution", "transformer.AttentionHeads"
 _SCOPE, _OF_SELF, _OF_ENCODER = "both_attentions", "twice_as_many", "base_number"
 
 
-def convolution(
-    source: SourceConfig, kind: str, activation: Reference | None
-) -> tuple[str, dict[str, Parameters]]:
+def convolution(kind: str, source: SourceConfig, _: object) -> tuple[str, dict[str, Parameters]]:
     """Returns our class, and the parameters of classes by name."""
     parameters: dict[str, Parameters] = {}
     if kind == "Conv1DLayer":
@@ -43,6 +42,9 @@ def convolution(
     if window["first"] > window["last"] or (not source.is_encoder and window["last"] > 0):
         why = "a decoder's position reads itself and earlier ones"
         source.refuse(f"{kind}.max_relative_pos", why)
+    activation, *factors = read_activations(source, f"{kind}.activation", None)
+    if factors:
+        source.refuse(f"{kind}.activation", "a product of activations is not supported")
     parameters["zoo.ConvolutionWindow"] = window
     parameters[outermost] = {
         "window": reference("@zoo.ConvolutionWindow()"),
@@ -68,7 +70,6 @@ def _depthwise(source: SourceConfig, kind: str) -> tuple[str, dict[str, Paramete
     }
     inner = kind
     if kind == "LocalConvAttnBlock":
-        source.ignore(f"{kind}.num_unique_depth_filters", "the original does not use it")
         inner = _OF_BLOCK[source.require(f"{kind}.attention_type", list(_OF_BLOCK), "unknown kind")]
     cls = _FILTERS[inner]
     filters: Parameters = {"scale": get("depthwise_filter_initializer_scale", 1.0)}
@@ -126,7 +127,7 @@ def evolved_layer(kind: str, source: SourceConfig, _: object) -> tuple[str, dict
 def _decoder_attention(source: SourceConfig) -> tuple[str, dict[str, Parameters]]:
     number = source.get_bound("DecoderAttentionLayer.base_num_heads", 1)
     why = "logits by distance are not supported in this layer"
-    source.require_defaults("SelfAttention", ("relative_attention_type", None, why))
+    source.require("SelfAttention.relative_attention_type", [None], why)
     ours = "transformer.SelfAttention"
     self_parameters = attention(source, "SelfAttention", ours)
     theirs, encoder_parameters = encoder_attention(source)

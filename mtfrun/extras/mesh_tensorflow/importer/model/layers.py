@@ -35,6 +35,7 @@ from mtfrun.extras.mesh_tensorflow.importer.model.mixtures import (
     in_scope,
     mixture,
     mixture_of_two_levels,
+    read_activations,
 )
 from mtfrun.models.transformer.residual_transforms import distinct_names
 
@@ -47,8 +48,6 @@ _STACK_CLASSES = (
     *("zoo.ReversibleStack", "zoo.UniversalStack", "zoo.FunnelStack"),
     *("parity.TiedBiasStack", "parity.SharedLayersStack"),
 )
-ACTIVATIONS = ("relu", "gelu", "swish", "sigmoid", "tanh", "elu", "softplus")
-"""Mesh TensorFlow's activations with the same name in mtfrun.mtf."""
 
 
 @dataclasses.dataclass
@@ -180,42 +179,22 @@ def _feed_forward(source: SourceConfig, _: SourceStack) -> _Layer:
         "d_ff": get("hidden_size", 4096),
         "dropout_rate": get("dropout_rate", 0.0),
     }
-    names = _activations(source, target)
-    is_gated = len(names) == 2 and names[1] in ("linear", None)
-    if len(names) != 1 and not is_gated:
+    activation, *factors = read_activations(source, target)
+    is_gated = factors == [None]
+    if factors and not is_gated:
         source.refuse(target, "a product of two with the second linear is supported")
-    parameters["activation"] = _activation(source, target, names[0])
+    parameters["activation"] = activation
     if is_gated:
-        rule = ("use_bias", False, "gated layers have none")
-        source.require_defaults("DenseReluDense", rule)
+        source.require("DenseReluDense.use_bias", [False], "gated layers have none")
         return "transformer.GatedFeedForward", {"transformer.GatedFeedForward": parameters}
     parameters["use_bias"] = get("use_bias", default=False)
     return "transformer.FeedForward", {"transformer.FeedForward": parameters}
 
 
-def _activations(source: SourceConfig, target: str) -> list[Any]:
-    """Returns the names of the multiplied activations."""
-    names = source.get(target) if source.has(target) else "relu"
-    return (names if isinstance(names, list) else [names]) or ["linear"]
-
-
-def _activation(source: SourceConfig, target: str, name: Any) -> Reference | None:
-    if isinstance(name, Reference):
-        name = name_of(name)
-    if name in (None, "linear"):
-        return None
-    if name not in ACTIVATIONS:
-        source.refuse(target, f"{name} is not supported, only {', '.join(ACTIVATIONS)}, linear")
-        name = "relu"
-    return reference(f"@mtf.{name}")
-
-
 def _self_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
-    cls, why = "transformer.SelfAttention", "prompts that are learned are not supported"
+    cls = "transformer.SelfAttention"
     parameters = attention(source, "SelfAttention", cls)
     num_heads = parameters["transformer.AttentionHeads"]["num_heads"]
-    for name in ("hyperprompt_length_encoder", "hyperprompt_length_decoder"):
-        source.require(f"SelfAttention.{name}", [None], why)
     return _with_relative_bias(source, stack, "SelfAttention", num_heads, (cls, parameters))
 
 
@@ -249,8 +228,8 @@ def _local_self_attention(source: SourceConfig, _: SourceStack) -> _Layer:
     # Shipped files bind only SelfAttention.
     parameters[cls]["heads"] = reference("@transformer.AttentionHeads()")
     parameters[cls]["window"] = source.get("LocalSelfAttention.radius", 128)
-    rule = ("relative_attention_type", None, "LocalSelfAttention has no logits by distance")
-    source.require_defaults("SelfAttention", rule)
+    why = "LocalSelfAttention has no logits by distance"
+    source.require("SelfAttention.relative_attention_type", [None], why)
     return cls, parameters
 
 
@@ -306,24 +285,10 @@ def _product_keys(source: SourceConfig, _: SourceStack) -> _Layer:
     return "zoo.ProductKeyMemory", {"zoo.ProductKeyMemory": parameters}
 
 
-def _functions(source: SourceConfig, target: str) -> list[Reference | None]:
-    return [_activation(source, target, name) for name in _activations(source, target)]
-
-
-def _mixture(source: SourceConfig, _: SourceStack) -> _Layer:
-    return "moe.MoE1D", mixture(MixtureArguments(source), _functions(source, "MoE1D.activation"))
-
-
-def _heterogeneous_mixture(source: SourceConfig, _: SourceStack) -> _Layer:
-    functions = _functions(source, "HeterogeneousMoE1D.activation")
-    return "moe.MoE1D", heterogeneous_mixture(source, functions)
-
-
 def _experts_attention(source: SourceConfig, stack: SourceStack) -> _Layer:
     cls = "zoo.ExpertsSelfAttention"
-    functions = _functions(source, f"{IN_ATTENTION}.activation")
     heads = attention(source, IN_ATTENTION, cls)["transformer.AttentionHeads"]
-    layer = cls, experts_attention(source, functions, heads)
+    layer = cls, experts_attention(source, heads)
     has_own = source.has(f"{IN_ATTENTION}.relative_attention_type")
     theirs = IN_ATTENTION if has_own else "SelfAttention"
     return _with_relative_bias(source, stack, theirs, heads["num_heads"], layer)
@@ -333,12 +298,6 @@ def _with_heads(kind: str, read: Any, source: SourceConfig, stack: SourceStack) 
     """Reads a class of zoo with the same name; `read` returns its parameters and heads."""
     parameters, num_heads = read(source)
     return _with_relative_bias(source, stack, kind, num_heads, (f"zoo.{kind}", parameters))
-
-
-def _convolution(kind: str, source: SourceConfig, _: SourceStack) -> _Layer:
-    target = f"{kind}.activation"
-    name = source.get(target) if source.has(target) else None
-    return convolution(source, kind, _activation(source, target, name))
 
 
 _LAYERS: Mapping[str, _Reader] = {
@@ -355,10 +314,10 @@ _LAYERS: Mapping[str, _Reader] = {
     "DenseReluDense": _feed_forward,
     "TalkingHeadsEncDecAttention": lambda source, _: talking_heads_to_encoder(source),
     "ProductKeyValueMemory": _product_keys,
-    "MoE1D": _mixture,
+    "MoE1D": lambda source, _: ("moe.MoE1D", mixture(MixtureArguments(source))),
     "MoE2D": lambda source, _: ("moe.MoE2D", mixture_of_two_levels(source)),
-    "HeterogeneousMoE1D": _heterogeneous_mixture,
-    **{kind: functools.partial(_convolution, kind) for kind in CONVOLUTIONS},
+    "HeterogeneousMoE1D": lambda source, _: ("moe.MoE1D", heterogeneous_mixture(source)),
+    **{kind: functools.partial(convolution, kind) for kind in CONVOLUTIONS},
     **{kind: functools.partial(evolved_layer, kind) for kind in EVOLVED},
 }
 # Layers with bugs in the original.

@@ -5,8 +5,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mtfrun.configuration.gin_values import Reference, reference
-from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConfig
+from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConfig, name_of
 
+# Mesh TensorFlow's activations with the same name in mtfrun.mtf.
+_ACTIVATIONS = ("relu", "gelu", "swish", "sigmoid", "tanh", "elu", "softplus")
 _GATES = {
     "top_2": "moe.Top2",
     "top_n": "zoo.TopN",
@@ -15,24 +17,23 @@ _GATES = {
     "ntlb": "zoo.NoTokenLeftBehind",
     "expert_selection": "moe.ExpertChoice",
 }
-_UNUSED = "no gate of this configuration reads it"
-_DETERMINISTIC = "evaluations draw no numbers: the second expert is used above the threshold"
-# Parameters that only some gates read, with their gates.
-_READ_BY = {
-    "use_second_place_loss": ("top_2",),
-    **{
-        f"second_{name}_{phase}": ("top_2", "top_n")
-        for name in ("policy", "threshold")
-        for phase in ("train", "eval")
-    },
-    "switch_policy_train": ("switch", "switch_max", "ntlb", "expert_selection"),
-    "switch_policy_eval": ("switch", "switch_max"),
-    "switch_dropout": ("switch", "switch_max", "expert_selection"),
-    "switch_temperature": ("switch", "switch_max"),
-    "switch_jitter": ("switch", "switch_max", "ntlb", "expert_selection"),
-    "ntlb_top_k": ("ntlb",),
-    "top_n_num_experts_per_token": ("top_n",),
-}
+_WITH_INPUT_NOISE = ("switch", "switch_max", "ntlb", "expert_selection")
+
+
+def read_activations(
+    source: SourceConfig, target: str, default: str | None = "relu"
+) -> list[Reference | None]:
+    """Returns our functions for the multiplied activations; None for the identity."""
+    names = source.get(target) if source.has(target) else default
+    functions: list[Reference | None] = []
+    for entry in (names if isinstance(names, list) else [names]) or ["linear"]:
+        name = name_of(entry) if isinstance(entry, Reference) else entry
+        if name not in (*_ACTIVATIONS, "linear", None):
+            why = f"{name} is not supported, only {', '.join(_ACTIVATIONS)}, linear"
+            source.refuse(target, why)
+            name = "relu"
+        functions.append(None if name in ("linear", None) else reference(f"@mtf.{name}"))
+    return functions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,29 +64,11 @@ class MixtureArguments:
         allowed = sorted(allowed, key=lambda value: value != first)
         return self.source.require(self.target(name), allowed, why)
 
-    def ignore(self, name: str, why: str) -> None:
-        self.source.ignore(self.target(name), why)
 
-
-def mixture(
-    arguments: MixtureArguments, activations: Sequence[Reference | None]
-) -> dict[str, Parameters]:
-    """Returns the parameters by class; `activations` are multiplied."""
+def mixture(arguments: MixtureArguments) -> dict[str, Parameters]:
+    """Returns the parameters by class."""
     get = arguments.get
     gate = arguments.require("moe_gating", list(_GATES), f"only {', '.join(_GATES)}")
-    for name, readers in _READ_BY.items():
-        if gate not in readers:
-            arguments.ignore(name, _UNUSED)
-    for name, value, why in (
-        ("output_dim", None, "the output has the size of the input"),
-        ("word_embed_mode", None, "routers do not read embeddings"),
-        ("use_second_place_expert_prob", None, "routers do not draw second experts"),
-    ):
-        arguments.require(name, [value], why)
-    if arguments.kind == "MoE1D":
-        why = "ExpertsSelfAttention has the experts of attention"
-        arguments.require("use_experts_attention", [False], why)
-    arguments.ignore("use_second_place_expert_prob_temp", _UNUSED)
     router, gates = _router(arguments, gate)
     return {
         "moe.MoE1D": {
@@ -97,7 +80,7 @@ def mixture(
         },
         "moe.Experts": {
             "hidden_size": get("hidden_size", 4096),
-            "activations": activations,
+            "activations": read_activations(arguments.source, arguments.target("activation")),
             "dropout_rate": get("dropout_rate", 0.0),
         },
         "moe.Capacity": {
@@ -114,7 +97,7 @@ def mixture(
 def mixture_of_two_levels(source: SourceConfig) -> dict[str, Parameters]:
     """Returns the parameters by class; both levels have the same gate."""
     arguments = MixtureArguments(source, "MoE2D")
-    classes = mixture(arguments, [reference("@mtf.relu")])
+    classes = mixture(arguments)
     parameters = classes.pop("moe.MoE1D")
     sizes = [arguments.get(name, 8) for name in ("expert_x", "expert_y")]
     routers = [parameters.pop("router")] * 2
@@ -138,7 +121,7 @@ def _router(arguments: MixtureArguments, gate: str) -> tuple[Parameters, dict[st
         parameters["num_experts"] = get("top_n_num_experts_per_token", 3)
     if gate == "ntlb":
         parameters["top_k"] = get("ntlb_top_k", 4)
-    noise = get("switch_policy_train", "input_jitter") if gate in _READ_BY["switch_jitter"] else ""
+    noise = get("switch_policy_train", "input_jitter") if gate in _WITH_INPUT_NOISE else ""
     if gate in ("switch", "switch_max"):
         policies = ["input_jitter", "argmax", "input_dropout"]
         why = "evaluations draw no numbers: sample is not supported there"
@@ -147,7 +130,6 @@ def _router(arguments: MixtureArguments, gate: str) -> tuple[Parameters, dict[st
             parameters["policy_training"] = reference("@moe.Sample()")
             classes["moe.Sample"] = {"temperature": get("switch_temperature", 1.0)}
         else:
-            arguments.ignore("switch_temperature", _UNUSED)
             arguments.require("switch_policy_train", policies, "unknown policy")
     if noise == "input_jitter":
         router["input_noise"] = reference("@moe.Jitter()")
@@ -155,9 +137,6 @@ def _router(arguments: MixtureArguments, gate: str) -> tuple[Parameters, dict[st
     elif noise == "input_dropout":
         router["input_noise"] = reference("@moe.InputDropout()")
         classes["moe.InputDropout"] = {"rate": get("switch_dropout", 0.1)}
-    for name, reader in (("switch_jitter", "input_jitter"), ("switch_dropout", "input_dropout")):
-        if noise != reader:
-            arguments.ignore(name, _UNUSED)
     return router, classes
 
 
@@ -167,12 +146,10 @@ def _second_policy(
     name, threshold = f"second_policy_{phase}", f"second_threshold_{phase}"
     policy = arguments.require(name, ["random", "all", "none", "threshold"], "unknown policy")
     if policy in ("all", "none"):
-        arguments.ignore(threshold, _UNUSED)
         return reference("@moe.All()" if policy == "all" else "@moe.Never()")
-    if policy == "random" and phase == "eval":
-        arguments.ignore(name, _DETERMINISTIC)
-        policy = "threshold"
-    cls = "moe.Random" if policy == "random" else "moe.Threshold"
+    # Evaluations draw no numbers: the second expert is used above the threshold.
+    is_random = policy == "random" and phase == "train"
+    cls = "moe.Random" if is_random else "moe.Threshold"
     # Training and evaluation may have different thresholds.
     scoped = f"{'training' if phase == 'train' else 'evaluation'}/{cls}"
     classes[scoped] = {"threshold": arguments.get(threshold, 0.2)}
@@ -191,9 +168,7 @@ _ARGUMENTS = (
 _DEFAULTS = {"moe_gating": "switch", "switch_dropout": 0.0, "hidden_size": 3072}
 
 
-def experts_attention(
-    source: SourceConfig, activations: Sequence[Reference | None], heads: Parameters
-) -> dict[str, Parameters]:
+def experts_attention(source: SourceConfig, heads: Parameters) -> dict[str, Parameters]:
     """Returns the parameters by class, except the relative bias; heads and mixture are scoped."""
     why = (
         "in the original a position attends to itself alone, since its keys have the dimension of "
@@ -207,7 +182,7 @@ def experts_attention(
     target = f"{IN_ATTENTION}.expert_computation"
     projections = source.require(target, list(_BY_EXPERTS), "unknown projections")
     arguments = MixtureArguments(source, IN_ATTENTION, _ARGUMENTS, _DEFAULTS)
-    classes = mixture(arguments, activations)
+    classes = mixture(arguments)
     del classes["moe.MoE1D"]["experts"]  # the attention says which
     inner = f"{source.scope}_attention_experts".removeprefix("_")
     classes["transformer.AttentionHeads"] = heads
@@ -226,11 +201,9 @@ def experts_attention(
     }
 
 
-def heterogeneous_mixture(
-    source: SourceConfig, activations: Sequence[Reference | None]
-) -> dict[str, Parameters]:
+def heterogeneous_mixture(source: SourceConfig) -> dict[str, Parameters]:
     arguments = MixtureArguments(source, "HeterogeneousMoE1D")
-    classes = mixture(arguments, activations)
+    classes = mixture(arguments)
     experts = classes.pop("moe.Experts")
     num_experts, hidden_size = classes["moe.MoE1D"]["num_experts"], experts.pop("hidden_size")
     info = arguments.get("heterogeneous_mask_info")

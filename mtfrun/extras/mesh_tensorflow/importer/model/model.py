@@ -8,7 +8,6 @@ from mtfrun.configuration.gin_values import reference
 from mtfrun.extras.mesh_tensorflow.importer.config import Parameters, SourceConfig, name_of
 from mtfrun.extras.mesh_tensorflow.importer.data import RowForm
 from mtfrun.extras.mesh_tensorflow.importer.gin import Draft
-from mtfrun.extras.mesh_tensorflow.importer.model.attention import OPTIONAL_HEADS
 from mtfrun.extras.mesh_tensorflow.importer.model.layers import SourceStack
 from mtfrun.extras.mesh_tensorflow.importer.model.stacks import read_stack
 from mtfrun.extras.mesh_tensorflow.importer.model.variable_patterns import VariablePatterns
@@ -16,9 +15,6 @@ from mtfrun.extras.mesh_tensorflow.importer.model.vocabulary import CLUSTERS, re
 
 LANGUAGE_MODELS = ("lm", "delimited_lm")
 _STACK, _REVERSIBLE = "transformer.Stack", "zoo.ReversibleStack"
-_EMBEDDING_SCALE = "VocabEmbedding.scale_variable_like_classifier_weights"
-# A parameter with one supported value.
-_UNSUPPORTED = ("token_dropout_rate", 0.0, "ids are not dropped")
 _WITH_D_FF = ("transformer.FeedForward", "transformer.GatedFeedForward")
 _MACROS = {
     ("transformer.AttentionHeads", "num_heads"): "NUM_HEADS",
@@ -92,16 +88,6 @@ def read_model(source: SourceConfig) -> SourceModel:
         ["bitransformer", *LANGUAGE_MODELS],
         "only bitransformer, lm and delimited_lm are supported",
     )
-    for target, value, why in (
-        ("unit_scaling_convention.value", False, "variables are not scaled so"),
-        (_EMBEDDING_SCALE, False, "embeddings are not scaled so"),
-        ("run.ensemble_inputs", None, "the members of an ensemble have the same inputs"),
-    ):
-        source.require(target, [value], why)
-    for name, number in (("bos_id", 0), ("eos_id", 1)):
-        if source.has(f"shift_targets.{name}"):
-            why = "decoders begin with id 0, and texts end with id 1"
-            source.require(f"shift_targets.{name}", [number], why)
     model_parameters: Parameters = {}
     if model_type in LANGUAGE_MODELS:
         get, scope = source.getter("Unitransformer"), ""
@@ -123,15 +109,7 @@ def read_model(source: SourceConfig) -> SourceModel:
 
 
 def _two_stacks(source: SourceConfig) -> list[SourceStack]:
-    why = "encoder and decoder with separate embeddings are not supported"
-    source.require("Bitransformer.shared_embedding", [True], why)
     encoder, decoder = source.within("encoder"), source.within("decoder")
-    why = "only decoders have a loss and logits"
-    for name in (
-        *("label_smoothing", "z_loss", "loss_denominator", "loss_fn", "loss_on_targets_only"),
-        *("shared_embedding_and_softmax_weights", "input_full_attention"),
-    ):
-        encoder.ignore_in_scope(f"Unitransformer.{name}", why)
     why = "only language models have inputs and targets in one row"
     for name in ("input_full_attention", "loss_on_targets_only"):
         decoder.require(f"Unitransformer.{name}", [False], why)
@@ -142,7 +120,6 @@ def _two_stacks(source: SourceConfig) -> list[SourceStack]:
         key = f"Unitransformer.{name}"
         if encoder.get(key, None) != decoder.get(key, None):
             encoder.refuse(key, "encoder and decoder differ: not supported")
-    encoder.require_defaults("Unitransformer", _UNSUPPORTED)
     stacks = [
         read_stack(side, source.get(f"make_bitransformer.{side.scope}_name", side.scope))
         for side in (encoder, decoder)
@@ -160,7 +137,6 @@ def _two_stacks(source: SourceConfig) -> list[SourceStack]:
 
 def _embedding(source: SourceConfig) -> Parameters:
     get = source.getter("Unitransformer")
-    source.require_defaults("Unitransformer", _UNSUPPORTED)
     position, max_length = None, get("max_length", 512)
     if get("positional_embedding", default=True):
         position = reference("@transformer.PositionalEmbedding")
@@ -308,7 +284,6 @@ def _write_stacks(model: SourceModel, draft: Draft) -> None:
             parameters["mixture"] = reference("@zoo.EncoderMixture()")
         draft.bind(target, parameters)
     _write_relative_bias(model, draft)
-    _drop_usual_heads(stacks)
     classes = dict.fromkeys(cls for stack in stacks for cls in stack.parameters)
     for cls in classes:
         having = [stack for stack in stacks if cls in stack.parameters]
@@ -319,20 +294,6 @@ def _write_stacks(model: SourceModel, draft: Draft) -> None:
     for name in ("NUM_HEADS", "D_KV"):
         if name not in macros:
             draft.macro(name, 1, "no layer of this model uses it")
-
-
-def _drop_usual_heads(stacks: Sequence[SourceStack]) -> None:
-    """Drops parameters of heads that have the default in all layers."""
-    heads = [
-        parameters
-        for stack in stacks
-        for cls, parameters in stack.parameters.items()
-        if cls.endswith("transformer.AttentionHeads")
-    ]
-    for name, default in OPTIONAL_HEADS.items():
-        if all(parameters.get(name, default) == default for parameters in heads):
-            for parameters in heads:
-                parameters.pop(name, None)
 
 
 def _write_parameter(

@@ -57,56 +57,30 @@ def _reversible(source: SourceConfig, stack: SourceStack) -> None:
     if reference("@transformer.Residual") in transforms:
         why = "with a residual every sublayer adds both streams: not supported"
         source.refuse(_target(source, kind, "sublayers_per_layer"), why)
-    why = "the inputs of sublayers are always computed again"
-    source.ignore(_target(source, kind, "recompute_grads"), why)
     _name_class(source, stack, "zoo.ReversibleStack")
-
-
-_NO_GATES = "highway networks and gates, with unshared variables in the original, are not"
-_SAME_LAYERS = "the original's further layers have the variables of the steps: not supported"
-# Parameters of UTLayerStack with one supported value.
-_UNIVERSAL = (
-    ("num_inrecurrence_layers", 1, "steps apply their blocks once"),
-    ("add_or_concat_timing_signal", "add", "signals are added"),
-    ("use_gated_transformer", False, f"{_NO_GATES} supported"),
-    ("mix_with_transformer_before_ut", False, _SAME_LAYERS),
-    ("mix_with_transformer_after_ut", False, _SAME_LAYERS),
-)
-_UNUSED = "no step of the supported kinds uses it"
 
 
 def _universal(source: SourceConfig, stack: SourceStack) -> None:
     kind = "UTLayerStack"
     get = source.getter(kind)
-    source.require_defaults(kind, *_UNIVERSAL)
-    recurrence = source.require(
-        f"{kind}.recurrence_type", ["basic", "act"], f"{_NO_GATES} supported"
-    )
-    for name in (
-        *("position_start_index", "add_position_timing_signal", "num_vanilla_transformer_layers"),
-        *("gates_inputs", "gate_ffn_layer", "gating_type", "couple_carry_transform_gates"),
-        "num_rec_steps" if recurrence == "act" else "act_max_steps",
-        *(() if recurrence == "act" else ("act_type", "act_epsilon")),
-    ):
-        source.ignore(f"{kind}.{name}", _UNUSED)
+    why = "highway networks and gates, with unshared variables in the original, are not supported"
+    recurrence = source.require(f"{kind}.recurrence_type", ["basic", "act"], why)
     steps = get("act_max_steps" if recurrence == "act" else "num_rec_steps", 6)
     signals = None
     if get("add_step_timing_signal", default=False):
         why = "the original has no other signals of steps than learned ones"
         source.require(f"{kind}.step_timing_signal_type", ["learned"], why)
         signals = reference("@zoo.StepSignals")
-        signal_settings = {"steps": "trained", "positions": False, "num_trained": steps}
-        stack.parameters["zoo.StepSignals"] = signal_settings
-    else:
-        source.ignore(f"{kind}.step_timing_signal_type", _UNUSED)
+        stack.parameters["zoo.StepSignals"] = {
+            "steps": "trained",
+            "positions": False,
+            "num_trained": steps,
+        }
     halting = None
     if recurrence == "act":
-        halting, why = (
-            reference("@zoo.Halting"),
-            "only position-wise halting is supported: {} and {}",
-        )
-        kinds = ["basic", "accumulated"]
-        combination = source.require(f"{kind}.act_type", kinds, why.format(*kinds))
+        halting = reference("@zoo.Halting")
+        why = "only position-wise halting is supported: basic and accumulated"
+        combination = source.require(f"{kind}.act_type", ["basic", "accumulated"], why)
         stack.parameters["zoo.Halting"] = {
             "epsilon": get("act_epsilon", 0.01),
             "combination": "interpolated" if combination == "basic" else combination,
@@ -133,15 +107,13 @@ def _funnel(source: SourceConfig, stack: SourceStack) -> None:
     sizes = [int(size) for size in get("block_param_size", [])]
     repeats = list(get("block_repeat_size", []))
     number = len(stack.layers)
-    source.require(f"{_FUNNEL}.n_submodules", [2], "blocks have two layers")
     if sum(sizes) != stack.num_layers or get("n_blocks", 0) != len(sizes) or number != 2:
         why = "the blocks of all parts are make_layer_stack.num_layers, each of two layers"
         source.refuse(f"{_FUNNEL}.block_param_size", why)
     if repeats != [1] * len(sizes):
         why = "the original has no layers for repeated blocks, and stops with an error"
         source.refuse(f"{_FUNNEL}.block_repeat_size", why)
-    kinds, why = ["mean", "max", "min"], "unknown kind"
-    kind = source.require(f"{_FUNNEL}.pooling_type", kinds, why)
+    kind = source.require(f"{_FUNNEL}.pooling_type", ["mean", "max", "min"], "unknown kind")
     _add_transforms(source, stack, _FUNNEL)
     _name_class(source, stack, "zoo.FunnelStack")
     stack.parameters["zoo.Funnel"] = {
@@ -172,27 +144,20 @@ def _target(source: SourceConfig, kind: str, name: str) -> str:
     target, inherited = f"{kind}.{name}", f"LayerStack.{name}"
     if kind == _FUNNEL:
         return target
-    if kind == "LayerStack" or not source.has(target):
-        return inherited
-    source.ignore(inherited, f"{target} takes its place")
-    return target
+    return target if kind != "LayerStack" and source.has(target) else inherited
 
 
 def _add_transforms(source: SourceConfig, stack: SourceStack, kind: str) -> None:
     """`kind`: LayerStack, or a class that inherits its parameters."""
-    rate_target = _target(source, kind, "dropout_rate")
-    rate = source.get(rate_target, None)
+    rate = source.get(_target(source, kind, "dropout_rate"), None)
     is_legacy = rate is not None
-    epsilon = _target(source, kind, "norm_epsilon")
-    source.ignore(epsilon, "the original does not use it") if is_legacy else source.get(epsilon)
     lists: dict[str, list[str]] = {}
     for name, (ours, legacy) in _LISTS.items():
-        target = _target(source, kind, f"sublayers_{name}")
-        entries = source.get_optional(target, []) or []
         if is_legacy:
-            source.ignore(target, f"{rate_target} selects the original's older lists")
             lists[ours] = list(legacy)
             continue
+        target = _target(source, kind, f"sublayers_{name}")
+        entries = source.get_optional(target, []) or []
         names = [name_of(entry) for entry in entries if isinstance(entry, Reference)]
         unknown = [n for n in names if n not in _TRANSFORMS]
         if unknown:

@@ -57,7 +57,6 @@ def _mixture_of_softmaxes(source: SourceConfig, embedding: Parameters) -> dict[s
 def _mixtape(source: SourceConfig, embedding: Parameters) -> dict[str, Parameters]:
     embedding["softmax"] = reference("@zoo.Mixtape")
     get = source.getter("Mixtape")
-    source.require("Mixtape.extra_ids", [0], "the table is not shared where ids change places")
     gates = {
         "size": get("gate_embedding_size", 1),
         "frequent_fraction": get("frequent_token_fraction", 0.1),
