@@ -6,6 +6,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
@@ -22,6 +23,7 @@ from mtfrun.extras.serving.shared_batch import Decoded, SharedBatch
 from mtfrun.files import Worker
 
 
+@functools.singledispatch
 def shared_batch_of(inference: Inference, places: Sequence[int]) -> SharedBatch | None:
     """Returns a batch for rows of `prompt_format`, each with its `Search`; None for other models.
 
@@ -29,10 +31,16 @@ def shared_batch_of(inference: Inference, places: Sequence[int]) -> SharedBatch 
     learned prompts, and in layers that read positions one after the other. `places`: see
     `SharedBatch`; on several devices only the last number counts.
     """
-    if not isinstance(inference, Decoding) or not inference.model.shares_beginnings:
+    del inference, places
+    return None
+
+
+@shared_batch_of.register
+def _(decoding: Decoding, places: Sequence[int]) -> SharedBatch | None:
+    experiment, model = decoding.experiment, decoding.model
+    if not model.shares_beginnings:
         return None
-    experiment, model = inference.experiment, inference.model
-    size = inference.prompt_format.max_lengths[TARGETS]
+    size = decoding.prompt_format.max_lengths[TARGETS]
     length = mtf.Dimension("length", size)
 
     def decoder_for(batch: mtf.Dimension) -> Decoder:
@@ -49,7 +57,7 @@ def shared_batch_of(inference: Inference, places: Sequence[int]) -> SharedBatch 
         length=size,
         places=rows[-1:] if experiment.mesh.is_distributed else rows,
         first_position=int(not model.predicts_first_id),
-        end_id=inference.search.controls.ends(inference.data.vocabulary.end_id)[0],
+        end_id=decoding.search.controls.ends(decoding.data.vocabulary.end_id)[0],
     )
 
 
