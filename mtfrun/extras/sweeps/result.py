@@ -39,14 +39,20 @@ ResultState = Literal["finished", "stopped", "failed", "killed", "missing"]
 
 
 @dataclasses.dataclass(frozen=True)
-class RunResult(RunCost):
-    """How a run of a sweep ended, its metrics and its cost."""
+class RunName:
+    """Which run of a sweep it is."""
 
     name: str  # name of the run and its directory, such as "SwiGLU,SEED=1"
     row: str  # name that the runs of all seeds share, such as "SwiGLU" or "LEARNING_RATE=0.03"
     seed: int
     # the bindings of the row and the grid by name, as gin writes them, without the seed
     values: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult(RunName, RunCost):
+    """How a run of a sweep ended, its metrics and its cost."""
+
     state: ResultState  # "finished"; else `error` says why in one line
     error: str = ""
     step: int = 0

@@ -69,8 +69,14 @@ class SweepRun:
         return {**self.values, **({} if self.seed is None else {SEED: str(self.seed)})}
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepTitle:
+    name: str = ""  # the name of the sweep file; "" without a file
+    question: str = ""  # the first sentence of its header
+
+
 @dataclasses.dataclass(frozen=True)
-class Sweep:
+class Sweep(SweepTitle):
     """What a sweep trains: every row with every combination of the grid and every seed."""
 
     gin_files: Sequence[str]
@@ -89,8 +95,6 @@ class Sweep:
     max_minutes: float | None = None  # minutes until a run is stopped; None for no limit
     # the ranges of settings that `--search` chooses values from, as gin writes them
     search: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    name: str = ""  # the name of the sweep file; "" without a file
-    question: str = ""  # the first sentence of its header
 
     @classmethod
     def read(cls, place: pathlib.Path) -> Sweep | None:
