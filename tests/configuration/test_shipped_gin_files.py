@@ -101,6 +101,14 @@ def test_shipped_files_name_modules_without_an_alias() -> None:
     assert {(name, line) for name, line in lines if " as " in line} == set()
 
 
+def test_shipped_files_import_the_modules_of_their_references() -> None:
+    for name in FILES:
+        lines = pathlib.Path(SHIPPED, name).read_text().splitlines()
+        code = "\n".join(line.partition("#")[0] for line in lines)
+        modules = set(re.findall(r"@(?:[\w.]+/)*([a-z_0-9]+)\.\w", code))
+        assert modules <= set(re.findall(r"\bimport (?:\w+\.)*(\w+)$", code, re.MULTILINE)), name
+
+
 @pytest.mark.parametrize(
     ("first", "second", "flags"),
     [

@@ -28,8 +28,11 @@ Parameters = Mapping[str, Mapping[str, Any]]
 
 # The modules of model classes in configurations.
 _MODULES = ("transformer", "moe", "resnet", "layers", "huggingface", "text_tasks", "vision", "zoo")
-# Settings that do not affect inference.
+# Settings that do not affect inference: an export compares tokenizers by their files.
 _WITHOUT_EFFECT = (
+    *("HuggingFaceVocabulary", "HuggingFaceDataset", "ids_of_tokens", "LabelVocabulary"),
+    *("LabelSetVocabulary", "NumberVocabulary", "TextPairs", "WordLabels", "SpanData"),
+    *("TextClassificationData", "TokenClassificationData", "RandAugment"),
     *("TokenLoss", "ImageLoss", "Jitter", "InputDropout", "SublayerDropout", "ImageMixing"),
     *("dropout_rate", "rate", "loss", "loss_coef", "z_loss", "input_noise", "round_factor"),
     *("rematerialise", "scan_blocks", "block_length", "max_length", "vocabulary_divisor"),

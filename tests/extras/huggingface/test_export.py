@@ -10,6 +10,8 @@ import pytest
 
 import mtfrun
 from mtfrun.experiment.conversion import values_of_run
+from mtfrun.experiment.conversion.importer import ConversionError
+from mtfrun.extras.huggingface.family import ModelDescription
 from mtfrun.extras.huggingface.tables.folder import Folder
 from mtfrun.rundir import RunDirectory
 from tests.cli.command import (
@@ -71,6 +73,21 @@ def test_factors_of_mup_that_transformers_lacks_are_refused_in_one_line(
     line = error_line(mtfrun_here("export", *flags))
     assert "base_sizes: d_kv differs from its base size" in line and "--format=safetensors" in line
     assert not (tmp_path / "target").exists()
+
+
+def test_other_data_make_no_other_model() -> None:
+    data = (
+        *("huggingface.HuggingFaceVocabulary", "huggingface.HuggingFaceDataset"),
+        *("text_tasks.LabelVocabulary", "text_tasks.TextPairs", "text_tasks.WordLabels"),
+        *("text_tasks.TextClassificationData", "text_tasks.TokenClassificationData"),
+        *("data.Task", "vision.RandAugment"),
+    )
+    models = [ModelDescription({f"a/{x}": {"b": i} for x in data}, {}, {}) for i in range(2)]
+    models[0].check_computes_as(models[1], "the imported model")
+    for name in ("transformer.FeedForward", "text_tasks.SpanLabeler", "huggingface.LatentHeads"):
+        first, second = (ModelDescription({name: {"b": i}}, {}, {}) for i in range(2))
+        with pytest.raises(ConversionError, match=rf"{name}\.b=0 there is 1"):
+            first.check_computes_as(second, "the imported model")
 
 
 @pytest.mark.slow
