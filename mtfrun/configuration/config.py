@@ -15,16 +15,25 @@ import gin
 from mtfrun.configuration.checks import check_bindings, target_of
 from mtfrun.configuration.errors import one_line, without_gin
 from mtfrun.configuration.gin_errors import explain_call, explain_missing, explained
-from mtfrun.configuration.gin_values import MACRO, bind_functions, value_text
+from mtfrun.configuration.gin_values import (
+    MACRO,
+    Reference,
+    bind_functions,
+    replace_macros,
+    value_text,
+    with_reference_texts,
+)
 from mtfrun.configuration.published import module_names, public_names, shown_name
 from mtfrun.configuration.run_files import CONFIG, relocations
 from mtfrun.configuration.statements import (
     Binding,
     SourceFile,
     Statements,
+    bindings_in,
     macros_of,
     read_statements,
     short_path,
+    values_of_macros,
 )
 from mtfrun.configuration.untrusted_configuration import check_untrusted, name_modules
 from mtfrun.errors import InputError
@@ -209,6 +218,31 @@ def config_text(allowed_imports: Sequence[str] = ()) -> str:
 def operative_config_text() -> str:
     """Returns the arguments of all classes and functions that were called, defaults included."""
     return mask_urls(gin.operative_config_str(max_line_length=100))
+
+
+def operative_parameters() -> dict[str, dict[str, Any]]:
+    """Returns the arguments of all calls by "scope/module.Class" and the argument's name.
+
+    Macros and functions of numbers, such as `transformer.head_size`, have their values; other
+    references are texts, such as "@encoder/transformer.Stack".
+    """
+    bindings = bindings_in(operative_config_text())
+    macros = values_of_macros(bindings)
+    parameters: dict[str, dict[str, Any]] = {}
+    for binding in bindings:
+        if binding.selector != MACRO and not _returns_int(binding.selector):
+            target = f"{binding.scope}/" * bool(binding.scope) + binding.selector
+            value = replace_macros(binding.value, macros)
+            if isinstance(value, Reference) and value.called and _returns_int(value.selector):
+                with gin.config_scope(list(value.scopes)):
+                    value = target_of(value.selector)()
+            value = with_reference_texts(value)
+            parameters.setdefault(target, {})[binding.parameter] = value
+    return parameters
+
+
+def _returns_int(selector: str) -> bool:
+    return getattr(target_of(selector), "__annotations__", {}).get("return") in (int, "int")
 
 
 def _register_named(bindings: Sequence[Binding], names: Mapping[str, tuple[str, str]]) -> None:

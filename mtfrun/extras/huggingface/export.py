@@ -5,23 +5,13 @@ import json
 import pathlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-import gin
 from mtfrun import mtf
 from mtfrun.configuration import config
-from mtfrun.configuration.checks import target_of
-from mtfrun.configuration.gin_values import (
-    MACRO,
-    Reference,
-    reference,
-    replace_macros,
-    with_reference_texts,
-)
+from mtfrun.configuration.gin_values import reference
 from mtfrun.configuration.gin_writer import GinFile
-from mtfrun.configuration.statements import bindings_in, values_of_macros
 from mtfrun.data import Vocabulary
 from mtfrun.errors.untrusted import parse_json
 from mtfrun.experiment.conversion.importer import ConversionError
@@ -112,7 +102,7 @@ def _describe(
         settings.parse(str(path))
         with mtf.planned_meshes():
             experiment, _ = build()
-        parameters = _operative_parameters()
+        parameters = config.operative_parameters()
     model = experiment.model
     mtf.assign_paths(model)
     variables = model.named_variables()
@@ -130,31 +120,6 @@ def _describe(
     }
     description = ModelDescription(parameters, shapes, model.vocabulary_sizes)
     return description, list(vocabularies.values())
-
-
-def _operative_parameters() -> dict[str, dict[str, Any]]:
-    """Returns the arguments of all calls by "scope/module.Class" and the argument's name.
-
-    Macros and functions of numbers, such as `transformer.head_size`, have their values; other
-    references are texts, such as "@encoder/transformer.Stack".
-    """
-    bindings = bindings_in(config.operative_config_text())
-    macros = values_of_macros(bindings)
-    parameters: dict[str, dict[str, Any]] = {}
-    for binding in bindings:
-        if binding.selector != MACRO and not _returns_int(binding.selector):
-            target = f"{binding.scope}/" * bool(binding.scope) + binding.selector
-            value = replace_macros(binding.value, macros)
-            if isinstance(value, Reference) and value.called and _returns_int(value.selector):
-                with gin.config_scope(list(value.scopes)):
-                    value = target_of(value.selector)()
-            value = with_reference_texts(value)
-            parameters.setdefault(target, {})[binding.parameter] = value
-    return parameters
-
-
-def _returns_int(selector: str) -> bool:
-    return getattr(target_of(selector), "__annotations__", {}).get("return") in (int, "int")
 
 
 def _check_factors(variables: Mapping[str, mtf.Variable]) -> None:
