@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mtfrun import mtf
 from mtfrun.errors.checks import (
@@ -31,28 +31,15 @@ class _Mixture(TokenSoftmax):
 
     is_product = False
 
-    def __init__(
-        self,
-        mesh: mtf.Mesh,
-        num_classes: int,
-        vocab: mtf.Dimension,
-        d_model: mtf.Dimension,
-        dtypes: mtf.DTypePolicy,
-        tied: Embedding | None,
-        logits: TokenLogits,
-        num_contexts: int,
-        *,
-        use_bias: bool,
-    ) -> None:
-        super().__init__(mesh, num_classes, vocab, d_model, dtypes, tied=tied, logits=logits)
-        self._components = mtf.Dimension("components", num_contexts)
-        unit_variance = mtf.VarianceScaling(float(self._columns.size))
-        self._map_to = functools.partial(
-            Dense, mesh, [self._columns], dtypes=dtypes, kernel_initializer=unit_variance
-        )
-        self.contexts = self._map_to(
-            [self._components, self._columns], use_bias=use_bias, activation=mtf.tanh
-        )
+    _components: mtf.Dimension
+    contexts: Dense
+
+    def _map_to(
+        self, new_dims: Sequence[mtf.Dimension], dtypes: mtf.DTypePolicy, **options: Any
+    ) -> Dense:
+        scaling = mtf.VarianceScaling(float(self._columns.size))
+        columns = [self._columns]
+        return Dense(self._mesh, columns, new_dims, dtypes, kernel_initializer=scaling, **options)
 
     def for_steps(self, call: Call) -> Callable[[mtf.Tensor], mtf.Tensor]:
         return lambda x: self(x, call)
@@ -87,10 +74,11 @@ class MixtureOfSoftmaxes(_Mixture):
         num_softmaxes: int = 4,
     ) -> None:
         check_range("MixtureOfSoftmaxes.num_softmaxes", num_softmaxes, COUNT)
-        super().__init__(
-            mesh, num_classes, vocab, d_model, dtypes, tied, logits, num_softmaxes, use_bias=False
-        )
-        self.mixture = self._map_to([self._components], use_bias=False)
+        super().__init__(mesh, num_classes, vocab, d_model, dtypes, tied=tied, logits=logits)
+        self._components = mtf.Dimension("components", num_softmaxes)
+        dims = [self._components, self._columns]
+        self.contexts = self._map_to(dims, dtypes, use_bias=False, activation=mtf.tanh)
+        self.mixture = self._map_to([self._components], dtypes, use_bias=False)
 
     def __call__(self, x: mtf.Tensor, call: Call) -> mtf.Tensor:
         x = self._input(x, call)
@@ -143,17 +131,18 @@ class Mixtape(_Mixture):
         logits: TokenLogits = TokenLogits(),
         gates: MixtapeGates = MixtapeGates(),
     ) -> None:
-        super().__init__(
-            mesh, num_classes, vocab, d_model, dtypes, tied, logits, _LEAVES, use_bias=True
-        )
+        super().__init__(mesh, num_classes, vocab, d_model, dtypes, tied=tied, logits=logits)
+        self._components = mtf.Dimension("components", _LEAVES)
+        dims = [self._components, self._columns]
+        self.contexts = self._map_to(dims, dtypes, activation=mtf.tanh)
         self._noise = gates.noise
         self._sigmoids = mtf.Dimension("sigmoids", _LEAVES - 1)
         self._size = mtf.Dimension("gate_size", gates.size)
         # Not "vocab": a mesh axis may not divide it.
         number = int(gates.frequent_fraction * vocab.size)
         self._frequent = mtf.Dimension("frequent_vocab", number)
-        self.gate = self._map_to([self._sigmoids, self._size], activation=mtf.tanh)
-        self.shared_gate = self._map_to([self._sigmoids], use_bias=False)
+        self.gate = self._map_to([self._sigmoids, self._size], dtypes, activation=mtf.tanh)
+        self.shared_gate = self._map_to([self._sigmoids], dtypes, use_bias=False)
         normal = mtf.initializers.RandomNormal(1.0)
         self.frequent_vectors, self.frequent_bias = (
             mtf.Variable(mesh, dims, normal, dtypes.master, reduced_dims=())
