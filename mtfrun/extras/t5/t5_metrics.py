@@ -11,12 +11,13 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from mtfrun.errors import InputError
+from mtfrun.experiment.inference.scoring import Score
 from mtfrun.extras.t5.references import GroupedReference, PossibleReferent, RankedClass
 from mtfrun.metrics import task_metrics
 from mtfrun.metrics.task_metrics import check_paired
@@ -31,15 +32,6 @@ _DETERMINERS = frozenset(
         *("that", "the", "their", "these", "this", "those", "which", "whose", "your"),
     ]
 )
-
-
-class TargetScore(Protocol):
-    """See `experiment.Score`."""
-
-    @property
-    def log_likelihood(self) -> float: ...
-    @property
-    def tokens(self) -> int: ...
 
 
 def accuracy(targets: Sequence[object], predictions: Sequence[object]) -> dict[str, float]:
@@ -200,7 +192,7 @@ def auc(
 
 
 def score_auc(
-    targets: Sequence[float], scores: Sequence[TargetScore], targets_threshold: float | None = None
+    targets: Sequence[float], scores: Sequence[Score], targets_threshold: float | None = None
 ) -> dict[str, float]:
     """Returns `auc` of log-likelihoods, for `t5.ScoredTargets`."""
     return auc(targets, [score.log_likelihood for score in scores], targets_threshold)
@@ -244,9 +236,7 @@ class RankClassificationMetrics:
     num_classes: int | None = None
     normalize_by_target_length: bool = False
 
-    def __call__(
-        self, targets: Sequence[RankedClass], scores: Sequence[TargetScore]
-    ) -> dict[str, float]:
+    def __call__(self, targets: Sequence[RankedClass], scores: Sequence[Score]) -> dict[str, float]:
         check_paired(type(self).__name__, targets, scores)
         by_length = self.normalize_by_target_length
         values = [x.log_likelihood / (x.tokens if by_length else 1) for x in scores]

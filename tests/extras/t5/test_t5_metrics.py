@@ -7,13 +7,14 @@ import json
 import math
 import pathlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mtfrun import data
 from mtfrun.errors import InputError
+from mtfrun.experiment.inference.scoring import Score
 from mtfrun.extras import t5
 from mtfrun.extras.t5 import t5_metrics
 from mtfrun.extras.t5.references import GroupedReference, PossibleReferent, RankedClass
@@ -27,13 +28,6 @@ CASES = json.loads(
 TOLERANCE = 1e-9
 GROUPED = {"multirc_f1_over_all_answers", "mean_group_metric", "deduplicate_metric"}
 CLASSES = {"2": 2, "3": 3, "several": 4, "by_length": 2}
-
-
-class Scored(NamedTuple):
-    """A score of an experiment."""
-
-    log_likelihood: float
-    tokens: int
 
 
 def _group(name: object) -> tuple[bytes, ...]:
@@ -63,7 +57,8 @@ def test_the_values_are_those_of_t5(case: str) -> None:
     name, _, variant = case.partition("/")
     if name == "rank_classification":
         predictions = [
-            Scored(score, length) for (*_, length), score in zip(targets, predictions, strict=True)
+            Score(score, length, 0)
+            for (*_, length), score in zip(targets, predictions, strict=True)
         ]
         targets = [RankedClass(tuple(idx), *more) for idx, *more, _ in targets]
     elif name in GROUPED:
@@ -93,7 +88,7 @@ def test_an_auc_needs_both_classes() -> None:
 def test_incomplete_examples_are_refused() -> None:
     targets = [RankedClass((0, i), i == 0, 1.0) for i in range(3)]
     with pytest.raises(InputError, match="num_classes=2 does not divide 3 scores"):
-        t5_metrics.RankClassificationMetrics(2)(targets, [Scored(-1.0, 1)] * 3)
+        t5_metrics.RankClassificationMetrics(2)(targets, [Score(-1.0, 1, 0)] * 3)
 
 
 def test_the_likeliest_class_of_each_example_is_ranked() -> None:

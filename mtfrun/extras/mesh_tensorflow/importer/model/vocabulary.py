@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -74,28 +75,25 @@ def _read_factors(source: SourceConfig, embedding: Parameters) -> dict[str, Para
     return _clusters(embedding, [], [size or 1])
 
 
-def _adaptive(kind: str) -> Callable[[SourceConfig, Parameters], dict[str, Parameters]]:
-    def read(source: SourceConfig, embedding: Parameters) -> dict[str, Parameters]:
-        target = f"{kind}.clusters"
-        clusters = source.get(target, [])
-        names = {"token_count", "embedding_size", "length_projection_factor"}
-        is_valid = bool(clusters) and all(
-            isinstance(each, Mapping) and {"token_count"} <= set(each) <= names for each in clusters
-        )
-        if not is_valid:
-            source.refuse(target, "it needs a list of clusters with token_count, embedding_size")
-            clusters = [{"token_count": 1}]
-        if any(each.get("length_projection_factor", 1) != 1 for each in clusters):
-            why = "length_projection_factor leaves out targets, which all have a loss here"
-            source.refuse(target, why)
-        ends = list(itertools.accumulate(int(each["token_count"]) for each in clusters))
-        sizes = [each.get("embedding_size", embedding["d_model"]) for each in clusters]
-        parameters = _clusters(embedding, ends[:-1], sizes)
-        if kind == _ADAPTIVE_SOFTMAX:
-            parameters[CLUSTERS]["adaptive_softmax"] = True
-        return parameters
-
-    return read
+def _adaptive(kind: str, source: SourceConfig, embedding: Parameters) -> dict[str, Parameters]:
+    target = f"{kind}.clusters"
+    clusters = source.get(target, [])
+    names = {"token_count", "embedding_size", "length_projection_factor"}
+    is_valid = bool(clusters) and all(
+        isinstance(each, Mapping) and {"token_count"} <= set(each) <= names for each in clusters
+    )
+    if not is_valid:
+        source.refuse(target, "it needs a list of clusters with token_count, embedding_size")
+        clusters = [{"token_count": 1}]
+    if any(each.get("length_projection_factor", 1) != 1 for each in clusters):
+        why = "length_projection_factor leaves out targets, which all have a loss here"
+        source.refuse(target, why)
+    ends = list(itertools.accumulate(int(each["token_count"]) for each in clusters))
+    sizes = [each.get("embedding_size", embedding["d_model"]) for each in clusters]
+    parameters = _clusters(embedding, ends[:-1], sizes)
+    if kind == _ADAPTIVE_SOFTMAX:
+        parameters[CLUSTERS]["adaptive_softmax"] = True
+    return parameters
 
 
 def _clusters(
@@ -115,8 +113,8 @@ _KINDS: Mapping[str, Callable[[SourceConfig, Parameters], dict[str, Parameters]]
     "MixtureOfSoftmaxes": _mixture_of_softmaxes,
     "Mixtape": _mixtape,
     "FactorizedVocabEmbedding": _read_factors,
-    "AdaptiveVocabEmbedding": _adaptive("AdaptiveVocabEmbedding"),
-    _ADAPTIVE_SOFTMAX: _adaptive(_ADAPTIVE_SOFTMAX),
+    "AdaptiveVocabEmbedding": functools.partial(_adaptive, "AdaptiveVocabEmbedding"),
+    _ADAPTIVE_SOFTMAX: functools.partial(_adaptive, _ADAPTIVE_SOFTMAX),
 }
 # Classes that may have a separate softmax.
 _WITHOUT_SOFTMAX = ("VocabEmbedding", "FactorizedVocabEmbedding", "AdaptiveVocabEmbedding")
