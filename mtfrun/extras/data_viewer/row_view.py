@@ -184,16 +184,18 @@ def token_texts(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> list
     is_first = True  # of a text, before which some vocabularies put a space
     for number in map(int, ids):
         data = token_bytes[number] if 0 <= number < len(token_bytes) else b""
-        if is_first and data and not vocabulary.decode([number]).startswith(" "):
+        is_text = len(data) > 0
+        if is_first and is_text and not vocabulary.decode([number]).startswith(" "):
             data = data.removeprefix(b" ")
         text = decoder.decode(data)
         if text and not text.startswith(_INVALID):
             texts[begun:] = [""] * (len(texts) - begun)
-        if not data:
+        if not is_text:
             decoder.reset()
             text = f"<{number}>"
-        has_name = text in ("", _INVALID) or not data
+        is_part = bool(decoder.getstate()[0])
+        has_name = not is_text or is_part or text == _INVALID
         texts.append(names.get(number, text or _INVALID) if has_name else text)
-        begun = len(texts) if text else begun
-        is_first = not data
+        begun = begun if is_part else len(texts)
+        is_first = not is_text
     return texts

@@ -5,13 +5,18 @@ from __future__ import annotations
 import base64
 import html
 import io
+import pathlib
 import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mtfrun.data import ByteVocabulary
+from mtfrun.data import ByteVocabulary, SentencePieceVocabulary
+from mtfrun.data.vocabularies.sentencepiece_training import (
+    SentencePieceTraining,
+    train_sentencepiece,
+)
 from mtfrun.extras.data_viewer import statistics as module
 from mtfrun.extras.data_viewer.row_view import RowView, row_views, token_texts
 from mtfrun.extras.data_viewer.rows_html import rows_html
@@ -131,6 +136,15 @@ def test_the_texts_of_ids_joined_are_the_text() -> None:
     text = "a né 語 \U0001f600\n"
     texts = token_texts(VOCABULARY, VOCABULARY.encode(text))
     assert "".join(texts) == text and len(texts) == len(text.encode())
+
+
+def test_a_space_that_a_vocabulary_puts_before_a_text_is_not_shown(tmp_path: pathlib.Path) -> None:
+    lines = [b"the %d quick foxes, and one dog" % i for i in range(90)]
+    file = tmp_path / "small.model"
+    file.write_bytes(train_sentencepiece(lines, SentencePieceTraining(290)).proto)
+    vocabulary = SentencePieceVocabulary(str(file), extra_ids=0)
+    ids = [*vocabulary.encode("the d\u00e9 1"), vocabulary.end_id, *vocabulary.encode("dog")]
+    assert "".join(token_texts(vocabulary, np.array(ids))) == "the d\u00e9 1<end>dog"
 
 
 def test_ids_without_a_character_are_named_and_the_following_ones_decoded() -> None:
