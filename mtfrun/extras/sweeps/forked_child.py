@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import json
 import logging
@@ -76,15 +75,27 @@ def call_forked(
     None if the process fails.
     """
     _FORKS.set_forkserver_preload(list(preloaded))
-    with concurrent.futures.ProcessPoolExecutor(1, _FORKS) as child:
-        try:
-            with _starting():
-                future = child.submit(function, *arguments)
-        except SERVER_ERRORS:
-            return function(*arguments)
-        with contextlib.suppress(concurrent.futures.process.BrokenProcessPool):
-            return future.result()
+    reader, writer = _FORKS.Pipe(duplex=False)
+    process = _FORKS.Process(target=_send, args=(writer, function, arguments))
+    try:
+        with _starting():
+            process.start()
+    except SERVER_ERRORS:
+        return function(*arguments)
+    writer.close()
+    with reader, contextlib.suppress(EOFError):
+        result: _T = reader.recv()
+        process.join()
+        return result
     return None
+
+
+def _send(
+    writer: multiprocessing.connection.Connection,
+    function: Callable[..., object],
+    arguments: Sequence[object],
+) -> None:
+    writer.send(function(*arguments))
 
 
 @contextlib.contextmanager
