@@ -96,3 +96,11 @@ def test_a_text_without_ids_is_refused() -> None:
     cache = open_cache(texts_task([b"a text"]), "train", ["targets"])
     with pytest.raises(DataError, match="nothing of the text is in the vocabulary"):
         list(find_text(cache, "  ", {"targets": ByteVocabulary()}))
+
+
+def test_a_rare_text_is_found_among_many_ids() -> None:
+    generator = np.random.default_rng(0)
+    texts = [[0, 1, 3] * 20] * 2000
+    for i in (5, 1700):
+        texts[i] = [*generator.integers(0, 2, 30).tolist(), 2, 5, 1, 7, *texts[i]]
+    assert _find(_cache(texts), "cccbca") == [5, 1700]
