@@ -7,12 +7,12 @@ import contextlib
 import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from mtfrun.configuration.arguments import range_of
-from mtfrun.errors import InputError
+from mtfrun.errors import InputError, checks
 from mtfrun.errors.untrusted import is_directory
 from mtfrun.files import is_url
 
@@ -186,27 +186,39 @@ def check_directories(flags: argparse.Namespace) -> None:
             raise InputError(f"{word} is not a directory: check its name")
 
 
-def check_names(flags: argparse.Namespace, *names: str) -> None:
-    """Raises InputError for empty flags, as in --output=."""
-    for name in names:
-        if getattr(flags, name) == "":
-            raise InputError(f"--{name} needs a name")
+def at_least(least: int, kind: type[int] | type[float] = int) -> Callable[[str], int | float]:
+    """Returns the `type` of a flag that is a number in a range."""
+    return _number(checks.Range(least), kind)
 
 
-def check_least(flags: argparse.Namespace, least: int, *names: str) -> None:
-    for name in names:
-        value = getattr(flags, name)
-        if value is not None and not value >= least:
-            raise InputError(f"--{name}={value:g} must be at least {least}")
+def _number(
+    allowed: checks.Range | None, kind: type[int] | type[float]
+) -> Callable[[str], int | float]:
+    def convert(text: str) -> int | float:
+        number = kind(text)
+        if allowed is not None and number not in allowed:
+            raise argparse.ArgumentTypeError(f"={text}: it must be {allowed}")
+        return number
+
+    convert.__name__ = kind.__name__  # for argparse's errors
+    return convert
 
 
-def check_pattern(flags: argparse.Namespace, name: str) -> None:
-    """Raises InputError if the flag is not a regular expression."""
-    text = getattr(flags, name) or ""
+def not_empty(text: str) -> str:
+    """The `type` of flags without another: not empty, as in --output=."""
+    if not text:
+        raise argparse.ArgumentTypeError(" needs a name")
+    return text
+
+
+def pattern(text: str) -> str:
+    """The `type` of a flag that is a regular expression."""
     try:
         re.compile(text)
     except re.error as error:
-        raise InputError(f"--{name}={text} is not a regular expression: {error}") from None
+        problem = f"={text} is not a regular expression: {error}"
+        raise argparse.ArgumentTypeError(problem) from None
+    return text
 
 
 def check_mesh(mesh: str | None, layout: str | None) -> None:
@@ -279,7 +291,6 @@ def add_adapter(parser: argparse.ArgumentParser) -> None:
 def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
     if not flags.gin_file:
         require_model_dir(flags)
-    check_names(flags, "adapter")
     if flags.model_dir is None and (flags.checkpoint != "latest" or flags.adapter is not None):
         raise InputError("--checkpoint and --adapter are about a run: give its --model_dir")
     if flags.checkpoint not in checkpoints and not flags.checkpoint.isdecimal():
@@ -287,34 +298,29 @@ def check_run(flags: argparse.Namespace, *checkpoints: str) -> None:
         raise InputError(f"--checkpoint={flags.checkpoint} is neither a step nor {choices}")
 
 
-def add_inference_flags(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--beam_size", type=int, help="beams of a beam search; 1 for none")
-    text = "outputs for each prompt: beams, up to beam_size, or samples"
-    add("--num_outputs", type=int, help=text)
-    add("--alpha", type=float, help="exponent of a beam search's length penalty", metavar="A")
-    add("--temperature", type=float, help="0 takes the most likely token each time")
-    text = "sample among the K most likely tokens; of images: number of labels"
-    add("--top_k", type=int, help=text)
-    add("--top_p", type=float, help="sample among the fewest tokens of this total probability")
-    add(
-        "--decode_length",
-        type=int,
-        help="largest number of new tokens for a prompt; an answer to n tokens also ends at "
+# Flags that are settings of an `Inference`: their kind of number and their help.
+_INFERENCE: Mapping[str, tuple[type[int] | type[float], str]] = {
+    "beam_size": (int, "beams of a beam search; 1 for none"),
+    "num_outputs": (int, "outputs for each prompt: beams, up to beam_size, or samples"),
+    "alpha": (float, "exponent of a beam search's length penalty"),
+    "temperature": (float, "0 takes the most likely token each time"),
+    "top_k": (int, "sample among the K most likely tokens; of images: number of labels"),
+    "top_p": (float, "sample among the fewest tokens of this total probability"),
+    "decode_length": (
+        int,
+        "largest number of new tokens for a prompt; an answer to n tokens also ends at "
         "Decoding.decode_length_multiplier (1.5) * n + decode_length_constant (10)",
-    )
-    add("--seed", type=int, help="of the random numbers of sampling")
+    ),
+    "seed": (int, "of the random numbers of sampling"),
+}
 
 
-def check_inference(flags: argparse.Namespace) -> None:
-    for name, value in inference_settings(flags).items():
-        allowed = range_of("mtfrun", name)
-        if allowed is not None and value not in allowed:
-            raise InputError(f"--{name}={value}: it must be {allowed}")
+def add_inference_flags(parser: argparse.ArgumentParser) -> None:
+    for name, (kind, text) in _INFERENCE.items():
+        parser.add_argument(f"--{name}", type=_number(range_of("mtfrun", name), kind), help=text)
 
 
 def inference_settings(flags: argparse.Namespace) -> dict[str, Any]:
     """Returns the flags that are settings of an `Inference`, without those left out."""
-    names = ("beam_size", "num_outputs", "alpha", "temperature", "top_k", "top_p")
-    values = {name: getattr(flags, name) for name in (*names, "decode_length", "seed")}
+    values = {name: getattr(flags, name) for name in _INFERENCE}
     return {name: value for name, value in values.items() if value is not None}

@@ -9,7 +9,14 @@ from collections.abc import Collection, Sequence
 from typing import Any, NoReturn
 
 from mtfrun import __version__
-from mtfrun.cli.command import GIN_HELP, Command, PathKind, add_shared_flags, check_shared
+from mtfrun.cli.command import (
+    GIN_HELP,
+    Command,
+    PathKind,
+    add_shared_flags,
+    check_shared,
+    not_empty,
+)
 from mtfrun.cli.commands import (
     checkpoints,
     checkpoints_average,
@@ -117,6 +124,8 @@ class Parser(argparse.ArgumentParser):
     def add_argument(
         self, *names: str, path: PathKind | None = None, **options: Any
     ) -> argparse.Action:
+        if names[0].startswith("--") and not {"action", "choices", "type"} & options.keys():
+            options["type"] = not_empty
         action = super().add_argument(*names, **options)
         if path is not None:
             flag = f"{names[0]}=" if action.option_strings else ""
@@ -132,6 +141,8 @@ class Parser(argparse.ArgumentParser):
         if match is None:
             raise InputError(f"{message} ({self.prog} --help explains)")
         flag, problem = match.groups()
+        if problem[0] in " =":  # of a type in command.py
+            raise InputError(flag + problem)
         if problem == "expected one argument":
             raise InputError(f"{flag} needs a value: {flag}=...")
         if problem.startswith("ignored explicit argument"):
@@ -268,7 +279,8 @@ def _add_parser(command: Command, words: Any) -> Parser:
     kinds = {name: kind for _, name, kind in parser.paths}
     for action in parser._actions:
         if (action.metavar, action.nargs, action.choices) == (None, None, None):
-            action.metavar = "N" if action.type in (int, float) else "NAME"
+            is_number = getattr(action.type, "__name__", "") in ("int", "float")
+            action.metavar = "N" if is_number else "NAME"
             if kind := kinds.get(action.dest):
                 action.metavar = _METAVARS.get(kind, "DIR")
     return parser
@@ -283,12 +295,10 @@ def _first_line(description: str) -> str:
 
 
 def _ask_for_help(arguments: Sequence[str]) -> Sequence[str]:
-    if list(arguments) in ([], ["help"], ["help", "help"], ["help", "version"]):
-        return ["--help"]
+    if not arguments or arguments[0] == "help":
+        return [*(word for word in arguments[1:] if word not in ("help", "version")), "--help"]
     if list(arguments) == ["version"]:
         return ["--version"]
-    if arguments[0] == "help":
-        return [*arguments[1:], "--help"]
     if arguments[-1] == "help" and " ".join(arguments[:-1]) in {*all_commands(), *_groups()}:
         return [*arguments[:-1], "--help"]
     return arguments

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 
 from mtfrun import __version__, processes
-from mtfrun.cli.command import Command, PathKind, check_least
+from mtfrun.cli.command import Command, PathKind, at_least
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 from mtfrun.files import StoreError, is_url, local_copy
@@ -34,7 +34,7 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
     text = "where process 0 listens: its host and a free port"
     add("--coordinator", help=text, metavar="HOST:PORT")
     text = "the devices of the mesh that each process has; by default an equal part"
-    add("--devices_per_process", type=int, help=text)
+    add("--devices_per_process", type=at_least(1), help=text)
     add(
         "--trusted_network",
         action="store_true",
@@ -68,7 +68,6 @@ def check_processes(flags: argparse.Namespace, environment: Mapping[str, str] = 
         if not (host and port.isdecimal() and int(port) in range(1, 1 << 16)):
             what = f"--coordinator={flags.coordinator}"
             raise InputError(f"{what} is not a host and a port, such as node0:8476")
-    check_least(flags, 1, "devices_per_process")
     if not 0 < flags.join_secs <= _MOST_SECS:
         raise InputError(f"--join_secs={flags.join_secs:g} must be in 0 to {_MOST_SECS}")
 

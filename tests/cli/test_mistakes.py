@@ -22,7 +22,7 @@ MISTAKES = {
     f"train {QUICK} --modle_dir=/tmp/x": "did you mean '--model_dir'",
     f"train {QUICK} NEW --num_processes=2": r"mtfrun launch -n N -- \.\.\.",
     "decode RUN --prompt": "--prompt needs a value",
-    "decode RUN --prompt=x --temperature=-1": "--temperature=-1.0: .* least 0",
+    "decode RUN --prompt=x --temperature=-1": "--temperature=-1: .* least 0",
     "export RUN --to=/tmp/x --format=onnx": "choose one of .*tensorflow",
     "train NEW --gin_location_prefix=/none --gin_file=m.gin": "searched: .*/none",
     f"train {QUICK} NEW --gin.TRAIN_STEP=14": "'TRAIN_STEPS'",

@@ -9,9 +9,7 @@ import pytest
 from mtfrun import processes
 from mtfrun.cli import process_flags
 from mtfrun.cli.commands import launch
-from mtfrun.cli.commands.launch import _command_of
-from mtfrun.cli.launch import launcher
-from mtfrun.cli.launch.launcher import Launch
+from mtfrun.cli.launch.launcher import Launcher
 from mtfrun.cli.parser import parse_flags
 from mtfrun.cli.process_flags import add_process_flags, check_processes
 from mtfrun.errors import InputError
@@ -84,23 +82,20 @@ def test_launch_is_refused_where_there_is_no_private_network(
         raise InputError("forbidden")
 
     arguments = [*LAUNCH, "--gin.MESH_SHAPE='data:2'"]
-    plans: list[Launch] = []
+    commands: list[list[str]] = []
     monkeypatch.setattr(private_network, "enter", forbid)
-    monkeypatch.setattr(launcher, "Launcher", lambda plan, _: _Ended(plan, plans))
+
+    def note_command(self: Launcher) -> int:
+        commands.append(self.command)
+        return 0
+
+    monkeypatch.setattr(Launcher, "run", note_command)
     with pytest.raises(InputError, match="forbidden"):
         launch.run(parse_flags(arguments), arguments)
     before = ["launch", "--trusted_network", *arguments[1:]]
     for trusted in (before, [*arguments, "--trusted_network"]):
         assert launch.run(parse_flags(trusted), trusted) == 0
-    assert [plan.command.count("--trusted_network") for plan in plans] == [1, 1]
-
-
-class _Ended:
-    def __init__(self, plan: Launch, plans: list[Launch]) -> None:
-        plans.append(plan)
-
-    def run(self) -> int:
-        return 0
+    assert [command.count("--trusted_network") for command in commands] == [1, 1]
 
 
 @pytest.mark.parametrize("value", [None, "", "x"])
@@ -164,13 +159,3 @@ def test_flags_after_the_dashes_are_those_of_the_command() -> None:
     assert (flags.command, flags.num_processes, flags.bindings) == ("launch", 2, [])
     assert flags.launched.command == "train"
     assert flags.launched.bindings == [("--gin.A=1", "A = 1")]
-
-
-def test_the_command_that_is_launched_begins_with_its_name() -> None:
-    arguments = ["--debug", *RUN, "--gin.A='train'"]
-    assert _command_of("train", ["mtfrun", "launch", "-n", "2", "--", *arguments]) == [
-        "train",
-        "--debug",
-        *RUN[1:],
-        "--gin.A='train'",
-    ]

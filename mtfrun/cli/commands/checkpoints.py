@@ -17,8 +17,8 @@ from mtfrun.cli.command import (
     Command,
     add_checkpoint,
     add_json,
-    check_least,
-    check_pattern,
+    at_least,
+    pattern,
     require_model_dir,
 )
 from mtfrun.display.formats import bytes_text, json_time, number_text, time_text
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def add_match(parser: argparse.ArgumentParser) -> None:
     text = "a regular expression of paths of variables"
-    parser.add_argument("--match", default="", help=text, metavar="REGEX")
+    parser.add_argument("--match", type=pattern, default="", help=text, metavar="REGEX")
     parser.add_argument("--slots", action="store_true", help="optimizer and averages too")
 
 
@@ -48,7 +48,6 @@ def check_step(flags: argparse.Namespace) -> None:
 def check_steps(flags: argparse.Namespace, count: str) -> None:
     if (getattr(flags, count) is None) == (flags.steps is None):
         raise InputError(f"{flags.command} needs either --{count}=N or --steps=1000,2000")
-    check_least(flags, 1, count)
     if flags.steps is None:
         return
     words = flags.steps.split(",")
@@ -143,7 +142,6 @@ def _add_show_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check_show(flags: argparse.Namespace) -> None:
     check_step(flags)
-    check_pattern(flags, "match")
 
 
 _SHOWN_RECORD = ("mesh", "layout", "seed", "data_position", "averaged", "versions")
@@ -292,7 +290,7 @@ While a process trains the run, deleting is refused."""
 
 def _add_prune_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--keep", type=int, help="how many of the newest to keep")
+    add("--keep", type=at_least(1), help="how many of the newest to keep")
     add("--steps", help="which ones to delete", metavar="STEPS")
     add("--set_aside", action="store_true", help="delete checkpoints.1, ... of `train --restart`")
     add("--dry_run", action="store_true", help="delete nothing")
@@ -375,7 +373,7 @@ COMMANDS = [
         _SHOW,
         _run_show,
         _add_show_flags,
-        _check_show,
+        check_step,
         imports_tensorflow=lambda flags: flags.norms,
     ),
     _command("checkpoints verify", _VERIFY, _run_verify, _add_step, check_step),

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, add_output, require_model_dir
+from mtfrun.cli.command import Command, add_output, at_least, require_model_dir
 from mtfrun.cli.commands.checkpoints import check_steps
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
@@ -28,7 +28,7 @@ has them, are averaged too (Izmailov et al. 2018, https://arxiv.org/abs/1803.054
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--last", type=int, help="how many of the newest")
+    parser.add_argument("--last", type=at_least(1), help="how many of the newest")
     parser.add_argument("--steps", help="which ones", metavar="STEPS")
     add_output(parser, "the new run directory")
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mtfrun.cli.command import Command, check_least, check_pattern
+from mtfrun.cli.command import Command, at_least
 from mtfrun.cli.commands.checkpoints import add_match, match_variables
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
@@ -37,12 +37,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("second", metavar="B", help="the same", path="checkpoint")
     add_match(parser)
-    parser.add_argument("--rows", type=int, default=20, help="lines of values; 20 by default")
+    parser.add_argument(
+        "--rows", type=at_least(0), default=20, help="lines of values; 20 by default"
+    )
 
 
 def _check(flags: argparse.Namespace) -> None:
-    check_pattern(flags, "match")
-    check_least(flags, 0, "rows")
     for name in (flags.first, flags.second):
         if name.isdecimal() and flags.model_dir is None:
             raise InputError(f"step {name} of which run? Give --model_dir, or DIRECTORY@{name}")

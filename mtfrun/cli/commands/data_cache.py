@@ -8,14 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import (
-    Command,
-    check_least,
-    check_names,
-    check_pattern,
-    configured_data,
-    require_configuration,
-)
+from mtfrun.cli.command import Command, at_least, configured_data, pattern, require_configuration
 from mtfrun.display import progress
 from mtfrun.display.formats import bytes_text, time_text
 from mtfrun.display.streams import print_lines
@@ -54,21 +47,18 @@ the damage; then the exit code is 2. With a configuration damaged caches are reb
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "a regular expression for the names of tasks; by default all tasks"
-    add("--tasks", help=text, metavar="REGEX")
+    add("--tasks", type=pattern, help=text, metavar="REGEX")
     text = "the directory of the caches; the second name is T5's"
     add("--cache_dir", "--output_cache_dir", help=text, metavar="DIR")
     add("--overwrite", action="store_true", help="build again what exists")
     add("--list", action="store_true", help="list the caches of all data")
     add("--remove", action="store_true", help="delete the listed caches")
     text = "list only caches that nothing has opened for N days"
-    add("--unused_days", type=float, help=text)
+    add("--unused_days", type=at_least(0, float), help=text)
     add("--verify", action="store_true", help="check caches")
 
 
 def _check(flags: argparse.Namespace) -> None:
-    check_pattern(flags, "tasks")
-    check_names(flags, "cache_dir")
-    check_least(flags, 0, "unused_days")
     is_configured = flags.gin_file or flags.model_dir is not None
     if flags.list and (flags.verify or flags.overwrite or is_configured):
         raise InputError("--list shows all caches: leave --verify, --overwrite and the run out")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, add_output, check_least, configured_data, require_gin_files
+from mtfrun.cli.command import Command, add_output, at_least, configured_data, require_gin_files
 from mtfrun.errors import InputError
 
 _DESCRIPTION = """\
@@ -24,7 +24,7 @@ bytes, for which there are 256 pieces. T5's vocabulary was made with --normaliza
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--size", type=int, help="number of pieces")
+    add("--size", type=at_least(1), help="number of pieces")
     add_output(parser, "the file of the model")
     add("--split", default="train", help="of the data; train by default")
     text = "inputs or targets, where only one of them is to be read; both by default"
@@ -50,7 +50,6 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError("data vocab reads no run: leave --model_dir out")
     if flags.size is None:
         raise InputError("data vocab needs the number of pieces: --size=8000")
-    check_least(flags, 1, "size")
     if not flags.output:
         raise InputError("data vocab needs a file to write: --output=vocab.model")
 

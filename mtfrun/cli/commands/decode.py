@@ -14,9 +14,7 @@ from mtfrun.cli.command import (
     add_format,
     add_inference_flags,
     add_output,
-    check_inference,
-    check_least,
-    check_names,
+    at_least,
     check_run,
     inference_settings,
 )
@@ -82,7 +80,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     text = "end an output before this text; repeatable; $'\\n' is a line end in bash"
     add("--stop", action="append", help=text, metavar="TEXT")
     text = "also print the log-probability of each token, and of the N most likely ones there"
-    add("--log_probs", type=int, help=text)
+    add("--log_probs", type=at_least(0), help=text)
     for added in _added_flags():
         added.add_flags(parser)
 
@@ -94,9 +92,6 @@ def _added_flags() -> list[InferenceFlags]:
 def check(flags: argparse.Namespace) -> None:
     """Raises InputError for flags of `add_flags` that cannot be used."""
     check_run(flags, "latest", "best")
-    check_names(flags, "input", "output")
-    check_inference(flags)
-    check_least(flags, 0, "log_probs")
     for added in _added_flags():
         added.check(flags)
 

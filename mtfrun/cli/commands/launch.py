@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from mtfrun import processes
-from mtfrun.cli.command import Command, check_least
+from mtfrun.cli.command import Command, at_least
 from mtfrun.cli.process_flags import has_urls
 from mtfrun.errors import InputError
 from mtfrun.processes import private_network
@@ -40,11 +40,11 @@ machines start each process yourself, or let SLURM or Kubernetes do it: see docs
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("-n", "--num_processes", type=int, help="how many processes")
+    add("-n", "--num_processes", type=at_least(1), help="how many processes")
     text = "the devices of each; the mesh has N times as many; by default an equal part of it"
-    add("--devices_per_process", type=int, help=text)
+    add("--devices_per_process", type=at_least(1), help=text)
     text = "how often a training starts again after a process was lost; 0 by default"
-    add("--max_restarts", type=int, default=0, help=text)
+    add("--max_restarts", type=at_least(0), default=0, help=text)
     text = "let the processes listen on all addresses of this machine, see docs/processes.md"
     add("--trusted_network", action="store_true", help=text)
     text = "start again without the processes that were lost, on a smaller mesh"
@@ -59,8 +59,6 @@ def _check(flags: argparse.Namespace) -> None:
     launched = flags.launched
     if flags.num_processes is None:
         raise InputError("launch needs the number of processes: mtfrun launch -n 2 -- ...")
-    check_least(flags, 1, "num_processes", "devices_per_process")
-    check_least(flags, 0, "max_restarts")
     if flags.max_restarts and launched.command != "train":
         raise InputError("--max_restarts is for train, which resumes from a checkpoint")
     if flags.elastic and not flags.max_restarts:
@@ -78,49 +76,32 @@ def _check(flags: argparse.Namespace) -> None:
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:
     from mtfrun.cli.launch.children import Output
-    from mtfrun.cli.launch.launcher import Launch, Launcher, RunSettings
+    from mtfrun.cli.launch.launcher import Launcher, mesh_of
 
     launched = flags.launched
-    is_conversation = getattr(launched, "interactive", False)
-    launched_input = getattr(launched, "input", None)
-    words = _command_of(launched.command, command)
-    gin = (launched.gin_file, launched.bindings, launched.gin_search_paths)
-    settings = RunSettings(*gin, launched.model_dir)
     if launched.gin_file:
-        _, sizes, _ = settings.mesh()
+        _, sizes, _ = mesh_of(launched)
         if sizes:
             processes.check_division(sizes, flags.num_processes)
-    plan = Launch(
-        [*python_command(), "-m", "mtfrun"],
-        [*words, *["--trusted_network"] * flags.trusted_network],
-        flags.num_processes,
-        settings,
-        typed=command,
-        stdin=_standard_input() if is_conversation or launched_input == "-" else None,
-        devices_per_process=flags.devices_per_process,
-        max_restarts=flags.max_restarts,
-        is_elastic=flags.elastic,
-    )
+    is_conversation, stdin = getattr(launched, "interactive", False), None
+    if is_conversation or getattr(launched, "input", None) == "-":
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # closed or absent
+            stdin = sys.stdin.fileno()
     if _needs_private_network(flags):
         private_network.enter()
-    return Launcher(plan, Output(sys.stderr, is_conversation=is_conversation)).run()
+    return Launcher(
+        flags,
+        [*["--trusted_network"] * flags.trusted_network, *command[command.index("--") + 1 :]],
+        Output(sys.stderr, is_conversation=is_conversation),
+        program=[*python_command(), "-m", "mtfrun"],
+        typed=command,
+        stdin=stdin,
+    ).run()
 
 
 def _needs_private_network(flags: argparse.Namespace) -> bool:
     is_trusted = flags.trusted_network or flags.launched.trusted_network
     return flags.num_processes > 1 and not is_trusted and not private_network.is_private()
-
-
-def _command_of(name: str, typed: Sequence[str]) -> list[str]:
-    arguments = list(typed[typed.index("--") + 1 :])
-    arguments.remove(name)
-    return [name, *arguments]
-
-
-def _standard_input() -> int | None:
-    with contextlib.suppress(AttributeError, OSError, ValueError):  # closed or absent
-        return sys.stdin.fileno()
-    return None
 
 
 COMMANDS = [

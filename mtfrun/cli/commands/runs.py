@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtfrun.cli.command import Command, add_json, check_directories, check_least
+from mtfrun.cli.command import Command, add_json, at_least, check_directories
 from mtfrun.display import progress
 from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
@@ -46,7 +46,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     text = "what the rows are sorted by: metric by default"
     add("--sort", choices=_SORT, help=text, metavar="KEY")
     add("--curves", action="store_true", help="print the curves of one run")
-    add("--rows", type=int, help="of --curves: at most so many steps; 12 by default")
+    add("--rows", type=at_least(2), help="of --curves: at most so many steps; 12 by default")
     add_json(parser)
 
 
@@ -57,7 +57,6 @@ def _check(flags: argparse.Namespace) -> None:
     check_directories(flags)
     if flags.rows is not None and not flags.curves:
         raise InputError("--rows is of --curves: give it as well")
-    check_least(flags, 2, "rows")  # the first and the last step
     if flags.curves and (flags.json or flags.metric or flags.sort or len(flags.words) > 1):
         raise InputError("--curves prints one run, as in mtfrun runs /tmp/run --curves --rows=40")
 

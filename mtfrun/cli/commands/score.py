@@ -3,15 +3,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.cli.command import (
-    RUN_HELP,
-    Command,
-    add_adapter,
-    add_checkpoint,
-    add_output,
-    check_names,
-    check_run,
-)
+from mtfrun.cli.command import RUN_HELP, Command, add_adapter, add_checkpoint, add_output, check_run
 from mtfrun.errors import InputError
 
 _DESCRIPTION = (
@@ -43,7 +35,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check(flags: argparse.Namespace) -> None:
     check_run(flags, "latest", "best")
-    check_names(flags, "input", "output")
     if flags.input is None:
         raise InputError("score needs pairs: --input=FILE")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import os
@@ -10,7 +11,6 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import NamedTuple
 
 from mtfrun.checkpoints.partial_files import list_steps
 from mtfrun.cli.launch.children import Children, Output
@@ -33,59 +33,18 @@ _OF_BATCHES = ("batch", "outer_batch")
 _PERMANENT = (2, 3)
 
 
-class RunSettings(NamedTuple):
-    """`bindings` are pairs of a flag and its gin binding."""
+def mesh_of(flags: argparse.Namespace) -> tuple[str, dict[str, int], dict[str, str]]:
+    """Returns the name that sets the mesh's shape, the sizes of its axes, and the layout.
 
-    files: Sequence[str] = ()
-    bindings: Sequence[tuple[str, str]] = ()
-    search_paths: Sequence[str] = ()
-    model_dir: str | None = None
-
-    def newest_step(self) -> int | None:
-        if self.model_dir is None:
-            return None
-        directory = pathlib.Path(RunDirectory(self.model_dir).path, CHECKPOINTS)
-        return max(list_steps(directory), default=None)
-
-    def mesh(self) -> tuple[str, dict[str, int], dict[str, str]]:
-        """Returns the name that sets the mesh's shape, the sizes of its axes, and the layout.
-
-        TensorFlow is not imported for it; shapes and layouts that are not texts are empty.
-        """
-        bindings = read_statements(self.files, self.bindings, self.search_paths).bindings
-        macros = macros_of(bindings)
-        values = {x.name.removeprefix("mtf."): x.source(macros).value for x in bindings}
-        name = name_to_override(bindings, "mtf.Mesh.shape")
-        shape, layout = (str(values.get(f"Mesh.{x}", "")) for x in ("shape", "layout"))
-        sizes = {axis: int(size) for axis, size in re.findall(r"(\w+):(\d+)", shape)}
-        return name, sizes, dict(re.findall(r"(\w+):(\w+)", layout))
-
-
-@dataclasses.dataclass(frozen=True)
-class Launch:
-    """A command of the program `start` as several processes.
-
-    `typed` is the launcher's command line, `stdin` the descriptor that process 0 reads. Without
-    `devices_per_process` each has the mesh's share.
+    TensorFlow is not imported for it; shapes and layouts that are not texts are empty.
     """
-
-    start: Sequence[str]
-    command: Sequence[str]
-    num_processes: int
-    settings: RunSettings = RunSettings()  # noqa: RUF009 - it is immutable
-    typed: Sequence[str] = ()
-    stdin: int | None = None
-    devices_per_process: int | None = None
-    max_restarts: int = 0
-    is_elastic: bool = False
-
-    def with_mesh(self, num_processes: int, name: str, mesh: str) -> Launch:
-        flag, binding = f"--gin.{name}={mesh!r}", f"{name} = {mesh!r}"
-        settings = self.settings._replace(bindings=[*self.settings.bindings, (flag, binding)])
-        command = [*self.command, flag]
-        return dataclasses.replace(
-            self, command=command, num_processes=num_processes, settings=settings
-        )
+    bindings = read_statements(flags.gin_file, flags.bindings, flags.gin_search_paths).bindings
+    macros = macros_of(bindings)
+    values = {x.name.removeprefix("mtf."): x.source(macros).value for x in bindings}
+    name = name_to_override(bindings, "mtf.Mesh.shape")
+    shape, layout = (str(values.get(f"Mesh.{x}", "")) for x in ("shape", "layout"))
+    sizes = {axis: int(size) for axis, size in re.findall(r"(\w+):(\d+)", shape)}
+    return name, sizes, dict(re.findall(r"(\w+):(\w+)", layout))
 
 
 def smaller_meshes(
@@ -100,28 +59,6 @@ def smaller_meshes(
         if sizes[axis] * number % num_processes == 0:
             smaller = {**sizes, axis: sizes[axis] * number // num_processes}
             yield number, ",".join(f"{name}:{size}" for name, size in smaller.items())
-
-
-def shrink(launch: Launch, remaining: int) -> tuple[Launch, str]:
-    """Returns the program on the largest mesh of the remaining processes, and this mesh."""
-    name, sizes, layout = launch.settings.mesh()
-    axes = list(dict.fromkeys(layout[dim] for dim in _OF_BATCHES if layout.get(dim) in sizes))
-    reason = "the layout does not split the batch over an axis of the mesh"
-    if axes:
-        reason = f"no axis of {' and '.join(map(repr, axes))} can be divided by the processes"
-    for axis in axes:
-        for number, mesh in smaller_meshes(sizes, axis, launch.num_processes, remaining):
-            smaller = launch.with_mesh(number, name, mesh)
-            process = subprocess.run(
-                [*smaller.start, *smaller.command, "--dry_run"],
-                # Simulated devices: this machine need not have the devices of all processes.
-                env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-                capture_output=True,
-            )
-            if not process.returncode:
-                return smaller, mesh
-            reason = last_error(process.stderr) or "no reason given"
-    raise InputError(f"the run cannot go on with fewer processes: {reason}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,39 +116,61 @@ class Outcome:
 
 
 class Launcher:
-    def __init__(self, launch: Launch, output: Output) -> None:
-        self._launch = launch
-        self._output = output
+    """Starts a command as several processes, and again after the loss of some.
+
+    Args:
+      flags: the flags of `launch`.
+      command: the words of the launched command.
+      typed: the launcher's command line.
+      stdin: the descriptor that process 0 reads.
+    """
+
+    def __init__(
+        self,
+        flags: argparse.Namespace,
+        command: Sequence[str],
+        output: Output,
+        *,
+        program: Sequence[str],
+        typed: Sequence[str] = (),
+        stdin: int | None = None,
+    ) -> None:
+        self.command, self.num_processes = list(command), flags.num_processes
+        self._flags, self._output = flags, output
+        self._program, self._typed, self._stdin = program, typed, stdin
         self._children: Children | None = None
         self._signal: int | None = None
 
     def run(self) -> int:
         """Returns the exit code: 0, or of the process that caused the end."""
-        launch, restarts = self._launch, 0
+        restarts = 0
         with forward_signals(self._forward):
-            while True:
-                outcome = self._run_once(launch)
-                if outcome.cause is None:
-                    return 0
-                if not outcome.is_transient or restarts == launch.max_restarts:
-                    self._explain(outcome)
+            while (outcome := self._run_once()).cause is not None:
+                if not outcome.is_transient or restarts == self._flags.max_restarts:
+                    # Unless a process has printed its error.
+                    if outcome.signal is None and not self._output.has_error:
+                        step = self._newest_step()
+                        safe = (
+                            "no step is saved" if step is None else f"the last saved step is {step}"
+                        )
+                        self._output.error(f"{outcome.describe()}; {safe}")
                     break
                 restarts += 1
                 try:
-                    launch = self._next(launch, outcome, restarts)
+                    self._prepare_restart(outcome, restarts)
                 except InputError as error:
                     self._output.error(f"{outcome.describe()}; {error}")
                     break
         return outcome.code
 
-    def _run_once(self, launch: Launch) -> Outcome:
+    def _run_once(self) -> Outcome:
         self._output.forget()
         children = self._children = Children(
-            _commands(launch),
-            launch.typed,
+            self._commands(),
+            self._typed,
             {TOKEN_VARIABLE: secrets.token_hex()},
             self._output,
-            stdin=launch.stdin,
+            stdin=self._stdin,
             grace_secs=GRACE_SECS,
         )
         with contextlib.closing(children):
@@ -220,43 +179,60 @@ class Launcher:
             children.wait(is_stopping=lambda: self._signal is not None)
         return Outcome(children.codes, children.killed, self._signal)
 
-    def _next(self, launch: Launch, outcome: Outcome, restart: int) -> Launch:
-        step = launch.settings.newest_step()
-        # --restart would begin at step 0 again.
-        command = [word for word in launch.command if word != "--restart"]
-        launch = dataclasses.replace(launch, command=command)
-        remaining = launch.num_processes - len(outcome.lost)
-        if launch.is_elastic and 0 < remaining < launch.num_processes:
-            launch, mesh = shrink(launch, remaining)
-            plan = f"going on with {launch.num_processes} process(es), mesh {mesh}"
-        else:
-            plan = "starting all again"
-        start = "from the beginning" if step is None else f"from step {step}"
-        counted = f"(restart {restart} of {launch.max_restarts})"
-        self._output.note(f"{outcome.describe()}; {plan}, {start} {counted}")
-        return launch
+    def _commands(self) -> list[list[str]]:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{listener.getsockname()[1]}"
+        shared = [f"--num_processes={self.num_processes}", f"--coordinator={address}"]
+        if self._flags.devices_per_process is not None:
+            shared.append(f"--devices_per_process={self._flags.devices_per_process}")
+        shared.append(f"--join_secs={JOIN_SECS:g}")
+        numbers = range(self.num_processes)
+        return [[*self._program, f"--process_id={i}", *shared, *self.command] for i in numbers]
 
-    def _explain(self, outcome: Outcome) -> None:
-        """Prints a line that names the failed process, unless a process has printed its error."""
-        if outcome.signal is not None or self._output.errors:
-            return
-        step = self._launch.settings.newest_step()
-        safe = "no step is saved" if step is None else f"the last saved step is {step}"
-        self._output.error(f"{outcome.describe()}; {safe}")
+    def _newest_step(self) -> int | None:
+        if self._flags.launched.model_dir is None:
+            return None
+        directory = pathlib.Path(RunDirectory(self._flags.launched.model_dir).path, CHECKPOINTS)
+        return max(list_steps(directory), default=None)
+
+    def _prepare_restart(self, outcome: Outcome, restart: int) -> None:
+        step = self._newest_step()
+        # --restart would begin at step 0 again.
+        self.command = [word for word in self.command if word != "--restart"]
+        remaining = self.num_processes - len(outcome.lost)
+        plan = "starting all again"
+        if self._flags.elastic and 0 < remaining < self.num_processes:
+            mesh = self.shrink(remaining)
+            plan = f"going on with {self.num_processes} process(es), mesh {mesh}"
+        start = "from the beginning" if step is None else f"from step {step}"
+        counted = f"(restart {restart} of {self._flags.max_restarts})"
+        self._output.note(f"{outcome.describe()}; {plan}, {start} {counted}")
+
+    def shrink(self, remaining: int) -> str:
+        """Chooses, and returns, the largest mesh on which the remaining processes can run."""
+        name, sizes, layout = mesh_of(self._flags.launched)
+        axes = list(dict.fromkeys(layout[dim] for dim in _OF_BATCHES if layout.get(dim) in sizes))
+        reason = "the layout does not split the batch over an axis of the mesh"
+        if axes:
+            reason = f"no axis of {' and '.join(map(repr, axes))} can be divided by the processes"
+        for axis in axes:
+            for number, mesh in smaller_meshes(sizes, axis, self.num_processes, remaining):
+                command = [*self.command, f"--gin.{name}={mesh!r}"]
+                process = subprocess.run(
+                    [*self._program, *command, "--dry_run"],
+                    # Simulated devices: this machine need not have the devices of all processes.
+                    env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+                    capture_output=True,
+                )
+                if not process.returncode:
+                    self.command, self.num_processes = command, number
+                    self._flags.launched.bindings.append((command[-1], f"{name} = {mesh!r}"))
+                    return mesh
+                reason = last_error(process.stderr) or "no reason given"
+        raise InputError(f"the run cannot go on with fewer processes: {reason}")
 
     def _forward(self, number: int) -> None:
         self._signal = self._signal or number
         if self._children is not None:
             self._children.send_signal(number)
-
-
-def _commands(launch: Launch) -> list[list[str]]:
-    number, (name, *flags) = launch.num_processes, launch.command
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
-    shared = [f"--num_processes={number}", f"--coordinator={address}"]
-    if launch.devices_per_process is not None:
-        shared.append(f"--devices_per_process={launch.devices_per_process}")
-    shared.append(f"--join_secs={JOIN_SECS:g}")
-    return [[*launch.start, name, f"--process_id={i}", *shared, *flags] for i in range(number)]

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import RUN_HELP, Command, check_names
+from mtfrun.cli.command import RUN_HELP, Command
 from mtfrun.cli.commands import decode
 from mtfrun.errors import InputError
 
@@ -44,7 +44,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check(flags: argparse.Namespace) -> None:
     decode.check(flags)
-    check_names(flags, "chat_template")
     flags.interactive = not flags.prompt and flags.input is None
     if flags.prompt and flags.input is not None:
         raise InputError("--prompt and --input: give one of them")

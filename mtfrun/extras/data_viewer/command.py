@@ -6,13 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import (
-    Command,
-    check_least,
-    check_names,
-    configured_data,
-    require_configuration,
-)
+from mtfrun.cli.command import Command, at_least, configured_data, require_configuration
 from mtfrun.display import progress
 from mtfrun.display.streams import print_lines, print_styled
 from mtfrun.errors import InputError
@@ -44,7 +38,7 @@ configured lengths; for every split, the share of the positions of its rows that
 def _add_show_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--split", default="train", help="train (default) or another split")
-    add("--rows", type=int, default=3, help="number of rows; 3 by default")
+    add("--rows", type=at_least(1), default=3, help="number of rows; 3 by default")
     add_row_flags(parser)
     add("--stats", action="store_true", help="print lengths, and what is cut and padded")
 
@@ -57,8 +51,6 @@ def add_row_flags(parser: argparse.ArgumentParser) -> None:
 
 def _check_show(flags: argparse.Namespace) -> None:
     require_configuration(flags)
-    check_least(flags, 1, "rows")
-    check_names(flags, "html")
     if flags.stats and (flags.tokens or flags.html):
         raise InputError("--stats prints lengths alone: leave --tokens and --html out")
 

@@ -3,15 +3,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mtfrun.cli.command import (
-    RUN_HELP,
-    Command,
-    add_checkpoint,
-    check_least,
-    check_names,
-    check_run,
-    settings_of,
-)
+from mtfrun.cli.command import RUN_HELP, Command, add_checkpoint, at_least, check_run, settings_of
 from mtfrun.errors import InputError
 
 _DESCRIPTION = (
@@ -33,18 +25,16 @@ noise, as of span corruption, differ in every epoch and are refused.
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--to", help="the directory to write, which must not exist", path="new directory")
-    add("--top_k", type=int, default=8, help="ids of each target; 8 by default")
+    add("--top_k", type=at_least(1), default=8, help="ids of each target; 8 by default")
     text = "logits are divided by it; 2 by default, as in teachers/stored_logits.gin"
     add("--temperature", type=float, default=2.0, help=text)
-    add("--batch_size", type=int, default=64, help="rows at a time; 64 by default")
+    add("--batch_size", type=at_least(1), default=64, help="rows at a time; 64 by default")
     add_checkpoint(parser)
 
 
 def _check(flags: argparse.Namespace) -> None:
     flags.adapter = None
     check_run(flags, "latest", "best")
-    check_names(flags, "to")
-    check_least(flags, 1, "top_k", "batch_size")
     for name, example in (("to", "/tmp/logits"), ("model_dir", "/tmp/teacher")):
         if getattr(flags, name) is None:
             raise InputError(f"data logits needs --{name}={example}")

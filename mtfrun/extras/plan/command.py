@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from mtfrun.cli.command import (
     Command,
     add_json,
-    check_least,
+    at_least,
     check_mesh,
     require_gin_files,
     settings_of,
@@ -59,7 +59,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add("--search", action="store_true", help="find the fastest mesh and layout for --devices")
     add("--devices", type=int, help="the number of devices of --calibrate or --search")
     add("--profile", help="how fast devices are: a file, a100 or t4", metavar="FILE")
-    add("--candidates", type=int, help="of --search: at most so many (40)")
+    add("--candidates", type=at_least(1), help="of --search: at most so many (40)")
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -82,7 +82,6 @@ def _check_search(flags: argparse.Namespace) -> None:
         raise InputError(f"plan {word} needs a number of devices, 2 or more: --devices=8")
     if flags.profile is None:
         raise InputError(f"plan {word} needs a file for the devices: --profile=devices.json")
-    check_least(flags, 1, "candidates")
     for name in ("mesh", "layout", "bandwidth", "picture"):
         if getattr(flags, name) is not None:
             raise InputError(f"--{name} describes one mesh: leave it out with {word}")

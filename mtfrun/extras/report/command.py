@@ -5,7 +5,7 @@ import os
 import pathlib
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, check_directories, check_least, check_names
+from mtfrun.cli.command import Command, at_least, check_directories
 from mtfrun.display import progress
 from mtfrun.display.formats import bytes_text
 from mtfrun.errors import InputError
@@ -28,7 +28,7 @@ data of your own classes name their modules: --gin_allow_imports=my_data. It nee
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--to", help="the HTML file to write; by default report.html in DIR", path="new file")
-    add("--examples", type=int, default=3, help="rows of the data; 3 by default")
+    add("--examples", type=at_least(0), default=3, help="rows of the data; 3 by default")
 
 
 def _check(flags: argparse.Namespace) -> None:
@@ -44,8 +44,6 @@ def _check(flags: argparse.Namespace) -> None:
         flags.to = str(path)
     if flags.to is None:
         raise InputError("report needs a file to write: --to=report.html")
-    check_names(flags, "to")
-    check_least(flags, 0, "examples")
 
 
 def run(flags: argparse.Namespace, _: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ import argparse
 import pathlib
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import add_inference_flags, check_inference, inference_settings
+from mtfrun.cli.command import add_inference_flags, inference_settings
 
 if TYPE_CHECKING:
     from mtfrun.experiment.conversion.exporter import ExportedRun
@@ -32,7 +32,6 @@ class SavedModelExporter:
         from mtfrun.extras.saved_model.export import export_saved_model, signatures_of
 
         del image_signatures, text_signatures  # which register their signatures
-        check_inference(flags)
         experiment, step = run.restore()
         inference = experiment.inference.with_settings(inference_settings(flags))
         offered = signatures_of(inference, tensorflow_text=flags.tensorflow_text)

@@ -8,15 +8,7 @@ import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import (
-    RUN_HELP,
-    Command,
-    add_adapter,
-    add_checkpoint,
-    check_least,
-    check_names,
-    check_run,
-)
+from mtfrun.cli.command import RUN_HELP, Command, add_adapter, add_checkpoint, at_least, check_run
 from mtfrun.configuration.entry_points import load_entry_points
 from mtfrun.display import progress
 from mtfrun.errors import InputError, install_command
@@ -52,7 +44,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(devices_per_process=None)  # a server is one process
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="the address to listen at; 127.0.0.1", metavar="HOST")
-    add("--port", type=int, default=8000, help="8000; 0 for any that is free")
+    add("--port", type=at_least(0), default=8000, help="8000; 0 for any that is free")
     add("--token_file", help="a file whose first line is the token", path="input")
     add("--name", help="the name of the model in requests; by default the name of --model_dir")
     add_checkpoint(parser)
@@ -62,18 +54,15 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         help="for /v1/chat/completions: chatml, llama3, plain or zephyr, or a file of a tokenizer "
         "with a chat_template; by default the run's",
     )
-    add("--places", type=int, default=16, help="rows that are decoded together; 16")
-    add("--max_requests", type=int, default=64, help="in progress or waiting; 64")
-    add("--max_tokens", type=int, default=4096, help="of an output; 4096")
-    add("--max_seconds", type=float, default=120.0, help="for a request; 120")
-    add("--max_bytes", type=int, default=4_000_000, help="of a request; 4,000,000")
+    add("--places", type=at_least(1), default=16, help="rows that are decoded together; 16")
+    add("--max_requests", type=at_least(1), default=64, help="in progress or waiting; 64")
+    add("--max_tokens", type=at_least(1), default=4096, help="of an output; 4096")
+    add("--max_seconds", type=at_least(1, float), default=120.0, help="for a request; 120")
+    add("--max_bytes", type=at_least(1), default=4_000_000, help="of a request; 4,000,000")
 
 
 def _check(flags: argparse.Namespace) -> None:
     check_run(flags, "latest", "best")
-    check_names(flags, "host", "token_file", "name", "chat_template")
-    check_least(flags, 1, "places", "max_requests", "max_tokens", "max_seconds", "max_bytes")
-    check_least(flags, 0, "port")
     if flags.port > 65535:
         raise InputError(f"--port={flags.port} must be at most 65535")
     flags.token = _token(flags.token_file)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from mtfrun.cli.command import InferenceFlags, check_least, check_names
+from mtfrun.cli.command import InferenceFlags, at_least
 from mtfrun.display import progress
 from mtfrun.errors import InputError
 
@@ -28,12 +28,13 @@ class DraftFlags(InferenceFlags):
             path="directory",
         )
         parser.add_argument(
-            "--draft_tokens", type=int, help="how many tokens a draft proposes; 5", metavar="N"
+            "--draft_tokens",
+            type=at_least(1),
+            help="how many tokens a draft proposes; 5",
+            metavar="N",
         )
 
     def check(self, flags: argparse.Namespace) -> None:
-        check_names(flags, "draft")
-        check_least(flags, 1, "draft_tokens")
         if flags.draft_tokens is not None and flags.draft is None:
             raise InputError("--draft_tokens is about a draft: give --draft=DIR or --draft=lookup")
 

@@ -12,13 +12,14 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from mtfrun.cli.launch import launcher
 from mtfrun.cli.launch.children import Output
-from mtfrun.cli.launch.launcher import Launch, Launcher, Outcome, RunSettings
+from mtfrun.cli.launch.launcher import Launcher, Outcome
+from mtfrun.cli.parser import parse_flags
 from mtfrun.errors import ExitCode, InputError
 from tests.cli.command import ROOT
 
@@ -79,40 +80,37 @@ def launch(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     def launch(
         program: str,
         number: int = 2,
-        shrink: Callable[[Launch, int], tuple[Launch, str]] = launcher.shrink,
-        max_restarts: int = 0,
+        *flags: str,
+        shrink: Callable[[Launcher, int], str] = Launcher.shrink,
         stdin: int | None = None,
         grace_secs: float = GRACE_SECS,
-        **options: Any,
     ) -> Launched:
         file = tmp_path / "program.py"
         file.write_text(_HEADER + textwrap.dedent(program))
         stream, start = io.StringIO(), time.monotonic()
-        command = ["train", "--restart", "--a=b"]
-        plan = Launch(
-            [sys.executable, str(file)],
-            command,
-            number,
-            RunSettings(model_dir=str(tmp_path)),
-            stdin=stdin,
-            max_restarts=max_restarts,
-            **options,
-        )
-        monkeypatch.setattr(launcher, "shrink", shrink)
+        train = ["train", "--gin_file=a", f"--model_dir={tmp_path}"]
+        parsed = parse_flags(["launch", "-n", str(number), *flags, "--", *train])
+        monkeypatch.setattr(Launcher, "shrink", shrink)
         monkeypatch.setattr(launcher, "GRACE_SECS", grace_secs)
-        code = Launcher(plan, Output(stream)).run()
-        return Launched(code, stream.getvalue().splitlines(), time.monotonic() - start)
+        starter = Launcher(
+            parsed,
+            ["train", "--restart", "--a=b"],
+            Output(stream),
+            program=[sys.executable, str(file)],
+            stdin=stdin,
+        )
+        return Launched(starter.run(), stream.getvalue().splitlines(), time.monotonic() - start)
 
     return launch
 
 
 def test_every_process_gets_its_number_and_the_command(launch: Callable[..., Launched]) -> None:
-    launched = launch("say(' '.join(sys.argv[1:]))", 3, devices_per_process=2)
+    launched = launch("say(' '.join(sys.argv[1:]))", 3, "--devices_per_process=2")
     assert launched.code == 0
     port = launched.lines[0].partition("127.0.0.1:")[2].split()[0]
     assert sorted(launched.lines, key=lambda line: line.partition("--process_id")[2]) == [
-        f"{prefix}train --process_id={number} --num_processes=3 --coordinator=127.0.0.1:{port} "
-        "--devices_per_process=2 --join_secs=25 --restart --a=b"
+        f"{prefix}--process_id={number} --num_processes=3 --coordinator=127.0.0.1:{port} "
+        "--devices_per_process=2 --join_secs=25 train --restart --a=b"
         for number, prefix in enumerate(["", "[1] ", "[2] "])
     ]
 
@@ -191,7 +189,7 @@ _FAILS_TWICE = """
 
 
 def test_all_are_started_again_after_a_loss(launch: Callable[..., Launched]) -> None:
-    launched = launch(_FAILS_TWICE, max_restarts=3)
+    launched = launch(_FAILS_TWICE, 2, "--max_restarts=3")
     assert launched.code == 0
     assert [line for line in launched.lines if line.startswith("mtfrun: process")] == [
         "mtfrun: process 1 of 2 was ended by SIGKILL; starting all again, from the beginning "
@@ -201,7 +199,7 @@ def test_all_are_started_again_after_a_loss(launch: Callable[..., Launched]) -> 
 
 
 def test_restarts_have_an_end(launch: Callable[..., Launched]) -> None:
-    launched = launch(_FAILS_TWICE, max_restarts=1)
+    launched = launch(_FAILS_TWICE, 2, "--max_restarts=1")
     assert launched.code == 128 + signal.SIGKILL
     assert launched.lines[-1].startswith("mtfrun: error: process 1 of 2 was ended by SIGKILL; ")
 
@@ -210,19 +208,22 @@ def test_restarts_have_an_end(launch: Callable[..., Launched]) -> None:
 def test_what_would_fail_again_is_not_started_again(
     code: int, launch: Callable[..., Launched]
 ) -> None:
-    launched = launch(f"say('x') if process == 0 else None; sys.exit({code})", max_restarts=3)
+    launched = launch(
+        f"say('x') if process == 0 else None; sys.exit({code})", 2, "--max_restarts=3"
+    )
     assert launched.code == code and launched.lines.count("x") == 1
 
 
 def test_lost_processes_are_left_out(launch: Callable[..., Launched]) -> None:
     asked = []
 
-    def shrink(plan: Launch, remaining: int) -> tuple[Launch, str]:
-        asked.append((plan.num_processes, remaining))
-        number = {3: 2, 1: 1}[remaining]
-        return plan.with_mesh(number, "MESH", f"data:{number}"), f"data:{number}"
+    def shrink(starter: Launcher, remaining: int) -> str:
+        asked.append((starter.num_processes, remaining))
+        starter.num_processes = {3: 2, 1: 1}[remaining]
+        starter.command.append(f"--gin.MESH='data:{starter.num_processes}'")
+        return f"data:{starter.num_processes}"
 
-    launched = launch(_FAILS_TWICE, 4, shrink, max_restarts=2, is_elastic=True)
+    launched = launch(_FAILS_TWICE, 4, "--max_restarts=2", "--elastic", shrink=shrink)
     assert launched.code == 0 and asked == [(4, 3), (2, 1)]
     assert [line for line in launched.lines if not line.startswith("mtfrun: error")] == [
         "4 True ",
@@ -236,10 +237,10 @@ def test_lost_processes_are_left_out(launch: Callable[..., Launched]) -> None:
 
 
 def test_a_run_that_fits_no_smaller_mesh_ends(launch: Callable[..., Launched]) -> None:
-    def shrink(plan: Launch, remaining: int) -> tuple[Launch, str]:
+    def shrink(starter: Launcher, remaining: int) -> str:
         raise InputError("batch 8 does not divide")
 
-    launched = launch(_FAILS_TWICE, 2, shrink, max_restarts=2, is_elastic=True)
+    launched = launch(_FAILS_TWICE, 2, "--max_restarts=2", "--elastic", shrink=shrink)
     assert launched.code == 128 + signal.SIGKILL
     assert launched.lines[-1] == (
         "mtfrun: error: process 1 of 2 was ended by SIGKILL; batch 8 does not divide"
@@ -253,7 +254,7 @@ def test_an_error_of_a_process_leaves_none_out(launch: Callable[..., Launched]) 
             first.touch()
             sys.exit(1 if process == 0 else 4)
     """
-    launched = launch(program, 2, max_restarts=1, is_elastic=True)
+    launched = launch(program, 2, "--max_restarts=1", "--elastic")
     assert launched.code == 0
     (line,) = launched.lines
     assert line.startswith("mtfrun: process 0 of 2 failed with exit code 1; starting all again, ")
@@ -282,7 +283,7 @@ def test_a_signal_reaches_all_processes_once(
 ) -> None:
     sending = threading.Thread(target=_signal_when_ready, args=[tmp_path, number, os.getpid()])
     sending.start()
-    launched = launch(_STOPS, max_restarts=3)
+    launched = launch(_STOPS, 2, "--max_restarts=3")
     sending.join()
     assert launched.code == 128 + number
     assert sorted(launched.lines) == ["0 stopped", "[1] 1 stopped"]
@@ -299,15 +300,18 @@ def test_process_0_reads_standard_input(launch: Callable[..., Launched]) -> None
 
 def test_a_question_of_process_0_is_shown_before_its_line_ends() -> None:
     stream = io.StringIO()
+    reader, writer = os.pipe()
     output = Output(stream, is_conversation=True)
-    output.add(0, b"> ")
-    output.add(1, b"half")
-    assert stream.getvalue() == "> "
-    output.add(0, b"mtfrun: err")
-    assert stream.getvalue() == "> "
-    output.add(0, b"or: x\n")
-    output.finish(1)
-    assert stream.getvalue() == "> mtfrun: error: x\n[1] half\n"
+    thread = threading.Thread(target=output.forward, args=[0, os.fdopen(reader, "rb")])
+    thread.start()
+    os.write(writer, b"> ")
+    while stream.getvalue() != "> ":
+        time.sleep(0.01)
+    for _ in range(2):
+        os.write(writer, b"mtfrun: error: x\n")
+    os.close(writer)
+    thread.join()
+    assert stream.getvalue() == "> mtfrun: error: x\n" and output.has_error
 
 
 @pytest.mark.slow
@@ -319,8 +323,10 @@ def test_processes_end_with_a_launcher_that_is_killed(tmp_path: pathlib.Path) ->
     )
     parent = (
         "import sys; from mtfrun.cli.launch.launcher import *; "
-        f"plan = Launch([sys.executable, {str(child)!r}], ['train'], 2, typed=['a', 'b']); "
-        "Launcher(plan, Output(sys.stderr)).run()"
+        "from mtfrun.cli.parser import parse_flags; "
+        "flags = parse_flags(['launch', '-n', '2', '--', 'eval', '--model_dir=a']); "
+        f"Launcher(flags, ['eval'], Output(sys.stderr), typed=['a', 'b'], "
+        f"program=[sys.executable, {str(child)!r}]).run()"
     )
     environment = {**os.environ, "FOLDER": str(tmp_path), "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

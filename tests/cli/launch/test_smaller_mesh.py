@@ -7,28 +7,28 @@ import sys
 
 import pytest
 
-from mtfrun.cli.launch.launcher import Launch, RunSettings, shrink, smaller_meshes
+from mtfrun.cli.launch.children import Output
+from mtfrun.cli.launch.launcher import Launcher, smaller_meshes
 from mtfrun.cli.parser import parse_flags
 from mtfrun.errors import InputError
 from tests.cli.command import tiny_experiment
 
 
-def _launch(folder: pathlib.Path, num_processes: int, *flags: str) -> Launch:
+def _launcher(folder: pathlib.Path, num_processes: int, *flags: str) -> Launcher:
     layout = "--gin.LAYOUT='batch:data;d_ff:model'"
     command = ["train", *tiny_experiment(folder), layout, f"--model_dir={folder}/run", *flags]
-    parsed = parse_flags(command)
-    settings = RunSettings(parsed.gin_file, parsed.bindings, parsed.gin_search_paths)
-    return Launch([sys.executable, "-m", "mtfrun"], command, num_processes, settings)
+    parsed = parse_flags(["launch", "-n", str(num_processes), "--", *command])
+    program = [sys.executable, "-m", "mtfrun"]
+    return Launcher(parsed, command, Output(sys.stderr), program=program)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["MESH_SHAPE", "Mesh.shape"])
 def test_the_batch_decides_how_many_remain(name: str, tmp_path: pathlib.Path) -> None:
-    launch = _launch(tmp_path, 4, f"--gin.{name}='data:4,model:2'", "--gin.BATCH_SIZE=8")
-    smaller, mesh = shrink(launch, 3)
+    launcher = _launcher(tmp_path, 4, f"--gin.{name}='data:4,model:2'", "--gin.BATCH_SIZE=8")
     # Three parts of 8 rows are not possible.
-    assert (smaller.num_processes, mesh) == (2, "data:2,model:2")
-    assert smaller.command[-1] == f"--gin.{name}='data:2,model:2'"
+    assert launcher.shrink(3) == "data:2,model:2" and launcher.num_processes == 2
+    assert launcher.command[-1] == f"--gin.{name}='data:2,model:2'"
     assert not (tmp_path / "run").exists()
 
 
@@ -46,7 +46,7 @@ def test_an_axis_of_the_batch_lies_across_processes(
     with pytest.raises(
         InputError, match=f"^the run cannot go on with fewer processes: {complaint}"
     ):
-        shrink(_launch(tmp_path, 2, *flags), 1)
+        _launcher(tmp_path, 2, *flags).shrink(1)
 
 
 def test_only_equal_parts_of_the_axis_are_tried() -> None:

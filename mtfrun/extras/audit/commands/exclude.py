@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
-from mtfrun.cli.command import Command, check_names, settings_of
+from mtfrun.cli.command import Command, settings_of
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import InputError
 
@@ -32,7 +32,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(flags: argparse.Namespace) -> None:
-    check_names(flags, "from_run", "hashes")
     for name, words, example in (
         ("from_run", "the run to begin with", "/tmp/run"),
         ("hashes", "documents", "12-0123456789abcdef"),

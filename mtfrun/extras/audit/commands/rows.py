@@ -7,14 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import (
-    Command,
-    add_json,
-    check_least,
-    check_names,
-    configured_data,
-    require_model_dir,
-)
+from mtfrun.cli.command import Command, add_json, at_least, configured_data, require_model_dir
 from mtfrun.display.streams import print_lines
 from mtfrun.errors import ExitCode, InputError
 from mtfrun.extras.audit.commands.ledger import Interval
@@ -47,22 +40,20 @@ _BATCH = ("rows", "tokens", "html")
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--step", type=int, help="show the batch of a step; the first one is 1")
+    add("--step", type=at_least(1), help="show the batch of a step; the first one is 1")
     text = "of --step: the first and the last row, such as 1:3"
     add("--rows", action=Interval, help=text, metavar="A:B")
     add_row_flags(parser)
     text = "a file with the text; white space at its ends is ignored"
     add("--file", help=text, path="input")
     add("--hashes", help="hashes of documents, separated by commas", metavar="HASHES")
-    add("--document", type=int, help="the number of a document")
-    add("--most", type=int, default=20, help="documents, at most; 20 by default")
+    add("--document", type=at_least(1), help="the number of a document")
+    add("--most", type=at_least(1), default=20, help="documents, at most; 20 by default")
     add_json(parser, "print a JSON object for every document")
 
 
 def _check(flags: argparse.Namespace) -> None:
     require_model_dir(flags)
-    check_least(flags, 1, "step", "document", "most")
-    check_names(flags, "file", "hashes", "html")
     named = (flags.step, flags.file, flags.hashes, flags.document)
     if len(flags.words) + sum(value is not None for value in named) != 1:
         raise InputError(

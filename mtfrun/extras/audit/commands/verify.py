@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mtfrun.cli.command import (
     Command,
     add_json,
-    check_least,
+    at_least,
     check_mesh,
     require_gin_files,
     settings_of,
@@ -66,12 +66,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(meshes=[])
     add("--mesh", action=_Mesh, help="the axes of a mesh, data:2,model:2; repeatable", metavar="M")
     add("--layout", action=_Mesh, help="the layout of the --mesh before it", metavar="L")
-    add("--steps", type=int, default=3, help="steps of training; 3 by default")
+    add("--steps", type=at_least(1), default=3, help="steps of training; 3 by default")
     text = "the largest relative difference of equal numbers; 0.0001 by default"
-    add("--tolerance", type=float, default=1e-4, help=text)
-    add("--decodes", type=int, default=4, help="rows to decode; 4 by default")
+    add("--tolerance", type=at_least(0, float), default=1e-4, help=text)
+    add("--decodes", type=at_least(0), default=4, help="rows to decode; 4 by default")
     text = "largest number of new tokens of a decode; 16 by default"
-    add("--decode_length", type=int, default=16, help=text)
+    add("--decode_length", type=at_least(1), default=16, help=text)
     add("--cpu", action="store_true", help="simulate all devices, though there are accelerators")
     add_json(parser, "print one JSON object for every mesh")
 
@@ -80,8 +80,6 @@ def _check(flags: argparse.Namespace) -> None:
     require_gin_files(flags)
     if flags.model_dir is not None:
         raise InputError("audit verify uses no run: give --gin.INIT_CHECKPOINT for --model_dir")
-    check_least(flags, 1, "steps", "decode_length")
-    check_least(flags, 0, "decodes", "tolerance")
     for mesh in flags.meshes:
         check_mesh(mesh.shape, mesh.layout)
 

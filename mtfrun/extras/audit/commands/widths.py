@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import Command, add_json, check_least, require_gin_files, settings_of
+from mtfrun.cli.command import Command, add_json, at_least, require_gin_files, settings_of
 from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
 from mtfrun.display.table import table_lines, terminal_columns
@@ -32,9 +32,9 @@ than twice as much; then the exit code is 5. docs/width_transfer.md explains BAS
 
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--steps", type=int, default=4, help="steps of training; 4 by default")
+    add("--steps", type=at_least(1), default=4, help="steps of training; 4 by default")
     text = "the largest exponent that is not marked; 0.25 by default"
-    add("--tolerance", type=float, default=0.25, help=text)
+    add("--tolerance", type=at_least(0, float), default=0.25, help=text)
     add_json(parser, "print one JSON object for every layer")
 
 
@@ -42,8 +42,6 @@ def _check(flags: argparse.Namespace) -> None:
     require_gin_files(flags)
     if flags.model_dir is not None:
         raise InputError("audit widths uses no run: leave --model_dir out")
-    check_least(flags, 1, "steps")
-    check_least(flags, 0, "tolerance")
     _bindings_by_width(flags.bindings)
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mtfrun.cli.command import Command, check_least, require_gin_files
+from mtfrun.cli.command import Command, at_least, require_gin_files
 from mtfrun.cli.main import main
 from mtfrun.configuration.errors import one_line
 from mtfrun.display import progress
@@ -62,7 +62,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     text = "a gin file with rows, a grid and seeds: sweeps/mine.gin"
     add("--sweep_file", help=text, metavar="FILE")
-    add("--seeds", type=int, help="train with SEED = 0 to N - 1")
+    add("--seeds", type=at_least(1), help="train with SEED = 0 to N - 1")
     add(
         "--results",
         help="a file of lines for results, such as mine.jsonl, which can be committed, or a "
@@ -70,8 +70,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
     )
     text = "train N runs whose values Optuna chooses, from the ranges in Sweep.search"
-    add("--search", type=int, help=text)
-    add("--jobs", type=int, default=1, help="runs at the same time; 1 by default")
+    add("--search", type=at_least(1), help=text)
+    add("--jobs", type=at_least(1), default=1, help="runs at the same time; 1 by default")
     add("--metric", help="the metric of the table; the sweep's by default, or loss")
     add("--dry_run", action="store_true", help="print the runs, and start none")
     text = "continue although data or settings have changed since the checkpoints and results"
@@ -87,7 +87,6 @@ def _check(flags: argparse.Namespace) -> None:
         raise InputError(
             f"--model_dir={flags.model_dir} is a run: name another directory for the sweep's runs"
         )
-    check_least(flags, 1, "jobs", "seeds", "search")
 
 
 def run(flags: argparse.Namespace, command: Sequence[str]) -> int:

@@ -9,14 +9,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mtfrun.cli.command import (
-    Command,
-    add_format,
-    add_output,
-    check_directories,
-    check_least,
-    check_names,
-)
+from mtfrun.cli.command import Command, add_format, add_output, at_least, check_directories
 from mtfrun.display import progress
 from mtfrun.display.formats import number_text
 from mtfrun.display.streams import print_lines
@@ -85,8 +78,8 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
         "the largest run",
     )
     text = "the law is fitted without the N largest sizes; 1 by default"
-    add("--hold_out", type=int, help=text)
-    add("--seed", type=int, help="of the draws for intervals of the law")
+    add("--hold_out", type=at_least(0), help=text)
+    add("--seed", type=at_least(0), help="of the draws for intervals of the law")
     text = "a setting with positive values; LEARNING_RATE by default"
     add("--parameter", help=text)
     text = "a file for the picture (.svg, .png)"
@@ -100,7 +93,6 @@ def _check(flags: argparse.Namespace) -> None:
     if len(flags.words) != 1:
         raise InputError("table needs the directory of one sweep: mtfrun table /tmp/sweep")
     check_directories(flags)
-    check_names(flags, "output", "metric", "baseline", "picture")
     for name, fits in _FITS_OF_FLAGS.items():
         if getattr(flags, name) is not None and flags.fit not in fits:
             remedy = (
@@ -112,7 +104,6 @@ def _check(flags: argparse.Namespace) -> None:
     formats = _FORMATS_OF_FITS.get(flags.fit, FORMATS)
     if flags.format not in formats:
         raise InputError(f"--fit={flags.fit} writes {' or '.join(formats)}, not {flags.format}")
-    check_least(flags, 0, "hold_out", "seed")
     if flags.budget is not None and flags.budget not in POSITIVE:
         raise InputError(f"--budget={flags.budget:g}: it must be {POSITIVE}, such as 1e15")
     if flags.fit == _LADDER and flags.metric is not None and best_mode(flags.metric) != LOWEST:
