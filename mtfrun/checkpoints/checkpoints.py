@@ -151,10 +151,8 @@ def check_compatible(
     starts = {change.name.partition("/")[0] for change in differing}
     parts = [part for part in _PARTS if part in starts]
     if parts[:1] == ["optimizer"] and not any(path.startswith("optimizer/") for path in saved):
-        problem = "it has weights without an optimizer"
         remedy = f"train in another --model_dir, with --gin.INIT_CHECKPOINT=\"'{name}'\""
-    else:
-        first = [x for x in differing if not parts or x.name.startswith(f"{parts[0]}/")]
-        problem = f"(checkpoint -> model) {list_changes(first)}"
-        remedy = "use the configuration that it was saved with (config.gin)"
-    raise IncompatibleError(name, problem, remedy)
+        raise RunDirError(f"{name} has weights without an optimizer; {remedy}")
+    first = [x for x in differing if not parts or x.name.startswith(f"{parts[0]}/")]
+    remedy = "use the configuration that it was saved with (config.gin)"
+    raise IncompatibleError(name, f"(checkpoint -> model) {list_changes(first)}", remedy)

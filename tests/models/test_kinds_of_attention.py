@@ -305,6 +305,7 @@ def test_loss_and_gradients_are_the_same_rematerialised_on_a_mesh(kind: str) -> 
     assert_same_step(_step(kind, "data:2,model:2", True), _step(kind, ONE_DEVICE, False))
 
 
+@pytest.mark.slow
 def test_blocks_change_no_gradient_of_a_bias_that_layers_share(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -53,6 +53,10 @@ ALLOWED = {
     "conv3d_with_blocks": (4, "the edges of the blocks on both sides, forward and backward"),
     "conv2d_transpose_with_blocks": (2, "an edge of the blocks, forward and backward"),
     "conv3d_transpose_with_blocks": (2, "an edge of the blocks, forward and backward"),
+    "depthwise_conv2d_with_blocks": (
+        4,
+        "the edges of the blocks on both sides, forward and backward",
+    ),
     "max_pool2d_with_blocks": (4, "the edges of the blocks on both sides, forward and backward"),
     "dynamic_shift_along_a_split_dimension": (1, ALONG_IT),
     "halo_exchange": (10, "the edges of the blocks, forward and backward, in three calls"),

@@ -108,6 +108,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gate, balance, activations", CASES)
 def test_it_equals_a_loop_over_tokens(gate: str, balance: str, activations: str) -> None:
     expected = _loop_over_tokens(gate, balance, activations)
