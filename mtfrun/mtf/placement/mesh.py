@@ -309,8 +309,9 @@ class Mesh:
     def misspelt_rules(self) -> list[str]:
         """Returns a message for every unused rule with a dimension that is probably misspelt."""
         messages = []
-        for dimension in self.unused_rules():
-            hint = did_you_mean(dimension, self.dimension_names_seen | {SLOTS, WEIGHTS})
+        known = self.dimension_names_seen | {SLOTS, WEIGHTS}
+        for dimension in (rule for rule in self.unused_rules() if rule not in known):
+            hint = did_you_mean(dimension, known)
             if hint and dimension.removesuffix("_unsplit") not in _OF_SOME_MODELS:
                 messages.append(
                     f"layout rule {dimension}:{self.layout[dimension]} names no dimension of this "
