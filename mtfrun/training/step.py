@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -164,20 +164,8 @@ def _train_step(
     skipped = mtf.zeros_like(norm)
     if options.skips:
         # Slots and averages are finite where the gradients and the new values are.
-        computed = [loss.total, norm, learning_rate, *values.values()]
-        floats = [mtf.reduce_all(mtf.is_finite(x)) for x in computed if x.dtype.is_floating]
-        is_finite = mtf.reduce_all(mtf.stack(floats, "all"))
-        # A selection, which no NaN passes, and not a condition around the assignments: it is the
-        # same program on all devices, and changes no bit of an update that is applied.
-        updates = {
-            variable: mtf.where(
-                is_finite,
-                mtf.cast(value, variable.dtype),
-                mtf.read_variable(variable),
-                output_shape=value.shape,
-            )
-            for variable, value in updates.items()
-        }
+        is_finite = _are_finite([loss.total, norm, learning_rate, *values.values()])
+        updates = {v: _update_if(is_finite, v, value) for v, value in updates.items()}
         skipped = 1.0 - mtf.to_float(is_finite)
     for variable, value in updates.items():
         mtf.assign(variable, value)
@@ -192,6 +180,18 @@ def _train_step(
         norm_squares=squares,
         gradients=before_clipping,
     )
+
+
+def _are_finite(tensors: Sequence[mtf.Tensor]) -> mtf.Tensor:
+    floats = [mtf.reduce_all(mtf.is_finite(x)) for x in tensors if x.dtype.is_floating]
+    return mtf.reduce_all(mtf.stack(floats, "all"))
+
+
+def _update_if(condition: mtf.Tensor, variable: mtf.Variable, value: mtf.Tensor) -> mtf.Tensor:
+    # A selection, which no NaN passes, and not a condition around the assignments: it is the same
+    # program on all devices, and changes no bit of an update that is applied.
+    old, new = mtf.read_variable(variable), mtf.cast(value, variable.dtype)
+    return mtf.where(condition, new, old, output_shape=value.shape)
 
 
 def _zeros(
