@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtfrun.cli.launch.children import Output
-from mtfrun.cli.launch.launcher import Launch, Launcher
+from mtfrun.cli.launch.launcher import Launcher
 from mtfrun.extras.plan.command import dump_environment
 from tests.bench.alternate import Subject, add_rounds, compare
 
@@ -107,8 +107,14 @@ def _run(
         command = [what, f"--mesh=sequence:{devices}", f"--layout={LAYOUT}", f"--result={result}"]
         command += [f"--join_secs={_JOIN_SECS:g}", *options]
         errors = io.StringIO()
-        launch = Launch([*python, "-m", MEMORY], command, num_processes or devices)
-        if Launcher(launch, Output(errors)).run():
+        flags = argparse.Namespace(
+            num_processes=num_processes or devices,
+            devices_per_process=None,
+            max_restarts=0,
+            launched=argparse.Namespace(model_dir=None),
+        )
+        launcher = Launcher(flags, command, Output(errors), program=[*python, "-m", MEMORY])
+        if launcher.run():
             raise RuntimeError(errors.getvalue())
         values: list[dict[str, Any]] = json.loads(result.read_text(encoding="utf-8"))
     return values
