@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mtfrun.errors import shorten
 from mtfrun.extras.audit.verify.layer_records import Named
-from mtfrun.extras.audit.verify.observation import Observation, Values
+from mtfrun.extras.audit.verify.observation import Observation
 
 # The kinds of compared values, in the order in which training computes them.
 INITIAL_VALUES, LOSS, GRADIENTS, UPDATES, EVALUATION, DECODES = KINDS = (
@@ -124,8 +124,7 @@ def compare(here: Observation, expected: Observation, tolerance: float) -> Compa
     """
     differences = [
         *_array_differences(here, expected),
-        *_update_differences(here.averages, expected.averages, least_share=1.0),
-        *_update_differences(here.updated, expected.updated, least_share=_LEAST_SHARE_OF_UPDATE),
+        *_update_differences(here, expected),
         *_evaluation_differences(here, expected),
     ]
     for i, (record, expected_record) in enumerate(zip(here.decodes, expected.decodes, strict=True)):
@@ -136,15 +135,12 @@ def compare(here: Observation, expected: Observation, tolerance: float) -> Compa
 
 
 def _array_differences(here: Observation, expected: Observation) -> Iterator[Difference]:
-    values = {**here.averages[0], **here.updated[0]}
-    for path, value in {**expected.averages[0], **expected.updated[0]}.items():
-        yield _difference(INITIAL_VALUES, 0, path, values[path], value, largest_size(value))
+    for path, value in expected.values[0].items():
+        yield _difference(INITIAL_VALUES, 0, path, here.values[0][path], value, largest_size(value))
     for name in expected.losses[0]:
-        losses, expected_losses = ([x[name] for x in run.losses] for run in (here, expected))
-        scale = max(map(abs, expected_losses))
-        for step, pair in enumerate(zip(losses, expected_losses, strict=True), 1):
-            loss, expected_loss = map(np.array, pair)
-            yield _difference(LOSS, step, name, loss, expected_loss, scale)
+        scale = max(abs(losses[name]) for losses in expected.losses)
+        for step, pair in enumerate(zip(here.losses, expected.losses, strict=True), 1):
+            yield _difference(LOSS, step, name, *(np.array(x[name]) for x in pair), scale)
     for i, gradients in enumerate(expected.gradients):
         least = _LEAST_SHARE_OF_ALL * max(map(largest_size, gradients.values()), default=0.0)
         for path, gradient in reversed(list(gradients.items())):
@@ -152,15 +148,14 @@ def _array_differences(here: Observation, expected: Observation) -> Iterator[Dif
             yield _difference(GRADIENTS, i + 1, path, here.gradients[i][path], gradient, scale)
 
 
-def _update_differences(
-    here: Sequence[Values], expected: Sequence[Values], least_share: float
-) -> Iterator[Difference]:
+def _update_differences(here: Observation, expected: Observation) -> Iterator[Difference]:
     """Yields differences relative to each entry, but at least to a share of the largest."""
-    for i, values in enumerate(expected[1:]):
+    for i, values in enumerate(expected.values[1:]):
         for path, after in values.items():
-            before = expected[i][path].astype(np.float64)
+            least_share = 1.0 if path in expected.averages else _LEAST_SHARE_OF_UPDATE
+            before = expected.values[i][path].astype(np.float64)
             change = after.astype(np.float64) - before
-            change_here = here[i + 1][path].astype(np.float64) - before
+            change_here = here.values[i + 1][path].astype(np.float64) - before
             # Distances of the entries to the next numbers of their type.
             spacing = np.abs(np.spacing(after).astype(np.float64))
             error = entry_errors(change_here, change) - _ROUNDED_UNITS * spacing
@@ -181,8 +176,8 @@ def _evaluation_differences(here: Observation, expected: Observation) -> Iterato
             scale = max(largest_size(mean), _LEAST_METRIC)
             yield _difference(EVALUATION, step, name, mean_here, mean, scale, error)
         if logits is not None and logits_here is not None:
-            scale = largest_size(logits[np.abs(logits) < LIKE_INFINITY])
-            yield _difference(EVALUATION, step, "logits", logits_here, logits, scale)
+            found = deviation(Named(logits_here), Named(logits))
+            yield Difference(EVALUATION, step, "logits", *found)
 
 
 def _json_differences(here: Any, expected: Any, name: str, step: int) -> Iterator[Difference]:
@@ -205,44 +200,37 @@ def _json_differences(here: Any, expected: Any, name: str, step: int) -> Iterato
 
 
 def deviation(here: Named, expected: Named, least: float = 0.0) -> Deviation:
-    """Returns the largest difference; relative to `least` if all entries are smaller."""
-    if here.value.shape != expected.value.shape:
-        return Deviation(math.inf, "", f"shape {here.shape}", f"shape {expected.shape}")
-    usual = np.isfinite(here.value) & (np.abs(expected.value) < LIKE_INFINITY)
-    scale = max(largest_size(expected.value[usual]), least)
-    return largest_deviation(here.value, expected.value, scale, place=expected.place)
+    """Returns the largest difference, relative to the largest entry, at least to `least`."""
+    scale = largest_size(expected.value[np.abs(expected.value) < LIKE_INFINITY])
+    return largest_deviation(here, expected, max(scale, least))
 
 
 def largest_deviation(
-    here: np.ndarray,
-    expected: np.ndarray,
-    scale: float,
-    error: np.ndarray | None = None,
-    place: Callable[[Sequence[int]], str] = str,
+    here: Named, expected: Named, scale: float, error: np.ndarray | None = None
 ) -> Deviation:
-    """Returns the largest difference of two arrays of one shape, relative to `scale`.
+    """Returns the largest difference of two arrays, relative to `scale`.
 
     `error`, |here - expected| by default, is of the entries; a negative one counts as 0.
     """
-    error = entry_errors(here, expected) if error is None else error
+    if here.value.shape != expected.value.shape:
+        return Deviation(math.inf, "", f"shape {here.shape}", f"shape {expected.shape}")
+    error = entry_errors(here.value, expected.value) if error is None else error
     if not error.size:
-        return Deviation(0.0, "[]" if error.ndim else "", "", "")
+        return Deviation(0.0, "", "", "")
     index = np.unravel_index(np.argmax(error), error.shape)
     largest = max(float(error[index]), 0.0)
     relative = 0.0 if largest == 0.0 else largest / scale if scale else math.inf
-    numbers = (f"{float(x[index]):.9g}" for x in (here, expected))
-    return Deviation(relative, place([int(i) for i in index]) if index else "", *numbers)
+    numbers = (f"{float(x.value[index]):.9g}" for x in (here, expected))
+    return Deviation(relative, expected.place([int(i) for i in index]), *numbers)
 
 
 def entry_errors(here: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Returns |here - expected| in float64, infinite where one is not finite; 0 of other shapes."""
-    if here.shape != expected.shape:
-        return np.zeros(expected.shape)
+    """Returns |here - expected| in float64, infinite where one is not finite."""
     here, expected = here.astype(np.float64), expected.astype(np.float64)
-    both_finite = np.isfinite(here) & np.isfinite(expected)
-    error = np.abs(np.subtract(here, expected, where=both_finite, out=np.zeros(here.shape)))
+    with np.errstate(invalid="ignore"):
+        error = np.nan_to_num(np.abs(here - expected), nan=np.inf, posinf=np.inf)
     same = (here == expected) | (np.isnan(here) & np.isnan(expected))
-    return np.where(both_finite | same, error, np.inf)
+    return np.where(same, 0.0, error)
 
 
 def largest_size(array: np.ndarray) -> float:
@@ -260,10 +248,8 @@ def _difference(
     scale: float,
     error: np.ndarray | None = None,
 ) -> Difference:
-    if here.shape != expected.shape:
-        shapes = f"shape {list(here.shape)}", f"shape {list(expected.shape)}"
-        return Difference(kind, step, name, math.inf, "", *shapes)
-    return Difference(kind, step, name, *largest_deviation(here, expected, scale, error))
+    found = largest_deviation(Named(here), Named(expected), scale, error)
+    return Difference(kind, step, name, *found)
 
 
 def reference_lines(expected: Observation) -> list[str]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 
 import numpy as np
 import tensorflow as tf
@@ -25,84 +26,64 @@ from mtfrun.extras.audit.verify.comparison import (
     deviation,
 )
 from mtfrun.extras.audit.verify.layer_records import (
-    MODULE_INPUT,
-    LayerCall,
+    Around,
+    Calls,
     Named,
-    OperationCall,
-    record_layers,
-    record_operations,
-    record_update,
+    intercept_calls,
+    intercept_operations,
+    named,
+    record_calls,
 )
 from mtfrun.extras.audit.verify.observation import (
     Observation,
     Values,
-    optimizer_updates,
+    changed_variables,
     set_values,
     values_on_mesh,
 )
+from mtfrun.layers import Call, in_call
 from mtfrun.training.microbatches import Features, Gradients, loss_and_gradients
 
 # Gradients are relative to their largest entry, but at least to this share of the largest of all.
 _LEAST_SHARE_OF_ALL = 1e-4
 OUTPUT, GRADIENT, UPDATE = "output", "gradient", "update"
 
-_Call = TypeVar("_Call", LayerCall, OperationCall)
 
-
-def first_layer(
-    here: Sequence[LayerCall], expected: Sequence[LayerCall], tolerance: float
+def first_difference(
+    here: Calls, expected: Calls, tolerance: float, what: str | None = None
 ) -> tuple[str, str, Deviation] | None:
-    """Returns what differs, the path and the difference of the module at fault; None for none.
+    """Returns `OUTPUT` or `GRADIENT`, the name and the deviation of the call at fault, or None.
 
-    That is the first module whose output differs; if none does, the last module, innermost first,
-    whose output has the same gradient while its input has not.
+    That is the first call whose output differs; if none does, the last one, innermost first, whose
+    output has the same gradient while an input has not. `what` is the only one of both to look for.
     """
-    for a, b in _pairs(here, expected, lambda call: call.path):
+    pairs = [(key[0], here[key], call) for key, call in expected.items() if key in here]
+    for name, a, b in pairs if what != GRADIENT else ():
         found = deviation(a.output, b.output)
         if not found.relative <= tolerance:
-            return OUTPUT, b.path, found
-    gradients = [x.value for call in expected for x in call[2:] if isinstance(x, Named)]
+            return OUTPUT, name, found
+    gradients = [
+        x.value
+        for call in expected.values()
+        for x in (call.output_gradient, *call.input_gradients)
+        if x is not None
+    ]
     least = _LEAST_SHARE_OF_ALL * max((np.abs(x).max(initial=0.0) for x in gradients), default=0.0)
-    at_fault: list[tuple[str, Deviation]] = []
-    for a, b in _pairs(here, expected, lambda call: call.path):
-        output_gradient = _gradient_deviation(a.output_gradient, b.output_gradient, least)
-        input_gradient = _gradient_deviation(a.input_gradient, b.input_gradient, least)
-        if output_gradient.relative <= tolerance < input_gradient.relative:
-            at_fault.append((b.path, input_gradient))
-    for path, found in reversed(at_fault):
-        below = f"{path}/" if path else ""
-        if not any(other != path and other.startswith(below) for other, _ in at_fault):
-            return GRADIENT, path, found
+    at_fault: dict[str, Deviation] = {}
+    for name, a, b in pairs if what != OUTPUT else ():
+        inputs = [
+            _gradient_deviation(x, y, least)
+            for x, y in zip(a.input_gradients, b.input_gradients, strict=False)
+        ]
+        found = max(inputs, key=lambda x: x.relative, default=Deviation(0.0, "", "", ""))
+        output = _gradient_deviation(a.output_gradient, b.output_gradient, least)
+        if output.relative <= tolerance < found.relative:
+            at_fault[name] = found
+    for name, found in reversed(at_fault.items()):
+        below = f"{name}/" if name else ""
+        if not any(other != name and other.startswith(below) for other in at_fault):
+            return GRADIENT, name, found
     return None
-
-
-def first_operation(
-    here: Sequence[OperationCall], expected: Sequence[OperationCall], what: str, tolerance: float
-) -> tuple[str, Deviation] | None:
-    """Returns the line and the difference of the operation at fault; None for none.
-
-    That is the first one whose result differs; of gradients the last one whose result has the same
-    gradient, while an operand, or the module's input, has not.
-    """
-    pairs = list(_pairs(here, expected, lambda call: (call.line, call.number)))
-    if what == OUTPUT:
-        for a, b in pairs:
-            found = deviation(a.output, b.output)
-            if not found.relative <= tolerance:
-                return b.line, found
-        return None
-    places = {id(call): i for i, call in enumerate(expected)}
-    wrong = {MODULE_INPUT: Deviation(math.inf, "", "", "")}
-    result = None
-    for a, b in pairs:
-        if a.output_gradient is None and b.output_gradient is None:
-            continue
-        found = _gradient_deviation(a.output_gradient, b.output_gradient, 0.0)
-        if not found.relative <= tolerance:
-            wrong[places[id(b)]] = found
-        elif any(operand in wrong for operand in b.operands):
-            result = b.line, found
-    return result
 
 
 def _gradient_deviation(here: Named | None, expected: Named | None, least: float) -> Deviation:
@@ -111,19 +92,6 @@ def _gradient_deviation(here: Named | None, expected: Named | None, least: float
         texts = ("none" if x is None else "a gradient" for x in (here, expected))
         return Deviation(0.0 if same else math.inf, "", *texts)
     return deviation(here, expected, least)
-
-
-def _pairs(
-    here: Sequence[_Call], expected: Sequence[_Call], key: Callable[[_Call], object]
-) -> Iterator[tuple[_Call, _Call]]:
-    """Yields the calls that both have, in order; several with one key by their number."""
-    remaining: dict[object, list[_Call]] = {}
-    for call in here:
-        remaining.setdefault(key(call), []).append(call)
-    for call in expected:
-        alike = remaining.get(key(call))
-        if alike:
-            yield alike.pop(0), call
 
 
 @dataclasses.dataclass
@@ -135,18 +103,25 @@ class Probe:
     step: int
     is_training: bool = True  # whether layers are called as in training, or in an evaluation
 
-    @property
-    def _key(self) -> mtf.Key:
-        return mtf.random_key(self.training.state.seed, self.step - 1, 0)
+    def layers(self) -> Calls:
+        """Returns the calls of the model's modules by path, inner ones first."""
+        return self._record(functools.partial(intercept_calls, self.training.state.model))
 
-    def layers(self) -> list[LayerCall]:
-        model = self.training.state.model
-        return record_layers(model, self.features, self._key, training=self.is_training)
-
-    def operations(self, path: str) -> list[OperationCall]:
+    def operations(self, path: str) -> Calls:
         """Returns the operations of a module itself, "" for the model's."""
+        model = self.training.state.model
+        return self._record(functools.partial(intercept_operations, model, path))
+
+    def _record(self, intercept: Callable[[Around], AbstractContextManager[None]]) -> Calls:
         model, training = self.training.state.model, self.is_training
-        return record_operations(model, path, self.features, self._key, training=training)
+        key = mtf.random_key(self.training.state.seed, self.step - 1, 0)
+
+        def mean_loss(features: Features) -> mtf.Tensor:  # as a step differentiates it
+            with in_call(Call(training=training, key=key)):
+                loss = model.loss(features, training=training, key=key)
+            return loss.total * mtf.stop_gradient(mtf.reciprocal(mtf.maximum(loss.weight, 1.0)))
+
+        return record_calls(mean_loss, self.features, intercept, with_gradients=training)
 
     def gradients(self) -> dict[str, Named]:
         """Returns the gradients of the trained variables, by path, before clipping."""
@@ -157,13 +132,9 @@ class Probe:
             step = mtf.constant(state.mesh, self.step - 1, dtype=tf.int64)
             return loss_and_gradients(state, features, step, microbatches)[1]
 
-        found = gradients(self.features)
-        values = mtf.to_numpy(found)
-        return {
-            path: Named(values[path], tuple(x.shape.dimension_names)) for path, x in found.items()
-        }
+        return {path: named(x) for path, x in gradients(self.features).items()}
 
-    def update(self, gradients: Values) -> list[OperationCall]:
+    def update(self, gradients: Values) -> Calls:
         """Returns the operations of the optimizer, which gets these gradients."""
         state = self.training.state
 
@@ -171,7 +142,9 @@ class Probe:
             step = mtf.constant(state.mesh, self.step - 1, dtype=tf.int64)
             state.optimizer.update(gradients, step)
 
-        return record_update(update, values_on_mesh(gradients, state.trainable))
+        on_mesh = values_on_mesh(gradients, state.trainable)
+        intercept = functools.partial(intercept_operations, state.model, "")
+        return record_calls(update, on_mesh, intercept, with_gradients=False)
 
 
 def find_fault(
@@ -187,32 +160,27 @@ def find_fault(
         return Fault("decoder", "", type(model).__name__, largest)
     if difference.kind == INITIAL_VALUES:
         path, _, name = difference.name.rpartition("/")
-        modules = model.named_modules()
-        if path not in modules:
-            return None
-        return Fault(f"initial value of {name}", path, type(modules[path]).__name__, largest)
-    on_mesh, alone_probe = (_restore_step(x, expected, difference) for x in (here, alone))
-    if difference.kind == UPDATES and difference.name not in expected.averages[0]:
+        module = model.named_modules().get(path)
+        what = f"initial value of {name}"
+        return None if module is None else Fault(what, path, type(module).__name__, largest)
+    on_mesh, on_one = (_restore_step(x, expected, difference) for x in (here, alone))
+    if difference.kind == UPDATES and difference.name not in expected.averages:
         gradients = expected.gradients[difference.step - 1]
-        return _find_update_at_fault(on_mesh, alone_probe, gradients, tolerance)
-    return find_layer_at_fault(on_mesh, alone_probe, tolerance)
+        return _find_update_at_fault(on_mesh, on_one, gradients, tolerance)
+    return find_layer_at_fault(on_mesh, on_one, tolerance)
 
 
 def find_layer_at_fault(here: Probe, expected: Probe, tolerance: float) -> Fault | None:
     """Returns the layer at fault of a step, with the operation, or None if nothing differs."""
-    layer_fault = first_layer(here.layers(), expected.layers(), tolerance)
-    what, path, largest = layer_fault or (OUTPUT, "", None)
+    layer = first_difference(here.layers(), expected.layers(), tolerance)
+    what, path, _ = layer or (None, "", None)  # without a layer the model itself
     calls = [probe.operations(path) for probe in (here, expected)]
-    operation_fault = first_operation(calls[0], calls[1], what, tolerance)
-    if layer_fault is None and operation_fault is None:  # the model itself
-        what = GRADIENT
-        operation_fault = first_operation(calls[0], calls[1], what, tolerance)
-    line, line_deviation = operation_fault or ("", largest)
-    largest = largest or line_deviation
-    if largest is None:
+    operation = first_difference(*calls, tolerance, what)
+    found = layer or operation
+    if found is None:
         return None
-    module = expected.training.state.model.named_modules()[path]
-    return Fault(what, path, type(module).__name__, largest, line)
+    name = type(expected.training.state.model.named_modules()[path]).__name__
+    return Fault(found[0], path, name, found[2], operation[1] if operation else "")
 
 
 def find_gradient_or_update_at_fault(
@@ -238,23 +206,17 @@ def _find_update_at_fault(
     if names[0] != names[1]:
         return Fault(UPDATE, "", names[1], Deviation(math.inf, "", *names))
     calls = [probe.update(gradients) for probe in (here, expected)]
-    operation_fault = first_operation(calls[0], calls[1], OUTPUT, tolerance)
-    if operation_fault is None:
-        return None
-    line, largest = operation_fault
-    return Fault(UPDATE, "", names[1], largest, line)
+    found = first_difference(*calls, tolerance)
+    return None if found is None else Fault(UPDATE, "", names[1], found[2], found[1])
 
 
 def _restore_step(training: Training, expected: Observation, difference: Difference) -> Probe:
     """Returns the step or evaluation of a difference, with the values of `expected` before it."""
-    state, step = training.state, difference.step
-    state.initialize()
-    is_evaluation = difference.kind == EVALUATION
-    index = step if is_evaluation else step - 1
-    set_values(state.model.updated_variables(), expected.averages[index])
-    set_values(optimizer_updates(state), expected.updated[index])
+    step, is_training = difference.step, difference.kind != EVALUATION
+    training.state.initialize()
+    set_values(changed_variables(training.state), expected.values[step - is_training])
     features = batch_of_step(training, max(step, 1))
-    return Probe(training, features, step, is_training=not is_evaluation)
+    return Probe(training, features, step, is_training)
 
 
 def batch_of_step(training: Training, step: int) -> Features:

@@ -1,40 +1,41 @@
-"""What the layers of a model compute in one step, call by call: outputs and gradients."""
+"""What a model or an optimizer computes in one step, call by call: outputs and gradients."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import functools
+import itertools
 import linecache
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FrameType, FunctionType
-from typing import Any, NamedTuple, cast
+from contextlib import AbstractContextManager
+from types import FunctionType
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from mtfrun import mtf
-from mtfrun.layers import Call, in_call
-from mtfrun.models import Model
 from mtfrun.mtf.tensor import Arithmetic
-from mtfrun.training.microbatches import Features
+
+Around: TypeAlias = Callable[[str, Callable[..., Any], tuple[Any, ...]], Any]
+"""around(name, call, arguments) takes the place of a call; `call` takes the arguments."""
 
 # Operators that files in this folder use are parts of operations.
 _OPERATIONS = str(pathlib.Path(mtf.__file__).parent)
-# Entries of operations that are recorded, over all of them; 256 MB of float32.
+# Entries of results that are recorded of one module's operations; 256 MB of float32.
 _MOST_ENTRIES = 1 << 26
+_copy = mtf.identity  # which is not intercepted
 
 
 @contextlib.contextmanager
-def intercept_calls(
-    root: mtf.Module, around: Callable[[str, Callable[..., Any], tuple[Any, ...]], Any]
-) -> Iterator[None]:
-    """Replaces the calls of all modules below `root`, by around(path, call, arguments).
+def intercept_calls(root: mtf.Module, around: Around) -> Iterator[None]:
+    """Replaces the calls of all modules below `root`, by their paths.
 
-    `call` takes the arguments. A layer is called as `layer(x, call)` by whoever has it, and so its
-    class is changed.
+    A layer is called as `layer(x, call)` by whoever has it, and so its class is changed.
     """
     modules = root.named_modules()
     paths = {id(module): path for path, module in modules.items()}
@@ -61,266 +62,143 @@ def intercept_calls(
         yield
 
 
-MODULE_INPUT = -1
-"""Stands for the first argument of a module among operands."""
+@contextlib.contextmanager
+def intercept_operations(root: mtf.Module, path: str, around: Around) -> Iterator[None]:
+    """Replaces the operations of `mtf` that the module of a path calls itself, by their lines.
+
+    "" is the path outside of all modules' calls. A line is such as "my_layers.py:12: y = f(x)".
+    """
+    running, entries = [""], 0
+
+    def enter(module: str, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        running.append(module)
+        try:
+            return call(*args)
+        finally:
+            running.pop()
+
+    def intercepting(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def operation(*args: Any, **kwargs: Any) -> Any:
+            nonlocal entries
+            file, number = sys._getframe(1).f_code.co_filename, sys._getframe(1).f_lineno
+            is_part = running[-1] != path or file.startswith(_OPERATIONS)
+            if is_part or entries > _MOST_ENTRIES:
+                return function(*args, **kwargs)
+            line = f"{_short(file)}:{number}: {linecache.getline(file, number).strip()}"
+            result = around(line, lambda *new: function(*new, **kwargs), args)
+            tensors = (x for x in tf.nest.flatten(result) if isinstance(x, mtf.Tensor))
+            entries += sum(x.shape.size for x in tensors)
+            return result
+
+        return operation
+
+    with intercept_calls(root, enter), contextlib.ExitStack() as stack:
+        for owner in (mtf, Arithmetic):
+            for name, function in list(vars(owner).items()):
+                # `mtf.gradients` needs its arguments themselves.
+                if isinstance(function, FunctionType) and name != "gradients":
+                    stack.callback(setattr, owner, name, function)
+                    setattr(owner, name, intercepting(function))
+        yield
 
 
 class Named(NamedTuple):
-    """An array with the names of its dimensions."""
+    """An array with the names of its dimensions, if they are known."""
 
     value: np.ndarray
-    dims: tuple[str, ...]
+    dims: Sequence[str] = ()
 
     @property
     def shape(self) -> str:
-        """Such as "{batch:4, length:2}"."""
-        sizes = (f"{d}:{size}" for d, size in zip(self.dims, self.value.shape, strict=True))
-        return f"{{{', '.join(sizes)}}}"
+        """Such as "{batch:4, length:2}", or "[4, 2]"."""
+        sizes = (f"{d}:{size}" for d, size in zip(self.dims, self.value.shape, strict=False))
+        return f"{{{', '.join(sizes)}}}" if self.dims else str(list(self.value.shape))
 
     def place(self, index: Sequence[int]) -> str:
-        """Returns such as "batch 3, length 0"."""
-        return ", ".join(f"{d} {i}" for d, i in zip(self.dims, index, strict=True))
+        """Returns such as "batch 3, length 0", or "[3, 0]"."""
+        if self.dims:
+            return ", ".join(f"{d} {i}" for d, i in zip(self.dims, index, strict=True))
+        return str(list(index)) if index else ""
 
 
-class LayerCall(NamedTuple):
-    """A call of a module: its output, and the gradients of the loss by its output and its input.
+class RecordedCall(NamedTuple):
+    """A result of a call, and the gradients of the loss by it and by the tensors that it takes.
 
     None for gradients of what the loss does not depend on, and where there are none.
     """
 
-    path: str
     output: Named
     output_gradient: Named | None
-    input_gradient: Named | None
+    input_gradients: Sequence[Named | None]
 
 
-class OperationCall(NamedTuple):
-    """The result of an operation of `mtf`."""
-
-    line: str  # the line that calls it, such as "my_layers.py:12: y = mtf.relu(x)"
-    number: int  # number of the call on this line
-    # indices of the operations whose results it takes, `MODULE_INPUT` for the module's
-    operands: Sequence[int]
-    output: Named
-    output_gradient: Named | None  # the gradient of the loss by the result, or None
+Calls: TypeAlias = Mapping[tuple[str, int], RecordedCall]
+"""Calls in the order in which they end, by the name and the number of the call of this name."""
 
 
 @dataclasses.dataclass
-class _Calls:
-    """The calls while a program is traced.
-
-    `inputs` are what modules get instead of their inputs, so that a gradient belongs to one use.
-    """
+class _Recorder:
+    """Records the calls while a program is traced: their results, and the tensors they take."""
 
     graph: Any
-    paths: list[str] = dataclasses.field(default_factory=list)
-    inputs: list[mtf.Tensor | None] = dataclasses.field(default_factory=list)
-    outputs: list[mtf.Tensor] = dataclasses.field(default_factory=list)
+    calls: dict[tuple[str, int], list[mtf.Tensor]] = dataclasses.field(default_factory=dict)
+    numbers: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
-    def __call__(self, path: str, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        x: mtf.Tensor | None = None
-        if args and self._is_recorded(args[0]):
-            x = mtf.identity(args[0])
-            args = (x, *args[1:])
-        y = call(*args)
-        if self._is_recorded(y):
-            self.paths.append(path)
-            self.inputs.append(x)
-            self.outputs.append(y)
-        return y
+    def __call__(self, name: str, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        inputs: list[mtf.Tensor] = []
+
+        def copy(x: Any) -> Any:
+            if not (self._is_recorded(x) and x.dtype.is_floating):
+                return x
+            inputs.append(_copy(x))  # a gradient by the copy belongs to this use
+            return inputs[-1]
+
+        result = call(*([copy(y) for y in x] if type(x) is list else copy(x) for x in args))
+        for y in filter(self._is_recorded, tf.nest.flatten(result)):
+            self.calls[name, self.numbers[name]] = [y, *inputs]
+            self.numbers[name] += 1
+        return result
 
     def _is_recorded(self, x: Any) -> bool:
         """Not in the body of a loop, whose values do not exist outside."""
-        return isinstance(x, mtf.Tensor) and x.dtype.is_floating and _graph(x) is self.graph
+        return isinstance(x, mtf.Tensor) and getattr(x.value, "graph", None) is self.graph
 
 
-def record_layers(
-    model: Model, features: Features, key: mtf.Key, *, training: bool
-) -> list[LayerCall]:
-    """Returns the calls of the model's modules in the order in which they end, inner ones first.
-
-    features: of a batch {batch, ...}. Without `training` there are no gradients. Modules whose
-    output is not one tensor are left out, and so are the inner ones of a loop over blocks.
-    """
-    calls: list[_Calls] = []
-
-    @mtf.function
-    def run(features: Mapping[str, mtf.Tensor]) -> Any:
-        recorded = _Calls(tf.compat.v1.get_default_graph())
-        calls[:] = [recorded]
-        with intercept_calls(model, recorded):
-            loss = _loss(model, features, key, training=training)
-        outputs = recorded.outputs
-        if not training:
-            return outputs, None, None
-        inputs = [y if x is None else x for x, y in zip(recorded.inputs, outputs, strict=True)]
-        gradients = mtf.gradients([loss], [*outputs, *inputs])
-        return outputs, gradients[: len(outputs)], gradients[len(outputs) :]
-
-    outputs, output_gradients, input_gradients = run(features)
-    none = [None] * len(outputs)
-    return [
-        LayerCall(path, cast(Named, _named(y)), _named(dy), None if x is None else _named(dx))
-        for path, x, y, dy, dx in zip(
-            calls[0].paths,
-            calls[0].inputs,
-            outputs,
-            output_gradients or none,
-            input_gradients or none,
-            strict=True,
-        )
-    ]
-
-
-def record_operations(
-    model: Model, path: str, features: Features, key: mtf.Key, *, training: bool
-) -> list[OperationCall]:
-    """Returns the operations that a module's first call makes itself, in order; "" for the model's.
-
-    Of a call of an operation inside of others only the outermost one is recorded.
-    """
-
-    def loss(features: Features) -> mtf.Tensor:
-        return _loss(model, features, key, training=training)
-
-    return _record(loss, features, model, path, with_gradients=training)
-
-
-def record_update(
-    update: Callable[[Mapping[str, mtf.Tensor]], Any], gradients: Mapping[str, mtf.Tensor]
-) -> list[OperationCall]:
-    """Returns the operations of an optimizer's update, in order."""
-    return _record(update, gradients)
-
-
-def _record(
+def record_calls(
     compute: Callable[[Mapping[str, mtf.Tensor]], Any],
     inputs: Mapping[str, mtf.Tensor],
-    model: Model | None = None,
-    path: str = "",
+    intercept: Callable[[Around], AbstractContextManager[None]],
     *,
-    with_gradients: bool = False,
-) -> list[OperationCall]:
-    found: list[_Operations] = []
+    with_gradients: bool,
+) -> Calls:
+    """Returns the calls that `intercept` replaces in compute(inputs), a loss, but in loops."""
+    recorders: list[_Recorder] = []
 
     @mtf.function
     def run(inputs: Mapping[str, mtf.Tensor]) -> Any:
-        operations = _Operations(tf.compat.v1.get_default_graph(), path)
-        found[:] = [operations]
-        with operations.record(), contextlib.ExitStack() as stack:
-            if model is not None:
-                stack.enter_context(intercept_calls(model, operations))
+        recorder = _Recorder(tf.compat.v1.get_default_graph())
+        recorders[:] = [recorder]
+        with intercept(recorder):
             loss = compute(inputs)
-        outputs = list(operations.results.values())
-        floating = [i for i, y in enumerate(outputs) if y.dtype.is_floating and with_gradients]
-        gradients = mtf.gradients([loss], [outputs[i] for i in floating]) if floating else ()
-        by_output = dict(zip(floating, gradients, strict=True))
-        return outputs, [by_output.get(i) for i in range(len(outputs))]
+        tensors = list(recorder.calls.values())
+        floats = {id(x): x for x in itertools.chain(*tensors) if x.dtype.is_floating}
+        by_tensor: dict[int, mtf.Tensor | None] = {}
+        if with_gradients and floats:
+            values = mtf.gradients([loss], list(floats.values()))
+            by_tensor = dict(zip(floats, values, strict=True))
+        return [(xs[0], [by_tensor.get(id(x)) for x in xs]) for xs in tensors]
 
-    outputs, gradients = run(inputs)
-    (operations,) = found
-    return [
-        OperationCall(line, number, operands, cast(Named, _named(y)), _named(dy))
-        for (line, number), operands, y, dy in zip(
-            operations.results, operations.operands(), outputs, gradients, strict=True
-        )
-    ]
-
-
-class _Operations:
-    """The results of the operations that are called while the module of a path is called.
-
-    `results` are by the line and the call's number on this line.
-    """
-
-    def __init__(self, graph: Any, path: str) -> None:
-        self._graph, self._path = graph, path
-        self._stack = [""]
-        self._is_over = False
-        self._entries = 0
-        self._numbers: dict[str, int] = {}
-        self._input: mtf.Tensor | None = None
-        self.results: dict[tuple[str, int], mtf.Tensor] = {}
-
-    def __call__(self, path: str, call: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        self._stack.append(path)
-        if path == self._path and not self._is_over and args and isinstance(args[0], mtf.Tensor):
-            # Of this use alone.
-            self._input = mtf.identity(args[0])
-            args = (self._input, *args[1:])
-        try:
-            return call(*args)
-        finally:
-            self._stack.pop()
-            self._is_over |= path == self._path != ""
-
-    @contextlib.contextmanager
-    def record(self) -> Iterator[None]:
-        """Replaces the functions of `mtf` and the operators by such that record their results."""
-        with contextlib.ExitStack() as stack:
-            for owner in (mtf, Arithmetic):
-                for name, function in list(vars(owner).items()):
-                    if isinstance(function, FunctionType):
-                        stack.callback(setattr, owner, name, function)
-                        setattr(owner, name, self._recording(function))
-            yield
-
-    def _recording(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            result = function(*args, **kwargs)
-            if self._stack[-1] == self._path and not self._is_over:
-                for x in tf.nest.flatten(result):
-                    if isinstance(x, mtf.Tensor) and _graph(x) is self._graph:
-                        self._add(x, sys._getframe(1))
-            return result
-
-        return call
-
-    def operands(self) -> list[list[int]]:
-        """Returns for every result the indices of the results from which it is made."""
-        numbers = {y.value.ref(): i for i, y in enumerate(self.results.values())}
-        if self._input is not None:
-            numbers[self._input.value.ref()] = MODULE_INPUT
-        operands = []
-        for y in self.results.values():
-            pending, seen, indices = list(y.value.op.inputs), set(), set()
-            while pending:
-                value = pending.pop()
-                if value.ref() in numbers:
-                    indices.add(numbers[value.ref()])
-                elif value.ref() not in seen:
-                    seen.add(value.ref())
-                    pending += value.op.inputs
-            operands.append(sorted(indices))
-        return operands
-
-    def _add(self, x: mtf.Tensor, caller: FrameType) -> None:
-        file, number = caller.f_code.co_filename, caller.f_lineno
-        self._entries += x.shape.size
-        if file.startswith(_OPERATIONS) or self._entries > _MOST_ENTRIES:
-            return  # an operator inside of an operation
-        line = f"{_short(file)}:{number}: {linecache.getline(file, number).strip()}"
-        self._numbers[line] = self._numbers.get(line, -1) + 1
-        self.results[line, self._numbers[line]] = x
+    results = run(inputs)
+    calls = {}
+    for name, (y, gradients) in zip(recorders[0].calls, results, strict=True):
+        dy, *dxs = (None if x is None else named(x) for x in gradients)
+        calls[name] = RecordedCall(named(y), dy, dxs)
+    return calls
 
 
-def _graph(x: mtf.Tensor) -> Any:
-    return getattr(x.value, "graph", None)
-
-
-def _loss(model: Model, features: Features, key: mtf.Key, *, training: bool) -> mtf.Tensor:
-    """Returns the mean loss, as a step differentiates it."""
-    with in_call(Call(training=training, key=key)):
-        loss = model.loss(features, training=training, key=key)
-    return loss.total * mtf.stop_gradient(mtf.reciprocal(mtf.maximum(loss.weight, 1.0)))
-
-
-def _named(x: mtf.Tensor | None) -> Named | None:
-    if x is None:
-        return None
-    value = mtf.to_numpy(mtf.to_float(x) if x.dtype.is_floating else x)
-    return Named(value, tuple(x.shape.dimension_names))
+def named(x: mtf.Tensor | mtf.Variable) -> Named:
+    return Named(mtf.to_numpy(x), tuple(x.shape.dimension_names))
 
 
 def _short(file: str) -> str:

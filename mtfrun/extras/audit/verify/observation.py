@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -19,7 +19,7 @@ from mtfrun.training import TrainState, train_steps_function
 from mtfrun.training.curves import OBJECTIVE
 
 # The model's loss; OBJECTIVE also has the losses of its layers.
-_LOSS = "loss"
+_LOSSES = ("loss", OBJECTIVE)
 # At most so many ids of a target are a prompt.
 _MOST_IDS = 16
 
@@ -82,18 +82,18 @@ class Evaluated(NamedTuple):
 class Observation:
     """The results of a training under one layout; index 0 of a list is the first step.
 
-    `losses` are by name; `gradients`, before clipping, by path. `averages` (changed without the
-    optimizer) and `updated` (variables and slots of the optimizer) are by path, before the first
-    and after every step. `evaluations` of a training batch are by the number of finished steps,
-    first and last. `decodes` are records after the last step; `no_decodes` says why there are none.
+    `losses` are by name; `gradients`, before clipping, by path. `values` are by path, before the
+    first and after every step: of `averages`, which change without the optimizer, and of all that
+    it changes. `evaluations` of a training batch are by the number of finished steps, first and
+    last. `decodes` are records after the last step; `no_decodes` says why there are none.
     """
 
     devices: str
     layout: str
     losses: Sequence[Mapping[str, float]]
     gradients: Sequence[Values]
-    averages: Sequence[Values]
-    updated: Sequence[Values]
+    values: Sequence[Values]
+    averages: Collection[str]
     evaluations: Mapping[int, Evaluated]
     decodes: Sequence[Record] = ()
     no_decodes: str = ""
@@ -124,38 +124,45 @@ def observe(
     state.initialize()
     if experiment.init_checkpoint is not None:
         experiment.init_checkpoint(state.model.base_variables(), state.model.vocabulary_sizes)
-    variables, averages = optimizer_updates(state), state.model.updated_variables()
+    variables, updated = changed_variables(state), optimizer_variables(state)
     train_steps = train_steps_function(state, options, with_gradients=True)
-    update = _update_function(training)
-    losses, gradients, evaluations = [], [], {}
-    values, updated = [mtf.to_numpy(averages)], [mtf.to_numpy(variables)]
     one = mtf.constant(state.mesh, 1, dtype=tf.int32)
+    losses, gradients, evaluations = [], [], {}
+    values: list[Values] = [mtf.to_numpy(variables)]
+
+    @mtf.function
+    def update(gradients: Mapping[str, mtf.Tensor], step: mtf.Tensor) -> None:
+        if options.clip_norm is not None:
+            gradients, _ = optim.clip_by_global_norm(gradients, options.clip_norm)
+        for variable, value in state.optimizer.update(gradients, step).items():
+            mtf.assign(variable, mtf.cast(value, variable.dtype))
 
     def begin(step: int) -> None:
         if expected is not None:
-            set_values(averages, expected.averages[step])
-            set_values(variables, expected.updated[step])
+            set_values(variables, expected.values[step])
 
     with contextlib.closing(experiment.train_infeed(training.batch_size)) as infeed:
         for step in range(steps):
-            features = infeed.next(1)
-            if features is None:
+            batch = infeed.next(1)
+            if batch is None:
                 raise InputError("the training data has come to an end: choose fewer --steps")
             begin(step)
-            batch = features
             if step == 0:
                 evaluations[0] = _evaluate(state.model, batch)
             record = mtf.to_numpy(train_steps(batch, one))
-            metrics = {**record.metrics, OBJECTIVE: record.objective}
-            sums = {name: x for name, x in metrics.items() if name in (_LOSS, OBJECTIVE)}
+            sums = {**record.metrics, OBJECTIVE: record.objective}
             # A batch that is all padding has no weight.
-            losses.append({n: float(x[0][0] / (x[1][0] or 1.0)) for n, x in sums.items()})
+            losses.append(
+                {n: float(x[0] / (w[0] or 1.0)) for n, (x, w) in sums.items() if n in _LOSSES}
+            )
             gradients.append({path: x[0] for path, x in record.gradients.items()})
-            values.append(mtf.to_numpy(averages))
+            after = mtf.to_numpy(variables)
             if expected is not None:
                 begin(step)
-                update(expected.gradients[step], step)
-            updated.append(mtf.to_numpy(variables))
+                on_mesh = values_on_mesh(expected.gradients[step], state.trainable)
+                update(on_mesh, mtf.constant(state.mesh, step, dtype=tf.int64))
+                after = {**after, **mtf.to_numpy(updated)}
+            values.append(after)
         begin(steps)
         evaluations[steps] = _evaluate(state.model, batch)
     return Observation(
@@ -164,13 +171,13 @@ def observe(
         losses,
         gradients,
         values,
-        updated,
+        variables.keys() - updated.keys(),
         evaluations,
         *_decodes(training, inputs),
     )
 
 
-def optimizer_updates(state: TrainState) -> dict[str, mtf.Variable]:
+def optimizer_variables(state: TrainState) -> dict[str, mtf.Variable]:
     """Returns the variables, slots and averages that an optimizer changes, by path."""
     slots, averages = state.optimizer.named_slots(), state.optimizer.named_averages()
     return {
@@ -180,35 +187,19 @@ def optimizer_updates(state: TrainState) -> dict[str, mtf.Variable]:
     }
 
 
-def _update_function(training: Training) -> Callable[[Values, int], None]:
-    state, clip_norm = training.state, training.options.clip_norm
-
-    @mtf.function
-    def update(gradients: Mapping[str, mtf.Tensor], step: mtf.Tensor) -> None:
-        if clip_norm is not None:
-            gradients, _ = optim.clip_by_global_norm(gradients, clip_norm)
-        for variable, value in state.optimizer.update(gradients, step).items():
-            mtf.assign(variable, mtf.cast(value, variable.dtype))
-
-    def of_arrays(gradients: Values, step: int) -> None:
-        on_mesh = values_on_mesh(gradients, state.trainable)
-        update(on_mesh, mtf.constant(state.mesh, step, dtype=tf.int64))
-
-    return of_arrays
+def changed_variables(state: TrainState) -> dict[str, mtf.Variable]:
+    """Returns what a step changes, the model's averages first."""
+    return {**state.model.updated_variables(), **optimizer_variables(state)}
 
 
 def set_values(variables: Mapping[str, mtf.Variable], values: Values) -> None:
     for path, variable in variables.items():
-        mtf.assign(variable, _on_mesh(values[path], variable))
+        mtf.assign(variable, mtf.import_tf_tensor(variable.mesh, values[path], variable.shape))
 
 
 def values_on_mesh(values: Values, variables: Mapping[str, mtf.Variable]) -> dict[str, mtf.Tensor]:
     """Returns values laid out as the variables of the same paths."""
-    return {path: _on_mesh(values[path], variable) for path, variable in variables.items()}
-
-
-def _on_mesh(value: np.ndarray, variable: mtf.Variable) -> mtf.Tensor:
-    return mtf.import_tf_tensor(variable.mesh, value, variable.shape)
+    return {p: mtf.import_tf_tensor(v.mesh, values[p], v.shape) for p, v in variables.items()}
 
 
 def _evaluate(model: Model, features: Mapping[str, mtf.Tensor]) -> Evaluated:

@@ -20,13 +20,8 @@ from mtfrun.extras.audit.verify.comparison import (
     Comparison,
     compare,
 )
-from mtfrun.extras.audit.verify.first_difference import (
-    GRADIENT,
-    OUTPUT,
-    first_layer,
-    first_operation,
-)
-from mtfrun.extras.audit.verify.layer_records import MODULE_INPUT, LayerCall, Named, OperationCall
+from mtfrun.extras.audit.verify.first_difference import GRADIENT, OUTPUT, first_difference
+from mtfrun.extras.audit.verify.layer_records import Calls, Named, RecordedCall
 from mtfrun.extras.audit.verify.observation import Evaluated, Observation
 
 TOLERANCE = 1e-4
@@ -55,8 +50,8 @@ def observation(
         "",
         [{"loss": loss} for loss in losses[: len(updates)]],
         [{path: np.array(x, np.float32) for path, x in step.items()} for step in gradients],
-        [{}] * len(values),
         values,
+        (),
         evaluations or {},
         decodes,
     )
@@ -214,84 +209,68 @@ ONE = [1.0, 2.0]
 OTHER = [1.0, 2.5]
 
 
-def _named(values: Sequence[float] | None) -> Named | None:
-    return None if values is None else Named(np.array(values), ("length",))
+def _named(values: Sequence[float]) -> Named:
+    return Named(np.array(values), ("length",))
 
 
 def _call(
-    path: str,
     output: Sequence[float] = ONE,
-    output_gradient: Sequence[float] | None = ONE,
-    input_gradient: Sequence[float] | None = ONE,
-) -> LayerCall:
-    y = _named(output)
-    assert y is not None
-    return LayerCall(path, y, _named(output_gradient), _named(input_gradient))
+    output_gradient: Sequence[float] = ONE,
+    *input_gradients: Sequence[float],
+) -> RecordedCall:
+    gradients = [_named(x) for x in input_gradients or [ONE]]
+    return RecordedCall(_named(output), _named(output_gradient), gradients)
 
 
-def _operation(
-    line: str, operands: Sequence[int], output: Sequence[float] = ONE, output_gradient: object = ONE
-) -> OperationCall:
-    y = _named(output)
-    assert y is not None
-    gradient = _named(output_gradient) if isinstance(output_gradient, list) else None
-    return OperationCall(line, 0, operands, y, gradient)
+def _calls(**by_path: RecordedCall) -> Calls:
+    """Returns calls of modules, of which "block_dense" is the path "block/dense"."""
+    return {(name.replace("_", "/"), 0): call for name, call in by_path.items()}
 
 
-EXPECTED = [_call("block/norm"), _call("block/dense"), _call("block"), _call("")]
+EXPECTED = _calls(block_norm=_call(), block_dense=_call(), block=_call())
 
 
 def test_the_first_output_that_differs_is_an_inner_one_s() -> None:
-    here = [_call("block/norm"), _call("block/dense", OTHER), _call("block", OTHER), _call("")]
-    found = first_layer(here, EXPECTED, TOLERANCE)
-    assert found is not None and found[:2] == (OUTPUT, "block/dense")
-    assert found[2] == (0.25, "length 1", "2.5", "2")
+    here = _calls(block_norm=_call(), block_dense=_call(OTHER), block=_call(OTHER))
+    found = first_difference(here, EXPECTED, TOLERANCE)
+    assert found == (OUTPUT, "block/dense", (0.25, "length 1", "2.5", "2"))
+    assert first_difference(here, EXPECTED, TOLERANCE, GRADIENT) is None
+    other_shape = first_difference({**here, ("block/norm", 0): _call([1.0])}, EXPECTED, TOLERANCE)
+    assert other_shape is not None
+    assert str(other_shape[2]) == "differs: shape {length:1}, not shape {length:2}"
 
 
 def test_rounding_is_no_difference() -> None:
-    assert first_layer([_call("block/norm", [1.0, 2.0001])], EXPECTED, TOLERANCE) is None
-    found = first_layer([_call("block/norm", [1.0, math.nan])], EXPECTED, TOLERANCE)
+    assert first_difference(_calls(block_norm=_call([1.0, 2.0001])), EXPECTED, TOLERANCE) is None
+    found = first_difference(_calls(block_norm=_call([1.0, math.nan])), EXPECTED, TOLERANCE)
     assert found is not None and found[2].relative == math.inf
 
 
-def test_a_layer_that_passes_on_another_gradient_is_at_fault() -> None:
+def test_a_call_that_passes_on_another_gradient_is_at_fault() -> None:
     # The gradient of the output of "norm" is the one that "dense" passes on.
-    here = [
-        _call("block/norm", output_gradient=OTHER, input_gradient=OTHER),
-        _call("block/dense", input_gradient=OTHER),
-        _call("block", input_gradient=OTHER),
-        _call(""),
-    ]
-    found = first_layer(here, EXPECTED, TOLERANCE)
+    here = _calls(
+        block_norm=_call(ONE, OTHER, OTHER),
+        block_dense=_call(ONE, ONE, OTHER),
+        block=_call(ONE, ONE, OTHER),
+    )
+    found = first_difference(here, EXPECTED, TOLERANCE)
     assert found is not None and found[:2] == (GRADIENT, "block/dense")
+    assert first_difference(here, EXPECTED, TOLERANCE, OUTPUT) is None
+    here = _calls(block_norm=_call(ONE, ONE, ONE, OTHER))
+    expected = _calls(block_norm=_call(ONE, ONE, ONE, ONE))
+    found = first_difference(here, expected, TOLERANCE)
+    assert found is not None and found[:2] == (GRADIENT, "block/norm")
 
 
 def test_small_gradients_beside_large_ones_are_rounding() -> None:
-    expected = [_call("a", input_gradient=[1e-9]), _call("b", input_gradient=[1e3])]
-    here = [_call("a", input_gradient=[2e-9]), _call("b", input_gradient=[1e3])]
-    assert first_layer(here, expected, TOLERANCE) is None
+    expected = _calls(a=_call(ONE, ONE, [1e-9]), b=_call(ONE, ONE, [1e3]))
+    here = _calls(a=_call(ONE, ONE, [2e-9]), b=_call(ONE, ONE, [1e3]))
+    assert first_difference(here, expected, TOLERANCE) is None
 
 
-def test_the_first_operation_that_differs_is_at_fault() -> None:
-    expected = [_operation("a.py:1: x", []), _operation("a.py:2: y", [0])]
-    here = [_operation("a.py:1: x", []), _operation("a.py:2: y", [0], [1.0])]
-    found = first_operation(here, expected, OUTPUT, TOLERANCE)
-    assert found is not None and found[0] == "a.py:2: y"
-    assert str(found[1]) == "differs: shape {length:1}, not shape {length:2}"
-    assert first_operation(expected, expected, OUTPUT, TOLERANCE) is None
-
-
-def test_an_operation_whose_operand_has_another_gradient_is_at_fault() -> None:
-    def calls(gradient: list[float]) -> list[OperationCall]:
-        return [
-            _operation("a.py:1: x", [MODULE_INPUT], output_gradient=gradient),
-            _operation("a.py:2: w", []),
-            _operation("a.py:3: y", [0, 1]),
-            _operation("a.py:4: mask", [2], output_gradient=None),
-        ]
-
-    found = first_operation(calls(OTHER), calls(ONE), GRADIENT, TOLERANCE)
-    assert found is not None and found[0] == "a.py:3: y"
-    # Only the module's input has another one.
-    found = first_operation(calls(ONE), calls(ONE), GRADIENT, TOLERANCE)
-    assert found is not None and found[0] == "a.py:1: x"
+def test_calls_of_one_name_are_compared_by_their_number() -> None:
+    line = "a.py:1: x"
+    expected = {(line, 0): _call(), (line, 1): _call(OTHER)}
+    assert first_difference(expected, expected, TOLERANCE) is None
+    found = first_difference({**expected, (line, 1): _call()}, expected, TOLERANCE)
+    assert found is not None and found[:2] == (OUTPUT, line)
